@@ -1,0 +1,52 @@
+# Everything a developer runs. Each target makes .venv and installs what it needs; python3 ≥ 3.11 is enough.
+PYTHON ?= python3
+BIN := .venv/bin
+export PYTHONWARNINGS ?= default
+
+.PHONY: demo test check format bench docs clean
+
+.venv/demo: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ccroute needs Python 3.11 or newer: make PYTHON=python3.12 …")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing ccroute and the embedded model server into .venv …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
+	@touch $@
+
+.venv/dev: .venv/demo
+	@echo "installing the test and lint tools into .venv …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+.venv/bench: .venv/dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
+demo: .venv/demo
+	@$(BIN)/python examples/orchestra.py
+
+test: .venv/dev
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+
+check: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: .venv/dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/bench
+	$(BIN)/python benchmarks/compare.py
+
+# The docs are plain Markdown; making them means running every example they show.
+docs: .venv/dev
+	$(BIN)/python -m pytest tests/test_docs.py
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

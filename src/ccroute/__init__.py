@@ -1,0 +1,1 @@
+from ccroute._version import __version__ as __version__

@@ -1,0 +1,225 @@
+"""Everything ccroute raises, split by whose fault it was.
+
+CcrouteError
+├── ConfigError                   a file or a table is wrong: every fault at once, with its place
+├── RequestError                  the caller's: never retried, never trips a breaker
+│   ├── InvalidRequestError       400, 413, 422, malformed messages
+│   │   ├── ContextWindowExceededError
+│   │   └── ContentPolicyError
+│   ├── UnknownAgentError
+│   └── UnknownModelError
+├── EgressDeniedError             a local_only request had only non-local candidates
+├── DeadlineExceededError         the call's total timeout passed
+├── RouterClosedError
+└── BackendError                  what a backend did, or did not do
+    ├── AuthenticationError 401
+    ├── PermissionDeniedError 403
+    ├── ModelNotFoundError 404
+    ├── RateLimitError 429
+    │   └── QuotaExhaustedError   billing: never clears by waiting
+    ├── OverloadedError 503, 529
+    ├── ServerError               other 5xx, 424
+    ├── ConnectionFailedError
+    ├── BackendTimeoutError
+    ├── ProtocolError             what came back is not what the protocol says
+    └── StreamInterruptedError    it broke after content had reached the caller
+
+A message names backend, deployment, status and what to do; never a key, a header, a URL with
+credentials, or the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ccroute.types.results import Attempt, Completion
+
+__all__ = [
+    "AuthenticationError",
+    "BackendError",
+    "BackendTimeoutError",
+    "CcrouteError",
+    "ConfigError",
+    "ConnectionFailedError",
+    "ContentPolicyError",
+    "ContextWindowExceededError",
+    "DeadlineExceededError",
+    "EgressDeniedError",
+    "InvalidRequestError",
+    "ModelNotFoundError",
+    "OverloadedError",
+    "PermissionDeniedError",
+    "ProtocolError",
+    "QuotaExhaustedError",
+    "RateLimitError",
+    "RequestError",
+    "RouterClosedError",
+    "ServerError",
+    "StreamInterruptedError",
+    "UnknownAgentError",
+    "UnknownModelError",
+]
+
+
+class CcrouteError(Exception):
+    """The root. `attempts` holds what was tried before, oldest first."""
+
+    attempts: tuple[Attempt, ...] = ()
+
+
+class ConfigError(CcrouteError):
+    """A file or a table is wrong. `faults` holds every fault, each with its place."""
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__(*faults)
+        self.faults: tuple[str, ...] = faults
+
+    def __str__(self) -> str:
+        if len(self.faults) == 1:
+            return self.faults[0]
+        return f"{len(self.faults)} faults:" + "".join(f"\n  - {fault}" for fault in self.faults)
+
+
+class _Reported(CcrouteError):
+    """A failure with the facts a server gave. What it says is put together when it is read,
+    because backend and deployment are known only higher up than the codec that raised it."""
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        backend: str | None = None,
+        deployment: str | None = None,
+        status: int | None = None,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+        body: str | None = None,
+        should_retry: bool | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.backend = backend
+        self.deployment = deployment
+        self.status = status
+        self.retry_after = retry_after
+        self.request_id = request_id
+        self.body = body
+        self.should_retry = should_retry
+
+    def __str__(self) -> str:
+        where = self.deployment or self.backend
+        status = f" (HTTP {self.status})" if self.status is not None else ""
+        return f"{where}: {self.detail}{status}" if where else f"{self.detail}{status}"
+
+
+class RequestError(_Reported):
+    """The caller's fault: the same call would fail again anywhere."""
+
+
+class InvalidRequestError(RequestError):
+    """The request is malformed, or asks for something the backend cannot carry."""
+
+
+class ContextWindowExceededError(InvalidRequestError):
+    """The prompt does not fit. `estimated` and `limit` are tokens, where known."""
+
+    estimated: int | None = None
+    limit: int | None = None
+
+
+class ContentPolicyError(InvalidRequestError):
+    """The provider's content policy refused the request."""
+
+
+class _UnknownNameError(RequestError):
+    kind = "name"
+
+    def __init__(self, name: str = "", suggestions: Sequence[str] = (), *, hint: str = "") -> None:
+        close = " or ".join(f'"{s}"' for s in suggestions)
+        super().__init__(f'unknown {self.kind} "{name}"' + (f", did you mean {close}?" if close else hint and f": {hint}"))
+        self.args = (name, tuple(suggestions))
+        self.name = name
+        self.suggestions: tuple[str, ...] = tuple(suggestions)
+
+
+class UnknownAgentError(_UnknownNameError):
+    """No agent of that name. `suggestions` holds close matches."""
+
+    kind = "agent"
+
+
+class UnknownModelError(_UnknownNameError):
+    """No alias, deployment or pattern matches that name. `suggestions` holds close matches."""
+
+    kind = "model"
+
+
+class EgressDeniedError(CcrouteError):
+    """A `local_only` agent's request had only candidates that are not local; nothing was sent."""
+
+
+class DeadlineExceededError(CcrouteError):
+    """The call's total timeout passed."""
+
+
+class RouterClosedError(CcrouteError):
+    """The router was closed; make a new one."""
+
+
+class BackendError(_Reported):
+    """A backend failed.
+
+    `retry_after` is in seconds; `body` is the start of what it sent (2 KB at most, secrets
+    removed); `request_id` is the provider's own.
+    """
+
+
+class AuthenticationError(BackendError):
+    """401: the key is missing or wrong."""
+
+
+class PermissionDeniedError(BackendError):
+    """403: the key may not do this."""
+
+
+class ModelNotFoundError(BackendError):
+    """404: the backend does not have this model."""
+
+
+class RateLimitError(BackendError):
+    """429: too many requests or tokens; `retry_after` says when, where the server did."""
+
+
+class QuotaExhaustedError(RateLimitError):
+    """A billing limit: waiting does not clear it."""
+
+
+class OverloadedError(BackendError):
+    """503 or 529: the backend has no room now."""
+
+
+class ServerError(BackendError):
+    """Another 5xx, or 424."""
+
+
+class ConnectionFailedError(BackendError):
+    """No connection, or it broke."""
+
+
+class BackendTimeoutError(BackendError):
+    """The backend was silent for longer than allowed."""
+
+
+class ProtocolError(BackendError):
+    """What came back is not what the protocol says."""
+
+
+class StreamInterruptedError(BackendError):
+    """A stream broke after content had reached the caller.
+
+    `partial` is the answer so far, with estimated usage and its price.
+    """
+
+    partial: Completion

@@ -1,0 +1,47 @@
+"""What callers give and get: plain values that every floor may hold.
+
+Knows nothing of wires, sockets, tables or clocks. Requests and policies are slotted dataclasses;
+results are frozen pydantic models, because they are printed, dumped and stored by callers.
+"""
+
+from ccroute.types.policy import FREE, Model, Price, RetryPolicy, Timeout
+from ccroute.types.request import JSON, CallOptions, Request
+from ccroute.types.results import (
+    Attempt,
+    Choice,
+    Chunk,
+    Completion,
+    FailureClass,
+    FinishReason,
+    Function,
+    Message,
+    ModelInfo,
+    Outcome,
+    Route,
+    ToolCall,
+    Usage,
+)
+
+__all__ = [
+    "FREE",
+    "JSON",
+    "Attempt",
+    "CallOptions",
+    "Choice",
+    "Chunk",
+    "Completion",
+    "FailureClass",
+    "FinishReason",
+    "Function",
+    "Message",
+    "Model",
+    "ModelInfo",
+    "Outcome",
+    "Price",
+    "Request",
+    "RetryPolicy",
+    "Route",
+    "Timeout",
+    "ToolCall",
+    "Usage",
+]

@@ -1,0 +1,128 @@
+"""The small values that several floors share: limits, waits and prices.
+
+Each checks itself when it is made, so nothing below has to ask again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Final, Literal
+
+Amount = int | str | Decimal
+"""Money as a caller may write it. A float is refused: 0.1 is not a tenth."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often a call is tried, and how long it waits in between.
+
+    `attempts` bounds the whole call, fallbacks included; `per_deployment` bounds one deployment.
+    Before trying a deployment again the call sleeps `uniform(0, min(max, base * 2**n))` seconds
+    ("full jitter"). A failure before anything was sent does not use up an attempt.
+    """
+
+    attempts: int = 3
+    per_deployment: int = 2
+    base: float = 0.5
+    max: float = 8.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or self.per_deployment < 1:
+            raise ValueError("attempts and per_deployment must be at least 1")
+        if not 0 <= self.base <= self.max:
+            raise ValueError("base and max are seconds, 0 <= base <= max")
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout:
+    """Limits of one call, in seconds; `None` switches one off.
+
+    total:   the whole call: queue, waits, every attempt and the whole stream.
+    connect: name look-up, TCP and TLS of one new connection.
+    first:   from sending to the first content. Not set: `idle` for a stream, only `total` otherwise.
+    idle:    between two pieces of content of a stream, counting only time spent waiting on the server.
+    """
+
+    total: float | None = 600.0
+    connect: float | None = 5.0
+    first: float | None = None
+    idle: float | None = 120.0
+
+    def __post_init__(self) -> None:
+        for name in ("total", "connect", "first", "idle"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"timeout {name} must be a positive number of seconds or None, not {value!r}")
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Price:
+    """What a model costs, in USD per million tokens, exact.
+
+    A missing `cache_write_1h` is the 5-minute write price; a missing cache price is the input
+    price, never zero. `Price(0, 0)` is free.
+    """
+
+    input: Decimal
+    output: Decimal
+    cache_read: Decimal
+    cache_write: Decimal
+    cache_write_1h: Decimal
+
+    def __init__(
+        self,
+        input: Amount,
+        output: Amount,
+        *,
+        cache_read: Amount | None = None,
+        cache_write: Amount | None = None,
+        cache_write_1h: Amount | None = None,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "input", _usd(input))
+        put(self, "output", _usd(output))
+        put(self, "cache_read", self.input if cache_read is None else _usd(cache_read))
+        put(self, "cache_write", self.input if cache_write is None else _usd(cache_write))
+        put(self, "cache_write_1h", self.cache_write if cache_write_1h is None else _usd(cache_write_1h))
+
+
+def _usd(amount: Amount) -> Decimal:
+    if isinstance(amount, bool | float) or not isinstance(amount, int | str | Decimal):
+        raise TypeError(f"a price is an int, a str or a Decimal (write '0.15', not 0.15), not {amount!r}")
+    try:
+        usd = Decimal(amount)
+    except InvalidOperation:
+        raise ValueError(f"{amount!r} is not an amount in USD") from None
+    if not usd.is_finite() or usd < 0:
+        raise ValueError(f"a price must be a finite amount of at least 0, not {amount!r}")
+    return usd
+
+
+FREE: Final = Price(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What is known of one model behind a backend.
+
+    context_window: tokens of prompt and answer together.
+    max_output:     the most tokens it can answer with.
+    price:          USD per million tokens, or "free".
+    memory_gb:      memory it occupies when loaded, in GB.
+    weight:         its share among the deployments of an alias, relative to the others.
+    """
+
+    context_window: int | None = None
+    max_output: int | None = None
+    price: Price | Literal["free"] | None = None
+    memory_gb: float | None = None
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("context_window", "max_output"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is a number of tokens, at least 1, not {value!r}")
+        if not self.weight > 0:
+            raise ValueError(f"weight must be positive, not {self.weight!r}")

@@ -1,0 +1,161 @@
+"""What a caller asks for, in one canonical form: OpenAI chat completions.
+
+`CallOptions` is the one list of keywords that `complete`, `acomplete`, `stream` and `astream` take;
+`Request` holds the same, checked only for shape. What a wire can carry is the wire's to say.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, TypedDict
+
+from ccroute.errors import InvalidRequestError
+from ccroute.types.policy import Timeout
+from ccroute.types.results import Message
+
+JSON: TypeAlias = Any
+"""A JSON payload."""
+
+MessageLike: TypeAlias = Mapping[str, JSON] | Message
+ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+
+
+class CallOptions(TypedDict, total=False):
+    """The keywords of a call. Everything is optional but `prompt` or `messages`, exactly one of them."""
+
+    # What is asked.
+    messages: Sequence[MessageLike]
+    max_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    frequency_penalty: float | None
+    presence_penalty: float | None
+    logit_bias: Mapping[str, float] | None
+    logprobs: bool | None
+    top_logprobs: int | None
+    stop: str | Sequence[str] | None
+    seed: int | None
+    user: str | None
+    tools: Sequence[Mapping[str, JSON]] | None
+    tool_choice: str | Mapping[str, JSON] | None
+    parallel_tool_calls: bool | None
+    response_format: Mapping[str, JSON] | None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "max"] | None
+    extra: Mapping[str, JSON]
+    # Who asks, and how it is to be handled.
+    agent: str | None
+    model: str | None
+    timeout: float | Timeout | None
+    fallback: Sequence[str] | Literal[False] | None
+    session: str | None
+    metadata: Mapping[str, JSON]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call, as the planner, the codecs and token counters see it.
+
+    `messages` are OpenAI-format dicts: `role` and `content` (a str, or a list of parts such as
+    `{"type": "text", "text": …}`), and what a role brings along (`tool_calls`, `tool_call_id`, …).
+    Parameters that are `None` were not given and are not sent.
+    """
+
+    messages: Sequence[Mapping[str, JSON]] = ()
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: Mapping[str, float] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    stop: str | Sequence[str] | None = None
+    seed: int | None = None
+    user: str | None = None
+    tools: Sequence[Mapping[str, JSON]] | None = None
+    tool_choice: str | Mapping[str, JSON] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: Mapping[str, JSON] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "max"] | None = None
+    extra: Mapping[str, JSON] = field(default_factory=dict)
+    agent: str | None = None
+    model: str | None = None
+    timeout: float | Timeout | None = None
+    fallback: Sequence[str] | Literal[False] | None = None
+    session: str | None = None
+    metadata: Mapping[str, JSON] = field(default_factory=dict)
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop sequences as a tuple, empty if none was given."""
+        if self.stop is None:
+            return ()
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    def with_defaults(self, params: Mapping[str, JSON]) -> Request:
+        """The same request with `params` filled in where the caller gave nothing."""
+        missing = {name: value for name, value in params.items() if not _given(getattr(self, name))}
+        return dataclasses.replace(self, **missing) if missing else self
+
+
+PARAMETERS = frozenset(
+    f.name for f in dataclasses.fields(Request)
+) - {"messages", "agent", "model", "timeout", "fallback", "session", "metadata"}
+"""The names that shape an answer: what an agent's `params` may set, and what a wire carries or refuses."""
+
+
+def _given(value: object) -> bool:
+    return value is not None and value != {}
+
+
+def build_request(prompt: str | None, options: CallOptions) -> Request:
+    """Check the shape of a call and bring its messages into dict form.
+
+    Raises `InvalidRequestError` naming the place (`messages[2].role`), never quoting a prompt, and
+    Python's own `TypeError` for a keyword that does not exist.
+    """
+    messages = options.get("messages")
+    if (prompt is None) == (messages is None):
+        raise InvalidRequestError("give either prompt= or messages=, not both and not neither")
+    if prompt is not None:
+        if not isinstance(prompt, str):
+            raise InvalidRequestError(f"prompt must be a str, not {type(prompt).__name__}")
+        return Request(**{**options, "messages": ({"role": "user", "content": prompt},)})
+    return Request(**{**options, "messages": _checked(messages)})
+
+
+def _checked(messages: object) -> tuple[Mapping[str, JSON], ...]:
+    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
+        raise InvalidRequestError("messages must be a list of messages such as {'role': 'user', 'content': …}")
+    if not messages:
+        raise InvalidRequestError("messages is empty: give at least one message")
+    return tuple(_message(message, f"messages[{i}]") for i, message in enumerate(messages))
+
+
+def _message(message: object, where: str) -> Mapping[str, JSON]:
+    if isinstance(message, Message):
+        return message.to_dict()
+    if not isinstance(message, Mapping):
+        raise InvalidRequestError(f"{where} must be a dict or a Message, not {type(message).__name__}")
+    role = message.get("role")
+    if role not in ROLES:
+        raise InvalidRequestError(f"{where}.role must be one of {', '.join(sorted(ROLES))}")
+    content = message.get("content")
+    if isinstance(content, str):
+        return message
+    if content is None:
+        if role != "assistant":
+            raise InvalidRequestError(f"{where}.content is missing")
+        return message
+    if not isinstance(content, Sequence) or isinstance(content, bytes):
+        raise InvalidRequestError(f"{where}.content must be a str or a list of parts")
+    for i, part in enumerate(content):
+        if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
+            raise InvalidRequestError(f"{where}.content[{i}] must be a part such as {{'type': 'text', 'text': …}}")
+        if part["type"] == "text" and not isinstance(part.get("text"), str):
+            raise InvalidRequestError(f"{where}.content[{i}].text must be a str")
+    return message
