@@ -138,7 +138,9 @@ class _UnknownNameError(RequestError):
 
     def __init__(self, name: str = "", suggestions: Sequence[str] = (), *, hint: str = "") -> None:
         close = " or ".join(f'"{s}"' for s in suggestions)
-        super().__init__(f'unknown {self.kind} "{name}"' + (f", did you mean {close}?" if close else hint and f": {hint}"))
+        super().__init__(
+            f'unknown {self.kind} "{name}"' + (f", did you mean {close}?" if close else hint and f": {hint}")
+        )
         self.args = (name, tuple(suggestions))
         self.name = name
         self.suggestions: tuple[str, ...] = tuple(suggestions)
@@ -172,8 +174,11 @@ class BackendError(_Reported):
     """A backend failed.
 
     `retry_after` is in seconds; `body` is the start of what it sent (2 KB at most, secrets
-    removed); `request_id` is the provider's own.
+    removed); `request_id` is the provider's own. `sent` says whether any byte of the request may
+    have reached it: if not, the attempt cost nothing.
     """
+
+    sent: bool = True
 
 
 class AuthenticationError(BackendError):
@@ -222,4 +227,4 @@ class StreamInterruptedError(BackendError):
     `partial` is the answer so far, with estimated usage and its price.
     """
 
-    partial: Completion
+    partial: Completion | None = None

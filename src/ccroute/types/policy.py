@@ -53,7 +53,9 @@ class Timeout:
         for name in ("total", "connect", "first", "idle"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
-                raise ValueError(f"timeout {name} must be a positive number of seconds or None, not {value!r}")
+                raise ValueError(
+                    f"timeout {name} must be a positive number of seconds or None, not {value!r}"
+                )
 
 
 @dataclass(frozen=True, slots=True, init=False)

@@ -7,13 +7,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Any, Literal, ParamSpec, TypeAlias, TypedDict, TypeVar
 
 from ccroute.errors import InvalidRequestError
 from ccroute.types.policy import Timeout
 from ccroute.types.results import Message
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 JSON: TypeAlias = Any
 """A JSON payload."""
@@ -102,9 +106,15 @@ class Request:
         return dataclasses.replace(self, **missing) if missing else self
 
 
-PARAMETERS = frozenset(
-    f.name for f in dataclasses.fields(Request)
-) - {"messages", "agent", "model", "timeout", "fallback", "session", "metadata"}
+PARAMETERS = frozenset(f.name for f in dataclasses.fields(Request)) - {
+    "messages",
+    "agent",
+    "model",
+    "timeout",
+    "fallback",
+    "session",
+    "metadata",
+}
 """The names that shape an answer: what an agent's `params` may set, and what a wire carries or refuses."""
 
 
@@ -119,18 +129,23 @@ def build_request(prompt: str | None, options: CallOptions) -> Request:
     Python's own `TypeError` for a keyword that does not exist.
     """
     messages = options.get("messages")
+    given: dict[str, Any] = dict(options)
     if (prompt is None) == (messages is None):
         raise InvalidRequestError("give either prompt= or messages=, not both and not neither")
     if prompt is not None:
         if not isinstance(prompt, str):
             raise InvalidRequestError(f"prompt must be a str, not {type(prompt).__name__}")
-        return Request(**{**options, "messages": ({"role": "user", "content": prompt},)})
-    return Request(**{**options, "messages": _checked(messages)})
+        given["messages"] = ({"role": "user", "content": prompt},)
+    else:
+        given["messages"] = _checked(messages)
+    return Request(**given)
 
 
 def _checked(messages: object) -> tuple[Mapping[str, JSON], ...]:
     if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
-        raise InvalidRequestError("messages must be a list of messages such as {'role': 'user', 'content': …}")
+        raise InvalidRequestError(
+            "messages must be a list of messages such as {'role': 'user', 'content': …}"
+        )
     if not messages:
         raise InvalidRequestError("messages is empty: give at least one message")
     return tuple(_message(message, f"messages[{i}]") for i, message in enumerate(messages))
@@ -155,7 +170,29 @@ def _message(message: object, where: str) -> Mapping[str, JSON]:
         raise InvalidRequestError(f"{where}.content must be a str or a list of parts")
     for i, part in enumerate(content):
         if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
-            raise InvalidRequestError(f"{where}.content[{i}] must be a part such as {{'type': 'text', 'text': …}}")
+            raise InvalidRequestError(
+                f"{where}.content[{i}] must be a part such as {{'type': 'text', 'text': …}}"
+            )
         if part["type"] == "text" and not isinstance(part.get("text"), str):
             raise InvalidRequestError(f"{where}.content[{i}].text must be a str")
     return message
+
+
+def takes_call_options(method: Callable[P, R]) -> Callable[P, R]:
+    """Show `CallOptions` as what it is, keyword by keyword, in a method's signature and help()."""
+    signature = inspect.signature(method)
+    fixed = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    defaults = {
+        f.name: None if f.default is dataclasses.MISSING else f.default for f in dataclasses.fields(Request)
+    }
+    options = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None if name == "messages" else defaults[name],
+            annotation=getattr(annotation, "__forward_arg__", annotation),
+        )
+        for name, annotation in CallOptions.__annotations__.items()
+    ]
+    method.__signature__ = signature.replace(parameters=[*fixed, *options])  # type: ignore[attr-defined]
+    return method

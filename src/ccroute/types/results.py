@@ -100,7 +100,8 @@ class Message(_Frozen):
         message: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.tool_calls:
             message["tool_calls"] = [
-                {"id": call.id, "type": call.type, "function": call.function.model_dump()} for call in self.tool_calls
+                {"id": call.id, "type": call.type, "function": call.function.model_dump()}
+                for call in self.tool_calls
             ]
         if self.thinking is not None:
             message["thinking"] = self.thinking

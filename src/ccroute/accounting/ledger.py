@@ -1,0 +1,134 @@
+"""One row per attempt, written before the caller gets the answer. Prompts and answers are not in it."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Protocol
+
+from ccroute.accounting.tally import Key, Tally
+from ccroute.types import JSON, FailureClass, Outcome, Usage
+
+
+def uuid7(moment: datetime) -> str:
+    """A UUID that sorts by time (RFC 9562, version 7): 48 bits of milliseconds, 74 random ones."""
+    value = int(moment.timestamp() * 1000) << 80 | int.from_bytes(os.urandom(10))
+    value = value & ~(0xF << 76 | 0b11 << 62) | 0x7 << 76 | 0b10 << 62
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """One attempt: who asked, who served, what it used and cost.
+
+    `started` is UTC, durations are seconds, money is USD. `cost` is `None` when the deployment has
+    no known price. `final` marks the attempt that decided the call, and only there `latency` (of
+    the whole call) and `override_saved` (the requested model's price minus the served one's, where
+    both are known) are filled in.
+    """
+
+    id: str
+    call: str
+    started: datetime
+    agent: str | None
+    group: str | None
+    session: str | None
+    requested_model: str | None
+    alias: str
+    backend: str
+    deployment: str
+    model: str
+    outcome: Outcome
+    failure: FailureClass | None
+    status: int | None
+    usage: Usage
+    cost: Decimal | None
+    overridden: bool
+    fallback: bool
+    duration: float
+    first_content: float | None
+    final: bool
+    cached: bool = False
+    latency: float | None = None
+    override_saved: Decimal | None = None
+    metadata: Mapping[str, JSON] = field(default_factory=dict)
+
+    def key(self) -> Key:
+        """What reports may group this row by."""
+        day = self.started.date().isoformat()
+        return Key(self.agent, self.group, self.alias, self.model, self.backend, day, self.session)
+
+
+class Ledger(Protocol):
+    """Where attempts are written; `record` is called from any thread and must be quick.
+
+    `tallies` sums up everything recorded, per `Key`; `since` and `until` are UTC.
+    """
+
+    def record(self, row: LedgerRow) -> None: ...
+
+    def tallies(
+        self, since: datetime | None = None, until: datetime | None = None
+    ) -> Mapping[Key, Tally]: ...
+
+
+class MemoryLedger:
+    """The default: the last `limit` rows as they are, older ones summed up per agent, model and day.
+
+    A deque's append and popleft are atomic, so recording takes no lock: a finaliser may record
+    while another thread reports.
+    """
+
+    def __init__(self, limit: int = 100_000) -> None:
+        self._rows: deque[LedgerRow] = deque()
+        self._limit = limit
+        self._older: dict[Key, Tally] = {}
+
+    def record(self, row: LedgerRow) -> None:
+        """Append one row."""
+        self._rows.append(row)
+        if len(self._rows) > self._limit:
+            add_row(self._older, self._rows.popleft())
+
+    def rows(self) -> list[LedgerRow]:
+        """The rows held, oldest first."""
+        while True:
+            try:
+                return list(self._rows)
+            except RuntimeError:  # another thread recorded meanwhile
+                continue
+
+    def tallies(self, since: datetime | None = None, until: datetime | None = None) -> dict[Key, Tally]:
+        """Sums over the rows started in [since, until); rows already summed up count by their day."""
+        first, last = _day(since, ""), _day(until, "9999")
+        sums = {key: tally.copy() for key, tally in self._older.copy().items() if first <= key.day <= last}
+        for row in self.rows():
+            if (since is None or row.started >= since) and (until is None or row.started < until):
+                add_row(sums, row)
+        return sums
+
+
+def add_row(sums: dict[Key, Tally], row: LedgerRow) -> None:
+    """Count one row under its key."""
+    tally = sums.get(key := row.key())
+    if tally is None:
+        tally = sums[key] = Tally()
+    tally.add(
+        row.usage,
+        row.cost,
+        failed=row.outcome in {"failed", "interrupted"},
+        final=row.final,
+        cached=row.cached,
+        overridden=row.overridden,
+        override_saved=row.override_saved,
+        latency=row.latency if row.outcome == "ok" else None,
+    )
+
+
+def _day(moment: datetime | None, default: str) -> str:
+    return default if moment is None else moment.date().isoformat()

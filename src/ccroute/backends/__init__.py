@@ -1,0 +1,11 @@
+"""Who answers: a backend is an origin, a credential, a codec and limits.
+
+Knows the wires; must not know agents, aliases, sockets or clocks.
+"""
+
+from ccroute.backends.anthropic import AnthropicBackend
+from ccroute.backends.base import Backend, HttpRequest, Origin
+from ccroute.backends.ollama import OllamaBackend
+from ccroute.backends.openai import OpenAIBackend
+
+__all__ = ["AnthropicBackend", "Backend", "HttpRequest", "OllamaBackend", "OpenAIBackend", "Origin"]

@@ -1,0 +1,59 @@
+"""Anthropic's Messages API, and servers that speak it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Unpack
+
+from pydantic_core import to_json
+
+from ccroute.backends.base import Backend, BackendOptions, HttpRequest
+from ccroute.errors import BackendError, RequestError
+from ccroute.types import Completion, Request
+from ccroute.wire import anthropic as wire
+
+if TYPE_CHECKING:
+    from ccroute.wire.codec import StreamDecoder
+
+OFFICIAL = "https://api.anthropic.com"
+KEY_ENV = "ANTHROPIC_API_KEY"
+
+
+class AnthropicBackend(Backend):
+    """A server with `POST {base_url}/v1/messages`; a trailing `/v1` of `base_url` is optional.
+
+    The other keywords are those of `Backend`.
+    """
+
+    def __init__(
+        self, name: str = "anthropic", *, base_url: str | None = None, **common: Unpack[BackendOptions]
+    ) -> None:
+        super().__init__(name, (base_url or OFFICIAL).rstrip("/").removesuffix("/v1"), **common)
+
+    def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
+        body = wire.encode(request, model, stream=stream, max_output=self.model(model).max_output)
+        return HttpRequest("/v1/messages", to_json(body))
+
+    def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
+        return wire.decode(body)
+
+    def decoder(self, status: int, headers: Mapping[str, str]) -> StreamDecoder:
+        return wire.Decoder()
+
+    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError | RequestError:
+        return wire.error(status, headers, body)
+
+    def refusals(self, request: Request) -> Mapping[str, str]:
+        return wire.refusals(request)
+
+    def credential(self, key: str) -> Mapping[str, str]:
+        return {"x-api-key": key}
+
+    def missing_key(self) -> str | None:
+        official = str(self.origin) == OFFICIAL
+        return f"no API key: set {KEY_ENV}, or give api_key=" if official else None
+
+    def _fixed_headers(self, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+        return super()._fixed_headers(
+            {"anthropic-version": "2023-06-01"} | {k.lower(): v for k, v in headers.items()}
+        )

@@ -1,0 +1,261 @@
+"""What every backend is: one fixed origin, a credential bound to it, limits, and four sans-I/O methods.
+
+A user's own backend subclasses `Backend` and implements `encode`, `decode`, `decoder` and
+`classify`; nothing else in ccroute changes.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from ccroute._version import __version__
+from ccroute.errors import AuthenticationError, BackendError, ConfigError, RequestError
+from ccroute.types import Completion, Model, Request, Timeout
+
+if TYPE_CHECKING:
+    from ccroute.wire.codec import StreamDecoder
+
+ApiKey = str | SecretStr | Callable[[], str | SecretStr]
+"""A key, or a callable that returns the current one (for rotation); it is called once per attempt."""
+
+_PRINTABLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_PORTS = {"http": 80, "https": 443}
+
+
+class Origin(NamedTuple):
+    """Where a backend's key may go, and nowhere else."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}" + ("" if _PORTS[self.scheme] == self.port else f":{self.port}")
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One request as a codec writes it. `path` is relative to the backend's base URL."""
+
+    path: str
+    body: bytes = b""
+    method: str = "POST"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class BackendOptions(TypedDict, total=False):
+    """The keywords that every backend takes; `Backend` says what they mean."""
+
+    api_key: ApiKey | None
+    local: bool | None
+    timeout: float | Timeout | None
+    headers: Mapping[str, str] | None
+    drop_params: bool
+    max_concurrency: int | None
+    memory_gb: float | None
+    models: Mapping[str, Model] | None
+    ca_file: str | None
+
+
+class Backend(ABC):
+    """One server behind one base URL.
+
+    name:            the part before the slash in `backend/model`.
+    base_url:        where it is; cannot be changed by a call.
+    api_key:         a str, a `pydantic.SecretStr`, or a callable returning one; never shown.
+    local:           whether prompts sent there stay in the house. None: true only for servers that
+                     run models themselves, at `localhost` or a literal loopback or private address.
+    timeout:         limits of one attempt here, in seconds, within those of the call.
+    headers:         sent with every request.
+    drop_params:     drop parameters this backend cannot carry (listed in `route.reasons`)
+                     instead of refusing the call.
+    max_concurrency: how many requests the host serves at a time.
+    memory_gb:       memory its models share, in GB.
+    models:          what is known of its models (context window, price, …).
+    ca_file:         a PEM file with the certificate authority to trust instead of the public ones.
+    """
+
+    runs_models = False
+    """Whether the server itself computes answers, so that its address tells whether it is local."""
+
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        *,
+        api_key: ApiKey | None = None,
+        local: bool | None = None,
+        timeout: float | Timeout | None = None,
+        headers: Mapping[str, str] | None = None,
+        drop_params: bool = False,
+        max_concurrency: int | None = None,
+        memory_gb: float | None = None,
+        models: Mapping[str, Model] | None = None,
+        ca_file: str | None = None,
+    ) -> None:
+        if not name or "/" in name or not _PRINTABLE.fullmatch(name):
+            raise ConfigError(f"backend name {name!r}: use printable ASCII without a slash")
+        if max_concurrency is not None and max_concurrency < 1:
+            raise ConfigError(f"backend {name}: max_concurrency must be at least 1")
+        self.name = name
+        self.origin, self._prefix = _split(name, base_url)
+        self.local = self._is_local() if local is None else local
+        self.timeout = Timeout(total=timeout) if isinstance(timeout, int | float) else timeout
+        self.drop_params = drop_params
+        self.max_concurrency = max_concurrency
+        self.memory_gb = memory_gb
+        self.models: Mapping[str, Model] = dict(models or {})
+        self.ca_file = ca_file
+        self._api_key = api_key
+        if isinstance(api_key, str | SecretStr):
+            self._checked_key(api_key)
+        self._fixed = self._fixed_headers(headers or {})
+
+    # The four methods of a codec.
+
+    @abstractmethod
+    def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
+        """Write `request` for `model`. Raises `InvalidRequestError` for what the wire cannot carry."""
+
+    @abstractmethod
+    def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
+        """Read a whole answer; raises a `BackendError` where it is none."""
+
+    @abstractmethod
+    def decoder(self, status: int, headers: Mapping[str, str]) -> StreamDecoder:
+        """A decoder for one streamed answer."""
+
+    @abstractmethod
+    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError | RequestError:
+        """The typed error for an answer whose status is not 2xx. Header names are lower case."""
+
+    # What a subclass may refine.
+
+    def refusals(self, request: Request) -> Mapping[str, str]:
+        """Parameters of `request` that this wire cannot carry, each with the reason."""
+        return {}
+
+    @property
+    def free(self) -> bool:
+        """Whether its answers cost nothing unless a price says otherwise."""
+        return self.local
+
+    def credential(self, key: str) -> Mapping[str, str]:
+        """The header that carries the key."""
+        return {"authorization": f"Bearer {key}"}
+
+    def missing_key(self) -> str | None:
+        """What to do when there is no key; None where none is needed."""
+        return None
+
+    # What the floors above ask for.
+
+    def model(self, name: str) -> Model:
+        """What is known of a model; an empty `Model` for one that was not described."""
+        return self.models.get(name, _UNDESCRIBED)
+
+    def secrets(self) -> tuple[str, ...]:
+        """The values that may never be shown, for those who clean what a server said."""
+        key = self._key()
+        return (key,) if key else ()
+
+    def target(self, http: HttpRequest) -> str:
+        """The request target: the base URL's path and the request's."""
+        return self._prefix + http.path
+
+    def header_list(self, http: HttpRequest) -> list[tuple[bytes, bytes]]:
+        """Every header of a request, the credential included. Raises `AuthenticationError` without a key."""
+        headers = self._fixed.copy()
+        key = self._key()
+        if key:
+            headers += [(name.encode(), value.encode()) for name, value in self.credential(key).items()]
+        elif (advice := self.missing_key()) is not None:
+            raise AuthenticationError(advice, backend=self.name)
+        if http.headers:
+            headers += [_header(self.name, name, value) for name, value in http.headers.items()]
+        if http.body:
+            headers.append((b"content-length", b"%d" % len(http.body)))
+        return headers
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {str(self.origin) + self._prefix!r})"
+
+    def _key(self) -> str | None:
+        key = self._api_key
+        if key is None:
+            return None
+        return self._checked_key(key() if callable(key) else key)
+
+    def _checked_key(self, key: str | SecretStr) -> str:
+        value = key.get_secret_value() if isinstance(key, SecretStr) else key
+        if value and not _PRINTABLE.fullmatch(value):
+            raise ConfigError(f"backend {self.name}: api_key holds characters other than printable ASCII")
+        return value
+
+    def _fixed_headers(self, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+        host = f"[{self.origin.host}]" if ":" in self.origin.host else self.origin.host
+        port = "" if _PORTS[self.origin.scheme] == self.origin.port else f":{self.origin.port}"
+        merged = {
+            "host": host + port,
+            "accept": "*/*",
+            # Only identity: one layer less to bound, and streams arrive as they are written.
+            "accept-encoding": "identity",
+            "content-type": "application/json",
+            "user-agent": f"ccroute/{__version__}",
+        } | {name.lower(): value for name, value in headers.items()}
+        return [_header(self.name, name, value) for name, value in merged.items()]
+
+    def _is_local(self) -> bool:
+        return self.runs_models and at_home(self.origin.host)
+
+    def __getstate__(self) -> object:
+        raise TypeError("a backend holds a key and cannot be pickled")
+
+
+_UNDESCRIBED = Model()
+
+
+def at_home(host: str) -> bool:
+    """Whether `host` is `localhost` or a literal loopback or private address. Names are not looked up."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or (address.is_private and not address.is_unspecified)
+
+
+def _split(name: str, base_url: str) -> tuple[Origin, str]:
+    """The origin and the path prefix, or a ConfigError that does not repeat what may hold a password."""
+    fault = f"backend {name}: base_url must look like http://localhost:11434 or https://host/v1"
+    try:
+        url = urlsplit(base_url)
+        port = url.port
+    except ValueError:
+        raise ConfigError(fault) from None
+    if url.username is not None or url.password is not None:
+        raise ConfigError(f"backend {name}: base_url holds credentials; give them as api_key= or headers=")
+    if url.scheme not in _PORTS or not url.hostname or url.query or url.fragment:
+        raise ConfigError(fault)
+    if not base_url.isascii() or not base_url.isprintable() or " " in base_url:
+        raise ConfigError(fault)
+    return Origin(url.scheme, url.hostname, port or _PORTS[url.scheme]), url.path.rstrip("/")
+
+
+def _header(backend: str, name: str, value: str) -> tuple[bytes, bytes]:
+    if not _HEADER_NAME.fullmatch(name):
+        raise ConfigError(f"backend {backend}: a header name holds characters that HTTP does not allow")
+    if not isinstance(value, str) or (value and not _PRINTABLE.fullmatch(value)):
+        raise ConfigError(f"backend {backend}: header {name} holds characters other than printable ASCII")
+    return name.encode(), value.encode()

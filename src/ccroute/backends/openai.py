@@ -1,0 +1,83 @@
+"""OpenAI and every server that speaks its chat completions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Unpack
+from urllib.parse import quote, urlsplit
+
+from pydantic_core import to_json
+
+from ccroute.backends.base import Backend, BackendOptions, HttpRequest
+from ccroute.backends.presets import PRESETS, PresetName
+from ccroute.errors import BackendError, ConfigError, RequestError
+from ccroute.types import Completion, Request
+from ccroute.wire import openai as wire
+
+if TYPE_CHECKING:
+    from ccroute.wire.codec import StreamDecoder
+
+
+class OpenAIBackend(Backend):
+    """A server with `POST {base_url}/chat/completions`.
+
+    `base_url` without a path means `/v1`; any path is used as it is. `preset` names what kind of
+    server it is (`llamacpp`, `vllm`, `tgi`, `localai`, `litellm`, `deepseek`, `azure`, `openrouter`)
+    where that changes what it understands. For Azure, `api_version` is the date it asks for.
+    The other keywords are those of `Backend`.
+    """
+
+    def __init__(
+        self,
+        name: str = "openai",
+        *,
+        base_url: str | None = None,
+        preset: PresetName = "openai",
+        api_version: str | None = None,
+        **common: Unpack[BackendOptions],
+    ) -> None:
+        if preset not in PRESETS:
+            raise ConfigError(
+                f'backend {name}: unknown preset "{preset}", known are {", ".join(sorted(PRESETS))}'
+            )
+        self.preset = preset
+        self._preset = PRESETS[preset]
+        self.runs_models = self._preset.runs_models
+        self._query = f"?api-version={quote(api_version)}" if api_version else ""
+        base_url = base_url or self._preset.base_url
+        if base_url is None:
+            raise ConfigError(f"backend {name}: {preset} has no usual address; give base_url=")
+        if urlsplit(base_url).path in {"", "/"} and preset != "azure":
+            base_url = base_url.rstrip("/") + "/v1"
+        super().__init__(name, base_url, **common)
+
+    def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
+        body = wire.encode(request, model, stream=stream, dialect=self._preset.dialect)
+        path = self._preset.path.replace("{model}", quote(model, safe="")) + self._query
+        return HttpRequest(path, to_json(body))
+
+    def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
+        return wire.decode(body)
+
+    def decoder(self, status: int, headers: Mapping[str, str]) -> StreamDecoder:
+        return wire.Decoder()
+
+    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError | RequestError:
+        return wire.error(status, headers, body)
+
+    def refusals(self, request: Request) -> Mapping[str, str]:
+        return wire.refusals(request, self._preset.dialect)
+
+    def credential(self, key: str) -> Mapping[str, str]:
+        header = self._preset.key_header
+        return {header: key} if header else super().credential(key)
+
+    def missing_key(self) -> str | None:
+        official = self._preset.base_url
+        if (
+            self._preset.key_env is None
+            or official is None
+            or urlsplit(official).hostname != self.origin.host
+        ):
+            return None
+        return f"no API key: set {self._preset.key_env}, or give api_key="

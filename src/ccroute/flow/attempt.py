@@ -1,0 +1,268 @@
+"""One deployment, tried once: send, read, decode, classify. Gives an answer or a fault, never raises one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from ccroute.errors import (
+    BackendError,
+    BackendTimeoutError,
+    CcrouteError,
+    ConnectionFailedError,
+    DeadlineExceededError,
+    InvalidRequestError,
+    ProtocolError,
+    RequestError,
+    StreamInterruptedError,
+)
+from ccroute.flow.body import MAX_BODY, Body
+from ccroute.flow.effects import Failure, Flow, Reply, Send, emit, read, send
+from ccroute.flow.redact import clean
+from ccroute.flow.retry import Fault, failure_class
+from ccroute.routing import Deployment
+from ccroute.types import Completion, Request, Route, Timeout
+from ccroute.types.clock import Clock
+from ccroute.wire.codec import StreamDecoder
+
+MAX_ERROR_BODY = 1024 * 1024
+DRAIN = 0.05
+"""Seconds a finished stream may take to end its body too, so that its connection can be kept."""
+
+
+@dataclass(slots=True)
+class Ticket:
+    """What is known of a call while it runs, for whoever reads its stream."""
+
+    id: str = ""
+    model: str = ""
+    route: Route = field(default_factory=Route)
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far an attempt came; its log is written from here, also when it is cancelled.
+
+    `started` is monotonic, `began` the same moment in UTC; `first_content` is seconds later.
+    """
+
+    started: float
+    began: datetime
+    sent: bool = False
+    status: int | None = None
+    reconnected: bool = False
+    first_content: float | None = None
+    decoder: StreamDecoder | None = None
+    dropped: tuple[str, ...] = ()
+
+    def so_far(self) -> Completion | None:
+        """The part of a streamed answer that has come; None if none has, or its decoder cannot tell."""
+        partial: Callable[[], Completion] | None = getattr(self.decoder, "partial", None)
+        return None if partial is None or self.first_content is None else partial()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of one attempt: `deadline` of the call and `until` of the attempt are monotonic
+    instants, the others seconds."""
+
+    deadline: float
+    until: float
+    connect: float | None
+    first: float
+    idle: float
+
+
+def limits(timeout: Timeout, deadline: float, backend: Timeout | None, now: float, *, stream: bool) -> Limits:
+    """What remains for an attempt that starts at `now`."""
+    own = backend or timeout
+    never = float("inf")
+    idle = never if own.idle is None or not stream else own.idle
+    first = own.first if own.first is not None else idle
+    until = deadline if backend is None or backend.total is None else min(deadline, now + backend.total)
+    return Limits(deadline, until, own.connect, min(until, now + first), idle)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One attempt's circumstances."""
+
+    deployment: Deployment
+    request: Request
+    stream: bool
+    drop_params: bool
+    limits: Limits
+    progress: Progress
+    ticket: Ticket
+    clock: Clock
+
+
+def attempt(job: Job) -> Flow[Completion | Fault]:
+    """Ask one deployment. Chunks of a stream are emitted on the way, none before the first content."""
+    try:
+        return (yield from _exchange(job))
+    except (BackendError, RequestError, DeadlineExceededError) as error:
+        fault = _fault(error, job)
+    return fault if job.progress.first_content is None else _interrupted(fault.error, job.deployment)
+
+
+def _exchange(job: Job) -> Flow[Completion]:
+    backend, progress = job.deployment.backend, job.progress
+    http = backend.encode(_carried(job), job.deployment.model, job.stream)
+    effect = Send(backend, http, backend.header_list(http), job.limits.connect, job.limits.first)
+    progress.sent = True
+    reply = yield from send(effect)
+    if isinstance(reply, Failure):
+        progress.sent = reply.sent
+        raise _transport_error(reply, job)
+    progress.status, progress.reconnected = reply.status, reply.reconnected
+    body = Body(reply.headers)
+    if not 200 <= reply.status < 300:
+        raise backend.classify(reply.status, reply.headers, (yield from _read_error_body(body, job)))
+    if job.stream:
+        return (yield from _read_stream(reply, body, job))
+    return backend.decode(reply.status, reply.headers, (yield from _read_whole(body, job)))
+
+
+def _carried(job: Job) -> Request:
+    """The request without what this wire cannot carry; refused unless dropping was asked for."""
+    backend = job.deployment.backend
+    refused = backend.refusals(job.request)
+    if not refused:
+        return job.request
+    if not (job.drop_params or backend.drop_params):
+        what = "; ".join(f"{name} ({why})" for name, why in refused.items())
+        raise InvalidRequestError(f"cannot carry {what}. Leave it out, or set drop_params=True")
+    job.progress.dropped = tuple(
+        f"{job.deployment.name}: {name} dropped, {why}" for name, why in refused.items()
+    )
+    nothing: dict[str, Any] = dict.fromkeys(refused)
+    return replace(job.request, **nothing)
+
+
+def _read_whole(body: Body, job: Job) -> Flow[bytes]:
+    parts: list[bytes] = []
+    size, until = 0, job.limits.first
+    while True:
+        data = yield from read(until)
+        if isinstance(data, Failure):
+            raise _transport_error(data, job)
+        if not data:
+            body.end()
+            return b"".join(parts)
+        parts.append(body.feed(data, MAX_BODY - size))
+        size += len(parts[-1])
+        until = job.limits.until
+
+
+def _read_error_body(body: Body, job: Job) -> Flow[bytes]:
+    """What can be had of an error's body: it is only read for its words, so no failure matters here."""
+    parts: list[bytes] = []
+    size = 0
+    while size < MAX_ERROR_BODY:
+        data = yield from read(job.limits.until)
+        if isinstance(data, Failure) or not data:
+            break
+        try:
+            parts.append(body.feed(data))
+        except ProtocolError:
+            break
+        size += len(parts[-1])
+    return b"".join(parts)
+
+
+def _read_stream(reply: Reply, body: Body, job: Job) -> Flow[Completion]:
+    clock, limits, progress = job.clock, job.limits, job.progress
+    decoder = job.deployment.backend.decoder(reply.status, reply.headers)
+    progress.decoder = decoder
+    patience = limits.first - clock.monotonic()
+    while not getattr(decoder, "done", False):
+        asked = clock.monotonic()
+        data = yield from read(min(limits.until, asked + patience))
+        if isinstance(data, Failure):
+            return _ended_early(decoder, _transport_error(data, job))
+        if not data:
+            body.end()
+            return decoder.finish()
+        chunks = decoder.feed(body.feed(data))
+        if not chunks:
+            patience -= clock.monotonic() - asked  # pings are no content; only waiting counts
+            continue
+        patience = limits.idle
+        if progress.first_content is None:
+            progress.first_content = clock.monotonic() - progress.started
+            _introduce(job, progress.so_far())
+        yield from emit(chunks)
+    completion = decoder.finish()
+    yield from _drain(clock.monotonic() + DRAIN)
+    return completion
+
+
+def _ended_early(decoder: StreamDecoder, error: CcrouteError) -> Completion:
+    """The answer, if its terminal signal had come before the connection broke; else `error`."""
+    try:
+        return decoder.finish()
+    except CcrouteError:
+        raise error from None
+
+
+def _drain(until: float) -> Flow[None]:
+    """Read to the end of the body; if that takes too long, the connection is given up instead."""
+    while True:
+        data = yield from read(until)
+        if isinstance(data, Failure) or not data:
+            return
+
+
+def _introduce(job: Job, begun: Completion | None) -> None:
+    """Before the first chunk is seen: which answer this is and who gives it."""
+    job.ticket.id = (begun.id if begun is not None else "") or job.ticket.id
+    job.ticket.model = (begun.model if begun is not None else "") or job.deployment.model
+
+
+def _transport_error(failure: Failure, job: Job) -> CcrouteError:
+    """The typed error for what a transport reported."""
+    deployment = job.deployment
+    if failure.kind == "timeout" and job.clock.monotonic() >= job.limits.deadline:
+        return DeadlineExceededError(f"{deployment.name}: the call's total timeout passed before it answered")
+    origin = deployment.backend.origin
+    kind, detail = {
+        "connect": (
+            ConnectionFailedError,
+            f"cannot connect to {origin} ({failure.detail}): is it running there?",
+        ),
+        "tls": (ConnectionFailedError, f"no trusted connection to {origin} ({failure.detail})"),
+        "broken": (ConnectionFailedError, f"the connection broke ({failure.detail})"),
+        "timeout": (BackendTimeoutError, f"{failure.detail}; raise timeout= if it needs longer"),
+        "protocol": (ProtocolError, f"does not answer in HTTP ({failure.detail}): check base_url"),
+    }[failure.kind]
+    error = kind(detail, should_retry=False if failure.kind == "tls" else None)
+    error.sent = failure.sent
+    return error
+
+
+def _fault(error: BackendError | RequestError | DeadlineExceededError, job: Job) -> Fault:
+    """Complete an error with its place, without secrets and prompts, and give it its class."""
+    if isinstance(error, DeadlineExceededError):
+        return Fault(error, "W2" if job.progress.sent else "W0")
+    backend = job.deployment.backend
+    error.backend, error.deployment = backend.name, job.deployment.name
+    clean(error, backend.secrets(), job.request)
+    return Fault(error, failure_class(error), again=error.should_retry is not False)
+
+
+def _interrupted(cause: CcrouteError, deployment: Deployment) -> Fault:
+    """What the caller already has cannot be taken back, so nothing is tried again."""
+    why = (
+        cause.detail if isinstance(cause, BackendError | RequestError) else "the call's total timeout passed"
+    )
+    error = StreamInterruptedError(
+        f"the stream was cut after content had been delivered: {why}",
+        backend=deployment.backend.name,
+        deployment=deployment.name,
+        status=getattr(cause, "status", None),
+    )
+    error.__cause__ = cause
+    return Fault(error, "W3", again=False)

@@ -1,0 +1,45 @@
+"""The bytes of an answer's body as they were meant: at most one gzip layer undone, bounded."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+
+from ccroute.errors import ProtocolError
+
+MAX_BODY = 64 * 1024 * 1024
+"""A body that is no stream, after unpacking, in bytes."""
+_GZIP = 16 + zlib.MAX_WBITS
+
+
+class Body:
+    """Unpacks one answer's body piece by piece.
+
+    ccroute asks for `identity`; a server that sends gzip all the same is read, with a bound on what
+    it unpacks to and with its end required (httpx accepts a truncated one).
+    """
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        encoding = headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in {"", "identity", "gzip", "x-gzip"}:
+            raise ProtocolError(f"answered in the encoding {encoding[:40]!r}, which was not asked for")
+        self._gzip = zlib.decompressobj(_GZIP) if encoding.endswith("gzip") else None
+
+    def feed(self, data: bytes, limit: int = MAX_BODY) -> bytes:
+        """What `data` stands for; raises `ProtocolError` beyond `limit` bytes."""
+        if self._gzip is None:
+            if len(data) > limit:
+                raise ProtocolError("the answer is longer than ccroute reads")
+            return data
+        try:
+            plain = self._gzip.decompress(data, limit + 1)
+        except zlib.error:
+            raise ProtocolError("the answer is not valid gzip") from None
+        if len(plain) > limit:
+            raise ProtocolError("the answer unpacks to more than ccroute reads")
+        return plain
+
+    def end(self) -> None:
+        """Called at the end of the bytes; raises `ProtocolError` for a truncated gzip."""
+        if self._gzip is not None and not self._gzip.eof:
+            raise ProtocolError("the gzip answer was cut off")

@@ -1,0 +1,25 @@
+"""What a call works with besides its plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ccroute.routing import Deployment
+from ccroute.types import Price, RetryPolicy, Timeout
+from ccroute.types.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """The router's policies and its knowledge of prices.
+
+    `quote` gives the price of a deployment, `quote_name` that of any model name, where known.
+    """
+
+    retry: RetryPolicy
+    timeout: Timeout
+    clock: Clock
+    drop_params: bool
+    quote: Callable[[Deployment], Price | None]
+    quote_name: Callable[[str], Price | None]

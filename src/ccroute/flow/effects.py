@@ -1,0 +1,115 @@
+"""What a flow may ask of its driver, and the typed helpers by which it asks.
+
+A raw `yield` has type Any, so it stands only here; everybody else writes `reply = yield from send(…)`.
+Every limit is absolute, on the monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from ccroute.accounting import LedgerRow
+from ccroute.backends import Backend, HttpRequest
+from ccroute.types import Chunk
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a request and wait for the head of the answer. Ends what was sent before."""
+
+    backend: Backend
+    http: HttpRequest
+    headers: Sequence[tuple[bytes, bytes]]
+    connect: float | None
+    """Seconds for name look-up, TCP and TLS, where a new connection is needed."""
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Wait for the next bytes of the answer's body; `b""` is its end."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Let `seconds` pass."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Hand chunks to whoever reads the stream."""
+
+    chunks: Sequence[Chunk]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Write one attempt into the ledger."""
+
+    row: LedgerRow
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The head of an answer; header names are lower case.
+
+    `reconnected`: the server had closed the kept connection before a byte came back, so the
+    request went out once more on a fresh one.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    reconnected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why there is no answer, or no more of it.
+
+    connect: no connection. tls: the other end is not who it should be. broken: the connection
+    ended. timeout: `until` or `connect` passed. protocol: what came is not HTTP. `sent` says
+    whether any byte of the request may have reached the server.
+    """
+
+    kind: Literal["connect", "tls", "broken", "timeout", "protocol"]
+    detail: str
+    sent: bool
+
+
+Effect: TypeAlias = Send | Read | Sleep | Emit | Record
+Flow: TypeAlias = Generator[Effect, Any, T]
+
+
+def send(effect: Send) -> Flow[Reply | Failure]:
+    """The head of the answer, or why there is none."""
+    reply: Reply | Failure = yield effect
+    return reply
+
+
+def read(until: float) -> Flow[bytes | Failure]:
+    """The next bytes of the body, `b""` at its end."""
+    data: bytes | Failure = yield Read(until)
+    return data
+
+
+def sleep(seconds: float) -> Flow[None]:
+    """Let time pass."""
+    yield Sleep(seconds)
+
+
+def emit(chunks: Sequence[Chunk]) -> Flow[None]:
+    """Hand chunks to the reader of the stream."""
+    yield Emit(chunks)
+
+
+def record(row: LedgerRow) -> Flow[None]:
+    """Write a ledger row."""
+    yield Record(row)

@@ -1,0 +1,186 @@
+"""What a call did: each attempt as the caller will see it and as the ledger keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+from ccroute.accounting import LedgerRow, cost
+from ccroute.accounting.ledger import uuid7
+from ccroute.accounting.tokens import estimate, estimate_text
+from ccroute.flow.attempt import Progress
+from ccroute.flow.desk import Desk
+from ccroute.flow.effects import Flow, record
+from ccroute.flow.retry import Fault
+from ccroute.routing import Candidate, Plan
+from ccroute.types import Attempt, Completion, FailureClass, Outcome, Route, Usage
+
+_NOTHING = Decimal(0)
+
+
+class CallLog:
+    """The attempts of one call, priced.
+
+    A ledger row is held back in `unsettled` until it is known whether its attempt decided the call.
+    When a call ends from outside (cancelled, abandoned), its driver writes what is left there.
+    """
+
+    def __init__(self, plan: Plan, desk: Desk) -> None:
+        self.started = desk.clock.monotonic()
+        self.id = uuid7(desk.clock.now())
+        self.attempts: list[Attempt] = []
+        self.unsettled: LedgerRow | None = None
+        self._plan = plan
+        self._desk = desk
+        self._reasons = list(plan.reasons)
+
+    def answered(self, candidate: Candidate, progress: Progress, answer: Completion) -> Completion:
+        """Note the attempt that served, and give the answer its route, cost and latency."""
+        usage = self._completed(answer)
+        self._note(candidate, progress, "ok", usage, None, candidate.reason)
+        return answer.model_copy(update={
+            "id": answer.id or self.id,
+            "model": answer.model or candidate.deployment.model,
+            "usage": usage,
+            "route": self.route(candidate),
+            "cost": self.total_cost(),
+            "latency": self._desk.clock.monotonic() - self.started,
+        })  # fmt: skip
+
+    def failed(self, candidate: Candidate, progress: Progress, fault: Fault) -> None:
+        """Note an attempt that failed."""
+        outcome: Outcome = "interrupted" if fault.failure == "W3" else "failed"
+        reason = str(getattr(fault.error, "detail", fault.error))
+        usage = self._spent(progress) if fault.failure in {"W2", "W3"} else Usage()
+        self._note(candidate, progress, outcome, usage, fault, reason)
+        self._reasons.append(f"{candidate.deployment.name} failed ({fault.failure}): {reason}")
+
+    def stopped(self, candidate: Candidate, progress: Progress, stop: BaseException) -> None:
+        """Note an attempt that was ended from outside, or by a bug."""
+        outcome: Outcome = "failed" if isinstance(stop, Exception) else "cancelled"
+        self._note(candidate, progress, outcome, self._spent(progress), None, type(stop).__name__)
+
+    def partial(self, candidate: Candidate, progress: Progress) -> Completion:
+        """The answer so far of a stream that broke, with what it cost."""
+        so_far = progress.so_far() or Completion()
+        return so_far.model_copy(update={
+            "id": so_far.id or self.id,
+            "model": so_far.model or candidate.deployment.model,
+            "usage": self.attempts[-1].usage,
+            "route": self.route(candidate),
+            "cost": self.total_cost(),
+            "latency": self._desk.clock.monotonic() - self.started,
+        })  # fmt: skip
+
+    def settle(self, *, final: bool) -> Flow[None]:
+        """Write the row that is held back, if there is one; `final` if its attempt decided the call."""
+        row = self.unsettled
+        if row is not None:
+            self.unsettled = None
+            yield from record(row if final else replace(row, final=False, latency=None, override_saved=None))
+
+    def route(self, candidate: Candidate) -> Route:
+        """Where the call went so far, with `candidate` as the one that serves."""
+        plan = self._plan
+        return Route(
+            agent=plan.agent,
+            requested_model=plan.requested_model,
+            model=candidate.alias,
+            deployment=candidate.deployment.name,
+            backend=candidate.deployment.backend.name,
+            overridden=plan.overridden,
+            fallback=candidate.fallback,
+            attempts=tuple(self.attempts),
+            reasons=(*self._reasons, candidate.reason),
+        )
+
+    def total_cost(self) -> Decimal | None:
+        """USD over all attempts; None when the price of one of them is unknown."""
+        total = _NOTHING
+        for attempt in self.attempts:
+            if attempt.cost is None:
+                return None
+            total += attempt.cost
+        return total
+
+    def _note(
+        self,
+        candidate: Candidate,
+        progress: Progress,
+        outcome: Outcome,
+        usage: Usage,
+        fault: Fault | None,
+        reason: str,
+    ) -> None:
+        self._reasons += progress.dropped
+        now, plan, deployment = self._desk.clock.monotonic(), self._plan, candidate.deployment
+        failure: FailureClass | None = None if fault is None else fault.failure
+        # What was never sent or was rejected cost nothing, even where the price is unknown.
+        spent = (
+            cost(usage, self._desk.quote(deployment)) if usage.total_tokens or outcome == "ok" else _NOTHING
+        )
+        if progress.reconnected:
+            reason += "; the server had closed the kept connection, sent once more on a new one"
+        self.attempts.append(
+            Attempt(
+                deployment=deployment.name,
+                outcome=outcome,
+                failure=failure,
+                reason=reason,
+                status=progress.status,
+                error=None if fault is None else type(fault.error).__name__,
+                started=progress.began,
+                duration=now - progress.started,
+                usage=usage,
+                cost=spent,
+            )
+        )
+        self.unsettled = LedgerRow(
+            id=uuid7(progress.began),
+            call=self.id,
+            started=progress.began,
+            agent=plan.agent,
+            group=plan.group,
+            session=plan.request.session,
+            requested_model=plan.requested_model,
+            alias=candidate.alias,
+            backend=deployment.backend.name,
+            deployment=deployment.name,
+            model=deployment.model,
+            outcome=outcome,
+            failure=failure,
+            status=progress.status,
+            usage=usage,
+            cost=spent,
+            overridden=plan.overridden,
+            fallback=candidate.fallback,
+            duration=now - progress.started,
+            first_content=progress.first_content,
+            final=True,
+            latency=now - self.started,
+            override_saved=self._override_saved(usage, spent) if plan.overridden else None,
+            metadata=plan.request.metadata,
+        )
+
+    def _override_saved(self, usage: Usage, spent: Decimal | None) -> Decimal | None:
+        """What the requested model would have cost for the same tokens, minus what this one did."""
+        would_have = cost(usage, self._desk.quote_name(self._plan.requested_model or ""))
+        return None if would_have is None or spent is None else would_have - spent
+
+    def _completed(self, answer: Completion) -> Usage:
+        """The server's usage, or an estimate of what it did not say."""
+        usage = answer.usage
+        if not usage.total_tokens:
+            usage = Usage(output=estimate_text(answer.text), estimated=True)
+        if usage.estimated and not usage.prompt_tokens:
+            usage = usage.model_copy(update={"input": estimate(self._plan.request)})
+        return usage
+
+    def _spent(self, progress: Progress) -> Usage:
+        """What an attempt without an answer probably used: its prompt, and what had been streamed."""
+        if not progress.sent:
+            return Usage()
+        so_far = progress.so_far()
+        if so_far is not None:
+            return self._completed(so_far)
+        return Usage(input=estimate(self._plan.request), estimated=True)

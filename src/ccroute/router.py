@@ -1,0 +1,198 @@
+"""The door: `Router` and its sync and async methods. No policy lives here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal, Self, Unpack
+
+from ccroute.accounting import Ledger, MemoryLedger, PriceBook, Report
+from ccroute.accounting.prices import PriceLike
+from ccroute.accounting.report import GroupBy
+from ccroute.backends import Backend
+from ccroute.errors import RouterClosedError
+from ccroute.flow import CallLog, Desk, Flow, Ticket, call
+from ccroute.routing import Agent, AgentTable, AliasTable, Quotes, Tables, make_plan
+from ccroute.routing.aliases import Target
+from ccroute.runtime.clock import SystemClock
+from ccroute.runtime.connections import Connections, Transport
+from ccroute.runtime.drive import AsyncDrive, Drive
+from ccroute.runtime.streams import AsyncStream, Stream
+from ccroute.types import CallOptions, Completion, RetryPolicy, Timeout
+from ccroute.types.request import build_request, takes_call_options
+
+
+class Router:
+    """Decides which model answers an agent's request, gets the answer, and knows what it cost.
+
+    One router serves threads, tasks and several event loops at once. It opens nothing before its
+    first call. Use it as a context manager, or `close()` it, to close its idle connections.
+
+    backends:       who can answer; their names are unique.
+    aliases:        model name → deployments, an `AliasTable` or a mapping it is made of.
+    agents:         agent name → `Agent`, or just its model.
+    groups:         defaults for agents that name the group.
+    default_model:  used when neither `model=` nor the agent names one.
+    agent_override: whether the agent's configured model wins over `model=`.
+    unknown_agent:  "error", or "default" to treat an unknown agent as none.
+    retry, timeout: for every call that does not say otherwise.
+    prices:         model → `Price` or "free", for what a backend's `models` do not price.
+    ledger:         where attempts are recorded; None keeps them in memory.
+    baseline:       the model that savings are measured against.
+    drop_params:    drop parameters that a backend cannot carry (listed in `route.reasons`) instead
+                    of refusing the call.
+    transport:      an httpx transport to send through instead of ccroute's own connections.
+
+    Raises `ConfigError` with every fault of the tables.
+    """
+
+    def __init__(
+        self,
+        backends: Iterable[Backend],
+        aliases: AliasTable | Mapping[str, Target] | None = None,
+        agents: Mapping[str, Agent | str] | None = None,
+        *,
+        default_model: str | None = None,
+        agent_override: bool = True,
+        unknown_agent: Literal["error", "default"] = "error",
+        retry: RetryPolicy | None = None,
+        timeout: Timeout | float | None = None,
+        prices: PriceBook | Mapping[str, PriceLike] | None = None,
+        ledger: Ledger | None = None,
+        baseline: str | None = None,
+        groups: Mapping[str, Agent] | None = None,
+        drop_params: bool = False,
+        transport: Transport | None = None,
+    ) -> None:
+        self._tables = Tables(
+            list(backends),
+            aliases if isinstance(aliases, AliasTable) else AliasTable(aliases),
+            AgentTable(agents or {}, groups),
+            default_model=default_model,
+            agent_override=agent_override,
+            unknown_agent=unknown_agent,
+        )
+        self._quotes = Quotes(self._tables, prices if isinstance(prices, PriceBook) else PriceBook(prices))
+        self._clock = SystemClock()
+        self._desk = Desk(
+            retry=retry or RetryPolicy(),
+            timeout=Timeout(total=timeout) if isinstance(timeout, int | float) else timeout or Timeout(),
+            clock=self._clock,
+            drop_params=drop_params,
+            quote=self._quotes.deployment,
+            quote_name=self._quotes.name,
+        )
+        self._ledger: Ledger = MemoryLedger() if ledger is None else ledger
+        self._baseline = baseline
+        self._connections = Connections(transport)
+        self._closed = False
+
+    @classmethod
+    def from_config(
+        cls,
+        source: str
+        | os.PathLike[str]
+        | Mapping[str, Any]
+        | Sequence[str | os.PathLike[str] | Mapping[str, Any]],
+        *,
+        env: Mapping[str, str] | None = None,
+        **overrides: Any,
+    ) -> Self:
+        """A router as one or several files, or mappings of the same shape, describe it.
+
+        Secrets written as `${NAME}` come from `env` (None: `os.environ`, read now). Of `overrides`,
+        which are this class's keywords, `backends` and `aliases` are merged over the file's; the
+        others replace. Raises `ConfigError` with every fault and its place.
+        """
+        from ccroute.config import load  # reading files is not every program's need
+
+        return cls(**load(source, os.environ if env is None else env, overrides))
+
+    @takes_call_options
+    def complete(self, prompt: str | None = None, **options: Unpack[CallOptions]) -> Completion:
+        """One answer to `prompt` (a user message) or to `messages=`.
+
+        Blocks; works in any thread, also where an event loop runs. Raises what `ccroute.errors`
+        lists; a routing error's `.attempts` says what was tried.
+        """
+        flow, log, _ = self._begin(prompt, options, stream=False)
+        drive = Drive(flow, log, self._connections, self._ledger)
+        drive.advance()
+        return drive.finished()
+
+    @takes_call_options
+    async def acomplete(self, prompt: str | None = None, **options: Unpack[CallOptions]) -> Completion:
+        """`complete`, on the running event loop. A cancelled call closes its connection at once."""
+        flow, log, _ = self._begin(prompt, options, stream=False)
+        drive = AsyncDrive(flow, log, self._connections, self._ledger)
+        await drive.advance()
+        return drive.finished()
+
+    @takes_call_options
+    def stream(self, prompt: str | None = None, **options: Unpack[CallOptions]) -> Stream:
+        """The answer as it is written: an iterator and context manager of `Chunk`.
+
+        What is wrong with the request raises here; nothing is sent before the first chunk is asked
+        for. `.completion` is the whole answer after the end.
+        """
+        flow, log, ticket = self._begin(prompt, options, stream=True)
+        return Stream(Drive(flow, log, self._connections, self._ledger), ticket)
+
+    @takes_call_options
+    def astream(self, prompt: str | None = None, **options: Unpack[CallOptions]) -> AsyncStream:
+        """`stream` for `async for` and `async with`; not a coroutine itself."""
+        flow, log, ticket = self._begin(prompt, options, stream=True)
+        return AsyncStream(AsyncDrive(flow, log, self._connections, self._ledger), ticket)
+
+    def report(
+        self,
+        by: GroupBy | Sequence[GroupBy] = "agent",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        baseline: str | None = None,
+    ) -> Report:
+        """What was spent and saved, grouped by `by`, for attempts started in [since, until).
+
+        `baseline` names the model that savings are measured against; None: the router's own.
+        """
+        name = baseline if baseline is not None else self._baseline
+        price = None if name is None else self._quotes.name(name)
+        return Report(self._ledger.tallies(since, until), by, baseline=price)
+
+    def close(self) -> None:
+        """Close idle connections; later calls raise `RouterClosedError`, running ones finish."""
+        self._closed = True
+        self._connections.close()
+
+    async def aclose(self) -> None:
+        """`close`, and wait until this loop's connections are gone."""
+        self._closed = True
+        await self._connections.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        backends, aliases, agents = self._tables.backends, self._tables.aliases, self._tables.agents
+        return f"Router(backends={list(backends)}, aliases={len(aliases)}, agents={len(agents)})"
+
+    def _begin(
+        self, prompt: str | None, options: CallOptions, *, stream: bool
+    ) -> tuple[Flow[Completion], CallLog, Ticket]:
+        """Everything that can be decided before anything is sent."""
+        if self._closed:
+            raise RouterClosedError("this router was closed: make a new one")
+        plan = make_plan(build_request(prompt, options), self._tables, self._clock.random)
+        log = CallLog(plan, self._desk)
+        ticket = Ticket(log.id)
+        return call(plan, self._desk, log, ticket, stream=stream), log, ticket

@@ -1,0 +1,28 @@
+"""How names are compared: slugs for agents, close matches for a name that does not exist."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+_NOT_SLUG = re.compile(r"[^a-z0-9]+")
+
+
+def slug(name: str) -> str:
+    """`"Python Expert"` → `"python-expert"`."""
+    return _NOT_SLUG.sub("-", name.lower()).strip("-")
+
+
+def close_matches(name: str, known: Iterable[str]) -> tuple[str, ...]:
+    """Up to three known names that `name` may have meant, best first; case does not matter."""
+    by_folded = {candidate.lower(): candidate for candidate in known}
+    return tuple(
+        by_folded[match] for match in difflib.get_close_matches(name.lower(), by_folded, n=3, cutoff=0.6)
+    )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`', did you mean "x"?'`, or nothing."""
+    close = close_matches(name, known)
+    return f', did you mean "{close[0]}"?' if close else ""

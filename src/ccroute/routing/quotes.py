@@ -1,0 +1,42 @@
+"""Which price a model has: its own configuration first, then the router's prices, then "local is free"."""
+
+from __future__ import annotations
+
+from ccroute.accounting import PriceBook
+from ccroute.errors import UnknownModelError
+from ccroute.routing.plan import Deployment, Tables
+from ccroute.types import FREE, Price
+
+
+class Quotes:
+    """Prices of deployments and of names, in USD per million tokens; None where nobody knows."""
+
+    def __init__(self, tables: Tables, prices: PriceBook) -> None:
+        self._tables = tables
+        self._prices = prices
+        self._known: dict[str, Price | None] = {}
+
+    def deployment(self, deployment: Deployment) -> Price | None:
+        """The price of what serves, never of the alias it was asked for by."""
+        try:
+            return self._known[deployment.name]
+        except KeyError:
+            price = self._known[deployment.name] = self._look_up(deployment)
+            return price
+
+    def name(self, name: str) -> Price | None:
+        """The price of an alias's first deployment, or of the name itself."""
+        try:
+            resolution = self._tables.resolve(name)
+        except UnknownModelError:
+            return self._prices.find(name)
+        return self.deployment(self._tables.deployment(resolution.deployments[0])) or self._prices.find(name)
+
+    def _look_up(self, deployment: Deployment) -> Price | None:
+        own = deployment.info.price
+        if own is not None:
+            return FREE if own == "free" else own
+        price = self._prices.find(deployment.name)
+        if price is None and deployment.backend.free:
+            return FREE
+        return price

@@ -1,0 +1,19 @@
+"""The real clock and real chance, handed to everything that needs either."""
+
+from __future__ import annotations
+
+import random
+import time
+from datetime import UTC, datetime
+
+
+class SystemClock:
+    """`ccroute.types.clock.Clock` as the machine has it."""
+
+    monotonic = staticmethod(time.monotonic)
+    random = staticmethod(random.random)
+
+    @staticmethod
+    def now() -> datetime:
+        """The time of day, in UTC, for records only."""
+        return datetime.now(UTC)

@@ -1,0 +1,127 @@
+"""Runs a flow: performs each effect, owns what was leased for it, hands results back.
+
+Two drivers, one that blocks and one that awaits; a stream is the same walk, paused at each `Emit`.
+However a flow ends, its exchange is released and its last ledger row written, without waiting.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+
+from ccroute.accounting import Ledger
+from ccroute.flow import CallLog, Emit, Flow, Read, Record, Send, Sleep
+from ccroute.runtime.connections import Connections
+from ccroute.runtime.exchange import AsyncExchange, Exchange
+from ccroute.types import Chunk, Completion
+
+_START: Any = None
+
+
+class _Drive:
+    """What both drivers share: the flow, and the end of it."""
+
+    def __init__(
+        self, flow: Flow[Completion], log: CallLog, connections: Connections, ledger: Ledger
+    ) -> None:
+        self._flow = flow
+        self._log = log
+        self._connections = connections
+        self._ledger = ledger
+        self._exchange: Any = None
+        self._result: Any = _START
+        self.completion: Completion | None = None
+
+    def finished(self) -> Completion:
+        """The answer, after the end of a call that succeeded."""
+        assert self.completion is not None, "the flow has not ended"
+        return self.completion
+
+    def close(self) -> None:
+        """End the call where it stands: the connection is closed, what it used is recorded."""
+        try:
+            self._flow.close()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.release()
+        row = self._log.unsettled
+        if row is not None:
+            self._log.unsettled = None
+            self._ledger.record(row)
+
+
+class Drive(_Drive):
+    """Runs a flow with blocking calls."""
+
+    _exchange: Exchange | None
+
+    def advance(self) -> Sequence[Chunk] | None:
+        """Go on to the next chunks; None at the end, when `completion` is there."""
+        flow, result = self._flow, self._result
+        try:
+            while True:
+                effect = flow.send(result)
+                try:
+                    if type(effect) is Read and self._exchange is not None:
+                        result = self._exchange.read(effect.until)
+                    elif type(effect) is Emit:
+                        self._result = None
+                        return effect.chunks
+                    elif type(effect) is Send:
+                        self._release()
+                        self._exchange, result = self._connections.send(effect)
+                    elif type(effect) is Record:
+                        self._ledger.record(effect.row)
+                    elif type(effect) is Sleep:
+                        time.sleep(effect.seconds)
+                except BaseException as error:
+                    flow.throw(error)
+        except StopIteration as end:
+            self.completion = end.value
+            self._release()
+            return None
+        except BaseException:
+            self._release()
+            raise
+
+
+class AsyncDrive(_Drive):
+    """Runs a flow on the running event loop."""
+
+    _exchange: AsyncExchange | None
+
+    async def advance(self) -> Sequence[Chunk] | None:
+        """Go on to the next chunks; None at the end, when `completion` is there."""
+        flow, result = self._flow, self._result
+        try:
+            while True:
+                effect = flow.send(result)
+                try:
+                    if type(effect) is Read and self._exchange is not None:
+                        result = await self._exchange.read(effect.until)
+                    elif type(effect) is Emit:
+                        self._result = None
+                        return effect.chunks
+                    elif type(effect) is Send:
+                        self._release()
+                        self._exchange, result = await self._connections.asend(effect)
+                    elif type(effect) is Record:
+                        self._ledger.record(effect.row)
+                    elif type(effect) is Sleep:
+                        await anyio.sleep(effect.seconds)
+                except BaseException as error:
+                    flow.throw(error)
+        except StopIteration as end:
+            self.completion = end.value
+            self._release()
+            return None
+        except BaseException:
+            self._release()
+            raise

@@ -1,0 +1,77 @@
+"""What an exchange is, and what goes wrong with one, as values instead of foreign exceptions."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable
+from typing import Protocol
+
+import httpcore
+import httpx
+
+from ccroute.flow.effects import Failure, Reply
+from ccroute.runtime.network import reason
+
+TRANSPORT_ERRORS = (
+    httpcore.NetworkError,
+    httpcore.TimeoutException,
+    httpcore.ProtocolError,
+    httpx.TransportError,
+    OSError,
+)
+"""What a transport may raise when it fails; anything else is a bug and passes."""
+
+_CONNECT_TIMEOUT = (httpcore.ConnectTimeout, httpcore.PoolTimeout, httpx.ConnectTimeout, httpx.PoolTimeout)
+_CONNECT = (httpcore.ConnectError, httpx.ConnectError)
+_TIMEOUT = (httpcore.TimeoutException, httpx.TimeoutException, TimeoutError)
+_PROTOCOL = (httpcore.ProtocolError, httpx.ProtocolError)
+
+
+class Exchange(Protocol):
+    """One request and its answer's body, blocking. `release` may be called at any moment, and twice."""
+
+    def read(self, until: float) -> bytes | Failure:
+        """The next bytes, `b""` at the end."""
+        ...
+
+    def release(self) -> None:
+        """Give up what is left of it, at once."""
+        ...
+
+
+class AsyncExchange(Protocol):
+    """One request and its answer's body, on the running loop. `release` does not wait."""
+
+    async def read(self, until: float) -> bytes | Failure:
+        """The next bytes, `b""` at the end."""
+        ...
+
+    def release(self) -> None:
+        """Give up what is left of it, at once."""
+        ...
+
+
+def failure(error: Exception, *, sent: bool) -> Failure:
+    """What a transport's error says about the request."""
+    if isinstance(error, _CONNECT_TIMEOUT):
+        return Failure("timeout", "no connection within the connect timeout", sent=False)
+    if isinstance(error, _CONNECT):
+        return Failure(
+            "tls" if isinstance(error.__cause__, ssl.SSLError) else "connect", reason(error), sent=False
+        )
+    if isinstance(error, _TIMEOUT):
+        return Failure("timeout", "silent for longer than allowed", sent=sent)
+    text = reason(error)
+    if isinstance(error, _PROTOCOL) and "disconnected" not in text and "closed" not in text:
+        return Failure("protocol", text, sent=sent)
+    return Failure("broken", text, sent=sent)
+
+
+def reply(
+    status: int, headers: Iterable[tuple[bytes, bytes]], *, reconnected: bool = False
+) -> Reply | Failure:
+    """The head of an answer; a switch of protocols is none."""
+    if status == 101:
+        return Failure("protocol", "it wants to switch protocols", sent=True)
+    names = {name.decode("ascii", "replace").lower(): value.decode("latin-1") for name, value in headers}
+    return Reply(status, names, reconnected)

@@ -1,0 +1,133 @@
+"""What `stream` and `astream` return: a call paused between two chunks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from typing import Self
+
+from ccroute.flow import Ticket
+from ccroute.runtime.drive import AsyncDrive, Drive
+from ccroute.types import Chunk, Completion, Route
+
+
+class _Paused:
+    """What is known of a streamed call. `id`, `model` and `route` are known from the first chunk on."""
+
+    def __init__(self, drive: Drive | AsyncDrive, ticket: Ticket) -> None:
+        self._end = drive.close
+        self._outcome = drive
+        self._ticket = ticket
+        self._ready: deque[Chunk] = deque()
+        self._over = False
+
+    @property
+    def id(self) -> str:
+        """The answer's id."""
+        return self._ticket.id
+
+    @property
+    def model(self) -> str:
+        """The model that serves."""
+        return self._ticket.model
+
+    @property
+    def route(self) -> Route:
+        """Where the call went and why."""
+        return self._ticket.route
+
+    @property
+    def completion(self) -> Completion:
+        """The whole answer, once the stream has ended; before that a RuntimeError."""
+        if self._outcome.completion is None:
+            raise RuntimeError(
+                "the stream has not ended: read all its chunks before asking for the completion"
+            )
+        return self._outcome.completion
+
+    def _close(self) -> None:
+        self._over = True
+        self._ready.clear()
+        self._end()
+
+    def __del__(self) -> None:
+        # A finaliser may run anywhere, so it only does what never waits.
+        if not self._over:
+            with contextlib.suppress(Exception):
+                self._close()
+
+
+class Stream(_Paused):
+    """Iterates over the chunks of an answer. A context manager, too; leaving it early ends the call.
+
+    Before the first content everything falls back unseen. After it, what breaks raises
+    `StreamInterruptedError` with the answer so far.
+    """
+
+    def __init__(self, drive: Drive, ticket: Ticket) -> None:
+        super().__init__(drive, ticket)
+        self._drive = drive
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Chunk:
+        while not self._ready:
+            if self._over:
+                raise StopIteration
+            try:
+                chunks = self._drive.advance()
+            except BaseException:
+                self._over = True
+                raise
+            if chunks is None:
+                self._over = True
+            else:
+                self._ready.extend(chunks)
+        return self._ready.popleft()
+
+    def close(self) -> None:
+        """End the call: the connection is closed at once, so the server stops generating."""
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncStream(_Paused):
+    """Like `Stream`, with `async for` and `async with`."""
+
+    def __init__(self, drive: AsyncDrive, ticket: Ticket) -> None:
+        super().__init__(drive, ticket)
+        self._drive = drive
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        while not self._ready:
+            if self._over:
+                raise StopAsyncIteration
+            try:
+                chunks = await self._drive.advance()
+            except BaseException:
+                self._over = True
+                raise
+            if chunks is None:
+                self._over = True
+            else:
+                self._ready.extend(chunks)
+        return self._ready.popleft()
+
+    async def aclose(self) -> None:
+        """End the call: the connection is closed at once, so the server stops generating."""
+        self._close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()

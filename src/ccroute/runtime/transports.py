@@ -1,0 +1,133 @@
+"""The second way to send: through an httpx transport that the user brought along.
+
+A sync transport's own timeouts bound its waits; an async one is bounded exactly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import ClassVar
+
+import httpx
+
+from ccroute.errors import ConfigError
+from ccroute.flow.effects import Failure, Reply, Send
+from ccroute.runtime.exchange import TRANSPORT_ERRORS, AsyncExchange, Exchange, failure, reply
+
+_LATE = Failure("timeout", "silent for longer than allowed", sent=True)
+
+
+def send_through(
+    transport: httpx.BaseTransport | httpx.AsyncBaseTransport, effect: Send
+) -> tuple[Exchange | None, Reply | Failure]:
+    """Send a request through a sync transport."""
+    if not isinstance(transport, httpx.BaseTransport):
+        raise ConfigError("transport= is async only: use acomplete() or astream(), or a sync httpx transport")
+    try:
+        response = transport.handle_request(_request(effect))
+    except TRANSPORT_ERRORS as error:
+        return None, failure(error, sent=True)
+    return _Blocking(response), reply(response.status_code, response.headers.raw)
+
+
+async def asend_through(
+    transport: httpx.BaseTransport | httpx.AsyncBaseTransport, effect: Send
+) -> tuple[AsyncExchange | None, Reply | Failure]:
+    """Send a request through an async transport."""
+    if not isinstance(transport, httpx.AsyncBaseTransport):
+        raise ConfigError("transport= is sync only: use complete() or stream(), or an async httpx transport")
+    try:
+        async with asyncio.timeout(_left(effect.until)):
+            response = await transport.handle_async_request(_request(effect))
+    except TRANSPORT_ERRORS as error:
+        return None, failure(error, sent=True)
+    return _OnLoop(response), reply(response.status_code, response.headers.raw)
+
+
+class _Blocking:
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        stream = response.stream
+        self._body: Iterator[bytes] | None = (
+            iter(stream) if isinstance(stream, httpx.SyncByteStream) else iter(())
+        )
+
+    def read(self, until: float) -> bytes | Failure:
+        if self._body is None:
+            return b""
+        if time.monotonic() >= until:
+            self.release()
+            return _LATE
+        try:
+            for data in self._body:
+                if data:
+                    return data
+        except TRANSPORT_ERRORS as error:
+            self.release()
+            return failure(error, sent=True)
+        self.release()
+        return b""
+
+    def release(self) -> None:
+        if self._body is not None:
+            self._body = None
+            self._response.close()
+
+
+class _OnLoop:
+    _closing: ClassVar[set[asyncio.Task[None]]] = set()
+    """asyncio keeps only weak references to tasks."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        self._loop = asyncio.get_running_loop()
+        stream = response.stream
+        self._body: AsyncIterator[bytes] | None = (
+            aiter(stream) if isinstance(stream, httpx.AsyncByteStream) else None
+        )
+
+    async def read(self, until: float) -> bytes | Failure:
+        if self._body is None:
+            return b""
+        try:
+            async with asyncio.timeout(_left(until)):
+                async for data in self._body:
+                    if data:
+                        return data
+        except TRANSPORT_ERRORS as error:
+            self.release()
+            return failure(error, sent=True)
+        self._body = None
+        await self._response.aclose()
+        return b""
+
+    def release(self) -> None:
+        if self._body is not None:
+            self._body = None
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._close_soon)
+
+    def _close_soon(self) -> None:
+        task = self._loop.create_task(self._response.aclose())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+def _left(until: float) -> float | None:
+    return None if until == float("inf") else until - time.monotonic()
+
+
+def _request(effect: Send) -> httpx.Request:
+    left = _left(effect.until)
+    connect = (
+        left if effect.connect is None else effect.connect if left is None else min(left, effect.connect)
+    )
+    return httpx.Request(
+        effect.http.method,
+        f"{effect.backend.origin}{effect.backend.target(effect.http)}",
+        headers=[(name, value) for name, value in effect.headers],
+        content=effect.http.body,
+        extensions={"timeout": {"connect": connect, "read": left, "write": left, "pool": left}},
+    )

@@ -1,0 +1,16 @@
+"""Time and chance as values that are handed in, so that everything below the runtime can be replayed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """`monotonic` in seconds for every limit, `now` in UTC for records only, `random` in [0, 1)."""
+
+    def monotonic(self) -> float: ...
+
+    def now(self) -> datetime: ...
+
+    def random(self) -> float: ...

@@ -1,0 +1,11 @@
+"""Anthropic's messages, as Anthropic and llama.cpp serve them.
+
+Knows `POST /v1/messages` and its stream; must not know where it is sent, nor with which key.
+"""
+
+from ccroute.wire.anthropic.decode import decode
+from ccroute.wire.anthropic.encode import Dialect, encode, refusals
+from ccroute.wire.anthropic.errors import error
+from ccroute.wire.anthropic.stream import Decoder
+
+__all__ = ["Decoder", "Dialect", "decode", "encode", "error", "refusals"]

@@ -1,0 +1,171 @@
+"""A streamed answer of Anthropic's.
+
+Knows the frames from `message_start` to `message_stop`; must not know the request. Success is
+`message_stop` without an error frame. Usage in `message_delta` is cumulative: it replaces, never adds.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from ccroute.types import JSON, Chunk, FinishReason, Message, Usage
+from ccroute.wire.anthropic.decode import STOP, decode, read_stop, read_usage
+from ccroute.wire.anthropic.encode import SCHEMA_TOOL
+from ccroute.wire.decoding import BaseDecoder, fail, is_frame
+from ccroute.wire.errors import is_error
+from ccroute.wire.events import Event, SSEParser
+from ccroute.wire.reading import load_object, mapping, said, text, wrong
+from ccroute.wire.template import Template
+from ccroute.wire.tools import Call, as_text
+
+
+class _Thought:
+    """A thinking block that is still growing; redacted ones come whole."""
+
+    __slots__ = ("_block", "pieces", "signature")
+
+    def __init__(self, block: dict[str, JSON]) -> None:
+        self._block = block
+        self.pieces = [text(block.get("thinking"))]
+        self.signature = text(block.get("signature"))
+
+    def whole(self) -> dict[str, JSON]:
+        """The block as it must be replayed."""
+        if self._block.get("type") != "thinking":
+            return self._block
+        return {**self._block, "thinking": "".join(self.pieces), "signature": self.signature}
+
+
+class Decoder(BaseDecoder[Event]):
+    """Turns the bytes of one stream into chunks. `prompt_estimate` is in tokens."""
+
+    finish_words = STOP
+    end_signal = "message_stop"
+
+    def __init__(self, prompt_estimate: int = 0) -> None:
+        super().__init__(SSEParser(), prompt_estimate)
+        self._thoughts: list[_Thought] = []
+        self._open: dict[object, Call | _Thought] = {}  # by the block's index
+        self._answers: set[object] = set()  # indexes of blocks that call the schema's tool
+        self._told_usage: dict[str, JSON] = {}
+        self._template = Template(b"text")
+
+    def _take(self, event: Event, chunks: list[Chunk]) -> None:
+        kind, data = event
+        if not self._ended and (piece := self._template.text(data)) is not None:
+            self._say(piece, chunks)
+            return
+        if kind not in _FRAMES and kind != "message" and not is_frame(kind, data, decode):
+            return
+        frame = load_object(data or b"{}")  # an event without data says nothing
+        if is_error(frame):
+            fail(frame, data)
+        take = _FRAMES.get(text(frame.get("type")) or kind)
+        if take:
+            take(self, frame, data, chunks)
+
+    def _start(self, frame: Mapping[str, JSON], data: bytes, chunks: list[Chunk]) -> None:
+        message = mapping(frame.get("message"))
+        self._id = text(message.get("id"))
+        self._model = text(message.get("model"))
+        # The output so far is not the output: only `message_delta` tells that.
+        self._told_usage = {**mapping(message.get("usage")), "output_tokens": None}
+
+    def _block_start(self, frame: Mapping[str, JSON], data: bytes, chunks: list[Chunk]) -> None:
+        block, index = frame.get("content_block"), frame.get("index")
+        if not isinstance(block, dict) or not isinstance(index, int):
+            wrong("a content block has no index or is not an object", data)
+        if self._ended:
+            return
+        kind = block.get("type")
+        if kind == "text":
+            self._say(said(block.get("text")), chunks)
+        elif kind in ("thinking", "redacted_thinking"):
+            self._open[index] = thought = _Thought(block)
+            self._thoughts.append(thought)
+            self._think(text(block.get("thinking")), chunks)
+        elif kind == "tool_use" and block.get("name") == SCHEMA_TOOL:
+            self._answers.add(index)
+        elif kind == "tool_use":
+            self._open[index] = call = Call(len(self._calls), text(block.get("id")), text(block.get("name")))
+            self._calls.append(call)
+            chunks.append(Chunk(tool_calls=(call.begun(),)))
+        # Empty at first, as a rule; some servers send the whole input here.
+        if block.get("input"):
+            self._grow(index, as_text(block["input"]), chunks)
+
+    def _block_delta(self, frame: Mapping[str, JSON], data: bytes, chunks: list[Chunk]) -> None:
+        delta, index = frame.get("delta"), frame.get("index")
+        if not isinstance(delta, dict) or not isinstance(index, int):
+            wrong("a block's delta has no index or is not an object", data)
+        if self._ended:
+            return
+        kind = delta.get("type")
+        if kind == "text_delta":
+            piece = said(delta.get("text"))
+            self._say(piece, chunks)
+            self._template.learn(data, piece)
+        elif kind == "input_json_delta":
+            self._grow(index, text(delta.get("partial_json")), chunks)
+        elif kind in ("thinking_delta", "signature_delta"):
+            self._grow_thought(index, delta, chunks)
+
+    def _grow(self, index: int, arguments: str, chunks: list[Chunk]) -> None:
+        call = self._open.get(index)
+        if index in self._answers:
+            self._say(arguments, chunks)
+        elif isinstance(call, Call) and arguments:
+            chunks.append(Chunk(tool_calls=(call.grown(arguments),)))
+
+    def _grow_thought(self, index: int, delta: Mapping[str, JSON], chunks: list[Chunk]) -> None:
+        piece, signature = text(delta.get("thinking")), text(delta.get("signature"))
+        thought = self._open.get(index)
+        if isinstance(thought, _Thought):
+            thought.pieces.append(piece)
+            thought.signature += signature
+        self._think(piece, chunks)
+        if signature:
+            chunks.append(Chunk(signature=signature))
+
+    def _think(self, piece: str, chunks: list[Chunk]) -> None:
+        if piece:
+            self._thinking.append(piece)
+            chunks.append(Chunk(thinking=piece))
+
+    def _delta(self, frame: Mapping[str, JSON], data: bytes, chunks: list[Chunk]) -> None:
+        self._told_usage |= {
+            name: told for name, told in mapping(frame.get("usage")).items() if told is not None
+        }
+        if not self._ended and (reason := text(mapping(frame.get("delta")).get("stop_reason"))):
+            self._finish = reason
+            self._ended = True
+
+    def _stop(self, frame: Mapping[str, JSON], data: bytes, chunks: list[Chunk]) -> None:
+        self._done = True
+
+    def _succeeded(self) -> bool:
+        return self._done
+
+    def _message(self) -> Message:
+        return (
+            super()
+            ._message()
+            .model_copy(update={"thinking_blocks": tuple(thought.whole() for thought in self._thoughts)})
+        )
+
+    def _finish_reason(self) -> FinishReason:
+        return read_stop(self._finish, self._calls, bool(self._answers))
+
+    def _usage(self, *, partial: bool = False) -> Usage:
+        return read_usage(self._told_usage, self._prompt_estimate, self._estimate(), partial=partial)
+
+
+_Take = Callable[[Decoder, Mapping[str, JSON], bytes, list[Chunk]], None]
+
+_FRAMES: Final[Mapping[str, _Take]] = {
+    "message_start": Decoder._start,
+    "content_block_start": Decoder._block_start,
+    "content_block_delta": Decoder._block_delta,
+    "message_delta": Decoder._delta,
+    "message_stop": Decoder._stop,
+}
+"""What each frame does. Others (`ping`, `content_block_stop`, unknown ones) do nothing."""

@@ -1,0 +1,143 @@
+"""The conversation as Anthropic wants it: system blocks apart, user and assistant turns in alternation.
+
+Knows messages and content blocks; must not know parameters. A fault names its place, never a prompt.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from ccroute.errors import InvalidRequestError
+from ccroute.types import JSON
+from ccroute.wire.fields import image, unknown_part
+from ccroute.wire.tools import as_object
+
+Blocks = list[dict[str, JSON]]
+
+_SYSTEM: Final = ("system", "developer")
+_BAD_ID: Final = re.compile(r"[^a-zA-Z0-9_-]")
+
+
+class _Ids:
+    """Tool call ids as Anthropic accepts them: of certain characters only, and each used once.
+
+    Other servers number their calls anew in every answer, so that a conversation may hold `call_0` twice.
+    """
+
+    def __init__(self) -> None:
+        self._current: dict[str, str] = {}
+        self._used: set[str] = set()
+
+    def of_call(self, id: str) -> str:
+        """The id for a new call."""
+        clean = base = _BAD_ID.sub("_", id) or "call"
+        again = 1
+        while clean in self._used:
+            again += 1
+            clean = f"{base}_{again}"
+        self._used.add(clean)
+        self._current[id] = clean
+        return clean
+
+    def of_result(self, id: str) -> str:
+        """The id of the latest call that had this one."""
+        return self._current.get(id) or _BAD_ID.sub("_", id)
+
+
+def system_blocks(messages: Sequence[Mapping[str, JSON]]) -> Blocks:
+    """The system messages, wherever they stand, as blocks; empty ones are dropped."""
+    blocks: Blocks = []
+    for i, message in enumerate(messages):
+        if message["role"] in _SYSTEM:
+            blocks += _content(message, f"messages[{i}]")
+    return blocks
+
+
+def turns(messages: Sequence[Mapping[str, JSON]]) -> list[dict[str, JSON]]:
+    """The other messages, neighbours of one side merged into one turn."""
+    merged: list[dict[str, JSON]] = []
+    ids = _Ids()
+    for i, message in enumerate(messages):
+        if message["role"] in _SYSTEM:
+            continue
+        side = "assistant" if message["role"] == "assistant" else "user"
+        blocks = _blocks(message, f"messages[{i}]", ids)
+        if merged and merged[-1]["role"] == side:
+            merged[-1]["content"] += blocks
+        elif blocks:
+            merged.append({"role": side, "content": blocks})
+    for turn in merged:
+        if turn["role"] == "user":  # results must come before anything else that is said with them
+            turn["content"].sort(key=lambda block: block["type"] != "tool_result")
+    return merged
+
+
+def _blocks(message: Mapping[str, JSON], where: str, ids: _Ids) -> Blocks:
+    role = message["role"]
+    if role == "assistant":
+        return _assistant(message, where, ids)
+    if role == "tool":
+        return [_tool_result(message, where, ids)]
+    if role == "user":
+        return _content(message, where)
+    raise InvalidRequestError(
+        f"{where}.role: Anthropic cannot carry {role!r}; use 'tool' with a tool_call_id"
+    )
+
+
+def _assistant(message: Mapping[str, JSON], where: str, ids: _Ids) -> Blocks:
+    """Thinking first and as it came (it is signed), then text, then the calls. Thinking without
+    blocks came from another provider and is not replayed."""
+    blocks = [dict(block) for block in message.get("thinking_blocks") or ()]
+    blocks += _content(message, where)
+    for j, call in enumerate(message.get("tool_calls") or ()):
+        function = call.get("function") if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping) or not function.get("name"):
+            raise InvalidRequestError(f"{where}.tool_calls[{j}].function.name is missing")
+        use = {"type": "tool_use", "id": ids.of_call(call.get("id") or f"call_{j}"), "name": function["name"]}
+        blocks.append({**use, "input": as_object(function.get("arguments"))})
+    return blocks
+
+
+def _tool_result(message: Mapping[str, JSON], where: str, ids: _Ids) -> dict[str, JSON]:
+    id = message.get("tool_call_id")
+    if not isinstance(id, str) or not id:
+        raise InvalidRequestError(f"{where}.tool_call_id is missing")
+    block: dict[str, JSON] = {"type": "tool_result", "tool_use_id": ids.of_result(id)}
+    content = message["content"]
+    block["content"] = content if isinstance(content, str) else _content({"content": content}, where)
+    for name in ("is_error", "cache_control"):
+        if message.get(name):
+            block[name] = message[name]
+    return block
+
+
+def _content(message: Mapping[str, JSON], where: str) -> Blocks:
+    """A message's text and images; Anthropic refuses blank texts, so they are dropped."""
+    content = message.get("content") or ()
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    blocks = [_block(part, f"{where}.content[{j}]") for j, part in enumerate(parts)]
+    blocks = [block for block in blocks if block["type"] != "text" or block["text"].strip()]
+    if blocks and message.get("cache_control"):
+        blocks[-1]["cache_control"] = message["cache_control"]
+    return blocks
+
+
+def _block(part: Mapping[str, JSON], where: str) -> dict[str, JSON]:
+    kind = part["type"]
+    if kind == "text":
+        block: dict[str, JSON] = {"type": "text", "text": part["text"]}
+    elif kind == "image_url":
+        block = {"type": "image", "source": _source(part, where)}
+    else:
+        unknown_part(part, where, "Anthropic")
+    if part.get("cache_control"):
+        block["cache_control"] = part["cache_control"]
+    return block
+
+
+def _source(part: Mapping[str, JSON], where: str) -> dict[str, JSON]:
+    picture = image(part, where)
+    if picture.url:
+        return {"type": "url", "url": picture.url}
+    return {"type": "base64", "media_type": picture.media_type, "data": picture.data}

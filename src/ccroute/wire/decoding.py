@@ -1,0 +1,175 @@
+"""A streamed answer as it grows: what the three stream decoders share.
+
+Knows chunks and completions, and the rules that hold on every wire: an error after content waits for
+`finish`, the first finish wins, what follows the end is ignored. Must not know any wire's frames.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, NoReturn, Protocol, TypeVar
+
+from pydantic import TypeAdapter
+
+from ccroute.errors import CcrouteError, ProtocolError
+from ccroute.types import JSON, Choice, Chunk, Completion, FinishReason, Message, ToolCall, Usage
+from ccroute.wire.errors import classified, read, read_body
+from ccroute.wire.reading import is_whole
+from ccroute.wire.tools import Call
+from ccroute.wire.usage import estimate_deltas
+
+E = TypeVar("E")
+
+text_chunk: Callable[[dict[str, str]], Chunk] = TypeAdapter(Chunk).validator.validate_python
+"""`Chunk(**fields)` at two thirds of its cost: a stream makes thousands."""
+
+
+class _Parser(Protocol[E]):
+    def feed(self, data: bytes) -> list[E]: ...
+
+    def end(self) -> list[E]: ...
+
+
+class BaseDecoder(ABC, Generic[E]):
+    """A `PartialDecoder` over a parser's events. A wire adds `_take` and `_usage`.
+
+    `prompt_estimate` is in tokens, for servers that do not tell.
+    """
+
+    finish_words: Mapping[str, FinishReason] = {}
+    end_signal = "a finish reason"
+    _calls: list[Call]
+
+    def __init__(self, parser: _Parser[E], prompt_estimate: int) -> None:
+        self._parser = parser
+        self._prompt_estimate = prompt_estimate
+        self._done = False
+        self._ended = False  # a finish reason or its like came: what follows is no content
+        self._failure: CcrouteError | None = None
+        self._id = self._model = ""
+        self._created = 0
+        self._text: list[str] = []  # in pieces, as they came
+        self._thinking: list[str] = []
+        self._calls = []
+        self._logprobs: list[JSON] = []
+        self._finish: str | None = None
+        self._raw: JSON = None
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing that comes can matter any more."""
+        return self._done
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        """The chunks with content that `data` completes. Raises the typed error of an error frame,
+        unless content came before it: then `finish` does."""
+        chunks: list[Chunk] = []
+        try:
+            for event in self._parser.feed(data):
+                if not self._done:
+                    self._take(event, chunks)
+        except CcrouteError as error:
+            self._fail(error)
+            if not chunks:
+                raise
+        return chunks
+
+    def finish(self) -> Completion:
+        """The whole answer. Raises what went wrong, or `ProtocolError` if the end never came."""
+        if not self._done:
+            self._take_rest()
+        if self._failure:
+            raise self._failure
+        if not self._succeeded():
+            raise ProtocolError(f"the stream ended without {self.end_signal}: the answer is not complete")
+        return self._completion(self._finish_reason(), self._usage())
+
+    def partial(self) -> Completion:
+        """The answer so far, its usage estimated."""
+        return self._completion(None, self._usage(partial=True))
+
+    def _say(self, text: str, chunks: list[Chunk]) -> None:
+        """Add a piece of the answer's text."""
+        if text:
+            self._text.append(text)
+            chunks.append(text_chunk({"text": text}))
+
+    @abstractmethod
+    def _take(self, event: E, chunks: list[Chunk]) -> None:
+        """Take one event: remember what it says and append the chunk it makes."""
+
+    @abstractmethod
+    def _usage(self, *, partial: bool = False) -> Usage:
+        """What was used; the output of a partial answer is always estimated."""
+
+    def _succeeded(self) -> bool:
+        return self._ended
+
+    def _message(self) -> Message:
+        calls = self._whole_calls()
+        return Message(
+            content="".join(self._text) if self._text or not calls else None,
+            thinking="".join(self._thinking) or None,
+            tool_calls=calls or None,
+        )
+
+    def _whole_calls(self) -> tuple[ToolCall, ...]:
+        return tuple(call.whole() for call in self._calls)
+
+    def _finish_reason(self) -> FinishReason:
+        return finish_reason(self._finish, self.finish_words, self._calls)
+
+    def _estimate(self) -> int:
+        """Output tokens by what was received, a delta at a time."""
+        pieces = estimate_deltas(self._text) + estimate_deltas(self._thinking)
+        return pieces + sum(estimate_deltas([call.name, *call.pieces]) for call in self._calls)
+
+    def _completion(self, reason: FinishReason | None, usage: Usage) -> Completion:
+        logprobs = {"content": self._logprobs} if self._logprobs else None
+        return Completion(
+            id=self._id,
+            created=self._created,
+            model=self._model,
+            choices=(Choice(message=self._message(), finish_reason=reason, logprobs=logprobs),),
+            usage=usage,
+            raw_finish_reason=self._finish,
+            raw=self._raw,
+        )
+
+    def _take_rest(self) -> None:
+        try:
+            for event in self._parser.end():
+                self._take(event, [])
+        except CcrouteError as error:
+            self._fail(error)
+
+    def _fail(self, error: CcrouteError) -> None:
+        self._failure = error
+        self._done = True
+
+
+def finish_reason(
+    raw: str | None, words: Mapping[str, FinishReason], calls: Sequence[object]
+) -> FinishReason:
+    """A provider's word in canonical form. `stop` with tool calls is `tool_calls`: some servers, and
+    OpenAI itself for a forced tool, say `stop`."""
+    reason = words.get(raw or "", "other")
+    return "tool_calls" if calls and reason == "stop" else reason
+
+
+def fail(frame: JSON, body: bytes) -> NoReturn:
+    """Raise the typed error of an error frame, or of an error body under HTTP 200."""
+    raise classified(read(frame), body=body)
+
+
+def is_frame(kind: str, data: bytes, decode: Callable[[bytes], Completion]) -> bool:
+    """Whether a server-sent event of a named kind holds a frame; an unknown one need not.
+
+    Raises the typed error of an event that is an error by its kind, and of a body that never was a
+    stream: `decode` says what it is.
+    """
+    if kind == "error":
+        raise classified(read_body(data), body=data)
+    if kind == "body":
+        decode(data)
+        raise ProtocolError("the server sent a whole answer though a stream was asked for")
+    return is_whole(data)

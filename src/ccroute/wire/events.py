@@ -1,0 +1,149 @@
+"""Bytes in, events out: server-sent events and NDJSON, however the network cut them.
+
+Knows line ends, fields and caps; must not know what an event means. Any re-chunking of the same bytes
+gives the same events; work is linear in the bytes, and no more than `MAX_EVENT` of them are held.
+"""
+
+from typing import Final, TypeAlias
+
+from ccroute.wire.reading import is_whole, wrong
+
+MAX_EVENT: Final = 16 * 1024 * 1024
+"""The longest event or line that is read, in bytes."""
+
+Event: TypeAlias = tuple[str, bytes]
+"""A server-sent event: its kind (`message` unless the server named it) and its data."""
+
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+class _Blocks:
+    """Cuts bytes at a separator of LFs. CR and CRLF become LF first, a BOM at the start goes."""
+
+    __slots__ = ("_after_cr", "_pending", "_separator", "_started")
+
+    def __init__(self, separator: bytes) -> None:
+        self._separator = separator
+        self._pending = bytearray()
+        self._after_cr = False
+        self._started = False
+
+    def _cut(self, data: bytes) -> list[bytes]:
+        """The blocks that are complete now; what follows the last separator is held."""
+        if self._after_cr or b"\r" in data:
+            data = self._with_lf(data)
+        if not self._started:
+            data = self._without_bom(data)
+        pending, separator = self._pending, self._separator
+        # Only the new bytes can hold a new separator, or complete one that was split.
+        start = max(0, len(pending) + 1 - len(separator))
+        pending += data
+        end = pending.rfind(separator, start)
+        if end < 0:
+            whole = []
+        else:
+            whole = bytes(pending[:end]).split(separator)
+            del pending[: end + len(separator)]
+        if len(pending) > MAX_EVENT + 1 or (end > MAX_EVENT and max(map(len, whole)) > MAX_EVENT):
+            pending.clear()
+            wrong(f"the server sent an event of more than {MAX_EVENT // 1024**2} MB")
+        return whole
+
+    def _rest(self) -> bytes:
+        rest = bytes(self._pending)
+        self._pending.clear()
+        return rest
+
+    def _with_lf(self, data: bytes) -> bytes:
+        if self._after_cr and data.startswith(b"\n"):
+            data = data[1:]  # the second half of a CRLF whose CR already counted as a line's end
+            self._after_cr = False
+        if data:
+            self._after_cr = data.endswith(b"\r")
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _without_bom(self, data: bytes) -> bytes:
+        start = self._rest() + data
+        if len(start) < len(_BOM) and _BOM.startswith(start):
+            self._pending += start
+            return b""
+        self._started = True
+        return start.removeprefix(_BOM)
+
+
+class SSEParser(_Blocks):
+    """Server-sent events, as the HTML standard says, and the field `error:` of older llama.cpp servers,
+    which becomes an event of kind `error`."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(b"\n\n")
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events that `data` completes. Raises `ProtocolError` beyond `MAX_EVENT`."""
+        # The common case, one plain event in one read, costs one slice.
+        if (
+            data.startswith(b"data: ")
+            and data.find(b"\n") == len(data) - 2 <= MAX_EVENT
+            and data.endswith(b"\n")
+            and b"\r" not in data
+            and not (self._pending or self._after_cr)
+        ):
+            self._started = True
+            return [("message", data[6:-2])]
+        events: list[Event] = []
+        for block in self._cut(data):
+            if block.startswith(b"data: ") and b"\n" not in block:
+                events.append(("message", block[6:]))
+            elif event := _event(block):
+                events.append(event)
+        return events
+
+    def end(self) -> list[Event]:
+        """The last event, if it lacks only its blank line: it must be `[DONE]` or whole JSON.
+
+        What is no event at all but a JSON object or a web page has the kind `body`: an answer that
+        never was a stream.
+        """
+        rest = self._rest()
+        event = _event(rest)
+        if event:
+            return [event] if event[1] == b"[DONE]" or is_whole(event[1]) else []
+        start = rest.lstrip()
+        return (
+            [("body", rest)] if start.startswith(b"<") or (start.startswith(b"{") and is_whole(rest)) else []
+        )
+
+
+class NDJSONParser(_Blocks):
+    """One JSON value a line; blank lines are skipped."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(b"\n")
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines that `data` completes. Raises `ProtocolError` beyond `MAX_EVENT`."""
+        return [line for line in self._cut(data) if line and not line.isspace()]
+
+    def end(self) -> list[bytes]:
+        """The last line, if it lacks only its line end: it must be whole JSON, or a web page."""
+        rest = self._rest()
+        return [rest] if rest.lstrip().startswith(b"<") or is_whole(rest) else []
+
+
+def _event(block: bytes) -> Event | None:
+    """The event of some lines, `None` if they hold no data: comments, ids, unknown fields."""
+    kind, data = "", []
+    for line in block.split(b"\n"):
+        field, _, value = line.partition(b":")
+        if field == b"data":
+            data.append(value.removeprefix(b" "))
+        elif field == b"event":
+            kind = value.removeprefix(b" ").decode("utf-8", "replace")
+        elif field == b"error":
+            kind = "error"
+            data.append(value.removeprefix(b" "))
+    return (kind or "message", b"\n".join(data)) if data else None

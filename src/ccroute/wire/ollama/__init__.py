@@ -1,0 +1,11 @@
+"""Ollama's own chat wire (its `/v1` ignores the context window, tool choice and token limits).
+
+Knows `POST /api/chat` and its stream; must not know where it is sent.
+"""
+
+from ccroute.wire.ollama.decode import decode
+from ccroute.wire.ollama.encode import encode, refusals
+from ccroute.wire.ollama.errors import error
+from ccroute.wire.ollama.stream import Decoder
+
+__all__ = ["Decoder", "decode", "encode", "error", "refusals"]

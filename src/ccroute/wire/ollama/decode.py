@@ -1,0 +1,75 @@
+"""A whole answer of Ollama's, and the readings of usage and times it shares with the stream.
+
+Knows the answer's shape; must not know the request. Its tool calls may lack ids, and end with `stop`.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+from ccroute.types import JSON, Choice, Completion, FinishReason, Message, Usage
+from ccroute.wire.decoding import fail, finish_reason
+from ccroute.wire.errors import is_error
+from ccroute.wire.reading import load_object, said, text, wrong
+from ccroute.wire.tools import whole_calls
+from ccroute.wire.usage import count, estimate_message, usage
+
+DONE: Final[Mapping[str, FinishReason]] = {"stop": "stop", "length": "length"}
+"""Ollama's words in canonical form; `load` and `unload` are `other`."""
+
+
+def decode(body: bytes, *, prompt_estimate: int = 0) -> Completion:
+    """The answer of a 200. Raises the error it reports, or `ProtocolError`, also for an answer that is
+    not done: that is how Ollama ends one that only repeated itself.
+
+    `prompt_estimate` is in tokens, for servers that do not tell.
+    """
+    frame = load_object(body)
+    if is_error(frame):
+        fail(frame, body)
+    told = frame.get("message")
+    if not isinstance(told, dict):
+        wrong("the answer holds no message", body)
+    if frame.get("done") is not True:
+        wrong("Ollama broke the answer off (done: false), as it does when a model repeats itself", body)
+    calls = whole_calls(told.get("tool_calls") or [])
+    message = Message(
+        content=said(told.get("content")),
+        tool_calls=calls or None,
+        thinking=text(told.get("thinking")) or None,
+    )
+    raw = text(frame.get("done_reason")) or None
+    logprobs = frame.get("logprobs")
+    choice = Choice(
+        message=message,
+        finish_reason=finish_reason(raw or "stop", DONE, calls),
+        logprobs={"content": logprobs} if logprobs else None,
+    )
+    return Completion(
+        created=read_time(frame.get("created_at")),
+        model=text(frame.get("model")),
+        choices=(choice,),
+        usage=read_usage(frame, prompt_estimate, estimate_message(message)),
+        raw_finish_reason=raw,
+        raw=frame,
+    )
+
+
+def read_usage(
+    frame: Mapping[str, JSON], prompt_estimate: int, output_estimate: int, *, partial: bool = False
+) -> Usage:
+    """Usage of the last frame. A count of 0 is left out by Ollama, and a prompt is never empty."""
+    return usage(
+        input=count(frame.get("prompt_eval_count")),
+        output=None if partial else count(frame.get("eval_count", 0)),
+        prompt_estimate=prompt_estimate,
+        output_estimate=output_estimate,
+    )
+
+
+def read_time(value: JSON) -> int:
+    """An RFC 3339 time as a Unix time in seconds, 0 if it is none."""
+    try:
+        return int(datetime.fromisoformat(text(value)).timestamp())
+    except (ValueError, OverflowError, OSError):
+        return 0

@@ -1,0 +1,153 @@
+"""A request as Ollama's `/api/chat` wants it.
+
+Knows the body's field names and its `options`; must not know which server it is for. `num_ctx` is the
+deployment's window and never drifts between calls: Ollama reloads the model when an option of it does.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from ccroute.errors import InvalidRequestError
+from ccroute.types import JSON, Request
+from ccroute.wire.fields import given, image, json_schema, merged, unknown_part, wants_schema
+from ccroute.wire.tools import as_object
+
+_UNKNOWN: Final = ("logit_bias", "user")
+_OPTIONS: Final = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "seed",
+    "frequency_penalty",
+    "presence_penalty",  # not repeat_penalty, whose neutral value is 1
+)
+_ROLES: Final = {"developer": "system", "function": "tool"}
+
+
+def refusals(request: Request) -> dict[str, str]:
+    """The parameters that were given but cannot be carried, each with the reason."""
+    why = {name: "Ollama has no such parameter" for name in _UNKNOWN if given(getattr(request, name))}
+    if given(request.tool_choice) and request.tool_choice not in ("auto", "none"):
+        why["tool_choice"] = "Ollama cannot force a tool; only auto and none"
+    if request.parallel_tool_calls is False:
+        why["parallel_tool_calls"] = "Ollama cannot forbid several calls at once"
+    form = request.response_format or {}
+    if given(form) and form.get("type") not in ("text", "json_object", "json_schema"):
+        why["response_format"] = "Ollama knows text, json_object and json_schema"
+    return why
+
+
+def encode(
+    request: Request,
+    model: str,
+    *,
+    stream: bool,
+    context_window: int | None = None,
+    keep_alive: str | int | None = None,
+    think_levels: bool = False,
+) -> dict[str, Any]:
+    """The JSON body. `request` holds nothing that `refusals` names.
+
+    `context_window` is the deployment's, in tokens; `keep_alive` a duration such as `"5m"`, or seconds.
+    `think_levels`: the model takes a level of thinking (gpt-oss), not only on and off.
+    """
+    # Without these two Ollama drops the oldest messages silently when the prompt does not fit.
+    body: dict[str, JSON] = {"model": model, "messages": _messages(request.messages), "stream": stream}
+    body |= {"truncate": False, "shift": False}
+    if options := _options(request, context_window):
+        body["options"] = options
+    if keep_alive is not None:
+        body["keep_alive"] = keep_alive
+    if request.tools and request.tool_choice != "none":
+        body["tools"] = [_own(tool) for tool in request.tools]
+    if wants_schema(request):
+        body["format"] = json_schema(request)
+    elif (request.response_format or {}).get("type") == "json_object":
+        body["format"] = "json"
+    if request.reasoning_effort is not None:
+        body["think"] = _think(request.reasoning_effort, think_levels)
+    for name in ("logprobs", "top_logprobs"):
+        if getattr(request, name) is not None:
+            body[name] = getattr(request, name)
+    return merged(body, request, "options")
+
+
+def _options(request: Request, context_window: int | None) -> dict[str, JSON]:
+    options: dict[str, JSON] = {}
+    if context_window is not None:
+        options["num_ctx"] = context_window
+    if request.max_tokens is not None:
+        options["num_predict"] = request.max_tokens
+    for name in _OPTIONS:
+        value = getattr(request, name)
+        if value is not None:
+            options[name] = value
+    if request.stops:
+        options["stop"] = list(request.stops)
+    return options
+
+
+def _think(effort: str, levels: bool) -> bool | str:
+    if effort == "none":
+        return False
+    return ("low" if effort == "minimal" else effort) if levels else True
+
+
+def _messages(messages: Sequence[Mapping[str, JSON]]) -> list[dict[str, JSON]]:
+    names: dict[str, str] = {}  # tool names by the id of their latest call
+    return [_message(message, f"messages[{i}]", names) for i, message in enumerate(messages)]
+
+
+def _message(message: Mapping[str, JSON], where: str, names: dict[str, str]) -> dict[str, JSON]:
+    role = message["role"]
+    content, images = _content(message.get("content"), where)
+    own: dict[str, JSON] = {"role": _ROLES.get(role, role), "content": content}
+    if images:
+        own["images"] = images
+    if role == "assistant":
+        if message.get("thinking"):
+            own["thinking"] = message["thinking"]
+        if message.get("tool_calls"):
+            own["tool_calls"] = [
+                _call(call, f"{where}.tool_calls[{j}]", names) for j, call in enumerate(message["tool_calls"])
+            ]
+    elif own["role"] == "tool":
+        id = message.get("tool_call_id") or ""
+        name = message.get("name") or names.get(id)
+        own |= {key: value for key, value in (("tool_name", name), ("tool_call_id", id)) if value}
+    return own
+
+
+def _content(content: JSON, where: str) -> tuple[str, list[str]]:
+    """A message's text, its parts a line each, and its images in base64."""
+    if content is None or isinstance(content, str):
+        return content or "", []
+    texts, images = [], []
+    for j, part in enumerate(content):
+        place = f"{where}.content[{j}]"
+        if part["type"] == "text":
+            texts.append(part["text"])
+        elif part["type"] == "image_url":
+            picture = image(part, place)
+            if picture.url:
+                raise InvalidRequestError(f"{place}: Ollama fetches no image URL; send data:image/…;base64,…")
+            images.append(picture.data)
+        else:
+            unknown_part(part, place, "Ollama")
+    return "\n".join(texts), images
+
+
+def _call(call: JSON, where: str, names: dict[str, str]) -> dict[str, JSON]:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not function.get("name"):
+        raise InvalidRequestError(f"{where}.function.name is missing")
+    own = {"function": {"name": function["name"], "arguments": as_object(function.get("arguments"))}}
+    if id := call.get("id"):
+        names[id] = function["name"]
+        return {"id": id, **own}
+    return own
+
+
+def _own(tool: Mapping[str, JSON]) -> dict[str, JSON]:
+    """A tool without what only Anthropic needs."""
+    return {name: value for name, value in tool.items() if name != "cache_control"}

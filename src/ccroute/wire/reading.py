@@ -1,0 +1,101 @@
+"""Careful reading of what a server sent: JSON that may be broken, fields that may be anything.
+
+Knows JSON and `ProtocolError`; must not know whose answer it reads. A byte that is no UTF-8 becomes
+U+FFFD inside a text and a fault inside the structure; nothing here raises anything but `ProtocolError`.
+"""
+
+import re
+from typing import Final, NoReturn
+
+from pydantic_core import from_json
+
+from ccroute.errors import ProtocolError
+from ccroute.types import JSON
+
+BODY_SHOWN: Final = 2048
+"""How much of a body an error keeps, in bytes."""
+
+# A pair of surrogates is one character; half a pair is none. The last branch steps over other escapes.
+_ESCAPES: Final = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+
+
+def load(data: bytes) -> JSON:
+    """The JSON value of `data`. Raises `ProtocolError` saying what came instead."""
+    try:
+        return from_json(data)
+    except ValueError:
+        return _load_repaired(data)
+
+
+def load_object(data: bytes) -> dict[str, JSON]:
+    """The JSON object of `data`; anything else is a `ProtocolError`."""
+    value = load(data)
+    if not isinstance(value, dict):
+        wrong("the server's answer is JSON, but not an object", data)
+    return value
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether `data` is a complete JSON object: what was cut off is none."""
+    try:
+        return isinstance(load(data), dict)
+    except ProtocolError:
+        return False
+
+
+def wrong(detail: str, body: bytes = b"") -> NoReturn:
+    """Raise `ProtocolError`, with the start of what came."""
+    raise ProtocolError(detail, body=shown(body) if body else None)
+
+
+def shown(body: bytes) -> str:
+    """The start of a body as text, for an error to keep."""
+    return body[:BODY_SHOWN].decode("utf-8", "replace")
+
+
+def text(value: object) -> str:
+    """`value` if it is a str, else `""`: for fields nothing depends on."""
+    return value if isinstance(value, str) else ""
+
+
+def said(value: object) -> str:
+    """A text that the answer is made of: null is none, and what is no text is a `ProtocolError`."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    wrong("a part of the answer that must be text is not")
+
+
+def mapping(value: object) -> dict[str, JSON]:
+    """`value` if it is a JSON object, else an empty one: for fields nothing depends on."""
+    return value if isinstance(value, dict) else {}
+
+
+def listed(value: object) -> list[JSON]:
+    """`value` if it is a JSON array, else an empty one: for fields nothing depends on."""
+    return value if isinstance(value, list) else []
+
+
+def unix_time(value: object) -> int:
+    """A Unix time in whole seconds, 0 if `value` is none (dates beyond year 9999 are not)."""
+    return int(value) if isinstance(value, int | float) and 0 <= value < 253_402_300_800 else 0
+
+
+def _load_repaired(data: bytes) -> JSON:
+    repaired = _ESCAPES.sub(
+        lambda escape: r"\ufffd" if escape[1] else escape[0], data.decode("utf-8", "replace")
+    )
+    try:
+        return from_json(repaired)
+    except ValueError:
+        start = data.lstrip()
+    if not start:
+        wrong("the server's answer is empty")
+    if start.startswith(b"<"):
+        wrong(
+            "the server answered with a web page, not with JSON: check base_url, and any login in between",
+            data,
+        )
+    wrong("the server's answer is not valid JSON", data)

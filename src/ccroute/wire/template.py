@@ -1,0 +1,41 @@
+"""The frames of one stream are alike but for their text: read only the text, once that is known.
+
+Knows bytes and JSON strings; must not know frames. It costs a quarter of parsing the frame and is as
+strict: what stands between the learnt head and tail must be exactly one JSON string.
+"""
+
+from pydantic_core import from_json
+
+_PATIENCE = 4  # frames learnt in vain before giving up: some servers put a random field into every frame
+
+
+class Template:
+    """The bytes before and after the value of `key`, learnt from one frame."""
+
+    __slots__ = ("_head", "_key", "_tail", "_vain")
+
+    def __init__(self, key: bytes) -> None:
+        self._key = b'"%b":' % key
+        self._head = self._tail = b"\n"  # in no frame yet
+        self._vain = 0
+
+    def text(self, frame: bytes) -> str | None:
+        """The text of a frame that is alike in everything else, `None` of any other."""
+        if not (frame.startswith(self._head) and frame.endswith(self._tail)):
+            return None
+        try:
+            text = from_json(frame[len(self._head) : -len(self._tail)])
+        except ValueError:
+            return None
+        self._vain = 0
+        return text if isinstance(text, str) else None
+
+    def learn(self, frame: bytes, text: str) -> None:
+        """Take a frame, already parsed, whose only value of `key` is `text` and which says nothing else
+        that a later one must repeat."""
+        if self._vain >= _PATIENCE:
+            return
+        self._vain += 1
+        head, literal, tail = frame.partition(b'"%b"' % text.encode())
+        if literal and head.rstrip().endswith(self._key) and frame.count(self._key) == 1:
+            self._head, self._tail = head, tail
