@@ -199,7 +199,7 @@ def chunk(data: bytes) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class stream:  # noqa: N801 - reads as a verb in scripts, and is walked anew for every request
+class stream:
     """Headers, then each piece in a write of its own; a Step among the pieces is played where it stands.
 
     Not `chunked`, the body ends when the connection does. `end=False` leaves out the end.

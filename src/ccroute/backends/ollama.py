@@ -25,7 +25,6 @@ class OllamaBackend(Backend):
     """
 
     runs_models = True
-    free = True
 
     def __init__(
         self,
@@ -38,6 +37,10 @@ class OllamaBackend(Backend):
         common.setdefault("max_concurrency", 1)  # OLLAMA_NUM_PARALLEL's own default
         super().__init__(name, base_url, **common)
         self.keep_alive = keep_alive
+
+    @property
+    def free(self) -> bool:
+        return True
 
     def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
         window = self.model(model).context_window

@@ -36,16 +36,9 @@ class CallLog:
 
     def answered(self, candidate: Candidate, progress: Progress, answer: Completion) -> Completion:
         """Note the attempt that served, and give the answer its route, cost and latency."""
-        usage = self._completed(answer)
+        usage = self._used(answer)
         self._note(candidate, progress, "ok", usage, None, candidate.reason)
-        return answer.model_copy(update={
-            "id": answer.id or self.id,
-            "model": answer.model or candidate.deployment.model,
-            "usage": usage,
-            "route": self.route(candidate),
-            "cost": self.total_cost(),
-            "latency": self._desk.clock.monotonic() - self.started,
-        })  # fmt: skip
+        return self._completed(answer, candidate, usage)
 
     def failed(self, candidate: Candidate, progress: Progress, fault: Fault) -> None:
         """Note an attempt that failed."""
@@ -62,15 +55,7 @@ class CallLog:
 
     def partial(self, candidate: Candidate, progress: Progress) -> Completion:
         """The answer so far of a stream that broke, with what it cost."""
-        so_far = progress.so_far() or Completion()
-        return so_far.model_copy(update={
-            "id": so_far.id or self.id,
-            "model": so_far.model or candidate.deployment.model,
-            "usage": self.attempts[-1].usage,
-            "route": self.route(candidate),
-            "cost": self.total_cost(),
-            "latency": self._desk.clock.monotonic() - self.started,
-        })  # fmt: skip
+        return self._completed(progress.so_far() or Completion(), candidate, self.attempts[-1].usage)
 
     def settle(self, *, final: bool) -> Flow[None]:
         """Write the row that is held back, if there is one; `final` if its attempt decided the call."""
@@ -167,7 +152,21 @@ class CallLog:
         would_have = cost(usage, self._desk.quote_name(self._plan.requested_model or ""))
         return None if would_have is None or spent is None else would_have - spent
 
-    def _completed(self, answer: Completion) -> Usage:
+    def _completed(self, answer: Completion, candidate: Candidate, usage: Usage) -> Completion:
+        """An answer with all that is known of it."""
+        clock = self._desk.clock
+        facts = {
+            "id": answer.id or self.id,
+            "created": answer.created or int(clock.now().timestamp()),
+            "model": answer.model or candidate.deployment.model,
+            "usage": usage,
+            "route": self.route(candidate),
+            "cost": self.total_cost(),
+            "latency": clock.monotonic() - self.started,
+        }
+        return answer.model_copy(update=facts)
+
+    def _used(self, answer: Completion) -> Usage:
         """The server's usage, or an estimate of what it did not say."""
         usage = answer.usage
         if not usage.total_tokens:
@@ -182,5 +181,5 @@ class CallLog:
             return Usage()
         so_far = progress.so_far()
         if so_far is not None:
-            return self._completed(so_far)
+            return self._used(so_far)
         return Usage(input=estimate(self._plan.request), estimated=True)

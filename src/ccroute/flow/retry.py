@@ -30,7 +30,8 @@ from ccroute.routing import Candidate
 from ccroute.routing.agents import Trigger
 from ccroute.types import FailureClass, RetryPolicy
 
-_CLASS_BY_STATUS: dict[int, FailureClass] = {408: "W1", 409: "W1", 425: "W1", 429: "W1", 503: "W1", 529: "W1"}
+_REJECTED = frozenset({408, 409, 425, 429, 503, 529})
+"""Statuses by which a server says that it did not begin."""
 
 # The first that fits decides; a subclass stands before its base.
 _CLASS_BY_ERROR: tuple[tuple[type[CcrouteError], FailureClass], ...] = (
@@ -58,10 +59,12 @@ def failure_class(error: CcrouteError) -> FailureClass:
     """
     if isinstance(error, BackendError) and not error.sent:
         return "W0"
-    status = getattr(error, "status", None)
-    if status in _CLASS_BY_STATUS and not isinstance(error, QuotaExhaustedError):
-        return _CLASS_BY_STATUS[status]
-    return next((letter for kind, letter in _CLASS_BY_ERROR if isinstance(error, kind)), "M")
+    if not isinstance(error, QuotaExhaustedError) and getattr(error, "status", None) in _REJECTED:
+        return "W1"
+    for kind, letter in _CLASS_BY_ERROR:
+        if isinstance(error, kind):
+            return letter
+    return "M"
 
 
 @dataclass(frozen=True, slots=True)

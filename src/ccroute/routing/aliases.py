@@ -54,7 +54,9 @@ class AliasTable(Mapping[str, Target]):
             name = f"re:{key.pattern}" if isinstance(key, re.Pattern) else key
             self._targets[name] = target
             weights = _weights(target)
-            faults += _faults(name, weights)
+            if found := _faults(name, weights):
+                faults += found
+                weights = {}  # what follows it has no further fault because of this one
             try:
                 pattern = _Pattern.of(key, weights)
             except (ValueError, IndexError, re.error) as error:
@@ -64,11 +66,10 @@ class AliasTable(Mapping[str, Target]):
                 exact[name] = weights
             else:
                 self._patterns.append(pattern)
-        if not faults:
-            faults = _Resolver(exact, self._patterns).faults()
+        resolver = _Resolver(exact, self._patterns)
+        faults += resolver.faults()
         if faults:
             raise ConfigError(*faults)
-        resolver = _Resolver(exact, self._patterns)
         self._exact = {name: _resolution(name, resolver.flatten(name, ())) for name in exact}
         self._resolver = resolver
 

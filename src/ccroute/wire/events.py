@@ -110,10 +110,9 @@ class SSEParser(_Blocks):
         event = _event(rest)
         if event:
             return [event] if event[1] == b"[DONE]" or is_whole(event[1]) else []
-        start = rest.lstrip()
-        return (
-            [("body", rest)] if start.startswith(b"<") or (start.startswith(b"{") and is_whole(rest)) else []
-        )
+        body = rest.strip()
+        never_a_stream = body.startswith(b"<") or (body.startswith(b"{") and is_whole(body))
+        return [("body", body)] if never_a_stream else []
 
 
 class NDJSONParser(_Blocks):

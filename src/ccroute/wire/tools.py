@@ -37,10 +37,12 @@ class Call:
         """The first delta: id and name."""
         return ToolCall(id=self.id, function=Function(name=self.name), index=self.index)
 
-    def grown(self, arguments: str) -> ToolCall:
-        """The next delta, which adds `arguments`."""
+    def grown(self, arguments: str, name: str = "") -> ToolCall:
+        """The next delta, which adds `arguments`, and the name if that comes late."""
+        late = "" if self.name else name
+        self.name = self.name or name
         self.pieces.append(arguments)
-        return ToolCall(function=Function(arguments=arguments), index=self.index)
+        return ToolCall(function=Function(name=late, arguments=arguments), index=self.index)
 
 
 class CallDeltas:
@@ -70,8 +72,7 @@ class CallDeltas:
         call = self._by_id.get(id) or self._earlier(index, place)
         if call is None or self._is_another(call, id, name):
             return self._begin(id, index, name, arguments)
-        call.name = call.name or name
-        return call.grown(arguments)
+        return call.grown(arguments, name)
 
     def _earlier(self, index: object, place: int) -> Call | None:
         if isinstance(index, int):

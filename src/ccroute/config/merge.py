@@ -1,0 +1,59 @@
+"""Several sources as one: where two define a name, the later one wins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ccroute.config.settings import Settings, Table
+from ccroute.config.source import Ignored, Place, Source
+
+
+@dataclass(slots=True)
+class Merged:
+    """The settings of all sources, and the source that each part of them is from."""
+
+    settings: Settings
+    _sources: dict[Place, Source] = field(default_factory=dict)
+
+    def source(self, place: Place) -> Source | None:
+        """The source of what is at `place`: a section's name, or a section and a name in it."""
+        return self._sources.get(place[:2], self._sources.get(place[:1]))
+
+    def where(self, place: Place) -> str:
+        """A place as messages write it, in the words of its source."""
+        return (self.source(place) or _NOBODY).where(place)
+
+
+_NOBODY = Source("")
+
+
+def merge(read: Iterable[tuple[Source, Settings]]) -> Merged:
+    """One set of settings. What a later source replaces is noted as ignored in the earlier one."""
+    merged: dict[str, Any] = {}
+    sources: dict[Place, Source] = {}
+    for source, settings in read:
+        for section, value in settings.given().items():
+            if isinstance(value, dict):
+                # The later source's come first: patterns of aliases are tried in order.
+                earlier = merged.get(section, {})
+                new = {name: entry for name, entry in value.items() if name not in earlier or _says(entry)}
+                merged[section] = new | {name: entry for name, entry in earlier.items() if name not in new}
+                places: list[Place] = [(section, name) for name in new]
+            else:
+                both = isinstance(value, Table) and isinstance(merged.get(section), Table)
+                merged[section] = merged[section].model_copy(update=value.given()) if both else value
+                places = [(section,)]
+            for place in places:
+                if (earlier_source := sources.get(place)) is not None:
+                    earlier_source.ignored.append(
+                        Ignored(earlier_source.where(place), f"{source.where(place)} comes later and wins")
+                    )
+                sources[place] = source
+    return Merged(Settings.model_construct(**merged), sources)
+
+
+def _says(entry: object) -> bool:
+    """An empty table replaces nothing: a group that only has a name."""
+    return not isinstance(entry, Table) or bool(entry.model_fields_set)

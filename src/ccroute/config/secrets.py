@@ -1,0 +1,84 @@
+"""References to environment variables in the values of a file, and keeping what they held out of messages.
+
+`${NAME}` and `${NAME:-default}` anywhere in a value; `env:NAME` and `os.environ/NAME` as the whole
+value. A value is expanded once: what comes out of a variable is not looked at again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ccroute.config.source import Place, Source
+
+_INLINE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_WHOLE = re.compile(r"(?:env:|os\.environ/)([A-Za-z_][A-Za-z0-9_]*)")
+
+MISSING: Final = object()
+"""What a value becomes when its variable is not set."""
+
+
+class Environment:
+    """The variables that a file may refer to."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+        self._seen: dict[str, str] = {}
+
+    def get(self, name: str) -> str | None:
+        value = self._variables.get(name)
+        if value:
+            self._seen[value] = name
+        return value
+
+    def expand(self, value: Any, place: Place, source: Source) -> Any:
+        """A copy of `value` with every reference in its strings replaced.
+
+        A variable that is not set is a fault of `source`, and the value that needs it is left out.
+        """
+        if isinstance(value, str):
+            return self._text(value, place, source)
+        if isinstance(value, Mapping):
+            found = {key: self.expand(inner, (*place, str(key)), source) for key, inner in value.items()}
+            for key in [key for key in found if not isinstance(key, str)]:
+                source.fault(source.at((*place, str(key))), "a key should be a string")
+                del found[key]
+            return {key: inner for key, inner in found.items() if inner is not MISSING}
+        if isinstance(value, list | tuple):
+            items = [self.expand(inner, (*place, i), source) for i, inner in enumerate(value)]
+            return [inner for inner in items if inner is not MISSING]
+        return value
+
+    def hide(self, text: str) -> str:
+        """`text` with the variable's name in place of each value that came from the environment."""
+        for value in sorted(self._seen, key=len, reverse=True):
+            reference = f"${{{self._seen[value]}}}"
+            text = text.replace(f'"{value}"', f'"{reference}"')
+            if len(value) >= _TELLING:
+                text = text.replace(value, reference)
+        return text
+
+    def _text(self, text: str, place: Place, source: Source) -> Any:
+        unset: list[str] = []
+
+        def look_up(reference: re.Match[str]) -> str:
+            name, default = reference[1], reference[2] if reference.re is _INLINE else None
+            if default is not None and "${" in default:
+                source.fault(source.at(place), f"the default of ${{{name}}} cannot hold another variable")
+                unset.append(name)
+            value = self.get(name)
+            if default is not None:
+                return value or default
+            if value is None:
+                source.fault(source.at(place), f"environment variable {name} is not set")
+                unset.append(name)
+            return value or ""
+
+        whole = _WHOLE.fullmatch(text)
+        expanded = look_up(whole) if whole else _INLINE.sub(look_up, text)
+        return MISSING if unset else expanded
+
+
+_TELLING = 6
+"""A shorter value is hidden only where it is quoted: elsewhere it would be a part of other words."""

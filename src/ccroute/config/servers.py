@@ -1,0 +1,107 @@
+"""Servers as other tools' files name them: by an address and a key.
+
+Knows what an address tells; must not know who uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
+
+from ccroute.config.draft import Draft
+from ccroute.config.source import Place
+
+URL_KEYS: Final = ("baseUrl", "base_url", "url")
+API_KEYS: Final = ("apiKey", "api_key")
+SERVER_KEYS: Final = frozenset({*URL_KEYS, *API_KEYS, "enabled", "disabled"})
+
+_OFFICIAL = {
+    "api.anthropic.com": "anthropic",
+    "api.deepseek.com": "deepseek",
+    "api.openai.com": "openai",
+    "openrouter.ai": "openrouter",
+}
+# Written before a model's name in these files, but not part of it on that provider's own wire.
+_PREFIXES = {
+    "anthropic": ("anthropic/",),
+    "deepseek": ("deepseek/",),
+    "ollama": ("ollama/", "ollama_chat/"),
+    "openai": ("openai/",),
+}
+_OLLAMA_PORT = 11434
+
+
+class Address(NamedTuple):
+    """Where a server is, and the key for it, as far as an entry says so. Both come expanded."""
+
+    url: str | None
+    key: str | None
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any], place: Place, draft: Draft) -> Address:
+        found: list[str | None] = []
+        for spellings in (URL_KEYS, API_KEYS):
+            given = next((spelling for spelling in spellings if entry.get(spelling)), None)
+            value = None if given is None else draft.expand(entry[given], (*place, given))
+            if given is not None and not isinstance(value, str | None):
+                draft.fault((*place, given), "should be a string")
+            found.append(value.rstrip("/") if isinstance(value, str) else None)
+        return cls(*found)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A backend of the draft. `prefixes` may stand before a model's name in the file, but not on its wire."""
+
+    backend: str
+    prefixes: tuple[str, ...] = ()
+
+    @classmethod
+    def add(
+        cls, address: Address, entry: Mapping[str, Any], place: Place, draft: Draft, *, name: str | None = None
+    ) -> Server:
+        """A new backend at `address`, which `entry` gives; its name comes from the host unless there is one."""
+        kind, short, prefixes = _recognise(address.url)
+        backend = name if name is not None else _unused(short, draft)
+        table = {"kind": kind, "base_url": address.url, "api_key": address.key}
+        draft.backends[backend] = {key: value for key, value in table.items() if value is not None}
+        draft.comes_from(place, "backends", backend)
+        for native, spellings in (("base_url", URL_KEYS), ("api_key", API_KEYS)):
+            for spelling in spellings:
+                if entry.get(spelling):
+                    draft.comes_from((*place, spelling), "backends", backend, native)
+        return cls(backend, prefixes)
+
+    def deployment(self, model: str) -> str:
+        for prefix in self.prefixes:
+            model = model.removeprefix(prefix)
+        return f"{self.backend}/{model}"
+
+
+def _recognise(url: str | None) -> tuple[str, str, tuple[str, ...]]:
+    """The kind of server, a short name for it, and its prefixes."""
+    try:
+        parts = urlsplit(url or "")
+        host, port = parts.hostname or "", parts.port
+    except ValueError:  # what is wrong with it is the backend's to say
+        return "openai", "backend", ()
+    if (provider := _OFFICIAL.get(host)) is not None:
+        return provider, provider, _PREFIXES.get(provider, ())
+    # Under /v1 Ollama imitates OpenAI, and whoever wrote that wants it so.
+    if port == _OLLAMA_PORT and not parts.path.strip("/"):
+        here = host in {"localhost", "127.0.0.1", "::1"}
+        return "ollama", "ollama" if here else _short(host), _PREFIXES["ollama"]
+    return "openai", _short(host), ()
+
+
+def _short(host: str) -> str:
+    """`ccproxy.example.com` → `ccproxy`; a numeric address, or what would be a provider's name, stays whole."""
+    first = host.removeprefix("api.").partition(".")[0]
+    return (host if first.isdigit() or first in _PREFIXES else first) or "backend"
+
+
+def _unused(name: str, draft: Draft) -> str:
+    numbered = (name if n == 1 else f"{name}-{n}" for n in range(1, len(draft.backends) + 2))
+    return next(free for free in numbered if free not in draft.backends)

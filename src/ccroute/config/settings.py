@@ -1,0 +1,280 @@
+"""The native shape of a file, and its faults in the words and places of whoever wrote it.
+
+Knows which keys there are and what each may hold; must not know what a name leads to.
+"""
+
+# No `from __future__ import annotations`: pydantic reads these annotations at run time.
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    JsonValue,
+    PlainValidator,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+)
+from pydantic_core import ErrorDetails
+
+from ccroute.backends.presets import PRESETS
+from ccroute.config.source import Place, Source
+from ccroute.routing.agents import Trigger
+from ccroute.routing.aliases import Strategy, Target
+from ccroute.routing.names import did_you_mean
+from ccroute.types.request import PARAMETERS
+
+KINDS = ("anthropic", "ollama", *PRESETS)
+
+NOT_YET = ("budgets", "cache", "health", "ledger", "max_queue", "trust_env")
+"""Keys that a router will know, and this version does not."""
+
+
+def _keyed(key: str) -> BeforeValidator:
+    """Lets a table be written as the value of its main key."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str | int | float | Decimal) else value)
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _priced(value: object) -> object:
+    return {"input": 0, "output": 0} if value == "free" else value
+
+
+def _plain(value: object) -> object:
+    """Decimals as floats: what a request carries is JSON."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _kind(value: str) -> str:
+    if value not in KINDS:
+        raise ValueError(f'unknown kind "{value}"{did_you_mean(value, KINDS)}; the kinds are {", ".join(KINDS)}')
+    return value
+
+
+def _parameter(value: str) -> str:
+    if value not in PARAMETERS:
+        raise ValueError(f'unknown parameter "{value}"{did_you_mean(value, PARAMETERS)}')
+    return value
+
+
+def _keep_alive(value: object) -> str | int:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError('should be a duration such as "5m", or a whole number of seconds')
+    return value
+
+
+def _target(value: object) -> Target:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return value
+    if isinstance(value, Mapping):
+        try:
+            return {name: float(weight) for name, weight in value.items()}
+        except (TypeError, ValueError):
+            raise ValueError("a weight should be a number") from None
+    raise ValueError("should be a name, a list of names, or names with their weights")
+
+
+Seconds = Annotated[FiniteFloat, Field(gt=0)]
+Gigabytes = Annotated[FiniteFloat, Field(gt=0)]
+Usd = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
+Names = Annotated[list[str], BeforeValidator(_listed)]
+Params = Annotated[dict[Annotated[str, AfterValidator(_parameter)], JsonValue], BeforeValidator(_plain)]
+
+
+class Table(BaseModel):
+    """A table of a file; a key that it does not have is a fault."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
+
+    def given(self, *, without: Sequence[str] = ()) -> dict[str, Any]:
+        """What the file says, by key; what it leaves out is not there."""
+        return {key: getattr(self, key) for key in self.model_fields_set if key not in without}
+
+
+class PriceTable(Table):
+    """USD per million tokens, exact."""
+
+    input: Usd
+    output: Usd
+    cache_read: Usd | None = None
+    cache_write: Usd | None = None
+    cache_write_1h: Usd | None = None
+
+
+PriceEntry = Annotated[PriceTable, BeforeValidator(_priced)]
+
+
+class TimeoutTable(Table):
+    total: Seconds | None = None
+    connect: Seconds | None = None
+    first: Seconds | None = None
+    idle: Seconds | None = None
+
+
+TimeoutEntry = Annotated[TimeoutTable, _keyed("total")]
+
+
+class RetryTable(Table):
+    attempts: PositiveInt = 1
+    per_deployment: PositiveInt = 1
+    base: Annotated[FiniteFloat, Field(ge=0)] = 0
+    max: Annotated[FiniteFloat, Field(ge=0)] = 0
+
+
+class ModelTable(Table):
+    context_window: PositiveInt | None = None
+    max_output: PositiveInt | None = None
+    price: PriceEntry | None = None
+    memory_gb: Gigabytes | None = None
+    weight: Annotated[FiniteFloat, Field(gt=0)] = 1
+
+
+class BackendTable(Table):
+    """`kind` may be left out where the backend's name says it. A disabled backend is as good as absent."""
+
+    kind: Annotated[str, AfterValidator(_kind)] | None = None
+    enabled: bool = True
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+    api_version: str | None = None
+    keep_alive: Annotated[str | int, PlainValidator(_keep_alive)] | None = None
+    local: bool | None = None
+    timeout: TimeoutEntry | None = None
+    headers: dict[str, str] = {}
+    drop_params: bool = False
+    max_concurrency: PositiveInt | None = None
+    memory_gb: Gigabytes | None = None
+    ca_file: str | None = None
+    models: dict[str, ModelTable] = {}
+
+
+class Defaults(Table):
+    """What an agent and a group of agents may both say."""
+
+    model: str | None = None
+    fallback: Names = []
+    triggers: Annotated[list[Trigger], BeforeValidator(_listed)] = []
+    local_only: bool = False
+    params: Params = {}
+    budget: object = None
+
+
+class AgentTable(Defaults):
+    group: str | None = None
+
+
+class GroupTable(Defaults):
+    """`agents` are its members."""
+
+    agents: Names = []
+
+
+class Settings(Table):
+    """A whole file."""
+
+    default_model: str | None = None
+    agent_override: bool = True
+    unknown_agent: Literal["error", "default"] = "error"
+    drop_params: bool = False
+    baseline: str | None = None
+    strategy: Strategy = "weighted"
+    backends: dict[str, BackendTable] = {}
+    aliases: dict[str, Annotated[Target, PlainValidator(_target)]] = {}
+    agents: dict[str, Annotated[AgentTable, _keyed("model")]] = {}
+    groups: dict[str, GroupTable] = {}
+    retry: RetryTable | None = None
+    timeout: TimeoutEntry | None = None
+    prices: dict[str, PriceEntry] = {}
+    budgets: object = None
+    cache: object = None
+    health: object = None
+    ledger: object = None
+    max_queue: object = None
+    trust_env: object = None
+
+    @classmethod
+    def checked(cls, table: dict[str, Any], source: Source) -> Self:
+        """The settings in `table`, which is used up.
+
+        Every fault goes to `source`; the faulty parts are left out, so that the names in the rest
+        can still be checked.
+        """
+        first = True
+        while True:
+            try:
+                return cls.model_validate(table)
+            except ValidationError as error:
+                faults = error.errors(include_url=False, include_input=False)
+            for fault in faults:
+                place = _place(fault)
+                # Taking parts out may break the table around them: that is no fault of its own.
+                if first and not source.faulty(where := source.where(place)):
+                    source.fault(where, _text(fault))
+            for fault in reversed(faults):
+                _take_out(table, _place(fault)[: -1 if fault["type"] == "missing" else None])
+            first = False
+
+
+def _place(fault: ErrorDetails) -> Place:
+    return tuple(step for step in fault["loc"] if step != "[key]")
+
+
+def _text(fault: ErrorDetails) -> str:
+    match fault["type"]:
+        case "extra_forbidden":
+            return f"unknown key{did_you_mean(str(fault['loc'][-1]), _keys_at(fault['loc'][:-1]))}"
+        case "missing":
+            return "is missing"
+        case "value_error":
+            return str(fault["ctx"]["error"])
+        case "dict_type" | "model_type":
+            return "should be a table"
+    # pydantic's own messages do not repeat the input.
+    return fault["msg"].removeprefix("Input ").removeprefix("Decimal input ")
+
+
+def _keys_at(place: Place) -> Iterator[str]:
+    """The keys that the table at `place` has."""
+    table: type[Table] = Settings
+    steps = iter(place)
+    for step in steps:
+        annotation = table.model_fields[str(step)].annotation
+        if get_origin(annotation) is dict:
+            next(steps)
+        table = next(_tables_in(annotation))
+    return iter(table.model_fields)
+
+
+def _tables_in(annotation: object) -> Iterator[type[Table]]:
+    if isinstance(annotation, type) and issubclass(annotation, Table):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _tables_in(inner)
+
+
+def _take_out(table: dict[str, Any], place: Place) -> None:
+    holder: Any = table
+    last = place[0]
+    for step in place[1:]:
+        inner = holder[last]
+        if isinstance(inner, dict) and step not in inner:
+            return  # it went with another fault
+        if not isinstance(inner, dict | list):
+            break  # a short form goes as a whole
+        holder, last = inner, step
+    del holder[last]

@@ -1,0 +1,71 @@
+"""What all tests share: the public API in both modes by one parameter, and real servers."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pytest
+from hypothesis import HealthCheck, settings
+from tests.support.llama import llama_server, llama_tools_server  # noqa: F401 - fixtures
+
+from ccroute import AsyncStream, Chunk, Completion, Router, Stream
+
+settings.register_profile("ccroute", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ccroute")
+
+
+@dataclass
+class Heard:
+    """What came out of a stream, also when it broke."""
+
+    chunks: list[Chunk] = field(default_factory=list)
+    stream: Stream | AsyncStream | None = None
+    error: Exception | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(chunk.text for chunk in self.chunks)
+
+    @property
+    def completion(self) -> Completion:
+        assert self.stream is not None
+        return self.stream.completion
+
+
+class Caller:
+    """The public API, blocking or on a loop of its own for each call."""
+
+    def __init__(self, mode: Literal["sync", "async"]) -> None:
+        self.mode = mode
+
+    def complete(self, router: Router, *args: Any, **options: Any) -> Completion:
+        if self.mode == "sync":
+            return router.complete(*args, **options)
+        return asyncio.run(router.acomplete(*args, **options))
+
+    def stream(self, router: Router, *args: Any, **options: Any) -> Heard:
+        """All chunks until the end, or until it breaks (then `error` is set)."""
+        heard = Heard()
+        try:
+            if self.mode == "sync":
+                heard.stream = router.stream(*args, **options)
+                for chunk in heard.stream:
+                    heard.chunks.append(chunk)
+            else:
+                asyncio.run(self._astream(heard, router, args, options))
+        except Exception as error:
+            heard.error = error
+        return heard
+
+    async def _astream(self, heard: Heard, router: Router, args: Any, options: Any) -> None:
+        heard.stream = router.astream(*args, **options)
+        async for chunk in heard.stream:
+            heard.chunks.append(chunk)
+
+
+@pytest.fixture(params=["sync", "async"])
+def caller(request: pytest.FixtureRequest) -> Caller:
+    """Runs a test once with `complete`/`stream` and once with `acomplete`/`astream`."""
+    return Caller(request.param)

@@ -1,0 +1,227 @@
+"""Wrong input of every kind ends in its own error, which says what to do and holds no secret and no prompt."""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from typing import Any
+
+import pytest
+from tests.conftest import Caller
+from tests.support.ollama import FakeOllama
+from tests.support.openai_like import chat, chunk, error, sse
+from tests.support.scripted import ScriptedServer, Send, answer, stream
+
+from ccroute import AliasTable, AnthropicBackend, OllamaBackend, OpenAIBackend, RetryPolicy, Router, errors
+
+KEY = "sk-canary-0123456789abcdef"
+PROMPT = "the canary sings of unmistakable-confidentiality"
+ONCE = RetryPolicy(attempts=1)
+
+
+def router_to(server: ScriptedServer) -> Router:
+    backend = OpenAIBackend("main", base_url=server.url, api_key=KEY)
+    return Router([backend], {"good-model": "main/m"}, {"python-expert": "good-model"}, retry=ONCE)
+
+
+def everything_shown(error: BaseException) -> str:
+    """All that an error lets a reader see: words, repr, traceback, pickle, and those of its causes."""
+    shown = "".join(traceback.format_exception(error))
+    while error is not None:
+        shown += f"{error} {error!r} {vars(error)}"
+        if isinstance(error, errors.CcrouteError):
+            shown += repr(pickle.dumps(error))
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return shown
+
+
+def fails(caller: Caller, router: Router, kind: type[errors.CcrouteError], match: str, **options: Any) -> Any:
+    """Both the whole and the streamed call fail so, without saying the key or the prompt."""
+    asked = {"prompt": PROMPT, "model": "good-model"} | options
+    with pytest.raises(kind, match=match) as caught:
+        caller.complete(router, **asked)
+    heard = caller.stream(router, **asked)
+    assert type(heard.error) is type(caught.value)
+    for raised in (caught.value, heard.error):
+        shown = everything_shown(raised)
+        assert KEY not in shown
+        assert PROMPT not in shown
+        assert "confidentiality" not in shown
+    return caught.value
+
+
+def test_a_wrong_agent_is_told_the_right_one(caller: Caller) -> None:
+    with ScriptedServer() as server, router_to(server) as router:
+        found = fails(
+            caller, router, errors.UnknownAgentError, 'did you mean "python-expert"', agent="pyton-expert"
+        )
+    assert found.suggestions == ("python-expert",)
+    assert server.connections == 0
+
+
+def test_a_wrong_model_is_told_the_right_one(caller: Caller) -> None:
+    with ScriptedServer() as server, router_to(server) as router:
+        found = fails(
+            caller, router, errors.UnknownModelError, 'did you mean "good-model"', model="goodmodel"
+        )
+    assert found.suggestions == ("good-model",)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"messages": [{"role": "user", "content": "x"}]}, "either prompt= or messages="),
+        ({"prompt": None}, "either prompt= or messages="),
+        ({"prompt": None, "messages": []}, "messages is empty"),
+        ({"prompt": None, "messages": "hi"}, "messages must be a list"),
+        ({"prompt": None, "messages": [PROMPT]}, r"messages\[0\] must be a dict"),
+        ({"prompt": None, "messages": [{"content": PROMPT}]}, r"messages\[0\].role must be one of"),
+        ({"prompt": None, "messages": [{"role": "user"}]}, r"messages\[0\].content is missing"),
+        ({"prompt": None, "messages": [{"role": "user", "content": 7}]}, r"messages\[0\].content must be"),
+        (
+            {"prompt": None, "messages": [{"role": "user", "content": [PROMPT]}]},
+            r"content\[0\] must be a part",
+        ),
+        ({"model": None}, "no model: give model= or agent="),
+    ],
+)
+def test_malformed_calls_are_refused_by_place_and_nothing_is_sent(
+    caller: Caller, options: dict[str, Any], says: str
+) -> None:
+    with ScriptedServer() as server, router_to(server) as router:
+        fails(caller, router, errors.InvalidRequestError, says, **options)
+    assert server.connections == 0
+
+
+def test_an_unknown_keyword_is_a_type_error(caller: Caller) -> None:
+    with Router([OllamaBackend()]) as router, pytest.raises(TypeError, match="temprature"):
+        caller.complete(router, "hi", temprature=1)
+
+
+def test_a_missing_environment_variable_is_named() -> None:
+    config = {"backends": {"paid": {"kind": "anthropic", "api_key": "${CCROUTE_TEST_KEY}"}}}
+    with pytest.raises(errors.ConfigError, match=r"backends\.paid\.api_key.*CCROUTE_TEST_KEY"):
+        Router.from_config(config, env={})
+
+
+@pytest.mark.parametrize("kind", [AnthropicBackend, OpenAIBackend])
+def test_a_missing_key_is_an_authentication_error_before_anything_is_sent(caller: Caller, kind: Any) -> None:
+    backend = kind("paid", api_key=None)
+    with (
+        Router([backend]) as router,
+        pytest.raises(errors.AuthenticationError, match=r"no API key: set .*_API_KEY"),
+    ):
+        caller.complete(router, "hi", model="paid/m")
+
+
+def test_a_rejected_key_is_not_repeated_though_the_server_does(caller: Caller) -> None:
+    says = error(f"Incorrect API key provided: {KEY}. Prompt was: {PROMPT}", code="invalid_api_key")
+    with ScriptedServer([answer(401, json=says)], repeat=True) as server, router_to(server) as router:
+        found = fails(caller, router, errors.AuthenticationError, r"main/m: .*HTTP 401")
+    assert (found.backend, found.deployment, found.status) == ("main", "main/m", 401)
+
+
+def test_a_model_ollama_lacks_says_how_to_get_it(caller: Caller) -> None:
+    with FakeOllama(models=["other"]) as ollama, Router([OllamaBackend("mini", ollama.url)]) as router:
+        fails(caller, router, errors.ModelNotFoundError, "ollama pull qwen3:4b", model="mini/qwen3:4b")
+
+
+def test_a_web_page_instead_of_json_is_a_protocol_error(caller: Caller) -> None:
+    page = answer(
+        body=f"<!DOCTYPE html><html>Please log in, {PROMPT}</html>", headers={"content-type": "text/html"}
+    )
+    with ScriptedServer([page], repeat=True) as server, router_to(server) as router:
+        fails(caller, router, errors.ProtocolError, "main/m")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"null", b"[]", b"{", b'{"choices": []}', b'{"choices": [{}]}', b"[" * 100_000, b"\xff\xfe"],
+    ids=["empty", "null", "list", "cut", "no choices", "no message", "nested", "binary"],
+)
+def test_an_answer_that_is_none_is_a_protocol_error(caller: Caller, body: bytes) -> None:
+    with ScriptedServer([answer(body=body)], repeat=True) as server, router_to(server) as router:
+        fails(caller, router, errors.ProtocolError, "main/m")
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"data: {not json}\n\n", b"data: 7\n\n", b"\x00\x01\x02", b"<html></html>"]
+)
+def test_garbage_in_a_stream_is_a_protocol_error(caller: Caller, garbage: bytes) -> None:
+    with ScriptedServer([stream([garbage])], repeat=True) as server, router_to(server) as router:
+        heard = caller.stream(router, PROMPT, model="good-model")
+    assert isinstance(heard.error, errors.ProtocolError)
+
+
+def test_garbage_after_content_interrupts_the_stream(caller: Caller) -> None:
+    pieces = [chunk({"content": "so far"}), b"data: {not json}\n\n"]
+    with ScriptedServer([stream(pieces)], repeat=True) as server, router_to(server) as router:
+        heard = caller.stream(router, PROMPT, model="good-model")
+    assert isinstance(heard.error, errors.StreamInterruptedError)
+    assert heard.error.partial is not None
+    assert heard.error.partial.text == "so far"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (302, errors.BackendError),
+        (400, errors.InvalidRequestError),
+        (402, errors.QuotaExhaustedError),
+        (403, errors.PermissionDeniedError),
+        (404, errors.ModelNotFoundError),
+        (413, errors.InvalidRequestError),
+        (418, errors.BackendError),
+        (422, errors.InvalidRequestError),
+        (429, errors.RateLimitError),
+        (500, errors.ServerError),
+        (503, errors.OverloadedError),
+        (529, errors.OverloadedError),
+    ],
+)
+def test_each_status_has_its_error(caller: Caller, status: int, kind: type[errors.CcrouteError]) -> None:
+    page = answer(status, json=error(f"no: {PROMPT}"), headers={"location": "http://127.0.0.1:9/"})
+    with ScriptedServer([page], repeat=True) as server, router_to(server) as router:
+        assert type(fails(caller, router, kind, f"HTTP {status}")) is kind
+
+
+def test_an_overloaded_frame_under_200_is_typed(caller: Caller) -> None:
+    frame = sse({"error": {"type": "overloaded_error", "message": "busy", "code": 529}})
+    with ScriptedServer([stream([frame])], repeat=True) as server, router_to(server) as router:
+        assert isinstance(caller.stream(router, "hi", model="good-model").error, errors.OverloadedError)
+
+
+def test_every_fault_of_a_table_is_told_at_once() -> None:
+    with pytest.raises(errors.ConfigError) as caught:
+        AliasTable({"a": "b", "b": "a", "c": [], "d": "nowhere"})
+    assert len(caught.value.faults) >= 3
+    assert "aliases.c" in str(caught.value)
+
+
+def test_a_switch_of_protocols_is_a_protocol_error(caller: Caller) -> None:
+    switch = answer(101, headers={"upgrade": "h2c"})
+    with ScriptedServer([switch], repeat=True) as server, router_to(server) as router:
+        fails(caller, router, errors.ProtocolError, "switch protocols")
+
+
+def test_what_is_wrong_with_a_router_is_told_when_it_is_built() -> None:
+    with pytest.raises(errors.ConfigError) as caught:
+        Router(
+            [OllamaBackend("mini"), OllamaBackend("mini")],
+            {"a": "mimi/m"},
+            {"x": "b"},
+            default_model="c",
+        )
+    shown = str(caught.value)
+    assert all(
+        part in shown for part in ('two are named "mini"', 'did you mean "mini"', "agents.x", "default_model")
+    )
+
+
+def test_a_whole_answer_after_a_bad_one_is_not_mixed_up(caller: Caller) -> None:
+    surplus = [*answer(json=chat("first")), Send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")]
+    with ScriptedServer([surplus, answer(json=chat("second"))]) as server, router_to(server) as router:
+        first = caller.complete(router, "hi", model="good-model").text
+        second = caller.complete(router, "hi", model="good-model").text
+    assert (first, second) == ("first", "second")
+    assert server.connections == 2

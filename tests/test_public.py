@@ -1,0 +1,69 @@
+"""The public names and signatures, and what importing them does not do."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import ccroute
+from ccroute import Router
+
+METHODS = ["complete", "acomplete", "stream", "astream"]
+
+
+def test_all_is_sorted_and_every_name_in_it_exists() -> None:
+    assert ccroute.__all__ == sorted(ccroute.__all__)
+    assert all(hasattr(ccroute, name) for name in ccroute.__all__)
+
+
+def test_errors_lists_every_error_it_defines() -> None:
+    defined = [
+        name
+        for name, thing in vars(ccroute.errors).items()
+        if isinstance(thing, type) and issubclass(thing, Exception) and not name.startswith("_")
+    ]
+    assert sorted(defined) == sorted(ccroute.errors.__all__)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_four_methods_take_the_same_parameters(method: str) -> None:
+    one, other = (inspect.signature(getattr(Router, name)).parameters for name in ("complete", method))
+    assert list(one) == list(other)
+    assert [(p.kind, p.default) for p in one.values()] == [(p.kind, p.default) for p in other.values()]
+
+
+def test_the_signature_shows_every_option_as_a_keyword() -> None:
+    parameters = inspect.signature(Router.complete).parameters
+    assert list(parameters)[:2] == ["self", "prompt"]
+    assert {"messages", "agent", "model", "temperature", "timeout", "fallback", "extra"} <= set(parameters)
+    assert all(p.kind is p.KEYWORD_ONLY for name, p in parameters.items() if name not in {"self", "prompt"})
+
+
+def test_an_import_opens_starts_logs_and_reads_nothing() -> None:
+    code = """
+import os, sys, threading, socket, logging
+import httpx, pydantic, httpcore, anyio, tenacity  # theirs is theirs
+allowed = threading.active_count(), list(logging.getLogger().handlers)
+opened, looked_up = [], []
+outward = ("socket.", "subprocess.")
+sys.addaudithook(lambda event, args: opened.append(event) if event.startswith(outward) else None)
+def note(name):
+    if sys._getframe(2).f_globals["__name__"].startswith("ccroute"): looked_up.append(name)
+class Spy(dict):
+    def __getitem__(self, name): note(name); return super().__getitem__(name)
+    def get(self, name, default=None): note(name); return super().get(name, default)
+os.environ = Spy(os.environ)
+import ccroute
+assert not opened, opened
+assert not looked_up, looked_up
+assert (threading.active_count(), list(logging.getLogger().handlers)) == allowed
+assert not logging.getLogger("ccroute").handlers
+assert "ccroute.config" not in sys.modules
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,136 @@
+"""Requests as OpenAI-compatible servers get them."""
+
+from __future__ import annotations
+
+import pytest
+
+from ccroute.types import Function, Message, ToolCall
+from ccroute.wire.openai import Dialect, encode, refusals
+from tests.wire.support import asked
+
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
+
+
+def test_the_canonical_form_is_sent_as_it_is() -> None:
+    given = {
+        "temperature": 0.0,
+        "top_p": 0.9,
+        "frequency_penalty": 0.1,
+        "presence_penalty": -0.1,
+        "logit_bias": {"50256": -100.0},
+        "logprobs": False,
+        "top_logprobs": 2,
+        "stop": ["a", "b"],
+        "seed": 0,
+        "user": "u",
+        "tool_choice": {"type": "function", "function": {"name": "weather"}},
+        "parallel_tool_calls": False,
+        "response_format": SCHEMA,
+        "reasoning_effort": "low",
+    }
+    body = encode(asked(max_tokens=7, tools=[TOOL], **given), "gpt-4o", stream=False)
+    assert body == {
+        "model": "gpt-4o",
+        "messages": [{"role": "user", "content": "hi"}],
+        "max_tokens": 7,
+        "tools": [TOOL],
+        **given,
+    }
+
+
+def test_what_was_not_given_is_not_sent() -> None:
+    body = encode(asked(stop=[], tools=[], logit_bias={}, parallel_tool_calls=False), "m", stream=False)
+    assert body == {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def test_a_stream_asks_for_usage_unless_the_server_does_not_know_it() -> None:
+    assert encode(asked(), "m", stream=True)["stream_options"] == {"include_usage": True}
+    body = encode(asked(), "m", stream=True, dialect=Dialect(include_usage=False))
+    assert body["stream"] is True
+    assert "stream_options" not in body
+
+
+def test_openai_gets_its_own_name_for_the_limit_and_its_own_roles() -> None:
+    request = asked({"role": "developer", "content": "x"}, max_tokens=5)
+    dialect = Dialect(max_tokens="max_completion_tokens", developer_role=True)
+    body = encode(request, "m", stream=False, dialect=dialect)
+    assert body["max_completion_tokens"] == 5
+    assert "max_tokens" not in body
+    assert body["messages"][0]["role"] == "developer"
+    assert encode(request, "m", stream=False)["messages"][0]["role"] == "system"
+
+
+@pytest.mark.parametrize(("dialect", "word"), [(Dialect(), "xhigh"), (Dialect(top_effort="high"), "high")])
+def test_the_highest_effort_is_said_in_the_servers_word(dialect: Dialect, word: str) -> None:
+    assert (
+        encode(asked(reasoning_effort="max"), "m", stream=False, dialect=dialect)["reasoning_effort"] == word
+    )
+
+
+def test_what_belongs_to_other_wires_is_taken_out() -> None:
+    cached = {"cache_control": {"type": "ephemeral"}}
+    request = asked(
+        {"role": "system", "content": "s", **cached},
+        {"role": "user", "content": [{"type": "text", "text": "t", **cached}]},
+        {
+            "role": "assistant",
+            "content": "a",
+            "thinking": "hm",
+            "thinking_blocks": [{"type": "thinking", "thinking": "hm", "signature": "x"}],
+        },
+        {"role": "tool", "tool_call_id": "c", "content": "no", "is_error": True},
+        tools=[{**TOOL, **cached}],
+    )
+    body = encode(request, "m", stream=False)
+    assert body["messages"] == [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": [{"type": "text", "text": "t"}]},
+        {"role": "assistant", "content": "a"},
+        {"role": "tool", "tool_call_id": "c", "content": "no"},
+    ]
+    assert body["tools"] == [TOOL]
+    assert request.messages[0]["cache_control"], "the caller's own messages stay as they are"
+
+
+def test_an_answer_of_ours_is_a_message_of_theirs() -> None:
+    call = ToolCall(id="c", function=Function(name="f", arguments="{}"))
+    answer = Message(content=None, tool_calls=(call,), thinking="hm").to_dict()
+    assert encode(asked(answer), "m", stream=False)["messages"] == [
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+        }
+    ]
+
+
+def test_images_go_as_they_are() -> None:
+    parts = [{"type": "image_url", "image_url": {"url": "https://x/y.png", "detail": "low"}}]
+    message = {"role": "user", "content": parts}
+    assert encode(asked(message), "m", stream=False)["messages"] == [message]
+
+
+def test_extra_goes_on_top() -> None:
+    extra = {"top_k": 3, "model": "other", "stream_options": {"x": 1}}
+    body = encode(asked(extra=extra), "m", stream=True)
+    assert (body["top_k"], body["model"]) == (3, "other")
+    assert body["stream_options"] == {"include_usage": True, "x": 1}
+
+
+def test_top_k_is_refused_for_openai_and_carried_for_servers_that_know_it() -> None:
+    request = asked(top_k=5)
+    assert list(refusals(request)) == ["top_k"]
+    assert refusals(request, Dialect(top_k=True)) == {}
+    assert encode(request, "m", stream=False, dialect=Dialect(top_k=True))["top_k"] == 5
+
+
+def test_a_schema_is_refused_where_it_is_unknown_but_plain_json_is_not() -> None:
+    dialect = Dialect(json_schema=False)
+    assert list(refusals(asked(response_format=SCHEMA), dialect)) == ["response_format"]
+    assert refusals(asked(response_format={"type": "json_object"}), dialect) == {}
+
+
+def test_only_parameters_that_were_given_are_refused() -> None:
+    dialect = Dialect(unknown=frozenset({"user", "logit_bias", "seed"}))
+    assert list(refusals(asked(user="u", logit_bias={}, seed=0), dialect)) == ["seed", "user"]
