@@ -193,6 +193,7 @@ def child() -> None:
     params.n_ctx = settings["n_ctx"] * settings["parallel"]  # the server shares it out among its slots
     params.n_predict = settings["max_answer"]
     params.cpuparams.n_threads = 1
+    params.sampling.seed = settings["seed"]  # the same request gets the same answer
     params.warmup = False
     params.ui = False
     params.fit_params = False
@@ -280,6 +281,7 @@ def serve(
         raise RuntimeError(f"no llama.cpp server here: {reason}")
     settings: dict[str, Any] = {
         "model": str(cached_model(seed=seed, speech=speech)),
+        "seed": seed,
         "alias": model_alias or "tiny-llama",
         "api_key": api_key,
         "n_ctx": n_ctx,

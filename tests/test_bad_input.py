@@ -1,4 +1,4 @@
-"""Wrong input of every kind ends in its own error, which says what to do and holds no secret and no prompt."""
+"""Wrong input of every kind ends in its own error, which says what to do and shows no secret and no prompt."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_every_fault_of_a_table_is_told_at_once() -> None:
 def test_a_switch_of_protocols_is_a_protocol_error(caller: Caller) -> None:
     switch = answer(101, headers={"upgrade": "h2c"})
     with ScriptedServer([switch], repeat=True) as server, router_to(server) as router:
-        fails(caller, router, errors.ProtocolError, "switch protocols")
+        fails(caller, router, errors.ProtocolError, "does not answer in HTTP")
 
 
 def test_what_is_wrong_with_a_router_is_told_when_it_is_built() -> None:

@@ -170,7 +170,7 @@ def test_stopping_does_not_wait_for_a_hanging_or_a_blocked_script() -> None:
 
 def test_steps_on_connect_come_before_any_request() -> None:
     with ScriptedServer(on_connect=[Reset()]) as server:
-        with pytest.raises((httpx.ReadError, httpx.WriteError)):
+        with pytest.raises(httpx.NetworkError):  # connecting, writing or reading: the reset may win any race
             httpx.get(server.url)
         assert (server.requests, server.connections) == ([], 1)
 
@@ -348,11 +348,12 @@ def client_of(server: TinyLlama) -> httpx.Client:
 @pytest.mark.llama
 def test_llama_answers_both_protocols(llama_server: TinyLlama) -> None:
     with client_of(llama_server) as client:
-        chat = client.post("/v1/chat/completions", json={"messages": HELLO, "max_tokens": 5}).json()
-        message = client.post("/v1/messages", json={"messages": HELLO, "max_tokens": 5}).json()
+        body = {"messages": HELLO, "max_tokens": 5}
+        chat = client.post("/v1/chat/completions", json=body | {"ignore_eos": True}).json()
+        message = client.post("/v1/messages", json=body).json()
     assert (chat["model"], chat["usage"]["completion_tokens"]) == (llama_server.model, 5)
-    assert (message["type"], message["usage"]["output_tokens"]) == ("message", 5)
-    assert "cache_read_input_tokens" in message["usage"]
+    assert message["usage"].keys() == {"input_tokens", "cache_read_input_tokens", "output_tokens"}
+    assert 1 <= message["usage"]["output_tokens"] <= 5
 
 
 @pytest.mark.llama
@@ -397,7 +398,8 @@ def test_llama_calls_a_tool_when_it_must(llama_tools_server: TinyLlama) -> None:
 @pytest.mark.llama
 def test_llama_dies_with_its_block_and_when_killed(llama_server: TinyLlama) -> None:
     with tiny_llama.serve(api_key=None, max_answer=3, model_alias="mine") as server:
-        reply = httpx.post(server.url + "/v1/chat/completions", json={"messages": HELLO}).json()
+        body = {"messages": HELLO, "ignore_eos": True}
+        reply = httpx.post(server.url + "/v1/chat/completions", json=body).json()
         assert (reply["model"], reply["usage"]["completion_tokens"]) == ("mine", 3)
         server.kill()
         with pytest.raises(httpx.ConnectError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.wire.support import as_json, asked, fixture, named, run
 
 from ccroute.errors import (
     AuthenticationError,
@@ -20,7 +21,6 @@ from ccroute.errors import (
 )
 from ccroute.types import Chunk, Function, ToolCall, Usage
 from ccroute.wire.anthropic import Decoder, decode, encode
-from tests.wire.support import as_json, asked, fixture, named, run
 
 THINKING = {"type": "thinking", "thinking": "Let me see.", "signature": "EqQB"}
 REDACTED = {"type": "redacted_thinking", "data": "Emw="}
@@ -152,7 +152,9 @@ def test_a_schemas_forced_tool_is_undone_in_the_answer() -> None:
 
 
 def test_a_schemas_tool_beside_another_leaves_the_other_a_tool_call() -> None:
-    uses = [{"type": "tool_use", "id": name, "name": name, "input": {}} for name in ("ccroute_answer", "f")]
+    uses: list[dict[str, Any]] = [
+        {"type": "tool_use", "id": name, "name": name, "input": {}} for name in ("ccroute_answer", "f")
+    ]
     whole = decode(answer(*uses, stop="tool_use"))
     assert (whole.finish_reason, [call.id for call in whole.tool_calls]) == ("tool_calls", ["f"])
 
@@ -181,7 +183,7 @@ def test_text_and_thinking_in_a_blocks_start_are_taken() -> None:
 
 
 def test_pings_unknown_events_blocks_and_deltas_are_ignored() -> None:
-    odd = [
+    odd: list[dict[str, Any]] = [
         {"type": "ping"},
         {"type": "brand_new", "x": 1},
         block(7, type="server_tool_use", id="s", name="web_search", input={"q": 1}),
@@ -283,8 +285,9 @@ def test_cache_writes_are_split_by_their_lifetime(told: dict[str, Any], expected
 )
 def test_an_error_under_http_200_is_classified_by_its_type(kind: str, error: type[Exception]) -> None:
     frame = {"type": "error", "error": {"type": kind, "message": "words"}}
-    with pytest.raises(error, match="words"):
-        Decoder().feed(named(START, frame))
+    for stream in (named(START, frame), b"data: " + as_json(frame) + b"\n\n"):
+        with pytest.raises(error, match="words"):
+            Decoder().feed(stream)
     with pytest.raises(error, match="words"):
         decode(as_json(frame))
 
@@ -329,10 +332,8 @@ def test_what_is_no_answer_is_a_protocol_error(body: bytes) -> None:
     ],
 )
 def test_frames_of_a_wrong_shape_are_no_crash(frame: dict[str, Any]) -> None:
-    decoder = Decoder()
     with pytest.raises(ProtocolError):
-        decoder.feed(named(START, frame))
-        decoder.finish()
+        run(Decoder(), named(START, frame))
 
 
 @pytest.mark.parametrize("body", [fixture("anthropic_whole.json"), b"<html>", b'{"nothing":1}'])

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.wire.support import asked
 
 from ccroute.errors import InvalidRequestError
 from ccroute.wire.anthropic import Dialect, encode, refusals
-from tests.wire.support import asked
 
 CACHED = {"cache_control": {"type": "ephemeral"}}
 USER = {"role": "user", "content": "hi"}
@@ -110,7 +110,7 @@ def test_arguments_become_an_object_whatever_the_model_wrote(arguments: Any, inp
 
 
 def test_tool_ids_are_made_acceptable_and_used_once() -> None:
-    turn = [
+    turn: list[dict[str, Any]] = [
         {
             "role": "assistant",
             "content": None,

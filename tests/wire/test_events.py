@@ -156,12 +156,11 @@ def test_a_line_of_50_mb_is_refused_at_the_cap_and_not_held(
 ) -> None:
     reader = parser()
     line = b"data: " + b"x" * (50 << 20) + b"\n\n"
-    fed = 0
+    pieces = iter([line[start : start + read] for start in range(0, len(line), read)])
     with pytest.raises(ProtocolError, match="16 MB"):
-        for start in range(0, len(line), read):
-            fed += len(line[start : start + read])
-            reader.feed(line[start : start + read])
-    assert fed <= max(read, events.MAX_EVENT + 2 * read)
+        list(map(reader.feed, pieces))
+    unread = sum(map(len, pieces))
+    assert len(line) - unread <= max(len(line[:read]), events.MAX_EVENT + 2 * read)
     assert not reader._pending
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.wire.support import as_json, fixture
 
 from ccroute.errors import ProtocolError
 from ccroute.types import Completion, Usage
 from ccroute.wire.openai import decode
-from tests.wire.support import as_json, fixture
 
 
 def answer(usage: Any = None, finish: Any = "stop", **message: Any) -> bytes:
@@ -195,7 +195,7 @@ def test_what_is_no_answer_is_a_protocol_error(body: bytes) -> None:
 
 
 def test_a_login_page_is_named_as_such() -> None:
-    with pytest.raises(ProtocolError, match="web page.*base_url"):
+    with pytest.raises(ProtocolError, match=r"web page.*base_url"):
         decode(b"\n<!DOCTYPE html><html>")
 
 

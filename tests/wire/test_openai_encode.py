@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from tests.wire.support import asked
 
 from ccroute.types import Function, Message, ToolCall
 from ccroute.wire.openai import Dialect, encode, refusals
-from tests.wire.support import asked
 
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.wire.support import as_json, delta, fixture, run, sse
 
 from ccroute.errors import InvalidRequestError, OverloadedError, ProtocolError, ServerError
 from ccroute.types import Chunk, Function, ToolCall, Usage
 from ccroute.wire.openai import Decoder
-from tests.wire.support import as_json, delta, fixture, run, sse
 
 USAGE = {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 2}}
 
@@ -250,6 +250,15 @@ def test_frames_of_a_wrong_shape_are_a_protocol_error(frame: str) -> None:
 def test_a_delta_or_choice_that_says_nothing_is_passed_over() -> None:
     stream = sse({"choices": [{"delta": None}]}, {"choices": None}, {"usage": None}, delta("stop"))
     assert run(Decoder(), stream)[0] == []
+
+
+def test_invalid_utf8_is_replaced_in_text_and_a_protocol_error_in_the_structure() -> None:
+    stream = sse(delta(content="ab"), delta(content="cd"), delta("stop"))
+    chunks, completion = run(Decoder(), stream.replace(b"ab", b"a\xffb").replace(b"cd", b"c\xffd"))
+    assert [chunk.text for chunk in chunks] == ["a�b", "c�d"]
+    assert completion.text == "a�bc�d"
+    with pytest.raises(ProtocolError):
+        Decoder().feed(stream.replace(b"{", b"\xff{", 1))
 
 
 def test_nesting_100_000_deep_is_a_protocol_error() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
@@ -29,6 +30,8 @@ ApiKey = str | SecretStr | Callable[[], str | SecretStr]
 _PRINTABLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PORTS = {"http": 80, "https": 443}
+_KEYS_SEEN = 8
+"""How many keys of a rotation are remembered, so that a server's words can be cleaned of them."""
 
 
 class Origin(NamedTuple):
@@ -117,6 +120,7 @@ class Backend(ABC):
         self.models: Mapping[str, Model] = dict(models or {})
         self.ca_file = ca_file
         self._api_key = api_key
+        self._seen: deque[str] = deque(maxlen=_KEYS_SEEN)
         if isinstance(api_key, str | SecretStr):
             self._checked_key(api_key)
         self._fixed = self._fixed_headers(headers or {})
@@ -166,8 +170,7 @@ class Backend(ABC):
 
     def secrets(self) -> tuple[str, ...]:
         """The values that may never be shown, for those who clean what a server said."""
-        key = self._key()
-        return (key,) if key else ()
+        return tuple(self._seen)
 
     def target(self, http: HttpRequest) -> str:
         """The request target: the base URL's path and the request's."""
@@ -200,6 +203,8 @@ class Backend(ABC):
         value = key.get_secret_value() if isinstance(key, SecretStr) else key
         if value and not _PRINTABLE.fullmatch(value):
             raise ConfigError(f"backend {self.name}: api_key holds characters other than printable ASCII")
+        if value and value not in self._seen:
+            self._seen.append(value)
         return value
 
     def _fixed_headers(self, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
@@ -233,6 +238,7 @@ def at_home(host: str) -> bool:
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
+    address = getattr(address, "ipv4_mapped", None) or address
     return address.is_loopback or (address.is_private and not address.is_unspecified)
 
 

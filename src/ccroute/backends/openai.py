@@ -47,9 +47,9 @@ class OpenAIBackend(Backend):
         base_url = base_url or self._preset.base_url
         if base_url is None:
             raise ConfigError(f"backend {name}: {preset} has no usual address; give base_url=")
-        if urlsplit(base_url).path in {"", "/"} and preset != "azure":
-            base_url = base_url.rstrip("/") + "/v1"
         super().__init__(name, base_url, **common)
+        if not self._prefix and preset != "azure":
+            self._prefix = "/v1"
 
     def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
         body = wire.encode(request, model, stream=stream, dialect=self._preset.dialect)

@@ -42,7 +42,7 @@ class Draft:
         return None if expanded is MISSING else expanded
 
     def comes_from(self, place: Place, *native: str | int) -> None:
-        """Faults at `native`, a place in the table, are faults at `place` in the file; the first such place counts."""
+        """A fault at `native`, a place in the table, is one at `place` in the file; the first such counts."""
         self._source.renamed.setdefault(native, place)
 
     def origin(self, *native: str) -> Place:

@@ -21,8 +21,9 @@ def read_endpoints(routing: object, draft: Draft) -> None:
     if not isinstance(routing, Mapping) or not isinstance(endpoints, Mapping):
         draft.fault(_PLACE, "should be a table of endpoints")
         return
-    for key in routing.keys() - {"endpoints"}:
-        draft.ignore(("llm_routing", key), NOT_ROUTING)
+    for key in routing:
+        if key != "endpoints":
+            draft.ignore(("llm_routing", key), NOT_ROUTING)
     ids: list[tuple[str, str, Place]] = []
     for name, endpoint in endpoints.items():
         if draft.takes_part(endpoint, (*_PLACE, name)):
@@ -43,14 +44,18 @@ def _read_endpoint(
     models = _names(endpoint, "models", place, draft)
     aliases = _names(endpoint, "aliases", place, draft)
     # An alias may stand for a short name of the same endpoint.
-    named = [("models", models), ("aliases", {alias: models.get(name, name) for alias, name in aliases.items()})]
+    named = [
+        ("models", models),
+        ("aliases", {alias: models.get(name, name) for alias, name in aliases.items()}),
+    ]
     ids = []
     for section, names in named:
         for short, model in names.items():
             draft.alias(short, server.deployment(model), (*place, section, short))
             ids.append((model, server.deployment(model), (*place, section, short)))
-    for key in endpoint.keys() - SERVER_KEYS - {"models", "aliases"}:
-        draft.ignore((*place, key), NOT_ROUTING)
+    for key in endpoint:
+        if key not in SERVER_KEYS and key not in {"models", "aliases"}:
+            draft.ignore((*place, key), NOT_ROUTING)
     return ids
 
 

@@ -46,16 +46,14 @@ class Homes:
                 ((deployment, agent),) = found.items()
                 self._draft.alias(model, deployment, self._draft.origin("agents", agent))
         for name, server in self._home.items():
-            agent = self._draft.agents[name]
+            table = self._draft.agents[name]
             for model in used[name]:
                 if self._draft.aliases.get(model) != [server.deployment(model)]:
-                    agent["model"] = server.deployment(model)
+                    table["model"] = server.deployment(model)
             if spare[name]:
-                agent["fallback"] = [self._fallback(model, server, claims) for model in spare[name]]
+                table["fallback"] = [self._fallback(model, server, claims) for model in spare[name]]
 
-    def _claims(
-        self, models: Mapping[str, Iterable[str]], taken: Iterable[str]
-    ) -> dict[str, dict[str, str]]:
+    def _claims(self, models: Mapping[str, Iterable[str]], taken: Iterable[str]) -> dict[str, dict[str, str]]:
         """Each name's deployments, and the first agent that wants each of them."""
         claims: dict[str, dict[str, str]] = {}
         for agent, server in self._home.items():
@@ -71,6 +69,6 @@ class Homes:
 
     def _models(self, agent: str, key: str) -> list[str]:
         given = self._draft.agents[agent].get(key)
-        models = given if isinstance(given, list) else [given]
-        # Anything else is a fault that the native table will have.
+        models: list[Any] = given if isinstance(given, list) else [given]
+        # Anything but a name is a fault that the native table has.
         return models if all(isinstance(model, str) for model in models) else []

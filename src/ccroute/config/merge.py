@@ -12,9 +12,13 @@ from ccroute.config.source import Ignored, Place, Source
 
 @dataclass(slots=True)
 class Merged:
-    """The settings of all sources, and the source that each part of them is from."""
+    """The settings of all sources, and the source that each part of them is from.
+
+    `left_out` are the places whose values had a fault and are not in the settings.
+    """
 
     settings: Settings
+    left_out: frozenset[Place] = frozenset()
     _sources: dict[Place, Source] = field(default_factory=dict)
 
     def source(self, place: Place) -> Source | None:
@@ -33,7 +37,9 @@ def merge(read: Iterable[tuple[Source, Settings]]) -> Merged:
     """One set of settings. What a later source replaces is noted as ignored in the earlier one."""
     merged: dict[str, Any] = {}
     sources: dict[Place, Source] = {}
+    left_out: set[Place] = set()
     for source, settings in read:
+        left_out.update(source.left_out)
         for section, value in settings.given().items():
             if isinstance(value, dict):
                 # The later source's come first: patterns of aliases are tried in order.
@@ -51,7 +57,7 @@ def merge(read: Iterable[tuple[Source, Settings]]) -> Merged:
                         Ignored(earlier_source.where(place), f"{source.where(place)} comes later and wins")
                     )
                 sources[place] = source
-    return Merged(Settings.model_construct(**merged), sources)
+    return Merged(Settings.model_construct(**merged), frozenset(left_out), sources)
 
 
 def _says(entry: object) -> bool:

@@ -61,8 +61,9 @@ def translate(document: Mapping[str, Any], environment: Environment, source: Sou
     if "llm_routing" in document:
         read_endpoints(document["llm_routing"], draft)
     if "agents" in document:
-        for key in document.keys() - {"agents", "llm_routing"}:
-            draft.ignore((key,), NOT_ROUTING)
+        for key in document:
+            if key not in {"agents", "llm_routing"}:
+                draft.ignore((key,), NOT_ROUTING)
     homes = Homes(draft)
     for name, entry in _entries(document).items():
         place: Place = ("agents", name) if "agents" in document else (name,)

@@ -40,10 +40,10 @@ class Environment:
         if isinstance(value, str):
             return self._text(value, place, source)
         if isinstance(value, Mapping):
-            found = {key: self.expand(inner, (*place, str(key)), source) for key, inner in value.items()}
-            for key in [key for key in found if not isinstance(key, str)]:
+            named = {key: inner for key, inner in value.items() if isinstance(key, str)}
+            for key in value.keys() - named.keys():
                 source.fault(source.at((*place, str(key))), "a key should be a string")
-                del found[key]
+            found = {key: self.expand(inner, (*place, key), source) for key, inner in named.items()}
             return {key: inner for key, inner in found.items() if inner is not MISSING}
         if isinstance(value, list | tuple):
             items = [self.expand(inner, (*place, i), source) for i, inner in enumerate(value)]
@@ -77,7 +77,10 @@ class Environment:
 
         whole = _WHOLE.fullmatch(text)
         expanded = look_up(whole) if whole else _INLINE.sub(look_up, text)
-        return MISSING if unset else expanded
+        if not unset:
+            return expanded
+        source.left_out.append(place)
+        return MISSING
 
 
 _TELLING = 6

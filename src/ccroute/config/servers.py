@@ -60,9 +60,15 @@ class Server:
 
     @classmethod
     def add(
-        cls, address: Address, entry: Mapping[str, Any], place: Place, draft: Draft, *, name: str | None = None
+        cls,
+        address: Address,
+        entry: Mapping[str, Any],
+        place: Place,
+        draft: Draft,
+        *,
+        name: str | None = None,
     ) -> Server:
-        """A new backend at `address`, which `entry` gives; its name comes from the host unless there is one."""
+        """A new backend at the address that `entry` gives; its name comes from the host if none is given."""
         kind, short, prefixes = _recognise(address.url)
         backend = name if name is not None else _unused(short, draft)
         table = {"kind": kind, "base_url": address.url, "api_key": address.key}
@@ -97,7 +103,7 @@ def _recognise(url: str | None) -> tuple[str, str, tuple[str, ...]]:
 
 
 def _short(host: str) -> str:
-    """`ccproxy.example.com` → `ccproxy`; a numeric address, or what would be a provider's name, stays whole."""
+    """`ccproxy.example.com` → `ccproxy`; a number, or what would be a provider's name, stays whole."""
     first = host.removeprefix("api.").partition(".")[0]
     return (host if first.isdigit() or first in _PREFIXES else first) or "backend"
 

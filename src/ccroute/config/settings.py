@@ -38,7 +38,9 @@ NOT_YET = ("budgets", "cache", "health", "ledger", "max_queue", "trust_env")
 
 def _keyed(key: str) -> BeforeValidator:
     """Lets a table be written as the value of its main key."""
-    return BeforeValidator(lambda value: {key: value} if isinstance(value, str | int | float | Decimal) else value)
+    return BeforeValidator(
+        lambda value: {key: value} if isinstance(value, str | int | float | Decimal) else value
+    )
 
 
 def _listed(value: object) -> object:
@@ -60,7 +62,9 @@ def _plain(value: object) -> object:
 
 def _kind(value: str) -> str:
     if value not in KINDS:
-        raise ValueError(f'unknown kind "{value}"{did_you_mean(value, KINDS)}; the kinds are {", ".join(KINDS)}')
+        raise ValueError(
+            f'unknown kind "{value}"{did_you_mean(value, KINDS)}; the kinds are {", ".join(KINDS)}'
+        )
     return value
 
 
@@ -221,13 +225,14 @@ class Settings(Table):
             except ValidationError as error:
                 faults = error.errors(include_url=False, include_input=False)
             for fault in faults:
-                place = _place(fault)
                 # Taking parts out may break the table around them: that is no fault of its own.
-                if first and not source.faulty(where := source.where(place)):
+                if first and not source.faulty(where := source.where(_place(fault))):
                     source.fault(where, _text(fault))
-            for fault in reversed(faults):
-                _take_out(table, _place(fault)[: -1 if fault["type"] == "missing" else None])
             first = False
+            for fault in reversed(faults):
+                place = _place(fault)[: -1 if fault["type"] == "missing" else None]
+                source.left_out.append(place)
+                _take_out(table, place)
 
 
 def _place(fault: ErrorDetails) -> Place:
@@ -241,7 +246,7 @@ def _text(fault: ErrorDetails) -> str:
         case "missing":
             return "is missing"
         case "value_error":
-            return str(fault["ctx"]["error"])
+            return str(fault.get("ctx", {})["error"])
         case "dict_type" | "model_type":
             return "should be a table"
     # pydantic's own messages do not repeat the input.

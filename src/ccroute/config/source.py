@@ -31,7 +31,8 @@ class Source:
     """One file or mapping, and the faults and the ignored keys found in it.
 
     What is read from another tool's shape is handed on in the native one; `renamed` leads from a
-    place there back to the place in the file.
+    place there back to the place in the file. `left_out` are the native places whose values had a
+    fault and are not handed on.
     """
 
     def __init__(self, label: str) -> None:
@@ -39,6 +40,7 @@ class Source:
         self.faults: list[tuple[str, str]] = []
         self.ignored: list[Ignored] = []
         self.renamed: dict[Place, Place] = {}
+        self.left_out: list[Place] = []
 
     def at(self, place: Place) -> str:
         """A place in this source, as messages write it: `agents.python-expert.fallback[0]`."""

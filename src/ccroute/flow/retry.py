@@ -169,7 +169,7 @@ class Walk:
     def _may(self, candidate: Candidate) -> bool:
         deployment, backend = candidate.deployment.name, candidate.deployment.backend.name
         return (
-            self._tries[deployment] < self._policy.per_deployment
+            self._tries[deployment] < min(self._policy.per_deployment, self._policy.attempts)
             and not {deployment, backend} & self._off
             and self._ambiguous[backend] < 2
             and self._triggered(candidate)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, TypeVar, get_args
 
 from ccroute.errors import ConfigError, UnknownModelError
 from ccroute.routing.names import close_matches, did_you_mean
 
 Strategy = Literal["weighted", "ordered"]
+K = TypeVar("K", bound=str | re.Pattern[str])
 Target: TypeAlias = str | Sequence[str] | Mapping[str, float]
 """One name, several that are balanced, or several with their weights."""
 
@@ -37,7 +38,7 @@ class AliasTable(Mapping[str, Target]):
 
     def __init__(
         self,
-        aliases: Mapping[str | re.Pattern[str], Target] | Mapping[str, Target] | None = None,
+        aliases: Mapping[K, Target] | None = None,
         *,
         strategy: Strategy = "weighted",
     ) -> None:

@@ -97,11 +97,14 @@ class _OnLoop:
                     if data:
                         return data
         except TRANSPORT_ERRORS as error:
-            self.release()
+            await self._close()
             return failure(error, sent=True)
+        await self._close()
+        return b""
+
+    async def _close(self) -> None:
         self._body = None
         await self._response.aclose()
-        return b""
 
     def release(self) -> None:
         if self._body is not None:

@@ -126,5 +126,8 @@ class Model:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is a number of tokens, at least 1, not {value!r}")
+        price: object = self.price
+        if not (price is None or price == "free" or isinstance(price, Price)):
+            raise TypeError(f'a model\'s price is a Price or "free", not {price!r}')
         if not self.weight > 0:
             raise ValueError(f"weight must be positive, not {self.weight!r}")

@@ -129,7 +129,7 @@ def build_request(prompt: str | None, options: CallOptions) -> Request:
     Python's own `TypeError` for a keyword that does not exist.
     """
     messages = options.get("messages")
-    given: dict[str, Any] = dict(options)
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if (prompt is None) == (messages is None):
         raise InvalidRequestError("give either prompt= or messages=, not both and not neither")
     if prompt is not None:
@@ -157,7 +157,7 @@ def _message(message: object, where: str) -> Mapping[str, JSON]:
     if not isinstance(message, Mapping):
         raise InvalidRequestError(f"{where} must be a dict or a Message, not {type(message).__name__}")
     role = message.get("role")
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise InvalidRequestError(f"{where}.role must be one of {', '.join(sorted(ROLES))}")
     content = message.get("content")
     if isinstance(content, str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +13,7 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "other"
 Outcome = Literal["ok", "failed", "cancelled", "interrupted"]
 FailureClass = Literal["W0", "W1", "W2", "W3", "C", "L", "A", "M"]
 """What a failure cost and what may follow: see the table in docs/architecture.md."""
+Tokens = Annotated[int, Field(ge=0)]
 
 
 class _Frozen(BaseModel):
@@ -26,12 +27,12 @@ class Usage(_Frozen):
     thinking. `estimated` is true when the server did not say and ccroute counted.
     """
 
-    input: int = 0
-    cache_read: int = 0
-    cache_write_5m: int = 0
-    cache_write_1h: int = 0
-    output: int = 0
-    reasoning: int = 0
+    input: Tokens = 0
+    cache_read: Tokens = 0
+    cache_write_5m: Tokens = 0
+    cache_write_1h: Tokens = 0
+    output: Tokens = 0
+    reasoning: Tokens = 0
     estimated: bool = False
 
     @property

@@ -164,26 +164,17 @@ def read(value: JSON) -> Told:
     frame = mapping(value)
     error = frame.get("error")
     inner = mapping(error)
+    both = {**frame, **inner}
+    message = text(error) or text(both.get("message")) or _fastapi(frame.get("detail"))
     places = (inner, frame, mapping(inner.get("details")), mapping(inner.get("innererror")))
-    said = [
-        place.get(key)
-        for place in places
-        for key in ("code", "type", "error_type", "error_code", "status_code")
-    ]
-    message = (
-        text(error)
-        or text(inner.get("message"))
-        or text(frame.get("message"))
-        or _detail(frame.get("detail"))
-    )
+    keys = ("code", "type", "error_type", "error_code", "status_code")
+    codes = [place.get(key) for place in places for key in keys]
     return Told(
         message=message,
-        codes=frozenset(code.lower() for code in said if isinstance(code, str)),
-        status=next((status for code in said if (status := _status(code))), None),
-        limit=_tokens(inner.get("n_ctx")) or _tokens(frame.get("n_ctx")) or _number(_LIMIT, message),
-        prompt=_tokens(inner.get("n_prompt_tokens"))
-        or _tokens(frame.get("n_prompt_tokens"))
-        or _number(_PROMPT, message),
+        codes=frozenset(code.lower() for code in codes if isinstance(code, str)),
+        status=next((status for code in codes if (status := _status(code))), None),
+        limit=_tokens(both.get("n_ctx")) or _number(_LIMIT, message),
+        prompt=_tokens(both.get("n_prompt_tokens")) or _number(_PROMPT, message),
         request_id=text(frame.get("request_id")) or None,
     )
 
@@ -200,7 +191,7 @@ def classified(
     kind = _kind(told, status)
     headers = headers or {}
     failure = kind(
-        _detail_of(hint or _said_by_us(kind, status), told.message),
+        _sentence(hint or _said_by_us(kind, status), told.message),
         status=status,
         retry_after=retry_after(headers),
         request_id=headers.get("request-id") or headers.get("x-request-id") or told.request_id,
@@ -253,14 +244,14 @@ def _said_by_us(kind: type[Failure], status: int | None) -> str:
     return _OURS[kind]
 
 
-def _detail_of(ours: str, theirs: str) -> str:
+def _sentence(ours: str, theirs: str) -> str:
     line = next((line for line in theirs.splitlines() if line.strip()), "").strip()
     if not line or line.startswith("<"):
         return ours
     return f"{ours}: {line[:_WORDS_SHOWN]}"
 
 
-def _detail(value: JSON) -> str:
+def _fastapi(value: JSON) -> str:
     """FastAPI's `detail`: a text, or a list of faults each with a `msg`."""
     if isinstance(value, list) and value:
         value = mapping(value[0]).get("msg")

@@ -1,0 +1,204 @@
+"""A server with fixed answers, cheap enough not to be what is measured. It runs in a process of its own.
+
+It knows three paths, streamed and not, and reads of a request only its length, its path and whether it
+streams. A streamed answer is 66 events (for OpenAI's path), each a chunk of HTTP, all in one write: what a
+client then spends is its own.
+
+    python benchmarks/server.py     prints its address, serves until stdin ends
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+CHUNKS = 66  # data events before [DONE]: the role, 63 of content, the finish, the usage
+WORDS = CHUNKS - 3
+TEXT = "".join(f" word{i}" for i in range(WORDS))
+MODEL = "bench-model"
+USAGE = {"prompt_tokens": 12, "completion_tokens": WORDS, "total_tokens": 12 + WORDS}
+TOKENS = {"input_tokens": 12, "output_tokens": WORDS}
+
+
+def pieces() -> list[str]:
+    return [f" word{i}" for i in range(WORDS)]
+
+
+# -- the answers ---------------------------------------------------------------------------------------------
+
+
+def openai_chat() -> dict[str, Any]:
+    message = {"role": "assistant", "content": TEXT}
+    return {
+        "id": "chatcmpl-bench",
+        "object": "chat.completion",
+        "created": 1_767_225_600,
+        "model": MODEL,
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": USAGE,
+    }
+
+
+def openai_events() -> list[bytes]:
+    base = {
+        "id": "chatcmpl-bench",
+        "object": "chat.completion.chunk",
+        "created": 1_767_225_600,
+        "model": MODEL,
+    }
+
+    def chunk(delta: dict[str, str], finish: str | None = None) -> dict[str, Any]:
+        return base | {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+    chunks = [chunk({"role": "assistant", "content": ""}), *(chunk({"content": piece}) for piece in pieces())]
+    chunks += [chunk({}, "stop"), base | {"choices": [], "usage": USAGE}]
+    assert len(chunks) == CHUNKS
+    return [*(b"data: " + compact(item) + b"\n\n" for item in chunks), b"data: [DONE]\n\n"]
+
+
+def anthropic_message(text: str = TEXT) -> dict[str, Any]:
+    return {
+        "id": "msg_bench",
+        "type": "message",
+        "role": "assistant",
+        "model": MODEL,
+        "content": [{"type": "text", "text": text}] if text else [],
+        "stop_reason": "end_turn" if text else None,
+        "stop_sequence": None,
+        "usage": TOKENS,
+    }
+
+
+def anthropic_events() -> list[bytes]:
+    def event(kind: str, **data: Any) -> bytes:
+        return f"event: {kind}\ndata: ".encode() + compact({"type": kind, **data}) + b"\n\n"
+
+    stop = {"stop_reason": "end_turn", "stop_sequence": None}
+    return [
+        event("message_start", message=anthropic_message("")),
+        event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+        *(
+            event("content_block_delta", index=0, delta={"type": "text_delta", "text": piece})
+            for piece in pieces()
+        ),
+        event("content_block_stop", index=0),
+        event("message_delta", delta=stop, usage={"output_tokens": WORDS}),
+        event("message_stop"),
+    ]
+
+
+def ollama_line(text: str, *, done: bool) -> dict[str, Any]:
+    line = {
+        "model": MODEL,
+        "created_at": "2026-01-01T00:00:00Z",
+        "message": {"role": "assistant", "content": text},
+    }
+    if not done:
+        return line | {"done": False}
+    counts = {
+        "total_duration": 5_000_000,
+        "load_duration": 1_000_000,
+        "prompt_eval_count": 12,
+        "eval_count": WORDS,
+    }
+    return line | {"done": True, "done_reason": "stop"} | counts
+
+
+def ollama_events() -> list[bytes]:
+    lines = [*(ollama_line(piece, done=False) for piece in pieces()), ollama_line("", done=True)]
+    return [compact(line) + b"\n" for line in lines]
+
+
+def compact(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def whole(value: object) -> bytes:
+    body = compact(value)
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def streamed(events: Iterable[bytes], content_type: str = "text/event-stream") -> bytes:
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ntransfer-encoding: chunked\r\n\r\n".encode()
+    return head + b"".join(b"%x\r\n%s\r\n" % (len(item), item) for item in [*events, b""])
+
+
+ANSWERS = {  # (path, streamed) → the bytes of the whole answer
+    (b"/v1/chat/completions", False): whole(openai_chat()),
+    (b"/v1/chat/completions", True): streamed(openai_events()),
+    (b"/v1/messages", False): whole(anthropic_message()),
+    (b"/v1/messages", True): streamed(anthropic_events()),
+    (b"/api/chat", False): whole(ollama_line(TEXT, done=True)),
+    (b"/api/chat", True): streamed(ollama_events(), "application/x-ndjson"),
+}
+NOT_FOUND = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
+
+
+# -- the server ----------------------------------------------------------------------------------------------
+
+
+class FixedAnswers(asyncio.Protocol):
+    """One connection: keep-alive, one request after the other."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.buffer = b""
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        while (end := self.buffer.find(b"\r\n\r\n")) >= 0:
+            head = self.buffer[:end].lower()
+            _, _, rest = head.partition(b"content-length:")
+            total = end + 4 + int(rest.partition(b"\r\n")[0] or 0)
+            if len(self.buffer) < total:
+                return
+            body, self.buffer = self.buffer[end + 4 : total], self.buffer[total:]
+            self.transport.write(ANSWERS.get((head.split(b" ", 2)[1], wants_stream(head, body)), NOT_FOUND))
+
+
+def wants_stream(head: bytes, body: bytes) -> bool:
+    """Ollama streams unless told not to."""
+    compacted = body.replace(b" ", b"")
+    return b'"stream":true' in compacted or (b"/api/chat" in head and b'"stream":false' not in compacted)
+
+
+async def main() -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    server = await loop.create_server(FixedAnswers, "127.0.0.1", 0, backlog=4096)
+    host, port = server.sockets[0].getsockname()
+    print(f"http://{host}:{port}", flush=True)
+
+    def watch() -> None:
+        sys.stdin.read()
+        loop.call_soon_threadsafe(ended.set)
+
+    threading.Thread(target=watch, daemon=True).start()
+    await ended.wait()
+
+
+@contextlib.contextmanager
+def running() -> Iterator[str]:
+    """The server's address, for as long as the block runs."""
+    command = [sys.executable, str(Path(__file__).resolve())]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.stdin.close()
+            process.wait(5)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

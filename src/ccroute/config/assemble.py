@@ -1,0 +1,179 @@
+"""Merged settings and the caller's own objects → the keyword arguments for a router."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from ccroute.backends import Backend
+from ccroute.config.build import (
+    WELL_KNOWN,
+    build_agent,
+    build_backend,
+    build_price,
+    build_timeout,
+    implied_key,
+)
+from ccroute.config.merge import Merged
+from ccroute.config.references import STAND_IN, Aliases, Directory, alias_name, alias_table
+from ccroute.config.secrets import Environment
+from ccroute.config.settings import NOT_YET, AgentTable, BackendTable
+from ccroute.config.source import Place
+from ccroute.errors import ConfigError
+from ccroute.routing import Agent, AliasTable
+from ccroute.routing.aliases import Target
+from ccroute.routing.names import did_you_mean, slug
+from ccroute.types import RetryPolicy
+
+_AS_THEY_ARE: Final = ("agent_override", "baseline", "default_model", "drop_params", "unknown_agent")
+
+
+class Assembly:
+    """`options` for a router, with the `faults` (where, what) and `warnings` that came up."""
+
+    def __init__(self, merged: Merged, environment: Environment, overrides: Mapping[str, Any]) -> None:
+        self._merged = merged
+        self._settings = merged.settings
+        self._environment = environment
+        self.faults: list[tuple[str, str]] = []
+        self.warnings: list[str] = list(self._not_yet())
+        self.options: dict[str, Any] = self._tables() | dict(overrides)
+        given: list[Backend] = list(overrides.get("backends") or ())
+        backends = self._backends({backend.name for backend in given})
+        wanted = self._resolve(overrides.get("aliases") or {}, given)
+        backends += [self._backend(name, BackendTable(kind=name)) for name in wanted]
+        self.options["backends"] = [*filter(None, backends), *given]
+
+    def _tables(self) -> dict[str, Any]:
+        """What the file says, without backends and aliases."""
+        settings = self._settings
+        said = settings.given()
+        options: dict[str, Any] = {key: said[key] for key in _AS_THEY_ARE if key in said}
+        options["agents"] = {name: build_agent(table) for name, table in self._members().items()}
+        options["groups"] = {name: build_agent(table) for name, table in settings.groups.items()}
+        options["prices"] = {name: build_price(table) for name, table in settings.prices.items()}
+        if settings.timeout is not None:
+            options["timeout"] = build_timeout(settings.timeout)
+        if settings.retry is not None:
+            try:
+                options["retry"] = RetryPolicy(**settings.retry.given())
+            except ValueError as error:
+                self._fault(("retry",), str(error))
+        return options
+
+    def _members(self) -> dict[str, AgentTable]:
+        """Every agent, with the group that lists it; one that only a group lists is an agent too."""
+        agents = dict(self._settings.agents)
+        names = {slug(name): name for name in reversed(agents)}
+        for group, table in self._settings.groups.items():
+            for i, member in enumerate(table.agents):
+                name = member if member in agents else names.setdefault(slug(member), member)
+                agent = agents.get(name, AgentTable())
+                if agent.group not in {None, group}:
+                    place: Place = ("groups", group, "agents", i)
+                    self._fault(place, f'"{member}" is already in group "{agent.group}"')
+                agents[name] = agent.model_copy(update={"group": group})
+        return agents
+
+    def _backends(self, replaced: set[str]) -> list[Backend | None]:
+        return [
+            self._backend(name, table)
+            for name, table in self._settings.backends.items()
+            if table.enabled and name not in replaced
+        ]
+
+    def _backend(self, name: str, table: BackendTable) -> Backend | None:
+        place = ("backends", name)
+        source = self._merged.source(place)
+        if source is not None and source.faulty(source.where(place)):
+            return None  # what is left of it would only raise faults that follow from the first
+        try:
+            backend = build_backend(name, table)
+            variable = None if table.api_key else implied_key(backend)
+            if variable is None:
+                return backend
+            if key := self._environment.get(variable):
+                return build_backend(name, table, key)
+        except (ConfigError, ValueError) as error:
+            text = str(error).removeprefix(f"backend {name}: ")
+            first, _, rest = text.partition(" ")
+            self._fault(*((*place, first), rest) if first in BackendTable.model_fields else (place, text))
+            return None
+        where = self._merged.where(place)
+        self.warnings.append(f"{where}: {variable} is not set, so there is no key for {backend.origin}")
+        return backend
+
+    def _resolve(self, over: AliasTable | Mapping[Any, Any], given: list[Backend]) -> list[str]:
+        """Build the alias table, report names that lead nowhere, return the well-known backends needed."""
+        aliases = _over(over, self._settings.aliases | self._left_out("aliases"))
+        strategy = self._settings.strategy
+        if isinstance(over, AliasTable) and over.strategy != "weighted":
+            strategy = over.strategy
+        table, faulty = alias_table(aliases, strategy)
+        self.options["aliases"] = table
+        for name, texts in faulty.items():
+            for text in texts:
+                self._fault(("aliases", name), text)
+        tables = self._settings.backends.items()
+        directory = Directory(
+            table,
+            map(alias_name, aliases),
+            backends={name for name, table in tables if table.enabled}
+            | {backend.name for backend in given}
+            | self._left_out("backends").keys(),
+            disabled={name for name, table in tables if not table.enabled},
+            well_known=WELL_KNOWN,
+        )
+        for key, target in aliases.items():
+            directory.check_alias(alias_name(key), target, self._merged.where(("aliases", alias_name(key))))
+        for model, place in self._models():
+            directory.check_model(model, self._merged.where(place))
+        self.faults += ((", ".join(users), text) for text, users in directory.unknown.items())
+        return directory.wanted
+
+    def _left_out(self, section: str) -> dict[str, str]:
+        """Names that are there but for a fault: whoever uses them has none."""
+        return {
+            str(place[1]): STAND_IN for place in self._merged.left_out if place[0] == section and place[1:]
+        }
+
+    def _models(self) -> Iterator[tuple[str, Place]]:
+        """Every model that the options name, and where. Unknown groups are reported on the way."""
+        groups = self.options["groups"] or {}
+        for section in ("agents", "groups"):
+            for name, given in (self.options[section] or {}).items():
+                agent = Agent(given) if isinstance(given, str) else given
+                if agent.model is not None:
+                    yield agent.model, (section, name, "model")
+                for i, model in enumerate(agent.fallback):
+                    yield model, (section, name, "fallback", i)
+                if groups and agent.group is not None and agent.group not in groups:
+                    close = did_you_mean(agent.group, groups)
+                    self._fault((section, name, "group"), f'unknown group "{agent.group}"{close}')
+        if (model := self.options.get("default_model")) is not None:
+            yield model, ("default_model",)
+
+    def _not_yet(self) -> Iterator[str]:
+        """What the file asks for and this version does not do, once for each key."""
+        said = self._settings.given()
+        places: dict[str, list[Place]] = {key: [(key,)] for key in NOT_YET if key in said}
+        for section in ("agents", "groups"):
+            for name, table in said.get(section, {}).items():
+                if table.budget is not None:
+                    places.setdefault("budget", []).append((section, name, "budget"))
+        for key, found in places.items():
+            where = ", ".join(map(self._merged.where, found))
+            yield f"{where}: {key} is not enforced by this version of ccroute"
+
+    def _fault(self, place: Place, text: str) -> None:
+        self.faults.append((self._merged.where(place), text))
+
+
+def _over(over: AliasTable | Mapping[Any, Any], under: Mapping[str, Target]) -> Aliases:
+    """The caller's aliases, patterns first, and those of the file that they do not replace."""
+    names = set(map(alias_name, over))
+    merged: Aliases = dict(over)
+    for name, target in under.items():
+        if name not in names:
+            merged[name] = target
+    return merged

@@ -1,0 +1,125 @@
+"""Whether every name leads somewhere, once all sources are one.
+
+Knows names only; must not know what a backend or an agent is made of.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TypeAlias
+
+from ccroute.errors import ConfigError, UnknownModelError
+from ccroute.routing import AliasTable
+from ccroute.routing.aliases import Strategy, Target
+from ccroute.routing.names import did_you_mean
+
+Aliases: TypeAlias = dict[str | re.Pattern[str], Target]
+
+# A wildcard or a group of a pattern: which backend it names is known only when it matches.
+_TEMPLATE = re.compile(r"[*?\\]")
+
+
+STAND_IN = "-/-"
+"""The target of an alias whose own has a fault."""
+
+
+def alias_name(key: str | re.Pattern[str]) -> str:
+    return f"re:{key.pattern}" if isinstance(key, re.Pattern) else key
+
+
+def alias_table(aliases: Aliases, strategy: Strategy) -> tuple[AliasTable, dict[str, list[str]]]:
+    """The table, and by name what is wrong with it.
+
+    A table with faults is replaced by one that has the same names, so that whoever uses a faulty
+    alias is not reported as well.
+    """
+    try:
+        return AliasTable(aliases, strategy=strategy), {}
+    except ConfigError as error:
+        faults = error.faults
+    names = sorted(map(alias_name, aliases), key=len, reverse=True)
+    located: dict[str, list[str]] = {}
+    for fault in faults:
+        name = next(name for name in names if fault.startswith(f"aliases.{name}: "))
+        located.setdefault(name, []).append(fault.removeprefix(f"aliases.{name}: "))
+    usable = {key: STAND_IN for key in aliases if not _is_broken(alias_name(key))}
+    return AliasTable(usable), located
+
+
+def _is_broken(name: str) -> bool:
+    if name.startswith("re:"):
+        try:
+            re.compile(name[3:])
+        except re.error:
+            return True
+    return False
+
+
+class Directory:
+    """The names of backends and aliases. `wanted` are the well-known backends that some name needs.
+
+    `unknown` collects, for each name that leads nowhere, what to say about it and who uses it.
+    """
+
+    def __init__(
+        self,
+        aliases: AliasTable,
+        names: Iterable[str],
+        *,
+        backends: Collection[str],
+        disabled: Collection[str],
+        well_known: Collection[str],
+    ) -> None:
+        self._table = aliases
+        self._names = frozenset(names)
+        self._backends = set(backends)
+        self._disabled = disabled
+        self._well_known = well_known
+        self.wanted: list[str] = []
+        self.unknown: dict[str, list[str]] = {}
+
+    def check_alias(self, name: str, target: object, where: str) -> None:
+        """Whether an alias's deployments have a backend."""
+        for deployment in _names(target):
+            backend, slash, _ = deployment.partition("/")
+            is_alias = deployment in self._names and deployment != name
+            if slash and deployment != STAND_IN and not is_alias and not _TEMPLATE.search(backend):
+                self._check_backend(backend, deployment, where)
+
+    def check_model(self, name: str, where: str) -> None:
+        """Whether a model that an agent uses, say, is one."""
+        try:
+            self._table.resolve(name, self._backends)
+        except UnknownModelError:
+            backend, slash, model = name.partition("/")
+            if slash and model:
+                self._check_backend(backend, name, where)
+            else:
+                known = did_you_mean(name, self._names)
+                advice = known or f'; give it a target, as in aliases={{"{name}": "backend/model"}}'
+                self._report(f'unknown alias "{name}"{advice}', where)
+
+    def _check_backend(self, backend: str, name: str, where: str) -> None:
+        if backend in self._backends:
+            return
+        if backend in self._disabled:
+            self._report(f'backend "{backend}" of "{name}" is disabled', where)
+        elif backend in self._well_known:
+            self._backends.add(backend)
+            self.wanted.append(backend)
+        else:
+            close = did_you_mean(name, self._names) or did_you_mean(
+                backend, {*self._backends, *self._well_known}
+            )
+            self._report(f'unknown backend "{backend}" in "{name}"{close}', where)
+
+    def _report(self, text: str, where: str) -> None:
+        self.unknown.setdefault(text, []).append(where)
+
+
+def _names(target: object) -> list[str]:
+    if isinstance(target, str):
+        return [target]
+    names = target if isinstance(target, Mapping | Sequence) else ()
+    return [name for name in names if isinstance(name, str)]

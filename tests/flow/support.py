@@ -1,0 +1,322 @@
+"""What drives a flow by hand: a clock that is set, two codecs of a few lines, a world that is scripted.
+
+    hand = Hand([Said(503), Said(200, [b"hello"])])
+    hand.run(calling(alias, model="fast"))
+    assert hand.completion.text == "hello"
+
+Knows effects; opens no socket, runs no loop, asks no clock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from tests.support.openai_like import chat, chat_sse
+
+from ccroute.accounting import LedgerRow, PriceBook
+from ccroute.accounting.prices import PriceLike
+from ccroute.backends import Backend, HttpRequest, OpenAIBackend
+from ccroute.errors import CcrouteError, OverloadedError, ServerError
+from ccroute.flow import (
+    CallLog,
+    Desk,
+    Effect,
+    Emit,
+    Failure,
+    Flow,
+    Read,
+    Record,
+    Reply,
+    Send,
+    Sleep,
+    Ticket,
+    call,
+)
+from ccroute.routing import Agent, AgentTable, AliasTable, Plan, Quotes, Tables, make_plan
+from ccroute.types import Choice, Chunk, Completion, Message, Model, Request, RetryPolicy, Timeout
+from ccroute.types.request import build_request
+
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+
+
+@dataclass
+class FakeClock:
+    """Time that passes only when told to; `draws` are the random numbers, the last one again and again."""
+
+    elapsed: float = 0.0
+    draws: list[float] = field(default_factory=lambda: [0.5])
+
+    def monotonic(self) -> float:
+        return 1000.0 + self.elapsed
+
+    def now(self) -> datetime:
+        return NOON + timedelta(seconds=self.elapsed)
+
+    def random(self) -> float:
+        return self.draws.pop(0) if len(self.draws) > 1 else self.draws[0]
+
+
+class PlainBackend(Backend):
+    """A user's own backend with the four methods and nothing else: the body is the text, `!` is its end."""
+
+    def __init__(self, name: str = "plain", **options: Any) -> None:
+        super().__init__(name, f"http://{name}.test", **options)
+
+    def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
+        return HttpRequest("/say", json.dumps([model, stream, *map(dict, request.messages)]).encode())
+
+    def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
+        return said(body.decode())
+
+    def decoder(self, status: int, headers: Mapping[str, str]) -> PlainDecoder:
+        return PlainDecoder()
+
+    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> OverloadedError | ServerError:
+        return (OverloadedError if status == 503 else ServerError)(body.decode(), status=status)
+
+
+class PlainDecoder:
+    """Only what the protocol demands: no `done`, no `partial`."""
+
+    def __init__(self) -> None:
+        self._text = ""
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        self._text += data.decode()
+        return [Chunk(text=text)] if (text := data.decode().rstrip("!")) else []
+
+    def finish(self) -> Completion:
+        if not self._text.endswith("!"):
+            raise ServerError("it never ended")
+        return said(self._text.removesuffix("!"))
+
+
+def said(text: str) -> Completion:
+    return Completion(choices=(Choice(message=Message(content=text), finish_reason="stop"),))
+
+
+def paid(name: str = "paid", price: Any = None, window: int | None = None, **options: Any) -> OpenAIBackend:
+    """A backend somewhere on the net whose model `m` has a price and a window."""
+    models = {"m": Model(price=price, context_window=window)}
+    return OpenAIBackend(name, base_url=f"https://{name}.test", models=models, **options)
+
+
+def local(name: str = "home", **options: Any) -> OpenAIBackend:
+    """A backend at home, free of charge."""
+    return OpenAIBackend(name, base_url="http://localhost:8080", preset="llamacpp", **options)
+
+
+def planned(
+    backends: Sequence[Backend],
+    *,
+    aliases: Mapping[Any, Any] | None = None,
+    agents: Mapping[str, Agent | str] | None = None,
+    groups: Mapping[str, Agent] | None = None,
+    strategy: Any = "ordered",
+    random: Callable[[], float] = lambda: 0.5,
+    prompt: str | None = "What is it?",
+    default_model: str | None = None,
+    agent_override: bool = True,
+    unknown_agent: Any = "error",
+    **options: Any,
+) -> Plan:
+    """A plan over tables made for it; `options` are the call's own keywords."""
+    tables = Tables(
+        backends,
+        AliasTable(aliases, strategy=strategy),
+        AgentTable(agents or {}, groups),
+        default_model=default_model,
+        agent_override=agent_override,
+        unknown_agent=unknown_agent,
+    )
+    return make_plan(build_request(prompt, options), tables, random)  # type: ignore[arg-type]
+
+
+@dataclass
+class Call:
+    """One call before its first effect."""
+
+    flow: Flow[Completion]
+    log: CallLog
+    ticket: Ticket
+    clock: FakeClock
+
+
+def calling(
+    *backends: Backend,
+    stream: bool = False,
+    retry: RetryPolicy | None = None,
+    limits: Timeout | None = None,
+    prices: Mapping[str, PriceLike] | None = None,
+    drop_params: bool = False,
+    clock: FakeClock | None = None,
+    **planning: Any,
+) -> Call:
+    """A call to `backends` in their order, each by its model `m`, unless `planning` says otherwise."""
+    clock = clock or FakeClock()
+    if "aliases" not in planning:
+        planning["aliases"] = {"any": [f"{backend.name}/m" for backend in backends]}
+        if not planning.keys() & {"agent", "model"}:
+            planning["model"] = "any"
+    plan = planned(backends, **planning)
+    tables = Tables(backends, AliasTable(planning["aliases"]), AgentTable({}))
+    quotes = Quotes(tables, PriceBook(prices))
+    desk = Desk(
+        retry or RetryPolicy(), limits or Timeout(), clock, drop_params, quotes.deployment, quotes.name
+    )
+    log = CallLog(plan, desk)
+    ticket = Ticket(log.id)
+    return Call(call(plan, desk, log, ticket, stream=stream), log, ticket, clock)
+
+
+@dataclass
+class Said:
+    """What a server does with one request. A float among the pieces is seconds of silence before the next.
+
+    A stream is given up after `ends=False` only by a limit: after its last piece it says nothing more.
+    """
+
+    status: int = 200
+    pieces: Sequence[bytes | Failure | float] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    after: float = 0.0
+    ends: bool = True
+    reconnected: bool = False
+
+
+REFUSED = Failure("connect", "connection refused", sent=False)
+BROKEN = Failure("broken", "connection reset", sent=True)
+TIMED_OUT = "no answer in time"
+
+
+def answers(text: str = "Hello there.", **about: Any) -> Said:
+    """A whole answer on OpenAI's wire."""
+    return Said(pieces=[json.dumps(chat(text, **about)).encode()])
+
+
+def streams(*texts: str, **about: Any) -> Said:
+    """A streamed answer on OpenAI's wire."""
+    return Said(pieces=chat_sse(texts or ("Hello", " there", "."), **about))
+
+
+class Stopped(Exception):
+    """The hand let go of a flow."""
+
+
+class Hand:
+    """Performs effects from a script, one entry for each `Send`; the last entry serves all after it.
+
+    `before(k, effect)` is called before the k-th effect; what it raises is thrown into the flow.
+    """
+
+    def __init__(
+        self, world: Sequence[Said | Failure], before: Callable[[int, Effect], None] | None = None
+    ) -> None:
+        self._world = list(world)
+        self._before = before or (lambda k, effect: None)
+        self._pieces: list[bytes | Failure | float] = []
+        self._ends = True
+        self.effects: list[Effect] = []
+        self.rows: list[LedgerRow] = []
+        self.chunks: list[Chunk] = []
+        self.given: Completion | None = None
+
+    @property
+    def completion(self) -> Completion:
+        assert self.given is not None
+        return self.given
+
+    @property
+    def kinds(self) -> list[str]:
+        """The effects' names in order, those that came several times in a row once."""
+        names = [type(effect).__name__ for effect in self.effects]
+        return [name for i, name in enumerate(names) if i == 0 or names[i - 1] != name]
+
+    @property
+    def sends(self) -> list[Send]:
+        return [effect for effect in self.effects if isinstance(effect, Send)]
+
+    @property
+    def asked(self) -> list[str]:
+        """The backends that were asked, in order."""
+        return [effect.backend.name for effect in self.sends]
+
+    @property
+    def slept(self) -> list[float]:
+        return [effect.seconds for effect in self.effects if isinstance(effect, Sleep)]
+
+    @property
+    def text(self) -> str:
+        return "".join(chunk.text for chunk in self.chunks)
+
+    def run(self, call: Call) -> Hand:
+        """Drive `call` to its end; what it raises passes through."""
+        result: Any = None
+        try:
+            while True:
+                effect = call.flow.send(result)
+                try:
+                    self._before(len(self.effects), effect)
+                except BaseException as error:
+                    call.flow.throw(error)
+                self.effects.append(effect)
+                result = self._perform(effect, call.clock)
+        except StopIteration as end:
+            self.given = end.value
+        return self
+
+    def fail(self, call: Call) -> Any:
+        """Drive `call` to the error that it ends with."""
+        try:
+            self.run(call)
+        except CcrouteError as error:
+            return error
+        raise AssertionError("the call succeeded")
+
+    def _perform(self, effect: Effect, clock: FakeClock) -> Any:
+        match effect:
+            case Send():
+                return self._send(effect, clock)
+            case Read():
+                return self._read(effect.until, clock)
+            case Sleep():
+                clock.elapsed += effect.seconds
+            case Record():
+                self.rows.append(effect.row)
+            case Emit():
+                self.chunks += effect.chunks
+        return None
+
+    def _send(self, effect: Send, clock: FakeClock) -> Reply | Failure:
+        said = self._world.pop(0) if len(self._world) > 1 else self._world[0]
+        if isinstance(said, Failure):
+            return said
+        if clock.monotonic() + said.after > effect.until:
+            return _late(effect.until, clock)
+        clock.elapsed += said.after
+        self._pieces, self._ends = list(said.pieces), said.ends
+        return Reply(said.status, said.headers, said.reconnected)
+
+    def _read(self, until: float, clock: FakeClock) -> bytes | Failure:
+        while self._pieces:
+            piece = self._pieces.pop(0)
+            if not isinstance(piece, float):
+                return piece
+            if clock.monotonic() + piece > until:
+                return _late(until, clock)
+            clock.elapsed += piece
+        return b"" if self._ends else _late(until, clock)
+
+
+def _late(until: float, clock: FakeClock) -> Failure:
+    clock.elapsed = until - 1000.0
+    return Failure("timeout", TIMED_OUT, sent=True)
+
+
+def spent(rows: Sequence[LedgerRow]) -> Decimal:
+    return sum((row.cost for row in rows if row.cost is not None), Decimal(0))

@@ -1,0 +1,80 @@
+"""README and docs show only what runs: every Python block, in order, file by file, against mocked servers."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import respx
+from tests.support.anthropic_like import message, message_sse
+from tests.support.anthropic_like import usage as anthropic_usage
+from tests.support.openai_like import chat
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OLLAMA = {
+    "model": "qwen",
+    "message": {"role": "assistant", "content": "hello"},
+    "done": True,
+    "done_reason": "stop",
+}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def servers() -> object:
+    """The servers that the examples name, as far as respx can play them."""
+    usage = anthropic_usage(10, 5)
+    whole = message("hello", usage=usage)
+    with respx.mock(assert_all_called=False) as mocked:
+        mocked.post("http://localhost:11434/api/chat").respond(
+            json={**OLLAMA, "prompt_eval_count": 10, "eval_count": 5}
+        )
+        mocked.post("http://localhost:8000/v1/chat/completions").respond(json=chat())
+        paid = mocked.post("https://api.anthropic.com/v1/messages")
+        streamed = b"".join(message_sse(["hel", "lo"]))
+        paid.mock(
+            side_effect=lambda request: (
+                respx.MockResponse(200, content=streamed)
+                if b'"stream":true' in request.content
+                else respx.MockResponse(200, json=whole)
+            )
+        )
+        yield mocked
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_example_runs(
+    page: Path,
+    servers: object,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-example")
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    for toml in blocks(page, "toml"):
+        (tmp_path / "ccroute.toml").write_text(toml)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": page.stem}
+    for block in blocks(page, "python"):
+        exec(compile(block, str(page), "exec"), names)
+
+
+def test_the_readme_opens_with_the_two_commands_and_ten_lines() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert readme.index("make demo") < readme.index("make test") < readme.index("```python")
+    [example] = blocks(ROOT / "README.md", "python")
+    assert len(example.splitlines()) <= 10
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if not target.startswith("http"):
+            assert os.path.exists(page.parent / target), target

@@ -1,0 +1,112 @@
+"""What a call gives back: OpenAI's shape, frozen, with token buckets that never overlap."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from ccroute.types import (
+    Attempt,
+    Choice,
+    Chunk,
+    Completion,
+    Function,
+    Message,
+    ModelInfo,
+    Route,
+    ToolCall,
+    Usage,
+)
+
+BUCKETS = ["input", "cache_read", "cache_write_5m", "cache_write_1h", "output", "reasoning"]
+counts = st.integers(0, 10**9)
+usages = st.builds(Usage, estimated=st.booleans(), **dict.fromkeys(BUCKETS, counts))
+ATTEMPT = Attempt(deployment="a/m", outcome="ok", started=datetime(2026, 1, 1, tzinfo=UTC), duration=1.0)
+
+
+@given(usages, usages)
+def test_adding_usages_adds_every_bucket_and_an_estimate_stays_one(one: Usage, other: Usage) -> None:
+    total = one + other
+    assert all(getattr(total, name) == getattr(one, name) + getattr(other, name) for name in BUCKETS)
+    assert total.estimated is (one.estimated or other.estimated)
+    assert total.total_tokens == one.total_tokens + other.total_tokens
+
+
+@given(usages)
+def test_openais_counts_are_sums_of_the_buckets(usage: Usage) -> None:
+    assert usage.cache_write == usage.cache_write_5m + usage.cache_write_1h
+    assert usage.prompt_tokens == usage.input + usage.cache_read + usage.cache_write
+    assert usage.completion_tokens == usage.output
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+
+
+@pytest.mark.parametrize("bucket", BUCKETS)
+def test_a_bucket_is_never_negative(bucket: str) -> None:
+    with pytest.raises(ValidationError):
+        Usage(**{bucket: -1})
+
+
+def test_a_completion_reads_like_openais() -> None:
+    calls = (ToolCall(id="1", function=Function(name="f", arguments="{}")),)
+    message = Message(content="yes", tool_calls=calls, thinking="hm")
+    answer = Completion(id="c", choices=(Choice(message=message, finish_reason="tool_calls"),))
+    assert answer.object == "chat.completion"
+    assert answer.choices[0].message.content == answer.text == "yes"
+    assert answer.choices[0].message is answer.message
+    assert (answer.thinking, answer.tool_calls, answer.finish_reason) == ("hm", calls, "tool_calls")
+
+
+def test_an_answer_without_content_has_an_empty_text_and_no_tool_calls() -> None:
+    answer = Completion()
+    assert (answer.text, answer.tool_calls, answer.thinking, answer.finish_reason) == ("", (), None, None)
+
+
+def test_what_a_provider_sent_is_kept_but_not_shown() -> None:
+    answer = Completion(raw={"canary": 1})
+    assert answer.raw == {"canary": 1}
+    assert "canary" not in repr(answer)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        Usage(),
+        Function(),
+        ToolCall(),
+        Message(),
+        Choice(),
+        Completion(),
+        Chunk(),
+        Route(),
+        ATTEMPT,
+        ModelInfo(id="a", kind="alias"),
+    ],
+    ids=lambda result: type(result).__name__,
+)
+def test_results_are_frozen_and_know_no_other_fields(result: BaseModel) -> None:
+    field: Any = next(iter(type(result).model_fields))
+    with pytest.raises(ValidationError):
+        setattr(result, field, getattr(result, field))
+    with pytest.raises(ValidationError):
+        type(result).model_validate({**result.model_dump(), "canary": 1})
+
+
+def test_a_completion_comes_back_from_json() -> None:
+    answer = Completion(id="c", usage=Usage(input=3), route=Route(agent="a", attempts=(ATTEMPT,)))
+    assert Completion.model_validate_json(answer.model_dump_json()) == answer
+
+
+def test_a_route_prints_the_way_it_went() -> None:
+    route = Route(
+        agent="py", requested_model="opus", model="fast", deployment="a/m", overridden=True, fallback=True
+    )
+    assert str(route) == "py → opus → fast → a/m (overridden, fallback)"
+
+
+def test_a_route_names_nothing_twice() -> None:
+    assert str(Route(model="a/m", deployment="a/m")) == "- → a/m"

@@ -1,0 +1,51 @@
+"""What a type checker must see of the public API; checked by mypy and pyright, never run."""
+
+from decimal import Decimal
+from typing import assert_type
+
+from ccroute import (
+    Agent,
+    AliasTable,
+    AsyncStream,
+    Chunk,
+    Completion,
+    OllamaBackend,
+    Price,
+    Route,
+    Router,
+    Stream,
+    Timeout,
+    Usage,
+)
+
+router = Router(
+    [OllamaBackend("mini", max_concurrency=2)],
+    AliasTable({"a": "mini/m", "b": ["mini/m", "mini/n"], "c": {"mini/m": 3}}, strategy="ordered"),
+    {"x": "a", "y": Agent("b", fallback=["a"], triggers=["rate_limit"])},
+    prices={"mini/m": Price("0.15", 1), "mini/n": "free"},
+    timeout=Timeout(total=30),
+)
+
+reply = router.complete("hi", agent="x", temperature=0.2, stop=["."], metadata={"ticket": 7})
+assert_type(reply, Completion)
+assert_type(reply.text, str)
+assert_type(reply.cost, Decimal | None)
+assert_type(reply.usage, Usage)
+assert_type(reply.route, Route)
+assert_type(reply.choices[0].message.content, str | None)
+assert_type(router.stream(messages=[{"role": "user", "content": "hi"}, reply.message]), Stream)
+assert_type(router.astream("hi"), AsyncStream)
+for chunk in router.stream("hi"):
+    assert_type(chunk, Chunk)
+
+
+async def main() -> None:
+    assert_type(await router.acomplete("hi", fallback=False), Completion)
+    async with router.astream("hi", timeout=5) as stream:
+        async for chunk in stream:
+            assert_type(chunk, Chunk)
+
+
+router.complete("hi", temprature=0.2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+Price(0.1, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Agent("a", triggers=["sometimes"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
