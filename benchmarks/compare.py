@@ -1,8 +1,8 @@
 """How much CPU a call costs through ccroute and its peers, next to bare httpx and to the goals.
 
-Rounds are interleaved (A B C, A B C, …), so that a machine that changes its pace changes it for all; a ratio is
-the median of the ratios within each round. CPU is user + system time of this process, all threads; the server
-has a process of its own. A regression is seen by its ratio; nothing here fails.
+Rounds are interleaved (A B C, A B C, …), so that a machine that changes its pace changes it for all; a ratio
+is the median of the ratios within each round. CPU is user + system time of this process, all threads; the
+server has a process of its own. A regression is seen by its ratio; nothing here fails.
 
     python benchmarks/compare.py [--quick] [--cases chat-1,stream-100] [--peers httpx,ccroute] [--rounds 7]
 """
@@ -31,6 +31,7 @@ from contenders import CONTENDERS, Contender, installed
 
 RESULTS = Path(__file__).parent / "results"
 BASE = "httpx"
+WARM = 6  # requests per caller before the first round: until its pool settles, httpx costs 5× as much
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,9 @@ async def run_async(call: Callable[[], Awaitable[int]], at_once: int, requests: 
             watch.latencies.append(time.perf_counter() - start)
 
     with Stopwatch(requests) as watch:
-        await asyncio.gather(*(worker() for _ in range(at_once)))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(at_once):
+                group.create_task(worker())
     return watch.run()
 
 
@@ -133,23 +136,33 @@ async def run_once(case: Case, contender: Contender, requests: int) -> Run:
     )
 
 
-async def measure(case: Case, url: str, names: Sequence[str], rounds: int) -> dict[str, list[Run]]:
-    """Every contender's runs of one case, in rounds."""
-    contenders = {name: CONTENDERS[name](url) for name in names}
+async def warmed(case: Case, contender: Contender) -> Contender:
+    """The contender with its connections open and its imports done; closed, if it cannot do this case."""
     try:
-        for name, contender in [*contenders.items()]:
-            try:
-                await run_once(case, contender, max(case.at_once, 20))  # warm: connections open, imports done
-            except Exception as exc:
-                print(f"{name} takes no part in {case.name}: {type(exc).__name__}: {exc}")
-                await contenders.pop(name).aclose()
-        runs: dict[str, list[Run]] = {name: [] for name in contenders}
+        await run_once(case, contender, WARM * case.at_once)
+    except BaseException:
+        await contender.aclose()
+        raise
+    return contender
+
+
+async def measure(case: Case, url: str, names: Sequence[str], rounds: int) -> dict[str, list[Run]]:
+    """The runs of one case, in rounds, of every contender that can take part."""
+    contenders: dict[str, Contender] = {}
+    for name in names:
+        try:
+            contenders[name] = await warmed(case, CONTENDERS[name](url))
+        except* Exception as failed:
+            exc = failed.exceptions[0]
+            print(f"{name} takes no part in {case.name}: {type(exc).__name__}: {exc}")
+    runs: dict[str, list[Run]] = {name: [] for name in contenders}
+    try:
         for _, (name, contender) in itertools.product(range(rounds), contenders.items()):
             runs[name].append(await run_once(case, contender, case.requests))
-        return runs
     finally:
         for contender in contenders.values():
             await contender.aclose()
+    return runs
 
 
 # -- telling -------------------------------------------------------------------------------------------------
@@ -258,15 +271,18 @@ def plot(found: Sequence[Row], path: Path) -> Path | None:
 def arguments() -> argparse.Namespace:
     here = installed()
     parser = argparse.ArgumentParser(description="CPU per call, next to bare httpx")
-    parser.add_argument("--quick", action="store_true", help="about 15 s: few requests, 3 rounds, no peers")
-    parser.add_argument("--cases", default=",".join(case.name for case in CASES), help="default: %(default)s")
+    parser.add_argument("--quick", action="store_true", help="under 20 s: few requests, 3 rounds, no peers")
+    parser.add_argument(
+        "--cases", help=f"default, all (quick: not chat-400): {','.join(c.name for c in CASES)}"
+    )
     parser.add_argument("--peers", help=f"default, what is installed: {','.join(here)}")
     parser.add_argument("--rounds", type=int, default=None, help="default: 7, quick 3")
     options = parser.parse_args()
     options.rounds = options.rounds or (3 if options.quick else 7)
     usual = here[:2] if options.quick else here
     options.names = options.peers.split(",") if options.peers else usual
-    wanted = options.cases.split(",")
+    every = [case.name for case in CASES if not (options.quick and case.at_once > 100)]
+    wanted = options.cases.split(",") if options.cases else every
     options.chosen = [case for case in CASES if case.name in wanted]
     if unknown := {*wanted} - {case.name for case in CASES}:
         parser.error(f"unknown cases: {', '.join(sorted(unknown))}")

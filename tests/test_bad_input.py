@@ -1,4 +1,4 @@
-"""Wrong input of every kind ends in its own error, which says what to do and shows no secret and no prompt."""
+"""Wrong input of every kind ends in its own error; none shows a secret or the prompt."""
 
 from __future__ import annotations
 

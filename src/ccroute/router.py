@@ -11,7 +11,7 @@ from ccroute.accounting import Ledger, MemoryLedger, PriceBook, Report
 from ccroute.accounting.prices import PriceLike
 from ccroute.accounting.report import GroupBy
 from ccroute.backends import Backend
-from ccroute.errors import RouterClosedError
+from ccroute.errors import ConfigError, RouterClosedError
 from ccroute.flow import CallLog, Desk, Flow, Ticket, call
 from ccroute.routing import Agent, AgentTable, AliasTable, Quotes, Tables, make_plan
 from ccroute.routing.aliases import Target
@@ -83,6 +83,8 @@ class Router:
             quote=self._quotes.deployment,
             quote_name=self._quotes.name,
         )
+        if ledger is not None and not hasattr(ledger, "record"):
+            raise ConfigError("ledger= takes an object with record() and tallies(), or None for memory")
         self._ledger: Ledger = MemoryLedger() if ledger is None else ledger
         self._baseline = baseline
         self._connections = Connections(transport)

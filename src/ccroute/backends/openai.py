@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 from pydantic_core import to_json
 
 from ccroute.backends.base import Backend, BackendOptions, HttpRequest
-from ccroute.backends.presets import PRESETS, PresetName
+from ccroute.backends.presets import COMPATIBLE, PRESETS, PresetName
 from ccroute.errors import BackendError, ConfigError, RequestError
 from ccroute.types import Completion, Request
 from ccroute.wire import openai as wire
@@ -42,6 +42,8 @@ class OpenAIBackend(Backend):
             )
         self.preset = preset
         self._preset = PRESETS[preset]
+        if preset == "openai" and base_url is not None and not _same_host(base_url, self._preset.base_url):
+            self._preset = COMPATIBLE
         self.runs_models = self._preset.runs_models
         self._query = f"?api-version={quote(api_version)}" if api_version else ""
         base_url = base_url or self._preset.base_url
@@ -73,11 +75,10 @@ class OpenAIBackend(Backend):
         return {header: key} if header else super().credential(key)
 
     def missing_key(self) -> str | None:
-        official = self._preset.base_url
-        if (
-            self._preset.key_env is None
-            or official is None
-            or urlsplit(official).hostname != self.origin.host
-        ):
+        if self._preset.key_env is None or not _same_host(str(self.origin), self._preset.base_url):
             return None
         return f"no API key: set {self._preset.key_env}, or give api_key="
+
+
+def _same_host(url: str, official: str | None) -> bool:
+    return official is not None and urlsplit(url).hostname == urlsplit(official).hostname

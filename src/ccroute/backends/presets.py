@@ -35,13 +35,17 @@ class Preset:
     path: str = "/chat/completions"
 
 
+_OPENAI = Dialect(max_tokens="max_completion_tokens", developer_role=True)
 _SELF_HOSTED = Dialect(top_k=True)
 
+COMPATIBLE: Final = Preset()
+"""What is assumed of a server that is not OpenAI's own and has no preset: what nearly all understand."""
+
 PRESETS: Final[Mapping[PresetName, Preset]] = {
-    "openai": Preset("https://api.openai.com/v1", Dialect(developer_role=True), "OPENAI_API_KEY"),
+    "openai": Preset("https://api.openai.com/v1", _OPENAI, "OPENAI_API_KEY"),
     "azure": Preset(
         None,
-        Dialect(developer_role=True),
+        _OPENAI,
         key_header="api-key",
         path="/openai/deployments/{model}/chat/completions",
     ),

@@ -94,7 +94,7 @@ class Assembly:
                 return backend
             if key := self._environment.get(variable):
                 return build_backend(name, table, key)
-        except (ConfigError, ValueError) as error:
+        except ConfigError as error:
             text = str(error).removeprefix(f"backend {name}: ")
             first, _, rest = text.partition(" ")
             self._fault(*((*place, first), rest) if first in BackendTable.model_fields else (place, text))
@@ -103,7 +103,7 @@ class Assembly:
         self.warnings.append(f"{where}: {variable} is not set, so there is no key for {backend.origin}")
         return backend
 
-    def _resolve(self, over: AliasTable | Mapping[Any, Any], given: list[Backend]) -> list[str]:
+    def _resolve(self, over: Mapping[Any, Any], given: list[Backend]) -> list[str]:
         """Build the alias table, report names that lead nowhere, return the well-known backends needed."""
         aliases = _over(over, self._settings.aliases | self._left_out("aliases"))
         strategy = self._settings.strategy
@@ -169,7 +169,7 @@ class Assembly:
         self.faults.append((self._merged.where(place), text))
 
 
-def _over(over: AliasTable | Mapping[Any, Any], under: Mapping[str, Target]) -> Aliases:
+def _over(over: Mapping[Any, Any], under: Mapping[str, Target]) -> Aliases:
     """The caller's aliases, patterns first, and those of the file that they do not replace."""
     names = set(map(alias_name, over))
     merged: Aliases = dict(over)

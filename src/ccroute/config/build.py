@@ -9,6 +9,7 @@ from ccroute.backends import AnthropicBackend, Backend, OllamaBackend, OpenAIBac
 from ccroute.backends.anthropic import KEY_ENV, OFFICIAL
 from ccroute.backends.presets import PRESETS, PresetName
 from ccroute.config.settings import KINDS, BackendTable, Defaults, ModelTable, PriceTable, TimeoutTable
+from ccroute.errors import ConfigError
 from ccroute.routing import Agent
 from ccroute.types import Model, Price, Timeout
 
@@ -34,10 +35,10 @@ def implied_key(backend: Backend) -> str | None:
 
 
 def build_backend(name: str, table: BackendTable, api_key: str | None = None) -> Backend:
-    """Raises `ConfigError`, and `ValueError` for what its kind does not have."""
+    """Raises `ConfigError`, whose text begins with the key that is wrong where it is one."""
     kind = table.kind or name
     if kind not in KINDS:
-        raise ValueError(f"kind is missing; the kinds are {', '.join(KINDS)}")
+        raise ConfigError(f"kind is missing; the kinds are {', '.join(KINDS)}")
     options: dict[str, Any] = {
         key: value
         for key, value in table.given(without=("kind", "enabled", "models", "timeout")).items()
@@ -46,7 +47,7 @@ def build_backend(name: str, table: BackendTable, api_key: str | None = None) ->
     }
     for key, kinds in (("keep_alive", {"ollama"}), ("api_version", PRESETS)):
         if key in options and kind not in kinds:
-            raise ValueError(f"{key} is not known to a backend of kind {kind}")
+            raise ConfigError(f"{key} is not known to a backend of kind {kind}")
     if api_key is not None:
         options["api_key"] = api_key
     if table.timeout is not None:

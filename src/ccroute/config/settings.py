@@ -7,6 +7,7 @@ Knows which keys there are and what each may hold; must not know what a name lea
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -65,6 +66,14 @@ def _kind(value: str) -> str:
         raise ValueError(
             f'unknown kind "{value}"{did_you_mean(value, KINDS)}; the kinds are {", ".join(KINDS)}'
         )
+    return value
+
+
+def _url(value: str) -> str:
+    try:
+        urlsplit(value)
+    except ValueError:  # its text may repeat a password
+        raise ValueError("must look like http://localhost:11434 or https://host/v1") from None
     return value
 
 
@@ -153,7 +162,7 @@ class BackendTable(Table):
 
     kind: Annotated[str, AfterValidator(_kind)] | None = None
     enabled: bool = True
-    base_url: str | None = None
+    base_url: Annotated[str, AfterValidator(_url)] | None = None
     api_key: SecretStr | None = None
     api_version: str | None = None
     keep_alive: Annotated[str | int, PlainValidator(_keep_alive)] | None = None
@@ -236,7 +245,9 @@ class Settings(Table):
 
 
 def _place(fault: ErrorDetails) -> Place:
-    return tuple(step for step in fault["loc"] if step != "[key]")
+    place = fault["loc"]
+    # pydantic's mark for a key that is itself wrong; only names of parameters are checked.
+    return place[:-1] if place[-1] == "[key]" and place[-3:-2] == ("params",) else place
 
 
 def _text(fault: ErrorDetails) -> str:

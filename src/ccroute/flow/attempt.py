@@ -53,6 +53,7 @@ class Progress:
     sent: bool = False
     status: int | None = None
     reconnected: bool = False
+    request_id: str | None = None
     first_content: float | None = None
     decoder: StreamDecoder | None = None
     dropped: tuple[str, ...] = ()
@@ -118,6 +119,7 @@ def _exchange(job: Job) -> Flow[Completion]:
         progress.sent = reply.sent
         raise _transport_error(reply, job)
     progress.status, progress.reconnected = reply.status, reply.reconnected
+    progress.request_id = reply.headers.get("x-request-id") or reply.headers.get("request-id")
     body = Body(reply.headers)
     if not 200 <= reply.status < 300:
         raise backend.classify(reply.status, reply.headers, (yield from _read_error_body(body, job)))

@@ -38,7 +38,7 @@ class CallLog:
         """Note the attempt that served, and give the answer its route, cost and latency."""
         usage = self._used(answer)
         self._note(candidate, progress, "ok", usage, None, candidate.reason)
-        return self._completed(answer, candidate, usage)
+        return self._completed(answer, candidate, progress, usage)
 
     def failed(self, candidate: Candidate, progress: Progress, fault: Fault) -> None:
         """Note an attempt that failed."""
@@ -55,7 +55,9 @@ class CallLog:
 
     def partial(self, candidate: Candidate, progress: Progress) -> Completion:
         """The answer so far of a stream that broke, with what it cost."""
-        return self._completed(progress.so_far() or Completion(), candidate, self.attempts[-1].usage)
+        return self._completed(
+            progress.so_far() or Completion(), candidate, progress, self.attempts[-1].usage
+        )
 
     def settle(self, *, final: bool) -> Flow[None]:
         """Write the row that is held back, if there is one; `final` if its attempt decided the call."""
@@ -152,7 +154,9 @@ class CallLog:
         would_have = cost(usage, self._desk.quote_name(self._plan.requested_model or ""))
         return None if would_have is None or spent is None else would_have - spent
 
-    def _completed(self, answer: Completion, candidate: Candidate, usage: Usage) -> Completion:
+    def _completed(
+        self, answer: Completion, candidate: Candidate, progress: Progress, usage: Usage
+    ) -> Completion:
         """An answer with all that is known of it."""
         clock = self._desk.clock
         facts = {
@@ -163,6 +167,7 @@ class CallLog:
             "route": self.route(candidate),
             "cost": self.total_cost(),
             "latency": clock.monotonic() - self.started,
+            "request_id": answer.request_id or progress.request_id,
         }
         return answer.model_copy(update=facts)
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
-
-from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_exponential
+from typing import TYPE_CHECKING, NamedTuple
 
 from ccroute.errors import (
     AuthenticationError,
@@ -29,6 +27,9 @@ from ccroute.errors import (
 from ccroute.routing import Candidate
 from ccroute.routing.agents import Trigger
 from ccroute.types import FailureClass, RetryPolicy
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 _REJECTED = frozenset({408, 409, 425, 429, 503, 529})
 """Statuses by which a server says that it did not begin."""
@@ -187,18 +188,22 @@ class Walk:
         return candidate.fallback if window is None else window > self._window
 
     def _spent(self, attempts: int) -> bool:
+        from tenacity import stop_after_attempt  # only a call that failed pays for importing it
+
         return stop_after_attempt(self._policy.attempts)(_state(attempts))
 
     def _backoff(self, deployment: str) -> float:
         """Full jitter: uniform(0, min(max, base * 2**n)) before the n-th retry, counted from 0."""
+        from tenacity import wait_exponential
+
         ceiling = wait_exponential(self._policy.base, self._policy.max)(_state(self._tries[deployment]))
         return self._random() * ceiling
 
 
-_RETRYING = Retrying()
-
-
 def _state(attempt: int) -> RetryCallState:
-    state = RetryCallState(_RETRYING, None, (), {})
+    """As much of a retry's state as tenacity's waits and stops look at."""
+    from tenacity import RetryCallState, Retrying
+
+    state = RetryCallState(Retrying(), None, (), {})
     state.attempt_number = attempt
     return state

@@ -87,7 +87,7 @@ class AgentTable:
             self._agents[name] = agent
         if faults:
             raise ConfigError(*faults)
-        self._by_slug = {slug(name): name for name in reversed(self._agents)}
+        self._by_slug = {short: name for name in reversed(self._agents) if (short := slug(name))}
 
     def find(self, name: str) -> tuple[str, Agent] | None:
         """The agent's configured name and settings; exact name first, then slug."""

@@ -86,7 +86,10 @@ class AliasTable(Mapping[str, Target]):
         backend, slash, model = name.partition("/")
         if slash and backend and model and (backends is None or backend in backends):
             return Resolution(name, (name,), (1.0,))
-        weights = self._resolver.by_pattern(name, (name,))
+        try:
+            weights = self._resolver.by_pattern(name, (name,))
+        except ValueError as error:  # what a pattern makes of a name is seen only now
+            raise UnknownModelError(name, hint=str(error)) from None
         if weights is None:
             raise UnknownModelError(
                 name, close_matches(name, self._targets), hint="add it to aliases, or write backend/model"
@@ -159,6 +162,8 @@ class _Pattern:
 
 
 _WILDCARD = re.compile(r"[*?]")
+_LONGEST_WAY = 50
+"""Names between the first one and its deployments."""
 
 
 def _template(target: str, wildcards: int) -> str:
@@ -202,6 +207,8 @@ class _Resolver:
         return [f"aliases.{name}: {fault}" for name, fault in faults.items()]
 
     def _merge(self, targets: Mapping[str, float], path: tuple[str, ...]) -> dict[str, float]:
+        if len(path) > _LONGEST_WAY:  # a pattern may lead to itself by ever new names
+            raise ValueError(f"is a cycle: {' → '.join(path[:3])} → …")
         merged: dict[str, float] = {}
         for target, weight in targets.items():
             for deployment, share in self._follow(target, path).items():

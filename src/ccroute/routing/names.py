@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable
 
-_NOT_SLUG = re.compile(r"[^a-z0-9]+")
+_NOT_SLUG = re.compile(r"[\W_]+")
 
 
 def slug(name: str) -> str:

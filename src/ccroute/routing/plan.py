@@ -107,6 +107,11 @@ class Tables:
                 where = ", ".join(f"aliases.{name}" for name in used_by)
                 close = did_you_mean(backend, self.backends)
                 yield f'{where}: unknown backend "{backend}" in {deployment}{close}'
+        for name, targets in self.aliases.pattern_targets().items():
+            for target in targets:
+                backend = target.partition("/")[0]  # with a backslash, it depends on the match
+                if "\\" not in backend and backend not in self.backends and target not in self.aliases:
+                    yield f'aliases.{name}: unknown backend "{backend}"{did_you_mean(backend, self.backends)}'
         unknown: dict[str, list[str]] = {}
         for name, agent in self.agents.items():
             for model in (agent.model, *agent.fallback):

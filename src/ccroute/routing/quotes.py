@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ccroute.accounting import PriceBook
-from ccroute.errors import UnknownModelError
+from ccroute.errors import RequestError
 from ccroute.routing.plan import Deployment, Tables
 from ccroute.types import FREE, Price
 
@@ -27,10 +27,10 @@ class Quotes:
     def name(self, name: str) -> Price | None:
         """The price of an alias's first deployment, or of the name itself."""
         try:
-            resolution = self._tables.resolve(name)
-        except UnknownModelError:
+            first = self._tables.deployment(self._tables.resolve(name).deployments[0])
+        except RequestError:
             return self._prices.find(name)
-        return self.deployment(self._tables.deployment(resolution.deployments[0])) or self._prices.find(name)
+        return self.deployment(first) or self._prices.find(name)
 
     def _look_up(self, deployment: Deployment) -> Price | None:
         own = deployment.info.price

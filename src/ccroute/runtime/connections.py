@@ -13,19 +13,22 @@ import time
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from typing import Generic, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeAlias, TypeVar
 
 import httpcore
-import httpx
 
 from ccroute.backends import Backend, Origin
 from ccroute.flow.effects import Failure, Reply, Send
-from ccroute.runtime.exchange import TRANSPORT_ERRORS, AsyncExchange, Exchange, failure, reply
+from ccroute.runtime.exchange import HTTPCORE, AsyncExchange, Exchange, failure, reply
 from ccroute.runtime.network import Lease, LoopBackend, SocketBackend
-from ccroute.runtime.transports import asend_through, send_through
 
-Transport: TypeAlias = httpx.BaseTransport | httpx.AsyncBaseTransport
+if TYPE_CHECKING:
+    import httpx
+
+Transport: TypeAlias = "httpx.BaseTransport | httpx.AsyncBaseTransport"
 """An httpx transport to use instead of ccroute's own connections: tests, corporate proxies."""
+
+_ERRORS = HTTPCORE.all
 
 KEEP = 30.0
 """Seconds an idle connection is kept; one that its server closed earlier is noticed at its next use."""
@@ -128,9 +131,9 @@ class _Blocking:
                 if data:
                     return data
             self._response.close()
-        except TRANSPORT_ERRORS as error:
+        except _ERRORS as error:
             self.release()
-            return failure(error, sent=True)
+            return failure(error, HTTPCORE, sent=True)
         self._body = None
         self._stack.push(self._connection)
         return b""
@@ -162,9 +165,9 @@ class _OnLoop:
                 if data:
                     return data
             await self._response.aclose()
-        except TRANSPORT_ERRORS as error:
+        except _ERRORS as error:
             self.release()
-            return failure(error, sent=True)
+            return failure(error, HTTPCORE, sent=True)
         self._body = None
         self._pool.back(self._origin, self._connection)
         return b""
@@ -254,6 +257,8 @@ class Connections:
     def send(self, effect: Send) -> tuple[Exchange | None, Reply | Failure]:
         """Send a request, blocking; the exchange gives the body of the answer."""
         if self._transport is not None:
+            from ccroute.runtime.transports import send_through
+
             return send_through(self._transport, effect)
         key = _Key(effect.backend.origin, effect.backend.ca_file)
         stack = self._stacks.setdefault(key, _Stack())
@@ -264,12 +269,12 @@ class Connections:
             connection.lease.begin(effect.until, connect_until)
             try:
                 response = connection.http.handle_request(request)
-            except TRANSPORT_ERRORS as error:
+            except _ERRORS as error:
                 connection.close()
                 if kept is not None and _never_answered(error, connection.lease):
                     kept, reconnected = None, True
                     continue
-                return None, failure(error, sent=connection.lease.sent)
+                return None, failure(error, HTTPCORE, sent=connection.lease.sent)
             except BaseException:
                 connection.close()
                 raise
@@ -280,6 +285,8 @@ class Connections:
     async def asend(self, effect: Send) -> tuple[AsyncExchange | None, Reply | Failure]:
         """Send a request on the running loop; the exchange gives the body of the answer."""
         if self._transport is not None:
+            from ccroute.runtime.transports import asend_through
+
             return await asend_through(self._transport, effect)
         key = _Key(effect.backend.origin, effect.backend.ca_file)
         pool = await self._pool()
@@ -293,12 +300,12 @@ class Connections:
             connection.lease.begin(effect.until, connect_until)
             try:
                 response = await connection.http.handle_async_request(request)
-            except TRANSPORT_ERRORS as error:
+            except _ERRORS as error:
                 pool.discard(connection)
                 if kept is not None and _never_answered(error, connection.lease):
                     kept, reconnected = None, True
                     continue
-                return None, failure(error, sent=connection.lease.sent)
+                return None, failure(error, HTTPCORE, sent=connection.lease.sent)
             except BaseException:
                 pool.discard(connection)
                 raise
@@ -345,7 +352,9 @@ class Connections:
         context = self._contexts.get(key.ca_file)
         if context is None:
             context = (
-                ssl.create_default_context(cafile=key.ca_file) if key.ca_file else httpx.create_ssl_context()
+                ssl.create_default_context(cafile=key.ca_file)
+                if key.ca_file
+                else httpcore.default_ssl_context()
             )
             self._contexts[key.ca_file] = context
         return context

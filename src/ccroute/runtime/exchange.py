@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import httpcore
-import httpx
 
 from ccroute.flow.effects import Failure, Reply
 from ccroute.runtime.network import reason
 
-TRANSPORT_ERRORS = (
-    httpcore.NetworkError,
-    httpcore.TimeoutException,
-    httpcore.ProtocolError,
-    httpx.TransportError,
-    OSError,
-)
-"""What a transport may raise when it fails; anything else is a bug and passes."""
+Errors = tuple[type[Exception], ...]
 
-_CONNECT_TIMEOUT = (httpcore.ConnectTimeout, httpcore.PoolTimeout, httpx.ConnectTimeout, httpx.PoolTimeout)
-_CONNECT = (httpcore.ConnectError, httpx.ConnectError)
-_TIMEOUT = (httpcore.TimeoutException, httpx.TimeoutException, TimeoutError)
-_PROTOCOL = (httpcore.ProtocolError, httpx.ProtocolError)
+
+class Kinds(NamedTuple):
+    """How an HTTP library names what may go wrong; anything else that it raises is a bug and passes."""
+
+    connect_timeout: Errors
+    connect: Errors
+    timeout: Errors
+    protocol: Errors
+    others: Errors
+
+    @property
+    def all(self) -> Errors:
+        """Every error that is the transport's."""
+        return tuple(kind for kinds in self for kind in kinds)
+
+
+HTTPCORE = Kinds(
+    connect_timeout=(httpcore.ConnectTimeout, httpcore.PoolTimeout),
+    connect=(httpcore.ConnectError,),
+    timeout=(httpcore.TimeoutException, TimeoutError),
+    protocol=(httpcore.ProtocolError,),
+    others=(httpcore.NetworkError, OSError),
+)
 
 
 class Exchange(Protocol):
@@ -51,18 +62,18 @@ class AsyncExchange(Protocol):
         ...
 
 
-def failure(error: Exception, *, sent: bool) -> Failure:
+def failure(error: Exception, kinds: Kinds, *, sent: bool) -> Failure:
     """What a transport's error says about the request."""
-    if isinstance(error, _CONNECT_TIMEOUT):
+    if isinstance(error, kinds.connect_timeout):
         return Failure("timeout", "no connection within the connect timeout", sent=False)
-    if isinstance(error, _CONNECT):
+    if isinstance(error, kinds.connect):
         return Failure(
             "tls" if isinstance(error.__cause__, ssl.SSLError) else "connect", reason(error), sent=False
         )
-    if isinstance(error, _TIMEOUT):
+    if isinstance(error, kinds.timeout):
         return Failure("timeout", "silent for longer than allowed", sent=sent)
     text = reason(error)
-    if isinstance(error, _PROTOCOL) and "disconnected" not in text and "closed" not in text:
+    if isinstance(error, kinds.protocol) and "disconnected" not in text and "closed" not in text:
         return Failure("protocol", text, sent=sent)
     return Failure("broken", text, sent=sent)
 

@@ -1,6 +1,7 @@
 """The second way to send: through an httpx transport that the user brought along.
 
-A sync transport's own timeouts bound its waits; an async one is bounded exactly.
+A sync transport's own timeouts bound its waits; an async one is bounded exactly. Only who brings a
+transport along pays for importing httpx.
 """
 
 from __future__ import annotations
@@ -14,8 +15,16 @@ import httpx
 
 from ccroute.errors import ConfigError
 from ccroute.flow.effects import Failure, Reply, Send
-from ccroute.runtime.exchange import TRANSPORT_ERRORS, AsyncExchange, Exchange, failure, reply
+from ccroute.runtime.exchange import AsyncExchange, Exchange, Kinds, failure, reply
 
+_HTTPX = Kinds(
+    connect_timeout=(httpx.ConnectTimeout, httpx.PoolTimeout),
+    connect=(httpx.ConnectError,),
+    timeout=(httpx.TimeoutException, TimeoutError),
+    protocol=(httpx.ProtocolError,),
+    others=(httpx.TransportError, OSError),
+)
+_ERRORS = _HTTPX.all
 _LATE = Failure("timeout", "silent for longer than allowed", sent=True)
 
 
@@ -27,8 +36,8 @@ def send_through(
         raise ConfigError("transport= is async only: use acomplete() or astream(), or a sync httpx transport")
     try:
         response = transport.handle_request(_request(effect))
-    except TRANSPORT_ERRORS as error:
-        return None, failure(error, sent=True)
+    except _ERRORS as error:
+        return None, failure(error, _HTTPX, sent=True)
     return _Blocking(response), reply(response.status_code, response.headers.raw)
 
 
@@ -41,8 +50,8 @@ async def asend_through(
     try:
         async with asyncio.timeout(_left(effect.until)):
             response = await transport.handle_async_request(_request(effect))
-    except TRANSPORT_ERRORS as error:
-        return None, failure(error, sent=True)
+    except _ERRORS as error:
+        return None, failure(error, _HTTPX, sent=True)
     return _OnLoop(response), reply(response.status_code, response.headers.raw)
 
 
@@ -64,9 +73,9 @@ class _Blocking:
             for data in self._body:
                 if data:
                     return data
-        except TRANSPORT_ERRORS as error:
+        except _ERRORS as error:
             self.release()
-            return failure(error, sent=True)
+            return failure(error, _HTTPX, sent=True)
         self.release()
         return b""
 
@@ -96,9 +105,9 @@ class _OnLoop:
                 async for data in self._body:
                     if data:
                         return data
-        except TRANSPORT_ERRORS as error:
+        except _ERRORS as error:
             await self._close()
-            return failure(error, sent=True)
+            return failure(error, _HTTPX, sent=True)
         await self._close()
         return b""
 

@@ -170,7 +170,7 @@ class Completion(_Frozen):
 
     `model` is the model that served. `cost` is in USD over all attempts: `None` when the price of
     one of them is unknown, `Decimal(0)` when it was free. `latency` is in seconds. `raw` is the
-    provider's own payload (for a stream: `None`).
+    provider's own payload (of a stream: None, or its closing frame where that holds more than usage).
     """
 
     id: str = ""

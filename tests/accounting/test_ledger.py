@@ -1,0 +1,253 @@
+"""The memory ledger forgets rows but no sum, and ids sort by time."""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+import uuid
+from collections import deque
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.accounting.support import DAY, START, row, rows
+
+from ccroute.accounting import LedgerRow, MemoryLedger
+from ccroute.accounting.ledger import add_row, uuid7
+from ccroute.accounting.tally import LATENCIES, Key, Tally
+
+SUMS = [name for name in Tally.__slots__ if name != "latencies"]
+
+
+def sums(tally: Tally) -> dict[str, Any]:
+    """Everything a tally holds, in a form that can be compared."""
+    return {name: getattr(tally, name) for name in SUMS} | {"latencies": sorted(tally.latencies)}
+
+
+def total(tallies: Mapping[Key, Tally]) -> Tally:
+    whole = Tally()
+    for tally in tallies.values():
+        whole.merge(tally)
+    return whole
+
+
+def tallied(recorded: list[LedgerRow]) -> dict[Key, Tally]:
+    added: dict[Key, Tally] = {}
+    for each in recorded:
+        add_row(added, each)
+    return added
+
+
+# -- Tallies
+
+
+@given(st.lists(rows, max_size=30), st.randoms(use_true_random=False))
+def test_merging_tallies_is_adding_all_their_rows(recorded: list[LedgerRow], chance: random.Random) -> None:
+    parts = [tallied([each for each in recorded if chance.random() < 0.5 or True][i::3]) for i in range(3)]
+    merged = Tally()
+    for part in parts:
+        merged.merge(total(part))
+    assert sums(merged) == sums(total(tallied(recorded)))
+
+
+@pytest.mark.parametrize(
+    ("facts", "counted"),
+    [
+        ({}, {"requests": 1, "attempts": 1, "failures": 0, "cost": 1}),
+        ({"outcome": "failed", "final": False}, {"requests": 0, "attempts": 1, "failures": 1}),
+        ({"outcome": "interrupted"}, {"requests": 1, "failures": 1}),
+        ({"outcome": "cancelled"}, {"requests": 1, "failures": 0}),
+        ({"cost": None}, {"unknown_cost_requests": 1, "cost": 0}),
+        ({"cost": None, "final": False}, {"unknown_cost_requests": 0}),
+        ({"cached": True}, {"cache_hits": 1}),
+        (
+            {"overridden": True, "override_saved": Decimal("0.5")},
+            {"overrides": 1, "override_saved": Decimal("0.5")},
+        ),
+        ({"overridden": True}, {"overrides": 1, "override_saved": 0}),
+        ({"overridden": True, "final": False}, {"overrides": 0}),
+    ],
+)
+def test_a_row_counts_for_what_it_is(facts: dict[str, Any], counted: dict[str, Any]) -> None:
+    tally = total(tallied([row(**facts)]))
+    assert {name: getattr(tally, name) for name in counted} == counted
+
+
+def test_tokens_of_unknown_price_are_counted_but_not_among_the_known() -> None:
+    tally = total(tallied([row(), row(cost=None)]))
+    assert (tally.usage.input, tally.known.input) == (2000, 1000)
+
+
+def test_only_answers_have_a_latency() -> None:
+    tally = total(tallied([row(latency=2.0), row(outcome="failed", latency=9.0), row(latency=None)]))
+    assert tally.latencies == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("latencies", "p50", "p95"),
+    [
+        ([], None, None),
+        ([3.0], 3.0, 3.0),
+        ([4.0, 1.0, 3.0, 2.0], 2.0, 4.0),
+        ([float(i) for i in range(1, 101)], 50.0, 95.0),
+    ],
+)
+def test_a_percentile_is_what_so_many_calls_did_not_exceed(
+    latencies: list[float], p50: Any, p95: Any
+) -> None:
+    tally = total(tallied([row(latency=latency) for latency in latencies]))
+    assert (tally.percentile(50), tally.percentile(95)) == (p50, p95)
+
+
+def test_latencies_are_bounded_and_still_tell_the_middle() -> None:
+    tally = total(tallied([row(latency=i / 1000) for i in range(10_000)]))
+    assert len(tally.latencies) <= LATENCIES
+    assert tally.requests == 10_000
+    assert tally.percentile(95) == pytest.approx(9.5, abs=1.5)
+
+
+def test_a_copy_goes_its_own_way() -> None:
+    tally = total(tallied([row()]))
+    twin = tally.copy()
+    twin.merge(tally)
+    assert (tally.requests, twin.requests, tally.latencies, twin.latencies) == (1, 2, [1.0], [1.0, 1.0])
+
+
+# -- The memory ledger
+
+
+@given(st.lists(rows, max_size=40), st.integers(0, 10))
+def test_however_few_rows_are_kept_the_sums_are_those_of_all(recorded: list[LedgerRow], limit: int) -> None:
+    ledger = MemoryLedger(limit)
+    for each in recorded:
+        ledger.record(each)
+    kept = ledger.rows()
+    assert kept == recorded[max(0, len(recorded) - limit) :]
+    found, expected = ledger.tallies(), tallied(recorded)
+    assert {key: sums(tally) for key, tally in found.items()} == {k: sums(t) for k, t in expected.items()}
+
+
+def test_reading_the_sums_changes_nothing() -> None:
+    ledger = MemoryLedger(1)
+    for _ in range(3):
+        ledger.record(row())
+    assert [total(ledger.tallies()).requests for _ in range(3)] == [3, 3, 3]
+
+
+@pytest.mark.parametrize("limit", [100, 0], ids=["rows", "summed up"])
+@pytest.mark.parametrize(
+    ("since", "until", "days"),
+    [
+        (None, None, [0, 1, 2, 3]),
+        (START + DAY, None, [1, 2, 3]),
+        (None, START + 2 * DAY, [0, 1]),
+        (START + DAY, START + 2 * DAY, [1]),
+        (START + DAY, START + DAY, []),
+    ],
+)
+def test_a_span_holds_its_start_but_not_its_end(
+    limit: int, since: datetime | None, until: datetime | None, days: list[int]
+) -> None:
+    ledger = MemoryLedger(limit)
+    for day in range(4):
+        ledger.record(row(started=START + day * DAY))
+    found = ledger.tallies(since, until)
+    assert [key.day for key in found] == [(START + day * DAY).date().isoformat() for day in days]
+
+
+def test_a_span_may_be_told_in_any_time_zone() -> None:
+    ledger = MemoryLedger(0)
+    ledger.record(row(started=START))
+    ahead = START.astimezone(timezone(timedelta(hours=9)))
+    assert len(ledger.tallies(ahead, ahead + DAY)) == 1
+    behind = START.astimezone(timezone(-timedelta(hours=9)))
+    assert len(ledger.tallies(behind, behind + DAY)) == 1
+
+
+def test_rows_are_keyed_by_what_reports_group_by() -> None:
+    assert row(started=START + DAY / 2).key() == ("py", "devs", "fast", "m", "paid", "2026-01-01", "s")
+
+
+def test_nothing_is_lost_when_many_threads_record_and_one_reads() -> None:
+    ledger, threads, each = MemoryLedger(50), 8, 400
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def write() -> None:
+        for _ in range(each):
+            ledger.record(row())
+
+    writers = [threading.Thread(target=write) for _ in range(threads)]
+    try:
+        for writer in writers:
+            writer.start()
+        seen = [total(ledger.tallies()).attempts for _ in range(20)]
+        for writer in writers:
+            writer.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert seen == sorted(seen)
+    whole = total(ledger.tallies())
+    assert (whole.attempts, whole.usage.input, whole.cost) == (
+        threads * each,
+        threads * each * 1000,
+        threads * each,
+    )
+
+
+def test_a_row_recorded_by_a_finaliser_while_sums_are_made_is_not_lost() -> None:
+    ledger = MemoryLedger(1)
+
+    class Late(dict[Key, Tally]):
+        def copy(self) -> dict[Key, Tally]:
+            ledger.record(row())  # as `__del__` would, in this very thread
+            return super().copy()
+
+    for _ in range(3):
+        ledger.record(row())
+    ledger._older = Late(ledger._older)
+    assert total(ledger.tallies()).requests == 4
+    ledger.record(row())
+    assert len(ledger.rows()) == 1
+    assert total(MemoryLedger.tallies(ledger)).requests == 6
+
+
+def test_rows_are_read_again_when_another_thread_recorded_meanwhile() -> None:
+    ledger = MemoryLedger()
+
+    class Restless(deque[LedgerRow]):
+        def __iter__(self) -> Iterator[LedgerRow]:
+            if len(self) < 3:
+                self.append(row())
+                raise RuntimeError("deque mutated during iteration")
+            return super().__iter__()
+
+    ledger._rows = Restless([row()])
+    assert len(ledger.rows()) == 3
+
+
+# -- Ids
+
+
+@given(st.lists(st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)), min_size=2, max_size=10))
+def test_ids_sort_by_time(moments: list[datetime]) -> None:
+    moments = sorted({moment.replace(microsecond=0, tzinfo=UTC) for moment in moments})
+    ids = [uuid7(moment) for moment in moments]
+    assert ids == sorted(ids)
+
+
+@given(st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)))
+def test_an_id_is_a_uuid_of_version_7_and_tells_its_millisecond(moment: datetime) -> None:
+    moment = moment.replace(tzinfo=UTC)
+    made = uuid.UUID(uuid7(moment))
+    assert (made.version, made.variant) == (7, uuid.RFC_4122)
+    assert made.int >> 80 == int(moment.timestamp() * 1000)
+
+
+def test_ids_of_one_moment_differ() -> None:
+    assert len({uuid7(START) for _ in range(1000)}) == 1000

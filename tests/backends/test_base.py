@@ -1,0 +1,318 @@
+"""What every backend is: a fixed origin, a key that is sent there and shown nowhere, limits."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from tests.flow.support import PlainBackend
+
+from ccroute import AnthropicBackend, Backend, OllamaBackend, OpenAIBackend
+from ccroute._version import __version__
+from ccroute.backends import HttpRequest
+from ccroute.backends.base import at_home
+from ccroute.errors import AuthenticationError, ConfigError
+from ccroute.types import Model, Request, Timeout
+
+KEY = "sk-canary-0123456789"
+EMPTY = HttpRequest("/x")
+KINDS: dict[str, Callable[..., Backend]] = {
+    "openai": OpenAIBackend,
+    "anthropic": AnthropicBackend,
+    "ollama": OllamaBackend,
+}
+
+
+def at(kind: str, base_url: str, **options: Any) -> Backend:
+    return KINDS[kind]("b", base_url=base_url, **options)
+
+
+def headers(backend: Backend, http: HttpRequest = EMPTY) -> dict[str, str]:
+    found = [(name.decode(), value.decode()) for name, value in backend.header_list(http)]
+    assert len(dict(found)) == len(found), "a header is sent twice"
+    return dict(found)
+
+
+# -- Where it is ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "base_url", "target"),
+    [
+        ("openai", "https://h.test", "/v1/x"),
+        ("openai", "https://h.test/", "/v1/x"),
+        ("openai", "https://h.test/v1", "/v1/x"),
+        ("openai", "https://h.test/v1/", "/v1/x"),
+        ("openai", "https://h.test/api/openai", "/api/openai/x"),
+        ("anthropic", "https://h.test", "/x"),
+        ("anthropic", "https://h.test/v1", "/x"),
+        ("anthropic", "https://h.test/v1/", "/x"),
+        ("anthropic", "https://h.test/proxy/v1", "/proxy/x"),
+        ("anthropic", "https://h.test/proxy", "/proxy/x"),
+        ("ollama", "http://h.test:11434/", "/x"),
+        ("ollama", "http://h.test/ollama/", "/ollama/x"),
+    ],
+)
+def test_the_path_of_a_base_url_goes_before_the_requests(kind: str, base_url: str, target: str) -> None:
+    assert at(kind, base_url).target(EMPTY) == target
+
+
+@pytest.mark.parametrize(
+    ("base_url", "origin", "host"),
+    [
+        ("https://h.test", "https://h.test", "h.test"),
+        ("https://h.test:443", "https://h.test", "h.test"),
+        ("http://H.Test:8080", "http://h.test:8080", "h.test:8080"),
+        ("http://h.test:443", "http://h.test:443", "h.test:443"),
+        ("http://[::1]:11434", "http://[::1]:11434", "[::1]:11434"),
+        ("http://[::1]", "http://[::1]", "[::1]"),
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_origin_is_scheme_host_and_port(kind: str, base_url: str, origin: str, host: str) -> None:
+    backend = at(kind, base_url, api_key=KEY)
+    assert str(backend.origin) == origin
+    assert headers(backend)["host"] == host
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "h.test",
+        "ftp://h.test",
+        "http://",
+        "https:///v1",
+        "http://h.test:port",
+        "http://h.test:99999",
+        "http://[::1",
+        "https://h.test/v1?key=canary",
+        "https://h.test/#canary",
+        "https://h.test/a b",
+        "https://h.test/\n",
+        "https://bücher.test",
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_base_url_is_refused_without_repeating_it(kind: str, base_url: str) -> None:
+    with pytest.raises(ConfigError, match="backend b: base_url must look like") as caught:
+        at(kind, base_url)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "base_url", ["https://canary@h.test", "https://u:canary@h.test/v1", "https://:@h.test"]
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_credentials_in_a_base_url_are_refused_without_showing_them(kind: str, base_url: str) -> None:
+    with pytest.raises(ConfigError, match="holds credentials") as caught:
+        at(kind, base_url)
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a\n", " a", "ä"])
+def test_a_name_that_cannot_stand_before_a_slash_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="backend name"):
+        PlainBackend(name)
+
+
+def test_a_limit_below_one_is_refused() -> None:
+    with pytest.raises(ConfigError, match="backend b: max_concurrency must be at least 1"):
+        OllamaBackend("b", max_concurrency=0)
+
+
+# -- Whether it is local --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "home"),
+    [
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("10.0.0.7", True),
+        ("172.16.0.1", True),
+        ("192.168.1.20", True),
+        ("fd00::1", True),
+        ("::ffff:192.168.1.20", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("8.8.8.8", False),
+        ("::ffff:8.8.8.8", False),
+        ("100.64.0.1", False),
+        ("172.32.0.1", False),
+        ("2001:4860:4860::8888", False),
+        ("localhost.example.com", False),
+        ("mini1", False),
+        ("127.0.0.1.example.com", False),
+    ],
+)
+def test_only_localhost_and_literal_private_addresses_are_home(host: str, home: bool) -> None:
+    assert at_home(host) is home
+    literal = f"[{host}]" if ":" in host else host
+    assert OllamaBackend(base_url=f"http://{literal}:11434").local is home
+
+
+def test_a_backend_of_ones_own_is_not_local_until_told_so() -> None:
+    assert not PlainBackend().local
+    assert PlainBackend(local=True).local
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("local", [True, False])
+def test_what_is_said_of_local_is_believed(kind: str, local: bool) -> None:
+    assert at(kind, "http://h.test", local=local).local is local
+    assert at(kind, "http://localhost", local=local).local is local
+
+
+def test_what_is_local_is_free_and_ollama_always() -> None:
+    assert OllamaBackend(base_url="http://h.test").free
+    assert PlainBackend(local=True).free
+    assert not PlainBackend().free
+
+
+# -- Keys -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", [KEY, SecretStr(KEY), lambda: KEY, lambda: SecretStr(KEY)])
+@pytest.mark.parametrize(
+    ("kind", "name", "value"), [("openai", "authorization", f"Bearer {KEY}"), ("anthropic", "x-api-key", KEY)]
+)
+def test_a_key_is_sent_in_its_wires_header_whatever_form_it_has(
+    key: Any, kind: str, name: str, value: str
+) -> None:
+    assert headers(at(kind, "https://h.test", api_key=key))[name] == value
+
+
+def test_a_rotating_key_is_asked_for_once_per_attempt_and_every_one_of_them_is_secret() -> None:
+    keys = iter(["first-key", "second-key"])
+    backend = PlainBackend(api_key=lambda: next(keys))
+    assert backend.secrets() == ()
+    assert [headers(backend)["authorization"] for _ in "12"] == ["Bearer first-key", "Bearer second-key"]
+    assert backend.secrets() == ("first-key", "second-key")
+
+
+@pytest.mark.parametrize("key", [KEY, SecretStr(KEY)])
+def test_a_fixed_key_is_secret_from_the_start(key: Any) -> None:
+    assert PlainBackend(api_key=key).secrets() == (KEY,)
+
+
+@pytest.mark.parametrize("key", [None, "", SecretStr(""), lambda: "", lambda: None])
+def test_where_no_key_is_needed_none_is_sent(key: Any) -> None:
+    backend = PlainBackend(api_key=key)
+    assert "authorization" not in headers(backend)
+    assert backend.secrets() == ()
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\n", f"{KEY}é", f" {KEY}", f"{KEY}\x00", f"{KEY}\u200b"])
+def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(key: str) -> None:
+    for given in (key, SecretStr(key)):
+        with pytest.raises(ConfigError, match="api_key holds characters") as caught:
+            PlainBackend(api_key=given)
+        assert "canary" not in str(caught.value)
+    backend = PlainBackend(api_key=lambda: key)
+    with pytest.raises(ConfigError, match="api_key holds characters") as caught:
+        backend.header_list(EMPTY)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "official", "variable"),
+    [
+        ("openai", "https://api.openai.com/v1", "OPENAI_API_KEY"),
+        ("anthropic", "https://api.anthropic.com", "ANTHROPIC_API_KEY"),
+    ],
+)
+def test_a_missing_key_is_advised_on_only_at_the_official_address(
+    kind: str, official: str, variable: str
+) -> None:
+    with pytest.raises(AuthenticationError, match=f"b: no API key: set {variable}, or give api_key="):
+        at(kind, official).header_list(EMPTY)
+    assert "authorization" not in headers(at(kind, "https://proxy.test"))
+
+
+@pytest.mark.parametrize("key", [KEY, SecretStr(KEY), lambda: KEY])
+@pytest.mark.parametrize("kind", KINDS)
+def test_neither_repr_nor_pickle_nor_copy_shows_a_key(kind: str, key: Any) -> None:
+    backend = at(kind, "https://h.test", api_key=key, headers={"x-secret": KEY})
+    assert repr(backend).startswith(f"{type(backend).__name__}('b', 'https://h.test")
+    assert KEY not in repr(backend)
+    for leak in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="cannot be pickled"):
+            leak(backend)
+
+
+# -- Headers --------------------------------------------------------------------------------------------------
+
+
+def test_a_request_has_every_header_it_needs() -> None:
+    backend = PlainBackend(api_key=KEY, headers={"X-Team": "one"})
+    assert headers(backend, HttpRequest("/x", b"12345", headers={"x-once": "1"})) == {
+        "host": "plain.test",
+        "accept": "*/*",
+        "accept-encoding": "identity",
+        "content-type": "application/json",
+        "user-agent": f"ccroute/{__version__}",
+        "x-team": "one",
+        "authorization": f"Bearer {KEY}",
+        "x-once": "1",
+        "content-length": "5",
+    }
+
+
+def test_a_users_headers_replace_ours() -> None:
+    backend = AnthropicBackend(api_key=KEY, headers={"Anthropic-Version": "2099-01-01", "User-Agent": "me"})
+    sent = headers(backend)
+    assert (sent["anthropic-version"], sent["user-agent"]) == ("2099-01-01", "me")
+    assert headers(AnthropicBackend(api_key=KEY))["anthropic-version"] == "2023-06-01"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"x-canary\r\n": "1"},
+        {"x canary": "1"},
+        {"": "1"},
+        {"x": "canary\r\nx-evil: 1"},
+        {"x": "canaryé"},
+        {"x": "canary "},
+        {"x": b"canary"},
+    ],
+)
+def test_a_header_that_http_does_not_allow_is_refused_without_showing_its_value(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=r"backend plain: (a )?header") as caught:
+        PlainBackend(headers=wrong)
+    assert "canary" not in str(caught.value)
+    with pytest.raises(ConfigError):
+        PlainBackend().header_list(HttpRequest("/x", headers=wrong))
+
+
+def test_a_header_may_be_empty() -> None:
+    assert headers(PlainBackend(headers={"x-empty": ""}))["x-empty"] == ""
+
+
+# -- What it knows --------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_was_not_described_is_one_of_which_nothing_is_known() -> None:
+    backend = PlainBackend(models={"m": Model(context_window=8192)})
+    assert backend.model("m").context_window == 8192
+    assert backend.model("other") == Model()
+
+
+def test_a_timeout_in_seconds_is_the_total() -> None:
+    assert PlainBackend(timeout=30).timeout == Timeout(total=30)
+    assert PlainBackend(timeout=Timeout(idle=5)).timeout == Timeout(idle=5)
+    assert PlainBackend().timeout is None
+
+
+def test_the_four_methods_are_enough_for_a_backend_and_fewer_are_not() -> None:
+    assert PlainBackend().refusals(Request(top_k=3)) == {}
+    assert PlainBackend().missing_key() is None
+    with pytest.raises(TypeError, match="abstract"):
+        Backend("b", "http://h.test")  # type: ignore[abstract]

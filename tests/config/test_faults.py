@@ -1,0 +1,216 @@
+"""A wrong configuration is one error with every fault and its place."""
+
+import contextlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ccroute.backends import OllamaBackend
+from ccroute.backends.presets import PRESETS
+from ccroute.config import load
+from ccroute.config.settings import AgentTable, BackendTable, Settings
+from ccroute.errors import ConfigError
+
+KINDS = f"the kinds are anthropic, ollama, {', '.join(PRESETS)}"
+
+
+def test_every_fault_is_reported_at_once_with_its_place(faults):
+    assert faults(
+        {
+            "agnts": {},
+            "strategy": "random",
+            "backends": {
+                "local": {"kind": "olama"},
+                "far": {"kind": "vllm", "base_url": "nope"},
+                "blue": {"kind": "azure"},
+                "nameless": {},
+                "odd": {"kind": "openai", "keep_alive": "5m"},
+                "old": {"kind": "ollama", "api_version": "1", "timeout": {"total": 0}, "keep_alive": 1.5},
+                "bad/name": {"kind": "ollama"},
+                "m": {
+                    "kind": "ollama",
+                    "models": {"q": {"context_window": 0, "pric": 1, "price": {"inptu": 1}}},
+                },
+                "scalar": 5,
+            },
+            "aliases": {
+                "gpt-4": "local/qwen",
+                "number": 5,
+                "empty": [],
+                "light": {"local/x": -1, "local/y": -2},
+                "odd": {"local/x": "heavy"},
+                "re:(": "local/x",
+                "lost": "lcoal/x",
+            },
+            "agents": {
+                "python-expert": {"model": "gpt4", "modell": "x", "triggers": ["rate_limit", "never"]},
+                "go-expert": {"model": "gpt4", "params": {"temprature": 1}},
+                "qa": {"fallback": ["anthropc/x", "number"], "model": "number", "group": "coder"},
+                "pm": {"model": "scalar/x"},
+            },
+            "groups": {"coders": {"agents": ["qa"]}},
+            "prices": {
+                "a": {"input": -1},
+                "b": 5,
+                "c": {"input": "much", "output": True},
+                "d": {"input": 1, "cache_read": -1},
+            },
+            "retry": {"base": 9, "max": 1},
+            "timeout": "soon",
+            "default_model": "zz",
+        }
+    ) == (
+        "strategy: should be 'weighted' or 'ordered'",
+        f'backends.local.kind: unknown kind "olama", did you mean "ollama"?; {KINDS}',
+        'backends.old.keep_alive: should be a duration such as "5m", or a whole number of seconds',
+        "backends.old.timeout.total: should be greater than 0",
+        "backends.m.models.q.context_window: should be greater than 0",
+        "backends.m.models.q.price.input: is missing",
+        "backends.m.models.q.price.output: is missing",
+        'backends.m.models.q.price.inptu: unknown key, did you mean "input"?',
+        'backends.m.models.q.pric: unknown key, did you mean "price"?',
+        "backends.scalar: should be a table",
+        "aliases.number: should be a name, a list of names, or names with their weights",
+        "aliases.odd: a weight should be a number",
+        "agents.python-expert.triggers[1]: should be 'token_limit', 'rate_limit', 'availability' or 'budget'",
+        'agents.python-expert.modell: unknown key, did you mean "model"?',
+        'agents.go-expert.params.temprature: unknown parameter "temprature", did you mean "temperature"?',
+        "timeout.total: should be a valid number, unable to parse string as a number",
+        "prices.a.input: should be greater than or equal to 0",
+        "prices.a.output: is missing",
+        "prices.b: should be a table",
+        "prices.c.input: should be a valid decimal",
+        "prices.c.output: should be an integer, float, string or Decimal object",
+        "prices.d.output: is missing",
+        "prices.d.cache_read: should be greater than or equal to 0",
+        'agnts: unknown key, did you mean "agents"?',
+        'groups.coders.agents[0]: "qa" is already in group "coder"',
+        "retry: base and max are seconds, 0 <= base <= max",
+        "backends.far.base_url: must look like http://localhost:11434 or https://host/v1",
+        "backends.blue: azure has no usual address; give base_url=",
+        f"backends.nameless.kind: is missing; {KINDS}",
+        "backends.odd.keep_alive: is not known to a backend of kind openai",
+        "backends.bad/name: backend name 'bad/name': use printable ASCII without a slash",
+        "aliases.empty: has no target; give a deployment such as backend/model",
+        "aliases.light: the weight of local/x must be a positive number, not -1.0",
+        "aliases.light: the weight of local/y must be a positive number, not -2.0",
+        "aliases.re:(: missing ), unterminated subpattern at position 0",
+        'aliases.lost: unknown backend "lcoal" in "lcoal/x", did you mean "local"?',
+        'agents.python-expert.model, agents.go-expert.model: unknown alias "gpt4", did you mean "gpt-4"?',
+        'agents.qa.fallback[0]: unknown backend "anthropc" in "anthropc/x", did you mean "anthropic"?',
+        'default_model: unknown alias "zz"; give it a target, as in aliases={"zz": "backend/model"}',
+    )
+
+
+def test_cycles_and_dead_ends_of_aliases_are_faults_and_their_users_are_not(faults):
+    source = {
+        "backends": {"local": {"kind": "ollama"}},
+        "aliases": {"a": "b", "b": "a", "c": "nowhere", r"re:x(\d)": r"local/\1"},
+        "agents": {"x": "a", "y": "c", "z": "x7", "lost": "y7"},
+    }
+    assert faults(source) == (
+        "aliases.a: is a cycle: a → b → a",
+        "aliases.b: is a cycle: b → a → b",
+        'aliases.c: "nowhere" is neither an alias nor backend/model',
+        'agents.lost.model: unknown alias "y7"; give it a target, as in aliases={"y7": "backend/model"}',
+    )
+
+
+def test_an_agent_of_an_unknown_group_is_a_fault_where_groups_are_defined(faults):
+    source = {"agents": {"x": {"group": "coder"}}, "groups": {"coders": {}}}
+    assert faults(source) == ('agents.x.group: unknown group "coder", did you mean "coders"?',)
+    assert load({"agents": {"x": {"group": "coder"}}}, {})["agents"]["x"].group == "coder"
+
+
+def test_two_groups_cannot_have_the_same_agent(faults):
+    assert faults({"groups": {"a": {"agents": ["x"]}, "b": {"agents": "X"}}}) == (
+        'groups.b.agents[0]: "X" is already in group "a"',
+    )
+
+
+@pytest.mark.parametrize("section", ["backends", "aliases", "agents", "groups", "retry", "prices"])
+def test_a_section_that_is_no_table_is_a_fault(faults, section):
+    assert faults({section: "x"}) == (f"{section}: should be a table",)
+
+
+def test_a_key_that_is_no_string_is_a_fault(faults):
+    assert faults({"aliases": {5: "ollama/x"}}) == ("aliases.5: a key should be a string",)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "NaN", "Infinity", -1])
+def test_amounts_and_limits_are_finite(faults, value):
+    source = {
+        "prices": {"m": {"input": value, "output": 1}},
+        "timeout": {"idle": value},
+        "retry": {"max": value},
+        "backends": {"x": {"kind": "ollama", "memory_gb": value}},
+    }
+    places = [fault.partition(": ")[0] for fault in faults(source)]
+    assert sorted(places) == ["backends.x.memory_gb", "prices.m.input", "retry.max", "timeout.idle"]
+
+
+def test_a_literal_secret_is_in_no_message(faults):
+    source = {
+        "backends": {
+            "a": {"kind": "openai", "api_key": "sk-literal\n"},
+            "b": {"kind": "openai", "base_url": "https://user:sk-literal@host/v1"},
+            "c": {"kind": "openai", "headers": {"x-key": "sk-literal\n"}},
+            "d": {
+                "kind": "openai",
+                "api_key": ["sk-literal"],
+                "headers": "sk-literal",
+                "max_concurrency": "sk-literal",
+            },
+            "e": {"kind": "openai", "base_url": "https://host?key=sk-literal", "timeout": "sk-literal"},
+            "f": {"kind": "openai", "base_url": "https://user:sk-literal\u2100@host"},
+        },
+        "prices": {"m": {"input": "sk-literal", "output": 1}},
+    }
+    found = faults(source)
+    assert [fault.partition(": ")[0] for fault in found] == [
+        "backends.d.api_key",
+        "backends.d.headers",
+        "backends.d.max_concurrency",
+        "backends.e.timeout.total",
+        "backends.f.base_url",
+        "prices.m.input",
+        "backends.a.api_key",
+        "backends.b.base_url",
+        "backends.c",
+    ]
+    assert "sk-literal" not in str(found)
+
+
+def test_an_error_keeps_no_other_error_that_would_show_the_file():
+    with pytest.raises(ConfigError) as caught:
+        load({"timeout": "sk-literal"}, {})
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+odd = "input [key] llm_routing endpoints baseUrl fallbackModel url a/b re:( * 0".split()
+keys = st.sampled_from(
+    [*Settings.model_fields, *BackendTable.model_fields, *AgentTable.model_fields, *odd, ""]
+)
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | keys
+tables = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(keys, inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(keys, tables, max_size=4))
+def test_whatever_a_file_holds_it_loads_or_is_a_config_error(source):
+    with contextlib.suppress(ConfigError):
+        assert load(source, {}).keys() >= {"backends", "aliases"}
+
+
+def test_the_callers_own_aliases_are_checked_with_the_files(faults):
+    source = {"agents": {"x": "opus"}}
+    assert faults(source, aliases={"opus": "mini/x", "bad": None}, backends=[OllamaBackend("mini1")]) == (
+        "aliases.bad: has no target; give a deployment such as backend/model",
+        'aliases.opus: unknown backend "mini" in "mini/x", did you mean "mini1"?',
+    )

@@ -1,0 +1,370 @@
+"""The native shape gives the objects that a caller would write by hand."""
+
+import json
+import re
+from decimal import Decimal
+
+import pytest
+
+from ccroute.backends import AnthropicBackend, OllamaBackend, OpenAIBackend
+from ccroute.config import load
+from ccroute.routing import Agent, AliasTable
+from ccroute.types import FREE, Model, Price, RetryPolicy, Timeout
+
+SAMPLE = """
+default_model = "claude-sonnet-4-5"
+baseline = "anthropic/claude-opus-4-20250514"
+
+[backends.local]
+kind = "ollama"
+base_url = "http://localhost:11434"
+max_concurrency = 1
+memory_gb = 40
+
+[backends.local.models."qwen-quality-128k:latest"]
+context_window = 131072
+memory_gb = 35
+
+[backends.anthropic]
+kind = "anthropic"
+api_key = "${ANTHROPIC_API_KEY}"
+
+[aliases]
+claude-opus-4     = "anthropic/claude-opus-4-20250514"
+claude-sonnet-4-5 = "local/qwen-quality-128k:latest"
+claude-3-5-sonnet = "local/qwen2.5-coder:32b-instruct"
+claude-3-haiku    = "local/qwen-fast:latest"
+gpt-4             = "local/qwen-quality-128k:latest"
+
+[agents.chief-architect]
+model = "claude-opus-4"
+fallback = ["gpt-4"]
+budget = { usd = 5.00, per = "day", then = "fallback" }
+
+[groups.coding-specialists]
+model = "claude-3-5-sonnet"
+agents = ["python-expert", "go-expert"]
+
+[agents.phi-processor]
+model = "gpt-4"
+local_only = true
+
+[retry]
+attempts = 3
+[timeout]
+total = 600
+[prices]
+"anthropic/claude-opus-4-20250514" = { input = 15, output = 75, cache_read = 1.5, cache_write = 18.75 }
+"""
+
+
+def backend(**table):
+    return load({"backends": {"x": table}}, {})["backends"][0]
+
+
+def test_the_documented_sample_becomes_what_it_says(write):
+    options = load(write("ccroute.toml", SAMPLE), {"ANTHROPIC_API_KEY": "sk-ant-1"})
+    local, anthropic = options["backends"]
+    assert isinstance(local, OllamaBackend)
+    assert (local.name, str(local.origin), local.max_concurrency) == ("local", "http://localhost:11434", 1)
+    assert local.memory_gb == 40
+    assert local.local is True
+    assert local.model("qwen-quality-128k:latest") == Model(context_window=131072, memory_gb=35)
+    assert isinstance(anthropic, AnthropicBackend)
+    assert anthropic.secrets() == ("sk-ant-1",)
+    assert options["default_model"] == "claude-sonnet-4-5"
+    assert options["baseline"] == "anthropic/claude-opus-4-20250514"
+    assert options["aliases"].resolve("gpt-4").deployments == ("local/qwen-quality-128k:latest",)
+    assert options["agents"] == {
+        "chief-architect": Agent("claude-opus-4", fallback=["gpt-4"]),
+        "phi-processor": Agent("gpt-4", local_only=True),
+        "python-expert": Agent(group="coding-specialists"),
+        "go-expert": Agent(group="coding-specialists"),
+    }
+    assert options["groups"] == {"coding-specialists": Agent("claude-3-5-sonnet")}
+    assert options["retry"] == RetryPolicy(attempts=3)
+    assert options["timeout"] == Timeout(total=600)
+    price = Price(15, 75, cache_read="1.5", cache_write="18.75")
+    assert options["prices"] == {"anthropic/claude-opus-4-20250514": price}
+
+
+def test_what_a_file_leaves_out_is_left_to_the_router():
+    assert load({}, {}).keys() == {"backends", "aliases", "agents", "groups", "prices"}
+
+
+def test_a_whole_file_of_every_router_option_is_handed_on():
+    options = load(
+        {
+            "agent_override": False,
+            "unknown_agent": "default",
+            "drop_params": True,
+            "strategy": "ordered",
+            "timeout": 30,
+        },
+        {},
+    )
+    assert options["agent_override"] is False
+    assert options["unknown_agent"] == "default"
+    assert options["drop_params"] is True
+    assert options["aliases"].strategy == "ordered"
+    assert options["timeout"] == Timeout(total=30)
+
+
+def test_json_null_switches_a_timer_off_and_a_missing_one_keeps_its_default(write):
+    options = load(write("x.json", '{"timeout": {"total": null, "first": 5}}'), {})
+    assert options["timeout"] == Timeout(total=None, first=5)
+
+
+@pytest.mark.parametrize(
+    ("written", "usd"),
+    [("0.1", "0.1"), ("15", "15"), ('"0.075"', "0.075"), ("1e-3", "0.001"), ("0.30000000000000004", None)],
+)
+def test_money_is_the_amount_as_it_is_written(write, written, usd):
+    toml = load(write("x.toml", f"[prices.m]\ninput = {written}\noutput = 0"), {})
+    text = json.dumps({"prices": {"m": {"input": "?", "output": 0}}}).replace('"?"', written)
+    expected = Decimal(usd or written)
+    assert toml["prices"]["m"].input == expected
+    assert load(write("x.json", text), {})["prices"]["m"].input == expected
+
+
+def test_a_float_of_a_mapping_is_taken_by_its_decimal_text():
+    prices = load({"prices": {"m": {"input": 0.1, "output": 0.3}}}, {})["prices"]
+    assert prices == {"m": Price("0.1", "0.3")}
+
+
+def test_free_is_a_price():
+    options = load(
+        {
+            "prices": {"m": "free"},
+            "backends": {"local": {"kind": "vllm", "models": {"m": {"price": "free", "weight": 2}}}},
+        },
+        {},
+    )
+    assert options["prices"] == {"m": FREE}
+    assert options["backends"][0].model("m") == Model(price=FREE, weight=2)
+
+
+def test_an_agent_may_be_only_its_model_and_a_fallback_only_a_name():
+    agents = load(
+        {
+            "aliases": {"a": "ollama/a"},
+            "agents": {"x": "a", "y": {"model": "a", "fallback": "a", "triggers": "rate_limit"}},
+        },
+        {},
+    )["agents"]
+    assert agents == {"x": Agent("a"), "y": Agent("a", fallback=["a"], triggers=["rate_limit"])}
+
+
+def test_parameters_are_plain_json_again(write):
+    path = write(
+        "x.toml", "[agents.x.params]\ntemperature = 0.25\nstop = ['a']\nextra = {top_a = 0.5, n = [1.5]}"
+    )
+    params = load(path, {})["agents"]["x"].params
+    assert json.loads(json.dumps(params)) == {
+        "temperature": 0.25,
+        "stop": ["a"],
+        "extra": {"top_a": 0.5, "n": [1.5]},
+    }
+
+
+def test_an_agent_is_found_in_its_group_by_slug_and_keeps_what_it_says_itself():
+    options = load(
+        {
+            "aliases": {"m": "ollama/m"},
+            "agents": {"python-expert": {"model": "m", "group": "coders"}},
+            "groups": {"coders": {"agents": ["Python Expert", "Go Expert"], "params": {"seed": 1}}},
+        },
+        {},
+    )
+    assert options["agents"] == {
+        "python-expert": Agent("m", group="coders"),
+        "Go Expert": Agent(group="coders"),
+    }
+    assert options["groups"] == {"coders": Agent(params={"seed": 1})}
+
+
+def test_aliases_may_be_patterns_lists_and_weights(write):
+    path = write(
+        "x.toml",
+        """
+        [aliases]
+        "claude-*" = "anthropic/claude-*"
+        're:gpt-(\\d)' = 'openai/gpt-\\g<1>'
+        both = ["ollama/a", "ollama/b"]
+        weighted = { "ollama/a" = 3, "ollama/b" = 0.5 }
+        """,
+    )
+    table = load(path, {"ANTHROPIC_API_KEY": "a", "OPENAI_API_KEY": "b"})["aliases"]
+    assert table.resolve("claude-x").deployments == ("anthropic/claude-x",)
+    assert table.resolve("gpt-4").deployments == ("openai/gpt-4",)
+    assert table.resolve("both").deployments == ("ollama/a", "ollama/b")
+    assert table.resolve("weighted").weights == (3, 0.5)
+
+
+def test_every_setting_of_a_backend_reaches_it(tmp_path):
+    made = backend(
+        kind="vllm",
+        base_url="http://10.0.0.7:8000",
+        api_key="key",
+        local=False,
+        timeout={"connect": 1},
+        headers={"x-team": "orchestra"},
+        drop_params=True,
+        max_concurrency=4,
+        memory_gb=0.5,
+        ca_file=str(tmp_path / "ca.pem"),
+        models={"m": {"context_window": 1, "max_output": 1, "price": {"input": 1, "output": 2}}},
+    )
+    assert isinstance(made, OpenAIBackend)
+    assert (made.name, str(made.origin), made.secrets()) == ("x", "http://10.0.0.7:8000", ("key",))
+    assert (made.preset, made.local, made.drop_params, made.max_concurrency) == ("vllm", False, True, 4)
+    assert (made.timeout, made.memory_gb, made.ca_file) == (Timeout(connect=1), 0.5, str(tmp_path / "ca.pem"))
+    assert made.model("m") == Model(context_window=1, max_output=1, price=Price(1, 2))
+    assert "x-team" in str(made._fixed)
+
+
+def test_a_backends_timeout_may_be_one_number():
+    assert backend(kind="ollama", timeout=90).timeout == Timeout(total=90)
+
+
+@pytest.mark.parametrize("keep_alive", ["5m", -1, 300])
+def test_ollama_keeps_its_models_as_long_as_the_file_says(keep_alive):
+    assert backend(kind="ollama", keep_alive=keep_alive).keep_alive == keep_alive
+
+
+def test_null_takes_the_limit_off_an_ollama_host():
+    assert backend(kind="ollama", max_concurrency=None, base_url=None).max_concurrency is None
+
+
+def test_azure_gets_its_api_version():
+    made = backend(
+        kind="azure", base_url="https://me.openai.azure.com", api_version="2024-10-21", api_key="k"
+    )
+    assert re.search("2024-10-21", str(vars(made)))
+
+
+def test_a_backend_named_like_its_kind_needs_no_kind():
+    made = load({"backends": {"ollama": {}}}, {})["backends"]
+    assert [type(backend) for backend in made] == [OllamaBackend]
+
+
+def test_a_disabled_backend_is_not_there_and_its_missing_variable_is_no_fault():
+    source = {"backends": {"x": {"kind": "openai", "enabled": False, "api_key": "${NOPE}"}}}
+    assert load(source, {})["backends"] == []
+
+
+def test_a_disabled_provider_does_not_come_back_because_an_alias_names_it(faults):
+    source = {"backends": {"anthropic": {"enabled": False}}, "aliases": {"a": "anthropic/x"}}
+    assert faults(source) == ('aliases.a: backend "anthropic" of "anthropic/x" is disabled',)
+
+
+# Well-known providers.
+
+
+def test_well_known_providers_exist_when_a_name_leads_to_them():
+    keys = {"ANTHROPIC_API_KEY": "a", "OPENAI_API_KEY": "o", "DEEPSEEK_API_KEY": "d"}
+    options = load(
+        {
+            "aliases": {"opus": "anthropic/claude-opus-4-1", "best": "opus"},
+            "agents": {"x": {"model": "openai/gpt-5", "fallback": ["deepseek/chat"]}},
+            "groups": {"g": {"model": "ollama/qwen", "agents": ["x"]}},
+        },
+        keys,
+    )
+    assert {b.name: (str(b.origin), b.secrets()) for b in options["backends"]} == {
+        "anthropic": ("https://api.anthropic.com", ("a",)),
+        "ollama": ("http://localhost:11434", ()),
+        "openai": ("https://api.openai.com", ("o",)),
+        "deepseek": ("https://api.deepseek.com", ("d",)),
+    }
+
+
+def test_well_known_providers_are_not_there_unless_a_name_leads_to_them():
+    options = load({"backends": {"a": {"kind": "vllm"}}, "aliases": {"openai": "a/x"}}, {})
+    assert [backend.name for backend in options["backends"]] == ["a"]
+
+
+def test_an_alias_that_is_its_own_deployment_brings_its_provider():
+    options = load({"aliases": {"ollama/llama3": "ollama/llama3"}}, {})
+    assert [backend.name for backend in options["backends"]] == ["ollama"]
+
+
+def test_a_pattern_that_redirects_a_provider_is_not_undone_by_the_provider_itself():
+    source = {
+        "backends": {"local": {"kind": "ollama"}},
+        "aliases": {"openai/*": "local/*"},
+        "agents": {"x": "openai/gpt-4"},
+    }
+    options = load(source, {})
+    assert [backend.name for backend in options["backends"]] == ["local"]
+    assert options["aliases"].resolve("openai/gpt-4", {"local"}).deployments == ("local/gpt-4",)
+
+
+def test_which_backend_a_patterns_match_names_is_not_asked_in_advance():
+    assert load({"aliases": {"via-*-*": "*/*"}}, {})["backends"] == []
+
+
+# What this version does not do.
+
+
+def test_what_is_not_enforced_is_one_warning_for_each_key(caplog):
+    load(
+        {
+            "agents": {"a": {"budget": {"usd": 5}}, "b": {"budget": {"usd": 1}}},
+            "groups": {"g": {"budget": {"usd": 5}}},
+            "budgets": {"router": {"usd": 5}},
+            "cache": {"ttl": 60},
+            "ledger": "ledger.sqlite",
+        },
+        {},
+    )
+    budgets = "agents.a.budget, agents.b.budget, groups.g.budget"
+    assert [record.message for record in caplog.records] == [
+        "config: budgets: budgets is not enforced by this version of ccroute",
+        "config: cache: cache is not enforced by this version of ccroute",
+        "config: ledger: ledger is not enforced by this version of ccroute",
+        f"config: {budgets}: budget is not enforced by this version of ccroute",
+    ]
+    assert {(record.name, record.levelname) for record in caplog.records} == {("ccroute", "WARNING")}
+
+
+# What the caller gives.
+
+
+def test_the_callers_backends_and_aliases_are_merged_over_the_files(fixtures):
+    source = {
+        "backends": {"a": {"kind": "ollama"}, "b": {"kind": "openai", "api_key": "${NOT_SET}"}},
+        "aliases": {"x": "a/file", "y": "b/file", "claude-3-*": "a/file"},
+    }
+    mine = OllamaBackend("b")
+    options = load(
+        source, {}, {"backends": [mine], "aliases": {"x": "b/mine", re.compile("(?i)claude.*"): "b/any"}}
+    )
+    assert [backend.name for backend in options["backends"]] == ["a", "b"]
+    assert options["backends"][1] is mine
+    resolve = options["aliases"].resolve
+    assert resolve("x").deployments == ("b/mine",)
+    assert resolve("y").deployments == ("b/file",)
+    assert resolve("Claude-3-5").deployments == ("b/any",)
+    assert resolve("claude-3-5").deployments == ("b/any",)
+
+
+def test_an_alias_table_of_the_caller_brings_its_strategy():
+    table = AliasTable({"x": "ollama/a"}, strategy="ordered")
+    options = load({"aliases": {"y": "ollama/b"}, "strategy": "weighted"}, {}, {"aliases": table})
+    assert options["aliases"].strategy == "ordered"
+    assert set(options["aliases"]) == {"x", "y"}
+
+
+def test_other_overrides_replace_and_what_they_replace_is_not_looked_up(faults):
+    source = {"agents": {"x": "nowhere"}, "default_model": "nowhere", "unknown_agent": "default"}
+    retry = RetryPolicy(attempts=1)
+    overrides = {"agents": {"y": "ollama/a"}, "default_model": None, "retry": retry, "transport": "anything"}
+    options = load(source, {}, overrides)
+    assert options["agents"] == {"y": "ollama/a"}
+    assert options["default_model"] is None
+    assert options["retry"] is retry
+    assert options["transport"] == "anything"
+    assert [backend.name for backend in options["backends"]] == ["ollama"]
+    (fault,) = faults(source, agents=None)
+    assert fault.startswith('default_model: unknown alias "nowhere"')

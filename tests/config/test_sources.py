@@ -1,0 +1,121 @@
+"""Files are read by what they hold, and several sources are one."""
+
+import json
+
+import pytest
+
+from ccroute.config import load, read
+from ccroute.types import RetryPolicy, Timeout
+
+
+def test_json_is_recognised_by_its_content_whatever_the_file_is_called(write):
+    path = write("settings.toml", ' \n{"default_model": "ollama/x"}')
+    assert load(path, {})["default_model"] == "ollama/x"
+
+
+def test_toml_is_recognised_by_its_content_whatever_the_file_is_called(write):
+    path = write("settings.json", "[retry]\nattempts = 2")
+    assert load(str(path), {})["retry"] == RetryPolicy(attempts=2)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(write):
+    assert load(write("x.json", '\ufeff{"default_model": "ollama/x"}'), {})["default_model"] == "ollama/x"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('{"a": }', "x.conf: is not JSON: Expecting value: line 1 column 7 (char 6)"),
+        ("[1, 2]", "x.conf: is not TOML, and no JSON object: "),
+        ("just: yaml", "x.conf: is not TOML, and no JSON object: "),
+        ('{"a":' * 100_000, "x.conf: is nested too deeply"),
+    ],
+)
+def test_a_file_with_broken_syntax_is_a_fault_that_names_it(write, faults, text, fault):
+    (found,) = faults(write("x.conf", text))
+    assert found.startswith(fault)
+
+
+def test_a_file_that_cannot_be_read_is_a_fault_that_names_it(tmp_path, faults):
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe")
+    assert faults([tmp_path / "missing.toml", binary, {"retri": {}}]) == (
+        "missing.toml: cannot be read: No such file or directory",
+        "binary.toml: is not UTF-8 text",
+        'source 3: retri: unknown key, did you mean "retry"?',
+    )
+
+
+def test_agents_come_from_one_file_and_models_from_the_other(write):
+    agents = write("agents.json", json.dumps({"agents": {"x": {"model": "opus"}}}))
+    models = write("models.toml", '[backends.local]\nkind = "ollama"\n[aliases]\nopus = "local/qwen"')
+    options = load([agents, models], {})
+    assert options["agents"]["x"].model == "opus"
+    assert options["aliases"].resolve("opus").deployments == ("local/qwen",)
+
+
+def test_where_two_sources_define_a_name_the_later_wins_and_that_is_noted():
+    loaded = read(
+        [
+            {
+                "default_model": "a",
+                "backends": {"local": {"kind": "ollama", "memory_gb": 1}},
+                "aliases": {"a": "local/1", "b": "local/2", "x-*": "local/*"},
+                "groups": {"g": {"model": "a"}},
+                "retry": {"attempts": 9, "base": 1},
+            },
+            {
+                "default_model": "b",
+                "backends": {"local": {"kind": "vllm"}},
+                "aliases": {"a": "local/3", "x-y*": "local/later"},
+                "groups": {"g": {}},
+                "retry": {"attempts": 2},
+                "timeout": 5,
+            },
+        ],
+        {},
+    )
+    options = loaded.options
+    assert options["default_model"] == "b"
+    assert [type(backend).__name__ for backend in options["backends"]] == ["OpenAIBackend"]
+    assert options["backends"][0].memory_gb is None
+    assert options["aliases"].resolve("a").deployments == ("local/3",)
+    assert options["aliases"].resolve("b").deployments == ("local/2",)
+    assert options["aliases"].resolve("x-yz").deployments == ("local/later",)
+    assert options["groups"]["g"].model == "a"
+    assert options["retry"] == RetryPolicy(attempts=2, base=1)
+    assert options["timeout"] == Timeout(total=5)
+    assert set(loaded.ignored) == {
+        (f"source 1: {place}", f"source 2: {place} comes later and wins")
+        for place in ("default_model", "backends.local", "aliases.a", "retry")
+    }
+
+
+def test_with_several_sources_a_place_begins_with_the_files_name(write, faults):
+    one = write("agents.json", '{"agents": {"x": {"model": "opsu", "fallback": ["zzz"]}}}')
+    two = write(
+        "models.toml", '[aliases]\nopus = "lcal/x"\n[agents]\ny = "opsu"\n[backends.local]\nkind = "ollama"'
+    )
+    users = "models.toml: agents.y.model, agents.json: agents.x.model"
+    advice = 'give it a target, as in aliases={"zzz": "backend/model"}'
+    assert faults([one, two]) == (
+        'models.toml: aliases.opus: unknown backend "lcal" in "lcal/x", did you mean "local"?',
+        f'{users}: unknown alias "opsu", did you mean "opus"?',
+        f'agents.json: agents.x.fallback[0]: unknown alias "zzz"; {advice}',
+    )
+
+
+def test_files_of_the_same_name_are_told_apart_by_their_path(write, faults):
+    one, two = write("a/x.toml", "retri = 1"), write("b/x.toml", "retri = 1")
+    assert [fault.partition(": ")[0] for fault in faults([one, two])] == [str(one), str(two)]
+
+
+def test_a_later_source_can_disable_a_backend(faults):
+    one = {"backends": {"far": {"kind": "openai", "api_key": "k"}}, "aliases": {"a": "far/x"}}
+    assert faults([one, {"backends": {"far": {"enabled": False}}}]) == (
+        'source 1: aliases.a: backend "far" of "far/x" is disabled',
+    )
+
+
+def test_no_source_is_an_empty_configuration():
+    assert load([], {})["backends"] == []

@@ -1,0 +1,149 @@
+"""Who asks: names and slugs, and what a group hands down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ccroute import Agent
+from ccroute.errors import ConfigError, UnknownAgentError
+from ccroute.routing.agents import TRIGGERS, AgentTable
+from ccroute.routing.names import close_matches, did_you_mean, slug
+
+
+def found(table: AgentTable, name: str) -> str | None:
+    match = table.find(name)
+    return None if match is None else match[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("Python Expert", "python-expert"),
+        ("python-expert", "python-expert"),
+        ("  python__Expert! ", "python-expert"),
+        ("GPT 4.1", "gpt-4-1"),
+        ("Überprüfer", "überprüfer"),
+        ("代理 一", "代理-一"),
+        ("!!!", ""),
+    ],
+)
+def test_a_slug_is_lower_case_letters_and_digits_of_any_script(name: str, short: str) -> None:
+    assert slug(name) == short
+
+
+@given(st.text())
+def test_a_slug_is_its_own_slug(name: str) -> None:
+    assert slug(slug(name)) == slug(name)
+
+
+def test_close_matches_are_the_best_three_as_they_are_written() -> None:
+    known = ["Sonnet-1", "sonnet-2", "sonnet-3", "sonnet-4", "opus"]
+    assert len(close_matches("SONNET-1", known)) == 3
+    assert close_matches("SONNET-1", known)[0] == "Sonnet-1"
+    assert did_you_mean("opsu", known) == ', did you mean "opus"?'
+    assert did_you_mean("zzz", known) == ""
+
+
+def test_an_agent_is_found_by_name_before_slug() -> None:
+    table = AgentTable({"Python Expert": "a", "python-expert": "b", "PYTHON EXPERT": "c"})
+    assert found(table, "Python Expert") == "Python Expert"
+    assert found(table, "python-expert") == "python-expert"
+    assert found(table, "python expert") == "Python Expert"
+    assert found(table, "Python_Expert!") == "Python Expert"
+
+
+@pytest.mark.parametrize("name", ["python", "python-expert-2", "", "---"])
+def test_an_agent_that_is_not_there_is_not_found(name: str) -> None:
+    assert AgentTable({"Python Expert": "a", "***": "b"}).find(name) is None
+
+
+def test_agents_of_other_scripts_are_told_apart() -> None:
+    table = AgentTable({"代理": "a", "助手": "b"})
+    assert (found(table, "助手"), found(table, "别人")) == ("助手", None)
+
+
+def test_a_str_is_an_agents_model() -> None:
+    table = AgentTable({"a": "fast", "b": Agent("slow")})
+    assert [(name, agent.model) for name, agent in table.items()] == [("a", "fast"), ("b", "slow")]
+    assert len(table) == 2
+
+
+def test_an_agent_has_no_constraints_until_given_some() -> None:
+    agent = Agent()
+    assert (agent.model, agent.fallback, agent.group, agent.local_only, agent.params) == (
+        None,
+        (),
+        None,
+        False,
+        {},
+    )
+    assert agent.triggers == ("token_limit", "rate_limit", "availability", "budget")
+
+
+def test_one_fallback_or_trigger_need_not_be_a_list() -> None:
+    agent = Agent(fallback="other", triggers="budget")  # type: ignore[arg-type]
+    assert (agent.fallback, agent.triggers) == (("other",), ("budget",))
+
+
+def test_an_agent_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        Agent().model = "x"  # type: ignore[misc]
+
+
+GROUP = Agent(
+    "shared", fallback=["spare"], triggers=["budget"], local_only=True, params={"temperature": 0, "seed": 1}
+)
+
+
+def test_a_groups_settings_hold_where_the_agent_has_none() -> None:
+    match = AgentTable({"a": Agent(group="g", params={"temperature": 1})}, {"g": GROUP}).find("a")
+    assert match is not None
+    agent = match[1]
+    assert (agent.model, agent.fallback, agent.triggers, agent.group) == (
+        "shared",
+        ("spare",),
+        ("budget",),
+        "g",
+    )
+    assert agent.local_only
+    assert agent.params == {"temperature": 1, "seed": 1}
+
+
+def test_an_agents_own_settings_win_over_its_groups() -> None:
+    own = Agent("mine", fallback=["other"], triggers=["rate_limit"], group="g")
+    match = AgentTable({"a": own}, {"g": GROUP}).find("a")
+    assert match is not None
+    assert (match[1].model, match[1].fallback, match[1].triggers) == ("mine", ("other",), ("rate_limit",))
+    assert match[1].local_only, "no agent gets out of its group's local_only"
+
+
+def test_a_group_without_settings_is_just_a_name() -> None:
+    match = AgentTable({"a": Agent("x", group="anything")}).find("a")
+    assert match is not None
+    assert match[1].group == "anything"
+
+
+def test_all_faults_of_agents_and_groups_are_told_at_once() -> None:
+    triggers: Any = ["ratelimit"]
+    with pytest.raises(ConfigError) as caught:
+        AgentTable(
+            {"a": Agent(group="devs"), "b": Agent("x", triggers=triggers)},
+            {"dev": Agent(params={"temprature": 1})},
+        )
+    assert caught.value.faults == (
+        'groups.dev.params: unknown parameter "temprature", did you mean "temperature"?',
+        'agents.a.group: unknown group "devs", did you mean "dev"?',
+        f'agents.b.triggers: unknown trigger "ratelimit", the triggers are {", ".join(TRIGGERS)}',
+    )
+
+
+def test_an_unknown_agent_is_told_close_names_or_what_to_do() -> None:
+    table = AgentTable({"python-expert": "x"})
+    close = table.unknown("pyton expert")
+    assert isinstance(close, UnknownAgentError)
+    assert close.suggestions == ("python-expert",)
+    assert 'unknown_agent="default"' in str(table.unknown("zzz"))
