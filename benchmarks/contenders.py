@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import tempfile
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 MODEL = "bench-model"
@@ -71,18 +68,16 @@ class Httpx:
 
 
 class Ccroute:
-    """The whole router: agent, alias, price, gate, breaker, and a ledger, in SQLite or in memory."""
+    """The whole router: agent, alias, price and the ledger in memory."""
 
-    def __init__(self, url: str, *, sqlite: bool = True) -> None:
+    def __init__(self, url: str) -> None:
         from ccroute import OpenAIBackend, Price, Router
 
-        self.folder = tempfile.TemporaryDirectory()
         self.router = Router(
             [OpenAIBackend("bench", base_url=f"{url}/v1", api_key=KEY, local=True)],
             aliases={MODEL: f"bench/{MODEL}"},
             agents={"bench-agent": MODEL},
             prices={f"bench/{MODEL}": Price(3, 15)},
-            ledger=Path(self.folder.name) / "ledger.db" if sqlite else None,
         )
 
     async def chat(self) -> int:
@@ -100,7 +95,6 @@ class Ccroute:
 
     async def aclose(self) -> None:
         await self.router.aclose()
-        self.folder.cleanup()
 
 
 class OpenAI:
@@ -164,7 +158,6 @@ class LiteLLM:
 CONTENDERS: dict[str, Callable[[str], Contender]] = {
     "httpx": Httpx,
     "ccroute": Ccroute,
-    "ccroute-memory": partial(Ccroute, sqlite=False),
     "openai": OpenAI,
     "litellm": LiteLLM,
 }

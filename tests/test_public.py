@@ -19,6 +19,26 @@ def test_all_is_sorted_and_every_name_in_it_exists() -> None:
     assert all(hasattr(ccroute, name) for name in ccroute.__all__)
 
 
+def test_a_name_is_loaded_at_its_first_use_and_a_wrong_one_is_an_attribute_error() -> None:
+    code = """
+import ccroute, sys
+assert "pydantic" not in sys.modules
+assert ccroute.Router is ccroute.Router and "httpcore" not in sys.modules
+assert issubclass(ccroute.errors.ConfigError, Exception) and set(dir(ccroute)) == set(ccroute.__all__)
+try: ccroute.Rooter
+except AttributeError as error: assert "Rooter" in str(error)
+else: raise AssertionError
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_lazy_names_are_the_public_ones() -> None:
+    assert sorted([*ccroute._HOME, "__version__"]) == ccroute.__all__
+
+
 def test_errors_lists_every_error_it_defines() -> None:
     defined = [
         name

@@ -1,26 +1,56 @@
 """ccroute routes each agent's LLM request in-process: it picks the model, sends, retries, falls back,
-translates, prices and records. Importing it opens nothing, starts nothing and reads no variable.
+translates, prices and records.
+
+Importing it opens nothing, starts nothing and reads no variable; each name is loaded at its first use,
+so a program that only may need a model pays for pydantic and httpcore only when it does.
 """
 
-from ccroute import errors
+import importlib
+from typing import TYPE_CHECKING
+
 from ccroute._version import __version__
-from ccroute.accounting import PriceBook, Report
-from ccroute.backends import AnthropicBackend, Backend, OllamaBackend, OpenAIBackend
-from ccroute.router import Router
-from ccroute.routing import Agent, AliasTable
-from ccroute.runtime.streams import AsyncStream, Stream
-from ccroute.types import (
-    Attempt,
-    Chunk,
-    Completion,
-    Message,
-    Model,
-    Price,
-    RetryPolicy,
-    Route,
-    Timeout,
-    Usage,
-)
+
+if TYPE_CHECKING:
+    from ccroute import errors
+    from ccroute.accounting import PriceBook, Report
+    from ccroute.backends import AnthropicBackend, Backend, OllamaBackend, OpenAIBackend
+    from ccroute.router import Router
+    from ccroute.routing import Agent, AliasTable
+    from ccroute.runtime.streams import AsyncStream, Stream
+    from ccroute.types import (
+        Attempt,
+        Chunk,
+        Completion,
+        Message,
+        Model,
+        Price,
+        RetryPolicy,
+        Route,
+        Timeout,
+        Usage,
+    )
+
+_HOMES = {
+    "ccroute": ("errors",),
+    "ccroute.accounting": ("PriceBook", "Report"),
+    "ccroute.backends": ("AnthropicBackend", "Backend", "OllamaBackend", "OpenAIBackend"),
+    "ccroute.router": ("Router",),
+    "ccroute.routing": ("Agent", "AliasTable"),
+    "ccroute.runtime.streams": ("AsyncStream", "Stream"),
+    "ccroute.types": (
+        "Attempt",
+        "Chunk",
+        "Completion",
+        "Message",
+        "Model",
+        "Price",
+        "RetryPolicy",
+        "Route",
+        "Timeout",
+        "Usage",
+    ),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Agent",
@@ -47,3 +77,18 @@ __all__ = [
     "__version__",
     "errors",
 ]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'ccroute' has no attribute {name!r}")
+    if home == __name__:
+        return importlib.import_module(f"{home}.{name}")
+    value: object = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

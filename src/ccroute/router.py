@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from ccroute.accounting import Ledger, MemoryLedger, PriceBook, Report
 from ccroute.accounting.prices import PriceLike
@@ -16,11 +16,13 @@ from ccroute.flow import CallLog, Desk, Flow, Ticket, call
 from ccroute.routing import Agent, AgentTable, AliasTable, Quotes, Tables, make_plan
 from ccroute.routing.aliases import Target
 from ccroute.runtime.clock import SystemClock
-from ccroute.runtime.connections import Connections, Transport
 from ccroute.runtime.drive import AsyncDrive, Drive
 from ccroute.runtime.streams import AsyncStream, Stream
 from ccroute.types import CallOptions, Completion, RetryPolicy, Timeout
 from ccroute.types.request import build_request, takes_call_options
+
+if TYPE_CHECKING:
+    from ccroute.runtime.connections import Transport
 
 
 class Router:
@@ -87,6 +89,8 @@ class Router:
             raise ConfigError("ledger= takes an object with record() and tallies(), or None for memory")
         self._ledger: Ledger = MemoryLedger() if ledger is None else ledger
         self._baseline = baseline
+        from ccroute.runtime.connections import Connections  # brings httpcore and asyncio along
+
         self._connections = Connections(transport)
         self._closed = False
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import sys
 import threading
 import uuid
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -46,12 +45,11 @@ def tallied(recorded: list[LedgerRow]) -> dict[Key, Tally]:
 # -- Tallies
 
 
-@given(st.lists(rows, max_size=30), st.randoms(use_true_random=False))
-def test_merging_tallies_is_adding_all_their_rows(recorded: list[LedgerRow], chance: random.Random) -> None:
-    parts = [tallied([each for each in recorded if chance.random() < 0.5 or True][i::3]) for i in range(3)]
+@given(st.lists(rows, max_size=30), st.integers(1, 4))
+def test_merging_tallies_is_adding_all_their_rows(recorded: list[LedgerRow], parts: int) -> None:
     merged = Tally()
-    for part in parts:
-        merged.merge(total(part))
+    for i in range(parts):
+        merged.merge(total(tallied(recorded[i::parts])))
     assert sums(merged) == sums(total(tallied(recorded)))
 
 
@@ -165,6 +163,8 @@ def test_a_span_may_be_told_in_any_time_zone() -> None:
     ledger.record(row(started=START))
     ahead = START.astimezone(timezone(timedelta(hours=9)))
     assert len(ledger.tallies(ahead, ahead + DAY)) == 1
+    naive = START.replace(tzinfo=None)
+    assert len(ledger.tallies(naive, naive + DAY)) == 1, "without a zone, it is UTC"
     behind = START.astimezone(timezone(-timedelta(hours=9)))
     assert len(ledger.tallies(behind, behind + DAY)) == 1
 
@@ -204,9 +204,9 @@ def test_a_row_recorded_by_a_finaliser_while_sums_are_made_is_not_lost() -> None
     ledger = MemoryLedger(1)
 
     class Late(dict[Key, Tally]):
-        def copy(self) -> dict[Key, Tally]:
+        def items(self) -> ItemsView[Key, Tally]:  # type: ignore[override]
             ledger.record(row())  # as `__del__` would, in this very thread
-            return super().copy()
+            return super().items()
 
     for _ in range(3):
         ledger.record(row())
@@ -214,7 +214,6 @@ def test_a_row_recorded_by_a_finaliser_while_sums_are_made_is_not_lost() -> None
     assert total(ledger.tallies()).requests == 4
     ledger.record(row())
     assert len(ledger.rows()) == 1
-    assert total(MemoryLedger.tallies(ledger)).requests == 6
 
 
 def test_rows_are_read_again_when_another_thread_recorded_meanwhile() -> None:

@@ -154,10 +154,10 @@ def test_it_prints_as_an_aligned_table() -> None:
         row(agent=None, cost=None, latency=None),
     )
     assert str(made).splitlines() == [
-        "agent       requests  input  output                cost       p50",
-        "----------  --------  -----  ------  ------------------  --------",
-        "javascript         1   1000     100          $12.345678  10.000 s",
-        "py                 1   1000     100               $1.00   0.500 s",
+        "agent       requests  input  output               cost       p50",
+        "----------  --------  -----  ------  -----------------  --------",
+        "javascript         1   1000     100         $12.345678  10.000 s",
+        "py                 1   1000     100              $1.00   0.500 s",
         "-                  1   1000     100  $0.00 + 1 unknown         -",
     ]
     assert repr(made) == str(made)

@@ -182,6 +182,11 @@ def test_a_literal_secret_is_in_no_message(faults):
     assert "sk-literal" not in str(found)
 
 
+def test_a_url_in_place_of_a_name_is_shown_without_its_credentials(faults):
+    (fault,) = faults({"default_model": "https://user:sk-literal@host/m"})
+    assert fault == 'default_model: unknown backend "https:" in "https://…@host/m"'
+
+
 def test_an_error_keeps_no_other_error_that_would_show_the_file():
     with pytest.raises(ConfigError) as caught:
         load({"timeout": "sk-literal"}, {})
@@ -189,10 +194,8 @@ def test_an_error_keeps_no_other_error_that_would_show_the_file():
     assert caught.value.__context__ is None
 
 
-odd = "input [key] llm_routing endpoints baseUrl fallbackModel url a/b re:( * 0".split()
-keys = st.sampled_from(
-    [*Settings.model_fields, *BackendTable.model_fields, *AgentTable.model_fields, *odd, ""]
-)
+odd = ["", "input", "[key]", "llm_routing", "endpoints", "baseUrl", "fallbackModel", "a/b", "re:(", "*"]
+keys = st.sampled_from([*Settings.model_fields, *BackendTable.model_fields, *AgentTable.model_fields, *odd])
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | keys
 tables = st.recursive(
     scalars,

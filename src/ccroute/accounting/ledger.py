@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Protocol
 
@@ -80,20 +81,25 @@ class Ledger(Protocol):
 class MemoryLedger:
     """The default: the last `limit` rows as they are, older ones summed up per agent, model and day.
 
-    A deque's append and popleft are atomic, so recording takes no lock: a finaliser may record
-    while another thread reports.
+    Recording never waits, because a finaliser may record in the middle of anything: a row is appended,
+    which is atomic, and rows beyond the limit are summed up by whoever finds nobody else at it.
     """
 
     def __init__(self, limit: int = 100_000) -> None:
         self._rows: deque[LedgerRow] = deque()
         self._limit = limit
         self._older: dict[Key, Tally] = {}
+        self._summing = threading.Lock()
 
     def record(self, row: LedgerRow) -> None:
         """Append one row."""
         self._rows.append(row)
-        if len(self._rows) > self._limit:
-            add_row(self._older, self._rows.popleft())
+        if len(self._rows) > self._limit and self._summing.acquire(blocking=False):
+            try:
+                while len(self._rows) > self._limit:
+                    add_row(self._older, self._rows.popleft())
+            finally:
+                self._summing.release()
 
     def rows(self) -> list[LedgerRow]:
         """The rows held, oldest first."""
@@ -105,10 +111,14 @@ class MemoryLedger:
 
     def tallies(self, since: datetime | None = None, until: datetime | None = None) -> dict[Key, Tally]:
         """Sums over the rows started in [since, until); rows already summed up count by their day."""
-        first, last = _day(since, ""), _day(until, "9999")
-        sums = {key: tally.copy() for key, tally in self._older.copy().items() if first <= key.day <= last}
-        for row in self.rows():
-            if (since is None or row.started >= since) and (until is None or row.started < until):
+        start = _FIRST if since is None else _utc(since)
+        end = _LAST if until is None else _utc(until)
+        first, last = start.date().isoformat(), (end - _TICK).date().isoformat()
+        with self._summing:
+            sums = {key: tally.copy() for key, tally in self._older.items() if first <= key.day <= last}
+            rows = self.rows()
+        for row in rows:
+            if start <= row.started < end:
                 add_row(sums, row)
         return sums
 
@@ -130,5 +140,10 @@ def add_row(sums: dict[Key, Tally], row: LedgerRow) -> None:
     )
 
 
-def _day(moment: datetime | None, default: str) -> str:
-    return default if moment is None else moment.date().isoformat()
+_TICK = timedelta.resolution
+_FIRST = datetime.min.replace(tzinfo=UTC)
+_LAST = datetime.max.replace(tzinfo=UTC)
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -19,7 +19,8 @@ def estimate(request: Request) -> int:
         if isinstance(content, str):
             characters += len(content)
         elif content is not None:
-            characters += sum(len(part.get("text", "")) for part in content)
+            texts = (part.get("text") for part in content)
+            characters += sum(len(text) for text in texts if isinstance(text, str))
     return -(-characters // CHARACTERS_PER_TOKEN) + MESSAGE_TOKENS * len(request.messages)
 
 

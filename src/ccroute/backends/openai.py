@@ -42,8 +42,6 @@ class OpenAIBackend(Backend):
             )
         self.preset = preset
         self._preset = PRESETS[preset]
-        if preset == "openai" and base_url is not None and not _same_host(base_url, self._preset.base_url):
-            self._preset = COMPATIBLE
         self.runs_models = self._preset.runs_models
         self._query = f"?api-version={quote(api_version)}" if api_version else ""
         base_url = base_url or self._preset.base_url
@@ -52,6 +50,8 @@ class OpenAIBackend(Backend):
         super().__init__(name, base_url, **common)
         if not self._prefix and preset != "azure":
             self._prefix = "/v1"
+        if preset == "openai" and not self._is_official():
+            self._preset = COMPATIBLE
 
     def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
         body = wire.encode(request, model, stream=stream, dialect=self._preset.dialect)
@@ -75,10 +75,9 @@ class OpenAIBackend(Backend):
         return {header: key} if header else super().credential(key)
 
     def missing_key(self) -> str | None:
-        if self._preset.key_env is None or not _same_host(str(self.origin), self._preset.base_url):
+        if self._preset.key_env is None or not self._is_official():
             return None
         return f"no API key: set {self._preset.key_env}, or give api_key="
 
-
-def _same_host(url: str, official: str | None) -> bool:
-    return official is not None and urlsplit(url).hostname == urlsplit(official).hostname
+    def _is_official(self) -> bool:
+        return self.origin.host == urlsplit(self._preset.base_url or "").hostname

@@ -14,6 +14,7 @@ from ccroute.config.source import Place, Source
 
 _INLINE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _WHOLE = re.compile(r"(?:env:|os\.environ/)([A-Za-z_][A-Za-z0-9_]*)")
+_CREDENTIALS = re.compile(r"//[^/\s]*@")
 
 MISSING: Final = object()
 """What a value becomes when its variable is not set."""
@@ -51,13 +52,16 @@ class Environment:
         return value
 
     def hide(self, text: str) -> str:
-        """`text` with the variable's name in place of each value that came from the environment."""
+        """`text` with the variable's name in place of each value that came from the environment.
+
+        Where a URL was written instead of a name, its credentials are taken out.
+        """
         for value in sorted(self._seen, key=len, reverse=True):
             reference = f"${{{self._seen[value]}}}"
             text = text.replace(f'"{value}"', f'"{reference}"')
             if len(value) >= _TELLING:
                 text = text.replace(value, reference)
-        return text
+        return _CREDENTIALS.sub("//…@", text)
 
     def _text(self, text: str, place: Place, source: Source) -> Any:
         unset: list[str] = []

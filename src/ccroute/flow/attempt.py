@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from ccroute.errors import (
     BackendError,
@@ -64,8 +64,7 @@ class Progress:
         return None if partial is None or self.first_content is None else partial()
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """The limits of one attempt: `deadline` of the call and `until` of the attempt are monotonic
     instants, the others seconds."""
 
@@ -86,8 +85,7 @@ def limits(timeout: Timeout, deadline: float, backend: Timeout | None, now: floa
     return Limits(deadline, until, own.connect, min(until, now + first), idle)
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """One attempt's circumstances."""
 
     deployment: Deployment
@@ -120,9 +118,9 @@ def _exchange(job: Job) -> Flow[Completion]:
         raise _transport_error(reply, job)
     progress.status, progress.reconnected = reply.status, reply.reconnected
     progress.request_id = reply.headers.get("x-request-id") or reply.headers.get("request-id")
-    body = Body(reply.headers)
     if not 200 <= reply.status < 300:
-        raise backend.classify(reply.status, reply.headers, (yield from _read_error_body(body, job)))
+        raise backend.classify(reply.status, reply.headers, (yield from _read_error_body(reply, job)))
+    body = Body(reply.headers)
     if job.stream:
         return (yield from _read_stream(reply, body, job))
     return backend.decode(reply.status, reply.headers, (yield from _read_whole(body, job)))
@@ -159,19 +157,20 @@ def _read_whole(body: Body, job: Job) -> Flow[bytes]:
         until = job.limits.until
 
 
-def _read_error_body(body: Body, job: Job) -> Flow[bytes]:
+def _read_error_body(reply: Reply, job: Job) -> Flow[bytes]:
     """What can be had of an error's body: it is only read for its words, so no failure matters here."""
     parts: list[bytes] = []
     size = 0
-    while size < MAX_ERROR_BODY:
-        data = yield from read(job.limits.until)
-        if isinstance(data, Failure) or not data:
-            break
-        try:
+    try:
+        body = Body(reply.headers)
+        while size < MAX_ERROR_BODY:
+            data = yield from read(job.limits.until)
+            if isinstance(data, Failure) or not data:
+                break
             parts.append(body.feed(data))
-        except ProtocolError:
-            break
-        size += len(parts[-1])
+            size += len(parts[-1])
+    except ProtocolError:
+        pass  # the status says enough
     return b"".join(parts)
 
 
@@ -252,7 +251,7 @@ def _fault(error: BackendError | RequestError | DeadlineExceededError, job: Job)
     backend = job.deployment.backend
     error.backend, error.deployment = backend.name, job.deployment.name
     clean(error, backend.secrets(), job.request)
-    return Fault(error, failure_class(error), again=error.should_retry is not False)
+    return Fault(error, failure_class(error), again=error.should_retry)
 
 
 def _interrupted(cause: CcrouteError, deployment: Deployment) -> Fault:

@@ -26,9 +26,9 @@ def call(plan: Plan, desk: Desk, log: CallLog, ticket: Ticket, *, stream: bool) 
     step: Step | None = Step(walk.first(), 0.0)
     fault: Fault | None = None
     while step is not None and _fits(step, deadline - clock.monotonic(), fault):
-        yield from log.settle(final=False)
         if step.wait:
-            yield from sleep(step.wait)
+            yield from sleep(step.wait)  # still unsettled: if the call ends here, its last attempt decided it
+        yield from log.settle(final=False)
         candidate, now = step.candidate, clock.monotonic()
         progress = Progress(now, clock.now())
         ticket.route = log.route(candidate)
@@ -46,7 +46,7 @@ def call(plan: Plan, desk: Desk, log: CallLog, ticket: Ticket, *, stream: bool) 
             raise
         if isinstance(result, Completion):
             completion = log.answered(candidate, progress, result)
-            ticket.route = completion.route
+            ticket.id, ticket.model, ticket.route = completion.id, completion.model, completion.route
             yield from log.settle(final=True)
             if stream:
                 yield from emit([Chunk(finish_reason=completion.finish_reason, usage=completion.usage)])
@@ -58,7 +58,7 @@ def call(plan: Plan, desk: Desk, log: CallLog, ticket: Ticket, *, stream: bool) 
         walk.failed(candidate, fault, clock.monotonic())
         step = walk.next(clock.monotonic())
     yield from log.settle(final=True)
-    raise _verdict(fault, deadline - clock.monotonic(), log)
+    raise _verdict(fault, step, deadline - clock.monotonic(), log)
 
 
 def _timeout(plan: Plan, desk: Desk) -> Timeout:
@@ -75,9 +75,9 @@ def _fits(step: Step, left: float, fault: Fault | None) -> bool:
     return not over and left >= step.wait + MIN_ATTEMPT
 
 
-def _verdict(fault: Fault | None, left: float, log: CallLog) -> CcrouteError:
-    """The error a call ends with: its last backend's own, or that its time is up."""
-    if fault is not None and (left >= MIN_ATTEMPT or fault.failure in {"C", "L", "W3"}):
+def _verdict(fault: Fault | None, step: Step | None, left: float, log: CallLog) -> CcrouteError:
+    """The error a call ends with: its last backend's own, or that its time was up with a step left."""
+    if fault is not None and (step is None or left >= MIN_ATTEMPT or fault.failure == "L"):
         error: CcrouteError = fault.error
     elif fault is not None and isinstance(fault.error, DeadlineExceededError):
         error = fault.error

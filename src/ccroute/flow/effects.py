@@ -7,8 +7,7 @@ Every limit is absolute, on the monotonic clock.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from ccroute.accounting import LedgerRow
 from ccroute.backends import Backend, HttpRequest
@@ -17,8 +16,7 @@ from ccroute.types import Chunk
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Send a request and wait for the head of the answer. Ends what was sent before."""
 
     backend: Backend
@@ -29,36 +27,31 @@ class Send:
     until: float
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     """Wait for the next bytes of the answer's body; `b""` is its end."""
 
     until: float
 
 
-@dataclass(frozen=True, slots=True)
-class Sleep:
+class Sleep(NamedTuple):
     """Let `seconds` pass."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Emit:
+class Emit(NamedTuple):
     """Hand chunks to whoever reads the stream."""
 
     chunks: Sequence[Chunk]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """Write one attempt into the ledger."""
 
     row: LedgerRow
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """The head of an answer; header names are lower case.
 
     `reconnected`: the server had closed the kept connection before a byte came back, so the
@@ -70,8 +63,7 @@ class Reply:
     reconnected: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """Why there is no answer, or no more of it.
 
     connect: no connection. tls: the other end is not who it should be. broken: the connection

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 
@@ -20,7 +21,8 @@ def clean(error: BackendError | RequestError, secrets: Iterable[str], request: R
     """Remove `secrets`, anything that looks like a key, and the prompt from what `error` shows.
 
     Servers quote the key they refuse and the message they could not parse. A prompt's lines go as
-    a whole; of what is left, any long word that the prompt holds too.
+    a whole, also as JSON and where the text was cut off within one; of what is left, any long word
+    that the prompt holds too.
     """
     prompt = None
     for name in ("detail", "body"):
@@ -40,15 +42,19 @@ class _Prompt:
     def __init__(self, request: Request) -> None:
         texts = [text for message in request.messages for text in _texts(message.get("content"))]
         lines = {line.strip() for text in texts for line in text.splitlines()}
-        self._lines = sorted((line for line in lines if len(line) >= _SHORT_LINE), key=len, reverse=True)
+        long = [line for line in lines if len(line) >= _SHORT_LINE]
+        as_json = (json.dumps(line, ensure_ascii=plain)[1:-1] for line in long for plain in (True, False))
+        self._lines = sorted({*long, *as_json}, key=len, reverse=True)
         self._words = {
             word for line in lines for word in re.findall(r"[\w-]+", line) if len(word) >= _LONG_WORD
         }
 
     def remove_from(self, text: str) -> str:
         for line in self._lines:
-            if line in text:
-                text = text.replace(line, "[prompt]")
+            text = text.replace(line, "[prompt]")
+            start = text.rfind(line[:_SHORT_LINE])
+            if start >= 0 and line.startswith(text[start:].rstrip("\ufffd")):
+                text = text[:start] + "[prompt]"
         return re.sub(r"[\w-]+", lambda word: "[prompt]" if word[0] in self._words else word[0], text)
 
 

@@ -60,7 +60,9 @@ def failure_class(error: CcrouteError) -> FailureClass:
     """
     if isinstance(error, BackendError) and not error.sent:
         return "W0"
-    if not isinstance(error, QuotaExhaustedError) and getattr(error, "status", None) in _REJECTED:
+    # A request or a bill that is refused stays so, whatever status said it.
+    refused = isinstance(error, RequestError | QuotaExhaustedError)
+    if not refused and getattr(error, "status", None) in _REJECTED:
         return "W1"
     for kind, letter in _CLASS_BY_ERROR:
         if isinstance(error, kind):
@@ -74,8 +76,9 @@ class Fault:
 
     error: CcrouteError
     failure: FailureClass
-    again: bool = True
-    """False: another deployment only (TLS faults, `x-should-retry: false`, a user's local_only)."""
+    again: bool | None = None
+    """False: another deployment only (TLS faults, `x-should-retry: false`). True: the server asks to be
+    tried once more. None: as its class says."""
 
     @property
     def trigger(self) -> Trigger:
@@ -133,7 +136,6 @@ class Walk:
         self._last = fault
         self._tries[deployment.name] += 1
         self._counted += fault.failure != "W0"
-        again = fault.again
         match fault.failure:
             case "A" if not isinstance(fault.error, PermissionDeniedError):
                 self._off.add(deployment.backend.name)  # the credential is everyone's there
@@ -142,7 +144,8 @@ class Walk:
             case "L":
                 limit = getattr(fault.error, "limit", None) or deployment.info.context_window
                 self._window = max(self._window or 0, limit or 0)
-        if fault.failure not in {"W0", "W1", "W2"} or not again:
+        again = fault.failure in {"W0", "W1", "W2"} or (fault.failure == "M" and fault.again)
+        if not again or fault.again is False:
             self._off.add(deployment.name)
         wait = fault.retry_after
         self._ready[deployment.name] = now + (self._backoff(deployment.name) if wait is None else wait)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypeVar, get_args
+from typing import Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 from ccroute.errors import ConfigError, UnknownModelError
 from ccroute.routing.names import close_matches, did_you_mean
@@ -16,8 +16,7 @@ Target: TypeAlias = str | Sequence[str] | Mapping[str, float]
 """One name, several that are balanced, or several with their weights."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resolution:
+class Resolution(NamedTuple):
     """What a name leads to: `backend/model` deployments and their weights, in the table's order."""
 
     alias: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ccroute.backends import Backend
 from ccroute.errors import ConfigError, EgressDeniedError, InvalidRequestError, UnknownModelError
@@ -27,8 +27,7 @@ class Deployment:
     info: Model
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A deployment that may serve the call, the alias it came by, and why it stands where it does."""
 
     deployment: Deployment
@@ -37,8 +36,7 @@ class Candidate:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """Where a call may go. `request` has the agent's parameter defaults filled in."""
 
     request: Request

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
-
-import anyio
+from typing import TYPE_CHECKING, Any
 
 from ccroute.accounting import Ledger
 from ccroute.flow import CallLog, Emit, Flow, Read, Record, Send, Sleep
-from ccroute.runtime.connections import Connections
-from ccroute.runtime.exchange import AsyncExchange, Exchange
 from ccroute.types import Chunk, Completion
+
+if TYPE_CHECKING:
+    from ccroute.runtime.connections import Connections
+    from ccroute.runtime.exchange import AsyncExchange, Exchange
 
 _START: Any = None
 
@@ -115,7 +115,7 @@ class AsyncDrive(_Drive):
                     elif type(effect) is Record:
                         self._ledger.record(effect.row)
                     elif type(effect) is Sleep:
-                        await anyio.sleep(effect.seconds)
+                        await _sleep(effect.seconds)
                 except BaseException as error:
                     flow.throw(error)
         except StopIteration as end:
@@ -125,3 +125,9 @@ class AsyncDrive(_Drive):
         except BaseException:
             self._release()
             raise
+
+
+async def _sleep(seconds: float) -> None:
+    import anyio  # only a call that waits needs it
+
+    await anyio.sleep(seconds)

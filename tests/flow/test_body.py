@@ -1,0 +1,80 @@
+"""A body is read as it was meant, to its end, and within bounds."""
+
+from __future__ import annotations
+
+import gzip
+import tracemalloc
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ccroute.errors import ProtocolError
+from ccroute.flow.body import MAX_BODY, Body
+
+GZIP = {"content-encoding": "gzip"}
+
+
+def read(body: Body, data: bytes, size: int = 7, limit: int = MAX_BODY) -> bytes:
+    """All of `data`, fed in pieces of `size` bytes."""
+    plain = b"".join(body.feed(data[i : i + size], limit) for i in range(0, len(data), size))
+    body.end()
+    return plain
+
+
+@pytest.mark.parametrize("headers", [{}, {"content-encoding": ""}, {"content-encoding": " Identity "}])
+def test_a_plain_body_is_itself(headers: dict[str, str]) -> None:
+    assert read(Body(headers), b"hello") == b"hello"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", " GZIP "])
+@given(data=st.binary(max_size=200), size=st.integers(1, 50))
+def test_a_gzip_body_is_unpacked_however_it_is_cut(encoding: str, data: bytes, size: int) -> None:
+    assert read(Body({"content-encoding": encoding}), gzip.compress(data), size) == data
+
+
+@pytest.mark.parametrize("encoding", ["br", "deflate", "zstd", "gzip, gzip", "identity, gzip"])
+def test_an_encoding_that_was_not_asked_for_is_refused(encoding: str) -> None:
+    with pytest.raises(ProtocolError, match="encoding"):
+        Body({"content-encoding": encoding})
+
+
+@given(st.integers(0, len(gzip.compress(b"hello" * 9)) - 1))
+def test_a_truncated_gzip_is_refused_at_its_end(cut: int) -> None:
+    with pytest.raises(ProtocolError, match="cut off"):
+        read(Body(GZIP), gzip.compress(b"hello" * 9)[:cut])
+
+
+def test_what_is_no_gzip_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="not valid gzip"):
+        Body(GZIP).feed(b"<html>not gzip at all")
+
+
+def test_a_gzip_with_a_wrong_checksum_is_refused() -> None:
+    packed = bytearray(gzip.compress(b"hello"))
+    packed[-8] ^= 1
+    with pytest.raises(ProtocolError, match="not valid gzip"):
+        Body(GZIP).feed(bytes(packed))
+
+
+@pytest.mark.parametrize("headers", [{}, GZIP])
+def test_a_body_may_be_as_long_as_the_limit_and_no_longer(headers: dict[str, str]) -> None:
+    data = b"x" * 100
+    packed = gzip.compress(data) if headers else data
+    assert Body(headers).feed(packed, 100) == data
+    with pytest.raises(ProtocolError, match=r"more than|longer than"):
+        Body(headers).feed(packed, 99)
+
+
+def test_a_gzip_bomb_is_stopped_before_it_is_in_memory() -> None:
+    packer = zlib.compressobj(wbits=31)
+    megabyte = bytes(2**20)
+    bomb = b"".join(packer.compress(megabyte) for _ in range(200)) + packer.flush()
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError, match="unpacks to more"):
+            Body(GZIP).feed(bomb, 2**20)
+        assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    finally:
+        tracemalloc.stop()

@@ -1,0 +1,399 @@
+"""What a failure cost, who is tried next, and how long it is waited for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.flow.support import paid, planned
+
+from ccroute import errors
+from ccroute.errors import (
+    AuthenticationError,
+    BackendError,
+    BackendTimeoutError,
+    ConnectionFailedError,
+    ContentPolicyError,
+    ContextWindowExceededError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    OverloadedError,
+    PermissionDeniedError,
+    ProtocolError,
+    QuotaExhaustedError,
+    RateLimitError,
+    ServerError,
+)
+from ccroute.flow.retry import Fault, Step, Walk, failure_class
+from ccroute.routing import Candidate
+from ccroute.routing.agents import TRIGGERS
+from ccroute.types import FailureClass, Model, RetryPolicy
+
+NOW = 100.0
+
+
+# -- Classes
+
+
+@pytest.mark.parametrize(
+    ("error", "letter"),
+    [
+        (errors.EgressDeniedError(), "C"),
+        (InvalidRequestError("x", status=400), "C"),
+        (InvalidRequestError("x", status=413), "C"),
+        (InvalidRequestError("x", status=422), "C"),
+        (InvalidRequestError("x", status=409), "C"),
+        (ContentPolicyError("x", status=429), "C"),
+        (errors.UnknownModelError("x"), "C"),
+        (errors.UnknownAgentError("x"), "C"),
+        (ContextWindowExceededError("x", status=400), "L"),
+        (ContextWindowExceededError("x", status=429), "L"),
+        (AuthenticationError("x", status=401), "A"),
+        (AuthenticationError("x"), "A"),
+        (PermissionDeniedError("x", status=403), "A"),
+        (QuotaExhaustedError("x", status=402), "A"),
+        (QuotaExhaustedError("x", status=429), "A"),
+        (ModelNotFoundError("x", status=404), "M"),
+        (RateLimitError("x", status=429), "W1"),
+        (RateLimitError("x"), "W1"),
+        (OverloadedError("x", status=503), "W1"),
+        (OverloadedError("x", status=529), "W1"),
+        (OverloadedError("x", status=409), "W1"),
+        (OverloadedError("x", status=425), "W1"),
+        (BackendTimeoutError("x", status=408), "W1"),
+        (BackendError("x", status=425), "W1"),
+        (BackendTimeoutError("x"), "W2"),
+        (ServerError("x", status=424), "W2"),
+        (ServerError("x", status=500), "W2"),
+        (ServerError("x", status=502), "W2"),
+        (ServerError("x", status=504), "W2"),
+        (ConnectionFailedError("x"), "W2"),
+        (ProtocolError("x"), "W2"),
+        (BackendError("x", status=302), "M"),
+        (BackendError("x", status=410), "M"),
+    ],
+    ids=lambda value: (
+        value if isinstance(value, str) else f"{type(value).__name__}-{getattr(value, 'status', '')}"
+    ),
+)
+def test_every_error_has_its_class(error: errors.CcrouteError, letter: str) -> None:
+    assert failure_class(error) == letter
+
+
+@pytest.mark.parametrize("kind", [ConnectionFailedError, BackendTimeoutError, ProtocolError])
+def test_what_was_never_sent_cost_nothing(kind: type[BackendError]) -> None:
+    error = kind("x")
+    error.sent = False
+    assert failure_class(error) == "W0"
+
+
+# -- A walk, driven by hand
+
+
+def places(
+    *names: str, fallback: Sequence[str] = (), windows: dict[str, int] | None = None
+) -> list[Candidate]:
+    """Candidates `backend/model` in order, those of `fallback` last."""
+    windows = windows or {}
+    backends: dict[str, dict[str, Model]] = {}
+    for name in (*names, *fallback):
+        backend, _, model = name.partition("/")
+        backends.setdefault(backend, {})[model] = Model(context_window=windows.get(name))
+    made = [paid(name) for name in backends]
+    for backend in made:
+        backend.models = backends[backend.name]
+    return list(planned(made, aliases={"any": list(names)}, model="any", fallback=list(fallback)).candidates)
+
+
+class Way:
+    """One walk: fail where it stands, and see where it goes."""
+
+    def __init__(
+        self,
+        candidates: Sequence[Candidate],
+        *,
+        triggers: Any = TRIGGERS,
+        random: Callable[[], float] = lambda: 0.5,
+        **policy: Any,
+    ) -> None:
+        self.walk = Walk(RetryPolicy(**policy), candidates, triggers, random)
+        self.step: Step | None = Step(self.walk.first(), 0.0)
+        self.tried: list[str] = []
+
+    def fail(self, *faults: Fault) -> str | None:
+        """Fail so, one step after the other; the deployment that is next, if any."""
+        for fault in faults:
+            assert self.step is not None, f"the walk ended after {self.tried}"
+            self.tried.append(self.step.candidate.deployment.name)
+            self.walk.failed(self.step.candidate, fault, NOW)
+            self.step = self.walk.next(NOW)
+        return None if self.step is None else self.step.candidate.deployment.name
+
+    @property
+    def wait(self) -> float:
+        assert self.step is not None
+        return self.step.wait
+
+
+def fault(error: errors.CcrouteError, **options: Any) -> Fault:
+    return Fault(error, failure_class(error), **options)
+
+
+def refused() -> Fault:
+    error = ConnectionFailedError("refused")
+    error.sent = False
+    return fault(error)
+
+
+BUSY = fault(OverloadedError("busy", status=503))
+LIMITED = fault(RateLimitError("slow down", status=429))
+BROKE = fault(ServerError("bad gateway", status=502))
+NO_KEY = fault(AuthenticationError("who?", status=401))
+FORBIDDEN = fault(PermissionDeniedError("no", status=403))
+NO_MONEY = fault(QuotaExhaustedError("pay", status=429))
+NO_MODEL = fault(ModelNotFoundError("what?", status=404))
+WRONG = fault(InvalidRequestError("what?", status=400))
+CUT = Fault(errors.StreamInterruptedError("cut"), "W3", again=False)
+TOO_LONG = fault(ContextWindowExceededError("too long", status=400))
+
+
+def test_a_rejected_call_goes_to_the_next_deployment_at_once() -> None:
+    way = Way(places("a/m", "b/m", fallback=["c/m"]))
+    assert way.fail(BUSY) == "b/m"
+    assert way.wait == 0
+    assert way.fail(BUSY) == "c/m"
+    assert way.fail(BUSY) is None
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 3, 5])
+def test_no_more_than_so_many_attempts_count(attempts: int) -> None:
+    way = Way(places(*(f"{name}/m" for name in "abcdef")), attempts=attempts)
+    assert way.fail(*[BUSY] * attempts) is None
+    assert len(set(way.tried)) == attempts
+
+
+def test_no_deployment_is_tried_more_often_than_allowed() -> None:
+    way = Way(places("a/m"), attempts=9, per_deployment=3)
+    assert way.fail(BUSY, BUSY, BUSY) is None
+
+
+def test_what_was_never_sent_does_not_count_but_is_not_repeated_for_ever() -> None:
+    way = Way(places("a/m", "b/m", "c/m"), attempts=1)
+    assert way.fail(refused(), refused(), refused()) == "a/m"
+    assert way.fail(refused(), refused(), refused()) is None
+
+
+def test_all_deployments_come_before_any_is_tried_again() -> None:
+    way = Way(places("a/m", "b/m"), attempts=4)
+    way.fail(BUSY, BUSY, BUSY, BUSY)
+    assert way.tried == ["a/m", "b/m", "a/m", "b/m"]
+
+
+def test_the_last_attempt_is_kept_for_a_backend_that_was_not_tried() -> None:
+    way = Way(places("a/1", "a/2", "a/3", "a/4", fallback=["home/m"]))
+    assert way.fail(BROKE, BROKE) == "home/m"
+
+
+def test_two_bad_gateways_still_reach_the_local_model() -> None:
+    way = Way(places("a/m", fallback=["home/m"]), attempts=3, per_deployment=2)
+    assert way.fail(BROKE) == "home/m"
+    way = Way(places("a/1", "a/2", fallback=["home/m"]))
+    assert way.fail(BROKE) == "a/2", "another deployment first"
+    assert way.fail(BROKE) == "home/m"
+
+
+def test_the_last_attempt_stays_where_no_other_backend_is_left() -> None:
+    way = Way(places("a/1", "a/2", "a/3"))
+    assert way.fail(BUSY, BUSY) == "a/3"
+
+
+def test_an_ambiguous_failure_allows_one_more_try_at_its_backend() -> None:
+    way = Way(places("a/1", "a/2", "a/3", "b/m"), attempts=9)
+    assert way.fail(BROKE, BROKE) == "b/m"
+    assert way.fail(BROKE) == "b/m"
+    assert way.fail(BROKE) is None
+    way = Way(places("a/m"), attempts=9, per_deployment=9)
+    assert way.fail(BROKE) == "a/m"
+    assert way.fail(BROKE) is None
+
+
+@pytest.mark.parametrize("error", [NO_KEY, NO_MONEY])
+def test_a_refused_credential_turns_the_whole_backend_off(error: Fault) -> None:
+    way = Way(places("a/1", "a/2", "b/m"))
+    assert way.fail(error) == "b/m"
+    assert way.fail(error) is None
+
+
+@pytest.mark.parametrize("error", [FORBIDDEN, NO_MODEL, fault(BackendError("moved", status=302))])
+def test_a_refused_model_turns_only_its_deployment_off(error: Fault) -> None:
+    way = Way(places("a/1", "a/2", "b/m"), attempts=9)
+    assert way.fail(error) == "a/2"
+    assert way.fail(error) == "b/m"
+    assert way.fail(error) is None
+
+
+@pytest.mark.parametrize("error", [WRONG, CUT, fault(errors.EgressDeniedError("no"))])
+def test_the_callers_fault_and_a_cut_stream_end_the_walk(error: Fault) -> None:
+    assert Way(places("a/m", "b/m", fallback=["c/m"])).fail(error) is None
+
+
+def test_after_an_overflow_only_a_larger_window_helps() -> None:
+    windows = {"a/m": 8_000, "b/m": 8_000, "c/m": 16_000, "d/m": 32_000}
+    way = Way(places("a/m", "b/m", "x/m", "c/m", fallback=["d/m", "y/m"], windows=windows))
+    assert way.fail(TOO_LONG) == "c/m"
+    assert way.fail(TOO_LONG) == "d/m"
+    assert way.fail(TOO_LONG) is None
+
+
+def test_a_window_that_the_server_named_counts_before_the_configured_one() -> None:
+    error = ContextWindowExceededError("too long")
+    error.limit = 20_000
+    way = Way(places("a/m", "b/m", "c/m", windows={"a/m": 8_000, "b/m": 16_000, "c/m": 32_000}))
+    assert way.fail(fault(error)) == "c/m"
+
+
+def test_where_windows_are_unknown_only_a_model_of_another_name_may_be_larger() -> None:
+    way = Way(places("a/m", "b/m", fallback=["c/m"]))
+    assert way.fail(TOO_LONG) == "c/m"
+
+
+@pytest.mark.parametrize(
+    ("error", "trigger"),
+    [
+        (TOO_LONG, "token_limit"),
+        (LIMITED, "rate_limit"),
+        (BUSY, "availability"),
+        (BROKE, "availability"),
+        (refused(), "availability"),
+        (NO_KEY, "availability"),
+        (NO_MONEY, "availability"),
+        (NO_MODEL, "availability"),
+    ],
+)
+def test_a_fallback_is_used_only_for_its_triggers(error: Fault, trigger: str) -> None:
+    assert error.trigger == trigger
+    others = [name for name in TRIGGERS if name != trigger]
+    assert Way(places("a/m", fallback=["c/m"]), triggers=[trigger]).fail(error) == "c/m"
+    assert Way(places("a/m", fallback=["c/m"]), triggers=others).fail(error) in {None, "a/m"}
+
+
+def test_triggers_do_not_concern_the_aliass_own_deployments() -> None:
+    assert Way(places("a/m", "b/m"), triggers=[]).fail(LIMITED) == "b/m"
+
+
+def test_a_fallback_that_was_not_triggered_may_be_by_the_next_failure() -> None:
+    way = Way(places("a/m", fallback=["c/m"]), triggers=["availability"])
+    assert way.fail(LIMITED) == "a/m"
+    assert way.fail(BUSY) == "c/m"
+
+
+# -- Waiting
+
+
+@pytest.mark.parametrize("seconds", [0.0, 7.5])
+def test_retry_after_is_waited_for_only_where_nobody_else_is_left(seconds: float) -> None:
+    asked = fault(RateLimitError("slow down", status=429, retry_after=seconds))
+    assert asked.retry_after == seconds
+    way = Way(places("a/m", "b/m"))
+    assert way.fail(asked) == "b/m"
+    assert way.wait == 0
+    assert way.fail(fault(RateLimitError("slow down", status=429, retry_after=90))) == "a/m"
+    assert way.wait == seconds
+
+
+def test_of_several_the_one_that_is_ready_first_is_waited_for() -> None:
+    way = Way(places("a/m", "b/m"))
+    way.fail(fault(OverloadedError("x", status=503, retry_after=30)))
+    assert way.fail(fault(OverloadedError("x", status=503, retry_after=20))) == "b/m"
+    assert way.wait == 20
+
+
+def test_time_that_has_passed_is_not_waited_for_again() -> None:
+    way = Way(places("a/m"))
+    way.fail(fault(OverloadedError("x", status=503, retry_after=30)))
+    later = way.walk.next(NOW + 20), way.walk.next(NOW + 50)
+    assert [step.wait for step in later if step is not None] == [10, 0]
+
+
+@pytest.mark.parametrize(
+    ("tries", "ceiling"), [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (5, 8.0), (6, 8.0), (60, 8.0)]
+)
+@pytest.mark.parametrize("draw", [0.0, 0.5, 0.999])
+def test_waits_have_full_jitter_below_a_doubling_bound(tries: int, ceiling: float, draw: float) -> None:
+    way = Way(places("a/m"), attempts=99, per_deployment=99, random=lambda: draw)
+    way.fail(*[BUSY] * tries)
+    assert way.wait == pytest.approx(draw * ceiling)
+
+
+def test_a_policy_without_waits_waits_never() -> None:
+    way = Way(places("a/m"), base=0, max=0)
+    assert way.fail(BUSY) == "a/m"
+    assert way.wait == 0
+
+
+# -- x-should-retry
+
+
+@pytest.mark.parametrize("error", [BUSY, BROKE, LIMITED, refused()])
+def test_a_server_that_forbids_a_retry_gets_none(error: Fault) -> None:
+    told = Fault(error.error, error.failure, again=False)
+    assert Way(places("a/m")).fail(told) is None
+    assert Way(places("a/m", "a/2")).fail(told) == "a/2"
+
+
+def test_a_server_that_asks_for_a_retry_gets_one() -> None:
+    told = fault(BackendError("try me", status=405), again=True)
+    way = Way(places("a/m"), attempts=9)
+    assert way.fail(told) == "a/m"
+    assert way.fail(told) is None
+
+
+@pytest.mark.parametrize("error", [WRONG, NO_KEY, FORBIDDEN, NO_MONEY])
+def test_no_server_gets_a_retry_of_what_was_wrong_or_forbidden(error: Fault) -> None:
+    assert Way(places("a/m")).fail(Fault(error.error, error.failure, again=True)) is None
+
+
+# -- Whatever happens
+
+FAULTS = [BUSY, LIMITED, BROKE, refused(), NO_KEY, FORBIDDEN, NO_MONEY, NO_MODEL, TOO_LONG]
+
+
+@settings(max_examples=150)
+@given(
+    faults=st.lists(st.sampled_from(FAULTS), min_size=30, max_size=30),
+    names=st.lists(st.sampled_from(["a/1", "a/2", "b/1", "b/2", "c/1"]), min_size=1, unique=True),
+    fallback=st.lists(st.sampled_from(["d/1", "d/2", "e/1"]), unique=True),
+    triggers=st.lists(st.sampled_from(TRIGGERS), unique=True),
+    attempts=st.integers(1, 5),
+    per_deployment=st.integers(1, 3),
+)
+def test_any_walk_ends_within_its_bounds(
+    faults: list[Fault],
+    names: list[str],
+    fallback: list[str],
+    triggers: list[Any],
+    attempts: int,
+    per_deployment: int,
+) -> None:
+    way = Way(
+        places(*names, fallback=fallback), triggers=triggers, attempts=attempts, per_deployment=per_deployment
+    )
+    seen: list[tuple[str, FailureClass]] = []
+    for each in faults:
+        if way.step is None:
+            break
+        deployment = way.step.candidate.deployment.name
+        backend = deployment[0]
+        assert 0 <= way.step.wait <= 8.0
+        assert not [c for d, c in seen if d == deployment and c in {"A", "M", "L"}], "it was off"
+        assert sum(d[0] == backend and c == "W2" for d, c in seen) < 2, "one extra attempt per backend"
+        assert not way.step.candidate.fallback or faults[len(seen) - 1].trigger in triggers
+        seen.append((deployment, each.failure))
+        way.fail(each)
+    assert way.step is None
+    assert sum(letter != "W0" for _, letter in seen) <= attempts
+    assert max(Counter(deployment for deployment, _ in seen).values()) <= per_deployment
