@@ -218,8 +218,9 @@ def test_what_is_wrong_with_a_router_is_told_when_it_is_built() -> None:
     )
 
 
-def test_a_whole_answer_after_a_bad_one_is_not_mixed_up(caller: Caller) -> None:
-    surplus = [*answer(json=chat("first")), Send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")]
+def test_bytes_beyond_an_answer_never_become_the_next_callers_answer(caller: Caller) -> None:
+    [whole] = answer(json=chat("first"))
+    surplus = [Send(whole.data + b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")]  # type: ignore[attr-defined]
     with ScriptedServer([surplus, answer(json=chat("second"))]) as server, router_to(server) as router:
         first = caller.complete(router, "hi", model="good-model").text
         second = caller.complete(router, "hi", model="good-model").text

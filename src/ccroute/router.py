@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 from ccroute.accounting import Ledger, MemoryLedger, PriceBook, Report
 from ccroute.accounting.prices import PriceLike
 from ccroute.accounting.report import GroupBy
+from ccroute.accounting.tokens import TokenCounter, estimate
 from ccroute.backends import Backend
 from ccroute.errors import ConfigError, RouterClosedError
 from ccroute.flow import CallLog, Desk, Flow, Ticket, call
@@ -44,6 +45,7 @@ class Router:
     baseline:       the model that savings are measured against.
     drop_params:    drop parameters that a backend cannot carry (listed in `route.reasons`) instead
                     of refusing the call.
+    count_tokens:   counts a prompt's tokens; None estimates them from its length.
     transport:      an httpx transport to send through instead of ccroute's own connections.
 
     Raises `ConfigError` with every fault of the tables.
@@ -65,6 +67,7 @@ class Router:
         baseline: str | None = None,
         groups: Mapping[str, Agent] | None = None,
         drop_params: bool = False,
+        count_tokens: TokenCounter | None = None,
         transport: Transport | None = None,
     ) -> None:
         self._tables = Tables(
@@ -82,6 +85,7 @@ class Router:
             timeout=Timeout(total=timeout) if isinstance(timeout, int | float) else timeout or Timeout(),
             clock=self._clock,
             drop_params=drop_params,
+            count_tokens=count_tokens or estimate,
             quote=self._quotes.deployment,
             quote_name=self._quotes.name,
         )
@@ -198,7 +202,9 @@ class Router:
         """Everything that can be decided before anything is sent."""
         if self._closed:
             raise RouterClosedError("this router was closed: make a new one")
-        plan = make_plan(build_request(prompt, options), self._tables, self._clock.random)
+        plan = make_plan(
+            build_request(prompt, options), self._tables, self._clock.random, self._desk.count_tokens
+        )
         log = CallLog(plan, self._desk)
         ticket = Ticket(log.id)
         return call(plan, self._desk, log, ticket, stream=stream), log, ticket

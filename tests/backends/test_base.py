@@ -38,7 +38,7 @@ def headers(backend: Backend, http: HttpRequest = EMPTY) -> dict[str, str]:
     return dict(found)
 
 
-# -- Where it is ----------------------------------------------------------------------------------------------
+# -- Where it is
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_limit_below_one_is_refused() -> None:
         OllamaBackend("b", max_concurrency=0)
 
 
-# -- Whether it is local --------------------------------------------------------------------------------------
+# -- Whether it is local
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_what_is_local_is_free_and_ollama_always() -> None:
     assert not PlainBackend().free
 
 
-# -- Keys -----------------------------------------------------------------------------------------------------
+# -- Keys
 
 
 @pytest.mark.parametrize("key", [KEY, SecretStr(KEY), lambda: KEY, lambda: SecretStr(KEY)])
@@ -247,7 +247,7 @@ def test_neither_repr_nor_pickle_nor_copy_shows_a_key(kind: str, key: Any) -> No
             leak(backend)
 
 
-# -- Headers --------------------------------------------------------------------------------------------------
+# -- Headers
 
 
 def test_a_request_has_every_header_it_needs() -> None:
@@ -296,7 +296,7 @@ def test_a_header_may_be_empty() -> None:
     assert headers(PlainBackend(headers={"x-empty": ""}))["x-empty"] == ""
 
 
-# -- What it knows --------------------------------------------------------------------------------------------
+# -- What it knows
 
 
 def test_a_model_that_was_not_described_is_one_of_which_nothing_is_known() -> None:
@@ -312,7 +312,7 @@ def test_a_timeout_in_seconds_is_the_total() -> None:
 
 
 def test_the_four_methods_are_enough_for_a_backend_and_fewer_are_not() -> None:
-    assert PlainBackend().refusals(Request(top_k=3)) == {}
+    assert PlainBackend().refusals(Request(top_k=3), "m") == {}
     assert PlainBackend().missing_key() is None
     with pytest.raises(TypeError, match="abstract"):
         Backend("b", "http://h.test")  # type: ignore[abstract]

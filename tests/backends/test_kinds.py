@@ -46,9 +46,9 @@ def test_each_backend_speaks_its_wire(backend: Backend, path: str, answer: bytes
 
 
 def test_each_wire_names_what_it_cannot_carry() -> None:
-    assert set(OpenAIBackend().refusals(Request(top_k=3))) == {"top_k"}
-    assert "seed" in AnthropicBackend().refusals(Request(seed=3))
-    assert set(OllamaBackend().refusals(Request(user="me"))) == {"user"}
+    assert set(OpenAIBackend().refusals(Request(top_k=3), "m")) == {"top_k"}
+    assert "seed" in AnthropicBackend().refusals(Request(seed=3), "m")
+    assert set(OllamaBackend().refusals(Request(user="me"), "m")) == {"user"}
 
 
 def test_anthropic_is_told_the_models_longest_answer() -> None:

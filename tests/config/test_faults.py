@@ -134,6 +134,12 @@ def test_a_section_that_is_no_table_is_a_fault(faults, section):
     assert faults({section: "x"}) == (f"{section}: should be a table",)
 
 
+def test_parameters_hold_what_json_can_hold(faults, write):
+    path = write("x.toml", "[agents.x.params]\nextra = {day = 2026-01-01}\nseed = 2026-01-01\ntop_p = nan")
+    text = "should be what JSON can hold"
+    assert faults(path) == tuple(f"agents.x.params.{name}: {text}" for name in ("extra", "seed", "top_p"))
+
+
 def test_a_key_that_is_no_string_is_a_fault(faults):
     assert faults({"aliases": {5: "ollama/x"}}) == ("aliases.5: a key should be a string",)
 

@@ -13,7 +13,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 from tests.support.openai_like import chat, chat_sse
@@ -204,10 +203,6 @@ def streams(*texts: str, **about: Any) -> Said:
     return Said(pieces=chat_sse(texts or ("Hello", " there", "."), **about))
 
 
-class Stopped(Exception):
-    """The hand let go of a flow."""
-
-
 class Hand:
     """Performs effects from a script, one entry for each `Send`; the last entry serves all after it.
 
@@ -264,6 +259,7 @@ class Hand:
                     self._before(len(self.effects), effect)
                 except BaseException as error:
                     call.flow.throw(error)
+                    raise AssertionError("the flow went on after it was stopped") from error
                 self.effects.append(effect)
                 result = self._perform(effect, call.clock)
         except StopIteration as end:
@@ -316,7 +312,3 @@ class Hand:
 def _late(until: float, clock: FakeClock) -> Failure:
     clock.elapsed = until - 1000.0
     return Failure("timeout", TIMED_OUT, sent=True)
-
-
-def spent(rows: Sequence[LedgerRow]) -> Decimal:
-    return sum((row.cost for row in rows if row.cost is not None), Decimal(0))

@@ -182,9 +182,10 @@ def test_no_deployment_is_tried_more_often_than_allowed() -> None:
 
 
 def test_what_was_never_sent_does_not_count_but_is_not_repeated_for_ever() -> None:
-    way = Way(places("a/m", "b/m", "c/m"), attempts=1)
+    way = Way(places("a/m", "b/m", "c/m"), attempts=2)
     assert way.fail(refused(), refused(), refused()) == "a/m"
     assert way.fail(refused(), refused(), refused()) is None
+    assert Way(places("a/m"), attempts=1).fail(refused()) is None
 
 
 def test_all_deployments_come_before_any_is_tried_again() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ccroute import AliasTable
@@ -137,8 +137,8 @@ def test_a_patterns_target_may_be_an_alias_or_meet_another_pattern() -> None:
 
 @given(st.text(st.characters(codec="ascii", exclude_characters="*?/"), min_size=1))
 def test_any_name_without_wildcards_is_matched_literally(name: str) -> None:
-    aliases = {f"{name}*": "m/*", "*": "other/x"}
-    assert list(leads(aliases, name + "tail")) == ["m/tail"] or name.startswith("re:")
+    assume(not name.startswith("re:"))
+    assert list(leads({f"{name}*": "m/*", "*": "other/x"}, name + "tail")) == ["m/tail"]
 
 
 # -- What is refused
@@ -156,6 +156,7 @@ def test_any_name_without_wildcards_is_matched_literally(name: str) -> None:
         ({"a-*": [7]}, "aliases.a-*: a target must be a name, not 7"),
         ({"a": "b"}, 'aliases.a: "b" is neither an alias nor backend/model'),
         ({"a": "m/"}, 'aliases.a: "m/" is neither'),
+        ({"a": [["m/x"]]}, "is neither"),
         ({"a": "/x"}, 'aliases.a: "/x" is neither'),
         ({"sonnet": "m/x", "b": "sonet"}, 'did you mean "sonnet"?'),
         ({"a": "a"}, "aliases.a: is a cycle: a → a"),

@@ -1,29 +1,86 @@
-"""How many tokens a prompt probably has, before any server counted them."""
+"""How many tokens a prompt probably has, before any server counted them.
+
+Measured on a corpus of code and prose against cl100k (tests/accounting/fixtures/corpus.json): within
+25 % for each document.
+"""
 
 from __future__ import annotations
 
-from ccroute.types import Request
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeAlias
 
-CHARACTERS_PER_TOKEN = 4
-"""OpenAI's and Anthropic's rule of thumb for English text and code."""
+from pydantic_core import to_json
+
+from ccroute.types import JSON, Request
+
+TokenCounter: TypeAlias = Callable[[Request], int]
+"""Counts the tokens of a whole prompt."""
+
+BYTES_PER_TOKEN = 4
+"""OpenAI's and Anthropic's rule of thumb for English text and code, where a character is a byte. Other
+scripts take more bytes and more tokens a character, so bytes hold there too."""
 
 MESSAGE_TOKENS = 4
 """What a chat template adds around each message (OpenAI's cookbook counts 3 or 4)."""
 
+IMAGE_TOKENS = 1000
+"""A picture of about a megapixel: 765 for OpenAI (high detail), width * height / 750 for Anthropic."""
+
 
 def estimate(request: Request) -> int:
-    """The prompt's length in tokens, by the number of characters in its text."""
-    characters = 0
-    for message in request.messages:
-        content = message.get("content")
-        if isinstance(content, str):
-            characters += len(content)
-        elif content is not None:
-            texts = (part.get("text") for part in content)
-            characters += sum(len(text) for text in texts if isinstance(text, str))
-    return -(-characters // CHARACTERS_PER_TOKEN) + MESSAGE_TOKENS * len(request.messages)
+    """The prompt's length in tokens: its text, tool calls, pictures and the tools on offer."""
+    return -(-sum(map(_size, _texts(request))) // BYTES_PER_TOKEN) + _besides(request)
 
 
 def estimate_text(text: str) -> int:
-    """The length of an answer in tokens, by its number of characters."""
-    return -(-len(text) // CHARACTERS_PER_TOKEN)
+    """The length of a text in tokens."""
+    return -(-_size(text) // BYTES_PER_TOKEN)
+
+
+def tiktoken_counter(encoding: str = "o200k_base") -> TokenCounter:
+    """A counter for `Router(count_tokens=…)` that counts text with OpenAI's tokenizer (extra `tiktoken`).
+
+    tiktoken fetches the encoding's table at its first use, unless its cache folder holds it.
+    """
+    from tiktoken import get_encoding
+
+    table = get_encoding(encoding)
+
+    def count(request: Request) -> int:
+        return sum(len(table.encode(text, disallowed_special=())) for text in _texts(request)) + _besides(
+            request
+        )
+
+    return count
+
+
+def _texts(request: Request) -> Iterator[str]:
+    """Everything in a prompt that a tokenizer would see."""
+    for message in request.messages:
+        content = message.get("content")
+        if isinstance(content, str):
+            yield content
+        elif content:
+            yield from (part["text"] for part in content if isinstance(part.get("text"), str))
+        for call in message.get("tool_calls") or ():
+            yield from (text for text in call.get("function", {}).values() if isinstance(text, str))
+        if isinstance(thinking := message.get("thinking"), str):
+            yield thinking
+    if request.tools:
+        yield to_json(request.tools).decode()
+
+
+def _besides(request: Request) -> int:
+    """Tokens for what is no text: the frame around each message, and pictures."""
+    parts = (part for message in request.messages for part in _parts(message))
+    pictures = sum(part.get("type") in {"image_url", "image"} for part in parts)
+    return MESSAGE_TOKENS * len(request.messages) + IMAGE_TOKENS * pictures
+
+
+def _parts(message: Mapping[str, JSON]) -> list[Mapping[str, JSON]]:
+    content = message.get("content")
+    return [] if content is None or isinstance(content, str) else list(content)
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))

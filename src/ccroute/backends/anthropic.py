@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Unpack
 
 from pydantic_core import to_json
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 OFFICIAL = "https://api.anthropic.com"
 KEY_ENV = "ANTHROPIC_API_KEY"
 
+_VERSION = re.compile(r"claude-(?:[a-z]+-)?(\d+)(?:-(\d{1,2}))?(?!\d)")
+
 
 class AnthropicBackend(Backend):
     """A server with `POST {base_url}/v1/messages`; a trailing `/v1` of `base_url` is optional.
@@ -31,7 +35,9 @@ class AnthropicBackend(Backend):
         super().__init__(name, (base_url or OFFICIAL).rstrip("/").removesuffix("/v1"), **common)
 
     def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
-        body = wire.encode(request, model, stream=stream, max_output=self.model(model).max_output)
+        body = wire.encode(
+            request, model, stream=stream, max_output=self.model(model).max_output, dialect=_dialect(model)
+        )
         return HttpRequest("/v1/messages", to_json(body))
 
     def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
@@ -43,8 +49,8 @@ class AnthropicBackend(Backend):
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError | RequestError:
         return wire.error(status, headers, body)
 
-    def refusals(self, request: Request) -> Mapping[str, str]:
-        return wire.refusals(request)
+    def refusals(self, request: Request, model: str) -> Mapping[str, str]:
+        return wire.refusals(request, _dialect(model))
 
     def credential(self, key: str) -> Mapping[str, str]:
         return {"x-api-key": key}
@@ -57,3 +63,17 @@ class AnthropicBackend(Backend):
         return super()._fixed_headers(
             {"anthropic-version": "2023-06-01"} | {k.lower(): v for k, v in headers.items()}
         )
+
+
+@lru_cache(maxsize=256)
+def _dialect(model: str) -> wire.Dialect:
+    """What a model of that name understands.
+
+    Structured output came with Claude 4.5, adaptive thinking with 4.6 (Anthropic's model overview);
+    other names are taken for the newest, and thinking budgets are understood by all.
+    """
+    found = _VERSION.search(model)
+    version = (int(found[1]), int(found[2] or 0)) if found else (4, 5)
+    return wire.Dialect(
+        schema="format" if version >= (4, 5) else "tool", thinking="effort" if version >= (4, 6) else "budget"
+    )

@@ -145,7 +145,7 @@ class Backend(ABC):
 
     # What a subclass may refine.
 
-    def refusals(self, request: Request) -> Mapping[str, str]:
+    def refusals(self, request: Request, model: str) -> Mapping[str, str]:
         """Parameters of `request` that this wire cannot carry, each with the reason."""
         return {}
 

@@ -44,7 +44,14 @@ class OllamaBackend(Backend):
 
     def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
         window = self.model(model).context_window
-        body = wire.encode(request, model, stream=stream, context_window=window, keep_alive=self.keep_alive)
+        body = wire.encode(
+            request,
+            model,
+            stream=stream,
+            context_window=window,
+            keep_alive=self.keep_alive,
+            think_levels=model.startswith("gpt-oss"),  # so far the only ones that take levels
+        )
         return HttpRequest("/api/chat", to_json(body))
 
     def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
@@ -56,5 +63,5 @@ class OllamaBackend(Backend):
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError | RequestError:
         return wire.error(status, headers, body)
 
-    def refusals(self, request: Request) -> Mapping[str, str]:
+    def refusals(self, request: Request, model: str) -> Mapping[str, str]:
         return wire.refusals(request)

@@ -67,7 +67,7 @@ class OpenAIBackend(Backend):
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError | RequestError:
         return wire.error(status, headers, body)
 
-    def refusals(self, request: Request) -> Mapping[str, str]:
+    def refusals(self, request: Request, model: str) -> Mapping[str, str]:
         return wire.refusals(request, self._preset.dialect)
 
     def credential(self, key: str) -> Mapping[str, str]:

@@ -4,6 +4,7 @@ Knows which keys there are and what each may hold; must not know what a name lea
 """
 
 # No `from __future__ import annotations`: pydantic reads these annotations at run time.
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
@@ -16,7 +17,6 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
-    JsonValue,
     PlainValidator,
     PositiveInt,
     SecretStr,
@@ -29,6 +29,7 @@ from ccroute.config.source import Place, Source
 from ccroute.routing.agents import Trigger
 from ccroute.routing.aliases import Strategy, Target
 from ccroute.routing.names import did_you_mean
+from ccroute.types import JSON
 from ccroute.types.request import PARAMETERS
 
 KINDS = ("anthropic", "ollama", *PRESETS)
@@ -52,13 +53,17 @@ def _priced(value: object) -> object:
     return {"input": 0, "output": 0} if value == "free" else value
 
 
-def _plain(value: object) -> object:
-    """Decimals as floats: what a request carries is JSON."""
-    if isinstance(value, Decimal):
-        return float(value)
+def _plain(value: object) -> JSON:
+    """JSON as a request carries it: Decimals become floats."""
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, Decimal | float) and math.isfinite(value):
+        return float(value)
+    if value is None or isinstance(value, str | int):
+        return value
+    raise ValueError("should be what JSON can hold")
 
 
 def _kind(value: str) -> str:
@@ -106,7 +111,7 @@ Seconds = Annotated[FiniteFloat, Field(gt=0)]
 Gigabytes = Annotated[FiniteFloat, Field(gt=0)]
 Usd = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 Names = Annotated[list[str], BeforeValidator(_listed)]
-Params = Annotated[dict[Annotated[str, AfterValidator(_parameter)], JsonValue], BeforeValidator(_plain)]
+Params = dict[Annotated[str, AfterValidator(_parameter)], Annotated[JSON, PlainValidator(_plain)]]
 
 
 class Table(BaseModel):
@@ -227,21 +232,26 @@ class Settings(Table):
         Every fault goes to `source`; the faulty parts are left out, so that the names in the rest
         can still be checked.
         """
-        first = True
-        while True:
-            try:
-                return cls.model_validate(table)
-            except ValidationError as error:
-                faults = error.errors(include_url=False, include_input=False)
-            for fault in faults:
-                # Taking parts out may break the table around them: that is no fault of its own.
-                if first and not source.faulty(where := source.where(_place(fault))):
-                    source.fault(where, _text(fault))
-            first = False
-            for fault in reversed(faults):
-                place = _place(fault)[: -1 if fault["type"] == "missing" else None]
-                source.left_out.append(place)
-                _take_out(table, place)
+        faults = cls._faults(table)
+        for fault in faults:
+            if not source.faulty(where := source.where(_place(fault))):
+                source.fault(where, _text(fault))
+        for fault in reversed(faults):
+            place = _place(fault)[: -1 if fault["type"] == "missing" else None]
+            source.left_out.append(place)
+            _take_out(table, place)
+        # What that broke is no fault of its own, and goes with its section.
+        for fault in cls._faults(table):
+            table.pop(str(fault["loc"][0]), None)
+        return cls.model_validate(table)
+
+    @classmethod
+    def _faults(cls, table: dict[str, Any]) -> list[ErrorDetails]:
+        try:
+            cls.model_validate(table)
+        except ValidationError as error:
+            return error.errors(include_url=False, include_input=False)
+        return []
 
 
 def _place(fault: ErrorDetails) -> Place:

@@ -129,7 +129,7 @@ def _exchange(job: Job) -> Flow[Completion]:
 def _carried(job: Job) -> Request:
     """The request without what this wire cannot carry; refused unless dropping was asked for."""
     backend = job.deployment.backend
-    refused = backend.refusals(job.request)
+    refused = backend.refusals(job.request, job.deployment.model)
     if not refused:
         return job.request
     if not (job.drop_params or backend.drop_params):

@@ -43,3 +43,5 @@ class Body:
         """Called at the end of the bytes; raises `ProtocolError` for a truncated gzip."""
         if self._gzip is not None and not self._gzip.eof:
             raise ProtocolError("the gzip answer was cut off")
+        if self._gzip is not None and self._gzip.unused_data:
+            raise ProtocolError("the gzip answer goes on after its end")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ccroute.accounting.tokens import TokenCounter, estimate
 from ccroute.routing import Deployment
 from ccroute.types import Price, RetryPolicy, Timeout
 from ccroute.types.clock import Clock
@@ -23,3 +24,4 @@ class Desk:
     drop_params: bool
     quote: Callable[[Deployment], Price | None]
     quote_name: Callable[[str], Price | None]
+    count_tokens: TokenCounter = estimate

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from ccroute.accounting import LedgerRow, cost
 from ccroute.accounting.ledger import uuid7
-from ccroute.accounting.tokens import estimate, estimate_text
+from ccroute.accounting.tokens import estimate_text
 from ccroute.flow.attempt import Progress
 from ccroute.flow.desk import Desk
 from ccroute.flow.effects import Flow, record
@@ -177,14 +177,14 @@ class CallLog:
         if not usage.total_tokens:
             usage = Usage(output=estimate_text(answer.text), estimated=True)
         if usage.estimated and not usage.prompt_tokens:
-            usage = usage.model_copy(update={"input": estimate(self._plan.request)})
+            usage = usage.model_copy(update={"input": self._desk.count_tokens(self._plan.request)})
         return usage
 
     def _spent(self, progress: Progress) -> Usage:
         """What an attempt without an answer probably used: its prompt, and what had been streamed."""
-        if not progress.sent:
+        if not progress.sent or (progress.status is not None and 400 <= progress.status < 500):
             return Usage()
         so_far = progress.so_far()
         if so_far is not None:
             return self._used(so_far)
-        return Usage(input=estimate(self._plan.request), estimated=True)
+        return Usage(input=self._desk.count_tokens(self._plan.request), estimated=True)

@@ -6,8 +6,9 @@ a random number is handed in.
 
 from ccroute.routing.agents import Agent, AgentTable
 from ccroute.routing.aliases import AliasTable, Resolution
-from ccroute.routing.plan import Candidate, Deployment, Plan, Tables, make_plan
+from ccroute.routing.plan import Plan, make_plan
 from ccroute.routing.quotes import Quotes
+from ccroute.routing.tables import Candidate, Deployment, Tables
 
 __all__ = [
     "Agent",

@@ -51,7 +51,7 @@ class AliasTable(Mapping[str, Target]):
                 f'strategy: unknown strategy "{strategy}", known are {", ".join(get_args(Strategy))}'
             )
         for key, target in (aliases or {}).items():
-            name = f"re:{key.pattern}" if isinstance(key, re.Pattern) else key
+            name = _written(key) if isinstance(key, re.Pattern) else key
             self._targets[name] = target
             weights = _weights(target)
             if found := _faults(name, weights):
@@ -131,7 +131,7 @@ class _Pattern:
     @classmethod
     def of(cls, key: str | re.Pattern[str], weights: dict[str, float]) -> _Pattern | None:
         if isinstance(key, re.Pattern):
-            return cls._checked(f"re:{key.pattern}", key, weights)
+            return cls._checked(_written(key), key, weights)
         if key.startswith("re:"):
             return cls._checked(key, re.compile(key[3:]), weights)
         wildcards = len(_WILDCARD.findall(key))
@@ -230,13 +230,22 @@ class _Resolver:
         raise ValueError(f'"{target}" is neither an alias nor backend/model{close}')
 
 
+def _written(regex: re.Pattern[str]) -> str:
+    """A compiled regex as a file would hold it, flags included."""
+    flags = "".join(letter for letter, flag in _FLAGS.items() if regex.flags & flag)
+    return f"re:(?{flags}){regex.pattern}" if flags else f"re:{regex.pattern}"
+
+
+_FLAGS = {"a": re.ASCII, "i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE}
+
+
 def _weights(target: object) -> dict[str, float]:
     if isinstance(target, str):
         return {target: 1.0}
     if isinstance(target, Mapping):
         return dict(target)
     if isinstance(target, Sequence):
-        return dict.fromkeys(target, 1.0)
+        return dict.fromkeys((repr(t) if isinstance(t, list | dict) else t for t in target), 1.0)
     return {}
 
 

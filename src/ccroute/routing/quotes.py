@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ccroute.accounting import PriceBook
 from ccroute.errors import RequestError
-from ccroute.routing.plan import Deployment, Tables
+from ccroute.routing.tables import MAX_KNOWN, Deployment, Tables
 from ccroute.types import FREE, Price
 
 
@@ -21,7 +21,9 @@ class Quotes:
         try:
             return self._known[deployment.name]
         except KeyError:
-            price = self._known[deployment.name] = self._look_up(deployment)
+            price = self._look_up(deployment)
+            if len(self._known) < MAX_KNOWN:
+                self._known[deployment.name] = price
             return price
 
     def name(self, name: str) -> Price | None:

@@ -170,7 +170,7 @@ class SocketStream(httpcore.NetworkStream):
         return None
 
 
-def _readable(sock: socket.socket) -> bool:
+def _readable(sock: Any) -> bool:
     """Whether something waits to be read: for an idle connection, its end or bytes nobody asked for."""
     try:
         if hasattr(select, "poll"):
@@ -376,7 +376,13 @@ class LoopStream(httpcore.AsyncNetworkStream):
     def get_extra_info(self, info: str) -> Any:
         """What httpcore asks for: whether TLS is on, and whether an idle connection has been closed."""
         if info == "is_readable":
-            return bool(self._receiver.arrived) or self._receiver.ended
+            # The loop may not have looked yet, so the socket itself is asked, too.
+            receiver = self._receiver
+            return (
+                bool(receiver.arrived)
+                or receiver.ended
+                or _readable(self._transport.get_extra_info("socket"))
+            )
         return self._transport.get_extra_info(info)
 
 

@@ -138,6 +138,14 @@ def build_request(prompt: str | None, options: CallOptions) -> Request:
         given["messages"] = ({"role": "user", "content": prompt},)
     else:
         given["messages"] = _checked(messages)
+    if isinstance(given.get("fallback"), str):
+        given["fallback"] = (given["fallback"],)
+    timeout = given.get("timeout")
+    if isinstance(timeout, int | float):
+        if not 0 < timeout < float("inf"):
+            raise InvalidRequestError(f"timeout must be a positive number of seconds, not {timeout!r}")
+    elif timeout is not None and not isinstance(timeout, Timeout):
+        raise InvalidRequestError("timeout must be a number of seconds or a Timeout")
     return Request(**given)
 
 

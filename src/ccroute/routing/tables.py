@@ -1,0 +1,112 @@
+"""Everything a plan is made from: backends, aliases and agents, checked against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from ccroute.backends import Backend
+from ccroute.errors import ConfigError, InvalidRequestError, UnknownModelError
+from ccroute.routing.agents import AgentTable
+from ccroute.routing.aliases import AliasTable, Resolution
+from ccroute.routing.names import did_you_mean
+from ccroute.types import Model
+
+MAX_KNOWN = 10_000
+"""Deployments remembered: callers may name any `backend/model`, and memory is bounded."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Deployment:
+    """One model behind one backend; `name` is `backend/model`."""
+
+    name: str
+    backend: Backend
+    model: str
+    info: Model
+
+
+class Candidate(NamedTuple):
+    """A deployment that may serve the call, the alias it came by, and why it stands where it does."""
+
+    deployment: Deployment
+    alias: str
+    fallback: bool
+    reason: str
+
+
+class Tables:
+    """Everything a plan is made from; replaced as a whole, never changed.
+
+    Raises `ConfigError` with every fault: backends named twice, aliases and agents that lead to
+    backends or models that do not exist.
+    """
+
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        aliases: AliasTable,
+        agents: AgentTable,
+        *,
+        default_model: str | None = None,
+        agent_override: bool = True,
+        unknown_agent: Literal["error", "default"] = "error",
+    ) -> None:
+        self.backends: dict[str, Backend] = {backend.name: backend for backend in backends}
+        self.aliases = aliases
+        self.agents = agents
+        self.default_model = default_model
+        self.agent_override = agent_override
+        self.unknown_agent = unknown_agent
+        self._deployments: dict[str, Deployment] = {}
+        if faults := list(self._faults(backends)):
+            raise ConfigError(*faults)
+
+    def resolve(self, name: str) -> Resolution:
+        """`AliasTable.resolve` among this router's backends; every deployment's backend exists."""
+        resolution = self.aliases.resolve(name, self.backends)
+        for deployment in resolution.deployments:
+            if deployment.partition("/")[0] not in self.backends:  # a pattern's match may name any
+                raise UnknownModelError(name, hint=f"{deployment} names no backend of this router")
+        return resolution
+
+    def deployment(self, name: str) -> Deployment:
+        """The deployment of that name; made once, at its first use."""
+        known = self._deployments.get(name)
+        if known is None:
+            backend_name, _, model = name.partition("/")
+            if not model.isprintable():
+                raise InvalidRequestError("a model name holds control characters")
+            backend = self.backends[backend_name]
+            known = Deployment(name, backend, model, backend.model(model))
+            if len(self._deployments) < MAX_KNOWN:
+                self._deployments[name] = known
+        return known
+
+    def _faults(self, backends: Sequence[Backend]) -> Iterator[str]:
+        names = [backend.name for backend in backends]
+        yield from (f'backends: two are named "{name}"' for name in self.backends if names.count(name) > 1)
+        for deployment, used_by in self.aliases.deployments().items():
+            backend = deployment.partition("/")[0]
+            if backend not in self.backends:
+                where = ", ".join(f"aliases.{name}" for name in used_by)
+                close = did_you_mean(backend, self.backends)
+                yield f'{where}: unknown backend "{backend}" in {deployment}{close}'
+        for name, targets in self.aliases.pattern_targets().items():
+            for target in targets:
+                backend = target.partition("/")[0]  # with a backslash, it depends on the match
+                if "\\" not in backend and backend not in self.backends and target not in self.aliases:
+                    yield f'aliases.{name}: unknown backend "{backend}"{did_you_mean(backend, self.backends)}'
+        unknown: dict[str, list[str]] = {}
+        for name, agent in self.agents.items():
+            for model in (agent.model, *agent.fallback):
+                if model is not None:
+                    unknown.setdefault(model, []).append(f"agents.{name}")
+        if self.default_model is not None:
+            unknown.setdefault(self.default_model, []).append("default_model")
+        for model, used_by in unknown.items():
+            try:
+                self.resolve(model)
+            except UnknownModelError as error:
+                yield f"{', '.join(used_by)}: {error}"

@@ -1,0 +1,690 @@
+"""One call, driven by hand: which effects it asks for, in which order, and what it makes of their results."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.flow.support import (
+    BROKEN,
+    NOON,
+    REFUSED,
+    Call,
+    FakeClock,
+    Hand,
+    PlainBackend,
+    Said,
+    answers,
+    calling,
+    local,
+    paid,
+    streams,
+)
+from tests.support.openai_like import chat, chat_sse, chunk, error, sse, usage
+
+from ccroute import Agent, OllamaBackend, Price, RetryPolicy, Timeout, Usage
+from ccroute.errors import (
+    AuthenticationError,
+    BackendError,
+    BackendTimeoutError,
+    ConfigError,
+    ConnectionFailedError,
+    ContextWindowExceededError,
+    DeadlineExceededError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    OverloadedError,
+    ProtocolError,
+    RateLimitError,
+    ServerError,
+    StreamInterruptedError,
+)
+from ccroute.flow import Emit, Failure, Read, Record, Send
+from ccroute.flow.call import MIN_ATTEMPT
+
+PRICE = Price(3, 15)
+BUSY = Said(503, [json.dumps(error("busy")).encode()])
+BROKE = Said(502, [b"<html>bad gateway</html>"])
+ONCE = RetryPolicy(attempts=1)
+FOREVER = Timeout(None, None, None, None)
+
+
+def outcomes(call: Call) -> list[tuple[str, str | None]]:
+    return [(attempt.outcome, attempt.failure) for attempt in call.log.attempts]
+
+
+# -- A call that succeeds
+
+
+def test_a_call_sends_reads_to_the_end_and_is_recorded_before_it_answers() -> None:
+    call = calling(paid(price=PRICE, api_key="sk-0123456789"), max_tokens=7)
+    hand = Hand([answers("yes", model="served", usage=usage(1000, 100))]).run(call)
+    assert [type(effect).__name__ for effect in hand.effects] == ["Send", "Read", "Read", "Record"]
+    (sent,) = hand.sends
+    assert sent.backend.name == "paid"
+    assert sent.http.path == "/chat/completions"
+    body = json.loads(sent.http.body)
+    assert (body["model"], body["max_tokens"]) == ("m", 7)
+    assert (b"authorization", b"Bearer sk-0123456789") in sent.headers
+    answer = hand.completion
+    assert (answer.text, answer.model, answer.finish_reason) == ("yes", "served", "stop")
+    assert (answer.usage, answer.cost) == (Usage(input=1000, output=100), Decimal("0.0045"))
+
+
+def test_an_answer_knows_its_route() -> None:
+    call = calling(paid(), agents={"Py": Agent("any", group="devs")}, agent="py", model="wanted")
+    hand = Hand([Said(after=2.0, pieces=[0.5, json.dumps(chat()).encode()])]).run(call)
+    route, answer = hand.completion.route, hand.completion
+    assert (route.agent, route.requested_model, route.model) == ("Py", "wanted", "any")
+    assert (route.deployment, route.backend, route.overridden, route.fallback) == (
+        "paid/m",
+        "paid",
+        True,
+        False,
+    )
+    assert route.reasons == ('agent Py uses "any", not the requested "wanted"', 'model "any"')
+    (attempt,) = route.attempts
+    assert (attempt.deployment, attempt.outcome, attempt.failure) == ("paid/m", "ok", None)
+    assert (attempt.status, attempt.error, attempt.started) == (200, None, NOON)
+    assert attempt.duration == answer.latency == 2.5
+    assert call.ticket.route == route
+
+
+def test_the_row_says_who_asked_who_served_and_what_it_cost() -> None:
+    agents = {"py": Agent("any", group="devs")}
+    call = calling(
+        paid(price=PRICE), agents=agents, agent="py", model="x", session="s", metadata={"job": 1},
+        prices={"x": Price(15, 75)},
+    )  # fmt: skip
+    (row,) = Hand([answers(usage=usage(1000, 100))]).run(call).rows
+    assert (row.agent, row.group, row.session, row.requested_model) == ("py", "devs", "s", "x")
+    assert (row.alias, row.backend, row.deployment, row.model) == ("any", "paid", "paid/m", "m")
+    assert (row.outcome, row.failure, row.status, row.final) == ("ok", None, 200, True)
+    assert (row.usage.input, row.cost, row.override_saved) == (1000, Decimal("0.0045"), Decimal("0.018"))
+    assert (row.overridden, row.fallback, row.cached, row.metadata) == (True, False, False, {"job": 1})
+    assert (row.call, row.started, row.latency) == (call.log.id, NOON, 0.0)
+    assert row.id != row.call
+
+
+def test_what_an_answer_leaves_out_is_filled_in() -> None:
+    call = calling(PlainBackend(models={}))
+    answer = Hand([Said(pieces=[b"hello"])]).run(call).completion
+    assert (answer.id, answer.model, answer.created) == (call.log.id, "m", int(NOON.timestamp()))
+    assert answer.usage == Usage(input=7, output=2, estimated=True), "3 + 4 tokens asked, 5 characters said"
+    assert answer.cost is None
+
+
+@pytest.mark.parametrize("name", ["x-request-id", "request-id"])
+def test_the_providers_request_id_is_kept(name: str) -> None:
+    said = Said(pieces=[json.dumps(chat()).encode()], headers={name: "r1"})
+    assert Hand([said]).run(calling(paid())).completion.request_id == "r1"
+
+
+def test_a_request_that_went_out_twice_on_a_stale_connection_is_one_attempt_that_says_so() -> None:
+    said = Said(pieces=[json.dumps(chat()).encode()], reconnected=True)
+    (attempt,) = Hand([said]).run(calling(paid())).completion.route.attempts
+    assert "sent once more on a new one" in attempt.reason
+
+
+def test_a_users_own_backend_needs_its_four_methods_and_nothing_else() -> None:
+    backend = PlainBackend(local=True)
+    assert Hand([Said(pieces=[b"he", b"llo"])]).run(calling(backend)).completion.text == "hello"
+    call = calling(backend, stream=True)
+    hand = Hand([Said(pieces=[b"he", b"llo", b"!"])]).run(call)
+    assert (hand.text, hand.completion.text, hand.completion.cost) == ("hello", "hello", 0)
+    assert (call.ticket.id, call.ticket.model) == (call.log.id, "m")
+    broken = Hand([Said(503, [b"busy"])]).fail(calling(backend, retry=ONCE))
+    assert isinstance(broken, OverloadedError)
+    cut = Hand([Said(pieces=[b"he"])]).fail(calling(backend, stream=True))
+    assert isinstance(cut, StreamInterruptedError)
+    assert (cut.partial.text, cut.partial.usage.output) == ("", 0), "its decoder cannot tell"
+
+
+# -- Moving on
+
+
+def test_a_503_moves_on_to_the_fallback_at_once_and_costs_nothing() -> None:
+    call = calling(paid(), local(), aliases={"a": "paid/m"}, model="a", fallback=["home/m"])
+    hand = Hand([BUSY, answers(usage=usage(10, 10))]).run(call)
+    assert (hand.asked, hand.slept) == (["paid", "home"], [])
+    answer = hand.completion
+    assert (answer.route.fallback, answer.route.model, answer.route.deployment) == (True, "home/m", "home/m")
+    assert outcomes(call) == [("failed", "W1"), ("ok", None)]
+    assert (answer.cost, [attempt.cost for attempt in call.log.attempts]) == (0, [0, 0])
+    failed = answer.route.attempts[0]
+    assert (failed.status, failed.error) == (503, "OverloadedError")
+    assert "no room now" in failed.reason
+    assert any(reason.startswith("paid/m failed (W1): ") for reason in answer.route.reasons)
+
+
+def test_every_call_has_exactly_one_final_row() -> None:
+    call = calling(paid(), local())
+    first, second = Hand([BUSY, answers()]).run(call).rows
+    assert (first.final, first.outcome, first.latency, first.override_saved) == (False, "failed", None, None)
+    assert (second.final, second.outcome) == (True, "ok")
+    assert first.call == second.call
+
+
+def test_a_failed_call_has_one_final_row_too() -> None:
+    call = calling(paid(), local(), retry=RetryPolicy(attempts=2))
+    hand = Hand([BUSY])
+    raised = hand.fail(call)
+    assert isinstance(raised, OverloadedError)
+    assert [row.final for row in hand.rows] == [False, True]
+    assert raised.attempts == tuple(call.log.attempts)
+    assert str(raised).startswith("home/m: ")
+
+
+def test_a_retry_at_the_same_place_waits_with_jitter() -> None:
+    call = calling(paid(), clock=FakeClock(draws=[0.5]), retry=RetryPolicy(attempts=3, per_deployment=3))
+    hand = Hand([BUSY, BUSY, answers()]).run(call)
+    assert hand.slept == [0.25, 0.5]
+    assert hand.kinds == [
+        "Send",
+        "Read",
+        "Sleep",
+        "Record",
+        "Send",
+        "Read",
+        "Sleep",
+        "Record",
+        "Send",
+        "Read",
+        "Record",
+    ]
+    assert hand.completion.latency == 0.75
+
+
+def test_the_cost_is_that_of_all_attempts_and_an_ambiguous_one_counts_its_prompt() -> None:
+    call = calling(paid(price=PRICE), prompt="x" * 384)
+    hand = Hand([BROKE, answers(usage=usage(100, 10))]).run(call)
+    assert [row.usage for row in hand.rows] == [
+        Usage(input=100, estimated=True),
+        Usage(input=100, output=10),
+    ]
+    assert [row.cost for row in hand.rows] == [Decimal("0.0003"), Decimal("0.00045")]
+    assert hand.completion.cost == Decimal("0.00075")
+
+
+@pytest.mark.parametrize("rejected", [BUSY, REFUSED, Said(429), Said(404), Said(401)])
+def test_what_was_rejected_or_never_sent_costs_nothing_even_where_nobody_knows_the_price(
+    rejected: Any,
+) -> None:
+    call = calling(paid(), local())
+    hand = Hand([rejected, answers()]).run(call)
+    assert [row.cost for row in hand.rows] == [0, 0]
+    assert hand.completion.cost == 0
+
+
+def test_one_unknown_price_makes_the_cost_unknown() -> None:
+    hand = Hand([BROKE, answers()]).run(calling(paid(), local()))
+    assert [row.cost for row in hand.rows] == [None, 0]
+    assert hand.completion.cost is None
+
+
+@pytest.mark.parametrize(
+    ("failure", "letter", "kind", "says"),
+    [
+        (REFUSED, "W0", ConnectionFailedError, r"cannot connect to https://paid.test \(connection ref"),
+        (Failure("tls", "expired", sent=False), "W0", ConnectionFailedError, "no trusted connection"),
+        (BROKEN, "W2", ConnectionFailedError, r"the connection broke \(connection reset\)"),
+        (Failure("timeout", "no answer", sent=True), "W2", BackendTimeoutError, "no answer; raise timeout="),
+        (Failure("timeout", "no connection", sent=False), "W0", BackendTimeoutError, "no connection"),
+        (Failure("protocol", "101", sent=True), "W2", ProtocolError, "does not answer in HTTP"),
+    ],
+)
+def test_a_transports_failure_is_a_typed_error(
+    failure: Failure, letter: str, kind: type[BackendError], says: str
+) -> None:
+    call = calling(paid(price=PRICE), retry=ONCE)
+    with pytest.raises(kind, match=says) as caught:
+        Hand([failure]).run(call)
+    assert (caught.value.backend, caught.value.deployment) == ("paid", "paid/m")
+    assert caught.value.sent is failure.sent
+    assert outcomes(call) == [("failed", letter)]
+    assert (call.log.attempts[0].cost == 0) is not failure.sent
+
+
+def test_a_bad_certificate_is_never_tried_again_at_the_same_place() -> None:
+    hand = Hand([Failure("tls", "expired", sent=False)])
+    hand.fail(calling(paid(), local()))
+    assert hand.asked == ["paid", "home"]
+
+
+def test_a_connection_that_breaks_inside_an_answer_is_ambiguous() -> None:
+    call = calling(paid(), local())
+    hand = Hand([Said(pieces=[b'{"choices"', BROKEN]), answers("yes")]).run(call)
+    assert hand.completion.text == "yes"
+    assert outcomes(call)[0] == ("failed", "W2")
+
+
+def test_a_refused_connection_does_not_use_up_an_attempt() -> None:
+    call = calling(paid(), local(), retry=RetryPolicy(attempts=2, base=0, max=0))
+    hand = Hand([REFUSED, REFUSED, REFUSED, answers()])
+    assert hand.run(call).asked == ["paid", "home", "paid", "home"]
+
+
+def test_the_callers_fault_is_raised_at_once() -> None:
+    hand = Hand([Said(400, [json.dumps(error("bad temperature")).encode()])])
+    raised = hand.fail(calling(paid(), local()))
+    assert isinstance(raised, InvalidRequestError)
+    assert (str(raised), hand.asked) == (
+        "paid/m: the server refused the request as invalid: bad temperature (HTTP 400)",
+        ["paid"],
+    )
+
+
+def test_an_overflow_goes_to_a_larger_window_or_is_raised() -> None:
+    overflow = Said(400, [json.dumps(error("too long", code="context_length_exceeded")).encode()])
+    small, large = paid("small", window=8_000), paid("large", window=32_000)
+    hand = Hand([overflow, answers()])
+    assert hand.run(calling(small, large)).completion.route.backend == "large"
+    assert isinstance(Hand([overflow]).fail(calling(large, small)), ContextWindowExceededError)
+
+
+def test_a_key_that_is_missing_falls_back_without_sending() -> None:
+    official = paid()
+    official.missing_key = lambda: "no API key: set IT"  # type: ignore[method-assign]
+    hand = Hand([answers()])
+    call = calling(official, local())
+    assert hand.run(call).asked == ["home"]
+    assert outcomes(call)[0] == ("failed", "A")
+    raised = Hand([answers()]).fail(calling(official))
+    assert isinstance(raised, AuthenticationError)
+    assert str(raised) == "paid/m: no API key: set IT"
+
+
+def test_a_key_that_no_header_can_carry_is_a_config_error_and_recorded() -> None:
+    call = calling(paid(api_key=lambda: "ключ"))
+    assert isinstance(Hand([answers()]).fail(call), ConfigError)
+    assert call.log.unsettled is not None
+    assert (call.log.unsettled.outcome, call.log.unsettled.cost) == ("failed", 0)
+
+
+def test_an_error_is_cleaned_of_key_and_prompt() -> None:
+    keys = iter(["first-canary-key", "second-canary-key"])
+    told = error("first-canary-key may not ask: What is my secret plan?")
+    call = calling(
+        paid(api_key=lambda: next(keys)), prompt="What is my secret plan?", retry=ONCE, stream=True
+    )
+    raised = Hand([Said(401, [json.dumps(told).encode()])]).fail(call)
+    for shown in (str(raised), raised.body, call.log.attempts[0].reason):
+        assert "canary" not in shown
+        assert "secret plan" not in shown
+        assert "[key] may not ask: [prompt]" in shown
+
+
+@pytest.mark.parametrize("encoding", ["br", "gzip"])
+def test_an_error_whose_body_cannot_be_read_is_known_by_its_status(encoding: str) -> None:
+    busy = Said(429, [b"\x00\x01"], headers={"content-encoding": encoding, "retry-after": "900"})
+    raised = Hand([busy]).fail(calling(paid()))
+    assert isinstance(raised, RateLimitError)
+    assert (raised.status, raised.retry_after) == (429, 900)
+
+
+@pytest.mark.parametrize("broken", [BROKEN, b""])
+def test_an_error_body_that_breaks_off_is_read_as_far_as_it_came(broken: Any) -> None:
+    raised = Hand([Said(404, [b"no such mo", b"del", broken])]).fail(calling(paid(), retry=ONCE))
+    assert isinstance(raised, ModelNotFoundError)
+    assert "no such model" in str(raised)
+
+
+def test_an_endless_error_body_is_read_only_in_part() -> None:
+    hand = Hand([Said(500, [b"x" * 2**18] * 100)])
+    assert isinstance(hand.fail(calling(paid(), retry=ONCE)), ServerError)
+    assert sum(isinstance(effect, Read) for effect in hand.effects) == 4
+
+
+def test_an_answer_that_is_cut_off_or_packed_wrongly_is_a_protocol_error() -> None:
+    for said in (
+        Said(pieces=[b"\x1f\x8b\x08"], headers={"content-encoding": "gzip"}),
+        Said(pieces=[b"x"], headers={"content-encoding": "br"}),
+    ):
+        assert isinstance(Hand([said]).fail(calling(paid(), retry=ONCE)), ProtocolError)
+
+
+def test_a_server_that_forbids_a_retry_gets_none() -> None:
+    told = Said(503, headers={"x-should-retry": "false"})
+    hand = Hand([told])
+    hand.fail(calling(paid()))
+    assert hand.asked == ["paid"]
+
+
+def test_a_server_that_asks_for_a_retry_gets_one() -> None:
+    hand = Hand([Said(405, headers={"x-should-retry": "true"}), answers()])
+    assert hand.run(calling(paid())).asked == ["paid", "paid"]
+
+
+# -- Time
+
+
+def test_retry_after_is_waited_for_where_nobody_else_can_answer() -> None:
+    call = calling(paid())
+    hand = Hand([Said(429, headers={"retry-after": "7"}), answers()]).run(call)
+    assert hand.slept == [7]
+
+
+def test_a_wait_that_does_not_fit_raises_the_rate_limit_at_once() -> None:
+    call = calling(paid(), timeout=5.0)
+    raised = Hand([Said(429, headers={"retry-after": "7"})]).fail(call)
+    assert isinstance(raised, RateLimitError)
+    assert raised.retry_after == 7
+    assert call.clock.elapsed == 0
+
+
+@pytest.mark.parametrize(("total", "fits"), [(7.001 + MIN_ATTEMPT, True), (6.999 + MIN_ATTEMPT, False)])
+def test_a_wait_must_leave_time_for_an_attempt(total: float, fits: bool) -> None:
+    hand = Hand([Said(429, headers={"retry-after": "7"}), answers()])
+    call = calling(paid(), timeout=total)
+    if fits:
+        assert hand.run(call).slept == [7]
+    else:
+        assert isinstance(hand.fail(call), RateLimitError)
+
+
+def test_no_attempt_starts_with_less_than_50_ms_left() -> None:
+    call = calling(paid(), local(), timeout=10.0)
+    raised = Hand([Said(503, after=9.96)]).fail(call)
+    assert isinstance(raised, DeadlineExceededError)
+    assert isinstance(raised.__cause__, OverloadedError)
+    assert outcomes(call) == [("failed", "W1")]
+    assert raised.attempts == tuple(call.log.attempts)
+
+
+def test_with_nobody_left_the_last_error_is_raised_however_late_it_is() -> None:
+    raised = Hand([Said(401, after=9.99)]).fail(calling(paid(), timeout=10.0))
+    assert isinstance(raised, AuthenticationError)
+
+
+def test_a_call_without_time_sends_nothing() -> None:
+    hand = Hand([answers()])
+    raised = hand.fail(calling(paid(), timeout=0.04))
+    assert isinstance(raised, DeadlineExceededError)
+    assert (hand.effects, raised.attempts, raised.__cause__) == ([], (), None)
+
+
+def test_the_deadline_ends_a_silent_call_and_nothing_is_tried_after_it() -> None:
+    call = calling(paid(), local(), timeout=10.0)
+    hand = Hand([Said(after=99)])
+    raised = hand.fail(call)
+    assert isinstance(raised, DeadlineExceededError)
+    assert "paid/m: the call's total timeout passed" in str(raised)
+    assert (hand.asked, call.clock.elapsed, outcomes(call)) == (["paid"], 10, [("failed", "W2")])
+
+
+def test_a_deadline_while_connecting_costs_nothing() -> None:
+    call = calling(paid(price=PRICE), timeout=10.0, clock=FakeClock())
+
+    def late(k: int, effect: Any) -> None:
+        call.clock.elapsed = 10.0
+
+    hand = Hand([Failure("timeout", "no connection", sent=False)], late)
+    assert isinstance(hand.fail(call), DeadlineExceededError)
+    assert (outcomes(call), call.log.attempts[0].cost) == ([("failed", "W0")], 0)
+
+
+def test_a_backends_own_timeout_moves_the_call_on() -> None:
+    call = calling(paid(timeout=3), local())
+    hand = Hand([Said(after=99), answers()])
+    assert hand.run(call).asked == ["paid", "home"]
+    assert call.log.attempts[0].error == "BackendTimeoutError"
+    assert call.clock.elapsed == 3
+
+
+def test_a_timeout_given_with_the_call_replaces_a_backends_own() -> None:
+    call = calling(paid(timeout=3), timeout=Timeout(total=9))
+    Hand([Said(after=99)]).fail(call)
+    assert call.clock.elapsed == 9
+
+
+@pytest.mark.parametrize(
+    ("stream", "limits", "connect", "first"),
+    [
+        (False, Timeout(), 5.0, 600),
+        (False, Timeout(first=20), 5.0, 20),
+        (True, Timeout(), 5.0, 120),
+        (True, Timeout(first=20, connect=1), 1, 20),
+        (True, Timeout(idle=None), 5.0, 600),
+        (True, FOREVER, None, float("inf")),
+    ],
+)
+def test_a_request_is_sent_with_the_limits_of_its_first_content(
+    stream: bool, limits: Timeout, connect: float | None, first: float
+) -> None:
+    said = streams() if stream else answers()
+    (sent,) = Hand([said]).run(calling(paid(), stream=stream, limits=limits)).sends
+    assert (sent.connect, sent.until) == (connect, 1000 + first)
+
+
+def test_a_slow_answer_has_only_the_total_limit_once_it_began() -> None:
+    call = calling(paid(), limits=Timeout(total=100, first=5))
+    body = json.dumps(chat("slow")).encode()
+    hand = Hand([Said(after=4.0, pieces=[body[:9], 50.0, body[9:]])]).run(call)
+    assert hand.completion.text == "slow"
+
+
+# -- What a wire cannot carry
+
+
+def test_a_parameter_the_wire_cannot_carry_is_refused() -> None:
+    hand = Hand([answers()])
+    raised = hand.fail(calling(OllamaBackend("home"), user="me"))
+    assert isinstance(raised, InvalidRequestError)
+    assert str(raised).startswith("home/m: cannot carry user (")
+    assert "set drop_params=True" in str(raised)
+    assert hand.effects == [Record(hand.rows[0])], "nothing was sent, and that is recorded"
+    assert (hand.rows[0].failure, hand.rows[0].cost) == ("C", 0)
+
+
+@pytest.mark.parametrize("where", ["router", "backend"])
+def test_with_drop_params_it_is_dropped_and_listed(where: str) -> None:
+    backend = OllamaBackend("home", drop_params=where == "backend")
+    call = calling(backend, user="me", temperature=0.5, drop_params=where == "router")
+    hand = Hand([Said(pieces=[b'{"message": {"content": "yes"}, "done": true}'])]).run(call)
+    body = json.loads(hand.sends[0].http.body)
+    assert ("user" in body, body["options"]) == (False, {"temperature": 0.5})
+    assert any("home/m: user dropped, " in reason for reason in hand.completion.route.reasons)
+
+
+# -- Streams
+
+
+def test_a_stream_is_emitted_as_it_comes_and_recorded_before_its_last_chunk() -> None:
+    call = calling(paid(price=PRICE), stream=True)
+    hand = Hand([streams("Hel", "lo", id="c7", model="served", usage=usage(1000, 100))]).run(call)
+    assert hand.kinds == ["Send", "Read", "Emit", "Read", "Emit", "Read", "Record", "Emit"]
+    assert json.loads(hand.sends[0].http.body)["stream"] is True
+    assert [chunk.text for chunk in hand.chunks] == ["Hel", "lo", ""]
+    last = hand.chunks[-1]
+    assert (last.finish_reason, last.usage) == ("stop", Usage(input=1000, output=100))
+    assert all(chunk.finish_reason is chunk.usage is None for chunk in hand.chunks[:-1])
+    answer = hand.completion
+    assert (answer.text, answer.cost, answer.id) == ("Hello", Decimal("0.0045"), "c7")
+    assert (call.ticket.id, call.ticket.model, call.ticket.route) == ("c7", "served", answer.route)
+
+
+def test_the_first_chunk_already_knows_who_answers() -> None:
+    call = calling(paid(), local(), stream=True)
+    seen: list[tuple[str, str, str]] = []
+
+    def look(k: int, effect: Any) -> None:
+        if isinstance(effect, Emit):
+            seen.append((call.ticket.id, call.ticket.model, call.ticket.route.backend))
+
+    Hand([BUSY, streams(id="c7", model="served")], look).run(call)
+    assert set(seen) == {("c7", "served", "home")}
+
+
+def test_a_stream_without_content_still_ends_with_its_finish_and_model() -> None:
+    call = calling(paid(), stream=True)
+    hand = Hand([Said(pieces=chat_sse([], finish="length"))]).run(call)
+    assert [chunk.finish_reason for chunk in hand.chunks] == ["length"]
+    assert (call.ticket.model, hand.rows[0].first_content) == ("gpt-4o-mini", None)
+
+
+def test_the_first_content_is_timed() -> None:
+    call = calling(paid(), stream=True)
+    role, *rest = chat_sse(["yes"])
+    (row,) = Hand([Said(after=1.0, pieces=[role, 0.5, *rest])]).run(call).rows
+    assert row.first_content == 1.5
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        Said(pieces=[chunk({"role": "assistant"}), BROKEN]),
+        Said(pieces=[chunk({"role": "assistant"})]),
+        Said(pieces=[b": ping\n\n", 200.0]),
+        Said(pieces=[sse({"error": {"type": "overloaded_error", "message": "busy"}})]),
+        Said(pieces=[b"data: {not json}\n\n"]),
+        Said(pieces=[b"<html>log in</html>"], headers={"content-type": "text/html"}),
+        Said(pieces=[b"x"], headers={"content-encoding": "br"}),
+        BUSY,
+    ],
+    ids=["reset", "eof", "silence", "error frame", "garbage", "page", "encoding", "503"],
+)
+def test_before_the_first_content_a_stream_falls_back_unseen(broken: Said) -> None:
+    call = calling(paid(), local(), stream=True)
+    hand = Hand([broken, streams("yes")])
+    assert hand.run(call).text == "yes"
+    assert hand.asked == ["paid", "home"]
+    assert [type(effect).__name__ for effect in hand.effects].index("Emit") > hand.effects.index(
+        hand.sends[1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("end", "says", "cause"),
+    [
+        ([BROKEN], "the connection broke", ConnectionFailedError),
+        ([], "the stream ended without", ProtocolError),
+        ([b"data: {not json}\n\n"], "not valid JSON", ProtocolError),
+        ([sse({"error": {"message": "busy", "type": "overloaded_error"}})], "no room now", OverloadedError),
+        ([200.0], "no answer in time", BackendTimeoutError),
+        ([*[119.0, b": ping\n\n"] * 6], "the call's total timeout passed", DeadlineExceededError),
+    ],
+    ids=["reset", "eof", "garbage", "error frame", "silence", "deadline"],
+)
+def test_after_the_first_content_a_stream_is_interrupted_with_what_there_is(
+    end: list[Any], says: str, cause: type[Exception]
+) -> None:
+    limits = Timeout(total=300, idle=None) if cause is DeadlineExceededError else None
+    call = calling(paid(price=PRICE), local(), stream=True, prompt="x" * 384, limits=limits)
+    forty = [chunk({"content": "word"}, id="c7") for _ in range(40)]
+    hand = Hand([Said(pieces=[*forty, *end])])
+    raised = hand.fail(call)
+    assert isinstance(raised, StreamInterruptedError)
+    assert says in str(raised)
+    assert isinstance(raised.__cause__, cause)
+    assert (hand.asked, hand.text) == (["paid"], "word" * 40)
+    partial = raised.partial
+    assert (partial.text, partial.id, partial.finish_reason) == ("word" * 40, "c7", None)
+    assert partial.usage == Usage(input=100, output=40, estimated=True)
+    assert partial.cost == Decimal("0.0009") == hand.rows[0].cost, "100 in and 40 out"
+    (row,) = hand.rows
+    assert (row.outcome, row.failure, row.final) == ("interrupted", "W3", True)
+    assert partial.route.attempts == raised.attempts
+    assert call.log.unsettled is None
+
+
+def test_golden_case_an_interrupted_stream_of_40_tokens_is_priced_as_such() -> None:
+    call = calling(paid(price=Price(0, 75)), stream=True)
+    raised = Hand([Said(pieces=[chunk({"content": "word"})] * 40)]).fail(call)
+    assert (raised.partial.usage.output, raised.partial.usage.estimated) == (40, True)
+    assert raised.partial.cost == Decimal("0.003")
+
+
+def test_pings_are_no_content() -> None:
+    call = calling(paid(), local(), stream=True, limits=Timeout(idle=10))
+    pings = [piece for _ in range(9) for piece in (4.0, b": ping\n\n")]
+    hand = Hand([Said(pieces=pings), streams("yes")]).run(call)
+    assert (hand.text, call.clock.elapsed) == ("yes", 10)
+
+
+def test_only_time_spent_on_the_server_is_idle() -> None:
+    call = calling(paid(), stream=True, limits=Timeout(idle=10))
+
+    def dawdle(k: int, effect: Any) -> None:
+        if isinstance(effect, Emit):
+            call.clock.elapsed += 60
+
+    assert Hand([streams("a", "b", "c")], dawdle).run(call).text == "abc"
+
+
+def test_a_stream_that_said_its_end_is_whole_even_if_the_connection_breaks() -> None:
+    call = calling(paid(), stream=True)
+    pieces = chat_sse(["yes"], usage=None, done=False)
+    hand = Hand([Said(pieces=[*pieces, BROKEN])]).run(call)
+    assert (hand.completion.text, outcomes(call)) == ("yes", [("ok", None)])
+
+
+@pytest.mark.parametrize("rest", [[], [BROKEN], [b"\r\n", b": more"], [1.0]])
+def test_after_its_end_a_stream_is_drained_for_a_moment_only(rest: list[Any]) -> None:
+    call = calling(paid(), stream=True)
+    hand = Hand([Said(pieces=[*chat_sse(["yes"]), *rest])]).run(call)
+    assert hand.completion.text == "yes"
+    assert call.clock.elapsed <= 0.05
+
+
+def test_a_gzip_stream_must_have_its_end() -> None:
+    packed = gzip.compress(b"".join(chat_sse(["yes"], done=False)))
+    whole, cut = (Said(pieces=[data], headers={"content-encoding": "gzip"}) for data in (packed, packed[:-4]))
+    assert Hand([whole]).run(calling(paid(), stream=True)).text == "yes"
+    raised = Hand([cut]).fail(calling(paid(), stream=True))
+    assert isinstance(raised, StreamInterruptedError)
+    assert "the gzip answer was cut off" in str(raised)
+
+
+# -- Whatever happens
+
+WORLD: list[Any] = [
+    BUSY,
+    BROKE,
+    REFUSED,
+    BROKEN,
+    Said(429, headers={"retry-after": "3"}),
+    Said(401),
+    Said(404),
+    Said(400),
+    Said(after=50.0),
+    Said(pieces=[b"{"]),
+    Said(pieces=[chunk({"content": "so far"}), BROKEN]),
+    answers(),
+    streams(),
+]
+
+
+@settings(max_examples=150)
+@given(
+    world=st.lists(st.sampled_from(WORLD), min_size=1, max_size=8),
+    stream=st.booleans(),
+    total=st.sampled_from([None, 1.0, 60.0]),
+    attempts=st.integers(1, 4),
+)
+def test_any_call_ends_within_its_bounds_and_settles_every_attempt(
+    world: list[Any], stream: bool, total: float | None, attempts: int
+) -> None:
+    retry = RetryPolicy(attempts=attempts)
+    call = calling(
+        paid("a"), paid("b"), local(), stream=stream, retry=retry, limits=Timeout(total=total), model="any"
+    )
+    hand = Hand(world)
+    try:
+        hand.run(call)
+        noted = hand.completion.route.attempts
+        assert outcomes(call)[-1] == ("ok", None)
+    except (BackendError, InvalidRequestError, DeadlineExceededError) as raised:
+        noted = raised.attempts
+    assert [row.outcome for row in hand.rows] == [attempt.outcome for attempt in noted]
+    assert [row.final for row in hand.rows] == [False] * (len(hand.rows) - 1) + [True] * bool(hand.rows)
+    assert sum(attempt.failure != "W0" for attempt in noted) <= attempts
+    assert len(noted) == len(hand.sends) <= attempts + 6
+    assert total is None or call.clock.elapsed <= total
+    assert call.log.unsettled is None
+    emitted = [i for i, effect in enumerate(hand.effects) if isinstance(effect, Emit)]
+    assert not emitted or not [e for e in hand.effects[emitted[0] :] if isinstance(e, Send)], "never spliced"
