@@ -245,7 +245,7 @@ def _weights(target: object) -> dict[str, float]:
     if isinstance(target, Mapping):
         return dict(target)
     if isinstance(target, Sequence):
-        return dict.fromkeys((repr(t) if isinstance(t, list | dict) else t for t in target), 1.0)
+        return dict.fromkeys((tuple(t) if isinstance(t, list | dict) else t for t in target), 1.0)
     return {}
 
 
