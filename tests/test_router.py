@@ -363,7 +363,7 @@ def test_what_a_stream_gives_before_its_end_has_no_completion() -> None:
         started = router.stream("hi", model="main/m")
         next(started)
         assert started.route.deployment == "main/m"
-        with pytest.raises(RuntimeError, match="not ended"):
+        with pytest.raises(RuntimeError, match="not come to its end"):
             _ = started.completion
         started.close()
 

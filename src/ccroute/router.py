@@ -20,7 +20,8 @@ from ccroute.runtime.clock import SystemClock
 from ccroute.runtime.drive import AsyncDrive, Drive
 from ccroute.runtime.streams import AsyncStream, Stream
 from ccroute.types import CallOptions, Completion, RetryPolicy, Timeout
-from ccroute.types.request import build_request, takes_call_options
+from ccroute.types.checked import build_request
+from ccroute.types.request import takes_call_options
 
 if TYPE_CHECKING:
     from ccroute.runtime.connections import Transport

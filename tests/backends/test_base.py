@@ -15,8 +15,8 @@ from tests.flow.support import PlainBackend
 from ccroute import AnthropicBackend, Backend, OllamaBackend, OpenAIBackend
 from ccroute._version import __version__
 from ccroute.backends import HttpRequest
-from ccroute.backends.base import at_home
-from ccroute.errors import AuthenticationError, ConfigError
+from ccroute.backends.base import at_home, json_bytes
+from ccroute.errors import AuthenticationError, ConfigError, InvalidRequestError
 from ccroute.types import Model, Request, Timeout
 
 KEY = "sk-canary-0123456789"
@@ -171,9 +171,55 @@ def test_what_is_said_of_local_is_believed(kind: str, local: bool) -> None:
 
 
 def test_what_is_local_is_free_and_ollama_always() -> None:
-    assert OllamaBackend(base_url="http://h.test").free
-    assert PlainBackend(local=True).free
-    assert not PlainBackend().free
+    assert OllamaBackend(base_url="http://h.test").is_free("m")
+    assert PlainBackend(local=True).is_free("m")
+    assert not PlainBackend().is_free("m")
+
+
+@pytest.mark.parametrize("model", ["gpt-oss:120b-cloud", "glm-4.6:cloud"])
+def test_what_ollama_forwards_to_its_cloud_is_neither_local_nor_free(model: str) -> None:
+    assert not OllamaBackend().keeps(model)
+    assert not OllamaBackend().is_free(model)
+    assert OllamaBackend().keeps("cloudy:7b")
+
+
+def test_a_key_is_given_once() -> None:
+    with pytest.raises(ConfigError, match=r"as api_key= or in headers= \(authorization\)"):
+        PlainBackend(api_key="sk-test", headers={"Authorization": "Bearer sk-other"})
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"timeout": "5"}, "timeout must be a number of seconds or a Timeout"),
+        ({"models": {"q": {"context_window": 5}}}, r"models\['q'\] must be a Model, not dict"),
+        ({"api_key": 3}, "api_key must be a str, a SecretStr or a callable"),
+        ({"ca_file": "/nowhere/ca.pem"}, "there is no ca_file /nowhere/ca.pem"),
+    ],
+)
+def test_options_of_the_wrong_kind_are_refused_at_once(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        PlainBackend(**options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [("openai", "/v1/chat/completions"), ("anthropic", "/v1/messages"), ("ollama", "/api/chat")],
+)
+def test_an_endpoint_is_no_base_url(kind: str, path: str) -> None:
+    with pytest.raises(ConfigError, match="base_url ends before the endpoint"):
+        at(kind, f"http://h.test{path}")
+
+
+def test_ollamas_imitation_of_openai_is_not_its_address() -> None:
+    with pytest.raises(ConfigError, match="has no /v1"):
+        OllamaBackend(base_url="http://localhost:11434/v1")
+
+
+def test_what_json_cannot_hold_is_the_callers_fault() -> None:
+    for content in ("half \udcff a character", object()):
+        with pytest.raises(InvalidRequestError, match="cannot be written as JSON"):
+            json_bytes({"content": content})
 
 
 # -- Keys

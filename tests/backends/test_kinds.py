@@ -75,7 +75,7 @@ def test_a_preset_has_an_address_and_only_servers_at_home_are_local(name: str) -
     assert backend.local is (name in SELF_HOSTED)
     assert preset(name, base_url="http://192.168.1.20:8000").local is (name in SELF_HOSTED)
     assert not preset(name, base_url="https://models.example.com").local
-    assert backend.free is backend.local
+    assert backend.is_free("m") is backend.keeps("m") is backend.local
 
 
 @pytest.mark.parametrize("name", ["openai", "deepseek", "openrouter"])

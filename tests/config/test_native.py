@@ -202,6 +202,7 @@ def test_aliases_may_be_patterns_lists_and_weights(write):
 
 
 def test_every_setting_of_a_backend_reaches_it(tmp_path):
+    (tmp_path / "ca.pem").touch()
     made = backend(
         kind="vllm",
         base_url="http://10.0.0.7:8000",

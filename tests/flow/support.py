@@ -38,7 +38,7 @@ from ccroute.flow import (
 )
 from ccroute.routing import Agent, AgentTable, AliasTable, Plan, Quotes, Tables, make_plan
 from ccroute.types import Choice, Chunk, Completion, Message, Model, Request, RetryPolicy, Timeout
-from ccroute.types.request import build_request
+from ccroute.types.checked import build_request
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 

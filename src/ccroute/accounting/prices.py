@@ -12,7 +12,9 @@ PriceLike = Price | Literal["free"]
 
 
 class PriceBook:
-    """Explicit prices by name: a deployment `backend/model`, or a model's or alias's own name.
+    """Explicit prices by name: a deployment `backend/model`, or the model's own name behind any backend.
+
+    An alias has no price: what served is priced, whatever it was asked for by.
 
     `"free"` is a price of zero. A name that is not there has no price, which is not the same as
     free: its cost is `None`.

@@ -31,8 +31,8 @@ class Report:
 
     Money is USD as `Decimal`, latencies are seconds. `requests` are calls decided here, `attempts`
     every try, `failures` the tries that failed. `cost` leaves out attempts of unknown price, whose
-    calls `unknown_cost_requests` counts. `saved` is what `baseline` would have cost for the same
-    tokens, minus `cost`; `None` without a baseline.
+    calls `unknown_cost_requests` counts; so does `baseline_cost`, what `baseline` would have cost for
+    the same tokens. `saved` is `baseline_cost - cost`; both are `None` without a baseline.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ def _row(tally: Tally, baseline: Price | None) -> dict[str, Any]:
         "output": tally.usage.output,
         "cost": tally.cost,
         "unknown_cost_requests": tally.unknown_cost_requests,
-        "baseline_cost": cost(tally.usage, baseline),
+        "baseline_cost": baseline_known,
         "saved": saved,
         "saved_percent": _percent(saved, baseline_known),
         "cache_hits": tally.cache_hits,

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Unpack
 
-from pydantic_core import to_json
-
-from ccroute.backends.base import Backend, BackendOptions, HttpRequest
+from ccroute.backends.base import Backend, BackendOptions, HttpRequest, json_bytes
 from ccroute.errors import BackendError, RequestError
 from ccroute.types import Completion, Request
 from ccroute.wire import anthropic as wire
@@ -38,7 +36,7 @@ class AnthropicBackend(Backend):
         body = wire.encode(
             request, model, stream=stream, max_output=self.model(model).max_output, dialect=_dialect(model)
         )
-        return HttpRequest("/v1/messages", to_json(body))
+        return HttpRequest("/v1/messages", json_bytes(body))
 
     def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
         return wire.decode(body)

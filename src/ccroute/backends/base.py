@@ -7,6 +7,7 @@ A user's own backend subclasses `Backend` and implements `encode`, `decode`, `de
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from abc import ABC, abstractmethod
 from collections import deque
@@ -16,10 +17,11 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
+from pydantic_core import to_json
 
 from ccroute._version import __version__
-from ccroute.errors import AuthenticationError, BackendError, ConfigError, RequestError
-from ccroute.types import Completion, Model, Request, Timeout
+from ccroute.errors import AuthenticationError, BackendError, ConfigError, InvalidRequestError, RequestError
+from ccroute.types import JSON, Completion, Model, Request, Timeout
 
 if TYPE_CHECKING:
     from ccroute.wire.codec import StreamDecoder
@@ -30,6 +32,9 @@ ApiKey = str | SecretStr | Callable[[], str | SecretStr]
 _PRINTABLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PORTS = {"http": 80, "https": 443}
+_ENDPOINTS = ("/chat/completions", "/messages", "/api/chat")
+_LONG_ENOUGH = 8
+"""Characters from which on the value of a user's own header is taken for something secret."""
 _KEYS_SEEN = 8
 """How many keys of a rotation are remembered, so that a server's words can be cleaned of them."""
 
@@ -106,12 +111,27 @@ class Backend(ABC):
         models: Mapping[str, Model] | None = None,
         ca_file: str | None = None,
     ) -> None:
-        if not name or "/" in name or not _PRINTABLE.fullmatch(name):
+        if not isinstance(name, str) or not name or "/" in name or not _PRINTABLE.fullmatch(name):
             raise ConfigError(f"backend name {name!r}: use printable ASCII without a slash")
         if max_concurrency is not None and max_concurrency < 1:
             raise ConfigError(f"backend {name}: max_concurrency must be at least 1")
+        for model, known in (models or {}).items():
+            if not isinstance(known, Model):
+                raise ConfigError(
+                    f"backend {name}: models[{model!r}] must be a Model, not {type(known).__name__}"
+                )
+        if not isinstance(timeout, int | float | Timeout | None):
+            raise ConfigError(f"backend {name}: timeout must be a number of seconds or a Timeout")
+        if not (api_key is None or callable(api_key) or isinstance(api_key, str | SecretStr)):
+            raise ConfigError(f"backend {name}: api_key must be a str, a SecretStr or a callable")
+        if ca_file is not None and not os.path.isfile(ca_file):
+            raise ConfigError(f"backend {name}: there is no ca_file {ca_file}")
         self.name = name
         self.origin, self._prefix = _split(name, base_url)
+        if self._prefix.endswith(_ENDPOINTS):
+            raise ConfigError(
+                f"backend {name}: base_url ends before the endpoint; leave out what follows the version"
+            )
         self.local = self._is_local() if local is None else local
         self.timeout = Timeout(total=timeout) if isinstance(timeout, int | float) else timeout
         self.drop_params = drop_params
@@ -124,6 +144,12 @@ class Backend(ABC):
         if isinstance(api_key, str | SecretStr):
             self._checked_key(api_key)
         self._fixed = self._fixed_headers(headers or {})
+        given = {header.lower() for header in headers or ()}
+        if api_key is not None and (twice := given & {header.lower() for header in self.credential("")}):
+            raise ConfigError(
+                f"backend {name}: give the key as api_key= or in headers= ({twice.pop()}), not both"
+            )
+        self._private = tuple(value for value in (headers or {}).values() if len(value) >= _LONG_ENOUGH)
 
     # The four methods of a codec.
 
@@ -149,9 +175,12 @@ class Backend(ABC):
         """Parameters of `request` that this wire cannot carry, each with the reason."""
         return {}
 
-    @property
-    def free(self) -> bool:
-        """Whether its answers cost nothing unless a price says otherwise."""
+    def keeps(self, model: str) -> bool:
+        """Whether a prompt for `model` stays in the house."""
+        return self.local
+
+    def is_free(self, model: str) -> bool:
+        """Whether the answers of `model` cost nothing unless a price says otherwise."""
         return self.local
 
     def credential(self, key: str) -> Mapping[str, str]:
@@ -170,7 +199,7 @@ class Backend(ABC):
 
     def secrets(self) -> tuple[str, ...]:
         """The values that may never be shown, for those who clean what a server said."""
-        return tuple(self._seen)
+        return (*self._seen, *self._private)
 
     def target(self, http: HttpRequest) -> str:
         """The request target: the base URL's path and the request's."""
@@ -228,6 +257,17 @@ class Backend(ABC):
 
 
 _UNDESCRIBED = Model()
+
+
+def json_bytes(body: Mapping[str, JSON]) -> bytes:
+    """A request body; raises `InvalidRequestError` for what JSON cannot hold."""
+    try:
+        return to_json(body)
+    except (ValueError, TypeError, RecursionError):
+        raise InvalidRequestError(
+            "the request cannot be written as JSON: it holds no JSON value, or half a character "
+            "(such as a file name from os.fsdecode)"
+        ) from None
 
 
 def at_home(host: str) -> bool:

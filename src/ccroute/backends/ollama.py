@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Unpack
 
-from pydantic_core import to_json
-
-from ccroute.backends.base import Backend, BackendOptions, HttpRequest
-from ccroute.errors import BackendError, RequestError
+from ccroute.backends.base import Backend, BackendOptions, HttpRequest, json_bytes
+from ccroute.errors import BackendError, ConfigError, RequestError
 from ccroute.types import Completion, Request
 from ccroute.wire import ollama as wire
 
@@ -38,9 +36,14 @@ class OllamaBackend(Backend):
         super().__init__(name, base_url, **common)
         self.keep_alive = keep_alive
 
-    @property
-    def free(self) -> bool:
-        return True
+        if self.target(HttpRequest("")).endswith("/v1"):
+            raise ConfigError(f"backend {name}: Ollama's native API has no /v1; leave it out of base_url")
+
+    def keeps(self, model: str) -> bool:
+        return self.local and not _in_the_cloud(model)
+
+    def is_free(self, model: str) -> bool:
+        return not _in_the_cloud(model)
 
     def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
         window = self.model(model).context_window
@@ -52,7 +55,7 @@ class OllamaBackend(Backend):
             keep_alive=self.keep_alive,
             think_levels=model.startswith("gpt-oss"),  # so far the only ones that take levels
         )
-        return HttpRequest("/api/chat", to_json(body))
+        return HttpRequest("/api/chat", json_bytes(body))
 
     def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
         return wire.decode(body)
@@ -65,3 +68,9 @@ class OllamaBackend(Backend):
 
     def refusals(self, request: Request, model: str) -> Mapping[str, str]:
         return wire.refusals(request)
+
+
+def _in_the_cloud(model: str) -> bool:
+    """Whether Ollama forwards this model to ollama.com: its tag is `cloud` or ends in `-cloud`."""
+    tag = model.rpartition(":")[2]
+    return tag == "cloud" or tag.endswith("-cloud")

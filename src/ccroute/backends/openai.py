@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Unpack
 from urllib.parse import quote, urlsplit
 
-from pydantic_core import to_json
-
-from ccroute.backends.base import Backend, BackendOptions, HttpRequest
+from ccroute.backends.base import Backend, BackendOptions, HttpRequest, json_bytes
 from ccroute.backends.presets import COMPATIBLE, PRESETS, PresetName
 from ccroute.errors import BackendError, ConfigError, RequestError
 from ccroute.types import Completion, Request
@@ -56,7 +54,7 @@ class OpenAIBackend(Backend):
     def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
         body = wire.encode(request, model, stream=stream, dialect=self._preset.dialect)
         path = self._preset.path.replace("{model}", quote(model, safe="")) + self._query
-        return HttpRequest(path, to_json(body))
+        return HttpRequest(path, json_bytes(body))
 
     def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
         return wire.decode(body)

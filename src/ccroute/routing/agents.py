@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from ccroute.errors import ConfigError, UnknownAgentError
 from ccroute.routing.names import close_matches, did_you_mean, slug
 from ccroute.types import JSON
+from ccroute.types.checked import fault_of
 from ccroute.types.request import PARAMETERS
 
 Trigger = Literal["token_limit", "rate_limit", "availability", "budget"]
@@ -112,12 +113,20 @@ class AgentTable:
 
 
 def _faults(place: str, agent: Agent) -> list[str]:
-    return [
-        f'{place}.triggers: unknown trigger "{trigger}", the triggers are {", ".join(TRIGGERS)}'
-        for trigger in agent.triggers
-        if trigger not in TRIGGERS
-    ] + [
-        f'{place}.params: unknown parameter "{name}"{did_you_mean(name, PARAMETERS)}'
-        for name in agent.params
-        if name not in PARAMETERS
-    ]
+    return (
+        [
+            f'{place}.triggers: unknown trigger "{trigger}", the triggers are {", ".join(TRIGGERS)}'
+            for trigger in agent.triggers
+            if trigger not in TRIGGERS
+        ]
+        + [
+            f"{place}.params: {fault}"
+            for name, value in agent.params.items()
+            if name in PARAMETERS and (fault := fault_of(name, value))
+        ]
+        + [
+            f'{place}.params: unknown parameter "{name}"{did_you_mean(name, PARAMETERS)}'
+            for name in agent.params
+            if name not in PARAMETERS
+        ]
+    )

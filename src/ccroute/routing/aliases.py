@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 from ccroute.errors import ConfigError, UnknownModelError
 from ccroute.routing.names import close_matches, did_you_mean
@@ -90,9 +90,10 @@ class AliasTable(Mapping[str, Target]):
         except ValueError as error:  # what a pattern makes of a name is seen only now
             raise UnknownModelError(name, hint=str(error)) from None
         if weights is None:
-            raise UnknownModelError(
-                name, close_matches(name, self._targets), hint="add it to aliases, or write backend/model"
-            )
+            close = close_matches(name, self._targets)
+            if slash and backends is not None:
+                close = (*close, *(f"{known}/{model}" for known in close_matches(backend, backends)))
+            raise UnknownModelError(name, close, hint="add it to aliases, or write backend/model")
         return _resolution(name, weights)
 
     def deployments(self) -> dict[str, list[str]]:
@@ -245,7 +246,9 @@ def _weights(target: object) -> dict[str, float]:
     if isinstance(target, Mapping):
         return dict(target)
     if isinstance(target, Sequence):
-        return dict.fromkeys((tuple(t) if isinstance(t, list | dict) else t for t in target), 1.0)
+        # What is no name is kept, in a form that can be a key, for its fault to be told.
+        names: Iterable[Any] = (tuple(t) if isinstance(t, list | dict) else t for t in target)
+        return dict.fromkeys(names, 1.0)
     return {}
 
 

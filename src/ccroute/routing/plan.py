@@ -117,11 +117,14 @@ def _balanced(
 
 
 def _only_local(candidates: list[Candidate], agent: str | None, reasons: list[str]) -> list[Candidate]:
-    local = [candidate for candidate in candidates if candidate.deployment.backend.local]
-    denied = ", ".join(c.deployment.name for c in candidates if not c.deployment.backend.local)
+    local = [candidate for candidate in candidates if candidate.deployment.is_local]
+    denied = ", ".join(
+        candidate.deployment.name for candidate in candidates if not candidate.deployment.is_local
+    )
     if not local:
         raise EgressDeniedError(
-            f"agent {agent} is local_only and may not use {denied}: give it a model on a local backend"
+            f"agent {agent} is local_only and may not use {denied}: give it a model on a local backend, "
+            "or build the backend with local=True if it is in the house"
         )
     if denied:
         reasons.append(f"local_only: {denied} left out")

@@ -39,6 +39,6 @@ class Quotes:
         if own is not None:
             return FREE if own == "free" else own
         price = self._prices.find(deployment.name)
-        if price is None and deployment.backend.free:
+        if price is None and deployment.backend.is_free(deployment.model):
             return FREE
         return price

@@ -26,6 +26,11 @@ class Deployment:
     model: str
     info: Model
 
+    @property
+    def is_local(self) -> bool:
+        """Whether prompts sent there stay in the house."""
+        return self.backend.keeps(self.model)
+
 
 class Candidate(NamedTuple):
     """A deployment that may serve the call, the alias it came by, and why it stands where it does."""

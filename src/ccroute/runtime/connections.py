@@ -153,12 +153,15 @@ class _OnLoop:
         self._connection = connection
         self._pool = pool
         self._origin = origin
+        self._loop = asyncio.get_running_loop()
         self._response = response
         self._body: AsyncIterator[bytes] | None = response.aiter_stream().__aiter__()
 
     async def read(self, until: float) -> bytes | Failure:
         if self._body is None:
             return b""
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("a stream belongs to the event loop on which it was begun")
         self._connection.lease.until = until
         try:
             async for data in self._body:

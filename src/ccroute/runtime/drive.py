@@ -33,6 +33,8 @@ class _Drive:
         self._ledger = ledger
         self._exchange: Any = None
         self._result: Any = _START
+        self._running = False
+        self._closed = False
         self.completion: Completion | None = None
 
     def finished(self) -> Completion:
@@ -41,11 +43,24 @@ class _Drive:
         return self.completion
 
     def close(self) -> None:
-        """End the call where it stands: the connection is closed, what it used is recorded."""
+        """End the call where it stands: the connection is closed, what it used is recorded.
+
+        While another thread or task is reading, its wait ends and it does the rest.
+        """
+        if self._running:
+            self._closed = True
+            if self._exchange is not None:
+                self._exchange.release()
+            return
         try:
             self._flow.close()
         finally:
             self._release()
+
+    def _start(self) -> None:
+        if self._running:
+            raise RuntimeError("this stream is already being read, by another thread or task")
+        self._running = True
 
     def _release(self) -> None:
         exchange, self._exchange = self._exchange, None
@@ -64,6 +79,7 @@ class Drive(_Drive):
 
     def advance(self) -> Sequence[Chunk] | None:
         """Go on to the next chunks; None at the end, when `completion` is there."""
+        self._start()
         flow, result = self._flow, self._result
         try:
             while True:
@@ -83,6 +99,10 @@ class Drive(_Drive):
                         time.sleep(effect.seconds)
                 except BaseException as error:
                     flow.throw(error)
+                if self._closed:
+                    flow.close()
+                    self._release()
+                    return None
         except StopIteration as end:
             self.completion = end.value
             self._release()
@@ -90,6 +110,8 @@ class Drive(_Drive):
         except BaseException:
             self._release()
             raise
+        finally:
+            self._running = False
 
 
 class AsyncDrive(_Drive):
@@ -99,6 +121,7 @@ class AsyncDrive(_Drive):
 
     async def advance(self) -> Sequence[Chunk] | None:
         """Go on to the next chunks; None at the end, when `completion` is there."""
+        self._start()
         flow, result = self._flow, self._result
         try:
             while True:
@@ -118,6 +141,10 @@ class AsyncDrive(_Drive):
                         await _sleep(effect.seconds)
                 except BaseException as error:
                     flow.throw(error)
+                if self._closed:
+                    flow.close()
+                    self._release()
+                    return None
         except StopIteration as end:
             self.completion = end.value
             self._release()
@@ -125,6 +152,8 @@ class AsyncDrive(_Drive):
         except BaseException:
             self._release()
             raise
+        finally:
+            self._running = False
 
 
 async def _sleep(seconds: float) -> None:

@@ -8,6 +8,7 @@ before each exchange and each read. httpcore's own timeouts are not used.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import select
 import socket
 import ssl
@@ -140,7 +141,9 @@ class SocketStream(httpcore.NetworkStream):
             self._unsent.append(buffer)
 
     def close(self) -> None:
-        """Close at once."""
+        """Close at once; a thread that waits for bytes wakes up."""
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         self._socket.close()
 
     def start_tls(

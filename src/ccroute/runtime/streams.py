@@ -40,9 +40,8 @@ class _Paused:
     def completion(self) -> Completion:
         """The whole answer, once the stream has ended; before that a RuntimeError."""
         if self._outcome.completion is None:
-            raise RuntimeError(
-                "the stream has not ended: read all its chunks before asking for the completion"
-            )
+            advice = "its StreamInterruptedError has what came" if self._over else "read all its chunks first"
+            raise RuntimeError(f"the stream has not come to its end: {advice}")
         return self._outcome.completion
 
     def _close(self) -> None:

@@ -5,7 +5,7 @@ results are frozen pydantic models, because they are printed, dumped and stored 
 """
 
 from ccroute.types.policy import FREE, Model, Price, RetryPolicy, Timeout
-from ccroute.types.request import JSON, CallOptions, Request
+from ccroute.types.request import JSON, CallOptions, MessageLike, Request
 from ccroute.types.results import (
     Attempt,
     Choice,
@@ -34,6 +34,7 @@ __all__ = [
     "FinishReason",
     "Function",
     "Message",
+    "MessageLike",
     "Model",
     "ModelInfo",
     "Outcome",

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, ParamSpec, TypeAlias, TypedDict, TypeVar
 
-from ccroute.errors import InvalidRequestError
 from ccroute.types.policy import Timeout
 from ccroute.types.results import Message
 
@@ -22,8 +21,10 @@ R = TypeVar("R")
 JSON: TypeAlias = Any
 """A JSON payload."""
 
+Effort = Literal["none", "minimal", "low", "medium", "high", "max"]
+"""How long a model may think before it answers."""
+
 MessageLike: TypeAlias = Mapping[str, JSON] | Message
-ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
 
 class CallOptions(TypedDict, total=False):
@@ -47,7 +48,7 @@ class CallOptions(TypedDict, total=False):
     tool_choice: str | Mapping[str, JSON] | None
     parallel_tool_calls: bool | None
     response_format: Mapping[str, JSON] | None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "max"] | None
+    reasoning_effort: Effort | None
     extra: Mapping[str, JSON]
     # Who asks, and how it is to be handled.
     agent: str | None
@@ -84,7 +85,7 @@ class Request:
     tool_choice: str | Mapping[str, JSON] | None = None
     parallel_tool_calls: bool | None = None
     response_format: Mapping[str, JSON] | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "max"] | None = None
+    reasoning_effort: Effort | None = None
     extra: Mapping[str, JSON] = field(default_factory=dict)
     agent: str | None = None
     model: str | None = None
@@ -120,70 +121,6 @@ PARAMETERS = frozenset(f.name for f in dataclasses.fields(Request)) - {
 
 def _given(value: object) -> bool:
     return value is not None and value != {}
-
-
-def build_request(prompt: str | None, options: CallOptions) -> Request:
-    """Check the shape of a call and bring its messages into dict form.
-
-    Raises `InvalidRequestError` naming the place (`messages[2].role`), never quoting a prompt, and
-    Python's own `TypeError` for a keyword that does not exist.
-    """
-    messages = options.get("messages")
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    if (prompt is None) == (messages is None):
-        raise InvalidRequestError("give either prompt= or messages=, not both and not neither")
-    if prompt is not None:
-        if not isinstance(prompt, str):
-            raise InvalidRequestError(f"prompt must be a str, not {type(prompt).__name__}")
-        given["messages"] = ({"role": "user", "content": prompt},)
-    else:
-        given["messages"] = _checked(messages)
-    if isinstance(given.get("fallback"), str):
-        given["fallback"] = (given["fallback"],)
-    timeout = given.get("timeout")
-    if isinstance(timeout, int | float):
-        if not 0 < timeout < float("inf"):
-            raise InvalidRequestError(f"timeout must be a positive number of seconds, not {timeout!r}")
-    elif timeout is not None and not isinstance(timeout, Timeout):
-        raise InvalidRequestError("timeout must be a number of seconds or a Timeout")
-    return Request(**given)
-
-
-def _checked(messages: object) -> tuple[Mapping[str, JSON], ...]:
-    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
-        raise InvalidRequestError(
-            "messages must be a list of messages such as {'role': 'user', 'content': …}"
-        )
-    if not messages:
-        raise InvalidRequestError("messages is empty: give at least one message")
-    return tuple(_message(message, f"messages[{i}]") for i, message in enumerate(messages))
-
-
-def _message(message: object, where: str) -> Mapping[str, JSON]:
-    if isinstance(message, Message):
-        return message.to_dict()
-    if not isinstance(message, Mapping):
-        raise InvalidRequestError(f"{where} must be a dict or a Message, not {type(message).__name__}")
-    role = message.get("role")
-    if not isinstance(role, str) or role not in ROLES:
-        raise InvalidRequestError(f"{where}.role must be one of {', '.join(sorted(ROLES))}")
-    content = message.get("content")
-    if isinstance(content, str):
-        return message
-    if content is None:
-        if role != "assistant":
-            raise InvalidRequestError(f"{where}.content is missing")
-        return message
-    if not isinstance(content, Sequence) or isinstance(content, bytes):
-        raise InvalidRequestError(f"{where}.content must be a str or a list of parts")
-    for i, part in enumerate(content):
-        if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
-            raise InvalidRequestError(
-                f"{where}.content[{i}] must be a part such as {{'type': 'text', 'text': …}}"
-            )
-        if part["type"] == "text" and not isinstance(part.get("text"), str):
-            raise InvalidRequestError(f"{where}.content[{i}].text must be a str")
-    return message
 
 
 def takes_call_options(method: Callable[P, R]) -> Callable[P, R]:

@@ -6,7 +6,7 @@ not know HTTP, sockets or a router. A fault names its place in the body, never w
 
 import math
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn, Protocol, TypeVar, cast
 
@@ -31,7 +31,7 @@ from ccroute.errors import (
     UnknownModelError,
 )
 from ccroute.types import JSON, CallOptions, Chunk, Completion, ToolCall
-from ccroute.types.request import build_request
+from ccroute.types.checked import build_request
 
 T = TypeVar("T")
 
@@ -97,7 +97,10 @@ class Fields:
         return cast("float | None", value)
 
     def object(self, name: str) -> Mapping[str, JSON] | None:
-        return self._take(name, Mapping, "an object")
+        value = self._left.pop(name, None)
+        if value is not None and not isinstance(value, Mapping):
+            bad(self.place(name), "must be an object")
+        return value
 
     def fields(self, name: str) -> "Fields":
         """The fields of an object within, of none if it is not there."""
@@ -118,11 +121,6 @@ class Fields:
         if value is not None and not all(isinstance(item, str) for item in value):
             bad(self.place(name), "must be a list of strings")
         return None if value is None else list(value)
-
-    def either(self, name: str, kind: type[T], what: str) -> str | T | None:
-        """A string, or else a `kind`."""
-        value = self._left.get(name)
-        return self.text(name) if isinstance(value, str) else self._take(name, kind, f"a string or {what}")
 
     def _take(self, name: str, kind: type[T], what: str) -> T | None:
         value = self._left.pop(name, None)
@@ -203,7 +201,7 @@ class Frames(Protocol):
     def failed(self, error: Exception) -> bytes: ...
 
 
-def written(stream: ChunkStream, frames: Frames) -> Iterator[bytes]:
+def written(stream: ChunkStream, frames: Frames) -> Generator[bytes, None, None]:
     """A stream's bytes; it is closed however this ends.
 
     What goes wrong before the first byte is raised, so that it can be answered with a status. After it,
@@ -226,7 +224,7 @@ def written(stream: ChunkStream, frames: Frames) -> Iterator[bytes]:
         stream.close()
 
 
-async def awritten(stream: AsyncChunkStream, frames: Frames) -> AsyncIterator[bytes]:
+async def awritten(stream: AsyncChunkStream, frames: Frames) -> AsyncGenerator[bytes, None]:
     """`written`, for an event loop."""
     begun = False
     try:
@@ -330,7 +328,7 @@ def fault(error: Exception) -> Fault:
 
 def error_headers(error: Exception) -> dict[str, str]:
     """The headers that go with an error's answer: when to come back, and whether at all."""
-    headers = {}
+    headers: dict[str, str] = {}
     wait = getattr(error, "retry_after", None)
     if wait is not None:
         headers |= {"retry-after": f"{math.ceil(wait)}", "retry-after-ms": f"{math.ceil(wait * 1000)}"}

@@ -86,9 +86,10 @@ def _tool(fields: Fields) -> Mapping[str, JSON]:
 
 
 def _tool_choice(fields: Fields) -> str | Mapping[str, JSON] | None:
-    choice = fields.either("tool_choice", Mapping, "an object")
-    if isinstance(choice, Mapping):
-        Fields(choice, "tool_choice").fields("function").text("name")
+    if isinstance(fields.told.get("tool_choice"), str):
+        return fields.text("tool_choice")
+    choice = fields.object("tool_choice")
+    Fields(choice or {}, "tool_choice").fields("function").text("name")
     return choice
 
 

@@ -3,7 +3,7 @@
 Knows the chunks' shape; must not know HTTP, nor a clock: `created` is the wrapper's to say.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from typing import Final
 
 from ccroute.types import JSON, Chunk, Completion, ToolCall
@@ -22,7 +22,9 @@ from ccroute.wire.serving import (
 _DONE: Final = b"data: [DONE]\n\n"
 
 
-def dump_stream(stream: ChunkStream, *, include_usage: bool = False, created: int = 0) -> Iterator[bytes]:
+def dump_stream(
+    stream: ChunkStream, *, include_usage: bool = False, created: int = 0
+) -> Generator[bytes, None, None]:
     """The bytes that answer a streamed request. `stream` is closed however this ends.
 
     An error before the first bytes is raised; take them before you answer 200. After them it becomes an
@@ -33,7 +35,7 @@ def dump_stream(stream: ChunkStream, *, include_usage: bool = False, created: in
 
 def adump_stream(
     stream: AsyncChunkStream, *, include_usage: bool = False, created: int = 0
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """`dump_stream` of an `AsyncStream`."""
     return awritten(stream, _Frames(stream, include_usage, created))
 

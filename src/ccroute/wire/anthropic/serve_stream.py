@@ -1,0 +1,141 @@
+"""A stream of chunks as Anthropic's clients expect it: a message of blocks, one open at a time.
+
+Knows the chunks' shape; must not know HTTP. Other servers may go on with a tool call after they began
+another: a block waits until those before it are whole, so that each is written in one go.
+"""
+
+from collections import deque
+from collections.abc import AsyncGenerator, Generator
+
+from ccroute.types import JSON, Chunk, Completion, ToolCall, Usage
+from ccroute.wire.anthropic.serve import dump_error, dump_usage, head, stop, tool_use
+from ccroute.wire.reading import is_whole
+from ccroute.wire.serving import AsyncChunkStream, ChunkStream, Named, awritten, sse, written
+
+
+def dump_stream(stream: ChunkStream) -> Generator[bytes, None, None]:
+    """The bytes that answer a streamed request. `stream` is closed however this ends.
+
+    An error before the first bytes is raised; take them before you answer 200. After them it becomes an
+    `error` event. Usage is known at the end only, so `message_start` says 0.
+    """
+    return written(stream, _Frames(stream))
+
+
+def adump_stream(stream: AsyncChunkStream) -> AsyncGenerator[bytes, None]:
+    """`dump_stream` of an `AsyncStream`."""
+    return awritten(stream, _Frames(stream))
+
+
+class _Block:
+    """A content block and its deltas that are not written yet."""
+
+    __slots__ = ("_written", "deltas", "kind", "signed", "start")
+
+    def __init__(self, start: dict[str, JSON]) -> None:
+        self.start = start
+        self.kind = start["type"]
+        self.deltas: list[dict[str, JSON]] = []
+        self.signed = False
+        self._written: list[str] = []  # a tool's input
+
+    def grow(self, kind: str, name: str, piece: str) -> None:
+        self.deltas.append({"type": kind, name: piece})
+
+    def grow_input(self, call: ToolCall) -> None:
+        self.start["name"] = self.start["name"] or call.function.name  # the name may come late
+        if call.function.arguments:
+            self._written.append(call.function.arguments)
+            self.grow("input_json_delta", "partial_json", call.function.arguments)
+
+    def named(self) -> bool:
+        """Whether it can begin: a tool's name must be known by then."""
+        return self.kind != "tool_use" or bool(self.start["name"])
+
+    def whole(self) -> bool:
+        """Whether nothing can follow, once another block has begun."""
+        return self.kind != "tool_use" or is_whole("".join(self._written).encode())
+
+
+class _Frames:
+    def __init__(self, stream: Named) -> None:
+        self._stream = stream
+        self._begun = False
+        self._waiting: deque[_Block] = deque()  # the first of them is being written
+        self._calls: dict[int, _Block] = {}
+        self._index = 0
+        self._open = False
+
+    def chunk(self, chunk: Chunk) -> bytes:
+        if chunk.thinking:
+            self._thought().grow("thinking_delta", "thinking", chunk.thinking)
+        if chunk.signature:
+            block = self._thought(goes_on=True)
+            block.grow("signature_delta", "signature", chunk.signature)
+            block.signed = True
+        if chunk.text:
+            self._last("text", {"type": "text", "text": ""}).grow("text_delta", "text", chunk.text)
+        for call in chunk.tool_calls:
+            self._call(call).grow_input(call)
+        return self._begin() + self._write() if self._waiting else b""
+
+    def end(self, completion: Completion) -> bytes:
+        delta = {"delta": stop(completion), "usage": dump_usage(completion.usage)}
+        last = _event("message_delta", **delta) + _event("message_stop")
+        return self._begin() + self._write(last=True) + last
+
+    def failed(self, error: Exception) -> bytes:
+        return sse(dump_error(error)[1], "error")
+
+    def _begin(self) -> bytes:
+        """The message; before the first chunk nobody knows whose answer this is."""
+        if self._begun:
+            return b""
+        self._begun = True
+        message = head(self._stream.id, self._stream.model)
+        message |= {"content": [], "stop_reason": None, "stop_sequence": None, "usage": dump_usage(Usage())}
+        return _event("message_start", message=message)
+
+    def _thought(self, *, goes_on: bool = False) -> _Block:
+        """The thinking block to go on with; after its signature only more of that can follow."""
+        last = self._waiting[-1] if self._waiting else None
+        if last is not None and last.signed and not goes_on:
+            self._waiting.append(_Block({"type": "thinking", "thinking": "", "signature": ""}))
+        return self._last("thinking", {"type": "thinking", "thinking": "", "signature": ""})
+
+    def _last(self, kind: str, start: dict[str, JSON]) -> _Block:
+        """The last block if it is of that kind, else a new one."""
+        if not self._waiting or self._waiting[-1].kind != kind:
+            self._waiting.append(_Block(start))
+        return self._waiting[-1]
+
+    def _call(self, call: ToolCall) -> _Block:
+        block = self._calls.get(call.index)
+        if block is None:
+            block = self._calls[call.index] = _Block(tool_use(call, self._stream.id))
+            self._waiting.append(block)
+        return block
+
+    def _write(self, *, last: bool = False) -> bytes:
+        """All that may be written now: blocks up to the first that may still grow."""
+        frames: list[bytes] = []
+        while self._waiting:
+            block = self._waiting[0]
+            if not (last or block.named()):
+                break
+            if not self._open:
+                self._open = True
+                frames.append(_event("content_block_start", index=self._index, content_block=block.start))
+            frames += [_event("content_block_delta", index=self._index, delta=each) for each in block.deltas]
+            block.deltas.clear()
+            if not last and (len(self._waiting) == 1 or not block.whole()):
+                break
+            frames.append(_event("content_block_stop", index=self._index))
+            self._waiting.popleft()
+            self._index += 1
+            self._open = False
+        return b"".join(frames)
+
+
+def _event(kind: str, **data: JSON) -> bytes:
+    return sse({"type": kind, **data}, kind)

@@ -1,0 +1,165 @@
+"""The conversation of a client's messages request in canonical form: the way back from `turns.py`.
+
+Knows content blocks; must not know parameters. One assistant turn becomes several messages where thinking
+follows something else: signed thinking is only valid at its place, and the encoder merges neighbours.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from pydantic_core import to_json
+
+from ccroute.types import JSON
+from ccroute.wire.serving import Fields, bad
+
+Messages = list[dict[str, JSON]]
+
+_THINKING: Final = ("thinking", "redacted_thinking")
+
+
+def read_system(fields: Fields) -> Messages:
+    """The system prompt as one message, with its blocks' `cache_control`; none if there is none."""
+    blocks = _blocks(fields, "system")
+    return [{"role": "system", "content": _content(blocks)}] if blocks else []
+
+
+def read_turns(turns: Sequence[Fields]) -> Messages:
+    """The messages that some turns are."""
+    messages: Messages = []
+    for turn in turns:
+        role = turn.needed("role")
+        blocks = _blocks(turn, "content")
+        if blocks is None:
+            bad(turn.place("content"), "is missing")
+        if role == "user":
+            messages += _user(blocks)
+        elif role == "assistant":
+            messages += _assistant(blocks)
+        elif role == "system":
+            messages.append({"role": role, "content": _content(blocks)})
+        else:
+            bad(turn.place("role"), "must be user, assistant or system")
+    return messages
+
+
+def _blocks(fields: Fields, name: str) -> list[Fields] | None:
+    """A text is one block; `None` if there is nothing."""
+    told = fields.told.get(name)
+    if isinstance(told, str):
+        return [Fields({"type": "text", "text": fields.text(name)}, fields.place(name))]
+    return None if told is None else fields.objects(name)
+
+
+def _user(blocks: Sequence[Fields]) -> Messages:
+    """Tool results first, as every wire wants them: they answer the turn before."""
+    results = [block for block in blocks if _kind(block) == "tool_result"]
+    others = [block for block in blocks if _kind(block) != "tool_result"]
+    messages = [_result(block) for block in results]
+    if others or not results:
+        messages.append({"role": "user", "content": _content(others)})
+    return messages
+
+
+def _result(block: Fields) -> dict[str, JSON]:
+    content = _content(_blocks(block, "content") or ())
+    message: dict[str, JSON] = {"role": "tool", "tool_call_id": block.needed("tool_use_id")}
+    message["content"] = content
+    if block.flag("is_error"):
+        message["is_error"] = True
+    return message | _cached(block)
+
+
+def _assistant(blocks: Sequence[Fields]) -> Messages:
+    messages: list[_Said] = [_Said()]
+    for block in blocks:
+        kind = _kind(block)
+        if kind in _THINKING:
+            if messages[-1].parts or messages[-1].calls:
+                messages.append(_Said())
+            messages[-1].think(block, kind)
+        elif kind == "tool_use":
+            messages[-1].calls.append(_call(block))
+        else:
+            messages[-1].parts.append(block)
+    return [message.whole() for message in messages]
+
+
+class _Said:
+    """One assistant message as it is put together."""
+
+    def __init__(self) -> None:
+        self.parts: list[Fields] = []
+        self.calls: list[JSON] = []
+        self._thinking: list[str] = []
+        self._signed: list[Mapping[str, JSON]] = []
+
+    def think(self, block: Fields, kind: str) -> None:
+        """Signed thinking is kept as it came. Without a signature it is another provider's, which
+        Anthropic would refuse: only its text is kept."""
+        if kind == "redacted_thinking":
+            block.needed("data")
+            self._signed.append(block.told)
+            return
+        self._thinking.append(block.needed("thinking"))
+        if block.text("signature"):
+            self._signed.append(block.told)
+
+    def whole(self) -> dict[str, JSON]:
+        content = None if self.calls and not self.parts else _content(self.parts)
+        message: dict[str, JSON] = {"role": "assistant", "content": content}
+        if self.calls:
+            message["tool_calls"] = self.calls
+        if thinking := "".join(self._thinking):
+            message["thinking"] = thinking
+        if self._signed:
+            message["thinking_blocks"] = [dict(block) for block in self._signed]
+        return message
+
+
+def _call(block: Fields) -> dict[str, JSON]:
+    arguments = to_json(block.object("input") or {}).decode()
+    function = {"name": block.needed("name"), "arguments": arguments}
+    return {"id": block.needed("id"), "type": "function", "function": function}
+
+
+def _content(blocks: Sequence[Fields]) -> str | list[dict[str, JSON]]:
+    """Texts and images as parts; a lone text is a plain str, which every server takes."""
+    parts = [_part(block) for block in blocks]
+    if not parts:
+        return ""
+    if len(parts) == 1 and parts[0].keys() == {"type", "text"}:
+        text: str = parts[0]["text"]
+        return text
+    return parts
+
+
+def _part(block: Fields) -> dict[str, JSON]:
+    kind = _kind(block)
+    if kind == "text":
+        part: dict[str, JSON] = {"type": "text", "text": block.needed("text")}
+    elif kind == "image":
+        part = {"type": "image_url", "image_url": {"url": _url(block.fields("source"))}}
+    else:
+        bad(block.place("type"), "is of a kind that cannot be carried here; text, images and tools can")
+    return part | _cached(block)
+
+
+def _url(source: Fields) -> str:
+    kind = source.needed("type")
+    if kind == "url":
+        return source.needed("url")
+    if kind != "base64":
+        bad(source.place("type"), "must be base64 or url: uploaded files are only at Anthropic")
+    return f"data:{source.needed('media_type')};base64,{source.needed('data')}"
+
+
+def _cached(block: Fields) -> dict[str, JSON]:
+    control = block.object("cache_control")
+    return {} if control is None else {"cache_control": control}
+
+
+def _kind(block: Fields) -> str:
+    kind = block.told.get("type")
+    if not isinstance(kind, str):
+        bad(block.place("type"), "must be a string")
+    return kind
