@@ -226,3 +226,79 @@ def test_bytes_beyond_an_answer_never_become_the_next_callers_answer(caller: Cal
         second = caller.complete(router, "hi", model="good-model").text
     assert (first, second) == ("first", "second")
     assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"retry": 3}, "retry= takes a RetryPolicy, not int"),
+        ({"timeout": "5"}, "timeout= takes a number of seconds or a Timeout, not str"),
+        ({"backends": OllamaBackend()}, "give a list of backends, not OllamaBackend"),
+        ({"backends": ["ollama"]}, r"give Backend objects such as OllamaBackend\(\), not str"),
+        ({"agents": ["x"]}, "give a mapping of names to agents, not list"),
+        ({"agents": {"x": {"model": "m"}}}, "agents.x: give an Agent or a model's name, not dict"),
+        ({"unknown_agent": "ignore"}, 'unknown_agent is "error" or "default"'),
+        ({"ledger": "usage.db"}, "ledger= takes an object"),
+        ({"baseline": "opsu"}, 'baseline: unknown model "opsu"'),
+    ],
+)
+def test_what_a_router_cannot_be_built_from_is_told_in_words(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(errors.ConfigError, match=says):
+        Router(**{"backends": [OllamaBackend()]} | options)
+
+
+def test_an_unknown_baseline_of_a_report_is_told() -> None:
+    with Router([OllamaBackend()]) as router, pytest.raises(errors.UnknownModelError, match="opsu"):
+        router.report(baseline="opsu")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"temperature": "hot"}, "temperature must be a number, not str"),
+        ({"max_tokens": True}, "max_tokens must be an int, not bool"),
+        ({"max_tokens": 0}, "max_tokens must be at least 1"),
+        ({"stop": 3}, "stop must be a str or a list, not int"),
+        ({"tool_choice": 3}, "tool_choice must be a str or a dict, not int"),
+        ({"agent": 3}, "agent must be a str, not int"),
+        ({"fallback": True}, "fallback must be a list of models, or False"),
+        ({"reasoning_effort": "super"}, "reasoning_effort must be one of none, minimal, low"),
+        ({"timeout": "5"}, "timeout must be a number of seconds or a Timeout"),
+        ({"timeout": -1}, "timeout must be a positive number of seconds"),
+        ({"extra": {"model": "evil", "stream": True}}, "extra may not hold model, stream"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_told_by_name(
+    caller: Caller, options: dict[str, Any], says: str
+) -> None:
+    with ScriptedServer() as server, router_to(server) as router:
+        fails(caller, router, errors.InvalidRequestError, says, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("agnet", "did you mean 'agent'"),
+        ("stream", r"call stream\(\)"),
+        ("api_key", "belongs to the backend"),
+        ("zzz", "extra="),
+    ],
+)
+def test_an_unknown_keyword_says_what_was_meant(name: str, says: str) -> None:
+    with Router([OllamaBackend()]) as router, pytest.raises(TypeError, match=says):
+        router.complete("hi", **{name: 1})  # type: ignore[arg-type]
+
+
+def test_a_fallback_may_be_one_name(caller: Caller) -> None:
+    replies = [answer(503), answer(json=chat("second"))]
+    with ScriptedServer(replies) as server, Router([OpenAIBackend("main", base_url=server.url)]) as router:
+        assert caller.complete(router, "hi", model="main/m", fallback="main/n").text == "second"
+    assert server.requests[1].json["model"] == "n"
+
+
+def test_a_misspelt_backend_in_a_direct_name_is_told_the_right_one() -> None:
+    with (
+        Router([OllamaBackend("local")]) as router,
+        pytest.raises(errors.UnknownModelError, match='"local/foo"'),
+    ):
+        router.complete("hi", model="lcal/foo")

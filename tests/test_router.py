@@ -417,3 +417,52 @@ def test_timeouts_are_exact_however_slowly_a_server_trickles(caller: Caller) -> 
             caller.complete(router, "hi", timeout=Timeout(first=0.3))
         router.close()
     assert 0.3 <= caught.value.attempts[0].duration < 0.4
+
+
+def test_a_stream_has_one_reader_and_may_be_closed_by_another_thread() -> None:
+    with (
+        ScriptedServer([stream([chunk({"content": "one"}), Hang()])]) as server,
+        Router([backend(server)]) as router,
+    ):
+        started = router.stream("hi", model="main/m", fallback=["main/n"])
+        next(started)
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(list, started)
+            while not started._drive._running:
+                pass
+            with pytest.raises(RuntimeError, match="already being read"):
+                next(started)
+            started.close()
+            assert reading.result(5) == []
+        assert server.wait_closed(1.0)
+        assert router.report(by="model").to_dicts()[0]["attempts"] == 1
+
+
+async def test_an_async_stream_has_one_reader_and_may_be_closed_by_another_task() -> None:
+    with ScriptedServer([stream([chunk({"content": "one"}), Hang()])]) as server:
+        async with Router([backend(server)], default_model="main/m") as router:
+            started = router.astream("hi")
+            await anext(started)
+            reading = asyncio.create_task(anext(started))
+            await asyncio.sleep(0)
+            with pytest.raises(RuntimeError, match="already being read"):
+                await anext(started)
+            await started.aclose()
+            with pytest.raises(StopAsyncIteration):
+                await reading
+            assert await asyncio.to_thread(server.wait_closed, 1.0)
+
+
+def test_a_stream_begun_on_one_loop_is_not_read_on_another() -> None:
+    with (
+        ScriptedServer([stream([chunk({"content": "one"}), Hang()])]) as server,
+        Router([backend(server)]) as router,
+    ):
+        started = router.astream("hi", model="main/m")
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(anext(started))  # type: ignore[arg-type]
+        with pytest.raises(RuntimeError, match="belongs to the event loop"):
+            asyncio.run(anext(started))  # type: ignore[arg-type]
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+        assert server.wait_closed(1.0)

@@ -12,7 +12,7 @@ from ccroute.accounting.prices import PriceLike
 from ccroute.accounting.report import GroupBy
 from ccroute.accounting.tokens import TokenCounter, estimate
 from ccroute.backends import Backend
-from ccroute.errors import ConfigError, RouterClosedError
+from ccroute.errors import ConfigError, RouterClosedError, UnknownModelError
 from ccroute.flow import CallLog, Desk, Flow, Ticket, call
 from ccroute.routing import Agent, AgentTable, AliasTable, Quotes, Tables, make_plan
 from ccroute.routing.aliases import Target
@@ -72,7 +72,7 @@ class Router:
         transport: Transport | None = None,
     ) -> None:
         self._tables = Tables(
-            list(backends),
+            _backends(backends),
             aliases if isinstance(aliases, AliasTable) else AliasTable(aliases),
             AgentTable(agents or {}, groups),
             default_model=default_model,
@@ -90,10 +90,20 @@ class Router:
             quote=self._quotes.deployment,
             quote_name=self._quotes.name,
         )
+        if not isinstance(retry, RetryPolicy | None):
+            raise ConfigError(f"retry= takes a RetryPolicy, not {type(retry).__name__}")
+        if not isinstance(timeout, Timeout | int | float | None):
+            raise ConfigError(
+                f"timeout= takes a number of seconds or a Timeout, not {type(timeout).__name__}"
+            )
         if ledger is not None and not hasattr(ledger, "record"):
             raise ConfigError("ledger= takes an object with record() and tallies(), or None for memory")
         self._ledger: Ledger = MemoryLedger() if ledger is None else ledger
         self._baseline = baseline
+        if baseline is not None and not self._quotes.knows(baseline):
+            raise ConfigError(
+                f'baseline: unknown model "{baseline}"; it needs an alias, a deployment or a price'
+            )
         from ccroute.runtime.connections import Connections  # brings httpcore and asyncio along
 
         self._connections = Connections(transport)
@@ -168,6 +178,8 @@ class Router:
         `baseline` names the model that savings are measured against; None: the router's own.
         """
         name = baseline if baseline is not None else self._baseline
+        if baseline is not None and not self._quotes.knows(baseline):
+            raise UnknownModelError(baseline, hint="a baseline needs an alias, a deployment or a price")
         price = None if name is None else self._quotes.name(name)
         return Report(self._ledger.tallies(since, until), by, baseline=price)
 
@@ -209,3 +221,13 @@ class Router:
         log = CallLog(plan, self._desk)
         ticket = Ticket(log.id)
         return call(plan, self._desk, log, ticket, stream=stream), log, ticket
+
+
+def _backends(given: object) -> list[Backend]:
+    """The backends as a list; anything else among them is told by what it is."""
+    if isinstance(given, Backend | str | Mapping) or not isinstance(given, Iterable):
+        raise ConfigError(f"backends: give a list of backends, not {type(given).__name__}")
+    backends = list(given)
+    if wrong := [type(each).__name__ for each in backends if not isinstance(each, Backend)]:
+        raise ConfigError(f"backends: give Backend objects such as OllamaBackend(), not {', '.join(wrong)}")
+    return backends

@@ -217,7 +217,11 @@ def test_every_setting_of_a_backend_reaches_it(tmp_path):
         models={"m": {"context_window": 1, "max_output": 1, "price": {"input": 1, "output": 2}}},
     )
     assert isinstance(made, OpenAIBackend)
-    assert (made.name, str(made.origin), made.secrets()) == ("x", "http://10.0.0.7:8000", ("key",))
+    assert (made.name, str(made.origin), made.secrets()) == (
+        "x",
+        "http://10.0.0.7:8000",
+        ("key", "orchestra"),
+    )
     assert (made.preset, made.local, made.drop_params, made.max_concurrency) == ("vllm", False, True, 4)
     assert (made.timeout, made.memory_gb, made.ca_file) == (Timeout(connect=1), 0.5, str(tmp_path / "ca.pem"))
     assert made.model("m") == Model(context_window=1, max_output=1, price=Price(1, 2))

@@ -73,10 +73,15 @@ class AgentTable:
 
     def __init__(self, agents: Mapping[str, Agent | str], groups: Mapping[str, Agent] | None = None) -> None:
         groups = groups or {}
+        if not isinstance(agents, Mapping):
+            raise ConfigError(f"agents: give a mapping of names to agents, not {type(agents).__name__}")
         faults = [fault for name, group in groups.items() for fault in _faults(f"groups.{name}", group)]
         self._agents: dict[str, Agent] = {}
         for name, given in agents.items():
-            agent = Agent(given) if isinstance(given, str) else given
+            agent = _agent(given)
+            if agent is None:
+                faults.append(f"agents.{name}: give an Agent or a model's name, not {type(given).__name__}")
+                continue
             faults += _faults(f"agents.{name}", agent)
             if agent.group is not None and groups:
                 group = groups.get(agent.group)
@@ -110,6 +115,12 @@ class AgentTable:
     def items(self) -> list[tuple[str, Agent]]:
         """Every agent in the order it was given."""
         return list(self._agents.items())
+
+
+def _agent(given: object) -> Agent | None:
+    if isinstance(given, str):
+        return Agent(given)
+    return given if isinstance(given, Agent) else None
 
 
 def _faults(place: str, agent: Agent) -> list[str]:

@@ -26,6 +26,14 @@ class Quotes:
                 self._known[deployment.name] = price
             return price
 
+    def knows(self, name: str) -> bool:
+        """Whether the name leads to a deployment, has a price of its own, or is spelt as provider/model."""
+        try:
+            self._tables.resolve(name)
+        except RequestError:
+            return "/" in name or self._prices.find(name) is not None
+        return True
+
     def name(self, name: str) -> Price | None:
         """The price of an alias's first deployment, or of the name itself."""
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from ccroute.backends import Backend
 from ccroute.errors import ConfigError, InvalidRequestError, UnknownModelError
@@ -12,6 +12,9 @@ from ccroute.routing.agents import AgentTable
 from ccroute.routing.aliases import AliasTable, Resolution
 from ccroute.routing.names import did_you_mean
 from ccroute.types import Model
+
+UnknownAgent = Literal["error", "default"]
+"""What happens to a call whose agent is not configured: it fails, or goes on as if it named none."""
 
 MAX_KNOWN = 10_000
 """Deployments remembered: callers may name any `backend/model`, and memory is bounded."""
@@ -56,7 +59,7 @@ class Tables:
         *,
         default_model: str | None = None,
         agent_override: bool = True,
-        unknown_agent: Literal["error", "default"] = "error",
+        unknown_agent: UnknownAgent = "error",
     ) -> None:
         self.backends: dict[str, Backend] = {backend.name: backend for backend in backends}
         self.aliases = aliases
@@ -65,6 +68,8 @@ class Tables:
         self.agent_override = agent_override
         self.unknown_agent = unknown_agent
         self._deployments: dict[str, Deployment] = {}
+        if unknown_agent not in get_args(UnknownAgent):
+            raise ConfigError(f'unknown_agent is "error" or "default", not {unknown_agent!r}')
         if faults := list(self._faults(backends)):
             raise ConfigError(*faults)
 

@@ -1,0 +1,429 @@
+"""Messages requests as clients send them, in canonical form and back."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ccroute.errors import InvalidRequestError
+from ccroute.types.checked import build_request
+from ccroute.wire.anthropic import Dialect, encode, parse_count_tokens, parse_request
+from ccroute.wire.openai import encode as openai_encode
+
+USER = {"role": "user", "content": "hi"}
+CACHED = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
+SIGNED = {"type": "thinking", "thinking": "hm", "signature": "c2ln"}
+REDACTED = {"type": "redacted_thinking", "data": "c2VjcmV0"}
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+
+def ask(*messages: Any, **fields: Any) -> dict[str, Any]:
+    return {"model": "m", "max_tokens": 64_000, "messages": list(messages) or [USER], **fields}
+
+
+def text(value: str, **more: Any) -> dict[str, Any]:
+    return {"type": "text", "text": value, **more}
+
+
+def messages_of(*messages: Any, **fields: Any) -> list[Any]:
+    return list(parse_request(ask(*messages, **fields)).kwargs["messages"])
+
+
+def there_and_back(body: dict[str, Any], dialect: Dialect | None = None) -> dict[str, Any]:
+    parsed = parse_request(json.dumps(body).encode())
+    request = build_request(None, parsed.kwargs)
+    return encode(request, body["model"], stream=parsed.stream, dialect=dialect or Dialect())
+
+
+def test_a_plain_request_is_its_model_limit_and_messages() -> None:
+    parsed = parse_request(ask(stream=True))
+    assert parsed.kwargs == {"model": "m", "max_tokens": 64_000, "messages": [USER]}
+    assert (parsed.stream, parsed.include_usage, parsed.ignored) == (True, True, ())
+
+
+def test_the_system_prompt_comes_first_with_its_cache_control() -> None:
+    assert messages_of(system="be brief")[0] == {"role": "system", "content": "be brief"}
+    blocks = [text("a"), text("b", **CACHED)]
+    assert messages_of(system=blocks)[0] == {"role": "system", "content": blocks}
+    assert messages_of(USER, {"role": "system", "content": "now"})[1] == {"role": "system", "content": "now"}
+
+
+def test_tool_results_become_tool_messages_before_what_else_is_said() -> None:
+    found = messages_of(
+        {
+            "role": "user",
+            "content": [
+                text("and?"),
+                {"type": "tool_result", "tool_use_id": "t1", "content": "one", "is_error": True, **CACHED},
+                {"type": "tool_result", "tool_use_id": "t2"},
+                {"type": "tool_result", "tool_use_id": "t3", "content": [text("a"), text("b")]},
+            ],
+        }
+    )
+    assert found == [
+        {"role": "tool", "tool_call_id": "t1", "content": "one", "is_error": True, **CACHED},
+        {"role": "tool", "tool_call_id": "t2", "content": ""},
+        {"role": "tool", "tool_call_id": "t3", "content": [text("a"), text("b")]},
+        {"role": "user", "content": "and?"},
+    ]
+
+
+def test_calls_carry_their_input_as_json_text_and_thinking_its_signature() -> None:
+    use = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"city": "Köln"}}
+    [message] = messages_of({"role": "assistant", "content": [SIGNED, REDACTED, use]})
+    assert message == {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {"id": "toolu_1", "type": "function", "function": {"name": "f", "arguments": '{"city":"Köln"}'}}
+        ],
+        "thinking": "hm",
+        "thinking_blocks": [SIGNED, REDACTED],
+    }
+
+
+def test_unsigned_thinking_is_kept_as_text_only() -> None:
+    unsigned = {"type": "thinking", "thinking": "hm", "signature": ""}
+    [message] = messages_of({"role": "assistant", "content": [unsigned, text("a")]})
+    assert message == {"role": "assistant", "content": "a", "thinking": "hm"}
+
+
+def test_thinking_between_answers_stays_at_its_place() -> None:
+    blocks = [SIGNED, text("a"), {**SIGNED, "signature": "dHdv"}, text("b")]
+    body = ask(USER, {"role": "assistant", "content": blocks}, USER)
+    assert there_and_back(body)["messages"][1]["content"] == blocks
+
+
+def test_a_turn_that_says_nothing_is_an_empty_message() -> None:
+    assert messages_of({"role": "user", "content": []}) == [{"role": "user", "content": ""}]
+    assert messages_of(USER, {"role": "assistant", "content": []})[1] == {"role": "assistant", "content": ""}
+
+
+def test_images_become_data_urls_or_urls() -> None:
+    data = {"type": "base64", "media_type": "image/png", "data": "iVBORw0="}
+    url = {"type": "url", "url": "https://x/y.png"}
+    [message] = messages_of(
+        {
+            "role": "user",
+            "content": [{"type": "image", "source": data, **CACHED}, {"type": "image", "source": url}],
+        }
+    )
+    assert message["content"] == [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0="}, **CACHED},
+        {"type": "image_url", "image_url": {"url": "https://x/y.png"}},
+    ]
+
+
+def test_parameters_get_their_canonical_names() -> None:
+    told = {"temperature": 0.5, "top_p": 1, "top_k": 5}
+    parsed = parse_request(ask(stop_sequences=["x"], metadata={"user_id": "u"}, **told))
+    assert parsed.kwargs == {
+        "model": "m",
+        "max_tokens": 64_000,
+        "messages": [USER],
+        "stop": ["x"],
+        "user": "u",
+        **told,
+    }
+    assert parse_request(ask(stop_sequences=[])).kwargs.keys() == {"model", "max_tokens", "messages"}
+
+
+def test_fields_without_a_canonical_form_are_left_out_and_listed() -> None:
+    parsed = parse_request(ask(service_tier="auto", context_management={}, inference_geo=None))
+    assert parsed.ignored == ("service_tier", "context_management")
+    assert parsed.kwargs.keys() == {"model", "max_tokens", "messages"}
+
+
+def test_tools_become_functions_and_anthropics_own_stay() -> None:
+    own = {"type": "web_search_20250305", "name": "web_search", "max_uses": 3}
+    tool = {"name": "f", "description": "d", "input_schema": SCHEMA, "strict": True, **CACHED}
+    parsed = parse_request(ask(tools=[tool, {"type": "custom", "name": "g"}, own]))
+    function = {"name": "f", "description": "d", "parameters": SCHEMA, "strict": True}
+    assert parsed.kwargs["tools"] == [
+        {"type": "function", "function": function, **CACHED},
+        {"type": "function", "function": {"name": "g", "parameters": {"type": "object"}}},
+        own,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"type": "auto"}, {"tool_choice": "auto"}),
+        ({"type": "any"}, {"tool_choice": "required"}),
+        ({"type": "none"}, {"tool_choice": "none"}),
+        ({"type": "tool", "name": "f"}, {"tool_choice": {"type": "function", "function": {"name": "f"}}}),
+        (
+            {"type": "auto", "disable_parallel_tool_use": True},
+            {"tool_choice": "auto", "parallel_tool_calls": False},
+        ),
+        ({"type": "auto", "disable_parallel_tool_use": False}, {"tool_choice": "auto"}),
+    ],
+)
+def test_tool_choices_have_openais_words(told: dict[str, Any], expected: dict[str, Any]) -> None:
+    kwargs = parse_request(ask(tool_choice=told)).kwargs
+    assert {name: kwargs[name] for name in kwargs.keys() - {"model", "max_tokens", "messages"}} == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "effort"),
+    [
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "minimal"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 5000}}, "medium"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 60_000}}, "max"),
+        (
+            {"thinking": {"type": "enabled", "budget_tokens": 60_000}, "output_config": {"effort": "low"}},
+            "low",
+        ),
+        ({"thinking": {"type": "adaptive"}}, "high"),
+        (
+            {"thinking": {"type": "adaptive", "display": "omitted"}, "output_config": {"effort": "xhigh"}},
+            "max",
+        ),
+        ({"thinking": {"type": "disabled"}, "output_config": {"effort": "high"}}, "none"),
+        ({"output_config": {"effort": "medium"}}, "medium"),
+        ({"output_config": {}}, None),
+    ],
+)
+def test_thinking_becomes_an_effort(fields: dict[str, Any], effort: str | None) -> None:
+    assert parse_request(ask(**fields)).kwargs.get("reasoning_effort") == effort
+
+
+def test_an_output_format_becomes_a_response_format_that_openai_takes_too() -> None:
+    form = {"type": "json_schema", "schema": SCHEMA}
+    parsed = parse_request(ask(output_config={"format": form}))
+    assert parsed.kwargs["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True},
+    }
+    assert there_and_back(ask(output_config={"format": form}))["output_config"] == {"format": form}
+
+
+def test_counting_tokens_takes_the_same_prompt() -> None:
+    body = {"model": "m", "system": "s", "messages": [USER], "tools": [{"name": "f"}]}
+    kwargs = parse_count_tokens(json.dumps(body).encode()).kwargs
+    assert kwargs.keys() == {"model", "messages", "tools"}
+
+
+def test_openai_gets_no_fields_of_anthropics() -> None:
+    body = ask(
+        {"role": "assistant", "content": [SIGNED, text("a", **CACHED)]},
+        {
+            "role": "user",
+            "content": [{"type": "tool_result", "tool_use_id": "t", "is_error": True, **CACHED}],
+        },
+        system=[text("s", **CACHED)],
+        tools=[{"name": "f", **CACHED}],
+    )
+    sent = json.dumps(openai_encode(build_request(None, parse_request(body).kwargs), "m", stream=False))
+    assert not any(word in sent for word in ("cache_control", "thinking", "is_error", "signature"))
+
+
+def block(**told: Any) -> Any:
+    return {"role": "user", "content": [told]}
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        ({}, "messages is missing"),
+        ({"messages": []}, "messages is empty"),
+        ({"messages": ["secret"]}, "messages[0] must be an object"),
+        (ask({"role": "secret", "content": ""}), "messages[0].role must be user, assistant or system"),
+        (ask({"content": "secret"}), "messages[0].role is missing"),
+        (ask({"role": "user"}), "messages[0].content is missing"),
+        (ask({"role": "user", "content": {"a": "secret"}}), "messages[0].content must be a list"),
+        (ask({"role": "user", "content": ["secret"]}), "messages[0].content[0] must be an object"),
+        (ask(block(type={"a": "secret"})), "messages[0].content[0].type must be a string"),
+        (ask(block(type="text")), "messages[0].content[0].text is missing"),
+        (ask(block(type="text", text=["secret"])), "messages[0].content[0].text must be a string"),
+        (ask(block(type="document", source={"data": "secret"})), "messages[0].content[0].type is of a kind"),
+        (
+            ask(block(type="text", text="secret", cache_control=1)),
+            "content[0].cache_control must be an object",
+        ),
+        (ask(block(type="image")), "messages[0].content[0].source.type is missing"),
+        (ask(block(type="image", source={"type": "file", "file_id": "secret"})), "source.type must be"),
+        (ask(block(type="image", source={"type": "url", "url": ["secret"]})), "source.url must be a string"),
+        (
+            ask(block(type="image", source={"type": "base64", "data": "secret"})),
+            "source.media_type is missing",
+        ),
+        (ask(block(type="tool_result", content="secret")), "content[0].tool_use_id is missing"),
+        (
+            ask(block(type="tool_result", tool_use_id="t", content=[{"type": "document"}])),
+            "messages[0].content[0].content[0].type",
+        ),
+        (ask({"role": "assistant", "content": [{"type": "tool_use", "id": "t"}]}), "name is missing"),
+        (ask({"role": "assistant", "content": [{"type": "tool_use", "name": "f"}]}), "id is missing"),
+        (
+            ask({"role": "assistant", "content": [{"type": "tool_use", "input": "secret"}]}),
+            "input must be an object",
+        ),
+        (ask({"role": "assistant", "content": [{"type": "thinking"}]}), "content[0].thinking is missing"),
+        (
+            ask({"role": "assistant", "content": [{"type": "redacted_thinking"}]}),
+            "content[0].data is missing",
+        ),
+        (ask(system=5), "system must be a list"),
+        (ask(max_tokens="secret"), "max_tokens must be a whole number"),
+        (ask(temperature=float("inf")), "temperature must be a number"),
+        (ask(stop_sequences="secret"), "stop_sequences must be a list"),
+        (ask(metadata={"user_id": {"a": "secret"}}), "metadata.user_id must be a string"),
+        (ask(tools=[{"description": "secret"}]), "tools[0].name is missing"),
+        (ask(tools=[{"name": "f", "input_schema": "secret"}]), "tools[0].input_schema must be an object"),
+        (ask(tool_choice={"type": "secret"}), "tool_choice.type must be"),
+        (ask(tool_choice={"type": "tool"}), "tool_choice.name is missing"),
+        (ask(thinking={"type": "secret"}), "thinking.type must be"),
+        (ask(thinking={"type": "enabled"}), "thinking.budget_tokens is missing"),
+        (ask(output_config={"effort": "secret"}), "output_config.effort must be"),
+        (ask(output_config={"format": {"type": "secret"}}), "output_config.format.type must be"),
+        (ask(output_config={"format": {"type": "json_schema"}}), "output_config.format.schema is missing"),
+        (ask(stream=1), "stream must be true or false"),
+    ],
+)
+def test_a_fault_names_its_place_and_quotes_nothing(body: dict[str, Any], place: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        parse_request(body)
+    assert place in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+# -- there and back ------------------------------------------------------------------------------------------
+
+WORDS = st.text(min_size=1, max_size=12).filter(str.strip)
+NAMES = st.from_regex(r"[a-zA-Z0-9_-]{1,8}", fullmatch=True)
+OBJECTS = st.dictionaries(NAMES, st.one_of(WORDS, st.integers(), st.booleans()), max_size=3)
+CACHES = st.sampled_from([{}, {}, {"cache_control": {"type": "ephemeral"}}, CACHED])
+TEXTS = st.builds(lambda value, cache: text(value, **cache), WORDS, CACHES)
+SOURCES = st.one_of(
+    st.builds(
+        lambda data: {
+            "type": "base64",
+            "media_type": "image/png",
+            "data": base64.b64encode(data).decode(),
+        },
+        st.binary(min_size=1, max_size=9),
+    ),
+    st.just({"type": "url", "url": "https://x/y.png"}),
+)
+IMAGES = st.builds(lambda source, cache: {"type": "image", "source": source, **cache}, SOURCES, CACHES)
+SAID = st.lists(st.one_of(TEXTS, IMAGES), max_size=3)
+THOUGHTS = st.one_of(
+    st.builds(lambda t, s: {"type": "thinking", "thinking": t, "signature": s}, st.text(max_size=9), NAMES),
+    st.builds(lambda data: {"type": "redacted_thinking", "data": data}, NAMES),
+)
+TOOLS = st.builds(
+    lambda name, description, schema, cache: {
+        "name": name,
+        **({"description": description} if description else {}),
+        "input_schema": {"type": "object", "properties": schema},
+        **cache,
+    },
+    NAMES,
+    st.one_of(st.none(), WORDS),
+    OBJECTS,
+    CACHES,
+)
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """User and assistant in turn, each result under the call it answers."""
+    turns: list[dict[str, Any]] = [{"role": "user", "content": draw(WORDS | SAID.filter(bool))}]
+    number = 0
+    for _ in range(draw(st.integers(0, 3))):
+        blocks: list[Any] = []
+        for _ in range(draw(st.integers(1, 2))):  # thinking may come back after an answer
+            blocks += draw(st.lists(THOUGHTS, min_size=1 if blocks else 0, max_size=2))
+            blocks += draw(st.lists(TEXTS, max_size=2))
+        ids = [f"toolu_{number + i}" for i in range(draw(st.integers(0 if blocks else 1, 2)))]
+        number += len(ids)
+        blocks += [{"type": "tool_use", "id": id, "name": draw(NAMES), "input": draw(OBJECTS)} for id in ids]
+        results = [draw(results_of(id)) for id in ids]
+        turns.append({"role": "assistant", "content": blocks})
+        turns.append({"role": "user", "content": results + draw(SAID if results else SAID.filter(bool))})
+    return turns
+
+
+@st.composite
+def results_of(draw: st.DrawFn, id: str) -> dict[str, Any]:
+    content = draw(st.one_of(st.none(), WORDS, st.just(""), SAID.filter(bool)))
+    result: dict[str, Any] = {"type": "tool_result", "tool_use_id": id, **draw(CACHES)}
+    if content is not None:
+        result["content"] = content
+    if draw(st.booleans()):
+        result["is_error"] = draw(st.booleans())
+    return result
+
+
+CHOICES = st.sampled_from(
+    [
+        {"type": "auto"},
+        {"type": "any", "disable_parallel_tool_use": True},
+        {"type": "none"},
+        {"type": "tool", "name": "f", "disable_parallel_tool_use": False},
+    ]
+)
+PARAMETERS = st.fixed_dictionaries(
+    {"max_tokens": st.integers(64_000, 128_000)},
+    optional={
+        "system": st.one_of(WORDS, st.lists(TEXTS, min_size=1, max_size=3)),
+        "temperature": st.floats(0, 1),
+        "top_p": st.floats(0, 1),
+        "top_k": st.integers(0, 50),
+        "stop_sequences": st.lists(WORDS, min_size=1, max_size=2),
+        "metadata": st.builds(lambda id: {"user_id": id}, NAMES),
+        "tools": st.lists(TOOLS, min_size=1, max_size=2),
+        "output_config": st.just({"format": {"type": "json_schema", "schema": SCHEMA}}),
+        "stream": st.just(True),
+    },
+)
+THINKING = st.sampled_from([None, *({"type": "enabled", "budget_tokens": n} for n in (1024, 8192, 32_000))])
+
+
+def normal(body: dict[str, Any]) -> dict[str, Any]:
+    """The same request as the encoder writes it: blocks for texts, nothing that is the default."""
+    body = json.loads(json.dumps(body))
+    for turn in body["messages"]:
+        turn["content"] = blocks_of(turn["content"])
+        for each in turn["content"]:
+            if each["type"] == "tool_result":
+                content = each.setdefault("content", "")
+                if len(content) == 1 and isinstance(content, list) and content[0].keys() == {"type", "text"}:
+                    each["content"] = content[0]["text"]
+                if not each.get("is_error"):
+                    each.pop("is_error", None)
+    if "system" in body:
+        body["system"] = blocks_of(body["system"])
+    if body.get("tool_choice", {}).get("disable_parallel_tool_use") is False:
+        del body["tool_choice"]["disable_parallel_tool_use"]
+    return body
+
+
+def blocks_of(content: str | list[Any]) -> list[Any]:
+    return [text(content)] if isinstance(content, str) else content
+
+
+@given(conversations(), PARAMETERS, CHOICES, THINKING)
+def test_a_request_there_and_back_asks_for_the_same(
+    messages: list[dict[str, Any]], told: dict[str, Any], choice: dict[str, Any], thinking: Any
+) -> None:
+    body = {"model": "m", "messages": messages, **told}
+    if "tools" in told:
+        body["tool_choice"] = choice
+    if thinking:
+        body["thinking"] = thinking
+    assert normal(there_and_back(body)) == normal(body)
+
+
+@given(st.sampled_from(["low", "medium", "high", "max"]))
+def test_adaptive_thinking_there_and_back_has_the_same_effort(effort: str) -> None:
+    body = ask(thinking={"type": "adaptive"}, output_config={"effort": effort})
+    again = there_and_back(body, Dialect(thinking="effort"))
+    assert (again["thinking"], again["output_config"]) == (body["thinking"], body["output_config"])
