@@ -26,7 +26,7 @@ from tests.support.scripted import (
 )
 
 from ccroute import OpenAIBackend, RetryPolicy, Router, Timeout, errors
-from ccroute.runtime import connections
+from ccroute.runtime import stacks
 
 ONCE = RetryPolicy(attempts=1)
 
@@ -265,12 +265,12 @@ def test_a_server_that_answers_before_it_has_read_everything_is_heard(caller: Ca
 
 
 def test_idle_connections_go_when_they_are_too_old_or_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "MAX_IDLE", 2)
+    monkeypatch.setattr(stacks, "MAX_IDLE", 2)
 
     async def three(router: Router) -> None:
         await asyncio.gather(*(router.acomplete("hi") for _ in range(3)))
         assert await asyncio.to_thread(server.wait_closed, 1.0, count=1)
-        monkeypatch.setattr(connections, "KEEP", -1.0)
+        monkeypatch.setattr(stacks, "KEEP", -1.0)
         await router.acomplete("hi")
 
     with ScriptedServer([answer(json=chat())], repeat=True) as server, router_to(server.url) as router:

@@ -1,8 +1,7 @@
-"""Stacks of single HTTP/1.1 connections: one request at a time on each, the warmest used first.
+"""Single HTTP/1.1 connections: one request at a time on each, and never a pool to be searched.
 
 httpx's and httpcore's pools look at every connection on every request; a stack does not, and a
-cancelled call simply throws its connection away. There is one stack per origin for blocking callers,
-and one per origin for each event loop.
+cancelled call simply throws its connection away.
 """
 
 from __future__ import annotations
@@ -11,16 +10,18 @@ import asyncio
 import ssl
 import time
 import weakref
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeAlias, TypeVar
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, TypeAlias
 
 import httpcore
 
-from ccroute.backends import Backend, Origin
+from ccroute.backends import Backend
 from ccroute.flow.effects import Failure, Reply, Send
 from ccroute.runtime.exchange import HTTPCORE, AsyncExchange, Exchange, failure, reply
-from ccroute.runtime.network import Lease, LoopBackend, SocketBackend
+from ccroute.runtime.lease import Lease
+from ccroute.runtime.loops import LoopBackend
+from ccroute.runtime.sockets import SocketBackend
+from ccroute.runtime.stacks import Connection, Key, LoopConnection, LoopPool, Stack, close_all
 
 if TYPE_CHECKING:
     import httpx
@@ -30,93 +31,11 @@ Transport: TypeAlias = "httpx.BaseTransport | httpx.AsyncBaseTransport"
 
 _ERRORS = HTTPCORE.all
 
-KEEP = 30.0
-"""Seconds an idle connection is kept; one that its server closed earlier is noticed at its next use."""
-MAX_IDLE = 1024
-"""Idle connections kept per origin."""
-
-
-class _Connection(NamedTuple):
-    """A blocking connection and its limits."""
-
-    http: httpcore.HTTPConnection
-    backend: SocketBackend
-    lease: Lease
-
-    def close(self) -> None:
-        if self.backend.stream is not None:
-            self.backend.stream.close()
-
-
-class _LoopConnection(NamedTuple):
-    """A connection of one event loop and its limits."""
-
-    http: httpcore.AsyncHTTPConnection
-    backend: LoopBackend
-    lease: Lease
-
-    def close(self) -> None:
-        if self.backend.stream is not None:
-            self.backend.stream.abort()
-
-
-C = TypeVar("C", _Connection, _LoopConnection)
-
-
-class _Stack(Generic[C]):
-    """Idle connections to one origin. Its deque's ends are popped atomically, so no lock is needed."""
-
-    def __init__(self) -> None:
-        self._idle: deque[tuple[float, C]] = deque()
-        self.closed = False
-
-    def pop(self) -> C | None:
-        """The connection used last that is still good."""
-        while self._idle:
-            try:
-                expires, connection = self._idle.pop()
-            except IndexError:  # another thread took it
-                break
-            if time.monotonic() < expires and not connection.http.has_expired():
-                return connection
-            connection.close()
-        return None
-
-    def push(self, connection: C) -> None:
-        """Keep a connection for the next call; what has been idle for too long goes."""
-        if self.closed or not connection.http.is_idle() or _surplus(connection):
-            connection.close()
-            return
-        now = time.monotonic()
-        self._idle.append((now + KEEP, connection))
-        while self._idle and (self._idle[0][0] < now or len(self._idle) > MAX_IDLE):
-            try:
-                self._idle.popleft()[1].close()
-            except IndexError:
-                break
-
-    def close(self) -> None:
-        """Close what is idle; what is in use closes when it comes back."""
-        self.closed = True
-        while self._idle:
-            self._idle.pop()[1].close()
-
-
-def _surplus(connection: _Connection | _LoopConnection) -> bool:
-    """Whether bytes came beyond the answer's end: the next caller would take them for its own answer.
-
-    httpcore has no public word for what h11 still holds, so this looks inside.
-    """
-    state = getattr(getattr(connection.http, "_connection", None), "_h11_state", None)
-    return state is None or bool(state.trailing_data[0])
-
 
 class _Blocking:
     """An exchange on a blocking connection."""
 
-    def __init__(
-        self, connection: _Connection, stack: _Stack[_Connection], response: httpcore.Response
-    ) -> None:
+    def __init__(self, connection: Connection, stack: Stack[Connection], response: httpcore.Response) -> None:
         self._connection = connection
         self._stack = stack
         self._response = response
@@ -148,7 +67,7 @@ class _OnLoop:
     """An exchange on a connection of the running loop."""
 
     def __init__(
-        self, connection: _LoopConnection, pool: _LoopPool, origin: _Key, response: httpcore.Response
+        self, connection: LoopConnection, pool: LoopPool, origin: Key, response: httpcore.Response
     ) -> None:
         self._connection = connection
         self._pool = pool
@@ -181,81 +100,18 @@ class _OnLoop:
             self._pool.discard(self._connection)
 
 
-class _Key(NamedTuple):
-    """What connections are shared by: where they go and whom they trust."""
-
-    origin: Origin
-    ca_file: str | None
-
-
-class _LoopPool:
-    """The connections of one event loop, closed when the loop ends.
-
-    `asyncio.run` finalises the loop's async generators before it closes the loop, so one parked
-    generator's `finally` is the hook: no dead sockets, no ResourceWarning.
-    """
-
-    def __init__(self) -> None:
-        self._stacks: dict[_Key, _Stack[_LoopConnection]] = {}
-        self._busy: set[_LoopConnection] = set()
-        self._parked: AsyncGenerator[None, None] | None = None
-
-    async def park(self) -> None:
-        """Tie this pool to the running loop."""
-        self._parked = self._until_the_loop_ends()
-        await anext(self._parked)
-
-    async def unpark(self) -> None:
-        """Close everything, on the loop it belongs to."""
-        if self._parked is not None:
-            await self._parked.aclose()
-
-    def take(self, key: _Key) -> _LoopConnection | None:
-        stack = self._stacks.get(key)
-        if stack is None:
-            stack = self._stacks[key] = _Stack()
-        connection = stack.pop()
-        if connection is not None:
-            self._busy.add(connection)
-        return connection
-
-    def add(self, connection: _LoopConnection) -> None:
-        self._busy.add(connection)
-
-    def back(self, key: _Key, connection: _LoopConnection) -> None:
-        self._busy.discard(connection)
-        self._stacks[key].push(connection)
-
-    def discard(self, connection: _LoopConnection) -> None:
-        self._busy.discard(connection)
-        connection.close()
-
-    def close(self) -> None:
-        for stack in self._stacks.values():
-            stack.close()
-        while self._busy:
-            self._busy.pop().close()
-
-    async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
-        try:
-            yield
-        finally:
-            self.close()
-            await asyncio.sleep(0)  # a closed transport lets go of its socket in the loop's next round
-
-
 class Connections:
     """All connections of one router. Nothing is opened before the first call."""
 
     def __init__(self, transport: Transport | None = None) -> None:
         self._transport = transport
-        self._stacks: dict[_Key, _Stack[_Connection]] = {}
-        self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopPool] = (
+        self._stacks: dict[Key, Stack[Connection]] = {}
+        self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopPool] = (
             weakref.WeakKeyDictionary()
         )
         self._contexts: dict[str | None, ssl.SSLContext] = {}
         # Also closes the idle sockets of a router that was dropped without close().
-        self._close_stacks = weakref.finalize(self, _close_all, self._stacks)
+        self._close_stacks = weakref.finalize(self, close_all, self._stacks)
 
     def send(self, effect: Send) -> tuple[Exchange | None, Reply | Failure]:
         """Send a request, blocking; the exchange gives the body of the answer."""
@@ -263,8 +119,8 @@ class Connections:
             from ccroute.runtime.transports import send_through
 
             return send_through(self._transport, effect)
-        key = _Key(effect.backend.origin, effect.backend.ca_file)
-        stack = self._stacks.setdefault(key, _Stack())
+        key = Key(effect.backend.origin, effect.backend.ca_file)
+        stack = self._stacks.setdefault(key, Stack())
         request, connect_until = _request(effect), _connect_until(effect)
         kept, reconnected = stack.pop(), False
         while True:
@@ -291,7 +147,7 @@ class Connections:
             from ccroute.runtime.transports import asend_through
 
             return await asend_through(self._transport, effect)
-        key = _Key(effect.backend.origin, effect.backend.ca_file)
+        key = Key(effect.backend.origin, effect.backend.ca_file)
         pool = await self._pool()
         request, connect_until = _request(effect), _connect_until(effect)
         kept, reconnected = pool.take(key), False
@@ -330,25 +186,25 @@ class Connections:
         if pool is not None:
             await pool.unpark()
 
-    async def _pool(self) -> _LoopPool:
+    async def _pool(self) -> LoopPool:
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None:
-            pool = self._pools[loop] = _LoopPool()
+            pool = self._pools[loop] = LoopPool()
             await pool.park()
         return pool
 
-    def _blocking(self, key: _Key) -> _Connection:
+    def _blocking(self, key: Key) -> Connection:
         backend = SocketBackend(lease := Lease())
         http = httpcore.HTTPConnection(_origin(key), ssl_context=self._ssl(key), network_backend=backend)
-        return _Connection(http, backend, lease)
+        return Connection(http, backend, lease)
 
-    def _on_loop(self, key: _Key) -> _LoopConnection:
+    def _on_loop(self, key: Key) -> LoopConnection:
         backend = LoopBackend(lease := Lease())
         http = httpcore.AsyncHTTPConnection(_origin(key), ssl_context=self._ssl(key), network_backend=backend)
-        return _LoopConnection(http, backend, lease)
+        return LoopConnection(http, backend, lease)
 
-    def _ssl(self, key: _Key) -> ssl.SSLContext | None:
+    def _ssl(self, key: Key) -> ssl.SSLContext | None:
         """One context per certificate authority, made at its first use: each takes about 20 ms."""
         if key.origin.scheme != "https":
             return None
@@ -363,11 +219,6 @@ class Connections:
         return context
 
 
-def _close_all(stacks: dict[_Key, _Stack[_Connection]]) -> None:
-    for stack in stacks.values():
-        stack.close()
-
-
 def _never_answered(error: Exception, lease: Lease) -> bool:
     """Whether a kept connection turned out to be dead: it broke before a byte of the answer came."""
     return not lease.received and not isinstance(error, httpcore.TimeoutException)
@@ -377,7 +228,7 @@ def _connect_until(effect: Send) -> float:
     return float("inf") if effect.connect is None else time.monotonic() + effect.connect
 
 
-def _origin(key: _Key) -> httpcore.Origin:
+def _origin(key: Key) -> httpcore.Origin:
     return httpcore.Origin(key.origin.scheme.encode(), key.origin.host.encode(), key.origin.port)
 
 

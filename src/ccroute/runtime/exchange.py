@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import httpcore
 
 from ccroute.flow.effects import Failure, Reply
-from ccroute.runtime.network import reason
+from ccroute.runtime.lease import reason
 
 Errors = tuple[type[Exception], ...]
 

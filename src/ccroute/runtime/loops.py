@@ -1,15 +1,8 @@
-"""Sockets whose every wait is bounded by one absolute instant, for blocking code and for asyncio.
-
-httpcore reads its timeout once and re-arms it for each `recv`, so a server that trickles outlives
-any limit. Here a `Lease` holds the instant until which its connection may wait; it is set anew
-before each exchange and each read. httpcore's own timeouts are not used.
-"""
+"""Connections on an asyncio loop whose every wait is bounded by their lease, without anyio's stream layer."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import select
 import socket
 import ssl
 import time
@@ -18,171 +11,10 @@ from typing import Any
 
 import httpcore
 
-READ_SIZE = 64 * 1024
+from ccroute.runtime.lease import Lease, patience, readable, reason
+
 PAUSE_ABOVE = 1024 * 1024
-"""Bytes an asyncio connection buffers before it asks the server to wait."""
-
-
-class Lease:
-    """The limits and the history of the exchange that a connection is on."""
-
-    __slots__ = ("connect_until", "received", "sent", "until")
-
-    def __init__(self) -> None:
-        self.begin(float("inf"), float("inf"))
-
-    def begin(self, until: float, connect_until: float) -> None:
-        """A new exchange starts; nothing of it was sent or received."""
-        self.until = until
-        self.connect_until = connect_until
-        self.sent = self.received = False
-
-    def left(self) -> float:
-        """Seconds a read or write may still take; raises `ReadTimeout` when there are none."""
-        left = self.until - time.monotonic()
-        if left <= 0:
-            raise httpcore.ReadTimeout("no answer in time")
-        return left
-
-    def left_to_connect(self) -> float:
-        """Seconds the connection may still take to come about."""
-        left = min(self.connect_until, self.until) - time.monotonic()
-        if left <= 0:
-            raise httpcore.ConnectTimeout("no connection in time")
-        return left
-
-
-def _patience(left: float) -> float | None:
-    """A timeout as sockets take it, where forever is None."""
-    return None if left == float("inf") else left
-
-
-class SocketBackend(httpcore.NetworkBackend):
-    """Makes one blocking connection; `stream` is it, once it is there."""
-
-    stream: SocketStream | None = None
-
-    def __init__(self, lease: Lease) -> None:
-        self._lease = lease
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
-        """Connect to the first address that answers; all of them share the time to connect."""
-        try:
-            addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise httpcore.ConnectError(f"the name cannot be resolved: {reason(error)}") from error
-        for i, (family, kind, proto, _, address) in enumerate(addresses):
-            share = self._lease.left_to_connect() / (len(addresses) - i)
-            sock = socket.socket(family, kind, proto)
-            try:
-                sock.settimeout(_patience(share))
-                sock.connect(address)
-            except OSError as error:
-                sock.close()
-                if i < len(addresses) - 1:
-                    continue
-                if isinstance(error, TimeoutError):
-                    raise httpcore.ConnectTimeout("no connection in time") from error
-                raise httpcore.ConnectError(reason(error)) from error
-            except BaseException:
-                sock.close()
-                raise
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.stream = SocketStream(sock, self._lease)
-            return self.stream
-        raise httpcore.ConnectError("the name has no address")
-
-
-class SocketStream(httpcore.NetworkStream):
-    """A blocking connection. What is written leaves with the next read, head and body in one packet."""
-
-    def __init__(self, sock: socket.socket, lease: Lease) -> None:
-        self._socket = sock
-        self._lease = lease
-        self._unsent: list[bytes] = []
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """The next bytes, `b""` at the end."""
-        lease = self._lease
-        try:
-            if self._unsent:
-                self._send(lease)
-            self._socket.settimeout(_patience(lease.left()))
-            data = self._socket.recv(max_bytes)
-        except TimeoutError as error:
-            raise httpcore.ReadTimeout("no answer in time") from error
-        except OSError as error:
-            raise httpcore.ReadError(reason(error)) from error
-        lease.received = lease.received or bool(data)
-        return data
-
-    def _send(self, lease: Lease) -> None:
-        data = b"".join(self._unsent)
-        self._unsent.clear()
-        self._socket.settimeout(_patience(lease.left()))
-        lease.sent = True
-        try:
-            self._socket.sendall(data)
-        except TimeoutError:
-            raise
-        except OSError:  # the server may have answered and closed before it read everything
-            return
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Keep `buffer` for the next read."""
-        if buffer:
-            self._unsent.append(buffer)
-
-    def close(self) -> None:
-        """Close at once; a thread that waits for bytes wakes up."""
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-        self._socket.close()
-
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        """The same connection, encrypted; the server's certificate is always checked."""
-        try:
-            self._socket.settimeout(_patience(self._lease.left_to_connect()))
-            self._socket = ssl_context.wrap_socket(self._socket, server_hostname=server_hostname)
-        except TimeoutError as error:
-            self.close()
-            raise httpcore.ConnectTimeout("no TLS handshake in time") from error
-        except OSError as error:
-            self.close()
-            raise httpcore.ConnectError(reason(error)) from error
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def get_extra_info(self, info: str) -> Any:
-        """What httpcore asks for: whether TLS is on, and whether an idle connection has been closed."""
-        if info == "ssl_object":
-            return self._socket if isinstance(self._socket, ssl.SSLSocket) else None
-        if info == "is_readable":
-            return _readable(self._socket)
-        return None
-
-
-def _readable(sock: Any) -> bool:
-    """Whether something waits to be read: for an idle connection, its end or bytes nobody asked for."""
-    try:
-        if hasattr(select, "poll"):
-            poll = select.poll()
-            poll.register(sock, select.POLLIN)
-            return bool(poll.poll(0))
-        return bool(select.select([sock], [], [], 0)[0])
-    except (OSError, ValueError):
-        return True
+"""Bytes a connection buffers before it asks the server to wait."""
 
 
 class LoopBackend(httpcore.AsyncNetworkBackend):
@@ -204,7 +36,7 @@ class LoopBackend(httpcore.AsyncNetworkBackend):
         """Connect to the first address that answers, by asyncio's happy eyeballs."""
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(_patience(self._lease.left_to_connect())):
+            async with asyncio.timeout(patience(self._lease.left_to_connect())):
                 transport, protocol = await loop.create_connection(
                     lambda: _Receiver(loop), host, port, happy_eyeballs_delay=0.25
                 )
@@ -358,7 +190,7 @@ class LoopStream(httpcore.AsyncNetworkStream):
         """The same connection, encrypted; the server's certificate is always checked."""
         loop = self._receiver.loop
         try:
-            async with asyncio.timeout(_patience(self._lease.left_to_connect())):
+            async with asyncio.timeout(patience(self._lease.left_to_connect())):
                 transport = await loop.start_tls(
                     self._transport, self._receiver, ssl_context, server_hostname=server_hostname
                 )
@@ -382,19 +214,6 @@ class LoopStream(httpcore.AsyncNetworkStream):
             # The loop may not have looked yet, so the socket itself is asked, too.
             receiver = self._receiver
             return (
-                bool(receiver.arrived)
-                or receiver.ended
-                or _readable(self._transport.get_extra_info("socket"))
+                bool(receiver.arrived) or receiver.ended or readable(self._transport.get_extra_info("socket"))
             )
         return self._transport.get_extra_info(info)
-
-
-def reason(error: Exception) -> str:
-    """An operating system's words for what went wrong, without addresses."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate is not valid: {error.verify_message}"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    if isinstance(error, ExceptionGroup):
-        return reason(error.exceptions[0])
-    return str(error) or type(error).__name__

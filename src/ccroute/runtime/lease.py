@@ -1,0 +1,72 @@
+"""How long one connection may wait, as one absolute instant, and what its exchange has done so far.
+
+httpcore reads its timeout once and re-arms it for each `recv`, so a server that trickles outlives
+any limit. A `Lease` is set anew before each exchange and each read; httpcore's own timeouts are not
+used.
+"""
+
+from __future__ import annotations
+
+import select
+import ssl
+import time
+from typing import Any
+
+import httpcore
+
+
+class Lease:
+    """The limits and the history of the exchange that a connection is on."""
+
+    __slots__ = ("connect_until", "received", "sent", "until")
+
+    def __init__(self) -> None:
+        self.begin(float("inf"), float("inf"))
+
+    def begin(self, until: float, connect_until: float) -> None:
+        """A new exchange starts; nothing of it was sent or received."""
+        self.until = until
+        self.connect_until = connect_until
+        self.sent = self.received = False
+
+    def left(self) -> float:
+        """Seconds a read or write may still take; raises `ReadTimeout` when there are none."""
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise httpcore.ReadTimeout("no answer in time")
+        return left
+
+    def left_to_connect(self) -> float:
+        """Seconds the connection may still take to come about."""
+        left = min(self.connect_until, self.until) - time.monotonic()
+        if left <= 0:
+            raise httpcore.ConnectTimeout("no connection in time")
+        return left
+
+
+def patience(left: float) -> float | None:
+    """A timeout as sockets take it, where forever is None."""
+    return None if left == float("inf") else left
+
+
+def readable(sock: Any) -> bool:
+    """Whether something waits to be read: for an idle connection, its end or bytes nobody asked for."""
+    try:
+        if hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(sock, select.POLLIN)
+            return bool(poll.poll(0))
+        return bool(select.select([sock], [], [], 0)[0])
+    except (OSError, ValueError):
+        return True
+
+
+def reason(error: Exception) -> str:
+    """An operating system's words for what went wrong, without addresses."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate is not valid: {error.verify_message}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    if isinstance(error, ExceptionGroup):
+        return reason(error.exceptions[0])
+    return str(error) or type(error).__name__

@@ -1,0 +1,165 @@
+"""Idle connections, the warmest on top: one stack per origin for blocking callers, and one per origin
+for each event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator
+from typing import Generic, NamedTuple, TypeVar
+
+import httpcore
+
+from ccroute.backends import Origin
+from ccroute.runtime.lease import Lease
+from ccroute.runtime.loops import LoopBackend
+from ccroute.runtime.sockets import SocketBackend
+
+KEEP = 30.0
+"""Seconds an idle connection is kept; one that its server closed earlier is noticed at its next use."""
+MAX_IDLE = 1024
+"""Idle connections kept per origin."""
+
+
+class Connection(NamedTuple):
+    """A blocking connection and its limits."""
+
+    http: httpcore.HTTPConnection
+    backend: SocketBackend
+    lease: Lease
+
+    def close(self) -> None:
+        if self.backend.stream is not None:
+            self.backend.stream.close()
+
+
+class LoopConnection(NamedTuple):
+    """A connection of one event loop and its limits."""
+
+    http: httpcore.AsyncHTTPConnection
+    backend: LoopBackend
+    lease: Lease
+
+    def close(self) -> None:
+        if self.backend.stream is not None:
+            self.backend.stream.abort()
+
+
+C = TypeVar("C", Connection, LoopConnection)
+
+
+class Stack(Generic[C]):
+    """Idle connections to one origin. Its deque's ends are popped atomically, so no lock is needed."""
+
+    def __init__(self) -> None:
+        self._idle: deque[tuple[float, C]] = deque()
+        self.closed = False
+
+    def pop(self) -> C | None:
+        """The connection used last that is still good."""
+        while self._idle:
+            try:
+                expires, connection = self._idle.pop()
+            except IndexError:  # another thread took it
+                break
+            if time.monotonic() < expires and not connection.http.has_expired():
+                return connection
+            connection.close()
+        return None
+
+    def push(self, connection: C) -> None:
+        """Keep a connection for the next call; what has been idle for too long goes."""
+        if self.closed or not connection.http.is_idle() or _surplus(connection):
+            connection.close()
+            return
+        now = time.monotonic()
+        self._idle.append((now + KEEP, connection))
+        while self._idle and (self._idle[0][0] < now or len(self._idle) > MAX_IDLE):
+            try:
+                self._idle.popleft()[1].close()
+            except IndexError:
+                break
+
+    def close(self) -> None:
+        """Close what is idle; what is in use closes when it comes back."""
+        self.closed = True
+        while self._idle:
+            self._idle.pop()[1].close()
+
+
+def _surplus(connection: Connection | LoopConnection) -> bool:
+    """Whether bytes came beyond the answer's end: the next caller would take them for its own answer.
+
+    httpcore has no public word for what h11 still holds, so this looks inside.
+    """
+    state = getattr(getattr(connection.http, "_connection", None), "_h11_state", None)
+    return state is None or bool(state.trailing_data[0])
+
+
+class Key(NamedTuple):
+    """What connections are shared by: where they go and whom they trust."""
+
+    origin: Origin
+    ca_file: str | None
+
+
+class LoopPool:
+    """The connections of one event loop, closed when the loop ends.
+
+    `asyncio.run` finalises the loop's async generators before it closes the loop, so one parked
+    generator's `finally` is the hook: no dead sockets, no ResourceWarning.
+    """
+
+    def __init__(self) -> None:
+        self._stacks: dict[Key, Stack[LoopConnection]] = {}
+        self._busy: set[LoopConnection] = set()
+        self._parked: AsyncGenerator[None, None] | None = None
+
+    async def park(self) -> None:
+        """Tie this pool to the running loop."""
+        self._parked = self._until_the_loop_ends()
+        await anext(self._parked)
+
+    async def unpark(self) -> None:
+        """Close everything, on the loop it belongs to."""
+        if self._parked is not None:
+            await self._parked.aclose()
+
+    def take(self, key: Key) -> LoopConnection | None:
+        stack = self._stacks.get(key)
+        if stack is None:
+            stack = self._stacks[key] = Stack()
+        connection = stack.pop()
+        if connection is not None:
+            self._busy.add(connection)
+        return connection
+
+    def add(self, connection: LoopConnection) -> None:
+        self._busy.add(connection)
+
+    def back(self, key: Key, connection: LoopConnection) -> None:
+        self._busy.discard(connection)
+        self._stacks[key].push(connection)
+
+    def discard(self, connection: LoopConnection) -> None:
+        self._busy.discard(connection)
+        connection.close()
+
+    def close(self) -> None:
+        for stack in self._stacks.values():
+            stack.close()
+        while self._busy:
+            self._busy.pop().close()
+
+    async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            self.close()
+            await asyncio.sleep(0)  # a closed transport lets go of its socket in the loop's next round
+
+
+def close_all(stacks: dict[Key, Stack[Connection]]) -> None:
+    for stack in stacks.values():
+        stack.close()
