@@ -8,9 +8,7 @@ Whichever API a client speaks, any backend may answer. A wrapper is three steps,
 first and the last: parse the body, ask the router, dump the answer. Here they stand on Python's own HTTP
 server, a thread per connection: enough for a team's own network. Change BACKENDS and ALIASES, then run
 
-    CCROUTE_KEY=sk-team python examples/wrapper.py 4000
-
-Clients send that key, and in the header x-agent the agent's name, if they are one.
+    CCROUTE_KEY=sk-team python examples/wrapper.py 4000     clients send that key; agents their name as x-agent
 """
 
 from __future__ import annotations
@@ -34,14 +32,13 @@ BACKENDS = [OllamaBackend("local", "http://localhost:11434")]
 ALIASES = {"sonnet": "local/qwen2.5-coder:32b", "haiku": "local/qwen2.5-coder:7b"}
 MAX_BODY = 32 * 1024 * 1024  # bytes: a long conversation with images
 
-Pieces = Generator[bytes, None, None]
-Reply = dict[str, Any] | tuple[bytes, Pieces]  # a whole answer; or a stream's first bytes and the rest
+Reply = dict[str, Any] | tuple[bytes, Generator[bytes, None, None]]  # or: first bytes, rest
 
 
 class Wrapper(ThreadingHTTPServer):
     """Serves `router` on 127.0.0.1. `models` are what it lists, `key` is what clients must send."""
 
-    daemon_threads = True
+    daemon_threads, request_queue_size = True, 128
 
     def __init__(self, router: Router, models: Sequence[ModelInfo], key: str | None, port: int = 0) -> None:
         self.router, self.models, self.key = router, models, key
@@ -49,8 +46,7 @@ class Wrapper(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
-class Refused(Exception):
-    """The wrapper's own refusal: an HTTP status and a sentence."""
+class Refused(Exception): ...  # by the wrapper itself: an HTTP status and a sentence
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -123,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_head(status, "application/json", {"content-length": f"{len(data)}", **headers})
         self.wfile.write(data)
 
-    def send_stream(self, first: bytes, rest: Pieces) -> None:
+    def send_stream(self, first: bytes, rest: Generator[bytes, None, None]) -> None:
         self.close_connection = True  # kept only if the stream comes to its end
         # A client that hangs up ends the backend's work: closing `rest` closes the router's stream.
         with contextlib.closing(rest), contextlib.suppress(ConnectionError):

@@ -57,10 +57,11 @@ def openai_client() -> Iterator[OpenAIClient]:
 
 
 @pytest.fixture
-def anthropic_client() -> Iterator[AnthropicClient]:
+def anthropic_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[AnthropicClient]:
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)  # the SDK would add it to a bearer token
     with contextlib.ExitStack() as stack:
 
-        def connect(server: Wrapper, api_key: str = KEY, **options: Any) -> anthropic.Anthropic:
+        def connect(server: Wrapper, api_key: str | None = KEY, **options: Any) -> anthropic.Anthropic:
             client = anthropic.Anthropic(
                 base_url=server.url, api_key=api_key, max_retries=0, timeout=10, **options
             )
@@ -79,5 +80,6 @@ def ollama(url: str) -> OllamaBackend:
 
 def weather_tools(names: Sequence[str] = ("weather",)) -> list[dict[str, Any]]:
     """Tools in neither protocol's form: name and schema."""
-    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    city = {"type": "string", "enum": ["Köln", "Porto"]}  # else a random model writes on for ever
+    schema = {"type": "object", "properties": {"city": city}, "required": ["city"]}
     return [{"name": name, "schema": schema} for name in names]

@@ -10,7 +10,7 @@ import pytest
 from tests.sdk.conftest import KEY, OpenAIClient, Serve, compatible, ollama, weather_tools
 from tests.support import anthropic_like, openai_like
 from tests.support.ollama import FakeOllama, Said
-from tests.support.scripted import Close, Hang, ScriptedServer, answer, refused_port, stream
+from tests.support.scripted import Close, Hang, ScriptedServer, Wait, answer, refused_port, stream
 
 from ccroute import Agent, AnthropicBackend, OpenAIBackend, RetryPolicy
 from tiny_llama import TinyLlama
@@ -297,8 +297,9 @@ def test_the_sdk_tries_again_when_it_is_told_to(serve: Serve, openai_client: Ope
 
 
 def test_a_client_that_hangs_up_ends_the_backends_work(serve: Serve, openai_client: OpenAIClient) -> None:
-    with ScriptedServer([stream([openai_like.chunk({"content": "x"})] * 3 + [Hang()])]) as server:
-        client = openai_client(serve(compatible(server.url, timeout=0.5)))
+    endless = [openai_like.chunk({"content": "x"}), Wait(0.01)] * 1000
+    with ScriptedServer([stream(endless)]) as server:
+        client = openai_client(serve(compatible(server.url)))
         with client.chat.completions.create(**ASK, stream=True) as streamed:
             next(iter(streamed))
         assert server.wait_closed(2.0)

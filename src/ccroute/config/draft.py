@@ -5,13 +5,18 @@ Knows where in the file each part comes from; must not know any of those shapes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
+
+from pydantic import TypeAdapter, ValidationError
 
 from ccroute.config.secrets import MISSING, Environment
 from ccroute.config.source import Place, Source
+from ccroute.config.spelling import is_local_only, misspelt
 
 NOT_ROUTING = "says nothing about which model answers"
+
+_SWITCH = TypeAdapter(bool)
 
 
 class Draft:
@@ -58,8 +63,50 @@ class Draft:
             self.ignore(place, "is disabled")
         return not disabled
 
+    def local_only(self, entry: Mapping[str, Any], place: Place) -> bool:
+        """Whether the entry says `local_only`, in whatever spelling; a value that is no switch is a fault."""
+        found = False
+        for key, value in entry.items():
+            if is_local_only(key):
+                expanded = self._environment.expand(value, (*place, key), self._source)
+                try:
+                    found |= expanded is MISSING or _SWITCH.validate_python(expanded)
+                except ValidationError:
+                    self.fault((*place, key), "should be true or false")
+        return found
+
+    def pass_over(self, key: str, beside: Iterable[str], place: Place, known: Sequence[str]) -> None:
+        """Note a key that is not read; a warning where it seems a known one misspelled.
+
+        A known key that is there `beside` it is not what was meant.
+        """
+        if is_local_only(key):
+            self.fault((*place, key), "belongs to an agent or to a group of agents")
+            return
+        meant = misspelt(key, known, beside)
+        if meant is None:
+            self.ignore((*place, key), NOT_ROUTING)
+        elif is_local_only(meant):
+            self.fault((*place, key), unknown_key(meant))
+        else:
+            self.warn((*place, key), unknown_key(meant))
+
+    def at(self, place: Place) -> str:
+        return self._source.at(place)
+
+    def implied(self, backend: str) -> None:
+        """A backend that is needed only if something leads to it."""
+        self._source.implied.add(backend)
+
     def ignore(self, place: Place, reason: str) -> None:
         self._source.ignore(place, reason)
 
+    def warn(self, place: Place, text: str) -> None:
+        self._source.warn(place, text)
+
     def fault(self, place: Place, text: str) -> None:
         self._source.fault(self._source.at(place), text)
+
+
+def unknown_key(meant: str) -> str:
+    return f'unknown key, did you mean "{meant}"?'

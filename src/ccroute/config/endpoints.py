@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from ccroute.config.draft import NOT_ROUTING, Draft
+from ccroute.config.draft import Draft, unknown_key
 from ccroute.config.servers import SERVER_KEYS, URL_KEYS, Address, Server
 from ccroute.config.source import Place
+from ccroute.config.spelling import misspelt
 
 _PLACE = ("llm_routing", "endpoints")
+_KNOWN = ("url", "baseUrl", "apiKey", "models", "aliases", "enabled", "disabled")
+
+
+class _Name(NamedTuple):
+    """A model id as an endpoint knows it, and where that is said."""
+
+    model: str
+    place: Place
 
 
 def read_endpoints(routing: object, draft: Draft) -> None:
@@ -19,11 +28,11 @@ def read_endpoints(routing: object, draft: Draft) -> None:
     """
     endpoints = routing.get("endpoints") if isinstance(routing, Mapping) else None
     if not isinstance(routing, Mapping) or not isinstance(endpoints, Mapping):
-        draft.fault(_PLACE, "should be a table of endpoints")
+        draft.fault(*_without_endpoints(routing))
         return
     for key in routing:
         if key != "endpoints":
-            draft.ignore(("llm_routing", key), NOT_ROUTING)
+            draft.pass_over(key, (), ("llm_routing",), ("endpoints",))
     ids: list[tuple[str, str, Place]] = []
     for name, endpoint in endpoints.items():
         if draft.takes_part(endpoint, (*_PLACE, name)):
@@ -34,37 +43,53 @@ def read_endpoints(routing: object, draft: Draft) -> None:
             draft.alias(model, deployment, place)
 
 
+def _without_endpoints(routing: object) -> tuple[Place, str]:
+    keys = routing if isinstance(routing, Mapping) and "endpoints" not in routing else ()
+    for key in keys:
+        if misspelt(key, ("endpoints",)):
+            return ("llm_routing", key), unknown_key("endpoints")
+    return _PLACE, "should be a table of endpoints"
+
+
 def _read_endpoint(
     name: str, endpoint: Mapping[str, Any], place: Place, draft: Draft
 ) -> list[tuple[str, str, Place]]:
     """Add its backend and its names. Returns its model ids, each with its deployment and its place."""
     if not any(key in endpoint for key in URL_KEYS):
         draft.fault((*place, "url"), "is missing")
-    server = Server.add(Address.of(endpoint, place, draft), endpoint, place, draft, name=name)
+    server = Server.add(Address.of(endpoint, place, draft), endpoint, place, draft, name)
     models = _names(endpoint, "models", place, draft)
     aliases = _names(endpoint, "aliases", place, draft)
     # An alias may stand for a short name of the same endpoint.
-    named = [
-        ("models", models),
-        ("aliases", {alias: models.get(name, name) for alias, name in aliases.items()}),
-    ]
+    for alias, found in aliases.items():
+        if found.model in models:
+            aliases[alias] = _Name(models[found.model].model, found.place)
     ids = []
-    for section, names in named:
-        for short, model in names.items():
-            draft.alias(short, server.deployment(model), (*place, section, short))
-            ids.append((model, server.deployment(model), (*place, section, short)))
+    for names in (models, aliases):
+        for short, (model, origin) in names.items():
+            draft.alias(short, server.deployment(model), origin)
+            ids.append((model, server.deployment(model), origin))
     for key in endpoint:
         if key not in SERVER_KEYS and key not in {"models", "aliases"}:
-            draft.ignore((*place, key), NOT_ROUTING)
+            draft.pass_over(key, endpoint, place, _KNOWN)
     return ids
 
 
-def _names(endpoint: Mapping[str, Any], section: str, place: Place, draft: Draft) -> dict[str, str]:
-    names = draft.expand(endpoint.get(section, {}), (*place, section))
-    if not isinstance(names, Mapping):
-        draft.fault((*place, section), "should be a table of names and model ids")
-        return {}
-    for name, model in names.items():
-        if not isinstance(model, str):
-            draft.fault((*place, section, name), "should be a model id")
-    return {name: model for name, model in names.items() if isinstance(model, str)}
+def _names(endpoint: Mapping[str, Any], section: str, place: Place, draft: Draft) -> dict[str, _Name]:
+    """What the endpoint calls its models; in a list of models each is called by its id."""
+    place = (*place, section)
+    given = draft.expand(endpoint.get(section, {}), place)
+    entries: list[tuple[str | int, object]] = []
+    if isinstance(given, Mapping):
+        entries += given.items()
+    elif isinstance(given, list) and section == "models":
+        entries += enumerate(given)
+    else:
+        draft.fault(place, "should be a table of names and model ids")
+    names = {}
+    for key, model in entries:
+        if isinstance(model, str):
+            names[model if isinstance(key, int) else key] = _Name(model, (*place, key))
+        else:
+            draft.fault((*place, key), "should be a model id")
+    return names

@@ -1,7 +1,8 @@
 """Agents that say themselves where their model is (`baseUrl`, `apiKey`).
 
 Agents with the same address and key share one backend. A model's name then leads there; a name that
-is used at several addresses leads nowhere by itself, and its agents name the deployment instead.
+is used at several addresses leads nowhere by itself, and its agents name the deployment instead. So
+do those whose model's name is defined elsewhere; only an alias that the caller gives for it wins.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ccroute.config.draft import Draft
+from ccroute.config.elsewhere import Elsewhere
 from ccroute.config.servers import API_KEYS, URL_KEYS, Address, Server
 from ccroute.config.source import Place
 
@@ -17,17 +19,21 @@ from ccroute.config.source import Place
 class Homes:
     """The servers that agents name, and whose they are."""
 
-    def __init__(self, draft: Draft) -> None:
+    def __init__(self, draft: Draft, elsewhere: Elsewhere) -> None:
         self._draft = draft
+        self._elsewhere = elsewhere
         self._servers: dict[Address, Server] = {}
         self._home: dict[str, Server] = {}
+        self._said: dict[str, Place] = {}
 
     def settle(self, agent: str, entry: Mapping[str, Any], place: Place) -> None:
         """Find or make the backend at the address that the agent's entry gives, if it gives one."""
-        if any(entry.get(key) for key in URL_KEYS):
+        said = next((key for key in URL_KEYS if entry.get(key)), None)
+        if said is not None:
+            self._said[agent] = (*place, said)
             address = Address.of(entry, place, self._draft)
             if address not in self._servers:
-                self._servers[address] = Server.add(address, entry, place, self._draft)
+                self._servers[address] = Server.add(address, entry, place, self._draft, self._elsewhere)
             self._home[agent] = self._servers[address]
             return
         for key in API_KEYS:
@@ -38,9 +44,10 @@ class Homes:
         """Give each model that these agents use its alias, or name its deployment where it has none."""
         used = {name: self._models(name, "model") for name in self._home}
         spare = {name: self._models(name, "fallback") for name in self._home}
+        taken = self._draft.aliases.keys() | self._elsewhere.aliases | self._elsewhere.chosen.keys()
         # A fallback that no agent uses as its model is looked for where the agent's own model is.
-        claims = self._claims(used, self._draft.aliases)
-        claims |= self._claims(spare, self._draft.aliases.keys() | claims.keys())
+        claims = self._claims(used, taken)
+        claims |= self._claims(spare, taken | claims.keys())
         for model, found in claims.items():
             if len(found) == 1:
                 ((deployment, agent),) = found.items()
@@ -48,10 +55,20 @@ class Homes:
         for name, server in self._home.items():
             table = self._draft.agents[name]
             for model in used[name]:
+                if self._chosen(name, model, server.deployment(model)):
+                    continue
                 if self._draft.aliases.get(model) != [server.deployment(model)]:
                     table["model"] = server.deployment(model)
             if spare[name]:
                 table["fallback"] = [self._fallback(model, server, claims) for model in spare[name]]
+
+    def _chosen(self, agent: str, model: str, deployment: str) -> bool:
+        """Whether the caller says where exactly that name leads; another place than the agent's is warned of."""
+        target = self._elsewhere.chosen.get(model)
+        if target is not None and target not in (deployment, [deployment]):
+            place, key = self._said[agent], self._said[agent][-1]
+            self._draft.warn(place, f'{key} is not used: the alias "{model}" that the caller gives wins')
+        return target is not None
 
     def _claims(self, models: Mapping[str, Iterable[str]], taken: Iterable[str]) -> dict[str, dict[str, str]]:
         """Each name's deployments, and the first agent that wants each of them."""

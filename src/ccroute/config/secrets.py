@@ -1,7 +1,8 @@
 """References to environment variables in the values of a file, and keeping what they held out of messages.
 
 `${NAME}` and `${NAME:-default}` anywhere in a value; `env:NAME` and `os.environ/NAME` as the whole
-value. A value is expanded once: what comes out of a variable is not looked at again.
+value. A value is expanded once: what comes out of a variable is not looked at again. Where a secret
+belongs, what only resembles a reference is a fault: it would be sent as if it were the secret.
 """
 
 from __future__ import annotations
@@ -14,6 +15,11 @@ from ccroute.config.source import Place, Source
 
 _INLINE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _WHOLE = re.compile(r"(?:env:|os\.environ/)([A-Za-z_][A-Za-z0-9_]*)")
+# "$K", "${K", "$(K)", "env: K", also after a scheme, as in "Bearer $K".
+_BOTCHED = re.compile(
+    r"(?:[a-z-]+ +)?(?:\$(?:env:)?[a-z_]\w*\}?|\$[{(].*|(?:env:|os\.environ).*)", re.IGNORECASE | re.DOTALL
+)
+_VARIABLE = re.compile(r"\b[A-Z_][A-Z0-9_]*\b")
 _CREDENTIALS = re.compile(r"//[^/\s]*@")
 
 MISSING: Final = object()
@@ -64,27 +70,49 @@ class Environment:
         return _CREDENTIALS.sub("//…@", text)
 
     def _text(self, text: str, place: Place, source: Source) -> Any:
-        unset: list[str] = []
+        faults: list[str] = []
+        empty: list[str] = []
 
         def look_up(reference: re.Match[str]) -> str:
             name, default = reference[1], reference[2] if reference.re is _INLINE else None
             if default is not None and "${" in default:
-                source.fault(source.at(place), f"the default of ${{{name}}} cannot hold another variable")
-                unset.append(name)
+                faults.append(f"the default of ${{{name}}} cannot hold another variable")
             value = self.get(name)
             if default is not None:
                 return value or default
             if value is None:
-                source.fault(source.at(place), f"environment variable {name} is not set")
-                unset.append(name)
+                faults.append(f"environment variable {name} is not set")
+            elif not value:
+                empty.append(name)
             return value or ""
 
         whole = _WHOLE.fullmatch(text)
         expanded = look_up(whole) if whole else _INLINE.sub(look_up, text)
-        if not unset:
+        if empty and not expanded and not faults and _is_key(place):
+            faults.append(f"environment variable {' and '.join(empty)} is empty")
+        if not whole and expanded == text and _holds_secret(place) and _BOTCHED.fullmatch(text):
+            faults.append(_how_to_write(text))
+        if not faults:
             return expanded
+        for fault in faults:
+            source.fault(source.at(place), fault)
         source.left_out.append(place)
         return MISSING
+
+
+def _is_key(place: Place) -> bool:
+    return place[-1] in {"api_key", "apiKey"}
+
+
+def _holds_secret(place: Place) -> bool:
+    return _is_key(place) or place[-2:-1] == ("headers",)
+
+
+def _how_to_write(botched: str) -> str:
+    """What may be a secret after all is not repeated; variables are in capitals."""
+    variable = _VARIABLE.search(botched)
+    name = variable[0] if variable else "NAME"
+    return f'looks like a reference to a variable, but is none: write it "${{{name}}}" or "env:{name}"'
 
 
 _TELLING = 6

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from ccroute.config.draft import Draft
+from ccroute.config.elsewhere import Elsewhere
 from ccroute.config.source import Place
 
 URL_KEYS: Final = ("baseUrl", "base_url", "url")
@@ -65,12 +67,14 @@ class Server:
         entry: Mapping[str, Any],
         place: Place,
         draft: Draft,
-        *,
-        name: str | None = None,
+        name: str | Elsewhere,
     ) -> Server:
-        """A new backend at the address that `entry` gives; its name comes from the host if none is given."""
+        """A new backend at the address that `entry` gives.
+
+        Where no name for it is given, one comes from the host, and nothing may need the backend.
+        """
         kind, short, prefixes = _recognise(address.url)
-        backend = name if name is not None else _unused(short, draft)
+        backend = name if isinstance(name, str) else _unused(short, address, draft, name)
         table = {"kind": kind, "base_url": address.url, "api_key": address.key}
         draft.backends[backend] = {key: value for key, value in table.items() if value is not None}
         draft.comes_from(place, "backends", backend)
@@ -108,6 +112,8 @@ def _short(host: str) -> str:
     return (host if first.isdigit() or first in _PREFIXES else first) or "backend"
 
 
-def _unused(name: str, draft: Draft) -> str:
-    numbered = (name if n == 1 else f"{name}-{n}" for n in range(1, len(draft.backends) + 2))
-    return next(free for free in numbered if free not in draft.backends)
+def _unused(name: str, address: Address, draft: Draft, elsewhere: Elsewhere) -> str:
+    numbered = (name if n == 1 else f"{name}-{n}" for n in count(1))
+    free = next(n for n in numbered if n not in draft.backends and not elsewhere.takes(n, *address))
+    draft.implied(free)
+    return free

@@ -13,11 +13,20 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from ccroute.errors import ConfigError
+
 Given: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
 """A path, or what a file would hold."""
 
 Place: TypeAlias = tuple[str | int, ...]
 """The keys and list positions that lead to a value."""
+
+
+_GIVEN = (str, os.PathLike, Mapping)
+EXPECTED = (
+    'expected a path or a mapping (or several) with backends, agents or aliases, such as '
+    '{"backends": {"local": {"kind": "ollama"}}}'
+)
 
 
 class Ignored(NamedTuple):
@@ -32,15 +41,19 @@ class Source:
 
     What is read from another tool's shape is handed on in the native one; `renamed` leads from a
     place there back to the place in the file. `left_out` are the native places whose values had a
-    fault and are not handed on.
+    fault and are not handed on. `implied` are the backends that no part of the file is about, but
+    that some part needs.
     """
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, name: str = "") -> None:
         self.label = label
+        self.name = name or label
+        self.warnings: list[str] = []
         self.faults: list[tuple[str, str]] = []
         self.ignored: list[Ignored] = []
         self.renamed: dict[Place, Place] = {}
         self.left_out: list[Place] = []
+        self.implied: set[str] = set()
 
     def at(self, place: Place) -> str:
         """A place in this source, as messages write it: `agents.python-expert.fallback[0]`."""
@@ -57,6 +70,9 @@ class Source:
     def fault(self, where: str, text: str) -> None:
         self.faults.append((where, text))
 
+    def warn(self, place: Place, text: str) -> None:
+        self.warnings.append(f"{self.at(place)}: {text}")
+
     def faulty(self, where: str) -> bool:
         """Whether a fault was found there or below."""
         return any(known == where or known.startswith((f"{where}.", f"{where}[")) for known, _ in self.faults)
@@ -66,11 +82,16 @@ class Source:
 
 
 def open_sources(given: Given | Sequence[Given]) -> list[tuple[Source, Mapping[str, Any]]]:
-    """Each source with its content; one that cannot be read is empty and has a fault."""
-    several = [given] if isinstance(given, str | os.PathLike | Mapping) else list(given)
+    """Each source with its content; one that cannot be read is empty and has a fault.
+
+    Raises `ConfigError` for what is no source.
+    """
+    several = [given] if isinstance(given, _GIVEN) else list(given) if isinstance(given, Sequence) else [given]
+    if strange := {type(one).__name__ for one in several if not isinstance(one, _GIVEN)}:
+        raise ConfigError(f"{EXPECTED}, not {' or '.join(sorted(strange))}")
     opened = []
     for one, label in zip(several, _labels(several), strict=True):
-        source = Source(label if len(several) > 1 else "")
+        source = Source(label if len(several) > 1 else "", label)
         opened.append((source, one if isinstance(one, Mapping) else _read(Path(one), label, source)))
     return opened
 
@@ -79,7 +100,9 @@ def _labels(several: Sequence[Given]) -> list[str]:
     """A file's name, or its whole path where two have the same name."""
     names = ["" if isinstance(one, Mapping) else Path(one).name for one in several]
     return [
-        f"source {i}" if isinstance(one, Mapping) else str(one) if names.count(name) > 1 else name
+        (f"source {i}" if len(several) > 1 else "source")
+        if isinstance(one, Mapping)
+        else str(one) if names.count(name) > 1 else name
         for i, (one, name) in enumerate(zip(several, names, strict=True), 1)
     ]
 
@@ -101,13 +124,37 @@ def _parse(text: str, label: str, source: Source) -> Mapping[str, Any]:
     is_json = text.lstrip().startswith("{")
     try:
         # Decimal keeps the amount as it is written: 0.1 is a tenth.
-        content: dict[str, Any] = (
-            json.loads(text, parse_float=Decimal) if is_json else tomllib.loads(text, parse_float=Decimal)
-        )
+        return _json(text, source) if is_json else tomllib.loads(text, parse_float=Decimal)
     except RecursionError:
         source.fault(label, "is nested too deeply")
     except ValueError as error:
         source.fault(label, f"is not {'JSON' if is_json else 'TOML, and no JSON object'}: {error}")
-    else:
-        return content
     return {}
+
+
+def _json(text: str, source: Source) -> dict[str, Any]:
+    """Its content; a key that an object has twice is a fault, since one of the two would be lost."""
+    twice: list[tuple[dict[str, Any], str]] = []
+
+    def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in made:
+                twice.append((made, key))
+            made[key] = value
+        return made
+
+    content: dict[str, Any] = json.loads(text, parse_float=Decimal, object_pairs_hook=table)
+    if twice:
+        _report(twice, content, source)
+    return content
+
+
+def _report(twice: list[tuple[dict[str, Any], str]], content: dict[str, Any], source: Source) -> None:
+    pending: list[tuple[Place, Any]] = [((), content)]
+    while pending:
+        place, inner = pending.pop()
+        for key in dict.fromkeys(key for table, key in twice if table is inner):
+            source.fault(source.at((*place, key)), "is there twice")
+        steps = inner.items() if isinstance(inner, dict) else enumerate(inner) if isinstance(inner, list) else ()
+        pending += [((*place, step), value) for step, value in steps]

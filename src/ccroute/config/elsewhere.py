@@ -1,0 +1,101 @@
+"""What the caller and the other sources define, for a file whose agents bring servers along.
+
+A name that is defined elsewhere keeps its meaning there; a server that a file needs gets a name that
+means no other server elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from ccroute.backends import Backend
+from ccroute.backends.anthropic import OFFICIAL
+from ccroute.backends.base import Origin
+from ccroute.backends.presets import PRESETS
+from ccroute.config.references import alias_name
+from ccroute.config.secrets import Environment
+from ccroute.config.source import Source
+from ccroute.routing.aliases import Target
+
+_USUAL: Mapping[str, str | None] = {
+    **{name: preset.base_url for name, preset in PRESETS.items()},
+    "anthropic": OFFICIAL,
+    "ollama": "http://localhost:11434",
+}
+_PORTS = {"http": 80, "https": 443}
+
+
+class _Known(NamedTuple):
+    """What is known of a backend that has its name elsewhere."""
+
+    origin: str | None
+    key: str | None = None
+
+
+class Elsewhere:
+    """`chosen` are the caller's aliases; `aliases` are the names that other sources define."""
+
+    def __init__(
+        self,
+        chosen: Mapping[Any, Target],
+        backends: Iterable[Backend],
+        contents: Iterable[Mapping[str, Any]],
+        environment: Environment,
+    ) -> None:
+        """`contents` are the other sources, each in its own shape or already in the native one."""
+        contents = list(contents)
+        self.chosen = {alias_name(key): target for key, target in chosen.items()}
+        self.aliases = frozenset(name for content in contents for name in _aliases(content))
+        self._backends = {
+            name: known for content in contents for name, known in _backends(content, environment)
+        }
+        self._backends |= {backend.name: _Known(str(backend.origin)) for backend in backends}
+
+    def takes(self, backend: str, url: str | None, key: str | None) -> bool:
+        """Whether that name means another server elsewhere, or the same with another key."""
+        known = self._backends.get(backend)
+        if known is None:
+            return False
+        same = known.origin is not None and known.origin == _origin(url)
+        return not same or (key is not None and known.key not in {None, key})
+
+
+def _origin(url: object) -> str | None:
+    try:
+        parts = urlsplit(url if isinstance(url, str) else "")
+        return str(Origin(parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme]))
+    except (ValueError, KeyError):  # what is wrong with it is told where the table is read
+        return None
+
+
+def _backends(content: Mapping[str, Any], environment: Environment) -> Iterator[tuple[str, _Known]]:
+    for name, table in _table(content.get("backends")).items():
+        usual = _USUAL.get(str(_table(table).get("kind", name)))
+        given = {key: _table(table).get(key) for key in ("base_url", "api_key")}
+        said = environment.expand(given, ("backends", name), Source(""))
+        yield name, _Known(_origin(said.get("base_url") or usual), _text(said.get("api_key")))
+    for name in _endpoints(content):
+        yield name, _Known(None)
+
+
+def _aliases(content: Mapping[str, Any]) -> Iterator[str]:
+    yield from _table(content.get("aliases"))
+    for endpoint in map(_table, _endpoints(content).values()):
+        models = endpoint.get("models")
+        names = [*models, *models.values()] if isinstance(models, Mapping) else models
+        yield from filter(_text, names if isinstance(names, list) else ())
+        yield from _table(endpoint.get("aliases"))
+
+
+def _endpoints(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    return _table(_table(content.get("llm_routing")).get("endpoints"))
+
+
+def _table(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
