@@ -8,7 +8,7 @@ Whichever API a client speaks, any backend may answer. A wrapper is three steps,
 first and the last: parse the body, ask the router, dump the answer. Here they stand on Python's own HTTP
 server, a thread per connection: enough for a team's own network. Change BACKENDS and ALIASES, then run
 
-    CCROUTE_KEY=sk-team python examples/wrapper.py 4000     clients send that key; agents their name as x-agent
+    CCROUTE_KEY=sk-team python examples/wrapper.py 4000    clients send that key, agents their name as x-agent
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class Handler(BaseHTTPRequestHandler):
         except Refused as refused:
             self.send_json(refused.args[0], self.wire().error_body(*refused.args))
         except Exception as error:  # whatever it was, the client gets its own protocol's form of it
+            self.log_error("%r", error)
             status, told = self.wire().dump_error(error)
             self.send_json(status, told, self.wire().error_headers(error))
         else:

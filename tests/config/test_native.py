@@ -89,7 +89,13 @@ def test_the_documented_sample_becomes_what_it_says(write):
 
 
 def test_what_a_file_leaves_out_is_left_to_the_router():
-    assert load({}, {}).keys() == {"backends", "aliases", "agents", "groups", "prices"}
+    assert load({"default_model": "ollama/x"}, {}).keys() - {"default_model"} == {
+        "backends",
+        "aliases",
+        "agents",
+        "groups",
+        "prices",
+    }
 
 
 def test_a_whole_file_of_every_router_option_is_handed_on():
@@ -100,9 +106,11 @@ def test_a_whole_file_of_every_router_option_is_handed_on():
             "drop_params": True,
             "strategy": "ordered",
             "timeout": 30,
+            "default_model": "ollama/x",
         },
         {},
     )
+    assert options["default_model"] == "ollama/x"
     assert options["agent_override"] is False
     assert options["unknown_agent"] == "default"
     assert options["drop_params"] is True
@@ -111,7 +119,9 @@ def test_a_whole_file_of_every_router_option_is_handed_on():
 
 
 def test_json_null_switches_a_timer_off_and_a_missing_one_keeps_its_default(write):
-    options = load(write("x.json", '{"timeout": {"total": null, "first": 5}}'), {})
+    options = load(
+        write("x.json", '{"backends": {"ollama": {}}, "timeout": {"total": null, "first": 5}}'), {}
+    )
     assert options["timeout"] == Timeout(total=None, first=5)
 
 
@@ -120,15 +130,16 @@ def test_json_null_switches_a_timer_off_and_a_missing_one_keeps_its_default(writ
     [("0.1", "0.1"), ("15", "15"), ('"0.075"', "0.075"), ("1e-3", "0.001"), ("0.30000000000000004", None)],
 )
 def test_money_is_the_amount_as_it_is_written(write, written, usd):
-    toml = load(write("x.toml", f"[prices.m]\ninput = {written}\noutput = 0"), {})
-    text = json.dumps({"prices": {"m": {"input": "?", "output": 0}}}).replace('"?"', written)
+    toml = load(write("x.toml", f"[backends.ollama]\n[prices.m]\ninput = {written}\noutput = 0"), {})
+    text = json.dumps({"backends": {"ollama": {}}, "prices": {"m": {"input": "?", "output": 0}}})
+    text = text.replace('"?"', written)
     expected = Decimal(usd or written)
     assert toml["prices"]["m"].input == expected
     assert load(write("x.json", text), {})["prices"]["m"].input == expected
 
 
 def test_a_float_of_a_mapping_is_taken_by_its_decimal_text():
-    prices = load({"prices": {"m": {"input": 0.1, "output": 0.3}}}, {})["prices"]
+    prices = load({"default_model": "ollama/m", "prices": {"m": {"input": 0.1, "output": 0.3}}}, {})["prices"]
     assert prices == {"m": Price("0.1", "0.3")}
 
 

@@ -130,7 +130,7 @@ def test_faults_of_endpoints_have_the_places_of_the_file(faults):
         "llm_routing": {
             "endpoints": {
                 "none": {"models": {"a": "x"}},
-                "bad": {"url": "nope", "apiKey": "${NO_KEY}", "models": ["x"], "aliases": {"b": 5}},
+                "bad": {"url": "nope", "apiKey": "${NO_KEY}", "models": "x", "aliases": {"b": 5}},
                 "host": {"url": "http://", "models": {"c": "${NO_MODEL}"}},
                 "odd": {"url": 5},
             }
@@ -311,10 +311,10 @@ def test_faults_of_agents_have_the_places_of_the_file(faults):
     assert faults(source) == (
         "coders.c.baseUrl: environment variable NO_URL is not set",
         "coders.d.apiKey: environment variable NO_KEY is not set",
+        "coders.e.localOnly: should be true or false",
         "coders.e.model: environment variable NO_MODEL is not set",
         "coders.b.baseUrl: must look like http://localhost:11434 or https://host/v1",
         "coders.d.model: should be a valid string",
-        "coders.e.localOnly: should be a valid boolean, unable to interpret input",
         "coders.f.fallbackModel[0]: should be a valid string",
         "coders.a.baseUrl: must look like http://localhost:11434 or https://host/v1",
         'coders.g.model: unknown alias "lost"; give it a target, as in aliases={"lost": "backend/model"}',
@@ -327,17 +327,32 @@ def test_a_key_without_an_address_is_ignored_and_never_sent():
     assert loaded.options["backends"][0].secrets() == ()
 
 
-def test_of_two_agents_with_one_name_the_first_counts():
-    loaded = read({"g": {"x": {"model": "ollama/a"}}, "h": {"x": {"model": "ollama/b"}}}, {})
-    assert loaded.options["agents"] == {"x": Agent("ollama/a", group="g")}
-    assert loaded.ignored == (("h.x", "an agent of that name comes before it"),)
+def test_an_agent_in_two_places_of_one_file_is_a_fault_that_names_both(faults):
+    x = {"model": "ollama/a"}
+    assert faults({"g": {"x": x}, "h": {"x": x, "in": {"x": x}}}) == (
+        "h.x: an agent of that name is also at g.x",
+        "h.in.x: an agent of that name is also at g.x",
+    )
+    assert load({"g": {"x": {**x, "enabled": False}}, "h": {"x": x}}, {})["agents"] == {
+        "x": Agent("ollama/a", group="h")
+    }
+
+
+def test_the_same_agent_in_two_files_is_the_later_ones():
+    x = {"model": "ollama/a"}
+    assert load([{"g": {"x": x}}, {"h": {"x": x}}], {})["agents"]["x"].group == "h"
 
 
 def test_a_disabled_group_is_skipped():
     loaded = read(
-        {"g": {"enabled": False, "x": {"model": "nowhere"}}, "y": {"model": "ollama/q", "disabled": True}}, {}
+        {
+            "g": {"enabled": False, "x": {"model": "nowhere"}},
+            "y": {"model": "ollama/q", "disabled": True},
+            "z": {"model": "ollama/q"},
+        },
+        {},
     )
-    assert loaded.options["agents"] == {}
+    assert loaded.options["agents"] == {"z": Agent("ollama/q")}
     assert [place for place, _ in loaded.ignored] == ["g", "y"]
 
 

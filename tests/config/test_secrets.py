@@ -94,6 +94,7 @@ def test_without_env_the_process_environment_is_read_at_the_call(monkeypatch):
 def test_numbers_and_switches_may_come_from_the_environment():
     options = load(
         {
+            "default_model": "ollama/m",
             "retry": {"attempts": "${N}"},
             "agent_override": "${B}",
             "prices": {"m": {"input": "${P}", "output": 1}},

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from ccroute.backends import OllamaBackend
 from ccroute.config import load, read
 from ccroute.types import RetryPolicy, Timeout
 
@@ -14,7 +15,7 @@ def test_json_is_recognised_by_its_content_whatever_the_file_is_called(write):
 
 
 def test_toml_is_recognised_by_its_content_whatever_the_file_is_called(write):
-    path = write("settings.json", "[retry]\nattempts = 2")
+    path = write("settings.json", "[backends.ollama]\n[retry]\nattempts = 2")
     assert load(str(path), {})["retry"] == RetryPolicy(attempts=2)
 
 
@@ -117,5 +118,77 @@ def test_a_later_source_can_disable_a_backend(faults):
     )
 
 
-def test_no_source_is_an_empty_configuration():
-    assert load([], {})["backends"] == []
+@pytest.mark.parametrize("source", [[], {}, [{}, {}], {"retry": {"attempts": 2}}, {"agents": {}}])
+def test_a_source_without_backends_agents_and_aliases_is_a_fault_that_says_what_is_expected(faults, source):
+    (fault,) = faults(source)
+    assert fault == (
+        "source: holds no backends, agents or aliases; expected a path or a mapping (or several of them), "
+        'such as {"backends": {"local": {"kind": "ollama"}}}'
+    )
+
+
+def test_an_empty_file_is_a_fault_that_names_it(write, faults):
+    (fault,) = faults(write("ccroute.toml", "\n"))
+    assert fault.startswith("ccroute.toml: holds no backends, agents or aliases; expected a path")
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        (None, "NoneType"),
+        (5, "int"),
+        ([None, {}, 5], "NoneType or int"),
+        ([["x.toml"]], "list"),
+        (b"x", "int"),
+    ],
+)
+def test_what_is_no_source_is_a_fault_that_says_what_is_expected(faults, source, what):
+    (fault,) = faults(source)
+    assert fault.startswith("expected a path or a mapping (or several of them), such as {")
+    assert fault.endswith(f", not {what}")
+
+
+def test_a_file_may_hold_only_settings_where_the_caller_gives_the_rest():
+    source = {"retry": {"attempts": 2}}
+    assert load(source, {}, {"backends": [OllamaBackend()]})["retry"] == RetryPolicy(attempts=2)
+    assert load([source, {"default_model": "ollama/x"}], {})["retry"] == RetryPolicy(attempts=2)
+
+
+def test_a_key_that_a_json_object_has_twice_is_a_fault_with_its_place(write, faults):
+    path = write(
+        "x.json",
+        '{"agents": {"x": "ollama/a", "x": "ollama/b", "x": 5, "y": {"fallback": [], "fallback": []}}'
+        ', "aliases": {"a": "ollama/a"}, "retry": {"max": 1, "max": 2}, "retry": {}, "z": [{"": 1, "": 2}]}',
+    )
+    assert set(faults(path)) == {
+        "agents.x: is there twice",
+        "agents.y.fallback: is there twice",
+        "retry: is there twice",
+        "z[0].: is there twice",
+    }
+
+
+# Shapes that are not known.
+
+OTHERS = [
+    {"llmGateway": {"providers": {"a": {"enabled": True}}}},
+    {"model_list": [{"model_name": "a"}], "litellm_settings": {"drop_params": True}},
+    {"agent_model_overrides": {"x": "opus"}, "enable_agent_override": True},
+]
+
+
+@pytest.mark.parametrize("source", OTHERS)
+def test_a_file_like_no_known_shape_is_told_which_are_known_and_which_was_assumed(write, faults, source):
+    found = faults(write("x.json", json.dumps(source)))
+    assert [fault.partition(": unknown key")[0] for fault in found[1:]] == [*source]
+    assert found[0] == (
+        "x.json: is like no known shape, and was read as the native one; known are tables such as backends, "
+        "aliases and agents; groups of agents that have a model; and agents beside llm_routing.endpoints"
+    )
+
+
+@pytest.mark.parametrize(
+    "source", [{"agents": {"x": {"modle": "y"}}}, {"retri": 5}, {"retry": {}, "other": {"x": 1}}]
+)
+def test_a_misspelled_native_file_is_not_told_about_shapes(faults, source):
+    assert not any("shape" in fault for fault in faults(source))

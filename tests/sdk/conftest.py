@@ -57,11 +57,10 @@ def openai_client() -> Iterator[OpenAIClient]:
 
 
 @pytest.fixture
-def anthropic_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[AnthropicClient]:
-    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)  # the SDK would add it to a bearer token
+def anthropic_client() -> Iterator[AnthropicClient]:
     with contextlib.ExitStack() as stack:
 
-        def connect(server: Wrapper, api_key: str | None = KEY, **options: Any) -> anthropic.Anthropic:
+        def connect(server: Wrapper, api_key: str = KEY, **options: Any) -> anthropic.Anthropic:
             client = anthropic.Anthropic(
                 base_url=server.url, api_key=api_key, max_retries=0, timeout=10, **options
             )

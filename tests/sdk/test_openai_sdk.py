@@ -74,6 +74,9 @@ def test_streamed_calls_of_an_anthropic_backend_arrive_whole(
             ]
             choice = streamed.get_final_completion().choices[0]
     assert "".join(thoughts) == "Which city?"
+    assert choice.message.to_dict()["thinking_blocks"] == [
+        {"type": "thinking", "thinking": "Which city?", "signature": "c2ln"}
+    ]
     assert (choice.message.content, choice.finish_reason) == ("Let me see.", "tool_calls")
     calls = choice.message.tool_calls or []
     assert [(call.id, call.function.name, call.function.arguments) for call in calls] == [

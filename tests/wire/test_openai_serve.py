@@ -128,6 +128,13 @@ def test_a_calls_id_and_name_come_once_then_its_arguments() -> None:
     assert last["choices"][0]["finish_reason"] == "tool_calls"
 
 
+def test_signed_thinking_comes_with_the_end_of_a_stream() -> None:
+    blocks = ({"type": "thinking", "thinking": "hm", "signature": "s"},)
+    stream = AsyncMade([Chunk(thinking="hm"), LAST], answer("", thinking="hm", thinking_blocks=blocks))
+    *_, last, _ = frames(dumped("openai", stream))
+    assert last["choices"][0]["delta"] == {"thinking_blocks": list(blocks)}
+
+
 def test_an_empty_answer_still_has_a_role_and_an_end() -> None:
     completion = answer("", logprobs={"content": [{"token": "a"}]})
     role, last, done = frames(dumped("openai", AsyncMade([LAST], completion)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -15,9 +16,9 @@ from ccroute.config.build import (
     implied_key,
 )
 from ccroute.config.merge import Merged
-from ccroute.config.references import STAND_IN, Aliases, Directory, alias_name, alias_table
+from ccroute.config.references import STAND_IN, Aliases, Directory, alias_name, alias_table, target_names
 from ccroute.config.secrets import Environment
-from ccroute.config.settings import NOT_YET, AgentTable, BackendTable
+from ccroute.config.settings import NOT_YET, AgentTable, BackendTable, Settings
 from ccroute.config.source import Place
 from ccroute.errors import ConfigError
 from ccroute.routing import Agent, AliasTable
@@ -26,6 +27,7 @@ from ccroute.routing.names import did_you_mean, slug
 from ccroute.types import RetryPolicy
 
 _AS_THEY_ARE: Final = ("agent_override", "baseline", "default_model", "drop_params", "unknown_agent")
+_NEARLY: Final = 0.9
 
 
 class Assembly:
@@ -38,9 +40,14 @@ class Assembly:
         self.faults: list[tuple[str, str]] = []
         self.warnings: list[str] = list(self._not_yet())
         self.options: dict[str, Any] = self._tables() | dict(overrides)
+        if "agents" not in overrides:
+            self.warnings += self._near_misses()
+        self._named = list(self._models())
         given: list[Backend] = list(overrides.get("backends") or ())
+        over: Mapping[Any, Any] = overrides.get("aliases") or {}
+        self._settings = self._without_idle(over)
         backends = self._backends({backend.name for backend in given})
-        wanted = self._resolve(overrides.get("aliases") or {}, given)
+        wanted = self._resolve(over, given)
         backends += [self._backend(name, BackendTable(kind=name)) for name in wanted]
         self.options["backends"] = [*filter(None, backends), *given]
 
@@ -74,6 +81,29 @@ class Assembly:
                     self._fault(place, f'"{member}" is already in group "{agent.group}"')
                 agents[name] = agent.model_copy(update={"group": group})
         return agents
+
+    def _near_misses(self) -> Iterator[str]:
+        """Agents that only a group lists, and whose names are nearly those of configured ones."""
+        known = {slug(name): name for name in self._settings.agents}
+        for group, table in self._settings.groups.items():
+            for i, member in enumerate(table.agents):
+                close = difflib.get_close_matches(slug(member), known, n=1, cutoff=_NEARLY)
+                if close and slug(member) not in known:
+                    where = self._merged.where(("groups", group, "agents", i))
+                    yield f'{where}: "{member}" is a new agent; was "{known[close[0]]}" meant?'
+
+    def _without_idle(self, over: Mapping[Any, Any]) -> Settings:
+        """The settings without the backends that agents' addresses imply, but no name leads to."""
+        names = [model for model, _ in self._named]
+        for target in _over(over, self._settings.aliases).values():
+            names += target_names(target)
+        used = {name.partition("/")[0] for name in names}
+        backends = {
+            name: table
+            for name, table in self._settings.backends.items()
+            if name in used or name not in self._merged.implied
+        }
+        return self._settings.model_copy(update={"backends": backends})
 
     def _backends(self, replaced: set[str]) -> list[Backend | None]:
         return [
@@ -126,7 +156,7 @@ class Assembly:
         )
         for key, target in aliases.items():
             directory.check_alias(alias_name(key), target, self._merged.where(("aliases", alias_name(key))))
-        for model, place in self._models():
+        for model, place in self._named:
             directory.check_model(model, self._merged.where(place))
         self.faults += ((", ".join(users), text) for text, users in directory.unknown.items())
         return directory.wanted

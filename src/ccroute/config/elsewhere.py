@@ -24,6 +24,8 @@ _USUAL: Mapping[str, str | None] = {
     "anthropic": OFFICIAL,
     "ollama": "http://localhost:11434",
 }
+_CALLERS = object()
+"""Whatever key the caller's own backend has, it is the one to use."""
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -31,7 +33,7 @@ class _Known(NamedTuple):
     """What is known of a backend that has its name elsewhere."""
 
     origin: str | None
-    key: str | None = None
+    key: object = None
 
 
 class Elsewhere:
@@ -47,11 +49,13 @@ class Elsewhere:
         """`contents` are the other sources, each in its own shape or already in the native one."""
         contents = list(contents)
         self.chosen = {alias_name(key): target for key, target in chosen.items()}
-        self.aliases = frozenset(name for content in contents for name in _aliases(content))
+        self.aliases = frozenset(
+            name for content in contents for name in _aliases(content) if isinstance(name, str)
+        )
         self._backends = {
             name: known for content in contents for name, known in _backends(content, environment)
         }
-        self._backends |= {backend.name: _Known(str(backend.origin)) for backend in backends}
+        self._backends |= {backend.name: _Known(str(backend.origin), _CALLERS) for backend in backends}
 
     def takes(self, backend: str, url: str | None, key: str | None) -> bool:
         """Whether that name means another server elsewhere, or the same with another key."""
@@ -59,7 +63,7 @@ class Elsewhere:
         if known is None:
             return False
         same = known.origin is not None and known.origin == _origin(url)
-        return not same or (key is not None and known.key not in {None, key})
+        return not same or (key is not None and known.key not in (key, _CALLERS))
 
 
 def _origin(url: object) -> str | None:
@@ -75,17 +79,17 @@ def _backends(content: Mapping[str, Any], environment: Environment) -> Iterator[
         usual = _USUAL.get(str(_table(table).get("kind", name)))
         given = {key: _table(table).get(key) for key in ("base_url", "api_key")}
         said = environment.expand(given, ("backends", name), Source(""))
-        yield name, _Known(_origin(said.get("base_url") or usual), _text(said.get("api_key")))
+        yield name, _Known(_origin(said.get("base_url") or usual), said.get("api_key"))
     for name in _endpoints(content):
         yield name, _Known(None)
 
 
-def _aliases(content: Mapping[str, Any]) -> Iterator[str]:
+def _aliases(content: Mapping[str, Any]) -> Iterator[object]:
     yield from _table(content.get("aliases"))
     for endpoint in map(_table, _endpoints(content).values()):
         models = endpoint.get("models")
         names = [*models, *models.values()] if isinstance(models, Mapping) else models
-        yield from filter(_text, names if isinstance(names, list) else ())
+        yield from names if isinstance(names, list) else ()
         yield from _table(endpoint.get("aliases"))
 
 
@@ -95,7 +99,3 @@ def _endpoints(content: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _table(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None

@@ -63,7 +63,7 @@ class Homes:
                 table["fallback"] = [self._fallback(model, server, claims) for model in spare[name]]
 
     def _chosen(self, agent: str, model: str, deployment: str) -> bool:
-        """Whether the caller says where exactly that name leads; another place than the agent's is warned of."""
+        """Whether the caller says where that very name leads; a warning if elsewhere than the agent does."""
         target = self._elsewhere.chosen.get(model)
         if target is not None and target not in (deployment, [deployment]):
             place, key = self._said[agent], self._said[agent][-1]

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ccroute.config.assemble import Assembly
+from ccroute.config.elsewhere import Elsewhere
 from ccroute.config.merge import merge
 from ccroute.config.orchestra import is_orchestra, translate
 from ccroute.config.secrets import Environment
 from ccroute.config.settings import Settings
-from ccroute.config.source import Given, Ignored, Source, open_sources
+from ccroute.config.source import EXPECTED, Given, Ignored, Source, open_sources
 from ccroute.errors import ConfigError
 
+_SHAPES = (
+    "known are tables such as backends, aliases and agents; groups of agents that have a model; "
+    "and agents beside llm_routing.endpoints"
+)
 _log = logging.getLogger("ccroute")
 
 
@@ -41,7 +46,8 @@ def load(
     Secrets come from `env` (None: `os.environ`, read now). Of `overrides`, which are keyword
     arguments too, `backends` and `aliases` are merged over those of the sources; the others
     replace. Raises `ConfigError` with every fault and its place. What this version does not enforce,
-    and a provider's usual variable that is not set, are warnings on the logger "ccroute".
+    a provider's usual variable that is not set, and what seems misspelled but may be meant, are
+    warnings on the logger "ccroute".
     """
     return read(sources, env, overrides).options
 
@@ -55,28 +61,53 @@ def read(
     environment = Environment(os.environ if env is None else env)
     given = dict(overrides or {})
     given["backends"] = list(given.get("backends") or ())
-    replaced = {backend.name for backend in given["backends"]}
     opened = open_sources(sources)
-    merged = merge(
-        [(source, _settings(content, environment, source, replaced)) for source, content in opened]
-    )
+    tables = list(_tables(opened, environment, given))
+    merged = merge((source, Settings.checked(table, source)) for source, table in tables)
     assembly = Assembly(merged, environment, given)
     faults = [fault for source, _ in opened for fault in source.faults] + assembly.faults
+    if not faults and _is_empty(merged.settings, given):
+        faults.append(
+            (
+                opened[0][0].name if len(opened) == 1 else "source",
+                f"holds no backends, agents or aliases; {EXPECTED}",
+            )
+        )
     if faults:
         raise ConfigError(*dict.fromkeys(f"{where}: {environment.hide(text)}" for where, text in faults))
-    for warning in assembly.warnings:
-        _log.warning("config: %s", warning)
+    for warning in [*(warning for source, _ in opened for warning in source.warnings), *assembly.warnings]:
+        _log.warning("config: %s", environment.hide(warning))
     return Loaded(assembly.options, tuple(ignored for source, _ in opened for ignored in source.ignored))
 
 
-def _settings(
-    content: Mapping[str, Any], environment: Environment, source: Source, replaced: Iterable[str]
-) -> Settings:
-    if is_orchestra(content):
-        table = translate(content, environment, source)
-    else:
-        table = environment.expand(_needed(content, replaced), (), source)
-    return Settings.checked(table, source)
+def _tables(
+    opened: Sequence[tuple[Source, Mapping[str, Any]]], environment: Environment, given: Mapping[str, Any]
+) -> Iterator[tuple[Source, dict[str, Any]]]:
+    """Each source with its content in the native shape, secrets expanded."""
+    replaced = {backend.name for backend in given["backends"]}
+    contents = [content for _, content in opened]
+    for i, (source, content) in enumerate(opened):
+        if is_orchestra(content):
+            others = [*contents[:i], *contents[i + 1 :]]
+            elsewhere = Elsewhere(given.get("aliases") or {}, given["backends"], others, environment)
+            table = translate(content, environment, source, elsewhere)
+            contents[i] = table  # what its agents brought along is elsewhere for the next
+        else:
+            table = environment.expand(_needed(content, replaced), (), source)
+            _note_shape(content, source)
+        yield source, table
+
+
+def _note_shape(content: Mapping[str, Any], source: Source) -> None:
+    """Say what was taken for what, where the content is like none of the shapes."""
+    tables = any(value and isinstance(value, Mapping) for value in content.values())
+    if tables and Settings.model_fields.keys().isdisjoint(content):
+        source.fault(source.name, f"is like no known shape, and was read as the native one; {_SHAPES}")
+
+
+def _is_empty(settings: Settings, given: Mapping[str, Any]) -> bool:
+    named = (settings.backends, settings.aliases, settings.agents, settings.groups, settings.default_model)
+    return not any((*named, *map(given.get, ("backends", "aliases", "agents", "default_model"))))
 
 
 def _needed(content: Mapping[str, Any], replaced: Iterable[str]) -> dict[str, Any]:

@@ -14,11 +14,13 @@ from ccroute.config.source import Ignored, Place, Source
 class Merged:
     """The settings of all sources, and the source that each part of them is from.
 
-    `left_out` are the places whose values had a fault and are not in the settings.
+    `left_out` are the places whose values had a fault and are not in the settings. `implied` are the
+    backends that no source is about, but that some part of one may need.
     """
 
     settings: Settings
     left_out: frozenset[Place] = frozenset()
+    implied: frozenset[str] = frozenset()
     _sources: dict[Place, Source] = field(default_factory=dict)
 
     def source(self, place: Place) -> Source | None:
@@ -38,13 +40,20 @@ def merge(read: Iterable[tuple[Source, Settings]]) -> Merged:
     merged: dict[str, Any] = {}
     sources: dict[Place, Source] = {}
     left_out: set[Place] = set()
+    implied: set[str] = set()
     for source, settings in read:
         left_out.update(source.left_out)
+        implied = (implied - settings.backends.keys()) | (source.implied - merged.get("backends", {}).keys())
         for section, value in settings.given().items():
             if isinstance(value, dict):
                 # The later source's come first: patterns of aliases are tried in order.
                 earlier = merged.get(section, {})
-                new = {name: entry for name, entry in value.items() if name not in earlier or _says(entry)}
+                mute = source.implied if section == "backends" else ()
+                new = {
+                    name: entry
+                    for name, entry in value.items()
+                    if name not in earlier or (_says(entry) and name not in mute)
+                }
                 merged[section] = new | {name: entry for name, entry in earlier.items() if name not in new}
                 places: list[Place] = [(section, name) for name in new]
             else:
@@ -57,7 +66,7 @@ def merge(read: Iterable[tuple[Source, Settings]]) -> Merged:
                         Ignored(earlier_source.where(place), f"{source.where(place)} comes later and wins")
                     )
                 sources[place] = source
-    return Merged(Settings.model_construct(**merged), frozenset(left_out), sources)
+    return Merged(Settings.model_construct(**merged), frozenset(left_out), frozenset(implied), sources)
 
 
 def _says(entry: object) -> bool:

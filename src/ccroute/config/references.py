@@ -81,7 +81,7 @@ class Directory:
 
     def check_alias(self, name: str, target: object, where: str) -> None:
         """Whether an alias's deployments have a backend."""
-        for deployment in _names(target):
+        for deployment in target_names(target):
             backend, slash, _ = deployment.partition("/")
             is_alias = deployment in self._names and deployment != name
             if slash and deployment != STAND_IN and not is_alias and not _TEMPLATE.search(backend):
@@ -118,7 +118,7 @@ class Directory:
         self.unknown.setdefault(text, []).append(where)
 
 
-def _names(target: object) -> list[str]:
+def target_names(target: object) -> list[str]:
     if isinstance(target, str):
         return [target]
     names = target if isinstance(target, Mapping | Sequence) else ()

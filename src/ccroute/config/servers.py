@@ -74,7 +74,7 @@ class Server:
         Where no name for it is given, one comes from the host, and nothing may need the backend.
         """
         kind, short, prefixes = _recognise(address.url)
-        backend = name if isinstance(name, str) else _unused(short, address, draft, name)
+        backend = _unused(short, address, draft, name) if isinstance(name, Elsewhere) else name
         table = {"kind": kind, "base_url": address.url, "api_key": address.key}
         draft.backends[backend] = {key: value for key, value in table.items() if value is not None}
         draft.comes_from(place, "backends", backend)
@@ -113,7 +113,13 @@ def _short(host: str) -> str:
 
 
 def _unused(name: str, address: Address, draft: Draft, elsewhere: Elsewhere) -> str:
-    numbered = (name if n == 1 else f"{name}-{n}" for n in count(1))
-    free = next(n for n in numbered if n not in draft.backends and not elsewhere.takes(n, *address))
+    """A backend's name under which neither another server nor, as `name/model`, an alias is known."""
+    aliases = (*draft.aliases, *elsewhere.aliases)
+
+    def is_free(name: str) -> bool:
+        known = name in draft.backends or elsewhere.takes(name, *address)
+        return not known and not any(alias.startswith(f"{name}/") for alias in aliases)
+
+    free = next(filter(is_free, (name if n == 1 else f"{name}-{n}" for n in count(1))))
     draft.implied(free)
     return free

@@ -24,8 +24,7 @@ Place: TypeAlias = tuple[str | int, ...]
 
 _GIVEN = (str, os.PathLike, Mapping)
 EXPECTED = (
-    'expected a path or a mapping (or several) with backends, agents or aliases, such as '
-    '{"backends": {"local": {"kind": "ollama"}}}'
+    'expected a path or a mapping (or several of them), such as {"backends": {"local": {"kind": "ollama"}}}'
 )
 
 
@@ -86,7 +85,9 @@ def open_sources(given: Given | Sequence[Given]) -> list[tuple[Source, Mapping[s
 
     Raises `ConfigError` for what is no source.
     """
-    several = [given] if isinstance(given, _GIVEN) else list(given) if isinstance(given, Sequence) else [given]
+    several: list[Any] = [given]
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        several = list(given)
     if strange := {type(one).__name__ for one in several if not isinstance(one, _GIVEN)}:
         raise ConfigError(f"{EXPECTED}, not {' or '.join(sorted(strange))}")
     opened = []
@@ -99,10 +100,10 @@ def open_sources(given: Given | Sequence[Given]) -> list[tuple[Source, Mapping[s
 def _labels(several: Sequence[Given]) -> list[str]:
     """A file's name, or its whole path where two have the same name."""
     names = ["" if isinstance(one, Mapping) else Path(one).name for one in several]
+    if names == [""]:
+        return ["source"]
     return [
-        (f"source {i}" if len(several) > 1 else "source")
-        if isinstance(one, Mapping)
-        else str(one) if names.count(name) > 1 else name
+        f"source {i}" if isinstance(one, Mapping) else str(one) if names.count(name) > 1 else name
         for i, (one, name) in enumerate(zip(several, names, strict=True), 1)
     ]
 
@@ -156,5 +157,7 @@ def _report(twice: list[tuple[dict[str, Any], str]], content: dict[str, Any], so
         place, inner = pending.pop()
         for key in dict.fromkeys(key for table, key in twice if table is inner):
             source.fault(source.at((*place, key)), "is there twice")
-        steps = inner.items() if isinstance(inner, dict) else enumerate(inner) if isinstance(inner, list) else ()
-        pending += [((*place, step), value) for step, value in steps]
+        if isinstance(inner, dict):
+            pending += [((*place, key), value) for key, value in inner.items()]
+        elif isinstance(inner, list):
+            pending += [((*place, i), value) for i, value in enumerate(inner)]

@@ -28,6 +28,8 @@ from ccroute.types.clock import Clock
 from ccroute.wire.codec import StreamDecoder
 
 MAX_ERROR_BODY = 1024 * 1024
+ERROR_BODY_WAIT = 2.0
+"""Seconds that the words of an error may take to come: its status is known already."""
 DRAIN = 0.05
 """Seconds a finished stream may take to end its body too, so that its connection can be kept."""
 
@@ -110,11 +112,11 @@ def attempt(job: Job) -> Flow[Completion | Fault]:
 def _exchange(job: Job) -> Flow[Completion]:
     backend, progress = job.deployment.backend, job.progress
     http = backend.encode(_carried(job), job.deployment.model, job.stream)
-    effect = Send(backend, http, backend.header_list(http), job.limits.connect, job.limits.first)
-    progress.sent = True
-    reply = yield from send(effect)
+    headers = backend.header_list(http)
+    progress.sent = True  # as far as anybody knows, until the transport knows better
+    reply = yield from send(Send(backend, http, headers, job.limits.connect, job.limits.first, progress))
     if isinstance(reply, Failure):
-        progress.sent = reply.sent
+        progress.sent, progress.reconnected = reply.sent, reply.reconnected
         raise _transport_error(reply, job)
     progress.status, progress.reconnected = reply.status, reply.reconnected
     progress.request_id = reply.headers.get("x-request-id") or reply.headers.get("request-id")
@@ -152,26 +154,31 @@ def _read_whole(body: Body, job: Job) -> Flow[bytes]:
         if not data:
             body.end()
             return b"".join(parts)
-        parts.append(body.feed(data, MAX_BODY - size))
-        size += len(parts[-1])
+        for piece in body.feed(data):
+            parts.append(piece)
+            size += len(piece)
+            if size > MAX_BODY:
+                raise ProtocolError("the answer is longer than ccroute reads")
         until = job.limits.until
 
 
 def _read_error_body(reply: Reply, job: Job) -> Flow[bytes]:
     """What can be had of an error's body: it is only read for its words, so no failure matters here."""
-    parts: list[bytes] = []
-    size = 0
+    words = b""
+    until = min(job.limits.until, job.clock.monotonic() + ERROR_BODY_WAIT)
     try:
         body = Body(reply.headers)
-        while size < MAX_ERROR_BODY:
-            data = yield from read(job.limits.until)
+        while len(words) < MAX_ERROR_BODY:
+            data = yield from read(until)
             if isinstance(data, Failure) or not data:
                 break
-            parts.append(body.feed(data))
-            size += len(parts[-1])
+            for piece in body.feed(data):
+                words += piece
+                if len(words) > MAX_ERROR_BODY:
+                    break
     except ProtocolError:
         pass  # the status says enough
-    return b"".join(parts)
+    return words
 
 
 def _read_stream(reply: Reply, body: Body, job: Job) -> Flow[Completion]:
@@ -187,15 +194,17 @@ def _read_stream(reply: Reply, body: Body, job: Job) -> Flow[Completion]:
         if not data:
             body.end()
             return decoder.finish()
-        chunks = decoder.feed(body.feed(data))
-        if not chunks:
-            patience -= clock.monotonic() - asked  # pings are no content; only waiting counts
-            continue
-        patience = limits.idle
-        if progress.first_content is None:
-            progress.first_content = clock.monotonic() - progress.started
-            _introduce(job, progress.so_far())
-        yield from emit(chunks)
+        patience -= clock.monotonic() - asked  # pings are no content; only waiting counts
+        for piece in body.feed(data):
+            chunks = decoder.feed(piece)
+            if chunks:
+                patience = limits.idle
+                if progress.first_content is None:
+                    progress.first_content = clock.monotonic() - progress.started
+                    _introduce(job, progress.so_far())
+                yield from emit(chunks)
+            if clock.monotonic() > limits.until:
+                raise _transport_error(Failure("timeout", "did not come to an end in time", sent=True), job)
     completion = decoder.finish()
     yield from _drain(clock.monotonic() + DRAIN)
     return completion

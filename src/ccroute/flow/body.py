@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from ccroute.errors import ProtocolError
 
 MAX_BODY = 64 * 1024 * 1024
 """A body that is no stream, after unpacking, in bytes."""
+PIECE = 64 * 1024
+"""The most that is unpacked at a time, in bytes."""
 _GZIP = 16 + zlib.MAX_WBITS
 
 
@@ -25,23 +27,29 @@ class Body:
             raise ProtocolError(f"answered in the encoding {encoding[:40]!r}, which was not asked for")
         self._gzip = zlib.decompressobj(_GZIP) if encoding.endswith("gzip") else None
 
-    def feed(self, data: bytes, limit: int = MAX_BODY) -> bytes:
-        """What `data` stands for; raises `ProtocolError` beyond `limit` bytes."""
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """What `data` stands for, in pieces that are never much larger than what came.
+
+        Whoever reads them stops where it has enough, so a small answer that unpacks to a huge one
+        costs neither memory nor time.
+        """
         if self._gzip is None:
-            if len(data) > limit:
-                raise ProtocolError("the answer is longer than ccroute reads")
-            return data
-        try:
-            plain = self._gzip.decompress(data, limit + 1)
-        except zlib.error:
-            raise ProtocolError("the answer is not valid gzip") from None
-        if len(plain) > limit:
-            raise ProtocolError("the answer unpacks to more than ccroute reads")
-        return plain
+            yield data
+            return
+        full = False
+        while data or full:
+            if self._gzip.eof:
+                raise ProtocolError("the gzip answer goes on after its end")
+            try:
+                piece = self._gzip.decompress(data, PIECE)
+            except zlib.error:
+                raise ProtocolError("the answer is not valid gzip") from None
+            if piece:
+                yield piece
+            data = self._gzip.unconsumed_tail or self._gzip.unused_data
+            full = len(piece) == PIECE and not self._gzip.eof  # zlib may hold more of it
 
     def end(self) -> None:
         """Called at the end of the bytes; raises `ProtocolError` for a truncated gzip."""
         if self._gzip is not None and not self._gzip.eof:
             raise ProtocolError("the gzip answer was cut off")
-        if self._gzip is not None and self._gzip.unused_data:
-            raise ProtocolError("the gzip answer goes on after its end")

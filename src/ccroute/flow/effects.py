@@ -7,13 +7,20 @@ Every limit is absolute, on the monotonic clock.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from ccroute.accounting import LedgerRow
 from ccroute.backends import Backend, HttpRequest
 from ccroute.types import Chunk
 
 T = TypeVar("T")
+
+
+class Sending(Protocol):
+    """Where a transport notes whether any byte of a request may have reached the server; it does so
+    however the sending ends, also when it is cancelled."""
+
+    sent: bool
 
 
 class Send(NamedTuple):
@@ -25,6 +32,7 @@ class Send(NamedTuple):
     connect: float | None
     """Seconds for name look-up, TCP and TLS, where a new connection is needed."""
     until: float
+    progress: Sending
 
 
 class Read(NamedTuple):
@@ -74,6 +82,7 @@ class Failure(NamedTuple):
     kind: Literal["connect", "tls", "broken", "timeout", "protocol"]
     detail: str
     sent: bool
+    reconnected: bool = False
 
 
 Effect: TypeAlias = Send | Read | Sleep | Emit | Record

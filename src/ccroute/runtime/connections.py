@@ -29,22 +29,52 @@ if TYPE_CHECKING:
 Transport: TypeAlias = "httpx.BaseTransport | httpx.AsyncBaseTransport"
 """An httpx transport to use instead of ccroute's own connections: tests, corporate proxies."""
 
+QUICK = 0.5
+"""Seconds within which a kept connection that its server had closed is noticed. Later, the server may
+have worked on the request, and asking again is a new attempt."""
+
 _ERRORS = HTTPCORE.all
 
 
 class _Blocking:
     """An exchange on a blocking connection."""
 
-    def __init__(self, connection: Connection, stack: Stack[Connection], response: httpcore.Response) -> None:
-        self._connection = connection
-        self._stack = stack
-        self._response = response
-        self._body: Iterator[bytes] | None = iter(response.iter_stream())
+    def __init__(self, owner: Connections, effect: Send) -> None:
+        self._owner = owner
+        self._effect = effect
+        self._key = Key(effect.backend.origin, effect.backend.ca_file)
+        self._connection: Connection | None = None
+        self._response: httpcore.Response | None = None
+        self._body: Iterator[bytes] | None = None
+        self._released = False
+
+    def send(self) -> Reply | Failure:
+        effect, stack = self._effect, self._owner.stack(self._key)
+        request, kept, reconnected = _request(effect), stack.pop(), False
+        while True:
+            connection = self._connection = kept or self._owner.blocking(self._key)
+            began = connection.lease.begin(effect.until, effect.connect)
+            try:
+                self._response = response = connection.http.handle_request(request)
+                self._body = iter(response.iter_stream())
+                return reply(response.status, response.headers, reconnected=reconnected)
+            except _ERRORS as error:
+                connection.close()
+                if kept is not None and not self._released and _was_dead(error, connection.lease, began):
+                    kept, reconnected = None, True
+                    continue
+                sent = connection.lease.sent or reconnected
+                return failure(error, HTTPCORE, sent=sent, reconnected=reconnected)
+            except BaseException:
+                connection.close()
+                raise
+            finally:
+                effect.progress.sent = connection.lease.sent or reconnected
 
     def read(self, until: float) -> bytes | Failure:
-        if self._body is None:
+        if self._body is None or self._connection is None or self._response is None:
             return b""
-        self._connection.lease.until = until
+        self._connection.lease.extend(until)
         try:
             for data in self._body:
                 if data:
@@ -54,34 +84,61 @@ class _Blocking:
             self.release()
             return failure(error, HTTPCORE, sent=True)
         self._body = None
-        self._stack.push(self._connection)
+        self._owner.stack(self._key).push(self._connection)
+        self._connection = None
         return b""
 
     def release(self) -> None:
-        if self._body is not None:
-            self._body = None
-            self._connection.close()
+        self._released, self._body = True, None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
 
 class _OnLoop:
-    """An exchange on a connection of the running loop."""
+    """An exchange on a connection of the running loop; alike line by line, but that it awaits."""
 
-    def __init__(
-        self, connection: LoopConnection, pool: LoopPool, origin: Key, response: httpcore.Response
-    ) -> None:
-        self._connection = connection
-        self._pool = pool
-        self._origin = origin
+    def __init__(self, owner: Connections, effect: Send) -> None:
+        self._owner = owner
+        self._effect = effect
+        self._key = Key(effect.backend.origin, effect.backend.ca_file)
         self._loop = asyncio.get_running_loop()
-        self._response = response
-        self._body: AsyncIterator[bytes] | None = response.aiter_stream().__aiter__()
+        self._pool: LoopPool | None = None
+        self._connection: LoopConnection | None = None
+        self._response: httpcore.Response | None = None
+        self._body: AsyncIterator[bytes] | None = None
+        self._released = False
+
+    async def send(self) -> Reply | Failure:
+        effect = self._effect
+        pool = self._pool = await self._owner.pool()
+        request, kept, reconnected = _request(effect), pool.take(self._key), False
+        while True:
+            connection = self._connection = kept or pool.add(self._owner.on_loop(self._key))
+            began = connection.lease.begin(effect.until, effect.connect)
+            try:
+                self._response = response = await connection.http.handle_async_request(request)
+                self._body = response.aiter_stream().__aiter__()
+                return reply(response.status, response.headers, reconnected=reconnected)
+            except _ERRORS as error:
+                pool.discard(connection)
+                if kept is not None and not self._released and _was_dead(error, connection.lease, began):
+                    kept, reconnected = None, True
+                    continue
+                sent = connection.lease.sent or reconnected
+                return failure(error, HTTPCORE, sent=sent, reconnected=reconnected)
+            except BaseException:
+                pool.discard(connection)
+                raise
+            finally:
+                effect.progress.sent = connection.lease.sent or reconnected
 
     async def read(self, until: float) -> bytes | Failure:
-        if self._body is None:
+        if self._body is None or self._connection is None or self._response is None or self._pool is None:
             return b""
         if asyncio.get_running_loop() is not self._loop:
             raise RuntimeError("a stream belongs to the event loop on which it was begun")
-        self._connection.lease.until = until
+        self._connection.lease.extend(until)
         try:
             async for data in self._body:
                 if data:
@@ -91,13 +148,15 @@ class _OnLoop:
             self.release()
             return failure(error, HTTPCORE, sent=True)
         self._body = None
-        self._pool.back(self._origin, self._connection)
+        self._pool.back(self._key, self._connection)
+        self._connection = None
         return b""
 
     def release(self) -> None:
-        if self._body is not None:
-            self._body = None
-            self._pool.discard(self._connection)
+        self._released, self._body = True, None
+        connection, self._connection = self._connection, None
+        if connection is not None and self._pool is not None:
+            self._pool.discard(connection)
 
 
 class Connections:
@@ -105,6 +164,7 @@ class Connections:
 
     def __init__(self, transport: Transport | None = None) -> None:
         self._transport = transport
+        self._closed = False
         self._stacks: dict[Key, Stack[Connection]] = {}
         self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopPool] = (
             weakref.WeakKeyDictionary()
@@ -113,93 +173,58 @@ class Connections:
         # Also closes the idle sockets of a router that was dropped without close().
         self._close_stacks = weakref.finalize(self, close_all, self._stacks)
 
-    def send(self, effect: Send) -> tuple[Exchange | None, Reply | Failure]:
-        """Send a request, blocking; the exchange gives the body of the answer."""
-        if self._transport is not None:
-            from ccroute.runtime.transports import send_through
+    def exchange(self, effect: Send) -> Exchange:
+        """A blocking exchange; nothing is sent yet."""
+        if self._transport is None:
+            return _Blocking(self, effect)
+        from ccroute.runtime.transports import through
 
-            return send_through(self._transport, effect)
-        key = Key(effect.backend.origin, effect.backend.ca_file)
-        stack = self._stacks.setdefault(key, Stack())
-        request, connect_until = _request(effect), _connect_until(effect)
-        kept, reconnected = stack.pop(), False
-        while True:
-            connection = kept or self._blocking(key)
-            connection.lease.begin(effect.until, connect_until)
-            try:
-                response = connection.http.handle_request(request)
-            except _ERRORS as error:
-                connection.close()
-                if kept is not None and _never_answered(error, connection.lease):
-                    kept, reconnected = None, True
-                    continue
-                return None, failure(error, HTTPCORE, sent=connection.lease.sent)
-            except BaseException:
-                connection.close()
-                raise
-            return _Blocking(connection, stack, response), reply(
-                response.status, response.headers, reconnected=reconnected
-            )
+        return through(self._transport, effect)
 
-    async def asend(self, effect: Send) -> tuple[AsyncExchange | None, Reply | Failure]:
-        """Send a request on the running loop; the exchange gives the body of the answer."""
-        if self._transport is not None:
-            from ccroute.runtime.transports import asend_through
+    def aexchange(self, effect: Send) -> AsyncExchange:
+        """An exchange on the running loop; nothing is sent yet."""
+        if self._transport is None:
+            return _OnLoop(self, effect)
+        from ccroute.runtime.transports import athrough
 
-            return await asend_through(self._transport, effect)
-        key = Key(effect.backend.origin, effect.backend.ca_file)
-        pool = await self._pool()
-        request, connect_until = _request(effect), _connect_until(effect)
-        kept, reconnected = pool.take(key), False
-        while True:
-            if kept is None:
-                pool.add(connection := self._on_loop(key))
-            else:
-                connection = kept
-            connection.lease.begin(effect.until, connect_until)
-            try:
-                response = await connection.http.handle_async_request(request)
-            except _ERRORS as error:
-                pool.discard(connection)
-                if kept is not None and _never_answered(error, connection.lease):
-                    kept, reconnected = None, True
-                    continue
-                return None, failure(error, HTTPCORE, sent=connection.lease.sent)
-            except BaseException:
-                pool.discard(connection)
-                raise
-            return _OnLoop(connection, pool, key, response), reply(
-                response.status, response.headers, reconnected=reconnected
-            )
+        return athrough(self._transport, effect)
 
     def close(self) -> None:
         """Close what is idle, on every loop; what is in use closes with its call."""
+        self._closed = True
         self._close_stacks()
         for loop, pool in list(self._pools.items()):
             if not loop.is_closed():
-                loop.call_soon_threadsafe(pool.close)
+                loop.call_soon_threadsafe(pool.close_idle)
 
     async def aclose(self) -> None:
-        """`close`, and wait until this loop's connections are gone."""
-        pool = self._pools.pop(asyncio.get_running_loop(), None)
+        """`close`, and wait until this loop's idle connections are gone."""
         self.close()
-        if pool is not None:
-            await pool.unpark()
+        await asyncio.sleep(0)  # the pool of this loop closes them
+        await asyncio.sleep(0)  # and their sockets go in the loop's next round
 
-    async def _pool(self) -> LoopPool:
+    def stack(self, key: Key) -> Stack[Connection]:
+        """The idle blocking connections to one origin."""
+        stack = self._stacks.get(key)
+        return self._stacks.setdefault(key, Stack(closed=self._closed)) if stack is None else stack
+
+    async def pool(self) -> LoopPool:
+        """The connections of the running loop."""
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None:
-            pool = self._pools[loop] = LoopPool()
+            pool = self._pools[loop] = LoopPool(closed=self._closed)
             await pool.park()
         return pool
 
-    def _blocking(self, key: Key) -> Connection:
+    def blocking(self, key: Key) -> Connection:
+        """A new blocking connection."""
         backend = SocketBackend(lease := Lease())
         http = httpcore.HTTPConnection(_origin(key), ssl_context=self._ssl(key), network_backend=backend)
         return Connection(http, backend, lease)
 
-    def _on_loop(self, key: Key) -> LoopConnection:
+    def on_loop(self, key: Key) -> LoopConnection:
+        """A new connection on the running loop."""
         backend = LoopBackend(lease := Lease())
         http = httpcore.AsyncHTTPConnection(_origin(key), ssl_context=self._ssl(key), network_backend=backend)
         return LoopConnection(http, backend, lease)
@@ -219,13 +244,10 @@ class Connections:
         return context
 
 
-def _never_answered(error: Exception, lease: Lease) -> bool:
-    """Whether a kept connection turned out to be dead: it broke before a byte of the answer came."""
-    return not lease.received and not isinstance(error, httpcore.TimeoutException)
-
-
-def _connect_until(effect: Send) -> float:
-    return float("inf") if effect.connect is None else time.monotonic() + effect.connect
+def _was_dead(error: Exception, lease: Lease, began: float) -> bool:
+    """Whether a kept connection had been closed by its server: it broke at once and before a byte came."""
+    quick = time.monotonic() - began < QUICK
+    return quick and not lease.received and not isinstance(error, httpcore.TimeoutException)
 
 
 def _origin(key: Key) -> httpcore.Origin:

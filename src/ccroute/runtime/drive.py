@@ -6,6 +6,7 @@ However a flow ends, its exchange is released and its last ledger row written, w
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ class _Drive:
         self._ledger = ledger
         self._exchange: Any = None
         self._result: Any = _START
+        self._turn = threading.Lock()
         self._running = False
         self._closed = False
         self.completion: Completion | None = None
@@ -47,20 +49,29 @@ class _Drive:
 
         While another thread or task is reading, its wait ends and it does the rest.
         """
-        if self._running:
-            self._closed = True
-            if self._exchange is not None:
-                self._exchange.release()
+        with self._turn:
+            self._closed, reading = True, self._running
+            self._running = True
+        if reading:
+            exchange = self._exchange
+            if exchange is not None:
+                exchange.release()
             return
         try:
             self._flow.close()
         finally:
             self._release()
+            self._running = False
 
-    def _start(self) -> None:
-        if self._running:
-            raise RuntimeError("this stream is already being read, by another thread or task")
-        self._running = True
+    def _begin(self) -> bool:
+        """Take the turn to run the flow; False when the call was closed."""
+        with self._turn:
+            if self._closed:
+                return False
+            if self._running:
+                raise RuntimeError("this stream is already being read, by another thread or task")
+            self._running = True
+        return True
 
     def _release(self) -> None:
         exchange, self._exchange = self._exchange, None
@@ -79,7 +90,8 @@ class Drive(_Drive):
 
     def advance(self) -> Sequence[Chunk] | None:
         """Go on to the next chunks; None at the end, when `completion` is there."""
-        self._start()
+        if not self._begin():
+            return None
         flow, result = self._flow, self._result
         try:
             while True:
@@ -92,7 +104,8 @@ class Drive(_Drive):
                         return effect.chunks
                     elif type(effect) is Send:
                         self._release()
-                        self._exchange, result = self._connections.send(effect)
+                        self._exchange = self._connections.exchange(effect)
+                        result = self._exchange.send()
                     elif type(effect) is Record:
                         self._ledger.record(effect.row)
                     elif type(effect) is Sleep:
@@ -121,7 +134,8 @@ class AsyncDrive(_Drive):
 
     async def advance(self) -> Sequence[Chunk] | None:
         """Go on to the next chunks; None at the end, when `completion` is there."""
-        self._start()
+        if not self._begin():
+            return None
         flow, result = self._flow, self._result
         try:
             while True:
@@ -134,7 +148,8 @@ class AsyncDrive(_Drive):
                         return effect.chunks
                     elif type(effect) is Send:
                         self._release()
-                        self._exchange, result = await self._connections.asend(effect)
+                        self._exchange = self._connections.aexchange(effect)
+                        result = await self._exchange.send()
                     elif type(effect) is Record:
                         self._ledger.record(effect.row)
                     elif type(effect) is Sleep:

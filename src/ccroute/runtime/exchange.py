@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import httpcore
 
@@ -39,7 +39,11 @@ HTTPCORE = Kinds(
 
 
 class Exchange(Protocol):
-    """One request and its answer's body, blocking. `release` may be called at any moment, and twice."""
+    """One request and its answer, blocking. `release` may be called at any moment, from any thread, twice."""
+
+    def send(self) -> Reply | Failure:
+        """Send the request and wait for the head of the answer."""
+        ...
 
     def read(self, until: float) -> bytes | Failure:
         """The next bytes, `b""` at the end."""
@@ -51,7 +55,11 @@ class Exchange(Protocol):
 
 
 class AsyncExchange(Protocol):
-    """One request and its answer's body, on the running loop. `release` does not wait."""
+    """One request and its answer, on the running loop. `release` does not wait."""
+
+    async def send(self) -> Reply | Failure:
+        """Send the request and wait for the head of the answer."""
+        ...
 
     async def read(self, until: float) -> bytes | Failure:
         """The next bytes, `b""` at the end."""
@@ -62,20 +70,19 @@ class AsyncExchange(Protocol):
         ...
 
 
-def failure(error: Exception, kinds: Kinds, *, sent: bool) -> Failure:
+def failure(error: Exception, kinds: Kinds, *, sent: bool, reconnected: bool = False) -> Failure:
     """What a transport's error says about the request."""
     if isinstance(error, kinds.connect_timeout):
-        return Failure("timeout", "no connection within the connect timeout", sent=False)
+        return Failure("timeout", "no connection within the connect timeout", sent, reconnected)
     if isinstance(error, kinds.connect):
-        return Failure(
-            "tls" if isinstance(error.__cause__, ssl.SSLError) else "connect", reason(error), sent=False
-        )
+        kind: Literal["tls", "connect"] = "tls" if isinstance(error.__cause__, ssl.SSLError) else "connect"
+        return Failure(kind, reason(error), sent, reconnected)
     if isinstance(error, kinds.timeout):
-        return Failure("timeout", "silent for longer than allowed", sent=sent)
+        return Failure("timeout", "silent for longer than allowed", sent, reconnected)
     text = reason(error)
     if isinstance(error, kinds.protocol) and "disconnected" not in text and "closed" not in text:
-        return Failure("protocol", text, sent=sent)
-    return Failure("broken", text, sent=sent)
+        return Failure("protocol", text, sent, reconnected)
+    return Failure("broken", text, sent, reconnected)
 
 
 def reply(

@@ -18,20 +18,33 @@ import httpcore
 class Lease:
     """The limits and the history of the exchange that a connection is on."""
 
-    __slots__ = ("connect_until", "received", "sent", "until")
+    __slots__ = ("connect_until", "over", "received", "sent", "until")
 
     def __init__(self) -> None:
-        self.begin(float("inf"), float("inf"))
+        self.over = False
+        self.begin(float("inf"), None)
 
-    def begin(self, until: float, connect_until: float) -> None:
-        """A new exchange starts; nothing of it was sent or received."""
+    def begin(self, until: float, connect: float | None) -> float:
+        """A new exchange starts now, which is returned; nothing of it was sent or received."""
+        now = time.monotonic()
         self.until = until
-        self.connect_until = connect_until
+        self.connect_until = float("inf") if connect is None else now + connect
         self.sent = self.received = False
+        return now
+
+    def extend(self, until: float) -> None:
+        """The exchange goes on; its next wait ends at `until`."""
+        self.until = until
+
+    def end(self) -> None:
+        """No wait is granted any more: whoever still holds the connection, in another thread, stops."""
+        self.over = True
 
     def left(self) -> float:
         """Seconds a read or write may still take; raises `ReadTimeout` when there are none."""
         left = self.until - time.monotonic()
+        if self.over:
+            raise httpcore.ReadError("given up")
         if left <= 0:
             raise httpcore.ReadTimeout("no answer in time")
         return left
@@ -39,6 +52,8 @@ class Lease:
     def left_to_connect(self) -> float:
         """Seconds the connection may still take to come about."""
         left = min(self.connect_until, self.until) - time.monotonic()
+        if self.over:
+            raise httpcore.ConnectError("given up")
         if left <= 0:
             raise httpcore.ConnectTimeout("no connection in time")
         return left

@@ -33,21 +33,49 @@ class LoopBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Connect to the first address that answers, by asyncio's happy eyeballs."""
+        """Connect to the first address that answers; all of them share the time to connect."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(patience(self._lease.left_to_connect())):
-                transport, protocol = await loop.create_connection(
-                    lambda: _Receiver(loop), host, port, happy_eyeballs_delay=0.25
-                )
+                addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except TimeoutError as error:
-            raise httpcore.ConnectTimeout("no connection in time") from error
-        except socket.gaierror as error:
+            raise httpcore.ConnectTimeout("no name look-up in time") from error
+        except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(f"the name cannot be resolved: {reason(error)}") from error
+        for left, (family, kind, proto, _, address) in zip(
+            range(len(addresses), 0, -1), addresses, strict=True
+        ):
+            try:
+                sock = await self._connected(socket.socket(family, kind, proto), address, left)
+            except httpcore.ConnectError:
+                if left == 1:
+                    raise
+            except httpcore.ConnectTimeout:
+                if left == 1:
+                    raise
+            else:
+                transport, receiver = await loop.create_connection(lambda: _Receiver(loop), sock=sock)
+                self.stream = LoopStream(transport, receiver, self._lease)
+                return self.stream
+        raise httpcore.ConnectError("the name has no address")
+
+    async def _connected(self, sock: socket.socket, address: Any, share: int) -> socket.socket:
+        """`sock`, connected within one `share`-th of the time that is left; closed however else it ends."""
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            async with asyncio.timeout(patience(self._lease.left_to_connect() / share)):
+                await asyncio.get_running_loop().sock_connect(sock, address)
+        except TimeoutError as error:
+            sock.close()
+            raise httpcore.ConnectTimeout("no connection in time") from error
         except OSError as error:
+            sock.close()
             raise httpcore.ConnectError(reason(error)) from error
-        self.stream = LoopStream(transport, protocol, self._lease)
-        return self.stream
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
 
 class _Receiver(asyncio.Protocol):
@@ -153,6 +181,7 @@ class LoopStream(httpcore.AsyncNetworkStream):
             self._unsent.clear()
             lease.sent = True
             self._transport.write(data)
+        lease.left()  # bytes that keep coming must not outrun the limit
         if not receiver.arrived:
             if not receiver.ended and not await receiver.wait(lease.until):
                 raise httpcore.ReadTimeout("no answer in time")
@@ -189,6 +218,7 @@ class LoopStream(httpcore.AsyncNetworkStream):
     ) -> httpcore.AsyncNetworkStream:
         """The same connection, encrypted; the server's certificate is always checked."""
         loop = self._receiver.loop
+        self._refuse_plain_bytes()
         try:
             async with asyncio.timeout(patience(self._lease.left_to_connect())):
                 transport = await loop.start_tls(
@@ -206,7 +236,14 @@ class LoopStream(httpcore.AsyncNetworkStream):
         if transport is None:
             raise httpcore.ConnectError("the connection was closed during the TLS handshake")
         self._transport = self._receiver.transport = transport
+        self._refuse_plain_bytes()
         return self
+
+    def _refuse_plain_bytes(self) -> None:
+        """What came before the handshake is nobody's answer: anyone on the way could have sent it."""
+        if self._receiver.arrived:
+            self.abort()
+            raise httpcore.ConnectError("bytes came before the TLS handshake")
 
     def get_extra_info(self, info: str) -> Any:
         """What httpcore asks for: whether TLS is on, and whether an idle connection has been closed."""

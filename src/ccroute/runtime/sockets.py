@@ -32,7 +32,7 @@ class SocketBackend(httpcore.NetworkBackend):
         """Connect to the first address that answers; all of them share the time to connect."""
         try:
             addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(f"the name cannot be resolved: {reason(error)}") from error
         for i, (family, kind, proto, _, address) in enumerate(addresses):
             share = self._lease.left_to_connect() / (len(addresses) - i)

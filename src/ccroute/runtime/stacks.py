@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import httpcore
 
@@ -30,6 +30,8 @@ class Connection(NamedTuple):
     lease: Lease
 
     def close(self) -> None:
+        """Close at once, also from another thread."""
+        self.lease.end()
         if self.backend.stream is not None:
             self.backend.stream.close()
 
@@ -42,6 +44,8 @@ class LoopConnection(NamedTuple):
     lease: Lease
 
     def close(self) -> None:
+        """Close at once, also from another thread."""
+        self.lease.end()
         if self.backend.stream is not None:
             self.backend.stream.abort()
 
@@ -52,9 +56,9 @@ C = TypeVar("C", Connection, LoopConnection)
 class Stack(Generic[C]):
     """Idle connections to one origin. Its deque's ends are popped atomically, so no lock is needed."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, closed: bool = False) -> None:
         self._idle: deque[tuple[float, C]] = deque()
-        self.closed = False
+        self.closed = closed
 
     def pop(self) -> C | None:
         """The connection used last that is still good."""
@@ -111,55 +115,56 @@ class LoopPool:
     generator's `finally` is the hook: no dead sockets, no ResourceWarning.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, closed: bool = False) -> None:
         self._stacks: dict[Key, Stack[LoopConnection]] = {}
         self._busy: set[LoopConnection] = set()
         self._parked: AsyncGenerator[None, None] | None = None
+        self._closed = closed
 
     async def park(self) -> None:
         """Tie this pool to the running loop."""
         self._parked = self._until_the_loop_ends()
         await anext(self._parked)
 
-    async def unpark(self) -> None:
-        """Close everything, on the loop it belongs to."""
-        if self._parked is not None:
-            await self._parked.aclose()
-
     def take(self, key: Key) -> LoopConnection | None:
+        """An idle connection, from now on in use."""
         stack = self._stacks.get(key)
         if stack is None:
-            stack = self._stacks[key] = Stack()
+            stack = self._stacks[key] = Stack(closed=self._closed)
         connection = stack.pop()
-        if connection is not None:
-            self._busy.add(connection)
+        return None if connection is None else self.add(connection)
+
+    def add(self, connection: LoopConnection) -> LoopConnection:
+        """A connection is in use."""
+        self._busy.add(connection)
         return connection
 
-    def add(self, connection: LoopConnection) -> None:
-        self._busy.add(connection)
-
     def back(self, key: Key, connection: LoopConnection) -> None:
+        """A connection is idle again."""
         self._busy.discard(connection)
         self._stacks[key].push(connection)
 
     def discard(self, connection: LoopConnection) -> None:
+        """A connection is of no more use."""
         self._busy.discard(connection)
         connection.close()
 
-    def close(self) -> None:
-        for stack in self._stacks.values():
-            stack.close()
-        while self._busy:
-            self._busy.pop().close()
+    def close_idle(self) -> None:
+        """Close what is idle, now and later; what is in use closes when it comes back."""
+        self._closed = True
+        close_all(self._stacks)
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
         try:
             yield
         finally:
-            self.close()
+            self._parked = None  # it holds the loop, which this pool must not keep alive
+            self.close_idle()
+            while self._busy:
+                self._busy.pop().close()
             await asyncio.sleep(0)  # a closed transport lets go of its socket in the loop's next round
 
 
-def close_all(stacks: dict[Key, Stack[Connection]]) -> None:
+def close_all(stacks: dict[Key, Stack[Any]]) -> None:
     for stack in stacks.values():
         stack.close()

@@ -28,40 +28,41 @@ _ERRORS = _HTTPX.all
 _LATE = Failure("timeout", "silent for longer than allowed", sent=True)
 
 
-def send_through(
-    transport: httpx.BaseTransport | httpx.AsyncBaseTransport, effect: Send
-) -> tuple[Exchange | None, Reply | Failure]:
-    """Send a request through a sync transport."""
+def through(transport: httpx.BaseTransport | httpx.AsyncBaseTransport, effect: Send) -> Exchange:
+    """An exchange through a sync transport."""
     if not isinstance(transport, httpx.BaseTransport):
-        raise ConfigError("transport= is async only: use acomplete() or astream(), or a sync httpx transport")
-    try:
-        response = transport.handle_request(_request(effect))
-    except _ERRORS as error:
-        return None, failure(error, _HTTPX, sent=True)
-    return _Blocking(response), reply(response.status_code, response.headers.raw)
+        raise ConfigError(
+            "transport= is no sync httpx transport: use acomplete() or astream() with an async one"
+        )
+    return _Blocking(transport, effect)
 
 
-async def asend_through(
-    transport: httpx.BaseTransport | httpx.AsyncBaseTransport, effect: Send
-) -> tuple[AsyncExchange | None, Reply | Failure]:
-    """Send a request through an async transport."""
+def athrough(transport: httpx.BaseTransport | httpx.AsyncBaseTransport, effect: Send) -> AsyncExchange:
+    """An exchange through an async transport."""
     if not isinstance(transport, httpx.AsyncBaseTransport):
-        raise ConfigError("transport= is sync only: use complete() or stream(), or an async httpx transport")
-    try:
-        async with asyncio.timeout(_left(effect.until)):
-            response = await transport.handle_async_request(_request(effect))
-    except _ERRORS as error:
-        return None, failure(error, _HTTPX, sent=True)
-    return _OnLoop(response), reply(response.status_code, response.headers.raw)
+        raise ConfigError(
+            "transport= is no async httpx transport: use complete() or stream() with a sync one"
+        )
+    return _OnLoop(transport, effect)
 
 
 class _Blocking:
-    def __init__(self, response: httpx.Response) -> None:
-        self._response = response
+    def __init__(self, transport: httpx.BaseTransport, effect: Send) -> None:
+        self._transport = transport
+        self._effect = effect
+        self._response: httpx.Response | None = None
+        self._body: Iterator[bytes] | None = None
+
+    def send(self) -> Reply | Failure:
+        try:
+            self._response = response = self._transport.handle_request(_request(self._effect))
+        except _ERRORS as error:
+            return failure(
+                error, _HTTPX, sent=not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            )
         stream = response.stream
-        self._body: Iterator[bytes] | None = (
-            iter(stream) if isinstance(stream, httpx.SyncByteStream) else iter(())
-        )
+        self._body = iter(stream) if isinstance(stream, httpx.SyncByteStream) else iter(())
+        return reply(response.status_code, response.headers.raw)
 
     def read(self, until: float) -> bytes | Failure:
         if self._body is None:
@@ -80,22 +81,34 @@ class _Blocking:
         return b""
 
     def release(self) -> None:
-        if self._body is not None:
-            self._body = None
-            self._response.close()
+        self._body = None
+        response, self._response = self._response, None
+        if response is not None:
+            response.close()
 
 
 class _OnLoop:
     _closing: ClassVar[set[asyncio.Task[None]]] = set()
     """asyncio keeps only weak references to tasks."""
 
-    def __init__(self, response: httpx.Response) -> None:
-        self._response = response
+    def __init__(self, transport: httpx.AsyncBaseTransport, effect: Send) -> None:
+        self._transport = transport
+        self._effect = effect
         self._loop = asyncio.get_running_loop()
+        self._response: httpx.Response | None = None
+        self._body: AsyncIterator[bytes] | None = None
+
+    async def send(self) -> Reply | Failure:
+        try:
+            async with asyncio.timeout(_left(self._effect.until)):
+                self._response = response = await self._transport.handle_async_request(_request(self._effect))
+        except _ERRORS as error:
+            return failure(
+                error, _HTTPX, sent=not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            )
         stream = response.stream
-        self._body: AsyncIterator[bytes] | None = (
-            aiter(stream) if isinstance(stream, httpx.AsyncByteStream) else None
-        )
+        self._body = aiter(stream) if isinstance(stream, httpx.AsyncByteStream) else None
+        return reply(response.status_code, response.headers.raw)
 
     async def read(self, until: float) -> bytes | Failure:
         if self._body is None:
@@ -113,16 +126,16 @@ class _OnLoop:
 
     async def _close(self) -> None:
         self._body = None
-        await self._response.aclose()
+        response, self._response = self._response, None
+        if response is not None:
+            await response.aclose()
 
     def release(self) -> None:
-        if self._body is not None:
-            self._body = None
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._close_soon)
+        if self._response is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._close_soon)
 
     def _close_soon(self) -> None:
-        task = self._loop.create_task(self._response.aclose())
+        task = self._loop.create_task(self._close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 

@@ -15,11 +15,13 @@ from ccroute.types import JSON
 BODY_SHOWN: Final = 2048
 """How much of a body an error keeps, in bytes."""
 
-# A pair of surrogates is one character; half a pair is none. The last branch steps over other escapes.
-_ESCAPES: Final = re.compile(
-    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
-    re.DOTALL,
+# Half a pair of surrogates is no character. An even run of backslashes before it escapes only itself.
+_SURROGATE: Final = re.compile(
+    r"(?<!\\)((?:\\\\)*)\\u[dD]"
+    r"(?:([89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|[89a-fA-F][0-9a-fA-F]{2})"
 )
+_MAX_REPAIRS: Final = 10_000
+"""Surrogates looked at in one text; with more, it is no answer but an attack."""
 
 
 def load(data: bytes) -> JSON:
@@ -84,8 +86,10 @@ def unix_time(value: object) -> int:
 
 
 def _load_repaired(data: bytes) -> JSON:
-    repaired = _ESCAPES.sub(
-        lambda escape: r"\ufffd" if escape[1] else escape[0], data.decode("utf-8", "replace")
+    repaired = _SURROGATE.sub(
+        lambda found: found[0] if found[2] else found[1] + r"\ufffd",
+        data.decode("utf-8", "replace"),
+        count=_MAX_REPAIRS,
     )
     try:
         return from_json(repaired)

@@ -63,8 +63,10 @@ class _Frames:
 
     def end(self, completion: Completion) -> bytes:
         begin = b"" if self._head else self._begin("")
-        told = completion.choices[0]
-        last = self._choice({}, finish(told.finish_reason))
+        told, delta = completion.choices[0], {}
+        if blocks := told.message.thinking_blocks:  # signed, for a client that sends the message back
+            delta["thinking_blocks"] = [dict(block) for block in blocks]
+        last = self._choice(delta, finish(told.finish_reason))
         if told.logprobs:
             last["logprobs"] = told.logprobs  # known only as a whole
         frames = begin + self._frame(last)
