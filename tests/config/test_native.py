@@ -194,6 +194,21 @@ def test_an_agent_is_found_in_its_group_by_slug_and_keeps_what_it_says_itself():
     assert options["groups"] == {"coders": Agent(params={"seed": 1})}
 
 
+def test_an_agent_that_only_a_group_lists_and_whose_name_is_nearly_a_configured_ones_is_a_warning(caplog):
+    source = {
+        "aliases": {"m": "ollama/m"},
+        "agents": {"hr-assistant": "m", "qa": "m"},
+        "groups": {"p": {"agents": ["hr-asistant", "Hr Assistant", "dev", "qb"], "local_only": True}},
+    }
+    assert load(source, {})["agents"]["hr-asistant"] == Agent(group="p")
+    assert caplog.messages == [
+        'config: groups.p.agents[0]: "hr-asistant" is a new agent; was "hr-assistant" meant?'
+    ]
+    caplog.clear()
+    load(source, {}, {"agents": {"hr-asistant": "m"}})
+    assert caplog.messages == []
+
+
 def test_aliases_may_be_patterns_lists_and_weights(write):
     path = write(
         "x.toml",

@@ -3,12 +3,11 @@
 import json
 
 import pytest
+from tests.config.shapes import ENV, backends, endpoint
 
 from ccroute.backends import AnthropicBackend, OllamaBackend, OpenAIBackend
 from ccroute.config import load, read
 from ccroute.routing import Agent
-
-ENV = {"ANTHROPIC_API_KEY": "sk-ant", "CCPROXY_TOKEN": "token"}
 
 
 @pytest.fixture
@@ -19,17 +18,6 @@ def flat(fixtures):
 @pytest.fixture
 def groups(fixtures):
     return fixtures / "orchestra-config-groups.json"
-
-
-def endpoint(url, **names):
-    return {"llm_routing": {"endpoints": {"e": {"url": url, **names}}}, "agents": {}}
-
-
-def backends(options):
-    return {
-        backend.name: (type(backend), str(backend.origin), backend.secrets())
-        for backend in options["backends"]
-    }
 
 
 # Flat: agents, and endpoints with the names they know.
@@ -102,6 +90,15 @@ def test_an_alias_may_stand_for_a_short_name_of_its_endpoint():
     }
 
 
+def test_a_list_of_models_gives_each_its_id_as_its_name(faults):
+    source = endpoint("https://p.example.com", models=["a", "b/c"], aliases={"gpt-4": "b/c"})
+    assert dict(load(source, {})["aliases"]) == {"a": "e/a", "b/c": "e/b/c", "gpt-4": "e/b/c"}
+    assert faults(endpoint("https://p.example.com", models=["a", 5], aliases=["x"])) == (
+        "llm_routing.endpoints.e.models[1]: should be a model id",
+        "llm_routing.endpoints.e.aliases: should be a table of names and model ids",
+    )
+
+
 def test_a_name_that_two_endpoints_give_is_balanced_and_beats_a_models_own_id():
     source = {
         "llm_routing": {
@@ -151,9 +148,14 @@ def test_faults_of_endpoints_have_the_places_of_the_file(faults):
     )
 
 
-@pytest.mark.parametrize("routing", [None, {}, {"endpoints": []}])
+@pytest.mark.parametrize("routing", [None, {}, {"endpoints": []}, {"other": 5}])
 def test_routing_without_endpoints_is_a_fault(faults, routing):
     assert faults({"llm_routing": routing}) == ("llm_routing.endpoints: should be a table of endpoints",)
+
+
+def test_routing_whose_endpoints_are_misspelled_is_a_fault_with_the_right_key(faults):
+    told = 'unknown key, did you mean "endpoints"?'
+    assert faults({"llm_routing": {"endpoint": {}}}) == (f"llm_routing.endpoint: {told}",)
 
 
 # Nested groups: agents with their own addresses.

@@ -85,6 +85,66 @@ def test_a_default_cannot_hold_another_variable(faults):
     )
 
 
+@pytest.mark.parametrize(
+    "botched",
+    [
+        "$KEY_A",
+        "${KEY_A",
+        "$(KEY_A)",
+        "$KEY_A}",
+        "${ KEY_A }",
+        "${KEY_A-x}",
+        "$env:KEY_A",
+        "env: KEY_A",
+        "os.environ['KEY_A']",
+        "Bearer $KEY_A",
+        "token ${KEY_A",
+    ],
+)
+def test_what_only_looks_like_a_reference_is_a_fault_where_a_secret_belongs(faults, botched):
+    table = {"kind": "vllm", "api_key": botched, "headers": {"x-key": botched}}
+    agent = {"model": "m", "baseUrl": "http://p.example.com", "apiKey": botched}
+    told = "looks like a reference to a variable, but is none: write ${KEY_A}"
+    assert faults({"backends": {"a": table, "b": {**table, "enabled": False}}}, {"KEY_A": "k"}) == (
+        f"backends.a.api_key: {told}",
+        f"backends.a.headers.x-key: {told}",
+    )
+    assert faults({"x": agent}, {"KEY_A": "k"}) == (f"x.apiKey: {told}",)
+
+
+def test_what_may_be_a_secret_after_all_is_not_repeated(faults):
+    (fault,) = faults({"backends": {"a": {"kind": "vllm", "api_key": "$ecret"}}})
+    assert fault == "backends.a.api_key: looks like a reference to a variable, but is none: write ${NAME}"
+
+
+@pytest.mark.parametrize("literal", ["sk-$A", "a$b", "$2b$10$x", "$", "env", "x env:A"])
+def test_other_secrets_may_hold_a_dollar(literal):
+    source = {"backends": {"a": {"kind": "vllm", "api_key": literal}}}
+    assert load(source, {})["backends"][0].secrets() == (literal,)
+
+
+def test_a_secret_from_the_environment_may_look_like_a_reference():
+    source = {"backends": {"a": {"kind": "vllm", "api_key": "${A}", "headers": {"x": "Bearer ${A}"}}}}
+    assert load(source, {"A": "$B"})["backends"][0].secrets()[0] == "$B"
+
+
+@pytest.mark.parametrize("written", ["${A}", "env:A", "os.environ/A", "${A}${A}"])
+def test_a_key_whose_variable_is_empty_is_a_fault_that_names_that_variable(faults, written):
+    table = {"kind": "anthropic", "api_key": written}
+    env = {"A": "", "ANTHROPIC_API_KEY": "sk-other"}
+    (fault,) = faults({"backends": {"x": table, "off": {**table, "enabled": False}}}, env)
+    assert fault.startswith("backends.x.api_key: environment variable A ")
+    assert fault.endswith(" is empty")
+    assert faults({"x": {"model": "m", "baseUrl": "http://p", "apiKey": written}}, env)[0].startswith(
+        "x.apiKey: environment variable A "
+    )
+
+
+def test_a_key_is_optional_where_its_reference_has_an_empty_default():
+    source = {"backends": {"x": {"kind": "vllm", "api_key": "${A:-}", "headers": {"x": "${B}"}}}}
+    assert load(source, {"B": ""})["backends"][0].secrets() == ()
+
+
 def test_without_env_the_process_environment_is_read_at_the_call(monkeypatch):
     monkeypatch.setenv("CCROUTE_TEST_KEY", "sk-now")
     (backend,) = load({"backends": {"x": {"kind": "openai", "api_key": "${CCROUTE_TEST_KEY}"}}})["backends"]

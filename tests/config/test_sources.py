@@ -157,12 +157,12 @@ def test_a_file_may_hold_only_settings_where_the_caller_gives_the_rest():
 def test_a_key_that_a_json_object_has_twice_is_a_fault_with_its_place(write, faults):
     path = write(
         "x.json",
-        '{"agents": {"x": "ollama/a", "x": "ollama/b", "x": 5, "y": {"fallback": [], "fallback": []}}'
+        '{"agents": {"x": "ollama/a", "x": "ollama/b", "x": "ollama/c", "y": {"model": "a", "model": "a"}}'
         ', "aliases": {"a": "ollama/a"}, "retry": {"max": 1, "max": 2}, "retry": {}, "z": [{"": 1, "": 2}]}',
     )
     assert set(faults(path)) == {
         "agents.x: is there twice",
-        "agents.y.fallback: is there twice",
+        "agents.y.model: is there twice",
         "retry: is there twice",
         "z[0].: is there twice",
     }

@@ -32,7 +32,6 @@ from ccroute.errors import (
     AuthenticationError,
     BackendError,
     BackendTimeoutError,
-    ConfigError,
     ConnectionFailedError,
     ContextWindowExceededError,
     DeadlineExceededError,
@@ -299,11 +298,13 @@ def test_a_key_that_is_missing_falls_back_without_sending() -> None:
     assert str(raised) == "paid/m: no API key: set IT"
 
 
-def test_a_key_that_no_header_can_carry_is_a_config_error_and_recorded() -> None:
+def test_a_key_that_no_header_can_carry_is_a_credential_failure_that_costs_nothing() -> None:
     call = calling(paid(api_key=lambda: "ключ"))
-    assert isinstance(Hand([answers()]).fail(call), ConfigError)
-    assert call.log.unsettled is not None
-    assert (call.log.unsettled.outcome, call.log.unsettled.cost) == ("failed", 0)
+    raised = Hand([answers()]).fail(call)
+    assert isinstance(raised, AuthenticationError)
+    assert "printable ASCII" in str(raised)
+    [attempt] = call.log.attempts
+    assert (attempt.outcome, attempt.failure, attempt.cost) == ("failed", "A", 0)
 
 
 def test_an_error_is_cleaned_of_key_and_prompt() -> None:

@@ -226,7 +226,15 @@ class Backend(ABC):
         key = self._api_key
         if key is None:
             return None
-        return self._checked_key(key() if callable(key) else key)
+        if not callable(key):
+            return self._checked_key(key)
+        try:
+            return self._checked_key(key())
+        except ConfigError as error:
+            raise AuthenticationError(str(error), backend=self.name) from None
+        except Exception as error:  # a vault may be sealed: others may still answer
+            kind = type(error).__name__
+            raise AuthenticationError(f"api_key could not give a key ({kind})", backend=self.name) from None
 
     def _checked_key(self, key: str | SecretStr) -> str:
         value = key.get_secret_value() if isinstance(key, SecretStr) else key

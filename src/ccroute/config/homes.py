@@ -66,8 +66,10 @@ class Homes:
         """Whether the caller says where that very name leads; a warning if elsewhere than the agent does."""
         target = self._elsewhere.chosen.get(model)
         if target is not None and target not in (deployment, [deployment]):
-            place, key = self._said[agent], self._said[agent][-1]
-            self._draft.warn(place, f'{key} is not used: the alias "{model}" that the caller gives wins')
+            self._draft.warn(
+                self._said[agent],
+                f'is not used for "{model}", because the caller gives an alias for that name',
+            )
         return target is not None
 
     def _claims(self, models: Mapping[str, Iterable[str]], taken: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -41,9 +41,11 @@ def merge(read: Iterable[tuple[Source, Settings]]) -> Merged:
     sources: dict[Place, Source] = {}
     left_out: set[Place] = set()
     implied: set[str] = set()
+    meant: set[str] = set()
     for source, settings in read:
         left_out.update(source.left_out)
-        implied = (implied - settings.backends.keys()) | (source.implied - merged.get("backends", {}).keys())
+        implied |= source.implied
+        meant |= settings.backends.keys() - source.implied
         for section, value in settings.given().items():
             if isinstance(value, dict):
                 # The later source's come first: patterns of aliases are tried in order.
@@ -66,7 +68,9 @@ def merge(read: Iterable[tuple[Source, Settings]]) -> Merged:
                         Ignored(earlier_source.where(place), f"{source.where(place)} comes later and wins")
                     )
                 sources[place] = source
-    return Merged(Settings.model_construct(**merged), frozenset(left_out), frozenset(implied), sources)
+    return Merged(
+        Settings.model_construct(**merged), frozenset(left_out), frozenset(implied - meant), sources
+    )
 
 
 def _says(entry: object) -> bool:

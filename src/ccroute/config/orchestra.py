@@ -98,7 +98,7 @@ def _is_agent(entry: object) -> bool:
     return isinstance(entry, Mapping) and "model" in entry
 
 
-def _is_group(entry: object, levels: int = _DEEPEST) -> bool:
+def _is_group(entry: object, levels: int = 2 * _DEEPEST) -> bool:
     """Whether it holds agents, be it in groups. `params` are an agent's, whatever they hold."""
     if not isinstance(entry, Mapping) or "model" in entry or "params" in entry:
         return False

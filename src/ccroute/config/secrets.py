@@ -17,7 +17,7 @@ _INLINE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _WHOLE = re.compile(r"(?:env:|os\.environ/)([A-Za-z_][A-Za-z0-9_]*)")
 # "$K", "${K", "$(K)", "env: K", also after a scheme, as in "Bearer $K".
 _BOTCHED = re.compile(
-    r"(?:[a-z-]+ +)?(?:\$(?:env:)?[a-z_]\w*\}?|\$[{(].*|(?:env:|os\.environ).*)", re.IGNORECASE | re.DOTALL
+    r"(?:[a-z-]+ +)?\$(?:(?:env:)?[a-z_]\w*\}?|[{(].*)|(?:env:|os\.environ).*", re.IGNORECASE | re.DOTALL
 )
 _VARIABLE = re.compile(r"\b[A-Z_][A-Z0-9_]*\b")
 _CREDENTIALS = re.compile(r"//[^/\s]*@")
@@ -89,7 +89,7 @@ class Environment:
         whole = _WHOLE.fullmatch(text)
         expanded = look_up(whole) if whole else _INLINE.sub(look_up, text)
         if empty and not expanded and not faults and _is_key(place):
-            faults.append(f"environment variable {' and '.join(empty)} is empty")
+            faults.append(f"environment variable {' and '.join(dict.fromkeys(empty))} is empty")
         if not whole and expanded == text and _holds_secret(place) and _BOTCHED.fullmatch(text):
             faults.append(_how_to_write(text))
         if not faults:
@@ -112,7 +112,7 @@ def _how_to_write(botched: str) -> str:
     """What may be a secret after all is not repeated; variables are in capitals."""
     variable = _VARIABLE.search(botched)
     name = variable[0] if variable else "NAME"
-    return f'looks like a reference to a variable, but is none: write it "${{{name}}}" or "env:{name}"'
+    return f"looks like a reference to a variable, but is none: write ${{{name}}}"
 
 
 _TELLING = 6

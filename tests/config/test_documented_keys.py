@@ -1,0 +1,58 @@
+"""docs/configuration.md lists every key there is, and no other."""
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from ccroute.config import orchestra
+from ccroute.config.servers import SERVER_KEYS
+from ccroute.config.settings import NOT_YET, AgentTable, BackendTable, ModelTable, PriceTable, Settings
+from ccroute.types import RetryPolicy, Timeout
+
+PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text("utf-8")
+
+
+def rows(heading):
+    """The cells of the first table after a text."""
+    table = PAGE.partition(heading)[2].partition("| --- ")[2].partition("\n\n")[0]
+    return [[cell.strip() for cell in line.strip("| ").split("|")] for line in table.splitlines()[1:]]
+
+
+def keys(cell):
+    return re.findall(r"`(\w+)`", cell)
+
+
+@pytest.mark.parametrize(
+    ("heading", "known"),
+    [
+        ("### All keys", Settings.model_fields.keys() - set(NOT_YET)),
+        ("\n`backends.<name>`", BackendTable.model_fields.keys()),
+        ("\n`backends.<name>.models.<model>`", ModelTable.model_fields.keys()),
+        ("\n`agents.<name>`", AgentTable.model_fields.keys() - {"budget"}),
+        ("### Nested", {*orchestra._AGENT_KEYS, *SERVER_KEYS, "local_only"}),
+    ],
+)
+def test_each_key_of_a_table_is_documented_once(heading, known):
+    assert sorted(key for row in rows(heading) for key in keys(row[0])) == sorted(known)
+
+
+@pytest.mark.parametrize(("table", "made"), [("retry", RetryPolicy()), ("timeout", Timeout())])
+def test_the_keys_of_retry_and_timeout_are_documented_with_their_defaults(table, made):
+    found = {key: row[3] for row in rows("`groups.<name>` takes") if table in row[0] for key in keys(row[1])}
+    assert found.keys() == asdict(made).keys()
+    found.pop("first", None)  # its default is in words
+    assert {key: float(default) for key, default in found.items()} == {
+        key: getattr(made, key) for key in found
+    }
+
+
+def test_the_keys_of_a_price_are_documented():
+    found = [key for row in rows("`groups.<name>` takes") if "prices" in row[0] for key in keys(row[1])]
+    assert found == [*PriceTable.model_fields]
+
+
+def test_what_is_not_enforced_is_documented():
+    sentence = re.search(r"^`budgets`.*? but not\n", PAGE, re.MULTILINE | re.DOTALL)
+    assert set(keys(sentence[0])) == {*NOT_YET, "budget"}

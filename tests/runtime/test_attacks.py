@@ -1,0 +1,247 @@
+"""What a hostile or dying server, or a hasty caller, must not achieve."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import gzip
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpcore
+import pytest
+from tests.conftest import Caller
+from tests.support.certificates import Authority
+from tests.support.openai_like import chat, chat_sse, chunk, sse
+from tests.support.scripted import Hang, Reset, ScriptedServer, Send, Set, Wait, answer, head, stream
+
+from ccroute import Model, OpenAIBackend, Price, RetryPolicy, Router, Timeout, errors
+from ccroute.runtime.loops import LoopBackend
+from ccroute.runtime.sockets import SocketBackend
+
+ONCE = RetryPolicy(attempts=1)
+
+FLOOD = """
+import socket, sys, time
+kind = sys.argv[1]
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+link, _ = listener.accept()
+link.recv(65536)
+sse = b"HTTP/1.1 200 OK\\r\\ncontent-type: text/event-stream\\r\\n\\r\\n"
+piece = {
+    "interim": b"HTTP/1.1 103 Early Hints\\r\\n\\r\\n" * 2000,
+    "pings": b": ping\\n\\n" * 8000,
+    "content": b'data: {"choices":[{"delta":{"content":"x"}}]}\\n\\n' * 500,
+}[kind]
+until = time.monotonic() + 5
+try:
+    link.sendall(b"" if kind == "interim" else sse)
+    while time.monotonic() < until:
+        link.sendall(piece)
+except OSError:
+    pass
+"""
+
+
+def router_to(url: str, *, retry: RetryPolicy = ONCE, ca_file: Path | None = None) -> Router:
+    priced = {"m": Model(price=Price(1, 1))}
+    backend = OpenAIBackend("main", base_url=url, models=priced, ca_file=str(ca_file) if ca_file else None)
+    return Router([backend], default_model="main/m", retry=retry)
+
+
+@pytest.mark.parametrize("kind", ["interim", "pings", "content"])
+def test_a_flood_does_not_outrun_the_deadline(caller: Caller, kind: str) -> None:
+    # In a process of its own: within this one the server could not keep the loop busy.
+    with subprocess.Popen([sys.executable, "-c", FLOOD, kind], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        with router_to(f"http://127.0.0.1:{int(server.stdout.readline())}") as router:
+            began = time.monotonic()
+            heard = caller.stream(router, "hi", timeout=Timeout(total=0.6, idle=0.3))
+            took = time.monotonic() - began
+    assert heard.error is not None
+    assert took < 0.9
+
+
+def test_a_small_answer_that_unpacks_to_a_huge_one_ends_in_time(caller: Caller) -> None:
+    bomb = gzip.compress(b": ping\n\n" * 30_000_000, 9)
+    with ScriptedServer([answer(body=bomb, headers={"content-encoding": "gzip"})]) as server:
+        with router_to(server.url) as router:
+            began = time.monotonic()
+            heard = caller.stream(router, "hi", timeout=0.5)
+    assert isinstance(heard.error, errors.CcrouteError)
+    assert time.monotonic() - began < 1.5
+
+
+def test_the_words_of_an_error_are_not_waited_for_beyond_two_seconds(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ccroute.flow.attempt.ERROR_BODY_WAIT", 0.1)
+    busy = [Send(head(503, {"content-length": "100"}) + b"oh"), Hang()]
+    replies = [busy, answer(json=chat("elsewhere"))]
+    with ScriptedServer(replies) as server, router_to(server.url, retry=RetryPolicy()) as router:
+        assert caller.complete(router, "hi", fallback=["main/n"], timeout=5).text == "elsewhere"
+
+
+def test_a_request_that_was_read_is_never_reported_as_not_sent(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise httpcore.ConnectError("connection refused")
+
+    async def arefuse(*_: object) -> None:
+        refuse()
+
+    # The kept connection dies with the request, and then nobody listens any more.
+    with ScriptedServer([answer(json=chat("one")), [Reset()]]) as server, router_to(server.url) as router:
+
+        async def twice() -> None:
+            await router.acomplete("hi")
+            monkeypatch.setattr(LoopBackend, "connect_tcp", lambda *_, **__: arefuse())
+            await router.acomplete("hi")
+
+        with pytest.raises(errors.ConnectionFailedError) as caught:
+            if caller.mode == "async":
+                asyncio.run(twice())
+            router.complete("hi")
+            monkeypatch.setattr(SocketBackend, "connect_tcp", lambda *_, **__: refuse())
+            router.complete("hi")
+    [attempt] = caught.value.attempts
+    assert attempt.failure == "W2"
+    assert attempt.cost is not None
+    assert attempt.cost > 0
+    assert "sent once more" in attempt.reason
+
+
+async def test_close_lets_running_calls_finish() -> None:
+    go = threading.Event()
+    with ScriptedServer([[Wait(go), *answer(json=chat("finished"))]]) as server:
+        router = router_to(server.url)
+        running = asyncio.create_task(router.acomplete("hi"))
+        assert await asyncio.to_thread(server.wait_requests)
+        await router.aclose()
+        go.set()
+        assert (await running).text == "finished"
+        with pytest.raises(errors.RouterClosedError):
+            await router.acomplete("hi")
+        assert await asyncio.to_thread(server.wait_idle)
+    assert len(server.requests) == 1
+
+
+def test_a_stream_closed_by_another_thread_before_its_first_byte_ends_at_once() -> None:
+    with ScriptedServer([[Hang()]]) as server, router_to(server.url) as router:
+        started = router.stream("hi")
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(list, started)
+            assert server.wait_requests()
+            started.close()
+            assert reading.result(1) == []
+        assert server.wait_closed(1.0)
+
+
+async def test_a_stream_closed_by_another_task_before_its_first_byte_ends_at_once() -> None:
+    with ScriptedServer([[Hang()]]) as server, router_to(server.url) as router:
+        started = router.astream("hi")
+        reading = asyncio.create_task(anext(started))  # type: ignore[arg-type]
+        assert await asyncio.to_thread(server.wait_requests)
+        await started.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await asyncio.wait_for(reading, 1)
+        assert await asyncio.to_thread(server.wait_closed, 1.0)
+
+
+async def test_nothing_is_sent_on_a_connection_that_was_given_up_during_its_handshake(tmp_path: Path) -> None:
+    authority, accepted = Authority(), threading.Event()
+    with ScriptedServer(on_connect=[Set(accepted), Hang()]) as server:  # plain: the handshake never ends
+        url = server.url.replace("http:", "https:")
+        with router_to(url, ca_file=authority.write(tmp_path)) as router:
+            started = router.astream("hi")
+            reading = asyncio.create_task(anext(started))  # type: ignore[arg-type]
+            assert await asyncio.to_thread(accepted.wait, 5)
+            await started.aclose()
+            with pytest.raises(StopAsyncIteration):
+                await asyncio.wait_for(reading, 1)
+            assert await asyncio.to_thread(server.wait_closed, 1.0)
+    assert server.requests == []
+
+
+def test_bytes_that_come_before_the_tls_handshake_are_nobodys_answer(tmp_path: Path, caller: Caller) -> None:
+    authority = Authority()
+    with ScriptedServer(on_connect=answer(json=chat("evil"))) as server:
+        url = server.url.replace("http:", "https:")
+        with router_to(url, ca_file=authority.write(tmp_path)) as router:
+            with pytest.raises(errors.ConnectionFailedError):
+                caller.complete(router, "hi")
+
+
+@pytest.mark.parametrize("host", ["foo..bar", "x" * 70])
+def test_a_name_that_cannot_exist_is_a_connection_failure(caller: Caller, host: str) -> None:
+    with router_to(f"http://{host}") as router, pytest.raises(errors.ConnectionFailedError) as caught:
+        caller.complete(router, "hi")
+    assert caught.value.attempts[0].failure == "W0"
+
+
+async def test_a_call_cancelled_while_it_connects_costs_nothing_and_leaves_no_socket() -> None:
+    with ScriptedServer([answer(json=chat())], repeat=True) as server, router_to(server.url) as router:
+        for turns in range(12):
+            task = asyncio.create_task(router.acomplete("hi"))
+            for _ in range(turns % 6):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        sent = len(server.requests)
+        row = router.report().to_dicts()
+        gc.collect()
+        assert await asyncio.to_thread(server.wait_idle)
+    if not sent and row:
+        assert row[0]["cost"] == 0
+
+
+def test_a_loop_that_ended_is_forgotten() -> None:
+    loops = []
+    with ScriptedServer([answer(json=chat())], repeat=True) as server, router_to(server.url) as router:
+
+        async def ask() -> None:
+            loops.append(weakref.ref(asyncio.get_running_loop()))
+            await router.acomplete("hi")
+
+        for _ in range(3):
+            asyncio.run(ask())
+        gc.collect()
+        assert [loop() for loop in loops] == [None] * 3
+
+
+def test_a_stream_of_errors_and_done_is_no_success(caller: Caller) -> None:
+    pieces = [
+        *chat_sse(["so far"], finish=None, usage=None, done=False),
+        sse({"error": "boom"}),
+        b"data: [DONE]\n\n",
+    ]
+    with ScriptedServer([stream(pieces)]) as server, router_to(server.url) as router:
+        heard = caller.stream(router, "hi")
+    assert heard.text == "so far"
+    assert isinstance(heard.error, errors.StreamInterruptedError)
+
+
+def test_a_key_that_cannot_be_had_moves_the_call_on(caller: Caller) -> None:
+    def vault() -> str:
+        raise OSError("the vault is sealed")
+
+    with ScriptedServer([answer(json=chat("local"))]) as server:
+        sealed = OpenAIBackend("far", base_url=server.url, api_key=vault)
+        with Router([sealed, OpenAIBackend("near", base_url=server.url)]) as router:
+            reply = caller.complete(router, "hi", model="far/m", fallback=["near/m"])
+    assert reply.text == "local"
+    assert reply.route.attempts[0].failure == "A"
+
+
+def test_one_chunk_is_emitted_once() -> None:
+    with ScriptedServer([stream([chunk({"content": "a"}), *chat_sse(["b"])])]) as server:
+        with router_to(server.url) as router:
+            assert "".join(piece.text for piece in router.stream("hi")) == "ab"
