@@ -1,9 +1,9 @@
 """An orchestra of agents on one router: what runs where, what it costs, and what happens when a server dies.
 
-Two real llama.cpp servers play the parts: one the free box under the desk, spoken to as an
-OpenAI-compatible server; one the paid API, spoken to through its Anthropic endpoint. Their model is
-tiny and random, so the answers are noise; everything else is as it would be. No key, no network
-beyond loopback.
+Three real llama.cpp servers play the parts: one the free box under the desk and one a smaller one that
+calls tools, both spoken to as OpenAI-compatible servers; one the paid API, spoken to through its
+Anthropic endpoint. Their model is tiny and random, so the answers are noise; everything else is as it
+would be. No key, no network beyond loopback.
 
 For your own orchestra keep `orchestra-config.json` and change only BACKENDS and ALIASES below, e.g.
 
@@ -14,6 +14,7 @@ For your own orchestra keep `orchestra-config.json` and change only BACKENDS and
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import tiny_llama
 from ccroute import AnthropicBackend, Completion, Model, OpenAIBackend, Price, Router
+from ccroute.types import MessageLike
 from tiny_llama import TinyLlama
 
 CONFIG = Path(__file__).with_name("orchestra-config.json")
@@ -29,7 +31,7 @@ PRICES = {OPUS: Model(price=Price(15, 75, cache_read="1.5", cache_write="18.75")
 ALIASES = {
     "opus": f"anthropic/{OPUS}",
     "sonnet": "local/qwen2.5-coder:32b",
-    "haiku": "local/qwen2.5-coder:7b",
+    "haiku": "small/qwen2.5-coder:7b",
 }
 TASKS = {
     "chief-architect": "Decide how the payment service talks to the ledger.",
@@ -43,12 +45,26 @@ TASKS = {
     "documentation-lead": "Explain the retry rules to a newcomer.",
     "credential-manager": "List the secrets that expire this month.",
 }
+DOCS = {"retries": "Three attempts, two of them at one server.", "timeouts": "Ten minutes for a call."}
+READ_DOCS = {
+    "type": "function",
+    "function": {
+        "name": "read_docs",
+        "description": "What the handbook says about a topic.",
+        "parameters": {
+            "type": "object",
+            "properties": {"topic": {"type": "string", "enum": list(DOCS)}},
+            "required": ["topic"],
+        },
+    },
+}
 
 
-def build(free: TinyLlama, paid: TinyLlama) -> Router:
+def build(free: TinyLlama, small: TinyLlama, paid: TinyLlama) -> Router:
     """The router: agents from the orchestra's own file, backends and aliases from here."""
     backends = [
         OpenAIBackend("local", base_url=free.url, api_key=free.api_key, preset="llamacpp"),
+        OpenAIBackend("small", base_url=small.url, api_key=small.api_key, preset="llamacpp"),
         AnthropicBackend("anthropic", base_url=paid.url, api_key=paid.api_key, local=False, models=PRICES),
     ]
     return Router.from_config(CONFIG, backends=backends, aliases=ALIASES, baseline="opus", timeout=30)
@@ -79,16 +95,40 @@ async def stream_one(router: Router) -> Completion:
     return stream.completion
 
 
-async def play(free: TinyLlama, paid: TinyLlama) -> None:
-    async with build(free, paid) as router:
+async def use_a_tool(router: Router) -> list[Completion]:
+    """One agent calls a tool on the small box; another goes on with the conversation, at Anthropic's wire."""
+    messages: list[MessageLike] = [{"role": "user", "content": TASKS["documentation-lead"]}]
+    asked = await router.acomplete(
+        messages=messages,
+        agent="documentation-lead",
+        tools=[READ_DOCS],
+        tool_choice="required",
+        max_tokens=200,
+    )
+    messages.append(asked.message)
+    for call in asked.tool_calls:
+        topic = json.loads(call.function.arguments)["topic"]
+        say(f"  documentation-lead calls {call.function.name}(topic={topic!r}) → {DOCS[topic]!r}")
+        messages.append({"role": "tool", "tool_call_id": call.id, "content": DOCS[topic]})
+    goes_on = await router.acomplete(
+        messages=messages, agent="chief-architect", tools=[READ_DOCS], max_tokens=12
+    )
+    say(f"  chief-architect, at {goes_on.route.deployment}, goes on: {goes_on.text.strip()}")
+    return [asked, goes_on]
+
+
+async def play(free: TinyLlama, small: TinyLlama, paid: TinyLlama) -> None:
+    async with build(free, small, paid) as router:
         say("\n1. Ten agents at once; every one of them asked for opus:")
         replies = await ask_everybody(router)
         say("\n2. One answer, streamed:")
         replies.append(await stream_one(router))
-        say("\n3. The paid API dies; the same ten agents again:")
+        say("\n3. One agent calls a tool, another reads the result:")
+        replies += await use_a_tool(router)
+        say("\n4. The paid API dies; the same ten agents again:")
         paid.kill()
         replies += await ask_everybody(router)
-        say("\n4. What came of it:\n")
+        say("\n5. What came of it:\n")
         show(router, replies)
 
 
@@ -131,10 +171,14 @@ def main() -> int:
         say(f"The demo needs a local llama.cpp server: {reason}")
         return 1
     began = time.monotonic()
-    say("Starting two llama.cpp servers with a tiny random model …")
-    with tiny_llama.serve(seed=1) as free, tiny_llama.serve(seed=2) as paid:
-        say(f"  free local box at {free.url}, paid API at {paid.url}")
-        asyncio.run(play(free, paid))
+    say("Starting three llama.cpp servers with a tiny random model …")
+    with (
+        tiny_llama.serve(seed=1) as free,
+        tiny_llama.serve(seed=1, speech="tools") as small,
+        tiny_llama.serve(seed=2) as paid,
+    ):
+        say(f"  free local boxes at {free.url} and {small.url}, paid API at {paid.url}")
+        asyncio.run(play(free, small, paid))
     say(
         f"\nDone in {time.monotonic() - began:.1f} s. The model is random, so the words mean nothing; routes,"
     )

@@ -20,12 +20,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from ccroute import OllamaBackend, Router
-from ccroute.types import ModelInfo
 from ccroute.wire import anthropic, openai
 
 BACKENDS = [OllamaBackend("local", "http://localhost:11434")]
@@ -36,12 +35,12 @@ Reply = dict[str, Any] | tuple[bytes, Generator[bytes, None, None]]  # or: first
 
 
 class Wrapper(ThreadingHTTPServer):
-    """Serves `router` on 127.0.0.1. `models` are what it lists, `key` is what clients must send."""
+    """Serves `router` on 127.0.0.1. `key` is what clients must send."""
 
     daemon_threads, request_queue_size = True, 128
 
-    def __init__(self, router: Router, models: Sequence[ModelInfo], key: str | None, port: int = 0) -> None:
-        self.router, self.models, self.key = router, models, key
+    def __init__(self, router: Router, key: str | None, port: int = 0) -> None:
+        self.router, self.key = router, key
         super().__init__(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -79,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
         self.check_key()
         match self.command, path:
             case "GET", "/v1/models":
-                return self.wire().dump_models(self.server.models)
+                return self.wire().dump_models(self.server.router.models())
             case "POST", "/v1/messages/count_tokens":
                 anthropic.parse_count_tokens(body)
                 return anthropic.dump_count_tokens(len(body) // 4)  # an estimate: 4 characters a token
@@ -137,10 +136,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    models = [ModelInfo(id=alias, kind="alias", owned_by="ccroute") for alias in ALIASES]
     # Clients of one API send what another's servers do not know: drop_params leaves it out.
     router = Router(BACKENDS, ALIASES, drop_params=True)
-    with router, Wrapper(router, models, os.environ.get("CCROUTE_KEY"), int(sys.argv[1])) as server:
+    with router, Wrapper(router, os.environ.get("CCROUTE_KEY"), int(sys.argv[1])) as server:
         print(f"serving {', '.join(ALIASES)} at {server.url}")
         server.serve_forever()
 

@@ -13,13 +13,13 @@ from ccroute.accounting.report import GroupBy
 from ccroute.accounting.tokens import TokenCounter, estimate
 from ccroute.backends import Backend
 from ccroute.errors import ConfigError, RouterClosedError, UnknownModelError
-from ccroute.flow import CallLog, Desk, Flow, Ticket, call
+from ccroute.flow import CallLog, Desk, Flow, Ticket, call, discover
 from ccroute.routing import Agent, AgentTable, AliasTable, Quotes, Tables, make_plan
 from ccroute.routing.aliases import Target
 from ccroute.runtime.clock import SystemClock
 from ccroute.runtime.drive import AsyncDrive, Drive
 from ccroute.runtime.streams import AsyncStream, Stream
-from ccroute.types import CallOptions, Completion, RetryPolicy, Timeout
+from ccroute.types import CallOptions, Completion, ModelInfo, RetryPolicy, Timeout
 from ccroute.types.checked import build_request
 from ccroute.types.request import takes_call_options
 
@@ -166,6 +166,29 @@ class Router:
         flow, log, ticket = self._begin(prompt, options, stream=True)
         return AsyncStream(AsyncDrive(flow, log, self._connections, self._ledger), ticket)
 
+    def models(self) -> list[ModelInfo]:
+        """Every name a caller may ask for: aliases, patterns and described deployments. No network."""
+        return self._tables.models()
+
+    def discover(self) -> list[ModelInfo]:
+        """The models that the backends have right now, asked from their listings; nothing is generated.
+
+        A backend that does not answer is named in a warning on the logger `ccroute` and left out.
+        """
+        drive = Drive(self._discovery(), None, self._connections, self._ledger)
+        drive.advance()
+        return drive.finished()
+
+    async def adiscover(self) -> list[ModelInfo]:
+        """`discover`, on the running event loop."""
+        drive = AsyncDrive(self._discovery(), None, self._connections, self._ledger)
+        await drive.advance()
+        return drive.finished()
+
+    def _discovery(self) -> Flow[list[ModelInfo]]:
+        self._check_open()
+        return discover(self._tables.backends.values(), self._desk.timeout, self._clock)
+
     def report(
         self,
         by: GroupBy | Sequence[GroupBy] = "agent",
@@ -209,12 +232,15 @@ class Router:
         backends, aliases, agents = self._tables.backends, self._tables.aliases, self._tables.agents
         return f"Router(backends={list(backends)}, aliases={len(aliases)}, agents={len(agents)})"
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RouterClosedError("this router was closed: make a new one")
+
     def _begin(
         self, prompt: str | None, options: CallOptions, *, stream: bool
     ) -> tuple[Flow[Completion], CallLog, Ticket]:
         """Everything that can be decided before anything is sent."""
-        if self._closed:
-            raise RouterClosedError("this router was closed: make a new one")
+        self._check_open()
         plan = make_plan(
             build_request(prompt, options), self._tables, self._clock.random, self._desk.count_tokens
         )

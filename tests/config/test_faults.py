@@ -200,7 +200,8 @@ def test_an_error_keeps_no_other_error_that_would_show_the_file():
     assert caught.value.__context__ is None
 
 
-odd = ["", "input", "[key]", "llm_routing", "endpoints", "baseUrl", "fallbackModel", "a/b", "re:(", "*"]
+odd = ["", "input", "[key]", "llm_routing", "endpoints", "endpoint", "baseUrl", "fallbackModel", "localOnly"]
+odd += ["modle", "http://localhost:11434", "a/b", "re:(", "*", "$K", "${K}"]
 keys = st.sampled_from([*Settings.model_fields, *BackendTable.model_fields, *AgentTable.model_fields, *odd])
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | keys
 tables = st.recursive(
@@ -210,11 +211,17 @@ tables = st.recursive(
 )
 
 
+agents = st.fixed_dictionaries(
+    {"model": keys}, optional={"baseUrl": scalars, "local_only": scalars, "x": tables}
+)
+files = st.dictionaries(keys, tables | agents | st.dictionaries(keys, agents, max_size=2), max_size=4)
+
+
 @settings(max_examples=300, deadline=None)
-@given(st.dictionaries(keys, tables, max_size=4))
-def test_whatever_a_file_holds_it_loads_or_is_a_config_error(source):
+@given(files, st.none() | files)
+def test_whatever_files_hold_they_load_or_are_a_config_error(one, other):
     with contextlib.suppress(ConfigError):
-        assert load(source, {}).keys() >= {"backends", "aliases"}
+        assert load([one] if other is None else [one, other], {}).keys() >= {"backends", "aliases"}
 
 
 def test_the_callers_own_aliases_are_checked_with_the_files(faults):

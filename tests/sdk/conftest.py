@@ -12,14 +12,9 @@ import openai
 import pytest
 
 from ccroute import Backend, OllamaBackend, OpenAIBackend, RetryPolicy, Router
-from ccroute.types import ModelInfo
 from wrapper import Wrapper
 
 KEY = "sk-team"
-MODELS = [
-    ModelInfo(id="sonnet", kind="alias", owned_by="ccroute", context_window=200_000),
-    ModelInfo(id="haiku", kind="alias", owned_by="ccroute"),
-]
 Serve: TypeAlias = Callable[..., Wrapper]
 OpenAIClient: TypeAlias = Callable[..., openai.OpenAI]
 AnthropicClient: TypeAlias = Callable[..., anthropic.Anthropic]
@@ -34,7 +29,7 @@ def serve() -> Iterator[Serve]:
             options = {"retry": RetryPolicy(attempts=1), "drop_params": True} | options
             aliases = {"m": f"{backends[0].name}/{model}"} | options.pop("aliases", {})
             router = stack.enter_context(Router(backends, aliases, **options))
-            server = stack.enter_context(Wrapper(router, MODELS, KEY))
+            server = stack.enter_context(Wrapper(router, KEY))
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
             thread.start()
             stack.callback(thread.join)

@@ -192,7 +192,7 @@ async def test_the_async_client_reads_a_stream_too(serve: Serve) -> None:
 
 def test_models_are_listed(serve: Serve, openai_client: OpenAIClient) -> None:
     models = openai_client(serve(compatible("http://127.0.0.1:9"))).models.list().data
-    assert [(model.id, model.owned_by) for model in models] == [("sonnet", "ccroute"), ("haiku", "ccroute")]
+    assert [(model.id, model.owned_by) for model in models] == [("m", "main"), ("main/m", "main")]
 
 
 # -- errors --------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from ccroute.backends.base import Backend, BackendOptions, HttpRequest, json_byt
 from ccroute.errors import BackendError, RequestError
 from ccroute.types import Completion, Request
 from ccroute.wire import anthropic as wire
+from ccroute.wire.listing import read_model_list
 
 if TYPE_CHECKING:
     from ccroute.wire.codec import StreamDecoder
@@ -46,6 +47,12 @@ class AnthropicBackend(Backend):
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError | RequestError:
         return wire.error(status, headers, body)
+
+    def listing(self) -> HttpRequest | None:
+        return HttpRequest("/v1/models?limit=1000", method="GET")
+
+    def read_listing(self, body: bytes) -> Mapping[str, int | None]:
+        return read_model_list(body)
 
     def refusals(self, request: Request, model: str) -> Mapping[str, str]:
         return wire.refusals(request, _dialect(model))

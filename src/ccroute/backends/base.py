@@ -175,6 +175,22 @@ class Backend(ABC):
         """Parameters of `request` that this wire cannot carry, each with the reason."""
         return {}
 
+    def listing(self) -> HttpRequest | None:
+        """The request that lists its models without running one; None where there is none."""
+        return None
+
+    def read_listing(self, body: bytes) -> Mapping[str, int | None]:
+        """The models of a listing's answer, each with its context window in tokens where it is told."""
+        return {}
+
+    def details(self, model: str) -> HttpRequest | None:
+        """The request that tells a model's context window, where the listing does not."""
+        return None
+
+    def read_details(self, body: bytes) -> int | None:
+        """The context window of an answer to `details`, in tokens."""
+        return None
+
     def keeps(self, model: str) -> bool:
         """Whether a prompt for `model` stays in the house."""
         return self.local

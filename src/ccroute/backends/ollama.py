@@ -9,6 +9,7 @@ from ccroute.backends.base import Backend, BackendOptions, HttpRequest, json_byt
 from ccroute.errors import BackendError, ConfigError, RequestError
 from ccroute.types import Completion, Request
 from ccroute.wire import ollama as wire
+from ccroute.wire.listing import read_show, read_tags
 
 if TYPE_CHECKING:
     from ccroute.wire.codec import StreamDecoder
@@ -65,6 +66,18 @@ class OllamaBackend(Backend):
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError | RequestError:
         return wire.error(status, headers, body)
+
+    def listing(self) -> HttpRequest | None:
+        return HttpRequest("/api/tags", method="GET")
+
+    def read_listing(self, body: bytes) -> Mapping[str, int | None]:
+        return read_tags(body)
+
+    def details(self, model: str) -> HttpRequest | None:
+        return HttpRequest("/api/show", json_bytes({"model": model}))
+
+    def read_details(self, body: bytes) -> int | None:
+        return read_show(body)
 
     def refusals(self, request: Request, model: str) -> Mapping[str, str]:
         return wire.refusals(request)

@@ -11,6 +11,7 @@ from ccroute.backends.presets import COMPATIBLE, PRESETS, PresetName
 from ccroute.errors import BackendError, ConfigError, RequestError
 from ccroute.types import Completion, Request
 from ccroute.wire import openai as wire
+from ccroute.wire.listing import read_model_list
 
 if TYPE_CHECKING:
     from ccroute.wire.codec import StreamDecoder
@@ -64,6 +65,12 @@ class OpenAIBackend(Backend):
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError | RequestError:
         return wire.error(status, headers, body)
+
+    def listing(self) -> HttpRequest | None:
+        return HttpRequest("/models", method="GET")
+
+    def read_listing(self, body: bytes) -> Mapping[str, int | None]:
+        return read_model_list(body)
 
     def refusals(self, request: Request, model: str) -> Mapping[str, str]:
         return wire.refusals(request, self._preset.dialect)

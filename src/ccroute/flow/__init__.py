@@ -7,6 +7,7 @@ transport's failure comes back as a value; only cancellation and bugs are thrown
 from ccroute.flow.attempt import Ticket
 from ccroute.flow.call import call
 from ccroute.flow.desk import Desk
+from ccroute.flow.discover import discover
 from ccroute.flow.effects import Effect, Emit, Failure, Flow, Read, Record, Reply, Send, Sleep
 from ccroute.flow.log import CallLog
 
@@ -24,4 +25,5 @@ __all__ = [
     "Sleep",
     "Ticket",
     "call",
+    "discover",
 ]

@@ -11,7 +11,7 @@ from ccroute.errors import ConfigError, InvalidRequestError, UnknownModelError
 from ccroute.routing.agents import AgentTable
 from ccroute.routing.aliases import AliasTable, Resolution
 from ccroute.routing.names import did_you_mean
-from ccroute.types import Model
+from ccroute.types import Model, ModelInfo
 
 UnknownAgent = Literal["error", "default"]
 """What happens to a call whose agent is not configured: it fails, or goes on as if it named none."""
@@ -94,6 +94,22 @@ class Tables:
                 self._deployments[name] = known
         return known
 
+    def models(self) -> list[ModelInfo]:
+        """Every name a caller may ask for: the aliases in their order, then what is known of deployments.
+
+        An alias's context window is the largest of its deployments'.
+        """
+        patterns = self.aliases.pattern_targets()
+        found = []
+        for name in self.aliases:
+            targets = patterns[name] if name in patterns else self.aliases.resolve(name).deployments
+            found.append(_model_info(name, "pattern" if name in patterns else "alias", targets, self))
+        described = (f"{b.name}/{model}" for b in self.backends.values() for model in b.models)
+        for name in dict.fromkeys([*self.aliases.deployments(), *described]):
+            if name not in self.aliases:
+                found.append(_model_info(name, "deployment", (name,), self))
+        return found
+
     def _faults(self, backends: Sequence[Backend]) -> Iterator[str]:
         names = [backend.name for backend in backends]
         yield from (f'backends: two are named "{name}"' for name in self.backends if names.count(name) > 1)
@@ -120,3 +136,17 @@ class Tables:
                 self.resolve(model)
             except UnknownModelError as error:
                 yield f"{', '.join(used_by)}: {error}"
+
+
+def _model_info(
+    name: str, kind: Literal["alias", "deployment", "pattern"], targets: Sequence[str], tables: Tables
+) -> ModelInfo:
+    owners = dict.fromkeys(target.partition("/")[0] for target in targets)
+    known = [] if kind == "pattern" else [tables.deployment(target).info.context_window for target in targets]
+    return ModelInfo(
+        id=name,
+        kind=kind,
+        deployments=tuple(targets),
+        owned_by=", ".join(owners),
+        context_window=max((window for window in known if window is not None), default=None),
+    )

@@ -9,40 +9,40 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ccroute.accounting import Ledger
 from ccroute.flow import CallLog, Emit, Flow, Read, Record, Send, Sleep
-from ccroute.types import Chunk, Completion
+from ccroute.types import Chunk
 
 if TYPE_CHECKING:
     from ccroute.runtime.connections import Connections
     from ccroute.runtime.exchange import AsyncExchange, Exchange
 
+T = TypeVar("T")
+
 _START: Any = None
 
 
-class _Drive:
+class _Drive(Generic[T]):
     """What both drivers share: the flow, and the end of it."""
 
-    def __init__(
-        self, flow: Flow[Completion], log: CallLog, connections: Connections, ledger: Ledger
-    ) -> None:
+    def __init__(self, flow: Flow[T], log: CallLog | None, connections: Connections, ledger: Ledger) -> None:
         self._flow = flow
         self._log = log
         self._connections = connections
         self._ledger = ledger
         self._exchange: Any = None
-        self._result: Any = _START
+        self._reply: Any = _START
         self._turn = threading.Lock()
         self._running = False
         self._closed = False
-        self.completion: Completion | None = None
+        self.result: T | None = None
 
-    def finished(self) -> Completion:
-        """The answer, after the end of a call that succeeded."""
-        assert self.completion is not None, "the flow has not ended"
-        return self.completion
+    def finished(self) -> T:
+        """What the flow came to, after its end."""
+        assert self.result is not None, "the flow has not ended"
+        return self.result
 
     def close(self) -> None:
         """End the call where it stands: the connection is closed, what it used is recorded.
@@ -77,22 +77,22 @@ class _Drive:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.release()
-        row = self._log.unsettled
-        if row is not None:
+        row = None if self._log is None else self._log.unsettled
+        if self._log is not None and row is not None:
             self._log.unsettled = None
             self._ledger.record(row)
 
 
-class Drive(_Drive):
+class Drive(_Drive[T]):
     """Runs a flow with blocking calls."""
 
     _exchange: Exchange | None
 
     def advance(self) -> Sequence[Chunk] | None:
-        """Go on to the next chunks; None at the end, when `completion` is there."""
+        """Go on to the next chunks; None at the end, when `result` is there."""
         if not self._begin():
             return None
-        flow, result = self._flow, self._result
+        flow, result = self._flow, self._reply
         try:
             while True:
                 effect = flow.send(result)
@@ -100,7 +100,7 @@ class Drive(_Drive):
                     if type(effect) is Read and self._exchange is not None:
                         result = self._exchange.read(effect.until)
                     elif type(effect) is Emit:
-                        self._result = None
+                        self._reply = None
                         return effect.chunks
                     elif type(effect) is Send:
                         self._release()
@@ -117,7 +117,7 @@ class Drive(_Drive):
                     self._release()
                     return None
         except StopIteration as end:
-            self.completion = end.value
+            self.result = end.value
             self._release()
             return None
         except BaseException:
@@ -127,16 +127,16 @@ class Drive(_Drive):
             self._running = False
 
 
-class AsyncDrive(_Drive):
+class AsyncDrive(_Drive[T]):
     """Runs a flow on the running event loop."""
 
     _exchange: AsyncExchange | None
 
     async def advance(self) -> Sequence[Chunk] | None:
-        """Go on to the next chunks; None at the end, when `completion` is there."""
+        """Go on to the next chunks; None at the end, when `result` is there."""
         if not self._begin():
             return None
-        flow, result = self._flow, self._result
+        flow, result = self._flow, self._reply
         try:
             while True:
                 effect = flow.send(result)
@@ -144,7 +144,7 @@ class AsyncDrive(_Drive):
                     if type(effect) is Read and self._exchange is not None:
                         result = await self._exchange.read(effect.until)
                     elif type(effect) is Emit:
-                        self._result = None
+                        self._reply = None
                         return effect.chunks
                     elif type(effect) is Send:
                         self._release()
@@ -161,7 +161,7 @@ class AsyncDrive(_Drive):
                     self._release()
                     return None
         except StopIteration as end:
-            self.completion = end.value
+            self.result = end.value
             self._release()
             return None
         except BaseException:

@@ -14,7 +14,7 @@ from ccroute.types import Chunk, Completion, Route
 class _Paused:
     """What is known of a streamed call. `id`, `model` and `route` are known from the first chunk on."""
 
-    def __init__(self, drive: Drive | AsyncDrive, ticket: Ticket) -> None:
+    def __init__(self, drive: Drive[Completion] | AsyncDrive[Completion], ticket: Ticket) -> None:
         self._end = drive.close
         self._outcome = drive
         self._ticket = ticket
@@ -39,10 +39,10 @@ class _Paused:
     @property
     def completion(self) -> Completion:
         """The whole answer, once the stream has ended; before that a RuntimeError."""
-        if self._outcome.completion is None:
+        if self._outcome.result is None:
             advice = "its StreamInterruptedError has what came" if self._over else "read all its chunks first"
             raise RuntimeError(f"the stream has not come to its end: {advice}")
-        return self._outcome.completion
+        return self._outcome.result
 
     def _close(self) -> None:
         self._over = True
@@ -63,7 +63,7 @@ class Stream(_Paused):
     `StreamInterruptedError` with the answer so far.
     """
 
-    def __init__(self, drive: Drive, ticket: Ticket) -> None:
+    def __init__(self, drive: Drive[Completion], ticket: Ticket) -> None:
         super().__init__(drive, ticket)
         self._drive = drive
 
@@ -99,7 +99,7 @@ class Stream(_Paused):
 class AsyncStream(_Paused):
     """Like `Stream`, with `async for` and `async with`."""
 
-    def __init__(self, drive: AsyncDrive, ticket: Ticket) -> None:
+    def __init__(self, drive: AsyncDrive[Completion], ticket: Ticket) -> None:
         super().__init__(drive, ticket)
         self._drive = drive
 

@@ -47,7 +47,7 @@ def refusals(request: Request, dialect: Dialect = PLAIN) -> dict[str, str]:
     if request.seed is not None:
         why["seed"] = "Anthropic has no such parameter"
     form = request.response_format or {}
-    if form.get("type") == "json_object":
+    if given(form) and form.get("type") not in ("text", "json_schema"):
         why["response_format"] = "Anthropic knows no JSON without a schema; use json_schema"
     if given(request.tool_choice) and _choice(request.tool_choice) is None:
         why["tool_choice"] = "Anthropic knows auto, required, none and one named function"
@@ -131,7 +131,8 @@ def _put_schema(body: dict[str, JSON], request: Request, dialect: Dialect) -> No
     others = body.get("tools", []) if body.get("tool_choice") != {"type": "none"} else []
     body["tools"] = [*others, answer]
     if body.get("tool_choice", {}).get("type") != "tool":
-        body["tool_choice"] = {"type": "any"} if others else {"type": "tool", "name": SCHEMA_TOOL}
+        forced = {"type": "any"} if others else {"type": "tool", "name": SCHEMA_TOOL}
+        body["tool_choice"] = {**body.get("tool_choice", {}), **forced}
 
 
 def _put_thinking(body: dict[str, JSON], request: Request, dialect: Dialect, *, may_grow: bool) -> None:

@@ -1,0 +1,77 @@
+"""Which models the backends have right now, asked from their listings; nothing is generated."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ccroute.backends import Backend, HttpRequest
+from ccroute.errors import CcrouteError
+from ccroute.flow.body import Body
+from ccroute.flow.effects import Failure, Flow, Send, read, send
+from ccroute.types import ModelInfo, Timeout
+from ccroute.types.clock import Clock
+
+PATIENCE = 10.0
+"""Seconds that one listing may take."""
+MAX_LISTING = 8 * 1024 * 1024
+
+_log = logging.getLogger("ccroute")
+
+
+@dataclass(slots=True)
+class _Asked:
+    sent: bool = False
+
+
+def discover(backends: Iterable[Backend], timeout: Timeout, clock: Clock) -> Flow[list[ModelInfo]]:
+    """The deployments that exist; a backend that does not answer is named in a warning and left out."""
+    found: list[ModelInfo] = []
+    for backend in backends:
+        try:
+            found += yield from _models_of(backend, timeout, clock)
+        except CcrouteError as error:
+            _log.warning("%s did not list its models: %s", backend.name, type(error).__name__)
+    return found
+
+
+def _models_of(backend: Backend, timeout: Timeout, clock: Clock) -> Flow[list[ModelInfo]]:
+    listing = backend.listing()
+    if listing is None:
+        return []
+    models = backend.read_listing((yield from _ask(backend, listing, timeout, clock)))
+    found = []
+    for name, window in models.items():
+        request = backend.details(name) if window is None else None
+        if request is not None:
+            window = backend.read_details((yield from _ask(backend, request, timeout, clock)))  # noqa: PLW2901
+        deployment = f"{backend.name}/{name}"
+        found.append(
+            ModelInfo(
+                id=deployment,
+                kind="deployment",
+                deployments=(deployment,),
+                owned_by=backend.name,
+                context_window=window if window is not None else backend.model(name).context_window,
+            )
+        )
+    return found
+
+
+def _ask(backend: Backend, http: HttpRequest, timeout: Timeout, clock: Clock) -> Flow[bytes]:
+    until = clock.monotonic() + PATIENCE
+    reply = yield from send(Send(backend, http, backend.header_list(http), timeout.connect, until, _Asked()))
+    if isinstance(reply, Failure):
+        raise CcrouteError(reply.detail)
+    body, words = Body(reply.headers), b""
+    while len(words) < MAX_LISTING:
+        data = yield from read(until)
+        if isinstance(data, Failure):
+            raise CcrouteError(data.detail)
+        if not data:
+            break
+        words += b"".join(body.feed(data))
+    if reply.status != 200:
+        raise backend.classify(reply.status, reply.headers, words)
+    return words
