@@ -43,6 +43,8 @@ format: .venv/dev
 
 bench: .venv/bench
 	$(BIN)/python benchmarks/compare.py
+	$(BIN)/python benchmarks/micro.py
+	$(BIN)/python benchmarks/fuzz.py
 
 # The docs are plain Markdown; making them means running every example they show.
 docs: .venv/dev

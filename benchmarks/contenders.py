@@ -30,7 +30,7 @@ class Contender(Protocol):
 
 
 class Httpx:
-    """Bare httpx, with limits above the concurrency: nothing queues and no connection is thrown away."""
+    """Bare httpx as it comes: an `AsyncClient` with its own limits, and a `Client` for the sync cases."""
 
     def __init__(self, url: str) -> None:
         import httpx
@@ -38,7 +38,6 @@ class Httpx:
         options: dict[str, Any] = {
             "base_url": url,
             "headers": {"authorization": f"Bearer {KEY}"},
-            "limits": httpx.Limits(max_connections=None, max_keepalive_connections=None),
             "timeout": 60,
             "trust_env": False,
         }

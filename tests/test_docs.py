@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
 
+import httpx
 import pytest
 import respx
 from tests.support.anthropic_like import message, message_sse
 from tests.support.anthropic_like import usage as anthropic_usage
-from tests.support.openai_like import chat
+from tests.support.openai_like import chat, tool_call
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -26,6 +28,15 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
+def compatible(request: httpx.Request) -> httpx.Response:
+    """Calls the first tool it is offered, once; keeps to a schema; says hello to everything else."""
+    asked = json.loads(request.content)
+    if "tools" in asked and asked["messages"][-1]["role"] == "user":
+        call = tool_call(asked["tools"][0]["function"]["name"], '{"topic": "retries"}')
+        return httpx.Response(200, json=chat(None, finish="tool_calls", tool_calls=[call]))
+    return httpx.Response(200, json=chat('{"severity": "high"}') if "response_format" in asked else chat())
+
+
 @pytest.fixture
 def servers() -> object:
     """The servers that the examples name, as far as respx can play them."""
@@ -35,7 +46,7 @@ def servers() -> object:
         mocked.post("http://localhost:11434/api/chat").respond(
             json={**OLLAMA, "prompt_eval_count": 10, "eval_count": 5}
         )
-        mocked.post("http://localhost:8000/v1/chat/completions").respond(json=chat())
+        mocked.post("http://localhost:8000/v1/chat/completions").mock(side_effect=compatible)
         paid = mocked.post("https://api.anthropic.com/v1/messages")
         streamed = b"".join(message_sse(["hel", "lo"]))
         paid.mock(

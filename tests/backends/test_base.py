@@ -300,7 +300,6 @@ def test_a_request_has_every_header_it_needs() -> None:
     backend = PlainBackend(api_key=KEY, headers={"X-Team": "one"})
     assert headers(backend, HttpRequest("/x", b"12345", headers={"x-once": "1"})) == {
         "host": "plain.test",
-        "accept": "*/*",
         "accept-encoding": "identity",
         "content-type": "application/json",
         "user-agent": f"ccroute/{__version__}",

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import json
-from collections.abc import Sequence
+import textwrap
+import time
+import traceback
+from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
@@ -15,14 +21,16 @@ from ccroute.flow.redact import clean
 from ccroute.types import Request
 
 PROMPT = "Tell my boss Alice I am ill"
+KEY = "0f3A9c77e1B2d4588ac6"
+OURS = "the server has no room now: try again later"
 
 
-def cleaned(text: str, *contents: Any, secrets: Sequence[str] = ()) -> str:
-    """What is left of `text` in an error's detail; its body must say the same."""
+def cleaned(text: str, *contents: Any, secrets: Sequence[str] = (), **asked: Any) -> str:
+    """What is left of `text` in an error's detail; its body and request_id must say the same."""
     messages = tuple({"role": "user", "content": content} for content in contents or ("unrelated",))
-    error = ServerError(text, status=500, body=text)
-    clean(error, secrets, Request(messages=messages))
-    assert error.detail == error.body
+    error = ServerError(text, status=500, body=text, request_id=text)
+    clean(error, secrets, Request(messages=messages, **asked))
+    assert error.detail == error.body == error.request_id
     assert error.args == (error.detail,)
     return error.detail
 
@@ -81,3 +89,190 @@ def test_an_error_that_says_nothing_stays_as_it_is() -> None:
 @given(st.from_regex(r"[a-z0-9]{8,20}", fullmatch=True), st.text(), st.text())
 def test_a_secret_is_never_left_over(secret: str, before: str, after: str) -> None:
     assert secret not in cleaned(f"{before}{secret}{after}", secrets=[secret])
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        KEY,
+        KEY.upper(),
+        KEY.lower(),
+        " ".join(KEY),
+        "\n".join(textwrap.wrap(KEY, 7)),
+        "\\n".join(textwrap.wrap(KEY, 7)),
+        "".join(f"\\u{ord(char):04x}" for char in KEY),
+        "".join(f"\\x{ord(char):02X}" for char in KEY),
+        "".join(f"%{ord(char):02X}" for char in KEY),
+        "".join(f"%25{ord(char):02X}" for char in KEY),
+        "".join(f"&#{ord(char)};" for char in KEY),
+        "".join(f"&#X{ord(char):x};" for char in KEY),
+        KEY[:14],
+        KEY[-12:],
+    ],
+)
+def test_a_key_is_removed_however_it_is_written(written: str) -> None:
+    assert cleaned(f"key <{written}> is wrong", secrets=[KEY]) == "key <[key]> is wrong"
+
+
+@pytest.mark.parametrize("before", ["", "u:", "user:"])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+@pytest.mark.parametrize("key", [KEY, "k~~~???>>>ÿÿÿ++"])
+def test_a_key_is_removed_from_base64(before: str, encode: Callable[[bytes], bytes], key: str) -> None:
+    code = encode(f"{before}{key}:".encode()).decode()
+    left = cleaned(f"Basic {code}", secrets=[key])
+    assert "[key]" in left
+    assert len(left) < 25
+
+
+@pytest.mark.parametrize("size", range(5, 20))
+@pytest.mark.parametrize("after", ["", "\ufffd"])
+def test_the_start_of_a_key_is_removed_where_the_text_was_cut_off(size: int, after: str) -> None:
+    assert cleaned(f"wrong: {KEY[:size]}{after}", secrets=[KEY]) == "wrong: [key]"
+
+
+@pytest.mark.parametrize("cut", ["\\", "\\u", "\\u00", "\\x2", "%", "%2", "&", "&#4", "&am"])
+def test_a_key_cut_off_within_an_escape_is_removed_too(cut: str) -> None:
+    secret = "ab&cd/efghijklmno"
+    assert cleaned(f"wrong: ab%26cd{cut}", secrets=[secret]) == "wrong: [key]"
+
+
+def test_a_short_key_is_removed_and_an_empty_one_is_none() -> None:
+    assert cleaned("wrong: hunter2!", secrets=["", "hunter2"]) == "wrong: [key]!"
+
+
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        PROMPT[:16],
+        PROMPT[5:23],
+        PROMPT[-16:],
+        PROMPT.upper(),
+        PROMPT.replace(" ", ""),
+        "\n".join(textwrap.wrap(PROMPT, 10)),
+        "\\n".join(textwrap.wrap(PROMPT, 10)),
+        PROMPT.replace(" ", "   "),
+        quote(PROMPT),
+        quote_plus(PROMPT),
+        quote(quote(PROMPT)),
+        PROMPT.replace(" ", "&nbsp;"),
+        "".join(f"\\u{ord(char):04x}" for char in PROMPT),
+    ],
+)
+@pytest.mark.parametrize("after", ["", "...", "' is not valid"])
+def test_what_a_text_shares_with_the_prompt_is_removed_however_it_is_written(quoted: str, after: str) -> None:
+    assert cleaned(f"cannot parse '{quoted}{after}", PROMPT) == f"cannot parse '[prompt]{after}"
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        json.dumps,
+        lambda text: json.dumps(json.dumps(text)),
+        lambda text: json.dumps(text, ensure_ascii=False),
+        repr,
+        html.escape,
+        quote,
+        lambda text: quote(json.dumps(text)),
+    ],
+)
+def test_escapes_of_a_prompt_do_not_hide_it(write: Callable[[str], str]) -> None:
+    prompt = 'He said "no" to\t<Zoë & Özil> \\o/ \U0001f600 at 5\nin the "Café" of Ahaus'
+    left = cleaned(f"cannot parse {write(prompt)}, sorry", prompt)
+    assert not [word for word in ("said", "Zo", "zil", "600", "Caf", "Ahaus") if word in left]
+    assert left.startswith("cannot parse")
+    assert left.endswith("sorry")
+
+
+@given(st.text(min_size=16, max_size=60), st.data())
+def test_no_sixteen_characters_of_a_prompt_are_left(prompt: str, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(prompt) - 16))
+    quoted = prompt[start : start + data.draw(st.integers(16, 60))]
+    dense = "".join(quoted.replace("+", " ").split())
+    if len(dense) >= 13 and len(quoted.replace("+", " ").strip()) >= 16:
+        assert quoted not in cleaned(f"<{quoted}>", prompt)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"stop": PROMPT},
+        {"stop": ["END", PROMPT]},
+        {"user": PROMPT},
+        {"extra": {"guided": {"regex": [PROMPT]}}},
+        {"extra": {"guided": {PROMPT: 1}}},
+        {"tools": [{"type": "function", "function": {"name": "f", "description": PROMPT}}]},
+        {"tool_choice": {"type": "function", "function": {"name": PROMPT}}},
+        {"response_format": {"type": PROMPT}},
+        {"messages": ({"role": "tool", "tool_call_id": "c", "content": ({"text": PROMPT},)},)},
+        {"messages": ({"role": "assistant", "tool_calls": [{"function": {"arguments": PROMPT}}]},)},
+    ],
+)
+def test_every_string_of_a_request_is_its_prompt(asked: dict[str, Any]) -> None:
+    error = InvalidRequestError(f"cannot parse '{PROMPT}'")
+    clean(error, [], Request(**asked))
+    assert error.detail == "cannot parse '[prompt]'"
+
+
+def test_an_argument_that_holds_itself_is_read_once() -> None:
+    endless: dict[str, Any] = {"text": PROMPT}
+    endless["more"] = endless
+    assert cleaned(f"cannot parse '{PROMPT}'", extra={"x": endless}) == "cannot parse '[prompt]'"
+
+
+@pytest.mark.parametrize("line", ["PIN: 4711", "call Zoë", "hunter2"])
+def test_a_short_line_is_removed_where_it_is_quoted_whole(line: str) -> None:
+    assert cleaned(f'no {{"input":"{line}\\n"}}', f"first\n  {line} \nlast") == 'no {"input":"[prompt]\\n"}'
+    assert cleaned(f"no a{line}b", line) == f"no a{line}b"
+
+
+def test_the_start_of_a_short_line_is_removed_where_the_text_was_cut_off() -> None:
+    assert cleaned("cannot parse: PIN: 471", "first\nPIN: 4711") == "cannot parse: [prompt]"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "server",
+        "Which server has room?\nserver\nlater\nagain",
+        "Why is there no room on the server? Should I try again?",
+        "The server has rooms. " * 50,
+    ],
+)
+def test_our_own_words_stay_though_the_prompt_is_about_the_same(prompt: str) -> None:
+    assert cleaned(f"{OURS}: I am full", prompt) == f"{OURS}: I am full"
+
+
+def test_names_of_parameters_stay() -> None:
+    text = "additionalProperties is required in response_format, max_completion_tokens is not"
+    schema = {"type": "json_schema", "json_schema": {"additionalProperties": False}}
+    prompt = "why: additionalProperties max_completion_tokens!"
+    assert cleaned(text, prompt, response_format=schema) == text
+
+
+def test_what_an_error_came_from_goes_with_its_frames() -> None:
+    error = None
+    try:
+        try:
+            json.loads(f"{PROMPT} {KEY}")
+        except ValueError:
+            raise ServerError("no") from None
+    except ServerError as caught:
+        error = caught
+    assert error is not None
+    clean(error, [KEY], Request())
+    assert error.__context__ is None
+    assert not traceback.extract_tb(error.__traceback__)
+
+
+@pytest.mark.parametrize("lines", [[f"{n:x}" for n in range(200_000)], ["abcd"] * 200_000])
+def test_a_prompt_of_a_megabyte_is_compared_at_once(lines: list[str]) -> None:
+    request = Request(messages=({"role": "user", "content": "\n".join(lines)},))
+    body = json.dumps("\n".join(lines[5000:5600]))[:2048]
+    took = []
+    for _ in range(5):
+        error = ServerError(f"{OURS}: {body[:300]}", status=500, body=body)
+        began = time.perf_counter()
+        clean(error, [KEY], request)
+        took.append(time.perf_counter() - began)
+        assert error.detail == f'{OURS}: "[prompt]\\'
+    assert min(took) < 0.2  # about 0.05 on an idle machine; minutes, if it were not linear

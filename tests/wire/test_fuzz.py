@@ -13,8 +13,8 @@ import pytest
 from benchmarks.fuzz import CORPUS, WIRES, Case, cases, outcomes
 from tests.wire.support import FIXTURES
 
-CASES = 2500
-FEW = 200
+CASES = 1200
+FEW = 100
 
 
 def some(wire: str, count: int) -> list[Case]:

@@ -62,7 +62,9 @@ class AnthropicBackend(Backend):
 
     def missing_key(self) -> str | None:
         official = str(self.origin) == OFFICIAL
-        return f"no API key: set {KEY_ENV}, or give api_key=" if official else None
+        return (
+            f"no API key: set {KEY_ENV} (read by Router.from_config), or give api_key=" if official else None
+        )
 
     def _fixed_headers(self, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
         return super()._fixed_headers(
@@ -78,7 +80,8 @@ def _dialect(model: str) -> wire.Dialect:
     other names are taken for the newest, and thinking budgets are understood by all.
     """
     found = _VERSION.search(model)
-    version = (int(found[1]), int(found[2] or 0)) if found else (4, 5)
+    major, minor = (int(found[1]), int(found[2] or 0)) if found else (4, 5)
     return wire.Dialect(
-        schema="format" if version >= (4, 5) else "tool", thinking="effort" if version >= (4, 6) else "budget"
+        schema="format" if (major, minor) >= (4, 5) else "tool",
+        thinking="effort" if (major, minor) >= (4, 6) else "budget",
     )

@@ -60,6 +60,11 @@ class HttpRequest:
     method: str = "POST"
     headers: Mapping[str, str] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """Without body and header values: they hold the prompt, and may hold a key."""
+        headers = "".join(f", {name}" for name in self.headers)
+        return f"HttpRequest({self.method} {self.path}, {len(self.body)} bytes{headers})"
+
 
 class BackendOptions(TypedDict, total=False):
     """The keywords that every backend takes; `Backend` says what they mean."""
@@ -265,7 +270,6 @@ class Backend(ABC):
         port = "" if _PORTS[self.origin.scheme] == self.origin.port else f":{self.origin.port}"
         merged = {
             "host": host + port,
-            "accept": "*/*",
             # Only identity: one layer less to bound, and streams arrive as they are written.
             "accept-encoding": "identity",
             "content-type": "application/json",

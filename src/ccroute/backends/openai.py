@@ -82,7 +82,7 @@ class OpenAIBackend(Backend):
     def missing_key(self) -> str | None:
         if self._preset.key_env is None or not self._is_official():
             return None
-        return f"no API key: set {self._preset.key_env}, or give api_key="
+        return f"no API key: set {self._preset.key_env} (read by Router.from_config), or give api_key="
 
     def _is_official(self) -> bool:
         return self.origin.host == urlsplit(self._preset.base_url or "").hostname

@@ -24,7 +24,7 @@ class Body:
     def __init__(self, headers: Mapping[str, str]) -> None:
         encoding = headers.get("content-encoding", "identity").strip().lower()
         if encoding not in {"", "identity", "gzip", "x-gzip"}:
-            raise ProtocolError(f"answered in the encoding {encoding[:40]!r}, which was not asked for")
+            raise ProtocolError("answered in an encoding that was not asked for")
         self._gzip = zlib.decompressobj(_GZIP) if encoding.endswith("gzip") else None
 
     def feed(self, data: bytes) -> Iterator[bytes]:

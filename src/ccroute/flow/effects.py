@@ -34,6 +34,10 @@ class Send(NamedTuple):
     until: float
     progress: Sending
 
+    def __repr__(self) -> str:
+        """Without what the headers hold: one of them is the key."""
+        return f"Send({self.http!r} to {self.backend!r} with {len(self.headers)} headers)"
+
 
 class Read(NamedTuple):
     """Wait for the next bytes of the answer's body; `b""` is its end."""

@@ -145,6 +145,11 @@ class _Text:
         first, beyond = view.starts[start], view.ends[end - 1]
         self.marks[first:beyond] = [what] * (beyond - first)
 
+    def mark_from(self, view: _View, start: int, what: str) -> None:
+        """`view.chars[start:]`, and what was cut off within an escape, give way to `what`."""
+        first = view.starts[start]
+        self.marks[first:] = [what] * (len(self.text) - first)
+
     def left(self) -> str:
         """The text with what was marked replaced."""
         pieces = groupby(zip(self.marks, self.text, strict=True), key=lambda pair: pair[0])
@@ -241,7 +246,7 @@ def _mark_cut_line(text: _Text, prompt: _Prompt) -> None:
     view, end = text.views[0], text.views[0].uncut()
     for size in reversed(_SHORT_LINE) if not text.marks[-1] else ():
         if size <= end and "\n" + view.chars[end - size : end] in prompt.text:
-            text.mark(view, end - size, len(view.chars), "[prompt]")
+            text.mark_from(view, end - size, "[prompt]")
             return
 
 
@@ -264,7 +269,7 @@ def _mark_cut_key(text: _Text, view: _View, forms: set[str]) -> None:
     for form in forms:
         for size in range(_KEY_START, min(len(form), end + 1)):
             if view.chars.endswith(form[:size], 0, end):
-                text.mark(view, end - size, len(view.chars), "[key]")
+                text.mark_from(view, end - size, "[key]")
 
 
 def _forms(secret: str) -> Iterator[str]:

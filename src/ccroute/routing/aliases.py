@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
@@ -247,8 +247,8 @@ def _weights(target: object) -> dict[str, float]:
         return dict(target)
     if isinstance(target, Sequence):
         # What is no name is kept, in a form that can be a key, for its fault to be told.
-        names: Iterable[Any] = (tuple(t) if isinstance(t, list | dict) else t for t in target)
-        return dict.fromkeys(names, 1.0)
+        named: dict[Any, float] = {tuple(t) if isinstance(t, list | dict) else t: 1.0 for t in target}
+        return named
     return {}
 
 

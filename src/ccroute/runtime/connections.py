@@ -21,7 +21,7 @@ from ccroute.runtime.exchange import HTTPCORE, AsyncExchange, Exchange, failure,
 from ccroute.runtime.lease import Lease
 from ccroute.runtime.loops import LoopBackend
 from ccroute.runtime.sockets import SocketBackend
-from ccroute.runtime.stacks import Connection, Key, LoopConnection, LoopPool, Stack, close_all
+from ccroute.runtime.stacks import Connection, Key, LoopConnection, LoopPool, Stack, close_all, unlock
 
 if TYPE_CHECKING:
     import httpx
@@ -118,6 +118,7 @@ class _OnLoop:
             began = connection.lease.begin(effect.until, effect.connect)
             try:
                 self._response = response = await connection.http.handle_async_request(request)
+                unlock(connection.http)
                 self._body = response.aiter_stream().__aiter__()
                 return reply(response.status, response.headers, reconnected=reconnected)
             except _ERRORS as error:
@@ -227,6 +228,7 @@ class Connections:
         """A new connection on the running loop."""
         backend = LoopBackend(lease := Lease())
         http = httpcore.AsyncHTTPConnection(_origin(key), ssl_context=self._ssl(key), network_backend=backend)
+        unlock(http)
         return LoopConnection(http, backend, lease)
 
     def _ssl(self, key: Key) -> ssl.SSLContext | None:

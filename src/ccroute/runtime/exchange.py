@@ -13,6 +13,8 @@ from ccroute.runtime.lease import reason
 
 Errors = tuple[type[Exception], ...]
 
+_CLOSED = ("Server disconnected", "peer closed connection", "peer unexpectedly closed connection")
+
 
 class Kinds(NamedTuple):
     """How an HTTP library names what may go wrong; anything else that it raises is a bug and passes."""
@@ -79,10 +81,12 @@ def failure(error: Exception, kinds: Kinds, *, sent: bool, reconnected: bool = F
         return Failure(kind, reason(error), sent, reconnected)
     if isinstance(error, kinds.timeout):
         return Failure("timeout", "silent for longer than allowed", sent, reconnected)
-    text = reason(error)
-    if isinstance(error, kinds.protocol) and "disconnected" not in text and "closed" not in text:
-        return Failure("protocol", text, sent, reconnected)
-    return Failure("broken", text, sent, reconnected)
+    if not isinstance(error, kinds.protocol):
+        return Failure("broken", reason(error), sent, reconnected)
+    # Never in the library's words: they quote what came.
+    if str(error).startswith(_CLOSED):
+        return Failure("broken", "the server closed it before its answer was complete", sent, reconnected)
+    return Failure("protocol", "what came breaks the protocol", sent, reconnected)
 
 
 def reply(

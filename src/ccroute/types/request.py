@@ -94,6 +94,12 @@ class Request:
     session: str | None = None
     metadata: Mapping[str, JSON] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """Without anything that was asked: only how many messages, and which parameters."""
+        names = [f.name for f in dataclasses.fields(self) if f.name != "messages"]
+        given = "".join(f", {name}" for name in names if _given(getattr(self, name)))
+        return f"Request({len(self.messages)} messages{given})"
+
     @property
     def stops(self) -> tuple[str, ...]:
         """The stop sequences as a tuple, empty if none was given."""

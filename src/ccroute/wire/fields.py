@@ -9,6 +9,9 @@ from typing import NamedTuple, NoReturn
 from ccroute.errors import InvalidRequestError
 from ccroute.types import JSON, Request
 
+_LONGEST_NAME = 40
+"""What is longer names no kind of part, but may be a prompt."""
+
 
 class Image(NamedTuple):
     """An image of a message: either a URL, or base64 `data` with its media type."""
@@ -66,4 +69,7 @@ def image(part: Mapping[str, JSON], where: str) -> Image:
 
 def unknown_part(part: Mapping[str, JSON], where: str, wire: str) -> NoReturn:
     """Raise for a part that a wire cannot carry, naming its place and type, not its content."""
-    raise InvalidRequestError(f"{where}: {wire} cannot carry a part of type {part.get('type')!r}")
+    kind = part.get("type")
+    named = isinstance(kind, str) and kind.isidentifier() and len(kind) <= _LONGEST_NAME
+    what = f"a part of type {kind!r}" if named else "a part without a proper type"
+    raise InvalidRequestError(f"{where}: {wire} cannot carry {what}")

@@ -48,7 +48,7 @@ def refusals(request: Request, dialect: Dialect = PLAIN) -> dict[str, str]:
         why["seed"] = "Anthropic has no such parameter"
     form = request.response_format or {}
     if given(form) and form.get("type") not in ("text", "json_schema"):
-        why["response_format"] = "Anthropic knows no JSON without a schema; use json_schema"
+        why["response_format"] = "Anthropic takes text and json_schema, no JSON without a schema"
     if given(request.tool_choice) and _choice(request.tool_choice) is None:
         why["tool_choice"] = "Anthropic knows auto, required, none and one named function"
     if _thinks(request):

@@ -1,0 +1,278 @@
+"""Servers that echo key and prompt in every way: no error shows either, wherever one looks."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import logging
+import pickle
+import re
+import textwrap
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote, quote_plus, unquote_plus
+
+import pytest
+from tests.conftest import Caller
+from tests.support.openai_like import error, sse
+from tests.support.scripted import Request, ScriptedServer, Send, answer, head, refused_port, stream
+from tests.test_bad_input import everything_shown
+
+import ccroute
+from ccroute import OllamaBackend, OpenAIBackend, RetryPolicy, Router, errors
+
+KEY = "0f3a9c77e1b2d4588ac6"  # nothing about it looks like a key
+PROMPT = 'Tell my boss "Zoë" that\nI am ill, and not at the\nfrankly unmistakable beach of <Ahaus>'
+PART = 12
+RUN = 16
+
+Write = Callable[[str], str]
+
+
+def each(pattern: str) -> Write:
+    return lambda text: "".join(pattern.format(ord(char)) for char in text)
+
+
+def wrapped(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, 11))
+
+
+WRITTEN: dict[str, Write] = {
+    "plain": lambda text: text,
+    "upper": str.upper,
+    "json": lambda text: json.dumps(text)[1:-1],
+    "json in json": lambda text: json.dumps(json.dumps(text)),
+    "unicode escapes": each("\\u{:04x}"),
+    "url": quote,
+    "form": quote_plus,
+    "html": html.escape,
+    "html numbers": each("&#{};"),
+    "repr": repr,
+    "wrapped": wrapped,
+    "start": lambda text: text[:RUN] + "...",
+    "middle": lambda text: "..." + text[4 : 4 + RUN] + "...",
+    "end": lambda text: "..." + text[-RUN:],
+}
+KEY_WRITTEN: dict[str, Write] = WRITTEN | {
+    "spaced": " ".join,
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "basic": lambda text: "Basic " + base64.b64encode(f"user:{text}".encode()).decode(),
+    "bearer": lambda text: f"Bearer {text}",
+}
+
+
+def readings(shown: str) -> Iterator[str]:
+    """What a reader may make of it, without case and whitespace."""
+    for read in (str, html.unescape, unquote_plus, lambda text: re.sub(r"\\([\\\"'/])", r"\1", text)):
+        yield "".join(read(re.sub(r"\\+[nrt]", "", shown)).casefold().split())
+
+
+def assert_tells_nothing(shown: str) -> None:
+    prompt, key = "".join(PROMPT.casefold().split()), KEY.casefold()
+    code = base64.b64encode(KEY.encode()).decode().casefold()
+    for text in readings(shown):
+        assert not [i for i in range(len(prompt) - RUN + 1) if prompt[i : i + RUN] in text]
+        assert not [i for i in range(len(key) - PART + 1) if key[i : i + PART] in text]
+        assert code[:PART] not in text
+    assert "unmistakable" not in shown
+
+
+def locals_of_ccroute(raised: BaseException) -> str:
+    """The locals of every frame of ccroute's own, as an error tracker takes them."""
+    shown, root = "", ccroute.__file__.removesuffix("__init__.py")
+    report = traceback.TracebackException.from_exception(raised, capture_locals=True)
+    while report is not None:
+        shown += "".join(f"{frame.locals}" for frame in report.stack if frame.filename.startswith(root))
+        report = report.__cause__ or report.__context__  # type: ignore[assignment]
+    return shown
+
+
+def fails(caller: Caller, router: Router, **options: Any) -> Any:
+    """The whole and the streamed call fail and tell nothing; the whole one's error."""
+    asked = {"prompt": PROMPT, "model": "main/m"} | options
+    with pytest.raises(errors.CcrouteError) as caught:
+        caller.complete(router, **asked)
+    heard = caller.stream(router, **asked)
+    for raised in (caught.value, heard.error):
+        assert isinstance(raised, errors.CcrouteError)
+        assert_tells_nothing(everything_shown(raised))
+        assert_tells_nothing(repr(pickle.loads(pickle.dumps(raised)).__dict__) + str(raised.attempts))
+        assert KEY not in locals_of_ccroute(raised)
+    return caught.value
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    with caplog.at_level(logging.DEBUG, logger="ccroute"):
+        yield
+    assert_tells_nothing(caplog.text)
+
+
+def router_to(server: ScriptedServer) -> Router:
+    backend = OpenAIBackend("main", base_url=server.url, api_key=KEY)
+    return Router([backend], retry=RetryPolicy(attempts=1))
+
+
+def echoing(caller: Caller, reply: Any, **options: Any) -> Any:
+    with ScriptedServer([reply] if not callable(reply) else reply, repeat=True) as server:
+        with router_to(server) as router:
+            return fails(caller, router, **options)
+
+
+@pytest.mark.parametrize("status", [401, 422, 500])
+@pytest.mark.parametrize("written", KEY_WRITTEN)
+def test_an_echoed_key_is_shown_nowhere(caller: Caller, status: int, written: str) -> None:
+    echo = KEY_WRITTEN[written](KEY)
+    for reply in (
+        answer(status, json=error(f"wrong key {echo}")),
+        answer(status, body=f"wrong key {echo}"),
+        answer(status, json={"detail": [{"msg": echo, "input": {"headers": {"authorization": echo}}}]}),
+    ):
+        echoing(caller, reply)
+
+
+@pytest.mark.parametrize("status", [400, 422, 503])
+@pytest.mark.parametrize("written", WRITTEN)
+def test_an_echoed_prompt_is_shown_nowhere(caller: Caller, status: int, written: str) -> None:
+    for echo in map(WRITTEN[written], (PROMPT, *PROMPT.splitlines())):
+        for reply in (
+            answer(status, json=error(f"cannot parse {echo}")),
+            answer(status, body=f"cannot parse {echo}"),
+            answer(status, json={"detail": [{"msg": echo, "input": echo}]}),
+        ):
+            echoing(caller, reply)
+
+
+@pytest.mark.parametrize("shown", [300, 2048])
+@pytest.mark.parametrize("left", [5, 8, 11, 19])
+def test_what_the_limits_of_an_error_cut_off_is_shown_nowhere(caller: Caller, shown: int, left: int) -> None:
+    for secret in (KEY, PROMPT):
+        told = echoing(caller, answer(401, body="." * (shown - left) + secret + "." * 3000))
+        assert f".{secret[:left]}".strip() not in everything_shown(told)
+
+
+@pytest.mark.parametrize("echo", [KEY, KEY.upper(), quote(PROMPT), PROMPT.splitlines()[1]])
+@pytest.mark.parametrize("header", ["x-request-id", "request-id"])
+def test_an_echo_in_a_request_id_is_shown_nowhere(caller: Caller, header: str, echo: str) -> None:
+    echoing(caller, answer(500, json=error("no"), headers={header: echo}))
+    echoing(caller, answer(500, json=error("no") | {"request_id": echo}))
+
+
+def echo_of_everything(request: Request) -> Any:
+    """As FastAPI answers: what it got, whole, and the headers besides."""
+    return answer(422, json={"detail": [{"msg": "no", "input": request.json, "headers": request.headers}]})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stop": [PROMPT]},
+        {"user": PROMPT},
+        {"extra": {"guided": {"choice": [PROMPT]}}},
+        {"tools": [{"type": "function", "function": {"name": "f", "description": PROMPT, "parameters": {}}}]},
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "n", "schema": {"title": PROMPT}},
+            }
+        },
+        {"prompt": None, "messages": [{"role": "user", "content": [{"type": "text", "text": PROMPT}]}]},
+        {
+            "prompt": None,
+            "messages": [
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [
+                        {
+                            "id": "c",
+                            "type": "function",
+                            "function": {"name": "f", "arguments": json.dumps(PROMPT)},
+                        }
+                    ],
+                },
+                {"role": "tool", "tool_call_id": "c", "content": PROMPT},
+            ],
+        },
+    ],
+    ids=["stop", "user", "extra", "tools", "response_format", "parts", "tool calls"],
+)
+def test_an_echo_of_the_whole_request_is_shown_nowhere(caller: Caller, options: dict[str, Any]) -> None:
+    echoing(caller, echo_of_everything, **{"prompt": "hi"} | options if "prompt" not in options else options)
+
+
+@pytest.mark.parametrize("echo", [KEY, f"{KEY} closed", "Tell my boss that I am ill, disconnected"])
+def test_garbage_instead_of_http_is_told_in_our_own_words(caller: Caller, echo: str) -> None:
+    for garbage in (
+        echo.encode() + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + echo.encode() + b"\r\n\r\n",
+        head(200, {"content-length": echo}),
+        head(200, {"transfer-encoding": echo}),
+        head(200, {"transfer-encoding": "chunked"}) + b"3\r\nabc" + echo.encode() + b"\r\n0\r\n\r\n",
+        head(200, {"transfer-encoding": "chunked"}) + echo.encode() + b"\r\n",
+    ):
+        told = echoing(caller, [Send(garbage)])
+        assert "does not answer in HTTP (what came breaks the protocol): check base_url" in str(told)
+
+
+@pytest.mark.parametrize("header", ["content-encoding", "location", "retry-after", "x-should-retry"])
+def test_an_echo_in_any_other_header_is_shown_nowhere(caller: Caller, header: str) -> None:
+    for status in (200, 302, 503):
+        for echo in (KEY, quote(PROMPT)):
+            echoing(caller, answer(status, body="{}", headers={header: echo}))
+
+
+def test_an_error_frame_in_a_stream_shows_nothing(caller: Caller) -> None:
+    frame = sse(error(f"no: {KEY} {PROMPT}"))
+    echoing(caller, stream([frame]))
+
+
+def test_a_server_that_is_not_there_shows_nothing(caller: Caller) -> None:
+    backend = OpenAIBackend("main", base_url=f"http://127.0.0.1:{refused_port()}", api_key=KEY)
+    with Router([backend], retry=RetryPolicy(attempts=1)) as router:
+        assert isinstance(fails(caller, router), errors.ConnectionFailedError)
+
+
+@pytest.mark.parametrize("kind", [PROMPT, PROMPT.splitlines()[1], "a" * 41, ["text"], None])
+def test_a_part_that_cannot_be_carried_is_told_without_what_it_holds(caller: Caller, kind: Any) -> None:
+    messages = [{"role": "user", "content": [{"type": kind, "text": PROMPT}]}]
+    with Router([OllamaBackend("main")]) as router:
+        told = fails(caller, router, prompt=None, messages=messages)
+    assert "messages[0].content[0]: Ollama cannot carry a part without a proper type" in str(told)
+
+
+def test_the_kind_of_a_part_that_cannot_be_carried_is_told(caller: Caller) -> None:
+    messages = [{"role": "user", "content": [{"type": "container_upload"}]}]
+    with Router([OllamaBackend("main")]) as router:
+        told = fails(caller, router, prompt=None, messages=messages)
+    assert "a part of type 'container_upload'" in str(told)
+
+
+def test_a_bug_in_a_backend_shows_no_key_in_the_frames_of_ccroute(caller: Caller) -> None:
+    class Broken(OpenAIBackend):
+        def classify(self, *_: Any) -> Any:
+            raise ZeroDivisionError
+
+    with (
+        ScriptedServer([answer(401)], repeat=True) as server,
+        Router([Broken("main", base_url=server.url, api_key=KEY)]) as router,
+        pytest.raises(ZeroDivisionError) as caught,
+    ):
+        caller.complete(router, PROMPT, model="main/m")
+    shown = locals_of_ccroute(caught.value)
+    assert KEY not in shown
+    assert "Send(HttpRequest(POST /chat/completions, " in shown
+    assert "Request(1 messages" in shown
+
+
+def test_what_goes_through_a_flow_shows_what_it_is_and_not_what_it_holds() -> None:
+    request = ccroute.Request(
+        messages=({"role": "user", "content": PROMPT},), stop=PROMPT, temperature=0, extra={"x": PROMPT}
+    )
+    assert repr(request) == "Request(1 messages, temperature, stop, extra)"
+    backend = OpenAIBackend("main", base_url="http://h.test", api_key=KEY)
+    http = backend.encode(request, "m", False)
+    assert repr(http) == f"HttpRequest(POST /chat/completions, {len(http.body)} bytes)"
+    assert_tells_nothing(repr(http) + repr(request) + repr(backend))
