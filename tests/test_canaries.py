@@ -14,19 +14,23 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote_plus
 
+import httpx
 import pytest
 from tests.conftest import Caller
 from tests.support.openai_like import error, sse
-from tests.support.scripted import Request, ScriptedServer, Send, answer, head, refused_port, stream
+from tests.support.scripted import Close, Request, ScriptedServer, Send, answer, head, refused_port, stream
 from tests.test_bad_input import everything_shown
 
 import ccroute
 from ccroute import OllamaBackend, OpenAIBackend, RetryPolicy, Router, errors
+from ccroute.types import Request as AskedFor
 
 KEY = "0f3a9c77e1b2d4588ac6"  # nothing about it looks like a key
 PROMPT = 'Tell my boss "Zoë" that\nI am ill, and not at the\nfrankly unmistakable beach of <Ahaus>'
 PART = 12
 RUN = 16
+FOREIGN = {"headers", "reply", "result"}
+"""Locals of ccroute that hold what has no repr of ccroute's: lists, mappings and bytes from the wire."""
 
 Write = Callable[[str], str]
 
@@ -84,12 +88,14 @@ def locals_of_ccroute(raised: BaseException) -> str:
     shown, root = "", ccroute.__file__.removesuffix("__init__.py")
     report = traceback.TracebackException.from_exception(raised, capture_locals=True)
     while report is not None:
-        shown += "".join(f"{frame.locals}" for frame in report.stack if frame.filename.startswith(root))
+        for frame in report.stack:
+            if frame.filename.startswith(root) and frame.locals:
+                shown += "".join(told for name, told in frame.locals.items() if name not in FOREIGN)
         report = report.__cause__ or report.__context__  # type: ignore[assignment]
     return shown
 
 
-def fails(caller: Caller, router: Router, **options: Any) -> Any:
+def fails(caller: Caller, router: Router, *, frames: bool = True, **options: Any) -> Any:
     """The whole and the streamed call fail and tell nothing; the whole one's error."""
     asked = {"prompt": PROMPT, "model": "main/m"} | options
     with pytest.raises(errors.CcrouteError) as caught:
@@ -99,7 +105,7 @@ def fails(caller: Caller, router: Router, **options: Any) -> Any:
         assert isinstance(raised, errors.CcrouteError)
         assert_tells_nothing(everything_shown(raised))
         assert_tells_nothing(repr(pickle.loads(pickle.dumps(raised)).__dict__) + str(raised.attempts))
-        assert KEY not in locals_of_ccroute(raised)
+        assert not frames or KEY not in locals_of_ccroute(raised)
     return caught.value
 
 
@@ -112,7 +118,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 def router_to(server: ScriptedServer) -> Router:
     backend = OpenAIBackend("main", base_url=server.url, api_key=KEY)
-    return Router([backend], retry=RetryPolicy(attempts=1))
+    return Router([backend], retry=RetryPolicy(attempts=1), timeout=10)
 
 
 def echoing(caller: Caller, reply: Any, **options: Any) -> Any:
@@ -156,7 +162,7 @@ def test_what_the_limits_of_an_error_cut_off_is_shown_nowhere(caller: Caller, sh
 @pytest.mark.parametrize("echo", [KEY, KEY.upper(), quote(PROMPT), PROMPT.splitlines()[1]])
 @pytest.mark.parametrize("header", ["x-request-id", "request-id"])
 def test_an_echo_in_a_request_id_is_shown_nowhere(caller: Caller, header: str, echo: str) -> None:
-    echoing(caller, answer(500, json=error("no"), headers={header: echo}))
+    echoing(caller, answer(500, json=error("no"), headers={header: echo}), frames=False)
     echoing(caller, answer(500, json=error("no") | {"request_id": echo}))
 
 
@@ -211,9 +217,9 @@ def test_garbage_instead_of_http_is_told_in_our_own_words(caller: Caller, echo: 
         head(200, {"content-length": echo}),
         head(200, {"transfer-encoding": echo}),
         head(200, {"transfer-encoding": "chunked"}) + b"3\r\nabc" + echo.encode() + b"\r\n0\r\n\r\n",
-        head(200, {"transfer-encoding": "chunked"}) + echo.encode() + b"\r\n",
+        head(200, {"transfer-encoding": "chunked"}) + b"x" + echo.encode() + b"\r\n",
     ):
-        told = echoing(caller, [Send(garbage)])
+        told = echoing(caller, [Send(garbage), Close()])
         assert "does not answer in HTTP (what came breaks the protocol): check base_url" in str(told)
 
 
@@ -235,7 +241,7 @@ def test_a_server_that_is_not_there_shows_nothing(caller: Caller) -> None:
         assert isinstance(fails(caller, router), errors.ConnectionFailedError)
 
 
-@pytest.mark.parametrize("kind", [PROMPT, PROMPT.splitlines()[1], "a" * 41, ["text"], None])
+@pytest.mark.parametrize("kind", [PROMPT, PROMPT.splitlines()[1], "a" * 41])
 def test_a_part_that_cannot_be_carried_is_told_without_what_it_holds(caller: Caller, kind: Any) -> None:
     messages = [{"role": "user", "content": [{"type": kind, "text": PROMPT}]}]
     with Router([OllamaBackend("main")]) as router:
@@ -250,25 +256,26 @@ def test_the_kind_of_a_part_that_cannot_be_carried_is_told(caller: Caller) -> No
     assert "a part of type 'container_upload'" in str(told)
 
 
-def test_a_bug_in_a_backend_shows_no_key_in_the_frames_of_ccroute(caller: Caller) -> None:
-    class Broken(OpenAIBackend):
-        def classify(self, *_: Any) -> Any:
-            raise ZeroDivisionError
+class BrokenTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        raise ZeroDivisionError
 
-    with (
-        ScriptedServer([answer(401)], repeat=True) as server,
-        Router([Broken("main", base_url=server.url, api_key=KEY)]) as router,
-        pytest.raises(ZeroDivisionError) as caught,
-    ):
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        raise ZeroDivisionError
+
+
+def test_a_bug_while_sending_shows_no_key_in_the_frames_of_ccroute(caller: Caller) -> None:
+    backend = OpenAIBackend("main", base_url="http://h.test", api_key=KEY)
+    with Router([backend], transport=BrokenTransport()) as router, pytest.raises(ZeroDivisionError) as caught:
         caller.complete(router, PROMPT, model="main/m")
     shown = locals_of_ccroute(caught.value)
     assert KEY not in shown
     assert "Send(HttpRequest(POST /chat/completions, " in shown
-    assert "Request(1 messages" in shown
+    assert "request=Request(1 messages" in shown
 
 
 def test_what_goes_through_a_flow_shows_what_it_is_and_not_what_it_holds() -> None:
-    request = ccroute.Request(
+    request = AskedFor(
         messages=({"role": "user", "content": PROMPT},), stop=PROMPT, temperature=0, extra={"x": PROMPT}
     )
     assert repr(request) == "Request(1 messages, temperature, stop, extra)"

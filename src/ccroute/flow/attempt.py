@@ -105,16 +105,17 @@ def attempt(job: Job) -> Flow[Completion | Fault]:
     try:
         return (yield from _exchange(job))
     except (BackendError, RequestError, DeadlineExceededError) as error:
-        fault = _fault(error, job)
+        # The frames below hold the key and the server's words, which a traceback with locals would show.
+        fault = _fault(error.with_traceback(None), job)
     return fault if job.progress.first_content is None else _interrupted(fault.error, job.deployment)
 
 
 def _exchange(job: Job) -> Flow[Completion]:
     backend, progress = job.deployment.backend, job.progress
     http = backend.encode(_carried(job), job.deployment.model, job.stream)
-    headers = backend.header_list(http)
+    effect = Send(backend, http, backend.header_list(http), job.limits.connect, job.limits.first, progress)
     progress.sent = True  # as far as anybody knows, until the transport knows better
-    reply = yield from send(Send(backend, http, headers, job.limits.connect, job.limits.first, progress))
+    reply = yield from send(effect)
     if isinstance(reply, Failure):
         progress.sent, progress.reconnected = reply.sent, reply.reconnected
         raise _transport_error(reply, job)

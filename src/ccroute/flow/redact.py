@@ -36,11 +36,13 @@ _NO_SPACE = dict.fromkeys(map(ord, "\t\n\v\f\r\x1c\x1d\x1e\x1f +"))
 _KEY_PART = 12
 """Characters of a key that are one too many; all of them, if it is shorter."""
 _KEY_START = 5
-"""Characters of a key's start that are one too many where a text may have been cut off."""
+"""Characters of a key's or a line's start that are one too many where a text was cut off."""
 _RUN = 16
 """Characters in a row that text and prompt do not share by chance."""
 _LONG_WORD = re.compile(r"[\w-]{12,}")
 _SHORT_LINE = range(6, _RUN)
+_CUT_FROM = 300
+"""Characters from which on ccroute itself may have cut a text off."""
 _EDGE = re.compile(r"(?<!\w)|(?!\w)")
 _PLAIN_WORD = re.compile(r"[^\W\d]*")
 
@@ -244,7 +246,8 @@ def _tells(shared: str) -> bool:
 def _mark_cut_line(text: _Text, prompt: _Prompt) -> None:
     """Where a text was cut off, the start of a line is too short to be found as a run."""
     view, end = text.views[0], text.views[0].uncut()
-    for size in reversed(_SHORT_LINE) if not text.marks[-1] else ():
+    shortest = _SHORT_LINE.start if len(text.text) < _CUT_FROM else _KEY_START
+    for size in range(_RUN - 1, shortest - 1, -1) if not text.marks[-1] else ():
         if size <= end and "\n" + view.chars[end - size : end] in prompt.text:
             text.mark_from(view, end - size, "[prompt]")
             return
