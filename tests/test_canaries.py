@@ -29,8 +29,8 @@ KEY = "0f3a9c77e1b2d4588ac6"  # nothing about it looks like a key
 PROMPT = 'Tell my boss "Zoë" that\nI am ill, and not at the\nfrankly unmistakable beach of <Ahaus>'
 PART = 12
 RUN = 16
-FOREIGN = {"headers", "reply", "result"}
-"""Locals of ccroute that hold what has no repr of ccroute's: lists, mappings and bytes from the wire."""
+RAW = {"result"}
+"""Locals of ccroute that hold bytes as they came."""
 
 Write = Callable[[str], str]
 
@@ -67,9 +67,14 @@ KEY_WRITTEN: dict[str, Write] = WRITTEN | {
 }
 
 
+def unescaped(text: str) -> str:
+    text = re.sub(r"\\+u([0-9a-f]{4})", lambda found: chr(int(found[1], 16)), text)
+    return re.sub(r"\\+([\"'/])", r"\1", text)
+
+
 def readings(shown: str) -> Iterator[str]:
     """What a reader may make of it, without case and whitespace."""
-    for read in (str, html.unescape, unquote_plus, lambda text: re.sub(r"\\([\\\"'/])", r"\1", text)):
+    for read in (str, html.unescape, unquote_plus, unescaped):
         yield "".join(read(re.sub(r"\\+[nrt]", "", shown)).casefold().split())
 
 
@@ -90,7 +95,7 @@ def locals_of_ccroute(raised: BaseException) -> str:
     while report is not None:
         for frame in report.stack:
             if frame.filename.startswith(root) and frame.locals:
-                shown += "".join(told for name, told in frame.locals.items() if name not in FOREIGN)
+                shown += "".join(told for name, told in frame.locals.items() if name not in RAW)
         report = report.__cause__ or report.__context__  # type: ignore[assignment]
     return shown
 

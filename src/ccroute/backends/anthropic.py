@@ -5,16 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Unpack
+from typing import ClassVar, Unpack
 
-from ccroute.backends.base import Backend, BackendOptions, HttpRequest, json_bytes
-from ccroute.errors import BackendError, RequestError
-from ccroute.types import Completion, Request
+from ccroute.backends.base import BackendOptions, HttpRequest, json_bytes
+from ccroute.backends.codec import Codec, WireBackend
+from ccroute.types import Request
 from ccroute.wire import anthropic as wire
 from ccroute.wire.listing import read_model_list
-
-if TYPE_CHECKING:
-    from ccroute.wire.codec import StreamDecoder
 
 OFFICIAL = "https://api.anthropic.com"
 KEY_ENV = "ANTHROPIC_API_KEY"
@@ -22,11 +19,13 @@ KEY_ENV = "ANTHROPIC_API_KEY"
 _VERSION = re.compile(r"claude-(?:[a-z]+-)?(\d+)(?:-(\d{1,2}))?(?!\d)")
 
 
-class AnthropicBackend(Backend):
+class AnthropicBackend(WireBackend):
     """A server with `POST {base_url}/v1/messages`; a trailing `/v1` of `base_url` is optional.
 
     The other keywords are those of `Backend`.
     """
+
+    codec: ClassVar[Codec] = wire
 
     def __init__(
         self, name: str = "anthropic", *, base_url: str | None = None, **common: Unpack[BackendOptions]
@@ -38,15 +37,6 @@ class AnthropicBackend(Backend):
             request, model, stream=stream, max_output=self.model(model).max_output, dialect=_dialect(model)
         )
         return HttpRequest("/v1/messages", json_bytes(body))
-
-    def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
-        return wire.decode(body)
-
-    def decoder(self, status: int, headers: Mapping[str, str]) -> StreamDecoder:
-        return wire.Decoder()
-
-    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError | RequestError:
-        return wire.error(status, headers, body)
 
     def listing(self) -> HttpRequest | None:
         return HttpRequest("/v1/models?limit=1000", method="GET")

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Unpack
+from typing import ClassVar, Unpack
 
-from ccroute.backends.base import Backend, BackendOptions, HttpRequest, json_bytes
-from ccroute.errors import BackendError, ConfigError, RequestError
-from ccroute.types import Completion, Request
+from ccroute.backends.base import BackendOptions, HttpRequest, json_bytes
+from ccroute.backends.codec import Codec, WireBackend
+from ccroute.errors import ConfigError
+from ccroute.types import Request
 from ccroute.wire import ollama as wire
 from ccroute.wire.listing import read_show, read_tags
 
-if TYPE_CHECKING:
-    from ccroute.wire.codec import StreamDecoder
 
-
-class OllamaBackend(Backend):
+class OllamaBackend(WireBackend):
     """A server with `POST {base_url}/api/chat`.
 
     `keep_alive` is how long a model stays loaded after a call, in Ollama's own form (`"5m"`,
@@ -23,6 +21,7 @@ class OllamaBackend(Backend):
     drifts would reload the model. The other keywords are those of `Backend`.
     """
 
+    codec: ClassVar[Codec] = wire
     runs_models = True
 
     def __init__(
@@ -36,7 +35,6 @@ class OllamaBackend(Backend):
         common.setdefault("max_concurrency", 1)  # OLLAMA_NUM_PARALLEL's own default
         super().__init__(name, base_url, **common)
         self.keep_alive = keep_alive
-
         if self.target(HttpRequest("")).endswith("/v1"):
             raise ConfigError(f"backend {name}: Ollama's native API has no /v1; leave it out of base_url")
 
@@ -57,15 +55,6 @@ class OllamaBackend(Backend):
             think_levels=model.startswith("gpt-oss"),  # so far the only ones that take levels
         )
         return HttpRequest("/api/chat", json_bytes(body))
-
-    def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
-        return wire.decode(body)
-
-    def decoder(self, status: int, headers: Mapping[str, str]) -> StreamDecoder:
-        return wire.Decoder()
-
-    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError | RequestError:
-        return wire.error(status, headers, body)
 
     def listing(self) -> HttpRequest | None:
         return HttpRequest("/api/tags", method="GET")

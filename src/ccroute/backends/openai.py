@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Unpack
+from typing import ClassVar, Unpack
 from urllib.parse import quote, urlsplit
 
-from ccroute.backends.base import Backend, BackendOptions, HttpRequest, json_bytes
+from ccroute.backends.base import BackendOptions, HttpRequest, json_bytes
+from ccroute.backends.codec import Codec, WireBackend
 from ccroute.backends.presets import COMPATIBLE, PRESETS, PresetName
-from ccroute.errors import BackendError, ConfigError, RequestError
-from ccroute.types import Completion, Request
+from ccroute.errors import ConfigError
+from ccroute.types import Request
 from ccroute.wire import openai as wire
 from ccroute.wire.listing import read_model_list
 
-if TYPE_CHECKING:
-    from ccroute.wire.codec import StreamDecoder
 
-
-class OpenAIBackend(Backend):
+class OpenAIBackend(WireBackend):
     """A server with `POST {base_url}/chat/completions`.
 
     `base_url` without a path means `/v1`; any path is used as it is. `preset` names what kind of
@@ -25,6 +23,8 @@ class OpenAIBackend(Backend):
     where that changes what it understands. For Azure, `api_version` is the date it asks for.
     The other keywords are those of `Backend`.
     """
+
+    codec: ClassVar[Codec] = wire
 
     def __init__(
         self,
@@ -56,15 +56,6 @@ class OpenAIBackend(Backend):
         body = wire.encode(request, model, stream=stream, dialect=self._preset.dialect)
         path = self._preset.path.replace("{model}", quote(model, safe="")) + self._query
         return HttpRequest(path, json_bytes(body))
-
-    def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
-        return wire.decode(body)
-
-    def decoder(self, status: int, headers: Mapping[str, str]) -> StreamDecoder:
-        return wire.Decoder()
-
-    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError | RequestError:
-        return wire.error(status, headers, body)
 
     def listing(self) -> HttpRequest | None:
         return HttpRequest("/models", method="GET")

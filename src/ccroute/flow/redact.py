@@ -67,8 +67,8 @@ def clean(error: BackendError | RequestError, secrets: Iterable[str], request: R
 
     Servers quote the key they refuse and the message they could not parse. Of a key, any long part
     goes, also in base64; of every string of the request, what text and string share for 16 characters
-    in a row, long words, and short lines that are quoted whole. Causes and frames go too: they hold
-    the server's words as they were.
+    in a row, long words, and short lines that are quoted whole. Its causes go too: they hold the
+    server's words as they were.
     """
     texts = {name: _Text(text) for name in ("detail", "body", "request_id") if (text := getattr(error, name))}
     if texts:
@@ -77,7 +77,7 @@ def clean(error: BackendError | RequestError, secrets: Iterable[str], request: R
     for name, text in texts.items():
         setattr(error, name, _URL_CREDENTIALS.sub(r"\1", _KEY_LIKE.sub("[key]", text.left())))
     error.args = (error.detail,)
-    error.__traceback__ = error.__cause__ = error.__context__ = None
+    error.__cause__ = error.__context__ = None
 
 
 class _View(NamedTuple):
