@@ -29,9 +29,6 @@ KEY = "0f3a9c77e1b2d4588ac6"  # nothing about it looks like a key
 PROMPT = 'Tell my boss "Zoë" that\nI am ill, and not at the\nfrankly unmistakable beach of <Ahaus>'
 PART = 12
 RUN = 16
-RAW = {"result"}
-"""Locals of ccroute that hold bytes as they came."""
-
 Write = Callable[[str], str]
 
 
@@ -95,7 +92,7 @@ def locals_of_ccroute(raised: BaseException) -> str:
     while report is not None:
         for frame in report.stack:
             if frame.filename.startswith(root) and frame.locals:
-                shown += "".join(told for name, told in frame.locals.items() if name not in RAW)
+                shown += "".join(frame.locals.values())
         report = report.__cause__ or report.__context__  # type: ignore[assignment]
     return shown
 

@@ -67,7 +67,7 @@ def test_every_example_runs(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-example")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "example-key")
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     for toml in blocks(page, "toml"):
         (tmp_path / "ccroute.toml").write_text(toml)

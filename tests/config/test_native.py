@@ -63,7 +63,7 @@ def backend(**table):
 
 
 def test_the_documented_sample_becomes_what_it_says(write):
-    options = load(write("ccroute.toml", SAMPLE), {"ANTHROPIC_API_KEY": "sk-ant-1"})
+    options = load(write("ccroute.toml", SAMPLE), {"ANTHROPIC_API_KEY": "example-key-1"})
     local, anthropic = options["backends"]
     assert isinstance(local, OllamaBackend)
     assert (local.name, str(local.origin), local.max_concurrency) == ("local", "http://localhost:11434", 1)
@@ -71,7 +71,7 @@ def test_the_documented_sample_becomes_what_it_says(write):
     assert local.local is True
     assert local.model("qwen-quality-128k:latest") == Model(context_window=131072, memory_gb=35)
     assert isinstance(anthropic, AnthropicBackend)
-    assert anthropic.secrets() == ("sk-ant-1",)
+    assert anthropic.secrets() == ("example-key-1",)
     assert options["default_model"] == "claude-sonnet-4-5"
     assert options["baseline"] == "anthropic/claude-opus-4-20250514"
     assert options["aliases"].resolve("gpt-4").deployments == ("local/qwen-quality-128k:latest",)

@@ -122,7 +122,7 @@ def test_a_black_hole_ends_at_the_connect_timeout(caller: Caller) -> None:
         began = time.monotonic()
         with pytest.raises(errors.BackendTimeoutError) as caught:
             caller.complete(router, "hi", timeout=Timeout(connect=0.2))
-    assert 0.2 <= time.monotonic() - began < 0.4
+    assert 0.18 <= time.monotonic() - began < 0.4
     assert caught.value.attempts[0].failure == "W0"
     assert caught.value.attempts[0].cost == 0
 
@@ -169,7 +169,7 @@ def test_the_total_timeout_cuts_a_stream_that_goes_on_for_ever(caller: Caller) -
         assert server.wait_closed()
     assert isinstance(heard.error, errors.StreamInterruptedError)
     assert isinstance(heard.error.__cause__, errors.DeadlineExceededError)
-    assert 0.3 <= heard.error.attempts[0].duration < 0.45
+    assert 0.28 <= heard.error.attempts[0].duration < 0.45
 
 
 def _framed(data: bytes) -> bytes:

@@ -26,7 +26,7 @@ NOBODY = {
 
 
 def paid(server: ScriptedServer) -> AnthropicBackend:
-    return AnthropicBackend("paid", base_url=server.url, api_key="sk-ant-test")
+    return AnthropicBackend("paid", base_url=server.url, api_key="example-key")
 
 
 def test_a_plain_answer_keeps_its_usage_and_the_request_its_form(

@@ -23,7 +23,7 @@ TOOLS = [
 
 
 def paid(server: ScriptedServer) -> AnthropicBackend:
-    return AnthropicBackend("paid", base_url=server.url, api_key="sk-ant-test")
+    return AnthropicBackend("paid", base_url=server.url, api_key="example-key")
 
 
 def test_a_plain_answer_is_the_backends_own(serve: Serve, openai_client: OpenAIClient) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ from ccroute.wire.codec import StreamDecoder
 MAX_ERROR_BODY = 1024 * 1024
 ERROR_BODY_WAIT = 2.0
 """Seconds that the words of an error may take to come: its status is known already."""
+_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 DRAIN = 0.05
 """Seconds a finished stream may take to end its body too, so that its connection can be kept."""
 
@@ -120,13 +122,20 @@ def _exchange(job: Job) -> Flow[Completion]:
         progress.sent, progress.reconnected = reply.sent, reply.reconnected
         raise _transport_error(reply, job)
     progress.status, progress.reconnected = reply.status, reply.reconnected
-    progress.request_id = reply.headers.get("x-request-id") or reply.headers.get("request-id")
+    progress.request_id = _request_id(reply, backend.secrets())
     if not 200 <= reply.status < 300:
         raise backend.classify(reply.status, reply.headers, (yield from _read_error_body(reply, job)))
     body = Body(reply.headers)
     if job.stream:
         return (yield from _read_stream(reply, body, job))
     return backend.decode(reply.status, reply.headers, (yield from _read_whole(body, job)))
+
+
+def _request_id(reply: Reply, secrets: Iterable[str]) -> str | None:
+    """The provider's id of the request, if it looks like one: some servers echo what they were sent."""
+    told = reply.headers.get("x-request-id") or reply.headers.get("request-id") or ""
+    plain = _ID.fullmatch(told) and not any(secret.lower() in told.lower() for secret in secrets)
+    return told if plain else None
 
 
 def _carried(job: Job) -> Request:

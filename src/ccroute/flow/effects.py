@@ -74,6 +74,9 @@ class Reply(NamedTuple):
     headers: Mapping[str, str]
     reconnected: bool = False
 
+    def __repr__(self) -> str:
+        return f"Reply({self.status}, {len(self.headers)} headers)"
+
 
 class Failure(NamedTuple):
     """Why there is no answer, or no more of it.

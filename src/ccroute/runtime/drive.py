@@ -95,7 +95,7 @@ class Drive(_Drive[T]):
         flow, result = self._flow, self._reply
         try:
             while True:
-                effect = flow.send(result)
+                effect, result = flow.send(result), None  # no frame keeps a server's words
                 try:
                     if type(effect) is Read and self._exchange is not None:
                         result = self._exchange.read(effect.until)
@@ -139,7 +139,7 @@ class AsyncDrive(_Drive[T]):
         flow, result = self._flow, self._reply
         try:
             while True:
-                effect = flow.send(result)
+                effect, result = flow.send(result), None  # no frame keeps a server's words
                 try:
                     if type(effect) is Read and self._exchange is not None:
                         result = await self._exchange.read(effect.until)
