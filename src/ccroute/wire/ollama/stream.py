@@ -51,6 +51,10 @@ class Decoder(BaseDecoder[bytes]):
             self._ended = self._done = True
 
     def _take_message(self, message: Mapping[str, JSON], chunks: list[Chunk]) -> None:
+        plain = message.get("content")
+        if isinstance(plain, str) and len(message) == 2 and "role" in message:  # nearly every line
+            self._say(plain, chunks)
+            return
         answer, thought = said(message.get("content")), text(message.get("thinking"))
         calls = whole_calls(message.get("tool_calls") or [], first=len(self._calls))
         if calls or thought:
