@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import logging
+import sys
 from typing import Any
 
 import pytest
@@ -83,6 +85,15 @@ def test_a_backend_that_does_not_answer_is_named_and_left_out(
         with Router([*backends, dead]) as router:
             assert discovered(caller, router) == {}
     assert [record.args[0] for record in caplog.records if record.args] == ["sick", "odd", "empty", "dead"]
+
+
+def test_a_list_without_end_is_given_up(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    # By its name: `ccroute.flow.discover` is the function.
+    monkeypatch.setattr(sys.modules["ccroute.flow.discover"], "MAX_LISTING", 1000)
+    packed = gzip.compress(b'{"data": [' + b" " * 10_000 + b"]}")
+    with ScriptedServer([answer(body=packed, headers={"content-encoding": "gzip"})]) as server:
+        with Router([OpenAIBackend("far", base_url=server.url)]) as router:
+            assert discovered(caller, router) == {}
 
 
 def test_a_closed_router_discovers_nothing(caller: Caller) -> None:

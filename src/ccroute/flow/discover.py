@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ccroute.backends import Backend, HttpRequest
-from ccroute.errors import CcrouteError
+from ccroute.errors import CcrouteError, ProtocolError
 from ccroute.flow.body import Body
 from ccroute.flow.effects import Failure, Flow, Send, read, send
 from ccroute.types import ModelInfo, Timeout
@@ -16,6 +16,7 @@ from ccroute.types.clock import Clock
 PATIENCE = 10.0
 """Seconds that one listing may take."""
 MAX_LISTING = 8 * 1024 * 1024
+"""A list of models, after unpacking, in bytes."""
 
 _log = logging.getLogger("ccroute")
 
@@ -42,10 +43,10 @@ def _models_of(backend: Backend, timeout: Timeout, clock: Clock) -> Flow[list[Mo
         return []
     models = backend.read_listing((yield from _ask(backend, listing, timeout, clock)))
     found = []
-    for name, window in models.items():
-        request = backend.details(name) if window is None else None
-        if request is not None:
-            window = backend.read_details((yield from _ask(backend, request, timeout, clock)))  # noqa: PLW2901
+    for name, listed in models.items():
+        window, details = listed, backend.details(name) if listed is None else None
+        if details is not None:
+            window = backend.read_details((yield from _ask(backend, details, timeout, clock)))
         deployment = f"{backend.name}/{name}"
         found.append(
             ModelInfo(
@@ -65,13 +66,16 @@ def _ask(backend: Backend, http: HttpRequest, timeout: Timeout, clock: Clock) ->
     if isinstance(reply, Failure):
         raise CcrouteError(reply.detail)
     body, words = Body(reply.headers), b""
-    while len(words) < MAX_LISTING:
+    while True:
         data = yield from read(until)
         if isinstance(data, Failure):
             raise CcrouteError(data.detail)
         if not data:
             break
-        words += b"".join(body.feed(data))
+        for piece in body.feed(data):  # what unpacks to more is no list of models
+            words += piece
+            if len(words) > MAX_LISTING:
+                raise ProtocolError("the list of models is longer than ccroute reads")
     if reply.status != 200:
         raise backend.classify(reply.status, reply.headers, words)
     return words

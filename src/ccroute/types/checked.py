@@ -102,14 +102,10 @@ def fault_of(name: str, value: object) -> str | None:
 
 def _special_fault(name: str, value: object) -> str | None:
     if name == "timeout":
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if number and not 0 < value < float("inf"):  # type: ignore[operator]
-            return f"timeout must be a positive number of seconds, not {value!r}"
-        return (
-            None
-            if number or isinstance(value, Timeout)
-            else "timeout must be a number of seconds or a Timeout"
-        )
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            positive = 0 < value < float("inf")
+            return None if positive else f"timeout must be a positive number of seconds, not {value!r}"
+        return None if isinstance(value, Timeout) else "timeout must be a number of seconds or a Timeout"
     if name == "reasoning_effort":
         efforts = get_args(Effort)
         return None if value in efforts else f"reasoning_effort must be one of {', '.join(efforts)}"
