@@ -9,6 +9,7 @@ CcrouteError
 │   ├── UnknownAgentError
 │   └── UnknownModelError
 ├── EgressDeniedError             a local_only request had only non-local candidates
+├── QueueTimeoutError             waited for a gate longer than allowed
 ├── DeadlineExceededError         the call's total timeout passed
 ├── RouterClosedError
 └── BackendError                  what a backend did, or did not do
@@ -52,6 +53,7 @@ __all__ = [
     "OverloadedError",
     "PermissionDeniedError",
     "ProtocolError",
+    "QueueTimeoutError",
     "QuotaExhaustedError",
     "RateLimitError",
     "RequestError",
@@ -160,6 +162,11 @@ class UnknownModelError(_UnknownNameError):
 
 class EgressDeniedError(CcrouteError):
     """A `local_only` agent's request had only candidates that are not local; nothing was sent."""
+
+
+class QueueTimeoutError(CcrouteError):
+    """A host serves only so many calls at a time, and this one did not get its turn: its queue was
+    full, or the deadline passed, or what it waited for could never end."""
 
 
 class DeadlineExceededError(CcrouteError):

@@ -45,7 +45,7 @@ _WORDS = {
 }
 _KINDS: dict[str, Kinds] = {
     **dict.fromkeys(("temperature", "top_p", "frequency_penalty", "presence_penalty"), _NUMBER),
-    **dict.fromkeys(("max_tokens", "top_k", "top_logprobs", "seed"), _WHOLE),
+    **dict.fromkeys(("max_tokens", "top_k", "top_logprobs", "seed", "priority"), _WHOLE),
     **dict.fromkeys(("user", "agent", "model", "session"), _TEXT),
     **dict.fromkeys(("logit_bias", "response_format", "extra", "metadata"), _TABLE),
     **dict.fromkeys(("logprobs", "parallel_tool_calls"), _FLAG),

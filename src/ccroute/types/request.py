@@ -55,6 +55,7 @@ class CallOptions(TypedDict, total=False):
     model: str | None
     timeout: float | Timeout | None
     fallback: Sequence[str] | Literal[False] | None
+    priority: int | None
     session: str | None
     metadata: Mapping[str, JSON]
 
@@ -65,7 +66,8 @@ class Request:
 
     `messages` are OpenAI-format dicts: `role` and `content` (a str, or a list of parts such as
     `{"type": "text", "text": …}`), and what a role brings along (`tool_calls`, `tool_call_id`, …).
-    Parameters that are `None` were not given and are not sent.
+    Parameters that are `None` were not given and are not sent. `priority`: where callers wait for a
+    host, the highest number goes first, and among equals who came first.
     """
 
     messages: Sequence[Mapping[str, JSON]] = ()
@@ -91,13 +93,14 @@ class Request:
     model: str | None = None
     timeout: float | Timeout | None = None
     fallback: Sequence[str] | Literal[False] | None = None
+    priority: int = 0
     session: str | None = None
     metadata: Mapping[str, JSON] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Without anything that was asked: only how many messages, and which parameters."""
-        names = [f.name for f in dataclasses.fields(self) if f.name != "messages"]
-        given = "".join(f", {name}" for name in names if _given(getattr(self, name)))
+        names = [(f.name, f.default) for f in dataclasses.fields(self) if f.name != "messages"]
+        given = "".join(f", {n}" for n, default in names if getattr(self, n) not in (None, {}, default))
         return f"Request({len(self.messages)} messages{given})"
 
     @property
@@ -119,6 +122,7 @@ PARAMETERS = frozenset(f.name for f in dataclasses.fields(Request)) - {
     "model",
     "timeout",
     "fallback",
+    "priority",
     "session",
     "metadata",
 }

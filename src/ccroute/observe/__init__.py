@@ -1,0 +1,34 @@
+"""What happens inside a router while it works, told to whoever listens.
+
+Knows small values; must not know what they are told for, and never lets a listener break a call.
+"""
+
+from ccroute.observe.events import (
+    AttemptFailed,
+    BreakerClosed,
+    BreakerOpened,
+    CooledDown,
+    Event,
+    FellBack,
+    Interrupted,
+    LedgerFailed,
+    Listener,
+    Overridden,
+    Queued,
+    Retried,
+)
+
+__all__ = [
+    "AttemptFailed",
+    "BreakerClosed",
+    "BreakerOpened",
+    "CooledDown",
+    "Event",
+    "FellBack",
+    "Interrupted",
+    "LedgerFailed",
+    "Listener",
+    "Overridden",
+    "Queued",
+    "Retried",
+]

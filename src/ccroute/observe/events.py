@@ -1,0 +1,146 @@
+"""What a router tells its listeners: one small value per thing that did not go straight.
+
+An event holds names, numbers and cleaned reasons; never a prompt, an answer or a key. `str(event)` is
+a line for a log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ccroute.types import FailureClass
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """The base of all events."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallEvent(Event):
+    """Something that happened to one call: `call` is its id, the same as in the ledger's rows."""
+
+    call: str
+    agent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overridden(CallEvent):
+    """The agent's model won over the one that the caller named."""
+
+    requested_model: str
+    model: str
+
+    def __str__(self) -> str:
+        return f"agent {self.agent} uses {self.model}, not the requested {self.requested_model}"
+
+
+@dataclass(frozen=True, slots=True)
+class Queued(CallEvent):
+    """A call waits for a host that serves no more at a time; `ahead` wait already."""
+
+    deployment: str
+    ahead: int
+
+    def __str__(self) -> str:
+        return f"{self.deployment}: waits for its host, {self.ahead} ahead"
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed(CallEvent):
+    """One attempt failed; `error` names the error's class, `status` is HTTP's where there was one."""
+
+    deployment: str
+    failure: FailureClass
+    error: str
+    status: int | None
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.deployment}: failed ({self.failure}, {self.error}): {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Retried(CallEvent):
+    """A deployment that failed is tried again, after `wait` seconds."""
+
+    deployment: str
+    wait: float
+
+    def __str__(self) -> str:
+        return f"{self.deployment}: is tried again after {self.wait:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class FellBack(CallEvent):
+    """Another deployment takes over; `fallback` says that it serves a fallback model."""
+
+    failed: str
+    deployment: str
+    fallback: bool
+
+    def __str__(self) -> str:
+        what = "fallback model" if self.fallback else "other deployment"
+        return f"{self.failed}: {what} {self.deployment} takes over"
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted(CallEvent):
+    """A stream broke after content had reached the caller."""
+
+    deployment: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.deployment}: stream interrupted: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerFailed(CallEvent):
+    """An attempt could not be recorded; the call went on. `error` names the exception's class."""
+
+    error: str
+
+    def __str__(self) -> str:
+        return f"the ledger could not record an attempt of call {self.call}: {self.error}"
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerOpened(Event):
+    """A deployment failed too often: for `seconds` it gets no calls, then one probe."""
+
+    deployment: str
+    seconds: float
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.deployment}: breaker open for {self.seconds:.0f} s: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerClosed(Event):
+    """A deployment answers again."""
+
+    deployment: str
+
+    def __str__(self) -> str:
+        return f"{self.deployment}: breaker closed, it answers again"
+
+
+@dataclass(frozen=True, slots=True)
+class CooledDown(Event):
+    """`who`, a deployment or a backend's credential, is left alone for `seconds`: the server asked
+    for it, or refuses the key or the model."""
+
+    who: str
+    seconds: float
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.who}: left alone for {self.seconds:.0f} s: {self.reason}"
+
+
+Listener: TypeAlias = Callable[[Event], None]
+"""Called in whichever thread or task the event happened; what it raises is logged and forgotten."""
