@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
@@ -14,10 +14,23 @@ from ccroute.accounting.tokens import TokenCounter, estimate
 from ccroute.backends import Backend
 from ccroute.errors import ConfigError, RouterClosedError, UnknownModelError
 from ccroute.flow import CallLog, Desk, Flow, Ticket, call, discover
-from ccroute.routing import Agent, AgentTable, AliasTable, Quotes, Tables, make_plan
+from ccroute.observe import Listener
+from ccroute.observe.logging import log_event, telling
+from ccroute.routing import (
+    Agent,
+    AgentTable,
+    AliasTable,
+    Health,
+    Load,
+    Quotes,
+    RetryBudget,
+    Tables,
+    make_plan,
+)
 from ccroute.routing.aliases import Target
 from ccroute.runtime.clock import SystemClock
-from ccroute.runtime.drive import AsyncDrive, Drive
+from ccroute.runtime.drive import AsyncDrive, Drive, Means
+from ccroute.runtime.gates import Gates
 from ccroute.runtime.streams import AsyncStream, Stream
 from ccroute.types import CallOptions, Completion, ModelInfo, RetryPolicy, Timeout
 from ccroute.types.checked import build_request
@@ -46,7 +59,12 @@ class Router:
     baseline:       the model that savings are measured against.
     drop_params:    drop parameters that a backend cannot carry (listed in `route.reasons`) instead
                     of refusing the call.
+    health:         "on": leave deployments alone that fail or refuse; "off": ask them every time.
+    max_queue:      how many calls may wait for one host that has `max_concurrency`.
+    trust_env:      use the proxies that the environment names (HTTPS_PROXY, NO_PROXY, …).
     count_tokens:   counts a prompt's tokens; None estimates them from its length.
+    on_event:       called with each `ccroute.observe` event, wherever it happens; what it raises is
+                    logged and forgotten.
     transport:      an httpx transport to send through instead of ccroute's own connections.
 
     Raises `ConfigError` with every fault of the tables.
@@ -68,9 +86,24 @@ class Router:
         baseline: str | None = None,
         groups: Mapping[str, Agent] | None = None,
         drop_params: bool = False,
+        health: Literal["on", "off"] = "on",
+        max_queue: int = 1000,
+        trust_env: bool = False,
         count_tokens: TokenCounter | None = None,
+        on_event: Listener | None = None,
         transport: Transport | None = None,
     ) -> None:
+        _check(
+            retry=(retry, RetryPolicy | None, "a RetryPolicy"),
+            timeout=(timeout, Timeout | int | float | None, "a number of seconds or a Timeout"),
+            ledger=(ledger, Ledger | None, "an object with record() and tallies(), or None for memory"),
+            max_queue=(max_queue, int, "a number of calls"),
+            on_event=(on_event, Callable | None, "a function of one event"),
+        )
+        if health not in ("on", "off"):
+            raise ConfigError(f'health= is "on" or "off", not {health!r}')
+        if max_queue < 0:
+            raise ConfigError(f"max_queue= is a number of calls, 0 or more, not {max_queue}")
         self._tables = Tables(
             _backends(backends),
             aliases if isinstance(aliases, AliasTable) else AliasTable(aliases),
@@ -81,6 +114,7 @@ class Router:
         )
         self._quotes = Quotes(self._tables, prices if isinstance(prices, PriceBook) else PriceBook(prices))
         self._clock = SystemClock()
+        tell = telling(log_event) if on_event is None else telling(log_event, on_event)
         self._desk = Desk(
             retry=retry or RetryPolicy(),
             timeout=Timeout(total=timeout) if isinstance(timeout, int | float) else timeout or Timeout(),
@@ -89,15 +123,11 @@ class Router:
             count_tokens=count_tokens or estimate,
             quote=self._quotes.deployment,
             quote_name=self._quotes.name,
+            health=Health(self._clock, tell, on=health == "on"),
+            retries=RetryBudget(self._clock.monotonic),
+            load=Load(self._clock.monotonic),
+            tell=tell,
         )
-        if not isinstance(retry, RetryPolicy | None):
-            raise ConfigError(f"retry= takes a RetryPolicy, not {type(retry).__name__}")
-        if not isinstance(timeout, Timeout | int | float | None):
-            raise ConfigError(
-                f"timeout= takes a number of seconds or a Timeout, not {type(timeout).__name__}"
-            )
-        if ledger is not None and not hasattr(ledger, "record"):
-            raise ConfigError("ledger= takes an object with record() and tallies(), or None for memory")
         self._ledger: Ledger = MemoryLedger() if ledger is None else ledger
         self._baseline = baseline
         if baseline is not None and not self._quotes.knows(baseline):
@@ -106,7 +136,11 @@ class Router:
             )
         from ccroute.runtime.connections import Connections  # brings httpcore and asyncio along
 
-        self._connections = Connections(transport)
+        self._connections = Connections(transport, trust_env=trust_env)
+        self._means = Means(
+            self._connections, Gates(self._tables.backends.values(), max_queue), self._ledger, tell
+        )
+        self._process = os.getpid()
         self._closed = False
 
     @classmethod
@@ -138,7 +172,7 @@ class Router:
         lists; a routing error's `.attempts` says what was tried.
         """
         flow, log, _ = self._begin(prompt, options, stream=False)
-        drive = Drive(flow, log, self._connections, self._ledger)
+        drive = Drive(flow, log, self._means)
         drive.advance()
         return drive.finished()
 
@@ -146,7 +180,7 @@ class Router:
     async def acomplete(self, prompt: str | None = None, **options: Unpack[CallOptions]) -> Completion:
         """`complete`, on the running event loop. A cancelled call closes its connection at once."""
         flow, log, _ = self._begin(prompt, options, stream=False)
-        drive = AsyncDrive(flow, log, self._connections, self._ledger)
+        drive = AsyncDrive(flow, log, self._means)
         await drive.advance()
         return drive.finished()
 
@@ -158,13 +192,13 @@ class Router:
         for. `.completion` is the whole answer after the end.
         """
         flow, log, ticket = self._begin(prompt, options, stream=True)
-        return Stream(Drive(flow, log, self._connections, self._ledger), ticket)
+        return Stream(Drive(flow, log, self._means), ticket)
 
     @takes_call_options
     def astream(self, prompt: str | None = None, **options: Unpack[CallOptions]) -> AsyncStream:
         """`stream` for `async for` and `async with`; not a coroutine itself."""
         flow, log, ticket = self._begin(prompt, options, stream=True)
-        return AsyncStream(AsyncDrive(flow, log, self._connections, self._ledger), ticket)
+        return AsyncStream(AsyncDrive(flow, log, self._means), ticket)
 
     def models(self) -> list[ModelInfo]:
         """Every name a caller may ask for: aliases, patterns and described deployments. No network."""
@@ -175,13 +209,13 @@ class Router:
 
         A backend that does not answer is named in a warning on the logger `ccroute` and left out.
         """
-        drive = Drive(self._discovery(), None, self._connections, self._ledger)
+        drive = Drive(self._discovery(), None, self._means)
         drive.advance()
         return drive.finished()
 
     async def adiscover(self) -> list[ModelInfo]:
         """`discover`, on the running event loop."""
-        drive = AsyncDrive(self._discovery(), None, self._connections, self._ledger)
+        drive = AsyncDrive(self._discovery(), None, self._means)
         await drive.advance()
         return drive.finished()
 
@@ -235,18 +269,47 @@ class Router:
     def _check_open(self) -> None:
         if self._closed:
             raise RouterClosedError("this router was closed: make a new one")
+        if self._process != os.getpid():
+            self._after_fork()
+
+    def _after_fork(self) -> None:
+        """In a forked child: locks, permits and connections are the parent's, tables and prices are not."""
+        self._process = os.getpid()
+        self._desk.health.after_fork()
+        self._desk.retries.after_fork()
+        self._means.gates.after_fork()
+        self._connections.after_fork()
+        if isinstance(self._ledger, MemoryLedger):
+            self._ledger.after_fork()
 
     def _begin(
         self, prompt: str | None, options: CallOptions, *, stream: bool
     ) -> tuple[Flow[Completion], CallLog, Ticket]:
         """Everything that can be decided before anything is sent."""
         self._check_open()
+        desk = self._desk
         plan = make_plan(
-            build_request(prompt, options), self._tables, self._clock.random, self._desk.count_tokens
+            build_request(prompt, options),
+            self._tables,
+            desk.clock.random,
+            desk.count_tokens,
+            load=desk.load,
+            quote=desk.quote,
         )
-        log = CallLog(plan, self._desk)
+        log = CallLog(plan, desk)
         ticket = Ticket(log.id)
-        return call(plan, self._desk, log, ticket, stream=stream), log, ticket
+        return call(plan, desk, log, ticket, stream=stream), log, ticket
+
+
+def _check(**given: tuple[object, Any, str]) -> None:
+    """Raise one `ConfigError` with every keyword whose value is of the wrong kind."""
+    faults = [
+        f"{name}= takes {what}, not {type(value).__name__}"
+        for name, (value, kind, what) in given.items()
+        if not isinstance(value, kind)
+    ]
+    if faults:
+        raise ConfigError(*faults)
 
 
 def _backends(given: object) -> list[Backend]:

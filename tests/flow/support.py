@@ -26,8 +26,10 @@ from ccroute.flow import (
     Desk,
     Effect,
     Emit,
+    Enter,
     Failure,
     Flow,
+    Leave,
     Read,
     Record,
     Reply,
@@ -36,7 +38,19 @@ from ccroute.flow import (
     Ticket,
     call,
 )
-from ccroute.routing import Agent, AgentTable, AliasTable, Plan, Quotes, Tables, make_plan
+from ccroute.observe import Event
+from ccroute.routing import (
+    Agent,
+    AgentTable,
+    AliasTable,
+    Health,
+    Load,
+    Plan,
+    Quotes,
+    RetryBudget,
+    Tables,
+    make_plan,
+)
 from ccroute.types import Choice, Chunk, Completion, Message, Model, Request, RetryPolicy, Timeout
 from ccroute.types.checked import build_request
 
@@ -144,6 +158,27 @@ class Call:
     log: CallLog
     ticket: Ticket
     clock: FakeClock
+    desk: Desk
+    events: list[Event]
+
+
+def a_desk(clock: FakeClock, tell: Callable[[Event], None] = lambda event: None, **given: Any) -> Desk:
+    """A desk that knows nothing yet, but for what is `given`."""
+    return Desk(
+        **{
+            "retry": RetryPolicy(),
+            "timeout": Timeout(),
+            "clock": clock,
+            "drop_params": False,
+            "quote": lambda deployment: None,
+            "quote_name": lambda name: None,
+            "health": Health(clock, tell),
+            "retries": RetryBudget(clock.monotonic),
+            "load": Load(clock.monotonic),
+            "tell": tell,
+        }
+        | given
+    )
 
 
 def calling(
@@ -154,9 +189,14 @@ def calling(
     prices: Mapping[str, PriceLike] | None = None,
     drop_params: bool = False,
     clock: FakeClock | None = None,
+    health: Health | None = None,
+    retries: RetryBudget | None = None,
     **planning: Any,
 ) -> Call:
-    """A call to `backends` in their order, each by its model `m`, unless `planning` says otherwise."""
+    """A call to `backends` in their order, each by its model `m`, unless `planning` says otherwise.
+
+    Several calls share what is known of the backends by sharing `clock`, `health` and `retries`.
+    """
     clock = clock or FakeClock()
     if "aliases" not in planning:
         planning["aliases"] = {"any": [f"{backend.name}/m" for backend in backends]}
@@ -165,12 +205,20 @@ def calling(
     plan = planned(backends, **planning)
     tables = Tables(backends, AliasTable(planning["aliases"]), AgentTable({}))
     quotes = Quotes(tables, PriceBook(prices))
-    desk = Desk(
-        retry or RetryPolicy(), limits or Timeout(), clock, drop_params, quotes.deployment, quotes.name
+    events: list[Event] = []
+    desk = a_desk(
+        clock,
+        events.append,
+        retry=retry or RetryPolicy(),
+        timeout=limits or Timeout(),
+        drop_params=drop_params,
+        quote=quotes.deployment,
+        quote_name=quotes.name,
+        **{name: given for name, given in (("health", health), ("retries", retries)) if given is not None},
     )
     log = CallLog(plan, desk)
     ticket = Ticket(log.id)
-    return Call(call(plan, desk, log, ticket, stream=stream), log, ticket, clock)
+    return Call(call(plan, desk, log, ticket, stream=stream), log, ticket, clock, desk, events)
 
 
 @dataclass
@@ -276,6 +324,8 @@ class Hand:
 
     def _perform(self, effect: Effect, clock: FakeClock) -> Any:
         match effect:
+            case Enter() | Leave():
+                return None
             case Send():
                 return self._send(effect, clock)
             case Read():

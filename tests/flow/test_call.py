@@ -43,7 +43,7 @@ from ccroute.errors import (
     ServerError,
     StreamInterruptedError,
 )
-from ccroute.flow import Emit, Failure, Read, Record, Send
+from ccroute.flow import Emit, Failure, Read, Send
 from ccroute.flow.call import MIN_ATTEMPT
 
 PRICE = Price(3, 15)
@@ -63,7 +63,14 @@ def outcomes(call: Call) -> list[tuple[str, str | None]]:
 def test_a_call_sends_reads_to_the_end_and_is_recorded_before_it_answers() -> None:
     call = calling(paid(price=PRICE, api_key="sk-0123456789"), max_tokens=7)
     hand = Hand([answers("yes", model="served", usage=usage(1000, 100))]).run(call)
-    assert [type(effect).__name__ for effect in hand.effects] == ["Send", "Read", "Read", "Record"]
+    assert [type(effect).__name__ for effect in hand.effects] == [
+        "Enter",
+        "Send",
+        "Read",
+        "Read",
+        "Leave",
+        "Record",
+    ]
     (sent,) = hand.sends
     assert sent.backend.name == "paid"
     assert sent.http.path == "/chat/completions"
@@ -183,19 +190,8 @@ def test_a_retry_at_the_same_place_waits_with_jitter() -> None:
     call = calling(paid(), clock=FakeClock(draws=[0.5]), retry=RetryPolicy(attempts=3, per_deployment=3))
     hand = Hand([BUSY, BUSY, answers()]).run(call)
     assert hand.slept == [0.25, 0.5]
-    assert hand.kinds == [
-        "Send",
-        "Read",
-        "Sleep",
-        "Record",
-        "Send",
-        "Read",
-        "Sleep",
-        "Record",
-        "Send",
-        "Read",
-        "Record",
-    ]
+    tried = ["Enter", "Send", "Read", "Leave"]
+    assert hand.kinds == [*tried, "Sleep", "Record", *tried, "Sleep", "Record", *tried, "Record"]
     assert hand.completion.latency == 0.75
 
 
@@ -478,7 +474,7 @@ def test_a_parameter_the_wire_cannot_carry_is_refused() -> None:
     assert isinstance(raised, InvalidRequestError)
     assert str(raised).startswith("home/m: cannot carry user (")
     assert "set drop_params=True" in str(raised)
-    assert hand.effects == [Record(hand.rows[0])], "nothing was sent, and that is recorded"
+    assert hand.kinds == ["Enter", "Leave", "Record"], "nothing was sent, and that is recorded"
     assert (hand.rows[0].failure, hand.rows[0].cost) == ("C", 0)
 
 
@@ -498,7 +494,14 @@ def test_with_drop_params_it_is_dropped_and_listed(where: str) -> None:
 def test_a_stream_is_emitted_as_it_comes_and_recorded_before_its_last_chunk() -> None:
     call = calling(paid(price=PRICE), stream=True)
     hand = Hand([streams("Hel", "lo", id="c7", model="served", usage=usage(1000, 100))]).run(call)
-    assert hand.kinds == ["Send", "Read", "Emit", "Read", "Emit", "Read", "Record", "Emit"]
+    assert hand.kinds == [
+        "Enter",
+        "Send",
+        *("Read", "Emit", "Read", "Emit", "Read"),
+        "Leave",
+        "Record",
+        "Emit",
+    ]
     assert json.loads(hand.sends[0].http.body)["stream"] is True
     assert [chunk.text for chunk in hand.chunks] == ["Hel", "lo", ""]
     last = hand.chunks[-1]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.flow.support import paid, planned
+from tests.flow.support import FakeClock, a_desk, paid, planned
 
 from ccroute import errors
 from ccroute.errors import (
@@ -29,7 +30,7 @@ from ccroute.errors import (
     ServerError,
 )
 from ccroute.flow.retry import Fault, Step, Walk, failure_class
-from ccroute.routing import Candidate
+from ccroute.routing import Candidate, RetryBudget
 from ccroute.routing.agents import TRIGGERS
 from ccroute.types import FailureClass, Model, RetryPolicy
 
@@ -117,11 +118,15 @@ class Way:
         candidates: Sequence[Candidate],
         *,
         triggers: Any = TRIGGERS,
-        random: Callable[[], float] = lambda: 0.5,
+        draw: float = 0.5,
         **policy: Any,
     ) -> None:
-        self.walk = Walk(RetryPolicy(**policy), candidates, triggers, random)
-        self.step: Step | None = Step(self.walk.first(), 0.0)
+        ages = itertools.count(step=1e6)  # so that no retry budget is ever empty
+        desk = a_desk(
+            FakeClock(draws=[draw]), retry=RetryPolicy(**policy), retries=RetryBudget(lambda: next(ages))
+        )
+        self.walk = Walk(candidates, triggers, desk)
+        self.step: Step | None = self.walk.next(NOW)
         self.tried: list[str] = []
 
     def fail(self, *faults: Fault) -> str | None:
@@ -325,7 +330,7 @@ def test_time_that_has_passed_is_not_waited_for_again() -> None:
 )
 @pytest.mark.parametrize("draw", [0.0, 0.5, 0.999])
 def test_waits_have_full_jitter_below_a_doubling_bound(tries: int, ceiling: float, draw: float) -> None:
-    way = Way(places("a/m"), attempts=99, per_deployment=99, random=lambda: draw)
+    way = Way(places("a/m"), attempts=99, per_deployment=99, draw=draw)
     way.fail(*[BUSY] * tries)
     assert way.wait == pytest.approx(draw * ceiling)
 

@@ -12,7 +12,7 @@ from tests.support.openai_like import chunk
 
 from ccroute import Price, Usage
 from ccroute.accounting import LedgerRow
-from ccroute.flow import Effect, Emit, Record, Sleep
+from ccroute.flow import Effect, Emit, Enter, Leave, Record, Sleep
 
 BUSY = Said(503, [b"busy"])
 CUT = Said(pieces=[chunk({"content": "so far"}), BROKEN])
@@ -95,6 +95,13 @@ def test_a_call_stopped_anywhere_settles_each_attempt_once(
     elif isinstance(effect, Sleep):
         assert left is last
         assert (left.outcome, left.final) == ("failed", True), "its last attempt decided the call"
+    elif isinstance(effect, Leave):
+        assert left is last
+        assert left.outcome != "cancelled", "what had come to its end is told as it ended"
+        assert left.final
+    elif isinstance(effect, Enter):
+        assert left is last
+        assert (left.outcome, left.usage, left.cost) == ("cancelled", Usage(), 0), "nothing was sent"
     else:
         assert left is last
         assert (left.outcome, left.failure, left.final) == ("cancelled", None, True)

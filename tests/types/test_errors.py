@@ -22,6 +22,7 @@ TREE = {
     "UnknownAgentError": "RequestError",
     "UnknownModelError": "RequestError",
     "EgressDeniedError": "CcrouteError",
+    "QueueTimeoutError": "CcrouteError",
     "DeadlineExceededError": "CcrouteError",
     "RouterClosedError": "CcrouteError",
     "BackendError": "CcrouteError",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ccroute.accounting.tally import Key, Tally
 from ccroute.types import JSON, FailureClass, Outcome, Usage
@@ -65,6 +65,7 @@ class LedgerRow:
         return Key(self.agent, self.group, self.alias, self.model, self.backend, day, self.session)
 
 
+@runtime_checkable
 class Ledger(Protocol):
     """Where attempts are written; `record` is called from any thread and must be quick.
 
@@ -100,6 +101,10 @@ class MemoryLedger:
                     add_row(self._older, self._rows.popleft())
             finally:
                 self._summing.release()
+
+    def after_fork(self) -> None:
+        """In a forked child: the lock may be held by a thread that is not here."""
+        self._summing = threading.Lock()
 
     def rows(self) -> list[LedgerRow]:
         """The rows held, oldest first."""

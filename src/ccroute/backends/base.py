@@ -226,6 +226,16 @@ class Backend(ABC):
         """The request target: the base URL's path and the request's."""
         return self._prefix + http.path
 
+    def key_changed(self) -> bool:
+        """Whether a key that is rotated by a callable is another than any used so far."""
+        if not callable(self._api_key):
+            return False
+        used = tuple(self._seen)
+        try:
+            return self._key() not in used
+        except AuthenticationError:
+            return False
+
     def header_list(self, http: HttpRequest) -> list[tuple[bytes, bytes]]:
         """Every header of a request, the credential included. Raises `AuthenticationError` without a key."""
         headers = self._fixed.copy()

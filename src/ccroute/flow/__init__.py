@@ -8,7 +8,7 @@ from ccroute.flow.attempt import Ticket
 from ccroute.flow.call import call
 from ccroute.flow.desk import Desk
 from ccroute.flow.discover import discover
-from ccroute.flow.effects import Effect, Emit, Failure, Flow, Read, Record, Reply, Send, Sleep
+from ccroute.flow.effects import Effect, Emit, Enter, Failure, Flow, Leave, Read, Record, Reply, Send, Sleep
 from ccroute.flow.log import CallLog
 
 __all__ = [
@@ -16,8 +16,10 @@ __all__ = [
     "Desk",
     "Effect",
     "Emit",
+    "Enter",
     "Failure",
     "Flow",
+    "Leave",
     "Read",
     "Record",
     "Reply",

@@ -20,6 +20,7 @@ from ccroute.errors import (
     StreamInterruptedError,
 )
 from ccroute.flow.body import MAX_BODY, Body
+from ccroute.flow.desk import Desk
 from ccroute.flow.effects import Failure, Flow, Reply, Send, emit, read, send
 from ccroute.flow.redact import clean
 from ccroute.flow.retry import Fault, failure_class
@@ -49,11 +50,13 @@ class Ticket:
 class Progress:
     """How far an attempt came; its log is written from here, also when it is cancelled.
 
-    `started` is monotonic, `began` the same moment in UTC; `first_content` is seconds later.
+    `started` is monotonic, `began` the same moment in UTC; `first_content` is seconds later. `heard`
+    is the instant since which the server has been waited for without content.
     """
 
     started: float
     began: datetime
+    heard: float = 0.0
     sent: bool = False
     status: int | None = None
     reconnected: bool = False
@@ -61,6 +64,11 @@ class Progress:
     first_content: float | None = None
     decoder: StreamDecoder | None = None
     dropped: tuple[str, ...] = ()
+
+    def begin(self, clock: Clock) -> None:
+        """The wait for a place at the host is over."""
+        self.started = self.heard = clock.monotonic()
+        self.began = clock.now()
 
     def so_far(self) -> Completion | None:
         """The part of a streamed answer that has come; None if none has, or its decoder cannot tell."""
@@ -79,43 +87,57 @@ class Limits(NamedTuple):
     idle: float
 
 
-def limits(timeout: Timeout, deadline: float, backend: Timeout | None, now: float, *, stream: bool) -> Limits:
-    """What remains for an attempt that starts at `now`."""
-    own = backend or timeout
-    never = float("inf")
-    idle = never if own.idle is None or not stream else own.idle
-    first = own.first if own.first is not None else idle
-    until = deadline if backend is None or backend.total is None else min(deadline, now + backend.total)
-    return Limits(deadline, until, own.connect, min(until, now + first), idle)
-
-
 class Job(NamedTuple):
-    """One attempt's circumstances."""
+    """One attempt's circumstances. `deadline` is the call's, on the monotonic clock."""
 
     deployment: Deployment
     request: Request
     stream: bool
-    drop_params: bool
-    limits: Limits
+    timeout: Timeout
+    deadline: float
     progress: Progress
     ticket: Ticket
-    clock: Clock
+    desk: Desk
+
+    @property
+    def own(self) -> Timeout | None:
+        """The backend's own limits, where the call does not say otherwise."""
+        given = self.request.timeout
+        return None if isinstance(given, Timeout) else self.deployment.backend.timeout
+
+    @property
+    def silence(self) -> float:
+        """Seconds without content that a server may not take, whatever is asked of it."""
+        idle = (self.own or self.timeout).idle
+        return float("inf") if idle is None else idle
 
 
-def attempt(job: Job) -> Flow[Completion | Fault]:
+def limits(job: Job, now: float) -> Limits:
+    """What remains for an attempt that starts at `now`."""
+    backend = job.own
+    own = backend or job.timeout
+    idle = job.silence if job.stream else float("inf")
+    first = own.first if own.first is not None else idle
+    until = job.deadline
+    if backend is not None and backend.total is not None:
+        until = min(until, now + backend.total)
+    return Limits(job.deadline, until, own.connect, min(until, now + first), idle)
+
+
+def attempt(job: Job, limits: Limits) -> Flow[Completion | Fault]:
     """Ask one deployment. Chunks of a stream are emitted on the way, none before the first content."""
     try:
-        return (yield from _exchange(job))
+        return (yield from _exchange(job, limits))
     except (BackendError, RequestError, DeadlineExceededError) as error:
         # The frames below hold the key and the server's words, which a traceback with locals would show.
         fault = _fault(error.with_traceback(None), job)
     return fault if job.progress.first_content is None else _interrupted(fault.error, job.deployment)
 
 
-def _exchange(job: Job) -> Flow[Completion]:
+def _exchange(job: Job, limits: Limits) -> Flow[Completion]:
     backend, progress = job.deployment.backend, job.progress
     http = backend.encode(_carried(job), job.deployment.model, job.stream)
-    effect = Send(backend, http, backend.header_list(http), job.limits.connect, job.limits.first, progress)
+    effect = Send(backend, http, backend.header_list(http), limits.connect, limits.first, progress)
     progress.sent = True  # as far as anybody knows, until the transport knows better
     reply = yield from send(effect)
     if isinstance(reply, Failure):
@@ -124,11 +146,11 @@ def _exchange(job: Job) -> Flow[Completion]:
     progress.status, progress.reconnected = reply.status, reply.reconnected
     progress.request_id = _request_id(reply, backend.secrets())
     if not 200 <= reply.status < 300:
-        raise backend.classify(reply.status, reply.headers, (yield from _read_error_body(reply, job)))
+        raise backend.classify(reply.status, reply.headers, (yield from _read_error_body(reply, job, limits)))
     body = Body(reply.headers)
     if job.stream:
-        return (yield from _read_stream(reply, body, job))
-    return backend.decode(reply.status, reply.headers, (yield from _read_whole(body, job)))
+        return (yield from _read_stream(reply, body, job, limits))
+    return backend.decode(reply.status, reply.headers, (yield from _read_whole(body, job, limits)))
 
 
 def _request_id(reply: Reply, secrets: Iterable[str]) -> str | None:
@@ -144,7 +166,7 @@ def _carried(job: Job) -> Request:
     refused = backend.refusals(job.request, job.deployment.model)
     if not refused:
         return job.request
-    if not (job.drop_params or backend.drop_params):
+    if not (job.desk.drop_params or backend.drop_params):
         what = "; ".join(f"{name} ({why})" for name, why in refused.items())
         raise InvalidRequestError(f"cannot carry {what}. Leave it out, or set drop_params=True")
     job.progress.dropped = tuple(
@@ -154,9 +176,9 @@ def _carried(job: Job) -> Request:
     return replace(job.request, **nothing)
 
 
-def _read_whole(body: Body, job: Job) -> Flow[bytes]:
+def _read_whole(body: Body, job: Job, limits: Limits) -> Flow[bytes]:
     parts: list[bytes] = []
-    size, until = 0, job.limits.first
+    size, until = 0, limits.first
     while True:
         data = yield from read(until)
         if isinstance(data, Failure):
@@ -169,13 +191,13 @@ def _read_whole(body: Body, job: Job) -> Flow[bytes]:
             size += len(piece)
             if size > MAX_BODY:
                 raise ProtocolError("the answer is longer than ccroute reads")
-        until = job.limits.until
+        until = limits.until
 
 
-def _read_error_body(reply: Reply, job: Job) -> Flow[bytes]:
+def _read_error_body(reply: Reply, job: Job, limits: Limits) -> Flow[bytes]:
     """What can be had of an error's body: it is only read for its words, so no failure matters here."""
     words = b""
-    until = min(job.limits.until, job.clock.monotonic() + ERROR_BODY_WAIT)
+    until = min(limits.until, job.desk.clock.monotonic() + ERROR_BODY_WAIT)
     try:
         body = Body(reply.headers)
         while len(words) < MAX_ERROR_BODY:
@@ -191,13 +213,15 @@ def _read_error_body(reply: Reply, job: Job) -> Flow[bytes]:
     return words
 
 
-def _read_stream(reply: Reply, body: Body, job: Job) -> Flow[Completion]:
-    clock, limits, progress = job.clock, job.limits, job.progress
+def _read_stream(reply: Reply, body: Body, job: Job, limits: Limits) -> Flow[Completion]:
+    clock, progress = job.desk.clock, job.progress
     decoder = job.deployment.backend.decoder(reply.status, reply.headers)
     progress.decoder = decoder
-    patience = limits.first - clock.monotonic()
+    patience, fresh = limits.first - clock.monotonic(), False
     while not getattr(decoder, "done", False):
         asked = clock.monotonic()
+        if fresh:
+            progress.heard, fresh = asked, False
         data = yield from read(min(limits.until, asked + patience))
         if isinstance(data, Failure):
             return _ended_early(decoder, _transport_error(data, job))
@@ -208,7 +232,7 @@ def _read_stream(reply: Reply, body: Body, job: Job) -> Flow[Completion]:
         for piece in body.feed(data):
             chunks = decoder.feed(piece)
             if chunks:
-                patience = limits.idle
+                patience, fresh = limits.idle, True
                 if progress.first_content is None:
                     progress.first_content = clock.monotonic() - progress.started
                     _introduce(job, progress.so_far())
@@ -245,7 +269,7 @@ def _introduce(job: Job, begun: Completion | None) -> None:
 def _transport_error(failure: Failure, job: Job) -> CcrouteError:
     """The typed error for what a transport reported."""
     deployment = job.deployment
-    if failure.kind == "timeout" and job.clock.monotonic() >= job.limits.deadline:
+    if failure.kind == "timeout" and job.desk.clock.monotonic() >= job.deadline:
         return DeadlineExceededError(f"{deployment.name}: the call's total timeout passed before it answered")
     origin = deployment.backend.origin
     kind, detail = {

@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ccroute.errors import CcrouteError, DeadlineExceededError, StreamInterruptedError
-from ccroute.flow.attempt import Job, Progress, Ticket, attempt, limits
+from ccroute.flow.attempt import Job, Progress, Ticket
 from ccroute.flow.desk import Desk
-from ccroute.flow.effects import Flow, emit, sleep
+from ccroute.flow.effects import Flow, emit, leave, sleep
 from ccroute.flow.log import CallLog
 from ccroute.flow.retry import Fault, Step, Walk
+from ccroute.flow.turn import MIN_ATTEMPT, anew, turn
 from ccroute.routing import Plan
+from ccroute.routing.health import Refusal
 from ccroute.types import Chunk, Completion, Timeout
-
-MIN_ATTEMPT = 0.05
-"""Seconds that must be left for an attempt to be worth starting."""
 
 
 def call(plan: Plan, desk: Desk, log: CallLog, ticket: Ticket, *, stream: bool) -> Flow[Completion]:
@@ -22,43 +21,44 @@ def call(plan: Plan, desk: Desk, log: CallLog, ticket: Ticket, *, stream: bool) 
     clock = desk.clock
     timeout = _timeout(plan, desk)
     deadline = log.started + (float("inf") if timeout.total is None else timeout.total)
-    walk = Walk(desk.retry, plan.candidates, plan.triggers, clock.random)
-    step: Step | None = Step(walk.first(), 0.0)
+    walk = Walk(plan.candidates, plan.triggers, desk)
     fault: Fault | None = None
+    log.begun()
+    step = walk.next(clock.monotonic())
     while step is not None and _fits(step, deadline - clock.monotonic(), fault):
+        candidate = step.candidate
+        log.chosen(step, walk.refused)
         if step.wait:
             yield from sleep(step.wait)  # still unsettled: if the call ends here, its last attempt decided it
         yield from log.settle(final=False)
-        candidate, now = step.candidate, clock.monotonic()
-        progress = Progress(now, clock.now())
+        progress = Progress(clock.monotonic(), clock.now())
         ticket.route = log.route(candidate)
-        backend_timeout = (
-            None if isinstance(plan.request.timeout, Timeout) else candidate.deployment.backend.timeout
-        )
-        bounds = limits(timeout, deadline, backend_timeout, now, stream=stream)
-        job = Job(
-            candidate.deployment, plan.request, stream, desk.drop_params, bounds, progress, ticket, clock
-        )
+        job = Job(candidate.deployment, plan.request, stream, timeout, deadline, progress, ticket, desk)
         try:
-            result = yield from attempt(job)
+            result = yield from turn(job, early=step.early, queued=log.queued)
         except BaseException as stop:  # cancelled, abandoned, or a bug: noted, never handled
             log.stopped(candidate, progress, stop)
             raise
         if isinstance(result, Completion):
             completion = log.answered(candidate, progress, result)
             ticket.id, ticket.model, ticket.route = completion.id, completion.model, completion.route
+            yield from leave()
             yield from log.settle(final=True)
             if stream:
                 yield from emit([Chunk(finish_reason=completion.finish_reason, usage=completion.usage)])
             return completion
-        fault = result
-        log.failed(candidate, progress, fault)
-        if isinstance(fault.error, StreamInterruptedError):
-            fault.error.partial = log.partial(candidate, progress)
-        walk.failed(candidate, fault, clock.monotonic())
+        if isinstance(result, Refusal):
+            walk.turned_away(candidate, result)
+        else:
+            fault = result
+            log.failed(candidate, progress, fault)
+            if isinstance(fault.error, StreamInterruptedError):
+                fault.error.partial = log.partial(candidate, progress)
+            walk.failed(candidate, fault, clock.monotonic())
+        yield from leave()
         step = walk.next(clock.monotonic())
     yield from log.settle(final=True)
-    raise _verdict(fault, step, deadline - clock.monotonic(), log)
+    raise _verdict(fault, step, walk, clock.monotonic(), deadline, log)
 
 
 def _timeout(plan: Plan, desk: Desk) -> Timeout:
@@ -75,12 +75,18 @@ def _fits(step: Step, left: float, fault: Fault | None) -> bool:
     return not over and left >= step.wait + MIN_ATTEMPT
 
 
-def _verdict(fault: Fault | None, step: Step | None, left: float, log: CallLog) -> CcrouteError:
-    """The error a call ends with: its last backend's own, or that its time was up with a step left."""
-    if fault is not None and (step is None or left >= MIN_ATTEMPT or fault.failure == "L"):
-        error: CcrouteError = fault.error
-    elif fault is not None and isinstance(fault.error, DeadlineExceededError):
+def _verdict(
+    fault: Fault | None, step: Step | None, walk: Walk, now: float, deadline: float, log: CallLog
+) -> CcrouteError:
+    """The error a call ends with: its last backend's own, or whose who turned it away, or that time is up."""
+    error: CcrouteError
+    refusal = min(walk.refused.values(), key=lambda refusal: refusal.until, default=None)
+    if (fault is not None and (step is None or deadline - now >= MIN_ATTEMPT or fault.failure == "L")) or (
+        fault is not None and isinstance(fault.error, DeadlineExceededError)
+    ):
         error = fault.error
+    elif fault is None and refusal is not None and (step is None or step.wait):
+        error = anew(refusal, now)
     else:
         error = DeadlineExceededError("the call's total timeout leaves no time for another attempt")
         error.__cause__ = None if fault is None else fault.error

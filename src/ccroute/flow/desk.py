@@ -6,16 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ccroute.accounting.tokens import TokenCounter, estimate
-from ccroute.routing import Deployment
+from ccroute.observe import Listener
+from ccroute.routing import Deployment, Health, Load, RetryBudget
 from ccroute.types import Price, RetryPolicy, Timeout
 from ccroute.types.clock import Clock
 
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """The router's policies and its knowledge of prices.
+    """The router's policies, what it knows of prices, and what it has learned of its deployments.
 
-    `quote` gives the price of a deployment, `quote_name` that of any model name, where known.
+    `quote` gives the price of a deployment, `quote_name` that of any model name, where known. `tell`
+    takes every event.
     """
 
     retry: RetryPolicy
@@ -24,4 +26,8 @@ class Desk:
     drop_params: bool
     quote: Callable[[Deployment], Price | None]
     quote_name: Callable[[str], Price | None]
+    health: Health
+    retries: RetryBudget
+    load: Load
+    tell: Listener
     count_tokens: TokenCounter = estimate

@@ -6,7 +6,7 @@ Every limit is absolute, on the monotonic clock.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from ccroute.accounting import LedgerRow
@@ -21,6 +21,24 @@ class Sending(Protocol):
     however the sending ends, also when it is cancelled."""
 
     sent: bool
+
+
+class Enter(NamedTuple):
+    """Wait for a place at the backend's host, where it serves only so many calls at a time.
+
+    `model` is the one that would be loaded there. `queued` is called, with how many are ahead, when
+    there is no place yet.
+    """
+
+    backend: Backend
+    model: str
+    priority: int
+    until: float
+    queued: Callable[[int], None]
+
+
+class Leave(NamedTuple):
+    """The attempt is over: its connection and its place at the host are given up."""
 
 
 class Send(NamedTuple):
@@ -81,19 +99,30 @@ class Reply(NamedTuple):
 class Failure(NamedTuple):
     """Why there is no answer, or no more of it.
 
-    connect: no connection. tls: the other end is not who it should be. broken: the connection
+    queue: no place at the host. connect: no connection. tls: the other end is not who it should be. broken: the connection
     ended. timeout: `until` or `connect` passed. protocol: what came is not HTTP. `sent` says
     whether any byte of the request may have reached the server.
     """
 
-    kind: Literal["connect", "tls", "broken", "timeout", "protocol"]
+    kind: Literal["queue", "connect", "tls", "broken", "timeout", "protocol"]
     detail: str
     sent: bool
     reconnected: bool = False
 
 
-Effect: TypeAlias = Send | Read | Sleep | Emit | Record
+Effect: TypeAlias = Enter | Leave | Send | Read | Sleep | Emit | Record
 Flow: TypeAlias = Generator[Effect, Any, T]
+
+
+def enter(effect: Enter) -> Flow[Failure | None]:
+    """A place at the host, or why there is none."""
+    failure: Failure | None = yield effect
+    return failure
+
+
+def leave() -> Flow[None]:
+    """Give up connection and place."""
+    yield Leave()
 
 
 def send(effect: Send) -> Flow[Reply | Failure]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 
@@ -11,8 +12,10 @@ from ccroute.accounting.tokens import estimate_text
 from ccroute.flow.attempt import Progress
 from ccroute.flow.desk import Desk
 from ccroute.flow.effects import Flow, record
-from ccroute.flow.retry import Fault
+from ccroute.flow.retry import Fault, Step
+from ccroute.observe import AttemptFailed, FellBack, Interrupted, Overridden, Queued, Retried
 from ccroute.routing import Candidate, Plan
+from ccroute.routing.health import Refusal
 from ccroute.types import Attempt, Completion, FailureClass, Outcome, Route, Usage
 
 _NOTHING = Decimal(0)
@@ -33,6 +36,33 @@ class CallLog:
         self._plan = plan
         self._desk = desk
         self._reasons = list(plan.reasons)
+        self._passed: set[str] = set()
+        self._asked = plan.candidates[0].deployment.name
+
+    def begun(self) -> None:
+        """The call sets off."""
+        plan = self._plan
+        if plan.overridden:
+            self._desk.tell(Overridden(self.id, plan.agent, plan.requested_model or "", plan.model))
+
+    def chosen(self, step: Step, refused: Mapping[str, Refusal]) -> None:
+        """Note who is asked next, and who was passed over for it."""
+        name = step.candidate.deployment.name
+        for passed in refused.keys() - self._passed:
+            self._reasons.append(f"{passed} passed over: {refused[passed].why}")
+            self._passed.add(passed)
+        if step.early:
+            self._reasons.append(f"{name} tried early: nobody else is left")
+        if name != self._asked:
+            fallback = step.candidate.fallback
+            self._desk.tell(FellBack(self.id, self._plan.agent, self._asked, name, fallback))
+        elif self.attempts:
+            self._desk.tell(Retried(self.id, self._plan.agent, name, step.wait))
+        self._asked = name
+
+    def queued(self, ahead: int) -> None:
+        """Note that the deployment's host is busy."""
+        self._desk.tell(Queued(self.id, self._plan.agent, self._asked, ahead))
 
     def answered(self, candidate: Candidate, progress: Progress, answer: Completion) -> Completion:
         """Note the attempt that served, and give the answer its route, cost and latency."""
@@ -46,7 +76,14 @@ class CallLog:
         reason = str(getattr(fault.error, "detail", fault.error))
         usage = self._spent(progress) if fault.failure in {"W2", "W3"} else Usage()
         self._note(candidate, progress, outcome, usage, fault, reason)
-        self._reasons.append(f"{candidate.deployment.name} failed ({fault.failure}): {reason}")
+        name = candidate.deployment.name
+        self._reasons.append(f"{name} failed ({fault.failure}): {reason}")
+        kind = type(fault.error).__name__
+        agent = self._plan.agent
+        if outcome == "interrupted":
+            self._desk.tell(Interrupted(self.id, agent, name, reason))
+        else:
+            self._desk.tell(AttemptFailed(self.id, agent, name, fault.failure, kind, progress.status, reason))
 
     def stopped(self, candidate: Candidate, progress: Progress, stop: BaseException) -> None:
         """Note an attempt that was ended from outside, or by a bug."""

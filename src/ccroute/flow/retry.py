@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,9 +24,11 @@ from ccroute.errors import (
     RequestError,
     ServerError,
 )
+from ccroute.flow.desk import Desk
 from ccroute.routing import Candidate
 from ccroute.routing.agents import Trigger
-from ccroute.types import FailureClass, RetryPolicy
+from ccroute.routing.health import Refusal
+from ccroute.types import FailureClass
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -83,10 +85,7 @@ class Fault:
     @property
     def trigger(self) -> Trigger:
         """Which of an agent's fallback triggers this failure is."""
-        if self.failure == "L":
-            return "token_limit"
-        limited = isinstance(self.error, RateLimitError) and not isinstance(self.error, QuotaExhaustedError)
-        return "rate_limit" if limited else "availability"
+        return "token_limit" if self.failure == "L" else _trigger(self.error)
 
     @property
     def retry_after(self) -> float | None:
@@ -94,41 +93,44 @@ class Fault:
         return getattr(self.error, "retry_after", None)
 
 
+def _trigger(error: CcrouteError | None) -> Trigger:
+    limited = isinstance(error, RateLimitError) and not isinstance(error, QuotaExhaustedError)
+    return "rate_limit" if limited else "availability"
+
+
 class Step(NamedTuple):
-    """Whom to try next, and the seconds to wait before it."""
+    """Whom to try next, and the seconds to wait before it. `early`: its time has not come yet, but
+    nobody else is left, so one call may probe it."""
 
     candidate: Candidate
     wait: float
+    early: bool = False
 
 
 class Walk:
     """One call's way through its candidates: bounded, never twice where it cannot help.
 
-    Sources: the rules in docs/architecture.md, "Failures".
+    `refused` says who was passed over at the last step, and why. Sources: the rules in
+    docs/architecture.md, "Failures".
     """
 
-    def __init__(
-        self,
-        policy: RetryPolicy,
-        candidates: Sequence[Candidate],
-        triggers: Sequence[Trigger],
-        random: Callable[[], float],
-    ) -> None:
-        self._policy = policy
+    def __init__(self, candidates: Sequence[Candidate], triggers: Sequence[Trigger], desk: Desk) -> None:
+        self.refused: dict[str, Refusal] = {}
         self._candidates = candidates
         self._triggers = triggers
-        self._random = random
+        self._policy = desk.retry
+        self._random = desk.clock.random
+        self._health = desk.health
+        self._budget = desk.retries
         self._counted = 0
         self._tries: Counter[str] = Counter()
         self._ambiguous: Counter[str] = Counter()
+        self._cost: dict[str, int] = {}  # of another attempt at a backend, in tokens of its retry budget
         self._off: set[str] = set()
+        self._turned_away: set[str] = set()
         self._ready: dict[str, float] = {}
         self._window: int | None = None
         self._last: Fault | None = None
-
-    def first(self) -> Candidate:
-        """The candidate to begin with."""
-        return self._candidates[0]
 
     def failed(self, candidate: Candidate, fault: Fault, now: float) -> None:
         """Take note of a failed attempt that ended at `now` (monotonic seconds)."""
@@ -136,6 +138,7 @@ class Walk:
         self._last = fault
         self._tries[deployment.name] += 1
         self._counted += fault.failure != "W0"
+        self._cost[deployment.backend.name] = 2 if fault.failure == "W2" else 1
         match fault.failure:
             case "A" if not isinstance(fault.error, PermissionDeniedError):
                 self._off.add(deployment.backend.name)  # the credential is everyone's there
@@ -150,25 +153,67 @@ class Walk:
         wait = fault.retry_after
         self._ready[deployment.name] = now + (self._backoff(deployment.name) if wait is None else wait)
 
-    def next(self, now: float) -> Step | None:
-        """Whom to try after the last failure, or None when nobody is left."""
-        if self._last is None or self._last.failure in {"C", "W3"} or self._spent(self._counted):
-            return None
-        open_ = [candidate for candidate in self._candidates if self._may(candidate)]
-        untried = [candidate for candidate in open_ if not self._tries[candidate.deployment.name]]
-        if untried:
-            return Step(self._best(untried), 0.0)
-        if not open_:
-            return None
-        soonest = min(open_, key=lambda candidate: self._ready[candidate.deployment.name])
-        return Step(soonest, max(0.0, self._ready[soonest.deployment.name] - now))
+    def turned_away(self, candidate: Candidate, refusal: Refusal) -> None:
+        """Its health changed while the call waited for a place at its host, or another call probes it."""
+        self._turned_away.add(candidate.deployment.name)
+        self.refused[candidate.deployment.name] = refusal
 
-    def _best(self, untried: Sequence[Candidate]) -> Candidate:
+    def next(self, now: float) -> Step | None:
+        """Whom to try now, or None when nobody is left."""
+        if self._last is None:
+            first = self._candidates[0]
+            if not self._turned_away and self._refusal(first) is None:
+                self._budget.first(first.deployment.backend.name)
+                return Step(first, 0.0)
+        elif self._last.failure in {"C", "W3"} or self._spent(self._counted):
+            return None
+        step = self._choose(now)
+        while step is not None and not self._paid(step.candidate.deployment.backend.name):
+            step = self._choose(now)
+        return step
+
+    def _choose(self, now: float) -> Step | None:
+        open_ = [candidate for candidate in self._candidates if self._may(candidate)]
+        refusals = {candidate.deployment.name: self._refusal(candidate) for candidate in open_}
+        self.refused |= {name: refusal for name, refusal in refusals.items() if refusal is not None}
+        open_ = [candidate for candidate in open_ if self._triggered(candidate, refusals)]
+        untried = [c for c in open_ if not self._tries[c.deployment.name]]
+        fresh = [c for c in untried if refusals[c.deployment.name] is None]
+        if fresh:
+            return Step(self._best(fresh), 0.0)
+
+        def ready(candidate: Candidate) -> float:
+            refusal = refusals[candidate.deployment.name]
+            return max(self._ready.get(candidate.deployment.name, now), refusal.until if refusal else now)
+
+        waiting = [c for c in open_ if (refusal := refusals[c.deployment.name]) is None or refusal.cooling]
+        if waiting:
+            soonest = min(waiting, key=ready)
+            return Step(soonest, ready(soonest) - now)
+        off = [c for c in untried if c.deployment.name not in self._turned_away]
+        return Step(min(off, key=ready), 0.0, early=True) if off else None
+
+    def _refusal(self, candidate: Candidate) -> Refusal | None:
+        """Why its health forbids it; a key that was rotated meanwhile is not the one that was refused."""
+        refusal = self._health.refusal(candidate.deployment)
+        if refusal is not None and refusal.credential and candidate.deployment.backend.key_changed():
+            self._health.renew(candidate.deployment.backend.name)
+            refusal = self._health.refusal(candidate.deployment)
+        return refusal
+
+    def _paid(self, backend: str) -> bool:
+        """Whether the backend's retry budget allows this attempt; the first one is free."""
+        cost = self._cost.get(backend)
+        if cost is not None:
+            return self._budget.take(backend, cost)
+        self._budget.first(backend)
+        return True
+
+    def _best(self, fresh: Sequence[Candidate]) -> Candidate:
         """The next in order; the last attempt goes to a backend not tried yet, if there is one."""
         if self._spent(self._counted + 1):
-            tried = {c.deployment.backend.name for c in self._candidates if self._tries[c.deployment.name]}
-            return next((c for c in untried if c.deployment.backend.name not in tried), untried[0])
-        return untried[0]
+            return next((c for c in fresh if c.deployment.backend.name not in self._cost), fresh[0])
+        return fresh[0]
 
     def _may(self, candidate: Candidate) -> bool:
         deployment, backend = candidate.deployment.name, candidate.deployment.backend.name
@@ -176,12 +221,20 @@ class Walk:
             self._tries[deployment] < min(self._policy.per_deployment, self._policy.attempts)
             and not {deployment, backend} & self._off
             and self._ambiguous[backend] < 2
-            and self._triggered(candidate)
+            and self._budget.allows(backend, self._cost.get(backend, 0))
             and self._fits(candidate)
         )
 
-    def _triggered(self, candidate: Candidate) -> bool:
-        return not candidate.fallback or self._last is None or self._last.trigger in self._triggers
+    def _triggered(self, candidate: Candidate, refusals: Mapping[str, Refusal | None]) -> bool:
+        """Whether this call may go to it: a fallback model only for what its agent's triggers name."""
+        if not candidate.fallback:
+            return True
+        if self._last is not None:
+            return self._last.trigger in self._triggers
+        # Nobody was tried yet, so it is the first choice that is turned off, or does not fit.
+        before = [c for c in self._candidates[: self._candidates.index(candidate)] if not c.fallback]
+        found = [refusals.get(c.deployment.name) for c in before]
+        return not before or any(r is not None and _trigger(r.error) in self._triggers for r in found)
 
     def _fits(self, candidate: Candidate) -> bool:
         """After an overflow: only where the window is larger, or unknown for a model of another name."""

@@ -6,8 +6,11 @@ a random number is handed in.
 
 from ccroute.routing.agents import Agent, AgentTable
 from ccroute.routing.aliases import AliasTable, Resolution
+from ccroute.routing.health import Health
+from ccroute.routing.load import Load
 from ccroute.routing.plan import Plan, make_plan
 from ccroute.routing.quotes import Quotes
+from ccroute.routing.retries import RetryBudget
 from ccroute.routing.tables import Candidate, Deployment, Tables
 
 __all__ = [
@@ -16,9 +19,12 @@ __all__ = [
     "AliasTable",
     "Candidate",
     "Deployment",
+    "Health",
+    "Load",
     "Plan",
     "Quotes",
     "Resolution",
+    "RetryBudget",
     "Tables",
     "make_plan",
 ]

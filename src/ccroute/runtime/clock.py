@@ -17,3 +17,8 @@ class SystemClock:
     def now() -> datetime:
         """The time of day, in UTC, for records only."""
         return datetime.now(UTC)
+
+
+def patience(left: float) -> float | None:
+    """A timeout as sockets take it, where forever is None."""
+    return None if left == float("inf") else left

@@ -6,13 +6,16 @@ However a flow ends, its exchange is released and its last ledger row written, w
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from ccroute.accounting import Ledger
-from ccroute.flow import CallLog, Emit, Flow, Read, Record, Send, Sleep
+from ccroute.accounting import Ledger, LedgerRow
+from ccroute.flow import CallLog, Emit, Enter, Flow, Leave, Read, Record, Send, Sleep
+from ccroute.observe import LedgerFailed, Listener
+from ccroute.runtime.gates import Gates, Permit
 from ccroute.types import Chunk
 
 if TYPE_CHECKING:
@@ -24,19 +27,29 @@ T = TypeVar("T")
 _START: Any = None
 
 
-class _Drive(Generic[T]):
-    """What both drivers share: the flow, and the end of it."""
+class Means(NamedTuple):
+    """What flows are performed with: one router's connections, gates and ledger, and who is told."""
 
-    def __init__(self, flow: Flow[T], log: CallLog | None, connections: Connections, ledger: Ledger) -> None:
+    connections: Connections
+    gates: Gates
+    ledger: Ledger
+    tell: Listener
+
+
+class _Drive(Generic[T]):
+    """What both drivers share: the flow, what is leased for it, and the end of both."""
+
+    def __init__(self, flow: Flow[T], log: CallLog | None, means: Means) -> None:
         self._flow = flow
         self._log = log
-        self._connections = connections
-        self._ledger = ledger
+        self._means = means
         self._exchange: Any = None
+        self._permit: Permit | None = None
         self._reply: Any = _START
         self._turn = threading.Lock()
         self._running = False
         self._closed = False
+        self._process = os.getpid()
         self.result: T | None = None
 
     def finished(self) -> T:
@@ -47,8 +60,11 @@ class _Drive(Generic[T]):
     def close(self) -> None:
         """End the call where it stands: the connection is closed, what it used is recorded.
 
-        While another thread or task is reading, its wait ends and it does the rest.
+        While another thread or task is reading, its wait ends and it does the rest. A forked child
+        lets its copy be: call and connection are the parent's.
         """
+        if self._process != os.getpid():
+            return
         with self._turn:
             self._closed, reading = True, self._running
             self._running = True
@@ -73,14 +89,28 @@ class _Drive(Generic[T]):
             self._running = True
         return True
 
-    def _release(self) -> None:
+    def _end_attempt(self) -> None:
+        """Give up the connection, then the place at the host; a connection that is idle again is kept."""
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.release()
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            permit.release()
+
+    def _release(self) -> None:
+        self._end_attempt()
         row = None if self._log is None else self._log.unsettled
         if self._log is not None and row is not None:
             self._log.unsettled = None
-            self._ledger.record(row)
+            self._record(row)
+
+    def _record(self, row: LedgerRow) -> None:
+        """Write a row. The answer is worth more than its record, so a ledger that fails is only told of."""
+        try:
+            self._means.ledger.record(row)
+        except Exception as error:
+            self._means.tell(LedgerFailed(row.call, row.agent, type(error).__name__))
 
 
 class Drive(_Drive[T]):
@@ -93,6 +123,8 @@ class Drive(_Drive[T]):
         if not self._begin():
             return None
         flow, result = self._flow, self._reply
+        if self._permit is not None:
+            self._permit.moved(threading.get_ident())
         try:
             while True:
                 effect, result = flow.send(result), None  # no frame keeps a server's words
@@ -103,11 +135,20 @@ class Drive(_Drive[T]):
                         self._reply = None
                         return effect.chunks
                     elif type(effect) is Send:
-                        self._release()
-                        self._exchange = self._connections.exchange(effect)
+                        if self._exchange is not None:
+                            self._exchange.release()
+                        self._exchange = self._means.connections.exchange(effect)
                         result = self._exchange.send()
+                    elif type(effect) is Enter:
+                        entered = self._means.gates.enter(effect)
+                        if type(entered) is Permit:
+                            self._permit = entered
+                        else:
+                            result = entered
+                    elif type(effect) is Leave:
+                        self._end_attempt()
                     elif type(effect) is Record:
-                        self._ledger.record(effect.row)
+                        self._record(effect.row)
                     elif type(effect) is Sleep:
                         time.sleep(effect.seconds)
                 except BaseException as error:
@@ -147,11 +188,20 @@ class AsyncDrive(_Drive[T]):
                         self._reply = None
                         return effect.chunks
                     elif type(effect) is Send:
-                        self._release()
-                        self._exchange = self._connections.aexchange(effect)
+                        if self._exchange is not None:
+                            self._exchange.release()
+                        self._exchange = self._means.connections.aexchange(effect)
                         result = await self._exchange.send()
+                    elif type(effect) is Enter:
+                        entered = await self._means.gates.aenter(effect)
+                        if type(entered) is Permit:
+                            self._permit = entered
+                        else:
+                            result = entered
+                    elif type(effect) is Leave:
+                        self._end_attempt()
                     elif type(effect) is Record:
-                        self._ledger.record(effect.row)
+                        self._record(effect.row)
                     elif type(effect) is Sleep:
                         await _sleep(effect.seconds)
                 except BaseException as error:

@@ -137,14 +137,11 @@ def takes_call_options(method: Callable[P, R]) -> Callable[P, R]:
     """Show `CallOptions` as what it is, keyword by keyword, in a method's signature and help()."""
     signature = inspect.signature(method)
     fixed = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    defaults = {
-        f.name: None if f.default is dataclasses.MISSING else f.default for f in dataclasses.fields(Request)
-    }
     options = [
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=None if name == "messages" else defaults[name],
+            default=None,
             annotation=getattr(annotation, "__forward_arg__", annotation),
         )
         for name, annotation in CallOptions.__annotations__.items()

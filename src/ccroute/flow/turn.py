@@ -1,0 +1,116 @@
+"""One candidate's turn: a place at its host, the leave of its health, one attempt, and what that says of it."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+from ccroute.errors import (
+    AuthenticationError,
+    BackendError,
+    CcrouteError,
+    DeadlineExceededError,
+    OverloadedError,
+    PermissionDeniedError,
+    QueueTimeoutError,
+    QuotaExhaustedError,
+    StreamInterruptedError,
+)
+from ccroute.flow.attempt import Job, attempt, limits
+from ccroute.flow.effects import Enter, Flow, enter
+from ccroute.flow.retry import Fault, failure_class
+from ccroute.routing.health import Note, Refusal
+from ccroute.types import Completion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MIN_ATTEMPT = 0.05
+"""Seconds that must be left for an attempt to be worth starting."""
+MINUTES = 60.0
+REFUSED_KEY, LONGEST_REFUSED_KEY = 5 * MINUTES, 60 * MINUTES
+"""How long a credential is off after a 401, doubling each time up to the longest."""
+REFUSED_MODEL = 5 * MINUTES
+"""How long a deployment is off after a 403 or 404."""
+NO_QUOTA = 15 * MINUTES
+"""How long a credential is off after a billing limit whose end the server did not say."""
+
+_ANSWERED = Note(counts=False)
+_NEUTRAL = Note()
+
+
+def turn(job: Job, *, early: bool, queued: Callable[[int], None]) -> Flow[Completion | Fault | Refusal]:
+    """Try one deployment; a refusal says that its health does not allow it (any more). The place at
+    the host is still held at the end.
+
+    `early`: what is off may be tried before its time, if nobody else does. `queued` is called, with
+    how many are ahead, if there is no place at the host yet.
+    """
+    deployment, desk, progress = job.deployment, job.desk, job.progress
+    place = Enter(
+        deployment.backend, deployment.model, job.request.priority, job.deadline - MIN_ATTEMPT, queued
+    )
+    running, admission, note, output = desk.load.begin(deployment), None, _NEUTRAL, 0
+    try:
+        missed = yield from enter(place)
+        if missed is not None:
+            return Fault(QueueTimeoutError(f"{deployment.name}: {missed.detail}"), "W0")
+        admitted = desk.health.admit(deployment, early=early)
+        if isinstance(admitted, Refusal):
+            return admitted
+        admission = admitted
+        progress.begin(desk.clock)
+        result = yield from attempt(job, limits(job, progress.started))
+        if isinstance(result, Completion):
+            note, output = _ANSWERED, result.usage.output
+        else:
+            note = _judged(result, job)
+        return result
+    finally:
+        if admission is not None:
+            desk.health.settle(admission, note)
+        desk.load.end(
+            running,
+            None if note.counts is None else not note.counts,
+            first_content=progress.first_content,
+            duration=desk.clock.monotonic() - progress.started,
+            output=output,
+        )
+
+
+def _judged(fault: Fault, job: Job) -> Note:
+    """What a failed attempt says of its deployment. Sources: docs/architecture.md, "Failures"."""
+    error, letter = fault.error, fault.failure
+    cause = error.__cause__
+    if isinstance(error, StreamInterruptedError) and isinstance(cause, CcrouteError):
+        error, letter = cause, failure_class(cause)
+    told = copy.copy(error)  # without the frames, which hold the prompt
+    wait = getattr(error, "retry_after", None)
+    if isinstance(error, DeadlineExceededError):
+        silent = job.desk.clock.monotonic() - job.progress.heard
+        return Note(counts=True, error=told) if silent >= job.silence else _NEUTRAL
+    if isinstance(error, QuotaExhaustedError):
+        return Note(error=told, off="credential", seconds=wait or NO_QUOTA)
+    if isinstance(error, AuthenticationError):
+        if not job.progress.sent:  # there was no key to send: asking again costs nobody anything
+            return _NEUTRAL
+        return Note(error=told, off="credential", seconds=REFUSED_KEY, longest=LONGEST_REFUSED_KEY)
+    if isinstance(error, PermissionDeniedError) or (letter == "M" and not fault.again):
+        return Note(error=told, off="deployment", seconds=REFUSED_MODEL)
+    if letter in {"W0", "W2"} or _overloaded(error):
+        return Note(counts=True, error=told, cool=wait)
+    return Note(error=told, cool=wait) if letter == "W1" else _NEUTRAL
+
+
+def _overloaded(error: CcrouteError) -> bool:
+    """503 or 529, also as an error inside a stream: the server is sick, where 429 is only strict."""
+    status = getattr(error, "status", None)
+    return isinstance(error, OverloadedError) and (status is None or status >= 500)
+
+
+def anew(refusal: Refusal, now: float) -> CcrouteError:
+    """The error of whoever had a refusal's deployment turned off, for a call that was turned away."""
+    error = copy.copy(refusal.error) or CcrouteError(refusal.why)
+    if isinstance(error, BackendError):
+        error.retry_after = max(refusal.until - now, 1.0)  # a probe is on its way: its end is not known
+    return error

@@ -1,0 +1,52 @@
+"""The first listener: events as lines on the standard logger `ccroute`."""
+
+from __future__ import annotations
+
+import logging
+
+from ccroute.observe.events import (
+    AttemptFailed,
+    BreakerClosed,
+    BreakerOpened,
+    CooledDown,
+    Event,
+    FellBack,
+    Interrupted,
+    LedgerFailed,
+    Listener,
+    Retried,
+)
+
+logger = logging.getLogger("ccroute")
+
+# What needs somebody is a warning, what was dealt with is information, what is normal is for debugging.
+_LEVELS: dict[type[Event], int] = {
+    AttemptFailed: logging.INFO,
+    Retried: logging.INFO,
+    FellBack: logging.INFO,
+    BreakerClosed: logging.INFO,
+    BreakerOpened: logging.WARNING,
+    CooledDown: logging.WARNING,
+    Interrupted: logging.WARNING,
+    LedgerFailed: logging.ERROR,
+}
+
+
+def log_event(event: Event) -> None:
+    """Write one event as one line."""
+    level = _LEVELS.get(type(event), logging.DEBUG)
+    if logger.isEnabledFor(level):
+        logger.log(level, "%s", event)
+
+
+def telling(*listeners: Listener) -> Listener:
+    """One listener that tells all of them. One that raises is logged, by its error's class, and forgotten."""
+
+    def tell(event: Event) -> None:
+        for listener in listeners:
+            try:
+                listener(event)
+            except Exception as error:  # a listener must not break a call
+                logger.error("on_event raised %s at %s", type(error).__name__, type(event).__name__)
+
+    return tell
