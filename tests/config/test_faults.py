@@ -61,7 +61,7 @@ def test_every_fault_is_reported_at_once_with_its_place(faults):
             "default_model": "zz",
         }
     ) == (
-        "strategy: should be 'weighted' or 'ordered'",
+        "strategy: should be 'weighted', 'least-busy', 'latency', 'cost' or 'ordered'",
         f'backends.local.kind: unknown kind "olama", did you mean "ollama"?; {KINDS}',
         'backends.old.keep_alive: should be a duration such as "5m", or a whole number of seconds',
         "backends.old.timeout.total: should be greater than 0",

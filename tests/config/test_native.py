@@ -104,6 +104,9 @@ def test_a_whole_file_of_every_router_option_is_handed_on():
             "agent_override": False,
             "unknown_agent": "default",
             "drop_params": True,
+            "trust_env": True,
+            "health": "off",
+            "max_queue": 7,
             "strategy": "ordered",
             "timeout": 30,
             "default_model": "ollama/x",
@@ -114,6 +117,8 @@ def test_a_whole_file_of_every_router_option_is_handed_on():
     assert options["agent_override"] is False
     assert options["unknown_agent"] == "default"
     assert options["drop_params"] is True
+    assert options["trust_env"] is True
+    assert (options["health"], options["max_queue"]) == ("off", 7)
     assert options["aliases"].strategy == "ordered"
     assert options["timeout"] == Timeout(total=30)
 

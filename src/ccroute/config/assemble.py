@@ -26,7 +26,16 @@ from ccroute.routing.aliases import Target
 from ccroute.routing.names import did_you_mean, slug
 from ccroute.types import RetryPolicy
 
-_AS_THEY_ARE: Final = ("agent_override", "baseline", "default_model", "drop_params", "unknown_agent")
+_AS_THEY_ARE: Final = (
+    "agent_override",
+    "baseline",
+    "default_model",
+    "drop_params",
+    "health",
+    "max_queue",
+    "trust_env",
+    "unknown_agent",
+)
 _NEARLY: Final = 0.9
 
 

@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
+    NonNegativeInt,
     PlainValidator,
     PositiveInt,
     SecretStr,
@@ -34,7 +35,7 @@ from ccroute.types.request import PARAMETERS
 
 KINDS = ("anthropic", "ollama", *PRESETS)
 
-NOT_YET = ("budgets", "cache", "health", "ledger", "max_queue", "trust_env")
+NOT_YET = ("budgets", "cache", "ledger")
 """Keys that a router will know, and this version does not."""
 
 
@@ -209,6 +210,9 @@ class Settings(Table):
     agent_override: bool = True
     unknown_agent: Literal["error", "default"] = "error"
     drop_params: bool = False
+    trust_env: bool = False
+    health: Literal["on", "off"] = "on"
+    max_queue: NonNegativeInt = 1000
     baseline: str | None = None
     strategy: Strategy = "weighted"
     backends: dict[str, BackendTable] = {}
@@ -220,10 +224,7 @@ class Settings(Table):
     prices: dict[str, PriceEntry] = {}
     budgets: object = None
     cache: object = None
-    health: object = None
     ledger: object = None
-    max_queue: object = None
-    trust_env: object = None
 
     @classmethod
     def checked(cls, table: dict[str, Any], source: Source) -> Self:

@@ -78,17 +78,17 @@ def _fits(step: Step, left: float, fault: Fault | None) -> bool:
 def _verdict(
     fault: Fault | None, step: Step | None, walk: Walk, now: float, deadline: float, log: CallLog
 ) -> CcrouteError:
-    """The error a call ends with: its last backend's own, or whose who turned it away, or that time is up."""
-    error: CcrouteError
+    """The error a call ends with: its last backend's own, whose that turned it away, or that time is up."""
     refusal = min(walk.refused.values(), key=lambda refusal: refusal.until, default=None)
-    if (fault is not None and (step is None or deadline - now >= MIN_ATTEMPT or fault.failure == "L")) or (
-        fault is not None and isinstance(fault.error, DeadlineExceededError)
-    ):
-        error = fault.error
-    elif fault is None and refusal is not None and (step is None or step.wait):
+    over = step is not None and deadline - now < MIN_ATTEMPT
+    if fault is None and refusal is not None and not over:
         error = anew(refusal, now)
-    else:
+    elif fault is None or (
+        over and fault.failure != "L" and not isinstance(fault.error, DeadlineExceededError)
+    ):
         error = DeadlineExceededError("the call's total timeout leaves no time for another attempt")
         error.__cause__ = None if fault is None else fault.error
+    else:
+        error = fault.error
     error.attempts = tuple(log.attempts)
     return error

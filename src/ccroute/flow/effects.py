@@ -99,9 +99,9 @@ class Reply(NamedTuple):
 class Failure(NamedTuple):
     """Why there is no answer, or no more of it.
 
-    queue: no place at the host. connect: no connection. tls: the other end is not who it should be. broken: the connection
-    ended. timeout: `until` or `connect` passed. protocol: what came is not HTTP. `sent` says
-    whether any byte of the request may have reached the server.
+    queue: no place at the host. connect: no connection. tls: the other end is not who it should be.
+    broken: the connection ended. timeout: `until` or `connect` passed. protocol: what came is not
+    HTTP. `sent` says whether any byte of the request may have reached the server.
     """
 
     kind: Literal["queue", "connect", "tls", "broken", "timeout", "protocol"]

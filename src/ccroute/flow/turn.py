@@ -1,4 +1,4 @@
-"""One candidate's turn: a place at its host, the leave of its health, one attempt, and what that says of it."""
+"""One candidate's turn: a place at its host, its health's leave, one attempt, and what that says of it."""
 
 from __future__ import annotations
 

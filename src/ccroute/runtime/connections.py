@@ -26,6 +26,8 @@ from ccroute.runtime.stacks import Connection, Key, LoopConnection, LoopPool, St
 if TYPE_CHECKING:
     import httpx
 
+    from ccroute.runtime.proxies import Proxies
+
 Transport: TypeAlias = "httpx.BaseTransport | httpx.AsyncBaseTransport"
 """An httpx transport to use instead of ccroute's own connections: tests, corporate proxies."""
 
@@ -42,7 +44,7 @@ class _Blocking:
     def __init__(self, owner: Connections, effect: Send) -> None:
         self._owner = owner
         self._effect = effect
-        self._key = Key(effect.backend.origin, effect.backend.ca_file)
+        self._key = Key(effect.backend.origin, effect.backend.ca_file, effect.backend.local)
         self._connection: Connection | None = None
         self._response: httpcore.Response | None = None
         self._body: Iterator[bytes] | None = None
@@ -101,7 +103,7 @@ class _OnLoop:
     def __init__(self, owner: Connections, effect: Send) -> None:
         self._owner = owner
         self._effect = effect
-        self._key = Key(effect.backend.origin, effect.backend.ca_file)
+        self._key = Key(effect.backend.origin, effect.backend.ca_file, effect.backend.local)
         self._loop = asyncio.get_running_loop()
         self._pool: LoopPool | None = None
         self._connection: LoopConnection | None = None
@@ -161,10 +163,14 @@ class _OnLoop:
 
 
 class Connections:
-    """All connections of one router. Nothing is opened before the first call."""
+    """All connections of one router. Nothing is opened before the first call.
 
-    def __init__(self, transport: Transport | None = None) -> None:
+    `trust_env` sends through the proxies that the environment names; a `transport` goes its own way.
+    """
+
+    def __init__(self, transport: Transport | None = None, *, trust_env: bool = False) -> None:
         self._transport = transport
+        self._proxies = _proxies() if trust_env else None
         self._closed = False
         self._stacks: dict[Key, Stack[Connection]] = {}
         self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopPool] = (
@@ -204,6 +210,12 @@ class Connections:
         await asyncio.sleep(0)  # the pool of this loop closes them
         await asyncio.sleep(0)  # and their sockets go in the loop's next round
 
+    def after_fork(self) -> None:
+        """In a forked child: open connections are the parent's, and no loop of its is running here."""
+        close_all(self._stacks)
+        self._stacks.clear()
+        self._pools = weakref.WeakKeyDictionary()
+
     def stack(self, key: Key) -> Stack[Connection]:
         """The idle blocking connections to one origin."""
         stack = self._stacks.get(key)
@@ -220,14 +232,18 @@ class Connections:
 
     def blocking(self, key: Key) -> Connection:
         """A new blocking connection."""
+        if self._proxies is not None and (proxy := self._proxies.on_the_way(key)) is not None:
+            return proxy.blocking(key, self._ssl(key))
         backend = SocketBackend(lease := Lease())
-        http = httpcore.HTTPConnection(_origin(key), ssl_context=self._ssl(key), network_backend=backend)
+        http = httpcore.HTTPConnection(key.http, ssl_context=self._ssl(key), network_backend=backend)
         return Connection(http, backend, lease)
 
     def on_loop(self, key: Key) -> LoopConnection:
         """A new connection on the running loop."""
+        if self._proxies is not None and (proxy := self._proxies.on_the_way(key)) is not None:
+            return proxy.on_loop(key, self._ssl(key))
         backend = LoopBackend(lease := Lease())
-        http = httpcore.AsyncHTTPConnection(_origin(key), ssl_context=self._ssl(key), network_backend=backend)
+        http = httpcore.AsyncHTTPConnection(key.http, ssl_context=self._ssl(key), network_backend=backend)
         unlock(http)
         return LoopConnection(http, backend, lease)
 
@@ -252,8 +268,10 @@ def _was_dead(error: Exception, lease: Lease, began: float) -> bool:
     return quick and not lease.received and not isinstance(error, httpcore.TimeoutException)
 
 
-def _origin(key: Key) -> httpcore.Origin:
-    return httpcore.Origin(key.origin.scheme.encode(), key.origin.host.encode(), key.origin.port)
+def _proxies() -> Proxies:
+    from ccroute.runtime.proxies import Proxies  # brings urllib.request along
+
+    return Proxies()
 
 
 def _request(effect: Send) -> httpcore.Request:

@@ -40,6 +40,10 @@ HTTPCORE = Kinds(
 )
 
 
+class ProxyTimeout(httpcore.ConnectTimeout):
+    """No connection in time, because of the proxy that its words name."""
+
+
 class Exchange(Protocol):
     """One request and its answer, blocking. `release` may be called at any moment, from any thread, twice."""
 
@@ -75,7 +79,8 @@ class AsyncExchange(Protocol):
 def failure(error: Exception, kinds: Kinds, *, sent: bool, reconnected: bool = False) -> Failure:
     """What a transport's error says about the request."""
     if isinstance(error, kinds.connect_timeout):
-        return Failure("timeout", "no connection within the connect timeout", sent, reconnected)
+        late = str(error) if isinstance(error, ProxyTimeout) else "no connection within the connect timeout"
+        return Failure("timeout", late, sent, reconnected)
     if isinstance(error, kinds.connect):
         kind: Literal["tls", "connect"] = "tls" if isinstance(error.__cause__, ssl.SSLError) else "connect"
         return Failure(kind, reason(error), sent, reconnected)

@@ -7,6 +7,7 @@ used.
 
 from __future__ import annotations
 
+import os
 import select
 import ssl
 import time
@@ -18,10 +19,11 @@ import httpcore
 class Lease:
     """The limits and the history of the exchange that a connection is on."""
 
-    __slots__ = ("connect_until", "over", "received", "sent", "until")
+    __slots__ = ("connect_until", "over", "process", "received", "sent", "until")
 
     def __init__(self) -> None:
         self.over = False
+        self.process = os.getpid()
         self.begin(float("inf"), None)
 
     def begin(self, until: float, connect: float | None) -> float:
@@ -35,6 +37,11 @@ class Lease:
     def extend(self, until: float) -> None:
         """The exchange goes on; its next wait ends at `until`."""
         self.until = until
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this is a forked child's copy: the connection is the parent's, who may be using it."""
+        return self.process != os.getpid()
 
     def end(self) -> None:
         """No wait is granted any more: whoever still holds the connection, in another thread, stops."""
@@ -57,11 +64,6 @@ class Lease:
         if left <= 0:
             raise httpcore.ConnectTimeout("no connection in time")
         return left
-
-
-def patience(left: float) -> float | None:
-    """A timeout as sockets take it, where forever is None."""
-    return None if left == float("inf") else left
 
 
 def readable(sock: Any) -> bool:

@@ -11,7 +11,8 @@ from typing import Any
 
 import httpcore
 
-from ccroute.runtime.lease import Lease, patience, readable, reason
+from ccroute.runtime.clock import patience
+from ccroute.runtime.lease import Lease, readable, reason
 
 PAUSE_ABOVE = 1024 * 1024
 """Bytes a connection buffers before it asks the server to wait."""
@@ -204,6 +205,8 @@ class LoopStream(httpcore.AsyncNetworkStream):
     def abort(self) -> None:
         """`aclose` for those who cannot await, from whatever thread."""
         loop = self._receiver.loop
+        if self._lease.inherited:  # this loop's selector is shared with the parent
+            return
         if asyncio._get_running_loop() is loop:
             self._end()
         elif not loop.is_closed():

@@ -10,7 +10,8 @@ from typing import Any
 
 import httpcore
 
-from ccroute.runtime.lease import Lease, patience, readable, reason
+from ccroute.runtime.clock import patience
+from ccroute.runtime.lease import Lease, readable, reason
 
 
 class SocketBackend(httpcore.NetworkBackend):
@@ -97,9 +98,10 @@ class SocketStream(httpcore.NetworkStream):
             self._unsent.append(buffer)
 
     def close(self) -> None:
-        """Close at once; a thread that waits for bytes wakes up."""
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        """Close at once; a thread that waits for bytes wakes up. A forked child closes only its copy."""
+        if not self._lease.inherited:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         self._socket.close()
 
     def start_tls(

@@ -102,10 +102,17 @@ def _surplus(connection: Connection | LoopConnection) -> bool:
 
 
 class Key(NamedTuple):
-    """What connections are shared by: where they go and whom they trust."""
+    """What connections are shared by: where they go, whom they trust, and whether what they carry
+    stays in the house, so that no proxy may see it."""
 
     origin: Origin
     ca_file: str | None
+    local: bool
+
+    @property
+    def http(self) -> httpcore.Origin:
+        """The origin as httpcore writes it."""
+        return httpcore.Origin(self.origin.scheme.encode(), self.origin.host.encode(), self.origin.port)
 
 
 class LoopPool:

@@ -1,0 +1,278 @@
+"""The way through an HTTP proxy that the environment names, for who asks for it with `trust_env=True`.
+
+To an https origin it is a tunnel: the proxy learns the server's name, and TLS goes through it end to
+end. A request to an http origin is handed to the proxy as it is, to be forwarded. What the proxy does
+not let through has never reached the server.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import re
+import ssl
+import urllib.request
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import httpcore
+
+from ccroute.backends import Origin
+from ccroute.runtime.exchange import ProxyTimeout
+from ccroute.runtime.lease import Lease, reason
+from ccroute.runtime.loops import LoopBackend
+from ccroute.runtime.sockets import SocketBackend
+from ccroute.runtime.stacks import Connection, Key, LoopConnection, unlock
+
+_UNSPOKEN = ("https", "socks4", "socks4a", "socks5", "socks5h")
+"""Kinds of proxies that others speak to, and ccroute does not."""
+_HOST = re.compile(r"[!-~]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """One proxy, and the variable that named it. `fault` says why it cannot be used."""
+
+    variable: str
+    host: str = ""
+    port: int = 80
+    credentials: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
+    """The header with user and password, if there are any: for the proxy alone."""
+    fault: str | None = None
+
+    def __str__(self) -> str:
+        return str(Origin("http", self.host, self.port))
+
+    def refusal(self, status: int) -> httpcore.ConnectError:
+        """What a proxy's own answer says."""
+        if status == 407:
+            wanted = "another user or password" if self.credentials else "a user and a password"
+            return httpcore.ConnectError(
+                f"the proxy {self} asks for {wanted}, HTTP 407: they stand in the URL in {self.variable}"
+            )
+        return httpcore.ConnectError(f"the proxy {self} does not connect to it, HTTP {status}")
+
+    def blocking(self, key: Key, context: ssl.SSLContext | None) -> Connection:
+        """A new blocking connection; `context` is there for https."""
+        backend = _Sockets(lease := Lease(), self, key.origin)
+        if context is None:
+            return Connection(_Forwarded(self, key, backend, lease), backend, lease)
+        http = httpcore.HTTPConnection(key.http, ssl_context=context, network_backend=backend)
+        return Connection(http, backend, lease)
+
+    def on_loop(self, key: Key, context: ssl.SSLContext | None) -> LoopConnection:
+        """A new connection on the running loop; `context` is there for https."""
+        backend = _Loops(lease := Lease(), self, key.origin)
+        if context is None:
+            http: httpcore.AsyncHTTPConnection = _AsyncForwarded(self, key, backend, lease)
+        else:
+            http = httpcore.AsyncHTTPConnection(key.http, ssl_context=context, network_backend=backend)
+        unlock(http)
+        return LoopConnection(http, backend, lease)
+
+
+class Proxies:
+    """The proxies of one router. Variables are read when an origin's first connection is made, and hold
+    for this origin from then on.
+
+    Never on the way, whatever the variables say: to this machine, which a proxy cannot reach, and to
+    a `local` backend, whose prompts stay in the house.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[Key, Proxy | None] = {}
+
+    def on_the_way(self, key: Key) -> Proxy | None:
+        """The proxy to send through; None where the way is direct."""
+        if key not in self._found:
+            self._found.setdefault(key, None if key.local or _here(key.origin.host) else _named(key.origin))
+        return self._found[key]
+
+
+class _Sockets(SocketBackend):
+    """Connects to the proxy, and through it to an https origin."""
+
+    def __init__(self, lease: Lease, proxy: Proxy, origin: Origin) -> None:
+        super().__init__(lease)
+        self._proxy = proxy
+        self._origin = origin
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        """A stream to the proxy; for https it leads on to the server, and TLS is still to come."""
+        proxy = self._proxy
+        with _connecting(proxy, self._lease):
+            stream = super().connect_tcp(proxy.host, proxy.port)
+            if self._origin.scheme == "http":
+                return stream
+            request = _tunnel(proxy, self._origin)
+            status = httpcore.HTTP11Connection(request.url.origin, stream).handle_request(request).status
+        if not 200 <= status < 300:
+            raise proxy.refusal(status)
+        return stream
+
+
+class _Loops(LoopBackend):
+    """The same on the running loop."""
+
+    def __init__(self, lease: Lease, proxy: Proxy, origin: Origin) -> None:
+        super().__init__(lease)
+        self._proxy = proxy
+        self._origin = origin
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """A stream to the proxy; for https it leads on to the server, and TLS is still to come."""
+        proxy = self._proxy
+        with _connecting(proxy, self._lease):
+            stream = await super().connect_tcp(proxy.host, proxy.port)
+            if self._origin.scheme == "http":
+                return stream
+            request = _tunnel(proxy, self._origin)
+            http = httpcore.AsyncHTTP11Connection(request.url.origin, stream)
+            status = (await http.handle_async_request(request)).status
+        if not 200 <= status < 300:
+            raise proxy.refusal(status)
+        return stream
+
+
+class _Forwarded(httpcore.HTTPConnection):
+    """A connection to an http origin whose requests the proxy forwards."""
+
+    def __init__(self, proxy: Proxy, key: Key, backend: _Sockets, lease: Lease) -> None:
+        super().__init__(key.http, network_backend=backend)
+        self._proxy = proxy
+        self._whole = str(key.origin)
+        self._lease = lease
+
+    def handle_request(self, request: httpcore.Request) -> httpcore.Response:
+        """Send the request to the proxy and wait for the head of the answer."""
+        response = super().handle_request(_absolute(request, self._whole, self._proxy))
+        _check_forwarded(response, self._proxy, self._lease)
+        return response
+
+
+class _AsyncForwarded(httpcore.AsyncHTTPConnection):
+    """The same on the running loop."""
+
+    def __init__(self, proxy: Proxy, key: Key, backend: _Loops, lease: Lease) -> None:
+        super().__init__(key.http, network_backend=backend)
+        self._proxy = proxy
+        self._whole = str(key.origin)
+        self._lease = lease
+
+    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
+        """Send the request to the proxy and wait for the head of the answer."""
+        response = await super().handle_async_request(_absolute(request, self._whole, self._proxy))
+        _check_forwarded(response, self._proxy, self._lease)
+        return response
+
+
+@contextmanager
+def _connecting(proxy: Proxy, lease: Lease) -> Iterator[None]:
+    """Asking the proxy is part of connecting: it has no more time, and the server sees nothing of it."""
+    if proxy.fault is not None:
+        raise httpcore.ConnectError(proxy.fault)
+    until = lease.until
+    lease.extend(min(until, lease.connect_until))
+    try:
+        yield
+    except httpcore.TimeoutException as error:
+        raise ProxyTimeout(f"no connection through the proxy {proxy} within the connect timeout") from error
+    except httpcore.ConnectError as error:
+        raise httpcore.ConnectError(f"the proxy {proxy} cannot be reached: {reason(error)}") from error
+    except (httpcore.NetworkError, httpcore.ProtocolError) as error:
+        # Never in the library's words: they quote what came.
+        raise httpcore.ConnectError(f"the proxy {proxy} hung up, or is no HTTP proxy") from error
+    finally:
+        lease.extend(until)
+        lease.sent = lease.received = False
+
+
+def _tunnel(proxy: Proxy, origin: Origin) -> httpcore.Request:
+    """Asks for a tunnel; all that the proxy learns is where it leads."""
+    target = _address(origin).encode()
+    url = httpcore.URL(scheme=b"http", host=proxy.host.encode(), port=proxy.port, target=target)
+    return httpcore.Request(b"CONNECT", url, headers=[(b"host", target), *proxy.credentials])
+
+
+def _absolute(request: httpcore.Request, origin: str, proxy: Proxy) -> httpcore.Request:
+    """The request as a proxy takes it: with the whole address, and with what the proxy asks for."""
+    url = httpcore.URL(
+        scheme=request.url.scheme,
+        host=request.url.host,
+        port=request.url.port,
+        target=origin.encode() + request.url.target,
+    )
+    headers = [*request.headers, *proxy.credentials]
+    return httpcore.Request(request.method, url, headers=headers, content=request.stream)
+
+
+def _check_forwarded(response: httpcore.Response, proxy: Proxy, lease: Lease) -> None:
+    """Of all answers, one can only be the proxy's own: it forwards nothing without credentials."""
+    if response.status == 407:
+        lease.sent = False
+        raise proxy.refusal(407)
+
+
+def _named(origin: Origin) -> Proxy | None:
+    """What the variables say of `origin`, as Python's urllib reads them."""
+    named = urllib.request.getproxies_environment()
+    kind = origin.scheme if origin.scheme in named else "all"
+    around = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed lacks it
+    if kind not in named or around(_address(origin), named) or around(origin.host, named):
+        return None
+    return _parsed(f"{kind.upper()}_PROXY", named[kind])
+
+
+def _address(origin: Origin) -> str:
+    """Host and port, always both."""
+    return f"[{origin.host}]:{origin.port}" if ":" in origin.host else f"{origin.host}:{origin.port}"
+
+
+def _parsed(variable: str, value: str) -> Proxy:
+    """The proxy that a variable's value names. No fault repeats what may hold a password."""
+    unlike = Proxy(variable, fault=f"{variable} must look like http://proxy.example.com:3128")
+    try:
+        url = urlsplit(value if "://" in value else f"http://{value}")
+        host, port = url.hostname or "", url.port or 80
+    except ValueError:
+        return unlike
+    if url.scheme in _UNSPOKEN:
+        what = f"{variable} names a proxy of the kind {url.scheme}, which ccroute does not speak to"
+        return Proxy(variable, fault=f"{what}: name an http:// one, or send through transport=")
+    # A slash in a password that was not quoted would pass a part of it off as the host.
+    beyond = url.path.strip("/") or url.query or url.fragment
+    if url.scheme != "http" or beyond or not _HOST.fullmatch(host):
+        return unlike
+    if url.username is None:
+        return Proxy(variable, host, port)
+    user = f"{unquote(url.username)}:{unquote(url.password or '')}"
+    header = (b"proxy-authorization", b"Basic " + base64.b64encode(user.encode()))
+    return Proxy(variable, host, port, (header,))
+
+
+def _here(host: str) -> bool:
+    """Whether `host` is this machine, by its name or address; nothing is looked up."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
