@@ -85,7 +85,7 @@ def router(*pieces: bytes) -> Router:
         prices={MODEL: PRICE},
         ledger=MemoryLedger(limit=1000),
     )
-    made._connections = Canned(*pieces)  # type: ignore[assignment]
+    made._means = made._means._replace(connections=Canned(*pieces))  # type: ignore[arg-type]
     return made
 
 
@@ -116,7 +116,7 @@ def ledger_row() -> LedgerRow:
     """What one call through a router leaves behind."""
     ledger = MemoryLedger()
     made = router(server.compact(WHOLES["openai"]))
-    made._ledger = ledger
+    made._means = made._means._replace(ledger=ledger)
     made.complete(messages=MESSAGES, agent="bench")
     return ledger.rows()[0]
 

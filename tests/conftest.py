@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pytest
 from hypothesis import HealthCheck, settings
 from tests.support.llama import llama_server, llama_tools_server  # noqa: F401 - fixtures
+from tests.support.watch import Watch, watching
 
 from ccroute import AsyncStream, Chunk, Completion, Router, Stream
 
@@ -17,6 +19,21 @@ settings.register_profile(
     "ccroute", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("ccroute")
+
+
+@pytest.fixture(scope="session")
+def whole_run() -> Iterator[Watch]:
+    """Whatever leaves a router in any test is looked at."""
+    with watching() as watch:
+        yield watch
+
+
+@pytest.fixture(autouse=True)
+def nothing_tells_a_secret(whole_run: Watch) -> Iterator[None]:
+    """No error, event, log line or ledger row of a test shows a key or a prompt of its calls."""
+    whole_run.begin()
+    yield
+    assert not whole_run.found
 
 
 @dataclass

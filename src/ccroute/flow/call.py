@@ -48,7 +48,7 @@ def call(plan: Plan, desk: Desk, log: CallLog, ticket: Ticket, *, stream: bool) 
                 yield from emit([Chunk(finish_reason=completion.finish_reason, usage=completion.usage)])
             return completion
         if isinstance(result, Refusal):
-            walk.turned_away(candidate, result)
+            walk.turned_away(step, result)
         else:
             fault = result
             log.failed(candidate, progress, fault)

@@ -127,7 +127,8 @@ class Walk:
         self._ambiguous: Counter[str] = Counter()
         self._cost: dict[str, int] = {}  # of another attempt at a backend, in tokens of its retry budget
         self._off: set[str] = set()
-        self._turned_away: set[str] = set()
+        self._turned_away = False
+        self._may_probe = True
         self._ready: dict[str, float] = {}
         self._window: int | None = None
         self._last: Fault | None = None
@@ -153,10 +154,11 @@ class Walk:
         wait = fault.retry_after
         self._ready[deployment.name] = now + (self._backoff(deployment.name) if wait is None else wait)
 
-    def turned_away(self, candidate: Candidate, refusal: Refusal) -> None:
+    def turned_away(self, step: Step, refusal: Refusal) -> None:
         """Its health changed while the call waited for a place at its host, or another call probes it."""
-        self._turned_away.add(candidate.deployment.name)
-        self.refused[candidate.deployment.name] = refusal
+        self._turned_away = True
+        self._may_probe = self._may_probe and not step.early
+        self.refused[step.candidate.deployment.name] = refusal
 
     def next(self, now: float) -> Step | None:
         """Whom to try now, or None when nobody is left."""
@@ -190,8 +192,7 @@ class Walk:
         if waiting:
             soonest = min(waiting, key=ready)
             return Step(soonest, ready(soonest) - now)
-        off = [c for c in untried if c.deployment.name not in self._turned_away]
-        return Step(min(off, key=ready), 0.0, early=True) if off else None
+        return Step(min(untried, key=ready), 0.0, early=True) if untried and self._may_probe else None
 
     def _refusal(self, candidate: Candidate) -> Refusal | None:
         """Why its health forbids it; a key that was rotated meanwhile is not the one that was refused."""

@@ -84,7 +84,7 @@ def _judged(fault: Fault, job: Job) -> Note:
     cause = error.__cause__
     if isinstance(error, StreamInterruptedError) and isinstance(cause, CcrouteError):
         error, letter = cause, failure_class(cause)
-    told = copy.copy(error)  # without the frames, which hold the prompt
+    told = _twin(error)
     wait = getattr(error, "retry_after", None)
     if isinstance(error, DeadlineExceededError):
         silent = job.desk.clock.monotonic() - job.progress.heard
@@ -110,7 +110,15 @@ def _overloaded(error: CcrouteError) -> bool:
 
 def anew(refusal: Refusal, now: float) -> CcrouteError:
     """The error of whoever had a refusal's deployment turned off, for a call that was turned away."""
-    error = copy.copy(refusal.error) or CcrouteError(refusal.why)
+    error = CcrouteError(refusal.why) if refusal.error is None else _twin(refusal.error)
     if isinstance(error, BackendError):
         error.retry_after = max(refusal.until - now, 1.0)  # a probe is on its way: its end is not known
     return error
+
+
+def _twin(error: CcrouteError) -> CcrouteError:
+    """The same error without its frames, which hold the prompt, and without what led to it."""
+    try:
+        return copy.copy(error)
+    except Exception:  # a user's own class may not be made from its args
+        return CcrouteError(str(error))

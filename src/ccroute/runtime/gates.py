@@ -49,15 +49,18 @@ class Permit:
 
     def __init__(self, gate: Gate, place: _Place) -> None:
         self._gate = gate
-        self._place = place
+        self._place: _Place | None = place
 
     def moved(self, owner: object) -> None:
         """Another thread drives the call now."""
-        self._place.owner = owner
+        if self._place is not None:
+            self._place.owner = owner
 
     def release(self) -> None:
         """Give the place back. Never waits, and may be called twice."""
-        self._gate.leave(self._place)
+        place, self._place = self._place, None
+        if place is not None:
+            self._gate.leave(place)
 
     __del__ = release
 
