@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+import httpcore
 import httpx
 import pytest
 import respx
@@ -46,6 +47,7 @@ def servers() -> object:
         mocked.post("http://localhost:11434/api/chat").respond(
             json={**OLLAMA, "prompt_eval_count": 10, "eval_count": 5}
         )
+        mocked.post("http://localhost:9/api/chat").mock(side_effect=httpcore.ConnectError("refused"))
         mocked.post("http://localhost:8000/v1/chat/completions").mock(side_effect=compatible)
         paid = mocked.post("https://api.anthropic.com/v1/messages")
         streamed = b"".join(message_sse(["hel", "lo"]))

@@ -277,6 +277,7 @@ class Router:
         self._process = os.getpid()
         self._desk.health.after_fork()
         self._desk.retries.after_fork()
+        self._desk.load.after_fork()
         self._means.gates.after_fork()
         self._connections.after_fork()
         if isinstance(self._ledger, MemoryLedger):

@@ -51,12 +51,14 @@ class Progress:
     """How far an attempt came; its log is written from here, also when it is cancelled.
 
     `started` is monotonic, `began` the same moment in UTC; `first_content` is seconds later. `heard`
-    is the instant since which the server has been waited for without content.
+    is the instant since which the server has been waited for without content, `paused` the seconds
+    that the caller took between chunks.
     """
 
     started: float
     began: datetime
     heard: float = 0.0
+    paused: float = 0.0
     sent: bool = False
     status: int | None = None
     reconnected: bool = False
@@ -217,22 +219,24 @@ def _read_stream(reply: Reply, body: Body, job: Job, limits: Limits) -> Flow[Com
     clock, progress = job.desk.clock, job.progress
     decoder = job.deployment.backend.decoder(reply.status, reply.headers)
     progress.decoder = decoder
-    patience, fresh = limits.first - clock.monotonic(), False
+    patience = limits.first - clock.monotonic()
+    came: float | None = None  # when there was content last, until the server is waited for again
     while not getattr(decoder, "done", False):
         asked = clock.monotonic()
-        if fresh:
-            progress.heard, fresh = asked, False
+        if came is not None:
+            progress.heard, progress.paused, came = asked, progress.paused + asked - came, None
         data = yield from read(min(limits.until, asked + patience))
         if isinstance(data, Failure):
             return _ended_early(decoder, _transport_error(data, job))
         if not data:
             body.end()
             return decoder.finish()
-        patience -= clock.monotonic() - asked  # pings are no content; only waiting counts
+        now = clock.monotonic()
+        patience -= now - asked  # pings are no content; only waiting counts
         for piece in body.feed(data):
             chunks = decoder.feed(piece)
             if chunks:
-                patience, fresh = limits.idle, True
+                patience, came = limits.idle, now
                 if progress.first_content is None:
                     progress.first_content = clock.monotonic() - progress.started
                     _introduce(job, progress.so_far())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ccroute.errors import (
     AuthenticationError,
     BackendError,
+    BackendTimeoutError,
     CcrouteError,
     DeadlineExceededError,
     OverloadedError,
@@ -50,7 +51,8 @@ def turn(job: Job, *, early: bool, queued: Callable[[int], None]) -> Flow[Comple
     place = Enter(
         deployment.backend, deployment.model, job.request.priority, job.deadline - MIN_ATTEMPT, queued
     )
-    running, admission, note, output = desk.load.begin(deployment), None, _NEUTRAL, 0
+    running, admission, note = desk.load.begin(deployment), None, _NEUTRAL
+    well, output = None, 0
     try:
         missed = yield from enter(place)
         if missed is not None:
@@ -62,18 +64,19 @@ def turn(job: Job, *, early: bool, queued: Callable[[int], None]) -> Flow[Comple
         progress.begin(desk.clock)
         result = yield from attempt(job, limits(job, progress.started))
         if isinstance(result, Completion):
-            note, output = _ANSWERED, result.usage.output
+            note, well, output = _ANSWERED, True, result.usage.output
         else:
             note = _judged(result, job)
+            well = False if note.counts or result.failure in {"W1", "A", "M"} else None
         return result
     finally:
         if admission is not None:
             desk.health.settle(admission, note)
         desk.load.end(
             running,
-            None if note.counts is None else not note.counts,
+            well,
             first_content=progress.first_content,
-            duration=desk.clock.monotonic() - progress.started,
+            duration=desk.clock.monotonic() - progress.started - progress.paused,
             output=output,
         )
 
@@ -87,8 +90,11 @@ def _judged(fault: Fault, job: Job) -> Note:
     told = _twin(error)
     wait = getattr(error, "retry_after", None)
     if isinstance(error, DeadlineExceededError):
-        silent = job.desk.clock.monotonic() - job.progress.heard
-        return Note(counts=True, error=told) if silent >= job.silence else _NEUTRAL
+        if job.desk.clock.monotonic() - job.progress.heard < job.silence:
+            return _NEUTRAL
+        name, backend = job.deployment.name, job.deployment.backend.name
+        silent = BackendTimeoutError("silent for longer than allowed", backend=backend, deployment=name)
+        return Note(counts=True, error=silent)
     if isinstance(error, QuotaExhaustedError):
         return Note(error=told, off="credential", seconds=wait or NO_QUOTA)
     if isinstance(error, AuthenticationError):

@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 from ccroute.errors import ConfigError, UnknownModelError
 from ccroute.routing.names import close_matches, did_you_mean
 
-Strategy = Literal["weighted", "ordered"]
+Strategy = Literal["weighted", "least-busy", "latency", "cost", "ordered"]
+"""How the deployments of one alias are balanced; `ccroute.routing.balance` says what each looks at."""
 K = TypeVar("K", bound=str | re.Pattern[str])
 Target: TypeAlias = str | Sequence[str] | Mapping[str, float]
 """One name, several that are balanced, or several with their weights."""
@@ -31,6 +32,9 @@ class AliasTable(Mapping[str, Target]):
     or a compiled regex that must match the whole name (its groups fill the target's template; as a
     string it is written `"re:…"`). A target is a deployment `backend/model`, another alias, a list
     of these (balanced), or a mapping to weights.
+
+    `strategy` says which of several deployments is tried first: one drawn by "weighted" shares, the
+    "least-busy" host, the one with the lowest "latency" or "cost" for the call, or as "ordered" here.
 
     Cycles, empty targets and dead ends are refused here, all in one `ConfigError`.
     """

@@ -8,13 +8,16 @@ from typing import NamedTuple
 from ccroute.accounting.tokens import estimate
 from ccroute.errors import EgressDeniedError, InvalidRequestError
 from ccroute.routing.agents import TRIGGERS, Agent, Trigger
-from ccroute.routing.aliases import AliasTable, Resolution
-from ccroute.routing.balance import order
+from ccroute.routing.aliases import Resolution, Strategy
+from ccroute.routing.balance import BY_TABLE, View, order, ranks
+from ccroute.routing.load import Load
 from ccroute.routing.tables import Candidate, Deployment, Tables
 from ccroute.routing.windows import by_window
-from ccroute.types import Request
+from ccroute.types import Price, Request
 
 _NOBODY = Agent()
+_IDLE = Load(lambda: 0.0)
+"""A load that nothing is ever added to: of no deployment anything is known."""
 
 
 class Plan(NamedTuple):
@@ -36,6 +39,9 @@ def make_plan(
     tables: Tables,
     random: Callable[[], float],
     count_tokens: Callable[[Request], int] = estimate,
+    *,
+    load: Load = _IDLE,
+    quote: Callable[[Deployment], Price | None] = lambda deployment: None,
 ) -> Plan:
     """Decide who may serve `request`, in order.
 
@@ -43,16 +49,23 @@ def make_plan(
     then come the other deployments of that alias, then the fallback models; what the prompt does not
     fit into comes last or not at all. Raises `UnknownAgentError`, `UnknownModelError`,
     `EgressDeniedError`, `ContextWindowExceededError`, `InvalidRequestError`.
+
+    load:  what is known of the hosts, for the strategies `least-busy`, `latency` and `cost`.
+    quote: gives a deployment's price, None where it is unknown, for the strategy `cost`.
     """
     name, agent, reasons = _who(request, tables)
     model, overridden = _which(request, agent, tables)
     if overridden:
         reasons.append(f'agent {name} uses "{model}", not the requested "{request.model}"')
-    candidates = _candidates(request, agent, model, tables, random)
-    if agent.local_only:
-        candidates = _only_local(candidates, name, reasons)
     if agent.params:
         request = request.with_defaults(agent.params)
+    view = None
+    if tables.aliases.strategy not in BY_TABLE:
+        count_tokens = _once(count_tokens)
+        view = View(request, load, quote, count_tokens)
+    candidates = _candidates(request, agent, model, tables, random, view)
+    if agent.local_only:
+        candidates = _only_local(candidates, name, reasons)
     triggers = TRIGGERS if request.fallback else agent.triggers
     candidates = by_window(candidates, request, triggers, count_tokens, reasons)
     return Plan(
@@ -89,8 +102,25 @@ def _which(request: Request, agent: Agent, tables: Tables) -> tuple[str, bool]:
     return model, False
 
 
+def _once(count: Callable[[Request], int]) -> Callable[[Request], int]:
+    """A counter for one request, which is counted at its first use: a tokenizer is slow."""
+    known: list[int] = []
+
+    def counted(request: Request) -> int:
+        if not known:
+            known.append(count(request))
+        return known[0]
+
+    return counted
+
+
 def _candidates(
-    request: Request, agent: Agent, model: str, tables: Tables, random: Callable[[], float]
+    request: Request,
+    agent: Agent,
+    model: str,
+    tables: Tables,
+    random: Callable[[], float],
+    view: View | None,
 ) -> list[Candidate]:
     fallbacks = agent.fallback if request.fallback is None else request.fallback or ()
     seen: set[str] = set()
@@ -100,20 +130,25 @@ def _candidates(
         resolution = tables.resolve(alias)
         found = [tables.deployment(name) for name in resolution.deployments if name not in seen]
         seen.update(resolution.deployments)
-        for deployment in _balanced(found, resolution, tables.aliases, random) if found else ():
+        if len(found) > 1:
+            found = _balanced(found, resolution, tables.aliases.strategy, random, view)
+        for deployment in found:
             reason = f'fallback "{alias}"' if is_fallback else f'model "{alias}"'
             candidates.append(Candidate(deployment, alias, is_fallback, reason))
     return candidates
 
 
 def _balanced(
-    found: Sequence[Deployment], resolution: Resolution, aliases: AliasTable, random: Callable[[], float]
-) -> Sequence[Deployment]:
-    if len(found) == 1:
-        return found
+    found: list[Deployment],
+    resolution: Resolution,
+    strategy: Strategy,
+    random: Callable[[], float],
+    view: View | None,
+) -> list[Deployment]:
     share: Mapping[str, float] = dict(zip(resolution.deployments, resolution.weights, strict=True))
     weights = [share[deployment.name] * deployment.info.weight for deployment in found]
-    return order(found, weights, aliases.strategy, random)
+    placed = None if view is None else ranks(found, weights, strategy, random, view)
+    return list(order(found, weights, strategy, random, placed))
 
 
 def _only_local(candidates: list[Candidate], agent: str | None, reasons: list[str]) -> list[Candidate]:

@@ -1,0 +1,241 @@
+"""How busy, how quick and how reliable each deployment is, as seen by the calls of one router.
+
+Knows calls that begin and end; must not know what is decided from it. The clock is injected.
+
+Nothing here waits, because a finaliser may end a call in the middle of anything: calls in flight are
+members of sets, whose `add` and `remove` are atomic, and what was measured is a value that is replaced
+as a whole. Of two threads that measure at once one may lose its sample; nobody sees half of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ccroute.backends.base import Origin
+from ccroute.routing.tables import MAX_KNOWN, Deployment
+
+FAILURE_HALF_LIFE = 30.0
+"""Seconds after which an outcome counts half: as long as a breaker first stays open."""
+PACE_HALF_LIFE = 60.0
+"""Seconds after which an answer's time counts half: long enough that one long prompt does not turn the
+order round, short enough to see a host slow down within a few answers of a minute each."""
+MEMORY = 30
+"""Outcomes and answers that count at most: at a hundred a second, half-lives look back at thousands."""
+STALE = 120.0
+"""Seconds after which a pace is no more than a guess: two half-lives without an answer."""
+ASSUMED = 2.0
+"""Successes assumed of everybody, so that one failure halves nobody's rate, and time alone restores it."""
+FORGOTTEN = 0.25
+"""Failures, decayed, that count as none: one is forgotten after a minute, and equals are equal again."""
+USUAL_PACE = 0.02
+"""Seconds a token that are assumed until answers of different lengths tell it: 50 tokens a second."""
+SPREAD = 20.0**2
+"""Tokens²: the variance of lengths from which on the measured pace outweighs the assumed one."""
+
+
+class Outcomes(NamedTuple):
+    """How calls ended lately: decayed counts as of `at` (monotonic seconds)."""
+
+    known: float = 0.0
+    failures: float = 0.0
+    failed_last: bool = False
+    at: float = 0.0
+
+    def after(self, ok: bool, now: float) -> Outcomes:
+        """With one more."""
+        kept = _kept(self.known, now - self.at, FAILURE_HALF_LIFE)
+        return Outcomes(self.known * kept + 1, self.failures * kept + (not ok), not ok, now)
+
+    def success_rate(self, now: float) -> float:
+        """The share that succeeded, 0 to 1; it recovers by time alone."""
+        kept = 0.5 ** ((now - self.at) / FAILURE_HALF_LIFE)
+        failures = self.failures * kept
+        return 1.0 if failures < FORGOTTEN else 1.0 - failures / (self.known * kept + ASSUMED)
+
+
+class Pace(NamedTuple):
+    """A line through the points (n, seconds until the n-th token was there), by least squares.
+
+    A stream shows two points of it, its first content and its end; a whole answer shows its end. The
+    fields are decayed sums as of `at` (monotonic seconds); an answer weighs 1, however many its points.
+    `at_once` sums the calls that the host had when each answer was asked for.
+    """
+
+    answers: float = 0.0
+    tokens: float = 0.0
+    seconds: float = 0.0
+    squares: float = 0.0
+    products: float = 0.0
+    at_once: float = 0.0
+    at: float = 0.0
+
+    def after(
+        self, first_content: float | None, duration: float, output: int, at_once: int, now: float
+    ) -> Pace:
+        """With one more answer. A stale pace is dropped: a host that recovered is judged by how it is."""
+        kept = 0.0 if self.is_stale(now) else _kept(self.answers, now - self.at, PACE_HALF_LIFE)
+        share = 1.0 if first_content is None else 0.5
+        return Pace(
+            self.answers * kept + 1,
+            self.tokens * kept + share * output,
+            self.seconds * kept + share * duration + (1 - share) * (first_content or 0.0),
+            self.squares * kept + share * output * output,
+            self.products * kept + share * output * duration,
+            self.at_once * kept + at_once,
+            now,
+        )
+
+    def is_stale(self, now: float) -> bool:
+        """Whether the last answer is too long ago to rely on."""
+        return now - self.at > STALE
+
+    def predict(self, output: float) -> float:
+        """Seconds until `output` tokens are there; no part of the line is below zero.
+
+        Where all answers had about the same length, they do not tell how the time splits into a
+        beginning and tokens: then `USUAL_PACE` does.
+        """
+        tokens, seconds = self.tokens / self.answers, self.seconds / self.answers
+        variance = max(0.0, self.squares / self.answers - tokens * tokens)
+        covariance = self.products / self.answers - tokens * seconds
+        slope = max(0.0, (covariance + SPREAD * USUAL_PACE) / (variance + SPREAD))
+        if tokens:
+            slope = min(slope, seconds / tokens)
+        return seconds + slope * (output - tokens)
+
+    def usual(self) -> float:
+        """How many calls the host had at once when this was measured."""
+        return self.at_once / self.answers
+
+
+class Standing(NamedTuple):
+    """What is known of a deployment at one moment.
+
+    in_flight:    calls its host has now, to whatever model: they share it.
+    running:      those of them that this deployment has.
+    success_rate: 0 to 1, 1 where nothing speaks against it.
+    failed_last:  whether it has answered nothing since its last failure.
+    pace:         how quick its answers came; None where none was measured.
+    stale:        whether that is too long ago to rely on.
+    """
+
+    in_flight: int = 0
+    running: int = 0
+    success_rate: float = 1.0
+    failed_last: bool = False
+    pace: Pace | None = None
+    stale: bool = False
+
+
+class _Known:
+    """One deployment at one host; `host` holds the calls of every deployment there."""
+
+    __slots__ = ("host", "origin", "outcomes", "pace", "running")
+
+    def __init__(self, origin: Origin, host: set[Running]) -> None:
+        self.origin = origin
+        self.host = host
+        self.running: set[Running] = set()
+        self.outcomes = Outcomes()
+        self.pace: Pace | None = None
+
+
+class Running:
+    """One call in flight, from `Load.begin` to `Load.end`."""
+
+    __slots__ = ("at_once", "known")
+
+    def __init__(self, known: _Known) -> None:
+        self.known = known
+        self.at_once = 1
+
+
+class Load:
+    """The load of every deployment of one router. Threads, tasks and finalisers may use it at once."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._known: dict[str, _Known] = {}
+        self._hosts: dict[Origin, set[Running]] = {}
+
+    def begin(self, deployment: Deployment) -> Running:
+        """A call goes to `deployment`, or into the queue of its host. Every call begun is ended."""
+        known = self._find(deployment) or self._add(deployment)
+        running = Running(known)
+        known.running.add(running)
+        known.host.add(running)
+        running.at_once = len(known.host)
+        return running
+
+    def end(
+        self,
+        running: Running,
+        ok: bool | None,
+        *,
+        first_content: float | None = None,
+        duration: float = 0.0,
+        output: int = 0,
+    ) -> None:
+        """The call is over; only the first word counts.
+
+        ok:            True: it was answered. False: the deployment failed. None: neither, because it
+                       was cancelled or the request itself was at fault.
+        first_content: seconds until a stream's first content; None for a whole answer.
+        duration:      seconds until the answer was there, without the wait for the host; 0 if nobody
+                       measured it.
+        output:        tokens of the answer.
+        """
+        known = running.known
+        try:
+            known.running.remove(running)
+        except KeyError:  # ended before
+            return
+        known.host.discard(running)
+        if ok is None:
+            return
+        now = self._monotonic()
+        known.outcomes = known.outcomes.after(ok, now)
+        if ok and duration > 0:
+            pace = known.pace or Pace(at=now)
+            known.pace = pace.after(first_content, duration, output, running.at_once, now)
+
+    def standing(self, deployment: Deployment) -> Standing:
+        """What is known of `deployment` now."""
+        known = self._find(deployment)
+        if known is None:
+            return Standing(in_flight=len(self._hosts.get(deployment.backend.origin, ())))
+        now, outcomes, pace = self._monotonic(), known.outcomes, known.pace
+        return Standing(
+            len(known.host),
+            len(known.running),
+            outcomes.success_rate(now),
+            outcomes.failed_last,
+            pace,
+            pace is not None and pace.is_stale(now),
+        )
+
+    def after_fork(self) -> None:
+        """In a forked child: the calls in flight are those of threads that are not here."""
+        for known in self._known.values():
+            known.running.clear()
+            known.host.clear()
+
+    def _find(self, deployment: Deployment) -> _Known | None:
+        """What is known by that name, unless a reload has moved it to another host."""
+        known = self._known.get(deployment.name)
+        return known if known is not None and known.origin == deployment.backend.origin else None
+
+    def _add(self, deployment: Deployment) -> _Known:
+        origin = deployment.backend.origin
+        known = _Known(origin, self._hosts.setdefault(origin, set()))
+        if len(self._known) >= MAX_KNOWN:
+            self._known = {}  # to drop one, another thread would have to keep off
+        self._known[deployment.name] = known
+        return known
+
+
+def _kept(weight: float, seconds: float, half_life: float) -> float:
+    """The factor by which what weighed `weight` counts after `seconds`, with room for one in MEMORY."""
+    kept = 0.5 ** (seconds / half_life)
+    return kept if weight * kept <= MEMORY - 1 else (MEMORY - 1) / weight

@@ -1,0 +1,317 @@
+"""What is known of a host's load is right, never waits, and is forgotten in time."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.flow.support import FakeClock, PlainBackend
+
+from ccroute.backends import Backend, OpenAIBackend
+from ccroute.routing import Deployment
+from ccroute.routing.load import FAILURE_HALF_LIFE, MEMORY, PACE_HALF_LIFE, STALE, Load, Pace
+from ccroute.types import Model
+
+
+def deployment(backend: Backend | str = "mini", model: str = "m") -> Deployment:
+    backend = PlainBackend(backend) if isinstance(backend, str) else backend
+    return Deployment(f"{backend.name}/{model}", backend, model, Model())
+
+
+class Scene:
+    """A load on a clock that is set, and one deployment that it is about."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.load = Load(self.clock.monotonic)
+        self.deployment = deployment()
+
+    def ends(self, *outcomes: bool | None, **measured: Any) -> Scene:
+        for ok in outcomes:
+            self.load.end(self.load.begin(self.deployment), ok, **measured)
+        return self
+
+    def after(self, seconds: float) -> Scene:
+        self.clock.elapsed += seconds
+        return self
+
+    @property
+    def rate(self) -> float:
+        return self.load.standing(self.deployment).success_rate
+
+    @property
+    def pace(self) -> Pace:
+        pace = self.load.standing(self.deployment).pace
+        assert pace is not None
+        return pace
+
+
+# -- In flight
+
+
+def test_models_and_backends_of_one_host_share_its_calls() -> None:
+    load = Load(lambda: 0.0)
+    here = OpenAIBackend("a", base_url="http://gpu.test:1/v1")
+    same = OpenAIBackend("b", base_url="http://gpu.test:1/other")
+    other = OpenAIBackend("c", base_url="http://gpu.test:2/v1")
+    running = load.begin(deployment(here, "x"))
+    load.begin(deployment(same, "y"))
+    load.begin(deployment(other, "x"))
+    standing = load.standing(deployment(here, "x"))
+    assert (standing.in_flight, standing.running) == (2, 1)
+    assert load.standing(deployment(same, "never asked")).in_flight == 2
+    load.end(running, None)
+    assert load.standing(deployment(here, "x")).in_flight == 1
+
+
+def test_nothing_is_known_of_a_host_that_was_never_asked() -> None:
+    assert Load(lambda: 0.0).standing(deployment()) == (0, 0, 1.0, False, None, False)
+
+
+@given(st.lists(st.tuples(st.sampled_from("xyz"), st.integers(0, 9), st.sampled_from([True, False, None]))))
+def test_calls_in_flight_are_those_begun_and_not_ended(steps: list[tuple[str, int, bool | None]]) -> None:
+    load, hosts = Load(lambda: 0.0), {name: deployment(name) for name in "xyz"}
+    begun: list[tuple[str, Any]] = []
+    open_calls: set[int] = set()
+    for name, which, ok in steps:
+        if which > len(begun) - 1:
+            open_calls.add(len(begun))
+            begun.append((name, load.begin(hosts[name])))
+        else:  # also those that are ended already
+            load.end(begun[which][1], ok)
+            open_calls.discard(which)
+        for host, known in hosts.items():
+            expected = sum(begun[call][0] == host for call in open_calls)
+            assert load.standing(known)[:2] == (expected, expected)
+    for _, running in begun:
+        load.end(running, None)
+    assert all(load.standing(known)[:2] == (0, 0) for known in hosts.values())
+
+
+def test_only_the_first_word_on_a_call_counts() -> None:
+    scene = Scene()
+    running = scene.load.begin(scene.deployment)
+    scene.load.end(running, True)
+    scene.load.end(running, False)
+    assert scene.rate == 1.0
+
+
+def test_threads_that_begin_and_end_at_once_leave_nothing_behind() -> None:
+    scene = Scene()
+    start = threading.Barrier(8)
+
+    def work() -> None:
+        start.wait()
+        for _ in range(500):
+            scene.ends(True, False, None, duration=1.0, output=10)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    standing = scene.load.standing(scene.deployment)
+    assert (standing.in_flight, standing.running) == (0, 0)
+    assert standing.success_rate == pytest.approx(0.5, abs=0.1)
+    assert scene.pace.predict(10) == pytest.approx(1.0)
+
+
+def test_calls_that_end_while_garbage_is_collected_in_the_middle_of_others_leave_nothing_behind() -> None:
+    scene = Scene()
+
+    def stream(circle: list[Any]) -> Iterator[None]:
+        running = scene.load.begin(scene.deployment)
+        try:
+            circle.append(running)
+            yield
+        finally:
+            scene.load.end(running, False)
+
+    def abandon() -> None:
+        circle: list[Any] = []
+        circle.append(stream(circle))
+        next(circle[0])
+
+    before = gc.get_threshold()
+    gc.set_threshold(3)
+    try:
+        for _ in range(300):
+            abandon()
+            scene.ends(True, duration=1.0, output=10)
+    finally:
+        gc.set_threshold(*before)
+    gc.collect()
+    standing = scene.load.standing(scene.deployment)
+    assert (standing.in_flight, standing.running) == (0, 0)
+
+
+def test_a_forked_child_has_no_calls_in_flight() -> None:
+    scene = Scene()
+    running = scene.load.begin(scene.deployment)
+    scene.load.after_fork()
+    assert scene.load.standing(scene.deployment).in_flight == 0
+    scene.load.end(running, True)
+    assert scene.load.standing(scene.deployment).in_flight == 0
+
+
+def test_a_backend_that_moved_to_another_host_is_known_anew() -> None:
+    load = Load(lambda: 0.0)
+    before, after = (
+        deployment(OpenAIBackend("a", base_url=f"http://{host}.test")) for host in ("old", "new")
+    )
+    running = load.begin(before)
+    load.end(load.begin(before), False)
+    assert load.standing(after) == (0, 0, 1.0, False, None, False)
+    load.end(load.begin(after), True)
+    load.end(running, True)
+    assert load.standing(before).in_flight == load.standing(after).in_flight == 0
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ccroute.routing.load.MAX_KNOWN", 10)
+    load, backend = Load(lambda: 0.0), PlainBackend("a")
+    calls = [load.begin(deployment(backend, f"m{i}")) for i in range(25)]
+    assert len(load._known) <= 10
+    assert load.standing(deployment(backend)).in_flight == 25
+    for running in calls:
+        load.end(running, False)
+    assert load.standing(deployment(backend)).in_flight == 0
+
+
+# -- Success rate
+
+
+def test_failures_lower_the_success_rate_and_time_alone_restores_it() -> None:
+    scene = Scene().ends(*[False] * 10)
+    assert scene.rate < 0.2
+    rates = [scene.after(FAILURE_HALF_LIFE).rate for _ in range(8)]
+    assert rates == sorted(rates)
+    assert rates[-1] == 1.0
+
+
+def test_one_failure_weighs_the_less_the_more_was_answered() -> None:
+    assert Scene().ends(False).rate == pytest.approx(2 / 3)
+    assert Scene().ends(*[True] * 20, False).rate == pytest.approx(22 / 23)
+
+
+def test_what_neither_answered_nor_failed_says_nothing() -> None:
+    scene = Scene().ends(*[None] * 10)
+    standing = scene.load.standing(scene.deployment)
+    assert (standing.success_rate, standing.failed_last, standing.pace) == (1.0, False, None)
+
+
+def test_a_busy_host_that_begins_to_fail_is_seen_within_a_few_calls() -> None:
+    scene = Scene().ends(*[True] * 1000)
+    assert scene.ends(*[False] * 10).rate < 0.8
+
+
+def test_a_failure_is_the_last_word_until_an_answer_comes() -> None:
+    scene = Scene().ends(True, False, None).after(1000)
+    assert scene.load.standing(scene.deployment).failed_last
+    scene.ends(True)
+    assert not scene.load.standing(scene.deployment).failed_last
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 1000)), max_size=60))
+def test_a_success_rate_is_a_share_and_never_zero(steps: list[tuple[bool, float]]) -> None:
+    scene = Scene()
+    for ok, seconds in steps:
+        assert 0 < scene.ends(ok).after(seconds).rate <= 1
+
+
+# -- Pace
+
+
+def test_a_stream_tells_its_beginning_and_its_tokens_apart() -> None:
+    scene = Scene().ends(*[True] * 10, first_content=2.0, duration=6.0, output=400)
+    assert scene.pace.predict(0) == pytest.approx(2.0, abs=0.1)
+    assert scene.pace.predict(800) == pytest.approx(10.0, abs=0.2)
+
+
+def test_whole_answers_of_different_lengths_tell_it_too() -> None:
+    scene = Scene()
+    for output in (50, 400, 100, 300, 200):
+        scene.ends(True, duration=1.0 + 0.05 * output, output=output)
+    assert scene.pace.predict(0) == pytest.approx(1.0, abs=0.2)
+    assert scene.pace.predict(1000) == pytest.approx(51.0, rel=0.02)
+
+
+def test_streams_and_whole_answers_measure_the_same_line() -> None:
+    scene = Scene()
+    scene.ends(True, first_content=1.0, duration=5.0, output=200)
+    scene.ends(True, duration=9.0, output=400)
+    assert scene.pace.predict(300) == pytest.approx(7.0, abs=0.1)
+
+
+def test_one_short_answer_does_not_make_long_ones_look_endless() -> None:
+    scene = Scene().ends(True, duration=0.5, output=2)
+    assert scene.pace.predict(400) == pytest.approx(0.5 + 398 * 0.02)
+
+
+def test_answers_of_one_length_are_predicted_as_they_were() -> None:
+    scene = Scene().ends(*[True] * 10, duration=3.0, output=1000)
+    assert scene.pace.predict(1000) == pytest.approx(3.0)
+    assert 0 <= scene.pace.predict(0) < 3.0
+
+
+def test_an_answer_whose_time_nobody_measured_tells_no_pace() -> None:
+    scene = Scene().ends(True, output=100)
+    assert scene.load.standing(scene.deployment).pace is None
+
+
+def test_an_old_answer_counts_less() -> None:
+    scene = Scene().ends(True, duration=1.0, output=100).after(PACE_HALF_LIFE)
+    scene.ends(True, duration=4.0, output=100)
+    assert scene.pace.predict(100) == pytest.approx((0.5 * 1 + 4) / 1.5)
+
+
+def test_a_busy_hosts_pace_follows_its_last_answers() -> None:
+    scene = Scene().ends(*[True] * 1000, duration=1.0, output=100)
+    scene.ends(*[True] * 2 * MEMORY, duration=5.0, output=100)
+    assert scene.pace.predict(100) > 4
+
+
+def test_a_pace_goes_stale_and_is_then_measured_afresh() -> None:
+    scene = Scene().ends(*[True] * 30, duration=60.0, output=100).after(STALE)
+    assert not scene.load.standing(scene.deployment).stale
+    scene.after(1)
+    assert scene.load.standing(scene.deployment).stale
+    scene.ends(True, duration=1.0, output=100)
+    assert not scene.load.standing(scene.deployment).stale
+    assert scene.pace.predict(100) == pytest.approx(1.0)
+
+
+def test_a_pace_knows_how_many_calls_its_host_had() -> None:
+    scene = Scene()
+    calls = [scene.load.begin(scene.deployment) for _ in range(3)]
+    for running in calls:
+        scene.load.end(running, True, duration=1.0, output=10)
+    assert scene.pace.usual() == pytest.approx(2.0)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0, 1) | st.none(),
+            st.floats(1e-6, 1e4),
+            st.integers(0, 10**6),
+            st.floats(0, 300),
+        ),
+        min_size=1,
+        max_size=20,
+    ),
+    st.integers(0, 10**6),
+)
+def test_no_prediction_is_negative(
+    answers: list[tuple[float | None, float, int, float]], output: int
+) -> None:
+    scene = Scene()
+    for part, duration, tokens, pause in answers:
+        first = None if part is None else part * duration
+        scene.after(pause).ends(True, first_content=first, duration=duration, output=tokens)
+    assert scene.pace.predict(output) >= -1e-6
