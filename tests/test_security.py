@@ -75,7 +75,9 @@ def test_a_prompt_is_in_no_event_and_no_ledger_row(caller: Caller) -> None:
         assert KEY not in f"{kept} {kept!r}"
 
 
-def test_a_listener_that_fails_breaks_no_call(caller: Caller) -> None:
+def test_a_listener_that_fails_breaks_no_call_and_is_named(
+    caller: Caller, caplog: pytest.LogCaptureFixture
+) -> None:
     def listener(event: Event) -> None:
         raise ZeroDivisionError(PROMPT)
 
@@ -83,6 +85,8 @@ def test_a_listener_that_fails_breaks_no_call(caller: Caller) -> None:
         backend = OpenAIBackend("main", base_url=server.url)
         with Router([backend], {"m": ["main/a", "main/b"]}, on_event=listener) as router:
             assert caller.complete(router, "hi", model="m").text == "fine"
+    assert "on_event raised ZeroDivisionError in " in caplog.text
+    assert "test_security.py" in caplog.text
 
 
 def test_a_ledger_that_fails_is_told_of_and_the_answer_is_given(caller: Caller) -> None:

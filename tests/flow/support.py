@@ -254,13 +254,18 @@ def streams(*texts: str, **about: Any) -> Said:
 class Hand:
     """Performs effects from a script, one entry for each `Send`; the last entry serves all after it.
 
-    `before(k, effect)` is called before the k-th effect; what it raises is thrown into the flow.
+    `before(k, effect)` is called before the k-th effect; what it raises is thrown into the flow. `refuses`
+    are for the first times that somebody wants to enter.
     """
 
     def __init__(
-        self, world: Sequence[Said | Failure], before: Callable[[int, Effect], None] | None = None
+        self,
+        world: Sequence[Said | Failure],
+        before: Callable[[int, Effect], None] | None = None,
+        refuses: Sequence[Failure] = (),
     ) -> None:
         self._world = list(world)
+        self._refuses = list(refuses)
         self._before = before or (lambda k, effect: None)
         self._pieces: list[bytes | Failure | float] = []
         self._ends = True
@@ -324,7 +329,9 @@ class Hand:
 
     def _perform(self, effect: Effect, clock: FakeClock) -> Any:
         match effect:
-            case Enter() | Leave():
+            case Enter():
+                return self._refuses.pop(0) if self._refuses else None
+            case Leave():
                 return None
             case Send():
                 return self._send(effect, clock)

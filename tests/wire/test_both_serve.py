@@ -34,6 +34,7 @@ ANSWERS: list[tuple[Exception, int, str | None, type[Exception]]] = [
     (errors.UnknownAgentError("x"), 404, "agent_not_found", errors.ModelNotFoundError),
     (errors.EgressDeniedError("x"), 403, "egress_denied", errors.PermissionDeniedError),
     (errors.DeadlineExceededError("x"), 504, None, errors.ServerError),
+    (errors.QueueTimeoutError("x"), 503, None, errors.OverloadedError),
     (errors.RouterClosedError("x"), 503, None, errors.OverloadedError),
     (errors.AuthenticationError("x", status=401), 502, None, errors.ServerError),
     (errors.PermissionDeniedError("x", status=403), 502, None, errors.ServerError),

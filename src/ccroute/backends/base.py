@@ -146,6 +146,7 @@ class Backend(ABC):
         self.ca_file = ca_file
         self._api_key = api_key
         self._seen: deque[str] = deque(maxlen=_KEYS_SEEN)
+        self.keys_used = 0
         if isinstance(api_key, str | SecretStr):
             self._checked_key(api_key)
         self._fixed = self._fixed_headers(headers or {})
@@ -230,11 +231,12 @@ class Backend(ABC):
         """Whether a key that is rotated by a callable is another than any used so far."""
         if not callable(self._api_key):
             return False
-        used = tuple(self._seen)
+        used = self.keys_used
         try:
-            return self._key() not in used
+            self._key()
         except AuthenticationError:
             return False
+        return self.keys_used != used
 
     def header_list(self, http: HttpRequest) -> list[tuple[bytes, bytes]]:
         """Every header of a request, the credential included. Raises `AuthenticationError` without a key."""
@@ -273,6 +275,7 @@ class Backend(ABC):
             raise ConfigError(f"backend {self.name}: api_key holds characters other than printable ASCII")
         if value and value not in self._seen:
             self._seen.append(value)
+            self.keys_used += 1
         return value
 
     def _fixed_headers(self, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

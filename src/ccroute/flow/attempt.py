@@ -52,13 +52,14 @@ class Progress:
 
     `started` is monotonic, `began` the same moment in UTC; `first_content` is seconds later. `heard`
     is the instant since which the server has been waited for without content, `paused` the seconds
-    that the caller took between chunks.
+    that the caller took between chunks, `key` says which of the backend's keys was sent.
     """
 
     started: float
     began: datetime
     heard: float = 0.0
     paused: float = 0.0
+    key: int = 0
     sent: bool = False
     status: int | None = None
     reconnected: bool = False
@@ -140,6 +141,7 @@ def _exchange(job: Job, limits: Limits) -> Flow[Completion]:
     backend, progress = job.deployment.backend, job.progress
     http = backend.encode(_carried(job), job.deployment.model, job.stream)
     effect = Send(backend, http, backend.header_list(http), limits.connect, limits.first, progress)
+    progress.key = backend.keys_used
     progress.sent = True  # as far as anybody knows, until the transport knows better
     reply = yield from send(effect)
     if isinstance(reply, Failure):

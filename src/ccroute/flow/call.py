@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ccroute.errors import CcrouteError, DeadlineExceededError, StreamInterruptedError
+from ccroute.errors import CcrouteError, DeadlineExceededError, QueueTimeoutError, StreamInterruptedError
 from ccroute.flow.attempt import Job, Progress, Ticket
 from ccroute.flow.desk import Desk
 from ccroute.flow.effects import Flow, emit, leave, sleep
@@ -14,6 +14,9 @@ from ccroute.flow.turn import MIN_ATTEMPT, anew, turn
 from ccroute.routing import Plan
 from ccroute.routing.health import Refusal
 from ccroute.types import Chunk, Completion, Timeout
+
+
+_TIME_IS_UP = (DeadlineExceededError, QueueTimeoutError)
 
 
 def call(plan: Plan, desk: Desk, log: CallLog, ticket: Ticket, *, stream: bool) -> Flow[Completion]:
@@ -83,9 +86,7 @@ def _verdict(
     over = step is not None and deadline - now < MIN_ATTEMPT
     if fault is None and refusal is not None and not over:
         error = anew(refusal, now)
-    elif fault is None or (
-        over and fault.failure != "L" and not isinstance(fault.error, DeadlineExceededError)
-    ):
+    elif fault is None or (over and fault.failure != "L" and not isinstance(fault.error, _TIME_IS_UP)):
         error = DeadlineExceededError("the call's total timeout leaves no time for another attempt")
         error.__cause__ = None if fault is None else fault.error
     else:

@@ -219,8 +219,9 @@ class CallLog:
 
     def _spent(self, progress: Progress) -> Usage:
         """What an attempt without an answer probably used: its prompt, and what had been streamed."""
-        if not progress.sent or (progress.status is not None and 400 <= progress.status < 500):
-            return Usage()
+        status = progress.status
+        if not progress.sent or (status is not None and 400 <= status < 500 and status != 424):
+            return Usage()  # rejected; 424 says that something behind the server failed
         so_far = progress.so_far()
         if so_far is not None:
             return self._used(so_far)

@@ -56,7 +56,7 @@ def turn(job: Job, *, early: bool, queued: Callable[[int], None]) -> Flow[Comple
     try:
         missed = yield from enter(place)
         if missed is not None:
-            return Fault(QueueTimeoutError(f"{deployment.name}: {missed.detail}"), "W0")
+            return Fault(QueueTimeoutError(f"{deployment.name}: {missed.detail}"), "W0", again=False)
         admitted = desk.health.admit(deployment, early=early)
         if isinstance(admitted, Refusal):
             return admitted
@@ -98,7 +98,8 @@ def _judged(fault: Fault, job: Job) -> Note:
     if isinstance(error, QuotaExhaustedError):
         return Note(error=told, off="credential", seconds=wait or NO_QUOTA)
     if isinstance(error, AuthenticationError):
-        if not job.progress.sent:  # there was no key to send: asking again costs nobody anything
+        # Without a key nothing was sent, and a key that was rotated meanwhile is not the one in use.
+        if not job.progress.sent or job.progress.key != job.deployment.backend.keys_used:
             return _NEUTRAL
         return Note(error=told, off="credential", seconds=REFUSED_KEY, longest=LONGEST_REFUSED_KEY)
     if isinstance(error, PermissionDeniedError) or (letter == "M" and not fault.again):
@@ -118,6 +119,7 @@ def anew(refusal: Refusal, now: float) -> CcrouteError:
     """The error of whoever had a refusal's deployment turned off, for a call that was turned away."""
     error = CcrouteError(refusal.why) if refusal.error is None else _twin(refusal.error)
     if isinstance(error, BackendError):
+        error.sent, error.request_id = False, None
         error.retry_after = max(refusal.until - now, 1.0)  # a probe is on its way: its end is not known
     return error
 

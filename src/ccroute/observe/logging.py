@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 
 from ccroute.observe.events import (
     AttemptFailed,
@@ -40,13 +41,15 @@ def log_event(event: Event) -> None:
 
 
 def telling(*listeners: Listener) -> Listener:
-    """One listener that tells all of them. One that raises is logged, by its error's class, and forgotten."""
+    """One listener that tells all of them. One that raises is logged and forgotten."""
 
     def tell(event: Event) -> None:
         for listener in listeners:
             try:
                 listener(event)
             except Exception as error:  # a listener must not break a call
-                logger.error("on_event raised %s at %s", type(error).__name__, type(event).__name__)
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                kind, place = type(error).__name__, f"{where.filename}:{where.lineno}"
+                logger.error("on_event raised %s in %s for %s", kind, place, type(event).__name__)
 
     return tell

@@ -60,10 +60,14 @@ class Refusal(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Switch:
-    """Something that is on (no `error`), off until an instant, or, after it, open to one probe."""
+    """Something that is on (no `error`), off until an instant, or, after it, open to one probe.
+
+    `seconds` is how long it was off last, `base` what is doubled for the next time.
+    """
 
     until: float = 0.0
     seconds: float = 0.0
+    base: float = 0.0
     why: str = ""
     error: CcrouteError | None = None
     probe: object = None
@@ -75,7 +79,7 @@ class _Switch:
         self.error = error or CcrouteError(why)
 
     def turn_on(self) -> None:
-        self.until = self.seconds = 0.0
+        self.until = self.seconds = self.base = 0.0
         self.error = None
 
 
@@ -85,7 +89,6 @@ class _Circuit(_Switch):
 
     outcomes: int = 0
     known: int = 0
-    base: float = 0.0
     cool_until: float = 0.0
     cool_error: CcrouteError | None = None
 
@@ -105,7 +108,6 @@ class _Circuit(_Switch):
     def turn_on(self) -> None:
         _Switch.turn_on(self)
         self.outcomes = self.known = 0
-        self.base = 0.0
 
 
 class Admission:
@@ -220,6 +222,8 @@ class Health:
                 circuit.cool_until = 0.0
             elif found is None:
                 return Refusal(circuit.cool_until, "asked to be left alone", circuit.cool_error, cooling=True)
+            else:
+                found = found._replace(until=max(found.until, circuit.cool_until))
         return found
 
     def _read_inbox(self) -> None:
@@ -265,8 +269,9 @@ class Health:
             who, switch = deployment.name, circuit
         if switch.error is not None and switch not in admission.probes:
             return  # it is off already; who was on the way before adds nothing
-        seconds = max(note.seconds, min(note.longest, switch.seconds * 2))
-        switch.turn_off(at, seconds, _why(note), note.error)
+        if note.longest:
+            switch.base = max(note.seconds, min(note.longest, switch.base * 2))
+        switch.turn_off(at, switch.base if note.longest else note.seconds, _why(note), note.error)
         self._told.append(CooledDown(who, switch.until - at, switch.why))
 
     def _cool(self, circuit: _Circuit, deployment: Deployment, note: Note, at: float) -> None:

@@ -86,8 +86,9 @@ class _Blocking:
             self.release()
             return failure(error, HTTPCORE, sent=True)
         self._body = None
-        self._owner.stack(self._key).push(self._connection)
-        self._connection = None
+        connection, self._connection = self._connection, None  # what is kept may be another call's at once
+        if connection is not None:
+            self._owner.stack(self._key).push(connection)
         return b""
 
     def release(self) -> None:
@@ -151,8 +152,9 @@ class _OnLoop:
             self.release()
             return failure(error, HTTPCORE, sent=True)
         self._body = None
-        self._pool.back(self._key, self._connection)
-        self._connection = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool.back(self._key, connection)
         return b""
 
     def release(self) -> None:

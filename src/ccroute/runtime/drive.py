@@ -91,19 +91,24 @@ class _Drive(Generic[T]):
 
     def _end_attempt(self) -> None:
         """Give up the connection, then the place at the host; a connection that is idle again is kept."""
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            exchange.release()
-        permit, self._permit = self._permit, None
-        if permit is not None:
-            permit.release()
+        # Forgotten only when it is done, so that an interrupt in between leaves it to `_release`.
+        if self._exchange is not None:
+            self._exchange.release()
+            self._exchange = None
+        if self._permit is not None:
+            self._permit.release()
+            self._permit = None
 
     def _release(self) -> None:
         self._end_attempt()
         row = None if self._log is None else self._log.unsettled
-        if self._log is not None and row is not None:
+        if row is not None:
+            self._settle(row)
+
+    def _settle(self, row: LedgerRow) -> None:
+        if self._log is not None:
             self._log.unsettled = None
-            self._record(row)
+        self._record(row)
 
     def _record(self, row: LedgerRow) -> None:
         """Write a row. The answer is worth more than its record, so a ledger that fails is only told of."""
@@ -124,7 +129,7 @@ class Drive(_Drive[T]):
             return None
         flow, result = self._flow, self._reply
         if self._permit is not None:
-            self._permit.moved(threading.get_ident())
+            self._permit.moved(threading.current_thread())
         try:
             while True:
                 effect, result = flow.send(result), None  # no frame keeps a server's words
@@ -148,7 +153,7 @@ class Drive(_Drive[T]):
                     elif type(effect) is Leave:
                         self._end_attempt()
                     elif type(effect) is Record:
-                        self._record(effect.row)
+                        self._settle(effect.row)
                     elif type(effect) is Sleep:
                         time.sleep(effect.seconds)
                 except BaseException as error:
@@ -162,6 +167,7 @@ class Drive(_Drive[T]):
             self._release()
             return None
         except BaseException:
+            flow.close()  # an interrupt between two effects did not pass through it
             self._release()
             raise
         finally:
@@ -201,7 +207,7 @@ class AsyncDrive(_Drive[T]):
                     elif type(effect) is Leave:
                         self._end_attempt()
                     elif type(effect) is Record:
-                        self._record(effect.row)
+                        self._settle(effect.row)
                     elif type(effect) is Sleep:
                         await _sleep(effect.seconds)
                 except BaseException as error:
@@ -215,6 +221,7 @@ class AsyncDrive(_Drive[T]):
             self._release()
             return None
         except BaseException:
+            flow.close()  # an interrupt between two effects did not pass through it
             self._release()
             raise
         finally:

@@ -34,7 +34,7 @@ MOST_GONE = 64
 
 
 class _Place:
-    """One of a host's places, taken by `owner`: the id of the thread, or the loop, that drives the call."""
+    """One of a host's places, taken by `owner`: the thread, or the loop, that drives the call."""
 
     __slots__ = ("owner",)
 
@@ -58,9 +58,9 @@ class Permit:
 
     def release(self) -> None:
         """Give the place back. Never waits, and may be called twice."""
-        place, self._place = self._place, None
-        if place is not None:
-            self._gate.leave(place)
+        if self._place is not None:
+            self._gate.leave(self._place)
+            self._place = None
 
     __del__ = release
 
@@ -115,28 +115,24 @@ class Gate:
         """A permit, if one is free and nobody waits for it."""
         with self._lock:
             self._settle()
-            full = bool(self._waiting) or len(self._held) >= self._permits
-            permit = None if full else self._issue(owner)
-        self._work_off()
+            granted = self._grant()
+            permit = self._issue(owner) if len(self._held) < self._permits else None
+        self._wake(granted)
         return permit
 
     def queue(self, waiter: Waiter, priority: int) -> Failure | None:
         """Wait for a permit; `waiter` is woken when it has one. A failure says why it may not wait."""
         with self._lock:
             self._settle()
-            busy = len(self._held) >= self._permits
-            if busy and all(place.owner in waiter.stops for place in self._held):
-                return STUCK
-            if busy and len(self._waiting) >= self._max_queue:
-                return FULL
-            self._arrivals += 1
-            self._waiting.add(waiter)
-            heapq.heappush(self._queue, (-priority, self._arrivals, waiter))
-            self._stopped.update(dict.fromkeys(waiter.stops, waiter))
+            refused = self._refusal(waiter)
+            if refused is None:
+                self._arrivals += 1
+                self._waiting.add(waiter)
+                heapq.heappush(self._queue, (-priority, self._arrivals, waiter))
+                self._stopped.update(dict.fromkeys(waiter.stops, waiter))
             granted = self._grant()
         self._wake(granted)
-        self._work_off()
-        return None
+        return refused
 
     def leave(self, place: _Place) -> None:
         """A place is free again; the next waiter has it at once."""
@@ -149,14 +145,26 @@ class Gate:
         self._work_off()
 
     def _work_off(self) -> None:
-        """Whoever had the lock comes here after it, so nothing that came back meanwhile stays unseen."""
+        """Give on what came back. Who has the lock comes here after it, so nothing stays unseen."""
         while (self._back or self._gone) and self._lock.acquire(blocking=False):
             try:
                 self._settle()
                 granted = self._grant()
             finally:
                 self._lock.release()
-            self._wake(granted)
+            # Who is not there any more is gone, which the next round takes note of.
+            self._gone.extend([waiter for waiter in granted if not waiter.wake()])
+
+    def _wake(self, granted: list[Waiter]) -> None:
+        self._gone.extend([waiter for waiter in granted if not waiter.wake()])
+        self._work_off()
+
+    def _refusal(self, waiter: Waiter) -> Failure | None:
+        if len(self._held) < self._permits:
+            return None
+        if all(place.owner in waiter.stops for place in self._held):
+            return STUCK
+        return FULL if len(self._waiting) >= self._max_queue else None
 
     def _settle(self) -> None:
         """Take note of what came back; only with the lock."""
@@ -185,7 +193,10 @@ class Gate:
             heapq.heappop(self._queue)
         waiter = self._queue[0][2]
         # A loop that a waiting thread stops stands still until that thread is through.
-        return self._stopped.get(waiter.owner, waiter)
+        first = self._stopped.get(waiter.owner, waiter)
+        if first is waiter:
+            heapq.heappop(self._queue)
+        return first
 
     def _dequeue(self, waiter: Waiter) -> None:
         self._waiting.discard(waiter)
@@ -198,17 +209,12 @@ class Gate:
         self._held.add(place)
         return Permit(self, place)
 
-    def _wake(self, granted: list[Waiter]) -> None:
-        for waiter in granted:
-            if not waiter.wake():
-                self.abandon(waiter)
-
 
 class _Thread:
     """A thread that waits. A bare lock wakes it: unlike an `Event`, releasing one never waits."""
 
     def __init__(self) -> None:
-        self.owner: object = threading.get_ident()
+        self.owner: object = threading.current_thread()  # ids are given to the next when a thread ends
         loop = asyncio._get_running_loop()
         self.stops: Sequence[object] = (self.owner,) if loop is None else (self.owner, loop)
         self.permit: Permit | None = None
@@ -279,14 +285,15 @@ class Gates:
         gate = self._gates.get(effect.backend.origin)
         if gate is None:
             return None
-        permit = gate.enter(threading.get_ident())
+        permit = gate.enter(threading.current_thread())
         if permit is not None:
             return permit
         waiter = _Thread()
         try:
             refused = _join(gate, waiter, effect)
             if refused is None and waiter.wait(effect.until):
-                return waiter.permit
+                permit, waiter.permit = waiter.permit, None
+                return permit
         except BaseException:
             gate.abandon(waiter)
             raise
@@ -305,7 +312,8 @@ class Gates:
         try:
             refused = _join(gate, waiter, effect)
             if refused is None and await waiter.wait(effect.until):
-                return waiter.permit
+                permit, waiter.permit = waiter.permit, None
+                return permit
         except BaseException:
             gate.abandon(waiter)
             raise

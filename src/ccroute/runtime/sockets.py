@@ -41,6 +41,9 @@ class SocketBackend(httpcore.NetworkBackend):
             try:
                 sock.settimeout(patience(share))
                 sock.connect(address)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.stream = SocketStream(sock, self._lease)
+                return self.stream
             except OSError as error:
                 sock.close()
                 if i < len(addresses) - 1:
@@ -51,9 +54,6 @@ class SocketBackend(httpcore.NetworkBackend):
             except BaseException:
                 sock.close()
                 raise
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.stream = SocketStream(sock, self._lease)
-            return self.stream
         raise httpcore.ConnectError("the name has no address")
 
 

@@ -15,11 +15,12 @@ from ccroute.types import JSON
 BODY_SHOWN: Final = 2048
 """How much of a body an error keeps, in bytes."""
 
-# Half a pair of surrogates is no character. An even run of backslashes before it escapes only itself.
+# Half a pair of surrogates is no character. It begins with what can be searched for fast: no deadline ends
+# a search that has begun.
 _SURROGATE: Final = re.compile(
-    r"(?<!\\)((?:\\\\)*)\\u[dD]"
-    r"(?:([89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|[89a-fA-F][0-9a-fA-F]{2})"
+    r"\\u[dD](?:([89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|[89a-fA-F][0-9a-fA-F]{2})"
 )
+_ESCAPE: Final = len(r"\ud800")
 _MAX_REPAIRS: Final = 10_000
 """Surrogates looked at in one text; with more, it is no answer but an attack."""
 
@@ -85,12 +86,18 @@ def unix_time(value: object) -> int:
     return int(value) if isinstance(value, int | float) and 0 <= value < 253_402_300_800 else 0
 
 
+def _repaired(found: re.Match[str]) -> str:
+    """A pair as it is, half of one as U+FFFD. An odd run of backslashes before it makes its own one a text."""
+    before = found.start()
+    while before and found.string[before - 1] == "\\":
+        before -= 1
+    if (found.start() - before) % 2:
+        return found[0][:_ESCAPE] + (r"\ufffd" if found[1] else "")
+    return found[0] if found[1] else r"\ufffd"
+
+
 def _load_repaired(data: bytes) -> JSON:
-    repaired = _SURROGATE.sub(
-        lambda found: found[0] if found[2] else found[1] + r"\ufffd",
-        data.decode("utf-8", "replace"),
-        count=_MAX_REPAIRS,
-    )
+    repaired = _SURROGATE.sub(_repaired, data.decode("utf-8", "replace"), count=_MAX_REPAIRS)
     try:
         return from_json(repaired)
     except ValueError:

@@ -4,6 +4,8 @@ Knows the shape `{id, index, function: {name, arguments}}`, which OpenAI and Oll
 more of a wire. Arguments stay the text the model wrote, valid JSON or not; none at all are `{}`.
 """
 
+import re
+
 from pydantic_core import to_json
 
 from ccroute.errors import ProtocolError
@@ -13,16 +15,63 @@ from ccroute.wire.reading import is_whole, load, mapping, text, wrong
 NO_ARGUMENTS = "{}"
 
 
+_MARKS = re.compile(r"[\\\"{}\[\]]")
+
+
+class _Nesting:
+    """Whether JSON that comes in pieces has closed all that it opened. Each character is looked at once."""
+
+    __slots__ = ("_depth", "_escaped", "_opened", "_quoted")
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._opened = self._quoted = self._escaped = False
+
+    @property
+    def is_closed(self) -> bool:
+        return self._opened and self._depth <= 0
+
+    def feed(self, piece: str) -> None:
+        skipped = 0 if self._escaped else -1
+        self._escaped = self._escaped and not piece
+        for mark in _MARKS.finditer(piece):
+            at, char = mark.start(), mark[0]
+            if at == skipped:
+                continue
+            if char == '"':
+                self._quoted = not self._quoted
+            elif self._quoted and char == "\\":
+                skipped = at + 1
+                self._escaped = skipped == len(piece)
+            elif not self._quoted and char != "\\":
+                self._depth += 1 if char in "{[" else -1
+                self._opened = True
+
+
 class Call:
     """A tool call that is still growing."""
 
-    __slots__ = ("id", "index", "name", "pieces")
+    __slots__ = ("_broken", "_nesting", "_read", "id", "index", "name", "pieces")
 
     def __init__(self, index: int, id: str = "", name: str = "") -> None:
         self.index = index
         self.id = id or f"call_{index}"
         self.name = name
         self.pieces: list[str] = []
+        self._nesting = _Nesting()
+        self._read = 0
+        self._broken = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its arguments are a complete JSON object; asked after each piece, all of it is linear."""
+        for piece in self.pieces[self._read :]:
+            self._nesting.feed(piece)
+        self._read = len(self.pieces)
+        if self._broken or not self._nesting.is_closed:
+            return False
+        self._broken = not is_whole(self.arguments.encode())  # what is closed and no JSON never will be
+        return not self._broken
 
     @property
     def arguments(self) -> str:
@@ -83,7 +132,7 @@ class CallDeltas:
         """A second name means a second call if its id is new or, without ids, if the first call is whole."""
         if not name or not call.name:
             return False
-        return id not in self._by_id if id else is_whole(call.arguments.encode())
+        return id not in self._by_id if id else call.is_whole
 
     def _begin(self, id: str, index: object, name: str, arguments: str) -> ToolCall:
         call = Call(len(self.calls), id, name)

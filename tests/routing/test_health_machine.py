@@ -1,0 +1,270 @@
+"""Whatever happens in whatever order: breakers, cooldowns and switches do what an independent model does.
+
+The model is written from the rules (docs/architecture.md, "Failures"), with lists and sets where the code
+has bits and leases. Of chance it only checks the bounds, and takes the time that was told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.flow.support import FakeClock, PlainBackend
+
+from ccroute.errors import CcrouteError
+from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event
+from ccroute.routing import Deployment, Health
+from ccroute.routing.health import Admission, Note, Refusal
+from ccroute.types import Model
+
+# Backend a refuses keys (5 min, doubling to 1 h), b refuses to pay (15 min).
+BACKENDS = {name: PlainBackend(name) for name in "ab"}
+PLACES = {name: Deployment(name, BACKENDS[name[0]], name[2:], Model()) for name in ("a/1", "a/2", "b/1")}
+KINDS = ["answered", "failed", "failed", "failed", "neutral", "limited", "busy", "credential", "model"]
+
+
+@dataclass(eq=False)
+class Off:
+    """A model's switch: off until an instant, then one at a time may prove it on."""
+
+    off: bool = False
+    until: float = 0.0
+    seconds: float = 0.0
+    doubling: float = 0.0
+    probe: object = None
+
+    def clear(self) -> None:
+        self.off, self.until, self.seconds, self.doubling = False, 0.0, 0.0, 0.0
+
+
+@dataclass(eq=False)
+class Place(Off):
+    history: list[bool] = field(default_factory=list)
+    cool: float = 0.0
+
+    def clear(self) -> None:
+        super().clear()
+        self.history = []
+
+
+@dataclass(eq=False)
+class Asked:
+    """One admission: the real one, and which of the model's switches it is to prove."""
+
+    name: str
+    admission: Admission | None
+    proves: list[Off]
+
+
+class Wards(RuleBasedStateMachine):
+    @initialize()
+    def begin(self) -> None:
+        self.clock = FakeClock()
+        self.events: list[Event] = []
+        self.health = Health(self.clock, self.listen)
+        self.places = {name: Place() for name in PLACES}
+        self.keys = {name: Off() for name in BACKENDS}
+        self.out: list[Asked] = []
+        self.listening = False
+
+    def listen(self, event: Event) -> None:
+        """Asks, as a listener may, which must neither wait nor take anything."""
+        assert self.health._lock.acquire(blocking=False), "told under the lock"
+        self.health._lock.release()
+        self.events.append(event)
+        for deployment in PLACES.values():
+            self.health.refusal(deployment)
+
+    @property
+    def now(self) -> float:
+        return self.clock.monotonic()
+
+    # -- Asking
+
+    def switches(self, name: str) -> list[Off]:
+        return [switch for switch in (self.places[name], self.keys[name[0]]) if switch.off]
+
+    def why_not(self, name: str, *, early: bool) -> tuple[float, bool, bool] | None:
+        """Until when, whether it cools, whether it is the key: as a refusal has to say it."""
+        shut = [s for s in self.switches(name) if s.probe is not None or (self.now < s.until and not early)]
+        cool = self.places[name].cool if self.now < self.places[name].cool else 0.0
+        if shut:
+            last = max(shut, key=lambda switch: switch.until)
+            return max(last.until, cool), False, last is self.keys[name[0]]
+        return (cool, True, False) if cool else None
+
+    def compare(self, told: Admission | Refusal | None, expected: tuple[float, bool, bool] | None) -> None:
+        if expected is None:
+            assert not isinstance(told, Refusal), f"refused: {told}"
+        else:
+            assert isinstance(told, Refusal), "admitted"
+            assert (told.until, told.cooling, told.credential) == expected
+            assert told.error is not None
+
+    @rule(name=st.sampled_from([*PLACES]), early=st.booleans(), times=st.integers(1, 8))
+    def ask(self, name: str, early: bool, times: int) -> None:
+        for _ in range(times):
+            expected = self.why_not(name, early=early)
+            told = self.health.admit(PLACES[name], early=early)
+            self.compare(told, expected)
+            if isinstance(told, Admission):
+                asked = Asked(name, told, self.switches(name))
+                assert len(told.probes) == len(asked.proves)
+                for switch in asked.proves:
+                    assert switch.probe is None, "two probes at a time"
+                    switch.probe = asked
+                self.out.append(asked)
+
+    @invariant()
+    def looking_agrees(self) -> None:
+        for name, deployment in PLACES.items():
+            self.compare(self.health.refusal(deployment), self.why_not(name, early=False))
+
+    # -- Settling
+
+    @precondition(lambda self: self.out)
+    @rule(
+        which=st.integers(0, 10**6),
+        kind=st.sampled_from(KINDS),
+        draw=st.floats(0, 1, exclude_max=True),
+        seconds=st.sampled_from([1.0, 20.0, 90.0]),
+        locked=st.booleans(),
+        late=st.sampled_from([0.0, 0.0, 7.0]),
+    )
+    def settle(self, which: int, kind: str, draw: float, seconds: float, locked: bool, late: float) -> None:
+        asked = self.out.pop(which % len(self.out))
+        self.clock.draws = [draw]
+        note = self.note(kind, asked, seconds)
+        assert asked.admission is not None
+        if locked:  # a finaliser, in the middle of anything; read only later
+            with self.health._lock:
+                self.health.settle(asked.admission, note)
+                assert self.events == []
+            at = self.now
+            self.clock.elapsed += late
+            self.health.refusal(PLACES[asked.name])
+        else:
+            at = self.now
+            self.health.settle(asked.admission, note)
+        self.health.settle(asked.admission, Note(counts=True))  # only the first word counts
+        self.apply(asked, note, at)
+
+    @precondition(lambda self: self.out)
+    @rule(which=st.integers(0, 10**6), locked=st.booleans())
+    def drop(self, which: int, locked: bool) -> None:
+        """Cancelled, abandoned, interrupted: nobody settles it."""
+        asked = self.out.pop(which % len(self.out))
+        if locked:
+            with self.health._lock:
+                asked.admission = None
+        else:
+            asked.admission = None
+        self.apply(asked, Note(), self.now)
+
+    @rule(which=st.sampled_from([*PLACES]), times=st.integers(1, 12), kind=st.sampled_from(KINDS[:4]))
+    def several(self, which: str, times: int, kind: str) -> None:
+        """A run of the same outcome, so that breakers do open."""
+        for _ in range(times):
+            if self.why_not(which, early=False) is None:
+                self.ask(which, early=False, times=1)
+                self.settle(len(self.out) - 1, kind, 0.5, 0.0, locked=False, late=0.0)
+
+    def note(self, kind: str, asked: Asked, seconds: float) -> Note:
+        error = CcrouteError(kind)
+        if kind == "credential":
+            if asked.name[0] == "a":
+                return Note(error=error, off="credential", seconds=300.0, longest=3600.0)
+            return Note(error=error, off="credential", seconds=900.0)
+        return {
+            "answered": Note(counts=False),
+            "failed": Note(counts=True, error=error),
+            "neutral": Note(),
+            "limited": Note(error=error, cool=seconds),
+            "busy": Note(counts=True, error=error, cool=seconds),
+            "model": Note(error=error, off="deployment", seconds=300.0),
+        }[kind]
+
+    def apply(self, asked: Asked, note: Note, at: float) -> None:
+        """What the rules make of it, and that exactly this was told."""
+        name, place, key = asked.name, self.places[asked.name], self.keys[asked.name[0]]
+        told: list[Event] = [*self.events]
+        self.events.clear()
+        proved = [switch for switch in asked.proves if switch.probe is asked]
+        for switch in proved:
+            switch.probe = None
+        if note.counts is False:
+            for switch in proved:
+                switch.clear()
+            if place in proved:
+                assert told.pop(0) == BreakerClosed(name)
+        if note.cool and at + note.cool > place.cool:
+            place.cool = at + note.cool
+            assert told.pop(0) == CooledDown(name, note.cool, str(note.error))
+        if note.off is not None:
+            switch, who = (key, name[0]) if note.off == "credential" else (place, name)
+            if not switch.off or switch in proved:
+                if note.longest:
+                    switch.doubling = min(note.longest, max(note.seconds, switch.doubling * 2))
+                seconds = max(note.seconds, switch.doubling if note.longest else 0.0)
+                switch.off, switch.seconds = True, seconds
+                switch.until = max(switch.until, at + seconds)
+                assert told.pop(0) == CooledDown(who, switch.until - at, str(note.error))
+        elif note.counts is not None and not place.off:
+            place.history.append(note.counts)
+            last = place.history[-20:]
+            five = len(last) >= 5 and all(last[-5:])
+            if note.counts and (five or (len(last) >= 5 and sum(last) * 2 >= len(last))):
+                self.opened(place, name, told.pop(0), at)
+        elif note.counts and place in proved:
+            self.opened(place, name, told.pop(0), at)
+        assert told == []
+
+    def opened(self, place: Place, name: str, told: Event, at: float) -> None:
+        assert isinstance(told, BreakerOpened)
+        assert told.deployment == name
+        place.doubling = min(300.0, place.doubling * 2 or 30.0)
+        least, most = place.doubling * 0.8, place.doubling * 1.2
+        floor = max(place.seconds, place.until - at)
+        assert max(least, floor) - 1e-6 <= told.seconds <= max(most, floor) + 1e-6
+        assert at + told.seconds >= place.until - 1e-6, "opening again never shortens"
+        place.off = True
+        place.until = self.health._circuits[name].until
+        assert abs(place.until - at - told.seconds) < 1e-6
+        place.seconds = self.health._circuits[name].seconds
+
+    # -- Time, and another key
+
+    @rule(seconds=st.sampled_from([0.5, 5.0, 29.0, 31.0, 100.0, 301.0, 4000.0]))
+    def passes(self, seconds: float) -> None:
+        self.clock.elapsed += seconds
+
+    @rule(name=st.sampled_from([*BACKENDS]))
+    def renew(self, name: str) -> None:
+        self.health.renew(name)
+        self.keys[name] = Off()
+
+    @invariant()
+    def nothing_is_told_of_its_own_accord(self) -> None:
+        assert self.events == []
+        assert not self.health._inbox
+        assert not self.health._told
+
+    def teardown(self) -> None:
+        """Whatever was out is dropped; once all times are over, everybody is admitted and proved well."""
+        if not hasattr(self, "out"):
+            return
+        for asked in self.out:
+            asked.admission = None
+        self.clock.elapsed += 100_000
+        for _ in range(2):
+            for deployment in PLACES.values():
+                admission: Any = self.health.admit(deployment)
+                assert isinstance(admission, Admission), "a lease was lost"
+                self.health.settle(admission, Note(counts=False))
+
+
+TestWards = Wards.TestCase
+TestWards.settings = settings(max_examples=150, stateful_step_count=40)
