@@ -314,7 +314,7 @@ class Hand:
                     call.flow.throw(error)
                     raise AssertionError("the flow went on after it was stopped") from error
                 self.effects.append(effect)
-                result = self._perform(effect, call.clock)
+                result = self._perform(effect, call)
         except StopIteration as end:
             self.given = end.value
         return self
@@ -327,7 +327,8 @@ class Hand:
             return error
         raise AssertionError("the call succeeded")
 
-    def _perform(self, effect: Effect, clock: FakeClock) -> Any:
+    def _perform(self, effect: Effect, call: Call) -> Any:
+        clock = call.clock
         match effect:
             case Enter():
                 return self._refuses.pop(0) if self._refuses else None
@@ -340,6 +341,7 @@ class Hand:
             case Sleep():
                 clock.elapsed += effect.seconds
             case Record():
+                call.log.unsettled = None
                 self.rows.append(effect.row)
             case Emit():
                 self.chunks += effect.chunks

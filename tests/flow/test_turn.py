@@ -258,7 +258,7 @@ def test_a_stream_that_is_abandoned_gives_its_probe_back() -> None:
     effect, result = call.flow.send(None), None
     hand = Hand([streams()])
     while type(effect).__name__ != "Emit":
-        result = hand._perform(effect, shop.clock)
+        result = hand._perform(effect, call)
         effect = call.flow.send(result)
     assert shop.refused()
     call.flow.close()

@@ -60,13 +60,14 @@ def test_models_and_backends_of_one_host_share_its_calls() -> None:
     same = OpenAIBackend("b", base_url="http://gpu.test:1/other")
     other = OpenAIBackend("c", base_url="http://gpu.test:2/v1")
     running = load.begin(deployment(here, "x"))
-    load.begin(deployment(same, "y"))
-    load.begin(deployment(other, "x"))
+    others = [load.begin(deployment(same, "y")), load.begin(deployment(other, "x"))]
     standing = load.standing(deployment(here, "x"))
     assert (standing.in_flight, standing.running) == (2, 1)
     assert load.standing(deployment(same, "never asked")).in_flight == 2
     load.end(running, None)
     assert load.standing(deployment(here, "x")).in_flight == 1
+    del others
+    assert load.standing(deployment(here, "x")).in_flight == 0, "one that is dropped is over"
 
 
 def test_nothing_is_known_of_a_host_that_was_never_asked() -> None:

@@ -155,6 +155,39 @@ async def test_a_stream_closed_by_another_task_before_its_first_byte_ends_at_onc
         assert await asyncio.to_thread(server.wait_closed, 1.0)
 
 
+async def test_a_second_reader_does_not_end_the_stream_of_the_first() -> None:
+    go = threading.Event()
+    pieces = [chunk({"content": "one"}), Wait(go), *chat_sse(["two"])]
+    with ScriptedServer([stream(pieces)], repeat=True) as server, router_to(server.url) as router:
+
+        async def by_tasks() -> str:
+            started = router.astream("hi")
+            text = (await anext(started)).text
+            reading = asyncio.create_task(anext(started))  # type: ignore[arg-type]
+            await asyncio.sleep(0)
+            with pytest.raises(RuntimeError, match="already being read"):
+                await anext(started)
+            go.set()
+            return text + (await reading).text + "".join([piece.text async for piece in started])
+
+        def by_threads() -> str:
+            started = router.stream("hi")
+            text = next(started).text
+            with ThreadPoolExecutor(1) as pool:
+                reading = pool.submit(lambda: "".join(piece.text for piece in started))
+                while not started._drive._running:
+                    pass
+                with pytest.raises(RuntimeError, match="already being read"):
+                    next(started)
+                go.set()
+                return text + reading.result(5)
+
+        assert await by_tasks() == "onetwo"
+        go.clear()
+        assert await asyncio.to_thread(by_threads) == "onetwo"
+        assert [row.outcome for row in router._ledger.rows()] == ["ok", "ok"]  # type: ignore[attr-defined]
+
+
 async def test_nothing_is_sent_on_a_connection_that_was_given_up_during_its_handshake(tmp_path: Path) -> None:
     authority, accepted = Authority(), threading.Event()
     with ScriptedServer(on_connect=[Set(accepted), Hang()]) as server:  # plain: the handshake never ends

@@ -90,7 +90,7 @@ def watching() -> Iterator[Watch]:
 
     def key(self: Backend, given: Any) -> str:
         value = checked_key(self, given)
-        if len(value) >= LONG_ENOUGH:
+        if value and len(value) >= LONG_ENOUGH:
             with lock:
                 watch.keys = watch.keys | {value}
         return value

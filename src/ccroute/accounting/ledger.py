@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 from ccroute.accounting.tally import Key, Tally
@@ -95,12 +96,16 @@ class MemoryLedger:
     def record(self, row: LedgerRow) -> None:
         """Append one row."""
         self._rows.append(row)
-        if len(self._rows) > self._limit and self._summing.acquire(blocking=False):
+        if len(self._rows) <= self._limit:
+            return
+        # No interrupt comes between a step of `for` and its body, as it may after a call of acquire().
+        for _ in iter(partial(self._summing.acquire, blocking=False), False):
             try:
                 while len(self._rows) > self._limit:
                     add_row(self._older, self._rows.popleft())
             finally:
                 self._summing.release()
+            return
 
     def after_fork(self) -> None:
         """In a forked child: the lock may be held by a thread that is not here."""

@@ -15,7 +15,6 @@ from ccroute.routing import Plan
 from ccroute.routing.health import Refusal
 from ccroute.types import Chunk, Completion, Timeout
 
-
 _TIME_IS_UP = (DeadlineExceededError, QueueTimeoutError)
 
 
@@ -33,28 +32,30 @@ def call(plan: Plan, desk: Desk, log: CallLog, ticket: Ticket, *, stream: bool) 
         log.chosen(step, walk.refused)
         if step.wait:
             yield from sleep(step.wait)  # still unsettled: if the call ends here, its last attempt decided it
-        yield from log.settle(final=False)
         progress = Progress(clock.monotonic(), clock.now())
         ticket.route = log.route(candidate)
         job = Job(candidate.deployment, plan.request, stream, timeout, deadline, progress, ticket, desk)
         try:
-            result = yield from turn(job, early=step.early, queued=log.queued)
+            result = yield from turn(job, log, early=step.early)
+            if isinstance(result, Completion):
+                result = log.answered(candidate, progress, result)
+            elif isinstance(result, Fault):
+                log.failed(candidate, progress, result)
         except BaseException as stop:  # cancelled, abandoned, or a bug: noted, never handled
-            log.stopped(candidate, progress, stop)
+            if log.unsettled is None:
+                log.stopped(candidate, progress, stop)
             raise
         if isinstance(result, Completion):
-            completion = log.answered(candidate, progress, result)
-            ticket.id, ticket.model, ticket.route = completion.id, completion.model, completion.route
+            ticket.id, ticket.model, ticket.route = result.id, result.model, result.route
             yield from leave()
             yield from log.settle(final=True)
             if stream:
-                yield from emit([Chunk(finish_reason=completion.finish_reason, usage=completion.usage)])
-            return completion
+                yield from emit([Chunk(finish_reason=result.finish_reason, usage=result.usage)])
+            return result
         if isinstance(result, Refusal):
             walk.turned_away(step, result)
         else:
             fault = result
-            log.failed(candidate, progress, fault)
             if isinstance(fault.error, StreamInterruptedError):
                 fault.error.partial = log.partial(candidate, progress)
             walk.failed(candidate, fault, clock.monotonic())

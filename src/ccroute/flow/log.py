@@ -100,8 +100,8 @@ class CallLog:
         """Write the row that is held back, if there is one; `final` if its attempt decided the call."""
         row = self.unsettled
         if row is not None:
-            self.unsettled = None
             yield from record(row if final else replace(row, final=False, latency=None, override_saved=None))
+            self.unsettled = None
 
     def route(self, candidate: Candidate) -> Route:
         """Where the call went so far, with `candidate` as the one that serves."""

@@ -24,7 +24,7 @@ from ccroute.routing.health import Note, Refusal
 from ccroute.types import Completion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from ccroute.flow.log import CallLog
 
 MIN_ATTEMPT = 0.05
 """Seconds that must be left for an attempt to be worth starting."""
@@ -40,27 +40,29 @@ _ANSWERED = Note(counts=False)
 _NEUTRAL = Note()
 
 
-def turn(job: Job, *, early: bool, queued: Callable[[int], None]) -> Flow[Completion | Fault | Refusal]:
+def turn(job: Job, log: CallLog, *, early: bool) -> Flow[Completion | Fault | Refusal]:
     """Try one deployment; a refusal says that its health does not allow it (any more). The place at
     the host is still held at the end.
 
-    `early`: what is off may be tried before its time, if nobody else does. `queued` is called, with
-    how many are ahead, if there is no place at the host yet.
+    `early`: what is off may be tried before its time, if nobody else does. The row of the attempt before
+    is settled as soon as it is certain that it did not decide the call.
     """
     deployment, desk, progress = job.deployment, job.desk, job.progress
     place = Enter(
-        deployment.backend, deployment.model, job.request.priority, job.deadline - MIN_ATTEMPT, queued
+        deployment.backend, deployment.model, job.request.priority, job.deadline - MIN_ATTEMPT, log.queued
     )
     running, admission, note = desk.load.begin(deployment), None, _NEUTRAL
     well, output = None, 0
     try:
         missed = yield from enter(place)
         if missed is not None:
+            yield from log.settle(final=False)
             return Fault(QueueTimeoutError(f"{deployment.name}: {missed.detail}"), "W0", again=False)
         admitted = desk.health.admit(deployment, early=early)
         if isinstance(admitted, Refusal):
             return admitted
         admission = admitted
+        yield from log.settle(final=False)  # now it is certain that another attempt follows
         progress.begin(desk.clock)
         result = yield from attempt(job, limits(job, progress.started))
         if isinstance(result, Completion):

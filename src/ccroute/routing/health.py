@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 from ccroute.errors import CcrouteError
@@ -189,8 +190,8 @@ class Health:
         """What became of an admitted attempt; only the first word counts. Never waits."""
         if admission.settled or not self._on:
             return
-        admission.settled = True
         self._inbox.append((admission, note, self._clock.monotonic()))
+        admission.settled = True
         self._after_lock()
 
     def renew(self, backend: str, proved: tuple[object, ...] | None = None) -> None:
@@ -229,7 +230,8 @@ class Health:
     def _read_inbox(self) -> None:
         """Apply what was settled; only with the lock."""
         while self._inbox:
-            self._apply(*self._inbox.popleft())
+            self._apply(*self._inbox[0])
+            self._inbox.popleft()
 
     def _apply(self, admission: Admission, note: Note, at: float) -> None:
         deployment, proved = admission.deployment, admission.probes
@@ -290,13 +292,16 @@ class Health:
 
     def _after_lock(self) -> None:
         """Read what came in while the lock was held, and tell what happened."""
-        while self._inbox:
-            if not self._lock.acquire(blocking=False):
-                return  # whoever has it comes here, too; it may be a frame below this one
-            try:
-                self._read_inbox()
-            finally:
-                self._lock.release()
+        if self._inbox:
+            # Whoever has the lock comes here, too; it may be a frame below this one. No interrupt comes
+            # between a step of `for` and its body, as it may after a call of acquire().
+            for _ in iter(partial(self._lock.acquire, blocking=False), False):
+                try:
+                    self._read_inbox()
+                finally:
+                    self._lock.release()
+                if not self._inbox:
+                    break
         while self._told:
             try:
                 event = self._told.popleft()

@@ -133,22 +133,36 @@ class _Known:
 
     __slots__ = ("host", "origin", "outcomes", "pace", "running")
 
-    def __init__(self, origin: Origin, host: set[Running]) -> None:
+    def __init__(self, origin: Origin, host: set[_InFlight]) -> None:
         self.origin = origin
         self.host = host
-        self.running: set[Running] = set()
+        self.running: set[_InFlight] = set()
         self.outcomes = Outcomes()
         self.pace: Pace | None = None
 
 
-class Running:
-    """One call in flight, from `Load.begin` to `Load.end`."""
+class _InFlight:
+    """What stands for a call in the sets."""
 
-    __slots__ = ("at_once", "known")
+    __slots__ = ()
+
+
+class Running:
+    """One call in flight, from `Load.begin` to `Load.end`; one that is dropped is over, too."""
+
+    __slots__ = ("at_once", "entry", "known")
 
     def __init__(self, known: _Known) -> None:
         self.known = known
         self.at_once = 1
+        self.entry = _InFlight()
+        known.running.add(self.entry)
+        known.host.add(self.entry)
+
+    def __del__(self) -> None:
+        if hasattr(self, "entry"):  # an interrupt may come before
+            self.known.running.discard(self.entry)
+            self.known.host.discard(self.entry)
 
 
 class Load:
@@ -157,14 +171,12 @@ class Load:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._known: dict[str, _Known] = {}
-        self._hosts: dict[Origin, set[Running]] = {}
+        self._hosts: dict[Origin, set[_InFlight]] = {}
 
     def begin(self, deployment: Deployment) -> Running:
         """A call goes to `deployment`, or into the queue of its host. Every call begun is ended."""
         known = self._find(deployment) or self._add(deployment)
         running = Running(known)
-        known.running.add(running)
-        known.host.add(running)
         running.at_once = len(known.host)
         return running
 
@@ -188,10 +200,10 @@ class Load:
         """
         known = running.known
         try:
-            known.running.remove(running)
+            known.running.remove(running.entry)
         except KeyError:  # ended before
             return
-        known.host.discard(running)
+        known.host.discard(running.entry)
         if ok is None:
             return
         now = self._monotonic()

@@ -45,11 +45,11 @@ class _Drive(Generic[T]):
         self._means = means
         self._exchange: Any = None
         self._permit: Permit | None = None
-        self._reply: Any = _START
         self._turn = threading.Lock()
-        self._running = False
+        self._running: object = None  # whoever runs the flow
         self._closed = False
         self._process = os.getpid()
+        self.over = False
         self.result: T | None = None
 
     def finished(self) -> T:
@@ -66,8 +66,8 @@ class _Drive(Generic[T]):
         if self._process != os.getpid():
             return
         with self._turn:
-            self._closed, reading = True, self._running
-            self._running = True
+            self._closed, reading = True, self._running is not None
+            self._running = self._running or self
         if reading:
             exchange = self._exchange
             if exchange is not None:
@@ -77,17 +77,25 @@ class _Drive(Generic[T]):
             self._flow.close()
         finally:
             self._release()
-            self._running = False
+            self._running = None
 
-    def _begin(self) -> bool:
+    def _begin(self, reader: object) -> bool:
         """Take the turn to run the flow; False when the call was closed."""
         with self._turn:
             if self._closed:
                 return False
-            if self._running:
+            if self._running is not None:
                 raise RuntimeError("this stream is already being read, by another thread or task")
-            self._running = True
+            self._running = reader
         return True
+
+    def _paused(self) -> bool:
+        """Give the turn back until more is asked for; False when the call was closed meanwhile."""
+        with self._turn:
+            if not self._closed:
+                self._running = None
+                return True
+        return False
 
     def _end_attempt(self) -> None:
         """Give up the connection, then the place at the host; a connection that is idle again is kept."""
@@ -100,6 +108,7 @@ class _Drive(Generic[T]):
             self._permit = None
 
     def _release(self) -> None:
+        self.over = True
         self._end_attempt()
         row = None if self._log is None else self._log.unsettled
         if row is not None:
@@ -125,20 +134,21 @@ class Drive(_Drive[T]):
 
     def advance(self) -> Sequence[Chunk] | None:
         """Go on to the next chunks; None at the end, when `result` is there."""
-        if not self._begin():
-            return None
-        flow, result = self._flow, self._reply
-        if self._permit is not None:
-            self._permit.moved(threading.current_thread())
+        reader = object()
         try:
+            if not self._begin(reader):
+                return None
+            flow, result = self._flow, _START
+            if self._permit is not None:
+                self._permit.moved(threading.current_thread())
             while True:
                 effect, result = flow.send(result), None  # no frame keeps a server's words
                 try:
                     if type(effect) is Read and self._exchange is not None:
                         result = self._exchange.read(effect.until)
                     elif type(effect) is Emit:
-                        self._reply = None
-                        return effect.chunks
+                        if self._paused():
+                            return effect.chunks
                     elif type(effect) is Send:
                         if self._exchange is not None:
                             self._exchange.release()
@@ -167,11 +177,13 @@ class Drive(_Drive[T]):
             self._release()
             return None
         except BaseException:
-            flow.close()  # an interrupt between two effects did not pass through it
-            self._release()
+            if self._running is reader:
+                self._flow.close()  # an interrupt between two effects did not pass through it
+                self._release()
             raise
         finally:
-            self._running = False
+            if self._running is reader:
+                self._running = None
 
 
 class AsyncDrive(_Drive[T]):
@@ -181,18 +193,19 @@ class AsyncDrive(_Drive[T]):
 
     async def advance(self) -> Sequence[Chunk] | None:
         """Go on to the next chunks; None at the end, when `result` is there."""
-        if not self._begin():
-            return None
-        flow, result = self._flow, self._reply
+        reader = object()
         try:
+            if not self._begin(reader):
+                return None
+            flow, result = self._flow, _START
             while True:
                 effect, result = flow.send(result), None  # no frame keeps a server's words
                 try:
                     if type(effect) is Read and self._exchange is not None:
                         result = await self._exchange.read(effect.until)
                     elif type(effect) is Emit:
-                        self._reply = None
-                        return effect.chunks
+                        if self._paused():
+                            return effect.chunks
                     elif type(effect) is Send:
                         if self._exchange is not None:
                             self._exchange.release()
@@ -221,11 +234,13 @@ class AsyncDrive(_Drive[T]):
             self._release()
             return None
         except BaseException:
-            flow.close()  # an interrupt between two effects did not pass through it
-            self._release()
+            if self._running is reader:
+                self._flow.close()  # an interrupt between two effects did not pass through it
+                self._release()
             raise
         finally:
-            self._running = False
+            if self._running is reader:
+                self._running = None
 
 
 async def _sleep(seconds: float) -> None:

@@ -77,7 +77,11 @@ class AsyncExchange(Protocol):
 
 
 def failure(error: Exception, kinds: Kinds, *, sent: bool, reconnected: bool = False) -> Failure:
-    """What a transport's error says about the request."""
+    """What a transport's error says about the request; nothing of the error itself is kept."""
+    # h11 leaves a cycle of error and frame, which would keep the caller's frames, and a stream in them.
+    cause: BaseException | None = error
+    while cause is not None:
+        cause = cause.with_traceback(None).__context__
     if isinstance(error, kinds.connect_timeout):
         late = str(error) if isinstance(error, ProxyTimeout) else "no connection within the connect timeout"
         return Failure("timeout", late, sent, reconnected)

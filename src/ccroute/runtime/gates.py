@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Protocol
 
 from ccroute.backends import Backend, Origin
@@ -45,11 +46,11 @@ class _Place:
 class Permit:
     """The right to use a place at a host. One that is dropped, by whatever interrupt, gives it back, too."""
 
-    __slots__ = ("_gate", "_place")
+    _place: _Place | None = None  # an interrupt may come before it has one
 
     def __init__(self, gate: Gate, place: _Place) -> None:
         self._gate = gate
-        self._place: _Place | None = place
+        self._place = place
 
     def moved(self, owner: object) -> None:
         """Another thread drives the call now."""
@@ -113,12 +114,15 @@ class Gate:
 
     def enter(self, owner: object) -> Permit | None:
         """A permit, if one is free and nobody waits for it."""
-        with self._lock:
-            self._settle()
-            granted = self._grant()
-            permit = self._issue(owner) if len(self._held) < self._permits else None
-        self._wake(granted)
-        return permit
+        try:
+            with self._lock:
+                self._settle()
+                granted = self._grant()
+                permit = self._issue(owner) if len(self._held) < self._permits else None
+            self._wake(granted)
+            return permit
+        finally:
+            self._work_off()
 
     def queue(self, waiter: Waiter, priority: int) -> Failure | None:
         """Wait for a permit; `waiter` is woken when it has one. A failure says why it may not wait."""
@@ -146,7 +150,10 @@ class Gate:
 
     def _work_off(self) -> None:
         """Give on what came back. Who has the lock comes here after it, so nothing stays unseen."""
-        while (self._back or self._gone) and self._lock.acquire(blocking=False):
+        if not (self._back or self._gone):
+            return
+        # No interrupt comes between a step of `for` and its body, as it may after a call of acquire().
+        for _ in iter(partial(self._lock.acquire, blocking=False), False):
             try:
                 self._settle()
                 granted = self._grant()
@@ -154,6 +161,8 @@ class Gate:
                 self._lock.release()
             # Who is not there any more is gone, which the next round takes note of.
             self._gone.extend([waiter for waiter in granted if not waiter.wake()])
+            if not (self._back or self._gone):
+                return
 
     def _wake(self, granted: list[Waiter]) -> None:
         self._gone.extend([waiter for waiter in granted if not waiter.wake()])
@@ -169,7 +178,8 @@ class Gate:
     def _settle(self) -> None:
         """Take note of what came back; only with the lock."""
         while self._back:
-            self._held.discard(self._back.popleft())
+            self._held.discard(self._back[0])
+            self._back.popleft()
         while self._gone:
             waiter = self._gone.popleft()
             self._dequeue(waiter)
@@ -205,9 +215,9 @@ class Gate:
                 del self._stopped[owner]
 
     def _issue(self, owner: object) -> Permit:
-        place = _Place(owner)
+        permit = Permit(self, place := _Place(owner))
         self._held.add(place)
-        return Permit(self, place)
+        return permit
 
 
 class _Thread:

@@ -37,8 +37,10 @@ class LoopBackend(httpcore.AsyncNetworkBackend):
         """Connect to the first address that answers; all of them share the time to connect."""
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(patience(self._lease.left_to_connect())):
-                addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            addresses = _literal(host, port)
+            if not addresses:
+                async with asyncio.timeout(patience(self._lease.left_to_connect())):
+                    addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout("no name look-up in time") from error
         except (OSError, UnicodeError) as error:
@@ -77,6 +79,14 @@ class LoopBackend(httpcore.AsyncNetworkBackend):
             sock.close()
             raise
         return sock
+
+
+def _literal(host: str, port: int) -> list[Any]:
+    """What an address in digits stands for: no look-up, so no thread for it. Empty for a name."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return []
 
 
 class _Receiver(asyncio.Protocol):

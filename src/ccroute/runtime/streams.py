@@ -14,6 +14,8 @@ from ccroute.types import Chunk, Completion, Route
 class _Paused:
     """What is known of a streamed call. `id`, `model` and `route` are known from the first chunk on."""
 
+    _over = True  # until it is made, which an interrupt may prevent
+
     def __init__(self, drive: Drive[Completion] | AsyncDrive[Completion], ticket: Ticket) -> None:
         self._end = drive.close
         self._outcome = drive
@@ -44,6 +46,13 @@ class _Paused:
             raise RuntimeError(f"the stream has not come to its end: {advice}")
         return self._outcome.result
 
+    def _take(self) -> Chunk | None:
+        """The next chunk that is there already."""
+        try:
+            return self._ready.popleft() if self._ready else None
+        except IndexError:  # closed by another thread
+            return None
+
     def _close(self) -> None:
         self._over = True
         self._ready.clear()
@@ -71,19 +80,19 @@ class Stream(_Paused):
         return self
 
     def __next__(self) -> Chunk:
-        while not self._ready:
+        while (chunk := self._take()) is None:
             if self._over:
                 raise StopIteration
             try:
                 chunks = self._drive.advance()
             except BaseException:
-                self._over = True
+                self._over = self._drive.over
                 raise
             if chunks is None:
                 self._over = True
             else:
                 self._ready.extend(chunks)
-        return self._ready.popleft()
+        return chunk
 
     def close(self) -> None:
         """End the call: the connection is closed at once, so the server stops generating."""
@@ -107,19 +116,19 @@ class AsyncStream(_Paused):
         return self
 
     async def __anext__(self) -> Chunk:
-        while not self._ready:
+        while (chunk := self._take()) is None:
             if self._over:
                 raise StopAsyncIteration
             try:
                 chunks = await self._drive.advance()
             except BaseException:
-                self._over = True
+                self._over = self._drive.over
                 raise
             if chunks is None:
                 self._over = True
             else:
                 self._ready.extend(chunks)
-        return self._ready.popleft()
+        return chunk
 
     async def aclose(self) -> None:
         """End the call: the connection is closed at once, so the server stops generating."""

@@ -87,7 +87,7 @@ def unix_time(value: object) -> int:
 
 
 def _repaired(found: re.Match[str]) -> str:
-    """A pair as it is, half of one as U+FFFD. An odd run of backslashes before it makes its own one a text."""
+    """A pair as it is, half of one as U+FFFD. After an odd run of backslashes its own one is a text."""
     before = found.start()
     while before and found.string[before - 1] == "\\":
         before -= 1
