@@ -45,6 +45,8 @@ bench: .venv/bench
 	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/micro.py
 	$(BIN)/python benchmarks/fuzz.py
+	$(BIN)/python benchmarks/in_flight.py
+	$(BIN)/python benchmarks/soak.py
 
 # The docs are plain Markdown; making them means running every example they show.
 docs: .venv/dev

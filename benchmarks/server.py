@@ -5,6 +5,8 @@ streams. A streamed answer is 66 events (for OpenAI's path), each a chunk of HTT
 client then spends is its own.
 
     python benchmarks/server.py     prints its address, serves until stdin ends
+
+The other servers here (`sick.py`, `in_flight.py`) are made of its parts.
 """
 
 from __future__ import annotations
@@ -12,30 +14,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 CHUNKS = 66  # data events before [DONE]: the role, 63 of content, the finish, the usage
 WORDS = CHUNKS - 3
-TEXT = "".join(f" word{i}" for i in range(WORDS))
+PIECES = [f" word{i}" for i in range(WORDS)]
+TEXT = "".join(PIECES)
 MODEL = "bench-model"
 USAGE = {"prompt_tokens": 12, "completion_tokens": WORDS, "total_tokens": 12 + WORDS}
 TOKENS = {"input_tokens": 12, "output_tokens": WORDS}
 
 
-def pieces() -> list[str]:
-    return [f" word{i}" for i in range(WORDS)]
-
-
 # -- the answers ---------------------------------------------------------------------------------------------
 
 
-def openai_chat() -> dict[str, Any]:
-    message = {"role": "assistant", "content": TEXT}
+def openai_chat(text: str = TEXT) -> dict[str, Any]:
+    message = {"role": "assistant", "content": text}
     return {
         "id": "chatcmpl-bench",
         "object": "chat.completion",
@@ -46,7 +46,7 @@ def openai_chat() -> dict[str, Any]:
     }
 
 
-def openai_events() -> list[bytes]:
+def openai_events(pieces: Sequence[str] = PIECES) -> list[bytes]:
     base = {
         "id": "chatcmpl-bench",
         "object": "chat.completion.chunk",
@@ -57,9 +57,8 @@ def openai_events() -> list[bytes]:
     def chunk(delta: dict[str, str], finish: str | None = None) -> dict[str, Any]:
         return base | {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
 
-    chunks = [chunk({"role": "assistant", "content": ""}), *(chunk({"content": piece}) for piece in pieces())]
+    chunks = [chunk({"role": "assistant", "content": ""}), *(chunk({"content": piece}) for piece in pieces)]
     chunks += [chunk({}, "stop"), base | {"choices": [], "usage": USAGE}]
-    assert len(chunks) == CHUNKS
     return [*(b"data: " + compact(item) + b"\n\n" for item in chunks), b"data: [DONE]\n\n"]
 
 
@@ -76,7 +75,7 @@ def anthropic_message(text: str = TEXT) -> dict[str, Any]:
     }
 
 
-def anthropic_events() -> list[bytes]:
+def anthropic_events(pieces: Sequence[str] = PIECES) -> list[bytes]:
     def event(kind: str, **data: Any) -> bytes:
         return f"event: {kind}\ndata: ".encode() + compact({"type": kind, **data}) + b"\n\n"
 
@@ -86,7 +85,7 @@ def anthropic_events() -> list[bytes]:
         event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
         *(
             event("content_block_delta", index=0, delta={"type": "text_delta", "text": piece})
-            for piece in pieces()
+            for piece in pieces
         ),
         event("content_block_stop", index=0),
         event("message_delta", delta=stop, usage={"output_tokens": WORDS}),
@@ -111,8 +110,8 @@ def ollama_line(text: str, *, done: bool) -> dict[str, Any]:
     return line | {"done": True, "done_reason": "stop"} | counts
 
 
-def ollama_events() -> list[bytes]:
-    lines = [*(ollama_line(piece, done=False) for piece in pieces()), ollama_line("", done=True)]
+def ollama_events(pieces: Sequence[str] = PIECES) -> list[bytes]:
+    lines = [*(ollama_line(piece, done=False) for piece in pieces), ollama_line("", done=True)]
     return [compact(line) + b"\n" for line in lines]
 
 
@@ -140,6 +139,8 @@ ANSWERS = {  # (path, streamed) → the bytes of the whole answer
     (b"/api/chat", True): streamed(ollama_events(), "application/x-ndjson"),
 }
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
+BACKLOG = 4096
+"""Connections that may wait to be accepted."""
 
 
 # -- the server ----------------------------------------------------------------------------------------------
@@ -162,7 +163,15 @@ class FixedAnswers(asyncio.Protocol):
             if len(self.buffer) < total:
                 return
             body, self.buffer = self.buffer[end + 4 : total], self.buffer[total:]
-            self.transport.write(ANSWERS.get((head.split(b" ", 2)[1], wants_stream(head, body)), NOT_FOUND))
+            self.answer(head, body)
+
+    def answer(self, head: bytes, body: bytes) -> None:
+        """Answer one request; `head` is in lower case."""
+        self.transport.write(ANSWERS.get((path(head), wants_stream(head, body)), NOT_FOUND))
+
+
+def path(head: bytes) -> bytes:
+    return head.split(b" ", 2)[1]
 
 
 def wants_stream(head: bytes, body: bytes) -> bool:
@@ -171,12 +180,9 @@ def wants_stream(head: bytes, body: bytes) -> bool:
     return b'"stream":true' in compacted or (b"/api/chat" in head and b'"stream":false' not in compacted)
 
 
-async def main() -> None:
+async def until_stdin_ends() -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
-    server = await loop.create_server(FixedAnswers, "127.0.0.1", 0, backlog=4096)
-    host, port = server.sockets[0].getsockname()
-    print(f"http://{host}:{port}", flush=True)
 
     def watch() -> None:
         sys.stdin.read()
@@ -186,18 +192,44 @@ async def main() -> None:
     await ended.wait()
 
 
+async def main() -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(FixedAnswers, "127.0.0.1", 0, backlog=BACKLOG)
+    host, port = server.sockets[0].getsockname()
+    print(f"http://{host}:{port}", flush=True)
+    await until_stdin_ends()
+
+
+@contextlib.contextmanager
+def process(script: str = __file__, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A server's process, for as long as the block runs; closing its stdin ends it earlier."""
+    command = [sys.executable, str(Path(script).resolve()), *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as started:
+        assert started.stdin
+        try:
+            yield started
+        finally:
+            started.stdin.close()
+            started.wait(10)
+
+
 @contextlib.contextmanager
 def running() -> Iterator[str]:
     """The server's address, for as long as the block runs."""
-    command = [sys.executable, str(Path(__file__).resolve())]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin
-        assert process.stdout
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.stdin.close()
-            process.wait(5)
+    with process() as started:
+        assert started.stdout
+        yield started.stdout.readline().strip()
+
+
+def allow_files(count: int) -> None:
+    """Let this process have so many files open, or say what keeps it from that."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= count:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+    except (ValueError, OSError) as error:
+        sys.exit(f"{count} open files are needed, {soft} allowed, {hard} at most ({error}): raise ulimit -Hn")
 
 
 if __name__ == "__main__":

@@ -88,6 +88,23 @@ def test_the_readme_opens_with_the_two_commands_and_ten_lines() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         if not target.startswith("http"):
             assert os.path.exists(page.parent / target), target
+
+
+PROMISE = re.compile(r'\]\(\.\./(tests/[\w/]+\.py) "(\w+)"\)')
+
+
+def test_every_promise_of_reliability_leads_to_a_test() -> None:
+    promises = PROMISE.findall((ROOT / "docs" / "reliability.md").read_text())
+    assert len(promises) > 150
+    for path, name in promises:
+        assert re.search(
+            rf"^(async )?def {name}\(|^class {name}\(", (ROOT / path).read_text(), re.MULTILINE
+        ), name
+
+
+def test_every_row_of_the_fault_matrix_is_promised() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    assert [int(row) for row in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)] == [*range(1, 60), 67]

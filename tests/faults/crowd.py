@@ -1,0 +1,325 @@
+"""The bench for many callers at once and for callers that are stopped: it looks at what a router holds.
+
+Permits, calls in flight, probes, connections, rows: after a fault all of them are back where they were. They
+are read from the router itself, because a later call would only notice the loss of the last permit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, NamedTuple, Self
+
+import psutil
+import pytest
+from tests.conftest import Caller
+from tests.faults.harness import GRACE, ONCE, OPENAI, PATIENT, WELL, Call, Late, Sick, Wire
+from tests.faults.harness import backend as make_backend
+from tests.support.scripted import Reply
+from tests.test_bad_input import everything_shown
+from tests.test_canaries import KEY, PROMPT, assert_tells_nothing, locals_of_ccroute
+
+from ccroute import AliasTable, RetryPolicy, Router, errors
+from ccroute.accounting import LedgerRow, MemoryLedger
+from ccroute.observe import Event
+
+
+class Host(Sick):
+    """A server of the crowd: it knows when it has come to rest."""
+
+    def plays(self, *faults: Reply) -> None:
+        """From now on, as if it had been made with these faults."""
+        self._faults[:] = faults
+
+    def settles(self, kept: Callable[[], int]) -> bool:
+        """Within a second: it answers nobody, and so many connections are open."""
+        return self._wait(lambda: not self._busy and len(self._links) == kept(), 1.0)
+
+    def wait_for(self, connections: int, *, hung_up: int) -> bool:
+        """Within a second: so many connections are open, and so many callers have hung up."""
+        return self._wait(lambda: (len(self._links), self.closed_by_peer) == (connections, hung_up), 1.0)
+
+
+class Told:
+    """What a router told its listener, to be waited for."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._changed = threading.Condition()
+
+    def listen(self, event: Event) -> None:
+        with self._changed:
+            self.events.append(event)
+            self._changed.notify_all()
+
+    def count(self, kind: type[Event]) -> int:
+        return sum(isinstance(event, kind) for event in self.events)
+
+    def wait(self, kind: type[Event], count: int = 1) -> bool:
+        """Until there were so many of a kind; False when there were not."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.count(kind) >= count, 5)
+
+
+class Subject(NamedTuple):
+    """A router under test, whose alias `m` is `main/m` and, where there is another server, `other/m`."""
+
+    router: Router
+    ledger: MemoryLedger
+    told: Told
+
+
+def at_rest(router: Router) -> None:
+    """No permit is out, nobody waits for one, no call is in flight, no probe is on its way."""
+    gates = [gate for gate in router._means.gates._gates.values() if gate.held or gate.waiting]
+    assert not gates, f"not all permits are back: {gates}"
+    in_flight = sum(map(len, router._desk.load._hosts.values()))
+    assert not in_flight, f"{in_flight} calls are in flight"
+    health = router._desk.health
+    health._after_lock()  # what was settled while somebody had the lock
+    switches = (*health._circuits.values(), *health._credentials.values())
+    assert not [switch.probe for switch in switches if switch.probe is not None], "a probe is on its way"
+
+
+def kept(router: Router, port: int) -> int:
+    """How many idle connections to a port the router has, on whatever loop."""
+    connections = router._connections
+    pools = [pool._stacks for pool in [*connections._pools.values()]]
+    found = [[*stacks.items()] for stacks in (connections._stacks, *pools)]
+    return sum(len(stack._idle) for stacks in found for key, stack in stacks if key.origin.port == port)
+
+
+def half_open(router: Router) -> None:
+    """As if each breaker had been open for long enough."""
+    for circuit in router._desk.health._circuits.values():
+        circuit.until = min(circuit.until, time.monotonic())
+
+
+def forget(router: Router) -> None:
+    """As if nobody had failed yet."""
+    router._desk.health._circuits.clear()
+    router._desk.retries._left.clear()
+
+
+class Crowd:
+    """Makes servers and routers, calls many times at once in one mode, and checks the law."""
+
+    def __init__(self, caller: Caller, caplog: pytest.LogCaptureFixture) -> None:
+        self.caller, self.mode = caller, caller.mode
+        self._caplog = caplog
+        self._subjects: list[Subject] = []
+        self._servers: list[Host] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._threads, self._files = set(threading.enumerate()), psutil.Process().num_fds()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.clear(check=kind is None)
+
+    def clear(self, *, check: bool = True) -> None:
+        """The end of a test: the servers are well now and answer, and then nothing may be left."""
+        with self._stack:
+            for server in self._servers:
+                server.get_well()
+            for subject in self._subjects:
+                if check:
+                    self.answers(subject)
+                subject.router.close()
+            for server in self._servers:
+                assert not check or server.wait_idle(1.0), "a connection is open after router.close()"
+        for made in (self._subjects, self._servers):
+            made.clear()
+        if check:
+            assert set(threading.enumerate()) == self._threads
+            if psutil.Process().num_fds() > self._files:
+                gc.collect()
+            assert psutil.Process().num_fds() <= self._files
+
+    def enter(self, context: Any) -> Any:
+        """A context manager that is left at the end of the test."""
+        return self._stack.enter_context(context)
+
+    def server(self, *faults: Reply, wire: Wire = OPENAI) -> Host:
+        """A server that answers with faults, the last one for ever, or without any a healthy one."""
+        server: Host = self.enter(Host(*faults, wire=wire, cure=None))
+        self._servers.append(server)
+        return server
+
+    def router(
+        self,
+        main: Host,
+        other: Host | None = None,
+        *,
+        places: int | None = 1,
+        retry: RetryPolicy = ONCE,
+        **options: Any,
+    ) -> Subject:
+        """A router to one server or two, each of which serves `places` calls at a time."""
+        backends = [make_backend("main", main)]
+        if other is not None:
+            backends.append(make_backend("other", other))
+        for backend in backends:
+            backend.max_concurrency = places
+        aliases = AliasTable({"m": [f"{backend.name}/m" for backend in backends]}, strategy="ordered")
+        ledger, told = MemoryLedger(), Told()
+        options = {"default_model": "m", "timeout": PATIENT} | options
+        router = Router(backends, aliases, retry=retry, ledger=ledger, on_event=told.listen, **options)
+        subject = Subject(router, ledger, told)
+        self._subjects.append(subject)
+        return subject
+
+    # -- calling -------------------------------------------------------------------------------------------
+
+    def answers(self, subject: Subject) -> None:
+        """The first server is asked and answers: no permit, no lease, no connection was lost before."""
+        reply = self.caller.complete(subject.router, PROMPT, model="main/m", timeout=5)
+        assert reply.text == WELL
+        assert reply.route.deployment == "main/m"
+        self.check_rest(subject)
+
+    def at_once(
+        self,
+        subject: Subject,
+        callers: int,
+        *,
+        then: Callable[[], object] = lambda: None,
+        rest: bool = True,
+        **options: Any,
+    ) -> list[Call]:
+        """So many calls at the same time, in threads or in tasks of one loop; `then` is done after each.
+
+        Not `rest`: somebody else goes on meanwhile.
+        """
+        before = len(subject.ledger.rows())
+        limit = options.get("timeout", PATIENT.total)
+        calls = [Call(limit) for _ in range(callers)]
+        router, start = subject.router, threading.Barrier(callers)
+
+        def ask(caller: int) -> None:
+            call = calls[caller]
+            start.wait()
+            call.took = -time.monotonic()
+            try:
+                call.completion = router.complete(PROMPT, session=str(caller), **options)
+            except errors.CcrouteError as error:
+                call.error = error
+            call.took += time.monotonic()
+            then()
+
+        async def aask(caller: int) -> None:
+            call = calls[caller]
+            call.took = -time.monotonic()
+            try:
+                call.completion = await router.acomplete(PROMPT, session=str(caller), **options)
+            except errors.CcrouteError as error:
+                call.error = error
+            call.took += time.monotonic()
+            then()
+
+        async def everybody() -> None:
+            await asyncio.gather(*map(aask, range(callers)))
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+        if self.mode == "sync":
+            with ThreadPoolExecutor(callers) as pool:
+                for done in [pool.submit(ask, caller) for caller in range(callers)]:
+                    done.result()
+        else:
+            asyncio.run(everybody())
+        self.check_all(subject, calls, subject.ledger.rows()[before:])
+        if rest:
+            self.check_rest(subject)
+        return calls
+
+    @contextmanager
+    def meanwhile(self, subject: Subject, **options: Any) -> Iterator[None]:
+        """Another call is on its way, in a thread of its own; it is answered by the end."""
+        with ThreadPoolExecutor(1) as pool:
+            call = pool.submit(subject.router.complete, PROMPT, **options)
+            yield
+            assert call.result().text == WELL
+
+    # -- the law -------------------------------------------------------------------------------------------
+
+    def check_all(self, subject: Subject, calls: list[Call], rows: list[LedgerRow]) -> None:
+        """The law for calls that ran at the same time: `session` says whose a row is."""
+        of = defaultdict[str | None, list[LedgerRow]](list)
+        for row in rows:
+            of[row.session].append(row)
+        shown = f"{rows}{subject.told.events}{[*map(str, subject.told.events)]}"
+        for caller, call in enumerate(calls):
+            call.rows = of.pop(str(caller), [])
+            assert (call.error is None) != (call.completion is None)
+            assert [row.outcome for row in call.rows] == [attempt.outcome for attempt in call.attempts]
+            assert [row.cost for row in call.rows] == [attempt.cost for attempt in call.attempts]
+            settled_once(call.rows)
+            if call.error is not None:
+                shown += everything_shown(call.error)
+                assert KEY not in locals_of_ccroute(call.error)
+        assert not of.keys() - {None}, "rows of nobody's call"
+        assert_tells_nothing(shown)
+        late = [call for call in calls if call.took > call.limit + GRACE]
+        if late:
+            raise Late(f"{len(late)} calls took longer than {late[0].limit} s")
+
+    def check_rest(self, subject: Subject) -> None:
+        """Nothing goes on, what is open at a server is what the router keeps, and no log tells anything."""
+        at_rest(subject.router)
+        for server in self._servers:
+            idle = partial(kept, subject.router, server.port)
+            assert server.settles(idle), f"{server.open_connections} connections are open, {idle()} are kept"
+        assert_tells_nothing(self._caplog.text)
+
+
+def settled_once(rows: list[LedgerRow]) -> None:
+    """Each attempt of a call has one row, and the last one is final."""
+    assert [row.final for row in rows] == [False] * (len(rows) - 1) + [True] * bool(rows)
+    assert len({row.id for row in rows}) == len(rows)
+    assert len({row.call for row in rows}) <= 1
+
+
+@contextmanager
+def program(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A Python program of its own, to be talked to line by line; warnings are errors there, too."""
+    # From 3.12 on Python warns whoever forks while threads run, which is what is tested.
+    warnings = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, *warnings, "-c", code, *arguments], stdin=pipe, stdout=pipe, stderr=pipe, text=True
+    ) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def ended(running: subprocess.Popen[str]) -> None:
+    """The program came to its end, without an error and without a warning."""
+    _, words = running.communicate(timeout=20)
+    assert (running.returncode, words) == (0, "")
+
+
+@pytest.fixture(name="bench")
+def crowd(caller: Caller, caplog: pytest.LogCaptureFixture) -> Iterator[Crowd]:
+    """The bench of the many, in one mode."""
+    with caplog.at_level(logging.DEBUG, logger="ccroute"), Crowd(caller, caplog) as bench:
+        yield bench
+
+
+@pytest.fixture(name="alone")
+def crowd_of_one_mode(caplog: pytest.LogCaptureFixture) -> Iterator[Crowd]:
+    """The bench of the many, for what both modes share or only one has."""
+    with caplog.at_level(logging.DEBUG, logger="ccroute"), Crowd(Caller("sync"), caplog) as bench:
+        yield bench

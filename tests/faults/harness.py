@@ -1,0 +1,594 @@
+"""The bench of the fault matrix: sick servers, routers to them, and the law that holds after every fault.
+
+A row says what the fault is and what must follow from it. Everything else is checked here after each call:
+one outcome, in time; attempts within their cap, each recorded once at its price, one of them final; neither
+key nor prompt to be seen anywhere; nothing left running. At the end of a test the server gets well, and the
+same router has to be answered by it: a permit or a lease that was lost would show.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, NamedTuple, Self
+
+import psutil
+import pytest
+from tests.conftest import Caller
+from tests.support import anthropic_like, ollama, openai_like
+from tests.support.scripted import Reply, Request, ScriptedServer, answer, stream
+from tests.support.steps import Step
+from tests.test_bad_input import everything_shown
+from tests.test_canaries import KEY, PROMPT, assert_tells_nothing, locals_of_ccroute
+
+from ccroute import (
+    AliasTable,
+    AnthropicBackend,
+    Backend,
+    Chunk,
+    Completion,
+    Model,
+    OllamaBackend,
+    OpenAIBackend,
+    Price,
+    RetryPolicy,
+    Router,
+    Timeout,
+    errors,
+)
+from ccroute.accounting import LedgerRow, MemoryLedger
+from ccroute.observe import BreakerOpened, Event
+from ccroute.types import Attempt
+
+SHORT = 0.08
+"""Seconds of a limit that is waited for: the shortest that leaves a machine time to breathe."""
+WELL = "Hello there."
+"""What every server says when it is well."""
+SO_FAR = "so far"
+PER_TOKEN = Decimal("0.000001")
+GRACE = 0.1
+"""Seconds past a limit that are allowed."""
+ONCE = RetryPolicy(attempts=1)
+THRICE = RetryPolicy(attempts=3, per_deployment=2, base=0, max=0)
+PATIENT = Timeout(total=10, connect=5, first=5, idle=5)
+IN_A_ROW = 5
+"""Failures that open a breaker."""
+
+
+class Late(AssertionError):
+    """A limit was overrun; the machine may have stood still, so the test is run again."""
+
+
+def row(number: int, fault: str) -> pytest.MarkDecorator:
+    """Marks the tests of one row of the matrix, by its number and its name there."""
+    return pytest.mark.row(number, fault)
+
+
+class Wire(NamedTuple):
+    """A kind of server: who speaks to it, how it answers, and how its streams begin.
+
+    `opening` holds no content yet, `begun` holds `SO_FAR` and no end.
+    """
+
+    backend: Callable[..., Backend]
+    whole: Mapping[str, Any]
+    events: Sequence[bytes]
+    opening: Sequence[bytes]
+    begun: Sequence[bytes]
+    content_type: str = "text/event-stream"
+
+    def answer(self, request: Request) -> Iterable[Step]:
+        return self.stream(*self.events) if request.json.get("stream") else answer(json=self.whole)
+
+    def stream(self, *pieces: bytes | Step, **options: Any) -> stream:
+        return stream(pieces, content_type=self.content_type, **options)
+
+
+def _lines(*pieces: str, done: bool = True) -> list[bytes]:
+    return [*map(ollama.line, ollama.chat_lines(ollama.Said(pieces, done=done), "m"))]
+
+
+OPENAI = Wire(
+    OpenAIBackend,
+    openai_like.chat(),
+    openai_like.chat_sse(),
+    opening=openai_like.chat_sse([], usage=None, finish=None, done=False),
+    begun=openai_like.chat_sse([SO_FAR], usage=None, finish=None, done=False),
+)
+ANTHROPIC = Wire(
+    AnthropicBackend,
+    anthropic_like.message(),
+    anthropic_like.message_sse(),
+    opening=anthropic_like.message_sse([SO_FAR])[:3],
+    begun=anthropic_like.message_sse([SO_FAR])[:4],
+)
+OLLAMA = Wire(
+    OllamaBackend,
+    ollama.merged(ollama.chat_lines(ollama.Said(), "m")),
+    _lines("Hello", " there", "."),
+    opening=_lines("", done=False),
+    begun=_lines(SO_FAR, done=False),
+    content_type="application/x-ndjson",
+)
+
+each_wire = pytest.mark.parametrize(
+    "wire", [OPENAI, ANTHROPIC, OLLAMA], ids=["openai", "anthropic", "ollama"]
+)
+whole_and_streamed = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+
+
+class Sick(ScriptedServer):
+    """Plays its faults in turn, the last one for ever, until it is well; with no fault it always is.
+
+    `cure` is done besides, when it gets well.
+    """
+
+    def __init__(
+        self, *faults: Reply, wire: Wire, cure: Callable[[Sick], None] | None = None, **options: Any
+    ) -> None:
+        super().__init__(self._play, **options)
+        self.wire = wire
+        self._faults = [*faults]
+        self._cure = cure
+        self._busy = 0
+
+    @property
+    def is_well(self) -> bool:
+        return not self._faults and self._cure is None
+
+    def get_well(self) -> None:
+        self._faults.clear()
+        if self._cure is not None:
+            self._cure(self)
+
+    def _play(self, request: Request) -> Iterator[Step]:
+        with self._changed:
+            self._busy += 1
+            faults = self._faults
+            reply = (faults.pop(0) if len(faults) > 1 else faults[0]) if faults else self.wire.answer(request)
+        try:
+            yield from reply
+        finally:
+            with self._changed:
+                self._busy -= 1
+                self._changed.notify_all()
+
+    def wait_quiet(self, kept: int) -> bool:
+        """Until it says nothing any more, and no more than so many connections are kept."""
+        return self._wait(lambda: not self._busy and len(self._links) <= kept, 1.0)
+
+
+@dataclass
+class Call:
+    """What became of one call."""
+
+    limit: float
+    took: float = 0.0
+    chunks: list[Chunk] = field(default_factory=list)
+    completion: Completion | None = None
+    error: errors.CcrouteError | None = None
+    rows: list[LedgerRow] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def answer(self) -> Completion:
+        assert self.completion is not None, f"no answer but {self.error!r}"
+        return self.completion
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        return self.answer.route.attempts if self.error is None else self.error.attempts
+
+    @property
+    def text(self) -> str:
+        """The answer's text as the caller had it."""
+        said = "".join(chunk.text for chunk in self.chunks)
+        assert self.completion is None or not self.chunks or said == self.completion.text
+        return said if self.chunks else self.answer.text
+
+    @property
+    def tried(self) -> list[tuple[str, str | None, str | None]]:
+        return [(attempt.deployment, attempt.failure, attempt.error) for attempt in self.attempts]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A router under test, and the server that its deployment `main/m` is at."""
+
+    router: Router
+    server: Sick | str
+    retry: RetryPolicy
+    ledger: MemoryLedger
+    events: list[Event]
+
+
+class Bench:
+    """Makes servers and routers, calls in one mode, and checks the law."""
+
+    def __init__(self, caller: Caller, caplog: pytest.LogCaptureFixture) -> None:
+        self.mode = caller.mode
+        self.heard = threading.Event()
+        """Set as soon as the caller has a chunk: a script that waits for it breaks after content."""
+        self._caplog = caplog
+        self._last: dict[Sick | str, Subject] = {}
+        self._routers: list[Router] = []
+        self._servers: list[Sick] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._threads, self._files = set(threading.enumerate()), psutil.Process().num_fds()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """The end of a test: who was sick gets well and answers, and then nothing may be left."""
+        with self._stack:
+            for server in self._servers:
+                server.get_well()
+            for subject in self._last.values():
+                self._recovers(subject)
+            for router in self._routers:
+                router.close()
+            for server in self._servers:
+                assert server.wait_idle(1.0), "a connection is open after router.close()"
+        for made in (self._last, self._routers, self._servers):
+            made.clear()
+        assert set(threading.enumerate()) == self._threads
+        assert psutil.Process().num_fds() == self._files
+
+    # -- making --------------------------------------------------------------------------------------------
+
+    def enter(self, context: Any) -> Any:
+        """A context manager that is left at the end of the test."""
+        return self._stack.enter_context(context)
+
+    def sick(
+        self,
+        *faults: Reply,
+        wire: Wire = OPENAI,
+        cure: Callable[[Sick], None] | None = None,
+        **options: Any,
+    ) -> Sick:
+        """A server that answers with faults, or without any a healthy one."""
+        server: Sick = self.enter(Sick(*faults, wire=wire, cure=cure, **options))
+        self._servers.append(server)
+        return server
+
+    def router(
+        self,
+        sick: Sick | str,
+        other: Sick | None = None,
+        *,
+        retry: RetryPolicy = ONCE,
+        limits: Timeout | None = None,
+        ca_file: str | None = None,
+        recovers: bool = True,
+    ) -> Subject:
+        """A router whose alias `m` is `main/m` at the sick server and then, if there is one, `other/m`.
+
+        `limits` are those of one attempt at the sick server; the call has plenty of time. Not `recovers`:
+        the fault lasts, by its nature, longer than the test.
+        """
+        backends = [backend("main", sick, timeout=limits, ca_file=ca_file)]
+        if other is not None:
+            backends.append(backend("other", other))
+        aliases = AliasTable({"m": [f"{backend.name}/m" for backend in backends]}, strategy="ordered")
+        ledger, events = MemoryLedger(), list[Event]()
+        router = Router(
+            backends,
+            aliases,
+            default_model="m",
+            retry=retry,
+            timeout=PATIENT,
+            ledger=ledger,
+            on_event=events.append,
+        )
+        subject = Subject(router, sick, retry, ledger, events)
+        self._routers.append(router)
+        if recovers and not (isinstance(sick, Sick) and sick.is_well):
+            self._last[sick] = subject
+        return subject
+
+    # -- calling -------------------------------------------------------------------------------------------
+
+    def ask(self, subject: Subject, *, stream: bool = False, **options: Any) -> Call:
+        """One call, after which the law was checked."""
+        return self.asks(subject, 1, stream=stream, **options)[0]
+
+    def asks(
+        self,
+        subject: Subject,
+        times: int,
+        *,
+        stream: bool = False,
+        then: Callable[[], object] = lambda: None,
+        **options: Any,
+    ) -> list[Call]:
+        """The same call several times, on one loop if on any; `then` is done after each."""
+        if self.mode == "async":
+            return asyncio.run(self._aasks(subject, times, stream, then, options))
+        calls, asked = [], options if "messages" in options else {"prompt": PROMPT, **options}
+        for _ in range(times):
+            call = self._begin(subject, options)
+            try:
+                if stream:
+                    started = subject.router.stream(**asked)
+                    for chunk in started:
+                        call.chunks.append(chunk)
+                        self.heard.set()
+                    call.completion = started.completion
+                else:
+                    call.completion = subject.router.complete(**asked)
+            except errors.CcrouteError as error:
+                call.error = error
+            call.took += time.monotonic()
+            then()
+            calls.append(self._check(subject, call))
+        return calls
+
+    async def _aasks(
+        self, subject: Subject, times: int, stream: bool, then: Callable[[], object], options: Any
+    ) -> list[Call]:
+        calls, asked = [], options if "messages" in options else {"prompt": PROMPT, **options}
+        for _ in range(times):
+            call = self._begin(subject, options)
+            try:
+                if stream:
+                    started = subject.router.astream(**asked)
+                    async for chunk in started:
+                        call.chunks.append(chunk)
+                        self.heard.set()
+                    call.completion = started.completion
+                else:
+                    call.completion = await subject.router.acomplete(**asked)
+            except errors.CcrouteError as error:
+                call.error = error
+            call.took += time.monotonic()
+            then()
+            calls.append(await asyncio.to_thread(self._check, subject, call))
+            for _ in range(5):  # the collector may have handed the loop a generator to close just now
+                await asyncio.sleep(0)
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+        return calls
+
+    def _begin(self, subject: Subject, options: dict[str, Any]) -> Call:
+        self.heard.clear()
+        limit = options.get("timeout", PATIENT)
+        call = Call(limit.total if isinstance(limit, Timeout) else limit, -time.monotonic())
+        call.rows, call.events = subject.ledger.rows(), [*subject.events]
+        return call
+
+    # -- the law -------------------------------------------------------------------------------------------
+
+    def _check(self, subject: Subject, call: Call) -> Call:
+        call.rows = subject.ledger.rows()[len(call.rows) :]
+        call.events = subject.events[len(call.events) :]
+        assert (call.error is None) != (call.completion is None)
+        self._check_attempts(call, subject.retry)
+        self._check_secrets(call)
+        for server in self._servers:
+            assert server.wait_quiet(len(self._routers)), "the server still has the caller on the line"
+        in_time(call.took, call.limit)
+        return call
+
+    def _check_attempts(self, call: Call, retry: RetryPolicy) -> None:
+        attempts, rows = call.attempts, call.rows
+        assert sum(attempt.failure != "W0" for attempt in attempts) <= retry.attempts
+        assert max(Counter(attempt.deployment for attempt in attempts).values()) <= retry.per_deployment
+        assert len({row.call for row in rows}) == 1
+        assert [row.final for row in rows] == [False] * (len(attempts) - 1) + [True]
+        for attempt, row in zip(attempts, rows, strict=True):
+            seen = (attempt.deployment, attempt.outcome, attempt.failure, attempt.usage, attempt.cost)
+            assert (row.deployment, row.outcome, row.failure, row.usage, row.cost) == seen
+            assert attempt.cost == attempt.usage.total_tokens * PER_TOKEN
+            assert attempt.outcome == {None: "ok", "W3": "interrupted"}.get(attempt.failure, "failed")
+            if attempt.failure in {"W2", "W3"}:
+                assert attempt.usage.estimated
+                assert attempt.usage.input > 0
+            elif attempt.failure is not None:
+                assert attempt.cost == 0
+        spent = sum(attempt.cost for attempt in attempts)
+        if call.completion is not None:
+            assert call.completion.cost == spent
+            assert attempts[-1].outcome == "ok"
+
+    def _check_secrets(self, call: Call) -> None:
+        shown = f"{call.attempts}{call.rows}{call.events}{[*map(str, call.events)]}{self._caplog.text}"
+        if call.completion is not None:
+            shown += repr(call.completion.route)
+        if call.error is not None:
+            shown += everything_shown(call.error)
+            shown += repr(vars(pickle.loads(pickle.dumps(call.error))))
+            assert KEY not in locals_of_ccroute(call.error)
+        assert_tells_nothing(shown)
+
+    def _recovers(self, subject: Subject) -> None:
+        """A server that got well is asked and answers; of what cannot get well nobody waits for a permit."""
+        may_recover = isinstance(subject.server, Sick)
+        call = self.ask(subject, model="main/m", timeout=5 if may_recover else 0.06)
+        if may_recover:
+            assert call.text == WELL
+            assert call.attempts[-1].deployment == "main/m"
+        else:
+            assert not isinstance(call.error, errors.QueueTimeoutError)
+
+    # -- what a row requires -------------------------------------------------------------------------------
+
+    def answers(self, sick: Sick, text: str = WELL, *, stream: bool = False, **options: Any) -> Call:
+        """It is no fault: the answer is taken, at the first attempt."""
+        call = self.ask(self.router(sick, **options), stream=stream)
+        assert call.text == text
+        assert call.tried == [("main/m", None, None)]
+        return call
+
+    def fails(
+        self,
+        sick: Sick | str,
+        error: type[errors.CcrouteError],
+        failure: str | None,
+        *,
+        stream: bool = False,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> Call:
+        """Tried once, with nobody else there, it ends in exactly this error; `failure` is its class."""
+        asked = {} if timeout is None else {"timeout": timeout}
+        call = self.ask(self.router(sick, **options), stream=stream, **asked)
+        assert type(call.error) is error
+        assert call.tried == [("main/m", failure, error.__name__)]
+        assert not call.chunks
+        return call
+
+    def is_retried(
+        self,
+        sick: Sick | str,
+        error: type[errors.CcrouteError],
+        failure: str,
+        *,
+        stream: bool = False,
+        **options: Any,
+    ) -> Call:
+        """R: another deployment answers, unseen; where there is none, there is one extra attempt here."""
+        self.moves_on(sick, error, failure, stream=stream, **options)
+        call = self.ask(self.router(sick, retry=THRICE, **options), stream=stream)
+        assert type(call.error) is error
+        assert call.tried == [("main/m", failure, error.__name__)] * 2
+        assert not call.chunks
+        return call
+
+    def moves_on(
+        self,
+        sick: Sick | str,
+        error: type[errors.CcrouteError],
+        failure: str,
+        *,
+        stream: bool = False,
+        fallback: bool = False,
+        **options: Any,
+    ) -> Call:
+        """The other deployment (or fallback model) is asked next, and its answer is the whole answer."""
+        subject = self.router(sick, self.sick(), retry=THRICE, **options)
+        asked = {"model": "main/m", "fallback": ["other/m"]} if fallback else {}
+        call = self.ask(subject, stream=stream, **asked)
+        assert call.tried == [("main/m", failure, error.__name__), ("other/m", None, None)]
+        assert call.text == WELL
+        assert call.answer.route.backend == "other"
+        assert call.answer.route.fallback == fallback
+        return call
+
+    def is_not_retried(
+        self,
+        sick: Sick | str,
+        error: type[errors.CcrouteError],
+        failure: str,
+        *,
+        stream: bool = False,
+        **options: Any,
+    ) -> Call:
+        """Where there is nobody else, one attempt is all, whatever the policy allows."""
+        return self.fails(sick, error, failure, stream=stream, retry=THRICE, **options)
+
+    def is_final(
+        self, sick: Sick, error: type[errors.CcrouteError], failure: str, *, stream: bool = False
+    ) -> Call:
+        """It is raised at once, though somebody else could answer."""
+        other = self.sick()
+        call = self.ask(self.router(sick, other, retry=THRICE), stream=stream)
+        assert type(call.error) is error
+        assert call.tried == [("main/m", failure, error.__name__)]
+        assert other.connections == 0
+        return call
+
+    def cuts(
+        self,
+        sick: Sick,
+        text: str,
+        cause: type[errors.CcrouteError],
+        *,
+        total: float | None = None,
+        **options: Any,
+    ) -> Call:
+        """CUT: the caller has the text so far, with what it cost, and nobody else is asked to go on."""
+        other = self.sick()
+        subject = self.router(sick, other, retry=THRICE, **options)
+        call = self.ask(subject, stream=True, **({} if total is None else {"timeout": total}))
+        error = call.error
+        assert type(error) is errors.StreamInterruptedError
+        assert type(error.__cause__) is cause
+        assert call.tried == [("main/m", "W3", "StreamInterruptedError")]
+        assert error.partial is not None
+        assert error.partial.text == call.text == text
+        assert error.partial.usage == call.attempts[0].usage
+        assert error.partial.usage.output > 0
+        assert error.partial.cost == call.attempts[0].cost > 0
+        assert other.connections == 0
+        return call
+
+    def follows(
+        self, sick: Sick, error: type[errors.CcrouteError], failure: str, *, stream: bool = False
+    ) -> None:
+        """What the class of a failure asks for follows from it, and nothing is said before it."""
+        if failure == "C":
+            self.is_final(sick, error, failure, stream=stream)
+        elif failure in {"A", "L", "M"}:
+            self.is_not_retried(sick, error, failure, stream=stream)
+            self.moves_on(sick, error, failure, stream=stream, fallback=failure == "L")
+        else:
+            self.is_retried(sick, error, failure, stream=stream)
+
+    def opens_breaker(
+        self,
+        sick: Sick | str,
+        *,
+        opens: bool = True,
+        stream: bool = False,
+        timeout: Timeout | None = None,
+        **options: Any,
+    ) -> None:
+        """B+: five in a row open the breaker, and four do not. Not `opens` (B0): five do not either."""
+        asked = {} if timeout is None else {"timeout": timeout}
+        calls = self.asks(self.router(sick, **options), IN_A_ROW, stream=stream, **asked)
+        assert all(call.error is not None for call in calls)
+        opened = [[event for event in call.events if isinstance(event, BreakerOpened)] for call in calls]
+        last = ["main/m"] if opens else []
+        assert [[event.deployment for event in events] for events in opened] == [[]] * (IN_A_ROW - 1) + [last]
+
+
+def backend(name: str, server: Sick | str, **options: Any) -> Backend:
+    """A backend with a canary for a key, whose models cost a dollar a million tokens, one call at a time."""
+    wire, url = (OPENAI, server) if isinstance(server, str) else (server.wire, server.url)
+    models = dict.fromkeys(("m", "n"), Model(price=Price(1, 1)))
+    return wire.backend(name, base_url=url, api_key=KEY, max_concurrency=1, models=models, **options)
+
+
+def effort(work: Callable[[], object], times: int = 3) -> float:
+    """Seconds of this thread's own computing that some work takes at best, whatever else the machine does."""
+    spent = []
+    for _ in range(times):
+        began = time.thread_time()
+        work()
+        spent.append(time.thread_time() - began)
+    return min(spent)
+
+
+def in_time(took: float, limit: float) -> None:
+    """No more than `GRACE` past the limit. For a second no machine stands still."""
+    assert took < limit + 1
+    if took > limit + GRACE:
+        raise Late(f"took {took:.3f} s of {limit} s")
+
+
+def on_time(call: Call, limit: float) -> None:
+    """The first attempt ended when its limit passed, not before and not much later."""
+    took = call.attempts[0].duration
+    assert took >= limit * 0.9
+    in_time(took, limit)

@@ -1,0 +1,349 @@
+"""Rows 48, 49, 51, 57 and 58: many callers at once, on threads, tasks and loops."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+from tests.conftest import Caller
+from tests.faults.crowd import Crowd, Host, Subject, at_rest, crowd, half_open, kept  # noqa: F401 - the fixture
+from tests.faults.harness import GRACE, IN_A_ROW, ONCE, OPENAI, SO_FAR, THRICE, WELL, Wire, row
+from tests.support.openai_like import chat, chat_sse
+from tests.support.scripted import Hang, Request, Send, Set, Step, Wait, answer, chunk, stream
+from tests.support.steps import Link
+from tests.test_canaries import PROMPT
+
+from ccroute import RetryPolicy, Router
+from ccroute.errors import BackendError, OverloadedError, QueueTimeoutError, ServerError
+from ccroute.observe import BreakerClosed, BreakerOpened, Queued
+
+CALLERS = 100
+TOKENS, PER_CALL = 10, 0.1
+"""What a backend's retry budget holds at first, and what each first attempt adds."""
+BUSY, ANSWER = answer(503, body="busy"), answer(json=OPENAI.whole)
+EAGER = RetryPolicy(attempts=5, per_deployment=5, base=0, max=0)
+
+
+class Together(Step):
+    """Until so many have come this far."""
+
+    def __init__(self, count: int) -> None:
+        self.all_here = threading.Event()
+        self._count, self._here = count, itertools.count(1)
+
+    def play(self, link: Link) -> None:
+        if next(self._here) >= self._count:
+            self.all_here.set()
+        link.wait(self.all_here, None)
+
+
+# -- all of them fail ----------------------------------------------------------------------------------------
+
+
+@row(48, "100 callers, one backend, all 503")
+@pytest.mark.parametrize("health", ["on", "off"])
+@pytest.mark.parametrize(
+    ("status", "error", "cost"), [(503, OverloadedError, 1), (500, ServerError, 2)], ids=["503", "500"]
+)
+def test_a_storm_makes_no_more_extra_attempts_than_the_retry_budget_pays(
+    bench: Crowd, status: int, error: type[BackendError], cost: int, health: str
+) -> None:
+    sick = bench.server([Together(CALLERS), *answer(status, body="busy")])
+    calls = bench.at_once(bench.router(sick, places=None, retry=EAGER, health=health), CALLERS)
+    assert {type(call.error) for call in calls} == {error}
+    extra = len(sick.requests) - CALLERS
+    assert sum(len(call.attempts) - 1 for call in calls) == extra
+    assert extra <= (TOKENS + CALLERS * PER_CALL) / cost
+    if health == "off":  # nothing else holds them back
+        assert extra >= TOKENS / cost
+
+
+@row(48, "100 callers, one backend, all 503")
+@pytest.mark.parametrize("places", [None, 4])
+def test_a_storm_is_answered_in_full_where_a_fallback_is_well(bench: Crowd, places: int | None) -> None:
+    sick, well = bench.server([Together(places or CALLERS), *BUSY]), bench.server()
+    subject = bench.router(sick, well, places=places, retry=EAGER)
+    calls = bench.at_once(subject, CALLERS, model="main/m", fallback=["other/m"])
+    assert [call.text for call in calls] == [WELL] * CALLERS
+    assert {call.answer.route.backend for call in calls} == {"other"}
+    assert len(well.requests) == CALLERS
+    assert len(sick.requests) <= CALLERS
+
+
+# -- one of them finds out -----------------------------------------------------------------------------------
+
+
+def open_breaker(bench: Crowd, subject: Subject) -> None:
+    """The breaker of `main/m` is open, for 30 s or so."""
+    for _ in range(IN_A_ROW):
+        with pytest.raises(OverloadedError):
+            bench.caller.complete(subject.router, PROMPT, model="main/m", fallback=False)
+    assert subject.told.count(BreakerOpened) == 1
+
+
+def after(count: int, event: threading.Event) -> Callable[[], None]:
+    """Sets `event` when it was called so often."""
+    called = itertools.count(1)
+
+    def then() -> None:
+        if next(called) >= count:
+            event.set()
+
+    return then
+
+
+@row(49, "half-open, 100 callers")
+@pytest.mark.parametrize("due", [True, False], ids=["half-open", "open"])
+@pytest.mark.parametrize("cured", [True, False], ids=["cured", "still sick"])
+def test_one_probe_is_sent_while_the_others_raise_the_last_error_anew(
+    bench: Crowd, due: bool, cured: bool
+) -> None:
+    rest = threading.Event()
+    probed = [Wait(rest), *(ANSWER if cured else BUSY)]
+    sick = bench.server(*[BUSY] * IN_A_ROW, probed)
+    subject = bench.router(sick, places=None)
+    open_breaker(bench, subject)
+    if due:
+        half_open(subject.router)
+    calls = bench.at_once(subject, CALLERS, then=after(CALLERS - 1, rest))
+    assert len(sick.requests) == IN_A_ROW + 1
+    [probe] = [call for call in calls if call.attempts]
+    assert (probe.completion is not None) is cured
+    for call in calls:
+        if call is not probe:
+            error = call.error
+            assert type(error) is OverloadedError
+            assert error.retry_after is not None
+            assert 1 <= error.retry_after <= 36
+            assert call.took < probe.took + GRACE
+    assert subject.told.count(BreakerClosed) == cured
+    assert subject.told.count(BreakerOpened) == 2 - cured
+
+
+@row(49, "half-open, 100 callers")
+@pytest.mark.parametrize("cured", [True, False], ids=["cured", "still sick"])
+def test_one_probe_is_sent_while_the_others_are_answered_elsewhere(bench: Crowd, cured: bool) -> None:
+    rest = threading.Event()
+    probed = [Wait(rest), *(ANSWER if cured else BUSY)]
+    sick, well = bench.server(*[BUSY] * IN_A_ROW, probed), bench.server()
+    subject = bench.router(sick, well, places=None, retry=RetryPolicy(attempts=2, per_deployment=1))
+    open_breaker(bench, subject)
+    half_open(subject.router)
+    calls = bench.at_once(subject, CALLERS, then=after(CALLERS - 1, rest))
+    assert [call.text for call in calls] == [WELL] * CALLERS
+    assert len(sick.requests) == IN_A_ROW + 1
+    assert len(well.requests) == CALLERS - cured
+
+
+@row(49, "half-open, 100 callers")
+def test_a_call_that_a_probe_turns_away_after_its_own_attempt_is_one_call(bench: Crowd) -> None:
+    probing, rest = threading.Event(), threading.Event()
+    sick = bench.server(*[BUSY] * IN_A_ROW, [Set(probing), Wait(rest), *ANSWER])
+    once_each = RetryPolicy(attempts=3, per_deployment=1)
+    subject = bench.router(sick, bench.server(BUSY), places=None, retry=once_each)
+    open_breaker(bench, subject)
+    with bench.meanwhile(subject, model="main/m"):
+        assert probing.wait(5)
+        try:
+            [call] = bench.at_once(subject, 1, rest=False, model="other/m", fallback=["main/m"])
+        finally:
+            rest.set()
+    assert call.tried == [("other/m", "W1", "OverloadedError")]
+
+
+# -- the host is busy ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def taken(bench: Crowd, other: Host | None = None, **options: Any) -> Iterator[Subject]:
+    """A router to a host whose one place is taken meanwhile."""
+    here, free = threading.Event(), threading.Event()
+    host = bench.server([Set(here), Wait(free), *ANSWER])
+    subject = bench.router(host, other, **options)
+    with bench.meanwhile(subject, model="main/m"):
+        assert here.wait(5)
+        try:
+            yield subject
+        finally:
+            free.set()
+
+
+@row(51, "gate full")
+@pytest.mark.parametrize("retry", [ONCE, THRICE, EAGER], ids=["one attempt", "three", "five"])
+@pytest.mark.parametrize("callers", [1, 50])
+def test_who_waits_in_vain_for_a_place_is_told_so_by_the_deadline(
+    bench: Crowd, callers: int, retry: RetryPolicy
+) -> None:
+    with taken(bench, retry=retry) as subject:
+        calls = bench.at_once(subject, callers, rest=False, timeout=0.3)
+    for call in calls:
+        assert type(call.error) is QueueTimeoutError
+        assert call.took >= 0.2
+        assert [attempt.cost for attempt in call.attempts] == [0]
+    assert subject.told.count(Queued) == callers
+    assert subject.told.count(BreakerOpened) == 0
+
+
+@row(51, "gate full")
+@pytest.mark.parametrize("waiting", [0, 3])
+def test_who_finds_the_queue_full_goes_to_another_deployment_at_once(bench: Crowd, waiting: int) -> None:
+    with ExitStack() as queue, taken(bench, bench.server(), max_queue=waiting) as subject:
+        for _ in range(waiting):
+            queue.enter_context(bench.meanwhile(subject, model="main/m"))
+        assert subject.told.wait(Queued, waiting)
+        [call] = bench.at_once(subject, 1, rest=False)
+        queued = subject.told.count(Queued)
+    assert call.text == WELL
+    assert call.tried == [("main/m", "W0", "QueueTimeoutError"), ("other/m", None, None)]
+    assert call.took < 1
+    assert queued == waiting
+
+
+@row(51, "gate full")
+def test_who_finds_the_queue_full_and_has_nowhere_else_to_go_is_told_at_once(bench: Crowd) -> None:
+    with taken(bench, max_queue=0) as subject:
+        [call] = bench.at_once(subject, 1, rest=False)
+    assert type(call.error) is QueueTimeoutError
+    assert call.took < 1
+
+
+@row(51, "gate full")
+def test_who_holds_the_only_place_himself_does_not_wait_for_it(bench: Crowd) -> None:
+    host = bench.server([*OPENAI.stream(*OPENAI.begun, Hang())])
+    subject = bench.router(host)
+
+    def ask() -> None:
+        began = time.monotonic()
+        with pytest.raises(QueueTimeoutError, match="would never end"):
+            subject.router.complete(PROMPT)
+        assert time.monotonic() - began < 1
+
+    async def on_a_loop() -> None:
+        async with subject.router.astream(PROMPT) as held:
+            assert (await anext(held)).text == SO_FAR
+            ask()
+
+    if bench.mode == "async":
+        asyncio.run(on_a_loop())
+    else:
+        with subject.router.stream(PROMPT) as held:
+            assert next(held).text == SO_FAR
+            ask()
+
+
+@row(51, "gate full")
+def test_whoever_waits_long_enough_is_answered_in_turn(bench: Crowd) -> None:
+    subject = bench.router(bench.server())
+    calls = bench.at_once(subject, CALLERS)
+    assert [call.text for call in calls] == [WELL] * CALLERS
+    assert subject.told.count(Queued) > 0
+
+
+# -- everybody at once ---------------------------------------------------------------------------------------
+
+PLACES = 4
+
+
+class Echo(Wire):
+    """Answers with what it was asked; never more than `PLACES` at a time, or the script fails."""
+
+    inside = threading.Semaphore(PLACES)
+
+    def answer(self, request: Request) -> Iterable[Step]:
+        assert self.inside.acquire(blocking=False), "the host has more callers than places"
+        asked = request.json["messages"][0]["content"]
+        text = WELL if asked == PROMPT else asked
+        try:
+            if request.json.get("stream"):
+                first, *others = chat_sse([text, " again"])
+                yield from stream([first, others[0]], end=False)
+                rest = [Send(chunk(piece)) for piece in (*others[1:], b"")]
+            else:
+                rest = answer(json=chat(text))
+        finally:
+            self.inside.release()
+        yield from rest
+
+
+@row(57, "200 threads and 200 tasks on one Router")
+def test_threads_and_loops_share_one_router(caplog: pytest.LogCaptureFixture) -> None:
+    callers, leaves = 400, 8
+    with Crowd(Caller("sync"), caplog) as bench:
+        host = bench.server(wire=Echo(*OPENAI))
+        subject = bench.router(host, places=PLACES, timeout=60)
+        router, start, out = subject.router, threading.Barrier(202), itertools.count()
+
+        def ask(caller: int) -> None:
+            asked = {"prompt": f"from {caller}", "session": str(caller)}
+            assert router.complete(**asked).text == asked["prompt"]
+            with router.stream(**asked) as chunks:
+                assert next(chunks).text == asked["prompt"]
+                if caller % leaves:
+                    assert [chunk.text for chunk in chunks] == [" again", ""]
+            next(out)
+
+        async def aask(caller: int) -> None:
+            asked = {"prompt": f"from {caller}", "session": str(caller)}
+            assert (await router.acomplete(**asked)).text == asked["prompt"]
+            async with router.astream(**asked) as chunks:
+                assert (await anext(chunks)).text == asked["prompt"]
+                if caller % leaves:
+                    assert [chunk.text async for chunk in chunks] == [" again", ""]
+            next(out)
+
+        async def hundred(first: int) -> None:
+            await asyncio.gather(*map(aask, range(first, first + 100)))
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+        def begin(job: Callable[[int], object], number: int) -> None:
+            start.wait()
+            job(number)
+
+        with ThreadPoolExecutor(202) as pool:
+            jobs = [pool.submit(begin, ask, caller) for caller in range(200)]
+            jobs += [pool.submit(begin, lambda first: asyncio.run(hundred(first)), n) for n in (200, 300)]
+            for job in jobs:
+                job.result()
+        assert next(out) == callers
+        bench.check_rest(subject)
+        rows = subject.ledger.rows()
+        assert Counter(row.session for row in rows) == {str(caller): 2 for caller in range(callers)}
+        left = callers // leaves
+        assert Counter(row.outcome for row in rows) == {"ok": 2 * callers - left, "cancelled": left}
+        assert all(row.final for row in rows)
+        assert len(host.requests) == 2 * callers
+
+
+@row(58, "`asyncio.run` five times on one Router")
+@pytest.mark.parametrize("between", [False, True], ids=["loops", "loops and this thread"])
+def test_one_router_serves_one_loop_after_the_other(caplog: pytest.LogCaptureFixture, between: bool) -> None:
+    abandoned = []
+
+    async def use(router: Router) -> None:
+        replies = await asyncio.gather(*(router.acomplete(PROMPT) for _ in range(5)))
+        assert [reply.text for reply in replies] == [WELL] * 5
+        async with router.astream(PROMPT) as chunks:
+            assert "".join([chunk.text async for chunk in chunks]) == WELL
+        abandoned.append(router.astream(PROMPT))
+        assert (await anext(abandoned[-1])).text
+
+    with Crowd(Caller("async"), caplog) as bench:
+        host = bench.server()
+        subject = bench.router(host, places=2)
+        for run in range(1, 6):
+            asyncio.run(use(subject.router))
+            assert host.settles(lambda: kept(subject.router, host.port)), "a connection outlives its loop"
+            assert kept(subject.router, host.port) == (between and run > 1)
+            assert host.connections <= 3 * run
+            if between:
+                assert subject.router.complete(PROMPT).text == WELL
+            abandoned.pop()
+            at_rest(subject.router)

@@ -1,0 +1,33 @@
+"""The matrix itself: every row has its tests, and a name of its own."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+ROWS = {*range(1, 60), 67}
+"""60 to 66 come with a ledger on disk and the cache."""
+
+
+def rows_with_tests() -> dict[int, set[str]]:
+    """The names of each row, from the decorators of this folder's tests: whichever of them run now."""
+    found = defaultdict[int, set[str]](set)
+    for path in sorted(Path(__file__).parent.glob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+                for mark in node.decorator_list:
+                    match mark:
+                        case ast.Call(ast.Name("row"), [ast.Constant(int(number)), ast.Constant(str(fault))]):
+                            found[number].add(fault)
+    return found
+
+
+def test_every_row_of_the_matrix_has_a_test() -> None:
+    assert rows_with_tests().keys() == ROWS
+
+
+def test_a_row_goes_by_one_name_and_no_two_by_the_same() -> None:
+    names = rows_with_tests()
+    assert {number: faults for number, faults in names.items() if len(faults) != 1} == {}
+    assert len(set.union(*names.values())) == len(names)

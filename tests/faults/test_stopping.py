@@ -1,0 +1,711 @@
+"""Rows 50, 52, 53 and 59: calls that are cancelled, interrupted, closed or dropped, wherever they are."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import itertools
+import json
+import os
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import anyio
+import pytest
+from tests.faults.crowd import (  # noqa: F401 - the fixtures
+    Crowd,
+    Host,
+    Subject,
+    at_rest,
+    crowd,
+    crowd_of_one_mode,
+    ended,
+    forget,
+    half_open,
+    program,
+    settled_once,
+)
+from tests.faults.harness import IN_A_ROW, OPENAI, SO_FAR, WELL, Wire, row
+from tests.support.scripted import Hang, Reply, Request, Reset, Send, Set, Step, Wait, answer, head
+from tests.support.steps import Link
+from tests.test_canaries import PROMPT
+
+import ccroute
+from ccroute import AsyncStream, RetryPolicy
+from ccroute.accounting import LedgerRow
+from ccroute.errors import OverloadedError
+from ccroute.flow import CallLog, Effect
+from ccroute.observe import BreakerClosed, BreakerOpened, Queued
+
+BUSY, ANSWER = answer(503, body="busy"), answer(json=OPENAI.whole)
+STREAM = [*OPENAI.stream(*OPENAI.events)]
+BROKEN = [*OPENAI.stream(*OPENAI.opening, Reset())]
+SILENT = [*OPENAI.stream(*OPENAI.begun, Hang())]
+CHUNKS = 4
+"""What a whole stream has: three pieces of text, and the end."""
+PAUSE = 0.25
+"""Seconds between two interrupts, if the first one was in vain."""
+THRICE = RetryPolicy(attempts=3, per_deployment=2, base=0.002, max=0.002)
+
+
+# -- a call and where it is stopped --------------------------------------------------------------------------
+
+
+class Way(NamedTuple):
+    """How a call goes: whether it is a stream, and what its two servers do, the last of it for ever."""
+
+    stream: bool
+    main: Sequence[Reply]
+    other: Sequence[Reply] = ()
+
+
+WAYS = {
+    "answer": Way(False, [ANSWER]),
+    "retry": Way(False, [BUSY, ANSWER]),
+    "fallback": Way(False, [BUSY], [ANSWER]),
+    "stream": Way(True, [STREAM]),
+    "stream retried": Way(True, [BROKEN, STREAM]),
+    "stream falls back": Way(True, [BROKEN], [STREAM]),
+}
+each_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+
+
+class Slow(Wire):
+    """Takes a millisecond before it answers, and again within its answer."""
+
+    def answer(self, request: Request) -> Iterator[Step]:
+        for step in super().answer(request):
+            yield Wait(0.001)
+            yield step
+
+
+class Stage:
+    """One router to two servers, for calls that go one way and are stopped, one after the other."""
+
+    def __init__(self, bench: Crowd, way: Way) -> None:
+        self.bench, self.way = bench, way
+        self.main, self.other = bench.server(), bench.server()
+        self.subject = bench.router(self.main, self.other if way.other else None, retry=THRICE)
+        self.router, self.log = self.subject.router, CallLog.__new__(CallLog)
+        self._recorded = 0
+        self._begin = self.router._begin
+
+    def call(self, wrapped: Callable[[Any], Any] = lambda flow: flow) -> None:
+        """The call, blocking; its flow is `wrapped`."""
+        with self.playing(wrapped):
+            if self.way.stream:
+                for _ in self.router.stream(PROMPT):
+                    pass
+            else:
+                self.router.complete(PROMPT)
+
+    async def acall(self) -> None:
+        """The call, on this loop."""
+        with self.playing():
+            if self.way.stream:
+                async for _ in self.router.astream(PROMPT):
+                    pass
+            else:
+                await self.router.acomplete(PROMPT)
+
+    @contextmanager
+    def playing(self, wrapped: Callable[[Any], Any] = lambda flow: flow) -> Iterator[None]:
+        """The servers begin anew, and the next call's log is seen."""
+        self._recorded = len(self.subject.ledger.rows())
+        forget(self.router)
+        self.main.plays(*self.way.main)
+        self.other.plays(*self.way.other)
+
+        def begin(*args: Any, **options: Any) -> Any:
+            flow, self.log, ticket = self._begin(*args, **options)
+            return wrapped(flow), self.log, ticket
+
+        self.router._begin = begin  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            self.router._begin = self._begin  # type: ignore[method-assign]
+
+    def rows(self) -> list[LedgerRow]:
+        """What the last call left in the ledger."""
+        return self.subject.ledger.rows()[self._recorded :]
+
+    def check(self) -> None:
+        """What must hold after each stop."""
+        rows = self.rows()
+        settled_once(rows)
+        assert [row.outcome for row in rows] == [attempt.outcome for attempt in self.log.attempts]
+        assert [row.cost for row in rows] == [attempt.cost for attempt in self.log.attempts]
+        assert {row.outcome for row in rows[:-1]} <= {"failed"}
+        assert not rows or rows[-1].outcome in {"ok", "cancelled", "failed"}
+        self.bench.check_rest(self.subject)
+
+
+class Watched:
+    """A flow that is stopped at its k-th effect: when it asks for it, or when it has been performed."""
+
+    def __init__(self, flow: Any, at: int, when: str, stop: Callable[[], object]) -> None:
+        self._flow, self._at, self._when, self._stop = flow, at, when, stop
+        self._asked = 0
+
+    def send(self, result: Any) -> Effect:
+        self._come_to("performed", self._asked - 1)
+        effect: Effect = self._flow.send(result)
+        self._asked += 1
+        self._come_to("asked", self._asked - 1)
+        return effect
+
+    def _come_to(self, when: str, effect: int) -> None:
+        if (when, effect) == (self._when, self._at):
+            self._stop()
+
+    def throw(self, error: BaseException) -> Any:
+        return self._flow.throw(error)
+
+    def close(self) -> None:
+        self._flow.close()
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """A failure says where the call was stopped."""
+    try:
+        yield
+    except AssertionError as error:
+        error.add_note(f"the call was stopped {what}")
+        raise
+
+
+async def nobody_else() -> None:
+    """This task is the only one, after those that the loop makes to close generators which were dropped."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+# -- a probe -------------------------------------------------------------------------------------------------
+
+
+def left(bench: Crowd, subject: Subject, host: Host, how: str) -> None:
+    """A stream is begun and then left: closed, dropped, or taken away from its reader."""
+    reading = threading.Event()
+    host.plays([*OPENAI.stream(*OPENAI.begun, Wait(reading), Interrupt())])
+
+    async def aleave() -> None:
+        stream = subject.router.astream(PROMPT)
+        assert (await anext(stream)).text == SO_FAR
+        if how == "closed":
+            await stream.aclose()
+        elif how == "stopped":
+            task = asyncio.create_task(anext(stream))  # type: ignore[arg-type]
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        del stream
+        await nobody_else()
+
+    def leave() -> None:
+        stream = subject.router.stream(PROMPT)
+        assert next(stream).text == SO_FAR
+        if how == "closed":
+            stream.close()
+        elif how == "stopped":
+            with pytest.raises(KeyboardInterrupt):
+                reading.set()
+                next(stream)
+
+    asyncio.run(aleave()) if bench.mode == "async" else leave()
+
+
+@row(50, "probe cancelled")
+@pytest.mark.parametrize("how", ["closed", "dropped", "stopped"])
+def test_a_probe_that_is_left_gives_its_lease_back_and_says_nothing(bench: Crowd, how: str) -> None:
+    host = bench.server(BUSY)
+    subject = bench.router(host)
+    for _ in range(IN_A_ROW):
+        with pytest.raises(OverloadedError):
+            bench.caller.complete(subject.router, PROMPT)
+    half_open(subject.router)
+    [circuit] = subject.router._desk.health._circuits.values()
+    before = (circuit.until, circuit.base, circuit.outcomes, circuit.known)
+    for _ in range(3):  # each of them is the one probe that may be sent
+        left(bench, subject, host, how)
+        bench.check_rest(subject)
+    assert (circuit.until, circuit.base, circuit.outcomes, circuit.known) == before
+    assert len(host.requests) == IN_A_ROW + 3
+    host.plays()
+    bench.answers(subject)
+    assert subject.told.count(BreakerOpened) == subject.told.count(BreakerClosed) == 1
+
+
+@row(50, "probe cancelled")
+@pytest.mark.parametrize("how", ["closed", "dropped", "stopped"])
+def test_calls_that_are_left_do_not_open_a_breaker(bench: Crowd, how: str) -> None:
+    host = bench.server()
+    subject = bench.router(host)
+    for _ in range(2 * IN_A_ROW):
+        left(bench, subject, host, how)
+    assert subject.told.count(BreakerOpened) == 0
+    assert [row.outcome for row in subject.ledger.rows()] == ["cancelled"] * 2 * IN_A_ROW
+
+
+# -- at every effect, every wait, every instruction ----------------------------------------------------------
+
+
+@row(52, "cancel at every await")
+@each_way
+@pytest.mark.parametrize("when", ["asked", "performed"])
+def test_a_call_interrupted_at_any_effect_leaves_nothing_behind(alone: Crowd, way: Way, when: str) -> None:
+    stage = Stage(alone, way)
+    for k in itertools.count():
+        stopped = threading.Event()
+
+        def stop(stopped: threading.Event = stopped) -> None:
+            stopped.set()
+            raise KeyboardInterrupt
+
+        try:
+            stage.call(lambda flow, k=k, stop=stop: Watched(flow, k, when, stop))
+        except KeyboardInterrupt:
+            with told(f"at effect {k}"):
+                stage.check()
+        else:
+            assert not stopped.is_set(), "the interrupt was swallowed"
+            break
+    assert k > 4
+
+
+@row(52, "cancel at every await")
+@pytest.mark.parametrize("how", ["closed", "dropped"])
+@pytest.mark.parametrize("name", [name for name, way in WAYS.items() if way.stream])
+def test_a_stream_left_after_any_chunk_leaves_nothing_behind(bench: Crowd, name: str, how: str) -> None:
+    stage = Stage(bench, WAYS[name])
+    whole = 0
+
+    async def aread(chunks: int) -> int:
+        with stage.playing():
+            stream, had = stage.router.astream(PROMPT), 0
+            async for _ in stream:
+                had += 1
+                if had == chunks:
+                    break
+            if how == "closed":
+                await stream.aclose()
+            del stream
+        await asyncio.to_thread(stage.check)
+        await nobody_else()
+        return had
+
+    def read(chunks: int) -> int:
+        with stage.playing():
+            stream, had = stage.router.stream(PROMPT), 0
+            for _ in stream:
+                had += 1
+                if had == chunks:
+                    break
+            if how == "closed":
+                stream.close()
+            del stream
+        stage.check()
+        return had
+
+    while True:
+        with told(f"after {whole} chunks"):
+            had = asyncio.run(aread(whole + 1)) if bench.mode == "async" else read(whole + 1)
+        if had <= whole:
+            break
+        whole += 1
+        assert stage.rows()[-1].outcome == ("cancelled" if whole < CHUNKS else "ok")
+    assert whole == CHUNKS
+
+
+class AtWait:
+    """Awaits something, and does `stop` just when it waits for the k-th time."""
+
+    def __init__(self, awaited: Awaitable[Any], at: int, stop: Callable[[], object]) -> None:
+        self._steps = awaited.__await__()
+        self._at, self._stop = at, stop
+        self.stopped = False
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        go_on: Callable[[], Any] = lambda: next(self._steps)  # noqa: E731
+        for wait in itertools.count():
+            try:
+                waited_for = go_on()
+            except StopIteration as end:
+                return end.value
+            if wait == self._at:
+                self.stopped = True
+                self._stop()
+            try:
+                yield waited_for
+                go_on = lambda: next(self._steps)  # noqa: E731
+            except BaseException as error:
+                go_on = partial(self._steps.throw, error)  # type: ignore[attr-defined]
+        return None
+
+
+async def cancelled(stage: Stage, k: int) -> bool:
+    """The call as a task, cancelled at its k-th wait; whether it came to that."""
+    waits: list[AtWait] = []
+
+    async def call() -> None:
+        waits.append(AtWait(stage.acall(), k, task.cancel))
+        await waits[0]
+
+    task = asyncio.create_task(call())
+    try:
+        await task
+    except asyncio.CancelledError:
+        assert waits[0].stopped
+        return True
+    assert not waits[0].stopped, "the cancellation was swallowed"
+    return False
+
+
+async def scoped(stage: Stage, k: int) -> bool:
+    """The call in anyio's scope."""
+    with anyio.CancelScope() as scope:
+        await (wait := AtWait(stage.acall(), k, scope.cancel))
+    # anyio lets a task go on that has what it waited for, until it waits again; this one may not.
+    assert wait.stopped or not scope.cancelled_caught
+    return wait.stopped
+
+
+async def timed_out(stage: Stage, k: int) -> bool:
+    """The call under asyncio's timeout."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(None) as limit:
+            await (wait := AtWait(stage.acall(), k, lambda: limit.reschedule(loop.time())))
+    except TimeoutError:
+        assert wait.stopped
+        return True
+    assert not wait.stopped, "the timeout was swallowed"
+    return False
+
+
+@row(52, "cancel at every await")
+@each_way
+@pytest.mark.parametrize("ways_in", [cancelled, scoped, timed_out])
+@pytest.mark.parametrize("warm", [False, True], ids=["new connections", "kept connections"])
+def test_a_call_cancelled_at_any_wait_leaves_nothing_behind(
+    alone: Crowd, way: Way, ways_in: Callable[[Stage, int], Coroutine[Any, Any, bool]], warm: bool
+) -> None:
+    stage = Stage(alone, way)
+
+    async def run(k: int) -> bool:
+        if warm:
+            await stage.acall()
+        stopped = await ways_in(stage, k)
+        await asyncio.to_thread(stage.check)
+        await nobody_else()
+        return stopped
+
+    for k in itertools.count():
+        with told(f"at wait {k}"):
+            stopped = asyncio.run(run(k))
+            for host in (stage.main, stage.other):
+                assert host.settles(lambda: 0), "a connection outlives its loop"
+        if not stopped:
+            break
+        assert stage.rows()
+    assert k >= 1
+
+
+ROOT = os.path.dirname(ccroute.__file__)
+
+
+@row(52, "cancel at every await")
+@pytest.mark.parametrize(
+    ("way", "step"),
+    [(WAYS["answer"], 1), (WAYS["stream"], 1), (WAYS["fallback"], 7)],
+    ids=["answer", "stream", "fallback"],
+)
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # closed, but only by its finaliser
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it came in a finaliser
+def test_a_call_interrupted_wherever_python_looks_for_signals_gives_everything_back(
+    alone: Crowd, way: Way, step: int
+) -> None:
+    # Python looks for signals where a function begins and where a call of C code ends: a profiler's events.
+    stage = Stage(alone, way)
+    for k in itertools.count(step=step):
+        seen, where = itertools.count(), ""
+
+        def interrupt(frame: Any, event: str, _: object, k: int = k, seen: Iterator[int] = seen) -> None:
+            nonlocal where
+            if (
+                event in {"call", "c_return"}
+                and frame.f_code.co_filename.startswith(ROOT)
+                and next(seen) == k
+            ):
+                sys.setprofile(None)
+                where = f"at {event} in {frame.f_code.co_filename}:{frame.f_lineno}"
+                raise KeyboardInterrupt
+
+        with contextlib.suppress(KeyboardInterrupt), stage.playing():
+            try:
+                sys.setprofile(interrupt)
+                stage.call()
+            finally:
+                sys.setprofile(None)
+        if not where:
+            break
+        with told(where):
+            locks = [gate._lock for gate in stage.router._means.gates._gates.values()]
+            assert not [lock for lock in (*locks, stage.router._desk.health._lock) if lock.locked()]
+            stage.bench.check_rest(stage.subject)
+            rows = stage.rows()
+            assert len({row.id for row in rows}) == len(rows)
+            assert sum(row.final for row in rows) <= 1
+    assert k > 300
+
+
+# A program that is interrupted again and again, and then says what is left.
+INTERRUPTED = """
+import gc, json, psutil, random, signal, sys
+from ccroute import OpenAIBackend, Router
+from ccroute.accounting import MemoryLedger
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+chance, stops, ledger = random.Random(7), 0, MemoryLedger()
+backend = OpenAIBackend("main", base_url=sys.argv[1], max_concurrency=1)
+router = Router([backend], default_model="main/m", timeout=10, ledger=ledger)
+for call in range(300):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0001, 0.006))
+        if call % 2:
+            router.complete("hi", session=str(call))
+        else:
+            list(router.stream("hi", session=str(call)))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        stops += 1
+gc.collect()
+rows = ledger.rows()
+finals = {sum(row.final for row in rows if row.call == call) for call in {row.call for row in rows}}
+[gate] = router._means.gates._gates.values()
+held = [gate.held, gate.waiting, sum(map(len, router._desk.load._hosts.values()))]
+text = router.complete("hi").text
+router.close()
+sockets = len(psutil.Process().net_connections())
+print(json.dumps({"stops": stops, "finals": [*finals], "held": held, "text": text, "sockets": sockets}))
+"""
+
+
+@row(52, "cancel at every await")
+def test_interrupts_at_any_moment_leave_permits_and_sockets_as_they_were(alone: Crowd) -> None:
+    host = alone.server(wire=Slow(*OPENAI))
+    with program(INTERRUPTED, host.url) as running:
+        out, _ = running.communicate(timeout=30)
+    assert running.returncode == 0
+    left = json.loads(out)
+    assert left.pop("stops") > 100
+    assert left == {"finals": [1], "held": [0, 0, 0], "text": WELL, "sockets": 0}
+    assert host.wait_idle(1)
+
+
+# -- an iterator that nobody reads any more ------------------------------------------------------------------
+
+
+@row(53, "iterator abandoned")
+@pytest.mark.parametrize("how", ["dropped", "in a cycle", "in another thread", "after its loop"])
+def test_an_abandoned_stream_ends_its_call(bench: Crowd, how: str) -> None:
+    host = bench.server(SILENT)
+    subject = bench.router(host)
+    router, held = subject.router, list[Any]()
+
+    def abandon() -> None:
+        if how == "in a cycle" and held:
+            held[0].itself = held[0]
+        if how == "in another thread":
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(held.clear).result()
+        held.clear()
+        gc.collect()
+
+    async def begin() -> None:
+        held.append(router.astream(PROMPT))
+        assert (await anext(held[0])).text == SO_FAR
+        if how != "after its loop":
+            abandon()
+            assert await asyncio.to_thread(host.wait_closed, 1)
+            await nobody_else()
+
+    if bench.mode == "async":
+        asyncio.run(begin())
+    else:
+        held.append(router.stream(PROMPT))
+        assert next(held[0]).text == SO_FAR
+    abandon()
+    assert host.wait_closed(1)
+    bench.check_rest(subject)
+    [row] = subject.ledger.rows()
+    assert (row.outcome, row.final, row.usage.output > 0, row.usage.estimated) == (
+        "cancelled",
+        True,
+        True,
+        True,
+    )
+
+
+@row(53, "iterator abandoned")
+def test_a_stream_that_is_collected_in_the_middle_of_anything_does_not_wait(bench: Crowd) -> None:
+    host = bench.server(SILENT)
+    subject = bench.router(host)
+    router = subject.router
+    [gate] = router._means.gates._gates.values()
+
+    def drop(held: list[Any]) -> None:
+        with gate._lock, router._desk.health._lock, subject.ledger._summing:
+            held.clear()
+
+    async def abandon() -> None:
+        held = [router.astream(PROMPT)]
+        assert (await anext(held[0])).text == SO_FAR
+        drop(held)
+        assert await asyncio.to_thread(host.wait_closed, 1)
+        await nobody_else()
+
+    if bench.mode == "async":
+        asyncio.run(abandon())
+    else:
+        started = [router.stream(PROMPT)]
+        assert next(started[0]).text == SO_FAR
+        drop(started)
+        assert host.wait_closed(1)
+    assert [row.outcome for row in subject.ledger.rows()] == ["cancelled"]
+    host.plays()
+    bench.answers(subject)
+
+
+@row(53, "iterator abandoned")
+def test_a_stream_that_nobody_began_to_read_is_no_call(bench: Crowd) -> None:
+    host = bench.server()
+    subject = bench.router(host)
+
+    async def ask() -> AsyncStream:
+        return subject.router.astream(PROMPT)
+
+    stream: Any = asyncio.run(ask()) if bench.mode == "async" else subject.router.stream(PROMPT)
+    del stream
+    gc.collect()
+    assert subject.ledger.rows() == []
+    assert host.connections == 0
+
+
+# -- Ctrl-C -------------------------------------------------------------------------------------------------
+
+
+class Interrupt:
+    """A step that does to the test's own thread what Ctrl-C does, until it hangs up.
+
+    Once is not always enough: what comes just before a system call does not end it.
+    """
+
+    def play(self, link: Link) -> None:
+        while True:
+            interrupt()
+            link.wait(None, PAUSE)
+
+
+def interrupt() -> None:
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+@row(59, "KeyboardInterrupt while reading")
+@pytest.mark.parametrize(
+    ("stream", "reply"),
+    [
+        (False, [Interrupt()]),
+        (False, [Send(head(200, {"content-length": "100"}) + b"{"), Interrupt()]),
+        (True, [Interrupt()]),
+        (True, [*OPENAI.stream(*OPENAI.opening, Interrupt())]),
+    ],
+    ids=["before the head", "inside the body", "before the stream", "before its content"],
+)
+def test_an_interrupt_while_the_server_is_waited_for_ends_the_call(
+    bench: Crowd, stream: bool, reply: Reply
+) -> None:
+    host = bench.server(reply)
+    subject = bench.router(host)
+    with pytest.raises(KeyboardInterrupt):
+        if stream:
+            bench.caller.stream(subject.router, PROMPT)
+        else:
+            bench.caller.complete(subject.router, PROMPT)
+    was_cancelled(bench, subject, host, content=False)
+
+
+@row(59, "KeyboardInterrupt while reading")
+def test_an_interrupt_while_a_stream_is_read_ends_the_call(bench: Crowd) -> None:
+    heard = threading.Event()
+    host = bench.server([*OPENAI.stream(*OPENAI.begun, Wait(heard), Interrupt())])
+    subject = bench.router(host)
+
+    async def aread() -> None:
+        async for chunk in subject.router.astream(PROMPT):
+            assert chunk.text == SO_FAR
+            heard.set()
+
+    def read() -> None:
+        for chunk in subject.router.stream(PROMPT):
+            assert chunk.text == SO_FAR
+            heard.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(aread()) if bench.mode == "async" else read()
+    was_cancelled(bench, subject, host, content=True)
+
+
+def was_cancelled(bench: Crowd, subject: Subject, host: Host, *, content: bool) -> None:
+    assert host.wait_closed(1)
+    bench.check_rest(subject)
+    [row] = subject.ledger.rows()
+    assert (row.outcome, row.final) == ("cancelled", True)
+    assert row.usage.input > 0
+    assert (row.usage.output > 0) is content
+    assert row.cost
+
+
+@row(59, "KeyboardInterrupt while reading")
+def test_an_interrupt_in_the_queue_of_a_busy_host_leaves_the_queue(bench: Crowd) -> None:
+    here, free = threading.Event(), threading.Event()
+    host = bench.server([Set(here), Wait(free), *ANSWER])
+    subject, over = bench.router(host), threading.Event()
+
+    def interrupt_who_waits() -> None:
+        subject.told.wait(Queued)
+        while not over.is_set():
+            interrupt()
+            over.wait(PAUSE)
+
+    with bench.meanwhile(subject):
+        try:
+            assert here.wait(5)
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(interrupt_who_waits)
+                with pytest.raises(KeyboardInterrupt):
+                    bench.caller.complete(subject.router, PROMPT)
+                over.set()
+            [gate] = subject.router._means.gates._gates.values()
+            assert (gate.held, gate.waiting) == (1, 0)
+        finally:
+            free.set()
+    bench.check_rest(subject)
+    assert Counter((row.outcome, row.cost == 0) for row in subject.ledger.rows()) == {
+        ("ok", False): 1,
+        ("cancelled", True): 1,
+    }

@@ -1,0 +1,334 @@
+"""Rows 54, 55 and 56: the clock is set, the process stands still, the process forks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from tests.faults.crowd import Crowd, crowd, crowd_of_one_mode, ended, program  # noqa: F401 - the fixtures
+from tests.faults.harness import GRACE, IN_A_ROW, OPENAI, SO_FAR, WELL, Late, Wire, row
+from tests.support.scripted import Hang, Request, Set, Step, Wait, answer
+from tests.support.steps import Link
+from tests.test_canaries import PROMPT
+
+from ccroute import RetryPolicy
+from ccroute.errors import DeadlineExceededError, OverloadedError, StreamInterruptedError
+from ccroute.observe import BreakerOpened, CooledDown
+from ccroute.runtime.clock import SystemClock
+
+BUSY, ANSWER = answer(503, body="busy"), answer(json=OPENAI.whole)
+ONCE_EACH = RetryPolicy(attempts=2, per_deployment=1)
+AGAIN = RetryPolicy(attempts=2, per_deployment=2, base=0, max=0)
+
+
+# -- somebody sets the clock ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Wall:
+    """The clock on the wall, and as a step of a script: it is set, once, by so many seconds."""
+
+    jump: float
+    ahead: float = 0.0
+
+    def play(self, link: Link) -> None:
+        self.ahead = self.jump
+
+
+@pytest.fixture(params=[3600.0, -3600.0], ids=["an hour on", "an hour back"])
+def wall(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Wall:
+    """What every reader of the time of day goes by."""
+    wall, real, real_ns = Wall(request.param), time.time, time.time_ns
+    monkeypatch.setattr(time, "time", lambda: real() + wall.ahead)
+    monkeypatch.setattr(time, "time_ns", lambda: real_ns() + int(wall.ahead * 1e9))
+    now = staticmethod(lambda: datetime.now(UTC) + timedelta(seconds=wall.ahead))
+    monkeypatch.setattr(SystemClock, "now", now)
+    return wall
+
+
+@row(54, "wall clock ±1 h")
+def test_a_clock_that_is_set_during_a_call_changes_nothing_about_it(bench: Crowd, wall: Wall) -> None:
+    host = bench.server([wall, *ANSWER], [wall, *OPENAI.stream(*OPENAI.events)])
+    subject = bench.router(host)
+    asked = datetime.now(UTC)
+    reply = bench.caller.complete(subject.router, PROMPT)
+    assert reply.text == WELL
+    assert reply.latency < 1
+    assert 0 < reply.route.attempts[0].duration < 1
+    assert abs(reply.route.attempts[0].started - asked) < timedelta(seconds=5)
+    wall.ahead = 0
+    heard = bench.caller.stream(subject.router, PROMPT)
+    assert heard.text == WELL
+    assert 0 < heard.completion.latency < 1
+    for kept in subject.ledger.rows():
+        assert kept.latency is not None
+        assert 0 < kept.duration <= kept.latency < 1
+        assert kept.first_content is None or 0 < kept.first_content <= kept.duration
+    bench.check_rest(subject)
+    assert host.connections == (1 if bench.mode == "sync" else 2)
+
+
+@row(54, "wall clock ±1 h")
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_a_clock_that_is_set_moves_no_deadline(bench: Crowd, wall: Wall, stream: bool) -> None:
+    pieces = OPENAI.stream(*OPENAI.begun, wall, Hang()) if stream else [wall, Hang()]
+    subject = bench.router(bench.server(pieces))
+    began = time.monotonic()
+    if stream:
+        error: Any = bench.caller.stream(subject.router, PROMPT, timeout=0.3).error
+        assert type(error) is StreamInterruptedError
+        error = error.__cause__
+    else:
+        with pytest.raises(DeadlineExceededError) as caught:
+            bench.caller.complete(subject.router, PROMPT, timeout=0.3)
+        error = caught.value
+    took = time.monotonic() - began
+    assert type(error) is DeadlineExceededError
+    assert took >= 0.29
+    if took > 0.3 + GRACE:
+        raise Late(f"took {took:.3f} s of 0.3 s")
+
+
+@row(54, "wall clock ±1 h")
+def test_a_clock_that_is_set_does_not_close_an_open_breaker(bench: Crowd, wall: Wall) -> None:
+    sick, well = bench.server(BUSY), bench.server()
+    subject = bench.router(sick, well, retry=ONCE_EACH)
+    for _ in range(IN_A_ROW):
+        with pytest.raises(OverloadedError):
+            bench.caller.complete(subject.router, PROMPT, model="main/m")
+    assert subject.told.count(BreakerOpened) == 1
+    for ahead in (wall.jump, 0.0, wall.jump):
+        wall.ahead = ahead
+        assert bench.caller.complete(subject.router, PROMPT).route.backend == "other"
+    assert len(sick.requests) == IN_A_ROW
+
+
+@row(54, "wall clock ±1 h")
+@pytest.mark.parametrize(("status", "header"), [(429, {"retry-after": "30"}), (401, {}), (403, {})])
+def test_a_clock_that_is_set_ends_no_cooldown(
+    bench: Crowd, wall: Wall, status: int, header: dict[str, str]
+) -> None:
+    sick, well = bench.server([wall, *answer(status, headers=header)]), bench.server()
+    subject = bench.router(sick, well, retry=ONCE_EACH)
+    assert bench.caller.complete(subject.router, PROMPT).route.backend == "other"
+    assert subject.told.count(CooledDown) == 1
+    for ahead in (0.0, wall.jump, 0.0):
+        wall.ahead = ahead
+        assert bench.caller.complete(subject.router, PROMPT).route.backend == "other"
+    assert len(sick.requests) == 1
+    subject.router._desk.health._circuits.clear()  # it is off for longer than the test
+    subject.router._desk.health._credentials.clear()
+
+
+@row(54, "wall clock ±1 h")
+def test_a_clock_that_is_set_does_not_change_how_long_a_server_is_left_alone(
+    bench: Crowd, wall: Wall
+) -> None:
+    limited = answer(429, headers={"retry-after-ms": "150"})
+    subject = bench.router(bench.server([wall, *limited], ANSWER), retry=AGAIN)
+    began = time.monotonic()
+    assert bench.caller.complete(subject.router, PROMPT).text == WELL
+    assert 0.15 <= time.monotonic() - began < 1
+
+
+# -- the process stands still --------------------------------------------------------------------------------
+
+# A program that asks twice: the first call is suspended beyond its deadline.
+SUSPENDED = """
+import asyncio, json, logging, sys
+from ccroute import OpenAIBackend, Router, errors
+from ccroute.accounting import MemoryLedger
+
+url, mode, kind = sys.argv[1:]
+logging.getLogger("ccroute").addHandler(logging.NullHandler())
+ledger = MemoryLedger()
+backend = OpenAIBackend("main", base_url=url, max_concurrency=1)
+router = Router([backend], default_model="main/m", ledger=ledger)
+
+def hear(chunk):
+    print(json.dumps(chunk.text), flush=True)
+    return chunk.text
+
+async def ahear(timeout):
+    return [hear(chunk) async for chunk in router.astream("hi", timeout=timeout)]
+
+def ask(timeout):
+    if mode == "async" and kind == "stream":
+        return "".join(asyncio.run(ahear(timeout)))
+    if mode == "async":
+        return asyncio.run(router.acomplete("hi", timeout=timeout)).text
+    if kind == "stream":
+        return "".join(map(hear, router.stream("hi", timeout=timeout)))
+    return router.complete("hi", timeout=timeout).text
+
+try:
+    told = ask(0.3)
+except errors.CcrouteError as error:
+    told = [type(error).__name__, type(error.__cause__ or error).__name__, len(error.attempts)]
+print(json.dumps([told, ask(10), [[row.outcome, row.final] for row in ledger.rows()]]))
+router.close()
+"""
+
+
+@row(55, "process suspended and resumed")
+@pytest.mark.parametrize("kind", ["whole", "stream"])
+def test_a_deadline_that_passes_while_the_process_stands_still_fires_once(bench: Crowd, kind: str) -> None:
+    here = threading.Event()
+    begun = OPENAI.stream(*OPENAI.begun, Set(here), Hang()) if kind == "stream" else [Set(here), Hang()]
+    host = bench.server(begun, OPENAI.stream(*OPENAI.events) if kind == "stream" else ANSWER)
+    with program(SUSPENDED, host.url, bench.mode, kind) as running:
+        assert here.wait(10)
+        assert running.stdout is not None
+        assert kind == "whole" or json.loads(running.stdout.readline()) == SO_FAR
+        os.kill(running.pid, signal.SIGSTOP)
+        assert os.WIFSTOPPED(os.waitpid(running.pid, os.WUNTRACED)[1])
+        time.sleep(0.4)  # the deadline has to pass
+        os.kill(running.pid, signal.SIGCONT)
+        resumed = time.monotonic()
+        assert host.wait_closed(1)
+        assert time.monotonic() - resumed < 0.5
+        out, words = running.communicate(timeout=20)
+    assert words == ""
+    told, text, rows = json.loads(out.splitlines()[-1])
+    error = "StreamInterruptedError" if kind == "stream" else "DeadlineExceededError"
+    assert told == [error, "DeadlineExceededError", 1]
+    assert text == WELL
+    assert rows == [["interrupted" if kind == "stream" else "failed", True], ["ok", True]]
+    assert len(host.requests) == 2
+
+
+# -- the process forks ---------------------------------------------------------------------------------------
+
+# A program with streams that run and connections that are kept, on a loop and without, forks while other
+# threads hold every lock there is. What it says: a line of JSON by the child, then one by the parent.
+FORKS = """
+import asyncio, gc, json, os, sys, threading
+from ccroute import OpenAIBackend, Router
+from ccroute.accounting import MemoryLedger
+
+url, child_does = sys.argv[1:]
+ledger = MemoryLedger()
+backend = OpenAIBackend("main", base_url=url, max_concurrency=3)
+router = Router([backend], default_model="main/m", ledger=ledger, timeout=20)
+said, begun, over = {}, threading.Event(), threading.Event()
+
+async def on_a_loop():
+    stream = router.astream("their stream")
+    text = (await anext(stream)).text
+    await router.acomplete("their call")
+    begun.set()
+    await asyncio.to_thread(over.wait)
+    said["theirs"] = text + "".join([chunk.text async for chunk in stream])
+    said["their call"] = (await router.acomplete("their call")).text
+
+def hold(lock):
+    with lock:
+        held.wait()
+        forked.wait()
+
+stream = router.stream("my stream")
+text = next(stream).text
+router.complete("my call")
+there = threading.Thread(target=lambda: asyncio.run(on_a_loop()))
+there.start()
+assert begun.wait(10)
+
+[gate] = router._means.gates._gates.values()
+locks = [gate._lock, router._desk.health._lock, router._desk.retries._lock, ledger._summing]
+held, forked = threading.Barrier(len(locks) + 1), threading.Event()
+holders = [threading.Thread(target=hold, args=[lock]) for lock in locks]
+for holder in holders:
+    holder.start()
+held.wait()
+
+async def in_the_child():
+    async with router.astream("the child's stream") as mine:
+        text = "".join([chunk.text async for chunk in mine])
+    return [(await router.acomplete("the child's call")).text, text]
+
+child = os.fork()
+if child == 0:
+    before = len(ledger.rows())
+    if child_does == "calls":
+        said["texts"] = [router.complete("the child's call").text for _ in range(2)]
+        said["texts"] += asyncio.run(in_the_child())
+    if child_does != "nothing":
+        del stream
+        gc.collect()
+    if child_does == "calls":
+        said["attempts"] = sum(tally.attempts for tally in ledger.tallies().values())
+        said["in flight"] = sum(map(len, router._desk.load._hosts.values()))
+    said["rows"] = [row.outcome for row in ledger.rows()[before:]]
+    print(json.dumps(said), flush=True)
+    sys.exit(0)
+
+_, status = os.waitpid(child, 0)
+forked.set()
+for holder in holders:
+    holder.join()
+print(json.dumps({"status": status}), flush=True)
+assert sys.stdin.readline()
+said["mine"] = text + "".join(chunk.text for chunk in stream)
+over.set()
+there.join()
+said["my call"] = router.complete("my call").text
+said["rows"] = [row.outcome for row in ledger.rows()]
+router.close()
+print(json.dumps(said), flush=True)
+"""
+
+
+class Waiting(Wire):
+    """The parent's streams wait in the middle until they are let go; everything else is answered at once."""
+
+    go = threading.Event()
+
+    def answer(self, request: Request) -> Iterable[Step]:
+        text = request.json["messages"][0]["content"]
+        if text in {"my stream", "their stream"}:
+            return self.stream(*self.events[:3], Wait(self.go), *self.events[3:])
+        return super().answer(request)
+
+
+@row(56, "fork after use")
+@pytest.mark.parametrize("child_does", ["calls", "drops", "nothing"])
+def test_a_fork_after_use_leaves_parent_and_child_a_router_each(alone: Crowd, child_does: str) -> None:
+    wire = Waiting(*OPENAI)
+    wire.go.clear()
+    host = alone.server(wire=wire)
+    with program(FORKS, host.url, child_does) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        child = json.loads(running.stdout.readline())
+        assert json.loads(running.stdout.readline()) == {"status": 0}
+        parents, children = connections(host.requests)
+        assert host.wait_for(4, hung_up=len(children))
+        wire.go.set()
+        running.stdin.write("go on\n")
+        running.stdin.flush()
+        parent = json.loads(running.stdout.readline())
+        ended(running)
+    calls = 4 if child_does == "calls" else 0
+    done = {"texts": [WELL] * 4, "attempts": 6, "in flight": 0}
+    assert child == {"rows": ["ok"] * calls} | (done if calls else {})
+    assert len(parents) == 4
+    assert connections(host.requests) == (parents, children), "what the parent kept was of no use to it"
+    texts = dict.fromkeys(("mine", "my call", "theirs", "their call"), WELL)
+    assert parent == texts | {"rows": ["ok"] * 6}
+    assert len(host.requests) == 6 + calls
+    assert host.wait_idle(1)
+
+
+def connections(requests: list[Request]) -> tuple[set[int], set[int]]:
+    """The connections that the parent's requests came on, and the child's."""
+    prompts = [(request.json["messages"][0]["content"], request.connection) for request in requests]
+    children = {number for prompt, number in prompts if prompt.startswith("the child's")}
+    return {number for _, number in prompts} - children, children
