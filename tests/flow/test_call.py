@@ -191,7 +191,12 @@ def test_a_retry_at_the_same_place_waits_with_jitter() -> None:
     hand = Hand([BUSY, BUSY, answers()]).run(call)
     assert hand.slept == [0.25, 0.5]
     tried = ["Send", "Read", "Leave"]
-    again = ["Sleep", "Enter", "Record", *tried]  # recorded once it is certain that it did not decide the call
+    again = [
+        "Sleep",
+        "Enter",
+        "Record",
+        *tried,
+    ]  # recorded once it is certain that it did not decide the call
     assert hand.kinds == ["Enter", *tried, *again, *again, "Record"]
     assert hand.completion.latency == 0.75
 

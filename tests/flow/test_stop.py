@@ -93,7 +93,9 @@ def test_a_call_stopped_anywhere_settles_each_attempt_once(
     elif isinstance(effect, Record):
         assert left is last
         assert left.final, "what was not recorded yet decided the call"
-    elif isinstance(effect, Sleep) or (isinstance(effect, Enter) and call.log.attempts[-1].outcome == "failed"):
+    elif isinstance(effect, Sleep) or (
+        isinstance(effect, Enter) and call.log.attempts[-1].outcome == "failed"
+    ):
         assert left is last
         assert (left.outcome, left.final) == ("failed", True), "its last attempt decided the call"
     elif isinstance(effect, Leave):
