@@ -88,6 +88,16 @@ class _Reported(CcrouteError):
     """A failure with the facts a server gave. What it says is put together when it is read,
     because backend and deployment are known only higher up than the codec that raised it."""
 
+    # A user's own class may not call this constructor.
+    detail: str = ""
+    backend: str | None = None
+    deployment: str | None = None
+    status: int | None = None
+    retry_after: float | None = None
+    request_id: str | None = None
+    body: str | None = None
+    should_retry: bool | None = None
+
     def __init__(
         self,
         detail: str = "",

@@ -68,7 +68,8 @@ class LedgerRow:
 
 @runtime_checkable
 class Ledger(Protocol):
-    """Where attempts are written; `record` is called from any thread and must be quick.
+    """Where attempts are written; `record` is called from any thread and must be quick. It may be called by
+    a finaliser in the middle of anything, so it must not wait for a lock that its own thread may hold.
 
     `tallies` sums up everything recorded, per `Key`; `since` and `until` are UTC.
     """

@@ -129,8 +129,8 @@ class Backend(ABC):
             raise ConfigError(f"backend {name}: timeout must be a number of seconds or a Timeout")
         if not (api_key is None or callable(api_key) or isinstance(api_key, str | SecretStr)):
             raise ConfigError(f"backend {name}: api_key must be a str, a SecretStr or a callable")
-        if ca_file is not None and not os.path.isfile(ca_file):
-            raise ConfigError(f"backend {name}: there is no ca_file {ca_file}")
+        if ca_file is not None:
+            _check_authority(name, ca_file)
         self.name = name
         self.origin, self._prefix = _split(name, base_url)
         if self._prefix.endswith(_ENDPOINTS):
@@ -146,7 +146,8 @@ class Backend(ABC):
         self.ca_file = ca_file
         self._api_key = api_key
         self._seen: deque[str] = deque(maxlen=_KEYS_SEEN)
-        self.keys_used = 0
+        self.key_in_use = 0
+        """A mark of the key that was sent last: equal for equal keys, and no more can be told from it."""
         if isinstance(api_key, str | SecretStr):
             self._checked_key(api_key)
         self._fixed = self._fixed_headers(headers or {})
@@ -227,19 +228,21 @@ class Backend(ABC):
         """The request target: the base URL's path and the request's."""
         return self._prefix + http.path
 
-    def key_changed(self) -> bool:
-        """Whether a key that is rotated by a callable is another than any used so far."""
+    def rotated_key(self) -> int | None:
+        """The mark of the key that a callable gives now; None where there is no callable, or no key."""
         if not callable(self._api_key):
-            return False
-        used = self.keys_used
+            return None
         try:
-            self._key()
+            return hash(self._key())
         except AuthenticationError:
-            return False
-        return self.keys_used != used
+            return None
 
     def header_list(self, http: HttpRequest) -> list[tuple[bytes, bytes]]:
         """Every header of a request, the credential included. Raises `AuthenticationError` without a key."""
+        return self.signed(http)[0]
+
+    def signed(self, http: HttpRequest) -> tuple[list[tuple[bytes, bytes]], int]:
+        """`header_list`, and the mark of its key."""
         headers = self._fixed.copy()
         key = self._key()
         if key:
@@ -250,7 +253,8 @@ class Backend(ABC):
             headers += [_header(self.name, name, value) for name, value in http.headers.items()]
         if http.body:
             headers.append((b"content-length", b"%d" % len(http.body)))
-        return headers
+        self.key_in_use = mark = hash(key)
+        return headers, mark
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {str(self.origin) + self._prefix!r})"
@@ -275,7 +279,6 @@ class Backend(ABC):
             raise ConfigError(f"backend {self.name}: api_key holds characters other than printable ASCII")
         if value and value not in self._seen:
             self._seen.append(value)
-            self.keys_used += 1
         return value
 
     def _fixed_headers(self, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
@@ -321,6 +324,17 @@ def at_home(host: str) -> bool:
         return False
     address = getattr(address, "ipv4_mapped", None) or address
     return address.is_loopback or (address.is_private and not address.is_unspecified)
+
+
+def _check_authority(name: str, ca_file: str) -> None:
+    if not os.path.isfile(ca_file):
+        raise ConfigError(f"backend {name}: there is no ca_file {ca_file}")
+    import ssl  # only who names an authority needs it here
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca_file)
+    except OSError:
+        raise ConfigError(f"backend {name}: ca_file {ca_file} holds no certificates in PEM form") from None
 
 
 def _split(name: str, base_url: str) -> tuple[Origin, str]:

@@ -140,8 +140,9 @@ def attempt(job: Job, limits: Limits) -> Flow[Completion | Fault]:
 def _exchange(job: Job, limits: Limits) -> Flow[Completion]:
     backend, progress = job.deployment.backend, job.progress
     http = backend.encode(_carried(job), job.deployment.model, job.stream)
-    effect = Send(backend, http, backend.header_list(http), limits.connect, limits.first, progress)
-    progress.key = backend.keys_used
+    headers, progress.key = backend.signed(http)
+    effect = Send(backend, http, headers, limits.connect, limits.first, progress)
+    del headers  # one of them is the key
     progress.sent = True  # as far as anybody knows, until the transport knows better
     reply = yield from send(effect)
     if isinstance(reply, Failure):
@@ -299,8 +300,15 @@ def _fault(error: BackendError | RequestError | DeadlineExceededError, job: Job)
         return Fault(error, "W2" if job.progress.sent else "W0")
     backend = job.deployment.backend
     error.backend, error.deployment = backend.name, job.deployment.name
+    error.retry_after = _seconds(error.retry_after)
     clean(error, backend.secrets(), job.request)
     return Fault(error, failure_class(error), again=error.should_retry)
+
+
+def _seconds(wait: object) -> float | None:
+    """A wait that makes sense; a user's own codec may have passed on what stood in a header."""
+    sane = isinstance(wait, int | float) and 0 <= wait < float("inf")
+    return float(wait) if sane else None  # type: ignore[arg-type]
 
 
 def _interrupted(cause: CcrouteError, deployment: Deployment) -> Fault:

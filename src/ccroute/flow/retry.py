@@ -196,11 +196,14 @@ class Walk:
 
     def _refusal(self, candidate: Candidate) -> Refusal | None:
         """Why its health forbids it; a key that was rotated meanwhile is not the one that was refused."""
-        refusal = self._health.refusal(candidate.deployment)
-        if refusal is not None and refusal.credential and candidate.deployment.backend.key_changed():
-            self._health.renew(candidate.deployment.backend.name)
-            refusal = self._health.refusal(candidate.deployment)
-        return refusal
+        backend, refusal = candidate.deployment.backend, self._health.refusal(candidate.deployment)
+        if refusal is None or refusal.keys is None:
+            return refusal
+        key = backend.rotated_key()
+        if key is None or key in refusal.keys:
+            return refusal
+        self._health.renew(backend.name)
+        return self._health.refusal(candidate.deployment)
 
     def _paid(self, backend: str) -> bool:
         """Whether the backend's retry budget allows this attempt; the first one is free."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 from ccroute.errors import (
@@ -98,12 +97,13 @@ def _judged(fault: Fault, job: Job) -> Note:
         silent = BackendTimeoutError("silent for longer than allowed", backend=backend, deployment=name)
         return Note(counts=True, error=silent)
     if isinstance(error, QuotaExhaustedError):
-        return Note(error=told, off="credential", seconds=wait or NO_QUOTA)
+        return Note(error=told, off="credential", seconds=wait or NO_QUOTA, key=job.progress.key)
     if isinstance(error, AuthenticationError):
         # Without a key nothing was sent, and a key that was rotated meanwhile is not the one in use.
-        if not job.progress.sent or job.progress.key != job.deployment.backend.keys_used:
+        key = job.progress.key
+        if not job.progress.sent or key != job.deployment.backend.key_in_use:
             return _NEUTRAL
-        return Note(error=told, off="credential", seconds=REFUSED_KEY, longest=LONGEST_REFUSED_KEY)
+        return Note(error=told, off="credential", seconds=REFUSED_KEY, longest=LONGEST_REFUSED_KEY, key=key)
     if isinstance(error, PermissionDeniedError) or (letter == "M" and not fault.again):
         return Note(error=told, off="deployment", seconds=REFUSED_MODEL)
     if letter in {"W0", "W2"} or _overloaded(error):
@@ -127,8 +127,11 @@ def anew(refusal: Refusal, now: float) -> CcrouteError:
 
 
 def _twin(error: CcrouteError) -> CcrouteError:
-    """The same error without its frames, which hold the prompt, and without what led to it."""
-    try:
-        return copy.copy(error)
-    except Exception:  # a user's own class may not be made from its args
-        return CcrouteError(str(error))
+    """The same error without its frames, which hold the prompt, and without what led to it.
+
+    Made without its constructor, because a user's own class may have one of its own.
+    """
+    twin = type(error).__new__(type(error))
+    twin.args = error.args
+    vars(twin).update(vars(error))
+    return twin

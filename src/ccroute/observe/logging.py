@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import traceback
 
@@ -47,9 +48,10 @@ def telling(*listeners: Listener) -> Listener:
         for listener in listeners:
             try:
                 listener(event)
-            except Exception as error:  # a listener must not break a call
+            except Exception as error:  # a listener must not break a call, nor may a handler of the log
                 where = traceback.extract_tb(error.__traceback__)[-1]
                 kind, place = type(error).__name__, f"{where.filename}:{where.lineno}"
-                logger.error("on_event raised %s in %s for %s", kind, place, type(event).__name__)
+                with contextlib.suppress(Exception):
+                    logger.error("on_event raised %s in %s for %s", kind, place, type(event).__name__)
 
     return tell

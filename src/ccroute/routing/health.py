@@ -24,6 +24,8 @@ WINDOW = 20
 OPEN, LONGEST = 30.0, 300.0
 """Seconds a breaker stays open at first, doubling up to the longest, each ± JITTER."""
 JITTER = 0.2
+MOST_KEYS = 64
+"""Refused keys of one backend that are remembered, as marks."""
 _ALL = (1 << WINDOW) - 1
 
 
@@ -35,6 +37,7 @@ class Note(NamedTuple):
     cool:    seconds the server asked to be left alone for.
     off:     what is refused as a whole, and the seconds it is taken to stay so. The credential's
              are doubled each time, up to `longest`.
+    key:     the mark of the key that was refused.
     """
 
     counts: bool | None = None
@@ -43,20 +46,27 @@ class Note(NamedTuple):
     off: Literal["deployment", "credential"] | None = None
     seconds: float = 0.0
     longest: float = 0.0
+    key: int = 0
 
 
 class Refusal(NamedTuple):
     """Why a deployment is not to be asked, and until when (monotonic seconds).
 
     `cooling`: the server asked for it, so it may be slept through; what is off may only be tried
-    early, by one probe. `credential`: it is the backend's key that is refused.
+    early, by one probe. `keys`: it is the backend's key that is refused, and these are the marks of
+    those that were.
     """
 
     until: float
     why: str
     error: CcrouteError | None
     cooling: bool = False
-    credential: bool = False
+    keys: frozenset[int] | None = None
+
+    @property
+    def credential(self) -> bool:
+        """Whether another key would be admitted."""
+        return self.keys is not None
 
 
 @dataclass(slots=True, eq=False)
@@ -72,6 +82,7 @@ class _Switch:
     why: str = ""
     error: CcrouteError | None = None
     probe: object = None
+    keys: frozenset[int] = frozenset()
 
     def turn_off(self, at: float, seconds: float, why: str, error: CcrouteError | None) -> None:
         """Off for at least `seconds`; a longer time wins."""
@@ -81,7 +92,7 @@ class _Switch:
 
     def turn_on(self) -> None:
         self.until = self.seconds = self.base = 0.0
-        self.error = None
+        self.error = self.probe = None
 
 
 @dataclass(slots=True, eq=False)
@@ -92,6 +103,11 @@ class _Circuit(_Switch):
     known: int = 0
     cool_until: float = 0.0
     cool_error: CcrouteError | None = None
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing keeps anybody away."""
+        return self.error is None and not self.cool_until
 
     def count(self, *, failed: bool) -> str | None:
         """Note an outcome; why the breaker has to open, if it has to."""
@@ -131,14 +147,17 @@ class _Probe(Admission):
 
     def __init__(self, deployment: Deployment, probes: tuple[_Switch, ...], health: Health) -> None:
         super().__init__(deployment)
+        self.settled = True  # until it is whole: an interrupt may come in between
         self._health = health
         self.probes = probes
         self.lease = object()
+        self.settled = False
         for switch in probes:
             switch.probe = self.lease
 
     def __del__(self) -> None:
-        self._health.settle(self, Note())
+        if not getattr(self, "settled", True):
+            self._health.settle(self, Note())
 
 
 class Health:
@@ -161,8 +180,7 @@ class Health:
     def refusal(self, deployment: Deployment) -> Refusal | None:
         """Why this deployment would be refused now; None if it would be admitted. Takes nothing."""
         circuit = self._circuits.get(deployment.name)
-        well = circuit is None or (circuit.error is None and not circuit.cool_until)
-        if well and not self._credentials and not self._inbox:
+        if (circuit is None or circuit.is_well) and not self._credentials and not self._inbox:
             return None
         with self._lock:
             self._read_inbox()
@@ -194,10 +212,14 @@ class Health:
         admission.settled = True
         self._after_lock()
 
-    def renew(self, backend: str, proved: tuple[object, ...] | None = None) -> None:
-        """The backend has another key, or its key was `proved` good after all."""
-        if proved is None or self._credentials.get(backend) in proved:
-            self._credentials.pop(backend, None)
+    def renew(self, backend: str) -> None:
+        """The backend has a key that was not refused: it may be asked again."""
+        with self._lock:
+            self._read_inbox()
+            switch = self._credentials.get(backend)
+            if switch is not None:
+                switch.turn_on()
+        self._after_lock()
 
     def after_fork(self) -> None:
         """In a forked child: the lock and the probes may belong to threads that are not here."""
@@ -215,8 +237,8 @@ class Health:
         for switch in self._switches(deployment):
             shut = switch.probe is not None or (now < switch.until and not early)
             if switch.error is not None and shut and (found is None or switch.until > found.until):
-                credential = not isinstance(switch, _Circuit)
-                found = Refusal(switch.until, switch.why, switch.error, credential=credential)
+                keys = None if isinstance(switch, _Circuit) else switch.keys
+                found = Refusal(switch.until, switch.why, switch.error, keys=keys)
         circuit = self._circuits.get(deployment.name)
         if circuit is not None and circuit.cool_until:
             if now >= circuit.cool_until:
@@ -230,25 +252,32 @@ class Health:
     def _read_inbox(self) -> None:
         """Apply what was settled; only with the lock."""
         while self._inbox:
-            self._apply(*self._inbox[0])
+            try:
+                self._apply(*self._inbox[0])  # taken out only after it, so that no interrupt loses it
+            except Exception:
+                self._inbox.popleft()
+                raise
             self._inbox.popleft()
 
     def _apply(self, admission: Admission, note: Note, at: float) -> None:
-        deployment, proved = admission.deployment, admission.probes
-        circuit = self._circuit(deployment.name)
+        deployment = admission.deployment
+        # What was turned on in between has taken the lease back.
+        proved = [switch for switch in admission.probes if switch.probe is admission.lease]
+        circuit = self._circuits.get(deployment.name) or self._new_circuit(deployment.name)
         for switch in proved:
-            if switch.probe is admission.lease:
-                switch.probe = None
+            switch.probe = None
         if note.counts is False:
             for switch in proved:
                 switch.turn_on()
-            self.renew(deployment.backend.name, proved)
+            credential = self._credentials.get(deployment.backend.name)
+            if credential is not None and credential.error is None:
+                del self._credentials[deployment.backend.name]
             if circuit in proved:
                 self._told.append(BreakerClosed(deployment.name))
         if note.cool:
             self._cool(circuit, deployment, note, at)
         if note.off is not None:
-            self._turn_off(circuit, admission, note, at)
+            self._turn_off(circuit, deployment, proved, note, at)
         elif note.counts is not None and circuit.error is None:
             why = circuit.count(failed=note.counts)
             if why is not None:
@@ -262,15 +291,18 @@ class Health:
         circuit.turn_off(at, max(jittered, circuit.seconds), why, note.error)
         self._told.append(BreakerOpened(deployment.name, circuit.until - at, why))
 
-    def _turn_off(self, circuit: _Circuit, admission: Admission, note: Note, at: float) -> None:
-        deployment = admission.deployment
+    def _turn_off(
+        self, circuit: _Circuit, deployment: Deployment, proved: list[_Switch], note: Note, at: float
+    ) -> None:
         if note.off == "credential":
             who = deployment.backend.name
             switch = self._credentials.setdefault(who, _Switch())
         else:
             who, switch = deployment.name, circuit
-        if switch.error is not None and switch not in admission.probes:
+        if switch.error is not None and switch not in proved:
             return  # it is off already; who was on the way before adds nothing
+        if note.off == "credential":
+            switch.keys = frozenset([*switch.keys, note.key][-MOST_KEYS:])
         if note.longest:
             switch.base = max(note.seconds, min(note.longest, switch.base * 2))
         switch.turn_off(at, switch.base if note.longest else note.seconds, _why(note), note.error)
@@ -282,12 +314,12 @@ class Health:
             circuit.cool_until, circuit.cool_error = until, note.error
             self._told.append(CooledDown(deployment.name, until - at, _why(note)))
 
-    def _circuit(self, name: str) -> _Circuit:
-        circuit = self._circuits.get(name)
-        if circuit is None:
-            if len(self._circuits) >= MAX_KNOWN:
-                del self._circuits[next(iter(self._circuits))]
-            circuit = self._circuits[name] = _Circuit()
+    def _new_circuit(self, name: str) -> _Circuit:
+        """A record for one more deployment. Callers may name any; what is well is forgotten first."""
+        if len(self._circuits) >= MAX_KNOWN:
+            well = (known for known, circuit in self._circuits.items() if circuit.is_well)
+            del self._circuits[next(well, None) or next(iter(self._circuits))]
+        circuit = self._circuits[name] = _Circuit()
         return circuit
 
     def _after_lock(self) -> None:

@@ -24,6 +24,7 @@ _ELSEWHERE = {
     "base_url": "it belongs to the backend",
     "n": "every call has one answer",
 }
+_PRINTED = frozenset({"model", "agent", "session"})
 Kinds: TypeAlias = tuple[type, ...]
 _NUMBER: Kinds = (int, float)
 _WHOLE: Kinds = (int,)
@@ -93,6 +94,8 @@ def fault_of(name: str, value: object) -> str | None:
     # A bool is an int to Python, but never what somebody means by one here.
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         return f"{name} must be {_WORDS[kinds]}, not {type(value).__name__}"
+    if name in _PRINTED and isinstance(value, str) and not value.isprintable():
+        return f"a {name} name holds control characters"
     if name == "max_tokens" and isinstance(value, int) and value < 1:
         return "max_tokens must be at least 1"
     if name == "extra" and isinstance(value, Mapping) and (owned := OWNED & value.keys()):
