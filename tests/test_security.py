@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -110,3 +111,28 @@ def test_wrong_keywords_of_a_router_are_one_error_with_all_of_them() -> None:
         Router([OllamaBackend()], health=False)  # type: ignore[arg-type]
     with pytest.raises(errors.ConfigError, match="max_queue="):
         Router([OllamaBackend()], max_queue=-1)
+
+
+def test_a_log_handler_that_fails_breaks_no_call(caller: Caller) -> None:
+    class Full(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise OSError(28, "No space left on device")
+
+    logger, full = logging.getLogger("ccroute"), Full()
+    logger.addHandler(full)
+    logger.setLevel(logging.DEBUG)
+    try:
+        with ScriptedServer([answer(503), answer(json=chat("fine"))]) as server:
+            with Router([OpenAIBackend("main", base_url=server.url)], {"m": ["main/a", "main/b"]}) as router:
+                assert caller.complete(router, "hi", model="m").text == "fine"
+    finally:
+        logger.removeHandler(full)
+        logger.setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize("name", ["model", "agent", "session"])
+def test_names_that_would_write_lines_of_their_own_into_a_log_are_refused(caller: Caller, name: str) -> None:
+    with Router([OllamaBackend()], default_model="ollama/m", unknown_agent="default") as router:
+        with pytest.raises(errors.InvalidRequestError, match="control characters") as caught:
+            caller.complete(router, "hi", **{name: "evil\nCRITICAL: a line"})
+    assert "evil" not in str(caught.value)

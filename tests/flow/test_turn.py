@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -885,3 +885,67 @@ def test_no_failure_of_whatever_kind_leaves_a_lease_behind() -> None:
         shop.misses(said)
         assert shop.after(100_000).gets(WELL).asked == ["paid"]
         assert not shop.refused()
+
+
+# -- A user's own errors
+
+
+class Odd(RateLimitError):
+    """A class with a constructor of its own."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text, retry_after=8)
+        self.code = code
+
+
+class Bare(ServerError):
+    """One that calls nobody's constructor."""
+
+    def __init__(self) -> None:
+        self.code = 7
+
+
+class Own(PlainBackend):
+    """A user's backend whose `classify` gives `error`."""
+
+    def __init__(self, error: Any) -> None:
+        super().__init__("own")
+        self.error = error
+
+    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Any:
+        return self.error()
+
+
+def test_an_error_with_a_constructor_of_its_own_keeps_its_kind_and_its_wait() -> None:
+    shop = Shop(Own(lambda: Odd(7, "slow down")))
+    shop.misses(Said(429), timeout=5.0)
+    again = shop.turned_away(timeout=5.0)
+    assert isinstance(again, Odd)
+    assert (again.code, again.retry_after) == (7, 8.0)
+
+
+def test_an_error_that_was_never_constructed_moves_the_call_on() -> None:
+    shop = Shop(Own(Bare), local())
+    hand = Hand([Said(500), WELL]).run(shop.call(retry=RetryPolicy()))
+    assert hand.asked == ["own", "home"]
+
+
+def test_a_wait_in_words_is_none() -> None:
+    shop = Shop(Own(lambda: RateLimitError("slow down", retry_after="20")))  # type: ignore[arg-type]
+    assert shop.misses(Said(429)).retry_after is None
+    assert not shop.refused("own")
+
+
+def test_a_key_that_is_rolled_back_is_asked_again_and_a_round_of_dead_ones_is_not() -> None:
+    keys = ["sk-the-good-one-of-them"]
+    shop = Shop(paid(api_key=lambda: keys[0]), local())
+    keys[0] = "sk-a-dead-one-number-0"
+    assert Hand([fails(401), WELL]).run(shop.call(retry=RetryPolicy())).asked == ["paid", "home"]
+    keys[0] = "sk-the-good-one-of-them"
+    assert shop.gets(WELL).asked == ["paid"]
+    for i in range(12):
+        keys[0] = f"sk-a-dead-one-number-{i}"
+        Hand([fails(401), WELL]).run(shop.call(retry=RetryPolicy()))
+    for i in range(12):
+        keys[0] = f"sk-a-dead-one-number-{i}"
+        assert shop.gets(WELL).asked == ["home"], "it was refused before"

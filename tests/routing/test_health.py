@@ -612,3 +612,23 @@ def _caught(work: Callable[[int], None], faults: list[BaseException]) -> Callabl
             faults.append(fault)
 
     return run
+
+
+def test_a_note_that_makes_no_sense_is_one_calls_error_and_no_others() -> None:
+    ward = Ward()
+    admission = ward.admitted()
+    with pytest.raises(TypeError):
+        ward.health.settle(admission, Note(counts=True, cool="20"))  # type: ignore[arg-type]
+    assert ward.health.refusal(ONE) is None
+    assert isinstance(ward.admitted(), Admission)
+
+
+def test_who_is_sick_is_not_forgotten_for_others_that_are_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ccroute.routing.health.MAX_KNOWN", 10)
+    ward = Ward().ends(NO_MODEL)
+    for i in range(30):
+        other = Deployment(f"a/other{i}", ONE.backend, f"other{i}", ONE.info)
+        admission = ward.health.admit(other)
+        assert isinstance(admission, Admission)
+        ward.health.settle(admission, ANSWERED)
+    assert ward.refused() is not None

@@ -14,13 +14,25 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpcore
+import httpx
 import pytest
 from tests.conftest import Caller
 from tests.support.certificates import Authority
 from tests.support.openai_like import chat, chat_sse, chunk, sse
 from tests.support.scripted import Hang, Reset, ScriptedServer, Send, Set, Wait, answer, head, stream
 
-from ccroute import Model, OpenAIBackend, Price, RetryPolicy, Router, Timeout, errors
+from ccroute import (
+    AliasTable,
+    Model,
+    OpenAIBackend,
+    Price,
+    RetryPolicy,
+    Router,
+    Stream,
+    Timeout,
+    errors,
+)
+from ccroute.observe import Event, Retried
 from ccroute.runtime.loops import LoopBackend
 from ccroute.runtime.sockets import SocketBackend
 
@@ -278,3 +290,126 @@ def test_one_chunk_is_emitted_once() -> None:
     with ScriptedServer([stream([chunk({"content": "a"}), *chat_sse(["b"])])]) as server:
         with router_to(server.url) as router:
             assert "".join(piece.text for piece in router.stream("hi")) == "ab"
+
+
+# -- Closing from elsewhere, and loops that die
+
+
+def closed_while(reading: Stream, began: threading.Event) -> bool:
+    """Whether a thread that reads a stream comes back when the stream is closed."""
+    thread = threading.Thread(target=list, args=(reading,), daemon=True)
+    thread.start()
+    assert began.wait(5)
+    reading.close()
+    thread.join(5)
+    return not thread.is_alive()
+
+
+def test_a_call_closed_before_it_was_sent_is_not_sent() -> None:
+    asked, go = threading.Event(), threading.Event()
+
+    def key() -> str:
+        asked.set()
+        assert go.wait(5)
+        return "sk-0123456789"
+
+    with ScriptedServer() as server, Router([OpenAIBackend("b", base_url=server.url, api_key=key)]) as router:
+        reading = router.stream("hi", model="b/m")
+        thread = threading.Thread(target=list, args=(reading,), daemon=True)
+        thread.start()
+        assert asked.wait(5)
+        reading.close()
+        go.set()
+        thread.join(5)
+        assert not thread.is_alive()
+    assert server.connections == 0
+
+
+def test_a_call_closed_in_the_queue_leaves_it() -> None:
+    begun = threading.Event()
+    held = stream([chunk({"content": "a"}), Hang()])
+    with ScriptedServer([held]) as server:
+        backend = OpenAIBackend("b", base_url=server.url, max_concurrency=1)
+        with (
+            Router([backend], on_event=lambda event: begun.set()) as router,
+            router.stream("hi", model="b/m") as first,
+        ):
+            next(first)
+            assert closed_while(router.stream("hi", model="b/m"), begun)
+            (gate,) = router._means.gates._gates.values()
+            assert (gate.held, gate.waiting) == (1, 0)
+
+
+def test_a_call_closed_in_its_sleep_wakes_up() -> None:
+    slept = threading.Event()
+
+    def heard(event: Event) -> None:
+        if isinstance(event, Retried):
+            slept.set()
+
+    with ScriptedServer([answer(429, headers={"retry-after": "30"})]) as server:
+        with Router([OpenAIBackend("b", base_url=server.url)], on_event=heard) as router:
+            assert closed_while(router.stream("hi", model="b/m"), slept)
+
+
+def test_a_closed_loop_that_ran_no_finalisers_leaves_no_sockets() -> None:
+    with ScriptedServer([answer(json=chat("fine"))], repeat=True) as server:
+        with Router([OpenAIBackend("b", base_url=server.url)]) as router:
+            for _ in range(5):
+                loop = asyncio.new_event_loop()
+                loop.run_until_complete(router.acomplete("hi", model="b/m"))
+                loop.close()
+            assert len(router._connections._pools) == 1
+        assert not list(router._connections._pools)
+        assert server.wait_closed(count=5)
+
+
+@pytest.mark.filterwarnings("ignore:.*was never awaited:RuntimeWarning")
+def test_a_loop_that_dies_takes_no_place_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    held = stream([chunk({"content": "a"}), Hang()])
+    with ScriptedServer([held, answer(json=chat("next"))]) as server:
+        with Router([OpenAIBackend("b", base_url=server.url, max_concurrency=1)]) as router:
+            loop = asyncio.new_event_loop()
+
+            async def use() -> None:
+                async for _ in router.astream("hi", model="b/m"):
+                    asyncio.get_running_loop().stop()
+
+            task = loop.create_task(use())
+            loop.run_forever()
+            loop.close()
+            assert router.complete("again", model="b/m", timeout=5).text == "next"
+            del task, loop
+            gc.collect()  # asyncio says that the task was never finished
+
+
+def test_a_flow_that_takes_a_refused_transport_for_an_answer_asks_the_next() -> None:
+    backends = [OpenAIBackend(name, base_url=f"http://{name}.test") for name in "ab"]
+    with Router(backends, transport=httpx.AsyncHTTPTransport()) as router:
+        assert router.discover() == []  # each is named in a warning
+
+
+def test_a_limit_may_be_as_long_as_a_float_can_say(caller: Caller) -> None:
+    with ScriptedServer([answer(json=chat("fine"))]) as server, router_to(server.url) as router:
+        assert caller.complete(router, "hi", timeout=1e300).text == "fine"
+
+
+def test_an_authority_that_is_none_is_refused_when_the_backend_is_made(tmp_path: Path) -> None:
+    (tmp_path / "bad.pem").write_text("nonsense")
+    with pytest.raises(errors.ConfigError, match="holds no certificates"):
+        OpenAIBackend("b", base_url="https://127.0.0.1", ca_file=str(tmp_path / "bad.pem"))
+
+
+def test_an_authority_that_is_lost_later_moves_the_call_on(caller: Caller, tmp_path: Path) -> None:
+    pem = Authority().write(tmp_path)
+    with ScriptedServer([answer(json=chat("elsewhere"))]) as server:
+        backends = [
+            OpenAIBackend("a", base_url="https://127.0.0.1:1", ca_file=str(pem)),
+            OpenAIBackend("b", base_url=server.url),
+        ]
+        pem.unlink()
+        table = AliasTable({"m": ["a/m", "b/m"]}, strategy="ordered")
+        with Router(backends, table) as router:
+            reply = caller.complete(router, "hi", model="m")
+    assert reply.text == "elsewhere"
+    assert [attempt.failure for attempt in reply.route.attempts] == ["W0", None]

@@ -82,7 +82,7 @@ class Ledger(Protocol):
 
 
 class MemoryLedger:
-    """The default: the last `limit` rows as they are, older ones summed up per agent, model and day.
+    """The default: the last `limit` rows as they are, older ones summed up per agent, session, model and day.
 
     Recording never waits, because a finaliser may record in the middle of anything: a row is appended,
     which is atomic, and rows beyond the limit are summed up by whoever finds nobody else at it.

@@ -19,6 +19,10 @@ class SystemClock:
         return datetime.now(UTC)
 
 
+LONGEST = 1e6
+"""Seconds that one wait takes at most: systems count them in small numbers, and refuse larger ones."""
+
+
 def patience(left: float) -> float | None:
-    """A timeout as sockets take it, where forever is None."""
-    return None if left == float("inf") else left
+    """A timeout as sockets and locks take it, where forever is None."""
+    return None if left == float("inf") else min(left, LONGEST)

@@ -7,6 +7,7 @@ cancelled call simply throws its connection away.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import time
 import weakref
@@ -35,6 +36,8 @@ QUICK = 0.5
 """Seconds within which a kept connection that its server had closed is noticed. Later, the server may
 have worked on the request, and asking again is a new attempt."""
 
+GIVEN_UP = Failure("broken", "the call was closed", sent=False)
+
 _ERRORS = HTTPCORE.all
 
 
@@ -54,7 +57,13 @@ class _Blocking:
         effect, stack = self._effect, self._owner.stack(self._key)
         request, kept, reconnected = _request(effect), stack.pop(), False
         while True:
-            connection = self._connection = kept or self._owner.blocking(self._key)
+            try:
+                connection = self._connection = kept or self._owner.blocking(self._key)
+            except OSError as error:  # the file of its certificate authority is not there any more
+                return failure(error, HTTPCORE, sent=reconnected, reconnected=reconnected)
+            if self._released:
+                connection.close()
+                return GIVEN_UP
             began = connection.lease.begin(effect.until, effect.connect)
             try:
                 self._response = response = connection.http.handle_request(request)
@@ -117,7 +126,13 @@ class _OnLoop:
         pool = self._pool = await self._owner.pool()
         request, kept, reconnected = _request(effect), pool.take(self._key), False
         while True:
-            connection = self._connection = kept or pool.add(self._owner.on_loop(self._key))
+            try:
+                connection = self._connection = kept or pool.add(self._owner.on_loop(self._key))
+            except OSError as error:
+                return failure(error, HTTPCORE, sent=reconnected, reconnected=reconnected)
+            if self._released:
+                pool.discard(connection)
+                return GIVEN_UP
             began = connection.lease.begin(effect.until, effect.connect)
             try:
                 self._response = response = await connection.http.handle_async_request(request)
@@ -202,8 +217,9 @@ class Connections:
         """Close what is idle, on every loop; what is in use closes with its call."""
         self._closed = True
         self._close_stacks()
+        self._bury_dead()
         for loop, pool in list(self._pools.items()):
-            if not loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # closed meanwhile
                 loop.call_soon_threadsafe(pool.close_idle)
 
     async def aclose(self) -> None:
@@ -228,9 +244,17 @@ class Connections:
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None:
+            self._bury_dead()
             pool = self._pools[loop] = LoopPool(closed=self._closed)
             await pool.park()
         return pool
+
+    def _bury_dead(self) -> None:
+        """Close what loops left behind that were closed without finalising their async generators."""
+        for loop in [loop for loop in list(self._pools) if loop.is_closed()]:
+            pool = self._pools.pop(loop, None)
+            if pool is not None:
+                pool.bury()
 
     def blocking(self, key: Key) -> Connection:
         """A new blocking connection."""

@@ -16,6 +16,7 @@ from ccroute.accounting import Ledger, LedgerRow
 from ccroute.flow import CallLog, Emit, Enter, Flow, Leave, Read, Record, Send, Sleep
 from ccroute.observe import LedgerFailed, Listener
 from ccroute.runtime.gates import Gates, Permit
+from ccroute.runtime.waits import TaskWait, ThreadWait
 from ccroute.types import Chunk
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from ccroute.runtime.exchange import AsyncExchange, Exchange
 
 T = TypeVar("T")
-
-_START: Any = None
 
 
 class Means(NamedTuple):
@@ -45,6 +44,7 @@ class _Drive(Generic[T]):
         self._means = means
         self._exchange: Any = None
         self._permit: Permit | None = None
+        self._wait: ThreadWait | TaskWait | None = None
         self._turn = threading.Lock()
         self._running: object = None  # whoever runs the flow
         self._closed = False
@@ -69,9 +69,11 @@ class _Drive(Generic[T]):
             self._closed, reading = True, self._running is not None
             self._running = self._running or self
         if reading:
-            exchange = self._exchange
+            exchange, wait = self._exchange, self._wait
             if exchange is not None:
                 exchange.release()
+            if wait is not None:
+                wait.wake()
             return
         try:
             self._flow.close()
@@ -96,6 +98,21 @@ class _Drive(Generic[T]):
                 self._running = None
                 return True
         return False
+
+    def _waits(self, wait: ThreadWait | TaskWait) -> None:
+        """The call is about to wait; whoever closes it ends that."""
+        self._wait = wait
+        if self._closed:
+            wait.wake()
+
+    def _leased(self, exchange: Any) -> Any:
+        """An exchange that the call owns from now on; of a closed call it is given up before it begins."""
+        if self._exchange is not None:
+            self._exchange.release()
+        self._exchange = exchange
+        if self._closed:
+            exchange.release()
+        return exchange
 
     def _end_attempt(self) -> None:
         """Give up the connection, then the place at the host; a connection that is idle again is kept."""
@@ -138,11 +155,12 @@ class Drive(_Drive[T]):
         try:
             if not self._begin(reader):
                 return None
-            flow, result = self._flow, _START
+            flow = self._flow
             if self._permit is not None:
                 self._permit.moved(threading.current_thread())
+            effect = flow.send(None)
             while True:
-                effect, result = flow.send(result), None  # no frame keeps a server's words
+                result: Any = None
                 try:
                     if type(effect) is Read and self._exchange is not None:
                         result = self._exchange.read(effect.until)
@@ -150,12 +168,10 @@ class Drive(_Drive[T]):
                         if self._paused():
                             return effect.chunks
                     elif type(effect) is Send:
-                        if self._exchange is not None:
-                            self._exchange.release()
-                        self._exchange = self._means.connections.exchange(effect)
-                        result = self._exchange.send()
+                        exchange = self._leased(self._means.connections.exchange(effect))
+                        result = None if self._closed else exchange.send()
                     elif type(effect) is Enter:
-                        entered = self._means.gates.enter(effect)
+                        entered = self._means.gates.enter(effect, self._waits)
                         if type(entered) is Permit:
                             self._permit = entered
                         else:
@@ -165,13 +181,16 @@ class Drive(_Drive[T]):
                     elif type(effect) is Record:
                         self._settle(effect.row)
                     elif type(effect) is Sleep:
-                        time.sleep(effect.seconds)
+                        self._waits(wait := ThreadWait())
+                        wait.wait(time.monotonic() + effect.seconds)
                 except BaseException as error:
-                    flow.throw(error)
+                    effect = flow.throw(error)  # a flow may take it for an answer, and ask for something else
+                    continue
                 if self._closed:
                     flow.close()
                     self._release()
                     return None
+                effect, result = flow.send(result), None  # no frame keeps a server's words
         except StopIteration as end:
             self.result = end.value
             self._release()
@@ -197,9 +216,10 @@ class AsyncDrive(_Drive[T]):
         try:
             if not self._begin(reader):
                 return None
-            flow, result = self._flow, _START
+            flow = self._flow
+            effect = flow.send(None)
             while True:
-                effect, result = flow.send(result), None  # no frame keeps a server's words
+                result: Any = None
                 try:
                     if type(effect) is Read and self._exchange is not None:
                         result = await self._exchange.read(effect.until)
@@ -207,12 +227,10 @@ class AsyncDrive(_Drive[T]):
                         if self._paused():
                             return effect.chunks
                     elif type(effect) is Send:
-                        if self._exchange is not None:
-                            self._exchange.release()
-                        self._exchange = self._means.connections.aexchange(effect)
-                        result = await self._exchange.send()
+                        exchange = self._leased(self._means.connections.aexchange(effect))
+                        result = None if self._closed else await exchange.send()
                     elif type(effect) is Enter:
-                        entered = await self._means.gates.aenter(effect)
+                        entered = await self._means.gates.aenter(effect, self._waits)
                         if type(entered) is Permit:
                             self._permit = entered
                         else:
@@ -222,13 +240,16 @@ class AsyncDrive(_Drive[T]):
                     elif type(effect) is Record:
                         self._settle(effect.row)
                     elif type(effect) is Sleep:
-                        await _sleep(effect.seconds)
+                        self._waits(wait := TaskWait())
+                        await wait.wait(time.monotonic() + effect.seconds)
                 except BaseException as error:
-                    flow.throw(error)
+                    effect = flow.throw(error)  # a flow may take it for an answer, and ask for something else
+                    continue
                 if self._closed:
                     flow.close()
                     self._release()
                     return None
+                effect, result = flow.send(result), None  # no frame keeps a server's words
         except StopIteration as end:
             self.result = end.value
             self._release()
@@ -241,9 +262,3 @@ class AsyncDrive(_Drive[T]):
         finally:
             if self._running is reader:
                 self._running = None
-
-
-async def _sleep(seconds: float) -> None:
-    import anyio  # only a call that waits needs it
-
-    await anyio.sleep(seconds)

@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import heapq
 import threading
-import time
+import weakref
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Protocol
 
 from ccroute.backends import Backend, Origin
 from ccroute.flow.effects import Enter, Failure
-from ccroute.runtime.clock import patience
+from ccroute.runtime.waits import TaskWait, ThreadWait
 
 FULL = Failure("queue", "the host is busy and its queue is full: raise max_queue, or send less", sent=False)
 LATE = Failure("queue", "the host was busy until the deadline: raise timeout=, or send less", sent=False)
@@ -35,7 +35,7 @@ MOST_GONE = 64
 
 
 class _Place:
-    """One of a host's places, taken by `owner`: the thread, or the loop, that drives the call."""
+    """One of a host's places, taken by `owner`: the thread, or a reference to the loop, that drives it."""
 
     __slots__ = ("owner",)
 
@@ -128,6 +128,7 @@ class Gate:
         """Wait for a permit; `waiter` is woken when it has one. A failure says why it may not wait."""
         with self._lock:
             self._settle()
+            self._held -= {place for place in self._held if _is_dead(place.owner)}
             refused = self._refusal(waiter)
             if refused is None:
                 self._arrivals += 1
@@ -220,58 +221,12 @@ class Gate:
         return permit
 
 
-class _Thread:
-    """A thread that waits. A bare lock wakes it: unlike an `Event`, releasing one never waits."""
-
-    def __init__(self) -> None:
-        self.owner: object = threading.current_thread()  # ids are given to the next when a thread ends
-        loop = asyncio._get_running_loop()
-        self.stops: Sequence[object] = (self.owner,) if loop is None else (self.owner, loop)
-        self.permit: Permit | None = None
-        self._shut = threading.Lock()
-        self._shut.acquire()
-
-    def wait(self, until: float) -> bool:
-        """Until the permit is there; False when `until` (monotonic) passed first."""
-        left = patience(until - time.monotonic())
-        return self._shut.acquire(timeout=-1 if left is None else min(max(left, 0), threading.TIMEOUT_MAX))
-
-    def wake(self) -> bool:
-        self._shut.release()
-        return True
-
-
-class _Task:
-    """A task that waits on its own loop."""
-
-    stops: Sequence[object] = ()
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._granted: asyncio.Future[bool] = self._loop.create_future()
-        self.owner: object = self._loop
-        self.permit: Permit | None = None
-
-    async def wait(self, until: float) -> bool:
-        """Until the permit is there; False when `until` (monotonic) passed first."""
-        left = patience(until - time.monotonic())
-        timer = None if left is None else self._loop.call_later(left, self._set, False)
-        try:
-            return await self._granted
-        finally:
-            if timer is not None:
-                timer.cancel()
-
-    def wake(self) -> bool:
-        try:
-            self._loop.call_soon_threadsafe(self._set, True)
-        except RuntimeError:  # the loop is closed
-            return False
-        return True
-
-    def _set(self, granted: bool) -> None:
-        if not self._granted.done():
-            self._granted.set_result(granted)
+def _is_dead(owner: object) -> bool:
+    """Whether `owner` is a loop that was closed, or is gone: no task of it gives anything back."""
+    if not isinstance(owner, weakref.ref):
+        return False
+    loop = owner()
+    return loop is None or loop.is_closed()
 
 
 class Gates:
@@ -290,18 +245,24 @@ class Gates:
         """All places are free: in a forked child, whoever holds one is not here."""
         self._gates = {origin: Gate(permits, self._max_queue) for origin, permits in self._permits.items()}
 
-    def enter(self, effect: Enter) -> Permit | Failure | None:
-        """A permit for the effect's host, waited for; None where there is no limit."""
+    def enter(
+        self, effect: Enter, waits: Callable[[ThreadWait], None] = lambda wait: None
+    ) -> Permit | Failure | None:
+        """A permit for the effect's host, waited for; None where there is no limit.
+
+        `waits` is told before it waits, so that somebody else can end that.
+        """
         gate = self._gates.get(effect.backend.origin)
         if gate is None:
             return None
         permit = gate.enter(threading.current_thread())
         if permit is not None:
             return permit
-        waiter = _Thread()
+        waiter = ThreadWait()
         try:
             refused = _join(gate, waiter, effect)
-            if refused is None and waiter.wait(effect.until):
+            waits(waiter)
+            if refused is None and waiter.wait(effect.until) and waiter.permit is not None:
                 permit, waiter.permit = waiter.permit, None
                 return permit
         except BaseException:
@@ -310,18 +271,21 @@ class Gates:
         gate.abandon(waiter)
         return refused or LATE
 
-    async def aenter(self, effect: Enter) -> Permit | Failure | None:
+    async def aenter(
+        self, effect: Enter, waits: Callable[[TaskWait], None] = lambda wait: None
+    ) -> Permit | Failure | None:
         """`enter`, awaited."""
         gate = self._gates.get(effect.backend.origin)
         if gate is None:
             return None
-        permit = gate.enter(asyncio.get_running_loop())
+        permit = gate.enter(weakref.ref(asyncio.get_running_loop()))
         if permit is not None:
             return permit
-        waiter = _Task()
+        waiter = TaskWait()
         try:
             refused = _join(gate, waiter, effect)
-            if refused is None and await waiter.wait(effect.until):
+            waits(waiter)
+            if refused is None and await waiter.wait(effect.until) and waiter.permit is not None:
                 permit, waiter.permit = waiter.permit, None
                 return permit
         except BaseException:

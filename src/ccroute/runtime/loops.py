@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import time
@@ -225,6 +226,17 @@ class LoopStream(httpcore.AsyncNetworkStream):
     def _end(self) -> None:
         self._receiver.disarm()
         self._transport.abort()
+
+    def bury(self) -> None:
+        """Close the socket of a loop that is closed. A transport's own way to its end leads over its loop,
+        so this goes the last step of it, for which asyncio has no public word."""
+        if self._lease.inherited:
+            return
+        tls = getattr(self._transport, "_ssl_protocol", None)
+        transport: Any = getattr(tls, "_transport", self._transport)
+        for step in (transport.abort, lambda: transport._call_connection_lost(None)):
+            with contextlib.suppress(RuntimeError, AttributeError):
+                step()
 
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None

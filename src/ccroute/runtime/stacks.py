@@ -85,6 +85,13 @@ class Stack(Generic[C]):
             except IndexError:
                 break
 
+    def take_all(self) -> list[C]:
+        """What is idle, which is not kept any more."""
+        self.closed = True
+        taken = [connection for _, connection in self._idle]
+        self._idle.clear()
+        return taken
+
     def close(self) -> None:
         """Close what is idle; what is in use closes when it comes back."""
         self.closed = True
@@ -160,6 +167,16 @@ class LoopPool:
         """Close what is idle, now and later; what is in use closes when it comes back."""
         self._closed = True
         close_all(self._stacks)
+
+    def bury(self) -> None:
+        """The loop is closed and ran no finaliser: its sockets are closed without it."""
+        self._closed, self._parked = True, None
+        for stack in self._stacks.values():
+            self._busy.update(stack.take_all())
+        while self._busy:
+            stream = self._busy.pop().backend.stream
+            if stream is not None:
+                stream.bury()
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
         try:
