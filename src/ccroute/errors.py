@@ -66,9 +66,11 @@ __all__ = [
 
 
 class CcrouteError(Exception):
-    """The root. `attempts` holds what was tried before, oldest first."""
+    """The root. `attempts` holds what was tried before, oldest first; `retry_after` is in seconds, where
+    somebody said when to come back."""
 
     attempts: tuple[Attempt, ...] = ()
+    retry_after: float | None = None
 
 
 class ConfigError(CcrouteError):
@@ -174,7 +176,7 @@ class EgressDeniedError(CcrouteError):
     """A `local_only` agent's request had only candidates that are not local; nothing was sent."""
 
 
-class QueueTimeoutError(CcrouteError):
+class QueueTimeoutError(_Reported):
     """A host serves only so many calls at a time, and this one did not get its turn: its queue was
     full, or the deadline passed, or what it waited for could never end."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -102,6 +103,8 @@ class Router:
         )
         if health not in ("on", "off"):
             raise ConfigError(f'health= is "on" or "off", not {health!r}')
+        if inspect.iscoroutinefunction(on_event):
+            raise ConfigError("on_event= takes a plain function: nobody would await a coroutine")
         if max_queue < 0:
             raise ConfigError(f"max_queue= is a number of calls, 0 or more, not {max_queue}")
         self._tables = Tables(

@@ -121,7 +121,7 @@ def test_a_name_that_cannot_stand_before_a_slash_is_refused(name: str) -> None:
 
 
 def test_a_limit_below_one_is_refused() -> None:
-    with pytest.raises(ConfigError, match="backend b: max_concurrency must be at least 1"):
+    with pytest.raises(ConfigError, match="backend b: max_concurrency must be a whole number, at least 1"):
         OllamaBackend("b", max_concurrency=0)
 
 

@@ -5,6 +5,7 @@ import re
 from decimal import Decimal
 
 import pytest
+from tests.support.certificates import Authority
 
 from ccroute.backends import AnthropicBackend, OllamaBackend, OpenAIBackend
 from ccroute.config import load
@@ -233,7 +234,7 @@ def test_aliases_may_be_patterns_lists_and_weights(write):
 
 
 def test_every_setting_of_a_backend_reaches_it(tmp_path):
-    (tmp_path / "ca.pem").touch()
+    Authority().write(tmp_path)
     made = backend(
         kind="vllm",
         base_url="http://10.0.0.7:8000",

@@ -43,7 +43,7 @@ from ccroute.errors import (
     ServerError,
     StreamInterruptedError,
 )
-from ccroute.flow import Effect, Enter, Failure, Send
+from ccroute.flow import Effect, Emit, Enter, Failure, Send
 from ccroute.observe import (
     AttemptFailed,
     BreakerClosed,
@@ -55,6 +55,7 @@ from ccroute.observe import (
     Overridden,
     Queued,
     Retried,
+    TurnedAway,
 )
 from ccroute.routing import Deployment, Health, RetryBudget
 from ccroute.types import Model
@@ -949,3 +950,25 @@ def test_a_key_that_is_rolled_back_is_asked_again_and_a_round_of_dead_ones_is_no
     for i in range(12):
         keys[0] = f"sk-a-dead-one-number-{i}"
         assert shop.gets(WELL).asked == ["home"], "it was refused before"
+
+
+def test_a_call_that_is_turned_away_is_told_of() -> None:
+    shop = Shop()
+    shop.misses(fails(429, retry_after="30"), timeout=5.0)
+    call = shop.call(timeout=5.0)
+    Hand([WELL]).fail(call)
+    assert call.events == [TurnedAway(call.log.id, None, "paid/m", 30.0)]
+
+
+def test_an_answer_that_came_whole_is_one_however_slowly_it_is_read() -> None:
+    shop = Shop()
+    call = shop.call(stream=True, timeout=1.0)
+    whole = b"".join(chat_sse(["a", "b"]))
+
+    def slowly(k: int, effect: Effect) -> None:
+        if isinstance(effect, Emit) and not effect.chunks[-1].finish_reason:
+            shop.clock.elapsed += 5  # the caller works on what it has
+
+    hand = Hand([Said(pieces=[whole])], before=slowly).run(call)
+    assert hand.text == "ab"
+    assert not hand.completion.usage.estimated

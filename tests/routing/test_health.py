@@ -23,7 +23,7 @@ from ccroute.errors import (
     RateLimitError,
     ServerError,
 )
-from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event
+from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event, Recovered
 from ccroute.routing import Deployment, Health
 from ccroute.routing.health import Admission, Note, Refusal
 from ccroute.types import Model
@@ -447,7 +447,7 @@ def test_a_call_may_prove_key_and_deployment_at_once() -> None:
     assert isinstance(ward.refused(TWO), Refusal)
     ward.health.settle(probe, ANSWERED)
     assert (ward.health.refusal(ONE), ward.health.refusal(TWO)) == (None, None)
-    assert ward.events[-1] == BreakerClosed("a/1")
+    assert ward.events[-2:] == [BreakerClosed("a/1"), Recovered("a")]
 
 
 def test_another_key_is_asked_at_once() -> None:

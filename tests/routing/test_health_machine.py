@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.flow.support import FakeClock, PlainBackend
 
 from ccroute.errors import CcrouteError
-from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event
+from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event, Recovered
 from ccroute.routing import Deployment, Health
 from ccroute.routing.health import Admission, Note, Refusal
 from ccroute.types import Model
@@ -196,10 +196,12 @@ class Wards(RuleBasedStateMachine):
         for switch in proved:
             switch.probe = None
         if note.counts is False:
+            if place in proved:
+                assert told.pop(0) == (BreakerClosed(name) if place.doubling else Recovered(name))
+            if key in proved:
+                assert told.pop(0) == Recovered(name[0])
             for switch in proved:
                 switch.clear()
-            if place in proved:
-                assert told.pop(0) == BreakerClosed(name)
         if note.cool and at + note.cool > place.cool:
             place.cool = at + note.cool
             assert told.pop(0) == CooledDown(name, note.cool, str(note.error))
@@ -244,6 +246,9 @@ class Wards(RuleBasedStateMachine):
     @rule(name=st.sampled_from([*BACKENDS]))
     def renew(self, name: str) -> None:
         self.health.renew(name)
+        told = [*self.events]
+        self.events.clear()
+        assert told == ([Recovered(name)] if self.keys[name].off else [])
         self.keys[name] = Off()
 
     @invariant()

@@ -118,8 +118,9 @@ class Backend(ABC):
     ) -> None:
         if not isinstance(name, str) or not name or "/" in name or not _PRINTABLE.fullmatch(name):
             raise ConfigError(f"backend name {name!r}: use printable ASCII without a slash")
-        if max_concurrency is not None and max_concurrency < 1:
-            raise ConfigError(f"backend {name}: max_concurrency must be at least 1")
+        whole = isinstance(max_concurrency, int) and not isinstance(max_concurrency, bool)
+        if max_concurrency is not None and not (whole and max_concurrency >= 1):
+            raise ConfigError(f"backend {name}: max_concurrency must be a whole number, at least 1")
         for model, known in (models or {}).items():
             if not isinstance(known, Model):
                 raise ConfigError(

@@ -244,7 +244,8 @@ def _read_stream(reply: Reply, body: Body, job: Job, limits: Limits) -> Flow[Com
                     progress.first_content = clock.monotonic() - progress.started
                     _introduce(job, progress.so_far())
                 yield from emit(chunks)
-            if clock.monotonic() > limits.until:
+            # What has come is worth more than the time: an answer that is whole is one.
+            if clock.monotonic() > limits.until and not getattr(decoder, "done", False):
                 raise _transport_error(Failure("timeout", "did not come to an end in time", sent=True), job)
     completion = decoder.finish()
     yield from _drain(clock.monotonic() + DRAIN)
@@ -279,14 +280,18 @@ def _transport_error(failure: Failure, job: Job) -> CcrouteError:
     if failure.kind == "timeout" and job.desk.clock.monotonic() >= job.deadline:
         return DeadlineExceededError(f"{deployment.name}: the call's total timeout passed before it answered")
     origin = deployment.backend.origin
+    running = "" if "proxy" in failure.detail else ": is it running there?"
     kind, detail = {
         "connect": (
             ConnectionFailedError,
-            f"cannot connect to {origin} ({failure.detail}): is it running there?",
+            f"cannot connect to {origin} ({failure.detail}){running}",
         ),
         "tls": (ConnectionFailedError, f"no trusted connection to {origin} ({failure.detail})"),
         "broken": (ConnectionFailedError, f"the connection broke ({failure.detail})"),
-        "timeout": (BackendTimeoutError, f"{failure.detail}; raise timeout= if it needs longer"),
+        "timeout": (
+            BackendTimeoutError,
+            f"{failure.detail}: if it needs longer, raise total, first or idle of its Timeout",
+        ),
         "protocol": (ProtocolError, f"does not answer in HTTP ({failure.detail}): check base_url"),
     }[failure.kind]
     error = kind(detail, should_retry=False if failure.kind == "tls" else None)

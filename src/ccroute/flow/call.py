@@ -87,6 +87,7 @@ def _verdict(
     over = step is not None and deadline - now < MIN_ATTEMPT
     if fault is None and refusal is not None and not over:
         error = anew(refusal, now)
+        log.turned_away(error)
     elif fault is None or (over and fault.failure != "L" and not isinstance(fault.error, _TIME_IS_UP)):
         error = DeadlineExceededError("the call's total timeout leaves no time for another attempt")
         error.__cause__ = None if fault is None else fault.error

@@ -9,11 +9,12 @@ from decimal import Decimal
 from ccroute.accounting import LedgerRow, cost
 from ccroute.accounting.ledger import uuid7
 from ccroute.accounting.tokens import estimate_text
+from ccroute.errors import CcrouteError
 from ccroute.flow.attempt import Progress
 from ccroute.flow.desk import Desk
 from ccroute.flow.effects import Flow, record
 from ccroute.flow.retry import Fault, Step
-from ccroute.observe import AttemptFailed, FellBack, Interrupted, Overridden, Queued, Retried
+from ccroute.observe import AttemptFailed, FellBack, Interrupted, Overridden, Queued, Retried, TurnedAway
 from ccroute.routing import Candidate, Plan
 from ccroute.routing.health import Refusal
 from ccroute.types import Attempt, Completion, FailureClass, Outcome, Route, Usage
@@ -59,6 +60,10 @@ class CallLog:
         elif self.attempts:
             self._desk.tell(Retried(self.id, self._plan.agent, name, step.wait))
         self._asked = name
+
+    def turned_away(self, error: CcrouteError) -> None:
+        """The call ends without an attempt, by the error that others had."""
+        self._desk.tell(TurnedAway(self.id, self._plan.agent, self._asked, error.retry_after or 0.0))
 
     def queued(self, ahead: int) -> None:
         """Note that the deployment's host is busy."""

@@ -56,7 +56,10 @@ def turn(job: Job, log: CallLog, *, early: bool) -> Flow[Completion | Fault | Re
         missed = yield from enter(place)
         if missed is not None:
             yield from log.settle(final=False)
-            return Fault(QueueTimeoutError(f"{deployment.name}: {missed.detail}"), "W0", again=False)
+            late = QueueTimeoutError(
+                missed.detail, backend=deployment.backend.name, deployment=deployment.name
+            )
+            return Fault(late, "W0", again=False)
         admitted = desk.health.admit(deployment, early=early)
         if isinstance(admitted, Refusal):
             return admitted

@@ -15,7 +15,9 @@ from ccroute.observe.events import (
     Listener,
     Overridden,
     Queued,
+    Recovered,
     Retried,
+    TurnedAway,
 )
 
 __all__ = [
@@ -30,5 +32,7 @@ __all__ = [
     "Listener",
     "Overridden",
     "Queued",
+    "Recovered",
     "Retried",
+    "TurnedAway",
 ]

@@ -98,6 +98,28 @@ class Interrupted(CallEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class TurnedAway(CallEvent):
+    """A call ended without an attempt, because all that it may use is left alone; `seconds` is when the
+    first of it may be asked again."""
+
+    deployment: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.deployment}: left alone for {self.seconds:.0f} s more, nothing was sent"
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered(Event):
+    """`who`, a deployment or a backend's credential that was refused, is asked again as before."""
+
+    who: str
+
+    def __str__(self) -> str:
+        return f"{self.who}: answers again"
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerFailed(CallEvent):
     """An attempt could not be recorded; the call went on. `error` names the exception's class."""
 
@@ -109,7 +131,8 @@ class LedgerFailed(CallEvent):
 
 @dataclass(frozen=True, slots=True)
 class BreakerOpened(Event):
-    """A deployment failed too often: for `seconds` it gets no calls, then one probe."""
+    """A deployment failed too often: for `seconds` it gets no calls, then one probe. Where a call has nobody
+    else left, it is that probe early."""
 
     deployment: str
     seconds: float

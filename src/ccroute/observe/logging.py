@@ -10,13 +10,16 @@ from ccroute.observe.events import (
     AttemptFailed,
     BreakerClosed,
     BreakerOpened,
+    CallEvent,
     CooledDown,
     Event,
     FellBack,
     Interrupted,
     LedgerFailed,
     Listener,
+    Recovered,
     Retried,
+    TurnedAway,
 )
 
 logger = logging.getLogger("ccroute")
@@ -27,6 +30,8 @@ _LEVELS: dict[type[Event], int] = {
     Retried: logging.INFO,
     FellBack: logging.INFO,
     BreakerClosed: logging.INFO,
+    Recovered: logging.INFO,
+    TurnedAway: logging.INFO,
     BreakerOpened: logging.WARNING,
     CooledDown: logging.WARNING,
     Interrupted: logging.WARNING,
@@ -38,7 +43,10 @@ def log_event(event: Event) -> None:
     """Write one event as one line."""
     level = _LEVELS.get(type(event), logging.DEBUG)
     if logger.isEnabledFor(level):
-        logger.log(level, "%s", event)
+        if isinstance(event, CallEvent):
+            logger.log(level, "%s (call %s of agent %s)", event, event.call, event.agent)
+        else:
+            logger.log(level, "%s", event)
 
 
 def telling(*listeners: Listener) -> Listener:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 from ccroute.errors import CcrouteError
-from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event, Listener
+from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event, Listener, Recovered
 from ccroute.routing.tables import MAX_KNOWN, Deployment
 from ccroute.types.clock import Clock
 
@@ -217,8 +217,9 @@ class Health:
         with self._lock:
             self._read_inbox()
             switch = self._credentials.get(backend)
-            if switch is not None:
+            if switch is not None and switch.error is not None:
                 switch.turn_on()
+                self._told.append(Recovered(backend))
         self._after_lock()
 
     def after_fork(self) -> None:
@@ -267,13 +268,16 @@ class Health:
         for switch in proved:
             switch.probe = None
         if note.counts is False:
+            if circuit in proved:
+                who = deployment.name
+                self._told.append(BreakerClosed(who) if circuit.base else Recovered(who))
             for switch in proved:
                 switch.turn_on()
             credential = self._credentials.get(deployment.backend.name)
             if credential is not None and credential.error is None:
                 del self._credentials[deployment.backend.name]
-            if circuit in proved:
-                self._told.append(BreakerClosed(deployment.name))
+                if credential in proved:
+                    self._told.append(Recovered(deployment.backend.name))
         if note.cool:
             self._cool(circuit, deployment, note, at)
         if note.off is not None:

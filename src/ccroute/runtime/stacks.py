@@ -67,8 +67,12 @@ class Stack(Generic[C]):
                 expires, connection = self._idle.pop()
             except IndexError:  # another thread took it
                 break
-            if time.monotonic() < expires and not connection.http.has_expired():
-                return connection
+            try:
+                if time.monotonic() < expires and not connection.http.has_expired():
+                    return connection
+            except BaseException:  # interrupted: nobody else has it
+                connection.close()
+                raise
             connection.close()
         return None
 
