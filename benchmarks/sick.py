@@ -231,9 +231,13 @@ class Host:
         await self.listen()
 
     async def end(self) -> dict[str, Any]:
-        """What it has seen, once nobody is connected any more."""
+        """What it has seen, once nobody is connected any more. Its port is free for others then."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.quiet.wait(), LEFT)
+        if self._coming_back is not None:
+            await self._coming_back
+        self._listener.close()
+        self._place.close()
         return {
             "answered": self.answered,
             "faults": self.faults,
