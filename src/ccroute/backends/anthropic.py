@@ -26,6 +26,7 @@ class AnthropicBackend(WireBackend):
     """
 
     codec: ClassVar[Codec] = wire
+    speaks = "anthropic"
 
     def __init__(
         self, name: str = "anthropic", *, base_url: str | None = None, **common: Unpack[BackendOptions]

@@ -13,13 +13,14 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypedDict
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 from pydantic_core import to_json
 
 from ccroute._version import __version__
+from ccroute.backends.known_models import NOTHING, Wire, known
 from ccroute.errors import AuthenticationError, BackendError, ConfigError, InvalidRequestError, RequestError
 from ccroute.types import JSON, Completion, Model, Request, Timeout
 
@@ -98,6 +99,8 @@ class Backend(ABC):
     ca_file:         a PEM file with the certificate authority to trust instead of the public ones.
     """
 
+    speaks: ClassVar[Wire | None] = None
+    """Which of ccroute's own wires it speaks; None for a user's own."""
     runs_models = False
     """Whether the server itself computes answers, so that its address tells whether it is local."""
 
@@ -121,10 +124,10 @@ class Backend(ABC):
         whole = isinstance(max_concurrency, int) and not isinstance(max_concurrency, bool)
         if max_concurrency is not None and not (whole and max_concurrency >= 1):
             raise ConfigError(f"backend {name}: max_concurrency must be a whole number, at least 1")
-        for model, known in (models or {}).items():
-            if not isinstance(known, Model):
+        for model, given in (models or {}).items():
+            if not isinstance(given, Model):
                 raise ConfigError(
-                    f"backend {name}: models[{model!r}] must be a Model, not {type(known).__name__}"
+                    f"backend {name}: models[{model!r}] must be a Model, not {type(given).__name__}"
                 )
         if not isinstance(timeout, int | float | Timeout | None):
             raise ConfigError(f"backend {name}: timeout must be a number of seconds or a Timeout")
@@ -144,6 +147,7 @@ class Backend(ABC):
         self.max_concurrency = max_concurrency
         self.memory_gb = memory_gb
         self.models: Mapping[str, Model] = dict(models or {})
+        self._described = {model: each.over(self._known(model)) for model, each in self.models.items()}
         self.ca_file = ca_file
         self._api_key = api_key
         self._seen: deque[str] = deque(maxlen=_KEYS_SEEN)
@@ -152,8 +156,8 @@ class Backend(ABC):
         if isinstance(api_key, str | SecretStr):
             self._checked_key(api_key)
         self._fixed = self._fixed_headers(headers or {})
-        given = {header.lower() for header in headers or ()}
-        if api_key is not None and (twice := given & {header.lower() for header in self.credential("")}):
+        named = {header.lower() for header in headers or ()}
+        if api_key is not None and (twice := named & {header.lower() for header in self.credential("")}):
             raise ConfigError(
                 f"backend {name}: give the key as api_key= or in headers= ({twice.pop()}), not both"
             )
@@ -218,8 +222,9 @@ class Backend(ABC):
     # What the floors above ask for.
 
     def model(self, name: str) -> Model:
-        """What is known of a model; an empty `Model` for one that was not described."""
-        return self.models.get(name, _UNDESCRIBED)
+        """What is known of a model: as it was described, else as `known_models` says."""
+        described = self._described.get(name)
+        return self._known(name) if described is None else described
 
     def secrets(self) -> tuple[str, ...]:
         """The values that may never be shown, for those who clean what a server said."""
@@ -260,6 +265,9 @@ class Backend(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {str(self.origin) + self._prefix!r})"
 
+    def _known(self, model: str) -> Model:
+        return NOTHING if self.speaks is None else known(self.speaks, model)
+
     def _key(self) -> str | None:
         key = self._api_key
         if key is None:
@@ -299,9 +307,6 @@ class Backend(ABC):
 
     def __getstate__(self) -> object:
         raise TypeError("a backend holds a key and cannot be pickled")
-
-
-_UNDESCRIBED = Model()
 
 
 def json_bytes(body: Mapping[str, JSON]) -> bytes:

@@ -22,6 +22,7 @@ class OllamaBackend(WireBackend):
     """
 
     codec: ClassVar[Codec] = wire
+    speaks = "ollama"
     runs_models = True
 
     def __init__(

@@ -25,6 +25,7 @@ class OpenAIBackend(WireBackend):
     """
 
     codec: ClassVar[Codec] = wire
+    speaks = "openai"
 
     def __init__(
         self,

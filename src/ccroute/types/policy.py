@@ -5,6 +5,8 @@ Each checks itself when it is made, so nothing below has to ask again.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Final, Literal
@@ -113,6 +115,21 @@ class Model:
     price:          USD per million tokens, or "free".
     memory_gb:      memory it occupies when loaded, in GB.
     weight:         its share among the deployments of an alias, relative to the others.
+
+    What follows differs from model to model behind one API. None means: as `ccroute.backends.known_models`
+    says, and where that says nothing, as most models do. What is given here wins.
+
+    sampling: which of `temperature`, `top_p` and `top_k` it takes: "any", only "one" of temperature and
+              top_p, "none", or any of them only while "not_thinking".
+    thinking: how `reasoning_effort` is written for it. "none": it cannot think. Anthropic: "budget" (tokens)
+              or "adaptive" (with an effort). OpenAI-compatible: "effort" (a word), "switch"
+              (`thinking: {"type": "enabled"}`) or "template" (`chat_template_kwargs`). Ollama: "switch" or
+              "levels".
+    efforts:  the words of `reasoning_effort` that it takes.
+    schema:   how an answer is held to a JSON schema: "format" (a field of the API), "tool" (a forced tool),
+              or "none".
+    refuses:  further parameters of a call that it answers with an error.
+    prefill:  whether a conversation may end with an assistant message that the model goes on with.
     """
 
     context_window: int | None = None
@@ -120,6 +137,12 @@ class Model:
     price: Price | Literal["free"] | None = None
     memory_gb: float | None = None
     weight: float = 1.0
+    sampling: Literal["any", "one", "none", "not_thinking"] | None = None
+    thinking: Literal["none", "budget", "adaptive", "effort", "switch", "template", "levels"] | None = None
+    efforts: Sequence[str] | None = None
+    schema: Literal["format", "tool", "none"] | None = None
+    refuses: Collection[str] | None = None
+    prefill: bool | None = None
 
     def __post_init__(self) -> None:
         for name in ("context_window", "max_output"):
@@ -131,3 +154,12 @@ class Model:
             raise TypeError(f'a model\'s price is a Price or "free", not {price!r}')
         if not self.weight > 0:
             raise ValueError(f"weight must be positive, not {self.weight!r}")
+
+    def over(self, known: Model) -> Model:
+        """This model, with what is `known` where it says nothing itself."""
+        missing = {
+            field.name: value
+            for field in dataclasses.fields(Model)
+            if getattr(self, field.name) is None and (value := getattr(known, field.name)) is not None
+        }
+        return dataclasses.replace(self, **missing) if missing else self
