@@ -12,6 +12,7 @@ CcrouteError
 ├── QueueTimeoutError             waited for a gate longer than allowed
 ├── DeadlineExceededError         the call's total timeout passed
 ├── RouterClosedError
+├── InvalidOutputError            an answer or a tool call is not of the type that was asked for
 └── BackendError                  what a backend did, or did not do
     ├── AuthenticationError 401
     ├── PermissionDeniedError 403
@@ -31,8 +32,10 @@ credentials, or the prompt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
+
+from ccroute.display import card, table
 
 if TYPE_CHECKING:
     from ccroute.types.results import Attempt, Completion
@@ -48,6 +51,7 @@ __all__ = [
     "ContextWindowExceededError",
     "DeadlineExceededError",
     "EgressDeniedError",
+    "InvalidOutputError",
     "InvalidRequestError",
     "ModelNotFoundError",
     "OverloadedError",
@@ -71,6 +75,21 @@ class CcrouteError(Exception):
 
     attempts: tuple[Attempt, ...] = ()
     retry_after: float | None = None
+
+    def __rich_repr__(self) -> Iterator[object]:
+        yield str(self)
+        for attempt in self.attempts:
+            yield "attempt", f"{attempt.deployment}: {attempt.reason}"
+
+    def _repr_html_(self) -> str:
+        wait = None if self.retry_after is None else f"{self.retry_after:g} s"
+        tried = [(attempt.deployment, attempt.outcome, attempt.reason) for attempt in self.attempts]
+        return card(
+            type(self).__name__,
+            [("try again in", wait)],
+            text=str(self),
+            table=table(("deployment", "outcome", "reason"), tried),
+        )
 
 
 class ConfigError(CcrouteError):
@@ -187,6 +206,19 @@ class DeadlineExceededError(CcrouteError):
 
 class RouterClosedError(CcrouteError):
     """The router was closed; make a new one."""
+
+
+class InvalidOutputError(CcrouteError):
+    """What the model wrote is not of the type that was asked for: an answer (`Completion.parsed`), or a
+    tool call's arguments. Its message can be sent to the model as it is.
+
+    `text` is what the model wrote, `faults` what is wrong with it, each with its place.
+    """
+
+    def __init__(self, message: str = "", *, text: str = "", faults: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.text = text
+        self.faults: tuple[str, ...] = tuple(faults)
 
 
 class BackendError(_Reported):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
@@ -13,6 +13,7 @@ from ccroute.accounting.prices import PriceLike
 from ccroute.accounting.report import GroupBy
 from ccroute.accounting.tokens import TokenCounter, estimate
 from ccroute.backends import Backend
+from ccroute.display import card, table
 from ccroute.errors import ConfigError, RouterClosedError, UnknownModelError
 from ccroute.flow import CallLog, Desk, Flow, Ticket, call, discover
 from ccroute.observe import Listener
@@ -33,9 +34,10 @@ from ccroute.runtime.clock import SystemClock
 from ccroute.runtime.drive import AsyncDrive, Drive, Means
 from ccroute.runtime.gates import Gates
 from ccroute.runtime.streams import AsyncStream, Stream
-from ccroute.types import CallOptions, Completion, ModelInfo, RetryPolicy, Timeout
+from ccroute.types import Completion, ModelInfo, RetryPolicy, Timeout
 from ccroute.types.checked import build_request
-from ccroute.types.request import takes_call_options
+from ccroute.types.request import Form, MostOptions, takes_call_options
+from ccroute.types.results import Parsed
 
 if TYPE_CHECKING:
     from ccroute.runtime.connections import Transport
@@ -168,39 +170,64 @@ class Router:
         return cls(**load(source, os.environ if env is None else env, overrides))
 
     @takes_call_options
-    def complete(self, prompt: str | None = None, **options: Unpack[CallOptions]) -> Completion:
+    def complete(
+        self,
+        prompt: str | None = None,
+        *,
+        response_format: Form[Parsed] = None,
+        **options: Unpack[MostOptions],
+    ) -> Completion[Parsed]:
         """One answer to `prompt` (a user message) or to `messages=`.
 
         Blocks; works in any thread, also where an event loop runs. Raises what `ccroute.errors`
-        lists; a routing error's `.attempts` says what was tried.
+        lists; a routing error's `.attempts` says what was tried. With a class as `response_format`,
+        `.parsed` of the answer is its instance.
         """
-        flow, log, _ = self._begin(prompt, options, stream=False)
+        flow, log, _ = self._begin(prompt, response_format, options, stream=False)
         drive = Drive(flow, log, self._means)
         drive.advance()
         return drive.finished()
 
     @takes_call_options
-    async def acomplete(self, prompt: str | None = None, **options: Unpack[CallOptions]) -> Completion:
+    async def acomplete(
+        self,
+        prompt: str | None = None,
+        *,
+        response_format: Form[Parsed] = None,
+        **options: Unpack[MostOptions],
+    ) -> Completion[Parsed]:
         """`complete`, on the running event loop. A cancelled call closes its connection at once."""
-        flow, log, _ = self._begin(prompt, options, stream=False)
+        flow, log, _ = self._begin(prompt, response_format, options, stream=False)
         drive = AsyncDrive(flow, log, self._means)
         await drive.advance()
         return drive.finished()
 
     @takes_call_options
-    def stream(self, prompt: str | None = None, **options: Unpack[CallOptions]) -> Stream:
+    def stream(
+        self,
+        prompt: str | None = None,
+        *,
+        response_format: Form[Parsed] = None,
+        **options: Unpack[MostOptions],
+    ) -> Stream[Parsed]:
         """The answer as it is written: an iterator and context manager of `Chunk`.
 
         What is wrong with the request raises here; nothing is sent before the first chunk is asked
         for. `.completion` is the whole answer after the end.
         """
-        flow, log, ticket = self._begin(prompt, options, stream=True)
+        flow, log, ticket = self._begin(prompt, response_format, options, stream=True)
         return Stream(Drive(flow, log, self._means), ticket)
 
     @takes_call_options
-    def astream(self, prompt: str | None = None, **options: Unpack[CallOptions]) -> AsyncStream:
+    def astream(
+        self,
+        prompt: str | None = None,
+        *,
+        response_format: Form[Parsed] = None,
+        **options: Unpack[MostOptions],
+    ) -> AsyncStream[Parsed]:
         """`stream` for `async for` and `async with`; not a coroutine itself."""
-        flow, log, ticket = self._begin(prompt, options, stream=True)
+        flow, log, ticket = self._begin(prompt, response_format, options, stream=True)
         return AsyncStream(AsyncDrive(flow, log, self._means), ticket)
 
     def models(self) -> list[ModelInfo]:
@@ -269,6 +296,20 @@ class Router:
         backends, aliases, agents = self._tables.backends, self._tables.aliases, self._tables.agents
         return f"Router(backends={list(backends)}, aliases={len(aliases)}, agents={len(agents)})"
 
+    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+        yield "backends", list(self._tables.backends)
+        yield "aliases", len(self._tables.aliases)
+        yield "agents", len(self._tables.agents)
+
+    def _repr_html_(self) -> str:
+        tables = self._tables
+        counts = [("aliases", len(tables.aliases)), ("agents", len(tables.agents))]
+        rows = [
+            (name, type(backend).__name__, str(backend.origin), "yes" if backend.local else "no")
+            for name, backend in tables.backends.items()
+        ]
+        return card("Router", counts, table=table(("backend", "kind", "address", "local"), rows))
+
     def _check_open(self) -> None:
         if self._closed:
             raise RouterClosedError("this router was closed: make a new one")
@@ -287,10 +328,12 @@ class Router:
             self._ledger.after_fork()
 
     def _begin(
-        self, prompt: str | None, options: CallOptions, *, stream: bool
-    ) -> tuple[Flow[Completion], CallLog, Ticket]:
+        self, prompt: str | None, form: Form[Any], options: Mapping[str, object], *, stream: bool
+    ) -> tuple[Flow[Completion[Any]], CallLog, Ticket]:
         """Everything that can be decided before anything is sent."""
         self._check_open()
+        if form is not None:
+            options = {**options, "response_format": form}
         desk = self._desk
         plan = make_plan(
             build_request(prompt, options),

@@ -24,6 +24,7 @@ TREE = {
     "EgressDeniedError": "CcrouteError",
     "QueueTimeoutError": "CcrouteError",
     "DeadlineExceededError": "CcrouteError",
+    "InvalidOutputError": "CcrouteError",
     "RouterClosedError": "CcrouteError",
     "BackendError": "CcrouteError",
     "AuthenticationError": "BackendError",

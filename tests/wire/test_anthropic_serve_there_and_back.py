@@ -95,7 +95,7 @@ PARAMETERS = st.fixed_dictionaries(
         "top_k": st.integers(0, 50),
         "stop_sequences": st.lists(WORDS, min_size=1, max_size=2),
         "metadata": st.builds(lambda id: {"user_id": id}, NAMES),
-        "tools": st.lists(TOOLS, min_size=1, max_size=2),
+        "tools": st.lists(TOOLS, min_size=1, max_size=2, unique_by=lambda tool: tool["name"]),
         "output_config": st.just({"format": {"type": "json_schema", "schema": SCHEMA}}),
         "stream": st.just(True),
     },

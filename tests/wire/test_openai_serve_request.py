@@ -234,7 +234,7 @@ PARAMETERS = st.fixed_dictionaries(
         "stop": st.one_of(NAMES, st.lists(NAMES, min_size=1)),
         "seed": st.integers(),
         "user": NAMES,
-        "tools": st.lists(TOOLS, min_size=1, max_size=2),
+        "tools": st.lists(TOOLS, min_size=1, max_size=2, unique_by=lambda tool: tool["function"]["name"]),
         "tool_choice": st.sampled_from(["auto", {"type": "function", "function": {"name": "f"}}]),
         "response_format": st.just({"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}),
         "reasoning_effort": st.sampled_from(["none", "minimal", "low", "medium", "high", "xhigh"]),

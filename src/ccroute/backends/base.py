@@ -119,6 +119,11 @@ class Backend(ABC):
         models: Mapping[str, Model] | None = None,
         ca_file: str | None = None,
     ) -> None:
+        if isinstance(name, str) and "://" in name:  # not repeated, for it may hold a password
+            raise ConfigError(
+                f"{type(self).__name__}: the first argument is the backend's name, and this is an address: "
+                "give it as base_url="
+            )
         if not isinstance(name, str) or not name or "/" in name or not _PRINTABLE.fullmatch(name):
             raise ConfigError(f"backend name {name!r}: use printable ASCII without a slash")
         whole = isinstance(max_concurrency, int) and not isinstance(max_concurrency, bool)

@@ -211,7 +211,11 @@ class CallLog:
             "latency": clock.monotonic() - self.started,
             "request_id": answer.request_id or progress.request_id,
         }
-        return answer.model_copy(update=facts)
+        completion = answer.model_copy(update=facts)
+        asked = self._plan.request
+        if asked.response_format is not None or asked.tools:
+            completion._asked_with(asked.response_format, asked.tools)
+        return completion
 
     def _used(self, answer: Completion) -> Usage:
         """The server's usage, or an estimate of what it did not say."""

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from typing import Self
+from typing import Any, Generic, Self
 
 from ccroute.flow import Ticket
 from ccroute.runtime.drive import AsyncDrive, Drive
 from ccroute.types import Chunk, Completion, Route
+from ccroute.types.results import Parsed
 
 
-class _Paused:
+class _Paused(Generic[Parsed]):
     """What is known of a streamed call. `id`, `model` and `route` are known from the first chunk on."""
 
     _over = True  # until it is made, which an interrupt may prevent
 
-    def __init__(self, drive: Drive[Completion] | AsyncDrive[Completion], ticket: Ticket) -> None:
+    def __init__(self, drive: Drive[Completion[Any]] | AsyncDrive[Completion[Any]], ticket: Ticket) -> None:
         self._end = drive.close
         self._outcome = drive
         self._ticket = ticket
@@ -39,7 +40,7 @@ class _Paused:
         return self._ticket.route
 
     @property
-    def completion(self) -> Completion:
+    def completion(self) -> Completion[Parsed]:
         """The whole answer, once the stream has ended; before that a RuntimeError."""
         if self._outcome.result is None:
             advice = "its StreamInterruptedError has what came" if self._over else "read all its chunks first"
@@ -65,14 +66,14 @@ class _Paused:
                 self._close()
 
 
-class Stream(_Paused):
+class Stream(_Paused[Parsed]):
     """Iterates over the chunks of an answer. A context manager, too; leaving it early ends the call.
 
     Before the first content everything falls back unseen. After it, what breaks raises
     `StreamInterruptedError` with the answer so far.
     """
 
-    def __init__(self, drive: Drive[Completion], ticket: Ticket) -> None:
+    def __init__(self, drive: Drive[Completion[Any]], ticket: Ticket) -> None:
         super().__init__(drive, ticket)
         self._drive = drive
 
@@ -105,10 +106,10 @@ class Stream(_Paused):
         self.close()
 
 
-class AsyncStream(_Paused):
+class AsyncStream(_Paused[Parsed]):
     """Like `Stream`, with `async for` and `async with`."""
 
-    def __init__(self, drive: AsyncDrive[Completion], ticket: Ticket) -> None:
+    def __init__(self, drive: AsyncDrive[Completion[Any]], ticket: Ticket) -> None:
         super().__init__(drive, ticket)
         self._drive = drive
 

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, get_args
 
 from ccroute.errors import InvalidRequestError
+from ccroute.types.hints import hint
 from ccroute.types.policy import Timeout
-from ccroute.types.request import JSON, CallOptions, Effort, Request
-from ccroute.types.results import Message
+from ccroute.types.request import JSON, MADE_OF_TYPES, CallOptions, Effort, Request, as_dicts
+from ccroute.types.results import Completion, Message
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 OWNED = frozenset({"model", "messages", "stream"})
 """Fields of every request body that are ccroute's to write."""
 
-_NAMES = frozenset(f.name for f in dataclasses.fields(Request))
-_ELSEWHERE = {
-    "stream": "call stream() or astream()",
-    "max_completion_tokens": "it is max_tokens here",
-    "api_key": "it belongs to the backend",
-    "base_url": "it belongs to the backend",
-    "n": "every call has one answer",
-}
+_NAMES = frozenset(CallOptions.__annotations__)
 _PRINTED = frozenset({"model", "agent", "session"})
 Kinds: TypeAlias = tuple[type, ...]
 _NUMBER: Kinds = (int, float)
@@ -31,7 +23,6 @@ _WHOLE: Kinds = (int,)
 _FLAG: Kinds = (bool,)
 _TEXT: Kinds = (str,)
 _TABLE: Kinds = (Mapping,)
-_LIST: Kinds = (list, tuple)
 _TEXTS: Kinds = (str, list, tuple)
 _CHOICE: Kinds = (str, Mapping)
 _WORDS = {
@@ -39,7 +30,6 @@ _WORDS = {
     _WHOLE: "an int",
     _TEXT: "a str",
     _TABLE: "a dict",
-    _LIST: "a list",
     _FLAG: "a bool",
     _TEXTS: "a str or a list",
     _CHOICE: "a str or a dict",
@@ -48,16 +38,15 @@ _KINDS: dict[str, Kinds] = {
     **dict.fromkeys(("temperature", "top_p", "frequency_penalty", "presence_penalty"), _NUMBER),
     **dict.fromkeys(("max_tokens", "top_k", "top_logprobs", "seed", "priority"), _WHOLE),
     **dict.fromkeys(("user", "agent", "model", "session"), _TEXT),
-    **dict.fromkeys(("logit_bias", "response_format", "extra", "metadata"), _TABLE),
+    **dict.fromkeys(("logit_bias", "extra", "metadata"), _TABLE),
     **dict.fromkeys(("logprobs", "parallel_tool_calls"), _FLAG),
-    "tools": _LIST,
     "stop": _TEXTS,
     "tool_choice": _CHOICE,
 }
 
 
-def build_request(prompt: str | None, options: CallOptions) -> Request:
-    """Check the shape of a call and bring its messages into dict form.
+def build_request(prompt: str | None, options: Mapping[str, object]) -> Request:
+    """Check the shape of a call and bring messages, tools and `response_format` into dict form.
 
     Raises `InvalidRequestError` naming the place (`messages[2].role`), never quoting a prompt, and
     `TypeError` for a keyword that does not exist.
@@ -77,15 +66,29 @@ def build_request(prompt: str | None, options: CallOptions) -> Request:
             f"prompt must be a str, not {type(prompt).__name__}; a list goes to messages="
         )
     for name, value in options.items():
-        if fault := fault_of(name, value):
+        if fault := _fault_of(name, value):
             raise InvalidRequestError(fault)
+    if "system" in given:
+        given["messages"] = _led(given.pop("system"), given["messages"])
     if isinstance(given.get("fallback"), str):
         given["fallback"] = (given["fallback"],)
+    if "tools" in given or "response_format" in given:
+        given = as_dicts(given)
     return Request(**given)
 
 
 def fault_of(name: str, value: object) -> str | None:
     """What is wrong with a parameter's value, or None. Raises `TypeError` for a name that does not exist."""
+    if name in MADE_OF_TYPES:
+        try:
+            as_dicts({name: value})
+        except InvalidRequestError as error:
+            return error.detail
+    return _fault_of(name, value)
+
+
+def _fault_of(name: str, value: object) -> str | None:
+    """The same, but of what may be made of types: that is checked when it is made."""
     kinds = _KINDS.get(name)
     if value is None and name in _NAMES:
         return None
@@ -113,16 +116,26 @@ def _special_fault(name: str, value: object) -> str | None:
         efforts = get_args(Effort)
         return None if value in efforts else f"reasoning_effort must be one of {', '.join(efforts)}"
     if name == "fallback":
-        names = value is False or isinstance(value, str | list | tuple)
-        return None if names else "fallback must be a list of models, or False for none"
-    if name != "messages":
-        raise TypeError(f"there is no argument {name!r}: {_ELSEWHERE.get(name) or _closest(name)}")
+        return None if value is False or isinstance(value, str) else _list_fault(value)
+    if name not in _NAMES:
+        raise TypeError(f"there is no argument {name!r}: {hint(name, _NAMES)}")
     return None
 
 
-def _closest(name: str) -> str:
-    close = difflib.get_close_matches(name, _NAMES, 1)
-    return f"did you mean {close[0]!r}?" if close else "what only one provider knows goes into extra="
+def _list_fault(fallback: object) -> str | None:
+    if not isinstance(fallback, list | tuple):
+        return "fallback must be a list of models, or False for none"
+    wrong = next(((i, each) for i, each in enumerate(fallback) if not isinstance(each, str)), None)
+    return wrong and f"fallback[{wrong[0]}] must be a model's name, not {type(wrong[1]).__name__}"
+
+
+def _led(system: object, messages: Sequence[Mapping[str, JSON]]) -> tuple[Mapping[str, JSON], ...]:
+    """The messages after a system message."""
+    if not isinstance(system, str | list | tuple):
+        raise InvalidRequestError(f"system must be a str or a list of parts, not {type(system).__name__}")
+    if messages[0]["role"] in ("system", "developer"):
+        raise InvalidRequestError("two system messages: system= and messages[0]; give one of them")
+    return (_message({"role": "system", "content": system}, "system"), *messages)
 
 
 def _checked_messages(messages: object) -> tuple[Mapping[str, JSON], ...]:
@@ -139,10 +152,13 @@ def _message(message: object, where: str) -> Mapping[str, JSON]:
     if isinstance(message, Message):
         return message.to_dict()
     if not isinstance(message, Mapping):
-        raise InvalidRequestError(f"{where} must be a dict or a Message, not {type(message).__name__}")
+        own = "; append its .message" if isinstance(message, Completion) else ""
+        raise InvalidRequestError(f"{where} must be a dict or a Message, not {type(message).__name__}{own}")
     role = message.get("role")
     if not isinstance(role, str) or role not in ROLES:
         raise InvalidRequestError(f"{where}.role must be one of {', '.join(sorted(ROLES))}")
+    if role == "assistant" and (calls := message.get("tool_calls")) is not None:
+        _check_calls(calls, f"{where}.tool_calls")
     content = message.get("content")
     if isinstance(content, str):
         return message
@@ -160,3 +176,16 @@ def _message(message: object, where: str) -> Mapping[str, JSON]:
         if part["type"] == "text" and not isinstance(part.get("text"), str):
             raise InvalidRequestError(f"{where}.content[{i}].text must be a str")
     return message
+
+
+def _check_calls(calls: object, where: str) -> None:
+    if not isinstance(calls, list | tuple):
+        raise InvalidRequestError(f"{where} must be a list, not {type(calls).__name__}")
+    for i, call in enumerate(calls):
+        if not isinstance(call, Mapping):
+            raise InvalidRequestError(f"{where}[{i}] must be a dict, not {type(call).__name__}")
+        if call.get("type", "function") != "function":
+            continue  # a call of its server's own tools
+        function = call.get("function")
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise InvalidRequestError(f"{where}[{i}].function must be {{'name': …, 'arguments': …}}")

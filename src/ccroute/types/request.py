@@ -1,7 +1,7 @@
 """What a caller asks for, in one canonical form: OpenAI chat completions.
 
 `CallOptions` is the one list of keywords that `complete`, `acomplete`, `stream` and `astream` take;
-`Request` holds the same, checked only for shape. What a wire can carry is the wire's to say.
+`Request` holds the same as plain dicts, checked only for shape. What a wire can carry is the wire's to say.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, ParamSpec, TypeAlias, TypedDict, TypeVar
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
+
+from pydantic import TypeAdapter
 
 from ccroute.types.policy import Timeout
 from ccroute.types.results import Message
+from ccroute.types.structured import answer_format
+from ccroute.types.tools import ToolLike, checked_tools
 
-P = ParamSpec("P")
-R = TypeVar("R")
+M = TypeVar("M", bound=Callable[..., Any])
 
 JSON: TypeAlias = Any
 """A JSON payload."""
@@ -26,11 +29,16 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "max"]
 
 MessageLike: TypeAlias = Mapping[str, JSON] | Message
 
+A = TypeVar("A")
+Form: TypeAlias = type[A] | TypeAdapter[A] | Mapping[str, JSON] | None
+"""The form of an answer: a type to read it into, or OpenAI's dict."""
 
-class CallOptions(TypedDict, total=False):
-    """The keywords of a call. Everything is optional but `prompt` or `messages`, exactly one of them."""
+
+class MostOptions(TypedDict, total=False):
+    """The keywords of a call but `response_format`, on which the type of its answer depends."""
 
     # What is asked.
+    system: str | Sequence[Mapping[str, JSON]] | None
     messages: Sequence[MessageLike]
     max_tokens: int | None
     temperature: float | None
@@ -44,10 +52,9 @@ class CallOptions(TypedDict, total=False):
     stop: str | Sequence[str] | None
     seed: int | None
     user: str | None
-    tools: Sequence[Mapping[str, JSON]] | None
+    tools: Sequence[ToolLike] | None
     tool_choice: str | Mapping[str, JSON] | None
     parallel_tool_calls: bool | None
-    response_format: Mapping[str, JSON] | None
     reasoning_effort: Effort | None
     extra: Mapping[str, JSON]
     # Who asks, and how it is to be handled.
@@ -58,6 +65,12 @@ class CallOptions(TypedDict, total=False):
     priority: int | None
     session: str | None
     metadata: Mapping[str, JSON]
+
+
+class CallOptions(MostOptions, total=False):
+    """The keywords of a call. Everything is optional but `prompt` or `messages`, exactly one of them."""
+
+    response_format: Form[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +126,7 @@ class Request:
     def with_defaults(self, params: Mapping[str, JSON]) -> Request:
         """The same request with `params` filled in where the caller gave nothing."""
         missing = {name: value for name, value in params.items() if not _given(getattr(self, name))}
-        return dataclasses.replace(self, **missing) if missing else self
+        return dataclasses.replace(self, **as_dicts(missing)) if missing else self
 
 
 PARAMETERS = frozenset(f.name for f in dataclasses.fields(Request)) - {
@@ -133,7 +146,21 @@ def _given(value: object) -> bool:
     return value is not None and value != {}
 
 
-def takes_call_options(method: Callable[P, R]) -> Callable[P, R]:
+MADE_OF_TYPES = ("response_format", "tools")
+"""The parameters that may be given as Python types and functions."""
+
+
+def as_dicts(given: dict[str, Any]) -> dict[str, Any]:
+    """`given` with types and functions as the dicts they stand for. Raises `InvalidRequestError`."""
+    form, tools = given.get("response_format"), given.get("tools")
+    if form is not None:
+        given["response_format"] = answer_format(form)
+    if tools is not None:
+        given["tools"] = checked_tools(tools)
+    return given
+
+
+def takes_call_options(method: M) -> M:
     """Show `CallOptions` as what it is, keyword by keyword, in a method's signature and help()."""
     signature = inspect.signature(method)
     fixed = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
@@ -145,6 +172,7 @@ def takes_call_options(method: Callable[P, R]) -> Callable[P, R]:
             annotation=getattr(annotation, "__forward_arg__", annotation),
         )
         for name, annotation in CallOptions.__annotations__.items()
+        if name not in signature.parameters
     ]
     method.__signature__ = signature.replace(parameters=[*fixed, *options])  # type: ignore[attr-defined]
     return method

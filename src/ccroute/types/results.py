@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypeAliasType
+from typing_extensions import TypeVar as TypeVarWithDefault
+
+from ccroute.display import card, table, usd
+from ccroute.types.structured import AnswerFormat
+from ccroute.types.tools import Tools, read_arguments, tool_of, validated_arguments
+
+T = TypeVar("T")
+Kind: TypeAlias = type[T]
+Parsed = TypeVarWithDefault("Parsed", covariant=True, default=object)
+"""What an answer is read into: the `response_format` of its call, if that was a class."""
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "other"]
+FinishWord = TypeAliasType("FinishWord", FinishReason)
+"""The same for a property: a notebook's tab completion (jedi 0.20) breaks at a property that is a Literal."""
 Outcome = Literal["ok", "failed", "cancelled", "interrupted"]
 FailureClass = Literal["W0", "W1", "W2", "W3", "C", "L", "A", "M"]
 """What a failure cost and what may follow: see the table in docs/architecture.md."""
@@ -81,6 +94,39 @@ class ToolCall(_Frozen):
     type: Literal["function"] = "function"
     function: Function = Function()
     index: int = 0
+
+    @property
+    def name(self) -> str:
+        """The tool's name."""
+        return self.function.name
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments as a dict. Raises `InvalidOutputError` where the model wrote no JSON object."""
+        return read_arguments(self.function.name, self.function.arguments)
+
+    @overload
+    def validated(self, tool: Kind[T]) -> T: ...
+
+    @overload
+    def validated(self, tool: Callable[..., object] | None = None) -> Any: ...
+
+    def validated(self, tool: Callable[..., object] | None = None) -> Any:
+        """The arguments as the tool takes them: a class's instance, or a function's keywords, so that
+        `search(**call.validated())` works. Defaults are the function's own.
+
+        tool: the class or function; None: the one of that name among the call's `tools=`.
+
+        Raises `InvalidOutputError`, whose message can go back to the model: no such tool, no JSON, or
+        arguments that do not fit.
+        """
+        name = self.function.name
+        if tool is not None:
+            found: Mapping[str, Any] = tool_of(tool, "validated():")
+        else:
+            tools: Tools = vars(self).get("_tools") or Tools()
+            found = tools.named(name) if tools else {}
+        return validated_arguments(name, self.function.arguments, found)
 
 
 class Message(_Frozen):
@@ -164,9 +210,30 @@ class Route(_Frozen):
         notes = [note for note, on in (("overridden", self.overridden), ("fallback", self.fallback)) if on]
         return path + (f" ({', '.join(notes)})" if notes else "")
 
+    def __rich_repr__(self) -> Iterator[object]:
+        yield str(self)
+        for attempt in self.attempts:
+            yield "attempt", f"{attempt.deployment}: {attempt.outcome}"
 
-class Completion(_Frozen):
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                attempt.deployment,
+                attempt.outcome,
+                f"{attempt.duration:.2f} s",
+                usd(attempt.cost),
+                attempt.reason,
+            )
+            for attempt in self.attempts
+        ]
+        return card(str(self), table=table(("deployment", "outcome", "time", "cost", "reason"), rows))
+
+
+class Completion(_Frozen, Generic[Parsed]):
     """A whole answer, in the shape of OpenAI's chat completion plus what ccroute knows of it.
+
+    `Completion[Finding]` is the answer to `response_format=Finding`; that is for type checkers, at run
+    time it is `Completion` itself.
 
     `model` is the model that served. `cost` is in USD over all attempts: `None` when the price of
     one of them is unknown, `Decimal(0)` when it was free. `latency` is in seconds. `raw` is the
@@ -207,9 +274,65 @@ class Completion(_Frozen):
         return self.choices[0].message.tool_calls or ()
 
     @property
-    def finish_reason(self) -> FinishReason | None:
+    def finish_reason(self) -> FinishWord | None:
         """Why the answer ended; the provider's own word is in `raw_finish_reason`."""
         return self.choices[0].finish_reason
+
+    @property
+    def parsed(self) -> Parsed:
+        """The answer as an instance of the class given as `response_format`, always the same one; None
+        where no class was given.
+
+        Raises `InvalidOutputError` where the answer is none: its message says why, its `text` is the answer.
+        """
+        form = vars(self).get("_form")
+        if form is None:
+            return cast("Parsed", None)
+        if "_parsed" not in vars(self):
+            vars(self)["_parsed"] = form.parse(self.text, self.finish_reason)
+        return cast("Parsed", vars(self)["_parsed"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but `raw` as JSON takes it: money is a str, times are ISO 8601, the message is a dict that
+        `messages=` takes."""
+        whole = self.model_dump(mode="json", exclude={"raw"})
+        for choice, told in zip(self.choices, whole["choices"], strict=True):
+            told["message"] = choice.message.to_dict()
+        return whole
+
+    def _asked_with(self, form: Any, tools: Any) -> None:
+        """Keep what reads this answer: in `__dict__`, where pydantic compares, dumps and shows only fields,
+        because a private attribute would cost every answer a microsecond."""
+        if isinstance(form, AnswerFormat):
+            vars(self)["_form"] = form
+        if isinstance(tools, Tools):
+            for call in self.tool_calls:
+                vars(call)["_tools"] = tools
+
+    @classmethod
+    def __class_getitem__(cls, item: Any) -> Any:
+        return cls
+
+    def __rich_repr__(self) -> Iterator[Any]:
+        yield self.text
+        for call in self.tool_calls:
+            yield "tool", f"{call.name}({call.function.arguments})"
+        yield from ((name, value) for name, value in self._facts() if name)
+
+    def _facts(self) -> list[tuple[str, Any]]:
+        tokens = f"{self.usage.prompt_tokens} in, {self.usage.output} out"
+        ended = self.finish_reason if self.finish_reason not in ("stop", "tool_calls") else None
+        return [
+            ("route", self.route),
+            ("tokens", tokens),
+            ("cost", usd(self.cost)),
+            ("seconds", f"{self.latency:.2f}"),
+            ("ended", ended),
+        ]
+
+    def _repr_html_(self) -> str:
+        calls = [(call.name, call.function.arguments) for call in self.tool_calls]
+        return card("", self._facts(), text=self.text, table=table(("tool", "arguments"), calls))
 
 
 class Chunk(_Frozen):

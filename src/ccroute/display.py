@@ -1,0 +1,45 @@
+"""How results and errors look in a notebook: one small piece of HTML, everything in it escaped.
+
+Knows text; must not know what is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+
+
+def card(title: str, facts: Iterable[tuple[str, object]] = (), *, text: str = "", table: str = "") -> str:
+    """A title, `text` as it was written, and a line of facts; None and "" are left out."""
+    from html import escape  # only where something is shown
+
+    shown = " · ".join(
+        f"{escape(name)}: {escape(str(value))}" if name else escape(str(value))
+        for name, value in facts
+        if value is not None and value != ""
+    )
+    parts = [f"<b>{escape(title)}</b>"] if title else []
+    if text:
+        parts.append(f'<div style="white-space: pre-wrap">{escape(text)}</div>')
+    if shown:
+        parts.append(f'<div style="opacity: 0.7; font-size: 90%">{shown}</div>')
+    return f"<div>{''.join(parts)}{table}</div>"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A plain table, or nothing where there are no rows."""
+    from html import escape
+
+    lines = ["".join(f"<td>{escape(_shown(cell))}</td>" for cell in row) for row in rows]
+    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table><tr>{head}</tr>{body}</table>" if lines else ""
+
+
+def usd(amount: Decimal | None) -> str:
+    """An amount of money, or that it is not known."""
+    return "unknown" if amount is None else f"${amount:f}"
+
+
+def _shown(cell: object) -> str:
+    return "" if cell is None else str(cell)

@@ -1,0 +1,195 @@
+"""Python types as the form of an answer: their JSON schema, made once, and the way back from its text.
+
+Knows pydantic and JSON; must not know requests, tools or what a wire makes of a schema.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any, TypeVar, get_origin
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import from_json, to_json
+
+from ccroute.errors import InvalidOutputError, InvalidRequestError
+
+R = TypeVar("R")
+
+KEPT = 256
+"""How many types' schemas are kept: programs that make classes as they go must not grow for ever."""
+
+_UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
+_LONGEST_NAME = 64
+"""OpenAI's limit for the name of a schema or a tool."""
+_FENCED = re.compile(r"```[\w-]*[ \t]*\n(.*?)```", re.DOTALL)
+_ENDINGS = {
+    "length": "it was cut off at its token limit: raise max_tokens",
+    "content_filter": "the model refused to answer",
+    "tool_calls": "the model called tools instead: run them and ask again",
+    None: "the answer broke off",
+}
+"""Why an answer may be none, by its finish reason."""
+
+
+class PlainSchema(GenerateJsonSchema):
+    """pydantic's JSON schema without the titles that only repeat the names of the fields."""
+
+    def emit_warning(self, kind: object, detail: str) -> None:
+        """A default that JSON cannot hold is left out of the schema, which is all a model needs."""
+
+    def field_title_should_be_set(self, schema: object) -> bool:
+        return False
+
+
+class AnswerFormat(dict[str, Any]):
+    """A `response_format` made of a type: OpenAI's dict, and what turns the answer into an instance."""
+
+    __slots__ = ("_adapter", "_is_wrapped", "kind", "name")
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+        self._adapter: TypeAdapter[Any] = kind if isinstance(kind, TypeAdapter) else TypeAdapter(kind)
+        schema = object_schema(self._adapter)
+        self._is_wrapped = schema is None
+        if schema is None:  # servers take only objects, so anything else becomes the field of one
+            schema = _wrapped(self._adapter.json_schema(schema_generator=PlainSchema))
+        self.name = _UNFIT.sub("_", getattr(kind, "__name__", "answer")).strip("_")[:_LONGEST_NAME]
+        form = {"name": self.name, "schema": schema, "strict": True}
+        super().__init__(type="json_schema", json_schema=form)
+
+    def parse(self, text: str, finish_reason: str | None) -> object:
+        """The instance that `text` holds, also within a code fence or a sentence.
+
+        Raises `InvalidOutputError`.
+        """
+        unread: ValidationError | None = None
+        for reading in _readings(text):
+            try:
+                return self._validated(reading)
+            except ValidationError as error:
+                if not _is_no_json(error):
+                    raise self._invalid(error, text, finish_reason) from error
+                unread = unread or error
+        raise self._invalid(unread, text, finish_reason) from unread
+
+    def _validated(self, text: str) -> object:
+        if not self._is_wrapped:
+            return self._adapter.validate_json(text)
+        try:
+            value = from_json(text)
+        except ValueError:
+            return self._adapter.validate_json(text)  # says in its own words that this is no JSON
+        if isinstance(value, dict) and value.keys() == {"value"}:
+            text = to_json(value["value"]).decode()
+        return self._adapter.validate_json(text)
+
+    def _invalid(
+        self, error: ValidationError | None, text: str, finish_reason: str | None
+    ) -> InvalidOutputError:
+        faults = () if error is None else faults_of(error)
+        why = _ENDINGS.get(finish_reason) or "; ".join(faults)
+        return InvalidOutputError(f"the answer is no valid {self.name}: {why}", text=text, faults=faults)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A type that cannot be pickled, such as one defined in a function, stays behind."""
+        try:
+            pickle.dumps(self.kind)
+        except Exception:
+            return dict, (dict(self),)
+        return answer_format, (self.kind,)
+
+    def __deepcopy__(self, memo: object) -> AnswerFormat:
+        return self
+
+
+def answer_format(kind: Any) -> Mapping[str, Any]:
+    """The `response_format` for a pydantic model, dataclass, TypedDict, `list[…]`, `TypeAdapter` …; a dict
+    is one already.
+
+    Raises `InvalidRequestError` for what has no JSON schema.
+    """
+    if isinstance(kind, Mapping):
+        if not isinstance(kind.get("type"), str):
+            raise InvalidRequestError(
+                "response_format.type is missing: write {'type': 'json_schema', 'json_schema': {'name': …, "
+                "'schema': …}}, or give a pydantic class"
+            )
+        return kind
+    if isinstance(kind, BaseModel):
+        name = type(kind).__name__
+        raise InvalidRequestError(f"response_format: give the class {name}, not an instance of it")
+    if not (isinstance(kind, type | TypeAdapter) or get_origin(kind) is not None):
+        raise InvalidRequestError(f"response_format must be a class or a dict, not {type(kind).__name__}")
+    try:
+        return once(_ANSWERS, AnswerFormat, kind)
+    except NO_SCHEMA as error:
+        raise InvalidRequestError(f"response_format: {no_schema(error)}") from error
+
+
+NO_SCHEMA = (PydanticUserError, PydanticUndefinedAnnotation)
+"""What pydantic raises for a type that has no schema."""
+
+
+def no_schema(error: Exception) -> str:
+    """What pydantic says of a type without a schema, in one line."""
+    return str(error).splitlines()[0]
+
+
+def once(kept: Callable[[Any], R], make: Callable[[Any], R], source: object) -> R:
+    """`kept(source)`, or `make(source)` for what cannot be a key."""
+    try:
+        hash(source)
+    except TypeError:
+        return make(source)
+    return kept(source)
+
+
+_ANSWERS = lru_cache(KEPT)(AnswerFormat)
+
+
+def object_schema(adapter: TypeAdapter[Any]) -> dict[str, Any] | None:
+    """A type's JSON schema with an object as its root; None where it is no object."""
+    schema = adapter.json_schema(schema_generator=PlainSchema)
+    if "$ref" in schema:  # a type that holds itself
+        definitions = schema["$defs"]
+        schema = {**definitions[schema["$ref"].rpartition("/")[2]], "$defs": definitions}
+    return schema if schema.get("type") == "object" else None
+
+
+def faults_of(error: ValidationError) -> tuple[str, ...]:
+    """What is wrong, each with its place, in words that a model can act on."""
+    return tuple(
+        ": ".join(part for part in (".".join(map(str, fault["loc"])), fault["msg"]) if part)
+        for fault in error.errors(include_url=False, include_input=False, include_context=False)
+    )
+
+
+def _wrapped(schema: Mapping[str, Any]) -> dict[str, Any]:
+    value = dict(schema)
+    definitions = value.pop("$defs", None)
+    whole = {
+        "type": "object",
+        "properties": {"value": value},
+        "required": ["value"],
+        "additionalProperties": False,
+    }
+    return whole | ({"$defs": definitions} if definitions else {})
+
+
+def _is_no_json(error: ValidationError) -> bool:
+    return any(fault["type"] == "json_invalid" for fault in error.errors(include_url=False))
+
+
+def _readings(text: str) -> Iterator[str]:
+    """The text, what is fenced in it, and what stands between its outermost braces."""
+    yield text.strip()
+    if fenced := _FENCED.search(text):
+        yield fenced[1]
+    start, end = text.find("{"), text.rfind("}")
+    if 0 <= start < end:
+        yield text[start : end + 1]

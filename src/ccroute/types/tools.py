@@ -1,0 +1,256 @@
+"""Functions and pydantic classes as tools: name, docstring and signature become OpenAI's dict.
+
+Knows pydantic and signatures; must not know requests or wires. A fault names its place, `tools[1] search`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from types import MethodType, SimpleNamespace
+from typing import Any, NoReturn, TypeAlias, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic.fields import FieldInfo
+from pydantic_core import from_json
+
+from ccroute.errors import InvalidOutputError, InvalidRequestError
+from ccroute.types.docstrings import read_docstring
+from ccroute.types.structured import KEPT, NO_SCHEMA, faults_of, no_schema, object_schema, once
+
+ToolLike: TypeAlias = Mapping[str, Any] | Callable[..., object]
+"""OpenAI's dict, a function (plain or async), or a pydantic class."""
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+_EACH = "give a dict, a function or a pydantic class"
+
+
+class Tool(dict[str, Any]):
+    """A tool made of a function or a class: OpenAI's dict, and what reads a call's arguments."""
+
+    __slots__ = ("_adapter", "_parameters")
+
+    def __init__(self, source: Any) -> None:
+        doc = read_docstring(source.__doc__)
+        self._parameters: dict[str, str] | None = None
+        if isinstance(source, type):
+            self._adapter: TypeAdapter[Any] = TypeAdapter(source)
+        else:
+            model, self._parameters = _arguments_model(source, doc.parameters)
+            self._adapter = TypeAdapter(model)
+        schema = object_schema(self._adapter)
+        if schema is None:
+            raise InvalidRequestError("its arguments are no object: give a class with fields, or a function")
+        schema.pop("title", None)
+        own = schema.pop("description", "")
+        function = {"name": source.__name__, "description": own if self._parameters is None else doc.summary}
+        if not function["description"]:
+            del function["description"]
+        super().__init__(type="function", function={**function, "parameters": schema})
+
+    def read(self, arguments: str) -> Any:
+        """The class's instance, or a function's keyword arguments. Raises pydantic's `ValidationError`."""
+        read = self._adapter.validate_json(arguments or "{}")
+        if self._parameters is None:
+            return read
+        return {
+            name: getattr(read, field)
+            for field, name in self._parameters.items()
+            if field in read.model_fields_set
+        }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)  # for another process it is as good as a dict
+
+    def __deepcopy__(self, memo: object) -> Tool:
+        return self
+
+
+class Tools(tuple[Mapping[str, Any], ...]):
+    """The tools of a call, some of them made of functions or classes."""
+
+    __slots__ = ()
+
+    def named(self, name: str) -> Mapping[str, Any]:
+        """The tool of that name. Raises `InvalidOutputError`, for a model often invents one."""
+        names = [_name_of(tool) for tool in self]
+        if name in names:
+            return self[names.index(name)]
+        close = difflib.get_close_matches(name, [each for each in names if each], 1)
+        hint = f', did you mean "{close[0]}"?' if close else f": there are {', '.join(filter(None, names))}"
+        raise InvalidOutputError(f'there is no tool "{name}"{hint}', text=name)
+
+
+def checked_tools(given: object) -> Sequence[Mapping[str, Any]]:
+    """The tools of a call as dicts. Raises `InvalidRequestError` naming the place."""
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise InvalidRequestError(
+            f"tools must be a list, not {type(given).__name__}: {_EACH} for each of its tools"
+        )
+    if isinstance(given, Tools):
+        return given
+    tools = [_checked(tool, f"tools[{i}]") for i, tool in enumerate(given)]
+    seen: dict[str, int] = {}
+    for i, tool in enumerate(tools):
+        name = _name_of(tool)
+        if name is not None and seen.setdefault(name, i) != i:
+            raise InvalidRequestError(f'tools[{i}]: tools[{seen[name]}] is named "{name}", too')
+    return Tools(tools) if any(type(tool) is Tool for tool in tools) else tools
+
+
+def read_arguments(name: str, arguments: str) -> dict[str, Any]:
+    """A call's arguments as a dict. Raises `InvalidOutputError` in words for the model."""
+    try:
+        read = from_json(arguments) if arguments.strip() else {}
+    except ValueError as error:
+        raise InvalidOutputError(
+            f"the arguments of {name} are not valid JSON: {error}", text=arguments
+        ) from error
+    if not isinstance(read, dict):
+        raise InvalidOutputError(f"the arguments of {name} are no JSON object", text=arguments)
+    return read
+
+
+def validated_arguments(name: str, arguments: str, tool: Mapping[str, Any]) -> Any:
+    """What `tool` makes of a call's arguments. Raises `InvalidOutputError` in words for the model."""
+    if not isinstance(tool, Tool):
+        raise InvalidRequestError(
+            f"{name} was given as a dict, which validates nothing: use .arguments, or validated(…) with a "
+            "function or a pydantic class"
+        )
+    try:
+        return tool.read(arguments)
+    except ValidationError as error:
+        faults = faults_of(error)
+        raise InvalidOutputError(
+            f"the arguments of {name} are not valid: {'; '.join(faults)}", text=arguments, faults=faults
+        ) from error
+
+
+def tool_of(source: object, where: str) -> Tool:
+    """The tool that a function or class describes. Raises `InvalidRequestError` naming the place."""
+    if isinstance(source, MethodType) and inspect.isfunction(source.__func__):
+        key: object = _Method(source.__func__)  # so that a kept schema keeps no object alive
+    else:
+        key = source
+    name = getattr(source, "__name__", "")
+    is_class = isinstance(source, type)
+    if isinstance(source, BaseModel):
+        name = type(source).__name__
+        raise InvalidRequestError(f"{where}: give the class {name}, not an instance of it")
+    if not (is_class or inspect.isroutine(source)):
+        fault = "has no name: write a function" if callable(source) else f"is of type {type(source).__name__}"
+        raise InvalidRequestError(f"{where} {fault}; {_EACH}")
+    if name == "<lambda>":
+        raise InvalidRequestError(f"{where} is a lambda, which has no name: write a function with def")
+    if not _NAME.fullmatch(name):
+        raise InvalidRequestError(f"{where} {name}: a tool's name has up to 64 of A-Z, a-z, 0-9, _ and -")
+    try:
+        return once(_TOOLS, Tool, key)
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"{where} {name}: {error.detail}") from error.__cause__
+    except NO_SCHEMA as error:
+        raise InvalidRequestError(f"{where} {name}: {no_schema(error)}") from error
+
+
+class _Method:
+    """A bound method's function, without its first parameter."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+        self.__name__ = function.__name__
+        self.__doc__ = function.__doc__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Method) and self.function is other.function
+
+    def __hash__(self) -> int:
+        return hash(self.function)
+
+
+_TOOLS = lru_cache(KEPT)(Tool)
+
+
+def _checked(tool: object, where: str) -> Mapping[str, Any]:
+    if not isinstance(tool, Mapping):
+        return tool_of(tool, where)
+    kind = tool.get("type")
+    if not isinstance(kind, str):
+        hint = "; this one is in Anthropic's form" if "input_schema" in tool else ""
+        raise InvalidRequestError(
+            f"{where}.type is missing: write {{'type': 'function', 'function': {{'name': …}}}}{hint}"
+        )
+    if kind == "function":
+        _check_function(tool.get("function"), f"{where}.function")
+    return tool
+
+
+def _check_function(function: object, where: str) -> None:
+    if not isinstance(function, Mapping):
+        raise InvalidRequestError(f"{where} must be a dict with a name, not {type(function).__name__}")
+    name, parameters = function.get("name"), function.get("parameters")
+    if not isinstance(name, str) or not name:
+        raise InvalidRequestError(f"{where}.name is missing")
+    if parameters is not None and not isinstance(parameters, Mapping):
+        raise InvalidRequestError(
+            f"{where}.parameters must be a JSON schema as a dict, not {type(parameters).__name__}"
+        )
+
+
+def _name_of(tool: Mapping[str, Any]) -> str | None:
+    function = tool.get("function")
+    return function.get("name") if isinstance(function, Mapping) else None
+
+
+def _arguments_model(source: Any, described: Mapping[str, str]) -> tuple[type[BaseModel], dict[str, str]]:
+    """A model of a function's parameters, and which of its fields is which parameter.
+
+    The fields have names of their own: a parameter may be called `schema` or `_id`, a field may not.
+    """
+    function = source.function if isinstance(source, _Method) else source
+    parameters = _parameters(function)[isinstance(source, _Method) :]
+    hints = _hints(function, {each.name: each.annotation for each in parameters})
+    fields: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    for i, each in enumerate(parameters):
+        names[f"p{i}"] = each.name
+        default = ... if each.default is each.empty else each.default
+        given: dict[str, Any] = {"alias": each.name, "default": default}
+        hint = hints[each.name]
+        own = next((part for part in getattr(hint, "__metadata__", ()) if isinstance(part, FieldInfo)), None)
+        if each.name in described and (own is None or own.description is None):
+            given["description"] = described[each.name]
+        fields[f"p{i}"] = (hint, Field(**given))
+    return create_model(function.__name__, __config__=_CONFIG, **fields), names
+
+
+def _parameters(function: Any) -> list[inspect.Parameter]:
+    try:
+        parameters = [*inspect.signature(function).parameters.values()]
+    except ValueError as error:
+        raise InvalidRequestError("it has no signature: write a function around it") from error
+    for each in parameters:
+        if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD):
+            _unfit(each, "takes anything, which no schema can say: name each parameter")
+        if each.kind is each.POSITIONAL_ONLY:
+            _unfit(each, "is positional only, and arguments come by name")
+    return parameters
+
+
+def _unfit(parameter: inspect.Parameter, why: str) -> NoReturn:
+    raise InvalidRequestError(f'parameter "{parameter.name}" {why}')
+
+
+def _hints(function: Any, annotations: Mapping[str, Any]) -> dict[str, Any]:
+    for name, annotation in annotations.items():
+        if annotation is inspect.Parameter.empty:
+            raise InvalidRequestError(f'parameter "{name}" has no annotation: say its type')
+    scope = getattr(inspect.unwrap(function), "__globals__", {})
+    try:
+        return get_type_hints(SimpleNamespace(__annotations__=annotations), scope, include_extras=True)
+    except NameError as error:
+        raise InvalidRequestError(f"an annotation is not known where it is defined: {error}") from error
