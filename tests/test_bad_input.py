@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +13,20 @@ from tests.support.ollama import FakeOllama
 from tests.support.openai_like import chat, chunk, error, sse
 from tests.support.scripted import ScriptedServer, Send, answer, stream
 
-from ccroute import AliasTable, AnthropicBackend, OllamaBackend, OpenAIBackend, RetryPolicy, Router, errors
+from ccroute import (
+    AliasTable,
+    AnthropicBackend,
+    Backend,
+    Completion,
+    OllamaBackend,
+    OpenAIBackend,
+    RetryPolicy,
+    Router,
+    errors,
+)
+from ccroute.types import CallOptions
+from ccroute.types.checked import build_request
+from ccroute.types.hints import _HINTS, hint
 
 KEY = "sk-canary-0123456789abcdef"
 PROMPT = "the canary sings of unmistakable-confidentiality"
@@ -262,6 +276,15 @@ def test_an_unknown_baseline_of_a_report_is_told() -> None:
         ({"tool_choice": 3}, "tool_choice must be a str or a dict, not int"),
         ({"agent": 3}, "agent must be a str, not int"),
         ({"fallback": True}, "fallback must be a list of models, or False"),
+        ({"fallback": ["good-model", 7]}, r"fallback\[1\] must be a model's name, not int"),
+        ({"fallback": [None]}, r"fallback\[0\] must be a model's name, not NoneType"),
+        ({"tools": 7}, "tools must be a list, not int"),
+        ({"tools": [7]}, r"tools\[0\] is of type int"),
+        ({"response_format": 7}, "response_format must be a class or a dict, not int"),
+        ({"tool_choice": {"function": {}}}, "tool_choice.type is missing"),
+        ({"tool_choice": {"type": "function", "function": 7}}, "tool_choice.function.name is missing"),
+        ({"system": 7}, "system must be a str or a list of parts, not int"),
+        ({"system": [7]}, r"system.content\[0\] must be a part"),
         ({"reasoning_effort": "super"}, "reasoning_effort must be one of none, minimal, low"),
         ({"timeout": "5"}, "timeout must be a number of seconds or a Timeout"),
         ({"timeout": -1}, "timeout must be a positive number of seconds"),
@@ -276,17 +299,120 @@ def test_arguments_of_the_wrong_kind_are_told_by_name(
 
 
 @pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        (Completion(), r"messages\[1\] must be a dict or a Message, not Completion; append its .message"),
+        ({"role": "assistant", "tool_calls": 7}, r"messages\[1\].tool_calls must be a list, not int"),
+        ({"role": "assistant", "tool_calls": [7]}, r"tool_calls\[0\] must be a dict, not int"),
+        ({"role": "assistant", "tool_calls": [{"id": 7}]}, r"tool_calls\[0\].id must be a str"),
+        ({"role": "assistant", "tool_calls": [{"id": "1"}]}, r"tool_calls\[0\].function must be"),
+        ({"role": "assistant", "tool_calls": [{"function": {"name": 7}}]}, r"\[0\].function must be"),
+        ({"role": "assistant", "thinking_blocks": 7}, "thinking_blocks must be a list of dicts"),
+        ({"role": "assistant", "thinking_blocks": ["x"]}, "thinking_blocks must be a list of dicts"),
+        ({"role": "tool", "content": "x", "tool_call_id": [1]}, r"messages\[1\].tool_call_id must be a str"),
+    ],
+)
+def test_messages_of_the_wrong_kind_are_told_by_place(caller: Caller, message: Any, says: str) -> None:
+    messages = [{"role": "user", "content": PROMPT}, message]
+    with ScriptedServer() as server, router_to(server) as router:
+        fails(caller, router, errors.InvalidRequestError, says, prompt=None, messages=messages)
+    assert server.connections == 0
+
+
+JUNK: list[Any] = [
+    *(7, -1.5, True, "x", b"b", float("nan"), object(), [7], ["x"], [None], [[]], [{}], {"a": 1}, {1: 2}),
+    *({"type": "function"}, {"type": 7}, {"type": "json_schema", "json_schema": 7}, [{"type": "text"}]),
+    *({"type": "json_schema", "json_schema": {"schema": 7}}, {"type": "function", "function": {"name": 7}}),
+]
+ASKED = {"role": "user", "content": "hi"}
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def wrong_kinds() -> Iterator[dict[str, Any]]:
+    """Calls with every parameter and every field of a message and a tool replaced by every junk."""
+    for junk in JUNK:
+        for name in CallOptions.__annotations__:
+            yield {name: junk} if name == "messages" else {"messages": [ASKED], name: junk}
+        for role in ("system", "user", "assistant", "tool", "function"):
+            for name in ("content", "tool_calls", "tool_call_id", "name", "thinking", "thinking_blocks"):
+                yield {"messages": [ASKED, {"role": role, "content": "x", name: junk}]}
+            for name in ("type", "text", "image_url"):
+                part = {"type": "text", "text": "x", name: junk}
+                yield {"messages": [ASKED, {"role": role, "content": [part]}]}
+        for name in ("id", "type", "function"):
+            yield {"messages": [ASKED, {"role": "assistant", "tool_calls": [CALL | {name: junk}]}]}
+        for name in ("name", "arguments", "description", "parameters", "strict"):
+            function = {"name": "f", "arguments": "{}", name: junk}
+            yield {"messages": [ASKED, {"role": "assistant", "tool_calls": [CALL | {"function": function}]}]}
+            yield {"messages": [ASKED], "tools": [{"type": "function", "function": function}]}
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [OpenAIBackend("x", base_url="http://x"), OpenAIBackend(), AnthropicBackend(), OllamaBackend()],
+    ids=["compatible", "openai", "anthropic", "ollama"],
+)
+def test_no_wrong_kind_breaks_a_codec_from_inside(backend: Backend) -> None:
+    refused = 0
+    for options in wrong_kinds():
+        try:
+            request = build_request(None, options)
+            if not backend.refusals(request, "m"):
+                backend.encode(request, "m", False)
+        except errors.InvalidRequestError:
+            refused += 1
+    assert refused > len(JUNK) * 10
+
+
+def test_an_address_in_place_of_a_name_says_where_it_goes() -> None:
+    for kind in (OpenAIBackend, AnthropicBackend, OllamaBackend):
+        with pytest.raises(errors.ConfigError, match="this is an address: give it as base_url=") as caught:
+            kind("http://user:canary@localhost:1234/v1")
+        assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("name", "says"),
     [
         ("agnet", "did you mean 'agent'"),
         ("stream", r"call stream\(\)"),
         ("api_key", "belongs to the backend"),
         ("zzz", r"help\(Router.complete\)"),
+        ("max_retries", r"Router\(…, retry=RetryPolicy\(attempts=…\)\)"),
+        ("extra_headers", r"headers belong to the backend: OpenAIBackend\(…, headers="),
+        ("extra_body", "it is extra= here"),
+        ("thinking", "it is reasoning_effort= here"),
+        ("instructions", "it is system= here"),
+        ("store", r'only OpenAI\'s own models carry it, so use extra={"store": …} only where every'),
+        ("verbosity", 'extra={"verbosity": …} only where'),
+        ("max_completion_tokens", "it is max_tokens here"),
+        ("base_url", r"belongs to the backend: OpenAIBackend\(…, base_url=…\)"),
+        ("api_base", r"OpenAIBackend\(…, base_url=…\)"),
+        ("n", "every call has one answer"),
+        ("functions", "it is tools= here"),
+        ("function_call", "it is tool_choice= here"),
+        ("num_ctx", r"Model\(context_window=…\)"),
+        ("keep_alive", r"OllamaBackend\(…, keep_alive=…\)"),
+        ("repeat_penalty", r'only Ollama carries it: extra={"options": {"repeat_penalty": …}}'),
+        ("top_a", "only OpenRouter, vLLM and their like"),
+        ("request_timeout", "it is timeout= here"),
+        ("fallbacks", "it is fallback= here"),
+        ("response_model", "it is response_format= here, which takes the class"),
+        ("drop_params", r"belongs to the router: Router\(…, drop_params=…\)"),
+        ("cache_control", "goes into a message's parts"),
     ],
 )
 def test_an_unknown_keyword_says_what_was_meant(name: str, says: str) -> None:
     with Router([OllamaBackend()]) as router, pytest.raises(TypeError, match=says):
         router.complete("hi", **{name: 1})  # type: ignore[arg-type]
+
+
+def test_no_hint_is_for_a_keyword_that_exists_and_extra_is_never_advised_for_any_server() -> None:
+    assert not _HINTS.keys() & CallOptions.__annotations__.keys()
+    for name in [*_HINTS, "whatever", "some_field"]:
+        said = hint(name, CallOptions.__annotations__)
+        assert "{0}" not in said
+        assert "extra=" not in said or "only" in said or "every candidate" in said
 
 
 def test_a_fallback_may_be_one_name(caller: Caller) -> None:

@@ -25,6 +25,24 @@ def test_a_prompt_is_one_user_message() -> None:
     assert build_request("hi", {}).messages == (ASKED,)
 
 
+def test_a_system_message_leads_a_prompt_or_the_messages() -> None:
+    led = ({"role": "system", "content": "Be brief."}, ASKED)
+    assert build_request("hi", {"system": "Be brief."}).messages == led
+    assert built(ASKED, system="Be brief.").messages == led
+    assert built(ASKED, system=None).messages == (ASKED,)
+
+
+def test_a_system_message_may_have_parts() -> None:
+    parts = [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}]
+    assert built(ASKED, system=parts).messages[0] == {"role": "system", "content": parts}
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_a_second_leading_system_message_is_refused(role: str) -> None:
+    with pytest.raises(InvalidRequestError, match=r"two system messages: system= and messages\[0\]"):
+        built({"role": role, "content": "x"}, system="y")
+
+
 def test_messages_are_kept_as_they_are_and_in_order() -> None:
     parts = {
         "role": "user",

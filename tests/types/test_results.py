@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from ccroute.types import (
     ToolCall,
     Usage,
 )
+from ccroute.types.checked import build_request
 
 BUCKETS = ["input", "cache_read", "cache_write_5m", "cache_write_1h", "output", "reasoning"]
 counts = st.integers(0, 10**9)
@@ -99,6 +102,33 @@ def test_results_are_frozen_and_know_no_other_fields(result: BaseModel) -> None:
 def test_a_completion_comes_back_from_json() -> None:
     answer = Completion(id="c", usage=Usage(input=3), route=Route(agent="a", attempts=(ATTEMPT,)))
     assert Completion.model_validate_json(answer.model_dump_json()) == answer
+
+
+def test_a_completion_is_json_and_its_message_continues_a_conversation() -> None:
+    block = {"type": "thinking", "thinking": "hm", "signature": "s"}
+    calls = (ToolCall(id="1", function=Function(name="f", arguments="{}")),)
+    message = Message(content="yes", tool_calls=calls, thinking="hm", thinking_blocks=(block,))
+    answer = Completion(
+        id="c",
+        choices=(Choice(message=message, finish_reason="tool_calls"),),
+        cost=Decimal("0.00010"),
+        route=Route(agent="a", attempts=(ATTEMPT,)),
+        raw={"canary": object()},
+    )
+    told = json.loads(json.dumps(answer.to_dict()))
+    assert told["choices"][0]["message"] == json.loads(json.dumps(message.to_dict()))
+    assert told["cost"] == "0.00010"
+    assert told["route"]["attempts"][0]["started"] == "2026-01-01T00:00:00Z"
+    assert "raw" not in told
+    messages = [{"role": "user", "content": "hi"}, told["choices"][0]["message"]]
+    assert build_request(None, {"messages": messages}).messages[1] == message.to_dict()
+    assert Completion().to_dict()["cost"] is None
+
+
+def test_a_conversation_is_json_by_its_messages_own_dicts() -> None:
+    messages = [{"role": "user", "content": "hi"}, Message(content="yes")]
+    told = json.loads(json.dumps(messages, default=Message.to_dict))
+    assert told == [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
 
 
 def test_a_route_prints_the_way_it_went() -> None:

@@ -47,6 +47,7 @@ ANSWERS: list[tuple[Exception, int, str | None, type[Exception]]] = [
     (errors.BackendTimeoutError("x"), 504, None, errors.ServerError),
     (errors.ProtocolError("x"), 502, None, errors.ServerError),
     (errors.StreamInterruptedError("x"), 502, None, errors.ServerError),
+    (errors.InvalidOutputError("x"), 502, None, errors.ServerError),
     (errors.ConfigError("secret"), 500, None, errors.ServerError),
     (KeyError("secret"), 500, None, errors.ServerError),
 ]

@@ -101,6 +101,8 @@ def _fault_of(name: str, value: object) -> str | None:
         return f"a {name} name holds control characters"
     if name == "max_tokens" and isinstance(value, int) and value < 1:
         return "max_tokens must be at least 1"
+    if name == "tool_choice" and isinstance(value, Mapping):
+        return _choice_fault(value)
     if name == "extra" and isinstance(value, Mapping) and (owned := OWNED & value.keys()):
         return f"extra may not hold {', '.join(sorted(owned))}: use model=, messages=, stream()"
     return None
@@ -120,6 +122,14 @@ def _special_fault(name: str, value: object) -> str | None:
     if name not in _NAMES:
         raise TypeError(f"there is no argument {name!r}: {hint(name, _NAMES)}")
     return None
+
+
+def _choice_fault(choice: Mapping[str, Any]) -> str | None:
+    function = choice.get("function")
+    named = isinstance(function, Mapping) and isinstance(function.get("name"), str)
+    if choice.get("type") == "function" and not named:
+        return "tool_choice.function.name is missing"
+    return None if isinstance(choice.get("type"), str) else "tool_choice.type is missing"
 
 
 def _list_fault(fallback: object) -> str | None:
@@ -157,8 +167,10 @@ def _message(message: object, where: str) -> Mapping[str, JSON]:
     role = message.get("role")
     if not isinstance(role, str) or role not in ROLES:
         raise InvalidRequestError(f"{where}.role must be one of {', '.join(sorted(ROLES))}")
-    if role == "assistant" and (calls := message.get("tool_calls")) is not None:
-        _check_calls(calls, f"{where}.tool_calls")
+    if role == "assistant":
+        _check_answer(message, where)
+    elif role in ("tool", "function") and not isinstance(message.get("tool_call_id"), str | None):
+        raise InvalidRequestError(f"{where}.tool_call_id must be a str")
     content = message.get("content")
     if isinstance(content, str):
         return message
@@ -178,12 +190,23 @@ def _message(message: object, where: str) -> Mapping[str, JSON]:
     return message
 
 
+def _check_answer(message: Mapping[str, Any], where: str) -> None:
+    """What only an assistant's message has."""
+    if (calls := message.get("tool_calls")) is not None:
+        _check_calls(calls, f"{where}.tool_calls")
+    blocks = message.get("thinking_blocks")
+    if blocks and not (isinstance(blocks, list | tuple) and all(isinstance(b, Mapping) for b in blocks)):
+        raise InvalidRequestError(f"{where}.thinking_blocks must be a list of dicts")
+
+
 def _check_calls(calls: object, where: str) -> None:
     if not isinstance(calls, list | tuple):
         raise InvalidRequestError(f"{where} must be a list, not {type(calls).__name__}")
     for i, call in enumerate(calls):
         if not isinstance(call, Mapping):
             raise InvalidRequestError(f"{where}[{i}] must be a dict, not {type(call).__name__}")
+        if not isinstance(call.get("id"), str | None):
+            raise InvalidRequestError(f"{where}[{i}].id must be a str")
         if call.get("type", "function") != "function":
             continue  # a call of its server's own tools
         function = call.get("function")

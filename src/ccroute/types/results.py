@@ -286,7 +286,7 @@ class Completion(_Frozen, Generic[Parsed]):
         Raises `InvalidOutputError` where the answer is none: its message says why, its `text` is the answer.
         """
         form = vars(self).get("_form")
-        if form is None:
+        if not isinstance(form, AnswerFormat):
             return cast("Parsed", None)
         if "_parsed" not in vars(self):
             vars(self)["_parsed"] = form.parse(self.text, self.finish_reason)

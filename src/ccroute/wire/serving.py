@@ -20,6 +20,7 @@ from ccroute.errors import (
     ContextWindowExceededError,
     DeadlineExceededError,
     EgressDeniedError,
+    InvalidOutputError,
     InvalidRequestError,
     ModelNotFoundError,
     OverloadedError,
@@ -303,6 +304,7 @@ _ANSWERS: Final[tuple[tuple[type[CcrouteError], int, str | None], ...]] = (
     (OverloadedError, 503, None),
     (BackendTimeoutError, 504, None),
     (BackendError, 502, None),
+    (InvalidOutputError, 502, None),
 )
 
 KINDS: Final[Mapping[int, str]] = {
