@@ -58,7 +58,8 @@ def test_the_four_methods_take_the_same_parameters(method: str) -> None:
 def test_the_signature_shows_every_option_as_a_keyword() -> None:
     parameters = inspect.signature(Router.complete).parameters
     assert list(parameters)[:2] == ["self", "prompt"]
-    assert {"messages", "agent", "model", "temperature", "timeout", "fallback", "extra"} <= set(parameters)
+    shown = {"messages", "system", "response_format", "agent", "model", "timeout", "fallback", "extra"}
+    assert shown <= set(parameters)
     assert all(p.kind is p.KEYWORD_ONLY for name, p in parameters.items() if name not in {"self", "prompt"})
 
 

@@ -1,7 +1,10 @@
 """What a type checker must see of the public API; checked by mypy and pyright, never run."""
 
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import assert_type
+from typing import Any, assert_type
+
+from pydantic import BaseModel, TypeAdapter
 
 from ccroute import (
     Agent,
@@ -17,6 +20,7 @@ from ccroute import (
     Timeout,
     Usage,
 )
+from ccroute.types import CallOptions
 
 router = Router(
     [OllamaBackend("mini", max_concurrency=2)],
@@ -46,6 +50,63 @@ async def main() -> None:
             assert_type(chunk, Chunk)
 
 
+class Finding(BaseModel):
+    severity: str
+
+
+@dataclass
+class Point:
+    x: int
+
+
+def search(query: str) -> str:
+    return query
+
+
+async def fetch(url: str) -> str:
+    return url
+
+
+found = router.complete("hi", response_format=Finding, tools=[search, fetch, Finding, {"type": "function"}])
+assert_type(found, Completion[Finding])
+assert_type(found.parsed, Finding)
+assert_type(found.parsed.severity, str)
+assert_type(router.complete("hi", response_format=Point).parsed, Point)
+assert_type(router.complete("hi", response_format=list[Finding]).parsed, list[Finding])
+assert_type(router.complete("hi", response_format=TypeAdapter(list[int])).parsed, list[int])
+assert_type(router.complete("hi", response_format={"type": "json_object"}), Completion)
+assert_type(router.complete("hi", response_format=None), Completion)
+assert_type(router.stream("hi", response_format=Finding), Stream[Finding])
+assert_type(router.stream("hi", response_format=Finding).completion, Completion[Finding])
+assert_type(router.stream("hi").completion, Completion)
+assert_type(router.astream("hi", response_format=Finding), AsyncStream[Finding])
+assert_type(found.tool_calls[0].arguments, dict[str, Any])
+assert_type(found.tool_calls[0].validated(Finding), Finding)
+search(**found.tool_calls[0].validated())
+
+
+def noted(reply: Completion) -> str:
+    """Any answer is a `Completion`, whatever it is parsed into."""
+    return reply.text
+
+
+def asked(options: CallOptions) -> Completion:
+    """Keywords that are kept in a dict."""
+    return router.complete(**options)
+
+
+noted(found)
+
+
+async def structured() -> None:
+    assert_type(await router.acomplete("hi", response_format=Finding), Completion[Finding])
+    async with router.astream("hi", response_format=Finding) as stream:
+        assert_type(stream.completion.parsed, Finding)
+
+
+router.complete("hi", response_format=7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+router.complete("hi", tools=[7])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+print(found.parsed.sevrity)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 router.complete("hi", temprature=0.2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 Price(0.1, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 Agent("a", triggers=["sometimes"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
