@@ -76,7 +76,7 @@ def test_every_example_runs(
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": page.stem}
     for block in blocks(page, "python"):
-        exec(compile(block, str(page), "exec"), names)
+        exec(compile(block, str(page), "exec", dont_inherit=True), names)  # as a user's own file
 
 
 def test_the_readme_opens_with_the_two_commands_and_ten_lines() -> None:

@@ -289,12 +289,18 @@ def test_a_class_that_cannot_be_pickled_stays_behind() -> None:
         x: int
 
     reply = answered('{"x": 1}', Local)
+    assert reply.parsed == Local(x=1)
     other = pickle.loads(pickle.dumps(reply))
     assert (other.text, other.parsed) == (reply.text, None)
 
 
 def test_a_parametrised_completion_is_the_class_itself() -> None:
     assert Completion[Finding] is Completion
+
+    class Kept(BaseModel):
+        reply: Completion[Finding]
+
+    assert Kept(reply=answered(FOUND)).reply.parsed == Finding(severity="high", line=3)
 
 
 # -- tools ---------------------------------------------------------------------------------------------------

@@ -288,9 +288,10 @@ class Completion(_Frozen, Generic[Parsed]):
         form = vars(self).get("_form")
         if not isinstance(form, AnswerFormat):
             return cast("Parsed", None)
-        if "_parsed" not in vars(self):
-            vars(self)["_parsed"] = form.parse(self.text, self.finish_reason)
-        return cast("Parsed", vars(self)["_parsed"])
+        parsed = vars(self).get("_parsed")
+        if parsed is None:  # of two threads the first one's instance counts
+            parsed = vars(self).setdefault("_parsed", form.parse(self.text, self.finish_reason))
+        return cast("Parsed", parsed)
 
     def to_dict(self) -> dict[str, Any]:
         """All but `raw` as JSON takes it: money is a str, times are ISO 8601, the message is a dict that
@@ -308,6 +309,12 @@ class Completion(_Frozen, Generic[Parsed]):
         if isinstance(tools, Tools):
             for call in self.tool_calls:
                 vars(call)["_tools"] = tools
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """The instance stays behind when an answer is pickled: it is read again where its class is known."""
+        state = super().__getstate__()
+        own = {name: value for name, value in state["__dict__"].items() if name != "_parsed"}
+        return {**state, "__dict__": own}
 
     @classmethod
     def __class_getitem__(cls, item: Any) -> Any:
