@@ -453,6 +453,27 @@ def test_a_described_annotation_wins_over_the_docstring() -> None:
     )
 
 
+def test_a_field_may_be_a_parameters_default() -> None:
+    def f(
+        items: list[str] = Field(default_factory=list, description="which"),  # noqa: B008 - as users write it
+        most: int = Field(5, ge=1),
+        least: int = 2,
+    ) -> None:
+        """F.
+
+        Args:
+            most: how many
+        """
+
+    tool = tool_of(f, "t")
+    assert tool["function"]["parameters"]["properties"] == {
+        "items": {"type": "array", "items": {"type": "string"}, "description": "which"},
+        "most": {"type": "integer", "minimum": 1, "default": 5, "description": "how many"},
+        "least": {"type": "integer", "default": 2},
+    }
+    assert tool.read("{}") == {"items": [], "most": 5}  # least is the function's own
+
+
 def test_parameters_may_have_names_that_pydantics_fields_may_not() -> None:
     def f(schema: str, _id: int, model_x: int = 1, *, json: bool = False) -> None: ...
 
@@ -658,6 +679,12 @@ def test_forms_and_tools_are_plain_dicts_to_a_wire() -> None:
             {"a": "first more", "b": "second"},
         ),
         ("\nArgs:\n    a: first", "", {"a": "first"}),
+        ("Args:\n        a: first\n        b: second\n    ", "", {"a": "first", "b": "second"}),
+        (
+            "Do.\n    Args:\n\n        a: first\n    Keyword Args:\n        b: x",
+            "Do.",
+            {"a": "first", "b": "x"},
+        ),
     ],
 )
 def test_docstrings_of_three_forms_are_read(

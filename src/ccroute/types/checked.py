@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, get_args
 
 from ccroute.errors import InvalidRequestError
-from ccroute.types.hints import hint
 from ccroute.types.policy import Timeout
 from ccroute.types.request import JSON, MADE_OF_TYPES, CallOptions, Effort, Request, as_dicts
 from ccroute.types.results import Completion, Message
@@ -120,6 +119,8 @@ def _special_fault(name: str, value: object) -> str | None:
     if name == "fallback":
         return None if value is False or isinstance(value, str) else _list_fault(value)
     if name not in _NAMES:
+        from ccroute.types.hints import hint  # only where something is wrong
+
         raise TypeError(f"there is no argument {name!r}: {hint(name, _NAMES)}")
     return None
 

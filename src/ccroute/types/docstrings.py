@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import inspect
 import re
+from textwrap import indent
 from typing import NamedTuple
 
-_GOOGLE = re.compile(r"^(?:Args|Arguments|Parameters|Params):\s*$")
+_GOOGLE = re.compile(r"^(?:(?:Keyword )?Arg(?:ument)?s|(?:Other )?Param(?:eter)?s):\s*$")
+_NUMPY = re.compile(r"^(?:Other )?Parameters\s*$")
 _GOOGLE_ENTRY = re.compile(r"^\*{0,2}(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)$")
 _NUMPY_ENTRY = re.compile(r"^(\w+)\s*(?::.*)?$")
 _SPHINX_ENTRY = re.compile(r"^:(?:param|parameter|arg|argument)\s+(?:[^:]*\s)?(\w+)\s*:\s*(.*)$")
 _SECTION = re.compile(
-    r"^(?:Args|Arguments|Parameters|Params|Returns?|Yields?|Raises|Examples?|Notes?|Attributes):?\s*$"
+    r"^(?:(?:Keyword )?Arg(?:ument)?s|(?:Other )?Param(?:eter)?s|Returns?|Yields?|Raises|Examples?|Notes?|"
+    r"Attributes):?\s*$"
 )
 _FIELD = re.compile(r"^:\w+[^:]*:")
 
@@ -28,13 +31,16 @@ class Docstring(NamedTuple):
 
 def read_docstring(text: str | None) -> Docstring:
     """Take a docstring apart."""
+    first, _, rest = (text or "").partition("\n")
+    if _GOOGLE.match(first):  # the last line keeps cleandoc from moving the entries to the left
+        text = f"{first}\n{indent(inspect.cleandoc(rest), '    ')}\n."
     lines = inspect.cleandoc(text or "").splitlines()
     start = next((i for i, line in enumerate(lines) if _begins(lines, i)), len(lines))
     found: dict[str, str] = {}
     for i in range(start, len(lines)):
         if _GOOGLE.match(lines[i]):
             found |= _indented(lines[i + 1 :], _GOOGLE_ENTRY)
-        elif lines[i].rstrip() == "Parameters" and _is_underlined(lines, i):
+        elif _NUMPY.match(lines[i]) and _is_underlined(lines, i):
             found |= _listed(lines[i + 2 :])
         elif entry := _SPHINX_ENTRY.match(lines[i]):
             found[entry[1]] = _joined(entry[2], _deeper(lines[i + 1 :], 0))

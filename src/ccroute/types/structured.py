@@ -5,7 +5,6 @@ Knows pydantic and JSON; must not know requests, tools or what a wire makes of a
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
@@ -97,6 +96,8 @@ class AnswerFormat(dict[str, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A type that cannot be pickled, such as one defined in a function, stays behind."""
+        import pickle  # it is being used already
+
         try:
             pickle.dumps(self.kind)
         except Exception:

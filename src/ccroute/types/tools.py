@@ -11,14 +11,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import MethodType, SimpleNamespace
-from typing import Any, NoReturn, TypeAlias, get_type_hints
+from typing import Annotated, Any, NoReturn, TypeAlias, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic_core import from_json
 
 from ccroute.errors import InvalidOutputError, InvalidRequestError
-from ccroute.types.docstrings import read_docstring
 from ccroute.types.structured import KEPT, NO_SCHEMA, faults_of, no_schema, object_schema, once
 
 ToolLike: TypeAlias = Mapping[str, Any] | Callable[..., object]
@@ -32,16 +31,19 @@ _EACH = "give a dict, a function or a pydantic class"
 class Tool(dict[str, Any]):
     """A tool made of a function or a class: OpenAI's dict, and what reads a call's arguments."""
 
-    __slots__ = ("_adapter", "_parameters")
+    __slots__ = ("_adapter", "_filled", "_parameters")
 
     def __init__(self, source: Any) -> None:
+        from ccroute.types.docstrings import read_docstring  # only where a tool is made
+
         doc = read_docstring(source.__doc__)
         self._parameters: dict[str, str] | None = None
         if isinstance(source, type):
             self._adapter: TypeAdapter[Any] = TypeAdapter(source)
         else:
-            model, self._parameters = _arguments_model(source, doc.parameters)
-            self._adapter = TypeAdapter(model)
+            arguments = _Arguments(source, doc.parameters)
+            self._adapter = TypeAdapter(arguments.model)
+            self._parameters, self._filled = arguments.names, arguments.filled
         schema = object_schema(self._adapter)
         if schema is None:
             raise InvalidRequestError("its arguments are no object: give a class with fields, or a function")
@@ -60,7 +62,7 @@ class Tool(dict[str, Any]):
         return {
             name: getattr(read, field)
             for field, name in self._parameters.items()
-            if field in read.model_fields_set
+            if field in read.model_fields_set or name in self._filled
         }
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -206,26 +208,40 @@ def _name_of(tool: Mapping[str, Any]) -> str | None:
     return function.get("name") if isinstance(function, Mapping) else None
 
 
-def _arguments_model(source: Any, described: Mapping[str, str]) -> tuple[type[BaseModel], dict[str, str]]:
-    """A model of a function's parameters, and which of its fields is which parameter.
+class _Arguments:
+    """A model of a function's parameters.
 
-    The fields have names of their own: a parameter may be called `schema` or `_id`, a field may not.
+    names:  which of its fields is which parameter. The fields have names of their own: a parameter may be
+            called `schema` or `_id`, a field may not.
+    filled: the parameters whose default is a `Field(…)`, which is no value to the function itself.
     """
-    function = source.function if isinstance(source, _Method) else source
-    parameters = _parameters(function)[isinstance(source, _Method) :]
-    hints = _hints(function, {each.name: each.annotation for each in parameters})
-    fields: dict[str, Any] = {}
-    names: dict[str, str] = {}
-    for i, each in enumerate(parameters):
-        names[f"p{i}"] = each.name
-        default = ... if each.default is each.empty else each.default
-        given: dict[str, Any] = {"alias": each.name, "default": default}
-        hint = hints[each.name]
-        own = next((part for part in getattr(hint, "__metadata__", ()) if isinstance(part, FieldInfo)), None)
-        if each.name in described and (own is None or own.description is None):
-            given["description"] = described[each.name]
-        fields[f"p{i}"] = (hint, Field(**given))
-    return create_model(function.__name__, __config__=_CONFIG, **fields), names
+
+    def __init__(self, source: Any, described: Mapping[str, str]) -> None:
+        is_method = isinstance(source, _Method)
+        function = source.function if is_method else source
+        parameters = _parameters(function)[is_method:]
+        hints = _hints(function, {each.name: each.annotation for each in parameters})
+        self.names = {f"p{i}": each.name for i, each in enumerate(parameters)}
+        self.filled = {each.name for each in parameters if isinstance(each.default, FieldInfo)}
+        fields: dict[str, Any] = {
+            field: _field(each, hints[each.name], described.get(each.name))
+            for field, each in zip(self.names, parameters, strict=True)
+        }
+        self.model = create_model(function.__name__, __config__=_CONFIG, **fields)
+
+
+def _field(parameter: inspect.Parameter, hint: Any, described: str | None) -> tuple[Any, Any]:
+    """A parameter as a model's field; what its annotation or default says goes before the docstring."""
+    default = parameter.default
+    given: dict[str, Any] = {"alias": parameter.name}
+    if isinstance(default, FieldInfo):
+        hint = Annotated[hint, default]
+    else:
+        given["default"] = ... if default is parameter.empty else default
+    own = [part.description for part in getattr(hint, "__metadata__", ()) if isinstance(part, FieldInfo)]
+    if described is not None and not any(own):
+        given["description"] = described
+    return hint, Field(**given)
 
 
 def _parameters(function: Any) -> list[inspect.Parameter]:
