@@ -542,7 +542,7 @@ def unfit(x: inspect.Parameter) -> None: ...
         ([None], r"tools\[0\] is of type NoneType"),
         ([{"name": "f", "input_schema": {}}], r"tools\[0\].type is missing.*Anthropic's form"),
         ([{"function": {"name": "f"}}], r"tools\[0\].type is missing"),
-        ([{"type": "function"}], r"tools\[0\].function must be a dict with a name, not NoneType"),
+        ([{"type": "function"}], r"tools\[0\].function must be a dict with a name"),
         ([{"type": "function", "function": {}}], r"tools\[0\].function.name is missing"),
         (
             [{"type": "function", "function": {"name": "f", "parameters": "x"}}],
