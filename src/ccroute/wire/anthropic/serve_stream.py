@@ -17,7 +17,8 @@ def dump_stream(stream: ChunkStream) -> Generator[bytes, None, None]:
     """The bytes that answer a streamed request. `stream` is closed however this ends.
 
     An error before the first bytes is raised; take them before you answer 200. After them it becomes an
-    `error` event. Usage is known at the end only, so `message_start` says 0.
+    `error` event. `message_start` tells the prompt's tokens, estimated where the backend tells them only at
+    the end.
     """
     return written(stream, _Frames(stream))
 
@@ -77,6 +78,8 @@ class _Frames:
             self._last("text", {"type": "text", "text": ""}).grow("text_delta", "text", chunk.text)
         for call in chunk.tool_calls:
             self._call(call).grow_input(call)
+        if chunk.block is not None:
+            self._waiting.append(_Block(dict(chunk.block)))
         return self._begin() + self._write() if self._waiting else b""
 
     def end(self, completion: Completion) -> bytes:
@@ -93,7 +96,9 @@ class _Frames:
             return b""
         self._begun = True
         message = head(self._stream.id, self._stream.model)
-        message |= {"content": [], "stop_reason": None, "stop_sequence": None, "usage": dump_usage(Usage())}
+        known: Usage = getattr(self._stream, "usage", Usage())
+        usage = dump_usage(known.model_copy(update={"output": 0, "reasoning": 0}))
+        message |= {"content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
         return _event("message_start", message=message)
 
     def _thought(self, *, goes_on: bool = False) -> _Block:
