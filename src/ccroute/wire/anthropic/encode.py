@@ -22,6 +22,7 @@ _BUDGETS: Final = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384,
 _SAMPLING: Final = {"temperature": 1, "top_p": 1, "top_k": None}
 """With Anthropic's defaults, which need not be sent."""
 _UNKNOWN: Final = ("frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs")
+_BRANCHES: Final = frozenset({"anyOf", "oneOf", "allOf"})
 _CHOICES: Final = {"auto": "auto", "required": "any", "none": "none"}
 _OF_BETAS: Final = frozenset(
     {"billing_policy", "compaction", "context_management", "fallbacks", "mcp_servers", "thread"}
@@ -83,11 +84,21 @@ def refusals(
         if name != "tool_choice" and given(getattr(request, name, None)):
             why.setdefault(name, "this model does not take it")
     for i, tool in enumerate(request.tools or ()):
-        if not ("function" in tool or "name" in tool or tool.get("type") == "mcp_toolset"):
-            why[f"tools[{i}]"] = "it is neither a function nor a tool of Anthropic's own"
+        if reason := _tool_fault(tool):
+            why[f"tools[{i}]"] = reason
     if request.reasoning_effort is not None:
         why |= _refused_thinking(request, facts, form)
     return why
+
+
+def _tool_fault(tool: Mapping[str, JSON]) -> str | None:
+    function = tool.get("function")
+    if not isinstance(function, Mapping):
+        own = "name" in tool or tool.get("type") == "mcp_toolset"
+        return None if own else "it is neither a function nor a tool of Anthropic's own"
+    if _BRANCHES.isdisjoint(function.get("parameters") or ()):
+        return None
+    return f"{function.get('name')}: Anthropic takes no anyOf, oneOf or allOf at the top of a tool's schema"
 
 
 def _refused_choice(request: Request, facts: Model) -> dict[str, str]:
