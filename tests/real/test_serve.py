@@ -236,7 +236,10 @@ def test_a_client_of_ours_can_continue_a_paused_turn() -> None:
         with Router([claude]) as router:
             dumped = anthropic.dump_completion(router.complete("hi", model="claude/claude-opus-4-8"))
     starts = [event["content_block"] for event in events if event["type"] == "content_block_start"]
-    assert starts[1:] == [SEARCH, FOUND]
+    assert starts[1:] == [{**SEARCH, "input": {}}, FOUND]
+    assert {"type": "input_json_delta", "partial_json": '{"query":"x"}'} in [
+        event.get("delta") for event in events
+    ]
     assert dumped["content"] == [text, SEARCH, FOUND]
     assert dumped["stop_reason"] == events[-2]["delta"]["stop_reason"] == "pause_turn"
     request = parsed(messages=[USER, {"role": "assistant", "content": dumped["content"]}])

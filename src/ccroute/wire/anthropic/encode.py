@@ -72,14 +72,21 @@ def refusals(
     why = {name: "Anthropic has no such parameter" for name in _UNKNOWN if getattr(request, name)}
     if request.seed is not None:
         why["seed"] = "Anthropic has no such parameter"
-    wanted = request.response_format or {}
-    if given(wanted) and wanted.get("type") not in ("text", "json_schema"):
-        why["response_format"] = "Anthropic takes text and json_schema, no JSON without a schema"
-    elif form is not None and form.kind == "none":
-        why["response_format"] = "this model cannot be held to this schema: give it objects without free keys"
+    if request.response_format:
+        if request.response_format.get("type") not in ("text", "json_schema"):
+            why["response_format"] = "Anthropic takes text and json_schema, no JSON without a schema"
+        elif form is not None and form.kind == "none":
+            why["response_format"] = (
+                "this model cannot be held to this schema: it needs objects without free keys"
+            )
     if facts.max_output is not None and (request.max_tokens or 0) > facts.max_output:
         why["max_tokens"] = f"this model answers with at most {facts.max_output} tokens"
-    why |= _refused_choice(request, facts) | _refused_sampling(request, facts) | _refused_extra(request, beta)
+    if request.tool_choice:
+        why |= _refused_choice(request, facts)
+    if facts.sampling in ("one", "none"):
+        why |= _refused_sampling(request, facts)
+    if request.extra:
+        why |= _refused_extra(request, beta)
     for name in facts.refuses or ():
         if name != "tool_choice" and given(getattr(request, name, None)):
             why.setdefault(name, "this model does not take it")
@@ -102,8 +109,6 @@ def _tool_fault(tool: Mapping[str, JSON]) -> str | None:
 
 
 def _refused_choice(request: Request, facts: Model) -> dict[str, str]:
-    if not given(request.tool_choice):
-        return {}
     choice = _choice(request.tool_choice)
     if choice is None:
         return {"tool_choice": "Anthropic knows auto, required, none and one named function"}
@@ -114,7 +119,7 @@ def _refused_choice(request: Request, facts: Model) -> dict[str, str]:
 
 def _refused_sampling(request: Request, facts: Model) -> dict[str, str]:
     told = _sampling(request)
-    if facts.sampling == "none":
+    if told and facts.sampling == "none":
         return dict.fromkeys(told, "this model takes no sampling parameters")
     if facts.sampling == "one" and "temperature" in told and "top_p" in told:
         return {"top_p": "this model takes temperature or top_p, not both"}

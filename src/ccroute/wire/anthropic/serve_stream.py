@@ -5,7 +5,9 @@ another: a block waits until those before it are whole, so that each is written 
 """
 
 from collections import deque
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Mapping
+
+from pydantic_core import to_json
 
 from ccroute.types import JSON, Chunk, Completion, ToolCall, Usage
 from ccroute.wire.anthropic.serve import dump_error, dump_usage, head, stop, tool_use
@@ -79,7 +81,7 @@ class _Frames:
         for call in chunk.tool_calls:
             self._call(call).grow_input(call)
         if chunk.block is not None:
-            self._waiting.append(_Block(dict(chunk.block)))
+            self._own(chunk.block)
         return self._begin() + self._write() if self._waiting else b""
 
     def end(self, completion: Completion) -> bytes:
@@ -120,6 +122,13 @@ class _Frames:
             block = self._calls[call.index] = _Block(tool_use(call, self._stream.id))
             self._waiting.append(block)
         return block
+
+    def _own(self, block: Mapping[str, JSON]) -> None:
+        """A block of the provider's own. The input of its tools is a delta too: clients look for it there."""
+        given = block.get("input")
+        self._waiting.append(_Block(dict(block) if given is None else {**block, "input": {}}))
+        if given:
+            self._waiting[-1].grow("input_json_delta", "partial_json", to_json(given).decode())
 
     def _write(self, *, last: bool = False) -> bytes:
         """All that may be written now: blocks up to the first that may still grow."""

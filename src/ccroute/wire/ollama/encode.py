@@ -34,7 +34,7 @@ def refusals(request: Request) -> dict[str, str]:
     form = request.response_format or {}
     if given(form) and form.get("type") not in ("text", "json_object", "json_schema"):
         why["response_format"] = "Ollama knows text, json_object and json_schema"
-    return why | foreign(request, "ollama")
+    return why | foreign(request, "ollama") if request.extra or request.tools else why
 
 
 def encode(

@@ -64,7 +64,7 @@ def refusals(request: Request, dialect: Dialect = PLAIN) -> dict[str, str]:
     if not dialect.json_schema and wants_schema(request):
         why["response_format"] = "this server knows no json_schema; use {'type': 'json_object'}"
     refused = {name: reason for name, reason in why.items() if given(getattr(request, name))}
-    return refused | foreign(request, "openai")
+    return refused | foreign(request, "openai") if request.extra or request.tools else refused
 
 
 def encode(request: Request, model: str, *, stream: bool, dialect: Dialect = PLAIN) -> dict[str, Any]:
