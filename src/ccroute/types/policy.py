@@ -132,7 +132,8 @@ class Model:
     efforts:  the words of `reasoning_effort` that it takes.
     schema:   how an answer is held to a JSON schema: "format" (a field of the API), "tool" (a forced tool),
               or "none".
-    refuses:  further parameters of a call that it answers with an error.
+    refuses:  further parameters of a call that it answers with an error. `tool_choice` there means one
+              that forces a tool.
     prefill:  whether a conversation may end with an assistant message that the model goes on with.
     """
 
