@@ -6,21 +6,25 @@
 
 Whichever API a client speaks, any backend may answer. A wrapper is three steps, and `ccroute.wire` has the
 first and the last: parse the body, ask the router, dump the answer. Here they stand on Python's own HTTP
-server, a thread per connection: enough for a team's own network. Change BACKENDS and ALIASES, then run
+server, a thread per connection: enough for a team's own network. The calls run on one event loop, where they
+can be cancelled: a client that hangs up ends its call. Change BACKENDS and ALIASES, then run
 
     CCROUTE_KEY=sk-team python examples/wrapper.py 4000    clients send that key, agents their name as x-agent
 """
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import hmac
-import itertools
 import json
 import os
+import select
+import socket
 import sys
+import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -30,8 +34,9 @@ from ccroute.wire import anthropic, openai
 BACKENDS = [OllamaBackend("local", "http://localhost:11434")]
 ALIASES = {"sonnet": "local/qwen2.5-coder:32b", "haiku": "local/qwen2.5-coder:7b"}
 MAX_BODY = 32 * 1024 * 1024  # bytes: a long conversation with images
+LOOK = 0.25  # seconds between two looks whether the client is still there
 
-Reply = dict[str, Any] | tuple[bytes, Generator[bytes, None, None]]  # or: first bytes, rest
+Reply = dict[str, Any] | tuple[bytes, AsyncGenerator[bytes, None]]  # or: first bytes, rest
 
 
 class Wrapper(ThreadingHTTPServer):
@@ -43,6 +48,16 @@ class Wrapper(ThreadingHTTPServer):
         self.router, self.key = router, key
         super().__init__(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
+        self.loop = asyncio.new_event_loop()
+        self.calls = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.calls.start()
+
+    def server_close(self) -> None:
+        super().server_close()
+        asyncio.run_coroutine_threadsafe(self.router.aclose(), self.loop).result()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.calls.join()
+        self.loop.close()
 
 
 class Refused(Exception): ...  # by the wrapper itself: an HTTP status and a sentence
@@ -55,17 +70,25 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         try:
+            self.answer()
+        except ConnectionError:  # the client is gone
+            self.close_connection = True
+
+    do_GET = do_POST
+
+    def answer(self) -> None:
+        try:
             reply = self.reply(self.path.partition("?")[0], self.read_body())
         except Refused as refused:
             self.send_json(refused.args[0], self.wire().error_body(*refused.args))
+        except ConnectionError:
+            raise
         except Exception as error:  # whatever it was, the client gets its own protocol's form of it
             self.log_error("%r", error)
             status, told = self.wire().dump_error(error)
             self.send_json(status, told, self.wire().error_headers(error))
         else:
             self.send_json(200, reply) if isinstance(reply, dict) else self.send_stream(*reply)
-
-    do_GET = do_POST
 
     def wire(self) -> Any:
         """The protocol that this client speaks."""
@@ -91,13 +114,29 @@ class Handler(BaseHTTPRequestHandler):
         request = wire.parse_request(body)
         options = {**request.kwargs, "agent": self.headers.get("x-agent")}
         if not request.stream:
-            return wire.dump_completion(router.complete(**options))
-        stream = router.stream(**options)
+            return wire.dump_completion(self.wait(router.acomplete(**options)))
+        stream = router.astream(**options)
         if wire is anthropic:
-            pieces = anthropic.dump_stream(stream)
+            pieces = anthropic.adump_stream(stream)
         else:
-            pieces = openai.dump_stream(stream, include_usage=request.include_usage, created=int(time.time()))
-        return next(pieces), pieces  # what fails before the first bytes is answered with a status
+            pieces = openai.adump_stream(
+                stream, include_usage=request.include_usage, created=int(time.time())
+            )
+        return self.wait(piece(pieces)), pieces  # what fails before the first bytes is answered with a status
+
+    def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """What `work` comes to. It is cancelled when the client hangs up: nobody would read the answer."""
+        future = asyncio.run_coroutine_threadsafe(work, self.server.loop)
+        try:
+            while not futures.wait([future], LOOK).done:
+                # What can be read and is empty is the end; anything else is the client's next request.
+                if select.select([self.connection], [], [], 0)[0] and not self.connection.recv(
+                    1, socket.MSG_PEEK
+                ):
+                    raise ConnectionAbortedError
+            return future.result()
+        finally:
+            future.cancel()
 
     def read_body(self) -> bytes:
         size = self.headers.get("content-length", "0")
@@ -119,20 +158,31 @@ class Handler(BaseHTTPRequestHandler):
         self.send_head(status, "application/json", {"content-length": f"{len(data)}", **headers})
         self.wfile.write(data)
 
-    def send_stream(self, first: bytes, rest: Generator[bytes, None, None]) -> None:
+    def send_stream(self, data: bytes, rest: AsyncGenerator[bytes, None]) -> None:
         self.close_connection = True  # kept only if the stream comes to its end
-        # A client that hangs up ends the backend's work: closing `rest` closes the router's stream.
-        with contextlib.closing(rest), contextlib.suppress(ConnectionError):
+        try:
             self.send_head(200, "text/event-stream", {"transfer-encoding": "chunked"})
-            for piece in itertools.chain([first], rest, [b""]):
-                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            while data:
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+                data = self.wait(piece(rest))
+            self.wfile.write(b"0\r\n\r\n")
             self.close_connection = False
+        finally:  # closing it closes the router's stream, which ends the backend's work
+            asyncio.run_coroutine_threadsafe(close(rest), self.server.loop)
 
     def send_head(self, status: int, content: str, headers: Mapping[str, str]) -> None:
         self.send_response(status)
         for name, value in {"content-type": content, **headers}.items():
             self.send_header(name, value)
         self.end_headers()
+
+
+async def piece(pieces: AsyncGenerator[bytes, None]) -> bytes:
+    return await anext(pieces, b"")
+
+
+async def close(pieces: AsyncGenerator[bytes, None]) -> None:
+    await pieces.aclose()
 
 
 def main() -> None:

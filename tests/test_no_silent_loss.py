@@ -64,7 +64,7 @@ ANTHROPIC: Places = {
     "tools": ("tools.0.name", "look"),
     "tool_choice": ("tool_choice.name", "look"),
     "parallel_tool_calls": ("tool_choice.disable_parallel_tool_use", True),
-    "response_format": ("output_config.format.schema", SCHEMA),
+    "response_format": ("output_config.format.schema", {**SCHEMA, "additionalProperties": False}),
     "reasoning_effort": ("output_config.effort", "high"),
 }
 OLD_CLAUDE: Places = {
@@ -143,7 +143,7 @@ def asked(wire: str, options: Mapping[str, Any], *, drop_params: bool) -> tuple[
 def answering(bodies: list[Any]) -> Any:
     """A server that any wire understands, and that remembers what it was sent."""
     openai = {"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}]}
-    anthropic = {"content": [{"type": "text", "text": "yes"}], "stop_reason": "end_turn"}
+    anthropic = {"content": [{"type": "text", "text": '{"size": 1}'}], "stop_reason": "end_turn"}
     ollama = {"message": {"content": "yes"}, "done": True}
 
     def answer(request: httpx.Request) -> httpx.Response:

@@ -152,7 +152,12 @@ class RequestError(_Reported):
 
 
 class InvalidRequestError(RequestError):
-    """The request is malformed, or asks for something the backend cannot carry."""
+    """The request is malformed, or asks for something the backend cannot carry.
+
+    `elsewhere`: what is refused is a feature or a limit of this deployment, so another one may serve it.
+    """
+
+    elsewhere: bool = False
 
 
 class ContextWindowExceededError(InvalidRequestError):

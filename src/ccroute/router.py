@@ -344,7 +344,7 @@ class Router:
             quote=desk.quote,
         )
         log = CallLog(plan, desk)
-        ticket = Ticket(log.id)
+        ticket = Ticket(log.id, prompt=lambda: desk.count_tokens(plan.request))
         return call(plan, desk, log, ticket, stream=stream), log, ticket
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.sdk.conftest import KEY, Serve, compatible
+from tests.support.scripted import Hang, ScriptedServer, Send, Wait, answer, head
 
 import wrapper
 from wrapper import MAX_BODY, Wrapper
@@ -29,7 +31,7 @@ def ask(
 
 
 def test_it_is_short_enough_to_read() -> None:
-    assert len(Path(wrapper.__file__).read_text().splitlines()) < 150
+    assert len(Path(wrapper.__file__).read_text().splitlines()) < 200
 
 
 def test_health_needs_no_key_and_everything_else_does(serve: Serve) -> None:
@@ -68,3 +70,53 @@ def test_a_connection_is_kept_between_requests(serve: Serve) -> None:
             assert link.sock is not None
     finally:
         link.close()
+
+
+def leaving(server: Wrapper, backend: ScriptedServer, path: str, *, stream: bool) -> None:
+    """A client that asks, waits until the backend has its call, and hangs up."""
+    body = {"model": "m", "max_tokens": 9, "stream": stream, "messages": [{"role": "user", "content": "hi"}]}
+    link = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=5)
+    link.request("POST", path, json.dumps(body).encode(), {"authorization": f"Bearer {KEY}"})
+    assert backend.wait_requests(1)
+    link.close()
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_before_the_first_content_ends_its_call(
+    serve: Serve, path: str, stream: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with ScriptedServer([[Hang()]]) as backend:
+        server = serve(compatible(backend.url), timeout=60)
+        leaving(server, backend, path, stream=stream)
+        assert backend.wait_closed(1.0), "the backend still works for nobody"
+        assert ask(server, "GET", "/health")[0] == 200
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_client_that_leaves_within_a_stream_ends_its_call(
+    serve: Serve, capfd: pytest.CaptureFixture[str]
+) -> None:
+    begun = (
+        head(200, {"content-type": "text/event-stream"})
+        + b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
+    )
+    with ScriptedServer([[Send(begun), Hang()]]) as backend:
+        server = serve(compatible(backend.url), timeout=60)
+        leaving(server, backend, "/v1/chat/completions", stream=True)
+        assert backend.wait_closed(1.0)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_client_that_sends_its_next_request_early_has_not_left(serve: Serve) -> None:
+    one = {"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}]}
+    with ScriptedServer([[Wait(0.6), *answer(json=one)]]) as backend:
+        server = serve(compatible(backend.url))
+        body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).encode()
+        first = f"POST /v1/chat/completions HTTP/1.1\r\nauthorization: Bearer {KEY}\r\n"
+        first += f"content-length: {len(body)}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", server.server_port), timeout=5) as link:
+            link.sendall(first.encode() + body + b"GET /health HTTP/1.1\r\nconnection: close\r\n\r\n")
+            told = b"".join(iter(lambda: link.recv(65536), b""))
+    assert b'"yes"' in told
+    assert told.endswith(b'{"status": "ok"}')

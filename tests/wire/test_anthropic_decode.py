@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -19,10 +20,12 @@ from ccroute.errors import (
     RateLimitError,
     ServerError,
 )
-from ccroute.types import Chunk, Function, ToolCall, Usage
+from ccroute.types import Chunk, Completion, Function, Model, ToolCall, Usage
 from ccroute.wire.anthropic import Decoder, decode, encode
 
 THINKING = {"type": "thinking", "thinking": "Let me see.", "signature": "EqQB"}
+CLAUDE = Model(thinking="budget")
+USER = {"role": "user", "content": "hi"}
 REDACTED = {"type": "redacted_thinking", "data": "Emw="}
 START = {
     "type": "message_start",
@@ -74,6 +77,7 @@ def test_a_stream_is_read_with_all_it_holds() -> None:
         Chunk(thinking="Let me "),
         Chunk(thinking="see."),
         Chunk(signature="EqQB"),
+        Chunk(block=REDACTED),
         Chunk(text="I look "),
         Chunk(text="it up."),
         Chunk(tool_calls=(ToolCall(id="toolu_1", function=Function(name="weather"), index=0),)),
@@ -104,18 +108,24 @@ def test_real_llama_cpp_answers_are_read() -> None:
 
 
 def test_an_answer_can_be_sent_back_as_it_came() -> None:
-    for completion in (
-        decode(fixture("anthropic_whole.json")),
-        run(Decoder(), fixture("anthropic_thinking_tools.sse"))[1],
-    ):
-        body = encode(asked(completion.message.to_dict()), "claude", stream=False)
-        assert body["messages"][0]["content"] == [
-            THINKING,
-            REDACTED,
-            {"type": "text", "text": "I look it up."},
-            {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Köln"}},
-            {"type": "tool_use", "id": "toolu_2", "name": "time", "input": {}},
-        ]
+    calls = [
+        {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Köln"}},
+        {"type": "tool_use", "id": "toolu_2", "name": "time", "input": {}},
+    ]
+    streamed = run(Decoder(), fixture("anthropic_thinking_tools.sse"))[1]
+    said = {"type": "text", "text": "I look it up."}
+    assert sent_back(streamed) == [THINKING, REDACTED, said, *calls]
+    whole = json.loads(fixture("anthropic_whole.json"))["content"]
+    assert sent_back(decode(fixture("anthropic_whole.json"))) == whole
+    without = [block for block in whole if block["type"] != "server_tool_use"]
+    assert sent_back(decode(fixture("anthropic_whole.json")), Model()) == without, (
+        "only Claude knows that block"
+    )
+
+
+def sent_back(completion: Completion, facts: Model = CLAUDE) -> Any:
+    body = encode(asked(completion.message.to_dict(), USER), "claude", stream=False, facts=facts)
+    return body["messages"][0]["content"]
 
 
 @pytest.mark.parametrize(

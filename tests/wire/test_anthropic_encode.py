@@ -8,20 +8,23 @@ import pytest
 from tests.wire.support import asked
 
 from ccroute.errors import InvalidRequestError
-from ccroute.wire.anthropic import Dialect, encode, refusals
+from ccroute.types import Model
+from ccroute.wire.anthropic import answer_form, encode, refusals
 
 CACHED = {"cache_control": {"type": "ephemeral"}}
 USER = {"role": "user", "content": "hi"}
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+CLOSED = {**SCHEMA, "additionalProperties": False}
 TOOL = {
     "type": "function",
-    "function": {"name": "weather", "description": "d", "parameters": {"type": "object"}, "strict": True},
+    "function": {"name": "weather", "description": "d", "parameters": SCHEMA, "strict": True},
 }
-SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}
 
 
-def body_of(*messages: dict[str, Any], dialect: Dialect | None = None, **options: Any) -> dict[str, Any]:
-    return encode(asked(*messages, **options), "claude", stream=False, dialect=dialect or Dialect())
+def body_of(*messages: dict[str, Any], facts: Model | None = None, **options: Any) -> dict[str, Any]:
+    request, facts = asked(*messages, **options), facts or Model()
+    return encode(request, "claude", stream=False, facts=facts, form=answer_form(request, facts, sure=True))
 
 
 def text(value: str, **more: Any) -> dict[str, Any]:
@@ -160,8 +163,8 @@ def test_thinking_of_another_provider_is_not_replayed() -> None:
 
 
 def test_max_tokens_is_the_callers_else_the_deployments_else_4096() -> None:
-    assert encode(asked(max_tokens=5), "m", stream=False, max_output=9)["max_tokens"] == 5
-    assert encode(asked(), "m", stream=False, max_output=9)["max_tokens"] == 9
+    assert encode(asked(max_tokens=5), "m", stream=False, facts=Model(max_output=9))["max_tokens"] == 5
+    assert encode(asked(), "m", stream=False, facts=Model(max_output=9))["max_tokens"] == 9
     assert encode(asked(), "m", stream=False)["max_tokens"] == 4096
 
 
@@ -180,7 +183,7 @@ def test_tools_are_translated_and_foreign_ones_left_alone() -> None:
     bare = {"type": "function", "function": {"name": "now"}}
     own = {"type": "web_search_20250305", "name": "web_search"}
     assert body_of(tools=[{**TOOL, **CACHED}, bare, own])["tools"] == [
-        {"name": "weather", "description": "d", "input_schema": {"type": "object"}, "strict": True, **CACHED},
+        {"name": "weather", "description": "d", "input_schema": CLOSED, "strict": True, **CACHED},
         {"name": "now", "input_schema": {"type": "object"}},
         own,
     ]
@@ -210,7 +213,7 @@ def test_no_parallel_calls_without_a_choice_is_auto_and_without_tools_nothing() 
 
 def test_a_schema_goes_by_output_config() -> None:
     assert body_of(response_format=FORMAT)["output_config"] == {
-        "format": {"type": "json_schema", "schema": SCHEMA}
+        "format": {"type": "json_schema", "schema": CLOSED}
     }
     assert "output_config" not in body_of(response_format={"type": "text"})
 
@@ -235,7 +238,7 @@ def test_a_schema_goes_by_output_config() -> None:
 def test_a_schema_goes_by_a_forced_tool_where_that_is_all_there_is(
     options: dict[str, Any], choice: dict[str, Any], names: list[str]
 ) -> None:
-    body = body_of(response_format=FORMAT, dialect=Dialect(schema="tool"), **options)
+    body = body_of(response_format=FORMAT, facts=Model(schema="tool"), **options)
     assert body["tool_choice"] == choice
     assert [tool["name"] for tool in body["tools"]] == names
     assert body["tools"][-1]["input_schema"] == SCHEMA
@@ -261,27 +264,27 @@ def test_effort_is_a_budget_that_leaves_room_for_the_answer(
 
 
 def test_a_budget_never_takes_max_tokens_beyond_the_deployments() -> None:
-    body = encode(asked(reasoning_effort="max"), "m", stream=False, max_output=8192)
+    body = encode(asked(reasoning_effort="max"), "m", stream=False, facts=Model(max_output=8192))
     assert (body["max_tokens"], body["thinking"]["budget_tokens"]) == (8192, 4096)
 
 
 @pytest.mark.parametrize(
     ("effort", "thinking", "config"),
     [
-        ("none", {"type": "disabled"}, None),
-        ("minimal", {"type": "adaptive"}, {"effort": "low"}),
-        ("max", {"type": "adaptive"}, {"effort": "max"}),
+        ("none", None, None),
+        ("minimal", {"type": "adaptive", "display": "summarized"}, {"effort": "low"}),
+        ("max", {"type": "adaptive", "display": "summarized"}, {"effort": "max"}),
     ],
 )
 def test_effort_is_said_in_words_where_the_model_takes_them(effort: str, thinking: Any, config: Any) -> None:
-    dialect = Dialect(thinking="effort")
-    body = body_of(reasoning_effort=effort, dialect=dialect)
-    assert body["thinking"] == thinking
+    facts = Model(thinking="adaptive")
+    body = body_of(reasoning_effort=effort, facts=facts)
+    assert body.get("thinking") == thinking
     assert body.get("output_config") == config
-    assert "thinking" not in body_of(dialect=dialect)
+    assert "thinking" not in body_of(facts=facts)
     if config:
-        both = body_of(reasoning_effort=effort, response_format=FORMAT, dialect=dialect)["output_config"]
-        assert both == {**config, "format": {"type": "json_schema", "schema": SCHEMA}}
+        both = body_of(reasoning_effort=effort, response_format=FORMAT, facts=facts)["output_config"]
+        assert both == {**config, "format": {"type": "json_schema", "schema": CLOSED}}
 
 
 def test_no_effort_means_no_thinking() -> None:
@@ -290,7 +293,7 @@ def test_no_effort_means_no_thinking() -> None:
 
 def test_extra_goes_on_top() -> None:
     body = body_of(user="u", response_format=FORMAT, extra={"output_config": {"effort": "low"}, "top_k": 1})
-    assert body["output_config"] == {"format": {"type": "json_schema", "schema": SCHEMA}, "effort": "low"}
+    assert body["output_config"] == {"format": {"type": "json_schema", "schema": CLOSED}, "effort": "low"}
     assert body["top_k"] == 1
 
 
@@ -338,7 +341,9 @@ def test_what_anthropic_cannot_carry_is_refused_if_it_was_given(
 
 def test_a_forced_schema_tool_excludes_thinking() -> None:
     request = asked(reasoning_effort="low", response_format=FORMAT)
-    assert list(refusals(request, Dialect(schema="tool"))) == ["reasoning_effort"]
+    facts = Model(schema="tool")
+    form = answer_form(request, facts, sure=True)
+    assert list(refusals(request, facts, form)) == ["reasoning_effort"]
 
 
 @pytest.mark.parametrize(

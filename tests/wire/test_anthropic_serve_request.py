@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from ccroute.errors import InvalidRequestError
+from ccroute.types import Model
 from ccroute.types.checked import build_request
-from ccroute.wire.anthropic import Dialect, encode, parse_count_tokens, parse_request
+from ccroute.wire.anthropic import answer_form, encode, parse_count_tokens, parse_request
 from ccroute.wire.openai import encode as openai_encode
 
 USER = {"role": "user", "content": "hi"}
@@ -31,10 +32,12 @@ def messages_of(*messages: Any, **fields: Any) -> list[Any]:
     return list(parse_request(ask(*messages, **fields)).kwargs["messages"])
 
 
-def there_and_back(body: dict[str, Any], dialect: Dialect | None = None) -> dict[str, Any]:
+def there_and_back(body: dict[str, Any], facts: Model | None = None) -> dict[str, Any]:
     parsed = parse_request(json.dumps(body).encode())
     request = build_request(None, parsed.kwargs)
-    return encode(request, body["model"], stream=parsed.stream, dialect=dialect or Dialect())
+    facts = facts or Model()
+    form = answer_form(request, facts, sure=True)
+    return encode(request, body["model"], stream=parsed.stream, facts=facts, form=form)
 
 
 def test_a_plain_request_is_its_model_limit_and_messages() -> None:
@@ -131,8 +134,8 @@ def test_parameters_get_their_canonical_names() -> None:
 
 
 def test_fields_without_a_canonical_form_are_left_out_and_listed() -> None:
-    parsed = parse_request(ask(service_tier="auto", context_management={}, inference_geo=None))
-    assert parsed.ignored == ("service_tier", "context_management")
+    parsed = parse_request(ask(diagnostics={}, workspace_hint="a", inference_geo=None))
+    assert parsed.ignored == ("diagnostics", "workspace_hint")
     assert parsed.kwargs.keys() == {"model", "max_tokens", "messages"}
 
 
@@ -198,7 +201,8 @@ def test_an_output_format_becomes_a_response_format_that_openai_takes_too() -> N
         "type": "json_schema",
         "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True},
     }
-    assert there_and_back(ask(output_config={"format": form}))["output_config"] == {"format": form}
+    closed = {"type": "json_schema", "schema": {**SCHEMA, "additionalProperties": False}}
+    assert there_and_back(ask(output_config={"format": form}))["output_config"] == {"format": closed}
 
 
 def test_counting_tokens_takes_the_same_prompt() -> None:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import ClassVar, Unpack
 
 from ccroute.backends.base import BackendOptions, HttpRequest, json_bytes
 from ccroute.backends.codec import Codec, WireBackend
-from ccroute.types import Request
+from ccroute.types import Completion, Request
 from ccroute.wire import anthropic as wire
 from ccroute.wire.listing import read_model_list
 
 OFFICIAL = "https://api.anthropic.com"
 KEY_ENV = "ANTHROPIC_API_KEY"
-
-_VERSION = re.compile(r"claude-(?:[a-z]+-)?(\d+)(?:-(\d{1,2}))?(?!\d)")
 
 
 class AnthropicBackend(WireBackend):
@@ -32,11 +28,11 @@ class AnthropicBackend(WireBackend):
         self, name: str = "anthropic", *, base_url: str | None = None, **common: Unpack[BackendOptions]
     ) -> None:
         super().__init__(name, (base_url or OFFICIAL).rstrip("/").removesuffix("/v1"), **common)
+        self._sends_beta = any(header == b"anthropic-beta" for header, _ in self._fixed)
 
     def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
-        body = wire.encode(
-            request, model, stream=stream, max_output=self.model(model).max_output, dialect=_dialect(model)
-        )
+        form = self._form(request, model)
+        body = wire.encode(request, model, stream=stream, facts=self.model(model), form=form)
         return HttpRequest("/v1/messages", json_bytes(body))
 
     def listing(self) -> HttpRequest | None:
@@ -46,33 +42,31 @@ class AnthropicBackend(WireBackend):
         return read_model_list(body)
 
     def refusals(self, request: Request, model: str) -> Mapping[str, str]:
-        return wire.refusals(request, _dialect(model))
+        form = self._form(request, model)
+        return wire.refusals(request, self.model(model), form, beta=self._sends_beta)
+
+    def check(self, request: Request, answer: Completion) -> None:
+        wire.check_form(request, answer)
 
     def credential(self, key: str) -> Mapping[str, str]:
         return {"x-api-key": key}
 
     def missing_key(self) -> str | None:
-        official = str(self.origin) == OFFICIAL
-        return (
-            f"no API key: set {KEY_ENV} (read by Router.from_config), or give api_key=" if official else None
-        )
+        if not self._is_official():
+            return None
+        return f"no API key: set {KEY_ENV} (read by Router.from_config), or give api_key="
+
+    def _is_official(self) -> bool:
+        return str(self.origin) == OFFICIAL
+
+    def _form(self, request: Request, model: str) -> wire.Form | None:
+        if request.response_format is None:
+            return None
+        described = self.models.get(model)
+        sure = self._is_official() or (described is not None and described.schema is not None)
+        return wire.answer_form(request, self.model(model), sure=sure)
 
     def _fixed_headers(self, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
         return super()._fixed_headers(
             {"anthropic-version": "2023-06-01"} | {k.lower(): v for k, v in headers.items()}
         )
-
-
-@lru_cache(maxsize=256)
-def _dialect(model: str) -> wire.Dialect:
-    """What a model of that name understands.
-
-    Structured output came with Claude 4.5, adaptive thinking with 4.6 (Anthropic's model overview);
-    other names are taken for the newest, and thinking budgets are understood by all.
-    """
-    found = _VERSION.search(model)
-    major, minor = (int(found[1]), int(found[2] or 0)) if found else (4, 5)
-    return wire.Dialect(
-        schema="format" if (major, minor) >= (4, 5) else "tool",
-        thinking="effort" if (major, minor) >= (4, 6) else "budget",
-    )

@@ -192,6 +192,13 @@ class Backend(ABC):
         """Parameters of `request` that this wire cannot carry, each with the reason."""
         return {}
 
+    def check(self, request: Request, answer: Completion) -> None:
+        """Look at a whole answer to a `request` with `response_format`, which `decode` does not know.
+
+        Raises a `BackendError` or `InvalidRequestError` where the server did not do what it was asked.
+        """
+        return
+
     def listing(self) -> HttpRequest | None:
         """The request that lists its models without running one; None where there is none."""
         return None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ccroute.errors import (
     BackendError,
@@ -28,6 +28,7 @@ from ccroute.routing import Deployment
 from ccroute.types import Completion, Request, Route, Timeout
 from ccroute.types.clock import Clock
 from ccroute.wire.codec import StreamDecoder
+from ccroute.wire.fields import LeftOut, without
 
 MAX_ERROR_BODY = 1024 * 1024
 ERROR_BODY_WAIT = 2.0
@@ -44,6 +45,9 @@ class Ticket:
     id: str = ""
     model: str = ""
     route: Route = field(default_factory=Route)
+    begun: Completion | None = None
+    prompt: Callable[[], int] = int
+    """Estimates the prompt's tokens, for whoever asks before the server tells."""
 
 
 @dataclass(slots=True)
@@ -52,7 +56,8 @@ class Progress:
 
     `started` is monotonic, `began` the same moment in UTC; `first_content` is seconds later. `heard`
     is the instant since which the server has been waited for without content, `paused` the seconds
-    that the caller took between chunks, `key` says which of the backend's keys was sent.
+    that the caller took between chunks, `key` says which of the backend's keys was sent,
+    `formed` whether `response_format` was.
     """
 
     started: float
@@ -67,6 +72,7 @@ class Progress:
     first_content: float | None = None
     decoder: StreamDecoder | None = None
     dropped: tuple[str, ...] = ()
+    formed: bool = False
 
     def begin(self, clock: Clock) -> None:
         """The wait for a place at the host is over."""
@@ -154,8 +160,12 @@ def _exchange(job: Job, limits: Limits) -> Flow[Completion]:
         raise backend.classify(reply.status, reply.headers, (yield from _read_error_body(reply, job, limits)))
     body = Body(reply.headers)
     if job.stream:
-        return (yield from _read_stream(reply, body, job, limits))
-    return backend.decode(reply.status, reply.headers, (yield from _read_whole(body, job, limits)))
+        answer = yield from _read_stream(reply, body, job, limits)
+    else:
+        answer = backend.decode(reply.status, reply.headers, (yield from _read_whole(body, job, limits)))
+    if progress.formed:
+        backend.check(job.request, answer)
+    return answer
 
 
 def _request_id(reply: Reply, secrets: Iterable[str]) -> str | None:
@@ -169,16 +179,20 @@ def _carried(job: Job) -> Request:
     """The request without what this wire cannot carry; refused unless dropping was asked for."""
     backend = job.deployment.backend
     refused = backend.refusals(job.request, job.deployment.model)
+    job.progress.formed = job.request.response_format is not None and "response_format" not in refused
     if not refused:
         return job.request
-    if not (job.desk.drop_params or backend.drop_params):
-        what = "; ".join(f"{name} ({why})" for name, why in refused.items())
+    if not (job.desk.drop_params or backend.drop_params or all(map(_may_go, refused.values()))):
+        what = "; ".join(f"{name} ({why})" for name, why in refused.items() if not _may_go(why))
         raise InvalidRequestError(f"cannot carry {what}. Leave it out, or set drop_params=True")
     job.progress.dropped = tuple(
         f"{job.deployment.name}: {name} dropped, {why}" for name, why in refused.items()
     )
-    nothing: dict[str, Any] = dict.fromkeys(refused)
-    return replace(job.request, **nothing)
+    return without(job.request, refused)
+
+
+def _may_go(why: str) -> bool:
+    return isinstance(why, LeftOut)
 
 
 def _read_whole(body: Body, job: Job, limits: Limits) -> Flow[bytes]:
@@ -272,6 +286,7 @@ def _introduce(job: Job, begun: Completion | None) -> None:
     """Before the first chunk is seen: which answer this is and who gives it."""
     job.ticket.id = (begun.id if begun is not None else "") or job.ticket.id
     job.ticket.model = (begun.model if begun is not None else "") or job.deployment.model
+    job.ticket.begun = begun
 
 
 def _transport_error(failure: Failure, job: Job) -> CcrouteError:

@@ -8,7 +8,7 @@ from typing import Any, Generic, Self
 
 from ccroute.flow import Ticket
 from ccroute.runtime.drive import AsyncDrive, Drive
-from ccroute.types import Chunk, Completion, Route
+from ccroute.types import Chunk, Completion, Route, Usage
 from ccroute.types.results import Parsed
 
 
@@ -38,6 +38,15 @@ class _Paused(Generic[Parsed]):
     def route(self) -> Route:
         """Where the call went and why."""
         return self._ticket.route
+
+    @property
+    def usage(self) -> Usage:
+        """The usage as it is known by now, the prompt's tokens at least: estimated until the server tells."""
+        if self._outcome.result is not None:
+            return self._outcome.result.usage
+        begun = self._ticket.begun
+        known = Usage(estimated=True) if begun is None else begun.usage
+        return known if known.prompt_tokens else known.model_copy(update={"input": self._ticket.prompt()})
 
     @property
     def completion(self) -> Completion[Parsed]:

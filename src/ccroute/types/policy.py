@@ -106,6 +106,10 @@ def _usd(amount: Amount) -> Decimal:
 FREE: Final = Price(0, 0)
 
 
+Thinking = Literal["none", "budget", "adaptive", "adaptive_on", "effort", "switch", "template", "levels"]
+"""How a model is told to think: see `Model`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """What is known of one model behind a backend.
@@ -121,14 +125,15 @@ class Model:
 
     sampling: which of `temperature`, `top_p` and `top_k` it takes: "any", only "one" of temperature and
               top_p, "none", or any of them only while "not_thinking".
-    thinking: how `reasoning_effort` is written for it. "none": it cannot think. Anthropic: "budget" (tokens)
-              or "adaptive" (with an effort). OpenAI-compatible: "effort" (a word), "switch"
-              (`thinking: {"type": "enabled"}`) or "template" (`chat_template_kwargs`). Ollama: "switch" or
-              "levels".
+    thinking: how `reasoning_effort` is written for it. "none": it cannot think. Anthropic: "budget" (tokens),
+              "adaptive" (with an effort) or "adaptive_on" (the same, and it also thinks unasked).
+              OpenAI-compatible: "effort" (a word), "switch" (`thinking: {"type": "enabled"}`) or "template"
+              (`chat_template_kwargs`). Ollama: "switch" or "levels".
     efforts:  the words of `reasoning_effort` that it takes.
     schema:   how an answer is held to a JSON schema: "format" (a field of the API), "tool" (a forced tool),
               or "none".
-    refuses:  further parameters of a call that it answers with an error.
+    refuses:  further parameters of a call that it answers with an error. `tool_choice` there means one
+              that forces a tool.
     prefill:  whether a conversation may end with an assistant message that the model goes on with.
     """
 
@@ -138,7 +143,7 @@ class Model:
     memory_gb: float | None = None
     weight: float = 1.0
     sampling: Literal["any", "one", "none", "not_thinking"] | None = None
-    thinking: Literal["none", "budget", "adaptive", "effort", "switch", "template", "levels"] | None = None
+    thinking: Thinking | None = None
     efforts: Sequence[str] | None = None
     schema: Literal["format", "tool", "none"] | None = None
     refuses: Collection[str] | None = None

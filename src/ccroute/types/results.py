@@ -133,7 +133,9 @@ class Message(_Frozen):
     """An answer's message. Append it to `messages` to continue the conversation.
 
     `thinking_blocks` are the provider's own blocks (`{"type": "thinking", "thinking": …,
-    "signature": …}`), replayed verbatim by wires that know them.
+    "signature": …}`), replayed verbatim by wires that know them. `blocks` is the whole answer in the
+    provider's own blocks and order, where the other fields cannot say it: calls of tools that the provider
+    runs itself, citations, thoughts between calls. Anthropic gets it back as it came.
     """
 
     role: Literal["assistant"] = "assistant"
@@ -141,6 +143,7 @@ class Message(_Frozen):
     tool_calls: tuple[ToolCall, ...] | None = None
     thinking: str | None = None
     thinking_blocks: tuple[Mapping[str, Any], ...] = ()
+    blocks: tuple[Mapping[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The message as an OpenAI-format dict, thinking included."""
@@ -154,6 +157,8 @@ class Message(_Frozen):
             message["thinking"] = self.thinking
         if self.thinking_blocks:
             message["thinking_blocks"] = [dict(block) for block in self.thinking_blocks]
+        if self.blocks:
+            message["blocks"] = [dict(block) for block in self.blocks]
         return message
 
 
@@ -343,12 +348,17 @@ class Completion(_Frozen, Generic[Parsed]):
 
 
 class Chunk(_Frozen):
-    """A piece of a streamed answer. The last one holds `finish_reason` and `usage`."""
+    """A piece of a streamed answer. The last one holds `finish_reason` and `usage`.
+
+    `block` is a whole block of the provider's own that is neither text, thinking nor a call of a caller's
+    tool, such as the result of a web search.
+    """
 
     text: str = ""
     thinking: str = ""
     signature: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    block: Mapping[str, Any] | None = None
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
 

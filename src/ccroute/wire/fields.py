@@ -1,16 +1,28 @@
 """What the three encoders share: which parameters were given, `extra`, images in data URLs.
 
-Knows the canonical request; must not know any wire's names.
+Knows the canonical request, and which fields and tools belong to another wire than the one asked.
 """
 
+import base64
+import dataclasses
+import re
 from collections.abc import Mapping
-from typing import NamedTuple, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 from ccroute.errors import InvalidRequestError
 from ccroute.types import JSON, Request
+from ccroute.types.request import PARAMETERS
 
 _LONGEST_NAME = 40
 """What is longer names no kind of part, but may be a prompt."""
+
+
+_MARKS: Final = (
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"\x89PNG", "image/png"),
+    (b"GIF8", "image/gif"),
+    (b"RIFF", "image/webp"),
+)
 
 
 class Image(NamedTuple):
@@ -19,6 +31,58 @@ class Image(NamedTuple):
     url: str = ""
     media_type: str = ""
     data: str = ""
+
+
+class OfWire(dict[str, JSON]):
+    """`extra` as a client of a served API sent it: fields that only servers of the same `wire` may know.
+
+    What a caller gives as `extra` himself is for the server he chose, and is not checked.
+    """
+
+    def __init__(self, wire: str, fields: Mapping[str, JSON]) -> None:
+        super().__init__(fields)
+        self.wire = wire
+
+
+class LeftOut(str):
+    """A reason for which a parameter is left out of one request even without `drop_params`: the answer is
+    worth more than it. The route's reasons list it."""
+
+    __slots__ = ()
+
+
+_NAMES: Final = {"openai": "OpenAI", "anthropic": "Anthropic"}
+_ANTHROPICS_OWN: Final = re.compile(r"\w+_20\d{6}|mcp_toolset")
+"""Types of tools that Anthropic runs or defines itself, such as `web_search_20250305`."""
+_IN_TOOLS: Final = re.compile(r"tools\[(\d+)\]")
+
+
+def foreign(request: Request, wire: str) -> dict[str, str]:
+    """What only another wire's servers know, each with the reason: fields of a served request, Anthropic's
+    own tools (named by their place)."""
+    why: dict[str, str] = {}
+    extra = request.extra
+    if isinstance(extra, OfWire) and extra.wire != wire:
+        why = dict.fromkeys(extra, f"a field of {_NAMES[extra.wire]}'s API, this server speaks another")
+    if wire != "anthropic":
+        for i, tool in enumerate(request.tools or ()):
+            kind = tool.get("type")
+            if isinstance(kind, str) and "function" not in tool and _ANTHROPICS_OWN.fullmatch(kind):
+                why[f"tools[{i}]"] = f"{kind} is a tool that only Anthropic runs"
+    return why
+
+
+def without(request: Request, refused: Mapping[str, str]) -> Request:
+    """The request without what `refusals` named: parameters, single tools, fields of `extra`."""
+    changes: dict[str, JSON] = {name: None for name in refused if name in PARAMETERS and name != "extra"}
+    gone = {int(found[1]) for name in refused if (found := _IN_TOOLS.fullmatch(name))}
+    if gone and "tools" not in changes:
+        changes["tools"] = [tool for i, tool in enumerate(request.tools or ()) if i not in gone] or None
+    if changes.get("tools", ()) is None:  # a choice among no tools is an error everywhere
+        changes |= {"tool_choice": None, "parallel_tool_calls": None}
+    if refused.keys() & request.extra.keys():
+        changes["extra"] = {name: each for name, each in request.extra.items() if name not in refused}
+    return dataclasses.replace(request, **changes)
 
 
 def given(value: object) -> bool:
@@ -46,7 +110,7 @@ def json_schema(request: Request) -> Mapping[str, JSON] | None:
     if not wants_schema(request):
         return None
     told = (request.response_format or {}).get("json_schema")
-    schema = told.get("schema") if isinstance(told, Mapping) else None
+    schema: JSON = told.get("schema") if isinstance(told, Mapping) else None
     if not isinstance(schema, Mapping):
         raise InvalidRequestError("response_format.json_schema.schema is missing")
     return schema
@@ -64,7 +128,16 @@ def image(part: Mapping[str, JSON], where: str) -> Image:
     media_type, _, coding = head.removeprefix("data:").partition(";")
     if not media_type or not data or not coding.endswith("base64"):
         raise InvalidRequestError(f"{where}.image_url.url must be a URL or data:image/…;base64,…")
-    return Image(media_type=media_type, data=data)
+    return Image(media_type=_true_type(data) or media_type.lower(), data=data)
+
+
+def _true_type(data: str) -> str | None:
+    """What an image is by its first bytes: screenshots are often named wrong, and Anthropic compares."""
+    try:
+        start = base64.b64decode(data[:16])
+    except ValueError:
+        return None
+    return next((kind for mark, kind in _MARKS if start.startswith(mark)), None)
 
 
 def unknown_part(part: Mapping[str, JSON], where: str, wire: str) -> NoReturn:

@@ -4,8 +4,8 @@ Knows `POST /v1/messages` and its stream; must not know where it is sent, nor wi
 `encode` to `error`, a server of this API `parse_request` and the dumps.
 """
 
-from ccroute.wire.anthropic.decode import decode
-from ccroute.wire.anthropic.encode import Dialect, encode, refusals
+from ccroute.wire.anthropic.decode import check_form, decode
+from ccroute.wire.anthropic.encode import Form, answer_form, encode, refusals
 from ccroute.wire.anthropic.errors import error
 from ccroute.wire.anthropic.serve import dump_completion, dump_error, dump_models, error_body
 from ccroute.wire.anthropic.serve_request import dump_count_tokens, parse_count_tokens, parse_request
@@ -15,9 +15,11 @@ from ccroute.wire.serving import ParsedRequest, error_headers
 
 __all__ = [
     "Decoder",
-    "Dialect",
+    "Form",
     "ParsedRequest",
     "adump_stream",
+    "answer_form",
+    "check_form",
     "decode",
     "dump_completion",
     "dump_count_tokens",

@@ -3,13 +3,18 @@
 Knows content blocks; must not know the request: the forced tool of a schema is known by its name.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from ccroute.types import JSON, Choice, Completion, FinishReason, Function, Message, ToolCall, Usage
+from pydantic_core import from_json
+
+from ccroute.errors import InvalidRequestError
+from ccroute.types import JSON, Choice, Completion, FinishReason, Function, Message, Request, ToolCall, Usage
 from ccroute.wire.anthropic.encode import SCHEMA_TOOL
+from ccroute.wire.anthropic.turns import THINKING
 from ccroute.wire.decoding import fail, finish_reason
 from ccroute.wire.errors import is_error
+from ccroute.wire.fields import wants_schema
 from ccroute.wire.reading import load_object, mapping, said, text, wrong
 from ccroute.wire.tools import as_text
 from ccroute.wire.usage import count, estimate_message, usage
@@ -49,7 +54,7 @@ def decode(body: bytes, *, prompt_estimate: int = 0) -> Completion:
     )
 
 
-def read_message(blocks: Iterable[Mapping[str, JSON]]) -> Message:
+def read_message(blocks: Sequence[Mapping[str, JSON]]) -> Message:
     """The message of some blocks; thinking is kept as it came too, because it is replayed so."""
     answer: list[str] = []
     thought: list[str] = []
@@ -59,7 +64,7 @@ def read_message(blocks: Iterable[Mapping[str, JSON]]) -> Message:
         kind = block.get("type")
         if kind == "text":
             answer.append(said(block.get("text")))
-        elif kind in ("thinking", "redacted_thinking"):
+        elif kind in THINKING:
             thought.append(text(block.get("thinking")))
             kept.append(block)
         elif kind == "tool_use":
@@ -73,7 +78,41 @@ def read_message(blocks: Iterable[Mapping[str, JSON]]) -> Message:
         tool_calls=tuple(calls) or None,
         thinking="".join(thought) or None,
         thinking_blocks=tuple(kept),
+        blocks=() if is_plain(blocks) else tuple(blocks),
     )
+
+
+_PLACES: Final = {"thinking": 0, "redacted_thinking": 0, "text": 1, "tool_use": 2}
+
+
+def is_plain(blocks: Sequence[Mapping[str, JSON]]) -> bool:
+    """Whether thinking, text and calls, in this order, say all that the blocks do. The tool of a schema is
+    no call, so its blocks are not kept either."""
+    if any(block.get("name") == SCHEMA_TOOL for block in blocks):
+        return True
+    last = 0
+    for block in blocks:
+        place = _PLACES.get(text(block.get("type")), -1)
+        if place < last or block.get("citations") or block.get("caller"):
+            return False
+        last = place
+    return True
+
+
+def check_form(request: Request, answer: Completion) -> None:
+    """Raise where an answer that was to follow a schema is no JSON: its server ignored the schema."""
+    told = answer.choices[0]
+    if not wants_schema(request) or told.finish_reason != "stop" or told.message.tool_calls:
+        return
+    try:
+        from_json(answer.text)
+    except ValueError:
+        error = InvalidRequestError(
+            "the server answered without regard to response_format: it does not hold this model to a schema. "
+            'Use another backend, or say how it does: models={…: Model(schema="format" or "tool")}'
+        )
+        error.elsewhere = True
+        raise error from None
 
 
 def read_stop(raw: str | None, calls: Sequence[object] | None, answered: bool) -> FinishReason:
@@ -103,6 +142,24 @@ def read_usage(
         prompt_estimate=prompt_estimate,
         output_estimate=output_estimate,
     )
+
+
+_PROMPT: Final = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+
+
+def merged_usage(before: Mapping[str, JSON], told: Mapping[str, JSON]) -> dict[str, JSON]:
+    """The usage known after a further frame. Its counts replace the earlier ones, but some servers close
+    with zeros: a prompt that shrinks is not believed."""
+    merged = {**before, **{name: value for name, value in told.items() if value is not None}}
+    if _prompt(merged) < _prompt(before):
+        merged |= {name: before.get(name) for name in (*_PROMPT, "cache_creation")}
+    if not count(merged.get("output_tokens")) and count(before.get("output_tokens")):
+        merged["output_tokens"] = before["output_tokens"]
+    return merged
+
+
+def _prompt(told: Mapping[str, JSON]) -> int:
+    return sum(count(told.get(name)) or 0 for name in _PROMPT)
 
 
 def _call(block: Mapping[str, JSON], arguments: str, index: int) -> ToolCall:

@@ -1,15 +1,15 @@
 """A request as Anthropic's messages want it: the parameters. The turns are in `turns.py`.
 
-Knows the body's field names and the rules that come with thinking; must not know which server it is for.
+Knows the body's field names and the rules that come with thinking; what a model takes is told by `Model`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
-from ccroute.types import JSON, Request
-from ccroute.wire.anthropic.turns import system_blocks, turns
-from ccroute.wire.fields import given, json_schema, merged, wants_schema
+from ccroute.types import JSON, Model, Request
+from ccroute.wire.anthropic.turns import check_turns, goes_on_unthought, system_blocks, turns
+from ccroute.wire.fields import LeftOut, OfWire, foreign, given, json_schema, merged
+from ccroute.wire.schemas import for_claude
 
 SCHEMA_TOOL: Final = "ccroute_answer"
 """The forced tool through which an answer takes the form of a schema; undone when it is decoded."""
@@ -19,53 +19,145 @@ DEFAULT_MAX_TOKENS: Final = 4096
 
 _LEAST_BUDGET: Final = 1024  # tokens; Anthropic's own minimum
 _BUDGETS: Final = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384, "max": 32_000}  # tokens
-_AS_THEY_ARE: Final = ("temperature", "top_p", "top_k")
+_SAMPLING: Final = {"temperature": 1, "top_p": 1, "top_k": None}
+"""With Anthropic's defaults, which need not be sent."""
 _UNKNOWN: Final = ("frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs")
+_BRANCHES: Final = frozenset({"anyOf", "oneOf", "allOf"})
 _CHOICES: Final = {"auto": "auto", "required": "any", "none": "none"}
+_OF_BETAS: Final = frozenset(
+    {"billing_policy", "compaction", "context_management", "fallbacks", "mcp_servers", "thread"}
+)
+"""Fields that Anthropic takes only with the header `anthropic-beta`."""
+
+_UNTHOUGHT: Final = "the turn that goes on began without this model's thoughts, so it cannot think now"
+
+USUAL: Final = Model()
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """How models and servers that speak Anthropic's wire differ.
+class Form(NamedTuple):
+    """How an answer is held to a JSON schema: by `output_config.format`, by a forced tool, or not at all."""
 
-    schema:   how an answer is held to a JSON schema: by `output_config.format`, or by a forced tool.
-    thinking: how `reasoning_effort` is said: as a `budget` of tokens (models before Claude 4.6), or as
-              `output_config.effort` with adaptive thinking.
+    kind: Literal["format", "tool", "none"]
+    schema: Mapping[str, JSON]
+
+
+def answer_form(request: Request, facts: Model, *, sure: bool) -> Form | None:
+    """How this request's answer is held to its schema; None where it has none.
+
+    `sure`: what `facts.schema` says is true of the server. Many that are not Anthropic itself ignore
+    `output_config` in silence, but know tools.
     """
+    schema = json_schema(request)
+    if schema is None:
+        return None
+    kind = facts.schema or ("format" if sure else "tool")
+    if kind == "format" and not sure and not (_takes_no_forced_tool(facts) or _thinks(request)):
+        kind = "tool"
+    if kind != "format":
+        return Form(kind, schema)
+    closed = for_claude(schema)
+    if closed is not None:
+        return Form("format", closed)
+    return Form("none" if _takes_no_forced_tool(facts) else "tool", schema)
 
-    schema: Literal["format", "tool"] = "format"
-    thinking: Literal["budget", "effort"] = "budget"
 
+def refusals(
+    request: Request, facts: Model = USUAL, form: Form | None = None, *, beta: bool = True
+) -> dict[str, str]:
+    """The parameters that were given but cannot be carried, each with the reason.
 
-PLAIN: Final = Dialect()
-
-
-def refusals(request: Request, dialect: Dialect = PLAIN) -> dict[str, str]:
-    """The parameters that were given but cannot be carried, each with the reason."""
+    `beta`: whether the header `anthropic-beta` is sent along.
+    """
     # A penalty of 0, or no logprobs, is what Anthropic does anyway.
     why = {name: "Anthropic has no such parameter" for name in _UNKNOWN if getattr(request, name)}
     if request.seed is not None:
         why["seed"] = "Anthropic has no such parameter"
-    form = request.response_format or {}
-    if given(form) and form.get("type") not in ("text", "json_schema"):
-        why["response_format"] = "Anthropic takes text and json_schema, no JSON without a schema"
-    if given(request.tool_choice) and _choice(request.tool_choice) is None:
-        why["tool_choice"] = "Anthropic knows auto, required, none and one named function"
-    if _thinks(request):
-        why |= _refused_by_thinking(request, dialect)
+    if request.response_format:
+        if request.response_format.get("type") not in ("text", "json_schema"):
+            why["response_format"] = "Anthropic takes text and json_schema, no JSON without a schema"
+        elif form is not None and form.kind == "none":
+            why["response_format"] = (
+                "this model cannot be held to this schema: it needs objects without free keys"
+            )
+    if facts.max_output is not None and (request.max_tokens or 0) > facts.max_output:
+        why["max_tokens"] = f"this model answers with at most {facts.max_output} tokens"
+    if request.tool_choice:
+        why |= _refused_choice(request, facts)
+    if facts.sampling in ("one", "none"):
+        why |= _refused_sampling(request, facts)
+    if request.extra:
+        why |= _refused_extra(request, beta)
+    for name in facts.refuses or ():
+        if name != "tool_choice" and given(getattr(request, name, None)):
+            why.setdefault(name, "this model does not take it")
+    for i, tool in enumerate(request.tools or ()):
+        if reason := _tool_fault(tool):
+            why[f"tools[{i}]"] = reason
+    if request.reasoning_effort is not None:
+        why |= _refused_thinking(request, facts, form)
     return why
 
 
-def _refused_by_thinking(request: Request, dialect: Dialect) -> dict[str, str]:
+def _tool_fault(tool: Mapping[str, JSON]) -> str | None:
+    function = tool.get("function")
+    if not isinstance(function, Mapping):
+        own = "name" in tool or tool.get("type") == "mcp_toolset"
+        return None if own else "it is neither a function nor a tool of Anthropic's own"
+    if _BRANCHES.isdisjoint(function.get("parameters") or ()):
+        return None
+    return f"{function.get('name')}: Anthropic takes no anyOf, oneOf or allOf at the top of a tool's schema"
+
+
+def _refused_choice(request: Request, facts: Model) -> dict[str, str]:
+    choice = _choice(request.tool_choice)
+    if choice is None:
+        return {"tool_choice": "Anthropic knows auto, required, none and one named function"}
+    if choice["type"] in ("any", "tool") and _takes_no_forced_tool(facts):
+        return {"tool_choice": "this model takes no forced tool, only auto and none"}
+    return {}
+
+
+def _refused_sampling(request: Request, facts: Model) -> dict[str, str]:
+    told = _sampling(request)
+    if told and facts.sampling == "none":
+        return dict.fromkeys(told, "this model takes no sampling parameters")
+    if facts.sampling == "one" and "temperature" in told and "top_p" in told:
+        return {"top_p": "this model takes temperature or top_p, not both"}
+    return {}
+
+
+def _refused_extra(request: Request, beta: bool) -> dict[str, str]:
+    why = foreign(request, "anthropic")
+    if not beta and isinstance(request.extra, OfWire):
+        needs = "Anthropic wants the header anthropic-beta for it: give it to the backend as headers="
+        why |= dict.fromkeys(sorted(_OF_BETAS & request.extra.keys()), needs)
+    return why
+
+
+def _refused_thinking(request: Request, facts: Model, form: Form | None) -> dict[str, str]:
+    effort = request.reasoning_effort
+    if not _thinks(request):
+        always = facts.thinking == "adaptive_on" and "none" not in (facts.efforts or ())
+        return {"reasoning_effort": "this model always thinks"} if always else {}
+    if facts.thinking == "none":
+        return {"reasoning_effort": "this model cannot think"}
+    if facts.efforts is not None and _word(effort, facts) is None:
+        return {"reasoning_effort": f"this model takes {', '.join(facts.efforts)}"}
+    if not _is_adaptive(facts):
+        if (request.max_tokens or facts.max_output or DEFAULT_MAX_TOKENS) <= _LEAST_BUDGET:
+            least = f"thinking takes at least {_LEAST_BUDGET} tokens, max_tokens must be above that"
+            return {"reasoning_effort": least}
+        if facts.thinking == "budget" and goes_on_unthought(request.messages):
+            return {"reasoning_effort": LeftOut(_UNTHOUGHT)}
+    if form is not None and form.kind == "tool":
+        return {
+            "reasoning_effort": "a forced tool carries the schema, and Anthropic does not think before one"
+        }
+    return _refused_beside_thinking(request)
+
+
+def _refused_beside_thinking(request: Request) -> dict[str, str]:
     why = {}
-    if dialect.thinking == "budget" and (request.max_tokens or DEFAULT_MAX_TOKENS) <= _LEAST_BUDGET:
-        why["reasoning_effort"] = (
-            f"thinking takes at least {_LEAST_BUDGET} tokens, max_tokens must be above that"
-        )
-    if dialect.schema == "tool" and wants_schema(request):
-        why["reasoning_effort"] = "a forced tool carries the schema, and Anthropic does not think before one"
-    if "reasoning_effort" in why:
-        return why
     if request.temperature not in (None, 1):
         why["temperature"] = "Anthropic thinks only at temperature 1"
     if request.top_k is not None:
@@ -78,34 +170,41 @@ def _refused_by_thinking(request: Request, dialect: Dialect) -> dict[str, str]:
 
 
 def encode(
-    request: Request, model: str, *, stream: bool, max_output: int | None = None, dialect: Dialect = PLAIN
+    request: Request, model: str, *, stream: bool, facts: Model = USUAL, form: Form | None = None
 ) -> dict[str, Any]:
-    """The JSON body. `request` holds nothing that `refusals` names; `max_output` is the most tokens the
-    deployment can answer with."""
-    limit = request.max_tokens if request.max_tokens is not None else max_output or DEFAULT_MAX_TOKENS
+    """The JSON body. `request` holds nothing that `refusals` names; `facts` is what is known of the model."""
+    limit = request.max_tokens if request.max_tokens is not None else facts.max_output or DEFAULT_MAX_TOKENS
     body: dict[str, JSON] = {"model": model, "max_tokens": limit}
     if system := system_blocks(request.messages):
         body["system"] = system
-    body["messages"] = turns(request.messages)
-    for name in _AS_THEY_ARE:
-        value = getattr(request, name)
-        if value is not None:
-            body[name] = value
+    body["messages"] = turns(request.messages, claude=facts.thinking is not None)
+    check_turns(body["messages"], model, prefill=facts.prefill is not False)
+    body |= _sampling(request) if facts.sampling in ("one", "none") else _given_sampling(request)
     if request.stops:
         body["stop_sequences"] = list(request.stops)
     if given(request.user):
         body["metadata"] = {"user_id": request.user}
-    _put_tools(body, request)
-    _put_schema(body, request, dialect)
-    _put_thinking(body, request, dialect, may_grow=request.max_tokens is None and max_output is None)
+    _put_tools(body, request, strict=facts.schema != "tool")
+    if form is not None:
+        _put_schema(body, form)
+    _put_thinking(body, request, facts)
     if stream:
         body["stream"] = True
     return merged(body, request, "output_config", "metadata")
 
 
-def _put_tools(body: dict[str, JSON], request: Request) -> None:
+def _given_sampling(request: Request) -> dict[str, JSON]:
+    return {name: value for name in _SAMPLING if (value := getattr(request, name)) is not None}
+
+
+def _sampling(request: Request) -> dict[str, JSON]:
+    """The sampling parameters that change something."""
+    return {name: value for name, value in _given_sampling(request).items() if value != _SAMPLING[name]}
+
+
+def _put_tools(body: dict[str, JSON], request: Request, *, strict: bool) -> None:
     if request.tools:
-        body["tools"] = [_tool(tool) for tool in request.tools]
+        body["tools"] = [_tool(tool, strict=strict) for tool in request.tools]
     choice = _choice(request.tool_choice)
     if request.tools and request.parallel_tool_calls is False:
         choice = choice or {"type": "auto"}
@@ -115,17 +214,14 @@ def _put_tools(body: dict[str, JSON], request: Request) -> None:
         body["tool_choice"] = choice
 
 
-def _put_schema(body: dict[str, JSON], request: Request, dialect: Dialect) -> None:
-    schema = json_schema(request)
-    if schema is None:
-        return
-    if dialect.schema == "format":
-        body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
+def _put_schema(body: dict[str, JSON], form: Form) -> None:
+    if form.kind == "format":
+        body["output_config"] = {"format": {"type": "json_schema", "schema": form.schema}}
         return
     answer = {
         "name": SCHEMA_TOOL,
         "description": "Give your answer by calling this tool.",
-        "input_schema": schema,
+        "input_schema": form.schema,
     }
     # With other tools around, the model still decides which to call, but it must call one.
     others = body.get("tools", []) if body.get("tool_choice") != {"type": "none"} else []
@@ -135,18 +231,21 @@ def _put_schema(body: dict[str, JSON], request: Request, dialect: Dialect) -> No
         body["tool_choice"] = {**body.get("tool_choice", {}), **forced}
 
 
-def _put_thinking(body: dict[str, JSON], request: Request, dialect: Dialect, *, may_grow: bool) -> None:
+def _put_thinking(body: dict[str, JSON], request: Request, facts: Model) -> None:
     effort = request.reasoning_effort
-    if dialect.thinking == "effort":
-        if effort == "none":
+    if effort is None:
+        return
+    if not _thinks(request):
+        # Whoever thinks only when asked is not told: some of them refuse the word.
+        if facts.thinking == "adaptive_on":
             body["thinking"] = {"type": "disabled"}
-        elif effort is not None:
-            body["thinking"] = {"type": "adaptive"}
-            effort = "low" if effort == "minimal" else effort
-            body["output_config"] = {**body.get("output_config", {}), "effort": effort}
-    elif effort is not None and effort != "none":
+    elif _is_adaptive(facts):
+        # Newer models keep their thoughts to themselves unless asked.
+        body["thinking"] = {"type": "adaptive", "display": "summarized"}
+        body["output_config"] = {**body.get("output_config", {}), "effort": _word(effort, facts)}
+    else:
         budget = _BUDGETS[effort]
-        if may_grow:
+        if request.max_tokens is None and facts.max_output is None:
             body["max_tokens"] += budget
         # The budget is part of max_tokens: half of it is left for the answer.
         budget = max(_LEAST_BUDGET, min(budget, body["max_tokens"] // 2))
@@ -157,6 +256,20 @@ def _thinks(request: Request) -> bool:
     return request.reasoning_effort not in (None, "none")
 
 
+def _is_adaptive(facts: Model) -> bool:
+    return facts.thinking in ("adaptive", "adaptive_on")
+
+
+def _takes_no_forced_tool(facts: Model) -> bool:
+    return "tool_choice" in (facts.refuses or ())
+
+
+def _word(effort: str | None, facts: Model) -> str | None:
+    """Anthropic's word for an effort; None where the model has none for it."""
+    word = "low" if effort == "minimal" else effort
+    return word if facts.efforts is None or word in facts.efforts else None
+
+
 def _choice(choice: str | Mapping[str, JSON] | None) -> dict[str, JSON] | None:
     """Anthropic's `tool_choice`, `None` for what it has no word for."""
     if isinstance(choice, str):
@@ -165,12 +278,16 @@ def _choice(choice: str | Mapping[str, JSON] | None) -> dict[str, JSON] | None:
     return {"type": "tool", "name": name} if name else None
 
 
-def _tool(tool: Mapping[str, JSON]) -> dict[str, JSON]:
+def _tool(tool: Mapping[str, JSON], *, strict: bool) -> dict[str, JSON]:
     function = tool.get("function")
     if not isinstance(function, Mapping):
         return dict(tool)  # a tool of Anthropic's own, such as web search
-    made = {"name": function.get("name"), "input_schema": function.get("parameters") or {"type": "object"}}
-    for name in ("description", "strict", "cache_control"):
+    schema = function.get("parameters") or {"type": "object"}
+    closed = for_claude(schema) if strict and function.get("strict") else None
+    made = {"name": function.get("name"), "input_schema": closed or {"type": "object", **schema}}
+    if closed is not None:
+        made["strict"] = True
+    for name in ("description", "cache_control"):
         value = function.get(name, tool.get(name))
         if value is not None:
             made[name] = value

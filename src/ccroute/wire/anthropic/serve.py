@@ -40,6 +40,8 @@ def head(id: str, model: str) -> dict[str, JSON]:
 
 
 def _blocks(message: Message, answer: str) -> list[JSON]:
+    if message.blocks:
+        return [dict(block) for block in message.blocks]
     blocks: list[JSON] = [dict(block) for block in message.thinking_blocks]
     if message.thinking and not blocks:  # another provider's, which nobody signed
         blocks.append({"type": "thinking", "thinking": message.thinking, "signature": ""})

@@ -1,7 +1,7 @@
 """A client's messages request in canonical form: the parameters. The turns are in `serve_turns.py`.
 
-Knows the body's fields; must not know who will answer. What has no canonical form (a service tier, hints
-on tools) is left out and listed, because other servers would refuse it.
+Knows the body's fields; must not know who will answer. What only Anthropic knows (a container, its own
+tools) goes on marked as such; hints without a canonical form are left out and listed.
 """
 
 from collections.abc import Mapping
@@ -9,12 +9,23 @@ from typing import Any, Final
 
 from ccroute.types import JSON
 from ccroute.wire.anthropic.serve_turns import read_system, read_turns
+from ccroute.wire.fields import OfWire
 from ccroute.wire.serving import Fields, ParsedRequest, bad, load, options
 
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
 _EFFORTS: Final = {"low": "low", "medium": "medium", "high": "high", "xhigh": "max", "max": "max"}
 _BUDGETS: Final = ((1024, "minimal"), (2048, "low"), (8192, "medium"), (16_384, "high"))  # tokens, at most
 _THINKING: Final = ("enabled", "adaptive", "between_tools", "disabled")
+_OWN: Final[tuple[str, ...]] = (
+    "cache_control",
+    "container",
+    "context_management",
+    "inference_geo",
+    "mcp_servers",
+    "service_tier",
+    "speed",
+)
+"""Fields that go on to Anthropic, and to nobody else."""
 _USUAL_EFFORT: Final = "high"
 """How much adaptive thinking thinks when it is not told."""
 
@@ -39,7 +50,10 @@ def parse_request(body: bytes | Mapping[str, JSON]) -> ParsedRequest:
     kwargs |= _tool_choice(fields.fields("tool_choice"))
     kwargs |= _output(fields.fields("thinking"), fields.fields("output_config"))
     stream = fields.flag("stream") or False
-    return ParsedRequest(options(kwargs), stream, include_usage=True, ignored=tuple(fields.rest))
+    rest = fields.rest
+    own = {name: rest.pop(name) for name in _OWN if name in rest}
+    kwargs["extra"] = OfWire("anthropic", own) if own else None
+    return ParsedRequest(options(kwargs), stream, include_usage=True, ignored=tuple(rest))
 
 
 def parse_count_tokens(body: bytes | Mapping[str, JSON]) -> ParsedRequest:

@@ -5,7 +5,9 @@ another: a block waits until those before it are whole, so that each is written 
 """
 
 from collections import deque
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Mapping
+
+from pydantic_core import to_json
 
 from ccroute.types import JSON, Chunk, Completion, ToolCall, Usage
 from ccroute.wire.anthropic.serve import dump_error, dump_usage, head, stop, tool_use
@@ -17,7 +19,8 @@ def dump_stream(stream: ChunkStream) -> Generator[bytes, None, None]:
     """The bytes that answer a streamed request. `stream` is closed however this ends.
 
     An error before the first bytes is raised; take them before you answer 200. After them it becomes an
-    `error` event. Usage is known at the end only, so `message_start` says 0.
+    `error` event. `message_start` tells the prompt's tokens, estimated where the backend tells them only at
+    the end.
     """
     return written(stream, _Frames(stream))
 
@@ -77,6 +80,8 @@ class _Frames:
             self._last("text", {"type": "text", "text": ""}).grow("text_delta", "text", chunk.text)
         for call in chunk.tool_calls:
             self._call(call).grow_input(call)
+        if chunk.block is not None:
+            self._own(chunk.block)
         return self._begin() + self._write() if self._waiting else b""
 
     def end(self, completion: Completion) -> bytes:
@@ -93,7 +98,9 @@ class _Frames:
             return b""
         self._begun = True
         message = head(self._stream.id, self._stream.model)
-        message |= {"content": [], "stop_reason": None, "stop_sequence": None, "usage": dump_usage(Usage())}
+        known: Usage = getattr(self._stream, "usage", Usage())
+        usage = dump_usage(known.model_copy(update={"output": 0, "reasoning": 0}))
+        message |= {"content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
         return _event("message_start", message=message)
 
     def _thought(self, *, goes_on: bool = False) -> _Block:
@@ -115,6 +122,13 @@ class _Frames:
             block = self._calls[call.index] = _Block(tool_use(call, self._stream.id))
             self._waiting.append(block)
         return block
+
+    def _own(self, block: Mapping[str, JSON]) -> None:
+        """A block of the provider's own. The input of its tools is a delta too: clients look for it there."""
+        given = block.get("input")
+        self._waiting.append(_Block(dict(block) if given is None else {**block, "input": {}}))
+        if given:
+            self._waiting[-1].grow("input_json_delta", "partial_json", to_json(given).decode())
 
     def _write(self, *, last: bool = False) -> bytes:
         """All that may be written now: blocks up to the first that may still grow."""

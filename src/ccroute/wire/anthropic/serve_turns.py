@@ -1,20 +1,19 @@
 """The conversation of a client's messages request in canonical form: the way back from `turns.py`.
 
-Knows content blocks; must not know parameters. One assistant turn becomes several messages where thinking
-follows something else: signed thinking is only valid at its place, and the encoder merges neighbours.
+Knows content blocks; must not know parameters. What an assistant turn's text, calls and thoughts cannot say
+by themselves (their order, the blocks of Anthropic's own tools) is kept beside them, for an Anthropic.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Sequence
 
 from pydantic_core import to_json
 
 from ccroute.types import JSON
+from ccroute.wire.anthropic.decode import is_plain
+from ccroute.wire.anthropic.turns import THINKING
 from ccroute.wire.serving import Fields, bad
 
 Messages = list[dict[str, JSON]]
-
-_THINKING: Final = ("thinking", "redacted_thinking")
 
 
 def read_system(fields: Fields) -> Messages:
@@ -34,7 +33,7 @@ def read_turns(turns: Sequence[Fields]) -> Messages:
         if role == "user":
             messages += _user(blocks)
         elif role == "assistant":
-            messages += _assistant(blocks)
+            messages.append(_assistant(blocks))
         elif role == "system":
             messages.append({"role": role, "content": _content(blocks)})
         else:
@@ -69,51 +68,36 @@ def _result(block: Fields) -> dict[str, JSON]:
     return message | _cached(block)
 
 
-def _assistant(blocks: Sequence[Fields]) -> Messages:
-    messages: list[_Said] = [_Said()]
-    for block in blocks:
-        kind = _kind(block)
-        if kind in _THINKING:
-            if messages[-1].parts or messages[-1].calls:
-                messages.append(_Said())
-            messages[-1].think(block, kind)
-        elif kind == "tool_use":
-            messages[-1].calls.append(_call(block))
-        else:
-            messages[-1].parts.append(block)
-    return [message.whole() for message in messages]
+def _assistant(blocks: Sequence[Fields]) -> dict[str, JSON]:
+    """One message. Thinking without a signature is another provider's, which Anthropic would refuse: only
+    its text is kept."""
+    parts = [block for block in blocks if _kind(block) in ("text", "image")]
+    calls = [_call(block) for block in blocks if _kind(block) == "tool_use"]
+    thoughts = [block for block in blocks if _kind(block) in THINKING]
+    for block in thoughts:
+        block.text("signature") if _kind(block) == "thinking" else block.needed("data")
+    thinking = "".join(block.needed("thinking") for block in thoughts if _kind(block) == "thinking")
+    signed = [dict(block.told) for block in thoughts if _is_signed(block)]
+    message: dict[str, JSON] = {
+        "role": "assistant",
+        "content": None if calls and not parts else _content(parts),
+    }
+    if calls:
+        message["tool_calls"] = calls
+    if thinking:
+        message["thinking"] = thinking
+    if signed:
+        message["thinking_blocks"] = signed
+    if not is_plain([block.told for block in blocks]):
+        message["blocks"] = [
+            dict(block.told) for block in blocks if _kind(block) not in THINKING or _is_signed(block)
+        ]
+        message["content"] = "".join(block.told["text"] for block in parts if _kind(block) == "text") or None
+    return message
 
 
-class _Said:
-    """One assistant message as it is put together."""
-
-    def __init__(self) -> None:
-        self.parts: list[Fields] = []
-        self.calls: list[JSON] = []
-        self._thinking: list[str] = []
-        self._signed: list[Mapping[str, JSON]] = []
-
-    def think(self, block: Fields, kind: str) -> None:
-        """Signed thinking is kept as it came. Without a signature it is another provider's, which
-        Anthropic would refuse: only its text is kept."""
-        if kind == "redacted_thinking":
-            block.needed("data")
-            self._signed.append(block.told)
-            return
-        self._thinking.append(block.needed("thinking"))
-        if block.text("signature"):
-            self._signed.append(block.told)
-
-    def whole(self) -> dict[str, JSON]:
-        content = None if self.calls and not self.parts else _content(self.parts)
-        message: dict[str, JSON] = {"role": "assistant", "content": content}
-        if self.calls:
-            message["tool_calls"] = self.calls
-        if thinking := "".join(self._thinking):
-            message["thinking"] = thinking
-        if self._signed:
-            message["thinking_blocks"] = [dict(block) for block in self._signed]
-        return message
+def _is_signed(block: Fields) -> bool:
+    return bool(block.told.get("signature") or block.told.get("data"))
 
 
 def _call(block: Fields) -> dict[str, JSON]:

@@ -1,21 +1,22 @@
 """A streamed answer of Anthropic's.
 
 Knows the frames from `message_start` to `message_stop`; must not know the request. Success is
-`message_stop` without an error frame. Usage in `message_delta` is cumulative: it replaces, never adds.
+`message_stop` without an error frame. Usage in `message_delta` is cumulative: it is never added.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from ccroute.types import JSON, Chunk, FinishReason, Message, Usage
-from ccroute.wire.anthropic.decode import STOP, decode, read_stop, read_usage
+from ccroute.wire.anthropic.decode import STOP, decode, is_plain, merged_usage, read_stop, read_usage
 from ccroute.wire.anthropic.encode import SCHEMA_TOOL
+from ccroute.wire.anthropic.turns import THINKING
 from ccroute.wire.decoding import BaseDecoder, fail, is_frame
 from ccroute.wire.errors import is_error
 from ccroute.wire.events import Event, SSEParser
 from ccroute.wire.reading import load_object, mapping, said, text, wrong
 from ccroute.wire.template import Template
-from ccroute.wire.tools import Call, as_text
+from ccroute.wire.tools import Call, as_object, as_text
 
 
 class _Thought:
@@ -35,6 +36,24 @@ class _Thought:
         return {**self._block, "thinking": "".join(self.pieces), "signature": self.signature}
 
 
+class _Part:
+    """A block at its place in the answer. `begin` is where its text begins in the decoder's pieces, `held`
+    what grows apart from them: a call, thoughts, or the input of a tool that the provider runs."""
+
+    __slots__ = ("begin", "block", "held")
+
+    def __init__(self, block: dict[str, JSON], begin: int, held: Call | _Thought | None = None) -> None:
+        self.block, self.begin, self.held = block, begin, held
+
+    def whole(self, pieces: list[str]) -> dict[str, JSON]:
+        """The block as it must be replayed; `pieces` are those of its text."""
+        if isinstance(self.held, _Thought):
+            return self.held.whole()
+        if isinstance(self.held, Call):
+            return {**self.block, "input": as_object(self.held.arguments)}
+        return {**self.block, "text": "".join(pieces)} if self.block.get("type") == "text" else self.block
+
+
 class Decoder(BaseDecoder[Event]):
     """Turns the bytes of one stream into chunks. `prompt_estimate` is in tokens."""
 
@@ -43,8 +62,8 @@ class Decoder(BaseDecoder[Event]):
 
     def __init__(self, prompt_estimate: int = 0) -> None:
         super().__init__(SSEParser(), prompt_estimate)
-        self._thoughts: list[_Thought] = []
-        self._open: dict[object, Call | _Thought] = {}  # by the block's index
+        self._parts: list[_Part] = []
+        self._open: dict[int | None, _Part] = {}  # by the block's index
         self._answers: set[object] = set()  # indexes of blocks that call the schema's tool
         self._told_usage: dict[str, JSON] = {}
         self._template = Template(b"text")
@@ -77,18 +96,21 @@ class Decoder(BaseDecoder[Event]):
         if self._ended:
             return
         kind = block.get("type")
+        part = self._open[index] = _Part(block, len(self._text))
+        self._parts.append(part)
         if kind == "text":
             self._say(said(block.get("text")), chunks)
-        elif kind in ("thinking", "redacted_thinking"):
-            self._open[index] = thought = _Thought(block)
-            self._thoughts.append(thought)
+        elif kind in THINKING:
+            part.held = _Thought(block)
             self._think(text(block.get("thinking")), chunks)
-        elif kind == "tool_use" and block.get("name") == SCHEMA_TOOL:
+        elif block.get("name") == SCHEMA_TOOL:
             self._answers.add(index)
         elif kind == "tool_use":
-            self._open[index] = call = Call(len(self._calls), text(block.get("id")), text(block.get("name")))
+            part.held = call = Call(len(self._calls), text(block.get("id")), text(block.get("name")))
             self._calls.append(call)
             chunks.append(Chunk(tool_calls=(call.begun(),)))
+        elif "input" in block:  # of a tool that the provider runs
+            part.held = Call(0)
         # Empty at first, as a rule; some servers send the whole input here.
         if block.get("input"):
             self._grow(index, as_text(block["input"]), chunks)
@@ -108,23 +130,39 @@ class Decoder(BaseDecoder[Event]):
             self._grow(index, text(delta.get("partial_json")), chunks)
         elif kind in ("thinking_delta", "signature_delta"):
             self._grow_thought(index, delta, chunks)
+        elif kind == "citations_delta":
+            self._cite(index, delta.get("citation"))
 
     def _grow(self, index: int, arguments: str, chunks: list[Chunk]) -> None:
-        call = self._open.get(index)
+        part = self._open.get(index)
         if index in self._answers:
             self._say(arguments, chunks)
-        elif isinstance(call, Call) and arguments:
-            chunks.append(Chunk(tool_calls=(call.grown(arguments),)))
+        elif part is not None and isinstance(call := part.held, Call) and arguments:
+            grown = call.grown(arguments)
+            if part.block["type"] == "tool_use":
+                chunks.append(Chunk(tool_calls=(grown,)))
 
     def _grow_thought(self, index: int, delta: Mapping[str, JSON], chunks: list[Chunk]) -> None:
         piece, signature = text(delta.get("thinking")), text(delta.get("signature"))
-        thought = self._open.get(index)
-        if isinstance(thought, _Thought):
-            thought.pieces.append(piece)
-            thought.signature += signature
+        part = self._open.get(index)
+        if part is not None and isinstance(part.held, _Thought):
+            part.held.pieces.append(piece)
+            part.held.signature += signature
         self._think(piece, chunks)
         if signature:
             chunks.append(Chunk(signature=signature))
+
+    def _cite(self, index: int, citation: JSON) -> None:
+        part = self._open.get(index)
+        if part is not None:
+            part.block["citations"] = [*(part.block.get("citations") or ()), citation]
+
+    def _block_stop(self, frame: Mapping[str, JSON], data: bytes, chunks: list[Chunk]) -> None:
+        index = frame.get("index")
+        part = self._open.get(index) if isinstance(index, int) else None
+        if part is not None and part.block.get("type") not in ("text", "thinking", "tool_use"):
+            del self._open[index]
+            chunks.append(Chunk(block=part.whole([])))
 
     def _think(self, piece: str, chunks: list[Chunk]) -> None:
         if piece:
@@ -132,9 +170,7 @@ class Decoder(BaseDecoder[Event]):
             chunks.append(Chunk(thinking=piece))
 
     def _delta(self, frame: Mapping[str, JSON], data: bytes, chunks: list[Chunk]) -> None:
-        self._told_usage |= {
-            name: told for name, told in mapping(frame.get("usage")).items() if told is not None
-        }
+        self._told_usage = merged_usage(self._told_usage, mapping(frame.get("usage")))
         if not self._ended and (reason := text(mapping(frame.get("delta")).get("stop_reason"))):
             self._finish = reason
             self._ended = True
@@ -146,11 +182,13 @@ class Decoder(BaseDecoder[Event]):
         return self._done
 
     def _message(self) -> Message:
-        return (
-            super()
-            ._message()
-            .model_copy(update={"thinking_blocks": tuple(thought.whole() for thought in self._thoughts)})
-        )
+        ends = [part.begin for part in self._parts[1:]] + [len(self._text)]
+        blocks = [
+            part.whole(self._text[part.begin : end]) for part, end in zip(self._parts, ends, strict=False)
+        ]
+        kept = tuple(block for block in blocks if block.get("type") in THINKING)
+        whole = () if is_plain(blocks) else tuple(blocks)
+        return super()._message().model_copy(update={"thinking_blocks": kept, "blocks": whole})
 
     def _finish_reason(self) -> FinishReason:
         return read_stop(self._finish, self._calls, bool(self._answers))
@@ -165,7 +203,8 @@ _FRAMES: Final[Mapping[str, _Take]] = {
     "message_start": Decoder._start,
     "content_block_start": Decoder._block_start,
     "content_block_delta": Decoder._block_delta,
+    "content_block_stop": Decoder._block_stop,
     "message_delta": Decoder._delta,
     "message_stop": Decoder._stop,
 }
-"""What each frame does. Others (`ping`, `content_block_stop`, unknown ones) do nothing."""
+"""What each frame does. Others (`ping`, unknown ones) do nothing."""

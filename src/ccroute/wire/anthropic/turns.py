@@ -16,6 +16,7 @@ Blocks = list[dict[str, JSON]]
 
 _SYSTEM: Final = ("system", "developer")
 _BAD_ID: Final = re.compile(r"[^a-zA-Z0-9_-]")
+THINKING: Final = ("thinking", "redacted_thinking")
 
 
 class _Ids:
@@ -53,15 +54,18 @@ def system_blocks(messages: Sequence[Mapping[str, JSON]]) -> Blocks:
     return blocks
 
 
-def turns(messages: Sequence[Mapping[str, JSON]]) -> list[dict[str, JSON]]:
-    """The other messages, neighbours of one side merged into one turn."""
+def turns(messages: Sequence[Mapping[str, JSON]], *, claude: bool = False) -> list[dict[str, JSON]]:
+    """The other messages, neighbours of one side merged into one turn.
+
+    `claude`: they go to a Claude, which takes the blocks of Anthropic's own tools and only signed thoughts.
+    """
     merged: list[dict[str, JSON]] = []
     ids = _Ids()
     for i, message in enumerate(messages):
         if message["role"] in _SYSTEM:
             continue
         side = "assistant" if message["role"] == "assistant" else "user"
-        blocks = _blocks(message, f"messages[{i}]", ids)
+        blocks = _blocks(message, f"messages[{i}]", ids, claude)
         if merged and merged[-1]["role"] == side:
             merged[-1]["content"] += blocks
         elif blocks:
@@ -72,10 +76,45 @@ def turns(messages: Sequence[Mapping[str, JSON]]) -> list[dict[str, JSON]]:
     return merged
 
 
-def _blocks(message: Mapping[str, JSON], where: str, ids: _Ids) -> Blocks:
+def check_turns(turns: Sequence[dict[str, JSON]], model: str, *, prefill: bool) -> None:
+    """Make the last turn acceptable. Raises `InvalidRequestError` where that cannot be.
+
+    `prefill`: whether the model goes on from an assistant message.
+    """
+    if not turns:
+        raise InvalidRequestError("messages: Anthropic wants at least one user message with content")
+    last = turns[-1]
+    if last["role"] != "assistant":
+        return
+    if not prefill and not any(_is_servers(block) for block in last["content"]):
+        raise InvalidRequestError(
+            f"messages: {model} does not go on from an assistant message (prefill): end with a user message"
+        )
+    if last["content"][-1]["type"] == "text":  # Anthropic refuses one that ends in white space
+        last["content"][-1] = {**last["content"][-1], "text": last["content"][-1]["text"].rstrip()}
+
+
+def goes_on_unthought(messages: Sequence[Mapping[str, JSON]]) -> bool:
+    """Whether the answer goes on with a turn (a tool loop, a prefill) that began without signed thoughts.
+
+    A Claude with a budget of thoughts refuses to think then: "Expected `thinking`". The adaptive ones do not.
+    """
+    merged = turns(messages, claude=True)
+    begun = len(merged)
+    while begun and (merged[begun - 1]["role"] == "assistant" or _answers_calls(merged[begun - 1])):
+        begun -= 1
+    first = next((turn for turn in merged[begun:] if turn["role"] == "assistant"), None)
+    return first is not None and first["content"][0]["type"] not in THINKING
+
+
+def _answers_calls(turn: Mapping[str, JSON]) -> bool:
+    return any(block["type"] == "tool_result" for block in turn["content"])
+
+
+def _blocks(message: Mapping[str, JSON], where: str, ids: _Ids, claude: bool) -> Blocks:
     role = message["role"]
     if role == "assistant":
-        return _assistant(message, where, ids)
+        return _assistant(message, where, ids, claude)
     if role == "tool":
         return [_tool_result(message, where, ids)]
     if role == "user":
@@ -85,10 +124,15 @@ def _blocks(message: Mapping[str, JSON], where: str, ids: _Ids) -> Blocks:
     )
 
 
-def _assistant(message: Mapping[str, JSON], where: str, ids: _Ids) -> Blocks:
-    """Thinking first and as it came (it is signed), then text, then the calls. Thinking without
-    blocks came from another provider and is not replayed."""
-    blocks = [dict(block) for block in message.get("thinking_blocks") or ()]
+def _assistant(message: Mapping[str, JSON], where: str, ids: _Ids, claude: bool) -> Blocks:
+    """The blocks as they came, where they were kept; else thinking (it is signed), then text, then the calls.
+    Thinking without blocks came from another provider and is not replayed."""
+    kept = message.get("blocks") or ()
+    if kept and _still_says(message, kept):
+        return [again for block in kept for again in _replayed(block, ids, claude)]
+    blocks = [
+        dict(block) for block in message.get("thinking_blocks") or () if not claude or _is_signed(block)
+    ]
     blocks += _content(message, where)
     for j, call in enumerate(message.get("tool_calls") or ()):
         function = call.get("function") if isinstance(call, Mapping) else None
@@ -99,13 +143,44 @@ def _assistant(message: Mapping[str, JSON], where: str, ids: _Ids) -> Blocks:
     return blocks
 
 
+def _still_says(message: Mapping[str, JSON], blocks: Sequence[Mapping[str, JSON]]) -> bool:
+    """Whether the blocks and the message's other fields agree: whoever edits one of them means that."""
+    said = "".join(block.get("text") or "" for block in blocks if block.get("type") == "text")
+    called = [block.get("id") for block in blocks if block.get("type") == "tool_use"]
+    calls = [call.get("id") for call in message.get("tool_calls") or ()]
+    return said == (message.get("content") or "") and called == calls
+
+
+def _replayed(block: Mapping[str, JSON], ids: _Ids, claude: bool) -> Blocks:
+    kind = block.get("type")
+    if kind in THINKING:
+        return [dict(block)] if not claude or _is_signed(block) else []
+    again = {name: value for name, value in block.items() if value is not None}
+    if kind == "text":
+        return [again] if again.get("text", "").strip() else []
+    if kind == "tool_use":
+        return [again | {"id": ids.of_call(again.get("id", ""))}]
+    return [again] if claude else []
+
+
+def _is_signed(block: Mapping[str, JSON]) -> bool:
+    return bool(block.get("signature") or block.get("data"))
+
+
+def _is_servers(block: Mapping[str, JSON]) -> bool:
+    """Whether a block belongs to a tool that Anthropic runs: a turn that it paused goes on from there."""
+    return block["type"] not in ("text", "tool_use", "tool_result", "image", *THINKING)
+
+
 def _tool_result(message: Mapping[str, JSON], where: str, ids: _Ids) -> dict[str, JSON]:
     id = message.get("tool_call_id")
     if not isinstance(id, str) or not id:
         raise InvalidRequestError(f"{where}.tool_call_id is missing")
     block: dict[str, JSON] = {"type": "tool_result", "tool_use_id": ids.of_result(id)}
     content = message["content"]
-    block["content"] = content if isinstance(content, str) else _content({"content": content}, where)
+    told = content if isinstance(content, str) else _content({"content": content}, where)
+    if told or message.get("is_error"):
+        block["content"] = told or "error"  # one without a word is refused
     for name in ("is_error", "cache_control"):
         if message.get(name):
             block[name] = message[name]
@@ -116,8 +191,13 @@ def _content(message: Mapping[str, JSON], where: str) -> Blocks:
     """A message's text and images; Anthropic refuses blank texts, so they are dropped."""
     content = message.get("content") or ()
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    blocks = [_block(part, f"{where}.content[{j}]") for j, part in enumerate(parts)]
-    blocks = [block for block in blocks if block["type"] != "text" or block["text"].strip()]
+    blocks: Blocks = []
+    for j, part in enumerate(parts):
+        block = _block(part, f"{where}.content[{j}]")
+        if block["type"] != "text" or block["text"].strip():
+            blocks.append(block)
+        elif blocks and "cache_control" in block:
+            blocks[-1]["cache_control"] = block["cache_control"]
     if blocks and message.get("cache_control"):
         blocks[-1]["cache_control"] = message["cache_control"]
     return blocks

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ccroute.errors import InvalidRequestError
 from ccroute.types import JSON, Request
-from ccroute.wire.fields import given, image, json_schema, merged, unknown_part, wants_schema
+from ccroute.wire.fields import foreign, given, image, json_schema, merged, unknown_part, wants_schema
 from ccroute.wire.tools import as_object
 
 _UNKNOWN: Final = ("logit_bias", "user")
@@ -34,7 +34,7 @@ def refusals(request: Request) -> dict[str, str]:
     form = request.response_format or {}
     if given(form) and form.get("type") not in ("text", "json_object", "json_schema"):
         why["response_format"] = "Ollama knows text, json_object and json_schema"
-    return why
+    return why | foreign(request, "ollama") if request.extra or request.tools else why
 
 
 def encode(

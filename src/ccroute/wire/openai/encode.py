@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from ccroute.types import JSON, Request
-from ccroute.wire.fields import given, merged, wants_schema
+from ccroute.wire.fields import foreign, given, merged, wants_schema
+from ccroute.wire.schemas import put_strict
 
 _AS_THEY_ARE: Final = (
     "temperature",
@@ -26,7 +27,7 @@ _AS_THEY_ARE: Final = (
     "tool_choice",
     "response_format",
 )
-_FOREIGN: Final = frozenset({"thinking", "thinking_blocks", "cache_control", "is_error"})
+_FOREIGN: Final = frozenset({"thinking", "thinking_blocks", "blocks", "cache_control", "is_error"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ def refusals(request: Request, dialect: Dialect = PLAIN) -> dict[str, str]:
         why["top_k"] = "OpenAI's API does not know it; use top_p"
     if not dialect.json_schema and wants_schema(request):
         why["response_format"] = "this server knows no json_schema; use {'type': 'json_object'}"
-    return {name: reason for name, reason in why.items() if given(getattr(request, name))}
+    refused = {name: reason for name, reason in why.items() if given(getattr(request, name))}
+    return refused | foreign(request, "openai") if request.extra or request.tools else refused
 
 
 def encode(request: Request, model: str, *, stream: bool, dialect: Dialect = PLAIN) -> dict[str, Any]:
@@ -74,6 +76,7 @@ def encode(request: Request, model: str, *, stream: bool, dialect: Dialect = PLA
         value = getattr(request, name)
         if given(value):
             body[name] = value
+    put_strict(body, official=dialect.developer_role)
     if request.reasoning_effort is not None:
         body["reasoning_effort"] = (
             dialect.top_effort if request.reasoning_effort == "max" else request.reasoning_effort

@@ -7,7 +7,7 @@ Knows the shapes of answers; must not know HTTP. Streams are in `serve_stream.py
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from ccroute.types import JSON, Choice, Completion, FinishReason, ModelInfo, ToolCall, Usage
+from ccroute.types import JSON, Choice, Completion, FinishReason, Message, ModelInfo, ToolCall, Usage
 from ccroute.wire.serving import KINDS, fault, prefixed, unique_id
 
 ID: Final = "chatcmpl-"
@@ -35,8 +35,7 @@ def _choice(choice: Choice, answer: str) -> dict[str, JSON]:
     message: dict[str, JSON] = {"role": "assistant", "content": told.content, "refusal": None}
     if told.thinking:
         message["reasoning_content"] = told.thinking
-    if told.thinking_blocks:
-        message["thinking_blocks"] = [dict(block) for block in told.thinking_blocks]
+    message |= signed(told)
     if told.tool_calls:
         message["tool_calls"] = [_call(call, answer) for call in told.tool_calls]
     return {
@@ -45,6 +44,12 @@ def _choice(choice: Choice, answer: str) -> dict[str, JSON]:
         "logprobs": choice.logprobs,
         "finish_reason": finish(choice.finish_reason),
     }
+
+
+def signed(message: Message) -> dict[str, JSON]:
+    """The provider's own blocks, for a client that sends the message back as it came."""
+    named = {"thinking_blocks": message.thinking_blocks, "blocks": message.blocks}
+    return {name: [dict(block) for block in blocks] for name, blocks in named.items() if blocks}
 
 
 def _call(call: ToolCall, answer: str) -> dict[str, JSON]:

@@ -1,13 +1,14 @@
 """A client's chat completion request in canonical form, which is nearly its own.
 
-Knows the body's fields; must not know who will answer. A field that ccroute does not know goes on to the
-backend in `extra`: that is how clients set `min_p` or `chat_template_kwargs`.
+Knows the body's fields; must not know who will answer. A field that ccroute does not know goes on in `extra`
+to backends of the same API: that is how clients set `min_p` or `chat_template_kwargs`.
 """
 
 from collections.abc import Mapping
 from typing import Final
 
 from ccroute.types import JSON
+from ccroute.wire.fields import OfWire
 from ccroute.wire.serving import Fields, ParsedRequest, bad, is_number, load, options
 
 _TEXTS: Final = ("model", "user")
@@ -46,7 +47,7 @@ def parse_request(body: bytes | Mapping[str, JSON]) -> ParsedRequest:
         bad("n", "must be 1: ask again for another answer")
     stream = fields.flag("stream") or False
     include_usage = fields.fields("stream_options").flag("include_usage") or False
-    kwargs["extra"] = fields.rest or None
+    kwargs["extra"] = OfWire("openai", fields.rest) if fields.rest else None
     return ParsedRequest(options(kwargs), stream, include_usage)
 
 
@@ -65,7 +66,9 @@ def _message(fields: Fields) -> dict[str, JSON]:
         thinking = fields.text("thinking") or thoughts[0] or thoughts[1]
         if thinking:
             message["thinking"] = thinking
-        fields.objects("thinking_blocks")
+        for name in ("thinking_blocks", "blocks"):
+            for block in fields.objects(name):
+                block.needed("type")
         for call in fields.objects("tool_calls"):
             call.text("id")
             if call.told.get("type") != "custom":

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Generator
 from typing import Final
 
 from ccroute.types import JSON, Chunk, Completion, ToolCall
-from ccroute.wire.openai.serve import ID, dump_error, dump_usage, finish
+from ccroute.wire.openai.serve import ID, dump_error, dump_usage, finish, signed
 from ccroute.wire.serving import (
     AsyncChunkStream,
     ChunkStream,
@@ -63,10 +63,8 @@ class _Frames:
 
     def end(self, completion: Completion) -> bytes:
         begin = b"" if self._head else self._begin("")
-        told, delta = completion.choices[0], {}
-        if blocks := told.message.thinking_blocks:  # signed, for a client that sends the message back
-            delta["thinking_blocks"] = [dict(block) for block in blocks]
-        last = self._choice(delta, finish(told.finish_reason))
+        told = completion.choices[0]
+        last = self._choice(signed(told.message), finish(told.finish_reason))
         if told.logprobs:
             last["logprobs"] = told.logprobs  # known only as a whole
         frames = begin + self._frame(last)

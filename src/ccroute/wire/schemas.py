@@ -1,0 +1,240 @@
+"""A caller's JSON schema in the form that a wire's strict decoding takes.
+
+Knows JSON Schema and which of its words each provider accepts; must not know requests. A new schema is
+made, the caller's is left as it is. What cannot be said there at all (an object with free keys) is `None`.
+
+Sources: https://platform.claude.com/docs/en/build-with-claude/structured-outputs and
+https://platform.openai.com/docs/guides/structured-outputs, seen 2026-11-21.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic_core import to_json
+
+from ccroute.types import JSON
+
+Schema = Mapping[str, JSON]
+
+_COMMON: Final = frozenset(
+    {"type", "title", "description", "enum", "const", "pattern", "properties", "required", "items"}
+)
+_NUMBERS: Final = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"})
+_FORMATS: Final = frozenset(
+    {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
+)
+_NOTES: Final = frozenset(
+    {"$schema", "$id", "$comment", "examples", "deprecated", "readOnly", "writeOnly", "discriminator"}
+)
+"""Words that bind nobody: they are left out."""
+_FREE: Final = frozenset({"patternProperties", "propertyNames", "unevaluatedProperties", "prefixItems"})
+"""Words for what a closed schema cannot say."""
+_DEFS: Final = ("$defs", "definitions")
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What one provider takes. Other constraints go into the description, where the model reads them."""
+
+    words: frozenset[str]
+    formats: frozenset[str] | None  # None: any
+    few_items: bool = False  # `minItems` only as 0 or 1
+    all_required: bool = False
+    recursion: bool = True
+    any_word: bool = False
+
+
+_CLAUDE: Final = _Rules(
+    _COMMON | {"default", "format", "minItems"}, _FORMATS | {"uri"}, few_items=True, recursion=False
+)
+_OPENAI: Final = _Rules(_COMMON | _NUMBERS | {"format", "minItems", "maxItems"}, _FORMATS, all_required=True)
+_LIKE_OPENAI: Final = _Rules(frozenset(), None, all_required=True, any_word=True)
+
+
+class _OpenError(Exception):
+    """The schema allows what cannot be closed."""
+
+
+def for_claude(schema: Schema) -> dict[str, JSON] | None:
+    """The schema for `output_config.format`: every object closed, other constraints described."""
+    return _written(schema, _CLAUDE)
+
+
+def for_openai(schema: Schema, *, official: bool) -> dict[str, JSON] | None:
+    """The schema for `strict: true`: every object closed, all its properties required.
+
+    `official`: for OpenAI's own service, which refuses some constraints; other servers hold to them.
+    """
+    return _written(schema, _OPENAI if official else _LIKE_OPENAI)
+
+
+def put_strict(body: dict[str, JSON], *, official: bool) -> None:
+    """Make `strict: true` of an OpenAI body's `response_format` possible; a schema that cannot be closed
+    goes with `strict: false`, which is what OpenAI says to do with it."""
+    wanted = _mapping(body.get("response_format"))
+    told = _mapping(wanted.get("json_schema"))
+    if told.get("strict") is not True or not isinstance(told.get("schema"), Mapping):
+        return
+    closed = for_openai(told["schema"], official=official)
+    made = {"strict": False} if closed is None else {"schema": closed}
+    body["response_format"] = {**wanted, "json_schema": {**told, **made}}
+
+
+def _written(schema: Schema, rules: _Rules) -> dict[str, JSON] | None:
+    try:
+        root = _resolved_root(schema)
+        if not rules.recursion and _recurs(root):
+            return None
+        made = _node(root, rules)
+    except (_OpenError, RecursionError, TypeError, AttributeError):  # or it is no schema: the server says how
+        return None
+    # OpenAI takes only an object at the root.
+    return None if rules.all_required and made.get("type") != "object" else made
+
+
+def _resolved_root(schema: Schema) -> Schema:
+    """A root that only refers to a definition, as pydantic writes recursive classes, is that definition."""
+    ref = schema.get("$ref")
+    if ref is None:
+        return schema
+    for place in _DEFS:
+        found = _mapping(schema.get(place)).get(_name(ref))
+        if isinstance(found, Mapping):
+            return {**found, place: schema[place]}
+    raise _OpenError
+
+
+def _node(schema: object, rules: _Rules) -> dict[str, JSON]:
+    if not isinstance(schema, Mapping) or _FREE & schema.keys():
+        raise _OpenError
+    schema = _merged(schema)
+    made: dict[str, JSON] = {
+        place: {name: _node(each, rules) for name, each in schema[place].items()}
+        for place in _DEFS
+        if isinstance(schema.get(place), Mapping)
+    }
+    if "$ref" in schema:
+        _name(schema["$ref"])  # only within the schema
+        alone = {"$ref": schema["$ref"]}
+        text = schema.get("description")
+        return made | (alone if text is None else {"anyOf": [alone], "description": text})
+    branches = schema.get("anyOf", schema.get("oneOf"))
+    if branches is not None:
+        made["anyOf"] = [_node(each, rules) for each in branches]
+    elif "allOf" in schema:
+        if rules.all_required:
+            raise _OpenError  # OpenAI cannot say it
+        made["allOf"] = [_node(each, rules) for each in schema["allOf"]]
+    elif not schema.keys() & {"type", "properties", "enum", "const"}:
+        raise _OpenError  # any value
+    _put_constraints(made, schema, rules)
+    _put_object(made, schema, rules)
+    _put_items(made, schema, rules)
+    return made
+
+
+def _merged(schema: Schema) -> Schema:
+    """One `allOf` around one schema, as pydantic 1 writes a described reference, is that schema."""
+    parts = schema.get("allOf")
+    if isinstance(parts, list | tuple) and len(parts) == 1 and isinstance(parts[0], Mapping):
+        return {**parts[0], **{name: value for name, value in schema.items() if name != "allOf"}}
+    return schema
+
+
+def _put_constraints(made: dict[str, JSON], schema: Schema, rules: _Rules) -> None:
+    described = []
+    for word, value in schema.items():
+        if word in (
+            "properties",
+            "required",
+            "items",
+            "additionalProperties",
+            "anyOf",
+            "oneOf",
+            "allOf",
+            *_DEFS,
+        ):
+            continue
+        if _takes(rules, word, value):
+            made[word] = value
+        elif word not in _NOTES:
+            described.append(f"{word}: {value if isinstance(value, str) else to_json(value).decode()}")
+    if described:
+        text = schema.get("description")
+        made["description"] = f"{f'{text} ' if text else ''}({', '.join(described)})"
+
+
+def _takes(rules: _Rules, word: str, value: JSON) -> bool:
+    if rules.any_word:
+        return True
+    if word == "format":
+        return rules.formats is None or value in rules.formats
+    if word == "minItems" and rules.few_items:
+        return value in (0, 1)
+    if word == "enum" and any(isinstance(each, Mapping | list) for each in value):
+        raise _OpenError
+    return word in rules.words
+
+
+def _put_object(made: dict[str, JSON], schema: Schema, rules: _Rules) -> None:
+    kinds = schema.get("type")
+    if not ("properties" in schema or kinds == "object" or (isinstance(kinds, list) and "object" in kinds)):
+        return
+    properties = _mapping(schema.get("properties"))
+    extras = schema.get("additionalProperties", None if properties else True)
+    if extras not in (None, False):
+        raise _OpenError
+    made.setdefault("type", "object")
+    made["properties"] = {name: _node(each, rules) for name, each in properties.items()}
+    required = list(properties) if rules.all_required else schema.get("required")
+    if required is not None:
+        made["required"] = list(required)
+    made["additionalProperties"] = False
+
+
+def _put_items(made: dict[str, JSON], schema: Schema, rules: _Rules) -> None:
+    kinds = schema.get("type")
+    if "items" in schema:
+        made["items"] = _node(schema["items"], rules)
+    elif kinds == "array" or (isinstance(kinds, list) and "array" in kinds):
+        raise _OpenError  # of anything
+
+
+def _recurs(schema: Schema) -> bool:
+    """Whether a definition leads back to itself."""
+    inner = {name: set(_refs(each)) for place in _DEFS for name, each in _mapping(schema.get(place)).items()}
+    done: set[str] = set()
+
+    def leads_back(name: str, path: tuple[str, ...]) -> bool:
+        if name in path:
+            return True
+        if name in done:
+            return False
+        done.add(name)
+        return any(leads_back(each, (*path, name)) for each in inner.get(name, ()))
+
+    return any(leads_back(name, ()) for name in inner)
+
+
+def _refs(schema: object) -> Iterator[str]:
+    if isinstance(schema, Mapping):
+        if "$ref" in schema:
+            yield _name(schema["$ref"])
+        for each in schema.values():
+            yield from _refs(each)
+    elif isinstance(schema, list | tuple):
+        for each in schema:
+            yield from _refs(each)
+
+
+def _name(ref: object) -> str:
+    """The definition that a reference names; one to elsewhere, or to the whole schema, cannot be kept."""
+    head, _, name = ref.rpartition("/") if isinstance(ref, str) else ("", "", "")
+    if head not in ("#/$defs", "#/definitions"):
+        raise _OpenError
+    return name
+
+
+def _mapping(value: object) -> Schema:
+    return value if isinstance(value, Mapping) else {}
