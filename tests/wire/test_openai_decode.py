@@ -50,8 +50,8 @@ def test_a_real_llama_cpp_answer_is_read() -> None:
     [
         ("stop", "stop"),
         ("length", "length"),
-        ("tool_calls", "tool_calls"),
-        ("function_call", "tool_calls"),
+        ("tool_calls", "stop"),  # there is no call
+        ("function_call", "stop"),
         ("content_filter", "content_filter"),
         ("stop_sequence", "stop"),
         ("eos_token", "stop"),

@@ -110,7 +110,12 @@ class BaseDecoder(ABC, Generic[E]):
             content="".join(self._text) if self._text or not calls else None,
             thinking="".join(self._thinking) or None,
             tool_calls=calls or None,
+            provider_fields=self._provider_fields(),
         )
+
+    def _provider_fields(self) -> Mapping[str, Mapping[str, JSON]]:
+        """What only the provider knows of the message, under its name."""
+        return {}
 
     def _whole_calls(self) -> tuple[ToolCall, ...]:
         return tuple(call.whole() for call in self._calls)
