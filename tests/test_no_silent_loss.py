@@ -60,6 +60,7 @@ OFFICIAL: Places = {**OPENAI, "max_tokens": ("max_completion_tokens", 4321)}
 BY_PRESET: Mapping[str, Places] = {
     "openai": OFFICIAL,
     "azure": OFFICIAL,
+    "dashscope": {**OPENAI, "reasoning_effort": ("enable_thinking", True)},
     "mistral": {**OPENAI, "seed": ("random_seed", 99)},
     "moonshot": {**OPENAI, "reasoning_effort": ("thinking.type", "enabled")},
 }

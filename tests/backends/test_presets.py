@@ -37,6 +37,7 @@ FACTS = {
         limit="max_completion_tokens",
         refuses=frozenset({"top_k"}),
     ),
+    "dashscope": Facts("https://dashscope.aliyuncs.com/compatible-mode/v1/chat/completions"),
     "deepseek": Facts(
         "https://api.deepseek.com/v1/chat/completions",
         refuses=frozenset({"top_k", "response_format"}),

@@ -58,8 +58,8 @@ def test_a_real_llama_cpp_answer_is_read() -> None:
         ("abort", "other"),
         ("repetition", "other"),
         ("brand_new", "other"),
-        (None, "other"),
-        (7, "other"),
+        (None, "stop"),  # a whole answer is complete
+        (7, "stop"),
     ],
 )
 def test_finish_reasons_are_canonical_and_the_raw_word_is_kept(raw: Any, reason: str) -> None:

@@ -113,7 +113,12 @@ def test_done_turns_true_at_the_end_only() -> None:
 
 def test_the_first_finish_wins_and_content_after_it_is_ignored() -> None:
     stream = sse(
-        delta("length", content="a"), delta(content="b"), delta("stop", content="c"), USAGE, "[DONE]"
+        delta(content="a"),
+        delta("length"),
+        delta(content="b"),
+        delta("stop", content="c"),
+        USAGE,
+        "[DONE]",
     )
     chunks, completion = run(Decoder(), stream)
     assert chunks == [Chunk(text="a")]

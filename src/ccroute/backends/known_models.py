@@ -37,6 +37,7 @@ class Known(NamedTuple):
 _AZURE = "https://learn.microsoft.com/azure/foundry/openai/how-to/reasoning"
 _VERCEL = "https://github.com/vercel/ai/blob/main/packages/openai/src/openai-language-model-capabilities.ts"
 _GPT_5_4 = "https://github.com/getzep/graphiti/issues/1395"
+_TOOLS = "https://github.com/pipecat-ai/pipecat/issues/4043"
 _GPT_5_6 = "https://github.com/livekit/agents/pull/7169"
 _OPENAI_STOP = "https://github.com/BittnerPierre/AI-Agent-Casebook/issues/133"
 _GROK = "https://docs.x.ai/docs/guides/reasoning"
@@ -51,15 +52,23 @@ _READ = "2026-11-21"
 
 # After the name: a date (`-2025-08-07`, `-20250807`), and what OpenRouter adds (`:online`).
 _DATED = r"(?:-\d{4}-?\d\d-?\d\d)?(?::.*)?"
-_FIXED = ("frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs")
+# Without `max_tokens`: its new name is sent.
+_FIXED = ("max_tokens", "frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs")
 _WORDS_5 = ("none", "low", "medium", "high", "xhigh")
 
 
 def _reasoning(
-    *efforts: str, sampling: Literal["none", "not_thinking"] = "none", stop: bool = False
+    *efforts: str,
+    sampling: Literal["none", "not_thinking"] = "none",
+    stop: bool = False,
+    apart: bool = False,
 ) -> Model:
-    """A model of OpenAI's that thinks: it takes no penalties, and its sampling is its own."""
-    return Model(sampling=sampling, efforts=efforts, refuses=_FIXED if stop else (*_FIXED, "stop"))
+    """A model of OpenAI's that thinks: it takes no penalties, and its sampling is its own.
+
+    `stop`: it takes stop sequences. `apart`: it takes no effort beside tools at `/chat/completions`.
+    """
+    refuses = (*_FIXED, *(() if stop else ("stop",)), *(("reasoning_effort with tools",) if apart else ()))
+    return Model(sampling=sampling, efforts=efforts, refuses=refuses)
 
 
 _ONE_CALL = Model(
@@ -97,12 +106,18 @@ _OPENAI: Final = (
     Known(
         "openai",
         rf"gpt-5-4(?:-mini|-nano){_DATED}",
-        _reasoning(*_WORDS_5, sampling="not_thinking", stop=True),
+        _reasoning(*_WORDS_5, sampling="not_thinking", stop=True, apart=True),
         _GPT_5_4,
         _READ,
     ),
-    Known("openai", rf"gpt-5-4{_DATED}", _reasoning(*_WORDS_5, sampling="not_thinking"), _GPT_5_4, _READ),
-    Known("openai", rf"gpt-5-5{_DATED}", _reasoning(*_WORDS_5), _VERCEL, _READ),
+    Known(
+        "openai",
+        rf"gpt-5-4{_DATED}",
+        _reasoning(*_WORDS_5, sampling="not_thinking", apart=True),
+        _TOOLS,
+        _READ,
+    ),
+    Known("openai", rf"gpt-5-5{_DATED}", _reasoning(*_WORDS_5, apart=True), _TOOLS, _READ),
     Known("openai", rf"gpt-5-6(?:-sol|-terra|-luna)?{_DATED}", _reasoning(*_WORDS_5, "max"), _GPT_5_6, _READ),
     Known(
         "openai", rf"gpt-6-astra{_DATED}", _reasoning("low", "medium", "high", "xhigh", "max"), _VERCEL, _READ

@@ -31,8 +31,8 @@ class OpenAIBackend(WireBackend):
 
     `base_url` without a path means `/v1`; any path is used as it is. `preset` names what kind of
     server it is (`llamacpp`, `vllm`, `tgi`, `localai`, `litellm`, `deepseek`, `azure`, `openrouter`,
-    `mistral`, `moonshot`) where that changes what it understands; a provider's official address is
-    enough. `api_version` is the date of Azure's older API; without it, its v1 API is used.
+    `mistral`, `moonshot`, `dashscope`) where that changes what it understands; a provider's official
+    address is enough. `api_version` is the date of Azure's older API; without it, its v1 API is used.
     `finish_required=False` is for servers that never send a finish reason: a stream with content that
     ends in `[DONE]` is then complete. The other keywords are those of `Backend`.
     """

@@ -14,6 +14,7 @@ _OPENAI_LIKE: Final = Dialect()
 PresetName = Literal[
     "openai",
     "azure",
+    "dashscope",
     "deepseek",
     "litellm",
     "llamacpp",
@@ -53,15 +54,17 @@ _OPENAI = Dialect(
     call_ids="short",
 )
 _GATEWAY = Dialect(top_k=True, cache_control=True, tool_images=True)
-_SELF_HOSTED = Dialect(top_k=True, one_system=True)
+_SELF_HOSTED = Dialect(top_k=True, one_system=True, null_content=False)
 # Thinking is on by default: https://api-docs.deepseek.com/guides/thinking_mode
 _DEEPSEEK = Dialect(json_schema=False, thinking="switch", efforts=("low", "high", "max"), thoughts="")
 # Usage comes unasked; unknown fields are a 422: https://docs.mistral.ai/api/
 _MISTRAL = Dialect(
     include_usage=False, own_fields=False, seed="random_seed", call_ids="nine", blank_answers=False
 )
-# https://platform.moonshot.ai/docs/guide/use-kimi-k2-thinking-model; an empty text counts as missing
-_MOONSHOT = Dialect(thinking="switch", thoughts=" ", blank_answers=False)
+# https://help.aliyun.com/en/model-studio/deep-thinking
+_DASHSCOPE = Dialect(top_k=True, thinking="flag")
+# An empty text counts as missing: https://platform.moonshot.ai/docs/guide/use-kimi-k2-thinking-model
+_MOONSHOT = Dialect(thinking="switch", thoughts=".", blank_answers=False)
 
 COMPATIBLE: Final = Preset()
 """What is assumed of a server that is not OpenAI's own and has no preset: what nearly all understand."""
@@ -69,6 +72,7 @@ COMPATIBLE: Final = Preset()
 PRESETS: Final[Mapping[PresetName, Preset]] = {
     "openai": Preset("https://api.openai.com/v1", _OPENAI, "OPENAI_API_KEY"),
     "azure": Preset(None, _OPENAI, key_header="api-key"),
+    "dashscope": Preset("https://dashscope.aliyuncs.com/compatible-mode/v1", _DASHSCOPE, "DASHSCOPE_API_KEY"),
     "deepseek": Preset("https://api.deepseek.com/v1", _DEEPSEEK, "DEEPSEEK_API_KEY"),
     "litellm": Preset("http://localhost:4000/v1", _GATEWAY),
     "llamacpp": Preset("http://localhost:8080/v1", _SELF_HOSTED, runs_models=True),
@@ -88,6 +92,7 @@ _BY_HOST: Final[Mapping[str | None, PresetName]] = {
         if preset.base_url and preset.base_url.startswith("https:")
     },
     "api.moonshot.cn": "moonshot",
+    "dashscope-intl.aliyuncs.com": "dashscope",
 }
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 _NEW_LIMIT: Final = "2024-09-01"

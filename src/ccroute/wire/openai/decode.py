@@ -9,7 +9,7 @@ from typing import Final
 from ccroute.types import JSON, Choice, Completion, FinishReason, Message, Usage
 from ccroute.wire.decoding import fail, finish_reason
 from ccroute.wire.errors import is_error
-from ccroute.wire.openai.provider_fields import of_message
+from ccroute.wire.openai.provider_fields import THOUGHTS, of_message
 from ccroute.wire.reading import load_object, mapping, text, unix_time, wrong
 from ccroute.wire.tools import whole_calls
 from ccroute.wire.usage import count, estimate_message, usage
@@ -21,9 +21,28 @@ FINISH: Final[Mapping[str, FinishReason]] = {
     "length": "length",
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
-    "content_filter": "content_filter",
+    "max_tokens": "length",  # Gemini, Claude behind gateways
+    "model_context_window_exceeded": "length",
+    "end_turn": "stop",
+    "tool_use": "tool_calls",
+    **dict.fromkeys(
+        (
+            "content_filter",
+            "refusal",
+            # Gemini's own words, which its OpenAI-compatible address passes on
+            "safety",
+            "image_safety",
+            "recitation",
+            "blocklist",
+            "prohibited_content",
+            "spii",
+        ),
+        "content_filter",
+    ),
 }
 """What servers say, in canonical form; what is not here (vLLM's `abort`, `repetition`) is `other`."""
+_OVERFLOW: Final = "model_context_window_exceeded"
+"""Z.ai's finish reason where the prompt left no room for an answer; beside one it is a length."""
 
 
 _FAILED: Final = frozenset({"error", "network_error"})
@@ -57,13 +76,14 @@ def decode(body: bytes, *, prompt_estimate: int = 0, provider: str = "") -> Comp
 
 
 def _choice(entry: JSON, index: int, body: bytes, provider: str) -> Choice:
-    if isinstance(entry, dict):
-        check_choice(entry, body)
     told = entry.get("message") if isinstance(entry, dict) else None
-    if not isinstance(told, dict):
+    if not isinstance(entry, dict) or not isinstance(told, dict):
+        if isinstance(entry, dict):
+            check_choice(entry, body)
         wrong("a choice of the answer holds no message")
     content, refusal = plain(told.get("content")), text(told.get("refusal"))
     calls = whole_calls(call_entries(told), provider=provider)
+    check_choice(entry, body, spoke=bool(content or calls))
     further = of_message(told, has_calls=bool(calls)) if provider else {}
     reason = read_finish(text(entry.get("finish_reason")), calls)
     return Choice(
@@ -80,18 +100,22 @@ def _choice(entry: JSON, index: int, body: bytes, provider: str) -> Choice:
 
 
 def read_finish(raw: str | None, calls: Sequence[object]) -> FinishReason:
-    """The finish reason in canonical form; `tool_calls` where there is none (vLLM) is `stop`."""
-    reason = finish_reason(raw, FINISH, calls)
+    """The finish reason in canonical form. None in a complete answer is `stop`, and so is `tool_calls` where
+    there is none (vLLM)."""
+    reason = finish_reason((raw or "stop").lower(), FINISH, calls)
     return "stop" if reason == "tool_calls" and not calls else reason
 
 
-def check_choice(choice: Mapping[str, JSON], body: bytes) -> None:
-    """Raise the typed error of a choice that failed, which OpenRouter reports inside it under HTTP 200."""
+def check_choice(choice: Mapping[str, JSON], body: bytes, *, spoke: bool = False) -> None:
+    """Raise the typed error of a choice that failed, which OpenRouter reports inside it under HTTP 200.
+    `spoke` is whether it holds text or calls."""
     if error := choice.get("error"):
         fail({"error": error}, body)
     for name in ("finish_reason", "native_finish_reason"):
         if text(choice.get(name)) in _FAILED:
             fail({"error": f"the answer ended with {name} {choice[name]!r}"}, body)
+    if not spoke and choice.get("finish_reason") == _OVERFLOW:
+        fail({"error": {"code": "context_length_exceeded", "message": f"finish_reason {_OVERFLOW!r}"}}, body)
 
 
 def read_usage(told: JSON, prompt_estimate: int, output_estimate: int, *, partial: bool = False) -> Usage:
@@ -137,9 +161,9 @@ def plain(content: JSON) -> str | None:
 
 
 def thinking(message: Mapping[str, JSON]) -> str:
-    """What the model thought: `reasoning_content` (DeepSeek, llama.cpp), `reasoning` (vLLM, OpenRouter), or
-    (Mistral) parts of the content."""
-    thought = text(message.get("reasoning_content")) or text(message.get("reasoning"))
+    """What the model thought: `reasoning_content` (DeepSeek, llama.cpp), `reasoning` (vLLM, OpenRouter),
+    `reasoning_text` (Copilot), or (Mistral) parts of the content."""
+    thought = next((said for name in THOUGHTS if (said := text(message.get(name)))), "")
     content = message.get("content")
     if not thought and isinstance(content, list):
         thoughts = (mapping(part).get("thinking") for part in content)

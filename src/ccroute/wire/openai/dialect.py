@@ -14,7 +14,8 @@ class Dialect:
     top_k:          whether it knows `top_k`; OpenAI itself refuses it.
     developer_role: whether it knows the role `developer`; otherwise `system` is sent.
     top_effort:     its word for `reasoning_effort="max"`, where the model's words are not known.
-    thinking:       how `reasoning_effort` is written where nothing is known of the model: see `Model`.
+    thinking:       how `reasoning_effort` is written where nothing is known of the model: see `Model`, or
+                    "flag" (`enable_thinking`).
     efforts:        its words of `reasoning_effort`, where nothing is known of the model.
     seed:           its name for `seed`.
     most_stops:     the most stop sequences that it takes.
@@ -25,6 +26,7 @@ class Dialect:
                     the server refuses messages without the field; None: the field is not needed.
     one_system:     whether only the first message may be a system message, as many chat templates demand.
     tool_images:    whether a tool message may hold images; otherwise a user message after it does.
+    null_content:   whether the content of an assistant message with calls may be null; otherwise it is "".
     blank_answers:  whether an assistant message without text and calls may be sent; otherwise it is left out.
     call_ids:       which ids of tool calls it takes: any, at most 40 characters ("short"), or exactly nine
                     letters and digits ("nine").
@@ -37,7 +39,7 @@ class Dialect:
     top_k: bool = False
     developer_role: bool = False
     top_effort: str = "xhigh"
-    thinking: Literal["effort", "switch", "template"] = "effort"
+    thinking: Literal["effort", "switch", "template", "flag"] = "effort"
     efforts: tuple[str, ...] | None = None
     seed: Literal["seed", "random_seed"] = "seed"
     most_stops: int | None = None
@@ -46,6 +48,7 @@ class Dialect:
     thoughts: str | None = None
     one_system: bool = False
     tool_images: bool = False
+    null_content: bool = True
     blank_answers: bool = True
     call_ids: Literal["any", "short", "nine"] = "any"
     unknown: frozenset[str] = frozenset()

@@ -30,6 +30,7 @@ _AS_THEY_ARE: Final = (
     "response_format",
 )
 _NOTHING: Final = Model()
+_LIMITS: Final = ("max_tokens", "max_completion_tokens")
 
 
 def refusals(
@@ -44,7 +45,7 @@ def refusals(
     stops = sum(map(bool, request.stops))
     if dialect.most_stops is not None and stops > dialect.most_stops:
         why["stop"] = f"this server takes at most {dialect.most_stops} stop sequences, not {stops}"
-    why |= refused_parameters(request, model, facts)
+    why |= refused_parameters(request, model, dialect, facts)
     if reason := refused_effort(request, model, dialect, facts):
         why["reasoning_effort"] = reason
     return {name: reason for name, reason in why.items() if given(getattr(request, name))}
@@ -62,7 +63,8 @@ def encode(
     """The JSON body. `request` holds nothing that `refusals` names. `provider` is the host it goes to."""
     body: dict[str, JSON] = {"model": model, "messages": encoded(request.messages, dialect, provider)}
     if request.max_tokens is not None:
-        body[dialect.max_tokens] = request.max_tokens
+        is_renamed = "max_tokens" in (facts.refuses or ())
+        body["max_completion_tokens" if is_renamed else dialect.max_tokens] = request.max_tokens
     for name in _AS_THEY_ARE:
         value = getattr(request, name)
         if given(value):
@@ -84,7 +86,12 @@ def encode(
         body["stream"] = True
         if dialect.include_usage:
             body["stream_options"] = {"include_usage": True}
-    return merged(body, request, "stream_options", "chat_template_kwargs")
+    body = merged(body, request, "stream_options", "chat_template_kwargs")
+    for limit, other in (_LIMITS, _LIMITS[::-1]):
+        if limit in request.extra and other not in request.extra:
+            body.pop(other, None)  # Volcengine refuses both
+    # None in `extra` takes out a field that a server does not know; OpenAI refuses null for many.
+    return {name: value for name, value in body.items() if value is not None} if request.extra else body
 
 
 def _stops(request: Request) -> str | list[str] | None:

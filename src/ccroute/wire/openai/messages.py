@@ -9,13 +9,14 @@ from typing import Final
 
 from ccroute.types import JSON
 from ccroute.wire.openai.dialect import Dialect
-from ccroute.wire.openai.provider_fields import sent_back
+from ccroute.wire.openai.provider_fields import THOUGHTS, sent_back
+from ccroute.wire.tools import NO_ARGUMENTS, as_text
 
 Messages = list[dict[str, JSON]]
 
 _OURS: Final = frozenset({"thinking", "thinking_blocks", "is_error", "provider_fields"})
 _SYSTEM: Final = ("system", "developer")
-_THOUGHTS: Final = ("reasoning_content", "reasoning", "reasoning_details")
+_THOUGHTS: Final = (*THOUGHTS, "reasoning_details")
 _LONGEST_ID: Final = 40  # characters; OpenAI and Azure refuse more ("string_above_max_length")
 _MADE_ID: Final = 9  # letters and digits; Mistral takes exactly these
 
@@ -78,7 +79,7 @@ def _put_assistant(
         own["tool_calls"] = [_call(call, dialect, provider) for call in own["tool_calls"]]
     elif "tool_calls" in own:
         del own["tool_calls"]  # an empty list is refused by OpenAI
-    if own.get("content") is None and _is_blank(own):
+    if own.get("content") is None and (_is_blank(own) or not dialect.null_content):
         own["content"] = ""  # of an answer of thoughts only: null is refused where there is no call
 
 
@@ -90,6 +91,9 @@ def _call(call: Mapping[str, JSON], dialect: Dialect, provider: str) -> dict[str
     own = {name: value for name, value in call.items() if name != "provider_fields"}
     if isinstance(own.get("id"), str):
         own["id"] = _call_id(own["id"], dialect)
+    function = own.get("function")
+    if isinstance(function, Mapping) and (written := _arguments(function)) is not None:
+        own["function"] = {**function, "arguments": written}
     if not dialect.own_fields:
         return {name: own[name] for name in ("id", "type", "function", "custom") if name in own}
     for name, value in sent_back(call, provider).items():
@@ -98,6 +102,14 @@ def _call(call: Mapping[str, JSON], dialect: Dialect, provider: str) -> dict[str
         else:
             own.setdefault(name, value)
     return own
+
+
+def _arguments(function: Mapping[str, JSON]) -> str | None:
+    """The text to send where the arguments are none, or no text; None where they are sent as they are."""
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        return NO_ARGUMENTS if arguments.strip() in ("", "null") else None
+    return as_text(arguments) or NO_ARGUMENTS
 
 
 def _call_id(id: str, dialect: Dialect) -> str:

@@ -21,16 +21,19 @@ _NEUTRAL: Final[Mapping[str, JSON]] = {
 """What a model does anyway: where a parameter is refused, this value is left out and nothing is lost."""
 
 _EFFORTS: Final = ("minimal", "low", "medium", "high", "xhigh", "max")
+_SWITCHED: Final = ("switch", "flag")  # the forms of providers whose models think unless told not to
 _OTHERWISE: Final = "if it does take it, say so in the backend's models={{{model!r}: Model({field}=…)}}"
 
 
-def refused_parameters(request: Request, model: str, facts: Model) -> dict[str, str]:
+def refused_parameters(request: Request, model: str, dialect: Dialect, facts: Model) -> dict[str, str]:
     """The given parameters that `model` answers with an error, each with the reason."""
     why = {}
     for name in _refused_names(request, facts):
-        if name != "reasoning_effort" and not _is_neutral(name, getattr(request, name)):
+        if name not in ("reasoning_effort", "max_tokens") and not _is_neutral(name, getattr(request, name)):
             field = "sampling" if name in _SAMPLING else "refuses"
             why[name] = f"{model} does not take it; {_OTHERWISE.format(model=model, field=field)}"
+    if _form_thinks(request, dialect, facts) and is_forced(request):
+        why["tool_choice"] = f"{model} does not think before a forced tool; use reasoning_effort='none'"
     if facts.sampling == "one" and request.temperature is not None and request.top_p is not None:
         why["top_p"] = f"{model} takes temperature or top_p, not both"
     return why
@@ -51,8 +54,11 @@ def refused_effort(request: Request, model: str, dialect: Dialect, facts: Model)
     otherwise = _OTHERWISE.format(model=model, field="thinking")
     if facts.thinking == "none":
         return None if effort == "none" else f"{model} does not think; {otherwise}"
-    if facts.refuses is not None and "reasoning_effort" in facts.refuses:
-        return f"{model} does not take it; {_OTHERWISE.format(model=model, field='refuses')}"
+    refuses = facts.refuses or ()
+    with_tools = "reasoning_effort with tools" in refuses and bool(request.tools) and effort != "none"
+    if "reasoning_effort" in refuses or with_tools:
+        beside = " beside tools" if with_tools else ""
+        return f"{model} does not take it{beside}; {_OTHERWISE.format(model=model, field='refuses')}"
     efforts = _efforts(dialect, facts)
     is_word = _form(dialect, facts) == "effort"
     if effort == "none" and is_word and efforts is not None and "none" not in efforts:
@@ -63,17 +69,29 @@ def refused_effort(request: Request, model: str, dialect: Dialect, facts: Model)
     return None
 
 
+def is_forced(request: Request) -> bool:
+    """Whether the model must call a tool."""
+    return bool(request.tools) and request.tool_choice not in (None, "auto", "none", {})
+
+
 def put_effort(body: dict[str, JSON], request: Request, dialect: Dialect, facts: Model) -> None:
     """Say how hard to think in the model's form and words."""
     effort = request.reasoning_effort
-    if effort is None or facts.thinking == "none":
+    if facts.thinking == "none":
         return
     form, efforts = _form(dialect, facts), _efforts(dialect, facts)
+    if effort is None:
+        if form in _SWITCHED and is_forced(request):
+            effort = "none"  # these models think unasked, and refuse a forced tool while they do
+        else:
+            return
     thinks = effort != "none"
     if form == "switch":
         body["thinking"] = {"type": "enabled" if thinks else "disabled"}
     elif form == "template":
         body["chat_template_kwargs"] = {"enable_thinking": thinks}
+    elif form == "flag":
+        body["enable_thinking"] = thinks
     if form == "effort" or (thinks and efforts):
         body["reasoning_effort"] = _word(effort, efforts, dialect)
 
@@ -92,6 +110,11 @@ def _refused_names(request: Request, facts: Model) -> tuple[str, ...]:
 
 def _is_neutral(name: str, value: object) -> bool:
     return name in _NEUTRAL and value == _NEUTRAL[name]
+
+
+def _form_thinks(request: Request, dialect: Dialect, facts: Model) -> bool:
+    """Whether thinking is switched on, at a server that has a switch for it."""
+    return request.reasoning_effort not in (None, "none") and _form(dialect, facts) in _SWITCHED
 
 
 def _form(dialect: Dialect, facts: Model) -> str:

@@ -10,8 +10,9 @@ from typing import Final
 from ccroute.types import JSON
 
 _MESSAGE: Final = frozenset({"role", "content", "tool_calls", "function_call", "refusal", "audio"})
-_THOUGHTS: Final = ("reasoning_content", "reasoning")
-_GROWING: Final = frozenset({*_THOUGHTS, "reasoning_text", "text", "summary", "content", "thinking"})
+THOUGHTS: Final = ("reasoning_content", "reasoning", "reasoning_text")
+"""The names of the field that holds what the model thought."""
+_GROWING: Final = frozenset({*THOUGHTS, "text", "summary", "content", "thinking"})
 _APART: Final = ("type", "id")  # entries of a list that differ in one of these are different entries
 
 
@@ -22,7 +23,7 @@ def of_message(message: Mapping[str, JSON], *, has_calls: bool) -> dict[str, JSO
     """
     if message.keys() <= _MESSAGE:
         return {}
-    left_out = _MESSAGE if has_calls else _MESSAGE.union(_THOUGHTS)
+    left_out = _MESSAGE if has_calls else _MESSAGE.union(THOUGHTS)
     return {name: value for name, value in message.items() if value and name not in left_out}
 
 
@@ -68,10 +69,10 @@ def _add_entry(entries: list[JSON], entry: JSON) -> None:
             other.get(name) and entry.get(name) and other[name] != entry[name] for name in _APART
         ):
             continue
-        if other.get("index") == index and (index is not None or other is entries[-1]):
-            if "data" not in entry and "data" not in other:
-                _merge(other, entry)
-                return
-            if other == entry:  # some servers say it twice
-                return
+        encrypted = "data" in entry or "data" in other
+        if encrypted and other.get("data") == entry.get("data"):
+            return  # some servers say it twice, and the provider refuses it twice
+        if not encrypted and other.get("index") == index and (index is not None or other is entries[-1]):
+            _merge(other, entry)
+            return
     entries.append(dict(entry))

@@ -2,7 +2,8 @@
 
 Knows the frames of `data:` lines; must not know the request. Success is a finish reason without an error
 frame: `[DONE]` alone proves nothing, because several servers send it after an error too. A finish reason
-that comes before any text or call is not believed: some servers end the thoughts with one.
+before any text or call, or beside one, ends nothing yet: some servers end their thoughts with it, others say
+it in every frame.
 """
 
 from collections.abc import Mapping
@@ -48,7 +49,7 @@ class Decoder(BaseDecoder[Event]):
 
     def _take(self, event: Event, chunks: list[Chunk]) -> None:
         kind, data = event
-        if not self._ended and (piece := self._template.text(data)) is not None:
+        if self._finish is None and (piece := self._template.text(data)) is not None:
             self._say(piece, chunks)
             return
         if data.startswith(b"[DONE]"):
@@ -91,14 +92,15 @@ class Decoder(BaseDecoder[Event]):
         if len(chunks) > before:
             self._went_on = self._finish is not None
         if reason or "error" in choice:
-            self._take_end(choice, data)
+            self._take_end(choice, data, speaks=len(chunks) > before)
 
-    def _take_end(self, choice: Mapping[str, JSON], data: bytes) -> None:
-        check_choice(choice, data)
+    def _take_end(self, choice: Mapping[str, JSON], data: bytes, *, speaks: bool) -> None:
+        spoke = bool(self._text or self._calls)
+        check_choice(choice, data, spoke=spoke)
         self._told_usage = self._told_usage or choice.get("usage")  # Moonshot says it here
         self._went_on = False
         self._finish = text(choice.get("finish_reason")) or self._finish
-        self._ended = self._finish is not None and bool(self._text or self._calls)
+        self._ended = self._finish is not None and spoke and not speaks
 
     def _take_delta(self, delta: Mapping[str, JSON], chunks: list[Chunk]) -> None:
         thought, refusal = thinking(delta), text(delta.get("refusal"))
@@ -118,13 +120,13 @@ class Decoder(BaseDecoder[Event]):
     def _succeeded(self) -> bool:
         if self._finish is not None:
             return not self._went_on or self._said_done
-        spoke = bool(self._text or self._thinking or self._calls)
-        return self._said_done and spoke and not self._finish_required
+        said_something = bool(self._text or self._thinking or self._calls)
+        return self._said_done and said_something and not self._finish_required
 
     def _finish_reason(self) -> FinishReason:
         if self._refused:
             return "content_filter"
-        return read_finish(self._finish or "stop", self._calls)
+        return read_finish(self._finish, self._calls)
 
     def _whole_calls(self) -> tuple[ToolCall, ...]:
         return tuple(call.whole(self._provider) for call in self._calls)
