@@ -109,7 +109,7 @@ def _arguments(function: Mapping[str, JSON]) -> str | None:
     arguments = function.get("arguments")
     if isinstance(arguments, str):
         return NO_ARGUMENTS if arguments.strip() in ("", "null") else None
-    return as_text(arguments) or NO_ARGUMENTS
+    return as_text(arguments) if isinstance(arguments, dict) else NO_ARGUMENTS
 
 
 def _call_id(id: str, dialect: Dialect) -> str:
