@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from ccroute.types import JSON, Chunk, FinishReason, Message, Usage
-from ccroute.wire.anthropic.decode import STOP, decode, read_stop, read_usage
+from ccroute.wire.anthropic.decode import decode, read_stop, read_usage
 from ccroute.wire.anthropic.encode import SCHEMA_TOOL
 from ccroute.wire.decoding import BaseDecoder, fail, is_frame
 from ccroute.wire.errors import is_error
@@ -38,7 +38,6 @@ class _Thought:
 class Decoder(BaseDecoder[Event]):
     """Turns the bytes of one stream into chunks. `prompt_estimate` is in tokens."""
 
-    finish_words = STOP
     end_signal = "message_stop"
 
     def __init__(self, prompt_estimate: int = 0) -> None:
