@@ -84,7 +84,7 @@ class ToolCall(_Frozen):
     type: Literal["function"] = "function"
     function: Function = Function()
     index: int = 0
-    provider_fields: Mapping[str, Mapping[str, Any]] = {}
+    provider_fields: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The call as an entry of an OpenAI-format message's `tool_calls`."""
@@ -106,7 +106,7 @@ class Message(_Frozen):
     tool_calls: tuple[ToolCall, ...] | None = None
     thinking: str | None = None
     thinking_blocks: tuple[Mapping[str, Any], ...] = ()
-    provider_fields: Mapping[str, Mapping[str, Any]] = {}
+    provider_fields: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The message as an OpenAI-format dict, thinking included."""

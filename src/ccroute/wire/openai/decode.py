@@ -9,7 +9,7 @@ from typing import Final
 from ccroute.types import JSON, Choice, Completion, FinishReason, Message, Usage
 from ccroute.wire.decoding import fail, finish_reason
 from ccroute.wire.errors import is_error
-from ccroute.wire.openai.provider_fields import THOUGHTS, of_message
+from ccroute.wire.openai.provider_fields import of_message
 from ccroute.wire.reading import load_object, mapping, text, unix_time, wrong
 from ccroute.wire.tools import whole_calls
 from ccroute.wire.usage import count, estimate_message, usage
@@ -84,7 +84,8 @@ def _choice(entry: JSON, index: int, body: bytes, provider: str) -> Choice:
     content, refusal = plain(told.get("content")), text(told.get("refusal"))
     calls = whole_calls(call_entries(told), provider=provider)
     check_choice(entry, body, spoke=bool(content or calls))
-    further = of_message(told, has_calls=bool(calls)) if provider else {}
+    fields = of_message(told, has_calls=bool(calls)) if provider else None
+    further: dict[str, JSON] = {"provider_fields": {provider: fields}} if fields else {}
     reason = read_finish(text(entry.get("finish_reason")), calls)
     return Choice(
         index=index,
@@ -92,7 +93,7 @@ def _choice(entry: JSON, index: int, body: bytes, provider: str) -> Choice:
             content=content or refusal or content,
             tool_calls=calls or None,
             thinking=thinking(told) or None,
-            provider_fields={provider: further} if further else {},
+            **further,
         ),
         finish_reason="content_filter" if refusal else reason,
         logprobs=entry.get("logprobs"),
@@ -111,10 +112,10 @@ def check_choice(choice: Mapping[str, JSON], body: bytes, *, spoke: bool = False
     `spoke` is whether it holds text or calls."""
     if error := choice.get("error"):
         fail({"error": error}, body)
-    for name in ("finish_reason", "native_finish_reason"):
-        if text(choice.get(name)) in _FAILED:
-            fail({"error": f"the answer ended with {name} {choice[name]!r}"}, body)
-    if not spoke and choice.get("finish_reason") == _OVERFLOW:
+    reason, native = text(choice.get("finish_reason")), text(choice.get("native_finish_reason"))
+    if reason in _FAILED or native in _FAILED:
+        fail({"error": f"the answer ended with finish_reason {native or reason!r}"}, body)
+    if not spoke and reason == _OVERFLOW:
         fail({"error": {"code": "context_length_exceeded", "message": f"finish_reason {_OVERFLOW!r}"}}, body)
 
 
@@ -147,8 +148,8 @@ def read_usage(told: JSON, prompt_estimate: int, output_estimate: int, *, partia
 
 def _cached(told: Mapping[str, JSON], details: Mapping[str, JSON]) -> int:
     """Tokens read from a cache: OpenAI's place, Moonshot's, DeepSeek's."""
-    places = (details.get("cached_tokens"), told.get("cached_tokens"), told.get("prompt_cache_hit_tokens"))
-    return next((tokens for place in places if (tokens := count(place))), 0)
+    cached = count(details.get("cached_tokens")) or count(told.get("cached_tokens"))
+    return cached or count(told.get("prompt_cache_hit_tokens")) or 0
 
 
 def plain(content: JSON) -> str | None:
@@ -163,12 +164,12 @@ def plain(content: JSON) -> str | None:
 def thinking(message: Mapping[str, JSON]) -> str:
     """What the model thought: `reasoning_content` (DeepSeek, llama.cpp), `reasoning` (vLLM, OpenRouter),
     `reasoning_text` (Copilot), or (Mistral) parts of the content."""
-    thought = next((said for name in THOUGHTS if (said := text(message.get(name)))), "")
+    thought = message.get("reasoning_content") or message.get("reasoning") or message.get("reasoning_text")
     content = message.get("content")
     if not thought and isinstance(content, list):
         thoughts = (mapping(part).get("thinking") for part in content)
         return "".join(plain(part) or "" for part in thoughts if isinstance(part, str | list))
-    return thought
+    return text(thought)
 
 
 def call_entries(message: Mapping[str, JSON]) -> JSON:

@@ -42,8 +42,7 @@ def refusals(
         why["top_k"] = "OpenAI's API does not know it; use top_p"
     if not dialect.json_schema and wants_schema(request):
         why["response_format"] = "this server knows no json_schema; use {'type': 'json_object'}"
-    stops = sum(map(bool, request.stops))
-    if dialect.most_stops is not None and stops > dialect.most_stops:
+    if request.stop and dialect.most_stops and (stops := sum(map(bool, request.stops))) > dialect.most_stops:
         why["stop"] = f"this server takes at most {dialect.most_stops} stop sequences, not {stops}"
     why |= refused_parameters(request, model, dialect, facts)
     if reason := refused_effort(request, model, dialect, facts):

@@ -15,6 +15,7 @@ from ccroute.wire.tools import NO_ARGUMENTS, as_text
 Messages = list[dict[str, JSON]]
 
 _OURS: Final = frozenset({"thinking", "thinking_blocks", "is_error", "provider_fields"})
+_PLAIN: Final = ("user", "system")
 _SYSTEM: Final = ("system", "developer")
 _THOUGHTS: Final = (*THOUGHTS, "reasoning_details")
 _LONGEST_ID: Final = 40  # characters; OpenAI and Azure refuse more ("string_above_max_length")
@@ -24,7 +25,7 @@ _MADE_ID: Final = 9  # letters and digits; Mistral takes exactly these
 def encoded(messages: Sequence[Mapping[str, JSON]], dialect: Dialect, provider: str) -> Messages:
     """The messages. `provider` is the host they go to: it gets back the fields that came from it."""
     own = [_message(message, dialect, provider) for message in messages]
-    if not dialect.tool_images:
+    if not dialect.tool_images and any(message["role"] == "tool" for message in own):
         own = _images_after_results(own)
     if dialect.one_system:
         own = _one_system(own)
@@ -39,6 +40,8 @@ def without_marks(thing: Mapping[str, JSON], dialect: Dialect) -> dict[str, JSON
 
 
 def _message(message: Mapping[str, JSON], dialect: Dialect, provider: str) -> dict[str, JSON]:
+    if len(message) == 2 and message["role"] in _PLAIN and isinstance(message.get("content"), str):
+        return dict(message)  # nearly every message
     own = {name: value for name, value in message.items() if name not in _OURS}
     role, mark = own["role"], own.pop("cache_control", None)
     if role == "developer" and not dialect.developer_role:

@@ -32,7 +32,7 @@ def refused_parameters(request: Request, model: str, dialect: Dialect, facts: Mo
         if name not in ("reasoning_effort", "max_tokens") and not _is_neutral(name, getattr(request, name)):
             field = "sampling" if name in _SAMPLING else "refuses"
             why[name] = f"{model} does not take it; {_OTHERWISE.format(model=model, field=field)}"
-    if _form_thinks(request, dialect, facts) and is_forced(request):
+    if request.reasoning_effort and _form_thinks(request, dialect, facts) and is_forced(request):
         why["tool_choice"] = f"{model} does not think before a forced tool; use reasoning_effort='none'"
     if facts.sampling == "one" and request.temperature is not None and request.top_p is not None:
         why["top_p"] = f"{model} takes temperature or top_p, not both"

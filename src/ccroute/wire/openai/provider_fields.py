@@ -9,28 +9,33 @@ from typing import Final
 
 from ccroute.types import JSON
 
-_MESSAGE: Final = frozenset({"role", "content", "tool_calls", "function_call", "refusal", "audio"})
 THOUGHTS: Final = ("reasoning_content", "reasoning", "reasoning_text")
 """The names of the field that holds what the model thought."""
-_GROWING: Final = frozenset({*THOUGHTS, "text", "summary", "content", "thinking"})
+USUAL: Final = frozenset({"role", "content", "tool_calls", "function_call", "refusal", "audio", *THOUGHTS})
+"""The fields of a message that are not the provider's own."""
+_GROWING: Final = frozenset({"text", "summary", "content", "thinking"})
 _APART: Final = ("type", "id")  # entries of a list that differ in one of these are different entries
 
 
 def of_message(message: Mapping[str, JSON], *, has_calls: bool) -> dict[str, JSON]:
-    """What a whole message says besides OpenAI's own fields; empty values say nothing.
+    """What a message says besides OpenAI's own fields; empty values say nothing.
 
     Thoughts are among it only beside tool calls: in a tool loop the provider wants them back.
     """
-    if message.keys() <= _MESSAGE:
-        return {}
-    left_out = _MESSAGE if has_calls else _MESSAGE.union(THOUGHTS)
-    return {name: value for name, value in message.items() if value and name not in left_out}
+    fields: dict[str, JSON] = {}
+    if not message.keys() <= USUAL:
+        fields |= {name: _joined(value) for name, value in message.items() if value and name not in USUAL}
+    if has_calls:
+        fields |= {name: message[name] for name in THOUGHTS if message.get(name)}
+    return fields
 
 
 def add_delta(kept: dict[str, JSON], delta: Mapping[str, JSON]) -> None:
-    """Add what one delta of a stream says to what the deltas before it said, for `of_message`."""
-    if not delta.keys() <= _MESSAGE:
-        _merge(kept, {name: value for name, value in delta.items() if name not in _MESSAGE})
+    """Add what one delta of a stream says to what the deltas before it said, for `of_message`.
+
+    Thoughts are left out: the stream has their text.
+    """
+    _merge(kept, {name: value for name, value in delta.items() if name not in USUAL})
 
 
 def sent_back(message: Mapping[str, JSON], provider: str) -> Mapping[str, JSON]:
@@ -38,6 +43,18 @@ def sent_back(message: Mapping[str, JSON], provider: str) -> Mapping[str, JSON]:
     kept = message.get("provider_fields")
     own = kept.get(provider) if isinstance(kept, Mapping) else None
     return own if isinstance(own, Mapping) else {}
+
+
+class _Pieces(list[str]):
+    """A text that is still growing: joined once, at the end."""
+
+
+def _joined(value: JSON) -> JSON:
+    if isinstance(value, _Pieces):
+        return "".join(value)
+    if isinstance(value, dict):
+        return {name: _joined(inner) for name, inner in value.items()}
+    return [_joined(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _merge(kept: dict[str, JSON], more: Mapping[str, JSON]) -> None:
@@ -53,7 +70,9 @@ def _merge(kept: dict[str, JSON], more: Mapping[str, JSON]) -> None:
         elif isinstance(value, dict) and isinstance(before, dict):
             _merge(before, value)
         elif isinstance(value, str) and isinstance(before, str) and name in _GROWING:
-            kept[name] = before + value
+            kept[name] = _Pieces([before, value])
+        elif isinstance(value, str) and isinstance(before, _Pieces):
+            before.append(value)
         else:
             kept[name] = dict(value) if isinstance(value, dict) else value
 

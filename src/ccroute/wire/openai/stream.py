@@ -21,7 +21,7 @@ from ccroute.wire.openai.decode import (
     read_usage,
     thinking,
 )
-from ccroute.wire.openai.provider_fields import add_delta, of_message
+from ccroute.wire.openai.provider_fields import THOUGHTS, USUAL, add_delta, of_message
 from ccroute.wire.reading import listed, load_object, mapping, text, unix_time, wrong
 from ccroute.wire.template import Template
 from ccroute.wire.tools import CallDeltas
@@ -39,6 +39,7 @@ class Decoder(BaseDecoder[Event]):
         self._provider = provider
         self._finish_required = finish_required
         self._fields: dict[str, JSON] = {}
+        self._thoughts_name = ""
         self._went_on = False  # there was content after an early finish reason
         self._said_done = False
         self._deltas = CallDeltas()
@@ -108,12 +109,13 @@ class Decoder(BaseDecoder[Event]):
         entries = call_entries(delta)
         calls = self._deltas.add(entries) if entries else ()
         self._refused = self._refused or bool(refusal)
-        if self._provider:
+        if self._provider and not delta.keys() <= USUAL:
             add_delta(self._fields, delta)
         if said:
             self._text.append(said)
         if thought:
             self._thinking.append(thought)
+            self._thoughts_name = self._thoughts_name or next((n for n in THOUGHTS if delta.get(n)), "")
         if said or thought or calls:
             chunks.append(Chunk(text=said, thinking=thought, tool_calls=calls))
 
@@ -132,7 +134,9 @@ class Decoder(BaseDecoder[Event]):
         return tuple(call.whole(self._provider) for call in self._calls)
 
     def _provider_fields(self) -> Mapping[str, Mapping[str, JSON]]:
-        fields = of_message(self._fields, has_calls=bool(self._calls))
+        fields = of_message(self._fields, has_calls=False)
+        if self._calls and self._thoughts_name and self._provider:
+            fields[self._thoughts_name] = "".join(self._thinking)
         return {self._provider: fields} if fields else {}
 
     def _usage(self, *, partial: bool = False) -> Usage:
