@@ -367,6 +367,8 @@ def test_a_providers_fields_are_put_together_from_their_pieces() -> None:
     assert kept({"opaque": "x"}, {"opaque": "y"}, {"opaque": ""}) == {"opaque": "y"}
     assert kept({"list": ["x"]}, {"list": ["y", 1]}) == {"list": ["x", "y", 1]}
     assert kept({"list": "x"}, {"list": ["y"]}) == {"list": ["y"]}
+    assert kept({"text": "x"}, {"text": "y"}, {"text": "z"}) == {"text": "xyz"}
+    assert kept({"text": "x"}, {"text": "y"}, {"text": ["z"]}) == {"text": ["z"]}
     assert kept({"none": None, "empty": [], "no": ""}) is None
 
 

@@ -63,7 +63,9 @@ def _merge(kept: dict[str, JSON], more: Mapping[str, JSON]) -> None:
         before = kept.get(name)
         if not value and name in kept:
             continue
-        if isinstance(value, list) and isinstance(before, list | None):
+        if isinstance(value, str) and isinstance(before, _Pieces):
+            before.append(value)
+        elif isinstance(value, list) and isinstance(before, list | None) and not isinstance(before, _Pieces):
             kept[name] = before or []
             for entry in value:
                 _add_entry(kept[name], entry)
@@ -71,8 +73,6 @@ def _merge(kept: dict[str, JSON], more: Mapping[str, JSON]) -> None:
             _merge(before, value)
         elif isinstance(value, str) and isinstance(before, str) and name in _GROWING:
             kept[name] = _Pieces([before, value])
-        elif isinstance(value, str) and isinstance(before, _Pieces):
-            before.append(value)
         else:
             kept[name] = dict(value) if isinstance(value, dict) else value
 
