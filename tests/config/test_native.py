@@ -286,7 +286,7 @@ def test_a_server_that_never_says_why_it_ends_can_be_trusted_from_a_file():
     decoder = backend(kind="vllm", finish_required=False).decoder(200, {})
     decoder.feed(stream)
     assert decoder.finish().text == "x"
-    with pytest.raises(ConfigError, match="finish_required is not known to a backend of kind ollama"):
+    with pytest.raises(ConfigError, match="finish_required: is not known to a backend of kind ollama"):
         backend(kind="ollama", finish_required=False)
 
 
