@@ -57,6 +57,13 @@ Places = Mapping[str, tuple[str, Any]]
 EVERYWHERE: Places = {"extra": ("provider_field", "as it is"), "tools": ("tools.0.function.name", "look")}
 OPENAI: Places = {name: (name, value) for name, value in VALUES.items()} | EVERYWHERE
 OFFICIAL: Places = {**OPENAI, "max_tokens": ("max_completion_tokens", 4321)}
+BY_PRESET: Mapping[str, Places] = {
+    "openai": OFFICIAL,
+    "azure": OFFICIAL,
+    "dashscope": {**OPENAI, "reasoning_effort": ("enable_thinking", True)},
+    "mistral": {**OPENAI, "seed": ("random_seed", 99)},
+    "moonshot": {**OPENAI, "reasoning_effort": ("thinking.type", "enabled")},
+}
 ANTHROPIC: Places = {
     **OPENAI,
     "stop": ("stop_sequences", ["ENOUGH"]),
@@ -90,7 +97,7 @@ WIRES: dict[str, tuple[Backend, str, Places]] = {
                 "b", preset=name, base_url=None if PRESETS[name].base_url else URL, api_key="a-test-key"
             ),
             "m",
-            OFFICIAL if name in ("openai", "azure") else OPENAI,
+            BY_PRESET.get(name, OPENAI),
         )
         for name in sorted(PRESETS)
     },

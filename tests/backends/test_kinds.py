@@ -105,5 +105,5 @@ def test_azure_without_an_address_is_refused() -> None:
 
 
 def test_an_unknown_preset_is_told_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match='unknown preset "olama", known are azure, deepseek'):
+    with pytest.raises(ConfigError, match='unknown preset "olama", known are azure, dashscope, deepseek'):
         preset("olama")

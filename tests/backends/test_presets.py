@@ -37,6 +37,7 @@ FACTS = {
         limit="max_completion_tokens",
         refuses=frozenset({"top_k"}),
     ),
+    "dashscope": Facts("https://dashscope.aliyuncs.com/compatible-mode/v1/chat/completions"),
     "deepseek": Facts(
         "https://api.deepseek.com/v1/chat/completions",
         refuses=frozenset({"top_k", "response_format"}),
@@ -44,6 +45,8 @@ FACTS = {
     "litellm": Facts("http://localhost:4000/v1/chat/completions"),
     "llamacpp": Facts("http://localhost:8080/v1/chat/completions", local=True),
     "localai": Facts("http://localhost:8080/v1/chat/completions", local=True),
+    "mistral": Facts("https://api.mistral.ai/v1/chat/completions", refuses=frozenset({"top_k"})),
+    "moonshot": Facts("https://api.moonshot.ai/v1/chat/completions", refuses=frozenset({"top_k"})),
     "openrouter": Facts("https://openrouter.ai/api/v1/chat/completions"),
     "tgi": Facts("http://localhost:8080/v1/chat/completions", local=True),
     "vllm": Facts("http://localhost:8000/v1/chat/completions", local=True),
@@ -108,9 +111,77 @@ def test_a_preset_is_local_only_where_the_server_runs_the_model_and_stands_at_ho
     assert made(name, local=not home).local is not home
 
 
-def test_azure_without_a_version_asks_for_none_and_keeps_a_path_of_its_address() -> None:
+def test_azure_without_a_version_is_its_v1_api_and_keeps_a_path_of_its_address() -> None:
     azure = made("azure", base_url=f"{AZURE}/gateway/", api_version=None)
-    assert azure.target(sent(azure)) == "/gateway/openai/deployments/m/chat/completions"
+    assert azure.target(sent(azure)) == "/gateway/openai/v1/chat/completions"
+
+
+@pytest.mark.parametrize(
+    ("base_url", "version", "chat", "models"),
+    [
+        (AZURE, None, "/openai/v1/chat/completions", "/openai/v1/models"),
+        (f"{AZURE}/openai/v1/", None, "/openai/v1/chat/completions", "/openai/v1/models"),
+        (
+            f"{AZURE}/openai/v1",
+            "preview",
+            "/openai/v1/chat/completions?api-version=preview",
+            "/openai/v1/models?api-version=preview",
+        ),
+        (
+            AZURE,
+            "2024-10-21",
+            "/openai/deployments/m/chat/completions?api-version=2024-10-21",
+            "/openai/models?api-version=2024-10-21",
+        ),
+        (
+            f"{AZURE}/openai/deployments/gpt",
+            "2024-10-21",
+            "/openai/deployments/gpt/chat/completions?api-version=2024-10-21",
+            "/openai/deployments/gpt/models?api-version=2024-10-21",
+        ),
+    ],
+)
+def test_azure_is_asked_where_its_version_of_the_api_is(
+    base_url: str, version: str | None, chat: str, models: str
+) -> None:
+    azure = made("azure", base_url=base_url, api_version=version)
+    listing = azure.listing()
+    assert listing is not None
+    assert (azure.target(sent(azure)), azure.target(listing)) == (chat, models)
+
+
+@pytest.mark.parametrize(
+    ("version", "limit", "usage"),
+    [
+        (None, "max_completion_tokens", True),
+        ("preview", "max_completion_tokens", True),
+        ("2024-09-01-preview", "max_completion_tokens", True),
+        ("2024-08-01-preview", "max_tokens", False),
+        ("2023-05-15", "max_tokens", False),
+    ],
+)
+def test_azures_old_versions_get_the_fields_that_they_know(
+    version: str | None, limit: str, usage: bool
+) -> None:
+    azure = made("azure", api_version=version)
+    body = json.loads(azure.encode(Request(messages=HI, max_tokens=7), "m", True).body)
+    assert body[limit] == 7
+    assert ("stream_options" in body) is usage
+
+
+@pytest.mark.parametrize(
+    ("address", "preset"),
+    [
+        ("https://me.openai.azure.com/openai/v1", "azure"),
+        ("https://api.deepseek.com/v1", "deepseek"),
+        ("https://openrouter.ai/api/v1", "openrouter"),
+        ("https://api.mistral.ai/v1", "mistral"),
+        ("https://api.moonshot.cn/v1", "moonshot"),
+        ("https://api.deepseek.com.example.com/v1", "openai"),
+    ],
+)
+def test_a_providers_official_address_is_enough(address: str, preset: str) -> None:
+    assert OpenAIBackend("b", base_url=address).preset == preset
 
 
 def test_a_version_is_quoted() -> None:

@@ -9,6 +9,7 @@ from tests.support.certificates import Authority
 
 from ccroute.backends import AnthropicBackend, OllamaBackend, OpenAIBackend
 from ccroute.config import load
+from ccroute.errors import ConfigError
 from ccroute.routing import Agent, AliasTable
 from ccroute.types import FREE, Model, Price, RetryPolicy, Timeout
 
@@ -278,6 +279,15 @@ def test_azure_gets_its_api_version():
         kind="azure", base_url="https://me.openai.azure.com", api_version="2024-10-21", api_key="k"
     )
     assert re.search("2024-10-21", str(vars(made)))
+
+
+def test_a_server_that_never_says_why_it_ends_can_be_trusted_from_a_file():
+    stream = b'data: {"choices": [{"delta": {"content": "x"}}]}\n\ndata: [DONE]\n\n'
+    decoder = backend(kind="vllm", finish_required=False).decoder(200, {})
+    decoder.feed(stream)
+    assert decoder.finish().text == "x"
+    with pytest.raises(ConfigError, match="finish_required: is not known to a backend of kind ollama"):
+        backend(kind="ollama", finish_required=False)
 
 
 def test_a_backend_named_like_its_kind_needs_no_kind():

@@ -50,16 +50,16 @@ def test_a_real_llama_cpp_answer_is_read() -> None:
     [
         ("stop", "stop"),
         ("length", "length"),
-        ("tool_calls", "tool_calls"),
-        ("function_call", "tool_calls"),
+        ("tool_calls", "stop"),  # there is no call
+        ("function_call", "stop"),
         ("content_filter", "content_filter"),
         ("stop_sequence", "stop"),
         ("eos_token", "stop"),
         ("abort", "other"),
         ("repetition", "other"),
         ("brand_new", "other"),
-        (None, "other"),
-        (7, "other"),
+        (None, "stop"),  # a whole answer is complete
+        (7, "stop"),
     ],
 )
 def test_finish_reasons_are_canonical_and_the_raw_word_is_kept(raw: Any, reason: str) -> None:

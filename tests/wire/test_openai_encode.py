@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.wire.support import asked
 
-from ccroute.types import Function, Message, ToolCall
+from ccroute.types import Function, Message, Model, ToolCall
 from ccroute.wire.openai import Dialect, encode, refusals
 
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
@@ -134,3 +134,66 @@ def test_a_schema_is_refused_where_it_is_unknown_but_plain_json_is_not() -> None
 def test_only_parameters_that_were_given_are_refused() -> None:
     dialect = Dialect(unknown=frozenset({"user", "logit_bias", "seed"}))
     assert list(refusals(asked(user="u", logit_bias={}, seed=0), dialect)) == ["seed", "user"]
+
+
+GATEWAY = Dialect(cache_control=True)
+MARK = {"cache_control": {"type": "ephemeral"}}
+
+
+def test_a_mark_of_a_message_goes_to_its_last_part() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    request = asked({"role": "user", "content": parts, **MARK}, {"role": "user", "content": "", **MARK})
+    sent = encode(request, "m", stream=False, dialect=GATEWAY)["messages"]
+    assert sent[0]["content"] == [parts[0], {**parts[1], **MARK}]
+    assert sent[1] == {"role": "user", "content": ""}  # there is nothing to cache
+
+
+def test_fields_of_a_calls_function_go_back_too_and_calls_of_other_kinds_stay_as_they_are() -> None:
+    inner = {"provider_specific_fields": {"thought_signature": "x"}}
+    called = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    custom = {"type": "custom", "custom": {"name": "g", "input": "x"}}
+    kept = {**called, "provider_fields": {"host": {"function": inner}}}
+    request = asked({"role": "assistant", "content": "", "tool_calls": [kept, custom]})
+    sent = encode(request, "m", stream=False, provider="host")["messages"][0]["tool_calls"]
+    assert sent == [{**called, "function": {**called["function"], **inner}}, custom]
+    strict = encode(request, "m", stream=False, dialect=Dialect(own_fields=False), provider="host")
+    assert strict["messages"][0]["tool_calls"] == [called, custom]
+
+
+@pytest.mark.parametrize("kept", [None, [], {"host": 3}, {"other": {"a": 1}}])
+def test_fields_of_nobody_or_of_no_shape_are_not_sent(kept: object) -> None:
+    request = asked({"role": "assistant", "content": "x", "provider_fields": kept})
+    sent = encode(request, "m", stream=False, provider="host")["messages"]
+    assert sent == [{"role": "assistant", "content": "x"}]
+
+
+def test_fields_never_replace_what_the_message_says_itself() -> None:
+    fields = {"content": "evil", "reasoning": "hm"}
+    request = asked({"role": "assistant", "content": "x", "provider_fields": {"host": fields}})
+    sent = encode(request, "m", stream=False, provider="host")["messages"]
+    assert sent == [{"role": "assistant", "content": "x", "reasoning": "hm"}]
+
+
+def test_a_model_that_takes_no_effort_refuses_each() -> None:
+    facts = Model(efforts=())
+    for effort in ("none", "high"):
+        told = refusals(asked(reasoning_effort=effort), model="grok-4", facts=facts)
+        assert "grok-4" in told["reasoning_effort"]
+    told = refusals(asked(reasoning_effort="low"), facts=Model(refuses=("reasoning_effort",)))
+    assert "does not take it;" in told["reasoning_effort"]
+
+
+def test_a_message_of_images_and_a_user_message_without_text_become_one() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "https://x/y.png"}}
+    result = {"role": "tool", "tool_call_id": "c", "content": [picture]}
+    sent = encode(asked(result, {"role": "user", "content": [picture]}), "m", stream=False)["messages"]
+    assert [part["type"] for part in sent[1]["content"]] == ["text", "image_url", "image_url"]
+
+
+def test_none_in_extra_takes_a_field_out() -> None:
+    extra = {"stream_options": None, "max_tokens": None}
+    assert encode(asked(max_tokens=3, extra=extra), "m", stream=True).keys() == {
+        "model",
+        "messages",
+        "stream",
+    }

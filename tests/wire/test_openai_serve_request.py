@@ -254,4 +254,6 @@ def test_a_request_there_and_back_asks_for_the_same(
     again = encode(build_request(None, parsed.kwargs), "m", stream=parsed.stream, dialect=WHOLE)
     if parsed.stream:
         assert again.pop("stream_options") == {"include_usage": True}
+    if "tools" not in told and body.get("tool_choice") == "auto":
+        del body["tool_choice"]  # refused by OpenAI where there are no tools, and means nothing there
     assert again == body

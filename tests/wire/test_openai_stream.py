@@ -113,7 +113,12 @@ def test_done_turns_true_at_the_end_only() -> None:
 
 def test_the_first_finish_wins_and_content_after_it_is_ignored() -> None:
     stream = sse(
-        delta("length", content="a"), delta(content="b"), delta("stop", content="c"), USAGE, "[DONE]"
+        delta(content="a"),
+        delta("length"),
+        delta(content="b"),
+        delta("stop", content="c"),
+        USAGE,
+        "[DONE]",
     )
     chunks, completion = run(Decoder(), stream)
     assert chunks == [Chunk(text="a")]
@@ -347,3 +352,45 @@ def test_invalid_tool_json_is_kept_raw() -> None:
 def test_tool_calls_that_are_no_objects_are_a_protocol_error(entries: Any) -> None:
     with pytest.raises(ProtocolError):
         Decoder().feed(b"data: " + as_json(delta(tool_calls=entries)) + b"\n\n")
+
+
+def kept(*deltas: dict[str, Any]) -> Any:
+    """The provider's fields of a stream's message."""
+    stream = sse(*(delta(**each) for each in deltas), delta(content="x"), delta("stop"))
+    return run(Decoder(provider="host"), stream)[1].message.provider_fields.get("host")
+
+
+def test_a_providers_fields_are_put_together_from_their_pieces() -> None:
+    assert kept({"a": {"b": {"c": 1}, "text": "x"}}, {"a": {"b": {"d": 2}, "text": "y"}}) == {
+        "a": {"b": {"c": 1, "d": 2}, "text": "xy"}
+    }
+    assert kept({"opaque": "x"}, {"opaque": "y"}, {"opaque": ""}) == {"opaque": "y"}
+    assert kept({"list": ["x"]}, {"list": ["y", 1]}) == {"list": ["x", "y", 1]}
+    assert kept({"list": "x"}, {"list": ["y"]}) == {"list": ["y"]}
+    assert kept({"text": "x"}, {"text": "y"}, {"text": "z"}) == {"text": "xyz"}
+    assert kept({"text": "x"}, {"text": "y"}, {"text": ["z"]}) == {"text": ["z"]}
+    assert kept({"none": None, "empty": [], "no": ""}) is None
+
+
+def test_entries_of_a_list_grow_by_index_and_kind() -> None:
+    def entry(text: str, **more: Any) -> dict[str, Any]:
+        return {"type": "reasoning.text", "text": text, **more}
+
+    assert kept({"r": [entry("a", index=0), entry("b", index=1)]}, {"r": [entry("c", index=0)]}) == {
+        "r": [entry("ac", index=0), entry("b", index=1)]
+    }
+    assert kept({"r": [entry("a")]}, {"r": [entry("b")]}) == {"r": [entry("ab")]}
+    assert kept({"r": [entry("a", id="1")]}, {"r": [entry("b", id="2")]}, {"r": [entry("c", id="1")]}) == {
+        "r": [entry("a", id="1"), entry("b", id="2"), entry("c", id="1")]
+    }
+    secret = {"type": "reasoning.encrypted", "data": "AA", "index": 0}
+    other = {**secret, "data": "BB"}
+    assert kept(
+        {"r": [entry("a", index=0), secret]}, {"r": [secret, other]}, {"r": ["odd", entry("b", index=0)]}
+    ) == {"r": [entry("ab", index=0), secret, other, "odd"]}
+
+
+def test_thoughts_of_an_answer_without_calls_are_not_kept_twice() -> None:
+    assert kept({"reasoning": "hm"}) is None
+    stream = sse(delta(reasoning="hm", extra="y"), delta("stop"))
+    assert run(Decoder(), stream)[1].message.provider_fields == {}  # from nobody in particular

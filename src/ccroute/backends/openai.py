@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Unpack
+from typing import TYPE_CHECKING, ClassVar, Unpack
 from urllib.parse import quote, urlsplit
 
 from ccroute.backends.base import BackendOptions, HttpRequest, json_bytes
 from ccroute.backends.codec import Codec, WireBackend
-from ccroute.backends.presets import COMPATIBLE, PRESETS, PresetName
+from ccroute.backends.known_models import known
+from ccroute.backends.presets import (
+    COMPATIBLE,
+    PRESETS,
+    PresetName,
+    azure_dialect,
+    azure_root,
+    preset_of_host,
+)
 from ccroute.errors import ConfigError
-from ccroute.types import Request
+from ccroute.types import Completion, Model, Request
 from ccroute.wire import openai as wire
 from ccroute.wire.listing import read_model_list
+
+if TYPE_CHECKING:
+    from ccroute.wire.codec import StreamDecoder
 
 
 class OpenAIBackend(WireBackend):
     """A server with `POST {base_url}/chat/completions`.
 
     `base_url` without a path means `/v1`; any path is used as it is. `preset` names what kind of
-    server it is (`llamacpp`, `vllm`, `tgi`, `localai`, `litellm`, `deepseek`, `azure`, `openrouter`)
-    where that changes what it understands. For Azure, `api_version` is the date it asks for.
-    The other keywords are those of `Backend`.
+    server it is (`llamacpp`, `vllm`, `tgi`, `localai`, `litellm`, `deepseek`, `azure`, `openrouter`,
+    `mistral`, `moonshot`, `dashscope`) where that changes what it understands; a provider's official
+    address is enough. `api_version` is the date of Azure's older API; without it, its v1 API is used.
+    `finish_required=False` is for servers that never send a finish reason: a stream with content that
+    ends in `[DONE]` is then complete. The other keywords are those of `Backend`.
     """
 
     codec: ClassVar[Codec] = wire
@@ -34,38 +47,60 @@ class OpenAIBackend(WireBackend):
         base_url: str | None = None,
         preset: PresetName = "openai",
         api_version: str | None = None,
+        finish_required: bool = True,
         **common: Unpack[BackendOptions],
     ) -> None:
         if preset not in PRESETS:
             raise ConfigError(
                 f'backend {name}: unknown preset "{preset}", known are {", ".join(sorted(PRESETS))}'
             )
-        self.preset = preset
+        base_url = base_url or PRESETS[preset].base_url
+        if base_url is None:
+            raise ConfigError(f"backend {name}: {preset} has no usual address; give base_url=")
+        if preset == "openai":
+            preset = preset_of_host(_host(base_url)) or preset
+        self.preset: PresetName = preset
         self._preset = PRESETS[preset]
         self.runs_models = self._preset.runs_models
         self._query = f"?api-version={quote(api_version)}" if api_version else ""
-        base_url = base_url or self._preset.base_url
-        if base_url is None:
-            raise ConfigError(f"backend {name}: {preset} has no usual address; give base_url=")
+        self._finish_required = finish_required
         super().__init__(name, base_url, **common)
-        if not self._prefix and preset != "azure":
+        self._root, self._dialect = "", self._preset.dialect
+        if preset == "azure":
+            self._root, self._dialect = azure_root(self._prefix, api_version), azure_dialect(api_version)
+        elif not self._prefix:
             self._prefix = "/v1"
         if preset == "openai" and not self._is_official():
             self._preset = COMPATIBLE
+            self._dialect = COMPATIBLE.dialect
 
     def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
-        body = wire.encode(request, model, stream=stream, dialect=self._preset.dialect)
-        path = self._preset.path.replace("{model}", quote(model, safe="")) + self._query
-        return HttpRequest(path, json_bytes(body))
+        body = wire.encode(
+            request,
+            model,
+            stream=stream,
+            dialect=self._dialect,
+            facts=self.model(model),
+            provider=self.origin.host,
+        )
+        root = self._root.replace("{model}", quote(model, safe="")) if self._root else ""
+        return HttpRequest(f"{root}/chat/completions{self._query}", json_bytes(body))
+
+    def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
+        return wire.decode(body, provider=self.origin.host)
+
+    def decoder(self, status: int, headers: Mapping[str, str]) -> StreamDecoder:
+        return wire.Decoder(provider=self.origin.host, finish_required=self._finish_required)
 
     def listing(self) -> HttpRequest | None:
-        return HttpRequest("/models", method="GET")
+        root = self._root.removesuffix("/deployments/{model}")
+        return HttpRequest(f"{root}/models{self._query}", method="GET")
 
     def read_listing(self, body: bytes) -> Mapping[str, int | None]:
         return read_model_list(body)
 
     def refusals(self, request: Request, model: str) -> Mapping[str, str]:
-        return wire.refusals(request, self._preset.dialect)
+        return wire.refusals(request, self._dialect, model, self.model(model))
 
     def credential(self, key: str) -> Mapping[str, str]:
         header = self._preset.key_header
@@ -76,5 +111,16 @@ class OpenAIBackend(WireBackend):
             return None
         return f"no API key: set {self._preset.key_env} (read by Router.from_config), or give api_key="
 
+    def _known(self, model: str) -> Model:
+        return known("openai", model, self.preset)
+
     def _is_official(self) -> bool:
         return self.origin.host == urlsplit(self._preset.base_url or "").hostname
+
+
+def _host(base_url: str) -> str:
+    """The host of an address, `""` of one that is none: `Backend` says what is wrong with it."""
+    try:
+        return urlsplit(base_url).hostname or ""
+    except ValueError:
+        return ""

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
 from ccroute.wire.openai import Dialect
 
 _OPENAI_LIKE: Final = Dialect()
 PresetName = Literal[
-    "openai", "azure", "deepseek", "litellm", "llamacpp", "localai", "openrouter", "tgi", "vllm"
+    "openai",
+    "azure",
+    "dashscope",
+    "deepseek",
+    "litellm",
+    "llamacpp",
+    "localai",
+    "mistral",
+    "moonshot",
+    "openrouter",
+    "tgi",
+    "vllm",
 ]
 
 
@@ -24,7 +37,6 @@ class Preset:
     runs_models: whether the server computes answers itself, so that its address tells whether it
                  is local. A proxy on loopback may forward to a paid API.
     key_header:  the header for the key, where it is not `Authorization: Bearer`.
-    path:        of the chat endpoint; `{model}` is filled in.
     """
 
     base_url: str | None = None
@@ -32,28 +44,80 @@ class Preset:
     key_env: str | None = None
     runs_models: bool = False
     key_header: str | None = None
-    path: str = "/chat/completions"
 
 
-_OPENAI = Dialect(max_tokens="max_completion_tokens", developer_role=True)
-_SELF_HOSTED = Dialect(top_k=True)
+_OPENAI = Dialect(
+    max_tokens="max_completion_tokens",
+    developer_role=True,
+    own_fields=False,
+    most_stops=4,
+    call_ids="short",
+)
+_GATEWAY = Dialect(top_k=True, cache_control=True, tool_images=True)
+_SELF_HOSTED = Dialect(top_k=True, one_system=True, null_content=False)
+# Thinking is on by default: https://api-docs.deepseek.com/guides/thinking_mode
+_DEEPSEEK = Dialect(json_schema=False, thinking="switch", efforts=("low", "high", "max"), thoughts="")
+# Usage comes unasked; unknown fields are a 422: https://docs.mistral.ai/api/
+_MISTRAL = Dialect(
+    include_usage=False, own_fields=False, seed="random_seed", call_ids="nine", blank_answers=False
+)
+# https://help.aliyun.com/en/model-studio/deep-thinking
+_DASHSCOPE = Dialect(top_k=True, thinking="flag")
+# An empty text counts as missing: https://platform.moonshot.ai/docs/guide/use-kimi-k2-thinking-model
+_MOONSHOT = Dialect(thinking="switch", thoughts=".", blank_answers=False)
 
 COMPATIBLE: Final = Preset()
 """What is assumed of a server that is not OpenAI's own and has no preset: what nearly all understand."""
 
 PRESETS: Final[Mapping[PresetName, Preset]] = {
     "openai": Preset("https://api.openai.com/v1", _OPENAI, "OPENAI_API_KEY"),
-    "azure": Preset(
-        None,
-        _OPENAI,
-        key_header="api-key",
-        path="/openai/deployments/{model}/chat/completions",
-    ),
-    "deepseek": Preset("https://api.deepseek.com/v1", Dialect(json_schema=False), "DEEPSEEK_API_KEY"),
-    "litellm": Preset("http://localhost:4000/v1", _SELF_HOSTED),
+    "azure": Preset(None, _OPENAI, key_header="api-key"),
+    "dashscope": Preset("https://dashscope.aliyuncs.com/compatible-mode/v1", _DASHSCOPE, "DASHSCOPE_API_KEY"),
+    "deepseek": Preset("https://api.deepseek.com/v1", _DEEPSEEK, "DEEPSEEK_API_KEY"),
+    "litellm": Preset("http://localhost:4000/v1", _GATEWAY),
     "llamacpp": Preset("http://localhost:8080/v1", _SELF_HOSTED, runs_models=True),
     "localai": Preset("http://localhost:8080/v1", _SELF_HOSTED, runs_models=True),
-    "openrouter": Preset("https://openrouter.ai/api/v1", _SELF_HOSTED, "OPENROUTER_API_KEY"),
+    "mistral": Preset("https://api.mistral.ai/v1", _MISTRAL, "MISTRAL_API_KEY"),
+    "moonshot": Preset("https://api.moonshot.ai/v1", _MOONSHOT, "MOONSHOT_API_KEY"),
+    "openrouter": Preset("https://openrouter.ai/api/v1", _GATEWAY, "OPENROUTER_API_KEY"),
     "tgi": Preset("http://localhost:8080/v1", _SELF_HOSTED, runs_models=True),
     "vllm": Preset("http://localhost:8000/v1", _SELF_HOSTED, runs_models=True),
 }
+
+_AZURE_HOSTS: Final = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
+_BY_HOST: Final[Mapping[str | None, PresetName]] = {
+    **{
+        urlsplit(preset.base_url).hostname: name
+        for name, preset in PRESETS.items()
+        if preset.base_url and preset.base_url.startswith("https:")
+    },
+    "api.moonshot.cn": "moonshot",
+    "dashscope-intl.aliyuncs.com": "dashscope",
+}
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
+_NEW_LIMIT: Final = "2024-09-01"
+"""Azure's first API version with `max_completion_tokens` and `stream_options`:
+https://github.com/Azure/azure-sdk-for-java/pull/43037"""
+
+
+def preset_of_host(host: str) -> PresetName | None:
+    """The preset of a provider's official host, so that its address alone is enough."""
+    return "azure" if host.endswith(_AZURE_HOSTS) else _BY_HOST.get(host)
+
+
+def azure_dialect(api_version: str | None) -> Dialect:
+    """How Azure's API of a version differs; without one it is the newest."""
+    date = _DATE.match(api_version or "")
+    is_old = date is not None and date[0] < _NEW_LIMIT
+    return replace(_OPENAI, max_tokens="max_tokens", include_usage=False) if is_old else _OPENAI
+
+
+def azure_root(prefix: str, api_version: str | None) -> str:
+    """What stands between a base URL and `/chat/completions` at Azure; `{model}` is filled in.
+
+    A dated API has a path for each deployment, the v1 API (no version needed) the model in the body:
+    https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle
+    """
+    if prefix.endswith(("/v1", "/models")) or "/deployments/" in prefix:
+        return ""
+    return "/openai/deployments/{model}" if api_version else "/openai/v1"

@@ -45,7 +45,11 @@ def build_backend(name: str, table: BackendTable, api_key: str | None = None) ->
         # "max_concurrency": null means no limit; another null is as good as nothing.
         if value is not None or key == "max_concurrency"
     }
-    for key, kinds in (("keep_alive", {"ollama"}), ("api_version", PRESETS)):
+    for key, kinds in (
+        ("keep_alive", {"ollama"}),
+        ("api_version", PRESETS),
+        ("finish_required", PRESETS),
+    ):
         if key in options and kind not in kinds:
             raise ConfigError(f"{key} is not known to a backend of kind {kind}")
     if api_key is not None:

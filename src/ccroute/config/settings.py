@@ -171,6 +171,7 @@ class BackendTable(Table):
     base_url: Annotated[str, AfterValidator(_url)] | None = None
     api_key: SecretStr | None = None
     api_version: str | None = None
+    finish_required: bool | None = None
     keep_alive: Annotated[str | int, PlainValidator(_keep_alive)] | None = None
     local: bool | None = None
     timeout: TimeoutEntry | None = None

@@ -88,12 +88,21 @@ class Function(_Frozen):
 
 
 class ToolCall(_Frozen):
-    """One call of a tool. In a `Chunk` it is a delta: `index` says which call it continues."""
+    """One call of a tool. In a `Chunk` it is a delta: `index` says which call it continues.
+
+    `provider_fields` as in `Message`.
+    """
 
     id: str = ""
     type: Literal["function"] = "function"
     function: Function = Function()
     index: int = 0
+    provider_fields: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The call as an entry of an OpenAI-format message's `tool_calls`."""
+        call = {"id": self.id, "type": self.type, "function": self.function.model_dump()}
+        return {**call, "provider_fields": dict(self.provider_fields)} if self.provider_fields else call
 
     @property
     def name(self) -> str:
@@ -135,7 +144,9 @@ class Message(_Frozen):
     `thinking_blocks` are the provider's own blocks (`{"type": "thinking", "thinking": …,
     "signature": …}`), replayed verbatim by wires that know them. `blocks` is the whole answer in the
     provider's own blocks and order, where the other fields cannot say it: calls of tools that the provider
-    runs itself, citations, thoughts between calls. Anthropic gets it back as it came.
+    runs itself, citations, thoughts between calls. Anthropic gets it back as it came. `provider_fields` are
+    what else the provider said, under its host name (`{"openrouter.ai": {"reasoning_details": […]}}`): they
+    are sent back to that provider, and to no other.
     """
 
     role: Literal["assistant"] = "assistant"
@@ -144,21 +155,21 @@ class Message(_Frozen):
     thinking: str | None = None
     thinking_blocks: tuple[Mapping[str, Any], ...] = ()
     blocks: tuple[Mapping[str, Any], ...] = ()
+    provider_fields: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The message as an OpenAI-format dict, thinking included."""
         message: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.tool_calls:
-            message["tool_calls"] = [
-                {"id": call.id, "type": call.type, "function": call.function.model_dump()}
-                for call in self.tool_calls
-            ]
+            message["tool_calls"] = [call.to_dict() for call in self.tool_calls]
         if self.thinking is not None:
             message["thinking"] = self.thinking
         if self.thinking_blocks:
             message["thinking_blocks"] = [dict(block) for block in self.thinking_blocks]
         if self.blocks:
             message["blocks"] = [dict(block) for block in self.blocks]
+        if self.provider_fields:
+            message["provider_fields"] = dict(self.provider_fields)
         return message
 
 

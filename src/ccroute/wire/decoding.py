@@ -35,7 +35,6 @@ class BaseDecoder(ABC, Generic[E]):
     `prompt_estimate` is in tokens, for servers that do not tell.
     """
 
-    finish_words: Mapping[str, FinishReason] = {}
     end_signal = "a finish reason"
     _calls: list[Call]
 
@@ -110,13 +109,19 @@ class BaseDecoder(ABC, Generic[E]):
             content="".join(self._text) if self._text or not calls else None,
             thinking="".join(self._thinking) or None,
             tool_calls=calls or None,
+            provider_fields=self._provider_fields(),
         )
+
+    def _provider_fields(self) -> Mapping[str, Mapping[str, JSON]]:
+        """What only the provider knows of the message, under its name."""
+        return {}
 
     def _whole_calls(self) -> tuple[ToolCall, ...]:
         return tuple(call.whole() for call in self._calls)
 
+    @abstractmethod
     def _finish_reason(self) -> FinishReason:
-        return finish_reason(self._finish, self.finish_words, self._calls)
+        """Why a complete answer ended."""
 
     def _estimate(self) -> int:
         """Output tokens by what was received, a delta at a time."""

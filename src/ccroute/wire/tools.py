@@ -5,6 +5,8 @@ more of a wire. Arguments stay the text the model wrote, valid JSON or not; none
 """
 
 import re
+from collections.abc import Mapping
+from typing import Final
 
 from pydantic_core import to_json
 
@@ -13,7 +15,8 @@ from ccroute.types import JSON, Function, ToolCall
 from ccroute.wire.reading import is_whole, load, mapping, text, wrong
 
 NO_ARGUMENTS = "{}"
-
+_CALL: Final = frozenset({"id", "index", "type", "function"})
+_FUNCTION: Final = frozenset({"name", "arguments"})
 
 _MARKS = re.compile(r"[\\\"{}\[\]]")
 
@@ -51,13 +54,14 @@ class _Nesting:
 class Call:
     """A tool call that is still growing."""
 
-    __slots__ = ("_broken", "_nesting", "_read", "id", "index", "name", "pieces")
+    __slots__ = ("_broken", "_nesting", "_read", "fields", "id", "index", "name", "pieces")
 
     def __init__(self, index: int, id: str = "", name: str = "") -> None:
         self.index = index
         self.id = id or f"call_{index}"
         self.name = name
         self.pieces: list[str] = []
+        self.fields: dict[str, JSON] = {}
         self._nesting = _Nesting()
         self._read = 0
         self._broken = False
@@ -77,10 +81,10 @@ class Call:
     def arguments(self) -> str:
         return "".join(self.pieces)
 
-    def whole(self) -> ToolCall:
-        """The call as it stands."""
+    def whole(self, provider: str = "") -> ToolCall:
+        """The call as it stands. `provider` is who wrote its further fields."""
         function = Function(name=self.name, arguments=self.arguments or NO_ARGUMENTS)
-        return ToolCall(id=self.id, function=function, index=self.index)
+        return _call(self.id, function, self.index, self.fields, provider)
 
     def begun(self) -> ToolCall:
         """The first delta: id and name."""
@@ -120,8 +124,13 @@ class CallDeltas:
         arguments = as_text(function.get("arguments"))
         call = self._by_id.get(id) or self._earlier(index, place)
         if call is None or self._is_another(call, id, name):
-            return self._begin(id, index, name, arguments)
-        return call.grown(arguments, name)
+            delta = self._begin(id, index, name, arguments)
+            call = self.calls[-1]
+        else:
+            delta = call.grown(arguments, name)
+        if not entry.keys() <= _CALL or not function.keys() <= _FUNCTION:
+            call.fields.update(_further(entry, function))
+        return delta
 
     def _earlier(self, index: object, place: int) -> Call | None:
         if isinstance(index, int):
@@ -145,8 +154,9 @@ class CallDeltas:
         return ToolCall(id=call.id, function=Function(name=name, arguments=arguments), index=call.index)
 
 
-def whole_calls(entries: object, first: int = 0) -> tuple[ToolCall, ...]:
-    """The `tool_calls` of a whole message, numbered from `first`; ids missing or double are given."""
+def whole_calls(entries: object, first: int = 0, provider: str = "") -> tuple[ToolCall, ...]:
+    """The `tool_calls` of a whole message, numbered from `first`; ids missing or double are given.
+    `provider` is who wrote their further fields, which are not kept without one."""
     seen: set[str] = set()
     calls = []
     for index, entry in enumerate(_entries(entries), first):
@@ -156,12 +166,23 @@ def whole_calls(entries: object, first: int = 0) -> tuple[ToolCall, ...]:
             id = f"call_{index}"
         seen.add(id)
         arguments = as_text(function.get("arguments")) or NO_ARGUMENTS
-        calls.append(
-            ToolCall(
-                id=id, function=Function(name=text(function.get("name")), arguments=arguments), index=index
-            )
-        )
+        made = Function(name=text(function.get("name")), arguments=arguments)
+        calls.append(_call(id, made, index, _further(entry, function) if provider else {}, provider))
     return tuple(calls)
+
+
+def _call(id: str, function: Function, index: int, fields: Mapping[str, JSON], provider: str) -> ToolCall:
+    if not fields or not provider:
+        return ToolCall(id=id, function=function, index=index)
+    return ToolCall(id=id, function=function, index=index, provider_fields={provider: fields})
+
+
+def _further(entry: Mapping[str, JSON], function: Mapping[str, JSON]) -> dict[str, JSON]:
+    """What a call says besides the usual, such as Gemini's `extra_content`; empty values say nothing."""
+    fields = {name: value for name, value in entry.items() if value and name not in _CALL}
+    if inner := {name: value for name, value in function.items() if value and name not in _FUNCTION}:
+        fields["function"] = inner
+    return fields
 
 
 def _entries(told: object) -> list[dict[str, JSON]]:

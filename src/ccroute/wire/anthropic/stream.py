@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from ccroute.types import JSON, Chunk, FinishReason, Message, Usage
-from ccroute.wire.anthropic.decode import STOP, decode, is_plain, merged_usage, read_stop, read_usage
+from ccroute.wire.anthropic.decode import decode, is_plain, merged_usage, read_stop, read_usage
 from ccroute.wire.anthropic.encode import SCHEMA_TOOL
 from ccroute.wire.anthropic.turns import THINKING
 from ccroute.wire.decoding import BaseDecoder, fail, is_frame
@@ -57,7 +57,6 @@ class _Part:
 class Decoder(BaseDecoder[Event]):
     """Turns the bytes of one stream into chunks. `prompt_estimate` is in tokens."""
 
-    finish_words = STOP
     end_signal = "message_stop"
 
     def __init__(self, prompt_estimate: int = 0) -> None:

@@ -24,7 +24,6 @@ class Decoder(BaseDecoder[bytes]):
     a model swap.
     """
 
-    finish_words = DONE
     end_signal = "done: true"
 
     def __init__(self, prompt_estimate: int = 0) -> None:

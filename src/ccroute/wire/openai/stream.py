@@ -1,28 +1,47 @@
 """A streamed chat completion.
 
 Knows the frames of `data:` lines; must not know the request. Success is a finish reason without an error
-frame: `[DONE]` alone proves nothing, because several servers send it after an error too.
+frame: `[DONE]` alone proves nothing, because several servers send it after an error too. A finish reason
+before any text or call, or beside one, ends nothing yet: some servers end their thoughts with it, others say
+it in every frame.
 """
 
 from collections.abc import Mapping
 
-from ccroute.types import JSON, Chunk, FinishReason, Usage
+from ccroute.types import JSON, Chunk, FinishReason, ToolCall, Usage
 from ccroute.wire.decoding import BaseDecoder, fail, is_frame
 from ccroute.wire.errors import is_error
 from ccroute.wire.events import Event, SSEParser
-from ccroute.wire.openai.decode import FINISH, call_entries, decode, plain, read_usage, thinking
+from ccroute.wire.openai.decode import (
+    call_entries,
+    check_choice,
+    decode,
+    plain,
+    read_finish,
+    read_usage,
+    thinking,
+)
+from ccroute.wire.openai.provider_fields import THOUGHTS, USUAL, add_delta, of_message
 from ccroute.wire.reading import listed, load_object, mapping, text, unix_time, wrong
 from ccroute.wire.template import Template
 from ccroute.wire.tools import CallDeltas
 
 
 class Decoder(BaseDecoder[Event]):
-    """Turns the bytes of one stream into chunks. `prompt_estimate` is in tokens."""
+    """Turns the bytes of one stream into chunks.
 
-    finish_words = FINISH
+    `prompt_estimate` is in tokens. `provider` is the host that answers: what only it knows is kept under this
+    name. `finish_required` is whether `[DONE]` after content needs a finish reason before it.
+    """
 
-    def __init__(self, prompt_estimate: int = 0) -> None:
+    def __init__(self, prompt_estimate: int = 0, *, provider: str = "", finish_required: bool = True) -> None:
         super().__init__(SSEParser(), prompt_estimate)
+        self._provider = provider
+        self._finish_required = finish_required
+        self._fields: dict[str, JSON] = {}
+        self._thoughts_name = ""
+        self._went_on = False  # there was content after an early finish reason
+        self._said_done = False
         self._deltas = CallDeltas()
         self._calls = self._deltas.calls
         self._template = Template(b"content")
@@ -31,11 +50,11 @@ class Decoder(BaseDecoder[Event]):
 
     def _take(self, event: Event, chunks: list[Chunk]) -> None:
         kind, data = event
-        if not self._ended and (piece := self._template.text(data)) is not None:
+        if self._finish is None and (piece := self._template.text(data)) is not None:
             self._say(piece, chunks)
             return
         if data.startswith(b"[DONE]"):
-            self._done = True
+            self._done = self._said_done = True
             return
         if kind != "message" and not is_frame(kind, data, decode):
             return
@@ -56,11 +75,12 @@ class Decoder(BaseDecoder[Event]):
 
     def _take_choice(self, choices: JSON, data: bytes, chunks: list[Chunk]) -> None:
         choice = choices[0] if isinstance(choices, list) else None
-        delta = (choice.get("delta") or {}) if isinstance(choice, dict) else None
+        delta = (choice.get("delta") or choice.get("message") or {}) if isinstance(choice, dict) else None
         if not isinstance(choice, dict) or not isinstance(delta, dict):
             wrong("a choice or its delta is not an object", data)
         if choice.get("index"):
             return  # one answer was asked for; further ones are only in a whole answer
+        before = len(chunks)
         said, reason, logprobs = delta.get("content"), choice.get("finish_reason"), choice.get("logprobs")
         if isinstance(said, str) and len(delta) == 1:
             self._say(said, chunks)
@@ -70,9 +90,18 @@ class Decoder(BaseDecoder[Event]):
             self._take_delta(delta, chunks)
         if logprobs:
             self._logprobs += listed(mapping(logprobs).get("content"))
-        if reason:
-            self._finish = text(reason)
-            self._ended = True
+        if len(chunks) > before:
+            self._went_on = self._finish is not None
+        if reason or "error" in choice:
+            self._take_end(choice, data, speaks=len(chunks) > before)
+
+    def _take_end(self, choice: Mapping[str, JSON], data: bytes, *, speaks: bool) -> None:
+        spoke = bool(self._text or self._calls)
+        check_choice(choice, data, spoke=spoke)
+        self._told_usage = self._told_usage or choice.get("usage")  # Moonshot says it here
+        self._went_on = False
+        self._finish = text(choice.get("finish_reason")) or self._finish
+        self._ended = self._finish is not None and spoke and not speaks
 
     def _take_delta(self, delta: Mapping[str, JSON], chunks: list[Chunk]) -> None:
         thought, refusal = thinking(delta), text(delta.get("refusal"))
@@ -80,15 +109,35 @@ class Decoder(BaseDecoder[Event]):
         entries = call_entries(delta)
         calls = self._deltas.add(entries) if entries else ()
         self._refused = self._refused or bool(refusal)
+        if self._provider and not delta.keys() <= USUAL:
+            add_delta(self._fields, delta)
         if said:
             self._text.append(said)
         if thought:
             self._thinking.append(thought)
+            self._thoughts_name = self._thoughts_name or next((n for n in THOUGHTS if delta.get(n)), "")
         if said or thought or calls:
             chunks.append(Chunk(text=said, thinking=thought, tool_calls=calls))
 
+    def _succeeded(self) -> bool:
+        if self._finish is not None:
+            return not self._went_on or self._said_done
+        said_something = bool(self._text or self._thinking or self._calls)
+        return self._said_done and said_something and not self._finish_required
+
     def _finish_reason(self) -> FinishReason:
-        return "content_filter" if self._refused else super()._finish_reason()
+        if self._refused:
+            return "content_filter"
+        return read_finish(self._finish, self._calls)
+
+    def _whole_calls(self) -> tuple[ToolCall, ...]:
+        return tuple(call.whole(self._provider) for call in self._calls)
+
+    def _provider_fields(self) -> Mapping[str, Mapping[str, JSON]]:
+        fields = of_message(self._fields, has_calls=False)
+        if self._calls and self._thoughts_name and self._provider:
+            fields[self._thoughts_name] = "".join(self._thinking)
+        return {self._provider: fields} if fields else {}
 
     def _usage(self, *, partial: bool = False) -> Usage:
         return read_usage(self._told_usage, self._prompt_estimate, self._estimate(), partial=partial)

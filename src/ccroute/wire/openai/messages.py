@@ -1,0 +1,178 @@
+"""A conversation as an OpenAI-compatible server takes it: nearly as it is.
+
+Knows messages, and where servers refuse what others send (`Dialect`); must not know parameters.
+"""
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Final
+
+from ccroute.types import JSON
+from ccroute.wire.openai.dialect import Dialect
+from ccroute.wire.openai.provider_fields import THOUGHTS, sent_back
+from ccroute.wire.tools import NO_ARGUMENTS, as_text
+
+Messages = list[dict[str, JSON]]
+
+_OURS: Final = frozenset({"thinking", "thinking_blocks", "blocks", "is_error", "provider_fields"})
+_PLAIN: Final = ("user", "system")
+_SYSTEM: Final = ("system", "developer")
+_THOUGHTS: Final = (*THOUGHTS, "reasoning_details")
+_LONGEST_ID: Final = 40  # characters; OpenAI and Azure refuse more ("string_above_max_length")
+_MADE_ID: Final = 9  # letters and digits; Mistral takes exactly these
+
+
+def encoded(messages: Sequence[Mapping[str, JSON]], dialect: Dialect, provider: str) -> Messages:
+    """The messages. `provider` is the host they go to: it gets back the fields that came from it."""
+    own = [_message(message, dialect, provider) for message in messages]
+    if not dialect.tool_images and any(message["role"] == "tool" for message in own):
+        own = _images_after_results(own)
+    if dialect.one_system:
+        own = _one_system(own)
+    if not dialect.blank_answers:
+        own = [message for message in own if message["role"] != "assistant" or not _is_blank(message)]
+    return own
+
+
+def without_marks(thing: Mapping[str, JSON], dialect: Dialect) -> dict[str, JSON]:
+    """A copy, with `cache_control` only where somebody reads it."""
+    return {name: value for name, value in thing.items() if dialect.cache_control or name != "cache_control"}
+
+
+def _message(message: Mapping[str, JSON], dialect: Dialect, provider: str) -> dict[str, JSON]:
+    if len(message) == 2 and message["role"] in _PLAIN and isinstance(message.get("content"), str):
+        return dict(message)  # nearly every message
+    own = {name: value for name, value in message.items() if name not in _OURS}
+    role, mark = own["role"], own.pop("cache_control", None)
+    if role == "developer" and not dialect.developer_role:
+        own["role"] = "system"
+    if isinstance(own.get("content"), list | tuple):
+        own["content"] = [without_marks(part, dialect) for part in own["content"]]
+    if mark and dialect.cache_control:
+        _mark(own, mark)
+    if role == "assistant":
+        _put_assistant(own, message, dialect, provider)
+    elif own.get("tool_call_id"):
+        own["tool_call_id"] = _call_id(own["tool_call_id"], dialect)
+    return own
+
+
+def _mark(own: dict[str, JSON], mark: JSON) -> None:
+    """Caching servers read the mark of a part, so a message's own goes to its last one."""
+    content = own.get("content")
+    if isinstance(content, str) and content:
+        content = [{"type": "text", "text": content}]
+    if isinstance(content, list) and content:
+        own["content"] = [*content[:-1], {**content[-1], "cache_control": mark}]
+
+
+def _put_assistant(
+    own: dict[str, JSON], message: Mapping[str, JSON], dialect: Dialect, provider: str
+) -> None:
+    if dialect.own_fields:
+        for name, value in sent_back(message, provider).items():
+            own.setdefault(name, value)
+    else:
+        for name in _THOUGHTS:
+            own.pop(name, None)
+    if dialect.thoughts is not None:
+        told = own.get("reasoning_content") or own.pop("reasoning", None) or message.get("thinking")
+        own["reasoning_content"] = told or dialect.thoughts
+    if own.get("tool_calls"):
+        own["tool_calls"] = [_call(call, dialect, provider) for call in own["tool_calls"]]
+    elif "tool_calls" in own:
+        del own["tool_calls"]  # an empty list is refused by OpenAI
+    if own.get("content") is None and (_is_blank(own) or not dialect.null_content):
+        own["content"] = ""  # of an answer of thoughts only: null is refused where there is no call
+
+
+def _is_blank(own: Mapping[str, JSON]) -> bool:
+    return not any(own.get(name) for name in ("content", "tool_calls", "function_call", "refusal", "audio"))
+
+
+def _call(call: Mapping[str, JSON], dialect: Dialect, provider: str) -> dict[str, JSON]:
+    own = {name: value for name, value in call.items() if name != "provider_fields"}
+    if isinstance(own.get("id"), str):
+        own["id"] = _call_id(own["id"], dialect)
+    function = own.get("function")
+    if isinstance(function, Mapping) and (written := _arguments(function)) is not None:
+        own["function"] = {**function, "arguments": written}
+    if not dialect.own_fields:
+        return {name: own[name] for name in ("id", "type", "function", "custom") if name in own}
+    for name, value in sent_back(call, provider).items():
+        if name == "function" and isinstance(value, Mapping):
+            own["function"] = {**value, **own.get("function", {})}
+        else:
+            own.setdefault(name, value)
+    return own
+
+
+def _arguments(function: Mapping[str, JSON]) -> str | None:
+    """The text to send where the arguments are none, or no text; None where they are sent as they are."""
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        return NO_ARGUMENTS if arguments.strip() in ("", "null") else None
+    return as_text(arguments) if isinstance(arguments, dict) else NO_ARGUMENTS
+
+
+def _call_id(id: str, dialect: Dialect) -> str:
+    """The id, or where the server would refuse it another one: always the same for the same id."""
+    if dialect.call_ids == "short" and len(id) > _LONGEST_ID:
+        return "call_" + sha256(id.encode("utf-8", "replace")).hexdigest()[: _LONGEST_ID - len("call_")]
+    if dialect.call_ids == "nine" and not (len(id) == _MADE_ID and id.isascii() and id.isalnum()):
+        return sha256(id.encode("utf-8", "replace")).hexdigest()[:_MADE_ID]
+    return id
+
+
+def _images_after_results(messages: Messages) -> Messages:
+    """Images of tool results, which OpenAI takes from a user only, moved behind the results of their turn."""
+    moved: Messages = []
+    images: list[JSON] = []
+    for message in messages:
+        if message["role"] == "tool":
+            result, pictures = _without_images(message)
+            moved.append(result)
+            images += pictures
+            continue
+        moved += _user(images, message)
+        if not images or message["role"] != "user":
+            moved.append(message)
+        images = []
+    return moved + _user(images, {})
+
+
+def _without_images(result: dict[str, JSON]) -> tuple[dict[str, JSON], list[JSON]]:
+    parts = result.get("content")
+    pictures = [p for p in parts if p.get("type") == "image_url"] if isinstance(parts, list) else []
+    if not pictures:
+        return result, []
+    rest = [part for part in parts or () if part.get("type") != "image_url"]
+    rest = rest or [{"type": "text", "text": "The images follow in the next user message."}]
+    label = {"type": "text", "text": f"Images from tool call {result.get('tool_call_id', '')}:"}
+    return {**result, "content": rest}, [label, *pictures]
+
+
+def _user(images: list[JSON], following: Mapping[str, JSON]) -> Messages:
+    """The message that holds the images, together with a user message that follows anyway."""
+    if not images:
+        return []
+    if following.get("role") != "user":
+        return [{"role": "user", "content": images}]
+    content = following.get("content")
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content or ())
+    return [{**following, "content": [*images, *parts]}]
+
+
+def _one_system(messages: Messages) -> Messages:
+    """All system messages in one at the start: a chat template may take no other."""
+    system = [message for message in messages if message["role"] in _SYSTEM]
+    if not system or (len(system) == 1 and messages[0] is system[0]):
+        return messages
+    others = [message for message in messages if message["role"] not in _SYSTEM]
+    contents = [message.get("content") or "" for message in system]
+    if all(isinstance(content, str) for content in contents):
+        return [{**system[0], "content": "\n\n".join(filter(None, contents))}, *others]
+    parts: list[JSON] = []
+    for content in contents:
+        parts += [{"type": "text", "text": content}] if isinstance(content, str) and content else content
+    return [{**system[0], "content": parts}, *others]

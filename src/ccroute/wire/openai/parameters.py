@@ -1,0 +1,137 @@
+"""Which parameters an OpenAI-compatible server or one of its models takes, and how it is told to think.
+
+Knows what is known of a server (`Dialect`) and of a model (`Model`); must not know messages.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from ccroute.types import JSON, Model, Request
+from ccroute.wire.openai.dialect import Dialect
+
+_SAMPLING: Final = ("temperature", "top_p", "top_k")
+_NEUTRAL: Final[Mapping[str, JSON]] = {
+    "temperature": 1,
+    "top_p": 1,
+    "frequency_penalty": 0,
+    "presence_penalty": 0,
+    "logprobs": False,
+    "top_logprobs": 0,
+}
+"""What a model does anyway: where a parameter is refused, this value is left out and nothing is lost."""
+
+_EFFORTS: Final = ("minimal", "low", "medium", "high", "xhigh", "max")
+_SWITCHED: Final = ("switch", "flag")  # the forms of providers whose models think unless told not to
+_OTHERWISE: Final = "if it does take it, say so in the backend's models={{{model!r}: Model({field}=…)}}"
+
+
+def refused_parameters(request: Request, model: str, dialect: Dialect, facts: Model) -> dict[str, str]:
+    """The given parameters that `model` answers with an error, each with the reason."""
+    why = {}
+    for name in _refused_names(request, facts):
+        if name not in ("reasoning_effort", "max_tokens") and not _is_neutral(name, getattr(request, name)):
+            field = "sampling" if name in _SAMPLING else "refuses"
+            why[name] = f"{model} does not take it; {_OTHERWISE.format(model=model, field=field)}"
+    if request.reasoning_effort and _form_thinks(request, dialect, facts) and is_forced(request):
+        why["tool_choice"] = f"{model} does not think before a forced tool; use reasoning_effort='none'"
+    if facts.sampling == "one" and request.temperature is not None and request.top_p is not None:
+        why["top_p"] = f"{model} takes temperature or top_p, not both"
+    return why
+
+
+def neutral_parameters(request: Request, facts: Model) -> frozenset[str]:
+    """The given parameters that the model refuses even as its own default: not sent, and nothing is lost."""
+    return frozenset(
+        name for name in _refused_names(request, facts) if _is_neutral(name, getattr(request, name))
+    )
+
+
+def refused_effort(request: Request, model: str, dialect: Dialect, facts: Model) -> str | None:
+    """Why the model cannot think as hard as it is asked to; None where it can."""
+    effort = request.reasoning_effort
+    if effort is None:
+        return None
+    otherwise = _OTHERWISE.format(model=model, field="thinking")
+    if facts.thinking == "none":
+        return None if effort == "none" else f"{model} does not think; {otherwise}"
+    refuses = facts.refuses or ()
+    with_tools = "reasoning_effort with tools" in refuses and bool(request.tools) and effort != "none"
+    if "reasoning_effort" in refuses or with_tools:
+        beside = " beside tools" if with_tools else ""
+        return f"{model} does not take it{beside}; {_OTHERWISE.format(model=model, field='refuses')}"
+    efforts = _efforts(dialect, facts)
+    is_word = _form(dialect, facts) == "effort"
+    if effort == "none" and is_word and efforts is not None and "none" not in efforts:
+        known = ", ".join(efforts) or "no other either"
+        return f"thinking cannot be switched off at {model}; it takes {known}; {otherwise}"
+    if effort != "none" and is_word and efforts is not None and not set(efforts) - {"none"}:
+        return f"{model} does not take it; {otherwise}"
+    return None
+
+
+def is_forced(request: Request) -> bool:
+    """Whether the model must call a tool."""
+    return bool(request.tools) and request.tool_choice not in (None, "auto", "none", {})
+
+
+def put_effort(body: dict[str, JSON], request: Request, dialect: Dialect, facts: Model) -> None:
+    """Say how hard to think in the model's form and words."""
+    effort = request.reasoning_effort
+    if facts.thinking == "none":
+        return
+    form, efforts = _form(dialect, facts), _efforts(dialect, facts)
+    if effort is None:
+        if form in _SWITCHED and is_forced(request):
+            effort = "none"  # these models think unasked, and refuse a forced tool while they do
+        else:
+            return
+    thinks = effort != "none"
+    if form == "switch":
+        body["thinking"] = {"type": "enabled" if thinks else "disabled"}
+    elif form == "template":
+        body["chat_template_kwargs"] = {"enable_thinking": thinks}
+    elif form == "flag":
+        body["enable_thinking"] = thinks
+    if form == "effort" or (thinks and efforts):
+        body["reasoning_effort"] = _word(effort, efforts, dialect)
+
+
+def _refused_names(request: Request, facts: Model) -> tuple[str, ...]:
+    """What is given of the parameters that the model refuses."""
+    if facts.sampling is None and facts.refuses is None:
+        return ()
+    effort = request.reasoning_effort
+    takes_none = facts.sampling == "none" or (
+        facts.sampling == "not_thinking" and effort not in (None, "none")
+    )
+    names = (*(_SAMPLING if takes_none else ()), *(facts.refuses or ()))
+    return tuple(name for name in names if getattr(request, name, None) not in (None, (), [], {}))
+
+
+def _is_neutral(name: str, value: object) -> bool:
+    return name in _NEUTRAL and value == _NEUTRAL[name]
+
+
+def _form_thinks(request: Request, dialect: Dialect, facts: Model) -> bool:
+    """Whether thinking is switched on, at a server that has a switch for it."""
+    return request.reasoning_effort not in (None, "none") and _form(dialect, facts) in _SWITCHED
+
+
+def _form(dialect: Dialect, facts: Model) -> str:
+    return facts.thinking or dialect.thinking
+
+
+def _efforts(dialect: Dialect, facts: Model) -> Sequence[str] | None:
+    return dialect.efforts if facts.efforts is None else facts.efforts
+
+
+def _word(effort: str, efforts: Sequence[str] | None, dialect: Dialect) -> str:
+    """The word itself, else the nearest below it that is known, else the nearest above."""
+    if efforts is None:
+        return dialect.top_effort if effort == "max" else effort
+    if effort in efforts:
+        return effort
+    place = _EFFORTS.index(effort)
+    known = [word for word in _EFFORTS if word in efforts]
+    below = [word for word in known if _EFFORTS.index(word) < place]
+    return below[-1] if below else known[0]
