@@ -47,5 +47,6 @@ async def main() -> None:
 
 
 router.complete("hi", temprature=0.2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-Price(0.1, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Price(None, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Price(0.1, 1, above={200_000: Price(0.2, 2)})
 Agent("a", triggers=["sometimes"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
