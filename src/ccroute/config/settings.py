@@ -7,7 +7,7 @@ Knows which keys there are and what each may hold; must not know what a name lea
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, cast, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -28,7 +28,7 @@ from pydantic_core import ErrorDetails
 from ccroute.backends.presets import PRESETS
 from ccroute.config.source import Place, Source
 from ccroute.routing.agents import Trigger
-from ccroute.routing.aliases import Strategy, Target
+from ccroute.routing.aliases import Balanced, Strategy, Target, is_balanced
 from ccroute.routing.names import did_you_mean
 from ccroute.types import JSON
 from ccroute.types.request import PARAMETERS
@@ -96,6 +96,10 @@ def _keep_alive(value: object) -> str | int:
 
 
 def _target(value: object) -> Target:
+    if is_balanced(value):
+        if "targets" not in value:
+            raise ValueError("targets is missing beside strategy")
+        return cast(Balanced, {**value, "targets": _target(value["targets"])})
     if isinstance(value, str):
         return value
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
@@ -216,7 +220,7 @@ class Settings(Table):
     baseline: str | None = None
     strategy: Strategy = "weighted"
     backends: dict[str, BackendTable] = {}
-    aliases: dict[str, Annotated[Target, PlainValidator(_target)]] = {}
+    aliases: dict[str, Annotated[Any, PlainValidator(_target)]] = {}
     agents: dict[str, Annotated[AgentTable, _keyed("model")]] = {}
     groups: dict[str, GroupTable] = {}
     retry: RetryTable | None = None
