@@ -24,6 +24,7 @@ from ccroute.errors import ConfigError
 from ccroute.routing import Agent, AliasTable
 from ccroute.routing.aliases import Target
 from ccroute.routing.names import did_you_mean, slug
+from ccroute.routing.tables import OTHERS
 from ccroute.types import RetryPolicy
 
 _AS_THEY_ARE: Final = (
@@ -67,6 +68,7 @@ class Assembly:
         options: dict[str, Any] = {key: said[key] for key in _AS_THEY_ARE if key in said}
         options["agents"] = {name: build_agent(table) for name, table in self._members().items()}
         options["groups"] = {name: build_agent(table) for name, table in settings.groups.items()}
+        options["fallbacks"] = dict(settings.fallbacks)
         options["prices"] = {name: build_price(table) for name, table in settings.prices.items()}
         if settings.timeout is not None:
             options["timeout"] = build_timeout(settings.timeout)
@@ -186,9 +188,14 @@ class Assembly:
                     yield agent.model, (section, name, "model")
                 for i, model in enumerate(agent.fallback):
                     yield model, (section, name, "fallback", i)
-                if groups and agent.group is not None and agent.group not in groups:
+                if agent.group is not None and agent.group not in groups:
                     close = did_you_mean(agent.group, groups)
                     self._fault((section, name, "group"), f'unknown group "{agent.group}"{close}')
+        for name, models in (self.options["fallbacks"] or {}).items():
+            if name != OTHERS:
+                yield name, ("fallbacks", name)
+            for i, model in enumerate([models] if isinstance(models, str) else models):
+                yield model, ("fallbacks", name, i)
         if (model := self.options.get("default_model")) is not None:
             yield model, ("default_model",)
 

@@ -77,9 +77,9 @@ class AgentTable:
     def __init__(self, agents: Mapping[str, Agent | str], groups: Mapping[str, Agent] | None = None) -> None:
         faults: list[str] = []
         groups = {} if groups is None else groups
-        usable = dict(_checked("groups", groups, faults))
+        usable = dict(checked_agents("groups", groups, faults))
         self._agents: dict[str, Agent] = {}
-        for name, agent in _checked("agents", agents, faults):
+        for name, agent in checked_agents("agents", agents, faults):
             group = None if agent.group is None else usable.get(agent.group)
             self._agents[name] = agent if group is None else agent.under(group)
             # A group that has a fault, or groups that are no mapping, are told by themselves.
@@ -119,7 +119,7 @@ def _several(given: Any) -> Any:
     return tuple(given) if isinstance(given, Sequence) else given
 
 
-def _checked(section: str, given: object, faults: list[str]) -> Iterator[tuple[str, Agent]]:
+def checked_agents(section: str, given: object, faults: list[str]) -> Iterator[tuple[str, Agent]]:
     """The agents or groups that are sound; what is wrong with the others is added to `faults`."""
     if not isinstance(given, Mapping):
         faults.append(f"{section}: give a mapping of names to agents, not {type(given).__name__}")

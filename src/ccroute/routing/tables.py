@@ -75,7 +75,7 @@ class Tables:
         self._deployments: dict[str, Deployment] = {}
         if unknown_agent not in get_args(UnknownAgent):
             raise ConfigError(f'unknown_agent is "error" or "default", not {unknown_agent!r}')
-        self._fallbacks, faults = _fallbacks(fallbacks)
+        self._fallbacks, faults = checked_fallbacks(fallbacks)
         if faults := [*faults, *self._faults(backends)]:
             raise ConfigError(*faults)
         self._other_fallbacks = self._fallbacks.get(OTHERS, ())
@@ -152,7 +152,7 @@ class Tables:
                 yield f"{', '.join(dict.fromkeys(used_by))}: {error}"
 
 
-def _fallbacks(given: object) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+def checked_fallbacks(given: object) -> tuple[dict[str, tuple[str, ...]], list[str]]:
     """Fallback models by model, and what is wrong with their shape."""
     if given is None:
         return {}, []
