@@ -92,17 +92,17 @@ _SHAPES = (
         "give it to complete() of a router",
     ),
     _Shape(
+        "a file of environment variables",
+        lambda keys: bool(keys.top) and all(_VARIABLE.fullmatch(key) for key in keys.top),
+        "load it into the environment; a configuration names its variables as ${NAME}",
+    ),
+    _Shape(
         "the settings of one client",
         lambda keys: (
             not _KEY.isdisjoint(map(folded, keys.top)) and not _CLIENT.isdisjoint(map(folded, keys.top))
         ),
         'its address and its key are base_url and api_key of a table [backends.main] with kind = "openai", '
         'its model is default_model = "main/<model>"',
-    ),
-    _Shape(
-        "a file of environment variables",
-        lambda keys: bool(keys.top) and all(_VARIABLE.fullmatch(key) for key in keys.top),
-        "load it into the environment; a configuration names its variables as ${NAME}",
     ),
 )
 _ASSIGNMENT = re.compile(f"({_VARIABLE.pattern})=")
