@@ -223,6 +223,6 @@ def test_a_text_in_place_of_a_path_is_told_without_being_shown(text):
         str(caught.value)
         == "source: is no path, but a file's text: give the path, or the mapping that it holds"
     )
-    with pytest.raises(ConfigError, match="^source 2: is no path") as caught:
+    with pytest.raises(ConfigError, match=r"^source 2: is no path") as caught:
         Router.from_config([{"default_model": "ollama/x"}, text])
     assert "sk-0123" not in str(caught.value)
