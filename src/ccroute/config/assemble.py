@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any, Final
 
 from ccroute.backends import Backend
@@ -18,7 +19,7 @@ from ccroute.config.build import (
 from ccroute.config.merge import Merged
 from ccroute.config.references import STAND_IN, Aliases, Directory, alias_name, alias_table, target_names
 from ccroute.config.secrets import Environment
-from ccroute.config.settings import NOT_YET, AgentTable, BackendTable, Settings
+from ccroute.config.settings import NOT_YET, AgentTable, BackendTable, PriceTable, Settings
 from ccroute.config.source import Place
 from ccroute.errors import ConfigError
 from ccroute.routing import Agent, AliasTable
@@ -38,6 +39,8 @@ _AS_THEY_ARE: Final = (
     "unknown_agent",
 )
 _NEARLY: Final = 0.9
+_LEAST: Final = Decimal("0.001")
+"""USD per million tokens: nobody charges less, and nobody charges more for a single token."""
 
 
 class Assembly:
@@ -48,7 +51,7 @@ class Assembly:
         self._settings = merged.settings
         self._environment = environment
         self.faults: list[tuple[str, str]] = []
-        self.warnings: list[str] = list(self._not_yet())
+        self.warnings: list[str] = [*self._not_yet(), *self._too_cheap()]
         self.options: dict[str, Any] = self._tables() | dict(overrides)
         if "agents" not in overrides:
             self.warnings += self._near_misses()
@@ -210,6 +213,22 @@ class Assembly:
         for key, found in places.items():
             where = ", ".join(map(self._merged.where, found))
             yield f"{where}: {key} is not enforced by this version of ccroute"
+
+    def _too_cheap(self) -> Iterator[str]:
+        """Prices that nobody charges per million tokens, but many for one token."""
+        backends = self._settings.backends.items()
+        prices: list[tuple[Place, PriceTable | None]] = [
+            (("prices", name), table) for name, table in self._settings.prices.items()
+        ] + [
+            (("backends", name, "models", model, "price"), inner.price)
+            for name, table in backends
+            for model, inner in table.models.items()
+        ]
+        for place, price in prices:
+            for key, amount in () if price is None else price.given(without=("above",)).items():
+                if amount is not None and 0 < amount < _LEAST:
+                    where = self._merged.where((*place, key))
+                    yield f"{where}: {amount} USD per million tokens; was a price per token meant?"
 
     def _fault(self, place: Place, text: str) -> None:
         self.faults.append((self._merged.where(place), text))
