@@ -109,7 +109,7 @@ class Router:
         )
         if health not in ("on", "off"):
             faults.append(f'health= is "on" or "off", not {health!r}')
-        if inspect.iscoroutinefunction(on_event):
+        if bool(inspect.iscoroutinefunction(on_event)):  # bool: its type is checked at run time only
             faults.append("on_event= takes a plain function: nobody would await a coroutine")
         if isinstance(max_queue, int) and max_queue < 0:
             faults.append(f"max_queue= is a number of calls, 0 or more, not {max_queue}")

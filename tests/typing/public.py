@@ -1,7 +1,7 @@
 """What a type checker must see of the public API; checked by mypy and pyright, never run."""
 
 from decimal import Decimal
-from typing import assert_type
+from typing import Any, assert_type
 
 from ccroute import (
     Agent,
@@ -17,6 +17,7 @@ from ccroute import (
     Timeout,
     Usage,
 )
+from ccroute.accounting import LedgerRow
 
 router = Router(
     [OllamaBackend("mini", max_concurrency=2)],
@@ -50,3 +51,14 @@ router.complete("hi", temprature=0.2)  # type: ignore[call-arg]  # pyright: igno
 Price(None, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 Price(0.1, 1, above={200_000: Price(0.2, 2)})
 Agent("a", triggers=["sometimes"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+AliasTable(
+    {"a": {"targets": ["mini/m", "mini/n"], "strategy": "ordered"}, "b": {"mini/m": 1, "mini/n": 3}, "c": "a"}
+)
+AliasTable(
+    {"a": {"targets": [], "strategy": "best"}}  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
+)
+Router([], {"a": {"targets": ["mini/m"], "strategy": "cost"}}, fallbacks={"a": ["mini/n"], "*": ["a"]})
+report = router.report(by=())
+assert_type([each["cost"] for each in report], list[Any])
+assert_type(report[0], dict[str, Any])
+assert_type(router.rows(), list[LedgerRow])

@@ -216,14 +216,12 @@ class Assembly:
 
     def _too_cheap(self) -> Iterator[str]:
         """Prices that nobody charges per million tokens, but many for one token."""
-        backends = self._settings.backends.items()
-        prices: list[tuple[Place, PriceTable | None]] = [
-            (("prices", name), table) for name, table in self._settings.prices.items()
-        ] + [
-            (("backends", name, "models", model, "price"), inner.price)
-            for name, table in backends
-            for model, inner in table.models.items()
-        ]
+        settings = self._settings
+        prices: list[tuple[Place, PriceTable | None]] = []
+        prices += [(("prices", name), table) for name, table in settings.prices.items()]
+        for name, backend in settings.backends.items():
+            for model, table in backend.models.items():
+                prices.append((("backends", name, "models", model, "price"), table.price))
         for place, price in prices:
             for key, amount in () if price is None else price.given(without=("above",)).items():
                 if amount is not None and 0 < amount < _LEAST:

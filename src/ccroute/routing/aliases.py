@@ -93,8 +93,10 @@ class AliasTable(Mapping[str, Target]):
             raise ConfigError(*faults)
         self._exact = {name: self._resolution(name, resolver.flatten(name, ())) for name in exact}
         self._resolver = resolver
-        own = [entry.strategy for entry in (*exact.values(), *(p.entry for p in self._patterns))]
-        self.strategies: frozenset[Strategy] = frozenset({strategy, *(each for each in own if each)})
+        used: list[Strategy] = [strategy]
+        for entry in (*exact.values(), *(pattern.entry for pattern in self._patterns)):
+            used += () if entry.strategy is None else (entry.strategy,)
+        self.strategies = frozenset(used)
 
     def resolve(self, name: str, backends: Collection[str] | None = None) -> Resolution:
         """The deployments `name` stands for.
