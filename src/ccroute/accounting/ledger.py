@@ -126,7 +126,7 @@ class MemoryLedger:
     def rows(self, since: datetime | None = None, until: datetime | None = None) -> list[LedgerRow]:
         """The rows held that started in [since, until), oldest first; rows summed up are not among them."""
         start, end = _span(since, until)
-        return sorted((row for row in self._held() if start <= row.started < end), key=_STARTED)
+        return sorted([row for row in self._held() if start <= row.started < end], key=_STARTED)
 
     def tallies(self, since: datetime | None = None, until: datetime | None = None) -> dict[Key, Tally]:
         """Sums over the rows started in [since, until); rows already summed up count by their day."""
