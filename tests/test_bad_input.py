@@ -14,6 +14,7 @@ from tests.support.openai_like import chat, chunk, error, sse
 from tests.support.scripted import ScriptedServer, Send, answer, stream
 
 from ccroute import (
+    Agent,
     AliasTable,
     AnthropicBackend,
     Backend,
@@ -248,8 +249,16 @@ def test_bytes_beyond_an_answer_never_become_the_next_callers_answer(caller: Cal
         ({"retry": 3}, "retry= takes a RetryPolicy, not int"),
         ({"timeout": "5"}, "timeout= takes a number of seconds or a Timeout, not str"),
         ({"backends": OllamaBackend()}, "give a list of backends, not OllamaBackend"),
-        ({"backends": ["ollama"]}, r"give Backend objects such as OllamaBackend\(\), not str"),
+        ({"backends": ["ollama"]}, r"backends\[0\]: give a Backend such as OllamaBackend\(\), not str"),
         ({"agents": ["x"]}, "give a mapping of names to agents, not list"),
+        ({"groups": ["x"]}, "groups: give a mapping of names to agents, not list"),
+        ({"aliases": ["x"]}, "aliases: give a mapping of names to targets, not list"),
+        ({"fallbacks": ["x"]}, "fallbacks: give a mapping of models to fallback models, not list"),
+        ({"prices": ["x"]}, "prices: give a mapping of models to prices, not list"),
+        ({"prices": {"x": 3}}, 'prices.x: give a Price or "free", not 3'),
+        ({"default_model": 3}, "default_model= takes a model's name, not int"),
+        ({"baseline": 3}, "baseline= takes a model's name, not int"),
+        ({"max_queue": "3"}, "max_queue= takes a number of calls, not str"),
         ({"agents": {"x": {"model": "m"}}}, "agents.x: give an Agent or a model's name, not dict"),
         ({"unknown_agent": "ignore"}, 'unknown_agent is "error" or "default"'),
         ({"ledger": "usage.db"}, "ledger= takes an object"),
@@ -259,6 +268,31 @@ def test_bytes_beyond_an_answer_never_become_the_next_callers_answer(caller: Cal
 def test_what_a_router_cannot_be_built_from_is_told_in_words(options: dict[str, Any], says: str) -> None:
     with pytest.raises(errors.ConfigError, match=says):
         Router(**{"backends": [OllamaBackend()]} | options)
+
+
+def test_what_several_arguments_lack_is_told_at_once() -> None:
+    wrong: Any = {
+        "backends": ["ollama", OllamaBackend(), 3],
+        "aliases": {"a": 3},
+        "agents": {"x": 3, "y": Agent("m", group="typo")},
+        "prices": {"m": 0.5},
+        "retry": 3,
+        "health": "maybe",
+        "max_queue": -1,
+    }
+    with pytest.raises(errors.ConfigError) as caught:
+        Router(**wrong)
+    assert caught.value.faults == (
+        "retry= takes a RetryPolicy, not int",
+        'health= is "on" or "off", not \'maybe\'',
+        "max_queue= is a number of calls, 0 or more, not -1",
+        "backends[0]: give a Backend such as OllamaBackend(), not str",
+        "backends[2]: give a Backend such as OllamaBackend(), not int",
+        "aliases.a: give a target, a list of targets or a mapping to weights, not int",
+        "agents.x: give an Agent or a model's name, not int",
+        'agents.y.group: unknown group "typo"',
+        'prices.m: give a Price or "free", not 0.5',
+    )
 
 
 def test_an_unknown_baseline_of_a_report_is_told() -> None:

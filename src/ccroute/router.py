@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
-from ccroute.accounting import Ledger, MemoryLedger, PriceBook, Report
+from ccroute.accounting import Ledger, LedgerRow, MemoryLedger, PriceBook, Report, RowLedger
 from ccroute.accounting.prices import PriceLike
 from ccroute.accounting.report import GroupBy
 from ccroute.accounting.tokens import TokenCounter, estimate
@@ -30,6 +30,7 @@ from ccroute.routing import (
     make_plan,
 )
 from ccroute.routing.aliases import Target
+from ccroute.routing.arguments import Faults, check_backends
 from ccroute.runtime.clock import SystemClock
 from ccroute.runtime.drive import AsyncDrive, Drive, Means
 from ccroute.runtime.gates import Gates
@@ -53,6 +54,8 @@ class Router:
     aliases:        model name → deployments, an `AliasTable` or a mapping it is made of.
     agents:         agent name → `Agent`, or just its model.
     groups:         defaults for agents that name the group.
+    fallbacks:      model → models to try in order when it fails, "*" for all others; an agent's own come
+                    first, and a call's `fallback=` is used instead.
     default_model:  used when neither `model=` nor the agent names one.
     agent_override: whether the agent's configured model wins over `model=`.
     unknown_agent:  "error", or "default" to treat an unknown agent as none.
@@ -88,6 +91,7 @@ class Router:
         ledger: Ledger | None = None,
         baseline: str | None = None,
         groups: Mapping[str, Agent] | None = None,
+        fallbacks: Mapping[str, Sequence[str]] | None = None,
         drop_params: bool = False,
         health: Literal["on", "off"] = "on",
         max_queue: int = 1000,
@@ -96,28 +100,41 @@ class Router:
         on_event: Listener | None = None,
         transport: Transport | None = None,
     ) -> None:
-        _check(
+        faults = Faults(
             retry=(retry, RetryPolicy | None, "a RetryPolicy"),
             timeout=(timeout, Timeout | int | float | None, "a number of seconds or a Timeout"),
             ledger=(ledger, Ledger | None, "an object with record() and tallies(), or None for memory"),
             max_queue=(max_queue, int, "a number of calls"),
             on_event=(on_event, Callable | None, "a function of one event"),
+            default_model=(default_model, str | None, "a model's name"),
+            baseline=(baseline, str | None, "a model's name"),
         )
         if health not in ("on", "off"):
-            raise ConfigError(f'health= is "on" or "off", not {health!r}')
-        if inspect.iscoroutinefunction(on_event):
-            raise ConfigError("on_event= takes a plain function: nobody would await a coroutine")
-        if max_queue < 0:
-            raise ConfigError(f"max_queue= is a number of calls, 0 or more, not {max_queue}")
+            faults.append(f'health= is "on" or "off", not {health!r}')
+        if bool(inspect.iscoroutinefunction(on_event)):  # bool: its type is checked at run time only
+            faults.append("on_event= takes a plain function: nobody would await a coroutine")
+        if isinstance(max_queue, int) and max_queue < 0:
+            faults.append(f"max_queue= is a number of calls, 0 or more, not {max_queue}")
+        no_hosts: list[Backend] = []
+        hosts = faults.collect(lambda: check_backends(backends), no_hosts)
+        table = faults.collect(
+            lambda: aliases if isinstance(aliases, AliasTable) else AliasTable(aliases), AliasTable()
+        )
+        askers = faults.collect(lambda: AgentTable({} if agents is None else agents, groups), AgentTable({}))
+        book = faults.collect(
+            lambda: prices if isinstance(prices, PriceBook) else PriceBook(prices), PriceBook()
+        )
+        faults.raise_if_any()
         self._tables = Tables(
-            _backends(backends),
-            aliases if isinstance(aliases, AliasTable) else AliasTable(aliases),
-            AgentTable(agents or {}, groups),
+            hosts,
+            table,
+            askers,
+            fallbacks=fallbacks,
             default_model=default_model,
             agent_override=agent_override,
             unknown_agent=unknown_agent,
         )
-        self._quotes = Quotes(self._tables, prices if isinstance(prices, PriceBook) else PriceBook(prices))
+        self._quotes = Quotes(self._tables, book)
         self._clock = SystemClock()
         tell = telling(log_event) if on_event is None else telling(log_event, on_event)
         self._desk = Desk(
@@ -270,6 +287,19 @@ class Router:
         price = None if name is None else self._quotes.name(name)
         return Report(self._ledger.tallies(since, until), by, baseline=price)
 
+    def rows(self, since: datetime | None = None, until: datetime | None = None) -> list[LedgerRow]:
+        """The ledger's rows of attempts started in [since, until), oldest first.
+
+        The ledger in memory holds the last 100,000; older ones are only in the reports' sums. Raises
+        `ConfigError` for a ledger of your own that has no `rows()`.
+        """
+        if not isinstance(self._ledger, RowLedger):
+            raise ConfigError(
+                f"ledger: {type(self._ledger).__name__} has no rows(since, until), so it keeps sums only: "
+                "give it that method, which returns its rows, oldest first"
+            )
+        return list(self._ledger.rows(since, until))
+
     def close(self) -> None:
         """Close idle connections; later calls raise `RouterClosedError`, running ones finish."""
         self._closed = True
@@ -346,24 +376,3 @@ class Router:
         log = CallLog(plan, desk)
         ticket = Ticket(log.id, prompt=lambda: desk.count_tokens(plan.request))
         return call(plan, desk, log, ticket, stream=stream), log, ticket
-
-
-def _check(**given: tuple[object, Any, str]) -> None:
-    """Raise one `ConfigError` with every keyword whose value is of the wrong kind."""
-    faults = [
-        f"{name}= takes {what}, not {type(value).__name__}"
-        for name, (value, kind, what) in given.items()
-        if not isinstance(value, kind)
-    ]
-    if faults:
-        raise ConfigError(*faults)
-
-
-def _backends(given: object) -> list[Backend]:
-    """The backends as a list; anything else among them is told by what it is."""
-    if isinstance(given, Backend | str | Mapping) or not isinstance(given, Iterable):
-        raise ConfigError(f"backends: give a list of backends, not {type(given).__name__}")
-    backends = list(given)
-    if wrong := [type(each).__name__ for each in backends if not isinstance(each, Backend)]:
-        raise ConfigError(f"backends: give Backend objects such as OllamaBackend(), not {', '.join(wrong)}")
-    return backends

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import ItemsView, Iterator, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -19,8 +20,10 @@ from tests.accounting.support import DAY, START, row, rows
 from ccroute.accounting import LedgerRow, MemoryLedger
 from ccroute.accounting.ledger import add_row, uuid7
 from ccroute.accounting.tally import LATENCIES, Key, Tally
+from ccroute.types import Usage
 
 SUMS = [name for name in Tally.__slots__ if name != "latencies"]
+STARTED = attrgetter("started")
 
 
 def sums(tally: Tally) -> dict[str, Any]:
@@ -78,7 +81,20 @@ def test_a_row_counts_for_what_it_is(facts: dict[str, Any], counted: dict[str, A
 
 def test_tokens_of_unknown_price_are_counted_but_not_among_the_known() -> None:
     tally = total(tallied([row(), row(cost=None)]))
-    assert (tally.usage.input, tally.known.input) == (2000, 1000)
+    assert tally.usage.input == 2000
+    assert tally.known == {0: Usage(input=1000, output=100)}
+    assert (tally.priced, tally.unpriced) == (1, 1)
+
+
+def test_known_tokens_are_kept_apart_by_the_length_of_their_prompts() -> None:
+    prompts = [
+        Usage(input=1000),
+        Usage(input=1, cache_read=1000),
+        Usage(cache_write_1h=2000),
+        Usage(output=5),
+    ]
+    tally = total(tallied([row(usage=usage) for usage in prompts]))
+    assert tally.known == {-1: prompts[3], 0: prompts[0], 1: prompts[1] + prompts[2]}
 
 
 def test_only_answers_have_a_latency() -> None:
@@ -125,7 +141,7 @@ def test_however_few_rows_are_kept_the_sums_are_those_of_all(recorded: list[Ledg
     for each in recorded:
         ledger.record(each)
     kept = ledger.rows()
-    assert kept == recorded[max(0, len(recorded) - limit) :]
+    assert kept == sorted(recorded[max(0, len(recorded) - limit) :], key=STARTED), "the oldest first"
     found, expected = ledger.tallies(), tallied(recorded)
     assert {key: sums(tally) for key, tally in found.items()} == {k: sums(t) for k, t in expected.items()}
 
@@ -156,6 +172,24 @@ def test_a_span_holds_its_start_but_not_its_end(
         ledger.record(row(started=START + day * DAY))
     found = ledger.tallies(since, until)
     assert [key.day for key in found] == [(START + day * DAY).date().isoformat() for day in days]
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "days"),
+    [
+        (None, None, [0, 1, 2, 3]),
+        (START + DAY, None, [1, 2, 3]),
+        (None, START + 2 * DAY, [0, 1]),
+        (START + DAY, START.replace(tzinfo=None) + 2 * DAY, [1]),
+    ],
+)
+def test_rows_may_be_asked_for_a_span(
+    since: datetime | None, until: datetime | None, days: list[int]
+) -> None:
+    ledger = MemoryLedger()
+    for day in (2, 0, 3, 1):
+        ledger.record(row(started=START + day * DAY))
+    assert [each.started for each in ledger.rows(since, until)] == [START + day * DAY for day in days]
 
 
 def test_a_span_may_be_told_in_any_time_zone() -> None:

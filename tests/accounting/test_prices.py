@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pickle
 from decimal import Decimal
 from typing import Any
 
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccroute import Price, PriceBook, Usage
+from ccroute import Price, PriceBook, Usage, errors
 from ccroute.accounting import cost
 from ccroute.accounting.tokens import estimate, estimate_text
 from ccroute.types import FREE, Request
@@ -75,14 +78,36 @@ def test_an_amount_may_be_an_int_a_str_or_a_decimal(amount: Any) -> None:
     assert Price(amount, 0).input == Decimal(3)
 
 
-@pytest.mark.parametrize("amount", [0.15, True, None, b"3", [3]])
+@pytest.mark.parametrize(
+    ("amount", "usd"),
+    [
+        (2.5, "2.5"),
+        (0.1, "0.1"),
+        (0.1 + 0.2, "0.30000000000000004"),
+        (1e-7, "1E-7"),
+        (numpy.float64(0.15), "0.15"),
+    ],
+)
+def test_a_float_is_taken_by_its_shortest_decimal(amount: float, usd: str) -> None:
+    assert Price(amount, 0).input == Decimal(usd)
+    assert cost(Usage(input=10**6), Price(amount, 0)) == Decimal(usd)
+
+
+@given(st.decimals(0, 1000, places=4))
+def test_a_price_of_few_digits_is_the_same_as_float_and_as_text(usd: Decimal) -> None:
+    assert Price(float(usd), 0) == Price(str(usd), 0)
+
+
+@pytest.mark.parametrize("amount", [True, None, b"3", [3]])
 def test_an_amount_of_another_type_is_refused(amount: Any) -> None:
     for arguments in ((amount, 1), (1, amount)):
-        with pytest.raises(TypeError, match=r"write '0\.15', not 0\.15"):
+        with pytest.raises(TypeError, match="a price is a number or a str, in USD per million tokens, not"):
             Price(*arguments)
 
 
-@pytest.mark.parametrize("amount", [-1, "-0.1", "nan", "inf", "cheap", ""])
+@pytest.mark.parametrize(
+    "amount", [-1, -0.1, "-0.1", "nan", "inf", float("nan"), float("inf"), float("-inf"), "cheap", ""]
+)
 def test_an_amount_that_is_no_price_is_refused(amount: Any) -> None:
     for name in ("cache_read", "cache_write", "cache_write_1h"):
         with pytest.raises(ValueError):
@@ -109,8 +134,72 @@ def test_a_book_finds_a_deployment_by_its_full_name_first(name: str, price: Pric
 
 @pytest.mark.parametrize("price", [0.15, "gratis", None, 3])
 def test_a_book_holds_only_prices_and_says_where_one_is_not(price: Any) -> None:
-    with pytest.raises(TypeError, match=r'prices\["gpt"\]: give a Price or "free"'):
+    with pytest.raises(errors.ConfigError, match=r'^prices\.gpt: give a Price or "free"'):
         PriceBook({"gpt": price})
+
+
+def test_a_book_tells_everything_that_is_wrong_at_once() -> None:
+    wrong: Any = {"a": 1, "b": Price(1, 1), 3: "free"}
+    with pytest.raises(errors.ConfigError) as caught:
+        PriceBook(wrong)
+    assert caught.value.faults == (
+        'prices.a: give a Price or "free", not 1',
+        "prices: a model is named by a str, not 3",
+    )
+    wrong = [("a", 1)]
+    with pytest.raises(errors.ConfigError, match=r"^prices: give a mapping of models to prices, not list$"):
+        PriceBook(wrong)
+
+
+# -- Tiers
+
+SONNET = Price(3, 15, cache_read=0.3, above={200_000: Price(6, 22.5, cache_read=0.6)})
+
+
+@pytest.mark.parametrize(
+    ("usage", "usd"),
+    [
+        (Usage(input=200_000, output=1000), "0.615"),
+        (Usage(input=200_001, output=1000), "1.222506"),
+        (Usage(input=1, cache_read=200_000, output=1000), "0.142506"),
+        (Usage(input=1, cache_write_5m=100_000, cache_write_1h=100_000), "1.200006"),
+        (Usage(input=1, output=300_000), "4.500003"),
+        (Usage(), "0"),
+    ],
+)
+def test_the_whole_request_costs_the_tier_of_its_whole_prompt(usage: Usage, usd: str) -> None:
+    assert cost(usage, SONNET) == Decimal(usd)
+
+
+def test_of_several_tiers_the_highest_that_begins_counts() -> None:
+    price = Price(1, 1, above={256_000: Price(4, 4), 32_000: Price(2, 2), 128_000: Price(3, 3)})
+    assert [limit for limit, _ in price.above] == [32_000, 128_000, 256_000]
+    prompts = (0, 32_000, 32_001, 128_001, 256_000, 256_001)
+    assert [price.tier(prompt).input for prompt in prompts] == [1, 1, 2, 3, 3, 4]
+
+
+def test_a_price_with_tiers_is_a_value_like_any_other() -> None:
+    same = Price(3, 15, cache_read="0.3", above={200_000: Price(6, "22.5", cache_read="0.6")})
+    assert (same, hash(same)) == (SONNET, hash(SONNET))
+    assert same != Price(3, 15, cache_read="0.3")
+    assert pickle.loads(pickle.dumps(same)) == same
+    assert dataclasses.replace(same, input=Decimal(9)).above == same.above
+    assert Price(1, 1, above={}) == Price(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("above", "error", "says"),
+    [
+        ({"200000": Price(1, 1)}, ValueError, "above a number of tokens such as 200_000, not '200000'"),
+        ({0: Price(1, 1)}, ValueError, "not 0"),
+        ({True: Price(1, 1)}, ValueError, "not True"),
+        ({1000: 3}, TypeError, r"above\[1000\] is a Price, not 3"),
+        ({1000: SONNET}, ValueError, r"above\[1000\] has tiers of its own: write all of them in one above="),
+    ],
+)
+def test_a_tier_that_is_none_is_refused(above: Any, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        Price(1, 1, above=above)
 
 
 def test_an_empty_book_prices_nothing() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 from typing import Any
 
+import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,7 +102,59 @@ def test_a_free_baseline_has_no_percentage() -> None:
 
 def test_what_nobody_prices_saves_nothing() -> None:
     (only,) = report(row(cost=None), baseline=BASELINE).to_dicts()
-    assert (only["cost"], only["saved"], only["unknown_cost_requests"]) == (0, 0, 1)
+    assert (only["cost"], only["unknown_cost_requests"]) == (None, 1), "unknown is not nothing"
+    assert (only["baseline_cost"], only["saved"], only["saved_percent"]) == (None, None, None)
+
+
+def test_the_known_cost_stands_beside_the_requests_of_unknown_cost() -> None:
+    (only,) = report(row(), row(cost=None), baseline=BASELINE).to_dicts()
+    assert (only["cost"], only["unknown_cost_requests"]) == (1, 1)
+    assert only["baseline_cost"] == Decimal("0.0225"), "for the tokens whose cost is known"
+
+
+def test_an_attempt_that_used_nothing_does_not_make_an_unknown_cost_known() -> None:
+    rejected = row(outcome="failed", cost=Decimal(0), usage=Usage(), final=False, latency=None)
+    (only,) = report(rejected, row(cost=None)).to_dicts()
+    assert only["cost"] is None
+    (only,) = report(rejected).to_dicts()
+    assert only["cost"] == 0, "nothing was used, so nothing was spent"
+
+
+def test_what_overrides_saved_is_unknown_where_no_saving_is_known() -> None:
+    unknown, known = row(overridden=True), row(overridden=True, override_saved=Decimal(2))
+    assert report(unknown).total["override_saved"] is None
+    assert report(unknown, known).total["override_saved"] == 2
+    assert report(row()).total["override_saved"] == 0
+
+
+# -- A baseline with tiers
+
+TIERED = Price(3, 15, above={200_000: Price(6, "22.5")})
+
+
+def test_each_attempt_is_measured_at_the_baselines_tier_for_its_own_prompt() -> None:
+    short, long = Usage(input=150_000, output=10), Usage(input=100_000, cache_read=100_001, output=10)
+    made = report(*[row(usage=short)] * 2, row(usage=long), baseline=TIERED)
+    assert made.total["baseline_cost"] == 2 * cost(short, TIERED) + cost(long, TIERED)  # type: ignore[operator]
+
+
+@given(st.lists(st.integers(199_000, 201_000), min_size=1, max_size=9), st.sampled_from([0, 99]))
+def test_tiers_are_exact_however_many_rows_were_summed_up(prompts: list[int], limit: int) -> None:
+    ledger = MemoryLedger(limit)
+    used = [Usage(input=prompt, output=1) for prompt in prompts]
+    for usage in used:
+        ledger.record(row(usage=usage))
+    made = Report(ledger.tallies(), baseline=TIERED)
+    assert made.total["baseline_cost"] == sum(cost(usage, TIERED) or 0 for usage in used)
+
+
+def test_a_tier_that_begins_amid_summed_up_prompts_leaves_the_baseline_unknown() -> None:
+    odd = Price(1, 1, above={131_072: Price(2, 2)})
+    far, near = row(usage=Usage(input=130_000)), row(usage=Usage(input=131_072))
+    assert report(far, baseline=odd).total["baseline_cost"] == Decimal("0.13")
+    total = report(far, near, baseline=odd).total
+    assert (total["baseline_cost"], total["saved"], total["saved_percent"]) == (None, None, None)
+    assert total["cost"] == 2, "what was spent is known all the same"
 
 
 @pytest.mark.parametrize("by", GROUPS)
@@ -122,7 +176,7 @@ def test_of_equal_cost_the_busier_comes_first() -> None:
     assert [each["agent"] for each in found] == ["b", "a"]
 
 
-@pytest.mark.parametrize("by", ["agents", (), ("agent", "colour"), ""])
+@pytest.mark.parametrize("by", ["agents", ("agent", "colour"), ""])
 def test_an_unknown_grouping_is_told_the_known_ones(by: Any) -> None:
     with pytest.raises(ValueError, match="by= is one of agent, group, alias, model, backend, day, session"):
         report(by=by)
@@ -131,7 +185,54 @@ def test_an_unknown_grouping_is_told_the_known_ones(by: Any) -> None:
 def test_what_a_report_gives_away_is_a_copy() -> None:
     made = report(row())
     made.to_dicts()[0]["cost"] = None
-    assert made.to_dicts()[0]["cost"] == 1
+    next(iter(made))["cost"] = made[0]["cost"] = made.total["cost"] = None
+    assert made.to_dicts()[0]["cost"] == made.total["cost"] == 1
+
+
+# -- A report as data
+
+
+def test_by_nothing_is_the_total() -> None:
+    made = report(row(), row(agent="js", cost=None), by=())
+    (only,) = made
+    assert list(only) == COLUMNS
+    assert only == made.total == report(row(), row(agent="js", cost=None)).total
+    assert (only["requests"], only["cost"], only["unknown_cost_requests"]) == (2, 1, 1)
+
+
+def test_the_total_of_nothing_is_nothing_spent() -> None:
+    (only,) = report(by=(), baseline=BASELINE)
+    assert (only["requests"], only["cost"], only["saved"], only["p50"]) == (0, 0, 0, None)
+    assert list(report()) == []
+
+
+def test_a_report_is_a_sequence_of_its_rows() -> None:
+    made = report(row(), row(agent="js", cost=Decimal(3)))
+    assert len(made) == 2
+    assert [each["agent"] for each in made] == ["js", "py"] == [made[0]["agent"], made[-1]["agent"]]
+    assert [each["agent"] for each in made[1:]] == ["py"]
+    assert list(made) == made.to_dicts()
+    assert not report()
+    with pytest.raises(IndexError):
+        made[2]
+
+
+def test_pandas_makes_a_table_of_a_report() -> None:
+    made = report(row(), row(agent="js", cost=None), baseline=BASELINE)
+    table = pandas.DataFrame(made)
+    assert list(table.columns) == ["agent", *COLUMNS]
+    assert list(table["agent"]) == ["py", "js"]
+    assert table["cost"][0] == Decimal(1), "exact unless floats are asked for"
+    floats = pandas.DataFrame(made.to_dicts(floats=True))
+    money = ["cost", "baseline_cost", "saved", "saved_percent", "override_saved", "p50", "p95"]
+    assert {str(floats[name].dtype) for name in money} == {"float64"}
+    assert floats["cost"].sum() == 1.0
+    assert floats["cost"].isna().tolist() == [False, True]
+
+
+def test_columns_are_floats_also_where_nothing_is_known() -> None:
+    (only,) = report(row(cost=None, latency=None)).to_dicts(floats=True)
+    assert all(math.isnan(only[name]) for name in ("cost", "baseline_cost", "saved", "p50", "p95"))
 
 
 @given(st.lists(rows, max_size=20), st.lists(st.sampled_from(GROUPS), min_size=1, max_size=3, unique=True))
@@ -139,9 +240,9 @@ def test_however_it_is_grouped_the_sums_stay_the_same(recorded: list[LedgerRow],
     found = report(*recorded, by=tuple(by), baseline=BASELINE).to_dicts()
     assert sum(each["attempts"] for each in found) == len(recorded)
     assert sum(each["requests"] for each in found) == sum(each.final for each in recorded)
-    assert sum(each["cost"] for each in found) == sum(each.cost or 0 for each in recorded)
+    assert sum(each["cost"] or 0 for each in found) == sum(each.cost or 0 for each in recorded)
     spent = [cost(each.usage, BASELINE) or 0 for each in recorded if each.cost is not None]
-    assert sum(each["baseline_cost"] for each in found) == sum(spent)
+    assert sum(each["baseline_cost"] or 0 for each in found) == sum(spent)
 
 
 # -- Printing
@@ -154,21 +255,26 @@ def test_it_prints_as_an_aligned_table() -> None:
         row(agent=None, cost=None, latency=None),
     )
     assert str(made).splitlines() == [
-        "agent       requests  input  output               cost       p50",
-        "----------  --------  -----  ------  -----------------  --------",
-        "javascript         1   1000     100         $12.345678  10.000 s",
-        "py                 1   1000     100              $1.00   0.500 s",
-        "-                  1   1000     100  $0.00 + 1 unknown         -",
+        "agent       requests  input  output                    cost       p50",
+        "----------  --------  -----  ------  ----------------------  --------",
+        "javascript         1   1000     100              $12.345678  10.000 s",
+        "py                 1   1000     100                   $1.00   0.500 s",
+        "-                  1   1000     100               1 unknown         -",
+        "----------  --------  -----  ------  ----------------------  --------",
+        "total              3   3000     300  $13.345678 + 1 unknown   0.500 s",
     ]
     assert repr(made) == str(made)
 
 
 def test_savings_and_overrides_are_shown_where_there_are_any() -> None:
-    made = report(row(cost=Decimal(0), overridden=True), baseline=BASELINE, by=("agent", "model"))
-    header, _, line = str(made).splitlines()
+    only = row(cost=Decimal(0), overridden=True, override_saved=Decimal("0.25"))
+    made = report(only, baseline=BASELINE, by=("agent", "model"))
+    header, _, line, _, total = str(made).splitlines()
     assert header.split() == [
-        "agent", "model", "requests", "input", "output", "cost", "saved", "saved_percent", "overrides", "p50",
+        "agent", "model", "requests", "input", "output", "cost", "saved", "saved_percent", "overrides",
+        "override_saved", "p50",
     ]  # fmt: skip
+    assert total.split() == ["total", *line.split()[2:]]
     assert line.split() == [
         "py",
         "m",
@@ -180,6 +286,7 @@ def test_savings_and_overrides_are_shown_where_there_are_any() -> None:
         "100.0",
         "%",
         "1",
+        "$0.25",
         "1.000",
         "s",
     ]
@@ -187,6 +294,26 @@ def test_savings_and_overrides_are_shown_where_there_are_any() -> None:
 
 def test_an_empty_report_is_a_header() -> None:
     assert str(report()).splitlines() == ["agent  requests  cost", "-----  --------  ----"]
+
+
+def test_the_total_alone_is_one_line() -> None:
+    assert str(report(row(), row(), by=())).splitlines() == [
+        "requests  input  output   cost      p50",
+        "--------  -----  ------  -----  -------",
+        "       2   2000     200  $2.00  1.000 s",
+    ]
+
+
+def test_an_attempt_of_unknown_cost_that_decided_no_call_is_shown_as_unknown() -> None:
+    shown = str(report(row(cost=None, final=False, latency=None))).splitlines()[2]
+    assert shown.split() == ["py", "0", "1000", "100", "unknown"]
+
+
+def test_in_a_notebook_the_total_is_the_tables_foot() -> None:
+    shown = report(row(), row(agent="js"))._repr_html_()
+    assert shown.count("<tr>") == 4
+    assert "<tfoot><tr><th>total</th><th>2</th>" in shown
+    assert "<tfoot>" not in report(row(), by=())._repr_html_()
 
 
 def test_in_a_notebook_names_are_escaped() -> None:

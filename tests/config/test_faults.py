@@ -11,6 +11,7 @@ from ccroute.backends.presets import PRESETS
 from ccroute.config import load
 from ccroute.config.settings import AgentTable, BackendTable, Settings
 from ccroute.errors import ConfigError
+from ccroute.routing import Agent
 
 KINDS = f"the kinds are anthropic, ollama, {', '.join(PRESETS)}"
 
@@ -117,10 +118,12 @@ def test_cycles_and_dead_ends_of_aliases_are_faults_and_their_users_are_not(faul
     )
 
 
-def test_an_agent_of_an_unknown_group_is_a_fault_where_groups_are_defined(faults):
+def test_an_agent_of_an_unknown_group_is_a_fault_also_where_none_is_defined(faults):
     source = {"agents": {"x": {"group": "coder"}}, "groups": {"coders": {}}}
     assert faults(source) == ('agents.x.group: unknown group "coder", did you mean "coders"?',)
-    assert load({"agents": {"x": {"group": "coder"}}}, {})["agents"]["x"].group == "coder"
+    source = {"agents": {"x": {"group": "coder"}}}
+    assert faults(source) == ('agents.x.group: unknown group "coder"',)
+    assert load(source, {}, {"groups": {"coder": Agent()}})["agents"]["x"].group == "coder"
 
 
 def test_two_groups_cannot_have_the_same_agent(faults):
@@ -129,7 +132,9 @@ def test_two_groups_cannot_have_the_same_agent(faults):
     )
 
 
-@pytest.mark.parametrize("section", ["backends", "aliases", "agents", "groups", "retry", "prices"])
+@pytest.mark.parametrize(
+    "section", ["backends", "aliases", "agents", "groups", "fallbacks", "retry", "prices"]
+)
 def test_a_section_that_is_no_table_is_a_fault(faults, section):
     assert faults({section: "x"}) == (f"{section}: should be a table",)
 
@@ -141,7 +146,11 @@ def test_parameters_hold_what_json_can_hold(faults, write):
 
 
 def test_a_key_that_is_no_string_is_a_fault(faults):
-    assert faults({"aliases": {5: "ollama/x"}}) == ("aliases.5: a key should be a string",)
+    assert faults({"aliases": {True: "ollama/x"}}) == ("aliases.True: a key should be a string",)
+
+
+def test_a_number_as_a_key_is_its_text():
+    assert load({"aliases": {5: "ollama/x"}}, {})["aliases"].resolve("5").deployments == ("ollama/x",)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "NaN", "Infinity", -1])
@@ -229,4 +238,21 @@ def test_the_callers_own_aliases_are_checked_with_the_files(faults):
     assert faults(source, aliases={"opus": "mini/x", "bad": None}, backends=[OllamaBackend("mini1")]) == (
         "aliases.bad: has no target; give a deployment such as backend/model",
         'aliases.opus: unknown backend "mini" in "mini/x", did you mean "mini1"?',
+    )
+
+
+def test_overrides_of_the_wrong_kind_are_told_with_their_place(faults):
+    wrong = {
+        "backends": ["ollama"],
+        "aliases": ["a"],
+        "agents": {"x": 3},
+        "groups": {"g": Agent(fallback=3)},
+        "fallbacks": {"m": 3},
+    }
+    assert faults({"default_model": "ollama/x"}, **wrong) == (
+        "backends[0]: give a Backend such as OllamaBackend(), not str",
+        "agents.x: give an Agent or a model's name, not int",
+        "groups.g.fallback: give a list of models, not int",
+        "fallbacks.m: give a list of models, not int",
+        "aliases: give a mapping of names to targets, not list",
     )

@@ -2,13 +2,16 @@
 
 import json
 import re
+from dataclasses import fields
 from decimal import Decimal
 
 import pytest
 from tests.support.certificates import Authority
 
+from ccroute import Router
 from ccroute.backends import AnthropicBackend, OllamaBackend, OpenAIBackend
 from ccroute.config import load
+from ccroute.config.settings import ModelTable
 from ccroute.errors import ConfigError
 from ccroute.routing import Agent, AliasTable
 from ccroute.types import FREE, Model, Price, RetryPolicy, Timeout
@@ -96,6 +99,7 @@ def test_what_a_file_leaves_out_is_left_to_the_router():
         "aliases",
         "agents",
         "groups",
+        "fallbacks",
         "prices",
     }
 
@@ -415,3 +419,148 @@ def test_other_overrides_replace_and_what_they_replace_is_not_looked_up(faults):
     assert [backend.name for backend in options["backends"]] == ["ollama"]
     (fault,) = faults(source, agents=None)
     assert fault.startswith('default_model: unknown alias "nowhere"')
+
+
+def test_models_have_fallbacks():
+    source = {
+        "aliases": {"sonnet": "ollama/a", "gpt-4": "ollama/b"},
+        "fallbacks": {"sonnet": ["gpt-4"], "*": "ollama/c", "ollama/x": []},
+    }
+    options = load(source, {})
+    assert options["fallbacks"] == {"sonnet": ["gpt-4"], "*": ["ollama/c"], "ollama/x": []}
+    assert load(source, {}, {"fallbacks": {}})["fallbacks"] == {}
+    both = load([source, {"fallbacks": {"sonnet": "ollama/d"}}], {})["fallbacks"]
+    assert both == {"sonnet": ["ollama/d"], "*": ["ollama/c"], "ollama/x": []}
+    with Router.from_config(source) as router:
+        assert router._tables.fallbacks_of("sonnet") == ("gpt-4",)
+        assert router._tables.fallbacks_of("gpt-4") == ("ollama/c",)
+
+
+def test_fallbacks_that_lead_nowhere_are_told_with_their_place(faults):
+    source = {
+        "aliases": {"sonnet": "ollama/a"},
+        "fallbacks": {"sonet": ["sonnet"], "sonnet": ["ollama/b", "gtp"]},
+    }
+    assert faults(source) == (
+        'fallbacks.sonet: unknown alias "sonet", did you mean "sonnet"?',
+        'fallbacks.sonnet[1]: unknown alias "gtp"; give it a target, as in aliases={"gtp": "backend/model"}',
+    )
+    assert faults({"default_model": "ollama/x", "fallbacks": {"a": 3}}) == (
+        "fallbacks.a: should be a valid list",
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "strategy", "weights"),
+    [
+        ({"targets": ["ollama/a", "ollama/b"], "strategy": "ordered"}, "ordered", (1, 1)),
+        ({"targets": {"ollama/a": 3, "ollama/b": "1"}, "strategy": "cost"}, "cost", (3, 1)),
+        ({"targets": ["ollama/a", "ollama/b"]}, "latency", (1, 1)),
+        (["ollama/a", "ollama/b"], "latency", (1, 1)),
+    ],
+)
+def test_an_alias_may_have_a_strategy_of_its_own(target, strategy, weights):
+    table = load({"strategy": "latency", "aliases": {"x": target, "y": "x"}}, {})["aliases"]
+    for name in ("x", "y"):
+        found = table.resolve(name)
+        assert found == (name, ("ollama/a", "ollama/b"), weights, strategy)
+
+
+@pytest.mark.parametrize(
+    ("target", "fault"),
+    [
+        ({"strategy": "ordered"}, "targets is missing beside strategy"),
+        ({"targets": ["ollama/a"], "strategy": "best"}, 'unknown strategy "best", known are weighted, '),
+        (
+            {"targets": ["ollama/a"], "stratgy": "x"},
+            'unknown key "stratgy" beside targets, did you mean "strategy"',
+        ),
+        ({"targets": [3]}, "should be a name, a list of names, or names with their weights"),
+        ({"targets": ["far/a"]}, 'unknown backend "far" in "far/a"'),
+    ],
+)
+def test_a_wrong_target_beside_a_strategy_is_told_with_its_place(faults, target, fault):
+    (found,) = faults({"backends": {"ollama": {}}, "aliases": {"x": target}})
+    assert found.startswith(f"aliases.x: {fault}")
+
+
+def test_a_price_has_tiers(write):
+    toml = """
+[backends.gemini]
+kind = "openai"
+[prices]
+short = { input = 1.25, output = 10 }
+[prices."gemini-2.5-pro"]
+input = 1.25
+output = 10
+above = { 200_000 = { input = 2.5, output = 15, cache_read = 0.625 } }
+[backends.gemini.models.own.price]
+input = 1
+output = 2
+[backends.gemini.models.own.price.above]
+128000 = { input = 2, output = 4 }
+256000 = { input = 3, output = 6 }
+"""
+    options = load(write("x.toml", toml), {})
+    above = {200_000: Price("2.5", 15, cache_read="0.625")}
+    assert options["prices"] == {"short": Price("1.25", 10), "gemini-2.5-pro": Price("1.25", 10, above=above)}
+    own = Price(1, 2, above={128_000: Price(2, 4), 256_000: Price(3, 6)})
+    assert options["backends"][0].models["own"].price == own
+    mapping = {
+        "default_model": "ollama/m",
+        "prices": {"m": {"input": 1, "output": 2, "above": {9: {"input": 2, "output": 3}}}},
+    }
+    assert load(mapping, {})["prices"]["m"] == Price(1, 2, above={9: Price(2, 3)})
+
+
+@pytest.mark.parametrize(
+    ("above", "fault"),
+    [
+        ({"many": {"input": 1, "output": 1}}, "above.many: should be a number of tokens such as 200000"),
+        ({"0": {"input": 1, "output": 1}}, "above.0: should be a number of tokens such as 200000"),
+        ({"9": {"input": 1}}, "above.9.output: is missing"),
+        ({"9": {"input": 1, "output": 1, "above": {}}}, "above.9.above: unknown key"),
+        ({"9": 3}, "above.9: should be a table"),
+        (3, "above: should be a table"),
+    ],
+)
+def test_a_wrong_tier_is_told_with_its_place(faults, above, fault):
+    source = {"default_model": "ollama/m", "prices": {"m": {"input": 1, "output": 1, "above": above}}}
+    assert faults(source) == (f"prices.m.{fault}",)
+
+
+def test_what_varies_by_model_may_be_written_down():
+    facts = {
+        "sampling": "one",
+        "thinking": "adaptive",
+        "efforts": ["low", "high"],
+        "schema": "tool",
+        "refuses": "top_k",
+        "prefill": False,
+    }
+    (made,) = load({"backends": {"anthropic": {"api_key": "k", "models": {"m": facts}}}}, {})["backends"]
+    expected = Model(**{**facts, "refuses": ["top_k"]})
+    assert made.models["m"] == expected
+    assert {field.name for field in fields(Model)} == set(ModelTable.keys())
+
+
+@pytest.mark.parametrize(
+    ("facts", "fault"),
+    [
+        ({"sampling": "some"}, "sampling: should be 'any', 'one', 'none' or 'not_thinking'"),
+        ({"schema": "json"}, "schema: should be 'format', 'tool' or 'none'"),
+        ({"shema": "tool"}, 'shema: unknown key, did you mean "schema"?'),
+        ({"refuses": ["topk"]}, 'refuses[0]: unknown parameter "topk", did you mean "top_k"?'),
+        ({"prefill": "sometimes"}, "prefill: should be a valid boolean, unable to interpret input"),
+    ],
+)
+def test_wrong_facts_of_a_model_are_told_with_their_place(faults, facts, fault):
+    source = {"backends": {"anthropic": {"api_key": "k", "models": {"m": facts}}}}
+    assert faults(source) == (f"backends.anthropic.models.m.{fault}",)
+
+
+def test_the_limit_of_an_attempt_is_a_timeout():
+    assert load({"default_model": "ollama/m", "timeout": {"attempt": 20}}, {})["timeout"] == Timeout(
+        attempt=20
+    )
+    assert backend(kind="ollama", timeout={"attempt": 5}).timeout == Timeout(attempt=5)

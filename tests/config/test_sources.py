@@ -27,8 +27,8 @@ def test_a_byte_order_mark_is_no_part_of_the_file(write):
     ("text", "fault"),
     [
         ('{"a": }', "x.conf: is not JSON: Expecting value: line 1 column 7 (char 6)"),
-        ("[1, 2]", "x.conf: is not TOML, and no JSON object: "),
-        ("just: yaml", "x.conf: is not TOML, and no JSON object: "),
+        ("[1, 2", "x.conf: is not TOML, and no JSON object: "),
+        ("# Notes\n\n- one thing\n", "x.conf: is not TOML, and no JSON object: "),
         ('{"a":' * 100_000, "x.conf: is nested too deeply"),
     ],
 )
@@ -118,7 +118,7 @@ def test_a_later_source_can_disable_a_backend(faults):
     )
 
 
-@pytest.mark.parametrize("source", [[], {}, [{}, {}], {"retry": {"attempts": 2}}, {"agents": {}}])
+@pytest.mark.parametrize("source", [{"retry": {"attempts": 2}}, {"agents": {}}, [{}, {"agents": {}}]])
 def test_a_source_without_backends_agents_and_aliases_is_a_fault_that_says_what_is_expected(faults, source):
     (fault,) = faults(source)
     assert fault == (
@@ -129,7 +129,13 @@ def test_a_source_without_backends_agents_and_aliases_is_a_fault_that_says_what_
 
 def test_an_empty_file_is_a_fault_that_names_it(write, faults):
     (fault,) = faults(write("ccroute.toml", "\n"))
-    assert fault.startswith("ccroute.toml: holds no backends, agents or aliases; expected a path")
+    assert fault.startswith("ccroute.toml: is empty; expected a path or a mapping")
+
+
+@pytest.mark.parametrize("source", [[], {}, [{}, {}]])
+def test_nothing_at_all_is_a_fault(faults, source):
+    (fault,) = faults(source)
+    assert fault.startswith("source: is empty; expected a path or a mapping")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +145,7 @@ def test_an_empty_file_is_a_fault_that_names_it(write, faults):
         (5, "int"),
         ([None, {}, 5], "NoneType or int"),
         ([["x.toml"]], "list"),
-        (b"x", "int"),
+        (b"x", "bytes"),
     ],
 )
 def test_what_is_no_source_is_a_fault_that_says_what_is_expected(faults, source, what):
@@ -172,7 +178,6 @@ def test_a_key_that_a_json_object_has_twice_is_a_fault_with_its_place(write, fau
 
 OTHERS = [
     {"llmGateway": {"providers": {"a": {"enabled": True}}}},
-    {"model_list": [{"model_name": "a"}], "litellm_settings": {"drop_params": True}},
     {"agent_model_overrides": {"x": "opus"}, "enable_agent_override": True},
 ]
 

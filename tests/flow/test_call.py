@@ -83,7 +83,8 @@ def test_a_call_sends_reads_to_the_end_and_is_recorded_before_it_answers() -> No
 
 
 def test_an_answer_knows_its_route() -> None:
-    call = calling(paid(), agents={"Py": Agent("any", group="devs")}, agent="py", model="wanted")
+    agents = {"Py": Agent("any", group="devs")}
+    call = calling(paid(), agents=agents, groups={"devs": Agent()}, agent="py", model="wanted")
     hand = Hand([Said(after=2.0, pieces=[0.5, json.dumps(chat()).encode()])]).run(call)
     route, answer = hand.completion.route, hand.completion
     assert (route.agent, route.requested_model, route.model) == ("Py", "wanted", "any")
@@ -104,8 +105,8 @@ def test_an_answer_knows_its_route() -> None:
 def test_the_row_says_who_asked_who_served_and_what_it_cost() -> None:
     agents = {"py": Agent("any", group="devs")}
     call = calling(
-        paid(price=PRICE), agents=agents, agent="py", model="x", session="s", metadata={"job": 1},
-        prices={"x": Price(15, 75)},
+        paid(price=PRICE), agents=agents, groups={"devs": Agent()}, agent="py", model="x", session="s",
+        metadata={"job": 1}, prices={"x": Price(15, 75)},
     )  # fmt: skip
     (row,) = Hand([answers(usage=usage(1000, 100))]).run(call).rows
     assert (row.agent, row.group, row.session, row.requested_model) == ("py", "devs", "s", "x")

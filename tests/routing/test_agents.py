@@ -122,9 +122,48 @@ def test_an_agents_own_settings_win_over_its_groups() -> None:
 
 
 def test_a_group_without_settings_is_just_a_name() -> None:
-    match = AgentTable({"a": Agent("x", group="anything")}).find("a")
+    match = AgentTable({"a": Agent("x", group="anything")}, {"anything": Agent()}).find("a")
     assert match is not None
     assert match[1].group == "anything"
+
+
+def test_a_group_that_does_not_exist_is_a_fault_also_where_there_are_none() -> None:
+    for groups in (None, {}):
+        with pytest.raises(ConfigError, match=r'^agents\.a\.group: unknown group "typo"$'):
+            AgentTable({"a": Agent("x", group="typo")}, groups)
+
+
+WRONG: Any = [
+    ({"agents": ["a"]}, "agents: give a mapping of names to agents, not list"),
+    ({"agents": "a"}, "agents: give a mapping of names to agents, not str"),
+    ({"agents": {7: "m"}}, "agents: a name is a str, not 7"),
+    ({"agents": {"a": 7}}, "agents.a: give an Agent or a model's name, not int"),
+    ({"agents": {"a": None}}, "agents.a: give an Agent or a model's name, not NoneType"),
+    ({"agents": {"a": Agent(7)}}, "agents.a.model: give a model's name, not int"),  # type: ignore[arg-type]
+    ({"fallback": 7}, "agents.a.fallback: give a list of models, not int"),
+    ({"fallback": {"b": 1}}, "agents.a.fallback: give a list of models, not dict"),
+    ({"fallback": ["b", 7]}, "agents.a.fallback: a model is named by a str, not 7"),
+    ({"fallback": [["b"]]}, "agents.a.fallback: a model is named by a str, not ['b']"),
+    ({"triggers": 7}, "agents.a.triggers: give a list, not int"),
+    ({"triggers": [7]}, f'agents.a.triggers: unknown trigger "7", the triggers are {", ".join(TRIGGERS)}'),
+    ({"group": ["g"]}, "agents.a.group: give a group's name, not list"),
+    ({"local_only": "yes"}, "agents.a.local_only: give True or False, not str"),
+    ({"params": ["temperature"]}, "agents.a.params: give a dict of parameters, not list"),
+    ({"params": {7: 1}}, 'agents.a.params: unknown parameter "7"'),
+    ({"groups": ["g"]}, "groups: give a mapping of names to agents, not list"),
+    ({"groups": {"g": "m"}}, "groups.g: give an Agent, not str"),
+    ({"groups": {"g": Agent(fallback=7)}}, "groups.g.fallback: give a list of models, not int"),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize(("given", "fault"), WRONG)
+def test_what_is_of_the_wrong_kind_is_told_with_its_place(given: Any, fault: str) -> None:
+    tables = {name: given[name] for name in ("agents", "groups") if name in given}
+    if not tables:
+        tables = {"agents": {"a": Agent("m", **given)}}
+    with pytest.raises(ConfigError) as caught:
+        AgentTable(**{"agents": {"b": Agent("m", group="g")}, "groups": {"g": Agent()}} | tables)
+    assert caught.value.faults == (fault,)
 
 
 def test_all_faults_of_agents_and_groups_are_told_at_once() -> None:

@@ -264,3 +264,96 @@ def test_a_table_is_refused_or_every_alias_in_it_leads_somewhere(aliases: dict[s
         assert set(found.deployments) <= {"m/x", "n/y"}
         assert found.deployments
         assert all(weight > 0 for weight in found.weights)
+
+
+# -- A strategy of an alias's own
+
+OWN: Any = {
+    "first": {"targets": ["m/x", "n/x"], "strategy": "ordered"},
+    "shares": {"targets": {"m/x": 3, "n/x": 1}, "strategy": "least-busy"},
+    "plain": ["m/x", "n/x"],
+    "same": {"targets": ["m/x"]},
+    "renamed": "first",
+    "again": "renamed",
+    "listed": ["first"],
+    "both": ["first", "shares"],
+    "over": {"targets": "first", "strategy": "cost"},
+    "glob-*": {"targets": ["m/*", "n/*"], "strategy": "latency"},
+    "globbed": "glob-1",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "strategy", "weights"),
+    [
+        ("first", "ordered", {"m/x": 1, "n/x": 1}),
+        ("shares", "least-busy", {"m/x": 3, "n/x": 1}),
+        ("plain", "weighted", {"m/x": 1, "n/x": 1}),
+        ("same", "weighted", {"m/x": 1}),
+        ("renamed", "ordered", {"m/x": 1, "n/x": 1}),
+        ("again", "ordered", {"m/x": 1, "n/x": 1}),
+        ("listed", "ordered", {"m/x": 1, "n/x": 1}),
+        ("both", "weighted", {"m/x": 4, "n/x": 2}),
+        ("over", "cost", {"m/x": 1, "n/x": 1}),
+        ("glob-1", "latency", {"m/1": 1, "n/1": 1}),
+        ("globbed", "latency", {"m/1": 1, "n/1": 1}),
+        ("m/x", "weighted", {"m/x": 1}),
+    ],
+)
+def test_an_alias_may_have_a_strategy_of_its_own(name: str, strategy: str, weights: Any) -> None:
+    found = AliasTable(OWN).resolve(name)
+    assert found.strategy == strategy
+    assert dict(zip(found.deployments, found.weights, strict=True)) == weights
+
+
+def test_a_table_knows_which_strategies_it_needs() -> None:
+    assert AliasTable(OWN).strategies == {"weighted", "ordered", "least-busy", "cost", "latency"}
+    assert AliasTable({"a": "m/x"}, strategy="cost").strategies == {"cost"}
+    assert AliasTable(OWN)["first"] == OWN["first"], "as it was written"
+
+
+def test_aliases_that_are_called_targets_and_strategy_are_weighted_like_any_other() -> None:
+    aliases = {"a": {"targets": 3, "strategy": 1}, "targets": "m/x", "strategy": "n/x"}
+    assert leads(aliases, "a") == {"m/x": 3, "n/x": 1}
+    own = {**aliases, "a": {"targets": {"targets": 3, "strategy": 1}, "strategy": "ordered"}}
+    assert leads(own, "a") == {"m/x": 3, "n/x": 1}
+    assert AliasTable(own).resolve("a").strategy == "ordered"
+
+
+KNOWN = "weighted, least-busy, latency, cost, ordered"
+
+
+@pytest.mark.parametrize(
+    ("target", "fault"),
+    [
+        ({"targets": ["m/x"], "strategy": "cheap"}, f'unknown strategy "cheap", known are {KNOWN}'),
+        ({"targets": ["m/x"], "strategy": ["cost"]}, f"unknown strategy \"['cost']\", known are {KNOWN}"),
+        ({"strategy": "cost"}, "has no target; give a deployment such as backend/model"),
+        ({"targets": [], "strategy": "cost"}, "has no target; give a deployment such as backend/model"),
+        ({"targets": ["m/x"], "weights": 3}, 'unknown key "weights" beside targets'),
+        (
+            {"targets": ["m/x"], "stategy": 3},
+            'unknown key "stategy" beside targets, did you mean "strategy"?',
+        ),
+        ({"targets": [7]}, "a target must be a name, not 7"),
+        (
+            {"targets": 7, "strategy": "cost"},
+            "give a target, a list of targets or a mapping to weights, not int",
+        ),
+        ({"targets": {"m/x": 0}}, "the weight of m/x must be a positive number, not 0"),
+        (7, "give a target, a list of targets or a mapping to weights, not int"),
+        (None, "has no target; give a deployment such as backend/model"),
+        ({"m/x"}, "give a target, a list of targets or a mapping to weights, not set"),
+        (b"m/x", "give a target, a list of targets or a mapping to weights, not bytes"),
+        ([{"m/x"}], "a target must be a name, not {'m/x'}"),
+        ({"m/x": {"n/x": 1}}, "the weight of m/x must be a positive number, not {'n/x': 1}"),
+    ],
+)
+def test_a_target_of_the_wrong_kind_is_told(target: Any, fault: str) -> None:
+    assert faults({"a": target}) == (f"aliases.a: {fault}",)
+
+
+@pytest.mark.parametrize("aliases", [["a"], "a", 7])
+def test_aliases_are_a_mapping(aliases: Any) -> None:
+    assert faults(aliases) == (f"aliases: give a mapping of names to targets, not {type(aliases).__name__}",)
+    assert faults({7: "m/x"}) == ("aliases: an alias is a str or a compiled regex, not 7",)

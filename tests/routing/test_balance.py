@@ -116,6 +116,47 @@ def test_the_others_do_not_look_at_the_load(strategy: Strategy) -> None:
     assert scene.order() == "ab"
 
 
+def test_each_alias_is_balanced_by_its_own_strategy() -> None:
+    backends = [
+        PlainBackend("a", models={"m": Model(price=DEAR)}),
+        PlainBackend("b", models={"m": Model(price=CHEAP)}),
+    ]
+    hosts = ["a/m", "b/m"]
+    aliases: dict[str, Any] = {
+        "first": {"targets": hosts, "strategy": "ordered"},
+        "cheap": {"targets": hosts, "strategy": "cost"},
+        "idle": hosts,
+    }
+    tables = Tables(backends, AliasTable(aliases, strategy="least-busy"), AgentTable({}))
+    load = Load(FakeClock().monotonic)
+    busy = load.begin(tables.deployment("a/m"))
+    counted = []
+
+    def asked(model: str) -> list[str]:
+        request = Request(messages=[{"role": "user", "content": "hi"}], model=model)
+
+        def count(request: Request) -> int:
+            counted.append(model)
+            return 1000
+
+        made = make_plan(request, tables, lambda: NEVER, count, load=load, quote=_own_price)
+        return [candidate.deployment.backend.name for candidate in made.candidates]
+
+    assert (asked("first"), asked("cheap"), asked("idle")) == (["a", "b"], ["b", "a"], ["b", "a"])
+    assert counted == ["cheap"], "a prompt is counted only where that decides something"
+    load.end(busy, True, duration=1.0, output=1)
+
+
+def test_the_cheapest_is_told_by_the_tier_that_the_prompt_falls_into() -> None:
+    tiered = Price(1, 1, above={500: Price(9, 9)})
+    scene = Place("cost", {"a": Model(price=tiered), "b": Model(price=Price(2, 2))})
+    assert scene.order() == "ba", "the prompt has 1000 tokens"
+    scene = Place(
+        "cost", {"a": Model(price=Price(1, 1, above={1000: Price(9, 9)})), "b": Model(price=Price(2, 2))}
+    )
+    assert scene.order() == "ab"
+
+
 @pytest.mark.parametrize("strategy", LOOKING)
 def test_without_a_load_and_prices_there_still_is_a_plan(strategy: Strategy) -> None:
     tables = place(strategy).tables

@@ -89,7 +89,7 @@ def test_an_unknown_model_is_refused_also_as_a_fallback() -> None:
 
 
 def test_an_agent_is_reported_by_its_configured_name_and_group() -> None:
-    made = plan(Agent("fast", group="devs"))
+    made = plan(Agent("fast", group="devs"), groups={"devs": Agent()})
     assert (made.agent, made.group) == ("Py", "devs")
     assert (plan(model="big").agent, plan(model="big").group) == (None, None)
 

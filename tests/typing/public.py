@@ -20,6 +20,7 @@ from ccroute import (
     Timeout,
     Usage,
 )
+from ccroute.accounting import LedgerRow
 from ccroute.types import CallOptions
 
 router = Router(
@@ -108,5 +109,17 @@ router.complete("hi", response_format=7)  # type: ignore[arg-type]  # pyright: i
 router.complete("hi", tools=[7])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
 print(found.parsed.sevrity)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 router.complete("hi", temprature=0.2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-Price(0.1, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Price(None, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Price(0.1, 1, above={200_000: Price(0.2, 2)})
 Agent("a", triggers=["sometimes"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+AliasTable(
+    {"a": {"targets": ["mini/m", "mini/n"], "strategy": "ordered"}, "b": {"mini/m": 1, "mini/n": 3}, "c": "a"}
+)
+AliasTable(
+    {"a": {"targets": [], "strategy": "best"}}  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
+)
+Router([], {"a": {"targets": ["mini/m"], "strategy": "cost"}}, fallbacks={"a": ["mini/n"], "*": ["a"]})
+report = router.report(by=())
+assert_type([each["cost"] for each in report], list[Any])
+assert_type(report[0], dict[str, Any])
+assert_type(router.rows(), list[LedgerRow])

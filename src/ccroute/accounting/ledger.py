@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
+from operator import attrgetter
 from typing import Protocol, runtime_checkable
 
 from ccroute.accounting.tally import Key, Tally
@@ -81,6 +82,16 @@ class Ledger(Protocol):
     ) -> Mapping[Key, Tally]: ...
 
 
+@runtime_checkable
+class RowLedger(Ledger, Protocol):
+    """A ledger that also gives back its rows: what `router.rows()` needs.
+
+    `rows` gives those started in [since, until), UTC, oldest first.
+    """
+
+    def rows(self, since: datetime | None = None, until: datetime | None = None) -> Iterable[LedgerRow]: ...
+
+
 class MemoryLedger:
     """The default: the last `limit` rows as they are, older ones summed up per agent, session, model and day.
 
@@ -112,26 +123,29 @@ class MemoryLedger:
         """In a forked child: the lock may be held by a thread that is not here."""
         self._summing = threading.Lock()
 
-    def rows(self) -> list[LedgerRow]:
-        """The rows held, oldest first."""
+    def rows(self, since: datetime | None = None, until: datetime | None = None) -> list[LedgerRow]:
+        """The rows held that started in [since, until), oldest first; rows summed up are not among them."""
+        start, end = _span(since, until)
+        return sorted([row for row in self._held() if start <= row.started < end], key=_STARTED)
+
+    def tallies(self, since: datetime | None = None, until: datetime | None = None) -> dict[Key, Tally]:
+        """Sums over the rows started in [since, until); rows already summed up count by their day."""
+        start, end = _span(since, until)
+        first, last = start.date().isoformat(), (end - _TICK).date().isoformat()
+        with self._summing:
+            sums = {key: tally.copy() for key, tally in self._older.items() if first <= key.day <= last}
+            rows = self._held()
+        for row in rows:
+            if start <= row.started < end:
+                add_row(sums, row)
+        return sums
+
+    def _held(self) -> list[LedgerRow]:
         while True:
             try:
                 return list(self._rows)
             except RuntimeError:  # another thread recorded meanwhile
                 continue
-
-    def tallies(self, since: datetime | None = None, until: datetime | None = None) -> dict[Key, Tally]:
-        """Sums over the rows started in [since, until); rows already summed up count by their day."""
-        start = _FIRST if since is None else _utc(since)
-        end = _LAST if until is None else _utc(until)
-        first, last = start.date().isoformat(), (end - _TICK).date().isoformat()
-        with self._summing:
-            sums = {key: tally.copy() for key, tally in self._older.items() if first <= key.day <= last}
-            rows = self.rows()
-        for row in rows:
-            if start <= row.started < end:
-                add_row(sums, row)
-        return sums
 
 
 def add_row(sums: dict[Key, Tally], row: LedgerRow) -> None:
@@ -151,9 +165,14 @@ def add_row(sums: dict[Key, Tally], row: LedgerRow) -> None:
     )
 
 
+_STARTED = attrgetter("started")
 _TICK = timedelta.resolution
 _FIRST = datetime.min.replace(tzinfo=UTC)
 _LAST = datetime.max.replace(tzinfo=UTC)
+
+
+def _span(since: datetime | None, until: datetime | None) -> tuple[datetime, datetime]:
+    return _FIRST if since is None else _utc(since), _LAST if until is None else _utc(until)
 
 
 def _utc(moment: datetime) -> datetime:

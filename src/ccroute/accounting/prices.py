@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Literal
 
+from ccroute.errors import ConfigError
 from ccroute.types import FREE, Price, Usage
 
 PriceLike = Price | Literal["free"]
@@ -18,10 +19,17 @@ class PriceBook:
 
     `"free"` is a price of zero. A name that is not there has no price, which is not the same as
     free: its cost is `None`.
+
+    Raises `ConfigError` with everything that is no price, and the name it is for.
     """
 
     def __init__(self, prices: Mapping[str, PriceLike] | None = None) -> None:
-        self._prices = {name: _price(name, price) for name, price in (prices or {}).items()}
+        if not isinstance(prices, Mapping | None):
+            raise ConfigError(f"prices: give a mapping of models to prices, not {type(prices).__name__}")
+        given = (prices or {}).items()
+        if faults := [fault for name, price in given if (fault := _fault(name, price))]:
+            raise ConfigError(*faults)
+        self._prices = {name: FREE if price == "free" else price for name, price in given}
 
     def find(self, deployment: str) -> Price | None:
         """The price of `backend/model`: its own entry, else that of the bare model."""
@@ -29,24 +37,32 @@ class PriceBook:
         return price if price is not None else self._prices.get(deployment.partition("/")[2])
 
 
-def _price(name: str, price: object) -> Price:
-    if isinstance(price, Price):
-        return price
-    if price == "free":
-        return FREE
-    raise TypeError(f'prices["{name}"]: give a Price or "free", not {price!r}')
+def _fault(name: object, price: object) -> str | None:
+    if not isinstance(name, str):
+        return f"prices: a model is named by a str, not {name!r}"
+    priced = isinstance(price, Price) or price == "free"
+    return None if priced else f'prices.{name}: give a Price or "free", not {price!r}'
 
 
 def cost(usage: Usage, price: Price | None) -> Decimal | None:
-    """USD for `usage`, exact; `None` when the price is unknown."""
+    """USD for the `usage` of one request, exact; `None` when the price is unknown.
+
+    The prompt's whole length chooses the tier of a price that has tiers, so a sum over several
+    requests cannot be priced: ask for each.
+    """
     if price is None:
         return None
+    return cost_at(usage, price.tier(usage.prompt_tokens) if price.above else price)
+
+
+def cost_at(usage: Usage, tier: Price) -> Decimal:
+    """USD for `usage` at one tier, whatever the length of its prompts."""
     per_million = (
-        usage.input * price.input
-        + usage.output * price.output
-        + usage.cache_read * price.cache_read
-        + usage.cache_write_5m * price.cache_write
-        + usage.cache_write_1h * price.cache_write_1h
+        usage.input * tier.input
+        + usage.output * tier.output
+        + usage.cache_read * tier.cache_read
+        + usage.cache_write_5m * tier.cache_write
+        + usage.cache_write_1h * tier.cache_write_1h
     )
     return per_million.scaleb(-6) if per_million else _NOTHING
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, overload
 
-from ccroute.accounting.prices import cost
 from ccroute.accounting.tally import Key, Tally
 from ccroute.types import Price
 
@@ -22,17 +21,26 @@ _SHOWN = (
     "saved",
     "saved_percent",
     "overrides",
+    "override_saved",
     "p50",
 )
+_FLOATS = ("cost", "baseline_cost", "saved", "saved_percent", "override_saved", "p50", "p95")
+_ALWAYS = frozenset({"requests", "cost"})
 
 
-class Report:
-    """Sums of a ledger, one row per value of `by`, most expensive first.
+class Report(Sequence[Mapping[str, Any]]):
+    """Sums of a ledger, one row per value of `by`, most expensive first; `total` is the sum of all.
+
+    It is a sequence of its rows, so `pandas.DataFrame(report)` is a table of them. `by=()` has one
+    row, the total.
 
     Money is USD as `Decimal`, latencies are seconds. `requests` are calls decided here, `attempts`
     every try, `failures` the tries that failed. `cost` leaves out attempts of unknown price, whose
-    calls `unknown_cost_requests` counts; so does `baseline_cost`, what `baseline` would have cost for
-    the same tokens. `saved` is `baseline_cost - cost`; both are `None` without a baseline.
+    calls `unknown_cost_requests` counts, and is `None` where no attempt had a known price.
+    `baseline_cost` is what `baseline` would have cost for the tokens of the same attempts, each priced
+    at its own tier, and `saved` is `baseline_cost - cost`. Both are `None` without a baseline, where
+    `cost` is, and where a tier of the baseline begins amid prompts that were summed up.
+    `override_saved` is `None` where no override's saving is known.
     """
 
     def __init__(
@@ -44,23 +52,49 @@ class Report:
     ) -> None:
         self.by: tuple[GroupBy, ...] = (by,) if isinstance(by, str) else tuple(by)
         known = get_args(GroupBy)
-        if not self.by or not set(self.by) <= set(known):
+        if not set(self.by) <= set(known):
             raise ValueError(f"by= is one of {', '.join(known)}, or a tuple of them, not {by!r}")
-        groups: dict[tuple[str | None, ...], Tally] = {}
+        whole = Tally()
+        groups: dict[tuple[str | None, ...], Tally] = {} if self.by else {(): whole}
         for key, tally in sums.items():
-            groups.setdefault(tuple(getattr(key, name) for name in self.by), Tally()).merge(tally)
+            whole.merge(tally)
+            if self.by:
+                groups.setdefault(tuple(getattr(key, name) for name in self.by), Tally()).merge(tally)
         rows = [
             dict(zip(self.by, group, strict=True)) | _row(tally, baseline) for group, tally in groups.items()
         ]
-        self._rows: list[dict[str, Any]] = sorted(rows, key=lambda row: (-row["cost"], -row["requests"]))
+        self._rows: list[dict[str, Any]] = sorted(
+            rows, key=lambda row: (-(row["cost"] or 0), -row["requests"])
+        )
+        self._total = _row(whole, baseline)
 
-    def to_dicts(self) -> list[dict[str, Any]]:
-        """The rows as dicts."""
-        return [dict(row) for row in self._rows]
+    @property
+    def total(self) -> dict[str, Any]:
+        """The sum over all rows, without the columns of `by`."""
+        return dict(self._total)
+
+    def to_dicts(self, *, floats: bool = False) -> list[dict[str, Any]]:
+        """The rows as dicts. `floats`: money as float and what is unknown as NaN, as numpy computes."""
+        return [_in_floats(row) if floats else dict(row) for row in self._rows]
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        return self.to_dicts()[index]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.to_dicts())
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def __str__(self) -> str:
-        header, *rows = self._cells()
-        widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+        header, rows, totals = self._cells()
+        widths = [max(map(len, column)) for column in zip(header, *rows, *totals, strict=True)]
         texts = len(self.by)
 
         def line(cells: Sequence[str]) -> str:
@@ -70,29 +104,36 @@ class Report:
             )
             return "  ".join(padded).rstrip()
 
-        return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])
+        rule = "  ".join("-" * width for width in widths)
+        lines = [line(header), rule, *map(line, rows)]
+        return "\n".join([*lines, rule, *map(line, totals)] if totals else lines)
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        header, *rows = self._cells()
-        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        header, rows, totals = self._cells()
 
-    def _cells(self) -> list[list[str]]:
-        columns = [
-            *self.by,
-            *(c for c in _SHOWN if any(row[c] for row in self._rows) or c in {"requests", "cost"}),
-        ]
-        return [columns] + [[_cell(row, column) for column in columns] for row in self._rows]
+        def line(cells: Sequence[str], tag: str = "td") -> str:
+            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+        foot = "".join(f"<tfoot>{line(total, 'th')}</tfoot>" for total in totals)
+        body = "".join(map(line, rows))
+        return f"<table><thead>{line(header, 'th')}</thead><tbody>{body}</tbody>{foot}</table>"
+
+    def _cells(self) -> tuple[list[str], list[list[str]], list[list[str]]]:
+        """The header, the rows, and the total where the rows are not all there is, as texts."""
+        shown = [c for c in _SHOWN if c in _ALWAYS or any(row[c] for row in self._rows)]
+        columns = [*self.by, *shown]
+        rows = [[_cell(row, column) for column in columns] for row in self._rows]
+        labels = ["total", *("" for _ in self.by[1:])]
+        total = [*labels, *(_cell(self._total, column) for column in shown)]
+        return columns, rows, [total] if rows and self.by else []
 
 
 def _row(tally: Tally, baseline: Price | None) -> dict[str, Any]:
-    baseline_known = cost(tally.known, baseline)
-    saved = None if baseline_known is None else baseline_known - tally.cost
+    priced = tally.priced or not tally.unpriced
+    baseline_cost = tally.cost_at(baseline) if baseline is not None and priced else None
+    saved = None if baseline_cost is None else baseline_cost - tally.cost
     return {
         "requests": tally.requests,
         "attempts": tally.attempts,
@@ -101,17 +142,22 @@ def _row(tally: Tally, baseline: Price | None) -> dict[str, Any]:
         "cache_read": tally.usage.cache_read,
         "cache_write": tally.usage.cache_write,
         "output": tally.usage.output,
-        "cost": tally.cost,
+        "cost": tally.cost if priced else None,
         "unknown_cost_requests": tally.unknown_cost_requests,
-        "baseline_cost": baseline_known,
+        "baseline_cost": baseline_cost,
         "saved": saved,
-        "saved_percent": _percent(saved, baseline_known),
+        "saved_percent": _percent(saved, baseline_cost),
         "cache_hits": tally.cache_hits,
         "overrides": tally.overrides,
-        "override_saved": tally.override_saved,
+        "override_saved": tally.override_saved if tally.overrides_known or not tally.overrides else None,
         "p50": tally.percentile(50),
         "p95": tally.percentile(95),
     }
+
+
+def _in_floats(row: Mapping[str, Any]) -> dict[str, Any]:
+    floats = {name: float("nan" if row[name] is None else row[name]) for name in _FLOATS}
+    return {**row, **floats}
 
 
 def _percent(saved: Decimal | None, baseline: Decimal | None) -> Decimal | None:
@@ -122,11 +168,12 @@ def _percent(saved: Decimal | None, baseline: Decimal | None) -> Decimal | None:
 
 def _cell(row: Mapping[str, Any], column: str) -> str:
     value = row[column]
-    if value is None:
-        return "-"
     if column == "cost":
         unknown = row["unknown_cost_requests"]
-        return usd(value) + (f" + {unknown} unknown" if unknown else "")
+        known = [] if value is None else [usd(value)]
+        return " + ".join([*known, *([f"{unknown} unknown"] if unknown else [])]) or "unknown"
+    if value is None:
+        return "-"
     if column in {"saved", "override_saved"}:
         return usd(value)
     if column == "saved_percent":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any, Final
 
 from ccroute.backends import Backend
@@ -18,12 +19,13 @@ from ccroute.config.build import (
 from ccroute.config.merge import Merged
 from ccroute.config.references import STAND_IN, Aliases, Directory, alias_name, alias_table, target_names
 from ccroute.config.secrets import Environment
-from ccroute.config.settings import NOT_YET, AgentTable, BackendTable, Settings
+from ccroute.config.settings import NOT_YET, AgentTable, BackendTable, PriceTable, Settings
 from ccroute.config.source import Place
 from ccroute.errors import ConfigError
 from ccroute.routing import Agent, AliasTable
 from ccroute.routing.aliases import Target
 from ccroute.routing.names import did_you_mean, slug
+from ccroute.routing.tables import OTHERS
 from ccroute.types import RetryPolicy
 
 _AS_THEY_ARE: Final = (
@@ -37,6 +39,8 @@ _AS_THEY_ARE: Final = (
     "unknown_agent",
 )
 _NEARLY: Final = 0.9
+_LEAST: Final = Decimal("0.001")
+"""USD per million tokens: nobody charges less, and nobody charges more for a single token."""
 
 
 class Assembly:
@@ -47,7 +51,7 @@ class Assembly:
         self._settings = merged.settings
         self._environment = environment
         self.faults: list[tuple[str, str]] = []
-        self.warnings: list[str] = list(self._not_yet())
+        self.warnings: list[str] = [*self._not_yet(), *self._too_cheap()]
         self.options: dict[str, Any] = self._tables() | dict(overrides)
         if "agents" not in overrides:
             self.warnings += self._near_misses()
@@ -67,6 +71,7 @@ class Assembly:
         options: dict[str, Any] = {key: said[key] for key in _AS_THEY_ARE if key in said}
         options["agents"] = {name: build_agent(table) for name, table in self._members().items()}
         options["groups"] = {name: build_agent(table) for name, table in settings.groups.items()}
+        options["fallbacks"] = dict(settings.fallbacks)
         options["prices"] = {name: build_price(table) for name, table in settings.prices.items()}
         if settings.timeout is not None:
             options["timeout"] = build_timeout(settings.timeout)
@@ -186,9 +191,14 @@ class Assembly:
                     yield agent.model, (section, name, "model")
                 for i, model in enumerate(agent.fallback):
                     yield model, (section, name, "fallback", i)
-                if groups and agent.group is not None and agent.group not in groups:
+                if agent.group is not None and agent.group not in groups:
                     close = did_you_mean(agent.group, groups)
                     self._fault((section, name, "group"), f'unknown group "{agent.group}"{close}')
+        for name, models in (self.options["fallbacks"] or {}).items():
+            if name != OTHERS:
+                yield name, ("fallbacks", name)
+            for i, model in enumerate([models] if isinstance(models, str) else models):
+                yield model, ("fallbacks", name, i)
         if (model := self.options.get("default_model")) is not None:
             yield model, ("default_model",)
 
@@ -203,6 +213,20 @@ class Assembly:
         for key, found in places.items():
             where = ", ".join(map(self._merged.where, found))
             yield f"{where}: {key} is not enforced by this version of ccroute"
+
+    def _too_cheap(self) -> Iterator[str]:
+        """Prices that nobody charges per million tokens, but many for one token."""
+        settings = self._settings
+        prices: list[tuple[Place, PriceTable | None]] = []
+        prices += [(("prices", name), table) for name, table in settings.prices.items()]
+        for name, backend in settings.backends.items():
+            for model, table in backend.models.items():
+                prices.append((("backends", name, "models", model, "price"), table.price))
+        for place, price in prices:
+            for key, amount in () if price is None else price.given(without=("above",)).items():
+                if amount is not None and 0 < amount < _LEAST:
+                    where = self._merged.where((*place, key))
+                    yield f"{where}: {amount} USD per million tokens; was a price per token meant?"
 
     def _fault(self, place: Place, text: str) -> None:
         self.faults.append((self._merged.where(place), text))

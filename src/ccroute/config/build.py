@@ -8,7 +8,15 @@ from urllib.parse import urlsplit
 from ccroute.backends import AnthropicBackend, Backend, OllamaBackend, OpenAIBackend
 from ccroute.backends.anthropic import KEY_ENV, OFFICIAL
 from ccroute.backends.presets import PRESETS, PresetName
-from ccroute.config.settings import KINDS, BackendTable, Defaults, ModelTable, PriceTable, TimeoutTable
+from ccroute.config.settings import (
+    KINDS,
+    BackendTable,
+    Defaults,
+    ModelTable,
+    PriceTable,
+    TierTable,
+    TimeoutTable,
+)
 from ccroute.errors import ConfigError
 from ccroute.routing import Agent
 from ccroute.types import Model, Price, Timeout
@@ -72,8 +80,11 @@ def build_timeout(table: TimeoutTable) -> Timeout:
     return Timeout(**table.given())
 
 
-def build_price(table: PriceTable) -> Price:
-    return Price(**table.given())
+def build_price(table: TierTable) -> Price:
+    prices = table.given(without=("above",))
+    if isinstance(table, PriceTable):
+        prices["above"] = {tokens: build_price(tier) for tokens, tier in table.above.items()}
+    return Price(**prices)
 
 
 def _model(table: ModelTable) -> Model:

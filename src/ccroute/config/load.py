@@ -12,14 +12,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ccroute.backends import Backend
 from ccroute.config.assemble import Assembly
 from ccroute.config.elsewhere import Elsewhere
 from ccroute.config.merge import merge
 from ccroute.config.orchestra import is_orchestra, translate
 from ccroute.config.secrets import Environment
 from ccroute.config.settings import Settings
+from ccroute.config.shapes import looks_like
 from ccroute.config.source import EXPECTED, Given, Ignored, Source, open_sources
 from ccroute.errors import ConfigError
+from ccroute.routing import AliasTable
+from ccroute.routing.agents import checked_agents
+from ccroute.routing.arguments import Faults, check_backends
+from ccroute.routing.tables import checked_fallbacks
 
 _SHAPES = (
     "known are tables such as backends, aliases and agents; groups of agents that have a model; "
@@ -59,25 +65,36 @@ def read(
 ) -> Loaded:
     """`load`, together with what it ignored."""
     environment = Environment(os.environ if env is None else env)
-    given = dict(overrides or {})
-    given["backends"] = list(given.get("backends") or ())
+    given = _checked(overrides or {})
     opened = open_sources(sources)
     tables = list(_tables(opened, environment, given))
     merged = merge((source, Settings.checked(table, source)) for source, table in tables)
     assembly = Assembly(merged, environment, given)
     faults = [fault for source, _ in opened for fault in source.faults] + assembly.faults
     if not faults and _is_empty(merged.settings, given):
-        faults.append(
-            (
-                opened[0][0].name if len(opened) == 1 else "source",
-                f"holds no backends, agents or aliases; {EXPECTED}",
-            )
-        )
+        empty = not any(content for _, content in opened)
+        what = "is empty" if empty else "holds no backends, agents or aliases"
+        faults.append((opened[0][0].name if len(opened) == 1 else "source", f"{what}; {EXPECTED}"))
     if faults:
         raise ConfigError(*dict.fromkeys(f"{where}: {environment.hide(text)}" for where, text in faults))
     for warning in [*(warning for source, _ in opened for warning in source.warnings), *assembly.warnings]:
         _log.warning("config: %s", environment.hide(warning))
     return Loaded(assembly.options, tuple(ignored for source, _ in opened for ignored in source.ignored))
+
+
+def _checked(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The caller's keywords, backends as a list; raises `ConfigError` for what is of the wrong kind."""
+    given = dict(overrides)
+    faults, none = Faults(), list[Backend]()
+    given["backends"] = faults.collect(lambda: check_backends(given.get("backends") or ()), none)
+    for section in ("agents", "groups"):
+        if given.get(section) is not None:
+            list(checked_agents(section, given[section], faults))
+    faults += checked_fallbacks(given.get("fallbacks"))[1]
+    if not isinstance(given.get("aliases"), Mapping | None):
+        faults.collect(lambda: AliasTable(given["aliases"]), None)
+    faults.raise_if_any()
+    return given
 
 
 def _tables(
@@ -87,7 +104,10 @@ def _tables(
     replaced = {backend.name for backend in given["backends"]}
     contents = [content for _, content in opened]
     for i, (source, content) in enumerate(opened):
-        if is_orchestra(content):
+        if (looks := looks_like(content)) is not None:
+            source.fault(source.name, looks)
+            table: dict[str, Any] = {}
+        elif is_orchestra(content):
             others = [*contents[:i], *contents[i + 1 :]]
             elsewhere = Elsewhere(given.get("aliases") or {}, given["backends"], others, environment)
             table = translate(content, environment, source, elsewhere)

@@ -22,7 +22,7 @@ from ccroute.config.source import Place, Source
 from ccroute.config.spelling import folded, is_local_only, misspelt
 
 # Keys that only the native shape has, and keys that only an orchestra's agents have.
-_NATIVE = frozenset({"aliases", "backends", "baseline", "default_model", "groups", "prices"})
+_NATIVE = frozenset({"aliases", "backends", "baseline", "default_model", "fallbacks", "groups", "prices"})
 _FOREIGN = SERVER_KEYS | {
     "dependencies",
     "description",

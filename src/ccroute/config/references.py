@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from ccroute.errors import ConfigError, UnknownModelError
 from ccroute.routing import AliasTable
-from ccroute.routing.aliases import Strategy, Target
+from ccroute.routing.aliases import Strategy, Target, targets
 from ccroute.routing.names import did_you_mean
 
 Aliases: TypeAlias = dict[str | re.Pattern[str], Target]
@@ -119,6 +119,7 @@ class Directory:
 
 
 def target_names(target: object) -> list[str]:
+    target = targets(target)
     if isinstance(target, str):
         return [target]
     names = target if isinstance(target, Mapping | Sequence) else ()

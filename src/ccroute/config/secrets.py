@@ -47,9 +47,13 @@ class Environment:
         if isinstance(value, str):
             return self._text(value, place, source)
         if isinstance(value, Mapping):
-            named = {key: inner for key, inner in value.items() if isinstance(key, str)}
-            for key in value.keys() - named.keys():
-                source.fault(source.at((*place, str(key))), "a key should be a string")
+            named = {}
+            for key, inner in value.items():
+                # A mapping, or what a YAML library makes of a file, has numbers where a file has their text.
+                if isinstance(key, str) or type(key) is int:
+                    named[str(key)] = inner
+                else:
+                    source.fault(source.at((*place, str(key))), "a key should be a string")
             found = {key: self.expand(inner, (*place, key), source) for key, inner in named.items()}
             return {key: inner for key, inner in found.items() if inner is not MISSING}
         if isinstance(value, list | tuple):

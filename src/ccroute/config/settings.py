@@ -7,7 +7,7 @@ Knows which keys there are and what each may hold; must not know what a name lea
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, cast, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -28,7 +28,7 @@ from pydantic_core import ErrorDetails
 from ccroute.backends.presets import PRESETS
 from ccroute.config.source import Place, Source
 from ccroute.routing.agents import Trigger
-from ccroute.routing.aliases import Strategy, Target
+from ccroute.routing.aliases import Balanced, Strategy, Target, is_balanced
 from ccroute.routing.names import did_you_mean
 from ccroute.types import JSON
 from ccroute.types.request import PARAMETERS
@@ -52,6 +52,17 @@ def _listed(value: object) -> object:
 
 def _priced(value: object) -> object:
     return {"input": 0, "output": 0} if value == "free" else value
+
+
+def _tokens(key: str) -> int:
+    """A number of tokens as a file's key has it: `200_000` or `200000`."""
+    try:
+        tokens = int(key)
+    except ValueError:
+        tokens = 0
+    if tokens < 1:
+        raise ValueError("should be a number of tokens such as 200000")
+    return tokens
 
 
 def _plain(value: object) -> JSON:
@@ -96,6 +107,10 @@ def _keep_alive(value: object) -> str | int:
 
 
 def _target(value: object) -> Target:
+    if is_balanced(value):
+        if "targets" not in value:
+            raise ValueError("targets is missing beside strategy")
+        return cast(Balanced, {**value, "targets": _target(value["targets"])})
     if isinstance(value, str):
         return value
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
@@ -112,7 +127,8 @@ Seconds = Annotated[FiniteFloat, Field(gt=0)]
 Gigabytes = Annotated[FiniteFloat, Field(gt=0)]
 Usd = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 Names = Annotated[list[str], BeforeValidator(_listed)]
-Params = dict[Annotated[str, AfterValidator(_parameter)], Annotated[JSON, PlainValidator(_plain)]]
+Parameter = Annotated[str, AfterValidator(_parameter)]
+Params = dict[Parameter, Annotated[JSON, PlainValidator(_plain)]]
 
 
 class Table(BaseModel):
@@ -122,10 +138,20 @@ class Table(BaseModel):
 
     def given(self, *, without: Sequence[str] = ()) -> dict[str, Any]:
         """What the file says, by key; what it leaves out is not there."""
-        return {key: getattr(self, key) for key in self.model_fields_set if key not in without}
+        fields = type(self).model_fields
+        return {
+            fields[name].alias or name: getattr(self, name)
+            for name in self.model_fields_set
+            if name not in without
+        }
+
+    @classmethod
+    def keys(cls) -> list[str]:
+        """Its keys as a file has them."""
+        return [field.alias or name for name, field in cls.model_fields.items()]
 
 
-class PriceTable(Table):
+class TierTable(Table):
     """USD per million tokens, exact."""
 
     input: Usd
@@ -133,6 +159,12 @@ class PriceTable(Table):
     cache_read: Usd | None = None
     cache_write: Usd | None = None
     cache_write_1h: Usd | None = None
+
+
+class PriceTable(TierTable):
+    """`above`: number of tokens → the price of a request whose prompt has more."""
+
+    above: dict[Annotated[int, BeforeValidator(_tokens)], TierTable] = {}
 
 
 PriceEntry = Annotated[PriceTable, BeforeValidator(_priced)]
@@ -143,6 +175,7 @@ class TimeoutTable(Table):
     connect: Seconds | None = None
     first: Seconds | None = None
     idle: Seconds | None = None
+    attempt: Seconds | None = None
 
 
 TimeoutEntry = Annotated[TimeoutTable, _keyed("total")]
@@ -161,6 +194,13 @@ class ModelTable(Table):
     price: PriceEntry | None = None
     memory_gb: Gigabytes | None = None
     weight: Annotated[FiniteFloat, Field(gt=0)] = 1
+    sampling: Literal["any", "one", "none", "not_thinking"] | None = None
+    thinking: Literal["none", "budget", "adaptive", "effort", "switch", "template", "levels"] | None = None
+    efforts: Names | None = None
+    # A pydantic model has a method `schema`.
+    schema_: Annotated[Literal["format", "tool", "none"] | None, Field(alias="schema")] = None
+    refuses: Annotated[list[Parameter], BeforeValidator(_listed)] | None = None
+    prefill: bool | None = None
 
 
 class BackendTable(Table):
@@ -217,9 +257,10 @@ class Settings(Table):
     baseline: str | None = None
     strategy: Strategy = "weighted"
     backends: dict[str, BackendTable] = {}
-    aliases: dict[str, Annotated[Target, PlainValidator(_target)]] = {}
+    aliases: dict[str, Annotated[Any, PlainValidator(_target)]] = {}
     agents: dict[str, Annotated[AgentTable, _keyed("model")]] = {}
     groups: dict[str, GroupTable] = {}
+    fallbacks: dict[str, Names] = {}
     retry: RetryTable | None = None
     timeout: TimeoutEntry | None = None
     prices: dict[str, PriceEntry] = {}
@@ -258,8 +299,10 @@ class Settings(Table):
 
 def _place(fault: ErrorDetails) -> Place:
     place = fault["loc"]
-    # pydantic's mark for a key that is itself wrong; only names of parameters are checked.
-    return place[:-1] if place[-1] == "[key]" and place[-3:-2] == ("params",) else place
+    # pydantic's mark for a key that is itself wrong: of parameters the table is at fault, of tiers the tier.
+    if place[-1] != "[key]":
+        return place
+    return place[:-1] if place[-3:-2] in {("params",), ("above",)} else place
 
 
 def _text(fault: ErrorDetails) -> str:
@@ -276,7 +319,7 @@ def _text(fault: ErrorDetails) -> str:
     return fault["msg"].removeprefix("Input ").removeprefix("Decimal input ")
 
 
-def _keys_at(place: Place) -> Iterator[str]:
+def _keys_at(place: Place) -> list[str]:
     """The keys that the table at `place` has."""
     table: type[Table] = Settings
     steps = iter(place)
@@ -285,7 +328,7 @@ def _keys_at(place: Place) -> Iterator[str]:
         if get_origin(annotation) is dict:
             next(steps)
         table = next(_tables_in(annotation))
-    return iter(table.model_fields)
+    return table.keys()
 
 
 def _tables_in(annotation: object) -> Iterator[type[Table]]:

@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from ccroute.config.shapes import looks_like_text
 from ccroute.errors import ConfigError
 
 Given: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
@@ -86,24 +87,33 @@ def open_sources(given: Given | Sequence[Given]) -> list[tuple[Source, Mapping[s
     Raises `ConfigError` for what is no source.
     """
     several: list[Any] = [given]
-    if isinstance(given, Sequence) and not isinstance(given, str):
+    if isinstance(given, Sequence) and not isinstance(given, str | bytes):
         several = list(given)
     if strange := {type(one).__name__ for one in several if not isinstance(one, _GIVEN)}:
         raise ConfigError(f"{EXPECTED}, not {' or '.join(sorted(strange))}")
-    opened = []
+    opened: list[tuple[Source, Mapping[str, Any]]] = []
     for one, label in zip(several, _labels(several), strict=True):
         source = Source(label if len(several) > 1 else "", label)
-        opened.append((source, one if isinstance(one, Mapping) else _read(Path(one), label, source)))
+        if _is_text(one):
+            source.fault(label, "is no path, but a file's text: give the path, or the mapping that it holds")
+            opened.append((source, {}))
+        else:
+            opened.append((source, one if isinstance(one, Mapping) else _read(Path(one), label, source)))
     return opened
+
+
+def _is_text(one: object) -> bool:
+    """Whether somebody gave what a file holds; it may have secrets, so it is never shown."""
+    return isinstance(one, str) and ("\n" in one or one.lstrip().startswith(("{", "[")))
 
 
 def _labels(several: Sequence[Given]) -> list[str]:
     """A file's name, or its whole path where two have the same name."""
-    names = ["" if isinstance(one, Mapping) else Path(one).name for one in several]
+    names = ["" if isinstance(one, Mapping) or _is_text(one) else Path(one).name for one in several]
     if names == [""]:
         return ["source"]
     return [
-        f"source {i}" if isinstance(one, Mapping) else str(one) if names.count(name) > 1 else name
+        f"source {i}" if not name else str(one) if names.count(name) > 1 else name
         for i, (one, name) in enumerate(zip(several, names, strict=True), 1)
     ]
 
@@ -129,7 +139,8 @@ def _parse(text: str, label: str, source: Source) -> Mapping[str, Any]:
     except RecursionError:
         source.fault(label, "is nested too deeply")
     except ValueError as error:
-        source.fault(label, f"is not {'JSON' if is_json else 'TOML, and no JSON object'}: {error}")
+        looks = None if is_json else looks_like_text(text)
+        source.fault(label, looks or f"is not {'JSON' if is_json else 'TOML, and no JSON object'}: {error}")
     return {}
 
 

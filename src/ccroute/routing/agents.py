@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ccroute.errors import ConfigError, UnknownAgentError
-from ccroute.routing.names import close_matches, did_you_mean, slug
+from ccroute.routing.names import close_matches, did_you_mean, names_fault, slug
 from ccroute.types import JSON
 from ccroute.types.checked import fault_of
 from ccroute.types.request import PARAMETERS
@@ -26,6 +26,8 @@ class Agent:
                 else that is not the caller's fault), budget.
     local_only: its prompts never reach a backend that is not local, on any hop.
     params:     defaults for parameters a call does not give, such as `{"temperature": 0.2}`.
+
+    A value of the wrong kind is told by the router, which knows the agent's name.
     """
 
     model: str | None
@@ -47,11 +49,11 @@ class Agent:
     ) -> None:
         put = object.__setattr__
         put(self, "model", model)
-        put(self, "fallback", (fallback,) if isinstance(fallback, str) else tuple(fallback))
-        put(self, "triggers", (triggers,) if isinstance(triggers, str) else tuple(triggers))
+        put(self, "fallback", _several(fallback))
+        put(self, "triggers", _several(triggers))
         put(self, "group", group)
         put(self, "local_only", local_only)
-        put(self, "params", dict(params or {}))
+        put(self, "params", dict(params) if isinstance(params, Mapping) else params or {})
 
     def under(self, group: Agent) -> Agent:
         """This agent with `group`'s settings where it has none of its own."""
@@ -68,29 +70,22 @@ class Agent:
 class AgentTable:
     """All agents of a router, by name and by slug, group defaults applied.
 
-    Raises `ConfigError` with every fault: unknown groups, triggers and parameters.
+    Raises `ConfigError` with every fault: unknown groups, triggers and parameters, and what is of the
+    wrong kind.
     """
 
     def __init__(self, agents: Mapping[str, Agent | str], groups: Mapping[str, Agent] | None = None) -> None:
-        groups = groups or {}
-        if not isinstance(agents, Mapping):
-            raise ConfigError(f"agents: give a mapping of names to agents, not {type(agents).__name__}")
-        faults = [fault for name, group in groups.items() for fault in _faults(f"groups.{name}", group)]
+        faults: list[str] = []
+        groups = {} if groups is None else groups
+        usable = dict(checked_agents("groups", groups, faults))
         self._agents: dict[str, Agent] = {}
-        for name, given in agents.items():
-            agent = _agent(given)
-            if agent is None:
-                faults.append(f"agents.{name}: give an Agent or a model's name, not {type(given).__name__}")
-                continue
-            faults += _faults(f"agents.{name}", agent)
-            if agent.group is not None and groups:
-                group = groups.get(agent.group)
-                if group is None:
-                    close = did_you_mean(agent.group, groups)
-                    faults.append(f'agents.{name}.group: unknown group "{agent.group}"{close}')
-                else:
-                    agent = agent.under(group)
-            self._agents[name] = agent
+        for name, agent in checked_agents("agents", agents, faults):
+            group = None if agent.group is None else usable.get(agent.group)
+            self._agents[name] = agent if group is None else agent.under(group)
+            # A group that has a fault, or groups that are no mapping, are told by themselves.
+            if agent.group is not None and isinstance(groups, Mapping) and agent.group not in groups:
+                close = did_you_mean(agent.group, map(str, groups))
+                faults.append(f'agents.{name}.group: unknown group "{agent.group}"{close}')
         if faults:
             raise ConfigError(*faults)
         self._by_slug = {short: name for name in reversed(self._agents) if (short := slug(name))}
@@ -117,26 +112,63 @@ class AgentTable:
         return list(self._agents.items())
 
 
-def _agent(given: object) -> Agent | None:
+def _several(given: Any) -> Any:
+    """A name alone is a list of one; what is no list is kept, for its fault to be told."""
     if isinstance(given, str):
-        return Agent(given)
-    return given if isinstance(given, Agent) else None
+        return (given,)
+    return tuple(given) if isinstance(given, Sequence) else given
 
 
-def _faults(place: str, agent: Agent) -> list[str]:
+def checked_agents(section: str, given: object, faults: list[str]) -> Iterator[tuple[str, Agent]]:
+    """The agents or groups that are sound; what is wrong with the others is added to `faults`."""
+    if not isinstance(given, Mapping):
+        faults.append(f"{section}: give a mapping of names to agents, not {type(given).__name__}")
+        return
+    for name, value in given.items():
+        agent = Agent(value) if isinstance(value, str) and section == "agents" else value
+        if not isinstance(name, str):
+            faults.append(f"{section}: a name is a str, not {name!r}")
+        elif not isinstance(agent, Agent):
+            or_model = " or a model's name" if section == "agents" else ""
+            faults.append(f"{section}.{name}: give an Agent{or_model}, not {type(value).__name__}")
+        elif wrong := [f"{section}.{name}.{fault}" for fault in (_kinds(agent) or _faults(agent))]:
+            faults += wrong
+        else:
+            yield name, agent
+
+
+def _kinds(agent: Agent) -> list[str]:
+    """What is of the wrong kind, by field."""
+    shapes = (
+        ("model", agent.model, str | None, "a model's name"),
+        ("triggers", agent.triggers, tuple, "a list"),
+        ("group", agent.group, str | None, "a group's name"),
+        ("local_only", agent.local_only, bool, "True or False"),
+        ("params", agent.params, Mapping, "a dict of parameters"),
+    )
+    faults = [
+        f"{field}: give {what}, not {type(value).__name__}"
+        for field, value, kind, what in shapes
+        if not isinstance(value, kind)
+    ]
+    fault = names_fault(agent.fallback)
+    return [*faults, f"fallback: {fault}"] if fault else faults
+
+
+def _faults(agent: Agent) -> list[str]:
     return (
         [
-            f'{place}.triggers: unknown trigger "{trigger}", the triggers are {", ".join(TRIGGERS)}'
+            f'triggers: unknown trigger "{trigger}", the triggers are {", ".join(TRIGGERS)}'
             for trigger in agent.triggers
             if trigger not in TRIGGERS
         ]
         + [
-            f"{place}.params: {fault}"
+            f"params: {fault}"
             for name, value in agent.params.items()
             if name in PARAMETERS and (fault := fault_of(name, value))
         ]
         + [
-            f'{place}.params: unknown parameter "{name}"{did_you_mean(name, PARAMETERS)}'
+            f'params: unknown parameter "{name}"{did_you_mean(str(name), PARAMETERS)}'
             for name in agent.params
             if name not in PARAMETERS
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, NotRequired, TypeAlias, TypedDict, TypeGuard, TypeVar, get_args
 
 from ccroute.errors import ConfigError, UnknownModelError
 from ccroute.routing.names import close_matches, did_you_mean
@@ -13,16 +13,27 @@ from ccroute.routing.names import close_matches, did_you_mean
 Strategy = Literal["weighted", "least-busy", "latency", "cost", "ordered"]
 """How the deployments of one alias are balanced; `ccroute.routing.balance` says what each looks at."""
 K = TypeVar("K", bound=str | re.Pattern[str])
-Target: TypeAlias = str | Sequence[str] | Mapping[str, float]
-"""One name, several that are balanced, or several with their weights."""
+
+
+class Balanced(TypedDict):
+    """Several targets, as a list or with their weights, and how this alias is balanced."""
+
+    targets: str | Sequence[str] | Mapping[str, float]
+    strategy: NotRequired[Strategy]
+
+
+Target: TypeAlias = str | Sequence[str] | Mapping[str, float] | Balanced
+"""One name, several that are balanced, several with their weights, or these with a strategy of their own."""
 
 
 class Resolution(NamedTuple):
-    """What a name leads to: `backend/model` deployments and their weights, in the table's order."""
+    """What a name leads to: `backend/model` deployments and their weights, in the table's order, and
+    how they are balanced."""
 
     alias: str
     deployments: tuple[str, ...]
     weights: tuple[float, ...]
+    strategy: Strategy = "weighted"
 
 
 class AliasTable(Mapping[str, Target]):
@@ -31,10 +42,13 @@ class AliasTable(Mapping[str, Target]):
     A key is a name, a glob (`*` and `?`; each match is carried over into the target's `*` or `?`),
     or a compiled regex that must match the whole name (its groups fill the target's template; as a
     string it is written `"re:…"`). A target is a deployment `backend/model`, another alias, a list
-    of these (balanced), or a mapping to weights.
+    of these (balanced), or a mapping to weights. `{"targets": …, "strategy": …}` is a list or a mapping
+    to weights with a strategy of its own.
 
     `strategy` says which of several deployments is tried first: one drawn by "weighted" shares, the
     "least-busy" host, the one with the lowest "latency" or "cost" for the call, or as "ordered" here.
+    An alias that says nothing and stands for one other alias has that one's strategy, any other the
+    table's.
 
     Cycles, empty targets and dead ends are refused here, all in one `ConfigError`.
     """
@@ -48,34 +62,41 @@ class AliasTable(Mapping[str, Target]):
         self.strategy: Strategy = strategy
         self._targets: dict[str, Target] = {}
         self._patterns: list[_Pattern] = []
-        exact: dict[str, dict[str, float]] = {}
+        exact: dict[str, _Entry] = {}
         faults: list[str] = []
-        if strategy not in get_args(Strategy):
-            faults.append(
-                f'strategy: unknown strategy "{strategy}", known are {", ".join(get_args(Strategy))}'
-            )
+        if not isinstance(aliases, Mapping | None):
+            raise ConfigError(f"aliases: give a mapping of names to targets, not {type(aliases).__name__}")
+        if fault := _strategy_fault(strategy):
+            faults.append(f"strategy: {fault}")
         for key, target in (aliases or {}).items():
+            if not isinstance(key, str | re.Pattern):
+                faults.append(f"aliases: an alias is a str or a compiled regex, not {key!r}")
+                continue
             name = _written(key) if isinstance(key, re.Pattern) else key
             self._targets[name] = target
-            weights = _weights(target)
-            if found := _faults(name, weights):
-                faults += found
-                weights = {}  # what follows it has no further fault because of this one
+            entry, found = _entry(target)
+            faults += [f"aliases.{name}: {fault}" for fault in found]
+            if found:
+                entry = _Entry({}, None)  # what follows it has no further fault because of this one
             try:
-                pattern = _Pattern.of(key, weights)
+                pattern = _Pattern.of(key, entry)
             except (ValueError, IndexError, re.error) as error:
                 faults.append(f"aliases.{name}: {error}")
                 continue
             if pattern is None:
-                exact[name] = weights
+                exact[name] = entry
             else:
                 self._patterns.append(pattern)
         resolver = _Resolver(exact, self._patterns)
         faults += resolver.faults()
         if faults:
             raise ConfigError(*faults)
-        self._exact = {name: _resolution(name, resolver.flatten(name, ())) for name in exact}
+        self._exact = {name: self._resolution(name, resolver.flatten(name, ())) for name in exact}
         self._resolver = resolver
+        used: list[Strategy] = [strategy]
+        for entry in (*exact.values(), *(pattern.entry for pattern in self._patterns)):
+            used += () if entry.strategy is None else (entry.strategy,)
+        self.strategies = frozenset(used)
 
     def resolve(self, name: str, backends: Collection[str] | None = None) -> Resolution:
         """The deployments `name` stands for.
@@ -88,17 +109,17 @@ class AliasTable(Mapping[str, Target]):
             return known
         backend, slash, model = name.partition("/")
         if slash and backend and model and (backends is None or backend in backends):
-            return Resolution(name, (name,), (1.0,))
+            return Resolution(name, (name,), (1.0,), self.strategy)
         try:
-            weights = self._resolver.by_pattern(name, (name,))
+            entry = self._resolver.by_pattern(name, (name,))
         except ValueError as error:  # what a pattern makes of a name is seen only now
             raise UnknownModelError(name, hint=str(error)) from None
-        if weights is None:
+        if entry is None:
             close = close_matches(name, self._targets)
             if slash and backends is not None:
                 close = (*close, *(f"{known}/{model}" for known in close_matches(backend, backends)))
             raise UnknownModelError(name, close, hint="add it to aliases, or write backend/model")
-        return _resolution(name, weights)
+        return self._resolution(name, entry)
 
     def deployments(self) -> dict[str, list[str]]:
         """Every deployment that an exact alias leads to, with the aliases that do."""
@@ -110,7 +131,7 @@ class AliasTable(Mapping[str, Target]):
 
     def pattern_targets(self) -> dict[str, tuple[str, ...]]:
         """Each pattern's targets that name a deployment, as written."""
-        return {p.name: tuple(t for t in p.targets if "/" in t) for p in self._patterns}
+        return {p.name: tuple(t for t in p.entry.weights if "/" in t) for p in self._patterns}
 
     def __getitem__(self, name: str) -> Target:
         return self._targets[name]
@@ -124,6 +145,17 @@ class AliasTable(Mapping[str, Target]):
     def __repr__(self) -> str:
         return f"AliasTable({self._targets!r}, strategy={self.strategy!r})"
 
+    def _resolution(self, name: str, entry: _Entry) -> Resolution:
+        weights = entry.weights
+        return Resolution(name, tuple(weights), tuple(weights.values()), entry.strategy or self.strategy)
+
+
+class _Entry(NamedTuple):
+    """An alias's targets with their weights, and its own strategy if it has one."""
+
+    weights: Mapping[str, float]
+    strategy: Strategy | None
+
 
 @dataclass(frozen=True, slots=True)
 class _Pattern:
@@ -131,38 +163,36 @@ class _Pattern:
 
     name: str
     regex: re.Pattern[str]
-    targets: dict[str, float]
+    entry: _Entry
 
     @classmethod
-    def of(cls, key: str | re.Pattern[str], weights: dict[str, float]) -> _Pattern | None:
+    def of(cls, key: str | re.Pattern[str], entry: _Entry) -> _Pattern | None:
         if isinstance(key, re.Pattern):
-            return cls._checked(_written(key), key, weights)
+            return cls._checked(_written(key), key, entry)
         if key.startswith("re:"):
-            return cls._checked(key, re.compile(key[3:]), weights)
+            return cls._checked(key, re.compile(key[3:]), entry)
         wildcards = len(_WILDCARD.findall(key))
         if not wildcards:
             return None
         regex = "".join({"*": "(.*)", "?": "(.)"}.get(c, re.escape(c)) for c in key)
-        return cls._checked(
-            key, re.compile(regex, re.DOTALL), {_template(t, wildcards): w for t, w in weights.items()}
-        )
+        weights = {_template(target, wildcards): weight for target, weight in entry.weights.items()}
+        return cls._checked(key, re.compile(regex, re.DOTALL), entry._replace(weights=weights))
 
     @classmethod
-    def _checked(cls, name: str, regex: re.Pattern[str], targets: dict[str, float]) -> _Pattern:
+    def _checked(cls, name: str, regex: re.Pattern[str], entry: _Entry) -> _Pattern:
         # With an empty alternative the regex matches "", so expand() can check each template's groups.
         empty = re.compile(f"{regex.pattern}|", regex.flags).fullmatch("")
-        for target in targets:
+        for target in entry.weights:
             if empty is not None:
                 empty.expand(target)
-        return cls(name, regex, targets)
+        return cls(name, regex, entry)
 
-    def match(self, name: str) -> dict[str, float] | None:
+    def match(self, name: str) -> _Entry | None:
         found = self.regex.fullmatch(name)
-        return (
-            None
-            if found is None
-            else {found.expand(target): weight for target, weight in self.targets.items()}
-        )
+        if found is None:
+            return None
+        weights = {found.expand(target): weight for target, weight in self.entry.weights.items()}
+        return self.entry._replace(weights=weights)
 
 
 _WILDCARD = re.compile(r"[*?]")
@@ -186,19 +216,19 @@ def _template(target: str, wildcards: int) -> str:
 class _Resolver:
     """Follows aliases of aliases."""
 
-    def __init__(self, exact: Mapping[str, Mapping[str, float]], patterns: Sequence[_Pattern]) -> None:
+    def __init__(self, exact: Mapping[str, _Entry], patterns: Sequence[_Pattern]) -> None:
         self._exact = exact
         self._patterns = patterns
 
-    def flatten(self, name: str, path: tuple[str, ...]) -> dict[str, float]:
+    def flatten(self, name: str, path: tuple[str, ...]) -> _Entry:
         """The deployments behind an exact alias; raises ValueError for a cycle or a dead end."""
         return self._merge(self._exact[name], (*path, name))
 
-    def by_pattern(self, name: str, path: tuple[str, ...]) -> dict[str, float] | None:
+    def by_pattern(self, name: str, path: tuple[str, ...]) -> _Entry | None:
         for pattern in self._patterns:
-            weights = pattern.match(name)
-            if weights is not None:
-                return self._merge(weights, path)
+            entry = pattern.match(name)
+            if entry is not None:
+                return self._merge(entry, path)
         return None
 
     def faults(self) -> list[str]:
@@ -210,23 +240,27 @@ class _Resolver:
                 faults[name] = str(error)
         return [f"aliases.{name}: {fault}" for name, fault in faults.items()]
 
-    def _merge(self, targets: Mapping[str, float], path: tuple[str, ...]) -> dict[str, float]:
+    def _merge(self, entry: _Entry, path: tuple[str, ...]) -> _Entry:
         if len(path) > _LONGEST_WAY:  # a pattern may lead to itself by ever new names
             raise ValueError(f"is a cycle: {' → '.join(path[:3])} → …")
         merged: dict[str, float] = {}
-        for target, weight in targets.items():
-            for deployment, share in self._follow(target, path).items():
+        strategy = entry.strategy
+        for target, weight in entry.weights.items():
+            followed = self._follow(target, path)
+            for deployment, share in followed.weights.items():
                 merged[deployment] = merged.get(deployment, 0) + weight * share
-        return merged
+            if strategy is None and len(entry.weights) == 1:
+                strategy = followed.strategy
+        return _Entry(merged, strategy)
 
-    def _follow(self, target: str, path: tuple[str, ...]) -> dict[str, float]:
+    def _follow(self, target: str, path: tuple[str, ...]) -> _Entry:
         # A target equal to its own name is the deployment: `ollama/llama3` → `ollama/llama3` is common.
         if target in self._exact and not (target == path[-1] and "/" in target):
             if target in path:
                 raise ValueError(f"is a cycle: {' → '.join((*path, target))}")
             return self.flatten(target, path)
         if "/" in target.strip("/"):
-            return {target: 1.0}
+            return _Entry({target: 1.0}, None)
         if target not in path:
             matched = self.by_pattern(target, (*path, target))
             if matched is not None:
@@ -244,32 +278,64 @@ def _written(regex: re.Pattern[str]) -> str:
 _FLAGS = {"a": re.ASCII, "i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE}
 
 
-def _weights(target: object) -> dict[str, float]:
+def targets(target: object) -> object:
+    """An alias's targets without the strategy that may stand beside them."""
+    return target["targets"] if is_balanced(target) and "targets" in target else target
+
+
+def is_balanced(target: object) -> TypeGuard[Mapping[str, object]]:
+    """Whether a target is `{"targets": …, "strategy": …}`.
+
+    Two aliases may have these names: where their values are numbers they are weights, which no list of
+    targets and no strategy is.
+    """
+    return isinstance(target, Mapping) and any(
+        isinstance(target.get(key), str | Sequence | Mapping) for key in Balanced.__annotations__
+    )
+
+
+def _entry(target: object) -> tuple[_Entry, list[str]]:
+    """An alias's targets and strategy, and what is wrong with them."""
+    strategy: Any = None
+    faults = []
+    if is_balanced(target):
+        strategy = target.get("strategy")
+        if strategy is not None and (fault := _strategy_fault(strategy)):
+            faults.append(fault)
+        faults += [
+            f'unknown key "{key}" beside targets{did_you_mean(str(key), Balanced.__annotations__)}'
+            for key in target.keys() - Balanced.__annotations__.keys()
+        ]
+        target = target.get("targets")
+    weights, more = _weights(target)
+    return _Entry(weights, strategy), faults + more
+
+
+def _weights(target: object) -> tuple[dict[str, float], list[str]]:
     if isinstance(target, str):
-        return {target: 1.0}
-    if isinstance(target, Mapping):
-        return dict(target)
-    if isinstance(target, Sequence):
-        # What is no name is kept, in a form that can be a key, for its fault to be told.
-        named: dict[Any, float] = {tuple(t) if isinstance(t, list | dict) else t: 1.0 for t in target}
-        return named
-    return {}
-
-
-def _faults(name: str, weights: Mapping[str, float]) -> list[str]:
-    place = f"aliases.{name}"
-    if not weights:
-        return [f"{place}: has no target; give a deployment such as backend/model"]
-    return [
-        f"{place}: a target must be a name, not {target!r}"
-        for target in weights
-        if not isinstance(target, str) or not target.strip()
-    ] + [
-        f"{place}: the weight of {target} must be a positive number, not {weight!r}"
-        for target, weight in weights.items()
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf")
+        target = [target]
+    elif target is not None and (isinstance(target, bytes) or not isinstance(target, Mapping | Sequence)):
+        return {}, [f"give a target, a list of targets or a mapping to weights, not {type(target).__name__}"]
+    if not target:
+        return {}, ["has no target; give a deployment such as backend/model"]
+    faults = [
+        f"a target must be a name, not {name!r}"
+        for name in target
+        if not isinstance(name, str) or not name.strip()
     ]
+    if isinstance(target, Mapping):
+        faults += [
+            f"the weight of {name} must be a positive number, not {weight!r}"
+            for name, weight in target.items()
+            if isinstance(weight, bool)
+            or not isinstance(weight, int | float)
+            or not 0 < weight < float("inf")
+        ]
+    if faults:
+        return {}, faults
+    return dict(target if isinstance(target, Mapping) else dict.fromkeys(target, 1.0)), []
 
 
-def _resolution(name: str, weights: Mapping[str, float]) -> Resolution:
-    return Resolution(name, tuple(weights), tuple(weights.values()))
+def _strategy_fault(strategy: object) -> str | None:
+    known = get_args(Strategy)
+    return None if strategy in known else f'unknown strategy "{strategy}", known are {", ".join(known)}'

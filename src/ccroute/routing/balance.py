@@ -17,7 +17,7 @@ from ccroute.types import Price, Request
 
 T = TypeVar("T")
 
-BY_TABLE = ("weighted", "ordered")
+BY_TABLE: frozenset[Strategy] = frozenset({"weighted", "ordered"})
 """The strategies that look at the table and its weights only."""
 GOOD = 0.8
 """The success rate from which on a deployment is as good as others: Linkerd's default threshold."""
@@ -143,4 +143,5 @@ def _costs(prices: Sequence[Price | None], view: View) -> list[Rank]:
     if all(price == prices[0] for price in prices):
         return [(0,)] * len(prices)  # the prompt need not be counted
     prompt, output = view.count_tokens(view.request), view.request.max_tokens or TYPICAL_OUTPUT
-    return [(1,) if p is None else (0, prompt * p.input + output * p.output) for p in prices]
+    tiers = [None if price is None else price.tier(prompt) for price in prices]
+    return [(1,) if p is None else (0, prompt * p.input + output * p.output) for p in tiers]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _NOT_SLUG = re.compile(r"[\W_]+")
 
@@ -20,6 +20,16 @@ def close_matches(name: str, known: Iterable[str]) -> tuple[str, ...]:
     return tuple(
         by_folded[match] for match in difflib.get_close_matches(name.lower(), by_folded, n=3, cutoff=0.6)
     )
+
+
+def names_fault(given: object) -> str | None:
+    """What is wrong with what should be a list of model names, or a single one; None if nothing is."""
+    if isinstance(given, str):
+        given = [given]
+    if isinstance(given, bytes) or not isinstance(given, Sequence):
+        return f"give a list of models, not {type(given).__name__}"
+    wrong = [name for name in given if not isinstance(name, str) or not name.strip()]
+    return f"a model is named by a str, not {wrong[0]!r}" if wrong else None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

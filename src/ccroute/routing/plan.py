@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ccroute.accounting.tokens import estimate
 from ccroute.errors import EgressDeniedError, InvalidRequestError
 from ccroute.routing.agents import TRIGGERS, Agent, Trigger
-from ccroute.routing.aliases import Resolution, Strategy
+from ccroute.routing.aliases import Resolution
 from ccroute.routing.balance import BY_TABLE, View, order, ranks
 from ccroute.routing.load import Load
 from ccroute.routing.tables import Candidate, Deployment, Tables
@@ -46,9 +46,10 @@ def make_plan(
     """Decide who may serve `request`, in order.
 
     The agent's model wins over `model=` unless the router was built with `agent_override=False`;
-    then come the other deployments of that alias, then the fallback models; what the prompt does not
-    fit into comes last or not at all. Raises `UnknownAgentError`, `UnknownModelError`,
-    `EgressDeniedError`, `ContextWindowExceededError`, `InvalidRequestError`.
+    then come the other deployments of that alias, then the fallback models: the call's own, or else the
+    agent's and after them its model's. What the prompt does not fit into comes last or not at all.
+    Raises `UnknownAgentError`, `UnknownModelError`, `EgressDeniedError`, `ContextWindowExceededError`,
+    `InvalidRequestError`.
 
     load:  what is known of the hosts, for the strategies `least-busy`, `latency` and `cost`.
     quote: gives a deployment's price, None where it is unknown, for the strategy `cost`.
@@ -60,7 +61,7 @@ def make_plan(
     if agent.params:
         request = request.with_defaults(agent.params)
     view = None
-    if tables.aliases.strategy not in BY_TABLE:
+    if not tables.aliases.strategies <= BY_TABLE:
         count_tokens = _once(count_tokens)
         view = View(request, load, quote, count_tokens)
     candidates = _candidates(request, agent, model, tables, random, view)
@@ -122,7 +123,10 @@ def _candidates(
     random: Callable[[], float],
     view: View | None,
 ) -> list[Candidate]:
-    fallbacks = agent.fallback if request.fallback is None else request.fallback or ()
+    if request.fallback is None:
+        fallbacks = (*agent.fallback, *tables.fallbacks_of(model))
+    else:
+        fallbacks = tuple(request.fallback or ())
     seen: set[str] = set()
     candidates: list[Candidate] = []
     for alias in (model, *fallbacks):
@@ -131,7 +135,7 @@ def _candidates(
         found = [tables.deployment(name) for name in resolution.deployments if name not in seen]
         seen.update(resolution.deployments)
         if len(found) > 1:
-            found = _balanced(found, resolution, tables.aliases.strategy, random, view)
+            found = _balanced(found, resolution, random, view)
         for deployment in found:
             reason = f'fallback "{alias}"' if is_fallback else f'model "{alias}"'
             candidates.append(Candidate(deployment, alias, is_fallback, reason))
@@ -141,13 +145,15 @@ def _candidates(
 def _balanced(
     found: list[Deployment],
     resolution: Resolution,
-    strategy: Strategy,
     random: Callable[[], float],
     view: View | None,
 ) -> list[Deployment]:
     share: Mapping[str, float] = dict(zip(resolution.deployments, resolution.weights, strict=True))
     weights = [share[deployment.name] * deployment.info.weight for deployment in found]
-    placed = None if view is None else ranks(found, weights, strategy, random, view)
+    strategy = resolution.strategy
+    placed = None
+    if view is not None and strategy not in BY_TABLE:
+        placed = ranks(found, weights, strategy, random, view)
     return list(order(found, weights, strategy, random, placed))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -10,11 +10,15 @@ from ccroute.backends import Backend
 from ccroute.errors import ConfigError, InvalidRequestError, UnknownModelError
 from ccroute.routing.agents import AgentTable
 from ccroute.routing.aliases import AliasTable, Resolution
-from ccroute.routing.names import did_you_mean
+from ccroute.routing.names import did_you_mean, names_fault
 from ccroute.types import Model, ModelInfo
 
 UnknownAgent = Literal["error", "default"]
 """What happens to a call whose agent is not configured: it fails, or goes on as if it named none."""
+
+OTHERS = "*"
+"""In `fallbacks=`, every model that has no fallbacks of its own."""
+_WILDCARDS = frozenset("*?")
 
 MAX_KNOWN = 10_000
 """Deployments remembered: callers may name any `backend/model`, and memory is bounded."""
@@ -47,8 +51,8 @@ class Candidate(NamedTuple):
 class Tables:
     """Everything a plan is made from; replaced as a whole, never changed.
 
-    Raises `ConfigError` with every fault: backends named twice, aliases and agents that lead to
-    backends or models that do not exist.
+    Raises `ConfigError` with every fault: backends named twice, aliases, agents and fallbacks that lead
+    to backends or models that do not exist.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Tables:
         aliases: AliasTable,
         agents: AgentTable,
         *,
+        fallbacks: Mapping[str, Sequence[str]] | None = None,
         default_model: str | None = None,
         agent_override: bool = True,
         unknown_agent: UnknownAgent = "error",
@@ -70,8 +75,14 @@ class Tables:
         self._deployments: dict[str, Deployment] = {}
         if unknown_agent not in get_args(UnknownAgent):
             raise ConfigError(f'unknown_agent is "error" or "default", not {unknown_agent!r}')
-        if faults := list(self._faults(backends)):
+        self._fallbacks, faults = checked_fallbacks(fallbacks)
+        if faults := [*faults, *self._faults(backends)]:
             raise ConfigError(*faults)
+        self._other_fallbacks = self._fallbacks.get(OTHERS, ())
+
+    def fallbacks_of(self, model: str) -> Sequence[str]:
+        """The models to try after `model`, whoever asks for it by that name."""
+        return self._fallbacks.get(model, self._other_fallbacks)
 
     def resolve(self, name: str) -> Resolution:
         """`AliasTable.resolve` among this router's backends; every deployment's backend exists."""
@@ -129,13 +140,37 @@ class Tables:
             for model in (agent.model, *agent.fallback):
                 if model is not None:
                     unknown.setdefault(model, []).append(f"agents.{name}")
+        for name, models in self._fallbacks.items():
+            for model in models if name == OTHERS else (name, *models):
+                unknown.setdefault(model, []).append(f"fallbacks.{name}")
         if self.default_model is not None:
             unknown.setdefault(self.default_model, []).append("default_model")
         for model, used_by in unknown.items():
             try:
                 self.resolve(model)
             except UnknownModelError as error:
-                yield f"{', '.join(used_by)}: {error}"
+                yield f"{', '.join(dict.fromkeys(used_by))}: {error}"
+
+
+def checked_fallbacks(given: object) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """Fallback models by model, and what is wrong with their shape."""
+    if given is None:
+        return {}, []
+    if not isinstance(given, Mapping):
+        return {}, [f"fallbacks: give a mapping of models to fallback models, not {type(given).__name__}"]
+    found, faults = {}, []
+    for name, models in given.items():
+        if not isinstance(name, str):
+            faults.append(f"fallbacks: a model is named by a str, not {name!r}")
+        elif name != OTHERS and (name.startswith("re:") or not _WILDCARDS.isdisjoint(name)):
+            faults.append(
+                f'fallbacks.{name}: no pattern; give the names themselves, and "{OTHERS}" for all others'
+            )
+        elif fault := names_fault(models):
+            faults.append(f"fallbacks.{name}: {fault}")
+        else:
+            found[name] = (models,) if isinstance(models, str) else tuple(models)
+    return found, faults
 
 
 def _model_info(

@@ -6,13 +6,13 @@ Each checks itself when it is made, so nothing below has to ask again.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Final, Literal
 
-Amount = int | str | Decimal
-"""Money as a caller may write it. A float is refused: 0.1 is not a tenth."""
+Amount = int | float | str | Decimal
+"""Money as a caller may write it. A float counts as its shortest decimal: 0.1 is a tenth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ class Timeout:
     connect: float | None = 5.0
     first: float | None = None
     idle: float | None = 120.0
+    attempt: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("total", "connect", "first", "idle"):
@@ -66,6 +67,10 @@ class Price:
 
     A missing `cache_write_1h` is the 5-minute write price; a missing cache price is the input
     price, never zero. `Price(0, 0)` is free.
+
+    above: prices of long prompts, `{200_000: Price(6, "22.5")}`: a request whose whole prompt, cached parts
+           included, has more tokens than that costs this price for all of its tokens. Kept as pairs,
+           shortest prompts first.
     """
 
     input: Decimal
@@ -73,6 +78,7 @@ class Price:
     cache_read: Decimal
     cache_write: Decimal
     cache_write_1h: Decimal
+    above: tuple[tuple[int, Price], ...]
 
     def __init__(
         self,
@@ -82,6 +88,7 @@ class Price:
         cache_read: Amount | None = None,
         cache_write: Amount | None = None,
         cache_write_1h: Amount | None = None,
+        above: Mapping[int, Price] | Iterable[tuple[int, Price]] | None = None,
     ) -> None:
         put = object.__setattr__
         put(self, "input", _usd(input))
@@ -89,18 +96,40 @@ class Price:
         put(self, "cache_read", self.input if cache_read is None else _usd(cache_read))
         put(self, "cache_write", self.input if cache_write is None else _usd(cache_write))
         put(self, "cache_write_1h", self.cache_write if cache_write_1h is None else _usd(cache_write_1h))
+        put(self, "above", _tiers(above) if above else ())
+
+    def tier(self, prompt_tokens: int) -> Price:
+        """The price of a request whose whole prompt, cached parts included, has so many tokens."""
+        price = self
+        for limit, tier in self.above:
+            if prompt_tokens > limit:
+                price = tier
+        return price
 
 
 def _usd(amount: Amount) -> Decimal:
-    if isinstance(amount, bool | float) or not isinstance(amount, int | str | Decimal):
-        raise TypeError(f"a price is an int, a str or a Decimal (write '0.15', not 0.15), not {amount!r}")
+    if isinstance(amount, bool) or not isinstance(amount, int | float | str | Decimal):
+        raise TypeError(f"a price is a number or a str, in USD per million tokens, not {amount!r}")
     try:
-        usd = Decimal(amount)
+        # float.__repr__, since that of a subclass (numpy's float64) may say more than the number.
+        usd = Decimal(float.__repr__(amount) if isinstance(amount, float) else amount)
     except InvalidOperation:
         raise ValueError(f"{amount!r} is not an amount in USD") from None
     if not usd.is_finite() or usd < 0:
         raise ValueError(f"a price must be a finite amount of at least 0, not {amount!r}")
     return usd
+
+
+def _tiers(above: Mapping[int, Price] | Iterable[tuple[int, Price]]) -> tuple[tuple[int, Price], ...]:
+    tiers = dict(above)
+    for limit, price in tiers.items():
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise ValueError(f"above: a tier begins above a number of tokens such as 200_000, not {limit!r}")
+        if not isinstance(price, Price):
+            raise TypeError(f"above[{limit}] is a Price, not {price!r}")
+        if price.above:
+            raise ValueError(f"above[{limit}] has tiers of its own: write all of them in one above=")
+    return tuple(sorted(tiers.items()))
 
 
 FREE: Final = Price(0, 0)

@@ -1,0 +1,215 @@
+"""What a file that ccroute does not read looks like, and what to do with it.
+
+Knows other tools' files by the keys that only they have; must not read any of them. What it says names
+keys and models, never another value, which may be a secret.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ccroute.backends.presets import PRESETS
+from ccroute.config.spelling import folded
+
+_OURS = frozenset({"agents", "aliases", "backends", "groups", "llm_routing"})
+_LITELLM = frozenset({"general_settings", "litellm_settings", "model_list", "router_settings"})
+_AIDER = frozenset(
+    {"anthropic-api-key", "edit-format", "editor-model", "openai-api-base", "openai-api-key", "weak-model"}
+)
+_KEY = frozenset({"apikey", "openaiapikey"})
+_CLIENT = frozenset({"apibase", "baseurl", "model", "openaibaseurl"})
+_VARIABLE = re.compile("(?:export )?[A-Z][A-Z0-9_]*")
+_WRITE = "write a table [backends.<name>] for each of its servers, and [aliases] for its names of models"
+_PAGE = "docs/configuration.md"
+_DEEPEST = 6
+_SHOWN = 5
+"""How many of a file's models an example shows."""
+
+
+class _Keys(NamedTuple):
+    """A file's keys: at the `top` with their values (None in a text), and `below`."""
+
+    top: Mapping[str, Any]
+    below: frozenset[str]
+
+    def lists(self, key: str) -> bool:
+        return key in self.top and isinstance(self.top[key], list | None)
+
+    def has_below(self, *keys: str) -> bool:
+        return not self.below.isdisjoint(keys)
+
+
+class _Shape(NamedTuple):
+    name: str
+    fits: Callable[[_Keys], bool]
+    advice: str
+
+
+_SHAPES = (
+    _Shape(
+        "an opencode file",
+        lambda keys: "provider" in keys.top and keys.has_below("npm", "options"),
+        f"{_WRITE}; its provider.<name>.options.baseURL is base_url",
+    ),
+    _Shape(
+        "a claude-code-router file",
+        lambda keys: keys.lists("Providers") and keys.has_below("api_base_url"),
+        f"{_WRITE}; its Providers[].api_base_url is base_url, up to /v1",
+    ),
+    _Shape(
+        "a Continue file",
+        lambda keys: keys.lists("models") and {"provider", "model"} <= keys.below,
+        f"{_WRITE}; its models[].provider is kind, its models[].apiBase is base_url",
+    ),
+    _Shape(
+        "an aider file",
+        lambda keys: not _AIDER.isdisjoint(keys.top),
+        'its model goes to default_model = "<backend>/<model>", its openai-api-base to base_url of a backend',
+    ),
+    _Shape(
+        "a Docker Compose file",
+        lambda keys: (
+            "services" in keys.top and keys.has_below("image", "build") and "model" not in keys.below
+        ),
+        f"{_WRITE}; a service's published port is part of base_url",
+    ),
+    _Shape(
+        "a Claude Code settings file",
+        lambda keys: "env" in keys.top and any(key.startswith("ANTHROPIC_") for key in keys.below),
+        'its ANTHROPIC_BASE_URL is base_url of a backend of kind = "anthropic"',
+    ),
+    _Shape(
+        "a list of MCP servers",
+        lambda keys: "mcpServers" in keys.top,
+        "ccroute routes requests to models; it does not run tools",
+    ),
+    _Shape(
+        "the body of a request",
+        lambda keys: "messages" in keys.top and "model" in keys.top,
+        "give it to complete() of a router",
+    ),
+    _Shape(
+        "a file of environment variables",
+        lambda keys: bool(keys.top) and all(_VARIABLE.fullmatch(key) for key in keys.top),
+        "load it into the environment; a configuration names its variables as ${NAME}",
+    ),
+    _Shape(
+        "the settings of one client",
+        lambda keys: (
+            not _KEY.isdisjoint(map(folded, keys.top)) and not _CLIENT.isdisjoint(map(folded, keys.top))
+        ),
+        'its address and its key are base_url and api_key of a table [backends.main] with kind = "openai", '
+        'its model is default_model = "main/<model>"',
+    ),
+)
+_ASSIGNMENT = re.compile(f"({_VARIABLE.pattern})=")
+_YAML_TOP = re.compile(r"""^["']?([\w$.-]+)["']?:(?:\s|$)""", re.MULTILINE)
+_YAML_BELOW = re.compile(r"""^[\s-]+["']?([\w$.-]+)["']?:(?:\s|$)""", re.MULTILINE)
+_YAML_LIST = re.compile(r"^- +[\w-]+:(?:\s|$)", re.MULTILINE)
+_YAML_MODEL = re.compile(
+    r"""^[\s-]*(model_name|model):\s*["']?([^\s"'#]+)""",
+    re.MULTILINE,
+)
+
+
+def looks_like(content: Mapping[Any, Any]) -> str | None:
+    """What a table looks like that is in none of our shapes, and what to do; None if nobody knows."""
+    top = {str(key): value for key, value in content.items()}
+    rows = top.get("model_list")
+    models = [
+        (str(row["model_name"]), str(row["litellm_params"]["model"]))
+        for row in (rows if isinstance(rows, list) else ())
+        if isinstance(row, Mapping)
+        and "model_name" in row
+        and isinstance(row.get("litellm_params"), Mapping)
+        and "model" in row["litellm_params"]
+    ]
+    return _recognised(_Keys(top, frozenset(_below(content))), models)
+
+
+def looks_like_text(text: str) -> str | None:
+    """The same for a text that is neither TOML nor a JSON table."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    found = [_ASSIGNMENT.match(line) for line in lines]
+    if all(found):
+        top = dict.fromkeys(match[1] for match in found if match)
+        return _recognised(_Keys(top, frozenset()), ())
+    if _is_json(text):
+        return 'holds a JSON value that is no table; a file is one table, such as {"backends": {…}}'
+    top = dict.fromkeys(_YAML_TOP.findall(text))
+    if not top and not _YAML_LIST.search(text):
+        return None
+    keys = _Keys(top, frozenset(_YAML_BELOW.findall(text)))
+    return _recognised(keys, _yaml_models(text)) or (
+        "looks like YAML, which is not read: write it as TOML or JSON, or give the mapping that a YAML "
+        "library makes of it"
+    )
+
+
+def _recognised(keys: _Keys, models: Iterable[tuple[str, str]]) -> str | None:
+    if not _OURS.isdisjoint(keys.top):
+        return None
+    if not _LITELLM.isdisjoint(keys.top):
+        return (
+            "looks like a LiteLLM configuration, which this version does not read. "
+            f'"Coming from LiteLLM" in {_PAGE} has all its settings; its models, as TOML:\n{_native(models)}'
+        )
+    for shape in _SHAPES:
+        if shape.fits(keys):
+            return f"looks like {shape.name}, which is not read: {shape.advice}. See {_PAGE}"
+    return None
+
+
+def _native(models: Iterable[tuple[str, str]]) -> str:
+    """The first of a LiteLLM file's models in the native shape."""
+    targets: dict[str, list[str]] = {}
+    for name, model in models:
+        provider, slash, rest = model.partition("/")
+        backend, own = (provider.removesuffix("_chat"), rest) if slash else ("openai", model)
+        targets.setdefault(name, []).append(f"{backend}/{own}")
+    shown = dict([*targets.items()][:_SHOWN]) or {"gpt-4": ["openai/gpt-4"]}
+    lines = []
+    for backend in dict.fromkeys(target.partition("/")[0] for found in shown.values() for target in found):
+        known = backend in {"anthropic", "ollama", *PRESETS}
+        lines += [f"[backends.{json.dumps(backend)}]  # its api_base is base_url, its api_key api_key"]
+        lines += [] if known else ['kind = "openai"', 'base_url = "https://host/v1"']
+    lines += ["[aliases]"]
+    lines += [
+        f"{json.dumps(name)} = {json.dumps(found[0] if len(found) == 1 else found)}"
+        for name, found in shown.items()
+    ]
+    lines += [f"# and {len(targets) - _SHOWN} more"] if len(targets) > _SHOWN else []
+    return "\n".join(f"    {line}" for line in lines)
+
+
+def _yaml_models(text: str) -> Iterator[tuple[str, str]]:
+    """A LiteLLM file's names and models, in whichever order an entry has them."""
+    pair: dict[str, str] = {}
+    for key, value in _YAML_MODEL.findall(text):
+        if key in pair:
+            pair = {}
+        pair[key] = value
+        if len(pair) == 2:
+            yield pair["model_name"], pair["model"]
+            pair = {}
+
+
+def _below(value: object, levels: int = _DEEPEST) -> Iterator[str]:
+    """All keys within a table's values."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    for each in inner:
+        if isinstance(each, Mapping):
+            yield from map(str, each)
+        if levels > 1:
+            yield from _below(each, levels - 1)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True

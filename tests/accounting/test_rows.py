@@ -1,0 +1,62 @@
+"""A router gives back the rows of its ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+
+import pandas
+import pytest
+from tests.accounting.support import DAY, START, row
+
+from ccroute import OllamaBackend, Router, errors
+from ccroute.accounting import Ledger, LedgerRow, MemoryLedger, RowLedger
+from ccroute.accounting.tally import Key, Tally
+
+
+class Sums:
+    """A user's ledger that keeps no rows."""
+
+    def record(self, row: LedgerRow) -> None: ...
+
+    def tallies(self, since: datetime | None = None, until: datetime | None = None) -> Mapping[Key, Tally]:
+        return {}
+
+
+class Rows(Sums):
+    """A user's ledger that reads its rows one by one."""
+
+    def rows(self, since: datetime | None = None, until: datetime | None = None) -> Iterator[LedgerRow]:
+        yield row(id=f"{since} {until}")
+
+
+def test_rows_are_those_of_the_ledger_oldest_first() -> None:
+    ledger = MemoryLedger()
+    for day in (1, 0, 2):
+        ledger.record(row(started=START + day * DAY))
+    with Router([OllamaBackend()], ledger=ledger) as router:
+        assert [each.started for each in router.rows()] == [START, START + DAY, START + 2 * DAY]
+        assert [each.started for each in router.rows(START + DAY, until=START + 2 * DAY)] == [START + DAY]
+
+
+def test_pandas_makes_a_table_of_rows() -> None:
+    ledger = MemoryLedger()
+    ledger.record(row())
+    with Router([OllamaBackend()], ledger=ledger) as router:
+        table = pandas.DataFrame(router.rows())
+    assert (table["agent"][0], table["cost"][0], table["deployment"][0]) == ("py", 1, "paid/m")
+
+
+def test_a_users_ledger_may_have_rows_too() -> None:
+    ledger = Rows()
+    assert isinstance(ledger, RowLedger)
+    with Router([OllamaBackend()], ledger=ledger) as router:
+        assert [each.id for each in router.rows(START)] == [f"{START} None"]
+
+
+def test_a_users_ledger_without_rows_is_told_what_is_missing() -> None:
+    ledger: Ledger = Sums()
+    with Router([OllamaBackend()], ledger=ledger) as router:
+        with pytest.raises(errors.ConfigError, match=r"^ledger: Sums has no rows\(since, until\)"):
+            router.rows()
+        assert list(router.report()) == []
