@@ -133,7 +133,12 @@ class RequestError(_Reported):
 
 
 class InvalidRequestError(RequestError):
-    """The request is malformed, or asks for something the backend cannot carry."""
+    """The request is malformed, or asks for something the backend cannot carry.
+
+    `elsewhere`: what is refused is a feature or a limit of this deployment, so another one may serve it.
+    """
+
+    elsewhere: bool = False
 
 
 class ContextWindowExceededError(InvalidRequestError):
@@ -221,7 +226,12 @@ class QuotaExhaustedError(RateLimitError):
 
 
 class OverloadedError(BackendError):
-    """503 or 529: the backend has no room now."""
+    """503 or 529: the backend has no room now.
+
+    `loading`: it said that it is loading a model, or that its queue is full, which ends by itself.
+    """
+
+    loading: bool = False
 
 
 class ServerError(BackendError):

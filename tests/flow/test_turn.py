@@ -359,14 +359,17 @@ def test_of_several_that_cool_the_one_that_is_ready_first_is_slept_for() -> None
     assert (hand.asked, hand.slept) == (["b"], [20])
 
 
-def test_a_wait_that_does_not_fit_raises_the_servers_error_anew() -> None:
+def test_a_wait_that_does_not_fit_raises_the_servers_kind_of_error() -> None:
     shop = Shop()
     first = shop.misses(fails(429, "too many tokens", retry_after="60"))
     raised = shop.after(20).turned_away(timeout=30.0)
     assert isinstance(raised, RateLimitError)
     assert raised is not first
     assert (raised.status, raised.retry_after, raised.deployment) == (429, pytest.approx(40), "paid/m")
-    assert "too many tokens" in str(raised)
+    assert "too many tokens" not in str(raised), "that was said to another call"
+    assert str(raised).startswith(
+        "paid/m: not asked: it failed in other calls and is left alone for 40 s more"
+    )
     assert (first.retry_after, len(first.attempts)) == (60, 1), "the first call's error is its own"
     assert shop.clock.elapsed == 20, "and nobody slept"
 
@@ -515,7 +518,8 @@ def test_the_error_that_turns_others_away_keeps_no_ones_attempts_or_frames() -> 
     assert raised.retry_after == pytest.approx(300)
     assert raised.__cause__ is None
     assert first.retry_after is None
-    assert "who are you" in str(raised)
+    assert "who are you" not in str(raised)
+    assert "its key was refused; last: AuthenticationError, HTTP 401" in str(raised)
     again = shop.turned_away()
     assert again is not raised
     assert again.__traceback__ is not raised.__traceback__
@@ -547,7 +551,7 @@ def test_where_everybody_is_off_the_one_whose_time_ends_first_is_tried_early() -
         assert not shop.refused("a")
 
 
-def test_without_the_lease_to_try_early_the_last_error_is_raised_anew() -> None:
+def test_without_the_lease_to_try_early_an_error_of_the_last_kind_says_so() -> None:
     shop = Shop()
     for _ in range(5):
         shop.misses(fails(503, "overloaded just now"))
@@ -560,7 +564,8 @@ def test_without_the_lease_to_try_early_the_last_error_is_raised_anew() -> None:
     assert Hand([WELL], before=meanwhile).run(shop.call()).asked == ["paid"]
     assert [type(error) for error in turned] == [OverloadedError] * 3
     assert [error.retry_after for error in turned] == [pytest.approx(30)] * 3
-    assert "overloaded just now" in str(turned[0])
+    assert "overloaded just now" not in str(turned[0])
+    assert "5 failures in a row; last: OverloadedError, HTTP 503" in str(turned[0])
     assert turned[0] is not turned[1]
 
 
@@ -868,7 +873,9 @@ def test_an_error_of_a_users_own_making_is_remembered_too() -> None:
     for _ in range(5):
         assert isinstance(shop.misses(Said(500, [b"x"])), Strange)
     probe = shop.health.admit(Deployment("paid/m", shop.backends[0], "m", Model()), early=True)
-    assert "strange 500" in str(shop.turned_away())
+    turned = shop.turned_away()
+    assert isinstance(turned, Strange)
+    assert "last: Strange, HTTP 500" in str(turned)
     del probe
 
 
