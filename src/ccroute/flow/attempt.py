@@ -24,7 +24,7 @@ from ccroute.errors import (
 from ccroute.flow.body import MAX_BODY, Body
 from ccroute.flow.desk import Desk
 from ccroute.flow.effects import Failure, Flow, Reply, Send, emit, read, send
-from ccroute.flow.redact import clean
+from ccroute.flow.redact import clean, found_in
 from ccroute.flow.retry import Fault, failure_class
 from ccroute.routing import Deployment
 from ccroute.types import Completion, Request, Route, Timeout
@@ -166,7 +166,7 @@ def _exchange(job: Job, limits: Limits) -> Flow[Completion]:
 def _request_id(reply: Reply, secrets: Iterable[str]) -> str | None:
     """The provider's id of the request, if it looks like one: some servers echo what they were sent."""
     told = reply.headers.get("x-request-id") or reply.headers.get("request-id") or ""
-    plain = _ID.fullmatch(told) and not any(secret.lower() in told.lower() for secret in secrets)
+    plain = _ID.fullmatch(told) and not any(found_in(told, secret) for secret in secrets)
     return told if plain else None
 
 

@@ -11,6 +11,7 @@ from ccroute.errors import InvalidRequestError
 from ccroute.types.policy import Timeout
 from ccroute.types.request import JSON, CallOptions, Effort, Request
 from ccroute.types.results import Message
+from ccroute.types.shapes import check_image, check_response_format, check_tools
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 OWNED = frozenset({"model", "messages", "stream"})
@@ -79,6 +80,10 @@ def build_request(prompt: str | None, options: CallOptions) -> Request:
     for name, value in options.items():
         if fault := fault_of(name, value):
             raise InvalidRequestError(fault)
+    if tools := given.get("tools"):
+        check_tools(tools)
+    if response_format := given.get("response_format"):
+        check_response_format(response_format)
     if isinstance(given.get("fallback"), str):
         given["fallback"] = (given["fallback"],)
     return Request(**given)
@@ -159,4 +164,6 @@ def _message(message: object, where: str) -> Mapping[str, JSON]:
             )
         if part["type"] == "text" and not isinstance(part.get("text"), str):
             raise InvalidRequestError(f"{where}.content[{i}].text must be a str")
+        if part["type"] == "image_url":
+            check_image(part, f"{where}.content[{i}]")
     return message
