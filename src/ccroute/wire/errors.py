@@ -220,10 +220,10 @@ def _fault(value: JSON) -> str:
 
 
 def _told_wait(fields: Mapping[str, JSON], details: JSON, message: str) -> float | None:
-    """Seconds that a body asks to wait for: Hugging Face's, Google's, or in words."""
-    estimated = fields.get("estimated_time")
-    if isinstance(estimated, int | float):
-        return _wait(str(estimated), 1.0)
+    """Seconds that a body asks to wait for: Hugging Face's, a plan's, Google's, or in words."""
+    for name in ("estimated_time", "resets_in_seconds"):
+        if isinstance(seconds := fields.get(name), int | float):
+            return _wait(str(seconds), 1.0)
     for detail in listed(details):
         if found := _SECONDS.fullmatch(text(mapping(detail).get("retryDelay"))):
             return _wait(found[1], 1.0)

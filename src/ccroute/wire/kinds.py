@@ -83,6 +83,8 @@ BY_CODE: Final[dict[str, type[Failure]]] = {
             "exceeded_current_quota_error",
             "insufficient_balance",
             "insufficient_balance_error",
+            "insufficient_user_quota",
+            "usage_limit_reached",
             "1113",
         ),
         QuotaExhaustedError,

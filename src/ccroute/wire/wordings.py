@@ -59,12 +59,12 @@ STATUSES: Final[dict[Meaning, frozenset[int | None]]] = {
     "rate": frozenset({None, 400, 403, 413, 500}),
     "unclear": frozenset({None, 400}),
     "output": frozenset({None, 400, 422, 500}),
-    "overflow": frozenset({None, 400, 413, 422, 500}),
+    "overflow": frozenset({None, 400, 403, 413, 422, 500}),
     "mistake": frozenset({None, 400, 422, 500}),
     "lacks": frozenset({None, 400, 404, 422, 500}),
     "feature": frozenset({400, 404, 422}),
     "loading": frozenset({None, 500, 503}),
-    "model": frozenset({400, 422}),
+    "model": frozenset({400, 422, 503}),
     "policy": frozenset({None, 400, 413, 422, 500}),
 }
 """Under which statuses a text is believed; None: in a stream, or under HTTP 200."""
@@ -92,6 +92,8 @@ WORDINGS: Final[tuple[Wording, ...]] = (
         (r"no resource package|余额不足", "zai-org/feedback/issues/789"),
         (r"account is in good standing|overdue account", "hsliuping/TradingAgents-CN/issues/170"),
         (r"requires more credits", "Gitlawb/openclaude/pull/1263"),
+        (r"\buser quota is not enough|用户额度不足", "popjane/free_chatgpt_api/issues/78"),
+        (r"reached your \w+ (?:\(.{1,20}\) )?usage limit", "openclaw/openclaw/pull/142656"),
         (r"budget has been exceeded|exceededbudget", "BerriAI/litellm/issues/14144"),
     ),
     *_rows(
@@ -116,6 +118,7 @@ WORDINGS: Final[tuple[Wording, ...]] = (
         (r"max_tokens should be less or equal", "TokenRhythm/opensquilla/issues/782"),
         (r"range of max_tokens should be", "agentscope-ai/QwenPaw/issues/6255"),
         (r"max_\w*tokens\b.{0,80}above maximum value", "xuanyustudio/LocalMiniDrama/issues/39"),
+        (r"max tokens must be less than or equal to", "cohere-ai/sandbox-topically/issues/4"),
         (r"supports at most \d+ completion tokens", "tailcallhq/forgecode/issues/1185"),
         (r"must be greater than .?thinking\.budget_tokens", "liuw1535/antigravity2api-nodejs/issues/150"),
     ),
@@ -231,6 +234,23 @@ WORDINGS: Final[tuple[Wording, ...]] = (
             "sgl-project/sglang/issues/4048",
         ),
         (r"prompt exceeds maximum context length", "ddalcu/mlx-serve/issues/66"),
+        (
+            r"prompt (?P<prompt>\d+) > (?P<limit>\d+) maximum context length",
+            "badlogic/pi-mono/blob/main/packages/ai/src/utils/overflow.ts",
+        ),
+        (
+            r"size limit exceeded by \d+ tokens(?:.{0,80}limit for this model is (?P<limit>\d+))?",
+            "cohere-ai/sandbox-topically/issues/4",
+        ),
+        (
+            r"context window exceeded: (?P<prompt>\d+) tokens exceeds the limit of (?P<limit>\d+)",
+            "zed-industries/zed/issues/62362",
+        ),
+        (
+            r"input length (?P<prompt>\d+) exceeds the maximum allowed input length of (?P<limit>\d+)",
+            "badlogic/pi-mono/blob/main/packages/ai/src/utils/overflow.ts",
+        ),
+        (r"must be less than the context length of the model", "https://docs.together.ai/docs/error-codes"),
         (r"contextwindowexceedederror", "getkimchi/kimchi/issues/794"),
         (r"exceeds? the context window", "anomalyco/opencode/issues/8089"),
         (r"reduce the length of the (?:messages|prompt|input)", "Nutlope/aicommits/issues/259"),
@@ -245,6 +265,8 @@ WORDINGS: Final[tuple[Wording, ...]] = (
             "ggml-org/llama.cpp/issues/15377",
         ),
         (r"jinja exception|raise_exception|template error", "sipeed/picoclaw/issues/207"),
+        (r"at row \d+, column \d+|at line \d+, column \d+ in source", "ggml-org/llama.cpp/issues/13178"),
+        (r"can only get item pairs from a mapping", "QwenLM/Qwen3/issues/1894"),
         (r"roles must alternate|roles are supported, got", "anomalyco/opencode/issues/5034"),
         (r"failed to parse grammar", "lidge-jun/opencodex/issues/2135"),
         (r"unable to generate parser|json schema conversion failed", "ggml-org/llama.cpp/issues/26930"),
@@ -279,6 +301,7 @@ WORDINGS: Final[tuple[Wording, ...]] = (
     ),
     *_rows(
         "model",
+        (r"no available channel for model|无可用渠道", "QuantumNous/new-api/pull/6310"),
         (r"invalid model (?:name|')", "BerriAI/litellm/issues/9663"),
     ),
     *_rows(
