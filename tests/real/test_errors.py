@@ -53,8 +53,10 @@ def said(message: str, **more: Any) -> dict[str, Any]:
 )
 def test_vllm_says_how_many_tokens_were_passed() -> None:
     words = (
-        "You passed 98305 input tokens and requested 32768 output tokens. However, the model's context length is "
-        "only 131072 tokens, resulting in a maximum input length of 98304 tokens. Please reduce the length of the "
+        "You passed 98305 input tokens and requested 32768 output tokens. However, the model's "
+        "context length is "
+        "only 131072 tokens, resulting in a maximum input length of 98304 tokens. Please reduce the "
+        "length of the "
         "input prompt. (parameter=input_tokens, value=98305)"
     )
     overflows(told(400, said(words, type="BadRequestError", code=400)), 131_072, 98_305)
@@ -72,13 +74,27 @@ def test_together_says_it_as_sglang_does() -> None:
 @pytest.mark.parametrize(
     ("words", "limit", "prompt"),
     [
-        ("Prompt contains 40046 tokens and 0 draft tokens, too large for model with 32768 maximum context length", 32768, 40046),
+        (
+            (
+                "Prompt contains 40046 tokens and 0 draft tokens, too large for model with 32768 maximum "
+                "context length"
+            ),
+            32768,
+            40046,
+        ),
         ("Prompt 262280 > 262144 maximum context length", 262144, 262280),
-        ("too many tokens: size limit exceeded by 105000 tokens. Try using shorter or fewer inputs. The limit for this model is 8992 tokens.", 8992, None),
+        (
+            (
+                "too many tokens: size limit exceeded by 105000 tokens. Try using shorter or fewer inputs. "
+                "The limit for this model is 8992 tokens."
+            ),
+            8992,
+            None,
+        ),
         ("Input length 264373 exceeds the maximum allowed input length of 262112 tokens.", 262112, 264373),
         ("Input length (160062 tokens) exceeds the maximum allowed length (59862 tokens).", 59862, 160062),
     ],
-)  # fmt: skip
+)
 def test_each_server_has_words_of_its_own(words: str, limit: int, prompt: int | None) -> None:
     overflows(
         told(400, {"object": "error", "message": words, "type": "invalid_request_error"}), limit, prompt
@@ -91,7 +107,8 @@ def test_each_server_has_words_of_its_own(words: str, limit: int, prompt: int | 
 )
 def test_lm_studio_says_it_within_a_stream() -> None:
     words = (
-        "The number of tokens to keep from the initial prompt is greater than the context length. Try to load the "
+        "The number of tokens to keep from the initial prompt is greater than the context length. "
+        "Try to load the "
         "model with a larger context length, or provide a shorter input"
     )
     overflows(streamed({"error": {"message": words}}))
@@ -102,7 +119,8 @@ def test_lm_studio_says_it_within_a_stream() -> None:
 )
 def test_lm_studio_says_it_as_a_string() -> None:
     words = (
-        "The number of tokens to keep from the initial prompt is greater than the context length (n_keep: 13055>= "
+        "The number of tokens to keep from the initial prompt is greater than the context length "
+        "(n_keep: 13055>= "
         "n_ctx: 4096). Try to load the model with a larger context length, or provide a shorter input."
     )
     overflows(told(400, {"error": words}), 4096, 13_055)
@@ -114,7 +132,8 @@ def test_lm_studio_says_it_as_a_string() -> None:
 )
 def test_an_older_lm_studio_tries_to_keep_the_first_tokens() -> None:
     words = (
-        "Trying to keep the first 111490 tokens when context the overflows. However, the model is loaded with "
+        "Trying to keep the first 111490 tokens when context the overflows. However, the model is "
+        "loaded with "
         "context length of only 32768 tokens, which is not enough."
     )
     overflows(told(400, {"error": words}), 32_768, 111_490)
@@ -132,7 +151,10 @@ def test_lm_studio_mlx_says_context_size_has_been_exceeded() -> None:
     "llama.cpp says an overflow with 500 and a type of its own",
 )
 def test_llama_cpps_type_counts_whatever_the_status() -> None:
-    words = "the request exceeds the available context size. try increasing the context size or enable context shift"
+    words = (
+        "the request exceeds the available context size. try increasing the context size or "
+        "enable context shift"
+    )
     body = said(words, code=500, type="exceed_context_size_error", n_prompt_tokens=1407, n_ctx=256)
     overflows(told(500, body), 256, 1407)
 
@@ -214,7 +236,10 @@ def test_glms_code_1261_is_an_overflow() -> None:
     "GLM's Anthropic address: code 1210, Chinese words, no type",
 )
 def test_glms_anthropic_address_says_it_in_two_languages() -> None:
-    words = "API 调用参数有误，请检查文档。Request 182387 input tokens exceeds the model's maximum context length 202750"
+    words = (
+        "API 调用参数有误，请检查文档。"
+        "Request 182387 input tokens exceeds the model's maximum context length 202750"
+    )
     body = {"type": "error", "error": {"message": words, "code": "1210"}}
     overflows(told(400, body, "anthropic"), 202_750, 182_387)
 
@@ -231,7 +256,13 @@ def test_sglangs_flat_body_is_read() -> None:
     "https://github.com/NousResearch/hermes-agent/pull/14743", "MiniMax: (2013) is a code, not the window"
 )
 def test_minimaxs_code_is_not_taken_for_the_window() -> None:
-    body = {"type": "error", "error": {"type": "invalid_request_error", "message": "invalid params, context window exceeds limit (2013)"}}  # fmt: skip
+    body = {
+        "type": "error",
+        "error": {
+            "type": "invalid_request_error",
+            "message": ("invalid params, context window exceeds limit (2013)"),
+        },
+    }
     overflows(told(400, body, "anthropic"))
 
 
@@ -240,7 +271,8 @@ def test_minimaxs_code_is_not_taken_for_the_window() -> None:
 )
 def test_tgis_422_is_an_overflow() -> None:
     words = (
-        "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 65537. Given: 79993 `inputs` tokens "
+        "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 65537. Given: 79993 "
+        "`inputs` tokens "
         "and 1024 `max_new_tokens`"
     )
     overflows(told(422, {"error": words, "error_type": "validation"}), 65_537, 79_993)
@@ -274,7 +306,10 @@ def test_copilot_says_the_count_of_tokens() -> None:
     "Anthropic: prompt and max_tokens together exceed the window",
 )
 def test_anthropic_adds_prompt_and_max_tokens() -> None:
-    words = "input length and `max_tokens` exceed context limit: 178959 + 64000 > 200000, decrease input length or `max_tokens` and try again"  # fmt: skip
+    words = (
+        "input length and `max_tokens` exceed context limit: 178959 + 64000 > 200000, decrease "
+        "input length or `max_tokens` and try again"
+    )
     body = {"type": "error", "error": {"type": "invalid_request_error", "message": words}}
     overflows(told(400, body, "anthropic"), 200_000, 178_959)
 
@@ -284,7 +319,8 @@ def test_anthropic_adds_prompt_and_max_tokens() -> None:
 )
 def test_openrouter_says_how_many_were_requested() -> None:
     words = (
-        "This endpoint's maximum context length is 32768 tokens. However, you requested about 42832 tokens (42832 "
+        "This endpoint's maximum context length is 32768 tokens. However, you requested about 42832 "
+        "tokens (42832 "
         'of text input). Please reduce the length of either one, or use the "middle-out" transform.'
     )
     overflows(told(400, said(words, code=400)), 32_768, 42_832)
@@ -303,7 +339,14 @@ def test_xai_says_the_maximum_prompt_length() -> None:
     "https://github.com/MoonshotAI/kimi-cli/issues/2011", "Kimi: your request exceeded model token limit"
 )
 def test_kimi_says_the_model_token_limit() -> None:
-    overflows(told(400, said("Invalid request: Your request exceeded model token limit: 262144 (requested: 269030)")), 262_144, 269_030)  # fmt: skip
+    overflows(
+        told(
+            400,
+            said("Invalid request: Your request exceeded model token limit: 262144 (requested: 269030)"),
+        ),
+        262_144,
+        269_030,
+    )
     overflows(told(400, said("Invalid request: Your request exceeded model token limit: 8192")), 8192)
 
 
@@ -355,7 +398,8 @@ def test_an_overflow_event_is_one() -> None:
 )
 def test_vllm_counts_prompt_and_output() -> None:
     words = (
-        "This model's maximum context length is 128000 tokens. However, you requested 65535 output tokens and your "
+        "This model's maximum context length is 128000 tokens. However, you requested 65535 output "
+        "tokens and your "
         "prompt contains at least 62466 input tokens, for a total of at least 128001 tokens."
     )
     overflows(told(400, said(words)), 128_000, 62_466)
@@ -393,7 +437,8 @@ def test_fireworks_says_both_numbers() -> None:
 )
 def test_deepseeks_code_does_not_hide_an_overflow() -> None:
     words = (
-        "This model's maximum context length is 1048576 tokens. However, you requested 1174018 tokens (1042946 in "
+        "This model's maximum context length is 1048576 tokens. However, you requested 1174018 "
+        "tokens (1042946 in "
         "the messages, 131072 in the completion). Please reduce the length of the messages or completion."
     )
     overflows(told(400, said(words, code="invalid_request_error")), 1_048_576, 1_042_946)
@@ -414,7 +459,11 @@ def test_siliconflows_body_is_read() -> None:
     "a gateway hides an overflow in detail, as LiteLLM says it",
 )
 def test_a_detail_with_litellms_class_is_read() -> None:
-    inner = {"object": "error", "message": "The input (1492905 tokens) is longer than the model's context length (1048576 tokens).", "code": 400}  # fmt: skip
+    inner = {
+        "object": "error",
+        "message": ("The input (1492905 tokens) is longer than the model's context length (1048576 tokens)."),
+        "code": 400,
+    }
     body = {"detail": f"ContextWindowExceededError: Hosted_vllmException - {json.dumps(inner)}"}
     overflows(told(400, body), 1_048_576, 1_492_905)
 
@@ -476,7 +525,8 @@ def test_an_overflow_without_numbers_carries_the_window_that_is_known_and_an_est
 )
 def test_groqs_413_is_a_rate_limit_that_is_not_waited_for() -> None:
     words = (
-        "Request too large for model `llama-3.3-70b-versatile` in organization `org_x` service tier `on_demand` on "
+        "Request too large for model `llama-3.3-70b-versatile` in organization `org_x` service tier "
+        "`on_demand` on "
         "tokens per minute (TPM): Limit 6000, Requested 14810, please reduce your message size and try again."
     )
     body = {"error": {"message": words, "type": "tokens", "code": "rate_limit_exceeded"}}
@@ -515,13 +565,25 @@ def test_too_many_tokens_please_wait_is_a_rate_limit() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        {"code": 70000, "msg": "Exceeding the limiting length: [max_tokens should be less or equal to 131072]"},
-        said("max_tokens: 204096 > 64000, which is the maximum allowed number of output tokens for claude-sonnet-4-5"),
+        {
+            "code": 70000,
+            "msg": ("Exceeding the limiting length: [max_tokens should be less or equal to 131072]"),
+        },
+        said(
+            "max_tokens: 204096 > 64000, which is the maximum allowed number of output tokens for "
+            "claude-sonnet-4-5"
+        ),
         said("Invalid max_tokens value, the valid range of max_tokens is [1, 8192]"),
-        said("The parameter `max_completion_tokens` specified in the request are not valid: integer above maximum value, expected a value <= 12288, but got 16384 instead."),
-        said("max_tokens is too large: 20480. This model supports at most 16384 completion tokens, whereas you provided 20480."),
+        said(
+            "The parameter `max_completion_tokens` specified in the request are not valid: integer "
+            "above maximum value, expected a value <= 12288, but got 16384 instead."
+        ),
+        said(
+            "max_tokens is too large: 20480. This model supports at most 16384 completion tokens, "
+            "whereas you provided 20480."
+        ),
     ],
-)  # fmt: skip
+)
 def test_more_output_than_a_model_gives_is_no_overflow(body: Any) -> None:
     failure = told(400, body)
     assert (type(failure), failure.elsewhere) == (errors.InvalidRequestError, True)
@@ -532,14 +594,18 @@ def test_more_output_than_a_model_gives_is_no_overflow(body: Any) -> None:
 )
 def test_an_image_that_is_too_large_is_no_overflow() -> None:
     words = (
-        "messages.14.content.1.image.source.base64.data: At least one of the image dimensions exceed max allowed "
+        "messages.14.content.1.image.source.base64.data: At least one of the image dimensions "
+        "exceed max allowed "
         "size for many-image requests: 2000 pixels"
     )
     assert type(told(400, said(words), "anthropic")) is errors.InvalidRequestError
 
 
 def test_a_refusal_with_several_possible_causes_is_none_of_them() -> None:
-    raw = "The request was rejected. Possible causes: input exceeds the model's maximum context length, or the request contains invalid parameters."  # fmt: skip
+    raw = (
+        "The request was rejected. Possible causes: input exceeds the model's maximum context "
+        "length, or the request contains invalid parameters."
+    )
     body = said("Provider returned error", code=400, metadata={"raw": raw, "provider_name": "Sail Research"})
     assert type(told(400, body)) is errors.InvalidRequestError
 
@@ -551,7 +617,12 @@ def test_a_refusal_with_several_possible_causes_is_none_of_them() -> None:
 def test_minimaxs_empty_account_is_a_quota() -> None:
     body = {"type": "error", "error": {"type": "api_error", "message": "insufficient balance (1008)"}}
     assert type(told(500, body, "anthropic")) is errors.QuotaExhaustedError
-    body = {"error": {"http_code": "429", "message": "insufficient balance (1008)", "type": "insufficient_balance_error"}}  # fmt: skip
+    fields = {
+        "http_code": "429",
+        "message": "insufficient balance (1008)",
+        "type": "insufficient_balance_error",
+    }
+    body = {"error": fields}
     assert type(told(429, body)) is errors.QuotaExhaustedError
 
 
@@ -562,10 +633,21 @@ def test_minimaxs_empty_account_is_a_quota() -> None:
     "body",
     [
         {"code": "INSUFFICIENT_BALANCE", "message": "Insufficient account balance"},
-        {"error": {"message": "user quota is not enough (request id: x)", "type": "v_api_error", "code": "insufficient_user_quota"}},
-        {"error": {"message": "You've reached your weekly (7-day) usage limit. Your quota will reset", "type": "access_terminated_error"}},
+        {
+            "error": {
+                "message": "user quota is not enough (request id: x)",
+                "type": "v_api_error",
+                "code": "insufficient_user_quota",
+            }
+        },
+        {
+            "error": {
+                "message": ("You've reached your weekly (7-day) usage limit. Your quota will reset"),
+                "type": "access_terminated_error",
+            }
+        },
     ],
-)  # fmt: skip
+)
 def test_an_empty_account_as_403_is_not_about_the_key(body: Any) -> None:
     assert type(told(403, body)) is errors.QuotaExhaustedError
 
@@ -607,7 +689,8 @@ def test_dashscopes_arrearage_is_a_quota() -> None:
 )
 def test_openrouters_402_is_a_quota() -> None:
     words = (
-        "This request requires more credits, or fewer max_tokens. You requested up to 65536 tokens, but can only "
+        "This request requires more credits, or fewer max_tokens. You requested up to 65536 tokens, "
+        "but can only "
         "afford 3395."
     )
     assert type(told(402, {"error": {"message": words, "code": 402}})) is errors.QuotaExhaustedError
@@ -624,7 +707,14 @@ def test_litellms_budget_is_a_quota() -> None:
     "https://github.com/earendil-works/pi/issues/4172", "a plan's usage limit says when it resets, hours away"
 )
 def test_a_plans_usage_limit_is_a_quota_until_its_reset() -> None:
-    body = {"type": "error", "error": {"type": "usage_limit_reached", "message": "The usage limit has been reached", "resets_in_seconds": 13872}}  # fmt: skip
+    body = {
+        "type": "error",
+        "error": {
+            "type": "usage_limit_reached",
+            "message": ("The usage limit has been reached"),
+            "resets_in_seconds": 13872,
+        },
+    }
     failure = told(429, body)
     assert (type(failure), failure.retry_after) == (errors.QuotaExhaustedError, 13_872)
 
@@ -659,7 +749,13 @@ def test_geminis_refused_key_is_one() -> None:
 
 @complaint("https://github.com/BerriAI/litellm/issues/9663", "LiteLLM does not know a model: 400")
 def test_litellms_unknown_model_is_one() -> None:
-    body = {"error": {"message": "/chat/completions: Invalid model name passed in model=m. Call `/v1/models`", "type": "None", "code": "400"}}  # fmt: skip
+    body = {
+        "error": {
+            "message": ("/chat/completions: Invalid model name passed in model=m. Call `/v1/models`"),
+            "type": "None",
+            "code": "400",
+        }
+    }
     assert type(told(400, body)) is errors.ModelNotFoundError
 
 
@@ -715,7 +811,10 @@ def is_a_mistake(failure: Any) -> None:
     "https://github.com/VirtusLab/llm-tools-mcp/issues/51", "llama.cpp answers 500 to a tool it cannot read"
 )
 def test_a_tool_that_llama_cpp_cannot_read_is_a_mistake() -> None:
-    words = "Failed to parse tools: [json.exception.type_error.302] type must be string, but is null; tools = [\n  {}]"
+    words = (
+        "Failed to parse tools: [json.exception.type_error.302] type must be string, but is "
+        "null; tools = [\n  {}]"
+    )
     is_a_mistake(told(500, said(words, code=500, type="server_error")))
 
 
@@ -741,13 +840,20 @@ def test_broken_arguments_in_the_history_are_a_mistake() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        "\n------------\nWhile executing CallExpression at line 47, column 32 in source:\n...\nError: Jinja Exception: After the optional system message, conversation roles must alternate",
+        (
+            "\n------------\nWhile executing CallExpression at line 47, column 32 in "
+            "source:\n...\nError: Jinja Exception: After the optional system message, conversation "
+            "roles must alternate"
+        ),
         "Only user, assistant and tool roles are supported, got system.",
         "Cannot subscript null at row 23, column 40:...message.content[:tool_start_length]...",
-        "jinja2.exceptions.TemplateError: Conversation roles must alternate user/assistant/user/assistant/...",
+        (
+            "jinja2.exceptions.TemplateError: Conversation roles must alternate "
+            "user/assistant/user/assistant/..."
+        ),
         "TypeError: Can only get item pairs from a mapping.",
     ],
-)  # fmt: skip
+)
 def test_a_template_that_fails_is_about_this_model(words: str) -> None:
     failure = told(500, said(words, code=500, type="server_error"))
     is_a_mistake(failure)
@@ -773,7 +879,10 @@ def test_ollamas_schemas_and_options_are_mistakes() -> None:
     "https://github.com/aliasrobotics/cai/issues/76", "Ollama cannot unmarshal what it does not expect"
 )
 def test_what_ollama_cannot_unmarshal_is_a_mistake() -> None:
-    words = "json: cannot unmarshal string into Go struct field ChatRequest.messages.tool_calls of type api.Arguments"
+    words = (
+        "json: cannot unmarshal string into Go struct field ChatRequest.messages.tool_calls of "
+        "type api.Arguments"
+    )
     is_a_mistake(told(500, {"error": words}, "ollama"))
 
 
@@ -839,9 +948,12 @@ def test_a_server_without_a_projector_moves_the_call_on() -> None:
     "words",
     [
         "Failed to initialize samplers: failed to parse grammar",
-        "Unable to generate parser for this template. Automatic parser generation failed: JSON schema conversion failed: Pattern must start with '^' and end with '$'",
+        (
+            "Unable to generate parser for this template. Automatic parser generation failed: JSON "
+            "schema conversion failed: Pattern must start with '^' and end with '$'"
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_grammar_that_one_server_cannot_make_moves_the_call_on(words: str) -> None:
     moves_on(400, said(words, code=400))
 
@@ -855,7 +967,14 @@ def test_a_grammar_that_one_server_cannot_make_moves_the_call_on(words: str) -> 
 )
 @pytest.mark.parametrize("shape", ["object", "list"])
 def test_mistrals_forbidden_fields_are_named_and_move_the_call_on(shape: str) -> None:
-    faults = [{"type": "extra_forbidden", "loc": ["body", "stream_options", "include_usage"], "msg": "Extra inputs are not permitted", "input": True}]  # fmt: skip
+    faults = [
+        {
+            "type": "extra_forbidden",
+            "loc": ["body", "stream_options", "include_usage"],
+            "msg": ("Extra inputs are not permitted"),
+            "input": True,
+        }
+    ]
     message: Any = {"detail": faults} if shape == "object" else faults
     body = {
         "object": "error",
@@ -897,10 +1016,16 @@ def test_mistrals_forbidden_fields_are_named_and_move_the_call_on(shape: str) ->
         said("This response_format type is unavailable now", code="invalid_request_error"),
         said("This model only support stream mode, please enable the stream parameter to access the model. "),
         said("invalid temperature: only 1 is allowed for this model"),
-        {"object": "error", "message": '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set', "code": 400},
+        {
+            "object": "error",
+            "message": (
+                '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+            ),
+            "code": 400,
+        },
         {"detail": "The 'gpt-5.5' model is not supported when using Codex with a ChatGPT account."},
     ],
-)  # fmt: skip
+)
 def test_what_one_deployment_refuses_another_may_take(body: Any) -> None:
     failure = told(400, body)
     assert (type(failure), failure.elsewhere) == (errors.InvalidRequestError, True)

@@ -21,7 +21,10 @@ complaint = pytest.mark.complaint
 
 GOOD = tuple(f"good-{i}" for i in range(20))
 CALLS = 3  # of each good agent
-PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
+    "+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 
 # What a caller gets wrong: the first six are seen before anything is sent, the others by the server alone.
 TOOL: dict[str, Any] = {"name": "look_up", "parameters": {"type": "object", "properties": {}}}
@@ -34,11 +37,17 @@ MISTAKES: dict[str, Mapping[str, Any]] = {
     "an image without its data": {"image": "data:image/png,xyz"},
     "an image": {"image": PIXEL},
     "broken arguments of a call": {"call": '{"city": "Par'},
-    "a pattern that does not end": {"schema": {"type": "object", "properties": {"a": {"type": "string", "pattern": "^[a$"}}}},
-    "a string of at least 3000": {
-        "schema": {"type": "object", "properties": {"a": {"type": "string", "minLength": 3000}}, "required": ["a"]}
+    "a pattern that does not end": {
+        "schema": {"type": "object", "properties": {"a": {"type": "string", "pattern": "^[a$"}}}
     },
-}  # fmt: skip
+    "a string of at least 3000": {
+        "schema": {
+            "type": "object",
+            "properties": {"a": {"type": "string", "minLength": 3000}},
+            "required": ["a"],
+        }
+    },
+}
 
 
 def asked(mistake: Mapping[str, Any], number: int) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class Circuit(Switch):
             return None
         if caller is not None and set(failing) == {caller}:
             return Trip(why, caller)
-        return Trip(why, None) if enough(known, failing) else None
+        return Trip(why, None) if enough(known, failing, self.only) else None
 
     def turn_on(self) -> None:
         Switch.turn_on(self)
@@ -107,16 +107,17 @@ class Circuit(Switch):
 _Known: TypeAlias = Sequence[tuple[bool, Caller | None]]
 
 
-def _is_everybodys(known: _Known, failing: Sequence[Caller | None]) -> bool:
+def _is_everybodys(known: _Known, failing: Sequence[Caller | None], only: Sequence[Caller]) -> bool:
     """Of failures in a row: whether three fail, or two and nobody else has been answered lately."""
     if len(set(failing)) + failing.count(None) - (None in failing) > 2:
         return True
     return not any(not bad and (who is None or who not in failing) for bad, who in known)
 
 
-def _are_most(known: _Known, failing: Sequence[Caller | None]) -> bool:
-    """Whether at least as many callers fail, each by its last outcome, as are answered."""
+def _are_most(known: _Known, failing: Sequence[Caller | None], only: Sequence[Caller]) -> bool:
+    """Of failures now and then: whether at least as many callers fail, each by its last outcome, as are
+    answered, and more than one. Those it is open for already are not looked at."""
     unnamed = [bad for bad, who in known if who is None]
-    last = {who: bad for bad, who in known if who is not None}
+    last = {who: bad for bad, who in known if who is not None and who not in only}
     outcomes = [*unnamed, *last.values()]
-    return sum(outcomes) * 2 >= len(outcomes)
+    return sum(outcomes) * 2 >= len(outcomes) and (sum(outcomes) > 1 or all(outcomes))
