@@ -979,3 +979,91 @@ def test_an_answer_that_came_whole_is_one_however_slowly_it_is_read() -> None:
     hand = Hand([Said(pieces=[whole])], before=slowly).run(call)
     assert hand.text == "ab"
     assert not hand.completion.usage.estimated
+
+
+# -- A server that is loading
+
+LOADING = fails(503, "Loading model")
+
+
+def test_a_server_that_is_loading_uses_up_no_attempt_and_does_not_count() -> None:
+    shop = Shop()
+    hand = shop.gets(*[LOADING] * 9, WELL, retry=ONCE)
+    assert len(hand.sends) == 10
+    assert shop.events == []
+    assert hand.slept[:4] == [pytest.approx(0.75 * wait) for wait in (0.25, 0.5, 1.0, 2.0)]
+    assert max(hand.slept) <= 2.0
+    assert {row.failure for row in hand.rows[:-1]} == {"W1"}
+
+
+def test_a_server_that_says_how_long_it_loads_is_waited_for_so_long() -> None:
+    hand = Shop().gets(fails(503, "Loading model", retry_after="7"), WELL)
+    assert hand.slept == [7]
+
+
+def test_others_are_asked_before_a_server_that_is_loading_is_waited_for() -> None:
+    shop = Shop(paid("a"), paid("b"), paid("c"))
+    hand = shop.gets(LOADING, LOADING, BROKE, LOADING, WELL, retry=RetryPolicy(attempts=3, per_deployment=1))
+    assert hand.asked == ["a", "b", "c", "a", "b"]
+
+
+def test_a_server_that_asks_not_to_be_tried_again_is_not_waited_for_though_it_loads() -> None:
+    raised = Shop().misses(fails(503, "Loading model", x_should_retry="false"))
+    assert isinstance(raised, OverloadedError)
+    assert len(raised.attempts) == 1
+
+
+def test_a_server_that_loads_is_there_so_its_breaker_closes() -> None:
+    shop = Shop()
+    for _ in range(5):
+        shop.misses(REFUSED, retry=RetryPolicy(per_deployment=1))
+    assert shop.gets(LOADING, WELL).text == ""
+    assert [type(event) for event in shop.events] == [BreakerOpened, BreakerClosed]
+
+
+def test_a_refused_connection_that_took_long_is_not_tried_again_soon() -> None:
+    shop = Shop()
+
+    def slowly(k: int, effect: Effect) -> None:
+        if isinstance(effect, Send):
+            shop.clock.elapsed += 5
+
+    for _ in range(5):
+        Hand([REFUSED], before=slowly).fail(shop.call(retry=RetryPolicy(per_deployment=1)))
+    assert [event.seconds for event in shop.told(BreakerOpened)] == [30.0]
+
+
+def test_a_refused_connection_is_tried_again_soon() -> None:
+    shop = Shop()
+    for _ in range(5):
+        shop.misses(REFUSED, retry=RetryPolicy(per_deployment=1))
+    assert [event.seconds for event in shop.told(BreakerOpened)] == [1.0]
+
+
+# -- A try of its own length
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_try_ends_after_attempt_and_the_next_candidate_has_the_rest(stream: bool) -> None:
+    shop = Shop(paid(), local(), stream=stream, limits=Timeout(total=60, attempt=10))
+    answer = streams("well") if stream else WELL
+    hand = shop.gets(Said(after=99.0), answer, retry=RetryPolicy())
+    assert hand.asked == ["paid", "home"]
+    (first, _) = hand.completion.route.attempts
+    assert (first.error, first.duration) == ("BackendTimeoutError", 10)
+
+
+def test_the_shorter_of_the_calls_and_the_backends_own_attempt_holds() -> None:
+    shop = Shop(paid(timeout=Timeout(attempt=3)), limits=Timeout(total=60, attempt=10))
+    assert shop.misses(Said(after=99.0), retry=ONCE).attempts[0].duration == 3
+
+
+# -- In a log
+
+
+def test_each_event_names_its_backend_and_what_happened_in_plain_words() -> None:
+    call = calling(paid(), local(), retry=RetryPolicy(attempts=2))
+    Hand([BUSY, WELL]).run(call)
+    failed, instead = map(str, call.events)
+    assert failed.startswith("paid/m: turned the call away (OverloadedError, HTTP 503): ")
+    assert instead == "home/m: tried instead of paid/m, as the next deployment"
