@@ -258,7 +258,12 @@ class QuotaExhaustedError(RateLimitError):
 
 
 class OverloadedError(BackendError):
-    """503 or 529: the backend has no room now."""
+    """503 or 529: the backend has no room now.
+
+    `loading`: it said that it is loading a model, or that its queue is full, which ends by itself.
+    """
+
+    loading: bool = False
 
 
 class ServerError(BackendError):

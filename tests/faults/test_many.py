@@ -103,9 +103,7 @@ def after(count: int, event: threading.Event) -> Callable[[], None]:
 @row(49, "half-open, 100 callers")
 @pytest.mark.parametrize("due", [True, False], ids=["half-open", "open"])
 @pytest.mark.parametrize("cured", [True, False], ids=["cured", "still sick"])
-def test_one_probe_is_sent_while_the_others_raise_the_last_error_anew(
-    bench: Crowd, due: bool, cured: bool
-) -> None:
+def test_one_probe_is_sent_while_the_others_are_turned_away(bench: Crowd, due: bool, cured: bool) -> None:
     rest = threading.Event()
     probed = [Wait(rest), *(ANSWER if cured else BUSY)]
     sick = bench.server(*[BUSY] * IN_A_ROW, probed)
@@ -125,7 +123,7 @@ def test_one_probe_is_sent_while_the_others_raise_the_last_error_anew(
             assert 1 <= error.retry_after <= 36
             assert call.took < probe.took + GRACE
     assert subject.told.count(BreakerClosed) == cured
-    assert subject.told.count(BreakerOpened) == 2 - cured
+    assert subject.told.count(BreakerOpened) == 1 + (due and not cured), "an early probe puts nothing off"
 
 
 @row(49, "half-open, 100 callers")

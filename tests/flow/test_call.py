@@ -486,8 +486,40 @@ def test_a_parameter_the_wire_cannot_carry_is_refused() -> None:
     assert isinstance(raised, InvalidRequestError)
     assert str(raised).startswith("home/m: cannot carry user (")
     assert "set drop_params=True" in str(raised)
-    assert hand.kinds == ["Enter", "Leave", "Record"], "nothing was sent, and that is recorded"
-    assert (hand.rows[0].failure, hand.rows[0].cost) == ("C", 0)
+    assert (hand.kinds, raised.attempts) == ([], ()), "nobody was asked, so there is no attempt to record"
+
+
+def test_what_one_deployment_cannot_carry_goes_to_another_that_can() -> None:
+    for names in (("home", "paid"), ("paid", "home")):
+        made = {"home": OllamaBackend("home"), "paid": paid()}
+        hand = Hand([answers()]).run(calling(*(made[name] for name in names), user="me"))
+        assert hand.asked == ["paid"]
+        route = hand.completion.route
+        assert len(route.attempts) == 1
+        left_out = [reason for reason in route.reasons if reason.startswith("home/m left out: cannot carry")]
+        assert len(left_out) == (names[0] == "home")
+
+
+def test_where_nobody_can_carry_it_the_first_one_says_why() -> None:
+    raised = Hand([answers()]).fail(calling(OllamaBackend("a"), OllamaBackend("b"), user="me"))
+    assert str(raised).startswith("a/m: cannot carry user (")
+
+
+def test_what_cannot_be_carried_is_no_attempt_of_the_few_there_are() -> None:
+    call = calling(OllamaBackend("home"), paid(), user="me", retry=RetryPolicy(attempts=1))
+    assert Hand([answers()]).run(call).asked == ["paid"]
+
+
+@pytest.mark.parametrize("trigger", ["availability", "rate_limit"])
+def test_what_the_first_choice_cannot_carry_goes_to_a_fallback_model_if_the_triggers_allow(
+    trigger: Any,
+) -> None:
+    agents = {"py": Agent("home/m", fallback=["paid/m"], triggers=[trigger])}
+    call = calling(OllamaBackend("home"), paid(), aliases={}, agents=agents, agent="py", user="me")
+    if trigger == "availability":
+        assert Hand([answers()]).run(call).asked == ["paid"]
+    else:
+        assert "cannot carry user" in str(Hand([answers()]).fail(call))
 
 
 @pytest.mark.parametrize("where", ["router", "backend"])

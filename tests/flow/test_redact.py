@@ -135,8 +135,17 @@ def test_a_key_cut_off_within_an_escape_is_removed_too(cut: str) -> None:
     assert cleaned(f"wrong: ab%26cd{cut}", secrets=[secret]) == "wrong: [key]"
 
 
-def test_a_short_key_is_removed_and_an_empty_one_is_none() -> None:
-    assert cleaned("wrong: hunter2!", secrets=["", "hunter2"]) == "wrong: [key]!"
+def test_a_placeholder_of_under_eight_characters_is_no_secret() -> None:
+    assert cleaned("wrong: hunter22!", secrets=["hunter22"]) == "wrong: [key]!"
+    assert cleaned("the prompt exceeds none", secrets=["", "x", "none", "EMPTY"]) == "the prompt exceeds none"
+
+
+@pytest.mark.parametrize("field", ["function_call", "reasoning_details", "extra_content"])
+def test_the_name_of_a_field_at_fault_is_not_taken_for_the_prompt(field: str) -> None:
+    message = {"role": "assistant", "content": "x", field: {"name": "look_up", "arguments": "{}"}}
+    error = InvalidRequestError(f"messages.1.{field}: Extra inputs are not permitted")
+    clean(error, [], Request(messages=[message]))
+    assert error.detail == f"messages.1.{field}: Extra inputs are not permitted"
 
 
 @pytest.mark.parametrize(

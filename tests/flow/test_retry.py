@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.flow.support import FakeClock, a_desk, paid, planned
+from tests.flow.support import FakeClock, a_desk, planned
 
-from ccroute import errors
+from ccroute import OpenAIBackend, errors
 from ccroute.errors import (
     AuthenticationError,
     BackendError,
@@ -104,9 +104,7 @@ def places(
     for name in (*names, *fallback):
         backend, _, model = name.partition("/")
         backends.setdefault(backend, {})[model] = Model(context_window=windows.get(name))
-    made = [paid(name) for name in backends]
-    for backend in made:
-        backend.models = backends[backend.name]
+    made = [OpenAIBackend(name, base_url=f"https://{name}.test", models=backends[name]) for name in backends]
     return list(planned(made, aliases={"any": list(names)}, model="any", fallback=list(fallback)).candidates)
 
 

@@ -359,14 +359,17 @@ def test_of_several_that_cool_the_one_that_is_ready_first_is_slept_for() -> None
     assert (hand.asked, hand.slept) == (["b"], [20])
 
 
-def test_a_wait_that_does_not_fit_raises_the_servers_error_anew() -> None:
+def test_a_wait_that_does_not_fit_raises_the_servers_kind_of_error() -> None:
     shop = Shop()
     first = shop.misses(fails(429, "too many tokens", retry_after="60"))
     raised = shop.after(20).turned_away(timeout=30.0)
     assert isinstance(raised, RateLimitError)
     assert raised is not first
     assert (raised.status, raised.retry_after, raised.deployment) == (429, pytest.approx(40), "paid/m")
-    assert "too many tokens" in str(raised)
+    assert "too many tokens" not in str(raised), "that was said to another call"
+    assert str(raised).startswith(
+        "paid/m: not asked: it failed in other calls and is left alone for 40 s more"
+    )
     assert (first.retry_after, len(first.attempts)) == (60, 1), "the first call's error is its own"
     assert shop.clock.elapsed == 20, "and nobody slept"
 
@@ -515,7 +518,8 @@ def test_the_error_that_turns_others_away_keeps_no_ones_attempts_or_frames() -> 
     assert raised.retry_after == pytest.approx(300)
     assert raised.__cause__ is None
     assert first.retry_after is None
-    assert "who are you" in str(raised)
+    assert "who are you" not in str(raised)
+    assert "its key was refused; last: AuthenticationError, HTTP 401" in str(raised)
     again = shop.turned_away()
     assert again is not raised
     assert again.__traceback__ is not raised.__traceback__
@@ -547,7 +551,7 @@ def test_where_everybody_is_off_the_one_whose_time_ends_first_is_tried_early() -
         assert not shop.refused("a")
 
 
-def test_without_the_lease_to_try_early_the_last_error_is_raised_anew() -> None:
+def test_without_the_lease_to_try_early_an_error_of_the_last_kind_says_so() -> None:
     shop = Shop()
     for _ in range(5):
         shop.misses(fails(503, "overloaded just now"))
@@ -560,7 +564,8 @@ def test_without_the_lease_to_try_early_the_last_error_is_raised_anew() -> None:
     assert Hand([WELL], before=meanwhile).run(shop.call()).asked == ["paid"]
     assert [type(error) for error in turned] == [OverloadedError] * 3
     assert [error.retry_after for error in turned] == [pytest.approx(30)] * 3
-    assert "overloaded just now" in str(turned[0])
+    assert "overloaded just now" not in str(turned[0])
+    assert "5 failures in a row; last: OverloadedError, HTTP 503" in str(turned[0])
     assert turned[0] is not turned[1]
 
 
@@ -868,7 +873,9 @@ def test_an_error_of_a_users_own_making_is_remembered_too() -> None:
     for _ in range(5):
         assert isinstance(shop.misses(Said(500, [b"x"])), Strange)
     probe = shop.health.admit(Deployment("paid/m", shop.backends[0], "m", Model()), early=True)
-    assert "strange 500" in str(shop.turned_away())
+    turned = shop.turned_away()
+    assert isinstance(turned, Strange)
+    assert "last: Strange, HTTP 500" in str(turned)
     del probe
 
 
@@ -972,3 +979,91 @@ def test_an_answer_that_came_whole_is_one_however_slowly_it_is_read() -> None:
     hand = Hand([Said(pieces=[whole])], before=slowly).run(call)
     assert hand.text == "ab"
     assert not hand.completion.usage.estimated
+
+
+# -- A server that is loading
+
+LOADING = fails(503, "Loading model")
+
+
+def test_a_server_that_is_loading_uses_up_no_attempt_and_does_not_count() -> None:
+    shop = Shop()
+    hand = shop.gets(*[LOADING] * 9, WELL, retry=ONCE)
+    assert len(hand.sends) == 10
+    assert shop.events == []
+    assert hand.slept[:4] == [pytest.approx(0.75 * wait) for wait in (0.25, 0.5, 1.0, 2.0)]
+    assert max(hand.slept) <= 2.0
+    assert {row.failure for row in hand.rows[:-1]} == {"W1"}
+
+
+def test_a_server_that_says_how_long_it_loads_is_waited_for_so_long() -> None:
+    hand = Shop().gets(fails(503, "Loading model", retry_after="7"), WELL)
+    assert hand.slept == [7]
+
+
+def test_others_are_asked_before_a_server_that_is_loading_is_waited_for() -> None:
+    shop = Shop(paid("a"), paid("b"), paid("c"))
+    hand = shop.gets(LOADING, LOADING, BROKE, LOADING, WELL, retry=RetryPolicy(attempts=3, per_deployment=1))
+    assert hand.asked == ["a", "b", "c", "a", "b"]
+
+
+def test_a_server_that_asks_not_to_be_tried_again_is_not_waited_for_though_it_loads() -> None:
+    raised = Shop().misses(fails(503, "Loading model", x_should_retry="false"))
+    assert isinstance(raised, OverloadedError)
+    assert len(raised.attempts) == 1
+
+
+def test_a_server_that_loads_is_there_so_its_breaker_closes() -> None:
+    shop = Shop()
+    for _ in range(5):
+        shop.misses(REFUSED, retry=RetryPolicy(per_deployment=1))
+    assert shop.gets(LOADING, WELL).text == ""
+    assert [type(event) for event in shop.events] == [BreakerOpened, BreakerClosed]
+
+
+def test_a_refused_connection_that_took_long_is_not_tried_again_soon() -> None:
+    shop = Shop()
+
+    def slowly(k: int, effect: Effect) -> None:
+        if isinstance(effect, Send):
+            shop.clock.elapsed += 5
+
+    for _ in range(5):
+        Hand([REFUSED], before=slowly).fail(shop.call(retry=RetryPolicy(per_deployment=1)))
+    assert [event.seconds for event in shop.told(BreakerOpened)] == [30.0]
+
+
+def test_a_refused_connection_is_tried_again_soon() -> None:
+    shop = Shop()
+    for _ in range(5):
+        shop.misses(REFUSED, retry=RetryPolicy(per_deployment=1))
+    assert [event.seconds for event in shop.told(BreakerOpened)] == [1.0]
+
+
+# -- A try of its own length
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_try_ends_after_attempt_and_the_next_candidate_has_the_rest(stream: bool) -> None:
+    shop = Shop(paid(), local(), stream=stream, limits=Timeout(total=60, attempt=10))
+    answer = streams("well") if stream else WELL
+    hand = shop.gets(Said(after=99.0), answer, retry=RetryPolicy())
+    assert hand.asked == ["paid", "home"]
+    (first, _) = hand.completion.route.attempts
+    assert (first.error, first.duration) == ("BackendTimeoutError", 10)
+
+
+def test_the_shorter_of_the_calls_and_the_backends_own_attempt_holds() -> None:
+    shop = Shop(paid(timeout=Timeout(attempt=3)), limits=Timeout(total=60, attempt=10))
+    assert shop.misses(Said(after=99.0), retry=ONCE).attempts[0].duration == 3
+
+
+# -- In a log
+
+
+def test_each_event_names_its_backend_and_what_happened_in_plain_words() -> None:
+    call = calling(paid(), local(), retry=RetryPolicy(attempts=2))
+    Hand([BUSY, WELL]).run(call)
+    failed, instead = map(str, call.events)
+    assert failed.startswith("paid/m: turned the call away (OverloadedError, HTTP 503): ")
+    assert instead == "home/m: tried instead of paid/m, as the next deployment"

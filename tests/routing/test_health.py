@@ -25,8 +25,9 @@ from ccroute.errors import (
 )
 from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event, Recovered
 from ccroute.routing import Deployment, Health
+from ccroute.routing.caller import caller_of
 from ccroute.routing.health import Admission, Note, Refusal
-from ccroute.types import Model
+from ccroute.types import Model, Request
 
 A, B = PlainBackend("a"), PlainBackend("b")
 ONE = Deployment("a/1", A, "1", Model())
@@ -186,7 +187,10 @@ def test_an_early_probe_that_fails_does_not_bring_the_end_closer() -> None:
     ward = Ward().ends(*[FAILED] * 5)
     until = ward.refused().until
     ward.after(1).ends(FAILED, early=True)
-    assert ward.refused().until == ward.now + 60 > until
+    assert ward.refused().until == until
+    assert ward.opened == [30.0], "nor does it put it off: somebody may be waiting for the end"
+    ward.after(29).ends(FAILED)
+    assert ward.opened == [30.0, 60.0]
 
 
 def test_a_breaker_that_closed_begins_again_at_30_seconds_and_forgets_what_was() -> None:
@@ -195,6 +199,150 @@ def test_a_breaker_that_closed_begins_again_at_30_seconds_and_forgets_what_was()
     assert ward.opened == [30.0, 60.0]
     ward.ends(FAILED)
     assert ward.opened == [30.0, 60.0, 30.0]
+
+
+# -- A server that is gone
+
+REFUSED = FAILED._replace(gone="refused")
+BROKEN = FAILED._replace(gone="broken")
+
+
+def test_a_server_that_refuses_connections_is_asked_again_within_seconds() -> None:
+    ward = Ward().ends(*[REFUSED] * 5)
+    for _ in range(4):
+        ward.after(3).ends(REFUSED)
+    assert ward.opened == [1.0, 2.0, 2.0, 2.0, 2.0]
+
+
+def test_a_broken_connection_is_risked_once_and_then_as_any_failure() -> None:
+    ward = Ward().ends(*[BROKEN] * 5).after(1).ends(BROKEN).after(30).ends(BROKEN)
+    assert ward.opened == [1.0, 30.0, 60.0]
+
+
+def test_a_sick_server_that_went_away_is_asked_again_within_seconds_too() -> None:
+    ward = Ward().ends(*[FAILED] * 5).after(30).ends(REFUSED).after(2).ends(FAILED)
+    assert ward.opened == [30.0, 2.0, 30.0]
+
+
+# -- Failures count by different callers
+
+BAD, WORSE = Request(agent="bad"), Request(agent="worse")
+OTHERS = [Request(agent=f"agent {i}") for i in range(20)]
+
+
+def ends(ward: Ward, request: Request, *letters: str) -> Ward:
+    """Attempts of one caller, each ending as its letter says."""
+    for letter in "".join(letters):
+        admission = ward.health.admit(ONE, request)
+        assert isinstance(admission, Admission), f"{request.agent} was refused"
+        admission.caller = request.agent
+        note = FAILED._replace(caller=caller_of(request)) if letter == "F" else ANSWERED
+        ward.health.settle(admission, note)
+    return ward
+
+
+def admits(ward: Ward, *requests: Request) -> bool:
+    """Whether all of them would be admitted."""
+    refused = [ward.health.refusal(ONE, request) is not None for request in requests]
+    assert len({*refused}) == 1, "some would, and some would not"
+    return not refused[0]
+
+
+def test_five_failures_of_one_caller_turn_away_nobody_else() -> None:
+    ward = ends(Ward(), BAD, "FFFFF")
+    assert ward.opened == [30.0]
+    assert not admits(ward, BAD)
+    assert admits(ward, *OTHERS)
+    assert ward.health.refusal(ONE) is not None, "it is told to whoever does not say who asks"
+    for request in OTHERS:
+        ends(ward, request, "S")
+    assert ward.opened == [30.0]
+
+
+def test_who_fails_next_where_nobody_is_answered_shows_that_it_fails_for_all() -> None:
+    ward = ends(ends(Ward(), BAD, "FFFFF"), OTHERS[0], "F")
+    assert ward.opened == [30.0, 30.0]
+    assert not admits(ward, BAD, *OTHERS)
+
+
+def test_who_fails_next_where_others_are_answered_shows_nothing() -> None:
+    ward = ends(ends(ends(Ward(), BAD, "FFFFF"), OTHERS[0], "S"), WORSE, "F")
+    assert admits(ward, *OTHERS)
+    ends(ward, WORSE, "FFFF")
+    assert not admits(ward, WORSE, BAD)
+    assert admits(ward, *OTHERS)
+
+
+def test_five_callers_in_a_row_open_it_for_all_whoever_was_answered_before() -> None:
+    ward = Ward()
+    for request in OTHERS:
+        ends(ward, request, "S")
+    for request in OTHERS[:5]:
+        ends(ward, request, "F")
+    assert not admits(ward, *OTHERS, BAD)
+
+
+def test_half_of_the_attempts_may_fail_while_most_callers_are_answered() -> None:
+    ward = Ward()
+    for request in OTHERS[:10]:
+        ends(ward, request, "S")
+        ends(ward, BAD if OTHERS.index(request) % 2 else WORSE, "F")
+    assert admits(ward, *OTHERS)
+    ends(ward, WORSE, "FF")
+    assert admits(ward, *OTHERS)
+
+
+def test_the_caller_it_is_open_for_proves_it_well_by_a_probe_of_its_own() -> None:
+    ward = ends(Ward(), BAD, "FFFFF").after(30)
+    probe = ward.health.admit(ONE, BAD)
+    assert isinstance(probe, Admission)
+    assert isinstance(ward.health.admit(ONE, BAD), Refusal)
+    ends(ward, OTHERS[0], "S")  # others do not wait for it
+    ward.health.settle(probe, ANSWERED)
+    assert admits(ward, BAD)
+
+
+def test_a_probe_of_the_bad_caller_that_fails_keeps_away_only_that_one_for_longer() -> None:
+    ward = ends(Ward(), BAD, "FFFFF").after(30)
+    ends(ward, BAD, "F")
+    assert ward.opened == [30.0, 60.0]
+    assert not admits(ward, BAD)
+    assert admits(ward, *OTHERS)
+
+
+def test_a_breaker_for_a_caller_that_never_returns_closes_when_its_time_is_over() -> None:
+    ward = ends(ends(Ward(), BAD, "FFFFF"), OTHERS[0], "S")
+    assert not admits(ward, BAD)
+    ends(ward.after(30), OTHERS[0], "S")
+    assert ward.events[-1] == BreakerClosed("a/1")
+    assert admits(ward, BAD, *OTHERS)
+
+
+def test_what_is_refused_as_a_whole_is_so_for_all_though_it_was_open_for_one() -> None:
+    ward = ends(Ward(), BAD, "FFFFF")
+    admission = ward.health.admit(ONE, OTHERS[0])
+    assert isinstance(admission, Admission)
+    ward.health.settle(admission, NO_MODEL)
+    assert not admits(ward, BAD, *OTHERS)
+
+
+def test_the_callers_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ccroute.routing.health.MOST_CALLERS", 2)
+    ward = Ward()
+    for request in OTHERS[:4]:
+        ends(ends(ward, request, "FFFFF"), OTHERS[19], *["S"] * 20)
+    assert not admits(ward, *OTHERS[2:4])
+    assert admits(ward, *OTHERS[:2])
+
+
+def test_a_caller_without_a_name_is_known_by_what_it_asks() -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    one = Request(messages=[{"role": "user", "content": "a"}], tools=tools)
+    two = Request(messages=[{"role": "user", "content": "b"}], tools=tools)
+    three = Request(messages=[{"role": "user", "content": "b"}])
+    assert caller_of(one) == caller_of(two) != caller_of(three)
+    assert caller_of(Request(session="s", user="u")) == "s"
+    assert caller_of(Request(agent="a", session="s")) == "a"
 
 
 # -- Half-open: one probe

@@ -57,6 +57,7 @@ class Asked:
     name: str
     admission: Admission | None
     proves: list[Off]
+    early: bool
 
 
 class Wards(RuleBasedStateMachine):
@@ -111,7 +112,8 @@ class Wards(RuleBasedStateMachine):
             told = self.health.admit(PLACES[name], early=early)
             self.compare(told, expected)
             if isinstance(told, Admission):
-                asked = Asked(name, told, self.switches(name))
+                switches = self.switches(name)
+                asked = Asked(name, told, switches, any(self.now < switch.until for switch in switches))
                 assert len(told.probes) == len(asked.proves)
                 for switch in asked.proves:
                     assert switch.probe is None, "two probes at a time"
@@ -207,13 +209,15 @@ class Wards(RuleBasedStateMachine):
             assert told.pop(0) == CooledDown(name, note.cool, str(note.error))
         if note.off is not None:
             switch, who = (key, name[0]) if note.off == "credential" else (place, name)
-            if not switch.off or switch in proved:
+            if not switch.off or (switch in proved and not asked.early):
                 if note.longest:
                     switch.doubling = min(note.longest, max(note.seconds, switch.doubling * 2))
                 seconds = max(note.seconds, switch.doubling if note.longest else 0.0)
                 switch.off, switch.seconds = True, seconds
                 switch.until = max(switch.until, at + seconds)
                 assert told.pop(0) == CooledDown(who, switch.until - at, str(note.error))
+        elif note.counts and asked.early and place in proved:
+            pass  # it came before its time, so it neither prolongs nor ends anything
         elif note.counts is not None and not place.off:
             place.history.append(note.counts)
             last = place.history[-20:]

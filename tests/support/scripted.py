@@ -89,6 +89,7 @@ class ScriptedServer:
         repeat: bool = False,
         on_connect: Sequence[Step] = (),
         tls: ssl.SSLContext | None = None,
+        port: int = 0,
     ) -> None:
         self.requests: list[Request] = []
         self.connections = 0  # accepted so far
@@ -101,7 +102,7 @@ class ScriptedServer:
         self._errors: list[Exception] = []
         self._stopping = threading.Event()
         self._changed = threading.Condition()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=1024)
         self._waker, self._wake = socket.socketpair()
         self.port: int = self._listener.getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"

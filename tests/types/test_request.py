@@ -46,7 +46,10 @@ def test_a_second_leading_system_message_is_refused(role: str) -> None:
 def test_messages_are_kept_as_they_are_and_in_order() -> None:
     parts = {
         "role": "user",
-        "content": [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {}}],
+        "content": [
+            {"type": "text", "text": "see"},
+            {"type": "image_url", "image_url": {"url": "https://x.test/a.png"}},
+        ],
     }
     result = {"role": "tool", "tool_call_id": "1", "content": ""}
     assert built(ASKED, parts, result).messages == (ASKED, parts, result)

@@ -44,7 +44,7 @@ TOOLS = st.builds(
     },
     NAMES,
     st.one_of(st.none(), WORDS),
-    OBJECTS,
+    st.dictionaries(NAMES, OBJECTS.map(lambda value: {"default": value}), max_size=2),
     CACHES,
 )
 

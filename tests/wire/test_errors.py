@@ -167,7 +167,7 @@ def test_anthropics_billing_faults_are_a_quota(status: int, error: dict[str, Any
                 }
             },
             200_000,
-            None,
+            198_000,
         ),
         (
             422,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import NamedTuple
 
+from ccroute.backends import HttpRequest
 from ccroute.errors import (
     BackendError,
     BackendTimeoutError,
     CcrouteError,
     ConnectionFailedError,
+    ContextWindowExceededError,
     DeadlineExceededError,
     InvalidRequestError,
     ProtocolError,
@@ -22,7 +24,7 @@ from ccroute.errors import (
 from ccroute.flow.body import MAX_BODY, Body
 from ccroute.flow.desk import Desk
 from ccroute.flow.effects import Failure, Flow, Reply, Send, emit, read, send
-from ccroute.flow.redact import clean
+from ccroute.flow.redact import clean, found_in
 from ccroute.flow.retry import Fault, failure_class
 from ccroute.routing import Deployment
 from ccroute.types import Completion, Request, Route, Timeout
@@ -107,6 +109,7 @@ class Job(NamedTuple):
     progress: Progress
     ticket: Ticket
     desk: Desk
+    http: HttpRequest
 
     @property
     def own(self) -> Timeout | None:
@@ -130,6 +133,9 @@ def limits(job: Job, now: float) -> Limits:
     until = job.deadline
     if backend is not None and backend.total is not None:
         until = min(until, now + backend.total)
+    for longest in (own.attempt, job.timeout.attempt):
+        if longest is not None:
+            until = min(until, now + longest)
     return Limits(job.deadline, until, own.connect, min(until, now + first), idle)
 
 
@@ -145,9 +151,8 @@ def attempt(job: Job, limits: Limits) -> Flow[Completion | Fault]:
 
 def _exchange(job: Job, limits: Limits) -> Flow[Completion]:
     backend, progress = job.deployment.backend, job.progress
-    http = backend.encode(_carried(job), job.deployment.model, job.stream)
-    headers, progress.key = backend.signed(http)
-    effect = Send(backend, http, headers, limits.connect, limits.first, progress)
+    headers, progress.key = backend.signed(job.http)
+    effect = Send(backend, job.http, headers, limits.connect, limits.first, progress)
     del headers  # one of them is the key
     progress.sent = True  # as far as anybody knows, until the transport knows better
     reply = yield from send(effect)
@@ -171,24 +176,33 @@ def _exchange(job: Job, limits: Limits) -> Flow[Completion]:
 def _request_id(reply: Reply, secrets: Iterable[str]) -> str | None:
     """The provider's id of the request, if it looks like one: some servers echo what they were sent."""
     told = reply.headers.get("x-request-id") or reply.headers.get("request-id") or ""
-    plain = _ID.fullmatch(told) and not any(secret.lower() in told.lower() for secret in secrets)
+    plain = _ID.fullmatch(told) and not any(found_in(told, secret) for secret in secrets)
     return told if plain else None
 
 
-def _carried(job: Job) -> Request:
+def written(
+    deployment: Deployment, request: Request, desk: Desk, progress: Progress, *, stream: bool
+) -> HttpRequest | Fault:
+    """The request as this deployment's wire has it, or why that cannot carry it."""
+    try:
+        carried = _carried(deployment, request, desk, progress)
+        return deployment.backend.encode(carried, deployment.model, stream)
+    except (BackendError, RequestError) as error:
+        return replace(_completed(error.with_traceback(None), deployment, request), elsewhere=True)
+
+
+def _carried(deployment: Deployment, request: Request, desk: Desk, progress: Progress) -> Request:
     """The request without what this wire cannot carry; refused unless dropping was asked for."""
-    backend = job.deployment.backend
-    refused = backend.refusals(job.request, job.deployment.model)
-    job.progress.formed = job.request.response_format is not None and "response_format" not in refused
+    backend = deployment.backend
+    refused = backend.refusals(request, deployment.model)
+    progress.formed = request.response_format is not None and "response_format" not in refused
     if not refused:
-        return job.request
-    if not (job.desk.drop_params or backend.drop_params or all(map(_may_go, refused.values()))):
+        return request
+    if not (desk.drop_params or backend.drop_params or all(map(_may_go, refused.values()))):
         what = "; ".join(f"{name} ({why})" for name, why in refused.items() if not _may_go(why))
         raise InvalidRequestError(f"cannot carry {what}. Leave it out, or set drop_params=True")
-    job.progress.dropped = tuple(
-        f"{job.deployment.name}: {name} dropped, {why}" for name, why in refused.items()
-    )
-    return without(job.request, refused)
+    progress.dropped = tuple(f"{deployment.name}: {name} dropped, {why}" for name, why in refused.items())
+    return without(request, refused)
 
 
 def _may_go(why: str) -> bool:
@@ -305,7 +319,7 @@ def _transport_error(failure: Failure, job: Job) -> CcrouteError:
         "broken": (ConnectionFailedError, f"the connection broke ({failure.detail})"),
         "timeout": (
             BackendTimeoutError,
-            f"{failure.detail}: if it needs longer, raise total, first or idle of its Timeout",
+            f"{failure.detail}: if it needs longer, raise total, attempt, first or idle of its Timeout",
         ),
         "protocol": (ProtocolError, f"does not answer in HTTP ({failure.detail}): check base_url"),
     }[failure.kind]
@@ -318,11 +332,19 @@ def _fault(error: BackendError | RequestError | DeadlineExceededError, job: Job)
     """Complete an error with its place, without secrets and prompts, and give it its class."""
     if isinstance(error, DeadlineExceededError):
         return Fault(error, "W2" if job.progress.sent else "W0")
-    backend = job.deployment.backend
-    error.backend, error.deployment = backend.name, job.deployment.name
+    if isinstance(error, ContextWindowExceededError):
+        error.limit = error.limit or job.deployment.info.context_window
+        error.estimated = error.estimated or job.desk.count_tokens(job.request)
+    return _completed(error, job.deployment, job.request)
+
+
+def _completed(error: BackendError | RequestError, deployment: Deployment, request: Request) -> Fault:
+    backend = deployment.backend
+    error.backend, error.deployment = backend.name, deployment.name
     error.retry_after = _seconds(error.retry_after)
-    clean(error, backend.secrets(), job.request)
-    return Fault(error, failure_class(error), again=error.should_retry)
+    clean(error, backend.secrets(), request)
+    elsewhere = getattr(error, "elsewhere", False)
+    return Fault(error, failure_class(error), again=error.should_retry, elsewhere=elsewhere)
 
 
 def _seconds(wait: object) -> float | None:

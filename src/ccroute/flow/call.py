@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ccroute.errors import CcrouteError, DeadlineExceededError, QueueTimeoutError, StreamInterruptedError
-from ccroute.flow.attempt import Job, Progress, Ticket
+from ccroute.flow.attempt import Job, Progress, Ticket, written
 from ccroute.flow.desk import Desk
 from ccroute.flow.effects import Flow, emit, leave, sleep
 from ccroute.flow.log import CallLog
 from ccroute.flow.retry import Fault, Step, Walk
-from ccroute.flow.turn import MIN_ATTEMPT, anew, turn
+from ccroute.flow.turn import MIN_ATTEMPT, not_asked, turn
 from ccroute.routing import Plan
 from ccroute.routing.health import Refusal
 from ccroute.types import Chunk, Completion, Timeout
@@ -23,8 +23,9 @@ def call(plan: Plan, desk: Desk, log: CallLog, ticket: Ticket, *, stream: bool) 
     clock = desk.clock
     timeout = _timeout(plan, desk)
     deadline = log.started + (float("inf") if timeout.total is None else timeout.total)
-    walk = Walk(plan.candidates, plan.triggers, desk)
+    walk = Walk(plan.candidates, plan.triggers, desk, plan.request)
     fault: Fault | None = None
+    unable: Fault | None = None
     log.begun()
     step = walk.next(clock.monotonic())
     while step is not None and _fits(step, deadline - clock.monotonic(), fault):
@@ -34,7 +35,14 @@ def call(plan: Plan, desk: Desk, log: CallLog, ticket: Ticket, *, stream: bool) 
             yield from sleep(step.wait)  # still unsettled: if the call ends here, its last attempt decided it
         progress = Progress(clock.monotonic(), clock.now())
         ticket.route = log.route(candidate)
-        job = Job(candidate.deployment, plan.request, stream, timeout, deadline, progress, ticket, desk)
+        http = written(candidate.deployment, plan.request, desk, progress, stream=stream)
+        if isinstance(http, Fault):
+            unable = unable or http
+            walk.unable(candidate, http)
+            log.unable(candidate, http)
+            step = walk.next(clock.monotonic())
+            continue
+        job = Job(candidate.deployment, plan.request, stream, timeout, deadline, progress, ticket, desk, http)
         try:
             result = yield from turn(job, log, early=step.early)
             if isinstance(result, Completion):
@@ -62,7 +70,7 @@ def call(plan: Plan, desk: Desk, log: CallLog, ticket: Ticket, *, stream: bool) 
         yield from leave()
         step = walk.next(clock.monotonic())
     yield from log.settle(final=True)
-    raise _verdict(fault, step, walk, clock.monotonic(), deadline, log)
+    raise _verdict(fault, unable, step, walk, clock.monotonic(), deadline, log)
 
 
 def _timeout(plan: Plan, desk: Desk) -> Timeout:
@@ -80,14 +88,23 @@ def _fits(step: Step, left: float, fault: Fault | None) -> bool:
 
 
 def _verdict(
-    fault: Fault | None, step: Step | None, walk: Walk, now: float, deadline: float, log: CallLog
+    fault: Fault | None,
+    unable: Fault | None,
+    step: Step | None,
+    walk: Walk,
+    now: float,
+    deadline: float,
+    log: CallLog,
 ) -> CcrouteError:
-    """The error a call ends with: its last backend's own, whose that turned it away, or that time is up."""
+    """The error a call ends with: its last backend's own, that it was turned away everywhere, that nobody
+    can carry it, or that time is up."""
     refusal = min(walk.refused.values(), key=lambda refusal: refusal.until, default=None)
     over = step is not None and deadline - now < MIN_ATTEMPT
     if fault is None and refusal is not None and not over:
-        error = anew(refusal, now)
+        error = not_asked(refusal, now)
         log.turned_away(error)
+    elif fault is None and unable is not None and step is None:
+        error = unable.error
     elif fault is None or (over and fault.failure != "L" and not isinstance(fault.error, _TIME_IS_UP)):
         error = DeadlineExceededError("the call's total timeout leaves no time for another attempt")
         error.__cause__ = None if fault is None else fault.error

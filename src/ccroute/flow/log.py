@@ -61,6 +61,10 @@ class CallLog:
             self._desk.tell(Retried(self.id, self._plan.agent, name, step.wait))
         self._asked = name
 
+    def unable(self, candidate: Candidate, fault: Fault) -> None:
+        """Note a candidate that cannot carry the request, and was not asked."""
+        self._reasons.append(f"{candidate.deployment.name} left out: {_detail(fault)}")
+
     def turned_away(self, error: CcrouteError) -> None:
         """The call ends without an attempt, by the error that others had."""
         self._desk.tell(TurnedAway(self.id, self._plan.agent, self._asked, error.retry_after or 0.0))
@@ -78,7 +82,7 @@ class CallLog:
     def failed(self, candidate: Candidate, progress: Progress, fault: Fault) -> None:
         """Note an attempt that failed."""
         outcome: Outcome = "interrupted" if fault.failure == "W3" else "failed"
-        reason = str(getattr(fault.error, "detail", fault.error))
+        reason = _detail(fault)
         usage = self._spent(progress) if fault.failure in {"W2", "W3"} else Usage()
         self._note(candidate, progress, outcome, usage, fault, reason)
         name = candidate.deployment.name
@@ -235,3 +239,7 @@ class CallLog:
         if so_far is not None:
             return self._used(so_far)
         return Usage(input=self._desk.count_tokens(self._plan.request), estimated=True)
+
+
+def _detail(fault: Fault) -> str:
+    return str(getattr(fault.error, "detail", fault.error))

@@ -33,6 +33,8 @@ _ESCAPE = re.compile(
 _CONTROLS = dict(zip("bfnrt", "\b\f\n\r\t", strict=True))
 _NO_SPACE = dict.fromkeys(map(ord, "\t\n\v\f\r\x1c\x1d\x1e\x1f +"))
 
+_SHORTEST_KEY = 8
+"""Characters of a secret that is searched for: a placeholder such as "x" is a part of any word."""
 _KEY_PART = 12
 """Characters of a key that are one too many; all of them, if it is shorter."""
 _KEY_START = 5
@@ -53,10 +55,17 @@ _BESIDE = _STEP + _PIECE
 _ASKED = tuple(sorted({"messages", *PARAMETERS} - {"extra", "logit_bias"}))
 _API_WORDS = PARAMETERS | {
     "additionalproperties",
+    "budget_tokens",
     "cache_control",
+    "extra_content",
+    "function_call",
     "input_schema",
     "max_completion_tokens",
     "reasoning_content",
+    "reasoning_details",
+    "stream_options",
+    "thinking_blocks",
+    "thought_signature",
     "tool_call_id",
 }
 """Words that an error needs and that tell nothing of a request, though they may stand in it."""
@@ -73,11 +82,19 @@ def clean(error: BackendError | RequestError, secrets: Iterable[str], request: R
     texts = {name: _Text(text) for name in ("detail", "body", "request_id") if (text := getattr(error, name))}
     if texts:
         _mark_prompt([*texts.values()], _Prompt(request))
-        _mark_keys([*texts.values()], {form for secret in secrets for form in _forms(secret)})
+        _mark_keys(
+            [*texts.values()],
+            {form for secret in secrets if len(secret) >= _SHORTEST_KEY for form in _forms(secret)},
+        )
     for name, text in texts.items():
         setattr(error, name, _URL_CREDENTIALS.sub(r"\1", _KEY_LIKE.sub("[key]", text.left())))
     error.args = (error.detail,)
     error.__cause__ = error.__context__ = None
+
+
+def found_in(text: str, secret: str) -> bool:
+    """Whether a short text of a server holds a secret."""
+    return len(secret) >= _SHORTEST_KEY and secret.lower() in text.lower()
 
 
 class _View(NamedTuple):

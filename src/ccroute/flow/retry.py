@@ -25,14 +25,16 @@ from ccroute.errors import (
     ServerError,
 )
 from ccroute.flow.desk import Desk
-from ccroute.routing import Candidate
+from ccroute.routing import Candidate, Deployment
 from ccroute.routing.agents import Trigger
 from ccroute.routing.health import Refusal
-from ccroute.types import FailureClass
+from ccroute.types import FailureClass, Request
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
+POLL, LONGEST_POLL = 0.25, 2.0
+"""Seconds until a server that is loading is asked again, doubling up to the longest, less some jitter."""
 _REJECTED = frozenset({408, 409, 425, 429, 503, 529})
 """Statuses by which a server says that it did not begin."""
 
@@ -81,11 +83,23 @@ class Fault:
     again: bool | None = None
     """False: another deployment only (TLS faults, `x-should-retry: false`). True: the server asks to be
     tried once more. None: as its class says."""
+    elsewhere: bool = False
+    """Of "C": only this deployment cannot serve the request, another may."""
 
     @property
     def trigger(self) -> Trigger:
         """Which of an agent's fallback triggers this failure is."""
         return "token_limit" if self.failure == "L" else _trigger(self.error)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the server only has to finish something (loading, its queue) before it can answer."""
+        return self.again is not False and self.failure == "W1" and getattr(self.error, "loading", False)
+
+    @property
+    def ends(self) -> bool:
+        """Whether no other candidate can help."""
+        return self.failure == "W3" or (self.failure == "C" and not self.elsewhere)
 
     @property
     def retry_after(self) -> float | None:
@@ -114,16 +128,24 @@ class Walk:
     docs/architecture.md, "Failures".
     """
 
-    def __init__(self, candidates: Sequence[Candidate], triggers: Sequence[Trigger], desk: Desk) -> None:
+    def __init__(
+        self,
+        candidates: Sequence[Candidate],
+        triggers: Sequence[Trigger],
+        desk: Desk,
+        request: Request | None = None,
+    ) -> None:
         self.refused: dict[str, Refusal] = {}
         self._candidates = candidates
         self._triggers = triggers
         self._policy = desk.retry
         self._random = desk.clock.random
         self._health = desk.health
+        self._request = request
         self._budget = desk.retries
         self._counted = 0
         self._tries: Counter[str] = Counter()
+        self._polls: Counter[str] = Counter()
         self._ambiguous: Counter[str] = Counter()
         self._cost: dict[str, int] = {}  # of another attempt at a backend, in tokens of its retry budget
         self._off: set[str] = set()
@@ -137,6 +159,9 @@ class Walk:
         """Take note of a failed attempt that ended at `now` (monotonic seconds)."""
         deployment = candidate.deployment
         self._last = fault
+        if fault.waits:
+            self._wait_for(deployment, fault, now)
+            return
         self._tries[deployment.name] += 1
         self._counted += fault.failure != "W0"
         self._cost[deployment.backend.name] = 2 if fault.failure == "W2" else 1
@@ -154,6 +179,11 @@ class Walk:
         wait = fault.retry_after
         self._ready[deployment.name] = now + (self._backoff(deployment.name) if wait is None else wait)
 
+    def unable(self, candidate: Candidate, fault: Fault) -> None:
+        """Take note of a candidate that cannot carry the request: nothing was sent, and nothing counts."""
+        self._last = self._last or fault
+        self._off.add(candidate.deployment.name)
+
     def turned_away(self, step: Step, refusal: Refusal) -> None:
         """Its health changed while the call waited for a place at its host, or another call probes it."""
         self._turned_away = True
@@ -167,7 +197,7 @@ class Walk:
             if not self._turned_away and self._refusal(first) is None:
                 self._budget.first(first.deployment.backend.name)
                 return Step(first, 0.0)
-        elif self._last.failure in {"C", "W3"} or self._spent(self._counted):
+        elif self._last.ends or self._spent(self._counted):
             return None
         step = self._choose(now)
         while step is not None and not self._paid(step.candidate.deployment.backend.name):
@@ -179,7 +209,7 @@ class Walk:
         refusals = {candidate.deployment.name: self._refusal(candidate) for candidate in open_}
         self.refused |= {name: refusal for name, refusal in refusals.items() if refusal is not None}
         open_ = [candidate for candidate in open_ if self._triggered(candidate, refusals)]
-        untried = [c for c in open_ if not self._tries[c.deployment.name]]
+        untried = [c for c in open_ if not (self._tries | self._polls)[c.deployment.name]]
         fresh = [c for c in untried if refusals[c.deployment.name] is None]
         if fresh:
             return Step(self._best(fresh), 0.0)
@@ -196,14 +226,25 @@ class Walk:
 
     def _refusal(self, candidate: Candidate) -> Refusal | None:
         """Why its health forbids it; a key that was rotated meanwhile is not the one that was refused."""
-        backend, refusal = candidate.deployment.backend, self._health.refusal(candidate.deployment)
+        backend = candidate.deployment.backend
+        refusal = self._health.refusal(candidate.deployment, self._request)
         if refusal is None or refusal.keys is None:
             return refusal
         key = backend.rotated_key()
         if key is None or key in refusal.keys:
             return refusal
         self._health.renew(backend.name)
-        return self._health.refusal(candidate.deployment)
+        return self._health.refusal(candidate.deployment, self._request)
+
+    def _wait_for(self, deployment: Deployment, fault: Fault, now: float) -> None:
+        """A server that is loading is asked again and again, while there is time: no attempt is used up."""
+        self._cost.setdefault(deployment.backend.name, 0)
+        wait = fault.retry_after
+        if wait is None:
+            longest = min(LONGEST_POLL, POLL * 2.0 ** self._polls[deployment.name])
+            wait = longest * (1 + self._random()) / 2
+        self._polls[deployment.name] += 1
+        self._ready[deployment.name] = now + wait
 
     def _paid(self, backend: str) -> bool:
         """Whether the backend's retry budget allows this attempt; the first one is free."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ccroute.errors import (
     AuthenticationError,
     BackendError,
     BackendTimeoutError,
     CcrouteError,
+    ConnectionFailedError,
     DeadlineExceededError,
     OverloadedError,
     PermissionDeniedError,
@@ -19,14 +20,17 @@ from ccroute.errors import (
 from ccroute.flow.attempt import Job, attempt, limits
 from ccroute.flow.effects import Enter, Flow, enter
 from ccroute.flow.retry import Fault, failure_class
+from ccroute.routing.caller import caller_of, name_of
 from ccroute.routing.health import Note, Refusal
-from ccroute.types import Completion
+from ccroute.types import Completion, FailureClass
 
 if TYPE_CHECKING:
     from ccroute.flow.log import CallLog
 
 MIN_ATTEMPT = 0.05
 """Seconds that must be left for an attempt to be worth starting."""
+CHEAP = 1.0
+"""Seconds within which a connection that is refused costs the next call little."""
 MINUTES = 60.0
 REFUSED_KEY, LONGEST_REFUSED_KEY = 5 * MINUTES, 60 * MINUTES
 """How long a credential is off after a 401, doubling each time up to the longest."""
@@ -60,10 +64,11 @@ def turn(job: Job, log: CallLog, *, early: bool) -> Flow[Completion | Fault | Re
                 missed.detail, backend=deployment.backend.name, deployment=deployment.name
             )
             return Fault(late, "W0", again=False)
-        admitted = desk.health.admit(deployment, early=early)
+        admitted = desk.health.admit(deployment, job.request, early=early)
         if isinstance(admitted, Refusal):
             return admitted
         admission = admitted
+        admission.caller = name_of(job.request)
         yield from log.settle(final=False)  # now it is certain that another attempt follows
         progress.begin(desk.clock)
         result = yield from attempt(job, limits(job, progress.started))
@@ -91,14 +96,14 @@ def _judged(fault: Fault, job: Job) -> Note:
     cause = error.__cause__
     if isinstance(error, StreamInterruptedError) and isinstance(cause, CcrouteError):
         error, letter = cause, failure_class(cause)
-    told = _twin(error)
+    told = _unsaid(error)
     wait = getattr(error, "retry_after", None)
     if isinstance(error, DeadlineExceededError):
         if job.desk.clock.monotonic() - job.progress.heard < job.silence:
             return _NEUTRAL
         name, backend = job.deployment.name, job.deployment.backend.name
         silent = BackendTimeoutError("silent for longer than allowed", backend=backend, deployment=name)
-        return Note(counts=True, error=silent)
+        return Note(counts=True, error=silent, caller=caller_of(job.request))
     if isinstance(error, QuotaExhaustedError):
         return Note(error=told, off="credential", seconds=wait or NO_QUOTA, key=job.progress.key)
     if isinstance(error, AuthenticationError):
@@ -109,8 +114,12 @@ def _judged(fault: Fault, job: Job) -> Note:
         return Note(error=told, off="credential", seconds=REFUSED_KEY, longest=LONGEST_REFUSED_KEY, key=key)
     if isinstance(error, PermissionDeniedError) or (letter == "M" and not fault.again):
         return Note(error=told, off="deployment", seconds=REFUSED_MODEL)
+    if fault.waits:
+        return Note(counts=False, error=told, cool=wait)  # it is there, so a breaker need not be open
     if letter in {"W0", "W2"} or _overloaded(error):
-        return Note(counts=True, error=told, cool=wait)
+        # What is not sent, and a server without room, is no caller's fault; all else may be one's.
+        caller = caller_of(job.request) if letter == "W2" else None
+        return Note(counts=True, error=told, cool=wait, caller=caller, gone=_gone(error, letter, job))
     return Note(error=told, cool=wait) if letter == "W1" else _NEUTRAL
 
 
@@ -120,21 +129,40 @@ def _overloaded(error: CcrouteError) -> bool:
     return isinstance(error, OverloadedError) and (status is None or status >= 500)
 
 
-def anew(refusal: Refusal, now: float) -> CcrouteError:
-    """The error of whoever had a refusal's deployment turned off, for a call that was turned away."""
-    error = CcrouteError(refusal.why) if refusal.error is None else _twin(refusal.error)
+def _gone(error: CcrouteError, letter: FailureClass, job: Job) -> Literal["refused", "broken"] | None:
+    """Whether the server seems to be gone. A connection that took long to fail is not worth trying soon."""
+    if not isinstance(error, ConnectionFailedError) or error.should_retry is False:
+        return None
+    if letter == "W0":
+        return "refused" if job.desk.clock.monotonic() - job.progress.started < CHEAP else None
+    return "broken"
+
+
+def not_asked(refusal: Refusal, now: float) -> CcrouteError:
+    """The error of a call that was turned away: of the class that turned others away, in words of its own."""
+    last = refusal.error or CcrouteError()
+    left = max(refusal.until - now, 1.0)  # a probe is on its way: its end is not known
+    status = getattr(last, "status", None)
+    said = type(last).__name__ + (f", HTTP {status}" if status is not None else "")
+    error = _unsaid(last)
+    why = f"{refusal.why}; last: {said}"
+    detail = f"not asked: it failed in other calls and is left alone for {left:.0f} s more ({why})"
+    error.args = (detail,)
     if isinstance(error, BackendError):
-        error.sent, error.request_id = False, None
-        error.retry_after = max(refusal.until - now, 1.0)  # a probe is on its way: its end is not known
+        error.detail, error.sent, error.retry_after = detail, False, left
     return error
 
 
-def _twin(error: CcrouteError) -> CcrouteError:
-    """The same error without its frames, which hold the prompt, and without what led to it.
+def _unsaid(error: CcrouteError) -> CcrouteError:
+    """The same error without its frames, which hold the prompt, and without anything the server said.
 
     Made without its constructor, because a user's own class may have one of its own.
     """
     twin = type(error).__new__(type(error))
-    twin.args = error.args
-    vars(twin).update(vars(error))
+    kept = {
+        name: value
+        for name, value in vars(error).items()
+        if isinstance(value, int | float) or name in ("backend", "deployment")
+    }
+    vars(twin).update(kept)
     return twin

@@ -6,11 +6,22 @@ a line for a log.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from ccroute.types import FailureClass
+
+_WORDS: Final[Mapping[FailureClass, str]] = {
+    "W0": "nothing was sent",
+    "W1": "turned the call away",
+    "W2": "failed without an answer",
+    "W3": "broke off its answer",
+    "C": "refused the request",
+    "L": "has too small a context window",
+    "A": "refused the key",
+    "M": "does not have the model or path",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +70,8 @@ class AttemptFailed(CallEvent):
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.deployment}: failed ({self.failure}, {self.error}): {self.reason}"
+        status = f", HTTP {self.status}" if self.status is not None else ""
+        return f"{self.deployment}: {_WORDS[self.failure]} ({self.error}{status}): {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +82,7 @@ class Retried(CallEvent):
     wait: float
 
     def __str__(self) -> str:
-        return f"{self.deployment}: is tried again after {self.wait:.1f} s"
+        return f"{self.deployment}: tried again after {self.wait:.1f} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +94,8 @@ class FellBack(CallEvent):
     fallback: bool
 
     def __str__(self) -> str:
-        what = "fallback model" if self.fallback else "other deployment"
-        return f"{self.failed}: {what} {self.deployment} takes over"
+        what = "fallback model" if self.fallback else "next deployment"
+        return f"{self.deployment}: tried instead of {self.failed}, as the {what}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +118,7 @@ class TurnedAway(CallEvent):
     seconds: float
 
     def __str__(self) -> str:
-        return f"{self.deployment}: left alone for {self.seconds:.0f} s more, nothing was sent"
+        return f"{self.deployment}: not asked, gets no calls for {self.seconds:.0f} s more: it failed before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +151,7 @@ class BreakerOpened(Event):
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.deployment}: breaker open for {self.seconds:.0f} s: {self.reason}"
+        return f"{self.deployment}: gets no calls for {self.seconds:.0f} s (breaker open): {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +161,7 @@ class BreakerClosed(Event):
     deployment: str
 
     def __str__(self) -> str:
-        return f"{self.deployment}: breaker closed, it answers again"
+        return f"{self.deployment}: answers again, gets calls as before (breaker closed)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +174,7 @@ class CooledDown(Event):
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.who}: left alone for {self.seconds:.0f} s: {self.reason}"
+        return f"{self.who}: gets no calls for {self.seconds:.0f} s: {self.reason}"
 
 
 Listener: TypeAlias = Callable[[Event], None]

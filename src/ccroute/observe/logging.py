@@ -44,7 +44,8 @@ def log_event(event: Event) -> None:
     level = _LEVELS.get(type(event), logging.DEBUG)
     if logger.isEnabledFor(level):
         if isinstance(event, CallEvent):
-            logger.log(level, "%s (call %s of agent %s)", event, event.call, event.agent)
+            whose = "" if event.agent is None else f" of agent {event.agent}"
+            logger.log(level, "%s (call %s%s)", event, event.call, whose)
         else:
             logger.log(level, "%s", event)
 

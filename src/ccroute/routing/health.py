@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple
 
 from ccroute.errors import CcrouteError
 from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event, Listener, Recovered
+from ccroute.routing.breaker import Circuit, Switch, Trip
+from ccroute.routing.caller import Caller
 from ccroute.routing.tables import MAX_KNOWN, Deployment
+from ccroute.types import Request
 from ccroute.types.clock import Clock
 
-IN_A_ROW = 5
-"""Failures in a row that open a breaker."""
-WINDOW = 20
-"""Outcomes looked back at: a breaker opens, too, when half of them failed, and at least 5 are known."""
 OPEN, LONGEST = 30.0, 300.0
 """Seconds a breaker stays open at first, doubling up to the longest, each ± JITTER."""
+SOON, SOON_LONGEST = 1.0, 2.0
+"""The same where the server is gone: connections are refused, or have just been broken. To notice that it
+is back costs no more than a connection."""
+MOST_CALLERS = 64
+"""Callers that one breaker is open for alone, at most; the oldest are let in again."""
 JITTER = 0.2
 MOST_KEYS = 64
 """Refused keys of one backend that are remembered, as marks."""
-_ALL = (1 << WINDOW) - 1
 
 
 class Note(NamedTuple):
@@ -38,6 +40,8 @@ class Note(NamedTuple):
     off:     what is refused as a whole, and the seconds it is taken to stay so. The credential's
              are doubled each time, up to `longest`.
     key:     the mark of the key that was refused.
+    caller:  of a failure: whose request it may have been the fault of; None where it was nobody's.
+    gone:    whether the server seems to be gone: it refused the connection, or broke it.
     """
 
     counts: bool | None = None
@@ -47,6 +51,8 @@ class Note(NamedTuple):
     seconds: float = 0.0
     longest: float = 0.0
     key: int = 0
+    caller: Caller | None = None
+    gone: Literal["refused", "broken"] | None = None
 
 
 class Refusal(NamedTuple):
@@ -69,87 +75,35 @@ class Refusal(NamedTuple):
         return self.keys is not None
 
 
-@dataclass(slots=True, eq=False)
-class _Switch:
-    """Something that is on (no `error`), off until an instant, or, after it, open to one probe.
-
-    `seconds` is how long it was off last, `base` what is doubled for the next time.
-    """
-
-    until: float = 0.0
-    seconds: float = 0.0
-    base: float = 0.0
-    why: str = ""
-    error: CcrouteError | None = None
-    probe: object = None
-    keys: frozenset[int] = frozenset()
-
-    def turn_off(self, at: float, seconds: float, why: str, error: CcrouteError | None) -> None:
-        """Off for at least `seconds`; a longer time wins."""
-        self.until = max(self.until, at + seconds)
-        self.seconds, self.why = seconds, why
-        self.error = error or CcrouteError(why)
-
-    def turn_on(self) -> None:
-        self.until = self.seconds = self.base = 0.0
-        self.error = self.probe = None
-
-
-@dataclass(slots=True, eq=False)
-class _Circuit(_Switch):
-    """A deployment's breaker: its last outcomes as bits, failures as ones, the newest lowest."""
-
-    outcomes: int = 0
-    known: int = 0
-    cool_until: float = 0.0
-    cool_error: CcrouteError | None = None
-
-    @property
-    def is_well(self) -> bool:
-        """Whether nothing keeps anybody away."""
-        return self.error is None and not self.cool_until
-
-    def count(self, *, failed: bool) -> str | None:
-        """Note an outcome; why the breaker has to open, if it has to."""
-        self.outcomes = (self.outcomes << 1 | failed) & _ALL
-        self.known = min(self.known + 1, WINDOW)
-        if not failed:
-            return None
-        if self.known >= IN_A_ROW and self.outcomes & 0b11111 == 0b11111:
-            return f"{IN_A_ROW} failures in a row"
-        failures = self.outcomes.bit_count()
-        if self.known >= IN_A_ROW and failures * 2 >= self.known:
-            return f"{failures} of the last {self.known} attempts failed"
-        return None
-
-    def turn_on(self) -> None:
-        _Switch.turn_on(self)
-        self.outcomes = self.known = 0
-
-
 class Admission:
-    """The leave to ask a deployment once."""
+    """The leave to ask a deployment once. `caller` is the one to note where it is answered."""
 
-    __slots__ = ("deployment", "settled")
+    __slots__ = ("caller", "deployment", "settled")
 
-    probes: tuple[_Switch, ...] = ()
+    probes: tuple[Switch, ...] = ()
     lease: object = None
+    early = False
 
     def __init__(self, deployment: Deployment) -> None:
         self.deployment = deployment
+        self.caller: Caller | None = None
         self.settled = False
 
 
 class _Probe(Admission):
-    """The leave to prove switches on again. One that is dropped unsettled gives its lease back."""
+    """The leave to prove switches on again. One that is dropped unsettled gives its lease back; one that
+    was `early` and fails leaves everything as it was."""
 
-    __slots__ = ("_health", "lease", "probes")
+    __slots__ = ("_health", "early", "lease", "probes")
 
-    def __init__(self, deployment: Deployment, probes: tuple[_Switch, ...], health: Health) -> None:
+    def __init__(
+        self, deployment: Deployment, probes: tuple[Switch, ...], health: Health, *, early: bool
+    ) -> None:
         super().__init__(deployment)
         self.settled = True  # until it is whole: an interrupt may come in between
         self._health = health
         self.probes = probes
+        self.early = early
         self.lease = object()
         self.settled = False
         for switch in probes:
@@ -171,24 +125,30 @@ class Health:
         self._clock = clock
         self._tell = tell
         self._on = on
-        self._circuits: dict[str, _Circuit] = {}
-        self._credentials: dict[str, _Switch] = {}
+        self._circuits: dict[str, Circuit] = {}
+        self._credentials: dict[str, Switch] = {}
         self._inbox: deque[tuple[Admission, Note, float]] = deque()
         self._told: deque[Event] = deque()
         self._lock = threading.Lock()
 
-    def refusal(self, deployment: Deployment) -> Refusal | None:
-        """Why this deployment would be refused now; None if it would be admitted. Takes nothing."""
+    def refusal(self, deployment: Deployment, request: Request | None = None) -> Refusal | None:
+        """Why this deployment would be refused now; None if it would be admitted. Takes nothing.
+
+        A breaker that one caller's failures opened keeps only the requests of that one away.
+        """
         circuit = self._circuits.get(deployment.name)
         if (circuit is None or circuit.is_well) and not self._credentials and not self._inbox:
             return None
         with self._lock:
             self._read_inbox()
-            refusal = self._refusal(deployment, self._clock.monotonic(), early=False)
+            switches = self._switches(deployment, request)
+            refusal = self._refusal(deployment, switches, self._clock.monotonic(), early=False)
         self._after_lock()
         return refusal
 
-    def admit(self, deployment: Deployment, *, early: bool = False) -> Admission | Refusal:
+    def admit(
+        self, deployment: Deployment, request: Request | None = None, *, early: bool = False
+    ) -> Admission | Refusal:
         """The leave to ask `deployment` now, or why not. Every admission is settled, however it ends.
 
         Where a breaker or a switch is off and its time is over (or `early`), the admission is its one
@@ -198,9 +158,9 @@ class Health:
             return Admission(deployment)
         with self._lock:
             self._read_inbox()
-            refusal = self._refusal(deployment, self._clock.monotonic(), early=early)
-            probes = tuple(switch for switch in self._switches(deployment) if switch.error is not None)
-            admission = refusal or (_Probe(deployment, probes, self) if probes else Admission(deployment))
+            now, switches = self._clock.monotonic(), self._switches(deployment, request)
+            refusal = self._refusal(deployment, switches, now, early=early)
+            admission = refusal or self._admission(deployment, switches, now)
         self._after_lock()
         return admission
 
@@ -228,17 +188,28 @@ class Health:
         for switch in (*self._circuits.values(), *self._credentials.values()):
             switch.probe = None
 
-    def _switches(self, deployment: Deployment) -> tuple[_Switch, ...]:
+    def _switches(self, deployment: Deployment, request: Request | None) -> tuple[Switch, ...]:
+        """What concerns this deployment and this caller."""
         circuit = self._circuits.get(deployment.name)
+        if circuit is not None and not circuit.concerns(request):
+            circuit = None
         credential = self._credentials.get(deployment.backend.name)
         return tuple(switch for switch in (circuit, credential) if switch is not None)
 
-    def _refusal(self, deployment: Deployment, now: float, *, early: bool) -> Refusal | None:
+    def _admission(self, deployment: Deployment, switches: tuple[Switch, ...], now: float) -> Admission:
+        probes = tuple(switch for switch in switches if switch.error is not None)
+        if not probes:
+            return Admission(deployment)
+        return _Probe(deployment, probes, self, early=any(now < switch.until for switch in probes))
+
+    def _refusal(
+        self, deployment: Deployment, switches: tuple[Switch, ...], now: float, *, early: bool
+    ) -> Refusal | None:
         found = None
-        for switch in self._switches(deployment):
+        for switch in switches:
             shut = switch.probe is not None or (now < switch.until and not early)
             if switch.error is not None and shut and (found is None or switch.until > found.until):
-                keys = None if isinstance(switch, _Circuit) else switch.keys
+                keys = None if isinstance(switch, Circuit) else switch.keys
                 found = Refusal(switch.until, switch.why, switch.error, keys=keys)
         circuit = self._circuits.get(deployment.name)
         if circuit is not None and circuit.cool_until:
@@ -280,50 +251,70 @@ class Health:
                     self._told.append(Recovered(deployment.backend.name))
         if note.cool:
             self._cool(circuit, deployment, note, at)
+        caller = note.caller if note.counts else admission.caller
         if note.off is not None:
-            self._turn_off(circuit, deployment, proved, note, at)
-        elif note.counts is not None and circuit.error is None:
-            why = circuit.count(failed=note.counts)
-            if why is not None:
-                self._open(circuit, deployment, why, note, at)
+            self._turn_off(circuit, admission, proved, note, at)
         elif note.counts and circuit in proved:
-            self._open(circuit, deployment, "the probe failed", note, at)
+            if not admission.early:
+                self._open(circuit, deployment, "the probe failed", note, at)
+        elif note.counts is not None and circuit.counts(caller):
+            trip = circuit.count(failed=note.counts, caller=caller)
+            if trip is not None:
+                self._trip(circuit, deployment, trip, note, at)
+            elif circuit.only and not note.counts and at >= circuit.until and circuit.probe is None:
+                circuit.turn_on()  # those it was open for may never come back to prove it well
+                self._told.append(BreakerClosed(deployment.name))
 
-    def _open(self, circuit: _Circuit, deployment: Deployment, why: str, note: Note, at: float) -> None:
-        circuit.base = min(LONGEST, circuit.base * 2 or OPEN)
+    def _trip(self, circuit: Circuit, deployment: Deployment, trip: Trip, note: Note, at: float) -> None:
+        """Open a breaker; one that is open for some callers may have to be so for others too."""
+        if circuit.error is None or trip.only is None:
+            circuit.base, circuit.only = 0.0, ()
+            self._open(circuit, deployment, trip.why, note, at)
+        if trip.only is not None:
+            circuit.only = (*circuit.only, trip.only)[-MOST_CALLERS:]
+
+    def _open(self, circuit: Circuit, deployment: Deployment, why: str, note: Note, at: float) -> None:
+        # A request whose connection broke is lost; that is risked once only, where a refused one is not sent.
+        soon = note.gone == "refused" or (note.gone == "broken" and not circuit.base)
+        if soon:
+            circuit.base = min(SOON_LONGEST, circuit.base * 2 or SOON)
+        else:
+            circuit.base = min(LONGEST, max(OPEN, circuit.base * 2))
         jittered = circuit.base * (1 + JITTER * (2 * self._clock.random() - 1))
-        circuit.turn_off(at, max(jittered, circuit.seconds), why, note.error)
+        circuit.turn_off(at, jittered if soon else max(jittered, circuit.seconds), why, note.error)
         self._told.append(BreakerOpened(deployment.name, circuit.until - at, why))
 
     def _turn_off(
-        self, circuit: _Circuit, deployment: Deployment, proved: list[_Switch], note: Note, at: float
+        self, circuit: Circuit, admission: Admission, proved: list[Switch], note: Note, at: float
     ) -> None:
+        backend = admission.deployment.backend.name
+        switch: Switch = circuit
         if note.off == "credential":
-            who = deployment.backend.name
-            switch = self._credentials.setdefault(who, _Switch())
-        else:
-            who, switch = deployment.name, circuit
-        if switch.error is not None and switch not in proved:
-            return  # it is off already; who was on the way before adds nothing
-        if note.off == "credential":
+            switch = self._credentials.setdefault(backend, Switch())
             switch.keys = frozenset([*switch.keys, note.key][-MOST_KEYS:])
+        elif circuit.only:
+            circuit.turn_on()  # it was for some callers only, and this is for all
+        if switch.error is not None and (switch not in proved or admission.early):
+            return  # it is off already; who was on the way before, or came too early, adds nothing
         if note.longest:
             switch.base = max(note.seconds, min(note.longest, switch.base * 2))
-        switch.turn_off(at, switch.base if note.longest else note.seconds, _why(note), note.error)
-        self._told.append(CooledDown(who, switch.until - at, switch.why))
+        why = "its key was refused" if note.off == "credential" else "it was refused"
+        switch.turn_off(at, switch.base if note.longest else note.seconds, why, note.error)
+        who = admission.deployment.name if switch is circuit else backend
+        self._told.append(CooledDown(who, switch.until - at, _why(note)))
 
-    def _cool(self, circuit: _Circuit, deployment: Deployment, note: Note, at: float) -> None:
+    def _cool(self, circuit: Circuit, deployment: Deployment, note: Note, at: float) -> None:
         until = at + (note.cool or 0.0)
         if until > circuit.cool_until:
             circuit.cool_until, circuit.cool_error = until, note.error
             self._told.append(CooledDown(deployment.name, until - at, _why(note)))
 
-    def _new_circuit(self, name: str) -> _Circuit:
+    def _new_circuit(self, name: str) -> Circuit:
         """A record for one more deployment. Callers may name any; what is well is forgotten first."""
         if len(self._circuits) >= MAX_KNOWN:
             well = (known for known, circuit in self._circuits.items() if circuit.is_well)
             del self._circuits[next(well, None) or next(iter(self._circuits))]
-        circuit = self._circuits[name] = _Circuit()
+        circuit = self._circuits[name] = Circuit()
         return circuit
 
     def _after_lock(self) -> None:

@@ -9,6 +9,7 @@ from ccroute.errors import InvalidRequestError
 from ccroute.types.policy import Timeout
 from ccroute.types.request import JSON, MADE_OF_TYPES, CallOptions, Effort, Request, as_dicts
 from ccroute.types.results import Completion, Message
+from ccroute.types.shapes import check_image
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 OWNED = frozenset({"model", "messages", "stream"})
@@ -188,6 +189,8 @@ def _message(message: object, where: str) -> Mapping[str, JSON]:
             )
         if part["type"] == "text" and not isinstance(part.get("text"), str):
             raise InvalidRequestError(f"{where}.content[{i}].text must be a str")
+        if part["type"] == "image_url":
+            check_image(part, f"{where}.content[{i}]")
     return message
 
 

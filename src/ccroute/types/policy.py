@@ -44,6 +44,8 @@ class Timeout:
     connect: name look-up, TCP and TLS of one new connection.
     first:   from sending to the first content. Not set: `idle` for a stream, only `total` otherwise.
     idle:    between two pieces of content of a stream, counting only time spent waiting on the server.
+    attempt: one try at one deployment, without its wait for a place there; a try that takes longer is given
+             up for the next candidate, while `total` ends the call.
     """
 
     total: float | None = 600.0
@@ -53,7 +55,7 @@ class Timeout:
     attempt: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("total", "connect", "first", "idle"):
+        for name in ("total", "connect", "first", "idle", "attempt"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise ValueError(

@@ -16,6 +16,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import from_json, to_json
 
 from ccroute.errors import InvalidOutputError, InvalidRequestError
+from ccroute.types.shapes import check_response_format
 
 R = TypeVar("R")
 
@@ -115,11 +116,7 @@ def answer_format(kind: Any) -> Mapping[str, Any]:
     Raises `InvalidRequestError` for what has no JSON schema.
     """
     if isinstance(kind, Mapping):
-        if not isinstance(kind.get("type"), str):
-            raise InvalidRequestError(
-                "response_format.type is missing: write {'type': 'json_schema', 'json_schema': {'name': …, "
-                "'schema': …}}, or give a pydantic class"
-            )
+        check_response_format(kind)
         return kind
     if isinstance(kind, BaseModel):
         name = type(kind).__name__

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import from_json
 
 from ccroute.errors import InvalidOutputError, InvalidRequestError
+from ccroute.types.shapes import check_tool
 from ccroute.types.structured import KEPT, NO_SCHEMA, faults_of, no_schema, object_schema, once
 
 ToolLike: TypeAlias = Mapping[str, Any] | Callable[..., object]
@@ -180,27 +181,8 @@ _TOOLS = lru_cache(KEPT)(Tool)
 def _checked(tool: object, where: str) -> Mapping[str, Any]:
     if not isinstance(tool, Mapping):
         return tool_of(tool, where)
-    kind = tool.get("type")
-    if not isinstance(kind, str):
-        hint = "; this one is in Anthropic's form" if "input_schema" in tool else ""
-        raise InvalidRequestError(
-            f"{where}.type is missing: write {{'type': 'function', 'function': {{'name': …}}}}{hint}"
-        )
-    if kind == "function":
-        _check_function(tool.get("function"), f"{where}.function")
+    check_tool(tool, where)
     return tool
-
-
-def _check_function(function: object, where: str) -> None:
-    if not isinstance(function, Mapping):
-        raise InvalidRequestError(f"{where} must be a dict with a name, not {type(function).__name__}")
-    name, parameters = function.get("name"), function.get("parameters")
-    if not isinstance(name, str) or not name:
-        raise InvalidRequestError(f"{where}.name is missing")
-    if parameters is not None and not isinstance(parameters, Mapping):
-        raise InvalidRequestError(
-            f"{where}.parameters must be a JSON schema as a dict, not {type(parameters).__name__}"
-        )
 
 
 def _name_of(tool: Mapping[str, Any]) -> str | None:

@@ -11,135 +11,50 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from math import isfinite
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from ccroute.errors import (
-    AuthenticationError,
     BackendError,
-    BackendTimeoutError,
-    ContentPolicyError,
     ContextWindowExceededError,
     InvalidRequestError,
-    ModelNotFoundError,
     OverloadedError,
-    PermissionDeniedError,
     ProtocolError,
-    QuotaExhaustedError,
     RateLimitError,
-    RequestError,
     ServerError,
 )
 from ccroute.types import JSON
-from ccroute.wire.reading import load, mapping, shown, text
-
-Failure: TypeAlias = BackendError | RequestError
+from ccroute.wire.kinds import BY_CODE, BY_MEANING, BY_STATUS, OURS, WITHOUT_STATUS, Failure
+from ccroute.wire.reading import listed, load, mapping, shown, text
+from ccroute.wire.wordings import LIMITS, PROMPTS, STATUSES, WORDINGS, Wording
 
 LONGEST_WAIT: Final = 7 * 86_400.0
 """The longest Retry-After that is believed, in seconds."""
 
 _WORDS_SHOWN: Final = 300  # characters of a server's own message
+_FAULTS: Final = 5  # of a list
+_DIGITS: Final = 10  # of a number of tokens that is believed, one too many
 
-_OURS: Final[dict[type[Failure], str]] = {
-    InvalidRequestError: "the server refused the request as invalid",
-    ContextWindowExceededError: "the prompt exceeds the context window: shorten it, or use a larger model",
-    ContentPolicyError: "the provider's content policy refused the request: rephrase it",
-    AuthenticationError: "the key is missing or wrong: check api_key",
-    QuotaExhaustedError: "a billing limit is reached and waiting does not clear it: check plan and balance",
-    PermissionDeniedError: "the key may not do this: check what it is allowed",
-    ModelNotFoundError: "the server has no such model or path: check the model's name and base_url",
-    RateLimitError: "too many requests or tokens: send fewer, or wait",
-    OverloadedError: "the server has no room now: try again later",
-    ServerError: "the server failed: try again, or look at its log",
-    BackendTimeoutError: "the server gave up waiting: try again",
-    BackendError: "the server refused: check base_url and what the server expects",
-}
-
-_BY_STATUS: Final[dict[int, type[Failure]]] = {
-    400: InvalidRequestError,
-    401: AuthenticationError,
-    402: QuotaExhaustedError,
-    403: PermissionDeniedError,
-    404: ModelNotFoundError,
-    408: BackendTimeoutError,
-    409: OverloadedError,
-    413: InvalidRequestError,
-    422: InvalidRequestError,
-    424: ServerError,
-    425: OverloadedError,
-    429: RateLimitError,
-    503: OverloadedError,
-    529: OverloadedError,
-}
-
-# These codes say more than any status does.
-_BY_CODE: Final[dict[str, type[Failure]]] = {
-    **dict.fromkeys(
-        ("context_length_exceeded", "context_window_exceeded", "exceed_context_size_error"),
-        ContextWindowExceededError,
-    ),
-    **dict.fromkeys(
-        ("content_filter", "content_policy_violation", "responsibleaipolicyviolation"), ContentPolicyError
-    ),
-    **dict.fromkeys(
-        (
-            "billing_error",
-            "billing_hard_limit_reached",
-            "credit_balance_exhausted",
-            "enforced_spend_limit_reached",
-            "insufficient_quota",
-            "organization_spend_limit_exceeded",
-            "organization_usage_limit_exceeded",
-            "project_spend_limit_exceeded",
-        ),
-        QuotaExhaustedError,
-    ),
-    "model_not_found": ModelNotFoundError,
-}
-
-# These only repeat the status, so they count where there is none: in a stream, or under HTTP 200.
-_WITHOUT_STATUS: Final[dict[str, type[Failure]]] = {
-    **dict.fromkeys(("authentication_error", "invalid_api_key"), AuthenticationError),
-    **dict.fromkeys(
-        ("invalid_request_error", "badrequesterror", "request_too_large", "validation"), InvalidRequestError
-    ),
-    **dict.fromkeys(("not_found_error", "notfounderror"), ModelNotFoundError),
-    **dict.fromkeys(("overloaded_error", "overloaded", "unavailable_error"), OverloadedError),
-    "permission_error": PermissionDeniedError,
-    **dict.fromkeys(("rate_limit_error", "rate_limit_exceeded"), RateLimitError),
-    "timeout_error": BackendTimeoutError,
-}
-
-_OVERFLOW: Final = re.compile(
-    r"exceeds? (?:the )?(?:\w+ ){0,2}context|maximum context length|prompt (?:is )?too long|input is too long"
-    r"|exceeds the maximum number of tokens|max_new_tokens` must be|must have less than \d+ tokens",
-    re.IGNORECASE,
-)
-_POLICY: Final = re.compile(r"content filtering policy|content management policy", re.IGNORECASE)
-_BILLING: Final = re.compile(r"credit balance is too low", re.IGNORECASE)
-_BY_TEXT: Final[tuple[tuple[re.Pattern[str], type[Failure]], ...]] = (
-    (_OVERFLOW, ContextWindowExceededError),
-    (_POLICY, ContentPolicyError),
-    (_BILLING, QuotaExhaustedError),
-)
-_LIMIT: Final = re.compile(
-    r"(?:context (?:length|size)(?: is| of)? \(?|> ?|must be <= |have less than |tokens allowed \()(\d{1,9})",
-    re.IGNORECASE,
-)
-_PROMPT: Final = re.compile(
-    r"(?:requested |resulted in |too long: |request \(|given: |token count \()(\d{1,9})", re.IGNORECASE
-)
+_WORDS_READ: Final = 4000
+"""Characters of a server's words that are searched: some quote the whole request."""
+_TRY_AGAIN: Final = re.compile(r"try again in (\d+(?:\.\d+)?) ?(ms|s)\b", re.IGNORECASE)
+_SECONDS: Final = re.compile(r"(\d+(?:\.\d+)?)s")
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A failure in a server's words. `limit` and `prompt` are tokens; `status` is one that was written
-    into the body, `codes` are in lower case."""
+    """A failure in a server's words: `message` is what it says, `words` all that may be searched.
+
+    `limit` and `prompt` are tokens, `wait` is in seconds; `status` is one that was written into the body,
+    `codes` are in lower case.
+    """
 
     message: str = ""
+    words: str = ""
     codes: frozenset[str] = frozenset()
     status: int | None = None
     limit: int | None = None
     prompt: int | None = None
+    wait: float | None = None
     request_id: str | None = None
 
 
@@ -154,27 +69,33 @@ def read_body(body: bytes) -> Told:
         return read(load(body))
     except ProtocolError:
         plain = shown(body).strip()
-        return Told() if plain.startswith("<") else Told(message=plain)
+        return Told() if plain.startswith("<") else Told(message=plain, words=plain)
 
 
 def read(value: JSON) -> Told:
     """What a decoded error says, whichever server wrote it."""
+    if isinstance(value, list) and value:
+        return read(value[0])  # Google and Hugging Face wrap their error in a list
     if isinstance(value, str):
-        return Told(message=value)
+        return Told(message=value, words=value)
     frame = mapping(value)
     error = frame.get("error")
     inner = mapping(error)
     both = {**frame, **inner}
-    message = text(error) or text(both.get("message")) or _fastapi(frame.get("detail"))
-    places = (inner, frame, mapping(inner.get("details")), mapping(inner.get("innererror")))
+    message = text(error) or _message(both)
+    metadata = mapping(both.get("metadata"))
+    details = inner.get("details")
+    places = (inner, frame, metadata, mapping(details), mapping(inner.get("innererror")))
     keys = ("code", "type", "error_type", "error_code", "status_code")
     codes = [place.get(key) for place in places for key in keys]
     return Told(
         message=message,
-        codes=frozenset(code.lower() for code in codes if isinstance(code, str)),
+        words=f"{message} {text(metadata.get('raw'))}",
+        codes=frozenset(str(code).lower() for code in codes if isinstance(code, str | int)),
         status=next((status for code in codes if (status := _status(code))), None),
-        limit=_tokens(both.get("n_ctx")) or _number(_LIMIT, message),
-        prompt=_tokens(both.get("n_prompt_tokens")) or _number(_PROMPT, message),
+        limit=_tokens(both.get("n_ctx")),
+        prompt=_tokens(both.get("n_prompt_tokens")),
+        wait=_told_wait(both, details, message),
         request_id=text(frame.get("request_id")) or None,
     )
 
@@ -188,18 +109,28 @@ def classified(
     hint: str = "",
 ) -> Failure:
     """The typed error. `status` is that of a non-2xx answer; a failure inside a stream has none."""
-    kind = _kind(told, status)
+    kind, found = _kind(told, status)
     headers = headers or {}
+    wait = retry_after(headers)
     failure = kind(
         _sentence(hint or _said_by_us(kind, status), told.message),
         status=status,
-        retry_after=retry_after(headers),
+        retry_after=told.wait
+        if wait is None and issubclass(kind, RateLimitError | OverloadedError)
+        else wait,
         request_id=headers.get("request-id") or headers.get("x-request-id") or told.request_id,
         body=shown(body) if body else None,
         should_retry={"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower()),
     )
     if isinstance(failure, ContextWindowExceededError):
-        failure.limit, failure.estimated = told.limit, told.prompt
+        failure.limit = told.limit or _number("limit", found, LIMITS, told.words)
+        failure.estimated = told.prompt or _number("prompt", found, PROMPTS, told.words)
+    elif isinstance(failure, InvalidRequestError):
+        failure.elsewhere = found is not None and found[0].meaning in ("lacks", "feature", "output")
+    elif isinstance(failure, OverloadedError):
+        failure.loading = found is not None and found[0].meaning == "loading"
+    elif isinstance(failure, RateLimitError) and status == 413:
+        failure.should_retry = False  # one request alone is more than the limit, so waiting does not help
     return failure
 
 
@@ -220,28 +151,44 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return wait if wait <= LONGEST_WAIT else None
 
 
-def _kind(told: Told, status: int | None) -> type[Failure]:
-    for code, kind in _BY_CODE.items():
-        if code in told.codes:
-            return kind
+_Found: TypeAlias = tuple[Wording, re.Match[str]]
+
+
+def _kind(told: Told, status: int | None) -> tuple[type[Failure], _Found | None]:
+    """The class of a failure, and the wording that tells more of it."""
     implied = status or told.status
-    if implied in (None, 400, 413, 422, 500):
-        for pattern, kind in _BY_TEXT:
-            if pattern.search(told.message):
-                return kind
+    found = _wording(told.words, implied)
+    for code, kind in BY_CODE.items():
+        if code in told.codes:
+            return kind, found
+    if found is not None:
+        return BY_MEANING[found[0].meaning], found
     if status is None:
-        for code, kind in _WITHOUT_STATUS.items():
+        for code, kind in WITHOUT_STATUS.items():
             if code in told.codes:
-                return kind
+                return kind, None
     if implied is None:
-        return ServerError
-    return _BY_STATUS.get(implied, ServerError if implied >= 500 else BackendError)
+        return ServerError, None
+    return BY_STATUS.get(implied, ServerError if implied >= 500 else BackendError), None
+
+
+def _wording(words: str, status: int | None) -> _Found | None:
+    """The first row of the table that fits."""
+    words = words[:_WORDS_READ]
+    for wording in WORDINGS:
+        if status in STATUSES[wording.meaning] and (match := _search(wording.pattern, words)):
+            return wording, match
+    return None
+
+
+def _search(pattern: str, words: str) -> re.Match[str] | None:
+    return re.search(pattern, words, re.IGNORECASE)  # which compiles a pattern at its first use
 
 
 def _said_by_us(kind: type[Failure], status: int | None) -> str:
     if status is not None and 300 <= status < 400:
         return "the server redirects, and redirects are not followed: fix base_url"
-    return _OURS[kind]
+    return OURS[kind]
 
 
 def _sentence(ours: str, theirs: str) -> str:
@@ -251,11 +198,37 @@ def _sentence(ours: str, theirs: str) -> str:
     return f"{ours}: {line[:_WORDS_SHOWN]}"
 
 
-def _fastapi(value: JSON) -> str:
-    """FastAPI's `detail`: a text, or a list of faults each with a `msg`."""
-    if isinstance(value, list) and value:
-        value = mapping(value[0]).get("msg")
-    return text(value)
+def _message(fields: Mapping[str, JSON]) -> str:
+    """What an error says, under whichever name, as a text or (Mistral, FastAPI) as a list of faults."""
+    for name in ("message", "detail", "msg"):
+        value = fields.get(name)
+        if isinstance(value, dict):
+            value = value.get("detail")
+        if isinstance(value, list):
+            value = "; ".join(filter(None, map(_fault, value[:_FAULTS])))
+        if isinstance(value, str) and value:
+            return value
+    return ""
+
+
+def _fault(value: JSON) -> str:
+    """One fault of a list: where, and what."""
+    fault = mapping(value)
+    place = ".".join(part for part in listed(fault.get("loc")) if isinstance(part, str) and part != "body")
+    said = text(fault.get("msg"))
+    return f"{place}: {said}" if place and said else said
+
+
+def _told_wait(fields: Mapping[str, JSON], details: JSON, message: str) -> float | None:
+    """Seconds that a body asks to wait for: Hugging Face's, a plan's, Google's, or in words."""
+    for name in ("estimated_time", "resets_in_seconds"):
+        if isinstance(seconds := fields.get(name), int | float):
+            return _wait(str(seconds), 1.0)
+    for detail in listed(details):
+        if found := _SECONDS.fullmatch(text(mapping(detail).get("retryDelay"))):
+            return _wait(found[1], 1.0)
+    found = _TRY_AGAIN.search(message[:_WORDS_READ])
+    return None if found is None else _wait(found[1], 0.001 if found[2].lower() == "ms" else 1.0)
 
 
 def _status(code: object) -> int | None:
@@ -269,9 +242,14 @@ def _tokens(value: object) -> int | None:
     return value if isinstance(value, int) and value > 0 else None
 
 
-def _number(pattern: re.Pattern[str], message: str) -> int | None:
-    found = pattern.search(message)
-    return int(found[1]) if found else None
+def _number(
+    name: Literal["limit", "prompt"], found: _Found | None, pattern: re.Pattern[str], words: str
+) -> int | None:
+    """A number of tokens: of the row that fits, else as such numbers are usually told."""
+    told = found[1].groupdict().get(name) if found is not None and found[0].meaning == "overflow" else None
+    if told is None and (match := pattern.search(words[:_WORDS_READ])):
+        told = match[name]
+    return int(told) if told is not None and len(told) < _DIGITS else None
 
 
 def _wait(value: str | None, unit: float) -> float | None:

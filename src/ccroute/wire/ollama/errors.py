@@ -4,7 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from ccroute.wire.errors import Failure, Told, classified, read_body
+from ccroute.wire.errors import Told, classified, read_body
+from ccroute.wire.kinds import Failure
 
 _MISSING: Final = re.compile(r"""model ["']([^"'\s]+)["'] not found""")
 

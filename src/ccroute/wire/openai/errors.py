@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from ccroute.wire.errors import Failure, classified, read_body
+from ccroute.wire.errors import classified, read_body
+from ccroute.wire.kinds import Failure
 
 
 def error(status: int, headers: Mapping[str, str], body: bytes) -> Failure:

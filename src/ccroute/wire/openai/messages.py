@@ -52,7 +52,7 @@ def _message(message: Mapping[str, JSON], dialect: Dialect, provider: str) -> di
         _mark(own, mark)
     if role == "assistant":
         _put_assistant(own, message, dialect, provider)
-    elif own.get("tool_call_id"):
+    elif role == "tool" and own.get("tool_call_id"):
         own["tool_call_id"] = _call_id(own["tool_call_id"], dialect)
     return own
 

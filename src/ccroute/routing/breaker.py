@@ -1,0 +1,123 @@
+"""One deployment's breaker: how its last attempts ended, for whom, and when that speaks against it.
+
+Knows outcomes and callers; must not know clocks, locks or leases. Servers answer 500 to what is a caller's
+mistake, so failures are counted by different callers: what fails for one of them alone is closed to that
+one alone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
+
+from ccroute.errors import CcrouteError
+from ccroute.routing.caller import Caller, caller_of
+from ccroute.types import Request
+
+IN_A_ROW = 5
+"""Failures in a row that open a breaker."""
+WINDOW = 20
+"""Outcomes looked back at: a breaker opens, too, when half of them failed, and at least 5 are known."""
+
+
+@dataclass(slots=True, eq=False)
+class Switch:
+    """Something that is on (no `error`), off until an instant, or, after it, open to one probe.
+
+    `seconds` is how long it was off last, `base` what is doubled for the next time.
+    """
+
+    until: float = 0.0
+    seconds: float = 0.0
+    base: float = 0.0
+    why: str = ""
+    error: CcrouteError | None = None
+    probe: object = None
+    keys: frozenset[int] = frozenset()
+
+    def turn_off(self, at: float, seconds: float, why: str, error: CcrouteError | None) -> None:
+        """Off for at least `seconds`; a longer time wins."""
+        self.until = max(self.until, at + seconds)
+        self.seconds, self.why = seconds, why
+        self.error = error or CcrouteError(why)
+
+    def turn_on(self) -> None:
+        self.until = self.seconds = self.base = 0.0
+        self.error = self.probe = None
+
+
+class Trip(NamedTuple):
+    """Why a breaker has to open, and for whom alone; `only` is None where it is for everybody."""
+
+    why: str
+    only: Caller | None
+
+
+@dataclass(slots=True, eq=False)
+class Circuit(Switch):
+    """A deployment's breaker with its last outcomes: whether an attempt failed, and whose it was.
+
+    A failure without a caller is no caller's fault (nothing was sent, or the server says that it has no
+    room) and counts like that of one more caller. `only`: the callers it is open for, where not for all.
+    """
+
+    outcomes: deque[tuple[bool, Caller | None]] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    only: tuple[Caller, ...] = ()
+    cool_until: float = 0.0
+    cool_error: CcrouteError | None = None
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing keeps anybody away."""
+        return self.error is None and not self.cool_until
+
+    def concerns(self, request: Request | None) -> bool:
+        """Whether it keeps this request's caller away when it is open."""
+        return not self.only or request is None or caller_of(request) in self.only
+
+    def counts(self, caller: Caller | None) -> bool:
+        """Whether an outcome says anything: while it is open, only that of those it is not open for."""
+        return self.error is None or (bool(self.only) and caller not in self.only)
+
+    def count(self, *, failed: bool, caller: Caller | None) -> Trip | None:
+        """Note an outcome; why the breaker has to open, if it has to."""
+        self.outcomes.append((failed, caller))
+        if not failed or len(self.outcomes) < IN_A_ROW:
+            return None
+        known = [*self.outcomes]
+        failing = [who for bad, who in known if bad]
+        if all(bad for bad, _ in known[-IN_A_ROW:]):
+            why, failing, enough = f"{IN_A_ROW} failures in a row", failing[-IN_A_ROW:], _is_everybodys
+        elif len(failing) * 2 >= len(known):
+            why, enough = f"{len(failing)} of the last {len(known)} attempts failed", _are_most
+        else:
+            return None
+        if caller is not None and set(failing) == {caller}:
+            return Trip(why, caller)
+        return Trip(why, None) if enough(known, failing, self.only) else None
+
+    def turn_on(self) -> None:
+        Switch.turn_on(self)
+        self.outcomes.clear()
+        self.only = ()
+
+
+_Known: TypeAlias = Sequence[tuple[bool, Caller | None]]
+
+
+def _is_everybodys(known: _Known, failing: Sequence[Caller | None], only: Sequence[Caller]) -> bool:
+    """Of failures in a row: whether three fail, or two and nobody else has been answered lately."""
+    if len(set(failing)) + failing.count(None) - (None in failing) > 2:
+        return True
+    return not any(not bad and (who is None or who not in failing) for bad, who in known)
+
+
+def _are_most(known: _Known, failing: Sequence[Caller | None], only: Sequence[Caller]) -> bool:
+    """Of failures now and then: whether at least as many callers fail, each by its last outcome, as are
+    answered, and more than one. Those it is open for already are not looked at."""
+    unnamed = [bad for bad, who in known if who is None]
+    last = {who: bad for bad, who in known if who is not None and who not in only}
+    outcomes = [*unnamed, *last.values()]
+    return sum(outcomes) * 2 >= len(outcomes) and (sum(outcomes) > 1 or all(outcomes))

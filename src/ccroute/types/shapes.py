@@ -1,0 +1,154 @@
+"""Whether tools, a response format and image parts have the shape that every server expects.
+
+Servers answer 500, or die, where it is wrong, which looks like a fault of theirs. Only what is certainly
+wrong everywhere is refused here, by its place; what one server lacks is for that server to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ccroute.errors import InvalidRequestError
+
+DEEPEST = 100
+"""How deep schemas may be nested; what holds itself is deeper."""
+_TYPES = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
+_COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
+_ONE = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
+_SEVERAL = ("anyOf", "oneOf", "allOf", "prefixItems")
+_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+
+
+def check_tool(tool: Mapping[str, Any], where: str) -> None:
+    """Raises `InvalidRequestError` for a tool that no server can read. A tool that is no function is a
+    provider's own, and is left to it."""
+    kind = tool.get("type")
+    if not isinstance(kind, str):
+        hint = "; this one is in Anthropic's form" if "input_schema" in tool else ""
+        raise InvalidRequestError(
+            f"{where}.type is missing: write {{'type': 'function', 'function': {{'name': …}}}}{hint}"
+        )
+    if kind == "function":
+        _check_function(tool.get("function"), f"{where}.function")
+
+
+def check_response_format(response_format: Mapping[str, Any]) -> None:
+    """Raises `InvalidRequestError` for a response format that no server can read."""
+    where = "response_format"
+    kind = response_format.get("type")
+    if not isinstance(kind, str):
+        raise InvalidRequestError(
+            f"{where}.type is missing: write {{'type': 'json_schema', 'json_schema': {{'name': …, "
+            "'schema': …}}, or give a pydantic class"
+        )
+    if kind != "json_schema":
+        return
+    given = response_format.get("json_schema")
+    if not isinstance(given, Mapping):
+        raise _wrong(f"{where}.json_schema", "must be a dict with a name and a schema", given)
+    check_schema(given.get("schema"), f"{where}.json_schema.schema")
+
+
+def check_image(part: Mapping[str, Any], where: str) -> None:
+    """Raises `InvalidRequestError` for an `image_url` part without a URL of an image."""
+    image = part.get("image_url")
+    url = image.get("url") if isinstance(image, Mapping) else image
+    if not isinstance(url, str) or not url:
+        raise InvalidRequestError(
+            f'{where}.image_url must be a dict such as {{"url": "data:image/png;base64,…"}}'
+        )
+    if url.startswith("data:") and ";base64," not in url[:100]:
+        raise InvalidRequestError(f"{where}.image_url.url is a data URL without ;base64, and its data")
+
+
+def check_schema(schema: Any, where: str) -> None:
+    """Raises `InvalidRequestError` for a JSON schema that says nothing, or points nowhere."""
+    if not isinstance(schema, Mapping):
+        raise _wrong(where, "must be a JSON schema as a dict", schema)
+    for place, part, depth in _parts(schema, where):
+        if depth > DEEPEST:
+            raise InvalidRequestError(f"{where} is nested deeper than {DEEPEST} levels, or holds itself")
+        if isinstance(part, bool):
+            continue
+        if not isinstance(part, Mapping):
+            raise _wrong(place, "must be a JSON schema", part)
+        _check_keywords(part, place)
+        target = part.get("$ref")
+        if target is not None and not isinstance(target, str):
+            raise _wrong(f"{place}.$ref", "must be a str", target)
+        if target is not None and target.startswith("#/") and not _resolves(schema, target):
+            raise InvalidRequestError(f"{place}.$ref points to nothing in the schema: define it under $defs")
+
+
+def _check_function(function: Any, where: str) -> None:
+    if not isinstance(function, Mapping):
+        raise _wrong(where, "must be a dict with a name and parameters", function)
+    name, parameters = function.get("name"), function.get("parameters")
+    if not isinstance(name, str) or not name:
+        raise InvalidRequestError(f"{where}.name is missing")
+    description = function.get("description")
+    if description is not None and not isinstance(description, str):
+        raise _wrong(f"{where}.description", "must be a str", description)
+    if parameters is not None:
+        check_schema(parameters, f"{where}.parameters")
+
+
+def _check_keywords(part: Mapping[str, Any], where: str) -> None:
+    types = part.get("type")
+    named = types if isinstance(types, list | tuple) else [types]
+    if types is not None and not all(isinstance(name, str) and name in _TYPES for name in named):
+        raise InvalidRequestError(f"{where}.type must be of {', '.join(sorted(_TYPES))}, or a list of them")
+    required = part.get("required")
+    if required is not None and not (
+        isinstance(required, list | tuple) and all(isinstance(name, str) for name in required)
+    ):
+        raise _wrong(f"{where}.required", "must be a list of names", required)
+    if "enum" in part and not isinstance(part["enum"], list | tuple):
+        raise _wrong(f"{where}.enum", "must be a list", part["enum"])
+    if "pattern" in part and not isinstance(part["pattern"], str):
+        raise _wrong(f"{where}.pattern", "must be a str", part["pattern"])
+    for name in _COUNTS:
+        count = part.get(name)
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 0):
+            raise _wrong(f"{where}.{name}", "must be a whole number, at least 0", count)
+
+
+def _parts(schema: Any, where: str) -> Iterator[tuple[str, Any, int]]:
+    """A schema and every schema in it, each with its place and depth."""
+    left: list[tuple[str, Any, int]] = [(where, schema, 0)]
+    while left:
+        place, part, depth = left.pop()
+        yield place, part, depth
+        if not isinstance(part, Mapping):
+            continue
+        for name in _ONE:
+            if name in part and not (name == "items" and isinstance(part[name], list | tuple)):
+                left.append((f"{place}.{name}", part[name], depth + 1))
+        for name in _SEVERAL:
+            inner = part.get(name, ())
+            if not isinstance(inner, list | tuple):
+                raise _wrong(f"{place}.{name}", "must be a list of JSON schemas", inner)
+            left += [(f"{place}.{name}[{i}]", each, depth + 1) for i, each in enumerate(inner)]
+        for name in _NAMED:
+            table = part.get(name, {})
+            if not isinstance(table, Mapping):
+                raise _wrong(f"{place}.{name}", "must be a dict of JSON schemas", table)
+            left += [(f"{place}.{name}.{key}", each, depth + 1) for key, each in table.items()]
+
+
+def _resolves(schema: Any, pointer: str) -> bool:
+    """Whether a JSON pointer such as `#/$defs/Address` leads somewhere."""
+    for step in pointer[2:].split("/"):
+        key = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(schema, Mapping) and key in schema:
+            schema = schema[key]
+        elif isinstance(schema, list | tuple) and key.isdigit() and int(key) < len(schema):
+            schema = schema[int(key)]
+        else:
+            return False
+    return True
+
+
+def _wrong(where: str, what: str, value: object) -> InvalidRequestError:
+    return InvalidRequestError(f"{where} {what}, not {type(value).__name__}")

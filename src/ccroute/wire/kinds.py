@@ -1,0 +1,122 @@
+"""Which error a status, a code or a wording stands for, and what ccroute says of each. Data only."""
+
+from typing import Final, TypeAlias
+
+from ccroute.errors import (
+    AuthenticationError,
+    BackendError,
+    BackendTimeoutError,
+    ContentPolicyError,
+    ContextWindowExceededError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    OverloadedError,
+    PermissionDeniedError,
+    QuotaExhaustedError,
+    RateLimitError,
+    RequestError,
+    ServerError,
+)
+from ccroute.wire.wordings import Meaning
+
+Failure: TypeAlias = BackendError | RequestError
+
+OURS: Final[dict[type[Failure], str]] = {
+    InvalidRequestError: "the server refused the request as invalid",
+    ContextWindowExceededError: "the prompt exceeds the context window: shorten it, or use a larger model",
+    ContentPolicyError: "the provider's content policy refused the request: rephrase it",
+    AuthenticationError: "the key is missing or wrong: check api_key",
+    QuotaExhaustedError: "a billing limit is reached and waiting does not clear it: check plan and balance",
+    PermissionDeniedError: "the key may not do this: check what it is allowed",
+    ModelNotFoundError: "the server has no such model or path: check the model's name and base_url",
+    RateLimitError: "too many requests or tokens: send fewer, or wait",
+    OverloadedError: "the server has no room now: try again later",
+    ServerError: "the server failed: try again, or look at its log",
+    BackendTimeoutError: "the server gave up waiting: try again",
+    BackendError: "the server refused: check base_url and what the server expects",
+}
+
+BY_STATUS: Final[dict[int, type[Failure]]] = {
+    400: InvalidRequestError,
+    401: AuthenticationError,
+    402: QuotaExhaustedError,
+    403: PermissionDeniedError,
+    404: ModelNotFoundError,
+    408: BackendTimeoutError,
+    409: OverloadedError,
+    413: InvalidRequestError,
+    422: InvalidRequestError,
+    424: ServerError,
+    425: OverloadedError,
+    429: RateLimitError,
+    503: OverloadedError,
+    529: OverloadedError,
+}
+
+# These codes say more than any status does.
+BY_CODE: Final[dict[str, type[Failure]]] = {
+    **dict.fromkeys(
+        (
+            "context_length_exceeded",
+            "context_window_exceeded",
+            "exceed_context_size_error",
+            "model_max_prompt_tokens_exceeded",
+            "1261",
+        ),
+        ContextWindowExceededError,
+    ),
+    **dict.fromkeys(
+        ("content_filter", "content_policy_violation", "responsibleaipolicyviolation"), ContentPolicyError
+    ),
+    **dict.fromkeys(
+        (
+            "billing_error",
+            "billing_hard_limit_reached",
+            "credit_balance_exhausted",
+            "enforced_spend_limit_reached",
+            "insufficient_quota",
+            "organization_spend_limit_exceeded",
+            "organization_usage_limit_exceeded",
+            "project_spend_limit_exceeded",
+            "arrearage",
+            "budget_exceeded",
+            "exceeded_current_quota_error",
+            "insufficient_balance",
+            "insufficient_balance_error",
+            "insufficient_user_quota",
+            "usage_limit_reached",
+            "1113",
+        ),
+        QuotaExhaustedError,
+    ),
+    **dict.fromkeys(("rate_limit_exceeded", "throttlingexception"), RateLimitError),
+    "model_not_found": ModelNotFoundError,
+}
+
+# These only repeat the status, so they count where there is none: in a stream, or under HTTP 200.
+WITHOUT_STATUS: Final[dict[str, type[Failure]]] = {
+    **dict.fromkeys(("authentication_error", "invalid_api_key"), AuthenticationError),
+    **dict.fromkeys(
+        ("invalid_request_error", "badrequesterror", "request_too_large", "validation"), InvalidRequestError
+    ),
+    **dict.fromkeys(("not_found_error", "notfounderror"), ModelNotFoundError),
+    **dict.fromkeys(("overloaded_error", "overloaded", "unavailable_error"), OverloadedError),
+    "permission_error": PermissionDeniedError,
+    "rate_limit_error": RateLimitError,
+    "timeout_error": BackendTimeoutError,
+}
+
+BY_MEANING: Final[dict[Meaning, type[Failure]]] = {
+    "quota": QuotaExhaustedError,
+    "key": AuthenticationError,
+    "rate": RateLimitError,
+    "unclear": InvalidRequestError,
+    "output": InvalidRequestError,
+    "overflow": ContextWindowExceededError,
+    "mistake": InvalidRequestError,
+    "lacks": InvalidRequestError,
+    "feature": InvalidRequestError,
+    "loading": OverloadedError,
+    "model": ModelNotFoundError,
+    "policy": ContentPolicyError,
+}

@@ -1,0 +1,322 @@
+"""The wordings by which servers tell a failure that neither status nor code tells, each with its source.
+
+Data only. A row is what the text has to hold, and where that was seen; `limit` and `prompt` are the numbers
+of tokens in it. Rows are tried in order, so what must not be taken for something else stands above it. To
+know one more wording, add a row and a test.
+"""
+
+import re
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+Meaning: TypeAlias = Literal[
+    "quota",
+    "key",
+    "rate",
+    "unclear",
+    "output",
+    "overflow",
+    "mistake",
+    "lacks",
+    "feature",
+    "loading",
+    "model",
+    "policy",
+]
+"""What a text says.
+
+quota:    a bill or a budget: waiting does not help. key: the key is refused. rate: too much in a time.
+unclear:  it names several causes, so it says nothing but that the request was refused.
+output:   more output is asked for than this model gives. overflow: the prompt does not fit.
+mistake:  the caller's, whatever the status. lacks: a feature that this deployment does not have, whatever the
+          status. feature: the same in general words, which a failing server may use too.
+loading:  it will answer when it has loaded a model, or has worked off its queue.
+model:    there is no such model. policy: what was asked, or answered, is not allowed.
+"""
+
+_GITHUB: Final = "https://github.com/"
+MEASURED: Final = "measured on Ollama 0.24.0"
+
+
+class Wording(NamedTuple):
+    """One row: what a text means, the pattern that recognises it (case does not matter), and its source."""
+
+    meaning: Meaning
+    pattern: str
+    source: str
+
+
+def _rows(meaning: Meaning, *rows: tuple[str, str]) -> tuple[Wording, ...]:
+    return tuple(Wording(meaning, text, _link(source)) for text, source in rows)
+
+
+def _link(source: str) -> str:
+    return source if source == MEASURED or "://" in source else _GITHUB + source
+
+
+STATUSES: Final[dict[Meaning, frozenset[int | None]]] = {
+    "quota": frozenset({None, 400, 401, 403, 412, 422, 429, 500}),
+    "key": frozenset({None, 400, 403, 500}),
+    "rate": frozenset({None, 400, 403, 413, 500}),
+    "unclear": frozenset({None, 400}),
+    "output": frozenset({None, 400, 422, 500}),
+    "overflow": frozenset({None, 400, 403, 413, 422, 500}),
+    "mistake": frozenset({None, 400, 422, 500}),
+    "lacks": frozenset({None, 400, 404, 422, 500}),
+    "feature": frozenset({400, 404, 422}),
+    "loading": frozenset({None, 500, 503}),
+    "model": frozenset({400, 422, 503}),
+    "policy": frozenset({None, 400, 413, 422, 500}),
+}
+"""Under which statuses a text is believed; None: in a stream, or under HTTP 200."""
+
+WORDINGS: Final[tuple[Wording, ...]] = (
+    *_rows(
+        "lacks",
+        (r"failed to parse messages: unsupported content part", "ggml-org/llama.cpp/issues/12947"),
+    ),
+    # These quote what the caller sent, in which any other wording may stand.
+    *_rows(
+        "mistake",
+        (r"failed to parse (?:tools|messages)", "VirtusLab/llm-tools-mcp/issues/51"),
+        (r"failed to parse tool call arguments", "am17an/llama.cpp/issues/43"),
+        (r"\[json\.exception\.", "VirtusLab/llm-tools-mcp/issues/51"),
+        (r"option .{1,60} must be of type", "awaescher/OllamaSharp/issues/176"),
+        (r"invalid format: ", "ollama/ollama/issues/8126"),
+        (r"json: cannot unmarshal", "aliasrobotics/cai/issues/76"),
+        (r"invalid think value|illegal base64 data|(?:invalid|unit in) duration", MEASURED),
+    ),
+    *_rows(
+        "quota",
+        (r"credit balance is too low", "anthropics/claude-code/issues/66314"),
+        (r"insufficient[_ ](?:account )?(?:balance|credits?|funds)", "MiniMax-AI/MiniMax-M2/issues/62"),
+        (r"no resource package|余额不足", "zai-org/feedback/issues/789"),
+        (r"account is in good standing|overdue account", "hsliuping/TradingAgents-CN/issues/170"),
+        (r"requires more credits", "Gitlawb/openclaude/pull/1263"),
+        (r"\buser quota is not enough|用户额度不足", "popjane/free_chatgpt_api/issues/78"),
+        (r"reached your \w+ (?:\(.{1,20}\) )?usage limit", "openclaw/openclaw/pull/142656"),
+        (r"budget has been exceeded|exceededbudget", "BerriAI/litellm/issues/14144"),
+    ),
+    *_rows(
+        "key",
+        (r"api key not valid|incorrect api key", "cequence-io/openai-scala-client/issues/109"),
+    ),
+    *_rows(
+        "rate",
+        (r"tokens per min|requests per min", "continuedev/continue/issues/10218"),
+        (r"rate limit (?:exceeded|reached)|too many requests", "anomalyco/opencode/pull/40239"),
+        (r"throttlingexception|too many tokens, please wait", "anomalyco/opencode/pull/39621"),
+    ),
+    *_rows(
+        "unclear",
+        (r"possible causes: input exceeds", "letta-ai/letta"),
+    ),
+    *_rows(
+        "output",
+        (r"maximum allowed number of output tokens", "OpenHands/software-agent-sdk/issues/596"),
+        (r"valid range of max_tokens", "musistudio/claude-code-router/issues/1249"),
+        (r"maximum tokens you requested exceeds", "charmbracelet/crush/issues/946"),
+        (r"max_tokens should be less or equal", "TokenRhythm/opensquilla/issues/782"),
+        (r"range of max_tokens should be", "agentscope-ai/QwenPaw/issues/6255"),
+        (r"max_\w*tokens\b.{0,80}above maximum value", "xuanyustudio/LocalMiniDrama/issues/39"),
+        (r"max tokens must be less than or equal to", "cohere-ai/sandbox-topically/issues/4"),
+        (r"supports at most \d+ completion tokens", "tailcallhq/forgecode/issues/1185"),
+        (r"must be greater than .?thinking\.budget_tokens", "liuw1535/antigravity2api-nodejs/issues/150"),
+    ),
+    *_rows(
+        "overflow",
+        (
+            (
+                r"maximum context length (?:is|of) (?P<limit>\d+)\b(?:.{0,160}?\b(?P<prompt>\d+)"
+                r" (?:in the messages|of text input|(?:tokens from the )?input (?:tokens|messages)))?"
+            ),
+            "esengine/DeepSeek-Reasonix/issues/8004",
+        ),
+        (r"you passed (?:at least )?(?P<prompt>\d+) input tokens", "harbor-framework/harbor/issues/996"),
+        (
+            r"input \((?P<prompt>\d+) tokens\) is longer than the model.s context length \((?P<limit>\d+)",
+            "fuergaosi233/claude-code-proxy/issues/60",
+        ),
+        (
+            (
+                r"tokens to keep from the initial prompt is greater than the context length"
+                r"(?: \(n_keep: (?P<prompt>\d+)\s*>=\s*n_ctx: (?P<limit>\d+))?"
+            ),
+            "Gitlawb/openclaude/issues/353",
+        ),
+        (
+            r"trying to keep the first (?P<prompt>\d+) tokens.{0,80}context length of only (?P<limit>\d+)",
+            "lmstudio-ai/lmstudio-bug-tracker/issues/546",
+        ),
+        (r"context size has been exceeded", "NousResearch/hermes-agent/issues/348"),
+        (
+            r"input length (?P<prompt>\d+) exceeds context length (?P<limit>\d+)",
+            "lmstudio-ai/examples/issues/29",
+        ),
+        (
+            r"maximum prompt length is (?P<limit>\d+) but the request contains (?P<prompt>\d+)",
+            "chenyme/grok2api/issues/693",
+        ),
+        (r"exceed the configured limit of (?P<limit>\d+) tokens", "cline/cline/issues/5474"),
+        (r"range of input length should be \[\d+, (?P<limit>\d+)\]", "agentscope-ai/QwenPaw/issues/6255"),
+        (
+            r"exceeded model token limit: (?P<limit>\d+)(?: \(requested: (?P<prompt>\d+))?",
+            "MoonshotAI/kimi-cli/issues/2011",
+        ),
+        (
+            r"prompt contains (?P<prompt>\d+) tokens.{0,40}too large for model with (?P<limit>\d+)",
+            "badlogic/pi-mono/blob/main/packages/ai/src/utils/overflow.ts",
+        ),
+        (
+            (
+                r"input token count \(?(?P<prompt>\d+)\)? exceeds the maximum number of tokens allowed"
+                r" \(?(?P<limit>\d+)"
+            ),
+            "google-gemini/gemini-cli/issues/4231",
+        ),
+        (r"input is too long for requested model", "anthropics/claude-code/issues/760"),
+        (r"expected maxlength: \d+, actual: \d+", "ryanadoty/Amazon-Bedrock-Amazon-RDS-POC/issues/9"),
+        (
+            r"prompt is too long: (?P<prompt>\d+) tokens > (?P<limit>\d+)",
+            "strands-agents/harness-sdk/pull/1663",
+        ),
+        (
+            r"prompt is too long: (?P<prompt>\d+), model maximum context length: (?P<limit>\d+)",
+            "warpdotdev/warp/issues/15402",
+        ),
+        (
+            r"current length is (?P<prompt>\d+) while limit is (?P<limit>\d+)",
+            "cline/cline/issues/5140",
+        ),
+        (r"context window exceeds limit", "NousResearch/hermes-agent/pull/14743"),
+        (r"prompt exceeds max length|prompt 超长", "mangowhoiscloud/geode/pull/668"),
+        (
+            r"(?P<prompt>\d+) input tokens exceeds the model.{0,3}s maximum context length (?P<limit>\d+)",
+            "foreveryh/claude-code-switch/issues/12",
+        ),
+        (
+            r"prompt token count of (?P<prompt>\d+) exceeds the limit of (?P<limit>\d+)",
+            "microsoft/vscode/issues/289219",
+        ),
+        (r"exceeded max context length by \d+ tokens", "dyad-sh/dyad/issues/3498"),
+        (r"the input length exceeds the context length", MEASURED),
+        (
+            r"request \((?P<prompt>\d+) tokens\) exceeds the available context size \((?P<limit>\d+)",
+            "lfnovo/open-notebook/issues/470",
+        ),
+        (r"exceeds the available context size", "ggml-org/llama.cpp/pull/15780"),
+        (
+            r"requested tokens \((?P<prompt>\d+)\) exceed context window of (?P<limit>\d+)",
+            "rllm-team/rllm/issues/55",
+        ),
+        (
+            r"prompt_tokens \((?P<prompt>\d+)\) must be less than max_seq_len \((?P<limit>\d+)",
+            "chatboxai/chatbox/issues/2060",
+        ),
+        (
+            r"max_total_tokens \(\d+\) must be less than or equal to max_seq_len \((?P<limit>\d+)",
+            "continuedev/continue/issues/10993",
+        ),
+        (r"exceed context limit: (?P<prompt>\d+) \+ \d+ > (?P<limit>\d+)", "docker/docker-agent/issues/569"),
+        (
+            r"max_new_tokens` must be <= (?P<limit>\d+)\. given: (?P<prompt>\d+)",
+            "bytedance/UI-TARS-desktop/issues/626",
+        ),
+        (
+            r"must have less than (?P<limit>\d+) tokens\. given: (?P<prompt>\d+)",
+            "huggingface/text-generation-inference",
+        ),
+        (
+            r"prompt length \((?P<prompt>\d+)\) exceeds maximum (?:input|sequence) length \((?P<limit>\d+)",
+            "triton-inference-server/tensorrtllm_backend/issues/565",
+        ),
+        (
+            r"input length \((?P<prompt>\d+) tokens\) exceeds the maximum allowed length \((?P<limit>\d+)",
+            "sgl-project/sglang/issues/4048",
+        ),
+        (r"prompt exceeds maximum context length", "ddalcu/mlx-serve/issues/66"),
+        (
+            r"prompt (?P<prompt>\d+) > (?P<limit>\d+) maximum context length",
+            "badlogic/pi-mono/blob/main/packages/ai/src/utils/overflow.ts",
+        ),
+        (
+            r"size limit exceeded by \d+ tokens(?:.{0,80}limit for this model is (?P<limit>\d+))?",
+            "cohere-ai/sandbox-topically/issues/4",
+        ),
+        (
+            r"context window exceeded: (?P<prompt>\d+) tokens exceeds the limit of (?P<limit>\d+)",
+            "zed-industries/zed/issues/62362",
+        ),
+        (
+            r"input length (?P<prompt>\d+) exceeds the maximum allowed input length of (?P<limit>\d+)",
+            "badlogic/pi-mono/blob/main/packages/ai/src/utils/overflow.ts",
+        ),
+        (r"must be less than the context length of the model", "https://docs.together.ai/docs/error-codes"),
+        (r"contextwindowexceedederror", "getkimchi/kimchi/issues/794"),
+        (r"exceeds? the context window", "anomalyco/opencode/issues/8089"),
+        (r"reduce the length of the (?:messages|prompt|input)", "Nutlope/aicommits/issues/259"),
+        (r"maximum context length|exceeds? (?:the )?(?:\w+ ){0,2}context\b", "Nutlope/aicommits/issues/259"),
+        (r"(?:prompt|input) (?:is )?too long", "anthropics/claude-code/issues/760"),
+        (r"exceeds the maximum number of tokens", "google-gemini/gemini-cli/issues/6678"),
+    ),
+    *_rows(
+        "lacks",
+        (
+            r"image input is not supported|audio input is not supported|mmproj",
+            "ggml-org/llama.cpp/issues/15377",
+        ),
+        (r"jinja exception|raise_exception|template error", "sipeed/picoclaw/issues/207"),
+        (r"at row \d+, column \d+|at line \d+, column \d+ in source", "ggml-org/llama.cpp/issues/13178"),
+        (r"can only get item pairs from a mapping", "QwenLM/Qwen3/issues/1894"),
+        (r"roles must alternate|roles are supported, got", "anomalyco/opencode/issues/5034"),
+        (r"failed to parse grammar", "lidge-jun/opencodex/issues/2135"),
+        (r"unable to generate parser|json schema conversion failed", "ggml-org/llama.cpp/issues/26930"),
+        (r"invalid json schema in format", "ollama/ollama/issues/8185"),
+        (r"does not support (?:tools|thinking|images|chat)", "kenlasko/monize/pull/405"),
+        (r"no endpoints found that support", "nodetool-ai/nodetool/pull/5755"),
+        (r"not a multimodal model", "vllm-project/vllm/issues/23402"),
+    ),
+    *_rows(
+        "feature",
+        (r"(?:does not|doesn't|do not) support", "kenlasko/monize/pull/405"),
+        (r"\bnot (?:currently )?support(?:ed)?\b", "griptape-ai/ComfyUI-Griptape/issues/312"),
+        (r"unsupported (?:parameter|value)|is unsupported", "Kilo-Org/kilocode/issues/10375"),
+        (r"(?:is deprecated|cannot both be specified) for this model", "szczyglis-dev/py-gpt/pull/184"),
+        (r"is allowed for this model", "NousResearch/hermes-agent/pull/12668"),
+        (r"reasoning is mandatory", "matsonj/eval-connections/issues/12"),
+        (r"extra inputs are not permitted|extra_forbidden", "openai/openai-agents-python/issues/442"),
+        (r"unknown name .{0,80}cannot find field", "Vali-98/ChatterUI/issues/227"),
+        (
+            r"unrecognized request argument|(?:unknown|unrecognized) (?:field|parameter)",
+            "BerriAI/litellm/issues/12503",
+        ),
+        (r"is unavailable now", "llm-exe/llm-exe/issues/662"),
+        (r"only support stream mode|non-streaming calls|stream=false", "infiniflow/ragflow/issues/5912"),
+        (r"requires --enable-auto-tool-choice", "langchain4j/langchain4j/issues/3475"),
+    ),
+    *_rows(
+        "loading",
+        (r"loading model|model is (?:\w+ )?loading", "mostlygeek/llama-swap/issues/146"),
+        (r"is currently loading", "BerriAI/litellm/issues/1242"),
+        (r"server (?:is )?busy|maximum pending requests", "ollama/ollama/issues/4159"),
+    ),
+    *_rows(
+        "model",
+        (r"no available channel for model|无可用渠道", "QuantumNous/new-api/pull/6310"),
+        (r"invalid model (?:name|')", "BerriAI/litellm/issues/9663"),
+    ),
+    *_rows(
+        "policy",
+        (
+            r"content filtering policy|content management policy",
+            "https://learn.microsoft.com/azure/ai-services/openai/concepts/content-filter",
+        ),
+    ),
+)
+
+# Numbers that a row does not hold itself.
+LIMITS: Final = re.compile(
+    r"(?:context (?:length|size|window)(?: is| of)?(?: only)? \(?|tokens > )(?P<limit>\d+)", re.IGNORECASE
+)
+PROMPTS: Final = re.compile(
+    r"(?:requested (?:about |a total of )?|resulted in |passed )(?P<prompt>\d+)", re.IGNORECASE
+)
