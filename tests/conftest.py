@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pytest
 from hypothesis import HealthCheck, settings
 from tests.support.llama import llama_server, llama_tools_server  # noqa: F401 - fixtures
+from tests.support.ollama_real import ollama_server  # noqa: F401 - a fixture
 from tests.support.watch import Watch, watching
 
 from ccroute import AsyncStream, Chunk, Completion, Router, Stream
