@@ -1,6 +1,6 @@
 """A real Ollama with toy models, where its `serve.py` is at hand; elsewhere its tests are skipped.
 
-`CCROUTE_OLLAMA_SERVE` names the script; else it is looked for beside the project, in `../shared/tools/ollama`.
+`CCROUTE_OLLAMA_SERVE` names the script; else `../shared/tools/ollama` beside the project is looked at.
 """
 
 from __future__ import annotations
