@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import ClassVar, Unpack
+from typing import ClassVar, Final, Unpack
 
 from ccroute.backends.base import BackendOptions, HttpRequest, json_bytes
 from ccroute.backends.codec import Codec, WireBackend
 from ccroute.errors import ConfigError
 from ccroute.types import Request
 from ccroute.wire import ollama as wire
-from ccroute.wire.listing import read_show, read_tags
+from ccroute.wire.listing import read_ps, read_show, read_tags
+
+_LATEST: Final = ":latest"
+_DURATION: Final = re.compile(r"[-+]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+)", re.ASCII)
+_NUMBER: Final = re.compile(r"[-+]?[0-9]+")
+_LONGEST: Final = 2**63 / 1e9
+"""Seconds: Go keeps a duration as nanoseconds in 63 bits."""
+_UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class OllamaBackend(WireBackend):
@@ -35,9 +43,16 @@ class OllamaBackend(WireBackend):
     ) -> None:
         common.setdefault("max_concurrency", 1)  # OLLAMA_NUM_PARALLEL's own default
         super().__init__(name, base_url, **common)
+        if fault := _keep_alive_fault(keep_alive):
+            raise ConfigError(f"backend {name}: keep_alive {fault}")
         self.keep_alive = keep_alive
         if self.target(HttpRequest("")).endswith("/v1"):
             raise ConfigError(f"backend {name}: Ollama's native API has no /v1; leave it out of base_url")
+
+    def names(self, model: str) -> tuple[str, ...]:
+        if model.endswith(_LATEST):
+            return (model[: -len(_LATEST)], model)
+        return (model,) if ":" in model.rpartition("/")[2] else (model, model + _LATEST)
 
     def keeps(self, model: str) -> bool:
         return self.local and not _in_the_cloud(model)
@@ -57,6 +72,9 @@ class OllamaBackend(WireBackend):
         )
         return HttpRequest("/api/chat", json_bytes(body))
 
+    def holds_back(self, request: Request) -> bool:
+        return bool(request.tools) and request.tool_choice != "none"
+
     def listing(self) -> HttpRequest | None:
         return HttpRequest("/api/tags", method="GET")
 
@@ -66,8 +84,18 @@ class OllamaBackend(WireBackend):
     def details(self, model: str) -> HttpRequest | None:
         return HttpRequest("/api/show", json_bytes({"model": model}))
 
-    def read_details(self, body: bytes) -> int | None:
-        return read_show(body)
+    def read_details(self, body: bytes, model: str) -> int | None:
+        """What is sent with a call wins over the Modelfile; Ollama serves no more than was trained. Where
+        neither says, the server's own default counts, which only a loaded model tells."""
+        shown = read_show(body)
+        asked = self.model(model).context_window or shown.num_ctx
+        return min(asked, shown.trained or asked) if asked else None
+
+    def loaded(self) -> HttpRequest | None:
+        return HttpRequest("/api/ps", method="GET")
+
+    def read_loaded(self, body: bytes) -> Mapping[str, int | None]:
+        return read_ps(body)
 
     def refusals(self, request: Request, model: str) -> Mapping[str, str]:
         return wire.refusals(request)
@@ -77,3 +105,18 @@ def _in_the_cloud(model: str) -> bool:
     """Whether Ollama forwards this model to ollama.com: its tag is `cloud` or ends in `-cloud`."""
     tag = model.rpartition(":")[2]
     return tag == "cloud" or tag.endswith("-cloud")
+
+
+def _keep_alive_fault(value: object) -> str | None:
+    """What is wrong with a `keep_alive`, which Ollama would say at every call; None if nothing is."""
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return None
+    if isinstance(value, str) and _NUMBER.fullmatch(value) and int(value):
+        return f"{value!r} has no unit: write the number {int(value)} for seconds, or a duration such as '5m'"
+    if not isinstance(value, str) or not _DURATION.fullmatch(value):
+        return (
+            f"must be a duration such as '5m' or '1h30m', a number of seconds, or -1 for ever, not {value!r}"
+        )
+    parts = re.findall(r"([\d.]+)([^\d.]+)", value.lstrip("+-"))
+    longest = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    return None if longest < _LONGEST else f"{value!r} is longer than Ollama can count: write -1 for ever"

@@ -1,0 +1,122 @@
+"""Ollama's backend: one model has several names, and what is wrong is said before the first call."""
+
+from __future__ import annotations
+
+import pytest
+from tests.support.ollama import FakeOllama
+from tests.support.scripted import answer
+
+from ccroute import Model, OllamaBackend, Price, Router, errors
+from ccroute.types import Request
+
+
+@pytest.mark.parametrize("described", ["coder", "coder:latest"])
+@pytest.mark.parametrize("asked", ["local/coder", "local/coder:latest"])
+def test_a_model_is_described_and_priced_by_either_of_its_names(described: str, asked: str) -> None:
+    with FakeOllama(["coder"]) as ollama:
+        backend = OllamaBackend("local", ollama.url, models={described: Model(context_window=2048)})
+        with Router([backend], prices={described: Price(1000, 1000)}) as router:
+            reply = router.complete("hi", model=asked)
+            [row] = router.report(by="model").to_dicts()
+    assert backend.model(asked.partition("/")[2]).context_window == 2048
+    assert ollama.chats[0]["options"]["num_ctx"] == 2048
+    assert reply.cost
+    assert (reply.route.deployment, row["model"]) == ("local/coder", "coder")
+
+
+def test_a_price_of_the_deployment_counts_for_its_other_name_too() -> None:
+    with FakeOllama(["coder"]) as ollama:
+        with Router(
+            [OllamaBackend("local", ollama.url)], prices={"local/coder:latest": Price(1, 1)}
+        ) as router:
+            assert router.complete("hi", model="local/coder").cost
+
+
+def test_both_names_stand_before_the_same_health() -> None:
+    with FakeOllama(["coder"], on_chat=lambda request: answer(503, body="busy")) as ollama:
+        aliases = {"a": "local/coder", "b": "local/coder:latest"}
+        with Router([OllamaBackend("local", ollama.url)], aliases) as router:
+            for model in ("a", "b") * 4:
+                with pytest.raises(errors.OverloadedError):
+                    router.complete("hi", model=model, timeout=0.2)
+            assert router._desk.health.refusal(router._tables.deployment("local/coder:latest")) is not None
+            assert router._tables.deployment("local/coder") is router._tables.deployment("local/coder:latest")
+
+
+def test_two_names_of_one_model_in_an_alias_are_one_deployment_with_both_weights() -> None:
+    targets = {"local/coder:latest": 1, "local/other": 4, "local/coder": 2}
+    with Router(
+        [OllamaBackend("local")], {"x": targets, "y": ["local/coder", "local/coder:latest"]}
+    ) as router:
+        resolution = router._tables.resolve("x")
+        listed = {model.id: model.deployments for model in router.models()}
+    assert dict(zip(resolution.deployments, resolution.weights, strict=True)) == {
+        "local/coder": 3,
+        "local/other": 4,
+    }
+    assert listed == {
+        "x": ("local/coder", "local/other"),
+        "y": ("local/coder",),
+        "local/coder": ("local/coder",),
+        "local/other": ("local/other",),
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        ("coder", ("coder", "coder:latest")),
+        ("coder:latest", ("coder", "coder:latest")),
+        ("coder:7b", ("coder:7b",)),
+        ("hf.co/someone/coder", ("hf.co/someone/coder", "hf.co/someone/coder:latest")),
+        (
+            "registry:5000/someone/coder",
+            ("registry:5000/someone/coder", "registry:5000/someone/coder:latest"),
+        ),
+        ("gpt-oss:120b-cloud", ("gpt-oss:120b-cloud",)),
+    ],
+)
+def test_the_name_without_a_tag_is_the_usual_one(model: str, names: tuple[str, ...]) -> None:
+    assert OllamaBackend().names(model) == names
+
+
+@pytest.mark.parametrize("keep_alive", [None, 0, 300, -1, "0", "5m", "1h30m", "-1s", "+.5h", "1.5h", "300µs"])
+def test_a_keep_alive_that_ollama_understands_is_taken(keep_alive: str | int | None) -> None:
+    assert OllamaBackend(keep_alive=keep_alive).keep_alive == keep_alive
+
+
+@pytest.mark.parametrize(
+    ("keep_alive", "advice"),
+    [
+        ("soon", "such as '5m'"),
+        ("", "such as '5m'"),
+        (" 5m", "such as '5m'"),
+        ("5 m", "such as '5m'"),
+        ("1d", "such as '5m'"),
+        ("٣s", "such as '5m'"),
+        ("-1", "write the number -1"),
+        ("300", "write the number 300"),
+        ("9999999h", "-1 for ever"),
+        (True, "such as '5m'"),
+        (1.5, "such as '5m'"),
+    ],
+)
+def test_a_keep_alive_that_ollama_would_refuse_at_every_call_is_refused_at_once(
+    keep_alive: object, advice: str
+) -> None:
+    with pytest.raises(errors.ConfigError, match=f"backend ollama: keep_alive .*{advice}"):
+        OllamaBackend(keep_alive=keep_alive)  # type: ignore[arg-type]
+
+
+def test_a_bad_keep_alive_of_a_file_is_a_fault_with_its_place() -> None:
+    backends = {"mini": {"kind": "ollama", "keep_alive": "soon"}}
+    with pytest.raises(errors.ConfigError, match=r"mini.*keep_alive"):
+        Router.from_config({"backends": backends})
+
+
+def test_only_a_stream_that_may_call_a_tool_may_be_silent() -> None:
+    tool = {"type": "function", "function": {"name": "f"}}
+    backend = OllamaBackend()
+    assert backend.holds_back(Request(tools=[tool]))
+    assert not backend.holds_back(Request())
+    assert not backend.holds_back(Request(tools=[tool], tool_choice="none"))
