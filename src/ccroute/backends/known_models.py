@@ -29,7 +29,24 @@ class Known(NamedTuple):
     seen: str
 
 
-KNOWN: Final[tuple[Known, ...]] = ()
+KNOWN: Final[tuple[Known, ...]] = (
+    Known(
+        "ollama",
+        "gpt-oss([:-].*)?",
+        Model(thinking="levels", efforts=("low", "medium", "high")),  # true and false mean nothing to it
+        "https://docs.ollama.com/capabilities/thinking",
+        "2026-11-21",
+    ),
+    Known(
+        "ollama",
+        r"(llama[23](-\d)?|codellama|tinyllama|gemma[23]?n?|codegemma|qwen(2(-5)?(-?coder|vl)?)?|codeqwen"
+        r"|mistral(-nemo|-small|-large)?|mixtral|codestral|phi[34](-5|-mini)?|starcoder2?|deepseek-coder(-v2)?"
+        r"|deepseek-v2(-5)?|command-r(-plus)?|llava(-llama3)?)(:.*)?",
+        Model(thinking="none"),
+        "https://ollama.com/library",
+        "2026-11-21",
+    ),
+)
 """The first entry that matches counts."""
 
 NOTHING: Final = Model()

@@ -55,25 +55,17 @@ class OllamaBackend(WireBackend):
         return (model,) if ":" in model.rpartition("/")[2] else (model, model + _LATEST)
 
     def keeps(self, model: str) -> bool:
-        return self.local and not _in_the_cloud(model)
+        return self.local and not self._is_hosted(model)
 
     def is_free(self, model: str) -> bool:
-        return not _in_the_cloud(model)
+        return not self._is_hosted(model)
 
     def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
-        window = self.model(model).context_window
-        body = wire.encode(
-            request,
-            model,
-            stream=stream,
-            context_window=window,
-            keep_alive=self.keep_alive,
-            think_levels=model.startswith("gpt-oss"),  # so far the only ones that take levels
-        )
+        body = wire.encode(request, model, stream=stream, known=self.model(model), keep_alive=self.keep_alive)
         return HttpRequest("/api/chat", json_bytes(body))
 
     def holds_back(self, request: Request) -> bool:
-        return bool(request.tools) and request.tool_choice != "none"
+        return wire.offers_tools(request)
 
     def listing(self) -> HttpRequest | None:
         return HttpRequest("/api/tags", method="GET")
@@ -98,13 +90,12 @@ class OllamaBackend(WireBackend):
         return read_ps(body)
 
     def refusals(self, request: Request, model: str) -> Mapping[str, str]:
-        return wire.refusals(request)
+        return wire.refusals(request, self.model(model), hosted=self._is_hosted(model))
 
-
-def _in_the_cloud(model: str) -> bool:
-    """Whether Ollama forwards this model to ollama.com: its tag is `cloud` or ends in `-cloud`."""
-    tag = model.rpartition(":")[2]
-    return tag == "cloud" or tag.endswith("-cloud")
+    def _is_hosted(self, model: str) -> bool:
+        """Whether it runs at ollama.com, to which Ollama forwards a model whose tag is `cloud` or ends so."""
+        tag = model.rpartition(":")[2]
+        return tag == "cloud" or tag.endswith("-cloud") or self.origin.host == "ollama.com"
 
 
 def _keep_alive_fault(value: object) -> str | None:
