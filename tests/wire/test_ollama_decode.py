@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.wire.support import as_json, fixture, lines, run
 
-from ccroute.errors import ContextWindowExceededError, ProtocolError, ServerError
+from ccroute.errors import ContextWindowExceededError, InvalidRequestError, ProtocolError, ServerError
 from ccroute.types import Chunk, Function, ToolCall, Usage
 from ccroute.wire.ollama import Decoder, decode
 
@@ -80,6 +80,15 @@ def test_done_reasons_are_canonical_and_the_raw_word_is_kept(raw: str | None, re
         assert (completion.finish_reason, completion.raw_finish_reason) == (reason, raw)
 
 
+@pytest.mark.parametrize("raw", ["load", "unload"])
+def test_an_answer_that_only_loaded_the_model_is_the_callers_mistake(raw: str) -> None:
+    frame = line(done=True, done_reason=raw)
+    with pytest.raises(InvalidRequestError, match="user's message"):
+        decode(as_json(frame))
+    with pytest.raises(InvalidRequestError, match="user's message"):
+        run(Decoder(), lines(frame))
+
+
 def test_ids_are_given_over_several_lines_and_own_ones_kept() -> None:
     frames = [line(), line(), line("x", done=True)]
     frames[0]["message"]["tool_calls"] = [{"id": "mine", "function": {"name": "f", "arguments": {}}}]
@@ -130,6 +139,9 @@ def test_counts_that_are_left_out_are_estimated_or_zero() -> None:
         return decode(as_json(line(content, done=True, **counts)), prompt_estimate=5).usage
 
     assert usage("x", prompt_eval_count=26, eval_count=2) == Usage(input=26, output=2)
+    cached = {"prompt_eval_count": 26, "prompt_eval_cached_count": 20, "eval_count": 2}
+    assert usage("x", **cached) == Usage(input=6, cache_read=20, output=2)
+    assert usage("x", **cached | {"prompt_eval_cached_count": 99}) == Usage(cache_read=26, output=2)
     assert usage("x", eval_count=2) == Usage(input=5, output=2, estimated=True)
     assert usage("x" * 12, prompt_eval_count=26) == Usage(input=26, output=3, estimated=True)
     assert usage("", prompt_eval_count=26) == Usage(input=26)

@@ -6,11 +6,12 @@ Knows the lines; must not know the request. Success is `done: true`; a stream ma
 from collections.abc import Mapping
 from typing import Final
 
-from ccroute.types import JSON, Chunk, FinishReason, Usage
+from ccroute.types import JSON, Chunk, FinishReason, ToolCall, Usage
 from ccroute.wire.decoding import BaseDecoder, fail, finish_reason
 from ccroute.wire.errors import is_error
 from ccroute.wire.events import NDJSONParser
-from ccroute.wire.ollama.decode import DONE, read_time, read_usage
+from ccroute.wire.ollama.decode import DONE, LOADED, nothing_asked, read_time, read_usage
+from ccroute.wire.ollama.tags import ThoughtSplitter
 from ccroute.wire.reading import listed, load_object, said, text, wrong
 from ccroute.wire.tools import Call, whole_calls
 
@@ -30,6 +31,7 @@ class Decoder(BaseDecoder[bytes]):
     def __init__(self, prompt_estimate: int = 0) -> None:
         super().__init__(NDJSONParser(), prompt_estimate)
         self._last: dict[str, JSON] = {}
+        self._splitter: ThoughtSplitter | None = ThoughtSplitter()  # until the answer itself begins
 
     def _take(self, event: bytes, chunks: list[Chunk]) -> None:
         frame = load_object(event)
@@ -47,27 +49,40 @@ class Decoder(BaseDecoder[bytes]):
         if frame.get("done") is True:
             self._last = frame
             self._finish = text(frame.get("done_reason")) or None
+            if self._splitter is not None:
+                self._tell(*self._splitter.end(), chunks)
+            if self._finish in LOADED and not (self._text or self._thinking or self._calls):
+                nothing_asked()
             self._raw = {name: frame[name] for name in _CLOSING if name in frame} or None
             self._ended = self._done = True
 
     def _take_message(self, message: Mapping[str, JSON], chunks: list[Chunk]) -> None:
         plain = message.get("content")
-        if isinstance(plain, str) and len(message) == 2 and "role" in message:  # nearly every line
-            self._say(plain, chunks)
+        if self._splitter is None and isinstance(plain, str) and len(message) == 2 and "role" in message:
+            self._say(plain, chunks)  # nearly every line
             return
-        answer, thought = said(message.get("content")), text(message.get("thinking"))
+        answer, thought = said(plain), text(message.get("thinking"))
+        if answer and self._splitter is not None:
+            found, answer = self._splitter.feed(answer)
+            thought += found
+            if self._splitter.done:
+                self._splitter = None
         calls = whole_calls(message.get("tool_calls") or [], first=len(self._calls))
-        if calls or thought:
-            if answer:
-                self._text.append(answer)
-            if thought:
-                self._thinking.append(thought)
-            for call in calls:
-                self._calls.append(Call(call.index, call.id, call.function.name))
-                self._calls[-1].grown(call.function.arguments)
-            chunks.append(Chunk(text=answer, thinking=thought, tool_calls=calls))
-        else:
+        for call in calls:
+            self._calls.append(Call(call.index, call.id, call.function.name))
+            self._calls[-1].grown(call.function.arguments)
+        self._tell(thought, answer, chunks, calls)
+
+    def _tell(self, thought: str, answer: str, chunks: list[Chunk], calls: tuple[ToolCall, ...] = ()) -> None:
+        """Add a piece of thought, of the answer, or whole calls."""
+        if not (calls or thought):
             self._say(answer, chunks)
+            return
+        if answer:
+            self._text.append(answer)
+        if thought:
+            self._thinking.append(thought)
+        chunks.append(Chunk(text=answer, thinking=thought, tool_calls=calls))
 
     def _finish_reason(self) -> FinishReason:
         return finish_reason(self._finish or "stop", DONE, self._calls)
