@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.support.ollama import FakeOllama
-from tests.support.scripted import answer
+from tests.conftest import Caller
+from tests.support.ollama import FakeOllama, line
+from tests.support.scripted import Hang, ScriptedServer, Wait, answer, stream
 
-from ccroute import Model, OllamaBackend, Price, Router, errors
+from ccroute import Model, OllamaBackend, Price, RetryPolicy, Router, Timeout, errors
 from ccroute.types import Request
 
 
@@ -120,3 +121,48 @@ def test_only_a_stream_that_may_call_a_tool_may_be_silent() -> None:
     assert backend.holds_back(Request(tools=[tool]))
     assert not backend.holds_back(Request())
     assert not backend.holds_back(Request(tools=[tool], tool_choice="none"))
+
+
+def test_a_stream_with_tools_may_be_silent_for_longer_than_idle(caller: Caller) -> None:
+    """The server waits for a whole call before it sends it; without tools silence is a fault."""
+    call = {"function": {"name": "f", "arguments": {"text": "a long file"}}}
+    lines = [
+        {"message": {"role": "assistant", "content": "I write it."}, "done": False},
+        {"message": {"role": "assistant", "content": "", "tool_calls": [call]}, "done": False},
+        {"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"},
+    ]
+    steps = stream([line(lines[0]), Wait(0.2), *map(line, lines[1:])], content_type="application/x-ndjson")
+    tool = {"type": "function", "function": {"name": "f"}}
+    with ScriptedServer([steps, steps]) as server, Router([OllamaBackend("local", server.url)]) as router:
+        limits = Timeout(idle=0.1)
+        heard = caller.stream(router, "hi", model="local/m", tools=[tool], timeout=limits)
+        cut = caller.stream(router, "hi", model="local/m", timeout=limits)
+    assert heard.error is None
+    assert [call.function.name for call in heard.completion.tool_calls] == ["f"]
+    assert isinstance(cut.error, errors.StreamInterruptedError)
+
+
+def test_a_limit_shorter_than_a_load_is_told_once_with_the_time_that_the_load_took(
+    caller: Caller, caplog: pytest.LogCaptureFixture
+) -> None:
+    swapped = {"message": {"content": "x"}, "model": "coder", "done": True, "load_duration": 12_340_000_000}
+    hangs = [Hang()]
+    with ScriptedServer([answer(json=swapped), hangs, hangs]) as server:
+        with Router([OllamaBackend("local", server.url)], retry=RetryPolicy(attempts=1)) as router:
+            caller.complete(router, "hi", model="local/coder")
+            for _ in range(2):
+                with pytest.raises(errors.BackendTimeoutError, match=r"shorter than the load \(12.3 s when"):
+                    caller.complete(router, "hi", model="local/coder:latest", timeout=Timeout(first=0.05))
+    [told] = [
+        record.getMessage() for record in caplog.records if "did not answer in time" in record.getMessage()
+    ]
+    assert told.startswith("local/coder did not answer in time. Ollama gives up loading a model")
+
+
+def test_the_time_of_a_load_is_learned_of_streams_and_that_of_a_warm_model_is_none() -> None:
+    backend = OllamaBackend("local")
+    assert "not measured yet" in backend.slow_start("m")
+    last = {"model": "m", "message": {"content": ""}, "done": True}
+    for load, known in ((2_000_000, "not measured yet"), (3_000_000_000, "3.0 s"), (None, "3.0 s")):
+        backend.decoder(200, {}).feed(line(last | {"load_duration": load}))
+        assert known in backend.slow_start("m")

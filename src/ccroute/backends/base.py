@@ -198,6 +198,10 @@ class Backend(ABC):
         call. Then a stream may be as silent as an answer that is not streamed: `idle` does not count."""
         return False
 
+    def slow_start(self, model: str) -> str:
+        """What to know where an attempt timed out before any content came; empty if there is nothing."""
+        return ""
+
     def listing(self) -> HttpRequest | None:
         """The request that lists its models without running one; None where there is none."""
         return None

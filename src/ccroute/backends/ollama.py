@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import ClassVar, Final, Unpack
@@ -9,10 +10,15 @@ from typing import ClassVar, Final, Unpack
 from ccroute.backends.base import BackendOptions, HttpRequest, json_bytes
 from ccroute.backends.codec import Codec, WireBackend
 from ccroute.errors import ConfigError
-from ccroute.types import Request
+from ccroute.types import Completion, Request
 from ccroute.wire import ollama as wire
+from ccroute.wire.codec import StreamDecoder
 from ccroute.wire.listing import read_ps, read_show, read_tags
 
+_log = logging.getLogger("ccroute")
+
+_WARM: Final = 100_000_000
+_MOST_WARNINGS: Final = 1000
 _LATEST: Final = ":latest"
 _DURATION: Final = re.compile(r"[-+]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+)", re.ASCII)
 _NUMBER: Final = re.compile(r"[-+]?[0-9]+")
@@ -46,6 +52,8 @@ class OllamaBackend(WireBackend):
         if fault := _keep_alive_fault(keep_alive):
             raise ConfigError(f"backend {name}: keep_alive {fault}")
         self.keep_alive = keep_alive
+        self._loads: dict[str, float] = {}  # seconds that a model last took to load
+        self._warned: set[str] = set()
         if self.target(HttpRequest("")).endswith("/v1"):
             raise ConfigError(f"backend {name}: Ollama's native API has no /v1; leave it out of base_url")
 
@@ -63,6 +71,31 @@ class OllamaBackend(WireBackend):
     def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
         body = wire.encode(request, model, stream=stream, known=self.model(model), keep_alive=self.keep_alive)
         return HttpRequest("/api/chat", json_bytes(body))
+
+    def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
+        completion = wire.decode(body)
+        self._measured(completion.model, completion.raw.get("load_duration"))
+        return completion
+
+    def decoder(self, status: int, headers: Mapping[str, str]) -> StreamDecoder:
+        return wire.Decoder(loaded=self._measured)
+
+    def slow_start(self, model: str) -> str:
+        load = self._loads.get(model)
+        took = "not measured yet" if load is None else f"{load:.1f} s when last measured"
+        advice = (
+            "Ollama gives up loading a model when its caller leaves, so a limit shorter than the load "
+            f"({took}) never succeeds: allow more, or have the model loaded (keep_alive=-1)"
+        )
+        if model not in self._warned and len(self._warned) < _MOST_WARNINGS:
+            self._warned.add(model)
+            _log.warning("%s/%s did not answer in time. %s", self.name, model, advice)
+        return advice
+
+    def _measured(self, model: str, load: object) -> None:
+        """Keep how long a model took to load, in ns; much less only found it in memory."""
+        if isinstance(load, int) and load > _WARM:
+            self._loads[model] = load / 1e9
 
     def holds_back(self, request: Request) -> bool:
         return wire.offers_tools(request)

@@ -3,7 +3,7 @@
 Knows the lines; must not know the request. Success is `done: true`; a stream may just end without it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from ccroute.types import JSON, Chunk, FinishReason, ToolCall, Usage
@@ -22,14 +22,17 @@ class Decoder(BaseDecoder[bytes]):
     """Turns the bytes of one stream into chunks. `prompt_estimate` is in tokens.
 
     The whole answer's `raw` holds what the last line told of time, in ns: `load_duration` is the cost of
-    a model swap.
+    a model swap, which `loaded` is called with, after the model's name.
     """
 
     finish_words = DONE
     end_signal = "done: true"
 
-    def __init__(self, prompt_estimate: int = 0) -> None:
+    def __init__(
+        self, prompt_estimate: int = 0, *, loaded: Callable[[str, object], None] = lambda model, load: None
+    ) -> None:
         super().__init__(NDJSONParser(), prompt_estimate)
+        self._loaded = loaded
         self._last: dict[str, JSON] = {}
         self._splitter: ThoughtSplitter | None = ThoughtSplitter()  # until the answer itself begins
 
@@ -55,6 +58,7 @@ class Decoder(BaseDecoder[bytes]):
                 nothing_asked()
             self._raw = {name: frame[name] for name in _CLOSING if name in frame} or None
             self._ended = self._done = True
+            self._loaded(self._model, frame.get("load_duration"))
 
     def _take_message(self, message: Mapping[str, JSON], chunks: list[Chunk]) -> None:
         plain = message.get("content")
