@@ -9,6 +9,7 @@ from tests.wire.support import as_json, fixture, lines, run
 
 from ccroute.errors import ContextWindowExceededError, InvalidRequestError, ProtocolError, ServerError
 from ccroute.types import Chunk, Function, ToolCall, Usage
+from ccroute.wire import anthropic, openai
 from ccroute.wire.ollama import Decoder, decode
 
 CALLS = (
@@ -209,3 +210,25 @@ def test_what_is_no_answer_is_a_protocol_error(body: bytes) -> None:
 def test_a_web_page_is_named_as_such() -> None:
     with pytest.raises(ProtocolError, match="web page"):
         run(Decoder(), b"<html>")
+
+
+def test_an_imitated_answer_without_an_end_and_without_usage_was_broken_off() -> None:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "same same"}, "finish_reason": None}
+    nothing = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    with pytest.raises(ProtocolError, match="broke the answer off"):
+        openai.decode(as_json({"choices": [choice], "usage": nothing}))
+    with pytest.raises(ProtocolError, match="broke the answer off"):
+        blocks = [{"type": "text", "text": "same same"}]
+        anthropic.decode(as_json({"content": blocks, "usage": {"input_tokens": 0, "output_tokens": 0}}))
+    assert openai.decode(as_json({"choices": [choice]})).text == "same same"
+    assert openai.decode(as_json({"choices": [choice], "usage": nothing | {"total_tokens": 3}})).text
+    ended = choice | {"finish_reason": "stop"}
+    assert openai.decode(as_json({"choices": [ended], "usage": nothing})).finish_reason == "stop"
+
+
+def test_an_imitated_answer_without_content_is_empty() -> None:
+    answer = {"content": None, "stop_reason": "end_turn", "usage": {"input_tokens": 176, "output_tokens": 4}}
+    assert (anthropic.decode(as_json(answer)).text, anthropic.decode(as_json(answer)).finish_reason) == (
+        "",
+        "stop",
+    )
