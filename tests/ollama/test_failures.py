@@ -209,3 +209,10 @@ def test_a_limit_shorter_than_a_load_is_told_with_the_time_that_the_load_took(
         if r.levelno == logging.WARNING and "did not answer in time" in r.getMessage()
     ]
     assert len(told) == 1
+
+
+def test_a_host_name_that_the_server_does_not_know_is_explained(ollama_server: RealOllama) -> None:
+    backend = OllamaBackend("local", ollama_server.url, headers={"host": "ollama.example.com"})
+    with Router([backend]) as router:
+        with pytest.raises(errors.PermissionDeniedError, match="OLLAMA_HOST"):
+            router.complete("hi", model="local/say-hello")

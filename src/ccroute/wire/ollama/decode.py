@@ -34,7 +34,7 @@ def decode(body: bytes, *, prompt_estimate: int = 0) -> Completion:
     told = frame.get("message")
     if not isinstance(told, dict):
         wrong("the answer holds no message", body)
-    if frame.get("done") is not True:
+    if not is_done(frame):
         wrong("Ollama broke the answer off (done: false), as it does when a model repeats itself", body)
     calls = whole_calls(told.get("tool_calls") or [])
     thoughts, answer = split_thoughts(said(told.get("content")))
@@ -60,6 +60,12 @@ def decode(body: bytes, *, prompt_estimate: int = 0) -> Completion:
         raw_finish_reason=raw,
         raw=frame,
     )
+
+
+def is_done(frame: Mapping[str, JSON]) -> bool:
+    """Whether an answer ends here; a runner (MLX) may tell only why."""
+    done = frame.get("done")
+    return done is True or (done is None and bool(frame.get("done_reason")))
 
 
 def nothing_asked() -> NoReturn:

@@ -10,7 +10,7 @@ from ccroute.types import JSON, Chunk, FinishReason, ToolCall, Usage
 from ccroute.wire.decoding import BaseDecoder, fail, finish_reason
 from ccroute.wire.errors import is_error
 from ccroute.wire.events import NDJSONParser
-from ccroute.wire.ollama.decode import DONE, LOADED, nothing_asked, read_time, read_usage
+from ccroute.wire.ollama.decode import DONE, LOADED, is_done, nothing_asked, read_time, read_usage
 from ccroute.wire.ollama.tags import ThoughtSplitter
 from ccroute.wire.reading import listed, load_object, said, text, wrong
 from ccroute.wire.tools import Call, whole_calls
@@ -49,7 +49,7 @@ class Decoder(BaseDecoder[bytes]):
             self._take_message(message, chunks)
         if logprobs := frame.get("logprobs"):
             self._logprobs += listed(logprobs)
-        if frame.get("done") is True:
+        if is_done(frame):
             self._last = frame
             self._finish = text(frame.get("done_reason")) or None
             if self._splitter is not None:

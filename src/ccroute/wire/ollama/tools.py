@@ -43,11 +43,14 @@ def _is_foreign(schema: JSON, depth: int = 0) -> bool:
         return isinstance(schema, bool)
     if depth > _DEEPEST:
         return False
-    if not _FOREIGN.isdisjoint(schema):
+    properties, required = schema.get("properties", {}), schema.get("required", [])
+    if (
+        not _FOREIGN.isdisjoint(schema)
+        or not isinstance(properties, Mapping)
+        or not isinstance(required, list)
+    ):
         return True
-    inner = [schema["items"]] if "items" in schema else []
-    if isinstance(properties := schema.get("properties"), Mapping):
-        inner += properties.values()
+    inner = [*properties.values(), *([schema["items"]] if "items" in schema else [])]
     if isinstance(choices := schema.get("anyOf"), list):
         inner += choices
     return any(_is_foreign(each, depth + 1) for each in inner)
@@ -96,9 +99,11 @@ class _Plain:
                 own = _both(self._plain(part, inside, depth + 1), own)
         if isinstance(own.get("anyOf"), list):
             own["anyOf"] = [self._plain(choice, inside, depth + 1) for choice in own["anyOf"]]
-        if isinstance(own.get("properties"), Mapping):
-            named = own["properties"].items()
-            own["properties"] = {name: self._plain(each, inside, depth + 1) for name, each in named}
+        if "properties" in own:  # PHP writes an empty object as []
+            named = own["properties"] if isinstance(own["properties"], Mapping) else {}
+            own["properties"] = {name: self._plain(each, inside, depth + 1) for name, each in named.items()}
+        if not isinstance(own.get("required", []), list):
+            del own["required"]
         if "items" in own:
             own["items"] = self._plain(own["items"], inside, depth + 1)
         return own
