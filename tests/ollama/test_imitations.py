@@ -106,6 +106,13 @@ def test_a_schema_holds_on_the_imitation_of_openai(router: Router) -> None:
     assert json.loads(reply.text)["severity"] in ("low", "high")
 
 
+def test_a_schema_that_the_imitation_of_anthropic_ignores_is_an_error(router: Router, caller: Caller) -> None:
+    with pytest.raises(errors.ProtocolError, match="ignores response_format"):
+        caller.complete(router, "hi", model="anthropic/say-tooltext", response_format=FORMAT, max_tokens=50)
+    heard = caller.stream(router, "hi", model="anthropic/say-tooltext", response_format=FORMAT, max_tokens=50)
+    assert isinstance(heard.error, errors.StreamInterruptedError)
+
+
 def test_models_are_listed(router: Router) -> None:
     found = {model.id for model in router.discover()}
     assert {"openai/say-hello:latest", "anthropic/say-hello:latest"} <= found

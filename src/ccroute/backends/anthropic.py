@@ -27,6 +27,7 @@ class AnthropicBackend(WireBackend):
 
     codec: ClassVar[Codec] = wire
     speaks = "anthropic"
+    holds_schemas_of = "claude"  # Ollama's imitation takes a schema and ignores it
 
     def __init__(
         self, name: str = "anthropic", *, base_url: str | None = None, **common: Unpack[BackendOptions]

@@ -198,6 +198,10 @@ class Backend(ABC):
         call. Then a stream may be as silent as an answer that is not streamed: `idle` does not count."""
         return False
 
+    def ignored_schema(self, request: Request, answer: Completion, model: str) -> bool:
+        """Whether an answer shows that the server ignored the JSON schema of a call."""
+        return False
+
     def slow_start(self, model: str) -> str:
         """What to know where an attempt timed out before any content came; empty if there is nothing."""
         return ""

@@ -7,8 +7,10 @@ from typing import ClassVar, Protocol
 
 from ccroute.backends.base import Backend
 from ccroute.errors import BackendError, RequestError
-from ccroute.types import Completion
+from ccroute.types import Completion, Request
 from ccroute.wire.codec import StreamDecoder
+from ccroute.wire.fields import wants_schema
+from ccroute.wire.reading import is_whole
 
 
 class Codec(Protocol):
@@ -28,6 +30,8 @@ class WireBackend(Backend):
     """Reads whole answers, streams and errors with `codec`; what is written is each wire's own."""
 
     codec: ClassVar[Codec]
+    holds_schemas_of = ""
+    """What the names of those models contain that are held to a JSON schema wherever this wire is spoken."""
 
     def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
         return self.codec.decode(body)
@@ -37,3 +41,8 @@ class WireBackend(Backend):
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError | RequestError:
         return self.codec.error(status, headers, body)
+
+    def ignored_schema(self, request: Request, answer: Completion, model: str) -> bool:
+        if self.holds_schemas_of in model.lower() or not wants_schema(request):
+            return False
+        return answer.finish_reason == "stop" and not is_whole(answer.text.encode("utf-8", "replace"))

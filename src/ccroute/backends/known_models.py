@@ -39,7 +39,7 @@ KNOWN: Final[tuple[Known, ...]] = (
     ),
     Known(
         "ollama",
-        r"(llama[23](-\d)?|codellama|tinyllama|gemma[23]?n?|codegemma|qwen(2(-5)?(-?coder|vl)?)?|codeqwen"
+        r"(llama[23](-\d)?|codellama|tinyllama|gemma[23]?n?|codegemma|qwen2(-5)?(-?coder|vl)?|codeqwen"
         r"|mistral(-nemo|-small|-large)?|mixtral|codestral|phi[34](-5|-mini)?|starcoder2?|deepseek-coder(-v2)?"
         r"|deepseek-v2(-5)?|command-r(-plus)?|llava(-llama3)?)(:.*)?",
         Model(thinking="none"),

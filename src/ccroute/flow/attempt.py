@@ -155,8 +155,15 @@ def _exchange(job: Job, limits: Limits) -> Flow[Completion]:
         raise backend.classify(reply.status, reply.headers, (yield from _read_error_body(reply, job, limits)))
     body = Body(reply.headers)
     if job.stream:
-        return (yield from _read_stream(reply, body, job, limits))
-    return backend.decode(reply.status, reply.headers, (yield from _read_whole(body, job, limits)))
+        answer = yield from _read_stream(reply, body, job, limits)
+    else:
+        answer = backend.decode(reply.status, reply.headers, (yield from _read_whole(body, job, limits)))
+    if job.request.response_format and backend.ignored_schema(job.request, answer, job.deployment.model):
+        raise ProtocolError(
+            "the answer is no JSON: the server ignores response_format on this API, or its model did not "
+            "call the tool for it; use another API of the server, such as OllamaBackend's"
+        )
+    return answer
 
 
 def _request_id(reply: Reply, secrets: Iterable[str]) -> str | None:
