@@ -195,12 +195,8 @@ def test_a_limit_shorter_than_a_load_is_told_with_the_time_that_the_load_took(
     with Router([OllamaBackend("local", ollama_server.url)], retry=RetryPolicy(attempts=1)) as router:
         for model in ("tiny-a", "say-hello", "tiny-a"):  # one has room, so each of them is loaded
             caller.complete(router, "hi", model=f"local/{model}", max_tokens=1)
-        for _ in range(2):
-            with pytest.raises(
-                errors.BackendTimeoutError, match=r"shorter than the load \(\d+\.\d s when last"
-            ):
-                caller.complete(router, "hi", model="local/say-hello", timeout=Timeout(first=0.1))
-        assert ollama_server.is_empty()  # it was given up, each time
+        with pytest.raises(errors.BackendTimeoutError, match=r"shorter than the load \(\d+\.\d s when last"):
+            caller.complete(router, "hi", model="local/say-hello", timeout=Timeout(first=0.05))
         assert caller.complete(router, "hi", model="local/say-hello").text
     told = [
         r
