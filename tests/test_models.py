@@ -16,7 +16,7 @@ from tests.support.scripted import ScriptedServer, answer, refused_port
 
 from ccroute import AnthropicBackend, Model, OllamaBackend, OpenAIBackend, Router, errors
 from ccroute.types import ModelInfo
-from ccroute.wire.listing import read_model_list, read_show, read_tags
+from ccroute.wire.listing import read_model_list, read_ps, read_show, read_tags
 from tiny_llama import TinyLlama
 
 
@@ -46,11 +46,23 @@ def test_every_alias_pattern_and_described_deployment_is_listed() -> None:
     assert listed["anthropic/claude-x"].context_window is None
 
 
-def test_ollamas_models_and_their_windows_are_discovered(caller: Caller) -> None:
-    with FakeOllama([Installed("qwen:7b", context_length=32_768)]) as ollama:
-        with Router([OllamaBackend("mini", ollama.url)]) as router:
+def test_ollamas_models_are_discovered_with_the_windows_that_it_serves(caller: Caller) -> None:
+    """Not the trained one: that of a call is described and sent, in the Modelfile, or the server's default,
+    which is known only of a model in memory."""
+    names = ("asked:7b", "beyond:7b", "modelfile:7b", "loaded", "unknown:7b")
+    installed = [Installed(name, num_ctx=8192 if name == "modelfile:7b" else None) for name in names]
+    windows = {"asked:7b": Model(context_window=16_384), "beyond:7b": Model(context_window=99_999)}
+    with FakeOllama(installed) as ollama:
+        ollama.loaded = {"modelfile:7b": 2048, "loaded:latest": 4096}  # 2048: for somebody else's num_ctx
+        with Router([OllamaBackend("mini", ollama.url, models=windows)]) as router:
             found = discovered(caller, router)
-    assert found["mini/qwen:7b"].context_window == 32_768
+    assert {name: model.context_window for name, model in found.items()} == {
+        "mini/asked:7b": 16_384,
+        "mini/beyond:7b": 32_768,
+        "mini/modelfile:7b": 8192,
+        "mini/loaded": 4096,
+        "mini/unknown:7b": None,
+    }
     assert ollama.chats == []
 
 
@@ -72,7 +84,7 @@ def test_a_real_llama_cpp_server_is_discovered(llama_server: TinyLlama, caller: 
     with Router([backend]) as router:
         [model] = discovered(caller, router).values()
     assert model.id == f"llama/{llama_server.model}"
-    assert model.context_window
+    assert model.context_window == 32_768  # of one slot; it was trained for more
 
 
 def test_a_backend_that_does_not_answer_is_named_and_left_out(
@@ -106,11 +118,19 @@ def test_a_closed_router_discovers_nothing(caller: Caller) -> None:
 @pytest.mark.parametrize(
     ("read", "body", "found"),
     [
-        (read_model_list, b'{"data": [{"id": "m", "meta": {"n_ctx_train": 4096}}]}', {"m": 4096}),
+        (read_model_list, b'{"data": [{"id": "m", "meta": {"n_ctx": 8, "n_ctx_train": 9}}]}', {"m": 8}),
+        (read_model_list, b'{"data": [{"id": "m", "meta": {"n_ctx_train": 4096}}]}', {"m": None}),
         (read_model_list, b'{"data": [{"id": "m", "context_length": true}, 7]}', {"m": None}),
         (read_tags, b'{"models": [{"name": "m"}, {}, null]}', {"m": None}),
-        (read_show, b'{"model_info": {"general.architecture": "q", "q.context_length": 9}}', 9),
-        (read_show, b"{}", None),
+        (read_show, b'{"model_info": {"general.architecture": "q", "q.context_length": 9}}', (9, None)),
+        (read_show, b'{"parameters": "stop \\"num_ctx 7\\"\\nnum_ctx   8\\ntop_k 9"}', (None, 8)),
+        (read_show, b"{}", (None, None)),
+        (
+            read_ps,
+            b'{"models": [{"name": "m", "context_length": 9}, {"name": "n"}, {}]}',
+            {"m": 9, "n": None},
+        ),
+        (read_ps, b'{"models": null}', {}),
     ],
 )
 def test_a_listing_is_read_with_care(read: Any, body: bytes, found: object) -> None:

@@ -25,11 +25,12 @@ PROMPT_TOKEN_NS, TOKEN_NS = 1_000_000, 12_000_000
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """An installed model."""
+    """An installed model, trained for `context_length`; its Modelfile asks for `num_ctx`."""
 
     name: str
     size: int = 4_683_087_332
     context_length: int = 32_768
+    num_ctx: int | None = None
     capabilities: Sequence[str] = ("completion", "tools", "thinking")
 
     @property
@@ -122,10 +123,13 @@ class FakeOllama(ScriptedServer):
         model = self._find(request)
         if model is None:
             return fault(404, f'model "{request.json.get("model")}" not found')
+        parameters = 'stop                           "<|im_end|>"'
+        if model.num_ctx is not None:
+            parameters = f"num_ctx                        {model.num_ctx}\n{parameters}"
         return json_answer(
             {
                 "modelfile": f"FROM {model.full_name}\n",
-                "parameters": 'stop                           "<|im_end|>"',
+                "parameters": parameters,
                 "template": "{{ .Prompt }}",
                 "details": model.listing["details"],
                 "model_info": {
@@ -151,7 +155,7 @@ class FakeOllama(ScriptedServer):
             if body.get(field) and capability not in model.capabilities:
                 return fault(400, f'"{body["model"]}" does not support {capability}')
         options = body.get("options") or {}
-        num_ctx = options.get("num_ctx", 4096)
+        num_ctx = min(options.get("num_ctx") or model.num_ctx or 4096, model.context_length)
         warm = self.loaded.get(model.full_name) == num_ctx  # another num_ctx reloads the model
         self.loaded[model.full_name] = num_ctx
         if not body.get("messages"):

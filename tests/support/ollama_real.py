@@ -10,6 +10,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,10 +60,13 @@ class RealOllama:
         """The loaded models by name, as `/api/ps` tells of them."""
         return {model["name"]: model for model in self.ask("/api/ps")["models"]}
 
-    def unload(self) -> None:
-        """Free the memory, so that the next call has to load its model."""
-        for name in self.loaded():
-            self.ask("/api/chat", {"model": name, "messages": [], "keep_alive": 0})
+    def is_empty(self) -> bool:
+        """Whether no model is loaded, or soon none is: a runner takes a moment to go."""
+        until = time.monotonic() + 10
+        while self.loaded():
+            if time.monotonic() > until:
+                return False
+        return True
 
     def runners(self) -> list[psutil.Process]:
         """The processes that compute, one for each loaded model."""

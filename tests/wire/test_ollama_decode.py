@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from tests.wire.support import as_json, fixture, lines, run
 
-from ccroute.errors import ContextWindowExceededError, ProtocolError, ServerError
+from ccroute.errors import ContextWindowExceededError, InvalidRequestError, ProtocolError, ServerError
 from ccroute.types import Chunk, Function, ToolCall, Usage
+from ccroute.wire import anthropic, openai
 from ccroute.wire.ollama import Decoder, decode
 
 CALLS = (
@@ -80,6 +81,15 @@ def test_done_reasons_are_canonical_and_the_raw_word_is_kept(raw: str | None, re
         assert (completion.finish_reason, completion.raw_finish_reason) == (reason, raw)
 
 
+@pytest.mark.parametrize("raw", ["load", "unload"])
+def test_an_answer_that_only_loaded_the_model_is_the_callers_mistake(raw: str) -> None:
+    frame = line(done=True, done_reason=raw)
+    with pytest.raises(InvalidRequestError, match="user's message"):
+        decode(as_json(frame))
+    with pytest.raises(InvalidRequestError, match="user's message"):
+        run(Decoder(), lines(frame))
+
+
 def test_ids_are_given_over_several_lines_and_own_ones_kept() -> None:
     frames = [line(), line(), line("x", done=True)]
     frames[0]["message"]["tool_calls"] = [{"id": "mine", "function": {"name": "f", "arguments": {}}}]
@@ -130,6 +140,9 @@ def test_counts_that_are_left_out_are_estimated_or_zero() -> None:
         return decode(as_json(line(content, done=True, **counts)), prompt_estimate=5).usage
 
     assert usage("x", prompt_eval_count=26, eval_count=2) == Usage(input=26, output=2)
+    cached = {"prompt_eval_count": 26, "prompt_eval_cached_count": 20, "eval_count": 2}
+    assert usage("x", **cached) == Usage(input=6, cache_read=20, output=2)
+    assert usage("x", **cached | {"prompt_eval_cached_count": 99}) == Usage(cache_read=26, output=2)
     assert usage("x", eval_count=2) == Usage(input=5, output=2, estimated=True)
     assert usage("x" * 12, prompt_eval_count=26) == Usage(input=26, output=3, estimated=True)
     assert usage("", prompt_eval_count=26) == Usage(input=26)
@@ -197,3 +210,25 @@ def test_what_is_no_answer_is_a_protocol_error(body: bytes) -> None:
 def test_a_web_page_is_named_as_such() -> None:
     with pytest.raises(ProtocolError, match="web page"):
         run(Decoder(), b"<html>")
+
+
+def test_an_imitated_answer_without_an_end_and_without_usage_was_broken_off() -> None:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "same same"}, "finish_reason": None}
+    nothing = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    with pytest.raises(ProtocolError, match="broke the answer off"):
+        openai.decode(as_json({"choices": [choice], "usage": nothing}))
+    with pytest.raises(ProtocolError, match="broke the answer off"):
+        blocks = [{"type": "text", "text": "same same"}]
+        anthropic.decode(as_json({"content": blocks, "usage": {"input_tokens": 0, "output_tokens": 0}}))
+    assert openai.decode(as_json({"choices": [choice]})).text == "same same"
+    assert openai.decode(as_json({"choices": [choice], "usage": nothing | {"total_tokens": 3}})).text
+    ended = choice | {"finish_reason": "stop"}
+    assert openai.decode(as_json({"choices": [ended], "usage": nothing})).finish_reason == "stop"
+
+
+def test_an_imitated_answer_without_content_is_empty() -> None:
+    answer = {"content": None, "stop_reason": "end_turn", "usage": {"input_tokens": 176, "output_tokens": 4}}
+    assert (anthropic.decode(as_json(answer)).text, anthropic.decode(as_json(answer)).finish_reason) == (
+        "",
+        "stop",
+    )

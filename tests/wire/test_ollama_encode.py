@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from tests.wire.support import asked
 
+from ccroute.backends.known_models import known
 from ccroute.errors import InvalidRequestError
+from ccroute.types import Model
 from ccroute.wire.ollama import encode, refusals
 
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
@@ -48,7 +50,8 @@ def test_limits_and_sampling_go_into_options_under_their_names() -> None:
 
 def test_the_context_window_is_always_sent_the_same_and_never_guessed() -> None:
     for request in (asked(), asked(max_tokens=5), asked({"role": "user", "content": "x" * 99_999})):
-        assert encode(request, "m", stream=False, context_window=8192)["options"]["num_ctx"] == 8192
+        body = encode(request, "m", stream=False, known=Model(context_window=8192))
+        assert body["options"]["num_ctx"] == 8192
     assert "options" not in encode(asked(), "m", stream=False)
 
 
@@ -64,19 +67,71 @@ def test_json_and_schemas_become_format() -> None:
 
 
 @pytest.mark.parametrize(
-    ("effort", "plain", "level"),
-    [("none", False, False), ("minimal", True, "low"), ("medium", True, "medium"), ("max", True, "max")],
+    ("effort", "switch", "levels", "gpt_oss"),
+    [
+        ("none", False, False, "low"),  # it cannot be kept from thinking
+        ("minimal", True, "low", "low"),
+        ("medium", True, "medium", "medium"),
+        ("max", True, "max", "high"),
+    ],
 )
-def test_effort_becomes_think(effort: str, plain: bool, level: bool | str) -> None:
+def test_effort_becomes_think(effort: str, switch: bool, levels: bool | str, gpt_oss: str) -> None:
     request = asked(reasoning_effort=effort)
-    assert encode(request, "m", stream=False)["think"] is plain
-    assert encode(request, "m", stream=False, think_levels=True)["think"] == level
+    assert encode(request, "m", stream=False)["think"] is switch
+    assert encode(request, "m", stream=False, known=Model(thinking="levels"))["think"] == levels
+    assert encode(request, "m", stream=False, known=known("ollama", "gpt-oss:20b"))["think"] == gpt_oss
     assert "think" not in body_of()
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["llama3.2:3b", "qwen2.5-coder:32b-instruct", "gemma3:27b", "mistral-small", "phi4", "hf.co/x/phi4"],
+)
+def test_models_that_do_not_think_are_known(model: str) -> None:
+    assert known("ollama", model).thinking == "none"
+    assert refusals(asked(reasoning_effort="high"), known("ollama", model)) == {
+        "reasoning_effort": "the model does not think"
+    }
+    assert refusals(asked(reasoning_effort="none"), known("ollama", model)) == {}
+
+
+@pytest.mark.parametrize(
+    "model", ["qwen3:8b", "deepseek-r1:14b", "phi4-reasoning", "mine", "llama3-thinking"]
+)
+def test_other_models_may_think(model: str) -> None:
+    assert known("ollama", model).thinking is None
+
+
+def test_what_a_model_is_known_to_refuse_is_refused() -> None:
+    model = Model(refuses=("temperature", "top_k"))
+    assert refusals(asked(temperature=0.0), model) == {"temperature": "the model refuses it"}
+
+
+def test_system_messages_become_one_at_the_beginning() -> None:
+    one, late = {"role": "system", "content": "1"}, {"role": "system", "content": "3"}
+    two = {"role": "developer", "content": "2"}
+    user = {"role": "user", "content": "hi"}
+    empty = {"role": "system", "content": ""}
+    first = {"role": "system", "content": "1\n\n2\n\n3"}
+    assert body_of(one, user)["messages"] == [one, user]
+    assert body_of(one, two, user, late)["messages"] == [first, user]
+    assert body_of(user, late)["messages"] == [late, user]
+    assert body_of(user, empty)["messages"] == [user]
+    assert body_of(user)["messages"] == [user]
+
+
+def test_a_schema_with_tools_is_refused_because_format_keeps_the_model_from_calling_them() -> None:
+    for form in (FORMAT, {"type": "json_object"}):
+        assert list(refusals(asked(tools=[TOOL], response_format=form))) == ["response_format"]
+        assert refusals(asked(tools=[TOOL], response_format=form, tool_choice="none")) == {}
+        assert refusals(asked(tools=[TOOL], response_format=form), hosted=True) == {}
+    assert refusals(asked(tools=[TOOL], response_format={"type": "text"})) == {}
 
 
 def test_tools_are_sent_unless_none_may_be_chosen() -> None:
     cached = {**TOOL, "cache_control": {"type": "ephemeral"}}
     assert body_of(tools=[cached])["tools"] == [TOOL]
+    assert body_of(tools=[{"function": TOOL["function"]}])["tools"] == [TOOL]
     assert body_of(tools=[TOOL], tool_choice="auto")["tools"] == [TOOL]
     assert "tools" not in body_of(tools=[TOOL], tool_choice="none")
     assert "tool_choice" not in body_of(tools=[TOOL], tool_choice="none")
@@ -142,7 +197,12 @@ def test_a_tool_conversation_goes_with_objects_names_and_ids() -> None:
 
 
 def test_extra_goes_on_top_and_into_options() -> None:
-    body = encode(asked(extra={"options": {"num_gpu": 1}, "raw": True}), "m", stream=False, context_window=8)
+    body = encode(
+        asked(extra={"options": {"num_gpu": 1}, "raw": True}),
+        "m",
+        stream=False,
+        known=Model(context_window=8),
+    )
     assert body["options"] == {"num_ctx": 8, "num_gpu": 1}
     assert body["raw"] is True
     assert body_of(extra={"options": {"num_gpu": 1}})["options"] == {"num_gpu": 1}
@@ -156,7 +216,8 @@ def test_extra_goes_on_top_and_into_options() -> None:
         ({"response_format": FORMAT, "reasoning_effort": "low", "seed": 1, "logprobs": True}, []),
         ({"tool_choice": "required"}, ["tool_choice"]),
         ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, ["tool_choice"]),
-        ({"parallel_tool_calls": False}, ["parallel_tool_calls"]),
+        ({"parallel_tool_calls": False, "tools": [TOOL]}, ["parallel_tool_calls"]),
+        ({"parallel_tool_calls": False}, []),
         ({"logit_bias": {"1": 1}, "user": "u"}, ["logit_bias", "user"]),
         ({"response_format": {"type": "grammar"}}, ["response_format"]),
     ],

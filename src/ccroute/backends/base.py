@@ -151,7 +151,9 @@ class Backend(ABC):
         self.drop_params = drop_params
         self.max_concurrency = max_concurrency
         self.memory_gb = memory_gb
-        self.models: Mapping[str, Model] = dict(models or {})
+        self.models: Mapping[str, Model] = {
+            self.names(model)[0]: each for model, each in (models or {}).items()
+        }
         self._described = {model: each.over(self._known(model)) for model, each in self.models.items()}
         self.ca_file = ca_file
         self._api_key = api_key
@@ -199,21 +201,43 @@ class Backend(ABC):
         """
         return
 
+    def names(self, model: str) -> tuple[str, ...]:
+        """All the names that the server takes for this model, the one that ccroute uses first."""
+        return (model,)
+
+    def holds_back(self, request: Request) -> bool:
+        """Whether the server may be silent in the middle of a stream because it waits for a whole tool
+        call. Then a stream may be as silent as an answer that is not streamed: `idle` does not count."""
+        return False
+
+    def slow_start(self, model: str) -> str:
+        """What to know where an attempt timed out before any content came; empty if there is nothing."""
+        return ""
+
     def listing(self) -> HttpRequest | None:
         """The request that lists its models without running one; None where there is none."""
         return None
 
     def read_listing(self, body: bytes) -> Mapping[str, int | None]:
-        """The models of a listing's answer, each with its context window in tokens where it is told."""
+        """The models of a listing's answer, each with the context window that is served, in tokens, where
+        it is told."""
         return {}
 
     def details(self, model: str) -> HttpRequest | None:
         """The request that tells a model's context window, where the listing does not."""
         return None
 
-    def read_details(self, body: bytes) -> int | None:
-        """The context window of an answer to `details`, in tokens."""
+    def read_details(self, body: bytes, model: str) -> int | None:
+        """The context window that calls to `model` get, in tokens, by an answer to `details`."""
         return None
+
+    def loaded(self) -> HttpRequest | None:
+        """The request that lists the models in memory, where that tells more than `details`."""
+        return None
+
+    def read_loaded(self, body: bytes) -> Mapping[str, int | None]:
+        """The models in memory, each with the context window it was loaded with, in tokens."""
+        return {}
 
     def keeps(self, model: str) -> bool:
         """Whether a prompt for `model` stays in the house."""
@@ -235,7 +259,7 @@ class Backend(ABC):
 
     def model(self, name: str) -> Model:
         """What is known of a model: as it was described, else as `known_models` says."""
-        described = self._described.get(name)
+        described = self._described.get(name) or self._described.get(self.names(name)[0])
         return self._known(name) if described is None else described
 
     def secrets(self) -> tuple[str, ...]:

@@ -240,7 +240,29 @@ _OPENAI: Final = (
     Known("openai", r"(?:.*-)?claude-[a-z]+-4.*", Model(sampling="one"), _CLAUDE_GUIDE, _READ),
 )
 
-KNOWN: Final[tuple[Known, ...]] = (*_CLAUDE, *_OPENAI)
+
+# -- Ollama -------------------------------------------------------------------------------------------------
+
+_OLLAMA: Final = (
+    Known(
+        "ollama",
+        "gpt-oss([:-].*)?",
+        Model(thinking="levels", efforts=("low", "medium", "high")),  # true and false mean nothing to it
+        "https://docs.ollama.com/capabilities/thinking",
+        "2026-11-21",
+    ),
+    Known(
+        "ollama",
+        r"(llama[23](-\d)?|codellama|tinyllama|gemma[23]?n?|codegemma|qwen2(-5)?(-?coder|vl)?|codeqwen"
+        r"|mistral(-nemo|-small|-large)?|mixtral|codestral|phi[34](-5|-mini)?|starcoder2?|deepseek-coder(-v2)?"
+        r"|deepseek-v2(-5)?|command-r(-plus)?|llava(-llama3)?)(:.*)?",
+        Model(thinking="none"),
+        "https://ollama.com/library",
+        "2026-11-21",
+    ),
+)
+
+KNOWN: Final[tuple[Known, ...]] = (*_CLAUDE, *_OPENAI, *_OLLAMA)
 """The first entry that matches counts."""
 
 NOTHING: Final = Model()

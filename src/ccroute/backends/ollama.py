@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Mapping
-from typing import ClassVar, Unpack
+from typing import ClassVar, Final, Unpack
 
 from ccroute.backends.base import BackendOptions, HttpRequest, json_bytes
 from ccroute.backends.codec import Codec, WireBackend
 from ccroute.errors import ConfigError
-from ccroute.types import Request
+from ccroute.types import Completion, Request
 from ccroute.wire import ollama as wire
-from ccroute.wire.listing import read_show, read_tags
+from ccroute.wire.codec import StreamDecoder
+from ccroute.wire.listing import read_ps, read_show, read_tags
+
+_log = logging.getLogger("ccroute")
+
+_WARM: Final = 100_000_000
+_MOST_WARNINGS: Final = 1000
+_LATEST: Final = ":latest"
+_DURATION: Final = re.compile(r"[-+]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+)", re.ASCII)
+_NUMBER: Final = re.compile(r"[-+]?[0-9]+")
+_LONGEST: Final = 2**63 / 1e9
+"""Seconds: Go keeps a duration as nanoseconds in 63 bits."""
+_UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class OllamaBackend(WireBackend):
@@ -35,27 +49,56 @@ class OllamaBackend(WireBackend):
     ) -> None:
         common.setdefault("max_concurrency", 1)  # OLLAMA_NUM_PARALLEL's own default
         super().__init__(name, base_url, **common)
+        if fault := _keep_alive_fault(keep_alive):
+            raise ConfigError(f"backend {name}: keep_alive {fault}")
         self.keep_alive = keep_alive
+        self._loads: dict[str, float] = {}  # seconds that a model last took to load
+        self._warned: set[str] = set()
         if self.target(HttpRequest("")).endswith("/v1"):
             raise ConfigError(f"backend {name}: Ollama's native API has no /v1; leave it out of base_url")
 
+    def names(self, model: str) -> tuple[str, ...]:
+        if model.endswith(_LATEST):
+            return (model[: -len(_LATEST)], model)
+        return (model,) if ":" in model.rpartition("/")[2] else (model, model + _LATEST)
+
     def keeps(self, model: str) -> bool:
-        return self.local and not _in_the_cloud(model)
+        return self.local and not self._is_hosted(model)
 
     def is_free(self, model: str) -> bool:
-        return not _in_the_cloud(model)
+        return not self._is_hosted(model)
 
     def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
-        window = self.model(model).context_window
-        body = wire.encode(
-            request,
-            model,
-            stream=stream,
-            context_window=window,
-            keep_alive=self.keep_alive,
-            think_levels=model.startswith("gpt-oss"),  # so far the only ones that take levels
-        )
+        body = wire.encode(request, model, stream=stream, known=self.model(model), keep_alive=self.keep_alive)
         return HttpRequest("/api/chat", json_bytes(body))
+
+    def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
+        completion = wire.decode(body)
+        self._measured(completion.model, completion.raw.get("load_duration"))
+        return completion
+
+    def decoder(self, status: int, headers: Mapping[str, str]) -> StreamDecoder:
+        return wire.Decoder(loaded=self._measured)
+
+    def slow_start(self, model: str) -> str:
+        load = self._loads.get(model)
+        took = "not measured yet" if load is None else f"{load:.1f} s when last measured"
+        advice = (
+            "Ollama gives up loading a model when its caller leaves, so a limit shorter than the load "
+            f"({took}) never succeeds: allow more, or have the model loaded (keep_alive=-1)"
+        )
+        if model not in self._warned and len(self._warned) < _MOST_WARNINGS:
+            self._warned.add(model)
+            _log.warning("%s/%s did not answer in time. %s", self.name, model, advice)
+        return advice
+
+    def _measured(self, model: str, load: object) -> None:
+        """Keep how long a model took to load, in ns; much less only found it in memory."""
+        if isinstance(load, int) and load > _WARM:
+            self._loads[model] = load / 1e9
+
+    def holds_back(self, request: Request) -> bool:
+        return wire.offers_tools(request)
 
     def listing(self) -> HttpRequest | None:
         return HttpRequest("/api/tags", method="GET")
@@ -66,14 +109,38 @@ class OllamaBackend(WireBackend):
     def details(self, model: str) -> HttpRequest | None:
         return HttpRequest("/api/show", json_bytes({"model": model}))
 
-    def read_details(self, body: bytes) -> int | None:
-        return read_show(body)
+    def read_details(self, body: bytes, model: str) -> int | None:
+        """What is sent with a call wins over the Modelfile; Ollama serves no more than was trained. Where
+        neither says, the server's own default counts, which only a loaded model tells."""
+        shown = read_show(body)
+        asked = self.model(model).context_window or shown.num_ctx
+        return min(asked, shown.trained or asked) if asked else None
+
+    def loaded(self) -> HttpRequest | None:
+        return HttpRequest("/api/ps", method="GET")
+
+    def read_loaded(self, body: bytes) -> Mapping[str, int | None]:
+        return read_ps(body)
 
     def refusals(self, request: Request, model: str) -> Mapping[str, str]:
-        return wire.refusals(request)
+        return wire.refusals(request, self.model(model), hosted=self._is_hosted(model))
+
+    def _is_hosted(self, model: str) -> bool:
+        """Whether it runs at ollama.com, to which Ollama forwards a model whose tag is `cloud` or ends so."""
+        tag = model.rpartition(":")[2]
+        return tag == "cloud" or tag.endswith("-cloud") or self.origin.host == "ollama.com"
 
 
-def _in_the_cloud(model: str) -> bool:
-    """Whether Ollama forwards this model to ollama.com: its tag is `cloud` or ends in `-cloud`."""
-    tag = model.rpartition(":")[2]
-    return tag == "cloud" or tag.endswith("-cloud")
+def _keep_alive_fault(value: object) -> str | None:
+    """What is wrong with a `keep_alive`, which Ollama would say at every call; None if nothing is."""
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return None
+    if isinstance(value, str) and _NUMBER.fullmatch(value) and int(value):
+        return f"{value!r} has no unit: write the number {int(value)} for seconds, or a duration such as '5m'"
+    if not isinstance(value, str) or not _DURATION.fullmatch(value):
+        return (
+            f"must be a duration such as '5m' or '1h30m', a number of seconds, or -1 for ever, not {value!r}"
+        )
+    parts = re.findall(r"([\d.]+)([^\d.]+)", value.lstrip("+-"))
+    longest = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    return None if longest < _LONGEST else f"{value!r} is longer than Ollama can count: write -1 for ever"

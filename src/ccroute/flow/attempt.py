@@ -128,7 +128,8 @@ def limits(job: Job, now: float) -> Limits:
     """What remains for an attempt that starts at `now`."""
     backend = job.own
     own = backend or job.timeout
-    idle = job.silence if job.stream else float("inf")
+    holds_back = job.stream and job.deployment.backend.holds_back(job.request)
+    idle = job.silence if job.stream and not holds_back else float("inf")
     first = own.first if own.first is not None else idle
     until = job.deadline
     if backend is not None and backend.total is not None:
@@ -310,6 +311,7 @@ def _transport_error(failure: Failure, job: Job) -> CcrouteError:
         return DeadlineExceededError(f"{deployment.name}: the call's total timeout passed before it answered")
     origin = deployment.backend.origin
     running = "" if "proxy" in failure.detail else ": is it running there?"
+    slow = "" if failure.kind != "timeout" or job.progress.first_content else _slow_start(deployment)
     kind, detail = {
         "connect": (
             ConnectionFailedError,
@@ -319,13 +321,19 @@ def _transport_error(failure: Failure, job: Job) -> CcrouteError:
         "broken": (ConnectionFailedError, f"the connection broke ({failure.detail})"),
         "timeout": (
             BackendTimeoutError,
-            f"{failure.detail}: if it needs longer, raise total, attempt, first or idle of its Timeout",
+            f"{failure.detail}: if it needs longer, raise total, attempt, first or idle of its Timeout{slow}",
         ),
         "protocol": (ProtocolError, f"does not answer in HTTP ({failure.detail}): check base_url"),
     }[failure.kind]
     error = kind(detail, should_retry=False if failure.kind == "tls" else None)
     error.sent = failure.sent
     return error
+
+
+def _slow_start(deployment: Deployment) -> str:
+    """What is known of a server that said nothing in the time it had."""
+    known = deployment.backend.slow_start(deployment.model)
+    return f". {known}" if known else ""
 
 
 def _fault(error: BackendError | RequestError | DeadlineExceededError, job: Job) -> Fault:

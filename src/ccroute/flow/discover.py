@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ccroute.backends import Backend, HttpRequest
@@ -42,11 +42,16 @@ def _models_of(backend: Backend, timeout: Timeout, clock: Clock) -> Flow[list[Mo
     if listing is None:
         return []
     models = backend.read_listing((yield from _ask(backend, listing, timeout, clock)))
+    in_memory: Mapping[str, int | None] = {}
+    if (loaded := backend.loaded()) is not None:
+        in_memory = backend.read_loaded((yield from _ask(backend, loaded, timeout, clock)))
     found = []
-    for name, listed in models.items():
-        window, details = listed, backend.details(name) if listed is None else None
-        if details is not None:
-            window = backend.read_details((yield from _ask(backend, details, timeout, clock)))
+    for listed, told in models.items():
+        name, window = backend.names(listed)[0], told
+        if window is None and (details := backend.details(name)) is not None:
+            window = backend.read_details((yield from _ask(backend, details, timeout, clock)), name)
+        if window is None:
+            window = in_memory.get(listed)
         deployment = f"{backend.name}/{name}"
         found.append(
             ModelInfo(

@@ -46,7 +46,9 @@ class Quotes:
         own = deployment.info.price
         if own is not None:
             return FREE if own == "free" else own
-        price = self._prices.find(deployment.name)
+        backend = deployment.backend
+        names = (f"{backend.name}/{model}" for model in backend.names(deployment.model))
+        price = next((price for name in names if (price := self._prices.find(name)) is not None), None)
         if price is None and deployment.backend.is_free(deployment.model):
             return FREE
         return price

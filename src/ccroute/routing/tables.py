@@ -87,10 +87,14 @@ class Tables:
     def resolve(self, name: str) -> Resolution:
         """`AliasTable.resolve` among this router's backends; every deployment's backend exists."""
         resolution = self.aliases.resolve(name, self.backends)
+        same = True
         for deployment in resolution.deployments:
-            if deployment.partition("/")[0] not in self.backends:  # a pattern's match may name any
+            backend_name, _, model = deployment.partition("/")
+            backend = self.backends.get(backend_name)
+            if backend is None:  # a pattern's match may name any
                 raise UnknownModelError(name, hint=f"{deployment} names no backend of this router")
-        return resolution
+            same = same and backend.names(model)[0] == model
+        return resolution if same else self._by_one_name(resolution)
 
     def deployment(self, name: str) -> Deployment:
         """The deployment of that name; made once, at its first use."""
@@ -100,10 +104,20 @@ class Tables:
             if not model.isprintable():
                 raise InvalidRequestError("a model name holds control characters")
             backend = self.backends[backend_name]
+            if model != (usual := backend.names(model)[0]):
+                return self.deployment(f"{backend_name}/{usual}")
             known = Deployment(name, backend, model, backend.model(model))
             if len(self._deployments) < MAX_KNOWN:
                 self._deployments[name] = known
         return known
+
+    def _by_one_name(self, resolution: Resolution) -> Resolution:
+        """The same deployments, each by one name: two names of one model share their weight."""
+        weights: dict[str, float] = {}
+        for name, weight in zip(resolution.deployments, resolution.weights, strict=True):
+            usual = self.deployment(name).name
+            weights[usual] = weights.get(usual, 0.0) + weight
+        return Resolution(resolution.alias, tuple(weights), tuple(weights.values()))
 
     def models(self) -> list[ModelInfo]:
         """Every name a caller may ask for: the aliases in their order, then what is known of deployments.
@@ -113,10 +127,11 @@ class Tables:
         patterns = self.aliases.pattern_targets()
         found = []
         for name in self.aliases:
-            targets = patterns[name] if name in patterns else self.aliases.resolve(name).deployments
+            targets = patterns[name] if name in patterns else self.resolve(name).deployments
             found.append(_model_info(name, "pattern" if name in patterns else "alias", targets, self))
         described = (f"{b.name}/{model}" for b in self.backends.values() for model in b.models)
-        for name in dict.fromkeys([*self.aliases.deployments(), *described]):
+        aliased = (self.deployment(name).name for name in self.aliases.deployments())
+        for name in dict.fromkeys([*aliased, *described]):
             if name not in self.aliases:
                 found.append(_model_info(name, "deployment", (name,), self))
         return found

@@ -1,15 +1,17 @@
-"""Lists of models as the servers give them: `/v1/models`, Ollama's `/api/tags` and `/api/show`.
+"""Lists of models as the servers give them: `/v1/models`, Ollama's `/api/tags`, `/api/ps` and `/api/show`.
 
 Knows their shapes; must not know who is asked. What is no list is a `ProtocolError`.
 """
 
-from typing import Final
+import re
+from typing import Final, NamedTuple
 
 from ccroute.types import JSON
 from ccroute.wire.reading import listed, load_object, mapping, text, wrong
 
 _WINDOWS: Final = ("context_window", "context_length", "max_model_len", "max_input_tokens")
 """OpenRouter and others, LocalAI, vLLM, LiteLLM."""
+_NUM_CTX: Final = re.compile(r"^num_ctx\s+(\d{1,9})\s*$", re.MULTILINE)
 
 
 def read_model_list(body: bytes) -> dict[str, int | None]:
@@ -29,16 +31,38 @@ def read_tags(body: bytes) -> dict[str, int | None]:
     return {name: None for model in listed(tags["models"]) if (name := text(mapping(model).get("name")))}
 
 
-def read_show(body: bytes) -> int | None:
-    """A model's context length, in tokens: `model_info["<architecture>.context_length"]`."""
-    info = mapping(load_object(body).get("model_info"))
-    architecture = text(info.get("general.architecture"))
-    return _tokens(info.get(f"{architecture}.context_length"))
+def read_ps(body: bytes) -> dict[str, int | None]:
+    """The models that Ollama has in memory, each with the context window it was loaded with."""
+    running = listed(load_object(body).get("models") or [])
+    models = (mapping(model) for model in running)
+    return {
+        name: _tokens(model.get("context_length")) for model in models if (name := text(model.get("name")))
+    }
+
+
+class Shown(NamedTuple):
+    """What `/api/show` says of a model's context, in tokens: what it was trained for, which is its most,
+    and the `num_ctx` that its Modelfile asks for."""
+
+    trained: int | None
+    num_ctx: int | None
+
+
+def read_show(body: bytes) -> Shown:
+    """The context of one of Ollama's models: `model_info["<architecture>.context_length"]`, and a line of
+    `parameters`."""
+    shown = load_object(body)
+    info = mapping(shown.get("model_info"))
+    trained = info.get(f"{text(info.get('general.architecture'))}.context_length")
+    found = _NUM_CTX.search(text(shown.get("parameters")))
+    return Shown(_tokens(trained), _tokens(int(found[1])) if found else None)
 
 
 def _window(model: dict[str, JSON]) -> int | None:
     told = (model.get(name) for name in _WINDOWS)
-    meta = mapping(model.get("meta")).get("n_ctx_train")  # llama.cpp
+    meta = mapping(model.get("meta")).get(
+        "n_ctx"
+    )  # llama.cpp, of each slot; n_ctx_train is not what it serves
     return next((window for window in (*map(_tokens, told), _tokens(meta)) if window), None)
 
 

@@ -4,10 +4,10 @@ Knows token counts; must not know prices. A count is believed only if it is a wh
 0: anything else (absent, NaN, negative, a float) is unknown, and unknown is estimated, never 0.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-from ccroute.types import Message, Usage
+from ccroute.types import JSON, Message, Usage
 
 _MOST: Final = 1_000_000_000  # tokens; beyond it a figure is nonsense
 
@@ -65,3 +65,14 @@ def usage(
         reasoning=min(reasoning, told),
         estimated=not (prompt_known and output_known),
     )
+
+
+def is_broken_off(frame: Mapping[str, JSON]) -> bool:
+    """Whether a whole answer under HTTP 200 was given up: it does not say why it ended, and that no token was
+    used. So do Ollama's imitations of OpenAI and Anthropic where a model only repeats itself."""
+    choices = frame.get("choices")
+    ends = choices[0] if isinstance(choices, list) and choices else frame
+    used = frame.get("usage")
+    if not isinstance(ends, dict) or ends.get("finish_reason") or ends.get("stop_reason") or not used:
+        return False
+    return isinstance(used, dict) and all(value == 0 for value in used.values())

@@ -17,7 +17,7 @@ from ccroute.wire.errors import is_error
 from ccroute.wire.fields import wants_schema
 from ccroute.wire.reading import load_object, mapping, said, text, wrong
 from ccroute.wire.tools import as_text
-from ccroute.wire.usage import count, estimate_message, usage
+from ccroute.wire.usage import count, estimate_message, is_broken_off, usage
 
 STOP: Final[Mapping[str, FinishReason]] = {
     "end_turn": "stop",
@@ -38,7 +38,11 @@ def decode(body: bytes, *, prompt_estimate: int = 0) -> Completion:
     frame = load_object(body)
     if is_error(frame):
         fail(frame, body)
+    if is_broken_off(frame):
+        wrong("the server broke the answer off: it says neither why it ended nor what it used", body)
     blocks = frame.get("content")
+    if blocks is None and frame.get("stop_reason"):  # Ollama, of an answer without content
+        blocks = []
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
         wrong("the answer holds no list of content blocks", body)
     message = read_message(blocks)

@@ -5,17 +5,21 @@ Knows the answer's shape; must not know the request. Its tool calls may lack ids
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
+from typing import Final, NoReturn
 
+from ccroute.errors import InvalidRequestError
 from ccroute.types import JSON, Choice, Completion, FinishReason, Message, Usage
 from ccroute.wire.decoding import fail, finish_reason
 from ccroute.wire.errors import is_error
+from ccroute.wire.ollama.tags import split_thoughts
 from ccroute.wire.reading import load_object, said, text, wrong
 from ccroute.wire.tools import whole_calls
 from ccroute.wire.usage import count, estimate_message, usage
 
 DONE: Final[Mapping[str, FinishReason]] = {"stop": "stop", "length": "length"}
-"""Ollama's words in canonical form; `load` and `unload` are `other`."""
+"""Ollama's words in canonical form."""
+LOADED: Final = frozenset({"load", "unload"})
+"""What it says when it was asked for nothing."""
 
 
 def decode(body: bytes, *, prompt_estimate: int = 0) -> Completion:
@@ -30,15 +34,18 @@ def decode(body: bytes, *, prompt_estimate: int = 0) -> Completion:
     told = frame.get("message")
     if not isinstance(told, dict):
         wrong("the answer holds no message", body)
-    if frame.get("done") is not True:
+    if not is_done(frame):
         wrong("Ollama broke the answer off (done: false), as it does when a model repeats itself", body)
     calls = whole_calls(told.get("tool_calls") or [])
+    thoughts, answer = split_thoughts(said(told.get("content")))
     message = Message(
-        content=said(told.get("content")),
+        content=answer,
         tool_calls=calls or None,
-        thinking=text(told.get("thinking")) or None,
+        thinking=text(told.get("thinking")) + thoughts or None,
     )
     raw = text(frame.get("done_reason")) or None
+    if raw in LOADED and not (calls or message.content or message.thinking):
+        nothing_asked()
     logprobs = frame.get("logprobs")
     choice = Choice(
         message=message,
@@ -55,12 +62,31 @@ def decode(body: bytes, *, prompt_estimate: int = 0) -> Completion:
     )
 
 
+def is_done(frame: Mapping[str, JSON]) -> bool:
+    """Whether an answer ends here; a runner (MLX) may tell only why."""
+    done = frame.get("done")
+    return done is True or (done is None and bool(frame.get("done_reason")))
+
+
+def nothing_asked() -> NoReturn:
+    """Raise for an empty answer that only says that the model was loaded or unloaded."""
+    raise InvalidRequestError(
+        "Ollama only loaded the model, as for a conversation without a user's message: give it one"
+    )
+
+
 def read_usage(
     frame: Mapping[str, JSON], prompt_estimate: int, output_estimate: int, *, partial: bool = False
 ) -> Usage:
-    """Usage of the last frame. A count of 0 is left out by Ollama, and a prompt is never empty."""
+    """Usage of the last frame. A count of 0 is left out by Ollama, and a prompt is never empty.
+
+    `prompt_eval_cached_count`, which older versions do not tell, is part of `prompt_eval_count`.
+    """
+    prompt = count(frame.get("prompt_eval_count"))
+    cached = min(count(frame.get("prompt_eval_cached_count")) or 0, prompt or 0)
     return usage(
-        input=count(frame.get("prompt_eval_count")),
+        input=None if prompt is None else prompt - cached,
+        cache_read=cached,
         output=None if partial else count(frame.get("eval_count", 0)),
         prompt_estimate=prompt_estimate,
         output_estimate=output_estimate,

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ccroute.errors import InvalidRequestError
-from ccroute.types import JSON, Request
+from ccroute.types import JSON, Model, Request
 from ccroute.wire.fields import foreign, given, image, json_schema, merged, unknown_part, wants_schema
+from ccroute.wire.ollama.tools import tool
 from ccroute.wire.tools import as_object
 
 _UNKNOWN: Final = ("logit_bias", "user")
@@ -22,19 +23,39 @@ _OPTIONS: Final = (
     "presence_penalty",  # not repeat_penalty, whose neutral value is 1
 )
 _ROLES: Final = {"developer": "system", "function": "tool"}
+_ORDER: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_LEVELS: Final = ("none", "low", "medium", "high", "max")
+_USUAL: Final = Model()
 
 
-def refusals(request: Request) -> dict[str, str]:
-    """The parameters that were given but cannot be carried, each with the reason."""
+def refusals(request: Request, model: Model = _USUAL, *, hosted: bool = False) -> dict[str, str]:
+    """The parameters that were given but cannot be carried, each with the reason.
+
+    `model` is what is known of the model; `hosted`: it runs at ollama.com.
+    """
     why = {name: "Ollama has no such parameter" for name in _UNKNOWN if given(getattr(request, name))}
     if given(request.tool_choice) and request.tool_choice not in ("auto", "none"):
         why["tool_choice"] = "Ollama cannot force a tool; only auto and none"
-    if request.parallel_tool_calls is False:
+    if request.parallel_tool_calls is False and offers_tools(request):
         why["parallel_tool_calls"] = "Ollama cannot forbid several calls at once"
     form = request.response_format or {}
     if given(form) and form.get("type") not in ("text", "json_object", "json_schema"):
         why["response_format"] = "Ollama knows text, json_object and json_schema"
+    elif given(form) and form.get("type") != "text" and offers_tools(request) and not hosted:
+        why["response_format"] = (
+            "Ollama's format keeps the model from calling tools; ask for it without tools"
+        )
+    if request.reasoning_effort not in (None, "none") and model.thinking == "none":
+        why["reasoning_effort"] = "the model does not think"
+    for name in model.refuses or ():
+        if given(getattr(request, name, None)):
+            why[name] = "the model refuses it"
     return why | foreign(request, "ollama") if request.extra or request.tools else why
+
+
+def offers_tools(request: Request) -> bool:
+    """Whether the model may call a tool."""
+    return bool(request.tools) and request.tool_choice != "none"
 
 
 def encode(
@@ -42,30 +63,28 @@ def encode(
     model: str,
     *,
     stream: bool,
-    context_window: int | None = None,
+    known: Model = _USUAL,
     keep_alive: str | int | None = None,
-    think_levels: bool = False,
 ) -> dict[str, Any]:
     """The JSON body. `request` holds nothing that `refusals` names.
 
-    `context_window` is the deployment's, in tokens; `keep_alive` a duration such as `"5m"`, or seconds.
-    `think_levels`: the model takes a level of thinking (gpt-oss), not only on and off.
+    `known` is what is known of the model; `keep_alive` a duration such as `"5m"`, or seconds.
     """
     # Without these two Ollama drops the oldest messages silently when the prompt does not fit.
     body: dict[str, JSON] = {"model": model, "messages": _messages(request.messages), "stream": stream}
     body |= {"truncate": False, "shift": False}
-    if options := _options(request, context_window):
+    if options := _options(request, known.context_window):
         body["options"] = options
     if keep_alive is not None:
         body["keep_alive"] = keep_alive
-    if request.tools and request.tool_choice != "none":
-        body["tools"] = [_own(tool) for tool in request.tools]
+    if request.tools and offers_tools(request):
+        body["tools"] = [tool(each, f"tools[{i}]") for i, each in enumerate(request.tools)]
     if wants_schema(request):
         body["format"] = json_schema(request)
     elif (request.response_format or {}).get("type") == "json_object":
         body["format"] = "json"
     if request.reasoning_effort is not None:
-        body["think"] = _think(request.reasoning_effort, think_levels)
+        body["think"] = _think(request.reasoning_effort, known)
     for name in ("logprobs", "top_logprobs"):
         if getattr(request, name) is not None:
             body[name] = getattr(request, name)
@@ -87,15 +106,27 @@ def _options(request: Request, context_window: int | None) -> dict[str, JSON]:
     return options
 
 
-def _think(effort: str, levels: bool) -> bool | str:
-    if effort == "none":
-        return False
-    return ("low" if effort == "minimal" else effort) if levels else True
+def _think(effort: str, known: Model) -> bool | str:
+    """What comes nearest to an effort: on or off, or one of the model's levels, the longer of two."""
+    if known.thinking != "levels":
+        return effort != "none"
+    levels = [level for level in known.efforts or _LEVELS if level in _ORDER]
+    wanted = _ORDER.index(effort)
+    level = min(levels, key=lambda each: (abs(_ORDER.index(each) - wanted), -_ORDER.index(each)))
+    return False if level == "none" else level
 
 
 def _messages(messages: Sequence[Mapping[str, JSON]]) -> list[dict[str, JSON]]:
     names: dict[str, str] = {}  # tool names by the id of their latest call
-    return [_message(message, f"messages[{i}]", names) for i, message in enumerate(messages)]
+    own = [_message(message, f"messages[{i}]", names) for i, message in enumerate(messages)]
+    return own if all(message["role"] != "system" for message in own[1:]) else _system_first(own)
+
+
+def _system_first(messages: list[dict[str, JSON]]) -> list[dict[str, JSON]]:
+    """One system message, at the beginning: many templates (Qwen's, …) answer 500 to any other."""
+    texts = [message["content"] for message in messages if message["role"] == "system" and message["content"]]
+    rest = [message for message in messages if message["role"] != "system"]
+    return [{"role": "system", "content": "\n\n".join(texts)}, *rest] if texts else rest
 
 
 def _message(message: Mapping[str, JSON], where: str, names: dict[str, str]) -> dict[str, JSON]:
@@ -146,8 +177,3 @@ def _call(call: JSON, where: str, names: dict[str, str]) -> dict[str, JSON]:
         names[id] = function["name"]
         return {"id": id, **own}
     return own
-
-
-def _own(tool: Mapping[str, JSON]) -> dict[str, JSON]:
-    """A tool without what only Anthropic needs."""
-    return {name: value for name, value in tool.items() if name != "cache_control"}

@@ -12,7 +12,7 @@ from ccroute.wire.errors import is_error
 from ccroute.wire.openai.provider_fields import of_message
 from ccroute.wire.reading import load_object, mapping, text, unix_time, wrong
 from ccroute.wire.tools import whole_calls
-from ccroute.wire.usage import count, estimate_message, usage
+from ccroute.wire.usage import count, estimate_message, is_broken_off, usage
 
 FINISH: Final[Mapping[str, FinishReason]] = {
     "stop": "stop",
@@ -58,6 +58,8 @@ def decode(body: bytes, *, prompt_estimate: int = 0, provider: str = "") -> Comp
     frame = load_object(body)
     if is_error(frame):
         fail(frame, body)
+    if is_broken_off(frame):
+        wrong("the server broke the answer off: it says neither why it ended nor what it used", body)
     entries = frame.get("choices")
     if not isinstance(entries, list) or not entries:
         wrong("the answer holds no choices", body)

@@ -1,0 +1,119 @@
+"""Tools as Ollama reads them.
+
+It knows only a few words of JSON schema and drops the others from what the model sees, without saying so
+(`$ref`, `const`, `oneOf`, `allOf`; seen on 0.24), or refuses the call for them (`true` as a schema). What
+can be said in its own words is.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeAlias
+
+from ccroute.errors import InvalidRequestError
+from ccroute.types import JSON
+
+_FOREIGN: Final = frozenset({"$ref", "const", "oneOf", "allOf"})
+_DEFINITIONS: Final = ("$defs", "definitions")
+_DEEPEST: Final = 50
+"""Levels of a schema that are looked at."""
+_MOST: Final = 500
+"""References that are replaced in one tool: those of references of references multiply."""
+
+Schema: TypeAlias = Mapping[str, JSON]
+
+
+def tool(given: Schema, where: str) -> Schema:
+    """A function as Ollama wants it. Raises `InvalidRequestError` naming the place for another kind of tool:
+    Ollama takes it, and its model then calls a function without a name."""
+    function = given.get("function")
+    if given.get("type", "function") != "function" or not isinstance(function, Mapping):
+        raise InvalidRequestError(f"{where}: Ollama knows only tools of type function")
+    if not isinstance(function.get("name"), str) or not function["name"]:
+        raise InvalidRequestError(f"{where}.function.name is missing")
+    parameters = function.get("parameters")
+    if isinstance(parameters, Mapping) and (
+        isinstance(parameters.get("type"), list) or _is_foreign(parameters)
+    ):
+        function = {**function, "parameters": _Plain(parameters).parameters()}
+    return {"type": "function", "function": function}
+
+
+def _is_foreign(schema: JSON, depth: int = 0) -> bool:
+    """Whether a schema holds what Ollama does not know."""
+    if not isinstance(schema, Mapping):
+        return isinstance(schema, bool)
+    if depth > _DEEPEST:
+        return False
+    properties, required = schema.get("properties", {}), schema.get("required", [])
+    if (
+        not _FOREIGN.isdisjoint(schema)
+        or not isinstance(properties, Mapping)
+        or not isinstance(required, list)
+    ):
+        return True
+    inner = [*properties.values(), *([schema["items"]] if "items" in schema else [])]
+    if isinstance(choices := schema.get("anyOf"), list):
+        inner += choices
+    return any(_is_foreign(each, depth + 1) for each in inner)
+
+
+class _Plain:
+    """One tool's parameters in Ollama's words."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+        self._left = _MOST
+        self._defined = {
+            f"#/{place}/{name}": definition
+            for place in _DEFINITIONS
+            if isinstance(schema.get(place), Mapping)
+            for name, definition in schema[place].items()
+        }
+
+    def parameters(self) -> dict[str, JSON]:
+        own = self._plain(self._schema, ())
+        if isinstance(own.get("type"), list):
+            own["type"] = "object"  # the arguments of a call always are one
+        return {name: value for name, value in own.items() if name not in _DEFINITIONS}
+
+    def _plain(self, schema: JSON, inside: tuple[str, ...], depth: int = 0) -> dict[str, JSON]:
+        """A schema in Ollama's words; `inside` are the references that lead here, to notice a circle."""
+        if not isinstance(schema, Mapping):  # true: anything
+            return {}
+        own = dict(schema)
+        if depth > _DEEPEST:
+            return own
+        if isinstance(reference := own.pop("$ref", None), str):
+            inner = self._defined.get(reference) if reference not in inside and self._left > 0 else None
+            self._left -= 1
+            known = (
+                {"type": "object"} if inner is None else self._plain(inner, (*inside, reference), depth + 1)
+            )
+            own = {**known, **own}
+        if "const" in own:
+            own["enum"] = [own.pop("const")]
+        if isinstance(own.get("oneOf"), list):
+            own["anyOf"] = own.get("anyOf") or own["oneOf"]
+            del own["oneOf"]
+        if isinstance(own.get("allOf"), list):
+            for part in own.pop("allOf"):
+                own = _both(self._plain(part, inside, depth + 1), own)
+        if isinstance(own.get("anyOf"), list):
+            own["anyOf"] = [self._plain(choice, inside, depth + 1) for choice in own["anyOf"]]
+        if "properties" in own:  # PHP writes an empty object as []
+            named = own["properties"] if isinstance(own["properties"], Mapping) else {}
+            own["properties"] = {name: self._plain(each, inside, depth + 1) for name, each in named.items()}
+        if not isinstance(own.get("required", []), list):
+            del own["required"]
+        if "items" in own:
+            own["items"] = self._plain(own["items"], inside, depth + 1)
+        return own
+
+
+def _both(first: Schema, second: Schema) -> dict[str, JSON]:
+    """Two schemas that hold at once, as one."""
+    both = {**first, **second}
+    if isinstance(first.get("properties"), Mapping) and isinstance(second.get("properties"), Mapping):
+        both["properties"] = {**first["properties"], **second["properties"]}
+    if isinstance(first.get("required"), Sequence) and isinstance(second.get("required"), Sequence):
+        both["required"] = [*first["required"], *second["required"]]
+    return both
