@@ -58,6 +58,7 @@ from ccroute.observe import (
     TurnedAway,
 )
 from ccroute.routing import Deployment, Health, RetryBudget
+from ccroute.routing.health import Note
 from ccroute.types import Model
 
 ONCE = RetryPolicy(attempts=1)
@@ -1067,3 +1068,15 @@ def test_each_event_names_its_backend_and_what_happened_in_plain_words() -> None
     failed, instead = map(str, call.events)
     assert failed.startswith("paid/m: turned the call away (OverloadedError, HTTP 503): ")
     assert instead == "home/m: tried instead of paid/m, as the next deployment"
+
+
+def test_a_failure_without_a_backends_error_turns_away_in_the_same_words() -> None:
+    shop = Shop()
+    deployment = Deployment("paid/m", shop.backends[0], "m", Model())
+    for _ in range(5):
+        shop.health.settle(shop.health.admit(deployment), Note(counts=True))  # type: ignore[arg-type]
+    probe = shop.health.admit(deployment, early=True)
+    raised = shop.turned_away()
+    assert type(raised) is CcrouteError
+    assert str(raised).startswith("not asked: it failed in other calls")
+    del probe

@@ -727,7 +727,14 @@ def test_openais_sentence_is_a_rate_limit_where_google_says_it() -> None:
     words = "You exceeded your current quota, please check your plan and billing details."
     assert type(told(429, said(words, code="insufficient_quota"))) is errors.QuotaExhaustedError
     retry = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "26s"}
-    google = {"error": {"code": 429, "message": words, "status": "RESOURCE_EXHAUSTED", "details": [retry]}}
+    google = {
+        "error": {
+            "code": 429,
+            "message": words,
+            "status": "RESOURCE_EXHAUSTED",
+            "details": [{"@type": "x"}, retry],
+        }
+    }
     failure = told(429, [google])
     assert (type(failure), failure.retry_after) == (errors.RateLimitError, 26.0)
 
