@@ -40,7 +40,7 @@ def decode(body: bytes, *, prompt_estimate: int = 0) -> Completion:
         fail(frame, body)
     if is_broken_off(frame):
         wrong("the server broke the answer off: it says neither why it ended nor what it used", body)
-    blocks = frame.get("content")
+    blocks = frame.get("content", "missing")
     if blocks is None and frame.get("stop_reason"):  # Ollama, of an answer without content
         blocks = []
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
