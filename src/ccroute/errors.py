@@ -38,7 +38,8 @@ from typing import TYPE_CHECKING
 from ccroute.display import card, table
 
 if TYPE_CHECKING:
-    from ccroute.types.results import Attempt, Completion
+    from ccroute.types.results import Completion
+    from ccroute.types.route import Attempt
 
 __all__ = [
     "AuthenticationError",

@@ -15,7 +15,8 @@ from tests.flow.support import PlainBackend
 from ccroute import AnthropicBackend, Backend, OllamaBackend, OpenAIBackend
 from ccroute._version import __version__
 from ccroute.backends import HttpRequest
-from ccroute.backends.base import at_home, json_bytes
+from ccroute.backends.base import json_bytes
+from ccroute.backends.origin import at_home
 from ccroute.errors import AuthenticationError, ConfigError, InvalidRequestError
 from ccroute.types import Model, Request, Timeout
 

@@ -7,7 +7,7 @@ from tests.conftest import Caller
 from tests.support.ollama import FakeOllama, line
 from tests.support.scripted import Hang, ScriptedServer, Wait, answer, stream
 
-from ccroute import AnthropicBackend, Model, OllamaBackend, Price, RetryPolicy, Router, Timeout, errors
+from ccroute import Model, OllamaBackend, Price, RetryPolicy, Router, Timeout, errors
 from ccroute.types import Request
 
 
@@ -166,30 +166,3 @@ def test_the_time_of_a_load_is_learned_of_streams_and_that_of_a_warm_model_is_no
     for load, known in ((2_000_000, "not measured yet"), (3_000_000_000, "3.0 s"), (None, "3.0 s")):
         backend.decoder(200, {}).feed(line(last | {"load_duration": load}))
         assert known in backend.slow_start("m")
-
-
-@pytest.mark.parametrize(
-    ("model", "text", "ignored"),
-    [
-        ("qwen3", "Let me look.", True),
-        ("qwen3", '{"a": 1}', False),
-        ("claude-sonnet-4-5", "Let me look.", False),  # held to it, whoever hosts it
-    ],
-)
-def test_a_schema_that_an_imitation_of_anthropic_ignores_is_an_error(
-    caller: Caller, model: str, text: str, ignored: bool
-) -> None:
-    said = {
-        "content": [{"type": "text", "text": text}],
-        "stop_reason": "end_turn",
-        "usage": {"output_tokens": 3},
-    }
-    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
-    with ScriptedServer([answer(json=said)]) as server:
-        backend = AnthropicBackend("far", base_url=server.url, api_key="example-key")
-        with Router([backend], retry=RetryPolicy(attempts=1)) as router:
-            if ignored:
-                with pytest.raises(errors.ProtocolError, match="ignores response_format"):
-                    caller.complete(router, "hi", model=f"far/{model}", response_format=form)
-            else:
-                assert caller.complete(router, "hi", model=f"far/{model}", response_format=form).text == text

@@ -87,7 +87,6 @@ def test_a_model_of_the_cloud_is_denied_where_the_cloud_is_off(router: Router, c
         {"extra": {"keep_alive": "soon"}},
         {"extra": {"think": "minimal"}},
         {"top_logprobs": 50, "logprobs": True},
-        {"model": "local/a b/c d"},
         {
             "messages": [
                 {
@@ -102,6 +101,11 @@ def test_mistakes_of_callers_are_theirs(router: Router, options: dict[str, objec
     asked = {"model": "local/say-hello"} | ({} if "messages" in options else {"prompt": "hi"}) | options
     with pytest.raises(errors.InvalidRequestError):
         router.complete(**asked)
+
+
+def test_a_name_that_no_model_can_have_is_a_model_that_is_not_there(router: Router) -> None:
+    with pytest.raises(errors.ModelNotFoundError, match="invalid model name"):
+        router.complete("hi", model="local/a b/c d")
 
 
 def test_a_killed_runner_cuts_the_stream_and_the_next_call_is_answered(

@@ -107,7 +107,7 @@ def test_a_schema_holds_on_the_imitation_of_openai(router: Router) -> None:
 
 
 def test_a_schema_that_the_imitation_of_anthropic_ignores_is_an_error(router: Router, caller: Caller) -> None:
-    with pytest.raises(errors.ProtocolError, match="ignores response_format"):
+    with pytest.raises(errors.InvalidRequestError, match="without regard to response_format"):
         caller.complete(router, "hi", model="anthropic/say-tooltext", response_format=FORMAT, max_tokens=50)
     heard = caller.stream(router, "hi", model="anthropic/say-tooltext", response_format=FORMAT, max_tokens=50)
     assert isinstance(heard.error, errors.StreamInterruptedError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from tests.conftest import Caller
 from tests.support import anthropic_like as like
 from tests.support.scripted import ScriptedServer, answer, stream
 
-from ccroute import AnthropicBackend, Model, RetryPolicy, Router, errors
+from ccroute import AnthropicBackend, Model, Price, RetryPolicy, Router, errors
 from ccroute.types import Request
 from tiny_llama import TinyLlama
 
@@ -112,3 +113,14 @@ def test_llama_cpp_ignores_an_output_config_and_that_is_an_error(
         }  # so that it ends by itself
         with pytest.raises(errors.InvalidRequestError, match="without regard to response_format"):
             router.complete("hi", model="llama/tiny", response_format=FORMAT, temperature=0, **stop)
+
+
+def test_an_answer_that_is_refused_for_its_form_is_paid_for(caller: Caller) -> None:
+    prices = {"b/m": Price(2, 10)}
+    with ScriptedServer([answer(json=like.message("Well, nine.", usage=like.usage(1000, 100)))]) as server:
+        with Router([AnthropicBackend("b", base_url=server.url)], prices=prices) as router:
+            with pytest.raises(errors.InvalidRequestError) as caught:
+                caller.complete(router, "hi", model="b/m", response_format=FORMAT)
+            [attempt] = caught.value.attempts
+            assert (attempt.usage.input, attempt.usage.output) == (1000, 100)
+            assert attempt.cost == router.report(by=()).total["cost"] == Decimal("0.003")

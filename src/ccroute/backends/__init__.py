@@ -4,8 +4,9 @@ Knows the wires; must not know agents, aliases, sockets or clocks.
 """
 
 from ccroute.backends.anthropic import AnthropicBackend
-from ccroute.backends.base import Backend, HttpRequest, Origin
+from ccroute.backends.base import Backend, HttpRequest
 from ccroute.backends.ollama import OllamaBackend
 from ccroute.backends.openai import OpenAIBackend
+from ccroute.backends.origin import Origin
 
 __all__ = ["AnthropicBackend", "Backend", "HttpRequest", "OllamaBackend", "OpenAIBackend", "Origin"]

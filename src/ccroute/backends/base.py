@@ -6,21 +6,19 @@ A user's own backend subclasses `Backend` and implements `encode`, `decode`, `de
 
 from __future__ import annotations
 
-import ipaddress
-import os
 import re
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypedDict
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, ClassVar, TypedDict
 
 from pydantic import SecretStr
 from pydantic_core import to_json
 
 from ccroute._version import __version__
 from ccroute.backends.known_models import NOTHING, Wire, known
+from ccroute.backends.origin import PORTS, at_home, check_authority, split_address
 from ccroute.errors import AuthenticationError, BackendError, ConfigError, InvalidRequestError, RequestError
 from ccroute.types import JSON, Completion, Model, Request, Timeout
 
@@ -32,24 +30,11 @@ ApiKey = str | SecretStr | Callable[[], str | SecretStr]
 
 _PRINTABLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_PORTS = {"http": 80, "https": 443}
 _ENDPOINTS = ("/chat/completions", "/messages", "/api/chat")
 _LONG_ENOUGH = 8
 """Characters from which on the value of a user's own header is taken for something secret."""
 _KEYS_SEEN = 8
 """How many keys of a rotation are remembered, so that a server's words can be cleaned of them."""
-
-
-class Origin(NamedTuple):
-    """Where a backend's key may go, and nowhere else."""
-
-    scheme: str
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}" + ("" if _PORTS[self.scheme] == self.port else f":{self.port}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +124,9 @@ class Backend(ABC):
         if not (api_key is None or callable(api_key) or isinstance(api_key, str | SecretStr)):
             raise ConfigError(f"backend {name}: api_key must be a str, a SecretStr or a callable")
         if ca_file is not None:
-            _check_authority(name, ca_file)
+            check_authority(name, ca_file)
         self.name = name
-        self.origin, self._prefix = _split(name, base_url)
+        self.origin, self._prefix = split_address(name, base_url)
         if self._prefix.endswith(_ENDPOINTS):
             raise ConfigError(
                 f"backend {name}: base_url ends before the endpoint; leave out what follows the version"
@@ -328,7 +313,7 @@ class Backend(ABC):
 
     def _fixed_headers(self, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
         host = f"[{self.origin.host}]" if ":" in self.origin.host else self.origin.host
-        port = "" if _PORTS[self.origin.scheme] == self.origin.port else f":{self.origin.port}"
+        port = "" if PORTS[self.origin.scheme] == self.origin.port else f":{self.origin.port}"
         merged = {
             "host": host + port,
             # Only identity: one layer less to bound, and streams arrive as they are written.
@@ -354,46 +339,6 @@ def json_bytes(body: Mapping[str, JSON]) -> bytes:
             "the request cannot be written as JSON: it holds no JSON value, or half a character "
             "(such as a file name from os.fsdecode)"
         ) from None
-
-
-def at_home(host: str) -> bool:
-    """Whether `host` is `localhost` or a literal loopback or private address. Names are not looked up."""
-    if host == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    address = getattr(address, "ipv4_mapped", None) or address
-    return address.is_loopback or (address.is_private and not address.is_unspecified)
-
-
-def _check_authority(name: str, ca_file: str) -> None:
-    if not os.path.isfile(ca_file):
-        raise ConfigError(f"backend {name}: there is no ca_file {ca_file}")
-    import ssl  # only who names an authority needs it here
-
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca_file)
-    except OSError:
-        raise ConfigError(f"backend {name}: ca_file {ca_file} holds no certificates in PEM form") from None
-
-
-def _split(name: str, base_url: str) -> tuple[Origin, str]:
-    """The origin and the path prefix, or a ConfigError that does not repeat what may hold a password."""
-    fault = f"backend {name}: base_url must look like http://localhost:11434 or https://host/v1"
-    try:
-        url = urlsplit(base_url)
-        port = url.port
-    except ValueError:
-        raise ConfigError(fault) from None
-    if url.username is not None or url.password is not None:
-        raise ConfigError(f"backend {name}: base_url holds credentials; give them as api_key= or headers=")
-    if url.scheme not in _PORTS or not url.hostname or url.query or url.fragment:
-        raise ConfigError(fault)
-    if not base_url.isascii() or not base_url.isprintable() or " " in base_url:
-        raise ConfigError(fault)
-    return Origin(url.scheme, url.hostname, port or _PORTS[url.scheme]), url.path.rstrip("/")
 
 
 def _header(backend: str, name: str, value: str) -> tuple[bytes, bytes]:

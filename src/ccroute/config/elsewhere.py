@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from ccroute.backends import Backend
 from ccroute.backends.anthropic import OFFICIAL
-from ccroute.backends.base import Origin
+from ccroute.backends.origin import Origin
 from ccroute.backends.presets import PRESETS
 from ccroute.config.references import alias_name
 from ccroute.config.secrets import Environment

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import NamedTuple
+from collections.abc import Iterable
+from dataclasses import replace
 
 from ccroute.backends import HttpRequest
 from ccroute.errors import (
@@ -22,13 +20,13 @@ from ccroute.errors import (
     StreamInterruptedError,
 )
 from ccroute.flow.body import MAX_BODY, Body
+from ccroute.flow.context import Job, Limits, Progress
 from ccroute.flow.desk import Desk
 from ccroute.flow.effects import Failure, Flow, Reply, Send, emit, read, send
 from ccroute.flow.redact import clean, found_in
 from ccroute.flow.retry import Fault, failure_class
 from ccroute.routing import Deployment
-from ccroute.types import Completion, Request, Route, Timeout
-from ccroute.types.clock import Clock
+from ccroute.types import Completion, Request
 from ccroute.wire.codec import StreamDecoder
 from ccroute.wire.fields import LeftOut, without
 
@@ -38,106 +36,6 @@ ERROR_BODY_WAIT = 2.0
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 DRAIN = 0.05
 """Seconds a finished stream may take to end its body too, so that its connection can be kept."""
-
-
-@dataclass(slots=True)
-class Ticket:
-    """What is known of a call while it runs, for whoever reads its stream."""
-
-    id: str = ""
-    model: str = ""
-    route: Route = field(default_factory=Route)
-    begun: Completion | None = None
-    prompt: Callable[[], int] = int
-    """Estimates the prompt's tokens, for whoever asks before the server tells."""
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far an attempt came; its log is written from here, also when it is cancelled.
-
-    `started` is monotonic, `began` the same moment in UTC; `first_content` is seconds later. `heard`
-    is the instant since which the server has been waited for without content, `paused` the seconds
-    that the caller took between chunks, `key` says which of the backend's keys was sent,
-    `formed` whether `response_format` was.
-    """
-
-    started: float
-    began: datetime
-    heard: float = 0.0
-    paused: float = 0.0
-    key: int = 0
-    sent: bool = False
-    status: int | None = None
-    reconnected: bool = False
-    request_id: str | None = None
-    first_content: float | None = None
-    decoder: StreamDecoder | None = None
-    dropped: tuple[str, ...] = ()
-    formed: bool = False
-
-    def begin(self, clock: Clock) -> None:
-        """The wait for a place at the host is over."""
-        self.started = self.heard = clock.monotonic()
-        self.began = clock.now()
-
-    def so_far(self) -> Completion | None:
-        """The part of a streamed answer that has come; None if none has, or its decoder cannot tell."""
-        partial: Callable[[], Completion] | None = getattr(self.decoder, "partial", None)
-        return None if partial is None or self.first_content is None else partial()
-
-
-class Limits(NamedTuple):
-    """The limits of one attempt: `deadline` of the call and `until` of the attempt are monotonic
-    instants, the others seconds."""
-
-    deadline: float
-    until: float
-    connect: float | None
-    first: float
-    idle: float
-
-
-class Job(NamedTuple):
-    """One attempt's circumstances. `deadline` is the call's, on the monotonic clock."""
-
-    deployment: Deployment
-    request: Request
-    stream: bool
-    timeout: Timeout
-    deadline: float
-    progress: Progress
-    ticket: Ticket
-    desk: Desk
-    http: HttpRequest
-
-    @property
-    def own(self) -> Timeout | None:
-        """The backend's own limits, where the call does not say otherwise."""
-        given = self.request.timeout
-        return None if isinstance(given, Timeout) else self.deployment.backend.timeout
-
-    @property
-    def silence(self) -> float:
-        """Seconds without content that a server may not take, whatever is asked of it."""
-        idle = (self.own or self.timeout).idle
-        return float("inf") if idle is None else idle
-
-
-def limits(job: Job, now: float) -> Limits:
-    """What remains for an attempt that starts at `now`."""
-    backend = job.own
-    own = backend or job.timeout
-    holds_back = job.stream and job.deployment.backend.holds_back(job.request)
-    idle = job.silence if job.stream and not holds_back else float("inf")
-    first = own.first if own.first is not None else idle
-    until = job.deadline
-    if backend is not None and backend.total is not None:
-        until = min(until, now + backend.total)
-    for longest in (own.attempt, job.timeout.attempt):
-        if longest is not None:
-            until = min(until, now + longest)
-    return Limits(job.deadline, until, own.connect, min(until, now + first), idle)
 
 
 def attempt(job: Job, limits: Limits) -> Flow[Completion | Fault]:
@@ -170,7 +68,9 @@ def _exchange(job: Job, limits: Limits) -> Flow[Completion]:
     else:
         answer = backend.decode(reply.status, reply.headers, (yield from _read_whole(body, job, limits)))
     if progress.formed:
+        progress.refused = answer  # it was paid for, whatever becomes of it
         backend.check(job.request, answer)
+        progress.refused = None
     return answer
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ccroute.errors import CcrouteError, DeadlineExceededError, QueueTimeoutError, StreamInterruptedError
-from ccroute.flow.attempt import Job, Progress, Ticket, written
+from ccroute.flow.attempt import written
+from ccroute.flow.context import Job, Progress, Ticket
 from ccroute.flow.desk import Desk
 from ccroute.flow.effects import Flow, emit, leave, sleep
 from ccroute.flow.log import CallLog

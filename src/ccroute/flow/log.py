@@ -10,7 +10,7 @@ from ccroute.accounting import LedgerRow, cost
 from ccroute.accounting.ledger import uuid7
 from ccroute.accounting.tokens import estimate_text
 from ccroute.errors import CcrouteError
-from ccroute.flow.attempt import Progress
+from ccroute.flow.context import Progress
 from ccroute.flow.desk import Desk
 from ccroute.flow.effects import Flow, record
 from ccroute.flow.retry import Fault, Step
@@ -83,7 +83,8 @@ class CallLog:
         """Note an attempt that failed."""
         outcome: Outcome = "interrupted" if fault.failure == "W3" else "failed"
         reason = _detail(fault)
-        usage = self._spent(progress) if fault.failure in {"W2", "W3"} else Usage()
+        answered = fault.failure in {"W2", "W3"} or progress.refused is not None
+        usage = self._spent(progress) if answered else Usage()
         self._note(candidate, progress, outcome, usage, fault, reason)
         name = candidate.deployment.name
         self._reasons.append(f"{name} failed ({fault.failure}): {reason}")

@@ -17,7 +17,8 @@ from ccroute.errors import (
     QuotaExhaustedError,
     StreamInterruptedError,
 )
-from ccroute.flow.attempt import Job, attempt, limits
+from ccroute.flow.attempt import attempt
+from ccroute.flow.context import Job, limits
 from ccroute.flow.effects import Enter, Flow, enter
 from ccroute.flow.retry import Fault, failure_class
 from ccroute.routing.caller import caller_of, name_of

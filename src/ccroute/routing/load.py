@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ccroute.backends.base import Origin
+from ccroute.backends.origin import Origin
 from ccroute.routing.tables import MAX_KNOWN, Deployment
 
 FAILURE_HALF_LIFE = 30.0

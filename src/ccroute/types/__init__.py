@@ -7,20 +7,15 @@ results are frozen pydantic models, because they are printed, dumped and stored 
 from ccroute.types.policy import FREE, Model, Price, RetryPolicy, Timeout
 from ccroute.types.request import JSON, CallOptions, MessageLike, Request
 from ccroute.types.results import (
-    Attempt,
     Choice,
     Chunk,
     Completion,
-    FailureClass,
     FinishReason,
     Function,
     Message,
-    ModelInfo,
-    Outcome,
-    Route,
     ToolCall,
-    Usage,
 )
+from ccroute.types.route import Attempt, FailureClass, ModelInfo, Outcome, Route, Usage
 
 __all__ = [
     "FREE",

@@ -1,0 +1,69 @@
+"""Where a backend is: scheme, host and port of its address, whether that is at home, and whom it must prove.
+
+Knows addresses; must not know keys, wires or models.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from ccroute.errors import ConfigError
+
+PORTS: Final = {"http": 80, "https": 443}
+"""The schemes of an address and their usual ports."""
+
+
+class Origin(NamedTuple):
+    """Where a backend's key may go, and nowhere else."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}" + ("" if PORTS[self.scheme] == self.port else f":{self.port}")
+
+
+def at_home(host: str) -> bool:
+    """Whether `host` is `localhost` or a literal loopback or private address. Names are not looked up."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or (address.is_private and not address.is_unspecified)
+
+
+def check_authority(name: str, ca_file: str) -> None:
+    """Raise `ConfigError` unless the file holds certificates in PEM form."""
+    if not os.path.isfile(ca_file):
+        raise ConfigError(f"backend {name}: there is no ca_file {ca_file}")
+    import ssl  # only who names an authority needs it here
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca_file)
+    except OSError:
+        raise ConfigError(f"backend {name}: ca_file {ca_file} holds no certificates in PEM form") from None
+
+
+def split_address(name: str, base_url: str) -> tuple[Origin, str]:
+    """The origin and the path prefix, or a ConfigError that does not repeat what may hold a password."""
+    fault = f"backend {name}: base_url must look like http://localhost:11434 or https://host/v1"
+    try:
+        url = urlsplit(base_url)
+        port = url.port
+    except ValueError:
+        raise ConfigError(fault) from None
+    if url.username is not None or url.password is not None:
+        raise ConfigError(f"backend {name}: base_url holds credentials; give them as api_key= or headers=")
+    if url.scheme not in PORTS or not url.hostname or url.query or url.fragment:
+        raise ConfigError(fault)
+    if not base_url.isascii() or not base_url.isprintable() or " " in base_url:
+        raise ConfigError(fault)
+    return Origin(url.scheme, url.hostname, port or PORTS[url.scheme]), url.path.rstrip("/")

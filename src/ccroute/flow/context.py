@@ -1,0 +1,119 @@
+"""One attempt's circumstances: what was asked of whom, how far it came, and the time it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+from ccroute.backends import HttpRequest
+from ccroute.flow.desk import Desk
+from ccroute.routing import Deployment
+from ccroute.types import Completion, Request, Route, Timeout
+from ccroute.types.clock import Clock
+from ccroute.wire.codec import StreamDecoder
+
+
+@dataclass(slots=True)
+class Ticket:
+    """What is known of a call while it runs, for whoever reads its stream."""
+
+    id: str = ""
+    model: str = ""
+    route: Route = field(default_factory=Route)
+    begun: Completion | None = None
+    prompt: Callable[[], int] = int
+    """Estimates the prompt's tokens, for whoever asks before the server tells."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far an attempt came; its log is written from here, also when it is cancelled.
+
+    `started` is monotonic, `began` the same moment in UTC; `first_content` is seconds later. `heard`
+    is the instant since which the server has been waited for without content, `paused` the seconds
+    that the caller took between chunks, `key` says which of the backend's keys was sent,
+    `formed` whether `response_format` was; `refused` is a whole answer that did not do what was asked.
+    """
+
+    started: float
+    began: datetime
+    heard: float = 0.0
+    paused: float = 0.0
+    key: int = 0
+    sent: bool = False
+    status: int | None = None
+    reconnected: bool = False
+    request_id: str | None = None
+    first_content: float | None = None
+    decoder: StreamDecoder | None = None
+    dropped: tuple[str, ...] = ()
+    formed: bool = False
+    refused: Completion | None = None
+
+    def begin(self, clock: Clock) -> None:
+        """The wait for a place at the host is over."""
+        self.started = self.heard = clock.monotonic()
+        self.began = clock.now()
+
+    def so_far(self) -> Completion | None:
+        """The part of a streamed answer that has come, or a whole one that was refused; None if nothing has,
+        or its decoder cannot tell."""
+        if self.refused is not None:
+            return self.refused
+        partial: Callable[[], Completion] | None = getattr(self.decoder, "partial", None)
+        return None if partial is None or self.first_content is None else partial()
+
+
+class Limits(NamedTuple):
+    """The limits of one attempt: `deadline` of the call and `until` of the attempt are monotonic
+    instants, the others seconds."""
+
+    deadline: float
+    until: float
+    connect: float | None
+    first: float
+    idle: float
+
+
+class Job(NamedTuple):
+    """One attempt's circumstances. `deadline` is the call's, on the monotonic clock."""
+
+    deployment: Deployment
+    request: Request
+    stream: bool
+    timeout: Timeout
+    deadline: float
+    progress: Progress
+    ticket: Ticket
+    desk: Desk
+    http: HttpRequest
+
+    @property
+    def own(self) -> Timeout | None:
+        """The backend's own limits, where the call does not say otherwise."""
+        given = self.request.timeout
+        return None if isinstance(given, Timeout) else self.deployment.backend.timeout
+
+    @property
+    def silence(self) -> float:
+        """Seconds without content that a server may not take, whatever is asked of it."""
+        idle = (self.own or self.timeout).idle
+        return float("inf") if idle is None else idle
+
+
+def limits(job: Job, now: float) -> Limits:
+    """What remains for an attempt that starts at `now`."""
+    backend = job.own
+    own = backend or job.timeout
+    holds_back = job.stream and job.deployment.backend.holds_back(job.request)
+    idle = job.silence if job.stream and not holds_back else float("inf")
+    first = own.first if own.first is not None else idle
+    until = job.deadline
+    if backend is not None and backend.total is not None:
+        until = min(until, now + backend.total)
+    for longest in (own.attempt, job.timeout.attempt):
+        if longest is not None:
+            until = min(until, now + longest)
+    return Limits(job.deadline, until, own.connect, min(until, now + first), idle)

@@ -1,0 +1,143 @@
+"""Where a call went and what it used: attempts, the route, token counts, and the models there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ccroute.display import card, table, usd
+
+Outcome = Literal["ok", "failed", "cancelled", "interrupted"]
+FailureClass = Literal["W0", "W1", "W2", "W3", "C", "L", "A", "M"]
+"""What a failure cost and what may follow: see the table in docs/architecture.md."""
+Tokens = Annotated[int, Field(ge=0)]
+
+
+class Frozen(BaseModel):
+    """The base of every result: it cannot be changed, and takes no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Usage(Frozen):
+    """Tokens of one answer in disjoint buckets, none negative.
+
+    `input` is the uncached part of the prompt; `reasoning` is the part of `output` that was
+    thinking. `estimated` is true when the server did not say and ccroute counted.
+    """
+
+    input: Tokens = 0
+    cache_read: Tokens = 0
+    cache_write_5m: Tokens = 0
+    cache_write_1h: Tokens = 0
+    output: Tokens = 0
+    reasoning: Tokens = 0
+    estimated: bool = False
+
+    @property
+    def cache_write(self) -> int:
+        """Tokens written to the provider's cache, whatever their lifetime."""
+        return self.cache_write_5m + self.cache_write_1h
+
+    @property
+    def prompt_tokens(self) -> int:
+        """The whole prompt, cached parts included: OpenAI's sense."""
+        return self.input + self.cache_read + self.cache_write_5m + self.cache_write_1h
+
+    @property
+    def completion_tokens(self) -> int:
+        """The whole answer, thinking included: OpenAI's sense."""
+        return self.output
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and answer together."""
+        return self.prompt_tokens + self.output
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            input=self.input + other.input,
+            cache_read=self.cache_read + other.cache_read,
+            cache_write_5m=self.cache_write_5m + other.cache_write_5m,
+            cache_write_1h=self.cache_write_1h + other.cache_write_1h,
+            output=self.output + other.output,
+            reasoning=self.reasoning + other.reasoning,
+            estimated=self.estimated or other.estimated,
+        )
+
+
+class Attempt(Frozen):
+    """One try at one deployment.
+
+    `started` is UTC, `duration` in seconds. `failure` is the failure class and `reason` says in
+    words what happened; `cost` is in USD, `None` when the deployment's price is unknown.
+    """
+
+    deployment: str
+    outcome: Outcome
+    failure: FailureClass | None = None
+    reason: str = ""
+    status: int | None = None
+    error: str | None = None
+    started: datetime
+    duration: float
+    usage: Usage = Usage()
+    cost: Decimal | None = None
+
+
+class Route(Frozen):
+    """Where a call went and why.
+
+    `requested_model` is what the caller named, `model` the alias that was used, `deployment` the
+    `backend/model` that served. `overridden`: the agent's configured model replaced a different
+    requested one. `fallback`: a fallback model served.
+    """
+
+    agent: str | None = None
+    requested_model: str | None = None
+    model: str = ""
+    deployment: str = ""
+    backend: str = ""
+    overridden: bool = False
+    fallback: bool = False
+    cached: bool = False
+    attempts: tuple[Attempt, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        asked = self.requested_model or self.model
+        path = " → ".join(dict.fromkeys((self.agent or "-", asked, self.model, self.deployment)))
+        notes = [note for note, on in (("overridden", self.overridden), ("fallback", self.fallback)) if on]
+        return path + (f" ({', '.join(notes)})" if notes else "")
+
+    def __rich_repr__(self) -> Iterator[object]:
+        yield str(self)
+        for attempt in self.attempts:
+            yield "attempt", f"{attempt.deployment}: {attempt.outcome}"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                attempt.deployment,
+                attempt.outcome,
+                f"{attempt.duration:.2f} s",
+                usd(attempt.cost),
+                attempt.reason,
+            )
+            for attempt in self.attempts
+        ]
+        return card(str(self), table=table(("deployment", "outcome", "time", "cost", "reason"), rows))
+
+
+class ModelInfo(Frozen):
+    """A name a caller may ask for and what it leads to. `context_window` is in tokens."""
+
+    id: str
+    kind: Literal["alias", "deployment", "pattern"]
+    deployments: Sequence[str] = ()
+    owned_by: str = ""
+    context_window: int | None = None
