@@ -14,7 +14,20 @@ from tests.conftest import Caller
 from tests.support.anthropic_like import message
 from tests.support.ollama import FakeOllama
 from tests.support.openai_like import chat, chat_sse, chunk, sse, usage
-from tests.support.scripted import Close, Hang, Reset, ScriptedServer, Trickle, answer, refused_port, stream
+from tests.support.scripted import (
+    Close,
+    Hang,
+    Reset,
+    ScriptedServer,
+    Send,
+    Trickle,
+    Wait,
+    answer,
+    head,
+    refused_port,
+    stream,
+)
+from tests.support.scripted import chunk as chunk_of
 
 from ccroute import (
     Agent,
@@ -28,9 +41,11 @@ from ccroute import (
     Timeout,
     errors,
 )
+from ccroute.observe import CooledDown
 
 FAST = RetryPolicy(base=0, max=0)
 PAID = Price(3, 15)
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 
 
 def backend(server: ScriptedServer, name: str = "main", **options: object) -> OpenAIBackend:
@@ -466,3 +481,57 @@ def test_a_stream_begun_on_one_loop_is_not_read_on_another() -> None:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
         assert server.wait_closed(1.0)
+
+
+def test_a_streams_attempt_ends_with_its_first_content_however_long_the_rest_takes(caller: Caller) -> None:
+    slow = [
+        step for piece in chat_sse(["Hel", "lo ", "world"]) for step in (Wait(0.05), Send(chunk_of(piece)))
+    ]
+    slow = [Send(head(headers=[("transfer-encoding", "chunked")])), *slow, Send(chunk_of(b""))]
+    with ScriptedServer([slow]) as server:
+        with Router([backend(server)], default_model="main/m", timeout=Timeout(attempt=0.12)) as router:
+            heard = caller.stream(router, "hi")
+    assert (heard.error, heard.text) == (None, "Hello world")
+
+
+def test_an_attempt_that_takes_too_long_names_the_limit_and_the_fallback_answers(caller: Caller) -> None:
+    with ScriptedServer([[Hang()]]) as slow, ScriptedServer([answer(json=chat("here"))]) as quick:
+        backends = [backend(slow, "slow"), backend(quick, "quick")]
+        with Router(backends, timeout=Timeout(attempt=0.1)) as router:
+            reply = caller.complete(router, "hi", model="slow/m", fallback=["quick/m"])
+    assert reply.text == "here"
+    assert "(attempt=0.1 s): if it needs longer, raise that limit" in reply.route.attempts[0].reason
+
+
+def test_an_error_says_who_was_not_asked_and_why(caller: Caller) -> None:
+    with ScriptedServer([answer(503)], repeat=True) as sick:
+        names = ("a", "b", "c", "d")
+        backends = [backend(sick, name) for name in names] + [OllamaBackend("local")]
+        with Router(backends, retry=FAST) as router:
+            with pytest.raises(errors.OverloadedError) as caught:
+                caller.complete(
+                    router,
+                    "hi",
+                    model="local/m",
+                    tool_choice="required",
+                    tools=[TOOL],
+                    fallback=["a/m", "b/m", "c/m", "d/m"],
+                )
+    [left_out, *_, last] = caught.value.reasons
+    assert left_out.startswith("local/m left out: cannot carry tool_choice")
+    assert last == "d/m not asked: the 3 attempts of a call are used up; RetryPolicy(attempts=…) allows more"
+    assert caught.value.__notes__ == [left_out, last]
+
+
+def test_a_deployment_that_cools_down_says_why_in_words_of_its_own(caller: Caller) -> None:
+    heard: list[CooledDown] = []
+    limited = answer(429, headers={"retry-after": "30"}, json={"error": {"message": "slow down, please"}})
+    with ScriptedServer([limited]) as server:
+        with Router(
+            [backend(server)],
+            retry=RetryPolicy(attempts=1),
+            on_event=lambda e: heard.append(e) if isinstance(e, CooledDown) else None,
+        ) as router:
+            with pytest.raises(errors.RateLimitError):
+                caller.complete(router, "hi", model="main/m")
+    assert [event.reason for event in heard] == ["RateLimitError, HTTP 429"]

@@ -71,10 +71,12 @@ __all__ = [
 
 
 class CcrouteError(Exception):
-    """The root. `attempts` holds what was tried before, oldest first; `retry_after` is in seconds, where
-    somebody said when to come back."""
+    """The root. `attempts` holds what was tried before, oldest first. `reasons` says who was not asked, and
+    why, as `route.reasons` does of an answer. `retry_after` is in seconds, where somebody said when to come
+    back."""
 
     attempts: tuple[Attempt, ...] = ()
+    reasons: tuple[str, ...] = ()
     retry_after: float | None = None
 
     def __rich_repr__(self) -> Iterator[object]:

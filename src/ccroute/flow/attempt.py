@@ -20,7 +20,7 @@ from ccroute.errors import (
     StreamInterruptedError,
 )
 from ccroute.flow.body import MAX_BODY, Body
-from ccroute.flow.context import Job, Limits, Progress
+from ccroute.flow.context import Job, Limits, Progress, limit_passed
 from ccroute.flow.desk import Desk
 from ccroute.flow.effects import Failure, Flow, Reply, Send, emit, read, send
 from ccroute.flow.redact import clean, found_in
@@ -211,7 +211,11 @@ def _transport_error(failure: Failure, job: Job) -> CcrouteError:
         return DeadlineExceededError(f"{deployment.name}: the call's total timeout passed before it answered")
     origin = deployment.backend.origin
     running = "" if "proxy" in failure.detail else ": is it running there?"
-    slow = "" if failure.kind != "timeout" or job.progress.first_content else _slow_start(deployment)
+    slow = passed = ""
+    if failure.kind == "timeout":
+        slow = "" if job.progress.first_content else _slow_start(deployment)
+        limit = limit_passed(job, job.desk.clock.monotonic())
+        passed = f" ({limit})" if limit else ""
     kind, detail = {
         "connect": (
             ConnectionFailedError,
@@ -221,7 +225,7 @@ def _transport_error(failure: Failure, job: Job) -> CcrouteError:
         "broken": (ConnectionFailedError, f"the connection broke ({failure.detail})"),
         "timeout": (
             BackendTimeoutError,
-            f"{failure.detail}: if it needs longer, raise total, attempt, first or idle of its Timeout{slow}",
+            f"{failure.detail}{passed}: if it needs longer, raise that limit of its Timeout{slow}",
         ),
         "protocol": (ProtocolError, f"does not answer in HTTP ({failure.detail}): check base_url"),
     }[failure.kind]

@@ -111,5 +111,5 @@ def _verdict(
         error.__cause__ = None if fault is None else fault.error
     else:
         error = fault.error
-    error.attempts = tuple(log.attempts)
+    log.explain(error, walk.left())
     return error

@@ -114,6 +114,25 @@ def limits(job: Job, now: float) -> Limits:
     if backend is not None and backend.total is not None:
         until = min(until, now + backend.total)
     for longest in (own.attempt, job.timeout.attempt):
-        if longest is not None:
+        if longest is not None and job.stream:
+            first = min(first, longest)  # after the first content no fallback could use the time
+        elif longest is not None:
             until = min(until, now + longest)
     return Limits(job.deadline, until, own.connect, min(until, now + first), idle)
+
+
+def limit_passed(job: Job, now: float) -> str:
+    """The limit that ended an attempt at `now`, as `attempt=10 s`; empty where none is known."""
+    own, progress = job.own or job.timeout, job.progress
+    begun = progress.first_content is not None
+    known = {
+        "total": None if job.own is None else job.own.total,
+        "attempt": min((each for each in (own.attempt, job.timeout.attempt) if each), default=None),
+        "first": None if begun else own.first,
+    }
+    since = now - progress.started
+    passed = {name: limit for name, limit in known.items() if limit is not None and limit <= since}
+    if passed:
+        name = min(passed, key=passed.__getitem__)
+        return f"{name}={passed[name]:g} s"
+    return f"idle={own.idle:g} s" if job.stream and own.idle is not None else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
@@ -38,6 +38,7 @@ class CallLog:
         self._desk = desk
         self._reasons = list(plan.reasons)
         self._passed: set[str] = set()
+        self._not_asked: dict[str, str] = {}
         self._asked = plan.candidates[0].deployment.name
 
     def begun(self) -> None:
@@ -50,7 +51,7 @@ class CallLog:
         """Note who is asked next, and who was passed over for it."""
         name = step.candidate.deployment.name
         for passed in refused.keys() - self._passed:
-            self._reasons.append(f"{passed} passed over: {refused[passed].why}")
+            self._leave_out(passed, f"{passed} passed over: {refused[passed].why}")
             self._passed.add(passed)
         if step.early:
             self._reasons.append(f"{name} tried early: nobody else is left")
@@ -63,7 +64,28 @@ class CallLog:
 
     def unable(self, candidate: Candidate, fault: Fault) -> None:
         """Note a candidate that cannot carry the request, and was not asked."""
-        self._reasons.append(f"{candidate.deployment.name} left out: {_detail(fault)}")
+        name = candidate.deployment.name
+        self._leave_out(name, f"{name} left out: {_detail(fault)}")
+
+    def explain(self, error: CcrouteError, left: Sequence[str]) -> None:
+        """Tell in the error that ends the call what was tried, who was not, and why; `left` are those for
+        whom no attempt was left. In a traceback it stands in notes."""
+        if left:
+            attempts = self._desk.retry.attempts
+            self._leave_out(
+                left[0],
+                f"{', '.join(left)} not asked: the {attempts} attempts of a call are used up; "
+                "RetryPolicy(attempts=…) allows more",
+            )
+        error.attempts, error.reasons = tuple(self.attempts), tuple(self._reasons)
+        asked = {attempt.deployment for attempt in error.attempts}
+        for name, reason in self._not_asked.items():
+            if asked and name not in asked:
+                error.add_note(reason)
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        self._reasons.append(reason)
+        self._not_asked[name] = reason
 
     def turned_away(self, error: CcrouteError) -> None:
         """The call ends without an attempt, by the error that others had."""

@@ -204,6 +204,13 @@ class Walk:
             step = self._choose(now)
         return step
 
+    def left(self) -> list[str]:
+        """The deployments that might have answered, had the call more attempts."""
+        if self._last is None or self._last.ends or not self._spent(self._counted):
+            return []
+        untried = [c for c in self._candidates if not self._tries[c.deployment.name] and self._may(c)]
+        return [c.deployment.name for c in untried if self._triggered(c, self.refused)]
+
     def _choose(self, now: float) -> Step | None:
         open_ = [candidate for candidate in self._candidates if self._may(candidate)]
         refusals = {candidate.deployment.name: self._refusal(candidate) for candidate in open_}

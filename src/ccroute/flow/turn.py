@@ -143,10 +143,8 @@ def not_asked(refusal: Refusal, now: float) -> CcrouteError:
     """The error of a call that was turned away: of the class that turned others away, in words of its own."""
     last = refusal.error or CcrouteError()
     left = max(refusal.until - now, 1.0)  # a probe is on its way: its end is not known
-    status = getattr(last, "status", None)
-    said = type(last).__name__ + (f", HTTP {status}" if status is not None else "")
     error = _unsaid(last)
-    why = f"{refusal.why}; last: {said}"
+    why = "; last: ".join(dict.fromkeys((refusal.why, _kind(last))))
     detail = f"not asked: it failed in other calls and is left alone for {left:.0f} s more ({why})"
     error.args = (detail,)
     if isinstance(error, BackendError):
@@ -166,4 +164,13 @@ def _unsaid(error: CcrouteError) -> CcrouteError:
         if isinstance(value, int | float) or name in ("backend", "deployment")
     }
     vars(twin).update(kept)
+    twin.args = (_kind(error),)
+    if isinstance(twin, BackendError):
+        twin.detail = _kind(error)
     return twin
+
+
+def _kind(error: CcrouteError) -> str:
+    """An error in ccroute's words alone: its class and status."""
+    status = getattr(error, "status", None)
+    return type(error).__name__ + ("" if status is None else f", HTTP {status}")

@@ -23,7 +23,7 @@ from ccroute.errors import (
     ServerError,
 )
 from ccroute.types import JSON
-from ccroute.wire.kinds import BY_CODE, BY_MEANING, BY_STATUS, OURS, WITHOUT_STATUS, Failure
+from ccroute.wire.kinds import BY_CODE, BY_MEANING, BY_STATUS, LACKING, OURS, WITHOUT_STATUS, Failure
 from ccroute.wire.reading import listed, load, mapping, shown, text
 from ccroute.wire.wordings import LIMITS, PROMPTS, STATUSES, WORDINGS, Wording
 
@@ -113,7 +113,7 @@ def classified(
     headers = headers or {}
     wait = retry_after(headers)
     failure = kind(
-        _sentence(hint or _said_by_us(kind, status), told.message),
+        _sentence(hint or _said_by_us(kind, status, lacks=_lacks(found)), told.message),
         status=status,
         retry_after=told.wait
         if wait is None and issubclass(kind, RateLimitError | OverloadedError)
@@ -126,7 +126,7 @@ def classified(
         failure.limit = told.limit or _number("limit", found, LIMITS, told.words)
         failure.estimated = told.prompt or _number("prompt", found, PROMPTS, told.words)
     elif isinstance(failure, InvalidRequestError):
-        failure.elsewhere = found is not None and found[0].meaning in ("lacks", "feature", "output")
+        failure.elsewhere = _lacks(found)
     elif isinstance(failure, OverloadedError):
         failure.loading = found is not None and found[0].meaning == "loading"
     elif isinstance(failure, RateLimitError) and status == 413:
@@ -185,10 +185,15 @@ def _search(pattern: str, words: str) -> re.Match[str] | None:
     return re.search(pattern, words, re.IGNORECASE)  # which compiles a pattern at its first use
 
 
-def _said_by_us(kind: type[Failure], status: int | None) -> str:
+def _lacks(found: _Found | None) -> bool:
+    """Whether it is only this deployment that cannot serve the request."""
+    return found is not None and found[0].meaning in ("lacks", "feature", "output")
+
+
+def _said_by_us(kind: type[Failure], status: int | None, *, lacks: bool = False) -> str:
     if status is not None and 300 <= status < 400:
         return "the server redirects, and redirects are not followed: fix base_url"
-    return OURS[kind]
+    return LACKING if lacks and kind is InvalidRequestError else OURS[kind]
 
 
 def _sentence(ours: str, theirs: str) -> str:

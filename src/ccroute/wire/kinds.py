@@ -36,6 +36,11 @@ OURS: Final[dict[type[Failure], str]] = {
     BackendError: "the server refused: check base_url and what the server expects",
 }
 
+LACKING: Final = (
+    "this deployment does not take what the request asks for. Leave it out, or describe the model to its "
+    'backend, as Model(sampling="none") or Model(refuses=["stop"]): then drop_params=True leaves it out'
+)
+
 BY_STATUS: Final[dict[int, type[Failure]]] = {
     400: InvalidRequestError,
     401: AuthenticationError,
