@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
@@ -17,9 +18,11 @@ from tests.support.openai_like import chat, chat_sse, chunk, sse, usage
 from tests.support.scripted import (
     Close,
     Hang,
+    Request,
     Reset,
     ScriptedServer,
     Send,
+    Step,
     Trickle,
     Wait,
     answer,
@@ -535,3 +538,51 @@ def test_a_deployment_that_cools_down_says_why_in_words_of_its_own(caller: Calle
             with pytest.raises(errors.RateLimitError):
                 caller.complete(router, "hi", model="main/m")
     assert [event.reason for event in heard] == ["RateLimitError, HTTP 429"]
+
+
+def refusing(*names: str) -> Callable[[Request], Iterable[Step]]:
+    """A server that refuses some fields, one at a time, and answers a body without them."""
+
+    def reply(request: Request) -> Iterable[Step]:
+        for name in names:
+            if name in request.json:
+                told = {
+                    "message": f"Unsupported parameter: '{name}' is not supported with this model.",
+                    "param": name,
+                }
+                return answer(400, json={"error": told})
+        return answer(json=chat("done"))
+
+    return reply
+
+
+def test_what_a_server_refuses_is_dropped_if_that_is_allowed_and_the_next_call_knows(caller: Caller) -> None:
+    asked = {"temperature": 0.2, "top_p": 0.5, "max_tokens": 9}
+    with ScriptedServer(refusing("temperature", "top_p")) as server:
+        with Router([backend(server)], default_model="main/m", drop_params=True) as router:
+            first = caller.complete(router, "hi", **asked)
+            again = caller.complete(router, "hi", **asked)
+            plain = caller.complete(router, "hi")
+    assert [attempt.failure for attempt in first.route.attempts] == ["C", "C", None]
+    assert [len(reply.route.attempts) for reply in (again, plain)] == [1, 1]
+    assert "main/m: temperature dropped, the server refused it" in again.route.reasons
+    assert server.requests[3].json.keys() & asked.keys() == {"max_tokens"}
+    assert first.cost is None or first.cost == 0
+
+
+def test_what_a_server_refuses_fails_the_call_where_nothing_may_be_dropped(caller: Caller) -> None:
+    with ScriptedServer(refusing("temperature")) as server:
+        with Router([backend(server)], default_model="main/m") as router:
+            for _ in range(2):
+                with pytest.raises(errors.InvalidRequestError) as caught:
+                    caller.complete(router, "hi", temperature=0.2)
+    assert (caught.value.parameter, caught.value.elsewhere, len(server.requests)) == ("temperature", True, 2)
+
+
+def test_a_server_that_refuses_what_it_was_not_sent_is_asked_once_more_at_most(caller: Caller) -> None:
+    told = {"message": "'temperature' is not supported with this model", "param": "temperature"}
+    with ScriptedServer([answer(400, json={"error": told})], repeat=True) as server:
+        with Router([backend(server)], default_model="main/m", drop_params=True) as router:
+            with pytest.raises(errors.InvalidRequestError):
+                caller.complete(router, "hi", temperature=0.2)
+    assert len(server.requests) == 2

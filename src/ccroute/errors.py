@@ -158,9 +158,11 @@ class InvalidRequestError(RequestError):
     """The request is malformed, or asks for something the backend cannot carry.
 
     `elsewhere`: what is refused is a feature or a limit of this deployment, so another one may serve it.
+    `parameter`: the call's parameter that a server refused, where it named one.
     """
 
     elsewhere: bool = False
+    parameter: str | None = None
 
 
 class ContextWindowExceededError(InvalidRequestError):

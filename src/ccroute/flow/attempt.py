@@ -96,10 +96,14 @@ def _carried(deployment: Deployment, request: Request, desk: Desk, progress: Pro
     """The request without what this wire cannot carry; refused unless dropping was asked for."""
     backend = deployment.backend
     refused = backend.refusals(request, deployment.model)
+    may_drop = desk.drop_params or backend.drop_params
+    if may_drop and (learned := desk.learned.of(deployment)):
+        given = [name for name in sorted(learned) if getattr(request, name) is not None]
+        refused = {**dict.fromkeys(given, "the server refused it"), **refused}
     progress.formed = request.response_format is not None and "response_format" not in refused
     if not refused:
         return request
-    if not (desk.drop_params or backend.drop_params or all(map(_may_go, refused.values()))):
+    if not (may_drop or all(map(_may_go, refused.values()))):
         what = "; ".join(f"{name} ({why})" for name, why in refused.items() if not _may_go(why))
         raise InvalidRequestError(f"cannot carry {what}. Leave it out, or set drop_params=True")
     progress.dropped = tuple(f"{deployment.name}: {name} dropped, {why}" for name, why in refused.items())
@@ -247,7 +251,10 @@ def _fault(error: BackendError | RequestError | DeadlineExceededError, job: Job)
     if isinstance(error, ContextWindowExceededError):
         error.limit = error.limit or job.deployment.info.context_window
         error.estimated = error.estimated or job.desk.count_tokens(job.request)
-    return _completed(error, job.deployment, job.request)
+    fault = _completed(error, job.deployment, job.request)
+    if job.desk.drop_params or job.deployment.backend.drop_params:
+        return replace(fault, drops=job.desk.learned.learn(job.deployment, job.request, error))
+    return fault
 
 
 def _completed(error: BackendError | RequestError, deployment: Deployment, request: Request) -> Fault:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ccroute.accounting.tokens import TokenCounter, estimate
 from ccroute.observe import Listener
-from ccroute.routing import Deployment, Health, Load, RetryBudget
+from ccroute.routing import Deployment, Health, Load, RefusedParameters, RetryBudget
 from ccroute.types import Price, RetryPolicy, Timeout
 from ccroute.types.clock import Clock
 
@@ -31,3 +31,4 @@ class Desk:
     load: Load
     tell: Listener
     count_tokens: TokenCounter = estimate
+    learned: RefusedParameters = field(default_factory=RefusedParameters)

@@ -85,6 +85,8 @@ class Fault:
     tried once more. None: as its class says."""
     elsewhere: bool = False
     """Of "C": only this deployment cannot serve the request, another may."""
+    drops: str | None = None
+    """Of "C": the parameter that the server refused, without which it is asked again."""
 
     @property
     def trigger(self) -> Trigger:
@@ -157,6 +159,10 @@ class Walk:
 
     def failed(self, candidate: Candidate, fault: Fault, now: float) -> None:
         """Take note of a failed attempt that ended at `now` (monotonic seconds)."""
+        if (
+            fault.drops
+        ):  # the request goes there again without it; no attempt is used up, for nothing was done
+            return
         deployment = candidate.deployment
         self._last = fault
         if fault.waits:

@@ -7,6 +7,7 @@ a random number is handed in.
 from ccroute.routing.agents import Agent, AgentTable
 from ccroute.routing.aliases import AliasTable, Resolution
 from ccroute.routing.health import Health
+from ccroute.routing.learned import RefusedParameters
 from ccroute.routing.load import Load
 from ccroute.routing.plan import Plan, make_plan
 from ccroute.routing.quotes import Quotes
@@ -23,6 +24,7 @@ __all__ = [
     "Load",
     "Plan",
     "Quotes",
+    "RefusedParameters",
     "Resolution",
     "RetryBudget",
     "Tables",

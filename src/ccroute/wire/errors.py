@@ -24,6 +24,7 @@ from ccroute.errors import (
 )
 from ccroute.types import JSON
 from ccroute.wire.kinds import BY_CODE, BY_MEANING, BY_STATUS, LACKING, OURS, WITHOUT_STATUS, Failure
+from ccroute.wire.parameters import refused_parameter
 from ccroute.wire.reading import listed, load, mapping, shown, text
 from ccroute.wire.wordings import LIMITS, PROMPTS, STATUSES, WORDINGS, Wording
 
@@ -45,12 +46,13 @@ class Told:
     """A failure in a server's words: `message` is what it says, `words` all that may be searched.
 
     `limit` and `prompt` are tokens, `wait` is in seconds; `status` is one that was written into the body,
-    `codes` are in lower case.
+    `codes` are in lower case, `param` is the field of the request that is at fault.
     """
 
     message: str = ""
     words: str = ""
     codes: frozenset[str] = frozenset()
+    param: str = ""
     status: int | None = None
     limit: int | None = None
     prompt: int | None = None
@@ -92,6 +94,7 @@ def read(value: JSON) -> Told:
         message=message,
         words=f"{message} {text(metadata.get('raw'))}",
         codes=frozenset(str(code).lower() for code in codes if isinstance(code, str | int)),
+        param=text(both.get("param")),
         status=next((status for code in codes if (status := _status(code))), None),
         limit=_tokens(both.get("n_ctx")),
         prompt=_tokens(both.get("n_prompt_tokens")),
@@ -127,6 +130,8 @@ def classified(
         failure.estimated = told.prompt or _number("prompt", found, PROMPTS, told.words)
     elif isinstance(failure, InvalidRequestError):
         failure.elsewhere = _lacks(found)
+        if failure.elsewhere:
+            failure.parameter = refused_parameter(told.param, told.words[:_WORDS_READ])
     elif isinstance(failure, OverloadedError):
         failure.loading = found is not None and found[0].meaning == "loading"
     elif isinstance(failure, RateLimitError) and status == 413:

@@ -1,0 +1,52 @@
+"""Which of a call's parameters a server refused, by the names that servers give them. Data and one search."""
+
+import re
+from typing import Final
+
+_NAMES: Final = {
+    **{
+        name: name
+        for name in (
+            "temperature",
+            "top_p",
+            "top_k",
+            "frequency_penalty",
+            "presence_penalty",
+            "logit_bias",
+            "logprobs",
+            "top_logprobs",
+            "parallel_tool_calls",
+            "reasoning_effort",
+        )
+    },
+    "stop_sequences": "stop",
+    "thinking": "reasoning_effort",
+    "reasoningeffort": "reasoning_effort",
+    "output_config.effort": "reasoning_effort",
+    "effort parameter": "reasoning_effort",
+}
+"""What servers write, in lower case, and the parameter of a call that it means."""
+
+_PLAIN_WORDS: Final = frozenset({"stop", "seed", "user"})
+"""Names that are words of any sentence, too: they count only where a server names them in a field or marks."""
+
+_NAMED: Final = re.compile(
+    "|".join([rf"\b{re.escape(name)}\b" for name in sorted(_NAMES, key=len, reverse=True)])
+    + rf"|['\"`\u2018\u201c](?:{'|'.join(sorted(_PLAIN_WORDS))})['\"`\u2019\u201d]",
+    re.IGNORECASE,
+)
+
+
+def refused_parameter(field: str, words: str) -> str | None:
+    """The parameter that an error is about: as its `param` field says, else the first that its words name.
+
+    Only what a request can do without: tools and the form of an answer are not among them.
+    """
+    named = field.lower()
+    if named in _NAMES or named in _PLAIN_WORDS:
+        return _NAMES.get(named, named)
+    found = _NAMED.search(words)
+    if found is None:
+        return None
+    name = found[0].lower()
+    return _NAMES.get(name) or name[1:-1]
