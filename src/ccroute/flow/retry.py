@@ -159,9 +159,7 @@ class Walk:
 
     def failed(self, candidate: Candidate, fault: Fault, now: float) -> None:
         """Take note of a failed attempt that ended at `now` (monotonic seconds)."""
-        if (
-            fault.drops
-        ):  # the request goes there again without it; no attempt is used up, for nothing was done
+        if fault.drops:  # asked again without it; no attempt is used up, for nothing was done
             return
         deployment = candidate.deployment
         self._last = fault

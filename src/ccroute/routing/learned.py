@@ -1,4 +1,4 @@
-"""Parameters that deployments have refused: what no list of models knew, learned from the servers' answers."""
+"""Parameters that deployments have refused: what no list of models knew, learned from servers' answers."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ OURS: Final[dict[type[Failure], str]] = {
 }
 
 LACKING: Final = (
-    "this deployment does not take what the request asks for. Leave it out, or describe the model to its "
-    'backend, as Model(sampling="none") or Model(refuses=["stop"]): then drop_params=True leaves it out'
+    "this deployment does not take what the request asks for: leave it out, or set drop_params=True. What a "
+    'model never takes can be described to the backend, as Model(sampling="none")'
 )
 
 BY_STATUS: Final[dict[int, type[Failure]]] = {

@@ -28,7 +28,7 @@ _NAMES: Final = {
 """What servers write, in lower case, and the parameter of a call that it means."""
 
 _PLAIN_WORDS: Final = frozenset({"stop", "seed", "user"})
-"""Names that are words of any sentence, too: they count only where a server names them in a field or marks."""
+"""Names that are words of any sentence, too: they count only in a field of their own, or in quotes."""
 
 _NAMED: Final = re.compile(
     "|".join([rf"\b{re.escape(name)}\b" for name in sorted(_NAMES, key=len, reverse=True)])
