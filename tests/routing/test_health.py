@@ -341,8 +341,68 @@ def test_a_caller_without_a_name_is_known_by_what_it_asks() -> None:
     two = Request(messages=[{"role": "user", "content": "b"}], tools=tools)
     three = Request(messages=[{"role": "user", "content": "b"}])
     assert caller_of(one) == caller_of(two) != caller_of(three)
-    assert caller_of(Request(session="s", user="u")) == "s"
+    assert caller_of(Request(session="s", user="u")) == "u"
+    assert caller_of(Request(messages=one.messages, temperature=0.2)) == caller_of(
+        Request(messages=one.messages)
+    )
     assert caller_of(Request(agent="a", session="s")) == "a"
+
+
+def test_a_caller_that_is_refused_while_others_are_answered_is_turned_away_alone() -> None:
+    forbidden = Note(error=CcrouteError("forbidden"), off="deployment", seconds=300.0)
+    ward = ends(Ward(), OTHERS[0], "S")
+    for request, others in ((BAD, [*OTHERS, WORSE]), (BAD, OTHERS)):
+        admission = ward.health.admit(ONE, request, early=True)
+        assert isinstance(admission, Admission)
+        ward.health.settle(admission, forbidden._replace(caller=caller_of(request)))
+        assert not admits(ward, BAD)
+        assert admits(ward, *others)
+    ends(ward, OTHERS[1], "S")
+    for request in (WORSE, OTHERS[2]):  # two in a row, and nobody was answered in between
+        admission = ward.health.admit(ONE, request)
+        assert isinstance(admission, Admission)
+        ward.health.settle(admission, forbidden._replace(caller=caller_of(request)))
+    assert not admits(ward, *OTHERS, BAD, WORSE)
+
+
+def test_a_probe_that_fails_for_one_caller_leaves_the_next_to_another() -> None:
+    ward = Ward().ends(*[FAILED] * 5).after(30)
+    for _ in range(3):
+        probe = ward.health.admit(ONE, BAD)
+        assert isinstance(probe, Admission)
+        ward.health.settle(probe, FAILED._replace(caller="bad"))
+        assert not admits(ward, BAD)
+        assert admits(ward, *OTHERS)
+        ward.after(30)
+    assert ward.opened == [30.0], "nobody else waits any longer"
+    ends(ward, OTHERS[0], "S")
+    assert admits(ward, BAD, *OTHERS)
+
+
+def test_probes_that_fail_for_two_callers_open_it_for_all_for_longer() -> None:
+    ward = Ward().ends(*[FAILED] * 5).after(30)
+    ends(ends(ward, BAD, "F"), WORSE, "F")
+    assert ward.opened == [30.0, 60.0]
+    assert not admits(ward, BAD, WORSE, *OTHERS)
+
+
+def test_a_server_that_refused_connections_is_back_when_a_probe_is_not_refused_within_a_second() -> None:
+    ward = Ward().ends(*[FAILED._replace(gone="refused")] * 5).after(1)
+    probe = ward.admitted()
+    assert isinstance(ward.after(0.9).refused(), Refusal)
+    assert isinstance(ward.after(0.2).admitted(), Admission)
+    assert ward.events[-1] == BreakerClosed("a/1")
+    ward.health.settle(probe, ANSWERED)
+
+
+def test_a_probe_whose_answer_has_begun_keeps_nobody_waiting() -> None:
+    ward = Ward().ends(*[FAILED] * 5).after(30)
+    probe = ward.admitted()
+    ward.health.answers(probe)
+    assert ward.events[-1] == BreakerClosed("a/1")
+    assert isinstance(ward.admitted(), Admission)
+    ward.health.settle(probe, FAILED)
+    assert ward.opened == [30.0], "what follows is an outcome like any other"
 
 
 # -- Half-open: one probe
@@ -359,7 +419,10 @@ def test_of_a_hundred_that_ask_after_it_one_is_the_probe() -> None:
     asked = [ward.health.admit(ONE) for _ in range(100)]
     assert sum(isinstance(admission, Admission) for admission in asked) == 1
     assert isinstance(asked[0], Admission)
-    assert isinstance(ward.after(10_000).refused(early=True), Refusal), "however long the probe takes"
+    assert isinstance(ward.after(29.9).refused(early=True), Refusal)
+    assert isinstance(ward.after(0.1).admitted(), Admission), (
+        "one that takes long keeps nobody waiting for ever"
+    )
 
 
 def test_a_probe_that_is_answered_closes_the_breaker_for_all() -> None:

@@ -35,6 +35,7 @@ class Off:
     seconds: float = 0.0
     doubling: float = 0.0
     probe: object = None
+    awaited: float = 0.0  # until when others wait for the probe
 
     def clear(self) -> None:
         self.off, self.until, self.seconds, self.doubling = False, 0.0, 0.0, 0.0
@@ -90,7 +91,12 @@ class Wards(RuleBasedStateMachine):
 
     def why_not(self, name: str, *, early: bool) -> tuple[float, bool, bool] | None:
         """Until when, whether it cools, whether it is the key: as a refusal has to say it."""
-        shut = [s for s in self.switches(name) if s.probe is not None or (self.now < s.until and not early)]
+        shut = [
+            switch
+            for switch in self.switches(name)
+            if (switch.probe is not None and self.now < switch.awaited)
+            or (self.now < switch.until and not early)
+        ]
         cool = self.places[name].cool if self.now < self.places[name].cool else 0.0
         if shut:
             last = max(shut, key=lambda switch: switch.until)
@@ -116,8 +122,8 @@ class Wards(RuleBasedStateMachine):
                 asked = Asked(name, told, switches, any(self.now < switch.until for switch in switches))
                 assert len(told.probes) == len(asked.proves)
                 for switch in asked.proves:
-                    assert switch.probe is None, "two probes at a time"
-                    switch.probe = asked
+                    assert switch.probe is None or self.now >= switch.awaited, "two probes at a time"
+                    switch.probe, switch.awaited = asked, self.now + 30
                 self.out.append(asked)
 
     @invariant()
@@ -194,7 +200,8 @@ class Wards(RuleBasedStateMachine):
         name, place, key = asked.name, self.places[asked.name], self.keys[asked.name[0]]
         told: list[Event] = [*self.events]
         self.events.clear()
-        proved = [switch for switch in asked.proves if switch.probe is asked]
+        answered = note.counts is False and place.off  # however late, and whoever else probes by now
+        proved = [s for s in asked.proves if s.probe is asked or (answered and s is place)]
         for switch in proved:
             switch.probe = None
         if note.counts is False:

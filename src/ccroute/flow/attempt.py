@@ -175,6 +175,8 @@ def _read_stream(reply: Reply, body: Body, job: Job, limits: Limits) -> Flow[Com
                 patience, came = limits.idle, now
                 if progress.first_content is None:
                     progress.first_content = clock.monotonic() - progress.started
+                    if progress.admission is not None:
+                        job.desk.health.answers(progress.admission)
                     _introduce(job, progress.so_far())
                 yield from emit(chunks)
             # What has come is worth more than the time: an answer that is whole is one.

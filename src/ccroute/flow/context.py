@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ccroute.backends import HttpRequest
 from ccroute.flow.desk import Desk
 from ccroute.routing import Deployment
+from ccroute.routing.health import Admission
 from ccroute.types import Completion, Request, Route, Timeout
 from ccroute.types.clock import Clock
 from ccroute.wire.codec import StreamDecoder
@@ -34,7 +35,8 @@ class Progress:
     `started` is monotonic, `began` the same moment in UTC; `first_content` is seconds later. `heard`
     is the instant since which the server has been waited for without content, `paused` the seconds
     that the caller took between chunks, `key` says which of the backend's keys was sent,
-    `formed` whether `response_format` was; `refused` is a whole answer that did not do what was asked.
+    `formed` whether `response_format` was; `refused` is a whole answer that did not do what was asked,
+    `admission` the leave of the deployment's health.
     """
 
     started: float
@@ -51,6 +53,7 @@ class Progress:
     dropped: tuple[str, ...] = ()
     formed: bool = False
     refused: Completion | None = None
+    admission: Admission | None = None
 
     def begin(self, clock: Clock) -> None:
         """The wait for a place at the host is over."""

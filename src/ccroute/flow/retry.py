@@ -251,7 +251,7 @@ class Walk:
         """A server that is loading is asked again and again, while there is time: no attempt is used up."""
         self._cost.setdefault(deployment.backend.name, 0)
         wait = fault.retry_after
-        if wait is None:
+        if wait is None or wait < POLL:
             longest = min(LONGEST_POLL, POLL * 2.0 ** self._polls[deployment.name])
             wait = longest * (1 + self._random()) / 2
         self._polls[deployment.name] += 1

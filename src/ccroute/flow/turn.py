@@ -23,7 +23,7 @@ from ccroute.flow.effects import Enter, Flow, enter
 from ccroute.flow.retry import Fault, failure_class
 from ccroute.routing.caller import caller_of, name_of
 from ccroute.routing.health import Note, Refusal
-from ccroute.types import Completion, FailureClass
+from ccroute.types import Completion, FailureClass, Timeout
 
 if TYPE_CHECKING:
     from ccroute.flow.log import CallLog
@@ -32,6 +32,7 @@ MIN_ATTEMPT = 0.05
 """Seconds that must be left for an attempt to be worth starting."""
 CHEAP = 1.0
 """Seconds within which a connection that is refused costs the next call little."""
+PAYMENT = 402
 MINUTES = 60.0
 REFUSED_KEY, LONGEST_REFUSED_KEY = 5 * MINUTES, 60 * MINUTES
 """How long a credential is off after a 401, doubling each time up to the longest."""
@@ -72,6 +73,7 @@ def turn(job: Job, log: CallLog, *, early: bool) -> Flow[Completion | Fault | Re
         admission.caller = name_of(job.request)
         yield from log.settle(final=False)  # now it is certain that another attempt follows
         progress.begin(desk.clock)
+        progress.admission = admission
         result = yield from attempt(job, limits(job, progress.started))
         if isinstance(result, Completion):
             note, well, output = _ANSWERED, True, result.usage.output
@@ -105,8 +107,13 @@ def _judged(fault: Fault, job: Job) -> Note:
         name, backend = job.deployment.name, job.deployment.backend.name
         silent = BackendTimeoutError("silent for longer than allowed", backend=backend, deployment=name)
         return Note(counts=True, error=silent, caller=caller_of(job.request))
+    if isinstance(error, BackendTimeoutError) and _is_impatient(job):
+        return _NEUTRAL
+    who = caller_of(job.request)
     if isinstance(error, QuotaExhaustedError):
-        return Note(error=told, off="credential", seconds=wait or NO_QUOTA, key=job.progress.key)
+        key = job.progress.key
+        request = who if error.status == PAYMENT else None  # it may say that this one costs too much
+        return Note(error=told, off="credential", seconds=wait or NO_QUOTA, key=key, caller=request)
     if isinstance(error, AuthenticationError):
         # Without a key nothing was sent, and a key that was rotated meanwhile is not the one in use.
         key = job.progress.key
@@ -114,14 +121,26 @@ def _judged(fault: Fault, job: Job) -> Note:
             return _NEUTRAL
         return Note(error=told, off="credential", seconds=REFUSED_KEY, longest=LONGEST_REFUSED_KEY, key=key)
     if isinstance(error, PermissionDeniedError) or (letter == "M" and not fault.again):
-        return Note(error=told, off="deployment", seconds=REFUSED_MODEL)
+        return Note(error=told, off="deployment", seconds=REFUSED_MODEL, caller=who)
     if fault.waits:
         return Note(counts=False, error=told, cool=wait)  # it is there, so a breaker need not be open
     if letter in {"W0", "W2"} or _overloaded(error):
-        # What is not sent, and a server without room, is no caller's fault; all else may be one's.
-        caller = caller_of(job.request) if letter == "W2" else None
-        return Note(counts=True, error=told, cool=wait, caller=caller, gone=_gone(error, letter, job))
-    return Note(error=told, cool=wait) if letter == "W1" else _NEUTRAL
+        gone = _gone(error, letter, job)
+        if letter == "W2":  # it may be this caller's fault, so the wait that it tells is this call's alone
+            return Note(counts=True, error=told, caller=who, gone=gone)
+        return Note(counts=True, error=told, cool=wait, gone=gone)
+    if letter == "W1" and fault.again is not False:
+        return Note(error=told, cool=wait)
+    return _NEUTRAL
+
+
+def _is_impatient(job: Job) -> bool:
+    """Whether the call's own limits ended the attempt before the router's, or the backend's, would have."""
+    if not isinstance(job.request.timeout, Timeout):
+        return False
+    usual = job.deployment.backend.timeout or job.desk.timeout
+    patience = min((each for each in (usual.first, usual.attempt, usual.idle) if each), default=float("inf"))
+    return job.desk.clock.monotonic() - job.progress.heard < patience
 
 
 def _overloaded(error: CcrouteError) -> bool:

@@ -26,7 +26,8 @@ WINDOW = 20
 class Switch:
     """Something that is on (no `error`), off until an instant, or, after it, open to one probe.
 
-    `seconds` is how long it was off last, `base` what is doubled for the next time.
+    `seconds` is how long it was off last, `base` what is doubled for the next time. `probe` is the lease of
+    the one probe, which others wait for until `probe_until`.
     """
 
     until: float = 0.0
@@ -35,6 +36,7 @@ class Switch:
     why: str = ""
     error: CcrouteError | None = None
     probe: object = None
+    probe_until: float = 0.0
     keys: frozenset[int] = frozenset()
 
     def turn_off(self, at: float, seconds: float, why: str, error: CcrouteError | None) -> None:
@@ -61,10 +63,15 @@ class Circuit(Switch):
 
     A failure without a caller is no caller's fault (nothing was sent, or the server says that it has no
     room) and counts like that of one more caller. `only`: the callers it is open for, where not for all.
+    `gone`: connections are refused. `held`: the caller whose probe failed, and until when that one may not
+    make the next. `refused`: the callers that were refused since anybody was answered.
     """
 
     outcomes: deque[tuple[bool, Caller | None]] = field(default_factory=lambda: deque(maxlen=WINDOW))
     only: tuple[Caller, ...] = ()
+    gone: bool = False
+    held: tuple[Caller, float] | None = None
+    refused: frozenset[Caller] = frozenset()
     cool_until: float = 0.0
     cool_error: CcrouteError | None = None
 
@@ -84,6 +91,8 @@ class Circuit(Switch):
     def count(self, *, failed: bool, caller: Caller | None) -> Trip | None:
         """Note an outcome; why the breaker has to open, if it has to."""
         self.outcomes.append((failed, caller))
+        if not failed:
+            self.refused = frozenset()
         if not failed or len(self.outcomes) < IN_A_ROW:
             return None
         known = [*self.outcomes]
@@ -98,20 +107,23 @@ class Circuit(Switch):
             return Trip(why, caller)
         return Trip(why, None) if enough(known, failing, self.only) else None
 
+    def answers_others(self, caller: Caller) -> bool:
+        """Whether somebody else was answered among the last outcomes."""
+        return any(not failed and who != caller for failed, who in self.outcomes)
+
     def turn_on(self) -> None:
         Switch.turn_on(self)
         self.outcomes.clear()
-        self.only = ()
+        self.only, self.gone, self.held = (), False, None
 
 
 _Known: TypeAlias = Sequence[tuple[bool, Caller | None]]
 
 
 def _is_everybodys(known: _Known, failing: Sequence[Caller | None], only: Sequence[Caller]) -> bool:
-    """Of failures in a row: whether three fail, or two and nobody else has been answered lately."""
-    if len(set(failing)) + failing.count(None) - (None in failing) > 2:
-        return True
-    return not any(not bad and (who is None or who not in failing) for bad, who in known)
+    """Of failures in a row: whether each is another's, or nobody's fault; else whether most callers fail."""
+    different = len(set(failing)) + failing.count(None) - (None in failing)
+    return different >= IN_A_ROW or _are_most(known, failing, only)
 
 
 def _are_most(known: _Known, failing: Sequence[Caller | None], only: Sequence[Caller]) -> bool:

@@ -6,6 +6,7 @@ are injected, one lock guards the state, and events are told after it is release
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import deque
 from functools import partial
@@ -14,7 +15,7 @@ from typing import Literal, NamedTuple
 from ccroute.errors import CcrouteError
 from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event, Listener, Recovered
 from ccroute.routing.breaker import Circuit, Switch, Trip
-from ccroute.routing.caller import Caller
+from ccroute.routing.caller import Caller, caller_of
 from ccroute.routing.tables import MAX_KNOWN, Deployment
 from ccroute.types import Request
 from ccroute.types.clock import Clock
@@ -24,6 +25,8 @@ OPEN, LONGEST = 30.0, 300.0
 SOON, SOON_LONGEST = 1.0, 2.0
 """The same where the server is gone: connections are refused, or have just been broken. To notice that it
 is back costs no more than a connection."""
+LEASE = 30.0
+"""Seconds that others wait for a probe; while one that takes longer goes on, the next call may be another."""
 MOST_CALLERS = 64
 """Callers that one breaker is open for alone, at most; the oldest are let in again."""
 JITTER = 0.2
@@ -97,17 +100,24 @@ class _Probe(Admission):
     __slots__ = ("_health", "early", "lease", "probes")
 
     def __init__(
-        self, deployment: Deployment, probes: tuple[Switch, ...], health: Health, *, early: bool
+        self, deployment: Deployment, probes: tuple[Switch, ...], health: Health, now: float
     ) -> None:
         super().__init__(deployment)
         self.settled = True  # until it is whole: an interrupt may come in between
         self._health = health
         self.probes = probes
-        self.early = early
+        self.early = any(now < switch.until for switch in probes)
         self.lease = object()
         self.settled = False
         for switch in probes:
-            switch.probe = self.lease
+            switch.probe, switch.probe_until = self.lease, now + LEASE
+
+    def proved(self) -> Admission:
+        """Hand over what it proves, though the attempt goes on: others need not wait for its end."""
+        proof = copy.copy(self)
+        proof.settled = True
+        self.probes, self.early = (), False
+        return proof
 
     def __del__(self) -> None:
         if not getattr(self, "settled", True):
@@ -142,7 +152,7 @@ class Health:
         with self._lock:
             self._read_inbox()
             switches = self._switches(deployment, request)
-            refusal = self._refusal(deployment, switches, self._clock.monotonic(), early=False)
+            refusal = self._refusal(deployment, switches, request, self._clock.monotonic(), early=False)
         self._after_lock()
         return refusal
 
@@ -159,7 +169,7 @@ class Health:
         with self._lock:
             self._read_inbox()
             now, switches = self._clock.monotonic(), self._switches(deployment, request)
-            refusal = self._refusal(deployment, switches, now, early=early)
+            refusal = self._refusal(deployment, switches, request, now, early=early)
             admission = refusal or self._admission(deployment, switches, now)
         self._after_lock()
         return admission
@@ -171,6 +181,12 @@ class Health:
         self._inbox.append((admission, note, self._clock.monotonic()))
         admission.settled = True
         self._after_lock()
+
+    def answers(self, admission: Admission) -> None:
+        """The server has begun to answer an admitted attempt, which may go on for long. Never waits."""
+        if isinstance(admission, _Probe) and admission.probes and not admission.settled:
+            self._inbox.append((admission.proved(), Note(counts=False), self._clock.monotonic()))
+            self._after_lock()
 
     def renew(self, backend: str) -> None:
         """The backend has a key that was not refused: it may be asked again."""
@@ -200,14 +216,27 @@ class Health:
         probes = tuple(switch for switch in switches if switch.error is not None)
         if not probes:
             return Admission(deployment)
-        return _Probe(deployment, probes, self, early=any(now < switch.until for switch in probes))
+        return _Probe(deployment, probes, self, now)
 
     def _refusal(
-        self, deployment: Deployment, switches: tuple[Switch, ...], now: float, *, early: bool
+        self,
+        deployment: Deployment,
+        switches: tuple[Switch, ...],
+        request: Request | None,
+        now: float,
+        *,
+        early: bool,
     ) -> Refusal | None:
         found = None
         for switch in switches:
-            shut = switch.probe is not None or (now < switch.until and not early)
+            if isinstance(switch, Circuit) and self._is_back(switch, deployment, now):
+                continue
+            is_probed = switch.probe is not None and now < switch.probe_until
+            shut = is_probed or (now < switch.until and not early)
+            if isinstance(switch, Circuit) and switch.held is not None and not shut and not early:
+                who, until = switch.held
+                if request is not None and now < until and caller_of(request) == who:
+                    return Refusal(until, "the probe failed", switch.error)
             if switch.error is not None and shut and (found is None or switch.until > found.until):
                 keys = None if isinstance(switch, Circuit) else switch.keys
                 found = Refusal(switch.until, switch.why, switch.error, keys=keys)
@@ -221,6 +250,15 @@ class Health:
                 found = found._replace(until=max(found.until, circuit.cool_until))
         return found
 
+    def _is_back(self, circuit: Circuit, deployment: Deployment, now: float) -> bool:
+        """Whether a server that refused connections is there again: a probe of it has not been refused."""
+        begun = circuit.probe_until - LEASE
+        if not circuit.gone or circuit.probe is None or now < begun + SOON:
+            return False
+        circuit.turn_on()
+        self._told.append(BreakerClosed(deployment.name))
+        return True
+
     def _read_inbox(self) -> None:
         """Apply what was settled; only with the lock."""
         while self._inbox:
@@ -233,9 +271,15 @@ class Health:
 
     def _apply(self, admission: Admission, note: Note, at: float) -> None:
         deployment = admission.deployment
-        # What was turned on in between has taken the lease back.
-        proved = [switch for switch in admission.probes if switch.probe is admission.lease]
         circuit = self._circuits.get(deployment.name) or self._new_circuit(deployment.name)
+        # What was turned on in between has taken the lease back. An answer proves a server well however late
+        # it comes, but only the key that it was asked with.
+        proved = [
+            switch
+            for switch in admission.probes
+            if switch.probe is admission.lease
+            or (note.counts is False and switch.error is not None and switch is circuit)
+        ]
         for switch in proved:
             switch.probe = None
         if note.counts is False:
@@ -256,7 +300,7 @@ class Health:
             self._turn_off(circuit, admission, proved, note, at)
         elif note.counts and circuit in proved:
             if not admission.early:
-                self._open(circuit, deployment, "the probe failed", note, at)
+                self._keep_open(circuit, deployment, note, at)
         elif note.counts is not None and circuit.counts(caller):
             trip = circuit.count(failed=note.counts, caller=caller)
             if trip is not None:
@@ -273,9 +317,19 @@ class Health:
         if trip.only is not None:
             circuit.only = (*circuit.only, trip.only)[-MOST_CALLERS:]
 
+    def _keep_open(self, circuit: Circuit, deployment: Deployment, note: Note, at: float) -> None:
+        """A probe failed. It may be its caller's fault: then another caller may make the next one at once."""
+        first = circuit.held is None or circuit.held[0] == note.caller
+        if note.caller is None or circuit.only or not first:
+            circuit.held = None
+            self._open(circuit, deployment, "the probe failed", note, at)
+        else:
+            circuit.held = (note.caller, at + max(OPEN, circuit.base))
+
     def _open(self, circuit: Circuit, deployment: Deployment, why: str, note: Note, at: float) -> None:
         # A request whose connection broke is lost; that is risked once only, where a refused one is not sent.
         soon = note.gone == "refused" or (note.gone == "broken" and not circuit.base)
+        circuit.gone = note.gone == "refused"
         if soon:
             circuit.base = min(SOON_LONGEST, circuit.base * 2 or SOON)
         else:
@@ -289,6 +343,11 @@ class Health:
     ) -> None:
         backend = admission.deployment.backend.name
         switch: Switch = circuit
+        if note.caller is not None and circuit.answers_others(note.caller):
+            circuit.refused |= {note.caller}
+            if len(circuit.refused) == 1:  # others are answered: it may be about this one request
+                self._turn_off_for(circuit, admission, note, at)
+                return
         if note.off == "credential":
             switch = self._credentials.setdefault(backend, Switch())
             switch.keys = frozenset([*switch.keys, note.key][-MOST_KEYS:])
@@ -298,10 +357,17 @@ class Health:
             return  # it is off already; who was on the way before, or came too early, adds nothing
         if note.longest:
             switch.base = max(note.seconds, min(note.longest, switch.base * 2))
-        why = "its key was refused" if note.off == "credential" else "it was refused"
+        why = f"refused: {_why(note)}"
         switch.turn_off(at, switch.base if note.longest else note.seconds, why, note.error)
         who = admission.deployment.name if switch is circuit else backend
         self._told.append(CooledDown(who, switch.until - at, _why(note)))
+
+    def _turn_off_for(self, circuit: Circuit, admission: Admission, note: Note, at: float) -> None:
+        """Off for the caller that was refused, while others are answered."""
+        if circuit.error is None or circuit.only:
+            circuit.only = (*circuit.only, note.caller)[-MOST_CALLERS:]
+            circuit.turn_off(at, note.seconds, "it was refused", note.error)
+            self._told.append(CooledDown(admission.deployment.name, circuit.until - at, _why(note)))
 
     def _cool(self, circuit: Circuit, deployment: Deployment, note: Note, at: float) -> None:
         until = at + (note.cool or 0.0)
