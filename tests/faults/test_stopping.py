@@ -226,19 +226,57 @@ def left(bench: Crowd, subject: Subject, host: Host, how: str) -> None:
     asyncio.run(aleave()) if bench.mode == "async" else leave()
 
 
-@row(50, "probe cancelled")
-@pytest.mark.parametrize("how", ["closed", "dropped", "stopped"])
-def test_a_probe_that_is_left_gives_its_lease_back_and_says_nothing(bench: Crowd, how: str) -> None:
+def stopped(bench: Crowd, subject: Subject, host: Host) -> None:
+    """A call is taken away from its caller before anything has come back."""
+    reading, before = threading.Event(), len(host.requests)
+    host.plays([Wait(reading), Interrupt()])
+
+    async def astop() -> None:
+        task = asyncio.create_task(subject.router.acomplete(PROMPT))
+        assert await asyncio.to_thread(host.wait_requests, before + 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    def stop() -> None:
+        reading.set()
+        with pytest.raises(KeyboardInterrupt):
+            subject.router.complete(PROMPT)
+
+    asyncio.run(astop()) if bench.mode == "async" else stop()
+
+
+def sick(bench: Crowd) -> tuple[Subject, Host]:
+    """A router whose only server is due for a probe."""
     host = bench.server(BUSY)
     subject = bench.router(host)
     for _ in range(IN_A_ROW):
         with pytest.raises(OverloadedError):
             bench.caller.complete(subject.router, PROMPT)
     half_open(subject.router)
+    return subject, host
+
+
+@row(50, "probe cancelled")
+@pytest.mark.parametrize("how", ["closed", "dropped", "stopped"])
+def test_a_probe_that_is_left_after_its_first_content_has_proved_the_server_well(
+    bench: Crowd, how: str
+) -> None:
+    subject, host = sick(bench)
+    left(bench, subject, host, how)
+    bench.check_rest(subject)
+    host.plays()
+    bench.answers(subject)
+    assert subject.told.count(BreakerOpened) == subject.told.count(BreakerClosed) == 1
+
+
+@row(50, "probe cancelled")
+def test_a_probe_that_is_stopped_gives_its_lease_back_and_says_nothing(bench: Crowd) -> None:
+    subject, host = sick(bench)
     [circuit] = subject.router._desk.health._circuits.values()
     before = (circuit.until, circuit.base, [*circuit.outcomes])
     for _ in range(3):  # each of them is the one probe that may be sent
-        left(bench, subject, host, how)
+        stopped(bench, subject, host)
         bench.check_rest(subject)
     assert (circuit.until, circuit.base, [*circuit.outcomes]) == before
     assert len(host.requests) == IN_A_ROW + 3

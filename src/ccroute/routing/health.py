@@ -367,7 +367,8 @@ class Health:
         if circuit.error is None or circuit.only:
             circuit.only = (*circuit.only, note.caller)[-MOST_CALLERS:]
             circuit.turn_off(at, note.seconds, "it was refused", note.error)
-            self._told.append(CooledDown(admission.deployment.name, circuit.until - at, _why(note)))
+            why = f"{_why(note)}; for this caller alone, because others are answered"
+            self._told.append(CooledDown(admission.deployment.name, circuit.until - at, why))
 
     def _cool(self, circuit: Circuit, deployment: Deployment, note: Note, at: float) -> None:
         until = at + (note.cool or 0.0)
