@@ -95,6 +95,8 @@ class Decoder(BaseDecoder[Event]):
         if self._ended:
             return
         kind = block.get("type")
+        if kind == "text":
+            self._end_text(chunks)
         part = self._open[index] = _Part(block, len(self._text))
         self._parts.append(part)
         if kind == "text":
@@ -159,9 +161,23 @@ class Decoder(BaseDecoder[Event]):
     def _block_stop(self, frame: Mapping[str, JSON], data: bytes, chunks: list[Chunk]) -> None:
         index = frame.get("index")
         part = self._open.get(index) if isinstance(index, int) else None
-        if part is not None and part.block.get("type") not in ("text", "thinking", "tool_use"):
+        if part is None:
+            return
+        if part.block.get("type") not in ("text", "thinking", "tool_use"):
             del self._open[index]
             chunks.append(Chunk(block=part.whole([])))
+        elif part.block.get("citations"):
+            del self._open[index]
+            chunks.append(Chunk(block=part.whole(self._text[part.begin :])))
+
+    def _end_text(self, chunks: list[Chunk]) -> None:
+        """Tell that a text block ends where another one follows at once: its chunks cannot say so. One with
+        citations was told at its end."""
+        last = self._parts[-1] if self._parts else None
+        if last is not None and last.block.get("type") == "text" and not last.block.get("citations"):
+            whole = last.whole(self._text[last.begin :])
+            if whole["text"]:
+                chunks.append(Chunk(block=whole))
 
     def _think(self, piece: str, chunks: list[Chunk]) -> None:
         if piece:
