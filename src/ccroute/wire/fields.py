@@ -7,7 +7,7 @@ import base64
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NamedTuple, NoReturn, Self
 
 from ccroute.errors import InvalidRequestError
 from ccroute.types import JSON, Request
@@ -42,6 +42,21 @@ class OfWire(dict[str, JSON]):
     def __init__(self, wire: str, fields: Mapping[str, JSON]) -> None:
         super().__init__(fields)
         self.wire = wire
+
+
+class OwnEffort(str):
+    """A `reasoning_effort` whose client said it in Anthropic's words: `thinking` and `effort` as they came,
+    for an Anthropic. Everybody else reads the canonical word that it is."""
+
+    thinking: Mapping[str, JSON]
+    effort: str | None
+
+    def __new__(
+        cls, word: str, thinking: Mapping[str, JSON] | None = None, effort: str | None = None
+    ) -> Self:
+        self = super().__new__(cls, word)
+        self.thinking, self.effort = thinking or {}, effort
+        return self
 
 
 class LeftOut(str):

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ccroute.types import JSON
 from ccroute.wire.anthropic.serve_turns import read_system, read_turns
-from ccroute.wire.fields import OfWire
+from ccroute.wire.fields import OfWire, OwnEffort
 from ccroute.wire.serving import Fields, ParsedRequest, bad, load, options
 
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
@@ -109,9 +109,8 @@ def _output(thinking: Fields, config: Fields) -> dict[str, JSON]:
     if effort is not None and effort not in _EFFORTS:
         bad(config.place("effort"), f"must be one of {', '.join(_EFFORTS)}")
     form = config.fields("format")
-    told: dict[str, JSON] = {
-        "reasoning_effort": _effort(thinking, None if effort is None else _EFFORTS[effort])
-    }
+    word = _effort(thinking, None if effort is None else _EFFORTS[effort])
+    told: dict[str, JSON] = {"reasoning_effort": word and OwnEffort(word, thinking.told, effort)}
     if form.told:
         if form.needed("type") != "json_schema":
             bad(form.place("type"), "must be json_schema")
