@@ -247,6 +247,23 @@ def test_an_effort_in_anthropics_words_is_a_plain_one_to_everybody_else() -> Non
     assert again["thinking"]["budget_tokens"] == 10_000
 
 
+MARKS: dict[str, Any] = {
+    "eager_input_streaming": True,
+    "defer_loading": False,
+    "input_examples": [{"a": 1}],
+    "allowed_callers": ["direct"],
+}
+
+
+def test_what_only_anthropic_knows_of_a_tool_reaches_it_and_what_nobody_knows_is_listed() -> None:
+    tool = {"name": "f", "input_schema": SCHEMA, **MARKS}
+    search = {"type": "web_search_20250305", "name": "web_search", "max_uses": 3}
+    parsed = parse_request(ask(tools=[search, {**tool, "shape": "round"}]))
+    assert parsed.ignored == ("tools[1].shape",)
+    request = build_request(None, parsed.kwargs)
+    assert encode(request, "m", stream=False)["tools"] == [search, tool]
+
+
 def test_an_output_format_becomes_a_response_format_that_openai_takes_too() -> None:
     form = {"type": "json_schema", "schema": SCHEMA}
     parsed = parse_request(ask(output_config={"format": form}))
@@ -282,6 +299,10 @@ def block(**told: Any) -> Any:
     return {"role": "user", "content": [told]}
 
 
+def result(**told: Any) -> Any:
+    return block(type="tool_result", tool_use_id="t", content=[told])
+
+
 @pytest.mark.parametrize(
     ("body", "place"),
     [
@@ -296,7 +317,12 @@ def block(**told: Any) -> Any:
         (ask(block(type={"a": "secret"})), "messages[0].content[0].type must be a string"),
         (ask(block(type="text")), "messages[0].content[0].text is missing"),
         (ask(block(type="text", text=["secret"])), "messages[0].content[0].text must be a string"),
-        (ask(block(type="document", source={"data": "secret"})), "messages[0].content[0].type is of a kind"),
+        (
+            ask(block(type="document", source={"data": "secret"})),
+            "messages[0].content[0].type cannot be carried here: a block of type 'document'",
+        ),
+        (ask(result(type="tool_reference", tool_name="secret")), "a block of type 'tool_reference'"),
+        (ask(block(type="my secret")), "a block without a proper type"),
         (
             ask(block(type="text", text="secret", cache_control=1)),
             "content[0].cache_control must be an object",

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from ccroute.types import JSON, Model, Request
 from ccroute.wire.anthropic.turns import check_turns, goes_on_unthought, system_blocks, turns
-from ccroute.wire.fields import LeftOut, OfWire, OwnEffort, foreign, given, json_schema, merged
+from ccroute.wire.fields import TOOL_MARKS, LeftOut, OfWire, OwnEffort, foreign, given, json_schema, merged
 from ccroute.wire.schemas import for_claude
 
 SCHEMA_TOOL: Final = "ccroute_answer"
@@ -307,7 +307,7 @@ def _tool(tool: Mapping[str, JSON], *, strict: bool) -> dict[str, JSON]:
     made = {"name": function.get("name"), "input_schema": closed or {"type": "object", **schema}}
     if closed is not None:
         made["strict"] = True
-    for name in ("description", "cache_control"):
+    for name in ("description", "cache_control", *TOOL_MARKS):
         value = function.get(name, tool.get(name))
         if value is not None:
             made[name] = value
