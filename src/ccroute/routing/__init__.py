@@ -8,7 +8,7 @@ from ccroute.routing.agents import Agent, AgentTable
 from ccroute.routing.aliases import AliasTable, Resolution
 from ccroute.routing.health import Health
 from ccroute.routing.load import Load
-from ccroute.routing.plan import Plan, make_plan
+from ccroute.routing.plan import Plan, make_plan, with_agent
 from ccroute.routing.quotes import Quotes
 from ccroute.routing.retries import RetryBudget
 from ccroute.routing.tables import Candidate, Deployment, Tables
@@ -27,4 +27,5 @@ __all__ = [
     "RetryBudget",
     "Tables",
     "make_plan",
+    "with_agent",
 ]
