@@ -158,9 +158,11 @@ class InvalidRequestError(RequestError):
     """The request is malformed, or asks for something the backend cannot carry.
 
     `elsewhere`: what is refused is a feature or a limit of this deployment, so another one may serve it.
+    `disregarded`: nothing was refused, but the server answered without regard to what was asked.
     """
 
     elsewhere: bool = False
+    disregarded: bool = False
 
 
 class ContextWindowExceededError(InvalidRequestError):
