@@ -23,12 +23,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from ccroute import OllamaBackend, Router
+from ccroute import AsyncStream, OllamaBackend, Router
 from ccroute.wire import anthropic, openai
 
 BACKENDS = [OllamaBackend("local", "http://localhost:11434")]
@@ -36,7 +36,7 @@ ALIASES = {"sonnet": "local/qwen2.5-coder:32b", "haiku": "local/qwen2.5-coder:7b
 MAX_BODY = 32 * 1024 * 1024  # bytes: a long conversation with images
 LOOK = 0.25  # seconds between two looks whether the client is still there
 
-Reply = dict[str, Any] | tuple[bytes, AsyncGenerator[bytes, None]]  # or: first bytes, rest
+Reply = dict[str, Any] | tuple[bytes, AsyncGenerator[bytes, None], AsyncStream]  # or: first bytes, rest
 
 
 class Wrapper(ThreadingHTTPServer):
@@ -74,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
         except ConnectionError:  # the client is gone
             self.close_connection = True
 
-    do_GET = do_POST
+    do_GET = do_HEAD = do_POST
 
     def answer(self) -> None:
         try:
@@ -100,29 +100,36 @@ class Handler(BaseHTTPRequestHandler):
             return {"status": "ok"}
         self.check_key()
         match self.command, path:
-            case "GET", "/v1/models":
+            case "GET" | "HEAD", "/v1/models":
                 return self.wire().dump_models(self.server.router.models())
             case "POST", "/v1/messages/count_tokens":
-                anthropic.parse_count_tokens(body)
-                return anthropic.dump_count_tokens(len(body) // 4)  # an estimate: 4 characters a token
+                options = self.options(anthropic.parse_count_tokens(body))
+                return anthropic.dump_count_tokens(self.server.router.count_tokens(**options))
             case "POST", "/v1/messages" | "/v1/chat/completions":
                 return self.ask(body)
         raise Refused(404, "there is no such path here")
 
+    def options(self, request: Any) -> dict[str, Any]:
+        self.note("ignored", request.ignored)
+        return {**request.kwargs, "agent": self.headers.get("x-agent")}
+
     def ask(self, body: bytes) -> Reply:
         wire, router = self.wire(), self.server.router
         request = wire.parse_request(body)
-        options = {**request.kwargs, "agent": self.headers.get("x-agent")}
+        options = self.options(request)
         if not request.stream:
-            return wire.dump_completion(self.wait(router.acomplete(**options)))
+            completion = self.wait(router.acomplete(**options))
+            self.note("route", completion.route.reasons)
+            return wire.dump_completion(completion)
         stream = router.astream(**options)
-        if wire is anthropic:
-            pieces = anthropic.adump_stream(stream)
-        else:
-            pieces = openai.adump_stream(
-                stream, include_usage=request.include_usage, created=int(time.time())
-            )
-        return self.wait(piece(pieces)), pieces  # what fails before the first bytes is answered with a status
+        more = {"include_usage": request.include_usage, "created": int(time.time())} if wire is openai else {}
+        pieces = wire.adump_stream(stream, **more)
+        # What fails before the first bytes is answered with a status.
+        return self.wait(piece(pieces)), pieces, stream
+
+    def note(self, what: str, words: Sequence[str]) -> None:
+        if words:  # such as parameters that were dropped
+            self.log_message("%s: %s", what, "; ".join(words))
 
     def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
         """What `work` comes to. It is cancelled when the client hangs up: nobody would read the answer."""
@@ -130,9 +137,8 @@ class Handler(BaseHTTPRequestHandler):
         try:
             while not futures.wait([future], LOOK).done:
                 # What can be read and is empty is the end; anything else is the client's next request.
-                if select.select([self.connection], [], [], 0)[0] and not self.connection.recv(
-                    1, socket.MSG_PEEK
-                ):
+                link = self.connection
+                if select.select([link], [], [], 0)[0] and not link.recv(1, socket.MSG_PEEK):
                     raise ConnectionAbortedError
             return future.result()
         finally:
@@ -146,8 +152,8 @@ class Handler(BaseHTTPRequestHandler):
         raise Refused(413, f"send at most {MAX_BODY} bytes, and say how many")
 
     def check_key(self) -> None:
-        bearer = self.headers.get("authorization", "").removeprefix("Bearer ")
-        given = bearer or self.headers.get("x-api-key", "")
+        kind, _, bearer = self.headers.get("authorization", "").partition(" ")
+        given = bearer.strip() if kind.lower() == "bearer" else self.headers.get("x-api-key", "")
         if self.server.key and not given:
             raise Refused(401, "no key: send it as a bearer token or as x-api-key")
         if self.server.key and not hmac.compare_digest(given.encode(), self.server.key.encode()):
@@ -156,9 +162,10 @@ class Handler(BaseHTTPRequestHandler):
     def send_json(self, status: int, value: Mapping[str, Any], headers: Mapping[str, str] = {}) -> None:
         data = json.dumps(value).encode()
         self.send_head(status, "application/json", {"content-length": f"{len(data)}", **headers})
-        self.wfile.write(data)
+        if self.command != "HEAD":
+            self.wfile.write(data)
 
-    def send_stream(self, data: bytes, rest: AsyncGenerator[bytes, None]) -> None:
+    def send_stream(self, data: bytes, rest: AsyncGenerator[bytes, None], stream: AsyncStream) -> None:
         self.close_connection = True  # kept only if the stream comes to its end
         try:
             self.send_head(200, "text/event-stream", {"transfer-encoding": "chunked"})
@@ -168,6 +175,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"0\r\n\r\n")
             self.close_connection = False
         finally:  # closing it closes the router's stream, which ends the backend's work
+            self.note("route", stream.route.reasons)
             asyncio.run_coroutine_threadsafe(close(rest), self.server.loop)
 
     def send_head(self, status: int, content: str, headers: Mapping[str, str]) -> None:

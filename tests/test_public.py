@@ -55,6 +55,14 @@ def test_the_four_methods_take_the_same_parameters(method: str) -> None:
     assert [(p.kind, p.default) for p in one.values()] == [(p.kind, p.default) for p in other.values()]
 
 
+def test_counting_tokens_takes_the_keywords_of_a_call() -> None:
+    counting, calling = (inspect.signature(getattr(Router, name)) for name in ("count_tokens", "complete"))
+    assert counting.parameters.keys() == calling.parameters.keys()
+    assert list(counting.parameters)[:2] == ["self", "prompt"]
+    assert all(p.kind is p.KEYWORD_ONLY for p in list(counting.parameters.values())[2:])
+    assert counting.return_annotation == "int"
+
+
 def test_the_signature_shows_every_option_as_a_keyword() -> None:
     parameters = inspect.signature(Router.complete).parameters
     assert list(parameters)[:2] == ["self", "prompt"]

@@ -586,3 +586,30 @@ def test_a_server_that_refuses_what_it_was_not_sent_is_asked_once_more_at_most(c
             with pytest.raises(errors.InvalidRequestError):
                 caller.complete(router, "hi", temperature=0.2)
     assert len(server.requests) == 2
+
+
+def test_tokens_are_counted_without_a_network_as_a_call_would_count_them() -> None:
+    agents = {"helper": Agent(model="fast", params={"tools": [TOOL]})}
+    nowhere = OpenAIBackend("main", base_url="http://127.0.0.1:9")
+    with Router([nowhere], {"fast": "main/m"}, agents) as router:
+        assert router.count_tokens("a" * 400, model="fast") == 104
+        picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 300_000}}
+        asked = [{"role": "user", "content": [picture]}]
+        assert router.count_tokens(messages=asked, model="main/m", system="s") == 1009
+        assert router.count_tokens("a" * 400, agent="helper") > 104, "the agent's tools count too"
+        for wrong, error in (
+            ({"model": "nobody"}, errors.UnknownModelError),
+            ({"agent": "stranger", "model": "fast"}, errors.UnknownAgentError),
+            ({}, errors.InvalidRequestError),
+            ({"model": "fast", "temperature": "hot"}, errors.InvalidRequestError),
+        ):
+            with pytest.raises(error):
+                router.count_tokens("hi", **wrong)  # type: ignore[arg-type]  # wrong on purpose
+    with Router([nowhere], count_tokens=lambda request: 7 * len(request.messages)) as router:
+        assert router.count_tokens("hi", model="main/m") == 7
+
+
+def test_a_prompt_that_fits_nowhere_is_counted_all_the_same() -> None:
+    small = OpenAIBackend("main", base_url="http://127.0.0.1:9", models={"m": Model(context_window=100)})
+    with Router([small]) as router:
+        assert router.count_tokens("a" * 4000, model="main/m") == 1004

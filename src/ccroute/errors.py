@@ -158,11 +158,13 @@ class InvalidRequestError(RequestError):
     """The request is malformed, or asks for something the backend cannot carry.
 
     `elsewhere`: what is refused is a feature or a limit of this deployment, so another one may serve it.
-    `parameter`: the call's parameter that a server refused, where it named one.
+    `parameter`: the call's parameter that a server refused, where it named one. `disregarded`: nothing was
+    refused, but the server answered without regard to what was asked.
     """
 
     elsewhere: bool = False
     parameter: str | None = None
+    disregarded: bool = False
 
 
 class ContextWindowExceededError(InvalidRequestError):

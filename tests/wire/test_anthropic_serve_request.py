@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
 import pytest
+from pydantic_core import to_json
 
 from ccroute.errors import InvalidRequestError
 from ccroute.types import Model
@@ -194,6 +196,74 @@ def test_thinking_becomes_an_effort(fields: dict[str, Any], effort: str | None) 
     assert parse_request(ask(**fields)).kwargs.get("reasoning_effort") == effort
 
 
+BUDGET, ADAPTIVE = Model(thinking="budget"), Model(thinking="adaptive", efforts=("low", "high", "max"))
+
+
+@pytest.mark.parametrize("budget", [1024, 2000, 5000, 10_000, 63_999])
+@pytest.mark.parametrize("facts", [BUDGET, Model()], ids=["claude", "another server"])
+def test_a_budget_of_thoughts_reaches_an_anthropic_as_it_came(budget: int, facts: Model) -> None:
+    thinking = {"type": "enabled", "budget_tokens": budget, "display": "omitted"}
+    assert there_and_back(ask(thinking=thinking), facts)["thinking"] == thinking
+
+
+def test_a_budget_that_anthropic_would_refuse_is_made_to_fit() -> None:
+    def sent(budget: int, **told: Any) -> Any:
+        body = there_and_back(ask(thinking={"type": "enabled", "budget_tokens": budget}, **told), BUDGET)
+        return body["thinking"]["budget_tokens"], body["max_tokens"]
+
+    assert sent(8000, max_tokens=4000) == (2000, 4000)
+    assert sent(10, max_tokens=4000) == (1024, 4000)
+    assert sent(5000, max_tokens=None) == (5000, 4096 + 5000)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"thinking": {"type": "adaptive"}},
+        {"thinking": {"type": "adaptive", "display": "omitted"}, "output_config": {"effort": "max"}},
+        {"output_config": {"effort": "low"}},
+    ],
+)
+def test_a_model_that_thinks_as_it_likes_gets_its_clients_own_words(fields: dict[str, Any]) -> None:
+    body = there_and_back(ask(**fields), ADAPTIVE)
+    assert {name: body[name] for name in ("thinking", "output_config") if name in body} == fields
+
+
+def test_words_that_a_model_does_not_take_are_said_in_its_own() -> None:
+    budget = {"type": "enabled", "budget_tokens": 10_000}
+    body = there_and_back(ask(thinking=budget), ADAPTIVE)
+    assert body["thinking"] == {"type": "adaptive", "display": "summarized"}
+    assert body["output_config"] == {"effort": "high"}
+    body = there_and_back(ask(thinking={"type": "adaptive"}, output_config={"effort": "xhigh"}), ADAPTIVE)
+    assert (body["thinking"], body["output_config"]) == ({"type": "adaptive"}, {"effort": "max"})
+    assert there_and_back(ask(thinking={"type": "adaptive"}), BUDGET)["thinking"]["budget_tokens"] == 16_384
+
+
+def test_an_effort_in_anthropics_words_is_a_plain_one_to_everybody_else() -> None:
+    parsed = parse_request(ask(thinking={"type": "enabled", "budget_tokens": 10_000}))
+    request = build_request(None, copy.deepcopy(parsed.kwargs))
+    assert to_json(openai_encode(request, "m", stream=False)["reasoning_effort"]) == b'"high"'
+    again = encode(request, "m", stream=False, facts=BUDGET)
+    assert again["thinking"]["budget_tokens"] == 10_000
+
+
+MARKS: dict[str, Any] = {
+    "eager_input_streaming": True,
+    "defer_loading": False,
+    "input_examples": [{"a": 1}],
+    "allowed_callers": ["direct"],
+}
+
+
+def test_what_only_anthropic_knows_of_a_tool_reaches_it_and_what_nobody_knows_is_listed() -> None:
+    tool = {"name": "f", "input_schema": SCHEMA, **MARKS}
+    search = {"type": "web_search_20250305", "name": "web_search", "max_uses": 3}
+    parsed = parse_request(ask(tools=[search, {**tool, "shape": "round"}]))
+    assert parsed.ignored == ("tools[1].shape",)
+    request = build_request(None, parsed.kwargs)
+    assert encode(request, "m", stream=False)["tools"] == [search, tool]
+
+
 def test_an_output_format_becomes_a_response_format_that_openai_takes_too() -> None:
     form = {"type": "json_schema", "schema": SCHEMA}
     parsed = parse_request(ask(output_config={"format": form}))
@@ -229,6 +299,10 @@ def block(**told: Any) -> Any:
     return {"role": "user", "content": [told]}
 
 
+def result(**told: Any) -> Any:
+    return block(type="tool_result", tool_use_id="t", content=[told])
+
+
 @pytest.mark.parametrize(
     ("body", "place"),
     [
@@ -243,7 +317,12 @@ def block(**told: Any) -> Any:
         (ask(block(type={"a": "secret"})), "messages[0].content[0].type must be a string"),
         (ask(block(type="text")), "messages[0].content[0].text is missing"),
         (ask(block(type="text", text=["secret"])), "messages[0].content[0].text must be a string"),
-        (ask(block(type="document", source={"data": "secret"})), "messages[0].content[0].type is of a kind"),
+        (
+            ask(block(type="document", source={"data": "secret"})),
+            "messages[0].content[0].type cannot be carried here: a block of type 'document'",
+        ),
+        (ask(result(type="tool_reference", tool_name="secret")), "a block of type 'tool_reference'"),
+        (ask(block(type="my secret")), "a block without a proper type"),
         (
             ask(block(type="text", text="secret", cache_control=1)),
             "content[0].cache_control must be an object",

@@ -8,7 +8,7 @@ from typing import Any
 from ccroute import AnthropicBackend, OllamaBackend, OpenAIBackend
 from ccroute.types import Request
 from ccroute.wire import anthropic, openai
-from ccroute.wire.fields import without
+from ccroute.wire.fields import LeftOut, without
 
 USER = {"role": "user", "content": "hi"}
 
@@ -50,6 +50,19 @@ def test_anthropics_own_tools_are_refused_one_by_one() -> None:
         refused = backend.refusals(request, "m")
         assert list(refused) == ["tools[0]"]
         assert [tool["function"]["name"] for tool in without(request, refused).tools or ()] == ["f"]
+    assert AnthropicBackend(api_key="a-test-key").refusals(request, "claude-opus-4-8") == {}
+
+
+def test_what_only_anthropic_reads_of_a_tool_is_left_out_elsewhere_and_said() -> None:
+    marked = {"name": "f", "input_schema": {"type": "object"}, "defer_loading": True, "allowed_callers": []}
+    request = parsed_by(anthropic, tools=[SEARCH, marked, {"name": "g"}])
+    for backend in (OpenAIBackend("vllm", base_url="http://vllm.test"), OllamaBackend()):
+        refused = backend.refusals(request, "m")
+        assert list(refused) == ["tools[0]", "tools[1].allowed_callers", "tools[1].defer_loading"]
+        assert [isinstance(why, LeftOut) for why in refused.values()] == [False, True, True], "no refusal"
+        sent = json.loads(backend.encode(without(request, refused), "m", False).body)["tools"]
+        assert [tool["function"]["name"] for tool in sent] == ["f", "g"]
+        assert all(tool.keys() == {"type", "function"} for tool in sent)
     assert AnthropicBackend(api_key="a-test-key").refusals(request, "claude-opus-4-8") == {}
 
 

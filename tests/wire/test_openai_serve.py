@@ -135,6 +135,27 @@ def test_signed_thinking_comes_with_the_end_of_a_stream() -> None:
     assert last["choices"][0]["delta"] == {"thinking_blocks": list(blocks)}
 
 
+KEPT = {"openrouter.ai": {"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]}}
+SIGNED = {"googleapis.test": {"extra_content": {"google": {"thought_signature": "EjQ"}}}}
+
+
+def test_what_a_provider_wants_back_is_told_whole_and_at_the_end_of_a_stream() -> None:
+    calls = (call("f", '{"a":1}', id="c_a"), call("g", "{}", id="c_b", index=1))
+    signed = (calls[0], calls[1].model_copy(update={"provider_fields": SIGNED}))
+    completion = answer(None, finish="tool_calls", tool_calls=signed, provider_fields=KEPT)
+
+    message = openai.dump_completion(completion)["choices"][0]["message"]
+    assert message["provider_fields"] == KEPT
+    assert ["provider_fields" in told for told in message["tool_calls"]] == [False, True]
+    assert message["tool_calls"][1] == completion.tool_calls[1].to_dict()
+
+    pieces = dumped("openai", AsyncMade([Chunk(tool_calls=calls), LAST], completion))
+    assert frames(pieces)[-2]["choices"][0]["delta"] == {
+        "provider_fields": KEPT,
+        "tool_calls": [{"index": 1, "function": {"arguments": ""}, "provider_fields": SIGNED}],
+    }
+
+
 def test_an_empty_answer_still_has_a_role_and_an_end() -> None:
     completion = answer("", logprobs={"content": [{"token": "a"}]})
     role, last, done = frames(dumped("openai", AsyncMade([LAST], completion)))

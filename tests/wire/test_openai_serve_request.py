@@ -145,6 +145,11 @@ def test_a_fault_names_its_place_and_quotes_nothing(fields: dict[str, Any], plac
         ({"tool_calls": [{"function": {"name": "f", "arguments": {"a": "secret"}}}]}, "function.arguments"),
         ({"tool_calls": [{"function": {}}]}, "tool_calls[0].function.name is missing"),
         ({"thinking_blocks": ["secret"]}, "thinking_blocks[0] must be an object"),
+        ({"provider_fields": "secret"}, "provider_fields must be an object"),
+        (
+            {"tool_calls": [{"provider_fields": ["secret"]}]},
+            "tool_calls[0].provider_fields must be an object",
+        ),
         ({"reasoning_content": {"a": "secret"}}, "reasoning_content must be a string"),
     ],
 )

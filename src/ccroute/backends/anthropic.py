@@ -9,6 +9,7 @@ from ccroute.backends.base import BackendOptions, HttpRequest, json_bytes
 from ccroute.backends.codec import Codec, WireBackend
 from ccroute.types import Completion, Request
 from ccroute.wire import anthropic as wire
+from ccroute.wire.fields import tool_marks
 from ccroute.wire.listing import read_model_list
 
 OFFICIAL = "https://api.anthropic.com"
@@ -43,7 +44,10 @@ class AnthropicBackend(WireBackend):
 
     def refusals(self, request: Request, model: str) -> Mapping[str, str]:
         form = self._form(request, model)
-        return wire.refusals(request, self.model(model), form, beta=self._sends_beta)
+        refused = wire.refusals(request, self.model(model), form, beta=self._sends_beta)
+        if request.tools and not (self._sends_beta or self._is_official()):
+            refused |= tool_marks(request)
+        return refused
 
     def check(self, request: Request, answer: Completion) -> None:
         wire.check_form(request, answer)

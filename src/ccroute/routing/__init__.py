@@ -9,7 +9,7 @@ from ccroute.routing.aliases import AliasTable, Resolution
 from ccroute.routing.health import Health
 from ccroute.routing.learned import RefusedParameters
 from ccroute.routing.load import Load
-from ccroute.routing.plan import Plan, make_plan
+from ccroute.routing.plan import Plan, make_plan, with_agent
 from ccroute.routing.quotes import Quotes
 from ccroute.routing.retries import RetryBudget
 from ccroute.routing.tables import Candidate, Deployment, Tables
@@ -29,4 +29,5 @@ __all__ = [
     "RetryBudget",
     "Tables",
     "make_plan",
+    "with_agent",
 ]

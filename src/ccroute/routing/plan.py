@@ -82,6 +82,14 @@ def make_plan(
     )
 
 
+def with_agent(request: Request, tables: Tables) -> Request:
+    """The request with its agent's defaults, as a call would send it. Raises as `make_plan` does where nobody
+    is known by the agent's or the model's name."""
+    _, agent, _ = _who(request, tables)
+    tables.resolve(_which(request, agent, tables)[0])
+    return request.with_defaults(agent.params) if agent.params else request
+
+
 def _who(request: Request, tables: Tables) -> tuple[str | None, Agent, list[str]]:
     if request.agent is None:
         return None, _NOBODY, []

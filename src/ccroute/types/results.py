@@ -243,8 +243,9 @@ class Completion(Frozen, Generic[Parsed]):
 class Chunk(Frozen):
     """A piece of a streamed answer. The last one holds `finish_reason` and `usage`.
 
-    `block` is a whole block of the provider's own that is neither text, thinking nor a call of a caller's
-    tool, such as the result of a web search.
+    `block` is a whole block of the provider's own that is neither thinking nor a call of a caller's tool,
+    such as the result of a web search. A text block is one only where it ended with citations or right
+    before another text block: `text` told its text before.
     """
 
     text: str = ""

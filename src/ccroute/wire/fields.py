@@ -6,8 +6,8 @@ Knows the canonical request, and which fields and tools belong to another wire t
 import base64
 import dataclasses
 import re
-from collections.abc import Mapping
-from typing import Final, NamedTuple, NoReturn
+from collections.abc import Collection, Mapping
+from typing import Final, NamedTuple, NoReturn, Self
 
 from ccroute.errors import InvalidRequestError
 from ccroute.types import JSON, Request
@@ -44,6 +44,21 @@ class OfWire(dict[str, JSON]):
         self.wire = wire
 
 
+class OwnEffort(str):
+    """A `reasoning_effort` whose client said it in Anthropic's words: `thinking` and `effort` as they came,
+    for an Anthropic. Everybody else reads the canonical word that it is."""
+
+    thinking: Mapping[str, JSON]
+    effort: str | None
+
+    def __new__(
+        cls, word: str, thinking: Mapping[str, JSON] | None = None, effort: str | None = None
+    ) -> Self:
+        self = super().__new__(cls, word)
+        self.thinking, self.effort = thinking or {}, effort
+        return self
+
+
 class LeftOut(str):
     """A reason for which a parameter is left out of one request even without `drop_params`: the answer is
     worth more than it. The route's reasons list it."""
@@ -54,12 +69,15 @@ class LeftOut(str):
 _NAMES: Final = {"openai": "OpenAI", "anthropic": "Anthropic"}
 _ANTHROPICS_OWN: Final = re.compile(r"\w+_20\d{6}|mcp_toolset")
 """Types of tools that Anthropic runs or defines itself, such as `web_search_20250305`."""
-_IN_TOOLS: Final = re.compile(r"tools\[(\d+)\]")
+TOOL_MARKS: Final = ("allowed_callers", "defer_loading", "eager_input_streaming", "input_examples")
+"""Fields beside a tool's function that only Anthropic reads; imitations of it refuse some of them."""
+_UNREAD: Final = LeftOut("only Anthropic reads it")
+_IN_TOOLS: Final = re.compile(r"tools\[(\d+)\](?:\.(\w+))?")
 
 
 def foreign(request: Request, wire: str) -> dict[str, str]:
     """What only another wire's servers know, each with the reason: fields of a served request, Anthropic's
-    own tools (named by their place)."""
+    own tools and its fields of other tools (named by their place)."""
     why: dict[str, str] = {}
     extra = request.extra
     if isinstance(extra, OfWire) and extra.wire != wire:
@@ -69,20 +87,39 @@ def foreign(request: Request, wire: str) -> dict[str, str]:
             kind = tool.get("type")
             if isinstance(kind, str) and "function" not in tool and _ANTHROPICS_OWN.fullmatch(kind):
                 why[f"tools[{i}]"] = f"{kind} is a tool that only Anthropic runs"
+        why |= tool_marks(request)
     return why
 
 
+def tool_marks(request: Request) -> dict[str, str]:
+    """What of the tools only Anthropic itself reads, named by its place: it may be left out."""
+    return {
+        f"tools[{i}].{name}": _UNREAD
+        for i, tool in enumerate(request.tools or ())
+        for name in TOOL_MARKS
+        if name in tool
+    }
+
+
 def without(request: Request, refused: Mapping[str, str]) -> Request:
-    """The request without what `refusals` named: parameters, single tools, fields of `extra`."""
+    """The request without what `refusals` named: parameters, single tools or their fields, fields of
+    `extra`."""
     changes: dict[str, JSON] = {name: None for name in refused if name in PARAMETERS and name != "extra"}
-    gone = {int(found[1]) for name in refused if (found := _IN_TOOLS.fullmatch(name))}
+    gone = {(int(found[1]), found[2]) for name in refused if (found := _IN_TOOLS.fullmatch(name))}
     if gone and "tools" not in changes:
-        changes["tools"] = [tool for i, tool in enumerate(request.tools or ()) if i not in gone] or None
+        kept = ((i, tool) for i, tool in enumerate(request.tools or ()) if (i, None) not in gone)
+        changes["tools"] = [
+            _without_marks(tool, {name for j, name in gone if i == j}) for i, tool in kept
+        ] or None
     if changes.get("tools", ()) is None:  # a choice among no tools is an error everywhere
         changes |= {"tool_choice": None, "parallel_tool_calls": None}
     if refused.keys() & request.extra.keys():
         changes["extra"] = {name: each for name, each in request.extra.items() if name not in refused}
     return dataclasses.replace(request, **changes)
+
+
+def _without_marks(tool: Mapping[str, JSON], gone: Collection[str]) -> Mapping[str, JSON]:
+    return {name: value for name, value in tool.items() if name not in gone} if gone else tool
 
 
 def given(value: object) -> bool:
@@ -142,7 +179,11 @@ def _true_type(data: str) -> str | None:
 
 def unknown_part(part: Mapping[str, JSON], where: str, wire: str) -> NoReturn:
     """Raise for a part that a wire cannot carry, naming its place and type, not its content."""
+    raise InvalidRequestError(f"{where}: {wire} cannot carry {named(part, 'part')}")
+
+
+def named(part: Mapping[str, JSON], what: str) -> str:
+    """A part, or whatever it is called, by its type."""
     kind = part.get("type")
-    named = isinstance(kind, str) and kind.isidentifier() and len(kind) <= _LONGEST_NAME
-    what = f"a part of type {kind!r}" if named else "a part without a proper type"
-    raise InvalidRequestError(f"{where}: {wire} cannot carry {what}")
+    known = isinstance(kind, str) and kind.isidentifier() and len(kind) <= _LONGEST_NAME
+    return f"a {what} of type {kind!r}" if known else f"a {what} without a proper type"

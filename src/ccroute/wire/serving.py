@@ -324,6 +324,8 @@ KINDS: Final[Mapping[int, str]] = {
 
 def fault(error: Exception) -> Fault:
     """What to tell a client of `error`; of what is no client's business, only that it happened."""
+    if isinstance(error, InvalidRequestError) and error.disregarded:
+        return Fault(502, None, str(error))  # the client asked for what it may ask for
     for kind, status, code in _ANSWERS:
         if isinstance(error, kind):
             return Fault(status, code, str(error))
@@ -336,6 +338,6 @@ def error_headers(error: Exception) -> dict[str, str]:
     wait = getattr(error, "retry_after", None)
     if wait is not None:
         headers |= {"retry-after": f"{math.ceil(wait)}", "retry-after-ms": f"{math.ceil(wait * 1000)}"}
-    if isinstance(error, QuotaExhaustedError):
+    if isinstance(error, QuotaExhaustedError) or getattr(error, "disregarded", False):
         headers["x-should-retry"] = "false"  # both official SDKs would wait and try again
     return headers

@@ -61,6 +61,7 @@ def decode(body: bytes, *, prompt_estimate: int = 0) -> Completion:
 def read_message(blocks: Sequence[Mapping[str, JSON]]) -> Message:
     """The message of some blocks; thinking is kept as it came too, because it is replayed so."""
     answer: list[str] = []
+    formed: str | None = None  # what the schema's tool was called with: that alone is the answer
     thought: list[str] = []
     kept: list[Mapping[str, JSON]] = []
     calls: list[ToolCall] = []
@@ -74,11 +75,11 @@ def read_message(blocks: Sequence[Mapping[str, JSON]]) -> Message:
         elif kind == "tool_use":
             arguments = as_text(block.get("input")) or "{}"
             if block.get("name") == SCHEMA_TOOL:
-                answer.append(arguments)
+                formed = arguments if formed is None else formed
             else:
                 calls.append(_call(block, arguments, len(calls)))
     return Message(
-        content="".join(answer) if answer or not calls else None,
+        content=formed or ("".join(answer) if answer or not calls else None),
         tool_calls=tuple(calls) or None,
         thinking="".join(thought) or None,
         thinking_blocks=tuple(kept),
@@ -115,7 +116,7 @@ def check_form(request: Request, answer: Completion) -> None:
             "the server answered without regard to response_format: it does not hold this model to a schema. "
             'Use another backend, or say how it does: models={…: Model(schema="format" or "tool")}'
         )
-        error.elsewhere = True
+        error.elsewhere = error.disregarded = True
         raise error from None
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from ccroute.types import JSON, Model, Request
 from ccroute.wire.anthropic.turns import check_turns, goes_on_unthought, system_blocks, turns
-from ccroute.wire.fields import LeftOut, OfWire, foreign, given, json_schema, merged
+from ccroute.wire.fields import TOOL_MARKS, LeftOut, OfWire, OwnEffort, foreign, given, json_schema, merged
 from ccroute.wire.schemas import for_claude
 
 SCHEMA_TOOL: Final = "ccroute_answer"
@@ -240,16 +240,36 @@ def _put_thinking(body: dict[str, JSON], request: Request, facts: Model) -> None
         if facts.thinking == "adaptive_on":
             body["thinking"] = {"type": "disabled"}
     elif _is_adaptive(facts):
-        # Newer models keep their thoughts to themselves unless asked.
-        body["thinking"] = {"type": "adaptive", "display": "summarized"}
-        body["output_config"] = {**body.get("output_config", {}), "effort": _word(effort, facts)}
+        _put_adaptive(body, effort, facts)
     else:
-        budget = _BUDGETS[effort]
+        told = _own(effort)
+        own = told.thinking if told is not None and told.thinking.get("type") == "enabled" else {}
+        budget = max(_LEAST_BUDGET, own.get("budget_tokens") or _BUDGETS[effort])
         if request.max_tokens is None and facts.max_output is None:
             body["max_tokens"] += budget
-        # The budget is part of max_tokens: half of it is left for the answer.
-        budget = max(_LEAST_BUDGET, min(budget, body["max_tokens"] // 2))
-        body["thinking"] = {"type": "enabled", "budget_tokens": budget}
+        if not own or budget >= body["max_tokens"]:
+            # The budget is part of max_tokens: half of it is left for the answer.
+            budget = max(_LEAST_BUDGET, min(budget, body["max_tokens"] // 2))
+        body["thinking"] = {**own, "type": "enabled", "budget_tokens": budget}
+
+
+def _put_adaptive(body: dict[str, JSON], effort: str, facts: Model) -> None:
+    """How a model thinks that decides by itself. A client's own words go as they came, if it has some for
+    such a model; a budget is none."""
+    # Newer models keep their thoughts to themselves unless asked.
+    thinking: Mapping[str, JSON] = {"type": "adaptive", "display": "summarized"}
+    word, own = _word(effort, facts), _own(effort)
+    if own is not None and own.thinking.get("type") != "enabled":
+        thinking, word = own.thinking, own.effort and (_word(own.effort, facts) or word)
+    if thinking:
+        body["thinking"] = dict(thinking)
+    if word is not None:
+        body["output_config"] = {**body.get("output_config", {}), "effort": word}
+
+
+def _own(effort: str | None) -> OwnEffort | None:
+    """The effort in its client's own words, if it said it in Anthropic's."""
+    return effort if isinstance(effort, OwnEffort) else None
 
 
 def _thinks(request: Request) -> bool:
@@ -287,7 +307,7 @@ def _tool(tool: Mapping[str, JSON], *, strict: bool) -> dict[str, JSON]:
     made = {"name": function.get("name"), "input_schema": closed or {"type": "object", **schema}}
     if closed is not None:
         made["strict"] = True
-    for name in ("description", "cache_control"):
+    for name in ("description", "cache_control", *TOOL_MARKS):
         value = function.get(name, tool.get(name))
         if value is not None:
             made[name] = value

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ccroute.types import JSON
 from ccroute.wire.anthropic.serve_turns import read_system, read_turns
-from ccroute.wire.fields import OfWire
+from ccroute.wire.fields import OfWire, OwnEffort
 from ccroute.wire.serving import Fields, ParsedRequest, bad, load, options
 
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
@@ -36,6 +36,7 @@ def parse_request(body: bytes | Mapping[str, JSON]) -> ParsedRequest:
     Raises `InvalidRequestError` naming the place, also for blocks that only Anthropic could read.
     """
     fields = load(body)
+    tools = fields.objects("tools")
     kwargs: dict[str, JSON] = {
         "model": fields.text("model"),
         "messages": _messages(fields),
@@ -45,7 +46,7 @@ def parse_request(body: bytes | Mapping[str, JSON]) -> ParsedRequest:
         "top_k": fields.integer("top_k"),
         "stop": fields.texts("stop_sequences") or None,
         "user": fields.fields("metadata").text("user_id"),
-        "tools": [_tool(tool) for tool in fields.objects("tools")] or None,
+        "tools": [_tool(tool) for tool in tools] or None,
     }
     kwargs |= _tool_choice(fields.fields("tool_choice"))
     kwargs |= _output(fields.fields("thinking"), fields.fields("output_config"))
@@ -53,7 +54,8 @@ def parse_request(body: bytes | Mapping[str, JSON]) -> ParsedRequest:
     rest = fields.rest
     own = {name: rest.pop(name) for name in _OWN if name in rest}
     kwargs["extra"] = OfWire("anthropic", own) if own else None
-    return ParsedRequest(options(kwargs), stream, include_usage=True, ignored=tuple(rest))
+    unread = [tool.place(name) for tool in tools if _is_clients(tool) for name in tool.rest]
+    return ParsedRequest(options(kwargs), stream, include_usage=True, ignored=(*rest, *unread))
 
 
 def parse_count_tokens(body: bytes | Mapping[str, JSON]) -> ParsedRequest:
@@ -74,7 +76,7 @@ def _messages(fields: Fields) -> list[dict[str, JSON]] | None:
 
 
 def _tool(fields: Fields) -> Mapping[str, JSON]:
-    """A client's own tool as a function; one that Anthropic runs (web search) as it came."""
+    """A client's own tool as a function, with its marks; one that Anthropic runs (web search) as it came."""
     if fields.text("type") not in (None, "custom"):
         return fields.told
     function: dict[str, JSON] = {"name": fields.needed("name")}
@@ -85,8 +87,19 @@ def _tool(fields: Fields) -> Mapping[str, JSON]:
     if strict is not None:
         function["strict"] = strict
     tool: dict[str, JSON] = {"type": "function", "function": function}
-    control = fields.object("cache_control")
-    return tool if control is None else {**tool, "cache_control": control}
+    marks = {
+        "cache_control": fields.object("cache_control"),
+        "allowed_callers": fields.texts("allowed_callers"),
+        "defer_loading": fields.flag("defer_loading"),
+        "eager_input_streaming": fields.flag("eager_input_streaming"),
+        "input_examples": fields.items("input_examples"),
+    }
+    return tool | {name: value for name, value in marks.items() if value is not None}
+
+
+def _is_clients(tool: Fields) -> bool:
+    """Whether a tool is the client's own, no tool that Anthropic defines."""
+    return tool.told.get("type") in (None, "custom")
 
 
 def _tool_choice(fields: Fields) -> dict[str, JSON]:
@@ -109,9 +122,8 @@ def _output(thinking: Fields, config: Fields) -> dict[str, JSON]:
     if effort is not None and effort not in _EFFORTS:
         bad(config.place("effort"), f"must be one of {', '.join(_EFFORTS)}")
     form = config.fields("format")
-    told: dict[str, JSON] = {
-        "reasoning_effort": _effort(thinking, None if effort is None else _EFFORTS[effort])
-    }
+    word = _effort(thinking, None if effort is None else _EFFORTS[effort])
+    told: dict[str, JSON] = {"reasoning_effort": word and OwnEffort(word, thinking.told, effort)}
     if form.told:
         if form.needed("type") != "json_schema":
             bad(form.place("type"), "must be json_schema")

@@ -33,13 +33,14 @@ def adump_stream(stream: AsyncChunkStream) -> AsyncGenerator[bytes, None]:
 class _Block:
     """A content block and its deltas that are not written yet."""
 
-    __slots__ = ("_written", "deltas", "kind", "signed", "start")
+    __slots__ = ("_written", "closed", "deltas", "kind", "signed", "start")
 
     def __init__(self, start: dict[str, JSON]) -> None:
         self.start = start
         self.kind = start["type"]
         self.deltas: list[dict[str, JSON]] = []
         self.signed = False
+        self.closed = False  # a text block that is whole
         self._written: list[str] = []  # a tool's input
 
     def grow(self, kind: str, name: str, piece: str) -> None:
@@ -111,10 +112,11 @@ class _Frames:
         return self._last("thinking", {"type": "thinking", "thinking": "", "signature": ""})
 
     def _last(self, kind: str, start: dict[str, JSON]) -> _Block:
-        """The last block if it is of that kind, else a new one."""
-        if not self._waiting or self._waiting[-1].kind != kind:
-            self._waiting.append(_Block(start))
-        return self._waiting[-1]
+        """The last block if it is of that kind and may still grow, else a new one."""
+        last = self._waiting[-1] if self._waiting else None
+        if last is None or last.kind != kind or last.closed:
+            self._waiting.append(last := _Block(start))
+        return last
 
     def _call(self, call: ToolCall) -> _Block:
         block = self._calls.get(call.index)
@@ -124,7 +126,15 @@ class _Frames:
         return block
 
     def _own(self, block: Mapping[str, JSON]) -> None:
-        """A block of the provider's own. The input of its tools is a delta too: clients look for it there."""
+        """A block of the provider's own. The input of its tools is a delta too: clients look for it there.
+        Of a text block that ended, the text was written before."""
+        if block.get("type") == "text":
+            text = self._last("text", {"type": "text", "text": ""})
+            text.deltas += [
+                {"type": "citations_delta", "citation": each} for each in block.get("citations") or ()
+            ]
+            text.closed = True
+            return
         given = block.get("input")
         self._waiting.append(_Block(dict(block) if given is None else {**block, "input": {}}))
         if given:

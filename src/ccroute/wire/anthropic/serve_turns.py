@@ -11,6 +11,7 @@ from pydantic_core import to_json
 from ccroute.types import JSON
 from ccroute.wire.anthropic.decode import is_plain
 from ccroute.wire.anthropic.turns import THINKING
+from ccroute.wire.fields import named
 from ccroute.wire.serving import Fields, bad
 
 Messages = list[dict[str, JSON]]
@@ -124,7 +125,8 @@ def _part(block: Fields) -> dict[str, JSON]:
     elif kind == "image":
         part = {"type": "image_url", "image_url": {"url": _url(block.fields("source"))}}
     else:
-        bad(block.place("type"), "is of a kind that cannot be carried here; text, images and tools can")
+        what = named(block.told, "block")
+        bad(block.place("type"), f"cannot be carried here: {what}; text, images and tools can")
     return part | _cached(block)
 
 

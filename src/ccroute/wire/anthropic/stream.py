@@ -63,7 +63,8 @@ class Decoder(BaseDecoder[Event]):
         super().__init__(SSEParser(), prompt_estimate)
         self._parts: list[_Part] = []
         self._open: dict[int | None, _Part] = {}  # by the block's index
-        self._answers: set[object] = set()  # indexes of blocks that call the schema's tool
+        self._answer: int | None = None  # the index of the block that calls the schema's tool
+        self._before = 0  # how many pieces of text came before it: they are no part of the answer
         self._told_usage: dict[str, JSON] = {}
         self._template = Template(b"text")
 
@@ -95,15 +96,19 @@ class Decoder(BaseDecoder[Event]):
         if self._ended:
             return
         kind = block.get("type")
+        if kind == "text" or block.get("name") == SCHEMA_TOOL:
+            self._end_text(chunks)
         part = self._open[index] = _Part(block, len(self._text))
         self._parts.append(part)
         if kind == "text":
-            self._say(said(block.get("text")), chunks)
+            self._write(said(block.get("text")), chunks)
         elif kind in THINKING:
             part.held = _Thought(block)
             self._think(text(block.get("thinking")), chunks)
         elif block.get("name") == SCHEMA_TOOL:
-            self._answers.add(index)
+            if self._answer is None:
+                self._answer, self._before = index, len(self._text)
+                self._template = Template(b"text")  # texts are looked at from now on
         elif kind == "tool_use":
             part.held = call = Call(len(self._calls), text(block.get("id")), text(block.get("name")))
             self._calls.append(call)
@@ -123,8 +128,9 @@ class Decoder(BaseDecoder[Event]):
         kind = delta.get("type")
         if kind == "text_delta":
             piece = said(delta.get("text"))
-            self._say(piece, chunks)
-            self._template.learn(data, piece)
+            self._write(piece, chunks)
+            if self._answer is None:
+                self._template.learn(data, piece)
         elif kind == "input_json_delta":
             self._grow(index, text(delta.get("partial_json")), chunks)
         elif kind in ("thinking_delta", "signature_delta"):
@@ -132,9 +138,14 @@ class Decoder(BaseDecoder[Event]):
         elif kind == "citations_delta":
             self._cite(index, delta.get("citation"))
 
+    def _write(self, piece: str, chunks: list[Chunk]) -> None:
+        """Add a text's piece; beside the schema's tool it says nothing that belongs to the answer."""
+        if self._answer is None:
+            self._say(piece, chunks)
+
     def _grow(self, index: int, arguments: str, chunks: list[Chunk]) -> None:
         part = self._open.get(index)
-        if index in self._answers:
+        if index == self._answer:
             self._say(arguments, chunks)
         elif part is not None and isinstance(call := part.held, Call) and arguments:
             grown = call.grown(arguments)
@@ -159,9 +170,23 @@ class Decoder(BaseDecoder[Event]):
     def _block_stop(self, frame: Mapping[str, JSON], data: bytes, chunks: list[Chunk]) -> None:
         index = frame.get("index")
         part = self._open.get(index) if isinstance(index, int) else None
-        if part is not None and part.block.get("type") not in ("text", "thinking", "tool_use"):
+        if part is None:
+            return
+        if part.block.get("type") not in ("text", "thinking", "tool_use"):
             del self._open[index]
             chunks.append(Chunk(block=part.whole([])))
+        elif part.block.get("citations"):
+            del self._open[index]
+            chunks.append(Chunk(block=part.whole(self._text[part.begin :])))
+
+    def _end_text(self, chunks: list[Chunk]) -> None:
+        """Tell that a text block ends where another one follows at once: its chunks cannot say so. One with
+        citations was told at its end."""
+        last = self._parts[-1] if self._parts else None
+        if last is not None and last.block.get("type") == "text" and not last.block.get("citations"):
+            whole = last.whole(self._text[last.begin :])
+            if whole["text"]:
+                chunks.append(Chunk(block=whole))
 
     def _think(self, piece: str, chunks: list[Chunk]) -> None:
         if piece:
@@ -186,11 +211,13 @@ class Decoder(BaseDecoder[Event]):
             part.whole(self._text[part.begin : end]) for part, end in zip(self._parts, ends, strict=False)
         ]
         kept = tuple(block for block in blocks if block.get("type") in THINKING)
-        whole = () if is_plain(blocks) else tuple(blocks)
-        return super()._message().model_copy(update={"thinking_blocks": kept, "blocks": whole})
+        told: dict[str, JSON] = {"thinking_blocks": kept, "blocks": () if is_plain(blocks) else tuple(blocks)}
+        if self._answer is not None:
+            told["content"] = "".join(self._text[self._before :])
+        return super()._message().model_copy(update=told)
 
     def _finish_reason(self) -> FinishReason:
-        return read_stop(self._finish, self._calls, bool(self._answers))
+        return read_stop(self._finish, self._calls, self._answer is not None)
 
     def _usage(self, *, partial: bool = False) -> Usage:
         return read_usage(self._told_usage, self._prompt_estimate, self._estimate(), partial=partial)

@@ -17,8 +17,8 @@ _FINISH: Final = ("stop", "length", "tool_calls", "content_filter")
 def dump_completion(completion: Completion) -> dict[str, Any]:
     """The body that answers a request that is not streamed.
 
-    Thinking is in `reasoning_content`; `thinking_blocks` keep a provider's signatures for a client that
-    sends the message back as it came.
+    Thinking is in `reasoning_content`; `thinking_blocks`, `blocks` and `provider_fields` keep what the
+    provider wants back, for a client that sends the message back as it came.
     """
     return {
         "id": prefixed(completion.id, ID),
@@ -35,7 +35,7 @@ def _choice(choice: Choice, answer: str) -> dict[str, JSON]:
     message: dict[str, JSON] = {"role": "assistant", "content": told.content, "refusal": None}
     if told.thinking:
         message["reasoning_content"] = told.thinking
-    message |= signed(told)
+    message |= kept(told)
     if told.tool_calls:
         message["tool_calls"] = [_call(call, answer) for call in told.tool_calls]
     return {
@@ -46,15 +46,14 @@ def _choice(choice: Choice, answer: str) -> dict[str, JSON]:
     }
 
 
-def signed(message: Message) -> dict[str, JSON]:
-    """The provider's own blocks, for a client that sends the message back as it came."""
-    named = {"thinking_blocks": message.thinking_blocks, "blocks": message.blocks}
-    return {name: [dict(block) for block in blocks] for name, blocks in named.items() if blocks}
+def kept(message: Message) -> dict[str, JSON]:
+    """What the provider wants back of a message, for a client that sends it back as it came."""
+    whole = message.to_dict()
+    return {name: whole[name] for name in ("thinking_blocks", "blocks", "provider_fields") if name in whole}
 
 
 def _call(call: ToolCall, answer: str) -> dict[str, JSON]:
-    function = {"name": call.function.name, "arguments": call.function.arguments}
-    return {"id": unique_id(call, answer), "type": "function", "function": function}
+    return {**call.to_dict(), "id": unique_id(call, answer)}
 
 
 def finish(reason: FinishReason | None) -> str:

@@ -69,8 +69,10 @@ def _message(fields: Fields) -> dict[str, JSON]:
         for name in ("thinking_blocks", "blocks"):
             for block in fields.objects(name):
                 block.needed("type")
+        fields.object("provider_fields")
         for call in fields.objects("tool_calls"):
             call.text("id")
+            call.object("provider_fields")
             if call.told.get("type") != "custom":
                 function = call.fields("function")
                 function.needed("name")

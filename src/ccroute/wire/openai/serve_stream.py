@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Generator
 from typing import Final
 
 from ccroute.types import JSON, Chunk, Completion, ToolCall
-from ccroute.wire.openai.serve import ID, dump_error, dump_usage, finish, signed
+from ccroute.wire.openai.serve import ID, dump_error, dump_usage, finish, kept
 from ccroute.wire.serving import (
     AsyncChunkStream,
     ChunkStream,
@@ -64,9 +64,13 @@ class _Frames:
     def end(self, completion: Completion) -> bytes:
         begin = b"" if self._head else self._begin("")
         told = completion.choices[0]
-        last = self._choice(signed(told.message), finish(told.finish_reason))
+        # What the provider wants back is known only as a whole.
+        delta = kept(told.message)
+        if calls := [self._kept(call) for call in told.message.tool_calls or () if call.provider_fields]:
+            delta["tool_calls"] = calls
+        last = self._choice(delta, finish(told.finish_reason))
         if told.logprobs:
-            last["logprobs"] = told.logprobs  # known only as a whole
+            last["logprobs"] = told.logprobs
         frames = begin + self._frame(last)
         if self._include_usage:
             frames += sse({**self._head, "choices": [], "usage": dump_usage(completion.usage)})
@@ -92,6 +96,11 @@ class _Frames:
 
     def _frame(self, choice: dict[str, JSON]) -> bytes:
         return sse({**self._head, "choices": [choice]})
+
+    def _kept(self, call: ToolCall) -> dict[str, JSON]:
+        """A call's last delta; clients add up arguments without looking whether there are any."""
+        told = {"provider_fields": dict(call.provider_fields)}
+        return {"index": call.index, "function": {"arguments": ""}, **told}
 
     def _call(self, call: ToolCall) -> dict[str, JSON]:
         """A call's delta: id and type come once, the name too unless it comes late."""
