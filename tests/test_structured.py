@@ -290,8 +290,16 @@ def test_a_class_that_cannot_be_pickled_stays_behind() -> None:
 
     reply = answered('{"x": 1}', Local)
     assert reply.parsed == Local(x=1)
-    other = pickle.loads(pickle.dumps(reply))
-    assert (other.text, other.parsed) == (reply.text, None)
+    for other in (
+        pickle.loads(pickle.dumps(reply)),
+        Completion[Any].model_validate_json(reply.model_dump_json()),
+        Completion[Any].model_validate({**reply.to_dict()}),
+    ):
+        assert (other.text, other.response_type) == (reply.text, "Local")
+        with pytest.raises(errors.InvalidRequestError, match=r"by Local\.model_validate_json\(reply\.text\)"):
+            _ = other.parsed
+        assert Local.model_validate_json(other.text) == reply.parsed
+    assert Completion().parsed is None, "nobody gave a class"
 
 
 def test_a_parametrised_completion_is_the_class_itself() -> None:
@@ -612,6 +620,31 @@ def test_arguments_that_are_no_object_are_told(arguments: str, says: str) -> Non
     assert caught.value.text == arguments
 
 
+@pytest.mark.parametrize("tools", [[search], [tool_of(search, "t").copy()]])
+def test_a_call_that_was_cut_off_at_the_token_limit_says_so(tools: list[Any]) -> None:
+    calls = tuple(
+        ToolCall(id=id, function=Function(name="search", arguments='{"query": "x')) for id in ("1", "2")
+    )
+    reply = Completion[Any](choices=(Choice(message=Message(tool_calls=calls), finish_reason="length"),))
+    reply._asked_with(None, checked_tools(tools))
+    with pytest.raises(errors.InvalidOutputError, match="cut off at its token limit: raise max_tokens"):
+        _ = reply.tool_calls[1].arguments
+    with pytest.raises(errors.InvalidOutputError, match="cut off at its token limit: raise max_tokens"):
+        reply.tool_calls[1].validated(search)
+    with pytest.raises(errors.InvalidOutputError, match="EOF") as caught:
+        _ = reply.tool_calls[0].arguments
+    assert "cut off" not in str(caught.value), "only the last one can be"
+    assert "_cut" not in reply.model_dump_json()
+
+
+def test_a_stored_call_says_that_its_function_was_not_kept() -> None:
+    call = called("search", '{"query": "x"}', [search])
+    for other in (pickle.loads(pickle.dumps(call)), ToolCall.model_validate_json(call.model_dump_json())):
+        with pytest.raises(errors.InvalidRequestError, match="the call was stored, which keeps no function"):
+            other.validated()
+        assert other.validated(search) == {"query": "x"}
+
+
 def test_a_call_of_a_dict_can_be_read_but_not_validated_unless_the_tool_is_named() -> None:
     call = called("search", '{"query": "x"}', [{"type": "function", "function": {"name": "search"}}])
     assert call.arguments == {"query": "x"}
@@ -621,7 +654,7 @@ def test_a_call_of_a_dict_can_be_read_but_not_validated_unless_the_tool_is_named
     assert ToolCall(function=Function(name="l", arguments='{"word": "x"}')).validated(Lookup) == Lookup(
         word="x"
     )
-    with pytest.raises(errors.InvalidRequestError, match="which validates nothing"):
+    with pytest.raises(errors.InvalidRequestError, match="nothing here can check the arguments of search"):
         called("search", "{}", [{"type": "function", "function": {"name": "search"}}, Lookup]).validated()
 
 

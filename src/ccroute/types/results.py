@@ -11,6 +11,7 @@ from typing_extensions import TypeAliasType
 from typing_extensions import TypeVar as TypeVarWithDefault
 
 from ccroute.display import card, table, usd
+from ccroute.errors import InvalidRequestError
 from ccroute.types.route import Frozen, Route, Usage
 from ccroute.types.structured import AnswerFormat
 from ccroute.types.tools import Tools, read_arguments, tool_of, validated_arguments
@@ -56,8 +57,9 @@ class ToolCall(Frozen):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments as a dict. Raises `InvalidOutputError` where the model wrote no JSON object."""
-        return read_arguments(self.function.name, self.function.arguments)
+        """The arguments as a dict. Raises `InvalidOutputError` where the model wrote no JSON object, or was
+        cut off in the middle of one."""
+        return read_arguments(self.function.name, self.function.arguments, cut=self._is_cut)
 
     @overload
     def validated(self, tool: Kind[T]) -> T: ...
@@ -80,7 +82,11 @@ class ToolCall(Frozen):
         else:
             tools: Tools = vars(self).get("_tools") or Tools()
             found = tools.named(name) if tools else {}
-        return validated_arguments(name, self.function.arguments, found)
+        return validated_arguments(name, self.function.arguments, found, cut=self._is_cut)
+
+    @property
+    def _is_cut(self) -> bool:
+        return "_cut" in vars(self)
 
 
 class Message(Frozen):
@@ -136,6 +142,7 @@ class Completion(Frozen, Generic[Parsed]):
     `model` is the model that served. `cost` is in USD over all attempts: `None` when the price of
     one of them is unknown, `Decimal(0)` when it was free. `latency` is in seconds. `raw` is the
     provider's own payload (of a stream: None, or its closing frame where that holds more than usage).
+    `response_type` is the name of the type given as `response_format`, which `parsed` is of.
     """
 
     id: str = ""
@@ -149,6 +156,7 @@ class Completion(Frozen, Generic[Parsed]):
     route: Route = Route()
     request_id: str | None = None
     raw_finish_reason: str | None = None
+    response_type: str | None = None
     raw: Any = Field(default=None, repr=False)
 
     @property
@@ -181,10 +189,16 @@ class Completion(Frozen, Generic[Parsed]):
         """The answer as an instance of the class given as `response_format`, always the same one; None
         where no class was given.
 
-        Raises `InvalidOutputError` where the answer is none: its message says why, its `text` is the answer.
+        Raises `InvalidOutputError` where the answer is none: its message says why, its `text` is the answer;
+        and `InvalidRequestError` for an answer that was stored, as JSON or by pickle, without its class.
         """
         form = vars(self).get("_form")
         if not isinstance(form, AnswerFormat):
+            if (name := self.response_type) is not None:
+                raise InvalidRequestError(
+                    f"the type {name} was not kept when this answer was stored: read its text, such as by "
+                    f"{name}.model_validate_json(reply.text)"
+                )
             return cast("Parsed", None)
         parsed = vars(self).get("_parsed")
         if parsed is None:  # of two threads the first one's instance counts
@@ -203,10 +217,12 @@ class Completion(Frozen, Generic[Parsed]):
         """Keep what reads this answer: in `__dict__`, where pydantic compares, dumps and shows only fields,
         because a private attribute would cost every answer a microsecond."""
         if isinstance(form, AnswerFormat):
-            vars(self)["_form"] = form
+            vars(self)["_form"], vars(self)["response_type"] = form, form.name
         if isinstance(tools, Tools):
             for call in self.tool_calls:
                 vars(call)["_tools"] = tools
+        if self.finish_reason == "length" and self.tool_calls:
+            vars(self.tool_calls[-1])["_cut"] = True
 
     def __getstate__(self) -> dict[Any, Any]:
         """The instance stays behind when an answer is pickled: it is read again where its class is known."""

@@ -27,8 +27,9 @@ _UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
 _LONGEST_NAME = 64
 """OpenAI's limit for the name of a schema or a tool."""
 _FENCED = re.compile(r"```[\w-]*[ \t]*\n(.*?)```", re.DOTALL)
+CUT_OFF = "it was cut off at its token limit: raise max_tokens"
 _ENDINGS = {
-    "length": "it was cut off at its token limit: raise max_tokens",
+    "length": CUT_OFF,
     "content_filter": "the model refused to answer",
     "tool_calls": "the model called tools instead: run them and ask again",
     None: "the answer broke off",
