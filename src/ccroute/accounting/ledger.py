@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from operator import attrgetter
@@ -169,6 +169,21 @@ _STARTED = attrgetter("started")
 _TICK = timedelta.resolution
 _FIRST = datetime.min.replace(tzinfo=UTC)
 _LAST = datetime.max.replace(tzinfo=UTC)
+
+
+def moment(name: str, given: date | str | None) -> datetime | None:
+    """A bound in time as a caller may write it; `name` is the argument it came by. A date begins at
+    midnight UTC. Raises `ValueError` for a text that is no ISO 8601, `TypeError` for what is no date."""
+    if given is None or isinstance(given, datetime):
+        return given
+    if isinstance(given, date):
+        return datetime(given.year, given.month, given.day, tzinfo=UTC)
+    if not isinstance(given, str):
+        raise TypeError(f"{name}= takes a datetime, a date or an ISO 8601 text, not {type(given).__name__}")
+    try:
+        return datetime.fromisoformat(given)
+    except ValueError:
+        raise ValueError(f'{name}= takes a datetime or a text such as "2026-01-31", not {given!r}') from None
 
 
 def _span(since: datetime | None, until: datetime | None) -> tuple[datetime, datetime]:
