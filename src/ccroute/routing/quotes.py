@@ -62,7 +62,7 @@ class Quotes:
         unknown = [key for key in keys if key not in known and key not in bare and key != baseline]
         notes = {key: "is an alias" for key in unknown if key in tables.aliases}
         for key in unknown:
-            backend, slash, model = key.partition("/")
+            backend, slash, _ = key.partition("/")
             if slash and backend not in tables.backends and (close := did_you_mean(backend, tables.backends)):
                 notes.setdefault(key, f"names no backend of this router{close}")
         if len(unknown) <= _MOST_COMPARED:
