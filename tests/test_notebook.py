@@ -16,8 +16,8 @@ import jedi
 import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
-from tests.support.openai_like import chat
-from tests.support.scripted import ScriptedServer, answer
+from tests.support.openai_like import chat, chat_sse
+from tests.support.scripted import ScriptedServer, answer, stream
 
 import ccroute
 from ccroute import (
@@ -49,7 +49,7 @@ ATTEMPT = Attempt(
 # -- tab completion ------------------------------------------------------------------------------------------
 
 PRELUDE = """
-from ccroute import Completion, OllamaBackend, Router
+from ccroute import Completion, OllamaBackend, OpenAIBackend, Router
 router = Router([OllamaBackend("mini")])
 reply = router.complete("x", model="mini/m")
 """
@@ -70,6 +70,8 @@ reply = router.complete("x", model="mini/m")
         ('for chunk in router.stream("x"):\n    chunk.', {"text", "thinking", "usage"}),
         ('async def f():\n    (await router.acomplete("x")).', {"text", "cost"}),
         ("router.", {"complete", "acomplete", "stream", "report", "models"}),
+        ("OllamaBackend(", {"models=", "api_key=", "local=", "timeout=", "keep_alive="}),
+        ("OpenAIBackend(", {"models=", "api_key=", "local=", "timeout=", "preset="}),
         ("Router(agent", {"agents=", "agent_override="}),
         ('router.complete("x", respo', {"response_format="}),
     ],
@@ -99,6 +101,38 @@ def test_an_editor_completes_what_a_call_gives_back(typed: str, offered: set[str
 def test_a_live_object_completes_to_its_public_names(thing: Any) -> None:
     offered = {each.name for each in jedi.Interpreter("thing.", [{"thing": thing}]).complete()}
     assert {name for name in dir(thing) if not name.startswith("_")} - {"mro"} <= offered
+
+
+def test_a_live_answer_and_an_ended_stream_complete_all_the_way_down() -> None:
+    call = ToolCall(id="1", function=Function(name="search", arguments="{}"))
+    with (
+        ScriptedServer([answer(json=chat(None, tool_calls=[call.to_dict()])), stream(chat_sse())]) as server,
+        Router([OpenAIBackend("main", base_url=server.url)], default_model="main/m") as router,
+    ):
+        reply, streamed = router.complete("hi"), router.stream("hi")
+        assert [chunk.text for chunk in streamed if chunk.text]
+    scope: dict[str, Any] = {"reply": reply, "st": streamed, "errors": errors}
+    wanted = {
+        "reply.message.": {"content", "role", "tool_calls", "to_dict"},
+        "reply.message.tool_calls[0].": {"id", "function", "arguments", "validated"},
+        "reply.tool_calls[0].": {"id", "function", "arguments", "validated"},
+        "reply.finish_reason.": {"upper"},
+        "st.completion.": {"usage", "cost", "route", "text"},
+        "st.completion.route.": {"deployment", "attempts"},
+        "st.usage.": {"input", "output"},
+        "st.route.": {"deployment", "attempts"},
+    }
+    for typed, offered in wanted.items():
+        found = {each.name for each in jedi.Interpreter(typed, [scope]).complete()}
+        assert offered <= found, typed
+
+
+def test_tab_after_errors_offers_errors_only() -> None:
+    for found in (
+        jedi.Interpreter("errors.", [{"errors": errors}]).complete(),
+        jedi.Script("from ccroute import errors\nerrors.").complete(),
+    ):
+        assert {each.name for each in found if not each.name.startswith("_")} == set(errors.__all__)
 
 
 # -- what is shown -------------------------------------------------------------------------------------------

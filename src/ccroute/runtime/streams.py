@@ -10,6 +10,7 @@ from ccroute.flow import Ticket
 from ccroute.runtime.drive import AsyncDrive, Drive
 from ccroute.types import Chunk, Completion, Route, Usage
 from ccroute.types.results import Parsed
+from ccroute.types.signatures import completed_live
 
 
 class _Paused(Generic[Parsed]):
@@ -35,11 +36,13 @@ class _Paused(Generic[Parsed]):
         return self._ticket.model
 
     @property
+    @completed_live
     def route(self) -> Route:
         """Where the call went and why."""
         return self._ticket.route
 
     @property
+    @completed_live
     def usage(self) -> Usage:
         """The usage as it is known by now, the prompt's tokens at least: estimated until the server tells."""
         if self._outcome.result is not None:
@@ -49,6 +52,7 @@ class _Paused(Generic[Parsed]):
         return known if known.prompt_tokens else known.model_copy(update={"input": self._ticket.prompt()})
 
     @property
+    @completed_live
     def completion(self) -> Completion[Parsed]:
         """The whole answer, once the stream has ended; before that a RuntimeError."""
         if self._outcome.result is None:

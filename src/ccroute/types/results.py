@@ -7,12 +7,12 @@ from decimal import Decimal
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
 
 from pydantic import Field
-from typing_extensions import TypeAliasType
 from typing_extensions import TypeVar as TypeVarWithDefault
 
 from ccroute.display import card, table, usd
 from ccroute.errors import InvalidRequestError
 from ccroute.types.route import Frozen, Route, Usage
+from ccroute.types.signatures import completed_live
 from ccroute.types.structured import AnswerFormat
 from ccroute.types.tools import Tools, read_arguments, tool_of, validated_arguments
 
@@ -22,8 +22,6 @@ Parsed = TypeVarWithDefault("Parsed", covariant=True, default=object)
 """What an answer is read into: the `response_format` of its call, if that was a class."""
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "other"]
-FinishWord = TypeAliasType("FinishWord", FinishReason)
-"""The same for a property: a notebook's tab completion (jedi 0.20) breaks at a property that is a Literal."""
 
 
 class Function(Frozen):
@@ -160,6 +158,7 @@ class Completion(Frozen, Generic[Parsed]):
     raw: Any = Field(default=None, repr=False)
 
     @property
+    @completed_live
     def message(self) -> Message:
         """The answer's message; append it to `messages` to continue."""
         return self.choices[0].message
@@ -175,12 +174,14 @@ class Completion(Frozen, Generic[Parsed]):
         return self.choices[0].message.thinking
 
     @property
+    @completed_live
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The tools the model wants called, empty if none."""
         return self.choices[0].message.tool_calls or ()
 
     @property
-    def finish_reason(self) -> FinishWord | None:
+    @completed_live
+    def finish_reason(self) -> FinishReason | None:
         """Why the answer ended; the provider's own word is in `raw_finish_reason`."""
         return self.choices[0].finish_reason
 

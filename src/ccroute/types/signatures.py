@@ -32,6 +32,13 @@ def with_keywords(method: Callable[..., Any], options: Mapping[str, Any]) -> ins
     return signature.replace(parameters=[*fixed, *shown])
 
 
+def completed_live(getter: M) -> M:
+    """A property's getter whose return type only type checkers see: a notebook then completes what it
+    returns, where jedi (0.20) would look at the class, which lacks pydantic's fields."""
+    getter.__annotations__.pop("return", None)
+    return getter
+
+
 def explains(made: Made, options: Mapping[str, Any] | None = None) -> Callable[[M], M]:
     """A constructor that says what to write instead of a keyword that it does not take.
 
