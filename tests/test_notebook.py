@@ -16,6 +16,7 @@ import jedi
 import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
+from pydantic import BaseModel
 from tests.support.openai_like import chat, chat_sse
 from tests.support.scripted import ScriptedServer, answer, stream
 
@@ -33,6 +34,7 @@ from ccroute import (
     errors,
 )
 from ccroute.types import Choice, Function, ToolCall
+from ccroute.types.structured import answer_format
 
 KEY = "sk-canary-0123456789abcdef"
 EVIL = '<script>alert("x")</script>'
@@ -161,6 +163,40 @@ def test_an_answer_shows_its_text_and_in_one_line_what_it_cost_and_where_it_was_
         assert part in printed
     assert "<b>" not in html
     assert len(html) < 1000
+
+
+def test_an_answer_is_printed_in_one_short_line() -> None:
+    call = ToolCall(id="1", function=Function(name="search", arguments='{"q": "x"}'))
+    reply = Completion[Any](
+        choices=(Choice(message=Message(content="é" * 5000, tool_calls=(call,)), finish_reason="stop"),),
+        model="m",
+        cost=Decimal("5.25E-7"),
+        route=Route(model="fast", deployment="main/m", attempts=(ATTEMPT,)),
+        raw={"private": "x" * 5000},
+    )
+    assert repr(reply) == str(reply)
+    assert repr(reply) == (
+        f"Completion('{'é' * 200}…', model='m', tool_calls=['search({{\"q\": \"x\"}})'], "
+        "finish_reason='stop', cost='$0.000000525', route='- → fast → main/m')"
+    )
+    assert len(reply.model_dump_json()) > 10_000, "a dump has everything"
+
+
+def test_an_answer_shows_its_thoughts_and_that_it_is_not_what_was_asked_for() -> None:
+    class Found(BaseModel):
+        line: int
+
+    thought = Message(content="none", thinking="<i>" + "hm " * 500)
+    reply = Completion[Any](choices=(Choice(message=thought, finish_reason="stop"),))
+    reply._asked_with(answer_format(Found), None)
+    html, printed = shown(reply)
+    for text in (html, printed):
+        assert "the answer is no valid Found: " in text
+        assert text.count("hm ") < 70
+    assert "&lt;i&gt;hm hm" in html
+    good = Completion[Any](choices=(Choice(message=Message(content='{"line": 1}'), finish_reason="stop"),))
+    good._asked_with(answer_format(Found), None)
+    assert "parsed" not in shown(good)[0]
 
 
 def test_an_answer_of_unknown_cost_says_so_and_one_that_ended_well_does_not_say_how() -> None:

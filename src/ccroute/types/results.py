@@ -9,8 +9,8 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
 from pydantic import Field
 from typing_extensions import TypeVar as TypeVarWithDefault
 
-from ccroute.display import card, table, usd
-from ccroute.errors import InvalidRequestError
+from ccroute.display import card, cut, table, usd
+from ccroute.errors import InvalidOutputError, InvalidRequestError
 from ccroute.types.route import Frozen, Route, Usage
 from ccroute.types.signatures import completed_live
 from ccroute.types.structured import AnswerFormat
@@ -235,7 +235,24 @@ class Completion(Frozen, Generic[Parsed]):
     def __class_getitem__(cls, item: Any) -> Any:
         return cls
 
+    def __repr__(self) -> str:
+        """In one short line; `model_dump()` and `to_dict()` have everything."""
+        calls = [cut(f"{call.name}({call.function.arguments})") for call in self.tool_calls]
+        shown = {
+            "model": self.model,
+            **({"tool_calls": calls} if calls else {}),
+            "finish_reason": self.finish_reason,
+            "cost": usd(self.cost),
+            "route": str(self.route),
+        }
+        facts = "".join(f", {name}={value!r}" for name, value in shown.items())
+        return f"Completion({cut(self.text)!r}{facts})"
+
+    __str__ = __repr__
+
     def __rich_repr__(self) -> Iterator[Any]:
+        if self.thinking:
+            yield "thinking", cut(self.thinking)
         yield self.text
         for call in self.tool_calls:
             yield "tool", f"{call.name}({call.function.arguments})"
@@ -250,11 +267,25 @@ class Completion(Frozen, Generic[Parsed]):
             ("cost", usd(self.cost)),
             ("seconds", f"{self.latency:.2f}"),
             ("ended", ended),
+            ("parsed", self._unread()),
         ]
+
+    def _unread(self) -> str | None:
+        """Why the answer is not of the type that was asked for; None if it is."""
+        if "_form" not in vars(self):
+            return None
+        try:
+            _ = self.parsed
+        except (InvalidOutputError, InvalidRequestError) as error:
+            return cut(str(error))
+        return None
 
     def _repr_html_(self) -> str:
         calls = [(call.name, call.function.arguments) for call in self.tool_calls]
-        return card("", self._facts(), text=self.text, table=table(("tool", "arguments"), calls))
+        thoughts = self.thinking or ""
+        return card(
+            "", self._facts(), text=self.text, thoughts=thoughts, table=table(("tool", "arguments"), calls)
+        )
 
 
 class Chunk(Frozen):
