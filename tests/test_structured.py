@@ -275,6 +275,23 @@ def test_a_schema_is_made_once_and_old_ones_are_let_go() -> None:
     assert gone() is None
 
 
+def test_a_server_that_ignores_the_schema_is_named(caller: Caller) -> None:
+    with ScriptedServer([answer(json=chat("Well, it is high."))]) as server, router_to(server) as router:
+        reply = caller.complete(router, "hi", response_format=Finding)
+    with pytest.raises(errors.InvalidOutputError) as caught:
+        _ = reply.parsed
+    assert str(caught.value).endswith("it is no JSON at all: main/m seems to ignore response_format")
+    assert [each.deployment for each in caught.value.attempts] == ["main/m"]
+    assert caught.value.reasons == reply.route.reasons
+
+
+def test_a_bare_schema_is_told_to_be_wrapped() -> None:
+    with pytest.raises(
+        errors.InvalidRequestError, match=r"^response_format is a JSON schema: wrap it, .* class"
+    ):
+        answer_format(Finding.model_json_schema())
+
+
 def test_a_parsed_answer_survives_pickling_copying_and_dumping() -> None:
     reply = answered(FOUND)
     assert pickle.loads(pickle.dumps(reply)).parsed == reply.parsed

@@ -70,13 +70,13 @@ class _Paused(Generic[Parsed]):
         after it was closed, interrupted or broken; the whole answer once it has ended."""
         if self._outcome.result is not None:
             return self._outcome.result
-        so_far: Completion[Any] | None = self._partial
+        if self._partial is not None:
+            return self._partial
+        so_far: Completion[Any] | None = self._outcome.so_far(self._ticket)
         if so_far is None:
-            so_far = self._outcome.so_far(self._ticket)
-            if so_far is None:
-                so_far = Completion[Any](usage=self.usage, route=self.route)
-            if self._over:
-                self._partial = so_far
+            so_far = Completion[Any](usage=self.usage, route=self.route)
+        if self._over:
+            self._partial = so_far
         return so_far
 
     def __repr__(self) -> str:

@@ -202,8 +202,13 @@ class Completion(Frozen, Generic[Parsed]):
                 )
             return cast("Parsed", None)
         parsed = vars(self).get("_parsed")
-        if parsed is None:  # of two threads the first one's instance counts
-            parsed = vars(self).setdefault("_parsed", form.parse(self.text, self.finish_reason))
+        if parsed is None:
+            try:
+                made = form.parse(self.text, self.finish_reason, self.route.deployment)
+            except InvalidOutputError as error:
+                error.attempts, error.reasons = self.route.attempts, self.route.reasons
+                raise
+            parsed = vars(self).setdefault("_parsed", made)  # of two threads the first one's instance counts
         return cast("Parsed", parsed)
 
     def to_dict(self) -> dict[str, Any]:

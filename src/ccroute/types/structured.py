@@ -63,10 +63,10 @@ class AnswerFormat(dict[str, Any]):
         form = {"name": self.name, "schema": schema, "strict": True}
         super().__init__(type="json_schema", json_schema=form)
 
-    def parse(self, text: str, finish_reason: str | None) -> object:
+    def parse(self, text: str, finish_reason: str | None, deployment: str = "") -> object:
         """The instance that `text` holds, also within a code fence or a sentence.
 
-        Raises `InvalidOutputError`.
+        Raises `InvalidOutputError`, which names the `deployment` where that seems to ignore the schema.
         """
         unread: ValidationError | None = None
         for reading in _readings(text):
@@ -76,7 +76,10 @@ class AnswerFormat(dict[str, Any]):
                 if not _is_no_json(error):
                     raise self._invalid(error, text, finish_reason) from error
                 unread = unread or error
-        raise self._invalid(unread, text, finish_reason) from unread
+        hint = ""
+        if deployment and text.strip() and not set("{[") & set(text) and finish_reason == "stop":
+            hint = f"; it is no JSON at all: {deployment} seems to ignore response_format"
+        raise self._invalid(unread, text, finish_reason, hint) from unread
 
     def _validated(self, text: str) -> object:
         if not self._is_wrapped:
@@ -90,11 +93,13 @@ class AnswerFormat(dict[str, Any]):
         return self._adapter.validate_json(text)
 
     def _invalid(
-        self, error: ValidationError | None, text: str, finish_reason: str | None
+        self, error: ValidationError | None, text: str, finish_reason: str | None, hint: str = ""
     ) -> InvalidOutputError:
         faults = () if error is None else faults_of(error)
         why = _ENDINGS.get(finish_reason) or "; ".join(faults)
-        return InvalidOutputError(f"the answer is no valid {self.name}: {why}", text=text, faults=faults)
+        return InvalidOutputError(
+            f"the answer is no valid {self.name}: {why}{hint}", text=text, faults=faults
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A type that cannot be pickled, such as one defined in a function, stays behind."""
