@@ -6,7 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -60,6 +60,19 @@ class LedgerRow:
     latency: float | None = None
     override_saved: Decimal | None = None
     metadata: Mapping[str, JSON] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, JSON]:
+        """The row as flat JSON: `usage` as its token counts, money as str, `started` as ISO 8601."""
+        row = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "usage"}
+        money = {name: None if row[name] is None else str(row[name]) for name in ("cost", "override_saved")}
+        tokens = self.usage.model_dump()
+        return {
+            **row,
+            "started": self.started.isoformat(),
+            "metadata": dict(self.metadata),
+            **tokens,
+            **money,
+        }
 
     def key(self) -> Key:
         """What reports may group this row by."""
