@@ -114,3 +114,19 @@ def test_a_real_connection_is_used_again(llama_server: TinyLlama, caller: Caller
         for _ in range(3):
             caller.complete(router, "hi", max_tokens=1)
         assert server_connections(llama_server) <= 1
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_tool_loop_goes_on_after_broken_arguments(
+    llama_tools_server: TinyLlama, wire: str, caller: Caller
+) -> None:
+    function = {"name": "look", "arguments": '{"topic": "retr'}
+    call = {"id": "call_1", "type": "function", "function": function}
+    messages = [
+        {"role": "user", "content": "How often do we retry?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "the arguments of look are not valid JSON"},
+    ]
+    with router_to(llama_tools_server, wire) as router:
+        reply = caller.complete(router, messages=messages, max_tokens=4)
+    assert reply.finish_reason in {"stop", "length"}

@@ -16,8 +16,9 @@ import jedi
 import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
-from tests.support.openai_like import chat
-from tests.support.scripted import ScriptedServer, answer
+from pydantic import BaseModel
+from tests.support.openai_like import chat, chat_sse
+from tests.support.scripted import ScriptedServer, answer, stream
 
 import ccroute
 from ccroute import (
@@ -33,6 +34,7 @@ from ccroute import (
     errors,
 )
 from ccroute.types import Choice, Function, ToolCall
+from ccroute.types.structured import answer_format
 
 KEY = "sk-canary-0123456789abcdef"
 EVIL = '<script>alert("x")</script>'
@@ -49,7 +51,7 @@ ATTEMPT = Attempt(
 # -- tab completion ------------------------------------------------------------------------------------------
 
 PRELUDE = """
-from ccroute import Completion, OllamaBackend, Router
+from ccroute import Completion, OllamaBackend, OpenAIBackend, Router
 router = Router([OllamaBackend("mini")])
 reply = router.complete("x", model="mini/m")
 """
@@ -70,6 +72,8 @@ reply = router.complete("x", model="mini/m")
         ('for chunk in router.stream("x"):\n    chunk.', {"text", "thinking", "usage"}),
         ('async def f():\n    (await router.acomplete("x")).', {"text", "cost"}),
         ("router.", {"complete", "acomplete", "stream", "report", "models"}),
+        ("OllamaBackend(", {"models=", "api_key=", "local=", "timeout=", "keep_alive="}),
+        ("OpenAIBackend(", {"models=", "api_key=", "local=", "timeout=", "preset="}),
         ("Router(agent", {"agents=", "agent_override="}),
         ('router.complete("x", respo', {"response_format="}),
     ],
@@ -101,6 +105,38 @@ def test_a_live_object_completes_to_its_public_names(thing: Any) -> None:
     assert {name for name in dir(thing) if not name.startswith("_")} - {"mro"} <= offered
 
 
+def test_a_live_answer_and_an_ended_stream_complete_all_the_way_down() -> None:
+    call = ToolCall(id="1", function=Function(name="search", arguments="{}"))
+    with (
+        ScriptedServer([answer(json=chat(None, tool_calls=[call.to_dict()])), stream(chat_sse())]) as server,
+        Router([OpenAIBackend("main", base_url=server.url)], default_model="main/m") as router,
+    ):
+        reply, streamed = router.complete("hi"), router.stream("hi")
+        assert [chunk.text for chunk in streamed if chunk.text]
+    scope: dict[str, Any] = {"reply": reply, "st": streamed, "errors": errors}
+    wanted = {
+        "reply.message.": {"content", "role", "tool_calls", "to_dict"},
+        "reply.message.tool_calls[0].": {"id", "function", "arguments", "validated"},
+        "reply.tool_calls[0].": {"id", "function", "arguments", "validated"},
+        "reply.finish_reason.": {"upper"},
+        "st.completion.": {"usage", "cost", "route", "text"},
+        "st.completion.route.": {"deployment", "attempts"},
+        "st.usage.": {"input", "output"},
+        "st.route.": {"deployment", "attempts"},
+    }
+    for typed, offered in wanted.items():
+        found = {each.name for each in jedi.Interpreter(typed, [scope]).complete()}
+        assert offered <= found, typed
+
+
+def test_tab_after_errors_offers_errors_only() -> None:
+    for found in (
+        jedi.Interpreter("errors.", [{"errors": errors}]).complete(),
+        jedi.Script("from ccroute import errors\nerrors.").complete(),
+    ):
+        assert {each.name for each in found if not each.name.startswith("_")} == set(errors.__all__)
+
+
 # -- what is shown -------------------------------------------------------------------------------------------
 
 
@@ -127,6 +163,40 @@ def test_an_answer_shows_its_text_and_in_one_line_what_it_cost_and_where_it_was_
         assert part in printed
     assert "<b>" not in html
     assert len(html) < 1000
+
+
+def test_an_answer_is_printed_in_one_short_line() -> None:
+    call = ToolCall(id="1", function=Function(name="search", arguments='{"q": "x"}'))
+    reply = Completion[Any](
+        choices=(Choice(message=Message(content="é" * 5000, tool_calls=(call,)), finish_reason="stop"),),
+        model="m",
+        cost=Decimal("5.25E-7"),
+        route=Route(model="fast", deployment="main/m", attempts=(ATTEMPT,)),
+        raw={"private": "x" * 5000},
+    )
+    assert repr(reply) == str(reply)
+    assert repr(reply) == (
+        f"Completion('{'é' * 200}…', model='m', tool_calls=['search({{\"q\": \"x\"}})'], "
+        "finish_reason='stop', cost='$0.000000525', route='- → fast → main/m')"
+    )
+    assert len(reply.model_dump_json()) > 10_000, "a dump has everything"
+
+
+def test_an_answer_shows_its_thoughts_and_that_it_is_not_what_was_asked_for() -> None:
+    class Found(BaseModel):
+        line: int
+
+    thought = Message(content="none", thinking="<i>" + "hm " * 500)
+    reply = Completion[Any](choices=(Choice(message=thought, finish_reason="stop"),))
+    reply._asked_with(answer_format(Found), None)
+    html, printed = shown(reply)
+    for text in (html, printed):
+        assert "the answer is no valid Found: " in text
+        assert text.count("hm ") < 70
+    assert "&lt;i&gt;hm hm" in html
+    good = Completion[Any](choices=(Choice(message=Message(content='{"line": 1}'), finish_reason="stop"),))
+    good._asked_with(answer_format(Found), None)
+    assert "parsed" not in shown(good)[0]
 
 
 def test_an_answer_of_unknown_cost_says_so_and_one_that_ended_well_does_not_say_how() -> None:

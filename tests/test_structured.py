@@ -275,6 +275,23 @@ def test_a_schema_is_made_once_and_old_ones_are_let_go() -> None:
     assert gone() is None
 
 
+def test_a_server_that_ignores_the_schema_is_named(caller: Caller) -> None:
+    with ScriptedServer([answer(json=chat("Well, it is high."))]) as server, router_to(server) as router:
+        reply = caller.complete(router, "hi", response_format=Finding)
+    with pytest.raises(errors.InvalidOutputError) as caught:
+        _ = reply.parsed
+    assert str(caught.value).endswith("it is no JSON at all: main/m seems to ignore response_format")
+    assert [each.deployment for each in caught.value.attempts] == ["main/m"]
+    assert caught.value.reasons == reply.route.reasons
+
+
+def test_a_bare_schema_is_told_to_be_wrapped() -> None:
+    with pytest.raises(
+        errors.InvalidRequestError, match=r"^response_format is a JSON schema: wrap it, .* class"
+    ):
+        answer_format(Finding.model_json_schema())
+
+
 def test_a_parsed_answer_survives_pickling_copying_and_dumping() -> None:
     reply = answered(FOUND)
     assert pickle.loads(pickle.dumps(reply)).parsed == reply.parsed
@@ -290,8 +307,16 @@ def test_a_class_that_cannot_be_pickled_stays_behind() -> None:
 
     reply = answered('{"x": 1}', Local)
     assert reply.parsed == Local(x=1)
-    other = pickle.loads(pickle.dumps(reply))
-    assert (other.text, other.parsed) == (reply.text, None)
+    for other in (
+        pickle.loads(pickle.dumps(reply)),
+        Completion[Any].model_validate_json(reply.model_dump_json()),
+        Completion[Any].model_validate({**reply.to_dict()}),
+    ):
+        assert (other.text, other.response_type) == (reply.text, "Local")
+        with pytest.raises(errors.InvalidRequestError, match=r"by Local\.model_validate_json\(reply\.text\)"):
+            _ = other.parsed
+        assert Local.model_validate_json(other.text) == reply.parsed
+    assert Completion().parsed is None, "nobody gave a class"
 
 
 def test_a_parametrised_completion_is_the_class_itself() -> None:
@@ -612,6 +637,31 @@ def test_arguments_that_are_no_object_are_told(arguments: str, says: str) -> Non
     assert caught.value.text == arguments
 
 
+@pytest.mark.parametrize("tools", [[search], [tool_of(search, "t").copy()]])
+def test_a_call_that_was_cut_off_at_the_token_limit_says_so(tools: list[Any]) -> None:
+    calls = tuple(
+        ToolCall(id=id, function=Function(name="search", arguments='{"query": "x')) for id in ("1", "2")
+    )
+    reply = Completion[Any](choices=(Choice(message=Message(tool_calls=calls), finish_reason="length"),))
+    reply._asked_with(None, checked_tools(tools))
+    with pytest.raises(errors.InvalidOutputError, match="cut off at its token limit: raise max_tokens"):
+        _ = reply.tool_calls[1].arguments
+    with pytest.raises(errors.InvalidOutputError, match="cut off at its token limit: raise max_tokens"):
+        reply.tool_calls[1].validated(search)
+    with pytest.raises(errors.InvalidOutputError, match="EOF") as caught:
+        _ = reply.tool_calls[0].arguments
+    assert "cut off" not in str(caught.value), "only the last one can be"
+    assert "_cut" not in reply.model_dump_json()
+
+
+def test_a_stored_call_says_that_its_function_was_not_kept() -> None:
+    call = called("search", '{"query": "x"}', [search])
+    for other in (pickle.loads(pickle.dumps(call)), ToolCall.model_validate_json(call.model_dump_json())):
+        with pytest.raises(errors.InvalidRequestError, match="the call was stored, which keeps no function"):
+            other.validated()
+        assert other.validated(search) == {"query": "x"}
+
+
 def test_a_call_of_a_dict_can_be_read_but_not_validated_unless_the_tool_is_named() -> None:
     call = called("search", '{"query": "x"}', [{"type": "function", "function": {"name": "search"}}])
     assert call.arguments == {"query": "x"}
@@ -621,7 +671,7 @@ def test_a_call_of_a_dict_can_be_read_but_not_validated_unless_the_tool_is_named
     assert ToolCall(function=Function(name="l", arguments='{"word": "x"}')).validated(Lookup) == Lookup(
         word="x"
     )
-    with pytest.raises(errors.InvalidRequestError, match="which validates nothing"):
+    with pytest.raises(errors.InvalidRequestError, match="nothing here can check the arguments of search"):
         called("search", "{}", [{"type": "function", "function": {"name": "search"}}, Lookup]).validated()
 
 

@@ -7,10 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from typing import Final
+
+_LONGEST: Final = 200
+"""Characters that are shown of what is not the answer itself."""
 
 
-def card(title: str, facts: Iterable[tuple[str, object]] = (), *, text: str = "", table: str = "") -> str:
-    """A title, `text` as it was written, and a line of facts; None and "" are left out."""
+def card(
+    title: str,
+    facts: Iterable[tuple[str, object]] = (),
+    *,
+    text: str = "",
+    thoughts: str = "",
+    table: str = "",
+) -> str:
+    """A title, `thoughts` and `text` as they were written, and a line of facts; None and "" are left out."""
     from html import escape  # only where something is shown
 
     shown = " · ".join(
@@ -19,11 +30,18 @@ def card(title: str, facts: Iterable[tuple[str, object]] = (), *, text: str = ""
         if value is not None and value != ""
     )
     parts = [f"<b>{escape(title)}</b>"] if title else []
+    if thoughts:
+        parts.append(f'<div style="white-space: pre-wrap; opacity: 0.6"><i>{escape(cut(thoughts))}</i></div>')
     if text:
         parts.append(f'<div style="white-space: pre-wrap">{escape(text)}</div>')
     if shown:
         parts.append(f'<div style="opacity: 0.7; font-size: 90%">{shown}</div>')
     return f"<div>{''.join(parts)}{table}</div>"
+
+
+def cut(text: str) -> str:
+    """The start of a long text."""
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

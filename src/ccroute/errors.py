@@ -30,16 +30,15 @@ A message names backend, deployment, status and what to do; never a key, a heade
 credentials, or the prompt.
 """
 
-from __future__ import annotations
+# Under private names, so that Tab after `errors.` offers errors only.
+import collections.abc as _abc
+import typing as _typing
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from ccroute import display as _display
 
-from ccroute.display import card, table
-
-if TYPE_CHECKING:
-    from ccroute.types.results import Completion
-    from ccroute.types.route import Attempt
+if _typing.TYPE_CHECKING:
+    from ccroute.types.results import Completion as _Completion
+    from ccroute.types.route import Attempt as _Attempt
 
 __all__ = [
     "AuthenticationError",
@@ -75,11 +74,11 @@ class CcrouteError(Exception):
     why, as `route.reasons` does of an answer. `retry_after` is in seconds, where somebody said when to come
     back."""
 
-    attempts: tuple[Attempt, ...] = ()
+    attempts: "tuple[_Attempt, ...]" = ()
     reasons: tuple[str, ...] = ()
     retry_after: float | None = None
 
-    def __rich_repr__(self) -> Iterator[object]:
+    def __rich_repr__(self) -> _abc.Iterator[object]:
         yield str(self)
         for attempt in self.attempts:
             yield "attempt", f"{attempt.deployment}: {attempt.reason}"
@@ -87,11 +86,11 @@ class CcrouteError(Exception):
     def _repr_html_(self) -> str:
         wait = None if self.retry_after is None else f"{self.retry_after:g} s"
         tried = [(attempt.deployment, attempt.outcome, attempt.reason) for attempt in self.attempts]
-        return card(
+        return _display.card(
             type(self).__name__,
             [("try again in", wait)],
             text=str(self),
-            table=table(("deployment", "outcome", "reason"), tried),
+            table=_display.table(("deployment", "outcome", "reason"), tried),
         )
 
 
@@ -181,7 +180,7 @@ class ContentPolicyError(InvalidRequestError):
 class _UnknownNameError(RequestError):
     kind = "name"
 
-    def __init__(self, name: str = "", suggestions: Sequence[str] = (), *, hint: str = "") -> None:
+    def __init__(self, name: str = "", suggestions: _abc.Sequence[str] = (), *, hint: str = "") -> None:
         close = " or ".join(f'"{s}"' for s in suggestions)
         super().__init__(
             f'unknown {self.kind} "{name}"' + (f", did you mean {close}?" if close else hint and f": {hint}")
@@ -227,7 +226,7 @@ class InvalidOutputError(CcrouteError):
     `text` is what the model wrote, `faults` what is wrong with it, each with its place.
     """
 
-    def __init__(self, message: str = "", *, text: str = "", faults: Sequence[str] = ()) -> None:
+    def __init__(self, message: str = "", *, text: str = "", faults: _abc.Sequence[str] = ()) -> None:
         super().__init__(message)
         self.text = text
         self.faults: tuple[str, ...] = tuple(faults)
@@ -295,4 +294,4 @@ class StreamInterruptedError(BackendError):
     `partial` is the answer so far, with estimated usage and its price.
     """
 
-    partial: Completion | None = None
+    partial: "_Completion | None" = None

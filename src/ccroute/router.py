@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import date
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from ccroute.accounting import Ledger, LedgerRow, MemoryLedger, PriceBook, Report, RowLedger
+from ccroute.accounting.ledger import moment
 from ccroute.accounting.prices import PriceLike
 from ccroute.accounting.report import GroupBy
 from ccroute.accounting.tokens import TokenCounter, estimate
@@ -40,6 +41,7 @@ from ccroute.types import Completion, ModelInfo, RetryPolicy, Timeout
 from ccroute.types.checked import build_request
 from ccroute.types.request import CallOptions, Form, MostOptions, takes_call_options
 from ccroute.types.results import Parsed
+from ccroute.types.signatures import explains
 
 if TYPE_CHECKING:
     from ccroute.runtime.connections import Transport
@@ -77,6 +79,7 @@ class Router:
     Raises `ConfigError` with every fault of the tables.
     """
 
+    @explains("Router")
     def __init__(
         self,
         backends: Iterable[Backend],
@@ -136,6 +139,7 @@ class Router:
             unknown_agent=unknown_agent,
         )
         self._quotes = Quotes(self._tables, book)
+        self._quotes.warn_of_useless(baseline)
         self._clock = SystemClock()
         tell = telling(log_event) if on_event is None else telling(log_event, on_event)
         self._desk = Desk(
@@ -283,22 +287,25 @@ class Router:
     def report(
         self,
         by: GroupBy | Sequence[GroupBy] = "agent",
-        since: datetime | None = None,
-        until: datetime | None = None,
+        since: date | str | None = None,
+        until: date | str | None = None,
         baseline: str | None = None,
     ) -> Report:
         """What was spent and saved, grouped by `by`, for attempts started in [since, until).
 
-        `baseline` names the model that savings are measured against; None: the router's own.
+        `since` and `until` are datetimes, dates, or ISO 8601 texts such as "2026-01-31"; UTC where they name
+        no zone. `baseline` names the model that savings are measured against; None: the router's own.
         """
         name = baseline if baseline is not None else self._baseline
         if baseline is not None and not self._quotes.knows(baseline):
             raise UnknownModelError(baseline, hint="a baseline needs an alias, a deployment or a price")
         price = None if name is None else self._quotes.name(name)
-        return Report(self._ledger.tallies(since, until), by, baseline=price)
+        return Report(
+            self._ledger.tallies(moment("since", since), moment("until", until)), by, baseline=price
+        )
 
-    def rows(self, since: datetime | None = None, until: datetime | None = None) -> list[LedgerRow]:
-        """The ledger's rows of attempts started in [since, until), oldest first.
+    def rows(self, since: date | str | None = None, until: date | str | None = None) -> list[LedgerRow]:
+        """The ledger's rows of attempts started in [since, until), oldest first; both as in `report`.
 
         The ledger in memory holds the last 100,000; older ones are only in the reports' sums. Raises
         `ConfigError` for a ledger of your own that has no `rows()`.
@@ -308,7 +315,7 @@ class Router:
                 f"ledger: {type(self._ledger).__name__} has no rows(since, until), so it keeps sums only: "
                 "give it that method, which returns its rows, oldest first"
             )
-        return list(self._ledger.rows(since, until))
+        return list(self._ledger.rows(moment("since", since), moment("until", until)))
 
     def close(self) -> None:
         """Close idle connections; later calls raise `RouterClosedError`, running ones finish."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from datetime import datetime
+from decimal import Decimal
 
 import pandas
 import pytest
@@ -12,6 +15,7 @@ from tests.accounting.support import DAY, START, row
 from ccroute import OllamaBackend, Router, errors
 from ccroute.accounting import Ledger, LedgerRow, MemoryLedger, RowLedger
 from ccroute.accounting.tally import Key, Tally
+from ccroute.types import Usage
 
 
 class Sums:
@@ -45,6 +49,34 @@ def test_pandas_makes_a_table_of_rows() -> None:
     with Router([OllamaBackend()], ledger=ledger) as router:
         table = pandas.DataFrame(router.rows())
     assert (table["agent"][0], table["cost"][0], table["deployment"][0]) == ("py", 1, "paid/m")
+
+
+def test_a_row_is_flat_json() -> None:
+    one = row(
+        usage=Usage(input=3, cache_read=2, output=1, estimated=True),
+        cost=Decimal("0.0005"),
+        metadata={"ticket": "PAY-204"},
+    )
+    told = one.to_dict()
+    assert json.loads(json.dumps(told)) == told
+    assert (told["input"], told["cache_read"], told["output"], told["estimated"]) == (3, 2, 1, True)
+    assert (told["cost"], told["override_saved"], told["started"]) == ("0.0005", None, START.isoformat())
+    assert told["metadata"] == {"ticket": "PAY-204"}
+    assert told.keys() == ({each.name for each in fields(LedgerRow)} - {"usage"}) | Usage.model_fields.keys()
+    table = pandas.DataFrame([one.to_dict()])
+    assert table["input"].sum() == 3
+
+
+def test_a_report_is_json_too() -> None:
+    ledger = MemoryLedger()
+    ledger.record(row(cost=Decimal("0.0005")))
+    ledger.record(row(agent="other", cost=None, latency=None))
+    with Router([OllamaBackend()], ledger=ledger) as router:
+        told = router.report(by=("agent", "day")).to_dict()
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert told["by"] == ["agent", "day"]
+    assert [line["cost"] for line in told["rows"]] == ["0.0005", None]
+    assert (told["total"]["cost"], told["total"]["baseline_cost"]) == ("0.0005", None)
 
 
 def test_a_users_ledger_may_have_rows_too() -> None:

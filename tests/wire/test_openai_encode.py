@@ -197,3 +197,21 @@ def test_none_in_extra_takes_a_field_out() -> None:
         "messages",
         "stream",
     }
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ('{"a": 1}', '{"a": 1}'),
+        (' {"a":1.0}\n', ' {"a":1.0}\n'),
+        ('{"a": "cut o', '{"arguments":"{\\"a\\": \\"cut o"}'),
+        ("[1]", '{"arguments":[1]}'),
+        ('"x"', '{"arguments":"x"}'),
+        ('{"a": NaN}', '{"a":null}'),
+        ({"a": 1}, '{"a":1}'),
+    ],
+)
+def test_arguments_are_sent_as_the_text_of_an_object(written: object, sent: str) -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": written}}
+    body = encode(asked({"role": "assistant", "content": "", "tool_calls": [call]}), "m", stream=False)
+    assert body["messages"][0]["tool_calls"][0]["function"]["arguments"] == sent

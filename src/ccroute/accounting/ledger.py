@@ -6,8 +6,8 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field, fields
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from operator import attrgetter
@@ -60,6 +60,19 @@ class LedgerRow:
     latency: float | None = None
     override_saved: Decimal | None = None
     metadata: Mapping[str, JSON] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, JSON]:
+        """The row as flat JSON: `usage` as its token counts, money as str, `started` as ISO 8601."""
+        row = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "usage"}
+        money = {name: None if row[name] is None else str(row[name]) for name in ("cost", "override_saved")}
+        tokens = self.usage.model_dump()
+        return {
+            **row,
+            "started": self.started.isoformat(),
+            "metadata": dict(self.metadata),
+            **tokens,
+            **money,
+        }
 
     def key(self) -> Key:
         """What reports may group this row by."""
@@ -169,6 +182,21 @@ _STARTED = attrgetter("started")
 _TICK = timedelta.resolution
 _FIRST = datetime.min.replace(tzinfo=UTC)
 _LAST = datetime.max.replace(tzinfo=UTC)
+
+
+def moment(name: str, given: date | str | None) -> datetime | None:
+    """A bound in time as a caller may write it; `name` is the argument it came by. A date begins at
+    midnight UTC. Raises `ValueError` for a text that is no ISO 8601, `TypeError` for what is no date."""
+    if given is None or isinstance(given, datetime):
+        return given
+    if isinstance(given, date):
+        return datetime(given.year, given.month, given.day, tzinfo=UTC)
+    if not isinstance(given, str):
+        raise TypeError(f"{name}= takes a datetime, a date or an ISO 8601 text, not {type(given).__name__}")
+    try:
+        return datetime.fromisoformat(given)
+    except ValueError:
+        raise ValueError(f'{name}= takes a datetime or a text such as "2026-01-31", not {given!r}') from None
 
 
 def _span(since: datetime | None, until: datetime | None) -> tuple[datetime, datetime]:

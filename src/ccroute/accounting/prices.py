@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Literal
 
@@ -30,6 +30,9 @@ class PriceBook:
         if faults := [fault for name, price in given if (fault := _fault(name, price))]:
             raise ConfigError(*faults)
         self._prices = {name: FREE if price == "free" else price for name, price in given}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._prices)
 
     def find(self, deployment: str) -> Price | None:
         """The price of `backend/model`: its own entry, else that of the bare model."""

@@ -16,6 +16,7 @@ _SHOWN = (
     "failures",
     "input",
     "cache_read",
+    "cache_write",
     "output",
     "cost",
     "saved",
@@ -73,8 +74,20 @@ class Report(Sequence[Mapping[str, Any]]):
         """The sum over all rows, without the columns of `by`."""
         return dict(self._total)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The whole report as JSON takes it: `by`, `rows` and `total`, with money and percentages as str and
+        None where something is unknown."""
+        return {
+            "by": list(self.by),
+            "rows": [_as_json(row) for row in self._rows],
+            "total": _as_json(self._total),
+        }
+
     def to_dicts(self, *, floats: bool = False) -> list[dict[str, Any]]:
-        """The rows as dicts. `floats`: money as float and what is unknown as NaN, as numpy computes."""
+        """The rows as dicts. `floats`: money as float and what is unknown as NaN, as numpy computes.
+
+        `to_dict` is for JSON, which knows no NaN.
+        """
         return [_in_floats(row) if floats else dict(row) for row in self._rows]
 
     @overload
@@ -158,6 +171,10 @@ def _row(tally: Tally, baseline: Price | None) -> dict[str, Any]:
 def _in_floats(row: Mapping[str, Any]) -> dict[str, Any]:
     floats = {name: float("nan" if row[name] is None else row[name]) for name in _FLOATS}
     return {**row, **floats}
+
+
+def _as_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, Decimal) else value for name, value in row.items()}
 
 
 def _percent(saved: Decimal | None, baseline: Decimal | None) -> Decimal | None:

@@ -8,6 +8,7 @@ from typing import ClassVar, Unpack
 from ccroute.backends.base import BackendOptions, HttpRequest, json_bytes
 from ccroute.backends.codec import Codec, WireBackend
 from ccroute.types import Completion, Request
+from ccroute.types.signatures import explains
 from ccroute.wire import anthropic as wire
 from ccroute.wire.fields import tool_marks
 from ccroute.wire.listing import read_model_list
@@ -25,6 +26,7 @@ class AnthropicBackend(WireBackend):
     codec: ClassVar[Codec] = wire
     speaks = "anthropic"
 
+    @explains("Backend", BackendOptions.__annotations__)
     def __init__(
         self, name: str = "anthropic", *, base_url: str | None = None, **common: Unpack[BackendOptions]
     ) -> None:

@@ -18,7 +18,7 @@ from pydantic_core import to_json
 
 from ccroute._version import __version__
 from ccroute.backends.known_models import NOTHING, Wire, known
-from ccroute.backends.origin import PORTS, at_home, check_authority, split_address
+from ccroute.backends.origin import PORTS, PRINTABLE, at_home, check_authority, check_name, split_address
 from ccroute.errors import AuthenticationError, BackendError, ConfigError, InvalidRequestError, RequestError
 from ccroute.types import JSON, Completion, Model, Request, Timeout
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 ApiKey = str | SecretStr | Callable[[], str | SecretStr]
 """A key, or a callable that returns the current one (for rotation); it is called once per attempt."""
 
-_PRINTABLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _ENDPOINTS = ("/chat/completions", "/messages", "/api/chat")
 _LONG_ENOUGH = 8
@@ -104,16 +103,15 @@ class Backend(ABC):
         models: Mapping[str, Model] | None = None,
         ca_file: str | None = None,
     ) -> None:
-        if isinstance(name, str) and "://" in name:  # not repeated, for it may hold a password
-            raise ConfigError(
-                f"{type(self).__name__}: the first argument is the backend's name, and this is an address: "
-                "give it as base_url="
-            )
-        if not isinstance(name, str) or not name or "/" in name or not _PRINTABLE.fullmatch(name):
-            raise ConfigError(f"backend name {name!r}: use printable ASCII without a slash")
+        check_name(type(self).__name__, name)
         whole = isinstance(max_concurrency, int) and not isinstance(max_concurrency, bool)
         if max_concurrency is not None and not (whole and max_concurrency >= 1):
             raise ConfigError(f"backend {name}: max_concurrency must be a whole number, at least 1")
+        if not isinstance(models, Mapping | None):
+            raise ConfigError(
+                f"backend {name}: models must be a dict such as {{'qwen': Model(context_window=8_192)}}, "
+                f"not {type(models).__name__}"
+            )
         for model, given in (models or {}).items():
             if not isinstance(given, Model):
                 raise ConfigError(
@@ -305,7 +303,7 @@ class Backend(ABC):
 
     def _checked_key(self, key: str | SecretStr) -> str:
         value = key.get_secret_value() if isinstance(key, SecretStr) else key
-        if value and not _PRINTABLE.fullmatch(value):
+        if value and not PRINTABLE.fullmatch(value):
             raise ConfigError(f"backend {self.name}: api_key holds characters other than printable ASCII")
         if value and value not in self._seen:
             self._seen.append(value)
@@ -344,6 +342,6 @@ def json_bytes(body: Mapping[str, JSON]) -> bytes:
 def _header(backend: str, name: str, value: str) -> tuple[bytes, bytes]:
     if not _HEADER_NAME.fullmatch(name):
         raise ConfigError(f"backend {backend}: a header name holds characters that HTTP does not allow")
-    if not isinstance(value, str) or (value and not _PRINTABLE.fullmatch(value)):
+    if not isinstance(value, str) or (value and not PRINTABLE.fullmatch(value)):
         raise ConfigError(f"backend {backend}: header {name} holds characters other than printable ASCII")
     return name.encode(), value.encode()

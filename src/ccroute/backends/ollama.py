@@ -11,6 +11,7 @@ from ccroute.backends.base import BackendOptions, HttpRequest, json_bytes
 from ccroute.backends.codec import Codec, WireBackend
 from ccroute.errors import ConfigError
 from ccroute.types import Completion, Request
+from ccroute.types.signatures import explains
 from ccroute.wire import ollama as wire
 from ccroute.wire.codec import StreamDecoder
 from ccroute.wire.listing import read_ps, read_show, read_tags
@@ -39,6 +40,7 @@ class OllamaBackend(WireBackend):
     speaks = "ollama"
     runs_models = True
 
+    @explains("Backend", BackendOptions.__annotations__)
     def __init__(
         self,
         name: str = "ollama",

@@ -9,6 +9,7 @@ from urllib.parse import quote, urlsplit
 from ccroute.backends.base import BackendOptions, HttpRequest, json_bytes
 from ccroute.backends.codec import Codec, WireBackend
 from ccroute.backends.known_models import known
+from ccroute.backends.origin import check_name
 from ccroute.backends.presets import (
     COMPATIBLE,
     PRESETS,
@@ -19,6 +20,7 @@ from ccroute.backends.presets import (
 )
 from ccroute.errors import ConfigError
 from ccroute.types import Completion, Model, Request
+from ccroute.types.signatures import explains
 from ccroute.wire import openai as wire
 from ccroute.wire.listing import read_model_list
 
@@ -40,6 +42,7 @@ class OpenAIBackend(WireBackend):
     codec: ClassVar[Codec] = wire
     speaks = "openai"
 
+    @explains("Backend", BackendOptions.__annotations__)
     def __init__(
         self,
         name: str = "openai",
@@ -50,6 +53,7 @@ class OpenAIBackend(WireBackend):
         finish_required: bool = True,
         **common: Unpack[BackendOptions],
     ) -> None:
+        check_name(type(self).__name__, name)  # before anything repeats it
         if preset not in PRESETS:
             raise ConfigError(
                 f'backend {name}: unknown preset "{preset}", known are {", ".join(sorted(PRESETS))}'

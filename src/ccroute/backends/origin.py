@@ -1,12 +1,14 @@
-"""Where a backend is: scheme, host and port of its address, whether that is at home, and whom it must prove.
+"""What a backend is called and where it is: scheme, host and port, whether that is at home, and whom it
+must prove.
 
-Knows addresses; must not know keys, wires or models.
+Knows names and addresses; must not hold keys, wires or models.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -14,6 +16,14 @@ from ccroute.errors import ConfigError
 
 PORTS: Final = {"http": 80, "https": 443}
 """The schemes of an address and their usual ports."""
+
+PRINTABLE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+_KEY: Final = re.compile(
+    r"sk-(?:ant|proj|or|svcacct|admin)-.+|(?:sk|pk)[-_](?=\S*\d)\S{16,}|AIza\S{20,}|Bearer .+"
+    r"|(?:gsk|xai|hf|r8|pplx|nvapi|csk|tgp|fw)[-_](?=\S*\d)\S{16,}|(?=\S*\d)(?=\S*[A-Za-z])\w{32,}",
+    re.ASCII,
+)
+"""The known beginnings of providers' keys, and letters and digits too long for a name."""
 
 
 class Origin(NamedTuple):
@@ -38,6 +48,26 @@ def at_home(host: str) -> bool:
         return False
     address = getattr(address, "ipv4_mapped", None) or address
     return address.is_loopback or (address.is_private and not address.is_unspecified)
+
+
+def check_name(kind: str, name: object) -> None:
+    """Raise `ConfigError` for what cannot name a backend. An address or a key is not repeated."""
+    if not isinstance(name, str):
+        raise ConfigError(
+            f'{kind}: the first argument is the backend\'s name, a str such as "main", which stands before '
+            f"the slash of backend/model, not {type(name).__name__}; a key is given as api_key="
+        )
+    if "://" in name:  # it may hold a password
+        raise ConfigError(
+            f"{kind}: the first argument is the backend's name, and this is an address: give it as base_url="
+        )
+    if _KEY.fullmatch(name):
+        raise ConfigError(
+            f"{kind}: the first argument is the backend's name, and this looks like a key: "
+            "give it as api_key="
+        )
+    if not name or "/" in name or not PRINTABLE.fullmatch(name):
+        raise ConfigError(f"backend name {name!r}: use printable ASCII without a slash")
 
 
 def check_authority(name: str, ca_file: str) -> None:

@@ -35,7 +35,7 @@ def call(plan: Plan, desk: Desk, log: CallLog, ticket: Ticket, *, stream: bool) 
         if step.wait:
             yield from sleep(step.wait)  # still unsettled: if the call ends here, its last attempt decided it
         progress = Progress(clock.monotonic(), clock.now())
-        ticket.route = log.route(candidate)
+        ticket.route, ticket.asked = log.route(candidate), (candidate, progress)
         http = written(candidate.deployment, plan.request, desk, progress, stream=stream)
         if isinstance(http, Fault):
             unable = unable or http

@@ -9,23 +9,11 @@ from typing import NamedTuple
 
 from ccroute.backends import HttpRequest
 from ccroute.flow.desk import Desk
-from ccroute.routing import Deployment
+from ccroute.routing import Candidate, Deployment
 from ccroute.routing.health import Admission
 from ccroute.types import Completion, Request, Route, Timeout
 from ccroute.types.clock import Clock
 from ccroute.wire.codec import StreamDecoder
-
-
-@dataclass(slots=True)
-class Ticket:
-    """What is known of a call while it runs, for whoever reads its stream."""
-
-    id: str = ""
-    model: str = ""
-    route: Route = field(default_factory=Route)
-    begun: Completion | None = None
-    prompt: Callable[[], int] = int
-    """Estimates the prompt's tokens, for whoever asks before the server tells."""
 
 
 @dataclass(slots=True)
@@ -67,6 +55,20 @@ class Progress:
             return self.refused
         partial: Callable[[], Completion] | None = getattr(self.decoder, "partial", None)
         return None if partial is None or self.first_content is None else partial()
+
+
+@dataclass(slots=True)
+class Ticket:
+    """What is known of a call while it runs, for whoever reads its stream."""
+
+    id: str = ""
+    model: str = ""
+    route: Route = field(default_factory=Route)
+    begun: Completion | None = None
+    prompt: Callable[[], int] = int
+    """Estimates the prompt's tokens, for whoever asks before the server tells."""
+    asked: tuple[Candidate, Progress] | None = None
+    """The latest attempt: who is asked, and how far that came."""
 
 
 class Limits(NamedTuple):

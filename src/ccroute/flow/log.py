@@ -37,6 +37,7 @@ class CallLog:
         self._plan = plan
         self._desk = desk
         self._reasons = list(plan.reasons)
+        self._noted: Progress | None = None  # the latest attempt of `attempts`
         self._passed: set[str] = set()
         self._not_asked: dict[str, str] = {}
         self._asked = plan.candidates[0].deployment.name
@@ -128,6 +129,16 @@ class CallLog:
             progress.so_far() or Completion(), candidate, progress, self.attempts[-1].usage
         )
 
+    def so_far(self, candidate: Candidate, progress: Progress) -> Completion:
+        """The same of a stream that still runs, or that its reader ended."""
+        if self._noted is progress:
+            return self.partial(candidate, progress)
+        usage, before = self._spent(progress), self.total_cost()
+        spent = cost(usage, self._desk.quote(candidate.deployment))
+        whole = None if spent is None or before is None else before + spent
+        answer = self._completed(progress.so_far() or Completion(), candidate, progress, usage)
+        return answer.model_copy(update={"cost": whole})
+
     def settle(self, *, final: bool) -> Flow[None]:
         """Write the row that is held back, if there is one; `final` if its attempt decided the call."""
         row = self.unsettled
@@ -168,6 +179,7 @@ class CallLog:
         fault: Fault | None,
         reason: str,
     ) -> None:
+        self._noted = progress
         self._reasons += progress.dropped
         now, plan, deployment = self._desk.clock.monotonic(), self._plan, candidate.deployment
         failure: FailureClass | None = None if fault is None else fault.failure

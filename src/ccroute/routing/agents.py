@@ -11,6 +11,7 @@ from ccroute.routing.names import close_matches, did_you_mean, names_fault, slug
 from ccroute.types import JSON
 from ccroute.types.checked import fault_of
 from ccroute.types.request import PARAMETERS
+from ccroute.types.signatures import explains
 
 Trigger = Literal["token_limit", "rate_limit", "availability", "budget"]
 TRIGGERS: tuple[Trigger, ...] = get_args(Trigger)
@@ -37,6 +38,7 @@ class Agent:
     local_only: bool
     params: Mapping[str, JSON]
 
+    @explains("Agent")
     def __init__(
         self,
         model: str | None = None,

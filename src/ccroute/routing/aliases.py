@@ -115,6 +115,10 @@ class AliasTable(Mapping[str, Target]):
         except ValueError as error:  # what a pattern makes of a name is seen only now
             raise UnknownModelError(name, hint=str(error)) from None
         if entry is None:
+            if not model and backend in (backends or ()):
+                raise UnknownModelError(
+                    name, hint=f'"{backend}" is a backend: write "{backend}/<model>", or make an alias of it'
+                )
             close = close_matches(name, self._targets)
             if slash and backends is not None:
                 close = (*close, *(f"{known}/{model}" for known in close_matches(backend, backends)))

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Final
+
 from ccroute.accounting import PriceBook
 from ccroute.errors import RequestError
+from ccroute.routing.names import close_matches, did_you_mean
 from ccroute.routing.tables import MAX_KNOWN, Deployment, Tables
 from ccroute.types import FREE, Price
+
+_log = logging.getLogger("ccroute")
+_MOST_COMPARED: Final = 200
+"""Prices compared with the models' names; a longer list is somebody's whole price list."""
 
 
 class Quotes:
@@ -41,6 +49,39 @@ class Quotes:
         except RequestError:
             return self._prices.find(name)
         return self.deployment(first) or self._prices.find(name)
+
+    def warn_of_useless(self, baseline: str | None) -> None:
+        """Log which prices will never count: those of aliases, and those whose name is one letter off a
+        model that has none. Callers may name any `backend/model`, so other names may count yet."""
+        keys = list(self._prices)
+        if not keys:
+            return
+        tables = self._tables
+        known = tables.known_deployments()
+        bare = {name.partition("/")[2] for name in known}
+        unknown = [key for key in keys if key not in known and key not in bare and key != baseline]
+        notes = {key: "is an alias" for key in unknown if key in tables.aliases}
+        for key in unknown:
+            backend, slash, _ = key.partition("/")
+            if slash and backend not in tables.backends and (close := did_you_mean(backend, tables.backends)):
+                notes.setdefault(key, f"names no backend of this router{close}")
+        if len(unknown) <= _MOST_COMPARED:
+            for name in known:
+                if self.deployment(tables.deployment(name)) is None:
+                    for key in {
+                        *close_matches(name, unknown),
+                        *close_matches(name.partition("/")[2], unknown),
+                    }:
+                        notes.setdefault(
+                            key, f"leads to no model that this router knows, and {name} has no price"
+                        )
+        for key, note in notes.items():
+            _log.warning(
+                'prices["%s"] %s, so nothing is priced by it: write a deployment "backend/model", or the '
+                "model's own name",
+                key,
+                note,
+            )
 
     def _look_up(self, deployment: Deployment) -> Price | None:
         own = deployment.info.price

@@ -119,6 +119,14 @@ class Tables:
             weights[usual] = weights.get(usual, 0.0) + weight
         return Resolution(resolution.alias, tuple(weights), tuple(weights.values()))
 
+    def known_deployments(self) -> list[str]:
+        """The deployments that are known without a call: of aliases, agents and described models."""
+        described = (f"{b.name}/{model}" for b in self.backends.values() for model in b.models)
+        named = [agent.model for _, agent in self.agents.items()] + [self.default_model]
+        asked = (each for name in named if name is not None for each in self.resolve(name).deployments)
+        found = (*self.aliases.deployments(), *asked)
+        return list(dict.fromkeys([*(self.deployment(name).name for name in found), *described]))
+
     def models(self) -> list[ModelInfo]:
         """Every name a caller may ask for: the aliases in their order, then what is known of deployments.
 

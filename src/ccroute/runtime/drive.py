@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from ccroute.accounting import Ledger, LedgerRow
-from ccroute.flow import CallLog, Emit, Enter, Flow, Leave, Read, Record, Send, Sleep
+from ccroute.flow import CallLog, Emit, Enter, Flow, Leave, Read, Record, Send, Sleep, Ticket
 from ccroute.observe import LedgerFailed, Listener
 from ccroute.runtime.gates import Gates, Permit
 from ccroute.runtime.waits import TaskWait, ThreadWait
-from ccroute.types import Chunk
+from ccroute.types import Chunk, Completion
 
 if TYPE_CHECKING:
     from ccroute.runtime.connections import Connections
@@ -56,6 +56,12 @@ class _Drive(Generic[T]):
         """What the flow came to, after its end."""
         assert self.result is not None, "the flow has not ended"
         return self.result
+
+    def so_far(self, ticket: Ticket) -> Completion | None:
+        """What has come of the answer, with what it cost; None before anybody was asked."""
+        if self._log is None or ticket.asked is None:
+            return None
+        return self._log.so_far(*ticket.asked)
 
     def close(self) -> None:
         """End the call where it stands: the connection is closed, what it used is recorded.

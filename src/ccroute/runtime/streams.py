@@ -10,6 +10,7 @@ from ccroute.flow import Ticket
 from ccroute.runtime.drive import AsyncDrive, Drive
 from ccroute.types import Chunk, Completion, Route, Usage
 from ccroute.types.results import Parsed
+from ccroute.types.signatures import completed_live
 
 
 class _Paused(Generic[Parsed]):
@@ -22,6 +23,7 @@ class _Paused(Generic[Parsed]):
         self._outcome = drive
         self._ticket = ticket
         self._ready: deque[Chunk] = deque()
+        self._partial: Completion[Any] | None = None
         self._over = False
 
     @property
@@ -35,11 +37,13 @@ class _Paused(Generic[Parsed]):
         return self._ticket.model
 
     @property
+    @completed_live
     def route(self) -> Route:
         """Where the call went and why."""
         return self._ticket.route
 
     @property
+    @completed_live
     def usage(self) -> Usage:
         """The usage as it is known by now, the prompt's tokens at least: estimated until the server tells."""
         if self._outcome.result is not None:
@@ -49,12 +53,41 @@ class _Paused(Generic[Parsed]):
         return known if known.prompt_tokens else known.model_copy(update={"input": self._ticket.prompt()})
 
     @property
+    @completed_live
     def completion(self) -> Completion[Parsed]:
         """The whole answer, once the stream has ended; before that a RuntimeError."""
         if self._outcome.result is None:
-            advice = "its StreamInterruptedError has what came" if self._over else "read all its chunks first"
-            raise RuntimeError(f"the stream has not come to its end: {advice}")
+            advice = "it was left before that" if self._over else "read all its chunks first"
+            raise RuntimeError(
+                f"the stream has not come to its end: {advice}; stream.partial has what came so far"
+            )
         return self._outcome.result
+
+    @property
+    @completed_live
+    def partial(self) -> Completion[Parsed]:
+        """What has come of the answer so far, with estimated usage and its price, while the stream runs and
+        after it was closed, interrupted or broken; the whole answer once it has ended."""
+        if self._outcome.result is not None:
+            return self._outcome.result
+        if self._partial is not None:
+            return self._partial
+        so_far: Completion[Any] | None = self._outcome.so_far(self._ticket)
+        if so_far is None:
+            so_far = Completion[Any](usage=self.usage, route=self.route)
+        if self._over:
+            self._partial = so_far
+        return so_far
+
+    def __repr__(self) -> str:
+        if self._outcome.result is not None:
+            state = "ended"
+        elif self._over:
+            state = "left before its end, see .partial"
+        else:
+            state = "running" if self._ticket.begun is not None else "nothing came yet"
+        where = f" {self.route}" if self.route.deployment else ""
+        return f"<{type(self).__name__}{where}: {state}>"
 
     def _take(self) -> Chunk | None:
         """The next chunk that is there already."""

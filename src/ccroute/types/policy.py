@@ -183,13 +183,21 @@ class Model:
     def __post_init__(self) -> None:
         for name in ("context_window", "max_output"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is a number of tokens, at least 1, not {value!r}")
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"Model: {name} is a number of tokens such as 8_192, not {value!r}")
+            if value < 1:
+                raise ValueError(f"Model: {name} is a number of tokens, at least 1, not {value!r}")
+        for name in ("memory_gb", "weight"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float | None):
+                raise TypeError(f"Model: {name} is a number such as 2.5, not {value!r}")
         price: object = self.price
         if not (price is None or price == "free" or isinstance(price, Price)):
-            raise TypeError(f'a model\'s price is a Price or "free", not {price!r}')
+            raise TypeError(f'Model: price is a Price or "free", not {price!r}')
         if not self.weight > 0:
-            raise ValueError(f"weight must be positive, not {self.weight!r}")
+            raise ValueError(f"Model: weight must be positive, not {self.weight!r}")
 
     def over(self, known: Model) -> Model:
         """This model, with what is `known` where it says nothing itself."""

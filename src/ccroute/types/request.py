@@ -7,8 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
 
@@ -16,10 +15,9 @@ from pydantic import TypeAdapter
 
 from ccroute.types.policy import Timeout
 from ccroute.types.results import Message
+from ccroute.types.signatures import M, with_keywords
 from ccroute.types.structured import answer_format
 from ccroute.types.tools import ToolLike, checked_tools
-
-M = TypeVar("M", bound=Callable[..., Any])
 
 JSON: TypeAlias = Any
 """A JSON payload."""
@@ -162,17 +160,5 @@ def as_dicts(given: dict[str, Any]) -> dict[str, Any]:
 
 def takes_call_options(method: M) -> M:
     """Show `CallOptions` as what it is, keyword by keyword, in a method's signature and help()."""
-    signature = inspect.signature(method)
-    fixed = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    options = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=getattr(annotation, "__forward_arg__", annotation),
-        )
-        for name, annotation in CallOptions.__annotations__.items()
-        if name not in signature.parameters
-    ]
-    method.__signature__ = signature.replace(parameters=[*fixed, *options])  # type: ignore[attr-defined]
+    method.__signature__ = with_keywords(method, CallOptions.__annotations__)  # type: ignore[attr-defined]
     return method

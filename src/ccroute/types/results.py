@@ -7,11 +7,12 @@ from decimal import Decimal
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
 
 from pydantic import Field
-from typing_extensions import TypeAliasType
 from typing_extensions import TypeVar as TypeVarWithDefault
 
-from ccroute.display import card, table, usd
+from ccroute.display import card, cut, table, usd
+from ccroute.errors import InvalidOutputError, InvalidRequestError
 from ccroute.types.route import Frozen, Route, Usage
+from ccroute.types.signatures import completed_live
 from ccroute.types.structured import AnswerFormat
 from ccroute.types.tools import Tools, read_arguments, tool_of, validated_arguments
 
@@ -21,8 +22,6 @@ Parsed = TypeVarWithDefault("Parsed", covariant=True, default=object)
 """What an answer is read into: the `response_format` of its call, if that was a class."""
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "other"]
-FinishWord = TypeAliasType("FinishWord", FinishReason)
-"""The same for a property: a notebook's tab completion (jedi 0.20) breaks at a property that is a Literal."""
 
 
 class Function(Frozen):
@@ -56,8 +55,9 @@ class ToolCall(Frozen):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments as a dict. Raises `InvalidOutputError` where the model wrote no JSON object."""
-        return read_arguments(self.function.name, self.function.arguments)
+        """The arguments as a dict. Raises `InvalidOutputError` where the model wrote no JSON object, or was
+        cut off in the middle of one."""
+        return read_arguments(self.function.name, self.function.arguments, cut=self._is_cut)
 
     @overload
     def validated(self, tool: Kind[T]) -> T: ...
@@ -80,7 +80,11 @@ class ToolCall(Frozen):
         else:
             tools: Tools = vars(self).get("_tools") or Tools()
             found = tools.named(name) if tools else {}
-        return validated_arguments(name, self.function.arguments, found)
+        return validated_arguments(name, self.function.arguments, found, cut=self._is_cut)
+
+    @property
+    def _is_cut(self) -> bool:
+        return "_cut" in vars(self)
 
 
 class Message(Frozen):
@@ -136,6 +140,7 @@ class Completion(Frozen, Generic[Parsed]):
     `model` is the model that served. `cost` is in USD over all attempts: `None` when the price of
     one of them is unknown, `Decimal(0)` when it was free. `latency` is in seconds. `raw` is the
     provider's own payload (of a stream: None, or its closing frame where that holds more than usage).
+    `response_type` is the name of the type given as `response_format`, which `parsed` is of.
     """
 
     id: str = ""
@@ -149,9 +154,11 @@ class Completion(Frozen, Generic[Parsed]):
     route: Route = Route()
     request_id: str | None = None
     raw_finish_reason: str | None = None
+    response_type: str | None = None
     raw: Any = Field(default=None, repr=False)
 
     @property
+    @completed_live
     def message(self) -> Message:
         """The answer's message; append it to `messages` to continue."""
         return self.choices[0].message
@@ -167,12 +174,14 @@ class Completion(Frozen, Generic[Parsed]):
         return self.choices[0].message.thinking
 
     @property
+    @completed_live
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The tools the model wants called, empty if none."""
         return self.choices[0].message.tool_calls or ()
 
     @property
-    def finish_reason(self) -> FinishWord | None:
+    @completed_live
+    def finish_reason(self) -> FinishReason | None:
         """Why the answer ended; the provider's own word is in `raw_finish_reason`."""
         return self.choices[0].finish_reason
 
@@ -181,14 +190,25 @@ class Completion(Frozen, Generic[Parsed]):
         """The answer as an instance of the class given as `response_format`, always the same one; None
         where no class was given.
 
-        Raises `InvalidOutputError` where the answer is none: its message says why, its `text` is the answer.
+        Raises `InvalidOutputError` where the answer is none: its message says why, its `text` is the answer;
+        and `InvalidRequestError` for an answer that was stored, as JSON or by pickle, without its class.
         """
         form = vars(self).get("_form")
         if not isinstance(form, AnswerFormat):
+            if (name := self.response_type) is not None:
+                raise InvalidRequestError(
+                    f"the type {name} was not kept when this answer was stored: read its text, such as by "
+                    f"{name}.model_validate_json(reply.text)"
+                )
             return cast("Parsed", None)
         parsed = vars(self).get("_parsed")
-        if parsed is None:  # of two threads the first one's instance counts
-            parsed = vars(self).setdefault("_parsed", form.parse(self.text, self.finish_reason))
+        if parsed is None:
+            try:
+                made = form.parse(self.text, self.finish_reason, self.route.deployment)
+            except InvalidOutputError as error:
+                error.attempts, error.reasons = self.route.attempts, self.route.reasons
+                raise
+            parsed = vars(self).setdefault("_parsed", made)  # of two threads the first one's instance counts
         return cast("Parsed", parsed)
 
     def to_dict(self) -> dict[str, Any]:
@@ -203,10 +223,12 @@ class Completion(Frozen, Generic[Parsed]):
         """Keep what reads this answer: in `__dict__`, where pydantic compares, dumps and shows only fields,
         because a private attribute would cost every answer a microsecond."""
         if isinstance(form, AnswerFormat):
-            vars(self)["_form"] = form
+            vars(self)["_form"], vars(self)["response_type"] = form, form.name
         if isinstance(tools, Tools):
             for call in self.tool_calls:
                 vars(call)["_tools"] = tools
+        if self.finish_reason == "length" and self.tool_calls:
+            vars(self.tool_calls[-1])["_cut"] = True
 
     def __getstate__(self) -> dict[Any, Any]:
         """The instance stays behind when an answer is pickled: it is read again where its class is known."""
@@ -218,7 +240,24 @@ class Completion(Frozen, Generic[Parsed]):
     def __class_getitem__(cls, item: Any) -> Any:
         return cls
 
+    def __repr__(self) -> str:
+        """In one short line; `model_dump()` and `to_dict()` have everything."""
+        calls = [cut(f"{call.name}({call.function.arguments})") for call in self.tool_calls]
+        shown = {
+            "model": self.model,
+            **({"tool_calls": calls} if calls else {}),
+            "finish_reason": self.finish_reason,
+            "cost": usd(self.cost),
+            "route": str(self.route),
+        }
+        facts = "".join(f", {name}={value!r}" for name, value in shown.items())
+        return f"Completion({cut(self.text)!r}{facts})"
+
+    __str__ = __repr__
+
     def __rich_repr__(self) -> Iterator[Any]:
+        if self.thinking:
+            yield "thinking", cut(self.thinking)
         yield self.text
         for call in self.tool_calls:
             yield "tool", f"{call.name}({call.function.arguments})"
@@ -233,11 +272,25 @@ class Completion(Frozen, Generic[Parsed]):
             ("cost", usd(self.cost)),
             ("seconds", f"{self.latency:.2f}"),
             ("ended", ended),
+            ("parsed", self._unread()),
         ]
+
+    def _unread(self) -> str | None:
+        """Why the answer is not of the type that was asked for; None if it is."""
+        if "_form" not in vars(self):
+            return None
+        try:
+            _ = self.parsed
+        except (InvalidOutputError, InvalidRequestError) as error:
+            return cut(str(error))
+        return None
 
     def _repr_html_(self) -> str:
         calls = [(call.name, call.function.arguments) for call in self.tool_calls]
-        return card("", self._facts(), text=self.text, table=table(("tool", "arguments"), calls))
+        thoughts = self.thinking or ""
+        return card(
+            "", self._facts(), text=self.text, thoughts=thoughts, table=table(("tool", "arguments"), calls)
+        )
 
 
 class Chunk(Frozen):

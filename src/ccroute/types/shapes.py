@@ -42,6 +42,11 @@ def check_response_format(response_format: Mapping[str, Any]) -> None:
             f"{where}.type is missing: write {{'type': 'json_schema', 'json_schema': {{'name': …, "
             "'schema': …}}, or give a pydantic class"
         )
+    if kind in _TYPES:
+        raise InvalidRequestError(
+            f"{where} is a JSON schema: wrap it, {{'type': 'json_schema', 'json_schema': {{'name': …, "
+            "'schema': …}}, or give the class that it was made of"
+        )
     if kind != "json_schema":
         return
     given = response_format.get("json_schema")

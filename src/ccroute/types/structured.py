@@ -27,8 +27,9 @@ _UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
 _LONGEST_NAME = 64
 """OpenAI's limit for the name of a schema or a tool."""
 _FENCED = re.compile(r"```[\w-]*[ \t]*\n(.*?)```", re.DOTALL)
+CUT_OFF = "it was cut off at its token limit: raise max_tokens"
 _ENDINGS = {
-    "length": "it was cut off at its token limit: raise max_tokens",
+    "length": CUT_OFF,
     "content_filter": "the model refused to answer",
     "tool_calls": "the model called tools instead: run them and ask again",
     None: "the answer broke off",
@@ -62,10 +63,10 @@ class AnswerFormat(dict[str, Any]):
         form = {"name": self.name, "schema": schema, "strict": True}
         super().__init__(type="json_schema", json_schema=form)
 
-    def parse(self, text: str, finish_reason: str | None) -> object:
+    def parse(self, text: str, finish_reason: str | None, deployment: str = "") -> object:
         """The instance that `text` holds, also within a code fence or a sentence.
 
-        Raises `InvalidOutputError`.
+        Raises `InvalidOutputError`, which names the `deployment` where that seems to ignore the schema.
         """
         unread: ValidationError | None = None
         for reading in _readings(text):
@@ -75,7 +76,10 @@ class AnswerFormat(dict[str, Any]):
                 if not _is_no_json(error):
                     raise self._invalid(error, text, finish_reason) from error
                 unread = unread or error
-        raise self._invalid(unread, text, finish_reason) from unread
+        hint = ""
+        if deployment and text.strip() and not set("{[") & set(text) and finish_reason == "stop":
+            hint = f"; it is no JSON at all: {deployment} seems to ignore response_format"
+        raise self._invalid(unread, text, finish_reason, hint) from unread
 
     def _validated(self, text: str) -> object:
         if not self._is_wrapped:
@@ -89,11 +93,13 @@ class AnswerFormat(dict[str, Any]):
         return self._adapter.validate_json(text)
 
     def _invalid(
-        self, error: ValidationError | None, text: str, finish_reason: str | None
+        self, error: ValidationError | None, text: str, finish_reason: str | None, hint: str = ""
     ) -> InvalidOutputError:
         faults = () if error is None else faults_of(error)
         why = _ENDINGS.get(finish_reason) or "; ".join(faults)
-        return InvalidOutputError(f"the answer is no valid {self.name}: {why}", text=text, faults=faults)
+        return InvalidOutputError(
+            f"the answer is no valid {self.name}: {why}{hint}", text=text, faults=faults
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A type that cannot be pickled, such as one defined in a function, stays behind."""

@@ -19,7 +19,7 @@ from pydantic_core import from_json
 
 from ccroute.errors import InvalidOutputError, InvalidRequestError
 from ccroute.types.shapes import check_tool
-from ccroute.types.structured import KEPT, NO_SCHEMA, faults_of, no_schema, object_schema, once
+from ccroute.types.structured import CUT_OFF, KEPT, NO_SCHEMA, faults_of, no_schema, object_schema, once
 
 ToolLike: TypeAlias = Mapping[str, Any] | Callable[..., object]
 """OpenAI's dict, a function (plain or async), or a pydantic class."""
@@ -105,32 +105,36 @@ def checked_tools(given: object) -> Sequence[Mapping[str, Any]]:
     return Tools(tools) if any(type(tool) is Tool for tool in tools) else tools
 
 
-def read_arguments(name: str, arguments: str) -> dict[str, Any]:
-    """A call's arguments as a dict. Raises `InvalidOutputError` in words for the model."""
+def read_arguments(name: str, arguments: str, *, cut: bool = False) -> dict[str, Any]:
+    """A call's arguments as a dict. `cut`: the answer ended at its token limit. Raises `InvalidOutputError`
+    in words for the model."""
     try:
         read = from_json(arguments) if arguments.strip() else {}
     except ValueError as error:
+        why = CUT_OFF if cut else error
         raise InvalidOutputError(
-            f"the arguments of {name} are not valid JSON: {error}", text=arguments
+            f"the arguments of {name} are not valid JSON: {why}", text=arguments
         ) from error
     if not isinstance(read, dict):
         raise InvalidOutputError(f"the arguments of {name} are no JSON object", text=arguments)
     return read
 
 
-def validated_arguments(name: str, arguments: str, tool: Mapping[str, Any]) -> Any:
-    """What `tool` makes of a call's arguments. Raises `InvalidOutputError` in words for the model."""
+def validated_arguments(name: str, arguments: str, tool: Mapping[str, Any], *, cut: bool = False) -> Any:
+    """What `tool` makes of a call's arguments. `cut`: the answer ended at its token limit. Raises
+    `InvalidOutputError` in words for the model."""
     if not isinstance(tool, Tool):
         raise InvalidRequestError(
-            f"{name} was given as a dict, which validates nothing: use .arguments, or validated(…) with a "
-            "function or a pydantic class"
+            f"nothing here can check the arguments of {name}: its tool was given as a dict, or the call was "
+            "stored, which keeps no function; use .arguments, or validated(…) with the function or class"
         )
     try:
         return tool.read(arguments)
     except ValidationError as error:
         faults = faults_of(error)
+        why = CUT_OFF if cut else "; ".join(faults)
         raise InvalidOutputError(
-            f"the arguments of {name} are not valid: {'; '.join(faults)}", text=arguments, faults=faults
+            f"the arguments of {name} are not valid: {why}", text=arguments, faults=faults
         ) from error
 
 

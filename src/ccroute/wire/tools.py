@@ -201,7 +201,7 @@ def as_text(arguments: object) -> str:
 
 
 def as_object(arguments: object) -> dict[str, JSON]:
-    """Arguments as the object that Anthropic and Ollama want.
+    """Arguments as an object, as every wire sends them back; none, or null, is an empty one.
 
     What the model wrote may be no object at all; it is then passed on inside one, so that the
     conversation can go on and the model can see its own mistake.
@@ -215,4 +215,6 @@ def as_object(arguments: object) -> dict[str, JSON]:
         value = load(written.encode("utf-8", "replace"))
     except ProtocolError:
         value = written
+    if value is None:
+        return {}
     return value if isinstance(value, dict) else {"arguments": value}

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Final
 
+from pydantic_core import from_json, to_json
+
 from ccroute.types import JSON
 from ccroute.wire.openai.dialect import Dialect
 from ccroute.wire.openai.provider_fields import THOUGHTS, sent_back
-from ccroute.wire.tools import NO_ARGUMENTS, as_text
+from ccroute.wire.tools import as_object
 
 Messages = list[dict[str, JSON]]
 
@@ -108,11 +110,16 @@ def _call(call: Mapping[str, JSON], dialect: Dialect, provider: str) -> dict[str
 
 
 def _arguments(function: Mapping[str, JSON]) -> str | None:
-    """The text to send where the arguments are none, or no text; None where they are sent as they are."""
+    """The text to send where the arguments are not the text of a JSON object, which strict servers refuse;
+    None where they are sent as they are."""
     arguments = function.get("arguments")
     if isinstance(arguments, str):
-        return NO_ARGUMENTS if arguments.strip() in ("", "null") else None
-    return as_text(arguments) if isinstance(arguments, dict) else NO_ARGUMENTS
+        try:
+            if isinstance(from_json(arguments, allow_inf_nan=False), dict):
+                return None
+        except ValueError:
+            pass  # broken, or with what only some readers take
+    return to_json(as_object(arguments), inf_nan_mode="null").decode()
 
 
 def _call_id(id: str, dialect: Dialect) -> str:

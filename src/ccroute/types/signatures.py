@@ -1,0 +1,65 @@
+"""Keywords that a `TypedDict` stands for, shown one by one, and what a constructor says of one it lacks.
+
+Knows signatures; must not know what a keyword means: `ccroute.types.hints` has the words.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
+
+M = TypeVar("M", bound=Callable[..., Any])
+Made = Literal["Router", "Backend", "Agent"]
+"""What a constructor makes, which decides what is said of a wrong keyword."""
+
+
+def with_keywords(method: Callable[..., Any], options: Mapping[str, Any]) -> inspect.Signature:
+    """The signature of `method` with the annotated `options` in place of its `**`."""
+    signature = inspect.signature(method)
+    fixed = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    shown = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=getattr(annotation, "__forward_arg__", annotation),
+        )
+        for name, annotation in options.items()
+        if name not in signature.parameters
+    ]
+    return signature.replace(parameters=[*fixed, *shown])
+
+
+def completed_live(getter: M) -> M:
+    """A property's getter whose return type only type checkers see: a notebook then completes what it
+    returns, where jedi (0.20) would look at the class, which lacks pydantic's fields."""
+    getter.__annotations__.pop("return", None)
+    return getter
+
+
+def explains(made: Made, options: Mapping[str, Any] | None = None) -> Callable[[M], M]:
+    """A constructor that says what to write instead of a keyword that it does not take.
+
+    options: the keywords that its `**` stands for.
+    """
+
+    def explained(init: M) -> M:
+        signature = with_keywords(init, options or {})
+        known = signature.parameters.keys() - {"self"}
+
+        @functools.wraps(init)
+        def __init__(self: Any, *args: Any, **given: Any) -> None:
+            for name in given:
+                if name not in known:
+                    from ccroute.types.hints import constructor_hint  # only where something is wrong
+
+                    advice = constructor_hint(made, name, known)
+                    raise TypeError(f"{type(self).__name__} takes no argument {name!r}: {advice}")
+            init(self, *args, **given)
+
+        __init__.__signature__ = signature  # type: ignore[attr-defined]
+        return __init__  # type: ignore[return-value]
+
+    return explained
