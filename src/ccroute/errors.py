@@ -32,8 +32,8 @@ credentials, or the prompt.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ccroute.display import card, table
 
@@ -121,6 +121,9 @@ class _Reported(CcrouteError):
     request_id: str | None = None
     body: str | None = None
     should_retry: bool | None = None
+    read_again: Callable[[Callable[[str], str]], Any] | None = None
+    """Makes the error again of the server's words as a function leaves them; None where they did not matter.
+    Only for who knows what of them is quoted from the request: no error that a call raises has it."""
 
     def __init__(
         self,
