@@ -35,7 +35,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ccroute.display import card, table
+from ccroute.display import card, shortened, table
 
 if TYPE_CHECKING:
     from ccroute.types.results import Completion
@@ -150,7 +150,7 @@ class _Reported(CcrouteError):
     def __str__(self) -> str:
         where = self.deployment or self.backend
         status = f" (HTTP {self.status})" if self.status is not None else ""
-        return f"{where}: {self.detail}{status}" if where else f"{self.detail}{status}"
+        return f"{shortened(where)}: {self.detail}{status}" if where else f"{self.detail}{status}"
 
 
 class RequestError(_Reported):
@@ -183,9 +183,10 @@ class _UnknownNameError(RequestError):
     kind = "name"
 
     def __init__(self, name: str = "", suggestions: Sequence[str] = (), *, hint: str = "") -> None:
-        close = " or ".join(f'"{s}"' for s in suggestions)
+        close = " or ".join(f'"{shortened(s)}"' for s in suggestions)
         super().__init__(
-            f'unknown {self.kind} "{name}"' + (f", did you mean {close}?" if close else hint and f": {hint}")
+            f'unknown {self.kind} "{shortened(name)}"'
+            + (f", did you mean {close}?" if close else hint and f": {hint}")
         )
         self.args = (name, tuple(suggestions))
         self.name = name
