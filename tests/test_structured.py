@@ -9,6 +9,8 @@ import gc
 import inspect
 import json
 import pickle
+import time
+import traceback
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ from typing_extensions import TypedDict
 
 from ccroute import Agent, Completion, OpenAIBackend, Router, errors
 from ccroute.types import Choice, Function, Message, ToolCall
-from ccroute.types.docstrings import read_docstring
+from ccroute.types.docstrings import LONGEST, read_docstring
 from ccroute.types.request import Request
 from ccroute.types.structured import KEPT, AnswerFormat, answer_format
 from ccroute.types.tools import Tool, checked_tools, tool_of
@@ -741,3 +743,126 @@ def test_docstrings_of_three_forms_are_read(
     text: str | None, summary: str, parameters: dict[str, str]
 ) -> None:
     assert read_docstring(text) == (summary, parameters)
+
+
+# -- what goes wrong -----------------------------------------------------------------------------------------
+
+
+def test_a_functions_tool_goes_with_the_function_and_its_closure() -> None:
+    class Big:
+        pass
+
+    def made() -> weakref.ref[Big]:
+        big = Big()
+
+        def size(unit: str = "kB") -> str:
+            """How big it is."""
+            return f"{big} {unit}"
+
+        assert tool_of(size, "t") is tool_of(size, "t")
+        return weakref.ref(big)
+
+    gone = made()
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_function_that_is_defined_again_is_another_tool() -> None:
+    def first() -> Any:
+        def look(word: str) -> None: ...
+
+        return look
+
+    def second() -> Any:
+        def look(word: int) -> None: ...
+
+        return look
+
+    one = tool_of(first(), "t")
+    gc.collect()
+    other = tool_of(second(), "t")
+    kinds = [tool["function"]["parameters"]["properties"]["word"]["type"] for tool in (one, other)]
+    assert kinds == ["string", "integer"]
+
+
+def test_the_same_function_is_one_tool_plain_and_another_bound() -> None:
+    class Held:
+        def take(self: int, count: int) -> None: ...
+
+    assert [*tool_of(Held.take, "t")["function"]["parameters"]["properties"]] == ["self", "count"]
+    assert [*tool_of(Held().take, "t")["function"]["parameters"]["properties"]] == ["count"]
+
+
+@pytest.mark.parametrize("text", ['{"line": "SECRET", "severity": "low"}', "SECRET", '{"line": SECRET'])
+def test_what_the_model_wrote_is_in_no_traceback(text: str) -> None:
+    with pytest.raises(errors.InvalidOutputError) as answer_error:
+        answer_format(Finding).parse(text, "stop")  # type: ignore[attr-defined]
+    with pytest.raises(errors.InvalidOutputError) as call_error:
+        called("Finding", text, [Finding]).validated()
+    with pytest.raises(errors.InvalidOutputError) as function_error:
+        called("search", text, [search]).validated()
+    for raised in (answer_error, call_error, function_error):
+        shown = "".join(traceback.format_exception(raised.value))
+        assert "SECRET" not in shown
+        assert raised.value.__context__ is None
+        assert raised.value.faults
+        assert raised.value.text == text
+
+
+def test_a_long_name_is_cut_in_messages_only() -> None:
+    name = "n" * 1_000_000
+    with pytest.raises(errors.InvalidOutputError, match="there is no tool") as raised:
+        called(name, "{}", [search]).validated()
+    assert len(str(raised.value)) < 300
+    assert raised.value.text == name
+    for wrong in (
+        lambda: called(name, "[]", [search]).arguments,
+        lambda: answer_format(Strict).parse(f'{{"{name}": 1}}', "stop"),  # type: ignore[attr-defined]
+        lambda: checked_tools([{"type": "function", "function": {"name": name}}] * 2),
+        lambda: Router([OpenAIBackend("main")]).complete("hi", **{name: 1}),
+        lambda: Router([OpenAIBackend("main")]).complete("hi", agent=name),
+    ):
+        with pytest.raises((errors.CcrouteError, TypeError)) as cut:
+            wrong()
+        assert len(str(cut.value)) < 500
+    unknown = errors.UnknownModelError(name, [name])
+    assert unknown.name == name
+    assert len(str(unknown)) < 300
+    assert len(str(errors.ServerError("no", deployment=name))) < 150
+
+
+class Strict(BaseModel, extra="forbid"):
+    x: int = 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "S.\n\nArgs:\n    a" + " " * 300_000 + "(\n",
+        "S.\n\nArgs:\n    " + "a" * 300_000 + "\n",
+        "S.\n\nArgs:\n    a" + "()" * 200_000,
+        "S.\n\n:param " + "a " * 200_000 + "\n",
+        "S.\n\n:param " + " " * 300_000 + "\n",
+        "S.\n\n:" + "a" * 300_000 + "\n",
+        "S.\n\n" + ":param a: b\n" * 100_000,
+        "S.\n\nParameters\n----------\n" + "a : int\n    text\n" * 60_000,
+        "Parameters\n" + "-" * 300_000 + "x\n",
+        "Args:\n" * 100_000,
+        "\n" * 1_000_000,
+    ],
+    ids=range(11),
+)
+def test_a_docstring_is_read_in_linear_time(text: str) -> None:
+    for each in (text, text[:LONGEST]):
+        began = time.perf_counter()
+        read_docstring(each)
+        assert time.perf_counter() - began < 0.5
+
+
+def test_only_the_beginning_of_a_very_long_docstring_is_read() -> None:
+    def long() -> None: ...
+
+    long.__doc__ = "word " * 200_000
+    longer = create_model("Longer", __doc__=long.__doc__, x=(int, 0))
+    for source in (long, longer):
+        assert LONGEST - 5 < len(tool_of(source, "t")["function"]["description"]) <= LONGEST

@@ -11,6 +11,8 @@ from typing import Final
 
 _LONGEST: Final = 200
 """Characters that are shown of what is not the answer itself."""
+LONGEST_NAME: Final = 100
+"""Characters of a name in a message."""
 
 
 def card(
@@ -52,6 +54,12 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in heads)
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     return f"<table><tr>{head}</tr>{body}</table>" if lines else ""
+
+
+def shortened(name: object) -> str:
+    """A name that somebody else chose, as much of it as a message can hold."""
+    text = str(name)
+    return text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…"
 
 
 def usd(amount: Decimal | None) -> str:

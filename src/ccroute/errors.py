@@ -120,6 +120,9 @@ class _Reported(CcrouteError):
     request_id: str | None = None
     body: str | None = None
     should_retry: bool | None = None
+    read_again: _abc.Callable[[_abc.Callable[[str], str]], _typing.Any] | None = None
+    """Makes the error again of the server's words as a function leaves them; None where they did not matter.
+    Only for who knows what of them is quoted from the request: no error that a call raises has it."""
 
     def __init__(
         self,
@@ -146,7 +149,7 @@ class _Reported(CcrouteError):
     def __str__(self) -> str:
         where = self.deployment or self.backend
         status = f" (HTTP {self.status})" if self.status is not None else ""
-        return f"{where}: {self.detail}{status}" if where else f"{self.detail}{status}"
+        return f"{_display.shortened(where)}: {self.detail}{status}" if where else f"{self.detail}{status}"
 
 
 class RequestError(_Reported):
@@ -181,9 +184,10 @@ class _UnknownNameError(RequestError):
     kind = "name"
 
     def __init__(self, name: str = "", suggestions: _abc.Sequence[str] = (), *, hint: str = "") -> None:
-        close = " or ".join(f'"{s}"' for s in suggestions)
+        close = " or ".join(f'"{_display.shortened(s)}"' for s in suggestions)
         super().__init__(
-            f'unknown {self.kind} "{name}"' + (f", did you mean {close}?" if close else hint and f": {hint}")
+            f'unknown {self.kind} "{_display.shortened(name)}"'
+            + (f", did you mean {close}?" if close else hint and f": {hint}")
         )
         self.args = (name, tuple(suggestions))
         self.name = name

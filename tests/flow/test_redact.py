@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccroute.errors import InvalidRequestError, ServerError
-from ccroute.flow.redact import _API_WORDS, clean
+from ccroute.flow.readings import API_WORDS
+from ccroute.flow.redact import clean
 from ccroute.types import Request
 
 PROMPT = "Tell my boss Alice I am ill"
@@ -196,7 +197,7 @@ def test_no_sixteen_characters_of_a_prompt_are_left(prompt: str, data: st.DataOb
     start = data.draw(st.integers(0, len(prompt) - 16))
     quoted = prompt[start : start + data.draw(st.integers(16, 60))]
     dense = "".join(quoted.replace("+", " ").split())
-    named = any(word in quoted.casefold() for word in _API_WORDS if len(word) >= 12)
+    named = any(word in quoted.casefold() for word in API_WORDS if len(word) >= 12)
     if not named and len(dense) >= 13 and len(quoted.replace("+", " ").strip()) >= 16:
         assert quoted not in cleaned(f"<{quoted}>", prompt)
 

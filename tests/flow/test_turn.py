@@ -58,7 +58,7 @@ from ccroute.observe import (
     TurnedAway,
 )
 from ccroute.routing import Deployment, Health, RetryBudget
-from ccroute.routing.health import Note
+from ccroute.routing.notes import Note
 from ccroute.types import Model
 
 ONCE = RetryPolicy(attempts=1)

@@ -1063,3 +1063,90 @@ def test_what_one_deployment_cannot_carry_goes_to_another_whatever_the_weights()
             for _ in range(10):
                 reply = router.complete("hello", model="any", user="me")
                 assert (reply.text, len(reply.route.attempts)) == ("other", 1)
+
+
+# -- What only sounds like it
+
+
+@complaint(
+    "https://github.com/ollama/ollama/issues/16547",
+    "a model that cannot be loaded is said in loading's words",
+)
+@pytest.mark.parametrize(
+    "words",
+    [
+        "llama-server process has terminated: exit status 1: error loading model: unknown model architecture",
+        "error loading model: insufficient memory",
+        "failed loading model foo: CUDA out of memory",
+        "failed to load model",
+        "unable to load model: sha256-x",
+        "Loading model failed: out of memory",
+    ],
+)
+def test_what_cannot_be_loaded_is_not_waited_for(words: str) -> None:
+    assert type(told(500, {"error": words}, "ollama")) is errors.ServerError
+    assert not told(503, said(words)).loading
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Loading model",
+        "the model is currently loading",
+        "model is still loading",
+        "The model x/y is being loaded",
+        "server busy, please try again.  maximum pending requests exceeded",
+    ],
+)
+def test_what_is_being_loaded_is_waited_for(words: str) -> None:
+    for status in (500, 503):
+        failure = told(status, {"error": words}, "ollama")
+        assert (type(failure), failure.loading) == (errors.OverloadedError, True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "prompt is too long for the title field (max 50 characters)",
+        "input too long: at most 10 images",
+        "tools[0].description exceeds the context of allowed characters",
+        "max_tokens is too large: 100000. This model's maximum context length is 8192 tokens",
+        "messages: text content blocks must be non-empty",
+        "please reduce the length of the input image to 4096 pixels",
+    ],
+)
+def test_a_limit_of_something_else_is_no_overflow(words: str) -> None:
+    assert type(told(400, said(words))) is errors.InvalidRequestError
+
+
+@pytest.mark.parametrize("status", [400, 422, 500])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "incorrect api key",
+        "credit balance is too low",
+        "insufficient balance",
+        "too many requests",
+        "rate limit exceeded",
+        "server busy",
+        "loading model",
+        "invalid model name",
+    ],
+)
+def test_what_others_would_suffer_from_counts_only_at_the_beginning(status: int, words: str) -> None:
+    plain = errors.ServerError if status == 500 else errors.InvalidRequestError
+    assert type(told(status, said(f"cannot compile the pattern of kind: {words}"))) is plain
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "",
+        "litellm.BadRequestError: AzureException BadRequestError - ",
+        '{"error": {"code": 400, "message": "',
+    ],
+)
+def test_gateways_may_put_their_errors_names_before_it(before: str) -> None:
+    assert type(told(400, said(before + "Incorrect API key provided"))) is errors.AuthenticationError
+    relayed = said("Provider returned error", metadata={"raw": "rate limit exceeded"})
+    assert type(told(400, relayed)) is errors.RateLimitError

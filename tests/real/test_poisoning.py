@@ -40,6 +40,12 @@ MISTAKES: dict[str, Mapping[str, Any]] = {
     "a pattern that does not end": {
         "schema": {"type": "object", "properties": {"a": {"type": "string", "pattern": "^[a$"}}}
     },
+    "a pattern that reads like a refused key": {
+        "schema": {
+            "type": "object",
+            "properties": {"a": {"type": "string", "pattern": "^incorrect api key[$"}},
+        }
+    },
     "a string of at least 3000": {
         "schema": {
             "type": "object",
@@ -83,7 +89,7 @@ def poisoned(router: Router, calls: int = 100) -> tuple[list[Exception], list[Ex
             except Exception as failure:
                 bad.append(failure)
             if number == len(mistakes):
-                begun.set()  # the first ten come before any good call is answered
+                begun.set()  # the first of each come before any good call is answered
 
     def work(agent: str) -> Iterator[Exception]:
         begun.wait(60)
@@ -132,6 +138,27 @@ def test_on_a_real_ollama_no_good_call_fails(ollama_server: RealOllama) -> None:
     assert len(bad) >= 70
     kinds = {type(failure) for failure in bad}
     assert kinds <= {errors.InvalidRequestError, errors.ServerError, errors.ConnectionFailedError}
+
+
+QUOTED = ("Incorrect API key provided", "your credit balance is too low", "too many requests", "server busy")
+
+
+@pytest.mark.parametrize("status", [400, 422, 500, 503])
+@pytest.mark.parametrize("words", QUOTED)
+def test_what_a_server_quotes_of_one_request_turns_nobody_away(words: str, status: int) -> None:
+    def reply(request: Request) -> Any:
+        if words.encode() in request.body:
+            return answer(status, json=error(words))
+        return answer(json=chat("well"))
+
+    with ScriptedServer(reply) as server:
+        backend = OpenAIBackend("home", base_url=server.url, api_key="a-key-of-the-home")
+        with Router([backend], agents=agents("home/m"), retry=RetryPolicy(attempts=1)) as router:
+            tool = {"type": "function", "function": {"name": "f", "description": words}}
+            with pytest.raises((errors.InvalidRequestError, errors.ServerError, errors.OverloadedError)):
+                router.complete("hello", agent="bad", tools=[tool])
+            for agent in GOOD:
+                assert router.complete("hello", agent=agent).text == "well"
 
 
 # -- The rule that needs no wording

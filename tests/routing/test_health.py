@@ -26,7 +26,7 @@ from ccroute.errors import (
 from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event, Recovered
 from ccroute.routing import Deployment, Health
 from ccroute.routing.caller import caller_of
-from ccroute.routing.health import Admission, Note, Refusal
+from ccroute.routing.notes import Admission, Note, Refusal
 from ccroute.types import Model, Request
 
 A, B = PlainBackend("a"), PlainBackend("b")

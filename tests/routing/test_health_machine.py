@@ -17,7 +17,7 @@ from tests.flow.support import FakeClock, PlainBackend
 from ccroute.errors import CcrouteError
 from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event, Recovered
 from ccroute.routing import Deployment, Health
-from ccroute.routing.health import Admission, Note, Refusal
+from ccroute.routing.notes import Admission, Note, Refusal
 from ccroute.types import Model
 
 # Backend a refuses keys (5 min, doubling to 1 h), b refuses to pay (15 min).

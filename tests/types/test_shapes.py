@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -117,3 +118,44 @@ def test_an_image_by_its_address_or_its_data_is_one(url: str) -> None:
     for image in ({"url": url}, url):
         part = {"type": "image_url", "image_url": image}
         assert build_request(None, {"messages": [{"role": "user", "content": [part]}]})
+
+
+def shared(levels: int, innermost: dict[str, Any]) -> dict[str, Any]:
+    """A schema that uses each of its parts twice: 2 ** levels paths lead to the innermost."""
+    part = innermost
+    for _ in range(levels):
+        part = {"type": "object", "properties": {"a": part, "b": part}}
+    return part
+
+
+def test_what_is_used_in_many_places_is_looked_at_once() -> None:
+    began = time.perf_counter()
+    build_request("x", {"tools": [tool(shared(15, {"type": "string"}))]})
+    assert time.perf_counter() - began < 0.5
+    with pytest.raises(InvalidRequestError, match="type must be of array"):
+        build_request("x", {"tools": [tool(shared(15, {"type": "strng"}))]})
+
+
+def test_what_would_be_endless_when_it_is_written_out_is_refused_at_once() -> None:
+    began = time.perf_counter()
+    with pytest.raises(InvalidRequestError, match="holds more than 1000000 schemas: define those"):
+        build_request("x", {"tools": [tool(shared(90, {"type": "string"}))]})
+    with pytest.raises(InvalidRequestError, match=f"deeper than {DEEPEST} levels"):
+        build_request("x", {"tools": [tool(shared(DEEPEST + 1, {"type": "string"}))]})
+    assert time.perf_counter() - began < 0.5
+
+
+def test_a_part_that_is_shared_counts_as_deep_as_it_is_used() -> None:
+    deep: dict[str, Any] = {"type": "string"}
+    for _ in range(DEEPEST - 1):
+        deep = {"items": deep}
+    build_request("x", {"tools": [tool({"properties": {"a": deep}})]})
+    with pytest.raises(InvalidRequestError, match=f"deeper than {DEEPEST} levels"):
+        build_request("x", {"tools": [tool({"properties": {"a": deep, "b": {"items": deep}}})]})
+
+
+def test_a_long_name_is_cut_in_the_place() -> None:
+    wrong = {"properties": {"p" * 10_000: {"type": 3}}}
+    with pytest.raises(InvalidRequestError, match=r"properties\.p{100}…\.type must") as raised:
+        build_request("x", {"tools": [tool(wrong)]})
+    assert len(str(raised.value)) < 300

@@ -18,7 +18,7 @@ from pydantic_core import to_json
 
 from ccroute._version import __version__
 from ccroute.backends.known_models import NOTHING, Wire, known
-from ccroute.backends.origin import PORTS, PRINTABLE, at_home, check_authority, check_name, split_address
+from ccroute.backends.origin import PRINTABLE, at_home, check_authority, check_name, split_address
 from ccroute.errors import AuthenticationError, BackendError, ConfigError, InvalidRequestError, RequestError
 from ccroute.types import JSON, Completion, Model, Request, Timeout
 
@@ -310,10 +310,8 @@ class Backend(ABC):
         return value
 
     def _fixed_headers(self, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-        host = f"[{self.origin.host}]" if ":" in self.origin.host else self.origin.host
-        port = "" if PORTS[self.origin.scheme] == self.origin.port else f":{self.origin.port}"
         merged = {
-            "host": host + port,
+            "host": self.origin.authority,
             # Only identity: one layer less to bound, and streams arrive as they are written.
             "accept-encoding": "identity",
             "content-type": "application/json",

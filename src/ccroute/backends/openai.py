@@ -69,6 +69,7 @@ class OpenAIBackend(WireBackend):
         self._query = f"?api-version={quote(api_version)}" if api_version else ""
         self._finish_required = finish_required
         super().__init__(name, base_url, **common)
+        self._provider = self.origin.authority  # two servers of one host are two providers
         self._root, self._dialect = "", self._preset.dialect
         if preset == "azure":
             self._root, self._dialect = azure_root(self._prefix, api_version), azure_dialect(api_version)
@@ -85,16 +86,16 @@ class OpenAIBackend(WireBackend):
             stream=stream,
             dialect=self._dialect,
             facts=self.model(model),
-            provider=self.origin.host,
+            provider=self._provider,
         )
         root = self._root.replace("{model}", quote(model, safe="")) if self._root else ""
         return HttpRequest(f"{root}/chat/completions{self._query}", json_bytes(body))
 
     def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
-        return wire.decode(body, provider=self.origin.host)
+        return wire.decode(body, provider=self._provider)
 
     def decoder(self, status: int, headers: Mapping[str, str]) -> StreamDecoder:
-        return wire.Decoder(provider=self.origin.host, finish_required=self._finish_required)
+        return wire.Decoder(provider=self._provider, finish_required=self._finish_required)
 
     def listing(self) -> HttpRequest | None:
         root = self._root.removesuffix("/deployments/{model}")

@@ -33,9 +33,14 @@ class Origin(NamedTuple):
     host: str
     port: int
 
-    def __str__(self) -> str:
+    @property
+    def authority(self) -> str:
+        """Host and port; the port only where it is not the scheme's usual one."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}" + ("" if PORTS[self.scheme] == self.port else f":{self.port}")
+        return host if PORTS[self.scheme] == self.port else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}"
 
 
 def at_home(host: str) -> bool:

@@ -22,6 +22,7 @@ from ccroute.errors import (
 from ccroute.flow.body import MAX_BODY, Body
 from ccroute.flow.context import Job, Limits, Progress, limit_passed
 from ccroute.flow.desk import Desk
+from ccroute.flow.echoes import in_own_words
 from ccroute.flow.effects import Failure, Flow, Reply, Send, emit, read, send
 from ccroute.flow.redact import clean, found_in
 from ccroute.flow.retry import Fault, failure_class
@@ -44,7 +45,7 @@ def attempt(job: Job, limits: Limits) -> Flow[Completion | Fault]:
         return (yield from _exchange(job, limits))
     except (BackendError, RequestError, DeadlineExceededError) as error:
         # The frames below hold the key and the server's words, which a traceback with locals would show.
-        fault = _fault(error.with_traceback(None), job)
+        fault = _fault(in_own_words(error, job.request, job.deployment.model).with_traceback(None), job)
     return fault if job.progress.first_content is None else _interrupted(fault.error, job.deployment)
 
 

@@ -13,7 +13,7 @@ from ccroute.flow.log import CallLog
 from ccroute.flow.retry import Fault, Step, Walk
 from ccroute.flow.turn import MIN_ATTEMPT, not_asked, turn
 from ccroute.routing import Plan
-from ccroute.routing.health import Refusal
+from ccroute.routing.notes import Refusal
 from ccroute.types import Chunk, Completion, Timeout
 
 _TIME_IS_UP = (DeadlineExceededError, QueueTimeoutError)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ccroute.backends import HttpRequest
 from ccroute.flow.desk import Desk
 from ccroute.routing import Candidate, Deployment
-from ccroute.routing.health import Admission
+from ccroute.routing.notes import Admission
 from ccroute.types import Completion, Request, Route, Timeout
 from ccroute.types.clock import Clock
 from ccroute.wire.codec import StreamDecoder

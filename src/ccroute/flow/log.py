@@ -16,7 +16,7 @@ from ccroute.flow.effects import Flow, record
 from ccroute.flow.retry import Fault, Step
 from ccroute.observe import AttemptFailed, FellBack, Interrupted, Overridden, Queued, Retried, TurnedAway
 from ccroute.routing import Candidate, Plan
-from ccroute.routing.health import Refusal
+from ccroute.routing.notes import Refusal
 from ccroute.types import Attempt, Completion, FailureClass, Outcome, Route, Usage
 
 _NOTHING = Decimal(0)

@@ -27,7 +27,7 @@ from ccroute.errors import (
 from ccroute.flow.desk import Desk
 from ccroute.routing import Candidate, Deployment
 from ccroute.routing.agents import Trigger
-from ccroute.routing.health import Refusal
+from ccroute.routing.notes import Refusal
 from ccroute.types import FailureClass, Request
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from ccroute.flow.context import Job, limits
 from ccroute.flow.effects import Enter, Flow, enter
 from ccroute.flow.retry import Fault, failure_class
 from ccroute.routing.caller import caller_of, name_of
-from ccroute.routing.health import Note, Refusal
+from ccroute.routing.notes import Note, Refusal
 from ccroute.types import Completion, FailureClass, Timeout
 
 if TYPE_CHECKING:

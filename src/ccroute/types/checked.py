@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, get_args
 
+from ccroute.display import shortened
 from ccroute.errors import InvalidRequestError
 from ccroute.types.policy import Timeout
 from ccroute.types.request import JSON, MADE_OF_TYPES, CallOptions, Effort, Request, as_dicts
@@ -122,7 +123,7 @@ def _special_fault(name: str, value: object) -> str | None:
     if name not in _NAMES:
         from ccroute.types.hints import hint  # only where something is wrong
 
-        raise TypeError(f"there is no argument {name!r}: {hint(name, _NAMES)}")
+        raise TypeError(f"there is no argument {shortened(name)!r}: {hint(name, _NAMES)}")
     return None
 
 

@@ -12,14 +12,19 @@ from typing import NamedTuple
 
 _GOOGLE = re.compile(r"^(?:(?:Keyword )?Arg(?:ument)?s|(?:Other )?Param(?:eter)?s):\s*$")
 _NUMPY = re.compile(r"^(?:Other )?Parameters\s*$")
-_GOOGLE_ENTRY = re.compile(r"^\*{0,2}(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)$")
-_NUMPY_ENTRY = re.compile(r"^(\w+)\s*(?::.*)?$")
-_SPHINX_ENTRY = re.compile(r"^:(?:param|parameter|arg|argument)\s+(?:[^:]*\s)?(\w+)\s*:\s*(.*)$")
+# What a `++` or `*+` has matched is not tried again shorter, so that each takes linear time.
+_GOOGLE_ENTRY = re.compile(r"^\*{0,2}(\w++)\s*+(?:\([^)]*+\)\s*+)?:\s*+(.*)$")
+_NUMPY_ENTRY = re.compile(r"^(\w++)\s*+(?::.*)?$")
+_SPHINX_ENTRY = re.compile(r"^:(?:param|parameter|arg|argument)\s([^:]*+):\s*+(.*)$")
 _SECTION = re.compile(
     r"^(?:(?:Keyword )?Arg(?:ument)?s|(?:Other )?Param(?:eter)?s|Returns?|Yields?|Raises|Examples?|Notes?|"
     r"Attributes):?\s*$"
 )
-_FIELD = re.compile(r"^:\w+[^:]*:")
+_FIELD = re.compile(r"^:\w[^:]*+:")
+_WORD = re.compile(r"\w+")
+
+LONGEST = 20_000
+"""Characters of a docstring that are read: what comes after them is left out, as if it were not there."""
 
 
 class Docstring(NamedTuple):
@@ -30,11 +35,12 @@ class Docstring(NamedTuple):
 
 
 def read_docstring(text: str | None) -> Docstring:
-    """Take a docstring apart."""
-    first, _, rest = (text or "").partition("\n")
+    """Take a docstring apart, or its first `LONGEST` characters."""
+    text = (text or "")[:LONGEST]
+    first, _, rest = text.partition("\n")
     if _GOOGLE.match(first):  # the last line keeps cleandoc from moving the entries to the left
         text = f"{first}\n{indent(inspect.cleandoc(rest), '    ')}\n."
-    lines = inspect.cleandoc(text or "").splitlines()
+    lines = inspect.cleandoc(text).splitlines()
     start = next((i for i, line in enumerate(lines) if _begins(lines, i)), len(lines))
     found: dict[str, str] = {}
     for i in range(start, len(lines)):
@@ -42,9 +48,15 @@ def read_docstring(text: str | None) -> Docstring:
             found |= _indented(lines[i + 1 :], _GOOGLE_ENTRY)
         elif _NUMPY.match(lines[i]) and _is_underlined(lines, i):
             found |= _listed(lines[i + 2 :])
-        elif entry := _SPHINX_ENTRY.match(lines[i]):
-            found[entry[1]] = _joined(entry[2], _deeper(lines[i + 1 :], 0))
+        elif (entry := _SPHINX_ENTRY.match(lines[i])) and (name := _last_word(entry[1])):
+            found[name] = _joined(entry[2], _deeper(lines[i + 1 :], 0))
     return Docstring("\n".join(lines[:start]).strip(), found)
+
+
+def _last_word(field: str) -> str | None:
+    """The name in Sphinx's `int | None name`."""
+    words = field.split()
+    return words[-1] if words and _WORD.fullmatch(words[-1]) else None
 
 
 def _begins(lines: list[str], i: int) -> bool:

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ccroute.display import shortened
 from ccroute.errors import InvalidRequestError
 
 DEEPEST = 100
 """How deep schemas may be nested; what holds itself is deeper."""
+MOST = 1_000_000
+"""How many schemas one may hold when it is written out, where what is used twice stands twice."""
 _TYPES = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 _ONE = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
@@ -71,19 +74,7 @@ def check_schema(schema: Any, where: str) -> None:
     """Raises `InvalidRequestError` for a JSON schema that says nothing, or points nowhere."""
     if not isinstance(schema, Mapping):
         raise _wrong(where, "must be a JSON schema as a dict", schema)
-    for place, part, depth in _parts(schema, where):
-        if depth > DEEPEST:
-            raise InvalidRequestError(f"{where} is nested deeper than {DEEPEST} levels, or holds itself")
-        if isinstance(part, bool):
-            continue
-        if not isinstance(part, Mapping):
-            raise _wrong(place, "must be a JSON schema", part)
-        _check_keywords(part, place)
-        target = part.get("$ref")
-        if target is not None and not isinstance(target, str):
-            raise _wrong(f"{place}.$ref", "must be a str", target)
-        if target is not None and target.startswith("#/") and not _resolves(schema, target):
-            raise InvalidRequestError(f"{place}.$ref points to nothing in the schema: define it under $defs")
+    _Walk(schema, where).check(schema, where, 0)
 
 
 def _check_function(function: Any, where: str) -> None:
@@ -119,27 +110,66 @@ def _check_keywords(part: Mapping[str, Any], where: str) -> None:
             raise _wrong(f"{where}.{name}", "must be a whole number, at least 0", count)
 
 
-def _parts(schema: Any, where: str) -> Iterator[tuple[str, Any, int]]:
-    """A schema and every schema in it, each with its place and depth."""
-    left: list[tuple[str, Any, int]] = [(where, schema, 0)]
-    while left:
-        place, part, depth = left.pop()
-        yield place, part, depth
+class _Walk:
+    """Checks a schema and every schema in it, what is used in many places once."""
+
+    def __init__(self, whole: Mapping[str, Any], where: str) -> None:
+        self._whole, self._where = whole, where
+        self._known: dict[int, tuple[object, int, int]] = {}  # with the part, so that its id stays its own
+
+    def check(self, part: Any, place: str, level: int) -> tuple[int, int]:
+        """How many levels are below `part`, and how many schemas it is when it is written out."""
+        _, below, size = self._known.get(id(part), (None, 0, 0))
+        if level + below > DEEPEST:
+            raise InvalidRequestError(
+                f"{self._where} is nested deeper than {DEEPEST} levels, or holds itself"
+            )
+        if size:
+            return below, size
+        if not isinstance(part, bool):
+            self._check_one(part, place)
+        size = 1
+        for inner_place, inner in _inner(part, place):
+            its_below, its_size = self.check(inner, inner_place, level + 1)
+            below, size = max(below, its_below + 1), size + its_size
+        if size > MOST:
+            raise InvalidRequestError(
+                f"{self._where} holds more than {MOST} schemas: define those that it repeats under $defs"
+            )
+        if isinstance(part, Mapping):
+            self._known[id(part)] = part, below, size
+        return below, size
+
+    def _check_one(self, part: Any, place: str) -> None:
         if not isinstance(part, Mapping):
-            continue
-        for name in _ONE:
-            if name in part and not (name == "items" and isinstance(part[name], list | tuple)):
-                left.append((f"{place}.{name}", part[name], depth + 1))
-        for name in _SEVERAL:
-            inner = part.get(name, ())
-            if not isinstance(inner, list | tuple):
-                raise _wrong(f"{place}.{name}", "must be a list of JSON schemas", inner)
-            left += [(f"{place}.{name}[{i}]", each, depth + 1) for i, each in enumerate(inner)]
-        for name in _NAMED:
-            table = part.get(name, {})
-            if not isinstance(table, Mapping):
-                raise _wrong(f"{place}.{name}", "must be a dict of JSON schemas", table)
-            left += [(f"{place}.{name}.{key}", each, depth + 1) for key, each in table.items()]
+            raise _wrong(place, "must be a JSON schema", part)
+        _check_keywords(part, place)
+        target = part.get("$ref")
+        if target is not None and not isinstance(target, str):
+            raise _wrong(f"{place}.$ref", "must be a str", target)
+        if target is not None and target.startswith("#/") and not _resolves(self._whole, target):
+            raise InvalidRequestError(f"{place}.$ref points to nothing in the schema: define it under $defs")
+
+
+def _inner(part: Any, place: str) -> Iterator[tuple[str, Any]]:
+    """The schemas right within a schema."""
+    if not isinstance(part, Mapping):
+        return
+    for name in _ONE:
+        if name in part and not (name == "items" and isinstance(part[name], list | tuple)):
+            yield f"{place}.{name}", part[name]
+    for name in _SEVERAL:
+        inner = part.get(name, ())
+        if not isinstance(inner, list | tuple):
+            raise _wrong(f"{place}.{name}", "must be a list of JSON schemas", inner)
+        for i, each in enumerate(inner):
+            yield f"{place}.{name}[{i}]", each
+    for name in _NAMED:
+        table = part.get(name, {})
+        if not isinstance(table, Mapping):
+            raise _wrong(f"{place}.{name}", "must be a dict of JSON schemas", table)
+        for key, each in table.items():
+            yield f"{place}.{name}.{shortened(key)}", each
 
 
 def _resolves(schema: Any, pointer: str) -> bool:

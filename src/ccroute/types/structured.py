@@ -15,6 +15,7 @@ from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import from_json, to_json
 
+from ccroute.display import shortened
 from ccroute.errors import InvalidOutputError, InvalidRequestError
 from ccroute.types.shapes import check_response_format
 
@@ -68,18 +69,20 @@ class AnswerFormat(dict[str, Any]):
 
         Raises `InvalidOutputError`, which names the `deployment` where that seems to ignore the schema.
         """
-        unread: ValidationError | None = None
+        fault: ValidationError | None = None
         for reading in _readings(text):
             try:
                 return self._validated(reading)
             except ValidationError as error:
                 if not _is_no_json(error):
-                    raise self._invalid(error, text, finish_reason) from error
-                unread = unread or error
+                    fault = error
+                    break
+                fault = fault or error
         hint = ""
         if deployment and text.strip() and not set("{[") & set(text) and finish_reason == "stop":
             hint = f"; it is no JSON at all: {deployment} seems to ignore response_format"
-        raise self._invalid(unread, text, finish_reason, hint) from unread
+        # No cause: pydantic's error quotes the answer, which may go into no log.
+        raise self._invalid(fault, text, finish_reason, hint)
 
     def _validated(self, text: str) -> object:
         if not self._is_wrapped:
@@ -168,7 +171,7 @@ def object_schema(adapter: TypeAdapter[Any]) -> dict[str, Any] | None:
 def faults_of(error: ValidationError) -> tuple[str, ...]:
     """What is wrong, each with its place, in words that a model can act on."""
     return tuple(
-        ": ".join(part for part in (".".join(map(str, fault["loc"])), fault["msg"]) if part)
+        ": ".join(part for part in (".".join(map(shortened, fault["loc"])), fault["msg"]) if part)
         for fault in error.errors(include_url=False, include_input=False, include_context=False)
     )
 

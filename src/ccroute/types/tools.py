@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import MethodType, SimpleNamespace
 from typing import Annotated, Any, NoReturn, TypeAlias, get_type_hints
+from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic_core import from_json
 
+from ccroute.display import shortened
 from ccroute.errors import InvalidOutputError, InvalidRequestError
 from ccroute.types.shapes import check_tool
 from ccroute.types.structured import CUT_OFF, KEPT, NO_SCHEMA, faults_of, no_schema, object_schema, once
@@ -35,22 +37,23 @@ class Tool(dict[str, Any]):
     __slots__ = ("_adapter", "_filled", "_parameters")
 
     def __init__(self, source: Any) -> None:
-        from ccroute.types.docstrings import read_docstring  # only where a tool is made
+        from ccroute.types.docstrings import LONGEST, read_docstring  # only where a tool is made
 
-        doc = read_docstring(source.__doc__)
         self._parameters: dict[str, str] | None = None
+        summary = ""
         if isinstance(source, type):
             self._adapter: TypeAdapter[Any] = TypeAdapter(source)
         else:
-            arguments = _Arguments(source, doc.parameters)
+            summary, described = read_docstring(source.__doc__)
+            arguments = _Arguments(source, described)
             self._adapter = TypeAdapter(arguments.model)
             self._parameters, self._filled = arguments.names, arguments.filled
         schema = object_schema(self._adapter)
         if schema is None:
             raise InvalidRequestError("its arguments are no object: give a class with fields, or a function")
         schema.pop("title", None)
-        own = schema.pop("description", "")
-        function = {"name": source.__name__, "description": own if self._parameters is None else doc.summary}
+        own = schema.pop("description", "")[:LONGEST]
+        function = {"name": source.__name__, "description": own if self._parameters is None else summary}
         if not function["description"]:
             del function["description"]
         super().__init__(type="function", function={**function, "parameters": schema})
@@ -84,8 +87,9 @@ class Tools(tuple[Mapping[str, Any], ...]):
         if name in names:
             return self[names.index(name)]
         close = difflib.get_close_matches(name, [each for each in names if each], 1)
-        hint = f', did you mean "{close[0]}"?' if close else f": there are {', '.join(filter(None, names))}"
-        raise InvalidOutputError(f'there is no tool "{name}"{hint}', text=name)
+        known = ", ".join(shortened(each) for each in names if each)
+        hint = f', did you mean "{shortened(close[0])}"?' if close else f": there are {known}"
+        raise InvalidOutputError(f'there is no tool "{shortened(name)}"{hint}', text=name)
 
 
 def checked_tools(given: object) -> Sequence[Mapping[str, Any]]:
@@ -101,7 +105,7 @@ def checked_tools(given: object) -> Sequence[Mapping[str, Any]]:
     for i, tool in enumerate(tools):
         name = _name_of(tool)
         if name is not None and seen.setdefault(name, i) != i:
-            raise InvalidRequestError(f'tools[{i}]: tools[{seen[name]}] is named "{name}", too')
+            raise InvalidRequestError(f'tools[{i}]: tools[{seen[name]}] is named "{shortened(name)}", too')
     return Tools(tools) if any(type(tool) is Tool for tool in tools) else tools
 
 
@@ -111,13 +115,12 @@ def read_arguments(name: str, arguments: str, *, cut: bool = False) -> dict[str,
     try:
         read = from_json(arguments) if arguments.strip() else {}
     except ValueError as error:
-        why = CUT_OFF if cut else error
-        raise InvalidOutputError(
-            f"the arguments of {name} are not valid JSON: {why}", text=arguments
-        ) from error
-    if not isinstance(read, dict):
-        raise InvalidOutputError(f"the arguments of {name} are no JSON object", text=arguments)
-    return read
+        fault = f"not valid JSON: {CUT_OFF if cut else error}"
+    else:
+        if isinstance(read, dict):
+            return read
+        fault = "no JSON object"
+    raise InvalidOutputError(f"the arguments of {shortened(name)} are {fault}", text=arguments)
 
 
 def validated_arguments(name: str, arguments: str, tool: Mapping[str, Any], *, cut: bool = False) -> Any:
@@ -125,25 +128,23 @@ def validated_arguments(name: str, arguments: str, tool: Mapping[str, Any], *, c
     `InvalidOutputError` in words for the model."""
     if not isinstance(tool, Tool):
         raise InvalidRequestError(
-            f"nothing here can check the arguments of {name}: its tool was given as a dict, or the call was "
-            "stored, which keeps no function; use .arguments, or validated(…) with the function or class"
+            f"nothing here can check the arguments of {shortened(name)}: its tool was given as a dict, or the"
+            " call was stored, which keeps no function; use .arguments, or validated(…) with the function or"
+            " class"
         )
     try:
         return tool.read(arguments)
     except ValidationError as error:
         faults = faults_of(error)
-        why = CUT_OFF if cut else "; ".join(faults)
-        raise InvalidOutputError(
-            f"the arguments of {name} are not valid: {why}", text=arguments, faults=faults
-        ) from error
+    # No cause: pydantic's error quotes what the model wrote, which may go into no log.
+    why = CUT_OFF if cut else "; ".join(faults)
+    raise InvalidOutputError(
+        f"the arguments of {shortened(name)} are not valid: {why}", text=arguments, faults=faults
+    )
 
 
 def tool_of(source: object, where: str) -> Tool:
     """The tool that a function or class describes. Raises `InvalidRequestError` naming the place."""
-    if isinstance(source, MethodType) and inspect.isfunction(source.__func__):
-        key: object = _Method(source.__func__)  # so that a kept schema keeps no object alive
-    else:
-        key = source
     name = getattr(source, "__name__", "")
     is_class = isinstance(source, type)
     if isinstance(source, BaseModel):
@@ -155,9 +156,11 @@ def tool_of(source: object, where: str) -> Tool:
     if name == "<lambda>":
         raise InvalidRequestError(f"{where} is a lambda, which has no name: write a function with def")
     if not _NAME.fullmatch(name):
-        raise InvalidRequestError(f"{where} {name}: a tool's name has up to 64 of A-Z, a-z, 0-9, _ and -")
+        raise InvalidRequestError(
+            f"{where} {shortened(name)}: a tool's name has up to 64 of A-Z, a-z, 0-9, _ and -"
+        )
     try:
-        return once(_TOOLS, Tool, key)
+        return once(_CLASSES, Tool, source) if is_class else _function_tool(source)
     except InvalidRequestError as error:
         raise InvalidRequestError(f"{where} {name}: {error.detail}") from error.__cause__
     except NO_SCHEMA as error:
@@ -172,14 +175,25 @@ class _Method:
         self.__name__ = function.__name__
         self.__doc__ = function.__doc__
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Method) and self.function is other.function
 
-    def __hash__(self) -> int:
-        return hash(self.function)
+_CLASSES = lru_cache(KEPT)(Tool)
+# A function's tool goes with the function, for that may hold anything in its closure. A tool holds none.
+_FUNCTIONS: WeakKeyDictionary[Any, Tool] = WeakKeyDictionary()
+_METHODS: WeakKeyDictionary[Any, Tool] = WeakKeyDictionary()
 
 
-_TOOLS = lru_cache(KEPT)(Tool)
+def _function_tool(source: Any) -> Tool:
+    """A function's tool, made once; that of a method by its function, so that no object is kept alive."""
+    is_method = isinstance(source, MethodType) and inspect.isfunction(source.__func__)
+    function = source.__func__ if is_method else source
+    kept = _METHODS if is_method else _FUNCTIONS
+    try:
+        tool = kept.get(function)
+    except TypeError:  # some built-in functions cannot be referred to weakly
+        return Tool(source)
+    if tool is None:
+        tool = kept[function] = Tool(_Method(function) if is_method else function)
+    return tool
 
 
 def _checked(tool: object, where: str) -> Mapping[str, Any]:

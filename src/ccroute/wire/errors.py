@@ -6,12 +6,13 @@ short; taking secrets out of them is a higher floor's job.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from math import isfinite
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from ccroute.errors import (
     BackendError,
@@ -26,7 +27,7 @@ from ccroute.types import JSON
 from ccroute.wire.kinds import BY_CODE, BY_MEANING, BY_STATUS, LACKING, OURS, WITHOUT_STATUS, Failure
 from ccroute.wire.parameters import refused_parameter
 from ccroute.wire.reading import listed, load, mapping, shown, text
-from ccroute.wire.wordings import LIMITS, PROMPTS, STATUSES, WORDINGS, Wording
+from ccroute.wire.wordings import ANYWHERE, LEAD, LIMITS, PROMPTS, STATUSES, WORDINGS, Wording
 
 LONGEST_WAIT: Final = 7 * 86_400.0
 """The longest Retry-After that is believed, in seconds."""
@@ -98,7 +99,7 @@ def read(value: JSON) -> Told:
         status=next((status for code in codes if (status := _status(code))), None),
         limit=_tokens(both.get("n_ctx")),
         prompt=_tokens(both.get("n_prompt_tokens")),
-        wait=_told_wait(both, details, message),
+        wait=_told_wait(both, details),
         request_id=text(frame.get("request_id")) or None,
     )
 
@@ -110,33 +111,48 @@ def classified(
     headers: Mapping[str, str] | None = None,
     body: bytes = b"",
     hint: str = "",
+    words: str | None = None,
 ) -> Failure:
-    """The typed error. `status` is that of a non-2xx answer; a failure inside a stream has none."""
-    kind, found = _kind(told, status)
+    """The typed error. `status` is that of a non-2xx answer; a failure inside a stream has none.
+
+    `words` are those that count, where they are not all that the server said.
+    """
+    said = told.words[:_WORDS_READ] if words is None else words
+    kind, found = _kind(told, said, status)
     headers = headers or {}
     wait = retry_after(headers)
+    if wait is None and issubclass(kind, RateLimitError | OverloadedError):
+        wait = told.wait if told.wait is not None else _wait_in(said)
     failure = kind(
         _sentence(hint or _said_by_us(kind, status, lacks=_lacks(found)), told.message),
         status=status,
-        retry_after=told.wait
-        if wait is None and issubclass(kind, RateLimitError | OverloadedError)
-        else wait,
+        retry_after=wait,
         request_id=headers.get("request-id") or headers.get("x-request-id") or told.request_id,
         body=shown(body) if body else None,
         should_retry={"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower()),
     )
     if isinstance(failure, ContextWindowExceededError):
-        failure.limit = told.limit or _number("limit", found, LIMITS, told.words)
-        failure.estimated = told.prompt or _number("prompt", found, PROMPTS, told.words)
+        failure.limit = told.limit or _number("limit", found, LIMITS, said)
+        failure.estimated = told.prompt or _number("prompt", found, PROMPTS, said)
     elif isinstance(failure, InvalidRequestError):
         failure.elsewhere = _lacks(found)
         if failure.elsewhere:
-            failure.parameter = refused_parameter(told.param, told.words[:_WORDS_READ])
+            failure.parameter = refused_parameter(told.param, said)
     elif isinstance(failure, OverloadedError):
         failure.loading = found is not None and found[0].meaning == "loading"
     elif isinstance(failure, RateLimitError) and status == 413:
         failure.should_retry = False  # one request alone is more than the limit, so waiting does not help
+    if words is None and (found is not None or issubclass(kind, RateLimitError | OverloadedError)):
+        facts = {"status": status, "headers": headers, "body": body, "hint": hint}
+        failure.read_again = partial(_read_again, told, facts)
     return failure
+
+
+def _read_again(told: Told, facts: Mapping[str, Any], blanked: Callable[[str], str]) -> Failure | None:
+    """The typed error by what is left of the words; None where nothing was taken out of them."""
+    words = told.words[:_WORDS_READ]
+    left = blanked(words)
+    return None if left == words else classified(told, **facts, words=left)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -159,10 +175,10 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 _Found: TypeAlias = tuple[Wording, re.Match[str]]
 
 
-def _kind(told: Told, status: int | None) -> tuple[type[Failure], _Found | None]:
+def _kind(told: Told, words: str, status: int | None) -> tuple[type[Failure], _Found | None]:
     """The class of a failure, and the wording that tells more of it."""
     implied = status or told.status
-    found = _wording(told.words, implied)
+    found = _wording(words, implied)
     for code, kind in BY_CODE.items():
         if code in told.codes:
             return kind, found
@@ -179,15 +195,17 @@ def _kind(told: Told, status: int | None) -> tuple[type[Failure], _Found | None]
 
 def _wording(words: str, status: int | None) -> _Found | None:
     """The first row of the table that fits."""
-    words = words[:_WORDS_READ]
     for wording in WORDINGS:
-        if status in STATUSES[wording.meaning] and (match := _search(wording.pattern, words)):
+        if status not in STATUSES[wording.meaning]:
+            continue
+        anywhere = ANYWHERE.get(wording.meaning)
+        if anywhere is None or status in anywhere:
+            match = re.search(wording.pattern, words, re.IGNORECASE)  # compiled at its first use
+        else:
+            match = re.match(f"{LEAD}(?:{wording.pattern})", words, re.IGNORECASE)
+        if match:
             return wording, match
     return None
-
-
-def _search(pattern: str, words: str) -> re.Match[str] | None:
-    return re.search(pattern, words, re.IGNORECASE)  # which compiles a pattern at its first use
 
 
 def _lacks(found: _Found | None) -> bool:
@@ -229,15 +247,20 @@ def _fault(value: JSON) -> str:
     return f"{place}: {said}" if place and said else said
 
 
-def _told_wait(fields: Mapping[str, JSON], details: JSON, message: str) -> float | None:
-    """Seconds that a body asks to wait for: Hugging Face's, a plan's, Google's, or in words."""
+def _told_wait(fields: Mapping[str, JSON], details: JSON) -> float | None:
+    """Seconds that a body asks to wait for: Hugging Face's, a plan's, or Google's."""
     for name in ("estimated_time", "resets_in_seconds"):
         if isinstance(seconds := fields.get(name), int | float):
             return _wait(str(seconds), 1.0)
     for detail in listed(details):
         if found := _SECONDS.fullmatch(text(mapping(detail).get("retryDelay"))):
             return _wait(found[1], 1.0)
-    found = _TRY_AGAIN.search(message[:_WORDS_READ])
+    return None
+
+
+def _wait_in(words: str) -> float | None:
+    """Seconds that a text asks to wait for."""
+    found = _TRY_AGAIN.search(words)
     return None if found is None else _wait(found[1], 0.001 if found[2].lower() == "ms" else 1.0)
 
 
@@ -257,7 +280,7 @@ def _number(
 ) -> int | None:
     """A number of tokens: of the row that fits, else as such numbers are usually told."""
     told = found[1].groupdict().get(name) if found is not None and found[0].meaning == "overflow" else None
-    if told is None and (match := pattern.search(words[:_WORDS_READ])):
+    if told is None and (match := pattern.search(words)):
         told = match[name]
     return int(told) if told is not None and len(told) < _DIGITS else None
 

@@ -53,6 +53,9 @@ def _link(source: str) -> str:
     return source if source == MEASURED or "://" in source else _GITHUB + source
 
 
+_NO_FIELD: Final = r"(?!.{0,100}\b(?:characters|chars|bytes|pixels|images?|seconds|field)\b)"
+"""A limit that is told in these is one field's, not that of the context window, which is told in tokens."""
+
 STATUSES: Final[dict[Meaning, frozenset[int | None]]] = {
     "quota": frozenset({None, 400, 401, 403, 412, 422, 429, 500}),
     "key": frozenset({None, 400, 403, 500}),
@@ -68,6 +71,21 @@ STATUSES: Final[dict[Meaning, frozenset[int | None]]] = {
     "policy": frozenset({None, 400, 413, 422, 500}),
 }
 """Under which statuses a text is believed; None: in a stream, or under HTTP 200."""
+
+ANYWHERE: Final[dict[Meaning, frozenset[int | None]]] = {
+    "quota": frozenset({401, 403, 412, 429}),
+    "key": frozenset(),
+    "rate": frozenset({403, 413}),
+    "loading": frozenset({503}),
+    "model": frozenset({503}),
+}
+"""What keeps others away, too, counts only where the server's words begin with it, except under these."""
+
+LEAD: Final = (
+    r"\s*(?:(?:\S{0,60}(?:error|exception|/completions)\S{0,3}|provider returned error) (?:- )?){0,4}"
+    r"""(?:\{[^}]{0,200}["']message["']:\s*["'])?"""
+)
+"""What may stand before the beginning: the names of errors that gateways add, and an error within one."""
 
 WORDINGS: Final[tuple[Wording, ...]] = (
     *_rows(
@@ -87,14 +105,20 @@ WORDINGS: Final[tuple[Wording, ...]] = (
     ),
     *_rows(
         "quota",
-        (r"credit balance is too low", "anthropics/claude-code/issues/66314"),
+        (r"(?:your )?credit balance is too low", "anthropics/claude-code/issues/66314"),
         (r"insufficient[_ ](?:account )?(?:balance|credits?|funds)", "MiniMax-AI/MiniMax-M2/issues/62"),
         (r"no resource package|余额不足", "zai-org/feedback/issues/789"),
         (r"account is in good standing|overdue account", "hsliuping/TradingAgents-CN/issues/170"),
         (r"requires more credits", "Gitlawb/openclaude/pull/1263"),
-        (r"\buser quota is not enough|用户额度不足", "popjane/free_chatgpt_api/issues/78"),
-        (r"reached your \w+ (?:\(.{1,20}\) )?usage limit", "openclaw/openclaw/pull/142656"),
-        (r"budget has been exceeded|exceededbudget", "BerriAI/litellm/issues/14144"),
+        (r"user quota is not enough|用户额度不足", "popjane/free_chatgpt_api/issues/78"),
+        (
+            r"(?:you(?:'|’| ha)ve )?reached your \w+ (?:\(.{1,20}\) )?usage limit",
+            "openclaw/openclaw/pull/142656",
+        ),
+        (
+            r"budget has been exceeded|(?:authentication error, )?exceededbudget",
+            "BerriAI/litellm/issues/14144",
+        ),
     ),
     *_rows(
         "key",
@@ -102,7 +126,7 @@ WORDINGS: Final[tuple[Wording, ...]] = (
     ),
     *_rows(
         "rate",
-        (r"tokens per min|requests per min", "continuedev/continue/issues/10218"),
+        (r"request too large for .{0,300}? (?:tokens|requests) per min", "continuedev/continue/issues/10218"),
         (r"rate limit (?:exceeded|reached)|too many requests", "anomalyco/opencode/pull/40239"),
         (r"throttlingexception|too many tokens, please wait", "anomalyco/opencode/pull/39621"),
     ),
@@ -119,6 +143,7 @@ WORDINGS: Final[tuple[Wording, ...]] = (
         (r"range of max_tokens should be", "agentscope-ai/QwenPaw/issues/6255"),
         (r"max_\w*tokens\b.{0,80}above maximum value", "xuanyustudio/LocalMiniDrama/issues/39"),
         (r"max tokens must be less than or equal to", "cohere-ai/sandbox-topically/issues/4"),
+        (r"max_(?:\w+_)?tokens['`\"]? is too large", "tailcallhq/forgecode/issues/1185"),
         (r"supports at most \d+ completion tokens", "tailcallhq/forgecode/issues/1185"),
         (r"must be greater than .?thinking\.budget_tokens", "liuw1535/antigravity2api-nodejs/issues/150"),
     ),
@@ -190,7 +215,7 @@ WORDINGS: Final[tuple[Wording, ...]] = (
         (r"context window exceeds limit", "NousResearch/hermes-agent/pull/14743"),
         (r"prompt exceeds max length|prompt 超长", "mangowhoiscloud/geode/pull/668"),
         (
-            r"(?P<prompt>\d+) input tokens exceeds the model.{0,3}s maximum context length (?P<limit>\d+)",
+            r"\b(?P<prompt>\d+) input tokens exceeds the model.{0,3}s maximum context length (?P<limit>\d+)",
             "foreveryh/claude-code-switch/issues/12",
         ),
         (
@@ -253,10 +278,13 @@ WORDINGS: Final[tuple[Wording, ...]] = (
         (r"must be less than the context length of the model", "https://docs.together.ai/docs/error-codes"),
         (r"contextwindowexceedederror", "getkimchi/kimchi/issues/794"),
         (r"exceeds? the context window", "anomalyco/opencode/issues/8089"),
-        (r"reduce the length of the (?:messages|prompt|input)", "Nutlope/aicommits/issues/259"),
-        (r"maximum context length|exceeds? (?:the )?(?:\w+ ){0,2}context\b", "Nutlope/aicommits/issues/259"),
-        (r"(?:prompt|input) (?:is )?too long", "anthropics/claude-code/issues/760"),
-        (r"exceeds the maximum number of tokens", "google-gemini/gemini-cli/issues/6678"),
+        (rf"reduce the length of the (?:messages|prompt|input)\b{_NO_FIELD}", "Nutlope/aicommits/issues/259"),
+        (
+            rf"maximum context length|exceeds? (?:the )?(?:\w+ ){{0,2}}context\b{_NO_FIELD}",
+            "Nutlope/aicommits/issues/259",
+        ),
+        (rf"(?:prompt|input) (?:is )?too long{_NO_FIELD}", "anthropics/claude-code/issues/760"),
+        (rf"exceeds the maximum number of tokens{_NO_FIELD}", "google-gemini/gemini-cli/issues/6678"),
     ),
     *_rows(
         "lacks",
@@ -295,13 +323,18 @@ WORDINGS: Final[tuple[Wording, ...]] = (
     ),
     *_rows(
         "loading",
-        (r"loading model|model is (?:\w+ )?loading", "mostlygeek/llama-swap/issues/146"),
-        (r"is currently loading", "BerriAI/litellm/issues/1242"),
+        # What has failed to load will not be there soon: ollama/ollama/issues/16547.
+        (
+            r"(?<!error )(?<!failed )loading model(?!.{0,300}(?:fail|error|memory))",
+            "mostlygeek/llama-swap/issues/146",
+        ),
+        (r"(?:the )?model is (?:\w+ )?(?:loading|being loaded)", "mostlygeek/llama-swap/issues/146"),
+        (r"(?:the )?model \S{1,200} is (?:currently loading|being loaded)", "BerriAI/litellm/issues/1242"),
         (r"server (?:is )?busy|maximum pending requests", "ollama/ollama/issues/4159"),
     ),
     *_rows(
         "model",
-        (r"no available channel for model|无可用渠道", "QuantumNous/new-api/pull/6310"),
+        (r"no available channel for model|(?:当前分组.{0,300})?无可用渠道", "QuantumNous/new-api/pull/6310"),
         (r"invalid model (?:name|')", "BerriAI/litellm/issues/9663"),
     ),
     *_rows(

@@ -1,7 +1,8 @@
 """Fields that only one provider knows: kept from its answers, so that they can go back to it.
 
 DeepSeek's `reasoning_content`, OpenRouter's `reasoning_details` and Gemini's `extra_content` must come back
-in the next turn. An answer keeps them under the provider's host, and no other provider is sent them.
+in the next turn. An answer keeps them under the provider's host, with its port where that is
+unusual, and no other provider is sent them.
 """
 
 from collections.abc import Mapping
