@@ -172,10 +172,10 @@ class Handler(BaseHTTPRequestHandler):
             while data:
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
                 data = self.wait(piece(rest))
+            self.note("route", stream.route.reasons)
             self.wfile.write(b"0\r\n\r\n")
             self.close_connection = False
         finally:  # closing it closes the router's stream, which ends the backend's work
-            self.note("route", stream.route.reasons)
             asyncio.run_coroutine_threadsafe(close(rest), self.server.loop)
 
     def send_head(self, status: int, content: str, headers: Mapping[str, str]) -> None:
