@@ -238,12 +238,17 @@ class Host:
             await self._coming_back
         self._listener.close()
         self._place.close()
+        await asyncio.sleep(0)  # who was accepted last is known only now
+        left = [*self.links]
+        for link in left:
+            link.transport.abort()
+        await asyncio.sleep(0)
         return {
             "answered": self.answered,
             "faults": self.faults,
             "flaps": self.flaps,
             "calls": sorted(self.calls),
-            "open": len(self.links),
+            "open": len(left),
         }
 
 

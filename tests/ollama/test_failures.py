@@ -200,7 +200,7 @@ def test_a_limit_shorter_than_a_load_is_told_with_the_time_that_the_load_took(
         for model in ("tiny-a", "say-hello", "tiny-a"):  # one has room, so each of them is loaded
             caller.complete(router, "hi", model=f"local/{model}", max_tokens=1)
         with pytest.raises(errors.BackendTimeoutError, match=r"shorter than the load \(\d+\.\d s when last"):
-            caller.complete(router, "hi", model="local/say-hello", timeout=Timeout(first=0.05))
+            caller.complete(router, "hi", model="local/say-hello", timeout=Timeout(first=0.005))
         assert caller.complete(router, "hi", model="local/say-hello").text
     told = [
         r

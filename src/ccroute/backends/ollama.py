@@ -18,7 +18,7 @@ from ccroute.wire.listing import read_ps, read_show, read_tags
 
 _log = logging.getLogger("ccroute")
 
-_WARM: Final = 100_000_000
+_WARM: Final = 20_000_000
 _MOST_WARNINGS: Final = 1000
 _LATEST: Final = ":latest"
 _DURATION: Final = re.compile(r"[-+]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+)", re.ASCII)
