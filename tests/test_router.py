@@ -613,3 +613,27 @@ def test_a_prompt_that_fits_nowhere_is_counted_all_the_same() -> None:
     small = OpenAIBackend("main", base_url="http://127.0.0.1:9", models={"m": Model(context_window=100)})
     with Router([small]) as router:
         assert router.count_tokens("a" * 4000, model="main/m") == 1004
+
+
+def test_calls_at_the_same_time_each_drop_what_the_server_refuses() -> None:
+    with ScriptedServer(refusing("temperature")) as server:
+        with Router([backend(server)], default_model="main/m", drop_params=True) as router:
+            with ThreadPoolExecutor(8) as pool:
+                calls = [pool.submit(router.complete, "hi", temperature=0.2) for _ in range(8)]
+                assert {call.result().text for call in calls} == {"done"}
+
+
+def test_a_value_that_is_refused_says_nothing_of_others_until_several_are(caller: Caller) -> None:
+    def reply(request: Request) -> Iterable[Step]:
+        effort = request.json.get("reasoning_effort")
+        if effort in ("minimal", "low", "medium"):
+            told = {"message": f"'reasoning_effort' does not support '{effort}'", "param": "reasoning_effort"}
+            return answer(400, json={"error": told})
+        return answer(json=chat(effort or "none"))
+
+    with ScriptedServer(reply) as server:
+        with Router([backend(server)], default_model="main/m", drop_params=True) as router:
+            efforts = ("minimal", "minimal", "high", "low", "medium", "high")
+            said = [caller.complete(router, "hi", reasoning_effort=effort).text for effort in efforts]
+    assert said == ["none", "none", "high", "none", "none", "none"]
+    assert len(server.requests) == 6 + 3

@@ -159,3 +159,14 @@ def test_a_long_name_is_cut_in_the_place() -> None:
     with pytest.raises(InvalidRequestError, match=r"properties\.p{100}…\.type must") as raised:
         build_request("x", {"tools": [tool(wrong)]})
     assert len(str(raised.value)) < 300
+
+
+@pytest.mark.parametrize("pointer", ["#/$defs/A%20B", "#/$defs/A B", "#/$defs/x~1y"])
+def test_a_reference_may_be_escaped_as_in_a_url(pointer: str) -> None:
+    schema = {"$defs": {"A B": {"type": "string"}, "x/y": {"type": "string"}}, "$ref": pointer}
+    build_request("hi", {"response_format": form(schema)})
+
+
+def test_a_reference_to_a_number_that_is_none_points_nowhere() -> None:
+    with pytest.raises(InvalidRequestError, match="points to nothing"):
+        build_request("hi", {"response_format": form({"anyOf": [{}], "$ref": "#/anyOf/²"})})

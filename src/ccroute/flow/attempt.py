@@ -98,9 +98,9 @@ def _carried(deployment: Deployment, request: Request, desk: Desk, progress: Pro
     backend = deployment.backend
     refused = backend.refusals(request, deployment.model)
     may_drop = desk.drop_params or backend.drop_params
-    if may_drop and (learned := desk.learned.of(deployment)):
-        given = [name for name in sorted(learned) if getattr(request, name) is not None]
-        refused = {**dict.fromkeys(given, "the server refused it"), **refused}
+    if may_drop and (learned := desk.learned.of(deployment, request)):
+        progress.left_out = learned
+        refused = {**dict.fromkeys(sorted(learned), "the server refused it"), **refused}
     progress.formed = request.response_format is not None and "response_format" not in refused
     if not refused:
         return request
@@ -256,7 +256,8 @@ def _fault(error: BackendError | RequestError | DeadlineExceededError, job: Job)
         error.estimated = error.estimated or job.desk.count_tokens(job.request)
     fault = _completed(error, job.deployment, job.request)
     if job.desk.drop_params or job.deployment.backend.drop_params:
-        return replace(fault, drops=job.desk.learned.learn(job.deployment, job.request, error))
+        name = job.desk.learned.learn(job.deployment, job.request, error)
+        return fault if name in job.progress.left_out else replace(fault, drops=name)
     return fault
 
 

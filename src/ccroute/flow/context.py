@@ -24,7 +24,7 @@ class Progress:
     is the instant since which the server has been waited for without content, `paused` the seconds
     that the caller took between chunks, `key` says which of the backend's keys was sent,
     `formed` whether `response_format` was; `refused` is a whole answer that did not do what was asked,
-    `admission` the leave of the deployment's health.
+    `admission` the leave of the deployment's health, `left_out` the parameters that it refused before.
     """
 
     started: float
@@ -41,6 +41,7 @@ class Progress:
     dropped: tuple[str, ...] = ()
     formed: bool = False
     refused: Completion | None = None
+    left_out: frozenset[str] = frozenset()
     admission: Admission | None = None
 
     def begin(self, clock: Clock) -> None:
@@ -72,10 +73,8 @@ class Ticket:
 
 
 class Limits(NamedTuple):
-    """The limits of one attempt: `deadline` of the call and `until` of the attempt are monotonic
-    instants, the others seconds."""
+    """The limits of one attempt: `until` and `first` are monotonic instants, the others seconds."""
 
-    deadline: float
     until: float
     connect: float | None
     first: float
@@ -123,7 +122,7 @@ def limits(job: Job, now: float) -> Limits:
             first = min(first, longest)  # after the first content no fallback could use the time
         elif longest is not None:
             until = min(until, now + longest)
-    return Limits(job.deadline, until, own.connect, min(until, now + first), idle)
+    return Limits(until, own.connect, min(until, now + first), idle)
 
 
 def limit_passed(job: Job, now: float) -> str:

@@ -199,9 +199,13 @@ def _check_answer(message: Mapping[str, Any], where: str) -> None:
     """What only an assistant's message has."""
     if (calls := message.get("tool_calls")) is not None:
         _check_calls(calls, f"{where}.tool_calls")
-    blocks = message.get("thinking_blocks")
+    for name in ("thinking_blocks", "blocks"):
+        _check_blocks(message.get(name), f"{where}.{name}")
+
+
+def _check_blocks(blocks: object, where: str) -> None:
     if blocks and not (isinstance(blocks, list | tuple) and all(isinstance(b, Mapping) for b in blocks)):
-        raise InvalidRequestError(f"{where}.thinking_blocks must be a list of dicts")
+        raise InvalidRequestError(f"{where} must be a list of dicts")
 
 
 def _check_calls(calls: object, where: str) -> None:

@@ -49,7 +49,7 @@ _HINTS: Final[dict[str, str]] = {
     "think": _EFFORT,
     "thinking_budget": _EFFORT,
     "effort": _EFFORT,
-    "functions": 'it is tools= here: functions themselves, or [{"type": "function", "function": {…}]',
+    "functions": 'it is tools= here: functions themselves, or [{"type": "function", "function": {…}}]',
     "function_call": 'it is tool_choice= here: "auto", "required", "none" or a named function',
     "response_model": "it is response_format= here, which takes the class",
     "output_type": "it is response_format= here, which takes the class",
@@ -92,7 +92,7 @@ _HINTS: Final[dict[str, str]] = {
     **dict.fromkeys(("top_a", "min_p", "repetition_penalty"), _ONLY_OPENROUTER),
     **dict.fromkeys(("betas", "container", "mcp_servers", "context_management"), _ONLY_ANTHROPIC),
     **dict.fromkeys(("mirostat", "num_gpu", "num_thread", "repeat_penalty", "repeat_last_n"), _OLLAMA),
-    "cache_control": 'it goes into a message\'s parts: {"type": "text", "text": …, "cache_control": {…}',
+    "cache_control": 'it goes into a message\'s parts: {"type": "text", "text": …, "cache_control": {…}}',
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from ccroute.display import shortened
 from ccroute.errors import InvalidRequestError
@@ -175,10 +176,10 @@ def _inner(part: Any, place: str) -> Iterator[tuple[str, Any]]:
 def _resolves(schema: Any, pointer: str) -> bool:
     """Whether a JSON pointer such as `#/$defs/Address` leads somewhere."""
     for step in pointer[2:].split("/"):
-        key = step.replace("~1", "/").replace("~0", "~")
+        key = unquote(step).replace("~1", "/").replace("~0", "~")
         if isinstance(schema, Mapping) and key in schema:
             schema = schema[key]
-        elif isinstance(schema, list | tuple) and key.isdigit() and int(key) < len(schema):
+        elif isinstance(schema, list | tuple) and key.isascii() and key.isdigit() and int(key) < len(schema):
             schema = schema[int(key)]
         else:
             return False

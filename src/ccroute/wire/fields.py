@@ -6,7 +6,7 @@ Knows the canonical request, and which fields and tools belong to another wire t
 import base64
 import dataclasses
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple, NoReturn, Self
 
 from ccroute.errors import InvalidRequestError
@@ -111,11 +111,21 @@ def without(request: Request, refused: Mapping[str, str]) -> Request:
         changes["tools"] = [
             _without_marks(tool, {name for j, name in gone if i == j}) for i, tool in kept
         ] or None
+        if changes["tools"] and not _offers(changes["tools"], request.tool_choice):
+            changes["tool_choice"] = None
     if changes.get("tools", ()) is None:  # a choice among no tools is an error everywhere
         changes |= {"tool_choice": None, "parallel_tool_calls": None}
     if refused.keys() & request.extra.keys():
         changes["extra"] = {name: each for name, each in request.extra.items() if name not in refused}
     return dataclasses.replace(request, **changes)
+
+
+def _offers(tools: Sequence[Mapping[str, JSON]], choice: JSON) -> bool:
+    """Whether the tool that a choice names, if it names one, is among `tools`."""
+    if not isinstance(choice, Mapping):
+        return True
+    name = (choice.get("function") or {}).get("name")
+    return any((tool.get("function") or {}).get("name") == name for tool in tools)
 
 
 def _without_marks(tool: Mapping[str, JSON], gone: Collection[str]) -> Mapping[str, JSON]:

@@ -87,7 +87,13 @@ def _written(schema: Schema, rules: _Rules) -> dict[str, JSON] | None:
         if not rules.recursion and _recurs(root):
             return None
         made = _node(root, rules)
-    except (_OpenError, RecursionError, TypeError, AttributeError):  # or it is no schema: the server says how
+    except (
+        _OpenError,
+        RecursionError,
+        TypeError,
+        AttributeError,
+        ValueError,
+    ):  # or it is no schema: the server says how
         return None
     # OpenAI takes only an object at the root.
     return None if rules.all_required and made.get("type") != "object" else made

@@ -99,7 +99,9 @@ def goes_on_unthought(messages: Sequence[Mapping[str, JSON]]) -> bool:
 
     A Claude with a budget of thoughts refuses to think then: "Expected `thinking`". The adaptive ones do not.
     """
-    merged = turns(messages, claude=True)
+    # A turn begins behind the last message that a user wrote; what came before it needs no look.
+    last = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=0)
+    merged = turns(messages[last:], claude=True)
     begun = len(merged)
     while begun and (merged[begun - 1]["role"] == "assistant" or _answers_calls(merged[begun - 1])):
         begun -= 1

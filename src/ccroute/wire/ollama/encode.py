@@ -48,7 +48,8 @@ def refusals(request: Request, model: Model = _USUAL, *, hosted: bool = False) -
     if request.reasoning_effort not in (None, "none") and model.thinking == "none":
         why["reasoning_effort"] = "the model does not think"
     for name in model.refuses or ():
-        if given(getattr(request, name, None)):
+        is_free = name == "tool_choice" and request.tool_choice in ("auto", "none")
+        if given(getattr(request, name, None)) and not is_free:
             why[name] = "the model refuses it"
     return why | foreign(request, "ollama") if request.extra or request.tools else why
 
@@ -110,7 +111,7 @@ def _think(effort: str, known: Model) -> bool | str:
     """What comes nearest to an effort: on or off, or one of the model's levels, the longer of two."""
     if known.thinking != "levels":
         return effort != "none"
-    levels = [level for level in known.efforts or _LEVELS if level in _ORDER]
+    levels = [level for level in known.efforts or () if level in _ORDER] or _LEVELS
     wanted = _ORDER.index(effort)
     level = min(levels, key=lambda each: (abs(_ORDER.index(each) - wanted), -_ORDER.index(each)))
     return False if level == "none" else level

@@ -9,6 +9,7 @@ from typing import Final
 
 from pydantic_core import from_json, to_json
 
+from ccroute.errors import InvalidRequestError
 from ccroute.types import JSON
 from ccroute.wire.openai.dialect import Dialect
 from ccroute.wire.openai.provider_fields import THOUGHTS, sent_back
@@ -117,9 +118,14 @@ def _arguments(function: Mapping[str, JSON]) -> str | None:
         try:
             if isinstance(from_json(arguments, allow_inf_nan=False), dict):
                 return None
-        except ValueError:
+        except (ValueError, TypeError):
             pass  # broken, or with what only some readers take
-    return to_json(as_object(arguments), inf_nan_mode="null").decode()
+    try:
+        return to_json(as_object(arguments), inf_nan_mode="null").decode()
+    except ValueError:
+        raise InvalidRequestError(
+            "the arguments of a call in messages hold something that is no JSON value"
+        ) from None
 
 
 def _call_id(id: str, dialect: Dialect) -> str:

@@ -105,7 +105,9 @@ def _refused_names(request: Request, facts: Model) -> tuple[str, ...]:
         facts.sampling == "not_thinking" and effort not in (None, "none")
     )
     names = (*(_SAMPLING if takes_none else ()), *(facts.refuses or ()))
-    return tuple(name for name in names if getattr(request, name, None) not in (None, (), [], {}))
+    given = tuple(name for name in names if getattr(request, name, None) not in (None, (), [], {}))
+    # Only a choice that forces a tool is meant.
+    return given if is_forced(request) else tuple(name for name in given if name != "tool_choice")
 
 
 def _is_neutral(name: str, value: object) -> bool:
@@ -133,5 +135,7 @@ def _word(effort: str, efforts: Sequence[str] | None, dialect: Dialect) -> str:
         return effort
     place = _EFFORTS.index(effort)
     known = [word for word in _EFFORTS if word in efforts]
+    if not known:  # it has words of its own only
+        return effort
     below = [word for word in known if _EFFORTS.index(word) < place]
     return below[-1] if below else known[0]
