@@ -45,14 +45,19 @@ class Origin(NamedTuple):
 
 def at_home(host: str) -> bool:
     """Whether `host` is `localhost` or a literal loopback or private address. Names are not looked up."""
-    if host == "localhost":
-        return True
+    address = literal_address(host)
+    if address is None:
+        return host == "localhost"
+    return address.is_loopback or (address.is_private and not address.is_unspecified)
+
+
+def literal_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that `host` is written as, an IPv4 one within IPv6 as itself; None for a name."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return False
-    address = getattr(address, "ipv4_mapped", None) or address
-    return address.is_loopback or (address.is_private and not address.is_unspecified)
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def check_name(kind: str, name: object) -> None:

@@ -93,7 +93,8 @@ class Circuit(Switch):
         self.outcomes.append((failed, caller))
         if not failed:
             self.refused = frozenset()
-        if not failed or len(self.outcomes) < IN_A_ROW:
+            return None
+        if len(self.outcomes) < IN_A_ROW:
             return None
         known = [*self.outcomes]
         failing = [who for bad, who in known if bad]

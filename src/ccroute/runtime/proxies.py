@@ -8,7 +8,6 @@ not let through has never reached the server.
 from __future__ import annotations
 
 import base64
-import ipaddress
 import re
 import ssl
 import urllib.request
@@ -20,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpcore
 
-from ccroute.backends import Origin
+from ccroute.backends.origin import Origin, literal_address
 from ccroute.runtime.exchange import ProxyTimeout
 from ccroute.runtime.lease import Lease, reason
 from ccroute.runtime.loops import LoopBackend
@@ -269,10 +268,5 @@ def _parsed(variable: str, value: str) -> Proxy:
 
 def _here(host: str) -> bool:
     """Whether `host` is this machine, by its name or address; nothing is looked up."""
-    if host == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+    address = literal_address(host)
+    return host == "localhost" if address is None else address.is_loopback
