@@ -608,7 +608,7 @@ def hosts_agree(report: dict[str, Any], callers: Callers) -> Iterator[Check]:
     known = {kind for wire in sick.WIRES.values() for on in (False, True) for kind in sick.faults(wire, on)}
     never = {*known, *dict(sick.REFUSALS)} - {kind for host in report.values() for kind in host["faults"]}
     yield Check("every fault happened", not never, never)
-    flaps, refused = report["flapping"]["flaps"], callers.sums.failures["W0"]
+    flaps, refused = report["flapping"]["flaps"], callers.sums.failures["not_sent"]
     # In a short run its breaker may be open for as long as it is away.
     met = flaps > 0 and (refused > 0 or not callers.scale.judge_memory)
     yield Check("a host went away and refused connections", met, (flaps, refused))

@@ -67,7 +67,7 @@ def test_a_wrong_key_is_an_authentication_error_that_does_not_show_it(
     ):
         caller.complete(router, "hi")
     assert caught.value.status == 401
-    assert caught.value.attempts[0].failure == "A"
+    assert caught.value.attempts[0].failure == "credential"
     assert "sk-wrong-canary" not in f"{caught.value} {caught.value!r} {caught.value.body}"
 
 
@@ -77,7 +77,7 @@ def test_a_prompt_beyond_the_window_is_a_context_error(
 ) -> None:
     with router_to(llama_server, wire) as router, pytest.raises(errors.ContextWindowExceededError) as caught:
         caller.complete(router, "canary " * 20_000, timeout=30)
-    assert caught.value.attempts[0].failure == "L"
+    assert caught.value.attempts[0].failure == "context_length"
     assert "canary" not in str(caught.value)
 
 

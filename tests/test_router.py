@@ -98,7 +98,7 @@ def test_a_503_moves_on_to_the_fallback_at_once(caller: Caller) -> None:
     assert reply.route.fallback
     assert reply.route.backend == "local"
     assert [(a.deployment, a.failure) for a in reply.route.attempts] == [
-        ("main/m", "W1"),
+        ("main/m", "rejected"),
         ("local/qwen", None),
     ]
     assert reply.cost == 0
@@ -162,7 +162,7 @@ def test_a_stream_that_breaks_before_its_first_content_falls_back_unseen(caller:
         router.close()
     assert heard.error is None
     assert heard.text == "ok"
-    assert heard.completion.route.attempts[0].failure == "W2"
+    assert heard.completion.route.attempts[0].failure == "ambiguous"
 
 
 def test_a_stream_that_breaks_after_content_is_interrupted_and_priced(caller: Caller) -> None:
@@ -563,7 +563,11 @@ def test_what_a_server_refuses_is_dropped_if_that_is_allowed_and_the_next_call_k
             first = caller.complete(router, "hi", **asked)
             again = caller.complete(router, "hi", **asked)
             plain = caller.complete(router, "hi")
-    assert [attempt.failure for attempt in first.route.attempts] == ["C", "C", None]
+    assert [attempt.failure for attempt in first.route.attempts] == [
+        "invalid_request",
+        "invalid_request",
+        None,
+    ]
     assert [len(reply.route.attempts) for reply in (again, plain)] == [1, 1]
     assert "main/m: temperature dropped, the server refused it" in again.route.reasons
     assert server.requests[3].json.keys() & asked.keys() == {"max_tokens"}

@@ -51,7 +51,7 @@ def test_a_row_has_every_column() -> None:
         row(usage=Usage(input=700, cache_read=200, cache_write_5m=60, cache_write_1h=40, output=100)),
         row(
             outcome="failed",
-            failure="W2",
+            failure="ambiguous",
             final=False,
             latency=None,
             cost=Decimal("0.5"),

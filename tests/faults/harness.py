@@ -382,7 +382,7 @@ class Bench:
 
     def _check_attempts(self, call: Call, retry: RetryPolicy) -> None:
         attempts, rows = call.attempts, call.rows
-        assert sum(attempt.failure != "W0" for attempt in attempts) <= retry.attempts
+        assert sum(attempt.failure != "not_sent" for attempt in attempts) <= retry.attempts
         assert max(Counter(attempt.deployment for attempt in attempts).values()) <= retry.per_deployment
         assert len({row.call for row in rows}) == 1
         assert [row.final for row in rows] == [False] * (len(attempts) - 1) + [True]
@@ -390,8 +390,8 @@ class Bench:
             seen = (attempt.deployment, attempt.outcome, attempt.failure, attempt.usage, attempt.cost)
             assert (row.deployment, row.outcome, row.failure, row.usage, row.cost) == seen
             assert attempt.cost == attempt.usage.total_tokens * PER_TOKEN
-            assert attempt.outcome == {None: "ok", "W3": "interrupted"}.get(attempt.failure, "failed")
-            if attempt.failure in {"W2", "W3"}:
+            assert attempt.outcome == {None: "ok", "delivered": "interrupted"}.get(attempt.failure, "failed")
+            if attempt.failure in {"ambiguous", "delivered"}:
                 assert attempt.usage.estimated
                 assert attempt.usage.input > 0
             elif attempt.failure is not None:
@@ -524,7 +524,7 @@ class Bench:
         error = call.error
         assert type(error) is errors.StreamInterruptedError
         assert type(error.__cause__) is cause
-        assert call.tried == [("main/m", "W3", "StreamInterruptedError")]
+        assert call.tried == [("main/m", "delivered", "StreamInterruptedError")]
         assert error.partial is not None
         assert error.partial.text == call.text == text
         assert error.partial.usage == call.attempts[0].usage
@@ -537,11 +537,11 @@ class Bench:
         self, sick: Sick, error: type[errors.CcrouteError], failure: str, *, stream: bool = False
     ) -> None:
         """What the class of a failure asks for follows from it, and nothing is said before it."""
-        if failure == "C":
+        if failure == "invalid_request":
             self.is_final(sick, error, failure, stream=stream)
-        elif failure in {"A", "L", "M"}:
+        elif failure in {"credential", "context_length", "unavailable"}:
             self.is_not_retried(sick, error, failure, stream=stream)
-            self.moves_on(sick, error, failure, stream=stream, fallback=failure == "L")
+            self.moves_on(sick, error, failure, stream=stream, fallback=failure == "context_length")
         else:
             self.is_retried(sick, error, failure, stream=stream)
 

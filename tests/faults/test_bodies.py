@@ -76,7 +76,7 @@ def memory(limit: int) -> Iterator[None]:
 def test_a_web_page_of_a_gateway_is_ambiguous_and_cut_and_cleaned(bench: Bench, stream: bool) -> None:
     page = f"<!DOCTYPE html><html><h1>502</h1>{KEY} asked for {PROMPT}" + "<p>sorry</p>" * 10_000
     sick = bench.sick(answer(502, body=page, headers={"content-type": "text/html"}))
-    error = bench.is_retried(sick, ServerError, "W2", stream=stream).error
+    error = bench.is_retried(sick, ServerError, "ambiguous", stream=stream).error
     assert isinstance(error, ServerError)
     assert (error.status, error.backend, error.deployment) == (502, "main", "main/m")
     assert error.body is not None
@@ -106,7 +106,7 @@ PAGE = answer(
 @each_wire
 @whole_and_streamed
 def test_a_login_page_is_no_answer(bench: Bench, wire: Wire, stream: bool) -> None:
-    bench.is_retried(bench.sick(PAGE, wire=wire), ProtocolError, "W2", stream=stream)
+    bench.is_retried(bench.sick(PAGE, wire=wire), ProtocolError, "ambiguous", stream=stream)
 
 
 @row(23, "HTML 200 (login page)")
@@ -130,7 +130,7 @@ def packed(*pieces: bytes, end: bool = True) -> list[bytes]:
 @pytest.mark.parametrize("missing", [1, 8, 40])
 def test_a_packed_answer_without_its_end_is_ambiguous(bench: Bench, wire: Wire, missing: int) -> None:
     body = b"".join(packed(body_of(wire)))[:-missing]
-    bench.is_retried(bench.sick(answer(body=body, headers=GZIP), wire=wire), ProtocolError, "W2")
+    bench.is_retried(bench.sick(answer(body=body, headers=GZIP), wire=wire), ProtocolError, "ambiguous")
 
 
 @row(24, "truncated gzip (httpx would accept it)")
@@ -139,7 +139,7 @@ def test_a_packed_stream_without_its_end_is_cut(bench: Bench, wire: Wire) -> Non
     sick = bench.sick(wire.stream(*packed(*wire.begun, end=False), headers=GZIP), wire=wire)
     bench.cuts(sick, SO_FAR, ProtocolError)
     sick = bench.sick(wire.stream(*packed(*wire.opening, end=False), headers=GZIP), wire=wire)
-    bench.is_retried(sick, ProtocolError, "W2", stream=True)
+    bench.is_retried(sick, ProtocolError, "ambiguous", stream=True)
 
 
 @row(24, "truncated gzip (httpx would accept it)")
@@ -173,7 +173,7 @@ def test_a_gzip_bomb_is_left_unexploded(
 ) -> None:
     sick = bench.sick(answer(status, body=bomb(), headers=GZIP))
     with memory(limit):
-        in_time(bench.fails(sick, kind, "W2", stream=stream).took, 4)
+        in_time(bench.fails(sick, kind, "ambiguous", stream=stream).took, 4)
 
 
 @row(25, "gzip bomb")
@@ -188,7 +188,7 @@ def test_a_gzip_bomb_after_content_cuts_the_stream(bench: Bench) -> None:
 @pytest.mark.parametrize("encoding", ["gzip, gzip", "deflate", "br"])
 def test_what_was_not_asked_for_is_not_unpacked(bench: Bench, encoding: str, stream: bool) -> None:
     sick = bench.sick(answer(body=bomb(), headers={"content-encoding": encoding}))
-    bench.is_retried(sick, ProtocolError, "W2", stream=stream)
+    bench.is_retried(sick, ProtocolError, "ambiguous", stream=stream)
 
 
 # -- too large -----------------------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ def test_a_line_that_is_too_long_is_not_read_to_its_end(
 ) -> None:
     sick = bench.sick(endless(long(start, unit)), wire=wire)
     with memory(64 * MB):
-        in_time(bench.fails(sick, ProtocolError, "W2", stream=True).took, 2)
+        in_time(bench.fails(sick, ProtocolError, "ambiguous", stream=True).took, 2)
 
 
 @row(26, "50 MB line")
@@ -235,7 +235,7 @@ def test_a_line_that_is_too_long_after_content_cuts_the_stream(bench: Bench) -> 
 def test_an_answer_that_is_too_long_is_not_read_to_its_end(bench: Bench) -> None:
     sick = bench.sick(endless(long(b'{"id": "', size=70 * MB)))
     with memory(80 * MB):
-        in_time(bench.fails(sick, ProtocolError, "W2").took, 2)
+        in_time(bench.fails(sick, ProtocolError, "ambiguous").took, 2)
 
 
 @row(26, "50 MB line")
@@ -243,14 +243,14 @@ def test_an_answer_that_is_too_long_is_not_read_to_its_end(bench: Bench) -> None
 def test_a_header_that_is_too_long_is_not_read_to_its_end(bench: Bench, stream: bool) -> None:
     sick = bench.sick([Send(long(b"HTTP/1.1 200 OK\r\nx-long: ")), Close()])
     with memory(16 * MB):
-        in_time(bench.fails(sick, ProtocolError, "W2", stream=stream).took, 2)
+        in_time(bench.fails(sick, ProtocolError, "ambiguous", stream=stream).took, 2)
 
 
 @row(26, "50 MB line")
 @pytest.mark.parametrize(("wire", "start"), [(OPENAI, b'data: {"id": "'), (OLLAMA, b'{"model": "')])
 def test_the_time_for_a_long_line_in_small_pieces_is_linear(bench: Bench, wire: Wire, start: bytes) -> None:
     sick = bench.sick(framed(long(start, size=17 * MB), 4096), wire=wire)
-    in_time(bench.fails(sick, ProtocolError, "W2", stream=True).took, 4)
+    in_time(bench.fails(sick, ProtocolError, "ambiguous", stream=True).took, 4)
 
 
 @row(26, "50 MB line")
@@ -259,7 +259,7 @@ def test_what_is_no_json_is_refused_about_as_fast_as_an_answer_is_read(bench: Be
     # No deadline can end a parser that has begun, and on a loop everybody waits for it.
     good = long(b'{"choices": [{"message": {"content": "', unit, 8 * MB) + b'"}}]}'
     bad = good[:-1]
-    bench.fails(bench.sick(answer(body=bad)), ProtocolError, "W2")
+    bench.fails(bench.sick(answer(body=bad)), ProtocolError, "ambiguous")
     reader = backend("main", "http://localhost")
 
     def refuse() -> None:
@@ -301,7 +301,7 @@ def test_a_byte_that_is_no_utf8_is_replaced_in_a_text(bench: Bench, wire: Wire, 
 def test_a_byte_that_is_no_utf8_is_a_fault_in_the_structure(bench: Bench, wire: Wire, stream: bool) -> None:
     body = wire.events[0] if stream else body_of(wire)
     sick = bench.sick(answer(body=body.replace(b"{", b"{\xff", 1)), wire=wire)
-    bench.is_retried(sick, ProtocolError, "W2", stream=stream)
+    bench.is_retried(sick, ProtocolError, "ambiguous", stream=stream)
 
 
 @row(28, "invalid UTF-8")

@@ -35,7 +35,7 @@ WORDS = b"HTTP/1.1 200 OK\r\n" + b"x-word: by word\r\n" * 500
 @row(1, "connection refused")
 @whole_and_streamed
 def test_a_refused_connection_costs_nothing_and_moves_the_call_on(bench: Bench, stream: bool) -> None:
-    bench.is_retried(f"http://127.0.0.1:{refused_port()}", ConnectionFailedError, "W0", stream=stream)
+    bench.is_retried(f"http://127.0.0.1:{refused_port()}", ConnectionFailedError, "not_sent", stream=stream)
 
 
 @row(1, "connection refused")
@@ -61,7 +61,7 @@ def no_name(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> 
 @pytest.mark.parametrize("no_name", [socket.EAI_NONAME, socket.EAI_AGAIN], indirect=True)
 @pytest.mark.usefixtures("no_name")
 def test_a_name_that_is_not_found_costs_nothing_and_moves_the_call_on(bench: Bench, stream: bool) -> None:
-    bench.is_retried(NO_SUCH_HOST, ConnectionFailedError, "W0", stream=stream)
+    bench.is_retried(NO_SUCH_HOST, ConnectionFailedError, "not_sent", stream=stream)
 
 
 @row(2, "DNS failure")
@@ -85,8 +85,8 @@ def test_who_cannot_prove_its_name_is_sent_nothing_and_only_others_are_tried(
     }[fault]()
     sick = bench.sick(tls=context, cure=lambda sick: _trust(sick, authority))
     ca_file = str(authority.write(tmp_path))
-    bench.moves_on(sick, ConnectionFailedError, "W0", stream=stream, ca_file=ca_file)
-    bench.is_not_retried(sick, ConnectionFailedError, "W0", stream=stream, ca_file=ca_file)
+    bench.moves_on(sick, ConnectionFailedError, "not_sent", stream=stream, ca_file=ca_file)
+    bench.is_not_retried(sick, ConnectionFailedError, "not_sent", stream=stream, ca_file=ca_file)
     assert sick.wait_idle()
     assert (sick.requests, sick.connections, sick.failed_handshakes) == ([], 2, 2)
 
@@ -100,44 +100,44 @@ def test_a_server_without_tls_is_not_spoken_to_without_it(bench: Bench, tmp_path
     authority = Authority()
     plain = bench.sick(on_connect=[*answer(json=chat("evil")), Hang()])
     url, ca_file = plain.url.replace("http:", "https:"), str(authority.write(tmp_path))
-    bench.moves_on(url, ConnectionFailedError, "W0", ca_file=ca_file)
-    bench.is_not_retried(url, ConnectionFailedError, "W0", ca_file=ca_file)
+    bench.moves_on(url, ConnectionFailedError, "not_sent", ca_file=ca_file)
+    bench.is_not_retried(url, ConnectionFailedError, "not_sent", ca_file=ca_file)
     assert plain.requests == []
 
 
 @row(4, "connect black hole")
 def test_a_connection_that_does_not_come_about_ends_at_the_connect_timeout(bench: Bench) -> None:
     hole = bench.enter(BlackHole())
-    on_time(bench.is_retried(hole.url, BackendTimeoutError, "W0", limits=CONNECT), SHORT)
-    on_time(bench.moves_on(hole.url, BackendTimeoutError, "W0", stream=True, limits=CONNECT), SHORT)
+    on_time(bench.is_retried(hole.url, BackendTimeoutError, "not_sent", limits=CONNECT), SHORT)
+    on_time(bench.moves_on(hole.url, BackendTimeoutError, "not_sent", stream=True, limits=CONNECT), SHORT)
 
 
 @row(4, "connect black hole")
 def test_a_connection_that_does_not_come_about_ends_at_the_deadline(bench: Bench) -> None:
     hole = bench.enter(BlackHole())
-    on_time(bench.fails(hole.url, DeadlineExceededError, "W0", timeout=SHORT), SHORT)
+    on_time(bench.fails(hole.url, DeadlineExceededError, "not_sent", timeout=SHORT), SHORT)
 
 
 @row(4, "connect black hole")
 def test_a_handshake_that_does_not_go_on_ends_at_the_connect_timeout(bench: Bench, tmp_path: Path) -> None:
     mute = bench.sick(on_connect=[Hang()])
     url, ca_file = mute.url.replace("http:", "https:"), str(Authority().write(tmp_path))
-    on_time(bench.moves_on(url, BackendTimeoutError, "W0", limits=CONNECT, ca_file=ca_file), SHORT)
+    on_time(bench.moves_on(url, BackendTimeoutError, "not_sent", limits=CONNECT, ca_file=ca_file), SHORT)
     assert mute.requests == []
 
 
 @row(5, "headers trickle")
 def test_headers_that_trickle_end_at_the_first_content_timeout(bench: Bench) -> None:
     sick = bench.sick([Trickle(WORDS, 0.01, size=5)])
-    on_time(bench.is_retried(sick, BackendTimeoutError, "W2", limits=FIRST), SHORT)
-    on_time(bench.moves_on(sick, BackendTimeoutError, "W2", stream=True, limits=FIRST), SHORT)
+    on_time(bench.is_retried(sick, BackendTimeoutError, "ambiguous", limits=FIRST), SHORT)
+    on_time(bench.moves_on(sick, BackendTimeoutError, "ambiguous", stream=True, limits=FIRST), SHORT)
 
 
 @row(5, "headers trickle")
 @whole_and_streamed
 def test_headers_that_trickle_end_at_the_deadline(bench: Bench, stream: bool) -> None:
     sick = bench.sick([Trickle(WORDS, 0.01, size=5)])
-    on_time(bench.fails(sick, DeadlineExceededError, "W2", stream=stream, timeout=SHORT), SHORT)
+    on_time(bench.fails(sick, DeadlineExceededError, "ambiguous", stream=stream, timeout=SHORT), SHORT)
 
 
 @row(5, "headers trickle")
@@ -160,7 +160,7 @@ def test_headers_that_trickle_open_the_breaker(bench: Bench) -> None:
 def test_a_connection_that_ends_before_the_headers_is_ambiguous(
     bench: Bench, steps: list[Step], stream: bool
 ) -> None:
-    bench.is_retried(bench.sick(steps), ConnectionFailedError, "W2", stream=stream)
+    bench.is_retried(bench.sick(steps), ConnectionFailedError, "ambiguous", stream=stream)
 
 
 @row(7, "reset inside JSON")
@@ -170,4 +170,4 @@ def test_a_connection_that_ends_inside_the_answer_is_ambiguous(
     bench: Bench, framing: dict[str, str], end: Step
 ) -> None:
     start = b'c\r\n{"choices":[\r\n' if "transfer-encoding" in framing else b'{"choices":['
-    bench.is_retried(bench.sick([Send(head(200, framing) + start), end]), ConnectionFailedError, "W2")
+    bench.is_retried(bench.sick([Send(head(200, framing) + start), end]), ConnectionFailedError, "ambiguous")

@@ -50,14 +50,14 @@ def good(stream: bool) -> list[Step]:
 def test_a_redirect_is_not_followed(bench: Bench, status: int, stream: bool) -> None:
     elsewhere = bench.sick()
     location = {"location": elsewhere.url + "/v1/chat/completions"}
-    bench.follows(bench.sick(answer(status, headers=location)), BackendError, "M", stream=stream)
+    bench.follows(bench.sick(answer(status, headers=location)), BackendError, "unavailable", stream=stream)
     assert elsewhere.connections == 0
 
 
 @row(42, "redirect to another host")
 def test_a_redirect_to_another_path_is_not_followed_either(bench: Bench) -> None:
     sick = bench.sick(answer(307, headers={"location": "/v2/chat/completions"}))
-    bench.fails(sick, BackendError, "M")
+    bench.fails(sick, BackendError, "unavailable")
     assert [request.target for request in sick.requests] == ["/v1/chat/completions"]
 
 
@@ -80,7 +80,7 @@ def test_interim_answers_are_ignored(bench: Bench, times: int, stream: bool) -> 
 @whole_and_streamed
 def test_a_switch_of_protocols_is_no_answer(bench: Bench, stream: bool) -> None:
     switch = [Send(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n")]
-    bench.is_retried(bench.sick([*switch, *good(stream)]), ProtocolError, "W2", stream=stream)
+    bench.is_retried(bench.sick([*switch, *good(stream)]), ProtocolError, "ambiguous", stream=stream)
 
 
 @row(44, "chunked trailer")
@@ -129,7 +129,7 @@ WRONG: dict[str, tuple[list[Step], type[BackendError]]] = {
 @row(45, "wrong Content-Length or chunk; surplus bytes after the answer")
 @pytest.mark.parametrize(("steps", "kind"), WRONG.values(), ids=WRONG)
 def test_a_length_that_is_wrong_is_ambiguous(bench: Bench, steps: list[Step], kind: Any) -> None:
-    bench.is_retried(bench.sick(steps), kind, "W2")
+    bench.is_retried(bench.sick(steps), kind, "ambiguous")
 
 
 @row(45, "wrong Content-Length or chunk; surplus bytes after the answer")
@@ -227,13 +227,13 @@ SOON: dict[str, tuple[dict[str, str], float | None]] = {
 def test_a_retry_after_that_is_nothing_or_nonsense_delays_nothing(
     bench: Bench, status: int, kind: Any, headers: dict[str, str], wait: float | None
 ) -> None:
-    call = bench.fails(bench.sick(refusal(status, **headers)), kind, "W1")
+    call = bench.fails(bench.sick(refusal(status, **headers)), kind, "rejected")
     assert isinstance(call.error, kind)
     assert call.error.retry_after == wait
     sick = bench.sick(refusal(status, **headers), answer(json=chat()))
     call = bench.ask(bench.router(sick, retry=THRICE))
     assert call.text == WELL
-    assert [attempt.failure for attempt in call.attempts] == ["W1", None]
+    assert [attempt.failure for attempt in call.attempts] == ["rejected", None]
     in_time(call.took, AT_ONCE)
 
 
@@ -252,11 +252,11 @@ def test_a_retry_after_that_does_not_fit_the_deadline_is_told_and_not_waited_for
     bench: Bench, status: int, kind: Any, headers: dict[str, str]
 ) -> None:
     sick = bench.sick(refusal(status, **headers))
-    call = bench.is_not_retried(sick, kind, "W1", recovers=False)
+    call = bench.is_not_retried(sick, kind, "rejected", recovers=False)
     assert isinstance(call.error, kind)
     assert call.error.retry_after == 3600
     in_time(call.took, AT_ONCE)
-    in_time(bench.moves_on(sick, kind, "W1", recovers=False).took, AT_ONCE)
+    in_time(bench.moves_on(sick, kind, "rejected", recovers=False).took, AT_ONCE)
 
 
 # -- money is out --------------------------------------------------------------------------------------------
@@ -285,10 +285,10 @@ def test_a_bill_that_is_not_paid_is_not_asked_again(
     bench: Bench, wire: Wire, said: Any, stream: bool
 ) -> None:
     sick = bench.sick(answer(429, json=said, headers={"retry-after": "0"}), wire=wire)
-    bench.follows(sick, QuotaExhaustedError, "A", stream=stream)
+    bench.follows(sick, QuotaExhaustedError, "credential", stream=stream)
     subject = bench.router(sick, bench.sick(), retry=THRICE)
     call = bench.ask(subject, stream=stream, model="main/m", fallback=["main/n", "other/m"])
-    assert call.tried == [("main/m", "A", "QuotaExhaustedError"), ("other/m", None, None)]
+    assert call.tried == [("main/m", "credential", "QuotaExhaustedError"), ("other/m", None, None)]
 
 
 @row(47, "429 for billing")

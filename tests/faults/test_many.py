@@ -154,7 +154,7 @@ def test_a_call_that_a_probe_turns_away_after_its_own_attempt_is_one_call(bench:
             [call] = bench.at_once(subject, 1, rest=False, model="other/m", fallback=["main/m"])
         finally:
             rest.set()
-    assert call.tried == [("other/m", "W1", "OverloadedError")]
+    assert call.tried == [("other/m", "rejected", "OverloadedError")]
 
 
 # -- the host is busy ----------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ def test_who_finds_the_queue_full_goes_to_another_deployment_at_once(bench: Crow
         [call] = bench.at_once(subject, 1, rest=False)
         queued = subject.told.count(Queued)
     assert call.text == WELL
-    assert call.tried == [("main/m", "W0", "QueueTimeoutError"), ("other/m", None, None)]
+    assert call.tried == [("main/m", "not_sent", "QueueTimeoutError"), ("other/m", None, None)]
     assert call.took < 1
     assert queued == waiting
 

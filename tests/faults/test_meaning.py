@@ -429,9 +429,9 @@ each_nest = pytest.mark.parametrize("nest", NESTS.values(), ids=NESTS)
 @pytest.mark.parametrize("open_ended", [False, True], ids=["whole", "open"])
 def test_a_nest_is_no_answer(bench: Bench, nest: bytes, open_ended: bool) -> None:
     body = nest[: len(nest) // 2] if open_ended else nest
-    bench.fails(bench.sick(answer(body=body)), ProtocolError, "W2")
+    bench.fails(bench.sick(answer(body=body)), ProtocolError, "ambiguous")
     frame = b"data: " + body + b"\n\n"
-    bench.fails(bench.sick(OPENAI.stream(frame)), ProtocolError, "W2", stream=True)
+    bench.fails(bench.sick(OPENAI.stream(frame)), ProtocolError, "ambiguous", stream=True)
     bench.cuts(bench.sick(OPENAI.stream(*OPENAI.begun, frame)), SO_FAR, ProtocolError)
 
 
@@ -440,17 +440,18 @@ def test_a_nest_is_no_answer(bench: Bench, nest: bytes, open_ended: bool) -> Non
 def test_a_nest_inside_an_answer_is_a_fault(bench: Bench, wire: Wire) -> None:
     for body in (json.dumps(wire.whole).encode(), b'{"message": {"content": "x"}}'):
         sick = bench.sick(answer(body=nested(body, NESTS["both"])), wire=wire)
-        bench.fails(sick, ProtocolError, "W2")
+        bench.fails(sick, ProtocolError, "ambiguous")
     broken = nested(wire.begun[-1], NESTS["both"])
     sick = bench.sick(wire.stream(*wire.opening, broken), wire=wire)
-    bench.fails(sick, ProtocolError, "W2", stream=True)
+    bench.fails(sick, ProtocolError, "ambiguous", stream=True)
     bench.cuts(bench.sick(wire.stream(*wire.begun, broken), wire=wire), SO_FAR, ProtocolError)
 
 
 @row(41, "JSON nested 100,000 deep")
 @each_wire
 @pytest.mark.parametrize(
-    ("status", "kind", "failure"), [(500, ServerError, "W2"), (400, InvalidRequestError, "C")]
+    ("status", "kind", "failure"),
+    [(500, ServerError, "ambiguous"), (400, InvalidRequestError, "invalid_request")],
 )
 def test_a_nest_in_an_error_says_nothing(
     bench: Bench, wire: Wire, status: int, kind: Any, failure: str

@@ -63,7 +63,7 @@ def test_a_stream_that_breaks_after_content_is_cut(bench: Bench, wire: Wire, end
 @pytest.mark.parametrize("end", [Reset(), Close()], ids=["reset", "end"])
 def test_a_stream_that_breaks_before_content_falls_back_unseen(bench: Bench, wire: Wire, end: Step) -> None:
     sick = bench.sick(wire.stream(*wire.opening, end), wire=wire)
-    bench.is_retried(sick, ConnectionFailedError, "W2", stream=True)
+    bench.is_retried(sick, ConnectionFailedError, "ambiguous", stream=True)
 
 
 @row(9, "silence inside a stream")
@@ -85,7 +85,7 @@ def test_a_stream_that_falls_silent_after_content_is_cut_at_the_deadline(bench: 
 @each_wire
 def test_a_stream_that_is_silent_before_content_falls_back_unseen(bench: Bench, wire: Wire) -> None:
     sick = bench.sick(wire.stream(*wire.opening, Hang()), wire=wire)
-    on_time(bench.moves_on(sick, BackendTimeoutError, "W2", stream=True, limits=SILENT), SHORT)
+    on_time(bench.moves_on(sick, BackendTimeoutError, "ambiguous", stream=True, limits=SILENT), SHORT)
 
 
 @row(9, "silence inside a stream")
@@ -122,7 +122,7 @@ def test_pings_do_not_put_off_the_idle_timeout(bench: Bench, wire: Wire, ping: b
 @row(10, "endless pings")
 def test_pings_are_no_first_content(bench: Bench) -> None:
     sick = bench.sick(OPENAI.stream(*OPENAI.opening, endless(b": ping\n\n")))
-    on_time(bench.moves_on(sick, BackendTimeoutError, "W2", stream=True, limits=SILENT), SHORT)
+    on_time(bench.moves_on(sick, BackendTimeoutError, "ambiguous", stream=True, limits=SILENT), SHORT)
 
 
 def endless(ping: bytes) -> Step:
@@ -146,7 +146,7 @@ def test_a_stream_that_ends_without_content_falls_back_unseen(
     bench: Bench, wire: Wire, chunked: bool
 ) -> None:
     sick = bench.sick(wire.stream(*wire.opening, chunked=chunked), wire=wire)
-    bench.is_retried(sick, ProtocolError, "W2", stream=True)
+    bench.is_retried(sick, ProtocolError, "ambiguous", stream=True)
 
 
 @row(11, "EOF without finish")
@@ -178,23 +178,27 @@ def test_a_finish_is_success_though_no_done_follows(
 def test_done_without_a_finish_is_no_success(bench: Bench) -> None:
     bench.cuts(bench.sick(OPENAI.stream(*OPENAI.begun, DONE)), SO_FAR, ProtocolError)
     for pieces in ([*OPENAI.opening, DONE], [DONE]):
-        bench.is_retried(bench.sick(OPENAI.stream(*pieces)), ProtocolError, "W2", stream=True)
+        bench.is_retried(bench.sick(OPENAI.stream(*pieces)), ProtocolError, "ambiguous", stream=True)
 
 
 # -- an error where an answer should be ----------------------------------------------------------------------
 
 ECHO = f"cannot go on with {KEY}, asked {PROMPT}"
 SAID: dict[str, tuple[dict[str, Any], type[CcrouteError], str]] = {
-    "vLLM": (error(ECHO, type="InternalServerError", code=500), ServerError, "W2"),
-    "TGI": ({"error": ECHO, "error_type": "generation"}, ServerError, "W2"),
-    "a bare text": ({"error": ECHO}, ServerError, "W2"),
-    "llama.cpp": (error(ECHO, type="unavailable_error", code=503), OverloadedError, "W1"),
-    "rate limit": (error(ECHO, type="requests", code="rate_limit_exceeded"), RateLimitError, "W1"),
-    "quota": (error(ECHO, type="insufficient_quota", code="insufficient_quota"), QuotaExhaustedError, "A"),
-    "key": (error(ECHO, type="authentication_error", code=401), AuthenticationError, "A"),
-    "overflow": (error(ECHO, code="context_length_exceeded"), ContextWindowExceededError, "L"),
-    "policy": (error(ECHO, code="content_filter"), ContentPolicyError, "C"),
-    "invalid": (error(ECHO, code=400), InvalidRequestError, "C"),
+    "vLLM": (error(ECHO, type="InternalServerError", code=500), ServerError, "ambiguous"),
+    "TGI": ({"error": ECHO, "error_type": "generation"}, ServerError, "ambiguous"),
+    "a bare text": ({"error": ECHO}, ServerError, "ambiguous"),
+    "llama.cpp": (error(ECHO, type="unavailable_error", code=503), OverloadedError, "rejected"),
+    "rate limit": (error(ECHO, type="requests", code="rate_limit_exceeded"), RateLimitError, "rejected"),
+    "quota": (
+        error(ECHO, type="insufficient_quota", code="insufficient_quota"),
+        QuotaExhaustedError,
+        "credential",
+    ),
+    "key": (error(ECHO, type="authentication_error", code=401), AuthenticationError, "credential"),
+    "overflow": (error(ECHO, code="context_length_exceeded"), ContextWindowExceededError, "context_length"),
+    "policy": (error(ECHO, code="content_filter"), ContentPolicyError, "invalid_request"),
+    "invalid": (error(ECHO, code=400), InvalidRequestError, "invalid_request"),
 }
 ONE_OF_EACH = ["vLLM", "llama.cpp", "quota", "overflow", "policy"]
 each_error = pytest.mark.parametrize(("said", "kind", "failure"), SAID.values(), ids=SAID)
@@ -228,7 +232,7 @@ def test_an_error_in_a_field_of_that_name_is_one(
 @row(15, "SSE field `error:`")
 def test_an_error_in_a_field_of_that_name_may_be_plain_text(bench: Bench) -> None:
     field = f"error: {ECHO.splitlines()[0]}\n\n".encode()
-    bench.is_retried(bench.sick(OPENAI.stream(field, DONE)), ServerError, "W2", stream=True)
+    bench.is_retried(bench.sick(OPENAI.stream(field, DONE)), ServerError, "ambiguous", stream=True)
     bench.cuts(bench.sick(OPENAI.stream(*OPENAI.begun, field, DONE)), SO_FAR, ServerError)
 
 
@@ -236,10 +240,10 @@ def test_an_error_in_a_field_of_that_name_may_be_plain_text(bench: Bench) -> Non
 @pytest.mark.parametrize(
     ("type", "kind", "failure"),
     [
-        ("overloaded_error", OverloadedError, "W1"),
-        ("rate_limit_error", RateLimitError, "W1"),
-        ("api_error", ServerError, "W2"),
-        ("timeout_error", BackendTimeoutError, "W2"),
+        ("overloaded_error", OverloadedError, "rejected"),
+        ("rate_limit_error", RateLimitError, "rejected"),
+        ("api_error", ServerError, "ambiguous"),
+        ("timeout_error", BackendTimeoutError, "ambiguous"),
     ],
 )
 def test_an_error_event_falls_back_before_content_and_cuts_after_it(
@@ -257,7 +261,7 @@ def test_an_error_line_falls_back_before_content_and_cuts_after_it(bench: Bench)
     line = ollama.line({"error": f"llama runner process has terminated: {ECHO}"})
     for opening in (OLLAMA.opening, ()):
         sick = bench.sick(OLLAMA.stream(*opening, line), wire=OLLAMA)
-        bench.is_retried(sick, ServerError, "W2", stream=True)
+        bench.is_retried(sick, ServerError, "ambiguous", stream=True)
     bench.cuts(bench.sick(OLLAMA.stream(*OLLAMA.begun, line), wire=OLLAMA), SO_FAR, ServerError)
 
 
@@ -266,7 +270,7 @@ def test_an_error_line_falls_back_before_content_and_cuts_after_it(bench: Bench)
 def test_an_answer_that_is_not_done_is_none(bench: Bench, pieces: tuple[str, ...]) -> None:
     lines = ollama.chat_lines(ollama.Said(pieces, done=False), "m")
     sick = bench.sick(ollama.json_answer(ollama.merged(lines)), wire=OLLAMA)
-    bench.is_retried(sick, ProtocolError, "W2")
+    bench.is_retried(sick, ProtocolError, "ambiguous")
 
 
 @row(19, "200 with an error body")
@@ -290,9 +294,9 @@ def test_an_error_body_instead_of_a_stream_is_what_it_says(
 @pytest.mark.parametrize(
     ("wire", "said", "kind", "failure"),
     [
-        (ANTHROPIC, anthropic_like.error(ECHO), OverloadedError, "W1"),
-        (ANTHROPIC, anthropic_like.error(ECHO, type="billing_error"), QuotaExhaustedError, "A"),
-        (OLLAMA, {"error": ECHO}, ServerError, "W2"),
+        (ANTHROPIC, anthropic_like.error(ECHO), OverloadedError, "rejected"),
+        (ANTHROPIC, anthropic_like.error(ECHO, type="billing_error"), QuotaExhaustedError, "credential"),
+        (OLLAMA, {"error": ECHO}, ServerError, "ambiguous"),
     ],
     ids=["anthropic", "anthropic billing", "ollama"],
 )
@@ -316,10 +320,10 @@ def test_an_error_body_under_200_is_what_it_says_on_every_wire(
     ids=["length 0", "blanks", "chunked", "until the end"],
 )
 def test_an_empty_answer_is_ambiguous(bench: Bench, wire: Wire, steps: list[Step], stream: bool) -> None:
-    bench.moves_on(bench.sick(steps, wire=wire), ProtocolError, "W2", stream=stream)
+    bench.moves_on(bench.sick(steps, wire=wire), ProtocolError, "ambiguous", stream=stream)
 
 
 @row(20, "200, empty body")
 @whole_and_streamed
 def test_an_empty_answer_is_asked_for_once_more(bench: Bench, stream: bool) -> None:
-    bench.is_retried(bench.sick(answer()), ProtocolError, "W2", stream=stream)
+    bench.is_retried(bench.sick(answer()), ProtocolError, "ambiguous", stream=stream)

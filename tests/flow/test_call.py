@@ -161,12 +161,12 @@ def test_a_503_moves_on_to_the_fallback_at_once_and_costs_nothing() -> None:
     assert (hand.asked, hand.slept) == (["paid", "home"], [])
     answer = hand.completion
     assert (answer.route.fallback, answer.route.model, answer.route.deployment) == (True, "home/m", "home/m")
-    assert outcomes(call) == [("failed", "W1"), ("ok", None)]
+    assert outcomes(call) == [("failed", "rejected"), ("ok", None)]
     assert (answer.cost, [attempt.cost for attempt in call.log.attempts]) == (0, [0, 0])
     failed = answer.route.attempts[0]
     assert (failed.status, failed.error) == (503, "OverloadedError")
     assert "no room now" in failed.reason
-    assert any(reason.startswith("paid/m failed (W1): ") for reason in answer.route.reasons)
+    assert any(reason.startswith("paid/m failed (rejected): ") for reason in answer.route.reasons)
 
 
 def test_every_call_has_exactly_one_final_row() -> None:
@@ -232,17 +232,17 @@ def test_one_unknown_price_makes_the_cost_unknown() -> None:
 @pytest.mark.parametrize(
     ("failure", "letter", "kind", "says"),
     [
-        (REFUSED, "W0", ConnectionFailedError, r"cannot connect to https://paid.test \(connection ref"),
-        (Failure("tls", "expired", sent=False), "W0", ConnectionFailedError, "no trusted connection"),
-        (BROKEN, "W2", ConnectionFailedError, r"the connection broke \(connection reset\)"),
+        (REFUSED, "not_sent", ConnectionFailedError, r"cannot connect to https://paid.test \(connection ref"),
+        (Failure("tls", "expired", sent=False), "not_sent", ConnectionFailedError, "no trusted connection"),
+        (BROKEN, "ambiguous", ConnectionFailedError, r"the connection broke \(connection reset\)"),
         (
             Failure("timeout", "no answer", sent=True),
-            "W2",
+            "ambiguous",
             BackendTimeoutError,
             "no answer: if it needs",
         ),
-        (Failure("timeout", "no connection", sent=False), "W0", BackendTimeoutError, "no connection"),
-        (Failure("protocol", "101", sent=True), "W2", ProtocolError, "does not answer in HTTP"),
+        (Failure("timeout", "no connection", sent=False), "not_sent", BackendTimeoutError, "no connection"),
+        (Failure("protocol", "101", sent=True), "ambiguous", ProtocolError, "does not answer in HTTP"),
     ],
 )
 def test_a_transports_failure_is_a_typed_error(
@@ -267,7 +267,7 @@ def test_a_connection_that_breaks_inside_an_answer_is_ambiguous() -> None:
     call = calling(paid(), local())
     hand = Hand([Said(pieces=[b'{"choices"', BROKEN]), answers("yes")]).run(call)
     assert hand.completion.text == "yes"
-    assert outcomes(call)[0] == ("failed", "W2")
+    assert outcomes(call)[0] == ("failed", "ambiguous")
 
 
 def test_a_refused_connection_does_not_use_up_an_attempt() -> None:
@@ -300,7 +300,7 @@ def test_a_key_that_is_missing_falls_back_without_sending() -> None:
     hand = Hand([answers()])
     call = calling(official, local())
     assert hand.run(call).asked == ["home"]
-    assert outcomes(call)[0] == ("failed", "A")
+    assert outcomes(call)[0] == ("failed", "credential")
     raised = Hand([answers()]).fail(calling(official))
     assert isinstance(raised, AuthenticationError)
     assert str(raised) == "paid/m: no API key: set IT"
@@ -312,7 +312,7 @@ def test_a_key_that_no_header_can_carry_is_a_credential_failure_that_costs_nothi
     assert isinstance(raised, AuthenticationError)
     assert "printable ASCII" in str(raised)
     [attempt] = call.log.attempts
-    assert (attempt.outcome, attempt.failure, attempt.cost) == ("failed", "A", 0)
+    assert (attempt.outcome, attempt.failure, attempt.cost) == ("failed", "credential", 0)
 
 
 def test_an_error_is_cleaned_of_key_and_prompt() -> None:
@@ -401,7 +401,7 @@ def test_no_attempt_starts_with_less_than_50_ms_left() -> None:
     raised = Hand([Said(503, after=9.96)]).fail(call)
     assert isinstance(raised, DeadlineExceededError)
     assert isinstance(raised.__cause__, OverloadedError)
-    assert outcomes(call) == [("failed", "W1")]
+    assert outcomes(call) == [("failed", "rejected")]
     assert raised.attempts == tuple(call.log.attempts)
 
 
@@ -423,7 +423,7 @@ def test_the_deadline_ends_a_silent_call_and_nothing_is_tried_after_it() -> None
     raised = hand.fail(call)
     assert isinstance(raised, DeadlineExceededError)
     assert "paid/m: the call's total timeout passed" in str(raised)
-    assert (hand.asked, call.clock.elapsed, outcomes(call)) == (["paid"], 10, [("failed", "W2")])
+    assert (hand.asked, call.clock.elapsed, outcomes(call)) == (["paid"], 10, [("failed", "ambiguous")])
 
 
 def test_a_deadline_while_connecting_costs_nothing() -> None:
@@ -434,7 +434,7 @@ def test_a_deadline_while_connecting_costs_nothing() -> None:
 
     hand = Hand([Failure("timeout", "no connection", sent=False)], late)
     assert isinstance(hand.fail(call), DeadlineExceededError)
-    assert (outcomes(call), call.log.attempts[0].cost) == ([("failed", "W0")], 0)
+    assert (outcomes(call), call.log.attempts[0].cost) == ([("failed", "not_sent")], 0)
 
 
 def test_a_backends_own_timeout_moves_the_call_on() -> None:
@@ -635,7 +635,7 @@ def test_after_the_first_content_a_stream_is_interrupted_with_what_there_is(
     assert partial.usage == Usage(input=100, output=40, estimated=True)
     assert partial.cost == Decimal("0.0009") == hand.rows[0].cost, "100 in and 40 out"
     (row,) = hand.rows
-    assert (row.outcome, row.failure, row.final) == ("interrupted", "W3", True)
+    assert (row.outcome, row.failure, row.final) == ("interrupted", "delivered", True)
     assert partial.route.attempts == raised.attempts
     assert call.log.unsettled is None
 
@@ -730,7 +730,7 @@ def test_any_call_ends_within_its_bounds_and_settles_every_attempt(
         noted = raised.attempts
     assert [row.outcome for row in hand.rows] == [attempt.outcome for attempt in noted]
     assert [row.final for row in hand.rows] == [False] * (len(hand.rows) - 1) + [True] * bool(hand.rows)
-    assert sum(attempt.failure != "W0" for attempt in noted) <= attempts
+    assert sum(attempt.failure != "not_sent" for attempt in noted) <= attempts
     assert len(noted) == len(hand.sends) <= attempts + 6
     assert total is None or call.clock.elapsed <= total
     assert call.log.unsettled is None

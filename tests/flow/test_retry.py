@@ -43,39 +43,39 @@ NOW = 100.0
 @pytest.mark.parametrize(
     ("error", "letter"),
     [
-        (errors.EgressDeniedError(), "C"),
-        (InvalidRequestError("x", status=400), "C"),
-        (InvalidRequestError("x", status=413), "C"),
-        (InvalidRequestError("x", status=422), "C"),
-        (InvalidRequestError("x", status=409), "C"),
-        (ContentPolicyError("x", status=429), "C"),
-        (errors.UnknownModelError("x"), "C"),
-        (errors.UnknownAgentError("x"), "C"),
-        (ContextWindowExceededError("x", status=400), "L"),
-        (ContextWindowExceededError("x", status=429), "L"),
-        (AuthenticationError("x", status=401), "A"),
-        (AuthenticationError("x"), "A"),
-        (PermissionDeniedError("x", status=403), "A"),
-        (QuotaExhaustedError("x", status=402), "A"),
-        (QuotaExhaustedError("x", status=429), "A"),
-        (ModelNotFoundError("x", status=404), "M"),
-        (RateLimitError("x", status=429), "W1"),
-        (RateLimitError("x"), "W1"),
-        (OverloadedError("x", status=503), "W1"),
-        (OverloadedError("x", status=529), "W1"),
-        (OverloadedError("x", status=409), "W1"),
-        (OverloadedError("x", status=425), "W1"),
-        (BackendTimeoutError("x", status=408), "W1"),
-        (BackendError("x", status=425), "W1"),
-        (BackendTimeoutError("x"), "W2"),
-        (ServerError("x", status=424), "W2"),
-        (ServerError("x", status=500), "W2"),
-        (ServerError("x", status=502), "W2"),
-        (ServerError("x", status=504), "W2"),
-        (ConnectionFailedError("x"), "W2"),
-        (ProtocolError("x"), "W2"),
-        (BackendError("x", status=302), "M"),
-        (BackendError("x", status=410), "M"),
+        (errors.EgressDeniedError(), "invalid_request"),
+        (InvalidRequestError("x", status=400), "invalid_request"),
+        (InvalidRequestError("x", status=413), "invalid_request"),
+        (InvalidRequestError("x", status=422), "invalid_request"),
+        (InvalidRequestError("x", status=409), "invalid_request"),
+        (ContentPolicyError("x", status=429), "invalid_request"),
+        (errors.UnknownModelError("x"), "invalid_request"),
+        (errors.UnknownAgentError("x"), "invalid_request"),
+        (ContextWindowExceededError("x", status=400), "context_length"),
+        (ContextWindowExceededError("x", status=429), "context_length"),
+        (AuthenticationError("x", status=401), "credential"),
+        (AuthenticationError("x"), "credential"),
+        (PermissionDeniedError("x", status=403), "credential"),
+        (QuotaExhaustedError("x", status=402), "credential"),
+        (QuotaExhaustedError("x", status=429), "credential"),
+        (ModelNotFoundError("x", status=404), "unavailable"),
+        (RateLimitError("x", status=429), "rejected"),
+        (RateLimitError("x"), "rejected"),
+        (OverloadedError("x", status=503), "rejected"),
+        (OverloadedError("x", status=529), "rejected"),
+        (OverloadedError("x", status=409), "rejected"),
+        (OverloadedError("x", status=425), "rejected"),
+        (BackendTimeoutError("x", status=408), "rejected"),
+        (BackendError("x", status=425), "rejected"),
+        (BackendTimeoutError("x"), "ambiguous"),
+        (ServerError("x", status=424), "ambiguous"),
+        (ServerError("x", status=500), "ambiguous"),
+        (ServerError("x", status=502), "ambiguous"),
+        (ServerError("x", status=504), "ambiguous"),
+        (ConnectionFailedError("x"), "ambiguous"),
+        (ProtocolError("x"), "ambiguous"),
+        (BackendError("x", status=302), "unavailable"),
+        (BackendError("x", status=410), "unavailable"),
     ],
     ids=lambda value: (
         value if isinstance(value, str) else f"{type(value).__name__}-{getattr(value, 'status', '')}"
@@ -89,7 +89,7 @@ def test_every_error_has_its_class(error: errors.CcrouteError, letter: str) -> N
 def test_what_was_never_sent_cost_nothing(kind: type[BackendError]) -> None:
     error = kind("x")
     error.sent = False
-    assert failure_class(error) == "W0"
+    assert failure_class(error) == "not_sent"
 
 
 # -- A walk, driven by hand
@@ -160,7 +160,7 @@ FORBIDDEN = fault(PermissionDeniedError("no", status=403))
 NO_MONEY = fault(QuotaExhaustedError("pay", status=429))
 NO_MODEL = fault(ModelNotFoundError("what?", status=404))
 WRONG = fault(InvalidRequestError("what?", status=400))
-CUT = Fault(errors.StreamInterruptedError("cut"), "W3", again=False)
+CUT = Fault(errors.StreamInterruptedError("cut"), "delivered", again=False)
 TOO_LONG = fault(ContextWindowExceededError("too long", status=400))
 
 
@@ -393,11 +393,13 @@ def test_any_walk_ends_within_its_bounds(
         deployment = way.step.candidate.deployment.name
         backend = deployment[0]
         assert 0 <= way.step.wait <= 8.0
-        assert not [c for d, c in seen if d == deployment and c in {"A", "M", "L"}], "it was off"
-        assert sum(d[0] == backend and c == "W2" for d, c in seen) < 2, "one extra attempt per backend"
+        assert not [
+            c for d, c in seen if d == deployment and c in {"credential", "unavailable", "context_length"}
+        ], "it was off"
+        assert sum(d[0] == backend and c == "ambiguous" for d, c in seen) < 2, "one extra attempt per backend"
         assert not way.step.candidate.fallback or faults[len(seen) - 1].trigger in triggers
         seen.append((deployment, each.failure))
         way.fail(each)
     assert way.step is None
-    assert sum(letter != "W0" for _, letter in seen) <= attempts
+    assert sum(letter != "not_sent" for _, letter in seen) <= attempts
     assert max(Counter(deployment for deployment, _ in seen).values()) <= per_deployment

@@ -729,7 +729,11 @@ def test_a_full_queue_is_a_failure_that_cost_nothing_and_says_nothing_of_the_dep
         hand = shop.gets(WELL, refuses=[FULL])
         assert hand.asked == ["home"]
         missed, _ = hand.completion.route.attempts
-        assert (missed.deployment, missed.failure, missed.error) == ("paid/m", "W0", "QueueTimeoutError")
+        assert (missed.deployment, missed.failure, missed.error) == (
+            "paid/m",
+            "not_sent",
+            "QueueTimeoutError",
+        )
         assert (missed.cost, missed.status) == (0, None)
     assert shop.events == []
     assert not shop.refused()
@@ -795,7 +799,7 @@ def test_a_call_tells_of_its_override_its_failures_its_retry_and_its_fallback_in
     reason = call.log.attempts[0].reason
     assert call.events == [
         Overridden(*who, "wanted", "paid/m"),
-        AttemptFailed(*who, "paid/m", "W1", "OverloadedError", 503, reason),
+        AttemptFailed(*who, "paid/m", "rejected", "OverloadedError", 503, reason),
         FellBack(*who, "paid/m", "home/m", fallback=True),
     ]
     assert "no" in reason
@@ -811,7 +815,7 @@ def test_a_retry_is_told_with_its_wait_and_another_deployment_as_no_fallback_mod
     assert call.events[1] == FellBack(call.log.id, None, "paid/m", "home/m", fallback=False)
     failed = call.events[0]
     assert isinstance(failed, AttemptFailed)
-    assert (failed.failure, failed.error, failed.status) == ("W0", "ConnectionFailedError", None)
+    assert (failed.failure, failed.error, failed.status) == ("not_sent", "ConnectionFailedError", None)
 
 
 def test_a_stream_that_breaks_is_told_once_and_as_such() -> None:
@@ -995,7 +999,7 @@ def test_a_server_that_is_loading_uses_up_no_attempt_and_does_not_count() -> Non
     assert shop.events == []
     assert hand.slept[:4] == [pytest.approx(0.75 * wait) for wait in (0.25, 0.5, 1.0, 2.0)]
     assert max(hand.slept) <= 2.0
-    assert {row.failure for row in hand.rows[:-1]} == {"W1"}
+    assert {row.failure for row in hand.rows[:-1]} == {"rejected"}
 
 
 def test_a_server_that_says_how_long_it_loads_is_waited_for_so_long() -> None:

@@ -907,7 +907,7 @@ def moves_on(status: int, body: Any, *, to: str = "other") -> None:
                 reply = router.complete("hello", **who)
                 assert reply.text == to
                 first, second = reply.route.attempts
-                assert (first.failure, first.status, second.outcome) == ("C", status, "ok")
+                assert (first.failure, first.status, second.outcome) == ("invalid_request", status, "ok")
             with pytest.raises(errors.InvalidRequestError):
                 router.complete("hello", model="main/m")
         assert len(main.requests) == 3, "each call asks it once"

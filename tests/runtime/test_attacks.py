@@ -124,7 +124,7 @@ def test_a_request_that_was_read_is_never_reported_as_not_sent(
             monkeypatch.setattr(SocketBackend, "connect_tcp", lambda *_, **__: refuse())
             router.complete("hi")
     [attempt] = caught.value.attempts
-    assert attempt.failure == "W2"
+    assert attempt.failure == "ambiguous"
     assert attempt.cost is not None
     assert attempt.cost > 0
     assert "sent once more" in attempt.reason
@@ -228,7 +228,7 @@ def test_bytes_that_come_before_the_tls_handshake_are_nobodys_answer(tmp_path: P
 def test_a_name_that_cannot_exist_is_a_connection_failure(caller: Caller, host: str) -> None:
     with router_to(f"http://{host}") as router, pytest.raises(errors.ConnectionFailedError) as caught:
         caller.complete(router, "hi")
-    assert caught.value.attempts[0].failure == "W0"
+    assert caught.value.attempts[0].failure == "not_sent"
 
 
 async def test_a_call_cancelled_while_it_connects_costs_nothing_and_leaves_no_socket() -> None:
@@ -283,7 +283,7 @@ def test_a_key_that_cannot_be_had_moves_the_call_on(caller: Caller) -> None:
         with Router([sealed, OpenAIBackend("near", base_url=server.url)]) as router:
             reply = caller.complete(router, "hi", model="far/m", fallback=["near/m"])
     assert reply.text == "local"
-    assert reply.route.attempts[0].failure == "A"
+    assert reply.route.attempts[0].failure == "credential"
 
 
 def test_one_chunk_is_emitted_once() -> None:
@@ -412,4 +412,4 @@ def test_an_authority_that_is_lost_later_moves_the_call_on(caller: Caller, tmp_p
         with Router(backends, table) as router:
             reply = caller.complete(router, "hi", model="m")
     assert reply.text == "elsewhere"
-    assert [attempt.failure for attempt in reply.route.attempts] == ["W0", None]
+    assert [attempt.failure for attempt in reply.route.attempts] == ["not_sent", None]

@@ -66,7 +66,7 @@ def test_a_certificate_that_is_wrong_ends_the_attempt_before_anything_is_sent(
         ):
             caller.complete(router, "hi")
         assert server.wait_idle()
-    assert [attempt.failure for attempt in caught.value.attempts] == ["W0"]
+    assert [attempt.failure for attempt in caught.value.attempts] == ["not_sent"]
     assert server.requests == []
 
 
@@ -113,7 +113,7 @@ def test_a_fresh_connection_that_breaks_is_not_tried_again_unseen(caller: Caller
         pytest.raises(errors.ConnectionFailedError) as caught,
     ):
         caller.complete(router, "hi")
-    assert caught.value.attempts[0].failure == "W2"
+    assert caught.value.attempts[0].failure == "ambiguous"
     assert len(server.requests) == 1
 
 
@@ -123,7 +123,7 @@ def test_a_black_hole_ends_at_the_connect_timeout(caller: Caller) -> None:
         with pytest.raises(errors.BackendTimeoutError) as caught:
             caller.complete(router, "hi", timeout=Timeout(connect=0.2))
     assert 0.18 <= time.monotonic() - began < 0.4
-    assert caught.value.attempts[0].failure == "W0"
+    assert caught.value.attempts[0].failure == "not_sent"
     assert caught.value.attempts[0].cost == 0
 
 
@@ -133,7 +133,7 @@ def test_a_name_that_does_not_exist_is_a_connection_failure(caller: Caller) -> N
         pytest.raises(errors.ConnectionFailedError, match="cannot be resolved") as caught,
     ):
         caller.complete(router, "hi")
-    assert caught.value.attempts[0].failure == "W0"
+    assert caught.value.attempts[0].failure == "not_sent"
 
 
 def test_silence_within_a_stream_ends_at_the_idle_timeout_pings_or_not(caller: Caller) -> None:
@@ -204,7 +204,7 @@ def test_an_answer_shorter_than_it_promised_is_ambiguous(caller: Caller) -> None
         pytest.raises(errors.ConnectionFailedError) as caught,
     ):
         caller.complete(router, "hi")
-    assert caught.value.attempts[0].failure == "W2"
+    assert caught.value.attempts[0].failure == "ambiguous"
     assert caught.value.attempts[0].usage.estimated
 
 

@@ -1063,7 +1063,7 @@ def test_a_full_queue_sends_the_call_to_another_deployment(caller: Caller, pool:
             second = caller.complete(router, "second", model="any")
             assert (second.text, second.route.backend) == ("second", "b")
             missed, _ = second.route.attempts
-            assert (missed.failure, missed.error, missed.cost) == ("W0", "QueueTimeoutError", 0)
+            assert (missed.failure, missed.error, missed.cost) == ("not_sent", "QueueTimeoutError", 0)
             host.go.set()
             first.result(PROMPTLY)
 
@@ -1100,7 +1100,7 @@ def test_a_host_that_is_busy_until_the_deadline_is_a_queue_timeout(
         with pytest.raises(QueueTimeoutError, match="busy until the deadline") as caught:
             caller.complete(router, "second", model="a/m", timeout=0.3)
         assert time.monotonic() - began < 0.4
-        assert [attempt.failure for attempt in caught.value.attempts] == ["W0"]
+        assert [attempt.failure for attempt in caught.value.attempts] == ["not_sent"]
         host.go.set()
         first.result(PROMPTLY)
         assert host.served == ["first"]

@@ -84,7 +84,7 @@ def refused(caller: Caller, router: Router, match: str) -> errors.BackendError:
     with pytest.raises(errors.ConnectionFailedError, match=match) as caught:
         caller.complete(router, "hi")
     [attempt] = caught.value.attempts
-    assert attempt.failure == "W0"
+    assert attempt.failure == "not_sent"
     assert attempt.cost == 0
     assert not caught.value.sent
     return caught.value
@@ -310,7 +310,7 @@ def test_a_kept_proxy_connection_that_wants_credentials_is_not_asked_again(
         proxied(HTTP_PROXY=proxy.url)
         with pytest.raises(errors.ConnectionFailedError) as caught:
             twice(caller, router)
-    assert caught.value.attempts[0].failure == "W0"
+    assert caught.value.attempts[0].failure == "not_sent"
     assert len(proxy.requests) == 2
 
 
@@ -389,7 +389,7 @@ def late_by_the_proxy(caller: Caller, router: Router, url: str) -> None:
     with pytest.raises(errors.BackendTimeoutError, match=f"through the proxy {url} within") as caught:
         caller.complete(router, "hi", timeout=Timeout(connect=0.2))
     assert 0.18 <= time.monotonic() - began < 0.4
-    assert caught.value.attempts[0].failure == "W0"
+    assert caught.value.attempts[0].failure == "not_sent"
     assert caught.value.attempts[0].cost == 0
 
 
@@ -403,7 +403,7 @@ def test_tls_through_a_tunnel_ends_at_the_connect_timeout_too(
             with pytest.raises(errors.BackendTimeoutError) as caught:
                 caller.complete(router, "hi", timeout=Timeout(connect=0.2))
     assert 0.18 <= time.monotonic() - began < 0.4
-    assert caught.value.attempts[0].failure == "W0"
+    assert caught.value.attempts[0].failure == "not_sent"
 
 
 def test_the_total_timeout_holds_while_a_proxy_is_asked(caller: Caller, proxied: Callable[..., None]) -> None:

@@ -37,12 +37,12 @@ def test_the_transport_gets_the_whole_request(caller: Caller) -> None:
 @pytest.mark.parametrize(
     ("raised", "kind", "failure"),
     [
-        (httpx.ConnectError("refused"), errors.ConnectionFailedError, "W0"),
-        (httpx.ConnectTimeout("late"), errors.BackendTimeoutError, "W0"),
-        (httpx.ReadTimeout("late"), errors.BackendTimeoutError, "W2"),
-        (httpx.ReadError("reset"), errors.ConnectionFailedError, "W2"),
-        (httpx.RemoteProtocolError("illegal status line"), errors.ProtocolError, "W2"),
-        (OSError("broken"), errors.ConnectionFailedError, "W2"),
+        (httpx.ConnectError("refused"), errors.ConnectionFailedError, "not_sent"),
+        (httpx.ConnectTimeout("late"), errors.BackendTimeoutError, "not_sent"),
+        (httpx.ReadTimeout("late"), errors.BackendTimeoutError, "ambiguous"),
+        (httpx.ReadError("reset"), errors.ConnectionFailedError, "ambiguous"),
+        (httpx.RemoteProtocolError("illegal status line"), errors.ProtocolError, "ambiguous"),
+        (OSError("broken"), errors.ConnectionFailedError, "ambiguous"),
     ],
 )
 def test_its_failures_are_classified(

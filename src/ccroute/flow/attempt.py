@@ -250,7 +250,7 @@ def _slow_start(deployment: Deployment) -> str:
 def _fault(error: BackendError | RequestError | DeadlineExceededError, job: Job) -> Fault:
     """Complete an error with its place, without secrets and prompts, and give it its class."""
     if isinstance(error, DeadlineExceededError):
-        return Fault(error, "W2" if job.progress.sent else "W0")
+        return Fault(error, "ambiguous" if job.progress.sent else "not_sent")
     if isinstance(error, ContextWindowExceededError):
         error.limit = error.limit or job.deployment.info.context_window
         error.estimated = error.estimated or job.desk.count_tokens(job.request)
@@ -288,4 +288,4 @@ def _interrupted(cause: CcrouteError, deployment: Deployment) -> Fault:
         status=getattr(cause, "status", None),
     )
     error.__cause__ = cause
-    return Fault(error, "W3", again=False)
+    return Fault(error, "delivered", again=False)

@@ -106,7 +106,9 @@ def _verdict(
         log.turned_away(error)
     elif fault is None and unable is not None and step is None:
         error = unable.error
-    elif fault is None or (over and fault.failure != "L" and not isinstance(fault.error, _TIME_IS_UP)):
+    elif fault is None or (
+        over and fault.failure != "context_length" and not isinstance(fault.error, _TIME_IS_UP)
+    ):
         error = DeadlineExceededError("the call's total timeout leaves no time for another attempt")
         error.__cause__ = None if fault is None else fault.error
     else:

@@ -104,9 +104,9 @@ class CallLog:
 
     def failed(self, candidate: Candidate, progress: Progress, fault: Fault) -> None:
         """Note an attempt that failed."""
-        outcome: Outcome = "interrupted" if fault.failure == "W3" else "failed"
+        outcome: Outcome = "interrupted" if fault.failure == "delivered" else "failed"
         reason = _detail(fault)
-        answered = fault.failure in {"W2", "W3"} or progress.refused is not None
+        answered = fault.failure in {"ambiguous", "delivered"} or progress.refused is not None
         usage = self._spent(progress) if answered else Usage()
         self._note(candidate, progress, outcome, usage, fault, reason)
         name = candidate.deployment.name

@@ -40,38 +40,38 @@ _REJECTED = frozenset({408, 409, 425, 429, 503, 529})
 
 # The first that fits decides; a subclass stands before its base.
 _CLASS_BY_ERROR: tuple[tuple[type[CcrouteError], FailureClass], ...] = (
-    (ContextWindowExceededError, "L"),
-    (RequestError, "C"),
-    (EgressDeniedError, "C"),
-    (AuthenticationError, "A"),
-    (PermissionDeniedError, "A"),
-    (QuotaExhaustedError, "A"),
-    (ModelNotFoundError, "M"),
-    (RateLimitError, "W1"),
-    (OverloadedError, "W1"),
-    (ServerError, "W2"),
-    (ProtocolError, "W2"),
-    (ConnectionFailedError, "W2"),
-    (BackendTimeoutError, "W2"),
+    (ContextWindowExceededError, "context_length"),
+    (RequestError, "invalid_request"),
+    (EgressDeniedError, "invalid_request"),
+    (AuthenticationError, "credential"),
+    (PermissionDeniedError, "credential"),
+    (QuotaExhaustedError, "credential"),
+    (ModelNotFoundError, "unavailable"),
+    (RateLimitError, "rejected"),
+    (OverloadedError, "rejected"),
+    (ServerError, "ambiguous"),
+    (ProtocolError, "ambiguous"),
+    (ConnectionFailedError, "ambiguous"),
+    (BackendTimeoutError, "ambiguous"),
 )
 
 
 def failure_class(error: CcrouteError) -> FailureClass:
     """The class of an error that a codec raised: what it cost and what may follow.
 
-    A backend's answer that is none of the known ones (a redirect, 405, 410) is "M": this deployment
+    A backend's answer that is none of the known ones (a redirect, 405, 410) is "unavailable": this deployment
     will not answer, others may.
     """
     if isinstance(error, BackendError) and not error.sent:
-        return "W0"
+        return "not_sent"
     # A request or a bill that is refused stays so, whatever status said it.
     refused = isinstance(error, RequestError | QuotaExhaustedError)
     if not refused and getattr(error, "status", None) in _REJECTED:
-        return "W1"
+        return "rejected"
     for kind, letter in _CLASS_BY_ERROR:
         if isinstance(error, kind):
             return letter
-    return "M"
+    return "unavailable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,24 +84,26 @@ class Fault:
     """False: another deployment only (TLS faults, `x-should-retry: false`). True: the server asks to be
     tried once more. None: as its class says."""
     elsewhere: bool = False
-    """Of "C": only this deployment cannot serve the request, another may."""
+    """Of "invalid_request": only this deployment cannot serve the request, another may."""
     drops: str | None = None
-    """Of "C": the parameter that the server refused, without which it is asked again."""
+    """Of "invalid_request": the parameter that the server refused, without which it is asked again."""
 
     @property
     def trigger(self) -> Trigger:
         """Which of an agent's fallback triggers this failure is."""
-        return "token_limit" if self.failure == "L" else _trigger(self.error)
+        return "token_limit" if self.failure == "context_length" else _trigger(self.error)
 
     @property
     def waits(self) -> bool:
         """Whether the server only has to finish something (loading, its queue) before it can answer."""
-        return self.again is not False and self.failure == "W1" and getattr(self.error, "loading", False)
+        return (
+            self.again is not False and self.failure == "rejected" and getattr(self.error, "loading", False)
+        )
 
     @property
     def ends(self) -> bool:
         """Whether no other candidate can help."""
-        return self.failure == "W3" or (self.failure == "C" and not self.elsewhere)
+        return self.failure == "delivered" or (self.failure == "invalid_request" and not self.elsewhere)
 
     @property
     def retry_after(self) -> float | None:
@@ -167,17 +169,19 @@ class Walk:
             self._wait_for(deployment, fault, now)
             return
         self._tries[deployment.name] += 1
-        self._counted += fault.failure != "W0"
-        self._cost[deployment.backend.name] = 2 if fault.failure == "W2" else 1
+        self._counted += fault.failure != "not_sent"
+        self._cost[deployment.backend.name] = 2 if fault.failure == "ambiguous" else 1
         match fault.failure:
-            case "A" if not isinstance(fault.error, PermissionDeniedError):
+            case "credential" if not isinstance(fault.error, PermissionDeniedError):
                 self._off.add(deployment.backend.name)  # the credential is everyone's there
-            case "W2":
+            case "ambiguous":
                 self._ambiguous[deployment.backend.name] += 1
-            case "L":
+            case "context_length":
                 limit = getattr(fault.error, "limit", None) or deployment.info.context_window
                 self._window = max(self._window or 0, limit or 0)
-        again = fault.failure in {"W0", "W1", "W2"} or (fault.failure == "M" and fault.again)
+        again = fault.failure in {"not_sent", "rejected", "ambiguous"} or (
+            fault.failure == "unavailable" and fault.again
+        )
         if not again or fault.again is False:
             self._off.add(deployment.name)
         wait = fault.retry_after

@@ -65,7 +65,7 @@ def turn(job: Job, log: CallLog, *, early: bool) -> Flow[Completion | Fault | Re
             late = QueueTimeoutError(
                 missed.detail, backend=deployment.backend.name, deployment=deployment.name
             )
-            return Fault(late, "W0", again=False)
+            return Fault(late, "not_sent", again=False)
         admitted = desk.health.admit(deployment, job.request, early=early)
         if isinstance(admitted, Refusal):
             return admitted
@@ -79,7 +79,9 @@ def turn(job: Job, log: CallLog, *, early: bool) -> Flow[Completion | Fault | Re
             note, well, output = _ANSWERED, True, result.usage.output
         else:
             note = _judged(result, job)
-            well = False if note.counts or result.failure in {"W1", "A", "M"} else None
+            well = (
+                False if note.counts or result.failure in {"rejected", "credential", "unavailable"} else None
+            )
         return result
     finally:
         if admission is not None:
@@ -120,16 +122,18 @@ def _judged(fault: Fault, job: Job) -> Note:
         if not job.progress.sent or key != job.deployment.backend.key_in_use:
             return _NEUTRAL
         return Note(error=told, off="credential", seconds=REFUSED_KEY, longest=LONGEST_REFUSED_KEY, key=key)
-    if isinstance(error, PermissionDeniedError) or (letter == "M" and not fault.again):
+    if isinstance(error, PermissionDeniedError) or (letter == "unavailable" and not fault.again):
         return Note(error=told, off="deployment", seconds=REFUSED_MODEL, caller=who)
     if fault.waits:
         return Note(counts=False, error=told, cool=wait)  # it is there, so a breaker need not be open
-    if letter in {"W0", "W2"} or _overloaded(error):
+    if letter in {"not_sent", "ambiguous"} or _overloaded(error):
         gone = _gone(error, letter, job)
-        if letter == "W2":  # it may be this caller's fault, so the wait that it tells is this call's alone
+        if (
+            letter == "ambiguous"
+        ):  # it may be this caller's fault, so the wait that it tells is this call's alone
             return Note(counts=True, error=told, caller=who, gone=gone)
         return Note(counts=True, error=told, cool=wait, gone=gone)
-    if letter == "W1" and fault.again is not False:
+    if letter == "rejected" and fault.again is not False:
         return Note(error=told, cool=wait)
     return _NEUTRAL
 
@@ -153,7 +157,7 @@ def _gone(error: CcrouteError, letter: FailureClass, job: Job) -> Literal["refus
     """Whether the server seems to be gone. A connection that took long to fail is not worth trying soon."""
     if not isinstance(error, ConnectionFailedError) or error.should_retry is False:
         return None
-    if letter == "W0":
+    if letter == "not_sent":
         return "refused" if job.desk.clock.monotonic() - job.progress.started < CHEAP else None
     return "broken"
 

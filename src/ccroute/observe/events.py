@@ -13,14 +13,14 @@ from typing import Final, TypeAlias
 from ccroute.types import FailureClass
 
 _WORDS: Final[Mapping[FailureClass, str]] = {
-    "W0": "nothing was sent",
-    "W1": "turned the call away",
-    "W2": "failed without an answer",
-    "W3": "broke off its answer",
-    "C": "refused the request",
-    "L": "has too small a context window",
-    "A": "refused the key",
-    "M": "does not have the model or path",
+    FailureClass.NOT_SENT: "nothing was sent",
+    FailureClass.REJECTED: "turned the call away",
+    FailureClass.AMBIGUOUS: "failed without an answer",
+    FailureClass.DELIVERED: "broke off its answer",
+    FailureClass.INVALID_REQUEST: "refused the request",
+    FailureClass.CONTEXT_LENGTH: "has too small a context window",
+    FailureClass.CREDENTIAL: "refused the key",
+    FailureClass.UNAVAILABLE: "does not have the model or path",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,8 +13,31 @@ from pydantic import BaseModel, ConfigDict, Field
 from ccroute.display import card, table, usd
 
 Outcome = Literal["ok", "failed", "cancelled", "interrupted"]
-FailureClass = Literal["W0", "W1", "W2", "W3", "C", "L", "A", "M"]
-"""What a failure cost and what may follow: see the table in docs/architecture.md."""
+
+
+class FailureClass(StrEnum):
+    """What a failed attempt may have cost, and so what may follow it: `ccroute.failures` says which.
+
+    not_sent:        no byte of the request reached the server.
+    rejected:        the server said that it did not begin.
+    ambiguous:       the server may have worked on it, and may charge for it.
+    delivered:       content had reached the caller.
+    invalid_request: the request itself is at fault.
+    context_length:  the prompt does not fit into the model's context window.
+    credential:      the key is refused, may not do this, or has no quota left.
+    unavailable:     the deployment does not have the model or the path.
+    """
+
+    NOT_SENT = "not_sent"
+    REJECTED = "rejected"
+    AMBIGUOUS = "ambiguous"
+    DELIVERED = "delivered"
+    INVALID_REQUEST = "invalid_request"
+    CONTEXT_LENGTH = "context_length"
+    CREDENTIAL = "credential"
+    UNAVAILABLE = "unavailable"
+
+
 Tokens = Annotated[int, Field(ge=0)]
 
 
