@@ -1,59 +1,58 @@
 """What a flow may ask of its driver, and the typed helpers by which it asks.
 
-A raw `yield` has type Any, so it stands only here; everybody else writes `reply = yield from send(…)`.
-Every limit is absolute, on the monotonic clock.
+Effects are data: they hold no callback, and nothing is changed through them. A raw `yield` has type Any,
+so it stands only here; everybody else writes `reply = yield from send(…)`. Every limit is an absolute
+instant on the monotonic clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
-from ccroute.accounting import LedgerRow
 from ccroute.backends import Backend, HttpRequest
 from ccroute.types import Chunk
 
 T = TypeVar("T")
 
 
-class Sending(Protocol):
-    """Where a transport notes whether any byte of a request may have reached the server; it does so
-    however the sending ends, also when it is cancelled."""
-
-    sent: bool
-
-
 class Enter(NamedTuple):
-    """Wait for a place at the backend's host, where it serves only so many calls at a time.
+    """Ask for a slot at the backend's host, which may serve only so many calls at a time.
 
-    `model` is the one that would be loaded there. `queued` is called, with how many are ahead, when
-    there is no place yet.
+    The result is None (the call has a slot, or needs none), `Queued` (it waits for one: go on with
+    `Wait`), or a `Failure`. `model` is the one that would be loaded there.
     """
 
     backend: Backend
     model: str
     priority: int
+
+
+class Wait(NamedTuple):
+    """Wait for the slot that `Enter` queued for. The result is None, or a `Failure` at `until`."""
+
     until: float
-    queued: Callable[[int], None]
 
 
 class Leave(NamedTuple):
-    """The attempt is over: its connection and its place at the host are given up."""
+    """The attempt is over: its connection and its slot are given back."""
 
 
 class Send(NamedTuple):
-    """Send a request and wait for the head of the answer. Ends what was sent before."""
+    """Send a request and wait for the head of the answer. Ends what was sent before.
+
+    `connect` is the seconds for name look-up, TCP and TLS, where a new connection is needed. Where a call is
+    cancelled meanwhile, the driver throws `Stopped` into the flow.
+    """
 
     backend: Backend
     http: HttpRequest
     headers: Sequence[tuple[bytes, bytes]]
     connect: float | None
-    """Seconds for name look-up, TCP and TLS, where a new connection is needed."""
     until: float
-    progress: Sending
 
     def __repr__(self) -> str:
-        """Without what the headers hold: one of them is the key."""
+        """Without the headers' values: one of them is the key."""
         return f"Send({self.http!r} to {self.backend!r} with {len(self.headers)} headers)"
 
 
@@ -70,22 +69,22 @@ class Sleep(NamedTuple):
 
 
 class Emit(NamedTuple):
-    """Hand chunks to whoever reads the stream."""
+    """Give chunks to the reader of the stream."""
 
     chunks: Sequence[Chunk]
 
 
-class Record(NamedTuple):
-    """Write one attempt into the ledger."""
+class Queued(NamedTuple):
+    """The host is busy, and `ahead` calls wait already."""
 
-    row: LedgerRow
+    ahead: int
 
 
 class Reply(NamedTuple):
     """The head of an answer; header names are lower case.
 
     `reconnected`: the server had closed the kept connection before a byte came back, so the
-    request went out once more on a fresh one.
+    request was sent once more on a fresh one.
     """
 
     status: int
@@ -99,7 +98,7 @@ class Reply(NamedTuple):
 class Failure(NamedTuple):
     """Why there is no answer, or no more of it.
 
-    queue: no place at the host. connect: no connection. tls: the other end is not who it should be.
+    queue: no slot at the host. connect: no connection. tls: the other end is not who it should be.
     broken: the connection ended. timeout: `until` or `connect` passed. protocol: what came is not
     HTTP. `sent` says whether any byte of the request may have reached the server.
     """
@@ -110,18 +109,34 @@ class Failure(NamedTuple):
     reconnected: bool = False
 
 
-Effect: TypeAlias = Enter | Leave | Send | Read | Sleep | Emit | Record
+class Stopped(BaseException):
+    """Thrown into a flow that is stopped while it sends: `error` stopped it, and `sent` says whether any byte
+    of the request may have reached the server."""
+
+    def __init__(self, error: BaseException, *, sent: bool) -> None:
+        super().__init__(sent)
+        self.error = error
+        self.sent = sent
+
+
+Effect: TypeAlias = Enter | Wait | Leave | Send | Read | Sleep | Emit
 Flow: TypeAlias = Generator[Effect, Any, T]
 
 
-def enter(effect: Enter) -> Flow[Failure | None]:
-    """A place at the host, or why there is none."""
-    failure: Failure | None = yield effect
+def enter(effect: Enter) -> Flow[Queued | Failure | None]:
+    """A slot at the host, a place in its queue, or why there is neither."""
+    entered: Queued | Failure | None = yield effect
+    return entered
+
+
+def wait(until: float) -> Flow[Failure | None]:
+    """The slot that the call is queued for, or why there is none."""
+    failure: Failure | None = yield Wait(until)
     return failure
 
 
 def leave() -> Flow[None]:
-    """Give up connection and place."""
+    """Give back connection and slot."""
     yield Leave()
 
 
@@ -143,10 +158,5 @@ def sleep(seconds: float) -> Flow[None]:
 
 
 def emit(chunks: Sequence[Chunk]) -> Flow[None]:
-    """Hand chunks to the reader of the stream."""
+    """Give chunks to the reader of the stream."""
     yield Emit(chunks)
-
-
-def record(row: LedgerRow) -> Flow[None]:
-    """Write a ledger row."""
-    yield Record(row)
