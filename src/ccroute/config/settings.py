@@ -27,7 +27,7 @@ from pydantic_core import ErrorDetails
 
 from ccroute.backends.presets import PRESETS
 from ccroute.config.source import Place, Source
-from ccroute.routing.agents import Trigger
+from ccroute.failures import Trigger
 from ccroute.routing.aliases import Balanced, Strategy, Target, is_balanced
 from ccroute.routing.names import did_you_mean
 from ccroute.types import JSON

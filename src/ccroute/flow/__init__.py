@@ -5,27 +5,41 @@ transport's failure comes back as a value; only cancellation and bugs are thrown
 """
 
 from ccroute.flow.call import call
-from ccroute.flow.context import Ticket
-from ccroute.flow.desk import Desk
+from ccroute.flow.call_context import CallContext
 from ccroute.flow.discover import discover
-from ccroute.flow.effects import Effect, Emit, Enter, Failure, Flow, Leave, Read, Record, Reply, Send, Sleep
-from ccroute.flow.log import CallLog
+from ccroute.flow.effects import (
+    Effect,
+    Emit,
+    Enter,
+    Failure,
+    Flow,
+    Leave,
+    Queued,
+    Read,
+    Reply,
+    Send,
+    Sleep,
+    Stopped,
+    Wait,
+)
+from ccroute.flow.state import RouterState
 
 __all__ = [
-    "CallLog",
-    "Desk",
+    "CallContext",
     "Effect",
     "Emit",
     "Enter",
     "Failure",
     "Flow",
     "Leave",
+    "Queued",
     "Read",
-    "Record",
     "Reply",
+    "RouterState",
     "Send",
     "Sleep",
-    "Ticket",
+    "Stopped",
+    "Wait",
     "call",
     "discover",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from ccroute.backends import Backend, HttpRequest
 from ccroute.errors import CcrouteError, ProtocolError
@@ -19,11 +18,6 @@ MAX_LISTING = 8 * 1024 * 1024
 """A list of models, after unpacking, in bytes."""
 
 _log = logging.getLogger("ccroute")
-
-
-@dataclass(slots=True)
-class _Asked:
-    sent: bool = False
 
 
 def discover(backends: Iterable[Backend], timeout: Timeout, clock: Clock) -> Flow[list[ModelInfo]]:
@@ -67,7 +61,7 @@ def _models_of(backend: Backend, timeout: Timeout, clock: Clock) -> Flow[list[Mo
 
 def _ask(backend: Backend, http: HttpRequest, timeout: Timeout, clock: Clock) -> Flow[bytes]:
     until = clock.monotonic() + PATIENCE
-    reply = yield from send(Send(backend, http, backend.header_list(http), timeout.connect, until, _Asked()))
+    reply = yield from send(Send(backend, http, backend.header_list(http), timeout.connect, until))
     if isinstance(reply, Failure):
         raise CcrouteError(reply.detail)
     body, words = Body(reply.headers), b""

@@ -7,11 +7,10 @@ a random number is handed in.
 from ccroute.routing.agents import Agent, AgentTable
 from ccroute.routing.aliases import AliasTable, Resolution
 from ccroute.routing.health import Health
-from ccroute.routing.learned import RefusedParameters
 from ccroute.routing.load import Load
 from ccroute.routing.plan import Plan, make_plan, with_agent
-from ccroute.routing.quotes import Quotes
-from ccroute.routing.retries import RetryBudget
+from ccroute.routing.refused_parameters import RefusedParameters
+from ccroute.routing.retry_budget import RetryBudget
 from ccroute.routing.tables import Candidate, Deployment, Tables
 
 __all__ = [
@@ -23,7 +22,6 @@ __all__ = [
     "Health",
     "Load",
     "Plan",
-    "Quotes",
     "RefusedParameters",
     "Resolution",
     "RetryBudget",

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 from ccroute.errors import ConfigError, UnknownAgentError
+from ccroute.failures import TRIGGERS, Trigger
 from ccroute.routing.names import close_matches, did_you_mean, names_fault, slug
 from ccroute.types import JSON
 from ccroute.types.checked import fault_of
 from ccroute.types.request import PARAMETERS
 from ccroute.types.signatures import explains
-
-Trigger = Literal["token_limit", "rate_limit", "availability", "budget"]
-TRIGGERS: tuple[Trigger, ...] = get_args(Trigger)
 
 
 @dataclass(frozen=True, slots=True, init=False)

@@ -37,12 +37,11 @@ Rank = tuple[float | Decimal, ...]
 class View(NamedTuple):
     """What a strategy looks at: the call, what is known of its hosts, and what they charge.
 
-    `quote` gives a deployment's price, `count_tokens` the length of a prompt.
+    `count_tokens` gives the length of a prompt.
     """
 
     request: Request
     load: Load
-    quote: Callable[[Deployment], Price | None]
     count_tokens: Callable[[Request], int]
 
 
@@ -77,7 +76,7 @@ def ranks(
     """Each deployment's rank by a strategy that looks at the call and its hosts."""
     standings = [view.load.standing(deployment) for deployment in deployments]
     if strategy == "cost":
-        places = _costs([view.quote(deployment) for deployment in deployments], view)
+        places = _costs([deployment.price for deployment in deployments], view)
     else:
         places = [(_share(*each),) for each in zip(standings, weights, strict=True)]
         if strategy == "latency":

@@ -1,25 +1,41 @@
-"""One deployment's breaker: how its last attempts ended, for whom, and when that speaks against it.
+"""One deployment's breaker: how its last attempts ended, for which callers, and when it opens.
 
-Knows outcomes and callers; must not know clocks, locks or leases. Servers answer 500 to what is a caller's
-mistake, so failures are counted by different callers: what fails for one of them alone is closed to that
-one alone.
+Knows outcomes and callers; must not know clocks, locks or leases. Servers answer 500 to a caller's mistake,
+so failures are counted by different callers: where one caller alone fails, it opens for that one alone.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from ccroute.errors import CcrouteError
-from ccroute.routing.caller import Caller, caller_of
 from ccroute.types import Request
 
 IN_A_ROW = 5
 """Failures in a row that open a breaker."""
 WINDOW = 20
 """Outcomes looked back at: a breaker opens, too, when half of them failed, and at least 5 are known."""
+
+Caller: TypeAlias = Hashable
+"""Who asked: the name of an agent, user or session, or a fingerprint of what was asked."""
+
+
+def name_of(request: Request) -> str | None:
+    """The caller's name, if it gave one: its agent, its user or its session."""
+    return request.agent or request.user or request.session
+
+
+def caller_of(request: Request) -> Caller:
+    """The caller's name; without one, a fingerprint of its tools and its schema, else of its messages: a
+    mistake is repeated with them."""
+    name = name_of(request)
+    if name is not None:
+        return name
+    formed = (request.tools, request.tool_choice, request.response_format)
+    return hash(repr(formed if any(formed) else request.messages))
 
 
 @dataclass(slots=True, eq=False)
@@ -76,8 +92,8 @@ class Circuit(Switch):
     cool_error: CcrouteError | None = None
 
     @property
-    def is_well(self) -> bool:
-        """Whether nothing keeps anybody away."""
+    def is_on(self) -> bool:
+        """Whether every call may go there."""
         return self.error is None and not self.cool_until
 
     def concerns(self, request: Request | None) -> bool:

@@ -1,7 +1,7 @@
-"""Which deployments are worth asking: a breaker, a cooldown and two switches for each.
+"""Which deployments may be asked: a breaker, a cooldown and two switches for each.
 
-Knows outcomes and instants; must not know why somebody asks, nor wait for anything: clock and chance
-are injected, one lock guards the state, and events are told after it is released.
+Knows outcomes and instants; must not know who asks or why, nor wait for anything: clock and chance are
+injected, one lock guards the state, and events are emitted after it is released.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import copy
 import threading
 from collections import deque
+from collections.abc import Sequence
 from functools import partial
 
 from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event, Listener, Recovered
-from ccroute.routing.breaker import Circuit, Switch, Trip
-from ccroute.routing.caller import caller_of
-from ccroute.routing.notes import Admission, Note, Refusal
+from ccroute.routing.acquired import NEUTRAL, HealthReport, Outcome, Unavailable
+from ccroute.routing.breaker import Circuit, Switch, Trip, caller_of, name_of
 from ccroute.routing.tables import MAX_KNOWN, Deployment
 from ccroute.types import Request
 from ccroute.types.clock import Clock
@@ -22,7 +22,7 @@ from ccroute.types.clock import Clock
 OPEN, LONGEST = 30.0, 300.0
 """Seconds a breaker stays open at first, doubling up to the longest, each ± JITTER."""
 SOON, SOON_LONGEST = 1.0, 2.0
-"""The same where the server is gone: connections are refused, or have just been broken. To notice that it
+"""The same where the server is away: connections are refused, or have just been broken. To notice that it
 is back costs no more than a connection."""
 LEASE = 30.0
 """Seconds that others wait for a probe; while one that takes longer goes on, the next call may be another."""
@@ -30,21 +30,45 @@ MOST_CALLERS = 64
 """Callers that one breaker is open for alone, at most; the oldest are let in again."""
 JITTER = 0.2
 MOST_KEYS = 64
-"""Refused keys of one backend that are remembered, as marks."""
+"""Refused keys of one backend that are remembered, as fingerprints."""
+
+
+class Admission:
+    """The leave to ask a deployment once."""
+
+    __slots__ = ("deployment", "health", "request", "settled")
+
+    probes: tuple[Switch, ...] = ()
+    lease: object = None
+    early = False
+
+    def __init__(self, deployment: Deployment, request: Request | None, health: Health) -> None:
+        self.deployment = deployment
+        self.request = request
+        self.health = health
+        self.settled = False
+
+    def settle(self, outcome: Outcome | None = None) -> None:
+        """What became of the attempt; only the first call counts. Never waits."""
+        self.health.settle(self, NEUTRAL if outcome is None else outcome.health)
 
 
 class _Probe(Admission):
-    """The leave to prove switches on again. One that is dropped unsettled gives its lease back; one that
-    was `early` and fails leaves everything as it was."""
+    """The leave to find out whether switches may go on again. A probe that is dropped unsettled gives its
+    lease back; one that was `early` and fails changes nothing."""
 
-    __slots__ = ("_health", "early", "lease", "probes")
+    __slots__ = ("early", "lease", "probes")
 
     def __init__(
-        self, deployment: Deployment, probes: tuple[Switch, ...], health: Health, now: float
+        self,
+        deployment: Deployment,
+        request: Request | None,
+        health: Health,
+        probes: tuple[Switch, ...],
+        now: float,
     ) -> None:
-        super().__init__(deployment)
-        self.settled = True  # until it is whole: an interrupt may come in between
-        self._health = health
+        super().__init__(deployment, request, health)
+        self.settled = True  # until it is complete: an interrupt may come in between
         self.probes = probes
         self.early = any(now < switch.until for switch in probes)
         self.lease = object()
@@ -61,71 +85,73 @@ class _Probe(Admission):
 
     def __del__(self) -> None:
         if not getattr(self, "settled", True):
-            self._health.settle(self, Note())
+            self.settle()
 
 
 class Health:
     """The health of every deployment of one router.
 
-    Settling never waits, because a finaliser may do it in the middle of anything: a note goes into an
-    inbox that whoever has the lock reads first.
+    Settling never waits, because a finaliser may do it in the middle of anything: a report goes into an
+    inbox that the next holder of the lock reads first.
     """
 
-    def __init__(self, clock: Clock, tell: Listener, *, on: bool = True) -> None:
+    def __init__(self, clock: Clock, emit: Listener, *, on: bool = True) -> None:
         self._clock = clock
-        self._tell = tell
+        self._emit = emit
         self._on = on
         self._circuits: dict[str, Circuit] = {}
         self._credentials: dict[str, Switch] = {}
-        self._inbox: deque[tuple[Admission, Note, float]] = deque()
-        self._told: deque[Event] = deque()
+        self._inbox: deque[tuple[Admission, HealthReport, float]] = deque()
+        self._events: deque[Event] = deque()
         self._lock = threading.Lock()
 
-    def refusal(self, deployment: Deployment, request: Request | None = None) -> Refusal | None:
-        """Why this deployment would be refused now; None if it would be admitted. Takes nothing.
+    def unavailable(self, deployment: Deployment, request: Request | None = None) -> Unavailable | None:
+        """Why this deployment gets no call now; None if it may be asked. Takes nothing.
 
-        A breaker that one caller's failures opened keeps only the requests of that one away.
+        A breaker that one caller's failures opened turns only the requests of that caller away.
         """
         circuit = self._circuits.get(deployment.name)
-        if (circuit is None or circuit.is_well) and not self._credentials and not self._inbox:
+        if (circuit is None or circuit.is_on) and not self._credentials and not self._inbox:
             return None
         with self._lock:
             self._read_inbox()
             switches = self._switches(deployment, request)
-            refusal = self._refusal(deployment, switches, request, self._clock.monotonic(), early=False)
+            found = self._find(deployment, switches, request, self._clock.monotonic(), early=False)
         self._after_lock()
-        return refusal
+        return found
 
     def admit(
         self, deployment: Deployment, request: Request | None = None, *, early: bool = False
-    ) -> Admission | Refusal:
+    ) -> Admission | Unavailable:
         """The leave to ask `deployment` now, or why not. Every admission is settled, however it ends.
 
         Where a breaker or a switch is off and its time is over (or `early`), the admission is its one
         probe: nobody else is admitted until it is settled.
         """
-        if not self._on:
-            return Admission(deployment)
+        circuit = self._circuits.get(deployment.name)
+        is_on = (circuit is None or circuit.is_on) and not self._credentials and not self._inbox
+        if is_on or not self._on:
+            return Admission(deployment, request, self)
         with self._lock:
             self._read_inbox()
             now, switches = self._clock.monotonic(), self._switches(deployment, request)
-            refusal = self._refusal(deployment, switches, request, now, early=early)
-            admission = refusal or self._admission(deployment, switches, now)
+            found = self._find(deployment, switches, request, now, early=early)
+            admission = found or self._admission(deployment, switches, request, now)
         self._after_lock()
         return admission
 
-    def settle(self, admission: Admission, note: Note) -> None:
-        """What became of an admitted attempt; only the first word counts. Never waits."""
+    def settle(self, admission: Admission, report: HealthReport) -> None:
+        """What became of an admitted attempt; only the first call counts. Never waits."""
         if admission.settled or not self._on:
             return
-        self._inbox.append((admission, note, self._clock.monotonic()))
+        self._inbox.append((admission, report, self._clock.monotonic()))
         admission.settled = True
         self._after_lock()
 
     def answers(self, admission: Admission) -> None:
         """The server has begun to answer an admitted attempt, which may go on for long. Never waits."""
         if isinstance(admission, _Probe) and admission.probes and not admission.settled:
-            self._inbox.append((admission.proved(), Note(counts=False), self._clock.monotonic()))
+            self._inbox.append((admission.proved(), HealthReport(counts=False), self._clock.monotonic()))
             self._after_lock()
 
     def renew(self, backend: str) -> None:
@@ -135,7 +161,7 @@ class Health:
             switch = self._credentials.get(backend)
             if switch is not None and switch.error is not None:
                 switch.turn_on()
-                self._told.append(Recovered(backend))
+                self._events.append(Recovered(backend))
         self._after_lock()
 
     def after_fork(self) -> None:
@@ -152,13 +178,15 @@ class Health:
         credential = self._credentials.get(deployment.backend.name)
         return tuple(switch for switch in (circuit, credential) if switch is not None)
 
-    def _admission(self, deployment: Deployment, switches: tuple[Switch, ...], now: float) -> Admission:
+    def _admission(
+        self, deployment: Deployment, switches: tuple[Switch, ...], request: Request | None, now: float
+    ) -> Admission:
         probes = tuple(switch for switch in switches if switch.error is not None)
         if not probes:
-            return Admission(deployment)
-        return _Probe(deployment, probes, self, now)
+            return Admission(deployment, request, self)
+        return _Probe(deployment, request, self, probes, now)
 
-    def _refusal(
+    def _find(
         self,
         deployment: Deployment,
         switches: tuple[Switch, ...],
@@ -166,7 +194,7 @@ class Health:
         now: float,
         *,
         early: bool,
-    ) -> Refusal | None:
+    ) -> Unavailable | None:
         found = None
         for switch in switches:
             if isinstance(switch, Circuit) and self._is_back(switch, deployment, now):
@@ -176,16 +204,18 @@ class Health:
             if isinstance(switch, Circuit) and switch.held is not None and not shut and not early:
                 who, until = switch.held
                 if request is not None and now < until and caller_of(request) == who:
-                    return Refusal(until, "the probe failed", switch.error)
+                    return Unavailable(until, "the probe failed", switch.error)
             if switch.error is not None and shut and (found is None or switch.until > found.until):
                 keys = None if isinstance(switch, Circuit) else switch.keys
-                found = Refusal(switch.until, switch.why, switch.error, keys=keys)
+                found = Unavailable(switch.until, switch.why, switch.error, keys=keys)
         circuit = self._circuits.get(deployment.name)
         if circuit is not None and circuit.cool_until:
             if now >= circuit.cool_until:
                 circuit.cool_until = 0.0
             elif found is None:
-                return Refusal(circuit.cool_until, "asked to be left alone", circuit.cool_error, cooling=True)
+                return Unavailable(
+                    circuit.cool_until, "asked to be left alone", circuit.cool_error, cooling=True
+                )
             else:
                 found = found._replace(until=max(found.until, circuit.cool_until))
         return found
@@ -196,7 +226,7 @@ class Health:
         if not circuit.gone or circuit.probe is None or now < begun + SOON:
             return False
         circuit.turn_on()
-        self._told.append(BreakerClosed(deployment.name))
+        self._events.append(BreakerClosed(deployment.name))
         return True
 
     def _read_inbox(self) -> None:
@@ -209,117 +239,127 @@ class Health:
                 raise
             self._inbox.popleft()
 
-    def _apply(self, admission: Admission, note: Note, at: float) -> None:
+    def _apply(self, admission: Admission, report: HealthReport, at: float) -> None:
         deployment = admission.deployment
         circuit = self._circuits.get(deployment.name) or self._new_circuit(deployment.name)
         # What was turned on in between has taken the lease back. An answer proves a server well however late
         # it comes, but only the key that it was asked with.
-        proved = [
+        proved = admission.probes and [
             switch
             for switch in admission.probes
             if switch.probe is admission.lease
-            or (note.counts is False and switch.error is not None and switch is circuit)
+            or (report.counts is False and switch.error is not None and switch is circuit)
         ]
         for switch in proved:
             switch.probe = None
-        if note.counts is False:
+        if report.counts is False:
             if circuit in proved:
                 who = deployment.name
-                self._told.append(BreakerClosed(who) if circuit.base else Recovered(who))
+                self._events.append(BreakerClosed(who) if circuit.base else Recovered(who))
             for switch in proved:
                 switch.turn_on()
             credential = self._credentials.get(deployment.backend.name)
             if credential is not None and credential.error is None:
                 del self._credentials[deployment.backend.name]
                 if credential in proved:
-                    self._told.append(Recovered(deployment.backend.name))
-        if note.cool:
-            self._cool(circuit, deployment, note, at)
-        caller = note.caller if note.counts else admission.caller
-        if note.off is not None:
-            self._turn_off(circuit, admission, proved, note, at)
-        elif note.counts and circuit in proved:
+                    self._events.append(Recovered(deployment.backend.name))
+        if report.cool:
+            self._cool(circuit, deployment, report, at)
+        request = admission.request
+        caller = report.caller if report.counts or request is None else name_of(request)
+        if report.off is not None:
+            self._turn_off(circuit, admission, proved, report, at)
+        elif report.counts and circuit in proved:
             if not admission.early:
-                self._keep_open(circuit, deployment, note, at)
-        elif note.counts is not None and circuit.counts(caller):
-            trip = circuit.count(failed=note.counts, caller=caller)
+                self._keep_open(circuit, deployment, report, at)
+        elif report.counts is not None and circuit.counts(caller):
+            trip = circuit.count(failed=report.counts, caller=caller)
             if trip is not None:
-                self._trip(circuit, deployment, trip, note, at)
-            elif circuit.only and not note.counts and at >= circuit.until and circuit.probe is None:
+                self._trip(circuit, deployment, trip, report, at)
+            elif circuit.only and not report.counts and at >= circuit.until and circuit.probe is None:
                 circuit.turn_on()  # those it was open for may never come back to prove it well
-                self._told.append(BreakerClosed(deployment.name))
+                self._events.append(BreakerClosed(deployment.name))
 
-    def _trip(self, circuit: Circuit, deployment: Deployment, trip: Trip, note: Note, at: float) -> None:
+    def _trip(
+        self, circuit: Circuit, deployment: Deployment, trip: Trip, report: HealthReport, at: float
+    ) -> None:
         """Open a breaker; one that is open for some callers may have to be so for others too."""
         if circuit.error is None or trip.only is None:
             circuit.base, circuit.only = 0.0, ()
-            self._open(circuit, deployment, trip.why, note, at)
+            self._open(circuit, deployment, trip.why, report, at)
         if trip.only is not None:
             circuit.only = (*circuit.only, trip.only)[-MOST_CALLERS:]
 
-    def _keep_open(self, circuit: Circuit, deployment: Deployment, note: Note, at: float) -> None:
+    def _keep_open(self, circuit: Circuit, deployment: Deployment, report: HealthReport, at: float) -> None:
         """A probe failed. It may be its caller's fault: then another caller may make the next one at once."""
-        first = circuit.held is None or circuit.held[0] == note.caller
-        if note.caller is None or circuit.only or not first:
+        first = circuit.held is None or circuit.held[0] == report.caller
+        if report.caller is None or circuit.only or not first:
             circuit.held = None
-            self._open(circuit, deployment, "the probe failed", note, at)
+            self._open(circuit, deployment, "the probe failed", report, at)
         else:
-            circuit.held = (note.caller, at + max(OPEN, circuit.base))
+            circuit.held = (report.caller, at + max(OPEN, circuit.base))
 
-    def _open(self, circuit: Circuit, deployment: Deployment, why: str, note: Note, at: float) -> None:
+    def _open(
+        self, circuit: Circuit, deployment: Deployment, why: str, report: HealthReport, at: float
+    ) -> None:
         # A request whose connection broke is lost; that is risked once only, where a refused one is not sent.
-        soon = note.gone == "refused" or (note.gone == "broken" and not circuit.base)
-        circuit.gone = note.gone == "refused"
+        soon = report.gone == "refused" or (report.gone == "broken" and not circuit.base)
+        circuit.gone = report.gone == "refused"
         if soon:
             circuit.base = min(SOON_LONGEST, circuit.base * 2 or SOON)
         else:
             circuit.base = min(LONGEST, max(OPEN, circuit.base * 2))
         jittered = circuit.base * (1 + JITTER * (2 * self._clock.random() - 1))
-        circuit.turn_off(at, jittered if soon else max(jittered, circuit.seconds), why, note.error)
-        self._told.append(BreakerOpened(deployment.name, circuit.until - at, why))
+        circuit.turn_off(at, jittered if soon else max(jittered, circuit.seconds), why, report.error)
+        self._events.append(BreakerOpened(deployment.name, circuit.until - at, why))
 
     def _turn_off(
-        self, circuit: Circuit, admission: Admission, proved: list[Switch], note: Note, at: float
+        self,
+        circuit: Circuit,
+        admission: Admission,
+        proved: Sequence[Switch],
+        report: HealthReport,
+        at: float,
     ) -> None:
         backend = admission.deployment.backend.name
         switch: Switch = circuit
-        if note.caller is not None and circuit.answers_others(note.caller):
-            circuit.refused |= {note.caller}
+        if report.caller is not None and circuit.answers_others(report.caller):
+            circuit.refused |= {report.caller}
             if len(circuit.refused) == 1:  # others are answered: it may be about this one request
-                self._turn_off_for(circuit, admission, note, at)
+                self._turn_off_for(circuit, admission, report, at)
                 return
-        if note.off == "credential":
+        if report.off == "credential":
             switch = self._credentials.setdefault(backend, Switch())
-            switch.keys = frozenset([*switch.keys, note.key][-MOST_KEYS:])
+            switch.keys = frozenset([*switch.keys, report.key][-MOST_KEYS:])
         elif circuit.only:
             circuit.turn_on()  # it was for some callers only, and this is for all
         if switch.error is not None and (switch not in proved or admission.early):
             return  # it is off already; who was on the way before, or came too early, adds nothing
-        if note.longest:
-            switch.base = max(note.seconds, min(note.longest, switch.base * 2))
-        why = f"refused: {_why(note)}"
-        switch.turn_off(at, switch.base if note.longest else note.seconds, why, note.error)
+        if report.longest:
+            switch.base = max(report.seconds, min(report.longest, switch.base * 2))
+        why = f"refused: {_why(report)}"
+        switch.turn_off(at, switch.base if report.longest else report.seconds, why, report.error)
         who = admission.deployment.name if switch is circuit else backend
-        self._told.append(CooledDown(who, switch.until - at, _why(note)))
+        self._events.append(CooledDown(who, switch.until - at, _why(report)))
 
-    def _turn_off_for(self, circuit: Circuit, admission: Admission, note: Note, at: float) -> None:
+    def _turn_off_for(self, circuit: Circuit, admission: Admission, report: HealthReport, at: float) -> None:
         """Off for the caller that was refused, while others are answered."""
         if circuit.error is None or circuit.only:
-            circuit.only = (*circuit.only, note.caller)[-MOST_CALLERS:]
-            circuit.turn_off(at, note.seconds, "it was refused", note.error)
-            why = f"{_why(note)}; for this caller alone, because others are answered"
-            self._told.append(CooledDown(admission.deployment.name, circuit.until - at, why))
+            circuit.only = (*circuit.only, report.caller)[-MOST_CALLERS:]
+            circuit.turn_off(at, report.seconds, "it was refused", report.error)
+            why = f"{_why(report)}; for this caller alone, because others are answered"
+            self._events.append(CooledDown(admission.deployment.name, circuit.until - at, why))
 
-    def _cool(self, circuit: Circuit, deployment: Deployment, note: Note, at: float) -> None:
-        until = at + (note.cool or 0.0)
+    def _cool(self, circuit: Circuit, deployment: Deployment, report: HealthReport, at: float) -> None:
+        until = at + (report.cool or 0.0)
         if until > circuit.cool_until:
-            circuit.cool_until, circuit.cool_error = until, note.error
-            self._told.append(CooledDown(deployment.name, until - at, _why(note)))
+            circuit.cool_until, circuit.cool_error = until, report.error
+            self._events.append(CooledDown(deployment.name, until - at, _why(report)))
 
     def _new_circuit(self, name: str) -> Circuit:
         """A record for one more deployment. Callers may name any; what is well is forgotten first."""
         if len(self._circuits) >= MAX_KNOWN:
-            well = (known for known, circuit in self._circuits.items() if circuit.is_well)
+            well = (known for known, circuit in self._circuits.items() if circuit.is_on)
             del self._circuits[next(well, None) or next(iter(self._circuits))]
         circuit = self._circuits[name] = Circuit()
         return circuit
@@ -336,13 +376,13 @@ class Health:
                     self._lock.release()
                 if not self._inbox:
                     break
-        while self._told:
+        while self._events:
             try:
-                event = self._told.popleft()
+                event = self._events.popleft()
             except IndexError:  # another thread told it
                 return
-            self._tell(event)
+            self._emit(event)
 
 
-def _why(note: Note) -> str:
-    return str(getattr(note.error, "detail", note.error))
+def _why(report: HealthReport) -> str:
+    return str(getattr(report.error, "detail", report.error))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ccroute.backends.origin import Origin
+from ccroute.routing.acquired import Outcome
 from ccroute.routing.tables import MAX_KNOWN, Deployment
 
 FAILURE_HALF_LIFE = 30.0
@@ -70,10 +71,9 @@ class Pace(NamedTuple):
     at_once: float = 0.0
     at: float = 0.0
 
-    def after(
-        self, first_content: float | None, duration: float, output: int, at_once: int, now: float
-    ) -> Pace:
+    def after(self, outcome: Outcome, at_once: int, now: float) -> Pace:
         """With one more answer. A stale pace is dropped: a host that recovered is judged by how it is."""
+        first_content, duration, output = outcome.first_content, outcome.duration, outcome.output
         kept = 0.0 if self.is_stale(now) else _kept(self.answers, now - self.at, PACE_HALF_LIFE)
         share = 1.0 if first_content is None else 0.5
         return Pace(
@@ -148,16 +148,33 @@ class _InFlight:
 
 
 class Running:
-    """One call in flight, from `Load.begin` to `Load.end`; one that is dropped is over, too."""
+    """One call in flight; one that is dropped is over, too."""
 
-    __slots__ = ("at_once", "entry", "known")
+    __slots__ = ("at_once", "entry", "known", "monotonic")
 
-    def __init__(self, known: _Known) -> None:
+    def __init__(self, known: _Known, monotonic: Callable[[], float]) -> None:
         self.known = known
-        self.at_once = 1
+        self.monotonic = monotonic
         self.entry = _InFlight()
         known.running.add(self.entry)
         known.host.add(self.entry)
+        self.at_once = len(known.host)
+
+    def settle(self, outcome: Outcome | None = None) -> None:
+        """The call is over; only the first call counts. Never waits."""
+        known = self.known
+        try:
+            known.running.remove(self.entry)
+        except KeyError:  # settled before
+            return
+        known.host.discard(self.entry)
+        if outcome is None or outcome.ok is None:
+            return
+        now = self.monotonic()
+        known.outcomes = known.outcomes.after(outcome.ok, now)
+        if outcome.ok and outcome.duration > 0:
+            pace = known.pace or Pace(at=now)
+            known.pace = pace.after(outcome, self.at_once, now)
 
     def __del__(self) -> None:
         if hasattr(self, "entry"):  # an interrupt may come before
@@ -174,43 +191,8 @@ class Load:
         self._hosts: dict[Origin, set[_InFlight]] = {}
 
     def begin(self, deployment: Deployment) -> Running:
-        """A call goes to `deployment`, or into the queue of its host. Every call begun is ended."""
-        known = self._find(deployment) or self._add(deployment)
-        running = Running(known)
-        running.at_once = len(known.host)
-        return running
-
-    def end(
-        self,
-        running: Running,
-        ok: bool | None,
-        *,
-        first_content: float | None = None,
-        duration: float = 0.0,
-        output: int = 0,
-    ) -> None:
-        """The call is over; only the first word counts.
-
-        ok:            True: it was answered. False: the deployment failed. None: neither, because it
-                       was cancelled or the request itself was at fault.
-        first_content: seconds until a stream's first content; None for a whole answer.
-        duration:      seconds until the answer was there, without the wait for the host; 0 if nobody
-                       measured it.
-        output:        tokens of the answer.
-        """
-        known = running.known
-        try:
-            known.running.remove(running.entry)
-        except KeyError:  # ended before
-            return
-        known.host.discard(running.entry)
-        if ok is None:
-            return
-        now = self._monotonic()
-        known.outcomes = known.outcomes.after(ok, now)
-        if ok and duration > 0:
-            pace = known.pace or Pace(at=now)
-            known.pace = pace.after(first_content, duration, output, running.at_once, now)
+        """A call goes to `deployment`, or into the queue of its host. Every call begun is settled."""
+        return Running(self._find(deployment) or self._add(deployment), self._monotonic)
 
     def standing(self, deployment: Deployment) -> Standing:
         """What is known of `deployment` now."""

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ccroute.accounting.tokens import estimate
-from ccroute.errors import EgressDeniedError, InvalidRequestError
-from ccroute.routing.agents import TRIGGERS, Agent, Trigger
+from ccroute.errors import ContextWindowExceededError, EgressDeniedError, InvalidRequestError
+from ccroute.failures import TRIGGERS, Trigger
+from ccroute.routing.agents import Agent
 from ccroute.routing.aliases import Resolution
 from ccroute.routing.balance import BY_TABLE, View, order, ranks
 from ccroute.routing.load import Load
+from ccroute.routing.prices import price_of
 from ccroute.routing.tables import Candidate, Deployment, Tables
-from ccroute.routing.windows import by_window
 from ccroute.types import Price, Request
 
 _NOBODY = Agent()
@@ -20,8 +21,13 @@ _IDLE = Load(lambda: 0.0)
 """A load that nothing is ever added to: of no deployment anything is known."""
 
 
+TOLERANCE = 1.25
+"""How far an estimate may be wrong: up to so many times a window, the server decides."""
+
+
 class Plan(NamedTuple):
-    """Where a call may go. `request` has the agent's parameter defaults filled in."""
+    """Where a call may go. `request` has the agent's parameter defaults filled in; `requested_price` is that
+    of the requested model, in USD per million tokens, where the agent's replaced it."""
 
     request: Request
     agent: str | None
@@ -32,6 +38,7 @@ class Plan(NamedTuple):
     candidates: Sequence[Candidate]
     triggers: Sequence[Trigger]
     reasons: tuple[str, ...]
+    requested_price: Price | None = None
 
 
 def make_plan(
@@ -41,7 +48,6 @@ def make_plan(
     count_tokens: Callable[[Request], int] = estimate,
     *,
     load: Load = _IDLE,
-    quote: Callable[[Deployment], Price | None] = lambda deployment: None,
 ) -> Plan:
     """Decide who may serve `request`, in order.
 
@@ -51,8 +57,7 @@ def make_plan(
     Raises `UnknownAgentError`, `UnknownModelError`, `EgressDeniedError`, `ContextWindowExceededError`,
     `InvalidRequestError`.
 
-    load:  what is known of the hosts, for the strategies `least-busy`, `latency` and `cost`.
-    quote: gives a deployment's price, None where it is unknown, for the strategy `cost`.
+    load: what is known of the hosts, for the strategies `least-busy`, `latency` and `cost`.
     """
     name, agent, reasons = _who(request, tables)
     model, overridden = _which(request, agent, tables)
@@ -63,12 +68,13 @@ def make_plan(
     view = None
     if not tables.aliases.strategies <= BY_TABLE:
         count_tokens = _once(count_tokens)
-        view = View(request, load, quote, count_tokens)
+        view = View(request, load, count_tokens)
     candidates = _candidates(request, agent, model, tables, random, view)
     if agent.local_only:
         candidates = _only_local(candidates, name, reasons)
     triggers = TRIGGERS if request.fallback else agent.triggers
-    candidates = by_window(candidates, request, triggers, count_tokens, reasons)
+    if tables.has_windows:
+        candidates = _by_window(candidates, request, triggers, count_tokens, reasons)
     return Plan(
         request=request,
         agent=name,
@@ -79,6 +85,7 @@ def make_plan(
         candidates=candidates,
         triggers=triggers,
         reasons=tuple(reasons),
+        requested_price=price_of(tables, request.model) if overridden and request.model else None,
     )
 
 
@@ -139,19 +146,20 @@ def _candidates(
     candidates: list[Candidate] = []
     for alias in (model, *fallbacks):
         is_fallback = alias is not model
-        resolution = tables.resolve(alias)
-        found = [tables.deployment(name) for name in resolution.deployments if name not in seen]
-        seen.update(resolution.deployments)
-        if len(found) > 1:
-            found = _balanced(found, resolution, random, view)
+        resolution, found = tables.resolve(alias)
+        if seen or len(found) > 1:
+            found = [deployment for deployment in found if deployment.name not in seen]
+            if len(found) > 1:
+                found = _balanced(found, resolution, random, view)
         for deployment in found:
+            seen.add(deployment.name)
             reason = f'fallback "{alias}"' if is_fallback else f'model "{alias}"'
             candidates.append(Candidate(deployment, alias, is_fallback, reason))
     return candidates
 
 
 def _balanced(
-    found: list[Deployment],
+    found: Sequence[Deployment],
     resolution: Resolution,
     random: Callable[[], float],
     view: View | None,
@@ -178,3 +186,44 @@ def _only_local(candidates: list[Candidate], agent: str | None, reasons: list[st
     if denied:
         reasons.append(f"local_only: {denied} left out")
     return local
+
+
+def _by_window(
+    candidates: list[Candidate],
+    request: Request,
+    triggers: Sequence[Trigger],
+    count: Callable[[Request], int],
+    reasons: list[str],
+) -> list[Candidate]:
+    """The candidates, those first whose window holds prompt and answer, without those it cannot fit.
+
+    A fallback model is moved before the first choice only where `token_limit` is one of its
+    triggers. Raises `ContextWindowExceededError` when the prompt fits nowhere.
+    """
+    if all(candidate.deployment.info.context_window is None for candidate in candidates):
+        return candidates
+    prompt = count(request)
+    needed = prompt + (request.max_tokens or 0)
+    overtaking = "token_limit" in triggers
+    first_choices = [c for c in candidates if overtaking or not c.fallback]
+    if not any(prompt <= TOLERANCE * _window(c) for c in first_choices):
+        raise _too_long(prompt, max(map(_window, first_choices)))
+    possible = [c for c in candidates if prompt <= TOLERANCE * _window(c)]
+    ordered = sorted(possible, key=lambda c: (c.fallback and not overtaking, needed > _window(c)))
+    if ordered != candidates:
+        reasons.append(f"about {needed} tokens are needed: ordered by context window")
+    return ordered
+
+
+def _window(candidate: Candidate) -> float:
+    window = candidate.deployment.info.context_window
+    return float("inf") if window is None else window
+
+
+def _too_long(prompt: int, limit: float) -> ContextWindowExceededError:
+    error = ContextWindowExceededError(
+        f"the prompt has about {prompt} tokens, the largest context window {limit:.0f}: shorten it, "
+        "or give the agent a fallback model with a larger window"
+    )
+    error.estimated, error.limit = prompt, int(limit)
+    return error

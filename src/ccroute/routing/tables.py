@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
+from ccroute.accounting import PriceBook
 from ccroute.backends import Backend
 from ccroute.errors import ConfigError, InvalidRequestError, UnknownModelError
 from ccroute.routing.agents import AgentTable
 from ccroute.routing.aliases import AliasTable, Resolution
 from ccroute.routing.names import did_you_mean, names_fault
-from ccroute.types import Model, ModelInfo
+from ccroute.types import FREE, Model, ModelInfo, Price
 
 UnknownAgent = Literal["error", "default"]
 """What happens to a call whose agent is not configured: it fails, or goes on as if it named none."""
@@ -26,16 +27,22 @@ MAX_KNOWN = 10_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Deployment:
-    """One model behind one backend; `name` is `backend/model`."""
+    """One model behind one backend.
+
+    name:  `backend/model`.
+    info:  what is known of the model.
+    price: USD per million tokens; None where it is unknown.
+    """
 
     name: str
     backend: Backend
     model: str
     info: Model
+    price: Price | None
 
     @property
     def is_local(self) -> bool:
-        """Whether prompts sent there stay in the house."""
+        """Whether prompts sent there stay on the user's own machines."""
         return self.backend.keeps(self.model)
 
 
@@ -65,6 +72,7 @@ class Tables:
         default_model: str | None = None,
         agent_override: bool = True,
         unknown_agent: UnknownAgent = "error",
+        prices: PriceBook | None = None,
     ) -> None:
         self.backends: dict[str, Backend] = {backend.name: backend for backend in backends}
         self.aliases = aliases
@@ -72,7 +80,11 @@ class Tables:
         self.default_model = default_model
         self.agent_override = agent_override
         self.unknown_agent = unknown_agent
+        self.prices = PriceBook() if prices is None else prices
+        self.has_windows = False
+        """Whether the context window of any deployment is known."""
         self._deployments: dict[str, Deployment] = {}
+        self._resolved: dict[str, tuple[Resolution, Sequence[Deployment]]] = {}
         if unknown_agent not in get_args(UnknownAgent):
             raise ConfigError(f'unknown_agent is "error" or "default", not {unknown_agent!r}')
         self._fallbacks, faults = checked_fallbacks(fallbacks)
@@ -84,17 +96,22 @@ class Tables:
         """The models to try after `model`, whoever asks for it by that name."""
         return self._fallbacks.get(model, self._other_fallbacks)
 
-    def resolve(self, name: str) -> Resolution:
-        """`AliasTable.resolve` among this router's backends; every deployment's backend exists."""
-        resolution = self.aliases.resolve(name, self.backends)
-        same = True
-        for deployment in resolution.deployments:
-            backend_name, _, model = deployment.partition("/")
-            backend = self.backends.get(backend_name)
-            if backend is None:  # a pattern's match may name any
-                raise UnknownModelError(name, hint=f"{deployment} names no backend of this router")
-            same = same and backend.names(model)[0] == model
-        return resolution if same else self._by_one_name(resolution)
+    def resolve(self, name: str) -> tuple[Resolution, Sequence[Deployment]]:
+        """`AliasTable.resolve` among this router's backends, and its deployments, which all exist."""
+        known = self._resolved.get(name)
+        if known is None:
+            resolution = self.aliases.resolve(name, self.backends)
+            weights: dict[Deployment, float] = {}  # two names of one model share their weight
+            for target, weight in zip(resolution.deployments, resolution.weights, strict=True):
+                if target.partition("/")[0] not in self.backends:  # a pattern's match may name any
+                    raise UnknownModelError(name, hint=f"{target} names no backend of this router")
+                deployment = self.deployment(target)
+                weights[deployment] = weights.get(deployment, 0.0) + weight
+            names = tuple(deployment.name for deployment in weights)
+            known = resolution._replace(deployments=names, weights=tuple(weights.values())), tuple(weights)
+            if len(self._resolved) < MAX_KNOWN:
+                self._resolved[name] = known
+        return known
 
     def deployment(self, name: str) -> Deployment:
         """The deployment of that name; made once, at its first use."""
@@ -106,24 +123,28 @@ class Tables:
             backend = self.backends[backend_name]
             if model != (usual := backend.names(model)[0]):
                 return self.deployment(f"{backend_name}/{usual}")
-            known = Deployment(name, backend, model, backend.model(model))
+            known = Deployment(
+                name, backend, model, info := backend.model(model), self._price(backend, model)
+            )
+            self.has_windows = self.has_windows or info.context_window is not None
             if len(self._deployments) < MAX_KNOWN:
                 self._deployments[name] = known
         return known
 
-    def _by_one_name(self, resolution: Resolution) -> Resolution:
-        """The same deployments, each by one name: two names of one model share their weight."""
-        weights: dict[str, float] = {}
-        for name, weight in zip(resolution.deployments, resolution.weights, strict=True):
-            usual = self.deployment(name).name
-            weights[usual] = weights.get(usual, 0.0) + weight
-        return Resolution(resolution.alias, tuple(weights), tuple(weights.values()))
+    def _price(self, backend: Backend, model: str) -> Price | None:
+        """The model's own price first, then the router's prices, then "a local model is free"."""
+        own = backend.model(model).price
+        if own is not None:
+            return FREE if own == "free" else own
+        found = (self.prices.find(f"{backend.name}/{name}") for name in backend.names(model))
+        price = next((price for price in found if price is not None), None)
+        return FREE if price is None and backend.is_free(model) else price
 
     def known_deployments(self) -> list[str]:
         """The deployments that are known without a call: of aliases, agents and described models."""
         described = (f"{b.name}/{model}" for b in self.backends.values() for model in b.models)
         named = [agent.model for _, agent in self.agents.items()] + [self.default_model]
-        asked = (each for name in named if name is not None for each in self.resolve(name).deployments)
+        asked = (each for name in named if name is not None for each in self.resolve(name)[0].deployments)
         found = (*self.aliases.deployments(), *asked)
         return list(dict.fromkeys([*(self.deployment(name).name for name in found), *described]))
 
@@ -135,7 +156,7 @@ class Tables:
         patterns = self.aliases.pattern_targets()
         found = []
         for name in self.aliases:
-            targets = patterns[name] if name in patterns else self.resolve(name).deployments
+            targets = patterns[name] if name in patterns else self.resolve(name)[0].deployments
             found.append(_model_info(name, "pattern" if name in patterns else "alias", targets, self))
         described = (f"{b.name}/{model}" for b in self.backends.values() for model in b.models)
         aliased = (self.deployment(name).name for name in self.aliases.deployments())

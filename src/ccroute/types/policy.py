@@ -6,10 +6,13 @@ Each checks itself when it is made, so nothing below has to ask again.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 Amount = int | float | str | Decimal
 """Money as a caller may write it. A float counts as its shortest decimal: 0.1 is a tenth."""
@@ -21,19 +24,24 @@ class RetryPolicy:
 
     `attempts` bounds the whole call, fallbacks included; `per_deployment` bounds one deployment.
     Before trying a deployment again the call sleeps `uniform(0, min(max, base * 2**n))` seconds
-    ("full jitter"). A failure before anything was sent does not use up an attempt.
+    ("full jitter"), or as long as `wait` says: any of tenacity's wait strategies, such as
+    `tenacity.wait_fixed(1) + tenacity.wait_random(0, 2)`, which sees the error as the outcome of the
+    attempt. A server's Retry-After wins. A failure before anything was sent does not use up an attempt.
     """
 
     attempts: int = 3
     per_deployment: int = 2
     base: float = 0.5
     max: float = 8.0
+    wait: Callable[[RetryCallState], float] | None = None
 
     def __post_init__(self) -> None:
         if self.attempts < 1 or self.per_deployment < 1:
             raise ValueError("attempts and per_deployment must be at least 1")
         if not 0 <= self.base <= self.max:
             raise ValueError("base and max are seconds, 0 <= base <= max")
+        if not (self.wait is None or callable(self.wait)):
+            raise TypeError(f"wait is a tenacity wait strategy such as wait_fixed(1), not {self.wait!r}")
 
 
 @dataclass(frozen=True, slots=True)

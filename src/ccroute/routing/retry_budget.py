@@ -6,7 +6,10 @@ Pure: the clock is injected; one lock, held for a few additions.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
+
+from ccroute.routing.acquired import Outcome
 
 TOKENS = 10.0
 """What a backend's budget holds at most, and at first."""
@@ -16,13 +19,36 @@ PER_SECOND = 1 / 30
 """What time adds."""
 
 
+class RetryTokens:
+    """What one further attempt cost; it is given back where the attempt is not made."""
+
+    __slots__ = ("_backend", "_budget", "_tokens")
+
+    def __init__(self, budget: RetryBudget, backend: str, tokens: float) -> None:
+        self._budget = budget
+        self._backend = backend
+        self._tokens = tokens
+
+    def settle(self, outcome: Outcome | None = None) -> None:
+        """The attempt is over, or was not made (None); only the first call counts."""
+        tokens, self._tokens = self._tokens, 0.0
+        if outcome is None and tokens:
+            self._budget.returned.append((self._backend, tokens))
+
+
 class RetryBudget:
     """Tokens per backend; only what is not full is kept."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._left: dict[str, tuple[float, float]] = {}  # tokens, and when they were counted
+        self.returned: deque[tuple[str, float]] = deque()
         self._lock = threading.Lock()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no backend has spent anything."""
+        return not self._left
 
     def first(self, backend: str) -> None:
         """A call makes its first attempt at `backend`."""
@@ -34,14 +60,17 @@ class RetryBudget:
         """Whether another attempt that costs so many tokens would be paid for."""
         return backend not in self._left or self._tokens(backend) >= cost
 
-    def take(self, backend: str, cost: float) -> bool:
-        """Pay for another attempt at `backend`; False, and nothing is taken, where too little is left."""
+    def take(self, backend: str, cost: float) -> RetryTokens | None:
+        """Pay for another attempt at `backend`; None, and nothing is taken, where too little is left."""
         with self._lock:
+            while self.returned:  # a finaliser may settle, so it takes no lock itself
+                whose, tokens = self.returned.popleft()
+                self._put(whose, self._tokens(whose) + tokens)
             left = self._tokens(backend) - cost
             if left < 0:
-                return False
+                return None
             self._put(backend, left)
-            return True
+            return RetryTokens(self, backend, cost)
 
     def after_fork(self) -> None:
         """In a forked child: the lock may be held by a thread that is not here."""

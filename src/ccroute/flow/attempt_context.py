@@ -1,0 +1,162 @@
+"""One attempt: who is asked, how far it came, what it holds, and the time it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from ccroute.routing import Candidate, Deployment
+from ccroute.routing.acquired import Acquired, Outcome
+from ccroute.routing.health import Admission
+from ccroute.types import Completion, Request, Timeout
+from ccroute.wire.codec import StreamDecoder
+
+if TYPE_CHECKING:
+    from ccroute.flow.call_context import CallContext
+    from ccroute.flow.state import RouterState
+
+FOREVER = float("inf")
+
+
+class Limits(NamedTuple):
+    """The limits of one attempt: `until` and `first` are monotonic instants, the others seconds."""
+
+    until: float
+    connect: float | None
+    first: float
+    idle: float
+
+
+@dataclass(slots=True, eq=False)
+class AttemptContext:
+    """Everything about one attempt; the call's record of it is written from here, also when it is stopped.
+
+    early:           the deployment is tried before its time, because nobody else is left.
+    wait:            seconds to sleep before it.
+    held:            what was acquired for it.
+    started, began:  its start, monotonic and in UTC.
+    admission:       the leave of the deployment's health; None until it has been asked to send.
+    sent:            whether any byte of the request may have reached the server.
+    key:             the fingerprint of the key that was sent.
+    first_content:   seconds until the first content of a stream.
+    waiting_since:   the instant since which the server has sent no content.
+    paused:          seconds that the caller took between chunks.
+    dropped:         a sentence for each parameter that was left out.
+    refused_before:  the parameters that the server is known to refuse.
+    asks_for_format: whether `response_format` was sent.
+    rejected_answer: a whole answer that did not do what was asked.
+    """
+
+    call: CallContext
+    candidate: Candidate
+    stream: bool
+    early: bool
+    wait: float
+    started: float
+    began: datetime
+    held: list[Acquired] = field(default_factory=list)
+    admission: Admission | None = None
+    sent: bool = False
+    key: int = 0
+    status: int | None = None
+    reconnected: bool = False
+    request_id: str | None = None
+    first_content: float | None = None
+    waiting_since: float = 0.0
+    paused: float = 0.0
+    decoder: StreamDecoder | None = None
+    dropped: tuple[str, ...] = ()
+    refused_before: frozenset[str] = frozenset()
+    asks_for_format: bool = False
+    rejected_answer: Completion | None = None
+
+    @property
+    def state(self) -> RouterState:
+        """The router's state."""
+        return self.call.state
+
+    @property
+    def deployment(self) -> Deployment:
+        """Who is asked."""
+        return self.candidate.deployment
+
+    @property
+    def request(self) -> Request:
+        """What is asked."""
+        return self.call.plan.request
+
+    def begin(self, admission: Admission) -> None:
+        """The wait for a slot is over, and the deployment may be asked."""
+        self.admission = admission
+        self.held.append(admission)
+        clock = self.call.state.clock
+        self.started = self.waiting_since = clock.monotonic()
+        self.began = clock.now()
+
+    def content_begins(self) -> None:
+        """The first content of a stream is there: others need not wait for the end of a probe."""
+        self.first_content = self.state.clock.monotonic() - self.started
+        self.call.begun = self.so_far()
+        if self.admission is not None:
+            self.state.health.answers(self.admission)
+
+    def settle(self, outcome: Outcome | None) -> None:
+        """Give back everything that was acquired, the latest first. None: no attempt was made."""
+        while self.held:
+            self.held.pop().settle(outcome)
+
+    def so_far(self) -> Completion | None:
+        """The part of a streamed answer that has come, or a whole one that was rejected; None if nothing has,
+        or its decoder cannot say."""
+        if self.rejected_answer is not None:
+            return self.rejected_answer
+        partial: Callable[[], Completion] | None = getattr(self.decoder, "partial", None)
+        return None if partial is None or self.first_content is None else partial()
+
+    @property
+    def own_timeout(self) -> Timeout | None:
+        """The backend's own limits, where the call does not give its own."""
+        given = self.call.plan.request.timeout
+        return None if isinstance(given, Timeout) else self.candidate.deployment.backend.timeout
+
+    @property
+    def longest_silence(self) -> float:
+        """Seconds without content that count as a failure of the server, whatever was asked of it."""
+        idle = (self.own_timeout or self.call.timeout).idle
+        return FOREVER if idle is None else idle
+
+    def limits(self) -> Limits:
+        """What remains for an attempt that starts now."""
+        backend, call, now = self.own_timeout, self.call.timeout, self.started
+        own = backend or call
+        idle = FOREVER
+        if self.stream and own.idle is not None and not self.deployment.backend.holds_back(self.request):
+            idle = own.idle
+        first = own.first if own.first is not None else idle
+        until = self.call.deadline
+        if backend is not None and backend.total is not None:
+            until = min(until, now + backend.total)
+        for longest in (own.attempt, call.attempt):
+            if longest is not None and self.stream:
+                first = min(first, longest)  # after the first content no fallback could use the time
+            elif longest is not None:
+                until = min(until, now + longest)
+        return Limits(until, own.connect, min(until, now + first), idle)
+
+    def limit_passed(self, now: float) -> str:
+        """The limit that ended the attempt at `now`, as `attempt=10 s`; empty where none is known."""
+        backend, call = self.own_timeout, self.call.timeout
+        own = backend or call
+        known = {
+            "total": None if backend is None else backend.total,
+            "attempt": min((each for each in (own.attempt, call.attempt) if each), default=None),
+            "first": None if self.first_content is not None else own.first,
+        }
+        since = now - self.started
+        passed = {name: limit for name, limit in known.items() if limit is not None and limit <= since}
+        if passed:
+            name = min(passed, key=passed.__getitem__)
+            return f"{name}={passed[name]:g} s"
+        return f"idle={own.idle:g} s" if self.stream and own.idle is not None else ""

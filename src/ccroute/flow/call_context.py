@@ -1,0 +1,334 @@
+"""One call: its plan, its attempts as results and ledger rows, and what its reader may know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+
+from ccroute.accounting import LedgerRow, cost
+from ccroute.accounting.ledger import uuid7
+from ccroute.accounting.tokens import estimate_text
+from ccroute.errors import CcrouteError
+from ccroute.flow.attempt_context import FOREVER, AttemptContext
+from ccroute.flow.effects import Stopped
+from ccroute.flow.retry import Fault, NextAttempt
+from ccroute.flow.state import RouterState
+from ccroute.observe import (
+    AttemptFailed,
+    FellBack,
+    Interrupted,
+    LedgerFailed,
+    Overridden,
+    Queued,
+    Retried,
+    TurnedAway,
+)
+from ccroute.routing import Candidate, Plan
+from ccroute.routing.acquired import Unavailable
+from ccroute.types import Attempt, Completion, FailureClass, Outcome, Route, Timeout, Usage
+
+_NOTHING = Decimal(0)
+
+
+class CallContext:
+    """Everything about one call. `begun` is what the first chunk of a stream said of its answer."""
+
+    def __init__(self, plan: Plan, state: RouterState) -> None:
+        self.plan = plan
+        self.state = state
+        self.id = uuid7(state.clock.now())
+        self.timeout = _timeout(plan, state)
+        self.started = 0.0
+        self.deadline = FOREVER
+        self.attempts: list[Attempt] = []
+        self.latest: AttemptContext | None = None
+        self.begun: Completion | None = None
+        self._reasons = list(plan.reasons)
+        self._rows: list[LedgerRow] = []
+        self._noted: AttemptContext | None = None  # the latest of `attempts`
+        self._passed_over: set[str] = set()
+        self._not_asked: dict[str, str] = {}
+        self._asked = plan.candidates[0].deployment.name
+
+    # The steps of a call.
+
+    def start(self) -> None:
+        """The call begins, and with it its time."""
+        self.started = self.state.clock.monotonic()
+        if self.timeout.total is not None:
+            self.deadline = self.started + self.timeout.total
+        plan = self.plan
+        if plan.overridden:
+            self.state.emit(Overridden(self.id, plan.agent, plan.requested_model or "", plan.model))
+
+    def next_attempt(
+        self, step: NextAttempt, unavailable: Mapping[str, Unavailable], *, stream: bool
+    ) -> AttemptContext:
+        """Go on with the next candidate; `unavailable` are those that were passed over for it."""
+        name = step.candidate.deployment.name
+        for passed in unavailable.keys() - self._passed_over:
+            self._leave_out(passed, f"{passed} passed over: {unavailable[passed].why}")
+            self._passed_over.add(passed)
+        if step.early:
+            self._reasons.append(f"{name} tried early: nobody else is left")
+        if name != self._asked:
+            fallback = step.candidate.fallback
+            self.state.emit(FellBack(self.id, self.plan.agent, self._asked, name, fallback))
+        elif self.attempts:
+            self.state.emit(Retried(self.id, self.plan.agent, name, step.wait))
+        self._asked = name
+        clock = self.state.clock
+        self.latest = AttemptContext(
+            self, step.candidate, stream, step.early, step.wait, clock.monotonic(), clock.now()
+        )
+        if step.tokens is not None:
+            self.latest.held.append(step.tokens)
+        return self.latest
+
+    def queued(self, ahead: int) -> None:
+        """The deployment's host is busy, and `ahead` calls wait already."""
+        self.state.emit(Queued(self.id, self.plan.agent, self._asked, ahead))
+
+    def unsupported(self, attempt: AttemptContext, fault: Fault) -> None:
+        """The deployment cannot serve this request, and was not asked."""
+        name = attempt.deployment.name
+        self._leave_out(name, f"{name} left out: {fault.detail}")
+
+    def failed(self, attempt: AttemptContext, fault: Fault) -> None:
+        """An attempt failed."""
+        failure = fault.rule.failure
+        outcome: Outcome = "interrupted" if failure is FailureClass.DELIVERED else "failed"
+        is_charged = fault.rule.charged or attempt.rejected_answer is not None
+        usage = self._spent(attempt) if is_charged else Usage()
+        self._note(attempt, outcome, usage, fault, fault.detail)
+        name, agent = attempt.deployment.name, self.plan.agent
+        self._reasons.append(f"{name} failed ({failure}): {fault.detail}")
+        if outcome == "interrupted":
+            self.state.emit(Interrupted(self.id, agent, name, fault.detail))
+        else:
+            kind = type(fault.error).__name__
+            event = AttemptFailed(self.id, agent, name, failure, kind, attempt.status, fault.detail)
+            self.state.emit(event)
+
+    def stopped(self, attempt: AttemptContext, stop: BaseException) -> None:
+        """An attempt was ended from outside, or by a bug. Before it began, an attempt before it decided."""
+        if attempt.admission is None and self.attempts:
+            return
+        error = stop.error if isinstance(stop, Stopped) else stop
+        outcome: Outcome = "failed" if isinstance(error, Exception) else "cancelled"
+        self._note(attempt, outcome, self._spent(attempt), None, type(error).__name__)
+
+    def answered(self, attempt: AttemptContext, answer: Completion) -> Completion:
+        """An attempt served: its answer with route, cost and latency."""
+        usage = self._used(answer)
+        self._note(attempt, "ok", usage, None, attempt.candidate.reason)
+        return self._completed(answer, attempt, usage)
+
+    def turned_away(self, error: CcrouteError) -> None:
+        """The call ends without an attempt, by the error of other calls."""
+        self.state.emit(TurnedAway(self.id, self.plan.agent, self._asked, error.retry_after or 0.0))
+
+    def explain(self, error: CcrouteError, left: Sequence[str]) -> None:
+        """Put into the error that ends the call what was tried, who was not asked, and why; `left` are those
+        for which no attempt was left. A traceback shows it as notes."""
+        if left:
+            attempts = self.state.retry.attempts
+            self._leave_out(
+                left[0],
+                f"{', '.join(left)} not asked: the {attempts} attempts of a call are used up; "
+                "RetryPolicy(attempts=…) allows more",
+            )
+        error.attempts, error.reasons = tuple(self.attempts), tuple(self._reasons)
+        asked = {attempt.deployment for attempt in error.attempts}
+        for name, reason in self._not_asked.items():
+            if asked and name not in asked:
+                error.add_note(reason)
+
+    def record(self) -> None:
+        """Write a ledger row for each attempt. The answer is worth more than its record, so a ledger that
+        fails is only reported."""
+        for row in self._rows:
+            is_final = row is self._rows[-1]
+            try:
+                self.state.ledger.record(
+                    row if is_final else replace(row, final=False, latency=None, override_saved=None)
+                )
+            except Exception as error:
+                self.state.emit(LedgerFailed(row.call, row.agent, type(error).__name__))
+
+    # What the reader of a stream may know.
+
+    @property
+    def answer_id(self) -> str:
+        """The answer's id; the call's until it is known."""
+        return (self.begun.id if self.begun is not None else "") or self.id
+
+    @property
+    def model(self) -> str:
+        """The model that serves; empty until the first chunk."""
+        if self.latest is None or self.latest.first_content is None:
+            return ""
+        return (self.begun.model if self.begun is not None else "") or self.latest.deployment.model
+
+    @property
+    def route(self) -> Route:
+        """Where the call went so far."""
+        return Route() if self.latest is None else self.route_of(self.latest.candidate)
+
+    def prompt_tokens(self) -> int:
+        """The prompt's tokens, estimated."""
+        return self.state.count_tokens(self.plan.request)
+
+    def so_far(self) -> Completion | None:
+        """The answer so far, with what it cost; None before anybody was asked."""
+        attempt = self.latest
+        if attempt is None:
+            return None
+        if self._noted is attempt:
+            return self.partial(attempt)
+        usage, before = self._spent(attempt), self._total_cost()
+        spent = cost(usage, attempt.deployment.price)
+        total = None if spent is None or before is None else before + spent
+        answer = self._completed(attempt.so_far() or Completion(), attempt, usage)
+        return answer.model_copy(update={"cost": total})
+
+    def partial(self, attempt: AttemptContext) -> Completion:
+        """The answer so far of a stream that broke, with what it cost."""
+        return self._completed(attempt.so_far() or Completion(), attempt, self.attempts[-1].usage)
+
+    def route_of(self, candidate: Candidate) -> Route:
+        """Where the call went, with `candidate` as the one that serves."""
+        plan = self.plan
+        return Route(
+            agent=plan.agent,
+            requested_model=plan.requested_model,
+            model=candidate.alias,
+            deployment=candidate.deployment.name,
+            backend=candidate.deployment.backend.name,
+            overridden=plan.overridden,
+            fallback=candidate.fallback,
+            attempts=tuple(self.attempts),
+            reasons=(*self._reasons, candidate.reason),
+        )
+
+    # How an attempt is written down.
+
+    def _note(
+        self, attempt: AttemptContext, outcome: Outcome, usage: Usage, fault: Fault | None, reason: str
+    ) -> None:
+        self._noted = attempt
+        self._reasons += attempt.dropped
+        now, plan, candidate = self.state.clock.monotonic(), self.plan, attempt.candidate
+        deployment = candidate.deployment
+        failure = None if fault is None else fault.rule.failure
+        # What was never sent or was rejected cost nothing, even where the price is unknown.
+        spent = cost(usage, deployment.price) if outcome == "ok" or usage.total_tokens else _NOTHING
+        if attempt.reconnected:
+            reason += "; the server had closed the kept connection, sent once more on a new one"
+        self.attempts.append(
+            Attempt(
+                deployment=deployment.name,
+                outcome=outcome,
+                failure=failure,
+                reason=reason,
+                status=attempt.status,
+                error=None if fault is None else type(fault.error).__name__,
+                started=attempt.began,
+                duration=now - attempt.started,
+                usage=usage,
+                cost=spent,
+            )
+        )
+        self._rows.append(
+            LedgerRow(
+                id=uuid7(attempt.began),
+                call=self.id,
+                started=attempt.began,
+                agent=plan.agent,
+                group=plan.group,
+                session=plan.request.session,
+                requested_model=plan.requested_model,
+                alias=candidate.alias,
+                backend=deployment.backend.name,
+                deployment=deployment.name,
+                model=deployment.model,
+                outcome=outcome,
+                failure=failure,
+                status=attempt.status,
+                usage=usage,
+                cost=spent,
+                overridden=plan.overridden,
+                fallback=candidate.fallback,
+                duration=now - attempt.started,
+                first_content=attempt.first_content,
+                final=True,
+                latency=now - self.started,
+                override_saved=self._override_saved(usage, spent) if plan.overridden else None,
+                metadata=plan.request.metadata,
+            )
+        )
+
+    def _override_saved(self, usage: Usage, spent: Decimal | None) -> Decimal | None:
+        """What the requested model would have cost for the same tokens, minus what this one did."""
+        would_have = cost(usage, self.plan.requested_price)
+        return None if would_have is None or spent is None else would_have - spent
+
+    def _completed(self, answer: Completion, attempt: AttemptContext, usage: Usage) -> Completion:
+        """An answer with all that is known of it."""
+        clock = self.state.clock
+        facts = {
+            "id": answer.id or self.id,
+            "created": answer.created or int(clock.now().timestamp()),
+            "model": answer.model or attempt.deployment.model,
+            "usage": usage,
+            "route": self.route_of(attempt.candidate),
+            "cost": self._total_cost(),
+            "latency": clock.monotonic() - self.started,
+            "request_id": answer.request_id or attempt.request_id,
+        }
+        completion = answer.model_copy(update=facts)
+        asked = self.plan.request
+        if asked.response_format is not None or asked.tools:
+            completion._asked_with(asked.response_format, asked.tools)
+        return completion
+
+    def _total_cost(self) -> Decimal | None:
+        """USD over all attempts; None when the price of one of them is unknown."""
+        total = _NOTHING
+        for attempt in self.attempts:
+            if attempt.cost is None:
+                return None
+            total += attempt.cost
+        return total
+
+    def _used(self, answer: Completion) -> Usage:
+        """The server's usage, or an estimate of what it did not say."""
+        usage = answer.usage
+        if not usage.output and not usage.total_tokens:
+            usage = Usage(output=estimate_text(answer.text), estimated=True)
+        if usage.estimated and not usage.prompt_tokens:
+            usage = usage.model_copy(update={"input": self.prompt_tokens()})
+        return usage
+
+    def _spent(self, attempt: AttemptContext) -> Usage:
+        """What an attempt without an answer probably used: its prompt, and what had been streamed."""
+        status = attempt.status
+        if not attempt.sent or (status is not None and 400 <= status < 500 and status != 424):
+            return Usage()  # rejected; 424 says that something behind the server failed
+        so_far = attempt.so_far()
+        if so_far is not None:
+            return self._used(so_far)
+        return Usage(input=self.prompt_tokens(), estimated=True)
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        self._reasons.append(reason)
+        self._not_asked[name] = reason
+
+
+def _timeout(plan: Plan, state: RouterState) -> Timeout:
+    """The call's own limits over the router's; a bare number is the total."""
+    given = plan.request.timeout
+    if given is None:
+        return state.timeout
+    return given if isinstance(given, Timeout) else replace(state.timeout, total=given)

@@ -1,0 +1,33 @@
+"""What all calls of one router share."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass, field
+
+from ccroute.accounting import Ledger
+from ccroute.accounting.tokens import TokenCounter, estimate
+from ccroute.backends import Origin
+from ccroute.observe import Listener
+from ccroute.routing import Health, Load, RefusedParameters, RetryBudget
+from ccroute.types import RetryPolicy, Timeout
+from ccroute.types.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class RouterState:
+    """The router's policies, where it records and reports, and what it has learned of its deployments."""
+
+    retry: RetryPolicy
+    timeout: Timeout
+    clock: Clock
+    drop_params: bool
+    health: Health
+    retry_budget: RetryBudget
+    load: Load
+    ledger: Ledger
+    emit: Listener
+    limited_hosts: Container[Origin] = ()
+    """The hosts that serve only so many calls at a time."""
+    count_tokens: TokenCounter = estimate
+    refused_parameters: RefusedParameters = field(default_factory=RefusedParameters)
