@@ -12,14 +12,13 @@ import ssl
 import time
 import weakref
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import httpcore
 
-from ccroute.backends import Backend
+from ccroute.backends import Origin
 from ccroute.flow.effects import Failure, Reply, Send
-from ccroute.runtime.exchange import HTTPCORE, AsyncExchange, Exchange, failure, reply
-from ccroute.runtime.lease import Lease
+from ccroute.runtime.exchange import HTTPCORE, AsyncExchange, Exchange, Lease, failure, reply
 from ccroute.runtime.loops import LoopBackend
 from ccroute.runtime.sockets import SocketBackend
 from ccroute.runtime.stacks import Connection, Key, LoopConnection, LoopPool, Stack, close_all, unlock
@@ -41,37 +40,59 @@ GIVEN_UP = Failure("broken", "the call was closed", sent=False)
 _ERRORS = HTTPCORE.all
 
 
-class _Blocking:
-    """An exchange on a blocking connection."""
+class _Exchange:
+    """What both kinds of exchange share: what is sent, and whether it was."""
 
     def __init__(self, owner: Connections, effect: Send) -> None:
+        self.sent = False
         self._owner = owner
         self._effect = effect
         self._key = Key(effect.backend.origin, effect.backend.ca_file, effect.backend.local)
-        self._connection: Connection | None = None
-        self._response: httpcore.Response | None = None
-        self._body: Iterator[bytes] | None = None
         self._released = False
 
+    def _request(self) -> httpcore.Request:
+        backend, http = self._effect.backend, self._effect.http
+        url = httpcore.URL(
+            scheme=backend.origin.scheme.encode(),
+            host=backend.origin.host.encode(),
+            port=backend.origin.port,
+            target=backend.target(http).encode("ascii"),
+        )
+        return httpcore.Request(http.method, url, headers=list(self._effect.headers), content=http.body)
+
+    def _was_dead(self, error: Exception, lease: Lease, began: float) -> bool:
+        """Whether a kept connection had been closed by its server: it broke at once, before a byte came."""
+        quick = time.monotonic() - began < QUICK and not self._released
+        return quick and not lease.received and not isinstance(error, httpcore.TimeoutException)
+
+
+class _Blocking(_Exchange):
+    """An exchange on a blocking connection."""
+
+    _stack: Stack[Connection] | None = None
+    _connection: Connection | None = None
+    _response: httpcore.Response | None = None
+    _body: Iterator[bytes] | None = None
+
     def send(self) -> Reply | Failure:
-        effect, stack = self._effect, self._owner.stack(self._key)
-        request, kept, reconnected = _request(effect), stack.pop(), False
+        stack = self._stack = self._owner.stack(self._key)
+        request, kept, reconnected = self._request(), stack.pop(), False
         while True:
             try:
-                connection = self._connection = kept or self._owner.blocking(self._key)
+                connection = self._connection = kept or stack.add(self._owner.blocking(self._key))
             except OSError as error:  # the file of its certificate authority is not there any more
                 return failure(error, HTTPCORE, sent=reconnected, reconnected=reconnected)
             if self._released:
                 connection.close()
                 return GIVEN_UP
-            began = connection.lease.begin(effect.until, effect.connect)
+            began = connection.lease.begin(self._effect.until, self._effect.connect)
             try:
                 self._response = response = connection.http.handle_request(request)
                 self._body = iter(response.iter_stream())
                 return reply(response.status, response.headers, reconnected=reconnected)
             except _ERRORS as error:
                 connection.close()
-                if kept is not None and not self._released and _was_dead(error, connection.lease, began):
+                if kept is not None and self._was_dead(error, connection.lease, began):
                     kept, reconnected = None, True
                     continue
                 sent = connection.lease.sent or reconnected
@@ -80,12 +101,13 @@ class _Blocking:
                 connection.close()
                 raise
             finally:
-                effect.progress.sent = connection.lease.sent or reconnected
+                self.sent = connection.lease.sent or reconnected
 
     def read(self, until: float) -> bytes | Failure:
-        if self._body is None or self._connection is None or self._response is None:
+        connection, stack = self._connection, self._stack
+        if self._body is None or connection is None or stack is None or self._response is None:
             return b""
-        self._connection.lease.extend(until)
+        connection.lease.until = until
         try:
             for data in self._body:
                 if data:
@@ -97,7 +119,7 @@ class _Blocking:
         self._body = None
         connection, self._connection = self._connection, None  # what is kept may be another call's at once
         if connection is not None:
-            self._owner.stack(self._key).push(connection)
+            stack.push(connection)
         return b""
 
     def release(self) -> None:
@@ -107,33 +129,30 @@ class _Blocking:
             connection.close()
 
 
-class _OnLoop:
+class _OnLoop(_Exchange):
     """An exchange on a connection of the running loop; alike line by line, but that it awaits."""
 
+    _pool: LoopPool | None = None
+    _connection: LoopConnection | None = None
+    _response: httpcore.Response | None = None
+    _body: AsyncIterator[bytes] | None = None
+
     def __init__(self, owner: Connections, effect: Send) -> None:
-        self._owner = owner
-        self._effect = effect
-        self._key = Key(effect.backend.origin, effect.backend.ca_file, effect.backend.local)
+        super().__init__(owner, effect)
         self._loop = asyncio.get_running_loop()
-        self._pool: LoopPool | None = None
-        self._connection: LoopConnection | None = None
-        self._response: httpcore.Response | None = None
-        self._body: AsyncIterator[bytes] | None = None
-        self._released = False
 
     async def send(self) -> Reply | Failure:
-        effect = self._effect
         pool = self._pool = await self._owner.pool()
-        request, kept, reconnected = _request(effect), pool.take(self._key), False
+        request, kept, reconnected = self._request(), pool.take(self._key), False
         while True:
             try:
-                connection = self._connection = kept or pool.add(self._owner.on_loop(self._key))
+                connection = self._connection = kept or pool.add(self._key, self._owner.on_loop(self._key))
             except OSError as error:
                 return failure(error, HTTPCORE, sent=reconnected, reconnected=reconnected)
             if self._released:
                 pool.discard(connection)
                 return GIVEN_UP
-            began = connection.lease.begin(effect.until, effect.connect)
+            began = connection.lease.begin(self._effect.until, self._effect.connect)
             try:
                 self._response = response = await connection.http.handle_async_request(request)
                 unlock(connection.http)
@@ -141,7 +160,7 @@ class _OnLoop:
                 return reply(response.status, response.headers, reconnected=reconnected)
             except _ERRORS as error:
                 pool.discard(connection)
-                if kept is not None and not self._released and _was_dead(error, connection.lease, began):
+                if kept is not None and self._was_dead(error, connection.lease, began):
                     kept, reconnected = None, True
                     continue
                 sent = connection.lease.sent or reconnected
@@ -150,14 +169,15 @@ class _OnLoop:
                 pool.discard(connection)
                 raise
             finally:
-                effect.progress.sent = connection.lease.sent or reconnected
+                self.sent = connection.lease.sent or reconnected
 
     async def read(self, until: float) -> bytes | Failure:
-        if self._body is None or self._connection is None or self._response is None or self._pool is None:
+        connection, pool = self._connection, self._pool
+        if self._body is None or connection is None or pool is None or self._response is None:
             return b""
         if asyncio.get_running_loop() is not self._loop:
             raise RuntimeError("a stream belongs to the event loop on which it was begun")
-        self._connection.lease.extend(until)
+        connection.lease.until = until
         try:
             async for data in self._body:
                 if data:
@@ -169,7 +189,7 @@ class _OnLoop:
         self._body = None
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._pool.back(self._key, connection)
+            pool.back(self._key, connection)
         return b""
 
     def release(self) -> None:
@@ -177,6 +197,13 @@ class _OnLoop:
         connection, self._connection = self._connection, None
         if connection is not None and self._pool is not None:
             self._pool.discard(connection)
+
+
+class ConnectionStats(NamedTuple):
+    """How many connections to an origin are open: kept for the next call, and in use."""
+
+    idle: int
+    in_use: int
 
 
 class Connections:
@@ -212,6 +239,18 @@ class Connections:
         from ccroute.runtime.transports import athrough
 
         return athrough(self._transport, effect)
+
+    def stats(self) -> dict[Origin, ConnectionStats]:
+        """The open connections to each origin, of all threads and loops together. Waits for nothing."""
+        found: dict[Origin, ConnectionStats] = {}
+        loops = (loop() for loop in self._pools.keyrefs())
+        pools = [self._pools.get(loop) for loop in loops if loop is not None]
+        owners: list[dict[Key, Stack[Any]]] = [self._stacks, *(pool.stacks for pool in pools if pool)]
+        for stacks in owners:
+            for key, stack in stacks.copy().items():
+                before, (idle, in_use) = found.get(key.origin, ConnectionStats(0, 0)), stack.stats()
+                found[key.origin] = ConnectionStats(before.idle + idle, before.in_use + in_use)
+        return found
 
     def close(self) -> None:
         """Close what is idle, on every loop; what is in use closes with its call."""
@@ -288,24 +327,7 @@ class Connections:
         return context
 
 
-def _was_dead(error: Exception, lease: Lease, began: float) -> bool:
-    """Whether a kept connection had been closed by its server: it broke at once and before a byte came."""
-    quick = time.monotonic() - began < QUICK
-    return quick and not lease.received and not isinstance(error, httpcore.TimeoutException)
-
-
 def _proxies() -> Proxies:
     from ccroute.runtime.proxies import Proxies  # brings urllib.request along
 
     return Proxies()
-
-
-def _request(effect: Send) -> httpcore.Request:
-    backend: Backend = effect.backend
-    url = httpcore.URL(
-        scheme=backend.origin.scheme.encode(),
-        host=backend.origin.host.encode(),
-        port=backend.origin.port,
-        target=backend.target(effect.http).encode("ascii"),
-    )
-    return httpcore.Request(effect.http.method, url, headers=list(effect.headers), content=effect.http.body)

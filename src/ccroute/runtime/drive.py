@@ -1,85 +1,84 @@
-"""Runs a flow: performs each effect, owns what was leased for it, hands results back.
+"""Runs a flow: performs each effect, owns the connection and the slot it needs, and hands results back.
 
-Two drivers, one that blocks and one that awaits; a stream is the same walk, paused at each `Emit`.
-However a flow ends, its exchange is released and its last ledger row written, without waiting.
+Two drivers, one that blocks and one that awaits; a stream is the same run, paused at each `Emit`. However
+a flow ends, its connection and its slot are given back, without waiting.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ccroute.accounting import Ledger, LedgerRow
-from ccroute.flow import CallLog, Emit, Enter, Flow, Leave, Read, Record, Send, Sleep, Ticket
-from ccroute.observe import LedgerFailed, Listener
-from ccroute.runtime.gates import Gates, Permit
-from ccroute.runtime.waits import TaskWait, ThreadWait
-from ccroute.types import Chunk, Completion
+from ccroute.flow.effects import (
+    Effect,
+    Emit,
+    Enter,
+    Failure,
+    Flow,
+    Leave,
+    Queued,
+    Read,
+    Send,
+    Sleep,
+    Stopped,
+    Wait,
+)
+from ccroute.runtime.limiter import LATE, Limiters, Slot
+from ccroute.runtime.waits import TaskWaiter, ThreadWaiter
+from ccroute.types import Chunk
 
 if TYPE_CHECKING:
     from ccroute.runtime.connections import Connections
     from ccroute.runtime.exchange import AsyncExchange, Exchange
 
 T = TypeVar("T")
+E = TypeVar("E", "Exchange", "AsyncExchange")
+W = TypeVar("W", ThreadWaiter, TaskWaiter)
 
 
-class Means(NamedTuple):
-    """What flows are performed with: one router's connections, gates and ledger, and who is told."""
+class _Driver(Generic[T, E, W]):
+    """What both drivers share: the flow, what is acquired for it, and the end of both."""
 
-    connections: Connections
-    gates: Gates
-    ledger: Ledger
-    tell: Listener
-
-
-class _Drive(Generic[T]):
-    """What both drivers share: the flow, what is leased for it, and the end of both."""
-
-    def __init__(self, flow: Flow[T], log: CallLog | None, means: Means) -> None:
+    def __init__(self, flow: Flow[T], connections: Connections, limiters: Limiters) -> None:
         self._flow = flow
-        self._log = log
-        self._means = means
-        self._exchange: Any = None
-        self._permit: Permit | None = None
-        self._wait: ThreadWait | TaskWait | None = None
+        self._connections = connections
+        self._limiters = limiters
+        self._exchange: E | None = None
+        self._slot: Slot | None = None
+        self._waiter: W | None = None  # woken by close()
         self._turn = threading.Lock()
-        self._running: object = None  # whoever runs the flow
+        self._running: object = None  # the call of advance() that runs the flow, or close()
         self._closed = False
         self._process = os.getpid()
         self.over = False
         self.result: T | None = None
 
     def finished(self) -> T:
-        """What the flow came to, after its end."""
+        """What the flow returned, after its end."""
         assert self.result is not None, "the flow has not ended"
         return self.result
 
-    def so_far(self, ticket: Ticket) -> Completion | None:
-        """What has come of the answer, with what it cost; None before anybody was asked."""
-        if self._log is None or ticket.asked is None:
-            return None
-        return self._log.so_far(*ticket.asked)
-
     def close(self) -> None:
-        """End the call where it stands: the connection is closed, what it used is recorded.
+        """End the call where it stands; its connection is closed at once.
 
-        While another thread or task is reading, its wait ends and it does the rest. A forked child
-        lets its copy be: call and connection are the parent's.
+        While another thread or task runs it, that one's wait ends and it does the rest. In a forked child
+        this does nothing: call and connection are the parent's.
         """
         if self._process != os.getpid():
             return
         with self._turn:
-            self._closed, reading = True, self._running is not None
+            self._closed, runs = True, self._running is not None
             self._running = self._running or self
-        if reading:
-            exchange, wait = self._exchange, self._wait
+        if runs:
+            exchange, waiter = self._exchange, self._waiter
             if exchange is not None:
                 exchange.release()
-            if wait is not None:
-                wait.wake()
+            if waiter is not None:
+                waiter.wake()
             return
         try:
             self._flow.close()
@@ -105,14 +104,27 @@ class _Drive(Generic[T]):
                 return True
         return False
 
-    def _waits(self, wait: ThreadWait | TaskWait) -> None:
-        """The call is about to wait; whoever closes it ends that."""
-        self._wait = wait
-        if self._closed:
-            wait.wake()
+    def _enter(self, effect: Enter, waiter: W) -> Queued | Failure | None:
+        limiter = self._limiters.by_origin[effect.backend.origin]
+        self._slot = slot = Slot(limiter, self._waits(waiter))
+        return slot.enter(effect.priority)
 
-    def _leased(self, exchange: Any) -> Any:
-        """An exchange that the call owns from now on; of a closed call it is given up before it begins."""
+    def _entered(self, woken: bool) -> Failure | None:
+        """What the wait for a slot came to. A call that is late gives up its place in the queue at once."""
+        if woken or self._slot is None:
+            return None
+        self._slot.settle()
+        return LATE
+
+    def _waits(self, waiter: W) -> W:
+        """The call may wait with `waiter` from now on; close() ends that."""
+        self._waiter = waiter
+        if self._closed:
+            waiter.wake()
+        return waiter
+
+    def _sends(self, exchange: E) -> E:
+        """The call owns `exchange` from now on; of a closed call it is given up before it begins."""
         if self._exchange is not None:
             self._exchange.release()
         self._exchange = exchange
@@ -120,81 +132,83 @@ class _Drive(Generic[T]):
             exchange.release()
         return exchange
 
+    def _interrupted(self, effect: Effect | None, error: BaseException) -> BaseException:
+        """What the flow gets where `error` interrupts `effect`. Only a bug, or a transport that cannot be used,
+        raises an `Exception`: a flow may handle that."""
+        if type(effect) is not Send or isinstance(error, Exception):
+            return error
+        return Stopped(error, sent=self._exchange is not None and self._exchange.sent)
+
+    def _stop(self, effect: Effect | None) -> None:
+        """End the flow, which waits for the result of `effect`."""
+        try:
+            if type(effect) is Send:
+                with contextlib.suppress(Stopped, StopIteration):
+                    self._flow.throw(self._interrupted(effect, GeneratorExit()))
+            self._flow.close()
+        finally:
+            self._release()
+
     def _end_attempt(self) -> None:
-        """Give up the connection, then the place at the host; a connection that is idle again is kept."""
+        """Give up the connection, then the slot; a connection whose answer was read to its end is kept."""
         # Forgotten only when it is done, so that an interrupt in between leaves it to `_release`.
         if self._exchange is not None:
             self._exchange.release()
             self._exchange = None
-        if self._permit is not None:
-            self._permit.release()
-            self._permit = None
+        if self._slot is not None:
+            self._slot.settle()
+            self._slot = None
 
     def _release(self) -> None:
         self.over = True
-        self._end_attempt()
-        row = None if self._log is None else self._log.unsettled
-        if row is not None:
-            self._settle(row)
-
-    def _settle(self, row: LedgerRow) -> None:
-        if self._log is not None:
-            self._log.unsettled = None
-        self._record(row)
-
-    def _record(self, row: LedgerRow) -> None:
-        """Write a row. The answer is worth more than its record, so a ledger that fails is only told of."""
-        try:
-            self._means.ledger.record(row)
-        except Exception as error:
-            self._means.tell(LedgerFailed(row.call, row.agent, type(error).__name__))
+        if self._exchange is not None or self._slot is not None:
+            self._end_attempt()
 
 
-class Drive(_Drive[T]):
+class Drive(_Driver[T, "Exchange", ThreadWaiter]):
     """Runs a flow with blocking calls."""
-
-    _exchange: Exchange | None
 
     def advance(self) -> Sequence[Chunk] | None:
         """Go on to the next chunks; None at the end, when `result` is there."""
-        reader = object()
+        reader, effect = object(), None
         try:
             if not self._begin(reader):
                 return None
             flow = self._flow
-            if self._permit is not None:
-                self._permit.moved(threading.current_thread())
+            if self._slot is not None:
+                self._slot.waiter.owner = threading.current_thread()
             effect = flow.send(None)
             while True:
                 result: Any = None
                 try:
-                    if type(effect) is Read and self._exchange is not None:
-                        result = self._exchange.read(effect.until)
+                    if type(effect) is Read:
+                        if self._exchange is not None:
+                            result = self._exchange.read(effect.until)
                     elif type(effect) is Emit:
                         if self._paused():
                             return effect.chunks
                     elif type(effect) is Send:
-                        exchange = self._leased(self._means.connections.exchange(effect))
+                        exchange = self._sends(self._connections.exchange(effect))
                         result = None if self._closed else exchange.send()
                     elif type(effect) is Enter:
-                        entered = self._means.gates.enter(effect, self._waits)
-                        if type(entered) is Permit:
-                            self._permit = entered
-                        else:
-                            result = entered
+                        if effect.backend.origin in self._limiters.by_origin:
+                            result = self._enter(effect, ThreadWaiter())
+                    elif type(effect) is Wait:
+                        if self._waiter is not None:
+                            result = self._entered(self._waiter.wait(effect.until))
                     elif type(effect) is Leave:
                         self._end_attempt()
-                    elif type(effect) is Record:
-                        self._settle(effect.row)
                     elif type(effect) is Sleep:
-                        self._waits(wait := ThreadWait())
-                        wait.wait(time.monotonic() + effect.seconds)
+                        self._waits(ThreadWaiter()).wait(time.monotonic() + effect.seconds)
                 except BaseException as error:
-                    effect = flow.throw(error)  # a flow may take it for an answer, and ask for something else
-                    continue
+                    try:
+                        effect = flow.throw(self._interrupted(effect, error))
+                        continue
+                    except Stopped:
+                        pass  # `error` itself goes on
+                    raise
                 if self._closed:
-                    flow.close()
-                    self._release()
+                    self._stop(effect)
                     return None
                 effect, result = flow.send(result), None  # no frame keeps a server's words
         except StopIteration as end:
@@ -203,22 +217,19 @@ class Drive(_Drive[T]):
             return None
         except BaseException:
             if self._running is reader:
-                self._flow.close()  # an interrupt between two effects did not pass through it
-                self._release()
+                self._stop(effect)  # an interrupt between two effects did not pass through the flow
             raise
         finally:
             if self._running is reader:
                 self._running = None
 
 
-class AsyncDrive(_Drive[T]):
+class AsyncDrive(_Driver[T, "AsyncExchange", TaskWaiter]):
     """Runs a flow on the running event loop."""
-
-    _exchange: AsyncExchange | None
 
     async def advance(self) -> Sequence[Chunk] | None:
         """Go on to the next chunks; None at the end, when `result` is there."""
-        reader = object()
+        reader, effect = object(), None
         try:
             if not self._begin(reader):
                 return None
@@ -227,33 +238,34 @@ class AsyncDrive(_Drive[T]):
             while True:
                 result: Any = None
                 try:
-                    if type(effect) is Read and self._exchange is not None:
-                        result = await self._exchange.read(effect.until)
+                    if type(effect) is Read:
+                        if self._exchange is not None:
+                            result = await self._exchange.read(effect.until)
                     elif type(effect) is Emit:
                         if self._paused():
                             return effect.chunks
                     elif type(effect) is Send:
-                        exchange = self._leased(self._means.connections.aexchange(effect))
+                        exchange = self._sends(self._connections.aexchange(effect))
                         result = None if self._closed else await exchange.send()
                     elif type(effect) is Enter:
-                        entered = await self._means.gates.aenter(effect, self._waits)
-                        if type(entered) is Permit:
-                            self._permit = entered
-                        else:
-                            result = entered
+                        if effect.backend.origin in self._limiters.by_origin:
+                            result = self._enter(effect, TaskWaiter())
+                    elif type(effect) is Wait:
+                        if self._waiter is not None:
+                            result = self._entered(await self._waiter.wait(effect.until))
                     elif type(effect) is Leave:
                         self._end_attempt()
-                    elif type(effect) is Record:
-                        self._settle(effect.row)
                     elif type(effect) is Sleep:
-                        self._waits(wait := TaskWait())
-                        await wait.wait(time.monotonic() + effect.seconds)
+                        await self._waits(TaskWaiter()).wait(time.monotonic() + effect.seconds)
                 except BaseException as error:
-                    effect = flow.throw(error)  # a flow may take it for an answer, and ask for something else
-                    continue
+                    try:
+                        effect = flow.throw(self._interrupted(effect, error))
+                        continue
+                    except Stopped:
+                        pass  # `error` itself goes on
+                    raise
                 if self._closed:
-                    flow.close()
-                    self._release()
+                    self._stop(effect)
                     return None
                 effect, result = flow.send(result), None  # no frame keeps a server's words
         except StopIteration as end:
@@ -262,8 +274,7 @@ class AsyncDrive(_Drive[T]):
             return None
         except BaseException:
             if self._running is reader:
-                self._flow.close()  # an interrupt between two effects did not pass through it
-                self._release()
+                self._stop(effect)  # an interrupt between two effects did not pass through the flow
             raise
         finally:
             if self._running is reader:

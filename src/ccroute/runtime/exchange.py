@@ -1,15 +1,18 @@
-"""What an exchange is, and what goes wrong with one, as values instead of foreign exceptions."""
+"""What an exchange is, how long it may take, and its errors as values instead of foreign exceptions."""
 
 from __future__ import annotations
 
+import os
+import select
 import ssl
+import time
 from collections.abc import Iterable
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import httpcore
 
 from ccroute.flow.effects import Failure, Reply
-from ccroute.runtime.lease import reason
+from ccroute.runtime.clock import LONGEST
 
 Errors = tuple[type[Exception], ...]
 
@@ -45,7 +48,12 @@ class ProxyTimeout(httpcore.ConnectTimeout):
 
 
 class Exchange(Protocol):
-    """One request and its answer, blocking. `release` may be called at any moment, from any thread, twice."""
+    """One request and its answer, blocking. `release` may be called at any moment, from any thread, twice.
+
+    sent: whether any byte of the request may have reached the server.
+    """
+
+    sent: bool
 
     def send(self) -> Reply | Failure:
         """Send the request and wait for the head of the answer."""
@@ -63,6 +71,8 @@ class Exchange(Protocol):
 class AsyncExchange(Protocol):
     """One request and its answer, on the running loop. `release` does not wait."""
 
+    sent: bool
+
     async def send(self) -> Reply | Failure:
         """Send the request and wait for the head of the answer."""
         ...
@@ -74,6 +84,75 @@ class AsyncExchange(Protocol):
     def release(self) -> None:
         """Give up what is left of it, at once."""
         ...
+
+
+class Lease:
+    """The limits of the exchange that a connection is on, as absolute instants, and what it did so far.
+
+    httpcore reads its timeout once and starts it again for each `recv`, so a server that trickles outlives
+    any limit. So its own timeouts are not used: each exchange sets `until` here, and so does each read.
+    """
+
+    __slots__ = ("connect_until", "over", "process", "received", "sent", "until")
+
+    def __init__(self) -> None:
+        self.over = False  # true: no wait is granted any more, so a thread that has the connection stops
+        self.process = os.getpid()
+        self.begin(float("inf"), None)
+
+    def begin(self, until: float, connect: float | None) -> float:
+        """A new exchange starts now, which is returned; nothing of it was sent or received."""
+        now = time.monotonic()
+        self.until = until
+        self.connect_until = float("inf") if connect is None else now + connect
+        self.sent = self.received = False
+        return now
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this is a forked child's copy: the connection is the parent's, which may be using it."""
+        return self.process != os.getpid()
+
+    def left(self) -> float:
+        """Seconds a read or write may still take; raises `ReadTimeout` when there are none."""
+        left = self.until - time.monotonic()
+        if self.over:
+            raise httpcore.ReadError("given up")
+        if left <= 0:
+            raise httpcore.ReadTimeout("no answer in time")
+        return left if left < LONGEST else LONGEST
+
+    def left_to_connect(self) -> float:
+        """Seconds the connection may still take to come about."""
+        left = min(self.connect_until, self.until) - time.monotonic()
+        if self.over:
+            raise httpcore.ConnectError("given up")
+        if left <= 0:
+            raise httpcore.ConnectTimeout("no connection in time")
+        return min(left, LONGEST)
+
+
+def readable(sock: Any) -> bool:
+    """Whether something waits to be read: for an idle connection, its end or bytes nobody asked for."""
+    try:
+        if hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(sock, select.POLLIN)
+            return bool(poll.poll(0))
+        return bool(select.select([sock], [], [], 0)[0])
+    except (OSError, ValueError):
+        return True
+
+
+def reason(error: Exception) -> str:
+    """An operating system's words for what went wrong, without addresses."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate is not valid: {error.verify_message}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    if isinstance(error, ExceptionGroup):
+        return reason(error.exceptions[0])
+    return str(error) or type(error).__name__
 
 
 def failure(error: Exception, kinds: Kinds, *, sent: bool, reconnected: bool = False) -> Failure:

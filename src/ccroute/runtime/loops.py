@@ -12,8 +12,7 @@ from typing import Any
 
 import httpcore
 
-from ccroute.runtime.clock import patience
-from ccroute.runtime.lease import Lease, readable, reason
+from ccroute.runtime.exchange import Lease, readable, reason
 
 PAUSE_ABOVE = 1024 * 1024
 """Bytes a connection buffers before it asks the server to wait."""
@@ -40,7 +39,7 @@ class LoopBackend(httpcore.AsyncNetworkBackend):
         try:
             addresses = _literal(host, port)
             if not addresses:
-                async with asyncio.timeout(patience(self._lease.left_to_connect())):
+                async with asyncio.timeout(self._lease.left_to_connect()):
                     addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout("no name look-up in time") from error
@@ -68,7 +67,7 @@ class LoopBackend(httpcore.AsyncNetworkBackend):
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            async with asyncio.timeout(patience(self._lease.left_to_connect() / share)):
+            async with asyncio.timeout(self._lease.left_to_connect() / share):
                 await asyncio.get_running_loop().sock_connect(sock, address)
         except TimeoutError as error:
             sock.close()
@@ -245,7 +244,7 @@ class LoopStream(httpcore.AsyncNetworkStream):
         loop = self._receiver.loop
         self._refuse_plain_bytes()
         try:
-            async with asyncio.timeout(patience(self._lease.left_to_connect())):
+            async with asyncio.timeout(self._lease.left_to_connect()):
                 transport = await loop.start_tls(
                     self._transport, self._receiver, ssl_context, server_hostname=server_hostname
                 )

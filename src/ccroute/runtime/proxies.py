@@ -20,8 +20,7 @@ from urllib.parse import unquote, urlsplit
 import httpcore
 
 from ccroute.backends.origin import Origin, literal_address
-from ccroute.runtime.exchange import ProxyTimeout
-from ccroute.runtime.lease import Lease, reason
+from ccroute.runtime.exchange import Lease, ProxyTimeout, reason
 from ccroute.runtime.loops import LoopBackend
 from ccroute.runtime.sockets import SocketBackend
 from ccroute.runtime.stacks import Connection, Key, LoopConnection, unlock
@@ -188,7 +187,7 @@ def _connecting(proxy: Proxy, lease: Lease) -> Iterator[None]:
     if proxy.fault is not None:
         raise httpcore.ConnectError(proxy.fault)
     until = lease.until
-    lease.extend(min(until, lease.connect_until))
+    lease.until = min(until, lease.connect_until)
     try:
         yield
     except httpcore.TimeoutException as error:
@@ -199,7 +198,7 @@ def _connecting(proxy: Proxy, lease: Lease) -> Iterator[None]:
         # Never in the library's words: they quote what came.
         raise httpcore.ConnectError(f"the proxy {proxy} hung up, or is no HTTP proxy") from error
     finally:
-        lease.extend(until)
+        lease.until = until
         lease.sent = lease.received = False
 
 

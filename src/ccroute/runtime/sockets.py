@@ -10,8 +10,7 @@ from typing import Any
 
 import httpcore
 
-from ccroute.runtime.clock import patience
-from ccroute.runtime.lease import Lease, readable, reason
+from ccroute.runtime.exchange import Lease, readable, reason
 
 
 class SocketBackend(httpcore.NetworkBackend):
@@ -39,7 +38,7 @@ class SocketBackend(httpcore.NetworkBackend):
             share = self._lease.left_to_connect() / (len(addresses) - i)
             sock = socket.socket(family, kind, proto)
             try:
-                sock.settimeout(patience(share))
+                sock.settimeout(share)
                 sock.connect(address)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self.stream = SocketStream(sock, self._lease)
@@ -70,8 +69,17 @@ class SocketStream(httpcore.NetworkStream):
         lease = self._lease
         try:
             if self._unsent:
-                self._send(lease)
-            self._socket.settimeout(patience(lease.left()))
+                request = b"".join(self._unsent)
+                self._unsent.clear()
+                self._socket.settimeout(lease.left())
+                lease.sent = True
+                try:
+                    self._socket.sendall(request)
+                except TimeoutError:
+                    raise
+                except OSError:
+                    pass  # the server may have answered and closed before it read everything
+            self._socket.settimeout(lease.left())
             data = self._socket.recv(max_bytes)
         except TimeoutError as error:
             raise httpcore.ReadTimeout("no answer in time") from error
@@ -79,18 +87,6 @@ class SocketStream(httpcore.NetworkStream):
             raise httpcore.ReadError(reason(error)) from error
         lease.received = lease.received or bool(data)
         return data
-
-    def _send(self, lease: Lease) -> None:
-        data = b"".join(self._unsent)
-        self._unsent.clear()
-        self._socket.settimeout(patience(lease.left()))
-        lease.sent = True
-        try:
-            self._socket.sendall(data)
-        except TimeoutError:
-            raise
-        except OSError:  # the server may have answered and closed before it read everything
-            return
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Keep `buffer` for the next read."""
@@ -109,7 +105,7 @@ class SocketStream(httpcore.NetworkStream):
     ) -> httpcore.NetworkStream:
         """The same connection, encrypted; the server's certificate is always checked."""
         try:
-            self._socket.settimeout(patience(self._lease.left_to_connect()))
+            self._socket.settimeout(self._lease.left_to_connect())
             self._socket = ssl_context.wrap_socket(self._socket, server_hostname=server_hostname)
         except TimeoutError as error:
             self.close()

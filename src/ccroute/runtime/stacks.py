@@ -7,12 +7,14 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
+from weakref import WeakSet
 
 import httpcore
 
 from ccroute.backends import Origin
-from ccroute.runtime.lease import Lease
+from ccroute.runtime.exchange import Lease
 from ccroute.runtime.loops import LoopBackend
 from ccroute.runtime.sockets import SocketBackend
 
@@ -22,30 +24,36 @@ MAX_IDLE = 1024
 """Idle connections kept per origin."""
 
 
-class Connection(NamedTuple):
-    """A blocking connection and its limits."""
+@dataclass(eq=False, slots=True, weakref_slot=True)
+class Connection:
+    """A blocking connection and its limits. `opened` counts it until it is closed."""
 
     http: httpcore.HTTPConnection
     backend: SocketBackend
     lease: Lease
+    opened: WeakSet[Any] = field(default_factory=WeakSet)
 
     def close(self) -> None:
         """Close at once, also from another thread."""
-        self.lease.end()
+        self.lease.over = True
+        self.opened.discard(self)
         if self.backend.stream is not None:
             self.backend.stream.close()
 
 
-class LoopConnection(NamedTuple):
-    """A connection of one event loop and its limits."""
+@dataclass(eq=False, slots=True, weakref_slot=True)
+class LoopConnection:
+    """A connection of one event loop and its limits. `opened` counts it until it is closed."""
 
     http: httpcore.AsyncHTTPConnection
     backend: LoopBackend
     lease: Lease
+    opened: WeakSet[Any] = field(default_factory=WeakSet)
 
     def close(self) -> None:
         """Close at once, also from another thread."""
-        self.lease.end()
+        self.lease.over = True
+        self.opened.discard(self)
         if self.backend.stream is not None:
             self.backend.stream.abort()
 
@@ -58,7 +66,19 @@ class Stack(Generic[C]):
 
     def __init__(self, *, closed: bool = False) -> None:
         self._idle: deque[tuple[float, C]] = deque()
+        self._opened: WeakSet[C] = WeakSet()  # weak: a connection that an interrupt drops is closed, too
         self.closed = closed
+
+    def add(self, connection: C) -> C:
+        """A new connection, which is in use."""
+        connection.opened = self._opened
+        self._opened.add(connection)
+        return connection
+
+    def stats(self) -> tuple[int, int]:
+        """How many connections are idle and in use at this moment."""
+        idle = len(self._idle)
+        return idle, max(len(self._opened) - idle, 0)
 
     def pop(self) -> C | None:
         """The connection used last that is still good."""
@@ -78,7 +98,10 @@ class Stack(Generic[C]):
 
     def push(self, connection: C) -> None:
         """Keep a connection for the next call; what has been idle for too long goes."""
-        if self.closed or not connection.http.is_idle() or _surplus(connection):
+        # Bytes beyond the answer's end would be the next call's answer. httpcore has no public word for what
+        # h11 still holds, so this looks inside.
+        h11 = getattr(getattr(connection.http, "_connection", None), "_h11_state", None)
+        if self.closed or not connection.http.is_idle() or h11 is None or h11.trailing_data[0]:
             connection.close()
             return
         now = time.monotonic()
@@ -103,15 +126,6 @@ class Stack(Generic[C]):
             self._idle.pop()[1].close()
 
 
-def _surplus(connection: Connection | LoopConnection) -> bool:
-    """Whether bytes came beyond the answer's end: the next caller would take them for its own answer.
-
-    httpcore has no public word for what h11 still holds, so this looks inside.
-    """
-    state = getattr(getattr(connection.http, "_connection", None), "_h11_state", None)
-    return state is None or bool(state.trailing_data[0])
-
-
 class Key(NamedTuple):
     """What connections are shared by: where they go, whom they trust, and whether what they carry
     stays in the house, so that no proxy may see it."""
@@ -134,7 +148,7 @@ class LoopPool:
     """
 
     def __init__(self, *, closed: bool = False) -> None:
-        self._stacks: dict[Key, Stack[LoopConnection]] = {}
+        self.stacks: dict[Key, Stack[LoopConnection]] = {}
         self._busy: set[LoopConnection] = set()
         self._parked: AsyncGenerator[None, None] | None = None
         self._closed = closed
@@ -146,21 +160,23 @@ class LoopPool:
 
     def take(self, key: Key) -> LoopConnection | None:
         """An idle connection, from now on in use."""
-        stack = self._stacks.get(key)
+        stack = self.stacks.get(key)
         if stack is None:
-            stack = self._stacks[key] = Stack(closed=self._closed)
+            stack = self.stacks[key] = Stack(closed=self._closed)
         connection = stack.pop()
-        return None if connection is None else self.add(connection)
-
-    def add(self, connection: LoopConnection) -> LoopConnection:
-        """A connection is in use."""
-        self._busy.add(connection)
+        if connection is not None:
+            self._busy.add(connection)
         return connection
+
+    def add(self, key: Key, connection: LoopConnection) -> LoopConnection:
+        """A new connection, which is in use."""
+        self._busy.add(connection)
+        return self.stacks[key].add(connection)
 
     def back(self, key: Key, connection: LoopConnection) -> None:
         """A connection is idle again."""
         self._busy.discard(connection)
-        self._stacks[key].push(connection)
+        self.stacks[key].push(connection)
 
     def discard(self, connection: LoopConnection) -> None:
         """A connection is of no more use."""
@@ -170,12 +186,12 @@ class LoopPool:
     def close_idle(self) -> None:
         """Close what is idle, now and later; what is in use closes when it comes back."""
         self._closed = True
-        close_all(self._stacks)
+        close_all(self.stacks)
 
     def bury(self) -> None:
         """The loop is closed and ran no finaliser: its sockets are closed without it."""
         self._closed, self._parked = True, None
-        for stack in self._stacks.values():
+        for stack in self.stacks.values():
             self._busy.update(stack.take_all())
         while self._busy:
             stream = self._busy.pop().backend.stream

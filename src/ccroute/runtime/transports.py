@@ -25,6 +25,7 @@ _HTTPX = Kinds(
     others=(httpx.TransportError, OSError),
 )
 _ERRORS = _HTTPX.all
+_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout)
 _LATE = Failure("timeout", "silent for longer than allowed", sent=True)
 
 
@@ -48,18 +49,19 @@ def athrough(transport: httpx.BaseTransport | httpx.AsyncBaseTransport, effect: 
 
 class _Blocking:
     def __init__(self, transport: httpx.BaseTransport, effect: Send) -> None:
+        self.sent = False
         self._transport = transport
         self._effect = effect
         self._response: httpx.Response | None = None
         self._body: Iterator[bytes] | None = None
 
     def send(self) -> Reply | Failure:
+        self.sent = True  # as long as the transport does not say otherwise
         try:
             self._response = response = self._transport.handle_request(_request(self._effect))
         except _ERRORS as error:
-            return failure(
-                error, _HTTPX, sent=not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-            )
+            self.sent = not isinstance(error, _UNSENT)
+            return failure(error, _HTTPX, sent=self.sent)
         stream = response.stream
         self._body = iter(stream) if isinstance(stream, httpx.SyncByteStream) else iter(())
         return reply(response.status_code, response.headers.raw)
@@ -92,6 +94,7 @@ class _OnLoop:
     """asyncio keeps only weak references to tasks."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport, effect: Send) -> None:
+        self.sent = False
         self._transport = transport
         self._effect = effect
         self._loop = asyncio.get_running_loop()
@@ -99,13 +102,13 @@ class _OnLoop:
         self._body: AsyncIterator[bytes] | None = None
 
     async def send(self) -> Reply | Failure:
+        self.sent = True  # as long as the transport does not say otherwise
         try:
             async with asyncio.timeout(_left(self._effect.until)):
                 self._response = response = await self._transport.handle_async_request(_request(self._effect))
         except _ERRORS as error:
-            return failure(
-                error, _HTTPX, sent=not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-            )
+            self.sent = not isinstance(error, _UNSENT)
+            return failure(error, _HTTPX, sent=self.sent)
         stream = response.stream
         self._body = aiter(stream) if isinstance(stream, httpx.AsyncByteStream) else None
         return reply(response.status_code, response.headers.raw)

@@ -1,4 +1,4 @@
-"""Waiting that somebody else may end: a thread's, and a task's on its own loop.
+"""Waiting that another thread may end: a thread's wait, and a task's on its own loop.
 
 Knows how to wait until an instant and how to be woken; must not know what for. Waking never waits, so a
 finaliser may do it.
@@ -12,66 +12,68 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from ccroute.runtime.clock import patience
-
-if TYPE_CHECKING:
-    from ccroute.runtime.gates import Permit
+from ccroute.runtime.clock import LONGEST
 
 
-class ThreadWait:
+class ThreadWaiter:
     """A thread that waits. A bare lock wakes it: unlike an `Event`, releasing one never waits."""
 
     def __init__(self) -> None:
-        self.owner: object = threading.current_thread()  # ids are given to the next when a thread ends
+        self.owner: object = threading.current_thread()  # not its id, which a later thread may have again
         loop = asyncio._get_running_loop()
-        self.stops: Sequence[object] = (self.owner,) if loop is None else (self.owner, weakref.ref(loop))
-        self.permit: Permit | None = None
-        self._shut = threading.Lock()
-        self._shut.acquire()
+        self.blocks: Sequence[object] = (self.owner,) if loop is None else (self.owner, weakref.ref(loop))
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
 
     def wait(self, until: float) -> bool:
-        """Until somebody wakes it; False when `until` (monotonic) passed first."""
-        left = patience(until - time.monotonic())
-        return self._shut.acquire(timeout=-1 if left is None else max(left, 0.0))
+        """Until it is woken; False when `until` (monotonic) passed first."""
+        return self._asleep.acquire(timeout=min(max(until - time.monotonic(), 0.0), LONGEST))
 
     def wake(self) -> bool:
-        """End the wait; True, because a thread is always there to see it."""
+        """End the wait; True, because the thread is there to see it."""
         with contextlib.suppress(RuntimeError):  # woken before
-            self._shut.release()
+            self._asleep.release()
         return True
 
 
-class TaskWait:
+class TaskWaiter:
     """A task that waits on its own loop."""
 
-    stops: Sequence[object] = ()
+    blocks: Sequence[object] = ()
+    _awake = False
+    _future: asyncio.Future[bool] | None = None
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._woken: asyncio.Future[bool] = self._loop.create_future()
-        self.owner: object = weakref.ref(self._loop)
-        self.permit: Permit | None = None
+        # A weak reference: who holds a slot must not keep a loop alive that was dropped without close().
+        self._loop = weakref.ref(asyncio.get_running_loop())
+        self.owner: object = self._loop
 
     async def wait(self, until: float) -> bool:
-        """Until somebody wakes it; False when `until` (monotonic) passed first."""
-        left = patience(until - time.monotonic())
-        timer = None if left is None else self._loop.call_later(left, self._set, False)
+        """Until it is woken; False when `until` (monotonic) passed first."""
+        if self._awake:
+            return True
+        loop = asyncio.get_running_loop()
+        self._future = loop.create_future()
+        timer = loop.call_later(min(until - time.monotonic(), LONGEST), self._end, False)
         try:
-            return await self._woken
+            return await self._future
         finally:
-            if timer is not None:
-                timer.cancel()
+            timer.cancel()
+            self._future = None
 
     def wake(self) -> bool:
-        """End the wait, from whatever thread; False if the loop is closed."""
+        """End the wait, from any thread; False if the loop is closed or gone."""
+        loop = self._loop()
+        if loop is None:
+            return False
         try:
-            self._loop.call_soon_threadsafe(self._set, True)
+            loop.call_soon_threadsafe(self._end, True)
         except RuntimeError:
             return False
         return True
 
-    def _set(self, woken: bool) -> None:
-        if not self._woken.done():
-            self._woken.set_result(woken)
+    def _end(self, woken: bool) -> None:
+        self._awake = self._awake or woken
+        if self._future is not None and not self._future.done():
+            self._future.set_result(woken)

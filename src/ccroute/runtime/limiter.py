@@ -1,0 +1,207 @@
+"""A host that serves only so many calls at a time: slots, and a queue that threads and tasks share.
+
+Must not know HTTP. One lock guards the decisions. Nothing that is done with the lock held can wait, and
+giving a slot back never waits for the lock, because a finaliser may do it in the middle of anything.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol
+
+from ccroute.backends import Backend, Origin
+from ccroute.flow.effects import Failure, Queued
+
+FULL = Failure("queue", "the host is busy and its queue is full: raise max_queue, or send less", sent=False)
+LATE = Failure("queue", "the host was busy until the deadline: raise timeout=, or send less", sent=False)
+STUCK = Failure(
+    "queue",
+    "every slot of the host is held by this thread or by the event loop it runs, so waiting would never "
+    "end: finish or close the other stream first, or use acomplete()",
+    sent=False,
+)
+
+MAX_STALE = 64
+"""Queue entries of calls that gave up which are kept at most, besides one for each call that waits."""
+
+
+class Waiter(Protocol):
+    """One call, as the limiter knows it.
+
+    owner:  the thread, or a weak reference to the loop, that runs the call and will give the slot back.
+    blocks: the owners that can give nothing back while this one waits: a thread blocks itself and the loop
+            it runs, a task blocks nobody.
+    """
+
+    owner: object
+    blocks: Sequence[object]
+
+    def wake(self) -> bool:
+        """The slot is there. Never waits. False if nobody can take it any more: it goes to the next."""
+        ...
+
+
+class Slot:
+    """One call's slot at a host, or its wait for one. It is given back when the object is dropped, too."""
+
+    _limiter: ConcurrencyLimiter | None = None  # an interrupt may come before it is set
+
+    def __init__(self, limiter: ConcurrencyLimiter, waiter: Waiter) -> None:
+        self.waiter = waiter
+        self._limiter = limiter
+
+    def enter(self, priority: int) -> Queued | Failure | None:
+        """Ask for the slot: None when the call has it; `Queued`: `waiter` is woken when the call has it."""
+        return None if self._limiter is None else self._limiter.enter(self.waiter, priority)
+
+    def settle(self, outcome: object = None) -> None:
+        """Give the slot back, or leave the queue. Only the first call counts. Never waits."""
+        if self._limiter is not None:
+            self._limiter.release(self.waiter)
+            self._limiter = None  # only now: until then an interrupt leaves it to `__del__`
+
+    __del__ = settle
+
+
+class LimiterStats(NamedTuple):
+    """How busy a host is: slots held, calls in the queue, and how many slots there are."""
+
+    held: int
+    waiting: int
+    limit: int
+
+
+class ConcurrencyLimiter:
+    """`limit` calls at a time; the others queue, by priority, and then first come, first served."""
+
+    def __init__(self, limit: int, max_queue: int) -> None:
+        self._limit = limit
+        self._max_queue = max_queue
+        self._held: set[Waiter] = set()
+        self._waiting: set[Waiter] = set()
+        self._queue: list[tuple[int, int, Waiter]] = []
+        self._blocked: dict[object, Waiter] = {}  # by whom an owner is blocked
+        self._arrivals = 0
+        self._released: deque[Waiter] = deque()
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"ConcurrencyLimiter({len(self._held)} of {self._limit} held, {len(self._waiting)} waiting)"
+
+    def stats(self) -> LimiterStats:
+        """How busy the host is at this moment."""
+        return LimiterStats(len(self._held), len(self._waiting), self._limit)
+
+    def enter(self, waiter: Waiter, priority: int) -> Queued | Failure | None:
+        """Give `waiter` a slot (None), or a place in the queue, or the reason why it may not wait."""
+        try:
+            with self._lock:
+                self._update()
+                if len(self._held) >= self._limit:
+                    self._held -= {holder for holder in self._held if _is_dead(holder.owner)}
+                    self._grant()
+                if len(self._held) < self._limit:  # nobody waits, or it would not be free
+                    self._held.add(waiter)
+                    return None
+                if all(holder.owner in waiter.blocks for holder in self._held):
+                    return STUCK
+                ahead = len(self._waiting)
+                if ahead >= self._max_queue:
+                    return FULL
+                self._arrivals += 1
+                self._waiting.add(waiter)
+                heapq.heappush(self._queue, (-priority, self._arrivals, waiter))
+                self._blocked.update(dict.fromkeys(waiter.blocks, waiter))
+                return Queued(ahead)
+        finally:
+            self._work_off()
+
+    def release(self, waiter: Waiter) -> None:
+        """`waiter` gives its slot back, or waits no more. Never waits, from any thread or finaliser."""
+        self._released.append(waiter)
+        self._work_off()
+
+    def _work_off(self) -> None:
+        """Pass on what was released. A thread that had the lock comes here after it, so nothing is missed."""
+        if not self._released:
+            return
+        # No interrupt comes between a step of `for` and its body, as it may after a call of acquire().
+        for _ in iter(partial(self._lock.acquire, blocking=False), False):
+            try:
+                self._update()
+            finally:
+                self._lock.release()
+            if not self._released:
+                return
+
+    def _update(self) -> None:
+        """Take back what was released, and give it to the first in the queue; only with the lock."""
+        while self._released:
+            waiter = self._released[0]
+            self._dequeue(waiter)
+            self._held.discard(waiter)
+            self._released.popleft()
+        self._grant()
+
+    def _grant(self) -> None:
+        while self._waiting and len(self._held) < self._limit:
+            waiter = self._first()
+            self._held.add(waiter)
+            self._dequeue(waiter)
+            if not waiter.wake():
+                self._held.discard(waiter)
+        if len(self._queue) > 2 * len(self._waiting) + MAX_STALE:
+            self._queue = [entry for entry in self._queue if entry[2] in self._waiting]
+            heapq.heapify(self._queue)
+
+    def _first(self) -> Waiter:
+        while self._queue[0][2] not in self._waiting:
+            heapq.heappop(self._queue)
+        waiter = self._queue[0][2]
+        # A loop that a waiting thread blocks stands still until that thread has its slot.
+        return self._blocked.get(waiter.owner, waiter)
+
+    def _dequeue(self, waiter: Waiter) -> None:
+        self._waiting.discard(waiter)
+        for owner in waiter.blocks:
+            if self._blocked.get(owner) is waiter:
+                del self._blocked[owner]
+
+
+def _is_dead(owner: object) -> bool:
+    """Whether `owner` is a loop that was closed, or is gone: no task of it gives anything back."""
+    if not isinstance(owner, weakref.ref):
+        return False
+    loop = owner()
+    return loop is None or loop.is_closed()
+
+
+class Limiters:
+    """The concurrency limiters of one router: of several backends at one origin, the smallest limit counts.
+
+    A host without a limit is not in `by_origin`.
+    """
+
+    def __init__(self, backends: Iterable[Backend], max_queue: int) -> None:
+        self._max_queue = max_queue
+        self._limits: dict[Origin, int] = {}
+        for backend in backends:
+            limit = backend.max_concurrency
+            if limit is not None:
+                self._limits[backend.origin] = min(limit, self._limits.get(backend.origin, limit))
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """All slots are free: in a forked child, the calls that hold one are not here."""
+        self.by_origin = {
+            origin: ConcurrencyLimiter(limit, self._max_queue) for origin, limit in self._limits.items()
+        }
+
+    def stats(self) -> dict[Origin, LimiterStats]:
+        """How busy each host with a limit is. Waits for nothing."""
+        return {origin: limiter.stats() for origin, limiter in self.by_origin.items()}
