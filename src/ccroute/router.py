@@ -16,16 +16,15 @@ from ccroute.accounting.tokens import TokenCounter, estimate
 from ccroute.backends import Backend
 from ccroute.display import card, table
 from ccroute.errors import ConfigError, RouterClosedError, UnknownModelError
-from ccroute.flow import CallLog, Desk, Flow, Ticket, call, discover
+from ccroute.flow import CallContext, Flow, RouterState, call, discover
 from ccroute.observe import Listener
-from ccroute.observe.logging import log_event, telling
+from ccroute.observe.logging import log_event, safe_listener
 from ccroute.routing import (
     Agent,
     AgentTable,
     AliasTable,
     Health,
     Load,
-    Quotes,
     RetryBudget,
     Tables,
     make_plan,
@@ -33,18 +32,20 @@ from ccroute.routing import (
 )
 from ccroute.routing.aliases import Target
 from ccroute.routing.arguments import Faults, check_backends
+from ccroute.routing.prices import is_known, price_of, warn_of_unused
 from ccroute.runtime.clock import SystemClock
-from ccroute.runtime.drive import AsyncDrive, Drive, Means
-from ccroute.runtime.gates import Gates
+from ccroute.runtime.drive import AsyncDrive, Drive
+from ccroute.runtime.limiter import Limiters, LimiterStats
 from ccroute.runtime.streams import AsyncStream, Stream
 from ccroute.types import Completion, ModelInfo, RetryPolicy, Timeout
 from ccroute.types.checked import build_request
 from ccroute.types.request import CallOptions, Form, MostOptions, takes_call_options
 from ccroute.types.results import Parsed
 from ccroute.types.signatures import explains
+from ccroute.types.stats import BackendStats, DeploymentStats, HealthStats, RouterStats
 
 if TYPE_CHECKING:
-    from ccroute.runtime.connections import Transport
+    from ccroute.runtime.connections import ConnectionStats, Transport
 
 
 class Router:
@@ -137,35 +138,32 @@ class Router:
             default_model=default_model,
             agent_override=agent_override,
             unknown_agent=unknown_agent,
+            prices=book,
         )
-        self._quotes = Quotes(self._tables, book)
-        self._quotes.warn_of_useless(baseline)
-        self._clock = SystemClock()
-        tell = telling(log_event) if on_event is None else telling(log_event, on_event)
-        self._desk = Desk(
-            retry=retry or RetryPolicy(),
-            timeout=Timeout(total=timeout) if isinstance(timeout, int | float) else timeout or Timeout(),
-            clock=self._clock,
-            drop_params=drop_params,
-            count_tokens=count_tokens or estimate,
-            quote=self._quotes.deployment,
-            quote_name=self._quotes.name,
-            health=Health(self._clock, tell, on=health == "on"),
-            retries=RetryBudget(self._clock.monotonic),
-            load=Load(self._clock.monotonic),
-            tell=tell,
-        )
-        self._ledger: Ledger = MemoryLedger() if ledger is None else ledger
+        warn_of_unused(self._tables, baseline)
         self._baseline = baseline
-        if baseline is not None and not self._quotes.knows(baseline):
+        if baseline is not None and not is_known(self._tables, baseline):
             raise ConfigError(
                 f'baseline: unknown model "{baseline}"; it needs an alias, a deployment or a price'
             )
         from ccroute.runtime.connections import Connections  # brings httpcore and asyncio along
 
+        clock = SystemClock()
+        emit = safe_listener(log_event) if on_event is None else safe_listener(log_event, on_event)
         self._connections = Connections(transport, trust_env=trust_env)
-        self._means = Means(
-            self._connections, Gates(self._tables.backends.values(), max_queue), self._ledger, tell
+        self._limiters = Limiters(self._tables.backends.values(), max_queue)
+        self._state = RouterState(
+            retry=retry or RetryPolicy(),
+            timeout=Timeout(total=timeout) if isinstance(timeout, int | float) else timeout or Timeout(),
+            clock=clock,
+            drop_params=drop_params,
+            health=Health(clock, emit, on=health == "on"),
+            retry_budget=RetryBudget(clock.monotonic),
+            load=Load(clock.monotonic),
+            ledger=MemoryLedger() if ledger is None else ledger,
+            emit=emit,
+            limited_hosts=self._limiters.by_origin,
+            count_tokens=count_tokens or estimate,
         )
         self._process = os.getpid()
         self._closed = False
@@ -205,8 +203,8 @@ class Router:
         lists; a routing error's `.attempts` says what was tried. With a class as `response_format`,
         `.parsed` of the answer is its instance.
         """
-        flow, log, _ = self._begin(prompt, response_format, options, stream=False)
-        drive = Drive(flow, log, self._means)
+        context = self._begin(prompt, response_format, options)
+        drive = Drive(call(context, stream=False), self._connections, self._limiters)
         drive.advance()
         return drive.finished()
 
@@ -219,8 +217,8 @@ class Router:
         **options: Unpack[MostOptions],
     ) -> Completion[Parsed]:
         """`complete`, on the running event loop. A cancelled call closes its connection at once."""
-        flow, log, _ = self._begin(prompt, response_format, options, stream=False)
-        drive = AsyncDrive(flow, log, self._means)
+        context = self._begin(prompt, response_format, options)
+        drive = AsyncDrive(call(context, stream=False), self._connections, self._limiters)
         await drive.advance()
         return drive.finished()
 
@@ -237,8 +235,9 @@ class Router:
         What is wrong with the request raises here; nothing is sent before the first chunk is asked
         for. `.completion` is the whole answer after the end.
         """
-        flow, log, ticket = self._begin(prompt, response_format, options, stream=True)
-        return Stream(Drive(flow, log, self._means), ticket)
+        context = self._begin(prompt, response_format, options)
+        drive = Drive(call(context, stream=True), self._connections, self._limiters)
+        return Stream(drive, context)
 
     @takes_call_options
     def astream(
@@ -249,8 +248,9 @@ class Router:
         **options: Unpack[MostOptions],
     ) -> AsyncStream[Parsed]:
         """`stream` for `async for` and `async with`; not a coroutine itself."""
-        flow, log, ticket = self._begin(prompt, response_format, options, stream=True)
-        return AsyncStream(AsyncDrive(flow, log, self._means), ticket)
+        context = self._begin(prompt, response_format, options)
+        drive = AsyncDrive(call(context, stream=True), self._connections, self._limiters)
+        return AsyncStream(drive, context)
 
     @takes_call_options
     def count_tokens(self, prompt: str | None = None, **options: Unpack[CallOptions]) -> int:
@@ -259,7 +259,7 @@ class Router:
         The router's `count_tokens=` counts, or its length is estimated. Takes a call's keywords and raises
         what a call raises before it decides where to go: for a wrong request, an unknown model or agent.
         """
-        return self._desk.count_tokens(with_agent(build_request(prompt, options), self._tables))
+        return self._state.count_tokens(with_agent(build_request(prompt, options), self._tables))
 
     def models(self) -> list[ModelInfo]:
         """Every name a caller may ask for: aliases, patterns and described deployments. No network."""
@@ -270,19 +270,19 @@ class Router:
 
         A backend that does not answer is named in a warning on the logger `ccroute` and left out.
         """
-        drive = Drive(self._discovery(), None, self._means)
+        drive = Drive(self._discovery(), self._connections, self._limiters)
         drive.advance()
         return drive.finished()
 
     async def adiscover(self) -> list[ModelInfo]:
         """`discover`, on the running event loop."""
-        drive = AsyncDrive(self._discovery(), None, self._means)
+        drive = AsyncDrive(self._discovery(), self._connections, self._limiters)
         await drive.advance()
         return drive.finished()
 
     def _discovery(self) -> Flow[list[ModelInfo]]:
         self._check_open()
-        return discover(self._tables.backends.values(), self._desk.timeout, self._clock)
+        return discover(self._tables.backends.values(), self._state.timeout, self._state.clock)
 
     def report(
         self,
@@ -297,11 +297,11 @@ class Router:
         no zone. `baseline` names the model that savings are measured against; None: the router's own.
         """
         name = baseline if baseline is not None else self._baseline
-        if baseline is not None and not self._quotes.knows(baseline):
+        if baseline is not None and not is_known(self._tables, baseline):
             raise UnknownModelError(baseline, hint="a baseline needs an alias, a deployment or a price")
-        price = None if name is None else self._quotes.name(name)
+        price = None if name is None else price_of(self._tables, name)
         return Report(
-            self._ledger.tallies(moment("since", since), moment("until", until)), by, baseline=price
+            self._state.ledger.tallies(moment("since", since), moment("until", until)), by, baseline=price
         )
 
     def rows(self, since: date | str | None = None, until: date | str | None = None) -> list[LedgerRow]:
@@ -310,12 +310,36 @@ class Router:
         The ledger in memory holds the last 100,000; older ones are only in the reports' sums. Raises
         `ConfigError` for a ledger of your own that has no `rows()`.
         """
-        if not isinstance(self._ledger, RowLedger):
+        if not isinstance(self._state.ledger, RowLedger):
             raise ConfigError(
-                f"ledger: {type(self._ledger).__name__} has no rows(since, until), so it keeps sums only: "
-                "give it that method, which returns its rows, oldest first"
+                f"ledger: {type(self._state.ledger).__name__} has no rows(since, until), so it keeps sums "
+                "only: give it that method, which returns its rows, oldest first"
             )
-        return list(self._ledger.rows(moment("since", since), moment("until", until)))
+        return list(self._state.ledger.rows(moment("since", since), moment("until", until)))
+
+    def stats(self) -> RouterStats:
+        """What the router is doing now: calls in flight, slots, queues, connections, and which deployments
+        and keys get no calls, and why. Plain data; no network."""
+        state, backends = self._state, self._tables.backends
+        circuits, credentials = state.health.stats()
+        loads, slots, connections = state.load.stats(), self._limiters.stats(), self._connections.stats()
+        return RouterStats(
+            backends={
+                name: _backend_stats(
+                    state.load.in_flight(backend.origin),
+                    slots.get(backend.origin),
+                    connections.get(backend.origin),
+                    credentials.get(name, HealthStats()),
+                )
+                for name, backend in backends.items()
+            },
+            deployments={
+                name: DeploymentStats(
+                    in_flight=in_flight, success_rate=rate, health=circuits.get(name, HealthStats())
+                )
+                for name, (in_flight, rate) in loads.items()
+            },
+        )
 
     def close(self) -> None:
         """Close idle connections; later calls raise `RouterClosedError`, running ones finish."""
@@ -366,30 +390,33 @@ class Router:
     def _after_fork(self) -> None:
         """In a forked child: locks, permits and connections are the parent's, tables and prices are not."""
         self._process = os.getpid()
-        self._desk.health.after_fork()
-        self._desk.retries.after_fork()
-        self._desk.load.after_fork()
-        self._means.gates.after_fork()
+        self._state.health.after_fork()
+        self._state.retry_budget.after_fork()
+        self._state.load.after_fork()
+        self._limiters.after_fork()
         self._connections.after_fork()
-        if isinstance(self._ledger, MemoryLedger):
-            self._ledger.after_fork()
+        if isinstance(self._state.ledger, MemoryLedger):
+            self._state.ledger.after_fork()
 
-    def _begin(
-        self, prompt: str | None, form: Form[Any], options: Mapping[str, object], *, stream: bool
-    ) -> tuple[Flow[Completion[Any]], CallLog, Ticket]:
+    def _begin(self, prompt: str | None, form: Form[Any], options: Mapping[str, object]) -> CallContext:
         """Everything that can be decided before anything is sent."""
         self._check_open()
         if form is not None:
             options = {**options, "response_format": form}
-        desk = self._desk
-        plan = make_plan(
-            build_request(prompt, options),
-            self._tables,
-            desk.clock.random,
-            desk.count_tokens,
-            load=desk.load,
-            quote=desk.quote,
-        )
-        log = CallLog(plan, desk)
-        ticket = Ticket(log.id, prompt=lambda: desk.count_tokens(plan.request))
-        return call(plan, desk, log, ticket, stream=stream), log, ticket
+        state, request = self._state, build_request(prompt, options)
+        plan = make_plan(request, self._tables, state.clock.random, state.count_tokens, load=state.load)
+        return CallContext(plan, state)
+
+
+def _backend_stats(
+    in_flight: int, slots: LimiterStats | None, connections: ConnectionStats | None, credential: HealthStats
+) -> BackendStats:
+    return BackendStats(
+        in_flight=in_flight,
+        slots=None if slots is None else slots.limit,
+        slots_held=0 if slots is None else slots.held,
+        queued=0 if slots is None else slots.waiting,
+        idle_connections=0 if connections is None else connections.idle,
+        busy_connections=0 if connections is None else connections.in_use,
+        credential=credential,
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ccroute.errors import CcrouteError, DeadlineExceededError, QueueTimeoutError, StreamInterruptedError
 from ccroute.failures import TOO_LONG, UNSUPPORTED
 from ccroute.flow.attempt import MIN_ATTEMPT, attempt
@@ -15,7 +17,7 @@ from ccroute.types import Chunk, Completion
 _TIME_IS_UP = (DeadlineExceededError, QueueTimeoutError)
 
 
-def call(context: CallContext, *, stream: bool) -> Flow[Completion]:
+def call(context: CallContext, *, stream: bool) -> Flow[Completion[Any]]:
     """Try the plan's candidates until one answers; raise the last one's error when none does."""
     monotonic = context.state.clock.monotonic
     context.start()

@@ -94,7 +94,7 @@ class RetryState:
             first = self._plan.candidates[0]
             if not self._turned_away and self._unavailable(first) is None:
                 budget = self._state.retry_budget
-                if not budget.is_full:
+                if budget.left:
                     budget.first(first.deployment.backend.name)
                 return NextAttempt(first, 0.0)
         elif self._last.rule.others == "none" or self._is_spent(self._attempts):

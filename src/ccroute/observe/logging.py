@@ -50,10 +50,10 @@ def log_event(event: Event) -> None:
             logger.log(level, "%s", event)
 
 
-def telling(*listeners: Listener) -> Listener:
-    """One listener that tells all of them. One that raises is logged and forgotten."""
+def safe_listener(*listeners: Listener) -> Listener:
+    """One listener that calls all of them. What one of them raises is logged, and the call goes on."""
 
-    def tell(event: Event) -> None:
+    def emit(event: Event) -> None:
         for listener in listeners:
             try:
                 listener(event)
@@ -63,4 +63,4 @@ def telling(*listeners: Listener) -> Listener:
                 with contextlib.suppress(Exception):
                     logger.error("on_event raised %s in %s for %s", kind, place, type(event).__name__)
 
-    return tell
+    return emit

@@ -78,38 +78,38 @@ class AgentTable:
         faults: list[str] = []
         groups = {} if groups is None else groups
         usable = dict(checked_agents("groups", groups, faults))
-        self._agents: dict[str, Agent] = {}
+        self.by_name: dict[str, Agent] = {}
         for name, agent in checked_agents("agents", agents, faults):
             group = None if agent.group is None else usable.get(agent.group)
-            self._agents[name] = agent if group is None else agent.under(group)
+            self.by_name[name] = agent if group is None else agent.under(group)
             # A group that has a fault, or groups that are no mapping, are told by themselves.
             if agent.group is not None and isinstance(groups, Mapping) and agent.group not in groups:
                 close = did_you_mean(agent.group, map(str, groups))
                 faults.append(f'agents.{name}.group: unknown group "{agent.group}"{close}')
         if faults:
             raise ConfigError(*faults)
-        self._by_slug = {short: name for name in reversed(self._agents) if (short := slug(name))}
+        self._by_slug = {short: name for name in reversed(self.by_name) if (short := slug(name))}
 
     def find(self, name: str) -> tuple[str, Agent] | None:
         """The agent's configured name and settings; exact name first, then slug."""
-        agent = self._agents.get(name)
+        agent = self.by_name.get(name)
         if agent is not None:
             return name, agent
         known = self._by_slug.get(slug(name))
-        return None if known is None else (known, self._agents[known])
+        return None if known is None else (known, self.by_name[known])
 
     def unknown(self, name: str) -> UnknownAgentError:
         """The error for a name that `find` does not know."""
         return UnknownAgentError(
-            name, close_matches(name, self._agents), hint='configure it, or use unknown_agent="default"'
+            name, close_matches(name, self.by_name), hint='configure it, or use unknown_agent="default"'
         )
 
     def __len__(self) -> int:
-        return len(self._agents)
+        return len(self.by_name)
 
     def items(self) -> list[tuple[str, Agent]]:
         """Every agent in the order it was given."""
-        return list(self._agents.items())
+        return list(self.by_name.items())
 
 
 def _several(given: Any) -> Any:

@@ -18,6 +18,7 @@ from ccroute.routing.breaker import Circuit, Switch, Trip, caller_of, name_of
 from ccroute.routing.tables import MAX_KNOWN, Deployment
 from ccroute.types import Request
 from ccroute.types.clock import Clock
+from ccroute.types.stats import HealthStats
 
 OPEN, LONGEST = 30.0, 300.0
 """Seconds a breaker stays open at first, doubling up to the longest, each ± JITTER."""
@@ -29,6 +30,7 @@ LEASE = 30.0
 MOST_CALLERS = 64
 """Callers that one breaker is open for alone, at most; the oldest are let in again."""
 JITTER = 0.2
+COOLING = "asked for a pause"
 MOST_KEYS = 64
 """Refused keys of one backend that are remembered, as fingerprints."""
 
@@ -154,6 +156,16 @@ class Health:
             self._inbox.append((admission.proved(), HealthReport(counts=False), self._clock.monotonic()))
             self._after_lock()
 
+    def stats(self) -> tuple[dict[str, HealthStats], dict[str, HealthStats]]:
+        """The state of each deployment that was asked, and of each backend's key that was refused."""
+        with self._lock:
+            self._read_inbox()
+            now = self._clock.monotonic()
+            circuits = {name: _stats(circuit, now) for name, circuit in self._circuits.items()}
+            credentials = {name: _stats(switch, now) for name, switch in self._credentials.items()}
+        self._after_lock()
+        return circuits, credentials
+
     def renew(self, backend: str) -> None:
         """The backend has a key that was not refused: it may be asked again."""
         with self._lock:
@@ -213,9 +225,7 @@ class Health:
             if now >= circuit.cool_until:
                 circuit.cool_until = 0.0
             elif found is None:
-                return Unavailable(
-                    circuit.cool_until, "asked to be left alone", circuit.cool_error, cooling=True
-                )
+                return Unavailable(circuit.cool_until, COOLING, circuit.cool_error, cooling=True)
             else:
                 found = found._replace(until=max(found.until, circuit.cool_until))
         return found
@@ -382,6 +392,19 @@ class Health:
             except IndexError:  # another thread told it
                 return
             self._emit(event)
+
+
+def _stats(switch: Switch, now: float) -> HealthStats:
+    cool_until = switch.cool_until if isinstance(switch, Circuit) else 0.0
+    if switch.error is not None:
+        return HealthStats(
+            state="off" if now < switch.until else "probing",
+            reason=switch.why,
+            seconds_left=max(0.0, switch.until - now),
+        )
+    if now < cool_until:
+        return HealthStats(state="cooling", reason=COOLING, seconds_left=cool_until - now)
+    return HealthStats()
 
 
 def _why(report: HealthReport) -> str:

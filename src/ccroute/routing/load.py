@@ -209,6 +209,16 @@ class Load:
             pace is not None and pace.is_stale(now),
         )
 
+    def in_flight(self, origin: Origin) -> int:
+        """Calls that a host has now."""
+        return len(self._hosts.get(origin, ()))
+
+    def stats(self) -> dict[str, tuple[int, float]]:
+        """Calls in flight and success rate of each deployment that was asked."""
+        now = self._monotonic()
+        known = list(self._known.items())
+        return {name: (len(each.running), each.outcomes.success_rate(now)) for name, each in known}
+
     def after_fork(self) -> None:
         """In a forked child: the calls in flight are those of threads that are not here."""
         for known in self._known.values():

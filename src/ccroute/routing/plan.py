@@ -100,6 +100,9 @@ def with_agent(request: Request, tables: Tables) -> Request:
 def _who(request: Request, tables: Tables) -> tuple[str | None, Agent, list[str]]:
     if request.agent is None:
         return None, _NOBODY, []
+    agent = tables.agents.by_name.get(request.agent)
+    if agent is not None:
+        return request.agent, agent, []
     found = tables.agents.find(request.agent)
     if found is not None:
         return *found, []

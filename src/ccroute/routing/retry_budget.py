@@ -41,24 +41,19 @@ class RetryBudget:
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._left: dict[str, tuple[float, float]] = {}  # tokens, and when they were counted
+        self.left: dict[str, tuple[float, float]] = {}  # tokens, and when they were counted
         self.returned: deque[tuple[str, float]] = deque()
         self._lock = threading.Lock()
 
-    @property
-    def is_full(self) -> bool:
-        """Whether no backend has spent anything."""
-        return not self._left
-
     def first(self, backend: str) -> None:
         """A call makes its first attempt at `backend`."""
-        if backend in self._left:
+        if backend in self.left:
             with self._lock:
                 self._put(backend, self._tokens(backend) + PER_CALL)
 
     def allows(self, backend: str, cost: float) -> bool:
         """Whether another attempt that costs so many tokens would be paid for."""
-        return backend not in self._left or self._tokens(backend) >= cost
+        return backend not in self.left or self._tokens(backend) >= cost
 
     def take(self, backend: str, cost: float) -> RetryTokens | None:
         """Pay for another attempt at `backend`; None, and nothing is taken, where too little is left."""
@@ -77,11 +72,11 @@ class RetryBudget:
         self._lock = threading.Lock()
 
     def _tokens(self, backend: str) -> float:
-        tokens, at = self._left.get(backend, (TOKENS, 0.0))
+        tokens, at = self.left.get(backend, (TOKENS, 0.0))
         return min(TOKENS, tokens + (self._monotonic() - at) * PER_SECOND)
 
     def _put(self, backend: str, tokens: float) -> None:
         if tokens >= TOKENS:
-            self._left.pop(backend, None)
+            self.left.pop(backend, None)
         else:
-            self._left[backend] = (tokens, self._monotonic())
+            self.left[backend] = (tokens, self._monotonic())

@@ -6,7 +6,7 @@ import contextlib
 from collections import deque
 from typing import Any, Generic, Self
 
-from ccroute.flow import Ticket
+from ccroute.flow import CallContext
 from ccroute.runtime.drive import AsyncDrive, Drive
 from ccroute.types import Chunk, Completion, Route, Usage
 from ccroute.types.results import Parsed
@@ -18,10 +18,12 @@ class _Paused(Generic[Parsed]):
 
     _over = True  # until it is made, which an interrupt may prevent
 
-    def __init__(self, drive: Drive[Completion[Any]] | AsyncDrive[Completion[Any]], ticket: Ticket) -> None:
+    def __init__(
+        self, drive: Drive[Completion[Any]] | AsyncDrive[Completion[Any]], context: CallContext
+    ) -> None:
         self._end = drive.close
         self._outcome = drive
-        self._ticket = ticket
+        self._context = context
         self._ready: deque[Chunk] = deque()
         self._partial: Completion[Any] | None = None
         self._over = False
@@ -29,28 +31,30 @@ class _Paused(Generic[Parsed]):
     @property
     def id(self) -> str:
         """The answer's id."""
-        return self._ticket.id
+        return self._context.answer_id if self._outcome.result is None else self._outcome.result.id
 
     @property
     def model(self) -> str:
         """The model that serves."""
-        return self._ticket.model
+        return self._context.model if self._outcome.result is None else self._outcome.result.model
 
     @property
     @completed_live
     def route(self) -> Route:
         """Where the call went and why."""
-        return self._ticket.route
+        return self._context.route if self._outcome.result is None else self._outcome.result.route
 
     @property
     @completed_live
     def usage(self) -> Usage:
-        """The usage as it is known by now, the prompt's tokens at least: estimated until the server tells."""
+        """The usage as known by now, the prompt's tokens at least: estimated until the server says it."""
         if self._outcome.result is not None:
             return self._outcome.result.usage
-        begun = self._ticket.begun
+        begun = self._context.begun
         known = Usage(estimated=True) if begun is None else begun.usage
-        return known if known.prompt_tokens else known.model_copy(update={"input": self._ticket.prompt()})
+        if known.prompt_tokens:
+            return known
+        return known.model_copy(update={"input": self._context.prompt_tokens()})
 
     @property
     @completed_live
@@ -72,7 +76,7 @@ class _Paused(Generic[Parsed]):
             return self._outcome.result
         if self._partial is not None:
             return self._partial
-        so_far: Completion[Any] | None = self._outcome.so_far(self._ticket)
+        so_far: Completion[Any] | None = self._context.so_far()
         if so_far is None:
             so_far = Completion[Any](usage=self.usage, route=self.route)
         if self._over:
@@ -85,7 +89,7 @@ class _Paused(Generic[Parsed]):
         elif self._over:
             state = "left before its end, see .partial"
         else:
-            state = "running" if self._ticket.begun is not None else "nothing came yet"
+            state = "running" if self._context.begun is not None else "nothing came yet"
         where = f" {self.route}" if self.route.deployment else ""
         return f"<{type(self).__name__}{where}: {state}>"
 
@@ -115,8 +119,8 @@ class Stream(_Paused[Parsed]):
     `StreamInterruptedError` with the answer so far.
     """
 
-    def __init__(self, drive: Drive[Completion[Any]], ticket: Ticket) -> None:
-        super().__init__(drive, ticket)
+    def __init__(self, drive: Drive[Completion[Any]], context: CallContext) -> None:
+        super().__init__(drive, context)
         self._drive = drive
 
     def __iter__(self) -> Self:
@@ -151,8 +155,8 @@ class Stream(_Paused[Parsed]):
 class AsyncStream(_Paused[Parsed]):
     """Like `Stream`, with `async for` and `async with`."""
 
-    def __init__(self, drive: AsyncDrive[Completion[Any]], ticket: Ticket) -> None:
-        super().__init__(drive, ticket)
+    def __init__(self, drive: AsyncDrive[Completion[Any]], context: CallContext) -> None:
+        super().__init__(drive, context)
         self._drive = drive
 
     def __aiter__(self) -> Self:

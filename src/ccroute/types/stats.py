@@ -1,0 +1,55 @@
+"""What a router is doing at one moment, as plain data: `router.stats()`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from ccroute.types.route import Frozen
+
+HealthState = Literal["on", "off", "probing", "cooling"]
+"""on: gets calls. off: a breaker is open, or a key or a model was refused. probing: its time is over, and one
+call finds out whether it answers. cooling: the server asked for a pause."""
+
+
+class HealthStats(Frozen):
+    """Whether something gets calls. `seconds_left` is until its next probe, or the end of the pause."""
+
+    state: HealthState = "on"
+    reason: str = ""
+    seconds_left: float = 0.0
+
+
+class DeploymentStats(Frozen):
+    """One deployment that was asked before: calls in flight, the share of late calls that succeeded, 0 to 1,
+    and its health."""
+
+    in_flight: int = 0
+    success_rate: float = 1.0
+    health: HealthStats = HealthStats()
+
+
+class BackendStats(Frozen):
+    """One backend's host. Backends at one origin share its slots, queue and connections.
+
+    in_flight:          calls to the host that have not ended, those in the queue included.
+    slots:              how many calls the host serves at a time; None where there is no limit.
+    slots_held, queued: slots that are taken, and calls that wait for one.
+    idle_connections, busy_connections: open connections; always 0 with a `transport=` of your own.
+    credential:         the health of its key.
+    """
+
+    in_flight: int = 0
+    slots: int | None = None
+    slots_held: int = 0
+    queued: int = 0
+    idle_connections: int = 0
+    busy_connections: int = 0
+    credential: HealthStats = HealthStats()
+
+
+class RouterStats(Frozen):
+    """A router at one moment, by the names of backends and deployments."""
+
+    backends: Mapping[str, BackendStats]
+    deployments: Mapping[str, DeploymentStats]
