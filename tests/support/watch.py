@@ -85,7 +85,7 @@ def watching() -> Iterator[Watch]:
     lock = threading.Lock()
     patch = pytest.MonkeyPatch()
     checked_key = Backend._checked_key
-    begin, telling, record = ccroute.router.CallLog, ccroute.router.telling, MemoryLedger.record
+    begin, telling, record = ccroute.router.CallContext, ccroute.router.safe_listener, MemoryLedger.record
     advance, aadvance = Drive.advance, AsyncDrive.advance
 
     def key(self: Backend, given: Any) -> str:
@@ -126,8 +126,8 @@ def watching() -> Iterator[Watch]:
     ear = _Ear(watch)
     replaced: Mapping[tuple[Any, str], Any] = {
         (Backend, "_checked_key"): key,
-        (ccroute.router, "CallLog"): log,
-        (ccroute.router, "telling"): tell,
+        (ccroute.router, "CallContext"): log,
+        (ccroute.router, "safe_listener"): tell,
         (MemoryLedger, "record"): row,
         (Drive, "advance"): sync,
         (AsyncDrive, "advance"): asynchronous,
