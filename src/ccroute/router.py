@@ -21,31 +21,30 @@ from ccroute.observe import Listener
 from ccroute.observe.logging import log_event, safe_listener
 from ccroute.routing import (
     Agent,
-    AgentTable,
     AliasTable,
     Health,
     Load,
     RetryBudget,
-    Tables,
     make_plan,
     with_agent,
 )
 from ccroute.routing.aliases import Target
-from ccroute.routing.arguments import Faults, check_backends
+from ccroute.routing.arguments import Faults, make_tables
 from ccroute.routing.prices import is_known, price_of, warn_of_unused
 from ccroute.runtime.clock import SystemClock
 from ccroute.runtime.drive import AsyncDrive, Drive
-from ccroute.runtime.limiter import Limiters, LimiterStats
+from ccroute.runtime.limiter import Limiters
+from ccroute.runtime.stats import stats_of
 from ccroute.runtime.streams import AsyncStream, Stream
 from ccroute.types import Completion, ModelInfo, RetryPolicy, Timeout
 from ccroute.types.checked import build_request
 from ccroute.types.request import CallOptions, Form, MostOptions, takes_call_options
 from ccroute.types.results import Parsed
 from ccroute.types.signatures import explains
-from ccroute.types.stats import BackendStats, DeploymentStats, HealthStats, RouterStats
+from ccroute.types.stats import RouterStats
 
 if TYPE_CHECKING:
-    from ccroute.runtime.connections import ConnectionStats, Transport
+    from ccroute.runtime.connections import Transport
 
 
 class Router:
@@ -120,25 +119,17 @@ class Router:
             faults.append("on_event= takes a plain function: nobody would await a coroutine")
         if isinstance(max_queue, int) and max_queue < 0:
             faults.append(f"max_queue= is a number of calls, 0 or more, not {max_queue}")
-        no_hosts: list[Backend] = []
-        hosts = faults.collect(lambda: check_backends(backends), no_hosts)
-        table = faults.collect(
-            lambda: aliases if isinstance(aliases, AliasTable) else AliasTable(aliases), AliasTable()
-        )
-        askers = faults.collect(lambda: AgentTable({} if agents is None else agents, groups), AgentTable({}))
-        book = faults.collect(
-            lambda: prices if isinstance(prices, PriceBook) else PriceBook(prices), PriceBook()
-        )
-        faults.raise_if_any()
-        self._tables = Tables(
-            hosts,
-            table,
-            askers,
+        self._tables = make_tables(
+            faults,
+            backends,
+            aliases,
+            agents,
+            groups,
+            prices,
             fallbacks=fallbacks,
             default_model=default_model,
             agent_override=agent_override,
             unknown_agent=unknown_agent,
-            prices=book,
         )
         warn_of_unused(self._tables, baseline)
         self._baseline = baseline
@@ -320,26 +311,7 @@ class Router:
     def stats(self) -> RouterStats:
         """What the router is doing now: calls in flight, slots, queues, connections, and which deployments
         and keys get no calls, and why. Plain data; no network."""
-        state, backends = self._state, self._tables.backends
-        circuits, credentials = state.health.stats()
-        loads, slots, connections = state.load.stats(), self._limiters.stats(), self._connections.stats()
-        return RouterStats(
-            backends={
-                name: _backend_stats(
-                    state.load.in_flight(backend.origin),
-                    slots.get(backend.origin),
-                    connections.get(backend.origin),
-                    credentials.get(name, HealthStats()),
-                )
-                for name, backend in backends.items()
-            },
-            deployments={
-                name: DeploymentStats(
-                    in_flight=in_flight, success_rate=rate, health=circuits.get(name, HealthStats())
-                )
-                for name, (in_flight, rate) in loads.items()
-            },
-        )
+        return stats_of(self._tables.backends, self._state, self._limiters, self._connections)
 
     def close(self) -> None:
         """Close idle connections; later calls raise `RouterClosedError`, running ones finish."""
@@ -406,17 +378,3 @@ class Router:
         state, request = self._state, build_request(prompt, options)
         plan = make_plan(request, self._tables, state.clock.random, state.count_tokens, load=state.load)
         return CallContext(plan, state)
-
-
-def _backend_stats(
-    in_flight: int, slots: LimiterStats | None, connections: ConnectionStats | None, credential: HealthStats
-) -> BackendStats:
-    return BackendStats(
-        in_flight=in_flight,
-        slots=None if slots is None else slots.limit,
-        slots_held=0 if slots is None else slots.held,
-        queued=0 if slots is None else slots.waiting,
-        idle_connections=0 if connections is None else connections.idle,
-        busy_connections=0 if connections is None else connections.in_use,
-        credential=credential,
-    )

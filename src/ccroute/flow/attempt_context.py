@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ccroute.routing import Candidate, Deployment
 from ccroute.routing.acquired import Acquired, Outcome
-from ccroute.routing.health import Admission
+from ccroute.routing.switches import Admission
 from ccroute.types import Completion, Request, Timeout
 from ccroute.wire.codec import StreamDecoder
 

@@ -1,12 +1,17 @@
-"""What a router is built from, checked: every fault is collected before one error tells them all."""
+"""A router's arguments, checked: every fault is collected before one error lists them all."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
+from ccroute.accounting import PriceBook
+from ccroute.accounting.prices import PriceLike
 from ccroute.backends import Backend
 from ccroute.errors import ConfigError
+from ccroute.routing.agents import Agent, AgentTable
+from ccroute.routing.aliases import AliasTable, Target
+from ccroute.routing.tables import Tables
 
 T = TypeVar("T")
 
@@ -30,12 +35,13 @@ class Faults(list[str]):
         return otherwise
 
     def raise_if_any(self) -> None:
+        """One `ConfigError` with all of them."""
         if self:
             raise ConfigError(*self)
 
 
 def check_backends(given: object) -> list[Backend]:
-    """The backends as a list; anything else among them is told by what it is."""
+    """The backends as a list. Raises `ConfigError` for anything else among them."""
     if isinstance(given, Backend | str | Mapping) or not isinstance(given, Iterable):
         raise ConfigError(f"backends: give a list of backends, not {type(given).__name__}")
     backends = list(given)
@@ -46,3 +52,25 @@ def check_backends(given: object) -> list[Backend]:
     ]:
         raise ConfigError(*faults)
     return backends
+
+
+def make_tables(
+    faults: Faults,
+    backends: object,
+    aliases: AliasTable | Mapping[str, Target] | None,
+    agents: Mapping[str, Agent | str] | None,
+    groups: Mapping[str, Agent] | None,
+    prices: PriceBook | Mapping[str, PriceLike] | None,
+    **options: Any,
+) -> Tables:
+    """A router's tables from its arguments; `options` are those of `Tables`. Raises `ConfigError` with
+    `faults` and everything else that is wrong."""
+    nobody: list[Backend] = []
+    hosts = faults.collect(lambda: check_backends(backends), nobody)
+    table = faults.collect(
+        lambda: aliases if isinstance(aliases, AliasTable) else AliasTable(aliases), AliasTable()
+    )
+    known = faults.collect(lambda: AgentTable({} if agents is None else agents, groups), AgentTable({}))
+    book = faults.collect(lambda: prices if isinstance(prices, PriceBook) else PriceBook(prices), PriceBook())
+    faults.raise_if_any()
+    return Tables(hosts, table, known, prices=book, **options)
