@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ccroute.errors import ProtocolError
 
@@ -27,27 +27,27 @@ class Body:
             raise ProtocolError("answered in an encoding that was not asked for")
         self._gzip = zlib.decompressobj(_GZIP) if encoding.endswith("gzip") else None
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def feed(self, data: bytes) -> Iterable[bytes]:
         """What `data` stands for, in pieces that are never much larger than what came.
 
-        Whoever reads them stops where it has enough, so a small answer that unpacks to a huge one
-        costs neither memory nor time.
+        The reader stops where it has enough, so a small answer that unpacks to a huge one costs neither
+        memory nor time.
         """
-        if self._gzip is None:
-            yield data
-            return
+        return (data,) if self._gzip is None else self._unpacked(self._gzip, data)
+
+    def _unpacked(self, gzip: zlib._Decompress, data: bytes) -> Iterator[bytes]:
         full = False
         while data or full:
-            if self._gzip.eof:
+            if gzip.eof:
                 raise ProtocolError("the gzip answer goes on after its end")
             try:
-                piece = self._gzip.decompress(data, PIECE)
+                piece = gzip.decompress(data, PIECE)
             except zlib.error:
                 raise ProtocolError("the answer is not valid gzip") from None
             if piece:
                 yield piece
-            data = self._gzip.unconsumed_tail or self._gzip.unused_data
-            full = len(piece) == PIECE and not self._gzip.eof  # zlib may hold more of it
+            data = gzip.unconsumed_tail or gzip.unused_data
+            full = len(piece) == PIECE and not gzip.eof  # zlib may hold more of it
 
     def end(self) -> None:
         """Called at the end of the bytes; raises `ProtocolError` for a truncated gzip."""

@@ -38,7 +38,7 @@ class CallContext:
         self.plan = plan
         self.state = state
         self.id = uuid7(state.clock.now())
-        self.timeout = _timeout(plan, state)
+        self.timeout = state.timeout if plan.request.timeout is None else _timeout(plan, state)
         self.started = 0.0
         self.deadline = FOREVER
         self.attempts: list[Attempt] = []
@@ -329,6 +329,4 @@ class CallContext:
 def _timeout(plan: Plan, state: RouterState) -> Timeout:
     """The call's own limits over the router's; a bare number is the total."""
     given = plan.request.timeout
-    if given is None:
-        return state.timeout
     return given if isinstance(given, Timeout) else replace(state.timeout, total=given)

@@ -192,7 +192,10 @@ class Load:
 
     def begin(self, deployment: Deployment) -> Running:
         """A call goes to `deployment`, or into the queue of its host. Every call begun is settled."""
-        return Running(self._find(deployment) or self._add(deployment), self._monotonic)
+        known = self._known.get(deployment.name)
+        if known is None or known.origin != deployment.backend.origin:
+            known = self._add(deployment)
+        return Running(known, self._monotonic)
 
     def standing(self, deployment: Deployment) -> Standing:
         """What is known of `deployment` now."""

@@ -103,7 +103,9 @@ class Switches:
     def are_on(self, deployment: Deployment) -> bool:
         """Whether nothing at all speaks against a deployment."""
         circuit = self.circuits.get(deployment.name)
-        return (circuit is None or circuit.is_on) and not self.credentials
+        return not self.credentials and (
+            circuit is None or (circuit.error is None and not circuit.cool_until)
+        )
 
     def concerning(self, deployment: Deployment, request: Request | None) -> tuple[Switch, ...]:
         """The switches of this deployment that concern this caller."""
@@ -196,7 +198,7 @@ class Switches:
         elif report.counts and circuit in proved:
             if not admission.early:
                 self._keep_open(circuit, deployment, report, at)
-        elif report.counts is not None and circuit.counts(caller):
+        elif report.counts is not None and (circuit.error is None or circuit.counts(caller)):
             trip = circuit.count(failed=report.counts, caller=caller)
             if trip is not None:
                 self._trip(circuit, deployment, trip, report, at)
