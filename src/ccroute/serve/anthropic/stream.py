@@ -1,33 +1,35 @@
-"""A stream of chunks as Anthropic's clients expect it: a message of blocks, one open at a time.
+"""A stream in the form that Anthropic's clients expect: a message of blocks, one open at a time.
 
-Knows the chunks' shape; must not know HTTP. Other servers may go on with a tool call after they began
-another: a block waits until those before it are whole, so that each is written in one go.
+Must not know HTTP. Other servers may continue a tool call after they began the next one, so a block waits
+until the blocks before it are complete.
 """
 
 from collections import deque
 from collections.abc import AsyncGenerator, Generator, Mapping
+from typing import Any
 
 from pydantic_core import to_json
 
-from ccroute.types import JSON, Chunk, Completion, ToolCall, Usage
-from ccroute.wire.anthropic.serve import dump_error, dump_usage, head, stop, tool_use
+from ccroute.runtime.streams import AsyncStream, Stream
+from ccroute.serve.answers import AnyStream, awrite_stream, sse, write_stream
+from ccroute.serve.anthropic.answers import dump_error, dump_usage, head, stop, tool_use
+from ccroute.types import JSON, Chunk, Completion, ToolCall
 from ccroute.wire.reading import is_whole
-from ccroute.wire.serving import AsyncChunkStream, ChunkStream, Named, awritten, sse, written
 
 
-def dump_stream(stream: ChunkStream) -> Generator[bytes, None, None]:
+def dump_stream(stream: Stream[Any]) -> Generator[bytes, None, None]:
     """The bytes that answer a streamed request. `stream` is closed however this ends.
 
-    An error before the first bytes is raised; take them before you answer 200. After them it becomes an
-    `error` event. `message_start` tells the prompt's tokens, estimated where the backend tells them only at
-    the end.
+    An error before the first bytes is raised, so take them before you answer 200. A later error becomes an
+    `error` event. `message_start` holds the prompt's tokens, estimated where the backend reports them only
+    at the end.
     """
-    return written(stream, _Frames(stream))
+    return write_stream(stream, _Writer(stream))
 
 
-def adump_stream(stream: AsyncChunkStream) -> AsyncGenerator[bytes, None]:
+def adump_stream(stream: AsyncStream[Any]) -> AsyncGenerator[bytes, None]:
     """`dump_stream` of an `AsyncStream`."""
-    return awritten(stream, _Frames(stream))
+    return awrite_stream(stream, _Writer(stream))
 
 
 class _Block:
@@ -40,7 +42,7 @@ class _Block:
         self.kind = start["type"]
         self.deltas: list[dict[str, JSON]] = []
         self.signed = False
-        self.closed = False  # a text block that is whole
+        self.closed = False  # a complete text block
         self._written: list[str] = []  # a tool's input
 
     def grow(self, kind: str, name: str, piece: str) -> None:
@@ -53,18 +55,18 @@ class _Block:
             self.grow("input_json_delta", "partial_json", call.function.arguments)
 
     def named(self) -> bool:
-        """Whether it can begin: a tool's name must be known by then."""
+        """Whether it can begin: a tool's block begins with its name."""
         return self.kind != "tool_use" or bool(self.start["name"])
 
-    def whole(self) -> bool:
-        """Whether nothing can follow, once another block has begun."""
+    def complete(self) -> bool:
+        """Whether it is complete, given that another block has begun."""
         return self.kind != "tool_use" or is_whole("".join(self._written).encode())
 
 
-class _Frames:
-    def __init__(self, stream: Named) -> None:
+class _Writer:
+    def __init__(self, stream: AnyStream) -> None:
         self._stream = stream
-        self._begun = False
+        self.begun = False
         self._waiting: deque[_Block] = deque()  # the first of them is being written
         self._calls: dict[int, _Block] = {}
         self._index = 0
@@ -72,9 +74,9 @@ class _Frames:
 
     def chunk(self, chunk: Chunk) -> bytes:
         if chunk.thinking:
-            self._thought().grow("thinking_delta", "thinking", chunk.thinking)
+            self._thinking().grow("thinking_delta", "thinking", chunk.thinking)
         if chunk.signature:
-            block = self._thought(goes_on=True)
+            block = self._thinking(signature=True)
             block.grow("signature_delta", "signature", chunk.signature)
             block.signed = True
         if chunk.text:
@@ -82,7 +84,7 @@ class _Frames:
         for call in chunk.tool_calls:
             self._call(call).grow_input(call)
         if chunk.block is not None:
-            self._own(chunk.block)
+            self._provider_block(chunk.block)
         return self._begin() + self._write() if self._waiting else b""
 
     def end(self, completion: Completion) -> bytes:
@@ -90,29 +92,28 @@ class _Frames:
         last = _event("message_delta", **delta) + _event("message_stop")
         return self._begin() + self._write(last=True) + last
 
-    def failed(self, error: Exception) -> bytes:
+    def error(self, error: Exception) -> bytes:
         return sse(dump_error(error)[1], "error")
 
     def _begin(self) -> bytes:
-        """The message; before the first chunk nobody knows whose answer this is."""
-        if self._begun:
+        """The `message_start` event. The stream's id and model are unknown before its first chunk."""
+        if self.begun:
             return b""
-        self._begun = True
+        self.begun = True
         message = head(self._stream.id, self._stream.model)
-        known: Usage = getattr(self._stream, "usage", Usage())
-        usage = dump_usage(known.model_copy(update={"output": 0, "reasoning": 0}))
+        usage = dump_usage(self._stream.usage.model_copy(update={"output": 0, "reasoning": 0}))
         message |= {"content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
         return _event("message_start", message=message)
 
-    def _thought(self, *, goes_on: bool = False) -> _Block:
-        """The thinking block to go on with; after its signature only more of that can follow."""
+    def _thinking(self, *, signature: bool = False) -> _Block:
+        """The thinking block to continue. After a signature, only more of the signature continues it."""
         last = self._waiting[-1] if self._waiting else None
-        if last is not None and last.signed and not goes_on:
+        if last is not None and last.signed and not signature:
             self._waiting.append(_Block({"type": "thinking", "thinking": "", "signature": ""}))
         return self._last("thinking", {"type": "thinking", "thinking": "", "signature": ""})
 
     def _last(self, kind: str, start: dict[str, JSON]) -> _Block:
-        """The last block if it is of that kind and may still grow, else a new one."""
+        """The last block if it has that kind and may still grow, else a new block."""
         last = self._waiting[-1] if self._waiting else None
         if last is None or last.kind != kind or last.closed:
             self._waiting.append(last := _Block(start))
@@ -125,9 +126,9 @@ class _Frames:
             self._waiting.append(block)
         return block
 
-    def _own(self, block: Mapping[str, JSON]) -> None:
-        """A block of the provider's own. The input of its tools is a delta too: clients look for it there.
-        Of a text block that ended, the text was written before."""
+    def _provider_block(self, block: Mapping[str, JSON]) -> None:
+        """A block in the provider's own form. Clients expect the input of its tools as a delta. The text of a
+        text block was written before: only its citations are left."""
         if block.get("type") == "text":
             text = self._last("text", {"type": "text", "text": ""})
             text.deltas += [
@@ -141,7 +142,7 @@ class _Frames:
             self._waiting[-1].grow("input_json_delta", "partial_json", to_json(given).decode())
 
     def _write(self, *, last: bool = False) -> bytes:
-        """All that may be written now: blocks up to the first that may still grow."""
+        """The bytes of all blocks up to the first that may still grow, or of all blocks."""
         frames: list[bytes] = []
         while self._waiting:
             block = self._waiting[0]
@@ -152,7 +153,7 @@ class _Frames:
                 frames.append(_event("content_block_start", index=self._index, content_block=block.start))
             frames += [_event("content_block_delta", index=self._index, delta=each) for each in block.deltas]
             block.deltas.clear()
-            if not last and (len(self._waiting) == 1 or not block.whole()):
+            if not last and (len(self._waiting) == 1 or not block.complete()):
                 break
             frames.append(_event("content_block_stop", index=self._index))
             self._waiting.popleft()

@@ -10,9 +10,10 @@ import pytest
 from pydantic_core import to_json
 
 from ccroute.errors import InvalidRequestError
+from ccroute.serve.anthropic import parse_count_tokens, parse_request
 from ccroute.types import Model
 from ccroute.types.checked import build_request
-from ccroute.wire.anthropic import answer_form, encode, parse_count_tokens, parse_request
+from ccroute.wire.anthropic import answer_form, encode
 from ccroute.wire.openai import encode as openai_encode
 
 USER = {"role": "user", "content": "hi"}
@@ -319,7 +320,7 @@ def result(**told: Any) -> Any:
         (ask(block(type="text", text=["secret"])), "messages[0].content[0].text must be a string"),
         (
             ask(block(type="document", source={"data": "secret"})),
-            "messages[0].content[0].type cannot be carried here: a block of type 'document'",
+            "messages[0].content[0].type is not supported: a block of type 'document'",
         ),
         (ask(result(type="tool_reference", tool_name="secret")), "a block of type 'tool_reference'"),
         (ask(block(type="my secret")), "a block without a proper type"),

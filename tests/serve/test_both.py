@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.wire.serve_support import SERVED, AsyncMade, answer, dumped, frames
-from tests.wire.support import run
+from tests.serve.support import SERVED, AsyncMade, answer, dumped, frames
+from tests.wire.support import WIRES, run
 
 from ccroute import errors
 from ccroute.types import Chunk, Completion, FinishReason, Function, ToolCall, Usage
@@ -65,7 +65,7 @@ def test_every_error_has_its_status_and_is_read_back_as_its_kind(
     told = body["error"]
     assert (told["code"] if wire == "openai" else told.get("details", {}).get("error_code")) == code
     assert "secret" not in told["message"]
-    assert type(SERVED[wire].error(found, {}, json.dumps(body).encode())) is read
+    assert type(WIRES[wire].error(found, {}, json.dumps(body).encode())) is read
 
 
 def test_both_protocols_know_every_error_there_is() -> None:
@@ -218,12 +218,12 @@ def gist(completion: Completion) -> dict[str, Any]:
 @given(st.sampled_from(sorted(SERVED)), answers())
 def test_a_whole_answer_is_read_back_as_the_same(wire: str, completion: Completion) -> None:
     body = json.dumps(SERVED[wire].dump_completion(completion)).encode()
-    assert gist(SERVED[wire].decode(body)) == gist(completion)
+    assert gist(WIRES[wire].decode(body)) == gist(completion)
 
 
 @given(st.sampled_from(sorted(SERVED)), answers(), st.integers(1, 9))
 def test_a_stream_is_read_back_as_the_same_answer(wire: str, completion: Completion, size: int) -> None:
     options = {"include_usage": True} if wire == "openai" else {}
     pieces = dumped(wire, AsyncMade(chunks_of(completion, size), completion), **options)
-    _, again = run(SERVED[wire].Decoder(), *pieces)
+    _, again = run(WIRES[wire].Decoder(), *pieces)
     assert gist(again) == gist(completion)

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from tests.wire.serve_support import AsyncMade, answer, call, dumped, frames
+from tests.serve.support import AsyncMade, answer, call, dumped, frames
 
+from ccroute.serve import openai
 from ccroute.types import Chunk, ModelInfo, Usage
-from ccroute.wire import openai
 
 LAST = Chunk(finish_reason="stop", usage=Usage(input=11, output=7))
 MODES = pytest.mark.parametrize("mode", ["sync", "async"])

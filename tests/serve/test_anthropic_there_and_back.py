@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.wire.test_anthropic_serve_request import CACHED, SCHEMA, ask, text, there_and_back
+from tests.serve.test_anthropic_request import CACHED, SCHEMA, ask, text, there_and_back
 
 from ccroute.types import Model
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccroute.errors import InvalidRequestError
+from ccroute.serve.openai import parse_request
 from ccroute.types.checked import build_request
-from ccroute.wire.openai import Dialect, encode, parse_request
+from ccroute.wire.openai import Dialect, encode
 
 USER = {"role": "user", "content": "hi"}
 WHOLE = Dialect(max_tokens="max_completion_tokens", top_k=True, developer_role=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.serve.support import AsyncMade, answer, call, dumped, frames
 from tests.support import anthropic_like as like
-from tests.wire.serve_support import AsyncMade, answer, call, dumped, frames
 
+from ccroute.serve import anthropic
 from ccroute.types import Chunk, ModelInfo, Usage
-from ccroute.wire import anthropic
+from ccroute.wire.anthropic import Decoder
 
 LAST = Chunk(finish_reason="stop", usage=Usage(input=11, output=7))
 MODES = pytest.mark.parametrize("mode", ["sync", "async"])
@@ -170,7 +171,7 @@ def test_citations_are_streamed_with_the_text_block_that_they_belong_to(early: b
         like.block_sse(3, {"type": "text", "text": "wet", "citations": cited[:1]}, []),
         like.text_block(["."], index=4),
     ]
-    decoder = anthropic.Decoder()
+    decoder = Decoder()
     chunks = [chunk for piece in like.message_sse(blocks=came) for chunk in decoder.feed(piece)]
     answered = decoder.finish()
 

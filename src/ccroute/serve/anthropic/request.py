@@ -1,16 +1,16 @@
-"""A client's messages request in canonical form: the parameters. The turns are in `serve_turns.py`.
+"""Reads the parameters of a client's messages request. `messages.py` reads the conversation.
 
-Knows the body's fields; must not know who will answer. What only Anthropic knows (a container, its own
-tools) goes on marked as such; hints without a canonical form are left out and listed.
+Must not know which backend will answer. Fields that only Anthropic knows (a container, its own tools) are
+marked and sent to Anthropic only; hints without a form of ccroute's are left out and listed.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
+from ccroute.serve.anthropic.messages import read_messages
+from ccroute.serve.body import Fields, ParsedRequest, bad, call_options, load
 from ccroute.types import JSON
-from ccroute.wire.anthropic.serve_turns import read_system, read_turns
 from ccroute.wire.fields import OfWire, OwnEffort
-from ccroute.wire.serving import Fields, ParsedRequest, bad, load, options
 
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
 _EFFORTS: Final = {"low": "low", "medium": "medium", "high": "high", "xhigh": "max", "max": "max"}
@@ -25,21 +25,21 @@ _OWN: Final[tuple[str, ...]] = (
     "service_tier",
     "speed",
 )
-"""Fields that go on to Anthropic, and to nobody else."""
+"""Fields that are sent to Anthropic only."""
 _USUAL_EFFORT: Final = "high"
-"""How much adaptive thinking thinks when it is not told."""
+"""The effort of adaptive thinking where the client gives none."""
 
 
 def parse_request(body: bytes | Mapping[str, JSON]) -> ParsedRequest:
-    """The keywords for `Router.complete` or `Router.stream` that a `POST /v1/messages` asks for.
+    """The keyword arguments for `Router.complete` or `Router.stream` from a `POST /v1/messages`.
 
-    Raises `InvalidRequestError` naming the place, also for blocks that only Anthropic could read.
+    Raises `InvalidRequestError` that names the place, also for blocks that only Anthropic could read.
     """
     fields = load(body)
     tools = fields.objects("tools")
     kwargs: dict[str, JSON] = {
         "model": fields.text("model"),
-        "messages": _messages(fields),
+        "messages": read_messages(fields),
         "max_tokens": fields.integer("max_tokens"),
         "temperature": fields.number("temperature"),
         "top_p": fields.number("top_p"),
@@ -55,31 +55,19 @@ def parse_request(body: bytes | Mapping[str, JSON]) -> ParsedRequest:
     own = {name: rest.pop(name) for name in _OWN if name in rest}
     kwargs["extra"] = OfWire("anthropic", own) if own else None
     unread = [tool.place(name) for tool in tools if _is_clients(tool) for name in tool.rest]
-    return ParsedRequest(options(kwargs), stream, include_usage=True, ignored=(*rest, *unread))
+    return ParsedRequest(call_options(kwargs), stream, include_usage=True, ignored=(*rest, *unread))
 
 
 def parse_count_tokens(body: bytes | Mapping[str, JSON]) -> ParsedRequest:
-    """The same of a `POST /v1/messages/count_tokens`, whose body holds the prompt's fields only."""
+    """The same from a `POST /v1/messages/count_tokens`. Its body holds the prompt's fields only."""
     return parse_request(body)
 
 
-def dump_count_tokens(tokens: int) -> dict[str, Any]:
-    """The body that answers it."""
-    return {"input_tokens": tokens}
-
-
-def _messages(fields: Fields) -> list[dict[str, JSON]] | None:
-    if fields.told.get("messages") is None:
-        return None
-    turns = fields.objects("messages")
-    return read_system(fields) + read_turns(turns) if turns else []
-
-
 def _tool(fields: Fields) -> Mapping[str, JSON]:
-    """A client's own tool as a function, with its marks; one that Anthropic runs (web search) as it came."""
+    """A client's own tool as a function. A tool that Anthropic runs (web search) stays as it is."""
     if fields.text("type") not in (None, "custom"):
-        return fields.told
-    function: dict[str, JSON] = {"name": fields.needed("name")}
+        return fields.raw
+    function: dict[str, JSON] = {"name": fields.required("name")}
     description, strict = fields.text("description"), fields.flag("strict")
     if description is not None:
         function["description"] = description
@@ -98,16 +86,16 @@ def _tool(fields: Fields) -> Mapping[str, JSON]:
 
 
 def _is_clients(tool: Fields) -> bool:
-    """Whether a tool is the client's own, no tool that Anthropic defines."""
-    return tool.told.get("type") in (None, "custom")
+    """Whether a tool is the client's own and not one that Anthropic defines."""
+    return tool.raw.get("type") in (None, "custom")
 
 
 def _tool_choice(fields: Fields) -> dict[str, JSON]:
-    if not fields.told:
+    if not fields.raw:
         return {}
-    kind = fields.needed("type")
+    kind = fields.required("type")
     if kind == "tool":
-        choice: JSON = {"type": "function", "function": {"name": fields.needed("name")}}
+        choice: JSON = {"type": "function", "function": {"name": fields.required("name")}}
     elif kind in _CHOICES:
         choice = _CHOICES[kind]
     else:
@@ -117,30 +105,30 @@ def _tool_choice(fields: Fields) -> dict[str, JSON]:
 
 
 def _output(thinking: Fields, config: Fields) -> dict[str, JSON]:
-    """How hard to think, and the schema that the answer follows."""
+    """The reasoning effort, and the schema of the answer."""
     effort = config.text("effort")
     if effort is not None and effort not in _EFFORTS:
         bad(config.place("effort"), f"must be one of {', '.join(_EFFORTS)}")
     form = config.fields("format")
     word = _effort(thinking, None if effort is None else _EFFORTS[effort])
-    told: dict[str, JSON] = {"reasoning_effort": word and OwnEffort(word, thinking.told, effort)}
-    if form.told:
-        if form.needed("type") != "json_schema":
+    output: dict[str, JSON] = {"reasoning_effort": word and OwnEffort(word, thinking.raw, effort)}
+    if form.raw:
+        if form.required("type") != "json_schema":
             bad(form.place("type"), "must be json_schema")
         schema = form.object("schema")
         if schema is None:
             bad(form.place("schema"), "is missing")
-        # OpenAI wants a name; strict is what Anthropic means by a format.
+        # OpenAI requires a name; Anthropic's formats are always strict.
         named = {"name": "answer", "schema": schema, "strict": True}
-        told["response_format"] = {"type": "json_schema", "json_schema": named}
-    return told
+        output["response_format"] = {"type": "json_schema", "json_schema": named}
+    return output
 
 
 def _effort(thinking: Fields, effort: str | None) -> str | None:
-    """Anthropic's budget of tokens, or its word, in canonical words; a word counts more."""
-    if not thinking.told:
+    """Anthropic's effort or budget of tokens as ccroute's effort. The effort wins over the budget."""
+    if not thinking.raw:
         return effort
-    kind, budget = thinking.needed("type"), thinking.integer("budget_tokens")
+    kind, budget = thinking.required("type"), thinking.integer("budget_tokens")
     if kind not in _THINKING:
         bad(thinking.place("type"), f"must be one of {', '.join(_THINKING)}")
     if kind == "disabled":
