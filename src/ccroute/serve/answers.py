@@ -10,26 +10,8 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from pydantic_core import to_json
 
-from ccroute.errors import (
-    BackendError,
-    BackendTimeoutError,
-    CcrouteError,
-    ContentPolicyError,
-    ContextWindowExceededError,
-    DeadlineExceededError,
-    EgressDeniedError,
-    InvalidOutputError,
-    InvalidRequestError,
-    ModelNotFoundError,
-    OverloadedError,
-    QueueTimeoutError,
-    QuotaExhaustedError,
-    RateLimitError,
-    RequestError,
-    RouterClosedError,
-    UnknownAgentError,
-    UnknownModelError,
-)
+from ccroute import errors
+from ccroute.errors import CcrouteError, InvalidRequestError, QuotaExhaustedError
 from ccroute.runtime.streams import AsyncStream, Stream
 from ccroute.types import JSON, Chunk, Completion, ToolCall
 
@@ -119,22 +101,22 @@ def unique_id(call: ToolCall, answer_id: str) -> str:
 
 # The first match counts. A backend that refuses *our* key is a bad gateway: the client's key was fine.
 _STATUSES: Final[tuple[tuple[type[CcrouteError], int, str | None], ...]] = (
-    (ContextWindowExceededError, 400, "context_length_exceeded"),
-    (ContentPolicyError, 400, "content_policy_violation"),
-    (UnknownModelError, 404, "model_not_found"),
-    (UnknownAgentError, 404, "agent_not_found"),
-    (RequestError, 400, None),
-    (EgressDeniedError, 403, "egress_denied"),
-    (DeadlineExceededError, 504, None),
-    (QueueTimeoutError, 503, None),
-    (RouterClosedError, 503, None),
-    (ModelNotFoundError, 404, "model_not_found"),
-    (QuotaExhaustedError, 429, "insufficient_quota"),
-    (RateLimitError, 429, "rate_limit_exceeded"),
-    (OverloadedError, 503, None),
-    (BackendTimeoutError, 504, None),
-    (BackendError, 502, None),
-    (InvalidOutputError, 502, None),
+    (errors.ContextWindowExceededError, 400, "context_length_exceeded"),
+    (errors.ContentPolicyError, 400, "content_policy_violation"),
+    (errors.UnknownModelError, 404, "model_not_found"),
+    (errors.UnknownAgentError, 404, "agent_not_found"),
+    (errors.RequestError, 400, None),
+    (errors.EgressDeniedError, 403, "egress_denied"),
+    (errors.DeadlineExceededError, 504, None),
+    (errors.QueueTimeoutError, 503, None),
+    (errors.RouterClosedError, 503, None),
+    (errors.ModelNotFoundError, 404, "model_not_found"),
+    (errors.QuotaExhaustedError, 429, "insufficient_quota"),
+    (errors.RateLimitError, 429, "rate_limit_exceeded"),
+    (errors.OverloadedError, 503, None),
+    (errors.BackendTimeoutError, 504, None),
+    (errors.BackendError, 502, None),
+    (errors.InvalidOutputError, 502, None),
 )
 
 ERROR_TYPES: Final[Mapping[int, str]] = {

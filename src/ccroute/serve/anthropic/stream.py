@@ -6,7 +6,7 @@ until the blocks before it are complete.
 
 from collections import deque
 from collections.abc import AsyncGenerator, Generator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from pydantic_core import to_json
 
@@ -15,6 +15,9 @@ from ccroute.serve.answers import AnyStream, awrite_stream, sse, write_stream
 from ccroute.serve.anthropic.answers import dump_error, dump_usage, head, stop, tool_use
 from ccroute.types import JSON, Chunk, Completion, ToolCall
 from ccroute.wire.reading import is_whole
+
+_TEXT: Final[dict[str, JSON]] = {"type": "text", "text": ""}
+_THINKING: Final[dict[str, JSON]] = {"type": "thinking", "thinking": "", "signature": ""}
 
 
 def dump_stream(stream: Stream[Any]) -> Generator[bytes, None, None]:
@@ -33,17 +36,16 @@ def adump_stream(stream: AsyncStream[Any]) -> AsyncGenerator[bytes, None]:
 
 
 class _Block:
-    """A content block and its deltas that are not written yet."""
+    """A content block and its deltas that are not written yet. A closed block takes no more deltas."""
 
-    __slots__ = ("_written", "closed", "deltas", "kind", "signed", "start")
+    __slots__ = ("_input", "closed", "deltas", "kind", "start")
 
     def __init__(self, start: dict[str, JSON]) -> None:
         self.start = start
         self.kind = start["type"]
         self.deltas: list[dict[str, JSON]] = []
-        self.signed = False
-        self.closed = False  # a complete text block
-        self._written: list[str] = []  # a tool's input
+        self.closed = False
+        self._input: list[str] = []
 
     def grow(self, kind: str, name: str, piece: str) -> None:
         self.deltas.append({"type": kind, name: piece})
@@ -51,7 +53,7 @@ class _Block:
     def grow_input(self, call: ToolCall) -> None:
         self.start["name"] = self.start["name"] or call.function.name  # the name may come late
         if call.function.arguments:
-            self._written.append(call.function.arguments)
+            self._input.append(call.function.arguments)
             self.grow("input_json_delta", "partial_json", call.function.arguments)
 
     def named(self) -> bool:
@@ -60,7 +62,7 @@ class _Block:
 
     def complete(self) -> bool:
         """Whether it is complete, given that another block has begun."""
-        return self.kind != "tool_use" or is_whole("".join(self._written).encode())
+        return self.kind != "tool_use" or is_whole("".join(self._input).encode())
 
 
 class _Writer:
@@ -74,13 +76,13 @@ class _Writer:
 
     def chunk(self, chunk: Chunk) -> bytes:
         if chunk.thinking:
-            self._thinking().grow("thinking_delta", "thinking", chunk.thinking)
+            self._last(_THINKING).grow("thinking_delta", "thinking", chunk.thinking)
         if chunk.signature:
-            block = self._thinking(signature=True)
+            block = self._last(_THINKING, closed=True)  # a signature may come in pieces
             block.grow("signature_delta", "signature", chunk.signature)
-            block.signed = True
+            block.closed = True
         if chunk.text:
-            self._last("text", {"type": "text", "text": ""}).grow("text_delta", "text", chunk.text)
+            self._last(_TEXT).grow("text_delta", "text", chunk.text)
         for call in chunk.tool_calls:
             self._call(call).grow_input(call)
         if chunk.block is not None:
@@ -105,17 +107,10 @@ class _Writer:
         message |= {"content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
         return _event("message_start", message=message)
 
-    def _thinking(self, *, signature: bool = False) -> _Block:
-        """The thinking block to continue. After a signature, only more of the signature continues it."""
+    def _last(self, start: dict[str, JSON], *, closed: bool = False) -> _Block:
+        """The last block if it is of the kind of `start` and may still grow, else a new block."""
         last = self._waiting[-1] if self._waiting else None
-        if last is not None and last.signed and not signature:
-            self._waiting.append(_Block({"type": "thinking", "thinking": "", "signature": ""}))
-        return self._last("thinking", {"type": "thinking", "thinking": "", "signature": ""})
-
-    def _last(self, kind: str, start: dict[str, JSON]) -> _Block:
-        """The last block if it has that kind and may still grow, else a new block."""
-        last = self._waiting[-1] if self._waiting else None
-        if last is None or last.kind != kind or last.closed:
+        if last is None or last.kind != start["type"] or (last.closed and not closed):
             self._waiting.append(last := _Block(start))
         return last
 
@@ -130,7 +125,7 @@ class _Writer:
         """A block in the provider's own form. Clients expect the input of its tools as a delta. The text of a
         text block was written before: only its citations are left."""
         if block.get("type") == "text":
-            text = self._last("text", {"type": "text", "text": ""})
+            text = self._last(_TEXT)
             text.deltas += [
                 {"type": "citations_delta", "citation": each} for each in block.get("citations") or ()
             ]
