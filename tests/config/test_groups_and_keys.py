@@ -77,7 +77,7 @@ def test_known_keys_that_are_misspelled_are_warnings_and_others_are_ignored(capl
         'agents.a.baseurl: unknown key, did you mean "baseUrl"?',
         'agents.b.modle: unknown key, did you mean "model"? Without it this is no agent',
         'agents.g.enabeld: unknown key, did you mean "enabled"?',
-        "agents.g.baseUrl: is read of an agent, not of a group",
+        "agents.g.baseUrl: is read for an agent, not for a group",
     ]
     assert [place for place, _ in loaded.ignored] == [
         "llm_routing.strategy",

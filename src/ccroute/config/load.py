@@ -14,9 +14,9 @@ from typing import Any
 
 from ccroute.backends import Backend
 from ccroute.config.assemble import Assembly
-from ccroute.config.elsewhere import Elsewhere
 from ccroute.config.merge import merge
 from ccroute.config.orchestra import is_orchestra, translate
+from ccroute.config.orchestra.external_names import ExternalNames
 from ccroute.config.secrets import Environment
 from ccroute.config.settings import Settings
 from ccroute.config.shapes import looks_like
@@ -109,9 +109,9 @@ def _tables(
             table: dict[str, Any] = {}
         elif is_orchestra(content):
             others = [*contents[:i], *contents[i + 1 :]]
-            elsewhere = Elsewhere(given.get("aliases") or {}, given["backends"], others, environment)
-            table = translate(content, environment, source, elsewhere)
-            contents[i] = table  # what its agents brought along is elsewhere for the next
+            external = ExternalNames(given.get("aliases") or {}, given["backends"], others, environment)
+            table = translate(content, environment, source, external)
+            contents[i] = table  # its servers are external to the next source
         else:
             table = environment.expand(_needed(content, replaced), (), source)
             _note_shape(content, source)

@@ -70,6 +70,9 @@ class Source:
     def fault(self, where: str, text: str) -> None:
         self.faults.append((where, text))
 
+    def fault_at(self, place: Place, text: str) -> None:
+        self.faults.append((self.at(place), text))
+
     def warn(self, place: Place, text: str) -> None:
         self.warnings.append(f"{self.at(place)}: {text}")
 
@@ -167,7 +170,7 @@ def _report(twice: list[tuple[dict[str, Any], str]], content: dict[str, Any], so
     while pending:
         place, inner = pending.pop()
         for key in dict.fromkeys(key for table, key in twice if table is inner):
-            source.fault(source.at((*place, key)), "is there twice")
+            source.fault_at((*place, key), "is there twice")
         if isinstance(inner, dict):
             pending += [((*place, key), value) for key, value in inner.items()]
         elif isinstance(inner, list):

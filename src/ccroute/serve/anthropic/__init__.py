@@ -5,14 +5,15 @@
 
 from ccroute.serve.answers import error_headers
 from ccroute.serve.anthropic.answers import (
+    adump_stream,
     dump_completion,
     dump_count_tokens,
     dump_error,
     dump_models,
+    dump_stream,
     error_body,
 )
 from ccroute.serve.anthropic.request import parse_count_tokens, parse_request
-from ccroute.serve.anthropic.stream import adump_stream, dump_stream
 from ccroute.serve.body import ParsedRequest
 
 __all__ = [
