@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ccroute.config.orchestra.agents import _AGENT_KEYS
+from ccroute.config.orchestra.agents import AGENT_KEYS
 from ccroute.config.orchestra.servers import SERVER_KEYS
 from ccroute.config.settings import NOT_YET, AgentTable, BackendTable, ModelTable, PriceTable, Settings
 from ccroute.types import RetryPolicy, Timeout
@@ -31,7 +31,7 @@ def keys(cell):
         ("\n`backends.<name>`", BackendTable.keys()),
         ("\n`backends.<name>.models.<model>`", ModelTable.keys()),
         ("\n`agents.<name>`", set(AgentTable.keys()) - {"budget"}),
-        ("### Nested", {*_AGENT_KEYS, *SERVER_KEYS, "local_only"}),
+        ("### Nested", {*AGENT_KEYS, *SERVER_KEYS, "local_only"}),
     ],
 )
 def test_each_key_of_a_table_is_documented_once(heading, known):

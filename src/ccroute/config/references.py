@@ -1,7 +1,4 @@
-"""Whether every name leads somewhere, once all sources are one.
-
-Knows names only; must not know what a backend or an agent is made of.
-"""
+"""Checks that every name of a model or a backend exists, once all sources are merged."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ _TEMPLATE = re.compile(r"[*?\\]")
 
 
 STAND_IN = "-/-"
-"""The target of an alias whose own has a fault."""
+"""The target of an alias whose own target has a fault."""
 
 
 def alias_name(key: str | re.Pattern[str]) -> str:
@@ -29,10 +26,9 @@ def alias_name(key: str | re.Pattern[str]) -> str:
 
 
 def alias_table(aliases: Aliases, strategy: Strategy) -> tuple[AliasTable, dict[str, list[str]]]:
-    """The table, and by name what is wrong with it.
+    """The alias table, and its faults by name.
 
-    A table with faults is replaced by one that has the same names, so that whoever uses a faulty
-    alias is not reported as well.
+    A table with faults is replaced by one with the same names, so that a faulty alias is reported once.
     """
     try:
         return AliasTable(aliases, strategy=strategy), {}
@@ -57,9 +53,9 @@ def _is_broken(name: str) -> bool:
 
 
 class Directory:
-    """The names of backends and aliases. `wanted` are the well-known backends that some name needs.
+    """The names of backends and aliases. `wanted` are the well-known backends that a name needs.
 
-    `unknown` collects, for each name that leads nowhere, what to say about it and who uses it.
+    `unknown` has a message for each unknown name, with the places that use it.
     """
 
     def __init__(
@@ -80,7 +76,7 @@ class Directory:
         self.unknown: dict[str, list[str]] = {}
 
     def check_alias(self, name: str, target: object, where: str) -> None:
-        """Whether an alias's deployments have a backend."""
+        """Check that an alias's deployments have a backend."""
         for deployment in target_names(target):
             backend, slash, _ = deployment.partition("/")
             is_alias = deployment in self._names and deployment != name
@@ -88,7 +84,7 @@ class Directory:
                 self._check_backend(backend, deployment, where)
 
     def check_model(self, name: str, where: str) -> None:
-        """Whether a model that an agent uses, say, is one."""
+        """Check that a model's name exists."""
         try:
             self._table.resolve(name, self._backends)
         except UnknownModelError:

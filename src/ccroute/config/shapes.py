@@ -1,7 +1,6 @@
-"""What a file that ccroute does not read looks like, and what to do with it.
+"""Recognises other tools' files, which ccroute does not read, by their keys, and gives advice.
 
-Knows other tools' files by the keys that only they have; must not read any of them. What it says names
-keys and models, never another value, which may be a secret.
+The advice names keys and models, never another value, which may be a secret.
 """
 
 from __future__ import annotations
@@ -92,8 +91,8 @@ _SHAPES: Final[tuple[tuple[str, Callable[[_Keys], object], str], ...]] = (
         "the settings of one client",
         lambda keys: _KEY & keys.folded() and _CLIENT & keys.folded(),
         (
-            'its address and its key are base_url and api_key of a table [backends.main] with kind = "openai", '
-            'its model is default_model = "main/<model>"'
+            "its address and its key are base_url and api_key of a table [backends.main] with "
+            'kind = "openai", its model is default_model = "main/<model>"'
         ),
     ),
 )
@@ -105,7 +104,7 @@ _YAML_MODEL = re.compile(r"""^[\s-]*(model_name|model):\s*["']?([^\s"'#]+)""", r
 
 
 def looks_like(content: Mapping[Any, Any]) -> str | None:
-    """What a table looks like that is in none of our shapes, and what to do; None if nobody knows."""
+    """Which other tool's file a table looks like, and what to do; None if it is not recognised."""
     top = {str(key): value for key, value in content.items()}
     rows = top.get("model_list")
     models = [
@@ -120,7 +119,7 @@ def looks_like(content: Mapping[Any, Any]) -> str | None:
 
 
 def looks_like_text(text: str) -> str | None:
-    """The same for a text that is neither TOML nor a JSON table."""
+    """The same for a text that is neither TOML nor a JSON object."""
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     found = [_ASSIGNMENT.match(line) for line in lines]
     if all(found):

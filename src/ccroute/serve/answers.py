@@ -19,14 +19,12 @@ AnyStream: TypeAlias = Stream[Any] | AsyncStream[Any]
 
 
 class Writer(Protocol):
-    """Writes one answer's chunks as bytes of a protocol."""
+    """Writes one answer as bytes of a protocol. A chunk may give no bytes; `begun` once there were some."""
 
     @property
-    def begun(self) -> bool:
-        """Whether there are bytes of this answer already."""
+    def begun(self) -> bool: ...
 
-    def chunk(self, chunk: Chunk) -> bytes:
-        """The bytes for a chunk; may be empty."""
+    def chunk(self, chunk: Chunk) -> bytes: ...
 
     def end(self, completion: Completion) -> bytes: ...
 

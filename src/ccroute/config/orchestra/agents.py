@@ -35,15 +35,10 @@ _FOREIGN = SERVER_KEYS | {
     "role",
     "type",
 }
-_AGENT_KEYS = {
-    "model": "model",
-    "fallbackModel": "fallback",
-    "fallback_model": "fallback",
-    "budget": "budget",
-}
+AGENT_KEYS = {"model": "model", "fallbackModel": "fallback", "fallback_model": "fallback", "budget": "budget"}
 _SWITCHES = ("local_only", "enabled", "disabled")
-_KNOWN = (*_AGENT_KEYS, "baseUrl", "url", "apiKey", *_SWITCHES)
-_AGENTS_ONLY = frozenset({*_AGENT_KEYS, *URL_KEYS, *API_KEYS})
+_KNOWN = (*AGENT_KEYS, "baseUrl", "url", "apiKey", *_SWITCHES)
+_AGENTS_ONLY = frozenset({*AGENT_KEYS, *URL_KEYS, *API_KEYS})
 _DEEPEST = 5
 """How many groups may be around an agent."""
 
@@ -192,7 +187,7 @@ def _settings(
 ) -> Iterator[tuple[str, Any]]:
     """An agent's native keys and values."""
     for key, value in entry.items():
-        native = _AGENT_KEYS.get(key)
+        native = AGENT_KEYS.get(key)
         if native is None:
             if key in _FOREIGN - SERVER_KEYS:
                 builder.ignore((*place, key), NOT_ROUTING)

@@ -25,7 +25,7 @@ class Builder:
     def __init__(self, environment: Environment, source: Source) -> None:
         self._environment = environment
         self._source = source
-        self.at, self.fault, self.warn, self.ignore = source.at, source.fault_at, source.warn, source.ignore
+        self.at, self.fault, self.warn, self.ignore = source.at, source.fault, source.warn, source.ignore
         self.backends: dict[str, dict[str, Any]] = {}
         self.aliases: dict[str, list[str]] = {}
         self.agents: dict[str, dict[str, Any]] = {}
