@@ -161,7 +161,7 @@ class Assembly:
         tables = self._settings.backends.items()
         directory = Directory(
             table,
-            map(alias_name, aliases),
+            frozenset(map(alias_name, aliases)),
             backends={name for name, table in tables if table.enabled}
             | {backend.name for backend in given}
             | self._left_out("backends").keys(),

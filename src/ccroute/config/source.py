@@ -94,17 +94,8 @@ def open_sources(given: Given | Sequence[Given]) -> list[tuple[Source, Mapping[s
         several = list(given)
     if strange := {type(one).__name__ for one in several if not isinstance(one, _GIVEN)}:
         raise ConfigError(f"{EXPECTED}, not {' or '.join(sorted(strange))}")
-    opened: list[tuple[Source, Mapping[str, Any]]] = []
-    for one, label in zip(several, _labels(several), strict=True):
-        source = Source(label if len(several) > 1 else "", label)
-        if _is_text(one):
-            source.fault(
-                source.name, "is no path, but a file's text: give the path, or the mapping that it holds"
-            )
-            opened.append((source, {}))
-        else:
-            opened.append((source, one if isinstance(one, Mapping) else _read(Path(one), source)))
-    return opened
+    sources = [Source(label if len(several) > 1 else "", label) for label in _labels(several)]
+    return [(source, _read(one, source)) for source, one in zip(sources, several, strict=True)]
 
 
 def _is_text(one: object) -> bool:
@@ -123,16 +114,18 @@ def _labels(several: Sequence[Given]) -> list[str]:
     ]
 
 
-def _read(path: Path, source: Source) -> Mapping[str, Any]:
+def _read(given: Given, source: Source) -> Mapping[str, Any]:
+    if isinstance(given, Mapping):
+        return given
     try:
-        text = path.read_text("utf-8-sig")
+        if not _is_text(given):
+            return _parse(Path(given).read_text("utf-8-sig"), source)
+        source.fault_file("is no path, but a file's text: give the path, or the mapping that it holds")
     except OSError as error:
         source.fault_file(f"cannot be read: {error.strerror}")
-        return {}
     except UnicodeDecodeError:
         source.fault_file("is not UTF-8 text")
-        return {}
-    return _parse(text, source)
+    return {}
 
 
 def _parse(text: str, source: Source) -> Mapping[str, Any]:
@@ -145,9 +138,7 @@ def _parse(text: str, source: Source) -> Mapping[str, Any]:
         source.fault_file("is nested too deeply")
     except ValueError as error:
         looks = None if is_json else looks_like_text(text)
-        source.fault(
-            source.name, looks or f"is not {'JSON' if is_json else 'TOML, and no JSON object'}: {error}"
-        )
+        source.fault_file(looks or f"is not {'JSON' if is_json else 'TOML, and no JSON object'}: {error}")
     return {}
 
 

@@ -8,13 +8,4 @@ from ccroute.wire.anthropic.encode import Form, answer_form, encode, refusals
 from ccroute.wire.anthropic.errors import error
 from ccroute.wire.anthropic.stream import Decoder
 
-__all__ = [
-    "Decoder",
-    "Form",
-    "answer_form",
-    "check_form",
-    "decode",
-    "encode",
-    "error",
-    "refusals",
-]
+__all__ = ["Decoder", "Form", "answer_form", "check_form", "decode", "encode", "error", "refusals"]

@@ -9,11 +9,4 @@ from ccroute.wire.openai.encode import encode, refusals
 from ccroute.wire.openai.errors import error
 from ccroute.wire.openai.stream import Decoder
 
-__all__ = [
-    "Decoder",
-    "Dialect",
-    "decode",
-    "encode",
-    "error",
-    "refusals",
-]
+__all__ = ["Decoder", "Dialect", "decode", "encode", "error", "refusals"]
