@@ -39,7 +39,7 @@ def test_each_key_of_a_table_is_documented_once(heading, known):
 
 
 @pytest.mark.parametrize(("table", "made"), [("retry", RetryPolicy()), ("timeout", Timeout())])
-def test_the_keys_of_retry_and_timeout_are_documented_with_their_defaults(table, made):
+def test_retry_and_timeout_are_documented_with_their_defaults(table, made):
     found = {key: row[3] for row in rows("`groups.<name>` takes") if table in row[0] for key in keys(row[1])}
     assert found.keys() == asdict(made).keys()
     for name in ("first", "attempt"):
