@@ -85,8 +85,8 @@ class Handler(BaseHTTPRequestHandler):
             raise
         except Exception as error:  # whatever it was, the client gets its own protocol's form of it
             self.log_error("%r", error)
-            status, told = self.wire().dump_error(error)
-            self.send_json(status, told, self.wire().error_headers(error))
+            status, body = self.wire().dump_error(error)
+            self.send_json(status, body, self.wire().error_headers(error))
         else:
             self.send_json(200, reply) if isinstance(reply, dict) else self.send_stream(*reply)
 
@@ -132,7 +132,7 @@ class Handler(BaseHTTPRequestHandler):
             self.log_message("%s: %s", what, "; ".join(words))
 
     def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """What `work` comes to. It is cancelled when the client hangs up: nobody would read the answer."""
+        """What `work` comes to. It is cancelled when the client hangs up: its answer is of no use."""
         future = asyncio.run_coroutine_threadsafe(work, self.server.loop)
         try:
             while not futures.wait([future], LOOK).done:
