@@ -4,7 +4,7 @@
     POST /v1/messages, /v1/messages/count_tokens    Anthropic's clients: base_url http://127.0.0.1:4000
     GET  /v1/models, /health
 
-Whichever API a client speaks, any backend may answer. A wrapper is three steps, and `ccroute.wire` has the
+Whichever API a client speaks, any backend may answer. A wrapper is three steps, and `ccroute.serve` has the
 first and the last: parse the body, ask the router, dump the answer. Here they stand on Python's own HTTP
 server, a thread per connection: enough for a team's own network. The calls run on one event loop, where they
 can be cancelled: a client that hangs up ends its call. Change BACKENDS and ALIASES, then run
@@ -29,7 +29,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from ccroute import AsyncStream, OllamaBackend, Router
-from ccroute.wire import anthropic, openai
+from ccroute.serve import anthropic, openai
 
 BACKENDS = [OllamaBackend("local", "http://localhost:11434")]
 ALIASES = {"sonnet": "local/qwen2.5-coder:32b", "haiku": "local/qwen2.5-coder:7b"}
@@ -85,8 +85,8 @@ class Handler(BaseHTTPRequestHandler):
             raise
         except Exception as error:  # whatever it was, the client gets its own protocol's form of it
             self.log_error("%r", error)
-            status, told = self.wire().dump_error(error)
-            self.send_json(status, told, self.wire().error_headers(error))
+            status, body = self.wire().dump_error(error)
+            self.send_json(status, body, self.wire().error_headers(error))
         else:
             self.send_json(200, reply) if isinstance(reply, dict) else self.send_stream(*reply)
 
@@ -132,7 +132,7 @@ class Handler(BaseHTTPRequestHandler):
             self.log_message("%s: %s", what, "; ".join(words))
 
     def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """What `work` comes to. It is cancelled when the client hangs up: nobody would read the answer."""
+        """What `work` comes to. It is cancelled when the client hangs up: its answer is of no use."""
         future = asyncio.run_coroutine_threadsafe(work, self.server.loop)
         try:
             while not futures.wait([future], LOOK).done:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ccroute.config import orchestra
-from ccroute.config.servers import SERVER_KEYS
+from ccroute.config.orchestra.agents import AGENT_KEYS
+from ccroute.config.orchestra.servers import SERVER_KEYS
 from ccroute.config.settings import NOT_YET, AgentTable, BackendTable, ModelTable, PriceTable, Settings
 from ccroute.types import RetryPolicy, Timeout
 
@@ -31,7 +31,7 @@ def keys(cell):
         ("\n`backends.<name>`", BackendTable.keys()),
         ("\n`backends.<name>.models.<model>`", ModelTable.keys()),
         ("\n`agents.<name>`", set(AgentTable.keys()) - {"budget"}),
-        ("### Nested", {*orchestra._AGENT_KEYS, *SERVER_KEYS, "local_only"}),
+        ("### Nested", {*AGENT_KEYS, *SERVER_KEYS, "local_only"}),
     ],
 )
 def test_each_key_of_a_table_is_documented_once(heading, known):
@@ -39,7 +39,7 @@ def test_each_key_of_a_table_is_documented_once(heading, known):
 
 
 @pytest.mark.parametrize(("table", "made"), [("retry", RetryPolicy()), ("timeout", Timeout())])
-def test_the_keys_of_retry_and_timeout_are_documented_with_their_defaults(table, made):
+def test_retry_and_timeout_are_documented_with_their_defaults(table, made):
     found = {key: row[3] for row in rows("`groups.<name>` takes") if table in row[0] for key in keys(row[1])}
     assert found.keys() == asdict(made).keys()
     for name in ("first", "attempt"):

@@ -104,7 +104,7 @@ def test_every_fault_is_reported_at_once_with_its_place(faults):
     )
 
 
-def test_cycles_and_dead_ends_of_aliases_are_faults_and_their_users_are_not(faults):
+def test_a_faulty_alias_is_a_fault_and_its_users_are_not(faults):
     source = {
         "backends": {"local": {"kind": "ollama"}},
         "aliases": {"a": "b", "b": "a", "c": "nowhere", r"re:x(\d)": r"local/\1"},
@@ -118,7 +118,7 @@ def test_cycles_and_dead_ends_of_aliases_are_faults_and_their_users_are_not(faul
     )
 
 
-def test_an_agent_of_an_unknown_group_is_a_fault_also_where_none_is_defined(faults):
+def test_an_agent_of_an_unknown_group_is_a_fault(faults):
     source = {"agents": {"x": {"group": "coder"}}, "groups": {"coders": {}}}
     assert faults(source) == ('agents.x.group: unknown group "coder", did you mean "coders"?',)
     source = {"agents": {"x": {"group": "coder"}}}

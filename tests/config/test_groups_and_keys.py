@@ -12,15 +12,15 @@ def nested(levels, inner):
 
 
 @pytest.mark.parametrize("levels", range(1, 6))
-def test_groups_in_groups_give_their_agents_and_the_innermost_is_an_agents_group(levels):
+def test_an_agents_group_is_the_innermost_one(levels):
     source = nested(levels, {"x": AGENT}) | {"agents": 5}
     assert load(source, {})["agents"] == {"x": Agent("ollama/q", group="g1")}
     assert load({"agents": nested(levels, {"x": AGENT})}, {})["agents"]["x"].group == "g1"
 
 
 def test_agents_in_too_many_groups_are_a_fault_and_not_dropped(faults):
-    told = "is a group too deep in others; 5 levels are read"
-    assert faults(nested(6, {"x": AGENT})) == (f"g6.g5.g4.g3.g2.g1: {told}",)
+    text = "is a group too deep in others; 5 levels are read"
+    assert faults(nested(6, {"x": AGENT})) == (f"g6.g5.g4.g3.g2.g1: {text}",)
 
 
 def test_agents_stand_beside_groups_at_every_level():
@@ -36,13 +36,13 @@ def test_what_a_native_agent_passes_on_is_no_agent():
 
 
 @pytest.mark.parametrize("key", ["modle", "Model", "mdoel", "modell", "modelId"])
-def test_an_agent_in_a_group_whose_model_is_misspelled_is_a_fault_with_the_right_key(faults, key):
-    told = 'unknown key, did you mean "model"?'
-    assert faults({"g": {"x": AGENT, "y": {key: "ollama/q", "role": "r"}}}) == (f"g.y.{key}: {told}",)
-    assert faults({"g": {"h": {"y": {key: "ollama/q"}}}}) == (f"g.h.y.{key}: {told}",)
+def test_a_misspelled_model_in_a_group_is_a_fault_with_the_right_key(faults, key):
+    text = 'unknown key, did you mean "model"?'
+    assert faults({"g": {"x": AGENT, "y": {key: "ollama/q", "role": "r"}}}) == (f"g.y.{key}: {text}",)
+    assert faults({"g": {"h": {"y": {key: "ollama/q"}}}}) == (f"g.h.y.{key}: {text}",)
 
 
-def test_what_only_resembles_an_agent_is_ignored_unless_it_has_an_agents_keys(faults):
+def test_what_resembles_an_agent_needs_an_agents_keys(faults):
     loaded = read({"g": {"x": AGENT, "run": {"mode": "parallel"}, "y": {"models": {"a": 1}}}}, {})
     assert [place for place, _ in loaded.ignored] == ["g.run", "g.y"]
     assert faults({"g": {"x": AGENT, "y": {"mode": "ollama/q", "fallbackModel": "ollama/p"}}}) == (
@@ -50,7 +50,7 @@ def test_what_only_resembles_an_agent_is_ignored_unless_it_has_an_agents_keys(fa
     )
 
 
-def test_known_keys_that_are_misspelled_are_warnings_and_others_are_ignored(caplog):
+def test_misspelled_keys_are_warnings_and_unknown_ones_ignored(caplog):
     source = endpoint("http://e.example.com", aliases={"m": "m"}, modles={}, api_kye="k", region="eu")
     source["llm_routing"] |= {"endpoint": {}, "strategy": "x"}
     source |= {
@@ -77,7 +77,7 @@ def test_known_keys_that_are_misspelled_are_warnings_and_others_are_ignored(capl
         'agents.a.baseurl: unknown key, did you mean "baseUrl"?',
         'agents.b.modle: unknown key, did you mean "model"? Without it this is no agent',
         'agents.g.enabeld: unknown key, did you mean "enabled"?',
-        "agents.g.baseUrl: is read of an agent, not of a group",
+        "agents.g.baseUrl: is read for an agent, not for a group",
     ]
     assert [place for place, _ in loaded.ignored] == [
         "llm_routing.strategy",

@@ -1,4 +1,4 @@
-"""Whoever writes `local_only` in an orchestra's file, in whatever way, has it, or is told why not."""
+"""`local_only` in an orchestra file holds in every spelling, or is a fault that says why not."""
 
 import pytest
 from tests.config.shapes import AGENT, endpoint
@@ -13,7 +13,7 @@ def private(source, **overrides):
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_local_only_holds_in_every_spelling_for_an_agent_a_group_and_a_file(spelling):
+def test_local_only_holds_in_every_spelling_at_every_level(spelling):
     flat = endpoint("http://e.example.com", models={"ollama/q": "q"})
     assert private({"hr": AGENT | {spelling: True}, "dev": AGENT}) == {"hr"}
     assert private({"private": {spelling: True, "hr": AGENT, "pay": AGENT}, "g": {"dev": AGENT}}) == {
@@ -26,7 +26,7 @@ def test_local_only_holds_in_every_spelling_for_an_agent_a_group_and_a_file(spel
     assert private(flat | {"agents": {"hr": AGENT}, spelling: True}) == {"hr"}
 
 
-def test_a_groups_local_only_holds_for_the_groups_in_it_and_cannot_be_taken_back():
+def test_local_only_of_a_group_holds_for_the_groups_in_it():
     source = {
         "private": {
             "local_only": True,
@@ -49,14 +49,14 @@ def test_local_only_comes_from_the_environment_as_well():
 
 @pytest.mark.parametrize("value", ["maybe", None, 2, [], {"hr": AGENT}, ""])
 def test_a_local_only_that_is_no_boolean_is_a_fault(faults, value):
-    told = "should be true or false"
-    assert faults({"hr": AGENT | {"localonly": value}}) == (f"hr.localonly: {told}",)
-    assert faults({"g": {"Local-Only": value, "hr": AGENT}}) == (f"g.Local-Only: {told}",)
-    assert faults({"agents": {"hr": AGENT | {"type": "t"}}, "localOnly": value}) == (f"localOnly: {told}",)
+    text = "should be true or false"
+    assert faults({"hr": AGENT | {"localonly": value}}) == (f"hr.localonly: {text}",)
+    assert faults({"g": {"Local-Only": value, "hr": AGENT}}) == (f"g.Local-Only: {text}",)
+    assert faults({"agents": {"hr": AGENT | {"type": "t"}}, "localOnly": value}) == (f"localOnly: {text}",)
 
 
 def test_a_local_only_that_is_misspelled_or_in_vain_is_a_fault(faults):
-    told = 'unknown key, did you mean "local_only"?'
+    text = 'unknown key, did you mean "local_only"?'
     in_vain = "is local_only, but has no model, and no agents in it"
     assert faults(
         {
@@ -66,16 +66,16 @@ def test_a_local_only_that_is_misspelled_or_in_vain_is_a_fault(faults):
             "later": {"localOnly": True, "modle": "ollama/q"},
         }
     ) == (
-        f"local_onyl: {told}",
-        f"hr.locl_only: {told}",
-        f"g.localOnyl: {told}",
+        f"local_onyl: {text}",
+        f"hr.locl_only: {text}",
+        f"g.localOnyl: {text}",
         f"g.planned: {in_vain}",
         'later.modle: unknown key, did you mean "model"?',
     )
     misplaced = endpoint("http://e.example.com", local_only=True)
     misplaced["llm_routing"]["localOnly"] = True
-    told = "belongs to an agent or to a group of agents"
+    text = "belongs to an agent or to a group of agents"
     assert faults(misplaced) == (
-        f"llm_routing.localOnly: {told}",
-        f"llm_routing.endpoints.e.local_only: {told}",
+        f"llm_routing.localOnly: {text}",
+        f"llm_routing.endpoints.e.local_only: {text}",
     )

@@ -129,7 +129,7 @@ def test_a_whole_file_of_every_router_option_is_handed_on():
     assert options["timeout"] == Timeout(total=30)
 
 
-def test_json_null_switches_a_timer_off_and_a_missing_one_keeps_its_default(write):
+def test_null_turns_a_timer_off_and_a_missing_one_is_default(write):
     options = load(
         write("x.json", '{"backends": {"ollama": {}}, "timeout": {"total": null, "first": 5}}'), {}
     )
@@ -189,7 +189,7 @@ def test_parameters_are_plain_json_again(write):
     }
 
 
-def test_an_agent_is_found_in_its_group_by_slug_and_keeps_what_it_says_itself():
+def test_an_agent_is_found_in_its_group_by_slug():
     options = load(
         {
             "aliases": {"m": "ollama/m"},
@@ -205,7 +205,7 @@ def test_an_agent_is_found_in_its_group_by_slug_and_keeps_what_it_says_itself():
     assert options["groups"] == {"coders": Agent(params={"seed": 1})}
 
 
-def test_an_agent_that_only_a_group_lists_and_whose_name_is_nearly_a_configured_ones_is_a_warning(caplog):
+def test_a_listed_agent_named_nearly_like_another_is_a_warning(caplog):
     source = {
         "aliases": {"m": "ollama/m"},
         "agents": {"hr-assistant": "m", "qa": "m"},
@@ -285,7 +285,7 @@ def test_azure_gets_its_api_version():
     assert re.search("2024-10-21", str(vars(made)))
 
 
-def test_a_server_that_never_says_why_it_ends_can_be_trusted_from_a_file():
+def test_finish_required_can_be_turned_off_in_a_file():
     stream = b'data: {"choices": [{"delta": {"content": "x"}}]}\n\ndata: [DONE]\n\n'
     decoder = backend(kind="vllm", finish_required=False).decoder(200, {})
     decoder.feed(stream)
@@ -299,12 +299,12 @@ def test_a_backend_named_like_its_kind_needs_no_kind():
     assert [type(backend) for backend in made] == [OllamaBackend]
 
 
-def test_a_disabled_backend_is_not_there_and_its_missing_variable_is_no_fault():
+def test_a_disabled_backend_needs_no_variable():
     source = {"backends": {"x": {"kind": "openai", "enabled": False, "api_key": "${NOPE}"}}}
     assert load(source, {})["backends"] == []
 
 
-def test_a_disabled_provider_does_not_come_back_because_an_alias_names_it(faults):
+def test_an_alias_does_not_enable_a_disabled_provider(faults):
     source = {"backends": {"anthropic": {"enabled": False}}, "aliases": {"a": "anthropic/x"}}
     assert faults(source) == ('aliases.a: backend "anthropic" of "anthropic/x" is disabled',)
 
@@ -330,7 +330,7 @@ def test_well_known_providers_exist_when_a_name_leads_to_them():
     }
 
 
-def test_well_known_providers_are_not_there_unless_a_name_leads_to_them():
+def test_well_known_providers_exist_only_if_a_name_needs_them():
     options = load({"backends": {"a": {"kind": "vllm"}}, "aliases": {"openai": "a/x"}}, {})
     assert [backend.name for backend in options["backends"]] == ["a"]
 
@@ -340,7 +340,7 @@ def test_an_alias_that_is_its_own_deployment_brings_its_provider():
     assert [backend.name for backend in options["backends"]] == ["ollama"]
 
 
-def test_a_pattern_that_redirects_a_provider_is_not_undone_by_the_provider_itself():
+def test_a_pattern_that_redirects_a_provider_stays_in_force():
     source = {
         "backends": {"local": {"kind": "ollama"}},
         "aliases": {"openai/*": "local/*"},
@@ -407,7 +407,7 @@ def test_an_alias_table_of_the_caller_brings_its_strategy():
     assert set(options["aliases"]) == {"x", "y"}
 
 
-def test_other_overrides_replace_and_what_they_replace_is_not_looked_up(faults):
+def test_what_an_override_replaces_is_not_looked_up(faults):
     source = {"agents": {"x": "nowhere"}, "default_model": "nowhere", "unknown_agent": "default"}
     retry = RetryPolicy(attempts=1)
     overrides = {"agents": {"y": "ollama/a"}, "default_model": None, "retry": retry, "transport": "anything"}
@@ -436,7 +436,7 @@ def test_models_have_fallbacks():
         assert router._tables.fallbacks_of("gpt-4") == ("ollama/c",)
 
 
-def test_fallbacks_that_lead_nowhere_are_told_with_their_place(faults):
+def test_unknown_fallbacks_are_faults_with_their_place(faults):
     source = {
         "aliases": {"sonnet": "ollama/a"},
         "fallbacks": {"sonet": ["sonnet"], "sonnet": ["ollama/b", "gtp"]},
@@ -479,7 +479,7 @@ def test_an_alias_may_have_a_strategy_of_its_own(target, strategy, weights):
         ({"targets": ["far/a"]}, 'unknown backend "far" in "far/a"'),
     ],
 )
-def test_a_wrong_target_beside_a_strategy_is_told_with_its_place(faults, target, fault):
+def test_a_wrong_target_beside_a_strategy_is_a_fault(faults, target, fault):
     (found,) = faults({"backends": {"ollama": {}}, "aliases": {"x": target}})
     assert found.startswith(f"aliases.x: {fault}")
 
@@ -524,7 +524,7 @@ output = 2
         (3, "above: should be a table"),
     ],
 )
-def test_a_wrong_tier_is_told_with_its_place(faults, above, fault):
+def test_a_wrong_tier_is_a_fault_with_its_place(faults, above, fault):
     source = {"default_model": "ollama/m", "prices": {"m": {"input": 1, "output": 1, "above": above}}}
     assert faults(source) == (f"prices.m.{fault}",)
 
@@ -554,7 +554,7 @@ def test_what_varies_by_model_may_be_written_down():
         ({"prefill": "sometimes"}, "prefill: should be a valid boolean, unable to interpret input"),
     ],
 )
-def test_wrong_facts_of_a_model_are_told_with_their_place(faults, facts, fault):
+def test_wrong_facts_of_a_model_are_faults_with_their_place(faults, facts, fault):
     source = {"backends": {"anthropic": {"api_key": "k", "models": {"m": facts}}}}
     assert faults(source) == (f"backends.anthropic.models.m.{fault}",)
 

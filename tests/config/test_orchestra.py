@@ -54,7 +54,7 @@ def test_the_callers_aliases_win_over_the_real_files(flat):
     assert options["aliases"].resolve("sonnet").deployments == ("claude-api/claude-3-5-sonnet",)
 
 
-def test_without_its_routing_the_real_file_needs_aliases_and_says_which(flat, faults):
+def test_without_routing_the_real_file_names_missing_aliases(flat, faults):
     content = json.loads(flat.read_text("utf-8"))
     del content["llm_routing"]
     found = faults(content)
@@ -99,7 +99,7 @@ def test_a_list_of_models_gives_each_its_id_as_its_name(faults):
     )
 
 
-def test_a_name_that_two_endpoints_give_is_balanced_and_beats_a_models_own_id():
+def test_a_name_of_two_endpoints_is_balanced_and_beats_a_model_id():
     source = {
         "llm_routing": {
             "strategy": "x",
@@ -153,15 +153,15 @@ def test_routing_without_endpoints_is_a_fault(faults, routing):
     assert faults({"llm_routing": routing}) == ("llm_routing.endpoints: should be a table of endpoints",)
 
 
-def test_routing_whose_endpoints_are_misspelled_is_a_fault_with_the_right_key(faults):
-    told = 'unknown key, did you mean "endpoints"?'
-    assert faults({"llm_routing": {"endpoint": {}}}) == (f"llm_routing.endpoint: {told}",)
+def test_misspelled_endpoints_are_a_fault_with_the_right_key(faults):
+    text = 'unknown key, did you mean "endpoints"?'
+    assert faults({"llm_routing": {"endpoint": {}}}) == (f"llm_routing.endpoint: {text}",)
 
 
 # Nested groups: agents with their own addresses.
 
 
-def test_agents_with_the_same_address_and_key_share_a_backend_named_after_its_host(groups):
+def test_agents_with_one_address_and_key_share_a_backend(groups):
     options = load(groups, ENV, {"aliases": {"sonnet": "anthropic/claude-sonnet-4-5"}})
     assert backends(options) == {
         "anthropic": (AnthropicBackend, "https://api.anthropic.com", ("sk-ant",)),
@@ -171,7 +171,7 @@ def test_agents_with_the_same_address_and_key_share_a_backend_named_after_its_ho
     }
 
 
-def test_agents_keep_their_groups_and_each_model_leads_to_its_agents_backend(groups):
+def test_agents_keep_groups_and_models_lead_to_their_backend(groups):
     options = load(groups, ENV, {"aliases": {"sonnet": "anthropic/claude-sonnet-4-5"}})
     assert options["agents"] == {
         "chief-architect": Agent("claude-opus-4-1", fallback=["qwen-quality-128k:latest"]),
@@ -233,7 +233,7 @@ def test_a_model_used_at_two_addresses_is_named_with_its_backend():
     assert dict(options["aliases"]) == {"other": "two/other"}
 
 
-def test_a_fallback_that_is_only_elsewhere_and_there_twice_needs_an_alias(faults):
+def test_a_fallback_at_two_other_addresses_needs_an_alias(faults):
     source = {
         "a": {"model": "big", "baseUrl": "http://one.example.com/v1"},
         "b": {"model": "big", "baseUrl": "http://two.example.com/v1"},
@@ -244,7 +244,7 @@ def test_a_fallback_that_is_only_elsewhere_and_there_twice_needs_an_alias(faults
     assert load(source, {}, {"aliases": {"big": "one/big"}})["agents"]["c"].fallback == ("big",)
 
 
-def test_an_agents_own_address_wins_over_an_endpoint_that_knows_the_name():
+def test_an_agents_address_beats_an_endpoint_with_the_name():
     source = endpoint("http://e.example.com/v1", models={"m": "x"}) | {
         "agents": {
             "own": {"model": "m", "baseUrl": "http://own.example.com/v1", "fallbackModel": "m"},
@@ -329,7 +329,7 @@ def test_a_key_without_an_address_is_ignored_and_never_sent():
     assert loaded.options["backends"][0].secrets() == ()
 
 
-def test_an_agent_in_two_places_of_one_file_is_a_fault_that_names_both(faults):
+def test_an_agent_in_two_places_is_a_fault_that_names_both(faults):
     x = {"model": "ollama/a"}
     assert faults({"g": {"x": x}, "h": {"x": x, "in": {"x": x}}}) == (
         "h.x: an agent of that name is also at g.x",
@@ -397,7 +397,7 @@ def test_an_orchestra_and_a_native_file_merge(flat, write):
     assert options["agents"]["python-expert"] == Agent("gpt-3.5-turbo", group="coders")
 
 
-def test_a_later_orchestras_empty_group_does_not_replace_a_groups_settings(groups):
+def test_an_empty_group_does_not_replace_a_groups_settings(groups):
     native = {"groups": {"support-agents": {"local_only": True}}}
     options = load([native, groups], ENV, {"aliases": {"sonnet": "anthropic/x"}})
     assert options["groups"]["support-agents"] == Agent(local_only=True)

@@ -101,15 +101,15 @@ def test_a_default_cannot_hold_another_variable(faults):
         "token ${KEY_A",
     ],
 )
-def test_what_only_looks_like_a_reference_is_a_fault_where_a_secret_belongs(faults, botched):
+def test_what_resembles_a_reference_is_a_fault_as_a_secret(faults, botched):
     table = {"kind": "vllm", "api_key": botched, "headers": {"x-key": botched}}
     agent = {"model": "m", "baseUrl": "http://p.example.com", "apiKey": botched}
-    told = "looks like a reference to a variable, but is none: write ${KEY_A}"
+    text = "looks like a reference to a variable, but is none: write ${KEY_A}"
     assert faults({"backends": {"a": table, "b": {**table, "enabled": False}}}, {"KEY_A": "k"}) == (
-        f"backends.a.api_key: {told}",
-        f"backends.a.headers.x-key: {told}",
+        f"backends.a.api_key: {text}",
+        f"backends.a.headers.x-key: {text}",
     )
-    assert faults({"x": agent}, {"KEY_A": "k"}) == (f"x.apiKey: {told}",)
+    assert faults({"x": agent}, {"KEY_A": "k"}) == (f"x.apiKey: {text}",)
 
 
 def test_what_may_be_a_secret_after_all_is_not_repeated(faults):
@@ -129,7 +129,7 @@ def test_a_secret_from_the_environment_may_look_like_a_reference():
 
 
 @pytest.mark.parametrize("written", ["${A}", "env:A", "os.environ/A", "${A}${A}"])
-def test_a_key_whose_variable_is_empty_is_a_fault_that_names_that_variable(faults, written):
+def test_an_empty_variable_of_a_key_is_a_fault_with_its_name(faults, written):
     table = {"kind": "anthropic", "api_key": written}
     env = {"A": "", "ANTHROPIC_API_KEY": "sk-other"}
     (fault,) = faults({"backends": {"x": table, "off": {**table, "enabled": False}}}, env)
@@ -216,7 +216,7 @@ def test_a_missing_usual_variable_is_a_warning_that_names_it(env, caplog):
     ]
 
 
-def test_a_usual_variable_with_an_impossible_key_is_a_fault_without_the_key(faults):
+def test_an_impossible_key_in_a_variable_is_a_fault_without_it(faults):
     (fault,) = faults({"aliases": {"a": "anthropic/x"}}, {"ANTHROPIC_API_KEY": "sk-secret\n"})
     assert fault == "backends.anthropic.api_key: holds characters other than printable ASCII"
 

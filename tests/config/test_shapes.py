@@ -129,7 +129,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize("given", ["yaml", "json", "mapping"])
-def test_a_litellm_file_is_told_so_and_its_models_are_shown_in_the_native_shape(write, faults, given):
+def test_a_litellm_file_gives_its_models_in_the_native_shape(write, faults, given):
     content = {"model_list": ROWS, "litellm_settings": {"drop_params": True}}
     source = {
         "yaml": lambda: write("config.yaml", LITELLM),

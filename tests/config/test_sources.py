@@ -9,12 +9,12 @@ from ccroute.config import load, read
 from ccroute.types import RetryPolicy, Timeout
 
 
-def test_json_is_recognised_by_its_content_whatever_the_file_is_called(write):
+def test_json_is_recognised_by_its_content(write):
     path = write("settings.toml", ' \n{"default_model": "ollama/x"}')
     assert load(path, {})["default_model"] == "ollama/x"
 
 
-def test_toml_is_recognised_by_its_content_whatever_the_file_is_called(write):
+def test_toml_is_recognised_by_its_content(write):
     path = write("settings.json", "[backends.ollama]\n[retry]\nattempts = 2")
     assert load(str(path), {})["retry"] == RetryPolicy(attempts=2)
 
@@ -55,7 +55,7 @@ def test_agents_come_from_one_file_and_models_from_the_other(write):
     assert options["aliases"].resolve("opus").deployments == ("local/qwen",)
 
 
-def test_where_two_sources_define_a_name_the_later_wins_and_that_is_noted():
+def test_the_later_definition_of_a_name_wins_and_is_noted():
     loaded = read(
         [
             {
@@ -119,7 +119,7 @@ def test_a_later_source_can_disable_a_backend(faults):
 
 
 @pytest.mark.parametrize("source", [{"retry": {"attempts": 2}}, {"agents": {}}, [{}, {"agents": {}}]])
-def test_a_source_without_backends_agents_and_aliases_is_a_fault_that_says_what_is_expected(faults, source):
+def test_an_empty_source_is_a_fault_that_says_what_is_expected(faults, source):
     (fault,) = faults(source)
     assert fault == (
         "source: holds no backends, agents or aliases; expected a path or a mapping (or several of them), "
@@ -154,7 +154,7 @@ def test_what_is_no_source_is_a_fault_that_says_what_is_expected(faults, source,
     assert fault.endswith(f", not {what}")
 
 
-def test_a_file_may_hold_only_settings_where_the_caller_gives_the_rest():
+def test_a_file_may_hold_only_settings():
     source = {"retry": {"attempts": 2}}
     assert load(source, {}, {"backends": [OllamaBackend()]})["retry"] == RetryPolicy(attempts=2)
     assert load([source, {"default_model": "ollama/x"}], {})["retry"] == RetryPolicy(attempts=2)
@@ -183,7 +183,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("source", OTHERS)
-def test_a_file_like_no_known_shape_is_told_which_are_known_and_which_was_assumed(write, faults, source):
+def test_a_fault_of_an_unknown_shape_names_the_known_shapes(write, faults, source):
     found = faults(write("x.json", json.dumps(source)))
     assert [fault.partition(": unknown key")[0] for fault in found[1:]] == [*source]
     assert found[0] == (

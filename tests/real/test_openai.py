@@ -32,8 +32,8 @@ from ccroute import Backend, OpenAIBackend, Router
 from ccroute.errors import (
     InvalidRequestError,
 )
+from ccroute.serve import anthropic as anthropic_server
 from ccroute.types import Request
-from ccroute.wire import anthropic as anthropic_server
 
 # -- messages ------------------------------------------------------------------------------------------------
 

@@ -31,8 +31,8 @@ from tests.support.scripted import ScriptedServer, answer
 from tests.wire.support import delta
 
 from ccroute import Backend, OpenAIBackend, Router
+from ccroute.serve import openai as openai_server
 from ccroute.types import Model
-from ccroute.wire import openai as openai_server
 
 # -- parameters that a model does not take -------------------------------------------------------------------
 

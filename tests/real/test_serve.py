@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 from tests.conftest import Caller
+from tests.serve.support import frames
 from tests.support import anthropic_like as like
 from tests.support import openai_like
 from tests.support.scripted import ScriptedServer, answer, stream
-from tests.wire.serve_support import frames
 
 from ccroute import AnthropicBackend, Backend, Completion, OllamaBackend, OpenAIBackend, Router
 from ccroute.errors import InvalidRequestError
+from ccroute.serve import anthropic, openai
 from ccroute.types import Request
-from ccroute.wire import anthropic, openai
 from ccroute.wire.fields import without
 from wrapper import Wrapper
 

@@ -107,7 +107,7 @@ def test_a_conversation_goes_on_with_thinking_and_signatures_verbatim(
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
-def test_an_ollama_backend_gives_calls_thinking_and_usage_in_anthropics_form(
+def test_ollama_gives_calls_thinking_and_usage_in_anthropics_form(
     serve: Serve, anthropic_client: AnthropicClient, streamed: bool
 ) -> None:
     calls = [{"function": {"name": name, "arguments": {"city": "Köln"}}} for name in ("weather", "time")]

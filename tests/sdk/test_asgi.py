@@ -15,7 +15,7 @@ from tests.support.openai_like import chunk
 from tests.support.scripted import Hang, ScriptedServer, Send, head
 
 from ccroute import RetryPolicy, Router
-from ccroute.wire import openai
+from ccroute.serve import openai
 
 PAGE = Path(__file__).parents[2] / "docs" / "wires.md"
 BEGUN = head(200, {"content-type": "text/event-stream"}) + chunk({"content": "a"})

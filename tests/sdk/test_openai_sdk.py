@@ -56,7 +56,7 @@ def test_a_stream_is_read_piece_by_piece_with_usage_at_its_end(
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_provider_gets_its_own_fields_back_from_a_client_that_sends_the_message_back(
+def test_a_provider_gets_its_fields_back_with_the_message(
     serve: Serve, openai_client: OpenAIClient, streamed: bool
 ) -> None:
     details = [{"type": "reasoning.encrypted", "data": "eHh4", "index": 0}]
@@ -116,9 +116,7 @@ def test_streamed_calls_of_an_anthropic_backend_arrive_whole(
     ]
 
 
-def test_a_conversation_with_tools_and_thinking_goes_on_with_the_message_itself(
-    serve: Serve, openai_client: OpenAIClient
-) -> None:
+def test_a_conversation_continues_with_the_message_itself(serve: Serve, openai_client: OpenAIClient) -> None:
     thinking = {"type": "thinking", "thinking": "hm", "signature": "c2ln"}
     blocks = [thinking, anthropic_like.tool_use("weather", {"city": "Köln"})]
     first = anthropic_like.message(blocks, stop="tool_use")
@@ -172,9 +170,7 @@ def test_images_reach_the_backend(serve: Serve, openai_client: OpenAIClient) -> 
     assert server.chats[0]["messages"] == [{"role": "user", "content": "what is it?", "images": ["iVBORw0="]}]
 
 
-def test_extra_fields_reach_the_backend_and_the_agent_decides_the_model(
-    serve: Serve, openai_client: OpenAIClient
-) -> None:
+def test_extra_fields_reach_the_backend(serve: Serve, openai_client: OpenAIClient) -> None:
     with ScriptedServer([answer(json=openai_like.chat())]) as server:
         wrapper = serve(compatible(server.url), agents={"python-expert": "main/small"})
         client = openai_client(wrapper, default_headers={"x-agent": "Python Expert"})

@@ -42,7 +42,7 @@ def test_health_needs_no_key_and_everything_else_does(serve: Serve) -> None:
     assert ask(server, "GET", "/v1/models", headers=nobody)[0] == 401
 
 
-def test_a_bearer_token_may_be_named_in_any_case_and_a_head_request_has_no_body(serve: Serve) -> None:
+def test_bearer_has_any_case_and_a_head_request_has_no_body(serve: Serve) -> None:
     server = serve(compatible(NOWHERE))
     assert ask(server, "GET", "/v1/models", headers={"authorization": f"bearer {KEY}"})[0] == 200
     assert ask(server, "GET", "/v1/models", headers={"authorization": f"Basic {KEY}"})[0] == 401

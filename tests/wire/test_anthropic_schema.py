@@ -12,8 +12,8 @@ from tests.support import anthropic_like as like
 from tests.support.scripted import ScriptedServer, answer, stream
 
 from ccroute import AnthropicBackend, Model, Price, RetryPolicy, Router, errors
+from ccroute.serve.anthropic import dump_error, error_headers
 from ccroute.types import Request
-from ccroute.wire.anthropic import dump_error, error_headers
 from tiny_llama import TinyLlama
 
 SCHEMA = {

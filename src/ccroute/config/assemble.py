@@ -28,7 +28,7 @@ from ccroute.routing.names import did_you_mean, slug
 from ccroute.routing.tables import OTHERS
 from ccroute.types import RetryPolicy
 
-_AS_THEY_ARE: Final = (
+_UNCHANGED: Final = (
     "agent_override",
     "baseline",
     "default_model",
@@ -40,11 +40,11 @@ _AS_THEY_ARE: Final = (
 )
 _NEARLY: Final = 0.9
 _LEAST: Final = Decimal("0.001")
-"""USD per million tokens: nobody charges less, and nobody charges more for a single token."""
+"""USD per million tokens: no provider charges less, and none charges more for a single token."""
 
 
 class Assembly:
-    """`options` for a router, with the `faults` (where, what) and `warnings` that came up."""
+    """Makes the `options` of a router. Collects `faults` (place, text) and `warnings`."""
 
     def __init__(self, merged: Merged, environment: Environment, overrides: Mapping[str, Any]) -> None:
         self._merged = merged
@@ -58,17 +58,17 @@ class Assembly:
         self._named = list(self._models())
         given: list[Backend] = list(overrides.get("backends") or ())
         over: Mapping[Any, Any] = overrides.get("aliases") or {}
-        self._settings = self._without_idle(over)
+        self._settings = self._without_unused(over)
         backends = self._backends({backend.name for backend in given})
         wanted = self._resolve(over, given)
         backends += [self._backend(name, BackendTable(kind=name)) for name in wanted]
         self.options["backends"] = [*filter(None, backends), *given]
 
     def _tables(self) -> dict[str, Any]:
-        """What the file says, without backends and aliases."""
+        """The options that the sources give, without backends and aliases."""
         settings = self._settings
-        said = settings.given()
-        options: dict[str, Any] = {key: said[key] for key in _AS_THEY_ARE if key in said}
+        given = settings.given()
+        options: dict[str, Any] = {key: given[key] for key in _UNCHANGED if key in given}
         options["agents"] = {name: build_agent(table) for name, table in self._members().items()}
         options["groups"] = {name: build_agent(table) for name, table in settings.groups.items()}
         options["fallbacks"] = dict(settings.fallbacks)
@@ -83,7 +83,7 @@ class Assembly:
         return options
 
     def _members(self) -> dict[str, AgentTable]:
-        """Every agent, with the group that lists it; one that only a group lists is an agent too."""
+        """Every agent with the group that lists it, also agents that are only in a group's list."""
         agents = dict(self._settings.agents)
         names = {slug(name): name for name in reversed(agents)}
         for group, table in self._settings.groups.items():
@@ -97,7 +97,7 @@ class Assembly:
         return agents
 
     def _near_misses(self) -> Iterator[str]:
-        """Agents that only a group lists, and whose names are nearly those of configured ones."""
+        """Warnings of agents that are only in a group's list and whose name resembles a configured one."""
         known = {slug(name): name for name in self._settings.agents}
         for group, table in self._settings.groups.items():
             for i, member in enumerate(table.agents):
@@ -106,10 +106,10 @@ class Assembly:
                     where = self._merged.where(("groups", group, "agents", i))
                     yield f'{where}: "{member}" is a new agent; was "{known[close[0]]}" meant?'
 
-    def _without_idle(self, over: Mapping[Any, Any]) -> Settings:
-        """The settings without the backends that agents' addresses imply, but no name leads to."""
+    def _without_unused(self, over: Mapping[Any, Any]) -> Settings:
+        """The settings without the backends that agents' addresses imply and no name uses."""
         names = [model for model, _ in self._named]
-        for target in _over(over, self._settings.aliases).values():
+        for target in _with_callers(over, self._settings.aliases).values():
             names += target_names(target)
         used = {name.partition("/")[0] for name in names}
         backends = {
@@ -130,7 +130,7 @@ class Assembly:
         place = ("backends", name)
         source = self._merged.source(place)
         if source is not None and source.faulty(source.where(place)):
-            return None  # what is left of it would only raise faults that follow from the first
+            return None  # the rest of it would only give faults that follow from the first
         try:
             backend = build_backend(name, table)
             variable = None if table.api_key else implied_key(backend)
@@ -148,8 +148,8 @@ class Assembly:
         return backend
 
     def _resolve(self, over: Mapping[Any, Any], given: list[Backend]) -> list[str]:
-        """Build the alias table, report names that lead nowhere, return the well-known backends needed."""
-        aliases = _over(over, self._settings.aliases | self._left_out("aliases"))
+        """Build the alias table, report unknown names, return the names of the well-known backends needed."""
+        aliases = _with_callers(over, self._settings.aliases | self._left_out("aliases"))
         strategy = self._settings.strategy
         if isinstance(over, AliasTable) and over.strategy != "weighted":
             strategy = over.strategy
@@ -161,7 +161,7 @@ class Assembly:
         tables = self._settings.backends.items()
         directory = Directory(
             table,
-            map(alias_name, aliases),
+            frozenset(map(alias_name, aliases)),
             backends={name for name, table in tables if table.enabled}
             | {backend.name for backend in given}
             | self._left_out("backends").keys(),
@@ -176,13 +176,12 @@ class Assembly:
         return directory.wanted
 
     def _left_out(self, section: str) -> dict[str, str]:
-        """Names that are there but for a fault: whoever uses them has none."""
-        return {
-            str(place[1]): STAND_IN for place in self._merged.left_out if place[0] == section and place[1:]
-        }
+        """Names whose value has a fault. Using such a name is no fault of its own."""
+        places = self._merged.left_out
+        return {str(place[1]): STAND_IN for place in places if place[0] == section and place[1:]}
 
     def _models(self) -> Iterator[tuple[str, Place]]:
-        """Every model that the options name, and where. Unknown groups are reported on the way."""
+        """Every model that the options name, and its place. Also reports unknown groups."""
         groups = self.options["groups"] or {}
         for section in ("agents", "groups"):
             for name, given in (self.options[section] or {}).items():
@@ -203,11 +202,11 @@ class Assembly:
             yield model, ("default_model",)
 
     def _not_yet(self) -> Iterator[str]:
-        """What the file asks for and this version does not do, once for each key."""
-        said = self._settings.given()
-        places: dict[str, list[Place]] = {key: [(key,)] for key in NOT_YET if key in said}
+        """Warnings of keys that this version does not enforce, one for each key."""
+        given = self._settings.given()
+        places: dict[str, list[Place]] = {key: [(key,)] for key in NOT_YET if key in given}
         for section in ("agents", "groups"):
-            for name, table in said.get(section, {}).items():
+            for name, table in given.get(section, {}).items():
                 if table.budget is not None:
                     places.setdefault("budget", []).append((section, name, "budget"))
         for key, found in places.items():
@@ -215,7 +214,7 @@ class Assembly:
             yield f"{where}: {key} is not enforced by this version of ccroute"
 
     def _too_cheap(self) -> Iterator[str]:
-        """Prices that nobody charges per million tokens, but many for one token."""
+        """Warnings of prices that are too low per million tokens, but usual per token."""
         settings = self._settings
         prices: list[tuple[Place, PriceTable | None]] = []
         prices += [(("prices", name), table) for name, table in settings.prices.items()]
@@ -232,11 +231,7 @@ class Assembly:
         self.faults.append((self._merged.where(place), text))
 
 
-def _over(over: Mapping[Any, Any], under: Mapping[str, Target]) -> Aliases:
-    """The caller's aliases, patterns first, and those of the file that they do not replace."""
+def _with_callers(over: Mapping[Any, Any], under: Mapping[str, Target]) -> Aliases:
+    """The caller's aliases first, then those of the sources that they do not replace."""
     names = set(map(alias_name, over))
-    merged: Aliases = dict(over)
-    for name, target in under.items():
-        if name not in names:
-            merged[name] = target
-    return merged
+    return {**over, **{name: target for name, target in under.items() if name not in names}}

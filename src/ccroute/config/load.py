@@ -1,7 +1,7 @@
-"""The way from files to the keyword arguments for a router.
+"""Reads files and mappings into the keyword arguments for a router.
 
-Every source is opened, recognised by what it holds, brought into the native shape and checked; then
-all are merged, and what they name is looked up. Every fault on the way is in one `ConfigError`.
+Each source is opened, recognised by its content, translated into the native shape and checked. Then all are
+merged, and the names in them are looked up. One `ConfigError` has all faults.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 from ccroute.backends import Backend
 from ccroute.config.assemble import Assembly
-from ccroute.config.elsewhere import Elsewhere
 from ccroute.config.merge import merge
 from ccroute.config.orchestra import is_orchestra, translate
+from ccroute.config.orchestra.external_names import ExternalNames
 from ccroute.config.secrets import Environment
 from ccroute.config.settings import Settings
 from ccroute.config.shapes import looks_like
@@ -36,7 +36,7 @@ _log = logging.getLogger("ccroute")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """`options` are keyword arguments for `Router`; `ignored` is what was passed over, and why."""
+    """`options` are keyword arguments for `Router`; `ignored` lists the keys not read, and why."""
 
     options: dict[str, Any]
     ignored: tuple[Ignored, ...]
@@ -51,9 +51,9 @@ def load(
 
     Secrets come from `env` (None: `os.environ`, read now). Of `overrides`, which are keyword
     arguments too, `backends` and `aliases` are merged over those of the sources; the others
-    replace. Raises `ConfigError` with every fault and its place. What this version does not enforce,
-    a provider's usual variable that is not set, and what seems misspelled but may be meant, are
-    warnings on the logger "ccroute".
+    replace. Raises `ConfigError` with every fault and its place. Logs a warning on "ccroute" for keys
+    that this version does not enforce, for a provider's usual variable that is not set, and for what seems
+    misspelled.
     """
     return read(sources, env, overrides).options
 
@@ -83,7 +83,7 @@ def read(
 
 
 def _checked(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The caller's keywords, backends as a list; raises `ConfigError` for what is of the wrong kind."""
+    """The caller's keyword arguments, backends as a list. Raises `ConfigError` for a wrong type."""
     given = dict(overrides)
     faults, none = Faults(), list[Backend]()
     given["backends"] = faults.collect(lambda: check_backends(given.get("backends") or ()), none)
@@ -105,13 +105,13 @@ def _tables(
     contents = [content for _, content in opened]
     for i, (source, content) in enumerate(opened):
         if (looks := looks_like(content)) is not None:
-            source.fault(source.name, looks)
+            source.fault_file(looks)
             table: dict[str, Any] = {}
         elif is_orchestra(content):
             others = [*contents[:i], *contents[i + 1 :]]
-            elsewhere = Elsewhere(given.get("aliases") or {}, given["backends"], others, environment)
-            table = translate(content, environment, source, elsewhere)
-            contents[i] = table  # what its agents brought along is elsewhere for the next
+            external = ExternalNames(given.get("aliases") or {}, given["backends"], others, environment)
+            table = translate(content, environment, source, external)
+            contents[i] = table  # its servers are external to the next source
         else:
             table = environment.expand(_needed(content, replaced), (), source)
             _note_shape(content, source)
@@ -119,10 +119,10 @@ def _tables(
 
 
 def _note_shape(content: Mapping[str, Any], source: Source) -> None:
-    """Say what was taken for what, where the content is like none of the shapes."""
+    """Report a content that is like none of the known shapes."""
     tables = any(value and isinstance(value, Mapping) for value in content.values())
     if tables and Settings.model_fields.keys().isdisjoint(content):
-        source.fault(source.name, f"is like no known shape, and was read as the native one; {_SHAPES}")
+        source.fault_file(f"is like no known shape, and was read as the native one; {_SHAPES}")
 
 
 def _is_empty(settings: Settings, given: Mapping[str, Any]) -> bool:
@@ -131,17 +131,15 @@ def _is_empty(settings: Settings, given: Mapping[str, Any]) -> bool:
 
 
 def _needed(content: Mapping[str, Any], replaced: Iterable[str]) -> dict[str, Any]:
-    """Without backends that are disabled or the caller's own: variables missing there are no fault."""
+    """The content without disabled backends and the caller's: a variable not set there is no fault."""
     backends = content.get("backends")
     if not isinstance(backends, Mapping):
         return dict(content)
     needed = {
-        name: {"enabled": False} if _is_disabled(backend) else backend
+        name: {"enabled": False}
+        if isinstance(backend, Mapping) and backend.get("enabled") is False
+        else backend
         for name, backend in backends.items()
         if name not in replaced
     }
     return {**content, "backends": needed}
-
-
-def _is_disabled(backend: object) -> bool:
-    return isinstance(backend, Mapping) and backend.get("enabled") is False

@@ -14,8 +14,8 @@ from ccroute.config.source import Ignored, Place, Source
 class Merged:
     """The settings of all sources, and the source that each part of them is from.
 
-    `left_out` are the places whose values had a fault and are not in the settings. `implied` are the
-    backends that no source is about, but that some part of one may need.
+    `left_out` are the places whose values had a fault and are not in the settings. `implied` are backends
+    that no source defines, but that an agent's address may need.
     """
 
     settings: Settings
@@ -28,11 +28,11 @@ class Merged:
         return self._sources.get(place[:2], self._sources.get(place[:1]))
 
     def where(self, place: Place) -> str:
-        """A place as messages write it, in the words of its source."""
-        return (self.source(place) or _NOBODY).where(place)
+        """A place as messages write it, with its source."""
+        return (self.source(place) or _NO_SOURCE).where(place)
 
 
-_NOBODY = Source("")
+_NO_SOURCE = Source("")
 
 
 def merge(read: Iterable[tuple[Source, Settings]]) -> Merged:
@@ -54,7 +54,7 @@ def merge(read: Iterable[tuple[Source, Settings]]) -> Merged:
                 new = {
                     name: entry
                     for name, entry in value.items()
-                    if name not in earlier or (_says(entry) and name not in mute)
+                    if name not in earlier or (_has_content(entry) and name not in mute)
                 }
                 merged[section] = new | {name: entry for name, entry in earlier.items() if name not in new}
                 places: list[Place] = [(section, name) for name in new]
@@ -73,6 +73,6 @@ def merge(read: Iterable[tuple[Source, Settings]]) -> Merged:
     )
 
 
-def _says(entry: object) -> bool:
-    """An empty table replaces nothing: a group that only has a name."""
+def _has_content(entry: object) -> bool:
+    """Whether it replaces an earlier entry. An empty table does not: a group that only has a name."""
     return not isinstance(entry, Table) or bool(entry.model_fields_set)

@@ -1,12 +1,10 @@
-"""Whether every name leads somewhere, once all sources are one.
-
-Knows names only; must not know what a backend or an agent is made of.
-"""
+"""Checks that every name of a model or a backend exists, once all sources are merged."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from ccroute.errors import ConfigError, UnknownModelError
@@ -21,7 +19,7 @@ _TEMPLATE = re.compile(r"[*?\\]")
 
 
 STAND_IN = "-/-"
-"""The target of an alias whose own has a fault."""
+"""The target of an alias whose own target has a fault."""
 
 
 def alias_name(key: str | re.Pattern[str]) -> str:
@@ -29,10 +27,9 @@ def alias_name(key: str | re.Pattern[str]) -> str:
 
 
 def alias_table(aliases: Aliases, strategy: Strategy) -> tuple[AliasTable, dict[str, list[str]]]:
-    """The table, and by name what is wrong with it.
+    """The alias table, and its faults by name.
 
-    A table with faults is replaced by one that has the same names, so that whoever uses a faulty
-    alias is not reported as well.
+    A table with faults is replaced by one with the same names, so that a faulty alias is reported once.
     """
     try:
         return AliasTable(aliases, strategy=strategy), {}
@@ -56,61 +53,53 @@ def _is_broken(name: str) -> bool:
     return False
 
 
+@dataclass(slots=True)
 class Directory:
-    """The names of backends and aliases. `wanted` are the well-known backends that some name needs.
+    """The names of backends and aliases. `wanted` are the well-known backends that a name needs.
 
-    `unknown` collects, for each name that leads nowhere, what to say about it and who uses it.
+    `unknown` has a message for each unknown name, with the places that use it.
     """
 
-    def __init__(
-        self,
-        aliases: AliasTable,
-        names: Iterable[str],
-        *,
-        backends: Collection[str],
-        disabled: Collection[str],
-        well_known: Collection[str],
-    ) -> None:
-        self._table = aliases
-        self._names = frozenset(names)
-        self._backends = set(backends)
-        self._disabled = disabled
-        self._well_known = well_known
-        self.wanted: list[str] = []
-        self.unknown: dict[str, list[str]] = {}
+    table: AliasTable
+    names: frozenset[str]
+    backends: set[str]
+    disabled: set[str]
+    well_known: Collection[str]
+    wanted: list[str] = field(default_factory=list)
+    unknown: dict[str, list[str]] = field(default_factory=dict)
 
     def check_alias(self, name: str, target: object, where: str) -> None:
-        """Whether an alias's deployments have a backend."""
+        """Check that an alias's deployments have a backend."""
         for deployment in target_names(target):
             backend, slash, _ = deployment.partition("/")
-            is_alias = deployment in self._names and deployment != name
+            is_alias = deployment in self.names and deployment != name
             if slash and deployment != STAND_IN and not is_alias and not _TEMPLATE.search(backend):
                 self._check_backend(backend, deployment, where)
 
     def check_model(self, name: str, where: str) -> None:
-        """Whether a model that an agent uses, say, is one."""
+        """Check that a model's name exists."""
         try:
-            self._table.resolve(name, self._backends)
+            self.table.resolve(name, self.backends)
         except UnknownModelError:
             backend, slash, model = name.partition("/")
             if slash and model:
                 self._check_backend(backend, name, where)
             else:
-                known = did_you_mean(name, self._names)
+                known = did_you_mean(name, self.names)
                 advice = known or f'; give it a target, as in aliases={{"{name}": "backend/model"}}'
                 self._report(f'unknown alias "{name}"{advice}', where)
 
     def _check_backend(self, backend: str, name: str, where: str) -> None:
-        if backend in self._backends:
+        if backend in self.backends:
             return
-        if backend in self._disabled:
+        if backend in self.disabled:
             self._report(f'backend "{backend}" of "{name}" is disabled', where)
-        elif backend in self._well_known:
-            self._backends.add(backend)
+        elif backend in self.well_known:
+            self.backends.add(backend)
             self.wanted.append(backend)
         else:
-            close = did_you_mean(name, self._names) or did_you_mean(
-                backend, {*self._backends, *self._well_known}
+            close = did_you_mean(name, self.names) or did_you_mean(
+                backend, {*self.backends, *self.well_known}
             )
             self._report(f'unknown backend "{backend}" in "{name}"{close}', where)
 

@@ -53,7 +53,7 @@ class Environment:
                 if isinstance(key, str) or type(key) is int:
                     named[str(key)] = inner
                 else:
-                    source.fault(source.at((*place, str(key))), "a key should be a string")
+                    source.fault((*place, str(key)), "a key should be a string")
             found = {key: self.expand(inner, (*place, key), source) for key, inner in named.items()}
             return {key: inner for key, inner in found.items() if inner is not MISSING}
         if isinstance(value, list | tuple):
@@ -99,7 +99,7 @@ class Environment:
         if not faults:
             return expanded
         for fault in faults:
-            source.fault(source.at(place), fault)
+            source.fault(place, fault)
         source.left_out.append(place)
         return MISSING
 

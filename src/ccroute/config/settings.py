@@ -1,7 +1,4 @@
-"""The native shape of a file, and its faults in the words and places of whoever wrote it.
-
-Knows which keys there are and what each may hold; must not know what a name leads to.
-"""
+"""The native shape of a file: its keys and what each may hold. Faults use the file's own terms."""
 
 # No `from __future__ import annotations`: pydantic reads these annotations at run time.
 import math
@@ -123,8 +120,8 @@ def _target(value: object) -> Target:
     raise ValueError("should be a name, a list of names, or names with their weights")
 
 
-Seconds = Annotated[FiniteFloat, Field(gt=0)]
-Gigabytes = Annotated[FiniteFloat, Field(gt=0)]
+Positive = Annotated[FiniteFloat, Field(gt=0)]
+NotNegative = Annotated[FiniteFloat, Field(ge=0)]
 Usd = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 Names = Annotated[list[str], BeforeValidator(_listed)]
 Parameter = Annotated[str, AfterValidator(_parameter)]
@@ -137,7 +134,7 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
     def given(self, *, without: Sequence[str] = ()) -> dict[str, Any]:
-        """What the file says, by key; what it leaves out is not there."""
+        """The values that the file gives, by key."""
         fields = type(self).model_fields
         return {
             fields[name].alias or name: getattr(self, name)
@@ -171,11 +168,11 @@ PriceEntry = Annotated[PriceTable, BeforeValidator(_priced)]
 
 
 class TimeoutTable(Table):
-    total: Seconds | None = None
-    connect: Seconds | None = None
-    first: Seconds | None = None
-    idle: Seconds | None = None
-    attempt: Seconds | None = None
+    total: Positive | None = None
+    connect: Positive | None = None
+    first: Positive | None = None
+    idle: Positive | None = None
+    attempt: Positive | None = None
 
 
 TimeoutEntry = Annotated[TimeoutTable, _keyed("total")]
@@ -184,16 +181,16 @@ TimeoutEntry = Annotated[TimeoutTable, _keyed("total")]
 class RetryTable(Table):
     attempts: PositiveInt = 1
     per_deployment: PositiveInt = 1
-    base: Annotated[FiniteFloat, Field(ge=0)] = 0
-    max: Annotated[FiniteFloat, Field(ge=0)] = 0
+    base: NotNegative = 0
+    max: NotNegative = 0
 
 
 class ModelTable(Table):
     context_window: PositiveInt | None = None
     max_output: PositiveInt | None = None
     price: PriceEntry | None = None
-    memory_gb: Gigabytes | None = None
-    weight: Annotated[FiniteFloat, Field(gt=0)] = 1
+    memory_gb: Positive | None = None
+    weight: Positive = 1
     sampling: Literal["any", "one", "none", "not_thinking"] | None = None
     thinking: Literal["none", "budget", "adaptive", "effort", "switch", "template", "levels"] | None = None
     efforts: Names | None = None
@@ -204,7 +201,7 @@ class ModelTable(Table):
 
 
 class BackendTable(Table):
-    """`kind` may be left out where the backend's name says it. A disabled backend is as good as absent."""
+    """`kind` may be left out if the name is a kind. A disabled backend counts as absent."""
 
     kind: Annotated[str, AfterValidator(_kind)] | None = None
     enabled: bool = True
@@ -218,13 +215,13 @@ class BackendTable(Table):
     headers: dict[str, str] = {}
     drop_params: bool = False
     max_concurrency: PositiveInt | None = None
-    memory_gb: Gigabytes | None = None
+    memory_gb: Positive | None = None
     ca_file: str | None = None
     models: dict[str, ModelTable] = {}
 
 
 class Defaults(Table):
-    """What an agent and a group of agents may both say."""
+    """The keys of both an agent and a group of agents."""
 
     model: str | None = None
     fallback: Names = []
@@ -270,20 +267,19 @@ class Settings(Table):
 
     @classmethod
     def checked(cls, table: dict[str, Any], source: Source) -> Self:
-        """The settings in `table`, which is used up.
+        """The settings in `table`, which is changed. Faults go to `source`.
 
-        Every fault goes to `source`; the faulty parts are left out, so that the names in the rest
-        can still be checked.
+        Faulty parts are left out, so that the names in the rest can still be checked.
         """
         faults = cls._faults(table)
         for fault in faults:
             if not source.faulty(where := source.where(_place(fault))):
-                source.fault(where, _text(fault))
+                source.faults.append((where, _text(fault)))
         for fault in reversed(faults):
             place = _place(fault)[: -1 if fault["type"] == "missing" else None]
             source.left_out.append(place)
             _take_out(table, place)
-        # What that broke is no fault of its own, and goes with its section.
+        # A fault that follows from that is not reported; its section is left out.
         for fault in cls._faults(table):
             table.pop(str(fault["loc"][0]), None)
         return cls.model_validate(table)

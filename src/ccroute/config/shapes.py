@@ -1,7 +1,6 @@
-"""What a file that ccroute does not read looks like, and what to do with it.
+"""Recognises other tools' files, which ccroute does not read, by their keys, and gives advice.
 
-Knows other tools' files by the keys that only they have; must not read any of them. What it says names
-keys and models, never another value, which may be a secret.
+The advice names keys and models, never another value, which may be a secret.
 """
 
 from __future__ import annotations
@@ -9,10 +8,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ccroute.backends.presets import PRESETS
-from ccroute.config.spelling import folded
+from ccroute.routing.names import slug
 
 _OURS = frozenset({"agents", "aliases", "backends", "groups", "llm_routing"})
 _LITELLM = frozenset({"general_settings", "litellm_settings", "model_list", "router_settings"})
@@ -35,88 +34,77 @@ class _Keys(NamedTuple):
     top: Mapping[str, Any]
     below: frozenset[str]
 
-    def lists(self, key: str) -> bool:
-        return key in self.top and isinstance(self.top[key], list | None)
-
-    def has_below(self, *keys: str) -> bool:
-        return not self.below.isdisjoint(keys)
+    def folded(self) -> set[str]:
+        return {slug(key).replace("-", "") for key in self.top}
 
 
-class _Shape(NamedTuple):
-    name: str
-    fits: Callable[[_Keys], bool]
-    advice: str
-
-
-_SHAPES = (
-    _Shape(
+# A file that ccroute does not read, how its keys show it, and what to do with it.
+_SHAPES: Final[tuple[tuple[str, Callable[[_Keys], object], str], ...]] = (
+    (
         "an opencode file",
-        lambda keys: "provider" in keys.top and keys.has_below("npm", "options"),
+        lambda keys: "provider" in keys.top and keys.below & {"npm", "options"},
         f"{_WRITE}; its provider.<name>.options.baseURL is base_url",
     ),
-    _Shape(
+    (
         "a claude-code-router file",
-        lambda keys: keys.lists("Providers") and keys.has_below("api_base_url"),
+        lambda keys: isinstance(keys.top.get("Providers", ""), list | None) and "api_base_url" in keys.below,
         f"{_WRITE}; its Providers[].api_base_url is base_url, up to /v1",
     ),
-    _Shape(
+    (
         "a Continue file",
-        lambda keys: keys.lists("models") and {"provider", "model"} <= keys.below,
+        lambda keys: (
+            isinstance(keys.top.get("models", ""), list | None) and {"provider", "model"} <= keys.below
+        ),
         f"{_WRITE}; its models[].provider is kind, its models[].apiBase is base_url",
     ),
-    _Shape(
+    (
         "an aider file",
-        lambda keys: not _AIDER.isdisjoint(keys.top),
+        lambda keys: _AIDER & keys.top.keys(),
         'its model goes to default_model = "<backend>/<model>", its openai-api-base to base_url of a backend',
     ),
-    _Shape(
+    (
         "a Docker Compose file",
-        lambda keys: (
-            "services" in keys.top and keys.has_below("image", "build") and "model" not in keys.below
-        ),
+        lambda keys: "services" in keys.top and keys.below & {"image", "build"} and "model" not in keys.below,
         f"{_WRITE}; a service's published port is part of base_url",
     ),
-    _Shape(
+    (
         "a Claude Code settings file",
         lambda keys: "env" in keys.top and any(key.startswith("ANTHROPIC_") for key in keys.below),
         'its ANTHROPIC_BASE_URL is base_url of a backend of kind = "anthropic"',
     ),
-    _Shape(
+    (
         "a list of MCP servers",
         lambda keys: "mcpServers" in keys.top,
         "ccroute routes requests to models; it does not run tools",
     ),
-    _Shape(
+    (
         "the body of a request",
-        lambda keys: "messages" in keys.top and "model" in keys.top,
+        lambda keys: keys.top.keys() >= {"messages", "model"},
         "give it to complete() of a router",
     ),
-    _Shape(
+    (
         "a file of environment variables",
-        lambda keys: bool(keys.top) and all(_VARIABLE.fullmatch(key) for key in keys.top),
+        lambda keys: keys.top and all(_VARIABLE.fullmatch(key) for key in keys.top),
         "load it into the environment; a configuration names its variables as ${NAME}",
     ),
-    _Shape(
+    (
         "the settings of one client",
-        lambda keys: (
-            not _KEY.isdisjoint(map(folded, keys.top)) and not _CLIENT.isdisjoint(map(folded, keys.top))
+        lambda keys: _KEY & keys.folded() and _CLIENT & keys.folded(),
+        (
+            "its address and its key are base_url and api_key of a table [backends.main] with "
+            'kind = "openai", its model is default_model = "main/<model>"'
         ),
-        'its address and its key are base_url and api_key of a table [backends.main] with kind = "openai", '
-        'its model is default_model = "main/<model>"',
     ),
 )
 _ASSIGNMENT = re.compile(f"({_VARIABLE.pattern})=")
 _YAML_TOP = re.compile(r"""^["']?([\w$.-]+)["']?:(?:\s|$)""", re.MULTILINE)
 _YAML_BELOW = re.compile(r"""^[\s-]+["']?([\w$.-]+)["']?:(?:\s|$)""", re.MULTILINE)
 _YAML_LIST = re.compile(r"^- +[\w-]+:(?:\s|$)", re.MULTILINE)
-_YAML_MODEL = re.compile(
-    r"""^[\s-]*(model_name|model):\s*["']?([^\s"'#]+)""",
-    re.MULTILINE,
-)
+_YAML_MODEL = re.compile(r"""^[\s-]*(model_name|model):\s*["']?([^\s"'#]+)""", re.MULTILINE)
 
 
 def looks_like(content: Mapping[Any, Any]) -> str | None:
-    """What a table looks like that is in none of our shapes, and what to do; None if nobody knows."""
+    """Which other tool's file a table looks like, and what to do; None if it is not recognised."""
     top = {str(key): value for key, value in content.items()}
     rows = top.get("model_list")
     models = [
@@ -131,7 +119,7 @@ def looks_like(content: Mapping[Any, Any]) -> str | None:
 
 
 def looks_like_text(text: str) -> str | None:
-    """The same for a text that is neither TOML nor a JSON table."""
+    """The same for a text that is neither TOML nor a JSON object."""
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     found = [_ASSIGNMENT.match(line) for line in lines]
     if all(found):
@@ -157,9 +145,9 @@ def _recognised(keys: _Keys, models: Iterable[tuple[str, str]]) -> str | None:
             "looks like a LiteLLM configuration, which this version does not read. "
             f'"Coming from LiteLLM" in {_PAGE} has all its settings; its models, as TOML:\n{_native(models)}'
         )
-    for shape in _SHAPES:
-        if shape.fits(keys):
-            return f"looks like {shape.name}, which is not read: {shape.advice}. See {_PAGE}"
+    for name, fits, advice in _SHAPES:
+        if fits(keys):
+            return f"looks like {name}, which is not read: {advice}. See {_PAGE}"
     return None
 
 

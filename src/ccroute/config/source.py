@@ -1,6 +1,6 @@
-"""One file or mapping: how it is read, what messages call it, and what was found in it.
+"""One file or mapping: reads it, names its places in messages, and collects what was found in it.
 
-Knows syntax and places; must not know what any key means.
+Knows syntax, must not know what a key means.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ EXPECTED = (
 
 
 class Ignored(NamedTuple):
-    """Something that ccroute passed over, and why."""
+    """A key that ccroute does not read, and why."""
 
     place: str
     reason: str
@@ -39,10 +39,9 @@ class Ignored(NamedTuple):
 class Source:
     """One file or mapping, and the faults and the ignored keys found in it.
 
-    What is read from another tool's shape is handed on in the native one; `renamed` leads from a
-    place there back to the place in the file. `left_out` are the native places whose values had a
-    fault and are not handed on. `implied` are the backends that no part of the file is about, but
-    that some part needs.
+    Another tool's file is translated into the native shape; `renamed` maps a place there to the place in the
+    file. `left_out` are the native places whose values had a fault and are left out. `implied` are backends
+    that the file does not define, but that an agent's address needs.
     """
 
     def __init__(self, label: str, name: str = "") -> None:
@@ -67,8 +66,12 @@ class Source:
                 return self.at((*origin, *place[length:]))
         return self.at(place)
 
-    def fault(self, where: str, text: str) -> None:
-        self.faults.append((where, text))
+    def fault(self, place: Place, text: str) -> None:
+        self.faults.append((self.at(place), text))
+
+    def fault_file(self, text: str) -> None:
+        """Report a fault of the source as a whole."""
+        self.faults.append((self.name, text))
 
     def warn(self, place: Place, text: str) -> None:
         self.warnings.append(f"{self.at(place)}: {text}")
@@ -82,28 +85,21 @@ class Source:
 
 
 def open_sources(given: Given | Sequence[Given]) -> list[tuple[Source, Mapping[str, Any]]]:
-    """Each source with its content; one that cannot be read is empty and has a fault.
+    """Each source with its content. One that cannot be read has a fault and is empty.
 
-    Raises `ConfigError` for what is no source.
+    Raises `ConfigError` for a value of a wrong type.
     """
     several: list[Any] = [given]
     if isinstance(given, Sequence) and not isinstance(given, str | bytes):
         several = list(given)
     if strange := {type(one).__name__ for one in several if not isinstance(one, _GIVEN)}:
         raise ConfigError(f"{EXPECTED}, not {' or '.join(sorted(strange))}")
-    opened: list[tuple[Source, Mapping[str, Any]]] = []
-    for one, label in zip(several, _labels(several), strict=True):
-        source = Source(label if len(several) > 1 else "", label)
-        if _is_text(one):
-            source.fault(label, "is no path, but a file's text: give the path, or the mapping that it holds")
-            opened.append((source, {}))
-        else:
-            opened.append((source, one if isinstance(one, Mapping) else _read(Path(one), label, source)))
-    return opened
+    sources = [Source(label if len(several) > 1 else "", label) for label in _labels(several)]
+    return [(source, _read(one, source)) for source, one in zip(sources, several, strict=True)]
 
 
 def _is_text(one: object) -> bool:
-    """Whether somebody gave what a file holds; it may have secrets, so it is never shown."""
+    """Whether it is a file's text instead of a path. It may have secrets, so it is never shown."""
     return isinstance(one, str) and ("\n" in one or one.lstrip().startswith(("{", "[")))
 
 
@@ -118,34 +114,36 @@ def _labels(several: Sequence[Given]) -> list[str]:
     ]
 
 
-def _read(path: Path, label: str, source: Source) -> Mapping[str, Any]:
+def _read(given: Given, source: Source) -> Mapping[str, Any]:
+    if isinstance(given, Mapping):
+        return given
     try:
-        text = path.read_text("utf-8-sig")
+        if not _is_text(given):
+            return _parse(Path(given).read_text("utf-8-sig"), source)
+        source.fault_file("is no path, but a file's text: give the path, or the mapping that it holds")
     except OSError as error:
-        source.fault(label, f"cannot be read: {error.strerror}")
-        return {}
+        source.fault_file(f"cannot be read: {error.strerror}")
     except UnicodeDecodeError:
-        source.fault(label, "is not UTF-8 text")
-        return {}
-    return _parse(text, label, source)
+        source.fault_file("is not UTF-8 text")
+    return {}
 
 
-def _parse(text: str, label: str, source: Source) -> Mapping[str, Any]:
+def _parse(text: str, source: Source) -> Mapping[str, Any]:
     # A TOML document cannot start with a brace, and a JSON document that is a table must.
     is_json = text.lstrip().startswith("{")
     try:
         # Decimal keeps the amount as it is written: 0.1 is a tenth.
         return _json(text, source) if is_json else tomllib.loads(text, parse_float=Decimal)
     except RecursionError:
-        source.fault(label, "is nested too deeply")
+        source.fault_file("is nested too deeply")
     except ValueError as error:
         looks = None if is_json else looks_like_text(text)
-        source.fault(label, looks or f"is not {'JSON' if is_json else 'TOML, and no JSON object'}: {error}")
+        source.fault_file(looks or f"is not {'JSON' if is_json else 'TOML, and no JSON object'}: {error}")
     return {}
 
 
 def _json(text: str, source: Source) -> dict[str, Any]:
-    """Its content; a key that an object has twice is a fault, since one of the two would be lost."""
+    """The content. A key that is twice in an object is a fault: one of the two would be lost."""
     twice: list[tuple[dict[str, Any], str]] = []
 
     def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -167,7 +165,7 @@ def _report(twice: list[tuple[dict[str, Any], str]], content: dict[str, Any], so
     while pending:
         place, inner = pending.pop()
         for key in dict.fromkeys(key for table, key in twice if table is inner):
-            source.fault(source.at((*place, key)), "is there twice")
+            source.fault((*place, key), "is there twice")
         if isinstance(inner, dict):
             pending += [((*place, key), value) for key, value in inner.items()]
         elif isinstance(inner, list):

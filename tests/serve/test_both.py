@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.wire.serve_support import SERVED, AsyncMade, answer, dumped, frames
-from tests.wire.support import run
+from tests.serve.support import SERVED, AsyncMade, answer, dumped, frames
+from tests.wire.support import WIRES, run
 
 from ccroute import errors
 from ccroute.types import Chunk, Completion, FinishReason, Function, ToolCall, Usage
@@ -62,16 +62,16 @@ def test_every_error_has_its_status_and_is_read_back_as_its_kind(
 ) -> None:
     found, body = SERVED[wire].dump_error(error)
     assert found == (529 if wire == "anthropic" and status == 503 else status)
-    told = body["error"]
-    assert (told["code"] if wire == "openai" else told.get("details", {}).get("error_code")) == code
-    assert "secret" not in told["message"]
-    assert type(SERVED[wire].error(found, {}, json.dumps(body).encode())) is read
+    detail = body["error"]
+    assert (detail["code"] if wire == "openai" else detail.get("details", {}).get("error_code")) == code
+    assert "secret" not in detail["message"]
+    assert type(WIRES[wire].error(found, {}, json.dumps(body).encode())) is read
 
 
 def test_both_protocols_know_every_error_there_is() -> None:
-    told = {type(error) for error, *_ in ANSWERS}
+    tested = {type(error) for error, *_ in ANSWERS}
     above = {errors.CcrouteError, errors.RequestError, errors.BackendError}
-    assert {getattr(errors, name) for name in errors.__all__} - above <= told
+    assert {getattr(errors, name) for name in errors.__all__} - above <= tested
 
 
 def test_anthropics_clients_find_their_own_words_for_a_long_prompt() -> None:
@@ -120,7 +120,7 @@ def test_an_error_after_the_first_byte_is_the_protocols_own_event(wire: str, mod
 
 @BOTH
 @MODES
-def test_a_bug_after_the_first_byte_is_told_without_a_word_of_it_and_raised(wire: str, mode: str) -> None:
+def test_a_bug_after_the_first_byte_is_hidden_and_raised(wire: str, mode: str) -> None:
     stream = AsyncMade([Chunk(text="a"), KeyError("secret")])
     pieces: list[bytes] = []
 
@@ -209,7 +209,7 @@ def chunks_of(completion: Completion, size: int) -> list[Chunk]:
 
 
 def gist(completion: Completion) -> dict[str, Any]:
-    """What a client cares for; arguments as values, because whole ones are written anew for Anthropic."""
+    """What a client cares for; arguments as values, because Anthropic's form re-encodes them."""
     calls = [(c.id, c.function.name, json.loads(c.function.arguments)) for c in completion.tool_calls]
     facts = completion.model_dump(include={"model", "finish_reason", "usage"})
     return facts | {"text": completion.text, "thinking": completion.thinking, "calls": calls}
@@ -218,12 +218,12 @@ def gist(completion: Completion) -> dict[str, Any]:
 @given(st.sampled_from(sorted(SERVED)), answers())
 def test_a_whole_answer_is_read_back_as_the_same(wire: str, completion: Completion) -> None:
     body = json.dumps(SERVED[wire].dump_completion(completion)).encode()
-    assert gist(SERVED[wire].decode(body)) == gist(completion)
+    assert gist(WIRES[wire].decode(body)) == gist(completion)
 
 
 @given(st.sampled_from(sorted(SERVED)), answers(), st.integers(1, 9))
 def test_a_stream_is_read_back_as_the_same_answer(wire: str, completion: Completion, size: int) -> None:
     options = {"include_usage": True} if wire == "openai" else {}
     pieces = dumped(wire, AsyncMade(chunks_of(completion, size), completion), **options)
-    _, again = run(SERVED[wire].Decoder(), *pieces)
+    _, again = run(WIRES[wire].Decoder(), *pieces)
     assert gist(again) == gist(completion)

@@ -35,7 +35,7 @@ def test_an_agents_own_address_wins_over_a_pattern_of_the_callers(caplog):
     assert caplog.messages == []
 
 
-def test_an_alias_that_the_caller_gives_for_the_very_name_wins_over_an_agents_address_with_a_warning(caplog):
+def test_a_callers_alias_beats_an_agents_address_with_a_warning(caplog):
     options = load(AT_HOME, ENV, {"aliases": {"sonnet": "anthropic/far"}})
     assert options["agents"] == {"hr": Agent("sonnet")}
     assert options["aliases"].resolve("sonnet").deployments == ("anthropic/far",)
@@ -46,7 +46,7 @@ def test_an_alias_that_the_caller_gives_for_the_very_name_wins_over_an_agents_ad
 
 
 @pytest.mark.parametrize("target", ["10.0.0.5/sonnet", ["10.0.0.5/sonnet"]])
-def test_an_alias_of_the_callers_that_leads_to_the_agents_own_address_is_no_warning(caplog, target):
+def test_a_callers_alias_to_the_agents_own_address_is_no_warning(caplog, target):
     options = load(AT_HOME, ENV, {"aliases": {"sonnet": target}})
     assert options["aliases"].resolve(options["agents"]["hr"].model).deployments == ("10.0.0.5/sonnet",)
     assert backends(options) == HOME
@@ -65,7 +65,7 @@ def test_no_backend_is_made_that_nothing_leads_to():
     }
 
 
-def test_an_agents_address_is_never_taken_for_another_server_of_the_same_name():
+def test_an_address_is_not_another_server_of_the_same_name():
     here = {"x": {"model": "ollama/q", "baseUrl": "http://localhost:11434"}}
     elsewhere = "http://mini1.local:11434"
     for options in (
@@ -79,14 +79,14 @@ def test_an_agents_address_is_never_taken_for_another_server_of_the_same_name():
         assert (deployment, backends(options)["ollama-2"][1]) == ("ollama-2/q", "http://localhost:11434")
 
 
-def test_an_address_that_is_none_is_one_fault_wherever_its_name_is_known(faults):
+def test_an_invalid_address_is_a_single_fault(faults):
     bad = {"x": {"model": "m", "baseUrl": "http://["}}
     assert faults([bad, {"backends": {"backend": {"kind": "vllm"}}}]) == (
         "source 1: x.baseUrl: must look like http://localhost:11434 or https://host/v1",
     )
 
 
-def test_an_agents_address_is_not_hidden_by_an_alias_that_reads_like_its_deployment():
+def test_an_alias_like_its_deployment_does_not_hide_an_address():
     source = endpoint("http://e.example.com", models=["ollama/q"]) | {
         "agents": {
             "x": {"model": "ollama/q", "baseUrl": "http://localhost:11434"},
@@ -99,7 +99,7 @@ def test_an_agents_address_is_not_hidden_by_an_alias_that_reads_like_its_deploym
 
 
 @pytest.mark.parametrize("keys", [("one", "one"), ("one", None), (None, None)])
-def test_a_backend_that_another_source_describes_at_the_agents_address_is_that_backend(keys):
+def test_another_sources_backend_at_the_agents_address_is_used(keys):
     native = {"backends": {"ollama": {"memory_gb": 8} | ({"api_key": keys[0]} if keys[0] else {})}}
     agent = {"model": "q", "baseUrl": "http://localhost:11434"} | ({"apiKey": keys[1]} if keys[1] else {})
     for sources in ([native, {"x": agent}], [{"x": agent}, native]):
@@ -113,7 +113,7 @@ def test_a_backend_that_another_source_describes_at_the_agents_address_is_that_b
     assert "ollama" in backends(nobody)
 
 
-def test_agents_of_two_files_at_one_address_with_two_keys_have_two_backends():
+def test_two_keys_at_one_address_are_two_backends():
     one, two = ({n: {"model": n, "baseUrl": "http://p.example.com", "apiKey": n}} for n in ("a", "b"))
     options = load([one, two], {})
     assert {name: secrets for name, (_, _, secrets) in backends(options).items()} == {

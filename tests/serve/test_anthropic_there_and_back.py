@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.wire.test_anthropic_serve_request import CACHED, SCHEMA, ask, text, there_and_back
+from tests.serve.test_anthropic_request import CACHED, SCHEMA, ask, text, there_and_back
 
 from ccroute.types import Model
 
@@ -133,10 +133,10 @@ def blocks_of(content: str | list[Any]) -> list[Any]:
 
 @given(conversations(), PARAMETERS, CHOICES, THINKING)
 def test_a_request_there_and_back_asks_for_the_same(
-    messages: list[dict[str, Any]], told: dict[str, Any], choice: dict[str, Any], thinking: Any
+    messages: list[dict[str, Any]], asked: dict[str, Any], choice: dict[str, Any], thinking: Any
 ) -> None:
-    body = {"model": "m", "messages": messages, **told}
-    if "tools" in told:
+    body = {"model": "m", "messages": messages, **asked}
+    if "tools" in asked:
         body["tool_choice"] = choice
     if thinking:
         body["thinking"] = thinking

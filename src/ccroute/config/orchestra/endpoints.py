@@ -5,42 +5,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ccroute.config.draft import Draft, unknown_key
-from ccroute.config.servers import SERVER_KEYS, URL_KEYS, Address, Server
+from ccroute.config.orchestra.builder import Builder, unknown_key
+from ccroute.config.orchestra.servers import SERVER_KEYS, URL_KEYS, Address, Server
+from ccroute.config.orchestra.spelling import misspelt
 from ccroute.config.source import Place
-from ccroute.config.spelling import misspelt
 
 _PLACE = ("llm_routing", "endpoints")
 _KNOWN = ("url", "baseUrl", "apiKey", "models", "aliases", "enabled", "disabled")
 
 
 class _Name(NamedTuple):
-    """A model id as an endpoint knows it, and where that is said."""
+    """A model id at an endpoint, and its place in the file."""
 
     model: str
     place: Place
 
 
-def read_endpoints(routing: object, draft: Draft) -> None:
+def read_endpoints(routing: object, builder: Builder) -> None:
     """Each endpoint becomes a backend, and its `models` and `aliases` become aliases.
 
     A model's id is a name as well, where no endpoint gives that name to another model.
     """
     endpoints = routing.get("endpoints") if isinstance(routing, Mapping) else None
     if not isinstance(routing, Mapping) or not isinstance(endpoints, Mapping):
-        draft.fault(*_without_endpoints(routing))
+        builder.fault(*_without_endpoints(routing))
         return
     for key in routing:
         if key != "endpoints":
-            draft.pass_over(key, (), ("llm_routing",), ("endpoints",))
+            builder.pass_over(key, (), ("llm_routing",), ("endpoints",))
     ids: list[tuple[str, str, Place]] = []
     for name, endpoint in endpoints.items():
-        if draft.takes_part(endpoint, (*_PLACE, name)):
-            ids += _read_endpoint(name, endpoint, (*_PLACE, name), draft)
-    named = frozenset(draft.aliases)
+        if builder.takes_part(endpoint, (*_PLACE, name)):
+            ids += _read_endpoint(name, endpoint, (*_PLACE, name), builder)
+    named = frozenset(builder.aliases)
     for model, deployment, place in ids:
         if model not in named:
-            draft.alias(model, deployment, place)
+            builder.alias(model, deployment, place)
 
 
 def _without_endpoints(routing: object) -> tuple[Place, str]:
@@ -52,14 +52,14 @@ def _without_endpoints(routing: object) -> tuple[Place, str]:
 
 
 def _read_endpoint(
-    name: str, endpoint: Mapping[str, Any], place: Place, draft: Draft
+    name: str, endpoint: Mapping[str, Any], place: Place, builder: Builder
 ) -> list[tuple[str, str, Place]]:
     """Add its backend and its names. Returns its model ids, each with its deployment and its place."""
     if not any(key in endpoint for key in URL_KEYS):
-        draft.fault((*place, "url"), "is missing")
-    server = Server.add(Address.of(endpoint, place, draft), endpoint, place, draft, name)
-    models = _names(endpoint, "models", place, draft)
-    aliases = _names(endpoint, "aliases", place, draft)
+        builder.fault((*place, "url"), "is missing")
+    server = Server.add(Address.of(endpoint, place, builder), endpoint, place, builder, name)
+    models = _names(endpoint, "models", place, builder)
+    aliases = _names(endpoint, "aliases", place, builder)
     # An alias may stand for a short name of the same endpoint.
     for alias, found in aliases.items():
         if found.model in models:
@@ -67,29 +67,29 @@ def _read_endpoint(
     ids = []
     for names in (models, aliases):
         for short, (model, origin) in names.items():
-            draft.alias(short, server.deployment(model), origin)
+            builder.alias(short, server.deployment(model), origin)
             ids.append((model, server.deployment(model), origin))
     for key in endpoint:
         if key not in SERVER_KEYS and key not in {"models", "aliases"}:
-            draft.pass_over(key, endpoint, place, _KNOWN)
+            builder.pass_over(key, endpoint, place, _KNOWN)
     return ids
 
 
-def _names(endpoint: Mapping[str, Any], section: str, place: Place, draft: Draft) -> dict[str, _Name]:
-    """What the endpoint calls its models; in a list of models each is called by its id."""
+def _names(endpoint: Mapping[str, Any], section: str, place: Place, builder: Builder) -> dict[str, _Name]:
+    """The endpoint's names for its models. In a list, a model's id is its name."""
     place = (*place, section)
-    given = draft.expand(endpoint.get(section, {}), place)
+    given = builder.expand(endpoint.get(section, {}), place)
     entries: list[tuple[str | int, object]] = []
     if isinstance(given, Mapping):
         entries += given.items()
     elif isinstance(given, list) and section == "models":
         entries += enumerate(given)
     else:
-        draft.fault(place, "should be a table of names and model ids")
+        builder.fault(place, "should be a table of names and model ids")
     names = {}
     for key, model in entries:
         if isinstance(model, str):
             names[model if isinstance(key, int) else key] = _Name(model, (*place, key))
         else:
-            draft.fault((*place, key), "should be a model id")
+            builder.fault((*place, key), "should be a model id")
     return names

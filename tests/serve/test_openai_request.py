@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccroute.errors import InvalidRequestError
+from ccroute.serve.openai import parse_request
 from ccroute.types.checked import build_request
-from ccroute.wire.openai import Dialect, encode, parse_request
+from ccroute.wire.openai import Dialect, encode
 
 USER = {"role": "user", "content": "hi"}
 WHOLE = Dialect(max_tokens="max_completion_tokens", top_k=True, developer_role=True)
@@ -45,7 +46,7 @@ def test_stream_options_are_read_and_not_passed_on() -> None:
 
 
 def test_every_parameter_has_its_keyword_and_the_rest_is_extra() -> None:
-    told = {
+    asked = {
         "max_completion_tokens": 9,
         "max_tokens": 5,
         "temperature": 0,
@@ -68,13 +69,13 @@ def test_every_parameter_has_its_keyword_and_the_rest_is_extra() -> None:
         "min_p": 0.1,
         "store": None,
     }
-    kwargs = dict(parse_request(ask(**told)).kwargs)
+    kwargs = dict(parse_request(ask(**asked)).kwargs)
     assert kwargs.pop("max_tokens") == 9
     assert kwargs.pop("reasoning_effort") == "max"
     assert kwargs.pop("extra") == {"min_p": 0.1}
-    same = {name: told[name] for name in told if name in kwargs}
+    same = {name: asked[name] for name in asked if name in kwargs}
     assert kwargs == {"model": "m", "messages": [USER]} | same
-    assert same.keys() == told.keys() - {
+    assert same.keys() == asked.keys() - {
         "max_completion_tokens",
         "max_tokens",
         "reasoning_effort",
@@ -252,13 +253,13 @@ PARAMETERS = st.fixed_dictionaries(
 
 @given(st.lists(MESSAGES, min_size=1, max_size=5), PARAMETERS)
 def test_a_request_there_and_back_asks_for_the_same(
-    messages: list[dict[str, Any]], told: dict[str, Any]
+    messages: list[dict[str, Any]], asked: dict[str, Any]
 ) -> None:
-    body = {"model": "m", "messages": messages, **told}
+    body = {"model": "m", "messages": messages, **asked}
     parsed = parse_request(json.dumps(body).encode())
     again = encode(build_request(None, parsed.kwargs), "m", stream=parsed.stream, dialect=WHOLE)
     if parsed.stream:
         assert again.pop("stream_options") == {"include_usage": True}
-    if "tools" not in told and body.get("tool_choice") == "auto":
+    if "tools" not in asked and body.get("tool_choice") == "auto":
         del body["tool_choice"]  # refused by OpenAI where there are no tools, and means nothing there
     assert again == body

@@ -1,7 +1,6 @@
-"""What the caller and the other sources define, for a file whose agents bring servers along.
+"""Names that the caller and the other sources define, for a file whose agents have servers of their own.
 
-A name that is defined elsewhere keeps its meaning there; a server that a file needs gets a name that
-means no other server elsewhere.
+Such a name keeps its meaning. A server that the file needs gets a name that means no other server.
 """
 
 from __future__ import annotations
@@ -25,18 +24,18 @@ _USUAL: Mapping[str, str | None] = {
     "ollama": "http://localhost:11434",
 }
 _CALLERS = object()
-"""Whatever key the caller's own backend has, it is the one to use."""
+"""The caller's own backend is used with the key it has."""
 _PORTS = {"http": 80, "https": 443}
 
 
 class _Known(NamedTuple):
-    """What is known of a backend that has its name elsewhere."""
+    """What is known of a backend with an external name."""
 
     origin: str | None
     key: object = None
 
 
-class Elsewhere:
+class ExternalNames:
     """`chosen` are the caller's aliases; `aliases` are the names that other sources define."""
 
     def __init__(
@@ -58,7 +57,7 @@ class Elsewhere:
         self._backends |= {backend.name: _Known(str(backend.origin), _CALLERS) for backend in backends}
 
     def takes(self, backend: str, url: str | None, key: str | None) -> bool:
-        """Whether that name means another server elsewhere, or the same with another key."""
+        """Whether the external name means another server, or the same one with another key."""
         known = self._backends.get(backend)
         if known is None:
             return False
@@ -70,7 +69,7 @@ def _origin(url: object) -> str | None:
     try:
         parts = urlsplit(url if isinstance(url, str) else "")
         return str(Origin(parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme]))
-    except (ValueError, KeyError):  # what is wrong with it is told where the table is read
+    except (ValueError, KeyError):  # reading the table reports what is wrong
         return None
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.serve.support import AsyncMade, answer, call, dumped, frames
 from tests.support import anthropic_like as like
-from tests.wire.serve_support import AsyncMade, answer, call, dumped, frames
 
+from ccroute.serve import anthropic
 from ccroute.types import Chunk, ModelInfo, Usage
-from ccroute.wire import anthropic
+from ccroute.wire.anthropic import Decoder
 
 LAST = Chunk(finish_reason="stop", usage=Usage(input=11, output=7))
 MODES = pytest.mark.parametrize("mode", ["sync", "async"])
@@ -59,7 +60,7 @@ def test_thinking_keeps_its_blocks_and_anothers_has_no_signature() -> None:
     assert anthropic.dump_completion(answer("", thinking="hm"))["content"] == [{**SIGNED, "signature": ""}]
 
 
-def test_calls_become_tool_use_with_ids_that_are_anthropics_and_unique() -> None:
+def test_calls_become_tool_use_with_unique_ids() -> None:
     calls = (
         call("f", '{"a":1}', id="call_0"),
         call("g", "{}", id="functions.g:1", index=1),
@@ -97,8 +98,8 @@ def test_the_stop_reason_is_the_providers_own_where_it_is_anthropics(
 
 
 def test_the_stop_sequence_that_a_provider_named_is_passed_on() -> None:
-    told = {"raw_finish_reason": "stop_sequence", "raw": {"stop_sequence": "END"}}
-    body = anthropic.dump_completion(answer(**told))
+    more = {"raw_finish_reason": "stop_sequence", "raw": {"stop_sequence": "END"}}
+    body = anthropic.dump_completion(answer(**more))
     assert (body["stop_reason"], body["stop_sequence"]) == ("stop_sequence", "END")
 
 
@@ -158,7 +159,7 @@ def test_a_stream_is_a_message_of_blocks(mode: str) -> None:
 
 
 @pytest.mark.parametrize("early", [False, True], ids=["cited-at-the-end", "cited-first"])
-def test_citations_are_streamed_with_the_text_block_that_they_belong_to(early: bool) -> None:
+def test_citations_are_streamed_with_their_text_block(early: bool) -> None:
     cited = [{"type": "char_location", "cited_text": text, "document_index": 0} for text in ("x", "y")]
     marks = [{"type": "citations_delta", "citation": each} for each in cited]
     text = [{"type": "text_delta", "text": "the grass is"}, {"type": "text_delta", "text": " green"}]
@@ -170,7 +171,7 @@ def test_citations_are_streamed_with_the_text_block_that_they_belong_to(early: b
         like.block_sse(3, {"type": "text", "text": "wet", "citations": cited[:1]}, []),
         like.text_block(["."], index=4),
     ]
-    decoder = anthropic.Decoder()
+    decoder = Decoder()
     chunks = [chunk for piece in like.message_sse(blocks=came) for chunk in decoder.feed(piece)]
     answered = decoder.finish()
 
@@ -229,7 +230,7 @@ def test_calls_in_turn_are_written_one_after_the_other() -> None:
     ]
 
 
-def test_what_follows_a_call_that_never_became_whole_waits_for_the_end() -> None:
+def test_what_follows_an_incomplete_call_waits_for_the_end() -> None:
     pieces = dumped(
         "anthropic", AsyncMade([Chunk(tool_calls=(call("f", "{", id="a"),)), Chunk(text="and"), LAST])
     )

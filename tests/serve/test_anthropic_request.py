@@ -10,9 +10,10 @@ import pytest
 from pydantic_core import to_json
 
 from ccroute.errors import InvalidRequestError
+from ccroute.serve.anthropic import parse_count_tokens, parse_request
 from ccroute.types import Model
 from ccroute.types.checked import build_request
-from ccroute.wire.anthropic import answer_form, encode, parse_count_tokens, parse_request
+from ccroute.wire.anthropic import answer_form, encode
 from ccroute.wire.openai import encode as openai_encode
 
 USER = {"role": "user", "content": "hi"}
@@ -75,7 +76,7 @@ def test_tool_results_become_tool_messages_before_what_else_is_said() -> None:
     ]
 
 
-def test_calls_carry_their_input_as_json_text_and_thinking_its_signature() -> None:
+def test_calls_have_json_arguments_and_thinking_its_signature() -> None:
     use = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"city": "Köln"}}
     [message] = messages_of({"role": "assistant", "content": [SIGNED, REDACTED, use]})
     assert message == {
@@ -122,15 +123,15 @@ def test_images_become_data_urls_or_urls() -> None:
 
 
 def test_parameters_get_their_canonical_names() -> None:
-    told = {"temperature": 0.5, "top_p": 1, "top_k": 5}
-    parsed = parse_request(ask(stop_sequences=["x"], metadata={"user_id": "u"}, **told))
+    asked = {"temperature": 0.5, "top_p": 1, "top_k": 5}
+    parsed = parse_request(ask(stop_sequences=["x"], metadata={"user_id": "u"}, **asked))
     assert parsed.kwargs == {
         "model": "m",
         "max_tokens": 64_000,
         "messages": [USER],
         "stop": ["x"],
         "user": "u",
-        **told,
+        **asked,
     }
     assert parse_request(ask(stop_sequences=[])).kwargs.keys() == {"model", "max_tokens", "messages"}
 
@@ -154,7 +155,7 @@ def test_tools_become_functions_and_anthropics_own_stay() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("asked", "expected"),
     [
         ({"type": "auto"}, {"tool_choice": "auto"}),
         ({"type": "any"}, {"tool_choice": "required"}),
@@ -167,8 +168,8 @@ def test_tools_become_functions_and_anthropics_own_stay() -> None:
         ({"type": "auto", "disable_parallel_tool_use": False}, {"tool_choice": "auto"}),
     ],
 )
-def test_tool_choices_have_openais_words(told: dict[str, Any], expected: dict[str, Any]) -> None:
-    kwargs = parse_request(ask(tool_choice=told)).kwargs
+def test_tool_choices_have_openais_words(asked: dict[str, Any], expected: dict[str, Any]) -> None:
+    kwargs = parse_request(ask(tool_choice=asked)).kwargs
     assert {name: kwargs[name] for name in kwargs.keys() - {"model", "max_tokens", "messages"}} == expected
 
 
@@ -207,8 +208,8 @@ def test_a_budget_of_thoughts_reaches_an_anthropic_as_it_came(budget: int, facts
 
 
 def test_a_budget_that_anthropic_would_refuse_is_made_to_fit() -> None:
-    def sent(budget: int, **told: Any) -> Any:
-        body = there_and_back(ask(thinking={"type": "enabled", "budget_tokens": budget}, **told), BUDGET)
+    def sent(budget: int, **asked: Any) -> Any:
+        body = there_and_back(ask(thinking={"type": "enabled", "budget_tokens": budget}, **asked), BUDGET)
         return body["thinking"]["budget_tokens"], body["max_tokens"]
 
     assert sent(8000, max_tokens=4000) == (2000, 4000)
@@ -239,7 +240,7 @@ def test_words_that_a_model_does_not_take_are_said_in_its_own() -> None:
     assert there_and_back(ask(thinking={"type": "adaptive"}), BUDGET)["thinking"]["budget_tokens"] == 16_384
 
 
-def test_an_effort_in_anthropics_words_is_a_plain_one_to_everybody_else() -> None:
+def test_an_effort_of_anthropics_is_a_plain_one_to_others() -> None:
     parsed = parse_request(ask(thinking={"type": "enabled", "budget_tokens": 10_000}))
     request = build_request(None, copy.deepcopy(parsed.kwargs))
     assert to_json(openai_encode(request, "m", stream=False)["reasoning_effort"]) == b'"high"'
@@ -255,7 +256,7 @@ MARKS: dict[str, Any] = {
 }
 
 
-def test_what_only_anthropic_knows_of_a_tool_reaches_it_and_what_nobody_knows_is_listed() -> None:
+def test_a_tools_own_fields_reach_anthropic_and_unknown_ones_are_listed() -> None:
     tool = {"name": "f", "input_schema": SCHEMA, **MARKS}
     search = {"type": "web_search_20250305", "name": "web_search", "max_uses": 3}
     parsed = parse_request(ask(tools=[search, {**tool, "shape": "round"}]))
@@ -264,7 +265,7 @@ def test_what_only_anthropic_knows_of_a_tool_reaches_it_and_what_nobody_knows_is
     assert encode(request, "m", stream=False)["tools"] == [search, tool]
 
 
-def test_an_output_format_becomes_a_response_format_that_openai_takes_too() -> None:
+def test_an_output_format_becomes_a_response_format() -> None:
     form = {"type": "json_schema", "schema": SCHEMA}
     parsed = parse_request(ask(output_config={"format": form}))
     assert parsed.kwargs["response_format"] == {
@@ -295,12 +296,12 @@ def test_openai_gets_no_fields_of_anthropics() -> None:
     assert not any(word in sent for word in ("cache_control", "thinking", "is_error", "signature"))
 
 
-def block(**told: Any) -> Any:
-    return {"role": "user", "content": [told]}
+def block(**asked: Any) -> Any:
+    return {"role": "user", "content": [asked]}
 
 
-def result(**told: Any) -> Any:
-    return block(type="tool_result", tool_use_id="t", content=[told])
+def result(**asked: Any) -> Any:
+    return block(type="tool_result", tool_use_id="t", content=[asked])
 
 
 @pytest.mark.parametrize(
@@ -319,7 +320,7 @@ def result(**told: Any) -> Any:
         (ask(block(type="text", text=["secret"])), "messages[0].content[0].text must be a string"),
         (
             ask(block(type="document", source={"data": "secret"})),
-            "messages[0].content[0].type cannot be carried here: a block of type 'document'",
+            "messages[0].content[0].type is not supported: a block of type 'document'",
         ),
         (ask(result(type="tool_reference", tool_name="secret")), "a block of type 'tool_reference'"),
         (ask(block(type="my secret")), "a block without a proper type"),

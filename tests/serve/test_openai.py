@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from tests.wire.serve_support import AsyncMade, answer, call, dumped, frames
+from tests.serve.support import AsyncMade, answer, call, dumped, frames
 
+from ccroute.serve import openai
 from ccroute.types import Chunk, ModelInfo, Usage
-from ccroute.wire import openai
 
 LAST = Chunk(finish_reason="stop", usage=Usage(input=11, output=7))
 MODES = pytest.mark.parametrize("mode", ["sync", "async"])
@@ -139,14 +139,14 @@ KEPT = {"openrouter.ai": {"reasoning_details": [{"type": "reasoning.encrypted", 
 SIGNED = {"googleapis.test": {"extra_content": {"google": {"thought_signature": "EjQ"}}}}
 
 
-def test_what_a_provider_wants_back_is_told_whole_and_at_the_end_of_a_stream() -> None:
+def test_provider_fields_come_whole_at_the_end_of_a_stream() -> None:
     calls = (call("f", '{"a":1}', id="c_a"), call("g", "{}", id="c_b", index=1))
     signed = (calls[0], calls[1].model_copy(update={"provider_fields": SIGNED}))
     completion = answer(None, finish="tool_calls", tool_calls=signed, provider_fields=KEPT)
 
     message = openai.dump_completion(completion)["choices"][0]["message"]
     assert message["provider_fields"] == KEPT
-    assert ["provider_fields" in told for told in message["tool_calls"]] == [False, True]
+    assert ["provider_fields" in each for each in message["tool_calls"]] == [False, True]
     assert message["tool_calls"][1] == completion.tool_calls[1].to_dict()
 
     pieces = dumped("openai", AsyncMade([Chunk(tool_calls=calls), LAST], completion))
@@ -165,10 +165,10 @@ def test_an_empty_answer_still_has_a_role_and_an_end() -> None:
 
 
 def test_no_character_of_an_answer_ends_a_line_of_the_stream() -> None:
-    told = "a\u2028b\u2029c\x85d\r\n\x0be"
-    pieces = dumped("openai", AsyncMade([Chunk(text=told), LAST]))
+    value = "a\u2028b\u2029c\x85d\r\n\x0be"
+    pieces = dumped("openai", AsyncMade([Chunk(text=value), LAST]))
     assert len(b"".join(pieces).decode().splitlines()) == 8
-    assert frames(pieces)[1]["choices"][0]["delta"]["content"] == told
+    assert frames(pieces)[1]["choices"][0]["delta"]["content"] == value
 
 
 def test_models_are_listed_without_patterns() -> None:

@@ -11,8 +11,8 @@ from itertools import count
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from ccroute.config.draft import Draft
-from ccroute.config.elsewhere import Elsewhere
+from ccroute.config.orchestra.builder import Builder
+from ccroute.config.orchestra.external_names import ExternalNames
 from ccroute.config.source import Place
 
 URL_KEYS: Final = ("baseUrl", "base_url", "url")
@@ -42,20 +42,20 @@ class Address(NamedTuple):
     key: str | None
 
     @classmethod
-    def of(cls, entry: Mapping[str, Any], place: Place, draft: Draft) -> Address:
+    def of(cls, entry: Mapping[str, Any], place: Place, builder: Builder) -> Address:
         found: list[str | None] = []
         for spellings in (URL_KEYS, API_KEYS):
             given = next((spelling for spelling in spellings if entry.get(spelling)), None)
-            value = None if given is None else draft.expand(entry[given], (*place, given))
+            value = None if given is None else builder.expand(entry[given], (*place, given))
             if given is not None and not isinstance(value, str | None):
-                draft.fault((*place, given), "should be a string")
+                builder.fault((*place, given), "should be a string")
             found.append(value.rstrip("/") if isinstance(value, str) else None)
         return cls(*found)
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A backend of the draft. `prefixes` may stand before a model's name in the file, but not on its wire."""
+    """A backend. `prefixes` may stand before a model's name in the file, but not on its wire."""
 
     backend: str
     prefixes: tuple[str, ...] = ()
@@ -66,22 +66,22 @@ class Server:
         address: Address,
         entry: Mapping[str, Any],
         place: Place,
-        draft: Draft,
-        name: str | Elsewhere,
+        builder: Builder,
+        name: str | ExternalNames,
     ) -> Server:
         """A new backend at the address that `entry` gives.
 
         Where no name for it is given, one comes from the host, and nothing may need the backend.
         """
         kind, short, prefixes = _recognise(address.url)
-        backend = _unused(short, address, draft, name) if isinstance(name, Elsewhere) else name
+        backend = _unused(short, address, builder, name) if isinstance(name, ExternalNames) else name
         table = {"kind": kind, "base_url": address.url, "api_key": address.key}
-        draft.backends[backend] = {key: value for key, value in table.items() if value is not None}
-        draft.comes_from(place, "backends", backend)
+        builder.backends[backend] = {key: value for key, value in table.items() if value is not None}
+        builder.comes_from(place, "backends", backend)
         for native, spellings in (("base_url", URL_KEYS), ("api_key", API_KEYS)):
             for spelling in spellings:
                 if entry.get(spelling):
-                    draft.comes_from((*place, spelling), "backends", backend, native)
+                    builder.comes_from((*place, spelling), "backends", backend, native)
         return cls(backend, prefixes)
 
     def deployment(self, model: str) -> str:
@@ -112,14 +112,14 @@ def _short(host: str) -> str:
     return (host if first.isdigit() or first in _PREFIXES else first) or "backend"
 
 
-def _unused(name: str, address: Address, draft: Draft, elsewhere: Elsewhere) -> str:
+def _unused(name: str, address: Address, builder: Builder, external: ExternalNames) -> str:
     """A backend's name under which neither another server nor, as `name/model`, an alias is known."""
-    aliases = (*draft.aliases, *elsewhere.aliases)
+    aliases = (*builder.aliases, *external.aliases)
 
     def is_free(name: str) -> bool:
-        known = name in draft.backends or elsewhere.takes(name, *address)
+        known = name in builder.backends or external.takes(name, *address)
         return not known and not any(alias.startswith(f"{name}/") for alias in aliases)
 
     free = next(filter(is_free, (name if n == 1 else f"{name}-{n}" for n in count(1))))
-    draft.implied(free)
+    builder.implied(free)
     return free

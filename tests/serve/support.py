@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
+from ccroute.serve import anthropic, openai
 from ccroute.types import Choice, Chunk, Completion, Function, Message, ToolCall, Usage
-from ccroute.wire import anthropic, openai
 
 SERVED: dict[str, ModuleType] = {"openai": openai, "anthropic": anthropic}
 
@@ -36,6 +36,7 @@ class Made:
         self._chunks = list(chunks)
         self.completion = completion or answer()
         self.id, self.model = self.completion.id, self.completion.model
+        self.usage = Usage()
         self.closed = 0
 
     def __iter__(self) -> Iterator[Chunk]:

@@ -1,6 +1,6 @@
-"""A native table in the making, for the readers of other tools' shapes.
+"""Builds the native table from another tool's file.
 
-Knows where in the file each part comes from; must not know any of those shapes.
+Knows where in the file each part comes from. Must not know the file's shape.
 """
 
 from __future__ import annotations
@@ -10,21 +10,22 @@ from typing import Any, TypeGuard
 
 from pydantic import TypeAdapter, ValidationError
 
+from ccroute.config.orchestra.spelling import is_local_only, misspelt
 from ccroute.config.secrets import MISSING, Environment
 from ccroute.config.source import Place, Source
-from ccroute.config.spelling import is_local_only, misspelt
 
 NOT_ROUTING = "says nothing about which model answers"
 
 _SWITCH = TypeAdapter(bool)
 
 
-class Draft:
-    """Backends, aliases, agents and groups as they are found. Whatever is added has its secrets expanded."""
+class Builder:
+    """Collects backends, aliases, agents and groups. Secrets are expanded before anything is added."""
 
     def __init__(self, environment: Environment, source: Source) -> None:
         self._environment = environment
         self._source = source
+        self.at, self.fault, self.warn, self.ignore = source.at, source.fault, source.warn, source.ignore
         self.backends: dict[str, dict[str, Any]] = {}
         self.aliases: dict[str, list[str]] = {}
         self.agents: dict[str, dict[str, Any]] = {}
@@ -35,26 +36,26 @@ class Draft:
         return {"backends": self.backends, "aliases": aliases, "agents": self.agents, "groups": self.groups}
 
     def alias(self, name: str, deployment: str, place: Place) -> None:
-        """One more deployment for a name; several are balanced."""
+        """Add a deployment to an alias. Several are balanced."""
         deployments = self.aliases.setdefault(name, [])
         if deployment not in deployments:
             deployments.append(deployment)
         self.comes_from(place, "aliases", name)
 
     def expand(self, value: Any, place: Place) -> Any:
-        """The value without references to variables; None if one of them is not set."""
+        """The value with variables replaced; None if one of them is not set."""
         expanded = self._environment.expand(value, place, self._source)
         return None if expanded is MISSING else expanded
 
     def comes_from(self, place: Place, *native: str | int) -> None:
-        """A fault at `native`, a place in the table, is one at `place` in the file; the first such counts."""
+        """Report faults at `native`, a place in the table, at `place` in the file. The first call counts."""
         self._source.renamed.setdefault(native, place)
 
     def origin(self, *native: str) -> Place:
         return self._source.renamed[native]
 
     def takes_part(self, entry: object, place: Place) -> TypeGuard[Mapping[str, Any]]:
-        """Whether it is a table, and not switched off; if not, that is noted."""
+        """Whether it is a table that is not disabled. Otherwise it is noted as ignored."""
         if not isinstance(entry, Mapping):
             self.ignore(place, NOT_ROUTING)
             return False
@@ -64,7 +65,7 @@ class Draft:
         return not disabled
 
     def local_only(self, entry: Mapping[str, Any], place: Place) -> bool:
-        """Whether the entry says `local_only`, in whatever spelling; a value that is no switch is a fault."""
+        """Whether the entry sets `local_only`, in any spelling. A value that is no boolean is a fault."""
         found = False
         for key, value in entry.items():
             if is_local_only(key):
@@ -76,36 +77,23 @@ class Draft:
         return found
 
     def pass_over(self, key: str, beside: Iterable[str], place: Place, known: Sequence[str]) -> None:
-        """Note a key that is not read; a warning where it seems a known one misspelled.
+        """Note a key that is not read; warn if it looks like a misspelled one of `known`.
 
-        A known key that is there `beside` it is not what was meant.
+        A known key that is there `beside` it was not meant.
         """
+        here, meant = (*place, key), misspelt(key, known, beside)
         if is_local_only(key):
-            self.fault((*place, key), "belongs to an agent or to a group of agents")
-            return
-        meant = misspelt(key, known, beside)
-        if meant is None:
-            self.ignore((*place, key), NOT_ROUTING)
+            self.fault(here, "belongs to an agent or to a group of agents")
+        elif meant is None:
+            self.ignore(here, NOT_ROUTING)
         elif is_local_only(meant):
-            self.fault((*place, key), unknown_key(meant))
+            self.fault(here, unknown_key(meant))
         else:
-            self.warn((*place, key), unknown_key(meant))
-
-    def at(self, place: Place) -> str:
-        return self._source.at(place)
+            self.warn(here, unknown_key(meant))
 
     def implied(self, backend: str) -> None:
-        """A backend that is needed only if something leads to it."""
+        """Mark a backend that is needed only if a name leads to it."""
         self._source.implied.add(backend)
-
-    def ignore(self, place: Place, reason: str) -> None:
-        self._source.ignore(place, reason)
-
-    def warn(self, place: Place, text: str) -> None:
-        self._source.warn(place, text)
-
-    def fault(self, place: Place, text: str) -> None:
-        self._source.fault(self._source.at(place), text)
 
 
 def unknown_key(meant: str) -> str:
