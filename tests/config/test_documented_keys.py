@@ -41,7 +41,7 @@ def test_each_key_of_a_table_is_documented_once(heading, known):
 @pytest.mark.parametrize(("table", "made"), [("retry", RetryPolicy()), ("timeout", Timeout())])
 def test_retry_and_timeout_are_documented_with_their_defaults(table, made):
     found = {key: row[3] for row in rows("`groups.<name>` takes") if table in row[0] for key in keys(row[1])}
-    assert found.keys() == asdict(made).keys()
+    assert found.keys() == asdict(made).keys() - {"wait"}  # a function, which no file can hold
     for name in ("first", "attempt"):
         found.pop(name, None)  # its default is in words
     assert {key: float(default) for key, default in found.items()} == {
