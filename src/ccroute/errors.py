@@ -120,9 +120,9 @@ class _Reported(CcrouteError):
     request_id: str | None = None
     body: str | None = None
     should_retry: bool | None = None
-    read_again: _abc.Callable[[_abc.Callable[[str], str]], _typing.Any] | None = None
-    """Makes the error again of the server's words as a function leaves them; None where they did not matter.
-    Only for who knows what of them is quoted from the request: no error that a call raises has it."""
+    payload: _typing.Any = None
+    """What the server said, as `wire/errors.py` parsed it, until the flow has removed secrets and quotations:
+    no error that a call raises has it."""
 
     def __init__(
         self,
@@ -145,6 +145,10 @@ class _Reported(CcrouteError):
         self.request_id = request_id
         self.body = body
         self.should_retry = should_retry
+
+    def __reduce__(self) -> tuple[_typing.Any, ...]:
+        """For pickle: all but `body`, which may hold the prompt."""
+        return type(self), self.args, {k: v for k, v in vars(self).items() if k not in ("body", "payload")}
 
     def __str__(self) -> str:
         where = self.deployment or self.backend

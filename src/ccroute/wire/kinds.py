@@ -1,4 +1,4 @@
-"""Which error a status, a code or a wording stands for, and what ccroute says of each. Data only."""
+"""Which error a status, a code or a wording stands for, and how a message describes it. Data only."""
 
 from typing import Final, TypeAlias
 
@@ -21,7 +21,7 @@ from ccroute.wire.wordings import Meaning
 
 Failure: TypeAlias = BackendError | RequestError
 
-OURS: Final[dict[type[Failure], str]] = {
+SUMMARIES: Final[dict[type[BackendError | RequestError], str]] = {
     InvalidRequestError: "the server refused the request as invalid",
     ContextWindowExceededError: "the prompt exceeds the context window: shorten it, or use a larger model",
     ContentPolicyError: "the provider's content policy refused the request: rephrase it",
@@ -36,10 +36,12 @@ OURS: Final[dict[type[Failure], str]] = {
     BackendError: "the server refused: check base_url and what the server expects",
 }
 
-LACKING: Final = (
+MISSING_FEATURE: Final = (
     "this deployment does not take what the request asks for: leave it out, or set drop_params=True. What a "
     'model never takes can be described to the backend, as Model(sampling="none")'
 )
+
+REDIRECT: Final = "the server redirects, and redirects are not followed: fix base_url"
 
 BY_STATUS: Final[dict[int, type[Failure]]] = {
     400: InvalidRequestError,

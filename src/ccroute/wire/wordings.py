@@ -38,7 +38,7 @@ MEASURED: Final = "measured on Ollama 0.24.0"
 
 
 class Wording(NamedTuple):
-    """One row: what a text means, the pattern that recognises it (case does not matter), and its source."""
+    """One row: what a text means, the pattern that recognises it in a text in lower case, and its source."""
 
     meaning: Meaning
     pattern: str
@@ -348,8 +348,6 @@ WORDINGS: Final[tuple[Wording, ...]] = (
 
 # Numbers that a row does not hold itself.
 LIMITS: Final = re.compile(
-    r"(?:context (?:length|size|window)(?: is| of)?(?: only)? \(?|tokens > )(?P<limit>\d+)", re.IGNORECASE
+    r"(?:context (?:length|size|window)(?: is| of)?(?: only)? \(?|tokens > )(?P<limit>\d+)"
 )
-PROMPTS: Final = re.compile(
-    r"(?:requested (?:about |a total of )?|resulted in |passed )(?P<prompt>\d+)", re.IGNORECASE
-)
+PROMPTS: Final = re.compile(r"(?:requested (?:about |a total of )?|resulted in |passed )(?P<prompt>\d+)")
