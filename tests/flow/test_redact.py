@@ -89,6 +89,10 @@ def test_no_limit_cuts_a_secret_in_two(size: int) -> None:
     assert "0f" not in shown("." * (300 - size) + KEY * 200, None, KEY).detail
 
 
+def test_a_key_given_as_a_header_is_removed_without_its_scheme_too() -> None:
+    assert shown(f"wrong: {KEY}!", None, f"Bearer {KEY}").detail == f"{OURS}: wrong: [key]!"
+
+
 def test_a_placeholder_of_under_eight_characters_is_no_secret() -> None:
     assert shown("the prompt exceeds none", None, "", "x", "none").detail.endswith("the prompt exceeds none")
 

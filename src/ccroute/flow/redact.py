@@ -16,14 +16,12 @@ from ccroute.types import Request
 from ccroute.wire.errors import WORDS_SHOWN, described, typed_error
 from ccroute.wire.kinds import SUMMARIES
 
-BODY_KEPT = 2048  # characters
-_MARGIN = 2048  # characters read beyond what is shown, so that no secret is cut in two
+_KEPT = 2048  # characters of a body; as many are read beyond a limit, so that no secret is cut in two
 _SHORTEST_SECRET = 8  # a placeholder such as "x" is a part of any word
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 _RUN = 24  # characters in a row that text and request do not share by chance, not counting whitespace
-_PIECE = 7
-_STEP = _RUN - _PIECE + 1  # any run holds a piece of the request that begins at a multiple of this
+_PIECE, _STEP = 7, 18  # any run holds a piece of the request that begins at a multiple of the step
 _ESCAPE = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|[nrt])?")  # as in JSON, or in JSON within JSON
 _SENT = ("messages", "stop", "user", "tools", "tool_choice", "response_format", "extra")
 
@@ -50,8 +48,8 @@ def cleaned(
     if len(text) >= _RUN and _repeats(text, asked := _compact("\n".join(_strings(request)))):
         error.detail = summary or error.detail
         error.request_id = None if _repeats(_compact(f"{error.request_id}"), asked) else error.request_id
-    error.detail = _without(codes, error.detail, _MARGIN)
-    error.body = error.body and _without(codes, error.body, BODY_KEPT)
+    error.detail = _without(codes, error.detail, _KEPT)
+    error.body = error.body and _without(codes, error.body, _KEPT)
     error.args = (error.detail,)
     error.payload = error.__cause__ = error.__context__ = None  # they hold what the server said
     return error
@@ -65,11 +63,11 @@ def request_id(value: str | None, secrets: tuple[str, ...]) -> str | None:
 
 def _without(codes: list[str], text: str, limit: int) -> str:
     """`text` without the secrets that `codes` encode, cut to `limit` characters."""
-    read = text[: limit + _MARGIN]
+    read = text[: limit + _KEPT]
     for code in codes:
         if code in read.lower():
             read = re.sub(re.escape(code), "[key]", read, flags=re.IGNORECASE)
-    if codes and len(text) >= limit + _MARGIN:
+    if codes and len(text) >= limit + _KEPT:
         read = read[: -max(map(len, codes))]  # it may end in a part of a secret
     return read[:limit]
 
@@ -78,7 +76,7 @@ def _without(codes: list[str], text: str, limit: int) -> str:
 def _encodings(secrets: tuple[str, ...]) -> list[str]:
     """How secrets may be written, in lower case: as they are, in a URL, in JSON, in base64."""
     codes = set[str]()
-    for secret in secrets:
+    for secret in {*secrets, *(value.removeprefix("Bearer ") for value in secrets)}:  # of headers
         if len(secret) >= _SHORTEST_SECRET:
             codes |= {secret, quote(secret, safe=""), json.dumps(secret)[1:-1]}
             for before in range(3):  # base64 of "user:secret", too, whatever the user's length
@@ -119,10 +117,8 @@ def _repeats(text: str, asked: str) -> bool:
     pieces = {text[i : i + _PIECE] for i in range(len(text) - _PIECE + 1)}
     steps = range(0, len(asked) - _PIECE + 1, _STEP)
     near = {asked[max(0, i - _STEP + 1) : i + _RUN] for i in steps if asked[i : i + _PIECE] in pieces}
-    if not near:
-        return False
-    runs = {text[i : i + _RUN] for i in range(len(text) - _RUN + 1)}
-    return any(part[i : i + _RUN] in runs for part in near for i in range(_STEP))
+    runs = {text[i : i + _RUN] for i in range(len(text) - _RUN + 1)} if near else set[str]()
+    return bool(near) and any(part[i : i + _RUN] in runs for part in near for i in range(_STEP))
 
 
 def _is_quoted(text: str, lines: str, phrase: str) -> bool:
