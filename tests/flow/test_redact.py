@@ -233,4 +233,4 @@ def test_a_prompt_of_two_megabytes_is_compared_at_once(lines: list[str]) -> None
         error = shown(words, request, KEY)
         took.append(time.perf_counter() - began)
         assert error.detail == OURS
-    assert min(took) < 0.15  # about 0.02 on an idle machine; minutes, if it were not linear
+    assert min(took) < 0.5  # about 0.02 on an idle machine; minutes, if it were not linear

@@ -125,7 +125,9 @@ def _is_quoted(text: str, lines: str, phrase: str) -> bool:
     """Whether `phrase` is in a line of the request that `text` repeats, whole or cut off."""
     short = _compact(phrase)
     at = lines.find(short)
-    while at >= 0:
+    for _ in range(2000):  # lines; in more of them it is taken for a quotation
+        if at < 0:
+            return False
         start, end = lines.rfind("\n", 0, at) + 1, lines.find("\n", at)
         line, head = lines[start:end], lines[start : at + len(short)]
         here = text.find(head)
@@ -134,4 +136,4 @@ def _is_quoted(text: str, lines: str, phrase: str) -> bool:
         if here >= 0 and (line in text or cut) and (line != short or " " in phrase.strip()):
             return True  # but a single word stands in any sentence
         at = lines.find(short, end)
-    return False
+    return True
