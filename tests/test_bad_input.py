@@ -39,11 +39,16 @@ def router_to(server: ScriptedServer) -> Router:
     return Router([backend], {"good-model": "main/m"}, {"python-expert": "good-model"}, retry=ONCE)
 
 
+def facts(error: BaseException) -> dict[str, Any]:
+    """Its attributes but `body`, which may hold the prompt."""
+    return {name: value for name, value in vars(error).items() if name != "body"}
+
+
 def everything_shown(error: BaseException) -> str:
-    """All that an error lets a reader see: words, repr, traceback, pickle, and those of its causes."""
+    """All that an error shows: words, repr, traceback, pickle, and those of its causes; not its body."""
     shown = "".join(traceback.format_exception(error))
     while error is not None:
-        shown += f"{error} {error!r} {vars(error)}"
+        shown += f"{error} {error!r} {facts(error)}"
         if isinstance(error, errors.CcrouteError):
             shown += repr(pickle.dumps(error))
         error = error.__cause__ or error.__context__  # type: ignore[assignment]

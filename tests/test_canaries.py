@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import json
 import logging
 import pickle
@@ -12,7 +11,7 @@ import textwrap
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import quote, quote_plus, unquote_plus
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -26,9 +25,11 @@ from ccroute import OllamaBackend, OpenAIBackend, RetryPolicy, Router, errors
 from ccroute.types import Request as AskedFor
 
 KEY = "0f3a9c77e1b2d4588ac6"  # nothing about it looks like a key
-PROMPT = 'Tell my boss "Zoë" that\nI am ill, and not at the\nfrankly unmistakable beach of <Ahaus>'
-PART = 12
-RUN = 16
+PROMPT = (
+    'Tell my boss "Zoë" and everybody else that\nI am ill today, and not at all at the\n'
+    "frankly unmistakable beach of <Ahaus>"
+)
+RUN = 24
 Write = Callable[[str], str]
 
 
@@ -40,49 +41,46 @@ def wrapped(text: str) -> str:
     return "\n".join(textwrap.wrap(text, 11))
 
 
+KEY_WRITTEN: dict[str, Write] = {
+    "plain": lambda text: text,
+    "upper": str.upper,
+    "json in json": lambda text: json.dumps(json.dumps(text)),
+    "url": quote,
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "basic": lambda text: "Basic " + base64.b64encode(f"user:{text}".encode()).decode(),
+    "bearer": lambda text: f"Bearer {text}",
+}
 WRITTEN: dict[str, Write] = {
     "plain": lambda text: text,
     "upper": str.upper,
     "json": lambda text: json.dumps(text)[1:-1],
     "json in json": lambda text: json.dumps(json.dumps(text)),
     "unicode escapes": each("\\u{:04x}"),
-    "url": quote,
-    "form": quote_plus,
-    "html": html.escape,
-    "html numbers": each("&#{};"),
     "repr": repr,
     "wrapped": wrapped,
-    "start": lambda text: text[:RUN] + "...",
-    "middle": lambda text: "..." + text[4 : 4 + RUN] + "...",
-    "end": lambda text: "..." + text[-RUN:],
-}
-KEY_WRITTEN: dict[str, Write] = WRITTEN | {
-    "spaced": " ".join,
-    "base64": lambda text: base64.b64encode(text.encode()).decode(),
-    "basic": lambda text: "Basic " + base64.b64encode(f"user:{text}".encode()).decode(),
-    "bearer": lambda text: f"Bearer {text}",
+    "start": lambda text: text[:32] + "...",
+    "middle": lambda text: "..." + text[3:35] + "...",
+    "end": lambda text: "..." + text[-32:],
 }
 
 
-def unescaped(text: str) -> str:
+def compact(text: str) -> str:
+    """Without case, whitespace and escapes."""
     text = re.sub(r"\\+u([0-9a-f]{4})", lambda found: chr(int(found[1], 16)), text)
-    return re.sub(r"\\+([\"'/])", r"\1", text)
+    return "".join(re.sub(r"\\+[nrt]?", "", text).casefold().split())
 
 
-def readings(shown: str) -> Iterator[str]:
-    """What a reader may make of it, without case and whitespace."""
-    for read in (str, html.unescape, unquote_plus, unescaped):
-        yield "".join(read(re.sub(r"\\+[nrt]", "", shown)).casefold().split())
+def assert_shows_no_key(shown: str) -> None:
+    shown = shown.casefold()
+    assert KEY not in shown
+    for before in ("", "user:"):
+        assert base64.b64encode(f"{before}{KEY}".encode()).decode().casefold().rstrip("=") not in shown
 
 
 def assert_tells_nothing(shown: str) -> None:
-    prompt, key = "".join(PROMPT.casefold().split()), KEY.casefold()
-    code = base64.b64encode(KEY.encode()).decode().casefold()
-    for text in readings(shown):
-        assert not [i for i in range(len(prompt) - RUN + 1) if prompt[i : i + RUN] in text]
-        assert not [i for i in range(len(key) - PART + 1) if key[i : i + PART] in text]
-        assert code[:PART] not in text
-    assert "unmistakable" not in shown
+    assert_shows_no_key(shown)
+    prompt, shown = compact(PROMPT), compact(shown)
+    assert not [i for i in range(len(prompt) - RUN + 1) if prompt[i : i + RUN] in shown]
 
 
 def locals_of_ccroute(raised: BaseException) -> str:
@@ -106,7 +104,10 @@ def fails(caller: Caller, router: Router, *, frames: bool = True, **options: Any
     for raised in (caught.value, heard.error):
         assert isinstance(raised, errors.CcrouteError)
         assert_tells_nothing(everything_shown(raised))
-        assert_tells_nothing(repr(pickle.loads(pickle.dumps(raised)).__dict__) + str(raised.attempts))
+        unpickled = pickle.loads(pickle.dumps(raised))
+        assert_tells_nothing(f"{vars(unpickled)} {raised.attempts}")
+        assert getattr(unpickled, "body", None) is None
+        assert_shows_no_key(f"{getattr(raised, 'body', None)}")
         assert not frames or KEY not in locals_of_ccroute(raised)
     return caught.value
 
@@ -155,10 +156,9 @@ def test_an_echoed_prompt_is_shown_nowhere(caller: Caller, status: int, written:
 
 @pytest.mark.parametrize("shown", [300, 2048])
 @pytest.mark.parametrize("left", [5, 8, 11, 19])
-def test_what_the_limits_of_an_error_cut_off_is_shown_nowhere(caller: Caller, shown: int, left: int) -> None:
-    for secret in (KEY, PROMPT):
-        told = echoing(caller, answer(401, body="." * (shown - left) + secret + "." * 3000))
-        assert f".{secret[:left]}".strip() not in everything_shown(told)
+def test_a_key_is_not_cut_in_two_by_a_limit(caller: Caller, shown: int, left: int) -> None:
+    raised = echoing(caller, answer(401, body="." * (shown - left) + KEY + "." * 3000))
+    assert f".{KEY[:left]}" not in f"{everything_shown(raised)}{raised.body}"
 
 
 @pytest.mark.parametrize("echo", [KEY, KEY.upper(), quote(PROMPT), PROMPT.splitlines()[1]])

@@ -26,8 +26,10 @@ def test_a_secret_in_an_error_an_event_or_a_log_line_is_found(
         with Router([backend], default_model="main/m") as router:
             caller.complete(router, PROMPT)
             assert not whole_run.found
+            whole_run.look_at_error(errors.ServerError("no", body=secret))
+            assert bool(whole_run.found) is (secret is KEY), "a prompt may be in a body"
             whole_run.look_at_error(errors.ServerError(f"it said {secret}"))
-            router._desk.tell(BreakerClosed(secret))
+            router._state.emit(BreakerClosed(secret))
             logging.getLogger("ccroute").warning("%s", secret)
     where = " ".join(whole_run.found)
     assert "ServerError shows" in where

@@ -2,14 +2,14 @@
 
 CcrouteError
 ├── ConfigError                   a file or a table is wrong: every fault at once, with its place
-├── RequestError                  the caller's: never retried, never trips a breaker
+├── RequestError                  the caller's fault: never retried, never trips a breaker
 │   ├── InvalidRequestError       400, 413, 422, malformed messages
 │   │   ├── ContextWindowExceededError
 │   │   └── ContentPolicyError
 │   ├── UnknownAgentError
 │   └── UnknownModelError
 ├── EgressDeniedError             a local_only request had only non-local candidates
-├── QueueTimeoutError             waited for a gate longer than allowed
+├── QueueTimeoutError             waited for a slot longer than allowed
 ├── DeadlineExceededError         the call's total timeout passed
 ├── RouterClosedError
 ├── InvalidOutputError            an answer or a tool call is not of the type that was asked for
@@ -70,9 +70,8 @@ __all__ = [
 
 
 class CcrouteError(Exception):
-    """The root. `attempts` holds what was tried before, oldest first. `reasons` says who was not asked, and
-    why, as `route.reasons` does of an answer. `retry_after` is in seconds, where somebody said when to come
-    back."""
+    """The root. `attempts` holds what was tried, oldest first; `reasons` which deployments were not asked,
+    and why. `retry_after` is in seconds, where it is known."""
 
     attempts: "tuple[_Attempt, ...]" = ()
     reasons: tuple[str, ...] = ()
@@ -108,8 +107,8 @@ class ConfigError(CcrouteError):
 
 
 class _Reported(CcrouteError):
-    """A failure with the facts a server gave. What it says is put together when it is read,
-    because backend and deployment are known only higher up than the codec that raised it."""
+    """An error with the facts that a server gave. `str()` puts the message together, because the codec that
+    raises the error does not know backend and deployment."""
 
     # A user's own class may not call this constructor.
     detail: str = ""
@@ -120,9 +119,8 @@ class _Reported(CcrouteError):
     request_id: str | None = None
     body: str | None = None
     should_retry: bool | None = None
-    read_again: _abc.Callable[[_abc.Callable[[str], str]], _typing.Any] | None = None
-    """Makes the error again of the server's words as a function leaves them; None where they did not matter.
-    Only for who knows what of them is quoted from the request: no error that a call raises has it."""
+    payload: _typing.Any = None
+    """What the server said, as `wire/errors.py` parsed it; None once the error is cleaned."""
 
     def __init__(
         self,
@@ -146,6 +144,10 @@ class _Reported(CcrouteError):
         self.body = body
         self.should_retry = should_retry
 
+    def __reduce__(self) -> tuple[_typing.Any, ...]:
+        """For pickle: all but `body`, which may hold the prompt."""
+        return type(self), self.args, {k: v for k, v in vars(self).items() if k not in ("body", "payload")}
+
     def __str__(self) -> str:
         where = self.deployment or self.backend
         status = f" (HTTP {self.status})" if self.status is not None else ""
@@ -159,9 +161,9 @@ class RequestError(_Reported):
 class InvalidRequestError(RequestError):
     """The request is malformed, or asks for something the backend cannot carry.
 
-    `elsewhere`: what is refused is a feature or a limit of this deployment, so another one may serve it.
-    `parameter`: the call's parameter that a server refused, where it named one. `disregarded`: nothing was
-    refused, but the server answered without regard to what was asked.
+    `elsewhere`: this deployment lacks a feature or has a lower limit, so another one may serve the request.
+    `parameter`: the parameter of the call that the server refused, if it named one. `disregarded`: the server
+    answered, but ignored a part of the request.
     """
 
     elsewhere: bool = False
@@ -211,8 +213,8 @@ class EgressDeniedError(CcrouteError):
 
 
 class QueueTimeoutError(_Reported):
-    """A host serves only so many calls at a time, and this one did not get its turn: its queue was
-    full, or the deadline passed, or what it waited for could never end."""
+    """The call got no slot on a busy host: the queue was full, or the deadline passed, or the wait could
+    never end."""
 
 
 class DeadlineExceededError(CcrouteError):
@@ -224,10 +226,10 @@ class RouterClosedError(CcrouteError):
 
 
 class InvalidOutputError(CcrouteError):
-    """What the model wrote is not of the type that was asked for: an answer (`Completion.parsed`), or a
-    tool call's arguments. Its message can be sent to the model as it is.
+    """An answer (`Completion.parsed`) or a tool call's arguments do not have the type that was asked for. The
+    message can be sent to the model as it is.
 
-    `text` is what the model wrote, `faults` what is wrong with it, each with its place.
+    `text` is what the model wrote; `faults` holds every fault, each with its place.
     """
 
     def __init__(self, message: str = "", *, text: str = "", faults: _abc.Sequence[str] = ()) -> None:
@@ -239,9 +241,9 @@ class InvalidOutputError(CcrouteError):
 class BackendError(_Reported):
     """A backend failed.
 
-    `retry_after` is in seconds; `body` is the start of what it sent (2 KB at most, secrets
-    removed); `request_id` is the provider's own. `sent` says whether any byte of the request may
-    have reached it: if not, the attempt cost nothing.
+    `body` is the start of its answer (2 KB at most, without secrets). It may repeat the prompt, so it is not
+    in `str()`, `repr()` or a pickle. `request_id` is the provider's own. `sent`: a byte of the request may
+    have reached it; if not, the attempt cost nothing.
     """
 
     sent: bool = True
@@ -270,7 +272,7 @@ class QuotaExhaustedError(RateLimitError):
 class OverloadedError(BackendError):
     """503 or 529: the backend has no room now.
 
-    `loading`: it said that it is loading a model, or that its queue is full, which ends by itself.
+    `loading`: it is loading a model, or its queue is full, which ends by itself.
     """
 
     loading: bool = False

@@ -315,17 +315,17 @@ def test_a_key_that_no_header_can_carry_is_a_credential_failure_that_costs_nothi
     assert (attempt.outcome, attempt.failure, attempt.cost) == ("failed", "credential", 0)
 
 
-def test_an_error_is_cleaned_of_key_and_prompt() -> None:
+@pytest.mark.parametrize("prompt", ["hello", "What is my very secret plan for it?"])
+def test_an_error_shows_neither_key_nor_prompt(prompt: str) -> None:
     keys = iter(["first-canary-key", "second-canary-key"])
-    told = error("first-canary-key may not ask: What is my secret plan?")
-    call = calling(
-        paid(api_key=lambda: next(keys)), prompt="What is my secret plan?", retry=ONCE, stream=True
-    )
-    raised = Hand([Said(401, [json.dumps(told).encode()])]).fail(call)
-    for shown in (str(raised), raised.body, call.log.attempts[0].reason):
+    payload = error(f"first-canary-key may not ask: {prompt}")
+    call = calling(paid(api_key=lambda: next(keys)), prompt=prompt, retry=ONCE, stream=True)
+    raised = Hand([Said(401, [json.dumps(payload).encode()])]).fail(call)
+    assert f"[key] may not ask: {prompt}" in raised.body
+    for shown in (str(raised), call.log.attempts[0].reason):
         assert "canary" not in shown
         assert "secret plan" not in shown
-        assert "[key] may not ask: [prompt]" in shown
+        assert ("[key] may not ask: hello" in shown) is (prompt == "hello")
 
 
 @pytest.mark.parametrize("encoding", ["br", "gzip"])

@@ -1,4 +1,4 @@
-"""What a server quotes of the request says nothing of the failure, however it is quoted."""
+"""What a server quotes of the request does not decide which error it is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from ccroute import errors
 from ccroute.errors import BackendError, RequestError
-from ccroute.flow.echoes import in_own_words, without_quotes
+from ccroute.flow.redact import cleaned
 from ccroute.types import Request
 from ccroute.wire import anthropic, ollama, openai
 
@@ -68,7 +68,7 @@ WRITTEN: dict[str, Callable[[str], str]] = {
 
 def kind_of(status: int, message: str, asked: Request, model: str = "m") -> type[Exception]:
     failure = openai.error(status, {}, json.dumps({"error": {"message": message}}).encode())
-    return type(in_own_words(failure, asked, model))
+    return type(cleaned(failure, (), asked, model))
 
 
 @pytest.mark.parametrize("written", WRITTEN)
@@ -112,37 +112,35 @@ def test_the_start_of_a_line_counts_where_the_quotation_is_cut_off() -> None:
         assert kind_of(400, told, request(line)) is errors.InvalidRequestError, told
 
 
-def test_an_error_that_nothing_was_taken_from_stays_itself_and_forgets_the_words() -> None:
-    failure = openai.error(400, {}, b'{"error": {"message": "Incorrect API key provided"}}')
-    assert failure.read_again is not None
-    assert in_own_words(failure, request(), "m") is failure
-    assert failure.read_again is None
-    plain = openai.error(400, {}, b'{"error": {"message": "no"}}')
-    assert plain.read_again is None, "no wording decided anything"
-    assert in_own_words(plain, request(), "m") is plain
-
-
 def test_what_else_an_error_says_is_kept() -> None:
     body = b'{"error": {"message": "incorrect api key", "code": 400}, "request_id": "r1"}'
-    failure = in_own_words(
-        anthropic.error(400, {"retry-after": "3"}, body), request("incorrect api key"), "m"
-    )
+    failure = cleaned(anthropic.error(400, {"retry-after": "3"}, body), (), request("incorrect api key"), "m")
     assert type(failure) is errors.InvalidRequestError
     assert (failure.status, failure.retry_after, failure.request_id) == (400, 3.0, "r1")
     assert failure.body == body.decode()
-    assert failure.read_again is None
+    assert failure.payload is None
 
 
 def test_a_wait_or_a_parameter_that_is_quoted_does_not_count() -> None:
-    told = b'{"error": {"message": "no: please try again in 9000s"}}'
-    assert openai.error(429, {}, told).retry_after == 9000
-    assert (
-        in_own_words(openai.error(429, {}, told), request("please try again in 9000s"), "").retry_after
-        is None
-    )
-    told = b'{"error": {"message": "not supported: \'the temperature there\'"}}'
-    failure: Any = in_own_words(openai.error(400, {}, told), request("the temperature there"), "m")
+    body = b'{"error": {"message": "no: Please try again in 9000s"}}'
+    for prompt, wait in (("hello", 9000), ("please try again in 9000s", None)):
+        assert cleaned(openai.error(429, {}, body), (), request(prompt), "").retry_after == wait
+    body = b'{"error": {"message": "not supported: \'the temperature there\'"}}'
+    failure: Any = cleaned(openai.error(400, {}, body), (), request("the temperature there"), "m")
     assert (failure.elsewhere, failure.parameter) == (True, None)
+
+
+def test_a_parameter_counts_though_a_tool_has_a_property_of_its_name() -> None:
+    body = b'{"error": {"message": "Unsupported parameter: temperature"}}'
+    asked = request(tools=[tool(properties={"temperature": {"type": "number"}})])
+    failure: Any = cleaned(openai.error(400, {}, body), (), asked, "m")
+    assert (failure.elsewhere, failure.parameter) == (True, "temperature")
+
+
+def test_an_overflow_is_known_though_the_prompt_tells_of_another_one() -> None:
+    words = "This model's maximum context length is {} tokens. However, you requested {} tokens"
+    for history in (words.format(4096, 4800), f"API error: {words.format(4096, 4800)}, try less"):
+        assert kind_of(400, words.format(4096, 5000), request(history)) is errors.ContextWindowExceededError
 
 
 @pytest.mark.parametrize("wire", [openai, anthropic, ollama])
@@ -154,19 +152,18 @@ def test_an_error_within_a_stream_is_read_so_too(wire: Any) -> None:
         decoder.feed(line if wire is ollama else f"data: {json.dumps(frame)}\n\n".encode())
         decoder.finish()
     assert type(raised.value) is errors.AuthenticationError
-    assert type(in_own_words(raised.value, request("incorrect api key"), "m")) is errors.ServerError
+    assert type(cleaned(raised.value, (), request("incorrect api key"), "m")) is errors.ServerError
 
 
 @pytest.mark.parametrize(
     ("words", "prompt"),
     [
-        ("x" * 4000, "x" * 2_000_000),
-        ("x" * 4000, "\n".join("x" * (8 + i % 3000) + str(i) for i in range(1000))),
-        ("ab cdefghij" * 360, "\n".join(f"abcdefghij{i}" for i in range(100_000))),
-        ("%25" * 1300, "%25" * 500_000),
+        ("too many requests" * 230, "too many requests" * 100_000),
+        ("too many requests x" * 200, "\n".join(f"too many requests {i}" for i in range(100_000))),
+        ("too many requests" + "x" * 4000, "\n".join(f"{'x' * i} too many requests" for i in range(2000))),
     ],
 )
 def test_it_takes_time_in_proportion(words: str, prompt: str) -> None:
     began = time.perf_counter()
-    without_quotes(words, request(prompt))
+    kind_of(400, words, request(prompt))
     assert time.perf_counter() - began < 2.0

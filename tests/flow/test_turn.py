@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from ccroute.routing.notes import Note
 from tests.flow.support import (
     BROKEN,
     REFUSED,
@@ -58,7 +59,6 @@ from ccroute.observe import (
     TurnedAway,
 )
 from ccroute.routing import Deployment, Health, RetryBudget
-from ccroute.routing.notes import Note
 from ccroute.types import Model
 
 ONCE = RetryPolicy(attempts=1)
@@ -850,7 +850,7 @@ def test_a_first_choice_that_is_off_is_told_as_a_fallback_to_another() -> None:
 
 
 def test_no_event_shows_the_prompt_or_the_key() -> None:
-    prompt, key = "the plan nobody may see", "sk-canary-0123456789"
+    prompt, key = "the plan that nobody may ever see", "sk-canary-0123456789"
     heard: list[Event] = []
     for said in (BUSY, fails(401, f"{key} may not ask {prompt}"), fails(429, prompt, retry_after="9"), BROKE):
         shop = Shop(paid(api_key=key), local())

@@ -1,7 +1,7 @@
-"""Looks over every shoulder: no error, event, log line or ledger row shows its call's key or prompt.
+"""Watches the whole run: no error, event, log line or ledger row shows its call's key or prompt.
 
-Installed once for the whole run by tests/conftest.py. What counts as a secret is taken from the call itself:
-the keys its backends have used, and its messages' words, where they are long enough not to turn up by chance.
+Installed once by tests/conftest.py. The secrets are taken from the call itself: the keys that its backends
+have used, and the texts of its messages. A key may be nowhere, a prompt only in an error's `body`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from ccroute.backends import Backend
 from ccroute.observe import Event
 from ccroute.runtime.drive import AsyncDrive, Drive
 
-LONG_ENOUGH = 12  # characters
-MOST = 64  # of a long prompt, its first and last so many characters
+SHORTEST_KEY = 12  # characters
+SHORTEST_PROMPT = 24  # without whitespace, as in flow/redact.py
+MOST = 64  # characters of a long prompt's start and end
 
 
 class Watch:
@@ -45,12 +46,12 @@ class Watch:
             content = message.get("content")
             parts = [content] if isinstance(content, str) else [p.get("text") for p in content or ()]
             for text in parts:
-                if isinstance(text, str) and len(text) >= LONG_ENOUGH:
+                if isinstance(text, str) and len("".join(text.split())) >= SHORTEST_PROMPT:
                     self.prompts |= {text} if len(text) <= MOST else {text[:MOST], text[-MOST:]}
 
-    def look(self, where: str, shown: str) -> None:
+    def look(self, where: str, shown: str, *, prompts: bool = True) -> None:
         """Note where a secret is shown."""
-        for secret in (*self.keys, *self.prompts):
+        for secret in (*self.keys, *(self.prompts if prompts else ())):
             if secret in shown:
                 self.found.append(f"{where} shows a {'key' if secret in self.keys else 'prompt'}")
 
@@ -61,6 +62,7 @@ class Watch:
             if isinstance(seen, errors.CcrouteError):
                 name, bare = type(seen).__name__, copy.copy(seen)
                 vars(bare).pop("partial", None)  # the answer so far is for the caller to see
+                self.look(f"the body of a {name}", str(getattr(seen, "body", None)), prompts=False)
                 self.look(name, f"{seen} {seen!r} {vars(bare)}")
                 self.look(f"a pickled {name}", pickle.dumps(bare).decode("latin-1"))
             seen = seen.__cause__ or seen.__context__
@@ -90,7 +92,7 @@ def watching() -> Iterator[Watch]:
 
     def key(self: Backend, given: Any) -> str:
         value = checked_key(self, given)
-        if value and len(value) >= LONG_ENOUGH:
+        if value and len(value) >= SHORTEST_KEY:
             with lock:
                 watch.keys = watch.keys | {value}
         return value

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from ccroute.wire.errors import classified, read
+from ccroute.wire.errors import parse_error, typed_error
 from ccroute.wire.parameters import refused_parameter
 
 WORDS = [
@@ -24,17 +26,23 @@ WORDS = [
 ]
 
 
+def refused(body: dict[str, Any]) -> str | None:
+    payload = parse_error(body)
+    payload.status = 400
+    return getattr(typed_error(payload), "parameter", None)
+
+
 @pytest.mark.parametrize(("words", "parameter"), WORDS)
 def test_a_refused_parameter_is_read_from_the_words(words: str, parameter: str | None) -> None:
     assert refused_parameter("", words) == parameter
 
 
 def test_the_field_that_names_it_counts_more_than_the_words() -> None:
-    told = {"error": {"message": "Unsupported value: 'temperature' with top_p", "param": "top_p"}}
-    assert getattr(classified(read(told), status=400), "parameter", None) == "top_p"
+    body = {"error": {"message": "Unsupported value: 'temperature' with top_p", "param": "top_p"}}
+    assert refused(body) == "top_p"
     assert refused_parameter("user", "not supported") == "user"
 
 
 def test_only_a_feature_that_is_lacking_names_a_parameter() -> None:
-    told = {"error": {"message": "temperature must be at most 2", "param": "temperature"}}
-    assert getattr(classified(read(told), status=400), "parameter", None) is None
+    body = {"error": {"message": "temperature must be at most 2", "param": "temperature"}}
+    assert refused(body) is None

@@ -19,10 +19,9 @@ from ccroute.errors import (
 )
 from ccroute.failures import AMBIGUOUS, DELIVERED, NO_SLOT, NOT_SENT, UNSUPPORTED, CallFailure, rule_of
 from ccroute.flow.attempt_context import AttemptContext
-from ccroute.flow.echoes import in_own_words
 from ccroute.flow.effects import Enter, Failure, Flow, Queued, enter, sleep, wait
 from ccroute.flow.exchange import exchange
-from ccroute.flow.redact import clean
+from ccroute.flow.redact import cleaned
 from ccroute.flow.reports import health_report
 from ccroute.flow.retry import Fault
 from ccroute.routing.acquired import ANSWERED, Outcome, Unavailable
@@ -47,7 +46,7 @@ def attempt(context: AttemptContext) -> Flow[Completion | Fault | Unavailable]:
         try:
             http = deployment.backend.encode(_carried(context), deployment.model, context.stream)
         except (BackendError, RequestError) as error:
-            return Fault(_completed(error, context), UNSUPPORTED)
+            return Fault(_completed(error.with_traceback(None), context), UNSUPPORTED)
         context.held.append(state.load.begin(deployment))
         if deployment.backend.origin in state.limited_hosts and (no_slot := (yield from _slot(context))):
             return no_slot
@@ -112,11 +111,11 @@ def _fault(error: CallFailure | DeadlineExceededError, context: AttemptContext) 
     if isinstance(error, DeadlineExceededError):
         fault = Fault(error, AMBIGUOUS if context.sent else NOT_SENT)
     else:
-        error = in_own_words(error, context.request, deployment.model)
+        error = _completed(error, context)
         if isinstance(error, ContextWindowExceededError):
             error.limit = error.limit or deployment.info.context_window
             error.estimated = error.estimated or context.call.prompt_tokens()
-        fault = Fault(_completed(error, context), rule_of(error), error.should_retry)
+        fault = Fault(error, rule_of(error), error.should_retry)
         if state.drop_params or deployment.backend.drop_params:
             name = state.refused_parameters.learn(deployment, context.request, error)
             fault = replace(fault, drops=None if name in context.refused_before else name)
@@ -126,10 +125,10 @@ def _fault(error: CallFailure | DeadlineExceededError, context: AttemptContext) 
 def _completed(error: CallFailure, context: AttemptContext) -> CallFailure:
     """The error with its place, without secrets and prompts."""
     backend = context.deployment.backend
+    error = cleaned(error, backend.secrets(), context.request, context.deployment.model)
     error.backend, error.deployment = backend.name, context.deployment.name
     wait = error.retry_after  # a user's own codec may have passed on what stood in a header
     error.retry_after = float(wait) if isinstance(wait, int | float) and 0 <= wait < float("inf") else None
-    clean(error, backend.secrets(), context.request)
     return error
 
 

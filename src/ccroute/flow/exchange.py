@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from ccroute.backends import HttpRequest
 from ccroute.errors import (
     BackendTimeoutError,
@@ -15,7 +13,7 @@ from ccroute.errors import (
 from ccroute.flow.attempt_context import AttemptContext, Limits
 from ccroute.flow.body import MAX_BODY, Body
 from ccroute.flow.effects import Failure, Flow, Reply, Send, Stopped, emit, read, send
-from ccroute.flow.redact import found_in
+from ccroute.flow.redact import request_id
 from ccroute.types import Completion
 from ccroute.wire.codec import StreamDecoder
 
@@ -24,7 +22,6 @@ ERROR_BODY_WAIT = 2.0
 """Seconds that the words of an error may take to come: its status is known already."""
 DRAIN = 0.05
 """Seconds a finished stream may take to end its body too, so that its connection can be kept."""
-_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 def exchange(context: AttemptContext, http: HttpRequest) -> Flow[Completion]:
@@ -44,7 +41,8 @@ def exchange(context: AttemptContext, http: HttpRequest) -> Flow[Completion]:
         context.sent = reply.sent
         raise _transport_error(reply, context)
     context.status = reply.status
-    context.request_id = _request_id(reply, context)
+    given = reply.headers.get("x-request-id") or reply.headers.get("request-id")
+    context.request_id = given and request_id(given, backend.secrets())
     if not 200 <= reply.status < 300:
         raise backend.classify(
             reply.status, reply.headers, (yield from _read_error_body(reply, context, limits))
@@ -59,14 +57,6 @@ def exchange(context: AttemptContext, http: HttpRequest) -> Flow[Completion]:
         backend.check(context.request, answer)
         context.rejected_answer = None
     return answer
-
-
-def _request_id(reply: Reply, context: AttemptContext) -> str | None:
-    """The provider's id of the request, if it looks like one: some servers echo what they were sent."""
-    given = reply.headers.get("x-request-id") or reply.headers.get("request-id")
-    if not given or not _ID.fullmatch(given):
-        return None
-    return None if any(found_in(given, secret) for secret in context.deployment.backend.secrets()) else given
 
 
 def _read_whole(body: Body, context: AttemptContext, limits: Limits) -> Flow[bytes]:

@@ -1,191 +1,139 @@
-"""Takes keys and prompts out of what a server said, before anybody may see it.
+"""Removes from an error our own secrets and what a server repeats of the request.
 
-Knows a text and what must not be in it, however it is written; must not know who said it. A text is
-read as it stands and with its escapes undone, without case and whitespace; what is found in any of
-these views goes from the text itself. All of it is linear in the lengths of text and prompt.
+Knows an error, the secrets and the request; must not know what is done about the error.
 """
 
-from __future__ import annotations
-
 import base64
+import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from string import ascii_lowercase, ascii_uppercase
+from urllib.parse import quote
 
 from ccroute.errors import BackendError, RequestError
-from ccroute.flow.readings import API_WORDS, Text, View, dense, strings
 from ccroute.types import Request
+from ccroute.wire.errors import WORDS_SHOWN, described, typed_error
+from ccroute.wire.kinds import SUMMARIES
 
-_KEY_LIKE = re.compile(
-    r"\b(?:sk|pk|gsk|xai|key|ghp|hf)[-_][A-Za-z0-9_-]{8,}|\bBearer\s+\S+|\beyJ[A-Za-z0-9_.-]{20,}"
-)
-_URL_CREDENTIALS = re.compile(r"(://)[^/\s@]+@")
+_KEPT = 2048  # characters of a body; as many are read beyond a limit, so that no secret is cut in two
+_SHORTEST_SECRET = 8  # a placeholder such as "x" is a part of any word
+_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
-_SHORTEST_KEY = 8
-"""Characters of a secret that is searched for: a placeholder such as "x" is a part of any word."""
-_KEY_PART = 12
-"""Characters of a key that are one too many; all of them, if it is shorter."""
-_KEY_START = 5
-"""Characters of a key's or a line's start that are one too many where a text was cut off."""
-_RUN = 16
-"""Characters in a row that text and prompt do not share by chance."""
-_LONG_WORD = re.compile(r"[\w-]{12,}")
-_SHORT_LINE = range(6, _RUN)
-_CUT_FROM = 300
-"""Characters from which on ccroute itself may have cut a text off."""
-_PLAIN_WORD = re.compile(r"[^\W\d]*")
-
-_STEP, _PIECE = 5, 8
-"""A piece of the prompt begins every 5 characters and is 8 long: whatever has 12 in a row holds one."""
-_BESIDE = _STEP + _PIECE
+_RUN = 24  # characters in a row that text and request do not share by chance, not counting whitespace
+_PIECE, _STEP = 7, 18  # any run holds a piece of the request that begins at a multiple of the step
+_ESCAPE = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|[nrt])?")  # as in JSON, or in JSON within JSON
+_SENT = ("messages", "stop", "user", "tools", "tool_choice", "response_format", "extra")
 
 
-def clean(error: BackendError | RequestError, secrets: Iterable[str], request: Request) -> None:
-    """Remove `secrets`, anything that looks like a key, and the prompt from what `error` shows.
+def cleaned(
+    error: BackendError | RequestError, secrets: tuple[str, ...], request: Request, model: str
+) -> BackendError | RequestError:
+    """The error without secrets, and without the server's words if they repeat the request.
 
-    Servers quote the key they refuse and the message they could not parse. Of a key, any long part
-    goes, also in base64; of every string of the request, what text and string share for 16 characters
-    in a row, long words, and short lines that are quoted whole. Its causes go too: they hold the
-    server's words as they were.
+    It is another one if its class was read from words that the server quoted from `request` or `model`.
     """
-    texts = {name: Text(text) for name in ("detail", "body", "request_id") if (text := getattr(error, name))}
-    if texts:
-        _mark_prompt([*texts.values()], _Prompt(request))
-        _mark_keys(
-            [*texts.values()],
-            {form for secret in secrets if len(secret) >= _SHORTEST_KEY for form in _forms(secret)},
-        )
-    for name, text in texts.items():
-        setattr(error, name, _URL_CREDENTIALS.sub(r"\1", _KEY_LIKE.sub("[key]", text.left())))
+    payload, codes = error.payload, _encodings(secrets)
+    if payload is not None and payload.words_count:
+        lines = _compact("\n".join([model, *_strings(request)]), " \t\r") + "\n"
+        error = typed_error(payload, partial(_is_quoted, _compact(payload.words), lines))
+    words = summary = ""
+    if payload is not None:
+        words, summary = _without(codes, payload.line, WORDS_SHOWN), payload.summary
+        error.detail = described(payload, words)
+    elif error.status is not None:  # of a user's own backend: its message may be the server's
+        words, summary = error.detail, SUMMARIES.get(type(error), SUMMARIES[BackendError])
+    error.request_id = request_id(error.request_id, secrets)
+    text = _compact(f"{words}\n{error.request_id}")
+    if len(text) >= _RUN and _repeats(text, asked := _compact("\n".join(_strings(request)))):
+        error.detail = summary or error.detail
+        error.request_id = None if _repeats(_compact(f"{error.request_id}"), asked) else error.request_id
+    error.detail = _without(codes, error.detail, _KEPT)
+    error.body = error.body and _without(codes, error.body, _KEPT)
     error.args = (error.detail,)
-    error.__cause__ = error.__context__ = None
+    error.payload = error.__cause__ = error.__context__ = None  # they hold what the server said
+    return error
 
 
-def found_in(text: str, secret: str) -> bool:
-    """Whether a short text of a server holds a secret."""
-    return len(secret) >= _SHORTEST_KEY and secret.lower() in text.lower()
+def request_id(value: str | None, secrets: tuple[str, ...]) -> str | None:
+    """A server's id of a request if it looks like one and holds no secret, else None."""
+    plain = value is not None and _ID.fullmatch(value)
+    return value if plain and _without(_encodings(secrets), plain[0], 128) == value else None
 
 
-class _Prompt:
-    """Every string of a request, ready to be compared with."""
-
-    def __init__(self, request: Request) -> None:
-        self.text = "\n" + "\n\0\n".join(strings(request)).casefold()
-        self._dense = "\0" * _STEP + dense(self.text) + "\0" * _STEP
-
-    def short_lines(self, among: set[str]) -> set[str]:
-        """Which of `among` are lines of the prompt, and no ordinary words."""
-        lines = among.intersection(map(str.strip, self.text.split("\n")))
-        return {line for line in lines if not _PLAIN_WORD.fullmatch(line)}
-
-    def pieces(self, among: set[str]) -> set[str]:
-        """Those of the prompt's pieces that are `among` the windows of a text, with what is beside them."""
-        text = self._dense
-        return {
-            text[i - _STEP : i + _BESIDE]
-            for i in range(_STEP, len(text) - _BESIDE + 1, _STEP)
-            if text[i : i + _PIECE] in among
-        }
+def _without(codes: list[str], text: str, limit: int) -> str:
+    """`text` without the secrets that `codes` encode, cut to `limit` characters."""
+    read = text[: limit + _KEPT]
+    for code in codes:
+        if code in read.lower():
+            read = re.sub(re.escape(code), "[key]", read, flags=re.IGNORECASE)
+    if codes and len(text) >= limit + _KEPT:
+        read = read[: -max(map(len, codes))]  # it may end in a part of a secret
+    return read[:limit]
 
 
-def _mark_prompt(texts: list[Text], prompt: _Prompt) -> None:
-    lines = prompt.short_lines(
-        {view.chars[a:b] for t in texts for view in t.views for a, b in view.phrases(_SHORT_LINE)}
-    )
-    pieces = prompt.pieces({window for t in texts for view in t.dense for window in view.windows(_PIECE)})
-    for text in texts:
-        for view in text.views:
-            for start, end in view.phrases(_SHORT_LINE):
-                if view.chars[start:end] in lines:
-                    text.mark(view, start, end, "[prompt]")
-    _mark_runs(texts, pieces)
-    for text in texts:
-        _mark_cut_line(text, prompt)
+@lru_cache(maxsize=64)
+def _encodings(secrets: tuple[str, ...]) -> list[str]:
+    """How secrets may be written, in lower case: as they are, in a URL, in JSON, in base64."""
+    codes = set[str]()
+    for secret in {*secrets, *(value.removeprefix("Bearer ") for value in secrets)}:  # of headers
+        if len(secret) >= _SHORTEST_SECRET:
+            codes |= {secret, quote(secret, safe=""), json.dumps(secret)[1:-1]}
+            for before in range(3):  # base64 of "user:secret", too, whatever the user's length
+                code = base64.b64encode(bytes(before) + secret.encode()).decode().rstrip("=")
+                code = code[(0, 2, 3)[before] : len(code) - ((before + len(secret.encode())) % 3 > 0)]
+                codes |= {code, code.replace("+", "-").replace("/", "_")}
+    return [code.lower() for code in codes]
 
 
-def _mark_runs(texts: list[Text], pieces: set[str]) -> None:
-    alone = {piece[_STEP:-_STEP] for piece in pieces}
-    chains = [
-        (text, view, first, last)
-        for text in texts
-        for view in text.dense
-        for first, last in _chains(view.windows(_PIECE), alone)
-    ]
-    edges = {view.chars[i : i + _PIECE] for _, view, *ends in chains for i in ends}
-    longer, earlier = _grown({piece for piece in pieces if piece[_STEP:-_STEP] in edges})
-    for text, view, first, last in chains:
-        start, end = first, last + _PIECE
-        while start and view.chars[start - 1 : first + _PIECE] in earlier:
-            start -= 1
-        while end < len(view.chars) and view.chars[last : end + 1] in longer:
-            end += 1
-        if _tells(text.text[view.starts[start] : view.ends[end - 1]]):
-            text.mark(view, start, end, "[prompt]")
+def _strings(request: Request) -> list[str]:
+    """Every string that a request sends, names of fields too."""
+    left: list[object] = [getattr(request, name) for name in _SENT]
+    found, seen = list[str](), set[int]()
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
+            seen.add(id(value))  # a value that holds itself would never end
+            left += [*value, *value.values()] if isinstance(value, Mapping) else value
+    return found
 
 
-def _chains(windows: list[str], pieces: set[str]) -> list[tuple[int, int]]:
-    """The first and the last window of each row of pieces that may follow one another in a prompt."""
-    begun = dict[int, int]()
-    for i, window in enumerate(windows):
-        if window in pieces:
-            begun[i + _STEP] = begun.pop(i, i)
-    return [(first, beyond - _STEP) for beyond, first in begun.items()]
+def _compact(text: str, blanks: str = " \t\r\n") -> str:
+    """`text` without case, whitespace and backslashes: however it is escaped, it is the same."""
+    if "\\" in text:
+        text = _ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else "", text)
+    if text.isascii():  # only then is translate() fast
+        return text.translate(str.maketrans(ascii_uppercase, ascii_lowercase, blanks))
+    text = text.casefold()
+    for blank in blanks:
+        text = text.replace(blank, "")
+    return text
 
 
-def _grown(pieces: set[str]) -> tuple[set[str], set[str]]:
-    """How each piece goes on, and what goes before it, a character at a time."""
-    after, before = {piece[_STEP:] for piece in pieces}, {piece[:_BESIDE] for piece in pieces}
-    sizes = range(_PIECE + 1, _BESIDE + 1)
-    return {piece[:size] for piece in after for size in sizes}, {
-        piece[-size:] for piece in before for size in sizes
-    }
+def _repeats(text: str, asked: str) -> bool:
+    """Whether a run of `text` is in `asked`. Linear in both."""
+    pieces = {text[i : i + _PIECE] for i in range(len(text) - _PIECE + 1)}
+    steps = range(0, len(asked) - _PIECE + 1, _STEP)
+    near = {asked[max(0, i - _STEP + 1) : i + _RUN] for i in steps if asked[i : i + _PIECE] in pieces}
+    runs = {text[i : i + _RUN] for i in range(len(text) - _RUN + 1)} if near else set[str]()
+    return bool(near) and any(part[i : i + _RUN] in runs for part in near for i in range(_STEP))
 
 
-def _tells(shared: str) -> bool:
-    """Whether what a text shares with a prompt is a quotation."""
-    if shared.casefold().strip("\"'`.,:;()[]{} ") in API_WORDS:
-        return False
-    return len(shared) >= _RUN or _LONG_WORD.search(shared) is not None
-
-
-def _mark_cut_line(text: Text, prompt: _Prompt) -> None:
-    """Where a text was cut off, the start of a line is too short to be found as a run."""
-    view, end = text.views[0], text.views[0].uncut()
-    shortest = _SHORT_LINE.start if len(text.text) < _CUT_FROM else _KEY_START
-    for size in range(_RUN - 1, shortest - 1, -1) if not text.marks[-1] else ():
-        if size <= end and "\n" + view.chars[end - size : end] in prompt.text:
-            text.mark_from(view, end - size, "[prompt]")
-            return
-
-
-def _mark_keys(texts: list[Text], forms: set[str]) -> None:
-    parts: dict[int, set[str]] = {}
-    for form in forms:
-        size = min(_KEY_PART, len(form))
-        parts.setdefault(size, set()).update(form[i : i + size] for i in range(len(form) - size + 1))
-    for text in texts:
-        for view in text.dense:
-            for size, known in parts.items():
-                for i, window in enumerate(view.windows(size)):
-                    if window in known:
-                        text.mark(view, i, i + size, "[key]")
-            _mark_cut_key(text, view, forms)
-
-
-def _mark_cut_key(text: Text, view: View, forms: set[str]) -> None:
-    end = view.uncut()
-    for form in forms:
-        for size in range(_KEY_START, min(len(form), end + 1)):
-            if view.chars.endswith(form[:size], 0, end):
-                text.mark_from(view, end - size, "[key]")
-
-
-def _forms(secret: str) -> Iterator[str]:
-    """A secret as dense views show it: as it is and in base64, wherever it stands in what was encoded."""
-    plain = secret.encode()
-    codes = [secret]
-    for ahead in range(3):
-        code = base64.b64encode(bytes(ahead) + plain).decode().rstrip("=")
-        # The characters that hold bits of its neighbours, too, are not known.
-        whole = code[(0, 2, 3)[ahead] : len(code) - ((ahead + len(plain)) % 3 > 0)]
-        codes += [whole, whole.replace("+", "-").replace("/", "_")] if len(whole) >= _KEY_PART else []
-    return filter(None, (View.of(code).dense().chars for code in codes))
+def _is_quoted(text: str, lines: str, phrase: str) -> bool:
+    """Whether `phrase` is in a line of the request that `text` repeats, whole or cut off."""
+    short = _compact(phrase)
+    at = lines.find(short)
+    for _ in range(2000):  # lines; in more of them it is taken for a quotation
+        if at < 0:
+            return False
+        start, end = lines.rfind("\n", 0, at) + 1, lines.find("\n", at)
+        line, head = lines[start:end], lines[start : at + len(short)]
+        here = text.find(head)
+        # A start that stops short counts at the end of the text and behind a quotation mark.
+        cut = len(head) >= 16 and (line.startswith(text[here:]) or text[max(here, 1) - 1] in "'\"`([{«‘“„")
+        if here >= 0 and (line in text or cut) and (line != short or " " in phrase.strip()):
+            return True  # but a single word stands in any sentence
+        at = lines.find(short, end)
+    return True

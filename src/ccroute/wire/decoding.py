@@ -12,8 +12,8 @@ from pydantic import TypeAdapter
 
 from ccroute.errors import CcrouteError, ProtocolError
 from ccroute.types import JSON, Choice, Chunk, Completion, FinishReason, Message, ToolCall, Usage
-from ccroute.wire.errors import classified, read, read_body
-from ccroute.wire.reading import is_whole
+from ccroute.wire.errors import parse_body, parse_error, typed_error
+from ccroute.wire.reading import is_whole, shown
 from ccroute.wire.tools import Call
 from ccroute.wire.usage import estimate_deltas
 
@@ -163,7 +163,9 @@ def finish_reason(
 
 def fail(frame: JSON, body: bytes) -> NoReturn:
     """Raise the typed error of an error frame, or of an error body under HTTP 200."""
-    raise classified(read(frame), body=body)
+    payload = parse_error(frame)
+    payload.body = shown(body) or None
+    raise typed_error(payload)
 
 
 def is_frame(kind: str, data: bytes, decode: Callable[[bytes], Completion]) -> bool:
@@ -173,7 +175,7 @@ def is_frame(kind: str, data: bytes, decode: Callable[[bytes], Completion]) -> b
     stream: `decode` says what it is.
     """
     if kind == "error":
-        raise classified(read_body(data), body=data)
+        raise typed_error(parse_body(data))
     if kind == "body":
         decode(data)
         raise ProtocolError("the server sent a whole answer though a stream was asked for")

@@ -1,21 +1,19 @@
-"""What a server said of a failure, in any of the forms the three wires and their imitators use.
+"""Reads the errors of all three wires and of the servers that imitate them.
 
-Knows statuses, error codes and the shapes of error bodies; must not know backends, nor decide what
-follows. Codes and types are read first, an error's text last. A server's own words follow ours, cut
-short; taking secrets out of them is a higher floor's job.
+Knows statuses, error codes and the shapes of error bodies; must not know backends, nor what follows from
+an error. Codes and types are read first, then the text.
 """
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from functools import partial
+from functools import cache
 from math import isfinite
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from ccroute.errors import (
-    BackendError,
     ContextWindowExceededError,
     InvalidRequestError,
     OverloadedError,
@@ -23,42 +21,70 @@ from ccroute.errors import (
     RateLimitError,
     ServerError,
 )
+from ccroute.failures import CallFailure, error_of
 from ccroute.types import JSON
-from ccroute.wire.kinds import BY_CODE, BY_MEANING, BY_STATUS, LACKING, OURS, WITHOUT_STATUS, Failure
+from ccroute.wire.kinds import (
+    BY_CODE,
+    BY_MEANING,
+    MISSING_FEATURE,
+    REDIRECT,
+    SUMMARIES,
+    WITHOUT_STATUS,
+)
 from ccroute.wire.parameters import refused_parameter
 from ccroute.wire.reading import listed, load, mapping, shown, text
 from ccroute.wire.wordings import ANYWHERE, LEAD, LIMITS, PROMPTS, STATUSES, WORDINGS, Wording
 
 LONGEST_WAIT: Final = 7 * 86_400.0
 """The longest Retry-After that is believed, in seconds."""
+WORDS_SHOWN: Final = 300
+"""Characters of a server's own message in an error's."""
 
-_WORDS_SHOWN: Final = 300  # characters of a server's own message
+_WORDS_READ: Final = 4000  # characters that are searched: some servers quote the whole request
 _FAULTS: Final = 5  # of a list
-_DIGITS: Final = 10  # of a number of tokens that is believed, one too many
-
-_WORDS_READ: Final = 4000
-"""Characters of a server's words that are searched: some quote the whole request."""
-_TRY_AGAIN: Final = re.compile(r"try again in (\d+(?:\.\d+)?) ?(ms|s)\b", re.IGNORECASE)
+_DIGITS: Final = 10  # of a number of tokens: one too many to be believed
+_CODES: Final = ("code", "type", "error_type", "error_code", "status_code")
+_TRY_AGAIN: Final = re.compile(r"try again in (\d+(?:\.\d+)?) ?(ms|s)\b")
 _SECONDS: Final = re.compile(r"(\d+(?:\.\d+)?)s")
 
+IsQuoted: TypeAlias = Callable[[str], bool]
+"""Whether a part of a server's text is quoted from the request."""
+_Match: TypeAlias = tuple[Wording, re.Match[str]]
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """A failure in a server's words: `message` is what it says, `words` all that may be searched.
 
-    `limit` and `prompt` are tokens, `wait` is in seconds; `status` is one that was written into the body,
-    `codes` are in lower case, `param` is the field of the request that is at fault.
+@dataclass(slots=True, repr=False, eq=False)
+class ErrorPayload:
+    """What a server said about an error. `line` is shown, `words` are searched, in lower case.
+
+    `limit` and `prompt` are in tokens, `wait` in seconds. `codes` are in lower case. `param` is the field of
+    the request that is at fault, `body_status` a status that stands in the body.
     """
 
-    message: str = ""
+    line: str = ""
     words: str = ""
-    codes: frozenset[str] = frozenset()
+    codes: set[str] = field(default_factory=set)
     param: str = ""
-    status: int | None = None
+    body_status: int | None = None
     limit: int | None = None
     prompt: int | None = None
     wait: float | None = None
     request_id: str | None = None
+
+    # Of the answer that it stood in.
+    status: int | None = None
+    headers: Mapping[str, str] | None = None
+    body: str | None = None
+    hint: str = ""
+
+    # Of the error that was made of it.
+    summary: str = ""
+    words_count: bool = False
+    """Whether the words, not only status and codes, decided something."""
+
+
+def error(status: int, headers: Mapping[str, str], body: bytes) -> CallFailure:
+    """The typed error of an answer that is not 2xx. Header names are in lower case."""
+    return typed_error(parse_body(body, status, headers))
 
 
 def is_error(frame: Mapping[str, JSON]) -> bool:
@@ -66,93 +92,99 @@ def is_error(frame: Mapping[str, JSON]) -> bool:
     return bool(frame.get("error")) or frame.get("object") == "error" or frame.get("type") == "error"
 
 
-def read_body(body: bytes) -> Told:
-    """What an error body says. It may be JSON of any shape, plain text or a web page; it never raises."""
-    try:
-        return read(load(body))
-    except ProtocolError:
-        plain = shown(body).strip()
-        return Told() if plain.startswith("<") else Told(message=plain, words=plain)
+def parse_body(
+    body: bytes, status: int | None = None, headers: Mapping[str, str] | None = None
+) -> ErrorPayload:
+    """What an error body says. It may be JSON of any shape, plain text or a web page; never raises.
 
-
-def read(value: JSON) -> Told:
-    """What a decoded error says, whichever server wrote it."""
-    if isinstance(value, list) and value:
-        return read(value[0])  # Google and Hugging Face wrap their error in a list
-    if isinstance(value, str):
-        return Told(message=value, words=value)
-    frame = mapping(value)
-    error = frame.get("error")
-    inner = mapping(error)
-    both = {**frame, **inner}
-    message = text(error) or _message(both)
-    metadata = mapping(both.get("metadata"))
-    details = inner.get("details")
-    places = (inner, frame, metadata, mapping(details), mapping(inner.get("innererror")))
-    keys = ("code", "type", "error_type", "error_code", "status_code")
-    codes = [place.get(key) for place in places for key in keys]
-    return Told(
-        message=message,
-        words=f"{message} {text(metadata.get('raw'))}",
-        codes=frozenset(str(code).lower() for code in codes if isinstance(code, str | int)),
-        param=text(both.get("param")),
-        status=next((status for code in codes if (status := _status(code))), None),
-        limit=_tokens(both.get("n_ctx")),
-        prompt=_tokens(both.get("n_prompt_tokens")),
-        wait=_told_wait(both, details),
-        request_id=text(frame.get("request_id")) or None,
-    )
-
-
-def classified(
-    told: Told,
-    *,
-    status: int | None = None,
-    headers: Mapping[str, str] | None = None,
-    body: bytes = b"",
-    hint: str = "",
-    words: str | None = None,
-) -> Failure:
-    """The typed error. `status` is that of a non-2xx answer; a failure inside a stream has none.
-
-    `words` are those that count, where they are not all that the server said.
+    `status` is that of an answer that is not 2xx; an error in a stream has none.
     """
-    said = told.words[:_WORDS_READ] if words is None else words
-    kind, found = _kind(told, said, status)
-    headers = headers or {}
+    start = shown(body)
+    try:
+        payload = parse_error(load(body))
+    except ProtocolError:
+        payload = ErrorPayload() if start.lstrip().startswith("<") else _plain(start)
+    payload.status, payload.headers, payload.body = status, headers, start or None
+    return payload
+
+
+def parse_error(value: JSON) -> ErrorPayload:
+    """What a decoded error says, whichever server wrote it."""
+    while isinstance(value, list) and value:
+        value = value[0]  # Google and Hugging Face wrap their error in a list
+    if not isinstance(value, dict):
+        return _plain(value) if isinstance(value, str) else ErrorPayload()
+    inner = value.get("error")
+    message = inner if isinstance(inner, str) else ""
+    if not isinstance(inner, dict):
+        inner = {}
+    both = {**value, **inner}
+    metadata, details = both.get("metadata"), inner.get("details")
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None
+    payload = _plain(message or _message(both), raw if isinstance(raw, str) else "")
+    for place in (inner, value, metadata, details, inner.get("innererror")):
+        for name in _CODES if isinstance(place, dict) else ():
+            code = place.get(name)  # type: ignore[union-attr]
+            if isinstance(code, str | int):
+                code = str(code).lower()
+                payload.codes.add(code)
+                # A gateway may write the status as a code.
+                if payload.body_status is None and len(code) == 3 and code[0] in "45" and code.isdecimal():
+                    payload.body_status = int(code)
+    limit, prompt = both.get("n_ctx"), both.get("n_prompt_tokens")
+    payload.limit = limit if isinstance(limit, int) and limit > 0 else None
+    payload.prompt = prompt if isinstance(prompt, int) and prompt > 0 else None
+    payload.param = text(both.get("param"))
+    payload.request_id = text(value.get("request_id")) or None
+    for name in ("estimated_time", "resets_in_seconds"):  # Hugging Face's, and a plan's
+        if payload.wait is None and isinstance(seconds := both.get(name), int | float):
+            payload.wait = _seconds(str(seconds))
+    for detail in details if isinstance(details, list) and payload.wait is None else ():
+        if found := _SECONDS.fullmatch(text(mapping(detail).get("retryDelay"))):  # Google's
+            payload.wait = _seconds(found[1])
+    return payload
+
+
+def typed_error(payload: ErrorPayload, is_quoted: IsQuoted | None = None) -> CallFailure:
+    """The typed error. Words that `is_quoted` finds in the request decide nothing."""
+    status, words, headers = payload.status, payload.words, payload.headers or {}
+    kind, found = _kind(payload, is_quoted)
+    has_wait = issubclass(kind, RateLimitError | OverloadedError)
+    lacks = kind is InvalidRequestError and found is not None
+    lacks = lacks and found[0].meaning in ("lacks", "feature", "output")  # type: ignore[index]
+    payload.words_count = found is not None or has_wait
+    payload.summary = MISSING_FEATURE if lacks else SUMMARIES[kind]
+    if status is not None and 300 <= status < 400:
+        payload.summary = REDIRECT
     wait = retry_after(headers)
-    if wait is None and issubclass(kind, RateLimitError | OverloadedError):
-        wait = told.wait if told.wait is not None else _wait_in(said)
+    if wait is None and has_wait:
+        wait = payload.wait if payload.wait is not None else _wait_in(words, is_quoted)
     failure = kind(
-        _sentence(hint or _said_by_us(kind, status, lacks=_lacks(found)), told.message),
+        described(payload, payload.line[:WORDS_SHOWN]),
         status=status,
         retry_after=wait,
-        request_id=headers.get("request-id") or headers.get("x-request-id") or told.request_id,
-        body=shown(body) if body else None,
+        request_id=headers.get("request-id") or headers.get("x-request-id") or payload.request_id,
+        body=payload.body,
         should_retry={"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower()),
     )
+    failure.payload = payload
     if isinstance(failure, ContextWindowExceededError):
-        failure.limit = told.limit or _number("limit", found, LIMITS, said)
-        failure.estimated = told.prompt or _number("prompt", found, PROMPTS, said)
-    elif isinstance(failure, InvalidRequestError):
-        failure.elsewhere = _lacks(found)
-        if failure.elsewhere:
-            failure.parameter = refused_parameter(told.param, said)
+        failure.limit = payload.limit or _number("limit", found, LIMITS, words)
+        failure.estimated = payload.prompt or _number("prompt", found, PROMPTS, words)
+    elif isinstance(failure, InvalidRequestError) and lacks:
+        failure.elsewhere = True
+        failure.parameter = refused_parameter(payload.param, words, is_quoted)
     elif isinstance(failure, OverloadedError):
         failure.loading = found is not None and found[0].meaning == "loading"
     elif isinstance(failure, RateLimitError) and status == 413:
         failure.should_retry = False  # one request alone is more than the limit, so waiting does not help
-    if words is None and (found is not None or issubclass(kind, RateLimitError | OverloadedError)):
-        facts = {"status": status, "headers": headers, "body": body, "hint": hint}
-        failure.read_again = partial(_read_again, told, facts)
     return failure
 
 
-def _read_again(told: Told, facts: Mapping[str, Any], blanked: Callable[[str], str]) -> Failure | None:
-    """The typed error by what is left of the words; None where nothing was taken out of them."""
-    words = told.words[:_WORDS_READ]
-    left = blanked(words)
-    return None if left == words else classified(told, **facts, words=left)
+def described(payload: ErrorPayload, words: str) -> str:
+    """An error's message: what happened and what to do, then the server's `words`."""
+    summary = payload.hint or payload.summary
+    return f"{summary}: {words}" if words else summary
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -160,74 +192,67 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
     A date counts from the answer's own `date`, so that no clock is asked; without one it says nothing.
     """
-    wait = _wait(headers.get("retry-after-ms"), 0.001)
-    if wait is None:
-        wait = _wait(headers.get("retry-after"), 1.0)
+    milliseconds, seconds = headers.get("retry-after-ms"), headers.get("retry-after")
+    wait = None if milliseconds is None else _seconds(milliseconds, 0.001)
+    if wait is not None or seconds is None:
+        return wait
+    wait = _seconds(seconds)
     if wait is not None:
         return wait
-    until, now = _date(headers.get("retry-after")), _date(headers.get("date"))
+    until, now = _date(seconds), _date(headers.get("date", ""))
     if until is None or now is None:
         return None
     wait = max(0.0, (until - now).total_seconds())
     return wait if wait <= LONGEST_WAIT else None
 
 
-_Found: TypeAlias = tuple[Wording, re.Match[str]]
+def _plain(message: str, more: str = "") -> ErrorPayload:
+    lines = message[:_WORDS_READ].strip().splitlines()
+    line = lines[0].strip() if lines else ""
+    return ErrorPayload(
+        "" if line.startswith("<") else line, f"{message[:_WORDS_READ]} {more}"[:_WORDS_READ].lower()
+    )
 
 
-def _kind(told: Told, words: str, status: int | None) -> tuple[type[Failure], _Found | None]:
-    """The class of a failure, and the wording that tells more of it."""
-    implied = status or told.status
-    found = _wording(words, implied)
-    for code, kind in BY_CODE.items():
-        if code in told.codes:
+def _kind(payload: ErrorPayload, is_quoted: IsQuoted | None) -> tuple[type[CallFailure], _Match | None]:
+    """The error's class, and the wording that says more about it."""
+    status = payload.status or payload.body_status
+    found = None
+    for wording, search in _wordings(status) if payload.words else ():
+        match = search(payload.words)
+        if match and not (is_quoted and is_quoted(match["phrase"])):
+            found = wording, match
+            break
+    for code, kind in BY_CODE.items() if payload.codes else ():
+        if code in payload.codes:
             return kind, found
     if found is not None:
         return BY_MEANING[found[0].meaning], found
-    if status is None:
+    if payload.status is None:
         for code, kind in WITHOUT_STATUS.items():
-            if code in told.codes:
+            if code in payload.codes:
                 return kind, None
-    if implied is None:
+    if status is None:
         return ServerError, None
-    return BY_STATUS.get(implied, ServerError if implied >= 500 else BackendError), None
+    return error_of(status), None
 
 
-def _wording(words: str, status: int | None) -> _Found | None:
-    """The first row of the table that fits."""
+@cache
+def _wordings(status: int | None) -> list[tuple[Wording, Callable[[str], re.Match[str] | None]]]:
+    """The rows of the table that count under a status. Compiled when a status is first seen."""
+    found: list[tuple[Wording, Callable[[str], re.Match[str] | None]]] = []
     for wording in WORDINGS:
-        if status not in STATUSES[wording.meaning]:
-            continue
-        anywhere = ANYWHERE.get(wording.meaning)
-        if anywhere is None or status in anywhere:
-            match = re.search(wording.pattern, words, re.IGNORECASE)  # compiled at its first use
-        else:
-            match = re.match(f"{LEAD}(?:{wording.pattern})", words, re.IGNORECASE)
-        if match:
-            return wording, match
-    return None
-
-
-def _lacks(found: _Found | None) -> bool:
-    """Whether it is only this deployment that cannot serve the request."""
-    return found is not None and found[0].meaning in ("lacks", "feature", "output")
-
-
-def _said_by_us(kind: type[Failure], status: int | None, *, lacks: bool = False) -> str:
-    if status is not None and 300 <= status < 400:
-        return "the server redirects, and redirects are not followed: fix base_url"
-    return LACKING if lacks and kind is InvalidRequestError else OURS[kind]
-
-
-def _sentence(ours: str, theirs: str) -> str:
-    line = next((line for line in theirs.splitlines() if line.strip()), "").strip()
-    if not line or line.startswith("<"):
-        return ours
-    return f"{ours}: {line[:_WORDS_SHOWN]}"
+        meaning, phrase = wording.meaning, f"(?P<phrase>{wording.pattern})"
+        if status in STATUSES[meaning]:
+            if meaning not in ANYWHERE or status in ANYWHERE[meaning]:
+                found.append((wording, re.compile(phrase).search))
+            else:
+                found.append((wording, re.compile(LEAD + phrase).match))
+    return found
 
 
 def _message(fields: Mapping[str, JSON]) -> str:
-    """What an error says, under whichever name, as a text or (Mistral, FastAPI) as a list of faults."""
+    """The message, under whichever name, as a text or (Mistral, FastAPI) as a list of faults."""
     for name in ("message", "detail", "msg"):
         value = fields.get(name)
         if isinstance(value, dict):
@@ -243,59 +268,39 @@ def _fault(value: JSON) -> str:
     """One fault of a list: where, and what."""
     fault = mapping(value)
     place = ".".join(part for part in listed(fault.get("loc")) if isinstance(part, str) and part != "body")
-    said = text(fault.get("msg"))
-    return f"{place}: {said}" if place and said else said
+    message = text(fault.get("msg"))
+    return f"{place}: {message}" if place and message else message
 
 
-def _told_wait(fields: Mapping[str, JSON], details: JSON) -> float | None:
-    """Seconds that a body asks to wait for: Hugging Face's, a plan's, or Google's."""
-    for name in ("estimated_time", "resets_in_seconds"):
-        if isinstance(seconds := fields.get(name), int | float):
-            return _wait(str(seconds), 1.0)
-    for detail in listed(details):
-        if found := _SECONDS.fullmatch(text(mapping(detail).get("retryDelay"))):
-            return _wait(found[1], 1.0)
-    return None
-
-
-def _wait_in(words: str) -> float | None:
+def _wait_in(words: str, is_quoted: IsQuoted | None) -> float | None:
     """Seconds that a text asks to wait for."""
     found = _TRY_AGAIN.search(words)
-    return None if found is None else _wait(found[1], 0.001 if found[2].lower() == "ms" else 1.0)
-
-
-def _status(code: object) -> int | None:
-    """A status written as a code: an int, or (LiteLLM) a str."""
-    if isinstance(code, str) and code.isascii() and code.isdigit() and len(code) == 3:
-        code = int(code)
-    return code if isinstance(code, int) and 400 <= code < 600 else None
-
-
-def _tokens(value: object) -> int | None:
-    return value if isinstance(value, int) and value > 0 else None
+    if found is None or (is_quoted and is_quoted(found[0])):
+        return None
+    return _seconds(found[1], 0.001 if found[2] == "ms" else 1.0)
 
 
 def _number(
-    name: Literal["limit", "prompt"], found: _Found | None, pattern: re.Pattern[str], words: str
+    name: Literal["limit", "prompt"], found: _Match | None, pattern: re.Pattern[str], words: str
 ) -> int | None:
-    """A number of tokens: of the row that fits, else as such numbers are usually told."""
-    told = found[1].groupdict().get(name) if found is not None and found[0].meaning == "overflow" else None
-    if told is None and (match := pattern.search(words)):
-        told = match[name]
-    return int(told) if told is not None and len(told) < _DIGITS else None
+    """A number of tokens: of the row that fits, else where such numbers usually stand."""
+    number = found[1].groupdict().get(name) if found is not None and found[0].meaning == "overflow" else None
+    if number is None and (match := pattern.search(words)):
+        number = match[name]
+    return int(number) if number is not None and len(number) < _DIGITS else None
 
 
-def _wait(value: str | None, unit: float) -> float | None:
+def _seconds(value: str, unit: float = 1.0) -> float | None:
     try:
-        wait = float(value or "") * unit
+        wait = float(value) * unit
     except ValueError:
         return None
     return wait if isfinite(wait) and 0 <= wait <= LONGEST_WAIT else None
 
 
-def _date(value: str | None) -> datetime | None:
+def _date(value: str) -> datetime | None:
     try:
-        date = parsedate_to_datetime(value or "")
+        date = parsedate_to_datetime(value)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return date if date.tzinfo else None

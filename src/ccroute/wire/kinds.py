@@ -1,6 +1,6 @@
-"""Which error a status, a code or a wording stands for, and what ccroute says of each. Data only."""
+"""Which error a status, a code or a wording stands for, and how a message describes it. Data only."""
 
-from typing import Final, TypeAlias
+from typing import Final
 
 from ccroute.errors import (
     AuthenticationError,
@@ -14,14 +14,12 @@ from ccroute.errors import (
     PermissionDeniedError,
     QuotaExhaustedError,
     RateLimitError,
-    RequestError,
     ServerError,
 )
+from ccroute.failures import CallFailure
 from ccroute.wire.wordings import Meaning
 
-Failure: TypeAlias = BackendError | RequestError
-
-OURS: Final[dict[type[Failure], str]] = {
+SUMMARIES: Final[dict[type[CallFailure], str]] = {
     InvalidRequestError: "the server refused the request as invalid",
     ContextWindowExceededError: "the prompt exceeds the context window: shorten it, or use a larger model",
     ContentPolicyError: "the provider's content policy refused the request: rephrase it",
@@ -36,30 +34,15 @@ OURS: Final[dict[type[Failure], str]] = {
     BackendError: "the server refused: check base_url and what the server expects",
 }
 
-LACKING: Final = (
+MISSING_FEATURE: Final = (
     "this deployment does not take what the request asks for: leave it out, or set drop_params=True. What a "
     'model never takes can be described to the backend, as Model(sampling="none")'
 )
 
-BY_STATUS: Final[dict[int, type[Failure]]] = {
-    400: InvalidRequestError,
-    401: AuthenticationError,
-    402: QuotaExhaustedError,
-    403: PermissionDeniedError,
-    404: ModelNotFoundError,
-    408: BackendTimeoutError,
-    409: OverloadedError,
-    413: InvalidRequestError,
-    422: InvalidRequestError,
-    424: ServerError,
-    425: OverloadedError,
-    429: RateLimitError,
-    503: OverloadedError,
-    529: OverloadedError,
-}
+REDIRECT: Final = "the server redirects, and redirects are not followed: fix base_url"
 
 # These codes say more than any status does.
-BY_CODE: Final[dict[str, type[Failure]]] = {
+BY_CODE: Final[dict[str, type[CallFailure]]] = {
     **dict.fromkeys(
         (
             "context_length_exceeded",
@@ -99,7 +82,7 @@ BY_CODE: Final[dict[str, type[Failure]]] = {
 }
 
 # These only repeat the status, so they count where there is none: in a stream, or under HTTP 200.
-WITHOUT_STATUS: Final[dict[str, type[Failure]]] = {
+WITHOUT_STATUS: Final[dict[str, type[CallFailure]]] = {
     **dict.fromkeys(("authentication_error", "invalid_api_key"), AuthenticationError),
     **dict.fromkeys(
         ("invalid_request_error", "badrequesterror", "request_too_large", "validation"), InvalidRequestError
@@ -111,7 +94,7 @@ WITHOUT_STATUS: Final[dict[str, type[Failure]]] = {
     "timeout_error": BackendTimeoutError,
 }
 
-BY_MEANING: Final[dict[Meaning, type[Failure]]] = {
+BY_MEANING: Final[dict[Meaning, type[CallFailure]]] = {
     "quota": QuotaExhaustedError,
     "key": AuthenticationError,
     "rate": RateLimitError,

@@ -1,6 +1,7 @@
 """Which of a call's parameters a server refused, by the names that servers give them. Data and one search."""
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 _NAMES: Final = {
@@ -37,16 +38,17 @@ _NAMED: Final = re.compile(
 )
 
 
-def refused_parameter(field: str, words: str) -> str | None:
+def refused_parameter(field: str, words: str, is_quoted: Callable[[str], bool] | None = None) -> str | None:
     """The parameter that an error is about: as its `param` field says, else the first that its words name.
 
-    Only what a request can do without: tools and the form of an answer are not among them.
+    Only what a request can do without: tools and the form of an answer are not among them. A name that
+    `is_quoted` finds in the request does not count.
     """
     named = field.lower()
     if named in _NAMES or named in _PLAIN_WORDS:
         return _NAMES.get(named, named)
     found = _NAMED.search(words)
-    if found is None:
+    if found is None or (is_quoted and is_quoted(found[0])):
         return None
     name = found[0].lower()
     return _NAMES.get(name) or name[1:-1]

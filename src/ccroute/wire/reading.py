@@ -12,8 +12,8 @@ from pydantic_core import from_json
 from ccroute.errors import ProtocolError
 from ccroute.types import JSON
 
-BODY_SHOWN: Final = 2048
-"""How much of a body an error keeps, in bytes."""
+BODY_READ: Final = 4096
+"""How much of a body an error holds at first, in bytes; half of it is kept when secrets are removed."""
 
 # Half a pair of surrogates is no character. It begins with what can be searched for fast: no deadline ends
 # a search that has begun.
@@ -56,7 +56,7 @@ def wrong(detail: str, body: bytes = b"") -> NoReturn:
 
 def shown(body: bytes) -> str:
     """The start of a body as text, for an error to keep."""
-    return body[:BODY_SHOWN].decode("utf-8", "replace")
+    return body[:BODY_READ].decode("utf-8", "replace")
 
 
 def text(value: object) -> str:

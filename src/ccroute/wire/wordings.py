@@ -1,4 +1,4 @@
-"""The wordings by which servers tell a failure that neither status nor code tells, each with its source.
+"""Texts that tell more about an error than its status and code do, each with its source.
 
 Data only. A row is what the text has to hold, and where that was seen; `limit` and `prompt` are the numbers
 of tokens in it. Rows are tried in order, so what must not be taken for something else stands above it. To
@@ -38,7 +38,7 @@ MEASURED: Final = "measured on Ollama 0.24.0"
 
 
 class Wording(NamedTuple):
-    """One row: what a text means, the pattern that recognises it (case does not matter), and its source."""
+    """One row: what a text means, the pattern that recognises it in a text in lower case, and its source."""
 
     meaning: Meaning
     pattern: str
@@ -54,7 +54,7 @@ def _link(source: str) -> str:
 
 
 _NO_FIELD: Final = r"(?!.{0,100}\b(?:characters|chars|bytes|pixels|images?|seconds|field)\b)"
-"""A limit that is told in these is one field's, not that of the context window, which is told in tokens."""
+"""A limit in these units is that of one field; the context window's is in tokens."""
 
 STATUSES: Final[dict[Meaning, frozenset[int | None]]] = {
     "quota": frozenset({None, 400, 401, 403, 412, 422, 429, 500}),
@@ -348,8 +348,6 @@ WORDINGS: Final[tuple[Wording, ...]] = (
 
 # Numbers that a row does not hold itself.
 LIMITS: Final = re.compile(
-    r"(?:context (?:length|size|window)(?: is| of)?(?: only)? \(?|tokens > )(?P<limit>\d+)", re.IGNORECASE
+    r"(?:context (?:length|size|window)(?: is| of)?(?: only)? \(?|tokens > )(?P<limit>\d+)"
 )
-PROMPTS: Final = re.compile(
-    r"(?:requested (?:about |a total of )?|resulted in |passed )(?P<prompt>\d+)", re.IGNORECASE
-)
+PROMPTS: Final = re.compile(r"(?:requested (?:about |a total of )?|resulted in |passed )(?P<prompt>\d+)")

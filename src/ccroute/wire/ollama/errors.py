@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from ccroute.wire.errors import Told, classified, read_body
-from ccroute.wire.kinds import Failure
+from ccroute.failures import CallFailure
+from ccroute.wire.errors import parse_body, typed_error
 
 _MISSING: Final = re.compile(r"""model ["']([^"'\s]+)["'] not found""")
 
@@ -15,15 +15,15 @@ _FOREIGN_HOST: Final = (
 )
 
 
-def error(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
-    """The typed error of an answer that is not 2xx. Header names are in lower case."""
-    told = read_body(body)
-    return classified(told, status=status, headers=headers, body=body, hint=_hint(status, told))
+def error(status: int, headers: Mapping[str, str], body: bytes) -> CallFailure:
+    """The typed error of an answer that is not 2xx. Header names are in lower case.
 
-
-def _hint(status: int, told: Told) -> str:
-    """What to do about a model that is not there (a bare 404 is a wrong path), or a host name it refuses."""
-    if status == 403 and not told.message:
-        return _FOREIGN_HOST
-    missing = _MISSING.search(told.message)
-    return f"the model is not there: run `ollama pull {missing[1]}`" if missing and status == 404 else ""
+    It says what to do about a missing model (a bare 404 is a wrong path) and about a refused host name.
+    """
+    payload = parse_body(body, status, headers)
+    missing = _MISSING.search(payload.line) if status == 404 else None
+    if missing:
+        payload.hint = f"the model is not there: run `ollama pull {missing[1]}`"
+    elif status == 403 and not payload.words.strip():
+        payload.hint = _FOREIGN_HOST
+    return typed_error(payload)

@@ -3,10 +3,10 @@
 Knows `POST /chat/completions` and its stream; must not know where it is sent, nor with which key.
 """
 
+from ccroute.wire.errors import error
 from ccroute.wire.openai.decode import decode
 from ccroute.wire.openai.dialect import Dialect
 from ccroute.wire.openai.encode import encode, refusals
-from ccroute.wire.openai.errors import error
 from ccroute.wire.openai.stream import Decoder
 
 __all__ = ["Decoder", "Dialect", "decode", "encode", "error", "refusals"]

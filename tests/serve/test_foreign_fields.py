@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from ccroute import AnthropicBackend, OllamaBackend, OpenAIBackend
+from ccroute.serve import anthropic, openai
 from ccroute.types import Request
-from ccroute.wire import anthropic, openai
 from ccroute.wire.fields import LeftOut, without
 
 USER = {"role": "user", "content": "hi"}
