@@ -23,7 +23,7 @@ SOURCES = st.one_of(
         lambda data: {
             "type": "base64",
             "media_type": "image/png",
-            "data": base64.b64encode(data).decode(),
+            "data": base64.b64encode(b"\x89PNG\r\n\x1a\n" + data).decode(),
         },
         st.binary(min_size=1, max_size=9),
     ),
