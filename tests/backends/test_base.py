@@ -15,8 +15,8 @@ from tests.flow.support import PlainBackend
 from ccroute import AnthropicBackend, Backend, OllamaBackend, OpenAIBackend
 from ccroute._version import __version__
 from ccroute.backends import HttpRequest
-from ccroute.backends.base import json_bytes
-from ccroute.backends.origin import at_home
+from ccroute.backends.backend import json_bytes
+from ccroute.backends.origin import is_private
 from ccroute.errors import AuthenticationError, ConfigError, InvalidRequestError
 from ccroute.types import Model, Request, Timeout
 
@@ -34,7 +34,7 @@ def at(kind: str, base_url: str, **options: Any) -> Backend:
 
 
 def headers(backend: Backend, http: HttpRequest = EMPTY) -> dict[str, str]:
-    found = [(name.decode(), value.decode()) for name, value in backend.header_list(http)]
+    found = [(name.decode(), value.decode()) for name, value in backend.auth_headers(http)[0]]
     assert len(dict(found)) == len(found), "a header is sent twice"
     return dict(found)
 
@@ -154,7 +154,7 @@ def test_a_limit_below_one_is_refused() -> None:
     ],
 )
 def test_only_localhost_and_literal_private_addresses_are_home(host: str, home: bool) -> None:
-    assert at_home(host) is home
+    assert is_private(host) is home
     literal = f"[{host}]" if ":" in host else host
     assert OllamaBackend(base_url=f"http://{literal}:11434").local is home
 
@@ -179,9 +179,9 @@ def test_what_is_local_is_free_and_ollama_always() -> None:
 
 @pytest.mark.parametrize("model", ["gpt-oss:120b-cloud", "glm-4.6:cloud"])
 def test_what_ollama_forwards_to_its_cloud_is_neither_local_nor_free(model: str) -> None:
-    assert not OllamaBackend().keeps(model)
+    assert not OllamaBackend().is_local(model)
     assert not OllamaBackend().is_free(model)
-    assert OllamaBackend().keeps("cloudy:7b")
+    assert OllamaBackend().is_local("cloudy:7b")
 
 
 def test_a_key_is_given_once() -> None:
@@ -264,7 +264,7 @@ def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(key: str) 
         assert "canary" not in str(caught.value)
     backend = PlainBackend(api_key=lambda: key)
     with pytest.raises(AuthenticationError, match="api_key holds characters") as refused:
-        backend.header_list(EMPTY)
+        backend.auth_headers(EMPTY)[0]
     assert "canary" not in str(refused.value)
 
 
@@ -279,7 +279,7 @@ def test_a_missing_key_is_advised_on_only_at_the_official_address(
     kind: str, official: str, variable: str
 ) -> None:
     with pytest.raises(AuthenticationError, match=f"b: no API key: set {variable} .*give api_key="):
-        at(kind, official).header_list(EMPTY)
+        at(kind, official).auth_headers(EMPTY)[0]
     assert "authorization" not in headers(at(kind, "https://proxy.test"))
 
 
@@ -335,7 +335,7 @@ def test_a_header_that_http_does_not_allow_is_refused_without_showing_its_value(
         PlainBackend(headers=wrong)
     assert "canary" not in str(caught.value)
     with pytest.raises(ConfigError):
-        PlainBackend().header_list(HttpRequest("/x", headers=wrong))
+        PlainBackend().auth_headers(HttpRequest("/x", headers=wrong))[0]
 
 
 def test_a_header_may_be_empty() -> None:

@@ -118,9 +118,9 @@ def test_a_bad_keep_alive_of_a_file_is_a_fault_with_its_place() -> None:
 def test_only_a_stream_that_may_call_a_tool_may_be_silent() -> None:
     tool = {"type": "function", "function": {"name": "f"}}
     backend = OllamaBackend()
-    assert backend.holds_back(Request(tools=[tool]))
-    assert not backend.holds_back(Request())
-    assert not backend.holds_back(Request(tools=[tool], tool_choice="none"))
+    assert backend.buffers_tool_calls(Request(tools=[tool]))
+    assert not backend.buffers_tool_calls(Request())
+    assert not backend.buffers_tool_calls(Request(tools=[tool], tool_choice="none"))
 
 
 def test_a_stream_with_tools_may_be_silent_for_longer_than_idle(caller: Caller) -> None:
@@ -161,8 +161,8 @@ def test_a_limit_shorter_than_a_load_is_told_once_with_the_time_that_the_load_to
 
 def test_the_time_of_a_load_is_learned_of_streams_and_that_of_a_warm_model_is_none() -> None:
     backend = OllamaBackend("local")
-    assert "not measured yet" in backend.slow_start("m")
+    assert "not measured yet" in backend.timeout_advice("m")
     last = {"model": "m", "message": {"content": ""}, "done": True}
     for load, known in ((2_000_000, "not measured yet"), (3_000_000_000, "3.0 s"), (None, "3.0 s")):
         backend.decoder(200, {}).feed(line(last | {"load_duration": load}))
-        assert known in backend.slow_start("m")
+        assert known in backend.timeout_advice("m")

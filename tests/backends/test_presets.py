@@ -88,7 +88,7 @@ def test_a_preset_refuses_what_its_server_does_not_know(name: str) -> None:
 
 @every_preset
 def test_a_preset_puts_the_key_into_the_one_header_its_server_reads(name: str) -> None:
-    headers = made(name, api_key="secret-key").header_list(HttpRequest("/x"))
+    headers = made(name, api_key="secret-key").auth_headers(HttpRequest("/x"))[0]
     holding = [header for header in headers if b"secret-key" in header[1]]
     bearer = (b"authorization", b"Bearer secret-key")
     assert holding == [(b"api-key", b"secret-key") if name == "azure" else bearer]

@@ -89,7 +89,7 @@ def test_every_fault_is_reported_at_once_with_its_place(faults):
         'groups.coders.agents[0]: "qa" is already in group "coder"',
         "retry: base and max are seconds, 0 <= base <= max",
         "backends.far.base_url: must look like http://localhost:11434 or https://host/v1",
-        "backends.blue: azure has no usual address; give base_url=",
+        "backends.blue: azure has no default address; give base_url=",
         f"backends.nameless.kind: is missing; {KINDS}",
         "backends.odd.keep_alive: is not known to a backend of kind openai",
         "backends.bad/name: backend name 'bad/name': use printable ASCII without a slash",

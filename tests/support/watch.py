@@ -20,7 +20,7 @@ import pytest
 import ccroute.router
 from ccroute import errors
 from ccroute.accounting import MemoryLedger
-from ccroute.backends import Backend
+from ccroute.backends.credentials import Credentials
 from ccroute.observe import Event
 from ccroute.runtime.drive import AsyncDrive, Drive
 
@@ -84,11 +84,11 @@ def watching() -> Iterator[Watch]:
     watch = Watch()
     lock = threading.Lock()
     patch = pytest.MonkeyPatch()
-    checked_key = Backend._checked_key
+    checked_key = Credentials._checked_key
     begin, telling, record = ccroute.router.CallLog, ccroute.router.telling, MemoryLedger.record
     advance, aadvance = Drive.advance, AsyncDrive.advance
 
-    def key(self: Backend, given: Any) -> str:
+    def key(self: Credentials, given: Any) -> str:
         value = checked_key(self, given)
         if value and len(value) >= LONG_ENOUGH:
             with lock:
@@ -125,7 +125,7 @@ def watching() -> Iterator[Watch]:
 
     ear = _Ear(watch)
     replaced: Mapping[tuple[Any, str], Any] = {
-        (Backend, "_checked_key"): key,
+        (Credentials, "_checked_key"): key,
         (ccroute.router, "CallLog"): log,
         (ccroute.router, "telling"): tell,
         (MemoryLedger, "record"): row,

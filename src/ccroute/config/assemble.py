@@ -8,14 +8,8 @@ from decimal import Decimal
 from typing import Any, Final
 
 from ccroute.backends import Backend
-from ccroute.config.build import (
-    WELL_KNOWN,
-    build_agent,
-    build_backend,
-    build_price,
-    build_timeout,
-    implied_key,
-)
+from ccroute.backends.registry import well_known
+from ccroute.config.build import build_agent, build_backend, build_price, build_timeout, implied_key
 from ccroute.config.merge import Merged
 from ccroute.config.references import STAND_IN, Aliases, Directory, alias_name, alias_table, target_names
 from ccroute.config.secrets import Environment
@@ -166,7 +160,7 @@ class Assembly:
             | {backend.name for backend in given}
             | self._left_out("backends").keys(),
             disabled={name for name, table in tables if not table.enabled},
-            well_known=WELL_KNOWN,
+            well_known=well_known(),
         )
         for key, target in aliases.items():
             directory.check_alias(alias_name(key), target, self._merged.where(("aliases", alias_name(key))))

@@ -1,0 +1,138 @@
+"""The kinds of backends that a configuration file can name: ccroute's own, registered ones, and those of
+installed packages (entry points of the group `ccroute.backends`, loaded when a file names one)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from ccroute.backends.anthropic import AnthropicBackend
+from ccroute.backends.backend import Backend, BackendOptions
+from ccroute.backends.ollama import OllamaBackend
+from ccroute.backends.openai import OpenAIBackend
+from ccroute.backends.origin import Origin, parse_base_url
+from ccroute.backends.presets import PRESETS
+from ccroute.errors import ConfigError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+GROUP: Final = "ccroute.backends"
+B = TypeVar("B", bound=Backend)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What `kind = "…"` in a configuration file stands for; the fields are those of `Backend`."""
+
+    backend: type[Backend]
+    default_url: str | None = None
+    key_variable: str | None = None
+    model_prefixes: tuple[str, ...] = ()
+    preset: str | None = None
+
+    @property
+    def origin(self) -> Origin | None:
+        return None if self.default_url is None else parse_base_url("", self.default_url)[0]
+
+    @property
+    def options(self) -> frozenset[str]:
+        """The keywords that a table of this kind may give."""
+        parameters = inspect.signature(self.backend).parameters
+        open_ended = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+        common = BackendOptions.__annotations__ if open_ended else ()
+        return frozenset({*parameters, *common}) - {"name", "preset"}
+
+    def make(self, name: str, options: dict[str, Any]) -> Backend:
+        preset: dict[str, Any] = {} if self.preset is None else {"preset": self.preset}
+        return self.backend(name, **options, **preset)
+
+
+def register(backend: type[B]) -> type[B]:
+    """Let configuration files name this class by its `kind`; also a decorator.
+
+    Raises `ConfigError` for a class without a `kind` of its own.
+    """
+    known = _KINDS.get(backend.kind)
+    if not backend.kind:
+        raise ConfigError(f"{backend.__qualname__} has no kind: set the class attribute kind to a short name")
+    if known is not None and _full_name(known.backend) != _full_name(backend):
+        raise ConfigError(
+            f'{backend.__qualname__}: the kind "{backend.kind}" is {_full_name(known.backend)}; '
+            "set the class attribute kind to another name"
+        )
+    _KINDS[backend.kind] = Kind(
+        backend, backend.default_url, backend.key_variable, tuple(backend.model_prefixes)
+    )
+    return backend
+
+
+def registered() -> dict[str, Kind]:
+    """The kinds that are known without loading any package."""
+    return dict(_KINDS)
+
+
+def well_known() -> list[str]:
+    """The kinds that need no table: a model's name that begins with one of them is enough."""
+    return [name for name, kind in _KINDS.items() if kind.model_prefixes]
+
+
+def kind_names() -> list[str]:
+    """All kinds, those of packages that are not loaded included."""
+    return list(dict.fromkeys([*_KINDS, *(point.name for point in _entry_points())]))
+
+
+def find_kind(name: str) -> Kind | None:
+    """The kind of that name; its package is loaded if need be. None if there is none.
+
+    Raises `ConfigError` where the package cannot be loaded or gives no backend.
+    """
+    if name not in _KINDS:
+        points = [point for point in _entry_points() if point.name == name]
+        if not points:
+            return None
+        if len(points) > 1:
+            packages = " and ".join(sorted(map(_package, points)))
+            raise ConfigError(f'"{name}" is a kind of {packages}: uninstall all but one')
+        _load(points[0])
+    return _KINDS[name]
+
+
+def _load(point: EntryPoint) -> None:
+    try:
+        backend = point.load()
+        if not (isinstance(backend, type) and issubclass(backend, Backend)):
+            raise TypeError(f"{point.value} is no subclass of ccroute.Backend")
+        if backend.kind != point.name:
+            raise TypeError(f'{point.value} has the kind "{backend.kind}"')
+        register(backend)
+    except Exception as error:
+        raise ConfigError(
+            f'"{point.name}" is a kind of {_package(point)}, which cannot be loaded '
+            f"({type(error).__name__}: {error}): update or uninstall it"
+        ) from error
+
+
+def _entry_points() -> Iterable[EntryPoint]:
+    from importlib.metadata import entry_points  # slow to import, and only files that name a kind need it
+
+    return entry_points(group=GROUP)
+
+
+def _package(point: EntryPoint) -> str:
+    return f"the package {point.dist.name} {point.dist.version}" if point.dist else point.value
+
+
+def _full_name(backend: type[Backend]) -> str:
+    return f"{backend.__module__}.{backend.__qualname__}"
+
+
+_KINDS: Final[dict[str, Kind]] = {}
+for _own in (AnthropicBackend, OllamaBackend):
+    register(_own)
+for _name, _preset in PRESETS.items():
+    _KINDS[_name] = Kind(
+        OpenAIBackend, _preset.default_url, _preset.key_variable, _preset.model_prefixes, _name
+    )
