@@ -100,7 +100,7 @@ def test_azure_has_its_own_path_header_and_version() -> None:
 
 
 def test_azure_without_an_address_is_refused() -> None:
-    with pytest.raises(ConfigError, match="azure has no default address; give base_url="):
+    with pytest.raises(ConfigError, match="it has no default address; give base_url="):
         preset("azure")
 
 

@@ -4,7 +4,7 @@ Knows the wires; must not know agents, aliases, sockets or clocks.
 """
 
 from ccroute.backends.anthropic import AnthropicBackend
-from ccroute.backends.backend import Backend, HttpRequest
+from ccroute.backends.backend import Backend, BackendOptions, HttpRequest
 from ccroute.backends.ollama import OllamaBackend
 from ccroute.backends.openai import OpenAIBackend
 from ccroute.backends.origin import Origin
@@ -13,6 +13,7 @@ from ccroute.backends.registry import register
 __all__ = [
     "AnthropicBackend",
     "Backend",
+    "BackendOptions",
     "HttpRequest",
     "OllamaBackend",
     "OpenAIBackend",

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Unpack
 
 from ccroute.backends.backend import Backend, BackendOptions, Headers, HttpRequest, json_bytes
-from ccroute.errors import BackendError, RequestError
 from ccroute.types import JSON, Completion, Request
 from ccroute.types.signatures import explains
 from ccroute.wire import anthropic as wire
@@ -53,9 +52,6 @@ class AnthropicBackend(Backend):
 
     def decoder(self, status: int, headers: Mapping[str, str]) -> StreamDecoder:
         return wire.Decoder()
-
-    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError | RequestError:
-        return wire.error(status, headers, body)
 
     def listing(self) -> HttpRequest | None:
         return HttpRequest("/v1/models?limit=1000", method="GET")

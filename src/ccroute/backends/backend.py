@@ -1,7 +1,7 @@
 """What every backend is: one fixed origin, a key sent there only, limits, and four methods without I/O.
 
-A user's own backend subclasses `Backend` and implements `encode`, `decode`, `decoder` and
-`classify`; nothing else in ccroute changes.
+A user's own backend subclasses `Backend` and implements `encode`, `decode` and `decoder`, and `classify`
+where its errors have a form of their own; nothing else in ccroute changes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ccroute.backends.known_models import NOTHING, Wire, known
 from ccroute.backends.origin import check_ca_file, check_name, is_private, parse_base_url
 from ccroute.errors import AuthenticationError, BackendError, ConfigError, InvalidRequestError, RequestError
 from ccroute.types import JSON, Completion, Model, Request, Timeout
+from ccroute.wire.errors import classified, read_body
 
 if TYPE_CHECKING:
     from ccroute.wire.codec import StreamDecoder
@@ -63,7 +64,7 @@ class Backend(ABC):
     """One server behind one base URL.
 
     name:            the part before the slash in `backend/model`.
-    base_url:        where it is; cannot be changed by a call.
+    base_url:        its address, `default_url` if not given; cannot be changed by a call.
     api_key:         a str, a `pydantic.SecretStr`, or a callable returning one; never shown.
     local:           whether prompts sent there stay on machines of your own. None: true only for servers
                      that run models themselves, at `localhost` or a literal loopback or private address.
@@ -94,7 +95,7 @@ class Backend(ABC):
     def __init__(
         self,
         name: str,
-        base_url: str,
+        base_url: str | None = None,
         *,
         api_key: ApiKey | None = None,
         local: bool | None = None,
@@ -125,6 +126,8 @@ class Backend(ABC):
         if ca_file is not None:
             check_ca_file(name, ca_file)
         self.name = name
+        if not (base_url := base_url or self.default_url):
+            raise ConfigError(f"backend {name}: it has no default address; give base_url=")
         self.origin, self._path = parse_base_url(name, base_url)
         if self._path.endswith(_ENDPOINTS):
             raise ConfigError(
@@ -167,9 +170,12 @@ class Backend(ABC):
     def decoder(self, status: int, headers: Mapping[str, str]) -> StreamDecoder:
         """A decoder for one streamed answer."""
 
-    @abstractmethod
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError | RequestError:
-        """The typed error for an answer whose status is not 2xx. Header names are lower case."""
+        """The typed error for an answer whose status is not 2xx. Header names are lower case.
+
+        This one reads statuses and error bodies as most providers write them.
+        """
+        return classified(read_body(body), status=status, headers=headers, body=body)
 
     # What a subclass may refine.
 

@@ -17,7 +17,7 @@ from ccroute.backends.presets import (
     azure_root,
     preset_of_host,
 )
-from ccroute.errors import BackendError, ConfigError, RequestError
+from ccroute.errors import ConfigError
 from ccroute.types import Completion, Model, Request
 from ccroute.types.signatures import explains
 from ccroute.wire import openai as wire
@@ -58,10 +58,8 @@ class OpenAIBackend(Backend):
                 f'backend {name}: unknown preset "{preset}", known are {", ".join(sorted(PRESETS))}'
             )
         base_url = base_url or PRESETS[preset].default_url
-        if base_url is None:
-            raise ConfigError(f"backend {name}: {preset} has no default address; give base_url=")
         if preset == "openai":
-            preset = preset_of_host(_host(base_url)) or preset
+            preset = preset_of_host(_host(base_url or "")) or preset
         self.preset: PresetName = preset
         self._key_header = PRESETS[preset].key_header
         self.default_url = PRESETS[preset].default_url
@@ -96,9 +94,6 @@ class OpenAIBackend(Backend):
 
     def decoder(self, status: int, headers: Mapping[str, str]) -> StreamDecoder:
         return wire.Decoder(provider=self._provider, finish_required=self._finish_required)
-
-    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError | RequestError:
-        return wire.error(status, headers, body)
 
     def listing(self) -> HttpRequest | None:
         root = self._root.removesuffix("/deployments/{model}")

@@ -27,7 +27,7 @@ def checked_settings(table: dict[str, Any], source: Source) -> Settings:
     faults = _faults(table)
     for fault in faults:
         if not source.faulty(where := source.where(_place(fault))):
-            source.fault(where, _text(fault))
+            source.faults.append((where, _text(fault)))
     for fault in reversed(faults):
         place = _place(fault)[: -1 if fault["type"] == "missing" else None]
         source.left_out.append(place)
