@@ -56,7 +56,7 @@ def test_anthropic_is_told_the_models_longest_answer() -> None:
     assert body(backend.encode(HI, "m", False))["max_tokens"] == 123
 
 
-def test_ollama_always_gets_the_models_window_and_how_long_to_keep_it() -> None:
+def test_ollama_always_gets_num_ctx_and_keep_alive() -> None:
     backend = OllamaBackend(models={"m": Model(context_window=8192)}, keep_alive="5m")
     sent = body(backend.encode(HI, "m", False))
     assert (sent["options"]["num_ctx"], sent["keep_alive"]) == (8192, "5m")
@@ -69,7 +69,7 @@ def test_ollama_serves_one_at_a_time_unless_told_otherwise() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS.keys() - {"azure"}))
-def test_a_preset_has_an_address_and_only_servers_at_home_are_local(name: str) -> None:
+def test_a_preset_has_an_address_and_is_local_only_if_private(name: str) -> None:
     backend = preset(name)
     assert backend.target(HttpRequest("/x")).endswith("/v1/x")
     assert backend.local is (name in SELF_HOSTED)

@@ -44,7 +44,7 @@ def test_both_names_stand_before_the_same_health() -> None:
             assert router._tables.deployment("local/coder") is router._tables.deployment("local/coder:latest")
 
 
-def test_two_names_of_one_model_in_an_alias_are_one_deployment_with_both_weights() -> None:
+def test_two_names_of_one_model_in_an_alias_add_their_weights() -> None:
     targets = {"local/coder:latest": 1, "local/other": 4, "local/coder": 2}
     with Router(
         [OllamaBackend("local")], {"x": targets, "y": ["local/coder", "local/coder:latest"]}
@@ -102,9 +102,7 @@ def test_a_keep_alive_that_ollama_understands_is_taken(keep_alive: str | int | N
         (1.5, "such as '5m'"),
     ],
 )
-def test_a_keep_alive_that_ollama_would_refuse_at_every_call_is_refused_at_once(
-    keep_alive: object, advice: str
-) -> None:
+def test_a_keep_alive_that_ollama_refuses_is_refused_at_once(keep_alive: object, advice: str) -> None:
     with pytest.raises(errors.ConfigError, match=f"backend ollama: keep_alive .*{advice}"):
         OllamaBackend(keep_alive=keep_alive)  # type: ignore[arg-type]
 
@@ -142,7 +140,7 @@ def test_a_stream_with_tools_may_be_silent_for_longer_than_idle(caller: Caller) 
     assert isinstance(cut.error, errors.StreamInterruptedError)
 
 
-def test_a_limit_shorter_than_a_load_is_told_once_with_the_time_that_the_load_took(
+def test_a_limit_shorter_than_a_load_is_warned_of_once(
     caller: Caller, caplog: pytest.LogCaptureFixture
 ) -> None:
     swapped = {"message": {"content": "x"}, "model": "coder", "done": True, "load_duration": 12_340_000_000}
@@ -159,7 +157,7 @@ def test_a_limit_shorter_than_a_load_is_told_once_with_the_time_that_the_load_to
     assert told.startswith("local/coder did not answer in time. Ollama gives up loading a model")
 
 
-def test_the_time_of_a_load_is_learned_of_streams_and_that_of_a_warm_model_is_none() -> None:
+def test_streams_show_the_time_of_a_load_but_not_when_warm() -> None:
     backend = OllamaBackend("local")
     assert "not measured yet" in backend.timeout_advice("m")
     last = {"model": "m", "message": {"content": ""}, "done": True}

@@ -138,8 +138,8 @@ def test_a_broken_package_is_named(publish: Publish, code: str, why: str, kind: 
         made(kind)
     [fault] = caught.value.faults
     assert fault == (
-        f'backends.own{".kind" if kind else ""}: "own" is a kind of the package ccroute_own 1.2, which cannot be loaded '
-        f"({why}): update or uninstall it"
+        f'backends.own{".kind" if kind else ""}: "own" is a kind of the package ccroute_own 1.2, '
+        f"which cannot be loaded ({why}): update or uninstall it"
     )
 
 
