@@ -256,27 +256,43 @@ def test_a_fingerprint_is_of_the_key_that_was_sent() -> None:
     assert PlainBackend(api_key="first-key").current_fingerprint() is None, "it cannot be rotated"
 
 
+class Vault:
+    """An `api_key` callable that counts."""
+
+    def __init__(self, key: str) -> None:
+        self.key, self.asked = key, 0
+
+    def __call__(self) -> str:
+        self.asked += 1
+        return self.key
+
+
+def two_models(url: str, vault: Vault) -> Router:
+    backend = OpenAIBackend("b", base_url=url, api_key=vault)
+    return Router([backend], {"any": ["b/m", "b/n"]}, retry=RetryPolicy(attempts=3, per_deployment=2))
+
+
 def test_an_api_key_callable_is_called_once_per_attempt(caller: Caller) -> None:
-    keys, asked = ["made-up-key-1"], 0
-
-    def key() -> str:
-        nonlocal asked
-        asked += 1
-        return keys[-1]
-
     def reply(request: Received) -> Any:
         return answer(json=chat("hi")) if request.headers["authorization"].endswith("2") else answer(401)
 
-    with ScriptedServer(reply) as server:
-        backend = OpenAIBackend("b", base_url=server.url, api_key=key)
-        aliases = {"any": ["b/m", "b/n"]}
-        with Router([backend], aliases, retry=RetryPolicy(attempts=3, per_deployment=2)) as router:
+    vault = Vault("made-up-key-1")
+    with ScriptedServer(reply) as server, two_models(server.url, vault) as router:
+        with pytest.raises(AuthenticationError):
+            caller.complete(router, "hi", model="any")
+        assert (len(server.requests), vault.asked) == (1, 1)
+        vault.key = "made-up-key-2"
+        assert caller.complete(router, "hi", model="any").text == "hi", "a later call sees the new key"
+        assert (len(server.requests), vault.asked) == (2, 3)
+
+
+def test_a_later_call_looks_once_whether_a_refused_key_was_rotated(caller: Caller) -> None:
+    vault = Vault("made-up-key-1")
+    with ScriptedServer([answer(401)], repeat=True) as server, two_models(server.url, vault) as router:
+        for _ in range(2):
             with pytest.raises(AuthenticationError):
                 caller.complete(router, "hi", model="any")
-            assert (len(server.requests), asked) == (1, 1)
-            keys.append("made-up-key-2")
-            assert caller.complete(router, "hi", model="any").text == "hi", "a later call sees the new key"
-            assert len(server.requests) == 2
+        assert (len(server.requests), vault.asked) == (2, 3)
 
 
 @pytest.mark.parametrize("key", [KEY, SecretStr(KEY)])
