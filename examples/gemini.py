@@ -35,7 +35,6 @@ PARAMETERS = {
 }
 UNKNOWN = ("logit_bias", "logprobs", "top_logprobs", "user")
 SYSTEM = ("system", "developer")
-LEVELS = {"minimal": "minimal", "low": "low", "medium": "medium", "high": "high", "max": "high"}
 MODES = {"auto": "AUTO", "required": "ANY", "none": "NONE"}
 FILTERED = ("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII")
 REASONS: dict[str, FinishReason] = {"STOP": "stop", "MAX_TOKENS": "length"}
@@ -82,7 +81,7 @@ class GeminiBackend(Backend):
         if request.stops:
             config["stopSequences"] = list(request.stops)
         if request.reasoning_effort:
-            level = LEVELS[request.reasoning_effort]
+            level = "high" if request.reasoning_effort == "max" else request.reasoning_effort
             config["thinkingConfig"] = {"thinkingLevel": level, "includeThoughts": True}
         if (form := request.response_format or {}).get("type", "text") != "text":
             config["responseMimeType"] = "application/json"
@@ -96,10 +95,10 @@ class GeminiBackend(Backend):
     def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
         answer = Answer(self)
         answer.add(_object(body))
-        return answer.completion()
+        return answer.finish()
 
-    def decoder(self, status: int, headers: Mapping[str, str]) -> Decoder:
-        return Decoder(Answer(self))
+    def decoder(self, status: int, headers: Mapping[str, str]) -> Answer:
+        return Answer(self)
 
     def listing(self) -> HttpRequest:
         return HttpRequest("/models?pageSize=1000", method="GET")
@@ -137,19 +136,25 @@ class GeminiBackend(Backend):
 
 
 class Answer:
-    """An answer as it adds up: of one frame, or of a stream's many."""
+    """An answer as it adds up: a whole one is one frame, a stream's come in server-sent events."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.parts: list[dict[str, JSON]] = []
         self.calls: list[ToolCall] = []
         self.id = self.model = self.reason = ""
-        self.usage = Usage()
+        self.usage, self.rest = Usage(), b""
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        frames = [_object(line[5:]) for line in lines if line.startswith(b"data:")]
+        return [chunk for frame in frames for chunk in self.add(frame)]
 
     def add(self, frame: dict[str, JSON]) -> list[Chunk]:
         if "error" in frame:
             code = frame["error"].get("code") if isinstance(frame["error"], dict) else None
-            raise self.backend.classify(code or 500, {}, json.dumps(frame).encode())
+            status = code if isinstance(code, int) else 500
+            raise self.backend.classify(status, {}, json.dumps(frame).encode())
         try:
             if blocked := frame.get("promptFeedback", {}).get("blockReason"):
                 raise errors.ContentPolicyError(f"the prompt was blocked ({blocked}): rephrase it")
@@ -174,7 +179,7 @@ class Answer:
         text = part.get("text")
         return (Chunk(thinking=text) if part.get("thought") else Chunk(text=text)) if text else None
 
-    def completion(self) -> Completion:
+    def finish(self) -> Completion:
         if not self.reason:
             raise errors.ProtocolError("the answer ended without a finishReason: it is not complete")
         return self.partial()
@@ -199,24 +204,6 @@ class Answer:
 
     def _text(self, *, thought: bool) -> str:
         return "".join(part.get("text", "") for part in self.parts if part.get("thought", False) is thought)
-
-
-class Decoder:
-    """Server-sent events: `data: {…}`, each a piece of the answer."""
-
-    def __init__(self, answer: Answer) -> None:
-        self.answer, self.rest = answer, b""
-
-    def feed(self, data: bytes) -> list[Chunk]:
-        *lines, self.rest = (self.rest + data).split(b"\n")
-        frames = [_object(line[5:]) for line in lines if line.startswith(b"data:")]
-        return [chunk for frame in frames for chunk in self.answer.add(frame)]
-
-    def finish(self) -> Completion:
-        return self.answer.completion()
-
-    def partial(self) -> Completion:
-        return self.answer.partial()
 
 
 def _parts(message: Mapping[str, JSON], i: int) -> list[dict[str, JSON]]:

@@ -258,7 +258,7 @@ class Backend(ABC):
 
     def secrets(self) -> tuple[str, ...]:
         """The values that no message, log line or event may show."""
-        return self._credentials.secrets
+        return (*self._credentials.used, *self._credentials.private)
 
     def target(self, http: HttpRequest) -> str:
         """The request target: the base URL's path and the request's."""

@@ -32,7 +32,7 @@ _KEYS_KEPT: Final = 8
 
 
 class Credentials:
-    """The key of one backend. `secrets` are the values that no message may show."""
+    """The key of one backend. No message may show the `used` keys and the values of `private` headers."""
 
     def __init__(self, backend: str, api_key: ApiKey | None, headers: Mapping[str, str]) -> None:
         if not (api_key is None or callable(api_key) or isinstance(api_key, str | SecretStr)):
@@ -40,14 +40,10 @@ class Credentials:
         self._backend = backend
         self._api_key = api_key
         self.is_fixed = not callable(api_key)
-        self._used: deque[str] = deque(maxlen=_KEYS_KEPT)
-        self._headers = tuple(value for value in headers.values() if len(value) >= _SHORTEST_SECRET)
+        self.used: deque[str] = deque(maxlen=_KEYS_KEPT)
+        self.private = tuple(value for value in headers.values() if len(value) >= _SHORTEST_SECRET)
         if isinstance(api_key, str | SecretStr):
             self._checked_key(api_key)
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        return (*self._used, *self._headers)
 
     def read(self) -> str | None:
         """The key to send now; None or empty where there is none. A callable is called.
@@ -73,8 +69,8 @@ class Credentials:
         value = key.get_secret_value() if isinstance(key, SecretStr) else key
         if value and not PRINTABLE.fullmatch(value):
             raise ConfigError(f"backend {self._backend}: api_key holds characters other than printable ASCII")
-        if value and value not in self._used:
-            self._used.append(value)
+        if value and value not in self.used:
+            self.used.append(value)
         return value
 
 

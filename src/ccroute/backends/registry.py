@@ -13,7 +13,7 @@ from ccroute.backends.backend import Backend, BackendOptions
 from ccroute.backends.ollama import OllamaBackend
 from ccroute.backends.openai import OpenAIBackend
 from ccroute.backends.origin import Origin, parse_base_url
-from ccroute.backends.presets import PRESETS
+from ccroute.backends.presets import PRESETS, Preset
 from ccroute.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,17 +25,16 @@ B = TypeVar("B", bound=Backend)
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What `kind = "…"` in a configuration file stands for; the fields are those of `Backend`."""
+    """What `kind = "…"` in a configuration file stands for: a class, or a preset of `OpenAIBackend`.
+
+    `origin` is that of its `default_url`; the others are as in `Backend`.
+    """
 
     backend: type[Backend]
-    default_url: str | None = None
-    key_variable: str | None = None
-    model_prefixes: tuple[str, ...] = ()
+    origin: Origin | None
+    key_variable: str | None
+    model_prefixes: tuple[str, ...]
     preset: str | None = None
-
-    @property
-    def origin(self) -> Origin | None:
-        return None if self.default_url is None else parse_base_url("", self.default_url)[0]
 
     @property
     def options(self) -> frozenset[str]:
@@ -63,9 +62,7 @@ def register(backend: type[B]) -> type[B]:
             f'{backend.__qualname__}: the kind "{backend.kind}" is {_full_name(known.backend)}; '
             "set the class attribute kind to another name"
         )
-    _KINDS[backend.kind] = Kind(
-        backend, backend.default_url, backend.key_variable, tuple(backend.model_prefixes)
-    )
+    _add(backend.kind, backend, backend)
     return backend
 
 
@@ -125,6 +122,12 @@ def _package(point: EntryPoint) -> str:
     return f"the package {point.dist.name} {point.dist.version}" if point.dist else point.value
 
 
+def _add(name: str, backend: type[Backend], usual: type[Backend] | Preset, preset: str | None = None) -> None:
+    url = usual.default_url
+    origin = None if url is None else parse_base_url(name, url)[0]
+    _KINDS[name] = Kind(backend, origin, usual.key_variable, tuple(usual.model_prefixes), preset)
+
+
 def _full_name(backend: type[Backend]) -> str:
     return f"{backend.__module__}.{backend.__qualname__}"
 
@@ -133,6 +136,4 @@ _KINDS: Final[dict[str, Kind]] = {}
 for _own in (AnthropicBackend, OllamaBackend):
     register(_own)
 for _name, _preset in PRESETS.items():
-    _KINDS[_name] = Kind(
-        OpenAIBackend, _preset.default_url, _preset.key_variable, _preset.model_prefixes, _name
-    )
+    _add(_name, OpenAIBackend, _preset, _name)

@@ -74,7 +74,12 @@ def _backends(content: Mapping[str, Any], environment: Environment) -> Iterator[
         kind = kinds.get(str(_table(table).get("kind", name)))
         given = {key: _table(table).get(key) for key in ("base_url", "api_key")}
         said = environment.expand(given, ("backends", name), Source(""))
-        yield name, _Known(_origin(said.get("base_url") or (kind and kind.default_url)), said.get("api_key"))
+        yield (
+            name,
+            _Known(
+                _origin(said.get("base_url") or (str(kind.origin) if kind else None)), said.get("api_key")
+            ),
+        )
     for name in _endpoints(content):
         yield name, _Known(None)
 
