@@ -88,7 +88,7 @@ def test_a_class_is_registered_under_a_kind_of_its_own() -> None:
 
     with pytest.raises(ConfigError, match="Nameless has no kind: set the class attribute kind"):
         register(Nameless)
-    with pytest.raises(ConfigError, match=r'the kind "ollama" is ccroute\.backends\.ollama\.OllamaBackend'):
+    with pytest.raises(ConfigError, match='the kind "ollama" is taken'):
         register(Taken)
 
 
@@ -121,6 +121,12 @@ def test_a_kinds_own_keyword_is_a_key_of_its_tables_only(publish: Publish) -> No
         "backends.own.regin: unknown key",
         "backends.x.region: unknown key",
     )
+
+
+def test_a_class_that_refuses_its_table_is_a_fault_with_its_place(publish: Publish) -> None:
+    publish("ccroute_own", "own = ccroute_own:Own", CODE.replace('region="eu"', "region"))
+    with pytest.raises(ConfigError, match=r"^backends\.own: .*missing 1 required .* 'region'"):
+        made({})
 
 
 @pytest.mark.parametrize(

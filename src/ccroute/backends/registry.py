@@ -4,9 +4,10 @@ installed packages (entry points of the group `ccroute.backends`, loaded when a 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ccroute.backends.anthropic import AnthropicBackend
 from ccroute.backends.backend import Backend, BackendOptions
@@ -25,28 +26,24 @@ B = TypeVar("B", bound=Backend)
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What `kind = "…"` in a configuration file stands for: a class, or a preset of `OpenAIBackend`.
+    """What `kind = "…"` in a configuration file stands for.
 
-    `origin` is that of its `default_url`; the others are as in `Backend`.
+    `make` is a class, or `OpenAIBackend` with a preset; `origin` that of its `default_url`. The others are
+    as in `Backend`.
     """
 
-    backend: type[Backend]
+    make: Callable[..., Backend]
     origin: Origin | None
     key_variable: str | None
     model_prefixes: tuple[str, ...]
-    preset: str | None = None
 
     @property
     def options(self) -> frozenset[str]:
         """The keywords that a table of this kind may give."""
-        parameters = inspect.signature(self.backend).parameters
+        parameters = inspect.signature(self.make).parameters
         open_ended = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
         common = BackendOptions.__annotations__ if open_ended else ()
         return frozenset({*parameters, *common}) - {"name", "preset"}
-
-    def make(self, name: str, options: dict[str, Any]) -> Backend:
-        preset: dict[str, Any] = {} if self.preset is None else {"preset": self.preset}
-        return self.backend(name, **options, **preset)
 
 
 def register(backend: type[B]) -> type[B]:
@@ -54,13 +51,14 @@ def register(backend: type[B]) -> type[B]:
 
     Raises `ConfigError` for a class without a `kind` of its own.
     """
-    known = _KINDS.get(backend.kind)
     if not backend.kind:
         raise ConfigError(f"{backend.__qualname__} has no kind: set the class attribute kind to a short name")
-    if known is not None and _full_name(known.backend) != _full_name(backend):
+    known = getattr(_KINDS.get(backend.kind), "make", backend)
+    # A notebook's cell may define the class again.
+    if repr(known) != repr(backend):
         raise ConfigError(
-            f'{backend.__qualname__}: the kind "{backend.kind}" is {_full_name(known.backend)}; '
-            "set the class attribute kind to another name"
+            f'{backend.__qualname__}: the kind "{backend.kind}" is taken; set the class attribute kind to '
+            "another name"
         )
     _add(backend.kind, backend, backend)
     return backend
@@ -122,18 +120,14 @@ def _package(point: EntryPoint) -> str:
     return f"the package {point.dist.name} {point.dist.version}" if point.dist else point.value
 
 
-def _add(name: str, backend: type[Backend], usual: type[Backend] | Preset, preset: str | None = None) -> None:
+def _add(name: str, make: Callable[..., Backend], usual: type[Backend] | Preset) -> None:
     url = usual.default_url
     origin = None if url is None else parse_base_url(name, url)[0]
-    _KINDS[name] = Kind(backend, origin, usual.key_variable, tuple(usual.model_prefixes), preset)
-
-
-def _full_name(backend: type[Backend]) -> str:
-    return f"{backend.__module__}.{backend.__qualname__}"
+    _KINDS[name] = Kind(make, origin, usual.key_variable, tuple(usual.model_prefixes))
 
 
 _KINDS: Final[dict[str, Kind]] = {}
 for _own in (AnthropicBackend, OllamaBackend):
     register(_own)
 for _name, _preset in PRESETS.items():
-    _add(_name, OpenAIBackend, _preset, _name)
+    _add(_name, partial(OpenAIBackend, preset=_name), _preset)

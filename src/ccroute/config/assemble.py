@@ -132,7 +132,7 @@ class Assembly:
                 return backend
             if key := self._environment.get(variable):
                 return build_backend(name, table, key)
-        except ConfigError as error:
+        except (ConfigError, TypeError, ValueError) as error:  # a class of others may raise any
             text = str(error).removeprefix(f"backend {name}: ")
             first, _, rest = text.partition(" ")
             self._fault(*((*place, first), rest) if first in BackendTable.model_fields else (place, text))

@@ -27,7 +27,7 @@ def implied_key(backend: Backend) -> str | None:
 
 
 def build_backend(name: str, table: BackendTable, api_key: str | None = None) -> Backend:
-    """Raises `ConfigError`, whose text begins with the key that is wrong where it is one."""
+    """Raises `ConfigError`, whose text begins with the key that is wrong where it is one, or `ValueError`."""
     kind = table.kind or name
     found = find_kind(kind)
     if found is None:
@@ -38,11 +38,8 @@ def build_backend(name: str, table: BackendTable, api_key: str | None = None) ->
         # "max_concurrency": null means no limit; another null is as good as nothing.
         if value is not None or key == "max_concurrency"
     }
-    for key in options.keys() - BackendTable.model_fields.keys():
-        try:
-            options[key] = plain(options[key])
-        except ValueError as error:
-            raise ConfigError(f"{key} {error}") from None
+    own = options.keys() - BackendTable.model_fields.keys()
+    options |= {key: plain(options[key]) for key in own}
     if unknown := next((key for key in options if key not in found.options), None):
         raise ConfigError(f"{unknown} is not known to a backend of kind {kind}")
     if api_key is not None:
@@ -50,7 +47,7 @@ def build_backend(name: str, table: BackendTable, api_key: str | None = None) ->
     if table.timeout is not None:
         options["timeout"] = build_timeout(table.timeout)
     options["models"] = {model: _model(inner) for model, inner in table.models.items()}
-    return found.make(name, options)
+    return found.make(name, **options)
 
 
 def build_agent(table: Defaults) -> Agent:
