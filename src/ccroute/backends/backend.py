@@ -19,7 +19,7 @@ from ccroute.backends.known_models import NOTHING, Wire, known
 from ccroute.backends.origin import check_ca_file, check_name, is_private, parse_base_url
 from ccroute.errors import AuthenticationError, BackendError, ConfigError, InvalidRequestError, RequestError
 from ccroute.types import JSON, Completion, Model, Request, Timeout
-from ccroute.wire.errors import classified, read_body
+from ccroute.wire.openai import error as typed_error
 
 if TYPE_CHECKING:
     from ccroute.wire.codec import StreamDecoder
@@ -175,7 +175,7 @@ class Backend(ABC):
 
         This one reads statuses and error bodies as most providers write them.
         """
-        return classified(read_body(body), status=status, headers=headers, body=body)
+        return typed_error(status, headers, body)
 
     # What a subclass may refine.
 
