@@ -94,7 +94,7 @@ WIRES: dict[str, tuple[Backend, str, Places]] = {
     **{
         name: (
             OpenAIBackend(
-                "b", preset=name, base_url=None if PRESETS[name].base_url else URL, api_key="a-test-key"
+                "b", preset=name, base_url=None if PRESETS[name].default_url else URL, api_key="a-test-key"
             ),
             "m",
             BY_PRESET.get(name, OPENAI),

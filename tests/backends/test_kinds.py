@@ -56,7 +56,7 @@ def test_anthropic_is_told_the_models_longest_answer() -> None:
     assert body(backend.encode(HI, "m", False))["max_tokens"] == 123
 
 
-def test_ollama_always_gets_the_models_window_and_how_long_to_keep_it() -> None:
+def test_ollama_always_gets_num_ctx_and_keep_alive() -> None:
     backend = OllamaBackend(models={"m": Model(context_window=8192)}, keep_alive="5m")
     sent = body(backend.encode(HI, "m", False))
     assert (sent["options"]["num_ctx"], sent["keep_alive"]) == (8192, "5m")
@@ -69,19 +69,19 @@ def test_ollama_serves_one_at_a_time_unless_told_otherwise() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS.keys() - {"azure"}))
-def test_a_preset_has_an_address_and_only_servers_at_home_are_local(name: str) -> None:
+def test_a_preset_has_an_address_and_is_local_only_if_private(name: str) -> None:
     backend = preset(name)
     assert backend.target(HttpRequest("/x")).endswith("/v1/x")
     assert backend.local is (name in SELF_HOSTED)
     assert preset(name, base_url="http://192.168.1.20:8000").local is (name in SELF_HOSTED)
     assert not preset(name, base_url="https://models.example.com").local
-    assert backend.is_free("m") is backend.keeps("m") is backend.local
+    assert backend.is_free("m") is backend.is_local("m") is backend.local
 
 
 @pytest.mark.parametrize("name", ["openai", "deepseek", "openrouter"])
 def test_a_paid_presets_missing_key_is_advised_on(name: str) -> None:
     with pytest.raises(AuthenticationError, match=f"set {name.upper()}_API_KEY"):
-        preset(name).header_list(HttpRequest("/x"))
+        preset(name).auth_headers(HttpRequest("/x"))[0]
     assert preset(name, base_url="https://proxy.test").missing_key() is None
 
 
@@ -94,13 +94,13 @@ def test_azure_has_its_own_path_header_and_version() -> None:
     azure = preset("azure", base_url="https://me.openai.azure.com", api_key="k", api_version="2024-10-21")
     http = azure.encode(HI, "gpt 4o/x", False)
     assert azure.target(http) == "/openai/deployments/gpt%204o%2Fx/chat/completions?api-version=2024-10-21"
-    assert (b"api-key", b"k") in azure.header_list(http)
-    assert azure.credential("k") == {"api-key": "k"}
+    assert (b"api-key", b"k") in azure.auth_headers(http)[0]
+    assert azure.key_headers("k") == {"api-key": "k"}
     assert azure.missing_key() is None
 
 
 def test_azure_without_an_address_is_refused() -> None:
-    with pytest.raises(ConfigError, match="azure has no usual address; give base_url="):
+    with pytest.raises(ConfigError, match="it has no default address; give base_url="):
         preset("azure")
 
 

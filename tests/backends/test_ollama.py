@@ -44,7 +44,7 @@ def test_both_names_stand_before_the_same_health() -> None:
             assert router._tables.deployment("local/coder") is router._tables.deployment("local/coder:latest")
 
 
-def test_two_names_of_one_model_in_an_alias_are_one_deployment_with_both_weights() -> None:
+def test_two_names_of_one_model_in_an_alias_add_their_weights() -> None:
     targets = {"local/coder:latest": 1, "local/other": 4, "local/coder": 2}
     with Router(
         [OllamaBackend("local")], {"x": targets, "y": ["local/coder", "local/coder:latest"]}
@@ -102,9 +102,7 @@ def test_a_keep_alive_that_ollama_understands_is_taken(keep_alive: str | int | N
         (1.5, "such as '5m'"),
     ],
 )
-def test_a_keep_alive_that_ollama_would_refuse_at_every_call_is_refused_at_once(
-    keep_alive: object, advice: str
-) -> None:
+def test_a_keep_alive_that_ollama_refuses_is_refused_at_once(keep_alive: object, advice: str) -> None:
     with pytest.raises(errors.ConfigError, match=f"backend ollama: keep_alive .*{advice}"):
         OllamaBackend(keep_alive=keep_alive)  # type: ignore[arg-type]
 
@@ -118,9 +116,9 @@ def test_a_bad_keep_alive_of_a_file_is_a_fault_with_its_place() -> None:
 def test_only_a_stream_that_may_call_a_tool_may_be_silent() -> None:
     tool = {"type": "function", "function": {"name": "f"}}
     backend = OllamaBackend()
-    assert backend.holds_back(Request(tools=[tool]))
-    assert not backend.holds_back(Request())
-    assert not backend.holds_back(Request(tools=[tool], tool_choice="none"))
+    assert backend.buffers_tool_calls(Request(tools=[tool]))
+    assert not backend.buffers_tool_calls(Request())
+    assert not backend.buffers_tool_calls(Request(tools=[tool], tool_choice="none"))
 
 
 def test_a_stream_with_tools_may_be_silent_for_longer_than_idle(caller: Caller) -> None:
@@ -142,7 +140,7 @@ def test_a_stream_with_tools_may_be_silent_for_longer_than_idle(caller: Caller) 
     assert isinstance(cut.error, errors.StreamInterruptedError)
 
 
-def test_a_limit_shorter_than_a_load_is_told_once_with_the_time_that_the_load_took(
+def test_a_limit_shorter_than_a_load_is_warned_of_once(
     caller: Caller, caplog: pytest.LogCaptureFixture
 ) -> None:
     swapped = {"message": {"content": "x"}, "model": "coder", "done": True, "load_duration": 12_340_000_000}
@@ -159,10 +157,10 @@ def test_a_limit_shorter_than_a_load_is_told_once_with_the_time_that_the_load_to
     assert told.startswith("local/coder did not answer in time. Ollama gives up loading a model")
 
 
-def test_the_time_of_a_load_is_learned_of_streams_and_that_of_a_warm_model_is_none() -> None:
+def test_streams_show_the_time_of_a_load_but_not_when_warm() -> None:
     backend = OllamaBackend("local")
-    assert "not measured yet" in backend.slow_start("m")
+    assert "not measured yet" in backend.timeout_advice("m")
     last = {"model": "m", "message": {"content": ""}, "done": True}
     for load, known in ((2_000_000, "not measured yet"), (3_000_000_000, "3.0 s"), (None, "3.0 s")):
         backend.decoder(200, {}).feed(line(last | {"load_duration": load}))
-        assert known in backend.slow_start("m")
+        assert known in backend.timeout_advice("m")

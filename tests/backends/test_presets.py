@@ -87,15 +87,15 @@ def test_a_preset_refuses_what_its_server_does_not_know(name: str) -> None:
 
 
 @every_preset
-def test_a_preset_puts_the_key_into_the_one_header_its_server_reads(name: str) -> None:
-    headers = made(name, api_key="secret-key").header_list(HttpRequest("/x"))
+def test_a_preset_sends_the_key_in_one_header_only(name: str) -> None:
+    headers = made(name, api_key="secret-key").auth_headers(HttpRequest("/x"))[0]
     holding = [header for header in headers if b"secret-key" in header[1]]
     bearer = (b"authorization", b"Bearer secret-key")
     assert holding == [(b"api-key", b"secret-key") if name == "azure" else bearer]
 
 
 @every_preset
-def test_a_preset_is_local_only_where_the_server_runs_the_model_and_stands_at_home(name: str) -> None:
+def test_a_preset_is_local_only_if_it_runs_models_privately(name: str) -> None:
     at = {
         url: made(name, base_url=url).local
         for url in (
@@ -111,7 +111,7 @@ def test_a_preset_is_local_only_where_the_server_runs_the_model_and_stands_at_ho
     assert made(name, local=not home).local is not home
 
 
-def test_azure_without_a_version_is_its_v1_api_and_keeps_a_path_of_its_address() -> None:
+def test_azure_without_a_version_is_its_v1_api() -> None:
     azure = made("azure", base_url=f"{AZURE}/gateway/", api_version=None)
     assert azure.target(sent(azure)) == "/gateway/openai/v1/chat/completions"
 

@@ -7,16 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccroute.backends import OllamaBackend
-from ccroute.backends.presets import PRESETS
+from ccroute.backends.registry import kind_names
 from ccroute.config import load
 from ccroute.config.settings import AgentTable, BackendTable, Settings
 from ccroute.errors import ConfigError
 from ccroute.routing import Agent
 
-KINDS = f"the kinds are anthropic, ollama, {', '.join(PRESETS)}"
-
 
 def test_every_fault_is_reported_at_once_with_its_place(faults):
+    kinds = f"the kinds are {', '.join(kind_names())}"
     assert faults(
         {
             "agnts": {},
@@ -63,7 +62,7 @@ def test_every_fault_is_reported_at_once_with_its_place(faults):
         }
     ) == (
         "strategy: should be 'weighted', 'least-busy', 'latency', 'cost' or 'ordered'",
-        f'backends.local.kind: unknown kind "olama", did you mean "ollama"?; {KINDS}',
+        f'backends.local.kind: unknown kind "olama", did you mean "ollama"?; {kinds}',
         'backends.old.keep_alive: should be a duration such as "5m", or a whole number of seconds',
         "backends.old.timeout.total: should be greater than 0",
         "backends.m.models.q.context_window: should be greater than 0",
@@ -89,8 +88,8 @@ def test_every_fault_is_reported_at_once_with_its_place(faults):
         'groups.coders.agents[0]: "qa" is already in group "coder"',
         "retry: base and max are seconds, 0 <= base <= max",
         "backends.far.base_url: must look like http://localhost:11434 or https://host/v1",
-        "backends.blue: azure has no usual address; give base_url=",
-        f"backends.nameless.kind: is missing; {KINDS}",
+        "backends.blue: it has no default address; give base_url=",
+        f"backends.nameless.kind: is missing; {kinds}",
         "backends.odd.keep_alive: is not known to a backend of kind openai",
         "backends.bad/name: backend name 'bad/name': use printable ASCII without a slash",
         "aliases.empty: has no target; give a deployment such as backend/model",

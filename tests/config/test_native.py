@@ -9,7 +9,7 @@ import pytest
 from tests.support.certificates import Authority
 
 from ccroute import Router
-from ccroute.backends import AnthropicBackend, OllamaBackend, OpenAIBackend
+from ccroute.backends import AnthropicBackend, HttpRequest, OllamaBackend, OpenAIBackend
 from ccroute.config import load
 from ccroute.config.settings import ModelTable
 from ccroute.errors import ConfigError
@@ -262,7 +262,7 @@ def test_every_setting_of_a_backend_reaches_it(tmp_path):
     assert (made.preset, made.local, made.drop_params, made.max_concurrency) == ("vllm", False, True, 4)
     assert (made.timeout, made.memory_gb, made.ca_file) == (Timeout(connect=1), 0.5, str(tmp_path / "ca.pem"))
     assert made.model("m") == Model(context_window=1, max_output=1, price=Price(1, 2))
-    assert "x-team" in str(made._fixed)
+    assert (b"x-team", b"orchestra") in made.auth_headers(HttpRequest(""))[0]
 
 
 def test_a_backends_timeout_may_be_one_number():

@@ -227,7 +227,7 @@ def test_azures_v1_api_is_spoken(backend: OpenAIBackend) -> None:
     http = backend.encode(Request(messages=(HI,), max_tokens=7), "prod", False)
     assert backend.target(http) == "/openai/v1/chat/completions"
     assert json.loads(http.body) == {"model": "prod", "messages": [HI], "max_completion_tokens": 7}
-    assert (b"api-key", b"example-key") in backend.header_list(http)
+    assert (b"api-key", b"example-key") in backend.auth_headers(http)[0]
 
 
 @complaint(

@@ -20,7 +20,7 @@ import pytest
 import ccroute.router
 from ccroute import errors
 from ccroute.accounting import MemoryLedger
-from ccroute.backends import Backend
+from ccroute.backends.credentials import Credentials
 from ccroute.observe import Event
 from ccroute.runtime.drive import AsyncDrive, Drive
 
@@ -86,11 +86,11 @@ def watching() -> Iterator[Watch]:
     watch = Watch()
     lock = threading.Lock()
     patch = pytest.MonkeyPatch()
-    checked_key = Backend._checked_key
+    checked_key = Credentials._checked_key
     begin, telling, record = ccroute.router.CallContext, ccroute.router.safe_listener, MemoryLedger.record
     advance, aadvance = Drive.advance, AsyncDrive.advance
 
-    def key(self: Backend, given: Any) -> str:
+    def key(self: Credentials, given: Any) -> str:
         value = checked_key(self, given)
         if value and len(value) >= SHORTEST_KEY:
             with lock:
@@ -127,7 +127,7 @@ def watching() -> Iterator[Watch]:
 
     ear = _Ear(watch)
     replaced: Mapping[tuple[Any, str], Any] = {
-        (Backend, "_checked_key"): key,
+        (Credentials, "_checked_key"): key,
         (ccroute.router, "CallContext"): log,
         (ccroute.router, "safe_listener"): tell,
         (MemoryLedger, "record"): row,

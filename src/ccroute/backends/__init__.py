@@ -1,12 +1,22 @@
-"""Who answers: a backend is an origin, a credential, a codec and limits.
+"""The servers that answer: a backend is an origin, a key, a codec and limits.
 
 Knows the wires; must not know agents, aliases, sockets or clocks.
 """
 
 from ccroute.backends.anthropic import AnthropicBackend
-from ccroute.backends.base import Backend, HttpRequest
+from ccroute.backends.backend import Backend, BackendOptions, HttpRequest
 from ccroute.backends.ollama import OllamaBackend
 from ccroute.backends.openai import OpenAIBackend
 from ccroute.backends.origin import Origin
+from ccroute.backends.registry import register
 
-__all__ = ["AnthropicBackend", "Backend", "HttpRequest", "OllamaBackend", "OpenAIBackend", "Origin"]
+__all__ = [
+    "AnthropicBackend",
+    "Backend",
+    "BackendOptions",
+    "HttpRequest",
+    "OllamaBackend",
+    "OpenAIBackend",
+    "Origin",
+    "register",
+]

@@ -3,40 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Unpack
+from typing import Unpack
 
-from ccroute.backends.base import BackendOptions, HttpRequest, json_bytes
-from ccroute.backends.codec import Codec, WireBackend
-from ccroute.types import Completion, Request
+from ccroute.backends.backend import Backend, BackendOptions, Headers, HttpRequest, json_bytes
+from ccroute.types import JSON, Completion, Request
 from ccroute.types.signatures import explains
 from ccroute.wire import anthropic as wire
+from ccroute.wire.codec import StreamDecoder
 from ccroute.wire.fields import tool_marks
 from ccroute.wire.listing import read_model_list
 
-OFFICIAL = "https://api.anthropic.com"
-KEY_ENV = "ANTHROPIC_API_KEY"
+_OFFICIAL = "https://api.anthropic.com"
 
 
-class AnthropicBackend(WireBackend):
+class AnthropicBackend(Backend):
     """A server with `POST {base_url}/v1/messages`; a trailing `/v1` of `base_url` is optional.
 
     The other keywords are those of `Backend`.
     """
 
-    codec: ClassVar[Codec] = wire
-    speaks = "anthropic"
+    kind = "anthropic"
+    default_url = _OFFICIAL
+    key_variable = "ANTHROPIC_API_KEY"
+    model_prefixes = ("anthropic/",)
+    wire_name = "anthropic"
 
     @explains("Backend", BackendOptions.__annotations__)
     def __init__(
         self, name: str = "anthropic", *, base_url: str | None = None, **common: Unpack[BackendOptions]
     ) -> None:
-        super().__init__(name, (base_url or OFFICIAL).rstrip("/").removesuffix("/v1"), **common)
-        self._sends_beta = any(header == b"anthropic-beta" for header, _ in self._fixed)
+        super().__init__(name, (base_url or _OFFICIAL).rstrip("/").removesuffix("/v1"), **common)
+        self._sends_beta = any(header == b"anthropic-beta" for header, _ in self._headers)
+        self._last_form: tuple[JSON, str, str | None, wire.Form | None] = (None, "", None, None)
 
     def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
-        form = self._form(request, model)
-        body = wire.encode(request, model, stream=stream, facts=self.model(model), form=form)
+        form, asked = None, request.response_format
+        if asked is not None:
+            # `refusals` has just computed it, and it walks the whole schema.
+            schema, of_model, effort, form = self._last_form
+            if schema is not asked or of_model != model or effort != request.reasoning_effort:
+                form = self._form(request, model)
+        facts = self._facts.get(model) or self.model(model)
+        body = wire.encode(request, model, stream=stream, facts=facts, form=form)
         return HttpRequest("/v1/messages", json_bytes(body))
+
+    def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
+        return wire.decode(body)
+
+    def decoder(self, status: int, headers: Mapping[str, str]) -> StreamDecoder:
+        return wire.Decoder()
 
     def listing(self) -> HttpRequest | None:
         return HttpRequest("/v1/models?limit=1000", method="GET")
@@ -45,34 +60,28 @@ class AnthropicBackend(WireBackend):
         return read_model_list(body)
 
     def refusals(self, request: Request, model: str) -> Mapping[str, str]:
-        form = self._form(request, model)
-        refused = wire.refusals(request, self.model(model), form, beta=self._sends_beta)
-        if request.tools and not (self._sends_beta or self._is_official()):
+        form = None
+        if request.response_format is not None:
+            form = self._form(request, model)
+            self._last_form = (request.response_format, model, request.reasoning_effort, form)
+        facts = self._facts.get(model) or self.model(model)
+        refused = wire.refusals(request, facts, form, beta=self._sends_beta)
+        if request.tools and not (self._sends_beta or self.is_official):
             refused |= tool_marks(request)
         return refused
 
     def check(self, request: Request, answer: Completion) -> None:
         wire.check_form(request, answer)
 
-    def credential(self, key: str) -> Mapping[str, str]:
+    def key_headers(self, key: str) -> Mapping[str, str]:
         return {"x-api-key": key}
 
-    def missing_key(self) -> str | None:
-        if not self._is_official():
-            return None
-        return f"no API key: set {KEY_ENV} (read by Router.from_config), or give api_key="
-
-    def _is_official(self) -> bool:
-        return str(self.origin) == OFFICIAL
-
     def _form(self, request: Request, model: str) -> wire.Form | None:
-        if request.response_format is None:
-            return None
         described = self.models.get(model)
-        sure = self._is_official() or (described is not None and described.schema is not None)
+        sure = self.is_official or (described is not None and described.schema is not None)
         return wire.answer_form(request, self.model(model), sure=sure)
 
-    def _fixed_headers(self, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-        return super()._fixed_headers(
+    def _own_headers(self, headers: Mapping[str, str]) -> Headers:
+        return super()._own_headers(
             {"anthropic-version": "2023-06-01"} | {k.lower(): v for k, v in headers.items()}
         )

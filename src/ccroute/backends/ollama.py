@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from typing import ClassVar, Final, Unpack
+from typing import Final, Unpack
 
-from ccroute.backends.base import BackendOptions, HttpRequest, json_bytes
-from ccroute.backends.codec import Codec, WireBackend
-from ccroute.errors import ConfigError
+from ccroute.backends.backend import Backend, BackendOptions, HttpRequest, json_bytes
+from ccroute.errors import BackendError, ConfigError, RequestError
 from ccroute.types import Completion, Request
 from ccroute.types.signatures import explains
 from ccroute.wire import ollama as wire
@@ -28,7 +27,7 @@ _LONGEST: Final = 2**63 / 1e9
 _UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-class OllamaBackend(WireBackend):
+class OllamaBackend(Backend):
     """A server with `POST {base_url}/api/chat`.
 
     `keep_alive` is how long a model stays loaded after a call, in Ollama's own form (`"5m"`,
@@ -36,15 +35,17 @@ class OllamaBackend(WireBackend):
     drifts would reload the model. The other keywords are those of `Backend`.
     """
 
-    codec: ClassVar[Codec] = wire
-    speaks = "ollama"
+    kind = "ollama"
+    default_url = "http://localhost:11434"
+    model_prefixes = ("ollama/", "ollama_chat/")
+    wire_name = "ollama"
     runs_models = True
 
     @explains("Backend", BackendOptions.__annotations__)
     def __init__(
         self,
         name: str = "ollama",
-        base_url: str = "http://localhost:11434",
+        base_url: str = default_url,
         *,
         keep_alive: str | int | None = None,
         **common: Unpack[BackendOptions],
@@ -56,7 +57,7 @@ class OllamaBackend(WireBackend):
         self.keep_alive = keep_alive
         self._loads: dict[str, float] = {}  # seconds that a model last took to load
         self._warned: set[str] = set()
-        if self.target(HttpRequest("")).endswith("/v1"):
+        if self._path.endswith("/v1"):
             raise ConfigError(f"backend {name}: Ollama's native API has no /v1; leave it out of base_url")
 
     def names(self, model: str) -> tuple[str, ...]:
@@ -64,14 +65,15 @@ class OllamaBackend(WireBackend):
             return (model[: -len(_LATEST)], model)
         return (model,) if ":" in model.rpartition("/")[2] else (model, model + _LATEST)
 
-    def keeps(self, model: str) -> bool:
+    def is_local(self, model: str) -> bool:
         return self.local and not self._is_hosted(model)
 
     def is_free(self, model: str) -> bool:
         return not self._is_hosted(model)
 
     def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
-        body = wire.encode(request, model, stream=stream, known=self.model(model), keep_alive=self.keep_alive)
+        facts = self._facts.get(model) or self.model(model)
+        body = wire.encode(request, model, stream=stream, known=facts, keep_alive=self.keep_alive)
         return HttpRequest("/api/chat", json_bytes(body))
 
     def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
@@ -82,7 +84,10 @@ class OllamaBackend(WireBackend):
     def decoder(self, status: int, headers: Mapping[str, str]) -> StreamDecoder:
         return wire.Decoder(loaded=self._measured)
 
-    def slow_start(self, model: str) -> str:
+    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError | RequestError:
+        return wire.error(status, headers, body)
+
+    def timeout_advice(self, model: str) -> str:
         load = self._loads.get(model)
         took = "not measured yet" if load is None else f"{load:.1f} s when last measured"
         advice = (
@@ -99,7 +104,7 @@ class OllamaBackend(WireBackend):
         if isinstance(load, int) and load > _WARM:
             self._loads[model] = load / 1e9
 
-    def holds_back(self, request: Request) -> bool:
+    def buffers_tool_calls(self, request: Request) -> bool:
         return wire.offers_tools(request)
 
     def listing(self) -> HttpRequest | None:
@@ -113,7 +118,7 @@ class OllamaBackend(WireBackend):
 
     def read_details(self, body: bytes, model: str) -> int | None:
         """What is sent with a call wins over the Modelfile; Ollama serves no more than was trained. Where
-        neither says, the server's own default counts, which only a loaded model tells."""
+        neither says, the server's own default counts, which only `loaded` shows."""
         shown = read_show(body)
         asked = self.model(model).context_window or shown.num_ctx
         return min(asked, shown.trained or asked) if asked else None
@@ -125,7 +130,8 @@ class OllamaBackend(WireBackend):
         return read_ps(body)
 
     def refusals(self, request: Request, model: str) -> Mapping[str, str]:
-        return wire.refusals(request, self.model(model), hosted=self._is_hosted(model))
+        facts = self._facts.get(model) or self.model(model)
+        return wire.refusals(request, facts, hosted=self._is_hosted(model))
 
     def _is_hosted(self, model: str) -> bool:
         """Whether it runs at ollama.com, to which Ollama forwards a model whose tag is `cloud` or ends so."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Unpack
+from typing import TYPE_CHECKING, Unpack
 from urllib.parse import quote, urlsplit
 
-from ccroute.backends.base import BackendOptions, HttpRequest, json_bytes
-from ccroute.backends.codec import Codec, WireBackend
+from ccroute.backends.backend import Backend, BackendOptions, HttpRequest, json_bytes
 from ccroute.backends.known_models import known
 from ccroute.backends.origin import check_name
 from ccroute.backends.presets import (
-    COMPATIBLE,
+    OPENAI_LIKE,
     PRESETS,
     PresetName,
     azure_dialect,
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from ccroute.wire.codec import StreamDecoder
 
 
-class OpenAIBackend(WireBackend):
+class OpenAIBackend(Backend):
     """A server with `POST {base_url}/chat/completions`.
 
     `base_url` without a path means `/v1`; any path is used as it is. `preset` names what kind of
@@ -39,8 +38,8 @@ class OpenAIBackend(WireBackend):
     ends in `[DONE]` is then complete. The other keywords are those of `Backend`.
     """
 
-    codec: ClassVar[Codec] = wire
-    speaks = "openai"
+    kind = "openai"
+    wire_name = "openai"
 
     @explains("Backend", BackendOptions.__annotations__)
     def __init__(
@@ -58,26 +57,25 @@ class OpenAIBackend(WireBackend):
             raise ConfigError(
                 f'backend {name}: unknown preset "{preset}", known are {", ".join(sorted(PRESETS))}'
             )
-        base_url = base_url or PRESETS[preset].base_url
-        if base_url is None:
-            raise ConfigError(f"backend {name}: {preset} has no usual address; give base_url=")
+        base_url = base_url or PRESETS[preset].default_url
         if preset == "openai":
-            preset = preset_of_host(_host(base_url)) or preset
+            preset = preset_of_host(_host(base_url or "")) or preset
         self.preset: PresetName = preset
-        self._preset = PRESETS[preset]
-        self.runs_models = self._preset.runs_models
+        self._key_header = PRESETS[preset].key_header
+        self.default_url = PRESETS[preset].default_url
+        self.key_variable = PRESETS[preset].key_variable
+        self.runs_models = PRESETS[preset].runs_models
         self._query = f"?api-version={quote(api_version)}" if api_version else ""
         self._finish_required = finish_required
         super().__init__(name, base_url, **common)
         self._provider = self.origin.authority  # two servers of one host are two providers
-        self._root, self._dialect = "", self._preset.dialect
+        self._root, self._dialect = "", PRESETS[preset].dialect
         if preset == "azure":
-            self._root, self._dialect = azure_root(self._prefix, api_version), azure_dialect(api_version)
-        elif not self._prefix:
-            self._prefix = "/v1"
-        if preset == "openai" and not self._is_official():
-            self._preset = COMPATIBLE
-            self._dialect = COMPATIBLE.dialect
+            self._root, self._dialect = azure_root(self._path, api_version), azure_dialect(api_version)
+        elif not self._path:
+            self._path = "/v1"
+        if preset == "openai" and not self.is_official:
+            self._dialect = OPENAI_LIKE
 
     def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
         body = wire.encode(
@@ -85,7 +83,7 @@ class OpenAIBackend(WireBackend):
             model,
             stream=stream,
             dialect=self._dialect,
-            facts=self.model(model),
+            facts=self._facts.get(model) or self.model(model),
             provider=self._provider,
         )
         root = self._root.replace("{model}", quote(model, safe="")) if self._root else ""
@@ -105,22 +103,13 @@ class OpenAIBackend(WireBackend):
         return read_model_list(body)
 
     def refusals(self, request: Request, model: str) -> Mapping[str, str]:
-        return wire.refusals(request, self._dialect, model, self.model(model))
+        return wire.refusals(request, self._dialect, model, self._facts.get(model) or self.model(model))
 
-    def credential(self, key: str) -> Mapping[str, str]:
-        header = self._preset.key_header
-        return {header: key} if header else super().credential(key)
-
-    def missing_key(self) -> str | None:
-        if self._preset.key_env is None or not self._is_official():
-            return None
-        return f"no API key: set {self._preset.key_env} (read by Router.from_config), or give api_key="
+    def key_headers(self, key: str) -> Mapping[str, str]:
+        return {self._key_header: key} if self._key_header else super().key_headers(key)
 
     def _known(self, model: str) -> Model:
         return known("openai", model, self.preset)
-
-    def _is_official(self) -> bool:
-        return self.origin.host == urlsplit(self._preset.base_url or "").hostname
 
 
 def _host(base_url: str) -> str:

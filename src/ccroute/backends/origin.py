@@ -1,5 +1,4 @@
-"""What a backend is called and where it is: scheme, host and port, whether that is at home, and whom it
-must prove.
+"""Where a backend is: scheme, host, port and path, and whether that is a machine of the user's own.
 
 Knows names and addresses; must not hold keys, wires or models.
 """
@@ -8,22 +7,14 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import re
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+from ccroute.backends.credentials import PRINTABLE, looks_like_key
 from ccroute.errors import ConfigError
 
 PORTS: Final = {"http": 80, "https": 443}
 """The schemes of an address and their usual ports."""
-
-PRINTABLE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
-_KEY: Final = re.compile(
-    r"sk-(?:ant|proj|or|svcacct|admin)-.+|(?:sk|pk)[-_](?=\S*\d)\S{16,}|AIza\S{20,}|Bearer .+"
-    r"|(?:gsk|xai|hf|r8|pplx|nvapi|csk|tgp|fw)[-_](?=\S*\d)\S{16,}|(?=\S*\d)(?=\S*[A-Za-z])\w{32,}",
-    re.ASCII,
-)
-"""The known beginnings of providers' keys, and letters and digits too long for a name."""
 
 
 class Origin(NamedTuple):
@@ -43,7 +34,7 @@ class Origin(NamedTuple):
         return f"{self.scheme}://{self.authority}"
 
 
-def at_home(host: str) -> bool:
+def is_private(host: str) -> bool:
     """Whether `host` is `localhost` or a literal loopback or private address. Names are not looked up."""
     address = literal_address(host)
     if address is None:
@@ -71,7 +62,7 @@ def check_name(kind: str, name: object) -> None:
         raise ConfigError(
             f"{kind}: the first argument is the backend's name, and this is an address: give it as base_url="
         )
-    if _KEY.fullmatch(name):
+    if looks_like_key(name):
         raise ConfigError(
             f"{kind}: the first argument is the backend's name, and this looks like a key: "
             "give it as api_key="
@@ -80,11 +71,11 @@ def check_name(kind: str, name: object) -> None:
         raise ConfigError(f"backend name {name!r}: use printable ASCII without a slash")
 
 
-def check_authority(name: str, ca_file: str) -> None:
+def check_ca_file(name: str, ca_file: str) -> None:
     """Raise `ConfigError` unless the file holds certificates in PEM form."""
     if not os.path.isfile(ca_file):
         raise ConfigError(f"backend {name}: there is no ca_file {ca_file}")
-    import ssl  # only who names an authority needs it here
+    import ssl  # slow to import, and rarely needed here
 
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca_file)
@@ -92,8 +83,8 @@ def check_authority(name: str, ca_file: str) -> None:
         raise ConfigError(f"backend {name}: ca_file {ca_file} holds no certificates in PEM form") from None
 
 
-def split_address(name: str, base_url: str) -> tuple[Origin, str]:
-    """The origin and the path prefix, or a ConfigError that does not repeat what may hold a password."""
+def parse_base_url(name: str, base_url: str) -> tuple[Origin, str]:
+    """The origin and the path. Raises `ConfigError`, which does not repeat what may hold a password."""
     fault = f"backend {name}: base_url must look like http://localhost:11434 or https://host/v1"
     try:
         url = urlsplit(base_url)

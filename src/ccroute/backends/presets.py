@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 
 from ccroute.wire.openai import Dialect
 
-_OPENAI_LIKE: Final = Dialect()
+OPENAI_LIKE: Final = Dialect()
+"""What nearly all servers understand: assumed of one that is not OpenAI's own and has no preset."""
+
 PresetName = Literal[
     "openai",
     "azure",
@@ -31,17 +33,17 @@ PresetName = Literal[
 class Preset:
     """What `OpenAIBackend(preset=…)` stands for.
 
-    base_url:    where it is when nothing else is said.
     dialect:     how its request bodies differ.
-    key_env:     the variable its key is usually kept in; only for its official address.
-    runs_models: whether the server computes answers itself, so that its address tells whether it
+    runs_models: whether the server computes answers itself, so that its address shows whether it
                  is local. A proxy on loopback may forward to a paid API.
     key_header:  the header for the key, where it is not `Authorization: Bearer`.
+    The others are as in `Backend`.
     """
 
-    base_url: str | None = None
-    dialect: Dialect = _OPENAI_LIKE
-    key_env: str | None = None
+    default_url: str | None = None
+    dialect: Dialect = OPENAI_LIKE
+    key_variable: str | None = None
+    model_prefixes: tuple[str, ...] = ()
     runs_models: bool = False
     key_header: str | None = None
 
@@ -66,14 +68,11 @@ _DASHSCOPE = Dialect(top_k=True, thinking="flag")
 # An empty text counts as missing: https://platform.moonshot.ai/docs/guide/use-kimi-k2-thinking-model
 _MOONSHOT = Dialect(thinking="switch", thoughts=".", blank_answers=False)
 
-COMPATIBLE: Final = Preset()
-"""What is assumed of a server that is not OpenAI's own and has no preset: what nearly all understand."""
-
 PRESETS: Final[Mapping[PresetName, Preset]] = {
-    "openai": Preset("https://api.openai.com/v1", _OPENAI, "OPENAI_API_KEY"),
+    "openai": Preset("https://api.openai.com/v1", _OPENAI, "OPENAI_API_KEY", ("openai/",)),
     "azure": Preset(None, _OPENAI, key_header="api-key"),
     "dashscope": Preset("https://dashscope.aliyuncs.com/compatible-mode/v1", _DASHSCOPE, "DASHSCOPE_API_KEY"),
-    "deepseek": Preset("https://api.deepseek.com/v1", _DEEPSEEK, "DEEPSEEK_API_KEY"),
+    "deepseek": Preset("https://api.deepseek.com/v1", _DEEPSEEK, "DEEPSEEK_API_KEY", ("deepseek/",)),
     "litellm": Preset("http://localhost:4000/v1", _GATEWAY),
     "llamacpp": Preset("http://localhost:8080/v1", _SELF_HOSTED, runs_models=True),
     "localai": Preset("http://localhost:8080/v1", _SELF_HOSTED, runs_models=True),
@@ -87,9 +86,9 @@ PRESETS: Final[Mapping[PresetName, Preset]] = {
 _AZURE_HOSTS: Final = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 _BY_HOST: Final[Mapping[str | None, PresetName]] = {
     **{
-        urlsplit(preset.base_url).hostname: name
+        urlsplit(preset.default_url).hostname: name
         for name, preset in PRESETS.items()
-        if preset.base_url and preset.base_url.startswith("https:")
+        if preset.default_url and preset.default_url.startswith("https:")
     },
     "api.moonshot.cn": "moonshot",
     "dashscope-intl.aliyuncs.com": "dashscope",

@@ -8,14 +8,8 @@ from decimal import Decimal
 from typing import Any, Final
 
 from ccroute.backends import Backend
-from ccroute.config.build import (
-    WELL_KNOWN,
-    build_agent,
-    build_backend,
-    build_price,
-    build_timeout,
-    implied_key,
-)
+from ccroute.backends.registry import well_known
+from ccroute.config.build import build_agent, build_backend, build_price, build_timeout, implied_key
 from ccroute.config.merge import Merged
 from ccroute.config.references import STAND_IN, Aliases, Directory, alias_name, alias_table, target_names
 from ccroute.config.secrets import Environment
@@ -138,7 +132,7 @@ class Assembly:
                 return backend
             if key := self._environment.get(variable):
                 return build_backend(name, table, key)
-        except ConfigError as error:
+        except (ConfigError, TypeError, ValueError) as error:  # a class of others may raise any
             text = str(error).removeprefix(f"backend {name}: ")
             first, _, rest = text.partition(" ")
             self._fault(*((*place, first), rest) if first in BackendTable.model_fields else (place, text))
@@ -166,7 +160,7 @@ class Assembly:
             | {backend.name for backend in given}
             | self._left_out("backends").keys(),
             disabled={name for name, table in tables if not table.enabled},
-            well_known=WELL_KNOWN,
+            well_known=well_known(),
         )
         for key, target in aliases.items():
             directory.check_alias(alias_name(key), target, self._merged.where(("aliases", alias_name(key))))

@@ -2,74 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-from urllib.parse import urlsplit
+from typing import Any
 
-from ccroute.backends import AnthropicBackend, Backend, OllamaBackend, OpenAIBackend
-from ccroute.backends.anthropic import KEY_ENV, OFFICIAL
-from ccroute.backends.presets import PRESETS, PresetName
+from ccroute.backends import Backend
+from ccroute.backends.registry import find_kind, kind_names, registered
 from ccroute.config.settings import (
-    KINDS,
     BackendTable,
     Defaults,
     ModelTable,
     PriceTable,
     TierTable,
     TimeoutTable,
+    plain,
 )
 from ccroute.errors import ConfigError
 from ccroute.routing import Agent
 from ccroute.types import Model, Price, Timeout
 
-WELL_KNOWN = ("anthropic", "deepseek", "ollama", "openai")
-"""Providers that need no table: a name that leads to them is enough."""
-
-
-def _implied_keys() -> dict[str, str]:
-    addresses = {preset.base_url: preset.key_env for preset in PRESETS.values()} | {OFFICIAL: KEY_ENV}
-    return {
-        "{0.scheme}://{0.netloc}".format(urlsplit(address)): variable
-        for address, variable in addresses.items()
-        if address is not None and variable is not None
-    }
-
-
-_IMPLIED_KEYS = _implied_keys()
-
 
 def implied_key(backend: Backend) -> str | None:
     """The variable that usually holds the key for a provider's official origin; none for any other."""
-    return _IMPLIED_KEYS.get(str(backend.origin))
+    variables = (kind.key_variable for kind in registered().values() if kind.origin == backend.origin)
+    return next(filter(None, variables), None)
 
 
 def build_backend(name: str, table: BackendTable, api_key: str | None = None) -> Backend:
-    """Raises `ConfigError`, whose text begins with the key that is wrong where it is one."""
+    """Raises `ConfigError`, whose text begins with the key that is wrong where it is one, or `ValueError`."""
     kind = table.kind or name
-    if kind not in KINDS:
-        raise ConfigError(f"kind is missing; the kinds are {', '.join(KINDS)}")
+    found = find_kind(kind)
+    if found is None:
+        raise ConfigError(f"kind is missing; the kinds are {', '.join(kind_names())}")
     options: dict[str, Any] = {
         key: value
         for key, value in table.given(without=("kind", "enabled", "models", "timeout")).items()
         # "max_concurrency": null means no limit; another null is as good as nothing.
         if value is not None or key == "max_concurrency"
     }
-    for key, kinds in (
-        ("keep_alive", {"ollama"}),
-        ("api_version", PRESETS),
-        ("finish_required", PRESETS),
-    ):
-        if key in options and kind not in kinds:
-            raise ConfigError(f"{key} is not known to a backend of kind {kind}")
+    own = options.keys() - BackendTable.model_fields.keys()
+    options |= {key: plain(options[key]) for key in own}
+    if unknown := next((key for key in options if key not in found.options), None):
+        raise ConfigError(f"{unknown} is not known to a backend of kind {kind}")
     if api_key is not None:
         options["api_key"] = api_key
     if table.timeout is not None:
         options["timeout"] = build_timeout(table.timeout)
     options["models"] = {model: _model(inner) for model, inner in table.models.items()}
-    if kind == "anthropic":
-        return AnthropicBackend(name, **options)
-    if kind == "ollama":
-        return OllamaBackend(name, **options)
-    return OpenAIBackend(name, preset=cast(PresetName, kind), **options)
+    return found.make(name, **options)
 
 
 def build_agent(table: Defaults) -> Agent:

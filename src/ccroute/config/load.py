@@ -14,6 +14,7 @@ from typing import Any
 
 from ccroute.backends import Backend
 from ccroute.config.assemble import Assembly
+from ccroute.config.checking import checked_settings
 from ccroute.config.merge import merge
 from ccroute.config.orchestra import is_orchestra, translate
 from ccroute.config.orchestra.external_names import ExternalNames
@@ -68,7 +69,7 @@ def read(
     given = _checked(overrides or {})
     opened = open_sources(sources)
     tables = list(_tables(opened, environment, given))
-    merged = merge((source, Settings.checked(table, source)) for source, table in tables)
+    merged = merge((source, checked_settings(table, source)) for source, table in tables)
     assembly = Assembly(merged, environment, given)
     faults = [fault for source, _ in opened for fault in source.faults] + assembly.faults
     if not faults and _is_empty(merged.settings, given):

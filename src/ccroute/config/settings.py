@@ -2,9 +2,9 @@
 
 # No `from __future__ import annotations`: pydantic reads these annotations at run time.
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Self, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, cast
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -18,19 +18,15 @@ from pydantic import (
     PlainValidator,
     PositiveInt,
     SecretStr,
-    ValidationError,
 )
-from pydantic_core import ErrorDetails
 
-from ccroute.backends.presets import PRESETS
-from ccroute.config.source import Place, Source
+from ccroute.backends.registry import find_kind, kind_names
+from ccroute.errors import ConfigError
 from ccroute.failures import Trigger
 from ccroute.routing.aliases import Balanced, Strategy, Target, is_balanced
 from ccroute.routing.names import did_you_mean
 from ccroute.types import JSON
 from ccroute.types.request import PARAMETERS
-
-KINDS = ("anthropic", "ollama", *PRESETS)
 
 NOT_YET = ("budgets", "cache", "ledger")
 """Keys that a router will know, and this version does not."""
@@ -62,12 +58,12 @@ def _tokens(key: str) -> int:
     return tokens
 
 
-def _plain(value: object) -> JSON:
+def plain(value: object) -> JSON:
     """JSON as a request carries it: Decimals become floats."""
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if isinstance(value, Decimal | float) and math.isfinite(value):
         return float(value)
     if value is None or isinstance(value, str | int):
@@ -76,9 +72,14 @@ def _plain(value: object) -> JSON:
 
 
 def _kind(value: str) -> str:
-    if value not in KINDS:
+    try:
+        found = find_kind(value)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    if found is None:
+        kinds = kind_names()
         raise ValueError(
-            f'unknown kind "{value}"{did_you_mean(value, KINDS)}; the kinds are {", ".join(KINDS)}'
+            f'unknown kind "{value}"{did_you_mean(value, kinds)}; the kinds are {", ".join(kinds)}'
         )
     return value
 
@@ -125,7 +126,7 @@ NotNegative = Annotated[FiniteFloat, Field(ge=0)]
 Usd = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 Names = Annotated[list[str], BeforeValidator(_listed)]
 Parameter = Annotated[str, AfterValidator(_parameter)]
-Params = dict[Parameter, Annotated[JSON, PlainValidator(_plain)]]
+Params = dict[Parameter, Annotated[JSON, PlainValidator(plain)]]
 
 
 class Table(BaseModel):
@@ -137,7 +138,7 @@ class Table(BaseModel):
         """The values that the file gives, by key."""
         fields = type(self).model_fields
         return {
-            fields[name].alias or name: getattr(self, name)
+            (fields[name].alias if name in fields else None) or name: getattr(self, name)
             for name in self.model_fields_set
             if name not in without
         }
@@ -201,7 +202,12 @@ class ModelTable(Table):
 
 
 class BackendTable(Table):
-    """`kind` may be left out if the name is a kind. A disabled backend counts as absent."""
+    """`kind` may be left out if the name is a kind. A disabled backend counts as absent.
+
+    Other keys are keywords of the kind's own constructor.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     kind: Annotated[str, AfterValidator(_kind)] | None = None
     enabled: bool = True
@@ -264,84 +270,3 @@ class Settings(Table):
     budgets: object = None
     cache: object = None
     ledger: object = None
-
-    @classmethod
-    def checked(cls, table: dict[str, Any], source: Source) -> Self:
-        """The settings in `table`, which is changed. Faults go to `source`.
-
-        Faulty parts are left out, so that the names in the rest can still be checked.
-        """
-        faults = cls._faults(table)
-        for fault in faults:
-            if not source.faulty(where := source.where(_place(fault))):
-                source.faults.append((where, _text(fault)))
-        for fault in reversed(faults):
-            place = _place(fault)[: -1 if fault["type"] == "missing" else None]
-            source.left_out.append(place)
-            _take_out(table, place)
-        # A fault that follows from that is not reported; its section is left out.
-        for fault in cls._faults(table):
-            table.pop(str(fault["loc"][0]), None)
-        return cls.model_validate(table)
-
-    @classmethod
-    def _faults(cls, table: dict[str, Any]) -> list[ErrorDetails]:
-        try:
-            cls.model_validate(table)
-        except ValidationError as error:
-            return error.errors(include_url=False, include_input=False)
-        return []
-
-
-def _place(fault: ErrorDetails) -> Place:
-    place = fault["loc"]
-    # pydantic's mark for a key that is itself wrong: of parameters the table is at fault, of tiers the tier.
-    if place[-1] != "[key]":
-        return place
-    return place[:-1] if place[-3:-2] in {("params",), ("above",)} else place
-
-
-def _text(fault: ErrorDetails) -> str:
-    match fault["type"]:
-        case "extra_forbidden":
-            return f"unknown key{did_you_mean(str(fault['loc'][-1]), _keys_at(fault['loc'][:-1]))}"
-        case "missing":
-            return "is missing"
-        case "value_error":
-            return str(fault.get("ctx", {})["error"])
-        case "dict_type" | "model_type":
-            return "should be a table"
-    # pydantic's own messages do not repeat the input.
-    return fault["msg"].removeprefix("Input ").removeprefix("Decimal input ")
-
-
-def _keys_at(place: Place) -> list[str]:
-    """The keys that the table at `place` has."""
-    table: type[Table] = Settings
-    steps = iter(place)
-    for step in steps:
-        annotation = table.model_fields[str(step)].annotation
-        if get_origin(annotation) is dict:
-            next(steps)
-        table = next(_tables_in(annotation))
-    return table.keys()
-
-
-def _tables_in(annotation: object) -> Iterator[type[Table]]:
-    if isinstance(annotation, type) and issubclass(annotation, Table):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _tables_in(inner)
-
-
-def _take_out(table: dict[str, Any], place: Place) -> None:
-    holder: Any = table
-    last = place[0]
-    for step in place[1:]:
-        inner = holder[last]
-        if isinstance(inner, dict) and step not in inner:
-            return  # it went with another fault
-        if not isinstance(inner, dict | list):
-            break  # a short form goes as a whole
-        holder, last = inner, step
-    del holder[last]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from ccroute.backends.presets import PRESETS
+from ccroute.backends.registry import registered
 from ccroute.routing.names import slug
 
 _OURS = frozenset({"agents", "aliases", "backends", "groups", "llm_routing"})
@@ -161,7 +161,7 @@ def _native(models: Iterable[tuple[str, str]]) -> str:
     shown = dict([*targets.items()][:_SHOWN]) or {"gpt-4": ["openai/gpt-4"]}
     lines = []
     for backend in dict.fromkeys(target.partition("/")[0] for found in shown.values() for target in found):
-        known = backend in {"anthropic", "ollama", *PRESETS}
+        known = backend in registered()
         lines += [f"[backends.{json.dumps(backend)}]  # its api_base is base_url, its api_key api_key"]
         lines += [] if known else ['kind = "openai"', 'base_url = "https://host/v1"']
     lines += ["[aliases]"]

@@ -132,7 +132,11 @@ class AttemptContext:
         backend, call, now = self.own_timeout, self.call.timeout, self.started
         own = backend or call
         idle = FOREVER
-        if self.stream and own.idle is not None and not self.deployment.backend.holds_back(self.request):
+        if (
+            self.stream
+            and own.idle is not None
+            and not self.deployment.backend.buffers_tool_calls(self.request)
+        ):
             idle = own.idle
         first = own.first if own.first is not None else idle
         until = self.call.deadline

@@ -61,7 +61,8 @@ def _models_of(backend: Backend, timeout: Timeout, clock: Clock) -> Flow[list[Mo
 
 def _ask(backend: Backend, http: HttpRequest, timeout: Timeout, clock: Clock) -> Flow[bytes]:
     until = clock.monotonic() + PATIENCE
-    reply = yield from send(Send(backend, http, backend.header_list(http), timeout.connect, until))
+    headers, _ = backend.auth_headers(http)
+    reply = yield from send(Send(backend, http, headers, timeout.connect, until))
     if isinstance(reply, Failure):
         raise CcrouteError(reply.detail)
     body, words = Body(reply.headers), b""

@@ -27,7 +27,7 @@ DRAIN = 0.05
 def exchange(context: AttemptContext, http: HttpRequest) -> Flow[Completion]:
     """Send, and read the answer. Chunks of a stream are emitted on the way."""
     backend, limits = context.candidate.deployment.backend, context.limits()
-    headers, context.key = backend.signed(http)
+    headers, context.key = backend.auth_headers(http)
     effect = Send(backend, http, headers, limits.connect, limits.first)
     del headers  # one of them is the key
     context.sent = True  # where the flow is closed meanwhile, nobody says otherwise
@@ -156,7 +156,7 @@ def _transport_error(failure: Failure, context: AttemptContext) -> CcrouteError:
     running = "" if "proxy" in failure.detail else ": is it running there?"
     slow = passed = ""
     if failure.kind == "timeout":
-        known = None if context.first_content else deployment.backend.slow_start(deployment.model)
+        known = None if context.first_content else deployment.backend.timeout_advice(deployment.model)
         slow = f". {known}" if known else ""
         limit = context.limit_passed(now)
         passed = f" ({limit})" if limit else ""

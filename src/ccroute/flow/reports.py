@@ -75,7 +75,7 @@ def _is_impatient(attempt: AttemptContext) -> bool:
 
 def _is_current(attempt: AttemptContext) -> bool:
     """Whether a key was sent, and is the one that would be sent now."""
-    return attempt.sent and attempt.key == attempt.deployment.backend.key_in_use
+    return attempt.sent and attempt.key == attempt.deployment.backend.last_fingerprint
 
 
 def _gone(error: CcrouteError, rule: Rule, attempt: AttemptContext) -> Literal["refused", "broken"] | None:

@@ -84,6 +84,7 @@ class RetryState:
         self._ready: dict[str, float] = {}
         # By backend: its ambiguous attempts, and what another costs of its retry budget.
         self._ambiguous: Counter[str] = Counter()
+        self._fingerprints: dict[str, int | None] = {}
         self._retry_tokens: dict[str, int] = {}
         # Deployments and backends that cannot help this call.
         self._off: set[str] = set()
@@ -178,7 +179,9 @@ class RetryState:
         reason = health.unavailable(candidate.deployment, self._plan.request)
         if reason is None or reason.keys is None:
             return reason
-        key = backend.rotated_key()
+        if backend.name not in self._fingerprints:  # the callable may ask a vault: once per call
+            self._fingerprints[backend.name] = backend.current_fingerprint()
+        key = self._fingerprints[backend.name]
         if key is None or key in reason.keys:
             return reason
         health.renew(backend.name)

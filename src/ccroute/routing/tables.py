@@ -43,7 +43,7 @@ class Deployment:
     @property
     def is_local(self) -> bool:
         """Whether prompts sent there stay on the user's own machines."""
-        return self.backend.keeps(self.model)
+        return self.backend.is_local(self.model)
 
 
 class Candidate(NamedTuple):

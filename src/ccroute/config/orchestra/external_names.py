@@ -10,19 +10,13 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ccroute.backends import Backend
-from ccroute.backends.anthropic import OFFICIAL
 from ccroute.backends.origin import Origin
-from ccroute.backends.presets import PRESETS
+from ccroute.backends.registry import registered
 from ccroute.config.references import alias_name
 from ccroute.config.secrets import Environment
 from ccroute.config.source import Source
 from ccroute.routing.aliases import Target
 
-_USUAL: Mapping[str, str | None] = {
-    **{name: preset.base_url for name, preset in PRESETS.items()},
-    "anthropic": OFFICIAL,
-    "ollama": "http://localhost:11434",
-}
 _CALLERS = object()
 """The caller's own backend is used with the key it has."""
 _PORTS = {"http": 80, "https": 443}
@@ -74,11 +68,17 @@ def _origin(url: object) -> str | None:
 
 
 def _backends(content: Mapping[str, Any], environment: Environment) -> Iterator[tuple[str, _Known]]:
+    kinds = registered()
     for name, table in _table(content.get("backends")).items():
-        usual = _USUAL.get(str(_table(table).get("kind", name)))
+        kind = kinds.get(str(_table(table).get("kind", name)))
         given = {key: _table(table).get(key) for key in ("base_url", "api_key")}
         said = environment.expand(given, ("backends", name), Source(""))
-        yield name, _Known(_origin(said.get("base_url") or usual), said.get("api_key"))
+        yield (
+            name,
+            _Known(
+                _origin(said.get("base_url") or (str(kind.origin) if kind else None)), said.get("api_key")
+            ),
+        )
     for name in _endpoints(content):
         yield name, _Known(None)
 

@@ -11,6 +11,8 @@ from itertools import count
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
+from ccroute.backends import OllamaBackend
+from ccroute.backends.registry import registered, well_known
 from ccroute.config.orchestra.builder import Builder
 from ccroute.config.orchestra.external_names import ExternalNames
 from ccroute.config.source import Place
@@ -18,21 +20,6 @@ from ccroute.config.source import Place
 URL_KEYS: Final = ("baseUrl", "base_url", "url")
 API_KEYS: Final = ("apiKey", "api_key")
 SERVER_KEYS: Final = frozenset({*URL_KEYS, *API_KEYS, "enabled", "disabled"})
-
-_OFFICIAL = {
-    "api.anthropic.com": "anthropic",
-    "api.deepseek.com": "deepseek",
-    "api.openai.com": "openai",
-    "openrouter.ai": "openrouter",
-}
-# Written before a model's name in these files, but not part of it on that provider's own wire.
-_PREFIXES = {
-    "anthropic": ("anthropic/",),
-    "deepseek": ("deepseek/",),
-    "ollama": ("ollama/", "ollama_chat/"),
-    "openai": ("openai/",),
-}
-_OLLAMA_PORT = 11434
 
 
 class Address(NamedTuple):
@@ -95,21 +82,23 @@ def _recognise(url: str | None) -> tuple[str, str, tuple[str, ...]]:
     try:
         parts = urlsplit(url or "")
         host, port = parts.hostname or "", parts.port
-    except ValueError:  # what is wrong with it is the backend's to say
+    except ValueError:  # building the backend says what is wrong with it
         return "openai", "backend", ()
-    if (provider := _OFFICIAL.get(host)) is not None:
-        return provider, provider, _PREFIXES.get(provider, ())
-    # Under /v1 Ollama imitates OpenAI, and whoever wrote that wants it so.
-    if port == _OLLAMA_PORT and not parts.path.strip("/"):
+    for name, kind in registered().items():
+        official = kind.origin
+        if official is not None and official.scheme == "https" and official.host == host:
+            return name, name, kind.model_prefixes
+    # Under /v1 Ollama imitates OpenAI, and the file asks for that.
+    if port == urlsplit(OllamaBackend.default_url).port and not parts.path.strip("/"):
         here = host in {"localhost", "127.0.0.1", "::1"}
-        return "ollama", "ollama" if here else _short(host), _PREFIXES["ollama"]
+        return "ollama", "ollama" if here else _short(host), OllamaBackend.model_prefixes
     return "openai", _short(host), ()
 
 
 def _short(host: str) -> str:
     """`ccproxy.example.com` → `ccproxy`; a number, or what would be a provider's name, stays whole."""
     first = host.removeprefix("api.").partition(".")[0]
-    return (host if first.isdigit() or first in _PREFIXES else first) or "backend"
+    return (host if first.isdigit() or first in well_known() else first) or "backend"
 
 
 def _unused(name: str, address: Address, builder: Builder, external: ExternalNames) -> str:

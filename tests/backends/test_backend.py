@@ -10,14 +10,18 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from tests.conftest import Caller
 from tests.flow.support import PlainBackend
+from tests.support.openai_like import chat
+from tests.support.scripted import Request as Received
+from tests.support.scripted import ScriptedServer, answer
 
-from ccroute import AnthropicBackend, Backend, OllamaBackend, OpenAIBackend
+from ccroute import AnthropicBackend, Backend, OllamaBackend, OpenAIBackend, RetryPolicy, Router
 from ccroute._version import __version__
 from ccroute.backends import HttpRequest
-from ccroute.backends.base import json_bytes
-from ccroute.backends.origin import at_home
-from ccroute.errors import AuthenticationError, ConfigError, InvalidRequestError
+from ccroute.backends.backend import json_bytes
+from ccroute.backends.origin import is_private
+from ccroute.errors import AuthenticationError, ConfigError, InvalidRequestError, RateLimitError
 from ccroute.types import Model, Request, Timeout
 
 KEY = "sk-canary-0123456789"
@@ -34,7 +38,7 @@ def at(kind: str, base_url: str, **options: Any) -> Backend:
 
 
 def headers(backend: Backend, http: HttpRequest = EMPTY) -> dict[str, str]:
-    found = [(name.decode(), value.decode()) for name, value in backend.header_list(http)]
+    found = [(name.decode(), value.decode()) for name, value in backend.auth_headers(http)[0]]
     assert len(dict(found)) == len(found), "a header is sent twice"
     return dict(found)
 
@@ -99,7 +103,7 @@ def test_the_origin_is_scheme_host_and_port(kind: str, base_url: str, origin: st
     ],
 )
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_no_base_url_is_refused_without_repeating_it(kind: str, base_url: str) -> None:
+def test_a_wrong_base_url_is_refused_and_not_repeated(kind: str, base_url: str) -> None:
     with pytest.raises(ConfigError, match="backend b: base_url must look like") as caught:
         at(kind, base_url)
     assert "canary" not in str(caught.value)
@@ -109,7 +113,7 @@ def test_what_is_no_base_url_is_refused_without_repeating_it(kind: str, base_url
     "base_url", ["https://canary@h.test", "https://u:canary@h.test/v1", "https://:@h.test"]
 )
 @pytest.mark.parametrize("kind", KINDS)
-def test_credentials_in_a_base_url_are_refused_without_showing_them(kind: str, base_url: str) -> None:
+def test_credentials_in_a_base_url_are_refused_and_not_shown(kind: str, base_url: str) -> None:
     with pytest.raises(ConfigError, match="holds credentials") as caught:
         at(kind, base_url)
     assert "canary" not in "".join(traceback.format_exception(caught.value))
@@ -153,20 +157,20 @@ def test_a_limit_below_one_is_refused() -> None:
         ("127.0.0.1.example.com", False),
     ],
 )
-def test_only_localhost_and_literal_private_addresses_are_home(host: str, home: bool) -> None:
-    assert at_home(host) is home
+def test_only_localhost_and_private_addresses_are_local(host: str, home: bool) -> None:
+    assert is_private(host) is home
     literal = f"[{host}]" if ":" in host else host
     assert OllamaBackend(base_url=f"http://{literal}:11434").local is home
 
 
-def test_a_backend_of_ones_own_is_not_local_until_told_so() -> None:
+def test_a_users_own_backend_is_not_local_by_default() -> None:
     assert not PlainBackend().local
     assert PlainBackend(local=True).local
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("local", [True, False])
-def test_what_is_said_of_local_is_believed(kind: str, local: bool) -> None:
+def test_the_argument_local_wins_over_the_address(kind: str, local: bool) -> None:
     assert at(kind, "http://h.test", local=local).local is local
     assert at(kind, "http://localhost", local=local).local is local
 
@@ -178,10 +182,10 @@ def test_what_is_local_is_free_and_ollama_always() -> None:
 
 
 @pytest.mark.parametrize("model", ["gpt-oss:120b-cloud", "glm-4.6:cloud"])
-def test_what_ollama_forwards_to_its_cloud_is_neither_local_nor_free(model: str) -> None:
-    assert not OllamaBackend().keeps(model)
+def test_ollamas_cloud_models_are_neither_local_nor_free(model: str) -> None:
+    assert not OllamaBackend().is_local(model)
     assert not OllamaBackend().is_free(model)
-    assert OllamaBackend().keeps("cloudy:7b")
+    assert OllamaBackend().is_local("cloudy:7b")
 
 
 def test_a_key_is_given_once() -> None:
@@ -212,7 +216,7 @@ def test_an_endpoint_is_no_base_url(kind: str, path: str) -> None:
         at(kind, f"http://h.test{path}")
 
 
-def test_ollamas_imitation_of_openai_is_not_its_address() -> None:
+def test_the_v1_of_ollama_is_no_base_url() -> None:
     with pytest.raises(ConfigError, match="has no /v1"):
         OllamaBackend(base_url="http://localhost:11434/v1")
 
@@ -230,18 +234,65 @@ def test_what_json_cannot_hold_is_the_callers_fault() -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "value"), [("openai", "authorization", f"Bearer {KEY}"), ("anthropic", "x-api-key", KEY)]
 )
-def test_a_key_is_sent_in_its_wires_header_whatever_form_it_has(
-    key: Any, kind: str, name: str, value: str
-) -> None:
+def test_a_key_of_any_type_is_sent_in_its_wires_header(key: Any, kind: str, name: str, value: str) -> None:
     assert headers(at(kind, "https://h.test", api_key=key))[name] == value
 
 
-def test_a_rotating_key_is_asked_for_once_per_attempt_and_every_one_of_them_is_secret() -> None:
+def test_each_key_of_a_rotation_is_read_once_and_secret() -> None:
     keys = iter(["first-key", "second-key"])
     backend = PlainBackend(api_key=lambda: next(keys))
     assert backend.secrets() == ()
     assert [headers(backend)["authorization"] for _ in "12"] == ["Bearer first-key", "Bearer second-key"]
     assert backend.secrets() == ("first-key", "second-key")
+
+
+def test_a_fingerprint_is_of_the_key_that_was_sent() -> None:
+    keys = iter(["first-key", "first-key", "second-key"])
+    backend = PlainBackend(api_key=lambda: next(keys))
+    (_, first), (_, again) = backend.auth_headers(EMPTY), backend.auth_headers(EMPTY)
+    assert first == again == backend.last_fingerprint
+    assert backend.current_fingerprint() != first
+    assert next(keys, None) is None, "each look asks once"
+    assert PlainBackend(api_key="first-key").current_fingerprint() is None, "it cannot be rotated"
+
+
+class Vault:
+    """An `api_key` callable that counts."""
+
+    def __init__(self, key: str) -> None:
+        self.key, self.asked = key, 0
+
+    def __call__(self) -> str:
+        self.asked += 1
+        return self.key
+
+
+def two_models(url: str, vault: Vault) -> Router:
+    backend = OpenAIBackend("b", base_url=url, api_key=vault)
+    return Router([backend], {"any": ["b/m", "b/n"]}, retry=RetryPolicy(attempts=3, per_deployment=2))
+
+
+def test_an_api_key_callable_is_called_once_per_attempt(caller: Caller) -> None:
+    def reply(request: Received) -> Any:
+        return answer(json=chat("hi")) if request.headers["authorization"].endswith("2") else answer(401)
+
+    vault = Vault("made-up-key-1")
+    with ScriptedServer(reply) as server, two_models(server.url, vault) as router:
+        with pytest.raises(AuthenticationError):
+            caller.complete(router, "hi", model="any")
+        assert (len(server.requests), vault.asked) == (1, 1)
+        vault.key = "made-up-key-2"
+        assert caller.complete(router, "hi", model="any").text == "hi", "a later call sees the new key"
+        assert (len(server.requests), vault.asked) == (2, 3)
+
+
+def test_a_later_call_looks_once_whether_a_refused_key_was_rotated(caller: Caller) -> None:
+    vault = Vault("made-up-key-1")
+    with ScriptedServer([answer(401)], repeat=True) as server, two_models(server.url, vault) as router:
+        for _ in range(2):
+            with pytest.raises(AuthenticationError):
+                caller.complete(router, "hi", model="any")
+        assert (len(server.requests), vault.asked) == (2, 3)
 
 
 @pytest.mark.parametrize("key", [KEY, SecretStr(KEY)])
@@ -257,14 +308,14 @@ def test_where_no_key_is_needed_none_is_sent(key: Any) -> None:
 
 
 @pytest.mark.parametrize("key", [f"{KEY}\n", f"{KEY}é", f" {KEY}", f"{KEY}\x00", f"{KEY}\u200b"])
-def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(key: str) -> None:
+def test_a_key_no_header_can_carry_is_refused_and_not_shown(key: str) -> None:
     for given in (key, SecretStr(key)):
         with pytest.raises(ConfigError, match="api_key holds characters") as caught:
             PlainBackend(api_key=given)
         assert "canary" not in str(caught.value)
     backend = PlainBackend(api_key=lambda: key)
     with pytest.raises(AuthenticationError, match="api_key holds characters") as refused:
-        backend.header_list(EMPTY)
+        backend.auth_headers(EMPTY)[0]
     assert "canary" not in str(refused.value)
 
 
@@ -279,7 +330,7 @@ def test_a_missing_key_is_advised_on_only_at_the_official_address(
     kind: str, official: str, variable: str
 ) -> None:
     with pytest.raises(AuthenticationError, match=f"b: no API key: set {variable} .*give api_key="):
-        at(kind, official).header_list(EMPTY)
+        at(kind, official).auth_headers(EMPTY)[0]
     assert "authorization" not in headers(at(kind, "https://proxy.test"))
 
 
@@ -330,12 +381,12 @@ def test_a_users_headers_replace_ours() -> None:
         {"x": b"canary"},
     ],
 )
-def test_a_header_that_http_does_not_allow_is_refused_without_showing_its_value(wrong: Any) -> None:
+def test_a_header_http_forbids_is_refused_and_not_shown(wrong: Any) -> None:
     with pytest.raises(ConfigError, match=r"backend plain: (a )?header") as caught:
         PlainBackend(headers=wrong)
     assert "canary" not in str(caught.value)
     with pytest.raises(ConfigError):
-        PlainBackend().header_list(HttpRequest("/x", headers=wrong))
+        PlainBackend().auth_headers(HttpRequest("/x", headers=wrong))[0]
 
 
 def test_a_header_may_be_empty() -> None:
@@ -345,7 +396,7 @@ def test_a_header_may_be_empty() -> None:
 # -- What it knows
 
 
-def test_a_model_that_was_not_described_is_one_of_which_nothing_is_known() -> None:
+def test_nothing_is_known_of_a_model_that_was_not_described() -> None:
     backend = PlainBackend(models={"m": Model(context_window=8192)})
     assert backend.model("m").context_window == 8192
     assert backend.model("other") == Model()
@@ -357,7 +408,12 @@ def test_a_timeout_in_seconds_is_the_total() -> None:
     assert PlainBackend().timeout is None
 
 
-def test_the_four_methods_are_enough_for_a_backend_and_fewer_are_not() -> None:
+def test_three_methods_are_enough_for_a_backend() -> None:
+    class Three(PlainBackend):
+        classify = Backend.classify
+
+    wait = Three().classify(429, {"retry-after": "7"}, b'{"error": {"message": "slow down"}}')
+    assert (type(wait), wait.retry_after, "slow down" in str(wait)) == (RateLimitError, 7, True)
     assert PlainBackend().refusals(Request(top_k=3), "m") == {}
     assert PlainBackend().missing_key() is None
     with pytest.raises(TypeError, match="abstract"):

@@ -1,39 +1,34 @@
-"""What every backend is: one fixed origin, a credential bound to it, limits, and four sans-I/O methods.
+"""What every backend is: one fixed origin, a key sent there only, limits, and four methods without I/O.
 
-A user's own backend subclasses `Backend` and implements `encode`, `decode`, `decoder` and
-`classify`; nothing else in ccroute changes.
+A user's own backend subclasses `Backend` and implements `encode`, `decode` and `decoder`, and `classify`
+where its errors have a form of their own; nothing else in ccroute changes.
 """
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, TypedDict
+from typing import TYPE_CHECKING, ClassVar, Final, TypedDict
 
-from pydantic import SecretStr
 from pydantic_core import to_json
 
 from ccroute._version import __version__
+from ccroute.backends.credentials import ApiKey, Credentials, checked_header, fingerprint
 from ccroute.backends.known_models import NOTHING, Wire, known
-from ccroute.backends.origin import PRINTABLE, at_home, check_authority, check_name, split_address
+from ccroute.backends.origin import check_ca_file, check_name, is_private, parse_base_url
 from ccroute.errors import AuthenticationError, BackendError, ConfigError, InvalidRequestError, RequestError
 from ccroute.types import JSON, Completion, Model, Request, Timeout
+from ccroute.wire.openai import error as typed_error
 
 if TYPE_CHECKING:
     from ccroute.wire.codec import StreamDecoder
 
-ApiKey = str | SecretStr | Callable[[], str | SecretStr]
-"""A key, or a callable that returns the current one (for rotation); it is called once per attempt."""
+_ENDPOINTS: Final = ("/chat/completions", "/messages", "/api/chat")
+_MOST_FACTS: Final = 1000
+"""Models whose facts one backend remembers: names may come from outside."""
 
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_ENDPOINTS = ("/chat/completions", "/messages", "/api/chat")
-_LONG_ENOUGH = 8
-"""Characters from which on the value of a user's own header is taken for something secret."""
-_KEYS_SEEN = 8
-"""How many keys of a rotation are remembered, so that a server's words can be cleaned of them."""
+Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +64,10 @@ class Backend(ABC):
     """One server behind one base URL.
 
     name:            the part before the slash in `backend/model`.
-    base_url:        where it is; cannot be changed by a call.
+    base_url:        its address, `default_url` if not given; cannot be changed by a call.
     api_key:         a str, a `pydantic.SecretStr`, or a callable returning one; never shown.
-    local:           whether prompts sent there stay in the house. None: true only for servers that
-                     run models themselves, at `localhost` or a literal loopback or private address.
+    local:           whether prompts sent there stay on machines of your own. None: true only for servers
+                     that run models themselves, at `localhost` or a literal loopback or private address.
     timeout:         limits of one attempt here, in seconds, within those of the call.
     headers:         sent with every request.
     drop_params:     drop parameters this backend cannot carry (listed in `route.reasons`)
@@ -83,15 +78,24 @@ class Backend(ABC):
     ca_file:         a PEM file with the certificate authority to trust instead of the public ones.
     """
 
-    speaks: ClassVar[Wire | None] = None
-    """Which of ccroute's own wires it speaks; None for a user's own."""
+    kind: ClassVar[str] = ""
+    """What a configuration file calls this class: `kind = "…"`. See `ccroute.backends.register`."""
+    default_url: str | None = None
+    """The address where none is given."""
+    key_variable: str | None = None
+    """The environment variable that usually holds the key for `default_url`."""
+    model_prefixes: ClassVar[tuple[str, ...]] = ()
+    """What other tools write before a model's name for this provider, such as `openai/`. A kind that has
+    one needs no table of its own in a configuration file."""
+    wire_name: ClassVar[Wire | None] = None
+    """Which of ccroute's own wires it speaks; None for another."""
     runs_models = False
-    """Whether the server itself computes answers, so that its address tells whether it is local."""
+    """Whether the server itself computes answers, so that its address shows whether it is local."""
 
     def __init__(
         self,
         name: str,
-        base_url: str,
+        base_url: str | None = None,
         *,
         api_key: ApiKey | None = None,
         local: bool | None = None,
@@ -119,17 +123,19 @@ class Backend(ABC):
                 )
         if not isinstance(timeout, int | float | Timeout | None):
             raise ConfigError(f"backend {name}: timeout must be a number of seconds or a Timeout")
-        if not (api_key is None or callable(api_key) or isinstance(api_key, str | SecretStr)):
-            raise ConfigError(f"backend {name}: api_key must be a str, a SecretStr or a callable")
         if ca_file is not None:
-            check_authority(name, ca_file)
+            check_ca_file(name, ca_file)
         self.name = name
-        self.origin, self._prefix = split_address(name, base_url)
-        if self._prefix.endswith(_ENDPOINTS):
+        if not (base_url := base_url or self.default_url):
+            raise ConfigError(f"backend {name}: it has no default address; give base_url=")
+        self.origin, self._path = parse_base_url(name, base_url)
+        if self._path.endswith(_ENDPOINTS):
             raise ConfigError(
                 f"backend {name}: base_url ends before the endpoint; leave out what follows the version"
             )
-        self.local = self._is_local() if local is None else local
+        official = None if self.default_url is None else parse_base_url(name, self.default_url)[0]
+        self.is_official = self.origin == official
+        self.local = self.runs_models and is_private(self.origin.host) if local is None else local
         self.timeout = Timeout(total=timeout) if isinstance(timeout, int | float) else timeout
         self.drop_params = drop_params
         self.max_concurrency = max_concurrency
@@ -137,21 +143,18 @@ class Backend(ABC):
         self.models: Mapping[str, Model] = {
             self.names(model)[0]: each for model, each in (models or {}).items()
         }
-        self._described = {model: each.over(self._known(model)) for model, each in self.models.items()}
+        self._facts = {model: each.over(self._known(model)) for model, each in self.models.items()}
         self.ca_file = ca_file
-        self._api_key = api_key
-        self._seen: deque[str] = deque(maxlen=_KEYS_SEEN)
-        self.key_in_use = 0
-        """A mark of the key that was sent last: equal for equal keys, and no more can be told from it."""
-        if isinstance(api_key, str | SecretStr):
-            self._checked_key(api_key)
-        self._fixed = self._fixed_headers(headers or {})
+        self._headers = self._own_headers(headers or {})
+        self._credentials = Credentials(name, api_key, headers or {})
+        self._fixed_auth: tuple[Headers, int] | None = None
+        self.last_fingerprint = 0
+        """The fingerprint of the key that was sent last."""
         named = {header.lower() for header in headers or ()}
-        if api_key is not None and (twice := named & {header.lower() for header in self.credential("")}):
+        if api_key is not None and (twice := named & {header.lower() for header in self.key_headers("")}):
             raise ConfigError(
                 f"backend {name}: give the key as api_key= or in headers= ({twice.pop()}), not both"
             )
-        self._private = tuple(value for value in (headers or {}).values() if len(value) >= _LONG_ENOUGH)
 
     # The four methods of a codec.
 
@@ -167,9 +170,12 @@ class Backend(ABC):
     def decoder(self, status: int, headers: Mapping[str, str]) -> StreamDecoder:
         """A decoder for one streamed answer."""
 
-    @abstractmethod
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError | RequestError:
-        """The typed error for an answer whose status is not 2xx. Header names are lower case."""
+        """The typed error for an answer whose status is not 2xx. Header names are lower case.
+
+        This one reads statuses and error bodies as most providers write them.
+        """
+        return typed_error(status, headers, body)
 
     # What a subclass may refine.
 
@@ -178,23 +184,23 @@ class Backend(ABC):
         return {}
 
     def check(self, request: Request, answer: Completion) -> None:
-        """Look at a whole answer to a `request` with `response_format`, which `decode` does not know.
+        """Check a whole answer to a `request` with `response_format`, which `decode` does not see.
 
         Raises a `BackendError` or `InvalidRequestError` where the server did not do what it was asked.
         """
         return
 
     def names(self, model: str) -> tuple[str, ...]:
-        """All the names that the server takes for this model, the one that ccroute uses first."""
+        """All names that the server accepts for this model; the first is the one ccroute uses."""
         return (model,)
 
-    def holds_back(self, request: Request) -> bool:
-        """Whether the server may be silent in the middle of a stream because it waits for a whole tool
-        call. Then a stream may be as silent as an answer that is not streamed: `idle` does not count."""
+    def buffers_tool_calls(self, request: Request) -> bool:
+        """Whether the server sends a streamed tool call only when it is whole. The stream may then be
+        silent as long as an answer that is not streamed: `idle` does not count."""
         return False
 
-    def slow_start(self, model: str) -> str:
-        """What to know where an attempt timed out before any content came; empty if there is nothing."""
+    def timeout_advice(self, model: str) -> str:
+        """What to do where an attempt timed out before any content came; empty if there is nothing to say."""
         return ""
 
     def listing(self) -> HttpRequest | None:
@@ -202,114 +208,106 @@ class Backend(ABC):
         return None
 
     def read_listing(self, body: bytes) -> Mapping[str, int | None]:
-        """The models of a listing's answer, each with the context window that is served, in tokens, where
-        it is told."""
+        """The models of a listing's answer, each with its context window in tokens, or None."""
         return {}
 
     def details(self, model: str) -> HttpRequest | None:
-        """The request that tells a model's context window, where the listing does not."""
+        """The request for a model's context window, where the listing lacks it."""
         return None
 
     def read_details(self, body: bytes, model: str) -> int | None:
-        """The context window that calls to `model` get, in tokens, by an answer to `details`."""
+        """The context window that calls to `model` get, in tokens, from an answer to `details`."""
         return None
 
     def loaded(self) -> HttpRequest | None:
-        """The request that lists the models in memory, where that tells more than `details`."""
+        """The request that lists the models in memory, where that says more than `details`."""
         return None
 
     def read_loaded(self, body: bytes) -> Mapping[str, int | None]:
         """The models in memory, each with the context window it was loaded with, in tokens."""
         return {}
 
-    def keeps(self, model: str) -> bool:
-        """Whether a prompt for `model` stays in the house."""
+    def is_local(self, model: str) -> bool:
+        """Whether a prompt for `model` stays on machines of the user's own."""
         return self.local
 
     def is_free(self, model: str) -> bool:
         """Whether the answers of `model` cost nothing unless a price says otherwise."""
         return self.local
 
-    def credential(self, key: str) -> Mapping[str, str]:
+    def key_headers(self, key: str) -> Mapping[str, str]:
         """The header that carries the key."""
         return {"authorization": f"Bearer {key}"}
 
     def missing_key(self) -> str | None:
         """What to do when there is no key; None where none is needed."""
-        return None
+        if self.key_variable is None or not self.is_official:
+            return None
+        return f"no API key: set {self.key_variable} (read by Router.from_config), or give api_key="
 
     # What the floors above ask for.
 
     def model(self, name: str) -> Model:
         """What is known of a model: as it was described, else as `known_models` says."""
-        described = self._described.get(name) or self._described.get(self.names(name)[0])
-        return self._known(name) if described is None else described
+        facts = self._facts.get(name)
+        if facts is None:
+            facts = self._facts.get(self.names(name)[0]) or self._known(name)
+            if len(self._facts) < _MOST_FACTS:
+                self._facts[name] = facts
+        return facts
 
     def secrets(self) -> tuple[str, ...]:
-        """The values that may never be shown, for those who clean what a server said."""
-        return (*self._seen, *self._private)
+        """The values that no message, log line or event may show."""
+        return (*self._credentials.used, *self._credentials.private)
 
     def target(self, http: HttpRequest) -> str:
         """The request target: the base URL's path and the request's."""
-        return self._prefix + http.path
+        return self._path + http.path
 
-    def rotated_key(self) -> int | None:
-        """The mark of the key that a callable gives now; None where there is no callable, or no key."""
-        if not callable(self._api_key):
+    def auth_headers(self, http: HttpRequest) -> tuple[Headers, int]:
+        """Every header of `http`, with the key, and the fingerprint of that key.
+
+        An `api_key` callable is called once. Raises `AuthenticationError` where a key is needed and missing.
+        """
+        fixed, self.last_fingerprint = self._fixed_auth or self._auth(self._credentials.read())
+        headers = fixed.copy()
+        if http.headers:
+            headers += [checked_header(self.name, name, value) for name, value in http.headers.items()]
+        if http.body:
+            headers.append((b"content-length", b"%d" % len(http.body)))
+        return headers, self.last_fingerprint
+
+    def current_fingerprint(self) -> int | None:
+        """The fingerprint of the key that an `api_key` callable gives now, to see whether it was rotated.
+
+        None where there is no callable, or no key.
+        """
+        if self._credentials.is_fixed:
             return None
         try:
-            return hash(self._key())
+            return fingerprint(self._credentials.read())
         except AuthenticationError:
             return None
 
-    def header_list(self, http: HttpRequest) -> list[tuple[bytes, bytes]]:
-        """Every header of a request, the credential included. Raises `AuthenticationError` without a key."""
-        return self.signed(http)[0]
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {str(self.origin) + self._path!r})"
 
-    def signed(self, http: HttpRequest) -> tuple[list[tuple[bytes, bytes]], int]:
-        """`header_list`, and the mark of its key."""
-        headers = self._fixed.copy()
-        key = self._key()
+    def __getstate__(self) -> object:
+        raise TypeError("a backend holds a key and cannot be pickled")
+
+    def _auth(self, key: str | None) -> tuple[Headers, int]:
+        headers = self._headers
         if key:
-            headers += [(name.encode(), value.encode()) for name, value in self.credential(key).items()]
+            sent = self.key_headers(key).items()
+            headers = [*headers, *((name.encode(), value.encode()) for name, value in sent)]
         elif (advice := self.missing_key()) is not None:
             raise AuthenticationError(advice, backend=self.name)
-        if http.headers:
-            headers += [_header(self.name, name, value) for name, value in http.headers.items()]
-        if http.body:
-            headers.append((b"content-length", b"%d" % len(http.body)))
-        self.key_in_use = mark = hash(key)
-        return headers, mark
+        found = headers, fingerprint(key)
+        if self._credentials.is_fixed:
+            self._fixed_auth = found
+        return found
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name!r}, {str(self.origin) + self._prefix!r})"
-
-    def _known(self, model: str) -> Model:
-        return NOTHING if self.speaks is None else known(self.speaks, model)
-
-    def _key(self) -> str | None:
-        key = self._api_key
-        if key is None:
-            return None
-        if not callable(key):
-            return self._checked_key(key)
-        try:
-            return self._checked_key(key())
-        except ConfigError as error:
-            raise AuthenticationError(str(error), backend=self.name) from None
-        except Exception as error:  # a vault may be sealed: others may still answer
-            kind = type(error).__name__
-            raise AuthenticationError(f"api_key could not give a key ({kind})", backend=self.name) from None
-
-    def _checked_key(self, key: str | SecretStr) -> str:
-        value = key.get_secret_value() if isinstance(key, SecretStr) else key
-        if value and not PRINTABLE.fullmatch(value):
-            raise ConfigError(f"backend {self.name}: api_key holds characters other than printable ASCII")
-        if value and value not in self._seen:
-            self._seen.append(value)
-        return value
-
-    def _fixed_headers(self, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    def _own_headers(self, headers: Mapping[str, str]) -> Headers:
         merged = {
             "host": self.origin.authority,
             # Only identity: one layer less to bound, and streams arrive as they are written.
@@ -317,13 +315,10 @@ class Backend(ABC):
             "content-type": "application/json",
             "user-agent": f"ccroute/{__version__}",
         } | {name.lower(): value for name, value in headers.items()}
-        return [_header(self.name, name, value) for name, value in merged.items()]
+        return [checked_header(self.name, name, value) for name, value in merged.items()]
 
-    def _is_local(self) -> bool:
-        return self.runs_models and at_home(self.origin.host)
-
-    def __getstate__(self) -> object:
-        raise TypeError("a backend holds a key and cannot be pickled")
+    def _known(self, model: str) -> Model:
+        return NOTHING if self.wire_name is None else known(self.wire_name, model)
 
 
 def json_bytes(body: Mapping[str, JSON]) -> bytes:
@@ -335,11 +330,3 @@ def json_bytes(body: Mapping[str, JSON]) -> bytes:
             "the request cannot be written as JSON: it holds no JSON value, or half a character "
             "(such as a file name from os.fsdecode)"
         ) from None
-
-
-def _header(backend: str, name: str, value: str) -> tuple[bytes, bytes]:
-    if not _HEADER_NAME.fullmatch(name):
-        raise ConfigError(f"backend {backend}: a header name holds characters that HTTP does not allow")
-    if not isinstance(value, str) or (value and not PRINTABLE.fullmatch(value)):
-        raise ConfigError(f"backend {backend}: header {name} holds characters other than printable ASCII")
-    return name.encode(), value.encode()

@@ -1,0 +1,92 @@
+"""A backend's key: read, checked, compared, and known as a value that may never be shown.
+
+Knows keys and header values; must not know which server they are for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from pydantic import SecretStr
+
+from ccroute.errors import AuthenticationError, ConfigError
+
+ApiKey = str | SecretStr | Callable[[], str | SecretStr]
+"""A key, or a callable that returns the current one (for rotation); it is called once per attempt."""
+
+PRINTABLE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_KEY: Final = re.compile(
+    r"sk-(?:ant|proj|or|svcacct|admin)-.+|(?:sk|pk)[-_](?=\S*\d)\S{16,}|AIza\S{20,}|Bearer .+"
+    r"|(?:gsk|xai|hf|r8|pplx|nvapi|csk|tgp|fw)[-_](?=\S*\d)\S{16,}|(?=\S*\d)(?=\S*[A-Za-z])\w{32,}",
+    re.ASCII,
+)
+"""The known beginnings of providers' keys, and letters and digits too long for a name."""
+_SHORTEST_SECRET: Final = 8
+"""Characters: a shorter value of a user's own header is a word such as `beta`, not a secret."""
+_KEYS_KEPT: Final = 8
+"""How many keys of a rotation are remembered, so that all of them are kept out of messages."""
+
+
+class Credentials:
+    """The key of one backend. No message may show the `used` keys and the values of `private` headers."""
+
+    def __init__(self, backend: str, api_key: ApiKey | None, headers: Mapping[str, str]) -> None:
+        if not (api_key is None or callable(api_key) or isinstance(api_key, str | SecretStr)):
+            raise ConfigError(f"backend {backend}: api_key must be a str, a SecretStr or a callable")
+        self._backend = backend
+        self._api_key = api_key
+        self.is_fixed = not callable(api_key)
+        self.used: deque[str] = deque(maxlen=_KEYS_KEPT)
+        self.private = tuple(value for value in headers.values() if len(value) >= _SHORTEST_SECRET)
+        if isinstance(api_key, str | SecretStr):
+            self._checked_key(api_key)
+
+    def read(self) -> str | None:
+        """The key to send now; None or empty where there is none. A callable is called.
+
+        Raises `AuthenticationError` where a callable fails: another backend may still answer.
+        """
+        key = self._api_key
+        if key is None:
+            return None
+        if not callable(key):
+            return self._checked_key(key)
+        try:
+            return self._checked_key(key())
+        except ConfigError as error:
+            raise AuthenticationError(str(error), backend=self._backend) from None
+        except Exception as error:
+            kind = type(error).__name__
+            raise AuthenticationError(
+                f"api_key could not give a key ({kind})", backend=self._backend
+            ) from None
+
+    def _checked_key(self, key: str | SecretStr) -> str:
+        value = key.get_secret_value() if isinstance(key, SecretStr) else key
+        if value and not PRINTABLE.fullmatch(value):
+            raise ConfigError(f"backend {self._backend}: api_key holds characters other than printable ASCII")
+        if value and value not in self.used:
+            self.used.append(value)
+        return value
+
+
+def fingerprint(key: str | None) -> int:
+    """A number that is equal for equal keys, and from which a key cannot be computed."""
+    return hash(key)
+
+
+def looks_like_key(text: str) -> bool:
+    return _KEY.fullmatch(text) is not None
+
+
+def checked_header(backend: str, name: str, value: str) -> tuple[bytes, bytes]:
+    """A header as it is sent; raises `ConfigError`, which never repeats the value."""
+    if not _HEADER_NAME.fullmatch(name):
+        raise ConfigError(f"backend {backend}: a header name holds characters that HTTP does not allow")
+    if not isinstance(value, str) or (value and not PRINTABLE.fullmatch(value)):
+        raise ConfigError(f"backend {backend}: header {name} holds characters other than printable ASCII")
+    return name.encode(), value.encode()

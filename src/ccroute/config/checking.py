@@ -1,0 +1,115 @@
+"""A file's table → `Settings`, with every fault in the words and the places of the file.
+
+Knows pydantic's errors; must not know what a key means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from ccroute.backends.registry import find_kind
+from ccroute.config.settings import BackendTable, Settings, Table
+from ccroute.config.source import Place, Source
+from ccroute.errors import ConfigError
+from ccroute.routing.names import did_you_mean
+
+
+def checked_settings(table: dict[str, Any], source: Source) -> Settings:
+    """The settings in `table`, which is used up.
+
+    Every fault goes to `source`; the faulty parts are left out, so that the names in the rest
+    can still be checked.
+    """
+    faults = _faults(table)
+    for fault in faults:
+        if not source.faulty(where := source.where(_place(fault))):
+            source.faults.append((where, _text(fault)))
+    for fault in reversed(faults):
+        place = _place(fault)[: -1 if fault["type"] == "missing" else None]
+        source.left_out.append(place)
+        _take_out(table, place)
+    # What that broke is no fault of its own, and goes with its section.
+    for fault in _faults(table):
+        table.pop(str(fault["loc"][0]), None)
+    return Settings.model_validate(table)
+
+
+def _faults(table: dict[str, Any]) -> list[ErrorDetails]:
+    unknown = list(_unknown_options(table.get("backends")))
+    try:
+        Settings.model_validate(table)
+    except ValidationError as error:
+        return error.errors(include_url=False, include_input=False) + unknown
+    return unknown
+
+
+def _unknown_options(backends: object) -> Iterator[ErrorDetails]:
+    """The keys of backends' tables that their kinds do not take."""
+    known = BackendTable.model_fields
+    for name, table in backends.items() if isinstance(backends, dict) else ():
+        own = [key for key in table if key not in known] if isinstance(table, dict) else []
+        try:
+            kind = find_kind(str(table.get("kind", name))) if own else None
+        except ConfigError:
+            kind = None  # a fault of its own
+        for key in own:
+            if kind is None or key not in kind.options:
+                yield ErrorDetails(type="extra_forbidden", loc=("backends", name, key), msg="", input=None)
+
+
+def _place(fault: ErrorDetails) -> Place:
+    place = fault["loc"]
+    # pydantic's mark for a key that is itself wrong: of parameters the table is at fault, of tiers the tier.
+    if place[-1] != "[key]":
+        return place
+    return place[:-1] if place[-3:-2] in {("params",), ("above",)} else place
+
+
+def _text(fault: ErrorDetails) -> str:
+    match fault["type"]:
+        case "extra_forbidden":
+            return f"unknown key{did_you_mean(str(fault['loc'][-1]), _keys_at(fault['loc'][:-1]))}"
+        case "missing":
+            return "is missing"
+        case "value_error":
+            return str(fault.get("ctx", {})["error"])
+        case "dict_type" | "model_type":
+            return "should be a table"
+    # pydantic's own messages do not repeat the input.
+    return fault["msg"].removeprefix("Input ").removeprefix("Decimal input ")
+
+
+def _keys_at(place: Place) -> list[str]:
+    """The keys that the table at `place` has."""
+    table: type[Table] = Settings
+    steps = iter(place)
+    for step in steps:
+        annotation = table.model_fields[str(step)].annotation
+        if get_origin(annotation) is dict:
+            next(steps)
+        table = next(_tables_in(annotation))
+    return table.keys()
+
+
+def _tables_in(annotation: object) -> Iterator[type[Table]]:
+    if isinstance(annotation, type) and issubclass(annotation, Table):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _tables_in(inner)
+
+
+def _take_out(table: dict[str, Any], place: Place) -> None:
+    holder: Any = table
+    last = place[0]
+    for step in place[1:]:
+        inner = holder[last]
+        if isinstance(inner, dict) and step not in inner:
+            return  # it went with another fault
+        if not isinstance(inner, dict | list):
+            break  # a short form goes as a whole
+        holder, last = inner, step
+    del holder[last]
