@@ -6,13 +6,13 @@ Knows chunks and completions, and the rules that hold on every wire: an error af
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, NoReturn, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NoReturn, Protocol, TypeVar
 
 from pydantic import TypeAdapter
 
 from ccroute.errors import CcrouteError, ProtocolError
-from ccroute.types import JSON, Choice, Chunk, Completion, FinishReason, Message, ToolCall, Usage
-from ccroute.wire.errors import classified, read, read_body
+from ccroute.types import JSON, Choice, Chunk, Completion, FinishReason, Message, Usage
+from ccroute.wire.errors import classified, is_error, read, read_body
 from ccroute.wire.reading import is_whole
 from ccroute.wire.tools import Call
 from ccroute.wire.usage import estimate_deltas
@@ -30,17 +30,15 @@ class _Parser(Protocol[E]):
 
 
 class BaseDecoder(ABC, Generic[E]):
-    """A `PartialDecoder` over a parser's events. A wire adds `_take` and `_usage`.
+    """A `StreamDecoder` over a parser's events. A wire adds `_take` and `_usage`, and its words for why an
+    answer ended."""
 
-    `prompt_estimate` is in tokens, for servers that do not tell.
-    """
+    end_signal: ClassVar[str] = "a finish reason"
+    reasons: ClassVar[Mapping[str, FinishReason]]
 
-    end_signal = "a finish reason"
-    _calls: list[Call]
-
-    def __init__(self, parser: _Parser[E], prompt_estimate: int) -> None:
+    def __init__(self, parser: _Parser[E], provider: str = "") -> None:
         self._parser = parser
-        self._prompt_estimate = prompt_estimate
+        self._provider = provider
         self._done = False
         self._ended = False  # a finish reason or its like came: what follows is no content
         self._failure: CcrouteError | None = None
@@ -48,8 +46,9 @@ class BaseDecoder(ABC, Generic[E]):
         self._created = 0
         self._text: list[str] = []  # in pieces, as they came
         self._thinking: list[str] = []
-        self._calls = []
+        self._calls: list[Call] = []
         self._logprobs: list[JSON] = []
+        self._told_usage: JSON = {}
         self._finish: str | None = None
         self._raw: JSON = None
 
@@ -83,8 +82,18 @@ class BaseDecoder(ABC, Generic[E]):
         return self._completion(self._finish_reason(), self._usage())
 
     def partial(self) -> Completion:
-        """The answer so far, its usage estimated."""
-        return self._completion(None, self._usage(partial=True))
+        """The answer so far, its output estimated."""
+        told, output = self._usage(), self._estimate()
+        known = {"output": output, "reasoning": min(told.reasoning, output), "estimated": True}
+        return self._completion(None, told.model_copy(update=known))
+
+    @abstractmethod
+    def _take(self, event: E, chunks: list[Chunk]) -> None:
+        """Take one event: remember what it says and append the chunk it makes."""
+
+    @abstractmethod
+    def _usage(self) -> Usage:
+        """What was used."""
 
     def _say(self, text: str, chunks: list[Chunk]) -> None:
         """Add a piece of the answer's text."""
@@ -92,36 +101,11 @@ class BaseDecoder(ABC, Generic[E]):
             self._text.append(text)
             chunks.append(text_chunk({"text": text}))
 
-    @abstractmethod
-    def _take(self, event: E, chunks: list[Chunk]) -> None:
-        """Take one event: remember what it says and append the chunk it makes."""
-
-    @abstractmethod
-    def _usage(self, *, partial: bool = False) -> Usage:
-        """What was used; the output of a partial answer is always estimated."""
-
     def _succeeded(self) -> bool:
         return self._ended
 
-    def _message(self) -> Message:
-        calls = self._whole_calls()
-        return Message(
-            content="".join(self._text) if self._text or not calls else None,
-            thinking="".join(self._thinking) or None,
-            tool_calls=calls or None,
-            provider_fields=self._provider_fields(),
-        )
-
-    def _provider_fields(self) -> Mapping[str, Mapping[str, JSON]]:
-        """What only the provider knows of the message, under its name."""
-        return {}
-
-    def _whole_calls(self) -> tuple[ToolCall, ...]:
-        return tuple(call.whole() for call in self._calls)
-
-    @abstractmethod
     def _finish_reason(self) -> FinishReason:
-        """Why a complete answer ended."""
+        return finish_reason(self._finish, self.reasons, self._calls)
 
     def _estimate(self) -> int:
         """Output tokens by what was received, a delta at a time."""
@@ -140,6 +124,19 @@ class BaseDecoder(ABC, Generic[E]):
             raw=self._raw,
         )
 
+    def _message(self) -> Message:
+        calls = tuple(call.whole(self._provider) for call in self._calls)
+        fields: dict[str, Any] = {
+            "content": "".join(self._text) if self._text or not calls else None,
+            "thinking": "".join(self._thinking) or None,
+            "tool_calls": calls or None,
+        }
+        return Message(**fields | self._further())
+
+    def _further(self) -> dict[str, JSON]:
+        """The fields of the message that only this wire fills, or fills otherwise."""
+        return {}
+
     def _take_rest(self) -> None:
         try:
             for event in self._parser.end():
@@ -155,15 +152,23 @@ class BaseDecoder(ABC, Generic[E]):
 def finish_reason(
     raw: str | None, words: Mapping[str, FinishReason], calls: Sequence[object]
 ) -> FinishReason:
-    """A provider's word in canonical form. `stop` with tool calls is `tool_calls`: some servers, and
-    OpenAI itself for a forced tool, say `stop`."""
-    reason = words.get(raw or "", "other")
-    return "tool_calls" if calls and reason == "stop" else reason
+    """A provider's word in canonical form. Servers say `stop` beside tool calls (OpenAI itself for a forced
+    tool), and `tool_calls` where there are none (vLLM): the calls decide."""
+    reason = words.get((raw or "").lower(), "other")
+    if reason in ("stop", "tool_calls"):
+        return "tool_calls" if calls else "stop"
+    return reason
 
 
 def fail(frame: JSON, body: bytes) -> NoReturn:
     """Raise the typed error of an error frame, or of an error body under HTTP 200."""
     raise classified(read(frame), body=body)
+
+
+def check_error(frame: dict[str, JSON], body: bytes) -> None:
+    """Raise the typed error of a frame, or of a body under HTTP 200, if it reports one."""
+    if is_error(frame):
+        fail(frame, body)
 
 
 def is_frame(kind: str, data: bytes, decode: Callable[[bytes], Completion]) -> bool:

@@ -35,7 +35,10 @@ def load(data: bytes) -> JSON:
 
 def load_object(data: bytes) -> dict[str, JSON]:
     """The JSON object of `data`; anything else is a `ProtocolError`."""
-    value = load(data)
+    try:  # not through `load`: a stream comes here for every chunk
+        value = from_json(data)
+    except ValueError:
+        value = _load_repaired(data)
     if not isinstance(value, dict):
         wrong("the server's answer is JSON, but not an object", data)
     return value

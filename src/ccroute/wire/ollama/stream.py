@@ -6,9 +6,8 @@ Knows the lines; must not know the request. Success is `done: true`; a stream ma
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from ccroute.types import JSON, Chunk, FinishReason, ToolCall, Usage
-from ccroute.wire.decoding import BaseDecoder, fail, finish_reason
-from ccroute.wire.errors import is_error
+from ccroute.types import JSON, Chunk, ToolCall, Usage
+from ccroute.wire.decoding import BaseDecoder, check_error
 from ccroute.wire.events import NDJSONParser
 from ccroute.wire.ollama.decode import DONE, LOADED, is_done, nothing_asked, read_time, read_usage
 from ccroute.wire.ollama.tags import ThoughtSplitter
@@ -19,37 +18,36 @@ _CLOSING: Final = ("total_duration", "load_duration", "prompt_eval_duration", "e
 
 
 class Decoder(BaseDecoder[bytes]):
-    """Turns the bytes of one stream into chunks. `prompt_estimate` is in tokens.
+    """Turns the bytes of one stream into chunks.
 
     The whole answer's `raw` holds what the last line told of time, in ns: `load_duration` is the cost of
     a model swap, which `loaded` is called with, after the model's name.
     """
 
     end_signal = "done: true"
+    reasons = DONE
 
-    def __init__(
-        self, prompt_estimate: int = 0, *, loaded: Callable[[str, object], None] = lambda model, load: None
-    ) -> None:
-        super().__init__(NDJSONParser(), prompt_estimate)
+    def __init__(self, *, loaded: Callable[[str, object], None] = lambda model, load: None) -> None:
+        super().__init__(NDJSONParser())
         self._loaded = loaded
-        self._last: dict[str, JSON] = {}
         self._splitter: ThoughtSplitter | None = ThoughtSplitter()  # until the answer itself begins
 
     def _take(self, event: bytes, chunks: list[Chunk]) -> None:
         frame = load_object(event)
-        if is_error(frame):
-            fail(frame, event)
+        message = frame.get("message")
+        if "error" in frame or not message:
+            check_error(frame, event)
         if not self._model:
             self._model = text(frame.get("model"))
             self._created = read_time(frame.get("created_at"))
-        if message := frame.get("message"):
+        if message:
             if not isinstance(message, dict):
                 wrong("a message is not an object", event)
             self._take_message(message, chunks)
         if logprobs := frame.get("logprobs"):
             self._logprobs += listed(logprobs)
         if is_done(frame):
-            self._last = frame
+            self._told_usage = frame
             self._finish = text(frame.get("done_reason")) or None
             if self._splitter is not None:
                 self._tell(*self._splitter.end(), chunks)
@@ -87,8 +85,5 @@ class Decoder(BaseDecoder[bytes]):
             self._thinking.append(thought)
         chunks.append(Chunk(text=answer, thinking=thought, tool_calls=calls))
 
-    def _finish_reason(self) -> FinishReason:
-        return finish_reason(self._finish or "stop", DONE, self._calls)
-
-    def _usage(self, *, partial: bool = False) -> Usage:
-        return read_usage(self._last, self._prompt_estimate, self._estimate(), partial=partial)
+    def _usage(self) -> Usage:
+        return read_usage(self._told_usage, self._estimate)

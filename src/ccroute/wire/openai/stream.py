@@ -8,16 +8,15 @@ it in every frame.
 
 from collections.abc import Mapping
 
-from ccroute.types import JSON, Chunk, FinishReason, ToolCall, Usage
-from ccroute.wire.decoding import BaseDecoder, fail, is_frame
-from ccroute.wire.errors import is_error
+from ccroute.types import JSON, Chunk, FinishReason, Usage
+from ccroute.wire.decoding import BaseDecoder, check_error, is_frame
 from ccroute.wire.events import Event, SSEParser
 from ccroute.wire.openai.decode import (
+    FINISH,
     call_entries,
-    check_choice,
     decode,
     plain,
-    read_finish,
+    read_reason,
     read_usage,
     thinking,
 )
@@ -30,13 +29,14 @@ from ccroute.wire.tools import CallDeltas
 class Decoder(BaseDecoder[Event]):
     """Turns the bytes of one stream into chunks.
 
-    `prompt_estimate` is in tokens. `provider` is the host that answers: what only it knows is kept under this
-    name. `finish_required` is whether `[DONE]` after content needs a finish reason before it.
+    `provider` is the host that answers: what only it knows is kept under this name. `finish_required` is
+    whether `[DONE]` after content needs a finish reason before it.
     """
 
-    def __init__(self, prompt_estimate: int = 0, *, provider: str = "", finish_required: bool = True) -> None:
-        super().__init__(SSEParser(), prompt_estimate)
-        self._provider = provider
+    reasons = FINISH
+
+    def __init__(self, *, provider: str = "", finish_required: bool = True) -> None:
+        super().__init__(SSEParser(), provider)
         self._finish_required = finish_required
         self._fields: dict[str, JSON] = {}
         self._thoughts_name = ""
@@ -45,7 +45,6 @@ class Decoder(BaseDecoder[Event]):
         self._deltas = CallDeltas()
         self._calls = self._deltas.calls
         self._template = Template(b"content")
-        self._told_usage: JSON = None
         self._refused = False
 
     def _take(self, event: Event, chunks: list[Chunk]) -> None:
@@ -59,13 +58,14 @@ class Decoder(BaseDecoder[Event]):
         if kind != "message" and not is_frame(kind, data, decode):
             return
         frame = load_object(data or b"{}")  # an event without data says nothing
-        if is_error(frame):
-            fail(frame, data)
+        choices = frame.get("choices")
+        if "error" in frame or not choices:
+            check_error(frame, data)
         if not self._id:
             self._take_head(frame)
         if told := frame.get("usage"):
             self._told_usage = told  # the last one wins: vLLM can put it on every frame
-        if not self._ended and (choices := frame.get("choices")):
+        if choices and not self._ended:
             self._take_choice(choices, data, chunks)
 
     def _take_head(self, frame: Mapping[str, JSON]) -> None:
@@ -97,10 +97,10 @@ class Decoder(BaseDecoder[Event]):
 
     def _take_end(self, choice: Mapping[str, JSON], data: bytes, *, speaks: bool) -> None:
         spoke = bool(self._text or self._calls)
-        check_choice(choice, data, spoke=spoke)
+        reason = read_reason(choice, data, spoke=spoke)
         self._told_usage = self._told_usage or choice.get("usage")  # Moonshot says it here
         self._went_on = False
-        self._finish = text(choice.get("finish_reason")) or self._finish
+        self._finish = reason or self._finish
         self._ended = self._finish is not None and spoke and not speaks
 
     def _take_delta(self, delta: Mapping[str, JSON], chunks: list[Chunk]) -> None:
@@ -126,18 +126,13 @@ class Decoder(BaseDecoder[Event]):
         return self._said_done and said_something and not self._finish_required
 
     def _finish_reason(self) -> FinishReason:
-        if self._refused:
-            return "content_filter"
-        return read_finish(self._finish, self._calls)
+        return "content_filter" if self._refused else super()._finish_reason()
 
-    def _whole_calls(self) -> tuple[ToolCall, ...]:
-        return tuple(call.whole(self._provider) for call in self._calls)
-
-    def _provider_fields(self) -> Mapping[str, Mapping[str, JSON]]:
+    def _further(self) -> dict[str, JSON]:
         fields = of_message(self._fields, has_calls=False)
         if self._calls and self._thoughts_name and self._provider:
             fields[self._thoughts_name] = "".join(self._thinking)
-        return {self._provider: fields} if fields else {}
+        return {"provider_fields": {self._provider: fields}} if fields else {}
 
-    def _usage(self, *, partial: bool = False) -> Usage:
-        return read_usage(self._told_usage, self._prompt_estimate, self._estimate(), partial=partial)
+    def _usage(self) -> Usage:
+        return read_usage(self._told_usage, self._estimate)
