@@ -21,8 +21,8 @@ ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 BOM = b"\xef\xbb\xbf"
 
 
-def decoder(wire: str) -> BaseDecoder[Any]:
-    made: BaseDecoder[Any] = WIRES[wire].Decoder()
+def decoder(wire: str) -> BaseDecoder[object]:
+    made: BaseDecoder[object] = WIRES[wire].Decoder()
     return made
 
 

@@ -5,7 +5,7 @@ Knows chunks and completions, and the rules that hold on every wire: an error af
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic, NoReturn, Protocol, TypeVar
 
 from pydantic import TypeAdapter
@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from ccroute.errors import CcrouteError, ProtocolError
 from ccroute.types import JSON, Choice, Chunk, Completion, FinishReason, Message, Usage
 from ccroute.wire.errors import classified, is_error, read, read_body
-from ccroute.wire.reading import is_whole
+from ccroute.wire.reading import finish_reason, is_whole
 from ccroute.wire.tools import Call
 from ccroute.wire.usage import estimate_deltas
 
@@ -147,17 +147,6 @@ class BaseDecoder(ABC, Generic[E]):
     def _fail(self, error: CcrouteError) -> None:
         self._failure = error
         self._done = True
-
-
-def finish_reason(
-    raw: str | None, words: Mapping[str, FinishReason], calls: Sequence[object]
-) -> FinishReason:
-    """A provider's word in canonical form. Servers say `stop` beside tool calls (OpenAI itself for a forced
-    tool), and `tool_calls` where there are none (vLLM): the calls decide."""
-    reason = words.get((raw or "").lower(), "other")
-    if reason in ("stop", "tool_calls"):
-        return "tool_calls" if calls else "stop"
-    return reason
 
 
 def fail(frame: JSON, body: bytes) -> NoReturn:

@@ -13,10 +13,10 @@ from ccroute.errors import InvalidRequestError
 from ccroute.types import JSON, Request
 from ccroute.types.request import PARAMETERS
 
+NOT_GIVEN: Final = (None, "", (), [], {})
+"""The values of a parameter that was not given; 0 and False were."""
 _LONGEST_NAME = 40
 """What is longer names no kind of part, but may be a prompt."""
-
-
 _MARKS: Final = (
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"\x89PNG", "image/png"),
@@ -130,11 +130,6 @@ def _offers(tools: Sequence[Mapping[str, JSON]], choice: JSON) -> bool:
 
 def _without_marks(tool: Mapping[str, JSON], gone: Collection[str]) -> Mapping[str, JSON]:
     return {name: value for name, value in tool.items() if name not in gone} if gone else tool
-
-
-def given(value: object) -> bool:
-    """Whether a parameter was given: 0 and False were, None and empty things were not."""
-    return value is not None and value != "" and value != () and value != [] and value != {}
 
 
 def merged(body: dict[str, JSON], request: Request, *containers: str) -> dict[str, JSON]:

@@ -5,12 +5,13 @@ U+FFFD inside a text and a fault inside the structure; nothing here raises anyth
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Final, NoReturn
 
 from pydantic_core import from_json
 
 from ccroute.errors import ProtocolError
-from ccroute.types import JSON
+from ccroute.types import JSON, FinishReason
 
 BODY_SHOWN: Final = 2048
 """How much of a body an error keeps, in bytes."""
@@ -87,6 +88,17 @@ def listed(value: object) -> list[JSON]:
 def unix_time(value: object) -> int:
     """A Unix time in whole seconds, 0 if `value` is none (dates beyond year 9999 are not)."""
     return int(value) if isinstance(value, int | float) and 0 <= value < 253_402_300_800 else 0
+
+
+def finish_reason(
+    raw: str | None, words: Mapping[str, FinishReason], calls: Sequence[object]
+) -> FinishReason:
+    """A provider's word in canonical form. Servers say `stop` beside tool calls (OpenAI itself for a forced
+    tool), and `tool_calls` where there are none (vLLM): the calls decide."""
+    reason = words.get((raw or "").lower(), "other")
+    if reason in ("stop", "tool_calls"):
+        return "tool_calls" if calls else "stop"
+    return reason
 
 
 def _repaired(found: re.Match[str]) -> str:

@@ -12,9 +12,9 @@ from ccroute.errors import InvalidRequestError
 from ccroute.types import JSON, Choice, Completion, FinishReason, Function, Message, Request, ToolCall, Usage
 from ccroute.wire.anthropic.encode import SCHEMA_TOOL
 from ccroute.wire.anthropic.turns import THINKING
-from ccroute.wire.decoding import check_error, finish_reason
+from ccroute.wire.decoding import check_error
 from ccroute.wire.fields import wants_schema
-from ccroute.wire.reading import load_object, mapping, said, text, wrong
+from ccroute.wire.reading import finish_reason, load_object, mapping, said, text, wrong
 from ccroute.wire.tools import as_text
 from ccroute.wire.usage import counts, estimate_choices, usage, used_nothing
 

@@ -8,7 +8,16 @@ from typing import Any, Final, Literal, NamedTuple
 
 from ccroute.types import JSON, Model, Request
 from ccroute.wire.anthropic.turns import check_turns, goes_on_unthought, system_blocks, turns
-from ccroute.wire.fields import TOOL_MARKS, LeftOut, OfWire, OwnEffort, foreign, given, json_schema, merged
+from ccroute.wire.fields import (
+    NOT_GIVEN,
+    TOOL_MARKS,
+    LeftOut,
+    OfWire,
+    OwnEffort,
+    foreign,
+    json_schema,
+    merged,
+)
 from ccroute.wire.schemas import for_claude
 
 SCHEMA_TOOL: Final = "ccroute_answer"
@@ -88,7 +97,7 @@ def refusals(
     if request.extra:
         why |= _refused_extra(request, beta)
     for name in facts.refuses or ():
-        if name != "tool_choice" and given(getattr(request, name, None)):
+        if name != "tool_choice" and getattr(request, name, None) not in NOT_GIVEN:
             why.setdefault(name, "this model does not take it")
     for i, tool in enumerate(request.tools or ()):
         if reason := _tool_fault(tool):
@@ -182,15 +191,17 @@ def encode(
     body |= _sampling(request) if facts.sampling in ("one", "none") else _given_sampling(request)
     if request.stops:
         body["stop_sequences"] = list(request.stops)
-    if given(request.user):
+    if request.user:
         body["metadata"] = {"user_id": request.user}
-    _put_tools(body, request, strict=facts.schema != "tool")
+    if request.tools or request.tool_choice:
+        _put_tools(body, request, strict=facts.schema != "tool")
     if form is not None:
         _put_schema(body, form)
-    _put_thinking(body, request, facts)
+    if request.reasoning_effort is not None:
+        _put_thinking(body, request, request.reasoning_effort, facts)
     if stream:
         body["stream"] = True
-    return merged(body, request, "output_config", "metadata")
+    return merged(body, request, "output_config", "metadata") if request.extra else body
 
 
 def _given_sampling(request: Request) -> dict[str, JSON]:
@@ -231,10 +242,7 @@ def _put_schema(body: dict[str, JSON], form: Form) -> None:
         body["tool_choice"] = {**body.get("tool_choice", {}), **forced}
 
 
-def _put_thinking(body: dict[str, JSON], request: Request, facts: Model) -> None:
-    effort = request.reasoning_effort
-    if effort is None:
-        return
+def _put_thinking(body: dict[str, JSON], request: Request, effort: str, facts: Model) -> None:
     if not _thinks(request):
         # Whoever thinks only when asked is not told: some of them refuse the word.
         if facts.thinking == "adaptive_on":

@@ -9,9 +9,9 @@ from typing import Final, NoReturn
 
 from ccroute.errors import InvalidRequestError
 from ccroute.types import JSON, Choice, Completion, FinishReason, Message, Usage
-from ccroute.wire.decoding import check_error, finish_reason
+from ccroute.wire.decoding import check_error
 from ccroute.wire.ollama.tags import split_thoughts
-from ccroute.wire.reading import load_object, said, text, wrong
+from ccroute.wire.reading import finish_reason, load_object, said, text, wrong
 from ccroute.wire.tools import whole_calls
 from ccroute.wire.usage import counts, estimate_choices, usage
 

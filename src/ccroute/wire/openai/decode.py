@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from ccroute.types import JSON, Choice, Completion, FinishReason, Message, Usage
-from ccroute.wire.decoding import check_error, fail, finish_reason
+from ccroute.wire.decoding import check_error, fail
 from ccroute.wire.openai.provider_fields import USUAL, of_message
-from ccroute.wire.reading import load_object, mapping, text, unix_time, wrong
+from ccroute.wire.reading import finish_reason, load_object, mapping, text, unix_time, wrong
 from ccroute.wire.tools import whole_calls
 from ccroute.wire.usage import counts, estimate_choices, usage, used_nothing
 

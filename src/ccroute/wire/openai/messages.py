@@ -28,7 +28,7 @@ _MADE_ID: Final = 9  # letters and digits; Mistral takes exactly these
 def encoded(messages: Sequence[Mapping[str, JSON]], dialect: Dialect, provider: str) -> Messages:
     """The messages. `provider` is the host they go to: it gets back the fields that came from it."""
     own = [_message(message, dialect, provider) for message in messages]
-    if not dialect.tool_images and any(message["role"] == "tool" for message in own):
+    if not dialect.tool_images and "tool" in {message["role"] for message in own}:
         own = _images_after_results(own)
     if dialect.one_system:
         own = _one_system(own)

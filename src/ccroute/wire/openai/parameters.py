@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ccroute.types import JSON, Model, Request
+from ccroute.wire.fields import NOT_GIVEN
 from ccroute.wire.openai.dialect import Dialect
 
 _SAMPLING: Final = ("temperature", "top_p", "top_k")
@@ -32,46 +33,45 @@ def refused_parameters(request: Request, model: str, dialect: Dialect, facts: Mo
         if name not in ("reasoning_effort", "max_tokens") and not _is_neutral(name, getattr(request, name)):
             field = "sampling" if name in _SAMPLING else "refuses"
             why[name] = f"{model} does not take it; {_OTHERWISE.format(model=model, field=field)}"
-    if request.reasoning_effort and _form_thinks(request, dialect, facts) and is_forced(request):
-        why["tool_choice"] = f"{model} does not think before a forced tool; use reasoning_effort='none'"
     if facts.sampling == "one" and request.temperature is not None and request.top_p is not None:
         why["top_p"] = f"{model} takes temperature or top_p, not both"
+    if request.reasoning_effort:
+        if _thinks(request) and _form(dialect, facts) in _SWITCHED and is_forced(request):
+            why["tool_choice"] = f"{model} does not think before a forced tool; use reasoning_effort='none'"
+        if reason := _refused_effort(request, model, dialect, facts):
+            why["reasoning_effort"] = reason
     return why
 
 
-def neutral_parameters(request: Request, facts: Model) -> frozenset[str]:
+def neutral_parameters(request: Request, facts: Model) -> list[str]:
     """The given parameters that the model refuses even as its own default: not sent, and nothing is lost."""
-    return frozenset(
-        name for name in _refused_names(request, facts) if _is_neutral(name, getattr(request, name))
-    )
+    return [name for name in _refused_names(request, facts) if _is_neutral(name, getattr(request, name))]
 
 
-def refused_effort(request: Request, model: str, dialect: Dialect, facts: Model) -> str | None:
+def _refused_effort(request: Request, model: str, dialect: Dialect, facts: Model) -> str | None:
     """Why the model cannot think as hard as it is asked to; None where it can."""
-    effort = request.reasoning_effort
-    if effort is None:
-        return None
-    otherwise = _OTHERWISE.format(model=model, field="thinking")
+    thinks, otherwise = _thinks(request), _OTHERWISE.format(model=model, field="thinking")
     if facts.thinking == "none":
-        return None if effort == "none" else f"{model} does not think; {otherwise}"
+        return f"{model} does not think; {otherwise}" if thinks else None
     refuses = facts.refuses or ()
-    with_tools = "reasoning_effort with tools" in refuses and bool(request.tools) and effort != "none"
-    if "reasoning_effort" in refuses or with_tools:
+    with_tools = thinks and "reasoning_effort with tools" in refuses and bool(request.tools)
+    if with_tools or "reasoning_effort" in refuses:
         beside = " beside tools" if with_tools else ""
         return f"{model} does not take it{beside}; {_OTHERWISE.format(model=model, field='refuses')}"
     efforts = _efforts(dialect, facts)
-    is_word = _form(dialect, facts) == "effort"
-    if effort == "none" and is_word and efforts is not None and "none" not in efforts:
-        known = ", ".join(efforts) or "no other either"
-        return f"thinking cannot be switched off at {model}; it takes {known}; {otherwise}"
-    if effort != "none" and is_word and efforts is not None and not set(efforts) - {"none"}:
-        return f"{model} does not take it; {otherwise}"
-    return None
+    if efforts is None or _form(dialect, facts) != "effort":
+        return None
+    if thinks:
+        return None if set(efforts) - {"none"} else f"{model} does not take it; {otherwise}"
+    if "none" in efforts:
+        return None
+    known = ", ".join(efforts) or "no other either"
+    return f"thinking cannot be switched off at {model}; it takes {known}; {otherwise}"
 
 
 def is_forced(request: Request) -> bool:
     """Whether the model must call a tool."""
-    return bool(request.tools) and request.tool_choice not in (None, "auto", "none", {})
+    return bool(request.tools and request.tool_choice) and request.tool_choice not in ("auto", "none")
 
 
 def put_effort(body: dict[str, JSON], request: Request, dialect: Dialect, facts: Model) -> None:
@@ -80,7 +80,7 @@ def put_effort(body: dict[str, JSON], request: Request, dialect: Dialect, facts:
     if facts.thinking == "none":
         return
     form, efforts = _form(dialect, facts), _efforts(dialect, facts)
-    if effort is None:
+    if not effort:
         if form in _SWITCHED and is_forced(request):
             effort = "none"  # these models think unasked, and refuse a forced tool while they do
         else:
@@ -96,27 +96,24 @@ def put_effort(body: dict[str, JSON], request: Request, dialect: Dialect, facts:
         body["reasoning_effort"] = _word(effort, efforts, dialect)
 
 
-def _refused_names(request: Request, facts: Model) -> tuple[str, ...]:
+def _refused_names(request: Request, facts: Model) -> list[str]:
     """What is given of the parameters that the model refuses."""
-    if facts.sampling is None and facts.refuses is None:
-        return ()
-    effort = request.reasoning_effort
-    takes_none = facts.sampling == "none" or (
-        facts.sampling == "not_thinking" and effort not in (None, "none")
-    )
+    takes_none = facts.sampling == "none" or (facts.sampling == "not_thinking" and _thinks(request))
     names = (*(_SAMPLING if takes_none else ()), *(facts.refuses or ()))
-    given = tuple(name for name in names if getattr(request, name, None) not in (None, (), [], {}))
-    # Only a choice that forces a tool is meant.
-    return given if is_forced(request) else tuple(name for name in given if name != "tool_choice")
+    # Of the choices of a tool, only one that forces a tool is meant.
+    return [
+        name
+        for name in names
+        if getattr(request, name, None) not in NOT_GIVEN and (name != "tool_choice" or is_forced(request))
+    ]
 
 
 def _is_neutral(name: str, value: object) -> bool:
     return name in _NEUTRAL and value == _NEUTRAL[name]
 
 
-def _form_thinks(request: Request, dialect: Dialect, facts: Model) -> bool:
-    """Whether thinking is switched on, at a server that has a switch for it."""
-    return request.reasoning_effort not in (None, "none") and _form(dialect, facts) in _SWITCHED
+def _thinks(request: Request) -> bool:
+    return request.reasoning_effort not in (None, "none")
 
 
 def _form(dialect: Dialect, facts: Model) -> str:
