@@ -6,14 +6,14 @@ Knows the canonical request, and which fields and tools belong to another wire t
 import base64
 import dataclasses
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, NoReturn, Self
 
 from ccroute.errors import InvalidRequestError
 from ccroute.types import JSON, Request
 from ccroute.types.request import PARAMETERS
 
-NOT_GIVEN: Final = (None, "", (), [], {})
+NOT_GIVEN: Final[tuple[object, ...]] = (None, "", (), [], {})
 """The values of a parameter that was not given; 0 and False were."""
 _LONGEST_NAME = 40
 """What is longer names no kind of part, but may be a prompt."""
@@ -130,6 +130,11 @@ def _offers(tools: Sequence[Mapping[str, JSON]], choice: JSON) -> bool:
 
 def _without_marks(tool: Mapping[str, JSON], gone: Collection[str]) -> Mapping[str, JSON]:
     return {name: value for name, value in tool.items() if name not in gone} if gone else tool
+
+
+def given(request: Request, names: Iterable[str]) -> dict[str, JSON]:
+    """Which of the parameters were given, with their values; a name that is no parameter was not."""
+    return {name: value for name in names if (value := getattr(request, name, None)) not in NOT_GIVEN}
 
 
 def merged(body: dict[str, JSON], request: Request, *containers: str) -> dict[str, JSON]:

@@ -3,22 +3,15 @@
 import re
 from typing import Final
 
+from ccroute.types.request import PARAMETERS
+
+_WITHOUT: Final = {"max_tokens", "tools", "tool_choice", "response_format", "extra"}
+"""What a request cannot do without."""
+_PLAIN_WORDS: Final = {"stop", "seed", "user"}
+"""Names that are words of any sentence, too: they count only in a field of their own, or in quotes."""
+
 _NAMES: Final = {
-    **{
-        name: name
-        for name in (
-            "temperature",
-            "top_p",
-            "top_k",
-            "frequency_penalty",
-            "presence_penalty",
-            "logit_bias",
-            "logprobs",
-            "top_logprobs",
-            "parallel_tool_calls",
-            "reasoning_effort",
-        )
-    },
+    **{name: name for name in PARAMETERS - _WITHOUT - _PLAIN_WORDS},
     "stop_sequences": "stop",
     "thinking": "reasoning_effort",
     "reasoningeffort": "reasoning_effort",
@@ -26,9 +19,6 @@ _NAMES: Final = {
     "effort parameter": "reasoning_effort",
 }
 """What servers write, in lower case, and the parameter of a call that it means."""
-
-_PLAIN_WORDS: Final = frozenset({"stop", "seed", "user"})
-"""Names that are words of any sentence, too: they count only in a field of their own, or in quotes."""
 
 _NAMED: Final = re.compile(
     "|".join([rf"\b{re.escape(name)}\b" for name in sorted(_NAMES, key=len, reverse=True)])
@@ -38,10 +28,8 @@ _NAMED: Final = re.compile(
 
 
 def refused_parameter(field: str, words: str) -> str | None:
-    """The parameter that an error is about: as its `param` field says, else the first that its words name.
-
-    Only what a request can do without: tools and the form of an answer are not among them.
-    """
+    """The parameter that an error is about, of those that a request can do without: as its `param` field
+    says, else the first that its words name."""
     named = field.lower()
     if named in _NAMES or named in _PLAIN_WORDS:
         return _NAMES.get(named, named)

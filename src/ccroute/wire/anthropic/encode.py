@@ -8,16 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from ccroute.types import JSON, Model, Request
 from ccroute.wire.anthropic.turns import check_turns, goes_on_unthought, system_blocks, turns
-from ccroute.wire.fields import (
-    NOT_GIVEN,
-    TOOL_MARKS,
-    LeftOut,
-    OfWire,
-    OwnEffort,
-    foreign,
-    json_schema,
-    merged,
-)
+from ccroute.wire.fields import TOOL_MARKS, LeftOut, OfWire, OwnEffort, foreign, given, json_schema, merged
 from ccroute.wire.schemas import for_claude
 
 SCHEMA_TOOL: Final = "ccroute_answer"
@@ -96,9 +87,9 @@ def refusals(
         why |= _refused_sampling(request, facts)
     if request.extra:
         why |= _refused_extra(request, beta)
-    for name in facts.refuses or ():
-        if name != "tool_choice" and getattr(request, name, None) not in NOT_GIVEN:
-            why.setdefault(name, "this model does not take it")
+    if facts.refuses:
+        refused = given(request, [name for name in facts.refuses if name != "tool_choice"])
+        why = dict.fromkeys(refused, "this model does not take it") | why
     for i, tool in enumerate(request.tools or ()):
         if reason := _tool_fault(tool):
             why[f"tools[{i}]"] = reason
@@ -188,7 +179,7 @@ def encode(
         body["system"] = system
     body["messages"] = turns(request.messages, claude=facts.thinking is not None)
     check_turns(body["messages"], model, prefill=facts.prefill is not False)
-    body |= _sampling(request) if facts.sampling in ("one", "none") else _given_sampling(request)
+    body |= _sampling(request) if facts.sampling in ("one", "none") else given(request, _SAMPLING)
     if request.stops:
         body["stop_sequences"] = list(request.stops)
     if request.user:
@@ -204,13 +195,9 @@ def encode(
     return merged(body, request, "output_config", "metadata") if request.extra else body
 
 
-def _given_sampling(request: Request) -> dict[str, JSON]:
-    return {name: value for name in _SAMPLING if (value := getattr(request, name)) is not None}
-
-
 def _sampling(request: Request) -> dict[str, JSON]:
     """The sampling parameters that change something."""
-    return {name: value for name, value in _given_sampling(request).items() if value != _SAMPLING[name]}
+    return {name: value for name, value in given(request, _SAMPLING).items() if value != _SAMPLING[name]}
 
 
 def _put_tools(body: dict[str, JSON], request: Request, *, strict: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ccroute.errors import InvalidRequestError
 from ccroute.types import JSON, Model, Request
-from ccroute.wire.fields import NOT_GIVEN, foreign, image, json_schema, merged, unknown_part
+from ccroute.wire.fields import foreign, given, image, json_schema, merged, unknown_part
 from ccroute.wire.ollama.tools import tool
 from ccroute.wire.tools import as_object
 
@@ -33,9 +33,7 @@ def refusals(request: Request, model: Model = _USUAL, *, hosted: bool = False) -
 
     `model` is what is known of the model; `hosted`: it runs at ollama.com.
     """
-    why = {
-        name: "Ollama has no such parameter" for name in _UNKNOWN if getattr(request, name) not in NOT_GIVEN
-    }
+    why = dict.fromkeys(given(request, _UNKNOWN), "Ollama has no such parameter")
     if request.tool_choice and request.tool_choice not in ("auto", "none"):
         why["tool_choice"] = "Ollama cannot force a tool; only auto and none"
     if request.parallel_tool_calls is False and offers_tools(request):
@@ -49,10 +47,11 @@ def refusals(request: Request, model: Model = _USUAL, *, hosted: bool = False) -
         )
     if request.reasoning_effort not in (None, "none") and model.thinking == "none":
         why["reasoning_effort"] = "the model does not think"
-    for name in model.refuses or ():
-        is_free = name == "tool_choice" and request.tool_choice in ("auto", "none")
-        if getattr(request, name, None) not in NOT_GIVEN and not is_free:
-            why[name] = "the model refuses it"
+    if model.refuses:
+        refused = given(request, model.refuses)
+        if request.tool_choice in ("auto", "none"):
+            refused.pop("tool_choice", None)
+        why |= dict.fromkeys(refused, "the model refuses it")
     return why | foreign(request, "ollama") if request.extra or request.tools else why
 
 
@@ -76,7 +75,14 @@ def encode(
     # Without these two Ollama drops the oldest messages silently when the prompt does not fit.
     body: dict[str, JSON] = {"model": model, "messages": _messages(request.messages), "stream": stream}
     body |= {"truncate": False, "shift": False}
-    if options := _options(request, known.context_window):
+    options = given(request, _OPTIONS)
+    if known.context_window is not None:
+        options["num_ctx"] = known.context_window
+    if request.max_tokens is not None:
+        options["num_predict"] = request.max_tokens
+    if request.stops:
+        options["stop"] = list(request.stops)
+    if options:
         body["options"] = options
     if keep_alive is not None:
         body["keep_alive"] = keep_alive
@@ -90,25 +96,8 @@ def encode(
             body["format"] = "json"
     if request.reasoning_effort is not None:
         body["think"] = _think(request.reasoning_effort, known)
-    for name in ("logprobs", "top_logprobs"):
-        if getattr(request, name) is not None:
-            body[name] = getattr(request, name)
+    body |= given(request, ("logprobs", "top_logprobs"))
     return merged(body, request, "options") if request.extra else body
-
-
-def _options(request: Request, context_window: int | None) -> dict[str, JSON]:
-    options: dict[str, JSON] = {}
-    if context_window is not None:
-        options["num_ctx"] = context_window
-    if request.max_tokens is not None:
-        options["num_predict"] = request.max_tokens
-    for name in _OPTIONS:
-        value = getattr(request, name)
-        if value is not None:
-            options[name] = value
-    if request.stops:
-        options["stop"] = list(request.stops)
-    return options
 
 
 def _think(effort: str, known: Model) -> bool | str:

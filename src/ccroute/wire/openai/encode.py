@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from ccroute.types import JSON, Model, Request
-from ccroute.wire.fields import NOT_GIVEN, foreign, merged, wants_schema
+from ccroute.wire.fields import NOT_GIVEN, foreign, given, merged, wants_schema
 from ccroute.wire.openai.dialect import PLAIN, Dialect
 from ccroute.wire.openai.messages import encoded, without_marks
 from ccroute.wire.openai.parameters import neutral_parameters, put_effort, refused_parameters
@@ -34,11 +34,9 @@ def refusals(
     request: Request, dialect: Dialect = PLAIN, model: str = "the model", facts: Model = _NOTHING
 ) -> dict[str, str]:
     """The parameters that were given but cannot be carried, each with the reason."""
-    why = {
-        name: "this server does not know it"
-        for name in sorted(dialect.unknown)
-        if getattr(request, name) not in NOT_GIVEN
-    }
+    why: dict[str, str] = {}
+    if dialect.unknown:
+        why = dict.fromkeys(given(request, sorted(dialect.unknown)), "this server does not know it")
     if request.top_k is not None and not dialect.top_k:
         why["top_k"] = "OpenAI's API does not know it; use top_p"
     if request.response_format and not dialect.json_schema and wants_schema(request):

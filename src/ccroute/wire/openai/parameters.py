@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ccroute.types import JSON, Model, Request
-from ccroute.wire.fields import NOT_GIVEN
+from ccroute.wire.fields import given
 from ccroute.wire.openai.dialect import Dialect
 
 _SAMPLING: Final = ("temperature", "top_p", "top_k")
@@ -29,8 +29,8 @@ _OTHERWISE: Final = "if it does take it, say so in the backend's models={{{model
 def refused_parameters(request: Request, model: str, dialect: Dialect, facts: Model) -> dict[str, str]:
     """The given parameters that `model` answers with an error, each with the reason."""
     why = {}
-    for name in _refused_names(request, facts):
-        if name not in ("reasoning_effort", "max_tokens") and not _is_neutral(name, getattr(request, name)):
+    for name, value in _refused(request, facts).items():
+        if name not in ("reasoning_effort", "max_tokens") and not _is_neutral(name, value):
             field = "sampling" if name in _SAMPLING else "refuses"
             why[name] = f"{model} does not take it; {_OTHERWISE.format(model=model, field=field)}"
     if facts.sampling == "one" and request.temperature is not None and request.top_p is not None:
@@ -45,7 +45,7 @@ def refused_parameters(request: Request, model: str, dialect: Dialect, facts: Mo
 
 def neutral_parameters(request: Request, facts: Model) -> list[str]:
     """The given parameters that the model refuses even as its own default: not sent, and nothing is lost."""
-    return [name for name in _refused_names(request, facts) if _is_neutral(name, getattr(request, name))]
+    return [name for name, value in _refused(request, facts).items() if _is_neutral(name, value)]
 
 
 def _refused_effort(request: Request, model: str, dialect: Dialect, facts: Model) -> str | None:
@@ -96,16 +96,16 @@ def put_effort(body: dict[str, JSON], request: Request, dialect: Dialect, facts:
         body["reasoning_effort"] = _word(effort, efforts, dialect)
 
 
-def _refused_names(request: Request, facts: Model) -> list[str]:
+def _refused(request: Request, facts: Model) -> dict[str, JSON]:
     """What is given of the parameters that the model refuses."""
     takes_none = facts.sampling == "none" or (facts.sampling == "not_thinking" and _thinks(request))
     names = (*(_SAMPLING if takes_none else ()), *(facts.refuses or ()))
     # Of the choices of a tool, only one that forces a tool is meant.
-    return [
-        name
-        for name in names
-        if getattr(request, name, None) not in NOT_GIVEN and (name != "tool_choice" or is_forced(request))
-    ]
+    return {
+        name: value
+        for name, value in given(request, names).items()
+        if name != "tool_choice" or is_forced(request)
+    }
 
 
 def _is_neutral(name: str, value: object) -> bool:
