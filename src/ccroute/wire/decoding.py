@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, NoReturn, Protocol, TypeVar
 from pydantic import TypeAdapter
 
 from ccroute.errors import CcrouteError, ProtocolError
-from ccroute.types import JSON, Choice, Chunk, Completion, FinishReason, Message, Usage
+from ccroute.types import JSON, Choice, Chunk, Completion, FinishReason, Message, ToolCall, Usage
 from ccroute.wire.errors import classified, is_error, read, read_body
 from ccroute.wire.reading import finish_reason, is_whole
 from ccroute.wire.tools import Call
@@ -95,10 +95,17 @@ class BaseDecoder(ABC, Generic[E]):
     def _usage(self) -> Usage:
         """What was used."""
 
-    def _say(self, text: str, chunks: list[Chunk]) -> None:
-        """Add a piece of the answer's text."""
+    def _say(
+        self, chunks: list[Chunk], text: str, thinking: str = "", calls: tuple[ToolCall, ...] = ()
+    ) -> None:
+        """Add a piece of the answer, and the chunk that it makes."""
         if text:
             self._text.append(text)
+        if thinking or calls:
+            if thinking:
+                self._thinking.append(thinking)
+            chunks.append(Chunk(text=text, thinking=thinking, tool_calls=calls))
+        elif text:
             chunks.append(text_chunk({"text": text}))
 
     def _succeeded(self) -> bool:

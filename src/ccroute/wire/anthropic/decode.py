@@ -58,7 +58,6 @@ def read_message(blocks: Sequence[Mapping[str, JSON]]) -> Message:
     answer: list[str] = []
     formed: str | None = None  # what the schema's tool was called with: that alone is the answer
     thought: list[str] = []
-    kept: list[Mapping[str, JSON]] = []
     calls: list[ToolCall] = []
     for block in blocks:
         kind = block.get("type")
@@ -66,7 +65,6 @@ def read_message(blocks: Sequence[Mapping[str, JSON]]) -> Message:
             answer.append(said(block.get("text")))
         elif kind in THINKING:
             thought.append(text(block.get("thinking")))
-            kept.append(block)
         elif kind == "tool_use":
             arguments = as_text(block.get("input")) or "{}"
             if block.get("name") == SCHEMA_TOOL:
@@ -77,9 +75,14 @@ def read_message(blocks: Sequence[Mapping[str, JSON]]) -> Message:
         content=formed or ("".join(answer) if answer or not calls else None),
         tool_calls=tuple(calls) or None,
         thinking="".join(thought) or None,
-        thinking_blocks=tuple(kept),
-        blocks=() if is_plain(blocks) else tuple(blocks),
+        **kept_blocks(blocks),
     )
+
+
+def kept_blocks(blocks: Sequence[Mapping[str, JSON]]) -> dict[str, JSON]:
+    """The fields of a message that hold blocks as they came."""
+    thoughts = tuple(block for block in blocks if block.get("type") in THINKING)
+    return {"thinking_blocks": thoughts, "blocks": () if is_plain(blocks) else tuple(blocks)}
 
 
 _PLACES: Final = {"thinking": 0, "redacted_thinking": 0, "text": 1, "tool_use": 2}

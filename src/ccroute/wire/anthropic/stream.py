@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from ccroute.types import JSON, Chunk, Usage
-from ccroute.wire.anthropic.decode import STOP, decode, is_plain, merged_usage, read_usage
+from ccroute.wire.anthropic.decode import STOP, decode, kept_blocks, merged_usage, read_usage
 from ccroute.wire.anthropic.encode import SCHEMA_TOOL
 from ccroute.wire.anthropic.turns import THINKING
 from ccroute.wire.decoding import BaseDecoder, check_error, is_frame
@@ -58,7 +58,7 @@ class Decoder(BaseDecoder[Event]):
     def _take(self, event: Event, chunks: list[Chunk]) -> None:
         kind, data = event
         if not self._ended and (piece := self._template.text(data)) is not None:
-            self._say(piece, chunks)
+            self._say(chunks, piece)
             return
         if kind not in _FRAMES and kind != "message" and not is_frame(kind, data, decode):
             return
@@ -128,12 +128,12 @@ class Decoder(BaseDecoder[Event]):
     def _write(self, piece: str, chunks: list[Chunk]) -> None:
         """Add a text's piece; beside the schema's tool it says nothing that belongs to the answer."""
         if self._answer is None:
-            self._say(piece, chunks)
+            self._say(chunks, piece)
 
     def _grow(self, index: int, arguments: str, chunks: list[Chunk]) -> None:
         part = self._open.get(index)
         if index == self._answer:
-            self._say(arguments, chunks)
+            self._say(chunks, arguments)
         elif part is not None and part.has_input and arguments:
             if part.call:
                 chunks.append(Chunk(tool_calls=(part.call.grown(arguments),)))
@@ -175,11 +175,9 @@ class Decoder(BaseDecoder[Event]):
                 chunks.append(Chunk(block=whole))
 
     def _think(self, part: _Part | None, piece: str, chunks: list[Chunk]) -> None:
-        if piece:
-            self._thinking.append(piece)
-            chunks.append(Chunk(thinking=piece))
-            if part is not None and not part.has_input:
-                part.pieces.append(piece)
+        self._say(chunks, "", piece)
+        if part is not None and not part.has_input:
+            part.pieces.append(piece)
 
     def _delta(self, frame: Mapping[str, JSON], data: bytes, chunks: list[Chunk]) -> None:
         self._told_usage = merged_usage(self._told_usage, mapping(frame.get("usage")))
@@ -198,11 +196,8 @@ class Decoder(BaseDecoder[Event]):
         blocks = [
             part.whole(self._text[part.begin : end]) for part, end in zip(self._parts, ends, strict=False)
         ]
-        kept = tuple(block for block in blocks if block.get("type") in THINKING)
-        told: dict[str, JSON] = {"thinking_blocks": kept, "blocks": () if is_plain(blocks) else tuple(blocks)}
-        if self._answer is not None:
-            told["content"] = "".join(self._text[self._before :])
-        return told
+        answer = {} if self._answer is None else {"content": "".join(self._text[self._before :])}
+        return kept_blocks(blocks) | answer
 
     def _usage(self) -> Usage:
         return read_usage(self._told_usage, self._estimate)

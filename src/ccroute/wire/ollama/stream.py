@@ -6,7 +6,7 @@ Knows the lines; must not know the request. Success is `done: true`; a stream ma
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from ccroute.types import JSON, Chunk, ToolCall, Usage
+from ccroute.types import JSON, Chunk, Usage
 from ccroute.wire.decoding import BaseDecoder, check_error
 from ccroute.wire.events import NDJSONParser
 from ccroute.wire.ollama.decode import DONE, LOADED, is_done, nothing_asked, read_time, read_usage
@@ -50,7 +50,8 @@ class Decoder(BaseDecoder[bytes]):
             self._told_usage = frame
             self._finish = text(frame.get("done_reason")) or None
             if self._splitter is not None:
-                self._tell(*self._splitter.end(), chunks)
+                thought, answer = self._splitter.end()
+                self._say(chunks, answer, thought)
             if self._finish in LOADED and not (self._text or self._thinking or self._calls):
                 nothing_asked()
             self._raw = {name: frame[name] for name in _CLOSING if name in frame} or None
@@ -60,7 +61,7 @@ class Decoder(BaseDecoder[bytes]):
     def _take_message(self, message: Mapping[str, JSON], chunks: list[Chunk]) -> None:
         plain = message.get("content")
         if self._splitter is None and isinstance(plain, str) and len(message) == 2 and "role" in message:
-            self._say(plain, chunks)  # nearly every line
+            self._say(chunks, plain)  # nearly every line
             return
         answer, thought = said(plain), text(message.get("thinking"))
         if answer and self._splitter is not None:
@@ -68,22 +69,12 @@ class Decoder(BaseDecoder[bytes]):
             thought += found
             if self._splitter.done:
                 self._splitter = None
-        calls = whole_calls(message.get("tool_calls") or [], first=len(self._calls))
+        entries = message.get("tool_calls")
+        calls = whole_calls(entries, first=len(self._calls)) if entries else ()
         for call in calls:
             self._calls.append(Call(call.index, call.id, call.function.name))
             self._calls[-1].grown(call.function.arguments)
-        self._tell(thought, answer, chunks, calls)
-
-    def _tell(self, thought: str, answer: str, chunks: list[Chunk], calls: tuple[ToolCall, ...] = ()) -> None:
-        """Add a piece of thought, of the answer, or whole calls."""
-        if not (calls or thought):
-            self._say(answer, chunks)
-            return
-        if answer:
-            self._text.append(answer)
-        if thought:
-            self._thinking.append(thought)
-        chunks.append(Chunk(text=answer, thinking=thought, tool_calls=calls))
+        self._say(chunks, answer, thought, calls)
 
     def _usage(self) -> Usage:
         return read_usage(self._told_usage, self._estimate)

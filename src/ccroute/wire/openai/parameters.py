@@ -30,13 +30,13 @@ def refused_parameters(request: Request, model: str, dialect: Dialect, facts: Mo
     """The given parameters that `model` answers with an error, each with the reason."""
     why = {}
     for name, value in _refused(request, facts).items():
-        if name not in ("reasoning_effort", "max_tokens") and not _is_neutral(name, value):
+        if name not in ("reasoning_effort", "max_tokens") and value != _NEUTRAL.get(name):
             field = "sampling" if name in _SAMPLING else "refuses"
             why[name] = f"{model} does not take it; {_OTHERWISE.format(model=model, field=field)}"
     if facts.sampling == "one" and request.temperature is not None and request.top_p is not None:
         why["top_p"] = f"{model} takes temperature or top_p, not both"
     if request.reasoning_effort:
-        if _thinks(request) and _form(dialect, facts) in _SWITCHED and is_forced(request):
+        if _thinks(request) and _form(dialect, facts)[0] in _SWITCHED and is_forced(request):
             why["tool_choice"] = f"{model} does not think before a forced tool; use reasoning_effort='none'"
         if reason := _refused_effort(request, model, dialect, facts):
             why["reasoning_effort"] = reason
@@ -45,7 +45,7 @@ def refused_parameters(request: Request, model: str, dialect: Dialect, facts: Mo
 
 def neutral_parameters(request: Request, facts: Model) -> list[str]:
     """The given parameters that the model refuses even as its own default: not sent, and nothing is lost."""
-    return [name for name, value in _refused(request, facts).items() if _is_neutral(name, value)]
+    return [name for name, value in _refused(request, facts).items() if value == _NEUTRAL.get(name)]
 
 
 def _refused_effort(request: Request, model: str, dialect: Dialect, facts: Model) -> str | None:
@@ -58,8 +58,8 @@ def _refused_effort(request: Request, model: str, dialect: Dialect, facts: Model
     if with_tools or "reasoning_effort" in refuses:
         beside = " beside tools" if with_tools else ""
         return f"{model} does not take it{beside}; {_OTHERWISE.format(model=model, field='refuses')}"
-    efforts = _efforts(dialect, facts)
-    if efforts is None or _form(dialect, facts) != "effort":
+    form, efforts = _form(dialect, facts)
+    if efforts is None or form != "effort":
         return None
     if thinks:
         return None if set(efforts) - {"none"} else f"{model} does not take it; {otherwise}"
@@ -79,7 +79,7 @@ def put_effort(body: dict[str, JSON], request: Request, dialect: Dialect, facts:
     effort = request.reasoning_effort
     if facts.thinking == "none":
         return
-    form, efforts = _form(dialect, facts), _efforts(dialect, facts)
+    form, efforts = _form(dialect, facts)
     if not effort:
         if form in _SWITCHED and is_forced(request):
             effort = "none"  # these models think unasked, and refuse a forced tool while they do
@@ -108,20 +108,13 @@ def _refused(request: Request, facts: Model) -> dict[str, JSON]:
     }
 
 
-def _is_neutral(name: str, value: object) -> bool:
-    return name in _NEUTRAL and value == _NEUTRAL[name]
-
-
 def _thinks(request: Request) -> bool:
     return request.reasoning_effort not in (None, "none")
 
 
-def _form(dialect: Dialect, facts: Model) -> str:
-    return facts.thinking or dialect.thinking
-
-
-def _efforts(dialect: Dialect, facts: Model) -> Sequence[str] | None:
-    return dialect.efforts if facts.efforts is None else facts.efforts
+def _form(dialect: Dialect, facts: Model) -> tuple[str, Sequence[str] | None]:
+    """How the model is told to think, and the words that it takes."""
+    return facts.thinking or dialect.thinking, dialect.efforts if facts.efforts is None else facts.efforts
 
 
 def _word(effort: str, efforts: Sequence[str] | None, dialect: Dialect) -> str:

@@ -50,7 +50,7 @@ class Decoder(BaseDecoder[Event]):
     def _take(self, event: Event, chunks: list[Chunk]) -> None:
         kind, data = event
         if self._finish is None and (piece := self._template.text(data)) is not None:
-            self._say(piece, chunks)
+            self._say(chunks, piece)
             return
         if data.startswith(b"[DONE]"):
             self._done = self._said_done = True
@@ -83,7 +83,7 @@ class Decoder(BaseDecoder[Event]):
         before = len(chunks)
         said, reason, logprobs = delta.get("content"), choice.get("finish_reason"), choice.get("logprobs")
         if isinstance(said, str) and len(delta) == 1:
-            self._say(said, chunks)
+            self._say(chunks, said)
             if not (reason or logprobs):
                 self._template.learn(data, said)
         else:
@@ -111,13 +111,9 @@ class Decoder(BaseDecoder[Event]):
         self._refused = self._refused or bool(refusal)
         if self._provider and not delta.keys() <= USUAL:
             add_delta(self._fields, delta)
-        if said:
-            self._text.append(said)
-        if thought:
-            self._thinking.append(thought)
-            self._thoughts_name = self._thoughts_name or next((n for n in THOUGHTS if delta.get(n)), "")
-        if said or thought or calls:
-            chunks.append(Chunk(text=said, thinking=thought, tool_calls=calls))
+        if thought and not self._thoughts_name:
+            self._thoughts_name = next((name for name in THOUGHTS if delta.get(name)), "")
+        self._say(chunks, said, thought, calls)
 
     def _succeeded(self) -> bool:
         if self._finish is not None:
