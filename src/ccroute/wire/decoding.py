@@ -6,7 +6,7 @@ Knows chunks and completions, and the rules that hold on every wire: an error af
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Generic, NoReturn, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -30,14 +30,19 @@ class _Parser(Protocol[E]):
 
 
 class BaseDecoder(ABC, Generic[E]):
-    """A `StreamDecoder` over a parser's events. A wire adds `_take` and `_usage`, and its words for why an
-    answer ended."""
+    """A `StreamDecoder` over a parser's events. A wire adds `_take`, its words for why an answer ended, and
+    how its usage is read."""
 
-    end_signal: ClassVar[str] = "a finish reason"
-    reasons: ClassVar[Mapping[str, FinishReason]]
+    end_signal = "a finish reason"
 
-    def __init__(self, parser: _Parser[E], provider: str = "") -> None:
-        self._parser = parser
+    def __init__(
+        self,
+        parser: _Parser[E],
+        reasons: Mapping[str, FinishReason],
+        read_usage: Callable[[JSON, Callable[[], int]], Usage],
+        provider: str = "",
+    ) -> None:
+        self._parser, self._reasons, self._read_usage = parser, reasons, read_usage
         self._provider = provider
         self._done = False
         self._ended = False  # a finish reason or its like came: what follows is no content
@@ -79,21 +84,17 @@ class BaseDecoder(ABC, Generic[E]):
             raise self._failure
         if not self._succeeded():
             raise ProtocolError(f"the stream ended without {self.end_signal}: the answer is not complete")
-        return self._completion(self._finish_reason(), self._usage())
+        return self._completion(self._finish_reason(), self._read_usage(self._told_usage, self._estimate))
 
     def partial(self) -> Completion:
         """The answer so far, its output estimated."""
-        told, output = self._usage(), self._estimate()
+        told, output = self._read_usage(self._told_usage, self._estimate), self._estimate()
         known = {"output": output, "reasoning": min(told.reasoning, output), "estimated": True}
         return self._completion(None, told.model_copy(update=known))
 
     @abstractmethod
     def _take(self, event: E, chunks: list[Chunk]) -> None:
         """Take one event: remember what it says and append the chunk it makes."""
-
-    @abstractmethod
-    def _usage(self) -> Usage:
-        """What was used."""
 
     def _say(
         self, chunks: list[Chunk], text: str, thinking: str = "", calls: tuple[ToolCall, ...] = ()
@@ -112,7 +113,7 @@ class BaseDecoder(ABC, Generic[E]):
         return self._ended
 
     def _finish_reason(self) -> FinishReason:
-        return finish_reason(self._finish, self.reasons, self._calls)
+        return finish_reason(self._finish, self._reasons, self._calls)
 
     def _estimate(self) -> int:
         """Output tokens by what was received, a delta at a time."""

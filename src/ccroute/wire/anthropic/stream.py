@@ -7,7 +7,7 @@ Knows the frames from `message_start` to `message_stop`; must not know the reque
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from ccroute.types import JSON, Chunk, Usage
+from ccroute.types import JSON, Chunk
 from ccroute.wire.anthropic.decode import STOP, decode, kept_blocks, merged_usage, read_usage
 from ccroute.wire.anthropic.encode import SCHEMA_TOOL
 from ccroute.wire.anthropic.turns import THINKING
@@ -45,10 +45,9 @@ class Decoder(BaseDecoder[Event]):
     """Turns the bytes of one stream into chunks."""
 
     end_signal = "message_stop"
-    reasons = STOP
 
     def __init__(self) -> None:
-        super().__init__(SSEParser())
+        super().__init__(SSEParser(), STOP, read_usage)
         self._parts: list[_Part] = []
         self._open: dict[int | None, _Part] = {}  # by the block's index
         self._answer: int | None = None  # the index of the block that calls the schema's tool
@@ -198,9 +197,6 @@ class Decoder(BaseDecoder[Event]):
         ]
         answer = {} if self._answer is None else {"content": "".join(self._text[self._before :])}
         return kept_blocks(blocks) | answer
-
-    def _usage(self) -> Usage:
-        return read_usage(self._told_usage, self._estimate)
 
 
 _Take = Callable[[Decoder, Mapping[str, JSON], bytes, list[Chunk]], None]

@@ -6,7 +6,7 @@ Knows the lines; must not know the request. Success is `done: true`; a stream ma
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from ccroute.types import JSON, Chunk, Usage
+from ccroute.types import JSON, Chunk
 from ccroute.wire.decoding import BaseDecoder, check_error
 from ccroute.wire.events import NDJSONParser
 from ccroute.wire.ollama.decode import DONE, LOADED, is_done, nothing_asked, read_time, read_usage
@@ -25,10 +25,9 @@ class Decoder(BaseDecoder[bytes]):
     """
 
     end_signal = "done: true"
-    reasons = DONE
 
     def __init__(self, *, loaded: Callable[[str, object], None] = lambda model, load: None) -> None:
-        super().__init__(NDJSONParser())
+        super().__init__(NDJSONParser(), DONE, read_usage)
         self._loaded = loaded
         self._splitter: ThoughtSplitter | None = ThoughtSplitter()  # until the answer itself begins
 
@@ -75,6 +74,3 @@ class Decoder(BaseDecoder[bytes]):
             self._calls.append(Call(call.index, call.id, call.function.name))
             self._calls[-1].grown(call.function.arguments)
         self._say(chunks, answer, thought, calls)
-
-    def _usage(self) -> Usage:
-        return read_usage(self._told_usage, self._estimate)

@@ -8,7 +8,7 @@ it in every frame.
 
 from collections.abc import Mapping
 
-from ccroute.types import JSON, Chunk, FinishReason, Usage
+from ccroute.types import JSON, Chunk, FinishReason
 from ccroute.wire.decoding import BaseDecoder, check_error, is_frame
 from ccroute.wire.events import Event, SSEParser
 from ccroute.wire.openai.decode import (
@@ -33,10 +33,8 @@ class Decoder(BaseDecoder[Event]):
     whether `[DONE]` after content needs a finish reason before it.
     """
 
-    reasons = FINISH
-
     def __init__(self, *, provider: str = "", finish_required: bool = True) -> None:
-        super().__init__(SSEParser(), provider)
+        super().__init__(SSEParser(), FINISH, read_usage, provider)
         self._finish_required = finish_required
         self._fields: dict[str, JSON] = {}
         self._thoughts_name = ""
@@ -129,6 +127,3 @@ class Decoder(BaseDecoder[Event]):
         if self._calls and self._thoughts_name and self._provider:
             fields[self._thoughts_name] = "".join(self._thinking)
         return {"provider_fields": {self._provider: fields}} if fields else {}
-
-    def _usage(self) -> Usage:
-        return read_usage(self._told_usage, self._estimate)
