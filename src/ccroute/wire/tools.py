@@ -18,36 +18,30 @@ NO_ARGUMENTS = "{}"
 _CALL: Final = frozenset({"id", "index", "type", "function"})
 _FUNCTION: Final = frozenset({"name", "arguments"})
 
-_MARKS = re.compile(r"[\\\"{}\[\]]")
+_MARKS: Final = re.compile(r"\\.|[\\\"{}\[\]]", re.DOTALL)
 
 
 class _Nesting:
     """Whether JSON that comes in pieces has closed all that it opened. Each character is looked at once."""
 
-    __slots__ = ("_depth", "_escaped", "_opened", "_quoted")
+    __slots__ = ("_depth", "_held", "_opened", "_quoted")
 
     def __init__(self) -> None:
-        self._depth = 0
-        self._opened = self._quoted = self._escaped = False
+        self._depth, self._held = 0, ""
+        self._opened = self._quoted = False
 
     @property
     def is_closed(self) -> bool:
         return self._opened and self._depth <= 0
 
     def feed(self, piece: str) -> None:
-        skipped = 0 if self._escaped else -1
-        self._escaped = self._escaped and not piece
-        for mark in _MARKS.finditer(piece):
-            at, char = mark.start(), mark[0]
-            if at == skipped:
-                continue
-            if char == '"':
+        marks = _MARKS.findall(self._held + piece)
+        self._held = "\\" if marks and marks[-1] == "\\" else ""  # what it escapes is in the next piece
+        for mark in marks:
+            if mark == '"':
                 self._quoted = not self._quoted
-            elif self._quoted and char == "\\":
-                skipped = at + 1
-                self._escaped = skipped == len(piece)
-            elif not self._quoted and char != "\\":
-                self._depth += 1 if char in "{[" else -1
+            elif not self._quoted and mark in ("{", "[", "}", "]"):
+                self._depth += 1 if mark in "{[" else -1
                 self._opened = True
 
 
