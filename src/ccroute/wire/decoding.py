@@ -110,7 +110,7 @@ class BaseDecoder(ABC, Generic[E]):
             chunks.append(text_chunk({"text": text}))
 
     def _succeeded(self) -> bool:
-        return self._ended
+        return self._done
 
     def _finish_reason(self) -> FinishReason:
         return finish_reason(self._finish, self._reasons, self._calls)

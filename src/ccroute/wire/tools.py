@@ -166,9 +166,8 @@ def whole_calls(entries: object, first: int = 0, provider: str = "") -> tuple[To
 
 
 def _call(id: str, function: Function, index: int, fields: Mapping[str, JSON], provider: str) -> ToolCall:
-    if not fields or not provider:
-        return ToolCall(id=id, function=function, index=index)
-    return ToolCall(id=id, function=function, index=index, provider_fields={provider: fields})
+    kept = {provider: fields} if fields and provider else {}
+    return ToolCall(id=id, function=function, index=index, provider_fields=kept)
 
 
 def _further(entry: Mapping[str, JSON], function: Mapping[str, JSON]) -> dict[str, JSON]:

@@ -28,7 +28,7 @@ class _Part:
         self.block, self.begin = block, begin
         self.call: Call | None = None
         self.has_input = False  # it calls a tool: the caller's, or one that the provider runs
-        self.pieces: list[str] = []
+        self.pieces = [text(block.get("thinking"))]
         self.signature = text(block.get("signature"))
 
     def whole(self, pieces: list[str]) -> dict[str, JSON]:
@@ -50,7 +50,7 @@ class Decoder(BaseDecoder[Event]):
         super().__init__(SSEParser(), STOP, read_usage)
         self._parts: list[_Part] = []
         self._open: dict[int | None, _Part] = {}  # by the block's index
-        self._answer: int | None = None  # the index of the block that calls the schema's tool
+        self._answer: _Part | None = None  # the block that calls the schema's tool
         self._before = 0  # how many pieces of text came before it: they are no part of the answer
         self._template = Template(b"text")
 
@@ -89,10 +89,10 @@ class Decoder(BaseDecoder[Event]):
         if kind == "text":
             self._write(said(block.get("text")), chunks)
         elif kind in THINKING:
-            self._think(part, text(block.get("thinking")), chunks)
+            self._say(chunks, "", part.pieces[0])
         elif block.get("name") == SCHEMA_TOOL:
             if self._answer is None:
-                self._answer, self._before = index, len(self._text)
+                self._answer, self._before = part, len(self._text)
                 self._template = Template(b"text")  # texts are looked at from now on
         elif kind == "tool_use":
             part.call = call = Call(len(self._calls), text(block.get("id")), text(block.get("name")))
@@ -100,10 +100,10 @@ class Decoder(BaseDecoder[Event]):
             self._calls.append(call)
             chunks.append(Chunk(tool_calls=(call.begun(),)))
         else:
-            part.has_input = "input" in block  # of a tool that the provider runs
+            part.has_input, part.pieces = "input" in block, []  # of a tool that the provider runs
         # Empty at first, as a rule; some servers send the whole input here.
         if block.get("input"):
-            self._grow(index, as_text(block["input"]), chunks)
+            self._grow(part, as_text(block["input"]), chunks)
 
     def _block_delta(self, frame: Mapping[str, JSON], data: bytes, chunks: list[Chunk]) -> None:
         delta, index = frame.get("delta"), frame.get("index")
@@ -111,46 +111,40 @@ class Decoder(BaseDecoder[Event]):
             wrong("a block's delta has no index or is not an object", data)
         if self._ended:
             return
-        kind = delta.get("type")
+        kind, part = delta.get("type"), self._open.get(index) or _Part({}, 0)
         if kind == "text_delta":
             piece = said(delta.get("text"))
             self._write(piece, chunks)
             if self._answer is None:
                 self._template.learn(data, piece)
         elif kind == "input_json_delta":
-            self._grow(index, text(delta.get("partial_json")), chunks)
+            self._grow(part, text(delta.get("partial_json")), chunks)
         elif kind in ("thinking_delta", "signature_delta"):
-            self._grow_thought(index, delta, chunks)
+            self._think(part, delta, chunks)
         elif kind == "citations_delta":
-            self._cite(index, delta.get("citation"))
+            part.block["citations"] = [*(part.block.get("citations") or ()), delta.get("citation")]
 
     def _write(self, piece: str, chunks: list[Chunk]) -> None:
         """Add a text's piece; beside the schema's tool it says nothing that belongs to the answer."""
         if self._answer is None:
             self._say(chunks, piece)
 
-    def _grow(self, index: int, arguments: str, chunks: list[Chunk]) -> None:
-        part = self._open.get(index)
-        if index == self._answer:
+    def _grow(self, part: _Part, arguments: str, chunks: list[Chunk]) -> None:
+        if part is self._answer:
             self._say(chunks, arguments)
-        elif part is not None and part.has_input and arguments:
-            if part.call:
-                chunks.append(Chunk(tool_calls=(part.call.grown(arguments),)))
-            else:
-                part.pieces.append(arguments)
+        elif part.call and arguments:
+            chunks.append(Chunk(tool_calls=(part.call.grown(arguments),)))
+        elif part.has_input:
+            part.pieces.append(arguments)
 
-    def _grow_thought(self, index: int, delta: Mapping[str, JSON], chunks: list[Chunk]) -> None:
-        part, signature = self._open.get(index), text(delta.get("signature"))
-        self._think(part, text(delta.get("thinking")), chunks)
+    def _think(self, part: _Part, told: Mapping[str, JSON], chunks: list[Chunk]) -> None:
+        piece, signature = text(told.get("thinking")), text(told.get("signature"))
+        self._say(chunks, "", piece)
+        if not part.has_input:
+            part.pieces.append(piece)
         if signature:
+            part.signature += signature
             chunks.append(Chunk(signature=signature))
-            if part is not None:
-                part.signature += signature
-
-    def _cite(self, index: int, citation: JSON) -> None:
-        part = self._open.get(index)
-        if part is not None:
-            part.block["citations"] = [*(part.block.get("citations") or ()), citation]
 
     def _block_stop(self, frame: Mapping[str, JSON], data: bytes, chunks: list[Chunk]) -> None:
         index = frame.get("index")
@@ -173,11 +167,6 @@ class Decoder(BaseDecoder[Event]):
             if whole["text"]:
                 chunks.append(Chunk(block=whole))
 
-    def _think(self, part: _Part | None, piece: str, chunks: list[Chunk]) -> None:
-        self._say(chunks, "", piece)
-        if part is not None and not part.has_input:
-            part.pieces.append(piece)
-
     def _delta(self, frame: Mapping[str, JSON], data: bytes, chunks: list[Chunk]) -> None:
         self._told_usage = merged_usage(self._told_usage, mapping(frame.get("usage")))
         if not self._ended and (reason := text(mapping(frame.get("delta")).get("stop_reason"))):
@@ -186,9 +175,6 @@ class Decoder(BaseDecoder[Event]):
 
     def _stop(self, frame: Mapping[str, JSON], data: bytes, chunks: list[Chunk]) -> None:
         self._done = True
-
-    def _succeeded(self) -> bool:
-        return self._done
 
     def _further(self) -> dict[str, JSON]:
         ends = [part.begin for part in self._parts[1:]] + [len(self._text)]

@@ -54,7 +54,7 @@ class Decoder(BaseDecoder[bytes]):
             if self._finish in LOADED and not (self._text or self._thinking or self._calls):
                 nothing_asked()
             self._raw = {name: frame[name] for name in _CLOSING if name in frame} or None
-            self._ended = self._done = True
+            self._done = True
             self._loaded(self._model, frame.get("load_duration"))
 
     def _take_message(self, message: Mapping[str, JSON], chunks: list[Chunk]) -> None:

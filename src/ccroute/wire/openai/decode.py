@@ -14,31 +14,14 @@ from ccroute.wire.tools import whole_calls
 from ccroute.wire.usage import counts, estimate_choices, usage, used_nothing
 
 FINISH: Final[Mapping[str, FinishReason]] = {
-    "": "stop",  # some servers do not say
-    "stop": "stop",
-    "eos_token": "stop",  # TGI
-    "stop_sequence": "stop",  # TGI
-    "length": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "max_tokens": "length",  # Gemini, Claude behind gateways
-    "model_context_window_exceeded": "length",
-    "end_turn": "stop",
-    "tool_use": "tool_calls",
-    **dict.fromkeys(
-        (
-            "content_filter",
-            "refusal",
-            # Gemini's own words, which its OpenAI-compatible address passes on
-            "safety",
-            "image_safety",
-            "recitation",
-            "blocklist",
-            "prohibited_content",
-            "spii",
-        ),
-        "content_filter",
-    ),
+    # "": some servers do not say; TGI, Claude behind gateways
+    **dict.fromkeys(("", "stop", "eos_token", "stop_sequence", "end_turn"), "stop"),
+    **dict.fromkeys(("length", "max_tokens", "model_context_window_exceeded"), "length"),
+    **dict.fromkeys(("tool_calls", "function_call", "tool_use"), "tool_calls"),
+    **dict.fromkeys(("content_filter", "refusal"), "content_filter"),
+    # Gemini's own words, which its OpenAI-compatible address passes on
+    **dict.fromkeys(("safety", "image_safety", "recitation", "blocklist"), "content_filter"),
+    **dict.fromkeys(("prohibited_content", "spii"), "content_filter"),
 }
 """What servers say, in canonical form; what is not here (vLLM's `abort`, `repetition`) is `other`."""
 _OVERFLOW: Final = "model_context_window_exceeded"

@@ -8,24 +8,16 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from ccroute.types import JSON, Model, Request
+from ccroute.types.request import PARAMETERS
 from ccroute.wire.fields import NOT_GIVEN, foreign, given, merged, wants_schema
 from ccroute.wire.openai.dialect import PLAIN, Dialect
 from ccroute.wire.openai.messages import encoded, without_marks
 from ccroute.wire.openai.parameters import neutral_parameters, put_effort, refused_parameters
 from ccroute.wire.schemas import put_strict
 
-_AS_THEY_ARE: Final = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "frequency_penalty",
-    "presence_penalty",
-    "logit_bias",
-    "logprobs",
-    "top_logprobs",
-    "user",
-    "response_format",
-)
+_BY_ITSELF: Final = {"max_tokens", "seed", "stop", "reasoning_effort", "extra"}
+_WITH_TOOLS: Final = {"tools", "tool_choice", "parallel_tool_calls"}
+_AS_THEY_ARE: Final = sorted(PARAMETERS - _BY_ITSELF - _WITH_TOOLS)
 _NOTHING: Final = Model()
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
 

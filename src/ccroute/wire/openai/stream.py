@@ -11,15 +11,7 @@ from collections.abc import Mapping
 from ccroute.types import JSON, Chunk, FinishReason
 from ccroute.wire.decoding import BaseDecoder, check_error, is_frame
 from ccroute.wire.events import Event, SSEParser
-from ccroute.wire.openai.decode import (
-    FINISH,
-    call_entries,
-    decode,
-    plain,
-    read_reason,
-    read_usage,
-    thinking,
-)
+from ccroute.wire.openai.decode import FINISH, call_entries, decode, plain, read_reason, read_usage, thinking
 from ccroute.wire.openai.provider_fields import THOUGHTS, USUAL, add_delta, of_message
 from ccroute.wire.reading import listed, load_object, mapping, text, unix_time, wrong
 from ccroute.wire.template import Template
