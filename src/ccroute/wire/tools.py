@@ -50,10 +50,10 @@ class Call:
 
     __slots__ = ("_broken", "_nesting", "_read", "fields", "id", "index", "name", "pieces")
 
-    def __init__(self, index: int, id: str = "", name: str = "") -> None:
+    def __init__(self, index: int, id: str = "") -> None:
         self.index = index
         self.id = id or f"call_{index}"
-        self.name = name
+        self.name = ""
         self.pieces: list[str] = []
         self.fields: dict[str, JSON] = {}
         self._nesting = _Nesting()
@@ -76,20 +76,20 @@ class Call:
         return "".join(self.pieces)
 
     def whole(self, provider: str = "") -> ToolCall:
-        """The call as it stands. `provider` is who wrote its further fields."""
-        function = Function(name=self.name, arguments=self.arguments or NO_ARGUMENTS)
-        return _call(self.id, function, self.index, self.fields, provider)
-
-    def begun(self) -> ToolCall:
-        """The first delta: id and name."""
-        return ToolCall(id=self.id, function=Function(name=self.name), index=self.index)
+        """The call as it stands. `provider` wrote its further fields, which are not kept without one."""
+        return ToolCall(
+            id=self.id,
+            function=Function(name=self.name, arguments=self.arguments or NO_ARGUMENTS),
+            index=self.index,
+            provider_fields={provider: self.fields} if provider and self.fields else {},
+        )
 
     def grown(self, arguments: str, name: str = "") -> ToolCall:
-        """The next delta, which adds `arguments`, and the name if that comes late."""
-        late = "" if self.name else name
+        """The next delta, which adds `arguments`, and the name if that is new. The first one tells the id."""
+        id, late = "" if self.pieces else self.id, "" if self.name else name
         self.name = self.name or name
         self.pieces.append(arguments)
-        return ToolCall(function=Function(name=late, arguments=arguments), index=self.index)
+        return ToolCall(id=id, function=Function(name=late, arguments=arguments), index=self.index)
 
 
 class CallDeltas:
@@ -115,16 +115,17 @@ class CallDeltas:
     def _delta(self, entry: dict[str, JSON], place: int) -> ToolCall:
         function = mapping(entry.get("function"))
         id, index, name = text(entry.get("id")), entry.get("index"), text(function.get("name"))
-        arguments = as_text(function.get("arguments"))
         call = self._by_id.get(id) or self._earlier(index, place)
         if call is None or self._is_another(call, id, name):
-            delta = self._begin(id, index, name, arguments)
-            call = self.calls[-1]
-        else:
-            delta = call.grown(arguments, name)
+            call = Call(len(self.calls), id)
+            self.calls.append(call)
+            if id:
+                self._by_id[id] = call
+            if isinstance(index, int):
+                self._by_index[index] = call
         if not entry.keys() <= _CALL or not function.keys() <= _FUNCTION:
             call.fields.update(_further(entry, function))
-        return delta
+        return call.grown(as_text(function.get("arguments")), name)
 
     def _earlier(self, index: object, place: int) -> Call | None:
         if isinstance(index, int):
@@ -137,37 +138,25 @@ class CallDeltas:
             return False
         return id not in self._by_id if id else call.is_whole
 
-    def _begin(self, id: str, index: object, name: str, arguments: str) -> ToolCall:
-        call = Call(len(self.calls), id, name)
-        self.calls.append(call)
-        if id:
-            self._by_id[id] = call
-        if isinstance(index, int):
-            self._by_index[index] = call
-        call.pieces.append(arguments)
-        return ToolCall(id=call.id, function=Function(name=name, arguments=arguments), index=call.index)
 
-
-def whole_calls(entries: object, first: int = 0, provider: str = "") -> tuple[ToolCall, ...]:
-    """The `tool_calls` of a whole message, numbered from `first`; ids missing or double are given.
-    `provider` is who wrote their further fields, which are not kept without one."""
+def read_calls(entries: object, first: int = 0) -> list[Call]:
+    """The `tool_calls` of a whole message, numbered from `first`; ids missing or double are given."""
     seen: set[str] = set()
     calls = []
     for index, entry in enumerate(_entries(entries), first):
-        function = mapping(entry.get("function"))
-        id = text(entry.get("id"))
-        if not id or id in seen:
-            id = f"call_{index}"
-        seen.add(id)
-        arguments = as_text(function.get("arguments")) or NO_ARGUMENTS
-        made = Function(name=text(function.get("name")), arguments=arguments)
-        calls.append(_call(id, made, index, _further(entry, function) if provider else {}, provider))
-    return tuple(calls)
+        function, id = mapping(entry.get("function")), text(entry.get("id"))
+        call = Call(index, "" if id in seen else id)
+        call.name = text(function.get("name"))
+        call.pieces.append(as_text(function.get("arguments")) or NO_ARGUMENTS)
+        call.fields = _further(entry, function)
+        seen.add(call.id)
+        calls.append(call)
+    return calls
 
 
-def _call(id: str, function: Function, index: int, fields: Mapping[str, JSON], provider: str) -> ToolCall:
-    kept = {provider: fields} if fields and provider else {}
-    return ToolCall(id=id, function=function, index=index, provider_fields=kept)
+def whole_calls(entries: object, provider: str = "") -> tuple[ToolCall, ...]:
+    """The same as results. `provider` is who wrote their further fields."""
+    return tuple(call.whole(provider) for call in read_calls(entries))
 
 
 def _further(entry: Mapping[str, JSON], function: Mapping[str, JSON]) -> dict[str, JSON]:

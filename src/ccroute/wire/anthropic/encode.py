@@ -237,8 +237,8 @@ def _put_thinking(body: dict[str, JSON], request: Request, effort: str, facts: M
     elif _is_adaptive(facts):
         _put_adaptive(body, effort, facts)
     else:
-        told = _own(effort)
-        own = told.thinking if told is not None and told.thinking.get("type") == "enabled" else {}
+        own = effort.thinking if isinstance(effort, OwnEffort) else {}
+        own = own if own.get("type") == "enabled" else {}
         budget = max(_LEAST_BUDGET, own.get("budget_tokens") or _BUDGETS[effort])
         if request.max_tokens is None and facts.max_output is None:
             body["max_tokens"] += budget
@@ -253,18 +253,13 @@ def _put_adaptive(body: dict[str, JSON], effort: str, facts: Model) -> None:
     such a model; a budget is none."""
     # Newer models keep their thoughts to themselves unless asked.
     thinking: Mapping[str, JSON] = {"type": "adaptive", "display": "summarized"}
-    word, own = _word(effort, facts), _own(effort)
-    if own is not None and own.thinking.get("type") != "enabled":
-        thinking, word = own.thinking, own.effort and (_word(own.effort, facts) or word)
+    word = _word(effort, facts)
+    if isinstance(effort, OwnEffort) and effort.thinking.get("type") != "enabled":
+        thinking, word = effort.thinking, effort.effort and (_word(effort.effort, facts) or word)
     if thinking:
         body["thinking"] = dict(thinking)
     if word is not None:
         body["output_config"] = {**body.get("output_config", {}), "effort": word}
-
-
-def _own(effort: str | None) -> OwnEffort | None:
-    """The effort in its client's own words, if it said it in Anthropic's."""
-    return effort if isinstance(effort, OwnEffort) else None
 
 
 def _thinks(request: Request) -> bool:

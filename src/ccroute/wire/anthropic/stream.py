@@ -95,10 +95,10 @@ class Decoder(BaseDecoder[Event]):
                 self._answer, self._before = part, len(self._text)
                 self._template = Template(b"text")  # texts are looked at from now on
         elif kind == "tool_use":
-            part.call = call = Call(len(self._calls), text(block.get("id")), text(block.get("name")))
+            part.call = call = Call(len(self._calls), text(block.get("id")))
             part.has_input, part.pieces = True, call.pieces
             self._calls.append(call)
-            chunks.append(Chunk(tool_calls=(call.begun(),)))
+            chunks.append(Chunk(tool_calls=(call.grown("", text(block.get("name"))),)))
         else:
             part.has_input, part.pieces = "input" in block, []  # of a tool that the provider runs
         # Empty at first, as a rule; some servers send the whole input here.

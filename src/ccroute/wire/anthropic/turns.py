@@ -210,16 +210,11 @@ def _block(part: Mapping[str, JSON], where: str) -> dict[str, JSON]:
     if kind == "text":
         block: dict[str, JSON] = {"type": "text", "text": part["text"]}
     elif kind == "image_url":
-        block = {"type": "image", "source": _source(part, where)}
+        picture = image(part, where)
+        source = {"type": "base64", "media_type": picture.media_type, "data": picture.data}
+        block = {"type": "image", "source": {"type": "url", "url": picture.url} if picture.url else source}
     else:
         unknown_part(part, where, "Anthropic")
     if part.get("cache_control"):
         block["cache_control"] = part["cache_control"]
     return block
-
-
-def _source(part: Mapping[str, JSON], where: str) -> dict[str, JSON]:
-    picture = image(part, where)
-    if picture.url:
-        return {"type": "url", "url": picture.url}
-    return {"type": "base64", "media_type": picture.media_type, "data": picture.data}

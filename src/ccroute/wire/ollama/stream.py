@@ -12,7 +12,7 @@ from ccroute.wire.events import NDJSONParser
 from ccroute.wire.ollama.decode import DONE, LOADED, is_done, nothing_asked, read_time, read_usage
 from ccroute.wire.ollama.tags import ThoughtSplitter
 from ccroute.wire.reading import listed, load_object, said, text, wrong
-from ccroute.wire.tools import Call, whole_calls
+from ccroute.wire.tools import read_calls
 
 _CLOSING: Final = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
 
@@ -69,8 +69,6 @@ class Decoder(BaseDecoder[bytes]):
             if self._splitter.done:
                 self._splitter = None
         entries = message.get("tool_calls")
-        calls = whole_calls(entries, first=len(self._calls)) if entries else ()
-        for call in calls:
-            self._calls.append(Call(call.index, call.id, call.function.name))
-            self._calls[-1].grown(call.function.arguments)
-        self._say(chunks, answer, thought, calls)
+        calls = read_calls(entries, first=len(self._calls)) if entries else []
+        self._calls += calls
+        self._say(chunks, answer, thought, tuple(call.whole() for call in calls))
