@@ -45,7 +45,7 @@ class Decoder(BaseDecoder[bytes]):
             self._take_message(message, chunks)
         if logprobs := frame.get("logprobs"):
             self._logprobs += listed(logprobs)
-        if is_done(frame):
+        if frame.get("done") is not False and is_done(frame):
             self._told_usage = frame
             self._finish = text(frame.get("done_reason")) or None
             if self._splitter is not None:

@@ -14,7 +14,7 @@ from ccroute.wire.tools import whole_calls
 from ccroute.wire.usage import counts, estimate_choices, usage, used_nothing
 
 FINISH: Final[Mapping[str, FinishReason]] = {
-    # "": some servers do not say; TGI, Claude behind gateways
+    # "": some servers do not say. eos_token, stop_sequence: TGI. end_turn: Claude behind gateways.
     **dict.fromkeys(("", "stop", "eos_token", "stop_sequence", "end_turn"), "stop"),
     **dict.fromkeys(("length", "max_tokens", "model_context_window_exceeded"), "length"),
     **dict.fromkeys(("tool_calls", "function_call", "tool_use"), "tool_calls"),
