@@ -53,7 +53,7 @@ class BaseDecoder(ABC, Generic[E]):
         self._thinking: list[str] = []
         self._calls: list[Call] = []
         self._logprobs: list[JSON] = []
-        self._told_usage: JSON = {}
+        self._raw_usage: JSON = {}
         self._finish: str | None = None
         self._raw: JSON = None
 
@@ -84,13 +84,13 @@ class BaseDecoder(ABC, Generic[E]):
             raise self._failure
         if not self._succeeded():
             raise ProtocolError(f"the stream ended without {self.end_signal}: the answer is not complete")
-        return self._completion(self._finish_reason(), self._read_usage(self._told_usage, self._estimate))
+        return self._completion(self._finish_reason(), self._read_usage(self._raw_usage, self._estimate))
 
     def partial(self) -> Completion:
         """The answer so far, its output estimated."""
-        told, output = self._read_usage(self._told_usage, self._estimate), self._estimate()
-        known = {"output": output, "reasoning": min(told.reasoning, output), "estimated": True}
-        return self._completion(None, told.model_copy(update=known))
+        usage, output = self._read_usage(self._raw_usage, self._estimate), self._estimate()
+        known = {"output": output, "reasoning": min(usage.reasoning, output), "estimated": True}
+        return self._completion(None, usage.model_copy(update=known))
 
     @abstractmethod
     def _take(self, event: E, chunks: list[Chunk]) -> None:

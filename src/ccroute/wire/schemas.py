@@ -28,7 +28,7 @@ _FORMATS: Final = frozenset(
 _NOTES: Final = frozenset(
     {"$schema", "$id", "$comment", "examples", "deprecated", "readOnly", "writeOnly", "discriminator"}
 )
-"""Words that bind nobody: they are left out."""
+"""Words that constrain nothing: they are left out."""
 _FREE: Final = frozenset({"patternProperties", "propertyNames", "unevaluatedProperties", "prefixItems"})
 """Words for what a closed schema cannot say."""
 _DEFS: Final = ("$defs", "definitions")
@@ -76,12 +76,12 @@ def put_strict(body: dict[str, JSON], *, official: bool) -> None:
     """Make `strict: true` of an OpenAI body's `response_format` possible; a schema that cannot be closed
     goes with `strict: false`, which is what OpenAI says to do with it."""
     wanted = _mapping(body.get("response_format"))
-    told = _mapping(wanted.get("json_schema"))
-    if told.get("strict") is not True or not isinstance(told.get("schema"), Mapping):
+    form = _mapping(wanted.get("json_schema"))
+    if form.get("strict") is not True or not isinstance(form.get("schema"), Mapping):
         return
-    closed = for_openai(told["schema"], official=official)
+    closed = for_openai(form["schema"], official=official)
     made = {"strict": False} if closed is None else {"schema": closed}
-    body["response_format"] = {**wanted, "json_schema": {**told, **made}}
+    body["response_format"] = {**wanted, "json_schema": {**form, **made}}
 
 
 def _written(schema: Schema, rules: _Rules) -> dict[str, JSON] | None:

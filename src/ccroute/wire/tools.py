@@ -85,7 +85,7 @@ class Call:
         )
 
     def grown(self, arguments: str, name: str = "") -> ToolCall:
-        """The next delta, which adds `arguments`, and the name if that is new. The first one tells the id."""
+        """The next delta, which adds `arguments`, and the name if that is new. The first one has the id."""
         id, late = "" if self.pieces else self.id, "" if self.name else name
         self.name = self.name or name
         self.pieces.append(arguments)
@@ -105,12 +105,12 @@ class CallDeltas:
         self._by_id: dict[str, Call] = {}
         self._by_index: dict[int, Call] = {}
 
-    def add(self, told: object) -> tuple[ToolCall, ...]:
+    def add(self, entries: object) -> tuple[ToolCall, ...]:
         """Take the `tool_calls` of one delta and return ours, numbered from 0 in order of appearance."""
-        entries = _entries(told)
+        calls = _entries(entries)
         # A lone entry without index goes on with the latest call; one of several with the call at its place.
-        places = range(len(entries)) if len(entries) > 1 else [len(self.calls) - 1]
-        return tuple(self._delta(entry, place) for place, entry in zip(places, entries, strict=True))
+        places = range(len(calls)) if len(calls) > 1 else [len(self.calls) - 1]
+        return tuple(self._delta(entry, place) for place, entry in zip(places, calls, strict=True))
 
     def _delta(self, entry: dict[str, JSON], place: int) -> ToolCall:
         function = mapping(entry.get("function"))
@@ -167,12 +167,12 @@ def _further(entry: Mapping[str, JSON], function: Mapping[str, JSON]) -> dict[st
     return fields
 
 
-def _entries(told: object) -> list[dict[str, JSON]]:
-    if isinstance(told, dict):  # older TGI: the one call itself, not a list
-        return [told]
-    if not isinstance(told, list) or not all(isinstance(entry, dict) for entry in told):
+def _entries(entries: object) -> list[dict[str, JSON]]:
+    if isinstance(entries, dict):  # older TGI: the one call itself, not a list
+        return [entries]
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         wrong("tool_calls is not a list of objects")
-    return told
+    return entries
 
 
 def as_text(arguments: object) -> str:

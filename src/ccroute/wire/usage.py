@@ -16,11 +16,11 @@ _PER_TOKEN: Final = 4  # characters: the usual rule of thumb for English and cod
 _ONE_TOKEN: Final = 8  # characters; a longer delta holds more than one token
 
 
-def counts(told: JSON) -> dict[str, int]:
+def counts(value: JSON) -> dict[str, int]:
     """The token counts of a JSON object, by name; without those that are no counts."""
-    if not isinstance(told, dict):
+    if not isinstance(value, dict):
         return {}
-    return {name: value for name, value in told.items() if type(value) is int and 0 <= value <= _MOST}
+    return {name: count for name, count in value.items() if type(count) is int and 0 <= count <= _MOST}
 
 
 def estimate(characters: int) -> int:
@@ -55,7 +55,7 @@ def usage(
     output_estimate: Callable[[], int],
 ) -> Usage:
     """The usage of an answer. An unknown output (`None`, or 0 where there must be some) is estimated; an
-    unknown prompt is 0, and `estimated` tells the caller to count it."""
+    unknown prompt is 0, and `estimated` asks the caller to count it."""
     used = output or output_estimate()
     if input is None:
         cache_read = cache_write_5m = cache_write_1h = 0
@@ -71,7 +71,7 @@ def usage(
     )
 
 
-def used_nothing(told: JSON) -> bool:
+def used_nothing(value: JSON) -> bool:
     """Whether all counts of a usage are 0. A whole answer under HTTP 200 that also does not say why it ended
     was given up: so do Ollama's imitations of OpenAI and Anthropic where a model only repeats itself."""
-    return isinstance(told, dict) and bool(told) and all(value == 0 for value in told.values())
+    return isinstance(value, dict) and bool(value) and all(count == 0 for count in value.values())

@@ -104,8 +104,8 @@ def is_plain(blocks: Sequence[Mapping[str, JSON]]) -> bool:
 
 def check_form(request: Request, answer: Completion) -> None:
     """Raise where an answer that was to follow a schema is no JSON: its server ignored the schema."""
-    told = answer.choices[0]
-    if not wants_schema(request) or told.finish_reason != "stop" or told.message.tool_calls:
+    choice = answer.choices[0]
+    if not wants_schema(request) or choice.finish_reason != "stop" or choice.message.tool_calls:
         return
     try:
         from_json(answer.text)
@@ -118,10 +118,10 @@ def check_form(request: Request, answer: Completion) -> None:
         raise error from None
 
 
-def read_usage(told: JSON, output_estimate: Callable[[], int]) -> Usage:
+def read_usage(raw: JSON, output_estimate: Callable[[], int]) -> Usage:
     """Usage in disjoint buckets; Anthropic's `input_tokens` excludes the cached parts already."""
-    told = mapping(told)
-    known, lifetimes = counts(told), counts(told.get("cache_creation"))
+    raw = mapping(raw)
+    known, lifetimes = counts(raw), counts(raw.get("cache_creation"))
     hour = lifetimes.get("ephemeral_1h_input_tokens", 0)
     written = known.get("cache_creation_input_tokens")
     if written is None:
@@ -133,7 +133,7 @@ def read_usage(told: JSON, output_estimate: Callable[[], int]) -> Usage:
         cache_write_5m=written - hour,
         cache_write_1h=hour,
         output=known.get("output_tokens"),
-        reasoning=counts(told.get("output_tokens_details")).get("thinking_tokens", 0),
+        reasoning=counts(raw.get("output_tokens_details")).get("thinking_tokens", 0),
         output_estimate=output_estimate,
     )
 
@@ -141,10 +141,10 @@ def read_usage(told: JSON, output_estimate: Callable[[], int]) -> Usage:
 _PROMPT: Final = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 
-def merged_usage(before: Mapping[str, JSON], told: Mapping[str, JSON]) -> dict[str, JSON]:
+def merged_usage(before: Mapping[str, JSON], later: Mapping[str, JSON]) -> dict[str, JSON]:
     """The usage known after a further frame. Its counts replace the earlier ones, but some servers close
     with zeros: a prompt that shrinks is not believed."""
-    merged = {**before, **{name: value for name, value in told.items() if value is not None}}
+    merged = {**before, **{name: value for name, value in later.items() if value is not None}}
     if _prompt(merged) < _prompt(before):
         merged |= {name: before.get(name) for name in (*_PROMPT, "cache_creation")}
     if not counts(merged).get("output_tokens") and counts(before).get("output_tokens"):
@@ -152,8 +152,8 @@ def merged_usage(before: Mapping[str, JSON], told: Mapping[str, JSON]) -> dict[s
     return merged
 
 
-def _prompt(told: Mapping[str, JSON]) -> int:
-    known = counts(told)
+def _prompt(raw: Mapping[str, JSON]) -> int:
+    known = counts(raw)
     return sum(known.get(name, 0) for name in _PROMPT)
 
 

@@ -1,6 +1,6 @@
 """A request as Anthropic's messages want it: the parameters. The turns are in `turns.py`.
 
-Knows the body's field names and the rules that come with thinking; what a model takes is told by `Model`.
+Knows the body's field names and the rules that come with thinking; what a model takes is in `Model`.
 """
 
 from collections.abc import Mapping
@@ -118,10 +118,10 @@ def _refused_choice(request: Request, facts: Model) -> dict[str, str]:
 
 
 def _refused_sampling(request: Request, facts: Model) -> dict[str, str]:
-    told = _sampling(request)
-    if told and facts.sampling == "none":
-        return dict.fromkeys(told, "this model takes no sampling parameters")
-    if facts.sampling == "one" and "temperature" in told and "top_p" in told:
+    asked = _sampling(request)
+    if asked and facts.sampling == "none":
+        return dict.fromkeys(asked, "this model takes no sampling parameters")
+    if facts.sampling == "one" and "temperature" in asked and "top_p" in asked:
         return {"top_p": "this model takes temperature or top_p, not both"}
     return {}
 
@@ -231,7 +231,7 @@ def _put_schema(body: dict[str, JSON], form: Form) -> None:
 
 def _put_thinking(body: dict[str, JSON], request: Request, effort: str, facts: Model) -> None:
     if not _thinks(request):
-        # Whoever thinks only when asked is not told: some of them refuse the word.
+        # Models that think only when asked get no word: some of them refuse it.
         if facts.thinking == "adaptive_on":
             body["thinking"] = {"type": "disabled"}
     elif _is_adaptive(facts):

@@ -72,8 +72,8 @@ class Decoder(BaseDecoder[Event]):
         message = mapping(frame.get("message"))
         self._id = text(message.get("id"))
         self._model = text(message.get("model"))
-        # The output so far is not the output: only `message_delta` tells that.
-        self._told_usage = {**mapping(message.get("usage")), "output_tokens": None}
+        # The output so far is not the output: only `message_delta` has it.
+        self._raw_usage = {**mapping(message.get("usage")), "output_tokens": None}
 
     def _block_start(self, frame: Mapping[str, JSON], data: bytes, chunks: list[Chunk]) -> None:
         block, index = frame.get("content_block"), frame.get("index")
@@ -137,8 +137,8 @@ class Decoder(BaseDecoder[Event]):
         elif part.has_input:
             part.pieces.append(arguments)
 
-    def _think(self, part: _Part, told: Mapping[str, JSON], chunks: list[Chunk]) -> None:
-        piece, signature = text(told.get("thinking")), text(told.get("signature"))
+    def _think(self, part: _Part, delta: Mapping[str, JSON], chunks: list[Chunk]) -> None:
+        piece, signature = text(delta.get("thinking")), text(delta.get("signature"))
         self._say(chunks, "", piece)
         if not part.has_input:
             part.pieces.append(piece)
@@ -159,8 +159,8 @@ class Decoder(BaseDecoder[Event]):
             chunks.append(Chunk(block=part.whole(self._text[part.begin :])))
 
     def _end_text(self, chunks: list[Chunk]) -> None:
-        """Tell that a text block ends where another one follows at once: its chunks cannot say so. One with
-        citations was told at its end."""
+        """Mark the end of a text block that another one follows at once: its chunks cannot say so. One with
+        citations was marked at its end."""
         last = self._parts[-1] if self._parts else None
         if last is not None and last.block.get("type") == "text" and not last.block.get("citations"):
             whole = last.whole(self._text[last.begin :])
@@ -168,7 +168,7 @@ class Decoder(BaseDecoder[Event]):
                 chunks.append(Chunk(block=whole))
 
     def _delta(self, frame: Mapping[str, JSON], data: bytes, chunks: list[Chunk]) -> None:
-        self._told_usage = merged_usage(self._told_usage, mapping(frame.get("usage")))
+        self._raw_usage = merged_usage(self._raw_usage, mapping(frame.get("usage")))
         if not self._ended and (reason := text(mapping(frame.get("delta")).get("stop_reason"))):
             self._finish = reason
             self._ended = True

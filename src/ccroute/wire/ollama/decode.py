@@ -25,16 +25,16 @@ def decode(body: bytes) -> Completion:
     """The answer of a 200. Raises the error it reports, or `ProtocolError`, also for an answer that is
     not done: that is how Ollama ends one that only repeated itself."""
     frame = load_object(body)
-    told = frame.get("message")
-    if "error" in frame or not isinstance(told, dict):
+    message = frame.get("message")
+    if "error" in frame or not isinstance(message, dict):
         check_error(frame, body)
-    if not isinstance(told, dict):
+    if not isinstance(message, dict):
         wrong("the answer holds no message", body)
     if not is_done(frame):
         wrong("Ollama broke the answer off (done: false), as it does when a model repeats itself", body)
-    thoughts, answer = split_thoughts(said(told.get("content")))
-    thoughts = text(told.get("thinking")) + thoughts
-    calls = whole_calls(told["tool_calls"]) if told.get("tool_calls") else ()
+    thoughts, answer = split_thoughts(said(message.get("content")))
+    thoughts = text(message.get("thinking")) + thoughts
+    calls = whole_calls(message["tool_calls"]) if message.get("tool_calls") else ()
     reason, logprobs = text(frame.get("done_reason")), frame.get("logprobs")
     if reason in LOADED and not (calls or answer or thoughts):
         nothing_asked()
@@ -54,7 +54,7 @@ def decode(body: bytes) -> Completion:
 
 
 def is_done(frame: Mapping[str, JSON]) -> bool:
-    """Whether an answer ends here; a runner (MLX) may tell only why."""
+    """Whether an answer ends here; a runner (MLX) may say only why."""
     done = frame.get("done")
     return done is True or (done is None and bool(frame.get("done_reason")))
 
@@ -69,7 +69,7 @@ def nothing_asked() -> NoReturn:
 def read_usage(frame: JSON, output_estimate: Callable[[], int]) -> Usage:
     """Usage of the last frame. A count of 0 is left out by Ollama, and a prompt is never empty.
 
-    `prompt_eval_cached_count`, which older versions do not tell, is part of `prompt_eval_count`.
+    `prompt_eval_cached_count`, which older versions do not send, is part of `prompt_eval_count`.
     """
     known = counts(frame)
     prompt = known.get("prompt_eval_count")

@@ -20,7 +20,7 @@ _CLOSING: Final = ("total_duration", "load_duration", "prompt_eval_duration", "e
 class Decoder(BaseDecoder[bytes]):
     """Turns the bytes of one stream into chunks.
 
-    The whole answer's `raw` holds what the last line told of time, in ns: `load_duration` is the cost of
+    The whole answer's `raw` holds the times of the last line, in ns: `load_duration` is the cost of
     a model swap, which `loaded` is called with, after the model's name.
     """
 
@@ -46,7 +46,7 @@ class Decoder(BaseDecoder[bytes]):
         if logprobs := frame.get("logprobs"):
             self._logprobs += listed(logprobs)
         if frame.get("done") is not False and is_done(frame):
-            self._told_usage = frame
+            self._raw_usage = frame
             self._finish = text(frame.get("done_reason")) or None
             if self._splitter is not None:
                 thought, answer = self._splitter.end()

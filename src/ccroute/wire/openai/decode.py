@@ -42,38 +42,39 @@ def decode(body: bytes, *, provider: str = "") -> Completion:
     if not isinstance(entries, list) or not entries:
         wrong("the answer holds no choices", body)
     choices = [_choice(entry, index, body, provider) for index, entry in enumerate(entries)]
-    told, reason = frame.get("usage"), text(entries[0].get("finish_reason"))
-    if not reason and used_nothing(told):
+    used, reason = frame.get("usage"), text(entries[0].get("finish_reason"))
+    if not reason and used_nothing(used):
         wrong("the server broke the answer off: it says neither why it ended nor what it used", body)
     return Completion(
         id=text(frame.get("id")),
         created=unix_time(frame.get("created")),
         model=text(frame.get("model")),
         choices=tuple(choices),
-        usage=read_usage(told, lambda: estimate_choices(choices)),
+        usage=read_usage(used, lambda: estimate_choices(choices)),
         raw_finish_reason=reason or None,
         raw=frame,
     )
 
 
 def _choice(entry: JSON, index: int, body: bytes, provider: str) -> Choice:
-    told = entry.get("message") if isinstance(entry, dict) else None
-    if not isinstance(told, dict):
+    message = entry.get("message") if isinstance(entry, dict) else None
+    if not isinstance(message, dict):
         if isinstance(entry, dict):
             read_reason(entry, body)
         wrong("a choice of the answer holds no message")
-    content, refusal, entries = plain(told.get("content")), text(told.get("refusal")), call_entries(told)
+    content, refusal = plain(message.get("content")), text(message.get("refusal"))
+    entries = call_entries(message)
     calls = whole_calls(entries, provider=provider) if entries else ()
     reason = read_reason(entry, body, spoke=bool(content or calls))
     fields = {}
-    if provider and (calls or not told.keys() <= USUAL):
-        fields = of_message(told, has_calls=bool(calls))
+    if provider and (calls or not message.keys() <= USUAL):
+        fields = of_message(message, has_calls=bool(calls))
     return Choice(
         index=index,
         message=Message(
             content=content or refusal or content,
             tool_calls=calls or None,
-            thinking=thinking(told) or None,
+            thinking=thinking(message) or None,
             provider_fields={provider: fields} if fields else {},
         ),
         finish_reason="content_filter" if refusal else finish_reason(reason, FINISH, calls),
@@ -94,13 +95,13 @@ def read_reason(choice: Mapping[str, JSON], body: bytes, *, spoke: bool = False)
     return reason
 
 
-def read_usage(told: JSON, output_estimate: Callable[[], int]) -> Usage:
+def read_usage(raw: JSON, output_estimate: Callable[[], int]) -> Usage:
     """Usage in disjoint buckets: OpenAI's prompt includes the cached part, its completion the thoughts."""
-    told = mapping(told)
-    known, details = counts(told), counts(told.get("prompt_tokens_details"))
+    raw = mapping(raw)
+    known, details = counts(raw), counts(raw.get("prompt_tokens_details"))
     prompt, output = known.get("prompt_tokens"), known.get("completion_tokens")
     total = known.get("total_tokens")
-    reasoning = counts(told.get("completion_tokens_details")).get("reasoning_tokens", 0)
+    reasoning = counts(raw.get("completion_tokens_details")).get("reasoning_tokens", 0)
     # OpenAI's place, Moonshot's, DeepSeek's.
     cached = (
         details.get("cached_tokens") or known.get("cached_tokens") or known.get("prompt_cache_hit_tokens")
@@ -109,7 +110,7 @@ def read_usage(told: JSON, output_estimate: Callable[[], int]) -> Usage:
     read = min(cached or 0, prompt or 0)
     written = min(details.get("cache_write_tokens", 0), (prompt or 0) - read)
     if prompt is not None and output is not None and total is not None:
-        # xAI and Gemini count thoughts beside the completion, Gemini without naming them: the total tells.
+        # xAI and Gemini count thoughts beside the completion, Gemini without naming them: the total shows it.
         beside = total - prompt - output
         if beside > 0 and beside == (reasoning or beside) and beside != read + written:
             output, reasoning = output + beside, beside

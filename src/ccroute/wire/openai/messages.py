@@ -80,8 +80,8 @@ def _put_assistant(
         for name in _THOUGHTS:
             own.pop(name, None)
     if dialect.thoughts is not None:
-        told = own.get("reasoning_content") or own.pop("reasoning", None) or message.get("thinking")
-        own["reasoning_content"] = told or dialect.thoughts
+        thoughts = own.get("reasoning_content") or own.pop("reasoning", None) or message.get("thinking")
+        own["reasoning_content"] = thoughts or dialect.thoughts
     if own.get("tool_calls"):
         own["tool_calls"] = [_call(call, dialect, provider) for call in own["tool_calls"]]
     elif "tool_calls" in own:

@@ -1,4 +1,4 @@
-"""Which parameters an OpenAI-compatible server or one of its models takes, and how it is told to think.
+"""Which parameters an OpenAI-compatible server or one of its models takes, and how thinking is asked for.
 
 Knows what is known of a server (`Dialect`) and of a model (`Model`); must not know messages.
 """
@@ -22,7 +22,7 @@ _NEUTRAL: Final[Mapping[str, JSON]] = {
 """What a model does anyway: where a parameter is refused, this value is left out and nothing is lost."""
 
 _EFFORTS: Final = ("minimal", "low", "medium", "high", "xhigh", "max")
-_SWITCHED: Final = ("switch", "flag")  # the forms of providers whose models think unless told not to
+_SWITCHED: Final = ("switch", "flag")  # the forms of providers whose models think unless it is switched off
 _OTHERWISE: Final = "if it does take it, say so in the backend's models={{{model!r}: Model({field}=…)}}"
 
 
@@ -113,7 +113,7 @@ def _thinks(request: Request) -> bool:
 
 
 def _form(dialect: Dialect, facts: Model) -> tuple[str, Sequence[str] | None]:
-    """How the model is told to think, and the words that it takes."""
+    """How thinking is asked for, and the words that the model takes."""
     return facts.thinking or dialect.thinking, dialect.efforts if facts.efforts is None else facts.efforts
 
 

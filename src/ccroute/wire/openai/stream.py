@@ -53,8 +53,8 @@ class Decoder(BaseDecoder[Event]):
             check_error(frame, data)
         if not self._id:
             self._take_head(frame)
-        if told := frame.get("usage"):
-            self._told_usage = told  # the last one wins: vLLM can put it on every frame
+        if used := frame.get("usage"):
+            self._raw_usage = used  # the last one wins: vLLM can put it on every frame
         if choices and not self._ended:
             self._take_choice(choices, data, chunks)
 
@@ -88,7 +88,7 @@ class Decoder(BaseDecoder[Event]):
     def _take_end(self, choice: Mapping[str, JSON], data: bytes, *, speaks: bool) -> None:
         spoke = bool(self._text or self._calls)
         reason = read_reason(choice, data, spoke=spoke)
-        self._told_usage = self._told_usage or choice.get("usage")  # Moonshot says it here
+        self._raw_usage = self._raw_usage or choice.get("usage")  # Moonshot has it here
         self._went_on = False
         self._finish = reason or self._finish
         self._ended = self._finish is not None and spoke and not speaks
