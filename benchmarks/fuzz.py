@@ -166,7 +166,7 @@ def ended(read: Callable[[], Completion]) -> str:
 
 def read_stream(wire: ModuleType, pieces: tuple[bytes, ...]) -> Completion:
     """The answer of a stream; what had come before an error must be there, too."""
-    decoder = wire.Decoder(prompt_estimate=5)
+    decoder = wire.Decoder()
     try:
         for piece in pieces:
             decoder.feed(piece)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ccroute.types import Chunk, Completion, Request
 from ccroute.wire import anthropic, ollama, openai
-from ccroute.wire.codec import PartialDecoder
+from ccroute.wire.decoding import BaseDecoder
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -51,7 +51,7 @@ def delta(finish: str | None = None, **fields: object) -> dict[str, Any]:
     return {"id": "c1", "model": "m", "choices": [{"index": 0, "delta": fields, "finish_reason": finish}]}
 
 
-def run(decoder: PartialDecoder, *pieces: bytes) -> tuple[list[Chunk], Completion]:
+def run(decoder: BaseDecoder[Any], *pieces: bytes) -> tuple[list[Chunk], Completion]:
     chunks = [chunk for piece in pieces for chunk in decoder.feed(piece)]
     return chunks, decoder.finish()
 

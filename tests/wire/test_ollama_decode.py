@@ -111,14 +111,14 @@ def test_an_answer_that_is_not_done_is_a_protocol_error() -> None:
 
 
 def test_a_stream_without_done_is_no_success() -> None:
-    decoder = Decoder(prompt_estimate=4)
+    decoder = Decoder()
     assert decoder.feed(lines(line("Hello"), line(" world"))) == [Chunk(text="Hello"), Chunk(text=" world")]
     assert not decoder.done
     with pytest.raises(ProtocolError, match="without done: true"):
         decoder.finish()
     partial = decoder.partial()
     assert (partial.text, partial.finish_reason) == ("Hello world", None)
-    assert partial.usage == Usage(input=4, output=2, estimated=True)
+    assert partial.usage == Usage(output=2, estimated=True)
 
 
 def test_nothing_after_done_matters() -> None:
@@ -137,18 +137,18 @@ def test_a_last_line_without_its_end_counts_if_it_is_whole() -> None:
 
 def test_counts_that_are_left_out_are_estimated_or_zero() -> None:
     def usage(content: str, **counts: Any) -> Usage:
-        return decode(as_json(line(content, done=True, **counts)), prompt_estimate=5).usage
+        return decode(as_json(line(content, done=True, **counts))).usage
 
     assert usage("x", prompt_eval_count=26, eval_count=2) == Usage(input=26, output=2)
     cached = {"prompt_eval_count": 26, "prompt_eval_cached_count": 20, "eval_count": 2}
     assert usage("x", **cached) == Usage(input=6, cache_read=20, output=2)
     assert usage("x", **cached | {"prompt_eval_cached_count": 99}) == Usage(cache_read=26, output=2)
-    assert usage("x", eval_count=2) == Usage(input=5, output=2, estimated=True)
+    assert usage("x", eval_count=2) == Usage(output=2, estimated=True)
     assert usage("x" * 12, prompt_eval_count=26) == Usage(input=26, output=3, estimated=True)
     assert usage("", prompt_eval_count=26) == Usage(input=26)
     for nonsense in (float("nan"), float("inf"), -1, 1.5, "3", None):
         assert usage("x" * 12, prompt_eval_count=nonsense, eval_count=nonsense) == Usage(
-            input=5, output=3, estimated=True
+            output=3, estimated=True
         )
 
 

@@ -126,22 +126,18 @@ def test_logprobs_are_kept() -> None:
 
 @pytest.mark.parametrize("nonsense", [float("nan"), float("inf"), -1, 12.0, "12", True, None, 10**30, [1]])
 def test_nonsense_usage_is_unknown_and_estimated(nonsense: Any) -> None:
-    usage = decode(answer(told(nonsense, nonsense), content="x" * 41), prompt_estimate=9).usage
-    assert usage == Usage(input=9, output=11, estimated=True)
+    usage = decode(answer(told(nonsense, nonsense), content="x" * 41)).usage
+    assert usage == Usage(output=11, estimated=True)
 
 
 @pytest.mark.parametrize("usage", [None, {}, [], "x", told(0, 0)])
 def test_usage_that_is_absent_is_estimated_and_flagged(usage: Any) -> None:
-    assert decode(answer(usage, content="four"), prompt_estimate=3).usage == Usage(
-        input=3, output=1, estimated=True
-    )
+    assert decode(answer(usage, content="four")).usage == Usage(output=1, estimated=True)
 
 
 def test_the_part_of_usage_that_is_known_is_kept() -> None:
     assert decode(answer(told(10, None), content="four")).usage == Usage(input=10, output=1, estimated=True)
-    assert decode(answer(told(None, 5), content="four"), prompt_estimate=2).usage == Usage(
-        input=2, output=5, estimated=True
-    )
+    assert decode(answer(told(None, 5), content="four")).usage == Usage(output=5, estimated=True)
 
 
 def test_an_empty_answer_may_have_used_no_output() -> None:

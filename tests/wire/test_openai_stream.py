@@ -142,19 +142,17 @@ def test_usage_that_never_comes_is_estimated_a_delta_at_a_time() -> None:
     stream = sse(
         delta(content="Hello"), delta(content=" world, it is"), delta(reasoning="hm"), delta("stop"), "[DONE]"
     )
-    assert run(Decoder(prompt_estimate=7), stream)[1].usage == Usage(
-        input=7, output=1 + 4 + 1, estimated=True
-    )
+    assert run(Decoder(), stream)[1].usage == Usage(output=1 + 4 + 1, estimated=True)
 
 
 def test_usage_of_zeros_on_every_frame_is_not_believed() -> None:
     zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     stream = sse({**delta(content="x"), "usage": zeros}, {**delta("stop"), "usage": zeros})
-    assert run(Decoder(5), stream)[1].usage == Usage(input=5, output=1, estimated=True)
+    assert run(Decoder(), stream)[1].usage == Usage(output=1, estimated=True)
 
 
 def test_a_partial_answer_holds_what_came_with_estimated_usage() -> None:
-    decoder = Decoder(prompt_estimate=7)
+    decoder = Decoder()
     decoder.feed(
         sse(delta(content="Hello"), delta(content=" world"), delta(tool_calls=[call("f", "{", id="a")]))
     )
@@ -162,7 +160,7 @@ def test_a_partial_answer_holds_what_came_with_estimated_usage() -> None:
     assert partial.text == "Hello world"
     assert partial.tool_calls[0].function.arguments == "{"
     assert partial.finish_reason is None
-    assert partial.usage == Usage(input=7, output=4, estimated=True)
+    assert partial.usage == Usage(output=4, estimated=True)
 
 
 def test_an_error_frame_then_done_is_no_success() -> None:

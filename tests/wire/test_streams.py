@@ -14,15 +14,15 @@ from tests.wire.support import STREAMS, WHOLES, WIRES, as_json, fixture, run
 
 from ccroute.errors import CcrouteError, ProtocolError
 from ccroute.types import Chunk, Completion
-from ccroute.wire.codec import PartialDecoder
+from ccroute.wire.decoding import BaseDecoder
 
 WIRE = st.sampled_from(sorted(WIRES))
 ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 BOM = b"\xef\xbb\xbf"
 
 
-def decoder(wire: str) -> PartialDecoder:
-    made: PartialDecoder = WIRES[wire].Decoder(prompt_estimate=5)
+def decoder(wire: str) -> BaseDecoder[object]:
+    made: BaseDecoder[object] = WIRES[wire].Decoder()
     return made
 
 
@@ -173,7 +173,7 @@ def test_an_empty_stream_is_a_protocol_error(wire: str) -> None:
     assert reader.feed(b"") == []
     with pytest.raises(ProtocolError):
         reader.finish()
-    assert reader.partial().usage.input == 5
+    assert reader.partial().usage.input == 0
 
 
 @pytest.mark.parametrize("wire", WIRES)

@@ -13,21 +13,11 @@ class StreamDecoder(Protocol):
     `feed` returns the chunks that hold content (text, thinking, tool calls), in order, and raises
     the typed error of an error frame. `finish` is called at the end of the bytes: it returns the
     whole answer, or raises `ProtocolError` when the protocol's terminal signal never came.
+
+    ccroute's own decoders also have `done` (nothing that follows can matter) and `partial()` (the answer so
+    far, its usage estimated).
     """
 
     def feed(self, data: bytes) -> list[Chunk]: ...
 
     def finish(self) -> Completion: ...
-
-
-class PartialDecoder(StreamDecoder, Protocol):
-    """What ccroute's own decoders offer besides.
-
-    `done` turns true once the terminal signal came (or an error is waiting for `finish`), so that
-    nobody waits for bytes that mean nothing. `partial` is the answer so far, usage estimated.
-    """
-
-    @property
-    def done(self) -> bool: ...
-
-    def partial(self) -> Completion: ...

@@ -5,15 +5,15 @@ Knows chunks and completions, and the rules that hold on every wire: an error af
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, NoReturn, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from pydantic import TypeAdapter
 
 from ccroute.errors import CcrouteError, ProtocolError
 from ccroute.types import JSON, Choice, Chunk, Completion, FinishReason, Message, ToolCall, Usage
-from ccroute.wire.errors import parse_body, parse_error, typed_error
-from ccroute.wire.reading import is_whole, shown
+from ccroute.wire.errors import is_error, parse_body, parse_error, typed_error
+from ccroute.wire.reading import finish_reason, is_whole, shown
 from ccroute.wire.tools import Call
 from ccroute.wire.usage import estimate_deltas
 
@@ -30,17 +30,20 @@ class _Parser(Protocol[E]):
 
 
 class BaseDecoder(ABC, Generic[E]):
-    """A `PartialDecoder` over a parser's events. A wire adds `_take` and `_usage`.
-
-    `prompt_estimate` is in tokens, for servers that do not tell.
-    """
+    """A `StreamDecoder` over a parser's events. A wire adds `_take`, its words for why an answer ended, and
+    how its usage is read."""
 
     end_signal = "a finish reason"
-    _calls: list[Call]
 
-    def __init__(self, parser: _Parser[E], prompt_estimate: int) -> None:
-        self._parser = parser
-        self._prompt_estimate = prompt_estimate
+    def __init__(
+        self,
+        parser: _Parser[E],
+        reasons: Mapping[str, FinishReason],
+        read_usage: Callable[[JSON, Callable[[], int]], Usage],
+        provider: str = "",
+    ) -> None:
+        self._parser, self._reasons, self._read_usage = parser, reasons, read_usage
+        self._provider = provider
         self._done = False
         self._ended = False  # a finish reason or its like came: what follows is no content
         self._failure: CcrouteError | None = None
@@ -48,8 +51,9 @@ class BaseDecoder(ABC, Generic[E]):
         self._created = 0
         self._text: list[str] = []  # in pieces, as they came
         self._thinking: list[str] = []
-        self._calls = []
+        self._calls: list[Call] = []
         self._logprobs: list[JSON] = []
+        self._raw_usage: JSON = {}
         self._finish: str | None = None
         self._raw: JSON = None
 
@@ -80,48 +84,36 @@ class BaseDecoder(ABC, Generic[E]):
             raise self._failure
         if not self._succeeded():
             raise ProtocolError(f"the stream ended without {self.end_signal}: the answer is not complete")
-        return self._completion(self._finish_reason(), self._usage())
+        return self._completion(self._finish_reason(), self._read_usage(self._raw_usage, self._estimate))
 
     def partial(self) -> Completion:
-        """The answer so far, its usage estimated."""
-        return self._completion(None, self._usage(partial=True))
-
-    def _say(self, text: str, chunks: list[Chunk]) -> None:
-        """Add a piece of the answer's text."""
-        if text:
-            self._text.append(text)
-            chunks.append(text_chunk({"text": text}))
+        """The answer so far, its output estimated."""
+        usage, output = self._read_usage(self._raw_usage, self._estimate), self._estimate()
+        known = {"output": output, "reasoning": min(usage.reasoning, output), "estimated": True}
+        return self._completion(None, usage.model_copy(update=known))
 
     @abstractmethod
     def _take(self, event: E, chunks: list[Chunk]) -> None:
         """Take one event: remember what it says and append the chunk it makes."""
 
-    @abstractmethod
-    def _usage(self, *, partial: bool = False) -> Usage:
-        """What was used; the output of a partial answer is always estimated."""
+    def _say(
+        self, chunks: list[Chunk], text: str, thinking: str = "", calls: tuple[ToolCall, ...] = ()
+    ) -> None:
+        """Add a piece of the answer, and the chunk that it makes."""
+        if text:
+            self._text.append(text)
+        if thinking or calls:
+            if thinking:
+                self._thinking.append(thinking)
+            chunks.append(Chunk(text=text, thinking=thinking, tool_calls=calls))
+        elif text:
+            chunks.append(text_chunk({"text": text}))
 
     def _succeeded(self) -> bool:
-        return self._ended
+        return self._done
 
-    def _message(self) -> Message:
-        calls = self._whole_calls()
-        return Message(
-            content="".join(self._text) if self._text or not calls else None,
-            thinking="".join(self._thinking) or None,
-            tool_calls=calls or None,
-            provider_fields=self._provider_fields(),
-        )
-
-    def _provider_fields(self) -> Mapping[str, Mapping[str, JSON]]:
-        """What only the provider knows of the message, under its name."""
-        return {}
-
-    def _whole_calls(self) -> tuple[ToolCall, ...]:
-        return tuple(call.whole() for call in self._calls)
-
-    @abstractmethod
     def _finish_reason(self) -> FinishReason:
-        """Why a complete answer ended."""
+        return finish_reason(self._finish, self._reasons, self._calls)
 
     def _estimate(self) -> int:
         """Output tokens by what was received, a delta at a time."""
@@ -140,6 +132,19 @@ class BaseDecoder(ABC, Generic[E]):
             raw=self._raw,
         )
 
+    def _message(self) -> Message:
+        calls = tuple(call.whole(self._provider) for call in self._calls)
+        fields: dict[str, Any] = {
+            "content": "".join(self._text) if self._text or not calls else None,
+            "thinking": "".join(self._thinking) or None,
+            "tool_calls": calls or None,
+        }
+        return Message(**fields | self._further())
+
+    def _further(self) -> dict[str, JSON]:
+        """The fields of the message that only this wire fills, or fills otherwise."""
+        return {}
+
     def _take_rest(self) -> None:
         try:
             for event in self._parser.end():
@@ -152,20 +157,17 @@ class BaseDecoder(ABC, Generic[E]):
         self._done = True
 
 
-def finish_reason(
-    raw: str | None, words: Mapping[str, FinishReason], calls: Sequence[object]
-) -> FinishReason:
-    """A provider's word in canonical form. `stop` with tool calls is `tool_calls`: some servers, and
-    OpenAI itself for a forced tool, say `stop`."""
-    reason = words.get(raw or "", "other")
-    return "tool_calls" if calls and reason == "stop" else reason
-
-
 def fail(frame: JSON, body: bytes) -> NoReturn:
     """Raise the typed error of an error frame, or of an error body under HTTP 200."""
     payload = parse_error(frame)
     payload.body = shown(body) or None
     raise typed_error(payload)
+
+
+def check_error(frame: dict[str, JSON], body: bytes) -> None:
+    """Raise the typed error of a frame, or of a body under HTTP 200, if it reports one."""
+    if is_error(frame):
+        fail(frame, body)
 
 
 def is_frame(kind: str, data: bytes, decode: Callable[[bytes], Completion]) -> bool:

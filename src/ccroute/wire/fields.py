@@ -6,17 +6,17 @@ Knows the canonical request, and which fields and tools belong to another wire t
 import base64
 import dataclasses
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, NoReturn, Self
 
 from ccroute.errors import InvalidRequestError
 from ccroute.types import JSON, Request
 from ccroute.types.request import PARAMETERS
 
+NOT_GIVEN: Final[tuple[object, ...]] = (None, "", (), [], {})
+"""The values of a parameter that was not given; 0 and False were."""
 _LONGEST_NAME = 40
 """What is longer names no kind of part, but may be a prompt."""
-
-
 _MARKS: Final = (
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"\x89PNG", "image/png"),
@@ -36,7 +36,7 @@ class Image(NamedTuple):
 class OfWire(dict[str, JSON]):
     """`extra` as a client of a served API sent it: fields that only servers of the same `wire` may know.
 
-    What a caller gives as `extra` himself is for the server he chose, and is not checked.
+    What a caller gives as `extra` is for the server of his choice, and is not checked.
     """
 
     def __init__(self, wire: str, fields: Mapping[str, JSON]) -> None:
@@ -46,7 +46,7 @@ class OfWire(dict[str, JSON]):
 
 class OwnEffort(str):
     """A `reasoning_effort` whose client said it in Anthropic's words: `thinking` and `effort` as they came,
-    for an Anthropic. Everybody else reads the canonical word that it is."""
+    for an Anthropic. All other wires read the canonical word that it is."""
 
     thinking: Mapping[str, JSON]
     effort: str | None
@@ -132,9 +132,9 @@ def _without_marks(tool: Mapping[str, JSON], gone: Collection[str]) -> Mapping[s
     return {name: value for name, value in tool.items() if name not in gone} if gone else tool
 
 
-def given(value: object) -> bool:
-    """Whether a parameter was given: 0 and False were, None and empty things were not."""
-    return value is not None and value != "" and value != () and value != [] and value != {}
+def given(request: Request, names: Iterable[str]) -> dict[str, JSON]:
+    """Which of the parameters were given, with their values; a name that is no parameter was not."""
+    return {name: value for name in names if (value := getattr(request, name, None)) not in NOT_GIVEN}
 
 
 def merged(body: dict[str, JSON], request: Request, *containers: str) -> dict[str, JSON]:
@@ -156,8 +156,8 @@ def json_schema(request: Request) -> Mapping[str, JSON] | None:
     """The schema the answer must follow, if one was given."""
     if not wants_schema(request):
         return None
-    told = (request.response_format or {}).get("json_schema")
-    schema: JSON = told.get("schema") if isinstance(told, Mapping) else None
+    form = (request.response_format or {}).get("json_schema")
+    schema: JSON = form.get("schema") if isinstance(form, Mapping) else None
     if not isinstance(schema, Mapping):
         raise InvalidRequestError("response_format.json_schema.schema is missing")
     return schema
@@ -165,8 +165,8 @@ def json_schema(request: Request) -> Mapping[str, JSON] | None:
 
 def image(part: Mapping[str, JSON], where: str) -> Image:
     """The image of an `image_url` part. Raises `InvalidRequestError` naming the place."""
-    told = part.get("image_url")
-    url = told.get("url") if isinstance(told, Mapping) else told
+    source = part.get("image_url")
+    url = source.get("url") if isinstance(source, Mapping) else source
     if not isinstance(url, str) or not url:
         raise InvalidRequestError(f"{where}.image_url.url is missing")
     if not url.startswith("data:"):

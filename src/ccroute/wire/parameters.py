@@ -4,22 +4,15 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from ccroute.types.request import PARAMETERS
+
+_WITHOUT: Final = {"max_tokens", "tools", "tool_choice", "response_format", "extra"}
+"""What a request cannot do without."""
+_PLAIN_WORDS: Final = {"stop", "seed", "user"}
+"""Names that are words of any sentence, too: they count only in a field of their own, or in quotes."""
+
 _NAMES: Final = {
-    **{
-        name: name
-        for name in (
-            "temperature",
-            "top_p",
-            "top_k",
-            "frequency_penalty",
-            "presence_penalty",
-            "logit_bias",
-            "logprobs",
-            "top_logprobs",
-            "parallel_tool_calls",
-            "reasoning_effort",
-        )
-    },
+    **{name: name for name in PARAMETERS - _WITHOUT - _PLAIN_WORDS},
     "stop_sequences": "stop",
     "thinking": "reasoning_effort",
     "reasoningeffort": "reasoning_effort",
@@ -27,9 +20,6 @@ _NAMES: Final = {
     "effort parameter": "reasoning_effort",
 }
 """What servers write, in lower case, and the parameter of a call that it means."""
-
-_PLAIN_WORDS: Final = frozenset({"stop", "seed", "user"})
-"""Names that are words of any sentence, too: they count only in a field of their own, or in quotes."""
 
 _NAMED: Final = re.compile(
     "|".join([rf"\b{re.escape(name)}\b" for name in sorted(_NAMES, key=len, reverse=True)])

@@ -5,12 +5,13 @@ U+FFFD inside a text and a fault inside the structure; nothing here raises anyth
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Final, NoReturn
 
 from pydantic_core import from_json
 
 from ccroute.errors import ProtocolError
-from ccroute.types import JSON
+from ccroute.types import JSON, FinishReason
 
 BODY_READ: Final = 4096
 """How much of a body an error holds at first, in bytes; half of it is kept when secrets are removed."""
@@ -35,7 +36,10 @@ def load(data: bytes) -> JSON:
 
 def load_object(data: bytes) -> dict[str, JSON]:
     """The JSON object of `data`; anything else is a `ProtocolError`."""
-    value = load(data)
+    try:  # not through `load`: a stream comes here for every chunk
+        value = from_json(data)
+    except ValueError:
+        value = _load_repaired(data)
     if not isinstance(value, dict):
         wrong("the server's answer is JSON, but not an object", data)
     return value
@@ -84,6 +88,17 @@ def listed(value: object) -> list[JSON]:
 def unix_time(value: object) -> int:
     """A Unix time in whole seconds, 0 if `value` is none (dates beyond year 9999 are not)."""
     return int(value) if isinstance(value, int | float) and 0 <= value < 253_402_300_800 else 0
+
+
+def finish_reason(
+    raw: str | None, words: Mapping[str, FinishReason], calls: Sequence[object]
+) -> FinishReason:
+    """A provider's word in canonical form. Servers say `stop` beside tool calls (OpenAI itself for a forced
+    tool), and `tool_calls` where there are none (vLLM): the calls decide."""
+    reason = words.get((raw or "").lower(), "other")
+    if reason in ("stop", "tool_calls"):
+        return "tool_calls" if calls else "stop"
+    return reason
 
 
 def _repaired(found: re.Match[str]) -> str:

@@ -9,6 +9,7 @@ https://platform.openai.com/docs/guides/structured-outputs, seen 2026-11-21.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from typing import Final
 
 from pydantic_core import to_json
@@ -27,10 +28,12 @@ _FORMATS: Final = frozenset(
 _NOTES: Final = frozenset(
     {"$schema", "$id", "$comment", "examples", "deprecated", "readOnly", "writeOnly", "discriminator"}
 )
-"""Words that bind nobody: they are left out."""
+"""Words that constrain nothing: they are left out."""
 _FREE: Final = frozenset({"patternProperties", "propertyNames", "unevaluatedProperties", "prefixItems"})
 """Words for what a closed schema cannot say."""
 _DEFS: Final = ("$defs", "definitions")
+_SHAPE: Final = {"properties", "required", "items", "additionalProperties", "anyOf", "oneOf", "allOf", *_DEFS}
+"""Words that are written by what they mean; all others are constraints or notes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +76,12 @@ def put_strict(body: dict[str, JSON], *, official: bool) -> None:
     """Make `strict: true` of an OpenAI body's `response_format` possible; a schema that cannot be closed
     goes with `strict: false`, which is what OpenAI says to do with it."""
     wanted = _mapping(body.get("response_format"))
-    told = _mapping(wanted.get("json_schema"))
-    if told.get("strict") is not True or not isinstance(told.get("schema"), Mapping):
+    form = _mapping(wanted.get("json_schema"))
+    if form.get("strict") is not True or not isinstance(form.get("schema"), Mapping):
         return
-    closed = for_openai(told["schema"], official=official)
+    closed = for_openai(form["schema"], official=official)
     made = {"strict": False} if closed is None else {"schema": closed}
-    body["response_format"] = {**wanted, "json_schema": {**told, **made}}
+    body["response_format"] = {**wanted, "json_schema": {**form, **made}}
 
 
 def _written(schema: Schema, rules: _Rules) -> dict[str, JSON] | None:
@@ -87,14 +90,8 @@ def _written(schema: Schema, rules: _Rules) -> dict[str, JSON] | None:
         if not rules.recursion and _recurs(root):
             return None
         made = _node(root, rules)
-    except (
-        _OpenError,
-        RecursionError,
-        TypeError,
-        AttributeError,
-        ValueError,
-    ):  # or it is no schema: the server says how
-        return None
+    except (_OpenError, RecursionError, TypeError, AttributeError, ValueError):
+        return None  # or it is no schema: the server says how
     # OpenAI takes only an object at the root.
     return None if rules.all_required and made.get("type") != "object" else made
 
@@ -151,16 +148,7 @@ def _merged(schema: Schema) -> Schema:
 def _put_constraints(made: dict[str, JSON], schema: Schema, rules: _Rules) -> None:
     described = []
     for word, value in schema.items():
-        if word in (
-            "properties",
-            "required",
-            "items",
-            "additionalProperties",
-            "anyOf",
-            "oneOf",
-            "allOf",
-            *_DEFS,
-        ):
+        if word in _SHAPE:
             continue
         if _takes(rules, word, value):
             made[word] = value
@@ -184,8 +172,7 @@ def _takes(rules: _Rules, word: str, value: JSON) -> bool:
 
 
 def _put_object(made: dict[str, JSON], schema: Schema, rules: _Rules) -> None:
-    kinds = schema.get("type")
-    if not ("properties" in schema or kinds == "object" or (isinstance(kinds, list) and "object" in kinds)):
+    if "properties" not in schema and not _may_be(schema, "object"):
         return
     properties = _mapping(schema.get("properties"))
     extras = schema.get("additionalProperties", None if properties else True)
@@ -200,27 +187,25 @@ def _put_object(made: dict[str, JSON], schema: Schema, rules: _Rules) -> None:
 
 
 def _put_items(made: dict[str, JSON], schema: Schema, rules: _Rules) -> None:
-    kinds = schema.get("type")
     if "items" in schema:
         made["items"] = _node(schema["items"], rules)
-    elif kinds == "array" or (isinstance(kinds, list) and "array" in kinds):
+    elif _may_be(schema, "array"):
         raise _OpenError  # of anything
+
+
+def _may_be(schema: Schema, kind: str) -> bool:
+    kinds = schema.get("type")
+    return kind in kinds if isinstance(kinds, list) else kinds == kind
 
 
 def _recurs(schema: Schema) -> bool:
     """Whether a definition leads back to itself."""
     inner = {name: set(_refs(each)) for place in _DEFS for name, each in _mapping(schema.get(place)).items()}
-    done: set[str] = set()
-
-    def leads_back(name: str, path: tuple[str, ...]) -> bool:
-        if name in path:
-            return True
-        if name in done:
-            return False
-        done.add(name)
-        return any(leads_back(each, (*path, name)) for each in inner.get(name, ()))
-
-    return any(leads_back(name, ()) for name in inner)
+    try:
+        TopologicalSorter(inner).prepare()
+    except CycleError:
+        return True
+    return False
 
 
 def _refs(schema: object) -> Iterator[str]:

@@ -18,36 +18,30 @@ NO_ARGUMENTS = "{}"
 _CALL: Final = frozenset({"id", "index", "type", "function"})
 _FUNCTION: Final = frozenset({"name", "arguments"})
 
-_MARKS = re.compile(r"[\\\"{}\[\]]")
+_MARKS: Final = re.compile(r"\\.|[\\\"{}\[\]]", re.DOTALL)
 
 
 class _Nesting:
     """Whether JSON that comes in pieces has closed all that it opened. Each character is looked at once."""
 
-    __slots__ = ("_depth", "_escaped", "_opened", "_quoted")
+    __slots__ = ("_depth", "_held", "_opened", "_quoted")
 
     def __init__(self) -> None:
-        self._depth = 0
-        self._opened = self._quoted = self._escaped = False
+        self._depth, self._held = 0, ""
+        self._opened = self._quoted = False
 
     @property
     def is_closed(self) -> bool:
         return self._opened and self._depth <= 0
 
     def feed(self, piece: str) -> None:
-        skipped = 0 if self._escaped else -1
-        self._escaped = self._escaped and not piece
-        for mark in _MARKS.finditer(piece):
-            at, char = mark.start(), mark[0]
-            if at == skipped:
-                continue
-            if char == '"':
+        marks = _MARKS.findall(self._held + piece)
+        self._held = "\\" if marks and marks[-1] == "\\" else ""  # what it escapes is in the next piece
+        for mark in marks:
+            if mark == '"':
                 self._quoted = not self._quoted
-            elif self._quoted and char == "\\":
-                skipped = at + 1
-                self._escaped = skipped == len(piece)
-            elif not self._quoted and char != "\\":
-                self._depth += 1 if char in "{[" else -1
+            elif not self._quoted and mark in ("{", "[", "}", "]"):
+                self._depth += 1 if mark in "{[" else -1
                 self._opened = True
 
 
@@ -56,10 +50,10 @@ class Call:
 
     __slots__ = ("_broken", "_nesting", "_read", "fields", "id", "index", "name", "pieces")
 
-    def __init__(self, index: int, id: str = "", name: str = "") -> None:
+    def __init__(self, index: int, id: str = "") -> None:
         self.index = index
         self.id = id or f"call_{index}"
-        self.name = name
+        self.name = ""
         self.pieces: list[str] = []
         self.fields: dict[str, JSON] = {}
         self._nesting = _Nesting()
@@ -82,20 +76,20 @@ class Call:
         return "".join(self.pieces)
 
     def whole(self, provider: str = "") -> ToolCall:
-        """The call as it stands. `provider` is who wrote its further fields."""
-        function = Function(name=self.name, arguments=self.arguments or NO_ARGUMENTS)
-        return _call(self.id, function, self.index, self.fields, provider)
-
-    def begun(self) -> ToolCall:
-        """The first delta: id and name."""
-        return ToolCall(id=self.id, function=Function(name=self.name), index=self.index)
+        """The call as it stands. `provider` wrote its further fields, which are not kept without one."""
+        return ToolCall(
+            id=self.id,
+            function=Function(name=self.name, arguments=self.arguments or NO_ARGUMENTS),
+            index=self.index,
+            provider_fields={provider: self.fields} if provider and self.fields else {},
+        )
 
     def grown(self, arguments: str, name: str = "") -> ToolCall:
-        """The next delta, which adds `arguments`, and the name if that comes late."""
-        late = "" if self.name else name
+        """The next delta, which adds `arguments`, and the name if that is new. The first one has the id."""
+        id, late = "" if self.pieces else self.id, "" if self.name else name
         self.name = self.name or name
         self.pieces.append(arguments)
-        return ToolCall(function=Function(name=late, arguments=arguments), index=self.index)
+        return ToolCall(id=id, function=Function(name=late, arguments=arguments), index=self.index)
 
 
 class CallDeltas:
@@ -111,26 +105,27 @@ class CallDeltas:
         self._by_id: dict[str, Call] = {}
         self._by_index: dict[int, Call] = {}
 
-    def add(self, told: object) -> tuple[ToolCall, ...]:
+    def add(self, entries: object) -> tuple[ToolCall, ...]:
         """Take the `tool_calls` of one delta and return ours, numbered from 0 in order of appearance."""
-        entries = _entries(told)
+        calls = _entries(entries)
         # A lone entry without index goes on with the latest call; one of several with the call at its place.
-        places = range(len(entries)) if len(entries) > 1 else [len(self.calls) - 1]
-        return tuple(self._delta(entry, place) for place, entry in zip(places, entries, strict=True))
+        places = range(len(calls)) if len(calls) > 1 else [len(self.calls) - 1]
+        return tuple(self._delta(entry, place) for place, entry in zip(places, calls, strict=True))
 
     def _delta(self, entry: dict[str, JSON], place: int) -> ToolCall:
         function = mapping(entry.get("function"))
         id, index, name = text(entry.get("id")), entry.get("index"), text(function.get("name"))
-        arguments = as_text(function.get("arguments"))
         call = self._by_id.get(id) or self._earlier(index, place)
         if call is None or self._is_another(call, id, name):
-            delta = self._begin(id, index, name, arguments)
-            call = self.calls[-1]
-        else:
-            delta = call.grown(arguments, name)
+            call = Call(len(self.calls), id)
+            self.calls.append(call)
+            if id:
+                self._by_id[id] = call
+            if isinstance(index, int):
+                self._by_index[index] = call
         if not entry.keys() <= _CALL or not function.keys() <= _FUNCTION:
             call.fields.update(_further(entry, function))
-        return delta
+        return call.grown(as_text(function.get("arguments")), name)
 
     def _earlier(self, index: object, place: int) -> Call | None:
         if isinstance(index, int):
@@ -143,38 +138,25 @@ class CallDeltas:
             return False
         return id not in self._by_id if id else call.is_whole
 
-    def _begin(self, id: str, index: object, name: str, arguments: str) -> ToolCall:
-        call = Call(len(self.calls), id, name)
-        self.calls.append(call)
-        if id:
-            self._by_id[id] = call
-        if isinstance(index, int):
-            self._by_index[index] = call
-        call.pieces.append(arguments)
-        return ToolCall(id=call.id, function=Function(name=name, arguments=arguments), index=call.index)
 
-
-def whole_calls(entries: object, first: int = 0, provider: str = "") -> tuple[ToolCall, ...]:
-    """The `tool_calls` of a whole message, numbered from `first`; ids missing or double are given.
-    `provider` is who wrote their further fields, which are not kept without one."""
+def read_calls(entries: object, first: int = 0) -> list[Call]:
+    """The `tool_calls` of a whole message, numbered from `first`; ids missing or double are given."""
     seen: set[str] = set()
     calls = []
     for index, entry in enumerate(_entries(entries), first):
-        function = mapping(entry.get("function"))
-        id = text(entry.get("id"))
-        if not id or id in seen:
-            id = f"call_{index}"
-        seen.add(id)
-        arguments = as_text(function.get("arguments")) or NO_ARGUMENTS
-        made = Function(name=text(function.get("name")), arguments=arguments)
-        calls.append(_call(id, made, index, _further(entry, function) if provider else {}, provider))
-    return tuple(calls)
+        function, id = mapping(entry.get("function")), text(entry.get("id"))
+        call = Call(index, "" if id in seen else id)
+        call.name = text(function.get("name"))
+        call.pieces.append(as_text(function.get("arguments")) or NO_ARGUMENTS)
+        call.fields = _further(entry, function)
+        seen.add(call.id)
+        calls.append(call)
+    return calls
 
 
-def _call(id: str, function: Function, index: int, fields: Mapping[str, JSON], provider: str) -> ToolCall:
-    if not fields or not provider:
-        return ToolCall(id=id, function=function, index=index)
-    return ToolCall(id=id, function=function, index=index, provider_fields={provider: fields})
+def whole_calls(entries: object, provider: str = "") -> tuple[ToolCall, ...]:
+    """The same as results. `provider` is who wrote their further fields."""
+    return tuple(call.whole(provider) for call in read_calls(entries))
 
 
 def _further(entry: Mapping[str, JSON], function: Mapping[str, JSON]) -> dict[str, JSON]:
@@ -185,12 +167,12 @@ def _further(entry: Mapping[str, JSON], function: Mapping[str, JSON]) -> dict[st
     return fields
 
 
-def _entries(told: object) -> list[dict[str, JSON]]:
-    if isinstance(told, dict):  # older TGI: the one call itself, not a list
-        return [told]
-    if not isinstance(told, list) or not all(isinstance(entry, dict) for entry in told):
+def _entries(entries: object) -> list[dict[str, JSON]]:
+    if isinstance(entries, dict):  # older TGI: the one call itself, not a list
+        return [entries]
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         wrong("tool_calls is not a list of objects")
-    return told
+    return entries
 
 
 def as_text(arguments: object) -> str:

@@ -4,34 +4,39 @@ Knows token counts; must not know prices. A count is believed only if it is a wh
 0: anything else (absent, NaN, negative, a float) is unknown, and unknown is estimated, never 0.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from ccroute.types import JSON, Message, Usage
+from ccroute.types import JSON, Choice, Usage
 
 _MOST: Final = 1_000_000_000  # tokens; beyond it a figure is nonsense
 
-CHARACTERS_PER_TOKEN: Final = 4
-"""The usual rule of thumb for English and code."""
+_PER_TOKEN: Final = 4  # characters: the usual rule of thumb for English and code
 
 _ONE_TOKEN: Final = 8  # characters; a longer delta holds more than one token
 
 
-def count(value: object) -> int | None:
-    """A server's token count, `None` if it is not one."""
-    return value if type(value) is int and 0 <= value <= _MOST else None
+def counts(value: JSON) -> dict[str, int]:
+    """The token counts of a JSON object, by name; without those that are no counts."""
+    if not isinstance(value, dict):
+        return {}
+    return {name: count for name, count in value.items() if type(count) is int and 0 <= count <= _MOST}
 
 
 def estimate(characters: int) -> int:
     """Tokens in a text of that many characters."""
-    return -(-characters // CHARACTERS_PER_TOKEN)
+    return -(-characters // _PER_TOKEN)
 
 
-def estimate_message(message: Message) -> int:
+def estimate_choices(choices: Iterable[Choice]) -> int:
     """Tokens in a whole answer: text, thinking and tool calls."""
-    calls = [call.function for call in message.tool_calls or ()]
-    written = sum(len(call.name) + len(call.arguments) for call in calls)
-    return estimate(len(message.content or "") + len(message.thinking or "") + written)
+    total = 0
+    for message in (choice.message for choice in choices):
+        written = [message.content or "", message.thinking or ""]
+        for call in message.tool_calls or ():
+            written += call.function.name, call.function.arguments
+        total += estimate(sum(map(len, written)))
+    return total
 
 
 def estimate_deltas(deltas: Iterable[str]) -> int:
@@ -47,32 +52,26 @@ def usage(
     cache_write_5m: int = 0,
     cache_write_1h: int = 0,
     reasoning: int = 0,
-    prompt_estimate: int,
-    output_estimate: int,
+    output_estimate: Callable[[], int],
 ) -> Usage:
-    """The usage of an answer; what is unknown (`None`, or 0 where there must be some) is estimated."""
-    prompt_known = input is not None and input + cache_read + cache_write_5m + cache_write_1h > 0
-    output_known = output is not None and (output > 0 or output_estimate == 0)
-    told = output if output is not None and output_known else output_estimate
-    if input is None or not prompt_known:
-        input, cache_read, cache_write_5m, cache_write_1h = prompt_estimate, 0, 0, 0
+    """The usage of an answer. An unknown output (`None`, or 0 where there must be some) is estimated; an
+    unknown prompt is 0, and `estimated` asks the caller to count it."""
+    used = output or output_estimate()
+    if input is None:
+        cache_read = cache_write_5m = cache_write_1h = 0
+    prompt = (input or 0) + cache_read + cache_write_5m + cache_write_1h
     return Usage(
-        input=input,
+        input=input or 0,
         cache_read=cache_read,
         cache_write_5m=cache_write_5m,
         cache_write_1h=cache_write_1h,
-        output=told,
-        reasoning=min(reasoning, told),
-        estimated=not (prompt_known and output_known),
+        output=used,
+        reasoning=min(reasoning, used),
+        estimated=not prompt or output != used,
     )
 
 
-def is_broken_off(frame: Mapping[str, JSON]) -> bool:
-    """Whether a whole answer under HTTP 200 was given up: it does not say why it ended, and that no token was
-    used. So do Ollama's imitations of OpenAI and Anthropic where a model only repeats itself."""
-    choices = frame.get("choices")
-    ends = choices[0] if isinstance(choices, list) and choices else frame
-    used = frame.get("usage")
-    if not isinstance(ends, dict) or ends.get("finish_reason") or ends.get("stop_reason") or not used:
-        return False
-    return isinstance(used, dict) and all(value == 0 for value in used.values())
+def used_nothing(value: JSON) -> bool:
+    """Whether all counts of a usage are 0. A whole answer under HTTP 200 that also does not say why it ended
+    was given up: so do Ollama's imitations of OpenAI and Anthropic where a model only repeats itself."""
+    return isinstance(value, dict) and bool(value) and all(count == 0 for count in value.values())

@@ -3,7 +3,7 @@
 Knows content blocks; must not know the request: the forced tool of a schema is known by its name.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from pydantic_core import from_json
@@ -12,12 +12,11 @@ from ccroute.errors import InvalidRequestError
 from ccroute.types import JSON, Choice, Completion, FinishReason, Function, Message, Request, ToolCall, Usage
 from ccroute.wire.anthropic.encode import SCHEMA_TOOL
 from ccroute.wire.anthropic.turns import THINKING
-from ccroute.wire.decoding import fail, finish_reason
-from ccroute.wire.errors import is_error
+from ccroute.wire.decoding import check_error
 from ccroute.wire.fields import wants_schema
-from ccroute.wire.reading import load_object, mapping, said, text, wrong
+from ccroute.wire.reading import finish_reason, load_object, mapping, said, text, wrong
 from ccroute.wire.tools import as_text
-from ccroute.wire.usage import count, estimate_message, is_broken_off, usage
+from ccroute.wire.usage import counts, estimate_choices, usage, used_nothing
 
 STOP: Final[Mapping[str, FinishReason]] = {
     "end_turn": "stop",
@@ -30,30 +29,26 @@ STOP: Final[Mapping[str, FinishReason]] = {
 """Anthropic's words in canonical form; what is not here (`pause_turn`) is `other`."""
 
 
-def decode(body: bytes, *, prompt_estimate: int = 0) -> Completion:
-    """The answer of a 200. Raises the error it reports, or `ProtocolError`.
-
-    `prompt_estimate` is in tokens, for servers that do not tell.
-    """
+def decode(body: bytes) -> Completion:
+    """The answer of a 200. Raises the error it reports, or `ProtocolError`."""
     frame = load_object(body)
-    if is_error(frame):
-        fail(frame, body)
-    if is_broken_off(frame):
+    blocks, reason = frame.get("content", "missing"), text(frame.get("stop_reason"))
+    if "error" in frame or not isinstance(blocks, list):
+        check_error(frame, body)
+    if not reason and used_nothing(frame.get("usage")):
         wrong("the server broke the answer off: it says neither why it ended nor what it used", body)
-    blocks = frame.get("content", "missing")
-    if blocks is None and frame.get("stop_reason"):  # Ollama, of an answer without content
+    if blocks is None and reason:  # Ollama, of an answer without content
         blocks = []
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
         wrong("the answer holds no list of content blocks", body)
     message = read_message(blocks)
-    raw = text(frame.get("stop_reason")) or None
-    answered = any(block.get("name") == SCHEMA_TOOL for block in blocks)
+    choice = Choice(message=message, finish_reason=finish_reason(reason, STOP, message.tool_calls or ()))
     return Completion(
         id=text(frame.get("id")),
         model=text(frame.get("model")),
-        choices=(Choice(message=message, finish_reason=read_stop(raw, message.tool_calls, answered)),),
-        usage=read_usage(mapping(frame.get("usage")), prompt_estimate, estimate_message(message)),
-        raw_finish_reason=raw,
+        choices=(choice,),
+        usage=read_usage(frame.get("usage"), lambda: estimate_choices([choice])),
+        raw_finish_reason=reason or None,
         raw=frame,
     )
 
@@ -63,7 +58,6 @@ def read_message(blocks: Sequence[Mapping[str, JSON]]) -> Message:
     answer: list[str] = []
     formed: str | None = None  # what the schema's tool was called with: that alone is the answer
     thought: list[str] = []
-    kept: list[Mapping[str, JSON]] = []
     calls: list[ToolCall] = []
     for block in blocks:
         kind = block.get("type")
@@ -71,7 +65,6 @@ def read_message(blocks: Sequence[Mapping[str, JSON]]) -> Message:
             answer.append(said(block.get("text")))
         elif kind in THINKING:
             thought.append(text(block.get("thinking")))
-            kept.append(block)
         elif kind == "tool_use":
             arguments = as_text(block.get("input")) or "{}"
             if block.get("name") == SCHEMA_TOOL:
@@ -82,9 +75,14 @@ def read_message(blocks: Sequence[Mapping[str, JSON]]) -> Message:
         content=formed or ("".join(answer) if answer or not calls else None),
         tool_calls=tuple(calls) or None,
         thinking="".join(thought) or None,
-        thinking_blocks=tuple(kept),
-        blocks=() if is_plain(blocks) else tuple(blocks),
+        **kept_blocks(blocks),
     )
+
+
+def kept_blocks(blocks: Sequence[Mapping[str, JSON]]) -> dict[str, JSON]:
+    """The fields of a message that hold blocks as they came."""
+    thoughts = tuple(block for block in blocks if block.get("type") in THINKING)
+    return {"thinking_blocks": thoughts, "blocks": () if is_plain(blocks) else tuple(blocks)}
 
 
 _PLACES: Final = {"thinking": 0, "redacted_thinking": 0, "text": 1, "tool_use": 2}
@@ -106,8 +104,8 @@ def is_plain(blocks: Sequence[Mapping[str, JSON]]) -> bool:
 
 def check_form(request: Request, answer: Completion) -> None:
     """Raise where an answer that was to follow a schema is no JSON: its server ignored the schema."""
-    told = answer.choices[0]
-    if not wants_schema(request) or told.finish_reason != "stop" or told.message.tool_calls:
+    choice = answer.choices[0]
+    if not wants_schema(request) or choice.finish_reason != "stop" or choice.message.tool_calls:
         return
     try:
         from_json(answer.text)
@@ -120,31 +118,22 @@ def check_form(request: Request, answer: Completion) -> None:
         raise error from None
 
 
-def read_stop(raw: str | None, calls: Sequence[object] | None, answered: bool) -> FinishReason:
-    """Why it ended. `answered`: it called the schema's tool, which alone is no tool call but the answer."""
-    if raw == "tool_use" and answered and not calls:
-        return "stop"
-    return finish_reason(raw, STOP, calls or ())
-
-
-def read_usage(
-    told: Mapping[str, JSON], prompt_estimate: int, output_estimate: int, *, partial: bool = False
-) -> Usage:
+def read_usage(raw: JSON, output_estimate: Callable[[], int]) -> Usage:
     """Usage in disjoint buckets; Anthropic's `input_tokens` excludes the cached parts already."""
-    lifetimes = mapping(told.get("cache_creation"))
-    hour = count(lifetimes.get("ephemeral_1h_input_tokens")) or 0
-    written = count(told.get("cache_creation_input_tokens"))
+    raw = mapping(raw)
+    known, lifetimes = counts(raw), counts(raw.get("cache_creation"))
+    hour = lifetimes.get("ephemeral_1h_input_tokens", 0)
+    written = known.get("cache_creation_input_tokens")
     if written is None:
-        written = hour + (count(lifetimes.get("ephemeral_5m_input_tokens")) or 0)
+        written = hour + lifetimes.get("ephemeral_5m_input_tokens", 0)
     hour = min(hour, written)
     return usage(
-        input=count(told.get("input_tokens")),
-        cache_read=count(told.get("cache_read_input_tokens")) or 0,
+        input=known.get("input_tokens"),
+        cache_read=known.get("cache_read_input_tokens", 0),
         cache_write_5m=written - hour,
         cache_write_1h=hour,
-        output=None if partial else count(told.get("output_tokens")),
-        reasoning=count(mapping(told.get("output_tokens_details")).get("thinking_tokens")) or 0,
-        prompt_estimate=prompt_estimate,
+        output=known.get("output_tokens"),
+        reasoning=counts(raw.get("output_tokens_details")).get("thinking_tokens", 0),
         output_estimate=output_estimate,
     )
 
@@ -152,19 +141,20 @@ def read_usage(
 _PROMPT: Final = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 
-def merged_usage(before: Mapping[str, JSON], told: Mapping[str, JSON]) -> dict[str, JSON]:
+def merged_usage(before: Mapping[str, JSON], later: Mapping[str, JSON]) -> dict[str, JSON]:
     """The usage known after a further frame. Its counts replace the earlier ones, but some servers close
     with zeros: a prompt that shrinks is not believed."""
-    merged = {**before, **{name: value for name, value in told.items() if value is not None}}
+    merged = {**before, **{name: value for name, value in later.items() if value is not None}}
     if _prompt(merged) < _prompt(before):
         merged |= {name: before.get(name) for name in (*_PROMPT, "cache_creation")}
-    if not count(merged.get("output_tokens")) and count(before.get("output_tokens")):
+    if not counts(merged).get("output_tokens") and counts(before).get("output_tokens"):
         merged["output_tokens"] = before["output_tokens"]
     return merged
 
 
-def _prompt(told: Mapping[str, JSON]) -> int:
-    return sum(count(told.get(name)) or 0 for name in _PROMPT)
+def _prompt(raw: Mapping[str, JSON]) -> int:
+    known = counts(raw)
+    return sum(known.get(name, 0) for name in _PROMPT)
 
 
 def _call(block: Mapping[str, JSON], arguments: str, index: int) -> ToolCall:

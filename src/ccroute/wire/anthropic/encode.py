@@ -1,6 +1,6 @@
 """A request as Anthropic's messages want it: the parameters. The turns are in `turns.py`.
 
-Knows the body's field names and the rules that come with thinking; what a model takes is told by `Model`.
+Knows the body's field names and the rules that come with thinking; what a model takes is in `Model`.
 """
 
 from collections.abc import Mapping
@@ -87,9 +87,9 @@ def refusals(
         why |= _refused_sampling(request, facts)
     if request.extra:
         why |= _refused_extra(request, beta)
-    for name in facts.refuses or ():
-        if name != "tool_choice" and given(getattr(request, name, None)):
-            why.setdefault(name, "this model does not take it")
+    if facts.refuses:
+        refused = given(request, [name for name in facts.refuses if name != "tool_choice"])
+        why = dict.fromkeys(refused, "this model does not take it") | why
     for i, tool in enumerate(request.tools or ()):
         if reason := _tool_fault(tool):
             why[f"tools[{i}]"] = reason
@@ -118,10 +118,10 @@ def _refused_choice(request: Request, facts: Model) -> dict[str, str]:
 
 
 def _refused_sampling(request: Request, facts: Model) -> dict[str, str]:
-    told = _sampling(request)
-    if told and facts.sampling == "none":
-        return dict.fromkeys(told, "this model takes no sampling parameters")
-    if facts.sampling == "one" and "temperature" in told and "top_p" in told:
+    asked = _sampling(request)
+    if asked and facts.sampling == "none":
+        return dict.fromkeys(asked, "this model takes no sampling parameters")
+    if facts.sampling == "one" and "temperature" in asked and "top_p" in asked:
         return {"top_p": "this model takes temperature or top_p, not both"}
     return {}
 
@@ -179,27 +179,25 @@ def encode(
         body["system"] = system
     body["messages"] = turns(request.messages, claude=facts.thinking is not None)
     check_turns(body["messages"], model, prefill=facts.prefill is not False)
-    body |= _sampling(request) if facts.sampling in ("one", "none") else _given_sampling(request)
+    body |= _sampling(request) if facts.sampling in ("one", "none") else given(request, _SAMPLING)
     if request.stops:
         body["stop_sequences"] = list(request.stops)
-    if given(request.user):
+    if request.user:
         body["metadata"] = {"user_id": request.user}
-    _put_tools(body, request, strict=facts.schema != "tool")
+    if request.tools or request.tool_choice:
+        _put_tools(body, request, strict=facts.schema != "tool")
     if form is not None:
         _put_schema(body, form)
-    _put_thinking(body, request, facts)
+    if request.reasoning_effort is not None:
+        _put_thinking(body, request, request.reasoning_effort, facts)
     if stream:
         body["stream"] = True
-    return merged(body, request, "output_config", "metadata")
-
-
-def _given_sampling(request: Request) -> dict[str, JSON]:
-    return {name: value for name in _SAMPLING if (value := getattr(request, name)) is not None}
+    return merged(body, request, "output_config", "metadata") if request.extra else body
 
 
 def _sampling(request: Request) -> dict[str, JSON]:
     """The sampling parameters that change something."""
-    return {name: value for name, value in _given_sampling(request).items() if value != _SAMPLING[name]}
+    return {name: value for name, value in given(request, _SAMPLING).items() if value != _SAMPLING[name]}
 
 
 def _put_tools(body: dict[str, JSON], request: Request, *, strict: bool) -> None:
@@ -231,19 +229,16 @@ def _put_schema(body: dict[str, JSON], form: Form) -> None:
         body["tool_choice"] = {**body.get("tool_choice", {}), **forced}
 
 
-def _put_thinking(body: dict[str, JSON], request: Request, facts: Model) -> None:
-    effort = request.reasoning_effort
-    if effort is None:
-        return
+def _put_thinking(body: dict[str, JSON], request: Request, effort: str, facts: Model) -> None:
     if not _thinks(request):
-        # Whoever thinks only when asked is not told: some of them refuse the word.
+        # Models that think only when asked get no word: some of them refuse it.
         if facts.thinking == "adaptive_on":
             body["thinking"] = {"type": "disabled"}
     elif _is_adaptive(facts):
         _put_adaptive(body, effort, facts)
     else:
-        told = _own(effort)
-        own = told.thinking if told is not None and told.thinking.get("type") == "enabled" else {}
+        own = effort.thinking if isinstance(effort, OwnEffort) else {}
+        own = own if own.get("type") == "enabled" else {}
         budget = max(_LEAST_BUDGET, own.get("budget_tokens") or _BUDGETS[effort])
         if request.max_tokens is None and facts.max_output is None:
             body["max_tokens"] += budget
@@ -258,18 +253,13 @@ def _put_adaptive(body: dict[str, JSON], effort: str, facts: Model) -> None:
     such a model; a budget is none."""
     # Newer models keep their thoughts to themselves unless asked.
     thinking: Mapping[str, JSON] = {"type": "adaptive", "display": "summarized"}
-    word, own = _word(effort, facts), _own(effort)
-    if own is not None and own.thinking.get("type") != "enabled":
-        thinking, word = own.thinking, own.effort and (_word(own.effort, facts) or word)
+    word = _word(effort, facts)
+    if isinstance(effort, OwnEffort) and effort.thinking.get("type") != "enabled":
+        thinking, word = effort.thinking, effort.effort and (_word(effort.effort, facts) or word)
     if thinking:
         body["thinking"] = dict(thinking)
     if word is not None:
         body["output_config"] = {**body.get("output_config", {}), "effort": word}
-
-
-def _own(effort: str | None) -> OwnEffort | None:
-    """The effort in its client's own words, if it said it in Anthropic's."""
-    return effort if isinstance(effort, OwnEffort) else None
 
 
 def _thinks(request: Request) -> bool:

@@ -22,7 +22,7 @@ THINKING: Final = ("thinking", "redacted_thinking")
 class _Ids:
     """Tool call ids as Anthropic accepts them: of certain characters only, and each used once.
 
-    Other servers number their calls anew in every answer, so that a conversation may hold `call_0` twice.
+    Other servers number their calls from 0 in every answer, so that a conversation may hold `call_0` twice.
     """
 
     def __init__(self) -> None:
@@ -146,7 +146,7 @@ def _assistant(message: Mapping[str, JSON], where: str, ids: _Ids, claude: bool)
 
 
 def _still_says(message: Mapping[str, JSON], blocks: Sequence[Mapping[str, JSON]]) -> bool:
-    """Whether the blocks and the message's other fields agree: whoever edits one of them means that."""
+    """Whether the blocks and the message's other fields agree: an edited one counts."""
     said = "".join(block.get("text") or "" for block in blocks if block.get("type") == "text")
     called = [block.get("id") for block in blocks if block.get("type") == "tool_use"]
     calls = [call.get("id") for call in message.get("tool_calls") or ()]
@@ -180,9 +180,9 @@ def _tool_result(message: Mapping[str, JSON], where: str, ids: _Ids) -> dict[str
         raise InvalidRequestError(f"{where}.tool_call_id is missing")
     block: dict[str, JSON] = {"type": "tool_result", "tool_use_id": ids.of_result(id)}
     content = message["content"]
-    told = content if isinstance(content, str) else _content({"content": content}, where)
-    if told or message.get("is_error"):
-        block["content"] = told or "error"  # one without a word is refused
+    result = content if isinstance(content, str) else _content({"content": content}, where)
+    if result or message.get("is_error"):
+        block["content"] = result or "error"  # one without a word is refused
     for name in ("is_error", "cache_control"):
         if message.get(name):
             block[name] = message[name]
@@ -210,16 +210,11 @@ def _block(part: Mapping[str, JSON], where: str) -> dict[str, JSON]:
     if kind == "text":
         block: dict[str, JSON] = {"type": "text", "text": part["text"]}
     elif kind == "image_url":
-        block = {"type": "image", "source": _source(part, where)}
+        picture = image(part, where)
+        source = {"type": "base64", "media_type": picture.media_type, "data": picture.data}
+        block = {"type": "image", "source": {"type": "url", "url": picture.url} if picture.url else source}
     else:
         unknown_part(part, where, "Anthropic")
     if part.get("cache_control"):
         block["cache_control"] = part["cache_control"]
     return block
-
-
-def _source(part: Mapping[str, JSON], where: str) -> dict[str, JSON]:
-    picture = image(part, where)
-    if picture.url:
-        return {"type": "url", "url": picture.url}
-    return {"type": "base64", "media_type": picture.media_type, "data": picture.data}

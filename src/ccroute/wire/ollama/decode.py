@@ -3,67 +3,58 @@
 Knows the answer's shape; must not know the request. Its tool calls may lack ids, and end with `stop`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final, NoReturn
 
 from ccroute.errors import InvalidRequestError
 from ccroute.types import JSON, Choice, Completion, FinishReason, Message, Usage
-from ccroute.wire.decoding import fail, finish_reason
-from ccroute.wire.errors import is_error
+from ccroute.wire.decoding import check_error
 from ccroute.wire.ollama.tags import split_thoughts
-from ccroute.wire.reading import load_object, said, text, wrong
+from ccroute.wire.reading import finish_reason, load_object, said, text, wrong
 from ccroute.wire.tools import whole_calls
-from ccroute.wire.usage import count, estimate_message, usage
+from ccroute.wire.usage import counts, estimate_choices, usage
 
-DONE: Final[Mapping[str, FinishReason]] = {"stop": "stop", "length": "length"}
-"""Ollama's words in canonical form."""
+DONE: Final[Mapping[str, FinishReason]] = {"": "stop", "stop": "stop", "length": "length"}
+"""Ollama's words in canonical form; older versions say none."""
 LOADED: Final = frozenset({"load", "unload"})
 """What it says when it was asked for nothing."""
 
 
-def decode(body: bytes, *, prompt_estimate: int = 0) -> Completion:
+def decode(body: bytes) -> Completion:
     """The answer of a 200. Raises the error it reports, or `ProtocolError`, also for an answer that is
-    not done: that is how Ollama ends one that only repeated itself.
-
-    `prompt_estimate` is in tokens, for servers that do not tell.
-    """
+    not done: that is how Ollama ends one that only repeated itself."""
     frame = load_object(body)
-    if is_error(frame):
-        fail(frame, body)
-    told = frame.get("message")
-    if not isinstance(told, dict):
+    message = frame.get("message")
+    if "error" in frame or not isinstance(message, dict):
+        check_error(frame, body)
+    if not isinstance(message, dict):
         wrong("the answer holds no message", body)
     if not is_done(frame):
         wrong("Ollama broke the answer off (done: false), as it does when a model repeats itself", body)
-    calls = whole_calls(told.get("tool_calls") or [])
-    thoughts, answer = split_thoughts(said(told.get("content")))
-    message = Message(
-        content=answer,
-        tool_calls=calls or None,
-        thinking=text(told.get("thinking")) + thoughts or None,
-    )
-    raw = text(frame.get("done_reason")) or None
-    if raw in LOADED and not (calls or message.content or message.thinking):
+    thoughts, answer = split_thoughts(said(message.get("content")))
+    thoughts = text(message.get("thinking")) + thoughts
+    calls = whole_calls(message["tool_calls"]) if message.get("tool_calls") else ()
+    reason, logprobs = text(frame.get("done_reason")), frame.get("logprobs")
+    if reason in LOADED and not (calls or answer or thoughts):
         nothing_asked()
-    logprobs = frame.get("logprobs")
     choice = Choice(
-        message=message,
-        finish_reason=finish_reason(raw or "stop", DONE, calls),
+        message=Message(content=answer, tool_calls=calls or None, thinking=thoughts or None),
+        finish_reason=finish_reason(reason, DONE, calls),
         logprobs={"content": logprobs} if logprobs else None,
     )
     return Completion(
         created=read_time(frame.get("created_at")),
         model=text(frame.get("model")),
         choices=(choice,),
-        usage=read_usage(frame, prompt_estimate, estimate_message(message)),
-        raw_finish_reason=raw,
+        usage=read_usage(frame, lambda: estimate_choices([choice])),
+        raw_finish_reason=reason or None,
         raw=frame,
     )
 
 
 def is_done(frame: Mapping[str, JSON]) -> bool:
-    """Whether an answer ends here; a runner (MLX) may tell only why."""
+    """Whether an answer ends here; a runner (MLX) may say only why."""
     done = frame.get("done")
     return done is True or (done is None and bool(frame.get("done_reason")))
 
@@ -75,20 +66,18 @@ def nothing_asked() -> NoReturn:
     )
 
 
-def read_usage(
-    frame: Mapping[str, JSON], prompt_estimate: int, output_estimate: int, *, partial: bool = False
-) -> Usage:
+def read_usage(frame: JSON, output_estimate: Callable[[], int]) -> Usage:
     """Usage of the last frame. A count of 0 is left out by Ollama, and a prompt is never empty.
 
-    `prompt_eval_cached_count`, which older versions do not tell, is part of `prompt_eval_count`.
+    `prompt_eval_cached_count`, which older versions do not send, is part of `prompt_eval_count`.
     """
-    prompt = count(frame.get("prompt_eval_count"))
-    cached = min(count(frame.get("prompt_eval_cached_count")) or 0, prompt or 0)
+    known = counts(frame)
+    prompt = known.get("prompt_eval_count")
+    cached = min(known.get("prompt_eval_cached_count", 0), prompt or 0)
     return usage(
         input=None if prompt is None else prompt - cached,
         cache_read=cached,
-        output=None if partial else count(frame.get("eval_count", 0)),
-        prompt_estimate=prompt_estimate,
+        output=known.get("eval_count", None if "eval_count" in frame else 0),
         output_estimate=output_estimate,
     )
 

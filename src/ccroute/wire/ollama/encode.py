@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ccroute.errors import InvalidRequestError
 from ccroute.types import JSON, Model, Request
-from ccroute.wire.fields import foreign, given, image, json_schema, merged, unknown_part, wants_schema
+from ccroute.wire.fields import foreign, given, image, json_schema, merged, unknown_part
 from ccroute.wire.ollama.tools import tool
 from ccroute.wire.tools import as_object
 
@@ -33,24 +33,25 @@ def refusals(request: Request, model: Model = _USUAL, *, hosted: bool = False) -
 
     `model` is what is known of the model; `hosted`: it runs at ollama.com.
     """
-    why = {name: "Ollama has no such parameter" for name in _UNKNOWN if given(getattr(request, name))}
-    if given(request.tool_choice) and request.tool_choice not in ("auto", "none"):
+    why = dict.fromkeys(given(request, _UNKNOWN), "Ollama has no such parameter")
+    if request.tool_choice and request.tool_choice not in ("auto", "none"):
         why["tool_choice"] = "Ollama cannot force a tool; only auto and none"
     if request.parallel_tool_calls is False and offers_tools(request):
         why["parallel_tool_calls"] = "Ollama cannot forbid several calls at once"
     form = request.response_format or {}
-    if given(form) and form.get("type") not in ("text", "json_object", "json_schema"):
+    if form and form.get("type") not in ("text", "json_object", "json_schema"):
         why["response_format"] = "Ollama knows text, json_object and json_schema"
-    elif given(form) and form.get("type") != "text" and offers_tools(request) and not hosted:
+    elif form and form.get("type") != "text" and offers_tools(request) and not hosted:
         why["response_format"] = (
             "Ollama's format keeps the model from calling tools; ask for it without tools"
         )
     if request.reasoning_effort not in (None, "none") and model.thinking == "none":
         why["reasoning_effort"] = "the model does not think"
-    for name in model.refuses or ():
-        is_free = name == "tool_choice" and request.tool_choice in ("auto", "none")
-        if given(getattr(request, name, None)) and not is_free:
-            why[name] = "the model refuses it"
+    if model.refuses:
+        refused = given(request, model.refuses)
+        if request.tool_choice in ("auto", "none"):
+            refused.pop("tool_choice", None)
+        why |= dict.fromkeys(refused, "the model refuses it")
     return why | foreign(request, "ollama") if request.extra or request.tools else why
 
 
@@ -74,37 +75,29 @@ def encode(
     # Without these two Ollama drops the oldest messages silently when the prompt does not fit.
     body: dict[str, JSON] = {"model": model, "messages": _messages(request.messages), "stream": stream}
     body |= {"truncate": False, "shift": False}
-    if options := _options(request, known.context_window):
+    options = given(request, _OPTIONS)
+    if known.context_window is not None:
+        options["num_ctx"] = known.context_window
+    if request.max_tokens is not None:
+        options["num_predict"] = request.max_tokens
+    if request.stops:
+        options["stop"] = list(request.stops)
+    if options:
         body["options"] = options
     if keep_alive is not None:
         body["keep_alive"] = keep_alive
     if request.tools and offers_tools(request):
         body["tools"] = [tool(each, f"tools[{i}]") for i, each in enumerate(request.tools)]
-    if wants_schema(request):
-        body["format"] = json_schema(request)
-    elif (request.response_format or {}).get("type") == "json_object":
-        body["format"] = "json"
+    if request.response_format:
+        schema = json_schema(request)
+        if schema is not None:
+            body["format"] = schema
+        elif request.response_format.get("type") == "json_object":
+            body["format"] = "json"
     if request.reasoning_effort is not None:
         body["think"] = _think(request.reasoning_effort, known)
-    for name in ("logprobs", "top_logprobs"):
-        if getattr(request, name) is not None:
-            body[name] = getattr(request, name)
-    return merged(body, request, "options")
-
-
-def _options(request: Request, context_window: int | None) -> dict[str, JSON]:
-    options: dict[str, JSON] = {}
-    if context_window is not None:
-        options["num_ctx"] = context_window
-    if request.max_tokens is not None:
-        options["num_predict"] = request.max_tokens
-    for name in _OPTIONS:
-        value = getattr(request, name)
-        if value is not None:
-            options[name] = value
-    if request.stops:
-        options["stop"] = list(request.stops)
-    return options
+    body |= given(request, ("logprobs", "top_logprobs"))
+    return merged(body, request, "options") if request.extra else body
 
 
 def _think(effort: str, known: Model) -> bool | str:

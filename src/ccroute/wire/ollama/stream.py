@@ -6,63 +6,61 @@ Knows the lines; must not know the request. Success is `done: true`; a stream ma
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from ccroute.types import JSON, Chunk, FinishReason, ToolCall, Usage
-from ccroute.wire.decoding import BaseDecoder, fail, finish_reason
-from ccroute.wire.errors import is_error
+from ccroute.types import JSON, Chunk
+from ccroute.wire.decoding import BaseDecoder, check_error
 from ccroute.wire.events import NDJSONParser
 from ccroute.wire.ollama.decode import DONE, LOADED, is_done, nothing_asked, read_time, read_usage
 from ccroute.wire.ollama.tags import ThoughtSplitter
 from ccroute.wire.reading import listed, load_object, said, text, wrong
-from ccroute.wire.tools import Call, whole_calls
+from ccroute.wire.tools import read_calls
 
 _CLOSING: Final = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
 
 
 class Decoder(BaseDecoder[bytes]):
-    """Turns the bytes of one stream into chunks. `prompt_estimate` is in tokens.
+    """Turns the bytes of one stream into chunks.
 
-    The whole answer's `raw` holds what the last line told of time, in ns: `load_duration` is the cost of
+    The whole answer's `raw` holds the times of the last line, in ns: `load_duration` is the cost of
     a model swap, which `loaded` is called with, after the model's name.
     """
 
     end_signal = "done: true"
 
-    def __init__(
-        self, prompt_estimate: int = 0, *, loaded: Callable[[str, object], None] = lambda model, load: None
-    ) -> None:
-        super().__init__(NDJSONParser(), prompt_estimate)
+    def __init__(self, *, loaded: Callable[[str, object], None] = lambda model, load: None) -> None:
+        super().__init__(NDJSONParser(), DONE, read_usage)
         self._loaded = loaded
-        self._last: dict[str, JSON] = {}
         self._splitter: ThoughtSplitter | None = ThoughtSplitter()  # until the answer itself begins
 
     def _take(self, event: bytes, chunks: list[Chunk]) -> None:
         frame = load_object(event)
-        if is_error(frame):
-            fail(frame, event)
+        message = frame.get("message")
+        if "error" in frame or not message:
+            check_error(frame, event)
         if not self._model:
             self._model = text(frame.get("model"))
             self._created = read_time(frame.get("created_at"))
-        if message := frame.get("message"):
+        if message:
             if not isinstance(message, dict):
                 wrong("a message is not an object", event)
             self._take_message(message, chunks)
         if logprobs := frame.get("logprobs"):
             self._logprobs += listed(logprobs)
-        if is_done(frame):
-            self._last = frame
+        if frame.get("done") is not False and is_done(frame):
+            self._raw_usage = frame
             self._finish = text(frame.get("done_reason")) or None
             if self._splitter is not None:
-                self._tell(*self._splitter.end(), chunks)
+                thought, answer = self._splitter.end()
+                self._say(chunks, answer, thought)
             if self._finish in LOADED and not (self._text or self._thinking or self._calls):
                 nothing_asked()
             self._raw = {name: frame[name] for name in _CLOSING if name in frame} or None
-            self._ended = self._done = True
+            self._done = True
             self._loaded(self._model, frame.get("load_duration"))
 
     def _take_message(self, message: Mapping[str, JSON], chunks: list[Chunk]) -> None:
         plain = message.get("content")
         if self._splitter is None and isinstance(plain, str) and len(message) == 2 and "role" in message:
-            self._say(plain, chunks)  # nearly every line
+            self._say(chunks, plain)  # nearly every line
             return
         answer, thought = said(plain), text(message.get("thinking"))
         if answer and self._splitter is not None:
@@ -70,25 +68,7 @@ class Decoder(BaseDecoder[bytes]):
             thought += found
             if self._splitter.done:
                 self._splitter = None
-        calls = whole_calls(message.get("tool_calls") or [], first=len(self._calls))
-        for call in calls:
-            self._calls.append(Call(call.index, call.id, call.function.name))
-            self._calls[-1].grown(call.function.arguments)
-        self._tell(thought, answer, chunks, calls)
-
-    def _tell(self, thought: str, answer: str, chunks: list[Chunk], calls: tuple[ToolCall, ...] = ()) -> None:
-        """Add a piece of thought, of the answer, or whole calls."""
-        if not (calls or thought):
-            self._say(answer, chunks)
-            return
-        if answer:
-            self._text.append(answer)
-        if thought:
-            self._thinking.append(thought)
-        chunks.append(Chunk(text=answer, thinking=thought, tool_calls=calls))
-
-    def _finish_reason(self) -> FinishReason:
-        return finish_reason(self._finish or "stop", DONE, self._calls)
-
-    def _usage(self, *, partial: bool = False) -> Usage:
-        return read_usage(self._last, self._prompt_estimate, self._estimate(), partial=partial)
+        entries = message.get("tool_calls")
+        calls = read_calls(entries, first=len(self._calls)) if entries else []
+        self._calls += calls
+        self._say(chunks, answer, thought, tuple(call.whole() for call in calls))

@@ -10,7 +10,7 @@ _CLOSE: Final = "</think>"
 
 
 class ThoughtSplitter:
-    """Tells the thoughts from the answer, piece by piece; cut anywhere, the same text gives the same two."""
+    """Splits thoughts and answer, piece by piece; cut anywhere, the same text gives the same two."""
 
     __slots__ = ("_begun", "_held", "_place")
 

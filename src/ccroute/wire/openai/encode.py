@@ -4,32 +4,20 @@ Knows the body's field names, how servers differ in them (`Dialect`) and what th
 must not know which server it is for.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from ccroute.types import JSON, Model, Request
-from ccroute.wire.fields import foreign, given, merged, wants_schema
+from ccroute.types.request import PARAMETERS
+from ccroute.wire.fields import NOT_GIVEN, foreign, given, merged, wants_schema
 from ccroute.wire.openai.dialect import PLAIN, Dialect
 from ccroute.wire.openai.messages import encoded, without_marks
-from ccroute.wire.openai.parameters import (
-    neutral_parameters,
-    put_effort,
-    refused_effort,
-    refused_parameters,
-)
+from ccroute.wire.openai.parameters import neutral_parameters, put_effort, refused_parameters
 from ccroute.wire.schemas import put_strict
 
-_AS_THEY_ARE: Final = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "frequency_penalty",
-    "presence_penalty",
-    "logit_bias",
-    "logprobs",
-    "top_logprobs",
-    "user",
-    "response_format",
-)
+_BY_ITSELF: Final = {"max_tokens", "seed", "stop", "reasoning_effort", "extra"}
+_WITH_TOOLS: Final = {"tools", "tool_choice", "parallel_tool_calls"}
+_AS_THEY_ARE: Final = sorted(PARAMETERS - _BY_ITSELF - _WITH_TOOLS)
 _NOTHING: Final = Model()
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
 
@@ -38,18 +26,18 @@ def refusals(
     request: Request, dialect: Dialect = PLAIN, model: str = "the model", facts: Model = _NOTHING
 ) -> dict[str, str]:
     """The parameters that were given but cannot be carried, each with the reason."""
-    why = dict.fromkeys(sorted(dialect.unknown), "this server does not know it")
-    if not dialect.top_k:
+    why: dict[str, str] = {}
+    if dialect.unknown:
+        why = dict.fromkeys(given(request, sorted(dialect.unknown)), "this server does not know it")
+    if request.top_k is not None and not dialect.top_k:
         why["top_k"] = "OpenAI's API does not know it; use top_p"
-    if not dialect.json_schema and wants_schema(request):
+    if request.response_format and not dialect.json_schema and wants_schema(request):
         why["response_format"] = "this server knows no json_schema; use {'type': 'json_object'}"
     if request.stop and dialect.most_stops and (stops := sum(map(bool, request.stops))) > dialect.most_stops:
         why["stop"] = f"this server takes at most {dialect.most_stops} stop sequences, not {stops}"
-    why |= refused_parameters(request, model, dialect, facts)
-    if reason := refused_effort(request, model, dialect, facts):
-        why["reasoning_effort"] = reason
-    refused = {name: reason for name, reason in why.items() if given(getattr(request, name))}
-    return refused | foreign(request, "openai") if request.extra or request.tools else refused
+    if facts.sampling or facts.refuses or request.reasoning_effort:
+        why |= refused_parameters(request, model, dialect, facts)
+    return why | foreign(request, "openai") if request.extra or request.tools else why
 
 
 def encode(
@@ -67,18 +55,20 @@ def encode(
         is_renamed = "max_tokens" in (facts.refuses or ())
         body["max_completion_tokens" if is_renamed else dialect.max_tokens] = request.max_tokens
     for name in _AS_THEY_ARE:
-        value = getattr(request, name)
-        if given(value):
+        if (value := getattr(request, name)) not in NOT_GIVEN:
             body[name] = value
-    put_strict(body, official=dialect.developer_role)
-    for name in neutral_parameters(request, facts):
-        body.pop(name, None)
+    if request.response_format:
+        put_strict(body, official=dialect.developer_role)
+    if facts.sampling or facts.refuses:
+        for name in neutral_parameters(request, facts):
+            body.pop(name, None)
     if request.seed is not None:
         body[dialect.seed] = request.seed
-    if stops := _stops(request):
+    if request.stop and (stops := _stops(request.stop)):
         body["stop"] = stops
-    put_effort(body, request, dialect, facts)
-    if given(request.tool_choice) and (request.tools or request.tool_choice not in ("auto", "none")):
+    if request.reasoning_effort or request.tools:
+        put_effort(body, request, dialect, facts)
+    if request.tool_choice and (request.tools or request.tool_choice not in ("auto", "none")):
         body["tool_choice"] = request.tool_choice
     if request.tools:
         body["tools"] = [without_marks(tool, dialect) for tool in request.tools]
@@ -88,16 +78,18 @@ def encode(
         body["stream"] = True
         if dialect.include_usage:
             body["stream_options"] = {"include_usage": True}
+    return _with_extra(body, request) if request.extra else body
+
+
+def _with_extra(body: dict[str, JSON], request: Request) -> dict[str, JSON]:
     body = merged(body, request, "stream_options", "chat_template_kwargs")
     for limit, other in (_LIMITS, _LIMITS[::-1]):
         if limit in request.extra and other not in request.extra:
             body.pop(other, None)  # Volcengine refuses both
     # None in `extra` takes out a field that a server does not know; OpenAI refuses null for many.
-    return {name: value for name, value in body.items() if value is not None} if request.extra else body
+    return {name: value for name, value in body.items() if value is not None}
 
 
-def _stops(request: Request) -> str | list[str] | None:
+def _stops(stop: str | Sequence[str]) -> str | list[str]:
     """The stop sequences without empty ones, which OpenAI refuses."""
-    if request.stop is None or isinstance(request.stop, str):
-        return request.stop
-    return [stop for stop in request.stop if stop]
+    return stop if isinstance(stop, str) else [each for each in stop if each]

@@ -23,12 +23,13 @@ _SYSTEM: Final = ("system", "developer")
 _THOUGHTS: Final = (*THOUGHTS, "reasoning_details")
 _LONGEST_ID: Final = 40  # characters; OpenAI and Azure refuse more ("string_above_max_length")
 _MADE_ID: Final = 9  # letters and digits; Mistral takes exactly these
+_END: Final[dict[str, JSON]] = {}  # stands behind the last message
 
 
 def encoded(messages: Sequence[Mapping[str, JSON]], dialect: Dialect, provider: str) -> Messages:
     """The messages. `provider` is the host they go to: it gets back the fields that came from it."""
     own = [_message(message, dialect, provider) for message in messages]
-    if not dialect.tool_images and any(message["role"] == "tool" for message in own):
+    if not dialect.tool_images and "tool" in {message["role"] for message in own}:
         own = _images_after_results(own)
     if dialect.one_system:
         own = _one_system(own)
@@ -79,8 +80,8 @@ def _put_assistant(
         for name in _THOUGHTS:
             own.pop(name, None)
     if dialect.thoughts is not None:
-        told = own.get("reasoning_content") or own.pop("reasoning", None) or message.get("thinking")
-        own["reasoning_content"] = told or dialect.thoughts
+        thoughts = own.get("reasoning_content") or own.pop("reasoning", None) or message.get("thinking")
+        own["reasoning_content"] = thoughts or dialect.thoughts
     if own.get("tool_calls"):
         own["tool_calls"] = [_call(call, dialect, provider) for call in own["tool_calls"]]
     elif "tool_calls" in own:
@@ -138,20 +139,23 @@ def _call_id(id: str, dialect: Dialect) -> str:
 
 
 def _images_after_results(messages: Messages) -> Messages:
-    """Images of tool results, which OpenAI takes from a user only, moved behind the results of their turn."""
+    """Images of tool results, which OpenAI takes from a user only, moved behind the results of their turn:
+    into a user message that follows anyway, else into one of their own."""
     moved: Messages = []
     images: list[JSON] = []
-    for message in messages:
-        if message["role"] == "tool":
+    for message in (*messages, _END):
+        role = message.get("role")
+        if role == "tool":
             result, pictures = _without_images(message)
             moved.append(result)
             images += pictures
             continue
-        moved += _user(images, message)
-        if not images or message["role"] != "user":
-            moved.append(message)
+        if images and role == "user":
+            moved.append({**message, "content": [*images, *_parts(message.get("content"))]})
+        else:
+            moved += [{"role": "user", "content": images}, message] if images else [message]
         images = []
-    return moved + _user(images, {})
+    return moved[:-1]
 
 
 def _without_images(result: dict[str, JSON]) -> tuple[dict[str, JSON], list[JSON]]:
@@ -165,17 +169,6 @@ def _without_images(result: dict[str, JSON]) -> tuple[dict[str, JSON], list[JSON
     return {**result, "content": rest}, [label, *pictures]
 
 
-def _user(images: list[JSON], following: Mapping[str, JSON]) -> Messages:
-    """The message that holds the images, together with a user message that follows anyway."""
-    if not images:
-        return []
-    if following.get("role") != "user":
-        return [{"role": "user", "content": images}]
-    content = following.get("content")
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content or ())
-    return [{**following, "content": [*images, *parts]}]
-
-
 def _one_system(messages: Messages) -> Messages:
     """All system messages in one at the start: a chat template may take no other."""
     system = [message for message in messages if message["role"] in _SYSTEM]
@@ -185,7 +178,9 @@ def _one_system(messages: Messages) -> Messages:
     contents = [message.get("content") or "" for message in system]
     if all(isinstance(content, str) for content in contents):
         return [{**system[0], "content": "\n\n".join(filter(None, contents))}, *others]
-    parts: list[JSON] = []
-    for content in contents:
-        parts += [{"type": "text", "text": content}] if isinstance(content, str) and content else content
-    return [{**system[0], "content": parts}, *others]
+    return [{**system[0], "content": [part for content in contents for part in _parts(content)]}, *others]
+
+
+def _parts(content: JSON) -> Sequence[JSON]:
+    """A message's content as a list of parts."""
+    return [{"type": "text", "text": content}] if isinstance(content, str) and content else content or ()

@@ -1,4 +1,4 @@
-"""Which parameters an OpenAI-compatible server or one of its models takes, and how it is told to think.
+"""Which parameters an OpenAI-compatible server or one of its models takes, and how thinking is asked for.
 
 Knows what is known of a server (`Dialect`) and of a model (`Model`); must not know messages.
 """
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ccroute.types import JSON, Model, Request
+from ccroute.wire.fields import given
 from ccroute.wire.openai.dialect import Dialect
 
 _SAMPLING: Final = ("temperature", "top_p", "top_k")
@@ -21,57 +22,56 @@ _NEUTRAL: Final[Mapping[str, JSON]] = {
 """What a model does anyway: where a parameter is refused, this value is left out and nothing is lost."""
 
 _EFFORTS: Final = ("minimal", "low", "medium", "high", "xhigh", "max")
-_SWITCHED: Final = ("switch", "flag")  # the forms of providers whose models think unless told not to
+_SWITCHED: Final = ("switch", "flag")  # the forms of providers whose models think unless it is switched off
 _OTHERWISE: Final = "if it does take it, say so in the backend's models={{{model!r}: Model({field}=…)}}"
 
 
 def refused_parameters(request: Request, model: str, dialect: Dialect, facts: Model) -> dict[str, str]:
     """The given parameters that `model` answers with an error, each with the reason."""
     why = {}
-    for name in _refused_names(request, facts):
-        if name not in ("reasoning_effort", "max_tokens") and not _is_neutral(name, getattr(request, name)):
+    for name, value in _refused(request, facts).items():
+        if name not in ("reasoning_effort", "max_tokens") and value != _NEUTRAL.get(name):
             field = "sampling" if name in _SAMPLING else "refuses"
             why[name] = f"{model} does not take it; {_OTHERWISE.format(model=model, field=field)}"
-    if request.reasoning_effort and _form_thinks(request, dialect, facts) and is_forced(request):
-        why["tool_choice"] = f"{model} does not think before a forced tool; use reasoning_effort='none'"
     if facts.sampling == "one" and request.temperature is not None and request.top_p is not None:
         why["top_p"] = f"{model} takes temperature or top_p, not both"
+    if request.reasoning_effort:
+        if _thinks(request) and _form(dialect, facts)[0] in _SWITCHED and is_forced(request):
+            why["tool_choice"] = f"{model} does not think before a forced tool; use reasoning_effort='none'"
+        if reason := _refused_effort(request, model, dialect, facts):
+            why["reasoning_effort"] = reason
     return why
 
 
-def neutral_parameters(request: Request, facts: Model) -> frozenset[str]:
+def neutral_parameters(request: Request, facts: Model) -> list[str]:
     """The given parameters that the model refuses even as its own default: not sent, and nothing is lost."""
-    return frozenset(
-        name for name in _refused_names(request, facts) if _is_neutral(name, getattr(request, name))
-    )
+    return [name for name, value in _refused(request, facts).items() if value == _NEUTRAL.get(name)]
 
 
-def refused_effort(request: Request, model: str, dialect: Dialect, facts: Model) -> str | None:
+def _refused_effort(request: Request, model: str, dialect: Dialect, facts: Model) -> str | None:
     """Why the model cannot think as hard as it is asked to; None where it can."""
-    effort = request.reasoning_effort
-    if effort is None:
-        return None
-    otherwise = _OTHERWISE.format(model=model, field="thinking")
+    thinks, otherwise = _thinks(request), _OTHERWISE.format(model=model, field="thinking")
     if facts.thinking == "none":
-        return None if effort == "none" else f"{model} does not think; {otherwise}"
+        return f"{model} does not think; {otherwise}" if thinks else None
     refuses = facts.refuses or ()
-    with_tools = "reasoning_effort with tools" in refuses and bool(request.tools) and effort != "none"
-    if "reasoning_effort" in refuses or with_tools:
+    with_tools = thinks and "reasoning_effort with tools" in refuses and bool(request.tools)
+    if with_tools or "reasoning_effort" in refuses:
         beside = " beside tools" if with_tools else ""
         return f"{model} does not take it{beside}; {_OTHERWISE.format(model=model, field='refuses')}"
-    efforts = _efforts(dialect, facts)
-    is_word = _form(dialect, facts) == "effort"
-    if effort == "none" and is_word and efforts is not None and "none" not in efforts:
-        known = ", ".join(efforts) or "no other either"
-        return f"thinking cannot be switched off at {model}; it takes {known}; {otherwise}"
-    if effort != "none" and is_word and efforts is not None and not set(efforts) - {"none"}:
-        return f"{model} does not take it; {otherwise}"
-    return None
+    form, efforts = _form(dialect, facts)
+    if efforts is None or form != "effort":
+        return None
+    if thinks:
+        return None if set(efforts) - {"none"} else f"{model} does not take it; {otherwise}"
+    if "none" in efforts:
+        return None
+    known = ", ".join(efforts) or "no other either"
+    return f"thinking cannot be switched off at {model}; it takes {known}; {otherwise}"
 
 
 def is_forced(request: Request) -> bool:
     """Whether the model must call a tool."""
-    return bool(request.tools) and request.tool_choice not in (None, "auto", "none", {})
+    return bool(request.tools and request.tool_choice) and request.tool_choice not in ("auto", "none")
 
 
 def put_effort(body: dict[str, JSON], request: Request, dialect: Dialect, facts: Model) -> None:
@@ -79,8 +79,8 @@ def put_effort(body: dict[str, JSON], request: Request, dialect: Dialect, facts:
     effort = request.reasoning_effort
     if facts.thinking == "none":
         return
-    form, efforts = _form(dialect, facts), _efforts(dialect, facts)
-    if effort is None:
+    form, efforts = _form(dialect, facts)
+    if not effort:
         if form in _SWITCHED and is_forced(request):
             effort = "none"  # these models think unasked, and refuse a forced tool while they do
         else:
@@ -96,35 +96,25 @@ def put_effort(body: dict[str, JSON], request: Request, dialect: Dialect, facts:
         body["reasoning_effort"] = _word(effort, efforts, dialect)
 
 
-def _refused_names(request: Request, facts: Model) -> tuple[str, ...]:
+def _refused(request: Request, facts: Model) -> dict[str, JSON]:
     """What is given of the parameters that the model refuses."""
-    if facts.sampling is None and facts.refuses is None:
-        return ()
-    effort = request.reasoning_effort
-    takes_none = facts.sampling == "none" or (
-        facts.sampling == "not_thinking" and effort not in (None, "none")
-    )
+    takes_none = facts.sampling == "none" or (facts.sampling == "not_thinking" and _thinks(request))
     names = (*(_SAMPLING if takes_none else ()), *(facts.refuses or ()))
-    given = tuple(name for name in names if getattr(request, name, None) not in (None, (), [], {}))
-    # Only a choice that forces a tool is meant.
-    return given if is_forced(request) else tuple(name for name in given if name != "tool_choice")
+    # Of the choices of a tool, only one that forces a tool is meant.
+    return {
+        name: value
+        for name, value in given(request, names).items()
+        if name != "tool_choice" or is_forced(request)
+    }
 
 
-def _is_neutral(name: str, value: object) -> bool:
-    return name in _NEUTRAL and value == _NEUTRAL[name]
+def _thinks(request: Request) -> bool:
+    return request.reasoning_effort not in (None, "none")
 
 
-def _form_thinks(request: Request, dialect: Dialect, facts: Model) -> bool:
-    """Whether thinking is switched on, at a server that has a switch for it."""
-    return request.reasoning_effort not in (None, "none") and _form(dialect, facts) in _SWITCHED
-
-
-def _form(dialect: Dialect, facts: Model) -> str:
-    return facts.thinking or dialect.thinking
-
-
-def _efforts(dialect: Dialect, facts: Model) -> Sequence[str] | None:
-    return dialect.efforts if facts.efforts is None else facts.efforts
+def _form(dialect: Dialect, facts: Model) -> tuple[str, Sequence[str] | None]:
+    """How thinking is asked for, and the words that the model takes."""
+    return facts.thinking or dialect.thinking, dialect.efforts if facts.efforts is None else facts.efforts
 
 
 def _word(effort: str, efforts: Sequence[str] | None, dialect: Dialect) -> str:

@@ -23,9 +23,7 @@ def of_message(message: Mapping[str, JSON], *, has_calls: bool) -> dict[str, JSO
 
     Thoughts are among it only beside tool calls: in a tool loop the provider wants them back.
     """
-    fields: dict[str, JSON] = {}
-    if not message.keys() <= USUAL:
-        fields |= {name: _joined(value) for name, value in message.items() if value and name not in USUAL}
+    fields = {name: _joined(value) for name, value in message.items() if value and name not in USUAL}
     if has_calls:
         fields |= {name: message[name] for name in THOUGHTS if message.get(name)}
     return fields

@@ -8,19 +8,10 @@ it in every frame.
 
 from collections.abc import Mapping
 
-from ccroute.types import JSON, Chunk, FinishReason, ToolCall, Usage
-from ccroute.wire.decoding import BaseDecoder, fail, is_frame
-from ccroute.wire.errors import is_error
+from ccroute.types import JSON, Chunk, FinishReason
+from ccroute.wire.decoding import BaseDecoder, check_error, is_frame
 from ccroute.wire.events import Event, SSEParser
-from ccroute.wire.openai.decode import (
-    call_entries,
-    check_choice,
-    decode,
-    plain,
-    read_finish,
-    read_usage,
-    thinking,
-)
+from ccroute.wire.openai.decode import FINISH, call_entries, decode, plain, read_reason, read_usage, thinking
 from ccroute.wire.openai.provider_fields import THOUGHTS, USUAL, add_delta, of_message
 from ccroute.wire.reading import listed, load_object, mapping, text, unix_time, wrong
 from ccroute.wire.template import Template
@@ -30,13 +21,12 @@ from ccroute.wire.tools import CallDeltas
 class Decoder(BaseDecoder[Event]):
     """Turns the bytes of one stream into chunks.
 
-    `prompt_estimate` is in tokens. `provider` is the host that answers: what only it knows is kept under this
-    name. `finish_required` is whether `[DONE]` after content needs a finish reason before it.
+    `provider` is the host that answers: what only it knows is kept under this name. `finish_required` is
+    whether `[DONE]` after content needs a finish reason before it.
     """
 
-    def __init__(self, prompt_estimate: int = 0, *, provider: str = "", finish_required: bool = True) -> None:
-        super().__init__(SSEParser(), prompt_estimate)
-        self._provider = provider
+    def __init__(self, *, provider: str = "", finish_required: bool = True) -> None:
+        super().__init__(SSEParser(), FINISH, read_usage, provider)
         self._finish_required = finish_required
         self._fields: dict[str, JSON] = {}
         self._thoughts_name = ""
@@ -45,13 +35,12 @@ class Decoder(BaseDecoder[Event]):
         self._deltas = CallDeltas()
         self._calls = self._deltas.calls
         self._template = Template(b"content")
-        self._told_usage: JSON = None
         self._refused = False
 
     def _take(self, event: Event, chunks: list[Chunk]) -> None:
         kind, data = event
         if self._finish is None and (piece := self._template.text(data)) is not None:
-            self._say(piece, chunks)
+            self._say(chunks, piece)
             return
         if data.startswith(b"[DONE]"):
             self._done = self._said_done = True
@@ -59,13 +48,14 @@ class Decoder(BaseDecoder[Event]):
         if kind != "message" and not is_frame(kind, data, decode):
             return
         frame = load_object(data or b"{}")  # an event without data says nothing
-        if is_error(frame):
-            fail(frame, data)
+        choices = frame.get("choices")
+        if "error" in frame or not choices:
+            check_error(frame, data)
         if not self._id:
             self._take_head(frame)
-        if told := frame.get("usage"):
-            self._told_usage = told  # the last one wins: vLLM can put it on every frame
-        if not self._ended and (choices := frame.get("choices")):
+        if used := frame.get("usage"):
+            self._raw_usage = used  # the last one wins: vLLM can put it on every frame
+        if choices and not self._ended:
             self._take_choice(choices, data, chunks)
 
     def _take_head(self, frame: Mapping[str, JSON]) -> None:
@@ -83,7 +73,7 @@ class Decoder(BaseDecoder[Event]):
         before = len(chunks)
         said, reason, logprobs = delta.get("content"), choice.get("finish_reason"), choice.get("logprobs")
         if isinstance(said, str) and len(delta) == 1:
-            self._say(said, chunks)
+            self._say(chunks, said)
             if not (reason or logprobs):
                 self._template.learn(data, said)
         else:
@@ -97,10 +87,10 @@ class Decoder(BaseDecoder[Event]):
 
     def _take_end(self, choice: Mapping[str, JSON], data: bytes, *, speaks: bool) -> None:
         spoke = bool(self._text or self._calls)
-        check_choice(choice, data, spoke=spoke)
-        self._told_usage = self._told_usage or choice.get("usage")  # Moonshot says it here
+        reason = read_reason(choice, data, spoke=spoke)
+        self._raw_usage = self._raw_usage or choice.get("usage")  # Moonshot has it here
         self._went_on = False
-        self._finish = text(choice.get("finish_reason")) or self._finish
+        self._finish = reason or self._finish
         self._ended = self._finish is not None and spoke and not speaks
 
     def _take_delta(self, delta: Mapping[str, JSON], chunks: list[Chunk]) -> None:
@@ -111,13 +101,9 @@ class Decoder(BaseDecoder[Event]):
         self._refused = self._refused or bool(refusal)
         if self._provider and not delta.keys() <= USUAL:
             add_delta(self._fields, delta)
-        if said:
-            self._text.append(said)
-        if thought:
-            self._thinking.append(thought)
-            self._thoughts_name = self._thoughts_name or next((n for n in THOUGHTS if delta.get(n)), "")
-        if said or thought or calls:
-            chunks.append(Chunk(text=said, thinking=thought, tool_calls=calls))
+        if thought and not self._thoughts_name:
+            self._thoughts_name = next((name for name in THOUGHTS if delta.get(name)), "")
+        self._say(chunks, said, thought, calls)
 
     def _succeeded(self) -> bool:
         if self._finish is not None:
@@ -126,18 +112,10 @@ class Decoder(BaseDecoder[Event]):
         return self._said_done and said_something and not self._finish_required
 
     def _finish_reason(self) -> FinishReason:
-        if self._refused:
-            return "content_filter"
-        return read_finish(self._finish, self._calls)
+        return "content_filter" if self._refused else super()._finish_reason()
 
-    def _whole_calls(self) -> tuple[ToolCall, ...]:
-        return tuple(call.whole(self._provider) for call in self._calls)
-
-    def _provider_fields(self) -> Mapping[str, Mapping[str, JSON]]:
+    def _further(self) -> dict[str, JSON]:
         fields = of_message(self._fields, has_calls=False)
         if self._calls and self._thoughts_name and self._provider:
             fields[self._thoughts_name] = "".join(self._thinking)
-        return {self._provider: fields} if fields else {}
-
-    def _usage(self, *, partial: bool = False) -> Usage:
-        return read_usage(self._told_usage, self._prompt_estimate, self._estimate(), partial=partial)
+        return {"provider_fields": {self._provider: fields}} if fields else {}
