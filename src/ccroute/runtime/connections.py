@@ -12,7 +12,7 @@ import ssl
 import time
 import weakref
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import httpcore
 
@@ -21,7 +21,7 @@ from ccroute.flow.effects import Failure, Reply, Send
 from ccroute.runtime.exchange import HTTPCORE, AsyncExchange, Exchange, Lease, failure, reply
 from ccroute.runtime.loops import LoopBackend
 from ccroute.runtime.sockets import SocketBackend
-from ccroute.runtime.stacks import Connection, Key, LoopConnection, LoopPool, Stack, close_all, unlock
+from ccroute.runtime.stacks import Connection, Key, LoopConnection, LoopPool, Stack, close_all, counts, unlock
 
 if TYPE_CHECKING:
     import httpx
@@ -242,14 +242,13 @@ class Connections:
 
     def stats(self) -> dict[Origin, ConnectionStats]:
         """The open connections to each origin, of all threads and loops together. Waits for nothing."""
-        found: dict[Origin, ConnectionStats] = {}
-        loops = (loop() for loop in self._pools.keyrefs())
-        pools = [self._pools.get(loop) for loop in loops if loop is not None]
-        owners: list[dict[Key, Stack[Any]]] = [self._stacks, *(pool.stacks for pool in pools if pool)]
-        for stacks in owners:
-            for key, stack in stacks.copy().items():
-                before, (idle, in_use) = found.get(key.origin, ConnectionStats(0, 0)), stack.stats()
-                found[key.origin] = ConnectionStats(before.idle + idle, before.in_use + in_use)
+        counted, found = counts(self._stacks), dict[Origin, ConnectionStats]()
+        for loop in self._pools.keyrefs():  # a copy, unlike the keys: another thread may add one meanwhile
+            if (key := loop()) is not None and (pool := self._pools.get(key)) is not None:
+                counted += pool.counts()
+        for origin, idle, in_use in counted:
+            before = found.get(origin, ConnectionStats(0, 0))
+            found[origin] = ConnectionStats(before.idle + idle, before.in_use + in_use)
         return found
 
     def close(self) -> None:

@@ -133,7 +133,7 @@ class _Driver(Generic[T, E, W]):
         return exchange
 
     def _interrupted(self, effect: Effect | None, error: BaseException) -> BaseException:
-        """What the flow gets where `error` interrupts `effect`. Only a bug, or a transport that cannot be used,
+        """What the flow gets where `error` interrupts `effect`. Only a bug, or a transport that is of no use,
         raises an `Exception`: a flow may handle that."""
         if type(effect) is not Send or isinstance(error, Exception):
             return error

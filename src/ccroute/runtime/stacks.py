@@ -75,7 +75,7 @@ class Stack(Generic[C]):
         self._opened.add(connection)
         return connection
 
-    def stats(self) -> tuple[int, int]:
+    def counts(self) -> tuple[int, int]:
         """How many connections are idle and in use at this moment."""
         idle = len(self._idle)
         return idle, max(len(self._opened) - idle, 0)
@@ -148,7 +148,7 @@ class LoopPool:
     """
 
     def __init__(self, *, closed: bool = False) -> None:
-        self.stacks: dict[Key, Stack[LoopConnection]] = {}
+        self._stacks: dict[Key, Stack[LoopConnection]] = {}
         self._busy: set[LoopConnection] = set()
         self._parked: AsyncGenerator[None, None] | None = None
         self._closed = closed
@@ -160,9 +160,9 @@ class LoopPool:
 
     def take(self, key: Key) -> LoopConnection | None:
         """An idle connection, from now on in use."""
-        stack = self.stacks.get(key)
+        stack = self._stacks.get(key)
         if stack is None:
-            stack = self.stacks[key] = Stack(closed=self._closed)
+            stack = self._stacks[key] = Stack(closed=self._closed)
         connection = stack.pop()
         if connection is not None:
             self._busy.add(connection)
@@ -171,12 +171,12 @@ class LoopPool:
     def add(self, key: Key, connection: LoopConnection) -> LoopConnection:
         """A new connection, which is in use."""
         self._busy.add(connection)
-        return self.stacks[key].add(connection)
+        return self._stacks[key].add(connection)
 
     def back(self, key: Key, connection: LoopConnection) -> None:
         """A connection is idle again."""
         self._busy.discard(connection)
-        self.stacks[key].push(connection)
+        self._stacks[key].push(connection)
 
     def discard(self, connection: LoopConnection) -> None:
         """A connection is of no more use."""
@@ -186,12 +186,16 @@ class LoopPool:
     def close_idle(self) -> None:
         """Close what is idle, now and later; what is in use closes when it comes back."""
         self._closed = True
-        close_all(self.stacks)
+        close_all(self._stacks)
+
+    def counts(self) -> list[tuple[Origin, int, int]]:
+        """For each origin, how many connections are idle and in use."""
+        return counts(self._stacks)
 
     def bury(self) -> None:
         """The loop is closed and ran no finaliser: its sockets are closed without it."""
         self._closed, self._parked = True, None
-        for stack in self.stacks.values():
+        for stack in self._stacks.values():
             self._busy.update(stack.take_all())
         while self._busy:
             stream = self._busy.pop().backend.stream
@@ -212,6 +216,11 @@ class LoopPool:
 def close_all(stacks: dict[Key, Stack[Any]]) -> None:
     for stack in stacks.values():
         stack.close()
+
+
+def counts(stacks: dict[Key, Stack[Any]]) -> list[tuple[Origin, int, int]]:
+    """For each origin, how many connections are idle and in use. Another thread may add a stack meanwhile."""
+    return [(key.origin, *stack.counts()) for key, stack in stacks.copy().items()]
 
 
 class _NoLock:
