@@ -277,6 +277,38 @@ def test_idle_connections_go_when_they_are_too_old_or_too_many(monkeypatch: pyte
         asyncio.run(three(router))
 
 
+@pytest.mark.parametrize("ends", ["read to its end", "closed", "dropped"])
+def test_open_connections_are_counted_per_origin(ends: str) -> None:
+    with ScriptedServer([stream(chat_sse(["a", "b"]))], repeat=True) as server:
+        made = router_to(server.url)
+        connections = made._connections
+        assert connections.stats() == {}
+
+        async def on_loop() -> None:
+            async with made.astream("hi") as begun:
+                await anext(begun)
+                assert counted() == (0, 2), "one of this loop, one of this thread"
+
+        def counted() -> tuple[int, int]:
+            ((origin, stats),) = connections.stats().items()
+            assert str(origin) == server.url
+            return stats
+
+        begun = made.stream("hi")
+        next(begun)
+        assert counted() == (0, 1)
+        asyncio.run(on_loop())
+        if ends == "read to its end":
+            assert [chunk.text for chunk in begun][:1] == ["b"]
+        elif ends == "closed":
+            begun.close()
+        del begun
+        gc.collect()
+        assert counted() == (1 if ends == "read to its end" else 0, 0)
+        made.close()
+        assert counted() == (0, 0)
+
+
 def test_a_router_dropped_without_close_leaves_no_socket_open() -> None:
     with ScriptedServer([answer(json=chat())], repeat=True) as server:
         router = router_to(server.url)

@@ -76,6 +76,7 @@ class Exchange:
 
 class AsyncExchange(Exchange):
     async def send(self) -> Any:
+        await asyncio.sleep(0)
         return await asyncio.to_thread(self.next, "send") if self.blocks == "send" else self.next("send")
 
     async def read(self, until: float) -> Any:
@@ -137,6 +138,7 @@ def test_each_effect_gives_its_result_to_the_flow(mode: Mode) -> None:
 
     def flow() -> Flow[str]:
         seen.append((yield Enter(FREE, "m", 0)))
+        seen.append((yield Wait(FOREVER)))
         seen.append((yield Read(FOREVER)))
         seen.append((yield SEND))
         seen.append((yield Read(FOREVER)))
@@ -152,7 +154,7 @@ def test_each_effect_gives_its_result_to_the_flow(mode: Mode) -> None:
     with pytest.raises(AssertionError, match="not ended"):
         drive.finished()
     assert texts(drive) == ["one", "two"]
-    assert seen == [None, None, Reply(200, {}), b"data", None]
+    assert seen == [None, None, None, Reply(200, {}), b"data", None]
     assert (drive.result, drive.finished(), drive.over) == ("end", "end", True)
     assert first.released.is_set()
 
@@ -565,6 +567,24 @@ def test_a_wait_ends_at_its_deadline(house: House) -> None:
             visit.end()
     first.end()
     assert house.visit().begin() is None
+
+
+@both
+def test_a_slot_that_came_before_the_wait_began_is_taken(house: House, mode: Mode) -> None:
+    first = house.take()
+
+    def flow() -> Flow[Any]:
+        yield Enter(BACKEND, "m", 0)
+        first.end()
+        if mode == "async":
+            yield SEND  # gives the loop a turn, in which the task is woken
+        answer = yield Wait(FOREVER)
+        assert house.held == (1, 0)
+        return answer
+
+    drive = driver(mode, flow(), exchange(mode, Reply(200, {})), limiters=house.limiters)
+    assert advance(drive) is None
+    assert (drive.over, drive.result, house.held) == (True, None, (0, 0))
 
 
 def test_a_full_queue_refuses_threads_and_tasks_at_once() -> None:
