@@ -34,6 +34,7 @@ from ccroute.flow.effects import (
 )
 from ccroute.runtime.drive import AsyncDrive, Drive
 from ccroute.runtime.limiter import FULL, LATE, STUCK, Limiters
+from ccroute.runtime.waits import TaskWaiter
 from ccroute.types import Chunk
 
 PROMPTLY = 5.0
@@ -733,6 +734,28 @@ def test_a_slot_of_a_closed_loop_is_free_again(house: House) -> None:
     assert house.held == (1, 0)
     assert house.visit().begin() is None
     left_open.end()
+
+
+def test_a_held_slot_keeps_no_loop_alive(house: House) -> None:
+    async def begin(visit: Visit) -> weakref.ref[asyncio.AbstractEventLoop]:
+        assert await visit.abegin() is None
+        return weakref.ref(asyncio.get_running_loop())
+
+    visit = house.visit("async")
+    loop = asyncio.run(begin(visit))
+    gc.collect()
+    assert loop() is None
+    visit.drive.close()
+    assert house.held == (0, 0)
+
+
+def test_a_waiter_whose_loop_is_gone_is_not_woken() -> None:
+    async def make() -> TaskWaiter:
+        return TaskWaiter()
+
+    waiter = asyncio.run(make())
+    gc.collect()
+    assert not waiter.wake()
 
 
 @both

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -178,6 +180,19 @@ def test_a_slot_whose_making_was_interrupted_can_be_dropped() -> None:
     Slot.__new__(Slot).settle()
 
 
+def test_a_slot_that_a_closed_loop_held_goes_to_the_first() -> None:
+    limiter, (held,) = busy()
+    (waits,) = queued(limiter, 0)
+    loop = asyncio.new_event_loop()
+    held.waiter.owner = weakref.ref(loop)
+    assert isinstance(ask(limiter), Queued)
+    loop.close()
+    assert isinstance(ask(limiter), Queued)
+    assert woken(waits) == [1]
+    held.settle()
+    assert counts(limiter) == (1, 0)
+
+
 def test_the_queue_does_not_grow_with_calls_that_gave_up() -> None:
     limiter, (held,) = busy()
     (stays,) = queued(limiter, 9)
@@ -234,7 +249,8 @@ def test_what_comes_back_while_the_lock_is_held_is_passed_on(comes_back: str) ->
         else:
             granted.settle()
         assert woken(waits) == [0]
-    assert isinstance(ask(limiter), Queued)
+    asks = Slot(limiter, Caller("me"))
+    assert isinstance(asks.enter(0), Queued)
     assert woken(waits) == [1]
 
 
@@ -263,8 +279,19 @@ def test_a_slot_that_comes_back_during_a_refusal_wakes_the_first(
     assert held.enter(0) is None
     (waits,) = queued(limiter, 0)
     limiter.meanwhile = held.settle
-    assert ask(limiter, blocks=blocks) == answer
+    asks = Slot(limiter, Caller("me", blocks))
+    assert asks.enter(0) == answer
     assert woken(waits) == [1], "it sleeps for ever beside a free slot"
+
+
+def test_slots_that_come_back_at_the_same_time_are_both_passed_on() -> None:
+    limiter = Interrupted(2, 9)
+    one, two = (Slot(limiter, Caller("other")) for _ in range(2))
+    assert (one.enter(0), two.enter(0)) == (None, None)
+    waits = queued(limiter, 0, 0)
+    limiter.meanwhile = two.settle
+    one.settle()
+    assert woken(*waits) == [1, 1]
 
 
 # -- Anything in any order
@@ -402,6 +429,7 @@ def test_the_smallest_limit_of_the_backends_at_one_host_counts() -> None:
         host(3, "three", "http://gpu.test:1/other"),
         host(2, "two", "http://gpu.test:1/v1"),
         host(None, "free", "http://gpu.test:1/v1"),
+        host(4, "four", "http://gpu.test:1"),
         host(5, "five", "http://gpu.test:2"),
         host(None, "unlimited", "http://gpu.test:3"),
     ]
