@@ -47,9 +47,7 @@ def test_tls_works_with_the_authority_it_was_given(tmp_path: Path, caller: Calle
 
 
 @pytest.mark.parametrize("fault", ["expired", "wrong_host", "unknown authority"])
-def test_a_certificate_that_is_wrong_ends_the_attempt_before_anything_is_sent(
-    tmp_path: Path, caller: Caller, fault: str
-) -> None:
+def test_a_wrong_certificate_ends_the_attempt_unsent(tmp_path: Path, caller: Caller, fault: str) -> None:
     authority, trusted = Authority(), Authority()
     if fault != "unknown authority":
         trusted = authority
@@ -70,7 +68,7 @@ def test_a_certificate_that_is_wrong_ends_the_attempt_before_anything_is_sent(
     assert server.requests == []
 
 
-def test_a_connection_the_server_closed_in_between_is_replaced_unseen(caller: Caller) -> None:
+def test_a_connection_closed_while_idle_is_replaced_unseen(caller: Caller) -> None:
     replies = [[*answer(json=chat("one")), Close()], answer(json=chat("two"))]
     with ScriptedServer(replies) as server, router_to(server.url) as router:
         if caller.mode == "sync":
@@ -85,7 +83,7 @@ def test_a_connection_the_server_closed_in_between_is_replaced_unseen(caller: Ca
     assert server.connections == 2
 
 
-def test_a_kept_connection_that_breaks_before_a_byte_is_tried_once_more_and_recorded(caller: Caller) -> None:
+def test_a_kept_connection_that_breaks_at_once_is_retried_and_noted(caller: Caller) -> None:
     # The reset comes only after the second request was read, so nothing could be known before it.
     with (
         ScriptedServer([answer(json=chat("one")), [Reset()], answer(json=chat("two"))]) as server,
@@ -136,7 +134,7 @@ def test_a_name_that_does_not_exist_is_a_connection_failure(caller: Caller) -> N
     assert caught.value.attempts[0].failure == "not_sent"
 
 
-def test_silence_within_a_stream_ends_at_the_idle_timeout_pings_or_not(caller: Caller) -> None:
+def test_silence_within_a_stream_ends_at_the_idle_timeout(caller: Caller) -> None:
     pings = Trickle(_framed(b": ping\n\n") * 1000, 0.02, size=13)
     with (
         ScriptedServer([stream([chunk({"content": "one"}), pings])]) as server,
@@ -254,7 +252,7 @@ def test_an_answer_of_many_megabytes_arrives_whole(caller: Caller) -> None:
         assert caller.complete(router, "hi").text == long
 
 
-def test_a_server_that_answers_before_it_has_read_everything_is_heard(caller: Caller) -> None:
+def test_an_answer_before_the_whole_request_was_read_is_read(caller: Caller) -> None:
     with (
         ScriptedServer(on_connect=answer(413, body=b"too large", headers={"connection": "close"})) as server,
         router_to(server.url) as router,
@@ -275,6 +273,38 @@ def test_idle_connections_go_when_they_are_too_old_or_too_many(monkeypatch: pyte
 
     with ScriptedServer([answer(json=chat())], repeat=True) as server, router_to(server.url) as router:
         asyncio.run(three(router))
+
+
+@pytest.mark.parametrize("ends", ["read to its end", "closed", "dropped"])
+def test_open_connections_are_counted_per_origin(ends: str) -> None:
+    with ScriptedServer([stream(chat_sse(["a", "b"]))], repeat=True) as server:
+        made = router_to(server.url)
+        connections = made._connections
+        assert connections.stats() == {}
+
+        async def on_loop() -> None:
+            async with made.astream("hi") as begun:
+                await anext(begun)
+                assert counted() == (0, 2), "one of this loop, one of this thread"
+
+        def counted() -> tuple[int, int]:
+            ((origin, stats),) = connections.stats().items()
+            assert str(origin) == server.url
+            return stats
+
+        begun = made.stream("hi")
+        next(begun)
+        assert counted() == (0, 1)
+        asyncio.run(on_loop())
+        if ends == "read to its end":
+            assert [chunk.text for chunk in begun][:1] == ["b"]
+        elif ends == "closed":
+            begun.close()
+        del begun
+        gc.collect()
+        assert counted() == (1 if ends == "read to its end" else 0, 0)
+        made.close()
+        assert counted() == (0, 0)
 
 
 def test_a_router_dropped_without_close_leaves_no_socket_open() -> None:

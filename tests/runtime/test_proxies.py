@@ -137,7 +137,7 @@ def test_variables_are_ignored_unless_asked_for(caller: Caller, proxied: Callabl
         ({"ALL_PROXY": "http://p.test"}, "http://192.168.1.5", "http://p.test"),
     ],
 )
-def test_the_variables_say_which_origin_is_reached_through_which_proxy(
+def test_the_variables_name_the_proxy_of_each_origin(
     proxied: Callable[..., None], variables: dict[str, str], origin: str, proxy: str | None
 ) -> None:
     proxied(**variables)
@@ -163,7 +163,7 @@ def test_this_machine_is_never_reached_through_a_proxy(caller: Caller, proxied: 
     assert proxy.connections == 0
 
 
-def test_variables_are_read_at_the_first_connection_to_an_origin_and_hold_for_it(
+def test_variables_are_read_at_an_origins_first_connection(
     caller: Caller, proxied: Callable[..., None]
 ) -> None:
     go_away = {"connection": "close"}
@@ -180,7 +180,7 @@ def test_variables_are_read_at_the_first_connection_to_an_origin_and_hold_for_it
 # -- through it ----------------------------------------------------------------------------------------------
 
 
-def test_an_http_origin_is_reached_by_whole_addresses_and_the_connection_is_kept(
+def test_an_http_origin_is_reached_by_absolute_addresses(
     caller: Caller, proxied: Callable[..., None]
 ) -> None:
     replies = [answer(json=chat("one")), answer(json=chat("two"))]
@@ -197,7 +197,7 @@ def test_an_http_origin_is_reached_by_whole_addresses_and_the_connection_is_kept
         assert got.headers["authorization"] == f"Bearer {KEY}"
 
 
-def test_an_https_origin_is_reached_through_a_tunnel_that_is_kept_and_hides_everything(
+def test_an_https_origin_is_reached_through_a_tunnel_that_is_kept(
     tmp_path: Path, caller: Caller, proxied: Callable[..., None]
 ) -> None:
     authority = Authority()
@@ -246,7 +246,7 @@ def test_what_a_proxy_says_before_tls_is_nobodys_answer(
                 assert caller.complete(router, "hi").text == "true"
 
 
-def test_a_tunnel_whose_server_closed_it_in_between_is_replaced_unseen(
+def test_a_tunnel_closed_while_idle_is_replaced_unseen(
     tmp_path: Path, caller: Caller, proxied: Callable[..., None]
 ) -> None:
     authority = Authority()
@@ -300,7 +300,7 @@ def test_a_proxy_that_wants_credentials_has_forwarded_nothing(
         assert proxy.wait_idle()
 
 
-def test_a_kept_proxy_connection_that_wants_credentials_is_not_asked_again(
+def test_a_kept_proxy_connection_that_wants_a_user_is_not_retried(
     caller: Caller, proxied: Callable[..., None]
 ) -> None:
     with (
@@ -375,7 +375,7 @@ def test_a_proxy_that_does_not_accept_ends_at_the_connect_timeout(
     "reply",
     [[Hang()], [Trickle(head(200), 0.03)], [Trickle(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100, 0.02, 27)]],
 )
-def test_a_proxy_that_does_not_come_to_an_answer_ends_at_the_connect_timeout(
+def test_a_silent_proxy_ends_at_the_connect_timeout(
     caller: Caller, proxied: Callable[..., None], reply: list[Step]
 ) -> None:
     with ScriptedServer([reply]) as proxy, router_to(f"https://{NAME}") as router:
@@ -451,7 +451,7 @@ def test_a_stream_comes_through_a_tunnel_piece_by_piece(
                 assert caller.stream(router, "hi").text == "abc"
 
 
-def test_a_stream_closed_by_another_thread_while_a_proxy_is_asked_ends_at_once(
+def test_a_stream_closed_while_a_proxy_is_asked_ends_at_once(
     proxied: Callable[..., None],
 ) -> None:
     with ScriptedServer([[Hang()]]) as proxy, router_to(f"https://{NAME}") as router:

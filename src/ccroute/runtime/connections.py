@@ -12,7 +12,8 @@ import ssl
 import time
 import weakref
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias
+from weakref import WeakSet
 
 import httpcore
 
@@ -21,7 +22,17 @@ from ccroute.flow.effects import Failure, Reply, Send
 from ccroute.runtime.exchange import HTTPCORE, AsyncExchange, Exchange, Lease, failure, reply
 from ccroute.runtime.loops import LoopBackend
 from ccroute.runtime.sockets import SocketBackend
-from ccroute.runtime.stacks import Connection, Key, LoopConnection, LoopPool, Stack, close_all, unlock
+from ccroute.runtime.stacks import (
+    C,
+    Connection,
+    Key,
+    LoopConnection,
+    LoopPool,
+    Stack,
+    close_all,
+    counts,
+    unlock,
+)
 
 if TYPE_CHECKING:
     import httpx
@@ -40,14 +51,19 @@ GIVEN_UP = Failure("broken", "the call was closed", sent=False)
 _ERRORS = HTTPCORE.all
 
 
-class _Exchange:
-    """What both kinds of exchange share: what is sent, and whether it was."""
+class _Exchange(Generic[C]):
+    """What both kinds of exchange share: what is sent, on which connection, and whether it was."""
+
+    _stack: Stack[C] | None = None
+    _connection: C | None = None
 
     def __init__(self, owner: Connections, effect: Send) -> None:
         self.sent = False
         self._owner = owner
         self._effect = effect
         self._key = Key(effect.backend.origin, effect.backend.ca_file, effect.backend.local)
+        self._response: httpcore.Response | None = None
+        self._body: Any = None
         self._released = False
 
     def _request(self) -> httpcore.Request:
@@ -65,17 +81,28 @@ class _Exchange:
         quick = time.monotonic() - began < QUICK and not self._released
         return quick and not lease.received and not isinstance(error, httpcore.TimeoutException)
 
+    def _ended(self) -> bytes:
+        """The body is complete: the connection is kept."""
+        self._body = None
+        connection, self._connection = self._connection, None  # what is kept may be another call's at once
+        if connection is not None and self._stack is not None:
+            self._stack.push(connection)
+        return b""
 
-class _Blocking(_Exchange):
+    def release(self) -> None:
+        self._released, self._body = True, None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+class _Blocking(_Exchange[Connection]):
     """An exchange on a blocking connection."""
 
-    _stack: Stack[Connection] | None = None
-    _connection: Connection | None = None
-    _response: httpcore.Response | None = None
-    _body: Iterator[bytes] | None = None
+    _body: Iterator[bytes] | None
 
     def send(self) -> Reply | Failure:
-        stack = self._stack = self._owner.stack(self._key)
+        stack = self._stack = self._owner._stacks.get(self._key) or self._owner.stack(self._key)
         request, kept, reconnected = self._request(), stack.pop(), False
         while True:
             try:
@@ -104,53 +131,40 @@ class _Blocking(_Exchange):
                 self.sent = connection.lease.sent or reconnected
 
     def read(self, until: float) -> bytes | Failure:
-        connection, stack = self._connection, self._stack
-        if self._body is None or connection is None or stack is None or self._response is None:
+        connection, response = self._connection, self._response
+        if self._body is None or connection is None or response is None:
             return b""
         connection.lease.until = until
         try:
             for data in self._body:
                 if data:
                     return data
-            self._response.close()
+            response.close()
         except _ERRORS as error:
             self.release()
             return failure(error, HTTPCORE, sent=True)
-        self._body = None
-        connection, self._connection = self._connection, None  # what is kept may be another call's at once
-        if connection is not None:
-            stack.push(connection)
-        return b""
-
-    def release(self) -> None:
-        self._released, self._body = True, None
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        return self._ended()
 
 
-class _OnLoop(_Exchange):
+class _OnLoop(_Exchange[LoopConnection]):
     """An exchange on a connection of the running loop; alike line by line, but that it awaits."""
 
-    _pool: LoopPool | None = None
-    _connection: LoopConnection | None = None
-    _response: httpcore.Response | None = None
-    _body: AsyncIterator[bytes] | None = None
+    _body: AsyncIterator[bytes] | None
 
     def __init__(self, owner: Connections, effect: Send) -> None:
         super().__init__(owner, effect)
         self._loop = asyncio.get_running_loop()
 
     async def send(self) -> Reply | Failure:
-        pool = self._pool = await self._owner.pool()
-        request, kept, reconnected = self._request(), pool.take(self._key), False
+        stack = self._stack = (await self._owner.pool()).stack(self._key)
+        request, kept, reconnected = self._request(), stack.pop(), False
         while True:
             try:
-                connection = self._connection = kept or pool.add(self._key, self._owner.on_loop(self._key))
+                connection = self._connection = kept or stack.add(self._owner.on_loop(self._key))
             except OSError as error:
                 return failure(error, HTTPCORE, sent=reconnected, reconnected=reconnected)
             if self._released:
-                pool.discard(connection)
+                connection.close()
                 return GIVEN_UP
             began = connection.lease.begin(self._effect.until, self._effect.connect)
             try:
@@ -159,21 +173,21 @@ class _OnLoop(_Exchange):
                 self._body = response.aiter_stream().__aiter__()
                 return reply(response.status, response.headers, reconnected=reconnected)
             except _ERRORS as error:
-                pool.discard(connection)
+                connection.close()
                 if kept is not None and self._was_dead(error, connection.lease, began):
                     kept, reconnected = None, True
                     continue
                 sent = connection.lease.sent or reconnected
                 return failure(error, HTTPCORE, sent=sent, reconnected=reconnected)
             except BaseException:
-                pool.discard(connection)
+                connection.close()
                 raise
             finally:
                 self.sent = connection.lease.sent or reconnected
 
     async def read(self, until: float) -> bytes | Failure:
-        connection, pool = self._connection, self._pool
-        if self._body is None or connection is None or pool is None or self._response is None:
+        connection, response = self._connection, self._response
+        if self._body is None or connection is None or response is None:
             return b""
         if asyncio.get_running_loop() is not self._loop:
             raise RuntimeError("a stream belongs to the event loop on which it was begun")
@@ -182,21 +196,11 @@ class _OnLoop(_Exchange):
             async for data in self._body:
                 if data:
                     return data
-            await self._response.aclose()
+            await response.aclose()
         except _ERRORS as error:
             self.release()
             return failure(error, HTTPCORE, sent=True)
-        self._body = None
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            pool.back(self._key, connection)
-        return b""
-
-    def release(self) -> None:
-        self._released, self._body = True, None
-        connection, self._connection = self._connection, None
-        if connection is not None and self._pool is not None:
-            self._pool.discard(connection)
+        return self._ended()
 
 
 class ConnectionStats(NamedTuple):
@@ -242,21 +246,20 @@ class Connections:
 
     def stats(self) -> dict[Origin, ConnectionStats]:
         """The open connections to each origin, of all threads and loops together. Waits for nothing."""
-        found: dict[Origin, ConnectionStats] = {}
-        loops = (loop() for loop in self._pools.keyrefs())
-        pools = [self._pools.get(loop) for loop in loops if loop is not None]
-        owners: list[dict[Key, Stack[Any]]] = [self._stacks, *(pool.stacks for pool in pools if pool)]
-        for stacks in owners:
-            for key, stack in stacks.copy().items():
-                before, (idle, in_use) = found.get(key.origin, ConnectionStats(0, 0)), stack.stats()
-                found[key.origin] = ConnectionStats(before.idle + idle, before.in_use + in_use)
+        counted, found = counts(self._stacks), dict[Origin, ConnectionStats]()
+        for loop in self._pools.keyrefs():  # a copy, unlike the keys: another thread may add one meanwhile
+            if (key := loop()) is not None and (pool := self._pools.get(key)) is not None:
+                counted += pool.counts()
+        for origin, idle, in_use in counted:
+            before = found.get(origin, ConnectionStats(0, 0))
+            found[origin] = ConnectionStats(before.idle + idle, before.in_use + in_use)
         return found
 
     def close(self) -> None:
         """Close what is idle, on every loop; what is in use closes with its call."""
         self._closed = True
         self._close_stacks()
-        self._bury_dead()
+        self._close_dead()
         for loop, pool in list(self._pools.items()):
             with contextlib.suppress(RuntimeError):  # closed meanwhile
                 loop.call_soon_threadsafe(pool.close_idle)
@@ -274,26 +277,25 @@ class Connections:
         self._pools = weakref.WeakKeyDictionary()
 
     def stack(self, key: Key) -> Stack[Connection]:
-        """The idle blocking connections to one origin."""
-        stack = self._stacks.get(key)
-        return self._stacks.setdefault(key, Stack(closed=self._closed)) if stack is None else stack
+        """The blocking connections to one origin, where there was none yet."""
+        return self._stacks.setdefault(key, Stack(WeakSet(), closed=self._closed))
 
     async def pool(self) -> LoopPool:
         """The connections of the running loop."""
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None:
-            self._bury_dead()
+            self._close_dead()
             pool = self._pools[loop] = LoopPool(closed=self._closed)
             await pool.park()
         return pool
 
-    def _bury_dead(self) -> None:
+    def _close_dead(self) -> None:
         """Close what loops left behind that were closed without finalising their async generators."""
         for loop in [loop for loop in list(self._pools) if loop.is_closed()]:
             pool = self._pools.pop(loop, None)
             if pool is not None:
-                pool.bury()
+                pool.close_dead()
 
     def blocking(self, key: Key) -> Connection:
         """A new blocking connection."""

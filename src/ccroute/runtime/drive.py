@@ -124,16 +124,14 @@ class _Driver(Generic[T, E, W]):
         return waiter
 
     def _sends(self, exchange: E) -> E:
-        """The call owns `exchange` from now on; of a closed call it is given up before it begins."""
+        """The call owns `exchange` from now on, and no other."""
         if self._exchange is not None:
             self._exchange.release()
         self._exchange = exchange
-        if self._closed:
-            exchange.release()
         return exchange
 
     def _interrupted(self, effect: Effect | None, error: BaseException) -> BaseException:
-        """What the flow gets where `error` interrupts `effect`. Only a bug, or a transport that cannot be used,
+        """What the flow gets where `error` interrupts `effect`. Only a bug, or a transport that is of no use,
         raises an `Exception`: a flow may handle that."""
         if type(effect) is not Send or isinstance(error, Exception):
             return error

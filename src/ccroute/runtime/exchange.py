@@ -133,7 +133,7 @@ class Lease:
 
 
 def readable(sock: Any) -> bool:
-    """Whether something waits to be read: for an idle connection, its end or bytes nobody asked for."""
+    """Whether something waits to be read: for an idle connection, its end, or bytes not asked for."""
     try:
         if hasattr(select, "poll"):
             poll = select.poll()

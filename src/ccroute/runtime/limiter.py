@@ -35,14 +35,14 @@ class Waiter(Protocol):
 
     owner:  the thread, or a weak reference to the loop, that runs the call and will give the slot back.
     blocks: the owners that can give nothing back while this one waits: a thread blocks itself and the loop
-            it runs, a task blocks nobody.
+            it runs, a task blocks none.
     """
 
     owner: object
     blocks: Sequence[object]
 
     def wake(self) -> bool:
-        """The slot is there. Never waits. False if nobody can take it any more: it goes to the next."""
+        """The slot is there. Never waits. False if the call is gone: the slot goes to the next."""
         ...
 
 
@@ -105,7 +105,7 @@ class ConcurrencyLimiter:
                 if len(self._held) >= self._limit:
                     self._held -= {holder for holder in self._held if _is_dead(holder.owner)}
                     self._grant()
-                if len(self._held) < self._limit:  # nobody waits, or it would not be free
+                if len(self._held) < self._limit:  # then no call waits
                     self._held.add(waiter)
                     return None
                 if all(holder.owner in waiter.blocks for holder in self._held):

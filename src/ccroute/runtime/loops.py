@@ -139,7 +139,7 @@ class _Receiver(asyncio.Protocol):
     async def wait(self, until: float) -> bool:
         """Wait for bytes or the end; False when `until` passed first."""
         self._until = until
-        # The timer is only moved to an earlier instant; when it is early it sets itself anew.
+        # The timer is only moved to an earlier instant; when it rings early it is set again.
         if until < self._timer_at:
             self._arm(until)
         self._waiter = self.loop.create_future()
@@ -213,7 +213,7 @@ class LoopStream(httpcore.AsyncNetworkStream):
         self.abort()
 
     def abort(self) -> None:
-        """`aclose` for those who cannot await, from whatever thread."""
+        """`aclose` for those who cannot await, from any thread."""
         loop = self._receiver.loop
         if self._lease.inherited:  # this loop's selector is shared with the parent
             return
@@ -226,7 +226,7 @@ class LoopStream(httpcore.AsyncNetworkStream):
         self._receiver.disarm()
         self._transport.abort()
 
-    def bury(self) -> None:
+    def close_dead(self) -> None:
         """Close the socket of a loop that is closed. A transport's own way to its end leads over its loop,
         so this goes the last step of it, for which asyncio has no public word."""
         if self._lease.inherited:
@@ -264,7 +264,7 @@ class LoopStream(httpcore.AsyncNetworkStream):
         return self
 
     def _refuse_plain_bytes(self) -> None:
-        """What came before the handshake is nobody's answer: anyone on the way could have sent it."""
+        """What came before the handshake is no answer: anyone on the way could have sent it."""
         if self._receiver.arrived:
             self.abort()
             raise httpcore.ConnectError("bytes came before the TLS handshake")

@@ -1,4 +1,4 @@
-"""The way through an HTTP proxy that the environment names, for who asks for it with `trust_env=True`.
+"""The way through an HTTP proxy that the environment names, for routers with `trust_env=True`.
 
 To an https origin it is a tunnel: the proxy learns the server's name, and TLS goes through it end to
 end. A request to an http origin is handed to the proxy as it is, to be forwarded. What the proxy does
@@ -77,7 +77,7 @@ class Proxies:
     for this origin from then on.
 
     Never on the way, whatever the variables say: to this machine, which a proxy cannot reach, and to
-    a `local` backend, whose prompts stay in the house.
+    a `local` backend, whose prompts must not leave.
     """
 
     def __init__(self) -> None:

@@ -100,6 +100,8 @@ class SocketStream(httpcore.NetworkStream):
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         self._socket.close()
 
+    abort = close
+
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:

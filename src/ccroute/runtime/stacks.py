@@ -1,15 +1,15 @@
-"""Idle connections, the warmest on top: one stack per origin for blocking callers, and one per origin
-for each event loop."""
+"""Open connections, the idle ones in a stack with the warmest on top: one stack per origin for threads, and
+one per origin for each event loop."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, MutableSet
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
-from weakref import WeakSet
 
 import httpcore
 
@@ -18,6 +18,9 @@ from ccroute.runtime.exchange import Lease
 from ccroute.runtime.loops import LoopBackend
 from ccroute.runtime.sockets import SocketBackend
 
+H = TypeVar("H", httpcore.HTTPConnection, httpcore.AsyncHTTPConnection)
+B = TypeVar("B", SocketBackend, LoopBackend)
+
 KEEP = 30.0
 """Seconds an idle connection is kept; one that its server closed earlier is noticed at its next use."""
 MAX_IDLE = 1024
@@ -25,30 +28,13 @@ MAX_IDLE = 1024
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
-class Connection:
-    """A blocking connection and its limits. `opened` counts it until it is closed."""
+class _Open(Generic[H, B]):
+    """An open connection and its limits. `opened` holds it until it is closed."""
 
-    http: httpcore.HTTPConnection
-    backend: SocketBackend
+    http: H
+    backend: B
     lease: Lease
-    opened: WeakSet[Any] = field(default_factory=WeakSet)
-
-    def close(self) -> None:
-        """Close at once, also from another thread."""
-        self.lease.over = True
-        self.opened.discard(self)
-        if self.backend.stream is not None:
-            self.backend.stream.close()
-
-
-@dataclass(eq=False, slots=True, weakref_slot=True)
-class LoopConnection:
-    """A connection of one event loop and its limits. `opened` counts it until it is closed."""
-
-    http: httpcore.AsyncHTTPConnection
-    backend: LoopBackend
-    lease: Lease
-    opened: WeakSet[Any] = field(default_factory=WeakSet)
+    opened: MutableSet[Any] = field(default_factory=set[Any])
 
     def close(self) -> None:
         """Close at once, also from another thread."""
@@ -58,27 +44,42 @@ class LoopConnection:
             self.backend.stream.abort()
 
 
+class Connection(_Open[httpcore.HTTPConnection, SocketBackend]):
+    """A blocking connection."""
+
+    __slots__ = ()
+
+
+class LoopConnection(_Open[httpcore.AsyncHTTPConnection, LoopBackend]):
+    """A connection of one event loop."""
+
+    __slots__ = ()
+
+
 C = TypeVar("C", Connection, LoopConnection)
 
 
 class Stack(Generic[C]):
-    """Idle connections to one origin. Its deque's ends are popped atomically, so no lock is needed."""
+    """The open connections to one origin. The ends of a deque are popped atomically, so no lock is needed.
 
-    def __init__(self, *, closed: bool = False) -> None:
+    `opened` holds all of them. For threads it is a weak set: one that an interrupt drops is closed, too.
+    """
+
+    def __init__(self, opened: MutableSet[C], *, closed: bool = False) -> None:
         self._idle: deque[tuple[float, C]] = deque()
-        self._opened: WeakSet[C] = WeakSet()  # weak: a connection that an interrupt drops is closed, too
+        self.opened: MutableSet[C] = opened
         self.closed = closed
 
     def add(self, connection: C) -> C:
         """A new connection, which is in use."""
-        connection.opened = self._opened
-        self._opened.add(connection)
+        connection.opened = self.opened
+        self.opened.add(connection)
         return connection
 
-    def stats(self) -> tuple[int, int]:
+    def counts(self) -> tuple[int, int]:
         """How many connections are idle and in use at this moment."""
         idle = len(self._idle)
-        return idle, max(len(self._opened) - idle, 0)
+        return idle, max(len(self.opened) - idle, 0)
 
     def pop(self) -> C | None:
         """The connection used last that is still good."""
@@ -90,7 +91,7 @@ class Stack(Generic[C]):
             try:
                 if time.monotonic() < expires and not connection.http.has_expired():
                     return connection
-            except BaseException:  # interrupted: nobody else has it
+            except BaseException:  # interrupted, and no other call has it
                 connection.close()
                 raise
             connection.close()
@@ -112,23 +113,17 @@ class Stack(Generic[C]):
             except IndexError:
                 break
 
-    def take_all(self) -> list[C]:
-        """What is idle, which is not kept any more."""
-        self.closed = True
-        taken = [connection for _, connection in self._idle]
-        self._idle.clear()
-        return taken
-
     def close(self) -> None:
         """Close what is idle; what is in use closes when it comes back."""
         self.closed = True
         while self._idle:
-            self._idle.pop()[1].close()
+            with contextlib.suppress(IndexError):  # another thread took it
+                self._idle.pop()[1].close()
 
 
 class Key(NamedTuple):
-    """What connections are shared by: where they go, whom they trust, and whether what they carry
-    stays in the house, so that no proxy may see it."""
+    """What connections are shared by: their origin, the file of the certificate authorities they trust, and
+    whether the backend is `local`, so that no proxy may see what they carry."""
 
     origin: Origin
     ca_file: str | None
@@ -148,8 +143,7 @@ class LoopPool:
     """
 
     def __init__(self, *, closed: bool = False) -> None:
-        self.stacks: dict[Key, Stack[LoopConnection]] = {}
-        self._busy: set[LoopConnection] = set()
+        self._stacks: dict[Key, Stack[LoopConnection]] = {}
         self._parked: AsyncGenerator[None, None] | None = None
         self._closed = closed
 
@@ -158,45 +152,32 @@ class LoopPool:
         self._parked = self._until_the_loop_ends()
         await anext(self._parked)
 
-    def take(self, key: Key) -> LoopConnection | None:
-        """An idle connection, from now on in use."""
-        stack = self.stacks.get(key)
+    def stack(self, key: Key) -> Stack[LoopConnection]:
+        """This loop's connections to one origin."""
+        stack = self._stacks.get(key)
         if stack is None:
-            stack = self.stacks[key] = Stack(closed=self._closed)
-        connection = stack.pop()
-        if connection is not None:
-            self._busy.add(connection)
-        return connection
-
-    def add(self, key: Key, connection: LoopConnection) -> LoopConnection:
-        """A new connection, which is in use."""
-        self._busy.add(connection)
-        return self.stacks[key].add(connection)
-
-    def back(self, key: Key, connection: LoopConnection) -> None:
-        """A connection is idle again."""
-        self._busy.discard(connection)
-        self.stacks[key].push(connection)
-
-    def discard(self, connection: LoopConnection) -> None:
-        """A connection is of no more use."""
-        self._busy.discard(connection)
-        connection.close()
+            stack = self._stacks[key] = Stack(set(), closed=self._closed)
+        return stack
 
     def close_idle(self) -> None:
         """Close what is idle, now and later; what is in use closes when it comes back."""
         self._closed = True
-        close_all(self.stacks)
+        close_all(self._stacks)
 
-    def bury(self) -> None:
+    def counts(self) -> list[tuple[Origin, int, int]]:
+        """For each origin, how many connections are idle and in use."""
+        return counts(self._stacks)
+
+    def close_dead(self) -> None:
         """The loop is closed and ran no finaliser: its sockets are closed without it."""
         self._closed, self._parked = True, None
-        for stack in self.stacks.values():
-            self._busy.update(stack.take_all())
-        while self._busy:
-            stream = self._busy.pop().backend.stream
-            if stream is not None:
-                stream.bury()
+        for connection in self._opened():
+            if connection.backend.stream is not None:
+                connection.backend.stream.close_dead()
+
+    def _opened(self) -> list[LoopConnection]:
+        # Copied in one step: another thread may close one meanwhile.
+        return [connection for stack in self._stacks.values() for connection in [*stack.opened]]
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
         try:
@@ -204,8 +185,8 @@ class LoopPool:
         finally:
             self._parked = None  # it holds the loop, which this pool must not keep alive
             self.close_idle()
-            while self._busy:
-                self._busy.pop().close()
+            for connection in self._opened():
+                connection.close()
             await asyncio.sleep(0)  # a closed transport lets go of its socket in the loop's next round
 
 
@@ -214,8 +195,13 @@ def close_all(stacks: dict[Key, Stack[Any]]) -> None:
         stack.close()
 
 
+def counts(stacks: dict[Key, Stack[Any]]) -> list[tuple[Origin, int, int]]:
+    """For each origin, how many connections are idle and in use. Another thread may add a stack meanwhile."""
+    return [(key.origin, *stack.counts()) for key, stack in stacks.copy().items()]
+
+
 class _NoLock:
-    """A lock for what nobody else can have."""
+    """A lock for what has one user at a time."""
 
     async def __aenter__(self) -> None:
         return None

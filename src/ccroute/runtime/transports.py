@@ -1,7 +1,7 @@
 """The second way to send: through an httpx transport that the user brought along.
 
-A sync transport's own timeouts bound its waits; an async one is bounded exactly. Only who brings a
-transport along pays for importing httpx.
+A sync transport's own timeouts bound its waits; an async one is bounded exactly. httpx is imported
+only where there is one.
 """
 
 from __future__ import annotations

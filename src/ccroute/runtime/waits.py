@@ -45,7 +45,7 @@ class TaskWaiter:
     _future: asyncio.Future[bool] | None = None
 
     def __init__(self) -> None:
-        # A weak reference: who holds a slot must not keep a loop alive that was dropped without close().
+        # Weak: a held slot must not keep a loop alive that was dropped without close().
         self._loop = weakref.ref(asyncio.get_running_loop())
         self.owner: object = self._loop
 
