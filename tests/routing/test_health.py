@@ -11,6 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from ccroute.routing.caller import caller_of
+from ccroute.routing.notes import Admission, Note, Refusal
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.flow.support import FakeClock, PlainBackend
@@ -25,8 +27,6 @@ from ccroute.errors import (
 )
 from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event, Recovered
 from ccroute.routing import Deployment, Health
-from ccroute.routing.caller import caller_of
-from ccroute.routing.notes import Admission, Note, Refusal
 from ccroute.types import Model, Request
 
 A, B = PlainBackend("a"), PlainBackend("b")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ccroute.routing.notes import Admission, Note, Refusal
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -17,7 +18,6 @@ from tests.flow.support import FakeClock, PlainBackend
 from ccroute.errors import CcrouteError
 from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event, Recovered
 from ccroute.routing import Deployment, Health
-from ccroute.routing.notes import Admission, Note, Refusal
 from ccroute.types import Model
 
 # Backend a refuses keys (5 min, doubling to 1 h), b refuses to pay (15 min).
