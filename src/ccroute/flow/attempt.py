@@ -24,6 +24,7 @@ from ccroute.flow.exchange import exchange
 from ccroute.flow.redact import cleaned
 from ccroute.flow.reports import health_report
 from ccroute.flow.retry import Fault
+from ccroute.observe import Queued as QueuedEvent
 from ccroute.routing.acquired import ANSWERED, Outcome, Unavailable
 from ccroute.types import Completion, Request
 from ccroute.wire.fields import LeftOut, without
@@ -38,7 +39,7 @@ def attempt(context: AttemptContext) -> Flow[Completion | Fault | Unavailable]:
     Everything that was acquired is settled at the end, but for the slot at the host: the driver holds it
     until `Leave`.
     """
-    state, deployment, request = context.call.state, context.candidate.deployment, context.call.plan.request
+    state, deployment, request = context.state, context.candidate.deployment, context.plan.request
     outcome = None  # of an attempt that is made
     try:
         if context.wait:
@@ -72,8 +73,8 @@ def attempt(context: AttemptContext) -> Flow[Completion | Fault | Unavailable]:
 
 def _carried(context: AttemptContext) -> Request:
     """The request without what the deployment cannot carry; refused unless dropping was asked for."""
-    deployment, request = context.candidate.deployment, context.call.plan.request
-    backend, state = deployment.backend, context.call.state
+    deployment, request = context.candidate.deployment, context.plan.request
+    backend, state = deployment.backend, context.state
     refused = backend.refusals(request, deployment.model)
     may_drop = state.drop_params or backend.drop_params
     if may_drop and (known := state.refused_parameters.of(deployment, request)):
@@ -94,11 +95,11 @@ def _carried(context: AttemptContext) -> Request:
 
 def _slot(context: AttemptContext) -> Flow[Fault | None]:
     """Wait for a slot at the deployment's host; a fault where there is none in time."""
-    deployment, call = context.deployment, context.call
+    deployment = context.deployment
     entered = yield from enter(Enter(deployment.backend, deployment.model, context.request.priority))
     if isinstance(entered, Queued):
-        call.queued(entered.ahead)
-        entered = yield from wait(call.deadline - MIN_ATTEMPT)
+        context.state.emit(QueuedEvent(context.call_id, context.plan.agent, deployment.name, entered.ahead))
+        entered = yield from wait(context.deadline - MIN_ATTEMPT)
     if not isinstance(entered, Failure):
         return None
     late = QueueTimeoutError(entered.detail, backend=deployment.backend.name, deployment=deployment.name)
@@ -114,7 +115,7 @@ def _fault(error: CallFailure | DeadlineExceededError, context: AttemptContext) 
         error = _completed(error, context)
         if isinstance(error, ContextWindowExceededError):
             error.limit = error.limit or deployment.info.context_window
-            error.estimated = error.estimated or context.call.prompt_tokens()
+            error.estimated = error.estimated or state.count_tokens(context.request)
         fault = Fault(error, rule_of(error), error.should_retry)
         if state.drop_params or deployment.backend.drop_params:
             name = state.refused_parameters.learn(deployment, context.request, error)

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from ccroute.routing import Candidate, Deployment
+from ccroute.flow.state import RouterState
+from ccroute.routing import Candidate, Deployment, Plan
 from ccroute.routing.acquired import Acquired, Outcome
 from ccroute.routing.switches import Admission
 from ccroute.types import Completion, Request, Timeout
 from ccroute.wire.codec import StreamDecoder
-
-if TYPE_CHECKING:
-    from ccroute.flow.call_context import CallContext
-    from ccroute.flow.state import RouterState
 
 FOREVER = float("inf")
 
@@ -33,6 +30,8 @@ class Limits(NamedTuple):
 class AttemptContext:
     """Everything about one attempt; the call's record of it is written from here, also when it is stopped.
 
+    call_id:         the call's id.
+    timeout:         the call's limits; `deadline` is their end, monotonic.
     early:           the deployment is tried before its time, because nobody else is left.
     wait:            seconds to sleep before it.
     held:            what was acquired for it.
@@ -40,6 +39,7 @@ class AttemptContext:
     admission:       the leave of the deployment's health; None until it has been asked to send.
     sent:            whether any byte of the request may have reached the server.
     key:             the fingerprint of the key that was sent.
+    begun:           what the first content of a stream said of its answer.
     first_content:   seconds until the first content of a stream.
     waiting_since:   the instant since which the server has sent no content.
     paused:          seconds that the caller took between chunks.
@@ -49,7 +49,11 @@ class AttemptContext:
     rejected_answer: a whole answer that did not do what was asked.
     """
 
-    call: CallContext
+    state: RouterState
+    plan: Plan
+    call_id: str
+    timeout: Timeout
+    deadline: float
     candidate: Candidate
     stream: bool
     early: bool
@@ -67,15 +71,11 @@ class AttemptContext:
     waiting_since: float = 0.0
     paused: float = 0.0
     decoder: StreamDecoder | None = None
+    begun: Completion | None = None
     dropped: tuple[str, ...] = ()
     refused_before: frozenset[str] = frozenset()
     asks_for_format: bool = False
     rejected_answer: Completion | None = None
-
-    @property
-    def state(self) -> RouterState:
-        """The router's state."""
-        return self.call.state
 
     @property
     def deployment(self) -> Deployment:
@@ -85,20 +85,20 @@ class AttemptContext:
     @property
     def request(self) -> Request:
         """What is asked."""
-        return self.call.plan.request
+        return self.plan.request
 
     def begin(self, admission: Admission) -> None:
         """The wait for a slot is over, and the deployment may be asked."""
         self.admission = admission
         self.held.append(admission)
-        clock = self.call.state.clock
+        clock = self.state.clock
         self.started = self.waiting_since = clock.monotonic()
         self.began = clock.now()
 
     def content_begins(self) -> None:
         """The first content of a stream is there: others need not wait for the end of a probe."""
         self.first_content = self.state.clock.monotonic() - self.started
-        self.call.begun = self.so_far()
+        self.begun = self.so_far()
         if self.admission is not None:
             self.state.health.answers(self.admission)
 
@@ -118,18 +118,18 @@ class AttemptContext:
     @property
     def own_timeout(self) -> Timeout | None:
         """The backend's own limits, where the call does not give its own."""
-        given = self.call.plan.request.timeout
+        given = self.plan.request.timeout
         return None if isinstance(given, Timeout) else self.candidate.deployment.backend.timeout
 
     @property
     def longest_silence(self) -> float:
         """Seconds without content that count as a failure of the server, whatever was asked of it."""
-        idle = (self.own_timeout or self.call.timeout).idle
+        idle = (self.own_timeout or self.timeout).idle
         return FOREVER if idle is None else idle
 
     def limits(self) -> Limits:
         """What remains for an attempt that starts now."""
-        backend, call, now = self.own_timeout, self.call.timeout, self.started
+        backend, call, now = self.own_timeout, self.timeout, self.started
         own = backend or call
         idle = FOREVER
         if (
@@ -139,7 +139,7 @@ class AttemptContext:
         ):
             idle = own.idle
         first = own.first if own.first is not None else idle
-        until = self.call.deadline
+        until = self.deadline
         if backend is not None and backend.total is not None:
             until = min(until, now + backend.total)
         for longest in (own.attempt, call.attempt):
@@ -151,7 +151,7 @@ class AttemptContext:
 
     def limit_passed(self, now: float) -> str:
         """The limit that ended the attempt at `now`, as `attempt=10 s`; empty where none is known."""
-        backend, call = self.own_timeout, self.call.timeout
+        backend, call = self.own_timeout, self.timeout
         own = backend or call
         known = {
             "total": None if backend is None else backend.total,

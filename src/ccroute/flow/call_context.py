@@ -20,7 +20,6 @@ from ccroute.observe import (
     Interrupted,
     LedgerFailed,
     Overridden,
-    Queued,
     Retried,
     TurnedAway,
 )
@@ -32,7 +31,7 @@ _NOTHING = Decimal(0)
 
 
 class CallContext:
-    """Everything about one call. `begun` is what the first chunk of a stream said of its answer."""
+    """Everything about one call. `latest` is its latest attempt."""
 
     def __init__(self, plan: Plan, state: RouterState) -> None:
         self.plan = plan
@@ -43,7 +42,6 @@ class CallContext:
         self.deadline = FOREVER
         self.attempts: list[Attempt] = []
         self.latest: AttemptContext | None = None
-        self.begun: Completion | None = None
         self._reasons = list(plan.reasons)
         self._rows: list[LedgerRow] = []
         self._noted: AttemptContext | None = None  # the latest of `attempts`
@@ -80,15 +78,21 @@ class CallContext:
         self._asked = name
         clock = self.state.clock
         self.latest = AttemptContext(
-            self, step.candidate, stream, step.early, step.wait, clock.monotonic(), clock.now()
+            self.state,
+            self.plan,
+            self.id,
+            self.timeout,
+            self.deadline,
+            step.candidate,
+            stream,
+            step.early,
+            step.wait,
+            clock.monotonic(),
+            clock.now(),
         )
         if step.tokens is not None:
             self.latest.held.append(step.tokens)
         return self.latest
-
-    def queued(self, ahead: int) -> None:
-        """The deployment's host is busy, and `ahead` calls wait already."""
-        self.state.emit(Queued(self.id, self.plan.agent, self._asked, ahead))
 
     def unsupported(self, attempt: AttemptContext, fault: Fault) -> None:
         """The deployment cannot serve this request, and was not asked."""
@@ -158,6 +162,11 @@ class CallContext:
                 self.state.emit(LedgerFailed(row.call, row.agent, type(error).__name__))
 
     # What the reader of a stream may know.
+
+    @property
+    def begun(self) -> Completion | None:
+        """What the first chunk of a stream said of its answer."""
+        return None if self.latest is None else self.latest.begun
 
     @property
     def answer_id(self) -> str:

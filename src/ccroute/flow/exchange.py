@@ -150,7 +150,7 @@ def _drain(until: float) -> Flow[None]:
 def _transport_error(failure: Failure, context: AttemptContext) -> CcrouteError:
     """The typed error for what a transport reported."""
     deployment, now = context.deployment, context.state.clock.monotonic()
-    if failure.kind == "timeout" and now >= context.call.deadline:
+    if failure.kind == "timeout" and now >= context.deadline:
         return DeadlineExceededError(f"{deployment.name}: the call's total timeout passed before it answered")
     origin = deployment.backend.origin
     running = "" if "proxy" in failure.detail else ": is it running there?"
