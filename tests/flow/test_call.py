@@ -54,7 +54,7 @@ FOREVER = Timeout(None, None, None, None)
 
 
 def outcomes(call: Call) -> list[tuple[str, str | None]]:
-    return [(attempt.outcome, attempt.failure) for attempt in call.log.attempts]
+    return [(attempt.outcome, attempt.failure) for attempt in call.context.attempts]
 
 
 # -- A call that succeeds
@@ -99,7 +99,7 @@ def test_an_answer_knows_its_route() -> None:
     assert (attempt.deployment, attempt.outcome, attempt.failure) == ("paid/m", "ok", None)
     assert (attempt.status, attempt.error, attempt.started) == (200, None, NOON)
     assert attempt.duration == answer.latency == 2.5
-    assert call.ticket.route == route
+    assert call.context.route == route
 
 
 def test_the_row_says_who_asked_who_served_and_what_it_cost() -> None:
@@ -114,14 +114,14 @@ def test_the_row_says_who_asked_who_served_and_what_it_cost() -> None:
     assert (row.outcome, row.failure, row.status, row.final) == ("ok", None, 200, True)
     assert (row.usage.input, row.cost, row.override_saved) == (1000, Decimal("0.0045"), Decimal("0.018"))
     assert (row.overridden, row.fallback, row.cached, row.metadata) == (True, False, False, {"job": 1})
-    assert (row.call, row.started, row.latency) == (call.log.id, NOON, 0.0)
+    assert (row.call, row.started, row.latency) == (call.context.id, NOON, 0.0)
     assert row.id != row.call
 
 
 def test_what_an_answer_leaves_out_is_filled_in() -> None:
     call = calling(PlainBackend(models={}))
     answer = Hand([Said(pieces=[b"hello"])]).run(call).completion
-    assert (answer.id, answer.model, answer.created) == (call.log.id, "m", int(NOON.timestamp()))
+    assert (answer.id, answer.model, answer.created) == (call.context.id, "m", int(NOON.timestamp()))
     assert answer.usage == Usage(input=7, output=2, estimated=True), "3 + 4 tokens asked, 5 characters said"
     assert answer.cost is None
 
@@ -144,7 +144,7 @@ def test_a_users_own_backend_needs_its_four_methods_and_nothing_else() -> None:
     call = calling(backend, stream=True)
     hand = Hand([Said(pieces=[b"he", b"llo", b"!"])]).run(call)
     assert (hand.text, hand.completion.text, hand.completion.cost) == ("hello", "hello", 0)
-    assert (call.ticket.id, call.ticket.model) == (call.log.id, "m")
+    assert (call.context.answer_id, call.context.model) == (call.context.id, "m")
     broken = Hand([Said(503, [b"busy"])]).fail(calling(backend, retry=ONCE))
     assert isinstance(broken, OverloadedError)
     cut = Hand([Said(pieces=[b"he"])]).fail(calling(backend, stream=True))
@@ -162,7 +162,7 @@ def test_a_503_moves_on_to_the_fallback_at_once_and_costs_nothing() -> None:
     answer = hand.completion
     assert (answer.route.fallback, answer.route.model, answer.route.deployment) == (True, "home/m", "home/m")
     assert outcomes(call) == [("failed", "rejected"), ("ok", None)]
-    assert (answer.cost, [attempt.cost for attempt in call.log.attempts]) == (0, [0, 0])
+    assert (answer.cost, [attempt.cost for attempt in call.context.attempts]) == (0, [0, 0])
     failed = answer.route.attempts[0]
     assert (failed.status, failed.error) == (503, "OverloadedError")
     assert "no room now" in failed.reason
@@ -183,7 +183,7 @@ def test_a_failed_call_has_one_final_row_too() -> None:
     raised = hand.fail(call)
     assert isinstance(raised, OverloadedError)
     assert [row.final for row in hand.rows] == [False, True]
-    assert raised.attempts == tuple(call.log.attempts)
+    assert raised.attempts == tuple(call.context.attempts)
     assert str(raised).startswith("home/m: ")
 
 
@@ -254,7 +254,7 @@ def test_a_transports_failure_is_a_typed_error(
     assert (caught.value.backend, caught.value.deployment) == ("paid", "paid/m")
     assert caught.value.sent is failure.sent
     assert outcomes(call) == [("failed", letter)]
-    assert (call.log.attempts[0].cost == 0) is not failure.sent
+    assert (call.context.attempts[0].cost == 0) is not failure.sent
 
 
 def test_a_bad_certificate_is_never_tried_again_at_the_same_place() -> None:
@@ -311,7 +311,7 @@ def test_a_key_that_no_header_can_carry_is_a_credential_failure_that_costs_nothi
     raised = Hand([answers()]).fail(call)
     assert isinstance(raised, AuthenticationError)
     assert "printable ASCII" in str(raised)
-    [attempt] = call.log.attempts
+    [attempt] = call.context.attempts
     assert (attempt.outcome, attempt.failure, attempt.cost) == ("failed", "credential", 0)
 
 
@@ -322,7 +322,7 @@ def test_an_error_is_cleaned_of_key_and_prompt() -> None:
         paid(api_key=lambda: next(keys)), prompt="What is my secret plan?", retry=ONCE, stream=True
     )
     raised = Hand([Said(401, [json.dumps(told).encode()])]).fail(call)
-    for shown in (str(raised), raised.body, call.log.attempts[0].reason):
+    for shown in (str(raised), raised.body, call.context.attempts[0].reason):
         assert "canary" not in shown
         assert "secret plan" not in shown
         assert "[key] may not ask: [prompt]" in shown
@@ -402,7 +402,7 @@ def test_no_attempt_starts_with_less_than_50_ms_left() -> None:
     assert isinstance(raised, DeadlineExceededError)
     assert isinstance(raised.__cause__, OverloadedError)
     assert outcomes(call) == [("failed", "rejected")]
-    assert raised.attempts == tuple(call.log.attempts)
+    assert raised.attempts == tuple(call.context.attempts)
 
 
 def test_with_nobody_left_the_last_error_is_raised_however_late_it_is() -> None:
@@ -434,14 +434,14 @@ def test_a_deadline_while_connecting_costs_nothing() -> None:
 
     hand = Hand([Failure("timeout", "no connection", sent=False)], late)
     assert isinstance(hand.fail(call), DeadlineExceededError)
-    assert (outcomes(call), call.log.attempts[0].cost) == ([("failed", "not_sent")], 0)
+    assert (outcomes(call), call.context.attempts[0].cost) == ([("failed", "not_sent")], 0)
 
 
 def test_a_backends_own_timeout_moves_the_call_on() -> None:
     call = calling(paid(timeout=3), local())
     hand = Hand([Said(after=99), answers()])
     assert hand.run(call).asked == ["paid", "home"]
-    assert call.log.attempts[0].error == "BackendTimeoutError"
+    assert call.context.attempts[0].error == "BackendTimeoutError"
     assert call.clock.elapsed == 3
 
 
@@ -553,7 +553,7 @@ def test_a_stream_is_emitted_as_it_comes_and_recorded_before_its_last_chunk() ->
     assert all(chunk.finish_reason is chunk.usage is None for chunk in hand.chunks[:-1])
     answer = hand.completion
     assert (answer.text, answer.cost, answer.id) == ("Hello", Decimal("0.0045"), "c7")
-    assert (call.ticket.id, call.ticket.model, call.ticket.route) == ("c7", "served", answer.route)
+    assert (call.context.answer_id, call.context.model, call.context.route) == ("c7", "served", answer.route)
 
 
 def test_the_first_chunk_already_knows_who_answers() -> None:
@@ -562,7 +562,7 @@ def test_the_first_chunk_already_knows_who_answers() -> None:
 
     def look(k: int, effect: Any) -> None:
         if isinstance(effect, Emit):
-            seen.append((call.ticket.id, call.ticket.model, call.ticket.route.backend))
+            seen.append((call.context.answer_id, call.context.model, call.context.route.backend))
 
     Hand([BUSY, streams(id="c7", model="served")], look).run(call)
     assert set(seen) == {("c7", "served", "home")}
@@ -572,7 +572,7 @@ def test_a_stream_without_content_still_ends_with_its_finish_and_model() -> None
     call = calling(paid(), stream=True)
     hand = Hand([Said(pieces=chat_sse([], finish="length"))]).run(call)
     assert [chunk.finish_reason for chunk in hand.chunks] == ["length"]
-    assert (call.ticket.model, hand.rows[0].first_content) == ("gpt-4o-mini", None)
+    assert (call.context.model, hand.rows[0].first_content) == ("gpt-4o-mini", None)
 
 
 def test_the_first_content_is_timed() -> None:
@@ -637,7 +637,6 @@ def test_after_the_first_content_a_stream_is_interrupted_with_what_there_is(
     (row,) = hand.rows
     assert (row.outcome, row.failure, row.final) == ("interrupted", "delivered", True)
     assert partial.route.attempts == raised.attempts
-    assert call.log.unsettled is None
 
 
 def test_golden_case_an_interrupted_stream_of_40_tokens_is_priced_as_such() -> None:
@@ -733,6 +732,5 @@ def test_any_call_ends_within_its_bounds_and_settles_every_attempt(
     assert sum(attempt.failure != "not_sent" for attempt in noted) <= attempts
     assert len(noted) == len(hand.sends) <= attempts + 6
     assert total is None or call.clock.elapsed <= total
-    assert call.log.unsettled is None
     emitted = [i for i, effect in enumerate(hand.effects) if isinstance(effect, Emit)]
     assert not emitted or not [e for e in hand.effects[emitted[0] :] if isinstance(e, Send)], "never spliced"

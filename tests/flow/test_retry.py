@@ -10,130 +10,72 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.flow.support import FakeClock, a_desk, planned
+from tests.flow.support import FakeClock, a_state, planned
 
 from ccroute import OpenAIBackend, errors
 from ccroute.errors import (
     AuthenticationError,
     BackendError,
-    BackendTimeoutError,
     ConnectionFailedError,
-    ContentPolicyError,
     ContextWindowExceededError,
     InvalidRequestError,
     ModelNotFoundError,
     OverloadedError,
     PermissionDeniedError,
-    ProtocolError,
     QuotaExhaustedError,
     RateLimitError,
     ServerError,
 )
-from ccroute.flow.retry import Fault, Step, Walk, failure_class
-from ccroute.routing import Candidate, RetryBudget
-from ccroute.routing.agents import TRIGGERS
+from ccroute.failures import DELIVERED, TRIGGERS, rule_of
+from ccroute.flow.retry import Fault, NextAttempt, RetryState
+from ccroute.routing import Plan, RetryBudget
 from ccroute.types import FailureClass, Model, RetryPolicy
 
 NOW = 100.0
 
 
-# -- Classes
+# -- The state of one call, driven by hand
 
 
-@pytest.mark.parametrize(
-    ("error", "letter"),
-    [
-        (errors.EgressDeniedError(), "invalid_request"),
-        (InvalidRequestError("x", status=400), "invalid_request"),
-        (InvalidRequestError("x", status=413), "invalid_request"),
-        (InvalidRequestError("x", status=422), "invalid_request"),
-        (InvalidRequestError("x", status=409), "invalid_request"),
-        (ContentPolicyError("x", status=429), "invalid_request"),
-        (errors.UnknownModelError("x"), "invalid_request"),
-        (errors.UnknownAgentError("x"), "invalid_request"),
-        (ContextWindowExceededError("x", status=400), "context_length"),
-        (ContextWindowExceededError("x", status=429), "context_length"),
-        (AuthenticationError("x", status=401), "credential"),
-        (AuthenticationError("x"), "credential"),
-        (PermissionDeniedError("x", status=403), "credential"),
-        (QuotaExhaustedError("x", status=402), "credential"),
-        (QuotaExhaustedError("x", status=429), "credential"),
-        (ModelNotFoundError("x", status=404), "unavailable"),
-        (RateLimitError("x", status=429), "rejected"),
-        (RateLimitError("x"), "rejected"),
-        (OverloadedError("x", status=503), "rejected"),
-        (OverloadedError("x", status=529), "rejected"),
-        (OverloadedError("x", status=409), "rejected"),
-        (OverloadedError("x", status=425), "rejected"),
-        (BackendTimeoutError("x", status=408), "rejected"),
-        (BackendError("x", status=425), "rejected"),
-        (BackendTimeoutError("x"), "ambiguous"),
-        (ServerError("x", status=424), "ambiguous"),
-        (ServerError("x", status=500), "ambiguous"),
-        (ServerError("x", status=502), "ambiguous"),
-        (ServerError("x", status=504), "ambiguous"),
-        (ConnectionFailedError("x"), "ambiguous"),
-        (ProtocolError("x"), "ambiguous"),
-        (BackendError("x", status=302), "unavailable"),
-        (BackendError("x", status=410), "unavailable"),
-    ],
-    ids=lambda value: (
-        value if isinstance(value, str) else f"{type(value).__name__}-{getattr(value, 'status', '')}"
-    ),
-)
-def test_every_error_has_its_class(error: errors.CcrouteError, letter: str) -> None:
-    assert failure_class(error) == letter
-
-
-@pytest.mark.parametrize("kind", [ConnectionFailedError, BackendTimeoutError, ProtocolError])
-def test_what_was_never_sent_cost_nothing(kind: type[BackendError]) -> None:
-    error = kind("x")
-    error.sent = False
-    assert failure_class(error) == "not_sent"
-
-
-# -- A walk, driven by hand
-
-
-def places(
-    *names: str, fallback: Sequence[str] = (), windows: dict[str, int] | None = None
-) -> list[Candidate]:
-    """Candidates `backend/model` in order, those of `fallback` last."""
+def places(*names: str, fallback: Sequence[str] = (), windows: dict[str, int] | None = None) -> Plan:
+    """A plan of candidates `backend/model` in order, those of `fallback` last."""
     windows = windows or {}
     backends: dict[str, dict[str, Model]] = {}
     for name in (*names, *fallback):
         backend, _, model = name.partition("/")
         backends.setdefault(backend, {})[model] = Model(context_window=windows.get(name))
     made = [OpenAIBackend(name, base_url=f"https://{name}.test", models=backends[name]) for name in backends]
-    return list(planned(made, aliases={"any": list(names)}, model="any", fallback=list(fallback)).candidates)
+    return planned(made, aliases={"any": list(names)}, model="any", fallback=list(fallback))
 
 
 class Way:
-    """One walk: fail where it stands, and see where it goes."""
+    """The way of one call: its attempts fail one after the other, and it goes on."""
 
     def __init__(
         self,
-        candidates: Sequence[Candidate],
+        plan: Plan,
         *,
         triggers: Any = TRIGGERS,
         draw: float = 0.5,
         **policy: Any,
     ) -> None:
         ages = itertools.count(step=1e6)  # so that no retry budget is ever empty
-        desk = a_desk(
-            FakeClock(draws=[draw]), retry=RetryPolicy(**policy), retries=RetryBudget(lambda: next(ages))
+        state = a_state(
+            FakeClock(draws=[draw]),
+            retry=RetryPolicy(**policy),
+            retry_budget=RetryBudget(lambda: next(ages)),
         )
-        self.walk = Walk(candidates, triggers, desk)
-        self.step: Step | None = self.walk.next(NOW)
+        self.state = RetryState(plan._replace(triggers=triggers), state)
+        self.step: NextAttempt | None = self.state.next(NOW)
         self.tried: list[str] = []
 
     def fail(self, *faults: Fault) -> str | None:
         """Fail so, one step after the other; the deployment that is next, if any."""
         for fault in faults:
-            assert self.step is not None, f"the walk ended after {self.tried}"
+            assert self.step is not None, f"the call ended after {self.tried}"
             self.tried.append(self.step.candidate.deployment.name)
-            self.walk.failed(self.step.candidate, fault, NOW)
-            self.step = self.walk.next(NOW)
+            self.state.failed(self.step.candidate, fault, NOW)
+            self.step = self.state.next(NOW)
         return None if self.step is None else self.step.candidate.deployment.name
 
     @property
@@ -143,7 +85,7 @@ class Way:
 
 
 def fault(error: errors.CcrouteError, **options: Any) -> Fault:
-    return Fault(error, failure_class(error), **options)
+    return Fault(error, rule_of(error), **options)
 
 
 def refused() -> Fault:
@@ -160,7 +102,7 @@ FORBIDDEN = fault(PermissionDeniedError("no", status=403))
 NO_MONEY = fault(QuotaExhaustedError("pay", status=429))
 NO_MODEL = fault(ModelNotFoundError("what?", status=404))
 WRONG = fault(InvalidRequestError("what?", status=400))
-CUT = Fault(errors.StreamInterruptedError("cut"), "delivered", again=False)
+CUT = Fault(errors.StreamInterruptedError("cut"), DELIVERED)
 TOO_LONG = fault(ContextWindowExceededError("too long", status=400))
 
 
@@ -279,7 +221,7 @@ def test_where_windows_are_unknown_only_a_model_of_another_name_may_be_larger() 
     ],
 )
 def test_a_fallback_is_used_only_for_its_triggers(error: Fault, trigger: str) -> None:
-    assert error.trigger == trigger
+    assert error.rule.trigger == trigger
     others = [name for name in TRIGGERS if name != trigger]
     assert Way(places("a/m", fallback=["c/m"]), triggers=[trigger]).fail(error) == "c/m"
     assert Way(places("a/m", fallback=["c/m"]), triggers=others).fail(error) in {None, "a/m"}
@@ -301,7 +243,7 @@ def test_a_fallback_that_was_not_triggered_may_be_by_the_next_failure() -> None:
 @pytest.mark.parametrize("seconds", [0.0, 7.5])
 def test_retry_after_is_waited_for_only_where_nobody_else_is_left(seconds: float) -> None:
     asked = fault(RateLimitError("slow down", status=429, retry_after=seconds))
-    assert asked.retry_after == seconds
+    assert asked.error.retry_after == seconds
     way = Way(places("a/m", "b/m"))
     assert way.fail(asked) == "b/m"
     assert way.wait == 0
@@ -319,7 +261,7 @@ def test_of_several_the_one_that_is_ready_first_is_waited_for() -> None:
 def test_time_that_has_passed_is_not_waited_for_again() -> None:
     way = Way(places("a/m"))
     way.fail(fault(OverloadedError("x", status=503, retry_after=30)))
-    later = way.walk.next(NOW + 20), way.walk.next(NOW + 50)
+    later = way.state.next(NOW + 20), way.state.next(NOW + 50)
     assert [step.wait for step in later if step is not None] == [10, 0]
 
 
@@ -344,13 +286,13 @@ def test_a_policy_without_waits_waits_never() -> None:
 
 @pytest.mark.parametrize("error", [BUSY, BROKE, LIMITED, refused()])
 def test_a_server_that_forbids_a_retry_gets_none(error: Fault) -> None:
-    told = Fault(error.error, error.failure, again=False)
+    told = Fault(error.error, error.rule, retry=False)
     assert Way(places("a/m")).fail(told) is None
     assert Way(places("a/m", "a/2")).fail(told) == "a/2"
 
 
 def test_a_server_that_asks_for_a_retry_gets_one() -> None:
-    told = fault(BackendError("try me", status=405), again=True)
+    told = fault(BackendError("try me", status=405), retry=True)
     way = Way(places("a/m"), attempts=9)
     assert way.fail(told) == "a/m"
     assert way.fail(told) is None
@@ -358,7 +300,7 @@ def test_a_server_that_asks_for_a_retry_gets_one() -> None:
 
 @pytest.mark.parametrize("error", [WRONG, NO_KEY, FORBIDDEN, NO_MONEY])
 def test_no_server_gets_a_retry_of_what_was_wrong_or_forbidden(error: Fault) -> None:
-    assert Way(places("a/m")).fail(Fault(error.error, error.failure, again=True)) is None
+    assert Way(places("a/m")).fail(Fault(error.error, error.rule, retry=True)) is None
 
 
 # -- Whatever happens
@@ -397,9 +339,9 @@ def test_any_walk_ends_within_its_bounds(
             c for d, c in seen if d == deployment and c in {"credential", "unavailable", "context_length"}
         ], "it was off"
         assert sum(d[0] == backend and c == "ambiguous" for d, c in seen) < 2, "one extra attempt per backend"
-        assert not way.step.candidate.fallback or faults[len(seen) - 1].trigger in triggers
-        seen.append((deployment, each.failure))
+        assert not way.step.candidate.fallback or faults[len(seen) - 1].rule.trigger in triggers
+        seen.append((deployment, each.rule.failure))
         way.fail(each)
     assert way.step is None
-    assert sum(letter != "not_sent" for _, letter in seen) <= attempts
+    assert sum(failure != "not_sent" for _, failure in seen) <= attempts
     assert max(Counter(deployment for deployment, _ in seen).values()) <= per_deployment

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from ccroute import Agent
 from ccroute.errors import ConfigError, UnknownAgentError
-from ccroute.routing.agents import TRIGGERS, AgentTable
+from ccroute.failures import TRIGGERS
+from ccroute.routing.agents import AgentTable
 from ccroute.routing.names import close_matches, did_you_mean, slug
 
 

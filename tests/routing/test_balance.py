@@ -16,6 +16,7 @@ from tests.flow.support import FakeClock, PlainBackend
 
 from ccroute import AliasTable
 from ccroute.routing import Agent, AgentTable, Candidate, Deployment, Plan, Tables, make_plan
+from ccroute.routing.acquired import Outcome
 from ccroute.routing.aliases import Strategy
 from ccroute.routing.balance import EXPLORE
 from ccroute.routing.load import STALE, Load
@@ -55,7 +56,7 @@ class Place:
 
     def ends(self, name: str, ok: bool | None = True, calls: int = 1, **measured: Any) -> None:
         for running in self.begin(name, calls):
-            self.load.end(running, ok, **measured)
+            running.settle(Outcome(ok=ok, **measured))
 
     def plan(self, draw: Callable[[], float] = lambda: NEVER, **asked: Any) -> Plan:
         def count(request: Request) -> int:
@@ -144,7 +145,7 @@ def test_each_alias_is_balanced_by_its_own_strategy() -> None:
 
     assert (asked("first"), asked("cheap"), asked("idle")) == (["a", "b"], ["b", "a"], ["b", "a"])
     assert counted == ["cheap"], "a prompt is counted only where that decides something"
-    load.end(busy, True, duration=1.0, output=1)
+    busy.settle(Outcome(ok=True, duration=1.0, output=1))
 
 
 def test_the_cheapest_is_told_by_the_tier_that_the_prompt_falls_into() -> None:
@@ -175,7 +176,7 @@ def test_who_failed_goes_behind_and_then_gets_one_call_at_a_time(strategy: Strat
     assert scene.order() == "ab"
     (probe,) = scene.begin("a")
     assert scene.order() == "ba"
-    scene.load.end(probe, True, duration=1.0, output=100)
+    probe.settle(Outcome(ok=True, duration=1.0, output=100))
     scene.begin("a")
     assert scene.order() == "ab"
 
@@ -197,7 +198,7 @@ def test_calls_of_other_models_keep_a_host_busy_too() -> None:
     scene = place("least-busy")
     running = scene.load.begin(scene.tables.deployment("a/other"))
     assert scene.order() == "ba"
-    scene.load.end(running, None)
+    running.settle(Outcome(ok=None))
 
 
 # -- latency
@@ -230,7 +231,7 @@ def test_a_stale_host_is_tried_again_by_a_small_share_of_calls() -> None:
     assert scene.order(draw=ALWAYS) == "ba"
     (explorer,) = scene.begin("b")
     assert scene.order(draw=ALWAYS) == "ab"
-    scene.load.end(explorer, True, duration=0.5, output=100)
+    explorer.settle(Outcome(ok=True, duration=0.5, output=100))
     assert scene.order(draw=ALWAYS) == "ba"
 
 
@@ -318,7 +319,7 @@ def traffic(
         running, output = scene.load.begin(deployment), chance.randint(50, 750)
 
         def fails() -> None:
-            scene.load.end(running, False)
+            running.settle(Outcome(ok=False))
             if candidates[1:]:
                 ask(candidates[1:])
 
@@ -326,7 +327,7 @@ def traffic(
             later(0.005, fails)
         else:
             seconds = host.seconds(now) * (0.2 + 0.8 * output / 400)
-            later(seconds, lambda: scene.load.end(running, True, duration=seconds, output=output))
+            later(seconds, lambda: running.settle(Outcome(ok=True, duration=seconds, output=output)))
 
     def arrive() -> None:
         later(chance.expovariate(rate), arrive)

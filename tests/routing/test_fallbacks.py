@@ -11,8 +11,8 @@ from tests.support.openai_like import chat
 from tests.support.scripted import ScriptedServer, answer
 
 from ccroute import Agent, AliasTable, OpenAIBackend, RetryPolicy, Router, errors
+from ccroute.failures import TRIGGERS
 from ccroute.routing import AgentTable, Plan, Tables, make_plan
-from ccroute.routing.agents import TRIGGERS
 from ccroute.types import Model, Request
 
 PAID = OpenAIBackend("paid", base_url="http://paid.test", models={"big": Model(context_window=1000)})

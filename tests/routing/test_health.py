@@ -25,22 +25,23 @@ from ccroute.errors import (
 )
 from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event, Recovered
 from ccroute.routing import Deployment, Health
-from ccroute.routing.caller import caller_of
-from ccroute.routing.notes import Admission, Note, Refusal
+from ccroute.routing.acquired import HealthReport, Unavailable
+from ccroute.routing.breaker import caller_of
+from ccroute.routing.health import Admission
 from ccroute.types import Model, Request
 
 A, B = PlainBackend("a"), PlainBackend("b")
-ONE = Deployment("a/1", A, "1", Model())
-TWO = Deployment("a/2", A, "2", Model())
-OTHER = Deployment("b/1", B, "1", Model())
+ONE = Deployment("a/1", A, "1", Model(), None)
+TWO = Deployment("a/2", A, "2", Model(), None)
+OTHER = Deployment("b/1", B, "1", Model(), None)
 
-ANSWERED = Note(counts=False)
-NEUTRAL = Note()
-FAILED = Note(counts=True, error=ServerError("bad gateway", status=502))
-SLOW_DOWN = Note(error=RateLimitError("slow down", status=429), cool=20.0)
-NO_KEY = Note(error=AuthenticationError("who?"), off="credential", seconds=300.0, longest=3600.0)
-NO_MONEY = Note(error=QuotaExhaustedError("pay"), off="credential", seconds=900.0)
-NO_MODEL = Note(error=ModelNotFoundError("what?"), off="deployment", seconds=300.0)
+ANSWERED = HealthReport(counts=False)
+NEUTRAL = HealthReport()
+FAILED = HealthReport(counts=True, error=ServerError("bad gateway", status=502))
+SLOW_DOWN = HealthReport(error=RateLimitError("slow down", status=429), cool=20.0)
+NO_KEY = HealthReport(error=AuthenticationError("who?"), off="credential", seconds=300.0, longest=3600.0)
+NO_MONEY = HealthReport(error=QuotaExhaustedError("pay"), off="credential", seconds=900.0)
+NO_MODEL = HealthReport(error=ModelNotFoundError("what?"), off="deployment", seconds=300.0)
 
 
 class Ward:
@@ -56,12 +57,12 @@ class Ward:
         assert isinstance(admission, Admission), f"refused: {admission}"
         return admission
 
-    def refused(self, deployment: Deployment = ONE, *, early: bool = False) -> Refusal:
+    def refused(self, deployment: Deployment = ONE, *, early: bool = False) -> Unavailable:
         refusal = self.health.admit(deployment, early=early)
-        assert isinstance(refusal, Refusal), "it was admitted"
+        assert isinstance(refusal, Unavailable), "it was admitted"
         return refusal
 
-    def ends(self, *notes: Note, at: Deployment = ONE, early: bool = False) -> Ward:
+    def ends(self, *notes: HealthReport, at: Deployment = ONE, early: bool = False) -> Ward:
         """Attempts one after the other, each ending so."""
         for note in notes:
             self.health.settle(self.admitted(at, early=early), note)
@@ -81,7 +82,7 @@ class Ward:
         return [event.seconds for event in self.events if isinstance(event, BreakerOpened)]
 
 
-def outcomes(text: str) -> list[Note]:
+def outcomes(text: str) -> list[HealthReport]:
     """`F` failed, `S` answered, `-` neither."""
     return [{"F": FAILED, "S": ANSWERED, "-": NEUTRAL}[letter] for letter in text]
 
@@ -109,7 +110,7 @@ def test_a_breaker_opens_at_five_in_a_row_or_at_half_of_the_last_twenty(history:
     assert ward.events == [], "one too early"
     ward.ends(*outcomes(history[-1]))
     assert ward.opened == [30.0]
-    assert isinstance(ward.refused(), Refusal)
+    assert isinstance(ward.refused(), Unavailable)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_a_breaker_opens_at_five_in_a_row_or_at_half_of_the_last_twenty(history:
 )
 def test_a_breaker_stays_closed_below_both(history: str) -> None:
     ward = Ward().ends(*outcomes(history))
-    assert ward.health.refusal(ONE) is None
+    assert ward.health.unavailable(ONE) is None
     assert ward.events == []
 
 
@@ -136,28 +137,28 @@ def test_a_closed_breaker_opens_exactly_when_the_rule_says(history: list[bool]) 
 
 def test_each_deployment_has_its_own_breaker() -> None:
     ward = Ward().ends(*[FAILED] * 5)
-    assert ward.health.refusal(ONE) is not None
-    assert ward.health.refusal(TWO) is None
-    assert ward.health.refusal(OTHER) is None
+    assert ward.health.unavailable(ONE) is not None
+    assert ward.health.unavailable(TWO) is None
+    assert ward.health.unavailable(OTHER) is None
 
 
 def test_who_is_turned_away_learns_why_until_when_and_by_which_error() -> None:
     ward = Ward().ends(*[FAILED] * 5)
     refusal = ward.refused()
-    assert refusal == ward.health.refusal(ONE)
+    assert refusal == ward.health.unavailable(ONE)
     assert (refusal.until, refusal.why, refusal.error) == (
         ward.now + 30,
         "5 failures in a row",
         FAILED.error,
     )
-    assert (refusal.cooling, refusal.credential) == (False, False)
+    assert (refusal.cooling, refusal.keys is not None) == (False, False)
     assert ward.events == [BreakerOpened("a/1", 30.0, "5 failures in a row")]
     half = Ward().ends(*outcomes("SFSFF"))
     assert half.refused().why == "3 of the last 5 attempts failed"
 
 
 def test_what_ends_without_an_error_still_gives_one_to_those_it_turns_away() -> None:
-    ward = Ward().ends(*[Note(counts=True)] * 5)
+    ward = Ward().ends(*[HealthReport(counts=True)] * 5)
     assert isinstance(ward.refused().error, CcrouteError)
 
 
@@ -243,7 +244,7 @@ def ends(ward: Ward, request: Request, *letters: str) -> Ward:
 
 def admits(ward: Ward, *requests: Request) -> bool:
     """Whether all of them would be admitted."""
-    refused = [ward.health.refusal(ONE, request) is not None for request in requests]
+    refused = [ward.health.unavailable(ONE, request) is not None for request in requests]
     assert len({*refused}) == 1, "some would, and some would not"
     return not refused[0]
 
@@ -253,7 +254,7 @@ def test_five_failures_of_one_caller_turn_away_nobody_else() -> None:
     assert ward.opened == [30.0]
     assert not admits(ward, BAD)
     assert admits(ward, *OTHERS)
-    assert ward.health.refusal(ONE) is not None, "it is told to whoever does not say who asks"
+    assert ward.health.unavailable(ONE) is not None, "it is told to whoever does not say who asks"
     for request in OTHERS:
         ends(ward, request, "S")
     assert ward.opened == [30.0]
@@ -296,7 +297,7 @@ def test_the_caller_it_is_open_for_proves_it_well_by_a_probe_of_its_own() -> Non
     ward = ends(Ward(), BAD, "FFFFF").after(30)
     probe = ward.health.admit(ONE, BAD)
     assert isinstance(probe, Admission)
-    assert isinstance(ward.health.admit(ONE, BAD), Refusal)
+    assert isinstance(ward.health.admit(ONE, BAD), Unavailable)
     ends(ward, OTHERS[0], "S")  # others do not wait for it
     ward.health.settle(probe, ANSWERED)
     assert admits(ward, BAD)
@@ -349,7 +350,7 @@ def test_a_caller_without_a_name_is_known_by_what_it_asks() -> None:
 
 
 def test_a_caller_that_is_refused_while_others_are_answered_is_turned_away_alone() -> None:
-    forbidden = Note(error=CcrouteError("forbidden"), off="deployment", seconds=300.0)
+    forbidden = HealthReport(error=CcrouteError("forbidden"), off="deployment", seconds=300.0)
     ward = ends(Ward(), OTHERS[0], "S")
     for request, others in ((BAD, [*OTHERS, WORSE]), (BAD, OTHERS)):
         admission = ward.health.admit(ONE, request, early=True)
@@ -389,7 +390,7 @@ def test_probes_that_fail_for_two_callers_open_it_for_all_for_longer() -> None:
 def test_a_server_that_refused_connections_is_back_when_a_probe_is_not_refused_within_a_second() -> None:
     ward = Ward().ends(*[FAILED._replace(gone="refused")] * 5).after(1)
     probe = ward.admitted()
-    assert isinstance(ward.after(0.9).refused(), Refusal)
+    assert isinstance(ward.after(0.9).refused(), Unavailable)
     assert isinstance(ward.after(0.2).admitted(), Admission)
     assert ward.events[-1] == BreakerClosed("a/1")
     ward.health.settle(probe, ANSWERED)
@@ -410,7 +411,7 @@ def test_a_probe_whose_answer_has_begun_keeps_nobody_waiting() -> None:
 
 def test_until_its_time_is_over_nobody_is_admitted() -> None:
     ward = Ward().ends(*[FAILED] * 5).after(29.99)
-    assert isinstance(ward.refused(), Refusal)
+    assert isinstance(ward.refused(), Unavailable)
     assert isinstance(ward.after(0.01).admitted(), Admission)
 
 
@@ -419,7 +420,7 @@ def test_of_a_hundred_that_ask_after_it_one_is_the_probe() -> None:
     asked = [ward.health.admit(ONE) for _ in range(100)]
     assert sum(isinstance(admission, Admission) for admission in asked) == 1
     assert isinstance(asked[0], Admission)
-    assert isinstance(ward.after(29.9).refused(early=True), Refusal)
+    assert isinstance(ward.after(29.9).refused(early=True), Unavailable)
     assert isinstance(ward.after(0.1).admitted(), Admission), (
         "one that takes long keeps nobody waiting for ever"
     )
@@ -434,12 +435,14 @@ def test_a_probe_that_is_answered_closes_the_breaker_for_all() -> None:
 def test_a_probe_that_fails_opens_it_again_for_twice_as_long() -> None:
     ward = Ward().ends(*[FAILED] * 5).after(30).ends(FAILED)
     assert ward.events[1:] == [BreakerOpened("a/1", 60.0, "the probe failed")]
-    assert isinstance(ward.after(59.9).refused(), Refusal)
+    assert isinstance(ward.after(59.9).refused(), Unavailable)
     assert isinstance(ward.after(0.1).admitted(), Admission)
 
 
 @pytest.mark.parametrize("note", [NEUTRAL, None, SLOW_DOWN._replace(cool=None)])
-def test_a_probe_that_proves_nothing_gives_its_lease_back_and_counts_for_nothing(note: Note | None) -> None:
+def test_a_probe_that_proves_nothing_gives_its_lease_back_and_counts_for_nothing(
+    note: HealthReport | None,
+) -> None:
     ward = Ward().ends(*[FAILED] * 5).after(30)
     probe = ward.admitted()
     if note is not None:
@@ -448,13 +451,13 @@ def test_a_probe_that_proves_nothing_gives_its_lease_back_and_counts_for_nothing
     gc.collect()
     assert len(ward.events) == 1
     again = ward.admitted()
-    assert isinstance(ward.refused(), Refusal), "the next one is the probe, alone again"
+    assert isinstance(ward.refused(), Unavailable), "the next one is the probe, alone again"
     ward.health.settle(again, FAILED)
     assert ward.opened == [30.0, 60.0], "doubled once"
 
 
 @pytest.mark.parametrize("note", [FAILED, ANSWERED, NEUTRAL])
-def test_who_was_on_the_way_when_it_opened_neither_closes_nor_prolongs_it(note: Note) -> None:
+def test_who_was_on_the_way_when_it_opened_neither_closes_nor_prolongs_it(note: HealthReport) -> None:
     ward = Ward()
     late = [ward.admitted() for _ in range(10)]
     ward.ends(*[FAILED] * 5)
@@ -465,7 +468,7 @@ def test_who_was_on_the_way_when_it_opened_neither_closes_nor_prolongs_it(note: 
     probe = ward.after(30).admitted()
     for admission in late[5:]:
         ward.health.settle(admission, note)
-    assert isinstance(ward.refused(), Refusal), "the probe is still out"
+    assert isinstance(ward.refused(), Unavailable), "the probe is still out"
     ward.health.settle(probe, ANSWERED)
     assert ward.events[1:] == [BreakerClosed("a/1")]
 
@@ -487,23 +490,23 @@ def test_a_settled_probe_that_is_dropped_later_frees_nobody_elses_lease() -> Non
     second = ward.admitted()
     del first
     gc.collect()
-    assert isinstance(ward.refused(), Refusal)
+    assert isinstance(ward.refused(), Unavailable)
     ward.health.settle(second, ANSWERED)
 
 
 def test_tried_early_it_still_has_one_probe_only() -> None:
     ward = Ward().ends(*[FAILED] * 5)
     probe = ward.admitted(early=True)
-    assert isinstance(ward.refused(early=True), Refusal)
+    assert isinstance(ward.refused(early=True), Unavailable)
     ward.health.settle(probe, ANSWERED)
-    assert ward.health.refusal(ONE) is None
+    assert ward.health.unavailable(ONE) is None
 
 
 def test_to_look_takes_nothing() -> None:
     ward = Ward().ends(*[FAILED] * 5).after(30)
-    assert [ward.health.refusal(ONE) for _ in range(3)] == [None] * 3
+    assert [ward.health.unavailable(ONE) for _ in range(3)] == [None] * 3
     probe = ward.admitted()
-    assert isinstance(ward.health.refusal(ONE), Refusal)
+    assert isinstance(ward.health.unavailable(ONE), Unavailable)
     ward.health.settle(probe, ANSWERED)
 
 
@@ -515,8 +518,8 @@ def test_a_deployment_is_left_alone_for_as_long_as_its_server_asked() -> None:
     assert ward.events == [CooledDown("a/1", 20.0, "slow down")]
     refusal = ward.refused()
     assert (refusal.until, refusal.error, refusal.cooling) == (ward.now + 20, SLOW_DOWN.error, True)
-    assert ward.health.refusal(TWO) is None
-    assert isinstance(ward.after(19.9).refused(early=True), Refusal), "it may be slept through, not tried"
+    assert ward.health.unavailable(TWO) is None
+    assert isinstance(ward.after(19.9).refused(early=True), Unavailable), "it may be slept through, not tried"
     assert isinstance(ward.after(0.1).admitted(), Admission)
     assert isinstance(ward.admitted(), Admission), "it needs no probe"
 
@@ -558,7 +561,7 @@ def test_a_breaker_whose_time_is_over_waits_for_the_cooldown_besides() -> None:
     refusal = ward.after(31).refused()
     assert (refusal.cooling, refusal.until) == (True, ward.now + 69)
     probe = ward.after(69).admitted()
-    assert isinstance(ward.refused(), Refusal), "and then for the probe"
+    assert isinstance(ward.refused(), Unavailable), "and then for the probe"
     ward.health.settle(probe, ANSWERED)
 
 
@@ -577,13 +580,17 @@ def test_a_refused_key_turns_off_every_deployment_of_its_backend_for_5_minutes()
     assert ward.events == [CooledDown("a", 300.0, "who?")]
     for deployment in (ONE, TWO):
         refusal = ward.refused(deployment)
-        assert (refusal.until, refusal.error, refusal.credential) == (ward.now + 300, NO_KEY.error, True)
+        assert (refusal.until, refusal.error, refusal.keys is not None) == (
+            ward.now + 300,
+            NO_KEY.error,
+            True,
+        )
         assert not refusal.cooling
-    assert ward.health.refusal(OTHER) is None
+    assert ward.health.unavailable(OTHER) is None
     probe = ward.after(300).admitted(TWO)
-    assert ward.refused(ONE).credential, "one probe for the whole backend"
+    assert ward.refused(ONE).keys is not None, "one probe for the whole backend"
     ward.health.settle(probe, ANSWERED)
-    assert (ward.health.refusal(ONE), ward.health.refusal(TWO)) == (None, None)
+    assert (ward.health.unavailable(ONE), ward.health.unavailable(TWO)) == (None, None)
 
 
 def test_a_key_that_is_refused_again_is_off_twice_as_long_up_to_an_hour() -> None:
@@ -635,12 +642,12 @@ def test_after_a_billing_limit_the_first_refused_key_is_off_for_5_minutes() -> N
 def test_a_missing_model_turns_off_its_deployment_only() -> None:
     ward = Ward().ends(NO_MODEL)
     assert ward.events == [CooledDown("a/1", 300.0, "what?")]
-    assert (ward.refused().until, ward.refused().credential) == (ward.now + 300, False)
-    assert ward.health.refusal(TWO) is None
+    assert (ward.refused().until, ward.refused().keys is not None) == (ward.now + 300, False)
+    assert ward.health.unavailable(TWO) is None
     ward.after(300).ends(NO_MODEL)
     assert ward.refused().until == ward.now + 300, "it does not double"
     ward.after(300).ends(ANSWERED)
-    assert ward.health.refusal(ONE) is None
+    assert ward.health.unavailable(ONE) is None
 
 
 def test_a_switched_off_models_probe_that_fails_otherwise_does_not_shorten_it() -> None:
@@ -655,18 +662,18 @@ def test_a_call_may_prove_key_and_deployment_at_once() -> None:
     ward.health.settle(late, NO_KEY)
     assert ward.refused().until == ward.now + 300, "the later of the two is told"
     probe = ward.after(300).admitted()
-    assert isinstance(ward.refused(TWO), Refusal)
+    assert isinstance(ward.refused(TWO), Unavailable)
     ward.health.settle(probe, ANSWERED)
-    assert (ward.health.refusal(ONE), ward.health.refusal(TWO)) == (None, None)
+    assert (ward.health.unavailable(ONE), ward.health.unavailable(TWO)) == (None, None)
     assert ward.events[-2:] == [BreakerClosed("a/1"), Recovered("a")]
 
 
 def test_another_key_is_asked_at_once() -> None:
     ward = Ward().ends(NO_KEY)
     ward.health.renew("b")
-    assert ward.refused().credential
+    assert ward.refused().keys is not None
     ward.health.renew("a")
-    assert ward.health.refusal(ONE) is None
+    assert ward.health.unavailable(ONE) is None
     assert isinstance(ward.admitted(), Admission)
     assert isinstance(ward.admitted(), Admission), "and needs no probe"
 
@@ -677,7 +684,7 @@ def test_the_old_keys_probe_says_nothing_about_the_new_key() -> None:
     ward.health.renew("a")
     ward.ends(NO_KEY)
     ward.health.settle(probe, ANSWERED)
-    assert ward.refused().credential, "only a call with this key can prove it"
+    assert ward.refused().keys is not None, "only a call with this key can prove it"
 
 
 # -- Off, forks, memory
@@ -687,7 +694,7 @@ def test_switched_off_it_admits_always_and_tells_nothing() -> None:
     ward = Ward(on=False)
     for note in (*[FAILED] * 9, SLOW_DOWN, NO_KEY, NO_MONEY, NO_MODEL):
         ward.ends(note)
-    assert ward.health.refusal(ONE) is None
+    assert ward.health.unavailable(ONE) is None
     assert ward.events == []
 
 
@@ -699,9 +706,9 @@ def test_a_forked_child_waits_neither_for_the_lock_nor_for_a_probe_of_its_parent
     own = ward.admitted()
     del probe
     gc.collect()
-    assert isinstance(ward.refused(), Refusal), "the parent's probe gives nothing back here"
+    assert isinstance(ward.refused(), Unavailable), "the parent's probe gives nothing back here"
     ward.health.settle(own, ANSWERED)
-    assert ward.health.refusal(ONE) is None
+    assert ward.health.unavailable(ONE) is None
 
 
 def test_memory_is_bounded_however_many_models_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -724,7 +731,7 @@ def test_listeners_are_called_outside_of_the_lock_and_may_ask_and_settle_themsel
         free.append(health._lock.acquire(blocking=False))
         if free[-1]:
             health._lock.release()
-        health.refusal(ONE)
+        health.unavailable(ONE)
         admission = health.admit(TWO)
         if isinstance(admission, Admission):
             health.settle(admission, SLOW_DOWN if len(told) < 3 else NEUTRAL)
@@ -745,7 +752,7 @@ def test_what_is_settled_while_the_lock_is_held_never_waits_and_is_seen_by_the_n
         for admission in admissions:
             ward.health.settle(admission, FAILED)
         assert ward.events == [], "nothing is told under the lock"
-    assert isinstance(ward.health.refusal(ONE), Refusal)
+    assert isinstance(ward.health.unavailable(ONE), Unavailable)
     assert ward.opened == [30.0]
 
 
@@ -786,7 +793,7 @@ def test_thirty_two_threads_never_have_two_probes_of_one_switch() -> None:
         start.wait()
         for _ in range(150):
             admission = health.admit(chance.choice([ONE, TWO, OTHER]), early=chance.random() < 0.2)
-            if isinstance(admission, Refusal):
+            if isinstance(admission, Unavailable):
                 clock.elapsed += 1
                 continue
             with guard:
@@ -812,7 +819,7 @@ def test_thirty_two_threads_never_have_two_probes_of_one_switch() -> None:
     for deployment in (ONE, TWO, OTHER):
         assert isinstance(health.admit(deployment), Admission), "no lease was lost"
     assert not health._inbox
-    assert not health._told
+    assert not health._events
 
 
 def _caught(work: Callable[[int], None], faults: list[BaseException]) -> Callable[[int], None]:
@@ -829,8 +836,8 @@ def test_a_note_that_makes_no_sense_is_one_calls_error_and_no_others() -> None:
     ward = Ward()
     admission = ward.admitted()
     with pytest.raises(TypeError):
-        ward.health.settle(admission, Note(counts=True, cool="20"))  # type: ignore[arg-type]
-    assert ward.health.refusal(ONE) is None
+        ward.health.settle(admission, HealthReport(counts=True, cool="20"))  # type: ignore[arg-type]
+    assert ward.health.unavailable(ONE) is None
     assert isinstance(ward.admitted(), Admission)
 
 
@@ -838,7 +845,7 @@ def test_who_is_sick_is_not_forgotten_for_others_that_are_well(monkeypatch: pyte
     monkeypatch.setattr("ccroute.routing.health.MAX_KNOWN", 10)
     ward = Ward().ends(NO_MODEL)
     for i in range(30):
-        other = Deployment(f"a/other{i}", ONE.backend, f"other{i}", ONE.info)
+        other = Deployment(f"a/other{i}", ONE.backend, f"other{i}", ONE.info, None)
         admission = ward.health.admit(other)
         assert isinstance(admission, Admission)
         ward.health.settle(admission, ANSWERED)

@@ -17,12 +17,15 @@ from tests.flow.support import FakeClock, PlainBackend
 from ccroute.errors import CcrouteError
 from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event, Recovered
 from ccroute.routing import Deployment, Health
-from ccroute.routing.notes import Admission, Note, Refusal
+from ccroute.routing.acquired import HealthReport, Unavailable
+from ccroute.routing.health import Admission
 from ccroute.types import Model
 
 # Backend a refuses keys (5 min, doubling to 1 h), b refuses to pay (15 min).
 BACKENDS = {name: PlainBackend(name) for name in "ab"}
-PLACES = {name: Deployment(name, BACKENDS[name[0]], name[2:], Model()) for name in ("a/1", "a/2", "b/1")}
+PLACES = {
+    name: Deployment(name, BACKENDS[name[0]], name[2:], Model(), None) for name in ("a/1", "a/2", "b/1")
+}
 KINDS = ["answered", "failed", "failed", "failed", "neutral", "limited", "busy", "credential", "model"]
 
 
@@ -78,7 +81,7 @@ class Wards(RuleBasedStateMachine):
         self.health._lock.release()
         self.events.append(event)
         for deployment in PLACES.values():
-            self.health.refusal(deployment)
+            self.health.unavailable(deployment)
 
     @property
     def now(self) -> float:
@@ -103,12 +106,14 @@ class Wards(RuleBasedStateMachine):
             return max(last.until, cool), False, last is self.keys[name[0]]
         return (cool, True, False) if cool else None
 
-    def compare(self, told: Admission | Refusal | None, expected: tuple[float, bool, bool] | None) -> None:
+    def compare(
+        self, told: Admission | Unavailable | None, expected: tuple[float, bool, bool] | None
+    ) -> None:
         if expected is None:
-            assert not isinstance(told, Refusal), f"refused: {told}"
+            assert not isinstance(told, Unavailable), f"refused: {told}"
         else:
-            assert isinstance(told, Refusal), "admitted"
-            assert (told.until, told.cooling, told.credential) == expected
+            assert isinstance(told, Unavailable), "admitted"
+            assert (told.until, told.cooling, told.keys is not None) == expected
             assert told.error is not None
 
     @rule(name=st.sampled_from([*PLACES]), early=st.booleans(), times=st.integers(1, 8))
@@ -129,7 +134,7 @@ class Wards(RuleBasedStateMachine):
     @invariant()
     def looking_agrees(self) -> None:
         for name, deployment in PLACES.items():
-            self.compare(self.health.refusal(deployment), self.why_not(name, early=False))
+            self.compare(self.health.unavailable(deployment), self.why_not(name, early=False))
 
     # -- Settling
 
@@ -153,11 +158,11 @@ class Wards(RuleBasedStateMachine):
                 assert self.events == []
             at = self.now
             self.clock.elapsed += late
-            self.health.refusal(PLACES[asked.name])
+            self.health.unavailable(PLACES[asked.name])
         else:
             at = self.now
             self.health.settle(asked.admission, note)
-        self.health.settle(asked.admission, Note(counts=True))  # only the first word counts
+        self.health.settle(asked.admission, HealthReport(counts=True))  # only the first word counts
         self.apply(asked, note, at)
 
     @precondition(lambda self: self.out)
@@ -170,7 +175,7 @@ class Wards(RuleBasedStateMachine):
                 asked.admission = None
         else:
             asked.admission = None
-        self.apply(asked, Note(), self.now)
+        self.apply(asked, HealthReport(), self.now)
 
     @rule(which=st.sampled_from([*PLACES]), times=st.integers(1, 12), kind=st.sampled_from(KINDS[:4]))
     def several(self, which: str, times: int, kind: str) -> None:
@@ -180,22 +185,22 @@ class Wards(RuleBasedStateMachine):
                 self.ask(which, early=False, times=1)
                 self.settle(len(self.out) - 1, kind, 0.5, 0.0, locked=False, late=0.0)
 
-    def note(self, kind: str, asked: Asked, seconds: float) -> Note:
+    def note(self, kind: str, asked: Asked, seconds: float) -> HealthReport:
         error = CcrouteError(kind)
         if kind == "credential":
             if asked.name[0] == "a":
-                return Note(error=error, off="credential", seconds=300.0, longest=3600.0)
-            return Note(error=error, off="credential", seconds=900.0)
+                return HealthReport(error=error, off="credential", seconds=300.0, longest=3600.0)
+            return HealthReport(error=error, off="credential", seconds=900.0)
         return {
-            "answered": Note(counts=False),
-            "failed": Note(counts=True, error=error),
-            "neutral": Note(),
-            "limited": Note(error=error, cool=seconds),
-            "busy": Note(counts=True, error=error, cool=seconds),
-            "model": Note(error=error, off="deployment", seconds=300.0),
+            "answered": HealthReport(counts=False),
+            "failed": HealthReport(counts=True, error=error),
+            "neutral": HealthReport(),
+            "limited": HealthReport(error=error, cool=seconds),
+            "busy": HealthReport(counts=True, error=error, cool=seconds),
+            "model": HealthReport(error=error, off="deployment", seconds=300.0),
         }[kind]
 
-    def apply(self, asked: Asked, note: Note, at: float) -> None:
+    def apply(self, asked: Asked, note: HealthReport, at: float) -> None:
         """What the rules make of it, and that exactly this was told."""
         name, place, key = asked.name, self.places[asked.name], self.keys[asked.name[0]]
         told: list[Event] = [*self.events]
@@ -266,7 +271,7 @@ class Wards(RuleBasedStateMachine):
     def nothing_is_told_of_its_own_accord(self) -> None:
         assert self.events == []
         assert not self.health._inbox
-        assert not self.health._told
+        assert not self.health._events
 
     def teardown(self) -> None:
         """Whatever was out is dropped; once all times are over, everybody is admitted and proved well."""
@@ -279,7 +284,7 @@ class Wards(RuleBasedStateMachine):
             for deployment in PLACES.values():
                 admission: Any = self.health.admit(deployment)
                 assert isinstance(admission, Admission), "a lease was lost"
-                self.health.settle(admission, Note(counts=False))
+                self.health.settle(admission, HealthReport(counts=False))
 
 
 TestWards = Wards.TestCase

@@ -1,0 +1,185 @@
+"""What bounds an attempt: the retry budget that all calls share, the queue of its host, its own time."""
+
+from __future__ import annotations
+
+import pytest
+from tests.flow.support import (
+    FULL,
+    ONCE,
+    Hand,
+    Said,
+    Shared,
+    answers,
+    fails,
+    local,
+    paid,
+    streams,
+)
+
+from ccroute import Agent, RetryPolicy, Timeout
+from ccroute.errors import (
+    QueueTimeoutError,
+)
+from ccroute.flow import Effect, Enter, Failure
+from ccroute.observe import (
+    BreakerOpened,
+)
+
+BUSY = fails(503)
+BROKE = fails(502)
+WELL = answers("well")
+
+
+# -- The retry budget across calls
+
+
+def test_a_storm_of_a_hundred_callers_makes_at_most_ten_extra_attempts_at_a_sick_backend() -> None:
+    shared = Shared(on=False)
+    hands = []
+    for _ in range(100):
+        hand = Hand([BUSY])
+        hand.fail(shared.call(retry=RetryPolicy(attempts=3, per_deployment=3, base=0, max=0)))
+        hands.append(hand)
+    extra = sum(len(hand.sends) - 1 for hand in hands)
+    assert 10 <= extra <= 10 + 0.1 * 100
+    assert [len(hand.sends) for hand in hands[:5]] == [3, 3, 3, 3, 3]
+    assert all(len(hand.sends) <= 2 for hand in hands[6:])
+
+
+def test_an_ambiguous_failure_costs_two_tokens() -> None:
+    shared = Shared(on=False)
+    hands = []
+    for _ in range(8):
+        hand = Hand([BROKE])
+        hand.fail(shared.call(retry=RetryPolicy(base=0, max=0)))
+        hands.append(len(hand.sends))
+    assert hands == [2, 2, 2, 2, 2, 1, 1, 1]
+
+
+def test_time_fills_the_budget_again() -> None:
+    shared = Shared(on=False)
+    for _ in range(9):
+        shared.misses(BUSY, retry=RetryPolicy(attempts=3, per_deployment=3, base=0, max=0))
+    shared.after(65)
+    hand = Hand([BUSY])
+    hand.fail(shared.call(retry=RetryPolicy(attempts=3, per_deployment=3, base=0, max=0)))
+    assert len(hand.sends) == 3
+
+
+def test_an_empty_budget_does_not_keep_anybody_from_falling_back() -> None:
+    shared = Shared(paid(), local(), on=False)
+    for _ in range(30):
+        shared.misses(BUSY, aliases={"any": ["paid/m"]}, model="any", retry=RetryPolicy(base=0, max=0))
+    for _ in range(30):
+        assert shared.gets(BUSY, WELL, retry=RetryPolicy(base=0, max=0)).asked == ["paid", "home"]
+
+
+def test_another_deployment_of_the_same_backend_is_paid_for_too() -> None:
+    shared = Shared(on=False, aliases={"any": ["paid/1", "paid/2"]}, model="any")
+    sent = []
+    for _ in range(14):
+        hand = Hand([BUSY])
+        hand.fail(shared.call(retry=RetryPolicy(attempts=2, per_deployment=1)))
+        sent.append(len(hand.sends))
+    assert sent[:10] == [2] * 10
+    assert 1 in sent[10:]
+
+
+# -- A busy host
+
+
+def test_a_full_queue_is_a_failure_that_cost_nothing_and_says_nothing_of_the_deployment() -> None:
+    shared = Shared(paid(), local())
+    for _ in range(9):
+        hand = shared.gets(WELL, hosts=[FULL])
+        assert hand.asked == ["home"]
+        missed, _ = hand.completion.route.attempts
+        assert (missed.deployment, missed.failure, missed.error) == (
+            "paid/m",
+            "not_sent",
+            "QueueTimeoutError",
+        )
+        assert (missed.cost, missed.status) == (0, None)
+    assert shared.events == []
+    assert not shared.is_off()
+
+
+@pytest.mark.parametrize("allowed", ["availability", "rate_limit"])
+def test_a_full_queue_is_a_matter_of_availability(allowed: str) -> None:
+    agents = {"py": Agent("paid/m", fallback=["home/m"], triggers=[allowed])}  # type: ignore[list-item]
+    shared = Shared(paid(), local(), aliases={}, agents=agents, agent="py")
+    if allowed == "availability":
+        assert shared.gets(WELL, hosts=[FULL]).asked == ["home"]
+    else:
+        raised = shared.misses(WELL, hosts=[FULL])
+        assert isinstance(raised, QueueTimeoutError)
+        assert str(raised) == "paid/m: its queue is full"
+
+
+def test_a_probe_is_leased_only_once_its_place_is_there() -> None:
+    shared = Shared()
+    for _ in range(5):
+        shared.misses(BUSY)
+    shared.after(30)
+    others: list[str] = []
+
+    def meanwhile(k: int, effect: Effect) -> None:
+        if isinstance(effect, Enter):
+            others.extend(shared.gets(WELL).asked)
+
+    assert Hand([WELL], before=meanwhile).run(shared.call()).asked == ["paid"]
+    assert others == ["paid"], "who waits in a queue keeps nobody from probing"
+
+
+def test_a_wait_in_the_queue_until_the_deadline_is_a_queue_timeout() -> None:
+    def late(k: int, effect: Effect) -> None:
+        if isinstance(effect, Enter):
+            shared.clock.elapsed = effect.until - 1000.0
+
+    for others in ((), (local(),)):
+        shared = Shared(paid(), *others)
+        hand = Hand([WELL], before=late, hosts=[Failure("queue", "busy until the deadline", sent=False)])
+        raised = hand.fail(shared.call(timeout=10.0, retry=RetryPolicy()))
+        assert isinstance(raised, QueueTimeoutError)
+        assert (hand.sends, hand.slept, len(raised.attempts)) == ([], [], 1)
+
+
+# -- A try of its own length
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_try_ends_after_attempt_and_the_next_candidate_has_the_rest(stream: bool) -> None:
+    shared = Shared(paid(), local(), stream=stream, limits=Timeout(total=60, attempt=10))
+    answer = streams("well") if stream else WELL
+    hand = shared.gets(Said(after=99.0), answer, retry=RetryPolicy())
+    assert hand.asked == ["paid", "home"]
+    (first, _) = hand.completion.route.attempts
+    assert (first.error, first.duration) == ("BackendTimeoutError", 10)
+
+
+def test_the_shorter_of_the_calls_and_the_backends_own_attempt_holds() -> None:
+    shared = Shared(paid(timeout=Timeout(attempt=3)), limits=Timeout(total=60, attempt=10))
+    assert shared.misses(Said(after=99.0), retry=ONCE).attempts[0].duration == 3
+
+
+def test_a_limit_of_the_calls_own_that_is_shorter_than_usual_says_nothing_about_the_server() -> None:
+    shared = Shared(limits=Timeout(attempt=10))
+    for _ in range(9):
+        shared.misses(Said(after=99.0), retry=ONCE, timeout=Timeout(attempt=0.5))
+    assert shared.events == []
+    for _ in range(5):
+        shared.misses(Said(after=99.0), retry=ONCE)
+    assert [type(event) for event in shared.events] == [BreakerOpened]
+
+
+def test_a_wait_that_is_told_with_a_servers_failure_is_this_calls_alone() -> None:
+    shared = Shared()
+    shared.misses(fails(500, retry_after="60"), retry=ONCE)
+    assert shared.gets(WELL).asked == ["paid"]
+
+
+def test_a_server_that_loads_is_not_asked_faster_than_a_few_times_a_second() -> None:
+    loading = fails(503, "Loading model", retry_after="0")
+    hand = Shared().gets(*[loading] * 4, WELL)
+    assert len(hand.slept) == 4
+    assert min(hand.slept) >= 0.125
