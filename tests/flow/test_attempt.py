@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from tests.flow.support import (
-    FULL,
-    ONCE,
-    Hand,
-    Said,
-    Shared,
-    answers,
-    fails,
-    local,
-    paid,
-    streams,
-)
+from tests.flow.support import FULL, ONCE, Hand, Queue, Said, Shared, answers, fails, local, paid, streams
 
 from ccroute import Agent, RetryPolicy, Timeout
 from ccroute.errors import (
     QueueTimeoutError,
 )
-from ccroute.flow import Effect, Enter, Failure
+from ccroute.flow import Effect, Enter
+from ccroute.flow.call import MIN_ATTEMPT
 from ccroute.observe import (
     BreakerOpened,
 )
@@ -127,21 +117,36 @@ def test_a_probe_is_leased_only_once_its_place_is_there() -> None:
         if isinstance(effect, Enter):
             others.extend(shared.gets(WELL).asked)
 
-    assert Hand([WELL], before=meanwhile).run(shared.call()).asked == ["paid"]
+    assert Hand([WELL], before=meanwhile).run(shared.call(limited=True)).asked == ["paid"]
     assert others == ["paid"], "who waits in a queue keeps nobody from probing"
 
 
 def test_a_wait_in_the_queue_until_the_deadline_is_a_queue_timeout() -> None:
-    def late(k: int, effect: Effect) -> None:
-        if isinstance(effect, Enter):
-            shared.clock.elapsed = effect.until - 1000.0
-
     for others in ((), (local(),)):
         shared = Shared(paid(), *others)
-        hand = Hand([WELL], before=late, hosts=[Failure("queue", "busy until the deadline", sent=False)])
-        raised = hand.fail(shared.call(timeout=10.0, retry=RetryPolicy()))
+        hand = Hand([WELL], hosts=[Queue(seconds=99.0)])
+        raised = hand.fail(shared.call(timeout=10.0, retry=RetryPolicy(), limited=True))
         assert isinstance(raised, QueueTimeoutError)
-        assert (hand.sends, hand.slept, len(raised.attempts)) == ([], [], 1)
+        assert (hand.kinds, hand.slept, len(raised.attempts)) == (["Enter", "Wait", "Leave"], [], 1)
+        assert shared.clock.elapsed == pytest.approx(10 - MIN_ATTEMPT), "an attempt could have begun yet"
+
+
+def test_a_host_without_a_limit_is_not_asked_for_a_slot() -> None:
+    assert Shared().gets(WELL).kinds == ["Send", "Read"]
+    assert Hand([WELL]).run(Shared().call(limited=True)).kinds == ["Enter", "Send", "Read"]
+
+
+def test_a_call_asks_for_a_slot_with_its_model_and_priority() -> None:
+    hand = Hand([WELL]).run(Shared().call(limited=True, priority=7))
+    (entered,) = [effect for effect in hand.effects if isinstance(effect, Enter)]
+    assert (entered.backend.name, entered.model, entered.priority) == ("paid", "m", 7)
+
+
+def test_time_in_the_queue_is_no_time_of_the_attempt() -> None:
+    shared = Shared(limits=Timeout(total=60, attempt=10))
+    hand = shared.gets(answers("slow"), hosts=[Queue(seconds=30.0)])
+    (attempt,) = hand.completion.route.attempts
+    assert (attempt.duration, hand.completion.latency, hand.sends[0].until) == (0, 30, 1040)
 
 
 # -- A try of its own length

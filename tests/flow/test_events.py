@@ -6,6 +6,7 @@ from tests.flow.support import (
     BROKEN,
     REFUSED,
     Hand,
+    Queue,
     Said,
     Shared,
     answers,
@@ -20,7 +21,6 @@ from ccroute import Agent, RetryPolicy
 from ccroute.errors import (
     CcrouteError,
 )
-from ccroute.flow import Effect, Enter
 from ccroute.observe import (
     AttemptFailed,
     Event,
@@ -86,12 +86,8 @@ def test_a_stream_that_breaks_is_told_once_and_as_such() -> None:
 
 
 def test_a_wait_in_the_queue_is_told_where_it_happens() -> None:
-    def wait(k: int, effect: Effect) -> None:
-        if isinstance(effect, Enter):
-            effect.queued(k + 2)
-
-    call = calling(paid(), local())
-    Hand([BUSY, WELL], before=wait).run(call)
+    call = calling(paid(), local(), limited=True)
+    Hand([BUSY, WELL], hosts=[Queue(ahead=2), Queue()]).run(call)
     assert [type(event) for event in call.events] == [Queued, AttemptFailed, FellBack, Queued]
     first, last = call.events[0], call.events[3]
     assert isinstance(first, Queued)

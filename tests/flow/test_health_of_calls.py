@@ -13,6 +13,7 @@ from tests.flow.support import (
     ONCE,
     REFUSED,
     Hand,
+    Queue,
     Said,
     Shared,
     answers,
@@ -31,7 +32,7 @@ from ccroute.errors import (
     RateLimitError,
     StreamInterruptedError,
 )
-from ccroute.flow import Effect, Failure, Send
+from ccroute.flow import Effect, Emit, Failure, Send, Wait
 from ccroute.observe import (
     BreakerClosed,
     BreakerOpened,
@@ -166,7 +167,7 @@ def test_who_is_turned_away_after_silent_deadlines_is_not_told_that_its_own_time
     del probe
 
 
-@pytest.mark.parametrize("at", ["Enter", "Send", "Read", "Emit"])
+@pytest.mark.parametrize("at", ["Enter", "Wait", "Send", "Read", "Emit"])
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, GeneratorExit])
 def test_a_cancelled_call_counts_for_nothing_and_a_cancelled_probe_gives_its_lease_back(
     at: str, stop: type[BaseException]
@@ -178,14 +179,14 @@ def test_a_cancelled_call_counts_for_nothing_and_a_cancelled_probe_gives_its_lea
     shared = Shared(stream=True)
     for _ in range(9):
         with pytest.raises(stop):
-            Hand([streams()], before=cancel).run(shared.call())
+            Hand([streams()], before=cancel, hosts=[Queue()]).run(shared.call(limited=True))
     assert shared.events == []
     for _ in range(5):
         shared.misses(BUSY)
     shared.after(40)
     for _ in range(3):
         with pytest.raises(stop):
-            Hand([streams()], before=cancel).run(shared.call())
+            Hand([streams()], before=cancel, hosts=[Queue()]).run(shared.call(limited=True))
     assert len(shared.events) == (2 if at == "Emit" else 1), "nothing doubled; content proves it well"
     assert shared.gets(streams()).text == "Hello there."
     assert [type(event) for event in shared.events] == [BreakerOpened, BreakerClosed]
@@ -197,14 +198,12 @@ def test_a_stream_that_has_begun_and_is_abandoned_has_proved_the_server_well() -
         shared.misses(BUSY)
     shared.after(40)
     call = shared.call()
-    effect, result = call.flow.send(None), None
     hand = Hand([streams()])
-    while type(effect).__name__ != "Emit":
-        result = hand._perform(effect, call)
-        effect = call.flow.send(result)
+    while not isinstance(hand.step(call), Emit):
+        pass
     assert not shared.is_off(), "its first content proves the server well, however slowly the rest is read"
     call.flow.close()
-    del call, effect
+    del call, hand
     gc.collect()
     assert shared.gets(streams()).text == "Hello there."
     assert [type(event) for event in shared.events] == [BreakerOpened, BreakerClosed]
@@ -255,13 +254,13 @@ def test_a_call_that_waited_for_its_host_until_the_breaker_opened_goes_elsewhere
     shared = Shared(paid(), local())
 
     def meanwhile(k: int, effect: Effect) -> None:
-        if k == 0:
+        if isinstance(effect, Wait):
             for _ in range(5):
                 shared.misses(BUSY)
 
-    hand = Hand([WELL], before=meanwhile)
-    assert hand.run(shared.call()).asked == ["home"]
-    assert hand.kinds == ["Enter", "Leave", "Enter", "Send", "Read", "Leave", "Record"]
+    hand = Hand([WELL], before=meanwhile, hosts=[Queue()])
+    assert hand.run(shared.call(limited=True)).asked == ["home"]
+    assert hand.kinds == ["Enter", "Wait", "Leave", "Enter", "Send", "Read"]
     assert any("paid/m passed over" in reason for reason in hand.completion.route.reasons)
 
 
@@ -282,7 +281,7 @@ def test_a_deployment_that_asked_to_be_left_alone_is_so_in_later_calls_too() -> 
     assert hand.asked == ["paid", "home"]
     hand = shared.after(59).gets(WELL)
     assert (hand.asked, hand.slept) == (["home"], [])
-    assert "paid/m passed over: asked to be left alone" in hand.completion.route.reasons
+    assert "paid/m passed over: asked for a pause" in hand.completion.route.reasons
     assert shared.after(1).gets(WELL).asked == ["paid"]
     assert [type(event) for event in shared.events] == [CooledDown]
 
@@ -309,9 +308,7 @@ def test_a_wait_that_does_not_fit_raises_the_servers_kind_of_error() -> None:
     assert raised is not first
     assert (raised.status, raised.retry_after, raised.deployment) == (429, pytest.approx(40), "paid/m")
     assert "too many tokens" not in str(raised), "that was said to another call"
-    assert str(raised).startswith(
-        "paid/m: not asked: it failed in other calls and is left alone for 40 s more"
-    )
+    assert str(raised).startswith("paid/m: not asked: it failed in other calls and gets none for 40 s more")
     assert (first.retry_after, len(first.attempts)) == (60, 1), "the first call's error is its own"
     assert shared.clock.elapsed == 20, "and nobody slept"
 

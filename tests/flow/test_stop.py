@@ -16,14 +16,13 @@ from tests.flow.support import (
     Said,
     answers,
     calling,
-    fails,
     local,
     paid,
     streams,
 )
 from tests.support.openai_like import chunk
 
-from ccroute import Price, RetryPolicy, Usage
+from ccroute import Price, Usage
 from ccroute.flow import Effect, Emit, Enter, Leave, Send, Sleep, Stopped, Wait
 
 BUSY = Said(503, [b"busy"])

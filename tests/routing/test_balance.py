@@ -64,16 +64,11 @@ class Place:
             return 1000
 
         request = Request(messages=[{"role": "user", "content": "hi"}], **({"model": "any"} | asked))
-        return make_plan(request, self.tables, draw, count, load=self.load, quote=_own_price)
+        return make_plan(request, self.tables, draw, count, load=self.load)
 
     def order(self, draw: float = NEVER, **asked: Any) -> str:
         """The backends' names, in order."""
         return "".join(c.deployment.backend.name for c in self.plan(lambda: draw, **asked).candidates)
-
-
-def _own_price(deployment: Deployment) -> Price | None:
-    price = deployment.info.price
-    return None if price == "free" else price
 
 
 def place(strategy: Strategy, names: str = "ab", **options: Any) -> Place:
@@ -140,7 +135,7 @@ def test_each_alias_is_balanced_by_its_own_strategy() -> None:
             counted.append(model)
             return 1000
 
-        made = make_plan(request, tables, lambda: NEVER, count, load=load, quote=_own_price)
+        made = make_plan(request, tables, lambda: NEVER, count, load=load)
         return [candidate.deployment.backend.name for candidate in made.candidates]
 
     assert (asked("first"), asked("cheap"), asked("idle")) == (["a", "b"], ["b", "a"], ["b", "a"])

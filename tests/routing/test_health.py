@@ -236,7 +236,6 @@ def ends(ward: Ward, request: Request, *letters: str) -> Ward:
     for letter in "".join(letters):
         admission = ward.health.admit(ONE, request)
         assert isinstance(admission, Admission), f"{request.agent} was refused"
-        admission.caller = request.agent
         note = FAILED._replace(caller=caller_of(request)) if letter == "F" else ANSWERED
         ward.health.settle(admission, note)
     return ward

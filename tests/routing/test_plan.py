@@ -286,14 +286,13 @@ def test_all_names_that_lead_nowhere_are_told_at_once() -> None:
 
 
 def test_a_patterns_target_may_be_an_alias_with_a_slash() -> None:
-    assert tables([PlainBackend("mini")], {"x/best": "mini/m", "c-*": "x/best"}).resolve(
-        "c-1"
-    ).deployments == ("mini/m",)
+    made = tables([PlainBackend("mini")], {"x/best": "mini/m", "c-*": "x/best"})
+    assert made.resolve("c-1")[0].deployments == ("mini/m",)
 
 
 def test_a_pattern_that_makes_up_a_backend_is_an_unknown_model() -> None:
     made = tables([PlainBackend("mini")], {"re:(.*)@(.*)": r"\2/\1"})
-    assert made.resolve("m@mini").deployments == ("mini/m",)
+    assert made.resolve("m@mini")[0].deployments == ("mini/m",)
     with pytest.raises(UnknownModelError, match="maxi/m names no backend of this router"):
         made.resolve("m@maxi")
 

@@ -32,7 +32,7 @@ _NOTHING = Decimal(0)
 
 
 class CallContext:
-    """Everything about one call. `begun` is what the first chunk of a stream said of its answer."""
+    """Everything about one call. `begun` is what is known of the answer: by the first chunk of a stream, then whole."""
 
     def __init__(self, plan: Plan, state: RouterState) -> None:
         self.plan = plan
@@ -123,7 +123,8 @@ class CallContext:
         """An attempt served: its answer with route, cost and latency."""
         usage = self._used(answer)
         self._note(attempt, "ok", usage, None, attempt.candidate.reason)
-        return self._completed(answer, attempt, usage)
+        self.begun = self._completed(answer, attempt, usage)
+        return self.begun
 
     def turned_away(self, error: CcrouteError) -> None:
         """The call ends without an attempt, by the error of other calls."""
@@ -167,7 +168,7 @@ class CallContext:
     @property
     def model(self) -> str:
         """The model that serves; empty until the first chunk."""
-        if self.latest is None or self.latest.first_content is None:
+        if self.latest is None or (self.latest.first_content is None and self.begun is None):
             return ""
         return (self.begun.model if self.begun is not None else "") or self.latest.deployment.model
 
