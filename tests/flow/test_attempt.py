@@ -9,7 +9,7 @@ from ccroute import Agent, RetryPolicy, Timeout
 from ccroute.errors import (
     QueueTimeoutError,
 )
-from ccroute.flow import Effect, Enter
+from ccroute.flow import Effect, Enter, Send, Sleep
 from ccroute.flow.call import MIN_ATTEMPT
 from ccroute.observe import (
     BreakerOpened,
@@ -73,6 +73,66 @@ def test_another_deployment_of_the_same_backend_is_paid_for_too() -> None:
         sent.append(len(hand.sends))
     assert sent[:10] == [2] * 10
     assert 1 in sent[10:]
+
+
+TWICE = RetryPolicy(attempts=2, per_deployment=2, base=1.0, max=1.0)
+
+
+def spent(shared: Shared) -> float:
+    """How many tokens of the retry budget are gone."""
+    return next(left for left in range(11) if shared.retry_budget.allows("paid", 10 - left))
+
+
+def test_a_retry_that_is_made_costs_a_token() -> None:
+    shared = Shared(on=False)
+    shared.misses(BUSY, retry=TWICE)
+    assert spent(shared) == 1
+
+
+def test_a_retry_that_finds_a_full_queue_costs_no_token() -> None:
+    shared = Shared(on=False)
+    hand = Hand([BUSY], hosts=[Queue(), FULL])
+    assert isinstance(hand.fail(shared.call(retry=TWICE, limited=True)), QueueTimeoutError)
+    assert (len(hand.sends), spent(shared)) == (1, 0)
+
+
+def test_a_retry_that_is_turned_away_costs_no_token() -> None:
+    shared = Shared()
+
+    def meanwhile(k: int, effect: Effect) -> None:
+        if isinstance(effect, Sleep):  # other calls open the breaker
+            for _ in range(5):
+                shared.misses(BUSY)
+
+    hand = Hand([BUSY], before=meanwhile)
+    hand.fail(shared.call(retry=TWICE))
+    assert (len(hand.sends), spent(shared)) == (1, 0)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, GeneratorExit])
+def test_a_retry_that_is_stopped_while_it_sleeps_costs_no_token(stop: type[BaseException]) -> None:
+    shared = Shared(on=False)
+
+    def before(k: int, effect: Effect) -> None:
+        if isinstance(effect, Sleep):
+            raise stop
+
+    hand = Hand([BUSY], before)
+    with pytest.raises(stop):
+        hand.run(shared.call(retry=TWICE))
+    assert (len(hand.sends), spent(shared)) == (1, 0)
+
+
+def test_a_retry_that_is_stopped_while_it_sends_costs_a_token() -> None:
+    shared = Shared(on=False)
+
+    def before(k: int, effect: Effect) -> None:
+        if isinstance(effect, Send) and shared.clock.elapsed:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Hand([BUSY], before).run(shared.call(retry=TWICE))
+    assert spent(shared) == 1
 
 
 # -- A busy host
@@ -149,7 +209,17 @@ def test_time_in_the_queue_is_no_time_of_the_attempt() -> None:
     assert (attempt.duration, hand.completion.latency, hand.sends[0].until) == (0, 30, 1040)
 
 
-# -- A try of its own length
+# -- Its time
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_time_of_a_call_begins_with_its_first_step(stream: bool) -> None:
+    shared = Shared(paid("a"), stream=stream)
+    call = shared.call(timeout=0.2, stream=stream)
+    shared.after(0.3)  # a stream that is not read yet waits for its reader
+    hand = Hand([streams("well") if stream else answers("well")]).run(call)
+    assert hand.completion.text == "well"
+    assert (hand.completion.latency, hand.sends[0].until) == (0, 1000.5)
 
 
 @pytest.mark.parametrize("stream", [False, True])

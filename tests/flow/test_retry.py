@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tenacity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.flow.support import FakeClock, a_state, planned
@@ -32,6 +37,8 @@ from ccroute.routing import Plan, RetryBudget
 from ccroute.types import FailureClass, Model, RetryPolicy
 
 NOW = 100.0
+ROOT = Path(__file__).parents[2]
+PATH = os.pathsep.join([str(ROOT), str(ROOT / "src")])
 
 
 # -- The state of one call, driven by hand
@@ -279,6 +286,62 @@ def test_a_policy_without_waits_waits_never() -> None:
     way = Way(places("a/m"), base=0, max=0)
     assert way.fail(BUSY) == "a/m"
     assert way.wait == 0
+
+
+@pytest.mark.parametrize(
+    ("wait", "slept"),
+    [
+        (tenacity.wait_fixed(3), [3, 3, 3]),
+        (tenacity.wait_fixed(1) + tenacity.wait_random(2, 2), [3, 3, 3]),
+        (tenacity.wait_incrementing(1, 2), [1, 3, 5]),
+        (tenacity.wait_chain(tenacity.wait_fixed(2), tenacity.wait_fixed(9)), [2, 9, 9]),
+        (lambda state: -1, [0, 0, 0]),
+    ],
+)
+def test_a_policys_own_strategy_says_the_wait(wait: Any, slept: list[float]) -> None:
+    way = Way(places("a/m"), attempts=9, per_deployment=9, wait=wait)
+    waits = []
+    for _ in slept:
+        way.fail(BUSY)
+        waits.append(way.wait)
+    assert waits == pytest.approx(slept)
+
+
+def test_a_strategy_sees_the_error_and_the_number_of_attempts() -> None:
+    seen: list[Any] = []
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        assert state.outcome is not None
+        seen.append((state.attempt_number, state.outcome.failed, state.outcome.exception()))
+        return 1.5
+
+    way = Way(places("a/m", "b/m"), attempts=9, per_deployment=9, wait=wait)
+    way.fail(BUSY, LIMITED, BUSY)
+    assert seen == [(1, True, BUSY.error), (1, True, LIMITED.error), (2, True, BUSY.error)]
+
+
+def test_a_servers_retry_after_wins_over_a_strategy() -> None:
+    way = Way(places("a/m"), wait=tenacity.wait_fixed(3))
+    way.fail(fault(RateLimitError("slow down", status=429, retry_after=7)))
+    assert way.wait == 7
+
+
+@pytest.mark.parametrize("wait", [3, "1 s", [1, 2]])
+def test_a_wait_that_is_no_strategy_is_refused(wait: Any) -> None:
+    with pytest.raises(TypeError, match=r"wait is a tenacity wait strategy such as wait_fixed\(1\), not"):
+        RetryPolicy(wait=wait)
+
+
+def test_the_default_policy_needs_no_tenacity() -> None:
+    code = """
+import sys
+sys.modules["tenacity"] = None  # its import fails
+from tests.flow.support import Hand, Said, answers, calling, paid
+hand = Hand([Said(503), Said(503), answers()]).run(calling(paid(), retry=__import__("ccroute").RetryPolicy(
+    attempts=3, per_deployment=3)))
+assert len(hand.slept) == 2
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": PATH})
 
 
 # -- x-should-retry

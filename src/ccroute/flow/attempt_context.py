@@ -29,7 +29,7 @@ class Limits(NamedTuple):
     idle: float
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class AttemptContext:
     """Everything about one attempt; the call's record of it is written from here, also when it is stopped.
 
@@ -71,6 +71,10 @@ class AttemptContext:
     refused_before: frozenset[str] = frozenset()
     asks_for_format: bool = False
     rejected_answer: Completion | None = None
+
+    def __repr__(self) -> str:
+        """Without what was asked or answered."""
+        return f"AttemptContext({self.deployment.name}, status={self.status})"
 
     @property
     def state(self) -> RouterState:

@@ -32,7 +32,7 @@ _NOTHING = Decimal(0)
 
 
 class CallContext:
-    """Everything about one call. `begun` is what is known of the answer: by the first chunk of a stream, then whole."""
+    """Everything about one call. `begun` is the answer: as the first chunk of a stream tells it, later whole."""
 
     def __init__(self, plan: Plan, state: RouterState) -> None:
         self.plan = plan
@@ -50,6 +50,10 @@ class CallContext:
         self._passed_over: set[str] = set()
         self._not_asked: dict[str, str] = {}
         self._asked = plan.candidates[0].deployment.name
+
+    def __repr__(self) -> str:
+        """Without what was asked."""
+        return f"CallContext({self.id}, {self.plan.model!r}, {len(self.attempts)} attempts)"
 
     # The steps of a call.
 
