@@ -23,7 +23,7 @@ WELL = answers("well")
 # -- The retry budget across calls
 
 
-def test_a_storm_of_a_hundred_callers_makes_at_most_ten_extra_attempts_at_a_sick_backend() -> None:
+def test_a_hundred_failing_calls_make_about_ten_extra_attempts() -> None:
     shared = Shared(on=False)
     hands = []
     for _ in range(100):
@@ -138,7 +138,7 @@ def test_a_retry_that_is_stopped_while_it_sends_costs_a_token() -> None:
 # -- A busy host
 
 
-def test_a_full_queue_is_a_failure_that_cost_nothing_and_says_nothing_of_the_deployment() -> None:
+def test_a_full_queue_costs_nothing_and_is_no_sign_of_bad_health() -> None:
     shared = Shared(paid(), local())
     for _ in range(9):
         hand = shared.gets(WELL, hosts=[FULL])
@@ -237,7 +237,7 @@ def test_the_shorter_of_the_calls_and_the_backends_own_attempt_holds() -> None:
     assert shared.misses(Said(after=99.0), retry=ONCE).attempts[0].duration == 3
 
 
-def test_a_limit_of_the_calls_own_that_is_shorter_than_usual_says_nothing_about_the_server() -> None:
+def test_a_calls_own_shorter_limit_is_no_sign_of_bad_health() -> None:
     shared = Shared(limits=Timeout(attempt=10))
     for _ in range(9):
         shared.misses(Said(after=99.0), retry=ONCE, timeout=Timeout(attempt=0.5))
@@ -247,13 +247,13 @@ def test_a_limit_of_the_calls_own_that_is_shorter_than_usual_says_nothing_about_
     assert [type(event) for event in shared.events] == [BreakerOpened]
 
 
-def test_a_wait_that_is_told_with_a_servers_failure_is_this_calls_alone() -> None:
+def test_the_retry_after_of_a_500_holds_for_this_call_alone() -> None:
     shared = Shared()
     shared.misses(fails(500, retry_after="60"), retry=ONCE)
     assert shared.gets(WELL).asked == ["paid"]
 
 
-def test_a_server_that_loads_is_not_asked_faster_than_a_few_times_a_second() -> None:
+def test_a_server_that_loads_is_polled_a_few_times_a_second_at_most() -> None:
     loading = fails(503, "Loading model", retry_after="0")
     hand = Shared().gets(*[loading] * 4, WELL)
     assert len(hand.slept) == 4

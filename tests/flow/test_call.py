@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from decimal import Decimal
 from typing import Any
@@ -25,7 +24,7 @@ from tests.flow.support import (
     paid,
     streams,
 )
-from tests.support.openai_like import chat, chat_sse, chunk, error, sse, usage
+from tests.support.openai_like import chat, chunk, error, usage
 
 from ccroute import Agent, OllamaBackend, Price, RetryPolicy, Timeout, Usage
 from ccroute.errors import (
@@ -60,7 +59,7 @@ def outcomes(call: Call) -> list[tuple[str, str | None]]:
 # -- A call that succeeds
 
 
-def test_a_call_sends_reads_to_the_end_and_is_recorded_before_it_answers() -> None:
+def test_a_call_sends_reads_to_the_end_and_is_recorded() -> None:
     call = calling(paid(price=PRICE, api_key="sk-0123456789"), max_tokens=7)
     hand = Hand([answers("yes", model="served", usage=usage(1000, 100))]).run(call)
     assert [type(effect).__name__ for effect in hand.effects] == ["Send", "Read", "Read"]
@@ -96,7 +95,7 @@ def test_an_answer_knows_its_route() -> None:
     assert call.context.route == route
 
 
-def test_the_row_says_who_asked_who_served_and_what_it_cost() -> None:
+def test_the_row_has_the_agent_the_deployment_and_the_cost() -> None:
     agents = {"py": Agent("any", group="devs")}
     call = calling(
         paid(price=PRICE), agents=agents, groups={"devs": Agent()}, agent="py", model="x", session="s",
@@ -126,7 +125,7 @@ def test_the_providers_request_id_is_kept(name: str) -> None:
     assert Hand([said]).run(calling(paid())).completion.request_id == "r1"
 
 
-def test_a_request_that_went_out_twice_on_a_stale_connection_is_one_attempt_that_says_so() -> None:
+def test_a_request_sent_twice_on_a_stale_connection_is_one_attempt() -> None:
     said = Said(pieces=[json.dumps(chat()).encode()], reconnected=True)
     (attempt,) = Hand([said]).run(calling(paid())).completion.route.attempts
     assert "sent once more on a new one" in attempt.reason
@@ -190,7 +189,7 @@ def test_a_retry_at_the_same_place_waits_with_jitter() -> None:
     assert hand.completion.latency == 0.75
 
 
-def test_the_cost_is_that_of_all_attempts_and_an_ambiguous_one_counts_its_prompt() -> None:
+def test_the_cost_covers_all_attempts_and_ambiguous_prompts() -> None:
     call = calling(paid(price=PRICE), prompt="x" * 384)
     hand = Hand([BROKE, answers(usage=usage(100, 10))]).run(call)
     assert [row.usage for row in hand.rows] == [
@@ -202,7 +201,7 @@ def test_the_cost_is_that_of_all_attempts_and_an_ambiguous_one_counts_its_prompt
 
 
 @pytest.mark.parametrize("rejected", [BUSY, REFUSED, Said(429), Said(404), Said(401)])
-def test_what_was_rejected_or_never_sent_costs_nothing_even_where_nobody_knows_the_price(
+def test_a_rejected_call_costs_nothing_even_at_an_unknown_price(
     rejected: Any,
 ) -> None:
     call = calling(paid(), local())
@@ -294,7 +293,7 @@ def test_a_key_that_is_missing_falls_back_without_sending() -> None:
     assert str(raised) == "paid/m: no API key: set IT"
 
 
-def test_a_key_that_no_header_can_carry_is_a_credential_failure_that_costs_nothing() -> None:
+def test_a_key_that_no_header_can_carry_fails_and_costs_nothing() -> None:
     call = calling(paid(api_key=lambda: "ключ"))
     raised = Hand([answers()]).fail(call)
     assert isinstance(raised, AuthenticationError)
@@ -337,7 +336,7 @@ def test_an_endless_error_body_is_read_only_in_part() -> None:
     assert sum(isinstance(effect, Read) for effect in hand.effects) == 4
 
 
-def test_an_answer_that_is_cut_off_or_packed_wrongly_is_a_protocol_error() -> None:
+def test_a_cut_or_wrongly_packed_answer_is_a_protocol_error() -> None:
     for said in (
         Said(pieces=[b"\x1f\x8b\x08"], headers={"content-encoding": "gzip"}),
         Said(pieces=[b"x"], headers={"content-encoding": "br"}),
@@ -405,7 +404,7 @@ def test_a_call_without_time_sends_nothing() -> None:
     assert (hand.effects, raised.attempts, raised.__cause__) == ([], (), None)
 
 
-def test_the_deadline_ends_a_silent_call_and_nothing_is_tried_after_it() -> None:
+def test_nothing_is_tried_after_a_deadline_ended_a_silent_call() -> None:
     call = calling(paid(), local(), timeout=10.0)
     hand = Hand([Said(after=99)])
     raised = hand.fail(call)
@@ -499,7 +498,7 @@ def test_what_cannot_be_carried_is_no_attempt_of_the_few_there_are() -> None:
 
 
 @pytest.mark.parametrize("trigger", ["availability", "rate_limit"])
-def test_what_the_first_choice_cannot_carry_goes_to_a_fallback_model_if_the_triggers_allow(
+def test_an_unsupported_request_uses_a_fallback_only_by_its_triggers(
     trigger: Any,
 ) -> None:
     agents = {"py": Agent("home/m", fallback=["paid/m"], triggers=[trigger])}
@@ -518,167 +517,6 @@ def test_with_drop_params_it_is_dropped_and_listed(where: str) -> None:
     body = json.loads(hand.sends[0].http.body)
     assert ("user" in body, body["options"]) == (False, {"temperature": 0.5})
     assert any("home/m: user dropped, " in reason for reason in hand.completion.route.reasons)
-
-
-# -- Streams
-
-
-def test_a_stream_is_emitted_as_it_comes_and_recorded_before_its_last_chunk() -> None:
-    call = calling(paid(price=PRICE), stream=True)
-    recorded: list[int] = []
-
-    def look(k: int, effect: Any) -> None:
-        if isinstance(effect, Emit):
-            recorded.append(len(call.rows))
-
-    hand = Hand([streams("Hel", "lo", id="c7", model="served", usage=usage(1000, 100))], look).run(call)
-    assert hand.kinds == ["Send", "Read", "Emit", "Read", "Emit", "Read", "Leave", "Emit"]
-    assert recorded == [0, 0, 1], "before the client can know the end"
-    assert json.loads(hand.sends[0].http.body)["stream"] is True
-    assert [chunk.text for chunk in hand.chunks] == ["Hel", "lo", ""]
-    last = hand.chunks[-1]
-    assert (last.finish_reason, last.usage) == ("stop", Usage(input=1000, output=100))
-    assert all(chunk.finish_reason is chunk.usage is None for chunk in hand.chunks[:-1])
-    answer = hand.completion
-    assert (answer.text, answer.cost, answer.id) == ("Hello", Decimal("0.0045"), "c7")
-    assert (call.context.answer_id, call.context.model, call.context.route) == ("c7", "served", answer.route)
-
-
-def test_the_first_chunk_already_knows_who_answers() -> None:
-    call = calling(paid(), local(), stream=True)
-    seen: list[tuple[str, str, str]] = []
-
-    def look(k: int, effect: Any) -> None:
-        if isinstance(effect, Emit):
-            seen.append((call.context.answer_id, call.context.model, call.context.route.backend))
-
-    Hand([BUSY, streams(id="c7", model="served")], look).run(call)
-    assert set(seen) == {("c7", "served", "home")}
-
-
-def test_a_stream_without_content_still_ends_with_its_finish_and_model() -> None:
-    call = calling(paid(), stream=True)
-    models: list[str] = []
-
-    def look(k: int, effect: Any) -> None:
-        if isinstance(effect, Emit):
-            models.append(call.context.model)
-
-    hand = Hand([Said(pieces=chat_sse([], finish="length"))], look).run(call)
-    assert [chunk.finish_reason for chunk in hand.chunks] == ["length"]
-    assert (models, hand.rows[0].first_content) == (["gpt-4o-mini"], None)
-
-
-def test_the_first_content_is_timed() -> None:
-    call = calling(paid(), stream=True)
-    role, *rest = chat_sse(["yes"])
-    (row,) = Hand([Said(after=1.0, pieces=[role, 0.5, *rest])]).run(call).rows
-    assert row.first_content == 1.5
-
-
-@pytest.mark.parametrize(
-    "broken",
-    [
-        Said(pieces=[chunk({"role": "assistant"}), BROKEN]),
-        Said(pieces=[chunk({"role": "assistant"})]),
-        Said(pieces=[b": ping\n\n", 200.0]),
-        Said(pieces=[sse({"error": {"type": "overloaded_error", "message": "busy"}})]),
-        Said(pieces=[b"data: {not json}\n\n"]),
-        Said(pieces=[b"<html>log in</html>"], headers={"content-type": "text/html"}),
-        Said(pieces=[b"x"], headers={"content-encoding": "br"}),
-        BUSY,
-    ],
-    ids=["reset", "eof", "silence", "error frame", "garbage", "page", "encoding", "503"],
-)
-def test_before_the_first_content_a_stream_falls_back_unseen(broken: Said) -> None:
-    call = calling(paid(), local(), stream=True)
-    hand = Hand([broken, streams("yes")])
-    assert hand.run(call).text == "yes"
-    assert hand.asked == ["paid", "home"]
-    assert [type(effect).__name__ for effect in hand.effects].index("Emit") > hand.effects.index(
-        hand.sends[1]
-    )
-
-
-@pytest.mark.parametrize(
-    ("end", "says", "cause"),
-    [
-        ([BROKEN], "the connection broke", ConnectionFailedError),
-        ([], "the stream ended without", ProtocolError),
-        ([b"data: {not json}\n\n"], "not valid JSON", ProtocolError),
-        ([sse({"error": {"message": "busy", "type": "overloaded_error"}})], "no room now", OverloadedError),
-        ([200.0], "no answer in time", BackendTimeoutError),
-        ([*[119.0, b": ping\n\n"] * 6], "the call's total timeout passed", DeadlineExceededError),
-    ],
-    ids=["reset", "eof", "garbage", "error frame", "silence", "deadline"],
-)
-def test_after_the_first_content_a_stream_is_interrupted_with_what_there_is(
-    end: list[Any], says: str, cause: type[Exception]
-) -> None:
-    limits = Timeout(total=300, idle=None) if cause is DeadlineExceededError else None
-    call = calling(paid(price=PRICE), local(), stream=True, prompt="x" * 384, limits=limits)
-    forty = [chunk({"content": "word"}, id="c7") for _ in range(40)]
-    hand = Hand([Said(pieces=[*forty, *end])])
-    raised = hand.fail(call)
-    assert isinstance(raised, StreamInterruptedError)
-    assert says in str(raised)
-    assert isinstance(raised.__cause__, cause)
-    assert (hand.asked, hand.text) == (["paid"], "word" * 40)
-    partial = raised.partial
-    assert (partial.text, partial.id, partial.finish_reason) == ("word" * 40, "c7", None)
-    assert partial.usage == Usage(input=100, output=40, estimated=True)
-    assert partial.cost == Decimal("0.0009") == hand.rows[0].cost, "100 in and 40 out"
-    (row,) = hand.rows
-    assert (row.outcome, row.failure, row.final) == ("interrupted", "delivered", True)
-    assert partial.route.attempts == raised.attempts
-
-
-def test_golden_case_an_interrupted_stream_of_40_tokens_is_priced_as_such() -> None:
-    call = calling(paid(price=Price(0, 75)), stream=True)
-    raised = Hand([Said(pieces=[chunk({"content": "word"})] * 40)]).fail(call)
-    assert (raised.partial.usage.output, raised.partial.usage.estimated) == (40, True)
-    assert raised.partial.cost == Decimal("0.003")
-
-
-def test_pings_are_no_content() -> None:
-    call = calling(paid(), local(), stream=True, limits=Timeout(idle=10))
-    pings = [piece for _ in range(9) for piece in (4.0, b": ping\n\n")]
-    hand = Hand([Said(pieces=pings), streams("yes")]).run(call)
-    assert (hand.text, call.clock.elapsed) == ("yes", 10)
-
-
-def test_only_time_spent_on_the_server_is_idle() -> None:
-    call = calling(paid(), stream=True, limits=Timeout(idle=10))
-
-    def dawdle(k: int, effect: Any) -> None:
-        if isinstance(effect, Emit):
-            call.clock.elapsed += 60
-
-    assert Hand([streams("a", "b", "c")], dawdle).run(call).text == "abc"
-
-
-def test_a_stream_that_said_its_end_is_whole_even_if_the_connection_breaks() -> None:
-    call = calling(paid(), stream=True)
-    pieces = chat_sse(["yes"], usage=None, done=False)
-    hand = Hand([Said(pieces=[*pieces, BROKEN])]).run(call)
-    assert (hand.completion.text, outcomes(call)) == ("yes", [("ok", None)])
-
-
-@pytest.mark.parametrize("rest", [[], [BROKEN], [b"\r\n", b": more"], [1.0]])
-def test_after_its_end_a_stream_is_drained_for_a_moment_only(rest: list[Any]) -> None:
-    call = calling(paid(), stream=True)
-    hand = Hand([Said(pieces=[*chat_sse(["yes"]), *rest])]).run(call)
-    assert hand.completion.text == "yes"
-    assert call.clock.elapsed <= 0.05
-
-
-def test_a_gzip_stream_must_have_its_end() -> None:
-    packed = gzip.compress(b"".join(chat_sse(["yes"], done=False)))
-    whole, cut = (Said(pieces=[data], headers={"content-encoding": "gzip"}) for data in (packed, packed[:-4]))
-    assert Hand([whole]).run(calling(paid(), stream=True)).text == "yes"
-    raised = Hand([cut]).fail(calling(paid(), stream=True))
-    assert isinstance(raised, StreamInterruptedError)
-    assert "the gzip answer was cut off" in str(raised)
 
 
 # -- Whatever happens

@@ -40,13 +40,13 @@ WELL = answers("well")
 # -- What a call tells, in order
 
 
-def test_a_call_that_goes_straight_tells_nothing() -> None:
+def test_a_call_that_succeeds_at_once_emits_nothing() -> None:
     call = calling(paid())
     Hand([WELL]).run(call)
     assert call.events == []
 
 
-def test_a_call_tells_of_its_override_its_failures_its_retry_and_its_fallback_in_order() -> None:
+def test_override_failure_and_fallback_are_emitted_in_order() -> None:
     agents = {"py": Agent("paid/m", fallback=["home/m"])}
     call = calling(
         paid(), local(), aliases={}, agents=agents, agent="py", model="wanted",
@@ -63,7 +63,7 @@ def test_a_call_tells_of_its_override_its_failures_its_retry_and_its_fallback_in
     assert "no" in reason
 
 
-def test_a_retry_is_told_with_its_wait_and_another_deployment_as_no_fallback_model() -> None:
+def test_a_retry_is_emitted_with_its_wait() -> None:
     call = calling(paid(), retry=RetryPolicy(attempts=2, base=1.0))
     Hand([BUSY, WELL]).run(call)
     assert [type(event) for event in call.events] == [AttemptFailed, Retried]
@@ -76,7 +76,7 @@ def test_a_retry_is_told_with_its_wait_and_another_deployment_as_no_fallback_mod
     assert (failed.failure, failed.error, failed.status) == ("not_sent", "ConnectionFailedError", None)
 
 
-def test_a_stream_that_breaks_is_told_once_and_as_such() -> None:
+def test_a_stream_that_breaks_emits_one_event() -> None:
     call = calling(paid(), local(), stream=True)
     Hand([Said(pieces=[*chat_sse(["so"], finish=None, done=False), BROKEN])]).fail(call)
     (event,) = call.events
@@ -85,7 +85,7 @@ def test_a_stream_that_breaks_is_told_once_and_as_such() -> None:
     assert "connection broke" in event.reason
 
 
-def test_a_wait_in_the_queue_is_told_where_it_happens() -> None:
+def test_a_wait_in_a_queue_is_emitted_with_its_deployment() -> None:
     call = calling(paid(), local(), limited=True)
     Hand([BUSY, WELL], hosts=[Queue(ahead=2), Queue()]).run(call)
     assert [type(event) for event in call.events] == [Queued, AttemptFailed, FellBack, Queued]
@@ -95,7 +95,7 @@ def test_a_wait_in_the_queue_is_told_where_it_happens() -> None:
     assert (first.deployment, first.ahead, last.deployment) == ("paid/m", 2, "home/m")
 
 
-def test_a_first_choice_that_is_off_is_told_as_a_fallback_to_another() -> None:
+def test_a_first_choice_that_is_off_is_emitted_as_a_fallback() -> None:
     shared = Shared(paid(), local())
     shared.gets(fails(401), WELL, retry=RetryPolicy(attempts=2))
     call = shared.call()
@@ -120,7 +120,7 @@ def test_no_event_shows_the_prompt_or_the_key() -> None:
 # -- In a log
 
 
-def test_each_event_names_its_backend_and_what_happened_in_plain_words() -> None:
+def test_each_event_reads_as_a_sentence_with_its_deployment() -> None:
     call = calling(paid(), local(), retry=RetryPolicy(attempts=2))
     Hand([BUSY, WELL]).run(call)
     failed, instead = map(str, call.events)
@@ -128,7 +128,7 @@ def test_each_event_names_its_backend_and_what_happened_in_plain_words() -> None
     assert instead == "home/m: tried instead of paid/m, as the next deployment"
 
 
-def test_a_failure_without_a_backends_error_turns_away_in_the_same_words() -> None:
+def test_a_failure_without_an_error_still_turns_calls_away() -> None:
     shared = Shared()
     deployment = shared.deployment()
     for _ in range(5):

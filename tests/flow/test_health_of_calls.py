@@ -79,7 +79,7 @@ NOT_COUNTED = {
 
 
 @pytest.mark.parametrize("fault", COUNTED)
-def test_what_speaks_against_a_deployment_counts(fault: str) -> None:
+def test_a_failure_of_the_server_counts_for_its_breaker(fault: str) -> None:
     shared = Shared()
     for _ in range(4):
         shared.misses(COUNTED[fault])
@@ -89,7 +89,7 @@ def test_what_speaks_against_a_deployment_counts(fault: str) -> None:
 
 
 @pytest.mark.parametrize("fault", NOT_COUNTED)
-def test_what_is_the_callers_fault_or_only_strict_does_not_count(fault: str) -> None:
+def test_a_callers_mistake_or_a_rate_limit_does_not_count(fault: str) -> None:
     shared = Shared()
     for _ in range(9):
         shared.misses(NOT_COUNTED[fault])
@@ -97,7 +97,7 @@ def test_what_is_the_callers_fault_or_only_strict_does_not_count(fault: str) -> 
     assert shared.gets(WELL).asked == ["paid"]
 
 
-def test_no_failure_of_whatever_kind_leaves_a_lease_behind() -> None:
+def test_no_kind_of_failure_leaves_a_probe_unsettled() -> None:
     faults = [*COUNTED.values(), *NOT_COUNTED.values(), fails(401), fails(403), fails(404), fails(402)]
     for said, retry_after in itertools.product(faults, [None, "5"]):
         if retry_after is not None:
@@ -137,7 +137,7 @@ def test_a_stream_that_breaks_counts_by_what_broke_it(pieces: Any, ends: bool, c
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("total", "counts"), [(119.0, False), (120.0, True), (300.0, True)])
-def test_the_callers_own_deadline_counts_only_if_the_server_was_silent_for_longer_than_idle(
+def test_a_deadline_counts_only_after_a_silence_longer_than_idle(
     stream: bool, total: float, counts: bool
 ) -> None:
     shared = Shared(stream=stream, limits=Timeout(total=total, first=10_000))
@@ -156,7 +156,7 @@ def test_a_deadline_amid_a_lively_stream_does_not_count() -> None:
     assert shared.events == []
 
 
-def test_who_is_turned_away_after_silent_deadlines_is_not_told_that_its_own_time_is_up() -> None:
+def test_a_silent_server_turns_calls_away_by_a_backend_timeout() -> None:
     shared = Shared(limits=Timeout(total=130))
     for _ in range(5):
         shared.misses(Said(after=99_999))
@@ -169,9 +169,7 @@ def test_who_is_turned_away_after_silent_deadlines_is_not_told_that_its_own_time
 
 @pytest.mark.parametrize("at", ["Enter", "Wait", "Send", "Read", "Emit"])
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, GeneratorExit])
-def test_a_cancelled_call_counts_for_nothing_and_a_cancelled_probe_gives_its_lease_back(
-    at: str, stop: type[BaseException]
-) -> None:
+def test_a_cancelled_call_does_not_count_and_its_probe_is_free(at: str, stop: type[BaseException]) -> None:
     def cancel(k: int, effect: Effect) -> None:
         if type(effect).__name__ == at:
             raise stop
@@ -192,7 +190,7 @@ def test_a_cancelled_call_counts_for_nothing_and_a_cancelled_probe_gives_its_lea
     assert [type(event) for event in shared.events] == [BreakerOpened, BreakerClosed]
 
 
-def test_a_stream_that_has_begun_and_is_abandoned_has_proved_the_server_well() -> None:
+def test_an_abandoned_stream_with_content_closes_the_breaker() -> None:
     shared = Shared(stream=True)
     for _ in range(5):
         shared.misses(BUSY)
@@ -212,7 +210,7 @@ def test_a_stream_that_has_begun_and_is_abandoned_has_proved_the_server_well() -
 # -- A breaker across calls
 
 
-def test_an_open_deployment_is_passed_over_until_its_time_and_then_asked_again() -> None:
+def test_an_open_deployment_is_passed_over_until_its_time_is_over() -> None:
     shared = Shared(paid(), local())
     for _ in range(5):
         assert shared.gets(BUSY, WELL, retry=RetryPolicy(attempts=2)).asked == ["paid", "home"]
@@ -250,7 +248,7 @@ def test_while_one_call_probes_the_others_go_elsewhere() -> None:
     assert others == ["home"]
 
 
-def test_a_call_that_waited_for_its_host_until_the_breaker_opened_goes_elsewhere() -> None:
+def test_a_breaker_that_opened_during_the_queue_moves_the_call_on() -> None:
     shared = Shared(paid(), local())
 
     def meanwhile(k: int, effect: Effect) -> None:
@@ -275,7 +273,7 @@ def test_switched_off_health_asks_every_time(said: Said) -> None:
 # -- Retry-After
 
 
-def test_a_deployment_that_asked_to_be_left_alone_is_so_in_later_calls_too() -> None:
+def test_a_retry_after_holds_for_later_calls_too() -> None:
     shared = Shared(paid(), local())
     hand = shared.gets(fails(429, retry_after="60"), WELL, retry=RetryPolicy(attempts=2))
     assert hand.asked == ["paid", "home"]
@@ -286,14 +284,14 @@ def test_a_deployment_that_asked_to_be_left_alone_is_so_in_later_calls_too() -> 
     assert [type(event) for event in shared.events] == [CooledDown]
 
 
-def test_a_call_sleeps_through_it_where_nobody_else_is_left_and_it_fits() -> None:
+def test_the_last_candidates_retry_after_is_slept_through() -> None:
     shared = Shared()
     shared.misses(fails(429, retry_after="60"))
     hand = shared.after(20).gets(WELL)
     assert (hand.asked, hand.slept) == (["paid"], [pytest.approx(40)])
 
 
-def test_of_several_that_cool_the_one_that_is_ready_first_is_slept_for() -> None:
+def test_of_several_cooling_deployments_the_first_ready_is_awaited() -> None:
     shared = Shared(paid("a"), paid("b"))
     shared.misses(fails(429, retry_after="60"), fails(429, retry_after="20"), retry=RetryPolicy(attempts=2))
     hand = shared.gets(WELL)
@@ -322,7 +320,7 @@ def test_a_nonsensical_retry_after_cools_nobody(status: int, value: str) -> None
     assert shared.gets(WELL).slept == []
 
 
-def test_an_error_that_is_raised_anew_is_of_this_call_which_sent_nothing() -> None:
+def test_the_error_of_a_call_turned_away_says_that_nothing_was_sent() -> None:
     shared = Shared()
     assert shared.misses(fails(429, retry_after="60", x_request_id="theirs")).request_id == "theirs"
     raised = shared.turned_away(timeout=5.0)
@@ -354,7 +352,7 @@ def all_off(shared: Shared) -> Shared:
     return shared
 
 
-def test_where_everybody_is_off_the_one_whose_time_ends_first_is_tried_early() -> None:
+def test_where_all_are_off_the_one_ready_first_is_tried_early() -> None:
     for order in (("a", "b"), ("b", "a")):
         shared = all_off(Shared(*map(paid, order)))
         hand = shared.gets(WELL)
@@ -365,7 +363,7 @@ def test_where_everybody_is_off_the_one_whose_time_ends_first_is_tried_early() -
         assert not shared.is_off("a")
 
 
-def test_without_the_lease_to_try_early_an_error_of_the_last_kind_says_so() -> None:
+def test_a_call_beside_an_early_probe_raises_the_last_kind_of_error() -> None:
     shared = Shared()
     for _ in range(5):
         shared.misses(fails(503, "overloaded just now"))
@@ -383,7 +381,7 @@ def test_without_the_lease_to_try_early_an_error_of_the_last_kind_says_so() -> N
     assert turned[0] is not turned[1]
 
 
-def test_a_probe_that_takes_longer_than_the_open_time_still_gives_a_delay_above_zero() -> None:
+def test_a_long_probe_still_gives_others_a_delay_above_zero() -> None:
     shared = Shared()
     for _ in range(5):
         shared.misses(BUSY)
@@ -398,7 +396,7 @@ def test_a_probe_that_takes_longer_than_the_open_time_still_gives_a_delay_above_
 
 
 @pytest.mark.parametrize("said", [fails(401), fails(402), fails(403), fails(404)])
-def test_a_switched_off_key_or_model_is_tried_early_too_where_nobody_else_is_left(said: Said) -> None:
+def test_a_refused_key_or_model_is_tried_early_where_all_are_off(said: Said) -> None:
     shared = Shared()
     shared.misses(said)
     hand = shared.after(1).gets(WELL)
@@ -406,7 +404,7 @@ def test_a_switched_off_key_or_model_is_tried_early_too_where_nobody_else_is_lef
     assert not shared.is_off()
 
 
-def test_a_cooling_deployment_is_waited_for_rather_than_an_open_one_tried_early() -> None:
+def test_a_cooling_deployment_comes_before_an_early_probe() -> None:
     shared = Shared(paid("a"), paid("b"))
     for _ in range(5):
         shared.misses(BUSY, aliases={"any": ["a/m"]}, model="any")
@@ -415,7 +413,7 @@ def test_a_cooling_deployment_is_waited_for_rather_than_an_open_one_tried_early(
     assert (hand.asked, hand.slept) == (["b"], [5])
 
 
-def test_one_that_asked_to_be_left_alone_for_long_keeps_nobody_from_trying_another_early() -> None:
+def test_a_long_retry_after_prevents_no_early_probe_elsewhere() -> None:
     shared = Shared(paid("a"), paid("b"))
     on_the_way = [fails(503, retry_after="200")] * 5
 
@@ -447,7 +445,7 @@ def test_one_that_asked_to_be_left_alone_for_long_keeps_nobody_from_trying_anoth
     ids=["breaker", "key", "quota", "model", "cooling"],
 )
 @pytest.mark.parametrize("allowed", ["availability", "rate_limit", "token_limit", "budget"])
-def test_a_fallback_model_serves_for_a_first_choice_that_is_off_only_if_the_triggers_allow(
+def test_a_fallback_serves_for_one_that_is_off_only_by_its_triggers(
     said: Said, times: int, trigger: str, allowed: str
 ) -> None:
     agents = {"py": Agent("paid/m", fallback=["home/m"], triggers=[allowed])}  # type: ignore[list-item]
@@ -482,7 +480,7 @@ def test_a_well_fallback_comes_before_an_early_probe() -> None:
 LOADING = fails(503, "Loading model")
 
 
-def test_a_server_that_is_loading_uses_up_no_attempt_and_does_not_count() -> None:
+def test_a_server_that_loads_uses_up_no_attempt_and_does_not_count() -> None:
     shared = Shared()
     hand = shared.gets(*[LOADING] * 9, WELL, retry=ONCE)
     assert len(hand.sends) == 10
@@ -492,12 +490,12 @@ def test_a_server_that_is_loading_uses_up_no_attempt_and_does_not_count() -> Non
     assert {row.failure for row in hand.rows[:-1]} == {"rejected"}
 
 
-def test_a_server_that_says_how_long_it_loads_is_waited_for_so_long() -> None:
+def test_a_server_that_says_how_long_it_loads_is_awaited() -> None:
     hand = Shared().gets(fails(503, "Loading model", retry_after="7"), WELL)
     assert hand.slept == [7]
 
 
-def test_others_are_asked_before_a_server_that_is_loading_is_waited_for() -> None:
+def test_others_are_asked_before_a_server_that_loads_is_polled() -> None:
     shared = Shared(paid("a"), paid("b"), paid("c"))
     hand = shared.gets(
         LOADING, LOADING, BROKE, LOADING, WELL, retry=RetryPolicy(attempts=3, per_deployment=1)
@@ -505,7 +503,7 @@ def test_others_are_asked_before_a_server_that_is_loading_is_waited_for() -> Non
     assert hand.asked == ["a", "b", "c", "a", "b"]
 
 
-def test_a_server_that_asks_not_to_be_tried_again_is_not_waited_for_though_it_loads() -> None:
+def test_a_server_that_loads_and_forbids_a_retry_is_not_polled() -> None:
     raised = Shared().misses(fails(503, "Loading model", x_should_retry="false"))
     assert isinstance(raised, OverloadedError)
     assert len(raised.attempts) == 1

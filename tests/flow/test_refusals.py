@@ -56,7 +56,7 @@ WELL = answers("well")
     ],
     ids=["401", "403", "404", "402", "quota", "quota with its reset", "405"],
 )
-def test_what_is_refused_as_a_whole_is_off_for_later_calls_and_none_of_them_sleeps(
+def test_a_refused_key_or_model_gets_no_later_calls(
     said: Said, kind: type[CcrouteError], seconds: float
 ) -> None:
     shared = Shared(paid(), local())
@@ -76,7 +76,7 @@ def test_what_is_refused_as_a_whole_is_off_for_later_calls_and_none_of_them_slee
 @pytest.mark.parametrize(
     ("said", "whole"), [(fails(401), True), (fails(402), True), (fails(403), False), (fails(404), False)]
 )
-def test_a_key_is_off_for_its_whole_backend_a_model_only_for_its_deployment(said: Said, whole: bool) -> None:
+def test_a_key_is_off_for_its_backend_a_model_for_its_deployment(said: Said, whole: bool) -> None:
     shared = Shared(paid(), aliases={"any": ["paid/1"], "other": ["paid/2"]})
     shared.misses(said, model="any")
     assert shared.is_off(model="2") is whole
@@ -118,7 +118,7 @@ def test_a_key_that_stays_the_same_is_left_off() -> None:
     assert [shared.gets(WELL).asked for _ in range(3)] == [["home"]] * 3
 
 
-def test_calls_that_were_on_the_way_with_the_old_key_do_not_turn_the_new_one_off() -> None:
+def test_late_refusals_of_an_old_key_do_not_turn_the_new_one_off() -> None:
     keys = ["sk-the-first-of-them", "sk-the-second-one"]
     shared = Shared(paid(api_key=lambda: keys[0]))
 
@@ -133,7 +133,7 @@ def test_calls_that_were_on_the_way_with_the_old_key_do_not_turn_the_new_one_off
     assert shared.gets(WELL).asked == ["paid"]
 
 
-def test_a_call_refused_with_an_old_key_says_nothing_of_the_one_in_use_since() -> None:
+def test_a_late_refusal_of_a_rotated_key_is_ignored() -> None:
     keys = ["sk-the-first-of-them", "sk-the-second-one"]
     shared = Shared(paid(api_key=lambda: keys[0]), local())
 
@@ -147,7 +147,7 @@ def test_a_call_refused_with_an_old_key_says_nothing_of_the_one_in_use_since() -
     assert shared.gets(WELL).asked == ["paid"]
 
 
-def test_the_error_that_turns_others_away_keeps_no_ones_attempts_or_frames() -> None:
+def test_the_error_of_other_calls_keeps_no_attempts_and_no_frames() -> None:
     shared = Shared()
     first = shared.misses(fails(401, "who are you"))
     probe = shared.health.admit(shared.deployment(), early=True)
@@ -168,7 +168,7 @@ def test_the_error_that_turns_others_away_keeps_no_ones_attempts_or_frames() -> 
 # -- A user's own classes
 
 
-def test_an_error_of_a_users_own_making_is_remembered_too() -> None:
+def test_a_users_own_error_type_is_remembered_too() -> None:
     class Strange(ServerError):
         def __init__(self, code: int, where: str) -> None:
             super().__init__(f"strange {code} at {where}", status=code)
@@ -216,7 +216,7 @@ class Own(PlainBackend):
         return self.error()
 
 
-def test_an_error_with_a_constructor_of_its_own_keeps_its_kind_and_its_wait() -> None:
+def test_a_users_error_with_a_constructor_keeps_its_type_and_wait() -> None:
     shared = Shared(Own(lambda: Odd(7, "slow down")))
     shared.misses(Said(429), timeout=5.0)
     again = shared.turned_away(timeout=5.0)
@@ -236,7 +236,7 @@ def test_a_wait_in_words_is_none() -> None:
     assert not shared.is_off("own")
 
 
-def test_a_key_that_is_rolled_back_is_asked_again_and_a_round_of_dead_ones_is_not() -> None:
+def test_a_key_rolled_back_is_used_again_and_refused_ones_are_not() -> None:
     keys = ["sk-the-good-one-of-them"]
     shared = Shared(paid(api_key=lambda: keys[0]), local())
     keys[0] = "sk-a-dead-one-number-0"
@@ -251,7 +251,7 @@ def test_a_key_that_is_rolled_back_is_asked_again_and_a_round_of_dead_ones_is_no
         assert shared.gets(WELL).asked == ["home"], "it was refused before"
 
 
-def test_a_call_that_is_turned_away_is_told_of() -> None:
+def test_a_call_that_is_turned_away_emits_an_event() -> None:
     shared = Shared()
     shared.misses(fails(429, retry_after="30"), timeout=5.0)
     call = shared.call(timeout=5.0)
@@ -259,7 +259,7 @@ def test_a_call_that_is_turned_away_is_told_of() -> None:
     assert call.events == [TurnedAway(call.context.id, None, "paid/m", 30.0)]
 
 
-def test_an_answer_that_came_whole_is_one_however_slowly_it_is_read() -> None:
+def test_a_whole_answer_counts_however_slowly_it_is_read() -> None:
     shared = Shared()
     call = shared.call(stream=True, timeout=1.0)
     whole = b"".join(chat_sse(["a", "b"]))

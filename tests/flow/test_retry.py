@@ -133,7 +133,7 @@ def test_no_deployment_is_tried_more_often_than_allowed() -> None:
     assert way.fail(BUSY, BUSY, BUSY) is None
 
 
-def test_what_was_never_sent_does_not_count_but_is_not_repeated_for_ever() -> None:
+def test_what_was_never_sent_uses_no_attempt_and_still_is_bounded() -> None:
     way = Way(places("a/m", "b/m", "c/m"), attempts=2)
     assert way.fail(refused(), refused(), refused()) == "a/m"
     assert way.fail(refused(), refused(), refused()) is None
@@ -190,7 +190,7 @@ def test_a_refused_model_turns_only_its_deployment_off(error: Fault) -> None:
 
 
 @pytest.mark.parametrize("error", [WRONG, CUT, fault(errors.EgressDeniedError("no"))])
-def test_the_callers_fault_and_a_cut_stream_end_the_walk(error: Fault) -> None:
+def test_a_callers_mistake_and_a_cut_stream_end_the_call(error: Fault) -> None:
     assert Way(places("a/m", "b/m", fallback=["c/m"])).fail(error) is None
 
 
@@ -202,14 +202,14 @@ def test_after_an_overflow_only_a_larger_window_helps() -> None:
     assert way.fail(TOO_LONG) is None
 
 
-def test_a_window_that_the_server_named_counts_before_the_configured_one() -> None:
+def test_the_servers_context_window_wins_over_the_configured_one() -> None:
     error = ContextWindowExceededError("too long")
     error.limit = 20_000
     way = Way(places("a/m", "b/m", "c/m", windows={"a/m": 8_000, "b/m": 16_000, "c/m": 32_000}))
     assert way.fail(fault(error)) == "c/m"
 
 
-def test_where_windows_are_unknown_only_a_model_of_another_name_may_be_larger() -> None:
+def test_among_unknown_windows_only_another_model_may_be_larger() -> None:
     way = Way(places("a/m", "b/m", fallback=["c/m"]))
     assert way.fail(TOO_LONG) == "c/m"
 
@@ -380,7 +380,7 @@ FAULTS = [BUSY, LIMITED, BROKE, refused(), NO_KEY, FORBIDDEN, NO_MONEY, NO_MODEL
     attempts=st.integers(1, 5),
     per_deployment=st.integers(1, 3),
 )
-def test_any_walk_ends_within_its_bounds(
+def test_any_call_keeps_its_bounds_on_attempts(
     faults: list[Fault],
     names: list[str],
     fallback: list[str],

@@ -143,7 +143,7 @@ def test_each_alias_is_balanced_by_its_own_strategy() -> None:
     busy.settle(Outcome(ok=True, duration=1.0, output=1))
 
 
-def test_the_cheapest_is_told_by_the_tier_that_the_prompt_falls_into() -> None:
+def test_the_cheapest_is_found_by_the_prompts_price_tier() -> None:
     tiered = Price(1, 1, above={500: Price(9, 9)})
     scene = Place("cost", {"a": Model(price=tiered), "b": Model(price=Price(2, 2))})
     assert scene.order() == "ba", "the prompt has 1000 tokens"
@@ -160,7 +160,7 @@ def test_without_a_load_and_prices_there_still_is_a_plan(strategy: Strategy) -> 
 
 
 @pytest.mark.parametrize("strategy", LOOKING)
-def test_who_failed_goes_behind_and_then_gets_one_call_at_a_time(strategy: Strategy) -> None:
+def test_after_a_failure_a_host_gets_one_call_at_a_time(strategy: Strategy) -> None:
     scene = Place(strategy, {"a": Model(price=CHEAP, weight=4), "b": Model(price=DEAR)})
     scene.ends("a", True, duration=1.0, output=100)
     scene.ends("b", True, duration=5.0, output=100)
@@ -239,7 +239,7 @@ def test_hosts_that_are_nearly_as_quick_share_by_weight() -> None:
     assert scene.order() == "ab"
 
 
-def test_who_waits_behind_others_is_served_later() -> None:
+def test_calls_in_flight_make_the_predicted_time_longer() -> None:
     scene = place("latency", max_concurrency=1)
     scene.ends("a", duration=1.0, output=400)
     scene.ends("b", duration=3.0, output=400)
@@ -260,7 +260,7 @@ def test_a_host_that_answers_nobody_any_more_is_noticed_by_its_crowd() -> None:
 # -- cost
 
 
-def test_the_cheapest_for_this_call_goes_first_and_unknown_prices_last() -> None:
+def test_the_cheapest_goes_first_and_unknown_prices_last() -> None:
     models = {"a": Model(), "b": Model(price=Price(1, 9)), "c": Model(price=Price(3, 3))}
     scene = Place("cost", models, {"brief": Agent(params={"max_tokens": 10})})
     assert scene.order(max_tokens=1000) == "cba"
@@ -364,7 +364,7 @@ def test_a_slow_host_gets_little_until_it_is_quick() -> None:
     assert share(asked, "slow", 500, 900) > 0.9
 
 
-def test_a_router_with_few_calls_does_not_spend_them_on_seeing_who_is_slow() -> None:
+def test_with_few_calls_slow_hosts_are_seldom_explored() -> None:
     asked = traffic("latency", {"quick": Host(), "slow": Host(lambda t: 5.0)}, 1 / 180, until=90_000)
     assert 0 < share(asked, "slow", 1000, 90_000) < 2 * EXPLORE
 

@@ -64,7 +64,7 @@ class Asked:
     early: bool
 
 
-class Wards(RuleBasedStateMachine):
+class HealthMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.clock = FakeClock()
@@ -150,20 +150,20 @@ class Wards(RuleBasedStateMachine):
     def settle(self, which: int, kind: str, draw: float, seconds: float, locked: bool, late: float) -> None:
         asked = self.out.pop(which % len(self.out))
         self.clock.draws = [draw]
-        note = self.note(kind, asked, seconds)
+        report = self.report(kind, asked, seconds)
         assert asked.admission is not None
         if locked:  # a finaliser, in the middle of anything; read only later
             with self.health._lock:
-                self.health.settle(asked.admission, note)
+                self.health.settle(asked.admission, report)
                 assert self.events == []
             at = self.now
             self.clock.elapsed += late
             self.health.unavailable(PLACES[asked.name])
         else:
             at = self.now
-            self.health.settle(asked.admission, note)
+            self.health.settle(asked.admission, report)
         self.health.settle(asked.admission, HealthReport(counts=True))  # only the first word counts
-        self.apply(asked, note, at)
+        self.apply(asked, report, at)
 
     @precondition(lambda self: self.out)
     @rule(which=st.integers(0, 10**6), locked=st.booleans())
@@ -185,7 +185,7 @@ class Wards(RuleBasedStateMachine):
                 self.ask(which, early=False, times=1)
                 self.settle(len(self.out) - 1, kind, 0.5, 0.0, locked=False, late=0.0)
 
-    def note(self, kind: str, asked: Asked, seconds: float) -> HealthReport:
+    def report(self, kind: str, asked: Asked, seconds: float) -> HealthReport:
         error = CcrouteError(kind)
         if kind == "credential":
             if asked.name[0] == "a":
@@ -200,43 +200,43 @@ class Wards(RuleBasedStateMachine):
             "model": HealthReport(error=error, off="deployment", seconds=300.0),
         }[kind]
 
-    def apply(self, asked: Asked, note: HealthReport, at: float) -> None:
+    def apply(self, asked: Asked, report: HealthReport, at: float) -> None:
         """What the rules make of it, and that exactly this was told."""
         name, place, key = asked.name, self.places[asked.name], self.keys[asked.name[0]]
         told: list[Event] = [*self.events]
         self.events.clear()
-        answered = note.counts is False and place.off  # however late, and whoever else probes by now
+        answered = report.counts is False and place.off  # however late, and whoever else probes by now
         proved = [s for s in asked.proves if s.probe is asked or (answered and s is place)]
         for switch in proved:
             switch.probe = None
-        if note.counts is False:
+        if report.counts is False:
             if place in proved:
                 assert told.pop(0) == (BreakerClosed(name) if place.doubling else Recovered(name))
             if key in proved:
                 assert told.pop(0) == Recovered(name[0])
             for switch in proved:
                 switch.clear()
-        if note.cool and at + note.cool > place.cool:
-            place.cool = at + note.cool
-            assert told.pop(0) == CooledDown(name, note.cool, str(note.error))
-        if note.off is not None:
-            switch, who = (key, name[0]) if note.off == "credential" else (place, name)
+        if report.cool and at + report.cool > place.cool:
+            place.cool = at + report.cool
+            assert told.pop(0) == CooledDown(name, report.cool, str(report.error))
+        if report.off is not None:
+            switch, who = (key, name[0]) if report.off == "credential" else (place, name)
             if not switch.off or (switch in proved and not asked.early):
-                if note.longest:
-                    switch.doubling = min(note.longest, max(note.seconds, switch.doubling * 2))
-                seconds = max(note.seconds, switch.doubling if note.longest else 0.0)
+                if report.longest:
+                    switch.doubling = min(report.longest, max(report.seconds, switch.doubling * 2))
+                seconds = max(report.seconds, switch.doubling if report.longest else 0.0)
                 switch.off, switch.seconds = True, seconds
                 switch.until = max(switch.until, at + seconds)
-                assert told.pop(0) == CooledDown(who, switch.until - at, str(note.error))
-        elif note.counts and asked.early and place in proved:
+                assert told.pop(0) == CooledDown(who, switch.until - at, str(report.error))
+        elif report.counts and asked.early and place in proved:
             pass  # it came before its time, so it neither prolongs nor ends anything
-        elif note.counts is not None and not place.off:
-            place.history.append(note.counts)
+        elif report.counts is not None and not place.off:
+            place.history.append(report.counts)
             last = place.history[-20:]
             five = len(last) >= 5 and all(last[-5:])
-            if note.counts and (five or (len(last) >= 5 and sum(last) * 2 >= len(last))):
+            if report.counts and (five or (len(last) >= 5 and sum(last) * 2 >= len(last))):
                 self.opened(place, name, told.pop(0), at)
-        elif note.counts and place in proved:
+        elif report.counts and place in proved:
             self.opened(place, name, told.pop(0), at)
         assert told == []
 
@@ -287,5 +287,5 @@ class Wards(RuleBasedStateMachine):
                 self.health.settle(admission, HealthReport(counts=False))
 
 
-TestWards = Wards.TestCase
-TestWards.settings = settings(max_examples=150, stateful_step_count=40)
+TestHealth = HealthMachine.TestCase
+TestHealth.settings = settings(max_examples=150, stateful_step_count=40)

@@ -95,7 +95,7 @@ def test_calls_in_flight_are_those_begun_and_not_ended(steps: list[tuple[str, in
     assert all(load.standing(known)[:2] == (0, 0) for known in hosts.values())
 
 
-def test_only_the_first_word_on_a_call_counts() -> None:
+def test_a_call_in_flight_is_settled_only_once() -> None:
     scene = Scene()
     running = scene.load.begin(scene.deployment)
     running.settle(Outcome(ok=True))
@@ -123,7 +123,7 @@ def test_threads_that_begin_and_end_at_once_leave_nothing_behind() -> None:
     assert scene.pace.predict(10) == pytest.approx(1.0)
 
 
-def test_calls_that_end_while_garbage_is_collected_in_the_middle_of_others_leave_nothing_behind() -> None:
+def test_calls_that_end_in_a_finaliser_leave_nothing_behind() -> None:
     scene = Scene()
 
     def stream(circle: list[Any]) -> Iterator[None]:
@@ -161,7 +161,7 @@ def test_a_forked_child_has_no_calls_in_flight() -> None:
     assert scene.load.standing(scene.deployment).in_flight == 0
 
 
-def test_a_backend_that_moved_to_another_host_is_known_anew() -> None:
+def test_a_backend_at_another_host_begins_without_history() -> None:
     load = Load(lambda: 0.0)
     before, after = (
         deployment(OpenAIBackend("a", base_url=f"http://{host}.test")) for host in ("old", "new")

@@ -267,7 +267,7 @@ def tables(
     )
 
 
-def test_all_names_that_lead_nowhere_are_told_at_once() -> None:
+def test_all_names_that_lead_nowhere_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         tables(
             [PlainBackend("mini"), PlainBackend("mini")],
@@ -306,7 +306,7 @@ def test_a_deployment_is_made_once_and_knows_its_model() -> None:
 
 
 @pytest.mark.parametrize("model", ["x\r\ny", "x\x00", "x\x1b[31m"])
-def test_control_characters_in_a_models_name_are_refused_without_showing_them(model: str) -> None:
+def test_control_characters_in_a_models_name_are_refused_unseen(model: str) -> None:
     with pytest.raises(InvalidRequestError, match="a model name holds control characters") as caught:
         plan(model=f"paid/{model}")
     assert model not in str(caught.value)
@@ -329,7 +329,7 @@ def test_control_characters_in_a_models_name_are_refused_without_showing_them(mo
         (OllamaBackend("paid", "http://far.test"), {}, FREE),
     ],
 )
-def test_a_price_is_the_configured_one_then_the_routers_then_free_at_home(
+def test_a_price_is_the_models_then_the_routers_then_free_at_home(
     backend: Backend, prices: Any, price: Price | None
 ) -> None:
     assert tables([backend], prices=prices).deployment("paid/m").price == price
