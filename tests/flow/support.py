@@ -48,6 +48,7 @@ from ccroute.routing import (
     Health,
     Load,
     Plan,
+    RefusedParameters,
     RetryBudget,
     Tables,
     make_plan,
@@ -205,6 +206,7 @@ def calling(
     health: Health | None = None,
     retry_budget: RetryBudget | None = None,
     load: Load | None = None,
+    refused_parameters: RefusedParameters | None = None,
     **planning: Any,
 ) -> Call:
     """A call to `backends` in their order, each by its model `m`, unless `planning` says otherwise.
@@ -219,7 +221,13 @@ def calling(
             planning["model"] = "any"
     plan = planned(backends, **planning)
     events: list[Event] = []
-    shared = {"ledger": ledger, "health": health, "retry_budget": retry_budget, "load": load}
+    shared = {
+        "ledger": ledger,
+        "health": health,
+        "retry_budget": retry_budget,
+        "load": load,
+        "refused_parameters": refused_parameters,
+    }
     state = a_state(
         clock,
         events.append,

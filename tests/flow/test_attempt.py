@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.flow.support import FULL, ONCE, Hand, Queue, Said, Shared, answers, fails, local, paid, streams
+from tests.flow.support import FULL, Hand, Queue, Shared, answers, fails, local, paid
 
 from ccroute import Agent, RetryPolicy, Timeout
 from ccroute.errors import (
@@ -11,9 +11,6 @@ from ccroute.errors import (
 )
 from ccroute.flow import Effect, Enter, Send, Sleep
 from ccroute.flow.call import MIN_ATTEMPT
-from ccroute.observe import (
-    BreakerOpened,
-)
 
 BUSY = fails(503)
 BROKE = fails(502)
@@ -207,54 +204,3 @@ def test_time_in_the_queue_is_no_time_of_the_attempt() -> None:
     hand = shared.gets(answers("slow"), hosts=[Queue(seconds=30.0)])
     (attempt,) = hand.completion.route.attempts
     assert (attempt.duration, hand.completion.latency, hand.sends[0].until) == (0, 30, 1040)
-
-
-# -- Its time
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_the_time_of_a_call_begins_with_its_first_step(stream: bool) -> None:
-    shared = Shared(paid("a"), stream=stream)
-    call = shared.call(timeout=0.2, stream=stream)
-    shared.after(0.3)  # a stream that is not read yet waits for its reader
-    hand = Hand([streams("well") if stream else answers("well")]).run(call)
-    assert hand.completion.text == "well"
-    assert (hand.completion.latency, hand.sends[0].until) == (0, 1000.5)
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_try_ends_after_attempt_and_the_next_candidate_has_the_rest(stream: bool) -> None:
-    shared = Shared(paid(), local(), stream=stream, limits=Timeout(total=60, attempt=10))
-    answer = streams("well") if stream else WELL
-    hand = shared.gets(Said(after=99.0), answer, retry=RetryPolicy())
-    assert hand.asked == ["paid", "home"]
-    (first, _) = hand.completion.route.attempts
-    assert (first.error, first.duration) == ("BackendTimeoutError", 10)
-
-
-def test_the_shorter_of_the_calls_and_the_backends_own_attempt_holds() -> None:
-    shared = Shared(paid(timeout=Timeout(attempt=3)), limits=Timeout(total=60, attempt=10))
-    assert shared.misses(Said(after=99.0), retry=ONCE).attempts[0].duration == 3
-
-
-def test_a_calls_own_shorter_limit_is_no_sign_of_bad_health() -> None:
-    shared = Shared(limits=Timeout(attempt=10))
-    for _ in range(9):
-        shared.misses(Said(after=99.0), retry=ONCE, timeout=Timeout(attempt=0.5))
-    assert shared.events == []
-    for _ in range(5):
-        shared.misses(Said(after=99.0), retry=ONCE)
-    assert [type(event) for event in shared.events] == [BreakerOpened]
-
-
-def test_the_retry_after_of_a_500_holds_for_this_call_alone() -> None:
-    shared = Shared()
-    shared.misses(fails(500, retry_after="60"), retry=ONCE)
-    assert shared.gets(WELL).asked == ["paid"]
-
-
-def test_a_server_that_loads_is_polled_a_few_times_a_second_at_most() -> None:
-    loading = fails(503, "Loading model", retry_after="0")
-    hand = Shared().gets(*[loading] * 4, WELL)
-    assert len(hand.slept) == 4
-    assert min(hand.slept) >= 0.125

@@ -27,6 +27,7 @@ from tests.flow.support import (
 from tests.support.openai_like import chat, chunk, error, usage
 
 from ccroute import Agent, OllamaBackend, Price, RetryPolicy, Timeout, Usage
+from ccroute.accounting import LedgerRow, MemoryLedger
 from ccroute.errors import (
     AuthenticationError,
     BackendError,
@@ -44,6 +45,9 @@ from ccroute.errors import (
 )
 from ccroute.flow import Emit, Failure, Read, Send
 from ccroute.flow.call import MIN_ATTEMPT
+from ccroute.observe import LedgerFailed
+from ccroute.types import Completion, Model, Request
+from ccroute.wire.fields import LeftOut
 
 PRICE = Price(3, 15)
 BUSY = Said(503, [json.dumps(error("busy")).encode()])
@@ -517,6 +521,79 @@ def test_with_drop_params_it_is_dropped_and_listed(where: str) -> None:
     body = json.loads(hand.sends[0].http.body)
     assert ("user" in body, body["options"]) == (False, {"temperature": 0.5})
     assert any("home/m: user dropped, " in reason for reason in hand.completion.route.reasons)
+
+
+class Judge(PlainBackend):
+    """A backend whose answers to a `response_format` are never what was asked for."""
+
+    def refusals(self, request: Request, model: str) -> dict[str, str]:
+        return {"top_k": LeftOut("it would be wrong")} if request.top_k is not None else {}
+
+    def check(self, request: Request, answer: Completion) -> None:
+        raise BackendError("that is no JSON")
+
+
+def test_an_answer_of_the_wrong_format_is_paid_for_and_the_next_is_asked() -> None:
+    call = calling(
+        Judge("judge", models={"m": Model(price=PRICE)}), paid(), response_format={"type": "json_object"}
+    )
+    hand = Hand([Said(pieces=[b"plain words"]), answers("{}")]).run(call)
+    assert hand.asked == ["judge", "paid"]
+    failed = hand.completion.route.attempts[0]
+    assert (failed.failure, failed.usage.output) == ("unavailable", 3)
+    assert failed.cost is not None
+    assert failed.cost > 0
+
+
+def test_a_parameter_not_worth_the_call_is_left_out_unasked() -> None:
+    hand = Hand([Said(pieces=[b"yes"])]).run(calling(Judge("judge"), top_k=4))
+    assert hand.completion.text == "yes"
+    assert "judge/m: top_k dropped, it would be wrong" in hand.completion.route.reasons
+
+
+def test_a_body_without_end_is_a_protocol_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ccroute.flow.exchange.MAX_BODY", 1000)
+    hand = Hand([Said(pieces=[b"x" * 300] * 99)])
+    raised = hand.fail(calling(paid(), retry=ONCE))
+    assert isinstance(raised, ProtocolError)
+    assert "longer than ccroute reads" in str(raised)
+    assert len([effect for effect in hand.effects if isinstance(effect, Read)]) == 4
+
+
+class FailingLedger(MemoryLedger):
+    def record(self, row: LedgerRow) -> None:
+        raise OSError("the disk is full")
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_ledger_that_fails_is_an_event_and_no_failure(status: int) -> None:
+    call = calling(paid(), ledger=FailingLedger())
+    hand = Hand([answers("yes") if status == 200 else Said(400)])
+    if status == 200:
+        assert hand.run(call).completion.text == "yes"
+    else:
+        assert isinstance(hand.fail(call), InvalidRequestError)
+    assert call.events[-1] == LedgerFailed(call.context.id, None, "OSError")
+
+
+def test_the_answer_so_far_has_the_cost_of_all_attempts() -> None:
+    call = calling(
+        paid(price=PRICE), local(), stream=True, prompt="x" * 384, retry=RetryPolicy(base=0, max=0)
+    )
+    context = call.context
+    assert (context.so_far(), context.model, context.route.deployment) == (None, "", "")
+    hand = Hand([BROKE, Said(pieces=[chunk({"content": "word"}, id="c7", model="served")] * 3)])
+    while not hand.chunks:
+        assert (context.model, context.answer_id) == ("", context.id)
+        hand.step(call)
+    so_far = context.so_far()
+    assert so_far is not None
+    assert (so_far.text, so_far.usage.input, so_far.cost) == ("word", 100, Decimal("0.0003"))
+    assert (context.model, context.answer_id, context.route.deployment) == ("served", "c7", "home/m")
+    call.flow.close()
+    ended = context.so_far()
+    assert ended is not None
+    assert (ended.text, ended.cost) == ("word", Decimal("0.0003"))
 
 
 # -- Whatever happens

@@ -113,7 +113,7 @@ def test_a_call_stopped_anywhere_settles_each_attempt_once(
         assert last.outcome == "ok"
     elif isinstance(effect, Leave):
         assert last.outcome != "cancelled", "what had come to its end is told as it ended"
-    elif isinstance(effect, Sleep) or (isinstance(effect, Enter | Wait) and len(context.attempts[:1]) == 0):
+    elif isinstance(effect, Sleep):
         assert last.outcome == "failed", "its last attempt decided the call"
     elif isinstance(effect, Enter | Wait):
         if last.outcome == "cancelled":

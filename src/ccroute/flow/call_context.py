@@ -32,7 +32,7 @@ _NOTHING = Decimal(0)
 
 
 class CallContext:
-    """Everything about one call. `begun` is the answer: as the first chunk of a stream tells it, later whole."""
+    """Everything about one call. `begun` is the answer: first as a stream begins it, later whole."""
 
     def __init__(self, plan: Plan, state: RouterState) -> None:
         self.plan = plan

@@ -73,7 +73,7 @@ class RetryBudget:
         self._lock = threading.Lock()
 
     def _put_back(self) -> None:
-        """Count what was given back: a finaliser may settle, so it takes no lock itself. Only with the lock."""
+        """Count what was given back, only with the lock: settling takes none, as a finaliser may do it."""
         while self.returned:
             backend, tokens = self.returned.popleft()
             self._put(backend, self._tokens(backend) + tokens)
