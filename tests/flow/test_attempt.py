@@ -1,4 +1,4 @@
-"""What bounds an attempt: the retry budget that all calls share, the queue of its host, its own time."""
+"""What bounds an attempt: the retry budget that all calls share, and the queue of its host."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from decimal import Decimal
 from typing import Any
@@ -43,7 +44,7 @@ from ccroute.errors import (
     ServerError,
     StreamInterruptedError,
 )
-from ccroute.flow import Emit, Failure, Read, Send
+from ccroute.flow import Emit, Failure, Read, Reply, Send
 from ccroute.flow.call import MIN_ATTEMPT
 from ccroute.observe import LedgerFailed
 from ccroute.types import Completion, Model, Request
@@ -338,6 +339,20 @@ def test_an_endless_error_body_is_read_only_in_part() -> None:
     hand = Hand([Said(500, [b"x" * 2**18] * 100)])
     assert isinstance(hand.fail(calling(paid(), retry=ONCE)), ServerError)
     assert sum(isinstance(effect, Read) for effect in hand.effects) == 4
+
+
+def test_an_error_body_that_unpacks_without_end_is_read_in_part() -> None:
+    bomb = gzip.compress(bytes(2**25))
+    hand = Hand([Said(500, [bomb, b"never read"], headers={"content-encoding": "gzip"})])
+    assert isinstance(hand.fail(calling(paid(), retry=ONCE)), ServerError)
+    assert len([effect for effect in hand.effects if isinstance(effect, Read)]) == 1
+
+
+def test_effects_show_neither_headers_nor_bodies() -> None:
+    hand = Hand([answers()]).run(calling(paid(api_key="sk-canary-0123456789"), prompt="the secret plan"))
+    shown = repr(hand.effects) + repr(Reply(200, {"x-echo": "canary"}))
+    assert "canary" not in shown
+    assert "secret" not in shown
 
 
 def test_a_cut_or_wrongly_packed_answer_is_a_protocol_error() -> None:

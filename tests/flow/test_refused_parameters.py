@@ -77,3 +77,13 @@ def test_what_is_remembered_of_refusals_is_bounded(monkeypatch: pytest.MonkeyPat
         assert known.learn(shared.deployment(model=name), request, refused) == "temperature"
     found = [bool(known.of(shared.deployment(model=name), request)) for name in "abc"]
     assert found == [False, False, True]
+
+
+def test_of_many_refused_values_only_a_few_are_remembered() -> None:
+    known, refused = RefusedParameters(), InvalidRequestError("no")
+    refused.parameter = "temperature"
+    deployment = Shared().deployment()
+    for value in range(9):  # calls that were on the way at once
+        assert known.learn(deployment, Request(temperature=value / 10), refused) == "temperature"
+    assert known.of(deployment, Request(temperature=2.0)) == {"temperature"}
+    assert known.of(deployment, Request()) == frozenset()

@@ -198,3 +198,17 @@ def test_a_gzip_stream_must_have_its_end() -> None:
     raised = Hand([cut]).fail(calling(paid(), stream=True))
     assert isinstance(raised, StreamInterruptedError)
     assert "the gzip answer was cut off" in str(raised)
+
+
+def test_a_stream_that_is_read_past_its_deadline_is_interrupted() -> None:
+    call = calling(paid(), stream=True, timeout=10.0)
+
+    def dawdle(k: int, effect: Any) -> None:
+        if isinstance(effect, Emit):
+            call.clock.elapsed += 6
+
+    hand = Hand([streams("a", "b", "c")], dawdle)
+    raised = hand.fail(call)
+    assert isinstance(raised, StreamInterruptedError)
+    assert isinstance(raised.__cause__, DeadlineExceededError)
+    assert (hand.text, raised.partial.text) == ("ab", "ab")
