@@ -7,6 +7,7 @@ from tests.flow.support import FULL, Hand, Queue, Shared, answers, fails, local,
 
 from ccroute import Agent, RetryPolicy, Timeout
 from ccroute.errors import (
+    OverloadedError,
     QueueTimeoutError,
 )
 from ccroute.flow import Effect, Enter, Send, Sleep
@@ -89,7 +90,16 @@ def test_a_retry_that_is_made_costs_a_token() -> None:
 def test_a_retry_that_finds_a_full_queue_costs_no_token() -> None:
     shared = Shared(on=False)
     hand = Hand([BUSY], hosts=[Queue(), FULL])
-    assert isinstance(hand.fail(shared.call(retry=TWICE, limited=True)), QueueTimeoutError)
+    raised = hand.fail(shared.call(retry=TWICE, limited=True))
+    assert isinstance(raised, QueueTimeoutError)
+    assert (len(hand.sends), spent(shared)) == (1, 0)
+    assert (hand.slept, raised.attempts[1].duration) == ([0.5], 0), "the sleep is no time of the attempt"
+
+
+def test_a_retry_that_there_is_no_time_for_costs_no_token() -> None:
+    shared = Shared(on=False)
+    hand = Hand([fails(503, retry_after="60")])
+    assert isinstance(hand.fail(shared.call(retry=TWICE, timeout=5.0)), OverloadedError)
     assert (len(hand.sends), spent(shared)) == (1, 0)
 
 

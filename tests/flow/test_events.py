@@ -18,9 +18,7 @@ from tests.flow.support import (
 from tests.support.openai_like import chat_sse
 
 from ccroute import Agent, RetryPolicy
-from ccroute.errors import (
-    CcrouteError,
-)
+from ccroute.errors import CcrouteError
 from ccroute.observe import (
     AttemptFailed,
     Event,

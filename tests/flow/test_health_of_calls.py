@@ -534,3 +534,16 @@ def test_a_refused_connection_is_tried_again_soon() -> None:
     for _ in range(5):
         shared.misses(REFUSED, retry=RetryPolicy(per_deployment=1))
     assert [event.seconds for event in shared.emitted(BreakerOpened)] == [1.0]
+
+
+def test_the_retry_after_of_a_500_holds_for_this_call_alone() -> None:
+    shared = Shared()
+    shared.misses(fails(500, retry_after="60"), retry=ONCE)
+    assert shared.gets(WELL).asked == ["paid"]
+
+
+def test_a_server_that_loads_is_polled_a_few_times_a_second_at_most() -> None:
+    loading = fails(503, "Loading model", retry_after="0")
+    hand = Shared().gets(*[loading] * 4, WELL)
+    assert len(hand.slept) == 4
+    assert min(hand.slept) >= 0.125

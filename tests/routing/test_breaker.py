@@ -20,9 +20,7 @@ from tests.routing.support import (
     outcomes,
 )
 
-from ccroute.errors import (
-    CcrouteError,
-)
+from ccroute.errors import CcrouteError
 from ccroute.observe import BreakerClosed, BreakerOpened
 from ccroute.routing.acquired import HealthReport, Unavailable
 from ccroute.routing.breaker import caller_of

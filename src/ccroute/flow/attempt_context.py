@@ -91,13 +91,17 @@ class AttemptContext:
         """What is asked."""
         return self.call.plan.request
 
+    def start(self) -> None:
+        """What came before is no time of the attempt."""
+        clock = self.call.state.clock
+        self.started = self.waiting_since = clock.monotonic()
+        self.began = clock.now()
+
     def begin(self, admission: Admission) -> None:
         """The wait for a slot is over, and the deployment may be asked."""
         self.admission = admission
         self.held.append(admission)
-        clock = self.call.state.clock
-        self.started = self.waiting_since = clock.monotonic()
-        self.began = clock.now()
+        self.start()
 
     def content_begins(self) -> None:
         """The first content of a stream is there: others need not wait for the end of a probe."""
