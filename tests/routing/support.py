@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.flow.support import FakeClock, PlainBackend
 
 from ccroute.errors import (
@@ -14,6 +16,7 @@ from ccroute.errors import (
 from ccroute.observe import BreakerOpened, Event
 from ccroute.routing import Deployment, Health
 from ccroute.routing.acquired import HealthReport, Unavailable
+from ccroute.routing.breaker import Circuit
 from ccroute.routing.health import Admission
 from ccroute.types import Model
 
@@ -72,3 +75,19 @@ class Watched:
 def outcomes(text: str) -> list[HealthReport]:
     """`F` failed, `S` answered, `-` neither."""
     return [{"F": FAILED, "S": ANSWERED, "-": NEUTRAL}[letter] for letter in text]
+
+
+# What no public method tells, in one place.
+
+MODULE = Admission.__module__
+"""Where the bounds are that some tests make smaller."""
+
+
+def pending(health: Health) -> list[Any]:
+    """Reports that nobody has read yet, and events that nobody has emitted."""
+    return [*health._inbox, *health._events]
+
+
+def circuit_of(health: Health, name: str) -> Circuit:
+    """A deployment's breaker."""
+    return health._circuits[name]

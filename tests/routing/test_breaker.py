@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.routing.support import (
     ANSWERED,
     FAILED,
+    MODULE,
     NEUTRAL,
     NO_MODEL,
     ONE,
@@ -265,7 +266,7 @@ def test_a_refused_model_is_off_for_all_though_open_for_one() -> None:
 
 
 def test_the_callers_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ccroute.routing.health.MOST_CALLERS", 2)
+    monkeypatch.setattr(f"{MODULE}.MOST_CALLERS", 2)
     watched = Watched()
     for request in OTHERS[:4]:
         ends(ends(watched, request, "FFFFF"), OTHERS[19], *["S"] * 20)

@@ -15,6 +15,7 @@ from tests.flow.support import FakeClock
 from tests.routing.support import (
     ANSWERED,
     FAILED,
+    MODULE,
     NEUTRAL,
     NO_KEY,
     NO_MODEL,
@@ -24,6 +25,7 @@ from tests.routing.support import (
     SLOW_DOWN,
     TWO,
     Watched,
+    pending,
 )
 
 from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event, Recovered
@@ -233,11 +235,11 @@ def test_a_forked_child_waits_for_no_lock_and_no_probe() -> None:
 
 
 def test_memory_is_bounded_however_many_models_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ccroute.routing.health.MAX_KNOWN", 10)
+    monkeypatch.setattr(f"{MODULE}.MAX_KNOWN", 10)
     watched = Watched()
     for number in range(50):
         watched.ends(FAILED, at=replace(ONE, name=f"a/{number}"))
-    assert len(watched.health._circuits) == 10
+    assert len(watched.health.stats()[0]) == 10
 
 
 # -- Locks and listeners
@@ -339,8 +341,7 @@ def test_thirty_two_threads_never_have_two_probes_of_one_switch() -> None:
     clock.elapsed += 10_000
     for deployment in (ONE, TWO, OTHER):
         assert isinstance(health.admit(deployment), Admission), "no lease was lost"
-    assert not health._inbox
-    assert not health._events
+    assert pending(health) == []
 
 
 def _caught(work: Callable[[int], None], faults: list[BaseException]) -> Callable[[int], None]:
@@ -363,7 +364,7 @@ def test_a_report_that_is_wrong_is_the_error_of_one_call() -> None:
 
 
 def test_a_sick_deployment_is_not_forgotten_for_healthy_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ccroute.routing.health.MAX_KNOWN", 10)
+    monkeypatch.setattr(f"{MODULE}.MAX_KNOWN", 10)
     watched = Watched().ends(NO_MODEL)
     for i in range(30):
         other = Deployment(f"a/other{i}", ONE.backend, f"other{i}", ONE.info, None)

@@ -13,6 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.flow.support import FakeClock, PlainBackend
+from tests.routing.support import circuit_of, pending
 
 from ccroute.errors import CcrouteError
 from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event, Recovered
@@ -249,9 +250,9 @@ class HealthMachine(RuleBasedStateMachine):
         assert max(least, floor) - 1e-6 <= told.seconds <= max(most, floor) + 1e-6
         assert at + told.seconds >= place.until - 1e-6, "opening again never shortens"
         place.off = True
-        place.until = self.health._circuits[name].until
+        place.until = circuit_of(self.health, name).until
         assert abs(place.until - at - told.seconds) < 1e-6
-        place.seconds = self.health._circuits[name].seconds
+        place.seconds = circuit_of(self.health, name).seconds
 
     # -- Time, and another key
 
@@ -270,8 +271,7 @@ class HealthMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_is_told_of_its_own_accord(self) -> None:
         assert self.events == []
-        assert not self.health._inbox
-        assert not self.health._events
+        assert pending(self.health) == []
 
     def teardown(self) -> None:
         """Whatever was out is dropped; once all times are over, everybody is admitted and proved well."""

@@ -107,7 +107,8 @@ class AttemptContext:
         """The first content of a stream is there: others need not wait for the end of a probe."""
         self.first_content = self.state.clock.monotonic() - self.started
         self.call.begun = self.so_far()
-        self.state.health.answers(self.admission)
+        if self.admission is not None:
+            self.state.health.answers(self.admission)
 
     def settle(self, outcome: Outcome | None) -> None:
         """Give back everything that was acquired, the latest first. None: no attempt was made."""

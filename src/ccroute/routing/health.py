@@ -150,7 +150,7 @@ class Health:
         admission.settled = True
         self._after_lock()
 
-    def answers(self, admission: Admission | None) -> None:
+    def answers(self, admission: Admission) -> None:
         """The server has begun to answer an admitted attempt, which may go on for long. Never waits."""
         if isinstance(admission, _Probe) and admission.probes and not admission.settled:
             self._inbox.append((admission.proved(), HealthReport(counts=False), self._clock.monotonic()))
