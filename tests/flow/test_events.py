@@ -102,7 +102,7 @@ def test_a_first_choice_that_is_off_is_emitted_as_a_fallback() -> None:
 
 
 def test_no_event_shows_the_prompt_or_the_key() -> None:
-    prompt, key = "the plan nobody may see", "sk-canary-0123456789"
+    prompt, key = "the plan that nobody may ever see", "sk-canary-0123456789"
     heard: list[Event] = []
     for said in (BUSY, fails(401, f"{key} may not ask {prompt}"), fails(429, prompt, retry_after="9"), BROKE):
         shared = Shared(paid(api_key=key), local())
