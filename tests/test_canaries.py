@@ -83,9 +83,9 @@ def assert_tells_nothing(shown: str) -> None:
     assert not [i for i in range(len(prompt) - RUN + 1) if prompt[i : i + RUN] in shown]
 
 
-def locals_of_ccroute(raised: BaseException) -> str:
+def locals_of_ccroute(raised: BaseException, under: str = "") -> str:
     """The locals of every frame of ccroute's own, as an error tracker takes them."""
-    shown, root = "", ccroute.__file__.removesuffix("__init__.py")
+    shown, root = "", ccroute.__file__.removesuffix("__init__.py") + under
     report = traceback.TracebackException.from_exception(raised, capture_locals=True)
     while report is not None:
         for frame in report.stack:
@@ -272,8 +272,10 @@ def test_a_bug_while_sending_shows_no_key_in_the_frames_of_ccroute(caller: Calle
         caller.complete(router, PROMPT, model="main/m")
     shown = locals_of_ccroute(caught.value)
     assert KEY not in shown
+    assert_tells_nothing(locals_of_ccroute(caught.value, "flow/"))
     assert "Send(HttpRequest(POST /chat/completions, " in shown
-    assert "request=Request(1 messages" in shown
+    assert "AttemptContext(main/m, status=None)" in shown
+    assert re.search(r"CallContext\([0-9a-f-]{36}, 'main/m', 1 attempts\)", shown)
 
 
 def test_what_goes_through_a_flow_shows_what_it_is_and_not_what_it_holds() -> None:

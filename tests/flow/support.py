@@ -13,29 +13,30 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn
 
-from tests.support.openai_like import chat, chat_sse
+from tests.support.openai_like import chat, chat_sse, error
 
-from ccroute.accounting import LedgerRow, PriceBook
+from ccroute.accounting import Ledger, LedgerRow, MemoryLedger, PriceBook
 from ccroute.accounting.prices import PriceLike
 from ccroute.backends import Backend, HttpRequest, OpenAIBackend
 from ccroute.errors import CcrouteError, OverloadedError, ServerError
 from ccroute.flow import (
-    CallLog,
-    Desk,
+    CallContext,
     Effect,
     Emit,
     Enter,
     Failure,
     Flow,
     Leave,
+    Queued,
     Read,
-    Record,
     Reply,
+    RouterState,
     Send,
     Sleep,
-    Ticket,
+    Stopped,
+    Wait,
     call,
 )
 from ccroute.observe import Event
@@ -43,10 +44,11 @@ from ccroute.routing import (
     Agent,
     AgentTable,
     AliasTable,
+    Deployment,
     Health,
     Load,
     Plan,
-    Quotes,
+    RefusedParameters,
     RetryBudget,
     Tables,
     make_plan,
@@ -136,6 +138,7 @@ def planned(
     default_model: str | None = None,
     agent_override: bool = True,
     unknown_agent: Any = "error",
+    prices: Mapping[str, PriceLike] | None = None,
     **options: Any,
 ) -> Plan:
     """A plan over tables made for it; `options` are the call's own keywords."""
@@ -146,36 +149,46 @@ def planned(
         default_model=default_model,
         agent_override=agent_override,
         unknown_agent=unknown_agent,
+        prices=PriceBook(prices),
     )
     return make_plan(build_request(prompt, options), tables, random)  # type: ignore[arg-type]
 
 
 @dataclass
 class Call:
-    """One call before its first effect."""
+    """One call before its first effect. `rows` are those that its ledger has by now."""
 
     flow: Flow[Completion]
-    log: CallLog
-    ticket: Ticket
+    context: CallContext
     clock: FakeClock
-    desk: Desk
     events: list[Event]
 
+    @property
+    def state(self) -> RouterState:
+        return self.context.state
 
-def a_desk(clock: FakeClock, tell: Callable[[Event], None] = lambda event: None, **given: Any) -> Desk:
-    """A desk that knows nothing yet, but for what is `given`."""
-    return Desk(
+    @property
+    def rows(self) -> list[LedgerRow]:
+        ledger = self.state.ledger
+        assert isinstance(ledger, MemoryLedger)
+        return list(ledger.rows())
+
+
+def a_state(
+    clock: FakeClock, emit: Callable[[Event], None] = lambda event: None, **given: Any
+) -> RouterState:
+    """The state of a router that has seen no call yet, but for what is `given`."""
+    return RouterState(
         **{
             "retry": RetryPolicy(),
             "timeout": Timeout(),
             "clock": clock,
             "drop_params": False,
-            "quote": lambda deployment: None,
-            "quote_name": lambda name: None,
-            "health": Health(clock, tell),
-            "retries": RetryBudget(clock.monotonic),
+            "health": Health(clock, emit),
+            "retry_budget": RetryBudget(clock.monotonic),
             "load": Load(clock.monotonic),
-            "tell": tell,
+            "ledger": MemoryLedger(),
+            "emit": emit,
         }
         | given
     )
@@ -186,16 +199,20 @@ def calling(
     stream: bool = False,
     retry: RetryPolicy | None = None,
     limits: Timeout | None = None,
-    prices: Mapping[str, PriceLike] | None = None,
     drop_params: bool = False,
+    limited: bool = False,
     clock: FakeClock | None = None,
+    ledger: Ledger | None = None,
     health: Health | None = None,
-    retries: RetryBudget | None = None,
+    retry_budget: RetryBudget | None = None,
+    load: Load | None = None,
+    refused_parameters: RefusedParameters | None = None,
     **planning: Any,
 ) -> Call:
     """A call to `backends` in their order, each by its model `m`, unless `planning` says otherwise.
 
-    Several calls share what is known of the backends by sharing `clock`, `health` and `retries`.
+    `limited`: each host serves only so many calls at a time. Several calls share what is known of the
+    backends by sharing `clock`, `health`, `retry_budget` and `load`.
     """
     clock = clock or FakeClock()
     if "aliases" not in planning:
@@ -203,22 +220,25 @@ def calling(
         if not planning.keys() & {"agent", "model"}:
             planning["model"] = "any"
     plan = planned(backends, **planning)
-    tables = Tables(backends, AliasTable(planning["aliases"]), AgentTable({}))
-    quotes = Quotes(tables, PriceBook(prices))
     events: list[Event] = []
-    desk = a_desk(
+    shared = {
+        "ledger": ledger,
+        "health": health,
+        "retry_budget": retry_budget,
+        "load": load,
+        "refused_parameters": refused_parameters,
+    }
+    state = a_state(
         clock,
         events.append,
         retry=retry or RetryPolicy(),
         timeout=limits or Timeout(),
         drop_params=drop_params,
-        quote=quotes.deployment,
-        quote_name=quotes.name,
-        **{name: given for name, given in (("health", health), ("retries", retries)) if given is not None},
+        limited_hosts={backend.origin for backend in backends} if limited else (),
+        **{name: given for name, given in shared.items() if given is not None},
     )
-    log = CallLog(plan, desk)
-    ticket = Ticket(log.id)
-    return Call(call(plan, desk, log, ticket, stream=stream), log, ticket, clock, desk, events)
+    context = CallContext(plan, state)
+    return Call(call(context, stream=stream), context, clock, events)
 
 
 @dataclass
@@ -251,26 +271,39 @@ def streams(*texts: str, **about: Any) -> Said:
     return Said(pieces=chat_sse(texts or ("Hello", " there", "."), **about))
 
 
+@dataclass
+class Queue:
+    """A host that is busy: `ahead` calls wait already, and a slot is free after `seconds`."""
+
+    ahead: int = 0
+    seconds: float = 0.0
+
+
+FULL = Failure("queue", "its queue is full", sent=False)
+LATE = Failure("queue", "busy until the deadline", sent=False)
+
+
 class Hand:
     """Performs effects from a script, one entry for each `Send`; the last entry serves all after it.
 
-    `before(k, effect)` is called before the k-th effect; what it raises is thrown into the flow. `refuses`
-    are for the first times that somebody wants to enter.
+    `before(k, effect)` is called before the k-th effect; what it raises is thrown into the flow. `hosts` are
+    what the first times find that a call asks for a slot; the next ones find one free.
     """
 
     def __init__(
         self,
         world: Sequence[Said | Failure],
         before: Callable[[int, Effect], None] | None = None,
-        refuses: Sequence[Failure] = (),
+        hosts: Sequence[Failure | Queue] = (),
     ) -> None:
         self._world = list(world)
-        self._refuses = list(refuses)
+        self._hosts = list(hosts)
+        self._queue: Queue | None = None
         self._before = before or (lambda k, effect: None)
         self._pieces: list[bytes | Failure | float] = []
         self._ends = True
+        self._call: Call | None = None
         self.effects: list[Effect] = []
-        self.rows: list[LedgerRow] = []
         self.chunks: list[Chunk] = []
         self.given: Completion | None = None
 
@@ -278,6 +311,11 @@ class Hand:
     def completion(self) -> Completion:
         assert self.given is not None
         return self.given
+
+    @property
+    def rows(self) -> list[LedgerRow]:
+        """The ledger's rows."""
+        return [] if self._call is None else self._call.rows
 
     @property
     def kinds(self) -> list[str]:
@@ -304,20 +342,29 @@ class Hand:
 
     def run(self, call: Call) -> Hand:
         """Drive `call` to its end; what it raises passes through."""
-        result: Any = None
+        self._call = call
+        while self.step(call) is not None:
+            pass
+        return self
+
+    def step(self, call: Call) -> Effect | None:
+        """Perform the next effect; None at the call's end."""
+        self._call = call
+        result, self._result = self._result, None
         try:
-            while True:
-                effect = call.flow.send(result)
-                try:
-                    self._before(len(self.effects), effect)
-                except BaseException as error:
-                    call.flow.throw(error)
-                    raise AssertionError("the flow went on after it was stopped") from error
-                self.effects.append(effect)
-                result = self._perform(effect, call)
+            effect = call.flow.send(result)
         except StopIteration as end:
             self.given = end.value
-        return self
+            return None
+        try:
+            self._before(len(self.effects), effect)
+        except BaseException as error:
+            _stop(call, effect, error)
+        self.effects.append(effect)
+        self._result = self._perform(effect, call)
+        return effect
+
+    _result: Any = None
 
     def fail(self, call: Call) -> Any:
         """Drive `call` to the error that it ends with."""
@@ -331,7 +378,9 @@ class Hand:
         clock = call.clock
         match effect:
             case Enter():
-                return self._refuses.pop(0) if self._refuses else None
+                return self._enter()
+            case Wait():
+                return self._wait(effect.until, clock)
             case Leave():
                 return None
             case Send():
@@ -340,11 +389,21 @@ class Hand:
                 return self._read(effect.until, clock)
             case Sleep():
                 clock.elapsed += effect.seconds
-            case Record():
-                call.log.unsettled = None
-                self.rows.append(effect.row)
             case Emit():
                 self.chunks += effect.chunks
+        return None
+
+    def _enter(self) -> Queued | Failure | None:
+        host = self._hosts.pop(0) if self._hosts else None
+        self._queue = host if isinstance(host, Queue) else None
+        return Queued(host.ahead) if isinstance(host, Queue) else host
+
+    def _wait(self, until: float, clock: FakeClock) -> Failure | None:
+        assert self._queue is not None, "it waits for nothing"
+        if clock.monotonic() + self._queue.seconds > until:
+            clock.elapsed = until - 1000.0
+            return LATE
+        clock.elapsed += self._queue.seconds
         return None
 
     def _send(self, effect: Send, clock: FakeClock) -> Reply | Failure:
@@ -368,6 +427,77 @@ class Hand:
         return b"" if self._ends else _late(until, clock)
 
 
+def _stop(call: Call, effect: Effect, error: BaseException) -> NoReturn:
+    """Throw `error` into the flow, as a driver does: one that interrupts a `Send` says what was sent."""
+    is_stop = isinstance(effect, Send) and not isinstance(error, Exception)
+    try:
+        call.flow.throw(Stopped(error, sent=True) if is_stop else error)
+    except Stopped as stop:
+        raise stop.error from None
+    raise AssertionError("the flow went on after it was stopped") from error
+
+
 def _late(until: float, clock: FakeClock) -> Failure:
     clock.elapsed = until - 1000.0
     return Failure("timeout", TIMED_OUT, sent=True)
+
+
+ONCE = RetryPolicy(attempts=1)
+
+
+def fails(status: int, message: str = "no", *, code: str | None = None, **headers: str) -> Said:
+    """An error of OpenAI's; `retry_after="7"` is a header."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Said(status, [json.dumps(error(message, code=code)).encode()], headers=named)
+
+
+class Shared:
+    """Backends that several calls share, with all that the calls learn of them."""
+
+    def __init__(self, *backends: Backend, on: bool = True, **planning: Any) -> None:
+        self.backends = backends or (paid(),)
+        self.planning = planning
+        self.clock = FakeClock()
+        self.events: list[Event] = []
+        self.health = Health(self.clock, self.events.append, on=on)
+        self.retry_budget = RetryBudget(self.clock.monotonic)
+        self.load = Load(self.clock.monotonic)
+
+    def call(self, **options: Any) -> Call:
+        shared = {
+            "clock": self.clock,
+            "health": self.health,
+            "retry_budget": self.retry_budget,
+            "load": self.load,
+        }
+        return calling(*self.backends, **({"retry": ONCE} | shared | self.planning | options))
+
+    def gets(self, *world: Any, hosts: Sequence[Failure | Queue] = (), **options: Any) -> Hand:
+        """A call that is answered."""
+        return Hand(world, hosts=hosts).run(self.call(limited=bool(hosts), **options))
+
+    def misses(self, *world: Any, hosts: Sequence[Failure | Queue] = (), **options: Any) -> Any:
+        """A call that is not; its error."""
+        return Hand(world, hosts=hosts).fail(self.call(limited=bool(hosts), **options))
+
+    def turned_away(self, **options: Any) -> Any:
+        """A call for which no backend is asked; its error."""
+        hand = Hand([answers()])
+        raised = hand.fail(self.call(**options))
+        assert hand.sends == []
+        assert raised.attempts == ()
+        return raised
+
+    def after(self, seconds: float) -> Shared:
+        self.clock.elapsed += seconds
+        return self
+
+    def deployment(self, name: str = "paid", model: str = "m") -> Deployment:
+        backend = next(backend for backend in self.backends if backend.name == name)
+        return Deployment(f"{name}/{model}", backend, model, Model(), None)
+
+    def is_off(self, name: str = "paid", model: str = "m") -> bool:
+        return self.health.unavailable(self.deployment(name, model)) is not None
+
+    def emitted(self, kind: type[Event]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]

@@ -46,7 +46,7 @@ def test_a_truncated_gzip_is_refused_at_its_end(cut: int) -> None:
         read(Body(GZIP), gzip.compress(b"hello" * 9)[:cut])
 
 
-def test_what_is_no_gzip_is_refused() -> None:
+def test_a_body_that_is_no_gzip_is_refused() -> None:
     with pytest.raises(ProtocolError, match="not valid gzip"):
         read(Body(GZIP), b"<html>not gzip at all")
 

@@ -25,9 +25,10 @@ from tests.flow.support import (
     paid,
     streams,
 )
-from tests.support.openai_like import chat, chat_sse, chunk, error, sse, usage
+from tests.support.openai_like import chat, chunk, error, usage
 
 from ccroute import Agent, OllamaBackend, Price, RetryPolicy, Timeout, Usage
+from ccroute.accounting import LedgerRow, MemoryLedger
 from ccroute.errors import (
     AuthenticationError,
     BackendError,
@@ -43,8 +44,11 @@ from ccroute.errors import (
     ServerError,
     StreamInterruptedError,
 )
-from ccroute.flow import Emit, Failure, Read, Send
+from ccroute.flow import Emit, Failure, Read, Reply, Send
 from ccroute.flow.call import MIN_ATTEMPT
+from ccroute.observe import LedgerFailed
+from ccroute.types import Completion, Model, Request
+from ccroute.wire.fields import LeftOut
 
 PRICE = Price(3, 15)
 BUSY = Said(503, [json.dumps(error("busy")).encode()])
@@ -54,23 +58,17 @@ FOREVER = Timeout(None, None, None, None)
 
 
 def outcomes(call: Call) -> list[tuple[str, str | None]]:
-    return [(attempt.outcome, attempt.failure) for attempt in call.log.attempts]
+    return [(attempt.outcome, attempt.failure) for attempt in call.context.attempts]
 
 
 # -- A call that succeeds
 
 
-def test_a_call_sends_reads_to_the_end_and_is_recorded_before_it_answers() -> None:
+def test_a_call_sends_reads_to_the_end_and_is_recorded() -> None:
     call = calling(paid(price=PRICE, api_key="sk-0123456789"), max_tokens=7)
     hand = Hand([answers("yes", model="served", usage=usage(1000, 100))]).run(call)
-    assert [type(effect).__name__ for effect in hand.effects] == [
-        "Enter",
-        "Send",
-        "Read",
-        "Read",
-        "Leave",
-        "Record",
-    ]
+    assert [type(effect).__name__ for effect in hand.effects] == ["Send", "Read", "Read"]
+    assert len(hand.rows) == 1
     (sent,) = hand.sends
     assert sent.backend.name == "paid"
     assert sent.http.path == "/chat/completions"
@@ -99,10 +97,10 @@ def test_an_answer_knows_its_route() -> None:
     assert (attempt.deployment, attempt.outcome, attempt.failure) == ("paid/m", "ok", None)
     assert (attempt.status, attempt.error, attempt.started) == (200, None, NOON)
     assert attempt.duration == answer.latency == 2.5
-    assert call.ticket.route == route
+    assert call.context.route == route
 
 
-def test_the_row_says_who_asked_who_served_and_what_it_cost() -> None:
+def test_the_row_has_the_agent_the_deployment_and_the_cost() -> None:
     agents = {"py": Agent("any", group="devs")}
     call = calling(
         paid(price=PRICE), agents=agents, groups={"devs": Agent()}, agent="py", model="x", session="s",
@@ -114,14 +112,14 @@ def test_the_row_says_who_asked_who_served_and_what_it_cost() -> None:
     assert (row.outcome, row.failure, row.status, row.final) == ("ok", None, 200, True)
     assert (row.usage.input, row.cost, row.override_saved) == (1000, Decimal("0.0045"), Decimal("0.018"))
     assert (row.overridden, row.fallback, row.cached, row.metadata) == (True, False, False, {"job": 1})
-    assert (row.call, row.started, row.latency) == (call.log.id, NOON, 0.0)
+    assert (row.call, row.started, row.latency) == (call.context.id, NOON, 0.0)
     assert row.id != row.call
 
 
 def test_what_an_answer_leaves_out_is_filled_in() -> None:
     call = calling(PlainBackend(models={}))
     answer = Hand([Said(pieces=[b"hello"])]).run(call).completion
-    assert (answer.id, answer.model, answer.created) == (call.log.id, "m", int(NOON.timestamp()))
+    assert (answer.id, answer.model, answer.created) == (call.context.id, "m", int(NOON.timestamp()))
     assert answer.usage == Usage(input=7, output=2, estimated=True), "3 + 4 tokens asked, 5 characters said"
     assert answer.cost is None
 
@@ -132,7 +130,7 @@ def test_the_providers_request_id_is_kept(name: str) -> None:
     assert Hand([said]).run(calling(paid())).completion.request_id == "r1"
 
 
-def test_a_request_that_went_out_twice_on_a_stale_connection_is_one_attempt_that_says_so() -> None:
+def test_a_request_sent_twice_on_a_stale_connection_is_one_attempt() -> None:
     said = Said(pieces=[json.dumps(chat()).encode()], reconnected=True)
     (attempt,) = Hand([said]).run(calling(paid())).completion.route.attempts
     assert "sent once more on a new one" in attempt.reason
@@ -144,7 +142,7 @@ def test_a_users_own_backend_needs_its_four_methods_and_nothing_else() -> None:
     call = calling(backend, stream=True)
     hand = Hand([Said(pieces=[b"he", b"llo", b"!"])]).run(call)
     assert (hand.text, hand.completion.text, hand.completion.cost) == ("hello", "hello", 0)
-    assert (call.ticket.id, call.ticket.model) == (call.log.id, "m")
+    assert (call.context.answer_id, call.context.model) == (call.context.id, "m")
     broken = Hand([Said(503, [b"busy"])]).fail(calling(backend, retry=ONCE))
     assert isinstance(broken, OverloadedError)
     cut = Hand([Said(pieces=[b"he"])]).fail(calling(backend, stream=True))
@@ -162,7 +160,7 @@ def test_a_503_moves_on_to_the_fallback_at_once_and_costs_nothing() -> None:
     answer = hand.completion
     assert (answer.route.fallback, answer.route.model, answer.route.deployment) == (True, "home/m", "home/m")
     assert outcomes(call) == [("failed", "rejected"), ("ok", None)]
-    assert (answer.cost, [attempt.cost for attempt in call.log.attempts]) == (0, [0, 0])
+    assert (answer.cost, [attempt.cost for attempt in call.context.attempts]) == (0, [0, 0])
     failed = answer.route.attempts[0]
     assert (failed.status, failed.error) == (503, "OverloadedError")
     assert "no room now" in failed.reason
@@ -183,7 +181,7 @@ def test_a_failed_call_has_one_final_row_too() -> None:
     raised = hand.fail(call)
     assert isinstance(raised, OverloadedError)
     assert [row.final for row in hand.rows] == [False, True]
-    assert raised.attempts == tuple(call.log.attempts)
+    assert raised.attempts == tuple(call.context.attempts)
     assert str(raised).startswith("home/m: ")
 
 
@@ -192,17 +190,11 @@ def test_a_retry_at_the_same_place_waits_with_jitter() -> None:
     hand = Hand([BUSY, BUSY, answers()]).run(call)
     assert hand.slept == [0.25, 0.5]
     tried = ["Send", "Read", "Leave"]
-    again = [
-        "Sleep",
-        "Enter",
-        "Record",
-        *tried,
-    ]  # recorded once it is certain that it did not decide the call
-    assert hand.kinds == ["Enter", *tried, *again, *again, "Record"]
+    assert hand.kinds == [*tried, "Sleep", *tried, "Sleep", "Send", "Read"]
     assert hand.completion.latency == 0.75
 
 
-def test_the_cost_is_that_of_all_attempts_and_an_ambiguous_one_counts_its_prompt() -> None:
+def test_the_cost_covers_all_attempts_and_ambiguous_prompts() -> None:
     call = calling(paid(price=PRICE), prompt="x" * 384)
     hand = Hand([BROKE, answers(usage=usage(100, 10))]).run(call)
     assert [row.usage for row in hand.rows] == [
@@ -214,7 +206,7 @@ def test_the_cost_is_that_of_all_attempts_and_an_ambiguous_one_counts_its_prompt
 
 
 @pytest.mark.parametrize("rejected", [BUSY, REFUSED, Said(429), Said(404), Said(401)])
-def test_what_was_rejected_or_never_sent_costs_nothing_even_where_nobody_knows_the_price(
+def test_a_rejected_call_costs_nothing_even_at_an_unknown_price(
     rejected: Any,
 ) -> None:
     call = calling(paid(), local())
@@ -254,7 +246,7 @@ def test_a_transports_failure_is_a_typed_error(
     assert (caught.value.backend, caught.value.deployment) == ("paid", "paid/m")
     assert caught.value.sent is failure.sent
     assert outcomes(call) == [("failed", letter)]
-    assert (call.log.attempts[0].cost == 0) is not failure.sent
+    assert (call.context.attempts[0].cost == 0) is not failure.sent
 
 
 def test_a_bad_certificate_is_never_tried_again_at_the_same_place() -> None:
@@ -306,12 +298,12 @@ def test_a_key_that_is_missing_falls_back_without_sending() -> None:
     assert str(raised) == "paid/m: no API key: set IT"
 
 
-def test_a_key_that_no_header_can_carry_is_a_credential_failure_that_costs_nothing() -> None:
+def test_a_key_that_no_header_can_carry_fails_and_costs_nothing() -> None:
     call = calling(paid(api_key=lambda: "ключ"))
     raised = Hand([answers()]).fail(call)
     assert isinstance(raised, AuthenticationError)
     assert "printable ASCII" in str(raised)
-    [attempt] = call.log.attempts
+    [attempt] = call.context.attempts
     assert (attempt.outcome, attempt.failure, attempt.cost) == ("failed", "credential", 0)
 
 
@@ -322,7 +314,7 @@ def test_an_error_shows_neither_key_nor_prompt(prompt: str) -> None:
     call = calling(paid(api_key=lambda: next(keys)), prompt=prompt, retry=ONCE, stream=True)
     raised = Hand([Said(401, [json.dumps(payload).encode()])]).fail(call)
     assert f"[key] may not ask: {prompt}" in raised.body
-    for shown in (str(raised), call.log.attempts[0].reason):
+    for shown in (str(raised), call.context.attempts[0].reason):
         assert "canary" not in shown
         assert "secret plan" not in shown
         assert ("[key] may not ask: hello" in shown) is (prompt == "hello")
@@ -349,7 +341,21 @@ def test_an_endless_error_body_is_read_only_in_part() -> None:
     assert sum(isinstance(effect, Read) for effect in hand.effects) == 4
 
 
-def test_an_answer_that_is_cut_off_or_packed_wrongly_is_a_protocol_error() -> None:
+def test_an_error_body_that_unpacks_without_end_is_read_in_part() -> None:
+    bomb = gzip.compress(bytes(2**25))
+    hand = Hand([Said(500, [bomb, b"never read"], headers={"content-encoding": "gzip"})])
+    assert isinstance(hand.fail(calling(paid(), retry=ONCE)), ServerError)
+    assert len([effect for effect in hand.effects if isinstance(effect, Read)]) == 1
+
+
+def test_effects_show_neither_headers_nor_bodies() -> None:
+    hand = Hand([answers()]).run(calling(paid(api_key="sk-canary-0123456789"), prompt="the secret plan"))
+    shown = repr(hand.effects) + repr(Reply(200, {"x-echo": "canary"}))
+    assert "canary" not in shown
+    assert "secret" not in shown
+
+
+def test_a_cut_or_wrongly_packed_answer_is_a_protocol_error() -> None:
     for said in (
         Said(pieces=[b"\x1f\x8b\x08"], headers={"content-encoding": "gzip"}),
         Said(pieces=[b"x"], headers={"content-encoding": "br"}),
@@ -402,7 +408,7 @@ def test_no_attempt_starts_with_less_than_50_ms_left() -> None:
     assert isinstance(raised, DeadlineExceededError)
     assert isinstance(raised.__cause__, OverloadedError)
     assert outcomes(call) == [("failed", "rejected")]
-    assert raised.attempts == tuple(call.log.attempts)
+    assert raised.attempts == tuple(call.context.attempts)
 
 
 def test_with_nobody_left_the_last_error_is_raised_however_late_it_is() -> None:
@@ -417,7 +423,7 @@ def test_a_call_without_time_sends_nothing() -> None:
     assert (hand.effects, raised.attempts, raised.__cause__) == ([], (), None)
 
 
-def test_the_deadline_ends_a_silent_call_and_nothing_is_tried_after_it() -> None:
+def test_nothing_is_tried_after_a_deadline_ended_a_silent_call() -> None:
     call = calling(paid(), local(), timeout=10.0)
     hand = Hand([Said(after=99)])
     raised = hand.fail(call)
@@ -434,14 +440,14 @@ def test_a_deadline_while_connecting_costs_nothing() -> None:
 
     hand = Hand([Failure("timeout", "no connection", sent=False)], late)
     assert isinstance(hand.fail(call), DeadlineExceededError)
-    assert (outcomes(call), call.log.attempts[0].cost) == ([("failed", "not_sent")], 0)
+    assert (outcomes(call), call.context.attempts[0].cost) == ([("failed", "not_sent")], 0)
 
 
 def test_a_backends_own_timeout_moves_the_call_on() -> None:
     call = calling(paid(timeout=3), local())
     hand = Hand([Said(after=99), answers()])
     assert hand.run(call).asked == ["paid", "home"]
-    assert call.log.attempts[0].error == "BackendTimeoutError"
+    assert call.context.attempts[0].error == "BackendTimeoutError"
     assert call.clock.elapsed == 3
 
 
@@ -511,7 +517,7 @@ def test_what_cannot_be_carried_is_no_attempt_of_the_few_there_are() -> None:
 
 
 @pytest.mark.parametrize("trigger", ["availability", "rate_limit"])
-def test_what_the_first_choice_cannot_carry_goes_to_a_fallback_model_if_the_triggers_allow(
+def test_an_unsupported_request_uses_a_fallback_only_by_its_triggers(
     trigger: Any,
 ) -> None:
     agents = {"py": Agent("home/m", fallback=["paid/m"], triggers=[trigger])}
@@ -532,160 +538,77 @@ def test_with_drop_params_it_is_dropped_and_listed(where: str) -> None:
     assert any("home/m: user dropped, " in reason for reason in hand.completion.route.reasons)
 
 
-# -- Streams
+class Judge(PlainBackend):
+    """A backend whose answers to a `response_format` are never what was asked for."""
+
+    def refusals(self, request: Request, model: str) -> dict[str, str]:
+        return {"top_k": LeftOut("it would be wrong")} if request.top_k is not None else {}
+
+    def check(self, request: Request, answer: Completion) -> None:
+        raise BackendError("that is no JSON")
 
 
-def test_a_stream_is_emitted_as_it_comes_and_recorded_before_its_last_chunk() -> None:
-    call = calling(paid(price=PRICE), stream=True)
-    hand = Hand([streams("Hel", "lo", id="c7", model="served", usage=usage(1000, 100))]).run(call)
-    assert hand.kinds == [
-        "Enter",
-        "Send",
-        *("Read", "Emit", "Read", "Emit", "Read"),
-        "Leave",
-        "Record",
-        "Emit",
-    ]
-    assert json.loads(hand.sends[0].http.body)["stream"] is True
-    assert [chunk.text for chunk in hand.chunks] == ["Hel", "lo", ""]
-    last = hand.chunks[-1]
-    assert (last.finish_reason, last.usage) == ("stop", Usage(input=1000, output=100))
-    assert all(chunk.finish_reason is chunk.usage is None for chunk in hand.chunks[:-1])
-    answer = hand.completion
-    assert (answer.text, answer.cost, answer.id) == ("Hello", Decimal("0.0045"), "c7")
-    assert (call.ticket.id, call.ticket.model, call.ticket.route) == ("c7", "served", answer.route)
-
-
-def test_the_first_chunk_already_knows_who_answers() -> None:
-    call = calling(paid(), local(), stream=True)
-    seen: list[tuple[str, str, str]] = []
-
-    def look(k: int, effect: Any) -> None:
-        if isinstance(effect, Emit):
-            seen.append((call.ticket.id, call.ticket.model, call.ticket.route.backend))
-
-    Hand([BUSY, streams(id="c7", model="served")], look).run(call)
-    assert set(seen) == {("c7", "served", "home")}
-
-
-def test_a_stream_without_content_still_ends_with_its_finish_and_model() -> None:
-    call = calling(paid(), stream=True)
-    hand = Hand([Said(pieces=chat_sse([], finish="length"))]).run(call)
-    assert [chunk.finish_reason for chunk in hand.chunks] == ["length"]
-    assert (call.ticket.model, hand.rows[0].first_content) == ("gpt-4o-mini", None)
-
-
-def test_the_first_content_is_timed() -> None:
-    call = calling(paid(), stream=True)
-    role, *rest = chat_sse(["yes"])
-    (row,) = Hand([Said(after=1.0, pieces=[role, 0.5, *rest])]).run(call).rows
-    assert row.first_content == 1.5
-
-
-@pytest.mark.parametrize(
-    "broken",
-    [
-        Said(pieces=[chunk({"role": "assistant"}), BROKEN]),
-        Said(pieces=[chunk({"role": "assistant"})]),
-        Said(pieces=[b": ping\n\n", 200.0]),
-        Said(pieces=[sse({"error": {"type": "overloaded_error", "message": "busy"}})]),
-        Said(pieces=[b"data: {not json}\n\n"]),
-        Said(pieces=[b"<html>log in</html>"], headers={"content-type": "text/html"}),
-        Said(pieces=[b"x"], headers={"content-encoding": "br"}),
-        BUSY,
-    ],
-    ids=["reset", "eof", "silence", "error frame", "garbage", "page", "encoding", "503"],
-)
-def test_before_the_first_content_a_stream_falls_back_unseen(broken: Said) -> None:
-    call = calling(paid(), local(), stream=True)
-    hand = Hand([broken, streams("yes")])
-    assert hand.run(call).text == "yes"
-    assert hand.asked == ["paid", "home"]
-    assert [type(effect).__name__ for effect in hand.effects].index("Emit") > hand.effects.index(
-        hand.sends[1]
+def test_an_answer_of_the_wrong_format_is_paid_for_and_the_next_is_asked() -> None:
+    call = calling(
+        Judge("judge", models={"m": Model(price=PRICE)}), paid(), response_format={"type": "json_object"}
     )
+    hand = Hand([Said(pieces=[b"plain words"]), answers("{}")]).run(call)
+    assert hand.asked == ["judge", "paid"]
+    failed = hand.completion.route.attempts[0]
+    assert (failed.failure, failed.usage.output) == ("unavailable", 3)
+    assert failed.cost is not None
+    assert failed.cost > 0
 
 
-@pytest.mark.parametrize(
-    ("end", "says", "cause"),
-    [
-        ([BROKEN], "the connection broke", ConnectionFailedError),
-        ([], "the stream ended without", ProtocolError),
-        ([b"data: {not json}\n\n"], "not valid JSON", ProtocolError),
-        ([sse({"error": {"message": "busy", "type": "overloaded_error"}})], "no room now", OverloadedError),
-        ([200.0], "no answer in time", BackendTimeoutError),
-        ([*[119.0, b": ping\n\n"] * 6], "the call's total timeout passed", DeadlineExceededError),
-    ],
-    ids=["reset", "eof", "garbage", "error frame", "silence", "deadline"],
-)
-def test_after_the_first_content_a_stream_is_interrupted_with_what_there_is(
-    end: list[Any], says: str, cause: type[Exception]
-) -> None:
-    limits = Timeout(total=300, idle=None) if cause is DeadlineExceededError else None
-    call = calling(paid(price=PRICE), local(), stream=True, prompt="x" * 384, limits=limits)
-    forty = [chunk({"content": "word"}, id="c7") for _ in range(40)]
-    hand = Hand([Said(pieces=[*forty, *end])])
-    raised = hand.fail(call)
-    assert isinstance(raised, StreamInterruptedError)
-    assert says in str(raised)
-    assert isinstance(raised.__cause__, cause)
-    assert (hand.asked, hand.text) == (["paid"], "word" * 40)
-    partial = raised.partial
-    assert (partial.text, partial.id, partial.finish_reason) == ("word" * 40, "c7", None)
-    assert partial.usage == Usage(input=100, output=40, estimated=True)
-    assert partial.cost == Decimal("0.0009") == hand.rows[0].cost, "100 in and 40 out"
-    (row,) = hand.rows
-    assert (row.outcome, row.failure, row.final) == ("interrupted", "delivered", True)
-    assert partial.route.attempts == raised.attempts
-    assert call.log.unsettled is None
-
-
-def test_golden_case_an_interrupted_stream_of_40_tokens_is_priced_as_such() -> None:
-    call = calling(paid(price=Price(0, 75)), stream=True)
-    raised = Hand([Said(pieces=[chunk({"content": "word"})] * 40)]).fail(call)
-    assert (raised.partial.usage.output, raised.partial.usage.estimated) == (40, True)
-    assert raised.partial.cost == Decimal("0.003")
-
-
-def test_pings_are_no_content() -> None:
-    call = calling(paid(), local(), stream=True, limits=Timeout(idle=10))
-    pings = [piece for _ in range(9) for piece in (4.0, b": ping\n\n")]
-    hand = Hand([Said(pieces=pings), streams("yes")]).run(call)
-    assert (hand.text, call.clock.elapsed) == ("yes", 10)
-
-
-def test_only_time_spent_on_the_server_is_idle() -> None:
-    call = calling(paid(), stream=True, limits=Timeout(idle=10))
-
-    def dawdle(k: int, effect: Any) -> None:
-        if isinstance(effect, Emit):
-            call.clock.elapsed += 60
-
-    assert Hand([streams("a", "b", "c")], dawdle).run(call).text == "abc"
-
-
-def test_a_stream_that_said_its_end_is_whole_even_if_the_connection_breaks() -> None:
-    call = calling(paid(), stream=True)
-    pieces = chat_sse(["yes"], usage=None, done=False)
-    hand = Hand([Said(pieces=[*pieces, BROKEN])]).run(call)
-    assert (hand.completion.text, outcomes(call)) == ("yes", [("ok", None)])
-
-
-@pytest.mark.parametrize("rest", [[], [BROKEN], [b"\r\n", b": more"], [1.0]])
-def test_after_its_end_a_stream_is_drained_for_a_moment_only(rest: list[Any]) -> None:
-    call = calling(paid(), stream=True)
-    hand = Hand([Said(pieces=[*chat_sse(["yes"]), *rest])]).run(call)
+def test_a_parameter_not_worth_the_call_is_left_out_unasked() -> None:
+    hand = Hand([Said(pieces=[b"yes"])]).run(calling(Judge("judge"), top_k=4))
     assert hand.completion.text == "yes"
-    assert call.clock.elapsed <= 0.05
+    assert "judge/m: top_k dropped, it would be wrong" in hand.completion.route.reasons
 
 
-def test_a_gzip_stream_must_have_its_end() -> None:
-    packed = gzip.compress(b"".join(chat_sse(["yes"], done=False)))
-    whole, cut = (Said(pieces=[data], headers={"content-encoding": "gzip"}) for data in (packed, packed[:-4]))
-    assert Hand([whole]).run(calling(paid(), stream=True)).text == "yes"
-    raised = Hand([cut]).fail(calling(paid(), stream=True))
-    assert isinstance(raised, StreamInterruptedError)
-    assert "the gzip answer was cut off" in str(raised)
+def test_a_body_without_end_is_a_protocol_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ccroute.flow.exchange.MAX_BODY", 1000)
+    hand = Hand([Said(pieces=[b"x" * 300] * 99)])
+    raised = hand.fail(calling(paid(), retry=ONCE))
+    assert isinstance(raised, ProtocolError)
+    assert "longer than ccroute reads" in str(raised)
+    assert len([effect for effect in hand.effects if isinstance(effect, Read)]) == 4
+
+
+class FailingLedger(MemoryLedger):
+    def record(self, row: LedgerRow) -> None:
+        raise OSError("the disk is full")
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_ledger_that_fails_is_an_event_and_no_failure(status: int) -> None:
+    call = calling(paid(), ledger=FailingLedger())
+    hand = Hand([answers("yes") if status == 200 else Said(400)])
+    if status == 200:
+        assert hand.run(call).completion.text == "yes"
+    else:
+        assert isinstance(hand.fail(call), InvalidRequestError)
+    assert call.events[-1] == LedgerFailed(call.context.id, None, "OSError")
+
+
+def test_the_answer_so_far_has_the_cost_of_all_attempts() -> None:
+    call = calling(
+        paid(price=PRICE), local(), stream=True, prompt="x" * 384, retry=RetryPolicy(base=0, max=0)
+    )
+    context = call.context
+    assert (context.so_far(), context.model, context.route.deployment) == (None, "", "")
+    hand = Hand([BROKE, Said(pieces=[chunk({"content": "word"}, id="c7", model="served")] * 3)])
+    while not hand.chunks:
+        assert (context.model, context.answer_id) == ("", context.id)
+        hand.step(call)
+    so_far = context.so_far()
+    assert so_far is not None
+    assert (so_far.text, so_far.usage.input, so_far.cost) == ("word", 100, Decimal("0.0003"))
+    assert (context.model, context.answer_id, context.route.deployment) == ("served", "c7", "home/m")
+    call.flow.close()
+    ended = context.so_far()
+    assert ended is not None
+    assert (ended.text, ended.cost) == ("word", Decimal("0.0003"))
 
 
 # -- Whatever happens
@@ -733,6 +656,5 @@ def test_any_call_ends_within_its_bounds_and_settles_every_attempt(
     assert sum(attempt.failure != "not_sent" for attempt in noted) <= attempts
     assert len(noted) == len(hand.sends) <= attempts + 6
     assert total is None or call.clock.elapsed <= total
-    assert call.log.unsettled is None
     emitted = [i for i, effect in enumerate(hand.effects) if isinstance(effect, Emit)]
     assert not emitted or not [e for e in hand.effects[emitted[0] :] if isinstance(e, Send)], "never spliced"

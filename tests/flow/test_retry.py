@@ -3,137 +3,86 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tenacity
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.flow.support import FakeClock, a_desk, planned
+from tests.flow.support import FakeClock, a_state, planned
 
 from ccroute import OpenAIBackend, errors
 from ccroute.errors import (
     AuthenticationError,
     BackendError,
-    BackendTimeoutError,
     ConnectionFailedError,
-    ContentPolicyError,
     ContextWindowExceededError,
     InvalidRequestError,
     ModelNotFoundError,
     OverloadedError,
     PermissionDeniedError,
-    ProtocolError,
     QuotaExhaustedError,
     RateLimitError,
     ServerError,
 )
-from ccroute.flow.retry import Fault, Step, Walk, failure_class
-from ccroute.routing import Candidate, RetryBudget
-from ccroute.routing.agents import TRIGGERS
+from ccroute.failures import DELIVERED, TRIGGERS, rule_of
+from ccroute.flow.retry import Fault, NextAttempt, RetryState
+from ccroute.routing import Plan, RetryBudget
 from ccroute.types import FailureClass, Model, RetryPolicy
 
 NOW = 100.0
+ROOT = Path(__file__).parents[2]
+PATH = os.pathsep.join([str(ROOT), str(ROOT / "src")])
 
 
-# -- Classes
+# -- The state of one call, driven by hand
 
 
-@pytest.mark.parametrize(
-    ("error", "letter"),
-    [
-        (errors.EgressDeniedError(), "invalid_request"),
-        (InvalidRequestError("x", status=400), "invalid_request"),
-        (InvalidRequestError("x", status=413), "invalid_request"),
-        (InvalidRequestError("x", status=422), "invalid_request"),
-        (InvalidRequestError("x", status=409), "invalid_request"),
-        (ContentPolicyError("x", status=429), "invalid_request"),
-        (errors.UnknownModelError("x"), "invalid_request"),
-        (errors.UnknownAgentError("x"), "invalid_request"),
-        (ContextWindowExceededError("x", status=400), "context_length"),
-        (ContextWindowExceededError("x", status=429), "context_length"),
-        (AuthenticationError("x", status=401), "credential"),
-        (AuthenticationError("x"), "credential"),
-        (PermissionDeniedError("x", status=403), "credential"),
-        (QuotaExhaustedError("x", status=402), "credential"),
-        (QuotaExhaustedError("x", status=429), "credential"),
-        (ModelNotFoundError("x", status=404), "unavailable"),
-        (RateLimitError("x", status=429), "rejected"),
-        (RateLimitError("x"), "rejected"),
-        (OverloadedError("x", status=503), "rejected"),
-        (OverloadedError("x", status=529), "rejected"),
-        (OverloadedError("x", status=409), "rejected"),
-        (OverloadedError("x", status=425), "rejected"),
-        (BackendTimeoutError("x", status=408), "rejected"),
-        (BackendError("x", status=425), "rejected"),
-        (BackendTimeoutError("x"), "ambiguous"),
-        (ServerError("x", status=424), "ambiguous"),
-        (ServerError("x", status=500), "ambiguous"),
-        (ServerError("x", status=502), "ambiguous"),
-        (ServerError("x", status=504), "ambiguous"),
-        (ConnectionFailedError("x"), "ambiguous"),
-        (ProtocolError("x"), "ambiguous"),
-        (BackendError("x", status=302), "unavailable"),
-        (BackendError("x", status=410), "unavailable"),
-    ],
-    ids=lambda value: (
-        value if isinstance(value, str) else f"{type(value).__name__}-{getattr(value, 'status', '')}"
-    ),
-)
-def test_every_error_has_its_class(error: errors.CcrouteError, letter: str) -> None:
-    assert failure_class(error) == letter
-
-
-@pytest.mark.parametrize("kind", [ConnectionFailedError, BackendTimeoutError, ProtocolError])
-def test_what_was_never_sent_cost_nothing(kind: type[BackendError]) -> None:
-    error = kind("x")
-    error.sent = False
-    assert failure_class(error) == "not_sent"
-
-
-# -- A walk, driven by hand
-
-
-def places(
-    *names: str, fallback: Sequence[str] = (), windows: dict[str, int] | None = None
-) -> list[Candidate]:
-    """Candidates `backend/model` in order, those of `fallback` last."""
+def places(*names: str, fallback: Sequence[str] = (), windows: dict[str, int] | None = None) -> Plan:
+    """A plan of candidates `backend/model` in order, those of `fallback` last."""
     windows = windows or {}
     backends: dict[str, dict[str, Model]] = {}
     for name in (*names, *fallback):
         backend, _, model = name.partition("/")
         backends.setdefault(backend, {})[model] = Model(context_window=windows.get(name))
     made = [OpenAIBackend(name, base_url=f"https://{name}.test", models=backends[name]) for name in backends]
-    return list(planned(made, aliases={"any": list(names)}, model="any", fallback=list(fallback)).candidates)
+    return planned(made, aliases={"any": list(names)}, model="any", fallback=list(fallback))
 
 
 class Way:
-    """One walk: fail where it stands, and see where it goes."""
+    """The way of one call: its attempts fail one after the other, and it goes on."""
 
     def __init__(
         self,
-        candidates: Sequence[Candidate],
+        plan: Plan,
         *,
         triggers: Any = TRIGGERS,
         draw: float = 0.5,
         **policy: Any,
     ) -> None:
         ages = itertools.count(step=1e6)  # so that no retry budget is ever empty
-        desk = a_desk(
-            FakeClock(draws=[draw]), retry=RetryPolicy(**policy), retries=RetryBudget(lambda: next(ages))
+        state = a_state(
+            FakeClock(draws=[draw]),
+            retry=RetryPolicy(**policy),
+            retry_budget=RetryBudget(lambda: next(ages)),
         )
-        self.walk = Walk(candidates, triggers, desk)
-        self.step: Step | None = self.walk.next(NOW)
+        self.state = RetryState(plan._replace(triggers=triggers), state)
+        self.step: NextAttempt | None = self.state.next(NOW)
         self.tried: list[str] = []
 
     def fail(self, *faults: Fault) -> str | None:
         """Fail so, one step after the other; the deployment that is next, if any."""
         for fault in faults:
-            assert self.step is not None, f"the walk ended after {self.tried}"
+            assert self.step is not None, f"the call ended after {self.tried}"
             self.tried.append(self.step.candidate.deployment.name)
-            self.walk.failed(self.step.candidate, fault, NOW)
-            self.step = self.walk.next(NOW)
+            self.state.failed(self.step.candidate, fault, NOW)
+            self.step = self.state.next(NOW)
         return None if self.step is None else self.step.candidate.deployment.name
 
     @property
@@ -143,7 +92,7 @@ class Way:
 
 
 def fault(error: errors.CcrouteError, **options: Any) -> Fault:
-    return Fault(error, failure_class(error), **options)
+    return Fault(error, rule_of(error), **options)
 
 
 def refused() -> Fault:
@@ -160,7 +109,7 @@ FORBIDDEN = fault(PermissionDeniedError("no", status=403))
 NO_MONEY = fault(QuotaExhaustedError("pay", status=429))
 NO_MODEL = fault(ModelNotFoundError("what?", status=404))
 WRONG = fault(InvalidRequestError("what?", status=400))
-CUT = Fault(errors.StreamInterruptedError("cut"), "delivered", again=False)
+CUT = Fault(errors.StreamInterruptedError("cut"), DELIVERED)
 TOO_LONG = fault(ContextWindowExceededError("too long", status=400))
 
 
@@ -184,7 +133,7 @@ def test_no_deployment_is_tried_more_often_than_allowed() -> None:
     assert way.fail(BUSY, BUSY, BUSY) is None
 
 
-def test_what_was_never_sent_does_not_count_but_is_not_repeated_for_ever() -> None:
+def test_what_was_never_sent_uses_no_attempt_and_still_is_bounded() -> None:
     way = Way(places("a/m", "b/m", "c/m"), attempts=2)
     assert way.fail(refused(), refused(), refused()) == "a/m"
     assert way.fail(refused(), refused(), refused()) is None
@@ -241,7 +190,7 @@ def test_a_refused_model_turns_only_its_deployment_off(error: Fault) -> None:
 
 
 @pytest.mark.parametrize("error", [WRONG, CUT, fault(errors.EgressDeniedError("no"))])
-def test_the_callers_fault_and_a_cut_stream_end_the_walk(error: Fault) -> None:
+def test_a_callers_mistake_and_a_cut_stream_end_the_call(error: Fault) -> None:
     assert Way(places("a/m", "b/m", fallback=["c/m"])).fail(error) is None
 
 
@@ -253,14 +202,14 @@ def test_after_an_overflow_only_a_larger_window_helps() -> None:
     assert way.fail(TOO_LONG) is None
 
 
-def test_a_window_that_the_server_named_counts_before_the_configured_one() -> None:
+def test_the_servers_context_window_wins_over_the_configured_one() -> None:
     error = ContextWindowExceededError("too long")
     error.limit = 20_000
     way = Way(places("a/m", "b/m", "c/m", windows={"a/m": 8_000, "b/m": 16_000, "c/m": 32_000}))
     assert way.fail(fault(error)) == "c/m"
 
 
-def test_where_windows_are_unknown_only_a_model_of_another_name_may_be_larger() -> None:
+def test_among_unknown_windows_only_another_model_may_be_larger() -> None:
     way = Way(places("a/m", "b/m", fallback=["c/m"]))
     assert way.fail(TOO_LONG) == "c/m"
 
@@ -279,7 +228,7 @@ def test_where_windows_are_unknown_only_a_model_of_another_name_may_be_larger() 
     ],
 )
 def test_a_fallback_is_used_only_for_its_triggers(error: Fault, trigger: str) -> None:
-    assert error.trigger == trigger
+    assert error.rule.trigger == trigger
     others = [name for name in TRIGGERS if name != trigger]
     assert Way(places("a/m", fallback=["c/m"]), triggers=[trigger]).fail(error) == "c/m"
     assert Way(places("a/m", fallback=["c/m"]), triggers=others).fail(error) in {None, "a/m"}
@@ -301,7 +250,7 @@ def test_a_fallback_that_was_not_triggered_may_be_by_the_next_failure() -> None:
 @pytest.mark.parametrize("seconds", [0.0, 7.5])
 def test_retry_after_is_waited_for_only_where_nobody_else_is_left(seconds: float) -> None:
     asked = fault(RateLimitError("slow down", status=429, retry_after=seconds))
-    assert asked.retry_after == seconds
+    assert asked.error.retry_after == seconds
     way = Way(places("a/m", "b/m"))
     assert way.fail(asked) == "b/m"
     assert way.wait == 0
@@ -319,7 +268,7 @@ def test_of_several_the_one_that_is_ready_first_is_waited_for() -> None:
 def test_time_that_has_passed_is_not_waited_for_again() -> None:
     way = Way(places("a/m"))
     way.fail(fault(OverloadedError("x", status=503, retry_after=30)))
-    later = way.walk.next(NOW + 20), way.walk.next(NOW + 50)
+    later = way.state.next(NOW + 20), way.state.next(NOW + 50)
     assert [step.wait for step in later if step is not None] == [10, 0]
 
 
@@ -339,18 +288,74 @@ def test_a_policy_without_waits_waits_never() -> None:
     assert way.wait == 0
 
 
+@pytest.mark.parametrize(
+    ("wait", "slept"),
+    [
+        (tenacity.wait_fixed(3), [3, 3, 3]),
+        (tenacity.wait_fixed(1) + tenacity.wait_random(2, 2), [3, 3, 3]),
+        (tenacity.wait_incrementing(1, 2), [1, 3, 5]),
+        (tenacity.wait_chain(tenacity.wait_fixed(2), tenacity.wait_fixed(9)), [2, 9, 9]),
+        (lambda state: -1, [0, 0, 0]),
+    ],
+)
+def test_a_policys_own_strategy_says_the_wait(wait: Any, slept: list[float]) -> None:
+    way = Way(places("a/m"), attempts=9, per_deployment=9, wait=wait)
+    waits = []
+    for _ in slept:
+        way.fail(BUSY)
+        waits.append(way.wait)
+    assert waits == pytest.approx(slept)
+
+
+def test_a_strategy_sees_the_error_and_the_number_of_attempts() -> None:
+    seen: list[Any] = []
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        assert state.outcome is not None
+        seen.append((state.attempt_number, state.outcome.failed, state.outcome.exception()))
+        return 1.5
+
+    way = Way(places("a/m", "b/m"), attempts=9, per_deployment=9, wait=wait)
+    way.fail(BUSY, LIMITED, BUSY)
+    assert seen == [(1, True, BUSY.error), (1, True, LIMITED.error), (2, True, BUSY.error)]
+
+
+def test_a_servers_retry_after_wins_over_a_strategy() -> None:
+    way = Way(places("a/m"), wait=tenacity.wait_fixed(3))
+    way.fail(fault(RateLimitError("slow down", status=429, retry_after=7)))
+    assert way.wait == 7
+
+
+@pytest.mark.parametrize("wait", [3, "1 s", [1, 2]])
+def test_a_wait_that_is_no_strategy_is_refused(wait: Any) -> None:
+    with pytest.raises(TypeError, match=r"wait is a tenacity wait strategy such as wait_fixed\(1\), not"):
+        RetryPolicy(wait=wait)
+
+
+def test_the_default_policy_needs_no_tenacity() -> None:
+    code = """
+import sys
+sys.modules["tenacity"] = None  # its import fails
+from tests.flow.support import Hand, Said, answers, calling, paid
+hand = Hand([Said(503), Said(503), answers()]).run(calling(paid(), retry=__import__("ccroute").RetryPolicy(
+    attempts=3, per_deployment=3)))
+assert len(hand.slept) == 2
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": PATH})
+
+
 # -- x-should-retry
 
 
 @pytest.mark.parametrize("error", [BUSY, BROKE, LIMITED, refused()])
 def test_a_server_that_forbids_a_retry_gets_none(error: Fault) -> None:
-    told = Fault(error.error, error.failure, again=False)
+    told = Fault(error.error, error.rule, retry=False)
     assert Way(places("a/m")).fail(told) is None
     assert Way(places("a/m", "a/2")).fail(told) == "a/2"
 
 
 def test_a_server_that_asks_for_a_retry_gets_one() -> None:
-    told = fault(BackendError("try me", status=405), again=True)
+    told = fault(BackendError("try me", status=405), retry=True)
     way = Way(places("a/m"), attempts=9)
     assert way.fail(told) == "a/m"
     assert way.fail(told) is None
@@ -358,7 +363,7 @@ def test_a_server_that_asks_for_a_retry_gets_one() -> None:
 
 @pytest.mark.parametrize("error", [WRONG, NO_KEY, FORBIDDEN, NO_MONEY])
 def test_no_server_gets_a_retry_of_what_was_wrong_or_forbidden(error: Fault) -> None:
-    assert Way(places("a/m")).fail(Fault(error.error, error.failure, again=True)) is None
+    assert Way(places("a/m")).fail(Fault(error.error, error.rule, retry=True)) is None
 
 
 # -- Whatever happens
@@ -375,7 +380,7 @@ FAULTS = [BUSY, LIMITED, BROKE, refused(), NO_KEY, FORBIDDEN, NO_MONEY, NO_MODEL
     attempts=st.integers(1, 5),
     per_deployment=st.integers(1, 3),
 )
-def test_any_walk_ends_within_its_bounds(
+def test_any_call_keeps_its_bounds_on_attempts(
     faults: list[Fault],
     names: list[str],
     fallback: list[str],
@@ -397,9 +402,9 @@ def test_any_walk_ends_within_its_bounds(
             c for d, c in seen if d == deployment and c in {"credential", "unavailable", "context_length"}
         ], "it was off"
         assert sum(d[0] == backend and c == "ambiguous" for d, c in seen) < 2, "one extra attempt per backend"
-        assert not way.step.candidate.fallback or faults[len(seen) - 1].trigger in triggers
-        seen.append((deployment, each.failure))
+        assert not way.step.candidate.fallback or faults[len(seen) - 1].rule.trigger in triggers
+        seen.append((deployment, each.rule.failure))
         way.fail(each)
     assert way.step is None
-    assert sum(letter != "not_sent" for _, letter in seen) <= attempts
+    assert sum(failure != "not_sent" for _, failure in seen) <= attempts
     assert max(Counter(deployment for deployment, _ in seen).values()) <= per_deployment

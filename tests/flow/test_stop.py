@@ -7,56 +7,72 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.flow.support import BROKEN, REFUSED, Call, Hand, Said, answers, calling, local, paid, streams
+from tests.flow.support import (
+    BROKEN,
+    REFUSED,
+    Call,
+    Hand,
+    Queue,
+    Said,
+    answers,
+    calling,
+    local,
+    paid,
+    streams,
+)
 from tests.support.openai_like import chunk
 
 from ccroute import Price, Usage
-from ccroute.accounting import LedgerRow
-from ccroute.flow import Effect, Emit, Enter, Leave, Record, Sleep
+from ccroute.flow import Effect, Emit, Enter, Leave, Send, Sleep, Stopped, Wait
 
 BUSY = Said(503, [b"busy"])
 CUT = Said(pieces=[chunk({"content": "so far"}), BROKEN])
 
-# How a call may go: whether it is a stream, and what the world does.
-WAYS: dict[str, tuple[bool, list[Any]]] = {
-    "answer": (False, [answers()]),
-    "fallback": (False, [BUSY, REFUSED, answers()]),
-    "retry": (False, [BUSY, BUSY, answers()]),
-    "failure": (False, [BUSY]),
-    "refusal": (False, [Said(400)]),
-    "stream": (True, [streams()]),
-    "stream falls back": (True, [Said(pieces=[BROKEN]), streams()]),
-    "stream is cut": (True, [CUT]),
+# How a call may go: whether it is a stream, what the world does, and how busy a host is that has a limit.
+WAYS: dict[str, tuple[bool, list[Any], list[Queue]]] = {
+    "answer": (False, [answers()], []),
+    "fallback": (False, [BUSY, REFUSED, answers()], []),
+    "retry": (False, [BUSY, BUSY, answers()], []),
+    "failure": (False, [BUSY], []),
+    "refusal": (False, [Said(400)], []),
+    "queue": (False, [BUSY, answers()], [Queue(ahead=1), Queue(seconds=2.0)]),
+    "stream": (True, [streams()], []),
+    "stream falls back": (True, [Said(pieces=[BROKEN]), streams()], []),
+    "stream is cut": (True, [CUT], []),
 }
 
 
 def begun(way: str) -> Call:
-    return calling(paid(price=Price(3, 15)), local(), stream=WAYS[way][0])
+    stream, _, hosts = WAYS[way]
+    return calling(paid(price=Price(3, 15)), local(), stream=stream, limited=bool(hosts))
+
+
+def hand(way: str, before: Callable[[int, Effect], None] | None = None) -> Hand:
+    _, world, hosts = WAYS[way]
+    return Hand(world, before, hosts)
 
 
 def effects(way: str) -> list[Effect]:
-    """Every effect of a way that nobody stops."""
-    hand = Hand(WAYS[way][1])
+    """Every effect of a call that nothing stops."""
+    driver = hand(way)
     try:
-        hand.run(begun(way))
+        driver.run(begun(way))
     except Exception:  # some ways end in an error of their own
-        assert hand.rows
-    return hand.effects
+        assert driver.rows
+    return driver.effects
 
 
-def stopped(way: str, at: int, stop: Callable[[Call], None]) -> tuple[Call, list[LedgerRow]]:
-    """The call after `stop` at one of its effects, and all rows that it leaves, recorded or not yet."""
+def stopped(way: str, at: int, stop: Callable[[Call], None]) -> Call:
+    """The call after `stop` at one of its effects."""
     call = begun(way)
 
     def before(k: int, effect: Effect) -> None:
         if k == at:
             stop(call)
 
-    hand = Hand(WAYS[way][1], before)
     with pytest.raises(Stop):
-        hand.run(call)
-    left = call.log.unsettled
-    return call, hand.rows + ([] if left is None else [left])
+        hand(way, before).run(call)
+    return call
 
 
 class Stop(BaseException):
@@ -82,46 +98,61 @@ POINTS = [(way, k, effect) for way in WAYS for k, effect in enumerate(effects(wa
 def test_a_call_stopped_anywhere_settles_each_attempt_once(
     way: str, at: int, effect: Effect, stop: Callable[[Call], None]
 ) -> None:
-    call, rows = stopped(way, at, stop)
-    assert [row.outcome for row in rows] == [attempt.outcome for attempt in call.log.attempts]
+    call = stopped(way, at, stop)
+    rows, context = call.rows, call.context
+    assert [row.outcome for row in rows] == [attempt.outcome for attempt in context.attempts]
     assert len({row.id for row in rows}) == len(rows) > 0
-    earlier, last = rows[:-1], rows[-1]
-    assert not [row for row in earlier if row.final]
-    left = call.log.unsettled
+    assert [row.final for row in rows] == [False] * (len(rows) - 1) + [True]
+    assert context.latest is not None
+    assert context.latest.held == [], "everything that was acquired is given back"
+    for name in ("paid", "home"):
+        deployment = context.plan.candidates[name == "home"].deployment
+        assert call.state.load.in_flight(deployment.backend.origin) == 0
+    last = rows[-1]
     if isinstance(effect, Emit) and effect.chunks[-1].finish_reason:
-        assert left is None, "what is recorded is not recorded again"
-    elif isinstance(effect, Record):
-        assert left is last
-        assert left.final, "what was not recorded yet decided the call"
-    elif isinstance(effect, Sleep) or (
-        isinstance(effect, Enter) and call.log.attempts[-1].outcome == "failed"
-    ):
-        assert left is last
-        assert (left.outcome, left.final) == ("failed", True), "its last attempt decided the call"
+        assert last.outcome == "ok"
     elif isinstance(effect, Leave):
-        assert left is last
-        assert left.outcome != "cancelled", "what had come to its end is told as it ended"
-        assert left.final
-    elif isinstance(effect, Enter):
-        assert left is last
-        assert (left.outcome, left.usage, left.cost) == ("cancelled", Usage(), 0), "nothing was sent"
+        assert last.outcome != "cancelled", "what had come to its end is told as it ended"
+    elif isinstance(effect, Sleep):
+        assert last.outcome == "failed", "its last attempt decided the call"
+    elif isinstance(effect, Enter | Wait):
+        if last.outcome == "cancelled":
+            assert (last.usage, last.cost, len(rows)) == (Usage(), 0, 1), "nothing was sent"
+        else:
+            assert last.outcome == "failed", "its last attempt decided the call"
     else:
-        assert left is last
-        assert (left.outcome, left.failure, left.final) == ("cancelled", None, True)
-        rejected = left.status is not None and 400 <= left.status < 500
-        assert bool(left.usage.input) is not rejected, "the prompt was sent, as far as anybody knows"
-        assert left.usage.estimated is not rejected
+        assert (last.outcome, last.failure) == ("cancelled", None)
+        rejected = last.status is not None and 400 <= last.status < 500
+        assert bool(last.usage.input) is not rejected, "the prompt was sent, as far as anybody knows"
+        assert last.usage.estimated is not rejected
 
 
 def test_a_cancelled_stream_is_charged_for_what_had_come() -> None:
     third = [k for k, effect in enumerate(effects("stream")) if isinstance(effect, Emit)][2]
-    call, _ = stopped("stream", third, closed)
-    left = call.log.unsettled
-    assert left is not None
-    assert left.usage == Usage(input=7, output=3, estimated=True)
-    assert left.first_content == 0
-    assert left.cost is not None
-    assert left.cost > 0
+    (row,) = stopped("stream", third, closed).rows
+    assert row.usage == Usage(input=7, output=3, estimated=True)
+    assert row.first_content == 0
+    assert row.cost is not None
+    assert row.cost > 0
+
+
+@pytest.mark.parametrize("sent", [False, True])
+def test_a_cancelled_send_is_charged_only_if_a_byte_went_out(sent: bool) -> None:
+    call = begun("answer")
+    assert isinstance(call.flow.send(None), Send)
+    with pytest.raises(Stopped):
+        call.flow.throw(Stopped(KeyboardInterrupt(), sent=sent))
+    (row,) = call.rows
+    assert (row.outcome, bool(row.usage.input), bool(row.cost)) == ("cancelled", sent, sent)
+    assert call.context.attempts[0].reason == "KeyboardInterrupt"
+
+
+def test_a_call_stopped_before_its_first_attempt_leaves_one_row() -> None:
+    call = calling(paid(price=Price(3, 15)), limited=True)
+    assert isinstance(call.flow.send(None), Enter)
+    call.flow.close()
+    (row,) = call.rows
+    assert (row.outcome, row.usage, row.cost, row.final) == ("cancelled", Usage(), 0, True)
 
 
 @pytest.mark.parametrize(
@@ -139,14 +170,14 @@ def test_what_is_thrown_in_passes_through_and_is_named(error: type[BaseException
     with pytest.raises(error) as caught:
         Hand([answers()], before).run(call)
     assert caught.value is thrown_in
-    (attempt,) = call.log.attempts
+    (attempt,) = call.context.attempts
     assert (attempt.outcome, attempt.reason, attempt.failure) == (outcome, error.__name__, None)
 
 
 def test_a_call_that_was_never_begun_leaves_nothing() -> None:
     call = begun("answer")
     call.flow.close()
-    assert (call.log.unsettled, call.log.attempts) == (None, [])
+    assert (call.rows, call.context.attempts) == ([], [])
 
 
 def test_a_bug_in_a_codec_is_recorded_and_passes_through() -> None:
@@ -155,5 +186,5 @@ def test_a_bug_in_a_codec_is_recorded_and_passes_through() -> None:
     call = calling(backend)
     with pytest.raises(ZeroDivisionError):
         Hand([answers()]).run(call)
-    assert call.log.unsettled is not None
-    assert (call.log.unsettled.outcome, call.log.unsettled.status) == ("failed", 200)
+    (row,) = call.rows
+    assert (row.outcome, row.status) == ("failed", 200)

@@ -258,7 +258,7 @@ def test_who_is_turned_away_reads_nothing_of_what_others_were_told() -> None:
                 router.complete("hello")
             assert probe.result().text == "well"
     raised = turned.value
-    assert str(raised).startswith("home/m: not asked: it failed in other calls and is left alone for ")
+    assert str(raised).startswith("home/m: not asked: it failed in other calls and gets none for ")
     assert "last: OverloadedError, HTTP 503" in str(raised)
     assert "secret" not in str(raised)
     assert (raised.body, raised.sent, raised.attempts) == (None, False, ())

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from ccroute import Agent
 from ccroute.errors import ConfigError, UnknownAgentError
-from ccroute.routing.agents import TRIGGERS, AgentTable
+from ccroute.failures import TRIGGERS
+from ccroute.routing.agents import AgentTable
 from ccroute.routing.names import close_matches, did_you_mean, slug
 
 
@@ -127,7 +128,7 @@ def test_a_group_without_settings_is_just_a_name() -> None:
     assert match[1].group == "anything"
 
 
-def test_a_group_that_does_not_exist_is_a_fault_also_where_there_are_none() -> None:
+def test_an_unknown_group_is_a_fault_also_where_there_are_none() -> None:
     for groups in (None, {}):
         with pytest.raises(ConfigError, match=r'^agents\.a\.group: unknown group "typo"$'):
             AgentTable({"a": Agent("x", group="typo")}, groups)
@@ -157,7 +158,7 @@ WRONG: Any = [
 
 
 @pytest.mark.parametrize(("given", "fault"), WRONG)
-def test_what_is_of_the_wrong_kind_is_told_with_its_place(given: Any, fault: str) -> None:
+def test_a_value_of_the_wrong_type_is_reported_with_its_place(given: Any, fault: str) -> None:
     tables = {name: given[name] for name in ("agents", "groups") if name in given}
     if not tables:
         tables = {"agents": {"a": Agent("m", **given)}}
@@ -166,7 +167,7 @@ def test_what_is_of_the_wrong_kind_is_told_with_its_place(given: Any, fault: str
     assert caught.value.faults == (fault,)
 
 
-def test_all_faults_of_agents_and_groups_are_told_at_once() -> None:
+def test_all_faults_of_agents_and_groups_are_reported_at_once() -> None:
     triggers: Any = ["ratelimit"]
     with pytest.raises(ConfigError) as caught:
         AgentTable(
@@ -180,7 +181,7 @@ def test_all_faults_of_agents_and_groups_are_told_at_once() -> None:
     )
 
 
-def test_an_unknown_agent_is_told_close_names_or_what_to_do() -> None:
+def test_an_unknown_agent_names_close_matches_or_what_to_do() -> None:
     table = AgentTable({"python-expert": "x"})
     close = table.unknown("pyton expert")
     assert isinstance(close, UnknownAgentError)

@@ -180,7 +180,7 @@ def test_a_wrong_alias_is_refused_by_its_place(aliases: Any, says: str) -> None:
     assert any(says in fault for fault in faults(aliases))
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_of_aliases_are_reported_at_once() -> None:
     found = faults(
         {
             "empty": [],
@@ -215,7 +215,7 @@ def test_what_a_pattern_makes_of_a_name_may_be_unknown_too() -> None:
             table.resolve(name)
 
 
-def test_an_unknown_model_is_told_its_close_matches_whatever_the_case() -> None:
+def test_an_unknown_model_names_close_matches_in_any_case() -> None:
     table = AliasTable({"claude-sonnet": "m/x", "claude-opus": "m/y", "gpt": "m/z"})
     with pytest.raises(UnknownModelError, match='did you mean "claude-sonnet" or') as caught:
         table.resolve("Claude-Sonet")
@@ -312,7 +312,7 @@ def test_a_table_knows_which_strategies_it_needs() -> None:
     assert AliasTable(OWN)["first"] == OWN["first"], "as it was written"
 
 
-def test_aliases_that_are_called_targets_and_strategy_are_weighted_like_any_other() -> None:
+def test_aliases_named_targets_and_strategy_are_as_any_other() -> None:
     aliases = {"a": {"targets": 3, "strategy": 1}, "targets": "m/x", "strategy": "n/x"}
     assert leads(aliases, "a") == {"m/x": 3, "n/x": 1}
     own = {**aliases, "a": {"targets": {"targets": 3, "strategy": 1}, "strategy": "ordered"}}
@@ -349,7 +349,7 @@ KNOWN = "weighted, least-busy, latency, cost, ordered"
         ({"m/x": {"n/x": 1}}, "the weight of m/x must be a positive number, not {'n/x': 1}"),
     ],
 )
-def test_a_target_of_the_wrong_kind_is_told(target: Any, fault: str) -> None:
+def test_a_target_of_the_wrong_type_is_reported(target: Any, fault: str) -> None:
     assert faults({"a": target}) == (f"aliases.a: {fault}",)
 
 

@@ -16,6 +16,7 @@ from tests.flow.support import FakeClock, PlainBackend
 
 from ccroute import AliasTable
 from ccroute.routing import Agent, AgentTable, Candidate, Deployment, Plan, Tables, make_plan
+from ccroute.routing.acquired import Outcome
 from ccroute.routing.aliases import Strategy
 from ccroute.routing.balance import EXPLORE
 from ccroute.routing.load import STALE, Load
@@ -55,7 +56,7 @@ class Place:
 
     def ends(self, name: str, ok: bool | None = True, calls: int = 1, **measured: Any) -> None:
         for running in self.begin(name, calls):
-            self.load.end(running, ok, **measured)
+            running.settle(Outcome(ok=ok, **measured))
 
     def plan(self, draw: Callable[[], float] = lambda: NEVER, **asked: Any) -> Plan:
         def count(request: Request) -> int:
@@ -63,16 +64,11 @@ class Place:
             return 1000
 
         request = Request(messages=[{"role": "user", "content": "hi"}], **({"model": "any"} | asked))
-        return make_plan(request, self.tables, draw, count, load=self.load, quote=_own_price)
+        return make_plan(request, self.tables, draw, count, load=self.load)
 
     def order(self, draw: float = NEVER, **asked: Any) -> str:
         """The backends' names, in order."""
         return "".join(c.deployment.backend.name for c in self.plan(lambda: draw, **asked).candidates)
-
-
-def _own_price(deployment: Deployment) -> Price | None:
-    price = deployment.info.price
-    return None if price == "free" else price
 
 
 def place(strategy: Strategy, names: str = "ab", **options: Any) -> Place:
@@ -139,15 +135,15 @@ def test_each_alias_is_balanced_by_its_own_strategy() -> None:
             counted.append(model)
             return 1000
 
-        made = make_plan(request, tables, lambda: NEVER, count, load=load, quote=_own_price)
+        made = make_plan(request, tables, lambda: NEVER, count, load=load)
         return [candidate.deployment.backend.name for candidate in made.candidates]
 
     assert (asked("first"), asked("cheap"), asked("idle")) == (["a", "b"], ["b", "a"], ["b", "a"])
     assert counted == ["cheap"], "a prompt is counted only where that decides something"
-    load.end(busy, True, duration=1.0, output=1)
+    busy.settle(Outcome(ok=True, duration=1.0, output=1))
 
 
-def test_the_cheapest_is_told_by_the_tier_that_the_prompt_falls_into() -> None:
+def test_the_cheapest_is_found_by_the_prompts_price_tier() -> None:
     tiered = Price(1, 1, above={500: Price(9, 9)})
     scene = Place("cost", {"a": Model(price=tiered), "b": Model(price=Price(2, 2))})
     assert scene.order() == "ba", "the prompt has 1000 tokens"
@@ -164,7 +160,7 @@ def test_without_a_load_and_prices_there_still_is_a_plan(strategy: Strategy) -> 
 
 
 @pytest.mark.parametrize("strategy", LOOKING)
-def test_who_failed_goes_behind_and_then_gets_one_call_at_a_time(strategy: Strategy) -> None:
+def test_after_a_failure_a_host_gets_one_call_at_a_time(strategy: Strategy) -> None:
     scene = Place(strategy, {"a": Model(price=CHEAP, weight=4), "b": Model(price=DEAR)})
     scene.ends("a", True, duration=1.0, output=100)
     scene.ends("b", True, duration=5.0, output=100)
@@ -175,7 +171,7 @@ def test_who_failed_goes_behind_and_then_gets_one_call_at_a_time(strategy: Strat
     assert scene.order() == "ab"
     (probe,) = scene.begin("a")
     assert scene.order() == "ba"
-    scene.load.end(probe, True, duration=1.0, output=100)
+    probe.settle(Outcome(ok=True, duration=1.0, output=100))
     scene.begin("a")
     assert scene.order() == "ab"
 
@@ -197,7 +193,7 @@ def test_calls_of_other_models_keep_a_host_busy_too() -> None:
     scene = place("least-busy")
     running = scene.load.begin(scene.tables.deployment("a/other"))
     assert scene.order() == "ba"
-    scene.load.end(running, None)
+    running.settle(Outcome(ok=None))
 
 
 # -- latency
@@ -230,7 +226,7 @@ def test_a_stale_host_is_tried_again_by_a_small_share_of_calls() -> None:
     assert scene.order(draw=ALWAYS) == "ba"
     (explorer,) = scene.begin("b")
     assert scene.order(draw=ALWAYS) == "ab"
-    scene.load.end(explorer, True, duration=0.5, output=100)
+    explorer.settle(Outcome(ok=True, duration=0.5, output=100))
     assert scene.order(draw=ALWAYS) == "ba"
 
 
@@ -243,7 +239,7 @@ def test_hosts_that_are_nearly_as_quick_share_by_weight() -> None:
     assert scene.order() == "ab"
 
 
-def test_who_waits_behind_others_is_served_later() -> None:
+def test_calls_in_flight_make_the_predicted_time_longer() -> None:
     scene = place("latency", max_concurrency=1)
     scene.ends("a", duration=1.0, output=400)
     scene.ends("b", duration=3.0, output=400)
@@ -264,7 +260,7 @@ def test_a_host_that_answers_nobody_any_more_is_noticed_by_its_crowd() -> None:
 # -- cost
 
 
-def test_the_cheapest_for_this_call_goes_first_and_unknown_prices_last() -> None:
+def test_the_cheapest_goes_first_and_unknown_prices_last() -> None:
     models = {"a": Model(), "b": Model(price=Price(1, 9)), "c": Model(price=Price(3, 3))}
     scene = Place("cost", models, {"brief": Agent(params={"max_tokens": 10})})
     assert scene.order(max_tokens=1000) == "cba"
@@ -318,7 +314,7 @@ def traffic(
         running, output = scene.load.begin(deployment), chance.randint(50, 750)
 
         def fails() -> None:
-            scene.load.end(running, False)
+            running.settle(Outcome(ok=False))
             if candidates[1:]:
                 ask(candidates[1:])
 
@@ -326,7 +322,7 @@ def traffic(
             later(0.005, fails)
         else:
             seconds = host.seconds(now) * (0.2 + 0.8 * output / 400)
-            later(seconds, lambda: scene.load.end(running, True, duration=seconds, output=output))
+            later(seconds, lambda: running.settle(Outcome(ok=True, duration=seconds, output=output)))
 
     def arrive() -> None:
         later(chance.expovariate(rate), arrive)
@@ -368,7 +364,7 @@ def test_a_slow_host_gets_little_until_it_is_quick() -> None:
     assert share(asked, "slow", 500, 900) > 0.9
 
 
-def test_a_router_with_few_calls_does_not_spend_them_on_seeing_who_is_slow() -> None:
+def test_with_few_calls_slow_hosts_are_seldom_explored() -> None:
     asked = traffic("latency", {"quick": Host(), "slow": Host(lambda t: 5.0)}, 1 / 180, until=90_000)
     assert 0 < share(asked, "slow", 1000, 90_000) < 2 * EXPLORE
 

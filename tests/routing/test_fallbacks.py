@@ -11,8 +11,8 @@ from tests.support.openai_like import chat
 from tests.support.scripted import ScriptedServer, answer
 
 from ccroute import Agent, AliasTable, OpenAIBackend, RetryPolicy, Router, errors
+from ccroute.failures import TRIGGERS
 from ccroute.routing import AgentTable, Plan, Tables, make_plan
-from ccroute.routing.agents import TRIGGERS
 from ccroute.types import Model, Request
 
 PAID = OpenAIBackend("paid", base_url="http://paid.test", models={"big": Model(context_window=1000)})
@@ -59,13 +59,11 @@ def models(made: Plan) -> list[str]:
         ({"fallbacks": None}, ["big"]),
     ],
 )
-def test_a_models_fallbacks_come_after_the_agents_and_each_deployment_once(
-    asked: Any, tried: list[str]
-) -> None:
+def test_a_models_fallbacks_come_after_the_agents(asked: Any, tried: list[str]) -> None:
     assert models(plan(**asked)) == tried
 
 
-def test_the_models_fallbacks_are_those_of_the_model_that_the_agent_uses() -> None:
+def test_fallbacks_are_those_of_the_model_that_the_agent_uses() -> None:
     made = plan({"big": ["own"], "fast": ["big"]}, "fast", model="big")
     assert (made.overridden, models(made)) == (True, ["fast", "or big"])
 
@@ -90,7 +88,7 @@ def test_one_with_a_larger_window_goes_first_where_the_agent_lets_it() -> None:
         plan(agent=Agent("big", triggers=["availability"]), prompt=long)
 
 
-def test_everything_that_is_wrong_is_told_at_once() -> None:
+def test_all_faults_of_fallbacks_are_reported_at_once() -> None:
     wrong: Any = {
         "bgi": ["fast"],
         "big": ["fsat", "own"],

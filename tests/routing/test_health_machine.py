@@ -9,20 +9,24 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ccroute.routing.notes import Admission, Note, Refusal
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.flow.support import FakeClock, PlainBackend
+from tests.routing.support import circuit_of, pending
 
 from ccroute.errors import CcrouteError
 from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event, Recovered
 from ccroute.routing import Deployment, Health
+from ccroute.routing.acquired import HealthReport, Unavailable
+from ccroute.routing.switches import Admission
 from ccroute.types import Model
 
 # Backend a refuses keys (5 min, doubling to 1 h), b refuses to pay (15 min).
 BACKENDS = {name: PlainBackend(name) for name in "ab"}
-PLACES = {name: Deployment(name, BACKENDS[name[0]], name[2:], Model()) for name in ("a/1", "a/2", "b/1")}
+PLACES = {
+    name: Deployment(name, BACKENDS[name[0]], name[2:], Model(), None) for name in ("a/1", "a/2", "b/1")
+}
 KINDS = ["answered", "failed", "failed", "failed", "neutral", "limited", "busy", "credential", "model"]
 
 
@@ -61,7 +65,7 @@ class Asked:
     early: bool
 
 
-class Wards(RuleBasedStateMachine):
+class HealthMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.clock = FakeClock()
@@ -78,7 +82,7 @@ class Wards(RuleBasedStateMachine):
         self.health._lock.release()
         self.events.append(event)
         for deployment in PLACES.values():
-            self.health.refusal(deployment)
+            self.health.unavailable(deployment)
 
     @property
     def now(self) -> float:
@@ -103,12 +107,14 @@ class Wards(RuleBasedStateMachine):
             return max(last.until, cool), False, last is self.keys[name[0]]
         return (cool, True, False) if cool else None
 
-    def compare(self, told: Admission | Refusal | None, expected: tuple[float, bool, bool] | None) -> None:
+    def compare(
+        self, told: Admission | Unavailable | None, expected: tuple[float, bool, bool] | None
+    ) -> None:
         if expected is None:
-            assert not isinstance(told, Refusal), f"refused: {told}"
+            assert not isinstance(told, Unavailable), f"refused: {told}"
         else:
-            assert isinstance(told, Refusal), "admitted"
-            assert (told.until, told.cooling, told.credential) == expected
+            assert isinstance(told, Unavailable), "admitted"
+            assert (told.until, told.cooling, told.keys is not None) == expected
             assert told.error is not None
 
     @rule(name=st.sampled_from([*PLACES]), early=st.booleans(), times=st.integers(1, 8))
@@ -129,7 +135,7 @@ class Wards(RuleBasedStateMachine):
     @invariant()
     def looking_agrees(self) -> None:
         for name, deployment in PLACES.items():
-            self.compare(self.health.refusal(deployment), self.why_not(name, early=False))
+            self.compare(self.health.unavailable(deployment), self.why_not(name, early=False))
 
     # -- Settling
 
@@ -145,20 +151,20 @@ class Wards(RuleBasedStateMachine):
     def settle(self, which: int, kind: str, draw: float, seconds: float, locked: bool, late: float) -> None:
         asked = self.out.pop(which % len(self.out))
         self.clock.draws = [draw]
-        note = self.note(kind, asked, seconds)
+        report = self.report(kind, asked, seconds)
         assert asked.admission is not None
         if locked:  # a finaliser, in the middle of anything; read only later
             with self.health._lock:
-                self.health.settle(asked.admission, note)
+                self.health.settle(asked.admission, report)
                 assert self.events == []
             at = self.now
             self.clock.elapsed += late
-            self.health.refusal(PLACES[asked.name])
+            self.health.unavailable(PLACES[asked.name])
         else:
             at = self.now
-            self.health.settle(asked.admission, note)
-        self.health.settle(asked.admission, Note(counts=True))  # only the first word counts
-        self.apply(asked, note, at)
+            self.health.settle(asked.admission, report)
+        self.health.settle(asked.admission, HealthReport(counts=True))  # only the first word counts
+        self.apply(asked, report, at)
 
     @precondition(lambda self: self.out)
     @rule(which=st.integers(0, 10**6), locked=st.booleans())
@@ -170,7 +176,7 @@ class Wards(RuleBasedStateMachine):
                 asked.admission = None
         else:
             asked.admission = None
-        self.apply(asked, Note(), self.now)
+        self.apply(asked, HealthReport(), self.now)
 
     @rule(which=st.sampled_from([*PLACES]), times=st.integers(1, 12), kind=st.sampled_from(KINDS[:4]))
     def several(self, which: str, times: int, kind: str) -> None:
@@ -180,58 +186,58 @@ class Wards(RuleBasedStateMachine):
                 self.ask(which, early=False, times=1)
                 self.settle(len(self.out) - 1, kind, 0.5, 0.0, locked=False, late=0.0)
 
-    def note(self, kind: str, asked: Asked, seconds: float) -> Note:
+    def report(self, kind: str, asked: Asked, seconds: float) -> HealthReport:
         error = CcrouteError(kind)
         if kind == "credential":
             if asked.name[0] == "a":
-                return Note(error=error, off="credential", seconds=300.0, longest=3600.0)
-            return Note(error=error, off="credential", seconds=900.0)
+                return HealthReport(error=error, off="credential", seconds=300.0, longest=3600.0)
+            return HealthReport(error=error, off="credential", seconds=900.0)
         return {
-            "answered": Note(counts=False),
-            "failed": Note(counts=True, error=error),
-            "neutral": Note(),
-            "limited": Note(error=error, cool=seconds),
-            "busy": Note(counts=True, error=error, cool=seconds),
-            "model": Note(error=error, off="deployment", seconds=300.0),
+            "answered": HealthReport(counts=False),
+            "failed": HealthReport(counts=True, error=error),
+            "neutral": HealthReport(),
+            "limited": HealthReport(error=error, cool=seconds),
+            "busy": HealthReport(counts=True, error=error, cool=seconds),
+            "model": HealthReport(error=error, off="deployment", seconds=300.0),
         }[kind]
 
-    def apply(self, asked: Asked, note: Note, at: float) -> None:
+    def apply(self, asked: Asked, report: HealthReport, at: float) -> None:
         """What the rules make of it, and that exactly this was told."""
         name, place, key = asked.name, self.places[asked.name], self.keys[asked.name[0]]
         told: list[Event] = [*self.events]
         self.events.clear()
-        answered = note.counts is False and place.off  # however late, and whoever else probes by now
+        answered = report.counts is False and place.off  # however late, and whoever else probes by now
         proved = [s for s in asked.proves if s.probe is asked or (answered and s is place)]
         for switch in proved:
             switch.probe = None
-        if note.counts is False:
+        if report.counts is False:
             if place in proved:
                 assert told.pop(0) == (BreakerClosed(name) if place.doubling else Recovered(name))
             if key in proved:
                 assert told.pop(0) == Recovered(name[0])
             for switch in proved:
                 switch.clear()
-        if note.cool and at + note.cool > place.cool:
-            place.cool = at + note.cool
-            assert told.pop(0) == CooledDown(name, note.cool, str(note.error))
-        if note.off is not None:
-            switch, who = (key, name[0]) if note.off == "credential" else (place, name)
+        if report.cool and at + report.cool > place.cool:
+            place.cool = at + report.cool
+            assert told.pop(0) == CooledDown(name, report.cool, str(report.error))
+        if report.off is not None:
+            switch, who = (key, name[0]) if report.off == "credential" else (place, name)
             if not switch.off or (switch in proved and not asked.early):
-                if note.longest:
-                    switch.doubling = min(note.longest, max(note.seconds, switch.doubling * 2))
-                seconds = max(note.seconds, switch.doubling if note.longest else 0.0)
+                if report.longest:
+                    switch.doubling = min(report.longest, max(report.seconds, switch.doubling * 2))
+                seconds = max(report.seconds, switch.doubling if report.longest else 0.0)
                 switch.off, switch.seconds = True, seconds
                 switch.until = max(switch.until, at + seconds)
-                assert told.pop(0) == CooledDown(who, switch.until - at, str(note.error))
-        elif note.counts and asked.early and place in proved:
+                assert told.pop(0) == CooledDown(who, switch.until - at, str(report.error))
+        elif report.counts and asked.early and place in proved:
             pass  # it came before its time, so it neither prolongs nor ends anything
-        elif note.counts is not None and not place.off:
-            place.history.append(note.counts)
+        elif report.counts is not None and not place.off:
+            place.history.append(report.counts)
             last = place.history[-20:]
             five = len(last) >= 5 and all(last[-5:])
-            if note.counts and (five or (len(last) >= 5 and sum(last) * 2 >= len(last))):
+            if report.counts and (five or (len(last) >= 5 and sum(last) * 2 >= len(last))):
                 self.opened(place, name, told.pop(0), at)
-        elif note.counts and place in proved:
+        elif report.counts and place in proved:
             self.opened(place, name, told.pop(0), at)
         assert told == []
 
@@ -244,9 +250,9 @@ class Wards(RuleBasedStateMachine):
         assert max(least, floor) - 1e-6 <= told.seconds <= max(most, floor) + 1e-6
         assert at + told.seconds >= place.until - 1e-6, "opening again never shortens"
         place.off = True
-        place.until = self.health._circuits[name].until
+        place.until = circuit_of(self.health, name).until
         assert abs(place.until - at - told.seconds) < 1e-6
-        place.seconds = self.health._circuits[name].seconds
+        place.seconds = circuit_of(self.health, name).seconds
 
     # -- Time, and another key
 
@@ -265,8 +271,7 @@ class Wards(RuleBasedStateMachine):
     @invariant()
     def nothing_is_told_of_its_own_accord(self) -> None:
         assert self.events == []
-        assert not self.health._inbox
-        assert not self.health._told
+        assert pending(self.health) == []
 
     def teardown(self) -> None:
         """Whatever was out is dropped; once all times are over, everybody is admitted and proved well."""
@@ -279,8 +284,8 @@ class Wards(RuleBasedStateMachine):
             for deployment in PLACES.values():
                 admission: Any = self.health.admit(deployment)
                 assert isinstance(admission, Admission), "a lease was lost"
-                self.health.settle(admission, Note(counts=False))
+                self.health.settle(admission, HealthReport(counts=False))
 
 
-TestWards = Wards.TestCase
-TestWards.settings = settings(max_examples=150, stateful_step_count=40)
+TestHealth = HealthMachine.TestCase
+TestHealth.settings = settings(max_examples=150, stateful_step_count=40)

@@ -14,13 +14,14 @@ from tests.flow.support import FakeClock, PlainBackend
 
 from ccroute.backends import Backend, OpenAIBackend
 from ccroute.routing import Deployment
+from ccroute.routing.acquired import Outcome
 from ccroute.routing.load import FAILURE_HALF_LIFE, MEMORY, PACE_HALF_LIFE, STALE, Load, Pace
 from ccroute.types import Model
 
 
 def deployment(backend: Backend | str = "mini", model: str = "m") -> Deployment:
     backend = PlainBackend(backend) if isinstance(backend, str) else backend
-    return Deployment(f"{backend.name}/{model}", backend, model, Model())
+    return Deployment(f"{backend.name}/{model}", backend, model, Model(), None)
 
 
 class Scene:
@@ -33,7 +34,7 @@ class Scene:
 
     def ends(self, *outcomes: bool | None, **measured: Any) -> Scene:
         for ok in outcomes:
-            self.load.end(self.load.begin(self.deployment), ok, **measured)
+            self.load.begin(self.deployment).settle(Outcome(ok=ok, **measured))
         return self
 
     def after(self, seconds: float) -> Scene:
@@ -64,7 +65,7 @@ def test_models_and_backends_of_one_host_share_its_calls() -> None:
     standing = load.standing(deployment(here, "x"))
     assert (standing.in_flight, standing.running) == (2, 1)
     assert load.standing(deployment(same, "never asked")).in_flight == 2
-    load.end(running, None)
+    running.settle(Outcome(ok=None))
     assert load.standing(deployment(here, "x")).in_flight == 1
     del others
     assert load.standing(deployment(here, "x")).in_flight == 0, "one that is dropped is over"
@@ -84,21 +85,21 @@ def test_calls_in_flight_are_those_begun_and_not_ended(steps: list[tuple[str, in
             open_calls.add(len(begun))
             begun.append((name, load.begin(hosts[name])))
         else:  # also those that are ended already
-            load.end(begun[which][1], ok)
+            begun[which][1].settle(Outcome(ok=ok))
             open_calls.discard(which)
         for host, known in hosts.items():
             expected = sum(begun[call][0] == host for call in open_calls)
             assert load.standing(known)[:2] == (expected, expected)
     for _, running in begun:
-        load.end(running, None)
+        running.settle(Outcome(ok=None))
     assert all(load.standing(known)[:2] == (0, 0) for known in hosts.values())
 
 
-def test_only_the_first_word_on_a_call_counts() -> None:
+def test_a_call_in_flight_is_settled_only_once() -> None:
     scene = Scene()
     running = scene.load.begin(scene.deployment)
-    scene.load.end(running, True)
-    scene.load.end(running, False)
+    running.settle(Outcome(ok=True))
+    running.settle(Outcome(ok=False))
     assert scene.rate == 1.0
 
 
@@ -122,7 +123,7 @@ def test_threads_that_begin_and_end_at_once_leave_nothing_behind() -> None:
     assert scene.pace.predict(10) == pytest.approx(1.0)
 
 
-def test_calls_that_end_while_garbage_is_collected_in_the_middle_of_others_leave_nothing_behind() -> None:
+def test_calls_that_end_in_a_finaliser_leave_nothing_behind() -> None:
     scene = Scene()
 
     def stream(circle: list[Any]) -> Iterator[None]:
@@ -131,7 +132,7 @@ def test_calls_that_end_while_garbage_is_collected_in_the_middle_of_others_leave
             circle.append(running)
             yield
         finally:
-            scene.load.end(running, False)
+            running.settle(Outcome(ok=False))
 
     def abandon() -> None:
         circle: list[Any] = []
@@ -156,20 +157,20 @@ def test_a_forked_child_has_no_calls_in_flight() -> None:
     running = scene.load.begin(scene.deployment)
     scene.load.after_fork()
     assert scene.load.standing(scene.deployment).in_flight == 0
-    scene.load.end(running, True)
+    running.settle(Outcome(ok=True))
     assert scene.load.standing(scene.deployment).in_flight == 0
 
 
-def test_a_backend_that_moved_to_another_host_is_known_anew() -> None:
+def test_a_backend_at_another_host_begins_without_history() -> None:
     load = Load(lambda: 0.0)
     before, after = (
         deployment(OpenAIBackend("a", base_url=f"http://{host}.test")) for host in ("old", "new")
     )
     running = load.begin(before)
-    load.end(load.begin(before), False)
+    load.begin(before).settle(Outcome(ok=False))
     assert load.standing(after) == (0, 0, 1.0, False, None, False)
-    load.end(load.begin(after), True)
-    load.end(running, True)
+    load.begin(after).settle(Outcome(ok=True))
+    running.settle(Outcome(ok=True))
     assert load.standing(before).in_flight == load.standing(after).in_flight == 0
 
 
@@ -180,7 +181,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(load._known) <= 10
     assert load.standing(deployment(backend)).in_flight == 25
     for running in calls:
-        load.end(running, False)
+        running.settle(Outcome(ok=False))
     assert load.standing(deployment(backend)).in_flight == 0
 
 
@@ -291,7 +292,7 @@ def test_a_pace_knows_how_many_calls_its_host_had() -> None:
     scene = Scene()
     calls = [scene.load.begin(scene.deployment) for _ in range(3)]
     for running in calls:
-        scene.load.end(running, True, duration=1.0, output=10)
+        running.settle(Outcome(ok=True, duration=1.0, output=10))
     assert scene.pace.usual() == pytest.approx(2.0)
 
 

@@ -21,9 +21,10 @@ from ccroute.errors import (
     UnknownAgentError,
     UnknownModelError,
 )
-from ccroute.routing import AgentTable, Plan, Quotes, Tables
-from ccroute.routing.agents import TRIGGERS
+from ccroute.failures import TRIGGERS
+from ccroute.routing import AgentTable, Plan, Tables
 from ccroute.routing.balance import order
+from ccroute.routing.prices import price_of
 from ccroute.types import FREE, Model
 
 PAID, HOME = paid(), local()
@@ -258,11 +259,15 @@ def test_fallback_deployments_are_balanced_among_themselves(draw: float) -> None
 # -- Tables
 
 
-def tables(backends: list[Backend], aliases: Any = None, agents: Any = None, **options: Any) -> Tables:
-    return Tables(backends, AliasTable(aliases), AgentTable(agents or {}), **options)
+def tables(
+    backends: list[Backend], aliases: Any = None, agents: Any = None, prices: Any = None, **options: Any
+) -> Tables:
+    return Tables(
+        backends, AliasTable(aliases), AgentTable(agents or {}), prices=PriceBook(prices), **options
+    )
 
 
-def test_all_names_that_lead_nowhere_are_told_at_once() -> None:
+def test_all_names_that_lead_nowhere_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         tables(
             [PlainBackend("mini"), PlainBackend("mini")],
@@ -281,14 +286,13 @@ def test_all_names_that_lead_nowhere_are_told_at_once() -> None:
 
 
 def test_a_patterns_target_may_be_an_alias_with_a_slash() -> None:
-    assert tables([PlainBackend("mini")], {"x/best": "mini/m", "c-*": "x/best"}).resolve(
-        "c-1"
-    ).deployments == ("mini/m",)
+    made = tables([PlainBackend("mini")], {"x/best": "mini/m", "c-*": "x/best"})
+    assert made.resolve("c-1")[0].deployments == ("mini/m",)
 
 
 def test_a_pattern_that_makes_up_a_backend_is_an_unknown_model() -> None:
     made = tables([PlainBackend("mini")], {"re:(.*)@(.*)": r"\2/\1"})
-    assert made.resolve("m@mini").deployments == ("mini/m",)
+    assert made.resolve("m@mini")[0].deployments == ("mini/m",)
     with pytest.raises(UnknownModelError, match="maxi/m names no backend of this router"):
         made.resolve("m@maxi")
 
@@ -302,7 +306,7 @@ def test_a_deployment_is_made_once_and_knows_its_model() -> None:
 
 
 @pytest.mark.parametrize("model", ["x\r\ny", "x\x00", "x\x1b[31m"])
-def test_control_characters_in_a_models_name_are_refused_without_showing_them(model: str) -> None:
+def test_control_characters_in_a_models_name_are_refused_unseen(model: str) -> None:
     with pytest.raises(InvalidRequestError, match="a model name holds control characters") as caught:
         plan(model=f"paid/{model}")
     assert model not in str(caught.value)
@@ -325,13 +329,10 @@ def test_control_characters_in_a_models_name_are_refused_without_showing_them(mo
         (OllamaBackend("paid", "http://far.test"), {}, FREE),
     ],
 )
-def test_a_price_is_the_configured_one_then_the_routers_then_free_at_home(
+def test_a_price_is_the_models_then_the_routers_then_free_at_home(
     backend: Backend, prices: Any, price: Price | None
 ) -> None:
-    made = tables([backend])
-    quotes = Quotes(made, PriceBook(prices))
-    for _ in "12":
-        assert quotes.deployment(made.deployment("paid/m")) == price
+    assert tables([backend], prices=prices).deployment("paid/m").price == price
 
 
 @pytest.mark.parametrize(
@@ -353,12 +354,11 @@ def test_a_names_price_is_that_of_where_it_leads_else_its_own(name: str, price: 
     made = tables(
         [paid(price=Price(3, 4)), HOME],
         {"alias": "paid/m", "own": "home/m", "both": ["paid/m", "home/m"], "unpriced": "paid/other"},
+        prices={"opus": Price(15, 75), "paid/dear": Price(15, 75), "unpriced": Price(7, 7)},
     )
-    prices = {"opus": Price(15, 75), "paid/dear": Price(15, 75), "unpriced": Price(7, 7)}
-    assert Quotes(made, PriceBook(prices)).name(name) == price
+    assert price_of(made, name) == price
 
 
 def test_an_alias_named_like_a_paid_model_costs_what_serves() -> None:
-    made = tables([HOME], {"claude-opus-4": "home/qwen"})
-    quotes = Quotes(made, PriceBook({"claude-opus-4": Price(15, 75)}))
-    assert quotes.deployment(made.deployment("home/qwen")) == Price(Decimal(0), Decimal(0))
+    made = tables([HOME], {"claude-opus-4": "home/qwen"}, prices={"claude-opus-4": Price(15, 75)})
+    assert made.deployment("home/qwen").price == Price(Decimal(0), Decimal(0))

@@ -50,7 +50,7 @@ def test_a_fallback_overtakes_only_where_the_token_limit_is_a_trigger() -> None:
         plan(150, Agent("mini/small", triggers=["availability"], **fallback))
 
 
-def test_a_prompt_above_a_quarter_over_the_largest_window_is_refused_before_anything_is_sent() -> None:
+def test_a_prompt_a_quarter_over_the_largest_window_is_not_sent() -> None:
     assert order(plan(1250, Agent("both"))) == ["large"]
     with pytest.raises(
         ContextWindowExceededError, match=r"about 1251 tokens, the largest context window 1000"

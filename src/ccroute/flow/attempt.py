@@ -44,6 +44,7 @@ def attempt(context: AttemptContext) -> Flow[Completion | Fault | Unavailable]:
     try:
         if context.wait:
             yield from sleep(context.wait)
+            context.start()
         try:
             http = deployment.backend.encode(_carried(context), deployment.model, context.stream)
         except (BackendError, RequestError) as error:

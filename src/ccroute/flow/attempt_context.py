@@ -26,7 +26,7 @@ class Limits(NamedTuple):
     idle: float
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class AttemptContext:
     """Everything about one attempt; the call's record of it is written from here, also when it is stopped.
 
@@ -77,6 +77,10 @@ class AttemptContext:
     asks_for_format: bool = False
     rejected_answer: Completion | None = None
 
+    def __repr__(self) -> str:
+        """Without what was asked or answered."""
+        return f"AttemptContext({self.deployment.name}, status={self.status})"
+
     @property
     def deployment(self) -> Deployment:
         """Who is asked."""
@@ -87,13 +91,17 @@ class AttemptContext:
         """What is asked."""
         return self.plan.request
 
+    def start(self) -> None:
+        """What came before is no time of the attempt."""
+        clock = self.state.clock
+        self.started = self.waiting_since = clock.monotonic()
+        self.began = clock.now()
+
     def begin(self, admission: Admission) -> None:
         """The wait for a slot is over, and the deployment may be asked."""
         self.admission = admission
         self.held.append(admission)
-        clock = self.state.clock
-        self.started = self.waiting_since = clock.monotonic()
-        self.began = clock.now()
+        self.start()
 
     def content_begins(self) -> None:
         """The first content of a stream is there: others need not wait for the end of a probe."""

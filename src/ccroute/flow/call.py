@@ -75,6 +75,8 @@ def _final_error(
 ) -> CcrouteError:
     """The error a call ends with: its last backend's own, that every candidate gets no calls, that nobody can
     serve the request, or that time is up."""
+    if step is not None and step.tokens is not None:
+        step.tokens.settle()  # there is no time for that attempt
     now = context.state.clock.monotonic()
     reason = min(retry.unavailable.values(), key=lambda reason: reason.until, default=None)
     is_over = step is not None and context.deadline - now < MIN_ATTEMPT

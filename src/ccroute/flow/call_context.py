@@ -49,6 +49,10 @@ class CallContext:
         self._not_asked: dict[str, str] = {}
         self._asked = plan.candidates[0].deployment.name
 
+    def __repr__(self) -> str:
+        """Without what was asked."""
+        return f"CallContext({self.id}, {self.plan.model!r}, {len(self.attempts)} attempts)"
+
     # The steps of a call.
 
     def start(self) -> None:
@@ -127,7 +131,8 @@ class CallContext:
         """An attempt served: its answer with route, cost and latency."""
         usage = self._used(answer)
         self._note(attempt, "ok", usage, None, attempt.candidate.reason)
-        return self._completed(answer, attempt, usage)
+        attempt.begun = self._completed(answer, attempt, usage)
+        return attempt.begun
 
     def turned_away(self, error: CcrouteError) -> None:
         """The call ends without an attempt, by the error of other calls."""
@@ -176,7 +181,7 @@ class CallContext:
     @property
     def model(self) -> str:
         """The model that serves; empty until the first chunk."""
-        if self.latest is None or self.latest.first_content is None:
+        if self.latest is None or (self.latest.first_content is None and self.begun is None):
             return ""
         return (self.begun.model if self.begun is not None else "") or self.latest.deployment.model
 

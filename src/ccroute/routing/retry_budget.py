@@ -53,14 +53,15 @@ class RetryBudget:
 
     def allows(self, backend: str, cost: float) -> bool:
         """Whether another attempt that costs so many tokens would be paid for."""
+        if self.returned:
+            with self._lock:
+                self._put_back()
         return backend not in self.left or self._tokens(backend) >= cost
 
     def take(self, backend: str, cost: float) -> RetryTokens | None:
         """Pay for another attempt at `backend`; None, and nothing is taken, where too little is left."""
         with self._lock:
-            while self.returned:  # a finaliser may settle, so it takes no lock itself
-                whose, tokens = self.returned.popleft()
-                self._put(whose, self._tokens(whose) + tokens)
+            self._put_back()
             left = self._tokens(backend) - cost
             if left < 0:
                 return None
@@ -70,6 +71,12 @@ class RetryBudget:
     def after_fork(self) -> None:
         """In a forked child: the lock may be held by a thread that is not here."""
         self._lock = threading.Lock()
+
+    def _put_back(self) -> None:
+        """Count what was given back, only with the lock: settling takes none, as a finaliser may do it."""
+        while self.returned:
+            backend, tokens = self.returned.popleft()
+            self._put(backend, self._tokens(backend) + tokens)
 
     def _tokens(self, backend: str) -> float:
         tokens, at = self.left.get(backend, (TOKENS, 0.0))

@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.flow.support import FakeClock
 
 from ccroute.routing import RetryBudget
+from ccroute.routing.acquired import Outcome
 
 
 def fresh() -> tuple[RetryBudget, FakeClock]:
@@ -94,10 +95,48 @@ def test_only_what_is_not_full_is_remembered() -> None:
     for name in range(100):
         budget.first(f"b{name}")
     budget.take("a", 1)
-    assert set(budget._left) == {"a"}
+    assert set(budget.left) == {"a"}
     clock.elapsed += 31
     budget.first("a")
-    assert not budget._left
+    assert not budget.left
+
+
+def test_tokens_of_an_attempt_that_was_not_made_come_back() -> None:
+    budget, _ = fresh()
+    taken = budget.take("a", 8)
+    assert taken is not None
+    assert not budget.allows("a", 3)
+    taken.settle()
+    assert budget.allows("a", 10), "to look is enough to count what was given back"
+    assert available(budget) == 10
+
+
+def test_tokens_of_an_attempt_that_was_made_are_spent() -> None:
+    budget, _ = fresh()
+    taken = budget.take("a", 10)
+    assert taken is not None
+    taken.settle(Outcome())
+    taken.settle()  # only the first call counts
+    assert available(budget) == 0
+
+
+def test_tokens_come_back_once_and_never_above_ten() -> None:
+    budget, clock = fresh()
+    taken = budget.take("a", 4)
+    assert taken is not None
+    clock.elapsed += 1000
+    for _ in range(3):
+        taken.settle()
+    assert available(budget) == 10
+
+
+def test_tokens_given_back_while_the_lock_is_held_wait_for_the_next() -> None:
+    budget, _ = fresh()
+    taken = budget.take("a", 10)
+    assert taken is not None
+    with budget._lock:  # a finaliser in the middle of take()
+        taken.settle()
+    assert available(budget) == 10
 
 
 def test_a_forked_child_does_not_wait_for_the_lock() -> None:
@@ -114,7 +153,7 @@ def test_a_hundred_threads_get_ten_between_them() -> None:
 
     def caller() -> None:
         start.wait()
-        taken.append(budget.take("a", 1))
+        taken.append(budget.take("a", 1) is not None)
 
     threads = [threading.Thread(target=caller) for _ in range(100)]
     for thread in threads:
@@ -153,7 +192,7 @@ class Budgets(RuleBasedStateMachine):
         for _ in range(times):
             left = self.gain(backend)
             told = self.budget.allows(backend, cost)
-            taken = self.budget.take(backend, cost)
+            taken = self.budget.take(backend, cost) is not None
             assert taken is told
             if abs(left - cost) > 1e-6:
                 assert taken is (left > cost)
