@@ -27,7 +27,7 @@ def test_a_secret_in_an_error_an_event_or_a_log_line_is_found(
             caller.complete(router, PROMPT)
             assert not whole_run.found
             whole_run.look_at_error(errors.ServerError(f"it said {secret}"))
-            router._desk.tell(BreakerClosed(secret))
+            router._state.emit(BreakerClosed(secret))
             logging.getLogger("ccroute").warning("%s", secret)
     where = " ".join(whole_run.found)
     assert "ServerError shows" in where

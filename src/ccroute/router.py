@@ -320,6 +320,8 @@ class Router:
     def stats(self) -> RouterStats:
         """What the router is doing now: calls in flight, slots, queues, connections, and which deployments
         and keys get no calls, and why. Plain data; no network."""
+        if self._process != os.getpid():
+            self._after_fork()
         state, backends = self._state, self._tables.backends
         circuits, credentials = state.health.stats()
         loads, slots, connections = state.load.stats(), self._limiters.stats(), self._connections.stats()

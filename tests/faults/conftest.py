@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("tests.faults.harness")
+pytest.register_assert_rewrite("tests.faults.harness", "tests.faults.crowd")
 
 from tests.conftest import Caller  # noqa: E402 - what is registered above has to come first
+from tests.faults.crowd import Crowd  # noqa: E402
 from tests.faults.harness import Bench, Late  # noqa: E402
 
 MODES = ("sync", "async")
@@ -73,6 +74,20 @@ def bench(caller: Caller, caplog: pytest.LogCaptureFixture) -> Iterator[Bench]:
         yield bench
 
 
+@pytest.fixture
+def crowd(caller: Caller, caplog: pytest.LogCaptureFixture) -> Iterator[Crowd]:
+    """The bench for many callers at once, in one mode."""
+    with caplog.at_level(logging.DEBUG, logger="ccroute"), Crowd(caller, caplog) as crowd:
+        yield crowd
+
+
+@pytest.fixture
+def alone(caplog: pytest.LogCaptureFixture) -> Iterator[Crowd]:
+    """The same, for what both modes share or only one has."""
+    with caplog.at_level(logging.DEBUG, logger="ccroute"), Crowd(Caller("sync"), caplog) as crowd:
+        yield crowd
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
     """A machine that stands still makes a call late; a fault of ours is late each of three times."""
@@ -81,7 +96,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     except Late:
         pass
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    [bench] = (each for each in arguments.values() if hasattr(each, "sick"))
+    [bench] = (each for each in arguments.values() if isinstance(each, Bench | Crowd))
     for last in (False, True):
         bench.clear()
         try:

@@ -1,20 +1,19 @@
 """The bench for many callers at once and for callers that are stopped: it looks at what a router holds.
 
-Permits, calls in flight, probes, connections, rows: after a fault all of them are back where they were. They
-are read from the router itself, because a later call would only notice the loss of the last permit.
+Slots, calls in flight, probes, connections, rows: after a fault all of them are back where they were. They
+are read from `router.stats()`, because a later call would only notice the loss of the last slot.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import subprocess
 import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -75,40 +74,46 @@ class Subject(NamedTuple):
     """A router under test, whose alias `m` is `main/m` and, where there is another server, `other/m`."""
 
     router: Router
+    hosts: Mapping[str, Host]
     ledger: MemoryLedger
     told: Told
 
 
 def at_rest(router: Router) -> None:
-    """No permit is out, nobody waits for one, no call is in flight, no probe is on its way."""
-    gates = [gate for gate in router._means.gates._gates.values() if gate.held or gate.waiting]
-    assert not gates, f"not all permits are back: {gates}"
-    in_flight = sum(map(len, router._desk.load._hosts.values()))
-    assert not in_flight, f"{in_flight} calls are in flight"
-    health = router._desk.health
-    health._after_lock()  # what was settled while somebody had the lock
-    switches = (*health._circuits.values(), *health._credentials.values())
-    assert not [switch.probe for switch in switches if switch.probe is not None], "a probe is on its way"
+    """No slot is held, nobody waits for one, no call is in flight, no probe is on its way."""
+    stats = router.stats()
+    for name, host in stats.backends.items():
+        left = (host.in_flight, host.slots_held, host.queued, host.busy_connections)
+        assert left == (0, 0, 0, 0), f"something is left at {name}: {host}"
+        assert host.credential.state != "probing", f"a probe of the key of {name} is on its way"
+    for name, deployment in stats.deployments.items():
+        assert not deployment.in_flight, f"{deployment.in_flight} calls to {name} are in flight"
+        assert deployment.health.state != "probing", f"a probe of {name} is on its way"
 
 
-def kept(router: Router, port: int) -> int:
-    """How many idle connections to a port the router has, on whatever loop."""
-    connections = router._connections
-    pools = [pool._stacks for pool in [*connections._pools.values()]]
-    found = [[*stacks.items()] for stacks in (connections._stacks, *pools)]
-    return sum(len(stack._idle) for stacks in found for key, stack in stacks if key.origin.port == port)
+def kept(subject: Subject, server: Host) -> int:
+    """How many idle connections to a server the router has, of all threads and loops."""
+    backends = subject.router.stats().backends
+    return sum(backends[name].idle_connections for name, host in subject.hosts.items() if host is server)
 
 
 def half_open(router: Router) -> None:
     """As if each breaker had been open for long enough."""
-    for circuit in router._desk.health._circuits.values():
+    for circuit in router._state.health._circuits.values():
         circuit.until = min(circuit.until, time.monotonic())
 
 
 def forget(router: Router) -> None:
     """As if nobody had failed yet."""
-    router._desk.health._circuits.clear()
-    router._desk.retries._left.clear()
+    router._state.health._circuits.clear()
+    router._state.health._credentials.clear()
+    router._state.retry_budget.left.clear()
+
+
+def locks(router: Router) -> list[threading.Lock]:
+    """Every lock that a call takes."""
+    state, limiters = router._state, router._limiters.by_origin.values()
+    return [*(limiter._lock for limiter in limiters), state.health._lock, state.retry_budget._lock]
 
 
 class Crowd:
@@ -167,23 +172,22 @@ class Crowd:
         **options: Any,
     ) -> Subject:
         """A router to one server or two, each of which serves `places` calls at a time."""
-        backends = [make_backend("main", main)]
-        if other is not None:
-            backends.append(make_backend("other", other))
+        hosts = {"main": main} if other is None else {"main": main, "other": other}
+        backends = [make_backend(name, host) for name, host in hosts.items()]
         for backend in backends:
             backend.max_concurrency = places
         aliases = AliasTable({"m": [f"{backend.name}/m" for backend in backends]}, strategy="ordered")
         ledger, told = MemoryLedger(), Told()
         options = {"default_model": "m", "timeout": PATIENT} | options
         router = Router(backends, aliases, retry=retry, ledger=ledger, on_event=told.listen, **options)
-        subject = Subject(router, ledger, told)
+        subject = Subject(router, hosts, ledger, told)
         self._subjects.append(subject)
         return subject
 
     # -- calling -------------------------------------------------------------------------------------------
 
     def answers(self, subject: Subject) -> None:
-        """The first server is asked and answers: no permit, no lease, no connection was lost before."""
+        """The first server is asked and answers: no slot, no lease, no connection was lost before."""
         reply = self.caller.complete(subject.router, PROMPT, model="main/m", timeout=5)
         assert reply.text == WELL
         assert reply.route.deployment == "main/m"
@@ -278,7 +282,7 @@ class Crowd:
         """Nothing goes on, what is open at a server is what the router keeps, and no log tells anything."""
         at_rest(subject.router)
         for server in self._servers:
-            idle = partial(kept, subject.router, server.port)
+            idle = partial(kept, subject, server)
             assert server.settles(idle), f"{server.open_connections} connections are open, {idle()} are kept"
         assert_tells_nothing(self._caplog.text)
 
@@ -309,17 +313,3 @@ def ended(running: subprocess.Popen[str]) -> None:
     """The program came to its end, without an error and without a warning."""
     _, words = running.communicate(timeout=20)
     assert (running.returncode, words) == (0, "")
-
-
-@pytest.fixture(name="bench")
-def crowd(caller: Caller, caplog: pytest.LogCaptureFixture) -> Iterator[Crowd]:
-    """The bench of the many, in one mode."""
-    with caplog.at_level(logging.DEBUG, logger="ccroute"), Crowd(caller, caplog) as bench:
-        yield bench
-
-
-@pytest.fixture(name="alone")
-def crowd_of_one_mode(caplog: pytest.LogCaptureFixture) -> Iterator[Crowd]:
-    """The bench of the many, for what both modes share or only one has."""
-    with caplog.at_level(logging.DEBUG, logger="ccroute"), Crowd(Caller("sync"), caplog) as bench:
-        yield bench

@@ -20,16 +20,15 @@ from typing import Any, NamedTuple
 
 import anyio
 import pytest
-from tests.faults.crowd import (  # noqa: F401 - the fixtures
+from tests.faults.crowd import (
     Crowd,
     Host,
     Subject,
     at_rest,
-    crowd,
-    crowd_of_one_mode,
     ended,
     forget,
     half_open,
+    locks,
     program,
     settled_once,
 )
@@ -38,12 +37,13 @@ from tests.support.scripted import Hang, Reply, Request, Reset, Send, Set, Step,
 from tests.support.steps import Link
 from tests.test_canaries import PROMPT
 
-import ccroute
+import ccroute.router
 from ccroute import AsyncStream, RetryPolicy
 from ccroute.accounting import LedgerRow
 from ccroute.errors import OverloadedError
-from ccroute.flow import CallLog, Effect
+from ccroute.flow import Effect, call
 from ccroute.observe import BreakerClosed, BreakerOpened, Queued
+from ccroute.types import Attempt
 
 BUSY, ANSWER = answer(503, body="busy"), answer(json=OPENAI.whole)
 STREAM = [*OPENAI.stream(*OPENAI.events)]
@@ -90,13 +90,13 @@ class Slow(Wire):
 class Stage:
     """One router to two servers, for calls that go one way and are stopped, one after the other."""
 
-    def __init__(self, bench: Crowd, way: Way) -> None:
-        self.bench, self.way = bench, way
-        self.main, self.other = bench.server(), bench.server()
-        self.subject = bench.router(self.main, self.other if way.other else None, retry=THRICE)
-        self.router, self.log = self.subject.router, CallLog.__new__(CallLog)
+    def __init__(self, crowd: Crowd, way: Way) -> None:
+        self.crowd, self.way = crowd, way
+        self.main, self.other = crowd.server(), crowd.server()
+        self.subject = crowd.router(self.main, self.other if way.other else None, retry=THRICE)
+        self.router = self.subject.router
+        self._attempts: list[Attempt] = []
         self._recorded = 0
-        self._begin = self.router._begin
 
     def call(self, wrapped: Callable[[Any], Any] = lambda flow: flow) -> None:
         """The call, blocking; its flow is `wrapped`."""
@@ -118,21 +118,19 @@ class Stage:
 
     @contextmanager
     def playing(self, wrapped: Callable[[Any], Any] = lambda flow: flow) -> Iterator[None]:
-        """The servers begin anew, and the next call's log is seen."""
+        """The servers start again, and the next call's attempts are seen."""
         self._recorded = len(self.subject.ledger.rows())
         forget(self.router)
         self.main.plays(*self.way.main)
         self.other.plays(*self.way.other)
 
-        def begin(*args: Any, **options: Any) -> Any:
-            flow, self.log, ticket = self._begin(*args, **options)
-            return wrapped(flow), self.log, ticket
+        def watched(context: Any, *, stream: bool) -> Any:
+            self._attempts = context.attempts
+            return wrapped(call(context, stream=stream))
 
-        self.router._begin = begin  # type: ignore[method-assign]
-        try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ccroute.router, "call", watched)
             yield
-        finally:
-            self.router._begin = self._begin  # type: ignore[method-assign]
 
     def rows(self) -> list[LedgerRow]:
         """What the last call left in the ledger."""
@@ -142,11 +140,11 @@ class Stage:
         """What must hold after each stop."""
         rows = self.rows()
         settled_once(rows)
-        assert [row.outcome for row in rows] == [attempt.outcome for attempt in self.log.attempts]
-        assert [row.cost for row in rows] == [attempt.cost for attempt in self.log.attempts]
+        assert [row.outcome for row in rows] == [attempt.outcome for attempt in self._attempts]
+        assert [row.cost for row in rows] == [attempt.cost for attempt in self._attempts]
         assert {row.outcome for row in rows[:-1]} <= {"failed"}
         assert not rows or rows[-1].outcome in {"ok", "cancelled", "failed"}
-        self.bench.check_rest(self.subject)
+        self.crowd.check_rest(self.subject)
 
 
 class Watched:
@@ -194,7 +192,7 @@ async def nobody_else() -> None:
 # -- a probe -------------------------------------------------------------------------------------------------
 
 
-def left(bench: Crowd, subject: Subject, host: Host, how: str) -> None:
+def left(crowd: Crowd, subject: Subject, host: Host, how: str) -> None:
     """A stream is begun and then left: closed, dropped, or taken away from its reader."""
     reading = threading.Event()
     host.plays([*OPENAI.stream(*OPENAI.begun, Wait(reading), Interrupt())])
@@ -223,10 +221,10 @@ def left(bench: Crowd, subject: Subject, host: Host, how: str) -> None:
                 reading.set()
                 next(stream)
 
-    asyncio.run(aleave()) if bench.mode == "async" else leave()
+    asyncio.run(aleave()) if crowd.mode == "async" else leave()
 
 
-def stopped(bench: Crowd, subject: Subject, host: Host) -> None:
+def stopped(crowd: Crowd, subject: Subject, host: Host) -> None:
     """A call is taken away from its caller before anything has come back."""
     reading, before = threading.Event(), len(host.requests)
     host.plays([Wait(reading), Interrupt()])
@@ -243,16 +241,16 @@ def stopped(bench: Crowd, subject: Subject, host: Host) -> None:
         with pytest.raises(KeyboardInterrupt):
             subject.router.complete(PROMPT)
 
-    asyncio.run(astop()) if bench.mode == "async" else stop()
+    asyncio.run(astop()) if crowd.mode == "async" else stop()
 
 
-def sick(bench: Crowd) -> tuple[Subject, Host]:
+def sick(crowd: Crowd) -> tuple[Subject, Host]:
     """A router whose only server is due for a probe."""
-    host = bench.server(BUSY)
-    subject = bench.router(host)
+    host = crowd.server(BUSY)
+    subject = crowd.router(host)
     for _ in range(IN_A_ROW):
         with pytest.raises(OverloadedError):
-            bench.caller.complete(subject.router, PROMPT)
+            crowd.caller.complete(subject.router, PROMPT)
     half_open(subject.router)
     return subject, host
 
@@ -260,38 +258,38 @@ def sick(bench: Crowd) -> tuple[Subject, Host]:
 @row(50, "probe cancelled")
 @pytest.mark.parametrize("how", ["closed", "dropped", "stopped"])
 def test_a_probe_that_is_left_after_its_first_content_has_proved_the_server_well(
-    bench: Crowd, how: str
+    crowd: Crowd, how: str
 ) -> None:
-    subject, host = sick(bench)
-    left(bench, subject, host, how)
-    bench.check_rest(subject)
+    subject, host = sick(crowd)
+    left(crowd, subject, host, how)
+    crowd.check_rest(subject)
     host.plays()
-    bench.answers(subject)
+    crowd.answers(subject)
     assert subject.told.count(BreakerOpened) == subject.told.count(BreakerClosed) == 1
 
 
 @row(50, "probe cancelled")
-def test_a_probe_that_is_stopped_gives_its_lease_back_and_says_nothing(bench: Crowd) -> None:
-    subject, host = sick(bench)
-    [circuit] = subject.router._desk.health._circuits.values()
-    before = (circuit.until, circuit.base, [*circuit.outcomes])
+def test_a_probe_that_is_stopped_gives_its_lease_back_and_says_nothing(crowd: Crowd) -> None:
+    subject, host = sick(crowd)
+    before = subject.router.stats().deployments["main/m"].health
+    assert (before.state, before.seconds_left) == ("off", 0)
     for _ in range(3):  # each of them is the one probe that may be sent
-        stopped(bench, subject, host)
-        bench.check_rest(subject)
-    assert (circuit.until, circuit.base, [*circuit.outcomes]) == before
+        stopped(crowd, subject, host)
+        crowd.check_rest(subject)
+    assert subject.router.stats().deployments["main/m"].health == before
     assert len(host.requests) == IN_A_ROW + 3
     host.plays()
-    bench.answers(subject)
+    crowd.answers(subject)
     assert subject.told.count(BreakerOpened) == subject.told.count(BreakerClosed) == 1
 
 
 @row(50, "probe cancelled")
 @pytest.mark.parametrize("how", ["closed", "dropped", "stopped"])
-def test_calls_that_are_left_do_not_open_a_breaker(bench: Crowd, how: str) -> None:
-    host = bench.server()
-    subject = bench.router(host)
+def test_calls_that_are_left_do_not_open_a_breaker(crowd: Crowd, how: str) -> None:
+    host = crowd.server()
+    subject = crowd.router(host)
     for _ in range(2 * IN_A_ROW):
-        left(bench, subject, host, how)
+        left(crowd, subject, host, how)
     assert subject.told.count(BreakerOpened) == 0
     assert [row.outcome for row in subject.ledger.rows()] == ["cancelled"] * 2 * IN_A_ROW
 
@@ -325,8 +323,8 @@ def test_a_call_interrupted_at_any_effect_leaves_nothing_behind(alone: Crowd, wa
 @row(52, "cancel at every await")
 @pytest.mark.parametrize("how", ["closed", "dropped"])
 @pytest.mark.parametrize("name", [name for name, way in WAYS.items() if way.stream])
-def test_a_stream_left_after_any_chunk_leaves_nothing_behind(bench: Crowd, name: str, how: str) -> None:
-    stage = Stage(bench, WAYS[name])
+def test_a_stream_left_after_any_chunk_leaves_nothing_behind(crowd: Crowd, name: str, how: str) -> None:
+    stage = Stage(crowd, WAYS[name])
     whole = 0
 
     async def aread(chunks: int) -> int:
@@ -358,7 +356,7 @@ def test_a_stream_left_after_any_chunk_leaves_nothing_behind(bench: Crowd, name:
 
     while True:
         with told(f"after {whole} chunks"):
-            had = asyncio.run(aread(whole + 1)) if bench.mode == "async" else read(whole + 1)
+            had = asyncio.run(aread(whole + 1)) if crowd.mode == "async" else read(whole + 1)
         if had <= whole:
             break
         whole += 1
@@ -499,9 +497,8 @@ def test_a_call_interrupted_wherever_python_looks_for_signals_gives_everything_b
         if not where:
             break
         with told(where):
-            locks = [gate._lock for gate in stage.router._means.gates._gates.values()]
-            assert not [lock for lock in (*locks, stage.router._desk.health._lock) if lock.locked()]
-            stage.bench.check_rest(stage.subject)
+            assert not [lock for lock in locks(stage.router) if lock.locked()]
+            stage.crowd.check_rest(stage.subject)
             rows = stage.rows()
             assert len({row.id for row in rows}) == len(rows)
             assert sum(row.final for row in rows) <= 1
@@ -534,8 +531,8 @@ for call in range(300):
 gc.collect()
 rows = ledger.rows()
 finals = {sum(row.final for row in rows if row.call == call) for call in {row.call for row in rows}}
-[gate] = router._means.gates._gates.values()
-held = [gate.held, gate.waiting, sum(map(len, router._desk.load._hosts.values()))]
+stats = router.stats().backends["main"]
+held = [stats.slots_held, stats.queued, stats.in_flight]
 text = router.complete("hi").text
 router.close()
 sockets = len(psutil.Process().net_connections())
@@ -560,9 +557,9 @@ def test_interrupts_at_any_moment_leave_permits_and_sockets_as_they_were(alone: 
 
 @row(53, "iterator abandoned")
 @pytest.mark.parametrize("how", ["dropped", "in a cycle", "in another thread", "after its loop"])
-def test_an_abandoned_stream_ends_its_call(bench: Crowd, how: str) -> None:
-    host = bench.server(SILENT)
-    subject = bench.router(host)
+def test_an_abandoned_stream_ends_its_call(crowd: Crowd, how: str) -> None:
+    host = crowd.server(SILENT)
+    subject = crowd.router(host)
     router, held = subject.router, list[Any]()
 
     def abandon() -> None:
@@ -582,14 +579,14 @@ def test_an_abandoned_stream_ends_its_call(bench: Crowd, how: str) -> None:
             assert await asyncio.to_thread(host.wait_closed, 1)
             await nobody_else()
 
-    if bench.mode == "async":
+    if crowd.mode == "async":
         asyncio.run(begin())
     else:
         held.append(router.stream(PROMPT))
         assert next(held[0]).text == SO_FAR
     abandon()
     assert host.wait_closed(1)
-    bench.check_rest(subject)
+    crowd.check_rest(subject)
     [row] = subject.ledger.rows()
     assert (row.outcome, row.final, row.usage.output > 0, row.usage.estimated) == (
         "cancelled",
@@ -600,14 +597,15 @@ def test_an_abandoned_stream_ends_its_call(bench: Crowd, how: str) -> None:
 
 
 @row(53, "iterator abandoned")
-def test_a_stream_that_is_collected_in_the_middle_of_anything_does_not_wait(bench: Crowd) -> None:
-    host = bench.server(SILENT)
-    subject = bench.router(host)
+def test_a_stream_that_is_collected_in_the_middle_of_anything_does_not_wait(crowd: Crowd) -> None:
+    host = crowd.server(SILENT)
+    subject = crowd.router(host)
     router = subject.router
-    [gate] = router._means.gates._gates.values()
 
     def drop(held: list[Any]) -> None:
-        with gate._lock, router._desk.health._lock, subject.ledger._summing:
+        with contextlib.ExitStack() as stack:
+            for lock in (*locks(router), subject.ledger._summing):
+                stack.enter_context(lock)
             held.clear()
 
     async def abandon() -> None:
@@ -617,7 +615,7 @@ def test_a_stream_that_is_collected_in_the_middle_of_anything_does_not_wait(benc
         assert await asyncio.to_thread(host.wait_closed, 1)
         await nobody_else()
 
-    if bench.mode == "async":
+    if crowd.mode == "async":
         asyncio.run(abandon())
     else:
         started = [router.stream(PROMPT)]
@@ -626,18 +624,18 @@ def test_a_stream_that_is_collected_in_the_middle_of_anything_does_not_wait(benc
         assert host.wait_closed(1)
     assert [row.outcome for row in subject.ledger.rows()] == ["cancelled"]
     host.plays()
-    bench.answers(subject)
+    crowd.answers(subject)
 
 
 @row(53, "iterator abandoned")
-def test_a_stream_that_nobody_began_to_read_is_no_call(bench: Crowd) -> None:
-    host = bench.server()
-    subject = bench.router(host)
+def test_a_stream_that_nobody_began_to_read_is_no_call(crowd: Crowd) -> None:
+    host = crowd.server()
+    subject = crowd.router(host)
 
     async def ask() -> AsyncStream:
         return subject.router.astream(PROMPT)
 
-    stream: Any = asyncio.run(ask()) if bench.mode == "async" else subject.router.stream(PROMPT)
+    stream: Any = asyncio.run(ask()) if crowd.mode == "async" else subject.router.stream(PROMPT)
     del stream
     gc.collect()
     assert subject.ledger.rows() == []
@@ -675,23 +673,23 @@ def interrupt() -> None:
     ids=["before the head", "inside the body", "before the stream", "before its content"],
 )
 def test_an_interrupt_while_the_server_is_waited_for_ends_the_call(
-    bench: Crowd, stream: bool, reply: Reply
+    crowd: Crowd, stream: bool, reply: Reply
 ) -> None:
-    host = bench.server(reply)
-    subject = bench.router(host)
+    host = crowd.server(reply)
+    subject = crowd.router(host)
     with pytest.raises(KeyboardInterrupt):
         if stream:
-            bench.caller.stream(subject.router, PROMPT)
+            crowd.caller.stream(subject.router, PROMPT)
         else:
-            bench.caller.complete(subject.router, PROMPT)
-    was_cancelled(bench, subject, host, content=False)
+            crowd.caller.complete(subject.router, PROMPT)
+    was_cancelled(crowd, subject, host, content=False)
 
 
 @row(59, "KeyboardInterrupt while reading")
-def test_an_interrupt_while_a_stream_is_read_ends_the_call(bench: Crowd) -> None:
+def test_an_interrupt_while_a_stream_is_read_ends_the_call(crowd: Crowd) -> None:
     heard = threading.Event()
-    host = bench.server([*OPENAI.stream(*OPENAI.begun, Wait(heard), Interrupt())])
-    subject = bench.router(host)
+    host = crowd.server([*OPENAI.stream(*OPENAI.begun, Wait(heard), Interrupt())])
+    subject = crowd.router(host)
 
     async def aread() -> None:
         async for chunk in subject.router.astream(PROMPT):
@@ -704,13 +702,13 @@ def test_an_interrupt_while_a_stream_is_read_ends_the_call(bench: Crowd) -> None
             heard.set()
 
     with pytest.raises(KeyboardInterrupt):
-        asyncio.run(aread()) if bench.mode == "async" else read()
-    was_cancelled(bench, subject, host, content=True)
+        asyncio.run(aread()) if crowd.mode == "async" else read()
+    was_cancelled(crowd, subject, host, content=True)
 
 
-def was_cancelled(bench: Crowd, subject: Subject, host: Host, *, content: bool) -> None:
+def was_cancelled(crowd: Crowd, subject: Subject, host: Host, *, content: bool) -> None:
     assert host.wait_closed(1)
-    bench.check_rest(subject)
+    crowd.check_rest(subject)
     [row] = subject.ledger.rows()
     assert (row.outcome, row.final) == ("cancelled", True)
     assert row.usage.input > 0
@@ -719,10 +717,10 @@ def was_cancelled(bench: Crowd, subject: Subject, host: Host, *, content: bool) 
 
 
 @row(59, "KeyboardInterrupt while reading")
-def test_an_interrupt_in_the_queue_of_a_busy_host_leaves_the_queue(bench: Crowd) -> None:
+def test_an_interrupt_in_the_queue_of_a_busy_host_leaves_the_queue(crowd: Crowd) -> None:
     here, free = threading.Event(), threading.Event()
-    host = bench.server([Set(here), Wait(free), *ANSWER])
-    subject, over = bench.router(host), threading.Event()
+    host = crowd.server([Set(here), Wait(free), *ANSWER])
+    subject, over = crowd.router(host), threading.Event()
 
     def interrupt_who_waits() -> None:
         subject.told.wait(Queued)
@@ -730,19 +728,19 @@ def test_an_interrupt_in_the_queue_of_a_busy_host_leaves_the_queue(bench: Crowd)
             interrupt()
             over.wait(PAUSE)
 
-    with bench.meanwhile(subject):
+    with crowd.meanwhile(subject):
         try:
             assert here.wait(5)
             with ThreadPoolExecutor(1) as pool:
                 pool.submit(interrupt_who_waits)
                 with pytest.raises(KeyboardInterrupt):
-                    bench.caller.complete(subject.router, PROMPT)
+                    crowd.caller.complete(subject.router, PROMPT)
                 over.set()
-            [gate] = subject.router._means.gates._gates.values()
-            assert (gate.held, gate.waiting) == (1, 0)
+            stats = subject.router.stats().backends["main"]
+            assert (stats.slots_held, stats.queued) == (1, 0)
         finally:
             free.set()
-    bench.check_rest(subject)
+    crowd.check_rest(subject)
     assert Counter((row.outcome, row.cost == 0) for row in subject.ledger.rows()) == {
         ("ok", False): 1,
         ("cancelled", True): 1,

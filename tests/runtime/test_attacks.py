@@ -336,8 +336,8 @@ def test_a_call_closed_in_the_queue_leaves_it() -> None:
         ):
             next(first)
             assert closed_while(router.stream("hi", model="b/m"), begun)
-            (gate,) = router._means.gates._gates.values()
-            assert (gate.held, gate.waiting) == (1, 0)
+            stats = router.stats().backends["b"]
+            assert (stats.slots_held, stats.queued) == (1, 0)
 
 
 def test_a_call_closed_in_its_sleep_wakes_up() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from weakref import proxy
 
 from ccroute.accounting import LedgerRow, cost
 from ccroute.accounting.ledger import uuid7
@@ -80,7 +81,7 @@ class CallContext:
         self._asked = name
         clock = self.state.clock
         self.latest = AttemptContext(
-            self, step.candidate, stream, step.early, step.wait, clock.monotonic(), clock.now()
+            proxy(self), step.candidate, stream, step.early, step.wait, clock.monotonic(), clock.now()
         )
         if step.tokens is not None:
             self.latest.held.append(step.tokens)

@@ -8,12 +8,13 @@ from typing import Literal
 from ccroute.types.route import Frozen
 
 HealthState = Literal["on", "off", "probing", "cooling"]
-"""on: gets calls. off: a breaker is open, or a key or a model was refused. probing: its time is over, and one
-call finds out whether it answers. cooling: the server asked for a pause."""
+"""on: gets calls. off: a breaker is open, or a key or a model was refused. probing: one call is on its way that
+finds out whether it answers again. cooling: the server asked for a pause."""
 
 
 class HealthStats(Frozen):
-    """Whether something gets calls. `seconds_left` is until its next probe, or the end of the pause."""
+    """Whether something gets calls. `seconds_left` is until a call may probe it, or the end of the pause; 0: the
+    next call does."""
 
     state: HealthState = "on"
     reason: str = ""
