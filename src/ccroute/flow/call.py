@@ -29,13 +29,9 @@ def call(context: CallContext, *, stream: bool) -> Flow[Completion[Any]]:
         while answer is None:
             step = retry.next(monotonic())
             if step is None or not _has_time(step, context.deadline - monotonic(), fault):
-                raise _final_error(context, retry, step, fault, unsupported)
+                break
             current = context.next_attempt(step, retry.unavailable, stream=stream)
-            try:
-                result = yield from attempt(current)
-            except BaseException as stop:  # cancelled, abandoned, or a bug: written down, never handled
-                context.stopped(current, stop)
-                raise
+            result = yield from attempt(current)
             if isinstance(result, Completion):
                 answer = context.answered(current, result)
             elif isinstance(result, Unavailable):
@@ -52,8 +48,17 @@ def call(context: CallContext, *, stream: bool) -> Flow[Completion[Any]]:
                     fault.error.partial = context.partial(current)
                 retry.failed(step.candidate, fault, monotonic())
                 yield from leave()
+    except BaseException as stop:  # cancelled, abandoned, or a bug: written down, never handled
+        context.stopped(stop)
+        raise
     finally:
-        context.record()
+        try:
+            context.record()
+        except BaseException:  # an interrupt
+            context.record()
+            raise
+    if answer is None:
+        raise _final_error(context, retry, step, fault, unsupported)
     if stream:
         yield from leave()
         yield from emit([Chunk(finish_reason=answer.finish_reason, usage=answer.usage)])
