@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -48,6 +49,7 @@ class CallContext:
         self._reasons = list(plan.reasons)
         self._rows: list[LedgerRow] = []
         self._unwritten = iter(self._rows)
+        self._process = os.getpid()
         self._noted: AttemptContext | None = None  # the latest of `attempts`
         self._passed_over: set[str] = set()
         self._not_asked: dict[str, str] = {}
@@ -153,7 +155,10 @@ class CallContext:
 
     def record(self) -> None:
         """Write a ledger row for each attempt; called again after an interrupt, it writes the others. The answer
-        is worth more than its record, so a ledger that fails is only reported."""
+        is worth more than its record, so a ledger that fails is only reported. In a forked child the call is
+        the parent's, and so are its rows."""
+        if self._process != os.getpid():
+            return
         write = self.state.ledger.record
         for row in self._unwritten:  # no interrupt comes between a step of `for` and its body
             try:
