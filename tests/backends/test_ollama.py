@@ -50,7 +50,7 @@ def test_two_names_of_one_model_in_an_alias_are_one_deployment_with_both_weights
     with Router(
         [OllamaBackend("local")], {"x": targets, "y": ["local/coder", "local/coder:latest"]}
     ) as router:
-        resolution = router._tables.resolve("x")
+        resolution, _ = router._tables.resolve("x")
         listed = {model.id: model.deployments for model in router.models()}
     assert dict(zip(resolution.deployments, resolution.weights, strict=True)) == {
         "local/coder": 3,
