@@ -245,7 +245,7 @@ def from_error(error: CcrouteError, said: Sequence[str] = ()) -> Seen:
 
 
 def left_early(ask: Ask, stream: Stream | AsyncStream) -> Seen:
-    """After the first content. A stream that is only dropped has one attempt more than those that are over."""
+    """After the first content. A stream that is only dropped has one attempt more than its route."""
     attempts = stream.route.attempts
     if ask.fate == "drop":
         return Seen("abandoned", count=len(attempts) + 1)

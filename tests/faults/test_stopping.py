@@ -24,8 +24,6 @@ from tests.faults.crowd import (
     Crowd,
     Host,
     Subject,
-    at_rest,
-    ended,
     forget,
     half_open,
     locks,

@@ -33,7 +33,7 @@ class Limits(NamedTuple):
 class AttemptContext:
     """Everything about one attempt; the call's record of it is written from here, also when it is stopped.
 
-    call:            a weak reference: the call refers to its latest attempt, and a cycle would keep the prompt.
+    call:            a weak reference: the call has the attempt, and a cycle would keep the prompt.
     early:           the deployment is tried before its time, because nobody else is left.
     wait:            seconds to sleep before it.
     held:            what was acquired for it.

@@ -22,6 +22,7 @@ def call(context: CallContext, *, stream: bool) -> Flow[Completion[Any]]:
     monotonic = context.state.clock.monotonic
     context.start()
     retry = RetryState(context.plan, context.state)
+    step: NextAttempt | None = None
     fault: Fault | None = None
     unsupported: Fault | None = None
     answer: Completion | None = None

@@ -154,9 +154,8 @@ class CallContext:
                 error.add_note(reason)
 
     def record(self) -> None:
-        """Write a ledger row for each attempt; called again after an interrupt, it writes the others. The answer
-        is worth more than its record, so a ledger that fails is only reported. In a forked child the call is
-        the parent's, and so are its rows."""
+        """Write a ledger row for each attempt; called again after an interrupt, it writes the others. A ledger
+        that fails is only reported: the answer is worth more. In a forked child the rows are the parent's."""
         if self._process != os.getpid():
             return
         write = self.state.ledger.record

@@ -400,7 +400,7 @@ def _stats(switch: Switch, now: float) -> HealthStats:
         callers = len(switch.only) if isinstance(switch, Circuit) else 0
         return HealthStats(
             state="probing" if is_probed else "off",
-            reason=f"{switch.why}; for {callers} callers only" if callers else switch.why,
+            reason=f"{switch.why} (only for {callers} of the callers)" if callers else switch.why,
             seconds_left=max(0.0, switch.until - now),
         )
     if isinstance(switch, Circuit) and now < switch.cool_until:
