@@ -22,8 +22,9 @@ from typing import Any, NamedTuple, Self
 import psutil
 import pytest
 from tests.conftest import Caller
-from tests.faults.harness import GRACE, ONCE, OPENAI, PATIENT, WELL, Call, Late, Sick, Wire
-from tests.faults.harness import backend as make_backend
+from tests.faults.harness import GRACE, ONCE, PATIENT, Call, Late
+from tests.faults.servers import OPENAI, WELL, Sick, Wire
+from tests.faults.servers import backend as make_backend
 from tests.support.scripted import Reply
 from tests.test_bad_input import everything_shown
 from tests.test_canaries import KEY, PROMPT, assert_tells_nothing, locals_of_ccroute
@@ -292,6 +293,13 @@ def settled_once(rows: list[LedgerRow]) -> None:
     assert [row.final for row in rows] == [False] * (len(rows) - 1) + [True] * bool(rows)
     assert len({row.id for row in rows}) == len(rows)
     assert len({row.call for row in rows}) <= 1
+
+
+async def nobody_else() -> None:
+    """This task is the only one, after those that the loop makes to close generators which were dropped."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 @contextmanager

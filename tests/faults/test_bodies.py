@@ -12,21 +12,23 @@ from typing import Any
 
 import pytest
 from tests.faults.harness import (
-    ANTHROPIC,
     KEY,
-    OLLAMA,
-    OPENAI,
     PROMPT,
-    SO_FAR,
-    WELL,
     Bench,
-    Wire,
-    backend,
-    each_wire,
     effort,
     in_time,
     row,
     whole_and_streamed,
+)
+from tests.faults.servers import (
+    ANTHROPIC,
+    OLLAMA,
+    OPENAI,
+    SO_FAR,
+    WELL,
+    Wire,
+    backend,
+    each_wire,
 )
 from tests.support import anthropic_like, ollama
 from tests.support.openai_like import DONE, chat_sse

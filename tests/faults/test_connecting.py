@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.faults.harness import SHORT, Bench, Sick, on_time, row, whole_and_streamed
+from tests.faults.harness import SHORT, Bench, on_time, row, whole_and_streamed
+from tests.faults.servers import Sick
 from tests.support.certificates import Authority
 from tests.support.openai_like import chat
 from tests.support.scripted import (

@@ -10,19 +10,15 @@ from typing import Any
 
 import pytest
 from tests.faults.harness import (
-    ANTHROPIC,
     KEY,
-    OPENAI,
     PROMPT,
-    SO_FAR,
     THRICE,
-    WELL,
     Bench,
-    Wire,
     in_time,
     row,
     whole_and_streamed,
 )
+from tests.faults.servers import ANTHROPIC, OPENAI, SO_FAR, WELL, Wire
 from tests.support.anthropic_like import error as anthropic_error
 from tests.support.openai_like import chat, error
 from tests.support.scripted import Close, Send, Set, Step, Wait, answer, chunk, head

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from tests.conftest import Caller
 from tests.faults.crowd import Crowd, Host, Subject, at_rest, half_open, kept
-from tests.faults.harness import GRACE, IN_A_ROW, ONCE, OPENAI, SO_FAR, THRICE, WELL, Wire, row
+from tests.faults.harness import GRACE, IN_A_ROW, ONCE, THRICE, row
+from tests.faults.servers import OPENAI, SO_FAR, WELL, Wire
 from tests.support.openai_like import chat, chat_sse
 from tests.support.scripted import Hang, Request, Send, Set, Step, Wait, answer, chunk, stream
 from tests.support.steps import Link

@@ -7,20 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from tests.faults.harness import (
+from tests.faults.harness import PROMPT, Bench, effort, row, whole_and_streamed
+from tests.faults.servers import (
     ANTHROPIC,
     OLLAMA,
     OPENAI,
-    PROMPT,
     SO_FAR,
     WELL,
-    Bench,
     Wire,
     backend,
     each_wire,
-    effort,
-    row,
-    whole_and_streamed,
 )
 from tests.support import anthropic_like, ollama
 from tests.support.anthropic_like import event

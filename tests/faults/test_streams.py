@@ -6,21 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from tests.faults.harness import (
-    ANTHROPIC,
-    KEY,
-    OLLAMA,
-    OPENAI,
-    PROMPT,
-    SHORT,
-    SO_FAR,
-    Bench,
-    Wire,
-    each_wire,
-    on_time,
-    row,
-    whole_and_streamed,
-)
+from tests.faults.harness import KEY, PROMPT, SHORT, Bench, on_time, row, whole_and_streamed
+from tests.faults.servers import ANTHROPIC, OLLAMA, OPENAI, SO_FAR, Wire, each_wire
 from tests.support import anthropic_like, ollama
 from tests.support.openai_like import DONE, chat_sse, error, sse
 from tests.support.openai_like import chunk as delta

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 from tests.faults.crowd import Crowd, ended, forget, program
-from tests.faults.harness import GRACE, IN_A_ROW, OPENAI, SO_FAR, WELL, Late, Wire, row
+from tests.faults.harness import GRACE, IN_A_ROW, Late, row
+from tests.faults.servers import OPENAI, SO_FAR, WELL, Wire
 from tests.support.scripted import Hang, Request, Set, Step, Wait, answer
 from tests.support.steps import Link
 from tests.test_canaries import PROMPT
