@@ -94,11 +94,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     try:
         return (yield)
     except Late:
-        pass
+        benches = [each for each in pyfuncitem.funcargs.values() if isinstance(each, Bench | Crowd)]
+        if not benches:
+            raise
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    [bench] = (each for each in arguments.values() if isinstance(each, Bench | Crowd))
     for last in (False, True):
-        bench.clear()
+        for bench in benches:
+            bench.clear()
         try:
             pyfuncitem.obj(**arguments)
             break

@@ -218,15 +218,14 @@ SOON: dict[str, tuple[dict[str, str], float | None]] = {
 
 
 @row(46, "Retry-After 0, −1, nan, inf, 1e35, a date")
-@refusals
 @pytest.mark.parametrize(("headers", "wait"), SOON.values(), ids=SOON)
 def test_a_retry_after_that_is_nothing_or_nonsense_delays_nothing(
-    bench: Bench, status: int, kind: Any, headers: dict[str, str], wait: float | None
+    bench: Bench, headers: dict[str, str], wait: float | None
 ) -> None:
-    call = bench.fails(bench.sick(refusal(status, **headers)), kind, "rejected")
-    assert isinstance(call.error, kind)
+    call = bench.fails(bench.sick(refusal(429, **headers)), RateLimitError, "rejected")
+    assert isinstance(call.error, RateLimitError)
     assert call.error.retry_after == wait
-    sick = bench.sick(refusal(status, **headers), answer(json=chat()))
+    sick = bench.sick(refusal(503, **headers), answer(json=chat()))
     call = bench.ask(bench.router(sick, retry=THRICE))
     assert call.text == WELL
     assert [attempt.failure for attempt in call.attempts] == ["rejected", None]

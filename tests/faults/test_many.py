@@ -50,9 +50,10 @@ class Together(Step):
 
 
 @row(48, "100 callers, one backend, all 503")
-@pytest.mark.parametrize("health", ["on", "off"])
 @pytest.mark.parametrize(
-    ("status", "error", "cost"), [(503, OverloadedError, 1), (500, ServerError, 2)], ids=["503", "500"]
+    ("status", "error", "cost", "health"),
+    [(503, OverloadedError, 1, "on"), (503, OverloadedError, 1, "off"), (500, ServerError, 2, "off")],
+    ids=["503", "503, health off", "500, health off"],
 )
 def test_a_storm_makes_no_more_extra_attempts_than_the_retry_budget_pays(
     crowd: Crowd, status: int, error: type[BackendError], cost: int, health: str
@@ -176,8 +177,9 @@ def taken(crowd: Crowd, other: Host | None = None, **options: Any) -> Iterator[S
 
 
 @row(51, "gate full")
-@pytest.mark.parametrize("retry", [ONCE, THRICE, EAGER], ids=["one attempt", "three", "five"])
-@pytest.mark.parametrize("callers", [1, 50])
+@pytest.mark.parametrize(
+    ("callers", "retry"), [(1, ONCE), (1, EAGER), (50, THRICE)], ids=["one caller", "eager", "50 callers"]
+)
 def test_who_waits_in_vain_for_a_place_is_told_so_by_the_deadline(
     crowd: Crowd, callers: int, retry: RetryPolicy
 ) -> None:

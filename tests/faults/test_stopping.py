@@ -310,8 +310,16 @@ async def timed_out(stage: Stage, k: int) -> bool:
 
 
 @row(52, "cancel at every await")
-@each_way
-@pytest.mark.parametrize("ways_in", [cancelled, scoped, timed_out])
+@pytest.mark.parametrize(
+    ("way", "ways_in"),
+    [
+        *[pytest.param(way, cancelled, id=f"{name} cancelled") for name, way in WAYS.items()],
+        pytest.param(WAYS["fallback"], scoped, id="fallback scoped"),
+        pytest.param(WAYS["stream"], scoped, id="stream scoped"),
+        pytest.param(WAYS["fallback"], timed_out, id="fallback timed out"),
+        pytest.param(WAYS["stream"], timed_out, id="stream timed out"),
+    ],
+)
 @pytest.mark.parametrize("warm", [False, True], ids=["new connections", "kept connections"])
 def test_a_call_cancelled_at_any_wait_leaves_nothing_behind(
     alone: Crowd, way: Way, ways_in: Callable[[Stage, int], Coroutine[Any, Any, bool]], warm: bool
