@@ -55,7 +55,7 @@ class Together(Step):
     [(503, OverloadedError, 1, "on"), (503, OverloadedError, 1, "off"), (500, ServerError, 2, "off")],
     ids=["503", "503, health off", "500, health off"],
 )
-def test_a_storm_makes_no_more_extra_attempts_than_the_retry_budget_pays(
+def test_a_storm_makes_no_more_retries_than_the_budget_pays(
     crowd: Crowd, status: int, error: type[BackendError], cost: int, health: str
 ) -> None:
     sick = crowd.server([Together(CALLERS), *answer(status, body="busy")])
@@ -130,7 +130,7 @@ def test_one_probe_is_sent_while_the_others_are_turned_away(crowd: Crowd, due: b
 
 @row(49, "half-open, 100 callers")
 @pytest.mark.parametrize("cured", [True, False], ids=["cured", "still sick"])
-def test_one_probe_is_sent_while_the_others_are_answered_elsewhere(crowd: Crowd, cured: bool) -> None:
+def test_one_probe_is_sent_while_others_are_answered_elsewhere(crowd: Crowd, cured: bool) -> None:
     rest = threading.Event()
     probed = [Wait(rest), *(ANSWER if cured else BUSY)]
     sick, well = crowd.server(*[BUSY] * IN_A_ROW, probed), crowd.server()
@@ -180,9 +180,7 @@ def taken(crowd: Crowd, other: Host | None = None, **options: Any) -> Iterator[S
 @pytest.mark.parametrize(
     ("callers", "retry"), [(1, ONCE), (1, EAGER), (50, THRICE)], ids=["one caller", "eager", "50 callers"]
 )
-def test_who_waits_in_vain_for_a_place_is_told_so_by_the_deadline(
-    crowd: Crowd, callers: int, retry: RetryPolicy
-) -> None:
+def test_a_wait_for_a_slot_ends_by_the_deadline(crowd: Crowd, callers: int, retry: RetryPolicy) -> None:
     with taken(crowd, retry=retry) as subject:
         calls = crowd.at_once(subject, callers, rest=False, timeout=0.3)
     for call in calls:
@@ -195,7 +193,7 @@ def test_who_waits_in_vain_for_a_place_is_told_so_by_the_deadline(
 
 @row(51, "gate full")
 @pytest.mark.parametrize("waiting", [0, 3])
-def test_who_finds_the_queue_full_goes_to_another_deployment_at_once(crowd: Crowd, waiting: int) -> None:
+def test_a_full_queue_falls_back_to_another_deployment_at_once(crowd: Crowd, waiting: int) -> None:
     with ExitStack() as queue, taken(crowd, crowd.server(), max_queue=waiting) as subject:
         for _ in range(waiting):
             queue.enter_context(crowd.meanwhile(subject, model="main/m"))
@@ -209,7 +207,7 @@ def test_who_finds_the_queue_full_goes_to_another_deployment_at_once(crowd: Crow
 
 
 @row(51, "gate full")
-def test_who_finds_the_queue_full_and_has_nowhere_else_to_go_is_told_at_once(crowd: Crowd) -> None:
+def test_a_full_queue_raises_at_once_where_nothing_else_is_left(crowd: Crowd) -> None:
     with taken(crowd, max_queue=0) as subject:
         [call] = crowd.at_once(subject, 1, rest=False)
     assert type(call.error) is QueueTimeoutError
@@ -217,7 +215,7 @@ def test_who_finds_the_queue_full_and_has_nowhere_else_to_go_is_told_at_once(cro
 
 
 @row(51, "gate full")
-def test_who_holds_the_only_place_himself_does_not_wait_for_it(crowd: Crowd) -> None:
+def test_a_caller_does_not_wait_for_a_slot_that_it_holds_itself(crowd: Crowd) -> None:
     host = crowd.server([*OPENAI.stream(*OPENAI.begun, Hang())])
     subject = crowd.router(host)
 
@@ -241,7 +239,7 @@ def test_who_holds_the_only_place_himself_does_not_wait_for_it(crowd: Crowd) -> 
 
 
 @row(51, "gate full")
-def test_whoever_waits_long_enough_is_answered_in_turn(crowd: Crowd) -> None:
+def test_calls_in_the_queue_are_answered_in_turn(crowd: Crowd) -> None:
     subject = crowd.router(crowd.server())
     calls = crowd.at_once(subject, CALLERS)
     assert [call.text for call in calls] == [WELL] * CALLERS

@@ -55,22 +55,20 @@ def test_a_stream_that_breaks_before_content_falls_back_unseen(bench: Bench, wir
 
 @row(9, "silence inside a stream")
 @each_wire
-def test_a_stream_that_falls_silent_after_content_is_cut_at_the_idle_timeout(
-    bench: Bench, wire: Wire
-) -> None:
+def test_a_stream_silent_after_content_is_cut_at_the_idle_timeout(bench: Bench, wire: Wire) -> None:
     sick = bench.sick(wire.stream(*wire.begun, Hang()), wire=wire)
     on_time(bench.cuts(sick, SO_FAR, BackendTimeoutError, limits=IDLE), SHORT)
 
 
 @row(9, "silence inside a stream")
-def test_a_stream_that_falls_silent_after_content_is_cut_at_the_deadline(bench: Bench) -> None:
+def test_a_stream_silent_after_content_is_cut_at_the_deadline(bench: Bench) -> None:
     sick = bench.sick(OPENAI.stream(*OPENAI.begun, Hang()))
     on_time(bench.cuts(sick, SO_FAR, DeadlineExceededError, total=0.2), 0.2)
 
 
 @row(9, "silence inside a stream")
 @each_wire
-def test_a_stream_that_is_silent_before_content_falls_back_unseen(bench: Bench, wire: Wire) -> None:
+def test_a_stream_silent_before_content_falls_back_unseen(bench: Bench, wire: Wire) -> None:
     sick = bench.sick(wire.stream(*wire.opening, Hang()), wire=wire)
     on_time(bench.moves_on(sick, BackendTimeoutError, "ambiguous", stream=True, limits=SILENT), SHORT)
 
@@ -83,7 +81,7 @@ def test_silent_streams_open_the_breaker(bench: Bench) -> None:
 
 @row(9, "silence inside a stream")
 @pytest.mark.parametrize(("idle", "opens"), [(0.04, True), (5, False)], ids=["silent", "impatient"])
-def test_a_deadline_counts_if_the_server_was_silent_for_longer_than_it_may_be(
+def test_a_deadline_counts_where_the_server_was_silent_too_long(
     bench: Bench, idle: float, opens: bool
 ) -> None:
     sick = bench.sick([Send(head(200, {"content-length": "1000"})), Hang()])
@@ -233,7 +231,7 @@ def test_an_error_in_a_field_of_that_name_may_be_plain_text(bench: Bench) -> Non
         ("timeout_error", BackendTimeoutError, "ambiguous"),
     ],
 )
-def test_an_error_event_falls_back_before_content_and_cuts_after_it(
+def test_an_error_event_falls_back_before_content_and_cuts_after(
     bench: Bench, type: str, kind: Any, failure: str
 ) -> None:
     event = anthropic_like.error_event(ECHO, type=type)
@@ -244,7 +242,7 @@ def test_an_error_event_falls_back_before_content_and_cuts_after_it(
 
 
 @row(17, 'Ollama `{"error"}` line')
-def test_an_error_line_falls_back_before_content_and_cuts_after_it(bench: Bench) -> None:
+def test_an_error_line_falls_back_before_content_and_cuts_after(bench: Bench) -> None:
     line = ollama.line({"error": f"llama runner process has terminated: {ECHO}"})
     for opening in (OLLAMA.opening, ()):
         sick = bench.sick(OLLAMA.stream(*opening, line), wire=OLLAMA)

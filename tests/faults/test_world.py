@@ -56,7 +56,7 @@ def wall(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Wal
 
 
 @row(54, "wall clock ±1 h")
-def test_a_clock_that_is_set_during_a_call_changes_nothing_about_it(crowd: Crowd, wall: Wall) -> None:
+def test_setting_the_clock_during_a_call_changes_nothing(crowd: Crowd, wall: Wall) -> None:
     host = crowd.server([wall, *ANSWER], [wall, *OPENAI.stream(*OPENAI.events)])
     subject = crowd.router(host)
     asked = datetime.now(UTC)
@@ -129,9 +129,7 @@ def test_a_clock_that_is_set_ends_no_cooldown(
 
 
 @row(54, "wall clock ±1 h")
-def test_a_clock_that_is_set_does_not_change_how_long_a_server_is_left_alone(
-    crowd: Crowd, wall: Wall
-) -> None:
+def test_setting_the_clock_does_not_change_a_wait(crowd: Crowd, wall: Wall) -> None:
     limited = answer(429, headers={"retry-after-ms": "150"})
     subject = crowd.router(crowd.server([wall, *limited], ANSWER), retry=AGAIN)
     began = time.monotonic()
@@ -180,7 +178,7 @@ router.close()
 
 @row(55, "process suspended and resumed")
 @pytest.mark.parametrize("kind", ["whole", "stream"])
-def test_a_deadline_that_passes_while_the_process_stands_still_fires_once(crowd: Crowd, kind: str) -> None:
+def test_a_deadline_during_a_suspended_process_fires_once(crowd: Crowd, kind: str) -> None:
     here = threading.Event()
     begun = OPENAI.stream(*OPENAI.begun, Set(here), Hang()) if kind == "stream" else [Set(here), Hang()]
     host = crowd.server(begun, OPENAI.stream(*OPENAI.events) if kind == "stream" else ANSWER)

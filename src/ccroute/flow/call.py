@@ -26,6 +26,7 @@ def call(context: CallContext, *, stream: bool) -> Flow[Completion[Any]]:
     fault: Fault | None = None
     unsupported: Fault | None = None
     answer: Completion | None = None
+    result: Completion | Fault | Unavailable | None = None
     try:
         while answer is None:
             step = retry.next(monotonic())
@@ -59,7 +60,12 @@ def call(context: CallContext, *, stream: bool) -> Flow[Completion[Any]]:
             context.record()
             raise
     if answer is None:
-        raise _final_error(context, retry, step, fault, unsupported)
+        error = _final_error(context, retry, step, fault, unsupported)
+        del retry, fault, unsupported, result
+        try:
+            raise error
+        finally:
+            del error  # its traceback has this frame: a cycle would keep the prompt
     if stream:
         yield from leave()
         yield from emit([Chunk(finish_reason=answer.finish_reason, usage=answer.usage)])

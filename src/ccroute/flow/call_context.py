@@ -154,8 +154,11 @@ class CallContext:
                 error.add_note(reason)
 
     def record(self) -> None:
-        """Write a ledger row for each attempt; called again after an interrupt, it writes the others. A ledger
-        that fails is only reported: the answer is worth more. In a forked child the rows are the parent's."""
+        """Write a ledger row for each attempt; called again after an interrupt, it writes the others.
+
+        A ledger that fails is only reported: the answer is worth more. In a forked child it does nothing: the
+        call is the parent's.
+        """
         if self._process != os.getpid():
             return
         write = self.state.ledger.record

@@ -8,7 +8,7 @@ from typing import Literal
 from ccroute.types.route import Frozen
 
 HealthState = Literal["on", "off", "probing", "cooling"]
-"""on: gets calls. off: a breaker is open, or a key or a model was refused. probing: one call is on its way, to
+"""on: gets calls. off: a breaker is open, or a key or a model was refused. probing: one call is on its way to
 find out whether it answers again. cooling: the server asked for a pause."""
 
 
@@ -21,8 +21,8 @@ class HealthStats(Frozen):
 
 
 class DeploymentStats(Frozen):
-    """One deployment that was asked before: calls in flight, the share of its recent calls that succeeded (0 to
-    1), and its health."""
+    """One deployment that was asked before. `success_rate` is the share of its recent calls that succeeded,
+    0 to 1."""
 
     in_flight: int = 0
     success_rate: float = 1.0
