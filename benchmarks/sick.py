@@ -133,7 +133,7 @@ def faults(wire: Wire, streamed: bool) -> dict[str, list[Step]]:
     """Everything that can go wrong with an answer. Where it comes to no end, the client has to make one."""
     body = server.compact(wire.message)
     packed, kind = gzip.compress(body), "application/json"
-    # In one piece with the answer: where it comes later, it may come after the next request was sent, and then
+    # In one piece with the answer: what comes later may come after the next request was sent, and then
     # no client can tell it from the answer.
     *begun_well, end = healthy(wire, streamed)
     assert isinstance(end, bytes)

@@ -26,7 +26,7 @@ class Line:
     fault: str
     tests: dict[str, Counter[str]] = field(default_factory=lambda: {mode: Counter() for mode in MODES})
 
-    def told(self, mode: str) -> str:
+    def shown(self, mode: str) -> str:
         counts = self.tests[mode].items()
         return f"{mode} {', '.join(f'{count} {outcome}' for outcome, count in counts) or 'not run'}"
 
@@ -63,8 +63,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section("fault matrix")
     width = max(len(line.fault) for _, line in lines)
     for number, line in lines:
-        told = f"{number:>3}  {line.fault:<{width}}  {line.told('sync'):<17}  {line.told('async')}"
-        terminalreporter.write_line(told, **{"green" if line.passed else "red": True})
+        text = f"{number:>3}  {line.fault:<{width}}  {line.shown('sync'):<17}  {line.shown('async')}"
+        terminalreporter.write_line(text, **{"green" if line.passed else "red": True})
 
 
 @pytest.fixture

@@ -50,8 +50,8 @@ class Host(Sick):
         return self._wait(lambda: (len(self._links), self.closed_by_peer) == (connections, hung_up), 1.0)
 
 
-class Told:
-    """What a router told its listener, to be waited for."""
+class Heard:
+    """The events of a router, which a test may wait for."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -77,7 +77,7 @@ class Subject(NamedTuple):
     router: Router
     hosts: Mapping[str, Host]
     ledger: MemoryLedger
-    told: Told
+    heard: Heard
 
 
 def at_rest(router: Router) -> None:
@@ -168,20 +168,20 @@ class Crowd:
         main: Host,
         other: Host | None = None,
         *,
-        places: int | None = 1,
+        slots: int | None = 1,
         retry: RetryPolicy = ONCE,
         **options: Any,
     ) -> Subject:
-        """A router to one server or two, each of which serves `places` calls at a time."""
+        """A router to one server or two, each of which serves `slots` calls at a time."""
         hosts = {"main": main} if other is None else {"main": main, "other": other}
         backends = [make_backend(name, host) for name, host in hosts.items()]
         for backend in backends:
-            backend.max_concurrency = places
+            backend.max_concurrency = slots
         aliases = AliasTable({"m": [f"{backend.name}/m" for backend in backends]}, strategy="ordered")
-        ledger, told = MemoryLedger(), Told()
+        ledger, heard = MemoryLedger(), Heard()
         options = {"default_model": "m", "timeout": PATIENT} | options
-        router = Router(backends, aliases, retry=retry, ledger=ledger, on_event=told.listen, **options)
-        subject = Subject(router, hosts, ledger, told)
+        router = Router(backends, aliases, retry=retry, ledger=ledger, on_event=heard.listen, **options)
+        subject = Subject(router, hosts, ledger, heard)
         self._subjects.append(subject)
         return subject
 
@@ -205,7 +205,7 @@ class Crowd:
     ) -> list[Call]:
         """So many calls at the same time, in threads or in tasks of one loop; `then` is done after each.
 
-        Not `rest`: somebody else goes on meanwhile.
+        Not `rest`: another call goes on meanwhile.
         """
         before = len(subject.ledger.rows())
         limit = options.get("timeout", PATIENT.total)
@@ -263,7 +263,7 @@ class Crowd:
         of = defaultdict[str | None, list[LedgerRow]](list)
         for row in rows:
             of[row.session].append(row)
-        shown = f"{rows}{subject.told.events}{[*map(str, subject.told.events)]}"
+        shown = f"{rows}{subject.heard.events}{[*map(str, subject.heard.events)]}"
         for caller, call in enumerate(calls):
             call.rows = of.pop(str(caller), [])
             assert (call.error is None) != (call.completion is None)
@@ -305,7 +305,7 @@ async def nobody_else() -> None:
 @contextmanager
 def program(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A Python program of its own, to be talked to line by line; warnings are errors there, too."""
-    # From 3.12 on Python warns whoever forks while threads run, which is what is tested.
+    # From 3.12 on Python warns of a fork while threads run, which is what is tested.
     warnings = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]
     pipe = subprocess.PIPE
     with subprocess.Popen(

@@ -3,7 +3,7 @@
 A row says what the fault is and what must follow from it. Everything else is checked here after each call:
 one outcome, in time; attempts within their cap, each recorded once at its price, one of them final; neither
 key nor prompt to be seen anywhere; nothing left running. At the end of a test the server gets well, and the
-same router has to be answered by it: a permit or a lease that was lost would show.
+same router has to be answered by it: a slot or a lease that was lost would show.
 """
 
 from __future__ import annotations
@@ -311,7 +311,7 @@ class Bench:
         assert_tells_nothing(shown)
 
     def _recovers(self, subject: Subject) -> None:
-        """A server that got well is asked and answers; of what cannot get well nobody waits for a permit."""
+        """A server that got well is asked and answers; at one that cannot get well, no call waits."""
         may_recover = isinstance(subject.server, Sick)
         call = self.ask(subject, model="main/m", timeout=5 if may_recover else 0.06)
         if may_recover:
@@ -399,7 +399,7 @@ class Bench:
     def is_final(
         self, sick: Sick, error: type[errors.CcrouteError], failure: str, *, stream: bool = False
     ) -> Call:
-        """It is raised at once, though somebody else could answer."""
+        """It is raised at once, though another deployment could answer."""
         other = self.sick()
         call = self.ask(self.router(sick, other, retry=THRICE), stream=stream)
         assert type(call.error) is error

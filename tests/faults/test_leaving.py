@@ -110,7 +110,7 @@ def test_a_probe_left_after_its_first_content_closes_the_breaker(crowd: Crowd, h
     crowd.check_rest(subject)
     host.plays()
     crowd.answers(subject)
-    assert subject.told.count(BreakerOpened) == subject.told.count(BreakerClosed) == 1
+    assert subject.heard.count(BreakerOpened) == subject.heard.count(BreakerClosed) == 1
 
 
 @row(50, "probe cancelled")
@@ -125,7 +125,7 @@ def test_a_stopped_probe_gives_its_lease_back_and_counts_for_nothing(crowd: Crow
     assert len(host.requests) == IN_A_ROW + 3
     host.plays()
     crowd.answers(subject)
-    assert subject.told.count(BreakerOpened) == subject.told.count(BreakerClosed) == 1
+    assert subject.heard.count(BreakerOpened) == subject.heard.count(BreakerClosed) == 1
 
 
 @row(50, "probe cancelled")
@@ -135,7 +135,7 @@ def test_calls_that_are_left_do_not_open_a_breaker(crowd: Crowd, how: str) -> No
     subject = crowd.router(host)
     for _ in range(2 * IN_A_ROW):
         left(crowd, subject, host, how)
-    assert subject.told.count(BreakerOpened) == 0
+    assert subject.heard.count(BreakerOpened) == 0
     assert [row.outcome for row in subject.ledger.rows()] == ["cancelled"] * 2 * IN_A_ROW
 
 
@@ -346,7 +346,7 @@ def test_an_interrupt_in_the_queue_leaves_the_queue(crowd: Crowd) -> None:
     subject, over = crowd.router(host), threading.Event()
 
     def interrupt_who_waits() -> None:
-        subject.told.wait(Queued)
+        subject.heard.wait(Queued)
         while not over.is_set():
             interrupt()
             over.wait(PAUSE)

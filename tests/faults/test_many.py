@@ -59,7 +59,7 @@ def test_a_storm_makes_no_more_retries_than_the_budget_pays(
     crowd: Crowd, status: int, error: type[BackendError], cost: int, health: str
 ) -> None:
     sick = crowd.server([Together(CALLERS), *answer(status, body="busy")])
-    calls = crowd.at_once(crowd.router(sick, places=None, retry=EAGER, health=health), CALLERS)
+    calls = crowd.at_once(crowd.router(sick, slots=None, retry=EAGER, health=health), CALLERS)
     assert {type(call.error) for call in calls} == {error}
     extra = len(sick.requests) - CALLERS
     assert sum(len(call.attempts) - 1 for call in calls) == extra
@@ -69,10 +69,10 @@ def test_a_storm_makes_no_more_retries_than_the_budget_pays(
 
 
 @row(48, "100 callers, one backend, all 503")
-@pytest.mark.parametrize("places", [None, 4])
-def test_a_storm_is_answered_in_full_where_a_fallback_is_well(crowd: Crowd, places: int | None) -> None:
-    sick, well = crowd.server([Together(places or CALLERS), *BUSY]), crowd.server()
-    subject = crowd.router(sick, well, places=places, retry=EAGER)
+@pytest.mark.parametrize("slots", [None, 4])
+def test_a_storm_is_answered_in_full_where_a_fallback_is_well(crowd: Crowd, slots: int | None) -> None:
+    sick, well = crowd.server([Together(slots or CALLERS), *BUSY]), crowd.server()
+    subject = crowd.router(sick, well, slots=slots, retry=EAGER)
     calls = crowd.at_once(subject, CALLERS, model="main/m", fallback=["other/m"])
     assert [call.text for call in calls] == [WELL] * CALLERS
     assert {call.answer.route.backend for call in calls} == {"other"}
@@ -88,7 +88,7 @@ def open_breaker(crowd: Crowd, subject: Subject) -> None:
     for _ in range(IN_A_ROW):
         with pytest.raises(OverloadedError):
             crowd.caller.complete(subject.router, PROMPT, model="main/m", fallback=False)
-    assert subject.told.count(BreakerOpened) == 1
+    assert subject.heard.count(BreakerOpened) == 1
 
 
 def after(count: int, event: threading.Event) -> Callable[[], None]:
@@ -109,7 +109,7 @@ def test_one_probe_is_sent_while_the_others_are_turned_away(crowd: Crowd, due: b
     rest = threading.Event()
     probed = [Wait(rest), *(ANSWER if cured else BUSY)]
     sick = crowd.server(*[BUSY] * IN_A_ROW, probed)
-    subject = crowd.router(sick, places=None)
+    subject = crowd.router(sick, slots=None)
     open_breaker(crowd, subject)
     if due:
         half_open(subject.router)
@@ -124,8 +124,8 @@ def test_one_probe_is_sent_while_the_others_are_turned_away(crowd: Crowd, due: b
             assert error.retry_after is not None
             assert 1 <= error.retry_after <= 36
             assert call.took < probe.took + GRACE
-    assert subject.told.count(BreakerClosed) == cured
-    assert subject.told.count(BreakerOpened) == 1 + (due and not cured), "an early probe puts nothing off"
+    assert subject.heard.count(BreakerClosed) == cured
+    assert subject.heard.count(BreakerOpened) == 1 + (due and not cured), "an early probe puts nothing off"
 
 
 @row(49, "half-open, 100 callers")
@@ -134,7 +134,7 @@ def test_one_probe_is_sent_while_others_are_answered_elsewhere(crowd: Crowd, cur
     rest = threading.Event()
     probed = [Wait(rest), *(ANSWER if cured else BUSY)]
     sick, well = crowd.server(*[BUSY] * IN_A_ROW, probed), crowd.server()
-    subject = crowd.router(sick, well, places=None, retry=RetryPolicy(attempts=2, per_deployment=1))
+    subject = crowd.router(sick, well, slots=None, retry=RetryPolicy(attempts=2, per_deployment=1))
     open_breaker(crowd, subject)
     half_open(subject.router)
     calls = crowd.at_once(subject, CALLERS, then=after(CALLERS - 1, rest))
@@ -148,7 +148,7 @@ def test_a_call_that_a_probe_turns_away_after_its_own_attempt_is_one_call(crowd:
     probing, rest = threading.Event(), threading.Event()
     sick = crowd.server(*[BUSY] * IN_A_ROW, [Set(probing), Wait(rest), *ANSWER])
     once_each = RetryPolicy(attempts=3, per_deployment=1)
-    subject = crowd.router(sick, crowd.server(BUSY), places=None, retry=once_each)
+    subject = crowd.router(sick, crowd.server(BUSY), slots=None, retry=once_each)
     open_breaker(crowd, subject)
     with crowd.meanwhile(subject, model="main/m"):
         assert probing.wait(5)
@@ -187,8 +187,8 @@ def test_a_wait_for_a_slot_ends_by_the_deadline(crowd: Crowd, callers: int, retr
         assert type(call.error) is QueueTimeoutError
         assert call.took >= 0.2
         assert [attempt.cost for attempt in call.attempts] == [0]
-    assert subject.told.count(Queued) == callers
-    assert subject.told.count(BreakerOpened) == 0
+    assert subject.heard.count(Queued) == callers
+    assert subject.heard.count(BreakerOpened) == 0
 
 
 @row(51, "gate full")
@@ -197,9 +197,9 @@ def test_a_full_queue_falls_back_to_another_deployment_at_once(crowd: Crowd, wai
     with ExitStack() as queue, taken(crowd, crowd.server(), max_queue=waiting) as subject:
         for _ in range(waiting):
             queue.enter_context(crowd.meanwhile(subject, model="main/m"))
-        assert subject.told.wait(Queued, waiting)
+        assert subject.heard.wait(Queued, waiting)
         [call] = crowd.at_once(subject, 1, rest=False)
-        queued = subject.told.count(Queued)
+        queued = subject.heard.count(Queued)
     assert call.text == WELL
     assert call.tried == [("main/m", "not_sent", "QueueTimeoutError"), ("other/m", None, None)]
     assert call.took < 1
@@ -243,7 +243,7 @@ def test_calls_in_the_queue_are_answered_in_turn(crowd: Crowd) -> None:
     subject = crowd.router(crowd.server())
     calls = crowd.at_once(subject, CALLERS)
     assert [call.text for call in calls] == [WELL] * CALLERS
-    assert subject.told.count(Queued) > 0
+    assert subject.heard.count(Queued) > 0
 
 
 # -- everybody at once ---------------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ class Echo(Wire):
     inside = threading.Semaphore(PLACES)
 
     def answer(self, request: Request) -> Iterable[Step]:
-        assert self.inside.acquire(blocking=False), "the host has more callers than places"
+        assert self.inside.acquire(blocking=False), "the host has more callers than slots"
         asked = request.json["messages"][0]["content"]
         text = WELL if asked == PROMPT else asked
         try:
@@ -277,7 +277,7 @@ def test_threads_and_loops_share_one_router(caplog: pytest.LogCaptureFixture) ->
     callers, leaves = 400, 8
     with Crowd(Caller("sync"), caplog) as crowd:
         host = crowd.server(wire=Echo(*OPENAI))
-        subject = crowd.router(host, places=PLACES, timeout=60)
+        subject = crowd.router(host, slots=PLACES, timeout=60)
         router, start, out = subject.router, threading.Barrier(202), itertools.count()
 
         def ask(caller: int) -> None:
@@ -338,7 +338,7 @@ def test_one_router_serves_one_loop_after_the_other(caplog: pytest.LogCaptureFix
 
     with Crowd(Caller("async"), caplog) as crowd:
         host = crowd.server()
-        subject = crowd.router(host, places=2)
+        subject = crowd.router(host, slots=2)
         for run in range(1, 6):
             asyncio.run(use(subject.router))
             assert host.settles(lambda: kept(subject, host)), "a connection outlives its loop"

@@ -164,7 +164,7 @@ class Watched:
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
+def noting(what: str) -> Iterator[None]:
     """A failure says where the call was stopped."""
     try:
         yield
@@ -191,7 +191,7 @@ def test_a_call_interrupted_at_any_effect_leaves_nothing_behind(alone: Crowd, wa
         try:
             stage.call(lambda flow, k=k, stop=stop: Watched(flow, k, when, stop))
         except KeyboardInterrupt:
-            with told(f"at effect {k}"):
+            with noting(f"at effect {k}"):
                 stage.check()
         else:
             assert not stopped.is_set(), "the interrupt was swallowed"
@@ -234,7 +234,7 @@ def test_a_stream_left_after_any_chunk_leaves_nothing_behind(crowd: Crowd, name:
         return had
 
     while True:
-        with told(f"after {whole} chunks"):
+        with noting(f"after {whole} chunks"):
             had = asyncio.run(aread(whole + 1)) if crowd.mode == "async" else read(whole + 1)
         if had <= whole:
             break
@@ -335,7 +335,7 @@ def test_a_call_cancelled_at_any_wait_leaves_nothing_behind(
         return stopped
 
     for k in itertools.count():
-        with told(f"at wait {k}"):
+        with noting(f"at wait {k}"):
             stopped = asyncio.run(run(k))
             for host in (stage.main, stage.other):
                 assert host.settles(lambda: 0), "a connection outlives its loop"
@@ -382,7 +382,7 @@ def test_an_interrupt_at_any_instruction_leaves_nothing_behind(alone: Crowd, way
                 sys.setprofile(None)
         if not where:
             break
-        with told(where):
+        with noting(where):
             assert not [lock for lock in locks(stage.router) if lock.locked()]
             stage.crowd.check_rest(stage.subject)
             if "/accounting/" not in where:  # inside the ledger's own record() nobody knows what it did

@@ -105,7 +105,7 @@ def test_a_clock_that_is_set_does_not_close_an_open_breaker(crowd: Crowd, wall: 
     for _ in range(IN_A_ROW):
         with pytest.raises(OverloadedError):
             crowd.caller.complete(subject.router, PROMPT, model="main/m")
-    assert subject.told.count(BreakerOpened) == 1
+    assert subject.heard.count(BreakerOpened) == 1
     for ahead in (wall.jump, 0.0, wall.jump):
         wall.ahead = ahead
         assert crowd.caller.complete(subject.router, PROMPT).route.backend == "other"
@@ -120,7 +120,7 @@ def test_a_clock_that_is_set_ends_no_cooldown(
     sick, well = crowd.server([wall, *answer(status, headers=header)]), crowd.server()
     subject = crowd.router(sick, well, retry=ONCE_EACH)
     assert crowd.caller.complete(subject.router, PROMPT).route.backend == "other"
-    assert subject.told.count(CooledDown) == 1
+    assert subject.heard.count(CooledDown) == 1
     for ahead in (0.0, wall.jump, 0.0):
         wall.ahead = ahead
         assert crowd.caller.complete(subject.router, PROMPT).route.backend == "other"
