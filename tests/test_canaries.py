@@ -273,7 +273,7 @@ def test_a_bug_while_sending_shows_no_key_in_the_frames_of_ccroute(caller: Calle
     shown = locals_of_ccroute(caught.value)
     assert KEY not in shown
     assert "Send(HttpRequest(POST /chat/completions, " in shown
-    assert "Request(1 messages" in shown
+    assert "request=Request(1 messages" in shown
 
 
 def test_what_goes_through_a_flow_shows_what_it_is_and_not_what_it_holds() -> None:

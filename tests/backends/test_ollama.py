@@ -45,7 +45,7 @@ def test_both_names_stand_before_the_same_health() -> None:
     assert deployments["local/coder"].health.state == "off"
 
 
-def test_two_names_of_one_model_are_one_deployment_with_both_weights() -> None:
+def test_two_names_of_one_model_in_an_alias_are_one_deployment_with_both_weights() -> None:
     targets = {"local/coder:latest": 1, "local/other": 4, "local/coder": 2}
     with Router(
         [OllamaBackend("local")], {"x": targets, "y": ["local/coder", "local/coder:latest"]}
