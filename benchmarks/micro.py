@@ -76,16 +76,16 @@ class Canned:
         """Nor to close."""
 
 
-def router(*pieces: bytes) -> Router:
+def router(*pieces: bytes, ledger: MemoryLedger | None = None) -> Router:
     """Everything on: agent, alias, price, and the ledger in memory."""
     made = Router(
         [BACKENDS["openai"]],
         {"fast": f"bench/{MODEL}"},
         {"bench": "fast"},
         prices={MODEL: PRICE},
-        ledger=MemoryLedger(limit=1000),
+        ledger=ledger or MemoryLedger(limit=1000),
     )
-    made._means = made._means._replace(connections=Canned(*pieces))  # type: ignore[arg-type]
+    made._connections = Canned(*pieces)  # type: ignore[assignment]
     return made
 
 
@@ -115,8 +115,7 @@ def recording() -> Row:
 def ledger_row() -> LedgerRow:
     """What one call through a router leaves behind."""
     ledger = MemoryLedger()
-    made = router(server.compact(WHOLES["openai"]))
-    made._means = made._means._replace(ledger=ledger)
+    made = router(server.compact(WHOLES["openai"]), ledger=ledger)
     made.complete(messages=MESSAGES, agent="bench")
     return ledger.rows()[0]
 

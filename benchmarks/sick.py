@@ -133,6 +133,10 @@ def faults(wire: Wire, streamed: bool) -> dict[str, list[Step]]:
     """Everything that can go wrong with an answer. Where it comes to no end, the client has to make one."""
     body = server.compact(wire.message)
     packed, kind = gzip.compress(body), "application/json"
+    # In one piece with the answer: what comes later may come after the next request was sent, and then
+    # no client can tell it from the answer.
+    *begun_well, end = healthy(wire, streamed)
+    assert isinstance(end, bytes)
     if streamed:
         packed, kind = gzip.compress(b"".join(wire.events)), wire.content_type
     everywhere: dict[str, list[Step]] = {
@@ -143,7 +147,7 @@ def faults(wire: Wire, streamed: bool) -> dict[str, list[Step]]:
         "garbage": [bytes(range(256)), CLOSE],
         "HTML": [reply(b"<html>Please log in.</html>", headers="content-type: text/html")],
         "truncated gzip": [reply(half(packed), headers=f"content-encoding: gzip\r\ncontent-type: {kind}")],
-        "surplus": [*healthy(wire, streamed), server.whole(wire.message)],
+        "surplus": [*begun_well, end + server.whole(wire.message)],
     }
     if not streamed:
         return everywhere | {

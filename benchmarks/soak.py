@@ -2,7 +2,7 @@
 
 Each call is drawn by the seed: who asks, whether it is streamed, and whether its caller cancels or abandons
 it. The books are audited call by call: what the caller saw is what the ledger has. At the end nothing may be
-left: no permit, no probe, no load, no socket, no task. Exit code 1 when a check fails; when no call has ended
+left: no slot, no probe, no load, no socket, no task. Exit code 1 when a check fails; when no call has ended
 for a minute, all stacks are printed and the exit code is 3.
 
 Memory is measured while nothing runs and no connection is kept: after two fifths of the calls, when there
@@ -244,9 +244,12 @@ def from_error(error: CcrouteError, said: Sequence[str] = ()) -> Seen:
     return Seen("failed", error.attempts, len(error.attempts), cost)
 
 
-def left_early(stream: Stream | AsyncStream) -> Seen:
-    """After the first content: one attempt more than those that are over."""
-    return Seen("abandoned", count=len(stream.route.attempts) + 1)
+def left_early(ask: Ask, stream: Stream | AsyncStream) -> Seen:
+    """After the first content. A stream that is only dropped has one attempt more than its route."""
+    attempts = stream.route.attempts
+    if ask.fate == "drop":
+        return Seen("abandoned", count=len(attempts) + 1)
+    return Seen("abandoned", attempts, len(attempts), stream.partial.cost)
 
 
 class Books(MemoryLedger):
@@ -442,7 +445,7 @@ class Callers:
             if ask.fate == "close":
                 stream.close()
             if ask.fate in {"close", "drop"}:
-                return left_early(stream)
+                return left_early(ask, stream)
         try:
             answer = stream.completion
         except RuntimeError:
@@ -481,7 +484,7 @@ class Callers:
             if ask.fate == "close":
                 await stream.aclose()
             if ask.fate in {"close", "drop"}:
-                return left_early(stream)
+                return left_early(ask, stream)
         return from_answer(ask, stream.completion, "".join(said))
 
 
@@ -568,19 +571,15 @@ def books_balance(callers: Callers, books: Books, scale: Scale) -> Iterator[Chec
 
 
 def nothing_runs(made: Router) -> Iterator[Check]:
-    """A router has no public word for its insides, so this looks at them."""
-    gates = made._means.gates._gates.values()
-    yield Check("no permit is held, nobody waits", all(not g.held and not g.waiting for g in gates), [*gates])
-    load = made._desk.load
-    in_flight = sum(map(len, load._hosts.values())) + sum(
-        len(known.running) for known in load._known.values()
-    )
-    yield Check("the load is 0", not in_flight, in_flight)
-    health = made._desk.health
-    switches = [*health._circuits.items(), *health._credentials.items()]
-    leases = [name for name, switch in switches if switch.probe is not None]
-    yield Check("no probe is out", not leases and not health._inbox, leases)
-    busy = [len(pool._busy) for pool in made._connections._pools.values()]
+    stats = made.stats()
+    hosts, deployments = stats.backends.values(), stats.deployments.values()
+    slots = [(host.slots_held, host.queued) for host in hosts]
+    yield Check("no slot is held, nobody waits", slots == [(0, 0)] * len(slots), slots)
+    in_flight = [each.in_flight for each in (*hosts, *deployments)]
+    yield Check("the load is 0", not any(in_flight), in_flight)
+    health = [each.health.state for each in deployments] + [host.credential.state for host in hosts]
+    yield Check("no probe is out", "probing" not in health, health)
+    busy = [host.busy_connections for host in hosts]
     yield Check("no connection is in use", not any(busy), busy)
 
 
@@ -645,7 +644,7 @@ def close_idle(stacks: dict[Any, Stack[Any]]) -> None:
 async def close_idle_here(pools: Mapping[asyncio.AbstractEventLoop, LoopPool]) -> None:
     pool = pools.get(asyncio.get_running_loop())
     if pool is not None:
-        close_idle(pool._stacks)
+        close_idle(pool.stacks)
     await asyncio.sleep(0)  # their sockets go in the loop's next round
 
 

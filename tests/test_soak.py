@@ -16,14 +16,14 @@ LINEAR = 2.0
 """How much more CPU a call among many may take: coverage and a busy machine blur it."""
 
 
-def test_after_thousands_of_calls_each_is_accounted_for_and_nothing_is_left() -> None:
+def test_after_thousands_of_calls_nothing_is_lost_and_nothing_left() -> None:
     # In a process of its own: there it takes a quarter of the time that it takes under coverage.
     command = [sys.executable, "-W", "error", soak.__file__, "--quick"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
-def test_thousands_of_calls_are_in_flight_at_once_and_cost_no_more_each() -> None:
+def test_thousands_of_calls_in_flight_cost_no_more_each() -> None:
     base = at_rest()
     few, many = fly(FEW, base), fly(MANY, base)
     assert many.cpu <= few.cpu * LINEAR

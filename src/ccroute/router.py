@@ -311,6 +311,8 @@ class Router:
     def stats(self) -> RouterStats:
         """What the router is doing now: calls in flight, slots, queues, connections, and which deployments
         and keys get no calls, and why. Plain data; no network."""
+        if self._process != os.getpid():
+            self._after_fork()
         return stats_of(self._tables.backends, self._state, self._limiters, self._connections)
 
     def close(self) -> None:

@@ -40,8 +40,9 @@ def test_both_names_stand_before_the_same_health() -> None:
             for model in ("a", "b") * 4:
                 with pytest.raises(errors.OverloadedError):
                     router.complete("hi", model=model, timeout=0.2)
-            assert router._desk.health.refusal(router._tables.deployment("local/coder:latest")) is not None
-            assert router._tables.deployment("local/coder") is router._tables.deployment("local/coder:latest")
+            deployments = router.stats().deployments
+    assert deployments.keys() == {"local/coder"}
+    assert deployments["local/coder"].health.state == "off"
 
 
 def test_two_names_of_one_model_in_an_alias_add_their_weights() -> None:
@@ -49,7 +50,7 @@ def test_two_names_of_one_model_in_an_alias_add_their_weights() -> None:
     with Router(
         [OllamaBackend("local")], {"x": targets, "y": ["local/coder", "local/coder:latest"]}
     ) as router:
-        resolution = router._tables.resolve("x")
+        resolution, _ = router._tables.resolve("x")
         listed = {model.id: model.deployments for model in router.models()}
     assert dict(zip(resolution.deployments, resolution.weights, strict=True)) == {
         "local/coder": 3,

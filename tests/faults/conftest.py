@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("tests.faults.harness")
+pytest.register_assert_rewrite("tests.faults.harness", "tests.faults.crowd")
 
 from tests.conftest import Caller  # noqa: E402 - what is registered above has to come first
+from tests.faults.crowd import Crowd  # noqa: E402
 from tests.faults.harness import Bench, Late  # noqa: E402
 
 MODES = ("sync", "async")
@@ -25,7 +26,7 @@ class Line:
     fault: str
     tests: dict[str, Counter[str]] = field(default_factory=lambda: {mode: Counter() for mode in MODES})
 
-    def told(self, mode: str) -> str:
+    def shown(self, mode: str) -> str:
         counts = self.tests[mode].items()
         return f"{mode} {', '.join(f'{count} {outcome}' for outcome, count in counts) or 'not run'}"
 
@@ -62,8 +63,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section("fault matrix")
     width = max(len(line.fault) for _, line in lines)
     for number, line in lines:
-        told = f"{number:>3}  {line.fault:<{width}}  {line.told('sync'):<17}  {line.told('async')}"
-        terminalreporter.write_line(told, **{"green" if line.passed else "red": True})
+        text = f"{number:>3}  {line.fault:<{width}}  {line.shown('sync'):<17}  {line.shown('async')}"
+        terminalreporter.write_line(text, **{"green" if line.passed else "red": True})
 
 
 @pytest.fixture
@@ -73,17 +74,33 @@ def bench(caller: Caller, caplog: pytest.LogCaptureFixture) -> Iterator[Bench]:
         yield bench
 
 
+@pytest.fixture
+def crowd(caller: Caller, caplog: pytest.LogCaptureFixture) -> Iterator[Crowd]:
+    """The bench for many callers at once, in one mode."""
+    with caplog.at_level(logging.DEBUG, logger="ccroute"), Crowd(caller, caplog) as crowd:
+        yield crowd
+
+
+@pytest.fixture
+def alone(caplog: pytest.LogCaptureFixture) -> Iterator[Crowd]:
+    """The same, for what both modes share or only one has."""
+    with caplog.at_level(logging.DEBUG, logger="ccroute"), Crowd(Caller("sync"), caplog) as crowd:
+        yield crowd
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
     """A machine that stands still makes a call late; a fault of ours is late each of three times."""
     try:
         return (yield)
     except Late:
-        pass
+        benches = [each for each in pyfuncitem.funcargs.values() if isinstance(each, Bench | Crowd)]
+        if not benches:
+            raise
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    [bench] = (each for each in arguments.values() if hasattr(each, "sick"))
     for last in (False, True):
-        bench.clear()
+        for bench in benches:
+            bench.clear()
         try:
             pyfuncitem.obj(**arguments)
             break

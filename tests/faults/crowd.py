@@ -1,20 +1,19 @@
 """The bench for many callers at once and for callers that are stopped: it looks at what a router holds.
 
-Permits, calls in flight, probes, connections, rows: after a fault all of them are back where they were. They
-are read from the router itself, because a later call would only notice the loss of the last permit.
+Slots, calls in flight, probes, connections, rows: after a fault all of them are back where they were. They
+are read from `router.stats()`, because a later call would only notice the loss of the last slot.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import subprocess
 import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -23,8 +22,9 @@ from typing import Any, NamedTuple, Self
 import psutil
 import pytest
 from tests.conftest import Caller
-from tests.faults.harness import GRACE, ONCE, OPENAI, PATIENT, WELL, Call, Late, Sick, Wire
-from tests.faults.harness import backend as make_backend
+from tests.faults.harness import GRACE, ONCE, PATIENT, Call, Late
+from tests.faults.servers import OPENAI, WELL, Sick, Wire
+from tests.faults.servers import backend as make_backend
 from tests.support.scripted import Reply
 from tests.test_bad_input import everything_shown
 from tests.test_canaries import KEY, PROMPT, assert_tells_nothing, locals_of_ccroute
@@ -50,8 +50,8 @@ class Host(Sick):
         return self._wait(lambda: (len(self._links), self.closed_by_peer) == (connections, hung_up), 1.0)
 
 
-class Told:
-    """What a router told its listener, to be waited for."""
+class Heard:
+    """The events of a router, which a test may wait for."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -75,40 +75,46 @@ class Subject(NamedTuple):
     """A router under test, whose alias `m` is `main/m` and, where there is another server, `other/m`."""
 
     router: Router
+    hosts: Mapping[str, Host]
     ledger: MemoryLedger
-    told: Told
+    heard: Heard
 
 
 def at_rest(router: Router) -> None:
-    """No permit is out, nobody waits for one, no call is in flight, no probe is on its way."""
-    gates = [gate for gate in router._means.gates._gates.values() if gate.held or gate.waiting]
-    assert not gates, f"not all permits are back: {gates}"
-    in_flight = sum(map(len, router._desk.load._hosts.values()))
-    assert not in_flight, f"{in_flight} calls are in flight"
-    health = router._desk.health
-    health._after_lock()  # what was settled while somebody had the lock
-    switches = (*health._circuits.values(), *health._credentials.values())
-    assert not [switch.probe for switch in switches if switch.probe is not None], "a probe is on its way"
+    """No slot is held, nobody waits for one, no call is in flight, no probe is on its way."""
+    stats = router.stats()
+    for name, host in stats.backends.items():
+        left = (host.in_flight, host.slots_held, host.queued, host.busy_connections)
+        assert left == (0, 0, 0, 0), f"something is left at {name}: {host}"
+        assert host.credential.state != "probing", f"a probe of the key of {name} is on its way"
+    for name, deployment in stats.deployments.items():
+        assert not deployment.in_flight, f"{deployment.in_flight} calls to {name} are in flight"
+        assert deployment.health.state != "probing", f"a probe of {name} is on its way"
 
 
-def kept(router: Router, port: int) -> int:
-    """How many idle connections to a port the router has, on whatever loop."""
-    connections = router._connections
-    pools = [pool._stacks for pool in [*connections._pools.values()]]
-    found = [[*stacks.items()] for stacks in (connections._stacks, *pools)]
-    return sum(len(stack._idle) for stacks in found for key, stack in stacks if key.origin.port == port)
+def kept(subject: Subject, server: Host) -> int:
+    """How many idle connections to a server the router has, of all threads and loops."""
+    backends = subject.router.stats().backends
+    return sum(backends[name].idle_connections for name, host in subject.hosts.items() if host is server)
 
 
 def half_open(router: Router) -> None:
     """As if each breaker had been open for long enough."""
-    for circuit in router._desk.health._circuits.values():
+    for circuit in router._state.health._circuits.values():
         circuit.until = min(circuit.until, time.monotonic())
 
 
 def forget(router: Router) -> None:
     """As if nobody had failed yet."""
-    router._desk.health._circuits.clear()
-    router._desk.retries._left.clear()
+    router._state.health._circuits.clear()
+    router._state.health._credentials.clear()
+    router._state.retry_budget.left.clear()
+
+
+def locks(router: Router) -> list[threading.Lock]:
+    """Every lock that a call takes."""
+    state, limiters = router._state, router._limiters.by_origin.values()
+    return [*(limiter._lock for limiter in limiters), state.health._lock, state.retry_budget._lock]
 
 
 class Crowd:
@@ -162,28 +168,27 @@ class Crowd:
         main: Host,
         other: Host | None = None,
         *,
-        places: int | None = 1,
+        slots: int | None = 1,
         retry: RetryPolicy = ONCE,
         **options: Any,
     ) -> Subject:
-        """A router to one server or two, each of which serves `places` calls at a time."""
-        backends = [make_backend("main", main)]
-        if other is not None:
-            backends.append(make_backend("other", other))
+        """A router to one server or two, each of which serves `slots` calls at a time."""
+        hosts = {"main": main} if other is None else {"main": main, "other": other}
+        backends = [make_backend(name, host) for name, host in hosts.items()]
         for backend in backends:
-            backend.max_concurrency = places
+            backend.max_concurrency = slots
         aliases = AliasTable({"m": [f"{backend.name}/m" for backend in backends]}, strategy="ordered")
-        ledger, told = MemoryLedger(), Told()
+        ledger, heard = MemoryLedger(), Heard()
         options = {"default_model": "m", "timeout": PATIENT} | options
-        router = Router(backends, aliases, retry=retry, ledger=ledger, on_event=told.listen, **options)
-        subject = Subject(router, ledger, told)
+        router = Router(backends, aliases, retry=retry, ledger=ledger, on_event=heard.listen, **options)
+        subject = Subject(router, hosts, ledger, heard)
         self._subjects.append(subject)
         return subject
 
     # -- calling -------------------------------------------------------------------------------------------
 
     def answers(self, subject: Subject) -> None:
-        """The first server is asked and answers: no permit, no lease, no connection was lost before."""
+        """The first server is asked and answers: no slot, no lease, no connection was lost before."""
         reply = self.caller.complete(subject.router, PROMPT, model="main/m", timeout=5)
         assert reply.text == WELL
         assert reply.route.deployment == "main/m"
@@ -200,7 +205,7 @@ class Crowd:
     ) -> list[Call]:
         """So many calls at the same time, in threads or in tasks of one loop; `then` is done after each.
 
-        Not `rest`: somebody else goes on meanwhile.
+        Not `rest`: another call goes on meanwhile.
         """
         before = len(subject.ledger.rows())
         limit = options.get("timeout", PATIENT.total)
@@ -258,7 +263,7 @@ class Crowd:
         of = defaultdict[str | None, list[LedgerRow]](list)
         for row in rows:
             of[row.session].append(row)
-        shown = f"{rows}{subject.told.events}{[*map(str, subject.told.events)]}"
+        shown = f"{rows}{subject.heard.events}{[*map(str, subject.heard.events)]}"
         for caller, call in enumerate(calls):
             call.rows = of.pop(str(caller), [])
             assert (call.error is None) != (call.completion is None)
@@ -278,7 +283,7 @@ class Crowd:
         """Nothing goes on, what is open at a server is what the router keeps, and no log tells anything."""
         at_rest(subject.router)
         for server in self._servers:
-            idle = partial(kept, subject.router, server.port)
+            idle = partial(kept, subject, server)
             assert server.settles(idle), f"{server.open_connections} connections are open, {idle()} are kept"
         assert_tells_nothing(self._caplog.text)
 
@@ -290,10 +295,17 @@ def settled_once(rows: list[LedgerRow]) -> None:
     assert len({row.call for row in rows}) <= 1
 
 
+async def nobody_else() -> None:
+    """This task is the only one, after those that the loop makes to close generators which were dropped."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 @contextmanager
 def program(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A Python program of its own, to be talked to line by line; warnings are errors there, too."""
-    # From 3.12 on Python warns whoever forks while threads run, which is what is tested.
+    # From 3.12 on Python warns of a fork while threads run, which is what is tested.
     warnings = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]
     pipe = subprocess.PIPE
     with subprocess.Popen(
@@ -309,17 +321,3 @@ def ended(running: subprocess.Popen[str]) -> None:
     """The program came to its end, without an error and without a warning."""
     _, words = running.communicate(timeout=20)
     assert (running.returncode, words) == (0, "")
-
-
-@pytest.fixture(name="bench")
-def crowd(caller: Caller, caplog: pytest.LogCaptureFixture) -> Iterator[Crowd]:
-    """The bench of the many, in one mode."""
-    with caplog.at_level(logging.DEBUG, logger="ccroute"), Crowd(caller, caplog) as bench:
-        yield bench
-
-
-@pytest.fixture(name="alone")
-def crowd_of_one_mode(caplog: pytest.LogCaptureFixture) -> Iterator[Crowd]:
-    """The bench of the many, for what both modes share or only one has."""
-    with caplog.at_level(logging.DEBUG, logger="ccroute"), Crowd(Caller("sync"), caplog) as bench:
-        yield bench

@@ -3,7 +3,7 @@
 A row says what the fault is and what must follow from it. Everything else is checked here after each call:
 one outcome, in time; attempts within their cap, each recorded once at its price, one of them final; neither
 key nor prompt to be seen anywhere; nothing left running. At the end of a test the server gets well, and the
-same router has to be answered by it: a permit or a lease that was lost would show.
+same router has to be answered by it: a slot or a lease that was lost would show.
 """
 
 from __future__ import annotations
@@ -13,31 +13,24 @@ import pickle
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import psutil
 import pytest
 from tests.conftest import Caller
-from tests.support import anthropic_like, ollama, openai_like
-from tests.support.scripted import Reply, Request, ScriptedServer, answer, stream
-from tests.support.steps import Step
+from tests.faults.servers import OPENAI, WELL, Sick, Wire, backend
+from tests.support.scripted import Reply
 from tests.test_bad_input import everything_shown
 from tests.test_canaries import KEY, PROMPT, assert_tells_nothing, locals_of_ccroute
 
 from ccroute import (
     AliasTable,
-    AnthropicBackend,
-    Backend,
     Chunk,
     Completion,
-    Model,
-    OllamaBackend,
-    OpenAIBackend,
-    Price,
     RetryPolicy,
     Router,
     Timeout,
@@ -49,9 +42,6 @@ from ccroute.types import Attempt
 
 SHORT = 0.08
 """Seconds of a limit that is waited for: the shortest that leaves a machine time to breathe."""
-WELL = "Hello there."
-"""What every server says when it is well."""
-SO_FAR = "so far"
 PER_TOKEN = Decimal("0.000001")
 GRACE = 0.1
 """Seconds past a limit that are allowed."""
@@ -71,98 +61,7 @@ def row(number: int, fault: str) -> pytest.MarkDecorator:
     return pytest.mark.row(number, fault)
 
 
-class Wire(NamedTuple):
-    """A kind of server: who speaks to it, how it answers, and how its streams begin.
-
-    `opening` holds no content yet, `begun` holds `SO_FAR` and no end.
-    """
-
-    backend: Callable[..., Backend]
-    whole: Mapping[str, Any]
-    events: Sequence[bytes]
-    opening: Sequence[bytes]
-    begun: Sequence[bytes]
-    content_type: str = "text/event-stream"
-
-    def answer(self, request: Request) -> Iterable[Step]:
-        return self.stream(*self.events) if request.json.get("stream") else answer(json=self.whole)
-
-    def stream(self, *pieces: bytes | Step, **options: Any) -> stream:
-        return stream(pieces, content_type=self.content_type, **options)
-
-
-def _lines(*pieces: str, done: bool = True) -> list[bytes]:
-    return [*map(ollama.line, ollama.chat_lines(ollama.Said(pieces, done=done), "m"))]
-
-
-OPENAI = Wire(
-    OpenAIBackend,
-    openai_like.chat(),
-    openai_like.chat_sse(),
-    opening=openai_like.chat_sse([], usage=None, finish=None, done=False),
-    begun=openai_like.chat_sse([SO_FAR], usage=None, finish=None, done=False),
-)
-ANTHROPIC = Wire(
-    AnthropicBackend,
-    anthropic_like.message(),
-    anthropic_like.message_sse(),
-    opening=anthropic_like.message_sse([SO_FAR])[:3],
-    begun=anthropic_like.message_sse([SO_FAR])[:4],
-)
-OLLAMA = Wire(
-    OllamaBackend,
-    ollama.merged(ollama.chat_lines(ollama.Said(), "m")),
-    _lines("Hello", " there", "."),
-    opening=_lines("", done=False),
-    begun=_lines(SO_FAR, done=False),
-    content_type="application/x-ndjson",
-)
-
-each_wire = pytest.mark.parametrize(
-    "wire", [OPENAI, ANTHROPIC, OLLAMA], ids=["openai", "anthropic", "ollama"]
-)
 whole_and_streamed = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-
-
-class Sick(ScriptedServer):
-    """Plays its faults in turn, the last one for ever, until it is well; with no fault it always is.
-
-    `cure` is done besides, when it gets well.
-    """
-
-    def __init__(
-        self, *faults: Reply, wire: Wire, cure: Callable[[Sick], None] | None = None, **options: Any
-    ) -> None:
-        super().__init__(self._play, **options)
-        self.wire = wire
-        self._faults = [*faults]
-        self._cure = cure
-        self._busy = 0
-
-    @property
-    def is_well(self) -> bool:
-        return not self._faults and self._cure is None
-
-    def get_well(self) -> None:
-        self._faults.clear()
-        if self._cure is not None:
-            self._cure(self)
-
-    def _play(self, request: Request) -> Iterator[Step]:
-        with self._changed:
-            self._busy += 1
-            faults = self._faults
-            reply = (faults.pop(0) if len(faults) > 1 else faults[0]) if faults else self.wire.answer(request)
-        try:
-            yield from reply
-        finally:
-            with self._changed:
-                self._busy -= 1
-                self._changed.notify_all()
-
-    def wait_quiet(self, kept: int) -> bool:
-        """Until it says nothing any more, and no more than so many connections are kept."""
-        return self._wait(lambda: not self._busy and len(self._links) <= kept, 1.0)
 
 
 @dataclass
@@ -412,7 +311,7 @@ class Bench:
         assert_tells_nothing(shown)
 
     def _recovers(self, subject: Subject) -> None:
-        """A server that got well is asked and answers; of what cannot get well nobody waits for a permit."""
+        """A server that got well is asked and answers; at one that cannot get well, no call waits."""
         may_recover = isinstance(subject.server, Sick)
         call = self.ask(subject, model="main/m", timeout=5 if may_recover else 0.06)
         if may_recover:
@@ -500,7 +399,7 @@ class Bench:
     def is_final(
         self, sick: Sick, error: type[errors.CcrouteError], failure: str, *, stream: bool = False
     ) -> Call:
-        """It is raised at once, though somebody else could answer."""
+        """It is raised at once, though another deployment could answer."""
         other = self.sick()
         call = self.ask(self.router(sick, other, retry=THRICE), stream=stream)
         assert type(call.error) is error
@@ -561,13 +460,6 @@ class Bench:
         opened = [[event for event in call.events if isinstance(event, BreakerOpened)] for call in calls]
         last = ["main/m"] if opens else []
         assert [[event.deployment for event in events] for events in opened] == [[]] * (IN_A_ROW - 1) + [last]
-
-
-def backend(name: str, server: Sick | str, **options: Any) -> Backend:
-    """A backend with a canary for a key, whose models cost a dollar a million tokens, one call at a time."""
-    wire, url = (OPENAI, server) if isinstance(server, str) else (server.wire, server.url)
-    models = dict.fromkeys(("m", "n"), Model(price=Price(1, 1)))
-    return wire.backend(name, base_url=url, api_key=KEY, max_concurrency=1, models=models, **options)
 
 
 def effort(work: Callable[[], object], times: int = 3) -> float:

@@ -12,21 +12,23 @@ from typing import Any
 
 import pytest
 from tests.faults.harness import (
-    ANTHROPIC,
     KEY,
-    OLLAMA,
-    OPENAI,
     PROMPT,
-    SO_FAR,
-    WELL,
     Bench,
-    Wire,
-    backend,
-    each_wire,
     effort,
     in_time,
     row,
     whole_and_streamed,
+)
+from tests.faults.servers import (
+    ANTHROPIC,
+    OLLAMA,
+    OPENAI,
+    SO_FAR,
+    WELL,
+    Wire,
+    backend,
+    each_wire,
 )
 from tests.support import anthropic_like, ollama
 from tests.support.openai_like import DONE, chat_sse
@@ -73,7 +75,7 @@ def memory(limit: int) -> Iterator[None]:
 
 @row(21, "HTML 502")
 @whole_and_streamed
-def test_a_web_page_of_a_gateway_is_ambiguous_and_cut_and_cleaned(bench: Bench, stream: bool) -> None:
+def test_a_gateways_web_page_is_ambiguous_and_cut_and_cleaned(bench: Bench, stream: bool) -> None:
     page = f"<!DOCTYPE html><html><h1>502</h1>{KEY} asked for {PROMPT}" + "<p>sorry</p>" * 10_000
     sick = bench.sick(answer(502, body=page, headers={"content-type": "text/html"}))
     error = bench.is_retried(sick, ServerError, "ambiguous", stream=stream).error
@@ -87,13 +89,11 @@ def test_a_web_page_of_a_gateway_is_ambiguous_and_cut_and_cleaned(bench: Bench, 
 @row(22, "wrong content-type, right body")
 @each_wire
 @whole_and_streamed
-@pytest.mark.parametrize("content_type", ["text/html", "application/octet-stream", "text/event-stream", ""])
-def test_what_an_answer_calls_itself_does_not_matter(
-    bench: Bench, wire: Wire, stream: bool, content_type: str
-) -> None:
+def test_what_an_answer_calls_itself_does_not_matter(bench: Bench, wire: Wire, stream: bool) -> None:
     body = b"".join(wire.events) if stream else body_of(wire)
-    sick = bench.sick(answer(body=body, headers={"content-type": content_type}), wire=wire)
-    bench.answers(sick, stream=stream)
+    for content_type in ("text/html", "application/octet-stream", "text/event-stream", ""):
+        sick = bench.sick(answer(body=body, headers={"content-type": content_type}), wire=wire)
+        bench.answers(sick, stream=stream)
 
 
 PAGE = answer(
@@ -168,9 +168,7 @@ def bomb(start: bytes = b"") -> bytes:
     ],
     ids=["whole", "stream", "error"],
 )
-def test_a_gzip_bomb_is_left_unexploded(
-    bench: Bench, status: int, stream: bool, kind: Any, limit: int
-) -> None:
+def test_a_gzip_bomb_is_not_unpacked(bench: Bench, status: int, stream: bool, kind: Any, limit: int) -> None:
     sick = bench.sick(answer(status, body=bomb(), headers=GZIP))
     with memory(limit):
         in_time(bench.fails(sick, kind, "ambiguous", stream=stream).took, 4)
@@ -254,12 +252,17 @@ def test_the_time_for_a_long_line_in_small_pieces_is_linear(bench: Bench, wire: 
 
 
 @row(26, "50 MB line")
+def test_a_long_answer_that_is_no_json_is_ambiguous(bench: Bench) -> None:
+    bad = long(b'{"choices": [{"message": {"content": "', b"\\\\", 8 * MB) + b'"}}]'
+    bench.fails(bench.sick(answer(body=bad)), ProtocolError, "ambiguous")
+
+
+@row(26, "50 MB line")
 @pytest.mark.parametrize("unit", [b"x", b"\\\\", b"\\\\ud800"], ids=["letters", "backslashes", "escapes"])
-def test_what_is_no_json_is_refused_about_as_fast_as_an_answer_is_read(bench: Bench, unit: bytes) -> None:
+def test_no_json_is_refused_as_fast_as_an_answer_is_read(unit: bytes) -> None:
     # No deadline can end a parser that has begun, and on a loop everybody waits for it.
     good = long(b'{"choices": [{"message": {"content": "', unit, 8 * MB) + b'"}}]}'
     bad = good[:-1]
-    bench.fails(bench.sick(answer(body=bad)), ProtocolError, "ambiguous")
     reader = backend("main", "http://localhost")
 
     def refuse() -> None:
@@ -277,13 +280,11 @@ ODD = "Zoë reads 日本語, 🎈 and é"
 @row(27, "UTF-8 split across reads")
 @each_wire
 @whole_and_streamed
-@pytest.mark.parametrize("size", [1, 2, 3])
-def test_characters_that_are_split_are_put_together(
-    bench: Bench, wire: Wire, stream: bool, size: int
-) -> None:
+def test_characters_that_are_split_are_put_together(bench: Bench, wire: Wire, stream: bool) -> None:
     body = b"".join(said(wire, *ODD.partition("日"))) if stream else body_of(wire, ODD)
     assert ODD.encode()[-2:] in body
-    bench.answers(bench.sick(framed(body, size), wire=wire), ODD, stream=stream)
+    for size in (1, 2, 3):
+        bench.answers(bench.sick(framed(body, size), wire=wire), ODD, stream=stream)
 
 
 @row(28, "invalid UTF-8")
@@ -423,5 +424,5 @@ def test_a_last_event_that_was_cut_off_is_none(bench: Bench, wire: Wire, last: b
 
 
 @row(31, "last event without blank line")
-def test_a_done_that_was_cut_off_after_the_finish_does_not_matter(bench: Bench) -> None:
+def test_a_done_cut_off_after_the_finish_does_not_matter(bench: Bench) -> None:
     bench.answers(bench.sick(OPENAI.stream(*chat_sse(done=False), DONE[:-5])), stream=True)

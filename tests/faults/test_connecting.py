@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.faults.harness import SHORT, Bench, Sick, on_time, row, whole_and_streamed
+from tests.faults.harness import SHORT, Bench, on_time, row, whole_and_streamed
+from tests.faults.servers import Sick
 from tests.support.certificates import Authority
 from tests.support.openai_like import chat
 from tests.support.scripted import (
@@ -34,7 +35,7 @@ WORDS = b"HTTP/1.1 200 OK\r\n" + b"x-word: by word\r\n" * 500
 
 @row(1, "connection refused")
 @whole_and_streamed
-def test_a_refused_connection_costs_nothing_and_moves_the_call_on(bench: Bench, stream: bool) -> None:
+def test_a_refused_connection_costs_nothing_and_falls_back(bench: Bench, stream: bool) -> None:
     bench.is_retried(f"http://127.0.0.1:{refused_port()}", ConnectionFailedError, "not_sent", stream=stream)
 
 
@@ -60,7 +61,7 @@ def no_name(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> 
 @whole_and_streamed
 @pytest.mark.parametrize("no_name", [socket.EAI_NONAME, socket.EAI_AGAIN], indirect=True)
 @pytest.mark.usefixtures("no_name")
-def test_a_name_that_is_not_found_costs_nothing_and_moves_the_call_on(bench: Bench, stream: bool) -> None:
+def test_an_unknown_host_name_costs_nothing_and_falls_back(bench: Bench, stream: bool) -> None:
     bench.is_retried(NO_SUCH_HOST, ConnectionFailedError, "not_sent", stream=stream)
 
 
@@ -74,7 +75,7 @@ def test_names_that_are_not_found_open_the_breaker(bench: Bench) -> None:
 @row(3, "TLS expired or wrong host")
 @whole_and_streamed
 @pytest.mark.parametrize("fault", ["expired", "wrong host", "unknown authority"])
-def test_who_cannot_prove_its_name_is_sent_nothing_and_only_others_are_tried(
+def test_a_server_with_a_wrong_certificate_is_sent_nothing(
     bench: Bench, tmp_path: Path, fault: str, stream: bool
 ) -> None:
     authority = Authority()
@@ -106,20 +107,20 @@ def test_a_server_without_tls_is_not_spoken_to_without_it(bench: Bench, tmp_path
 
 
 @row(4, "connect black hole")
-def test_a_connection_that_does_not_come_about_ends_at_the_connect_timeout(bench: Bench) -> None:
+def test_a_black_hole_ends_at_the_connect_timeout(bench: Bench) -> None:
     hole = bench.enter(BlackHole())
     on_time(bench.is_retried(hole.url, BackendTimeoutError, "not_sent", limits=CONNECT), SHORT)
     on_time(bench.moves_on(hole.url, BackendTimeoutError, "not_sent", stream=True, limits=CONNECT), SHORT)
 
 
 @row(4, "connect black hole")
-def test_a_connection_that_does_not_come_about_ends_at_the_deadline(bench: Bench) -> None:
+def test_a_black_hole_ends_at_the_deadline(bench: Bench) -> None:
     hole = bench.enter(BlackHole())
     on_time(bench.fails(hole.url, DeadlineExceededError, "not_sent", timeout=SHORT), SHORT)
 
 
 @row(4, "connect black hole")
-def test_a_handshake_that_does_not_go_on_ends_at_the_connect_timeout(bench: Bench, tmp_path: Path) -> None:
+def test_a_stuck_handshake_ends_at_the_connect_timeout(bench: Bench, tmp_path: Path) -> None:
     mute = bench.sick(on_connect=[Hang()])
     url, ca_file = mute.url.replace("http:", "https:"), str(Authority().write(tmp_path))
     on_time(bench.moves_on(url, BackendTimeoutError, "not_sent", limits=CONNECT, ca_file=ca_file), SHORT)

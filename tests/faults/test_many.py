@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 from tests.conftest import Caller
-from tests.faults.crowd import Crowd, Host, Subject, at_rest, crowd, half_open, kept  # noqa: F401 - the fixture
-from tests.faults.harness import GRACE, IN_A_ROW, ONCE, OPENAI, SO_FAR, THRICE, WELL, Wire, row
+from tests.faults.crowd import Crowd, Host, Subject, at_rest, half_open, kept
+from tests.faults.harness import GRACE, IN_A_ROW, ONCE, THRICE, row
+from tests.faults.servers import OPENAI, SO_FAR, WELL, Wire
 from tests.support.openai_like import chat, chat_sse
 from tests.support.scripted import Hang, Request, Send, Set, Step, Wait, answer, chunk, stream
 from tests.support.steps import Link
@@ -49,15 +50,16 @@ class Together(Step):
 
 
 @row(48, "100 callers, one backend, all 503")
-@pytest.mark.parametrize("health", ["on", "off"])
 @pytest.mark.parametrize(
-    ("status", "error", "cost"), [(503, OverloadedError, 1), (500, ServerError, 2)], ids=["503", "500"]
+    ("status", "error", "cost", "health"),
+    [(503, OverloadedError, 1, "on"), (503, OverloadedError, 1, "off"), (500, ServerError, 2, "off")],
+    ids=["503", "503, health off", "500, health off"],
 )
-def test_a_storm_makes_no_more_extra_attempts_than_the_retry_budget_pays(
-    bench: Crowd, status: int, error: type[BackendError], cost: int, health: str
+def test_a_storm_makes_no_more_retries_than_the_budget_pays(
+    crowd: Crowd, status: int, error: type[BackendError], cost: int, health: str
 ) -> None:
-    sick = bench.server([Together(CALLERS), *answer(status, body="busy")])
-    calls = bench.at_once(bench.router(sick, places=None, retry=EAGER, health=health), CALLERS)
+    sick = crowd.server([Together(CALLERS), *answer(status, body="busy")])
+    calls = crowd.at_once(crowd.router(sick, slots=None, retry=EAGER, health=health), CALLERS)
     assert {type(call.error) for call in calls} == {error}
     extra = len(sick.requests) - CALLERS
     assert sum(len(call.attempts) - 1 for call in calls) == extra
@@ -67,11 +69,11 @@ def test_a_storm_makes_no_more_extra_attempts_than_the_retry_budget_pays(
 
 
 @row(48, "100 callers, one backend, all 503")
-@pytest.mark.parametrize("places", [None, 4])
-def test_a_storm_is_answered_in_full_where_a_fallback_is_well(bench: Crowd, places: int | None) -> None:
-    sick, well = bench.server([Together(places or CALLERS), *BUSY]), bench.server()
-    subject = bench.router(sick, well, places=places, retry=EAGER)
-    calls = bench.at_once(subject, CALLERS, model="main/m", fallback=["other/m"])
+@pytest.mark.parametrize("slots", [None, 4])
+def test_a_storm_is_answered_in_full_where_a_fallback_is_well(crowd: Crowd, slots: int | None) -> None:
+    sick, well = crowd.server([Together(slots or CALLERS), *BUSY]), crowd.server()
+    subject = crowd.router(sick, well, slots=slots, retry=EAGER)
+    calls = crowd.at_once(subject, CALLERS, model="main/m", fallback=["other/m"])
     assert [call.text for call in calls] == [WELL] * CALLERS
     assert {call.answer.route.backend for call in calls} == {"other"}
     assert len(well.requests) == CALLERS
@@ -81,12 +83,12 @@ def test_a_storm_is_answered_in_full_where_a_fallback_is_well(bench: Crowd, plac
 # -- one of them finds out -----------------------------------------------------------------------------------
 
 
-def open_breaker(bench: Crowd, subject: Subject) -> None:
+def open_breaker(crowd: Crowd, subject: Subject) -> None:
     """The breaker of `main/m` is open, for 30 s or so."""
     for _ in range(IN_A_ROW):
         with pytest.raises(OverloadedError):
-            bench.caller.complete(subject.router, PROMPT, model="main/m", fallback=False)
-    assert subject.told.count(BreakerOpened) == 1
+            crowd.caller.complete(subject.router, PROMPT, model="main/m", fallback=False)
+    assert subject.heard.count(BreakerOpened) == 1
 
 
 def after(count: int, event: threading.Event) -> Callable[[], None]:
@@ -103,15 +105,15 @@ def after(count: int, event: threading.Event) -> Callable[[], None]:
 @row(49, "half-open, 100 callers")
 @pytest.mark.parametrize("due", [True, False], ids=["half-open", "open"])
 @pytest.mark.parametrize("cured", [True, False], ids=["cured", "still sick"])
-def test_one_probe_is_sent_while_the_others_are_turned_away(bench: Crowd, due: bool, cured: bool) -> None:
+def test_one_probe_is_sent_while_the_others_are_turned_away(crowd: Crowd, due: bool, cured: bool) -> None:
     rest = threading.Event()
     probed = [Wait(rest), *(ANSWER if cured else BUSY)]
-    sick = bench.server(*[BUSY] * IN_A_ROW, probed)
-    subject = bench.router(sick, places=None)
-    open_breaker(bench, subject)
+    sick = crowd.server(*[BUSY] * IN_A_ROW, probed)
+    subject = crowd.router(sick, slots=None)
+    open_breaker(crowd, subject)
     if due:
         half_open(subject.router)
-    calls = bench.at_once(subject, CALLERS, then=after(CALLERS - 1, rest))
+    calls = crowd.at_once(subject, CALLERS, then=after(CALLERS - 1, rest))
     assert len(sick.requests) == IN_A_ROW + 1
     [probe] = [call for call in calls if call.attempts]
     assert (probe.completion is not None) is cured
@@ -122,36 +124,36 @@ def test_one_probe_is_sent_while_the_others_are_turned_away(bench: Crowd, due: b
             assert error.retry_after is not None
             assert 1 <= error.retry_after <= 36
             assert call.took < probe.took + GRACE
-    assert subject.told.count(BreakerClosed) == cured
-    assert subject.told.count(BreakerOpened) == 1 + (due and not cured), "an early probe puts nothing off"
+    assert subject.heard.count(BreakerClosed) == cured
+    assert subject.heard.count(BreakerOpened) == 1 + (due and not cured), "an early probe puts nothing off"
 
 
 @row(49, "half-open, 100 callers")
 @pytest.mark.parametrize("cured", [True, False], ids=["cured", "still sick"])
-def test_one_probe_is_sent_while_the_others_are_answered_elsewhere(bench: Crowd, cured: bool) -> None:
+def test_one_probe_is_sent_while_others_are_answered_elsewhere(crowd: Crowd, cured: bool) -> None:
     rest = threading.Event()
     probed = [Wait(rest), *(ANSWER if cured else BUSY)]
-    sick, well = bench.server(*[BUSY] * IN_A_ROW, probed), bench.server()
-    subject = bench.router(sick, well, places=None, retry=RetryPolicy(attempts=2, per_deployment=1))
-    open_breaker(bench, subject)
+    sick, well = crowd.server(*[BUSY] * IN_A_ROW, probed), crowd.server()
+    subject = crowd.router(sick, well, slots=None, retry=RetryPolicy(attempts=2, per_deployment=1))
+    open_breaker(crowd, subject)
     half_open(subject.router)
-    calls = bench.at_once(subject, CALLERS, then=after(CALLERS - 1, rest))
+    calls = crowd.at_once(subject, CALLERS, then=after(CALLERS - 1, rest))
     assert [call.text for call in calls] == [WELL] * CALLERS
     assert len(sick.requests) == IN_A_ROW + 1
     assert len(well.requests) == CALLERS - cured
 
 
 @row(49, "half-open, 100 callers")
-def test_a_call_that_a_probe_turns_away_after_its_own_attempt_is_one_call(bench: Crowd) -> None:
+def test_a_call_that_a_probe_turns_away_after_its_own_attempt_is_one_call(crowd: Crowd) -> None:
     probing, rest = threading.Event(), threading.Event()
-    sick = bench.server(*[BUSY] * IN_A_ROW, [Set(probing), Wait(rest), *ANSWER])
+    sick = crowd.server(*[BUSY] * IN_A_ROW, [Set(probing), Wait(rest), *ANSWER])
     once_each = RetryPolicy(attempts=3, per_deployment=1)
-    subject = bench.router(sick, bench.server(BUSY), places=None, retry=once_each)
-    open_breaker(bench, subject)
-    with bench.meanwhile(subject, model="main/m"):
+    subject = crowd.router(sick, crowd.server(BUSY), slots=None, retry=once_each)
+    open_breaker(crowd, subject)
+    with crowd.meanwhile(subject, model="main/m"):
         assert probing.wait(5)
         try:
-            [call] = bench.at_once(subject, 1, rest=False, model="other/m", fallback=["main/m"])
+            [call] = crowd.at_once(subject, 1, rest=False, model="other/m", fallback=["main/m"])
         finally:
             rest.set()
     assert call.tried == [("other/m", "rejected", "OverloadedError")]
@@ -161,12 +163,12 @@ def test_a_call_that_a_probe_turns_away_after_its_own_attempt_is_one_call(bench:
 
 
 @contextmanager
-def taken(bench: Crowd, other: Host | None = None, **options: Any) -> Iterator[Subject]:
+def taken(crowd: Crowd, other: Host | None = None, **options: Any) -> Iterator[Subject]:
     """A router to a host whose one place is taken meanwhile."""
     here, free = threading.Event(), threading.Event()
-    host = bench.server([Set(here), Wait(free), *ANSWER])
-    subject = bench.router(host, other, **options)
-    with bench.meanwhile(subject, model="main/m"):
+    host = crowd.server([Set(here), Wait(free), *ANSWER])
+    subject = crowd.router(host, other, **options)
+    with crowd.meanwhile(subject, model="main/m"):
         assert here.wait(5)
         try:
             yield subject
@@ -175,30 +177,29 @@ def taken(bench: Crowd, other: Host | None = None, **options: Any) -> Iterator[S
 
 
 @row(51, "gate full")
-@pytest.mark.parametrize("retry", [ONCE, THRICE, EAGER], ids=["one attempt", "three", "five"])
-@pytest.mark.parametrize("callers", [1, 50])
-def test_who_waits_in_vain_for_a_place_is_told_so_by_the_deadline(
-    bench: Crowd, callers: int, retry: RetryPolicy
-) -> None:
-    with taken(bench, retry=retry) as subject:
-        calls = bench.at_once(subject, callers, rest=False, timeout=0.3)
+@pytest.mark.parametrize(
+    ("callers", "retry"), [(1, ONCE), (1, EAGER), (50, THRICE)], ids=["one caller", "eager", "50 callers"]
+)
+def test_a_wait_for_a_slot_ends_by_the_deadline(crowd: Crowd, callers: int, retry: RetryPolicy) -> None:
+    with taken(crowd, retry=retry) as subject:
+        calls = crowd.at_once(subject, callers, rest=False, timeout=0.3)
     for call in calls:
         assert type(call.error) is QueueTimeoutError
         assert call.took >= 0.2
         assert [attempt.cost for attempt in call.attempts] == [0]
-    assert subject.told.count(Queued) == callers
-    assert subject.told.count(BreakerOpened) == 0
+    assert subject.heard.count(Queued) == callers
+    assert subject.heard.count(BreakerOpened) == 0
 
 
 @row(51, "gate full")
 @pytest.mark.parametrize("waiting", [0, 3])
-def test_who_finds_the_queue_full_goes_to_another_deployment_at_once(bench: Crowd, waiting: int) -> None:
-    with ExitStack() as queue, taken(bench, bench.server(), max_queue=waiting) as subject:
+def test_a_full_queue_falls_back_to_another_deployment_at_once(crowd: Crowd, waiting: int) -> None:
+    with ExitStack() as queue, taken(crowd, crowd.server(), max_queue=waiting) as subject:
         for _ in range(waiting):
-            queue.enter_context(bench.meanwhile(subject, model="main/m"))
-        assert subject.told.wait(Queued, waiting)
-        [call] = bench.at_once(subject, 1, rest=False)
-        queued = subject.told.count(Queued)
+            queue.enter_context(crowd.meanwhile(subject, model="main/m"))
+        assert subject.heard.wait(Queued, waiting)
+        [call] = crowd.at_once(subject, 1, rest=False)
+        queued = subject.heard.count(Queued)
     assert call.text == WELL
     assert call.tried == [("main/m", "not_sent", "QueueTimeoutError"), ("other/m", None, None)]
     assert call.took < 1
@@ -206,17 +207,17 @@ def test_who_finds_the_queue_full_goes_to_another_deployment_at_once(bench: Crow
 
 
 @row(51, "gate full")
-def test_who_finds_the_queue_full_and_has_nowhere_else_to_go_is_told_at_once(bench: Crowd) -> None:
-    with taken(bench, max_queue=0) as subject:
-        [call] = bench.at_once(subject, 1, rest=False)
+def test_a_full_queue_raises_at_once_where_nothing_else_is_left(crowd: Crowd) -> None:
+    with taken(crowd, max_queue=0) as subject:
+        [call] = crowd.at_once(subject, 1, rest=False)
     assert type(call.error) is QueueTimeoutError
     assert call.took < 1
 
 
 @row(51, "gate full")
-def test_who_holds_the_only_place_himself_does_not_wait_for_it(bench: Crowd) -> None:
-    host = bench.server([*OPENAI.stream(*OPENAI.begun, Hang())])
-    subject = bench.router(host)
+def test_a_caller_does_not_wait_for_a_slot_that_it_holds_itself(crowd: Crowd) -> None:
+    host = crowd.server([*OPENAI.stream(*OPENAI.begun, Hang())])
+    subject = crowd.router(host)
 
     def ask() -> None:
         began = time.monotonic()
@@ -229,7 +230,7 @@ def test_who_holds_the_only_place_himself_does_not_wait_for_it(bench: Crowd) -> 
             assert (await anext(held)).text == SO_FAR
             ask()
 
-    if bench.mode == "async":
+    if crowd.mode == "async":
         asyncio.run(on_a_loop())
     else:
         with subject.router.stream(PROMPT) as held:
@@ -238,11 +239,11 @@ def test_who_holds_the_only_place_himself_does_not_wait_for_it(bench: Crowd) -> 
 
 
 @row(51, "gate full")
-def test_whoever_waits_long_enough_is_answered_in_turn(bench: Crowd) -> None:
-    subject = bench.router(bench.server())
-    calls = bench.at_once(subject, CALLERS)
+def test_calls_in_the_queue_are_answered_in_turn(crowd: Crowd) -> None:
+    subject = crowd.router(crowd.server())
+    calls = crowd.at_once(subject, CALLERS)
     assert [call.text for call in calls] == [WELL] * CALLERS
-    assert subject.told.count(Queued) > 0
+    assert subject.heard.count(Queued) > 0
 
 
 # -- everybody at once ---------------------------------------------------------------------------------------
@@ -256,7 +257,7 @@ class Echo(Wire):
     inside = threading.Semaphore(PLACES)
 
     def answer(self, request: Request) -> Iterable[Step]:
-        assert self.inside.acquire(blocking=False), "the host has more callers than places"
+        assert self.inside.acquire(blocking=False), "the host has more callers than slots"
         asked = request.json["messages"][0]["content"]
         text = WELL if asked == PROMPT else asked
         try:
@@ -274,9 +275,9 @@ class Echo(Wire):
 @row(57, "200 threads and 200 tasks on one Router")
 def test_threads_and_loops_share_one_router(caplog: pytest.LogCaptureFixture) -> None:
     callers, leaves = 400, 8
-    with Crowd(Caller("sync"), caplog) as bench:
-        host = bench.server(wire=Echo(*OPENAI))
-        subject = bench.router(host, places=PLACES, timeout=60)
+    with Crowd(Caller("sync"), caplog) as crowd:
+        host = crowd.server(wire=Echo(*OPENAI))
+        subject = crowd.router(host, slots=PLACES, timeout=60)
         router, start, out = subject.router, threading.Barrier(202), itertools.count()
 
         def ask(caller: int) -> None:
@@ -313,7 +314,7 @@ def test_threads_and_loops_share_one_router(caplog: pytest.LogCaptureFixture) ->
             for job in jobs:
                 job.result()
         assert next(out) == callers
-        bench.check_rest(subject)
+        crowd.check_rest(subject)
         rows = subject.ledger.rows()
         assert Counter(row.session for row in rows) == {str(caller): 2 for caller in range(callers)}
         left = callers // leaves
@@ -335,13 +336,13 @@ def test_one_router_serves_one_loop_after_the_other(caplog: pytest.LogCaptureFix
         abandoned.append(router.astream(PROMPT))
         assert (await anext(abandoned[-1])).text
 
-    with Crowd(Caller("async"), caplog) as bench:
-        host = bench.server()
-        subject = bench.router(host, places=2)
+    with Crowd(Caller("async"), caplog) as crowd:
+        host = crowd.server()
+        subject = crowd.router(host, slots=2)
         for run in range(1, 6):
             asyncio.run(use(subject.router))
-            assert host.settles(lambda: kept(subject.router, host.port)), "a connection outlives its loop"
-            assert kept(subject.router, host.port) == (between and run > 1)
+            assert host.settles(lambda: kept(subject, host)), "a connection outlives its loop"
+            assert kept(subject, host) == (between and run > 1)
             assert host.connections <= 3 * run
             if between:
                 assert subject.router.complete(PROMPT).text == WELL

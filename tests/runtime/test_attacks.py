@@ -93,7 +93,7 @@ def test_a_small_answer_that_unpacks_to_a_huge_one_ends_in_time(caller: Caller) 
 def test_the_words_of_an_error_are_not_waited_for_beyond_two_seconds(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ccroute.flow.attempt.ERROR_BODY_WAIT", 0.1)
+    monkeypatch.setattr("ccroute.flow.exchange.ERROR_BODY_WAIT", 0.1)
     busy = [Send(head(503, {"content-length": "100"}) + b"oh"), Hang()]
     replies = [busy, answer(json=chat("elsewhere"))]
     with ScriptedServer(replies) as server, router_to(server.url, retry=RetryPolicy()) as router:
@@ -197,7 +197,7 @@ async def test_a_second_reader_does_not_end_the_stream_of_the_first() -> None:
         assert await by_tasks() == "onetwo"
         go.clear()
         assert await asyncio.to_thread(by_threads) == "onetwo"
-        assert [row.outcome for row in router._ledger.rows()] == ["ok", "ok"]  # type: ignore[attr-defined]
+        assert [row.outcome for row in router.rows()] == ["ok", "ok"]
 
 
 async def test_a_connection_given_up_in_its_handshake_sends_nothing(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 from pydantic import BaseModel, TypeAdapter
 
@@ -123,3 +123,7 @@ report = router.report(by=())
 assert_type([each["cost"] for each in report], list[Any])
 assert_type(report[0], dict[str, Any])
 assert_type(router.rows(), list[LedgerRow])
+stats = router.stats()
+assert_type(stats.backends["mini"].slots, int | None)
+assert_type(stats.backends["mini"].credential.seconds_left, float)
+assert_type(stats.deployments["mini/m"].health.state, Literal["on", "off", "probing", "cooling"])

@@ -22,20 +22,18 @@ def call(context: CallContext, *, stream: bool) -> Flow[Completion[Any]]:
     monotonic = context.state.clock.monotonic
     context.start()
     retry = RetryState(context.plan, context.state)
+    step: NextAttempt | None = None
     fault: Fault | None = None
     unsupported: Fault | None = None
     answer: Completion | None = None
+    result: Completion | Fault | Unavailable | None = None
     try:
         while answer is None:
             step = retry.next(monotonic())
             if step is None or not _has_time(step, context.deadline - monotonic(), fault):
-                raise _final_error(context, retry, step, fault, unsupported)
+                break
             current = context.next_attempt(step, retry.unavailable, stream=stream)
-            try:
-                result = yield from attempt(current)
-            except BaseException as stop:  # cancelled, abandoned, or a bug: written down, never handled
-                context.stopped(current, stop)
-                raise
+            result = yield from attempt(current)
             if isinstance(result, Completion):
                 answer = context.answered(current, result)
             elif isinstance(result, Unavailable):
@@ -52,8 +50,22 @@ def call(context: CallContext, *, stream: bool) -> Flow[Completion[Any]]:
                     fault.error.partial = context.partial(current)
                 retry.failed(step.candidate, fault, monotonic())
                 yield from leave()
+    except BaseException as stop:  # cancelled, abandoned, or a bug: written down, never handled
+        context.stopped(stop)
+        raise
     finally:
-        context.record()
+        try:
+            context.record()
+        except BaseException:  # an interrupt
+            context.record()
+            raise
+    if answer is None:
+        error = _final_error(context, retry, step, fault, unsupported)
+        del retry, fault, unsupported, result
+        try:
+            raise error
+        finally:
+            del error  # its traceback has this frame: a cycle would keep the prompt
     if stream:
         yield from leave()
         yield from emit([Chunk(finish_reason=answer.finish_reason, usage=answer.usage)])

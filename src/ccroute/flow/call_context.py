@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -44,6 +45,8 @@ class CallContext:
         self.latest: AttemptContext | None = None
         self._reasons = list(plan.reasons)
         self._rows: list[LedgerRow] = []
+        self._unwritten = iter(self._rows)
+        self._process = os.getpid()
         self._noted: AttemptContext | None = None  # the latest of `attempts`
         self._passed_over: set[str] = set()
         self._not_asked: dict[str, str] = {}
@@ -119,9 +122,13 @@ class CallContext:
             event = AttemptFailed(self.id, agent, name, failure, kind, attempt.status, fault.detail)
             self.state.emit(event)
 
-    def stopped(self, attempt: AttemptContext, stop: BaseException) -> None:
-        """An attempt was ended from outside, or by a bug. Before it began, an attempt before it decided."""
-        if attempt.admission is None and self.attempts:
+    def stopped(self, stop: BaseException) -> None:
+        """The call was ended from outside, or by a bug. Before an attempt began, one before it decided."""
+        attempt = self.latest
+        if attempt is None:
+            return
+        attempt.settle(None)  # an interrupt may have come in the middle of it
+        if attempt is self._noted or (attempt.admission is None and self.attempts):
             return
         error = stop.error if isinstance(stop, Stopped) else stop
         outcome: Outcome = "failed" if isinstance(error, Exception) else "cancelled"
@@ -155,14 +162,17 @@ class CallContext:
                 error.add_note(reason)
 
     def record(self) -> None:
-        """Write a ledger row for each attempt. The answer is worth more than its record, so a ledger that
-        fails is only reported."""
-        for row in self._rows:
-            is_final = row is self._rows[-1]
+        """Write a ledger row for each attempt; called again after an interrupt, it writes the others.
+
+        A ledger that fails is only reported: the answer is worth more. In a forked child it does nothing: the
+        call is the parent's.
+        """
+        if self._process != os.getpid():
+            return
+        write = self.state.ledger.record
+        for row in self._unwritten:  # no interrupt comes between a step of `for` and its body
             try:
-                self.state.ledger.record(
-                    row if is_final else replace(row, final=False, latency=None, override_saved=None)
-                )
+                write(row)
             except Exception as error:
                 self.state.emit(LedgerFailed(row.call, row.agent, type(error).__name__))
 
@@ -231,7 +241,6 @@ class CallContext:
     def _note(
         self, attempt: AttemptContext, outcome: Outcome, usage: Usage, fault: Fault | None, reason: str
     ) -> None:
-        self._noted = attempt
         self._reasons += attempt.dropped
         now, plan, candidate = self.state.clock.monotonic(), self.plan, attempt.candidate
         deployment = candidate.deployment
@@ -240,48 +249,50 @@ class CallContext:
         spent = cost(usage, deployment.price) if outcome == "ok" or usage.total_tokens else _NOTHING
         if attempt.reconnected:
             reason += "; the server had closed the kept connection, sent once more on a new one"
-        self.attempts.append(
-            Attempt(
-                deployment=deployment.name,
-                outcome=outcome,
-                failure=failure,
-                reason=reason,
-                status=attempt.status,
-                error=None if fault is None else type(fault.error).__name__,
-                started=attempt.began,
-                duration=now - attempt.started,
-                usage=usage,
-                cost=spent,
-            )
+        made = Attempt(
+            deployment=deployment.name,
+            outcome=outcome,
+            failure=failure,
+            reason=reason,
+            status=attempt.status,
+            error=None if fault is None else type(fault.error).__name__,
+            started=attempt.began,
+            duration=now - attempt.started,
+            usage=usage,
+            cost=spent,
         )
-        self._rows.append(
-            LedgerRow(
-                id=uuid7(attempt.began),
-                call=self.id,
-                started=attempt.began,
-                agent=plan.agent,
-                group=plan.group,
-                session=plan.request.session,
-                requested_model=plan.requested_model,
-                alias=candidate.alias,
-                backend=deployment.backend.name,
-                deployment=deployment.name,
-                model=deployment.model,
-                outcome=outcome,
-                failure=failure,
-                status=attempt.status,
-                usage=usage,
-                cost=spent,
-                overridden=plan.overridden,
-                fallback=candidate.fallback,
-                duration=now - attempt.started,
-                first_content=attempt.first_content,
-                final=True,
-                latency=now - self.started,
-                override_saved=self._override_saved(usage, spent) if plan.overridden else None,
-                metadata=plan.request.metadata,
-            )
+        row = LedgerRow(
+            id=uuid7(attempt.began),
+            call=self.id,
+            started=attempt.began,
+            agent=plan.agent,
+            group=plan.group,
+            session=plan.request.session,
+            requested_model=plan.requested_model,
+            alias=candidate.alias,
+            backend=deployment.backend.name,
+            deployment=deployment.name,
+            model=deployment.model,
+            outcome=outcome,
+            failure=failure,
+            status=attempt.status,
+            usage=usage,
+            cost=spent,
+            overridden=plan.overridden,
+            fallback=candidate.fallback,
+            duration=now - attempt.started,
+            first_content=attempt.first_content,
+            final=True,
+            latency=now - self.started,
+            override_saved=self._override_saved(usage, spent) if plan.overridden else None,
+            metadata=plan.request.metadata,
         )
+        if self._rows:
+            self._rows[-1] = replace(self._rows[-1], final=False, latency=None, override_saved=None)
+        # All three or none: an interrupt comes after a call, and here is none.
+        self.attempts += [made]
+        self._rows += [row]
+        self._noted = attempt
 
     def _override_saved(self, usage: Usage, spent: Decimal | None) -> Decimal | None:
         """What the requested model would have cost for the same tokens, minus what this one did."""

@@ -293,15 +293,16 @@ class Switches:
 
 def stats_of(switch: Switch, now: float) -> HealthStats:
     """Whether it lets calls through, as plain data."""
-    cool_until = switch.cool_until if isinstance(switch, Circuit) else 0.0
     if switch.error is not None:
+        is_probed = switch.probe is not None and now < switch.probe_until
+        callers = len(switch.only) if isinstance(switch, Circuit) else 0
         return HealthStats(
-            state="off" if now < switch.until else "probing",
-            reason=switch.why,
+            state="probing" if is_probed else "off",
+            reason=f"{switch.why} (only for {callers} of the callers)" if callers else switch.why,
             seconds_left=max(0.0, switch.until - now),
         )
-    if now < cool_until:
-        return HealthStats(state="cooling", reason=COOLING, seconds_left=cool_until - now)
+    if isinstance(switch, Circuit) and now < switch.cool_until:
+        return HealthStats(state="cooling", reason=COOLING, seconds_left=switch.cool_until - now)
     return HealthStats()
 
 

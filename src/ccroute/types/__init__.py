@@ -16,18 +16,22 @@ from ccroute.types.results import (
     ToolCall,
 )
 from ccroute.types.route import Attempt, FailureClass, ModelInfo, Outcome, Route, Usage
+from ccroute.types.stats import BackendStats, DeploymentStats, HealthStats, RouterStats
 
 __all__ = [
     "FREE",
     "JSON",
     "Attempt",
+    "BackendStats",
     "CallOptions",
     "Choice",
     "Chunk",
     "Completion",
+    "DeploymentStats",
     "FailureClass",
     "FinishReason",
     "Function",
+    "HealthStats",
     "Message",
     "MessageLike",
     "Model",
@@ -37,6 +41,7 @@ __all__ = [
     "Request",
     "RetryPolicy",
     "Route",
+    "RouterStats",
     "Timeout",
     "ToolCall",
     "Usage",

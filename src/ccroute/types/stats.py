@@ -8,12 +8,12 @@ from typing import Literal
 from ccroute.types.route import Frozen
 
 HealthState = Literal["on", "off", "probing", "cooling"]
-"""on: gets calls. off: a breaker is open, or a key or a model was refused. probing: its time is over, and one
-call finds out whether it answers. cooling: the server asked for a pause."""
+"""on: gets calls. off: a breaker is open, or a key or a model was refused. probing: one call is on its way to
+find out whether it answers again. cooling: the server asked for a pause."""
 
 
 class HealthStats(Frozen):
-    """Whether something gets calls. `seconds_left` is until its next probe, or the end of the pause."""
+    """Whether something gets calls. After `seconds_left` one call probes it, or the pause ends."""
 
     state: HealthState = "on"
     reason: str = ""
@@ -21,8 +21,8 @@ class HealthStats(Frozen):
 
 
 class DeploymentStats(Frozen):
-    """One deployment that was asked before: calls in flight, the share of late calls that succeeded, 0 to 1,
-    and its health."""
+    """One deployment that was asked before. `success_rate` is the share of its recent calls that succeeded,
+    0 to 1."""
 
     in_flight: int = 0
     success_rate: float = 1.0
