@@ -644,7 +644,7 @@ def close_idle(stacks: dict[Any, Stack[Any]]) -> None:
 async def close_idle_here(pools: Mapping[asyncio.AbstractEventLoop, LoopPool]) -> None:
     pool = pools.get(asyncio.get_running_loop())
     if pool is not None:
-        close_idle(pool.stacks)
+        close_idle(pool._stacks)
     await asyncio.sleep(0)  # their sockets go in the loop's next round
 
 
