@@ -309,7 +309,8 @@ def test_a_fork_after_use_leaves_parent_and_child_a_router_each(alone: Crowd, ch
         child = json.loads(running.stdout.readline())
         assert json.loads(running.stdout.readline()) == {"status": 0}
         parents, children = connections(host.requests)
-        assert host.wait_for(4, hung_up=len(children))
+        there = host.wait_for(4, hung_up=len(children))
+        assert there, f"{host.open_connections} connections are open, {host.closed_by_peer} were closed"
         wire.go.set()
         running.stdin.write("go on\n")
         running.stdin.flush()
