@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ccroute.errors import ProtocolError
 from ccroute.flow.body import PIECE, Body
 
-GZIP = {"content-encoding": "gzip"}
+GZIP = "gzip"
 
 
 def read(body: Body, data: bytes, size: int = 7) -> bytes:
@@ -23,21 +23,21 @@ def read(body: Body, data: bytes, size: int = 7) -> bytes:
     return plain
 
 
-@pytest.mark.parametrize("headers", [{}, {"content-encoding": ""}, {"content-encoding": " Identity "}])
-def test_a_plain_body_is_itself(headers: dict[str, str]) -> None:
-    assert read(Body(headers), b"hello") == b"hello"
+@pytest.mark.parametrize("encoding", ["", " Identity "])
+def test_a_plain_body_is_itself(encoding: str) -> None:
+    assert read(Body(encoding), b"hello") == b"hello"
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip", " GZIP "])
 @given(data=st.binary(max_size=200), size=st.integers(1, 50))
 def test_a_gzip_body_is_unpacked_however_it_is_cut(encoding: str, data: bytes, size: int) -> None:
-    assert read(Body({"content-encoding": encoding}), gzip.compress(data), size) == data
+    assert read(Body(encoding), gzip.compress(data), size) == data
 
 
 @pytest.mark.parametrize("encoding", ["br", "deflate", "zstd", "gzip, gzip", "identity, gzip"])
 def test_an_encoding_that_was_not_asked_for_is_refused(encoding: str) -> None:
     with pytest.raises(ProtocolError, match="encoding"):
-        Body({"content-encoding": encoding})
+        Body(encoding)
 
 
 @given(st.integers(0, len(gzip.compress(b"hello" * 9)) - 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from ccroute.errors import ProtocolError
 
@@ -21,8 +21,8 @@ class Body:
     it unpacks to and with its end required (httpx accepts a truncated one).
     """
 
-    def __init__(self, headers: Mapping[str, str]) -> None:
-        encoding = headers.get("content-encoding", "identity").strip().lower()
+    def __init__(self, encoding: str) -> None:
+        encoding = encoding.strip().lower()
         if encoding not in {"", "identity", "gzip", "x-gzip"}:
             raise ProtocolError("answered in an encoding that was not asked for")
         self._gzip = zlib.decompressobj(_GZIP) if encoding.endswith("gzip") else None

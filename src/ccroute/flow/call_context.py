@@ -246,7 +246,9 @@ class CallContext:
         deployment = candidate.deployment
         failure = None if fault is None else fault.rule.failure
         # What was never sent or was rejected cost nothing, even where the price is unknown.
-        spent = cost(usage, deployment.price) if outcome == "ok" or usage.total_tokens else _NOTHING
+        spent: Decimal | None = _NOTHING
+        if outcome == "ok" or usage.total_tokens:
+            spent = None if deployment.price is None else cost(usage, deployment.price)
         if attempt.reconnected:
             reason += "; the server had closed the kept connection, sent once more on a new one"
         made = Attempt(

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from ccroute.backends import Backend, HttpRequest
 from ccroute.errors import CcrouteError, ProtocolError
-from ccroute.flow.body import Body
 from ccroute.flow.effects import Failure, Flow, Send, read, send
+from ccroute.flow.exchange import unpacker
 from ccroute.types import ModelInfo, Timeout
 from ccroute.types.clock import Clock
 
@@ -65,14 +65,14 @@ def _ask(backend: Backend, http: HttpRequest, timeout: Timeout, clock: Clock) ->
     reply = yield from send(Send(backend, http, headers, timeout.connect, until))
     if isinstance(reply, Failure):
         raise CcrouteError(reply.detail)
-    body, words = Body(reply.headers), b""
+    body, words = unpacker(reply), b""
     while True:
         data = yield from read(until)
         if isinstance(data, Failure):
             raise CcrouteError(data.detail)
         if not data:
             break
-        for piece in body.feed(data):  # what unpacks to more is no list of models
+        for piece in (data,) if body is None else body.feed(data):  # what unpacks to more is no list of models
             words += piece
             if len(words) > MAX_LISTING:
                 raise ProtocolError("the list of models is longer than ccroute reads")

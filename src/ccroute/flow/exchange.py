@@ -47,7 +47,7 @@ def exchange(context: AttemptContext, http: HttpRequest) -> Flow[Completion]:
         raise backend.classify(
             reply.status, reply.headers, (yield from _read_error_body(reply, context, limits))
         )
-    body = Body(reply.headers)
+    body = unpacker(reply)
     if context.stream:
         answer = yield from _read_stream(reply, body, context, limits)
     else:
@@ -59,7 +59,13 @@ def exchange(context: AttemptContext, http: HttpRequest) -> Flow[Completion]:
     return answer
 
 
-def _read_whole(body: Body, context: AttemptContext, limits: Limits) -> Flow[bytes]:
+def unpacker(reply: Reply) -> Body | None:
+    """What unpacks the answer's body; None where it comes as it is, which is what ccroute asks for."""
+    encoding = reply.headers.get("content-encoding")
+    return None if encoding is None else Body(encoding)
+
+
+def _read_whole(body: Body | None, context: AttemptContext, limits: Limits) -> Flow[bytes]:
     parts: list[bytes] = []
     size, until = 0, limits.first
     while True:
@@ -67,9 +73,10 @@ def _read_whole(body: Body, context: AttemptContext, limits: Limits) -> Flow[byt
         if isinstance(data, Failure):
             raise _transport_error(data, context)
         if not data:
-            body.end()
+            if body is not None:
+                body.end()
             return b"".join(parts)
-        for piece in body.feed(data):
+        for piece in (data,) if body is None else body.feed(data):
             parts.append(piece)
             size += len(piece)
             if size > MAX_BODY:
@@ -82,12 +89,12 @@ def _read_error_body(reply: Reply, context: AttemptContext, limits: Limits) -> F
     words = b""
     until = min(limits.until, context.state.clock.monotonic() + ERROR_BODY_WAIT)
     try:
-        body = Body(reply.headers)
+        body = unpacker(reply)
         while len(words) < MAX_ERROR_BODY:
             data = yield from read(until)
             if isinstance(data, Failure) or not data:
                 break
-            for piece in body.feed(data):
+            for piece in (data,) if body is None else body.feed(data):
                 words += piece
                 if len(words) > MAX_ERROR_BODY:
                     break
@@ -96,7 +103,7 @@ def _read_error_body(reply: Reply, context: AttemptContext, limits: Limits) -> F
     return words
 
 
-def _read_stream(reply: Reply, body: Body, context: AttemptContext, limits: Limits) -> Flow[Completion]:
+def _read_stream(reply: Reply, body: Body | None, context: AttemptContext, limits: Limits) -> Flow[Completion]:
     monotonic = context.state.clock.monotonic
     decoder = context.deployment.backend.decoder(reply.status, reply.headers)
     context.decoder = decoder
@@ -110,11 +117,12 @@ def _read_stream(reply: Reply, body: Body, context: AttemptContext, limits: Limi
         if isinstance(data, Failure):
             return _ended_early(decoder, _transport_error(data, context))
         if not data:
-            body.end()
+            if body is not None:
+                body.end()
             return decoder.finish()
         now = monotonic()
         patience -= now - asked  # pings are no content; only waiting counts
-        for piece in body.feed(data):
+        for piece in (data,) if body is None else body.feed(data):
             chunks = decoder.feed(piece)
             if chunks:
                 patience, came = limits.idle, now

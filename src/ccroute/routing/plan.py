@@ -142,14 +142,14 @@ def _candidates(
     view: View | None,
 ) -> list[Candidate]:
     if request.fallback is None:
-        fallbacks = (*agent.fallback, *tables.fallbacks_of(model))
+        fallbacks = (*agent.fallback, *tables.fallbacks.get(model, tables.other_fallbacks))
     else:
         fallbacks = tuple(request.fallback or ())
     seen: set[str] = set()
     candidates: list[Candidate] = []
     for alias in (model, *fallbacks):
         is_fallback = alias is not model
-        resolution, found = tables.resolve(alias)
+        resolution, found = tables.resolved.get(alias) or tables.resolve(alias)
         if seen or len(found) > 1:
             found = [deployment for deployment in found if deployment.name not in seen]
             if len(found) > 1:

@@ -84,21 +84,17 @@ class Tables:
         self.has_windows = False
         """Whether the context window of any deployment is known."""
         self._deployments: dict[str, Deployment] = {}
-        self._resolved: dict[str, tuple[Resolution, Sequence[Deployment]]] = {}
+        self.resolved: dict[str, tuple[Resolution, Sequence[Deployment]]] = {}
         if unknown_agent not in get_args(UnknownAgent):
             raise ConfigError(f'unknown_agent is "error" or "default", not {unknown_agent!r}')
-        self._fallbacks, faults = checked_fallbacks(fallbacks)
+        self.fallbacks, faults = checked_fallbacks(fallbacks)
         if faults := [*faults, *self._faults(backends)]:
             raise ConfigError(*faults)
-        self._other_fallbacks = self._fallbacks.get(OTHERS, ())
-
-    def fallbacks_of(self, model: str) -> Sequence[str]:
-        """The models to try after `model`, whoever asks for it by that name."""
-        return self._fallbacks.get(model, self._other_fallbacks)
+        self.other_fallbacks = self.fallbacks.get(OTHERS, ())
 
     def resolve(self, name: str) -> tuple[Resolution, Sequence[Deployment]]:
         """`AliasTable.resolve` among this router's backends, and its deployments, which all exist."""
-        known = self._resolved.get(name)
+        known = self.resolved.get(name)
         if known is None:
             resolution = self.aliases.resolve(name, self.backends)
             weights: dict[Deployment, float] = {}  # two names of one model share their weight
@@ -109,8 +105,8 @@ class Tables:
                 weights[deployment] = weights.get(deployment, 0.0) + weight
             names = tuple(deployment.name for deployment in weights)
             known = resolution._replace(deployments=names, weights=tuple(weights.values())), tuple(weights)
-            if len(self._resolved) < MAX_KNOWN:
-                self._resolved[name] = known
+            if len(self.resolved) < MAX_KNOWN:
+                self.resolved[name] = known
         return known
 
     def deployment(self, name: str) -> Deployment:
@@ -184,7 +180,7 @@ class Tables:
             for model in (agent.model, *agent.fallback):
                 if model is not None:
                     unknown.setdefault(model, []).append(f"agents.{name}")
-        for name, models in self._fallbacks.items():
+        for name, models in self.fallbacks.items():
             for model in models if name == OTHERS else (name, *models):
                 unknown.setdefault(model, []).append(f"fallbacks.{name}")
         if self.default_model is not None:
