@@ -11,22 +11,11 @@ from ccroute.accounting.tally import Key, Tally, as_json
 from ccroute.types import Price
 
 GroupBy = Literal["agent", "group", "alias", "model", "backend", "day", "session"]
-_SHOWN = (
-    "requests",
-    "failures",
-    "input",
-    "cache_read",
-    "cache_write",
-    "output",
-    "cost",
-    "saved",
-    "saved_percent",
-    "overrides",
-    "override_saved",
-    "p50",
-)
-_FLOATS = ("cost", "baseline_cost", "saved", "saved_percent", "override_saved", "p50", "p95")
+_HIDDEN = frozenset({"attempts", "baseline_cost", "cache_hits", "p95", "unknown_cost_requests"})
+"""Columns that a printed table does not have."""
 _ALWAYS = frozenset({"requests", "cost"})
+"""Columns that it has even where all are zero or unknown."""
+_FLOATS = ("cost", "baseline_cost", "saved", "saved_percent", "override_saved", "p50", "p95")
 
 
 class Report(Sequence[Mapping[str, Any]]):
@@ -108,14 +97,11 @@ class Report(Sequence[Mapping[str, Any]]):
     def __str__(self) -> str:
         header, rows, totals = self._cells()
         widths = [max(map(len, column)) for column in zip(header, *rows, *totals, strict=True)]
-        texts = len(self.by)
+        aligned = ["<"] * len(self.by) + [">"] * (len(header) - len(self.by))
+        form = "  ".join(f"{{:{side}{width}}}" for side, width in zip(aligned, widths, strict=True))
 
         def line(cells: Sequence[str]) -> str:
-            padded = (
-                c.ljust(w) if i < texts else c.rjust(w)
-                for i, (c, w) in enumerate(zip(cells, widths, strict=True))
-            )
-            return "  ".join(padded).rstrip()
+            return form.format(*cells).rstrip()
 
         rule = "  ".join("-" * width for width in widths)
         lines = [line(header), rule, *map(line, rows)]
@@ -135,7 +121,8 @@ class Report(Sequence[Mapping[str, Any]]):
 
     def _cells(self) -> tuple[list[str], list[list[str]], list[list[str]]]:
         """The header, the rows, and the total unless it is the only row; all as texts."""
-        shown = [c for c in _SHOWN if c in _ALWAYS or any(row[c] for row in self._rows)]
+        used = {c for row in self._rows for c, value in row.items() if value} | _ALWAYS
+        shown = [c for c in self._total if c in used - _HIDDEN]
         columns = [*self.by, *shown]
         rows = [[_cell(row, column) for column in columns] for row in self._rows]
         labels = ["total", *("" for _ in self.by[1:])]

@@ -40,7 +40,7 @@ _UNCHANGED: Final = (
 )
 _NEARLY: Final = 0.9
 _LEAST: Final = Decimal("0.001")
-"""USD per million tokens: no provider charges less, and none charges more for a single token."""
+"""USD per million tokens. A lower price is probably one per token."""
 
 
 class Assembly:
@@ -59,7 +59,12 @@ class Assembly:
         given: list[Backend] = list(overrides.get("backends") or ())
         over: Mapping[Any, Any] = overrides.get("aliases") or {}
         self._settings = self._without_unused(over)
-        backends = self._backends({backend.name for backend in given})
+        replaced = {backend.name for backend in given}
+        backends = [
+            self._backend(name, table)
+            for name, table in self._settings.backends.items()
+            if table.enabled and name not in replaced
+        ]
         wanted = self._resolve(over, given)
         backends += [self._backend(name, BackendTable(kind=name)) for name in wanted]
         self.options["backends"] = [*filter(None, backends), *given]
@@ -118,13 +123,6 @@ class Assembly:
             if name in used or name not in self._merged.implied
         }
         return self._settings.model_copy(update={"backends": backends})
-
-    def _backends(self, replaced: set[str]) -> list[Backend | None]:
-        return [
-            self._backend(name, table)
-            for name, table in self._settings.backends.items()
-            if table.enabled and name not in replaced
-        ]
 
     def _backend(self, name: str, table: BackendTable) -> Backend | None:
         place = ("backends", name)
@@ -215,14 +213,14 @@ class Assembly:
 
     def _too_cheap(self) -> Iterator[str]:
         """Warnings of prices that are too low per million tokens, but usual per token."""
-        settings = self._settings
-        prices: list[tuple[Place, PriceTable | None]] = []
-        prices += [(("prices", name), table) for name, table in settings.prices.items()]
-        for name, backend in settings.backends.items():
+        prices: dict[Place, PriceTable | None] = {
+            ("prices", name): table for name, table in self._settings.prices.items()
+        }
+        for name, backend in self._settings.backends.items():
             for model, table in backend.models.items():
-                prices.append((("backends", name, "models", model, "price"), table.price))
-        for place, price in prices:
-            for key, amount in () if price is None else price.given(without=("above",)).items():
+                prices["backends", name, "models", model, "price"] = table.price
+        for place, price in prices.items():
+            for key, amount in price.given(without=("above",)).items() if price else ():
                 if amount is not None and 0 < amount < _LEAST:
                     where = self._merged.where((*place, key))
                     yield f"{where}: {amount} USD per million tokens; was a price per token meant?"
