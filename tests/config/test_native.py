@@ -516,8 +516,11 @@ output = 2
 @pytest.mark.parametrize(
     ("above", "fault"),
     [
-        ({"many": {"input": 1, "output": 1}}, "above.many: should be a number of tokens such as 200000"),
-        ({"0": {"input": 1, "output": 1}}, "above.0: should be a number of tokens such as 200000"),
+        (
+            {"many": {"input": 1, "output": 1}},
+            "above.many: should be a valid integer, unable to parse string as an integer",
+        ),
+        ({"0": {"input": 1, "output": 1}}, "above.0: should be greater than 0"),
         ({"9": {"input": 1}}, "above.9.output: is missing"),
         ({"9": {"input": 1, "output": 1, "above": {}}}, "above.9.above: unknown key"),
         ({"9": 3}, "above.9: should be a table"),

@@ -115,7 +115,8 @@ class Tally:
             self.cost += row.cost
             if row.usage.total_tokens:
                 self.priced += 1
-                self._add_known((row.usage.prompt_tokens - 1) // BAND, row.usage)
+                band = (row.usage.prompt_tokens - 1) // BAND
+                self.known[band] = self.known.get(band, Usage()) + row.usage
         if row.final:
             self.requests += 1
             self.cache_hits += row.cached
@@ -131,7 +132,7 @@ class Tally:
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for band, usage in other.known.items():
-            self._add_known(band, usage)
+            self.known[band] = self.known.get(band, Usage()) + usage
         self._add_latencies(other.latencies)
 
     def cost_at(self, price: Price) -> Decimal | None:
@@ -154,10 +155,6 @@ class Tally:
             return None
         ranked = sorted(self.latencies)
         return ranked[max(0, -(-len(ranked) * percent // 100) - 1)]
-
-    def _add_known(self, band: int, usage: Usage) -> None:
-        known = self.known.get(band)
-        self.known[band] = usage if known is None else known + usage
 
     def _add_latencies(self, latencies: list[float]) -> None:
         self.latencies += latencies

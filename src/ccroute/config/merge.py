@@ -29,10 +29,7 @@ class Merged:
 
     def where(self, place: Place) -> str:
         """A place as messages write it, with its source."""
-        return (self.source(place) or _NO_SOURCE).where(place)
-
-
-_NO_SOURCE = Source("")
+        return (self.source(place) or Source("")).where(place)
 
 
 def merge(read: Iterable[tuple[Source, Settings]]) -> Merged:

@@ -9,7 +9,7 @@ Everything else in these files is noted as ignored, and prompts are not kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ccroute.config.orchestra.agent_endpoints import AgentEndpoints
@@ -157,7 +157,20 @@ class _Reader:
             builder.fault(place, f"an agent of that name is also at {first}")
             return
         builder.comes_from(place, "agents", name)
-        agent = builder.agents[name] = dict(_settings(name, entry, place, builder))
+        agent = builder.agents[name] = {}
+        for key, value in entry.items():
+            native = AGENT_KEYS.get(key)
+            if native is None:
+                if key in _FOREIGN - SERVER_KEYS:
+                    builder.ignore((*place, key), NOT_ROUTING)
+                elif key not in SERVER_KEYS and not is_local_only(key):
+                    builder.pass_over(key, entry, place, _KNOWN)
+            elif (expanded := builder.expand(value, (*place, key))) is not None:
+                builder.comes_from((*place, key), "agents", name, native)
+                if native == "fallback" and isinstance(expanded, str):
+                    expanded = [expanded]
+                    builder.comes_from((*place, key), "agents", name, native, 0)
+                agent[native] = expanded
         if local_only:
             agent["local_only"] = True
         if group is not None:
@@ -180,22 +193,3 @@ class _Reader:
             self._builder.fault(place, "is local_only, but has no model, and no agents in it")
         else:
             self._builder.ignore(place, "has no model, and no agents in it")
-
-
-def _settings(
-    name: str, entry: Mapping[str, Any], place: Place, builder: Builder
-) -> Iterator[tuple[str, Any]]:
-    """An agent's native keys and values."""
-    for key, value in entry.items():
-        native = AGENT_KEYS.get(key)
-        if native is None:
-            if key in _FOREIGN - SERVER_KEYS:
-                builder.ignore((*place, key), NOT_ROUTING)
-            elif key not in SERVER_KEYS and not is_local_only(key):
-                builder.pass_over(key, entry, place, _KNOWN)
-        elif (expanded := builder.expand(value, (*place, key))) is not None:
-            builder.comes_from((*place, key), "agents", name, native)
-            if native == "fallback" and isinstance(expanded, str):
-                expanded = [expanded]
-                builder.comes_from((*place, key), "agents", name, native, 0)
-            yield native, expanded

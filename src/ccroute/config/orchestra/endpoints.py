@@ -27,12 +27,16 @@ def read_endpoints(routing: object, builder: Builder) -> None:
     A model's id is a name as well, where no endpoint gives that name to another model.
     """
     endpoints = routing.get("endpoints") if isinstance(routing, Mapping) else None
-    if not isinstance(routing, Mapping) or not isinstance(endpoints, Mapping):
-        builder.fault(*_without_endpoints(routing))
+    keys = [key for key in routing if key != "endpoints"] if isinstance(routing, Mapping) else []
+    if not isinstance(endpoints, Mapping):
+        wrong = next((key for key in keys if endpoints is None and misspelt(key, ("endpoints",))), None)
+        if wrong is None:
+            builder.fault(_PLACE, "should be a table of endpoints")
+        else:
+            builder.fault(("llm_routing", wrong), unknown_key("endpoints"))
         return
-    for key in routing:
-        if key != "endpoints":
-            builder.pass_over(key, (), ("llm_routing",), ("endpoints",))
+    for key in keys:
+        builder.pass_over(key, (), ("llm_routing",), ("endpoints",))
     ids: list[tuple[str, str, Place]] = []
     for name, endpoint in endpoints.items():
         if builder.takes_part(endpoint, (*_PLACE, name)):
@@ -41,14 +45,6 @@ def read_endpoints(routing: object, builder: Builder) -> None:
     for model, deployment, place in ids:
         if model not in named:
             builder.alias(model, deployment, place)
-
-
-def _without_endpoints(routing: object) -> tuple[Place, str]:
-    keys = routing if isinstance(routing, Mapping) and "endpoints" not in routing else ()
-    for key in keys:
-        if misspelt(key, ("endpoints",)):
-            return ("llm_routing", key), unknown_key("endpoints")
-    return _PLACE, "should be a table of endpoints"
 
 
 def _read_endpoint(
