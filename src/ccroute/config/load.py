@@ -71,7 +71,9 @@ def read(
     merged = merge((source, Settings.checked(table, source)) for source, table in tables)
     assembly = Assembly(merged, environment, given)
     faults = [fault for source, _ in opened for fault in source.faults] + assembly.faults
-    if not faults and _is_empty(merged.settings, given):
+    read = merged.settings
+    named = (read.backends, read.aliases, read.agents, read.groups, read.default_model)
+    if not any((faults, *named, *map(given.get, ("backends", "aliases", "agents", "default_model")))):
         empty = not any(content for _, content in opened)
         what = "is empty" if empty else "holds no backends, agents or aliases"
         faults.append((opened[0][0].name if len(opened) == 1 else "source", f"{what}; {EXPECTED}"))
@@ -118,11 +120,6 @@ def _tables(
             if has_tables and Settings.model_fields.keys().isdisjoint(content):
                 source.fault_file(f"is like no known shape, and was read as the native one; {_SHAPES}")
         yield source, table
-
-
-def _is_empty(settings: Settings, given: Mapping[str, Any]) -> bool:
-    named = (settings.backends, settings.aliases, settings.agents, settings.groups, settings.default_model)
-    return not any((*named, *map(given.get, ("backends", "aliases", "agents", "default_model"))))
 
 
 def _needed(content: Mapping[str, Any], replaced: Iterable[str]) -> dict[str, Any]:

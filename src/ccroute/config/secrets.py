@@ -81,10 +81,10 @@ class Environment:
 
         def look_up(reference: re.Match[str]) -> str:
             name, default = reference[1], reference[2] if reference.re is _INLINE else None
-            if default is not None and "${" in default:
-                faults.append(f"the default of ${{{name}}} cannot hold another variable")
             value = self.get(name)
             if default is not None:
+                if "${" in default:
+                    faults.append(f"the default of ${{{name}}} cannot hold another variable")
                 return value or default
             if value is None:
                 faults.append(f"environment variable {name} is not set")

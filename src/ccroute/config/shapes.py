@@ -148,8 +148,8 @@ def _native(models: Iterable[tuple[str, str]]) -> str:
     targets: dict[str, list[str]] = {}
     for name, model in models:
         provider, slash, rest = model.partition("/")
-        backend, own = (provider.removesuffix("_chat"), rest) if slash else ("openai", model)
-        targets.setdefault(name, []).append(f"{backend}/{own}")
+        target = f"{provider.removesuffix('_chat')}/{rest}" if slash else f"openai/{model}"
+        targets.setdefault(name, []).append(target)
     shown = dict([*targets.items()][:_SHOWN]) or {"gpt-4": ["openai/gpt-4"]}
     lines = []
     for backend in dict.fromkeys(target.partition("/")[0] for found in shown.values() for target in found):

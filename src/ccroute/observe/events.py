@@ -112,8 +112,7 @@ class Interrupted(CallEvent):
 
 @dataclass(frozen=True, slots=True)
 class TurnedAway(CallEvent):
-    """A call ended without an attempt: no deployment that it may use gets calls now. The first one does
-    again in `seconds`."""
+    """A call ended without an attempt: its deployments get no calls for `seconds` or more."""
 
     deployment: str
     seconds: float

@@ -23,18 +23,10 @@ from ccroute.config.source import Place, Source
 
 # Keys that only the native shape has, and keys that only an orchestra's agents have.
 _NATIVE = frozenset({"aliases", "backends", "baseline", "default_model", "fallbacks", "groups", "prices"})
-_FOREIGN = SERVER_KEYS | {
-    "dependencies",
-    "description",
-    "fallbackModel",
-    "fallback_model",
-    "name",
-    "phase",
-    "prompt",
-    "responsibilities",
-    "role",
-    "type",
-}
+_DESCRIPTIVE = frozenset(
+    {"dependencies", "description", "name", "phase", "prompt", "responsibilities", "role", "type"}
+)
+_FOREIGN = SERVER_KEYS | _DESCRIPTIVE | {"fallbackModel", "fallback_model"}
 AGENT_KEYS = {"model": "model", "fallbackModel": "fallback", "fallback_model": "fallback", "budget": "budget"}
 _SWITCHES = ("local_only", "enabled", "disabled")
 _KNOWN = (*AGENT_KEYS, "baseUrl", "url", "apiKey", *_SWITCHES)
@@ -70,12 +62,10 @@ def translate(
         read_endpoints(document["llm_routing"], builder)
     endpoints = AgentEndpoints(builder, external)
     place, entries = _entries(document)
-    local_only = False
-    if place:
-        local_only = builder.local_only(document, ())
-        for key in document:
-            if key not in {"agents", "llm_routing"} and not is_local_only(key):
-                builder.pass_over(key, document, (), ("agents", "llm_routing", "local_only"))
+    local_only = bool(place) and builder.local_only(document, ())
+    for key in document if place else ():
+        if key not in {"agents", "llm_routing"} and not is_local_only(key):
+            builder.pass_over(key, document, (), ("agents", "llm_routing", "local_only"))
     _Reader(builder, endpoints).read(entries, place, local_only)
     endpoints.name_models()
     return builder.table()
@@ -104,11 +94,10 @@ def _is_group(entry: object, levels: int = 2 * _DEEPEST) -> bool:
 
 
 def _misspelt_model(entry: Mapping[str, Any]) -> str | None:
-    """The key that seems to be a misspelled "model", if there is no "model"."""
+    """The key that seems to be a misspelled "model" in an entry without a model."""
     words = _WORDS if _AGENT_SIGNS.isdisjoint(entry) else ()
     for key, value in entry.items():
-        meant = isinstance(value, str) and folded(key) not in words and misspelt(key, ("model",))
-        if meant and "model" not in entry:
+        if isinstance(value, str) and folded(key) not in words and misspelt(key, ("model",)):
             return key
     return None
 
@@ -161,7 +150,7 @@ class _Reader:
         for key, value in entry.items():
             native = AGENT_KEYS.get(key)
             if native is None:
-                if key in _FOREIGN - SERVER_KEYS:
+                if key in _DESCRIPTIVE:
                     builder.ignore((*place, key), NOT_ROUTING)
                 elif key not in SERVER_KEYS and not is_local_only(key):
                     builder.pass_over(key, entry, place, _KNOWN)
@@ -178,7 +167,7 @@ class _Reader:
         self._endpoints.add(name, entry, place)
 
     def _neither(self, entry: Mapping[str, Any], place: Place, strict: bool) -> None:
-        """Note an entry that is neither an agent nor a group, but may have been meant as one.
+        """Report an entry that is neither an agent nor a group, but may be a misspelled one.
 
         At the top there may be many other things, so there only `local_only` makes it a fault.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ccroute.config.orchestra.builder import Builder, unknown_key
 from ccroute.config.orchestra.servers import SERVER_KEYS, URL_KEYS, Address, Server
@@ -12,13 +12,6 @@ from ccroute.config.source import Place
 
 _PLACE = ("llm_routing", "endpoints")
 _KNOWN = ("url", "baseUrl", "apiKey", "models", "aliases", "enabled", "disabled")
-
-
-class _Name(NamedTuple):
-    """A model id at an endpoint, and its place in the file."""
-
-    model: str
-    place: Place
 
 
 def read_endpoints(routing: object, builder: Builder) -> None:
@@ -57,9 +50,9 @@ def _read_endpoint(
     models = _names(endpoint, "models", place, builder)
     aliases = _names(endpoint, "aliases", place, builder)
     # An alias may stand for a short name of the same endpoint.
-    for alias, found in aliases.items():
-        if found.model in models:
-            aliases[alias] = _Name(models[found.model].model, found.place)
+    for alias, (model, origin) in aliases.items():
+        if model in models:
+            aliases[alias] = (models[model][0], origin)
     ids = []
     for names in (models, aliases):
         for short, (model, origin) in names.items():
@@ -71,8 +64,10 @@ def _read_endpoint(
     return ids
 
 
-def _names(endpoint: Mapping[str, Any], section: str, place: Place, builder: Builder) -> dict[str, _Name]:
-    """The endpoint's names for its models. In a list, a model's id is its name."""
+def _names(
+    endpoint: Mapping[str, Any], section: str, place: Place, builder: Builder
+) -> dict[str, tuple[str, Place]]:
+    """By name: a model id and its place in the file. In a list, a model's id is its name."""
     place = (*place, section)
     given = builder.expand(endpoint.get(section, {}), place)
     entries: list[tuple[str | int, object]] = []
@@ -85,7 +80,7 @@ def _names(endpoint: Mapping[str, Any], section: str, place: Place, builder: Bui
     names = {}
     for key, model in entries:
         if isinstance(model, str):
-            names[model if isinstance(key, int) else key] = _Name(model, (*place, key))
+            names[model if isinstance(key, int) else key] = (model, (*place, key))
         else:
             builder.fault((*place, key), "should be a model id")
     return names
