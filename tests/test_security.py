@@ -104,7 +104,7 @@ def test_a_ledger_that_fails_is_told_of_and_the_answer_is_given(caller: Caller) 
     assert "OSError" in str(events[0])
 
 
-def test_wrong_keywords_of_a_router_are_one_error_with_all_of_them() -> None:
+def test_all_wrong_keywords_of_a_router_are_one_error() -> None:
     with pytest.raises(errors.ConfigError, match=r"retry= takes .*(\n.*)+on_event= takes"):
         Router([OllamaBackend()], retry=3, on_event="print")  # type: ignore[arg-type]
     with pytest.raises(errors.ConfigError, match="health="):
@@ -131,7 +131,7 @@ def test_a_log_handler_that_fails_breaks_no_call(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("name", ["model", "agent", "session"])
-def test_names_that_would_write_lines_of_their_own_into_a_log_are_refused(caller: Caller, name: str) -> None:
+def test_names_with_control_characters_are_refused(caller: Caller, name: str) -> None:
     with Router([OllamaBackend()], default_model="ollama/m", unknown_agent="default") as router:
         with pytest.raises(errors.InvalidRequestError, match="control characters") as caught:
             caller.complete(router, "hi", **{name: "evil\nCRITICAL: a line"})

@@ -44,7 +44,7 @@ def test_the_golden_cases_cost_exactly_that(usage: Usage, price: Price, usd: str
     assert cost(usage, price) == Decimal(usd)
 
 
-def test_a_model_nobody_prices_has_no_cost() -> None:
+def test_a_model_without_a_price_has_no_cost() -> None:
     assert cost(Usage(input=1000), None) is None
 
 
@@ -138,7 +138,7 @@ def test_a_book_holds_only_prices_and_says_where_one_is_not(price: Any) -> None:
         PriceBook({"gpt": price})
 
 
-def test_a_book_tells_everything_that_is_wrong_at_once() -> None:
+def test_all_wrong_prices_are_one_error() -> None:
     wrong: Any = {"a": 1, "b": Price(1, 1), 3: "free"}
     with pytest.raises(errors.ConfigError) as caught:
         PriceBook(wrong)

@@ -1,4 +1,4 @@
-"""What a report says of a ledger: every column, every grouping, and how it prints."""
+"""A report of a ledger: every column, every grouping, and how it prints."""
 
 from __future__ import annotations
 
@@ -100,19 +100,19 @@ def test_a_free_baseline_has_no_percentage() -> None:
     assert (only["saved"], only["saved_percent"]) == (Decimal(-1), None)
 
 
-def test_what_nobody_prices_saves_nothing() -> None:
+def test_an_unknown_price_saves_nothing() -> None:
     (only,) = report(row(cost=None), baseline=BASELINE).to_dicts()
     assert (only["cost"], only["unknown_cost_requests"]) == (None, 1), "unknown is not nothing"
     assert (only["baseline_cost"], only["saved"], only["saved_percent"]) == (None, None, None)
 
 
-def test_the_known_cost_stands_beside_the_requests_of_unknown_cost() -> None:
+def test_known_cost_is_beside_the_requests_of_unknown_cost() -> None:
     (only,) = report(row(), row(cost=None), baseline=BASELINE).to_dicts()
     assert (only["cost"], only["unknown_cost_requests"]) == (1, 1)
     assert only["baseline_cost"] == Decimal("0.0225"), "for the tokens whose cost is known"
 
 
-def test_an_attempt_that_used_nothing_does_not_make_an_unknown_cost_known() -> None:
+def test_an_attempt_without_tokens_makes_no_cost_known() -> None:
     rejected = row(outcome="failed", cost=Decimal(0), usage=Usage(), final=False, latency=None)
     (only,) = report(rejected, row(cost=None)).to_dicts()
     assert only["cost"] is None
@@ -132,7 +132,7 @@ def test_what_overrides_saved_is_unknown_where_no_saving_is_known() -> None:
 TIERED = Price(3, 15, above={200_000: Price(6, "22.5")})
 
 
-def test_each_attempt_is_measured_at_the_baselines_tier_for_its_own_prompt() -> None:
+def test_the_baselines_tier_is_that_of_each_attempts_prompt() -> None:
     short, long = Usage(input=150_000, output=10), Usage(input=100_000, cache_read=100_001, output=10)
     made = report(*[row(usage=short)] * 2, row(usage=long), baseline=TIERED)
     assert made.total["baseline_cost"] == 2 * cost(short, TIERED) + cost(long, TIERED)  # type: ignore[operator]
@@ -148,7 +148,7 @@ def test_tiers_are_exact_however_many_rows_were_summed_up(prompts: list[int], li
     assert made.total["baseline_cost"] == sum(cost(usage, TIERED) or 0 for usage in used)
 
 
-def test_a_tier_that_begins_amid_summed_up_prompts_leaves_the_baseline_unknown() -> None:
+def test_a_tier_between_summed_up_prompts_has_no_baseline() -> None:
     odd = Price(1, 1, above={131_072: Price(2, 2)})
     far, near = row(usage=Usage(input=130_000)), row(usage=Usage(input=131_072))
     assert report(far, baseline=odd).total["baseline_cost"] == Decimal("0.13")
@@ -177,7 +177,7 @@ def test_of_equal_cost_the_busier_comes_first() -> None:
 
 
 @pytest.mark.parametrize("by", ["agents", ("agent", "colour"), ""])
-def test_an_unknown_grouping_is_told_the_known_ones(by: Any) -> None:
+def test_an_unknown_grouping_is_an_error_with_the_known_ones(by: Any) -> None:
     with pytest.raises(ValueError, match="by= is one of agent, group, alias, model, backend, day, session"):
         report(by=by)
 
@@ -304,7 +304,7 @@ def test_the_total_alone_is_one_line() -> None:
     ]
 
 
-def test_an_attempt_of_unknown_cost_that_decided_no_call_is_shown_as_unknown() -> None:
+def test_an_unknown_cost_that_is_not_final_is_shown() -> None:
     shown = str(report(row(cost=None, final=False, latency=None))).splitlines()[2]
     assert shown.split() == ["py", "0", "1000", "100", "unknown"]
 

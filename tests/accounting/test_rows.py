@@ -57,12 +57,12 @@ def test_a_row_is_flat_json() -> None:
         cost=Decimal("0.0005"),
         metadata={"ticket": "PAY-204"},
     )
-    told = one.to_dict()
-    assert json.loads(json.dumps(told)) == told
-    assert (told["input"], told["cache_read"], told["output"], told["estimated"]) == (3, 2, 1, True)
-    assert (told["cost"], told["override_saved"], told["started"]) == ("0.0005", None, START.isoformat())
-    assert told["metadata"] == {"ticket": "PAY-204"}
-    assert told.keys() == ({each.name for each in fields(LedgerRow)} - {"usage"}) | Usage.model_fields.keys()
+    shown = one.to_dict()
+    assert json.loads(json.dumps(shown)) == shown
+    assert (shown["input"], shown["cache_read"], shown["output"], shown["estimated"]) == (3, 2, 1, True)
+    assert (shown["cost"], shown["override_saved"], shown["started"]) == ("0.0005", None, START.isoformat())
+    assert shown["metadata"] == {"ticket": "PAY-204"}
+    assert shown.keys() == ({each.name for each in fields(LedgerRow)} - {"usage"}) | Usage.model_fields.keys()
     table = pandas.DataFrame([one.to_dict()])
     assert table["input"].sum() == 3
 
@@ -72,11 +72,11 @@ def test_a_report_is_json_too() -> None:
     ledger.record(row(cost=Decimal("0.0005")))
     ledger.record(row(agent="other", cost=None, latency=None))
     with Router([OllamaBackend()], ledger=ledger) as router:
-        told = router.report(by=("agent", "day")).to_dict()
-    assert json.loads(json.dumps(told, allow_nan=False)) == told
-    assert told["by"] == ["agent", "day"]
-    assert [line["cost"] for line in told["rows"]] == ["0.0005", None]
-    assert (told["total"]["cost"], told["total"]["baseline_cost"]) == ("0.0005", None)
+        shown = router.report(by=("agent", "day")).to_dict()
+    assert json.loads(json.dumps(shown, allow_nan=False)) == shown
+    assert shown["by"] == ["agent", "day"]
+    assert [line["cost"] for line in shown["rows"]] == ["0.0005", None]
+    assert (shown["total"]["cost"], shown["total"]["baseline_cost"]) == ("0.0005", None)
 
 
 def test_a_users_ledger_may_have_rows_too() -> None:
@@ -86,7 +86,7 @@ def test_a_users_ledger_may_have_rows_too() -> None:
         assert [each.id for each in router.rows(START)] == [f"{START} None"]
 
 
-def test_a_users_ledger_without_rows_is_told_what_is_missing() -> None:
+def test_a_ledger_without_rows_is_an_error_that_names_the_method() -> None:
     ledger: Ledger = Sums()
     with Router([OllamaBackend()], ledger=ledger) as router:
         with pytest.raises(errors.ConfigError, match=r"^ledger: Sums has no rows\(since, until\)"):

@@ -22,14 +22,14 @@ HOME = {"10.0.0.5": (OllamaBackend, "http://10.0.0.5:11434", ("k",))}
         ],
     ],
 )
-def test_an_agents_own_address_wins_over_an_alias_of_another_source(sources):
+def test_an_agents_address_wins_over_another_sources_alias(sources):
     options = load(sources, ENV)
     assert options["agents"]["hr"].model == "10.0.0.5/sonnet"
     assert options["aliases"].resolve("sonnet").deployments[0].startswith("a/")
     assert backends(options).items() >= HOME.items()
 
 
-def test_an_agents_own_address_wins_over_a_pattern_of_the_callers(caplog):
+def test_an_agents_address_wins_over_the_callers_pattern(caplog):
     options = load(AT_HOME, ENV, {"aliases": {"so*": "anthropic/far"}})
     assert options["aliases"].resolve(options["agents"]["hr"].model).deployments == ("10.0.0.5/sonnet",)
     assert caplog.messages == []

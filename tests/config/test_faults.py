@@ -196,7 +196,7 @@ def test_a_literal_secret_is_in_no_message(faults):
     assert "sk-literal" not in str(found)
 
 
-def test_a_url_in_place_of_a_name_is_shown_without_its_credentials(faults):
+def test_a_url_as_a_name_is_shown_without_its_credentials(faults):
     (fault,) = faults({"default_model": "https://user:sk-literal@host/m"})
     assert fault == 'default_model: unknown backend "https:" in "https://…@host/m"'
 
@@ -240,7 +240,7 @@ def test_the_callers_own_aliases_are_checked_with_the_files(faults):
     )
 
 
-def test_overrides_of_the_wrong_kind_are_told_with_their_place(faults):
+def test_overrides_of_a_wrong_type_are_faults_with_their_place(faults):
     wrong = {
         "backends": ["ollama"],
         "aliases": ["a"],

@@ -36,7 +36,7 @@ def test_what_a_native_agent_passes_on_is_no_agent():
 
 
 @pytest.mark.parametrize("key", ["modle", "Model", "mdoel", "modell", "modelId"])
-def test_a_misspelled_model_in_a_group_is_a_fault_with_the_right_key(faults, key):
+def test_a_misspelled_model_in_a_group_names_the_right_key(faults, key):
     text = 'unknown key, did you mean "model"?'
     assert faults({"g": {"x": AGENT, "y": {key: "ollama/q", "role": "r"}}}) == (f"g.y.{key}: {text}",)
     assert faults({"g": {"h": {"y": {key: "ollama/q"}}}}) == (f"g.h.y.{key}: {text}",)

@@ -166,7 +166,7 @@ def test_free_is_a_price():
     assert options["backends"][0].model("m") == Model(price=FREE, weight=2)
 
 
-def test_an_agent_may_be_only_its_model_and_a_fallback_only_a_name():
+def test_an_agent_and_a_fallback_may_be_only_a_name():
     agents = load(
         {
             "aliases": {"a": "ollama/a"},
@@ -351,7 +351,7 @@ def test_a_pattern_that_redirects_a_provider_stays_in_force():
     assert options["aliases"].resolve("openai/gpt-4", {"local"}).deployments == ("local/gpt-4",)
 
 
-def test_which_backend_a_patterns_match_names_is_not_asked_in_advance():
+def test_a_patterns_backend_is_not_checked_before_it_matches():
     assert load({"aliases": {"via-*-*": "*/*"}}, {})["backends"] == []
 
 
@@ -382,7 +382,7 @@ def test_what_is_not_enforced_is_one_warning_for_each_key(caplog):
 # What the caller gives.
 
 
-def test_the_callers_backends_and_aliases_are_merged_over_the_files(fixtures):
+def test_the_callers_backends_and_aliases_win_over_the_files(fixtures):
     source = {
         "backends": {"a": {"kind": "ollama"}, "b": {"kind": "openai", "api_key": "${NOT_SET}"}},
         "aliases": {"x": "a/file", "y": "b/file", "claude-3-*": "a/file"},
@@ -516,8 +516,11 @@ output = 2
 @pytest.mark.parametrize(
     ("above", "fault"),
     [
-        ({"many": {"input": 1, "output": 1}}, "above.many: should be a number of tokens such as 200000"),
-        ({"0": {"input": 1, "output": 1}}, "above.0: should be a number of tokens such as 200000"),
+        (
+            {"many": {"input": 1, "output": 1}},
+            "above.many: should be a valid integer, unable to parse string as an integer",
+        ),
+        ({"0": {"input": 1, "output": 1}}, "above.0: should be greater than 0"),
         ({"9": {"input": 1}}, "above.9.output: is missing"),
         ({"9": {"input": 1, "output": 1, "above": {}}}, "above.9.above: unknown key"),
         ({"9": 3}, "above.9: should be a table"),

@@ -194,7 +194,7 @@ def test_agents_keep_groups_and_models_lead_to_their_backend(groups):
     }
 
 
-def test_what_groups_and_agents_say_besides_is_ignored_with_a_reason(groups):
+def test_other_keys_in_groups_and_agents_are_ignored(groups):
     ignored = dict(read(groups, ENV, {"aliases": {"sonnet": "anthropic/x"}}).ignored)
     assert ignored == {
         "name": "says nothing about which model answers",
@@ -278,7 +278,7 @@ def test_an_agents_address_beats_an_endpoint_with_the_name():
         ("https://openai.example.com/v1", OpenAIBackend, "openai.example.com", "m", "openai.example.com/m"),
     ],
 )
-def test_an_address_tells_the_kind_of_server_and_its_name(url, kind, name, model, deployment):
+def test_an_address_gives_the_kind_of_server_and_its_name(url, kind, name, model, deployment):
     options = load({"x": {"model": model, "baseUrl": url, "apiKey": "k"}}, {})
     (backend,) = options["backends"]
     assert (type(backend), backend.name) == (kind, name)

@@ -60,7 +60,7 @@ def test_text_without_a_marker_is_unchanged(text):
     assert expanded(text, {}) == text
 
 
-def test_a_missing_variable_is_a_fault_that_names_it_and_its_place(faults):
+def test_a_missing_variable_is_a_fault_with_its_name_and_place(faults):
     source = {
         "backends": {
             "a": {"kind": "openai", "api_key": "${KEY_A}"},
@@ -140,7 +140,7 @@ def test_an_empty_variable_of_a_key_is_a_fault_with_its_name(faults, written):
     )
 
 
-def test_a_key_is_optional_where_its_reference_has_an_empty_default():
+def test_a_reference_with_an_empty_default_needs_no_key():
     source = {"backends": {"x": {"kind": "vllm", "api_key": "${A:-}", "headers": {"x": "${B}"}}}}
     assert load(source, {"B": ""})["backends"][0].secrets() == ()
 
@@ -180,7 +180,7 @@ def test_numbers_and_switches_may_come_from_the_environment():
         ({"kind": "openrouter"}, "OPENROUTER_API_KEY"),
     ],
 )
-def test_a_provider_at_its_official_origin_takes_its_usual_variable(table, variable, caplog):
+def test_an_official_origin_takes_the_providers_usual_variable(table, variable, caplog):
     (backend,) = load({"backends": {"x": table}}, {variable: "sk-1"})["backends"]
     assert backend.secrets() == ("sk-1",)
     assert caplog.messages == []
@@ -195,7 +195,7 @@ def test_a_provider_at_its_official_origin_takes_its_usual_variable(table, varia
         "https://api.openai.com.example.com",
     ],
 )
-def test_a_backend_at_any_other_origin_never_does(base_url, caplog):
+def test_any_other_origin_takes_no_usual_variable(base_url, caplog):
     (backend,) = load(
         {"backends": {"x": {"kind": "openai", "base_url": base_url}}}, {"OPENAI_API_KEY": "sk-1"}
     )["backends"]

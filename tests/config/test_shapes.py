@@ -1,4 +1,4 @@
-"""What somebody else's file looks like is said in plain words, with what to do, and without its secrets."""
+"""Another tool's file is recognised: the fault says what it is and what to do, without its secrets."""
 
 import json
 import tomllib
@@ -76,7 +76,7 @@ FILES: dict[str, tuple[str, Mapping[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_known_tools_file_is_told_by_name_with_what_to_do(write, faults, name):
+def test_a_known_tools_file_is_named_with_what_to_do(write, faults, name):
     says, content = FILES[name]
     for found in (faults(content), faults(write("x.json", json.dumps(content)))):
         (fault,) = found
@@ -85,7 +85,7 @@ def test_a_known_tools_file_is_told_by_name_with_what_to_do(write, faults, name)
         assert SECRET not in fault
 
 
-def test_so_is_one_among_several_sources(faults):
+def test_a_known_tools_file_among_several_sources_is_named(faults):
     native = {"default_model": "ollama/x"}
     (fault,) = faults([native, FILES["aider"][1]])
     assert fault.startswith("source 2: looks like an aider file")
@@ -186,7 +186,7 @@ def test_a_litellm_file_without_models_is_one_too(faults, content):
         ('"ccroute"', "holds a JSON value that is no table"),
     ],
 )
-def test_a_text_of_another_syntax_is_told_what_it_looks_like(write, faults, text, says):
+def test_a_text_of_another_syntax_is_a_fault_that_names_it(write, faults, text, says):
     (fault,) = faults(write("x.conf", text))
     assert fault.startswith(f"x.conf: {says}")
 
@@ -209,14 +209,14 @@ def test_broken_toml_and_prose_are_no_yaml(text):
         {3: {"x": 1}},
     ],
 )
-def test_a_file_of_our_own_or_of_an_orchestra_is_nobody_elses(content):
+def test_a_native_or_orchestra_file_is_not_another_tools(content):
     assert looks_like(content) is None
 
 
 @pytest.mark.parametrize(
     "text", ['{"backends": {"x": {"api_key": "sk-0123"}}}', " [backends.x]\napi_key = 'sk-0123'"]
 )
-def test_a_text_in_place_of_a_path_is_told_without_being_shown(text):
+def test_a_text_in_place_of_a_path_is_a_fault_without_the_text(text):
     with pytest.raises(ConfigError) as caught:
         Router.from_config(text)
     assert (

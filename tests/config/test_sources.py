@@ -106,7 +106,7 @@ def test_with_several_sources_a_place_begins_with_the_files_name(write, faults):
     )
 
 
-def test_files_of_the_same_name_are_told_apart_by_their_path(write, faults):
+def test_files_of_the_same_name_are_shown_by_their_path(write, faults):
     one, two = write("a/x.toml", "retri = 1"), write("b/x.toml", "retri = 1")
     assert [fault.partition(": ")[0] for fault in faults([one, two])] == [str(one), str(two)]
 
@@ -160,7 +160,7 @@ def test_a_file_may_hold_only_settings():
     assert load([source, {"default_model": "ollama/x"}], {})["retry"] == RetryPolicy(attempts=2)
 
 
-def test_a_key_that_a_json_object_has_twice_is_a_fault_with_its_place(write, faults):
+def test_a_key_twice_in_a_json_object_is_a_fault_with_its_place(write, faults):
     path = write(
         "x.json",
         '{"agents": {"x": "ollama/a", "x": "ollama/b", "x": "ollama/c", "y": {"model": "a", "model": "a"}}'
@@ -195,5 +195,5 @@ def test_a_fault_of_an_unknown_shape_names_the_known_shapes(write, faults, sourc
 @pytest.mark.parametrize(
     "source", [{"agents": {"x": {"modle": "y"}}}, {"retri": 5}, {"retry": {}, "other": {"x": 1}}]
 )
-def test_a_misspelled_native_file_is_not_told_about_shapes(faults, source):
+def test_a_misspelled_native_file_gets_no_advice_on_shapes(faults, source):
     assert not any("shape" in fault for fault in faults(source))

@@ -1,20 +1,17 @@
-"""One row per attempt, written before the caller gets the answer. Prompts and answers are not in it."""
+"""Where rows are recorded, each before the caller gets the answer."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
 from functools import partial
 from operator import attrgetter
 from typing import Protocol, runtime_checkable
 
-from ccroute.accounting.tally import Key, Tally
-from ccroute.types import JSON, FailureClass, Outcome, Usage
+from ccroute.accounting.tally import Key, LedgerRow, Tally
 
 
 def uuid7(moment: datetime) -> str:
@@ -25,67 +22,13 @@ def uuid7(moment: datetime) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerRow:
-    """One attempt: who asked, who served, what it used and cost.
-
-    `started` is UTC, durations are seconds, money is USD. `cost` is `None` when the deployment has
-    no known price. `final` marks the attempt that decided the call, and only there `latency` (of
-    the whole call) and `override_saved` (the requested model's price minus the served one's, where
-    both are known) are filled in.
-    """
-
-    id: str
-    call: str
-    started: datetime
-    agent: str | None
-    group: str | None
-    session: str | None
-    requested_model: str | None
-    alias: str
-    backend: str
-    deployment: str
-    model: str
-    outcome: Outcome
-    failure: FailureClass | None
-    status: int | None
-    usage: Usage
-    cost: Decimal | None
-    overridden: bool
-    fallback: bool
-    duration: float
-    first_content: float | None
-    final: bool
-    cached: bool = False
-    latency: float | None = None
-    override_saved: Decimal | None = None
-    metadata: Mapping[str, JSON] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, JSON]:
-        """The row as flat JSON: `usage` as its token counts, money as str, `started` as ISO 8601."""
-        row = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "usage"}
-        money = {name: None if row[name] is None else str(row[name]) for name in ("cost", "override_saved")}
-        tokens = self.usage.model_dump()
-        return {
-            **row,
-            "started": self.started.isoformat(),
-            "metadata": dict(self.metadata),
-            **tokens,
-            **money,
-        }
-
-    def key(self) -> Key:
-        """What reports may group this row by."""
-        day = self.started.date().isoformat()
-        return Key(self.agent, self.group, self.alias, self.model, self.backend, day, self.session)
-
-
 @runtime_checkable
 class Ledger(Protocol):
-    """Where attempts are written; `record` is called from any thread and must be quick. It may be called by
-    a finaliser in the middle of anything, so it must not wait for a lock that its own thread may hold.
+    """Where attempts are recorded.
 
-    `tallies` sums up everything recorded, per `Key`; `since` and `until` are UTC.
+    `record` is called from any thread and must be quick. A finaliser may call it at any moment, so it must
+    not wait for a lock that its own thread may hold. `tallies` sums up everything recorded, per `Key`;
+    `since` and `until` are UTC.
     """
 
     def record(self, row: LedgerRow) -> None: ...
@@ -97,10 +40,7 @@ class Ledger(Protocol):
 
 @runtime_checkable
 class RowLedger(Ledger, Protocol):
-    """A ledger that also gives back its rows: what `router.rows()` needs.
-
-    `rows` gives those started in [since, until), UTC, oldest first.
-    """
+    """A ledger that has what `router.rows()` needs: the rows started in [since, until), oldest first."""
 
     def rows(self, since: datetime | None = None, until: datetime | None = None) -> Iterable[LedgerRow]: ...
 
@@ -108,14 +48,14 @@ class RowLedger(Ledger, Protocol):
 class MemoryLedger:
     """The default: the last `limit` rows as they are, older ones summed up per agent, session, model and day.
 
-    Recording never waits, because a finaliser may record in the middle of anything: a row is appended,
-    which is atomic, and rows beyond the limit are summed up by whoever finds nobody else at it.
+    Recording never waits, because a finaliser may record at any moment. Appending a row is atomic. Rows
+    beyond the limit are summed up by the thread that finds the lock free.
     """
 
     def __init__(self, limit: int = 100_000) -> None:
         self._rows: deque[LedgerRow] = deque()
         self._limit = limit
-        self._older: dict[Key, Tally] = {}
+        self._older: defaultdict[Key, Tally] = defaultdict(Tally)
         self._summing = threading.Lock()
 
     def record(self, row: LedgerRow) -> None:
@@ -127,31 +67,36 @@ class MemoryLedger:
         for _ in iter(partial(self._summing.acquire, blocking=False), False):
             try:
                 while len(self._rows) > self._limit:
-                    add_row(self._older, self._rows.popleft())
+                    row = self._rows.popleft()
+                    self._older[row.key()].add(row)
             finally:
                 self._summing.release()
             return
 
     def after_fork(self) -> None:
-        """In a forked child: the lock may be held by a thread that is not here."""
+        """Replace the lock in a forked child: a thread that the child does not have may hold it."""
         self._summing = threading.Lock()
 
     def rows(self, since: datetime | None = None, until: datetime | None = None) -> list[LedgerRow]:
         """The rows held that started in [since, until), oldest first; rows summed up are not among them."""
         start, end = _span(since, until)
-        return sorted([row for row in self._held() if start <= row.started < end], key=_STARTED)
+        rows = [row for row in self._held() if start <= row.started < end]
+        return sorted(rows, key=attrgetter("started"))
 
     def tallies(self, since: datetime | None = None, until: datetime | None = None) -> dict[Key, Tally]:
         """Sums over the rows started in [since, until); rows already summed up count by their day."""
         start, end = _span(since, until)
-        first, last = start.date().isoformat(), (end - _TICK).date().isoformat()
+        first, last = start.date().isoformat(), (end - timedelta.resolution).date().isoformat()
+        sums = defaultdict[Key, Tally](Tally)
         with self._summing:
-            sums = {key: tally.copy() for key, tally in self._older.items() if first <= key.day <= last}
+            for key, tally in self._older.items():
+                if first <= key.day <= last:
+                    sums[key].merge(tally)
             rows = self._held()
         for row in rows:
             if start <= row.started < end:
-                add_row(sums, row)
-        return sums
+                sums[row.key()].add(row)
+        return dict(sums)
 
     def _held(self) -> list[LedgerRow]:
         while True:
@@ -161,32 +106,15 @@ class MemoryLedger:
                 continue
 
 
-def add_row(sums: dict[Key, Tally], row: LedgerRow) -> None:
-    """Count one row under its key."""
-    tally = sums.get(key := row.key())
-    if tally is None:
-        tally = sums[key] = Tally()
-    tally.add(
-        row.usage,
-        row.cost,
-        failed=row.outcome in {"failed", "interrupted"},
-        final=row.final,
-        cached=row.cached,
-        overridden=row.overridden,
-        override_saved=row.override_saved,
-        latency=row.latency if row.outcome == "ok" else None,
-    )
-
-
-_STARTED = attrgetter("started")
-_TICK = timedelta.resolution
 _FIRST = datetime.min.replace(tzinfo=UTC)
 _LAST = datetime.max.replace(tzinfo=UTC)
 
 
 def moment(name: str, given: date | str | None) -> datetime | None:
-    """A bound in time as a caller may write it; `name` is the argument it came by. A date begins at
-    midnight UTC. Raises `ValueError` for a text that is no ISO 8601, `TypeError` for what is no date."""
+    """The moment that the argument `name` gives; a date begins at midnight UTC.
+
+    Raises `ValueError` for a text that is not ISO 8601, `TypeError` for another type.
+    """
     if given is None or isinstance(given, datetime):
         return given
     if isinstance(given, date):

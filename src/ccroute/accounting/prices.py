@@ -10,17 +10,16 @@ from ccroute.errors import ConfigError
 from ccroute.types import FREE, Price, Usage
 
 PriceLike = Price | Literal["free"]
+NOTHING = Decimal(0)
 
 
 class PriceBook:
     """Explicit prices by name: a deployment `backend/model`, or the model's own name behind any backend.
 
-    An alias has no price: what served is priced, whatever it was asked for by.
+    An alias has no price: the model that served is priced. `"free"` is a price of zero. A name that is not
+    there has no price, and its cost is `None`.
 
-    `"free"` is a price of zero. A name that is not there has no price, which is not the same as
-    free: its cost is `None`.
-
-    Raises `ConfigError` with everything that is no price, and the name it is for.
+    Raises `ConfigError` with each value that is no price, and its name.
     """
 
     def __init__(self, prices: Mapping[str, PriceLike] | None = None) -> None:
@@ -67,7 +66,4 @@ def cost_at(usage: Usage, tier: Price) -> Decimal:
         + usage.cache_write_5m * tier.cache_write
         + usage.cache_write_1h * tier.cache_write_1h
     )
-    return per_million.scaleb(-6) if per_million else _NOTHING
-
-
-_NOTHING = Decimal(0)
+    return per_million.scaleb(-6) if per_million else NOTHING

@@ -1,4 +1,4 @@
-"""What was spent and what was saved, grouped as asked: rows of dicts, printed as an aligned table."""
+"""What was spent and saved, grouped by agent, model, day and more: rows of dicts, printed as a table."""
 
 from __future__ import annotations
 
@@ -7,26 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal, get_args, overload
 
-from ccroute.accounting.tally import Key, Tally
+from ccroute.accounting.tally import Key, Tally, as_json
 from ccroute.types import Price
 
 GroupBy = Literal["agent", "group", "alias", "model", "backend", "day", "session"]
-_SHOWN = (
-    "requests",
-    "failures",
-    "input",
-    "cache_read",
-    "cache_write",
-    "output",
-    "cost",
-    "saved",
-    "saved_percent",
-    "overrides",
-    "override_saved",
-    "p50",
-)
-_FLOATS = ("cost", "baseline_cost", "saved", "saved_percent", "override_saved", "p50", "p95")
+_HIDDEN = frozenset({"attempts", "baseline_cost", "cache_hits", "p95", "unknown_cost_requests"})
+"""Columns that a printed table does not have."""
 _ALWAYS = frozenset({"requests", "cost"})
+"""Columns that it has even where all are zero or unknown."""
+_FLOATS = ("cost", "baseline_cost", "saved", "saved_percent", "override_saved", "p50", "p95")
 
 
 class Report(Sequence[Mapping[str, Any]]):
@@ -35,13 +24,13 @@ class Report(Sequence[Mapping[str, Any]]):
     It is a sequence of its rows, so `pandas.DataFrame(report)` is a table of them. `by=()` has one
     row, the total.
 
-    Money is USD as `Decimal`, latencies are seconds. `requests` are calls decided here, `attempts`
-    every try, `failures` the tries that failed. `cost` leaves out attempts of unknown price, whose
-    calls `unknown_cost_requests` counts, and is `None` where no attempt had a known price.
-    `baseline_cost` is what `baseline` would have cost for the tokens of the same attempts, each priced
-    at its own tier, and `saved` is `baseline_cost - cost`. Both are `None` without a baseline, where
-    `cost` is, and where a tier of the baseline begins amid prompts that were summed up.
-    `override_saved` is `None` where no override's saving is known.
+    Money is USD as `Decimal`, latencies are seconds. `requests` are calls whose deciding attempt is in the
+    row, `failures` the attempts that failed. `cost` leaves out attempts of unknown price, whose calls
+    `unknown_cost_requests` counts, and is `None` where no attempt had a known price. `baseline_cost` is
+    what `baseline` would have cost for the tokens of the same attempts, each priced at its own tier, and
+    `saved` is `baseline_cost - cost`. Both are `None` without a baseline, where `cost` is `None`, and where
+    a tier of the baseline begins between prompts that were summed up. `override_saved` is `None` where no
+    override's saving is known.
     """
 
     def __init__(
@@ -56,11 +45,10 @@ class Report(Sequence[Mapping[str, Any]]):
         if not set(self.by) <= set(known):
             raise ValueError(f"by= is one of {', '.join(known)}, or a tuple of them, not {by!r}")
         whole = Tally()
-        groups: dict[tuple[str | None, ...], Tally] = {} if self.by else {(): whole}
+        groups: dict[tuple[str | None, ...], Tally] = {} if self.by else {(): Tally()}
         for key, tally in sums.items():
             whole.merge(tally)
-            if self.by:
-                groups.setdefault(tuple(getattr(key, name) for name in self.by), Tally()).merge(tally)
+            groups.setdefault(tuple(getattr(key, name) for name in self.by), Tally()).merge(tally)
         rows = [
             dict(zip(self.by, group, strict=True)) | _row(tally, baseline) for group, tally in groups.items()
         ]
@@ -75,20 +63,21 @@ class Report(Sequence[Mapping[str, Any]]):
         return dict(self._total)
 
     def to_dict(self) -> dict[str, Any]:
-        """The whole report as JSON takes it: `by`, `rows` and `total`, with money and percentages as str and
-        None where something is unknown."""
+        """`by`, `rows` and `total` as JSON: money and percentages are str, and None where unknown."""
         return {
             "by": list(self.by),
-            "rows": [_as_json(row) for row in self._rows],
-            "total": _as_json(self._total),
+            "rows": [as_json(row) for row in self._rows],
+            "total": as_json(self._total),
         }
 
     def to_dicts(self, *, floats: bool = False) -> list[dict[str, Any]]:
-        """The rows as dicts. `floats`: money as float and what is unknown as NaN, as numpy computes.
-
-        `to_dict` is for JSON, which knows no NaN.
-        """
-        return [_in_floats(row) if floats else dict(row) for row in self._rows]
+        """The rows as dicts. `floats`: money as float, and NaN where it is unknown, as numpy takes it."""
+        if not floats:
+            return [dict(row) for row in self._rows]
+        return [
+            row | {name: float("nan" if row[name] is None else row[name]) for name in _FLOATS}
+            for row in self._rows
+        ]
 
     @overload
     def __getitem__(self, index: int) -> dict[str, Any]: ...
@@ -108,14 +97,11 @@ class Report(Sequence[Mapping[str, Any]]):
     def __str__(self) -> str:
         header, rows, totals = self._cells()
         widths = [max(map(len, column)) for column in zip(header, *rows, *totals, strict=True)]
-        texts = len(self.by)
+        aligned = ["<"] * len(self.by) + [">"] * (len(header) - len(self.by))
+        form = "  ".join(f"{{:{side}{width}}}" for side, width in zip(aligned, widths, strict=True))
 
         def line(cells: Sequence[str]) -> str:
-            padded = (
-                c.ljust(w) if i < texts else c.rjust(w)
-                for i, (c, w) in enumerate(zip(cells, widths, strict=True))
-            )
-            return "  ".join(padded).rstrip()
+            return form.format(*cells).rstrip()
 
         rule = "  ".join("-" * width for width in widths)
         lines = [line(header), rule, *map(line, rows)]
@@ -134,8 +120,9 @@ class Report(Sequence[Mapping[str, Any]]):
         return f"<table><thead>{line(header, 'th')}</thead><tbody>{body}</tbody>{foot}</table>"
 
     def _cells(self) -> tuple[list[str], list[list[str]], list[list[str]]]:
-        """The header, the rows, and the total where the rows are not all there is, as texts."""
-        shown = [c for c in _SHOWN if c in _ALWAYS or any(row[c] for row in self._rows)]
+        """The header, the rows, and the total unless it is the only row; all as texts."""
+        used = {c for row in self._rows for c, value in row.items() if value} | _ALWAYS
+        shown = [c for c in self._total if c in used - _HIDDEN]
         columns = [*self.by, *shown]
         rows = [[_cell(row, column) for column in columns] for row in self._rows]
         labels = ["total", *("" for _ in self.by[1:])]
@@ -147,6 +134,11 @@ def _row(tally: Tally, baseline: Price | None) -> dict[str, Any]:
     priced = tally.priced or not tally.unpriced
     baseline_cost = tally.cost_at(baseline) if baseline is not None and priced else None
     saved = None if baseline_cost is None else baseline_cost - tally.cost
+    percent = (
+        (100 * saved / baseline_cost).quantize(Decimal("0.1"))
+        if saved is not None and baseline_cost
+        else None
+    )
     return {
         "requests": tally.requests,
         "attempts": tally.attempts,
@@ -159,28 +151,13 @@ def _row(tally: Tally, baseline: Price | None) -> dict[str, Any]:
         "unknown_cost_requests": tally.unknown_cost_requests,
         "baseline_cost": baseline_cost,
         "saved": saved,
-        "saved_percent": _percent(saved, baseline_cost),
+        "saved_percent": percent,
         "cache_hits": tally.cache_hits,
         "overrides": tally.overrides,
         "override_saved": tally.override_saved if tally.overrides_known or not tally.overrides else None,
         "p50": tally.percentile(50),
         "p95": tally.percentile(95),
     }
-
-
-def _in_floats(row: Mapping[str, Any]) -> dict[str, Any]:
-    floats = {name: float("nan" if row[name] is None else row[name]) for name in _FLOATS}
-    return {**row, **floats}
-
-
-def _as_json(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, Decimal) else value for name, value in row.items()}
-
-
-def _percent(saved: Decimal | None, baseline: Decimal | None) -> Decimal | None:
-    if saved is None or not baseline:
-        return None
-    return (100 * saved / baseline).quantize(Decimal("0.1"))
 
 
 def _cell(row: Mapping[str, Any], column: str) -> str:

@@ -1,21 +1,24 @@
-"""Sums over attempts: what a report row is made of, and what a ledger keeps of rows it lets go."""
+"""One row per attempt, and sums over rows: what a report shows, and what a ledger keeps of old rows."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ccroute.accounting.prices import cost_at
-from ccroute.types import Price, Usage
+from ccroute.accounting.prices import NOTHING, cost_at
+from ccroute.types import JSON, FailureClass, Outcome, Price, Usage
 
 LATENCIES = 1000
-"""How many latencies a tally keeps for its percentiles; beyond it, every second one is let go."""
+"""How many latencies a tally keeps for its percentiles; beyond it, every second one is dropped."""
 BAND = 1000
-"""Tokens of prompt by which sums are kept apart, so that each can be priced at its own tier."""
+"""Tokens. Sums are kept per band of prompt lengths, so that each can be priced at its own tier."""
 
 
 class Key(NamedTuple):
-    """What attempts may be grouped by; `day` is an ISO date in UTC, `model` the one that served."""
+    """What reports may group attempts by; `day` is an ISO date in UTC, `model` the one that served."""
 
     agent: str | None
     group: str | None
@@ -26,95 +29,119 @@ class Key(NamedTuple):
     session: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """One attempt: its agent and deployment, what it used and cost. It has no prompt and no answer.
+
+    `started` is UTC, durations are seconds, money is USD. `cost` is `None` when the deployment has
+    no known price. `final` marks the attempt that decided the call. Only that one has `latency` (of
+    the whole call) and `override_saved` (the requested model's price minus the served one's, where
+    both are known).
+    """
+
+    id: str
+    call: str
+    started: datetime
+    agent: str | None
+    group: str | None
+    session: str | None
+    requested_model: str | None
+    alias: str
+    backend: str
+    deployment: str
+    model: str
+    outcome: Outcome
+    failure: FailureClass | None
+    status: int | None
+    usage: Usage
+    cost: Decimal | None
+    overridden: bool
+    fallback: bool
+    duration: float
+    first_content: float | None
+    final: bool
+    cached: bool = False
+    latency: float | None = None
+    override_saved: Decimal | None = None
+    metadata: Mapping[str, JSON] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, JSON]:
+        """The row as flat JSON: `usage` as its token counts, money as str, `started` as ISO 8601."""
+        row = {field.name: getattr(self, field.name) for field in fields(self)}
+        tokens = row.pop("usage").model_dump()
+        return as_json(
+            {**row, "started": self.started.isoformat(), "metadata": dict(self.metadata), **tokens}
+        )
+
+    def key(self) -> Key:
+        """What reports may group this row by."""
+        day = self.started.date().isoformat()
+        return Key(self.agent, self.group, self.alias, self.model, self.backend, day, self.session)
+
+
+@dataclass(slots=True)
 class Tally:
     """Counts, tokens by bucket, and exact USD.
 
-    `known` holds the tokens of the `priced` attempts, those whose price is known, so that savings
-    compare like with like; `cost` is theirs. It is kept by length of prompt: `known[n]` sums up the
-    attempts whose prompts had more than `n * BAND` and up to `(n + 1) * BAND` tokens. An attempt that
-    used nothing (turned away, rejected) is not `priced`: it says nothing of the price.
+    `known` holds the tokens of the `priced` attempts, those whose price is known: savings compare them with
+    `cost`, which is theirs. `known[n]` sums up the attempts whose prompts had more than `n * BAND` and up
+    to `(n + 1) * BAND` tokens. An attempt that used no tokens (a rejected one) is not `priced`.
     """
 
-    __slots__ = (
-        "attempts",
-        "cache_hits",
-        "cost",
-        "failures",
-        "known",
-        "latencies",
-        "override_saved",
-        "overrides",
-        "overrides_known",
-        "priced",
-        "requests",
-        "unknown_cost_requests",
-        "unpriced",
-        "usage",
-    )
+    requests: int = 0
+    attempts: int = 0
+    failures: int = 0
+    priced: int = 0
+    unpriced: int = 0
+    unknown_cost_requests: int = 0
+    cache_hits: int = 0
+    overrides: int = 0
+    overrides_known: int = 0
+    usage: Usage = field(default_factory=Usage)
+    cost: Decimal = NOTHING
+    override_saved: Decimal = NOTHING
+    known: dict[int, Usage] = field(default_factory=dict)
+    latencies: list[float] = field(default_factory=list)
 
-    def __init__(self) -> None:
-        self.requests = self.attempts = self.failures = self.priced = self.unpriced = 0
-        self.overrides = self.overrides_known = self.cache_hits = self.unknown_cost_requests = 0
-        self.usage = Usage()
-        self.known: dict[int, Usage] = {}
-        self.cost = self.override_saved = Decimal(0)
-        self.latencies: list[float] = []
-
-    def add(
-        self,
-        usage: Usage,
-        cost: Decimal | None,
-        *,
-        failed: bool,
-        final: bool,
-        cached: bool,
-        overridden: bool,
-        override_saved: Decimal | None,
-        latency: float | None,
-    ) -> None:
-        """Count one attempt; `final` says that it decided its call."""
+    def add(self, row: LedgerRow) -> None:
+        """Count one attempt."""
         self.attempts += 1
-        self.failures += failed
-        self.usage += usage
-        if cost is None:
+        self.failures += row.outcome in {"failed", "interrupted"}
+        self.usage += row.usage
+        if row.cost is None:
             self.unpriced += 1
-            self.unknown_cost_requests += final
+            self.unknown_cost_requests += row.final
         else:
-            self.cost += cost
-            if usage.total_tokens:
+            self.cost += row.cost
+            if row.usage.total_tokens:
                 self.priced += 1
-                self._know((usage.prompt_tokens - 1) // BAND, usage)
-        if final:
+                band = (row.usage.prompt_tokens - 1) // BAND
+                self.known[band] = self.known.get(band, Usage()) + row.usage
+        if row.final:
             self.requests += 1
-            self.cache_hits += cached
-            self.overrides += overridden
-            if override_saved is not None:
+            self.cache_hits += row.cached
+            self.overrides += row.overridden
+            if row.override_saved is not None:
                 self.overrides_known += 1
-                self.override_saved += override_saved
-        if latency is not None:
-            self._keep([latency])
+                self.override_saved += row.override_saved
+        if row.latency is not None and row.outcome == "ok":
+            self._add_latencies([row.latency])
 
     def merge(self, other: Tally) -> None:
         """Add another tally to this one."""
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for band, usage in other.known.items():
-            self._know(band, usage)
-        self._keep(other.latencies)
-
-    def copy(self) -> Tally:
-        """A tally of its own with the same sums."""
-        twin = Tally()
-        twin.merge(self)
-        return twin
+            self.known[band] = self.known.get(band, Usage()) + usage
+        self._add_latencies(other.latencies)
 
     def cost_at(self, price: Price) -> Decimal | None:
         """USD that the tokens of the priced attempts would have cost at `price`, each at its own tier.
 
-        `None` where that cannot be told: a tier begins within a band that has attempts. Tiers at
-        multiples of `BAND` tokens never do.
+        `None` where a tier begins within a band that has attempts. Tiers at multiples of `BAND` tokens
+        never do.
         """
-        total = Decimal(0)
+        total = NOTHING
         for band, usage in self.known.items():
             tier = price.tier(band * BAND + 1)
             if tier != price.tier((band + 1) * BAND):
@@ -129,14 +156,15 @@ class Tally:
         ranked = sorted(self.latencies)
         return ranked[max(0, -(-len(ranked) * percent // 100) - 1)]
 
-    def _know(self, band: int, usage: Usage) -> None:
-        known = self.known.get(band)
-        self.known[band] = usage if known is None else known + usage
-
-    def _keep(self, latencies: list[float]) -> None:
+    def _add_latencies(self, latencies: list[float]) -> None:
         self.latencies += latencies
         if len(self.latencies) > LATENCIES:
             del self.latencies[::2]
+
+
+def as_json(row: Mapping[str, Any]) -> dict[str, JSON]:
+    """The row with amounts as str."""
+    return {name: str(value) if isinstance(value, Decimal) else value for name, value in row.items()}
 
 
 _COUNTS = tuple(name for name in Tally.__slots__ if name not in {"known", "latencies"})

@@ -6,12 +6,12 @@ Measured on a corpus of code and prose against cl100k (tests/accounting/fixtures
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from pydantic_core import to_json
 
-from ccroute.types import JSON, Request
+from ccroute.types import Request
 
 TokenCounter: TypeAlias = Callable[[Request], int]
 """Counts the tokens of a whole prompt."""
@@ -28,8 +28,8 @@ IMAGE_TOKENS = 1000
 
 
 def estimate(request: Request) -> int:
-    """The prompt's length in tokens: its text, tool calls, pictures and the tools on offer."""
-    return -(-sum(map(_size, _texts(request))) // BYTES_PER_TOKEN) + _besides(request)
+    """The prompt's length in tokens: its text, tool calls, pictures and tools."""
+    return -(-sum(map(_size, _texts(request))) // BYTES_PER_TOKEN) + _framing(request)
 
 
 def estimate_text(text: str) -> int:
@@ -47,9 +47,8 @@ def tiktoken_counter(encoding: str = "o200k_base") -> TokenCounter:
     table = get_encoding(encoding)
 
     def count(request: Request) -> int:
-        return sum(len(table.encode(text, disallowed_special=())) for text in _texts(request)) + _besides(
-            request
-        )
+        texts = (len(table.encode(text, disallowed_special=())) for text in _texts(request))
+        return sum(texts) + _framing(request)
 
     return count
 
@@ -70,16 +69,15 @@ def _texts(request: Request) -> Iterator[str]:
         yield to_json(request.tools).decode()
 
 
-def _besides(request: Request) -> int:
-    """Tokens for what is no text: the frame around each message, and pictures."""
-    parts = (part for message in request.messages for part in _parts(message))
-    pictures = sum(part.get("type") in {"image_url", "image"} for part in parts)
+def _framing(request: Request) -> int:
+    """Tokens for what is not text: the frame around each message, and pictures."""
+    pictures = sum(
+        part.get("type") in {"image_url", "image"}
+        for message in request.messages
+        if not isinstance(content := message.get("content"), str | None)
+        for part in content
+    )
     return MESSAGE_TOKENS * len(request.messages) + IMAGE_TOKENS * pictures
-
-
-def _parts(message: Mapping[str, JSON]) -> list[Mapping[str, JSON]]:
-    content = message.get("content")
-    return [] if content is None or isinstance(content, str) else list(content)
 
 
 def _size(text: str) -> int:

@@ -22,19 +22,11 @@ from ccroute.routing.names import did_you_mean, slug
 from ccroute.routing.tables import OTHERS
 from ccroute.types import RetryPolicy
 
-_UNCHANGED: Final = (
-    "agent_override",
-    "baseline",
-    "default_model",
-    "drop_params",
-    "health",
-    "max_queue",
-    "trust_env",
-    "unknown_agent",
-)
+_BUILT = ("agents", "aliases", "backends", "fallbacks", "groups", "prices", "retry", "strategy", "timeout")
+"""Settings that need more than to be passed on."""
 _NEARLY: Final = 0.9
 _LEAST: Final = Decimal("0.001")
-"""USD per million tokens: no provider charges less, and none charges more for a single token."""
+"""USD per million tokens. A lower price is probably one per token."""
 
 
 class Assembly:
@@ -44,16 +36,20 @@ class Assembly:
         self._merged = merged
         self._settings = merged.settings
         self._environment = environment
+        self._overrides = overrides
         self.faults: list[tuple[str, str]] = []
         self.warnings: list[str] = [*self._not_yet(), *self._too_cheap()]
         self.options: dict[str, Any] = self._tables() | dict(overrides)
-        if "agents" not in overrides:
-            self.warnings += self._near_misses()
         self._named = list(self._models())
         given: list[Backend] = list(overrides.get("backends") or ())
         over: Mapping[Any, Any] = overrides.get("aliases") or {}
         self._settings = self._without_unused(over)
-        backends = self._backends({backend.name for backend in given})
+        replaced = {backend.name for backend in given}
+        backends = [
+            self._backend(name, table)
+            for name, table in self._settings.backends.items()
+            if table.enabled and name not in replaced
+        ]
         wanted = self._resolve(over, given)
         backends += [self._backend(name, BackendTable(kind=name)) for name in wanted]
         self.options["backends"] = [*filter(None, backends), *given]
@@ -61,8 +57,7 @@ class Assembly:
     def _tables(self) -> dict[str, Any]:
         """The options that the sources give, without backends and aliases."""
         settings = self._settings
-        given = settings.given()
-        options: dict[str, Any] = {key: given[key] for key in _UNCHANGED if key in given}
+        options = settings.given(without=(*_BUILT, *NOT_YET))
         options["agents"] = {name: build_agent(table) for name, table in self._members().items()}
         options["groups"] = {name: build_agent(table) for name, table in settings.groups.items()}
         options["fallbacks"] = dict(settings.fallbacks)
@@ -77,28 +72,26 @@ class Assembly:
         return options
 
     def _members(self) -> dict[str, AgentTable]:
-        """Every agent with the group that lists it, also agents that are only in a group's list."""
+        """Every agent with the group that lists it, also agents that are only in a group's list.
+
+        Warns of such an agent if its name resembles a configured one.
+        """
         agents = dict(self._settings.agents)
         names = {slug(name): name for name in reversed(agents)}
+        known = {} if "agents" in self._overrides else dict(names)
         for group, table in self._settings.groups.items():
             for i, member in enumerate(table.agents):
+                place: Place = ("groups", group, "agents", i)
+                close = difflib.get_close_matches(slug(member), known, n=1, cutoff=_NEARLY)
+                if close and slug(member) not in known:
+                    text = f'"{member}" is a new agent; was "{known[close[0]]}" meant?'
+                    self.warnings.append(f"{self._merged.where(place)}: {text}")
                 name = member if member in agents else names.setdefault(slug(member), member)
                 agent = agents.get(name, AgentTable())
                 if agent.group not in {None, group}:
-                    place: Place = ("groups", group, "agents", i)
                     self._fault(place, f'"{member}" is already in group "{agent.group}"')
                 agents[name] = agent.model_copy(update={"group": group})
         return agents
-
-    def _near_misses(self) -> Iterator[str]:
-        """Warnings of agents that are only in a group's list and whose name resembles a configured one."""
-        known = {slug(name): name for name in self._settings.agents}
-        for group, table in self._settings.groups.items():
-            for i, member in enumerate(table.agents):
-                close = difflib.get_close_matches(slug(member), known, n=1, cutoff=_NEARLY)
-                if close and slug(member) not in known:
-                    where = self._merged.where(("groups", group, "agents", i))
-                    yield f'{where}: "{member}" is a new agent; was "{known[close[0]]}" meant?'
 
     def _without_unused(self, over: Mapping[Any, Any]) -> Settings:
         """The settings without the backends that agents' addresses imply and no name uses."""
@@ -112,13 +105,6 @@ class Assembly:
             if name in used or name not in self._merged.implied
         }
         return self._settings.model_copy(update={"backends": backends})
-
-    def _backends(self, replaced: set[str]) -> list[Backend | None]:
-        return [
-            self._backend(name, table)
-            for name, table in self._settings.backends.items()
-            if table.enabled and name not in replaced
-        ]
 
     def _backend(self, name: str, table: BackendTable) -> Backend | None:
         place = ("backends", name)
@@ -170,7 +156,7 @@ class Assembly:
         return directory.wanted
 
     def _left_out(self, section: str) -> dict[str, str]:
-        """Names whose value has a fault. Using such a name is no fault of its own."""
+        """Names whose value has a fault. Using such a name is not another fault."""
         places = self._merged.left_out
         return {str(place[1]): STAND_IN for place in places if place[0] == section and place[1:]}
 
@@ -209,14 +195,14 @@ class Assembly:
 
     def _too_cheap(self) -> Iterator[str]:
         """Warnings of prices that are too low per million tokens, but usual per token."""
-        settings = self._settings
-        prices: list[tuple[Place, PriceTable | None]] = []
-        prices += [(("prices", name), table) for name, table in settings.prices.items()]
-        for name, backend in settings.backends.items():
+        prices: dict[Place, PriceTable | None] = {
+            ("prices", name): table for name, table in self._settings.prices.items()
+        }
+        for name, backend in self._settings.backends.items():
             for model, table in backend.models.items():
-                prices.append((("backends", name, "models", model, "price"), table.price))
-        for place, price in prices:
-            for key, amount in () if price is None else price.given(without=("above",)).items():
+                prices["backends", name, "models", model, "price"] = table.price
+        for place, price in prices.items():
+            for key, amount in price.given(without=("above",)).items() if price else ():
                 if amount is not None and 0 < amount < _LEAST:
                     where = self._merged.where((*place, key))
                     yield f"{where}: {amount} USD per million tokens; was a price per token meant?"

@@ -72,7 +72,9 @@ def read(
     merged = merge((source, checked_settings(table, source)) for source, table in tables)
     assembly = Assembly(merged, environment, given)
     faults = [fault for source, _ in opened for fault in source.faults] + assembly.faults
-    if not faults and _is_empty(merged.settings, given):
+    read = merged.settings
+    named = (read.backends, read.aliases, read.agents, read.groups, read.default_model)
+    if not any((faults, *named, *map(given.get, ("backends", "aliases", "agents", "default_model")))):
         empty = not any(content for _, content in opened)
         what = "is empty" if empty else "holds no backends, agents or aliases"
         faults.append((opened[0][0].name if len(opened) == 1 else "source", f"{what}; {EXPECTED}"))
@@ -115,32 +117,18 @@ def _tables(
             contents[i] = table  # its servers are external to the next source
         else:
             table = environment.expand(_needed(content, replaced), (), source)
-            _note_shape(content, source)
+            has_tables = any(value and isinstance(value, Mapping) for value in content.values())
+            if has_tables and Settings.model_fields.keys().isdisjoint(content):
+                source.fault_file(f"is like no known shape, and was read as the native one; {_SHAPES}")
         yield source, table
-
-
-def _note_shape(content: Mapping[str, Any], source: Source) -> None:
-    """Report a content that is like none of the known shapes."""
-    tables = any(value and isinstance(value, Mapping) for value in content.values())
-    if tables and Settings.model_fields.keys().isdisjoint(content):
-        source.fault_file(f"is like no known shape, and was read as the native one; {_SHAPES}")
-
-
-def _is_empty(settings: Settings, given: Mapping[str, Any]) -> bool:
-    named = (settings.backends, settings.aliases, settings.agents, settings.groups, settings.default_model)
-    return not any((*named, *map(given.get, ("backends", "aliases", "agents", "default_model"))))
 
 
 def _needed(content: Mapping[str, Any], replaced: Iterable[str]) -> dict[str, Any]:
     """The content without disabled backends and the caller's: a variable not set there is no fault."""
-    backends = content.get("backends")
-    if not isinstance(backends, Mapping):
-        return dict(content)
-    needed = {
-        name: {"enabled": False}
-        if isinstance(backend, Mapping) and backend.get("enabled") is False
-        else backend
-        for name, backend in backends.items()
-        if name not in replaced
-    }
-    return {**content, "backends": needed}
+    needed = dict(content)
+    if isinstance(backends := content.get("backends"), Mapping):
+        needed["backends"] = {name: table for name, table in backends.items() if name not in replaced}
+        for name, table in needed["backends"].items():
+            if isinstance(table, Mapping) and table.get("enabled") is False:
+                needed["backends"][name] = {"enabled": False}
+    return needed

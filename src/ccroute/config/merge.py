@@ -29,10 +29,7 @@ class Merged:
 
     def where(self, place: Place) -> str:
         """A place as messages write it, with its source."""
-        return (self.source(place) or _NO_SOURCE).where(place)
-
-
-_NO_SOURCE = Source("")
+        return (self.source(place) or Source("")).where(place)
 
 
 def merge(read: Iterable[tuple[Source, Settings]]) -> Merged:
@@ -54,7 +51,7 @@ def merge(read: Iterable[tuple[Source, Settings]]) -> Merged:
                 new = {
                     name: entry
                     for name, entry in value.items()
-                    if name not in earlier or (_has_content(entry) and name not in mute)
+                    if name not in earlier or (name not in mute and not _is_empty(entry))
                 }
                 merged[section] = new | {name: entry for name, entry in earlier.items() if name not in new}
                 places: list[Place] = [(section, name) for name in new]
@@ -73,6 +70,6 @@ def merge(read: Iterable[tuple[Source, Settings]]) -> Merged:
     )
 
 
-def _has_content(entry: object) -> bool:
-    """Whether it replaces an earlier entry. An empty table does not: a group that only has a name."""
-    return not isinstance(entry, Table) or bool(entry.model_fields_set)
+def _is_empty(entry: object) -> bool:
+    """Whether it is an empty table, such as a group that only has a name: it replaces no earlier entry."""
+    return isinstance(entry, Table) and not entry.model_fields_set

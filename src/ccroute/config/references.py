@@ -17,7 +17,6 @@ Aliases: TypeAlias = dict[str | re.Pattern[str], Target]
 # A wildcard or a group of a pattern: which backend it names is known only when it matches.
 _TEMPLATE = re.compile(r"[*?\\]")
 
-
 STAND_IN = "-/-"
 """The target of an alias whose own target has a fault."""
 

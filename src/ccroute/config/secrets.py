@@ -1,8 +1,8 @@
-"""References to environment variables in the values of a file, and keeping what they held out of messages.
+"""Expands references to environment variables in the values of a file, and hides the values in messages.
 
 `${NAME}` and `${NAME:-default}` anywhere in a value; `env:NAME` and `os.environ/NAME` as the whole
-value. A value is expanded once: what comes out of a variable is not looked at again. Where a secret
-belongs, what only resembles a reference is a fault: it would be sent as if it were the secret.
+value. A variable's value is not expanded again. In place of a secret, a text that only resembles a reference
+is a fault: it would be sent as the secret.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ _BOTCHED = re.compile(
 )
 _VARIABLE = re.compile(r"\b[A-Z_][A-Z0-9_]*\b")
 _CREDENTIALS = re.compile(r"//[^/\s]*@")
+
+_SHORTEST = 6
+"""A shorter value is hidden only where it is quoted: elsewhere it may be part of another word."""
 
 MISSING: Final = object()
 """What a value becomes when its variable is not set."""
@@ -47,14 +50,13 @@ class Environment:
         if isinstance(value, str):
             return self._text(value, place, source)
         if isinstance(value, Mapping):
-            named = {}
+            found = {}
             for key, inner in value.items():
                 # A mapping, or what a YAML library makes of a file, has numbers where a file has their text.
                 if isinstance(key, str) or type(key) is int:
-                    named[str(key)] = inner
+                    found[str(key)] = self.expand(inner, (*place, str(key)), source)
                 else:
                     source.fault((*place, str(key)), "a key should be a string")
-            found = {key: self.expand(inner, (*place, key), source) for key, inner in named.items()}
             return {key: inner for key, inner in found.items() if inner is not MISSING}
         if isinstance(value, list | tuple):
             items = [self.expand(inner, (*place, i), source) for i, inner in enumerate(value)]
@@ -69,7 +71,7 @@ class Environment:
         for value in sorted(self._seen, key=len, reverse=True):
             reference = f"${{{self._seen[value]}}}"
             text = text.replace(f'"{value}"', f'"{reference}"')
-            if len(value) >= _TELLING:
+            if len(value) >= _SHORTEST:
                 text = text.replace(value, reference)
         return _CREDENTIALS.sub("//…@", text)
 
@@ -79,10 +81,10 @@ class Environment:
 
         def look_up(reference: re.Match[str]) -> str:
             name, default = reference[1], reference[2] if reference.re is _INLINE else None
-            if default is not None and "${" in default:
-                faults.append(f"the default of ${{{name}}} cannot hold another variable")
             value = self.get(name)
             if default is not None:
+                if "${" in default:
+                    faults.append(f"the default of ${{{name}}} cannot hold another variable")
                 return value or default
             if value is None:
                 faults.append(f"environment variable {name} is not set")
@@ -92,32 +94,17 @@ class Environment:
 
         whole = _WHOLE.fullmatch(text)
         expanded = look_up(whole) if whole else _INLINE.sub(look_up, text)
-        if empty and not expanded and not faults and _is_key(place):
+        is_key = place[-1] in {"api_key", "apiKey"}
+        if empty and not expanded and not faults and is_key:
             faults.append(f"environment variable {' and '.join(dict.fromkeys(empty))} is empty")
-        if not whole and expanded == text and _holds_secret(place) and _BOTCHED.fullmatch(text):
-            faults.append(_how_to_write(text))
+        is_secret = is_key or place[-2:-1] == ("headers",)
+        if not whole and expanded == text and is_secret and _BOTCHED.fullmatch(text):
+            # The text may be a secret, so it is not shown. Variables are in capitals.
+            name = found[0] if (found := _VARIABLE.search(text)) else "NAME"
+            faults.append(f"looks like a reference to a variable, but is none: write ${{{name}}}")
         if not faults:
             return expanded
         for fault in faults:
             source.fault(place, fault)
         source.left_out.append(place)
         return MISSING
-
-
-def _is_key(place: Place) -> bool:
-    return place[-1] in {"api_key", "apiKey"}
-
-
-def _holds_secret(place: Place) -> bool:
-    return _is_key(place) or place[-2:-1] == ("headers",)
-
-
-def _how_to_write(botched: str) -> str:
-    """What may be a secret after all is not repeated; variables are in capitals."""
-    variable = _VARIABLE.search(botched)
-    name = variable[0] if variable else "NAME"
-    return f"looks like a reference to a variable, but is none: write ${{{name}}}"
-
-
-_TELLING = 6
-"""A shorter value is hidden only where it is quoted: elsewhere it would be a part of other words."""

@@ -39,23 +39,12 @@ def _keyed(key: str) -> BeforeValidator:
     )
 
 
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
 def _priced(value: object) -> object:
     return {"input": 0, "output": 0} if value == "free" else value
 
 
-def _tokens(key: str) -> int:
-    """A number of tokens as a file's key has it: `200_000` or `200000`."""
-    try:
-        tokens = int(key)
-    except ValueError:
-        tokens = 0
-    if tokens < 1:
-        raise ValueError("should be a number of tokens such as 200000")
-    return tokens
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
 
 
 def plain(value: object) -> JSON:
@@ -162,7 +151,7 @@ class TierTable(Table):
 class PriceTable(TierTable):
     """`above`: number of tokens → the price of a request whose prompt has more."""
 
-    above: dict[Annotated[int, BeforeValidator(_tokens)], TierTable] = {}
+    above: dict[PositiveInt, TierTable] = {}
 
 
 PriceEntry = Annotated[PriceTable, BeforeValidator(_priced)]

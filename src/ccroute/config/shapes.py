@@ -5,10 +5,11 @@ The advice names keys and models, never another value, which may be a secret.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from typing import Any, Final
 
 from ccroute.backends.registry import registered
 from ccroute.routing.names import slug
@@ -28,68 +29,61 @@ _SHOWN = 5
 """How many of a file's models an example shows."""
 
 
-class _Keys(NamedTuple):
-    """A file's keys: at the `top` with their values (None in a text), and `below`."""
-
-    top: Mapping[str, Any]
-    below: frozenset[str]
-
-    def folded(self) -> set[str]:
-        return {slug(key).replace("-", "") for key in self.top}
+def _has_any(known: Set[str], top: Iterable[str]) -> bool:
+    """Whether one of the keys is known, in any spelling."""
+    return any(slug(key).replace("-", "") in known for key in top)
 
 
 # A file that ccroute does not read, how its keys show it, and what to do with it.
-_SHAPES: Final[tuple[tuple[str, Callable[[_Keys], object], str], ...]] = (
+_SHAPES: Final[tuple[tuple[str, Callable[[Mapping[str, Any], Set[str]], object], str], ...]] = (
     (
         "an opencode file",
-        lambda keys: "provider" in keys.top and keys.below & {"npm", "options"},
+        lambda top, below: "provider" in top and below & {"npm", "options"},
         f"{_WRITE}; its provider.<name>.options.baseURL is base_url",
     ),
     (
         "a claude-code-router file",
-        lambda keys: isinstance(keys.top.get("Providers", ""), list | None) and "api_base_url" in keys.below,
+        lambda top, below: isinstance(top.get("Providers", ""), list | None) and "api_base_url" in below,
         f"{_WRITE}; its Providers[].api_base_url is base_url, up to /v1",
     ),
     (
         "a Continue file",
-        lambda keys: (
-            isinstance(keys.top.get("models", ""), list | None) and {"provider", "model"} <= keys.below
-        ),
+        lambda top, below: isinstance(top.get("models", ""), list | None) and {"provider", "model"} <= below,
         f"{_WRITE}; its models[].provider is kind, its models[].apiBase is base_url",
     ),
     (
         "an aider file",
-        lambda keys: _AIDER & keys.top.keys(),
+        lambda top, below: _AIDER & top.keys(),
         'its model goes to default_model = "<backend>/<model>", its openai-api-base to base_url of a backend',
     ),
     (
         "a Docker Compose file",
-        lambda keys: "services" in keys.top and keys.below & {"image", "build"} and "model" not in keys.below,
+        lambda top, below: "services" in top and below & {"image", "build"} and "model" not in below,
         f"{_WRITE}; a service's published port is part of base_url",
     ),
     (
         "a Claude Code settings file",
-        lambda keys: "env" in keys.top and any(key.startswith("ANTHROPIC_") for key in keys.below),
+        lambda top, below: "env" in top and any(key.startswith("ANTHROPIC_") for key in below),
         'its ANTHROPIC_BASE_URL is base_url of a backend of kind = "anthropic"',
     ),
     (
         "a list of MCP servers",
-        lambda keys: "mcpServers" in keys.top,
+        lambda top, below: "mcpServers" in top,
         "ccroute routes requests to models; it does not run tools",
     ),
     (
         "the body of a request",
-        lambda keys: keys.top.keys() >= {"messages", "model"},
+        lambda top, below: top.keys() >= {"messages", "model"},
         "give it to complete() of a router",
     ),
     (
         "a file of environment variables",
-        lambda keys: keys.top and all(_VARIABLE.fullmatch(key) for key in keys.top),
+        lambda top, below: top and all(_VARIABLE.fullmatch(key) for key in top),
         "load it into the environment; a configuration names its variables as ${NAME}",
     ),
     (
         "the settings of one client",
-        lambda keys: _KEY & keys.folded() and _CLIENT & keys.folded(),
+        lambda top, below: _has_any(_KEY, top) and _has_any(_CLIENT, top),
         (
             "its address and its key are base_url and api_key of a table [backends.main] with "
             'kind = "openai", its model is default_model = "main/<model>"'
@@ -107,15 +101,12 @@ def looks_like(content: Mapping[Any, Any]) -> str | None:
     """Which other tool's file a table looks like, and what to do; None if it is not recognised."""
     top = {str(key): value for key, value in content.items()}
     rows = top.get("model_list")
-    models = [
-        (str(row["model_name"]), str(row["litellm_params"]["model"]))
-        for row in (rows if isinstance(rows, list) else ())
-        if isinstance(row, Mapping)
-        and "model_name" in row
-        and isinstance(row.get("litellm_params"), Mapping)
-        and "model" in row["litellm_params"]
-    ]
-    return _recognised(_Keys(top, frozenset(_below(content))), models)
+    models = []
+    for row in rows if isinstance(rows, list) else ():
+        match row:
+            case {"model_name": name, "litellm_params": {"model": model}}:
+                models.append((str(name), str(model)))
+    return _recognised(top, frozenset(_below(content)), models)
 
 
 def looks_like_text(text: str) -> str | None:
@@ -124,29 +115,30 @@ def looks_like_text(text: str) -> str | None:
     found = [_ASSIGNMENT.match(line) for line in lines]
     if all(found):
         top = dict.fromkeys(match[1] for match in found if match)
-        return _recognised(_Keys(top, frozenset()), ())
-    if _is_json(text):
+        return _recognised(top, frozenset(), ())
+    with contextlib.suppress(ValueError, RecursionError):
+        json.loads(text)
         return 'holds a JSON value that is no table; a file is one table, such as {"backends": {…}}'
     top = dict.fromkeys(_YAML_TOP.findall(text))
     if not top and not _YAML_LIST.search(text):
         return None
-    keys = _Keys(top, frozenset(_YAML_BELOW.findall(text)))
-    return _recognised(keys, _yaml_models(text)) or (
+    return _recognised(top, frozenset(_YAML_BELOW.findall(text)), _yaml_models(text)) or (
         "looks like YAML, which is not read: write it as TOML or JSON, or give the mapping that a YAML "
         "library makes of it"
     )
 
 
-def _recognised(keys: _Keys, models: Iterable[tuple[str, str]]) -> str | None:
-    if not _OURS.isdisjoint(keys.top):
+def _recognised(top: Mapping[str, Any], below: Set[str], models: Iterable[tuple[str, str]]) -> str | None:
+    """Advice for a file with these keys: at its top with their values (None in a text), and below."""
+    if not _OURS.isdisjoint(top):
         return None
-    if not _LITELLM.isdisjoint(keys.top):
+    if not _LITELLM.isdisjoint(top):
         return (
             "looks like a LiteLLM configuration, which this version does not read. "
             f'"Coming from LiteLLM" in {_PAGE} has all its settings; its models, as TOML:\n{_native(models)}'
         )
     for name, fits, advice in _SHAPES:
-        if fits(keys):
+        if fits(top, below):
             return f"looks like {name}, which is not read: {advice}. See {_PAGE}"
     return None
 
@@ -156,8 +148,8 @@ def _native(models: Iterable[tuple[str, str]]) -> str:
     targets: dict[str, list[str]] = {}
     for name, model in models:
         provider, slash, rest = model.partition("/")
-        backend, own = (provider.removesuffix("_chat"), rest) if slash else ("openai", model)
-        targets.setdefault(name, []).append(f"{backend}/{own}")
+        target = f"{provider.removesuffix('_chat')}/{rest}" if slash else f"openai/{model}"
+        targets.setdefault(name, []).append(target)
     shown = dict([*targets.items()][:_SHOWN]) or {"gpt-4": ["openai/gpt-4"]}
     lines = []
     for backend in dict.fromkeys(target.partition("/")[0] for found in shown.values() for target in found):
@@ -177,9 +169,7 @@ def _yaml_models(text: str) -> Iterator[tuple[str, str]]:
     """A LiteLLM file's names and models, in whichever order an entry has them."""
     pair: dict[str, str] = {}
     for key, value in _YAML_MODEL.findall(text):
-        if key in pair:
-            pair = {}
-        pair[key] = value
+        pair = {key: value} if key in pair else pair | {key: value}
         if len(pair) == 2:
             yield pair["model_name"], pair["model"]
             pair = {}
@@ -193,11 +183,3 @@ def _below(value: object, levels: int = _DEEPEST) -> Iterator[str]:
             yield from map(str, each)
         if levels > 1:
             yield from _below(each, levels - 1)
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -21,7 +22,6 @@ Given: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
 
 Place: TypeAlias = tuple[str | int, ...]
 """The keys and list positions that lead to a value."""
-
 
 _GIVEN = (str, os.PathLike, Mapping)
 EXPECTED = (
@@ -143,30 +143,25 @@ def _parse(text: str, source: Source) -> Mapping[str, Any]:
 
 
 def _json(text: str, source: Source) -> dict[str, Any]:
-    """The content. A key that is twice in an object is a fault: one of the two would be lost."""
+    """The content. A key that is twice in an object is a fault, because one of its values is lost."""
     twice: list[tuple[dict[str, Any], str]] = []
 
     def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in made:
-                twice.append((made, key))
-            made[key] = value
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            counts = Counter(key for key, _ in pairs)
+            twice.extend((made, key) for key, count in counts.items() if count > 1)
         return made
 
     content: dict[str, Any] = json.loads(text, parse_float=Decimal, object_pairs_hook=table)
-    if twice:
-        _report(twice, content, source)
-    return content
-
-
-def _report(twice: list[tuple[dict[str, Any], str]], content: dict[str, Any], source: Source) -> None:
-    pending: list[tuple[Place, Any]] = [((), content)]
+    pending: list[tuple[Place, Any]] = [((), content)] if twice else []
     while pending:
         place, inner = pending.pop()
-        for key in dict.fromkeys(key for table, key in twice if table is inner):
-            source.fault((*place, key), "is there twice")
+        for found, key in twice:
+            if found is inner:
+                source.fault((*place, key), "is there twice")
         if isinstance(inner, dict):
             pending += [((*place, key), value) for key, value in inner.items()]
         elif isinstance(inner, list):
             pending += [((*place, i), value) for i, value in enumerate(inner)]
+    return content

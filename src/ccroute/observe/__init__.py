@@ -1,6 +1,6 @@
-"""What happens inside a router while it works, told to whoever listens.
+"""Events of a router, and the listener that logs them.
 
-Knows small values; must not know what they are told for, and never lets a listener break a call.
+Must not know what listeners do with an event, and never lets a listener break a call.
 """
 
 from ccroute.observe.events import (

@@ -1,14 +1,14 @@
-"""What a router tells its listeners: one small value per thing that did not go straight.
+"""The events that a router sends to its listeners: failures, retries, waits and what follows from them.
 
-An event holds names, numbers and cleaned reasons; never a prompt, an answer or a key. `str(event)` is
-a line for a log.
+An event holds names, numbers and reasons without secrets; never a prompt, an answer or a key.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 from ccroute.types import FailureClass
 
@@ -26,7 +26,13 @@ _WORDS: Final[Mapping[FailureClass, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """The base of all events."""
+    """The base of all events. `str(event)` is a line for a log, and `level` its level there."""
+
+    level: ClassVar[int] = logging.INFO
+    _line: ClassVar[str] = "{0!r}"
+
+    def __str__(self) -> str:
+        return self._line.format(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +49,18 @@ class Overridden(CallEvent):
 
     requested_model: str
     model: str
-
-    def __str__(self) -> str:
-        return f"agent {self.agent} uses {self.model}, not the requested {self.requested_model}"
+    level = logging.DEBUG
+    _line = "agent {0.agent} uses {0.model}, not the requested {0.requested_model}"
 
 
 @dataclass(frozen=True, slots=True)
 class Queued(CallEvent):
-    """A call waits for a host that serves no more at a time; `ahead` wait already."""
+    """A call waits for a slot at its host; `ahead` calls wait already."""
 
     deployment: str
     ahead: int
-
-    def __str__(self) -> str:
-        return f"{self.deployment}: waits for its host, {self.ahead} ahead"
+    level = logging.DEBUG
+    _line = "{0.deployment}: waits for its host, {0.ahead} ahead"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +84,7 @@ class Retried(CallEvent):
 
     deployment: str
     wait: float
-
-    def __str__(self) -> str:
-        return f"{self.deployment}: tried again after {self.wait:.1f} s"
+    _line = "{0.deployment}: tried again after {0.wait:.1f} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,31 +106,25 @@ class Interrupted(CallEvent):
 
     deployment: str
     reason: str
-
-    def __str__(self) -> str:
-        return f"{self.deployment}: stream interrupted: {self.reason}"
+    level = logging.WARNING
+    _line = "{0.deployment}: stream interrupted: {0.reason}"
 
 
 @dataclass(frozen=True, slots=True)
 class TurnedAway(CallEvent):
-    """A call ended without an attempt, because all that it may use is left alone; `seconds` is when the
-    first of it may be asked again."""
+    """A call ended without an attempt: its deployments get no calls for `seconds` or more."""
 
     deployment: str
     seconds: float
-
-    def __str__(self) -> str:
-        return f"{self.deployment}: not asked, gets no calls for {self.seconds:.0f} s more: it failed before"
+    _line = "{0.deployment}: not asked, gets no calls for {0.seconds:.0f} s more: it failed before"
 
 
 @dataclass(frozen=True, slots=True)
 class Recovered(Event):
-    """`who`, a deployment or a backend's credential that was refused, is asked again as before."""
+    """`who`, a deployment or a refused credential of a backend, gets calls again."""
 
     who: str
-
-    def __str__(self) -> str:
-        return f"{self.who}: answers again"
+    _line = "{0.who}: answers again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,22 +132,20 @@ class LedgerFailed(CallEvent):
     """An attempt could not be recorded; the call went on. `error` names the exception's class."""
 
     error: str
-
-    def __str__(self) -> str:
-        return f"the ledger could not record an attempt of call {self.call}: {self.error}"
+    level = logging.ERROR
+    _line = "the ledger could not record an attempt of call {0.call}: {0.error}"
 
 
 @dataclass(frozen=True, slots=True)
 class BreakerOpened(Event):
-    """A deployment failed too often: for `seconds` it gets no calls, then one probe. Where a call has nobody
-    else left, it is that probe early."""
+    """A deployment failed too often: for `seconds` it gets no calls, then one probe. A call that has no
+    other deployment left is that probe earlier."""
 
     deployment: str
     seconds: float
     reason: str
-
-    def __str__(self) -> str:
-        return f"{self.deployment}: gets no calls for {self.seconds:.0f} s (breaker open): {self.reason}"
+    level = logging.WARNING
+    _line = "{0.deployment}: gets no calls for {0.seconds:.0f} s (breaker open): {0.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,23 +153,20 @@ class BreakerClosed(Event):
     """A deployment answers again."""
 
     deployment: str
-
-    def __str__(self) -> str:
-        return f"{self.deployment}: answers again, gets calls as before (breaker closed)"
+    _line = "{0.deployment}: answers again, gets calls as before (breaker closed)"
 
 
 @dataclass(frozen=True, slots=True)
 class CooledDown(Event):
-    """`who`, a deployment or a backend's credential, is left alone for `seconds`: the server asked
-    for it, or refuses the key or the model."""
+    """`who`, a deployment or a backend's credential, gets no calls for `seconds`: the server asked for
+    that, or refuses the key or the model."""
 
     who: str
     seconds: float
     reason: str
-
-    def __str__(self) -> str:
-        return f"{self.who}: gets no calls for {self.seconds:.0f} s: {self.reason}"
+    level = logging.WARNING
+    _line = "{0.who}: gets no calls for {0.seconds:.0f} s: {0.reason}"
 
 
 Listener: TypeAlias = Callable[[Event], None]
-"""Called in whichever thread or task the event happened; what it raises is logged and forgotten."""
+"""Called in the thread or task where the event happened. What it raises is logged, and breaks no call."""

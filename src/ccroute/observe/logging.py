@@ -1,4 +1,4 @@
-"""The first listener: events as lines on the standard logger `ccroute`."""
+"""The built-in listener: it writes events as lines to the standard logger `ccroute`."""
 
 from __future__ import annotations
 
@@ -6,48 +6,19 @@ import contextlib
 import logging
 import traceback
 
-from ccroute.observe.events import (
-    AttemptFailed,
-    BreakerClosed,
-    BreakerOpened,
-    CallEvent,
-    CooledDown,
-    Event,
-    FellBack,
-    Interrupted,
-    LedgerFailed,
-    Listener,
-    Recovered,
-    Retried,
-    TurnedAway,
-)
+from ccroute.observe.events import CallEvent, Event, Listener
 
 logger = logging.getLogger("ccroute")
-
-# What needs somebody is a warning, what was dealt with is information, what is normal is for debugging.
-_LEVELS: dict[type[Event], int] = {
-    AttemptFailed: logging.INFO,
-    Retried: logging.INFO,
-    FellBack: logging.INFO,
-    BreakerClosed: logging.INFO,
-    Recovered: logging.INFO,
-    TurnedAway: logging.INFO,
-    BreakerOpened: logging.WARNING,
-    CooledDown: logging.WARNING,
-    Interrupted: logging.WARNING,
-    LedgerFailed: logging.ERROR,
-}
 
 
 def log_event(event: Event) -> None:
     """Write one event as one line."""
-    level = _LEVELS.get(type(event), logging.DEBUG)
-    if logger.isEnabledFor(level):
+    if logger.isEnabledFor(event.level):
         if isinstance(event, CallEvent):
             whose = "" if event.agent is None else f" of agent {event.agent}"
-            logger.log(level, "%s (call %s%s)", event, event.call, whose)
+            logger.log(event.level, "%s (call %s%s)", event, event.call, whose)
         else:
-            logger.log(level, "%s", event)
+            logger.log(event.level, "%s", event)
 
 
 def safe_listener(*listeners: Listener) -> Listener:

@@ -52,37 +52,29 @@ class AgentEndpoints:
             if len(found) == 1:
                 ((deployment, agent),) = found.items()
                 self._builder.alias(model, deployment, self._builder.origin("agents", agent))
+        ambiguous = {(model, to) for model, found in claims.items() if len(found) > 1 for to in found}
         for name, server in self._by_agent.items():
             table = self._builder.agents[name]
             for model in models[name]:
                 deployment = server.deployment(model)
-                if not self._chosen(name, model, deployment) and (
-                    self._builder.aliases.get(model) != [deployment]
-                ):
+                if model in self._external.chosen:
+                    if self._external.chosen[model] not in (deployment, [deployment]):
+                        text = f'is not used for "{model}", because the caller gives an alias for that name'
+                        self._builder.warn(self._url_places[name], text)
+                elif self._builder.aliases.get(model) != [deployment]:
                     table["model"] = deployment
             if fallbacks[name]:
-                table["fallback"] = [self._fallback(model, server, claims) for model in fallbacks[name]]
-
-    def _chosen(self, agent: str, model: str, deployment: str) -> bool:
-        """Whether the caller gives an alias for the name. Warns if it leads to another server."""
-        target = self._external.chosen.get(model)
-        if target is not None and target not in (deployment, [deployment]):
-            text = f'is not used for "{model}", because the caller gives an alias for that name'
-            self._builder.warn(self._url_places[agent], text)
-        return target is not None
+                leads = [(model, server.deployment(model)) for model in fallbacks[name]]
+                table["fallback"] = [to if (model, to) in ambiguous else model for model, to in leads]
 
     def _claims(self, models: Mapping[str, Iterable[str]], taken: Iterable[str]) -> dict[str, dict[str, str]]:
-        """By name: its deployments, each with the first agent that wants it."""
+        """By name: its deployments, each with the first agent that uses it."""
         claims: dict[str, dict[str, str]] = {}
         for agent, server in self._by_agent.items():
             for model in models[agent]:
                 if model not in taken:
                     claims.setdefault(model, {}).setdefault(server.deployment(model), agent)
         return claims
-
-    def _fallback(self, model: str, server: Server, claims: Mapping[str, Mapping[str, str]]) -> str:
-        deployment, claimed = server.deployment(model), claims.get(model, {})
-        return deployment if len(claimed) > 1 and deployment in claimed else model
 
     def _models(self, agent: str, key: str) -> list[str]:
         given = self._builder.agents[agent].get(key)

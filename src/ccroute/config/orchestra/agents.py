@@ -9,7 +9,7 @@ Everything else in these files is noted as ignored, and prompts are not kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ccroute.config.orchestra.agent_endpoints import AgentEndpoints
@@ -23,18 +23,10 @@ from ccroute.config.source import Place, Source
 
 # Keys that only the native shape has, and keys that only an orchestra's agents have.
 _NATIVE = frozenset({"aliases", "backends", "baseline", "default_model", "fallbacks", "groups", "prices"})
-_FOREIGN = SERVER_KEYS | {
-    "dependencies",
-    "description",
-    "fallbackModel",
-    "fallback_model",
-    "name",
-    "phase",
-    "prompt",
-    "responsibilities",
-    "role",
-    "type",
-}
+_DESCRIPTIVE = frozenset(
+    {"dependencies", "description", "name", "phase", "prompt", "responsibilities", "role", "type"}
+)
+_FOREIGN = SERVER_KEYS | _DESCRIPTIVE | {"fallbackModel", "fallback_model"}
 AGENT_KEYS = {"model": "model", "fallbackModel": "fallback", "fallback_model": "fallback", "budget": "budget"}
 _SWITCHES = ("local_only", "enabled", "disabled")
 _KNOWN = (*AGENT_KEYS, "baseUrl", "url", "apiKey", *_SWITCHES)
@@ -70,12 +62,10 @@ def translate(
         read_endpoints(document["llm_routing"], builder)
     endpoints = AgentEndpoints(builder, external)
     place, entries = _entries(document)
-    local_only = False
-    if place:
-        local_only = builder.local_only(document, ())
-        for key in document:
-            if key not in {"agents", "llm_routing"} and not is_local_only(key):
-                builder.pass_over(key, document, (), ("agents", "llm_routing", "local_only"))
+    local_only = bool(place) and builder.local_only(document, ())
+    for key in document if place else ():
+        if key not in {"agents", "llm_routing"} and not is_local_only(key):
+            builder.pass_over(key, document, (), ("agents", "llm_routing", "local_only"))
     _Reader(builder, endpoints).read(entries, place, local_only)
     endpoints.name_models()
     return builder.table()
@@ -104,11 +94,10 @@ def _is_group(entry: object, levels: int = 2 * _DEEPEST) -> bool:
 
 
 def _misspelt_model(entry: Mapping[str, Any]) -> str | None:
-    """The key that seems to be a misspelled "model", if there is no "model"."""
+    """The key that seems to be a misspelled "model" in an entry without a model."""
     words = _WORDS if _AGENT_SIGNS.isdisjoint(entry) else ()
     for key, value in entry.items():
-        meant = isinstance(value, str) and folded(key) not in words and misspelt(key, ("model",))
-        if meant and "model" not in entry:
+        if isinstance(value, str) and folded(key) not in words and misspelt(key, ("model",)):
             return key
     return None
 
@@ -157,7 +146,20 @@ class _Reader:
             builder.fault(place, f"an agent of that name is also at {first}")
             return
         builder.comes_from(place, "agents", name)
-        agent = builder.agents[name] = dict(_settings(name, entry, place, builder))
+        agent = builder.agents[name] = {}
+        for key, value in entry.items():
+            native = AGENT_KEYS.get(key)
+            if native is None:
+                if key in _DESCRIPTIVE:
+                    builder.ignore((*place, key), NOT_ROUTING)
+                elif key not in SERVER_KEYS and not is_local_only(key):
+                    builder.pass_over(key, entry, place, _KNOWN)
+            elif (expanded := builder.expand(value, (*place, key))) is not None:
+                builder.comes_from((*place, key), "agents", name, native)
+                if native == "fallback" and isinstance(expanded, str):
+                    expanded = [expanded]
+                    builder.comes_from((*place, key), "agents", name, native, 0)
+                agent[native] = expanded
         if local_only:
             agent["local_only"] = True
         if group is not None:
@@ -165,7 +167,7 @@ class _Reader:
         self._endpoints.add(name, entry, place)
 
     def _neither(self, entry: Mapping[str, Any], place: Place, strict: bool) -> None:
-        """Note an entry that is neither an agent nor a group, but may have been meant as one.
+        """Report an entry that is neither an agent nor a group, but may be a misspelled one.
 
         At the top there may be many other things, so there only `local_only` makes it a fault.
         """
@@ -180,22 +182,3 @@ class _Reader:
             self._builder.fault(place, "is local_only, but has no model, and no agents in it")
         else:
             self._builder.ignore(place, "has no model, and no agents in it")
-
-
-def _settings(
-    name: str, entry: Mapping[str, Any], place: Place, builder: Builder
-) -> Iterator[tuple[str, Any]]:
-    """An agent's native keys and values."""
-    for key, value in entry.items():
-        native = AGENT_KEYS.get(key)
-        if native is None:
-            if key in _FOREIGN - SERVER_KEYS:
-                builder.ignore((*place, key), NOT_ROUTING)
-            elif key not in SERVER_KEYS and not is_local_only(key):
-                builder.pass_over(key, entry, place, _KNOWN)
-        elif (expanded := builder.expand(value, (*place, key))) is not None:
-            builder.comes_from((*place, key), "agents", name, native)
-            if native == "fallback" and isinstance(expanded, str):
-                expanded = [expanded]
-                builder.comes_from((*place, key), "agents", name, native, 0)
-            yield native, expanded

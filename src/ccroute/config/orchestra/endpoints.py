@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ccroute.config.orchestra.builder import Builder, unknown_key
 from ccroute.config.orchestra.servers import SERVER_KEYS, URL_KEYS, Address, Server
@@ -14,25 +14,22 @@ _PLACE = ("llm_routing", "endpoints")
 _KNOWN = ("url", "baseUrl", "apiKey", "models", "aliases", "enabled", "disabled")
 
 
-class _Name(NamedTuple):
-    """A model id at an endpoint, and its place in the file."""
-
-    model: str
-    place: Place
-
-
 def read_endpoints(routing: object, builder: Builder) -> None:
     """Each endpoint becomes a backend, and its `models` and `aliases` become aliases.
 
     A model's id is a name as well, where no endpoint gives that name to another model.
     """
     endpoints = routing.get("endpoints") if isinstance(routing, Mapping) else None
-    if not isinstance(routing, Mapping) or not isinstance(endpoints, Mapping):
-        builder.fault(*_without_endpoints(routing))
+    keys = [key for key in routing if key != "endpoints"] if isinstance(routing, Mapping) else []
+    if not isinstance(endpoints, Mapping):
+        wrong = next((key for key in keys if endpoints is None and misspelt(key, ("endpoints",))), None)
+        if wrong is None:
+            builder.fault(_PLACE, "should be a table of endpoints")
+        else:
+            builder.fault(("llm_routing", wrong), unknown_key("endpoints"))
         return
-    for key in routing:
-        if key != "endpoints":
-            builder.pass_over(key, (), ("llm_routing",), ("endpoints",))
+    for key in keys:
+        builder.pass_over(key, (), ("llm_routing",), ("endpoints",))
     ids: list[tuple[str, str, Place]] = []
     for name, endpoint in endpoints.items():
         if builder.takes_part(endpoint, (*_PLACE, name)):
@@ -41,14 +38,6 @@ def read_endpoints(routing: object, builder: Builder) -> None:
     for model, deployment, place in ids:
         if model not in named:
             builder.alias(model, deployment, place)
-
-
-def _without_endpoints(routing: object) -> tuple[Place, str]:
-    keys = routing if isinstance(routing, Mapping) and "endpoints" not in routing else ()
-    for key in keys:
-        if misspelt(key, ("endpoints",)):
-            return ("llm_routing", key), unknown_key("endpoints")
-    return _PLACE, "should be a table of endpoints"
 
 
 def _read_endpoint(
@@ -61,9 +50,9 @@ def _read_endpoint(
     models = _names(endpoint, "models", place, builder)
     aliases = _names(endpoint, "aliases", place, builder)
     # An alias may stand for a short name of the same endpoint.
-    for alias, found in aliases.items():
-        if found.model in models:
-            aliases[alias] = _Name(models[found.model].model, found.place)
+    for alias, (model, origin) in aliases.items():
+        if model in models:
+            aliases[alias] = (models[model][0], origin)
     ids = []
     for names in (models, aliases):
         for short, (model, origin) in names.items():
@@ -75,8 +64,10 @@ def _read_endpoint(
     return ids
 
 
-def _names(endpoint: Mapping[str, Any], section: str, place: Place, builder: Builder) -> dict[str, _Name]:
-    """The endpoint's names for its models. In a list, a model's id is its name."""
+def _names(
+    endpoint: Mapping[str, Any], section: str, place: Place, builder: Builder
+) -> dict[str, tuple[str, Place]]:
+    """By name: a model id and its place in the file. In a list, a model's id is its name."""
     place = (*place, section)
     given = builder.expand(endpoint.get(section, {}), place)
     entries: list[tuple[str | int, object]] = []
@@ -89,7 +80,7 @@ def _names(endpoint: Mapping[str, Any], section: str, place: Place, builder: Bui
     names = {}
     for key, model in entries:
         if isinstance(model, str):
-            names[model if isinstance(key, int) else key] = _Name(model, (*place, key))
+            names[model if isinstance(key, int) else key] = (model, (*place, key))
         else:
             builder.fault((*place, key), "should be a model id")
     return names

@@ -5,7 +5,7 @@ Such a name keeps its meaning. A server that the file needs gets a name that mea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -30,17 +30,18 @@ class _Known(NamedTuple):
 
 
 class ExternalNames:
-    """`chosen` are the caller's aliases; `aliases` are the names that other sources define."""
+    """`chosen` are the caller's aliases; `aliases` are the names that other sources define.
+
+    `contents` are the other sources, each in its own shape or already in the native one.
+    """
 
     def __init__(
         self,
         chosen: Mapping[Any, Target],
         backends: Iterable[Backend],
-        contents: Iterable[Mapping[str, Any]],
+        contents: Collection[Mapping[str, Any]],
         environment: Environment,
     ) -> None:
-        """`contents` are the other sources, each in its own shape or already in the native one."""
-        contents = list(contents)
         self.chosen = {alias_name(key): target for key, target in chosen.items()}
         self.aliases = frozenset(
             name for content in contents for name in _aliases(content) if isinstance(name, str)

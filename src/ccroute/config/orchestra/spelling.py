@@ -21,7 +21,7 @@ def is_local_only(key: object) -> bool:
 
 
 def misspelt(key: object, known: Iterable[str], present: Iterable[object] = ()) -> str | None:
-    """The known key that `key` seems to mean. A key that is `present` beside it is not meant."""
+    """The known key closest to `key`, without those that are `present` beside it; None if none is close."""
     there = set(map(folded, present)) - {folded(key)}
     # The first of several spellings is the one to suggest.
     candidates = {folded(name): name for name in reversed(tuple(known)) if folded(name) not in there}
