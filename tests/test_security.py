@@ -29,7 +29,7 @@ def test_a_call_can_change_neither_address_nor_key_nor_trust(caller: Caller, nam
     assert server.connections == 0
 
 
-def test_what_stands_in_extra_goes_into_the_body_and_nowhere_else(caller: Caller) -> None:
+def test_extra_goes_into_the_body_and_nowhere_else(caller: Caller) -> None:
     extra = {"base_url": "http://elsewhere.example", "api_key": "another", "headers": {"host": "elsewhere"}}
     with ScriptedServer([answer(json=chat("here"))]) as server:
         backend = OpenAIBackend("main", base_url=server.url, api_key=KEY)
@@ -43,7 +43,7 @@ def test_what_stands_in_extra_goes_into_the_body_and_nowhere_else(caller: Caller
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["verify", "verify_ssl", "ssl_verify", "insecure"])
-def test_no_backend_can_be_told_not_to_check_certificates(kind: Any, name: str) -> None:
+def test_no_keyword_switches_certificate_checks_off(kind: Any, name: str) -> None:
     with pytest.raises(TypeError, match=name):
         kind("main", base_url="https://llm.example.com", api_key=KEY, **{name: False})
 
@@ -90,7 +90,7 @@ def test_a_listener_that_fails_breaks_no_call_and_is_named(
     assert "test_security.py" in caplog.text
 
 
-def test_a_ledger_that_fails_is_told_of_and_the_answer_is_given(caller: Caller) -> None:
+def test_a_ledger_that_fails_is_an_event_and_the_answer_is_given(caller: Caller) -> None:
     class Full(MemoryLedger):
         def record(self, row: Any) -> None:
             raise OSError(28, "No space left on device")
