@@ -432,8 +432,8 @@ def test_models_have_fallbacks():
     both = load([source, {"fallbacks": {"sonnet": "ollama/d"}}], {})["fallbacks"]
     assert both == {"sonnet": ["ollama/d"], "*": ["ollama/c"], "ollama/x": []}
     with Router.from_config(source) as router:
-        assert router._tables.fallbacks_of("sonnet") == ("gpt-4",)
-        assert router._tables.fallbacks_of("gpt-4") == ("ollama/c",)
+        assert router._tables.fallbacks["sonnet"] == ("gpt-4",)
+        assert router._tables.other_fallbacks == ("ollama/c",)
 
 
 def test_unknown_fallbacks_are_faults_with_their_place(faults):
