@@ -23,14 +23,11 @@ from ccroute.flow.effects import Enter, Failure, Flow, Queued, enter, sleep, wai
 from ccroute.flow.exchange import exchange
 from ccroute.flow.redact import cleaned
 from ccroute.flow.reports import health_report
-from ccroute.flow.retry import Fault
+from ccroute.flow.retry import MIN_ATTEMPT, Fault
 from ccroute.observe import Queued as QueuedEvent
 from ccroute.routing.acquired import ANSWERED, Outcome, Unavailable
 from ccroute.types import Completion, Request
 from ccroute.wire.fields import LeftOut, without
-
-MIN_ATTEMPT = 0.05
-"""Seconds that must be left for an attempt to be worth starting."""
 
 
 def attempt(context: AttemptContext) -> Flow[Completion | Fault | Unavailable]:

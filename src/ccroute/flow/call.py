@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ccroute.errors import CcrouteError, DeadlineExceededError, QueueTimeoutError, StreamInterruptedError
+from ccroute.errors import CcrouteError, DeadlineExceededError, QueueTimeoutError
 from ccroute.failures import TOO_LONG, UNSUPPORTED
-from ccroute.flow.attempt import MIN_ATTEMPT, attempt
+from ccroute.flow.attempt import attempt
 from ccroute.flow.call_context import CallContext
 from ccroute.flow.effects import Flow, emit, leave
 from ccroute.flow.reports import turned_away_error
-from ccroute.flow.retry import Fault, NextAttempt, RetryState
+from ccroute.flow.retry import MIN_ATTEMPT, Fault, RetryState
 from ccroute.routing.acquired import Unavailable
 from ccroute.types import Chunk, Completion
 
@@ -22,16 +22,10 @@ def call(context: CallContext, *, stream: bool) -> Flow[Completion[Any]]:
     monotonic = context.state.clock.monotonic
     context.start()
     retry = RetryState(context.plan, context.state)
-    step: NextAttempt | None = None
-    fault: Fault | None = None
-    unsupported: Fault | None = None
     answer: Completion | None = None
     result: Completion | Fault | Unavailable | None = None
     try:
-        while answer is None:
-            step = retry.next(monotonic())
-            if step is None or not _has_time(step, context.deadline - monotonic(), fault):
-                break
+        while answer is None and (step := retry.next(monotonic(), context.deadline)) is not None:
             current = context.next_attempt(step, retry.unavailable, stream=stream)
             result = yield from attempt(current)
             if isinstance(result, Completion):
@@ -40,15 +34,11 @@ def call(context: CallContext, *, stream: bool) -> Flow[Completion[Any]]:
                 retry.turned_away(step, result)
                 yield from leave()
             elif result.rule is UNSUPPORTED and current.admission is None:
-                unsupported = unsupported or result
                 context.unsupported(current, result)
                 retry.unsupported(step.candidate, result)
             else:
-                fault = result
-                context.failed(current, fault)
-                if isinstance(fault.error, StreamInterruptedError):
-                    fault.error.partial = context.partial(current)
-                retry.failed(step.candidate, fault, monotonic())
+                context.failed(current, result)
+                retry.failed(step.candidate, result, monotonic())
                 yield from leave()
     except BaseException as stop:  # cancelled, abandoned, or a bug: written down, never handled
         context.stopped(stop)
@@ -60,8 +50,8 @@ def call(context: CallContext, *, stream: bool) -> Flow[Completion[Any]]:
             context.record()
             raise
     if answer is None:
-        error = _final_error(context, retry, step, fault, unsupported)
-        del retry, fault, unsupported, result
+        error = _final_error(context, retry)
+        del retry, result
         try:
             raise error
         finally:
@@ -72,31 +62,17 @@ def call(context: CallContext, *, stream: bool) -> Flow[Completion[Any]]:
     return answer
 
 
-def _has_time(step: NextAttempt, left: float, fault: Fault | None) -> bool:
-    """Whether there is time to wait for this step and then to try it."""
-    is_over = fault is not None and isinstance(fault.error, DeadlineExceededError)
-    return not is_over and left >= step.wait + MIN_ATTEMPT
-
-
-def _final_error(
-    context: CallContext,
-    retry: RetryState,
-    step: NextAttempt | None,
-    fault: Fault | None,
-    unsupported: Fault | None,
-) -> CcrouteError:
+def _final_error(context: CallContext, retry: RetryState) -> CcrouteError:
     """The error a call ends with: its last backend's own, that every candidate gets no calls, that nobody can
     serve the request, or that time is up."""
-    if step is not None and step.tokens is not None:
-        step.tokens.settle()  # there is no time for that attempt
-    now = context.state.clock.monotonic()
+    now, fault = context.state.clock.monotonic(), retry.fault
     reason = min(retry.unavailable.values(), key=lambda reason: reason.until, default=None)
-    is_over = step is not None and context.deadline - now < MIN_ATTEMPT
+    is_over = retry.lacked_time and context.deadline - now < MIN_ATTEMPT
     if fault is None and reason is not None and not is_over:
         error = turned_away_error(reason, now)
         context.turned_away(error)
-    elif fault is None and unsupported is not None and step is None:
-        error = unsupported.error
+    elif fault is None and retry.unsupported_fault is not None and not retry.lacked_time:
+        error = retry.unsupported_fault.error
     elif fault is None or (
         is_over and fault.rule is not TOO_LONG and not isinstance(fault.error, _TIME_IS_UP)
     ):

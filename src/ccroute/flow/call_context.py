@@ -10,7 +10,7 @@ from decimal import Decimal
 from ccroute.accounting import LedgerRow, cost
 from ccroute.accounting.ledger import uuid7
 from ccroute.accounting.tokens import estimate_text
-from ccroute.errors import CcrouteError
+from ccroute.errors import CcrouteError, StreamInterruptedError
 from ccroute.flow.attempt_context import FOREVER, AttemptContext
 from ccroute.flow.effects import Stopped
 from ccroute.flow.retry import Fault, NextAttempt
@@ -115,7 +115,8 @@ class CallContext:
         self._note(attempt, outcome, usage, fault, fault.detail)
         name, agent = attempt.deployment.name, self.plan.agent
         self._reasons.append(f"{name} failed ({failure}): {fault.detail}")
-        if outcome == "interrupted":
+        if isinstance(fault.error, StreamInterruptedError):
+            fault.error.partial = self.partial(attempt)
             self.state.emit(Interrupted(self.id, agent, name, fault.detail))
         else:
             kind = type(fault.error).__name__

@@ -10,14 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ccroute.errors import CcrouteError
+from ccroute.errors import CcrouteError, DeadlineExceededError
 from ccroute.failures import NO_MODEL, TOO_LONG, Rule, Trigger, rule_of
+from ccroute.flow.attempt_context import FOREVER
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Plan
 from ccroute.routing.acquired import Unavailable
 from ccroute.routing.retry_budget import RetryTokens
 from ccroute.types import FailureClass
 
+MIN_ATTEMPT = 0.05
+"""Seconds that must be left for an attempt to be worth starting."""
 POLL, LONGEST_POLL = 0.25, 2.0
 """Seconds until a server that is loading is asked again, doubling up to the longest, less some jitter."""
 _MOST_DOUBLINGS = 64
@@ -66,18 +69,23 @@ class NextAttempt(NamedTuple):
 class RetryState:
     """What one call has tried, and what it may try next: bounded, and never twice where it cannot help.
 
-    `unavailable` says which candidates were passed over, and why.
+    unavailable:       the candidates that were passed over, and why.
+    fault:             the last failure of an attempt.
+    unsupported_fault: why a candidate cannot serve the request; nothing was sent there.
+    lacked_time:       whether there was somebody to try, and no time for it.
     """
 
     def __init__(self, plan: Plan, state: RouterState) -> None:
         self.unavailable: dict[str, Unavailable] = {}
+        self.fault: Fault | None = None
+        self.unsupported_fault: Fault | None = None
+        self.lacked_time = False
         self._plan = plan
         self._state = state
         self._attempts = 0
         self._turned_away = False
         self._may_probe = True
         self._window: int | None = None  # tokens that were too few
-        self._last: Fault | None = None
         # By deployment: its attempts, how often it was polled, when it is ready for another (monotonic).
         self._tries: Counter[str] = Counter()
         self._polls: Counter[str] = Counter()
@@ -89,16 +97,27 @@ class RetryState:
         # Deployments and backends that cannot help this call.
         self._off: set[str] = set()
 
-    def next(self, now: float) -> NextAttempt | None:
-        """Whom to try now, or None when nobody is left."""
-        if self._last is None:
+    def next(self, now: float, deadline: float = FOREVER) -> NextAttempt | None:
+        """Whom to try now (monotonic seconds); None when nobody is left, or no time before `deadline`."""
+        step = self._next(now)
+        over = self.fault is not None and isinstance(self.fault.error, DeadlineExceededError)
+        if step is None or (not over and deadline - now >= step.wait + MIN_ATTEMPT):
+            return step
+        if step.tokens is not None:
+            step.tokens.settle()
+        self.lacked_time = True
+        return None
+
+    def _next(self, now: float) -> NextAttempt | None:
+        last = self.fault or self.unsupported_fault
+        if last is None:
             first = self._plan.candidates[0]
             if not self._turned_away and self._unavailable(first) is None:
                 budget = self._state.retry_budget
                 if budget.left:
                     budget.first(first.deployment.backend.name)
                 return NextAttempt(first, 0.0)
-        elif self._last.rule.others == "none" or self._is_spent(self._attempts):
+        elif last.rule.others == "none" or self._is_spent(self._attempts):
             return None
         while (chosen := self._choose(now)) is not None:
             backend = chosen.candidate.deployment.backend.name
@@ -113,9 +132,9 @@ class RetryState:
 
     def failed(self, candidate: Candidate, fault: Fault, now: float) -> None:
         """An attempt failed at `now` (monotonic seconds)."""
+        self.fault = fault
         if fault.drops:  # asked again without it; no attempt is used up, for nothing was done
             return
-        self._last = fault
         rule, deployment, backend = fault.rule, candidate.deployment, candidate.deployment.backend.name
         if rule.polled:
             self._retry_tokens.setdefault(backend, 0)
@@ -137,7 +156,7 @@ class RetryState:
 
     def unsupported(self, candidate: Candidate, fault: Fault) -> None:
         """A candidate cannot serve the request: nothing was sent, and nothing counts."""
-        self._last = self._last or fault
+        self.unsupported_fault = self.unsupported_fault or fault
         self._off.add(candidate.deployment.name)
 
     def turned_away(self, step: NextAttempt, reason: Unavailable) -> None:
@@ -148,7 +167,8 @@ class RetryState:
 
     def left(self) -> list[str]:
         """The deployments that might have answered, had the call more attempts."""
-        if self._last is None or self._last.rule.others == "none" or not self._is_spent(self._attempts):
+        last = self.fault or self.unsupported_fault
+        if last is None or last.rule.others == "none" or not self._is_spent(self._attempts):
             return []
         untried = [c for c in self._plan.candidates if not self._tries[c.deployment.name] and self._may(c)]
         return [c.deployment.name for c in untried if self._is_triggered(c, self.unavailable)]
@@ -218,8 +238,8 @@ class RetryState:
         """Whether this call may go to it: a fallback model only for what its agent's triggers name."""
         if not candidate.fallback:
             return True
-        if self._last is not None:
-            return self._last.rule.trigger in self._plan.triggers
+        if (last := self.fault or self.unsupported_fault) is not None:
+            return last.rule.trigger in self._plan.triggers
         # Nobody was tried yet, so the first choices are turned off, or the prompt does not fit into them.
         before = self._plan.candidates[: self._plan.candidates.index(candidate)]
         found = [reasons.get(c.deployment.name) for c in before if not c.fallback]
