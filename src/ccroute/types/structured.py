@@ -6,9 +6,10 @@ Knows pydantic and JSON; must not know requests, tools or what a wire makes of a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
-from typing import Any, TypeVar, get_origin
+from typing import Any, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
@@ -18,8 +19,6 @@ from pydantic_core import from_json, to_json
 from ccroute.display import shortened
 from ccroute.errors import InvalidOutputError, InvalidRequestError
 from ccroute.types.shapes import check_response_format
-
-R = TypeVar("R")
 
 KEPT = 256
 """How many types' schemas are kept: programs that make classes as they go must not grow for ever."""
@@ -69,40 +68,29 @@ class AnswerFormat(dict[str, Any]):
 
         Raises `InvalidOutputError`, which names the `deployment` where that seems to ignore the schema.
         """
-        fault: ValidationError | None = None
+        faults: tuple[str, ...] = ()
         for reading in _readings(text):
             try:
                 return self._validated(reading)
             except ValidationError as error:
-                if not _is_no_json(error):
-                    fault = error
+                is_json = all(each["type"] != "json_invalid" for each in error.errors(include_url=False))
+                if is_json or not faults:
+                    faults = faults_of(error)
+                if is_json:
                     break
-                fault = fault or error
-        hint = ""
+        why = _ENDINGS.get(finish_reason) or "; ".join(faults)
         if deployment and text.strip() and not set("{[") & set(text) and finish_reason == "stop":
-            hint = f"; it is no JSON at all: {deployment} seems to ignore response_format"
+            why += f"; it is no JSON at all: {deployment} seems to ignore response_format"
         # No cause: pydantic's error quotes the answer, which may go into no log.
-        raise self._invalid(fault, text, finish_reason, hint)
+        raise InvalidOutputError(f"the answer is no valid {self.name}: {why}", text=text, faults=faults)
 
     def _validated(self, text: str) -> object:
-        if not self._is_wrapped:
-            return self._adapter.validate_json(text)
-        try:
-            value = from_json(text)
-        except ValueError:
-            return self._adapter.validate_json(text)  # says in its own words that this is no JSON
-        if isinstance(value, dict) and value.keys() == {"value"}:
-            text = to_json(value["value"]).decode()
+        if self._is_wrapped:
+            with suppress(ValueError):  # where it is no JSON, the adapter says so in its own words
+                value = from_json(text)
+                if isinstance(value, dict) and value.keys() == {"value"}:
+                    text = to_json(value["value"]).decode()
         return self._adapter.validate_json(text)
-
-    def _invalid(
-        self, error: ValidationError | None, text: str, finish_reason: str | None, hint: str = ""
-    ) -> InvalidOutputError:
-        faults = () if error is None else faults_of(error)
-        why = _ENDINGS.get(finish_reason) or "; ".join(faults)
-        return InvalidOutputError(
-            f"the answer is no valid {self.name}: {why}{hint}", text=text, faults=faults
-        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A type that cannot be pickled, such as one defined in a function, stays behind."""
@@ -133,30 +121,22 @@ def answer_format(kind: Any) -> Mapping[str, Any]:
     if not (isinstance(kind, type | TypeAdapter) or get_origin(kind) is not None):
         raise InvalidRequestError(f"response_format must be a class or a dict, not {type(kind).__name__}")
     try:
-        return once(_ANSWERS, AnswerFormat, kind)
+        return _form(kind)
     except NO_SCHEMA as error:
-        raise InvalidRequestError(f"response_format: {no_schema(error)}") from error
+        raise InvalidRequestError(f"response_format: {str(error).splitlines()[0]}") from error
 
 
-NO_SCHEMA = (PydanticUserError, PydanticUndefinedAnnotation)
-"""What pydantic raises for a type that has no schema."""
+NO_SCHEMA = (PydanticUserError, PydanticUndefinedAnnotation, TypeError)
+"""What pydantic and typing raise for a type that has no schema; the first line says why."""
+_KEPT_FORMS = lru_cache(KEPT)(AnswerFormat)
 
 
-def no_schema(error: Exception) -> str:
-    """What pydantic says of a type without a schema, in one line."""
-    return str(error).splitlines()[0]
-
-
-def once(kept: Callable[[Any], R], make: Callable[[Any], R], source: object) -> R:
-    """`kept(source)`, or `make(source)` for what cannot be a key."""
+def _form(kind: Any) -> AnswerFormat:
     try:
-        hash(source)
-    except TypeError:
-        return make(source)
-    return kept(source)
-
-
-_ANSWERS = lru_cache(KEPT)(AnswerFormat)
+        hash(kind)
+    except TypeError:  # it cannot be a key
+        return AnswerFormat(kind)
+    return _KEPT_FORMS(kind)
 
 
 def object_schema(adapter: TypeAdapter[Any]) -> dict[str, Any] | None:
@@ -176,20 +156,15 @@ def faults_of(error: ValidationError) -> tuple[str, ...]:
     )
 
 
-def _wrapped(schema: Mapping[str, Any]) -> dict[str, Any]:
-    value = dict(schema)
-    definitions = value.pop("$defs", None)
-    whole = {
+def _wrapped(value: dict[str, Any]) -> dict[str, Any]:
+    definitions = {"$defs": value.pop("$defs")} if "$defs" in value else {}
+    return {
         "type": "object",
         "properties": {"value": value},
         "required": ["value"],
         "additionalProperties": False,
+        **definitions,
     }
-    return whole | ({"$defs": definitions} if definitions else {})
-
-
-def _is_no_json(error: ValidationError) -> bool:
-    return any(fault["type"] == "json_invalid" for fault in error.errors(include_url=False))
 
 
 def _readings(text: str) -> Iterator[str]:
