@@ -30,7 +30,7 @@ A message names backend, deployment, status and what to do; never a key, a heade
 credentials, or the prompt.
 """
 
-# Under private names, so that Tab after `errors.` offers errors only.
+# Under private names: every public name is an error, for `import *` and for Tab after `errors.`.
 import collections.abc as _abc
 import typing as _typing
 
@@ -39,34 +39,6 @@ from ccroute import display as _display
 if _typing.TYPE_CHECKING:
     from ccroute.types.results import Completion as _Completion
     from ccroute.types.route import Attempt as _Attempt
-
-__all__ = [
-    "AuthenticationError",
-    "BackendError",
-    "BackendTimeoutError",
-    "CcrouteError",
-    "ConfigError",
-    "ConnectionFailedError",
-    "ContentPolicyError",
-    "ContextWindowExceededError",
-    "DeadlineExceededError",
-    "EgressDeniedError",
-    "InvalidOutputError",
-    "InvalidRequestError",
-    "ModelNotFoundError",
-    "OverloadedError",
-    "PermissionDeniedError",
-    "ProtocolError",
-    "QueueTimeoutError",
-    "QuotaExhaustedError",
-    "RateLimitError",
-    "RequestError",
-    "RouterClosedError",
-    "ServerError",
-    "StreamInterruptedError",
-    "UnknownAgentError",
-    "UnknownModelError",
-]
 
 
 class CcrouteError(Exception):
@@ -110,12 +82,10 @@ class _Reported(CcrouteError):
     """An error with the facts that a server gave. `str()` puts the message together, because the codec that
     raises the error does not know backend and deployment."""
 
-    # A user's own class may not call this constructor.
     detail: str = ""
     backend: str | None = None
     deployment: str | None = None
     status: int | None = None
-    retry_after: float | None = None
     request_id: str | None = None
     body: str | None = None
     should_retry: bool | None = None
@@ -135,14 +105,9 @@ class _Reported(CcrouteError):
         should_retry: bool | None = None,
     ) -> None:
         super().__init__(detail)
-        self.detail = detail
-        self.backend = backend
-        self.deployment = deployment
-        self.status = status
-        self.retry_after = retry_after
-        self.request_id = request_id
-        self.body = body
-        self.should_retry = should_retry
+        self.detail, self.backend, self.deployment, self.status = detail, backend, deployment, status
+        self.retry_after, self.request_id = retry_after, request_id
+        self.body, self.should_retry = body, should_retry
 
     def __reduce__(self) -> tuple[_typing.Any, ...]:
         """For pickle: all but `body`, which may hold the prompt."""
