@@ -82,6 +82,7 @@ class _Reported(CcrouteError):
     """An error with the facts that a server gave. `str()` puts the message together, because the codec that
     raises the error does not know backend and deployment."""
 
+    # Defaults, for a user's own class may not call this constructor.
     detail: str = ""
     backend: str | None = None
     deployment: str | None = None

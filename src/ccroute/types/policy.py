@@ -189,23 +189,20 @@ class Model:
     prefill: bool | None = None
 
     def __post_init__(self) -> None:
-        for name in ("context_window", "max_output"):
+        for name, kind, what in (
+            ("context_window", int | None, "a number of tokens such as 8_192"),
+            ("max_output", int | None, "a number of tokens such as 8_192"),
+            ("memory_gb", int | float | None, "a number such as 2.5"),
+            ("weight", int | float, "a number such as 2.5"),
+        ):
             value = getattr(self, name)
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"Model: {name} is a number of tokens such as 8_192, not {value!r}")
-            if value < 1:
-                raise ValueError(f"Model: {name} is a number of tokens, at least 1, not {value!r}")
-        for name in ("memory_gb", "weight"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float | None):
-                raise TypeError(f"Model: {name} is a number such as 2.5, not {value!r}")
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise TypeError(f"Model: {name} is {what}, not {value!r}")
+            if value is not None and name != "memory_gb" and not value > 0:
+                raise ValueError(f"Model: {name} must be positive, not {value!r}")
         price: object = self.price
         if not (price is None or price == "free" or isinstance(price, Price)):
             raise TypeError(f'Model: price is a Price or "free", not {price!r}')
-        if not self.weight > 0:
-            raise ValueError(f"Model: weight must be positive, not {self.weight!r}")
 
     def over(self, known: Model) -> Model:
         """This model, with what is `known` where it says nothing itself."""

@@ -123,26 +123,14 @@ class Request:
 
     def with_defaults(self, params: Mapping[str, JSON]) -> Request:
         """The same request with `params` filled in where the caller gave nothing."""
-        missing = {name: value for name, value in params.items() if not _given(getattr(self, name))}
+        missing = {name: value for name, value in params.items() if getattr(self, name) in (None, {})}
         return dataclasses.replace(self, **as_dicts(missing)) if missing else self
 
 
-PARAMETERS = frozenset(f.name for f in dataclasses.fields(Request)) - {
-    "messages",
-    "agent",
-    "model",
-    "timeout",
-    "fallback",
-    "priority",
-    "session",
-    "metadata",
-}
+PARAMETERS = frozenset(f.name for f in dataclasses.fields(Request)).difference(
+    ("messages", "agent", "model", "timeout", "fallback", "priority", "session", "metadata")
+)
 """The names that shape an answer: what an agent's `params` may set, and what a wire carries or refuses."""
-
-
-def _given(value: object) -> bool:
-    return value is not None and value != {}
-
 
 MADE_OF_TYPES = ("response_format", "tools")
 """The parameters that may be given as Python types and functions."""
@@ -150,10 +138,9 @@ MADE_OF_TYPES = ("response_format", "tools")
 
 def as_dicts(given: dict[str, Any]) -> dict[str, Any]:
     """`given` with types and functions as the dicts they stand for. Raises `InvalidRequestError`."""
-    form, tools = given.get("response_format"), given.get("tools")
-    if form is not None:
+    if (form := given.get("response_format")) is not None:
         given["response_format"] = answer_format(form)
-    if tools is not None:
+    if (tools := given.get("tools")) is not None:
         given["tools"] = checked_tools(tools)
     return given
 

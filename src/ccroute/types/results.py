@@ -57,7 +57,7 @@ class ToolCall(Frozen):
     def arguments(self) -> dict[str, Any]:
         """The arguments as a dict. Raises `InvalidOutputError` where the model wrote no JSON object, or was
         cut off in the middle of one."""
-        return read_arguments(self.function.name, self.function.arguments, cut=self._is_cut)
+        return read_arguments(self.function.name, self.function.arguments, cut="_cut" in vars(self))
 
     @overload
     def validated(self, tool: Kind[T]) -> T: ...
@@ -74,17 +74,13 @@ class ToolCall(Frozen):
         Raises `InvalidOutputError`, whose message can go back to the model: no such tool, no JSON, or
         arguments that do not fit.
         """
-        name = self.function.name
+        name, tools = self.function.name, vars(self).get("_tools")
+        found: Mapping[str, Any] = {}
         if tool is not None:
-            found: Mapping[str, Any] = tool_of(tool, "validated():")
-        else:
-            tools: Tools = vars(self).get("_tools") or Tools()
-            found = tools.named(name) if tools else {}
-        return validated_arguments(name, self.function.arguments, found, cut=self._is_cut)
-
-    @property
-    def _is_cut(self) -> bool:
-        return "_cut" in vars(self)
+            found = tool_of(tool, "validated():")
+        elif isinstance(tools, Tools):
+            found = tools.named(name)
+        return validated_arguments(name, self.function.arguments, found, cut="_cut" in vars(self))
 
 
 class Message(Frozen):
@@ -193,30 +189,28 @@ class Completion(Frozen, Generic[Parsed]):
         Raises `InvalidOutputError` where the answer is none: its message says why, its `text` is the answer;
         and `InvalidRequestError` for an answer that was stored, as JSON or by pickle, without its class.
         """
-        form = vars(self).get("_form")
-        if not isinstance(form, AnswerFormat):
-            if (name := self.response_type) is not None:
-                raise InvalidRequestError(
-                    f"the type {name} was not kept when this answer was stored: read its text, such as by "
-                    f"{name}.model_validate_json(reply.text)"
-                )
-            return cast("Parsed", None)
-        parsed = vars(self).get("_parsed")
-        if parsed is None:
+        state = vars(self)
+        form, name = state.get("_form"), self.response_type
+        if isinstance(form, AnswerFormat) and "_parsed" not in state:
             try:
                 made = form.parse(self.text, self.finish_reason, self.route.deployment)
             except InvalidOutputError as error:
                 error.attempts, error.reasons = self.route.attempts, self.route.reasons
                 raise
-            parsed = vars(self).setdefault("_parsed", made)  # of two threads the first one's instance counts
-        return cast("Parsed", parsed)
+            state.setdefault("_parsed", made)  # of two threads the first one's instance counts
+        elif "_parsed" not in state and name is not None:
+            raise InvalidRequestError(
+                f"the type {name} was not kept when this answer was stored: read its text, such as by "
+                f"{name}.model_validate_json(reply.text)"
+            )
+        return cast("Parsed", state.get("_parsed"))
 
     def to_dict(self) -> dict[str, Any]:
         """All but `raw` as JSON takes it: money is a str, times are ISO 8601, the message is a dict that
         `messages=` takes."""
         whole = self.model_dump(mode="json", exclude={"raw"})
-        for choice, told in zip(self.choices, whole["choices"], strict=True):
-            told["message"] = choice.message.to_dict()
+        for choice, entry in zip(self.choices, whole["choices"], strict=True):
+            entry["message"] = choice.message.to_dict()
         return whole
 
     def _asked_with(self, form: Any, tools: Any) -> None:
@@ -233,8 +227,7 @@ class Completion(Frozen, Generic[Parsed]):
     def __getstate__(self) -> dict[Any, Any]:
         """The instance stays behind when an answer is pickled: it is read again where its class is known."""
         state = super().__getstate__()
-        own = {name: value for name, value in state["__dict__"].items() if name != "_parsed"}
-        return {**state, "__dict__": own}
+        return {**state, "__dict__": {k: v for k, v in state["__dict__"].items() if k != "_parsed"}}
 
     @classmethod
     def __class_getitem__(cls, item: Any) -> Any:
@@ -261,36 +254,25 @@ class Completion(Frozen, Generic[Parsed]):
         yield self.text
         for call in self.tool_calls:
             yield "tool", f"{call.name}({call.function.arguments})"
-        yield from ((name, value) for name, value in self._facts() if name)
-
-    def _facts(self) -> list[tuple[str, Any]]:
-        tokens = f"{self.usage.prompt_tokens} in, {self.usage.output} out"
-        ended = self.finish_reason if self.finish_reason not in ("stop", "tool_calls") else None
-        return [
-            ("route", self.route),
-            ("tokens", tokens),
-            ("cost", usd(self.cost)),
-            ("seconds", f"{self.latency:.2f}"),
-            ("ended", ended),
-            ("parsed", self._unread()),
-        ]
-
-    def _unread(self) -> str | None:
-        """Why the answer is not of the type that was asked for; None if it is."""
-        if "_form" not in vars(self):
-            return None
-        try:
-            _ = self.parsed
-        except (InvalidOutputError, InvalidRequestError) as error:
-            return cut(str(error))
-        return None
+        yield from self._facts()
 
     def _repr_html_(self) -> str:
-        calls = [(call.name, call.function.arguments) for call in self.tool_calls]
-        thoughts = self.thinking or ""
-        return card(
-            "", self._facts(), text=self.text, thoughts=thoughts, table=table(("tool", "arguments"), calls)
+        calls = table(
+            ("tool", "arguments"), [(call.name, call.function.arguments) for call in self.tool_calls]
         )
+        return card("", self._facts(), text=self.text, thoughts=self.thinking or "", table=calls)
+
+    def _facts(self) -> Iterator[tuple[str, Any]]:
+        yield "route", self.route
+        yield "tokens", f"{self.usage.prompt_tokens} in, {self.usage.output} out"
+        yield "cost", usd(self.cost)
+        yield "seconds", f"{self.latency:.2f}"
+        if self.finish_reason not in ("stop", "tool_calls"):
+            yield "ended", self.finish_reason
+        try:
+            _ = "_form" in vars(self) and self.parsed
+        except (InvalidOutputError, InvalidRequestError) as error:  # it is not of the type that was asked for
+            yield "parsed", cut(str(error))
 
 
 class Chunk(Frozen):

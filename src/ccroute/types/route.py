@@ -83,15 +83,8 @@ class Usage(Frozen):
         return self.prompt_tokens + self.output
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            input=self.input + other.input,
-            cache_read=self.cache_read + other.cache_read,
-            cache_write_5m=self.cache_write_5m + other.cache_write_5m,
-            cache_write_1h=self.cache_write_1h + other.cache_write_1h,
-            output=self.output + other.output,
-            reasoning=self.reasoning + other.reasoning,
-            estimated=self.estimated or other.estimated,
-        )
+        sums = {name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields}
+        return Usage(**{**sums, "estimated": self.estimated or other.estimated})
 
 
 class Attempt(Frozen):
@@ -145,14 +138,8 @@ class Route(Frozen):
 
     def _repr_html_(self) -> str:
         rows = [
-            (
-                attempt.deployment,
-                attempt.outcome,
-                f"{attempt.duration:.2f} s",
-                usd(attempt.cost),
-                attempt.reason,
-            )
-            for attempt in self.attempts
+            (each.deployment, each.outcome, f"{each.duration:.2f} s", usd(each.cost), each.reason)
+            for each in self.attempts
         ]
         return card(str(self), table=table(("deployment", "outcome", "time", "cost", "reason"), rows))
 
