@@ -1,6 +1,6 @@
-"""How results and errors look in a notebook: one small piece of HTML, everything in it escaped.
+"""How results and errors look in a notebook: a small piece of HTML, every value escaped.
 
-Knows text; must not know what is shown.
+Knows text; must not know results or errors.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from decimal import Decimal
 LONGEST_NAME = 100
 """Characters of a name in a message."""
 _LONGEST = 200
-"""Characters that are shown of what is not the answer itself."""
+"""Characters that are shown of a text other than the answer."""
 _DIM = '<div style="opacity: 0.7; font-size: 90%">'
 _TEXT = '<div style="white-space: pre-wrap">'
 
@@ -24,7 +24,7 @@ def card(
     thoughts: str = "",
     table: str = "",
 ) -> str:
-    """A title, `thoughts` and `text` as they were written, and a line of facts; None and "" are left out."""
+    """A title, `thoughts` and `text` as they are, and a line of facts without those that are None or ""."""
     shown = [f"{_escaped(name)}: {_escaped(value)}" for name, value in facts if value not in (None, "")]
     parts = [
         f"<b>{_escaped(title)}</b>" if title else "",
@@ -36,7 +36,7 @@ def card(
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A plain table, or nothing where there are no rows."""
+    """A plain table, or "" if there are no rows."""
     body = [f"<tr>{''.join(f'<td>{_escaped(cell)}</td>' for cell in row)}</tr>" for row in rows]
     head = "".join(f"<th>{_escaped(name)}</th>" for name in heads)
     return f"<table><tr>{head}</tr>{''.join(body)}</table>" if body else ""
@@ -48,12 +48,12 @@ def cut(text: str, longest: int = _LONGEST) -> str:
 
 
 def shortened(name: object) -> str:
-    """A name from outside, as much of it as a message can hold."""
+    """A name from a user or a server, short enough for a message."""
     return cut(str(name), LONGEST_NAME)
 
 
 def usd(amount: Decimal | None) -> str:
-    """An amount of money, or that it is not known."""
+    """An amount of money in USD, or "unknown"."""
     return "unknown" if amount is None else f"${amount:f}"
 
 

@@ -1,4 +1,4 @@
-"""Whether a call has the right shape. A fault names its place and quotes nothing: that may be a prompt."""
+"""Checks the arguments of a call. An error names the place and quotes no value: it may be a prompt."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OWNED = frozenset({"model", "messages", "stream"})
 """Fields of every request body that only ccroute writes."""
 
 _NAMES = frozenset(CallOptions.__annotations__)
-_DICT = (dict, Mapping)  # dict first: an abstract class asks a Python function
+_DICT = (dict, Mapping)  # dict first: a check of an abstract class calls Python code
 _LIST = (list, tuple)
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     **dict.fromkeys(
@@ -34,7 +34,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
 
 
 def build_request(prompt: str | None, options: Mapping[str, object]) -> Request:
-    """Check the shape of a call and bring messages, tools and `response_format` into dict form.
+    """Check the arguments of a call and turn messages, tools and `response_format` into dicts.
 
     Raises `InvalidRequestError` naming the place (`messages[2].role`), never quoting a prompt, and
     `TypeError` for a keyword that does not exist.
@@ -42,9 +42,9 @@ def build_request(prompt: str | None, options: Mapping[str, object]) -> Request:
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     messages = given.get("messages")
     if prompt is None and messages is None:
-        raise InvalidRequestError("nothing is asked: give either prompt= or messages=")
+        raise InvalidRequestError("no input: give either prompt= or messages=")
     if prompt is not None and messages is not None:
-        raise InvalidRequestError("two things are asked: give either prompt= or messages=, not both")
+        raise InvalidRequestError("two inputs: give either prompt= or messages=, not both")
     if prompt is None:
         given["messages"] = _checked_messages(messages)
     elif isinstance(prompt, str):
@@ -66,7 +66,7 @@ def build_request(prompt: str | None, options: Mapping[str, object]) -> Request:
 
 
 def fault_of(name: str, value: object) -> str | None:
-    """What is wrong with a parameter's value, or None. Raises `TypeError` for a name that does not exist."""
+    """What is wrong with a parameter's value, or None. Raises `TypeError` for an unknown name."""
     if name not in MADE_OF_TYPES:
         return _fault_of(name, value)
     try:
@@ -86,7 +86,7 @@ def _fault_of(name: str, value: Any) -> str | None:
         return None
     if name in _KINDS:
         kinds, words = _KINDS[name]
-        # A bool is an int to Python, but never what somebody means by one here.
+        # A bool is an int to Python, but always a mistake here.
         kind = type(value)
         if not issubclass(kind, kinds) or (kind is bool and bool not in kinds):
             return f"{name} must be {words}, not {kind.__name__}"
@@ -127,7 +127,7 @@ def _list_fault(fallback: object) -> str | None:
 
 
 def _led(system: object, messages: Sequence[Mapping[str, JSON]]) -> tuple[Mapping[str, JSON], ...]:
-    """The messages after a system message."""
+    """The messages, with a system message before them."""
     if not isinstance(system, (str, *_LIST)):
         raise InvalidRequestError(f"system must be a str or a list of parts, not {type(system).__name__}")
     if messages[0]["role"] in ("system", "developer"):
@@ -177,7 +177,7 @@ def _message(message: object, where: str) -> Mapping[str, JSON]:
 
 
 def _check_answer(message: Mapping[str, Any], where: str) -> None:
-    """What only an assistant's message has."""
+    """Check what only an assistant's message has."""
     for name in ("thinking_blocks", "blocks"):
         blocks = message.get(name)
         if blocks and not (isinstance(blocks, _LIST) and all(isinstance(each, _DICT) for each in blocks)):

@@ -1,6 +1,6 @@
-"""What a docstring says of a function and of its parameters, in Google's, NumPy's or Sphinx's form.
+"""Reads a docstring in Google's, NumPy's or Sphinx's format: the summary, and a text for each parameter.
 
-Knows text; must not know signatures. What it does not understand stays part of the description.
+Knows text; must not know signatures. Text in no known format stays in the summary.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ _HEADING = re.compile(
     r"|Returns?|Yields?|Raises|Examples?|Notes?|Attributes)(:?)\s*$"
 )
 _RULE = re.compile(r"-{3,}\s*$")
-# What a `++` or `*+` has matched is not tried again shorter, so that each takes linear time.
+# `++` and `*+` never backtrack, so that each pattern takes linear time.
 _GOOGLE = re.compile(r"\s+\*{0,2}(\w++)\s*+(?:\([^)]*+\)\s*+)?:\s*+(.*)$")
 _NUMPY = re.compile(r"(\w++)\s*+(?::.*)?$()")
 _SPHINX = re.compile(r":(?:param|parameter|arg|argument)\s(?:[^:]*\s)?(\w++)\s*+:\s*+(.*)$")
 _FIELD = re.compile(r":\w[^:]*+:")
 
 LONGEST = 20_000
-"""Characters of a docstring that are read: what comes after them is left out, as if it were not there."""
+"""Characters of a docstring that are read; the rest is ignored."""
 
 
 class Docstring(NamedTuple):
-    """What comes before the first section, and each parameter's description."""
+    """The text before the first section, and each parameter's description."""
 
     summary: str
     parameters: dict[str, str]
 
 
 def read_docstring(text: str | None) -> Docstring:
-    """Take a docstring apart, or its first `LONGEST` characters."""
+    """Split a docstring into summary and parameters. Only its first `LONGEST` characters are read."""
     text = (text or "")[:LONGEST]
     lines = inspect.cleandoc(text).splitlines()
     if (heading := _HEADING.match(text.partition("\n")[0])) and heading[2]:

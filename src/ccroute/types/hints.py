@@ -1,4 +1,4 @@
-"""What to write here instead of a keyword that other libraries or providers have.
+"""Advice for unknown keywords: what to write instead of the names that other libraries use.
 
 Knows names; must not know which backend a call will reach. `extra=` is advised only together with the
 servers that carry the field, because every other one refuses or ignores it.
@@ -14,7 +14,7 @@ from ccroute.types.signatures import Made
 
 
 def _by_name(advice: Mapping[str, str]) -> dict[str, str]:
-    """The advice for each name. In a row `{0}` is the name, which several names share."""
+    """The advice for each name. Each row is an advice and its names; `{0}` in it becomes the name."""
     return {name: text.replace("{0}", name) for text, names in advice.items() for name in names.split()}
 
 
@@ -27,12 +27,12 @@ _OF_A_MODEL = "it is the model's: models={…: Model({0}=…)}"
 
 _HINTS: Final = _by_name(
     {
-        # How an answer comes.
+        # How an answer is returned.
         "call stream() or astream()": "stream",
         "a stream's usage is in stream.completion.usage without asking": "stream_options",
         "every call has one answer: call again for another": "n best_of",
         "it belongs to the router: Router(…, on_event=…)": "callbacks",
-        # What is asked.
+        # The input and the parameters.
         "it is system= here": "instructions system_prompt system_instruction",
         "it is prompt= or messages= here": "input contents content",
         "it is messages= here": "history",
@@ -48,9 +48,9 @@ _HINTS: Final = _by_name(
         ),
         "it is response_format= here, which takes a pydantic class": "schema format",
         'it is response_format={"type": "json_object"} here': "json_mode",
-        "it is extra= here; every candidate of the call must know what it holds": "extra_body",
+        "it is extra= here; every candidate of the call must accept its fields": "extra_body",
         "a query belongs to the backend; Azure's is OpenAIBackend(…, api_version=…)": "extra_query",
-        # Which model answers, and how it is tried.
+        # Routing, retries and backends.
         'it is part of model= here: "backend/model"': "provider custom_llm_provider",
         "it is model= here, and fallback= for more of them": "models",
         "it is fallback= here, for one call; an agent's own: Agent(…, fallback=[…])": "fallbacks",
@@ -71,7 +71,7 @@ _HINTS: Final = _by_name(
         "it is session= here": "session_id",
         "it is user= here": "user_id",
         "it is metadata= here": "tags",
-        # What only some servers know.
+        # Fields of some servers only.
         _SERVERS % "OpenAI's own models": (
             "store verbosity prediction modalities audio web_search_options service_tier"
             " prompt_cache_key safety_identifier"
@@ -97,7 +97,7 @@ _CONSTRUCTORS: Final[dict[Made, dict[str, str]]] = {
             "it is transport= here, an httpx transport; trust_env=True uses the environment's proxies": (
                 "proxy proxies http_client client verify"
             ),
-            'deployments that fail are left alone by themselves; health="off" asks them every time': (
+            'failing deployments are skipped automatically; health="off" switches that off': (
                 "allowed_fails cooldown_time cooldown"
             ),
             "it is an agent's: Agent(…, {0}=…)": "local_only triggers params",
@@ -113,7 +113,7 @@ _CONSTRUCTORS: Final[dict[Made, dict[str, str]]] = {
             _OF_A_MODEL.replace("{0}", "context_window"): "num_ctx",
             _OF_A_MODEL: "context_window max_output price weight",
             _OF_A_MODEL.replace("{0}", "price"): "prices",
-            'a call names it: model="backend/model"; models={…: Model(…)} says what is known of it': "model",
+            'a call names it: model="backend/model"; models={…: Model(…)} describes it': "model",
             _TRIES: "max_retries num_retries retries retry",
             "it is timeout= here: seconds, or a Timeout(…)": "request_timeout timeout_s",
             "it is ca_file= here": "verify ssl ssl_verify ca_bundle",
@@ -138,7 +138,7 @@ _CONSTRUCTORS: Final[dict[Made, dict[str, str]]] = {
 
 
 def constructor_hint(made: Made, name: str, known: Collection[str]) -> str:
-    """What to do about the keyword `name` of a constructor, where `known` are those that it takes."""
+    """Advice for the unknown keyword `name` of a constructor, which takes the keywords `known`."""
     from ccroute.types.request import PARAMETERS, CallOptions
 
     if found := _CONSTRUCTORS[made].get(name):
@@ -152,8 +152,8 @@ def constructor_hint(made: Made, name: str, known: Collection[str]) -> str:
 
 
 def hint(name: str, known: Collection[str]) -> str:
-    """What to do about the keyword `name`, where `known` are those that a call takes."""
-    return _HINTS.get(name) or _closest(name, known) or "help(Router.complete) lists those that there are"
+    """Advice for the unknown keyword `name` of a call, which takes the keywords `known`."""
+    return _HINTS.get(name) or _closest(name, known) or "help(Router.complete) lists all arguments"
 
 
 def _closest(name: str, known: Collection[str]) -> str:

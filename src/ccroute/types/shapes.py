@@ -1,7 +1,7 @@
-"""Whether tools, a response format and image parts have the shape that every server expects.
+"""Checks that tools, a response format and image parts have the shape that every server expects.
 
-Servers answer 500, or crash, where it is wrong, which looks like their own fault. Only what is wrong on
-every server is refused here, by its place; what one server lacks is for that server to say.
+For a wrong one servers answer 500, or crash, which looks like their own fault. Refused here is only what
+every server refuses; what one server lacks, that server says itself.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from ccroute.display import shortened
 from ccroute.errors import InvalidRequestError
 
 DEEPEST = 100
-"""How deep schemas may be nested; what holds itself is deeper."""
+"""How deep schemas may be nested. A schema that contains itself is deeper."""
 MOST = 1_000_000
-"""How many schemas one may hold when it is written out, where what is used twice stands twice."""
+"""How many schemas one may contain when it is serialized, each use of a shared one counted."""
 _TYPES = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
 _ONE = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
 _SEVERAL = ("anyOf", "oneOf", "allOf", "prefixItems")
@@ -36,8 +36,8 @@ _VALUES: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
 
 
 def check_tool(tool: Mapping[str, Any], where: str) -> None:
-    """Raises `InvalidRequestError` for a tool that no server can read. A tool that is no function is a
-    provider's own, and is left to it."""
+    """Raises `InvalidRequestError` for a tool that no server can read. A tool that is no function is one of
+    the provider, and is not checked."""
     kind = tool.get("type")
     if not isinstance(kind, str):
         hint = "; this one is in Anthropic's form" if "input_schema" in tool else ""
@@ -86,25 +86,27 @@ def check_image(part: Mapping[str, Any], where: str) -> None:
 
 
 def check_schema(schema: Any, where: str) -> None:
-    """Raises `InvalidRequestError` for a JSON schema that says nothing, or points nowhere."""
+    """Raises `InvalidRequestError` for a wrong JSON schema, or a reference to nothing."""
     if not isinstance(schema, Mapping):
         raise _wrong(where, "a JSON schema as a dict", schema)
     _Walk(schema, where).check(schema, where, 0)
 
 
 class _Walk:
-    """Checks a schema and every schema in it, what is used in many places once."""
+    """Checks a schema and every schema in it, a shared one once."""
 
     def __init__(self, whole: Mapping[str, Any], where: str) -> None:
         self._whole, self._where = whole, where
-        self._known: dict[int, tuple[object, int, int]] = {}  # with the part, so that its id stays its own
+        self._known: dict[
+            int, tuple[object, int, int]
+        ] = {}  # with the part itself, so that its id is not reused
 
     def check(self, part: Any, place: str, level: int) -> tuple[int, int]:
-        """How many levels are below `part`, and how many schemas it is when it is written out."""
+        """How many levels are below `part`, and how many schemas it contains when it is serialized."""
         _, below, size = self._known.get(id(part), (None, 0, 0))
         if level + below > DEEPEST:
             raise InvalidRequestError(
-                f"{self._where} is nested deeper than {DEEPEST} levels, or holds itself"
+                f"{self._where} is nested deeper than {DEEPEST} levels, or contains itself"
             )
         if size:
             return below, size
@@ -119,7 +121,7 @@ class _Walk:
             below, size = max(below, its_below + 1), size + its_size
         if size > MOST:
             raise InvalidRequestError(
-                f"{self._where} holds more than {MOST} schemas: define those that it repeats under $defs"
+                f"{self._where} contains more than {MOST} schemas: define repeated ones under $defs"
             )
         self._known[id(part)] = part, below, size
         return below, size
@@ -140,7 +142,7 @@ class _Walk:
 
 
 def _inner(part: Mapping[str, Any], place: str) -> Iterator[tuple[str, Any]]:
-    """The schemas right within a schema."""
+    """The schemas directly within a schema, each with its place."""
     for name in _ONE:
         if name in part and not (name == "items" and isinstance(part[name], list | tuple)):
             yield f"{place}.{name}", part[name]
@@ -159,7 +161,7 @@ def _inner(part: Mapping[str, Any], place: str) -> Iterator[tuple[str, Any]]:
 
 
 def _resolves(schema: Any, pointer: str) -> bool:
-    """Whether a JSON pointer such as `#/$defs/Address` leads somewhere."""
+    """Whether a JSON pointer such as `#/$defs/Address` points to something."""
     for step in pointer[2:].split("/"):
         key = unquote(step).replace("~1", "/").replace("~0", "~")
         if isinstance(schema, Mapping) and key in schema:

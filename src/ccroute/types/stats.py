@@ -1,4 +1,4 @@
-"""What a router is doing at one moment, as plain data: `router.stats()`."""
+"""The state of a router at one moment, as plain data: `router.stats()`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Literal
 from ccroute.types.route import Frozen
 
 HealthState = Literal["on", "off", "probing", "cooling"]
-"""on: gets calls. off: a breaker is open, or a key or a model was refused. probing: its time is over, and one
-call finds out whether it answers. cooling: the server asked for a pause."""
+"""on: gets calls. off: a breaker is open, or a key or a model was refused. probing: the pause is over,
+and one call tests whether it answers. cooling: the server asked for a pause."""
 
 
 class HealthStats(Frozen):

@@ -1,6 +1,6 @@
 """Functions and pydantic classes as tools: name, docstring and signature become OpenAI's dict.
 
-Knows pydantic and signatures; must not know requests or wires. A fault names its place, `tools[1] search`.
+Knows pydantic and signatures; must not know requests or wires. An error names the place, `tools[1] search`.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ ToolLike: TypeAlias = Mapping[str, Any] | Callable[..., object]
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _EACH = "give a dict, a function or a pydantic class"
 _OWN = object()
-"""Stands for an argument that was left out, where the function has a default of its own."""
-_ANYTHING = "takes anything, which no schema can say: name each parameter"
+"""The value of an argument that was not given, where the function itself has a default."""
+_ANYTHING = "takes any arguments, which no schema can describe: name each parameter"
 _UNFIT: dict[object, str] = {
     inspect.Parameter.VAR_POSITIONAL: _ANYTHING,
     inspect.Parameter.VAR_KEYWORD: _ANYTHING,
-    inspect.Parameter.POSITIONAL_ONLY: "is positional only, and arguments come by name",
+    inspect.Parameter.POSITIONAL_ONLY: "is positional only, but a model gives arguments by name",
 }
 
 
 class Tool(dict[str, Any]):
-    """A tool made of a function or a class: OpenAI's dict, and what reads a call's arguments."""
+    """A tool made of a function or a class: OpenAI's dict, and the parser of a call's arguments."""
 
     __slots__ = ("_adapter",)
 
@@ -62,7 +62,9 @@ class Tool(dict[str, Any]):
                 if name in described:
                     part.setdefault("description", described[name])
                 if name in defaults:
-                    with suppress(PydanticSerializationError):  # a default that JSON cannot hold is left out
+                    with suppress(
+                        PydanticSerializationError
+                    ):  # a default that JSON cannot express is left out
                         part["default"] = to_jsonable_python(defaults[name])
         function = {"name": source.__name__, **({"description": description} if description else {})}
         super().__init__(type="function", function={**function, "parameters": schema})
@@ -75,19 +77,19 @@ class Tool(dict[str, Any]):
         return {name: value for name, value in read.items() if value is not _OWN}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (dict(self),)  # for another process it is as good as a dict
+        return dict, (dict(self),)  # another process gets a plain dict
 
     def __deepcopy__(self, memo: object) -> Tool:
         return self
 
 
 class Tools(tuple[Mapping[str, Any], ...]):
-    """The tools of a call, some of them made of functions or classes."""
+    """The tools of a call, at least one of them made of a function or a class."""
 
     __slots__ = ()
 
     def named(self, name: str) -> Mapping[str, Any]:
-        """The tool of that name. Raises `InvalidOutputError`, for a model often invents one."""
+        """The tool of that name. Raises `InvalidOutputError`: models often invent tools."""
         names = [_name_of(tool) for tool in self]
         if name in names:
             return self[names.index(name)]
@@ -119,8 +121,8 @@ def checked_tools(given: object) -> Sequence[Mapping[str, Any]]:
 
 
 def read_arguments(name: str, arguments: str, *, cut: bool = False) -> dict[str, Any]:
-    """A call's arguments as a dict. `cut`: the answer ended at its token limit. Raises `InvalidOutputError`
-    in words for the model."""
+    """A call's arguments as a dict. `cut`: the answer ended at its token limit. Raises `InvalidOutputError`,
+    whose message is for the model."""
     try:
         read = from_json(arguments) if arguments.strip() else {}
     except ValueError as error:
@@ -133,19 +135,18 @@ def read_arguments(name: str, arguments: str, *, cut: bool = False) -> dict[str,
 
 
 def validated_arguments(name: str, arguments: str, tool: Mapping[str, Any], *, cut: bool = False) -> Any:
-    """What `tool` makes of a call's arguments. `cut`: the answer ended at its token limit. Raises
-    `InvalidOutputError` in words for the model."""
+    """A call's arguments as `tool` parses them. `cut`: the answer ended at its token limit. Raises
+    `InvalidOutputError`, whose message is for the model."""
     if not isinstance(tool, Tool):
         raise InvalidRequestError(
-            f"nothing here can check the arguments of {shortened(name)}: its tool was given as a dict, or the"
-            " call was stored, which keeps no function; use .arguments, or validated(…) with the function or"
-            " class"
+            f"cannot check the arguments of {shortened(name)}: its tool was given as a dict, or the call was"
+            " stored, which keeps no function; use .arguments, or validated(…) with the function or class"
         )
     try:
         return tool.read(arguments)
     except ValidationError as error:
         faults = faults_of(error)
-    # No cause: pydantic's error quotes what the model wrote, which may go into no log.
+    # No cause: pydantic's error quotes the model's text, which must not get into logs.
     why = CUT_OFF if cut else "; ".join(faults)
     raise InvalidOutputError(
         f"the arguments of {shortened(name)} are not valid: {why}", text=arguments, faults=faults
@@ -153,7 +154,7 @@ def validated_arguments(name: str, arguments: str, tool: Mapping[str, Any], *, c
 
 
 def tool_of(source: object, where: str) -> Tool:
-    """The tool that a function or class describes. Raises `InvalidRequestError` naming the place."""
+    """The tool made of a function or class. Raises `InvalidRequestError` naming the place."""
     name = getattr(source, "__name__", "")
     is_class = isinstance(source, type)
     if isinstance(source, BaseModel):
@@ -177,13 +178,13 @@ def tool_of(source: object, where: str) -> Tool:
 
 
 _CLASSES = lru_cache(KEPT)(Tool)
-# A function's tool goes with the function, for that may hold anything in its closure. A tool holds none.
+# Weak keys: a function's closure may hold large objects. A tool holds no reference to its function.
 _FUNCTIONS: WeakKeyDictionary[Any, Tool] = WeakKeyDictionary()
 _METHODS: WeakKeyDictionary[Any, Tool] = WeakKeyDictionary()
 
 
 def _function_tool(source: Any) -> Tool:
-    """A function's tool, made once; that of a method by its function, so that no object is kept alive."""
+    """A function's tool, made once; a method's is cached by its function, so that no object is kept alive."""
     is_method = isinstance(source, MethodType) and inspect.isfunction(source.__func__)
     function, kept = (source.__func__, _METHODS) if is_method else (source, _FUNCTIONS)
     try:
@@ -198,7 +199,7 @@ def _name_of(tool: Mapping[str, Any]) -> str | None:
 
 
 def _arguments(function: Any) -> tuple[Any, dict[str, Any]]:
-    """A TypedDict of a function's parameters, and those of their defaults that are the function's own."""
+    """A TypedDict of a function's parameters, and their plain defaults (those that are no `Field`)."""
     try:
         parameters = inspect.signature(function).parameters
     except ValueError as error:
@@ -214,7 +215,7 @@ def _arguments(function: Any) -> tuple[Any, dict[str, Any]]:
     try:
         hints = get_type_hints(annotations, scope, include_extras=True)
     except NameError as error:
-        raise InvalidRequestError(f"an annotation is not known where it is defined: {error}") from error
+        raise InvalidRequestError(f"an annotation is not known in its module: {error}") from error
     defaults: dict[str, Any] = {}
     for name, each in parameters.items():
         if isinstance(each.default, FieldInfo):
@@ -224,7 +225,7 @@ def _arguments(function: Any) -> tuple[Any, dict[str, Any]]:
             hints[name] = Annotated[hints[name], Field(default=_OWN)]
         if not FieldInfo.from_annotation(hints[name]).is_required():
             hints[name] = NotRequired[hints[name]]
-    made_of: Any = TypedDict  # type checkers know only literal ones
+    made_of: Any = TypedDict  # type checkers accept only literal names
     arguments = made_of(function.__name__, hints)
     arguments.__pydantic_config__ = ConfigDict(extra="forbid")
     return arguments, defaults
