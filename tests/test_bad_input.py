@@ -92,12 +92,7 @@ def test_an_unknown_model_gets_a_suggestion(caller: Caller) -> None:
     [
         ({"messages": [{"role": "user", "content": "x"}]}, "either prompt= or messages="),
         ({"prompt": None}, "either prompt= or messages="),
-        ({"prompt": None, "messages": []}, "messages is empty"),
-        ({"prompt": None, "messages": "hi"}, "messages must be a list"),
         ({"prompt": None, "messages": [PROMPT]}, r"messages\[0\] must be a dict"),
-        ({"prompt": None, "messages": [{"content": PROMPT}]}, r"messages\[0\].role must be one of"),
-        ({"prompt": None, "messages": [{"role": "user"}]}, r"messages\[0\].content is missing"),
-        ({"prompt": None, "messages": [{"role": "user", "content": 7}]}, r"messages\[0\].content must be"),
         (
             {"prompt": None, "messages": [{"role": "user", "content": [PROMPT]}]},
             r"content\[0\] must be a part",
@@ -317,9 +312,6 @@ def test_an_unknown_baseline_of_a_report_is_refused() -> None:
         ({"fallback": True}, "fallback must be a list of models, or False"),
         ({"fallback": ["good-model", 7]}, r"fallback\[1\] must be a model's name, not int"),
         ({"fallback": [None]}, r"fallback\[0\] must be a model's name, not NoneType"),
-        ({"tools": 7}, "tools must be a list, not int"),
-        ({"tools": [7]}, r"tools\[0\] is of type int"),
-        ({"response_format": 7}, "response_format must be a class or a dict, not int"),
         ({"tool_choice": {"function": {}}}, "tool_choice.type is missing"),
         ({"tool_choice": {"type": "function", "function": 7}}, "tool_choice.function.name is missing"),
         ({"system": 7}, "system must be a str or a list of parts, not int"),
