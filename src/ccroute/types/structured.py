@@ -123,7 +123,8 @@ def answer_format(kind: Any) -> Mapping[str, Any]:
     try:
         return _form(kind)
     except NO_SCHEMA as error:
-        raise InvalidRequestError(f"response_format: {str(error).splitlines()[0]}") from error
+        reason, *_ = str(error).split("\n")
+        raise InvalidRequestError(f"response_format: {reason}") from error
 
 
 NO_SCHEMA = (PydanticUserError, PydanticUndefinedAnnotation, TypeError)

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticSerializationError, from_json, to_jsonable_python
+from pydantic_core import from_json, to_jsonable_python
 from typing_extensions import TypedDict
 
 from ccroute.display import shortened
@@ -58,14 +58,12 @@ class Tool(dict[str, Any]):
         description = schema.pop("description", "")[:LONGEST]
         if not is_class:
             description, described = read_docstring(source.__doc__)
-            for name, part in schema["properties"].items():
-                if name in described:
-                    part.setdefault("description", described[name])
-                if name in defaults:
-                    with suppress(
-                        PydanticSerializationError
-                    ):  # a default that JSON cannot express is left out
-                        part["default"] = to_jsonable_python(defaults[name])
+            properties = schema["properties"]
+            for name in described.keys() & properties.keys():
+                properties[name].setdefault("description", described[name])
+            for name, default in defaults.items():
+                with suppress(ValueError):  # a default that JSON cannot express is left out
+                    properties[name]["default"] = to_jsonable_python(default)
         function = {"name": source.__name__, **({"description": description} if description else {})}
         super().__init__(type="function", function={**function, "parameters": schema})
 
@@ -174,7 +172,8 @@ def tool_of(source: object, where: str) -> Tool:
     except InvalidRequestError as error:
         raise InvalidRequestError(f"{where} {name}: {error.detail}") from error.__cause__
     except NO_SCHEMA as error:
-        raise InvalidRequestError(f"{where} {name}: {str(error).splitlines()[0]}") from error
+        reason, *_ = str(error).split("\n")
+        raise InvalidRequestError(f"{where} {name}: {reason}") from error
 
 
 _CLASSES = lru_cache(KEPT)(Tool)
