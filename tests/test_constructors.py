@@ -1,4 +1,4 @@
-"""What is said of wrong arguments where routers, backends, agents and models are made, and of reports."""
+"""Wrong arguments of constructors and of reports: each error says what to write instead."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ KEYS = [
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("kind", [AnthropicBackend, OpenAIBackend, OllamaBackend])
 @pytest.mark.parametrize("further", [{}, {"base_url": "nowhere"}, {"max_concurrency": 0}])
-def test_a_key_in_the_place_of_the_name_is_refused_and_not_repeated(
+def test_a_key_given_as_the_name_is_refused_and_not_repeated(
     key: str, kind: Any, further: dict[str, Any]
 ) -> None:
     with pytest.raises(
@@ -58,7 +58,7 @@ def test_a_name_is_not_taken_for_a_key(name: str) -> None:
     assert OllamaBackend(name).name == name
 
 
-def test_what_is_no_name_is_told_what_a_name_is() -> None:
+def test_a_backends_name_must_be_a_str() -> None:
     given: Any = None
     with pytest.raises(
         errors.ConfigError, match=r"name, a str such as \"main\".*backend/model, not NoneType"
@@ -88,14 +88,14 @@ def test_what_is_no_name_is_told_what_a_name_is() -> None:
         (Agent, "fallbacks", "did you mean 'fallback'?"),
     ],
 )
-def test_a_wrong_keyword_is_told_what_to_write(make: Any, keyword: str, said: str) -> None:
+def test_the_error_for_a_wrong_keyword_says_what_to_write(make: Any, keyword: str, said: str) -> None:
     with pytest.raises(TypeError) as caught:
         make(**{keyword: 1})
     assert str(caught.value).startswith(f"{make.__name__} takes no argument '{keyword}': ")
     assert said in str(caught.value)
 
 
-def test_a_users_own_backend_is_named_by_its_own_name() -> None:
+def test_a_users_own_backend_is_named_by_its_class() -> None:
     class Mine(OllamaBackend):
         pass
 
@@ -125,7 +125,7 @@ def test_a_backends_signature_shows_every_keyword(kind: Any) -> None:
 # -- values --------------------------------------------------------------------------------------------------
 
 
-def test_models_that_are_no_mapping_are_told_by_place() -> None:
+def test_models_that_are_no_mapping_are_refused_by_place() -> None:
     wrong: Any = ["qwen"]
     with pytest.raises(
         errors.ConfigError, match=r"^backend mini: models must be a dict such as .*, not list"
@@ -142,7 +142,7 @@ def test_models_that_are_no_mapping_are_told_by_place() -> None:
         ({"memory_gb": True}, "Model: memory_gb is a number such as 2.5, not True"),
     ],
 )
-def test_a_models_value_of_the_wrong_kind_is_told_by_name(given: dict[str, Any], said: str) -> None:
+def test_a_models_wrong_value_is_named(given: dict[str, Any], said: str) -> None:
     with pytest.raises(TypeError) as caught:
         Model(**given)
     assert str(caught.value) == said
@@ -152,7 +152,7 @@ def test_a_models_value_of_the_wrong_kind_is_told_by_name(given: dict[str, Any],
 
 
 @pytest.mark.parametrize("asked", ["mini", "mini/"])
-def test_a_backends_name_alone_is_told_to_go_on_with_a_model(asked: str) -> None:
+def test_a_backends_name_alone_asks_for_a_model(asked: str) -> None:
     with Router([OllamaBackend("mini")]) as router, pytest.raises(errors.UnknownModelError) as caught:
         router.complete("hi", model=asked)
     assert f'unknown model "{asked}": "mini" is a backend: write "mini/<model>"' in str(caught.value)
@@ -173,7 +173,7 @@ ABROAD = "https://llm.example.com"
         ("main/bigmodel", "main/big-model has no price"),
     ],
 )
-def test_a_price_that_can_never_count_is_told_when_the_router_is_made(
+def test_a_price_that_never_applies_is_a_warning_of_the_router(
     key: str, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     aliases = {"far": "main/big-model", "far-*": "main/far-*"}
@@ -188,9 +188,7 @@ def test_a_price_that_can_never_count_is_told_when_the_router_is_made(
 @pytest.mark.parametrize(
     "key", ["big-model", "main/big-model", "main/another", "qwen3", "anthropic/claude-9"]
 )
-def test_a_price_that_counts_or_may_count_yet_is_no_warning(
-    key: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_price_that_applies_or_may_apply_is_no_warning(key: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "ccroute"):
         Router(
             [OpenAIBackend("main", base_url=ABROAD)],
@@ -220,7 +218,7 @@ def test_reports_and_rows_take_texts_and_dates(form: Any) -> None:
         assert len(router.rows(form(second))) == 2
 
 
-def test_a_bound_that_is_no_moment_is_told_by_name() -> None:
+def test_a_bound_that_is_no_time_is_refused_by_name() -> None:
     number: Any = 1
     with recorded() as router:
         with pytest.raises(ValueError, match=r"^since= takes a datetime or a text such as .*, not 'January'"):

@@ -39,15 +39,6 @@ def test_the_lazy_names_are_the_public_ones() -> None:
     assert sorted([*ccroute._HOME, "__version__"]) == ccroute.__all__
 
 
-def test_errors_lists_every_error_it_defines() -> None:
-    defined = [
-        name
-        for name, thing in vars(ccroute.errors).items()
-        if isinstance(thing, type) and issubclass(thing, Exception) and not name.startswith("_")
-    ]
-    assert sorted(defined) == sorted(ccroute.errors.__all__)
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_the_four_methods_take_the_same_parameters(method: str) -> None:
     one, other = (inspect.signature(getattr(Router, name)).parameters for name in ("complete", method))

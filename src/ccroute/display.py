@@ -1,18 +1,19 @@
-"""How results and errors look in a notebook: one small piece of HTML, everything in it escaped.
+"""How results and errors look in a notebook: a small piece of HTML, every value escaped.
 
-Knows text; must not know what is shown.
+Knows text; must not know results or errors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import Final
 
-_LONGEST: Final = 200
-"""Characters that are shown of what is not the answer itself."""
-LONGEST_NAME: Final = 100
+LONGEST_NAME = 100
 """Characters of a name in a message."""
+_LONGEST = 200
+"""Characters that are shown of a text other than the answer."""
+_DIM = '<div style="opacity: 0.7; font-size: 90%">'
+_TEXT = '<div style="white-space: pre-wrap">'
 
 
 def card(
@@ -23,49 +24,40 @@ def card(
     thoughts: str = "",
     table: str = "",
 ) -> str:
-    """A title, `thoughts` and `text` as they were written, and a line of facts; None and "" are left out."""
-    from html import escape  # only where something is shown
-
-    shown = " · ".join(
-        f"{escape(name)}: {escape(str(value))}" if name else escape(str(value))
-        for name, value in facts
-        if value is not None and value != ""
-    )
-    parts = [f"<b>{escape(title)}</b>"] if title else []
-    if thoughts:
-        parts.append(f'<div style="white-space: pre-wrap; opacity: 0.6"><i>{escape(cut(thoughts))}</i></div>')
-    if text:
-        parts.append(f'<div style="white-space: pre-wrap">{escape(text)}</div>')
-    if shown:
-        parts.append(f'<div style="opacity: 0.7; font-size: 90%">{shown}</div>')
+    """A title, `thoughts` and `text` as they are, and a line of facts without those that are None or ""."""
+    shown = [f"{_escaped(name)}: {_escaped(value)}" for name, value in facts if value not in (None, "")]
+    parts = [
+        f"<b>{_escaped(title)}</b>" if title else "",
+        f'{_TEXT}<i style="opacity: 0.6">{_escaped(cut(thoughts))}</i></div>' if thoughts else "",
+        f"{_TEXT}{_escaped(text)}</div>" if text else "",
+        f"{_DIM}{' · '.join(shown)}</div>" if shown else "",
+    ]
     return f"<div>{''.join(parts)}{table}</div>"
 
 
-def cut(text: str) -> str:
-    """The start of a long text."""
-    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
-
-
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A plain table, or nothing where there are no rows."""
-    from html import escape
+    """A plain table, or "" if there are no rows."""
+    body = [f"<tr>{''.join(f'<td>{_escaped(cell)}</td>' for cell in row)}</tr>" for row in rows]
+    head = "".join(f"<th>{_escaped(name)}</th>" for name in heads)
+    return f"<table><tr>{head}</tr>{''.join(body)}</table>" if body else ""
 
-    lines = ["".join(f"<td>{escape(_shown(cell))}</td>" for cell in row) for row in rows]
-    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f"<table><tr>{head}</tr>{body}</table>" if lines else ""
+
+def cut(text: str, longest: int = _LONGEST) -> str:
+    """The start of a long text."""
+    return text if len(text) <= longest else f"{text[:longest]}…"
 
 
 def shortened(name: object) -> str:
-    """A name that somebody else chose, as much of it as a message can hold."""
-    text = str(name)
-    return text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…"
+    """A name from a user or a server, short enough for a message."""
+    return cut(str(name), LONGEST_NAME)
 
 
 def usd(amount: Decimal | None) -> str:
-    """An amount of money, or that it is not known."""
+    """An amount of money in USD, or "unknown"."""
     return "unknown" if amount is None else f"${amount:f}"
 
 
-def _shown(cell: object) -> str:
-    return "" if cell is None else str(cell)
+def _escaped(value: object) -> str:
+    from html import escape  # only where something is shown
+
+    return "" if value is None else escape(str(value))

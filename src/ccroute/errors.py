@@ -1,8 +1,8 @@
-"""Everything ccroute raises, split by whose fault it was.
+"""Every error of ccroute, split by whose fault it was.
 
 CcrouteError
-├── ConfigError                   a file or a table is wrong: every fault at once, with its place
-├── RequestError                  the caller's fault: never retried, never trips a breaker
+├── ConfigError                   a file or a table is wrong: all faults at once, each with its place
+├── RequestError                  the request's fault: never retried, never opens a breaker
 │   ├── InvalidRequestError       400, 413, 422, malformed messages
 │   │   ├── ContextWindowExceededError
 │   │   └── ContentPolicyError
@@ -12,25 +12,25 @@ CcrouteError
 ├── QueueTimeoutError             waited for a slot longer than allowed
 ├── DeadlineExceededError         the call's total timeout passed
 ├── RouterClosedError
-├── InvalidOutputError            an answer or a tool call is not of the type that was asked for
-└── BackendError                  what a backend did, or did not do
+├── InvalidOutputError            an answer or a tool call does not have the requested type
+└── BackendError                  a backend failed
     ├── AuthenticationError 401
     ├── PermissionDeniedError 403
     ├── ModelNotFoundError 404
     ├── RateLimitError 429
-    │   └── QuotaExhaustedError   billing: never clears by waiting
+    │   └── QuotaExhaustedError   billing: waiting does not help
     ├── OverloadedError 503, 529
     ├── ServerError               other 5xx, 424
     ├── ConnectionFailedError
     ├── BackendTimeoutError
-    ├── ProtocolError             what came back is not what the protocol says
-    └── StreamInterruptedError    it broke after content had reached the caller
+    ├── ProtocolError             the response violates the protocol
+    └── StreamInterruptedError    a stream broke after content had been returned
 
 A message names backend, deployment, status and what to do; never a key, a header, a URL with
 credentials, or the prompt.
 """
 
-# Under private names, so that Tab after `errors.` offers errors only.
+# Under private names: every public name is an error, for `import *` and for Tab after `errors.`.
 import collections.abc as _abc
 import typing as _typing
 
@@ -40,37 +40,9 @@ if _typing.TYPE_CHECKING:
     from ccroute.types.results import Completion as _Completion
     from ccroute.types.route import Attempt as _Attempt
 
-__all__ = [
-    "AuthenticationError",
-    "BackendError",
-    "BackendTimeoutError",
-    "CcrouteError",
-    "ConfigError",
-    "ConnectionFailedError",
-    "ContentPolicyError",
-    "ContextWindowExceededError",
-    "DeadlineExceededError",
-    "EgressDeniedError",
-    "InvalidOutputError",
-    "InvalidRequestError",
-    "ModelNotFoundError",
-    "OverloadedError",
-    "PermissionDeniedError",
-    "ProtocolError",
-    "QueueTimeoutError",
-    "QuotaExhaustedError",
-    "RateLimitError",
-    "RequestError",
-    "RouterClosedError",
-    "ServerError",
-    "StreamInterruptedError",
-    "UnknownAgentError",
-    "UnknownModelError",
-]
-
 
 class CcrouteError(Exception):
-    """The root. `attempts` holds what was tried, oldest first; `reasons` which deployments were not asked,
+    """The root. `attempts` are those of the call, oldest first; `reasons` say which deployments were skipped,
     and why. `retry_after` is in seconds, where it is known."""
 
     attempts: "tuple[_Attempt, ...]" = ()
@@ -107,20 +79,19 @@ class ConfigError(CcrouteError):
 
 
 class _Reported(CcrouteError):
-    """An error with the facts that a server gave. `str()` puts the message together, because the codec that
-    raises the error does not know backend and deployment."""
+    """An error with the facts that a server sent. `str()` builds the message, because the codec that raises
+    the error does not know backend and deployment."""
 
-    # A user's own class may not call this constructor.
+    # Defaults: a user's own class may not call this constructor.
     detail: str = ""
     backend: str | None = None
     deployment: str | None = None
     status: int | None = None
-    retry_after: float | None = None
     request_id: str | None = None
     body: str | None = None
     should_retry: bool | None = None
     payload: _typing.Any = None
-    """What the server said, as `wire/errors.py` parsed it; None once the error is cleaned."""
+    """The server's error, as `wire/errors.py` parsed it; None once secrets are removed."""
 
     def __init__(
         self,
@@ -135,14 +106,9 @@ class _Reported(CcrouteError):
         should_retry: bool | None = None,
     ) -> None:
         super().__init__(detail)
-        self.detail = detail
-        self.backend = backend
-        self.deployment = deployment
-        self.status = status
-        self.retry_after = retry_after
-        self.request_id = request_id
-        self.body = body
-        self.should_retry = should_retry
+        self.detail, self.backend, self.deployment, self.status = detail, backend, deployment, status
+        self.retry_after, self.request_id = retry_after, request_id
+        self.body, self.should_retry = body, should_retry
 
     def __reduce__(self) -> tuple[_typing.Any, ...]:
         """For pickle: all but `body`, which may hold the prompt."""
@@ -155,11 +121,11 @@ class _Reported(CcrouteError):
 
 
 class RequestError(_Reported):
-    """The caller's fault: the same call would fail again anywhere."""
+    """The request's fault: the same call would fail everywhere."""
 
 
 class InvalidRequestError(RequestError):
-    """The request is malformed, or asks for something the backend cannot carry.
+    """The request is malformed, or has something that the backend does not support.
 
     `elsewhere`: this deployment lacks a feature or has a lower limit, so another one may serve the request.
     `parameter`: the parameter of the call that the server refused, if it named one. `disregarded`: the server
@@ -213,8 +179,8 @@ class EgressDeniedError(CcrouteError):
 
 
 class QueueTimeoutError(_Reported):
-    """The call got no slot on a busy host: the queue was full, or the deadline passed, or the wait could
-    never end."""
+    """The call got no slot on a busy host: the queue was full, the deadline passed, or the wait could never
+    end."""
 
 
 class DeadlineExceededError(CcrouteError):
@@ -226,8 +192,8 @@ class RouterClosedError(CcrouteError):
 
 
 class InvalidOutputError(CcrouteError):
-    """An answer (`Completion.parsed`) or a tool call's arguments do not have the type that was asked for. The
-    message can be sent to the model as it is.
+    """An answer (`Completion.parsed`) or a tool call's arguments do not have the requested type. The message
+    can be sent to the model as it is.
 
     `text` is what the model wrote; `faults` holds every fault, each with its place.
     """
@@ -262,7 +228,7 @@ class ModelNotFoundError(BackendError):
 
 
 class RateLimitError(BackendError):
-    """429: too many requests or tokens; `retry_after` says when, where the server did."""
+    """429: too many requests or tokens; `retry_after` says when to try again, if the server did."""
 
 
 class QuotaExhaustedError(RateLimitError):
@@ -283,7 +249,7 @@ class ServerError(BackendError):
 
 
 class ConnectionFailedError(BackendError):
-    """No connection, or it broke."""
+    """The connection could not be made, or it broke."""
 
 
 class BackendTimeoutError(BackendError):
@@ -291,11 +257,11 @@ class BackendTimeoutError(BackendError):
 
 
 class ProtocolError(BackendError):
-    """What came back is not what the protocol says."""
+    """The response violates the protocol."""
 
 
 class StreamInterruptedError(BackendError):
-    """A stream broke after content had reached the caller.
+    """A stream broke after content had been returned.
 
     `partial` is the answer so far, with estimated usage and its price.
     """

@@ -225,7 +225,7 @@ def test_defaults_are_in_the_schema_and_args_are_refused() -> None:
 
     def f(*args: int) -> None: ...
 
-    with pytest.raises(errors.InvalidRequestError, match='parameter "args" takes anything'):
+    with pytest.raises(errors.InvalidRequestError, match='parameter "args" takes any arguments'):
         tool_of(f, "tools[0]")
 
 

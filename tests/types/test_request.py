@@ -151,7 +151,7 @@ def test_parameters_are_what_shapes_an_answer() -> None:
     assert not PARAMETERS & {"messages", "agent", "model", "timeout", "fallback", "session", "metadata"}
 
 
-def test_a_call_and_a_request_have_the_same_fields_but_the_system_message_is_one_of_the_messages() -> None:
+def test_call_options_and_request_have_the_same_fields_but_system() -> None:
     assert set(CallOptions.__annotations__) - {"system"} == set(Request.__dataclass_fields__)
 
 

@@ -1,4 +1,4 @@
-"""What a call gives back: OpenAI's shape, frozen, with token buckets that never overlap."""
+"""Results of a call: OpenAI's shape, frozen, with token buckets that never overlap."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ATTEMPT = Attempt(deployment="a/m", outcome="ok", started=datetime(2026, 1, 1, t
 
 
 @given(usages, usages)
-def test_adding_usages_adds_every_bucket_and_an_estimate_stays_one(one: Usage, other: Usage) -> None:
+def test_adding_usages_adds_every_bucket_and_keeps_estimated(one: Usage, other: Usage) -> None:
     total = one + other
     assert all(getattr(total, name) == getattr(one, name) + getattr(other, name) for name in BUCKETS)
     assert total.estimated is (one.estimated or other.estimated)
@@ -64,7 +64,7 @@ def test_a_completion_reads_like_openais() -> None:
     assert (answer.thinking, answer.tool_calls, answer.finish_reason) == ("hm", calls, "tool_calls")
 
 
-def test_an_answer_without_content_has_an_empty_text_and_no_tool_calls() -> None:
+def test_an_answer_without_content_has_empty_text_and_no_calls() -> None:
     answer = Completion()
     assert (answer.text, answer.tool_calls, answer.thinking, answer.finish_reason) == ("", (), None, None)
 
@@ -104,7 +104,7 @@ def test_a_completion_comes_back_from_json() -> None:
     assert Completion.model_validate_json(answer.model_dump_json()) == answer
 
 
-def test_a_completion_is_json_and_its_message_continues_a_conversation() -> None:
+def test_a_completion_becomes_json_and_its_message_is_reusable() -> None:
     block = {"type": "thinking", "thinking": "hm", "signature": "s"}
     calls = (ToolCall(id="1", function=Function(name="f", arguments="{}")),)
     message = Message(content="yes", tool_calls=calls, thinking="hm", thinking_blocks=(block,))
@@ -115,20 +115,20 @@ def test_a_completion_is_json_and_its_message_continues_a_conversation() -> None
         route=Route(agent="a", attempts=(ATTEMPT,)),
         raw={"canary": object()},
     )
-    told = json.loads(json.dumps(answer.to_dict()))
-    assert told["choices"][0]["message"] == json.loads(json.dumps(message.to_dict()))
-    assert told["cost"] == "0.00010"
-    assert told["route"]["attempts"][0]["started"] == "2026-01-01T00:00:00Z"
-    assert "raw" not in told
-    messages = [{"role": "user", "content": "hi"}, told["choices"][0]["message"]]
+    dumped = json.loads(json.dumps(answer.to_dict()))
+    assert dumped["choices"][0]["message"] == json.loads(json.dumps(message.to_dict()))
+    assert dumped["cost"] == "0.00010"
+    assert dumped["route"]["attempts"][0]["started"] == "2026-01-01T00:00:00Z"
+    assert "raw" not in dumped
+    messages = [{"role": "user", "content": "hi"}, dumped["choices"][0]["message"]]
     assert build_request(None, {"messages": messages}).messages[1] == message.to_dict()
     assert Completion().to_dict()["cost"] is None
 
 
 def test_a_conversation_is_json_by_its_messages_own_dicts() -> None:
     messages = [{"role": "user", "content": "hi"}, Message(content="yes")]
-    told = json.loads(json.dumps(messages, default=Message.to_dict))
-    assert told == [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
+    dumped = json.loads(json.dumps(messages, default=Message.to_dict))
+    assert dumped == [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
 
 
 def test_a_route_prints_the_way_it_went() -> None:

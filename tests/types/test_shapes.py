@@ -63,7 +63,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         ("schema.anyOf[0].$ref points to nothing"),
     ),
     ({"response_format": form({"$ref": 7})}, "schema.$ref must be a str, not int"),
-    ({"response_format": form(ENDLESS)}, f"is nested deeper than {DEEPEST} levels, or holds itself"),
+    ({"response_format": form(ENDLESS)}, f"is nested deeper than {DEEPEST} levels, or contains itself"),
 ]
 
 
@@ -128,7 +128,7 @@ def shared(levels: int, innermost: dict[str, Any]) -> dict[str, Any]:
     return part
 
 
-def test_what_is_used_in_many_places_is_looked_at_once() -> None:
+def test_a_shared_schema_is_checked_once() -> None:
     began = time.perf_counter()
     build_request("x", {"tools": [tool(shared(15, {"type": "string"}))]})
     assert time.perf_counter() - began < 0.5
@@ -136,9 +136,9 @@ def test_what_is_used_in_many_places_is_looked_at_once() -> None:
         build_request("x", {"tools": [tool(shared(15, {"type": "strng"}))]})
 
 
-def test_what_would_be_endless_when_it_is_written_out_is_refused_at_once() -> None:
+def test_a_schema_too_large_to_serialize_is_refused_quickly() -> None:
     began = time.perf_counter()
-    with pytest.raises(InvalidRequestError, match="holds more than 1000000 schemas: define those"):
+    with pytest.raises(InvalidRequestError, match="contains more than 1000000 schemas: define repeated"):
         build_request("x", {"tools": [tool(shared(90, {"type": "string"}))]})
     with pytest.raises(InvalidRequestError, match=f"deeper than {DEEPEST} levels"):
         build_request("x", {"tools": [tool(shared(DEEPEST + 1, {"type": "string"}))]})
@@ -167,6 +167,6 @@ def test_a_reference_may_be_escaped_as_in_a_url(pointer: str) -> None:
     build_request("hi", {"response_format": form(schema)})
 
 
-def test_a_reference_to_a_number_that_is_none_points_nowhere() -> None:
+def test_a_reference_to_a_digit_that_is_not_ascii_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match="points to nothing"):
         build_request("hi", {"response_format": form({"anyOf": [{}], "$ref": "#/anyOf/²"})})

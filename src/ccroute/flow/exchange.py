@@ -47,11 +47,10 @@ def exchange(context: AttemptContext, http: HttpRequest) -> Flow[Completion]:
         raise backend.classify(
             reply.status, reply.headers, (yield from _read_error_body(reply, context, limits))
         )
-    body = unpacker(reply)
     if context.stream:
-        answer = yield from _read_stream(reply, body, context, limits)
+        answer = yield from _read_stream(reply, context, limits)
     else:
-        answer = backend.decode(reply.status, reply.headers, (yield from _read_whole(body, context, limits)))
+        answer = backend.decode(reply.status, reply.headers, (yield from _read_whole(reply, context, limits)))
     if context.asks_for_format:
         context.rejected_answer = answer  # it was paid for, even if it is rejected
         backend.check(context.request, answer)
@@ -65,8 +64,8 @@ def unpacker(reply: Reply) -> Body | None:
     return None if encoding is None else Body(encoding)
 
 
-def _read_whole(body: Body | None, context: AttemptContext, limits: Limits) -> Flow[bytes]:
-    parts: list[bytes] = []
+def _read_whole(reply: Reply, context: AttemptContext, limits: Limits) -> Flow[bytes]:
+    body, parts = unpacker(reply), list[bytes]()
     size, until = 0, limits.first
     while True:
         data = yield from read(until)
@@ -103,10 +102,8 @@ def _read_error_body(reply: Reply, context: AttemptContext, limits: Limits) -> F
     return words
 
 
-def _read_stream(
-    reply: Reply, body: Body | None, context: AttemptContext, limits: Limits
-) -> Flow[Completion]:
-    monotonic = context.state.clock.monotonic
+def _read_stream(reply: Reply, context: AttemptContext, limits: Limits) -> Flow[Completion]:
+    body, monotonic = unpacker(reply), context.state.clock.monotonic
     decoder = context.deployment.backend.decoder(reply.status, reply.headers)
     context.decoder = decoder
     patience = limits.first - monotonic()

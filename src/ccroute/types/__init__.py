@@ -1,7 +1,7 @@
-"""What callers give and get: plain values that every floor may hold.
+"""What users pass in and get back: plain values that every layer may use.
 
-Knows nothing of wires, sockets, tables or clocks. Requests and policies are slotted dataclasses;
-results are frozen pydantic models, because they are printed, dumped and stored by callers.
+Knows nothing of codecs, sockets, tables or clocks. Requests and policies are slotted dataclasses; results
+are frozen pydantic models, because users print, dump and store them.
 """
 
 from ccroute.types.policy import FREE, Model, Price, RetryPolicy, Timeout

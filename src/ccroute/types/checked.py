@@ -1,9 +1,9 @@
-"""Whether a call has the right shape, told by place and without quoting what may be a prompt."""
+"""Checks the arguments of a call. An error names the place and quotes no value: it may be a prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias, get_args
+from typing import Any, get_args
 
 from ccroute.display import shortened
 from ccroute.errors import InvalidRequestError
@@ -14,40 +14,27 @@ from ccroute.types.shapes import check_image
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 OWNED = frozenset({"model", "messages", "stream"})
-"""Fields of every request body that are ccroute's to write."""
+"""Fields of every request body that only ccroute writes."""
 
 _NAMES = frozenset(CallOptions.__annotations__)
-_PRINTED = frozenset({"model", "agent", "session"})
-Kinds: TypeAlias = tuple[type, ...]
-_NUMBER: Kinds = (int, float)
-_WHOLE: Kinds = (int,)
-_FLAG: Kinds = (bool,)
-_TEXT: Kinds = (str,)
-_TABLE: Kinds = (Mapping,)
-_TEXTS: Kinds = (str, list, tuple)
-_CHOICE: Kinds = (str, Mapping)
-_WORDS = {
-    _NUMBER: "a number",
-    _WHOLE: "an int",
-    _TEXT: "a str",
-    _TABLE: "a dict",
-    _FLAG: "a bool",
-    _TEXTS: "a str or a list",
-    _CHOICE: "a str or a dict",
-}
-_KINDS: dict[str, Kinds] = {
-    **dict.fromkeys(("temperature", "top_p", "frequency_penalty", "presence_penalty"), _NUMBER),
-    **dict.fromkeys(("max_tokens", "top_k", "top_logprobs", "seed", "priority"), _WHOLE),
-    **dict.fromkeys(("user", "agent", "model", "session"), _TEXT),
-    **dict.fromkeys(("logit_bias", "extra", "metadata"), _TABLE),
-    **dict.fromkeys(("logprobs", "parallel_tool_calls"), _FLAG),
-    "stop": _TEXTS,
-    "tool_choice": _CHOICE,
+_DICT = (dict, Mapping)  # dict first: a check of an abstract class calls Python code
+_LIST = (list, tuple)
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    **dict.fromkeys(
+        ("temperature", "top_p", "frequency_penalty", "presence_penalty"), ((int, float), "a number")
+    ),
+    **dict.fromkeys(("max_tokens", "top_k", "top_logprobs", "seed", "priority"), ((int,), "an int")),
+    **dict.fromkeys(("user", "agent", "model", "session"), ((str,), "a str")),
+    **dict.fromkeys(("logit_bias", "extra", "metadata"), (_DICT, "a dict")),
+    **dict.fromkeys(("logprobs", "parallel_tool_calls"), ((bool,), "a bool")),
+    "stop": ((str, *_LIST), "a str or a list"),
+    "tool_choice": ((str, *_DICT), "a str or a dict"),
+    "timeout": ((int, float, Timeout), "a number of seconds or a Timeout"),
 }
 
 
 def build_request(prompt: str | None, options: Mapping[str, object]) -> Request:
-    """Check the shape of a call and bring messages, tools and `response_format` into dict form.
+    """Check the arguments of a call and turn messages, tools and `response_format` into dicts.
 
     Raises `InvalidRequestError` naming the place (`messages[2].role`), never quoting a prompt, and
     `TypeError` for a keyword that does not exist.
@@ -55,9 +42,9 @@ def build_request(prompt: str | None, options: Mapping[str, object]) -> Request:
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     messages = given.get("messages")
     if prompt is None and messages is None:
-        raise InvalidRequestError("nothing is asked: give either prompt= or messages=")
+        raise InvalidRequestError("no input: give either prompt= or messages=")
     if prompt is not None and messages is not None:
-        raise InvalidRequestError("two things are asked: give either prompt= or messages=, not both")
+        raise InvalidRequestError("two inputs: give either prompt= or messages=, not both")
     if prompt is None:
         given["messages"] = _checked_messages(messages)
     elif isinstance(prompt, str):
@@ -79,51 +66,46 @@ def build_request(prompt: str | None, options: Mapping[str, object]) -> Request:
 
 
 def fault_of(name: str, value: object) -> str | None:
-    """What is wrong with a parameter's value, or None. Raises `TypeError` for a name that does not exist."""
-    if name in MADE_OF_TYPES:
-        try:
-            as_dicts({name: value})
-        except InvalidRequestError as error:
-            return error.detail
-    return _fault_of(name, value)
-
-
-def _fault_of(name: str, value: object) -> str | None:
-    """The same, but of what may be made of types: that is checked when it is made."""
-    kinds = _KINDS.get(name)
-    if value is None and name in _NAMES:
-        return None
-    if kinds is None:
-        return _special_fault(name, value)
-    # A bool is an int to Python, but never what somebody means by one here.
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        return f"{name} must be {_WORDS[kinds]}, not {type(value).__name__}"
-    if name in _PRINTED and isinstance(value, str) and not value.isprintable():
-        return f"a {name} name holds control characters"
-    if name == "max_tokens" and isinstance(value, int) and value < 1:
-        return "max_tokens must be at least 1"
-    if name == "tool_choice" and isinstance(value, Mapping):
-        return _choice_fault(value)
-    if name == "extra" and isinstance(value, Mapping) and (owned := OWNED & value.keys()):
-        return f"extra may not hold {', '.join(sorted(owned))}: use model=, messages=, stream()"
+    """What is wrong with a parameter's value, or None. Raises `TypeError` for an unknown name."""
+    if name not in MADE_OF_TYPES:
+        return _fault_of(name, value)
+    try:
+        as_dicts({name: value})
+    except InvalidRequestError as error:
+        return error.detail
     return None
 
 
-def _special_fault(name: str, value: object) -> str | None:
-    if name == "timeout":
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            positive = 0 < value < float("inf")
-            return None if positive else f"timeout must be a positive number of seconds, not {value!r}"
-        return None if isinstance(value, Timeout) else "timeout must be a number of seconds or a Timeout"
-    if name == "reasoning_effort":
-        efforts = get_args(Effort)
-        return None if value in efforts else f"reasoning_effort must be one of {', '.join(efforts)}"
-    if name == "fallback":
-        return None if value is False or isinstance(value, str) else _list_fault(value)
+def _fault_of(name: str, value: Any) -> str | None:
+    """As `fault_of`, but for `MADE_OF_TYPES`, which `as_dicts` checks."""
     if name not in _NAMES:
         from ccroute.types.hints import hint  # only where something is wrong
 
         raise TypeError(f"there is no argument {shortened(name)!r}: {hint(name, _NAMES)}")
+    if value is None:
+        return None
+    if name in _KINDS:
+        kinds, words = _KINDS[name]
+        # A bool is an int to Python, but always a mistake here.
+        kind = type(value)
+        if not issubclass(kind, kinds) or (kind is bool and bool not in kinds):
+            return f"{name} must be {words}, not {kind.__name__}"
+    match name:
+        case "model" | "agent" | "session" if not value.isprintable():
+            return f"a {name} name holds control characters"
+        case "max_tokens" if value < 1:
+            return "max_tokens must be at least 1"
+        case "extra" if owned := OWNED & value.keys():
+            return f"extra may not hold {', '.join(sorted(owned))}: use model=, messages=, stream()"
+        case "reasoning_effort" if value not in (efforts := get_args(Effort)):
+            return f"reasoning_effort must be one of {', '.join(efforts)}"
+        case "timeout":
+            fits = isinstance(value, Timeout) or 0 < value < float("inf")
+            return None if fits else f"timeout must be a positive number of seconds, not {value!r}"
+        case "tool_choice":
+            return None if isinstance(value, str) else _choice_fault(value)
+        case "fallback":
+            return None if value is False or isinstance(value, str) else _list_fault(value)
     return None
 
 
@@ -136,55 +118,54 @@ def _choice_fault(choice: Mapping[str, Any]) -> str | None:
 
 
 def _list_fault(fallback: object) -> str | None:
-    if not isinstance(fallback, list | tuple):
+    if not isinstance(fallback, _LIST):
         return "fallback must be a list of models, or False for none"
-    wrong = next(((i, each) for i, each in enumerate(fallback) if not isinstance(each, str)), None)
-    return wrong and f"fallback[{wrong[0]}] must be a model's name, not {type(wrong[1]).__name__}"
+    wrong = [(i, each) for i, each in enumerate(fallback) if not isinstance(each, str)]
+    return (
+        f"fallback[{wrong[0][0]}] must be a model's name, not {type(wrong[0][1]).__name__}" if wrong else None
+    )
 
 
 def _led(system: object, messages: Sequence[Mapping[str, JSON]]) -> tuple[Mapping[str, JSON], ...]:
-    """The messages after a system message."""
-    if not isinstance(system, str | list | tuple):
+    """The messages, with a system message before them."""
+    if not isinstance(system, (str, *_LIST)):
         raise InvalidRequestError(f"system must be a str or a list of parts, not {type(system).__name__}")
     if messages[0]["role"] in ("system", "developer"):
         raise InvalidRequestError("two system messages: system= and messages[0]; give one of them")
     return (_message({"role": "system", "content": system}, "system"), *messages)
 
 
-def _checked_messages(messages: object) -> tuple[Mapping[str, JSON], ...]:
-    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
+def _checked_messages(messages: Any) -> tuple[Mapping[str, JSON], ...]:
+    if isinstance(messages, str | bytes) or not isinstance(messages, (*_LIST, Sequence)):
         raise InvalidRequestError(
             "messages must be a list of messages such as {'role': 'user', 'content': …}"
         )
     if not messages:
         raise InvalidRequestError("messages is empty: give at least one message")
-    return tuple(_message(message, f"messages[{i}]") for i, message in enumerate(messages))
+    return tuple([_message(message, f"messages[{i}]") for i, message in enumerate(messages)])
 
 
 def _message(message: object, where: str) -> Mapping[str, JSON]:
     if isinstance(message, Message):
         return message.to_dict()
-    if not isinstance(message, Mapping):
+    if not isinstance(message, _DICT):
         own = "; append its .message" if isinstance(message, Completion) else ""
         raise InvalidRequestError(f"{where} must be a dict or a Message, not {type(message).__name__}{own}")
-    role = message.get("role")
+    role, content = message.get("role"), message.get("content")
     if not isinstance(role, str) or role not in ROLES:
         raise InvalidRequestError(f"{where}.role must be one of {', '.join(sorted(ROLES))}")
     if role == "assistant":
         _check_answer(message, where)
     elif role in ("tool", "function") and not isinstance(message.get("tool_call_id"), str | None):
         raise InvalidRequestError(f"{where}.tool_call_id must be a str")
-    content = message.get("content")
-    if isinstance(content, str):
+    if isinstance(content, str) or (content is None and role == "assistant"):
         return message
     if content is None:
-        if role != "assistant":
-            raise InvalidRequestError(f"{where}.content is missing")
-        return message
-    if not isinstance(content, Sequence) or isinstance(content, bytes):
+        raise InvalidRequestError(f"{where}.content is missing")
+    if isinstance(content, bytes) or not isinstance(content, (*_LIST, Sequence)):
         raise InvalidRequestError(f"{where}.content must be a str or a list of parts")
     for i, part in enumerate(content):
-        if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
+        if not isinstance(part, _DICT) or not isinstance(part.get("type"), str):
             raise InvalidRequestError(
                 f"{where}.content[{i}] must be a part such as {{'type': 'text', 'text': …}}"
             )
@@ -196,28 +177,21 @@ def _message(message: object, where: str) -> Mapping[str, JSON]:
 
 
 def _check_answer(message: Mapping[str, Any], where: str) -> None:
-    """What only an assistant's message has."""
-    if (calls := message.get("tool_calls")) is not None:
-        _check_calls(calls, f"{where}.tool_calls")
+    """Check what only an assistant's message has."""
     for name in ("thinking_blocks", "blocks"):
-        _check_blocks(message.get(name), f"{where}.{name}")
-
-
-def _check_blocks(blocks: object, where: str) -> None:
-    if blocks and not (isinstance(blocks, list | tuple) and all(isinstance(b, Mapping) for b in blocks)):
-        raise InvalidRequestError(f"{where} must be a list of dicts")
-
-
-def _check_calls(calls: object, where: str) -> None:
-    if not isinstance(calls, list | tuple):
+        blocks = message.get(name)
+        if blocks and not (isinstance(blocks, _LIST) and all(isinstance(each, _DICT) for each in blocks)):
+            raise InvalidRequestError(f"{where}.{name} must be a list of dicts")
+    calls, where = message.get("tool_calls"), f"{where}.tool_calls"
+    if not isinstance(calls, (*_LIST, type(None))):
         raise InvalidRequestError(f"{where} must be a list, not {type(calls).__name__}")
-    for i, call in enumerate(calls):
-        if not isinstance(call, Mapping):
+    for i, call in enumerate(calls or ()):
+        if not isinstance(call, _DICT):
             raise InvalidRequestError(f"{where}[{i}] must be a dict, not {type(call).__name__}")
         if not isinstance(call.get("id"), str | None):
             raise InvalidRequestError(f"{where}[{i}].id must be a str")
         if call.get("type", "function") != "function":
-            continue  # a call of its server's own tools
+            continue  # a call of the server's own tools
         function = call.get("function")
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        if not isinstance(function, _DICT) or not isinstance(function.get("name"), str):
             raise InvalidRequestError(f"{where}[{i}].function must be {{'name': …, 'arguments': …}}")

@@ -1,4 +1,4 @@
-"""Time and chance as values that are handed in, so that everything below the runtime can be replayed."""
+"""Time and randomness as an interface, so that a test can replay everything below the runtime."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The small values that several floors share: limits, waits and prices.
-
-Each checks itself when it is made, so nothing below has to ask again.
-"""
+"""Small values that several layers share: limits, waits, prices, models. Each checks itself when made."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 Amount = int | float | str | Decimal
-"""Money as a caller may write it. A float counts as its shortest decimal: 0.1 is a tenth."""
+"""Money as users write it. A float counts as its shortest decimal: 0.1 is a tenth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,7 @@ class Timeout:
     connect: name look-up, TCP and TLS of one new connection.
     first:   from sending to the first content. Not set: `idle` for a stream, only `total` otherwise.
     idle:    between two pieces of content of a stream, counting only time spent waiting on the server.
-    attempt: one try at one deployment, without its wait for a place there; a try that takes longer is given
+    attempt: one try at one deployment, without its wait for a slot there. A try that takes longer is given
              up for the next candidate, while `total` ends the call.
     """
 
@@ -146,12 +143,12 @@ FREE: Final = Price(0, 0)
 
 
 Thinking = Literal["none", "budget", "adaptive", "adaptive_on", "effort", "switch", "template", "levels"]
-"""How a model is told to think: see `Model`."""
+"""How a request switches a model's thinking on: see `Model`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What is known of one model behind a backend.
+    """The facts about one model behind a backend.
 
     context_window: tokens of prompt and answer together.
     max_output:     the most tokens it can answer with.
@@ -159,8 +156,8 @@ class Model:
     memory_gb:      memory it occupies when loaded, in GB.
     weight:         its share among the deployments of an alias, relative to the others.
 
-    What follows differs from model to model behind one API. None means: as `ccroute.backends.known_models`
-    says, and where that says nothing, as most models do. What is given here wins.
+    The following differ from model to model behind one API. None: the value of
+    `ccroute.backends.known_models`, or else what most models do. A value given here wins.
 
     sampling: which of `temperature`, `top_p` and `top_k` it takes: "any", only "one" of temperature and
               top_p, "none", or any of them only while "not_thinking".
@@ -189,26 +186,23 @@ class Model:
     prefill: bool | None = None
 
     def __post_init__(self) -> None:
-        for name in ("context_window", "max_output"):
+        for name, kind, what in (
+            ("context_window", int | None, "a number of tokens such as 8_192"),
+            ("max_output", int | None, "a number of tokens such as 8_192"),
+            ("memory_gb", int | float | None, "a number such as 2.5"),
+            ("weight", int | float, "a number such as 2.5"),
+        ):
             value = getattr(self, name)
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"Model: {name} is a number of tokens such as 8_192, not {value!r}")
-            if value < 1:
-                raise ValueError(f"Model: {name} is a number of tokens, at least 1, not {value!r}")
-        for name in ("memory_gb", "weight"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float | None):
-                raise TypeError(f"Model: {name} is a number such as 2.5, not {value!r}")
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise TypeError(f"Model: {name} is {what}, not {value!r}")
+            if value is not None and name != "memory_gb" and not value > 0:
+                raise ValueError(f"Model: {name} must be positive, not {value!r}")
         price: object = self.price
         if not (price is None or price == "free" or isinstance(price, Price)):
             raise TypeError(f'Model: price is a Price or "free", not {price!r}')
-        if not self.weight > 0:
-            raise ValueError(f"Model: weight must be positive, not {self.weight!r}")
 
     def over(self, known: Model) -> Model:
-        """This model, with what is `known` where it says nothing itself."""
+        """This model, with the values of `known` for those that are None."""
         missing = {
             field.name: value
             for field in dataclasses.fields(Model)

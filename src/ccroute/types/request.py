@@ -1,7 +1,7 @@
-"""What a caller asks for, in one canonical form: OpenAI chat completions.
+"""A request in one canonical form: OpenAI chat completions.
 
 `CallOptions` is the one list of keywords that `complete`, `acomplete`, `stream` and `astream` take;
-`Request` holds the same as plain dicts, checked only for shape. What a wire can carry is the wire's to say.
+`Request` holds them as plain dicts of checked shape. Each codec says which of them it can send.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ JSON: TypeAlias = Any
 """A JSON payload."""
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "max"]
-"""How long a model may think before it answers."""
+"""How much a model may think before it answers."""
 
 MessageLike: TypeAlias = Mapping[str, JSON] | Message
 
 A = TypeVar("A")
 Form: TypeAlias = type[A] | TypeAdapter[A] | Mapping[str, JSON] | None
-"""The form of an answer: a type to read it into, or OpenAI's dict."""
+"""A `response_format`: a type to parse the answer into, or OpenAI's dict."""
 
 
 class MostOptions(TypedDict, total=False):
     """The keywords of a call but `response_format`, on which the type of its answer depends."""
 
-    # What is asked.
+    # The input and the parameters.
     system: str | Sequence[Mapping[str, JSON]] | None
     messages: Sequence[MessageLike]
     max_tokens: int | None
@@ -55,7 +55,7 @@ class MostOptions(TypedDict, total=False):
     parallel_tool_calls: bool | None
     reasoning_effort: Effort | None
     extra: Mapping[str, JSON]
-    # Who asks, and how it is to be handled.
+    # The agent, and how the call is handled.
     agent: str | None
     model: str | None
     timeout: float | Timeout | None
@@ -73,12 +73,12 @@ class CallOptions(MostOptions, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One call, as the planner, the codecs and token counters see it.
+    """One call, as routing, the codecs and token counters see it.
 
     `messages` are OpenAI-format dicts: `role` and `content` (a str, or a list of parts such as
-    `{"type": "text", "text": …}`), and what a role brings along (`tool_calls`, `tool_call_id`, …).
-    Parameters that are `None` were not given and are not sent. `priority`: where callers wait for a
-    host, the highest number goes first, and among equals who came first.
+    `{"type": "text", "text": …}`), and the fields of a role (`tool_calls`, `tool_call_id`, …).
+    Parameters that are `None` were not given and are not sent. `priority`: among calls that wait for a slot,
+    the highest number goes first, and among equals the oldest call.
     """
 
     messages: Sequence[Mapping[str, JSON]] = ()
@@ -109,7 +109,7 @@ class Request:
     metadata: Mapping[str, JSON] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """Without anything that was asked: only how many messages, and which parameters."""
+        """Without any content: only how many messages, and the names of the parameters."""
         names = [(f.name, f.default) for f in dataclasses.fields(self) if f.name != "messages"]
         given = "".join(f", {n}" for n, default in names if getattr(self, n) not in (None, {}, default))
         return f"Request({len(self.messages)} messages{given})"
@@ -122,43 +122,30 @@ class Request:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
     def with_defaults(self, params: Mapping[str, JSON]) -> Request:
-        """The same request with `params` filled in where the caller gave nothing."""
-        missing = {name: value for name, value in params.items() if not _given(getattr(self, name))}
+        """The same request with `params` filled in where the call gave nothing."""
+        missing = {name: value for name, value in params.items() if getattr(self, name) in (None, {})}
         return dataclasses.replace(self, **as_dicts(missing)) if missing else self
 
 
-PARAMETERS = frozenset(f.name for f in dataclasses.fields(Request)) - {
-    "messages",
-    "agent",
-    "model",
-    "timeout",
-    "fallback",
-    "priority",
-    "session",
-    "metadata",
-}
-"""The names that shape an answer: what an agent's `params` may set, and what a wire carries or refuses."""
-
-
-def _given(value: object) -> bool:
-    return value is not None and value != {}
-
+PARAMETERS = frozenset(f.name for f in dataclasses.fields(Request)).difference(
+    ("messages", "agent", "model", "timeout", "fallback", "priority", "session", "metadata")
+)
+"""The names that shape an answer: an agent's `params` may set them, and each codec sends or refuses them."""
 
 MADE_OF_TYPES = ("response_format", "tools")
 """The parameters that may be given as Python types and functions."""
 
 
 def as_dicts(given: dict[str, Any]) -> dict[str, Any]:
-    """`given` with types and functions as the dicts they stand for. Raises `InvalidRequestError`."""
-    form, tools = given.get("response_format"), given.get("tools")
-    if form is not None:
+    """`given`, with types and functions turned into dicts. Raises `InvalidRequestError`."""
+    if (form := given.get("response_format")) is not None:
         given["response_format"] = answer_format(form)
-    if tools is not None:
+    if (tools := given.get("tools")) is not None:
         given["tools"] = checked_tools(tools)
     return given
 
 
 def takes_call_options(method: M) -> M:
-    """Show `CallOptions` as what it is, keyword by keyword, in a method's signature and help()."""
+    """Show each keyword of `CallOptions` in a method's signature and help()."""
     method.__signature__ = with_keywords(method, CallOptions.__annotations__)  # type: ignore[attr-defined]
     return method

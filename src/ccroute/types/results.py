@@ -1,4 +1,4 @@
-"""What a call gives back: frozen pydantic models in OpenAI's shape, with what ccroute knows added."""
+"""Results of a call: frozen pydantic models in OpenAI's shape, with the route, the cost and more added."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ccroute.types.tools import Tools, read_arguments, tool_of, validated_argume
 T = TypeVar("T")
 Kind: TypeAlias = type[T]
 Parsed = TypeVarWithDefault("Parsed", covariant=True, default=object)
-"""What an answer is read into: the `response_format` of its call, if that was a class."""
+"""The type of `Completion.parsed`: the `response_format` of the call, if that was a class."""
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "other"]
 
 
 class Function(Frozen):
-    """A function call's name and its arguments as the JSON text the model wrote, valid or not."""
+    """A function call's name, and its arguments as the JSON text the model wrote, valid or not."""
 
     name: str = ""
     arguments: str = ""
@@ -57,7 +57,7 @@ class ToolCall(Frozen):
     def arguments(self) -> dict[str, Any]:
         """The arguments as a dict. Raises `InvalidOutputError` where the model wrote no JSON object, or was
         cut off in the middle of one."""
-        return read_arguments(self.function.name, self.function.arguments, cut=self._is_cut)
+        return read_arguments(self.function.name, self.function.arguments, cut="_cut" in vars(self))
 
     @overload
     def validated(self, tool: Kind[T]) -> T: ...
@@ -74,28 +74,24 @@ class ToolCall(Frozen):
         Raises `InvalidOutputError`, whose message can go back to the model: no such tool, no JSON, or
         arguments that do not fit.
         """
-        name = self.function.name
+        name, tools = self.function.name, vars(self).get("_tools")
+        found: Mapping[str, Any] = {}
         if tool is not None:
-            found: Mapping[str, Any] = tool_of(tool, "validated():")
-        else:
-            tools: Tools = vars(self).get("_tools") or Tools()
-            found = tools.named(name) if tools else {}
-        return validated_arguments(name, self.function.arguments, found, cut=self._is_cut)
-
-    @property
-    def _is_cut(self) -> bool:
-        return "_cut" in vars(self)
+            found = tool_of(tool, "validated():")
+        elif isinstance(tools, Tools):
+            found = tools.named(name)
+        return validated_arguments(name, self.function.arguments, found, cut="_cut" in vars(self))
 
 
 class Message(Frozen):
     """An answer's message. Append it to `messages` to continue the conversation.
 
     `thinking_blocks` are the provider's own blocks (`{"type": "thinking", "thinking": …,
-    "signature": …}`), replayed verbatim by wires that know them. `blocks` is the whole answer in the
-    provider's own blocks and order, where the other fields cannot say it: calls of tools that the provider
-    runs itself, citations, thoughts between calls. Anthropic gets it back as it came. `provider_fields` are
-    what else the provider said, under its host name (`{"openrouter.ai": {"reasoning_details": […]}}`): they
-    are sent back to that provider, and to no other.
+    "signature": …}`), sent back unchanged by codecs that know them. `blocks` is the whole answer in the
+    provider's own blocks and order, where the other fields cannot express it: calls of tools that the
+    provider runs itself, citations, thoughts between calls. Anthropic gets it back unchanged.
+    `provider_fields` are further fields of the provider, under its host name
+    (`{"openrouter.ai": {"reasoning_details": […]}}`): they are sent back to that provider only.
     """
 
     role: Literal["assistant"] = "assistant"
@@ -132,7 +128,7 @@ class Choice(Frozen):
 
 
 class Completion(Frozen, Generic[Parsed]):
-    """A whole answer, in the shape of OpenAI's chat completion plus what ccroute knows of it.
+    """A whole answer: OpenAI's chat completion, with the route, the cost and more added.
 
     `Completion[Finding]` is the answer to `response_format=Finding`; that is for type checkers, at run
     time it is `Completion` itself.
@@ -140,7 +136,7 @@ class Completion(Frozen, Generic[Parsed]):
     `model` is the model that served. `cost` is in USD over all attempts: `None` when the price of
     one of them is unknown, `Decimal(0)` when it was free. `latency` is in seconds. `raw` is the
     provider's own payload (of a stream: None, or its closing frame where that holds more than usage).
-    `response_type` is the name of the type given as `response_format`, which `parsed` is of.
+    `response_type` is the name of the type given as `response_format`.
     """
 
     id: str = ""
@@ -170,7 +166,7 @@ class Completion(Frozen, Generic[Parsed]):
 
     @property
     def thinking(self) -> str | None:
-        """What the model thought before answering, if it said so."""
+        """The model's thoughts before its answer, if the server sent them."""
         return self.choices[0].message.thinking
 
     @property
@@ -182,7 +178,7 @@ class Completion(Frozen, Generic[Parsed]):
     @property
     @completed_live
     def finish_reason(self) -> FinishReason | None:
-        """Why the answer ended; the provider's own word is in `raw_finish_reason`."""
+        """Why the answer ended; the provider's own value is `raw_finish_reason`."""
         return self.choices[0].finish_reason
 
     @property
@@ -190,38 +186,36 @@ class Completion(Frozen, Generic[Parsed]):
         """The answer as an instance of the class given as `response_format`, always the same one; None
         where no class was given.
 
-        Raises `InvalidOutputError` where the answer is none: its message says why, its `text` is the answer;
-        and `InvalidRequestError` for an answer that was stored, as JSON or by pickle, without its class.
+        Raises `InvalidOutputError` where the answer does not fit: its message says why, its `text` is the
+        answer; and `InvalidRequestError` for an answer that was stored as JSON, or pickled without its class.
         """
-        form = vars(self).get("_form")
-        if not isinstance(form, AnswerFormat):
-            if (name := self.response_type) is not None:
-                raise InvalidRequestError(
-                    f"the type {name} was not kept when this answer was stored: read its text, such as by "
-                    f"{name}.model_validate_json(reply.text)"
-                )
-            return cast("Parsed", None)
-        parsed = vars(self).get("_parsed")
-        if parsed is None:
+        state = vars(self)
+        form, name = state.get("_form"), self.response_type
+        if isinstance(form, AnswerFormat) and "_parsed" not in state:
             try:
                 made = form.parse(self.text, self.finish_reason, self.route.deployment)
             except InvalidOutputError as error:
                 error.attempts, error.reasons = self.route.attempts, self.route.reasons
                 raise
-            parsed = vars(self).setdefault("_parsed", made)  # of two threads the first one's instance counts
-        return cast("Parsed", parsed)
+            state.setdefault("_parsed", made)  # of two threads the first one's instance counts
+        elif "_parsed" not in state and name is not None:
+            raise InvalidRequestError(
+                f"the type {name} was not kept when this answer was stored: read its text, such as by "
+                f"{name}.model_validate_json(reply.text)"
+            )
+        return cast("Parsed", state.get("_parsed"))
 
     def to_dict(self) -> dict[str, Any]:
-        """All but `raw` as JSON takes it: money is a str, times are ISO 8601, the message is a dict that
+        """All but `raw`, ready for JSON: money is a str, times are ISO 8601, the message is a dict that
         `messages=` takes."""
         whole = self.model_dump(mode="json", exclude={"raw"})
-        for choice, told in zip(self.choices, whole["choices"], strict=True):
-            told["message"] = choice.message.to_dict()
+        for choice, entry in zip(self.choices, whole["choices"], strict=True):
+            entry["message"] = choice.message.to_dict()
         return whole
 
     def _asked_with(self, form: Any, tools: Any) -> None:
-        """Keep what reads this answer: in `__dict__`, where pydantic compares, dumps and shows only fields,
-        because a private attribute would cost every answer a microsecond."""
+        """Keep what parses this answer: in `__dict__`, because pydantic ignores there what is no field, and a
+        private attribute would cost every answer a microsecond."""
         if isinstance(form, AnswerFormat):
             vars(self)["_form"], vars(self)["response_type"] = form, form.name
         if isinstance(tools, Tools):
@@ -231,10 +225,9 @@ class Completion(Frozen, Generic[Parsed]):
             vars(self.tool_calls[-1])["_cut"] = True
 
     def __getstate__(self) -> dict[Any, Any]:
-        """The instance stays behind when an answer is pickled: it is read again where its class is known."""
+        """Without the parsed instance, which may not be picklable: `parsed` makes it again."""
         state = super().__getstate__()
-        own = {name: value for name, value in state["__dict__"].items() if name != "_parsed"}
-        return {**state, "__dict__": own}
+        return {**state, "__dict__": {k: v for k, v in state["__dict__"].items() if k != "_parsed"}}
 
     @classmethod
     def __class_getitem__(cls, item: Any) -> Any:
@@ -261,44 +254,33 @@ class Completion(Frozen, Generic[Parsed]):
         yield self.text
         for call in self.tool_calls:
             yield "tool", f"{call.name}({call.function.arguments})"
-        yield from ((name, value) for name, value in self._facts() if name)
-
-    def _facts(self) -> list[tuple[str, Any]]:
-        tokens = f"{self.usage.prompt_tokens} in, {self.usage.output} out"
-        ended = self.finish_reason if self.finish_reason not in ("stop", "tool_calls") else None
-        return [
-            ("route", self.route),
-            ("tokens", tokens),
-            ("cost", usd(self.cost)),
-            ("seconds", f"{self.latency:.2f}"),
-            ("ended", ended),
-            ("parsed", self._unread()),
-        ]
-
-    def _unread(self) -> str | None:
-        """Why the answer is not of the type that was asked for; None if it is."""
-        if "_form" not in vars(self):
-            return None
-        try:
-            _ = self.parsed
-        except (InvalidOutputError, InvalidRequestError) as error:
-            return cut(str(error))
-        return None
+        yield from self._facts()
 
     def _repr_html_(self) -> str:
-        calls = [(call.name, call.function.arguments) for call in self.tool_calls]
-        thoughts = self.thinking or ""
-        return card(
-            "", self._facts(), text=self.text, thoughts=thoughts, table=table(("tool", "arguments"), calls)
+        calls = table(
+            ("tool", "arguments"), [(call.name, call.function.arguments) for call in self.tool_calls]
         )
+        return card("", self._facts(), text=self.text, thoughts=self.thinking or "", table=calls)
+
+    def _facts(self) -> Iterator[tuple[str, Any]]:
+        yield "route", self.route
+        yield "tokens", f"{self.usage.prompt_tokens} in, {self.usage.output} out"
+        yield "cost", usd(self.cost)
+        yield "seconds", f"{self.latency:.2f}"
+        if self.finish_reason not in ("stop", "tool_calls"):
+            yield "ended", self.finish_reason
+        try:
+            _ = "_form" in vars(self) and self.parsed
+        except (InvalidOutputError, InvalidRequestError) as error:
+            yield "parsed", cut(str(error))
 
 
 class Chunk(Frozen):
     """A piece of a streamed answer. The last one holds `finish_reason` and `usage`.
 
-    `block` is a whole block of the provider's own that is neither thinking nor a call of a caller's tool,
-    such as the result of a web search. A text block is one only where it ended with citations or right
-    before another text block: `text` told its text before.
+    `block` is a whole block of the provider's own that is neither thinking nor a call of one of the
+    call's tools, such as the result of a web search. A text block is one only if it has citations or stands
+    right before another text block; its text came as `text` before.
     """
 
     text: str = ""

@@ -1,4 +1,4 @@
-"""Where a call went and what it used: attempts, the route, token counts, and the models there are."""
+"""Where a call went and what it used: attempts, the route, token counts, and the list of models."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Outcome = Literal["ok", "failed", "cancelled", "interrupted"]
 
 
 class FailureClass(StrEnum):
-    """What a failed attempt may have cost, and so what may follow it: `ccroute.failures` says which.
+    """What kind of failure ended an attempt. `ccroute.failures` has what follows from it.
 
     not_sent:        no byte of the request reached the server.
-    rejected:        the server said that it did not begin.
+    rejected:        the server said that it did not start.
     ambiguous:       the server may have worked on it, and may charge for it.
-    delivered:       content had reached the caller.
+    delivered:       content had already been returned.
     invalid_request: the request itself is at fault.
     context_length:  the prompt does not fit into the model's context window.
     credential:      the key is refused, may not do this, or has no quota left.
@@ -51,7 +51,7 @@ class Usage(Frozen):
     """Tokens of one answer in disjoint buckets, none negative.
 
     `input` is the uncached part of the prompt; `reasoning` is the part of `output` that was
-    thinking. `estimated` is true when the server did not say and ccroute counted.
+    thinking. `estimated` is true when the server sent no counts and ccroute estimated them.
     """
 
     input: Tokens = 0
@@ -83,22 +83,15 @@ class Usage(Frozen):
         return self.prompt_tokens + self.output
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            input=self.input + other.input,
-            cache_read=self.cache_read + other.cache_read,
-            cache_write_5m=self.cache_write_5m + other.cache_write_5m,
-            cache_write_1h=self.cache_write_1h + other.cache_write_1h,
-            output=self.output + other.output,
-            reasoning=self.reasoning + other.reasoning,
-            estimated=self.estimated or other.estimated,
-        )
+        sums = {name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields}
+        return Usage(**{**sums, "estimated": self.estimated or other.estimated})
 
 
 class Attempt(Frozen):
     """One try at one deployment.
 
-    `started` is UTC, `duration` in seconds. `failure` is the failure class and `reason` says in
-    words what happened; `cost` is in USD, `None` when the deployment's price is unknown.
+    `started` is UTC, `duration` in seconds. `failure` is the failure class, `reason` a text for people;
+    `cost` is in USD, `None` when the deployment's price is unknown.
     """
 
     deployment: str
@@ -116,7 +109,7 @@ class Attempt(Frozen):
 class Route(Frozen):
     """Where a call went and why.
 
-    `requested_model` is what the caller named, `model` the alias that was used, `deployment` the
+    `requested_model` is the model that the call named, `model` the alias that was used, `deployment` the
     `backend/model` that served. `overridden`: the agent's configured model replaced a different
     requested one. `fallback`: a fallback model served.
     """
@@ -145,20 +138,14 @@ class Route(Frozen):
 
     def _repr_html_(self) -> str:
         rows = [
-            (
-                attempt.deployment,
-                attempt.outcome,
-                f"{attempt.duration:.2f} s",
-                usd(attempt.cost),
-                attempt.reason,
-            )
-            for attempt in self.attempts
+            (each.deployment, each.outcome, f"{each.duration:.2f} s", usd(each.cost), each.reason)
+            for each in self.attempts
         ]
         return card(str(self), table=table(("deployment", "outcome", "time", "cost", "reason"), rows))
 
 
 class ModelInfo(Frozen):
-    """A name a caller may ask for and what it leads to. `context_window` is in tokens."""
+    """A name that `model=` takes, and its deployments. `context_window` is in tokens."""
 
     id: str
     kind: Literal["alias", "deployment", "pattern"]

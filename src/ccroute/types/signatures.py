@@ -1,6 +1,6 @@
-"""Keywords that a `TypedDict` stands for, shown one by one, and what a constructor says of one it lacks.
+"""Signatures that show each keyword of a `TypedDict`, and constructors that explain an unknown keyword.
 
-Knows signatures; must not know what a keyword means: `ccroute.types.hints` has the words.
+Knows signatures; must not know what a keyword means: `ccroute.types.hints` has the advice.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 M = TypeVar("M", bound=Callable[..., Any])
 Made = Literal["Router", "Backend", "Agent"]
-"""What a constructor makes, which decides what is said of a wrong keyword."""
+"""What a constructor makes, which decides the advice for an unknown keyword."""
 
 
 def with_keywords(method: Callable[..., Any], options: Mapping[str, Any]) -> inspect.Signature:
@@ -40,9 +40,9 @@ def completed_live(getter: M) -> M:
 
 
 def explains(made: Made, options: Mapping[str, Any] | None = None) -> Callable[[M], M]:
-    """A constructor that says what to write instead of a keyword that it does not take.
+    """A decorator of constructors: the error for an unknown keyword says what to write instead.
 
-    options: the keywords that its `**` stands for.
+    options: the keywords that its `**` takes.
     """
 
     def explained(init: M) -> M:

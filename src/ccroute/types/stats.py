@@ -1,4 +1,4 @@
-"""What a router is doing at one moment, as plain data: `router.stats()`."""
+"""The state of a router at one moment, as plain data: `router.stats()`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Functions and pydantic classes as tools: name, docstring and signature become OpenAI's dict.
 
-Knows pydantic and signatures; must not know requests or wires. A fault names its place, `tools[1] search`.
+Knows pydantic and signatures; must not know requests or wires. An error names the place, `tools[1] search`.
 """
 
 from __future__ import annotations
@@ -9,80 +9,85 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from types import MethodType, SimpleNamespace
-from typing import Annotated, Any, NoReturn, TypeAlias, get_type_hints
+from typing import Annotated, Any, NotRequired, TypeAlias, get_type_hints
 from weakref import WeakKeyDictionary
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import from_json
+from pydantic_core import from_json, to_jsonable_python
+from typing_extensions import TypedDict
 
 from ccroute.display import shortened
 from ccroute.errors import InvalidOutputError, InvalidRequestError
 from ccroute.types.shapes import check_tool
-from ccroute.types.structured import CUT_OFF, KEPT, NO_SCHEMA, faults_of, no_schema, object_schema, once
+from ccroute.types.structured import CUT_OFF, KEPT, NO_SCHEMA, faults_of, object_schema
 
 ToolLike: TypeAlias = Mapping[str, Any] | Callable[..., object]
 """OpenAI's dict, a function (plain or async), or a pydantic class."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 _EACH = "give a dict, a function or a pydantic class"
+_OWN = object()
+"""The value of an argument that was not given, where the function itself has a default."""
+_ANYTHING = "takes any arguments, which no schema can describe: name each parameter"
+_UNFIT: dict[object, str] = {
+    inspect.Parameter.VAR_POSITIONAL: _ANYTHING,
+    inspect.Parameter.VAR_KEYWORD: _ANYTHING,
+    inspect.Parameter.POSITIONAL_ONLY: "is positional only, but a model gives arguments by name",
+}
 
 
 class Tool(dict[str, Any]):
-    """A tool made of a function or a class: OpenAI's dict, and what reads a call's arguments."""
+    """A tool made of a function or a class: OpenAI's dict, and the parser of a call's arguments."""
 
-    __slots__ = ("_adapter", "_filled", "_parameters")
+    __slots__ = ("_adapter",)
 
     def __init__(self, source: Any) -> None:
         from ccroute.types.docstrings import LONGEST, read_docstring  # only where a tool is made
 
-        self._parameters: dict[str, str] | None = None
-        summary = ""
-        if isinstance(source, type):
-            self._adapter: TypeAdapter[Any] = TypeAdapter(source)
-        else:
-            summary, described = read_docstring(source.__doc__)
-            arguments = _Arguments(source, described)
-            self._adapter = TypeAdapter(arguments.model)
-            self._parameters, self._filled = arguments.names, arguments.filled
+        is_class = isinstance(source, type)
+        kind, defaults = (source, {}) if is_class else _arguments(source)
+        self._adapter: TypeAdapter[Any] = TypeAdapter(kind)
         schema = object_schema(self._adapter)
         if schema is None:
             raise InvalidRequestError("its arguments are no object: give a class with fields, or a function")
         schema.pop("title", None)
-        own = schema.pop("description", "")[:LONGEST]
-        function = {"name": source.__name__, "description": own if self._parameters is None else summary}
-        if not function["description"]:
-            del function["description"]
+        description = schema.pop("description", "")[:LONGEST]
+        if not is_class:
+            description, described = read_docstring(source.__doc__)
+            properties = schema["properties"]
+            for name in described.keys() & properties.keys():
+                properties[name].setdefault("description", described[name])
+            for name, default in defaults.items():
+                with suppress(ValueError):  # a default that JSON cannot express is left out
+                    properties[name]["default"] = to_jsonable_python(default)
+        function = {"name": source.__name__, **({"description": description} if description else {})}
         super().__init__(type="function", function={**function, "parameters": schema})
 
     def read(self, arguments: str) -> Any:
         """The class's instance, or a function's keyword arguments. Raises pydantic's `ValidationError`."""
         read = self._adapter.validate_json(arguments or "{}")
-        if self._parameters is None:
+        if not isinstance(read, dict):
             return read
-        return {
-            name: getattr(read, field)
-            for field, name in self._parameters.items()
-            if field in read.model_fields_set or name in self._filled
-        }
+        return {name: value for name, value in read.items() if value is not _OWN}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (dict(self),)  # for another process it is as good as a dict
+        return dict, (dict(self),)  # another process gets a plain dict
 
     def __deepcopy__(self, memo: object) -> Tool:
         return self
 
 
 class Tools(tuple[Mapping[str, Any], ...]):
-    """The tools of a call, some of them made of functions or classes."""
+    """The tools of a call, at least one of them made of a function or a class."""
 
     __slots__ = ()
 
     def named(self, name: str) -> Mapping[str, Any]:
-        """The tool of that name. Raises `InvalidOutputError`, for a model often invents one."""
+        """The tool of that name. Raises `InvalidOutputError`: models often invent tools."""
         names = [_name_of(tool) for tool in self]
         if name in names:
             return self[names.index(name)]
@@ -100,7 +105,11 @@ def checked_tools(given: object) -> Sequence[Mapping[str, Any]]:
         )
     if isinstance(given, Tools):
         return given
-    tools = [_checked(tool, f"tools[{i}]") for i, tool in enumerate(given)]
+    tools: list[Mapping[str, Any]] = []
+    for i, tool in enumerate(given):
+        if isinstance(tool, Mapping):
+            check_tool(tool, f"tools[{i}]")
+        tools.append(tool if isinstance(tool, Mapping) else tool_of(tool, f"tools[{i}]"))
     seen: dict[str, int] = {}
     for i, tool in enumerate(tools):
         name = _name_of(tool)
@@ -110,8 +119,8 @@ def checked_tools(given: object) -> Sequence[Mapping[str, Any]]:
 
 
 def read_arguments(name: str, arguments: str, *, cut: bool = False) -> dict[str, Any]:
-    """A call's arguments as a dict. `cut`: the answer ended at its token limit. Raises `InvalidOutputError`
-    in words for the model."""
+    """A call's arguments as a dict. `cut`: the answer ended at its token limit. Raises `InvalidOutputError`,
+    whose message is for the model."""
     try:
         read = from_json(arguments) if arguments.strip() else {}
     except ValueError as error:
@@ -124,19 +133,18 @@ def read_arguments(name: str, arguments: str, *, cut: bool = False) -> dict[str,
 
 
 def validated_arguments(name: str, arguments: str, tool: Mapping[str, Any], *, cut: bool = False) -> Any:
-    """What `tool` makes of a call's arguments. `cut`: the answer ended at its token limit. Raises
-    `InvalidOutputError` in words for the model."""
+    """A call's arguments as `tool` parses them. `cut`: the answer ended at its token limit. Raises
+    `InvalidOutputError`, whose message is for the model."""
     if not isinstance(tool, Tool):
         raise InvalidRequestError(
-            f"nothing here can check the arguments of {shortened(name)}: its tool was given as a dict, or the"
-            " call was stored, which keeps no function; use .arguments, or validated(…) with the function or"
-            " class"
+            f"cannot check the arguments of {shortened(name)}: its tool was given as a dict, or the call was"
+            " stored, which keeps no function; use .arguments, or validated(…) with the function or class"
         )
     try:
         return tool.read(arguments)
     except ValidationError as error:
         faults = faults_of(error)
-    # No cause: pydantic's error quotes what the model wrote, which may go into no log.
+    # No cause: pydantic's error quotes the model's text, which must not get into logs.
     why = CUT_OFF if cut else "; ".join(faults)
     raise InvalidOutputError(
         f"the arguments of {shortened(name)} are not valid: {why}", text=arguments, faults=faults
@@ -144,7 +152,7 @@ def validated_arguments(name: str, arguments: str, tool: Mapping[str, Any], *, c
 
 
 def tool_of(source: object, where: str) -> Tool:
-    """The tool that a function or class describes. Raises `InvalidRequestError` naming the place."""
+    """The tool made of a function or class. Raises `InvalidRequestError` naming the place."""
     name = getattr(source, "__name__", "")
     is_class = isinstance(source, type)
     if isinstance(source, BaseModel):
@@ -160,47 +168,28 @@ def tool_of(source: object, where: str) -> Tool:
             f"{where} {shortened(name)}: a tool's name has up to 64 of A-Z, a-z, 0-9, _ and -"
         )
     try:
-        return once(_CLASSES, Tool, source) if is_class else _function_tool(source)
+        return _CLASSES(source) if is_class else _function_tool(source)
     except InvalidRequestError as error:
         raise InvalidRequestError(f"{where} {name}: {error.detail}") from error.__cause__
     except NO_SCHEMA as error:
-        raise InvalidRequestError(f"{where} {name}: {no_schema(error)}") from error
-
-
-class _Method:
-    """A bound method's function, without its first parameter."""
-
-    def __init__(self, function: Any) -> None:
-        self.function = function
-        self.__name__ = function.__name__
-        self.__doc__ = function.__doc__
+        reason, *_ = str(error).split("\n")
+        raise InvalidRequestError(f"{where} {name}: {reason}") from error
 
 
 _CLASSES = lru_cache(KEPT)(Tool)
-# A function's tool goes with the function, for that may hold anything in its closure. A tool holds none.
+# Weak keys: a function's closure may hold large objects. A tool holds no reference to its function.
 _FUNCTIONS: WeakKeyDictionary[Any, Tool] = WeakKeyDictionary()
 _METHODS: WeakKeyDictionary[Any, Tool] = WeakKeyDictionary()
 
 
 def _function_tool(source: Any) -> Tool:
-    """A function's tool, made once; that of a method by its function, so that no object is kept alive."""
+    """A function's tool, made once; a method's is cached by its function, so that no object is kept alive."""
     is_method = isinstance(source, MethodType) and inspect.isfunction(source.__func__)
-    function = source.__func__ if is_method else source
-    kept = _METHODS if is_method else _FUNCTIONS
+    function, kept = (source.__func__, _METHODS) if is_method else (source, _FUNCTIONS)
     try:
-        tool = kept.get(function)
+        return kept.get(function) or kept.setdefault(function, Tool(source))
     except TypeError:  # some built-in functions cannot be referred to weakly
         return Tool(source)
-    if tool is None:
-        tool = kept[function] = Tool(_Method(function) if is_method else function)
-    return tool
-
-
-def _checked(tool: object, where: str) -> Mapping[str, Any]:
-    if not isinstance(tool, Mapping):
-        return tool_of(tool, where)
-    check_tool(tool, where)
-    return tool
 
 
 def _name_of(tool: Mapping[str, Any]) -> str | None:
@@ -208,65 +197,34 @@ def _name_of(tool: Mapping[str, Any]) -> str | None:
     return function.get("name") if isinstance(function, Mapping) else None
 
 
-class _Arguments:
-    """A model of a function's parameters.
-
-    names:  which of its fields is which parameter. The fields have names of their own: a parameter may be
-            called `schema` or `_id`, a field may not.
-    filled: the parameters whose default is a `Field(…)`, which is no value to the function itself.
-    """
-
-    def __init__(self, source: Any, described: Mapping[str, str]) -> None:
-        is_method = isinstance(source, _Method)
-        function = source.function if is_method else source
-        parameters = _parameters(function)[is_method:]
-        hints = _hints(function, {each.name: each.annotation for each in parameters})
-        self.names = {f"p{i}": each.name for i, each in enumerate(parameters)}
-        self.filled = {each.name for each in parameters if isinstance(each.default, FieldInfo)}
-        fields: dict[str, Any] = {
-            field: _field(each, hints[each.name], described.get(each.name))
-            for field, each in zip(self.names, parameters, strict=True)
-        }
-        self.model = create_model(function.__name__, __config__=_CONFIG, **fields)
-
-
-def _field(parameter: inspect.Parameter, hint: Any, described: str | None) -> tuple[Any, Any]:
-    """A parameter as a model's field; what its annotation or default says goes before the docstring."""
-    default = parameter.default
-    given: dict[str, Any] = {"alias": parameter.name}
-    if isinstance(default, FieldInfo):
-        hint = Annotated[hint, default]
-    else:
-        given["default"] = ... if default is parameter.empty else default
-    own = [part.description for part in getattr(hint, "__metadata__", ()) if isinstance(part, FieldInfo)]
-    if described is not None and not any(own):
-        given["description"] = described
-    return hint, Field(**given)
-
-
-def _parameters(function: Any) -> list[inspect.Parameter]:
+def _arguments(function: Any) -> tuple[Any, dict[str, Any]]:
+    """A TypedDict of a function's parameters, and their plain defaults (those that are no `Field`)."""
     try:
-        parameters = [*inspect.signature(function).parameters.values()]
+        parameters = inspect.signature(function).parameters
     except ValueError as error:
         raise InvalidRequestError("it has no signature: write a function around it") from error
-    for each in parameters:
-        if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD):
-            _unfit(each, "takes anything, which no schema can say: name each parameter")
-        if each.kind is each.POSITIONAL_ONLY:
-            _unfit(each, "is positional only, and arguments come by name")
-    return parameters
-
-
-def _unfit(parameter: inspect.Parameter, why: str) -> NoReturn:
-    raise InvalidRequestError(f'parameter "{parameter.name}" {why}')
-
-
-def _hints(function: Any, annotations: Mapping[str, Any]) -> dict[str, Any]:
-    for name, annotation in annotations.items():
-        if annotation is inspect.Parameter.empty:
-            raise InvalidRequestError(f'parameter "{name}" has no annotation: say its type')
+    for name, each in parameters.items():
+        fault = _UNFIT.get(each.kind) or (each.annotation is each.empty and "has no annotation: say its type")
+        if fault:
+            raise InvalidRequestError(f'parameter "{name}" {fault}')
+    annotations = SimpleNamespace(
+        __annotations__={name: each.annotation for name, each in parameters.items()}
+    )
     scope = getattr(inspect.unwrap(function), "__globals__", {})
     try:
-        return get_type_hints(SimpleNamespace(__annotations__=annotations), scope, include_extras=True)
+        hints = get_type_hints(annotations, scope, include_extras=True)
     except NameError as error:
-        raise InvalidRequestError(f"an annotation is not known where it is defined: {error}") from error
+        raise InvalidRequestError(f"an annotation is not known in its module: {error}") from error
+    defaults: dict[str, Any] = {}
+    for name, each in parameters.items():
+        if isinstance(each.default, FieldInfo):
+            hints[name] = Annotated[hints[name], each.default]
+        elif each.default is not each.empty:
+            defaults[name] = each.default
+            hints[name] = Annotated[hints[name], Field(default=_OWN)]
+        if not FieldInfo.from_annotation(hints[name]).is_required():
+            hints[name] = NotRequired[hints[name]]
+    made_of: Any = TypedDict  # type checkers accept only literal names
+    arguments = made_of(function.__name__, hints)
+    arguments.__pydantic_config__ = ConfigDict(extra="forbid")
+    return arguments, defaults
