@@ -15,7 +15,7 @@ from tests.flow.support import FakeClock, PlainBackend
 from ccroute.backends import Backend, OpenAIBackend
 from ccroute.routing import Deployment
 from ccroute.routing.acquired import Outcome
-from ccroute.routing.load import FAILURE_HALF_LIFE, MEMORY, PACE_HALF_LIFE, STALE, Load, Pace
+from ccroute.routing.load import FAILURE_HALF_LIFE, LATENCY_HALF_LIFE, MEMORY, STALE, LatencyEstimate, Load
 from ccroute.types import Model
 
 
@@ -43,13 +43,13 @@ class Scene:
 
     @property
     def rate(self) -> float:
-        return self.load.standing(self.deployment).success_rate
+        return self.load.snapshot(self.deployment).success_rate
 
     @property
-    def pace(self) -> Pace:
-        pace = self.load.standing(self.deployment).pace
-        assert pace is not None
-        return pace
+    def latency(self) -> LatencyEstimate:
+        latency = self.load.snapshot(self.deployment).latency
+        assert latency is not None
+        return latency
 
 
 # -- In flight
@@ -62,17 +62,17 @@ def test_models_and_backends_of_one_host_share_its_calls() -> None:
     other = OpenAIBackend("c", base_url="http://gpu.test:2/v1")
     running = load.begin(deployment(here, "x"))
     others = [load.begin(deployment(same, "y")), load.begin(deployment(other, "x"))]
-    standing = load.standing(deployment(here, "x"))
-    assert (standing.in_flight, standing.running) == (2, 1)
-    assert load.standing(deployment(same, "never asked")).in_flight == 2
+    snapshot = load.snapshot(deployment(here, "x"))
+    assert (snapshot.in_flight, snapshot.running) == (2, 1)
+    assert load.snapshot(deployment(same, "never asked")).in_flight == 2
     running.settle(Outcome(ok=None))
-    assert load.standing(deployment(here, "x")).in_flight == 1
+    assert load.snapshot(deployment(here, "x")).in_flight == 1
     del others
-    assert load.standing(deployment(here, "x")).in_flight == 0, "one that is dropped is over"
+    assert load.snapshot(deployment(here, "x")).in_flight == 0, "one that is dropped is over"
 
 
 def test_nothing_is_known_of_a_host_that_was_never_asked() -> None:
-    assert Load(lambda: 0.0).standing(deployment()) == (0, 0, 1.0, False, None, False)
+    assert Load(lambda: 0.0).snapshot(deployment()) == (0, 0, 1.0, False, None, False)
 
 
 @given(st.lists(st.tuples(st.sampled_from("xyz"), st.integers(0, 9), st.sampled_from([True, False, None]))))
@@ -89,10 +89,10 @@ def test_calls_in_flight_are_those_begun_and_not_ended(steps: list[tuple[str, in
             open_calls.discard(which)
         for host, known in hosts.items():
             expected = sum(begun[call][0] == host for call in open_calls)
-            assert load.standing(known)[:2] == (expected, expected)
+            assert load.snapshot(known)[:2] == (expected, expected)
     for _, running in begun:
         running.settle(Outcome(ok=None))
-    assert all(load.standing(known)[:2] == (0, 0) for known in hosts.values())
+    assert all(load.snapshot(known)[:2] == (0, 0) for known in hosts.values())
 
 
 def test_a_call_in_flight_is_settled_only_once() -> None:
@@ -117,10 +117,10 @@ def test_threads_that_begin_and_end_at_once_leave_nothing_behind() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    standing = scene.load.standing(scene.deployment)
-    assert (standing.in_flight, standing.running) == (0, 0)
-    assert standing.success_rate == pytest.approx(0.5, abs=0.1)
-    assert scene.pace.predict(10) == pytest.approx(1.0)
+    snapshot = scene.load.snapshot(scene.deployment)
+    assert (snapshot.in_flight, snapshot.running) == (0, 0)
+    assert snapshot.success_rate == pytest.approx(0.5, abs=0.1)
+    assert scene.latency.predict(10) == pytest.approx(1.0)
 
 
 def test_calls_that_end_in_a_finaliser_leave_nothing_behind() -> None:
@@ -148,17 +148,17 @@ def test_calls_that_end_in_a_finaliser_leave_nothing_behind() -> None:
     finally:
         gc.set_threshold(*before)
     gc.collect()
-    standing = scene.load.standing(scene.deployment)
-    assert (standing.in_flight, standing.running) == (0, 0)
+    snapshot = scene.load.snapshot(scene.deployment)
+    assert (snapshot.in_flight, snapshot.running) == (0, 0)
 
 
 def test_a_forked_child_has_no_calls_in_flight() -> None:
     scene = Scene()
     running = scene.load.begin(scene.deployment)
     scene.load.after_fork()
-    assert scene.load.standing(scene.deployment).in_flight == 0
+    assert scene.load.snapshot(scene.deployment).in_flight == 0
     running.settle(Outcome(ok=True))
-    assert scene.load.standing(scene.deployment).in_flight == 0
+    assert scene.load.snapshot(scene.deployment).in_flight == 0
 
 
 def test_a_backend_at_another_host_begins_without_history() -> None:
@@ -168,10 +168,10 @@ def test_a_backend_at_another_host_begins_without_history() -> None:
     )
     running = load.begin(before)
     load.begin(before).settle(Outcome(ok=False))
-    assert load.standing(after) == (0, 0, 1.0, False, None, False)
+    assert load.snapshot(after) == (0, 0, 1.0, False, None, False)
     load.begin(after).settle(Outcome(ok=True))
     running.settle(Outcome(ok=True))
-    assert load.standing(before).in_flight == load.standing(after).in_flight == 0
+    assert load.snapshot(before).in_flight == load.snapshot(after).in_flight == 0
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,10 +179,10 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     load, backend = Load(lambda: 0.0), PlainBackend("a")
     calls = [load.begin(deployment(backend, f"m{i}")) for i in range(25)]
     assert len(load._known) <= 10
-    assert load.standing(deployment(backend)).in_flight == 25
+    assert load.snapshot(deployment(backend)).in_flight == 25
     for running in calls:
         running.settle(Outcome(ok=False))
-    assert load.standing(deployment(backend)).in_flight == 0
+    assert load.snapshot(deployment(backend)).in_flight == 0
 
 
 # -- Success rate
@@ -203,8 +203,8 @@ def test_one_failure_weighs_the_less_the_more_was_answered() -> None:
 
 def test_what_neither_answered_nor_failed_says_nothing() -> None:
     scene = Scene().ends(*[None] * 10)
-    standing = scene.load.standing(scene.deployment)
-    assert (standing.success_rate, standing.failed_last, standing.pace) == (1.0, False, None)
+    snapshot = scene.load.snapshot(scene.deployment)
+    assert (snapshot.success_rate, snapshot.failed_last, snapshot.latency) == (1.0, False, None)
 
 
 def test_a_busy_host_that_begins_to_fail_is_seen_within_a_few_calls() -> None:
@@ -214,9 +214,9 @@ def test_a_busy_host_that_begins_to_fail_is_seen_within_a_few_calls() -> None:
 
 def test_a_failure_is_the_last_word_until_an_answer_comes() -> None:
     scene = Scene().ends(True, False, None).after(1000)
-    assert scene.load.standing(scene.deployment).failed_last
+    assert scene.load.snapshot(scene.deployment).failed_last
     scene.ends(True)
-    assert not scene.load.standing(scene.deployment).failed_last
+    assert not scene.load.snapshot(scene.deployment).failed_last
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 1000)), max_size=60))
@@ -226,66 +226,66 @@ def test_a_success_rate_is_a_share_and_never_zero(steps: list[tuple[bool, float]
         assert 0 < scene.ends(ok).after(seconds).rate <= 1
 
 
-# -- Pace
+# -- LatencyEstimate
 
 
 def test_a_stream_tells_its_beginning_and_its_tokens_apart() -> None:
     scene = Scene().ends(*[True] * 10, first_content=2.0, duration=6.0, output=400)
-    assert scene.pace.predict(0) == pytest.approx(2.0, abs=0.1)
-    assert scene.pace.predict(800) == pytest.approx(10.0, abs=0.2)
+    assert scene.latency.predict(0) == pytest.approx(2.0, abs=0.1)
+    assert scene.latency.predict(800) == pytest.approx(10.0, abs=0.2)
 
 
 def test_whole_answers_of_different_lengths_tell_it_too() -> None:
     scene = Scene()
     for output in (50, 400, 100, 300, 200):
         scene.ends(True, duration=1.0 + 0.05 * output, output=output)
-    assert scene.pace.predict(0) == pytest.approx(1.0, abs=0.2)
-    assert scene.pace.predict(1000) == pytest.approx(51.0, rel=0.02)
+    assert scene.latency.predict(0) == pytest.approx(1.0, abs=0.2)
+    assert scene.latency.predict(1000) == pytest.approx(51.0, rel=0.02)
 
 
 def test_streams_and_whole_answers_measure_the_same_line() -> None:
     scene = Scene()
     scene.ends(True, first_content=1.0, duration=5.0, output=200)
     scene.ends(True, duration=9.0, output=400)
-    assert scene.pace.predict(300) == pytest.approx(7.0, abs=0.1)
+    assert scene.latency.predict(300) == pytest.approx(7.0, abs=0.1)
 
 
 def test_one_short_answer_does_not_make_long_ones_look_endless() -> None:
     scene = Scene().ends(True, duration=0.5, output=2)
-    assert scene.pace.predict(400) == pytest.approx(0.5 + 398 * 0.02)
+    assert scene.latency.predict(400) == pytest.approx(0.5 + 398 * 0.02)
 
 
 def test_answers_of_one_length_are_predicted_as_they_were() -> None:
     scene = Scene().ends(*[True] * 10, duration=3.0, output=1000)
-    assert scene.pace.predict(1000) == pytest.approx(3.0)
-    assert 0 <= scene.pace.predict(0) < 3.0
+    assert scene.latency.predict(1000) == pytest.approx(3.0)
+    assert 0 <= scene.latency.predict(0) < 3.0
 
 
 def test_an_answer_whose_time_nobody_measured_tells_no_pace() -> None:
     scene = Scene().ends(True, output=100)
-    assert scene.load.standing(scene.deployment).pace is None
+    assert scene.load.snapshot(scene.deployment).latency is None
 
 
 def test_an_old_answer_counts_less() -> None:
-    scene = Scene().ends(True, duration=1.0, output=100).after(PACE_HALF_LIFE)
+    scene = Scene().ends(True, duration=1.0, output=100).after(LATENCY_HALF_LIFE)
     scene.ends(True, duration=4.0, output=100)
-    assert scene.pace.predict(100) == pytest.approx((0.5 * 1 + 4) / 1.5)
+    assert scene.latency.predict(100) == pytest.approx((0.5 * 1 + 4) / 1.5)
 
 
 def test_a_busy_hosts_pace_follows_its_last_answers() -> None:
     scene = Scene().ends(*[True] * 1000, duration=1.0, output=100)
     scene.ends(*[True] * 2 * MEMORY, duration=5.0, output=100)
-    assert scene.pace.predict(100) > 4
+    assert scene.latency.predict(100) > 4
 
 
 def test_a_pace_goes_stale_and_is_then_measured_afresh() -> None:
     scene = Scene().ends(*[True] * 30, duration=60.0, output=100).after(STALE)
-    assert not scene.load.standing(scene.deployment).stale
+    assert not scene.load.snapshot(scene.deployment).stale
     scene.after(1)
-    assert scene.load.standing(scene.deployment).stale
+    assert scene.load.snapshot(scene.deployment).stale
     scene.ends(True, duration=1.0, output=100)
-    assert not scene.load.standing(scene.deployment).stale
-    assert scene.pace.predict(100) == pytest.approx(1.0)
+    assert not scene.load.snapshot(scene.deployment).stale
+    assert scene.latency.predict(100) == pytest.approx(1.0)
 
 
 def test_a_pace_knows_how_many_calls_its_host_had() -> None:
@@ -293,7 +293,7 @@ def test_a_pace_knows_how_many_calls_its_host_had() -> None:
     calls = [scene.load.begin(scene.deployment) for _ in range(3)]
     for running in calls:
         running.settle(Outcome(ok=True, duration=1.0, output=10))
-    assert scene.pace.usual() == pytest.approx(2.0)
+    assert scene.latency.usual() == pytest.approx(2.0)
 
 
 @given(
@@ -316,4 +316,4 @@ def test_no_prediction_is_negative(
     for part, duration, tokens, pause in answers:
         first = None if part is None else part * duration
         scene.after(pause).ends(True, first_content=first, duration=duration, output=tokens)
-    assert scene.pace.predict(output) >= -1e-6
+    assert scene.latency.predict(output) >= -1e-6

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import NamedTuple, TypeVar
 
 from ccroute.routing.aliases import Strategy
-from ccroute.routing.load import Load, Pace, Standing
+from ccroute.routing.load import LatencyEstimate, Load, LoadSnapshot
 from ccroute.routing.tables import Deployment
 from ccroute.types import Price, Request
 
@@ -22,7 +22,7 @@ BY_TABLE: frozenset[Strategy] = frozenset({"weighted", "ordered"})
 GOOD = 0.8
 """The success rate from which on a deployment is as good as others: Linkerd's default threshold."""
 EXPLORE = 0.05
-"""The share of calls that may go and see how quick a deployment with a stale pace is now. Without it a
+"""The share of calls that may go and see how quick a deployment with a stale latency is now. Without it a
 router with one call in a few minutes would explore with every call."""
 NEAR = 1.2
 """Predictions that differ by less are the same: answers scatter more, and equal hosts share evenly."""
@@ -74,34 +74,34 @@ def ranks(
     view: View,
 ) -> list[Rank]:
     """Each deployment's rank by a strategy that looks at the call and its hosts."""
-    standings = [view.load.standing(deployment) for deployment in deployments]
+    snapshots = [view.load.snapshot(deployment) for deployment in deployments]
     if strategy == "cost":
         places = _costs([deployment.price for deployment in deployments], view)
     else:
-        places = [(_share(*each),) for each in zip(standings, weights, strict=True)]
+        places = [(_share(*each),) for each in zip(snapshots, weights, strict=True)]
         if strategy == "latency":
-            waits = _waits(deployments, standings, view.request, random)
+            waits = _waits(deployments, snapshots, view.request, random)
             places = [(*wait, *share) for wait, share in zip(waits, places, strict=True)]
-    return [(_doubted(standing), *place) for standing, place in zip(standings, places, strict=True)]
+    return [(_is_doubtful(snapshot), *place) for snapshot, place in zip(snapshots, places, strict=True)]
 
 
-def _doubted(standing: Standing) -> bool:
+def _is_doubtful(snapshot: LoadSnapshot) -> bool:
     """Whether others go first: after a failure one call at a time goes there until one is answered."""
-    return standing.success_rate < GOOD or (standing.failed_last and standing.running > 0)
+    return snapshot.success_rate < GOOD or (snapshot.failed_last and snapshot.running > 0)
 
 
-def _share(standing: Standing, weight: float) -> float:
+def _share(snapshot: LoadSnapshot, weight: float) -> float:
     """The calls per weight that the host would have with this one.
 
     Divided by the success rate twice: once because calls that fail at once are never seen in flight,
     and once more to send less where more fails.
     """
-    return (standing.in_flight + 1) / weight / standing.success_rate**2
+    return (snapshot.in_flight + 1) / weight / snapshot.success_rate**2
 
 
 def _waits(
     deployments: Sequence[Deployment],
-    standings: Sequence[Standing],
+    snapshots: Sequence[LoadSnapshot],
     request: Request,
     random: Callable[[], float],
 ) -> list[Rank]:
@@ -112,29 +112,29 @@ def _waits(
     output = min(request.max_tokens or TYPICAL_OUTPUT, TYPICAL_OUTPUT)
     waits: list[tuple[int, float]] = []
     trusted = []
-    for deployment, standing in zip(deployments, standings, strict=True):
-        pace = standing.pace
-        if standing.running == 0 and (pace is None or (standing.stale and random() < EXPLORE)):
+    for deployment, snapshot in zip(deployments, snapshots, strict=True):
+        latency = snapshot.latency
+        if snapshot.running == 0 and (latency is None or (snapshot.stale and random() < EXPLORE)):
             waits.append((0, 0.0))
-        elif pace is None:
+        elif latency is None:
             waits.append((2, 0.0))
         else:
-            seconds = _seconds(pace, standing, deployment.backend.max_concurrency, output)
+            seconds = _seconds(latency, snapshot, deployment.backend.max_concurrency, output)
             waits.append((1, seconds))
-            trusted += [] if _doubted(standing) else [seconds]
+            trusted += [] if _is_doubtful(snapshot) else [seconds]
     best = min(trusted, default=0.0)
     return [(phase, 0.0 if seconds <= best * NEAR else seconds) for phase, seconds in waits]
 
 
-def _seconds(pace: Pace, standing: Standing, slots: int | None, output: int) -> float:
+def _seconds(latency: LatencyEstimate, snapshot: LoadSnapshot, slots: int | None, output: int) -> float:
     """The predicted seconds until a new call is answered, and again for each try that is likely to fail.
 
     A host with a known number of slots makes the others wait. One without had a usual number of calls
     when it was measured; with more than that it is taken to need more time in proportion, so that a burst
     or a host that hangs is seen before its answers are (as Finagle's peak EWMA multiplies by the load).
     """
-    crowd = max(1.0, (standing.in_flight + 1) / (slots or pace.usual()))
-    return pace.predict(output) * crowd / standing.success_rate
+    crowd = max(1.0, (snapshot.in_flight + 1) / (slots or latency.usual()))
+    return latency.predict(output) * crowd / snapshot.success_rate
 
 
 def _costs(prices: Sequence[Price | None], view: View) -> list[Rank]:

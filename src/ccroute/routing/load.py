@@ -18,21 +18,21 @@ from ccroute.routing.tables import MAX_KNOWN, Deployment
 
 FAILURE_HALF_LIFE = 30.0
 """Seconds after which an outcome counts half: as long as a breaker first stays open."""
-PACE_HALF_LIFE = 60.0
+LATENCY_HALF_LIFE = 60.0
 """Seconds after which an answer's time counts half: long enough that one long prompt does not turn the
 order round, short enough to see a host slow down within a few answers of a minute each."""
 MEMORY = 30
 """Outcomes and answers that count at most: at a hundred a second, half-lives look back at thousands."""
 STALE = 120.0
-"""Seconds after which a pace is no more than a guess: two half-lives without an answer."""
+"""Seconds after which a latency is no more than a guess: two half-lives without an answer."""
 ASSUMED = 2.0
 """Successes assumed of everybody, so that one failure halves nobody's rate, and time alone restores it."""
 FORGOTTEN = 0.25
 """Failures, decayed, that count as none: one is forgotten after a minute, and equals are equal again."""
-USUAL_PACE = 0.02
+USUAL_SECONDS_PER_TOKEN = 0.02
 """Seconds a token that are assumed until answers of different lengths tell it: 50 tokens a second."""
 SPREAD = 20.0**2
-"""Tokens²: the variance of lengths from which on the measured pace outweighs the assumed one."""
+"""Tokens²: the variance of lengths from which on the measured latency outweighs the assumed one."""
 
 
 class Outcomes(NamedTuple):
@@ -55,7 +55,7 @@ class Outcomes(NamedTuple):
         return 1.0 if failures < FORGOTTEN else 1.0 - failures / (self.known * kept + ASSUMED)
 
 
-class Pace(NamedTuple):
+class LatencyEstimate(NamedTuple):
     """A line through the points (n, seconds until the n-th token was there), by least squares.
 
     A stream shows two points of it, its first content and its end; a whole answer shows its end. The
@@ -71,12 +71,12 @@ class Pace(NamedTuple):
     at_once: float = 0.0
     at: float = 0.0
 
-    def after(self, outcome: Outcome, at_once: int, now: float) -> Pace:
-        """With one more answer. A stale pace is dropped: a host that recovered is judged by how it is."""
+    def after(self, outcome: Outcome, at_once: int, now: float) -> LatencyEstimate:
+        """With one more answer. A stale latency is dropped: a host that recovered is judged by how it is."""
         first_content, duration, output = outcome.first_content, outcome.duration, outcome.output
-        kept = 0.0 if self.is_stale(now) else _kept(self.answers, now - self.at, PACE_HALF_LIFE)
+        kept = 0.0 if self.is_stale(now) else _kept(self.answers, now - self.at, LATENCY_HALF_LIFE)
         share = 1.0 if first_content is None else 0.5
-        return Pace(
+        return LatencyEstimate(
             self.answers * kept + 1,
             self.tokens * kept + share * output,
             self.seconds * kept + share * duration + (1 - share) * (first_content or 0.0),
@@ -94,12 +94,12 @@ class Pace(NamedTuple):
         """Seconds until `output` tokens are there; no part of the line is below zero.
 
         Where all answers had about the same length, they do not tell how the time splits into a
-        beginning and tokens: then `USUAL_PACE` does.
+        beginning and tokens: then `USUAL_SECONDS_PER_TOKEN` does.
         """
         tokens, seconds = self.tokens / self.answers, self.seconds / self.answers
         variance = max(0.0, self.squares / self.answers - tokens * tokens)
         covariance = self.products / self.answers - tokens * seconds
-        slope = max(0.0, (covariance + SPREAD * USUAL_PACE) / (variance + SPREAD))
+        slope = max(0.0, (covariance + SPREAD * USUAL_SECONDS_PER_TOKEN) / (variance + SPREAD))
         if tokens:
             slope = min(slope, seconds / tokens)
         return seconds + slope * (output - tokens)
@@ -109,14 +109,14 @@ class Pace(NamedTuple):
         return self.at_once / self.answers
 
 
-class Standing(NamedTuple):
+class LoadSnapshot(NamedTuple):
     """What is known of a deployment at one moment.
 
     in_flight:    calls its host has now, to whatever model: they share it.
     running:      those of them that this deployment has.
     success_rate: 0 to 1, 1 where nothing speaks against it.
     failed_last:  whether it has answered nothing since its last failure.
-    pace:         how quick its answers came; None where none was measured.
+    latency:         how quick its answers came; None where none was measured.
     stale:        whether that is too long ago to rely on.
     """
 
@@ -124,21 +124,21 @@ class Standing(NamedTuple):
     running: int = 0
     success_rate: float = 1.0
     failed_last: bool = False
-    pace: Pace | None = None
+    latency: LatencyEstimate | None = None
     stale: bool = False
 
 
 class _Known:
     """One deployment at one host; `host` holds the calls of every deployment there."""
 
-    __slots__ = ("host", "origin", "outcomes", "pace", "running")
+    __slots__ = ("host", "latency", "origin", "outcomes", "running")
 
     def __init__(self, origin: Origin, host: set[_InFlight]) -> None:
         self.origin = origin
         self.host = host
         self.running: set[_InFlight] = set()
         self.outcomes = Outcomes()
-        self.pace: Pace | None = None
+        self.latency: LatencyEstimate | None = None
 
 
 class _InFlight:
@@ -173,8 +173,8 @@ class Running:
         now = self.monotonic()
         known.outcomes = known.outcomes.after(outcome.ok, now)
         if outcome.ok and outcome.duration > 0:
-            pace = known.pace or Pace(at=now)
-            known.pace = pace.after(outcome, self.at_once, now)
+            latency = known.latency or LatencyEstimate(at=now)
+            known.latency = latency.after(outcome, self.at_once, now)
 
     def __del__(self) -> None:
         if hasattr(self, "entry"):  # an interrupt may come before
@@ -197,19 +197,19 @@ class Load:
             known = self._add(deployment)
         return Running(known, self._monotonic)
 
-    def standing(self, deployment: Deployment) -> Standing:
+    def snapshot(self, deployment: Deployment) -> LoadSnapshot:
         """What is known of `deployment` now."""
         known = self._find(deployment)
         if known is None:
-            return Standing(in_flight=len(self._hosts.get(deployment.backend.origin, ())))
-        now, outcomes, pace = self._monotonic(), known.outcomes, known.pace
-        return Standing(
+            return LoadSnapshot(in_flight=len(self._hosts.get(deployment.backend.origin, ())))
+        now, outcomes, latency = self._monotonic(), known.outcomes, known.latency
+        return LoadSnapshot(
             len(known.host),
             len(known.running),
             outcomes.success_rate(now),
             outcomes.failed_last,
-            pace,
-            pace is not None and pace.is_stale(now),
+            latency,
+            latency is not None and latency.is_stale(now),
         )
 
     def in_flight(self, origin: Origin) -> int:
