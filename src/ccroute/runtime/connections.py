@@ -19,7 +19,7 @@ import httpcore
 
 from ccroute.backends import Origin
 from ccroute.flow.effects import Failure, Reply, Send
-from ccroute.runtime.exchange import HTTPCORE, AsyncExchange, Exchange, Lease, failure, reply
+from ccroute.runtime.exchange import HTTPCORE, AsyncExchange, Exchange, Deadline, failure, reply
 from ccroute.runtime.loops import LoopBackend
 from ccroute.runtime.sockets import SocketBackend
 from ccroute.runtime.stacks import (
@@ -76,10 +76,10 @@ class _Exchange(Generic[C]):
         )
         return httpcore.Request(http.method, url, headers=list(self._effect.headers), content=http.body)
 
-    def _was_dead(self, error: Exception, lease: Lease, began: float) -> bool:
+    def _was_dead(self, error: Exception, deadline: Deadline, began: float) -> bool:
         """Whether a kept connection had been closed by its server: it broke at once, before a byte came."""
         quick = time.monotonic() - began < QUICK and not self._released
-        return quick and not lease.received and not isinstance(error, httpcore.TimeoutException)
+        return quick and not deadline.received and not isinstance(error, httpcore.TimeoutException)
 
     def _ended(self) -> bytes:
         """The body is complete: the connection is kept."""
@@ -112,29 +112,29 @@ class _Blocking(_Exchange[Connection]):
             if self._released:
                 connection.close()
                 return GIVEN_UP
-            began = connection.lease.begin(self._effect.until, self._effect.connect)
+            began = connection.deadline.begin(self._effect.until, self._effect.connect)
             try:
                 self._response = response = connection.http.handle_request(request)
                 self._body = iter(response.iter_stream())
                 return reply(response.status, response.headers, reconnected=reconnected)
             except _ERRORS as error:
                 connection.close()
-                if kept is not None and self._was_dead(error, connection.lease, began):
+                if kept is not None and self._was_dead(error, connection.deadline, began):
                     kept, reconnected = None, True
                     continue
-                sent = connection.lease.sent or reconnected
+                sent = connection.deadline.sent or reconnected
                 return failure(error, HTTPCORE, sent=sent, reconnected=reconnected)
             except BaseException:
                 connection.close()
                 raise
             finally:
-                self.sent = connection.lease.sent or reconnected
+                self.sent = connection.deadline.sent or reconnected
 
     def read(self, until: float) -> bytes | Failure:
         connection, response = self._connection, self._response
         if self._body is None or connection is None or response is None:
             return b""
-        connection.lease.until = until
+        connection.deadline.until = until
         try:
             for data in self._body:
                 if data:
@@ -166,7 +166,7 @@ class _OnLoop(_Exchange[LoopConnection]):
             if self._released:
                 connection.close()
                 return GIVEN_UP
-            began = connection.lease.begin(self._effect.until, self._effect.connect)
+            began = connection.deadline.begin(self._effect.until, self._effect.connect)
             try:
                 self._response = response = await connection.http.handle_async_request(request)
                 unlock(connection.http)
@@ -174,16 +174,16 @@ class _OnLoop(_Exchange[LoopConnection]):
                 return reply(response.status, response.headers, reconnected=reconnected)
             except _ERRORS as error:
                 connection.close()
-                if kept is not None and self._was_dead(error, connection.lease, began):
+                if kept is not None and self._was_dead(error, connection.deadline, began):
                     kept, reconnected = None, True
                     continue
-                sent = connection.lease.sent or reconnected
+                sent = connection.deadline.sent or reconnected
                 return failure(error, HTTPCORE, sent=sent, reconnected=reconnected)
             except BaseException:
                 connection.close()
                 raise
             finally:
-                self.sent = connection.lease.sent or reconnected
+                self.sent = connection.deadline.sent or reconnected
 
     async def read(self, until: float) -> bytes | Failure:
         connection, response = self._connection, self._response
@@ -191,7 +191,7 @@ class _OnLoop(_Exchange[LoopConnection]):
             return b""
         if asyncio.get_running_loop() is not self._loop:
             raise RuntimeError("a stream belongs to the event loop on which it was begun")
-        connection.lease.until = until
+        connection.deadline.until = until
         try:
             async for data in self._body:
                 if data:
@@ -301,18 +301,18 @@ class Connections:
         """A new blocking connection."""
         if self._proxies is not None and (proxy := self._proxies.on_the_way(key)) is not None:
             return proxy.blocking(key, self._ssl(key))
-        backend = SocketBackend(lease := Lease())
+        backend = SocketBackend(deadline := Deadline())
         http = httpcore.HTTPConnection(key.http, ssl_context=self._ssl(key), network_backend=backend)
-        return Connection(http, backend, lease)
+        return Connection(http, backend, deadline)
 
     def on_loop(self, key: Key) -> LoopConnection:
         """A new connection on the running loop."""
         if self._proxies is not None and (proxy := self._proxies.on_the_way(key)) is not None:
             return proxy.on_loop(key, self._ssl(key))
-        backend = LoopBackend(lease := Lease())
+        backend = LoopBackend(deadline := Deadline())
         http = httpcore.AsyncHTTPConnection(key.http, ssl_context=self._ssl(key), network_backend=backend)
         unlock(http)
-        return LoopConnection(http, backend, lease)
+        return LoopConnection(http, backend, deadline)
 
     def _ssl(self, key: Key) -> ssl.SSLContext | None:
         """One context per certificate authority, made at its first use: each takes about 20 ms."""

@@ -86,7 +86,7 @@ class AsyncExchange(Protocol):
         ...
 
 
-class Lease:
+class Deadline:
     """The limits of the exchange that a connection is on, as absolute instants, and what it did so far.
 
     httpcore reads its timeout once and starts it again for each `recv`, so a server that trickles outlives

@@ -1,4 +1,4 @@
-"""Connections on an asyncio loop whose every wait is bounded by their lease, without anyio's stream layer."""
+"""Connections on an asyncio loop whose every wait is bounded by their deadline, without anyio's stream layer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import httpcore
 
-from ccroute.runtime.exchange import Lease, readable, reason
+from ccroute.runtime.exchange import Deadline, readable, reason
 
 PAUSE_ABOVE = 1024 * 1024
 """Bytes a connection buffers before it asks the server to wait."""
@@ -23,8 +23,8 @@ class LoopBackend(httpcore.AsyncNetworkBackend):
 
     stream: LoopStream | None = None
 
-    def __init__(self, lease: Lease) -> None:
-        self._lease = lease
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
 
     async def connect_tcp(
         self,
@@ -39,7 +39,7 @@ class LoopBackend(httpcore.AsyncNetworkBackend):
         try:
             addresses = _literal(host, port)
             if not addresses:
-                async with asyncio.timeout(self._lease.left_to_connect()):
+                async with asyncio.timeout(self._deadline.left_to_connect()):
                     addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout("no name look-up in time") from error
@@ -58,7 +58,7 @@ class LoopBackend(httpcore.AsyncNetworkBackend):
                     raise
             else:
                 transport, receiver = await loop.create_connection(lambda: _Receiver(loop), sock=sock)
-                self.stream = LoopStream(transport, receiver, self._lease)
+                self.stream = LoopStream(transport, receiver, self._deadline)
                 return self.stream
         raise httpcore.ConnectError("the name has no address")
 
@@ -67,7 +67,7 @@ class LoopBackend(httpcore.AsyncNetworkBackend):
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            async with asyncio.timeout(self._lease.left_to_connect() / share):
+            async with asyncio.timeout(self._deadline.left_to_connect() / share):
                 await asyncio.get_running_loop().sock_connect(sock, address)
         except TimeoutError as error:
             sock.close()
@@ -178,29 +178,29 @@ class _Receiver(asyncio.Protocol):
 class LoopStream(httpcore.AsyncNetworkStream):
     """A connection of one event loop. What is written leaves with the next read."""
 
-    def __init__(self, transport: asyncio.Transport, receiver: _Receiver, lease: Lease) -> None:
+    def __init__(self, transport: asyncio.Transport, receiver: _Receiver, deadline: Deadline) -> None:
         self._transport = transport
         self._receiver = receiver
-        self._lease = lease
+        self._deadline = deadline
         self._unsent: list[bytes] = []
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """The next bytes, `b""` at the end."""
-        receiver, lease = self._receiver, self._lease
+        receiver, deadline = self._receiver, self._deadline
         if self._unsent:
             data = b"".join(self._unsent)
             self._unsent.clear()
-            lease.sent = True
+            deadline.sent = True
             self._transport.write(data)
-        lease.left()  # bytes that keep coming must not outrun the limit
+        deadline.left()  # bytes that keep coming must not outrun the limit
         if not receiver.arrived:
-            if not receiver.ended and not await receiver.wait(lease.until):
+            if not receiver.ended and not await receiver.wait(deadline.until):
                 raise httpcore.ReadTimeout("no answer in time")
             if not receiver.arrived:
                 if receiver.error is not None:
                     raise httpcore.ReadError(reason(receiver.error)) from receiver.error
                 return b""
-        lease.received = True
+        deadline.received = True
         return receiver.take()
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -215,7 +215,7 @@ class LoopStream(httpcore.AsyncNetworkStream):
     def abort(self) -> None:
         """`aclose` for those who cannot await, from any thread."""
         loop = self._receiver.loop
-        if self._lease.inherited:  # this loop's selector is shared with the parent
+        if self._deadline.inherited:  # this loop's selector is shared with the parent
             return
         if asyncio._get_running_loop() is loop:
             self._end()
@@ -229,7 +229,7 @@ class LoopStream(httpcore.AsyncNetworkStream):
     def close_dead(self) -> None:
         """Close the socket of a loop that is closed. A transport's own way to its end leads over its loop,
         so this goes the last step of it, for which asyncio has no public word."""
-        if self._lease.inherited:
+        if self._deadline.inherited:
             return
         tls = getattr(self._transport, "_ssl_protocol", None)
         transport: Any = getattr(tls, "_transport", self._transport)
@@ -244,7 +244,7 @@ class LoopStream(httpcore.AsyncNetworkStream):
         loop = self._receiver.loop
         self._refuse_plain_bytes()
         try:
-            async with asyncio.timeout(self._lease.left_to_connect()):
+            async with asyncio.timeout(self._deadline.left_to_connect()):
                 transport = await loop.start_tls(
                     self._transport, self._receiver, ssl_context, server_hostname=server_hostname
                 )

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 import httpcore
 
 from ccroute.backends.origin import Origin, literal_address
-from ccroute.runtime.exchange import Lease, ProxyTimeout, reason
+from ccroute.runtime.exchange import Deadline, ProxyTimeout, reason
 from ccroute.runtime.loops import LoopBackend
 from ccroute.runtime.sockets import SocketBackend
 from ccroute.runtime.stacks import Connection, Key, LoopConnection, unlock
@@ -55,21 +55,21 @@ class Proxy:
 
     def blocking(self, key: Key, context: ssl.SSLContext | None) -> Connection:
         """A new blocking connection; `context` is there for https."""
-        backend = _Sockets(lease := Lease(), self, key.origin)
+        backend = _Sockets(deadline := Deadline(), self, key.origin)
         if context is None:
-            return Connection(_Forwarded(self, key, backend, lease), backend, lease)
+            return Connection(_Forwarded(self, key, backend, deadline), backend, deadline)
         http = httpcore.HTTPConnection(key.http, ssl_context=context, network_backend=backend)
-        return Connection(http, backend, lease)
+        return Connection(http, backend, deadline)
 
     def on_loop(self, key: Key, context: ssl.SSLContext | None) -> LoopConnection:
         """A new connection on the running loop; `context` is there for https."""
-        backend = _Loops(lease := Lease(), self, key.origin)
+        backend = _Loops(deadline := Deadline(), self, key.origin)
         if context is None:
-            http: httpcore.AsyncHTTPConnection = _AsyncForwarded(self, key, backend, lease)
+            http: httpcore.AsyncHTTPConnection = _AsyncForwarded(self, key, backend, deadline)
         else:
             http = httpcore.AsyncHTTPConnection(key.http, ssl_context=context, network_backend=backend)
         unlock(http)
-        return LoopConnection(http, backend, lease)
+        return LoopConnection(http, backend, deadline)
 
 
 class Proxies:
@@ -93,8 +93,8 @@ class Proxies:
 class _Sockets(SocketBackend):
     """Connects to the proxy, and through it to an https origin."""
 
-    def __init__(self, lease: Lease, proxy: Proxy, origin: Origin) -> None:
-        super().__init__(lease)
+    def __init__(self, deadline: Deadline, proxy: Proxy, origin: Origin) -> None:
+        super().__init__(deadline)
         self._proxy = proxy
         self._origin = origin
 
@@ -108,7 +108,7 @@ class _Sockets(SocketBackend):
     ) -> httpcore.NetworkStream:
         """A stream to the proxy; for https it leads on to the server, and TLS is still to come."""
         proxy = self._proxy
-        with _connecting(proxy, self._lease):
+        with _connecting(proxy, self._deadline):
             stream = super().connect_tcp(proxy.host, proxy.port)
             if self._origin.scheme == "http":
                 return stream
@@ -122,8 +122,8 @@ class _Sockets(SocketBackend):
 class _Loops(LoopBackend):
     """The same on the running loop."""
 
-    def __init__(self, lease: Lease, proxy: Proxy, origin: Origin) -> None:
-        super().__init__(lease)
+    def __init__(self, deadline: Deadline, proxy: Proxy, origin: Origin) -> None:
+        super().__init__(deadline)
         self._proxy = proxy
         self._origin = origin
 
@@ -137,7 +137,7 @@ class _Loops(LoopBackend):
     ) -> httpcore.AsyncNetworkStream:
         """A stream to the proxy; for https it leads on to the server, and TLS is still to come."""
         proxy = self._proxy
-        with _connecting(proxy, self._lease):
+        with _connecting(proxy, self._deadline):
             stream = await super().connect_tcp(proxy.host, proxy.port)
             if self._origin.scheme == "http":
                 return stream
@@ -152,42 +152,42 @@ class _Loops(LoopBackend):
 class _Forwarded(httpcore.HTTPConnection):
     """A connection to an http origin whose requests the proxy forwards."""
 
-    def __init__(self, proxy: Proxy, key: Key, backend: _Sockets, lease: Lease) -> None:
+    def __init__(self, proxy: Proxy, key: Key, backend: _Sockets, deadline: Deadline) -> None:
         super().__init__(key.http, network_backend=backend)
         self._proxy = proxy
         self._whole = str(key.origin)
-        self._lease = lease
+        self._deadline = deadline
 
     def handle_request(self, request: httpcore.Request) -> httpcore.Response:
         """Send the request to the proxy and wait for the head of the answer."""
         response = super().handle_request(_absolute(request, self._whole, self._proxy))
-        _check_forwarded(response, self._proxy, self._lease)
+        _check_forwarded(response, self._proxy, self._deadline)
         return response
 
 
 class _AsyncForwarded(httpcore.AsyncHTTPConnection):
     """The same on the running loop."""
 
-    def __init__(self, proxy: Proxy, key: Key, backend: _Loops, lease: Lease) -> None:
+    def __init__(self, proxy: Proxy, key: Key, backend: _Loops, deadline: Deadline) -> None:
         super().__init__(key.http, network_backend=backend)
         self._proxy = proxy
         self._whole = str(key.origin)
-        self._lease = lease
+        self._deadline = deadline
 
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
         """Send the request to the proxy and wait for the head of the answer."""
         response = await super().handle_async_request(_absolute(request, self._whole, self._proxy))
-        _check_forwarded(response, self._proxy, self._lease)
+        _check_forwarded(response, self._proxy, self._deadline)
         return response
 
 
 @contextmanager
-def _connecting(proxy: Proxy, lease: Lease) -> Iterator[None]:
+def _connecting(proxy: Proxy, deadline: Deadline) -> Iterator[None]:
     """Asking the proxy is part of connecting: it has no more time, and the server sees nothing of it."""
     if proxy.fault is not None:
         raise httpcore.ConnectError(proxy.fault)
-    until = lease.until
-    lease.until = min(until, lease.connect_until)
+    until = deadline.until
+    deadline.until = min(until, deadline.connect_until)
     try:
         yield
     except httpcore.TimeoutException as error:
@@ -198,8 +198,8 @@ def _connecting(proxy: Proxy, lease: Lease) -> Iterator[None]:
         # Never in the library's words: they quote what came.
         raise httpcore.ConnectError(f"the proxy {proxy} hung up, or is no HTTP proxy") from error
     finally:
-        lease.until = until
-        lease.sent = lease.received = False
+        deadline.until = until
+        deadline.sent = deadline.received = False
 
 
 def _tunnel(proxy: Proxy, origin: Origin) -> httpcore.Request:
@@ -221,10 +221,10 @@ def _absolute(request: httpcore.Request, origin: str, proxy: Proxy) -> httpcore.
     return httpcore.Request(request.method, url, headers=headers, content=request.stream)
 
 
-def _check_forwarded(response: httpcore.Response, proxy: Proxy, lease: Lease) -> None:
+def _check_forwarded(response: httpcore.Response, proxy: Proxy, deadline: Deadline) -> None:
     """Of all answers, one can only be the proxy's own: it forwards nothing without credentials."""
     if response.status == 407:
-        lease.sent = False
+        deadline.sent = False
         raise proxy.refusal(407)
 
 

@@ -1,4 +1,4 @@
-"""Blocking connections whose every wait is bounded by their lease."""
+"""Blocking connections whose every wait is bounded by their deadline."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import httpcore
 
-from ccroute.runtime.exchange import Lease, readable, reason
+from ccroute.runtime.exchange import Deadline, readable, reason
 
 
 class SocketBackend(httpcore.NetworkBackend):
@@ -18,8 +18,8 @@ class SocketBackend(httpcore.NetworkBackend):
 
     stream: SocketStream | None = None
 
-    def __init__(self, lease: Lease) -> None:
-        self._lease = lease
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
 
     def connect_tcp(
         self,
@@ -35,13 +35,13 @@ class SocketBackend(httpcore.NetworkBackend):
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(f"the name cannot be resolved: {reason(error)}") from error
         for i, (family, kind, proto, _, address) in enumerate(addresses):
-            share = self._lease.left_to_connect() / (len(addresses) - i)
+            share = self._deadline.left_to_connect() / (len(addresses) - i)
             sock = socket.socket(family, kind, proto)
             try:
                 sock.settimeout(share)
                 sock.connect(address)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self.stream = SocketStream(sock, self._lease)
+                self.stream = SocketStream(sock, self._deadline)
                 return self.stream
             except OSError as error:
                 sock.close()
@@ -59,33 +59,33 @@ class SocketBackend(httpcore.NetworkBackend):
 class SocketStream(httpcore.NetworkStream):
     """A blocking connection. What is written leaves with the next read, head and body in one packet."""
 
-    def __init__(self, sock: socket.socket, lease: Lease) -> None:
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
         self._socket = sock
-        self._lease = lease
+        self._deadline = deadline
         self._unsent: list[bytes] = []
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """The next bytes, `b""` at the end."""
-        lease = self._lease
+        deadline = self._deadline
         try:
             if self._unsent:
                 request = b"".join(self._unsent)
                 self._unsent.clear()
-                self._socket.settimeout(lease.left())
-                lease.sent = True
+                self._socket.settimeout(deadline.left())
+                deadline.sent = True
                 try:
                     self._socket.sendall(request)
                 except TimeoutError:
                     raise
                 except OSError:
                     pass  # the server may have answered and closed before it read everything
-            self._socket.settimeout(lease.left())
+            self._socket.settimeout(deadline.left())
             data = self._socket.recv(max_bytes)
         except TimeoutError as error:
             raise httpcore.ReadTimeout("no answer in time") from error
         except OSError as error:
             raise httpcore.ReadError(reason(error)) from error
-        lease.received = lease.received or bool(data)
+        deadline.received = deadline.received or bool(data)
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -95,7 +95,7 @@ class SocketStream(httpcore.NetworkStream):
 
     def close(self) -> None:
         """Close at once; a thread that waits for bytes wakes up. A forked child closes only its copy."""
-        if not self._lease.inherited:
+        if not self._deadline.inherited:
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         self._socket.close()
@@ -107,7 +107,7 @@ class SocketStream(httpcore.NetworkStream):
     ) -> httpcore.NetworkStream:
         """The same connection, encrypted; the server's certificate is always checked."""
         try:
-            self._socket.settimeout(self._lease.left_to_connect())
+            self._socket.settimeout(self._deadline.left_to_connect())
             self._socket = ssl_context.wrap_socket(self._socket, server_hostname=server_hostname)
         except TimeoutError as error:
             self.close()

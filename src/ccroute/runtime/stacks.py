@@ -14,7 +14,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import httpcore
 
 from ccroute.backends import Origin
-from ccroute.runtime.exchange import Lease
+from ccroute.runtime.exchange import Deadline
 from ccroute.runtime.loops import LoopBackend
 from ccroute.runtime.sockets import SocketBackend
 
@@ -33,12 +33,12 @@ class _Open(Generic[H, B]):
 
     http: H
     backend: B
-    lease: Lease
+    deadline: Deadline
     opened: MutableSet[Any] = field(default_factory=set[Any])
 
     def close(self) -> None:
         """Close at once, also from another thread."""
-        self.lease.over = True
+        self.deadline.over = True
         self.opened.discard(self)
         if self.backend.stream is not None:
             self.backend.stream.abort()
