@@ -12,7 +12,7 @@ from tests.support.ollama_real import RealOllama
 from ccroute import Completion, Model, OllamaBackend, Router
 
 MODELS = ("say-hello", "tiny-a")
-LOADED = 100_000_000
+LOADED = 30_000_000
 """Nanoseconds: less only finds the model in memory."""
 
 

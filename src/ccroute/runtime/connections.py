@@ -19,7 +19,7 @@ import httpcore
 
 from ccroute.backends import Origin
 from ccroute.flow.effects import Failure, Reply, Send
-from ccroute.runtime.exchange import HTTPCORE, AsyncExchange, Exchange, Deadline, failure, reply
+from ccroute.runtime.exchange import HTTPCORE, AsyncExchange, Deadline, Exchange, failure, reply
 from ccroute.runtime.loops import LoopBackend
 from ccroute.runtime.sockets import SocketBackend
 from ccroute.runtime.stacks import (

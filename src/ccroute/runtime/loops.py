@@ -1,4 +1,4 @@
-"""Connections on an asyncio loop whose every wait is bounded by their deadline, without anyio's stream layer."""
+"""Connections on an asyncio loop whose every wait has a deadline, without anyio's stream layer."""
 
 from __future__ import annotations
 
