@@ -1,7 +1,6 @@
 # Everything a developer runs. Each target makes .venv and installs what it needs; python3 ≥ 3.11 is enough.
 PYTHON ?= python3
 BIN := .venv/bin
-export PYTHONWARNINGS ?= default
 
 .PHONY: demo test check format bench docs clean
 
@@ -29,8 +28,8 @@ demo: .venv/demo
 WAITS := tests/faults tests/runtime tests/sdk tests/ollama tests/test_soak.py tests/test_llama.py
 test: .venv/dev
 	$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest $(WAITS:%=--ignore=%) > .computes.log 2>&1 & computes=$$!; \
-	$(BIN)/coverage run -m pytest $(WAITS); waited=$$?; \
+	@PYTHONWARNINGS=default $(BIN)/coverage run -m pytest $(WAITS:%=--ignore=%) > .computes.log 2>&1 & computes=$$!; \
+	PYTHONWARNINGS=default $(BIN)/coverage run -m pytest $(WAITS); waited=$$?; \
 	wait $$computes; computed=$$?; cat .computes.log; rm -f .computes.log; exit $$((waited + computed))
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
