@@ -235,7 +235,7 @@ class Host:
         await self.listen()
 
     async def end(self) -> dict[str, Any]:
-        """What it has seen, once nobody is connected any more. Its port is free for others then."""
+        """What it has seen, after the last connection has ended. Then its port is free for others."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.quiet.wait(), LEFT)
         if self._coming_back is not None:

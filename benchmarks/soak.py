@@ -575,7 +575,7 @@ def nothing_runs(made: Router) -> Iterator[Check]:
     stats = made.stats()
     hosts, deployments = stats.backends.values(), stats.deployments.values()
     slots = [(host.slots_held, host.queued) for host in hosts]
-    yield Check("no slot is held, nobody waits", slots == [(0, 0)] * len(slots), slots)
+    yield Check("no slot is held, no call waits", slots == [(0, 0)] * len(slots), slots)
     in_flight = [each.in_flight for each in (*hosts, *deployments)]
     yield Check("the load is 0", not any(in_flight), in_flight)
     health = [each.health.state for each in deployments] + [host.credential.state for host in hosts]

@@ -1,4 +1,4 @@
-"""A real llama.cpp server with a random half-megabyte model, each in a process of its own.
+"""A real llama.cpp server with a random half-megabyte model, each in its own process.
 
 The demo and the tests use it as a real server, without downloading a model. It writes the model, starts the
 server, and makes sure that the server never outlives its parent. It does not import ccroute: it is the other
