@@ -1,8 +1,8 @@
 """How much CPU a call costs through ccroute and its peers, next to bare httpx and to the goals.
 
-Rounds are interleaved (A B C, A B C, …), so that a machine that changes its pace changes it for all; a ratio
-is the median of the ratios within each round. CPU is user + system time of this process, all threads; the
-server has a process of its own. A regression is seen by its ratio; nothing here fails.
+Rounds are interleaved (A B C, A B C, …), so a machine that changes its speed changes it for all. A ratio is
+the median of the ratios within each round. CPU is user + system time of this process, all threads; the
+server has its own process. A regression shows in its ratio; nothing here fails.
 
     python benchmarks/compare.py [--quick] [--cases chat-1,stream-100] [--peers httpx,ccroute] [--rounds 7]
 """
@@ -80,7 +80,7 @@ class Stopwatch:
         self.latencies: list[float] = []
 
     def __enter__(self) -> Stopwatch:
-        gc.collect()  # the same start for everybody; collection stays on, as in earnest
+        gc.collect()  # the same start for all; collection stays on, as in real use
         self.wall, self.cpu = time.perf_counter(), time.process_time()
         return self
 
@@ -137,7 +137,7 @@ async def run_once(case: Case, contender: Contender, requests: int) -> Run:
 
 
 async def warmed(case: Case, contender: Contender) -> Contender:
-    """The contender with its connections open and its imports done; closed, if it cannot do this case."""
+    """The contender with open connections and finished imports; closed if it cannot do this case."""
     try:
         await run_once(case, contender, WARM * case.at_once)
     except BaseException:
@@ -165,7 +165,7 @@ async def measure(case: Case, url: str, names: Sequence[str], rounds: int) -> di
     return runs
 
 
-# -- telling -------------------------------------------------------------------------------------------------
+# -- reporting -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""Who is measured: the same request through bare httpx, ccroute, and the peers that are installed.
+"""The clients that are measured: the same request through bare httpx, ccroute, and the installed peers.
 
-A contender is made once and serves all requests of a case: that is how each is used in earnest. Each decodes
-the whole answer and, streamed, every chunk. A library is imported only when its contender is asked for.
+A contender is made once and serves all requests of a case, as in real use. Each decodes the whole answer and,
+streamed, every chunk. A library is imported only when its contender is used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BODY = {"model": MODEL, "messages": MESSAGES, "max_tokens": 100}
 
 
 class Contender(Protocol):
-    """Each method returns the length of the answer's text, so that nobody can skip the work."""
+    """Each method returns the length of the answer's text, so that no contender can skip the work."""
 
     async def chat(self) -> int: ...
     async def stream(self) -> int: ...
@@ -30,7 +30,7 @@ class Contender(Protocol):
 
 
 class Httpx:
-    """Bare httpx as it comes: an `AsyncClient` with its own limits, and a `Client` for the sync cases."""
+    """Bare httpx with its defaults: an `AsyncClient`, and a `Client` for the sync cases."""
 
     def __init__(self, url: str) -> None:
         import httpx

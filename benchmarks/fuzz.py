@@ -1,10 +1,10 @@
-"""Mutated bytes into everything that reads a server's answer: a completion or a typed error, nothing else.
+"""Mutated bytes into all code that reads a server's answer: a completion or a typed error, nothing else.
 
 A case is a recorded answer that was flipped, cut, spliced, …, and re-chunked, all by its seed. Each is read
-as a stream, as a whole answer and as an error's body. Any other exception ends the run with exit code 1, its
-seed and its bytes; so does a case that takes longer than `PATIENCE`.
+as a stream, as a whole answer and as an error's body. Any other exception ends the run with exit code 1, and
+prints seed and bytes. So does a case that takes longer than `PATIENCE`.
 
-    python benchmarks/fuzz.py [BYTES]     of each wire; one million unless told
+    python benchmarks/fuzz.py [BYTES]     of each wire; default one million
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def truncate(data: bytes, chance: Random) -> bytes:
 
 
 def swap(data: bytes, chance: Random) -> bytes:
-    """Another value for a key: what stays JSON gets further than what does not."""
+    """Another value for a key: text that stays JSON is read further than other text."""
     values = list(_VALUE.finditer(data))
     if not values:
         return data
@@ -113,12 +113,12 @@ MUTATIONS: tuple[Callable[[bytes, Random], bytes], ...] = (
 )
 
 
-# -- a case, and what becomes of it --------------------------------------------------------------------------
+# -- a case, and its outcome ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Mutated bytes, in the pieces in which the network gives them."""
+    """Mutated bytes, in pieces as from the network."""
 
     seed: str
     wire: str
@@ -130,7 +130,7 @@ class Case:
 
 
 def cases(wire: str) -> Iterator[Case]:
-    """The cases of a wire, the same ones each time, without end."""
+    """The cases of a wire, the same ones each time; endless."""
     for number in itertools.count():
         seed = f"{wire} {number}"
         chance = Random(seed)
@@ -165,7 +165,7 @@ def ended(read: Callable[[], Completion]) -> str:
 
 
 def read_stream(wire: ModuleType, pieces: tuple[bytes, ...]) -> Completion:
-    """The answer of a stream; what had come before an error must be there, too."""
+    """The answer of a stream; the part before an error must be there, too."""
     decoder = wire.Decoder()
     try:
         for piece in pieces:
@@ -191,7 +191,7 @@ def peak_rss() -> float:
 
 
 def run(wire: str, limit: int) -> bool:
-    """Read `limit` bytes of a wire's cases and print how they ended; False when one ended wrong."""
+    """Read `limit` bytes of a wire's cases and print how they ended; False if one ended wrong."""
     start, runs, size = time.perf_counter(), 0, 0
     found: Counter[str] = Counter()
     for case in cases(wire):

@@ -1,9 +1,9 @@
 """What `import ccroute` costs next to importing httpx and pydantic, which it needs: time and memory.
 
-`import ccroute` alone loads next to nothing, for each name comes at its first use; the third row is what a
-program pays that makes a router. Every import happens in a fresh interpreter; they take turns, after one
-unmeasured run each that fills the bytecode cache. Time is the import's own, without the interpreter's start;
-memory is the peak RSS after it.
+`import ccroute` alone loads very little, because each name is loaded at its first use. The third row is the
+cost for a program that makes a router. Every import runs in a new interpreter. They take turns, after one
+unmeasured run each that fills the bytecode cache. Time is the import's own, without the interpreter's
+start; memory is the peak RSS after it.
 
     python benchmarks/imports.py [N]
 """
@@ -37,7 +37,7 @@ print(json.dumps([spent * 1e3, peak / (1 << 20 if sys.platform == "darwin" else 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one import: milliseconds and MB."""
+    """The cost of one import, in milliseconds and MB."""
 
     ms: float
     rss: float

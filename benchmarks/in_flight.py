@@ -1,9 +1,9 @@
 """Thousands of calls in flight at the same moment, on one event loop: what each costs in CPU and in memory.
 
-The server answers nobody until as many requests as there are calls have arrived; memory is read then, and
-only after that they are answered. So no call is over before the last one is on its way. Every flight has a
-server, a router and connections of its own. What Python's garbage collector takes is in the CPU, and told
-besides: it looks at everything that is alive, again and again while that grows.
+The server answers only after the requests of all calls have arrived. Memory is read before it answers. So
+no call ends before the last one is sent. Every flight has its own server, router and connections. The CPU
+includes the time of Python's garbage collector, which is also shown by itself: it looks at all live
+objects, again and again while they become more.
 
     python benchmarks/in_flight.py [--calls 1000,5000,10000] [--rounds 3]
 """
@@ -43,7 +43,7 @@ KEPT_ROWS = 1000
 
 
 class Hall:
-    """Where requests wait until all are there. `expected` is told by a line on stdin, the next line opens."""
+    """Where requests wait until all have arrived. A line on stdin sets `expected`, the next line opens."""
 
     def __init__(self) -> None:
         self.expected = 0
@@ -94,7 +94,7 @@ async def serve() -> None:
 @dataclass(frozen=True, slots=True)
 class Flight:
     """`calls` at once. CPU (user + system of this process), the garbage collector's part of it, and wall are
-    in µs per call. `kilobytes` per call is the memory beyond the start's while all were in flight."""
+    in µs per call. `kilobytes` per call is the memory above the start's while all were in flight."""
 
     calls: int
     cpu: float
@@ -104,7 +104,7 @@ class Flight:
 
 
 class Collecting:
-    """The CPU seconds that the garbage collector takes while the block runs."""
+    """The CPU seconds of the garbage collector while the block runs."""
 
     def __enter__(self) -> Collecting:
         gc.collect()
@@ -123,7 +123,7 @@ class Collecting:
 
 
 def fly(calls: int, base: int) -> Flight:
-    """Have so many calls in flight. `base` is what memory is compared to, in bytes."""
+    """Have so many calls in flight. Memory is compared with `base`, in bytes."""
     server.allow_files(calls + SPARE_FILES)  # the server's process inherits it
     with server.process(__file__, "--serve") as process:
         assert process.stdout
@@ -164,7 +164,7 @@ def tell(process: subprocess.Popen[str], line: str) -> None:
 
 
 async def all_there(process: subprocess.Popen[str], tasks: Sequence[asyncio.Task[Completion]]) -> None:
-    """Until the server has all requests; none can be answered before that."""
+    """Wait until the server has all requests; none is answered before that."""
     assert process.stdout
     loop, told = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(process.stdout, told.set)
@@ -183,14 +183,14 @@ async def all_there(process: subprocess.Popen[str], tasks: Sequence[asyncio.Task
 
 
 def at_rest() -> int:
-    """This process's memory in bytes, once everything that a call needs has been used."""
+    """This process's memory in bytes, after everything that a call needs was used once."""
     fly(20, 0)
     gc.collect()
     return psutil.Process().memory_info().rss
 
 
 def middle(flights: Sequence[Flight]) -> Flight:
-    """Times are medians. Memory is the first flight's: the others find some that is already there."""
+    """Times are medians. Memory is the first flight's: later flights reuse memory."""
     times = (
         statistics.median(getattr(each, name) for each in flights) for name in ("cpu", "collecting", "wall")
     )

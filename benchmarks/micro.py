@@ -1,7 +1,7 @@
 """What each part of a call costs, by itself: plain timeit, the best of several runs, next to its goal.
 
 Nothing here opens a socket: the last rows are a whole router, whose connections answer from memory. A chunk's
-cost is a stream's divided by its chunks; a machine that is busy shows more, never less.
+cost is a stream's cost divided by its chunks. A busy machine shows more, never less.
 
     python benchmarks/micro.py
 """
@@ -45,7 +45,7 @@ Work = Callable[[], object]
 
 
 class Row(NamedTuple):
-    """One line of the table; `parts` is how many chunks (or the like) one piece of work is made of."""
+    """One line of the table; `parts` is the number of chunks (or similar) in one piece of work."""
 
     what: str
     work: Work
@@ -70,10 +70,10 @@ class Canned:
         return next(self.rest)
 
     def release(self) -> None:
-        """There is nothing to give back."""
+        """Nothing to give back."""
 
     def close(self) -> None:
-        """Nor to close."""
+        """Nothing to close."""
 
 
 def router(*pieces: bytes, ledger: MemoryLedger | None = None) -> Router:
@@ -113,7 +113,7 @@ def recording() -> Row:
 
 
 def ledger_row() -> LedgerRow:
-    """What one call through a router leaves behind."""
+    """The row that one call through a router writes."""
     ledger = MemoryLedger()
     made = router(server.compact(WHOLES["openai"]), ledger=ledger)
     made.complete(messages=MESSAGES, agent="bench")

@@ -1,12 +1,12 @@
-"""A server with fixed answers, cheap enough not to be what is measured. It runs in a process of its own.
+"""A server with fixed answers, so cheap that it does not change the measurement. It has its own process.
 
-It knows three paths, streamed and not, and reads of a request only its length, its path and whether it
-streams. A streamed answer is 66 events (for OpenAI's path), each a chunk of HTTP, all in one write: what a
-client then spends is its own.
+It has three paths, streamed and not, and reads only a request's length, its path and whether it streams. A
+streamed answer is 66 events (for OpenAI's path), each a chunk of HTTP, all in one write. So the time that is
+measured is the client's own.
 
     python benchmarks/server.py     prints its address, serves until stdin ends
 
-The other servers here (`sick.py`, `in_flight.py`) are made of its parts.
+The other servers here (`sick.py`, `in_flight.py`) use its parts.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def path(head: bytes) -> bytes:
 
 
 def wants_stream(head: bytes, body: bytes) -> bool:
-    """Ollama streams unless told not to."""
+    """Ollama streams unless `stream` is false."""
     compacted = body.replace(b" ", b"")
     return b'"stream":true' in compacted or (b"/api/chat" in head and b'"stream":false' not in compacted)
 
@@ -222,7 +222,7 @@ def running() -> Iterator[str]:
 
 
 def allow_files(count: int) -> None:
-    """Let this process have so many files open, or say what keeps it from that."""
+    """Let this process have so many files open, or say why it cannot."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= count:
         return

@@ -1,14 +1,14 @@
-"""Four hosts that fail now and then, in a process of their own: what the soak calls.
+"""Four hosts that sometimes fail, in their own process: the servers of the soak.
 
     steady    OpenAI's wire
-    flapping  OpenAI's wire; after so many requests it goes away for a while: idle connections are closed,
+    flapping  OpenAI's wire; after FLAPS_AFTER requests it goes away for a while: idle connections are closed,
               new ones refused
     small     Ollama's wire
-    keyed     Anthropic's wire; refuses its key now and then
+    keyed     Anthropic's wire; sometimes refuses its key
 
-Each host has a seed of its own, which says which of its requests get a fault, in the order in which they
-come; no fault comes again before all others did. A request's body holds `call` and nine digits; they are in
-its answer again, so that nobody can be given the answer of another call.
+Each host has its own seed, which decides which of its requests get a fault, in the order in which they
+come. No fault comes again before all others did. A request's body holds `call` and nine digits. Its answer
+repeats them, which shows that no call gets the answer of another.
 
     python benchmarks/sick.py SEED SHARE FLAPS_AFTER
 
@@ -54,7 +54,7 @@ def text(number: int) -> str:
 
 
 class Break(Enum):
-    """What a host does besides saying something."""
+    """What a host does besides answering."""
 
     WAIT = "let the client read what came"
     RESET = "reset the connection"
@@ -65,7 +65,7 @@ Step = bytes | Break
 WAIT, RESET, CLOSE = Break.WAIT, Break.RESET, Break.CLOSE
 
 
-# -- what they say -------------------------------------------------------------------------------------------
+# -- their answers -------------------------------------------------------------------------------------------
 
 
 class Wire(NamedTuple):
@@ -130,7 +130,7 @@ def healthy(wire: Wire, streamed: bool) -> list[Step]:
 
 
 def faults(wire: Wire, streamed: bool) -> dict[str, list[Step]]:
-    """Everything that can go wrong with an answer. Where it comes to no end, the client has to make one."""
+    """Everything that can go wrong with an answer. If it has no end, the client has to end it."""
     body = server.compact(wire.message)
     packed, kind = gzip.compress(body), "application/json"
     # In one piece with the answer: what comes later may come after the next request was sent, and then
@@ -173,7 +173,7 @@ REFUSALS: list[tuple[str, list[Step]]] = [("401", [refusal(401)])] * 5
 
 
 class Host:
-    """One host: what it says next, and what it has seen."""
+    """One host: what it answers next, and what it has seen."""
 
     def __init__(
         self, seed: str, share: float, *, flaps_after: int | None = None, refuses_key: bool = False
@@ -195,7 +195,7 @@ class Host:
         }
         self._to_come: dict[tuple[bytes, bool], list[tuple[str, list[Step]]]] = {key: [] for key in _KINDS}
         self._coming_back: asyncio.Task[None] | None = None
-        self._place = socket.socket()  # while the host is away, nobody else may be given its port
+        self._place = socket.socket()  # while the host is away, no other process may get its port
         self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self._place.bind(("127.0.0.1", 0))
         self.port: int = self._place.getsockname()[1]
@@ -235,7 +235,7 @@ class Host:
         await self.listen()
 
     async def end(self) -> dict[str, Any]:
-        """What it has seen, once nobody is connected any more. Its port is free for others then."""
+        """What it has seen, after the last connection has ended. Then its port is free for others."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.quiet.wait(), LEFT)
         if self._coming_back is not None:
@@ -267,7 +267,7 @@ class Link(server.FixedAnswers):
         self._busy = self._retired = False
 
     def retire(self) -> None:
-        """Close the connection, after the answer that it is at."""
+        """Close the connection, after its current answer."""
         self._retired = True
         if not self._busy:
             self.transport.close()

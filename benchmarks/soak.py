@@ -1,14 +1,15 @@
 """100,000 calls by threads and tasks at once on one router, to hosts that fail in every way they can.
 
-Each call is drawn by the seed: who asks, whether it is streamed, and whether its caller cancels or abandons
-it. The books are audited call by call: what the caller saw is what the ledger has. At the end nothing may be
-left: no slot, no probe, no load, no socket, no task. Exit code 1 when a check fails; when no call has ended
-for a minute, all stacks are printed and the exit code is 3.
+Each call is drawn by the seed: its caller, whether it is streamed, and whether its caller cancels or abandons
+it. The ledger is checked call by call: it must have what the caller saw. At the end nothing may be left: no
+slot, no probe, no load, no socket, no task. The exit code is 1 if a check fails. If no call has ended for a
+minute, all stacks are printed and the exit code is 3.
 
-Memory is measured while nothing runs and no connection is kept: after two fifths of the calls, when there
-have been about as many at once as there will ever be, and at equal distances from there. What counts is its
-trend. The command runs itself again with settings under which freed memory is given back: Python's allocator
-does that by the megabyte, and glibc keeps some for each of 200 threads, which grows for longer than a run.
+Memory is measured while nothing runs and no connection is kept: after two fifths of the calls, when the
+number of concurrent calls has reached its maximum, and at equal distances from there. Only its trend
+counts. The command runs itself again with settings under which freed memory is given back: Python's
+allocator does that by the megabyte, and glibc keeps some for each of 200 threads, which grows for longer
+than a run.
 
     python benchmarks/soak.py [--calls 100000] [--threads 200] [--tasks 200] [--loops 2] [--seed soak]
     python benchmarks/soak.py --quick     5,000 calls by 40 threads and 40 tasks; memory does not count
@@ -94,7 +95,7 @@ WAITS = (0.02, 0.3)
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How large a soak is. `share` of the requests get a fault; `silence` is what the router bears, in s."""
+    """The size of a soak. `share` of the requests get a fault; `silence` is how long the router waits (s)."""
 
     calls: int = 100_000
     threads: int = 200
@@ -124,7 +125,7 @@ class Scale:
         return min(2000, self.calls // 50)
 
 
-# -- what is asked -------------------------------------------------------------------------------------------
+# -- the calls -----------------------------------------------------------------------------------------------
 
 Fate = Literal["wait", "cancel", "close", "drop"]
 AGENTS = {
@@ -138,7 +139,7 @@ _NAMES, _SHARES = list(AGENTS), [share for _, share in AGENTS.values()]
 
 
 class Ask(NamedTuple):
-    """One call, and its caller's mood: `after` seconds from its start it is cancelled, if it is."""
+    """One call, and what its caller does: `after` is when it is cancelled, in seconds from its start."""
 
     number: int
     agent: str
@@ -159,7 +160,7 @@ class Ask(NamedTuple):
 
 
 def drawn(seed: str, number: int) -> Ask:
-    """The same call for the same seed, whoever makes it: 2 % are cancelled and 2 % are abandoned."""
+    """The same call for the same seed in any thread or task: 2 % are cancelled and 2 % are abandoned."""
     chance = Random(f"{seed} {number}")
     fate: Fate = chance.choices(("wait", "cancel", "close", "drop"), (96, 2, 1, 1))[0]
     streamed = chance.random() < 0.5 or fate in {"close", "drop"}
@@ -169,7 +170,7 @@ def drawn(seed: str, number: int) -> Ask:
 
 
 def router(addresses: dict[str, str], ledger: MemoryLedger, keys: Keys, told: Told, silence: float) -> Router:
-    """Two hosts behind one alias, one of them flapping; a fallback with few places; a key that is refused."""
+    """Two hosts behind one alias, one of them flapping; a fallback with few slots; a key that is refused."""
     backends = [
         OpenAIBackend("steady", base_url=addresses["steady"], api_key=KEY),
         OpenAIBackend("flapping", base_url=addresses["flapping"], local=True),
@@ -189,7 +190,7 @@ def router(addresses: dict[str, str], ledger: MemoryLedger, keys: Keys, told: To
 
 
 class Keys:
-    """A key that is rotated from time to time, so that a refused one does not end its backend's part."""
+    """A key that is rotated from time to time, so that a refused one does not end its backend's use."""
 
     def __init__(self) -> None:
         self._number = 0
@@ -202,7 +203,7 @@ class Keys:
 
 
 class Told:
-    """Counts events. A finaliser may tell one in the middle of anything, so there is no lock."""
+    """Counts events. A finaliser may emit one in the middle of anything, so there is no lock."""
 
     def __init__(self) -> None:
         kinds = (BreakerOpened, BreakerClosed, CooledDown, FellBack, Retried, Queued, LedgerFailed)
@@ -214,15 +215,15 @@ class Told:
             next(count)
 
     def counts(self) -> dict[str, int]:
-        """How often each kind was told; to be asked once, at the end."""
+        """How often each kind was emitted; called once, at the end."""
         return {kind.__name__: next(count) for kind, count in self._counts.items()}
 
 
-# -- what became of it ---------------------------------------------------------------------------------------
+# -- their outcomes ------------------------------------------------------------------------------------------
 
 
 class Seen(NamedTuple):
-    """What a caller saw of its call; None: it cannot know. `cost` is in USD."""
+    """What a caller saw of its call; None if it cannot know. `cost` is in USD."""
 
     how: Literal["answered", "failed", "cancelled", "abandoned"]
     attempts: Sequence[Attempt] | None = None
@@ -275,7 +276,7 @@ class Books(MemoryLedger):
 
 @dataclass(slots=True)
 class Sums:
-    """What some calls came to. `failures` are counted by class; `unrecorded` calls have no row."""
+    """The sums of some calls. `failures` are counted by class; `unrecorded` calls have no row."""
 
     begun: int = 0
     ended: Counter[str] = field(default_factory=Counter)
@@ -339,11 +340,11 @@ def differences(seen: Seen, rows: Sequence[LedgerRow]) -> Iterator[str]:
         yield f"costs {seen.cost} and rows {outcomes} differ"
 
 
-# -- who asks ------------------------------------------------------------------------------------------------
+# -- the callers ---------------------------------------------------------------------------------------------
 
 
 class Callers:
-    """Threads, and tasks on several loops, that share calls among them."""
+    """Threads, and tasks on several loops, that share the calls."""
 
     def __init__(self, scale: Scale, made: Router, books: Books, keys: Keys) -> None:
         self.scale = scale
@@ -489,13 +490,13 @@ class Callers:
 
 
 def each_once(numbers: range) -> Iterator[int]:
-    """The numbers; however many threads ask for the next, each is given to one of them."""
+    """The numbers, each given to exactly one of the threads that ask."""
     return itertools.takewhile(numbers.__contains__, itertools.count(numbers.start))
 
 
 @contextlib.contextmanager
 def looping() -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop that runs in a thread of its own."""
+    """An event loop that runs in its own thread."""
     started: concurrent.futures.Future[asyncio.AbstractEventLoop] = concurrent.futures.Future()
     ended = asyncio.Event()
 
@@ -574,7 +575,7 @@ def nothing_runs(made: Router) -> Iterator[Check]:
     stats = made.stats()
     hosts, deployments = stats.backends.values(), stats.deployments.values()
     slots = [(host.slots_held, host.queued) for host in hosts]
-    yield Check("no slot is held, nobody waits", slots == [(0, 0)] * len(slots), slots)
+    yield Check("no slot is held, no call waits", slots == [(0, 0)] * len(slots), slots)
     in_flight = [each.in_flight for each in (*hosts, *deployments)]
     yield Check("the load is 0", not any(in_flight), in_flight)
     health = [each.health.state for each in deployments] + [host.credential.state for host in hosts]
@@ -635,7 +636,7 @@ def sampled(calls: int, callers: Callers) -> Sample:
 
 
 def close_idle(stacks: dict[Any, Stack[Any]]) -> None:
-    """How many connections are kept is chance, and each takes some kB."""
+    """The number of kept connections is random, and each takes some kB."""
     for stack in stacks.values():
         while (connection := stack.pop()) is not None:
             connection.close()
@@ -650,7 +651,7 @@ async def close_idle_here(pools: Mapping[asyncio.AbstractEventLoop, LoopPool]) -
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a soak came to. CPU is user + system of this process, all threads, in µs per call, with the
+    """The result of a soak. CPU is user + system of this process, all threads, in µs per call, with the
     soak's own work; both it and calls per second are of what came after the warm-up."""
 
     checks: list[Check]
@@ -673,7 +674,7 @@ class Result:
 
 
 def soak(scale: Scale) -> Result:
-    """Make all calls, in rounds between which nothing runs, and look at what is left."""
+    """Make all calls, in rounds between which nothing runs, and check what is left."""
     books, keys, told = Books(), Keys(), Told()
     threads = {*threading.enumerate()}
     options = (scale.seed, str(scale.share), str(scale.flaps_after))

@@ -1,7 +1,7 @@
-"""A backend of your own: Google's Gemini API (`generateContent`), as a package could publish it.
+"""Your own backend: Google's Gemini API (`generateContent`), as a package could publish it.
 
-Text, system instructions, images in data URLs, tools, JSON schemas, usage, errors, streams. Efforts are
-written as `thinkingLevel`, which models from Gemini 3 on know. What the API does is documented at
+It has text, system instructions, images in data URLs, tools, JSON schemas, usage, errors and streams. Efforts
+are written as `thinkingLevel`, which models from Gemini 3 on take. Google's documentation:
 
     https://ai.google.dev/api/generate-content                   requests, answers, usage
     https://ai.google.dev/gemini-api/docs/function-calling       tools
@@ -118,7 +118,7 @@ class GeminiBackend(Backend):
                 calls = message.get("tool_calls") or ()
                 names |= {call["id"]: call["function"]["name"] for call in calls}
                 own = message.get("provider_fields", {}).get(self.origin.authority, {})
-                # With its signatures an answer goes back as it came.
+                # An answer with signatures goes back as it came.
                 parts = own.get("parts") or [*_parts(message, i), *map(_call, calls, range(len(calls)))]
             elif role == "tool":
                 id = message.get("tool_call_id", "")
@@ -166,7 +166,7 @@ class Answer:
             self.parts += parts
             return [chunk for part in parts if (chunk := self._chunk(part))]
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-            # As a BackendError it lets another candidate answer.
+            # A BackendError lets another candidate answer.
             raise errors.ProtocolError("the server's answer is none of generateContent") from None
 
     def _chunk(self, part: dict[str, JSON]) -> Chunk | None:

@@ -1,9 +1,9 @@
 """An orchestra of agents on one router: what runs where, what it costs, and what happens when a server dies.
 
-Three real llama.cpp servers play the parts: one the free box under the desk and one a smaller one that
-calls tools, both spoken to as OpenAI-compatible servers; one the paid API, spoken to through its
-Anthropic endpoint. Their model is tiny and random, so the answers are noise; everything else is as it
-would be. No key, no network beyond loopback.
+Three real llama.cpp servers play the parts. One is the free machine under the desk; one is a smaller machine
+that calls tools. Both are used as OpenAI-compatible servers. The third is the paid API, through its
+Anthropic endpoint. Their model is tiny and random, so the answers are noise. Everything else is real. It
+needs no key, and no network beyond loopback.
 
 For your own orchestra keep `orchestra-config.json` and change only BACKENDS and ALIASES below, e.g.
 
@@ -71,7 +71,7 @@ def build(free: TinyLlama, small: TinyLlama, paid: TinyLlama) -> Router:
 
 
 async def ask_everybody(router: Router) -> list[Completion]:
-    """All agents at once. The orchestrator always asks for the best model; each agent's own one wins."""
+    """Ask all agents at once. The orchestrator always requests the best model; the agent's own wins."""
 
     async def ask(agent: str, task: str) -> Completion:
         reply = await router.acomplete(task, agent=agent, model="opus", max_tokens=48)
@@ -83,7 +83,7 @@ async def ask_everybody(router: Router) -> list[Completion]:
 
 
 async def stream_one(router: Router) -> Completion:
-    """One answer as it is written."""
+    """Print one answer while it is written."""
     say("  python-expert: ", end="")
     async with router.astream(
         "Tell me a story about routing.", agent="python-expert", max_tokens=60
@@ -96,7 +96,7 @@ async def stream_one(router: Router) -> Completion:
 
 
 async def use_a_tool(router: Router) -> list[Completion]:
-    """One agent calls a tool on the small box; another goes on with the conversation, at Anthropic's wire."""
+    """One agent calls a tool on the small machine; another continues over Anthropic's wire."""
     messages: list[MessageLike] = [{"role": "user", "content": TASKS["documentation-lead"]}]
     asked = await router.acomplete(
         messages=messages,

@@ -1,8 +1,8 @@
-"""A real llama.cpp server with a random half-megabyte model, each in a process of its own.
+"""A real llama.cpp server with a random half-megabyte model, each in its own process.
 
-What it is for: the demo and the tests speak to a real server without downloading a model.
-What it knows: how to write the model, start the server, and make sure the server never outlives its parent.
-What it must not know: ccroute. Everything here is the far end of the wire.
+The demo and the tests use it as a real server, without downloading a model. It writes the model, starts the
+server, and makes sure that the server never outlives its parent. It does not import ccroute: it is the other
+end of the wire.
 
     with serve(api_key="sk-local") as llama:
         httpx.get(llama.url + "/v1/models", headers={"authorization": "Bearer sk-local"})
@@ -64,7 +64,7 @@ TEMPLATE = """\
 
 
 def available() -> str | None:
-    """None when a server can be started here, else the reason in words."""
+    """None if a server can be started here, else the reason."""
     for name in NEEDED:
         try:
             importlib.import_module(name)
@@ -153,7 +153,7 @@ def weights(pieces: Sequence[tuple[str, str]], *, seed: int, speech: Speech) -> 
 
 
 def bias(piece: str, kind: str, speech: Speech) -> float:
-    """How much more (or less) a token is liked than a word is."""
+    """How much more (or less) likely a token is than a word."""
     if speech == "tools" and piece in LIKED_BY_TOOLS:
         return LIKED_BY_TOOLS[piece]
     if piece == "</s>" or (kind == "NORMAL" and len(piece) > 1):
@@ -162,7 +162,7 @@ def bias(piece: str, kind: str, speech: Speech) -> float:
 
 
 def cached_model(*, seed: int = 0, speech: Speech = "words") -> Path:
-    """The model's file, written once per user, seed and version of this code; safe to race for."""
+    """The model's file, written once per user, seed and code version; many processes may do so at once."""
     version = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
     folder = Path(tempfile.gettempdir()) / f"tiny-llama-{getpass.getuser()}"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -178,7 +178,7 @@ def cached_model(*, seed: int = 0, speech: Speech = "words") -> Path:
 
 
 def child() -> None:
-    """Serve what the first line of stdin asks for, say where on stdout, live until stdin ends."""
+    """Serve as the first line of stdin says, print the address, and run until stdin ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it then closes our stdin
     import xllamacpp
 
@@ -203,7 +203,7 @@ def child() -> None:
     server = xllamacpp.Server(params)
     print(server.listening_address, flush=True)
     sys.stdin.read()
-    os._exit(0)  # nothing to save, and no waiting for a generation that nobody reads
+    os._exit(0)  # nothing to save, and no wait for a generation that nobody reads
 
 
 # -- the parent ------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ class TinyLlama:
         return int(self.url.rpartition(":")[2])
 
     def stop(self) -> None:
-        """End it in an orderly way; safe to call twice and after `kill`."""
+        """End it in an orderly way. It may be called twice, and after `kill`."""
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe:
                 pipe.close()
@@ -233,12 +233,12 @@ class TinyLlama:
             self.kill()
 
     def kill(self) -> None:
-        """End it the way a crash does: sockets reset in the middle of whatever they were doing."""
+        """End it like a crash: its sockets are reset in the middle of their work."""
         self.process.kill()
         self.process.wait()
 
     def get(self, path: str) -> Any:
-        """A JSON document of the server's own, such as /slots or /props."""
+        """One of the server's own JSON documents, such as /slots or /props."""
         headers = {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
         with urllib.request.urlopen(
             urllib.request.Request(self.url + path, headers=headers), timeout=5
@@ -250,7 +250,7 @@ class TinyLlama:
         return sum(slot["is_processing"] for slot in self.get("/slots"))
 
     def wait_busy_slots(self, count: int, timeout: float = 5.0) -> bool:
-        """Poll until exactly `count` requests are generating; False when that did not happen in time."""
+        """Poll until exactly `count` requests are generating; False if that did not happen in time."""
         deadline = time.monotonic() + timeout
         while self.busy_slots() != count:
             if time.monotonic() > deadline:
@@ -275,7 +275,7 @@ def serve(
 
     `n_ctx` is the context window of one request, in tokens (prompt and answer); `parallel` requests generate
     at once and the rest queue. `max_answer` caps answers whose request names no max_tokens (-1: the window
-    does). `timeout` is for the start, in seconds. `RuntimeError` says why there is no server to be had.
+    does). `timeout` is for the start, in seconds. `RuntimeError` says why no server could be started.
     """
     if reason := available():
         raise RuntimeError(f"no llama.cpp server here: {reason}")
@@ -300,7 +300,7 @@ def serve(
 
 
 def address(process: subprocess.Popen[str], settings: dict[str, Any], log: IO[str], timeout: float) -> str:
-    """Hand the child its settings (the key stays off the command line) and wait for its address."""
+    """Give the child its settings (the key is not on the command line) and wait for its address."""
     assert process.stdin
     assert process.stdout
     with contextlib.suppress(BrokenPipeError):  # it died already: the log says why

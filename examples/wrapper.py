@@ -4,10 +4,10 @@
     POST /v1/messages, /v1/messages/count_tokens    Anthropic's clients: base_url http://127.0.0.1:4000
     GET  /v1/models, /health
 
-Whichever API a client speaks, any backend may answer. A wrapper is three steps, and `ccroute.serve` has the
-first and the last: parse the body, ask the router, dump the answer. Here they stand on Python's own HTTP
-server, a thread per connection: enough for a team's own network. The calls run on one event loop, where they
-can be cancelled: a client that hangs up ends its call. Change BACKENDS and ALIASES, then run
+Any backend may answer a client of either API. A wrapper has three steps: parse the body, ask the router, dump
+the answer. `ccroute.serve` has the first and the last. This one uses Python's own HTTP server, with a thread
+per connection: enough for a team's own network. The calls run on one event loop, where they can be cancelled:
+a client that hangs up ends its call. Change BACKENDS and ALIASES, then run
 
     CCROUTE_KEY=sk-team python examples/wrapper.py 4000    clients send that key, agents their name as x-agent
 """
@@ -34,7 +34,7 @@ from ccroute.serve import anthropic, openai
 BACKENDS = [OllamaBackend("local", "http://localhost:11434")]
 ALIASES = {"sonnet": "local/qwen2.5-coder:32b", "haiku": "local/qwen2.5-coder:7b"}
 MAX_BODY = 32 * 1024 * 1024  # bytes: a long conversation with images
-LOOK = 0.25  # seconds between two looks whether the client is still there
+LOOK = 0.25  # seconds between two checks whether the client is still there
 
 Reply = dict[str, Any] | tuple[bytes, AsyncGenerator[bytes, None], AsyncStream]  # or: first bytes, rest
 
@@ -60,7 +60,7 @@ class Wrapper(ThreadingHTTPServer):
         self.loop.close()
 
 
-class Refused(Exception): ...  # by the wrapper itself: an HTTP status and a sentence
+class Refused(Exception): ...  # raised by the wrapper itself: an HTTP status and a sentence
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -83,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_json(refused.args[0], self.wire().error_body(*refused.args))
         except ConnectionError:
             raise
-        except Exception as error:  # whatever it was, the client gets its own protocol's form of it
+        except Exception as error:  # the client gets any error in its own protocol
             self.log_error("%r", error)
             status, body = self.wire().dump_error(error)
             self.send_json(status, body, self.wire().error_headers(error))
@@ -124,7 +124,7 @@ class Handler(BaseHTTPRequestHandler):
         stream = router.astream(**options)
         more = {"include_usage": request.include_usage, "created": int(time.time())} if wire is openai else {}
         pieces = wire.adump_stream(stream, **more)
-        # What fails before the first bytes is answered with a status.
+        # A failure before the first bytes is answered with its status.
         return self.wait(piece(pieces)), pieces, stream
 
     def note(self, what: str, words: Sequence[str]) -> None:
@@ -132,11 +132,11 @@ class Handler(BaseHTTPRequestHandler):
             self.log_message("%s: %s", what, "; ".join(words))
 
     def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """What `work` comes to. It is cancelled when the client hangs up: its answer is of no use."""
+        """The result of `work`. It is cancelled when the client hangs up."""
         future = asyncio.run_coroutine_threadsafe(work, self.server.loop)
         try:
             while not futures.wait([future], LOOK).done:
-                # What can be read and is empty is the end; anything else is the client's next request.
+                # Readable and empty is the end; other bytes are the client's next request.
                 link = self.connection
                 if select.select([link], [], [], 0)[0] and not link.recv(1, socket.MSG_PEEK):
                     raise ConnectionAbortedError
@@ -148,7 +148,7 @@ class Handler(BaseHTTPRequestHandler):
         size = self.headers.get("content-length", "0")
         if size.isdigit() and int(size) <= MAX_BODY and "transfer-encoding" not in self.headers:
             return self.rfile.read(int(size))
-        self.close_connection = True  # what is left unread would be taken for the next request
+        self.close_connection = True  # unread bytes would be read as the next request
         raise Refused(413, f"send at most {MAX_BODY} bytes, and say how many")
 
     def check_key(self) -> None:
@@ -194,7 +194,7 @@ async def close(pieces: AsyncGenerator[bytes, None]) -> None:
 
 
 def main() -> None:
-    # Clients of one API send what another's servers do not know: drop_params leaves it out.
+    # Clients of one API send parameters that other servers do not know: drop_params leaves them out.
     router = Router(BACKENDS, ALIASES, drop_params=True)
     with router, Wrapper(router, os.environ.get("CCROUTE_KEY"), int(sys.argv[1])) as server:
         print(f"serving {', '.join(ALIASES)} at {server.url}")
