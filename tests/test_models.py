@@ -46,7 +46,7 @@ def test_every_alias_pattern_and_described_deployment_is_listed() -> None:
     assert listed["anthropic/claude-x"].context_window is None
 
 
-def test_ollamas_models_are_discovered_with_the_windows_that_it_serves(caller: Caller) -> None:
+def test_ollamas_models_are_discovered_with_their_served_windows(caller: Caller) -> None:
     """Not the trained one: that of a call is described and sent, in the Modelfile, or the server's default,
     which is known only of a model in memory."""
     names = ("asked:7b", "beyond:7b", "modelfile:7b", "loaded", "unknown:7b")

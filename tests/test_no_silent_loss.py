@@ -166,7 +166,7 @@ def test_there_is_a_value_for_every_parameter() -> None:
 
 @every_wire
 @pytest.mark.parametrize("name", sorted(PARAMETERS))
-def test_a_parameter_is_in_the_body_or_the_call_is_refused_by_its_name(wire: str, name: str) -> None:
+def test_a_parameter_is_in_the_body_or_refused_by_its_name(wire: str, name: str) -> None:
     options = with_company(name, VALUES[name])
     if name in refused(wire, **options):
         with pytest.raises(InvalidRequestError, match=rf"cannot carry .*\b{name} \("):
@@ -178,7 +178,7 @@ def test_a_parameter_is_in_the_body_or_the_call_is_refused_by_its_name(wire: str
 
 @every_wire
 @pytest.mark.parametrize("name", sorted(PARAMETERS))
-def test_a_parameter_that_may_be_dropped_is_in_the_body_or_among_the_reasons(wire: str, name: str) -> None:
+def test_a_parameter_is_in_the_body_or_among_the_reasons(wire: str, name: str) -> None:
     options = with_company(name, VALUES[name])
     body, reasons = asked(wire, options, drop_params=True)
     dropped = any(f": {name} dropped, " in reason for reason in reasons)

@@ -82,7 +82,7 @@ def test_the_last_reply_repeats_when_asked() -> None:
         assert httpx.get(server.url).text == "ok"
 
 
-def test_a_callable_script_sees_the_request_and_a_chunked_body_is_read_whole() -> None:
+def test_a_callable_script_sees_the_whole_request() -> None:
     def echo(request: Request) -> list[Send]:
         return answer(body=request.body)
 
@@ -129,7 +129,7 @@ def test_an_unchunked_stream_ends_with_the_connection() -> None:
         (Reset(), httpx.ReadError),
     ],
 )
-def test_a_connection_ends_in_the_middle_as_told(end: Close | Reset, error: type[Exception]) -> None:
+def test_a_script_may_end_a_connection_in_the_middle(end: Close | Reset, error: type[Exception]) -> None:
     sent = threading.Event()
     half = head(headers={"content-length": "9"}) + b"half"
     with ScriptedServer([[Send(half), Wait(sent), end]]) as server, httpx.stream("GET", server.url) as reply:
@@ -192,7 +192,7 @@ def test_a_chunk_is_framed() -> None:
     assert chunk(b"") == b"0\r\n\r\n"
 
 
-def test_nobody_answers_where_nobody_should() -> None:
+def test_a_refused_port_and_a_black_hole_answer_nothing() -> None:
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://127.0.0.1:{refused_port()}")
     with BlackHole() as hole, pytest.raises(httpx.ConnectTimeout):

@@ -144,7 +144,7 @@ def test_one_probe_is_sent_while_others_are_answered_elsewhere(crowd: Crowd, cur
 
 
 @row(49, "half-open, 100 callers")
-def test_a_call_that_a_probe_turns_away_after_its_own_attempt_is_one_call(crowd: Crowd) -> None:
+def test_a_call_turned_away_after_its_own_attempt_is_one_call(crowd: Crowd) -> None:
     probing, rest = threading.Event(), threading.Event()
     sick = crowd.server(*[BUSY] * IN_A_ROW, [Set(probing), Wait(rest), *ANSWER])
     once_each = RetryPolicy(attempts=3, per_deployment=1)

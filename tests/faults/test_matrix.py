@@ -40,11 +40,11 @@ def test_a_row_goes_by_one_name_and_no_two_by_the_same() -> None:
 RUNS = {kind: itertools.count(1) for kind in (Bench, Crowd)}
 
 
-def test_a_late_check_of_the_bench_runs_again(bench: Bench) -> None:
+def test_a_late_check_of_one_call_runs_again(bench: Bench) -> None:
     late_twice(bench)
 
 
-def test_a_late_check_of_the_crowd_runs_again(crowd: Crowd) -> None:
+def test_a_late_check_of_many_calls_runs_again(crowd: Crowd) -> None:
     late_twice(crowd)
 
 

@@ -54,7 +54,7 @@ def test_time_fills_the_budget_again() -> None:
     assert len(hand.sends) == 3
 
 
-def test_an_empty_budget_does_not_keep_anybody_from_falling_back() -> None:
+def test_an_empty_retry_budget_does_not_prevent_a_fallback() -> None:
     shared = Shared(paid(), local(), on=False)
     for _ in range(30):
         shared.misses(BUSY, aliases={"any": ["paid/m"]}, model="any", retry=RetryPolicy(base=0, max=0))

@@ -378,7 +378,7 @@ def test_a_server_that_asks_for_a_retry_gets_one() -> None:
 # -- Time
 
 
-def test_retry_after_is_waited_for_where_nobody_else_can_answer() -> None:
+def test_retry_after_is_awaited_if_no_other_candidate_is_left() -> None:
     call = calling(paid())
     hand = Hand([Said(429, headers={"retry-after": "7"}), answers()]).run(call)
     assert hand.slept == [7]
@@ -411,7 +411,7 @@ def test_no_attempt_starts_with_less_than_50_ms_left() -> None:
     assert raised.attempts == tuple(call.context.attempts)
 
 
-def test_with_nobody_left_the_last_error_is_raised_however_late_it_is() -> None:
+def test_with_no_candidate_left_the_last_error_is_raised() -> None:
     raised = Hand([Said(401, after=9.99)]).fail(calling(paid(), timeout=10.0))
     assert isinstance(raised, AuthenticationError)
 
@@ -506,7 +506,7 @@ def test_what_one_deployment_cannot_carry_goes_to_another_that_can() -> None:
         assert len(left_out) == (names[0] == "home")
 
 
-def test_where_nobody_can_carry_it_the_first_one_says_why() -> None:
+def test_where_no_backend_can_carry_it_the_first_one_says_why() -> None:
     raised = Hand([answers()]).fail(calling(OllamaBackend("a"), OllamaBackend("b"), user="me"))
     assert str(raised).startswith("a/m: cannot carry user (")
 
@@ -548,7 +548,7 @@ class Judge(PlainBackend):
         raise BackendError("that is no JSON")
 
 
-def test_an_answer_of_the_wrong_format_is_paid_for_and_the_next_is_asked() -> None:
+def test_a_wrong_format_is_charged_and_the_next_candidate_asked() -> None:
     call = calling(
         Judge("judge", models={"m": Model(price=PRICE)}), paid(), response_format={"type": "json_object"}
     )

@@ -56,7 +56,7 @@ def test_a_backend_without_a_listing_is_not_asked() -> None:
     assert (models, hand.asked) == ({"paid/a": None}, ["paid"])
 
 
-def test_the_context_window_is_that_of_the_details_then_of_the_loaded_model() -> None:
+def test_the_window_is_read_from_details_then_loaded_models() -> None:
     tags = says({"models": [{"name": "one:latest"}, {"name": "two:latest"}]})
     loaded = says({"models": [{"name": "two:latest", "context_length": 4096}]})
     shown = says(

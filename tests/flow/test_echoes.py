@@ -137,7 +137,7 @@ def test_a_parameter_counts_though_a_tool_has_a_property_of_its_name() -> None:
     assert (failure.elsewhere, failure.parameter) == (True, "temperature")
 
 
-def test_an_overflow_is_known_though_the_prompt_tells_of_another_one() -> None:
+def test_an_overflow_is_known_though_the_prompt_quotes_another() -> None:
     words = "This model's maximum context length is {} tokens. However, you requested {} tokens"
     for history in (words.format(4096, 4800), f"API error: {words.format(4096, 4800)}, try less"):
         assert kind_of(400, words.format(4096, 5000), request(history)) is errors.ContextWindowExceededError

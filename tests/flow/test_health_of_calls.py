@@ -313,7 +313,7 @@ def test_a_wait_that_does_not_fit_raises_the_servers_kind_of_error() -> None:
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("value", ["-1", "nan", "inf", "1e35", "soon", "0"])
-def test_a_nonsensical_retry_after_cools_nobody(status: int, value: str) -> None:
+def test_a_nonsensical_retry_after_cools_nothing(status: int, value: str) -> None:
     shared = Shared()
     shared.misses(fails(status, retry_after=value))
     assert shared.events == []

@@ -238,7 +238,7 @@ def test_triggers_do_not_concern_the_aliass_own_deployments() -> None:
     assert Way(places("a/m", "b/m"), triggers=[]).fail(LIMITED) == "b/m"
 
 
-def test_a_fallback_that_was_not_triggered_may_be_by_the_next_failure() -> None:
+def test_a_later_failure_may_trigger_a_fallback() -> None:
     way = Way(places("a/m", fallback=["c/m"]), triggers=["availability"])
     assert way.fail(LIMITED) == "a/m"
     assert way.fail(BUSY) == "c/m"
@@ -248,7 +248,7 @@ def test_a_fallback_that_was_not_triggered_may_be_by_the_next_failure() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 7.5])
-def test_retry_after_is_waited_for_only_where_nobody_else_is_left(seconds: float) -> None:
+def test_retry_after_is_awaited_only_if_no_candidate_is_left(seconds: float) -> None:
     asked = fault(RateLimitError("slow down", status=429, retry_after=seconds))
     assert asked.error.retry_after == seconds
     way = Way(places("a/m", "b/m"))

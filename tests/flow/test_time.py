@@ -28,7 +28,7 @@ def test_the_time_of_a_call_begins_with_its_first_step(stream: bool) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_try_ends_after_attempt_and_the_next_candidate_has_the_rest(stream: bool) -> None:
+def test_an_attempt_ends_at_its_limit_and_the_next_has_the_rest(stream: bool) -> None:
     shared = Shared(paid(), local(), stream=stream, limits=Timeout(total=60, attempt=10))
     answer = streams("well") if stream else WELL
     hand = shared.gets(Said(after=99.0), answer, retry=RetryPolicy())

@@ -38,7 +38,7 @@ async def test_tasks_take_turns_too(ollama_server: RealOllama) -> None:
     assert [reply.model for reply in replies] == [*MODELS, *MODELS]
 
 
-def test_a_described_window_is_the_one_that_is_loaded_and_never_drifts(ollama_server: RealOllama) -> None:
+def test_a_described_window_is_the_one_that_is_loaded(ollama_server: RealOllama) -> None:
     windows = {"say-hello": Model(context_window=256), "tiny-b": Model(context_window=100_000)}
     with Router([OllamaBackend("local", ollama_server.url, models=windows)]) as router:
         first = router.complete("hi", model="local/say-hello")

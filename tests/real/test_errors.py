@@ -507,7 +507,7 @@ def test_an_overflow_as_403_is_not_about_the_key() -> None:
     overflows(told(403, {"code": "http_403", "message": words}), 272_000, 306_234)
 
 
-def test_an_overflow_without_numbers_carries_the_window_that_is_known_and_an_estimate() -> None:
+def test_an_overflow_without_numbers_has_window_and_estimate() -> None:
     words = answer(400, json={"error": "the input length exceeds the context length"})
     with ScriptedServer([words], repeat=True) as server:
         backend = OpenAIBackend("home", base_url=server.url, models={"m": Model(context_window=8192)})
@@ -797,7 +797,7 @@ def test_hugging_faces_estimate_is_the_wait() -> None:
     "https://github.com/earendil-works/pi/issues/9627", "Cloudflare's 520 without a body is not tried again"
 )
 @pytest.mark.parametrize("status", [429, 529, 520])
-def test_what_is_only_full_or_sick_moves_the_call_on(status: int) -> None:
+def test_what_is_only_busy_or_failing_moves_the_call_on(status: int) -> None:
     with (
         ScriptedServer([answer(status)], repeat=True) as sick,
         ScriptedServer([answer(json=chat("other"))]) as other,
@@ -1052,7 +1052,7 @@ def test_a_400_about_the_request_ends_the_call() -> None:
     "https://github.com/BerriAI/litellm/issues/3769",
     "what one deployment cannot carry fails the call, with weights at random",
 )
-def test_what_one_deployment_cannot_carry_goes_to_another_whatever_the_weights() -> None:
+def test_weights_do_not_matter_where_only_one_can_carry_it() -> None:
     from ccroute import OllamaBackend
 
     with ScriptedServer([answer(json=chat("other"))], repeat=True) as other:

@@ -81,7 +81,7 @@ def test_a_screenshot_goes_into_a_user_message_behind_the_results(backend: Backe
     "https://github.com/OpenHands/OpenHands/issues/7700",
     "an image in a tool result is refused by OpenAI and Azure",
 )
-def test_a_screenshot_at_the_end_makes_a_user_message_and_text_stays_with_the_result() -> None:
+def test_only_the_image_of_a_last_tool_result_moves_to_a_message() -> None:
     parts = [{"type": "text", "text": "before"}, PIXEL]
     called = {"role": "assistant", "content": None, "tool_calls": [CALL]}
     sent = body(OPENAI, HI, called, {**RESULT, "content": parts})["messages"]

@@ -76,7 +76,7 @@ def test_an_empty_or_missing_finish_reason_is_none() -> None:
     "https://github.com/can1357/oh-my-pi/issues/9433",
     "[DONE] without a finish reason is complete, an end without [DONE] is not",
 )
-def test_a_server_that_never_says_why_it_ends_can_be_trusted_by_a_setting() -> None:
+def test_a_setting_trusts_a_server_without_finish_reasons() -> None:
     frames = [delta("", content="Hel"), delta("", content="lo")]
     with pytest.raises(ProtocolError, match="finish reason"):
         streamed(OPENAI, *frames, "[DONE]")
@@ -265,7 +265,7 @@ def test_reasoning_beside_the_completion_is_charged(caller: Caller) -> None:
     "https://github.com/router-for-me/CLIProxyAPI/issues/5733",
     "completion_tokens 0 with 60 reasoning tokens",
 )
-def test_thoughts_that_only_the_total_tells_are_charged() -> None:
+def test_thoughts_that_are_only_in_the_total_are_charged() -> None:
     usage = told(prompt_tokens=20, completion_tokens=198, total_tokens=623).usage
     assert (usage.output, usage.reasoning, usage.estimated) == (603, 405, False)
     details = {"reasoning_tokens": 60}

@@ -58,7 +58,7 @@ def test_sampling_is_refused_by_name_or_dropped_visibly(caller: Caller, model: s
     "https://github.com/musistudio/claude-code-router/issues/849",
     "gpt-5 answers 400 to any temperature but 1",
 )
-def test_what_the_model_does_anyway_is_no_loss_and_a_users_own_facts_win() -> None:
+def test_what_a_model_does_by_default_may_be_left_out() -> None:
     assert refused(OPENAI, "gpt-5", temperature=1, top_p=1, presence_penalty=0, logprobs=False) == {}
     assert body(OPENAI, model="gpt-5", temperature=1, presence_penalty=0) == body(OPENAI, model="gpt-5")
     own = OpenAIBackend(models={"gpt-5": Model(sampling="any", refuses=())}, api_key="example-key")
@@ -311,13 +311,13 @@ def test_thinking_is_switched_in_each_servers_own_way() -> None:
     "https://github.com/infiniflow/ragflow/issues/8972",
     "DashScope refuses whole calls of models that think",
 )
-def test_dashscope_is_told_by_its_own_flag() -> None:
+def test_dashscope_gets_its_own_thinking_flag() -> None:
     dashscope = OpenAIBackend("q", base_url="https://dashscope.aliyuncs.com/compatible-mode/v1")
     assert body(dashscope, model="qwen3-32b", reasoning_effort="none")["enable_thinking"] is False
 
 
 @complaint("https://github.com/HKUDS/nanobot/issues/3939", "Kimi refuses thinking beside reasoning_effort")
-def test_kimi_is_told_once() -> None:
+def test_kimi_gets_one_thinking_parameter() -> None:
     sent = body(MOONSHOT, model="kimi-k2.6", reasoning_effort="medium")
     assert sent["thinking"] == {"type": "enabled"}
     assert "reasoning_effort" not in sent
@@ -327,7 +327,7 @@ def test_kimi_is_told_once() -> None:
     "https://github.com/deepseek-ai/DeepSeek-V3/issues/1376",
     "DeepSeek refuses a forced tool while it thinks, which it does unasked",
 )
-def test_a_forced_tool_switches_off_thinking_that_nobody_asked_for() -> None:
+def test_a_forced_tool_switches_off_default_thinking() -> None:
     forced: dict[str, Any] = {"tools": [LOOK], "tool_choice": "required"}
     assert body(DEEPSEEK, **forced)["thinking"] == {"type": "disabled"}
     assert "thinking" not in body(DEEPSEEK, tools=[LOOK], tool_choice="auto")

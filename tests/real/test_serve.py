@@ -81,7 +81,7 @@ def post(server: Wrapper, path: str, told: Any) -> tuple[int, Any]:
     "https://github.com/sgl-project/sglang/issues/20830",
     "message_start said 0 input tokens, which breaks Claude Code's compaction",
 )
-def test_message_start_tells_the_prompt_that_the_backend_told() -> None:
+def test_message_start_has_the_backends_own_prompt_count() -> None:
     with ScriptedServer([stream(like.message_sse(usage=like.usage(15, 7, read=20_000)))]) as server:
         events = served(AnthropicBackend("claude", api_key="a-test-key", base_url=server.url))
     usage = events[0]["message"]["usage"]
@@ -92,7 +92,7 @@ def test_message_start_tells_the_prompt_that_the_backend_told() -> None:
     "https://github.com/sgl-project/sglang/issues/20830",
     "message_start said 0 input tokens, which breaks Claude Code's compaction",
 )
-def test_message_start_tells_an_estimate_where_the_backend_counts_at_the_end() -> None:
+def test_message_start_has_an_estimate_where_usage_comes_last() -> None:
     long = [{"role": "user", "content": "word " * 4000}]
     with ScriptedServer([stream(openai_like.chat_sse(usage=openai_like.usage(4321, 7)))]) as server:
         events = served(OpenAIBackend("vllm", base_url=server.url), messages=long)
@@ -149,7 +149,7 @@ def test_count_tokens_is_answered_without_asking_the_backend() -> None:
     "https://github.com/anthropics/claude-code/issues/21612",
     "context_management is a 400 at others, and at Anthropic without its beta header",
 )
-def test_anthropics_own_fields_reach_only_an_anthropic_that_takes_them(caller: Caller) -> None:
+def test_anthropics_fields_reach_only_an_anthropic_backend(caller: Caller) -> None:
     edits = {"edits": [{"type": "clear_tool_uses_20250919"}]}
     request = parsed(context_management=edits, container="c1", service_tier="auto")
     for backend in (VLLM, OLLAMA):
@@ -257,7 +257,7 @@ def test_a_client_of_ours_can_continue_a_paused_turn() -> None:
     "https://github.com/kaitranntt/ccs/issues/415",
     "thoughts of another model, handed to Claude Code without a signature, came back and were refused",
 )
-def test_another_models_thoughts_do_not_reach_claude_through_a_client() -> None:
+def test_thoughts_of_other_models_do_not_reach_claude() -> None:
     told = openai_like.chat("a", reasoning_content="hm")
     with (
         ScriptedServer([answer(json=told)]) as server,

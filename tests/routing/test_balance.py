@@ -249,7 +249,7 @@ def test_calls_in_flight_make_the_predicted_time_longer() -> None:
     assert scene.order() == "ba"
 
 
-def test_a_host_that_answers_nobody_any_more_is_noticed_by_its_crowd() -> None:
+def test_a_host_that_stops_answering_is_noticed_by_its_open_calls() -> None:
     scene = place("latency")
     scene.ends("a", duration=1.0, output=400)
     scene.ends("b", duration=3.0, output=400)

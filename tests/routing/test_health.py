@@ -67,7 +67,7 @@ def test_a_retry_after_alone_does_not_count_for_the_breaker() -> None:
     assert watched.ends(FAILED).opened == [30.0]
 
 
-def test_a_sick_server_that_says_when_to_come_back_cools_and_counts() -> None:
+def test_a_failure_with_retry_after_cools_and_counts() -> None:
     busy = FAILED._replace(cool=7.0)
     watched = Watched()
     for _ in range(5):
@@ -76,7 +76,7 @@ def test_a_sick_server_that_says_when_to_come_back_cools_and_counts() -> None:
     assert sum(isinstance(event, CooledDown) for event in watched.events) == 5
 
 
-def test_a_breaker_whose_time_is_over_waits_for_the_cooldown_besides() -> None:
+def test_an_expired_breaker_still_waits_for_the_cooldown() -> None:
     busy = FAILED._replace(cool=100.0)
     watched = Watched()
     for admission in [watched.admitted() for _ in range(5)]:
@@ -213,7 +213,7 @@ def test_the_old_keys_probe_says_nothing_about_the_new_key() -> None:
 # -- Off, forks, memory
 
 
-def test_switched_off_it_admits_always_and_tells_nothing() -> None:
+def test_health_that_is_off_admits_always_and_emits_nothing() -> None:
     watched = Watched(on=False)
     for report in (*[FAILED] * 9, SLOW_DOWN, NO_KEY, NO_MONEY, NO_MODEL):
         watched.ends(report)
@@ -363,7 +363,7 @@ def test_a_report_that_is_wrong_is_the_error_of_one_call() -> None:
     assert isinstance(watched.admitted(), Admission)
 
 
-def test_a_sick_deployment_is_not_forgotten_for_healthy_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_deployment_is_not_forgotten_for_healthy_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{MODULE}.MAX_KNOWN", 10)
     watched = Watched().ends(NO_MODEL)
     for i in range(30):

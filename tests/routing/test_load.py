@@ -229,7 +229,7 @@ def test_a_success_rate_is_a_share_and_never_zero(steps: list[tuple[bool, float]
 # -- Pace
 
 
-def test_a_stream_tells_its_beginning_and_its_tokens_apart() -> None:
+def test_a_stream_measures_its_first_content_and_its_rate() -> None:
     scene = Scene().ends(*[True] * 10, first_content=2.0, duration=6.0, output=400)
     assert scene.pace.predict(0) == pytest.approx(2.0, abs=0.1)
     assert scene.pace.predict(800) == pytest.approx(10.0, abs=0.2)
@@ -261,7 +261,7 @@ def test_answers_of_one_length_are_predicted_as_they_were() -> None:
     assert 0 <= scene.pace.predict(0) < 3.0
 
 
-def test_an_answer_whose_time_nobody_measured_tells_no_pace() -> None:
+def test_an_answer_without_a_duration_gives_no_speed() -> None:
     scene = Scene().ends(True, output=100)
     assert scene.load.standing(scene.deployment).pace is None
 

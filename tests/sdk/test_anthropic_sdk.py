@@ -79,7 +79,7 @@ def test_a_stream_of_thinking_text_and_calls_is_rebuilt_as_it_was(
     assert (reply.usage.input_tokens, reply.usage.output_tokens) == (11, 7)
 
 
-def test_a_conversation_goes_on_with_thinking_and_signatures_verbatim(
+def test_a_conversation_keeps_thinking_and_signatures_verbatim(
     serve: Serve, anthropic_client: AnthropicClient
 ) -> None:
     blocks = [
@@ -280,7 +280,9 @@ def test_a_prompt_that_does_not_fit_says_so_in_anthropics_words(
             client.messages.create(**ASK)
 
 
-def test_a_missing_and_a_wrong_key_are_told_apart(serve: Serve, anthropic_client: AnthropicClient) -> None:
+def test_a_missing_and_a_wrong_key_are_different_errors(
+    serve: Serve, anthropic_client: AnthropicClient
+) -> None:
     server = serve(compatible("http://127.0.0.1:9"))
     with pytest.raises(anthropic.PermissionDeniedError):
         anthropic_client(server, api_key="sk-wrong").messages.create(**ASK)
@@ -309,7 +311,7 @@ def test_what_never_leaves_the_router_raises_the_right_class(
         client.messages.create(**{**ASK, **fields})
 
 
-def test_nobody_there_is_a_bad_gateway(serve: Serve, anthropic_client: AnthropicClient) -> None:
+def test_an_unreachable_backend_is_a_bad_gateway(serve: Serve, anthropic_client: AnthropicClient) -> None:
     client = anthropic_client(serve(compatible(f"http://127.0.0.1:{refused_port()}")))
     with pytest.raises(anthropic.InternalServerError, match="cannot connect") as caught:
         client.messages.create(**ASK)

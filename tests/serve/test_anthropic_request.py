@@ -225,7 +225,7 @@ def test_a_budget_that_anthropic_would_refuse_is_made_to_fit() -> None:
         {"output_config": {"effort": "low"}},
     ],
 )
-def test_a_model_that_thinks_as_it_likes_gets_its_clients_own_words(fields: dict[str, Any]) -> None:
+def test_an_adaptive_model_gets_its_clients_own_effort(fields: dict[str, Any]) -> None:
     body = there_and_back(ask(**fields), ADAPTIVE)
     assert {name: body[name] for name in ("thinking", "output_config") if name in body} == fields
 
@@ -256,7 +256,7 @@ MARKS: dict[str, Any] = {
 }
 
 
-def test_a_tools_own_fields_reach_anthropic_and_unknown_ones_are_listed() -> None:
+def test_tool_fields_reach_anthropic_and_unknown_ones_are_listed() -> None:
     tool = {"name": "f", "input_schema": SCHEMA, **MARKS}
     search = {"type": "web_search_20250305", "name": "web_search", "max_uses": 3}
     parsed = parse_request(ask(tools=[search, {**tool, "shape": "round"}]))

@@ -132,7 +132,7 @@ def blocks_of(content: str | list[Any]) -> list[Any]:
 
 
 @given(conversations(), PARAMETERS, CHOICES, THINKING)
-def test_a_request_there_and_back_asks_for_the_same(
+def test_a_request_survives_the_round_trip(
     messages: list[dict[str, Any]], asked: dict[str, Any], choice: dict[str, Any], thinking: Any
 ) -> None:
     body = {"model": "m", "messages": messages, **asked}
@@ -144,7 +144,7 @@ def test_a_request_there_and_back_asks_for_the_same(
 
 
 @given(st.sampled_from(["low", "medium", "high", "max"]))
-def test_adaptive_thinking_there_and_back_has_the_same_effort(effort: str) -> None:
+def test_adaptive_thinking_keeps_its_effort_in_a_round_trip(effort: str) -> None:
     body = ask(thinking={"type": "adaptive", "display": "summarized"}, output_config={"effort": effort})
     again = there_and_back(body, Model(thinking="adaptive"))
     assert (again["thinking"], again["output_config"]) == (body["thinking"], body["output_config"])

@@ -236,12 +236,12 @@ def test_the_first_stop_wins_and_content_after_it_is_ignored() -> None:
     assert completion.usage == Usage(input=9, output=7)
 
 
-def test_output_that_no_message_delta_tells_is_estimated() -> None:
+def test_output_without_a_message_delta_is_estimated() -> None:
     stream = named(*texts("Hello", " world, it is"), end(), STOP)
     assert run(Decoder(), stream)[1].usage == Usage(input=9, output=5, estimated=True)
 
 
-def test_a_partial_answer_keeps_the_prompt_that_was_told_and_estimates_the_output() -> None:
+def test_a_partial_answer_estimates_only_its_output() -> None:
     decoder = Decoder()
     decoder.feed(named(*texts("Hello", " world")))
     partial = decoder.partial()

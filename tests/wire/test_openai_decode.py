@@ -104,7 +104,7 @@ def test_invalid_tool_json_is_kept_raw() -> None:
     assert completion.tool_calls[0].function.arguments == '{"a": '
 
 
-def test_tool_calls_get_ids_of_their_own_where_ids_are_missing_or_double() -> None:
+def test_tool_calls_get_ids_where_they_are_missing_or_double() -> None:
     entries = [{"id": "0", "function": {"name": name, "arguments": {"a": 1}}} for name in "fg"]
     completion = decode(answer(tool_calls=[*entries, {"function": None}]))
     assert [call.id for call in completion.tool_calls] == ["0", "call_1", "call_2"]

@@ -48,7 +48,7 @@ def test_claude_gets_closed_objects_and_reads_other_constraints() -> None:
     assert made["properties"]["first"] == {"anyOf": [{"$ref": "#/$defs/Item"}], "description": "the first"}
 
 
-def test_openai_requires_every_property_and_keeps_what_it_can_hold_to() -> None:
+def test_openai_requires_every_property_and_keeps_min_items() -> None:
     made = for_openai(Order.model_json_schema(), official=True)
     assert made is not None
     assert made["required"] == ["first", "more", "note"]
