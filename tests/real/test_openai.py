@@ -42,8 +42,7 @@ from ccroute.types import Request
     "https://github.com/OpenHands/OpenHands/issues/7700",
     "an image in a tool result is refused by OpenAI and Azure",
 )
-@pytest.mark.parametrize("backend", [OPENAI, AZURE])
-def test_a_screenshot_goes_into_a_user_message_behind_the_results(backend: Backend) -> None:
+def test_a_screenshot_goes_into_a_user_message_behind_the_results() -> None:
     picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
     asked = {
         "model": "m",
@@ -68,7 +67,7 @@ def test_a_screenshot_goes_into_a_user_message_behind_the_results(backend: Backe
         ],
     }
     kwargs = anthropic_server.parse_request(asked).kwargs
-    sent = body(backend, *kwargs["messages"])["messages"]
+    sent = body(OPENAI, *kwargs["messages"])["messages"]
     assert [message["role"] for message in sent] == ["user", "assistant", "tool", "tool", "user"]
     assert "image_url" not in json.dumps(sent[2:4])
     assert [message["tool_call_id"] for message in sent[2:4]] == ["a", "b"]
@@ -129,11 +128,10 @@ FIRST, LATER = {"role": "system", "content": "Be kind."}, {"role": "developer", 
     "https://github.com/raullenchai/Rapid-MLX/issues/1543",
     "two leading system messages break Qwen's template",
 )
-@pytest.mark.parametrize("preset", ["vllm", "llamacpp", "tgi", "localai"])
-def test_a_chat_template_gets_one_system_message(preset: Any) -> None:
-    backend = OpenAIBackend("own", preset=preset)
-    for told in ((FIRST, LATER, HI), (FIRST, HI, LATER), (HI, FIRST, LATER)):
-        sent = body(backend, *told)["messages"]
+def test_a_chat_template_gets_one_system_message() -> None:
+    backend = OpenAIBackend("own", preset="vllm")
+    for messages in ((FIRST, LATER, HI), (FIRST, HI, LATER), (HI, FIRST, LATER)):
+        sent = body(backend, *messages)["messages"]
         assert sent == [{"role": "system", "content": "Be kind.\n\nBe brief."}, HI]
     parts = {"role": "system", "content": [{"type": "text", "text": "x"}]}
     assert body(backend, FIRST, parts, HI)["messages"][0]["content"] == [

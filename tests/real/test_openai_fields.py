@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from tests.real.openai_wire import (
-    AZURE,
     CALL,
     DEEPSEEK,
     GEMINI,
@@ -90,7 +89,7 @@ def test_kimi_gets_thoughts_with_every_call() -> None:
     "https://github.com/BerriAI/litellm/issues/30835",
     "Mistral refuses a conversation that holds another provider's reasoning_content",
 )
-@pytest.mark.parametrize("next_one", [GROQ, MISTRAL, OPENAI, AZURE, OpenAIBackend("vllm", preset="vllm")])
+@pytest.mark.parametrize("next_one", [GROQ, MISTRAL, OPENAI, OpenAIBackend("vllm", preset="vllm")])
 def test_a_providers_own_fields_reach_no_other_provider(next_one: Backend) -> None:
     for reply in thoughts_and_a_call(DEEPSEEK):
         again = assistant(body(next_one, HI, reply.message, RESULT))
