@@ -7,7 +7,8 @@ from tests.conftest import Caller
 from tests.support.ollama import FakeOllama, line
 from tests.support.scripted import Hang, ScriptedServer, Wait, answer, stream
 
-from ccroute import Model, OllamaBackend, Price, RetryPolicy, Router, Timeout, errors
+from ccroute import AliasTable, Model, OllamaBackend, Price, RetryPolicy, Router, Timeout, errors
+from ccroute.routing import AgentTable, Tables
 from ccroute.types import Request
 
 
@@ -47,10 +48,9 @@ def test_both_names_stand_before_the_same_health() -> None:
 
 def test_two_names_of_one_model_in_an_alias_add_their_weights() -> None:
     targets = {"local/coder:latest": 1, "local/other": 4, "local/coder": 2}
-    with Router(
-        [OllamaBackend("local")], {"x": targets, "y": ["local/coder", "local/coder:latest"]}
-    ) as router:
-        resolution, _ = router._tables.resolve("x")
+    aliases = {"x": targets, "y": ["local/coder", "local/coder:latest"]}
+    resolution, _ = Tables([OllamaBackend("local")], AliasTable(aliases), AgentTable({})).resolve("x")
+    with Router([OllamaBackend("local")], aliases) as router:
         listed = {model.id: model.deployments for model in router.models()}
     assert dict(zip(resolution.deployments, resolution.weights, strict=True)) == {
         "local/coder": 3,

@@ -178,7 +178,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ccroute.routing.load.MAX_KNOWN", 10)
     load, backend = Load(lambda: 0.0), PlainBackend("a")
     calls = [load.begin(deployment(backend, f"m{i}")) for i in range(25)]
-    assert len(load._known) <= 10
+    assert len(load.stats()) <= 10
     assert load.standing(deployment(backend)).in_flight == 25
     for running in calls:
         running.settle(Outcome(ok=False))
