@@ -192,7 +192,7 @@ def test_five_failures_of_one_caller_turn_no_other_caller_away() -> None:
     assert watched.opened == [30.0]
     assert not admits(watched, BAD)
     assert admits(watched, *OTHERS)
-    assert watched.health.unavailable(ONE) is not None, "it is told to whoever does not say who asks"
+    assert watched.health.unavailable(ONE) is not None, "a call without a caller sees it"
     for request in OTHERS:
         ends(watched, request, "S")
     assert watched.opened == [30.0]

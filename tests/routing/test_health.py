@@ -123,7 +123,7 @@ def test_a_key_refused_again_is_off_twice_as_long_up_to_an_hour() -> None:
     seconds = [event.seconds for event in watched.events if isinstance(event, CooledDown)]
     assert seconds == [300, 600, 1200, 2400, 3600, 3600, 3600]
     watched.ends(ANSWERED, NO_KEY)
-    assert watched.events[-1] == CooledDown("a", 300.0, "who?"), "proved good, it begins anew"
+    assert watched.events[-1] == CooledDown("a", 300.0, "who?"), "after a success it starts again"
 
 
 def test_a_hundred_late_refusals_turn_a_key_off_once() -> None:
@@ -183,7 +183,7 @@ def test_a_call_may_prove_key_and_deployment_at_once() -> None:
     late = watched.admitted()
     watched.ends(*[FAILED] * 5)
     watched.health.settle(late, NO_KEY)
-    assert watched.unavailable().until == watched.now + 300, "the later of the two is told"
+    assert watched.unavailable().until == watched.now + 300, "the later of the two counts"
     probe = watched.after(300).admitted()
     assert isinstance(watched.unavailable(TWO), Unavailable)
     watched.health.settle(probe, ANSWERED)
@@ -246,25 +246,25 @@ def test_memory_is_bounded_however_many_models_are_named(monkeypatch: pytest.Mon
 
 
 def test_listeners_run_without_the_lock_and_may_use_health() -> None:
-    clock, told = FakeClock(), []
+    clock, emitted = FakeClock(), []
     free: list[bool] = []
 
     def listen(event: Event) -> None:
-        told.append(type(event))
+        emitted.append(type(event))
         free.append(health._lock.acquire(blocking=False))
         if free[-1]:
             health._lock.release()
         health.unavailable(ONE)
         admission = health.admit(TWO)
         if isinstance(admission, Admission):
-            health.settle(admission, SLOW_DOWN if len(told) < 3 else NEUTRAL)
+            health.settle(admission, SLOW_DOWN if len(emitted) < 3 else NEUTRAL)
 
     health = Health(clock, listen)
     for _ in range(5):
         admission = health.admit(ONE)
         assert isinstance(admission, Admission)
         health.settle(admission, FAILED)
-    assert told == [BreakerOpened, CooledDown]
+    assert emitted == [BreakerOpened, CooledDown]
     assert all(free)
 
 
@@ -274,7 +274,7 @@ def test_settling_while_the_lock_is_held_never_waits() -> None:
     with watched.health._lock:  # a finaliser in the middle of admit()
         for admission in admissions:
             watched.health.settle(admission, FAILED)
-        assert watched.events == [], "nothing is told under the lock"
+        assert watched.events == [], "nothing is emitted under the lock"
     assert isinstance(watched.health.unavailable(ONE), Unavailable)
     assert watched.opened == [30.0]
 
