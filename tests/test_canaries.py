@@ -221,8 +221,8 @@ def test_the_error_of_garbage_instead_of_http_quotes_nothing(caller: Caller, ech
         head(200, {"transfer-encoding": "chunked"}) + b"3\r\nabc" + echo.encode() + b"\r\n0\r\n\r\n",
         head(200, {"transfer-encoding": "chunked"}) + b"x" + echo.encode() + b"\r\n",
     ):
-        told = echoing(caller, [Send(garbage), Close()])
-        assert "does not answer in HTTP (what came breaks the protocol): check base_url" in str(told)
+        failure = echoing(caller, [Send(garbage), Close()])
+        assert "does not answer in HTTP (what came breaks the protocol): check base_url" in str(failure)
 
 
 @pytest.mark.parametrize("header", ["content-encoding", "location", "retry-after", "x-should-retry"])
@@ -247,15 +247,15 @@ def test_a_server_that_is_not_there_shows_nothing(caller: Caller) -> None:
 def test_the_error_of_an_unsupported_part_hides_its_content(caller: Caller, kind: Any) -> None:
     messages = [{"role": "user", "content": [{"type": kind, "text": PROMPT}]}]
     with Router([OllamaBackend("main")]) as router:
-        told = fails(caller, router, prompt=None, messages=messages)
-    assert "messages[0].content[0]: Ollama cannot carry a part without a proper type" in str(told)
+        failure = fails(caller, router, prompt=None, messages=messages)
+    assert "messages[0].content[0]: Ollama cannot carry a part without a proper type" in str(failure)
 
 
 def test_the_error_of_an_unsupported_part_names_its_type(caller: Caller) -> None:
     messages = [{"role": "user", "content": [{"type": "container_upload"}]}]
     with Router([OllamaBackend("main")]) as router:
-        told = fails(caller, router, prompt=None, messages=messages)
-    assert "a part of type 'container_upload'" in str(told)
+        failure = fails(caller, router, prompt=None, messages=messages)
+    assert "a part of type 'container_upload'" in str(failure)
 
 
 class BrokenTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):

@@ -92,11 +92,11 @@ def test_a_backend_that_does_not_answer_is_named_and_left_out(
 ) -> None:
     broken = [answer(500), answer(body="no JSON"), answer(json={"object": "list"})]
     with ScriptedServer(broken) as server, caplog.at_level(logging.WARNING, logger="ccroute"):
-        backends = [OpenAIBackend(name, base_url=server.url) for name in ("sick", "odd", "empty")]
+        backends = [OpenAIBackend(name, base_url=server.url) for name in ("faulty", "odd", "empty")]
         dead = OllamaBackend("dead", f"http://127.0.0.1:{refused_port()}")
         with Router([*backends, dead]) as router:
             assert discovered(caller, router) == {}
-    assert [record.args[0] for record in caplog.records if record.args] == ["sick", "odd", "empty", "dead"]
+    assert [record.args[0] for record in caplog.records if record.args] == ["faulty", "odd", "empty", "dead"]
 
 
 def test_a_list_without_end_is_given_up(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:

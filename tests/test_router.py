@@ -87,9 +87,9 @@ def test_a_stream_gives_its_chunks_and_then_the_whole_completion(caller: Caller)
 
 
 def test_a_503_moves_on_to_the_fallback_at_once(caller: Caller) -> None:
-    with ScriptedServer([answer(503)]) as sick, FakeOllama(models=["qwen"]) as ollama:
+    with ScriptedServer([answer(503)]) as faulty, FakeOllama(models=["qwen"]) as ollama:
         router = Router(
-            [backend(sick), OllamaBackend("local", ollama.url)],
+            [backend(faulty), OllamaBackend("local", ollama.url)],
             {"big": "main/m", "small": "local/qwen"},
             {"a": Agent("big", fallback=["small"])},
         )
@@ -507,9 +507,9 @@ def test_an_attempt_that_takes_too_long_falls_back(caller: Caller) -> None:
 
 
 def test_an_error_says_who_was_not_asked_and_why(caller: Caller) -> None:
-    with ScriptedServer([answer(503)], repeat=True) as sick:
+    with ScriptedServer([answer(503)], repeat=True) as faulty:
         names = ("a", "b", "c", "d")
-        backends = [backend(sick, name) for name in names] + [OllamaBackend("local")]
+        backends = [backend(faulty, name) for name in names] + [OllamaBackend("local")]
         with Router(backends, retry=FAST) as router:
             with pytest.raises(errors.OverloadedError) as caught:
                 caller.complete(
@@ -546,11 +546,11 @@ def refusing(*names: str) -> Callable[[Request], Iterable[Step]]:
     def reply(request: Request) -> Iterable[Step]:
         for name in names:
             if name in request.json:
-                told = {
+                refusal = {
                     "message": f"Unsupported parameter: '{name}' is not supported with this model.",
                     "param": name,
                 }
-                return answer(400, json={"error": told})
+                return answer(400, json={"error": refusal})
         return answer(json=chat("done"))
 
     return reply
@@ -584,8 +584,8 @@ def test_a_refused_parameter_fails_the_call_without_drop_params(caller: Caller) 
 
 
 def test_a_server_that_refuses_absent_fields_is_asked_once_more(caller: Caller) -> None:
-    told = {"message": "'temperature' is not supported with this model", "param": "temperature"}
-    with ScriptedServer([answer(400, json={"error": told})], repeat=True) as server:
+    refusal = {"message": "'temperature' is not supported with this model", "param": "temperature"}
+    with ScriptedServer([answer(400, json={"error": refusal})], repeat=True) as server:
         with Router([backend(server)], default_model="main/m", drop_params=True) as router:
             with pytest.raises(errors.InvalidRequestError):
                 caller.complete(router, "hi", temperature=0.2)
@@ -631,8 +631,11 @@ def test_a_parameter_is_dropped_after_several_refused_values(caller: Caller) -> 
     def reply(request: Request) -> Iterable[Step]:
         effort = request.json.get("reasoning_effort")
         if effort in ("minimal", "low", "medium"):
-            told = {"message": f"'reasoning_effort' does not support '{effort}'", "param": "reasoning_effort"}
-            return answer(400, json={"error": told})
+            refusal = {
+                "message": f"'reasoning_effort' does not support '{effort}'",
+                "param": "reasoning_effort",
+            }
+            return answer(400, json={"error": refusal})
         return answer(json=chat(effort or "none"))
 
     with ScriptedServer(reply) as server:

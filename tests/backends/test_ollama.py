@@ -152,10 +152,10 @@ def test_a_limit_shorter_than_a_load_is_warned_of_once(
             for _ in range(2):
                 with pytest.raises(errors.BackendTimeoutError, match=r"shorter than the load \(12.3 s when"):
                     caller.complete(router, "hi", model="local/coder:latest", timeout=Timeout(first=0.05))
-    [told] = [
+    [warning] = [
         record.getMessage() for record in caplog.records if "did not answer in time" in record.getMessage()
     ]
-    assert told.startswith("local/coder did not answer in time. Ollama gives up loading a model")
+    assert warning.startswith("local/coder did not answer in time. Ollama gives up loading a model")
 
 
 def test_streams_show_the_time_of_a_load_but_not_when_warm() -> None:

@@ -39,7 +39,7 @@ class Wire(NamedTuple):
 
 
 def _lines(*pieces: str, done: bool = True) -> list[bytes]:
-    return [*map(ollama.line, ollama.chat_lines(ollama.Said(pieces, done=done), "m"))]
+    return [*map(ollama.line, ollama.chat_lines(ollama.ScriptedReply(pieces, done=done), "m"))]
 
 
 OPENAI = Wire(
@@ -58,7 +58,7 @@ ANTHROPIC = Wire(
 )
 OLLAMA = Wire(
     OllamaBackend,
-    ollama.merged(ollama.chat_lines(ollama.Said(), "m")),
+    ollama.merged(ollama.chat_lines(ollama.ScriptedReply(), "m")),
     _lines("Hello", " there", "."),
     opening=_lines("", done=False),
     begun=_lines(SO_FAR, done=False),

@@ -48,7 +48,7 @@ def body_of(wire: Wire, text: str = HEALTHY) -> bytes:
 def said(wire: Wire, *pieces: str) -> list[bytes]:
     """A stream that says these pieces and ends well."""
     if wire is OLLAMA:
-        return [*map(ollama.line, ollama.chat_lines(ollama.Said(pieces), "m"))]
+        return [*map(ollama.line, ollama.chat_lines(ollama.ScriptedReply(pieces), "m"))]
     return (chat_sse if wire is OPENAI else anthropic_like.message_sse)(pieces)
 
 

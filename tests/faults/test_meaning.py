@@ -249,7 +249,7 @@ def test_invalid_arguments_from_anthropic_are_kept(harness: FaultHarness, raw: s
 @pytest.mark.parametrize("raw", RAW[:3])
 def test_invalid_arguments_from_ollama_are_kept(harness: FaultHarness, raw: str, stream: bool) -> None:
     calls = [{"function": {"name": "f", "arguments": raw}}]
-    lines = ollama.chat_lines(ollama.Said((), tool_calls=calls), "m")
+    lines = ollama.chat_lines(ollama.ScriptedReply((), tool_calls=calls), "m")
     reply = OLLAMA.stream(*map(ollama.line, lines)) if stream else answer(json=ollama.merged(lines))
     assert_kept(harness, harness.faulty(reply, wire=OLLAMA), raw, stream=stream)
 

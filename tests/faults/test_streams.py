@@ -259,7 +259,7 @@ def test_an_error_line_falls_back_before_content_and_cuts_after(harness: FaultHa
 @row(18, "Ollama 200 `done:false`")
 @pytest.mark.parametrize("pieces", [("so ", "far"), ("",)], ids=["content", "none"])
 def test_an_answer_that_is_not_done_is_none(harness: FaultHarness, pieces: tuple[str, ...]) -> None:
-    lines = ollama.chat_lines(ollama.Said(pieces, done=False), "m")
+    lines = ollama.chat_lines(ollama.ScriptedReply(pieces, done=False), "m")
     faulty = harness.faulty(ollama.json_answer(ollama.merged(lines)), wire=OLLAMA)
     harness.is_retried(faulty, ProtocolError, "ambiguous")
 

@@ -196,12 +196,12 @@ def test_a_timeout_during_a_load_names_the_time_of_the_last_load(
         with pytest.raises(errors.BackendTimeoutError, match=r"shorter than the load \(\d+\.\d s when last"):
             caller.complete(router, "hi", model="local/say-hello", timeout=Timeout(first=0.005))
         assert caller.complete(router, "hi", model="local/say-hello").text
-    told = [
+    warning = [
         r
         for r in caplog.records
         if r.levelno == logging.WARNING and "did not answer in time" in r.getMessage()
     ]
-    assert len(told) == 1
+    assert len(warning) == 1
 
 
 def test_a_host_name_that_the_server_does_not_know_is_explained(ollama_server: RealOllama) -> None:

@@ -56,10 +56,10 @@ def test_discovered_windows_are_those_that_calls_get(ollama_server: RealOllama, 
     ollama_server.ask("/api/chat", chat | {"model": "tiny-a", "options": {"num_ctx": 64, "num_predict": 1}})
     with Router([OllamaBackend("local", ollama_server.url, models=windows)]) as router:
         found = router.discover() if caller.mode == "sync" else asyncio.run(router.adiscover())
-        told = {model.id: model.context_window for model in found}
+        by_name = {model.id: model.context_window for model in found}
         for name in ("say-hello", "tiny-a", "tiny-b", "say-tool"):
             router.complete("hi", model=f"local/{name}", max_tokens=1)
             [loaded] = ollama_server.loaded().values()
-            assert loaded["context_length"] == told[f"local/{name}"]
-    assert told["local/say-hello"] == 256
-    assert not any(name.endswith(":latest") for name in told)
+            assert loaded["context_length"] == by_name[f"local/{name}"]
+    assert by_name["local/say-hello"] == 256
+    assert not any(name.endswith(":latest") for name in by_name)

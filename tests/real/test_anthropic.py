@@ -159,7 +159,7 @@ def test_thinking_is_not_switched_off_where_that_is_an_error() -> None:
     for model in ("claude-3-5-sonnet-20241022", "claude-sonnet-4-5", "claude-opus-4-6", "claude-opus-4-7"):
         assert "thinking" not in body(model, reasoning_effort="none"), "off until asked for"
     for model in ("claude-opus-5", "claude-haiku-5-5"):
-        assert body(model, reasoning_effort="none")["thinking"] == {"type": "disabled"}, "on until told"
+        assert body(model, reasoning_effort="none")["thinking"] == {"type": "disabled"}, "on by default"
     for model in ("claude-opus-5-5", "claude-fable-5", "claude-mythos-5-1"):
         assert refused(model, reasoning_effort="none") == {"reasoning_effort": "this model always thinks"}
 
@@ -345,8 +345,8 @@ def test_a_model_without_temperature_is_known_by_all_its_names(model: str) -> No
     "max_tokens above what the model can answer with is a 400",
 )
 def test_more_tokens_than_a_model_answers_with_are_refused_by_name() -> None:
-    told = refused("claude-sonnet-4-5-20250929", max_tokens=204_096)
-    assert told == {"max_tokens": "this model answers with at most 64000 tokens"}
+    why = refused("claude-sonnet-4-5-20250929", max_tokens=204_096)
+    assert why == {"max_tokens": "this model answers with at most 64000 tokens"}
     assert body("claude-sonnet-4-5-20250929")["max_tokens"] == 64_000, "what is sent where nobody says"
 
 
@@ -370,9 +370,9 @@ def test_a_forced_tool_is_refused_by_name_where_a_model_takes_none() -> None:
 def test_a_tool_that_anthropic_refuses_is_named() -> None:
     schema = {"type": "object", "anyOf": [{"required": ["a"]}]}
     tools = [LOOK, {"type": "function", "function": {"name": "either", "parameters": schema}}]
-    told = refused("claude-sonnet-4-5", tools=tools)
-    assert list(told) == ["tools[1]"]
-    assert told["tools[1]"].startswith("either: ")
+    why = refused("claude-sonnet-4-5", tools=tools)
+    assert list(why) == ["tools[1]"]
+    assert why["tools[1]"].startswith("either: ")
 
 
 # -- schemas -------------------------------------------------------------------------------------------------
@@ -583,9 +583,9 @@ def test_numbers_that_come_only_at_the_end_are_taken() -> None:
     "an answer without content under 200 is no empty success",
 )
 def test_a_200_without_content_is_an_error() -> None:
-    for told in ({}, {"type": "message", "content": None}, {"id": "m", "stop_reason": "end_turn"}):
+    for why in ({}, {"type": "message", "content": None}, {"id": "m", "stop_reason": "end_turn"}):
         with pytest.raises(ProtocolError, match="no list of content blocks"):
-            decode(json.dumps(told).encode())
+            decode(json.dumps(why).encode())
 
 
 @complaint(

@@ -56,8 +56,8 @@ def test_a_long_prompt_costs_the_price_of_long_prompts() -> None:
 )
 def test_the_whole_prompt_decides_and_the_whole_request_costs_it() -> None:
     price = Price(5, 30, cache_read=0.5, above={272_000: Price(10, 45, cache_read=1)})
-    told = usage(270_540 + 7_936, 630, cached=7_936)
-    found = used(OPENAI, chat(usage=told))
+    usage_sent = usage(270_540 + 7_936, 630, cached=7_936)
+    found = used(OPENAI, chat(usage=usage_sent))
     assert (found.input, found.cache_read) == (270_540, 7_936)
     assert cost(found, price) == Decimal("2.705400") + Decimal("0.007936") + Decimal("0.028350")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import Caller
-from tests.support.ollama import FakeOllama, Said, line
+from tests.support.ollama import FakeOllama, ScriptedReply, line
 from tests.support.ollama import Model as Installed
 from tests.support.scripted import Hang, ScriptedServer, Wait, answer, stream
 from tests.wire.support import as_json, lines, run, sse
@@ -122,7 +122,7 @@ def test_an_answer_that_only_loads_the_model_is_not_tried_again(caller: Caller) 
 def test_a_schema_with_tools_is_refused_by_name_or_dropped_in_sight(caller: Caller) -> None:
     call = {"function": {"name": "look", "arguments": {}}}
     options = {"model": "o/m", "tools": [LOOK], "response_format": FORMAT}
-    with FakeOllama(["m"], says=Said((), tool_calls=[call])) as server:
+    with FakeOllama(["m"], says=ScriptedReply((), tool_calls=[call])) as server:
         with Router([OllamaBackend("o", server.url)]) as router:
             with pytest.raises(errors.InvalidRequestError, match="response_format"):
                 caller.complete(router, "hi", **options)
@@ -212,8 +212,8 @@ def test_calls_with_the_same_index_stay_apart_on_both_of_its_apis() -> None:
 
 @complaint("https://github.com/kenlasko/monize/pull/405", "a model without a tool template answers 400")
 def test_missing_tools_are_the_callers_mistake() -> None:
-    told = as_json({"error": "registry.ollama.ai/library/Qwen3.5:0.8b does not support tools"})
-    error = OLLAMA.classify(400, {}, told)
+    error_body = as_json({"error": "registry.ollama.ai/library/Qwen3.5:0.8b does not support tools"})
+    error = OLLAMA.classify(400, {}, error_body)
     assert isinstance(error, errors.InvalidRequestError)
     assert "does not support tools" in str(error)
 
@@ -226,7 +226,7 @@ def test_missing_tools_are_the_callers_mistake() -> None:
 )
 @complaint(
     "https://github.com/RooCodeInc/Roo-Code/issues/1087",
-    "think tags of deepseek-r1 are not told from the answer",
+    "think tags of deepseek-r1 are not split from the answer",
 )
 def test_thoughts_in_the_text_are_split_from_the_answer() -> None:
     whole = decode(as_json({**END, "message": {"content": "<think>\nhm\n</think>\n\nHello"}}))
@@ -289,8 +289,8 @@ def test_the_window_that_is_sent_never_drifts() -> None:
     "an overflow of Ollama's cloud tells the excess, not the window",
 )
 def test_the_excess_is_not_taken_for_the_window() -> None:
-    told = "prompt too long; exceeded max context length by 540451 tokens (ref: 00ad71bb)"
-    error = OLLAMA.classify(400, {}, as_json({"error": told}))
+    error_body = "prompt too long; exceeded max context length by 540451 tokens (ref: 00ad71bb)"
+    error = OLLAMA.classify(400, {}, as_json({"error": error_body}))
     assert isinstance(error, errors.ContextWindowExceededError)
     assert error.limit is None
 
@@ -326,7 +326,7 @@ def test_a_bad_keep_alive_is_refused_when_the_backend_is_made() -> None:
 
 @complaint(
     "https://github.com/rsynnot/magic-lists-for-navidrome/issues/34",
-    "a timeout cancels the load, each time anew",
+    "a timeout cancels the load, every time",
 )
 @complaint(
     "https://github.com/danny-avila/LibreChat/issues/3330", "prompts end before Ollama has loaded the model"
@@ -359,8 +359,10 @@ def test_an_answer_that_was_cut_is_no_success() -> None:
         decode(as_json(said(" same" * 31)))
     with pytest.raises(errors.ProtocolError, match="without done: true"):
         run(Decoder(), lines(*[said(" same")] * 31))
-    told = OLLAMA.classify(500, {}, as_json({"error": "prediction aborted, token repeat limit reached"}))
-    assert isinstance(told, errors.ServerError)
+    error_body = OLLAMA.classify(
+        500, {}, as_json({"error": "prediction aborted, token repeat limit reached"})
+    )
+    assert isinstance(error_body, errors.ServerError)
     cut = {
         "choices": [{"message": {"content": " same"}, "finish_reason": None}],
         "usage": {"prompt_tokens": 0},
@@ -409,7 +411,7 @@ def test_an_error_inside_a_stream_is_one(caller: Caller) -> None:
 )
 @complaint(
     "https://github.com/ollama/ollama/issues/17943",
-    "the cached part of the prompt is told apart, and counted twice",
+    "the cached part of the prompt is listed apart, and counted twice",
 )
 def test_prompts_are_counted_once_also_where_they_were_cached() -> None:
     counts = {"prompt_eval_count": 100, "prompt_eval_cached_count": 80, "eval_count": 2}

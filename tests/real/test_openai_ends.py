@@ -14,9 +14,9 @@ from tests.real.openai_wire import (
     MOONSHOT,
     OPENAI,
     OPENROUTER,
+    answer_with,
     complaint,
     streamed,
-    told,
     whole,
 )
 from tests.support.openai_like import chat
@@ -159,7 +159,7 @@ def test_finish_reasons_in_capitals_are_understood(raw: str, reason: str) -> Non
 )
 @complaint(
     "https://github.com/anomalyco/opencode/issues/18813",
-    "an overflow told as a finish reason, with zero usage: the client asks again for ever",
+    "an overflow reported as a finish reason, with zero usage: the client asks again for ever",
 )
 def test_an_overflow_that_is_a_finish_reason_is_an_overflow() -> None:
     raw = "model_context_window_exceeded"
@@ -253,7 +253,7 @@ def test_reasoning_beside_the_completion_is_charged(caller: Caller) -> None:
             reply = caller.complete(router, "hi", model="xai/grok-4")
     assert (reply.usage.output, reply.usage.reasoning) == (700, 500)
     assert reply.cost == Decimal("0.0135")
-    inside = told(**{**usage, "completion_tokens": 700})
+    inside = answer_with(**{**usage, "completion_tokens": 700})
     assert (inside.usage.output, inside.usage.reasoning) == (700, 500)
 
 
@@ -266,10 +266,10 @@ def test_reasoning_beside_the_completion_is_charged(caller: Caller) -> None:
     "completion_tokens 0 with 60 reasoning tokens",
 )
 def test_thoughts_that_are_only_in_the_total_are_charged() -> None:
-    usage = told(prompt_tokens=20, completion_tokens=198, total_tokens=623).usage
+    usage = answer_with(prompt_tokens=20, completion_tokens=198, total_tokens=623).usage
     assert (usage.output, usage.reasoning, usage.estimated) == (603, 405, False)
     details = {"reasoning_tokens": 60}
-    usage = told(
+    usage = answer_with(
         prompt_tokens=21, completion_tokens=0, total_tokens=81, completion_tokens_details=details
     ).usage
     assert (usage.output, usage.reasoning) == (60, 60)
@@ -280,7 +280,7 @@ def test_thoughts_that_are_only_in_the_total_are_charged() -> None:
     "DeepSeek tells cache hits in prompt_cache_hit_tokens, which nobody reads",
 )
 def test_deepseeks_cache_hits_are_read() -> None:
-    usage = told(
+    usage = answer_with(
         prompt_tokens=100, completion_tokens=5, prompt_cache_hit_tokens=80, prompt_cache_miss_tokens=20
     ).usage
     assert (usage.cache_read, usage.input) == (80, 20)

@@ -1,4 +1,4 @@
-"""What a model or a server does not take, and how it is told to think."""
+"""What a model or a server does not take, and how its thinking is switched."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ from ccroute.types import Model
 )
 @pytest.mark.parametrize("model", ["gpt-5", "gpt-5-mini-2025-08-07", "o3", "o4-mini", "o1-2024-12-17"])
 def test_sampling_is_refused_by_name_or_dropped_visibly(caller: Caller, model: str) -> None:
-    told = refused(OPENAI, model, temperature=0.0, top_p=0.5, presence_penalty=1.0, logprobs=True)
-    assert told.keys() == {"temperature", "top_p", "presence_penalty", "logprobs"}
-    assert model in told["temperature"]
-    assert "Model(" in told["temperature"]
+    refusals = refused(OPENAI, model, temperature=0.0, top_p=0.5, presence_penalty=1.0, logprobs=True)
+    assert refusals.keys() == {"temperature", "top_p", "presence_penalty", "logprobs"}
+    assert model in refusals["temperature"]
+    assert "Model(" in refusals["temperature"]
     with ScriptedServer([answer(json=chat("x"))]) as server:
         with Router([OpenAIBackend("b", base_url=server.url)], drop_params=True) as router:
             reply = caller.complete(router, "hi", model=f"b/{model}", temperature=0.0)
@@ -284,8 +284,8 @@ def test_none_at_a_model_that_does_not_think_sends_nothing() -> None:
     "gpt-5.4 refuses function tools beside reasoning_effort",
 )
 def test_an_effort_beside_tools_is_refused_where_the_model_does() -> None:
-    told = refused(OPENAI, "gpt-5.4", tools=[LOOK], reasoning_effort="low")
-    assert told.keys() == {"reasoning_effort"}
+    refusals = refused(OPENAI, "gpt-5.4", tools=[LOOK], reasoning_effort="low")
+    assert refusals.keys() == {"reasoning_effort"}
     assert refused(OPENAI, "gpt-5.4", tools=[LOOK], reasoning_effort="none") == {}
     assert refused(OPENAI, "gpt-5.4", reasoning_effort="low") == {}
     assert refused(OPENAI, "gpt-5", tools=[LOOK], reasoning_effort="low") == {}

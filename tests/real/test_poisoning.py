@@ -226,14 +226,14 @@ def test_without_names_the_same_mistake_is_one_callers() -> None:
 
 @pytest.mark.parametrize("callers", [1, 2, 5])
 def test_a_server_that_fails_for_all_is_off_after_five_failures(callers: int) -> None:
-    told: list[Event] = []
+    emitted: list[Event] = []
     with ScriptedServer([answer(500, body=json.dumps(error("boom")))], repeat=True) as server:
         backend = OpenAIBackend("home", base_url=server.url)
-        with Router([backend], agents=agents("home/m"), retry=ONCE, on_event=told.append) as router:
+        with Router([backend], agents=agents("home/m"), retry=ONCE, on_event=emitted.append) as router:
             for number in range(5):
                 with pytest.raises(errors.ServerError):
                     router.complete("hello", agent=GOOD[number % callers])
-    (opened,) = (event for event in told if isinstance(event, BreakerOpened))
+    (opened,) = (event for event in emitted if isinstance(event, BreakerOpened))
     assert opened.reason == "5 failures in a row"
 
 

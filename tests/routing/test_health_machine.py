@@ -208,7 +208,7 @@ class HealthMachine(RuleBasedStateMachine):
         name, place, key = asked.name, self.places[asked.name], self.keys[asked.name[0]]
         emitted: list[Event] = [*self.events]
         self.events.clear()
-        answered = report.counts is False and place.off  # however late, and whoever else probes by now
+        answered = report.counts is False and place.off  # however late it came
         proved = [s for s in asked.proves if s.probe is asked or (answered and s is place)]
         for switch in proved:
             switch.probe = None

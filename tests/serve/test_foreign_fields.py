@@ -74,7 +74,7 @@ def test_with_its_last_tool_a_choice_among_them_goes_too() -> None:
     assert (left.tools, left.tool_choice, left.parallel_tool_calls) == (None, None, None)
 
 
-def parsed_by(wire: Any, **told: Any) -> Request:
+def parsed_by(wire: Any, **given: Any) -> Request:
     return Request(
-        **dict(wire.parse_request({"model": "m", "max_tokens": 9, "messages": [USER], **told}).kwargs)
+        **dict(wire.parse_request({"model": "m", "max_tokens": 9, "messages": [USER], **given}).kwargs)
     )

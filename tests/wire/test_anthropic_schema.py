@@ -110,7 +110,7 @@ def test_text_before_the_schemas_tool_is_no_part_of_the_answer(caller: Caller) -
     assert heard.error is None
     assert heard.completion is not None
     assert (heard.completion.text, heard.completion.finish_reason) == ('{"a": 3}', "stop")
-    assert "".join(chunk.text for chunk in heard.chunks) == 'Sure: {"a": 3}', "what was told stays told"
+    assert "".join(chunk.text for chunk in heard.chunks) == 'Sure: {"a": 3}', "what was emitted stays"
     assert [chunk.block for chunk in heard.chunks if chunk.block] == [{"type": "text", "text": "Sure: "}]
 
 

@@ -46,8 +46,8 @@ _PIECES = st.lists(
 def test_a_cut_anywhere_changes_nothing(text: str, cuts: list[int]) -> None:
     splitter = ThoughtSplitter()
     at = sorted({0, len(text), *(cut for cut in cuts if cut <= len(text))})
-    told = [splitter.feed(text[start:end]) for start, end in pairwise(at)] + [splitter.end()]
-    assert tuple(map("".join, zip(*told, strict=True))) == split_thoughts(text)
+    parts = [splitter.feed(text[start:end]) for start, end in pairwise(at)] + [splitter.end()]
+    assert tuple(map("".join, zip(*parts, strict=True))) == split_thoughts(text)
 
 
 def test_a_stream_emits_thoughts_as_thinking() -> None:

@@ -177,10 +177,10 @@ def test_fields_never_replace_what_the_message_says_itself() -> None:
 def test_a_model_that_takes_no_effort_refuses_each() -> None:
     facts = Model(efforts=())
     for effort in ("none", "high"):
-        told = refusals(asked(reasoning_effort=effort), model="grok-4", facts=facts)
-        assert "grok-4" in told["reasoning_effort"]
-    told = refusals(asked(reasoning_effort="low"), facts=Model(refuses=("reasoning_effort",)))
-    assert "does not take it;" in told["reasoning_effort"]
+        why = refusals(asked(reasoning_effort=effort), model="grok-4", facts=facts)
+        assert "grok-4" in why["reasoning_effort"]
+    why = refusals(asked(reasoning_effort="low"), facts=Model(refuses=("reasoning_effort",)))
+    assert "does not take it;" in why["reasoning_effort"]
 
 
 def test_images_and_a_user_message_without_text_become_one() -> None:

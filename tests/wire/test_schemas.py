@@ -119,8 +119,8 @@ def test_only_a_strict_schema_is_changed_for_openai() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string"}}}
 
     def sent(strict: bool | None, schema: Any) -> Any:
-        told = {"name": "a", "schema": schema} | ({} if strict is None else {"strict": strict})
-        form = {"type": "json_schema", "json_schema": told}
+        schema_form = {"name": "a", "schema": schema} | ({} if strict is None else {"strict": strict})
+        form = {"type": "json_schema", "json_schema": schema_form}
         return openai.encode(asked(response_format=form), "m", stream=False)["response_format"]["json_schema"]
 
     for strict in (None, False):

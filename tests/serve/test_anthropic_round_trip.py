@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.serve.test_anthropic_request import CACHED, SCHEMA, ask, text, there_and_back
+from tests.serve.test_anthropic_request import CACHED, SCHEMA, ask, text, round_trip
 
 from ccroute.types import Model
 
@@ -140,11 +140,11 @@ def test_a_request_survives_the_round_trip(
         body["tool_choice"] = choice
     if thinking:
         body["thinking"] = thinking
-    assert normal(there_and_back(body)) == normal(body)
+    assert normal(round_trip(body)) == normal(body)
 
 
 @given(st.sampled_from(["low", "medium", "high", "max"]))
 def test_adaptive_thinking_keeps_its_effort_in_a_round_trip(effort: str) -> None:
     body = ask(thinking={"type": "adaptive", "display": "summarized"}, output_config={"effort": effort})
-    again = there_and_back(body, Model(thinking="adaptive"))
+    again = round_trip(body, Model(thinking="adaptive"))
     assert (again["thinking"], again["output_config"]) == (body["thinking"], body["output_config"])
