@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.serve.test_anthropic_request import CACHED, SCHEMA, ask, text, round_trip
+from tests.serve.test_anthropic_request import CACHED, SCHEMA, ask, round_trip, text
 
 from ccroute.types import Model
 
