@@ -30,7 +30,7 @@ def whole_run() -> Iterator[Watch]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_tells_a_secret(whole_run: Watch) -> Iterator[None]:
+def no_secret_is_shown(whole_run: Watch) -> Iterator[None]:
     """No error, event, log line or ledger row of a test shows a key or a prompt of its calls."""
     whole_run.begin()
     yield
@@ -38,7 +38,7 @@ def nothing_tells_a_secret(whole_run: Watch) -> Iterator[None]:
 
 
 @dataclass
-class Heard:
+class StreamResult:
     """What came out of a stream, also when it broke."""
 
     chunks: list[Chunk] = field(default_factory=list)
@@ -66,9 +66,9 @@ class Caller:
             return router.complete(*args, **options)
         return asyncio.run(router.acomplete(*args, **options))
 
-    def stream(self, router: Router, *args: Any, **options: Any) -> Heard:
+    def stream(self, router: Router, *args: Any, **options: Any) -> StreamResult:
         """All chunks until the end, or until it breaks (then `error` is set)."""
-        heard = Heard()
+        heard = StreamResult()
         try:
             if self.mode == "sync":
                 heard.stream = router.stream(*args, **options)
@@ -80,7 +80,7 @@ class Caller:
             heard.error = error
         return heard
 
-    async def _astream(self, heard: Heard, router: Router, args: Any, options: Any) -> None:
+    async def _astream(self, heard: StreamResult, router: Router, args: Any, options: Any) -> None:
         heard.stream = router.astream(*args, **options)
         async for chunk in heard.stream:
             heard.chunks.append(chunk)

@@ -212,7 +212,7 @@ def test_an_echo_of_the_whole_request_is_shown_nowhere(caller: Caller, options: 
 
 
 @pytest.mark.parametrize("echo", [KEY, f"{KEY} closed", "Tell my boss that I am ill, disconnected"])
-def test_garbage_instead_of_http_is_told_in_our_own_words(caller: Caller, echo: str) -> None:
+def test_the_error_of_garbage_instead_of_http_quotes_nothing(caller: Caller, echo: str) -> None:
     for garbage in (
         echo.encode() + b"\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n" + echo.encode() + b"\r\n\r\n",
@@ -221,8 +221,8 @@ def test_garbage_instead_of_http_is_told_in_our_own_words(caller: Caller, echo: 
         head(200, {"transfer-encoding": "chunked"}) + b"3\r\nabc" + echo.encode() + b"\r\n0\r\n\r\n",
         head(200, {"transfer-encoding": "chunked"}) + b"x" + echo.encode() + b"\r\n",
     ):
-        told = echoing(caller, [Send(garbage), Close()])
-        assert "does not answer in HTTP (what came breaks the protocol): check base_url" in str(told)
+        failure = echoing(caller, [Send(garbage), Close()])
+        assert "does not answer in HTTP (what came breaks the protocol): check base_url" in str(failure)
 
 
 @pytest.mark.parametrize("header", ["content-encoding", "location", "retry-after", "x-should-retry"])
@@ -244,18 +244,18 @@ def test_a_server_that_is_not_there_shows_nothing(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("kind", [PROMPT, PROMPT.splitlines()[1], "a" * 41])
-def test_a_part_that_cannot_be_carried_is_told_without_what_it_holds(caller: Caller, kind: Any) -> None:
+def test_the_error_of_an_unsupported_part_hides_its_content(caller: Caller, kind: Any) -> None:
     messages = [{"role": "user", "content": [{"type": kind, "text": PROMPT}]}]
     with Router([OllamaBackend("main")]) as router:
-        told = fails(caller, router, prompt=None, messages=messages)
-    assert "messages[0].content[0]: Ollama cannot carry a part without a proper type" in str(told)
+        failure = fails(caller, router, prompt=None, messages=messages)
+    assert "messages[0].content[0]: Ollama cannot carry a part without a proper type" in str(failure)
 
 
-def test_the_kind_of_a_part_that_cannot_be_carried_is_told(caller: Caller) -> None:
+def test_the_error_of_an_unsupported_part_names_its_type(caller: Caller) -> None:
     messages = [{"role": "user", "content": [{"type": "container_upload"}]}]
     with Router([OllamaBackend("main")]) as router:
-        told = fails(caller, router, prompt=None, messages=messages)
-    assert "a part of type 'container_upload'" in str(told)
+        failure = fails(caller, router, prompt=None, messages=messages)
+    assert "a part of type 'container_upload'" in str(failure)
 
 
 class BrokenTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
@@ -278,7 +278,7 @@ def test_a_bug_while_sending_shows_no_key_in_the_frames_of_ccroute(caller: Calle
     assert re.search(r"CallContext\([0-9a-f-]{36}, 'main/m', 1 attempts\)", shown)
 
 
-def test_what_goes_through_a_flow_shows_what_it_is_and_not_what_it_holds() -> None:
+def test_the_repr_of_an_effect_hides_what_it_holds() -> None:
     request = AskedFor(
         messages=({"role": "user", "content": PROMPT},), stop=PROMPT, temperature=0, extra={"x": PROMPT}
     )

@@ -58,7 +58,7 @@ def test_a_real_stream_says_the_same_as_the_whole_answer(
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_a_wrong_key_is_an_authentication_error_that_does_not_show_it(
+def test_a_wrong_key_is_an_authentication_error_without_the_key(
     llama_server: TinyLlama, wire: str, caller: Caller
 ) -> None:
     with (

@@ -46,7 +46,7 @@ def test_every_alias_pattern_and_described_deployment_is_listed() -> None:
     assert listed["anthropic/claude-x"].context_window is None
 
 
-def test_ollamas_models_are_discovered_with_the_windows_that_it_serves(caller: Caller) -> None:
+def test_ollamas_models_are_discovered_with_their_served_windows(caller: Caller) -> None:
     """Not the trained one: that of a call is described and sent, in the Modelfile, or the server's default,
     which is known only of a model in memory."""
     names = ("asked:7b", "beyond:7b", "modelfile:7b", "loaded", "unknown:7b")
@@ -92,11 +92,11 @@ def test_a_backend_that_does_not_answer_is_named_and_left_out(
 ) -> None:
     broken = [answer(500), answer(body="no JSON"), answer(json={"object": "list"})]
     with ScriptedServer(broken) as server, caplog.at_level(logging.WARNING, logger="ccroute"):
-        backends = [OpenAIBackend(name, base_url=server.url) for name in ("sick", "odd", "empty")]
+        backends = [OpenAIBackend(name, base_url=server.url) for name in ("faulty", "odd", "empty")]
         dead = OllamaBackend("dead", f"http://127.0.0.1:{refused_port()}")
         with Router([*backends, dead]) as router:
             assert discovered(caller, router) == {}
-    assert [record.args[0] for record in caplog.records if record.args] == ["sick", "odd", "empty", "dead"]
+    assert [record.args[0] for record in caplog.records if record.args] == ["faulty", "odd", "empty", "dead"]
 
 
 def test_a_list_without_end_is_given_up(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ def backend(server: ScriptedServer, name: str = "main", **options: object) -> Op
     return OpenAIBackend(name, base_url=server.url, **options)  # type: ignore[arg-type]
 
 
-def test_an_agents_model_wins_over_the_requested_one_and_the_route_says_so(caller: Caller) -> None:
+def test_an_agents_model_wins_over_the_requested_one(caller: Caller) -> None:
     with ScriptedServer([answer(json=chat("done", model="served"))]) as server:
         router = Router([backend(server)], {"fast": "main/m1", "big": "main/m2"}, {"python-expert": "fast"})
         reply = caller.complete(router, "fix it", agent="Python Expert", model="big")
@@ -87,9 +87,9 @@ def test_a_stream_gives_its_chunks_and_then_the_whole_completion(caller: Caller)
 
 
 def test_a_503_moves_on_to_the_fallback_at_once(caller: Caller) -> None:
-    with ScriptedServer([answer(503)]) as sick, FakeOllama(models=["qwen"]) as ollama:
+    with ScriptedServer([answer(503)]) as faulty, FakeOllama(models=["qwen"]) as ollama:
         router = Router(
-            [backend(sick), OllamaBackend("local", ollama.url)],
+            [backend(faulty), OllamaBackend("local", ollama.url)],
             {"big": "main/m", "small": "local/qwen"},
             {"a": Agent("big", fallback=["small"])},
         )
@@ -113,7 +113,7 @@ def test_a_call_without_a_fallback_is_tried_again_where_it_failed(caller: Caller
     assert len(reply.route.attempts) == 2
 
 
-def test_retry_after_is_waited_for_where_nobody_else_can_answer(caller: Caller) -> None:
+def test_retry_after_is_awaited_if_no_other_candidate_is_left(caller: Caller) -> None:
     limited = answer(429, headers={"retry-after-ms": "80"})
     with ScriptedServer([limited, answer(json=chat())]) as server:
         router = Router([backend(server)], default_model="main/m", retry=FAST)
@@ -152,7 +152,7 @@ def test_a_backends_own_timeout_moves_the_call_on(caller: Caller) -> None:
     assert reply.route.attempts[0].error == "BackendTimeoutError"
 
 
-def test_a_stream_that_breaks_before_its_first_content_falls_back_unseen(caller: Caller) -> None:
+def test_a_stream_that_breaks_before_content_falls_back(caller: Caller) -> None:
     with (
         ScriptedServer([stream([b": ping\n\n", Reset()])]) as bad,
         ScriptedServer([stream(chat_sse(["ok"]))]) as good,
@@ -165,7 +165,7 @@ def test_a_stream_that_breaks_before_its_first_content_falls_back_unseen(caller:
     assert heard.completion.route.attempts[0].failure == "ambiguous"
 
 
-def test_a_stream_that_breaks_after_content_is_interrupted_and_priced(caller: Caller) -> None:
+def test_a_stream_that_breaks_after_content_is_priced(caller: Caller) -> None:
     forty = [chunk({"content": "word"}) for _ in range(40)]
     with ScriptedServer([stream([*forty, Close()])]) as server:
         router = Router(
@@ -437,7 +437,7 @@ def test_timeouts_are_exact_however_slowly_a_server_trickles(caller: Caller) -> 
     assert 0.28 <= caught.value.attempts[0].duration < 0.4
 
 
-def test_a_stream_has_one_reader_and_may_be_closed_by_another_thread() -> None:
+def test_a_stream_has_one_reader_and_any_thread_may_close_it() -> None:
     with (
         ScriptedServer([stream([chunk({"content": "one"}), Hang()])]) as server,
         Router([backend(server)]) as router,
@@ -456,7 +456,7 @@ def test_a_stream_has_one_reader_and_may_be_closed_by_another_thread() -> None:
         assert router.report(by="model").to_dicts()[0]["attempts"] == 1
 
 
-async def test_an_async_stream_has_one_reader_and_may_be_closed_by_another_task() -> None:
+async def test_an_async_stream_has_one_reader_and_any_task_may_close_it() -> None:
     with ScriptedServer([stream([chunk({"content": "one"}), Hang()])]) as server:
         async with Router([backend(server)], default_model="main/m") as router:
             started = router.astream("hi")
@@ -486,7 +486,7 @@ def test_a_stream_begun_on_one_loop_is_not_read_on_another() -> None:
         assert server.wait_closed(1.0)
 
 
-def test_a_streams_attempt_ends_with_its_first_content_however_long_the_rest_takes(caller: Caller) -> None:
+def test_a_streams_attempt_limit_ends_at_its_first_content(caller: Caller) -> None:
     slow = [
         step for piece in chat_sse(["Hel", "lo ", "world"]) for step in (Wait(0.05), Send(chunk_of(piece)))
     ]
@@ -497,7 +497,7 @@ def test_a_streams_attempt_ends_with_its_first_content_however_long_the_rest_tak
     assert (heard.error, heard.text) == (None, "Hello world")
 
 
-def test_an_attempt_that_takes_too_long_names_the_limit_and_the_fallback_answers(caller: Caller) -> None:
+def test_an_attempt_that_takes_too_long_falls_back(caller: Caller) -> None:
     with ScriptedServer([[Hang()]]) as slow, ScriptedServer([answer(json=chat("here"))]) as quick:
         backends = [backend(slow, "slow"), backend(quick, "quick")]
         with Router(backends, timeout=Timeout(attempt=0.1)) as router:
@@ -507,9 +507,9 @@ def test_an_attempt_that_takes_too_long_names_the_limit_and_the_fallback_answers
 
 
 def test_an_error_says_who_was_not_asked_and_why(caller: Caller) -> None:
-    with ScriptedServer([answer(503)], repeat=True) as sick:
+    with ScriptedServer([answer(503)], repeat=True) as faulty:
         names = ("a", "b", "c", "d")
-        backends = [backend(sick, name) for name in names] + [OllamaBackend("local")]
+        backends = [backend(faulty, name) for name in names] + [OllamaBackend("local")]
         with Router(backends, retry=FAST) as router:
             with pytest.raises(errors.OverloadedError) as caught:
                 caller.complete(
@@ -526,7 +526,7 @@ def test_an_error_says_who_was_not_asked_and_why(caller: Caller) -> None:
     assert caught.value.__notes__ == [left_out, last]
 
 
-def test_a_deployment_that_cools_down_says_why_in_words_of_its_own(caller: Caller) -> None:
+def test_the_error_of_a_cooling_deployment_says_why(caller: Caller) -> None:
     heard: list[CooledDown] = []
     limited = answer(429, headers={"retry-after": "30"}, json={"error": {"message": "slow down, please"}})
     with ScriptedServer([limited]) as server:
@@ -546,17 +546,17 @@ def refusing(*names: str) -> Callable[[Request], Iterable[Step]]:
     def reply(request: Request) -> Iterable[Step]:
         for name in names:
             if name in request.json:
-                told = {
+                refusal = {
                     "message": f"Unsupported parameter: '{name}' is not supported with this model.",
                     "param": name,
                 }
-                return answer(400, json={"error": told})
+                return answer(400, json={"error": refusal})
         return answer(json=chat("done"))
 
     return reply
 
 
-def test_what_a_server_refuses_is_dropped_if_that_is_allowed_and_the_next_call_knows(caller: Caller) -> None:
+def test_a_refused_parameter_is_dropped_and_remembered(caller: Caller) -> None:
     asked = {"temperature": 0.2, "top_p": 0.5, "max_tokens": 9}
     with ScriptedServer(refusing("temperature", "top_p")) as server:
         with Router([backend(server)], default_model="main/m", drop_params=True) as router:
@@ -574,7 +574,7 @@ def test_what_a_server_refuses_is_dropped_if_that_is_allowed_and_the_next_call_k
     assert first.cost is None or first.cost == 0
 
 
-def test_what_a_server_refuses_fails_the_call_where_nothing_may_be_dropped(caller: Caller) -> None:
+def test_a_refused_parameter_fails_the_call_without_drop_params(caller: Caller) -> None:
     with ScriptedServer(refusing("temperature")) as server:
         with Router([backend(server)], default_model="main/m") as router:
             for _ in range(2):
@@ -583,16 +583,16 @@ def test_what_a_server_refuses_fails_the_call_where_nothing_may_be_dropped(calle
     assert (caught.value.parameter, caught.value.elsewhere, len(server.requests)) == ("temperature", True, 2)
 
 
-def test_a_server_that_refuses_what_it_was_not_sent_is_asked_once_more_at_most(caller: Caller) -> None:
-    told = {"message": "'temperature' is not supported with this model", "param": "temperature"}
-    with ScriptedServer([answer(400, json={"error": told})], repeat=True) as server:
+def test_a_server_that_refuses_absent_fields_is_asked_once_more(caller: Caller) -> None:
+    refusal = {"message": "'temperature' is not supported with this model", "param": "temperature"}
+    with ScriptedServer([answer(400, json={"error": refusal})], repeat=True) as server:
         with Router([backend(server)], default_model="main/m", drop_params=True) as router:
             with pytest.raises(errors.InvalidRequestError):
                 caller.complete(router, "hi", temperature=0.2)
     assert len(server.requests) == 2
 
 
-def test_tokens_are_counted_without_a_network_as_a_call_would_count_them() -> None:
+def test_tokens_are_counted_without_a_network() -> None:
     agents = {"helper": Agent(model="fast", params={"tools": [TOOL]})}
     nowhere = OpenAIBackend("main", base_url="http://127.0.0.1:9")
     with Router([nowhere], {"fast": "main/m"}, agents) as router:
@@ -627,12 +627,15 @@ def test_calls_at_the_same_time_each_drop_what_the_server_refuses() -> None:
                 assert {call.result().text for call in calls} == {"done"}
 
 
-def test_a_value_that_is_refused_says_nothing_of_others_until_several_are(caller: Caller) -> None:
+def test_a_parameter_is_dropped_after_several_refused_values(caller: Caller) -> None:
     def reply(request: Request) -> Iterable[Step]:
         effort = request.json.get("reasoning_effort")
         if effort in ("minimal", "low", "medium"):
-            told = {"message": f"'reasoning_effort' does not support '{effort}'", "param": "reasoning_effort"}
-            return answer(400, json={"error": told})
+            refusal = {
+                "message": f"'reasoning_effort' does not support '{effort}'",
+                "param": "reasoning_effort",
+            }
+            return answer(400, json={"error": refusal})
         return answer(json=chat(effort or "none"))
 
     with ScriptedServer(reply) as server:

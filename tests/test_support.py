@@ -20,7 +20,7 @@ import pytest
 from tests.support import anthropic_like, openai_like
 from tests.support.certificates import Authority
 from tests.support.llama import llama_tools_server, server_connections
-from tests.support.ollama import FakeOllama, Model, Said, broken_stream, chat_lines
+from tests.support.ollama import FakeOllama, Model, ScriptedReply, broken_stream, chat_lines
 from tests.support.scripted import (
     BlackHole,
     Close,
@@ -82,7 +82,7 @@ def test_the_last_reply_repeats_when_asked() -> None:
         assert httpx.get(server.url).text == "ok"
 
 
-def test_a_callable_script_sees_the_request_and_a_chunked_body_is_read_whole() -> None:
+def test_a_callable_script_sees_the_whole_request() -> None:
     def echo(request: Request) -> list[Send]:
         return answer(body=request.body)
 
@@ -129,7 +129,7 @@ def test_an_unchunked_stream_ends_with_the_connection() -> None:
         (Reset(), httpx.ReadError),
     ],
 )
-def test_a_connection_ends_in_the_middle_as_told(end: Close | Reset, error: type[Exception]) -> None:
+def test_a_script_may_end_a_connection_in_the_middle(end: Close | Reset, error: type[Exception]) -> None:
     sent = threading.Event()
     half = head(headers={"content-length": "9"}) + b"half"
     with ScriptedServer([[Send(half), Wait(sent), end]]) as server, httpx.stream("GET", server.url) as reply:
@@ -192,7 +192,7 @@ def test_a_chunk_is_framed() -> None:
     assert chunk(b"") == b"0\r\n\r\n"
 
 
-def test_nobody_answers_where_nobody_should() -> None:
+def test_a_refused_port_and_a_black_hole_answer_nothing() -> None:
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://127.0.0.1:{refused_port()}")
     with BlackHole() as hole, pytest.raises(httpx.ConnectTimeout):
@@ -270,7 +270,7 @@ def test_anthropic_events_are_named_as_their_data() -> None:
 
 def test_ollama_streams_ndjson_by_default() -> None:
     body = {"model": "llama3.2:3b", "messages": [{"role": "user", "content": "hi"}]}
-    with FakeOllama(says=Said(["<a", " é"], thinking=["hm"])) as ollama:
+    with FakeOllama(says=ScriptedReply(["<a", " é"], thinking=["hm"])) as ollama:
         reply = httpx.post(ollama.url + "/api/chat", json=body)
         cold = json.loads(reply.text.splitlines()[-1])["load_duration"]
         warm = httpx.post(ollama.url + "/api/chat", json=body | {"stream": False}).json()
@@ -300,7 +300,7 @@ def test_ollama_streams_ndjson_by_default() -> None:
 def test_ollama_knows_its_models_and_limits() -> None:
     call = {"function": {"name": "look", "arguments": {"city": "Oslo"}}}
     plain = Model("plain", context_length=8192, capabilities=("completion",))
-    says = Said(tool_calls=[call], prompt_tokens=0)
+    says = ScriptedReply(tool_calls=[call], prompt_tokens=0)
     with FakeOllama([plain, "b:7b"], says=says) as ollama, httpx.Client(base_url=ollama.url) as client:
         names = [model["name"] for model in client.get("/api/tags").json()["models"]]
         shown = client.post("/api/show", json={"model": "plain"}).json()
@@ -324,7 +324,7 @@ def test_ollama_knows_its_models_and_limits() -> None:
 
 
 def test_ollama_can_break_a_stream() -> None:
-    lines = chat_lines(Said(done=False), "llama3.2:3b")
+    lines = chat_lines(ScriptedReply(done=False), "llama3.2:3b")
     with FakeOllama(on_chat=lambda _: stream(broken_stream(lines, "boom"))) as ollama:
         body = {"model": "llama3.2:3b", "messages": [{"role": "user", "content": "hi"}]}
         text = httpx.post(ollama.url + "/api/chat", json=body).text

@@ -18,7 +18,7 @@ from ccroute.accounting.tally import Key, Tally
 from ccroute.types import Usage
 
 
-class Sums:
+class TotalsLedger:
     """A user's ledger that keeps no rows."""
 
     def record(self, row: LedgerRow) -> None: ...
@@ -27,7 +27,7 @@ class Sums:
         return {}
 
 
-class Rows(Sums):
+class RowsLedger(TotalsLedger):
     """A user's ledger that reads its rows one by one."""
 
     def rows(self, since: datetime | None = None, until: datetime | None = None) -> Iterator[LedgerRow]:
@@ -80,15 +80,15 @@ def test_a_report_is_json_too() -> None:
 
 
 def test_a_users_ledger_may_have_rows_too() -> None:
-    ledger = Rows()
+    ledger = RowsLedger()
     assert isinstance(ledger, RowLedger)
     with Router([OllamaBackend()], ledger=ledger) as router:
         assert [each.id for each in router.rows(START)] == [f"{START} None"]
 
 
 def test_a_ledger_without_rows_is_an_error_that_names_the_method() -> None:
-    ledger: Ledger = Sums()
+    ledger: Ledger = TotalsLedger()
     with Router([OllamaBackend()], ledger=ledger) as router:
-        with pytest.raises(errors.ConfigError, match=r"^ledger: Sums has no rows\(since, until\)"):
+        with pytest.raises(errors.ConfigError, match=r"^ledger: TotalsLedger has no rows\(since, until\)"):
             router.rows()
         assert list(router.report()) == []

@@ -256,7 +256,7 @@ def test_a_fingerprint_is_of_the_key_that_was_sent() -> None:
     assert PlainBackend(api_key="first-key").current_fingerprint() is None, "it cannot be rotated"
 
 
-class Vault:
+class CountedKey:
     """An `api_key` callable that counts."""
 
     def __init__(self, key: str) -> None:
@@ -267,7 +267,7 @@ class Vault:
         return self.key
 
 
-def two_models(url: str, vault: Vault) -> Router:
+def two_models(url: str, vault: CountedKey) -> Router:
     backend = OpenAIBackend("b", base_url=url, api_key=vault)
     return Router([backend], {"any": ["b/m", "b/n"]}, retry=RetryPolicy(attempts=3, per_deployment=2))
 
@@ -276,7 +276,7 @@ def test_an_api_key_callable_is_called_once_per_attempt(caller: Caller) -> None:
     def reply(request: Received) -> Any:
         return answer(json=chat("hi")) if request.headers["authorization"].endswith("2") else answer(401)
 
-    vault = Vault("made-up-key-1")
+    vault = CountedKey("made-up-key-1")
     with ScriptedServer(reply) as server, two_models(server.url, vault) as router:
         with pytest.raises(AuthenticationError):
             caller.complete(router, "hi", model="any")
@@ -287,7 +287,7 @@ def test_an_api_key_callable_is_called_once_per_attempt(caller: Caller) -> None:
 
 
 def test_a_later_call_looks_once_whether_a_refused_key_was_rotated(caller: Caller) -> None:
-    vault = Vault("made-up-key-1")
+    vault = CountedKey("made-up-key-1")
     with ScriptedServer([answer(401)], repeat=True) as server, two_models(server.url, vault) as router:
         for _ in range(2):
             with pytest.raises(AuthenticationError):

@@ -44,14 +44,14 @@ def events(*frames: dict[str, Any]) -> list[bytes]:
     return [f"data: {json.dumps(each)}\r\n\r\n".encode() for each in frames]
 
 
-class Setting:
+class GeminiSetup:
     """A router that a file describes, before a server that plays a script."""
 
     def __init__(self, path: Path, script: Script) -> None:
         self.server = ScriptedServer(script)
         self.path = path / "ccroute.toml"
 
-    def __enter__(self) -> Setting:
+    def __enter__(self) -> GeminiSetup:
         self.server.__enter__()
         self.path.write_text(
             f'default_model = "gemini/gemini-x"\n[backends.gemini]\nbase_url = "{self.server.url}/v1beta"\n'
@@ -71,7 +71,7 @@ class Setting:
 
 def test_a_file_names_the_kind_and_a_call_is_answered(caller: Caller, tmp_path: Path) -> None:
     whole = frame({"text": "why", "thought": True}, {"text": "hello"}, usageMetadata=USAGE)
-    with Setting(tmp_path, [answer(json=whole)]) as there:
+    with GeminiSetup(tmp_path, [answer(json=whole)]) as there:
         said = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "hi"}]
         reply = caller.complete(there.router, messages=said, max_tokens=9, reasoning_effort="low")
         request = there.server.requests[0]
@@ -103,7 +103,7 @@ def test_a_stream_comes_piece_by_piece(caller: Caller, tmp_path: Path) -> None:
     )
     # However the network cuts it.
     cut = [b"".join(pieces)[i : i + 7] for i in range(0, len(b"".join(pieces)), 7)]
-    with Setting(tmp_path, [stream(cut)]) as there:
+    with GeminiSetup(tmp_path, [stream(cut)]) as there:
         heard = caller.stream(there.router, "hi")
         assert there.server.requests[0].target.endswith("/gemini-x:streamGenerateContent?alt=sse")
     assert ([chunk.text for chunk in heard.chunks if chunk.text], heard.error) == (["h", "i"], None)
@@ -113,7 +113,7 @@ def test_a_stream_comes_piece_by_piece(caller: Caller, tmp_path: Path) -> None:
 @pytest.mark.parametrize("streamed", [False, True])
 def test_calls_and_their_results_go_both_ways(caller: Caller, tmp_path: Path, streamed: bool) -> None:
     asked = stream(events(frame(*SIGNED, ends=None), frame())) if streamed else answer(json=frame(*SIGNED))
-    with Setting(tmp_path, [asked, answer(json=frame({"text": "done"}))]) as there:
+    with GeminiSetup(tmp_path, [asked, answer(json=frame({"text": "done"}))]) as there:
         options: dict[str, Any] = {"tools": [LOOK], "tool_choice": "required"}
         question = {"role": "user", "content": "look"}
         if streamed:
@@ -151,7 +151,7 @@ def test_a_call_of_another_model_goes_on_here(tmp_path: Path) -> None:
         {"role": "assistant", "content": "well", "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "call_1", "content": "red"},
     ]
-    with Setting(tmp_path, [answer(json=frame({"text": "done"}))]) as there:
+    with GeminiSetup(tmp_path, [answer(json=frame({"text": "done"}))]) as there:
         there.router.complete(messages=said)
         contents = there.sent["contents"]
     assert contents[0]["parts"][1] == {"inlineData": {"mimeType": "image/png", "data": "aGk="}}
@@ -193,7 +193,7 @@ def failed(code: int, message: str, **detail: Any) -> dict[str, Any]:
 def test_a_failure_has_its_type(
     caller: Caller, tmp_path: Path, status: int, body: Any, error: type[Exception]
 ) -> None:
-    with Setting(tmp_path, lambda request: answer(status, json=body)) as there:
+    with GeminiSetup(tmp_path, lambda request: answer(status, json=body)) as there:
         with pytest.raises(error) as caught:
             caller.complete(there.router, "hi", timeout=0.3)
     assert type(caught.value) is error
@@ -211,7 +211,7 @@ def test_a_failure_has_its_type(
     ],
 )
 def test_a_stream_that_fails_says_how(tmp_path: Path, pieces: list[bytes], error: type[Exception]) -> None:
-    with Setting(tmp_path, lambda request: stream(pieces)) as there:
+    with GeminiSetup(tmp_path, lambda request: stream(pieces)) as there:
         heard = Caller("sync").stream(there.router, "hi", timeout=0.3)
     assert type(heard.error) is error
     if isinstance(heard.error, errors.StreamInterruptedError):
@@ -221,7 +221,7 @@ def test_a_stream_that_fails_says_how(tmp_path: Path, pieces: list[bytes], error
 
 def test_the_models_are_listed_with_their_windows(tmp_path: Path) -> None:
     models = {"models": [{"name": "models/gemini-x", "inputTokenLimit": 1000}]}
-    with Setting(tmp_path, [answer(json=models)]) as there:
+    with GeminiSetup(tmp_path, [answer(json=models)]) as there:
         [found] = there.router.discover()
     assert (found.id, found.context_window) == ("gemini/gemini-x", 1000)
 

@@ -9,7 +9,7 @@ import pytest
 from ccroute import AnthropicBackend, Model
 from ccroute.backends.known_models import KNOWN, known
 
-OLD, BUDGET, ASKED, ON, ALWAYS = "no thinking", "budget", "when asked", "unless told", "always"
+OLD, BUDGET, ASKED, ON, ALWAYS = "no thinking", "budget", "when asked", "by default", "always"
 
 
 def kind(model: str) -> str:

@@ -7,7 +7,8 @@ from tests.conftest import Caller
 from tests.support.ollama import FakeOllama, line
 from tests.support.scripted import Hang, ScriptedServer, Wait, answer, stream
 
-from ccroute import Model, OllamaBackend, Price, RetryPolicy, Router, Timeout, errors
+from ccroute import AliasTable, Model, OllamaBackend, Price, RetryPolicy, Router, Timeout, errors
+from ccroute.routing import AgentTable, Tables
 from ccroute.types import Request
 
 
@@ -47,10 +48,9 @@ def test_both_names_stand_before_the_same_health() -> None:
 
 def test_two_names_of_one_model_in_an_alias_add_their_weights() -> None:
     targets = {"local/coder:latest": 1, "local/other": 4, "local/coder": 2}
-    with Router(
-        [OllamaBackend("local")], {"x": targets, "y": ["local/coder", "local/coder:latest"]}
-    ) as router:
-        resolution, _ = router._tables.resolve("x")
+    aliases = {"x": targets, "y": ["local/coder", "local/coder:latest"]}
+    resolution, _ = Tables([OllamaBackend("local")], AliasTable(aliases), AgentTable({})).resolve("x")
+    with Router([OllamaBackend("local")], aliases) as router:
         listed = {model.id: model.deployments for model in router.models()}
     assert dict(zip(resolution.deployments, resolution.weights, strict=True)) == {
         "local/coder": 3,
@@ -152,10 +152,10 @@ def test_a_limit_shorter_than_a_load_is_warned_of_once(
             for _ in range(2):
                 with pytest.raises(errors.BackendTimeoutError, match=r"shorter than the load \(12.3 s when"):
                     caller.complete(router, "hi", model="local/coder:latest", timeout=Timeout(first=0.05))
-    [told] = [
+    [warning] = [
         record.getMessage() for record in caplog.records if "did not answer in time" in record.getMessage()
     ]
-    assert told.startswith("local/coder did not answer in time. Ollama gives up loading a model")
+    assert warning.startswith("local/coder did not answer in time. Ollama gives up loading a model")
 
 
 def test_streams_show_the_time_of_a_load_but_not_when_warm() -> None:

@@ -11,8 +11,8 @@ from ccroute import OpenAIBackend, Router
 def test_another_server_of_the_same_host_gets_no_fields_back() -> None:
     body = chat("well")
     body["choices"][0]["message"]["reasoning_details"] = [{"text": "from a"}]
-    told = answer(json=body)
-    with ScriptedServer([told], repeat=True) as a, ScriptedServer([told], repeat=True) as b:
+    script = answer(json=body)
+    with ScriptedServer([script], repeat=True) as a, ScriptedServer([script], repeat=True) as b:
         backends = [OpenAIBackend("a", base_url=a.url), OpenAIBackend("b", base_url=b.url)]
         with Router(backends) as router:
             message = router.complete("hi", model="a/m").choices[0].message

@@ -162,7 +162,7 @@ def test_no_package_takes_the_place_of_a_kind_of_ccroute(publish: Publish) -> No
     assert type(backend) is OllamaBackend
 
 
-def test_an_unknown_kind_is_told_from_those_of_packages(publish: Publish) -> None:
+def test_the_error_of_an_unknown_kind_names_package_kinds(publish: Publish) -> None:
     publish("ccroute_own", "owned = ccroute_own:Own", "raise SystemExit('it is not loaded')")
     with pytest.raises(ConfigError) as caught:
         made({"kind": "ownd", "api_version": 5, "keep_aliv": "5m"})

@@ -23,7 +23,7 @@ def test_agents_in_too_many_groups_are_a_fault_and_not_dropped(faults):
     assert faults(nested(6, {"x": AGENT})) == (f"g6.g5.g4.g3.g2.g1: {text}",)
 
 
-def test_agents_stand_beside_groups_at_every_level():
+def test_a_group_may_hold_agents_and_groups():
     source = {"a": {"x": AGENT, "b": {"y": AGENT, "note": "text"}, "c": {"enabled": False, "z": AGENT}}}
     loaded = read(source, {})
     assert {name: agent.group for name, agent in loaded.options["agents"].items()} == {"x": "a", "y": "b"}

@@ -5,10 +5,11 @@ import re
 from dataclasses import fields
 from decimal import Decimal
 
+import httpx
 import pytest
 from tests.support.certificates import Authority
 
-from ccroute import Router
+from ccroute import Router, errors
 from ccroute.backends import AnthropicBackend, HttpRequest, OllamaBackend, OpenAIBackend
 from ccroute.config import load
 from ccroute.config.settings import ModelTable
@@ -431,9 +432,14 @@ def test_models_have_fallbacks():
     assert load(source, {}, {"fallbacks": {}})["fallbacks"] == {}
     both = load([source, {"fallbacks": {"sonnet": "ollama/d"}}], {})["fallbacks"]
     assert both == {"sonnet": ["ollama/d"], "*": ["ollama/c"], "ollama/x": []}
-    with Router.from_config(source) as router:
-        assert router._tables.fallbacks["sonnet"] == ("gpt-4",)
-        assert router._tables.other_fallbacks == ("ollama/c",)
+    busy = httpx.MockTransport(lambda request: httpx.Response(503))
+    with Router.from_config(
+        source, transport=busy, retry=RetryPolicy(attempts=9, per_deployment=1)
+    ) as router:
+        for model, tried in (("sonnet", "ab"), ("gpt-4", "bc")):
+            with pytest.raises(errors.OverloadedError) as raised:
+                router.complete("hi", model=model)
+            assert [each.deployment for each in raised.value.attempts] == [f"ollama/{name}" for name in tried]
 
 
 def test_unknown_fallbacks_are_faults_with_their_place(faults):

@@ -1,4 +1,4 @@
-"""The rows of the fault matrix: their marker, the bench they run on, and one line for each at the end."""
+"""The rows of the fault matrix: their marker, their harness, and one line for each at the end."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("tests.faults.harness", "tests.faults.crowd")
+pytest.register_assert_rewrite("tests.faults.harness", "tests.faults.parallel")
 
 from tests.conftest import Caller  # noqa: E402 - what is registered above has to come first
-from tests.faults.crowd import Crowd  # noqa: E402
-from tests.faults.harness import Bench, Late  # noqa: E402
+from tests.faults.harness import FaultHarness, Late  # noqa: E402
+from tests.faults.parallel import ParallelHarness  # noqa: E402
 
 MODES = ("sync", "async")
 
@@ -68,24 +68,27 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @pytest.fixture
-def bench(caller: Caller, caplog: pytest.LogCaptureFixture) -> Iterator[Bench]:
+def harness(caller: Caller, caplog: pytest.LogCaptureFixture) -> Iterator[FaultHarness]:
     """Servers, routers and calls in one mode; what the matrix asks after every fault is checked there."""
-    with caplog.at_level(logging.DEBUG, logger="ccroute"), Bench(caller, caplog) as bench:
-        yield bench
+    with caplog.at_level(logging.DEBUG, logger="ccroute"), FaultHarness(caller, caplog) as harness:
+        yield harness
 
 
 @pytest.fixture
-def crowd(caller: Caller, caplog: pytest.LogCaptureFixture) -> Iterator[Crowd]:
-    """The bench for many callers at once, in one mode."""
-    with caplog.at_level(logging.DEBUG, logger="ccroute"), Crowd(caller, caplog) as crowd:
-        yield crowd
+def parallel(caller: Caller, caplog: pytest.LogCaptureFixture) -> Iterator[ParallelHarness]:
+    """Many callers at once, in one mode."""
+    with caplog.at_level(logging.DEBUG, logger="ccroute"), ParallelHarness(caller, caplog) as parallel:
+        yield parallel
 
 
 @pytest.fixture
-def alone(caplog: pytest.LogCaptureFixture) -> Iterator[Crowd]:
+def alone(caplog: pytest.LogCaptureFixture) -> Iterator[ParallelHarness]:
     """The same, for what both modes share or only one has."""
-    with caplog.at_level(logging.DEBUG, logger="ccroute"), Crowd(Caller("sync"), caplog) as crowd:
-        yield crowd
+    with (
+        caplog.at_level(logging.DEBUG, logger="ccroute"),
+        ParallelHarness(Caller("sync"), caplog) as parallel,
+    ):
+        yield parallel
 
 
 @pytest.hookimpl(wrapper=True)
@@ -94,13 +97,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     try:
         return (yield)
     except Late:
-        benches = [each for each in pyfuncitem.funcargs.values() if isinstance(each, Bench | Crowd)]
-        if not benches:
+        harnesses = [
+            each for each in pyfuncitem.funcargs.values() if isinstance(each, FaultHarness | ParallelHarness)
+        ]
+        if not harnesses:
             raise
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
     for last in (False, True):
-        for bench in benches:
-            bench.clear()
+        for harness in harnesses:
+            harness.clear()
         try:
             pyfuncitem.obj(**arguments)
             break

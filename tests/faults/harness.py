@@ -1,8 +1,8 @@
-"""The bench of the fault matrix: sick servers, routers to them, and the law that holds after every fault.
+"""What the fault matrix runs on: faulty servers, routers to them, and the rules that hold after every fault.
 
 A row says what the fault is and what must follow from it. Everything else is checked here after each call:
 one outcome, in time; attempts within their cap, each recorded once at its price, one of them final; neither
-key nor prompt to be seen anywhere; nothing left running. At the end of a test the server gets well, and the
+key nor prompt to be seen anywhere; nothing left running. At the end of a test the server recovers, and the
 same router has to be answered by it: a slot or a lease that was lost would show.
 """
 
@@ -22,7 +22,7 @@ from typing import Any, Self
 import psutil
 import pytest
 from tests.conftest import Caller
-from tests.faults.servers import OPENAI, WELL, Sick, Wire, backend
+from tests.faults.servers import HEALTHY, OPENAI, FaultyServer, Wire, backend
 from tests.support.scripted import Reply
 from tests.test_bad_input import everything_shown
 from tests.test_canaries import KEY, PROMPT, assert_tells_nothing, locals_of_ccroute
@@ -102,23 +102,23 @@ class Subject:
     """A router under test, and the server that its deployment `main/m` is at."""
 
     router: Router
-    server: Sick | str
+    server: FaultyServer | str
     retry: RetryPolicy
     ledger: MemoryLedger
     events: list[Event]
 
 
-class Bench:
-    """Makes servers and routers, calls in one mode, and checks the law."""
+class FaultHarness:
+    """Makes servers and routers, calls in one mode, and checks the rules."""
 
     def __init__(self, caller: Caller, caplog: pytest.LogCaptureFixture) -> None:
         self.mode = caller.mode
-        self.heard = threading.Event()
+        self.first_chunk = threading.Event()
         """Set as soon as the caller has a chunk: a script that waits for it breaks after content."""
         self._caplog = caplog
-        self._last: dict[Sick | str, Subject] = {}
+        self._last: dict[FaultyServer | str, Subject] = {}
         self._routers: list[Router] = []
-        self._servers: list[Sick] = []
+        self._servers: list[FaultyServer] = []
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -129,10 +129,10 @@ class Bench:
         self.clear()
 
     def clear(self) -> None:
-        """The end of a test: who was sick gets well and answers, and then nothing may be left."""
+        """The end of a test: the faulty servers recover and answer, and then nothing may be left."""
         with self._stack:
             for server in self._servers:
-                server.get_well()
+                server.recover()
             for subject in self._last.values():
                 self._recovers(subject)
             for router in self._routers:
@@ -150,34 +150,34 @@ class Bench:
         """A context manager that is left at the end of the test."""
         return self._stack.enter_context(context)
 
-    def sick(
+    def faulty(
         self,
         *faults: Reply,
         wire: Wire = OPENAI,
-        cure: Callable[[Sick], None] | None = None,
+        cure: Callable[[FaultyServer], None] | None = None,
         **options: Any,
-    ) -> Sick:
+    ) -> FaultyServer:
         """A server that answers with faults, or without any a healthy one."""
-        server: Sick = self.enter(Sick(*faults, wire=wire, cure=cure, **options))
+        server: FaultyServer = self.enter(FaultyServer(*faults, wire=wire, cure=cure, **options))
         self._servers.append(server)
         return server
 
     def router(
         self,
-        sick: Sick | str,
-        other: Sick | None = None,
+        faulty: FaultyServer | str,
+        other: FaultyServer | None = None,
         *,
         retry: RetryPolicy = ONCE,
         limits: Timeout | None = None,
         ca_file: str | None = None,
         recovers: bool = True,
     ) -> Subject:
-        """A router whose alias `m` is `main/m` at the sick server and then, if there is one, `other/m`.
+        """A router whose alias `m` is `main/m` at the faulty server and then, if there is one, `other/m`.
 
-        `limits` are those of one attempt at the sick server; the call has plenty of time. Not `recovers`:
+        `limits` are those of one attempt at the faulty server; the call has plenty of time. Not `recovers`:
         the fault lasts, by its nature, longer than the test.
         """
-        backends = [backend("main", sick, timeout=limits, ca_file=ca_file)]
+        backends = [backend("main", faulty, timeout=limits, ca_file=ca_file)]
         if other is not None:
             backends.append(backend("other", other))
         aliases = AliasTable({"m": [f"{backend.name}/m" for backend in backends]}, strategy="ordered")
@@ -191,16 +191,16 @@ class Bench:
             ledger=ledger,
             on_event=events.append,
         )
-        subject = Subject(router, sick, retry, ledger, events)
+        subject = Subject(router, faulty, retry, ledger, events)
         self._routers.append(router)
-        if recovers and not (isinstance(sick, Sick) and sick.is_well):
-            self._last[sick] = subject
+        if recovers and not (isinstance(faulty, FaultyServer) and faulty.is_healthy):
+            self._last[faulty] = subject
         return subject
 
     # -- calling -------------------------------------------------------------------------------------------
 
     def ask(self, subject: Subject, *, stream: bool = False, **options: Any) -> Call:
-        """One call, after which the law was checked."""
+        """One call, after which the rules were checked."""
         return self.asks(subject, 1, stream=stream, **options)[0]
 
     def asks(
@@ -223,7 +223,7 @@ class Bench:
                     started = subject.router.stream(**asked)
                     for chunk in started:
                         call.chunks.append(chunk)
-                        self.heard.set()
+                        self.first_chunk.set()
                     call.completion = started.completion
                 else:
                     call.completion = subject.router.complete(**asked)
@@ -245,7 +245,7 @@ class Bench:
                     started = subject.router.astream(**asked)
                     async for chunk in started:
                         call.chunks.append(chunk)
-                        self.heard.set()
+                        self.first_chunk.set()
                     call.completion = started.completion
                 else:
                     call.completion = await subject.router.acomplete(**asked)
@@ -260,13 +260,13 @@ class Bench:
         return calls
 
     def _begin(self, subject: Subject, options: dict[str, Any]) -> Call:
-        self.heard.clear()
+        self.first_chunk.clear()
         limit = options.get("timeout", PATIENT)
         call = Call(limit.total if isinstance(limit, Timeout) else limit, -time.monotonic())
         call.rows, call.events = subject.ledger.rows(), [*subject.events]
         return call
 
-    # -- the law -------------------------------------------------------------------------------------------
+    # -- the rules -----------------------------------------------------------------------------------------
 
     def _check(self, subject: Subject, call: Call) -> Call:
         call.rows = subject.ledger.rows()[len(call.rows) :]
@@ -312,26 +312,28 @@ class Bench:
 
     def _recovers(self, subject: Subject) -> None:
         """A server that got well is asked and answers; at one that cannot get well, no call waits."""
-        may_recover = isinstance(subject.server, Sick)
+        may_recover = isinstance(subject.server, FaultyServer)
         call = self.ask(subject, model="main/m", timeout=5 if may_recover else 0.06)
         if may_recover:
-            assert call.text == WELL
+            assert call.text == HEALTHY
             assert call.attempts[-1].deployment == "main/m"
         else:
             assert not isinstance(call.error, errors.QueueTimeoutError)
 
     # -- what a row requires -------------------------------------------------------------------------------
 
-    def answers(self, sick: Sick, text: str = WELL, *, stream: bool = False, **options: Any) -> Call:
+    def answers(
+        self, faulty: FaultyServer, text: str = HEALTHY, *, stream: bool = False, **options: Any
+    ) -> Call:
         """It is no fault: the answer is taken, at the first attempt."""
-        call = self.ask(self.router(sick, **options), stream=stream)
+        call = self.ask(self.router(faulty, **options), stream=stream)
         assert call.text == text
         assert call.tried == [("main/m", None, None)]
         return call
 
     def fails(
         self,
-        sick: Sick | str,
+        faulty: FaultyServer | str,
         error: type[errors.CcrouteError],
         failure: str | None,
         *,
@@ -341,7 +343,7 @@ class Bench:
     ) -> Call:
         """Tried once, with nobody else there, it ends in exactly this error; `failure` is its class."""
         asked = {} if timeout is None else {"timeout": timeout}
-        call = self.ask(self.router(sick, **options), stream=stream, **asked)
+        call = self.ask(self.router(faulty, **options), stream=stream, **asked)
         assert type(call.error) is error
         assert call.tried == [("main/m", failure, error.__name__)]
         assert not call.chunks
@@ -349,7 +351,7 @@ class Bench:
 
     def is_retried(
         self,
-        sick: Sick | str,
+        faulty: FaultyServer | str,
         error: type[errors.CcrouteError],
         failure: str,
         *,
@@ -357,8 +359,8 @@ class Bench:
         **options: Any,
     ) -> Call:
         """R: another deployment answers, unseen; where there is none, there is one extra attempt here."""
-        self.moves_on(sick, error, failure, stream=stream, **options)
-        call = self.ask(self.router(sick, retry=THRICE, **options), stream=stream)
+        self.moves_on(faulty, error, failure, stream=stream, **options)
+        call = self.ask(self.router(faulty, retry=THRICE, **options), stream=stream)
         assert type(call.error) is error
         assert call.tried == [("main/m", failure, error.__name__)] * 2
         assert not call.chunks
@@ -366,7 +368,7 @@ class Bench:
 
     def moves_on(
         self,
-        sick: Sick | str,
+        faulty: FaultyServer | str,
         error: type[errors.CcrouteError],
         failure: str,
         *,
@@ -375,18 +377,18 @@ class Bench:
         **options: Any,
     ) -> Call:
         """The other deployment (or fallback model) is asked next, and its answer is the whole answer."""
-        subject = self.router(sick, self.sick(), retry=THRICE, **options)
+        subject = self.router(faulty, self.faulty(), retry=THRICE, **options)
         asked = {"model": "main/m", "fallback": ["other/m"]} if fallback else {}
         call = self.ask(subject, stream=stream, **asked)
         assert call.tried == [("main/m", failure, error.__name__), ("other/m", None, None)]
-        assert call.text == WELL
+        assert call.text == HEALTHY
         assert call.answer.route.backend == "other"
         assert call.answer.route.fallback == fallback
         return call
 
     def is_not_retried(
         self,
-        sick: Sick | str,
+        faulty: FaultyServer | str,
         error: type[errors.CcrouteError],
         failure: str,
         *,
@@ -394,14 +396,14 @@ class Bench:
         **options: Any,
     ) -> Call:
         """Where there is nobody else, one attempt is all, whatever the policy allows."""
-        return self.fails(sick, error, failure, stream=stream, retry=THRICE, **options)
+        return self.fails(faulty, error, failure, stream=stream, retry=THRICE, **options)
 
     def is_final(
-        self, sick: Sick, error: type[errors.CcrouteError], failure: str, *, stream: bool = False
+        self, faulty: FaultyServer, error: type[errors.CcrouteError], failure: str, *, stream: bool = False
     ) -> Call:
         """It is raised at once, though another deployment could answer."""
-        other = self.sick()
-        call = self.ask(self.router(sick, other, retry=THRICE), stream=stream)
+        other = self.faulty()
+        call = self.ask(self.router(faulty, other, retry=THRICE), stream=stream)
         assert type(call.error) is error
         assert call.tried == [("main/m", failure, error.__name__)]
         assert other.connections == 0
@@ -409,7 +411,7 @@ class Bench:
 
     def cuts(
         self,
-        sick: Sick,
+        faulty: FaultyServer,
         text: str,
         cause: type[errors.CcrouteError],
         *,
@@ -417,8 +419,8 @@ class Bench:
         **options: Any,
     ) -> Call:
         """CUT: the caller has the text so far, with what it cost, and nobody else is asked to go on."""
-        other = self.sick()
-        subject = self.router(sick, other, retry=THRICE, **options)
+        other = self.faulty()
+        subject = self.router(faulty, other, retry=THRICE, **options)
         call = self.ask(subject, stream=True, **({} if total is None else {"timeout": total}))
         error = call.error
         assert type(error) is errors.StreamInterruptedError
@@ -433,20 +435,20 @@ class Bench:
         return call
 
     def follows(
-        self, sick: Sick, error: type[errors.CcrouteError], failure: str, *, stream: bool = False
+        self, faulty: FaultyServer, error: type[errors.CcrouteError], failure: str, *, stream: bool = False
     ) -> None:
         """What the class of a failure asks for follows from it, and nothing is said before it."""
         if failure == "invalid_request":
-            self.is_final(sick, error, failure, stream=stream)
+            self.is_final(faulty, error, failure, stream=stream)
         elif failure in {"credential", "context_length", "unavailable"}:
-            self.is_not_retried(sick, error, failure, stream=stream)
-            self.moves_on(sick, error, failure, stream=stream, fallback=failure == "context_length")
+            self.is_not_retried(faulty, error, failure, stream=stream)
+            self.moves_on(faulty, error, failure, stream=stream, fallback=failure == "context_length")
         else:
-            self.is_retried(sick, error, failure, stream=stream)
+            self.is_retried(faulty, error, failure, stream=stream)
 
     def opens_breaker(
         self,
-        sick: Sick | str,
+        faulty: FaultyServer | str,
         *,
         opens: bool = True,
         stream: bool = False,
@@ -455,7 +457,7 @@ class Bench:
     ) -> None:
         """B+: five in a row open the breaker, and four do not. Not `opens` (B0): five do not either."""
         asked = {} if timeout is None else {"timeout": timeout}
-        calls = self.asks(self.router(sick, **options), IN_A_ROW, stream=stream, **asked)
+        calls = self.asks(self.router(faulty, **options), IN_A_ROW, stream=stream, **asked)
         assert all(call.error is not None for call in calls)
         opened = [[event for event in call.events if isinstance(event, BreakerOpened)] for call in calls]
         last = ["main/m"] if opens else []

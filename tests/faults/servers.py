@@ -13,7 +13,7 @@ from tests.test_canaries import KEY
 
 from ccroute import AnthropicBackend, Backend, Model, OllamaBackend, OpenAIBackend, Price
 
-WELL = "Hello there."
+HEALTHY = "Hello there."
 """What every server says when it is well."""
 SO_FAR = "so far"
 
@@ -39,7 +39,7 @@ class Wire(NamedTuple):
 
 
 def _lines(*pieces: str, done: bool = True) -> list[bytes]:
-    return [*map(ollama.line, ollama.chat_lines(ollama.Said(pieces, done=done), "m"))]
+    return [*map(ollama.line, ollama.chat_lines(ollama.ScriptedReply(pieces, done=done), "m"))]
 
 
 OPENAI = Wire(
@@ -58,7 +58,7 @@ ANTHROPIC = Wire(
 )
 OLLAMA = Wire(
     OllamaBackend,
-    ollama.merged(ollama.chat_lines(ollama.Said(), "m")),
+    ollama.merged(ollama.chat_lines(ollama.ScriptedReply(), "m")),
     _lines("Hello", " there", "."),
     opening=_lines("", done=False),
     begun=_lines(SO_FAR, done=False),
@@ -70,14 +70,14 @@ each_wire = pytest.mark.parametrize(
 )
 
 
-class Sick(ScriptedServer):
-    """Plays its faults in turn, the last one for ever, until it is well; with no fault it always is.
+class FaultyServer(ScriptedServer):
+    """Plays its faults in turn, the last one for ever, until it is healthy; without a fault it always is.
 
-    `cure` is done besides, when it gets well.
+    `cure` is called when it recovers.
     """
 
     def __init__(
-        self, *faults: Reply, wire: Wire, cure: Callable[[Sick], None] | None = None, **options: Any
+        self, *faults: Reply, wire: Wire, cure: Callable[[FaultyServer], None] | None = None, **options: Any
     ) -> None:
         super().__init__(self._play, **options)
         self.wire = wire
@@ -86,10 +86,10 @@ class Sick(ScriptedServer):
         self._busy = 0
 
     @property
-    def is_well(self) -> bool:
+    def is_healthy(self) -> bool:
         return not self._faults and self._cure is None
 
-    def get_well(self) -> None:
+    def recover(self) -> None:
         self._faults.clear()
         if self._cure is not None:
             self._cure(self)
@@ -111,7 +111,7 @@ class Sick(ScriptedServer):
         return self._wait(lambda: not self._busy and len(self._links) <= kept, 1.0)
 
 
-def backend(name: str, server: Sick | str, **options: Any) -> Backend:
+def backend(name: str, server: FaultyServer | str, **options: Any) -> Backend:
     """A backend with a canary for a key, whose models cost a dollar a million tokens, one call at a time."""
     wire, url = (OPENAI, server) if isinstance(server, str) else (server.wire, server.url)
     models = dict.fromkeys(("m", "n"), Model(price=Price(1, 1)))

@@ -14,7 +14,7 @@ import pytest
 from tests.faults.harness import (
     KEY,
     PROMPT,
-    Bench,
+    FaultHarness,
     effort,
     in_time,
     row,
@@ -22,10 +22,10 @@ from tests.faults.harness import (
 )
 from tests.faults.servers import (
     ANTHROPIC,
+    HEALTHY,
     OLLAMA,
     OPENAI,
     SO_FAR,
-    WELL,
     Wire,
     backend,
     each_wire,
@@ -41,14 +41,14 @@ MB = 1024 * 1024
 GZIP = {"content-encoding": "gzip"}
 
 
-def body_of(wire: Wire, text: str = WELL) -> bytes:
-    return json.dumps(wire.whole, ensure_ascii=False).replace(WELL, text).encode()
+def body_of(wire: Wire, text: str = HEALTHY) -> bytes:
+    return json.dumps(wire.whole, ensure_ascii=False).replace(HEALTHY, text).encode()
 
 
 def said(wire: Wire, *pieces: str) -> list[bytes]:
     """A stream that says these pieces and ends well."""
     if wire is OLLAMA:
-        return [*map(ollama.line, ollama.chat_lines(ollama.Said(pieces), "m"))]
+        return [*map(ollama.line, ollama.chat_lines(ollama.ScriptedReply(pieces), "m"))]
     return (chat_sse if wire is OPENAI else anthropic_like.message_sse)(pieces)
 
 
@@ -60,7 +60,7 @@ def framed(body: bytes, size: int) -> list[Step]:
 
 @contextmanager
 def memory(limit: int) -> Iterator[None]:
-    """No more than so many bytes are held at any moment besides those that are there already."""
+    """No more than so many bytes are held at any moment, without those that are there already."""
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -75,10 +75,10 @@ def memory(limit: int) -> Iterator[None]:
 
 @row(21, "HTML 502")
 @whole_and_streamed
-def test_a_gateways_web_page_is_ambiguous_and_cut_and_cleaned(bench: Bench, stream: bool) -> None:
+def test_a_gateways_web_page_is_ambiguous_and_cut_and_cleaned(harness: FaultHarness, stream: bool) -> None:
     page = f"<!DOCTYPE html><html><h1>502</h1>{KEY} asked for {PROMPT}" + "<p>sorry</p>" * 10_000
-    sick = bench.sick(answer(502, body=page, headers={"content-type": "text/html"}))
-    error = bench.is_retried(sick, ServerError, "ambiguous", stream=stream).error
+    faulty = harness.faulty(answer(502, body=page, headers={"content-type": "text/html"}))
+    error = harness.is_retried(faulty, ServerError, "ambiguous", stream=stream).error
     assert isinstance(error, ServerError)
     assert (error.status, error.backend, error.deployment) == (502, "main", "main/m")
     assert error.body is not None
@@ -89,11 +89,11 @@ def test_a_gateways_web_page_is_ambiguous_and_cut_and_cleaned(bench: Bench, stre
 @row(22, "wrong content-type, right body")
 @each_wire
 @whole_and_streamed
-def test_what_an_answer_calls_itself_does_not_matter(bench: Bench, wire: Wire, stream: bool) -> None:
+def test_what_an_answer_calls_itself_does_not_matter(harness: FaultHarness, wire: Wire, stream: bool) -> None:
     body = b"".join(wire.events) if stream else body_of(wire)
     for content_type in ("text/html", "application/octet-stream", "text/event-stream", ""):
-        sick = bench.sick(answer(body=body, headers={"content-type": content_type}), wire=wire)
-        bench.answers(sick, stream=stream)
+        faulty = harness.faulty(answer(body=body, headers={"content-type": content_type}), wire=wire)
+        harness.answers(faulty, stream=stream)
 
 
 PAGE = answer(
@@ -105,14 +105,14 @@ PAGE = answer(
 @row(23, "HTML 200 (login page)")
 @each_wire
 @whole_and_streamed
-def test_a_login_page_is_no_answer(bench: Bench, wire: Wire, stream: bool) -> None:
-    bench.is_retried(bench.sick(PAGE, wire=wire), ProtocolError, "ambiguous", stream=stream)
+def test_a_login_page_is_no_answer(harness: FaultHarness, wire: Wire, stream: bool) -> None:
+    harness.is_retried(harness.faulty(PAGE, wire=wire), ProtocolError, "ambiguous", stream=stream)
 
 
 @row(23, "HTML 200 (login page)")
 @whole_and_streamed
-def test_login_pages_open_the_breaker(bench: Bench, stream: bool) -> None:
-    bench.opens_breaker(bench.sick(PAGE), stream=stream)
+def test_login_pages_open_the_breaker(harness: FaultHarness, stream: bool) -> None:
+    harness.opens_breaker(harness.faulty(PAGE), stream=stream)
 
 
 # -- packed --------------------------------------------------------------------------------------------------
@@ -128,26 +128,28 @@ def packed(*pieces: bytes, end: bool = True) -> list[bytes]:
 @row(24, "truncated gzip (httpx would accept it)")
 @each_wire
 @pytest.mark.parametrize("missing", [1, 8, 40])
-def test_a_packed_answer_without_its_end_is_ambiguous(bench: Bench, wire: Wire, missing: int) -> None:
+def test_a_packed_answer_without_its_end_is_ambiguous(
+    harness: FaultHarness, wire: Wire, missing: int
+) -> None:
     body = b"".join(packed(body_of(wire)))[:-missing]
-    bench.is_retried(bench.sick(answer(body=body, headers=GZIP), wire=wire), ProtocolError, "ambiguous")
+    harness.is_retried(harness.faulty(answer(body=body, headers=GZIP), wire=wire), ProtocolError, "ambiguous")
 
 
 @row(24, "truncated gzip (httpx would accept it)")
 @each_wire
-def test_a_packed_stream_without_its_end_is_cut(bench: Bench, wire: Wire) -> None:
-    sick = bench.sick(wire.stream(*packed(*wire.begun, end=False), headers=GZIP), wire=wire)
-    bench.cuts(sick, SO_FAR, ProtocolError)
-    sick = bench.sick(wire.stream(*packed(*wire.opening, end=False), headers=GZIP), wire=wire)
-    bench.is_retried(sick, ProtocolError, "ambiguous", stream=True)
+def test_a_packed_stream_without_its_end_is_cut(harness: FaultHarness, wire: Wire) -> None:
+    faulty = harness.faulty(wire.stream(*packed(*wire.begun, end=False), headers=GZIP), wire=wire)
+    harness.cuts(faulty, SO_FAR, ProtocolError)
+    faulty = harness.faulty(wire.stream(*packed(*wire.opening, end=False), headers=GZIP), wire=wire)
+    harness.is_retried(faulty, ProtocolError, "ambiguous", stream=True)
 
 
 @row(24, "truncated gzip (httpx would accept it)")
 @each_wire
 @whole_and_streamed
-def test_a_packed_answer_with_its_end_is_one(bench: Bench, wire: Wire, stream: bool) -> None:
+def test_a_packed_answer_with_its_end_is_one(harness: FaultHarness, wire: Wire, stream: bool) -> None:
     pieces = packed(*wire.events) if stream else packed(body_of(wire))
-    bench.answers(bench.sick(wire.stream(*pieces, headers=GZIP), wire=wire), stream=stream)
+    harness.answers(harness.faulty(wire.stream(*pieces, headers=GZIP), wire=wire), stream=stream)
 
 
 @functools.cache
@@ -168,25 +170,27 @@ def bomb(start: bytes = b"") -> bytes:
     ],
     ids=["whole", "stream", "error"],
 )
-def test_a_gzip_bomb_is_not_unpacked(bench: Bench, status: int, stream: bool, kind: Any, limit: int) -> None:
-    sick = bench.sick(answer(status, body=bomb(), headers=GZIP))
+def test_a_gzip_bomb_is_not_unpacked(
+    harness: FaultHarness, status: int, stream: bool, kind: Any, limit: int
+) -> None:
+    faulty = harness.faulty(answer(status, body=bomb(), headers=GZIP))
     with memory(limit):
-        in_time(bench.fails(sick, kind, "ambiguous", stream=stream).took, 4)
+        in_time(harness.fails(faulty, kind, "ambiguous", stream=stream).took, 4)
 
 
 @row(25, "gzip bomb")
-def test_a_gzip_bomb_after_content_cuts_the_stream(bench: Bench) -> None:
-    sick = bench.sick(answer(body=bomb(b"".join(OPENAI.begun) + b"data: "), headers=GZIP))
+def test_a_gzip_bomb_after_content_cuts_the_stream(harness: FaultHarness) -> None:
+    faulty = harness.faulty(answer(body=bomb(b"".join(OPENAI.begun) + b"data: "), headers=GZIP))
     with memory(48 * MB):
-        bench.cuts(sick, SO_FAR, ProtocolError)
+        harness.cuts(faulty, SO_FAR, ProtocolError)
 
 
 @row(25, "gzip bomb")
 @whole_and_streamed
 @pytest.mark.parametrize("encoding", ["gzip, gzip", "deflate", "br"])
-def test_what_was_not_asked_for_is_not_unpacked(bench: Bench, encoding: str, stream: bool) -> None:
-    sick = bench.sick(answer(body=bomb(), headers={"content-encoding": encoding}))
-    bench.is_retried(sick, ProtocolError, "ambiguous", stream=stream)
+def test_what_was_not_asked_for_is_not_unpacked(harness: FaultHarness, encoding: str, stream: bool) -> None:
+    faulty = harness.faulty(answer(body=bomb(), headers={"content-encoding": encoding}))
+    harness.is_retried(faulty, ProtocolError, "ambiguous", stream=stream)
 
 
 # -- too large -----------------------------------------------------------------------------------------------
@@ -213,48 +217,50 @@ def endless(data: bytes) -> list[Step]:
 @row(26, "50 MB line")
 @pytest.mark.parametrize(("wire", "start", "unit"), LINES.values(), ids=LINES)
 def test_a_line_that_is_too_long_is_not_read_to_its_end(
-    bench: Bench, wire: Wire, start: bytes, unit: bytes
+    harness: FaultHarness, wire: Wire, start: bytes, unit: bytes
 ) -> None:
-    sick = bench.sick(endless(long(start, unit)), wire=wire)
+    faulty = harness.faulty(endless(long(start, unit)), wire=wire)
     with memory(64 * MB):
-        in_time(bench.fails(sick, ProtocolError, "ambiguous", stream=True).took, 2)
+        in_time(harness.fails(faulty, ProtocolError, "ambiguous", stream=True).took, 2)
 
 
 @row(26, "50 MB line")
-def test_a_line_that_is_too_long_after_content_cuts_the_stream(bench: Bench) -> None:
-    sick = bench.sick(
-        [*endless(b"".join(OPENAI.begun))[:-1], Wait(bench.heard), Send(long(b"data: ")), Close()]
+def test_a_line_that_is_too_long_after_content_cuts_the_stream(harness: FaultHarness) -> None:
+    faulty = harness.faulty(
+        [*endless(b"".join(OPENAI.begun))[:-1], Wait(harness.first_chunk), Send(long(b"data: ")), Close()]
     )
     with memory(64 * MB):
-        bench.cuts(sick, SO_FAR, ProtocolError)
+        harness.cuts(faulty, SO_FAR, ProtocolError)
 
 
 @row(26, "50 MB line")
-def test_an_answer_that_is_too_long_is_not_read_to_its_end(bench: Bench) -> None:
-    sick = bench.sick(endless(long(b'{"id": "', size=70 * MB)))
+def test_an_answer_that_is_too_long_is_not_read_to_its_end(harness: FaultHarness) -> None:
+    faulty = harness.faulty(endless(long(b'{"id": "', size=70 * MB)))
     with memory(80 * MB):
-        in_time(bench.fails(sick, ProtocolError, "ambiguous").took, 2)
+        in_time(harness.fails(faulty, ProtocolError, "ambiguous").took, 2)
 
 
 @row(26, "50 MB line")
 @whole_and_streamed
-def test_a_header_that_is_too_long_is_not_read_to_its_end(bench: Bench, stream: bool) -> None:
-    sick = bench.sick([Send(long(b"HTTP/1.1 200 OK\r\nx-long: ")), Close()])
+def test_a_header_that_is_too_long_is_not_read_to_its_end(harness: FaultHarness, stream: bool) -> None:
+    faulty = harness.faulty([Send(long(b"HTTP/1.1 200 OK\r\nx-long: ")), Close()])
     with memory(16 * MB):
-        in_time(bench.fails(sick, ProtocolError, "ambiguous", stream=stream).took, 2)
+        in_time(harness.fails(faulty, ProtocolError, "ambiguous", stream=stream).took, 2)
 
 
 @row(26, "50 MB line")
 @pytest.mark.parametrize(("wire", "start"), [(OPENAI, b'data: {"id": "'), (OLLAMA, b'{"model": "')])
-def test_the_time_for_a_long_line_in_small_pieces_is_linear(bench: Bench, wire: Wire, start: bytes) -> None:
-    sick = bench.sick(framed(long(start, size=17 * MB), 4096), wire=wire)
-    in_time(bench.fails(sick, ProtocolError, "ambiguous", stream=True).took, 4)
+def test_the_time_for_a_long_line_in_small_pieces_is_linear(
+    harness: FaultHarness, wire: Wire, start: bytes
+) -> None:
+    faulty = harness.faulty(framed(long(start, size=17 * MB), 4096), wire=wire)
+    in_time(harness.fails(faulty, ProtocolError, "ambiguous", stream=True).took, 4)
 
 
 @row(26, "50 MB line")
-def test_a_long_answer_that_is_no_json_is_ambiguous(bench: Bench) -> None:
+def test_a_long_answer_that_is_no_json_is_ambiguous(harness: FaultHarness) -> None:
     bad = long(b'{"choices": [{"message": {"content": "', b"\\\\", 8 * MB) + b'"}}]'
-    bench.fails(bench.sick(answer(body=bad)), ProtocolError, "ambiguous")
+    harness.fails(harness.faulty(answer(body=bad)), ProtocolError, "ambiguous")
 
 
 @row(26, "50 MB line")
@@ -280,36 +286,40 @@ ODD = "Zoë reads 日本語, 🎈 and é"
 @row(27, "UTF-8 split across reads")
 @each_wire
 @whole_and_streamed
-def test_characters_that_are_split_are_put_together(bench: Bench, wire: Wire, stream: bool) -> None:
+def test_characters_that_are_split_are_put_together(harness: FaultHarness, wire: Wire, stream: bool) -> None:
     body = b"".join(said(wire, *ODD.partition("日"))) if stream else body_of(wire, ODD)
     assert ODD.encode()[-2:] in body
     for size in (1, 2, 3):
-        bench.answers(bench.sick(framed(body, size), wire=wire), ODD, stream=stream)
+        harness.answers(harness.faulty(framed(body, size), wire=wire), ODD, stream=stream)
 
 
 @row(28, "invalid UTF-8")
 @each_wire
 @whole_and_streamed
-def test_a_byte_that_is_no_utf8_is_replaced_in_a_text(bench: Bench, wire: Wire, stream: bool) -> None:
+def test_a_byte_that_is_no_utf8_is_replaced_in_a_text(
+    harness: FaultHarness, wire: Wire, stream: bool
+) -> None:
     body = b"".join(said(wire, "caf#", " au lait")) if stream else body_of(wire, "caf# au lait")
-    sick = bench.sick(answer(body=body.replace(b"caf#", b"caf\xe9")), wire=wire)
-    bench.answers(sick, "caf\ufffd au lait", stream=stream)
+    faulty = harness.faulty(answer(body=body.replace(b"caf#", b"caf\xe9")), wire=wire)
+    harness.answers(faulty, "caf\ufffd au lait", stream=stream)
 
 
 @row(28, "invalid UTF-8")
 @each_wire
 @whole_and_streamed
-def test_a_byte_that_is_no_utf8_is_a_fault_in_the_structure(bench: Bench, wire: Wire, stream: bool) -> None:
+def test_a_byte_that_is_no_utf8_is_a_fault_in_the_structure(
+    harness: FaultHarness, wire: Wire, stream: bool
+) -> None:
     body = wire.events[0] if stream else body_of(wire)
-    sick = bench.sick(answer(body=body.replace(b"{", b"{\xff", 1)), wire=wire)
-    bench.is_retried(sick, ProtocolError, "ambiguous", stream=stream)
+    faulty = harness.faulty(answer(body=body.replace(b"{", b"{\xff", 1)), wire=wire)
+    harness.is_retried(faulty, ProtocolError, "ambiguous", stream=stream)
 
 
 @row(28, "invalid UTF-8")
 @each_wire
-def test_a_byte_that_is_no_utf8_cuts_a_stream_after_content(bench: Bench, wire: Wire) -> None:
+def test_a_byte_that_is_no_utf8_cuts_a_stream_after_content(harness: FaultHarness, wire: Wire) -> None:
     broken = wire.begun[-1].replace(b"{", b"{\xff", 1)
-    bench.cuts(bench.sick(wire.stream(*wire.begun, broken), wire=wire), SO_FAR, ProtocolError)
+    harness.cuts(harness.faulty(wire.stream(*wire.begun, broken), wire=wire), SO_FAR, ProtocolError)
 
 
 def cut_after(data: bytes, mark: bytes) -> list[bytes]:
@@ -330,24 +340,24 @@ ENDS: dict[str, tuple[bytes, bytes]] = {
 @row(29, "CR, LF, CRLF, split CRLF")
 @pytest.mark.parametrize("wire", [OPENAI, ANTHROPIC], ids=["openai", "anthropic"])
 @pytest.mark.parametrize("end", ENDS)
-def test_the_ends_of_lines_do_not_matter(bench: Bench, wire: Wire, end: str) -> None:
+def test_the_ends_of_lines_do_not_matter(harness: FaultHarness, wire: Wire, end: str) -> None:
     line_end, mark = ENDS[end]
     body = b"".join(piece.replace(b',"', b',\ndata: "', 1) for piece in wire.events)
     pieces = cut_after(body.replace(b"\n", line_end), mark)
     if end == "split CRLF":
         pieces.append(b"\n")
-    assert_same_events(bench, wire, pieces)
+    assert_same_events(harness, wire, pieces)
 
 
 @row(29, "CR, LF, CRLF, split CRLF")
 @pytest.mark.parametrize(("end", "mark"), [(b"\r\n", b"\r\n"), (b"\r\n", b"\r")], ids=["CRLF", "split CRLF"])
-def test_the_ends_of_ollamas_lines_do_not_matter(bench: Bench, end: bytes, mark: bytes) -> None:
+def test_the_ends_of_ollamas_lines_do_not_matter(harness: FaultHarness, end: bytes, mark: bytes) -> None:
     pieces = cut_after(b"".join(OLLAMA.events).replace(b"\n", end), mark)
-    assert_same_events(bench, OLLAMA, pieces)
+    assert_same_events(harness, OLLAMA, pieces)
 
 
-def assert_same_events(bench: Bench, wire: Wire, pieces: Sequence[bytes]) -> None:
-    call = bench.answers(bench.sick(wire.stream(*pieces), wire=wire), stream=True)
+def assert_same_events(harness: FaultHarness, wire: Wire, pieces: Sequence[bytes]) -> None:
+    call = harness.answers(harness.faulty(wire.stream(*pieces), wire=wire), stream=True)
     assert [piece.text for piece in call.chunks] == ["Hello", " there", ".", ""]
     assert not call.answer.usage.estimated
 
@@ -377,14 +387,14 @@ STANDARD = b"".join(
 
 @row(30, "comments, BOM, multi-line data")
 @pytest.mark.parametrize("size", [1, 7, 10_000])
-def test_events_are_read_as_the_standard_says(bench: Bench, size: int) -> None:
-    assert_same_events(bench, OPENAI, [STANDARD[i : i + size] for i in range(0, len(STANDARD), size)])
+def test_events_are_read_as_the_standard_says(harness: FaultHarness, size: int) -> None:
+    assert_same_events(harness, OPENAI, [STANDARD[i : i + size] for i in range(0, len(STANDARD), size)])
 
 
 @row(30, "comments, BOM, multi-line data")
 @each_wire
-def test_a_mark_at_the_start_is_no_part_of_the_first_event(bench: Bench, wire: Wire) -> None:
-    assert_same_events(bench, wire, [BOM[:1], BOM[1:2], BOM[2:] + wire.events[0], *wire.events[1:]])
+def test_a_mark_at_the_start_is_no_part_of_the_first_event(harness: FaultHarness, wire: Wire) -> None:
+    assert_same_events(harness, wire, [BOM[:1], BOM[1:2], BOM[2:] + wire.events[0], *wire.events[1:]])
 
 
 def unended(*pieces: bytes) -> bytes:
@@ -403,8 +413,10 @@ UNENDED = {
 @row(31, "last event without blank line")
 @pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "until the end"])
 @pytest.mark.parametrize(("wire", "body"), UNENDED.values(), ids=UNENDED)
-def test_the_last_event_needs_no_blank_line(bench: Bench, wire: Wire, body: bytes, chunked: bool) -> None:
-    call = bench.answers(bench.sick(wire.stream(body, chunked=chunked), wire=wire), stream=True)
+def test_the_last_event_needs_no_blank_line(
+    harness: FaultHarness, wire: Wire, body: bytes, chunked: bool
+) -> None:
+    call = harness.answers(harness.faulty(wire.stream(body, chunked=chunked), wire=wire), stream=True)
     assert not call.answer.usage.estimated
 
 
@@ -418,11 +430,13 @@ LAST = {
 @row(31, "last event without blank line")
 @pytest.mark.parametrize(("wire", "last"), LAST.values(), ids=LAST)
 @pytest.mark.parametrize("missing", [1, 10])
-def test_a_last_event_that_was_cut_off_is_none(bench: Bench, wire: Wire, last: bytes, missing: int) -> None:
-    sick = bench.sick(wire.stream(*wire.begun, unended(last)[:-missing]), wire=wire)
-    bench.cuts(sick, SO_FAR, ProtocolError)
+def test_a_last_event_that_was_cut_off_is_none(
+    harness: FaultHarness, wire: Wire, last: bytes, missing: int
+) -> None:
+    faulty = harness.faulty(wire.stream(*wire.begun, unended(last)[:-missing]), wire=wire)
+    harness.cuts(faulty, SO_FAR, ProtocolError)
 
 
 @row(31, "last event without blank line")
-def test_a_done_cut_off_after_the_finish_does_not_matter(bench: Bench) -> None:
-    bench.answers(bench.sick(OPENAI.stream(*chat_sse(done=False), DONE[:-5])), stream=True)
+def test_a_done_cut_off_after_the_finish_does_not_matter(harness: FaultHarness) -> None:
+    harness.answers(harness.faulty(OPENAI.stream(*chat_sse(done=False), DONE[:-5])), stream=True)

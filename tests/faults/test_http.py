@@ -13,12 +13,12 @@ from tests.faults.harness import (
     KEY,
     PROMPT,
     THRICE,
-    Bench,
+    FaultHarness,
     in_time,
     row,
     whole_and_streamed,
 )
-from tests.faults.servers import ANTHROPIC, OPENAI, SO_FAR, WELL, Wire
+from tests.faults.servers import ANTHROPIC, HEALTHY, OPENAI, SO_FAR, Wire
 from tests.support.anthropic_like import error as anthropic_error
 from tests.support.openai_like import chat, error
 from tests.support.scripted import Close, Send, Set, Step, Wait, answer, chunk, head
@@ -43,18 +43,20 @@ def good(stream: bool) -> list[Step]:
 @row(42, "redirect to another host")
 @whole_and_streamed
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_not_followed(bench: Bench, status: int, stream: bool) -> None:
-    elsewhere = bench.sick()
+def test_a_redirect_is_not_followed(harness: FaultHarness, status: int, stream: bool) -> None:
+    elsewhere = harness.faulty()
     location = {"location": elsewhere.url + "/v1/chat/completions"}
-    bench.follows(bench.sick(answer(status, headers=location)), BackendError, "unavailable", stream=stream)
+    harness.follows(
+        harness.faulty(answer(status, headers=location)), BackendError, "unavailable", stream=stream
+    )
     assert elsewhere.connections == 0
 
 
 @row(42, "redirect to another host")
-def test_a_redirect_to_another_path_is_not_followed_either(bench: Bench) -> None:
-    sick = bench.sick(answer(307, headers={"location": "/v2/chat/completions"}))
-    bench.fails(sick, BackendError, "unavailable")
-    assert [request.target for request in sick.requests] == ["/v1/chat/completions"]
+def test_a_redirect_to_another_path_is_not_followed_either(harness: FaultHarness) -> None:
+    faulty = harness.faulty(answer(307, headers={"location": "/v2/chat/completions"}))
+    harness.fails(faulty, BackendError, "unavailable")
+    assert [request.target for request in faulty.requests] == ["/v1/chat/completions"]
 
 
 INTERIM = [
@@ -67,27 +69,27 @@ INTERIM = [
 @row(43, "1xx before the answer")
 @whole_and_streamed
 @pytest.mark.parametrize("times", [1, 20])
-def test_interim_answers_are_ignored(bench: Bench, times: int, stream: bool) -> None:
-    call = bench.answers(bench.sick([*INTERIM * times, *good(stream)]), stream=stream)
+def test_interim_answers_are_ignored(harness: FaultHarness, times: int, stream: bool) -> None:
+    call = harness.answers(harness.faulty([*INTERIM * times, *good(stream)]), stream=stream)
     assert call.answer.request_id is None
 
 
 @row(43, "1xx before the answer")
 @whole_and_streamed
-def test_a_switch_of_protocols_is_no_answer(bench: Bench, stream: bool) -> None:
+def test_a_switch_of_protocols_is_no_answer(harness: FaultHarness, stream: bool) -> None:
     switch = [Send(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n")]
-    bench.is_retried(bench.sick([*switch, *good(stream)]), ProtocolError, "ambiguous", stream=stream)
+    harness.is_retried(harness.faulty([*switch, *good(stream)]), ProtocolError, "ambiguous", stream=stream)
 
 
 @row(44, "chunked trailer")
 @whole_and_streamed
-def test_a_trailer_is_ignored_and_the_connection_kept(bench: Bench, stream: bool) -> None:
+def test_a_trailer_is_ignored_and_the_connection_kept(harness: FaultHarness, stream: bool) -> None:
     trailer = b"0\r\nx-checksum: 7\r\ncontent-length: 3\r\n\r\n"
     body = EVENTS if stream else WHOLE
-    sick = bench.sick([Send(head(200, {"transfer-encoding": "chunked"}) + chunk(body) + trailer)])
-    calls = bench.asks(bench.router(sick), 3, stream=stream)
-    assert [call.text for call in calls] == [WELL] * 3
-    assert sick.connections == 1
+    faulty = harness.faulty([Send(head(200, {"transfer-encoding": "chunked"}) + chunk(body) + trailer)])
+    calls = harness.asks(harness.router(faulty), 3, stream=stream)
+    assert [call.text for call in calls] == [HEALTHY] * 3
+    assert faulty.connections == 1
 
 
 # -- lengths -------------------------------------------------------------------------------------------------
@@ -124,8 +126,8 @@ WRONG: dict[str, tuple[list[Step], type[BackendError]]] = {
 
 @row(45, "wrong Content-Length or chunk; surplus bytes after the answer")
 @pytest.mark.parametrize(("steps", "kind"), WRONG.values(), ids=WRONG)
-def test_a_length_that_is_wrong_is_ambiguous(bench: Bench, steps: list[Step], kind: Any) -> None:
-    bench.is_retried(bench.sick(steps), kind, "ambiguous")
+def test_a_length_that_is_wrong_is_ambiguous(harness: FaultHarness, steps: list[Step], kind: Any) -> None:
+    harness.is_retried(harness.faulty(steps), kind, "ambiguous")
 
 
 @row(45, "wrong Content-Length or chunk; surplus bytes after the answer")
@@ -134,9 +136,9 @@ def test_a_length_that_is_wrong_is_ambiguous(bench: Bench, steps: list[Step], ki
     [(b"fff\r\nx", ConnectionFailedError), (b"xyz\r\nx", ProtocolError), (b"3\r\nabcd\r\n", ProtocolError)],
     ids=["longer", "no number", "shorter"],
 )
-def test_a_wrong_chunk_in_a_stream_cuts_it(bench: Bench, end: bytes, kind: Any) -> None:
-    steps = OPENAI.stream(*OPENAI.begun, Wait(bench.heard), Send(end), Close(), end=False)
-    bench.cuts(bench.sick(steps), SO_FAR, kind)
+def test_a_wrong_chunk_in_a_stream_cuts_it(harness: FaultHarness, end: bytes, kind: Any) -> None:
+    steps = OPENAI.stream(*OPENAI.begun, Wait(harness.first_chunk), Send(end), Close(), end=False)
+    harness.cuts(harness.faulty(steps), SO_FAR, kind)
 
 
 SURPLUS = {
@@ -149,30 +151,32 @@ SURPLUS = {
 @row(45, "wrong Content-Length or chunk; surplus bytes after the answer")
 @whole_and_streamed
 @pytest.mark.parametrize("surplus", SURPLUS.values(), ids=SURPLUS)
-def test_surplus_bytes_are_no_answer(bench: Bench, surplus: bytes, stream: bool) -> None:
+def test_surplus_bytes_are_no_answer(harness: FaultHarness, surplus: bytes, stream: bool) -> None:
     [*most, last] = good(stream)
     together = Send(last.data + surplus)  # type: ignore[attr-defined]
-    sick = bench.sick([*most, together], good(stream))
-    calls = bench.asks(bench.router(sick), 3, stream=stream)
-    assert [call.text for call in calls] == [WELL] * 3
+    faulty = harness.faulty([*most, together], good(stream))
+    calls = harness.asks(harness.router(faulty), 3, stream=stream)
+    assert [call.text for call in calls] == [HEALTHY] * 3
     assert all(len(call.attempts) == 1 for call in calls)
-    assert [request.connection for request in sick.requests] == [1, 2, 2]
+    assert [request.connection for request in faulty.requests] == [1, 2, 2]
 
 
 @row(45, "wrong Content-Length or chunk; surplus bytes after the answer")
 @whole_and_streamed
 @pytest.mark.parametrize("surplus", SURPLUS.values(), ids=SURPLUS)
-def test_surplus_bytes_that_come_later_are_no_answer(bench: Bench, surplus: bytes, stream: bool) -> None:
+def test_surplus_bytes_that_come_later_are_no_answer(
+    harness: FaultHarness, surplus: bytes, stream: bool
+) -> None:
     answered, sent = threading.Event(), threading.Event()
-    sick = bench.sick([*good(stream), Wait(answered), Send(surplus), Set(sent)], good(stream))
+    faulty = harness.faulty([*good(stream), Wait(answered), Send(surplus), Set(sent)], good(stream))
 
     def then() -> None:
         answered.set()
         assert sent.wait(5)
 
-    calls = bench.asks(bench.router(sick), 3, stream=stream, then=then)
-    assert [call.text for call in calls] == [WELL] * 3
-    assert [request.connection for request in sick.requests] == [1, 2, 2]
+    calls = harness.asks(harness.router(faulty), 3, stream=stream, then=then)
+    assert [call.text for call in calls] == [HEALTHY] * 3
+    assert [request.connection for request in faulty.requests] == [1, 2, 2]
 
 
 # -- asked to be left alone ----------------------------------------------------------------------------------
@@ -220,14 +224,14 @@ SOON: dict[str, tuple[dict[str, str], float | None]] = {
 @row(46, "Retry-After 0, −1, nan, inf, 1e35, a date")
 @pytest.mark.parametrize(("headers", "wait"), SOON.values(), ids=SOON)
 def test_a_retry_after_that_is_nonsense_delays_nothing(
-    bench: Bench, headers: dict[str, str], wait: float | None
+    harness: FaultHarness, headers: dict[str, str], wait: float | None
 ) -> None:
-    call = bench.fails(bench.sick(refusal(429, **headers)), RateLimitError, "rejected")
+    call = harness.fails(harness.faulty(refusal(429, **headers)), RateLimitError, "rejected")
     assert isinstance(call.error, RateLimitError)
     assert call.error.retry_after == wait
-    sick = bench.sick(refusal(503, **headers), answer(json=chat()))
-    call = bench.ask(bench.router(sick, retry=THRICE))
-    assert call.text == WELL
+    faulty = harness.faulty(refusal(503, **headers), answer(json=chat()))
+    call = harness.ask(harness.router(faulty, retry=THRICE))
+    assert call.text == HEALTHY
     assert [attempt.failure for attempt in call.attempts] == ["rejected", None]
     in_time(call.took, AT_ONCE)
 
@@ -244,14 +248,14 @@ LATER: dict[str, dict[str, str]] = {
 @refusals
 @pytest.mark.parametrize("headers", LATER.values(), ids=LATER)
 def test_a_retry_after_past_the_deadline_is_not_waited_for(
-    bench: Bench, status: int, kind: Any, headers: dict[str, str]
+    harness: FaultHarness, status: int, kind: Any, headers: dict[str, str]
 ) -> None:
-    sick = bench.sick(refusal(status, **headers))
-    call = bench.is_not_retried(sick, kind, "rejected", recovers=False)
+    faulty = harness.faulty(refusal(status, **headers))
+    call = harness.is_not_retried(faulty, kind, "rejected", recovers=False)
     assert isinstance(call.error, kind)
     assert call.error.retry_after == 3600
     in_time(call.took, AT_ONCE)
-    in_time(bench.moves_on(sick, kind, "rejected", recovers=False).took, AT_ONCE)
+    in_time(harness.moves_on(faulty, kind, "rejected", recovers=False).took, AT_ONCE)
 
 
 # -- money is out --------------------------------------------------------------------------------------------
@@ -277,22 +281,22 @@ each_bill = pytest.mark.parametrize(("wire", "said"), BILLING.values(), ids=BILL
 @each_bill
 @whole_and_streamed
 def test_a_bill_that_is_not_paid_is_not_asked_again(
-    bench: Bench, wire: Wire, said: Any, stream: bool
+    harness: FaultHarness, wire: Wire, said: Any, stream: bool
 ) -> None:
-    sick = bench.sick(answer(429, json=said, headers={"retry-after": "0"}), wire=wire)
-    bench.follows(sick, QuotaExhaustedError, "credential", stream=stream)
-    subject = bench.router(sick, bench.sick(), retry=THRICE)
-    call = bench.ask(subject, stream=stream, model="main/m", fallback=["main/n", "other/m"])
+    faulty = harness.faulty(answer(429, json=said, headers={"retry-after": "0"}), wire=wire)
+    harness.follows(faulty, QuotaExhaustedError, "credential", stream=stream)
+    subject = harness.router(faulty, harness.faulty(), retry=THRICE)
+    call = harness.ask(subject, stream=stream, model="main/m", fallback=["main/n", "other/m"])
     assert call.tried == [("main/m", "credential", "QuotaExhaustedError"), ("other/m", None, None)]
 
 
 @row(47, "429 for billing")
 @each_bill
-def test_an_unpaid_bill_turns_the_credential_off(bench: Bench, wire: Wire, said: Any) -> None:
-    sick, other = bench.sick(answer(429, json=said), wire=wire), bench.sick()
-    subject = bench.router(sick, other, retry=THRICE)
-    calls = bench.asks(subject, 3)
-    calls.append(bench.ask(subject, model="main/n", fallback=["other/m"]))
-    assert [call.text for call in calls] == [WELL] * 4
+def test_an_unpaid_bill_turns_the_credential_off(harness: FaultHarness, wire: Wire, said: Any) -> None:
+    faulty, other = harness.faulty(answer(429, json=said), wire=wire), harness.faulty()
+    subject = harness.router(faulty, other, retry=THRICE)
+    calls = harness.asks(subject, 3)
+    calls.append(harness.ask(subject, model="main/n", fallback=["other/m"]))
+    assert [call.text for call in calls] == [HEALTHY] * 4
     assert [call.tried for call in calls[1:]] == [[("other/m", None, None)]] * 3
-    assert len(sick.requests) == 1
+    assert len(faulty.requests) == 1

@@ -12,15 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from tests.faults.crowd import (
-    Crowd,
+from tests.faults.harness import IN_A_ROW, row
+from tests.faults.parallel import (
     Host,
+    ParallelHarness,
     Subject,
     half_open,
     locks,
     nobody_else,
 )
-from tests.faults.harness import IN_A_ROW, row
 from tests.faults.servers import OPENAI, SO_FAR
 from tests.support.scripted import Hang, Reply, Send, Set, Wait, answer, head
 from tests.support.steps import Link
@@ -39,7 +39,7 @@ PAUSE = 0.25
 # -- a probe -------------------------------------------------------------------------------------------------
 
 
-def left(crowd: Crowd, subject: Subject, host: Host, how: str) -> None:
+def left(parallel: ParallelHarness, subject: Subject, host: Host, how: str) -> None:
     """A stream is begun and then left: closed, dropped, or taken away from its reader."""
     reading = threading.Event()
     host.plays([*OPENAI.stream(*OPENAI.begun, Wait(reading), Interrupt())])
@@ -68,10 +68,10 @@ def left(crowd: Crowd, subject: Subject, host: Host, how: str) -> None:
                 reading.set()
                 next(stream)
 
-    asyncio.run(aleave()) if crowd.mode == "async" else leave()
+    asyncio.run(aleave()) if parallel.mode == "async" else leave()
 
 
-def stopped(crowd: Crowd, subject: Subject, host: Host) -> None:
+def stopped(parallel: ParallelHarness, subject: Subject, host: Host) -> None:
     """A call is taken away from its caller before anything has come back."""
     reading, before = threading.Event(), len(host.requests)
     host.plays([Wait(reading), Interrupt()])
@@ -88,54 +88,54 @@ def stopped(crowd: Crowd, subject: Subject, host: Host) -> None:
         with pytest.raises(KeyboardInterrupt):
             subject.router.complete(PROMPT)
 
-    asyncio.run(astop()) if crowd.mode == "async" else stop()
+    asyncio.run(astop()) if parallel.mode == "async" else stop()
 
 
-def sick(crowd: Crowd) -> tuple[Subject, Host]:
+def faulty(parallel: ParallelHarness) -> tuple[Subject, Host]:
     """A router whose only server is due for a probe."""
-    host = crowd.server(BUSY)
-    subject = crowd.router(host)
+    host = parallel.server(BUSY)
+    subject = parallel.router(host)
     for _ in range(IN_A_ROW):
         with pytest.raises(OverloadedError):
-            crowd.caller.complete(subject.router, PROMPT)
+            parallel.caller.complete(subject.router, PROMPT)
     half_open(subject.router)
     return subject, host
 
 
 @row(50, "probe cancelled")
 @pytest.mark.parametrize("how", ["closed", "dropped", "stopped"])
-def test_a_probe_left_after_its_first_content_closes_the_breaker(crowd: Crowd, how: str) -> None:
-    subject, host = sick(crowd)
-    left(crowd, subject, host, how)
-    crowd.check_rest(subject)
+def test_a_probe_left_after_its_first_content_closes_the_breaker(parallel: ParallelHarness, how: str) -> None:
+    subject, host = faulty(parallel)
+    left(parallel, subject, host, how)
+    parallel.check_rest(subject)
     host.plays()
-    crowd.answers(subject)
-    assert subject.heard.count(BreakerOpened) == subject.heard.count(BreakerClosed) == 1
+    parallel.answers(subject)
+    assert subject.event_log.count(BreakerOpened) == subject.event_log.count(BreakerClosed) == 1
 
 
 @row(50, "probe cancelled")
-def test_a_stopped_probe_gives_its_lease_back_and_counts_for_nothing(crowd: Crowd) -> None:
-    subject, host = sick(crowd)
+def test_a_stopped_probe_gives_its_lease_back_and_counts_for_nothing(parallel: ParallelHarness) -> None:
+    subject, host = faulty(parallel)
     before = subject.router.stats().deployments["main/m"].health
     assert (before.state, before.seconds_left) == ("off", 0)
     for _ in range(3):  # each of them is the one probe that may be sent
-        stopped(crowd, subject, host)
-        crowd.check_rest(subject)
+        stopped(parallel, subject, host)
+        parallel.check_rest(subject)
     assert subject.router.stats().deployments["main/m"].health == before
     assert len(host.requests) == IN_A_ROW + 3
     host.plays()
-    crowd.answers(subject)
-    assert subject.heard.count(BreakerOpened) == subject.heard.count(BreakerClosed) == 1
+    parallel.answers(subject)
+    assert subject.event_log.count(BreakerOpened) == subject.event_log.count(BreakerClosed) == 1
 
 
 @row(50, "probe cancelled")
 @pytest.mark.parametrize("how", ["closed", "dropped", "stopped"])
-def test_calls_that_are_left_do_not_open_a_breaker(crowd: Crowd, how: str) -> None:
-    host = crowd.server()
-    subject = crowd.router(host)
+def test_calls_that_are_left_do_not_open_a_breaker(parallel: ParallelHarness, how: str) -> None:
+    host = parallel.server()
+    subject = parallel.router(host)
     for _ in range(2 * IN_A_ROW):
-        left(crowd, subject, host, how)
-    assert subject.heard.count(BreakerOpened) == 0
+        left(parallel, subject, host, how)
+    assert subject.event_log.count(BreakerOpened) == 0
     assert [row.outcome for row in subject.ledger.rows()] == ["cancelled"] * 2 * IN_A_ROW
 
 
@@ -144,9 +144,9 @@ def test_calls_that_are_left_do_not_open_a_breaker(crowd: Crowd, how: str) -> No
 
 @row(53, "iterator abandoned")
 @pytest.mark.parametrize("how", ["dropped", "in a cycle", "in another thread", "after its loop"])
-def test_an_abandoned_stream_ends_its_call(crowd: Crowd, how: str) -> None:
-    host = crowd.server(SILENT)
-    subject = crowd.router(host)
+def test_an_abandoned_stream_ends_its_call(parallel: ParallelHarness, how: str) -> None:
+    host = parallel.server(SILENT)
+    subject = parallel.router(host)
     router, held = subject.router, list[Any]()
 
     def abandon() -> None:
@@ -166,14 +166,14 @@ def test_an_abandoned_stream_ends_its_call(crowd: Crowd, how: str) -> None:
             assert await asyncio.to_thread(host.wait_closed, 1)
             await nobody_else()
 
-    if crowd.mode == "async":
+    if parallel.mode == "async":
         asyncio.run(begin())
     else:
         held.append(router.stream(PROMPT))
         assert next(held[0]).text == SO_FAR
     abandon()
     assert host.wait_closed(1)
-    crowd.check_rest(subject)
+    parallel.check_rest(subject)
     [row] = subject.ledger.rows()
     assert (row.outcome, row.final, row.usage.output > 0, row.usage.estimated) == (
         "cancelled",
@@ -184,9 +184,9 @@ def test_an_abandoned_stream_ends_its_call(crowd: Crowd, how: str) -> None:
 
 
 @row(53, "iterator abandoned")
-def test_a_stream_collected_while_locks_are_held_does_not_wait(crowd: Crowd) -> None:
-    host = crowd.server(SILENT)
-    subject = crowd.router(host)
+def test_a_stream_collected_while_locks_are_held_does_not_wait(parallel: ParallelHarness) -> None:
+    host = parallel.server(SILENT)
+    subject = parallel.router(host)
     router = subject.router
 
     def drop(held: list[Any]) -> None:
@@ -202,7 +202,7 @@ def test_a_stream_collected_while_locks_are_held_does_not_wait(crowd: Crowd) -> 
         assert await asyncio.to_thread(host.wait_closed, 1)
         await nobody_else()
 
-    if crowd.mode == "async":
+    if parallel.mode == "async":
         asyncio.run(abandon())
     else:
         started = [router.stream(PROMPT)]
@@ -211,18 +211,18 @@ def test_a_stream_collected_while_locks_are_held_does_not_wait(crowd: Crowd) -> 
         assert host.wait_closed(1)
     assert [row.outcome for row in subject.ledger.rows()] == ["cancelled"]
     host.plays()
-    crowd.answers(subject)
+    parallel.answers(subject)
 
 
 @row(53, "iterator abandoned")
-def test_a_stream_that_was_never_read_is_no_call(crowd: Crowd) -> None:
-    host = crowd.server()
-    subject = crowd.router(host)
+def test_a_stream_that_was_never_read_is_no_call(parallel: ParallelHarness) -> None:
+    host = parallel.server()
+    subject = parallel.router(host)
 
     async def ask() -> AsyncStream:
         return subject.router.astream(PROMPT)
 
-    stream: Any = asyncio.run(ask()) if crowd.mode == "async" else subject.router.stream(PROMPT)
+    stream: Any = asyncio.run(ask()) if parallel.mode == "async" else subject.router.stream(PROMPT)
     del stream
     gc.collect()
     assert subject.ledger.rows() == []
@@ -234,11 +234,11 @@ def test_a_stream_that_was_never_read_is_no_call(crowd: Crowd) -> None:
 
 @row(53, "iterator abandoned")
 @pytest.mark.parametrize("how", ["answered", "failed", "stream", "stream left"])
-def test_a_call_that_is_over_is_freed_at_once(crowd: Crowd, how: str) -> None:
+def test_a_call_that_is_over_is_freed_at_once(parallel: ParallelHarness, how: str) -> None:
     # A cycle would keep its prompt in memory until the garbage collector comes.
     reply = {"answered": ANSWER, "failed": BUSY, "stream": OPENAI.stream(*OPENAI.events)}.get(how, SILENT)
-    host = crowd.server(reply)
-    subject = crowd.router(host)
+    host = parallel.server(reply)
+    subject = parallel.router(host)
 
     async def aask() -> None:
         with contextlib.suppress(OverloadedError):  # here, because asyncio keeps what a task raises
@@ -246,10 +246,10 @@ def test_a_call_that_is_over_is_freed_at_once(crowd: Crowd, how: str) -> None:
 
     def ask() -> None:
         if how == "stream left":
-            left(crowd, subject, host, "closed")
+            left(parallel, subject, host, "closed")
         elif how == "stream":
-            crowd.caller.stream(subject.router, PROMPT)
-        elif crowd.mode == "async":
+            parallel.caller.stream(subject.router, PROMPT)
+        elif parallel.mode == "async":
             asyncio.run(aask())
         else:
             with contextlib.suppress(OverloadedError):
@@ -297,41 +297,43 @@ def interrupt() -> None:
     ],
     ids=["before the head", "inside the body", "before the stream", "before its content"],
 )
-def test_an_interrupt_while_the_call_waits_ends_it(crowd: Crowd, stream: bool, reply: Reply) -> None:
-    host = crowd.server(reply)
-    subject = crowd.router(host)
+def test_an_interrupt_while_the_call_waits_ends_it(
+    parallel: ParallelHarness, stream: bool, reply: Reply
+) -> None:
+    host = parallel.server(reply)
+    subject = parallel.router(host)
     with pytest.raises(KeyboardInterrupt):
         if stream:
-            crowd.caller.stream(subject.router, PROMPT)
+            parallel.caller.stream(subject.router, PROMPT)
         else:
-            crowd.caller.complete(subject.router, PROMPT)
-    was_cancelled(crowd, subject, host, content=False)
+            parallel.caller.complete(subject.router, PROMPT)
+    was_cancelled(parallel, subject, host, content=False)
 
 
 @row(59, "KeyboardInterrupt while reading")
-def test_an_interrupt_while_a_stream_is_read_ends_the_call(crowd: Crowd) -> None:
-    heard = threading.Event()
-    host = crowd.server([*OPENAI.stream(*OPENAI.begun, Wait(heard), Interrupt())])
-    subject = crowd.router(host)
+def test_an_interrupt_while_a_stream_is_read_ends_the_call(parallel: ParallelHarness) -> None:
+    first_chunk = threading.Event()
+    host = parallel.server([*OPENAI.stream(*OPENAI.begun, Wait(first_chunk), Interrupt())])
+    subject = parallel.router(host)
 
     async def aread() -> None:
         async for chunk in subject.router.astream(PROMPT):
             assert chunk.text == SO_FAR
-            heard.set()
+            first_chunk.set()
 
     def read() -> None:
         for chunk in subject.router.stream(PROMPT):
             assert chunk.text == SO_FAR
-            heard.set()
+            first_chunk.set()
 
     with pytest.raises(KeyboardInterrupt):
-        asyncio.run(aread()) if crowd.mode == "async" else read()
-    was_cancelled(crowd, subject, host, content=True)
+        asyncio.run(aread()) if parallel.mode == "async" else read()
+    was_cancelled(parallel, subject, host, content=True)
 
 
-def was_cancelled(crowd: Crowd, subject: Subject, host: Host, *, content: bool) -> None:
+def was_cancelled(parallel: ParallelHarness, subject: Subject, host: Host, *, content: bool) -> None:
     assert host.wait_closed(1)
-    crowd.check_rest(subject)
+    parallel.check_rest(subject)
     [row] = subject.ledger.rows()
     assert (row.outcome, row.final) == ("cancelled", True)
     assert row.usage.input > 0
@@ -340,30 +342,30 @@ def was_cancelled(crowd: Crowd, subject: Subject, host: Host, *, content: bool) 
 
 
 @row(59, "KeyboardInterrupt while reading")
-def test_an_interrupt_in_the_queue_leaves_the_queue(crowd: Crowd) -> None:
+def test_an_interrupt_in_the_queue_leaves_the_queue(parallel: ParallelHarness) -> None:
     here, free = threading.Event(), threading.Event()
-    host = crowd.server([Set(here), Wait(free), *ANSWER])
-    subject, over = crowd.router(host), threading.Event()
+    host = parallel.server([Set(here), Wait(free), *ANSWER])
+    subject, over = parallel.router(host), threading.Event()
 
     def interrupt_who_waits() -> None:
-        subject.heard.wait(Queued)
+        subject.event_log.wait(Queued)
         while not over.is_set():
             interrupt()
             over.wait(PAUSE)
 
-    with crowd.meanwhile(subject):
+    with parallel.meanwhile(subject):
         try:
             assert here.wait(5)
             with ThreadPoolExecutor(1) as pool:
                 pool.submit(interrupt_who_waits)
                 with pytest.raises(KeyboardInterrupt):
-                    crowd.caller.complete(subject.router, PROMPT)
+                    parallel.caller.complete(subject.router, PROMPT)
                 over.set()
             stats = subject.router.stats().backends["main"]
             assert (stats.slots_held, stats.queued) == (1, 0)
         finally:
             free.set()
-    crowd.check_rest(subject)
+    parallel.check_rest(subject)
     assert Counter((row.outcome, row.cost == 0) for row in subject.ledger.rows()) == {
         ("ok", False): 1,
         ("cancelled", True): 1,

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 from tests.conftest import Caller
-from tests.faults.crowd import Crowd, Host, Subject, at_rest, half_open, kept
 from tests.faults.harness import GRACE, IN_A_ROW, ONCE, THRICE, row
-from tests.faults.servers import OPENAI, SO_FAR, WELL, Wire
+from tests.faults.parallel import Host, ParallelHarness, Subject, at_rest, half_open, kept
+from tests.faults.servers import HEALTHY, OPENAI, SO_FAR, Wire
 from tests.support.openai_like import chat, chat_sse
 from tests.support.scripted import Hang, Request, Send, Set, Step, Wait, answer, chunk, stream
 from tests.support.steps import Link
@@ -33,7 +33,7 @@ BUSY, ANSWER = answer(503, body="busy"), answer(json=OPENAI.whole)
 EAGER = RetryPolicy(attempts=5, per_deployment=5, base=0, max=0)
 
 
-class Together(Step):
+class MeetingPoint(Step):
     """Until so many have come this far."""
 
     def __init__(self, count: int) -> None:
@@ -56,12 +56,12 @@ class Together(Step):
     ids=["503", "503, health off", "500, health off"],
 )
 def test_a_storm_makes_no_more_retries_than_the_budget_pays(
-    crowd: Crowd, status: int, error: type[BackendError], cost: int, health: str
+    parallel: ParallelHarness, status: int, error: type[BackendError], cost: int, health: str
 ) -> None:
-    sick = crowd.server([Together(CALLERS), *answer(status, body="busy")])
-    calls = crowd.at_once(crowd.router(sick, slots=None, retry=EAGER, health=health), CALLERS)
+    faulty = parallel.server([MeetingPoint(CALLERS), *answer(status, body="busy")])
+    calls = parallel.at_once(parallel.router(faulty, slots=None, retry=EAGER, health=health), CALLERS)
     assert {type(call.error) for call in calls} == {error}
-    extra = len(sick.requests) - CALLERS
+    extra = len(faulty.requests) - CALLERS
     assert sum(len(call.attempts) - 1 for call in calls) == extra
     assert extra <= (TOKENS + CALLERS * PER_CALL) / cost
     if health == "off":  # nothing else holds them back
@@ -70,25 +70,27 @@ def test_a_storm_makes_no_more_retries_than_the_budget_pays(
 
 @row(48, "100 callers, one backend, all 503")
 @pytest.mark.parametrize("slots", [None, 4])
-def test_a_storm_is_answered_in_full_where_a_fallback_is_well(crowd: Crowd, slots: int | None) -> None:
-    sick, well = crowd.server([Together(slots or CALLERS), *BUSY]), crowd.server()
-    subject = crowd.router(sick, well, slots=slots, retry=EAGER)
-    calls = crowd.at_once(subject, CALLERS, model="main/m", fallback=["other/m"])
-    assert [call.text for call in calls] == [WELL] * CALLERS
+def test_a_storm_is_answered_in_full_where_a_fallback_is_well(
+    parallel: ParallelHarness, slots: int | None
+) -> None:
+    faulty, well = parallel.server([MeetingPoint(slots or CALLERS), *BUSY]), parallel.server()
+    subject = parallel.router(faulty, well, slots=slots, retry=EAGER)
+    calls = parallel.at_once(subject, CALLERS, model="main/m", fallback=["other/m"])
+    assert [call.text for call in calls] == [HEALTHY] * CALLERS
     assert {call.answer.route.backend for call in calls} == {"other"}
     assert len(well.requests) == CALLERS
-    assert len(sick.requests) <= CALLERS
+    assert len(faulty.requests) <= CALLERS
 
 
 # -- one of them finds out -----------------------------------------------------------------------------------
 
 
-def open_breaker(crowd: Crowd, subject: Subject) -> None:
+def open_breaker(parallel: ParallelHarness, subject: Subject) -> None:
     """The breaker of `main/m` is open, for 30 s or so."""
     for _ in range(IN_A_ROW):
         with pytest.raises(OverloadedError):
-            crowd.caller.complete(subject.router, PROMPT, model="main/m", fallback=False)
-    assert subject.heard.count(BreakerOpened) == 1
+            parallel.caller.complete(subject.router, PROMPT, model="main/m", fallback=False)
+    assert subject.event_log.count(BreakerOpened) == 1
 
 
 def after(count: int, event: threading.Event) -> Callable[[], None]:
@@ -104,17 +106,19 @@ def after(count: int, event: threading.Event) -> Callable[[], None]:
 
 @row(49, "half-open, 100 callers")
 @pytest.mark.parametrize("due", [True, False], ids=["half-open", "open"])
-@pytest.mark.parametrize("cured", [True, False], ids=["cured", "still sick"])
-def test_one_probe_is_sent_while_the_others_are_turned_away(crowd: Crowd, due: bool, cured: bool) -> None:
+@pytest.mark.parametrize("cured", [True, False], ids=["cured", "still faulty"])
+def test_one_probe_is_sent_while_the_others_are_turned_away(
+    parallel: ParallelHarness, due: bool, cured: bool
+) -> None:
     rest = threading.Event()
     probed = [Wait(rest), *(ANSWER if cured else BUSY)]
-    sick = crowd.server(*[BUSY] * IN_A_ROW, probed)
-    subject = crowd.router(sick, slots=None)
-    open_breaker(crowd, subject)
+    faulty = parallel.server(*[BUSY] * IN_A_ROW, probed)
+    subject = parallel.router(faulty, slots=None)
+    open_breaker(parallel, subject)
     if due:
         half_open(subject.router)
-    calls = crowd.at_once(subject, CALLERS, then=after(CALLERS - 1, rest))
-    assert len(sick.requests) == IN_A_ROW + 1
+    calls = parallel.at_once(subject, CALLERS, then=after(CALLERS - 1, rest))
+    assert len(faulty.requests) == IN_A_ROW + 1
     [probe] = [call for call in calls if call.attempts]
     assert (probe.completion is not None) is cured
     for call in calls:
@@ -124,36 +128,40 @@ def test_one_probe_is_sent_while_the_others_are_turned_away(crowd: Crowd, due: b
             assert error.retry_after is not None
             assert 1 <= error.retry_after <= 36
             assert call.took < probe.took + GRACE
-    assert subject.heard.count(BreakerClosed) == cured
-    assert subject.heard.count(BreakerOpened) == 1 + (due and not cured), "an early probe puts nothing off"
+    assert subject.event_log.count(BreakerClosed) == cured
+    assert subject.event_log.count(BreakerOpened) == 1 + (due and not cured), (
+        "an early probe puts nothing off"
+    )
 
 
 @row(49, "half-open, 100 callers")
-@pytest.mark.parametrize("cured", [True, False], ids=["cured", "still sick"])
-def test_one_probe_is_sent_while_others_are_answered_elsewhere(crowd: Crowd, cured: bool) -> None:
+@pytest.mark.parametrize("cured", [True, False], ids=["cured", "still faulty"])
+def test_one_probe_is_sent_while_others_are_answered_elsewhere(
+    parallel: ParallelHarness, cured: bool
+) -> None:
     rest = threading.Event()
     probed = [Wait(rest), *(ANSWER if cured else BUSY)]
-    sick, well = crowd.server(*[BUSY] * IN_A_ROW, probed), crowd.server()
-    subject = crowd.router(sick, well, slots=None, retry=RetryPolicy(attempts=2, per_deployment=1))
-    open_breaker(crowd, subject)
+    faulty, well = parallel.server(*[BUSY] * IN_A_ROW, probed), parallel.server()
+    subject = parallel.router(faulty, well, slots=None, retry=RetryPolicy(attempts=2, per_deployment=1))
+    open_breaker(parallel, subject)
     half_open(subject.router)
-    calls = crowd.at_once(subject, CALLERS, then=after(CALLERS - 1, rest))
-    assert [call.text for call in calls] == [WELL] * CALLERS
-    assert len(sick.requests) == IN_A_ROW + 1
+    calls = parallel.at_once(subject, CALLERS, then=after(CALLERS - 1, rest))
+    assert [call.text for call in calls] == [HEALTHY] * CALLERS
+    assert len(faulty.requests) == IN_A_ROW + 1
     assert len(well.requests) == CALLERS - cured
 
 
 @row(49, "half-open, 100 callers")
-def test_a_call_that_a_probe_turns_away_after_its_own_attempt_is_one_call(crowd: Crowd) -> None:
+def test_a_call_turned_away_after_its_own_attempt_is_one_call(parallel: ParallelHarness) -> None:
     probing, rest = threading.Event(), threading.Event()
-    sick = crowd.server(*[BUSY] * IN_A_ROW, [Set(probing), Wait(rest), *ANSWER])
+    faulty = parallel.server(*[BUSY] * IN_A_ROW, [Set(probing), Wait(rest), *ANSWER])
     once_each = RetryPolicy(attempts=3, per_deployment=1)
-    subject = crowd.router(sick, crowd.server(BUSY), slots=None, retry=once_each)
-    open_breaker(crowd, subject)
-    with crowd.meanwhile(subject, model="main/m"):
+    subject = parallel.router(faulty, parallel.server(BUSY), slots=None, retry=once_each)
+    open_breaker(parallel, subject)
+    with parallel.meanwhile(subject, model="main/m"):
         assert probing.wait(5)
         try:
-            [call] = crowd.at_once(subject, 1, rest=False, model="other/m", fallback=["main/m"])
+            [call] = parallel.at_once(subject, 1, rest=False, model="other/m", fallback=["main/m"])
         finally:
             rest.set()
     assert call.tried == [("other/m", "rejected", "OverloadedError")]
@@ -163,12 +171,12 @@ def test_a_call_that_a_probe_turns_away_after_its_own_attempt_is_one_call(crowd:
 
 
 @contextmanager
-def taken(crowd: Crowd, other: Host | None = None, **options: Any) -> Iterator[Subject]:
+def taken(parallel: ParallelHarness, other: Host | None = None, **options: Any) -> Iterator[Subject]:
     """A router to a host whose one place is taken meanwhile."""
     here, free = threading.Event(), threading.Event()
-    host = crowd.server([Set(here), Wait(free), *ANSWER])
-    subject = crowd.router(host, other, **options)
-    with crowd.meanwhile(subject, model="main/m"):
+    host = parallel.server([Set(here), Wait(free), *ANSWER])
+    subject = parallel.router(host, other, **options)
+    with parallel.meanwhile(subject, model="main/m"):
         assert here.wait(5)
         try:
             yield subject
@@ -180,44 +188,48 @@ def taken(crowd: Crowd, other: Host | None = None, **options: Any) -> Iterator[S
 @pytest.mark.parametrize(
     ("callers", "retry"), [(1, ONCE), (1, EAGER), (50, THRICE)], ids=["one caller", "eager", "50 callers"]
 )
-def test_a_wait_for_a_slot_ends_by_the_deadline(crowd: Crowd, callers: int, retry: RetryPolicy) -> None:
-    with taken(crowd, retry=retry) as subject:
-        calls = crowd.at_once(subject, callers, rest=False, timeout=0.3)
+def test_a_wait_for_a_slot_ends_by_the_deadline(
+    parallel: ParallelHarness, callers: int, retry: RetryPolicy
+) -> None:
+    with taken(parallel, retry=retry) as subject:
+        calls = parallel.at_once(subject, callers, rest=False, timeout=0.3)
     for call in calls:
         assert type(call.error) is QueueTimeoutError
         assert call.took >= 0.2
         assert [attempt.cost for attempt in call.attempts] == [0]
-    assert subject.heard.count(Queued) == callers
-    assert subject.heard.count(BreakerOpened) == 0
+    assert subject.event_log.count(Queued) == callers
+    assert subject.event_log.count(BreakerOpened) == 0
 
 
 @row(51, "gate full")
 @pytest.mark.parametrize("waiting", [0, 3])
-def test_a_full_queue_falls_back_to_another_deployment_at_once(crowd: Crowd, waiting: int) -> None:
-    with ExitStack() as queue, taken(crowd, crowd.server(), max_queue=waiting) as subject:
+def test_a_full_queue_falls_back_to_another_deployment_at_once(
+    parallel: ParallelHarness, waiting: int
+) -> None:
+    with ExitStack() as queue, taken(parallel, parallel.server(), max_queue=waiting) as subject:
         for _ in range(waiting):
-            queue.enter_context(crowd.meanwhile(subject, model="main/m"))
-        assert subject.heard.wait(Queued, waiting)
-        [call] = crowd.at_once(subject, 1, rest=False)
-        queued = subject.heard.count(Queued)
-    assert call.text == WELL
+            queue.enter_context(parallel.meanwhile(subject, model="main/m"))
+        assert subject.event_log.wait(Queued, waiting)
+        [call] = parallel.at_once(subject, 1, rest=False)
+        queued = subject.event_log.count(Queued)
+    assert call.text == HEALTHY
     assert call.tried == [("main/m", "not_sent", "QueueTimeoutError"), ("other/m", None, None)]
     assert call.took < 1
     assert queued == waiting
 
 
 @row(51, "gate full")
-def test_a_full_queue_raises_at_once_where_nothing_else_is_left(crowd: Crowd) -> None:
-    with taken(crowd, max_queue=0) as subject:
-        [call] = crowd.at_once(subject, 1, rest=False)
+def test_a_full_queue_raises_at_once_where_nothing_else_is_left(parallel: ParallelHarness) -> None:
+    with taken(parallel, max_queue=0) as subject:
+        [call] = parallel.at_once(subject, 1, rest=False)
     assert type(call.error) is QueueTimeoutError
     assert call.took < 1
 
 
 @row(51, "gate full")
-def test_a_caller_does_not_wait_for_a_slot_that_it_holds_itself(crowd: Crowd) -> None:
-    host = crowd.server([*OPENAI.stream(*OPENAI.begun, Hang())])
-    subject = crowd.router(host)
+def test_a_caller_does_not_wait_for_a_slot_that_it_holds_itself(parallel: ParallelHarness) -> None:
+    host = parallel.server([*OPENAI.stream(*OPENAI.begun, Hang())])
+    subject = parallel.router(host)
 
     def ask() -> None:
         began = time.monotonic()
@@ -230,7 +242,7 @@ def test_a_caller_does_not_wait_for_a_slot_that_it_holds_itself(crowd: Crowd) ->
             assert (await anext(held)).text == SO_FAR
             ask()
 
-    if crowd.mode == "async":
+    if parallel.mode == "async":
         asyncio.run(on_a_loop())
     else:
         with subject.router.stream(PROMPT) as held:
@@ -239,11 +251,11 @@ def test_a_caller_does_not_wait_for_a_slot_that_it_holds_itself(crowd: Crowd) ->
 
 
 @row(51, "gate full")
-def test_calls_in_the_queue_are_answered_in_turn(crowd: Crowd) -> None:
-    subject = crowd.router(crowd.server())
-    calls = crowd.at_once(subject, CALLERS)
-    assert [call.text for call in calls] == [WELL] * CALLERS
-    assert subject.heard.count(Queued) > 0
+def test_calls_in_the_queue_are_answered_in_turn(parallel: ParallelHarness) -> None:
+    subject = parallel.router(parallel.server())
+    calls = parallel.at_once(subject, CALLERS)
+    assert [call.text for call in calls] == [HEALTHY] * CALLERS
+    assert subject.event_log.count(Queued) > 0
 
 
 # -- everybody at once ---------------------------------------------------------------------------------------
@@ -259,7 +271,7 @@ class Echo(Wire):
     def answer(self, request: Request) -> Iterable[Step]:
         assert self.inside.acquire(blocking=False), "the host has more callers than slots"
         asked = request.json["messages"][0]["content"]
-        text = WELL if asked == PROMPT else asked
+        text = HEALTHY if asked == PROMPT else asked
         try:
             if request.json.get("stream"):
                 first, *others = chat_sse([text, " again"])
@@ -275,9 +287,9 @@ class Echo(Wire):
 @row(57, "200 threads and 200 tasks on one Router")
 def test_threads_and_loops_share_one_router(caplog: pytest.LogCaptureFixture) -> None:
     callers, leaves = 400, 8
-    with Crowd(Caller("sync"), caplog) as crowd:
-        host = crowd.server(wire=Echo(*OPENAI))
-        subject = crowd.router(host, slots=PLACES, timeout=60)
+    with ParallelHarness(Caller("sync"), caplog) as parallel:
+        host = parallel.server(wire=Echo(*OPENAI))
+        subject = parallel.router(host, slots=PLACES, timeout=60)
         router, start, out = subject.router, threading.Barrier(202), itertools.count()
 
         def ask(caller: int) -> None:
@@ -314,7 +326,7 @@ def test_threads_and_loops_share_one_router(caplog: pytest.LogCaptureFixture) ->
             for job in jobs:
                 job.result()
         assert next(out) == callers
-        crowd.check_rest(subject)
+        parallel.check_rest(subject)
         rows = subject.ledger.rows()
         assert Counter(row.session for row in rows) == {str(caller): 2 for caller in range(callers)}
         left = callers // leaves
@@ -330,21 +342,21 @@ def test_one_router_serves_one_loop_after_the_other(caplog: pytest.LogCaptureFix
 
     async def use(router: Router) -> None:
         replies = await asyncio.gather(*(router.acomplete(PROMPT) for _ in range(5)))
-        assert [reply.text for reply in replies] == [WELL] * 5
+        assert [reply.text for reply in replies] == [HEALTHY] * 5
         async with router.astream(PROMPT) as chunks:
-            assert "".join([chunk.text async for chunk in chunks]) == WELL
+            assert "".join([chunk.text async for chunk in chunks]) == HEALTHY
         abandoned.append(router.astream(PROMPT))
         assert (await anext(abandoned[-1])).text
 
-    with Crowd(Caller("async"), caplog) as crowd:
-        host = crowd.server()
-        subject = crowd.router(host, slots=2)
+    with ParallelHarness(Caller("async"), caplog) as parallel:
+        host = parallel.server()
+        subject = parallel.router(host, slots=2)
         for run in range(1, 6):
             asyncio.run(use(subject.router))
             assert host.settles(lambda: kept(subject, host)), "a connection outlives its loop"
             assert kept(subject, host) == (between and run > 1)
             assert host.connections <= 3 * run
             if between:
-                assert subject.router.complete(PROMPT).text == WELL
+                assert subject.router.complete(PROMPT).text == HEALTHY
             abandoned.pop()
             at_rest(subject.router)

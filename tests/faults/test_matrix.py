@@ -7,8 +7,8 @@ import itertools
 from collections import defaultdict
 from pathlib import Path
 
-from tests.faults.crowd import Crowd
-from tests.faults.harness import Bench, Late
+from tests.faults.harness import FaultHarness, Late
+from tests.faults.parallel import ParallelHarness
 
 ROWS = {*range(1, 60), 67}
 """60 to 66 come with a ledger on disk and the cache."""
@@ -37,17 +37,17 @@ def test_a_row_goes_by_one_name_and_no_two_by_the_same() -> None:
     assert len(set.union(*names.values())) == len(names)
 
 
-RUNS = {kind: itertools.count(1) for kind in (Bench, Crowd)}
+RUNS = {kind: itertools.count(1) for kind in (FaultHarness, ParallelHarness)}
 
 
-def test_a_late_check_of_the_bench_runs_again(bench: Bench) -> None:
-    late_twice(bench)
+def test_a_late_check_of_one_call_runs_again(harness: FaultHarness) -> None:
+    late_twice(harness)
 
 
-def test_a_late_check_of_the_crowd_runs_again(crowd: Crowd) -> None:
-    late_twice(crowd)
+def test_a_late_check_of_many_calls_runs_again(parallel: ParallelHarness) -> None:
+    late_twice(parallel)
 
 
-def late_twice(bench: Bench | Crowd) -> None:
-    if next(RUNS[type(bench)]) % 3:
+def late_twice(harness: FaultHarness | ParallelHarness) -> None:
+    if next(RUNS[type(harness)]) % 3:
         raise Late

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from tests.faults.harness import PROMPT, Bench, effort, row, whole_and_streamed
+from tests.faults.harness import PROMPT, FaultHarness, effort, row, whole_and_streamed
 from tests.faults.servers import (
     ANTHROPIC,
+    HEALTHY,
     OLLAMA,
     OPENAI,
     SO_FAR,
-    WELL,
     Wire,
     backend,
     each_wire,
@@ -57,8 +57,8 @@ def ollama_end(reason: str, **more: Any) -> bytes:
     ],
     ids=["openai", "anthropic", "ollama"],
 )
-def test_the_first_finish_wins(bench: Bench, wire: Wire, pieces: Sequence[bytes]) -> None:
-    call = bench.answers(bench.sick(wire.stream(*wire.begun, *pieces), wire=wire), SO_FAR, stream=True)
+def test_the_first_finish_wins(harness: FaultHarness, wire: Wire, pieces: Sequence[bytes]) -> None:
+    call = harness.answers(harness.faulty(wire.stream(*wire.begun, *pieces), wire=wire), SO_FAR, stream=True)
     assert call.answer.finish_reason == call.chunks[-1].finish_reason == "length"
     assert call.answer.usage == Usage(input=11, output=7)
 
@@ -81,8 +81,10 @@ def test_the_first_finish_wins(bench: Bench, wire: Wire, pieces: Sequence[bytes]
         (OLLAMA, [ollama_end("stop") + OLLAMA.begun[0]]),
     ],
 )
-def test_what_follows_the_finish_is_no_content(bench: Bench, wire: Wire, pieces: Sequence[bytes]) -> None:
-    call = bench.answers(bench.sick(wire.stream(*wire.begun, *pieces), wire=wire), SO_FAR, stream=True)
+def test_what_follows_the_finish_is_no_content(
+    harness: FaultHarness, wire: Wire, pieces: Sequence[bytes]
+) -> None:
+    call = harness.answers(harness.faulty(wire.stream(*wire.begun, *pieces), wire=wire), SO_FAR, stream=True)
     assert call.answer.finish_reason == "stop"
     assert (call.answer.thinking, call.answer.tool_calls) == (None, ())
 
@@ -109,9 +111,9 @@ UNKNOWN = {
 
 @row(34, "unknown event or finish")
 @pytest.mark.parametrize(("wire", "unknown"), UNKNOWN.values(), ids=UNKNOWN)
-def test_what_is_not_known_is_ignored(bench: Bench, wire: Wire, unknown: bytes) -> None:
+def test_what_is_not_known_is_ignored(harness: FaultHarness, wire: Wire, unknown: bytes) -> None:
     pieces = [piece for known in wire.events for piece in (known, unknown)]
-    call = bench.answers(bench.sick(wire.stream(*pieces), wire=wire), stream=True)
+    call = harness.answers(harness.faulty(wire.stream(*pieces), wire=wire), stream=True)
     assert call.answer.finish_reason == "stop"
     assert not call.answer.usage.estimated
 
@@ -137,10 +139,10 @@ FINISHES: dict[str, tuple[Wire, str, Any, Sequence[bytes]]] = {
 @whole_and_streamed
 @pytest.mark.parametrize(("wire", "word", "body", "pieces"), FINISHES.values(), ids=FINISHES)
 def test_an_unknown_finish_is_other_and_its_word_is_kept(
-    bench: Bench, wire: Wire, word: str, body: Any, pieces: Sequence[bytes], stream: bool
+    harness: FaultHarness, wire: Wire, word: str, body: Any, pieces: Sequence[bytes], stream: bool
 ) -> None:
     reply = wire.stream(*pieces) if stream else answer(json=body)
-    call = bench.answers(bench.sick(reply, wire=wire), stream=stream)
+    call = harness.answers(harness.faulty(reply, wire=wire), stream=stream)
     assert (call.answer.finish_reason, call.answer.raw_finish_reason) == ("other", word)
 
 
@@ -187,10 +189,10 @@ DELTAS: dict[str, list[list[dict[str, Any]]]] = {
 @row(35, "tool delta without index")
 @pytest.mark.parametrize("deltas", DELTAS.values(), ids=DELTAS)
 def test_tool_calls_are_put_together_by_id_and_then_by_position(
-    bench: Bench, deltas: list[list[dict[str, Any]]]
+    harness: FaultHarness, deltas: list[list[dict[str, Any]]]
 ) -> None:
     pieces = chat_sse([{"tool_calls": entries} for entries in deltas], finish="tool_calls")
-    call = bench.answers(bench.sick(OPENAI.stream(*pieces)), "", stream=True)
+    call = harness.answers(harness.faulty(OPENAI.stream(*pieces)), "", stream=True)
     calls = call.answer.tool_calls
     assert [(each.function.name, each.function.arguments) for each in calls] == [
         ("f", '{"x":1}'),
@@ -209,9 +211,9 @@ def named_in_every_piece(pieces: int) -> bytes:
 
 
 @row(35, "tool delta without index")
-def test_a_tool_call_named_in_every_piece_is_one_call(bench: Bench) -> None:
+def test_a_tool_call_named_in_every_piece_is_one_call(harness: FaultHarness) -> None:
     whole = named_in_every_piece(20) + delta({}, finish="tool_calls") + DONE
-    [call] = bench.answers(bench.sick(OPENAI.stream(whole)), "", stream=True).answer.tool_calls
+    [call] = harness.answers(harness.faulty(OPENAI.stream(whole)), "", stream=True).answer.tool_calls
     assert call.function.arguments == '{"text": "' + "x" * 4000
     reader = backend("main", "http://localhost")
     few, many = (named_in_every_piece(pieces) for pieces in (100, 400))
@@ -226,39 +228,41 @@ RAW = ['{"path": "/tmp', "not json", '"a text"', "[1, 2]", "{'x': 1}", '{"x": Na
 @row(36, "invalid tool JSON")
 @whole_and_streamed
 @pytest.mark.parametrize("raw", RAW)
-def test_invalid_arguments_are_kept_and_can_be_sent_back(bench: Bench, raw: str, stream: bool) -> None:
+def test_invalid_arguments_are_kept_and_can_be_sent_back(
+    harness: FaultHarness, raw: str, stream: bool
+) -> None:
     pieces = chat_sse([{"tool_calls": [part(raw, id="call_1", name="f")]}])
     body = chat(None, tool_calls=[tool_call("f", raw)], finish="tool_calls")
-    sick = bench.sick(OPENAI.stream(*pieces) if stream else answer(json=body))
-    assert_kept(bench, sick, raw, stream=stream)
+    faulty = harness.faulty(OPENAI.stream(*pieces) if stream else answer(json=body))
+    assert_kept(harness, faulty, raw, stream=stream)
 
 
 @row(36, "invalid tool JSON")
 @pytest.mark.parametrize("raw", RAW[:3])
-def test_invalid_arguments_from_anthropic_are_kept(bench: Bench, raw: str) -> None:
+def test_invalid_arguments_from_anthropic_are_kept(harness: FaultHarness, raw: str) -> None:
     pieces = anthropic_like.message_sse(blocks=[anthropic_like.tool_block("f", raw)], stop="tool_use")
-    assert_kept(bench, bench.sick(ANTHROPIC.stream(*pieces), wire=ANTHROPIC), raw, stream=True)
+    assert_kept(harness, harness.faulty(ANTHROPIC.stream(*pieces), wire=ANTHROPIC), raw, stream=True)
 
 
 @row(36, "invalid tool JSON")
 @whole_and_streamed
 @pytest.mark.parametrize("raw", RAW[:3])
-def test_invalid_arguments_from_ollama_are_kept(bench: Bench, raw: str, stream: bool) -> None:
+def test_invalid_arguments_from_ollama_are_kept(harness: FaultHarness, raw: str, stream: bool) -> None:
     calls = [{"function": {"name": "f", "arguments": raw}}]
-    lines = ollama.chat_lines(ollama.Said((), tool_calls=calls), "m")
+    lines = ollama.chat_lines(ollama.ScriptedReply((), tool_calls=calls), "m")
     reply = OLLAMA.stream(*map(ollama.line, lines)) if stream else answer(json=ollama.merged(lines))
-    assert_kept(bench, bench.sick(reply, wire=OLLAMA), raw, stream=stream)
+    assert_kept(harness, harness.faulty(reply, wire=OLLAMA), raw, stream=stream)
 
 
-def assert_kept(bench: Bench, sick: Any, raw: str, *, stream: bool) -> None:
-    message = bench.answers(sick, "", stream=stream).answer.message
+def assert_kept(harness: FaultHarness, faulty: Any, raw: str, *, stream: bool) -> None:
+    message = harness.answers(faulty, "", stream=stream).answer.message
     assert message.tool_calls is not None
     assert [call.function.arguments for call in message.tool_calls] == [raw]
     result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "that was no JSON"}
     for wire in (OPENAI, ANTHROPIC, OLLAMA):
-        subject = bench.router(bench.sick(wire=wire))
-        call = bench.ask(subject, messages=[{"role": "user", "content": PROMPT}, message, result])
-        assert call.text == WELL
+        subject = harness.router(harness.faulty(wire=wire))
+        call = harness.ask(subject, messages=[{"role": "user", "content": PROMPT}, message, result])
+        assert call.text == HEALTHY
 
 
 # -- usage ---------------------------------------------------------------------------------------------------
@@ -284,19 +288,21 @@ NAMES = {
 }
 
 
-def telling(wire: Wire, told: Mapping[str, Any] | None, *, stream: bool) -> Reply:
+def reply_with_usage(wire: Wire, usage_sent: Mapping[str, Any] | None, *, stream: bool) -> Reply:
     """A good answer whose usage is this, or (None) that tells none."""
     if wire is OPENAI:
-        body, pieces = chat(usage=told), chat_sse(usage=told)
+        body, pieces = chat(usage=usage_sent), chat_sse(usage=usage_sent)
     elif wire is ANTHROPIC:
-        body = anthropic_like.message() | {"usage": told}
-        opening = anthropic_like.message([], stop=None) | {"usage": told and {**told, "output_tokens": 1}}
-        end = event("message_delta", delta={"stop_reason": "end_turn"}, usage=told)
+        body = anthropic_like.message() | {"usage": usage_sent}
+        opening = anthropic_like.message([], stop=None) | {
+            "usage": usage_sent and {**usage_sent, "output_tokens": 1}
+        }
+        end = event("message_delta", delta={"stop_reason": "end_turn"}, usage=usage_sent)
         pieces = [event("message_start", message=opening), *ANTHROPIC.events[1:-2], end, ANTHROPIC.events[-1]]
     else:
         body = {key: value for key, value in OLLAMA.whole.items() if not key.endswith("eval_count")}
-        body |= told or {}
-        last = ollama.opening("m", content="") | {"done": True, "done_reason": "stop"} | (told or {})
+        body |= usage_sent or {}
+        last = ollama.opening("m", content="") | {"done": True, "done_reason": "stop"} | (usage_sent or {})
         pieces = [*OLLAMA.events[:-1], ollama.line(last)]
     return wire.stream(*pieces) if stream else answer(json=body)
 
@@ -304,15 +310,21 @@ def telling(wire: Wire, told: Mapping[str, Any] | None, *, stream: bool) -> Repl
 @row(37, "NaN, Infinity, negative, float usage")
 @each_wire
 @whole_and_streamed
-def test_nonsense_usage_is_estimated_and_costs_something(bench: Bench, wire: Wire, stream: bool) -> None:
+def test_nonsense_usage_is_estimated_and_costs_something(
+    harness: FaultHarness, wire: Wire, stream: bool
+) -> None:
     prompt, output = NAMES[wire.backend]
     usages = [
         usage
-        for told in NONSENSE
-        for usage in ({prompt: told, output: told}, {prompt: 11, output: told}, {prompt: told, output: 7})
+        for usage_sent in NONSENSE
+        for usage in (
+            {prompt: usage_sent, output: usage_sent},
+            {prompt: 11, output: usage_sent},
+            {prompt: usage_sent, output: 7},
+        )
     ]
-    sick = bench.sick(*(telling(wire, each, stream=stream) for each in usages), wire=wire)
-    calls = bench.asks(bench.router(sick), len(usages), stream=stream)
+    faulty = harness.faulty(*(reply_with_usage(wire, each, stream=stream) for each in usages), wire=wire)
+    calls = harness.asks(harness.router(faulty), len(usages), stream=stream)
     found = [call.answer.usage for call in calls]
     assert all(each.estimated for each in found)
     prompts = [(each.input, each.prompt_tokens) for each in found]
@@ -323,37 +335,42 @@ def test_nonsense_usage_is_estimated_and_costs_something(bench: Bench, wire: Wir
 
 
 @row(37, "NaN, Infinity, negative, float usage")
-def test_details_of_usage_that_are_nonsense_take_nothing_off(bench: Bench) -> None:
+def test_details_of_usage_that_are_nonsense_take_nothing_off(harness: FaultHarness) -> None:
     details = [
         {
-            "prompt_tokens_details": {"cached_tokens": told, "cache_write_tokens": told},
-            "completion_tokens_details": {"reasoning_tokens": told},
+            "prompt_tokens_details": {"cached_tokens": usage_sent, "cache_write_tokens": usage_sent},
+            "completion_tokens_details": {"reasoning_tokens": usage_sent},
         }
-        for told in NONSENSE
+        for usage_sent in NONSENSE
     ]
     cached = [
         {
-            "cache_read_input_tokens": told,
-            "cache_creation_input_tokens": told,
-            "cache_creation": {"ephemeral_5m_input_tokens": told, "ephemeral_1h_input_tokens": told},
+            "cache_read_input_tokens": usage_sent,
+            "cache_creation_input_tokens": usage_sent,
+            "cache_creation": {
+                "ephemeral_5m_input_tokens": usage_sent,
+                "ephemeral_1h_input_tokens": usage_sent,
+            },
         }
-        for told in NONSENSE
+        for usage_sent in NONSENSE
     ]
     for wire, plain, added in (
         (OPENAI, usage(11, 7), details),
         (ANTHROPIC, anthropic_like.usage(11, 7), cached),
     ):
-        sick = bench.sick(*(telling(wire, plain | each, stream=False) for each in added), wire=wire)
-        calls = bench.asks(bench.router(sick), len(added))
+        faulty = harness.faulty(
+            *(reply_with_usage(wire, plain | each, stream=False) for each in added), wire=wire
+        )
+        calls = harness.asks(harness.router(faulty), len(added))
         assert [call.answer.usage for call in calls] == [Usage(input=11, output=7)] * len(added)
 
 
 @row(38, "usage absent")
 @each_wire
 @whole_and_streamed
-def test_missing_usage_is_estimated_and_says_so(bench: Bench, wire: Wire, stream: bool) -> None:
-    sick = bench.sick(telling(wire, None, stream=stream), wire=wire)
-    used = bench.answers(sick, stream=stream).answer.usage
+def test_missing_usage_is_estimated_and_says_so(harness: FaultHarness, wire: Wire, stream: bool) -> None:
+    faulty = harness.faulty(reply_with_usage(wire, None, stream=stream), wire=wire)
+    used = harness.answers(faulty, stream=stream).answer.usage
     assert used.estimated
     assert used.input == GUESS
     assert 3 <= used.output <= 4  # "Hello there." in three pieces, or twelve characters
@@ -362,7 +379,7 @@ def test_missing_usage_is_estimated_and_says_so(bench: Bench, wire: Wire, stream
 @row(39, "cached > prompt")
 @whole_and_streamed
 @pytest.mark.parametrize(
-    ("wire", "told", "expected"),
+    ("wire", "usage_sent", "expected"),
     [
         (OPENAI, usage(10, 5, cached=50), Usage(cache_read=10, output=5)),
         (
@@ -381,30 +398,30 @@ def test_missing_usage_is_estimated_and_says_so(bench: Bench, wire: Wire, stream
     ids=["read", "written", "reasoning", "anthropic"],
 )
 def test_a_part_is_never_more_than_the_whole(
-    bench: Bench, wire: Wire, told: Mapping[str, Any], expected: Usage, stream: bool
+    harness: FaultHarness, wire: Wire, usage_sent: Mapping[str, Any], expected: Usage, stream: bool
 ) -> None:
-    sick = bench.sick(telling(wire, told, stream=stream), wire=wire)
-    assert bench.answers(sick, stream=stream).answer.usage == expected
+    faulty = harness.faulty(reply_with_usage(wire, usage_sent, stream=stream), wire=wire)
+    assert harness.answers(faulty, stream=stream).answer.usage == expected
 
 
 @row(40, "cumulative usage repeated")
 @pytest.mark.parametrize("times", [1, 3])
-def test_repeated_usage_counts_once(bench: Bench, times: int) -> None:
+def test_repeated_usage_counts_once(harness: FaultHarness, times: int) -> None:
     growing = [delta({"content": "x"}, usage=usage(11, n, cached=4, reasoning=2)) for n in range(1, 7)]
     last = [delta(None, usage=usage(11, 7, cached=4, reasoning=2))] * times
     pieces = [*growing, delta({}, finish="stop", usage=usage(11, 6)), *last, DONE]
-    call = bench.answers(bench.sick(OPENAI.stream(*pieces)), "xxxxxx", stream=True)
+    call = harness.answers(harness.faulty(OPENAI.stream(*pieces)), "xxxxxx", stream=True)
     assert call.answer.usage == Usage(input=7, cache_read=4, output=7, reasoning=2)
 
 
 @row(40, "cumulative usage repeated")
 @pytest.mark.parametrize("outputs", [(7,), (3, 7), (7, 7, 7)], ids=str)
-def test_anthropics_usage_replaces_earlier_usage(bench: Bench, outputs: Sequence[int]) -> None:
-    told = [anthropic_like.usage(11, output, read=4) for output in outputs]
-    opening = anthropic_like.message([], usage=told[0] | {"output_tokens": 1}, stop=None)
-    ends = [event("message_delta", delta={"stop_reason": "end_turn"}, usage=each) for each in told]
+def test_anthropics_usage_replaces_earlier_usage(harness: FaultHarness, outputs: Sequence[int]) -> None:
+    usage_sent = [anthropic_like.usage(11, output, read=4) for output in outputs]
+    opening = anthropic_like.message([], usage=usage_sent[0] | {"output_tokens": 1}, stop=None)
+    ends = [event("message_delta", delta={"stop_reason": "end_turn"}, usage=each) for each in usage_sent]
     pieces = [event("message_start", message=opening), *ANTHROPIC.events[1:-2], *ends, event("message_stop")]
-    call = bench.answers(bench.sick(ANTHROPIC.stream(*pieces), wire=ANTHROPIC), stream=True)
+    call = harness.answers(harness.faulty(ANTHROPIC.stream(*pieces), wire=ANTHROPIC), stream=True)
     assert call.answer.usage == Usage(input=11, cache_read=4, output=7)
 
 
@@ -429,24 +446,24 @@ each_nest = pytest.mark.parametrize("nest", NESTS.values(), ids=NESTS)
 @row(41, "JSON nested 100,000 deep")
 @each_nest
 @pytest.mark.parametrize("open_ended", [False, True], ids=["whole", "open"])
-def test_deeply_nested_json_is_no_answer(bench: Bench, nest: bytes, open_ended: bool) -> None:
+def test_deeply_nested_json_is_no_answer(harness: FaultHarness, nest: bytes, open_ended: bool) -> None:
     body = nest[: len(nest) // 2] if open_ended else nest
-    bench.fails(bench.sick(answer(body=body)), ProtocolError, "ambiguous")
+    harness.fails(harness.faulty(answer(body=body)), ProtocolError, "ambiguous")
     frame = b"data: " + body + b"\n\n"
-    bench.fails(bench.sick(OPENAI.stream(frame)), ProtocolError, "ambiguous", stream=True)
-    bench.cuts(bench.sick(OPENAI.stream(*OPENAI.begun, frame)), SO_FAR, ProtocolError)
+    harness.fails(harness.faulty(OPENAI.stream(frame)), ProtocolError, "ambiguous", stream=True)
+    harness.cuts(harness.faulty(OPENAI.stream(*OPENAI.begun, frame)), SO_FAR, ProtocolError)
 
 
 @row(41, "JSON nested 100,000 deep")
 @each_wire
-def test_deep_nesting_inside_an_answer_is_a_fault(bench: Bench, wire: Wire) -> None:
+def test_deep_nesting_inside_an_answer_is_a_fault(harness: FaultHarness, wire: Wire) -> None:
     for body in (json.dumps(wire.whole).encode(), b'{"message": {"content": "x"}}'):
-        sick = bench.sick(answer(body=nested(body, NESTS["both"])), wire=wire)
-        bench.fails(sick, ProtocolError, "ambiguous")
+        faulty = harness.faulty(answer(body=nested(body, NESTS["both"])), wire=wire)
+        harness.fails(faulty, ProtocolError, "ambiguous")
     broken = nested(wire.begun[-1], NESTS["both"])
-    sick = bench.sick(wire.stream(*wire.opening, broken), wire=wire)
-    bench.fails(sick, ProtocolError, "ambiguous", stream=True)
-    bench.cuts(bench.sick(wire.stream(*wire.begun, broken), wire=wire), SO_FAR, ProtocolError)
+    faulty = harness.faulty(wire.stream(*wire.opening, broken), wire=wire)
+    harness.fails(faulty, ProtocolError, "ambiguous", stream=True)
+    harness.cuts(harness.faulty(wire.stream(*wire.begun, broken), wire=wire), SO_FAR, ProtocolError)
 
 
 @row(41, "JSON nested 100,000 deep")
@@ -456,20 +473,20 @@ def test_deep_nesting_inside_an_answer_is_a_fault(bench: Bench, wire: Wire) -> N
     [(500, ServerError, "ambiguous"), (400, InvalidRequestError, "invalid_request")],
 )
 def test_deep_nesting_in_an_error_says_nothing(
-    bench: Bench, wire: Wire, status: int, kind: Any, failure: str
+    harness: FaultHarness, wire: Wire, status: int, kind: Any, failure: str
 ) -> None:
     body = nested(json.dumps(error("no")).encode(), NESTS["both"])
-    bench.fails(bench.sick(answer(status, body=body), wire=wire), kind, failure)
+    harness.fails(harness.faulty(answer(status, body=body), wire=wire), kind, failure)
 
 
 @row(41, "JSON nested 100,000 deep")
 @whole_and_streamed
 @each_nest
-def test_deeply_nested_arguments_are_kept(bench: Bench, nest: bytes, stream: bool) -> None:
+def test_deeply_nested_arguments_are_kept(harness: FaultHarness, nest: bytes, stream: bool) -> None:
     raw = nest.decode()
     half = len(raw) // 2
     entries = [part(raw[:half], id="call_1", name="f")], [part(raw[half:])]
     pieces = chat_sse([{"tool_calls": each} for each in entries])
     body = chat(None, tool_calls=[tool_call("f", raw)])
-    sick = bench.sick(OPENAI.stream(*pieces) if stream else answer(json=body))
-    assert_kept(bench, sick, raw, stream=stream)
+    faulty = harness.faulty(OPENAI.stream(*pieces) if stream else answer(json=body))
+    assert_kept(harness, faulty, raw, stream=stream)

@@ -16,16 +16,16 @@ from typing import Any, NamedTuple
 
 import anyio
 import pytest
-from tests.faults.crowd import (
-    Crowd,
+from tests.faults.harness import row
+from tests.faults.parallel import (
+    ParallelHarness,
     forget,
     locks,
     nobody_else,
     program,
     settled_once,
 )
-from tests.faults.harness import row
-from tests.faults.servers import OPENAI, WELL, Wire
+from tests.faults.servers import HEALTHY, OPENAI, Wire
 from tests.support.scripted import Reply, Request, Reset, Step, Wait, answer
 from tests.test_canaries import PROMPT
 
@@ -46,7 +46,7 @@ THRICE = RetryPolicy(attempts=3, per_deployment=2, base=0.002, max=0.002)
 # -- a call and where it is stopped --------------------------------------------------------------------------
 
 
-class Way(NamedTuple):
+class CallScript(NamedTuple):
     """How a call goes: whether it is a stream, and what its two servers do, the last of it for ever."""
 
     stream: bool
@@ -55,12 +55,12 @@ class Way(NamedTuple):
 
 
 WAYS = {
-    "answer": Way(False, [ANSWER]),
-    "retry": Way(False, [BUSY, ANSWER]),
-    "fallback": Way(False, [BUSY], [ANSWER]),
-    "stream": Way(True, [STREAM]),
-    "stream retried": Way(True, [BROKEN, STREAM]),
-    "stream falls back": Way(True, [BROKEN], [STREAM]),
+    "answer": CallScript(False, [ANSWER]),
+    "retry": CallScript(False, [BUSY, ANSWER]),
+    "fallback": CallScript(False, [BUSY], [ANSWER]),
+    "stream": CallScript(True, [STREAM]),
+    "stream retried": CallScript(True, [BROKEN, STREAM]),
+    "stream falls back": CallScript(True, [BROKEN], [STREAM]),
 }
 each_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
@@ -74,13 +74,13 @@ class Slow(Wire):
             yield step
 
 
-class Stage:
+class StopHarness:
     """One router to two servers, for calls that go one way and are stopped, one after the other."""
 
-    def __init__(self, crowd: Crowd, way: Way) -> None:
-        self.crowd, self.way = crowd, way
-        self.main, self.other = crowd.server(), crowd.server()
-        self.subject = crowd.router(self.main, self.other if way.other else None, retry=THRICE)
+    def __init__(self, parallel: ParallelHarness, way: CallScript) -> None:
+        self.parallel, self.way = parallel, way
+        self.main, self.other = parallel.server(), parallel.server()
+        self.subject = parallel.router(self.main, self.other if way.other else None, retry=THRICE)
         self.router = self.subject.router
         self._attempts: list[Attempt] = []
         self._recorded = 0
@@ -135,10 +135,10 @@ class Stage:
         assert [row.cost for row in rows] == [attempt.cost for attempt in self._attempts]
         assert {row.outcome for row in rows[:-1]} <= {"failed"}
         assert not rows or rows[-1].outcome in {"ok", "cancelled", "failed"}
-        self.crowd.check_rest(self.subject)
+        self.parallel.check_rest(self.subject)
 
 
-class Watched:
+class StoppedFlow:
     """A flow that is stopped at its k-th effect: when it asks for it, or when it has been performed."""
 
     def __init__(self, flow: Any, at: int, when: str, stop: Callable[[], object]) -> None:
@@ -179,8 +179,10 @@ def noting(what: str) -> Iterator[None]:
 @row(52, "cancel at every await")
 @each_way
 @pytest.mark.parametrize("when", ["asked", "performed"])
-def test_a_call_interrupted_at_any_effect_leaves_nothing_behind(alone: Crowd, way: Way, when: str) -> None:
-    stage = Stage(alone, way)
+def test_a_call_interrupted_at_any_effect_leaves_nothing_behind(
+    alone: ParallelHarness, way: CallScript, when: str
+) -> None:
+    stage = StopHarness(alone, way)
     for k in itertools.count():
         stopped = threading.Event()
 
@@ -189,7 +191,7 @@ def test_a_call_interrupted_at_any_effect_leaves_nothing_behind(alone: Crowd, wa
             raise KeyboardInterrupt
 
         try:
-            stage.call(lambda flow, k=k, stop=stop: Watched(flow, k, when, stop))
+            stage.call(lambda flow, k=k, stop=stop: StoppedFlow(flow, k, when, stop))
         except KeyboardInterrupt:
             with noting(f"at effect {k}"):
                 stage.check()
@@ -202,8 +204,10 @@ def test_a_call_interrupted_at_any_effect_leaves_nothing_behind(alone: Crowd, wa
 @row(52, "cancel at every await")
 @pytest.mark.parametrize("how", ["closed", "dropped"])
 @pytest.mark.parametrize("name", [name for name, way in WAYS.items() if way.stream])
-def test_a_stream_left_after_any_chunk_leaves_nothing_behind(crowd: Crowd, name: str, how: str) -> None:
-    stage = Stage(crowd, WAYS[name])
+def test_a_stream_left_after_any_chunk_leaves_nothing_behind(
+    parallel: ParallelHarness, name: str, how: str
+) -> None:
+    stage = StopHarness(parallel, WAYS[name])
     whole = 0
 
     async def aread(chunks: int) -> int:
@@ -235,7 +239,7 @@ def test_a_stream_left_after_any_chunk_leaves_nothing_behind(crowd: Crowd, name:
 
     while True:
         with noting(f"after {whole} chunks"):
-            had = asyncio.run(aread(whole + 1)) if crowd.mode == "async" else read(whole + 1)
+            had = asyncio.run(aread(whole + 1)) if parallel.mode == "async" else read(whole + 1)
         if had <= whole:
             break
         whole += 1
@@ -269,7 +273,7 @@ class AtWait:
         return None
 
 
-async def cancelled(stage: Stage, k: int) -> bool:
+async def cancelled(stage: StopHarness, k: int) -> bool:
     """The call as a task, cancelled at its k-th wait; whether it came to that."""
     waits: list[AtWait] = []
 
@@ -287,7 +291,7 @@ async def cancelled(stage: Stage, k: int) -> bool:
     return False
 
 
-async def scoped(stage: Stage, k: int) -> bool:
+async def scoped(stage: StopHarness, k: int) -> bool:
     """The call in anyio's scope."""
     with anyio.CancelScope() as scope:
         await (wait := AtWait(stage.acall(), k, scope.cancel))
@@ -296,7 +300,7 @@ async def scoped(stage: Stage, k: int) -> bool:
     return wait.stopped
 
 
-async def timed_out(stage: Stage, k: int) -> bool:
+async def timed_out(stage: StopHarness, k: int) -> bool:
     """The call under asyncio's timeout."""
     loop = asyncio.get_running_loop()
     try:
@@ -322,9 +326,12 @@ async def timed_out(stage: Stage, k: int) -> bool:
 )
 @pytest.mark.parametrize("warm", [False, True], ids=["new connections", "kept connections"])
 def test_a_call_cancelled_at_any_wait_leaves_nothing_behind(
-    alone: Crowd, way: Way, ways_in: Callable[[Stage, int], Coroutine[Any, Any, bool]], warm: bool
+    alone: ParallelHarness,
+    way: CallScript,
+    ways_in: Callable[[StopHarness, int], Coroutine[Any, Any, bool]],
+    warm: bool,
 ) -> None:
-    stage = Stage(alone, way)
+    stage = StopHarness(alone, way)
 
     async def run(k: int) -> bool:
         if warm:
@@ -356,9 +363,11 @@ ROOT = os.path.dirname(ccroute.__file__)
 )
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # closed, but only by its finaliser
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it came in a finaliser
-def test_an_interrupt_at_any_instruction_leaves_nothing_behind(alone: Crowd, way: Way, step: int) -> None:
+def test_an_interrupt_at_any_instruction_leaves_nothing_behind(
+    alone: ParallelHarness, way: CallScript, step: int
+) -> None:
     # Python looks for signals where a function begins and where a call of C code ends: a profiler's events.
-    stage = Stage(alone, way)
+    stage = StopHarness(alone, way)
     for k in itertools.count(step=step):
         seen, where = itertools.count(), ""
 
@@ -384,7 +393,7 @@ def test_an_interrupt_at_any_instruction_leaves_nothing_behind(alone: Crowd, way
             break
         with noting(where):
             assert not [lock for lock in locks(stage.router) if lock.locked()]
-            stage.crowd.check_rest(stage.subject)
+            stage.parallel.check_rest(stage.subject)
             if "/accounting/" not in where:  # inside the ledger's own record() nobody knows what it did
                 settled_once(stage.rows())
                 assert stage.rows() or stage.asked() == asked
@@ -427,12 +436,12 @@ print(json.dumps({"stops": stops, "finals": [*finals], "held": held, "text": tex
 
 
 @row(52, "cancel at every await")
-def test_interrupts_at_any_moment_leave_slots_and_sockets(alone: Crowd) -> None:
+def test_interrupts_at_any_moment_leave_slots_and_sockets(alone: ParallelHarness) -> None:
     host = alone.server(wire=Slow(*OPENAI))
     with program(INTERRUPTED, host.url) as running:
         out, _ = running.communicate(timeout=30)
     assert running.returncode == 0
     left = json.loads(out)
     assert left.pop("stops") > 100
-    assert left == {"finals": [1], "held": [0, 0, 0], "text": WELL, "sockets": 0}
+    assert left == {"finals": [1], "held": [0, 0, 0], "text": HEALTHY, "sockets": 0}
     assert host.wait_idle(1)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from tests.faults.harness import KEY, PROMPT, SHORT, Bench, on_time, row, whole_and_streamed
+from tests.faults.harness import KEY, PROMPT, SHORT, FaultHarness, on_time, row, whole_and_streamed
 from tests.faults.servers import ANTHROPIC, OLLAMA, OPENAI, SO_FAR, Wire, each_wire
 from tests.support import anthropic_like, ollama
 from tests.support.openai_like import DONE, chat_sse, error, sse
@@ -40,52 +40,54 @@ SILENT = Timeout(total=5, idle=SHORT)
 @row(8, "reset inside a stream")
 @each_wire
 @pytest.mark.parametrize("end", [Reset(), Close()], ids=["reset", "end"])
-def test_a_stream_that_breaks_after_content_is_cut(bench: Bench, wire: Wire, end: Step) -> None:
-    sick = bench.sick(wire.stream(*wire.begun, Wait(bench.heard), end), wire=wire)
-    bench.cuts(sick, SO_FAR, ConnectionFailedError)
+def test_a_stream_that_breaks_after_content_is_cut(harness: FaultHarness, wire: Wire, end: Step) -> None:
+    faulty = harness.faulty(wire.stream(*wire.begun, Wait(harness.first_chunk), end), wire=wire)
+    harness.cuts(faulty, SO_FAR, ConnectionFailedError)
 
 
 @row(8, "reset inside a stream")
 @each_wire
 @pytest.mark.parametrize("end", [Reset(), Close()], ids=["reset", "end"])
-def test_a_stream_that_breaks_before_content_falls_back_unseen(bench: Bench, wire: Wire, end: Step) -> None:
-    sick = bench.sick(wire.stream(*wire.opening, end), wire=wire)
-    bench.is_retried(sick, ConnectionFailedError, "ambiguous", stream=True)
+def test_a_stream_that_breaks_before_content_falls_back_unseen(
+    harness: FaultHarness, wire: Wire, end: Step
+) -> None:
+    faulty = harness.faulty(wire.stream(*wire.opening, end), wire=wire)
+    harness.is_retried(faulty, ConnectionFailedError, "ambiguous", stream=True)
 
 
 @row(9, "silence inside a stream")
 @each_wire
-def test_a_stream_silent_after_content_is_cut_at_the_idle_timeout(bench: Bench, wire: Wire) -> None:
-    sick = bench.sick(wire.stream(*wire.begun, Hang()), wire=wire)
-    on_time(bench.cuts(sick, SO_FAR, BackendTimeoutError, limits=IDLE), SHORT)
+def test_a_stream_silent_after_content_is_cut_at_the_idle_timeout(harness: FaultHarness, wire: Wire) -> None:
+    faulty = harness.faulty(wire.stream(*wire.begun, Hang()), wire=wire)
+    on_time(harness.cuts(faulty, SO_FAR, BackendTimeoutError, limits=IDLE), SHORT)
 
 
 @row(9, "silence inside a stream")
-def test_a_stream_silent_after_content_is_cut_at_the_deadline(bench: Bench) -> None:
-    sick = bench.sick(OPENAI.stream(*OPENAI.begun, Hang()))
-    on_time(bench.cuts(sick, SO_FAR, DeadlineExceededError, total=0.2), 0.2)
+def test_a_stream_silent_after_content_is_cut_at_the_deadline(harness: FaultHarness) -> None:
+    faulty = harness.faulty(OPENAI.stream(*OPENAI.begun, Hang()))
+    on_time(harness.cuts(faulty, SO_FAR, DeadlineExceededError, total=0.2), 0.2)
 
 
 @row(9, "silence inside a stream")
 @each_wire
-def test_a_stream_silent_before_content_falls_back_unseen(bench: Bench, wire: Wire) -> None:
-    sick = bench.sick(wire.stream(*wire.opening, Hang()), wire=wire)
-    on_time(bench.moves_on(sick, BackendTimeoutError, "ambiguous", stream=True, limits=SILENT), SHORT)
+def test_a_stream_silent_before_content_falls_back_unseen(harness: FaultHarness, wire: Wire) -> None:
+    faulty = harness.faulty(wire.stream(*wire.opening, Hang()), wire=wire)
+    on_time(harness.moves_on(faulty, BackendTimeoutError, "ambiguous", stream=True, limits=SILENT), SHORT)
 
 
 @row(9, "silence inside a stream")
-def test_silent_streams_open_the_breaker(bench: Bench) -> None:
-    sick = bench.sick(OPENAI.stream(*OPENAI.begun, Hang()))
-    bench.opens_breaker(sick, stream=True, limits=Timeout(total=5, first=5, idle=0.05))
+def test_silent_streams_open_the_breaker(harness: FaultHarness) -> None:
+    faulty = harness.faulty(OPENAI.stream(*OPENAI.begun, Hang()))
+    harness.opens_breaker(faulty, stream=True, limits=Timeout(total=5, first=5, idle=0.05))
 
 
 @row(9, "silence inside a stream")
 @pytest.mark.parametrize(("idle", "opens"), [(0.04, True), (5, False)], ids=["silent", "impatient"])
 def test_a_deadline_counts_where_the_server_was_silent_too_long(
-    bench: Bench, idle: float, opens: bool
+    harness: FaultHarness, idle: float, opens: bool
 ) -> None:
-    sick = bench.sick([Send(head(200, {"content-length": "1000"})), Hang()])
-    bench.opens_breaker(sick, opens=opens, timeout=Timeout(total=SHORT, idle=idle))
+    faulty = harness.faulty([Send(head(200, {"content-length": "1000"})), Hang()])
+    harness.opens_breaker(faulty, opens=opens, timeout=Timeout(total=SHORT, idle=idle))
 
 
 PINGS = {
@@ -99,15 +101,15 @@ PINGS = {
 
 @row(10, "endless pings")
 @pytest.mark.parametrize(("wire", "ping"), PINGS.values(), ids=PINGS)
-def test_pings_do_not_put_off_the_idle_timeout(bench: Bench, wire: Wire, ping: bytes) -> None:
-    sick = bench.sick(wire.stream(*wire.begun, endless(ping)), wire=wire)
-    on_time(bench.cuts(sick, SO_FAR, BackendTimeoutError, limits=IDLE), SHORT)
+def test_pings_do_not_put_off_the_idle_timeout(harness: FaultHarness, wire: Wire, ping: bytes) -> None:
+    faulty = harness.faulty(wire.stream(*wire.begun, endless(ping)), wire=wire)
+    on_time(harness.cuts(faulty, SO_FAR, BackendTimeoutError, limits=IDLE), SHORT)
 
 
 @row(10, "endless pings")
-def test_pings_are_no_first_content(bench: Bench) -> None:
-    sick = bench.sick(OPENAI.stream(*OPENAI.opening, endless(b": ping\n\n")))
-    on_time(bench.moves_on(sick, BackendTimeoutError, "ambiguous", stream=True, limits=SILENT), SHORT)
+def test_pings_are_no_first_content(harness: FaultHarness) -> None:
+    faulty = harness.faulty(OPENAI.stream(*OPENAI.opening, endless(b": ping\n\n")))
+    on_time(harness.moves_on(faulty, BackendTimeoutError, "ambiguous", stream=True, limits=SILENT), SHORT)
 
 
 def endless(ping: bytes) -> Step:
@@ -120,25 +122,25 @@ def endless(ping: bytes) -> Step:
 @row(11, "EOF without finish")
 @each_wire
 @pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "until the end"])
-def test_a_stream_that_ends_without_a_finish_is_cut(bench: Bench, wire: Wire, chunked: bool) -> None:
-    bench.cuts(bench.sick(wire.stream(*wire.begun, chunked=chunked), wire=wire), SO_FAR, ProtocolError)
+def test_a_stream_that_ends_without_a_finish_is_cut(harness: FaultHarness, wire: Wire, chunked: bool) -> None:
+    harness.cuts(harness.faulty(wire.stream(*wire.begun, chunked=chunked), wire=wire), SO_FAR, ProtocolError)
 
 
 @row(11, "EOF without finish")
 @each_wire
 @pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "until the end"])
 def test_a_stream_that_ends_without_content_falls_back_unseen(
-    bench: Bench, wire: Wire, chunked: bool
+    harness: FaultHarness, wire: Wire, chunked: bool
 ) -> None:
-    sick = bench.sick(wire.stream(*wire.opening, chunked=chunked), wire=wire)
-    bench.is_retried(sick, ProtocolError, "ambiguous", stream=True)
+    faulty = harness.faulty(wire.stream(*wire.opening, chunked=chunked), wire=wire)
+    harness.is_retried(faulty, ProtocolError, "ambiguous", stream=True)
 
 
 @row(11, "EOF without finish")
 @pytest.mark.parametrize("missing", [1, 2, 3])
-def test_anthropics_stream_has_not_ended_before_message_stop(bench: Bench, missing: int) -> None:
+def test_anthropics_stream_has_not_ended_before_message_stop(harness: FaultHarness, missing: int) -> None:
     pieces = anthropic_like.message_sse([SO_FAR])[:-missing]
-    bench.cuts(bench.sick(ANTHROPIC.stream(*pieces), wire=ANTHROPIC), SO_FAR, ProtocolError)
+    harness.cuts(harness.faulty(ANTHROPIC.stream(*pieces), wire=ANTHROPIC), SO_FAR, ProtocolError)
 
 
 @row(12, "finish, no `[DONE]`")
@@ -151,19 +153,19 @@ def test_anthropics_stream_has_not_ended_before_message_stop(bench: Bench, missi
     ids=["end", "close", "broken off", "silence"],
 )
 def test_a_finish_is_success_though_no_done_follows(
-    bench: Bench, end: list[Step], framing: dict[str, Any], usage: Any
+    harness: FaultHarness, end: list[Step], framing: dict[str, Any], usage: Any
 ) -> None:
-    sick = bench.sick(OPENAI.stream(*chat_sse(usage=usage, done=False), *end, **framing))
-    call = bench.answers(sick, stream=True, limits=Timeout(total=5, idle=0.15))
+    faulty = harness.faulty(OPENAI.stream(*chat_sse(usage=usage, done=False), *end, **framing))
+    call = harness.answers(faulty, stream=True, limits=Timeout(total=5, idle=0.15))
     assert call.answer.finish_reason == "stop"
     assert call.answer.usage.estimated == (usage is None)
 
 
 @row(13, "`[DONE]` without finish")
-def test_done_without_a_finish_is_no_success(bench: Bench) -> None:
-    bench.cuts(bench.sick(OPENAI.stream(*OPENAI.begun, DONE)), SO_FAR, ProtocolError)
+def test_done_without_a_finish_is_no_success(harness: FaultHarness) -> None:
+    harness.cuts(harness.faulty(OPENAI.stream(*OPENAI.begun, DONE)), SO_FAR, ProtocolError)
     for pieces in ([*OPENAI.opening, DONE], [DONE]):
-        bench.is_retried(bench.sick(OPENAI.stream(*pieces)), ProtocolError, "ambiguous", stream=True)
+        harness.is_retried(harness.faulty(OPENAI.stream(*pieces)), ProtocolError, "ambiguous", stream=True)
 
 
 # -- an error where an answer should be ----------------------------------------------------------------------
@@ -195,30 +197,34 @@ each_class = pytest.mark.parametrize(
 @row(14, "error frame, then `[DONE]`")
 @each_error
 def test_an_error_frame_is_no_success_whatever_follows_it(
-    bench: Bench, said: Any, kind: type[CcrouteError], failure: str
+    harness: FaultHarness, said: Any, kind: type[CcrouteError], failure: str
 ) -> None:
-    bench.follows(bench.sick(OPENAI.stream(*OPENAI.opening, sse(said), DONE)), kind, failure, stream=True)
-    bench.cuts(bench.sick(OPENAI.stream(*OPENAI.begun, sse(said), DONE)), SO_FAR, kind)
+    harness.follows(
+        harness.faulty(OPENAI.stream(*OPENAI.opening, sse(said), DONE)), kind, failure, stream=True
+    )
+    harness.cuts(harness.faulty(OPENAI.stream(*OPENAI.begun, sse(said), DONE)), SO_FAR, kind)
 
 
 @row(15, "SSE field `error:`")
 @each_class
 def test_an_error_in_a_field_of_that_name_is_one(
-    bench: Bench, said: Any, kind: type[CcrouteError], failure: str
+    harness: FaultHarness, said: Any, kind: type[CcrouteError], failure: str
 ) -> None:
     # Also as older llama.cpp servers write it: the error itself, without the frame around it.
     bare = said["error"] if isinstance(said["error"], dict) else said
-    for told in (said, bare):
-        field = f"error: {json.dumps(told)}\n\n".encode()
-        bench.follows(bench.sick(OPENAI.stream(*OPENAI.opening, field, DONE)), kind, failure, stream=True)
-        bench.cuts(bench.sick(OPENAI.stream(*OPENAI.begun, field, DONE)), SO_FAR, kind)
+    for shape in (said, bare):
+        field = f"error: {json.dumps(shape)}\n\n".encode()
+        harness.follows(
+            harness.faulty(OPENAI.stream(*OPENAI.opening, field, DONE)), kind, failure, stream=True
+        )
+        harness.cuts(harness.faulty(OPENAI.stream(*OPENAI.begun, field, DONE)), SO_FAR, kind)
 
 
 @row(15, "SSE field `error:`")
-def test_an_error_in_a_field_of_that_name_may_be_plain_text(bench: Bench) -> None:
+def test_an_error_in_a_field_of_that_name_may_be_plain_text(harness: FaultHarness) -> None:
     field = f"error: {ECHO.splitlines()[0]}\n\n".encode()
-    bench.is_retried(bench.sick(OPENAI.stream(field, DONE)), ServerError, "ambiguous", stream=True)
-    bench.cuts(bench.sick(OPENAI.stream(*OPENAI.begun, field, DONE)), SO_FAR, ServerError)
+    harness.is_retried(harness.faulty(OPENAI.stream(field, DONE)), ServerError, "ambiguous", stream=True)
+    harness.cuts(harness.faulty(OPENAI.stream(*OPENAI.begun, field, DONE)), SO_FAR, ServerError)
 
 
 @row(16, "Anthropic overloaded under 200")
@@ -232,46 +238,46 @@ def test_an_error_in_a_field_of_that_name_may_be_plain_text(bench: Bench) -> Non
     ],
 )
 def test_an_error_event_falls_back_before_content_and_cuts_after(
-    bench: Bench, type: str, kind: Any, failure: str
+    harness: FaultHarness, type: str, kind: Any, failure: str
 ) -> None:
     event = anthropic_like.error_event(ECHO, type=type)
     for opening in (ANTHROPIC.opening, ()):
-        sick = bench.sick(ANTHROPIC.stream(*opening, event), wire=ANTHROPIC)
-        bench.is_retried(sick, kind, failure, stream=True)
-    bench.cuts(bench.sick(ANTHROPIC.stream(*ANTHROPIC.begun, event), wire=ANTHROPIC), SO_FAR, kind)
+        faulty = harness.faulty(ANTHROPIC.stream(*opening, event), wire=ANTHROPIC)
+        harness.is_retried(faulty, kind, failure, stream=True)
+    harness.cuts(harness.faulty(ANTHROPIC.stream(*ANTHROPIC.begun, event), wire=ANTHROPIC), SO_FAR, kind)
 
 
 @row(17, 'Ollama `{"error"}` line')
-def test_an_error_line_falls_back_before_content_and_cuts_after(bench: Bench) -> None:
+def test_an_error_line_falls_back_before_content_and_cuts_after(harness: FaultHarness) -> None:
     line = ollama.line({"error": f"llama runner process has terminated: {ECHO}"})
     for opening in (OLLAMA.opening, ()):
-        sick = bench.sick(OLLAMA.stream(*opening, line), wire=OLLAMA)
-        bench.is_retried(sick, ServerError, "ambiguous", stream=True)
-    bench.cuts(bench.sick(OLLAMA.stream(*OLLAMA.begun, line), wire=OLLAMA), SO_FAR, ServerError)
+        faulty = harness.faulty(OLLAMA.stream(*opening, line), wire=OLLAMA)
+        harness.is_retried(faulty, ServerError, "ambiguous", stream=True)
+    harness.cuts(harness.faulty(OLLAMA.stream(*OLLAMA.begun, line), wire=OLLAMA), SO_FAR, ServerError)
 
 
 @row(18, "Ollama 200 `done:false`")
 @pytest.mark.parametrize("pieces", [("so ", "far"), ("",)], ids=["content", "none"])
-def test_an_answer_that_is_not_done_is_none(bench: Bench, pieces: tuple[str, ...]) -> None:
-    lines = ollama.chat_lines(ollama.Said(pieces, done=False), "m")
-    sick = bench.sick(ollama.json_answer(ollama.merged(lines)), wire=OLLAMA)
-    bench.is_retried(sick, ProtocolError, "ambiguous")
+def test_an_answer_that_is_not_done_is_none(harness: FaultHarness, pieces: tuple[str, ...]) -> None:
+    lines = ollama.chat_lines(ollama.ScriptedReply(pieces, done=False), "m")
+    faulty = harness.faulty(ollama.json_answer(ollama.merged(lines)), wire=OLLAMA)
+    harness.is_retried(faulty, ProtocolError, "ambiguous")
 
 
 @row(19, "200 with an error body")
 @each_error
 def test_an_error_body_under_200_is_what_it_says(
-    bench: Bench, said: Any, kind: type[CcrouteError], failure: str
+    harness: FaultHarness, said: Any, kind: type[CcrouteError], failure: str
 ) -> None:
-    bench.follows(bench.sick(answer(json=said)), kind, failure)
+    harness.follows(harness.faulty(answer(json=said)), kind, failure)
 
 
 @row(19, "200 with an error body")
 @each_class
 def test_an_error_body_instead_of_a_stream_is_what_it_says(
-    bench: Bench, said: Any, kind: type[CcrouteError], failure: str
+    harness: FaultHarness, said: Any, kind: type[CcrouteError], failure: str
 ) -> None:
-    bench.follows(bench.sick(answer(json=said)), kind, failure, stream=True)
+    harness.follows(harness.faulty(answer(json=said)), kind, failure, stream=True)
 
 
 @row(19, "200 with an error body")
@@ -286,25 +292,25 @@ def test_an_error_body_instead_of_a_stream_is_what_it_says(
     ids=["anthropic", "anthropic billing", "ollama"],
 )
 def test_an_error_body_under_200_is_what_it_says_on_every_wire(
-    bench: Bench, wire: Wire, said: Any, kind: Any, failure: str, stream: bool
+    harness: FaultHarness, wire: Wire, said: Any, kind: Any, failure: str, stream: bool
 ) -> None:
-    bench.follows(bench.sick(answer(json=said), wire=wire), kind, failure, stream=stream)
+    harness.follows(harness.faulty(answer(json=said), wire=wire), kind, failure, stream=stream)
 
 
 @row(20, "200, empty body")
 @whole_and_streamed
 @each_wire
-def test_an_empty_answer_is_ambiguous(bench: Bench, wire: Wire, stream: bool) -> None:
+def test_an_empty_answer_is_ambiguous(harness: FaultHarness, wire: Wire, stream: bool) -> None:
     for steps in (
         answer(),
         answer(body=" \r\n\r\n "),
         [Send(head(200, {"transfer-encoding": "chunked"}) + chunk(b""))],
         [Send(head(200, {"connection": "close"})), Close()],
     ):
-        bench.moves_on(bench.sick(steps, wire=wire), ProtocolError, "ambiguous", stream=stream)
+        harness.moves_on(harness.faulty(steps, wire=wire), ProtocolError, "ambiguous", stream=stream)
 
 
 @row(20, "200, empty body")
 @whole_and_streamed
-def test_an_empty_answer_is_asked_for_once_more(bench: Bench, stream: bool) -> None:
-    bench.is_retried(bench.sick(answer()), ProtocolError, "ambiguous", stream=stream)
+def test_an_empty_answer_is_asked_for_once_more(harness: FaultHarness, stream: bool) -> None:
+    harness.is_retried(harness.faulty(answer()), ProtocolError, "ambiguous", stream=stream)

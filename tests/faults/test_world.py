@@ -13,9 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.faults.crowd import Crowd, ended, forget, program
 from tests.faults.harness import GRACE, IN_A_ROW, Late, row
-from tests.faults.servers import OPENAI, SO_FAR, WELL, Wire
+from tests.faults.parallel import ParallelHarness, ended, forget, program
+from tests.faults.servers import HEALTHY, OPENAI, SO_FAR, Wire
 from tests.support.scripted import Hang, Request, Set, Step, Wait, answer
 from tests.support.steps import Link
 from tests.test_canaries import PROMPT
@@ -34,7 +34,7 @@ AGAIN = RetryPolicy(attempts=2, per_deployment=2, base=0, max=0)
 
 
 @dataclass
-class Wall:
+class WallClock:
     """The clock on the wall, and as a step of a script: it is set, once, by so many seconds."""
 
     jump: float
@@ -45,9 +45,9 @@ class Wall:
 
 
 @pytest.fixture(params=[3600.0, -3600.0], ids=["an hour on", "an hour back"])
-def wall(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Wall:
+def wall(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> WallClock:
     """What every reader of the time of day goes by."""
-    wall, real, real_ns = Wall(request.param), time.time, time.time_ns
+    wall, real, real_ns = WallClock(request.param), time.time, time.time_ns
     monkeypatch.setattr(time, "time", lambda: real() + wall.ahead)
     monkeypatch.setattr(time, "time_ns", lambda: real_ns() + int(wall.ahead * 1e9))
     now = staticmethod(lambda: datetime.now(UTC) + timedelta(seconds=wall.ahead))
@@ -56,40 +56,42 @@ def wall(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Wal
 
 
 @row(54, "wall clock ±1 h")
-def test_setting_the_clock_during_a_call_changes_nothing(crowd: Crowd, wall: Wall) -> None:
-    host = crowd.server([wall, *ANSWER], [wall, *OPENAI.stream(*OPENAI.events)])
-    subject = crowd.router(host)
+def test_setting_the_clock_during_a_call_changes_nothing(parallel: ParallelHarness, wall: WallClock) -> None:
+    host = parallel.server([wall, *ANSWER], [wall, *OPENAI.stream(*OPENAI.events)])
+    subject = parallel.router(host)
     asked = datetime.now(UTC)
-    reply = crowd.caller.complete(subject.router, PROMPT)
-    assert reply.text == WELL
+    reply = parallel.caller.complete(subject.router, PROMPT)
+    assert reply.text == HEALTHY
     assert reply.latency < 1
     assert 0 < reply.route.attempts[0].duration < 1
     assert abs(reply.route.attempts[0].started - asked) < timedelta(seconds=5)
     wall.ahead = 0
-    heard = crowd.caller.stream(subject.router, PROMPT)
-    assert heard.text == WELL
-    assert 0 < heard.completion.latency < 1
+    result = parallel.caller.stream(subject.router, PROMPT)
+    assert result.text == HEALTHY
+    assert 0 < result.completion.latency < 1
     for kept in subject.ledger.rows():
         assert kept.latency is not None
         assert 0 < kept.duration <= kept.latency < 1
         assert kept.first_content is None or 0 < kept.first_content <= kept.duration
-    crowd.check_rest(subject)
-    assert host.connections == (1 if crowd.mode == "sync" else 2)
+    parallel.check_rest(subject)
+    assert host.connections == (1 if parallel.mode == "sync" else 2)
 
 
 @row(54, "wall clock ±1 h")
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-def test_a_clock_that_is_set_moves_no_deadline(crowd: Crowd, wall: Wall, stream: bool) -> None:
+def test_a_clock_that_is_set_moves_no_deadline(
+    parallel: ParallelHarness, wall: WallClock, stream: bool
+) -> None:
     pieces = OPENAI.stream(*OPENAI.begun, wall, Hang()) if stream else [wall, Hang()]
-    subject = crowd.router(crowd.server(pieces))
+    subject = parallel.router(parallel.server(pieces))
     began = time.monotonic()
     if stream:
-        error: Any = crowd.caller.stream(subject.router, PROMPT, timeout=0.3).error
+        error: Any = parallel.caller.stream(subject.router, PROMPT, timeout=0.3).error
         assert type(error) is StreamInterruptedError
         error = error.__cause__
     else:
         with pytest.raises(DeadlineExceededError) as caught:
-            crowd.caller.complete(subject.router, PROMPT, timeout=0.3)
+            parallel.caller.complete(subject.router, PROMPT, timeout=0.3)
         error = caught.value
     took = time.monotonic() - began
     assert type(error) is DeadlineExceededError
@@ -99,41 +101,43 @@ def test_a_clock_that_is_set_moves_no_deadline(crowd: Crowd, wall: Wall, stream:
 
 
 @row(54, "wall clock ±1 h")
-def test_a_clock_that_is_set_does_not_close_an_open_breaker(crowd: Crowd, wall: Wall) -> None:
-    sick, well = crowd.server(BUSY), crowd.server()
-    subject = crowd.router(sick, well, retry=ONCE_EACH)
+def test_a_clock_that_is_set_does_not_close_an_open_breaker(
+    parallel: ParallelHarness, wall: WallClock
+) -> None:
+    faulty, well = parallel.server(BUSY), parallel.server()
+    subject = parallel.router(faulty, well, retry=ONCE_EACH)
     for _ in range(IN_A_ROW):
         with pytest.raises(OverloadedError):
-            crowd.caller.complete(subject.router, PROMPT, model="main/m")
-    assert subject.heard.count(BreakerOpened) == 1
+            parallel.caller.complete(subject.router, PROMPT, model="main/m")
+    assert subject.event_log.count(BreakerOpened) == 1
     for ahead in (wall.jump, 0.0, wall.jump):
         wall.ahead = ahead
-        assert crowd.caller.complete(subject.router, PROMPT).route.backend == "other"
-    assert len(sick.requests) == IN_A_ROW
+        assert parallel.caller.complete(subject.router, PROMPT).route.backend == "other"
+    assert len(faulty.requests) == IN_A_ROW
 
 
 @row(54, "wall clock ±1 h")
 @pytest.mark.parametrize(("status", "header"), [(429, {"retry-after": "30"}), (401, {}), (403, {})])
 def test_a_clock_that_is_set_ends_no_cooldown(
-    crowd: Crowd, wall: Wall, status: int, header: dict[str, str]
+    parallel: ParallelHarness, wall: WallClock, status: int, header: dict[str, str]
 ) -> None:
-    sick, well = crowd.server([wall, *answer(status, headers=header)]), crowd.server()
-    subject = crowd.router(sick, well, retry=ONCE_EACH)
-    assert crowd.caller.complete(subject.router, PROMPT).route.backend == "other"
-    assert subject.heard.count(CooledDown) == 1
+    faulty, well = parallel.server([wall, *answer(status, headers=header)]), parallel.server()
+    subject = parallel.router(faulty, well, retry=ONCE_EACH)
+    assert parallel.caller.complete(subject.router, PROMPT).route.backend == "other"
+    assert subject.event_log.count(CooledDown) == 1
     for ahead in (0.0, wall.jump, 0.0):
         wall.ahead = ahead
-        assert crowd.caller.complete(subject.router, PROMPT).route.backend == "other"
-    assert len(sick.requests) == 1
+        assert parallel.caller.complete(subject.router, PROMPT).route.backend == "other"
+    assert len(faulty.requests) == 1
     forget(subject.router)  # it is off for longer than the test
 
 
 @row(54, "wall clock ±1 h")
-def test_setting_the_clock_does_not_change_a_wait(crowd: Crowd, wall: Wall) -> None:
+def test_setting_the_clock_does_not_change_a_wait(parallel: ParallelHarness, wall: WallClock) -> None:
     limited = answer(429, headers={"retry-after-ms": "150"})
-    subject = crowd.router(crowd.server([wall, *limited], ANSWER), retry=AGAIN)
+    subject = parallel.router(parallel.server([wall, *limited], ANSWER), retry=AGAIN)
     began = time.monotonic()
-    assert crowd.caller.complete(subject.router, PROMPT).text == WELL
+    assert parallel.caller.complete(subject.router, PROMPT).text == HEALTHY
     assert 0.15 <= time.monotonic() - began < 1
 
 
@@ -168,21 +172,21 @@ def ask(timeout):
     return router.complete("hi", timeout=timeout).text
 
 try:
-    told = ask(0.3)
+    failed = ask(0.3)
 except errors.CcrouteError as error:
-    told = [type(error).__name__, type(error.__cause__ or error).__name__, len(error.attempts)]
-print(json.dumps([told, ask(10), [[row.outcome, row.final] for row in ledger.rows()]]))
+    failed = [type(error).__name__, type(error.__cause__ or error).__name__, len(error.attempts)]
+print(json.dumps([failed, ask(10), [[row.outcome, row.final] for row in ledger.rows()]]))
 router.close()
 """
 
 
 @row(55, "process suspended and resumed")
 @pytest.mark.parametrize("kind", ["whole", "stream"])
-def test_a_deadline_during_a_suspended_process_fires_once(crowd: Crowd, kind: str) -> None:
+def test_a_deadline_during_a_suspended_process_fires_once(parallel: ParallelHarness, kind: str) -> None:
     here = threading.Event()
     begun = OPENAI.stream(*OPENAI.begun, Set(here), Hang()) if kind == "stream" else [Set(here), Hang()]
-    host = crowd.server(begun, OPENAI.stream(*OPENAI.events) if kind == "stream" else ANSWER)
-    with program(SUSPENDED, host.url, crowd.mode, kind) as running:
+    host = parallel.server(begun, OPENAI.stream(*OPENAI.events) if kind == "stream" else ANSWER)
+    with program(SUSPENDED, host.url, parallel.mode, kind) as running:
         assert here.wait(10)
         assert running.stdout is not None
         assert kind == "whole" or json.loads(running.stdout.readline()) == SO_FAR
@@ -195,10 +199,10 @@ def test_a_deadline_during_a_suspended_process_fires_once(crowd: Crowd, kind: st
         assert time.monotonic() - resumed < 0.5
         out, words = running.communicate(timeout=20)
     assert words == ""
-    told, text, rows = json.loads(out.splitlines()[-1])
+    failed, text, rows = json.loads(out.splitlines()[-1])
     error = "StreamInterruptedError" if kind == "stream" else "DeadlineExceededError"
-    assert told == [error, "DeadlineExceededError", 1]
-    assert text == WELL
+    assert failed == [error, "DeadlineExceededError", 1]
+    assert text == HEALTHY
     assert rows == [["interrupted" if kind == "stream" else "failed", True], ["ok", True]]
     assert len(host.requests) == 2
 
@@ -299,7 +303,9 @@ class Waiting(Wire):
 
 @row(56, "fork after use")
 @pytest.mark.parametrize("child_does", ["calls", "drops", "nothing"])
-def test_a_fork_after_use_leaves_parent_and_child_a_router_each(alone: Crowd, child_does: str) -> None:
+def test_a_fork_after_use_leaves_parent_and_child_a_router_each(
+    alone: ParallelHarness, child_does: str
+) -> None:
     wire = Waiting(*OPENAI)
     wire.go.clear()
     host = alone.server(wire=wire)
@@ -317,11 +323,11 @@ def test_a_fork_after_use_leaves_parent_and_child_a_router_each(alone: Crowd, ch
         parent = json.loads(running.stdout.readline())
         ended(running)
     calls = 4 if child_does == "calls" else 0
-    done = {"texts": [WELL] * 4, "attempts": 6, "in flight": 0}
+    done = {"texts": [HEALTHY] * 4, "attempts": 6, "in flight": 0}
     assert child == {"rows": ["ok"] * calls} | (done if calls else {})
     assert len(parents) == 4
     assert connections(host.requests) == (parents, children), "what the parent kept was of no use to it"
-    texts = dict.fromkeys(("mine", "my call", "theirs", "their call"), WELL)
+    texts = dict.fromkeys(("mine", "my call", "theirs", "their call"), HEALTHY)
     assert parent == texts | {"rows": ["ok"] * 6}
     assert len(host.requests) == 6 + calls
     assert host.wait_idle(1)

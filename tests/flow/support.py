@@ -1,8 +1,8 @@
-"""What drives a flow by hand: a clock that is set, two codecs of a few lines, a world that is scripted.
+"""Drives a flow by hand: a clock that is set, two codecs of a few lines, a scripted server.
 
-    hand = Hand([Said(503), Said(200, [b"hello"])])
-    hand.run(calling(alias, model="fast"))
-    assert hand.completion.text == "hello"
+    driver = HandDriver([ScriptedReply(503), ScriptedReply(200, [b"hello"])])
+    driver.run(calling(alias, model="fast"))
+    assert driver.completion.text == "hello"
 
 Knows effects; opens no socket, runs no loop, asks no clock.
 """
@@ -61,7 +61,7 @@ NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 @dataclass
 class FakeClock:
-    """Time that passes only when told to; `draws` are the random numbers, the last one again and again."""
+    """Time that a test sets; `draws` are the random numbers, the last one again and again."""
 
     elapsed: float = 0.0
     draws: list[float] = field(default_factory=lambda: [0.5])
@@ -86,7 +86,7 @@ class PlainBackend(Backend):
         return HttpRequest("/say", json.dumps([model, stream, *map(dict, request.messages)]).encode())
 
     def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
-        return said(body.decode())
+        return completion_of(body.decode())
 
     def decoder(self, status: int, headers: Mapping[str, str]) -> PlainDecoder:
         return PlainDecoder()
@@ -108,10 +108,10 @@ class PlainDecoder:
     def finish(self) -> Completion:
         if not self._text.endswith("!"):
             raise ServerError("it never ended")
-        return said(self._text.removesuffix("!"))
+        return completion_of(self._text.removesuffix("!"))
 
 
-def said(text: str) -> Completion:
+def completion_of(text: str) -> Completion:
     return Completion(choices=(Choice(message=Message(content=text), finish_reason="stop"),))
 
 
@@ -174,7 +174,7 @@ class Call:
         return list(ledger.rows())
 
 
-def a_state(
+def router_state(
     clock: FakeClock, emit: Callable[[Event], None] = lambda event: None, **given: Any
 ) -> RouterState:
     """The state of a router that has seen no call yet, but for what is `given`."""
@@ -228,7 +228,7 @@ def calling(
         "load": load,
         "refused_parameters": refused_parameters,
     }
-    state = a_state(
+    state = router_state(
         clock,
         events.append,
         retry=retry or RetryPolicy(),
@@ -242,7 +242,7 @@ def calling(
 
 
 @dataclass
-class Said:
+class ScriptedReply:
     """What a server does with one request. A float among the pieces is seconds of silence before the next.
 
     A stream is given up after `ends=False` only by a limit: after its last piece it says nothing more.
@@ -261,14 +261,14 @@ BROKEN = Failure("broken", "connection reset", sent=True)
 TIMED_OUT = "no answer in time"
 
 
-def answers(text: str = "Hello there.", **about: Any) -> Said:
+def answers(text: str = "Hello there.", **about: Any) -> ScriptedReply:
     """A whole answer on OpenAI's wire."""
-    return Said(pieces=[json.dumps(chat(text, **about)).encode()])
+    return ScriptedReply(pieces=[json.dumps(chat(text, **about)).encode()])
 
 
-def streams(*texts: str, **about: Any) -> Said:
+def streams(*texts: str, **about: Any) -> ScriptedReply:
     """A streamed answer on OpenAI's wire."""
-    return Said(pieces=chat_sse(texts or ("Hello", " there", "."), **about))
+    return ScriptedReply(pieces=chat_sse(texts or ("Hello", " there", "."), **about))
 
 
 @dataclass
@@ -283,7 +283,7 @@ FULL = Failure("queue", "its queue is full", sent=False)
 LATE = Failure("queue", "busy until the deadline", sent=False)
 
 
-class Hand:
+class HandDriver:
     """Performs effects from a script, one entry for each `Send`; the last entry serves all after it.
 
     `before(k, effect)` is called before the k-th effect; what it raises is thrown into the flow. `hosts` are
@@ -292,7 +292,7 @@ class Hand:
 
     def __init__(
         self,
-        world: Sequence[Said | Failure],
+        world: Sequence[ScriptedReply | Failure],
         before: Callable[[int, Effect], None] | None = None,
         hosts: Sequence[Failure | Queue] = (),
     ) -> None:
@@ -340,7 +340,7 @@ class Hand:
     def text(self) -> str:
         return "".join(chunk.text for chunk in self.chunks)
 
-    def run(self, call: Call) -> Hand:
+    def run(self, call: Call) -> HandDriver:
         """Drive `call` to its end; what it raises passes through."""
         self._call = call
         while self.step(call) is not None:
@@ -407,14 +407,14 @@ class Hand:
         return None
 
     def _send(self, effect: Send, clock: FakeClock) -> Reply | Failure:
-        said = self._world.pop(0) if len(self._world) > 1 else self._world[0]
-        if isinstance(said, Failure):
-            return said
-        if clock.monotonic() + said.after > effect.until:
+        reply = self._world.pop(0) if len(self._world) > 1 else self._world[0]
+        if isinstance(reply, Failure):
+            return reply
+        if clock.monotonic() + reply.after > effect.until:
             return _late(effect.until, clock)
-        clock.elapsed += said.after
-        self._pieces, self._ends = list(said.pieces), said.ends
-        return Reply(said.status, said.headers, said.reconnected)
+        clock.elapsed += reply.after
+        self._pieces, self._ends = list(reply.pieces), reply.ends
+        return Reply(reply.status, reply.headers, reply.reconnected)
 
     def _read(self, until: float, clock: FakeClock) -> bytes | Failure:
         while self._pieces:
@@ -445,10 +445,10 @@ def _late(until: float, clock: FakeClock) -> Failure:
 ONCE = RetryPolicy(attempts=1)
 
 
-def fails(status: int, message: str = "no", *, code: str | None = None, **headers: str) -> Said:
+def fails(status: int, message: str = "no", *, code: str | None = None, **headers: str) -> ScriptedReply:
     """An error of OpenAI's; `retry_after="7"` is a header."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Said(status, [json.dumps(error(message, code=code)).encode()], headers=named)
+    return ScriptedReply(status, [json.dumps(error(message, code=code)).encode()], headers=named)
 
 
 class Shared:
@@ -472,19 +472,19 @@ class Shared:
         }
         return calling(*self.backends, **({"retry": ONCE} | shared | self.planning | options))
 
-    def gets(self, *world: Any, hosts: Sequence[Failure | Queue] = (), **options: Any) -> Hand:
+    def gets(self, *world: Any, hosts: Sequence[Failure | Queue] = (), **options: Any) -> HandDriver:
         """A call that is answered."""
-        return Hand(world, hosts=hosts).run(self.call(limited=bool(hosts), **options))
+        return HandDriver(world, hosts=hosts).run(self.call(limited=bool(hosts), **options))
 
     def misses(self, *world: Any, hosts: Sequence[Failure | Queue] = (), **options: Any) -> Any:
         """A call that is not; its error."""
-        return Hand(world, hosts=hosts).fail(self.call(limited=bool(hosts), **options))
+        return HandDriver(world, hosts=hosts).fail(self.call(limited=bool(hosts), **options))
 
     def turned_away(self, **options: Any) -> Any:
         """A call for which no backend is asked; its error."""
-        hand = Hand([answers()])
-        raised = hand.fail(self.call(**options))
-        assert hand.sends == []
+        driver = HandDriver([answers()])
+        raised = driver.fail(self.call(**options))
+        assert driver.sends == []
         assert raised.attempts == ()
         return raised
 

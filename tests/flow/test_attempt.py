@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.flow.support import FULL, Hand, Queue, Shared, answers, fails, local, paid
+from tests.flow.support import FULL, HandDriver, Queue, Shared, answers, fails, local, paid
 
 from ccroute import Agent, RetryPolicy, Timeout
 from ccroute.errors import (
@@ -15,7 +15,7 @@ from ccroute.flow.call import MIN_ATTEMPT
 
 BUSY = fails(503)
 BROKE = fails(502)
-WELL = answers("well")
+ANSWER = answers("well")
 
 
 # -- The retry budget across calls
@@ -25,22 +25,22 @@ def test_a_hundred_failing_calls_make_about_ten_extra_attempts() -> None:
     shared = Shared(on=False)
     hands = []
     for _ in range(100):
-        hand = Hand([BUSY])
-        hand.fail(shared.call(retry=RetryPolicy(attempts=3, per_deployment=3, base=0, max=0)))
-        hands.append(hand)
-    extra = sum(len(hand.sends) - 1 for hand in hands)
+        driver = HandDriver([BUSY])
+        driver.fail(shared.call(retry=RetryPolicy(attempts=3, per_deployment=3, base=0, max=0)))
+        hands.append(driver)
+    extra = sum(len(driver.sends) - 1 for driver in hands)
     assert 10 <= extra <= 10 + 0.1 * 100
-    assert [len(hand.sends) for hand in hands[:5]] == [3, 3, 3, 3, 3]
-    assert all(len(hand.sends) <= 2 for hand in hands[6:])
+    assert [len(driver.sends) for driver in hands[:5]] == [3, 3, 3, 3, 3]
+    assert all(len(driver.sends) <= 2 for driver in hands[6:])
 
 
 def test_an_ambiguous_failure_costs_two_tokens() -> None:
     shared = Shared(on=False)
     hands = []
     for _ in range(8):
-        hand = Hand([BROKE])
-        hand.fail(shared.call(retry=RetryPolicy(base=0, max=0)))
-        hands.append(len(hand.sends))
+        driver = HandDriver([BROKE])
+        driver.fail(shared.call(retry=RetryPolicy(base=0, max=0)))
+        hands.append(len(driver.sends))
     assert hands == [2, 2, 2, 2, 2, 1, 1, 1]
 
 
@@ -49,26 +49,26 @@ def test_time_fills_the_budget_again() -> None:
     for _ in range(9):
         shared.misses(BUSY, retry=RetryPolicy(attempts=3, per_deployment=3, base=0, max=0))
     shared.after(65)
-    hand = Hand([BUSY])
-    hand.fail(shared.call(retry=RetryPolicy(attempts=3, per_deployment=3, base=0, max=0)))
-    assert len(hand.sends) == 3
+    driver = HandDriver([BUSY])
+    driver.fail(shared.call(retry=RetryPolicy(attempts=3, per_deployment=3, base=0, max=0)))
+    assert len(driver.sends) == 3
 
 
-def test_an_empty_budget_does_not_keep_anybody_from_falling_back() -> None:
+def test_an_empty_retry_budget_does_not_prevent_a_fallback() -> None:
     shared = Shared(paid(), local(), on=False)
     for _ in range(30):
         shared.misses(BUSY, aliases={"any": ["paid/m"]}, model="any", retry=RetryPolicy(base=0, max=0))
     for _ in range(30):
-        assert shared.gets(BUSY, WELL, retry=RetryPolicy(base=0, max=0)).asked == ["paid", "home"]
+        assert shared.gets(BUSY, ANSWER, retry=RetryPolicy(base=0, max=0)).asked == ["paid", "home"]
 
 
 def test_another_deployment_of_the_same_backend_is_paid_for_too() -> None:
     shared = Shared(on=False, aliases={"any": ["paid/1", "paid/2"]}, model="any")
     sent = []
     for _ in range(14):
-        hand = Hand([BUSY])
-        hand.fail(shared.call(retry=RetryPolicy(attempts=2, per_deployment=1)))
-        sent.append(len(hand.sends))
+        driver = HandDriver([BUSY])
+        driver.fail(shared.call(retry=RetryPolicy(attempts=2, per_deployment=1)))
+        sent.append(len(driver.sends))
     assert sent[:10] == [2] * 10
     assert 1 in sent[10:]
 
@@ -89,18 +89,18 @@ def test_a_retry_that_is_made_costs_a_token() -> None:
 
 def test_a_retry_that_finds_a_full_queue_costs_no_token() -> None:
     shared = Shared(on=False)
-    hand = Hand([BUSY], hosts=[Queue(), FULL])
-    raised = hand.fail(shared.call(retry=TWICE, limited=True))
+    driver = HandDriver([BUSY], hosts=[Queue(), FULL])
+    raised = driver.fail(shared.call(retry=TWICE, limited=True))
     assert isinstance(raised, QueueTimeoutError)
-    assert (len(hand.sends), spent(shared)) == (1, 0)
-    assert (hand.slept, raised.attempts[1].duration) == ([0.5], 0), "the sleep is no time of the attempt"
+    assert (len(driver.sends), spent(shared)) == (1, 0)
+    assert (driver.slept, raised.attempts[1].duration) == ([0.5], 0), "the sleep is no time of the attempt"
 
 
 def test_a_retry_that_there_is_no_time_for_costs_no_token() -> None:
     shared = Shared(on=False)
-    hand = Hand([fails(503, retry_after="60")])
-    assert isinstance(hand.fail(shared.call(retry=TWICE, timeout=5.0)), OverloadedError)
-    assert (len(hand.sends), spent(shared)) == (1, 0)
+    driver = HandDriver([fails(503, retry_after="60")])
+    assert isinstance(driver.fail(shared.call(retry=TWICE, timeout=5.0)), OverloadedError)
+    assert (len(driver.sends), spent(shared)) == (1, 0)
 
 
 def test_a_retry_that_is_turned_away_costs_no_token() -> None:
@@ -111,9 +111,9 @@ def test_a_retry_that_is_turned_away_costs_no_token() -> None:
             for _ in range(5):
                 shared.misses(BUSY)
 
-    hand = Hand([BUSY], before=meanwhile)
-    hand.fail(shared.call(retry=TWICE))
-    assert (len(hand.sends), spent(shared)) == (1, 0)
+    driver = HandDriver([BUSY], before=meanwhile)
+    driver.fail(shared.call(retry=TWICE))
+    assert (len(driver.sends), spent(shared)) == (1, 0)
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, GeneratorExit])
@@ -124,10 +124,10 @@ def test_a_retry_that_is_stopped_while_it_sleeps_costs_no_token(stop: type[BaseE
         if isinstance(effect, Sleep):
             raise stop
 
-    hand = Hand([BUSY], before)
+    driver = HandDriver([BUSY], before)
     with pytest.raises(stop):
-        hand.run(shared.call(retry=TWICE))
-    assert (len(hand.sends), spent(shared)) == (1, 0)
+        driver.run(shared.call(retry=TWICE))
+    assert (len(driver.sends), spent(shared)) == (1, 0)
 
 
 def test_a_retry_that_is_stopped_while_it_sends_costs_a_token() -> None:
@@ -138,7 +138,7 @@ def test_a_retry_that_is_stopped_while_it_sends_costs_a_token() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Hand([BUSY], before).run(shared.call(retry=TWICE))
+        HandDriver([BUSY], before).run(shared.call(retry=TWICE))
     assert spent(shared) == 1
 
 
@@ -148,9 +148,9 @@ def test_a_retry_that_is_stopped_while_it_sends_costs_a_token() -> None:
 def test_a_full_queue_costs_nothing_and_is_no_sign_of_bad_health() -> None:
     shared = Shared(paid(), local())
     for _ in range(9):
-        hand = shared.gets(WELL, hosts=[FULL])
-        assert hand.asked == ["home"]
-        missed, _ = hand.completion.route.attempts
+        driver = shared.gets(ANSWER, hosts=[FULL])
+        assert driver.asked == ["home"]
+        missed, _ = driver.completion.route.attempts
         assert (missed.deployment, missed.failure, missed.error) == (
             "paid/m",
             "not_sent",
@@ -166,9 +166,9 @@ def test_a_full_queue_is_a_matter_of_availability(allowed: str) -> None:
     agents = {"py": Agent("paid/m", fallback=["home/m"], triggers=[allowed])}  # type: ignore[list-item]
     shared = Shared(paid(), local(), aliases={}, agents=agents, agent="py")
     if allowed == "availability":
-        assert shared.gets(WELL, hosts=[FULL]).asked == ["home"]
+        assert shared.gets(ANSWER, hosts=[FULL]).asked == ["home"]
     else:
-        raised = shared.misses(WELL, hosts=[FULL])
+        raised = shared.misses(ANSWER, hosts=[FULL])
         assert isinstance(raised, QueueTimeoutError)
         assert str(raised) == "paid/m: its queue is full"
 
@@ -182,35 +182,35 @@ def test_a_probe_is_leased_only_once_its_place_is_there() -> None:
 
     def meanwhile(k: int, effect: Effect) -> None:
         if isinstance(effect, Enter):
-            others.extend(shared.gets(WELL).asked)
+            others.extend(shared.gets(ANSWER).asked)
 
-    assert Hand([WELL], before=meanwhile).run(shared.call(limited=True)).asked == ["paid"]
+    assert HandDriver([ANSWER], before=meanwhile).run(shared.call(limited=True)).asked == ["paid"]
     assert others == ["paid"], "who waits in a queue keeps nobody from probing"
 
 
 def test_a_wait_in_the_queue_until_the_deadline_is_a_queue_timeout() -> None:
     for others in ((), (local(),)):
         shared = Shared(paid(), *others)
-        hand = Hand([WELL], hosts=[Queue(seconds=99.0)])
-        raised = hand.fail(shared.call(timeout=10.0, retry=RetryPolicy(), limited=True))
+        driver = HandDriver([ANSWER], hosts=[Queue(seconds=99.0)])
+        raised = driver.fail(shared.call(timeout=10.0, retry=RetryPolicy(), limited=True))
         assert isinstance(raised, QueueTimeoutError)
-        assert (hand.kinds, hand.slept, len(raised.attempts)) == (["Enter", "Wait", "Leave"], [], 1)
+        assert (driver.kinds, driver.slept, len(raised.attempts)) == (["Enter", "Wait", "Leave"], [], 1)
         assert shared.clock.elapsed == pytest.approx(10 - MIN_ATTEMPT), "an attempt could have begun yet"
 
 
 def test_a_host_without_a_limit_is_not_asked_for_a_slot() -> None:
-    assert Shared().gets(WELL).kinds == ["Send", "Read"]
-    assert Hand([WELL]).run(Shared().call(limited=True)).kinds == ["Enter", "Send", "Read"]
+    assert Shared().gets(ANSWER).kinds == ["Send", "Read"]
+    assert HandDriver([ANSWER]).run(Shared().call(limited=True)).kinds == ["Enter", "Send", "Read"]
 
 
 def test_a_call_asks_for_a_slot_with_its_model_and_priority() -> None:
-    hand = Hand([WELL]).run(Shared().call(limited=True, priority=7))
-    (entered,) = [effect for effect in hand.effects if isinstance(effect, Enter)]
+    driver = HandDriver([ANSWER]).run(Shared().call(limited=True, priority=7))
+    (entered,) = [effect for effect in driver.effects if isinstance(effect, Enter)]
     assert (entered.backend.name, entered.model, entered.priority) == ("paid", "m", 7)
 
 
 def test_time_in_the_queue_is_no_time_of_the_attempt() -> None:
     shared = Shared(limits=Timeout(total=60, attempt=10))
-    hand = shared.gets(answers("slow"), hosts=[Queue(seconds=30.0)])
-    (attempt,) = hand.completion.route.attempts
-    assert (attempt.duration, hand.completion.latency, hand.sends[0].until) == (0, 30, 1040)
+    driver = shared.gets(answers("slow"), hosts=[Queue(seconds=30.0)])
+    (attempt,) = driver.completion.route.attempts
+    assert (attempt.duration, driver.completion.latency, driver.sends[0].until) == (0, 30, 1040)

@@ -66,7 +66,7 @@ def test_what_comes_after_the_end_of_a_gzip_is_refused() -> None:
         read(Body(GZIP), packed + packed, len(packed))
 
 
-def test_a_gzip_bomb_is_unpacked_only_as_far_as_somebody_reads_it() -> None:
+def test_a_gzip_bomb_is_unpacked_only_as_far_as_it_is_read() -> None:
     packer = zlib.compressobj(wbits=31)
     megabyte = bytes(2**20)
     bomb = b"".join(packer.compress(megabyte) for _ in range(200)) + packer.flush()

@@ -16,9 +16,9 @@ from tests.flow.support import (
     REFUSED,
     Call,
     FakeClock,
-    Hand,
+    HandDriver,
     PlainBackend,
-    Said,
+    ScriptedReply,
     answers,
     calling,
     local,
@@ -51,8 +51,8 @@ from ccroute.types import Completion, Model, Request
 from ccroute.wire.fields import LeftOut
 
 PRICE = Price(3, 15)
-BUSY = Said(503, [json.dumps(error("busy")).encode()])
-BROKE = Said(502, [b"<html>bad gateway</html>"])
+BUSY = ScriptedReply(503, [json.dumps(error("busy")).encode()])
+BROKE = ScriptedReply(502, [b"<html>bad gateway</html>"])
 ONCE = RetryPolicy(attempts=1)
 FOREVER = Timeout(None, None, None, None)
 
@@ -66,16 +66,16 @@ def outcomes(call: Call) -> list[tuple[str, str | None]]:
 
 def test_a_call_sends_reads_to_the_end_and_is_recorded() -> None:
     call = calling(paid(price=PRICE, api_key="sk-0123456789"), max_tokens=7)
-    hand = Hand([answers("yes", model="served", usage=usage(1000, 100))]).run(call)
-    assert [type(effect).__name__ for effect in hand.effects] == ["Send", "Read", "Read"]
-    assert len(hand.rows) == 1
-    (sent,) = hand.sends
+    driver = HandDriver([answers("yes", model="served", usage=usage(1000, 100))]).run(call)
+    assert [type(effect).__name__ for effect in driver.effects] == ["Send", "Read", "Read"]
+    assert len(driver.rows) == 1
+    (sent,) = driver.sends
     assert sent.backend.name == "paid"
     assert sent.http.path == "/chat/completions"
     body = json.loads(sent.http.body)
     assert (body["model"], body["max_tokens"]) == ("m", 7)
     assert (b"authorization", b"Bearer sk-0123456789") in sent.headers
-    answer = hand.completion
+    answer = driver.completion
     assert (answer.text, answer.model, answer.finish_reason) == ("yes", "served", "stop")
     assert (answer.usage, answer.cost) == (Usage(input=1000, output=100), Decimal("0.0045"))
 
@@ -83,8 +83,8 @@ def test_a_call_sends_reads_to_the_end_and_is_recorded() -> None:
 def test_an_answer_knows_its_route() -> None:
     agents = {"Py": Agent("any", group="devs")}
     call = calling(paid(), agents=agents, groups={"devs": Agent()}, agent="py", model="wanted")
-    hand = Hand([Said(after=2.0, pieces=[0.5, json.dumps(chat()).encode()])]).run(call)
-    route, answer = hand.completion.route, hand.completion
+    driver = HandDriver([ScriptedReply(after=2.0, pieces=[0.5, json.dumps(chat()).encode()])]).run(call)
+    route, answer = driver.completion.route, driver.completion
     assert (route.agent, route.requested_model, route.model) == ("Py", "wanted", "any")
     assert (route.deployment, route.backend, route.overridden, route.fallback) == (
         "paid/m",
@@ -106,7 +106,7 @@ def test_the_row_has_the_agent_the_deployment_and_the_cost() -> None:
         paid(price=PRICE), agents=agents, groups={"devs": Agent()}, agent="py", model="x", session="s",
         metadata={"job": 1}, prices={"x": Price(15, 75)},
     )  # fmt: skip
-    (row,) = Hand([answers(usage=usage(1000, 100))]).run(call).rows
+    (row,) = HandDriver([answers(usage=usage(1000, 100))]).run(call).rows
     assert (row.agent, row.group, row.session, row.requested_model) == ("py", "devs", "s", "x")
     assert (row.alias, row.backend, row.deployment, row.model) == ("any", "paid", "paid/m", "m")
     assert (row.outcome, row.failure, row.status, row.final) == ("ok", None, 200, True)
@@ -118,7 +118,7 @@ def test_the_row_has_the_agent_the_deployment_and_the_cost() -> None:
 
 def test_what_an_answer_leaves_out_is_filled_in() -> None:
     call = calling(PlainBackend(models={}))
-    answer = Hand([Said(pieces=[b"hello"])]).run(call).completion
+    answer = HandDriver([ScriptedReply(pieces=[b"hello"])]).run(call).completion
     assert (answer.id, answer.model, answer.created) == (call.context.id, "m", int(NOON.timestamp()))
     assert answer.usage == Usage(input=7, output=2, estimated=True), "3 + 4 tokens asked, 5 characters said"
     assert answer.cost is None
@@ -126,26 +126,28 @@ def test_what_an_answer_leaves_out_is_filled_in() -> None:
 
 @pytest.mark.parametrize("name", ["x-request-id", "request-id"])
 def test_the_providers_request_id_is_kept(name: str) -> None:
-    said = Said(pieces=[json.dumps(chat()).encode()], headers={name: "r1"})
-    assert Hand([said]).run(calling(paid())).completion.request_id == "r1"
+    reply = ScriptedReply(pieces=[json.dumps(chat()).encode()], headers={name: "r1"})
+    assert HandDriver([reply]).run(calling(paid())).completion.request_id == "r1"
 
 
 def test_a_request_sent_twice_on_a_stale_connection_is_one_attempt() -> None:
-    said = Said(pieces=[json.dumps(chat()).encode()], reconnected=True)
-    (attempt,) = Hand([said]).run(calling(paid())).completion.route.attempts
+    reply = ScriptedReply(pieces=[json.dumps(chat()).encode()], reconnected=True)
+    (attempt,) = HandDriver([reply]).run(calling(paid())).completion.route.attempts
     assert "sent once more on a new one" in attempt.reason
 
 
 def test_a_users_own_backend_needs_its_four_methods_and_nothing_else() -> None:
     backend = PlainBackend(local=True)
-    assert Hand([Said(pieces=[b"he", b"llo"])]).run(calling(backend)).completion.text == "hello"
+    assert (
+        HandDriver([ScriptedReply(pieces=[b"he", b"llo"])]).run(calling(backend)).completion.text == "hello"
+    )
     call = calling(backend, stream=True)
-    hand = Hand([Said(pieces=[b"he", b"llo", b"!"])]).run(call)
-    assert (hand.text, hand.completion.text, hand.completion.cost) == ("hello", "hello", 0)
+    driver = HandDriver([ScriptedReply(pieces=[b"he", b"llo", b"!"])]).run(call)
+    assert (driver.text, driver.completion.text, driver.completion.cost) == ("hello", "hello", 0)
     assert (call.context.answer_id, call.context.model) == (call.context.id, "m")
-    broken = Hand([Said(503, [b"busy"])]).fail(calling(backend, retry=ONCE))
+    broken = HandDriver([ScriptedReply(503, [b"busy"])]).fail(calling(backend, retry=ONCE))
     assert isinstance(broken, OverloadedError)
-    cut = Hand([Said(pieces=[b"he"])]).fail(calling(backend, stream=True))
+    cut = HandDriver([ScriptedReply(pieces=[b"he"])]).fail(calling(backend, stream=True))
     assert isinstance(cut, StreamInterruptedError)
     assert (cut.partial.text, cut.partial.usage.output) == ("", 0), "its decoder cannot tell"
 
@@ -155,9 +157,9 @@ def test_a_users_own_backend_needs_its_four_methods_and_nothing_else() -> None:
 
 def test_a_503_moves_on_to_the_fallback_at_once_and_costs_nothing() -> None:
     call = calling(paid(), local(), aliases={"a": "paid/m"}, model="a", fallback=["home/m"])
-    hand = Hand([BUSY, answers(usage=usage(10, 10))]).run(call)
-    assert (hand.asked, hand.slept) == (["paid", "home"], [])
-    answer = hand.completion
+    driver = HandDriver([BUSY, answers(usage=usage(10, 10))]).run(call)
+    assert (driver.asked, driver.slept) == (["paid", "home"], [])
+    answer = driver.completion
     assert (answer.route.fallback, answer.route.model, answer.route.deployment) == (True, "home/m", "home/m")
     assert outcomes(call) == [("failed", "rejected"), ("ok", None)]
     assert (answer.cost, [attempt.cost for attempt in call.context.attempts]) == (0, [0, 0])
@@ -169,7 +171,7 @@ def test_a_503_moves_on_to_the_fallback_at_once_and_costs_nothing() -> None:
 
 def test_every_call_has_exactly_one_final_row() -> None:
     call = calling(paid(), local())
-    first, second = Hand([BUSY, answers()]).run(call).rows
+    first, second = HandDriver([BUSY, answers()]).run(call).rows
     assert (first.final, first.outcome, first.latency, first.override_saved) == (False, "failed", None, None)
     assert (second.final, second.outcome) == (True, "ok")
     assert first.call == second.call
@@ -177,48 +179,50 @@ def test_every_call_has_exactly_one_final_row() -> None:
 
 def test_a_failed_call_has_one_final_row_too() -> None:
     call = calling(paid(), local(), retry=RetryPolicy(attempts=2))
-    hand = Hand([BUSY])
-    raised = hand.fail(call)
+    driver = HandDriver([BUSY])
+    raised = driver.fail(call)
     assert isinstance(raised, OverloadedError)
-    assert [row.final for row in hand.rows] == [False, True]
+    assert [row.final for row in driver.rows] == [False, True]
     assert raised.attempts == tuple(call.context.attempts)
     assert str(raised).startswith("home/m: ")
 
 
 def test_a_retry_at_the_same_place_waits_with_jitter() -> None:
     call = calling(paid(), clock=FakeClock(draws=[0.5]), retry=RetryPolicy(attempts=3, per_deployment=3))
-    hand = Hand([BUSY, BUSY, answers()]).run(call)
-    assert hand.slept == [0.25, 0.5]
+    driver = HandDriver([BUSY, BUSY, answers()]).run(call)
+    assert driver.slept == [0.25, 0.5]
     tried = ["Send", "Read", "Leave"]
-    assert hand.kinds == [*tried, "Sleep", *tried, "Sleep", "Send", "Read"]
-    assert hand.completion.latency == 0.75
+    assert driver.kinds == [*tried, "Sleep", *tried, "Sleep", "Send", "Read"]
+    assert driver.completion.latency == 0.75
 
 
 def test_the_cost_covers_all_attempts_and_ambiguous_prompts() -> None:
     call = calling(paid(price=PRICE), prompt="x" * 384)
-    hand = Hand([BROKE, answers(usage=usage(100, 10))]).run(call)
-    assert [row.usage for row in hand.rows] == [
+    driver = HandDriver([BROKE, answers(usage=usage(100, 10))]).run(call)
+    assert [row.usage for row in driver.rows] == [
         Usage(input=100, estimated=True),
         Usage(input=100, output=10),
     ]
-    assert [row.cost for row in hand.rows] == [Decimal("0.0003"), Decimal("0.00045")]
-    assert hand.completion.cost == Decimal("0.00075")
+    assert [row.cost for row in driver.rows] == [Decimal("0.0003"), Decimal("0.00045")]
+    assert driver.completion.cost == Decimal("0.00075")
 
 
-@pytest.mark.parametrize("rejected", [BUSY, REFUSED, Said(429), Said(404), Said(401)])
+@pytest.mark.parametrize(
+    "rejected", [BUSY, REFUSED, ScriptedReply(429), ScriptedReply(404), ScriptedReply(401)]
+)
 def test_a_rejected_call_costs_nothing_even_at_an_unknown_price(
     rejected: Any,
 ) -> None:
     call = calling(paid(), local())
-    hand = Hand([rejected, answers()]).run(call)
-    assert [row.cost for row in hand.rows] == [0, 0]
-    assert hand.completion.cost == 0
+    driver = HandDriver([rejected, answers()]).run(call)
+    assert [row.cost for row in driver.rows] == [0, 0]
+    assert driver.completion.cost == 0
 
 
 def test_one_unknown_price_makes_the_cost_unknown() -> None:
-    hand = Hand([BROKE, answers()]).run(calling(paid(), local()))
-    assert [row.cost for row in hand.rows] == [None, 0]
-    assert hand.completion.cost is None
+    driver = HandDriver([BROKE, answers()]).run(calling(paid(), local()))
+    assert [row.cost for row in driver.rows] == [None, 0]
+    assert driver.completion.cost is None
 
 
 @pytest.mark.parametrize(
@@ -242,7 +246,7 @@ def test_a_transports_failure_is_a_typed_error(
 ) -> None:
     call = calling(paid(price=PRICE), retry=ONCE)
     with pytest.raises(kind, match=says) as caught:
-        Hand([failure]).run(call)
+        HandDriver([failure]).run(call)
     assert (caught.value.backend, caught.value.deployment) == ("paid", "paid/m")
     assert caught.value.sent is failure.sent
     assert outcomes(call) == [("failed", letter)]
@@ -250,57 +254,57 @@ def test_a_transports_failure_is_a_typed_error(
 
 
 def test_a_bad_certificate_is_never_tried_again_at_the_same_place() -> None:
-    hand = Hand([Failure("tls", "expired", sent=False)])
-    hand.fail(calling(paid(), local()))
-    assert hand.asked == ["paid", "home"]
+    driver = HandDriver([Failure("tls", "expired", sent=False)])
+    driver.fail(calling(paid(), local()))
+    assert driver.asked == ["paid", "home"]
 
 
 def test_a_connection_that_breaks_inside_an_answer_is_ambiguous() -> None:
     call = calling(paid(), local())
-    hand = Hand([Said(pieces=[b'{"choices"', BROKEN]), answers("yes")]).run(call)
-    assert hand.completion.text == "yes"
+    driver = HandDriver([ScriptedReply(pieces=[b'{"choices"', BROKEN]), answers("yes")]).run(call)
+    assert driver.completion.text == "yes"
     assert outcomes(call)[0] == ("failed", "ambiguous")
 
 
 def test_a_refused_connection_does_not_use_up_an_attempt() -> None:
     call = calling(paid(), local(), retry=RetryPolicy(attempts=2, base=0, max=0))
-    hand = Hand([REFUSED, REFUSED, REFUSED, answers()])
-    assert hand.run(call).asked == ["paid", "home", "paid", "home"]
+    driver = HandDriver([REFUSED, REFUSED, REFUSED, answers()])
+    assert driver.run(call).asked == ["paid", "home", "paid", "home"]
 
 
 def test_the_callers_fault_is_raised_at_once() -> None:
-    hand = Hand([Said(400, [json.dumps(error("bad temperature")).encode()])])
-    raised = hand.fail(calling(paid(), local()))
+    driver = HandDriver([ScriptedReply(400, [json.dumps(error("bad temperature")).encode()])])
+    raised = driver.fail(calling(paid(), local()))
     assert isinstance(raised, InvalidRequestError)
-    assert (str(raised), hand.asked) == (
+    assert (str(raised), driver.asked) == (
         "paid/m: the server refused the request as invalid: bad temperature (HTTP 400)",
         ["paid"],
     )
 
 
 def test_an_overflow_goes_to_a_larger_window_or_is_raised() -> None:
-    overflow = Said(400, [json.dumps(error("too long", code="context_length_exceeded")).encode()])
+    overflow = ScriptedReply(400, [json.dumps(error("too long", code="context_length_exceeded")).encode()])
     small, large = paid("small", window=8_000), paid("large", window=32_000)
-    hand = Hand([overflow, answers()])
-    assert hand.run(calling(small, large)).completion.route.backend == "large"
-    assert isinstance(Hand([overflow]).fail(calling(large, small)), ContextWindowExceededError)
+    driver = HandDriver([overflow, answers()])
+    assert driver.run(calling(small, large)).completion.route.backend == "large"
+    assert isinstance(HandDriver([overflow]).fail(calling(large, small)), ContextWindowExceededError)
 
 
 def test_a_key_that_is_missing_falls_back_without_sending() -> None:
     official = paid()
     official.missing_key = lambda: "no API key: set IT"  # type: ignore[method-assign]
-    hand = Hand([answers()])
+    driver = HandDriver([answers()])
     call = calling(official, local())
-    assert hand.run(call).asked == ["home"]
+    assert driver.run(call).asked == ["home"]
     assert outcomes(call)[0] == ("failed", "credential")
-    raised = Hand([answers()]).fail(calling(official))
+    raised = HandDriver([answers()]).fail(calling(official))
     assert isinstance(raised, AuthenticationError)
     assert str(raised) == "paid/m: no API key: set IT"
 
 
 def test_a_key_that_no_header_can_carry_fails_and_costs_nothing() -> None:
     call = calling(paid(api_key=lambda: "ключ"))
-    raised = Hand([answers()]).fail(call)
+    raised = HandDriver([answers()]).fail(call)
     assert isinstance(raised, AuthenticationError)
     assert "printable ASCII" in str(raised)
     [attempt] = call.context.attempts
@@ -312,7 +316,7 @@ def test_an_error_shows_neither_key_nor_prompt(prompt: str) -> None:
     keys = iter(["first-canary-key", "second-canary-key"])
     payload = error(f"first-canary-key may not ask: {prompt}")
     call = calling(paid(api_key=lambda: next(keys)), prompt=prompt, retry=ONCE, stream=True)
-    raised = Hand([Said(401, [json.dumps(payload).encode()])]).fail(call)
+    raised = HandDriver([ScriptedReply(401, [json.dumps(payload).encode()])]).fail(call)
     assert f"[key] may not ask: {prompt}" in raised.body
     for shown in (str(raised), call.context.attempts[0].reason):
         assert "canary" not in shown
@@ -322,71 +326,75 @@ def test_an_error_shows_neither_key_nor_prompt(prompt: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["br", "gzip"])
 def test_an_error_whose_body_cannot_be_read_is_known_by_its_status(encoding: str) -> None:
-    busy = Said(429, [b"\x00\x01"], headers={"content-encoding": encoding, "retry-after": "900"})
-    raised = Hand([busy]).fail(calling(paid()))
+    busy = ScriptedReply(429, [b"\x00\x01"], headers={"content-encoding": encoding, "retry-after": "900"})
+    raised = HandDriver([busy]).fail(calling(paid()))
     assert isinstance(raised, RateLimitError)
     assert (raised.status, raised.retry_after) == (429, 900)
 
 
 @pytest.mark.parametrize("broken", [BROKEN, b""])
 def test_an_error_body_that_breaks_off_is_read_as_far_as_it_came(broken: Any) -> None:
-    raised = Hand([Said(404, [b"no such mo", b"del", broken])]).fail(calling(paid(), retry=ONCE))
+    raised = HandDriver([ScriptedReply(404, [b"no such mo", b"del", broken])]).fail(
+        calling(paid(), retry=ONCE)
+    )
     assert isinstance(raised, ModelNotFoundError)
     assert "no such model" in str(raised)
 
 
 def test_an_endless_error_body_is_read_only_in_part() -> None:
-    hand = Hand([Said(500, [b"x" * 2**18] * 100)])
-    assert isinstance(hand.fail(calling(paid(), retry=ONCE)), ServerError)
-    assert sum(isinstance(effect, Read) for effect in hand.effects) == 4
+    driver = HandDriver([ScriptedReply(500, [b"x" * 2**18] * 100)])
+    assert isinstance(driver.fail(calling(paid(), retry=ONCE)), ServerError)
+    assert sum(isinstance(effect, Read) for effect in driver.effects) == 4
 
 
 def test_an_error_body_that_unpacks_without_end_is_read_in_part() -> None:
     bomb = gzip.compress(bytes(2**25))
-    hand = Hand([Said(500, [bomb, b"never read"], headers={"content-encoding": "gzip"})])
-    assert isinstance(hand.fail(calling(paid(), retry=ONCE)), ServerError)
-    assert len([effect for effect in hand.effects if isinstance(effect, Read)]) == 1
+    driver = HandDriver([ScriptedReply(500, [bomb, b"never read"], headers={"content-encoding": "gzip"})])
+    assert isinstance(driver.fail(calling(paid(), retry=ONCE)), ServerError)
+    assert len([effect for effect in driver.effects if isinstance(effect, Read)]) == 1
 
 
 def test_effects_show_neither_headers_nor_bodies() -> None:
-    hand = Hand([answers()]).run(calling(paid(api_key="sk-canary-0123456789"), prompt="the secret plan"))
-    shown = repr(hand.effects) + repr(Reply(200, {"x-echo": "canary"}))
+    driver = HandDriver([answers()]).run(
+        calling(paid(api_key="sk-canary-0123456789"), prompt="the secret plan")
+    )
+    shown = repr(driver.effects) + repr(Reply(200, {"x-echo": "canary"}))
     assert "canary" not in shown
     assert "secret" not in shown
 
 
 def test_a_cut_or_wrongly_packed_answer_is_a_protocol_error() -> None:
-    for said in (
-        Said(pieces=[b"\x1f\x8b\x08"], headers={"content-encoding": "gzip"}),
-        Said(pieces=[b"x"], headers={"content-encoding": "br"}),
+    for reply in (
+        ScriptedReply(pieces=[b"\x1f\x8b\x08"], headers={"content-encoding": "gzip"}),
+        ScriptedReply(pieces=[b"x"], headers={"content-encoding": "br"}),
     ):
-        assert isinstance(Hand([said]).fail(calling(paid(), retry=ONCE)), ProtocolError)
+        assert isinstance(HandDriver([reply]).fail(calling(paid(), retry=ONCE)), ProtocolError)
 
 
 def test_a_server_that_forbids_a_retry_gets_none() -> None:
-    told = Said(503, headers={"x-should-retry": "false"})
-    hand = Hand([told])
-    hand.fail(calling(paid()))
-    assert hand.asked == ["paid"]
+    scripted = ScriptedReply(503, headers={"x-should-retry": "false"})
+    driver = HandDriver([scripted])
+    driver.fail(calling(paid()))
+    assert driver.asked == ["paid"]
 
 
 def test_a_server_that_asks_for_a_retry_gets_one() -> None:
-    hand = Hand([Said(405, headers={"x-should-retry": "true"}), answers()])
-    assert hand.run(calling(paid())).asked == ["paid", "paid"]
+    driver = HandDriver([ScriptedReply(405, headers={"x-should-retry": "true"}), answers()])
+    assert driver.run(calling(paid())).asked == ["paid", "paid"]
 
 
 # -- Time
 
 
-def test_retry_after_is_waited_for_where_nobody_else_can_answer() -> None:
+def test_retry_after_is_awaited_if_no_other_candidate_is_left() -> None:
     call = calling(paid())
-    hand = Hand([Said(429, headers={"retry-after": "7"}), answers()]).run(call)
-    assert hand.slept == [7]
+    driver = HandDriver([ScriptedReply(429, headers={"retry-after": "7"}), answers()]).run(call)
+    assert driver.slept == [7]
 
 
 def test_a_wait_that_does_not_fit_raises_the_rate_limit_at_once() -> None:
     call = calling(paid(), timeout=5.0)
-    raised = Hand([Said(429, headers={"retry-after": "7"})]).fail(call)
+    raised = HandDriver([ScriptedReply(429, headers={"retry-after": "7"})]).fail(call)
     assert isinstance(raised, RateLimitError)
     assert raised.retry_after == 7
     assert call.clock.elapsed == 0
@@ -394,42 +402,42 @@ def test_a_wait_that_does_not_fit_raises_the_rate_limit_at_once() -> None:
 
 @pytest.mark.parametrize(("total", "fits"), [(7.001 + MIN_ATTEMPT, True), (6.999 + MIN_ATTEMPT, False)])
 def test_a_wait_must_leave_time_for_an_attempt(total: float, fits: bool) -> None:
-    hand = Hand([Said(429, headers={"retry-after": "7"}), answers()])
+    driver = HandDriver([ScriptedReply(429, headers={"retry-after": "7"}), answers()])
     call = calling(paid(), timeout=total)
     if fits:
-        assert hand.run(call).slept == [7]
+        assert driver.run(call).slept == [7]
     else:
-        assert isinstance(hand.fail(call), RateLimitError)
+        assert isinstance(driver.fail(call), RateLimitError)
 
 
 def test_no_attempt_starts_with_less_than_50_ms_left() -> None:
     call = calling(paid(), local(), timeout=10.0)
-    raised = Hand([Said(503, after=9.96)]).fail(call)
+    raised = HandDriver([ScriptedReply(503, after=9.96)]).fail(call)
     assert isinstance(raised, DeadlineExceededError)
     assert isinstance(raised.__cause__, OverloadedError)
     assert outcomes(call) == [("failed", "rejected")]
     assert raised.attempts == tuple(call.context.attempts)
 
 
-def test_with_nobody_left_the_last_error_is_raised_however_late_it_is() -> None:
-    raised = Hand([Said(401, after=9.99)]).fail(calling(paid(), timeout=10.0))
+def test_with_no_candidate_left_the_last_error_is_raised() -> None:
+    raised = HandDriver([ScriptedReply(401, after=9.99)]).fail(calling(paid(), timeout=10.0))
     assert isinstance(raised, AuthenticationError)
 
 
 def test_a_call_without_time_sends_nothing() -> None:
-    hand = Hand([answers()])
-    raised = hand.fail(calling(paid(), timeout=0.04))
+    driver = HandDriver([answers()])
+    raised = driver.fail(calling(paid(), timeout=0.04))
     assert isinstance(raised, DeadlineExceededError)
-    assert (hand.effects, raised.attempts, raised.__cause__) == ([], (), None)
+    assert (driver.effects, raised.attempts, raised.__cause__) == ([], (), None)
 
 
 def test_nothing_is_tried_after_a_deadline_ended_a_silent_call() -> None:
     call = calling(paid(), local(), timeout=10.0)
-    hand = Hand([Said(after=99)])
-    raised = hand.fail(call)
+    driver = HandDriver([ScriptedReply(after=99)])
+    raised = driver.fail(call)
     assert isinstance(raised, DeadlineExceededError)
     assert "paid/m: the call's total timeout passed" in str(raised)
-    assert (hand.asked, call.clock.elapsed, outcomes(call)) == (["paid"], 10, [("failed", "ambiguous")])
+    assert (driver.asked, call.clock.elapsed, outcomes(call)) == (["paid"], 10, [("failed", "ambiguous")])
 
 
 def test_a_deadline_while_connecting_costs_nothing() -> None:
@@ -438,22 +446,22 @@ def test_a_deadline_while_connecting_costs_nothing() -> None:
     def late(k: int, effect: Any) -> None:
         call.clock.elapsed = 10.0
 
-    hand = Hand([Failure("timeout", "no connection", sent=False)], late)
-    assert isinstance(hand.fail(call), DeadlineExceededError)
+    driver = HandDriver([Failure("timeout", "no connection", sent=False)], late)
+    assert isinstance(driver.fail(call), DeadlineExceededError)
     assert (outcomes(call), call.context.attempts[0].cost) == ([("failed", "not_sent")], 0)
 
 
 def test_a_backends_own_timeout_moves_the_call_on() -> None:
     call = calling(paid(timeout=3), local())
-    hand = Hand([Said(after=99), answers()])
-    assert hand.run(call).asked == ["paid", "home"]
+    driver = HandDriver([ScriptedReply(after=99), answers()])
+    assert driver.run(call).asked == ["paid", "home"]
     assert call.context.attempts[0].error == "BackendTimeoutError"
     assert call.clock.elapsed == 3
 
 
 def test_a_timeout_given_with_the_call_replaces_a_backends_own() -> None:
     call = calling(paid(timeout=3), timeout=Timeout(total=9))
-    Hand([Said(after=99)]).fail(call)
+    HandDriver([ScriptedReply(after=99)]).fail(call)
     assert call.clock.elapsed == 9
 
 
@@ -471,49 +479,49 @@ def test_a_timeout_given_with_the_call_replaces_a_backends_own() -> None:
 def test_a_request_is_sent_with_the_limits_of_its_first_content(
     stream: bool, limits: Timeout, connect: float | None, first: float
 ) -> None:
-    said = streams() if stream else answers()
-    (sent,) = Hand([said]).run(calling(paid(), stream=stream, limits=limits)).sends
+    reply = streams() if stream else answers()
+    (sent,) = HandDriver([reply]).run(calling(paid(), stream=stream, limits=limits)).sends
     assert (sent.connect, sent.until) == (connect, 1000 + first)
 
 
 def test_a_slow_answer_has_only_the_total_limit_once_it_began() -> None:
     call = calling(paid(), limits=Timeout(total=100, first=5))
     body = json.dumps(chat("slow")).encode()
-    hand = Hand([Said(after=4.0, pieces=[body[:9], 50.0, body[9:]])]).run(call)
-    assert hand.completion.text == "slow"
+    driver = HandDriver([ScriptedReply(after=4.0, pieces=[body[:9], 50.0, body[9:]])]).run(call)
+    assert driver.completion.text == "slow"
 
 
 # -- What a wire cannot carry
 
 
 def test_a_parameter_the_wire_cannot_carry_is_refused() -> None:
-    hand = Hand([answers()])
-    raised = hand.fail(calling(OllamaBackend("home"), user="me"))
+    driver = HandDriver([answers()])
+    raised = driver.fail(calling(OllamaBackend("home"), user="me"))
     assert isinstance(raised, InvalidRequestError)
     assert str(raised).startswith("home/m: cannot carry user (")
     assert "set drop_params=True" in str(raised)
-    assert (hand.kinds, raised.attempts) == ([], ()), "nobody was asked, so there is no attempt to record"
+    assert (driver.kinds, raised.attempts) == ([], ()), "nobody was asked, so there is no attempt to record"
 
 
 def test_what_one_deployment_cannot_carry_goes_to_another_that_can() -> None:
     for names in (("home", "paid"), ("paid", "home")):
         made = {"home": OllamaBackend("home"), "paid": paid()}
-        hand = Hand([answers()]).run(calling(*(made[name] for name in names), user="me"))
-        assert hand.asked == ["paid"]
-        route = hand.completion.route
+        driver = HandDriver([answers()]).run(calling(*(made[name] for name in names), user="me"))
+        assert driver.asked == ["paid"]
+        route = driver.completion.route
         assert len(route.attempts) == 1
         left_out = [reason for reason in route.reasons if reason.startswith("home/m left out: cannot carry")]
         assert len(left_out) == (names[0] == "home")
 
 
-def test_where_nobody_can_carry_it_the_first_one_says_why() -> None:
-    raised = Hand([answers()]).fail(calling(OllamaBackend("a"), OllamaBackend("b"), user="me"))
+def test_where_no_backend_can_carry_it_the_first_one_says_why() -> None:
+    raised = HandDriver([answers()]).fail(calling(OllamaBackend("a"), OllamaBackend("b"), user="me"))
     assert str(raised).startswith("a/m: cannot carry user (")
 
 
 def test_what_cannot_be_carried_is_no_attempt_of_the_few_there_are() -> None:
     call = calling(OllamaBackend("home"), paid(), user="me", retry=RetryPolicy(attempts=1))
-    assert Hand([answers()]).run(call).asked == ["paid"]
+    assert HandDriver([answers()]).run(call).asked == ["paid"]
 
 
 @pytest.mark.parametrize("trigger", ["availability", "rate_limit"])
@@ -523,22 +531,22 @@ def test_an_unsupported_request_uses_a_fallback_only_by_its_triggers(
     agents = {"py": Agent("home/m", fallback=["paid/m"], triggers=[trigger])}
     call = calling(OllamaBackend("home"), paid(), aliases={}, agents=agents, agent="py", user="me")
     if trigger == "availability":
-        assert Hand([answers()]).run(call).asked == ["paid"]
+        assert HandDriver([answers()]).run(call).asked == ["paid"]
     else:
-        assert "cannot carry user" in str(Hand([answers()]).fail(call))
+        assert "cannot carry user" in str(HandDriver([answers()]).fail(call))
 
 
 @pytest.mark.parametrize("where", ["router", "backend"])
 def test_with_drop_params_it_is_dropped_and_listed(where: str) -> None:
     backend = OllamaBackend("home", drop_params=where == "backend")
     call = calling(backend, user="me", temperature=0.5, drop_params=where == "router")
-    hand = Hand([Said(pieces=[b'{"message": {"content": "yes"}, "done": true}'])]).run(call)
-    body = json.loads(hand.sends[0].http.body)
+    driver = HandDriver([ScriptedReply(pieces=[b'{"message": {"content": "yes"}, "done": true}'])]).run(call)
+    body = json.loads(driver.sends[0].http.body)
     assert ("user" in body, body["options"]) == (False, {"temperature": 0.5})
-    assert any("home/m: user dropped, " in reason for reason in hand.completion.route.reasons)
+    assert any("home/m: user dropped, " in reason for reason in driver.completion.route.reasons)
 
 
-class Judge(PlainBackend):
+class WrongFormatBackend(PlainBackend):
     """A backend whose answers to a `response_format` are never what was asked for."""
 
     def refusals(self, request: Request, model: str) -> dict[str, str]:
@@ -548,31 +556,33 @@ class Judge(PlainBackend):
         raise BackendError("that is no JSON")
 
 
-def test_an_answer_of_the_wrong_format_is_paid_for_and_the_next_is_asked() -> None:
+def test_a_wrong_format_is_charged_and_the_next_candidate_asked() -> None:
     call = calling(
-        Judge("judge", models={"m": Model(price=PRICE)}), paid(), response_format={"type": "json_object"}
+        WrongFormatBackend("judge", models={"m": Model(price=PRICE)}),
+        paid(),
+        response_format={"type": "json_object"},
     )
-    hand = Hand([Said(pieces=[b"plain words"]), answers("{}")]).run(call)
-    assert hand.asked == ["judge", "paid"]
-    failed = hand.completion.route.attempts[0]
+    driver = HandDriver([ScriptedReply(pieces=[b"plain words"]), answers("{}")]).run(call)
+    assert driver.asked == ["judge", "paid"]
+    failed = driver.completion.route.attempts[0]
     assert (failed.failure, failed.usage.output) == ("unavailable", 3)
     assert failed.cost is not None
     assert failed.cost > 0
 
 
 def test_a_parameter_not_worth_the_call_is_left_out_unasked() -> None:
-    hand = Hand([Said(pieces=[b"yes"])]).run(calling(Judge("judge"), top_k=4))
-    assert hand.completion.text == "yes"
-    assert "judge/m: top_k dropped, it would be wrong" in hand.completion.route.reasons
+    driver = HandDriver([ScriptedReply(pieces=[b"yes"])]).run(calling(WrongFormatBackend("judge"), top_k=4))
+    assert driver.completion.text == "yes"
+    assert "judge/m: top_k dropped, it would be wrong" in driver.completion.route.reasons
 
 
 def test_a_body_without_end_is_a_protocol_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ccroute.flow.exchange.MAX_BODY", 1000)
-    hand = Hand([Said(pieces=[b"x" * 300] * 99)])
-    raised = hand.fail(calling(paid(), retry=ONCE))
+    driver = HandDriver([ScriptedReply(pieces=[b"x" * 300] * 99)])
+    raised = driver.fail(calling(paid(), retry=ONCE))
     assert isinstance(raised, ProtocolError)
     assert "longer than ccroute reads" in str(raised)
-    assert len([effect for effect in hand.effects if isinstance(effect, Read)]) == 4
+    assert len([effect for effect in driver.effects if isinstance(effect, Read)]) == 4
 
 
 class FailingLedger(MemoryLedger):
@@ -583,11 +593,11 @@ class FailingLedger(MemoryLedger):
 @pytest.mark.parametrize("status", [200, 400])
 def test_a_ledger_that_fails_is_an_event_and_no_failure(status: int) -> None:
     call = calling(paid(), ledger=FailingLedger())
-    hand = Hand([answers("yes") if status == 200 else Said(400)])
+    driver = HandDriver([answers("yes") if status == 200 else ScriptedReply(400)])
     if status == 200:
-        assert hand.run(call).completion.text == "yes"
+        assert driver.run(call).completion.text == "yes"
     else:
-        assert isinstance(hand.fail(call), InvalidRequestError)
+        assert isinstance(driver.fail(call), InvalidRequestError)
     assert call.events[-1] == LedgerFailed(call.context.id, None, "OSError")
 
 
@@ -597,10 +607,12 @@ def test_the_answer_so_far_has_the_cost_of_all_attempts() -> None:
     )
     context = call.context
     assert (context.so_far(), context.model, context.route.deployment) == (None, "", "")
-    hand = Hand([BROKE, Said(pieces=[chunk({"content": "word"}, id="c7", model="served")] * 3)])
-    while not hand.chunks:
+    driver = HandDriver(
+        [BROKE, ScriptedReply(pieces=[chunk({"content": "word"}, id="c7", model="served")] * 3)]
+    )
+    while not driver.chunks:
         assert (context.model, context.answer_id) == ("", context.id)
-        hand.step(call)
+        driver.step(call)
     so_far = context.so_far()
     assert so_far is not None
     assert (so_far.text, so_far.usage.input, so_far.cost) == ("word", 100, Decimal("0.0003"))
@@ -618,13 +630,13 @@ WORLD: list[Any] = [
     BROKE,
     REFUSED,
     BROKEN,
-    Said(429, headers={"retry-after": "3"}),
-    Said(401),
-    Said(404),
-    Said(400),
-    Said(after=50.0),
-    Said(pieces=[b"{"]),
-    Said(pieces=[chunk({"content": "so far"}), BROKEN]),
+    ScriptedReply(429, headers={"retry-after": "3"}),
+    ScriptedReply(401),
+    ScriptedReply(404),
+    ScriptedReply(400),
+    ScriptedReply(after=50.0),
+    ScriptedReply(pieces=[b"{"]),
+    ScriptedReply(pieces=[chunk({"content": "so far"}), BROKEN]),
     answers(),
     streams(),
 ]
@@ -644,17 +656,19 @@ def test_any_call_ends_within_its_bounds_and_settles_every_attempt(
     call = calling(
         paid("a"), paid("b"), local(), stream=stream, retry=retry, limits=Timeout(total=total), model="any"
     )
-    hand = Hand(world)
+    driver = HandDriver(world)
     try:
-        hand.run(call)
-        noted = hand.completion.route.attempts
+        driver.run(call)
+        noted = driver.completion.route.attempts
         assert outcomes(call)[-1] == ("ok", None)
     except (BackendError, InvalidRequestError, DeadlineExceededError) as raised:
         noted = raised.attempts
-    assert [row.outcome for row in hand.rows] == [attempt.outcome for attempt in noted]
-    assert [row.final for row in hand.rows] == [False] * (len(hand.rows) - 1) + [True] * bool(hand.rows)
+    assert [row.outcome for row in driver.rows] == [attempt.outcome for attempt in noted]
+    assert [row.final for row in driver.rows] == [False] * (len(driver.rows) - 1) + [True] * bool(driver.rows)
     assert sum(attempt.failure != "not_sent" for attempt in noted) <= attempts
-    assert len(noted) == len(hand.sends) <= attempts + 6
+    assert len(noted) == len(driver.sends) <= attempts + 6
     assert total is None or call.clock.elapsed <= total
-    emitted = [i for i, effect in enumerate(hand.effects) if isinstance(effect, Emit)]
-    assert not emitted or not [e for e in hand.effects[emitted[0] :] if isinstance(e, Send)], "never spliced"
+    emitted = [i for i, effect in enumerate(driver.effects) if isinstance(effect, Emit)]
+    assert not emitted or not [e for e in driver.effects[emitted[0] :] if isinstance(e, Send)], (
+        "never spliced"
+    )

@@ -76,8 +76,8 @@ def kind_of(status: int, message: str, asked: Request, model: str = "m") -> type
 def test_what_is_quoted_from_anywhere_in_the_request_does_not_count(place: str, written: str) -> None:
     for status, words in SAID:
         for quoted in (words, f"^{words}[$", f'say "{words}" or \\d'):
-            told = WRITTEN[written](quoted)
-            assert kind_of(status, told, PLACES[place](quoted)) is PLAIN[status], told
+            server_message = WRITTEN[written](quoted)
+            assert kind_of(status, server_message, PLACES[place](quoted)) is PLAIN[status], server_message
 
 
 def test_the_models_name_is_a_part_of_the_request() -> None:
@@ -108,8 +108,12 @@ def test_a_request_that_only_shares_a_phrase_hides_nothing(status: int, message:
 
 def test_the_start_of_a_line_counts_where_the_quotation_is_cut_off() -> None:
     line = "my customer writes: the maximum context length is 5 tokens, which is not enough"
-    for told in (f"invalid input: '{line[:60]}...'", f"cannot read {line[:60]}", f"{'x ' * 1970}{line}"):
-        assert kind_of(400, told, request(line)) is errors.InvalidRequestError, told
+    for server_message in (
+        f"invalid input: '{line[:60]}...'",
+        f"cannot read {line[:60]}",
+        f"{'x ' * 1970}{line}",
+    ):
+        assert kind_of(400, server_message, request(line)) is errors.InvalidRequestError, server_message
 
 
 def test_what_else_an_error_says_is_kept() -> None:
@@ -137,7 +141,7 @@ def test_a_parameter_counts_though_a_tool_has_a_property_of_its_name() -> None:
     assert (failure.elsewhere, failure.parameter) == (True, "temperature")
 
 
-def test_an_overflow_is_known_though_the_prompt_tells_of_another_one() -> None:
+def test_an_overflow_is_known_though_the_prompt_quotes_another() -> None:
     words = "This model's maximum context length is {} tokens. However, you requested {} tokens"
     for history in (words.format(4096, 4800), f"API error: {words.format(4096, 4800)}, try less"):
         assert kind_of(400, words.format(4096, 5000), request(history)) is errors.ContextWindowExceededError

@@ -5,9 +5,9 @@ from __future__ import annotations
 from tests.flow.support import (
     BROKEN,
     REFUSED,
-    Hand,
+    HandDriver,
     Queue,
-    Said,
+    ScriptedReply,
     Shared,
     answers,
     calling,
@@ -32,7 +32,7 @@ from ccroute.routing.acquired import HealthReport
 
 BUSY = fails(503)
 BROKE = fails(502)
-WELL = answers("well")
+ANSWER = answers("well")
 
 
 # -- What a call tells, in order
@@ -40,7 +40,7 @@ WELL = answers("well")
 
 def test_a_call_that_succeeds_at_once_emits_nothing() -> None:
     call = calling(paid())
-    Hand([WELL]).run(call)
+    HandDriver([ANSWER]).run(call)
     assert call.events == []
 
 
@@ -50,7 +50,7 @@ def test_override_failure_and_fallback_are_emitted_in_order() -> None:
         paid(), local(), aliases={}, agents=agents, agent="py", model="wanted",
         retry=RetryPolicy(attempts=3, per_deployment=2),
     )  # fmt: skip
-    Hand([BUSY, WELL]).run(call)
+    HandDriver([BUSY, ANSWER]).run(call)
     who = (call.context.id, "py")
     reason = call.context.attempts[0].reason
     assert call.events == [
@@ -63,11 +63,11 @@ def test_override_failure_and_fallback_are_emitted_in_order() -> None:
 
 def test_a_retry_is_emitted_with_its_wait() -> None:
     call = calling(paid(), retry=RetryPolicy(attempts=2, base=1.0))
-    Hand([BUSY, WELL]).run(call)
+    HandDriver([BUSY, ANSWER]).run(call)
     assert [type(event) for event in call.events] == [AttemptFailed, Retried]
     assert call.events[1] == Retried(call.context.id, None, "paid/m", 0.5)
     call = calling(paid(), local())
-    Hand([REFUSED, WELL]).run(call)
+    HandDriver([REFUSED, ANSWER]).run(call)
     assert call.events[1] == FellBack(call.context.id, None, "paid/m", "home/m", fallback=False)
     failed = call.events[0]
     assert isinstance(failed, AttemptFailed)
@@ -76,7 +76,7 @@ def test_a_retry_is_emitted_with_its_wait() -> None:
 
 def test_a_stream_that_breaks_emits_one_event() -> None:
     call = calling(paid(), local(), stream=True)
-    Hand([Said(pieces=[*chat_sse(["so"], finish=None, done=False), BROKEN])]).fail(call)
+    HandDriver([ScriptedReply(pieces=[*chat_sse(["so"], finish=None, done=False), BROKEN])]).fail(call)
     (event,) = call.events
     assert isinstance(event, Interrupted)
     assert (event.call, event.deployment) == (call.context.id, "paid/m")
@@ -85,7 +85,7 @@ def test_a_stream_that_breaks_emits_one_event() -> None:
 
 def test_a_wait_in_a_queue_is_emitted_with_its_deployment() -> None:
     call = calling(paid(), local(), limited=True)
-    Hand([BUSY, WELL], hosts=[Queue(ahead=2), Queue()]).run(call)
+    HandDriver([BUSY, ANSWER], hosts=[Queue(ahead=2), Queue()]).run(call)
     assert [type(event) for event in call.events] == [Queued, AttemptFailed, FellBack, Queued]
     first, last = call.events[0], call.events[3]
     assert isinstance(first, Queued)
@@ -95,19 +95,24 @@ def test_a_wait_in_a_queue_is_emitted_with_its_deployment() -> None:
 
 def test_a_first_choice_that_is_off_is_emitted_as_a_fallback() -> None:
     shared = Shared(paid(), local())
-    shared.gets(fails(401), WELL, retry=RetryPolicy(attempts=2))
+    shared.gets(fails(401), ANSWER, retry=RetryPolicy(attempts=2))
     call = shared.call()
-    Hand([WELL]).run(call)
+    HandDriver([ANSWER]).run(call)
     assert call.events == [FellBack(call.context.id, None, "paid/m", "home/m", fallback=False)]
 
 
 def test_no_event_shows_the_prompt_or_the_key() -> None:
     prompt, key = "the plan that nobody may ever see", "sk-canary-0123456789"
     heard: list[Event] = []
-    for said in (BUSY, fails(401, f"{key} may not ask {prompt}"), fails(429, prompt, retry_after="9"), BROKE):
+    for reply in (
+        BUSY,
+        fails(401, f"{key} may not ask {prompt}"),
+        fails(429, prompt, retry_after="9"),
+        BROKE,
+    ):
         shared = Shared(paid(api_key=key), local())
         call = shared.call(prompt=prompt, retry=RetryPolicy(attempts=2))
-        Hand([said, WELL]).run(call)
+        HandDriver([reply, ANSWER]).run(call)
         heard += [*call.events, *shared.events]
     shown = "".join(f"{event} {event!r}" for event in heard)
     assert len(heard) >= 8
@@ -120,7 +125,7 @@ def test_no_event_shows_the_prompt_or_the_key() -> None:
 
 def test_each_event_reads_as_a_sentence_with_its_deployment() -> None:
     call = calling(paid(), local(), retry=RetryPolicy(attempts=2))
-    Hand([BUSY, WELL]).run(call)
+    HandDriver([BUSY, ANSWER]).run(call)
     failed, instead = map(str, call.events)
     assert failed.startswith("paid/m: turned the call away (OverloadedError, HTTP 503): ")
     assert instead == "home/m: tried instead of paid/m, as the next deployment"

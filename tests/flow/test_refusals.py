@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from tests.flow.support import (
-    Hand,
+    HandDriver,
     PlainBackend,
-    Said,
+    ScriptedReply,
     Shared,
     answers,
     fails,
@@ -37,14 +37,14 @@ from ccroute.observe import (
 
 BUSY = fails(503)
 BROKE = fails(502)
-WELL = answers("well")
+ANSWER = answers("well")
 
 
 # -- Keys, permissions, money, models
 
 
 @pytest.mark.parametrize(
-    ("said", "kind", "seconds"),
+    ("reply", "kind", "seconds"),
     [
         (fails(401), AuthenticationError, 300),
         (fails(403), PermissionDeniedError, 300),
@@ -57,28 +57,28 @@ WELL = answers("well")
     ids=["401", "403", "404", "402", "quota", "quota with its reset", "405"],
 )
 def test_a_refused_key_or_model_gets_no_later_calls(
-    said: Said, kind: type[CcrouteError], seconds: float
+    reply: ScriptedReply, kind: type[CcrouteError], seconds: float
 ) -> None:
     shared = Shared(paid(), local())
-    hand = shared.gets(said, WELL, retry=RetryPolicy(attempts=2))
-    assert (hand.asked, hand.slept) == (["paid", "home"], [])
+    driver = shared.gets(reply, ANSWER, retry=RetryPolicy(attempts=2))
+    assert (driver.asked, driver.slept) == (["paid", "home"], [])
     (event,) = shared.events
     assert isinstance(event, CooledDown)
     assert event.seconds == seconds
-    hand = shared.after(seconds - 1).gets(WELL)
-    assert (hand.asked, hand.slept) == (["home"], [])
-    assert any(reason.startswith("paid/m passed over: ") for reason in hand.completion.route.reasons)
-    assert shared.after(1).gets(WELL).asked == ["paid"]
+    driver = shared.after(seconds - 1).gets(ANSWER)
+    assert (driver.asked, driver.slept) == (["home"], [])
+    assert any(reason.startswith("paid/m passed over: ") for reason in driver.completion.route.reasons)
+    assert shared.after(1).gets(ANSWER).asked == ["paid"]
     alone = Shared()
-    assert isinstance(alone.misses(said), kind)
+    assert isinstance(alone.misses(reply), kind)
 
 
 @pytest.mark.parametrize(
-    ("said", "whole"), [(fails(401), True), (fails(402), True), (fails(403), False), (fails(404), False)]
+    ("reply", "whole"), [(fails(401), True), (fails(402), True), (fails(403), False), (fails(404), False)]
 )
-def test_a_key_is_off_for_its_backend_a_model_for_its_deployment(said: Said, whole: bool) -> None:
+def test_a_key_is_off_for_its_backend_a_model_for_its_deployment(reply: ScriptedReply, whole: bool) -> None:
     shared = Shared(paid(), aliases={"any": ["paid/1"], "other": ["paid/2"]})
-    shared.misses(said, model="any")
+    shared.misses(reply, model="any")
     assert shared.is_off(model="2") is whole
 
 
@@ -96,7 +96,7 @@ def test_a_key_that_was_never_there_to_send_is_asked_for_each_time() -> None:
     official.missing_key = lambda: "no API key: set IT"  # type: ignore[method-assign]
     shared = Shared(official)
     for _ in range(9):
-        assert isinstance(shared.misses(WELL), AuthenticationError)
+        assert isinstance(shared.misses(ANSWER), AuthenticationError)
     assert shared.events == []
 
 
@@ -106,16 +106,16 @@ def test_a_rotated_key_is_asked_again_at_once() -> None:
     shared.misses(fails(401))
     assert shared.is_off()
     keys.pop(0)
-    hand = shared.gets(WELL)
-    assert (hand.asked, hand.slept) == (["paid"], [])
-    assert (b"authorization", b"Bearer sk-the-second-one") in hand.sends[0].headers
+    driver = shared.gets(ANSWER)
+    assert (driver.asked, driver.slept) == (["paid"], [])
+    assert (b"authorization", b"Bearer sk-the-second-one") in driver.sends[0].headers
     assert not shared.is_off()
 
 
 def test_a_key_that_stays_the_same_is_left_off() -> None:
     shared = Shared(paid(api_key=lambda: "sk-the-only-one"), local())
-    shared.gets(fails(401), WELL, retry=RetryPolicy(attempts=2))
-    assert [shared.gets(WELL).asked for _ in range(3)] == [["home"]] * 3
+    shared.gets(fails(401), ANSWER, retry=RetryPolicy(attempts=2))
+    assert [shared.gets(ANSWER).asked for _ in range(3)] == [["home"]] * 3
 
 
 def test_late_refusals_of_an_old_key_do_not_turn_the_new_one_off() -> None:
@@ -126,11 +126,11 @@ def test_late_refusals_of_an_old_key_do_not_turn_the_new_one_off() -> None:
         if isinstance(effect, Send) and len(keys) == 2:
             shared.misses(fails(401))  # another call, with the same old key
             keys.pop(0)
-            assert shared.gets(WELL).asked == ["paid"]  # a third one, with the new key
+            assert shared.gets(ANSWER).asked == ["paid"]  # a third one, with the new key
 
-    Hand([fails(401)], before=rotate).fail(shared.call())
+    HandDriver([fails(401)], before=rotate).fail(shared.call())
     assert not shared.is_off(), "the new key has just been answered"
-    assert shared.gets(WELL).asked == ["paid"]
+    assert shared.gets(ANSWER).asked == ["paid"]
 
 
 def test_a_late_refusal_of_a_rotated_key_is_ignored() -> None:
@@ -140,11 +140,11 @@ def test_a_late_refusal_of_a_rotated_key_is_ignored() -> None:
     def rotate(k: int, effect: Effect) -> None:
         if isinstance(effect, Send) and len(keys) == 2:
             keys.pop(0)
-            assert shared.gets(WELL).asked == ["paid"]
+            assert shared.gets(ANSWER).asked == ["paid"]
 
-    Hand([fails(401)], before=rotate).fail(shared.call())
+    HandDriver([fails(401)], before=rotate).fail(shared.call())
     assert shared.events == []
-    assert shared.gets(WELL).asked == ["paid"]
+    assert shared.gets(ANSWER).asked == ["paid"]
 
 
 def test_the_error_of_other_calls_keeps_no_attempts_and_no_frames() -> None:
@@ -179,7 +179,7 @@ def test_a_users_own_error_type_is_remembered_too() -> None:
 
     shared = Shared(Own("paid"))
     for _ in range(5):
-        assert isinstance(shared.misses(Said(500, [b"x"])), Strange)
+        assert isinstance(shared.misses(ScriptedReply(500, [b"x"])), Strange)
     probe = shared.health.admit(shared.deployment(), early=True)
     turned = shared.turned_away()
     assert isinstance(turned, Strange)
@@ -190,7 +190,7 @@ def test_a_users_own_error_type_is_remembered_too() -> None:
 # -- A user's own errors
 
 
-class Odd(RateLimitError):
+class OwnConstructorError(RateLimitError):
     """A class with a constructor of its own."""
 
     def __init__(self, code: int, text: str) -> None:
@@ -198,7 +198,7 @@ class Odd(RateLimitError):
         self.code = code
 
 
-class Bare(ServerError):
+class NoSuperError(ServerError):
     """One that calls nobody's constructor."""
 
     def __init__(self) -> None:
@@ -217,22 +217,22 @@ class Own(PlainBackend):
 
 
 def test_a_users_error_with_a_constructor_keeps_its_type_and_wait() -> None:
-    shared = Shared(Own(lambda: Odd(7, "slow down")))
-    shared.misses(Said(429), timeout=5.0)
+    shared = Shared(Own(lambda: OwnConstructorError(7, "slow down")))
+    shared.misses(ScriptedReply(429), timeout=5.0)
     again = shared.turned_away(timeout=5.0)
-    assert isinstance(again, Odd)
+    assert isinstance(again, OwnConstructorError)
     assert (again.code, again.retry_after) == (7, 8.0)
 
 
 def test_an_error_that_was_never_constructed_moves_the_call_on() -> None:
-    shared = Shared(Own(Bare), local())
-    hand = Hand([Said(500), WELL]).run(shared.call(retry=RetryPolicy()))
-    assert hand.asked == ["own", "home"]
+    shared = Shared(Own(NoSuperError), local())
+    driver = HandDriver([ScriptedReply(500), ANSWER]).run(shared.call(retry=RetryPolicy()))
+    assert driver.asked == ["own", "home"]
 
 
 def test_a_wait_in_words_is_none() -> None:
     shared = Shared(Own(lambda: RateLimitError("slow down", retry_after="20")))  # type: ignore[arg-type]
-    assert shared.misses(Said(429)).retry_after is None
+    assert shared.misses(ScriptedReply(429)).retry_after is None
     assert not shared.is_off("own")
 
 
@@ -240,22 +240,22 @@ def test_a_key_rolled_back_is_used_again_and_refused_ones_are_not() -> None:
     keys = ["sk-the-good-one-of-them"]
     shared = Shared(paid(api_key=lambda: keys[0]), local())
     keys[0] = "sk-a-dead-one-number-0"
-    assert Hand([fails(401), WELL]).run(shared.call(retry=RetryPolicy())).asked == ["paid", "home"]
+    assert HandDriver([fails(401), ANSWER]).run(shared.call(retry=RetryPolicy())).asked == ["paid", "home"]
     keys[0] = "sk-the-good-one-of-them"
-    assert shared.gets(WELL).asked == ["paid"]
+    assert shared.gets(ANSWER).asked == ["paid"]
     for i in range(12):
         keys[0] = f"sk-a-dead-one-number-{i}"
-        Hand([fails(401), WELL]).run(shared.call(retry=RetryPolicy()))
+        HandDriver([fails(401), ANSWER]).run(shared.call(retry=RetryPolicy()))
     for i in range(12):
         keys[0] = f"sk-a-dead-one-number-{i}"
-        assert shared.gets(WELL).asked == ["home"], "it was refused before"
+        assert shared.gets(ANSWER).asked == ["home"], "it was refused before"
 
 
 def test_a_call_that_is_turned_away_emits_an_event() -> None:
     shared = Shared()
     shared.misses(fails(429, retry_after="30"), timeout=5.0)
     call = shared.call(timeout=5.0)
-    Hand([WELL]).fail(call)
+    HandDriver([ANSWER]).fail(call)
     assert call.events == [TurnedAway(call.context.id, None, "paid/m", 30.0)]
 
 
@@ -268,6 +268,6 @@ def test_a_whole_answer_counts_however_slowly_it_is_read() -> None:
         if isinstance(effect, Emit) and not effect.chunks[-1].finish_reason:
             shared.clock.elapsed += 5  # the caller works on what it has
 
-    hand = Hand([Said(pieces=[whole])], before=slowly).run(call)
-    assert hand.text == "ab"
-    assert not hand.completion.usage.estimated
+    driver = HandDriver([ScriptedReply(pieces=[whole])], before=slowly).run(call)
+    assert driver.text == "ab"
+    assert not driver.completion.usage.estimated

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from tests.flow.support import ONCE, Call, Hand, Said, Shared, answers, calling, paid
+from tests.flow.support import ONCE, Call, HandDriver, ScriptedReply, Shared, answers, calling, paid
 from tests.support.openai_like import error
 
 from ccroute.errors import InvalidRequestError
@@ -14,14 +14,14 @@ from ccroute.routing import RefusedParameters
 from ccroute.types import Request
 
 
-def refuses(parameter: str) -> Said:
-    told = error(f"Unsupported parameter: '{parameter}'", param=parameter, code="unsupported_parameter")
-    return Said(400, [json.dumps(told).encode()])
+def refuses(parameter: str) -> ScriptedReply:
+    scripted = error(f"Unsupported parameter: '{parameter}'", param=parameter, code="unsupported_parameter")
+    return ScriptedReply(400, [json.dumps(scripted).encode()])
 
 
-def asked(hand: Hand) -> list[float | None]:
+def asked(driver: HandDriver) -> list[float | None]:
     """The temperature of each request that was sent."""
-    return [json.loads(sent.http.body).get("temperature") for sent in hand.sends]
+    return [json.loads(sent.http.body).get("temperature") for sent in driver.sends]
 
 
 def call(known: RefusedParameters, *, drop: bool = True, **options: Any) -> Call:
@@ -29,43 +29,45 @@ def call(known: RefusedParameters, *, drop: bool = True, **options: Any) -> Call
 
 
 def test_a_refused_parameter_is_dropped_without_another_attempt() -> None:
-    hand = Hand([refuses("temperature"), answers("yes")]).run(call(RefusedParameters(), temperature=0.3))
-    assert (asked(hand), hand.completion.text) == ([0.3, None], "yes")
-    assert "paid/m: temperature dropped, the server refused it" in hand.completion.route.reasons
-    assert hand.slept == []
+    driver = HandDriver([refuses("temperature"), answers("yes")]).run(
+        call(RefusedParameters(), temperature=0.3)
+    )
+    assert (asked(driver), driver.completion.text) == ([0.3, None], "yes")
+    assert "paid/m: temperature dropped, the server refused it" in driver.completion.route.reasons
+    assert driver.slept == []
 
 
 def test_later_calls_do_not_send_what_was_refused() -> None:
     known = RefusedParameters()
-    Hand([refuses("temperature"), answers()]).run(call(known, temperature=0.3))
-    assert asked(Hand([answers()]).run(call(known, temperature=0.3))) == [None]
-    assert asked(Hand([answers()]).run(call(known, temperature=0.7))) == [0.7], "another value may do"
-    assert asked(Hand([answers()]).run(call(known))) == [None]
+    HandDriver([refuses("temperature"), answers()]).run(call(known, temperature=0.3))
+    assert asked(HandDriver([answers()]).run(call(known, temperature=0.3))) == [None]
+    assert asked(HandDriver([answers()]).run(call(known, temperature=0.7))) == [0.7], "another value may do"
+    assert asked(HandDriver([answers()]).run(call(known))) == [None]
 
 
 def test_after_three_refused_values_none_is_sent() -> None:
     known = RefusedParameters()
     for value in (0.1, 0.2, 0.3):
-        Hand([refuses("temperature"), answers()]).run(call(known, temperature=value))
-    assert asked(Hand([answers()]).run(call(known, temperature=0.9))) == [None]
+        HandDriver([refuses("temperature"), answers()]).run(call(known, temperature=value))
+    assert asked(HandDriver([answers()]).run(call(known, temperature=0.9))) == [None]
     deployment = call(known).context.plan.candidates[0].deployment
     assert known.of(deployment, Request(temperature=0.5)) == {"temperature"}
 
 
 def test_a_server_that_refuses_what_was_not_sent_is_not_asked_again() -> None:
-    hand = Hand([refuses("temperature")])
-    assert isinstance(hand.fail(call(RefusedParameters(), temperature=0.3)), InvalidRequestError)
-    assert asked(hand) == [0.3, None]
-    hand = Hand([refuses("temperature")])
-    assert isinstance(hand.fail(call(RefusedParameters())), InvalidRequestError)
-    assert len(hand.sends) == 1, "it was never given"
+    driver = HandDriver([refuses("temperature")])
+    assert isinstance(driver.fail(call(RefusedParameters(), temperature=0.3)), InvalidRequestError)
+    assert asked(driver) == [0.3, None]
+    driver = HandDriver([refuses("temperature")])
+    assert isinstance(driver.fail(call(RefusedParameters())), InvalidRequestError)
+    assert len(driver.sends) == 1, "it was never given"
 
 
 def test_without_drop_params_nothing_is_learned() -> None:
     known = RefusedParameters()
-    hand = Hand([refuses("temperature"), answers()])
-    assert isinstance(hand.fail(call(known, drop=False, temperature=0.3)), InvalidRequestError)
-    assert asked(Hand([answers()]).run(call(known, temperature=0.3))) == [0.3]
+    driver = HandDriver([refuses("temperature"), answers()])
+    assert isinstance(driver.fail(call(known, drop=False, temperature=0.3)), InvalidRequestError)
+    assert asked(HandDriver([answers()]).run(call(known, temperature=0.3))) == [0.3]
 
 
 def test_what_is_remembered_of_refusals_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import pytest
 import tenacity
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.flow.support import FakeClock, a_state, planned
+from tests.flow.support import FakeClock, planned, router_state
 
 from ccroute import OpenAIBackend, errors
 from ccroute.errors import (
@@ -55,8 +55,8 @@ def places(*names: str, fallback: Sequence[str] = (), windows: dict[str, int] | 
     return planned(made, aliases={"any": list(names)}, model="any", fallback=list(fallback))
 
 
-class Way:
-    """The way of one call: its attempts fail one after the other, and it goes on."""
+class FailingCall:
+    """One call whose attempts fail one after the other."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Way:
         **policy: Any,
     ) -> None:
         ages = itertools.count(step=1e6)  # so that no retry budget is ever empty
-        state = a_state(
+        state = router_state(
             FakeClock(draws=[draw]),
             retry=RetryPolicy(**policy),
             retry_budget=RetryBudget(lambda: next(ages)),
@@ -114,104 +114,104 @@ TOO_LONG = fault(ContextWindowExceededError("too long", status=400))
 
 
 def test_a_rejected_call_goes_to_the_next_deployment_at_once() -> None:
-    way = Way(places("a/m", "b/m", fallback=["c/m"]))
-    assert way.fail(BUSY) == "b/m"
-    assert way.wait == 0
-    assert way.fail(BUSY) == "c/m"
-    assert way.fail(BUSY) is None
+    failing = FailingCall(places("a/m", "b/m", fallback=["c/m"]))
+    assert failing.fail(BUSY) == "b/m"
+    assert failing.wait == 0
+    assert failing.fail(BUSY) == "c/m"
+    assert failing.fail(BUSY) is None
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 3, 5])
 def test_no_more_than_so_many_attempts_count(attempts: int) -> None:
-    way = Way(places(*(f"{name}/m" for name in "abcdef")), attempts=attempts)
-    assert way.fail(*[BUSY] * attempts) is None
-    assert len(set(way.tried)) == attempts
+    failing = FailingCall(places(*(f"{name}/m" for name in "abcdef")), attempts=attempts)
+    assert failing.fail(*[BUSY] * attempts) is None
+    assert len(set(failing.tried)) == attempts
 
 
 def test_no_deployment_is_tried_more_often_than_allowed() -> None:
-    way = Way(places("a/m"), attempts=9, per_deployment=3)
-    assert way.fail(BUSY, BUSY, BUSY) is None
+    failing = FailingCall(places("a/m"), attempts=9, per_deployment=3)
+    assert failing.fail(BUSY, BUSY, BUSY) is None
 
 
 def test_what_was_never_sent_uses_no_attempt_and_still_is_bounded() -> None:
-    way = Way(places("a/m", "b/m", "c/m"), attempts=2)
-    assert way.fail(refused(), refused(), refused()) == "a/m"
-    assert way.fail(refused(), refused(), refused()) is None
-    assert Way(places("a/m"), attempts=1).fail(refused()) is None
+    failing = FailingCall(places("a/m", "b/m", "c/m"), attempts=2)
+    assert failing.fail(refused(), refused(), refused()) == "a/m"
+    assert failing.fail(refused(), refused(), refused()) is None
+    assert FailingCall(places("a/m"), attempts=1).fail(refused()) is None
 
 
 def test_all_deployments_come_before_any_is_tried_again() -> None:
-    way = Way(places("a/m", "b/m"), attempts=4)
-    way.fail(BUSY, BUSY, BUSY, BUSY)
-    assert way.tried == ["a/m", "b/m", "a/m", "b/m"]
+    failing = FailingCall(places("a/m", "b/m"), attempts=4)
+    failing.fail(BUSY, BUSY, BUSY, BUSY)
+    assert failing.tried == ["a/m", "b/m", "a/m", "b/m"]
 
 
 def test_the_last_attempt_is_kept_for_a_backend_that_was_not_tried() -> None:
-    way = Way(places("a/1", "a/2", "a/3", "a/4", fallback=["home/m"]))
-    assert way.fail(BROKE, BROKE) == "home/m"
+    failing = FailingCall(places("a/1", "a/2", "a/3", "a/4", fallback=["home/m"]))
+    assert failing.fail(BROKE, BROKE) == "home/m"
 
 
 def test_two_bad_gateways_still_reach_the_local_model() -> None:
-    way = Way(places("a/m", fallback=["home/m"]), attempts=3, per_deployment=2)
-    assert way.fail(BROKE) == "home/m"
-    way = Way(places("a/1", "a/2", fallback=["home/m"]))
-    assert way.fail(BROKE) == "a/2", "another deployment first"
-    assert way.fail(BROKE) == "home/m"
+    failing = FailingCall(places("a/m", fallback=["home/m"]), attempts=3, per_deployment=2)
+    assert failing.fail(BROKE) == "home/m"
+    failing = FailingCall(places("a/1", "a/2", fallback=["home/m"]))
+    assert failing.fail(BROKE) == "a/2", "another deployment first"
+    assert failing.fail(BROKE) == "home/m"
 
 
 def test_the_last_attempt_stays_where_no_other_backend_is_left() -> None:
-    way = Way(places("a/1", "a/2", "a/3"))
-    assert way.fail(BUSY, BUSY) == "a/3"
+    failing = FailingCall(places("a/1", "a/2", "a/3"))
+    assert failing.fail(BUSY, BUSY) == "a/3"
 
 
 def test_an_ambiguous_failure_allows_one_more_try_at_its_backend() -> None:
-    way = Way(places("a/1", "a/2", "a/3", "b/m"), attempts=9)
-    assert way.fail(BROKE, BROKE) == "b/m"
-    assert way.fail(BROKE) == "b/m"
-    assert way.fail(BROKE) is None
-    way = Way(places("a/m"), attempts=9, per_deployment=9)
-    assert way.fail(BROKE) == "a/m"
-    assert way.fail(BROKE) is None
+    failing = FailingCall(places("a/1", "a/2", "a/3", "b/m"), attempts=9)
+    assert failing.fail(BROKE, BROKE) == "b/m"
+    assert failing.fail(BROKE) == "b/m"
+    assert failing.fail(BROKE) is None
+    failing = FailingCall(places("a/m"), attempts=9, per_deployment=9)
+    assert failing.fail(BROKE) == "a/m"
+    assert failing.fail(BROKE) is None
 
 
 @pytest.mark.parametrize("error", [NO_KEY, NO_MONEY])
 def test_a_refused_credential_turns_the_whole_backend_off(error: Fault) -> None:
-    way = Way(places("a/1", "a/2", "b/m"))
-    assert way.fail(error) == "b/m"
-    assert way.fail(error) is None
+    failing = FailingCall(places("a/1", "a/2", "b/m"))
+    assert failing.fail(error) == "b/m"
+    assert failing.fail(error) is None
 
 
 @pytest.mark.parametrize("error", [FORBIDDEN, NO_MODEL, fault(BackendError("moved", status=302))])
 def test_a_refused_model_turns_only_its_deployment_off(error: Fault) -> None:
-    way = Way(places("a/1", "a/2", "b/m"), attempts=9)
-    assert way.fail(error) == "a/2"
-    assert way.fail(error) == "b/m"
-    assert way.fail(error) is None
+    failing = FailingCall(places("a/1", "a/2", "b/m"), attempts=9)
+    assert failing.fail(error) == "a/2"
+    assert failing.fail(error) == "b/m"
+    assert failing.fail(error) is None
 
 
 @pytest.mark.parametrize("error", [WRONG, CUT, fault(errors.EgressDeniedError("no"))])
 def test_a_callers_mistake_and_a_cut_stream_end_the_call(error: Fault) -> None:
-    assert Way(places("a/m", "b/m", fallback=["c/m"])).fail(error) is None
+    assert FailingCall(places("a/m", "b/m", fallback=["c/m"])).fail(error) is None
 
 
 def test_after_an_overflow_only_a_larger_window_helps() -> None:
     windows = {"a/m": 8_000, "b/m": 8_000, "c/m": 16_000, "d/m": 32_000}
-    way = Way(places("a/m", "b/m", "x/m", "c/m", fallback=["d/m", "y/m"], windows=windows))
-    assert way.fail(TOO_LONG) == "c/m"
-    assert way.fail(TOO_LONG) == "d/m"
-    assert way.fail(TOO_LONG) is None
+    failing = FailingCall(places("a/m", "b/m", "x/m", "c/m", fallback=["d/m", "y/m"], windows=windows))
+    assert failing.fail(TOO_LONG) == "c/m"
+    assert failing.fail(TOO_LONG) == "d/m"
+    assert failing.fail(TOO_LONG) is None
 
 
 def test_the_servers_context_window_wins_over_the_configured_one() -> None:
     error = ContextWindowExceededError("too long")
     error.limit = 20_000
-    way = Way(places("a/m", "b/m", "c/m", windows={"a/m": 8_000, "b/m": 16_000, "c/m": 32_000}))
-    assert way.fail(fault(error)) == "c/m"
+    failing = FailingCall(places("a/m", "b/m", "c/m", windows={"a/m": 8_000, "b/m": 16_000, "c/m": 32_000}))
+    assert failing.fail(fault(error)) == "c/m"
 
 
 def test_among_unknown_windows_only_another_model_may_be_larger() -> None:
-    way = Way(places("a/m", "b/m", fallback=["c/m"]))
-    assert way.fail(TOO_LONG) == "c/m"
+    failing = FailingCall(places("a/m", "b/m", fallback=["c/m"]))
+    assert failing.fail(TOO_LONG) == "c/m"
 
 
 @pytest.mark.parametrize(
@@ -230,45 +230,45 @@ def test_among_unknown_windows_only_another_model_may_be_larger() -> None:
 def test_a_fallback_is_used_only_for_its_triggers(error: Fault, trigger: str) -> None:
     assert error.rule.trigger == trigger
     others = [name for name in TRIGGERS if name != trigger]
-    assert Way(places("a/m", fallback=["c/m"]), triggers=[trigger]).fail(error) == "c/m"
-    assert Way(places("a/m", fallback=["c/m"]), triggers=others).fail(error) in {None, "a/m"}
+    assert FailingCall(places("a/m", fallback=["c/m"]), triggers=[trigger]).fail(error) == "c/m"
+    assert FailingCall(places("a/m", fallback=["c/m"]), triggers=others).fail(error) in {None, "a/m"}
 
 
 def test_triggers_do_not_concern_the_aliass_own_deployments() -> None:
-    assert Way(places("a/m", "b/m"), triggers=[]).fail(LIMITED) == "b/m"
+    assert FailingCall(places("a/m", "b/m"), triggers=[]).fail(LIMITED) == "b/m"
 
 
-def test_a_fallback_that_was_not_triggered_may_be_by_the_next_failure() -> None:
-    way = Way(places("a/m", fallback=["c/m"]), triggers=["availability"])
-    assert way.fail(LIMITED) == "a/m"
-    assert way.fail(BUSY) == "c/m"
+def test_a_later_failure_may_trigger_a_fallback() -> None:
+    failing = FailingCall(places("a/m", fallback=["c/m"]), triggers=["availability"])
+    assert failing.fail(LIMITED) == "a/m"
+    assert failing.fail(BUSY) == "c/m"
 
 
 # -- Waiting
 
 
 @pytest.mark.parametrize("seconds", [0.0, 7.5])
-def test_retry_after_is_waited_for_only_where_nobody_else_is_left(seconds: float) -> None:
+def test_retry_after_is_awaited_only_if_no_candidate_is_left(seconds: float) -> None:
     asked = fault(RateLimitError("slow down", status=429, retry_after=seconds))
     assert asked.error.retry_after == seconds
-    way = Way(places("a/m", "b/m"))
-    assert way.fail(asked) == "b/m"
-    assert way.wait == 0
-    assert way.fail(fault(RateLimitError("slow down", status=429, retry_after=90))) == "a/m"
-    assert way.wait == seconds
+    failing = FailingCall(places("a/m", "b/m"))
+    assert failing.fail(asked) == "b/m"
+    assert failing.wait == 0
+    assert failing.fail(fault(RateLimitError("slow down", status=429, retry_after=90))) == "a/m"
+    assert failing.wait == seconds
 
 
 def test_of_several_the_one_that_is_ready_first_is_waited_for() -> None:
-    way = Way(places("a/m", "b/m"))
-    way.fail(fault(OverloadedError("x", status=503, retry_after=30)))
-    assert way.fail(fault(OverloadedError("x", status=503, retry_after=20))) == "b/m"
-    assert way.wait == 20
+    failing = FailingCall(places("a/m", "b/m"))
+    failing.fail(fault(OverloadedError("x", status=503, retry_after=30)))
+    assert failing.fail(fault(OverloadedError("x", status=503, retry_after=20))) == "b/m"
+    assert failing.wait == 20
 
 
 def test_time_that_has_passed_is_not_waited_for_again() -> None:
-    way = Way(places("a/m"))
-    way.fail(fault(OverloadedError("x", status=503, retry_after=30)))
-    later = way.state.next(NOW + 20), way.state.next(NOW + 50)
+    failing = FailingCall(places("a/m"))
+    failing.fail(fault(OverloadedError("x", status=503, retry_after=30)))
+    later = failing.state.next(NOW + 20), failing.state.next(NOW + 50)
     assert [step.wait for step in later if step is not None] == [10, 0]
 
 
@@ -277,15 +277,15 @@ def test_time_that_has_passed_is_not_waited_for_again() -> None:
 )
 @pytest.mark.parametrize("draw", [0.0, 0.5, 0.999])
 def test_waits_have_full_jitter_below_a_doubling_bound(tries: int, ceiling: float, draw: float) -> None:
-    way = Way(places("a/m"), attempts=99, per_deployment=99, draw=draw)
-    way.fail(*[BUSY] * tries)
-    assert way.wait == pytest.approx(draw * ceiling)
+    failing = FailingCall(places("a/m"), attempts=99, per_deployment=99, draw=draw)
+    failing.fail(*[BUSY] * tries)
+    assert failing.wait == pytest.approx(draw * ceiling)
 
 
 def test_a_policy_without_waits_waits_never() -> None:
-    way = Way(places("a/m"), base=0, max=0)
-    assert way.fail(BUSY) == "a/m"
-    assert way.wait == 0
+    failing = FailingCall(places("a/m"), base=0, max=0)
+    assert failing.fail(BUSY) == "a/m"
+    assert failing.wait == 0
 
 
 @pytest.mark.parametrize(
@@ -299,11 +299,11 @@ def test_a_policy_without_waits_waits_never() -> None:
     ],
 )
 def test_a_policys_own_strategy_says_the_wait(wait: Any, slept: list[float]) -> None:
-    way = Way(places("a/m"), attempts=9, per_deployment=9, wait=wait)
+    failing = FailingCall(places("a/m"), attempts=9, per_deployment=9, wait=wait)
     waits = []
     for _ in slept:
-        way.fail(BUSY)
-        waits.append(way.wait)
+        failing.fail(BUSY)
+        waits.append(failing.wait)
     assert waits == pytest.approx(slept)
 
 
@@ -315,15 +315,15 @@ def test_a_strategy_sees_the_error_and_the_number_of_attempts() -> None:
         seen.append((state.attempt_number, state.outcome.failed, state.outcome.exception()))
         return 1.5
 
-    way = Way(places("a/m", "b/m"), attempts=9, per_deployment=9, wait=wait)
-    way.fail(BUSY, LIMITED, BUSY)
+    failing = FailingCall(places("a/m", "b/m"), attempts=9, per_deployment=9, wait=wait)
+    failing.fail(BUSY, LIMITED, BUSY)
     assert seen == [(1, True, BUSY.error), (1, True, LIMITED.error), (2, True, BUSY.error)]
 
 
 def test_a_servers_retry_after_wins_over_a_strategy() -> None:
-    way = Way(places("a/m"), wait=tenacity.wait_fixed(3))
-    way.fail(fault(RateLimitError("slow down", status=429, retry_after=7)))
-    assert way.wait == 7
+    failing = FailingCall(places("a/m"), wait=tenacity.wait_fixed(3))
+    failing.fail(fault(RateLimitError("slow down", status=429, retry_after=7)))
+    assert failing.wait == 7
 
 
 @pytest.mark.parametrize("wait", [3, "1 s", [1, 2]])
@@ -336,10 +336,11 @@ def test_the_default_policy_needs_no_tenacity() -> None:
     code = """
 import sys
 sys.modules["tenacity"] = None  # its import fails
-from tests.flow.support import Hand, Said, answers, calling, paid
-hand = Hand([Said(503), Said(503), answers()]).run(calling(paid(), retry=__import__("ccroute").RetryPolicy(
+from tests.flow.support import HandDriver, ScriptedReply, answers, calling, paid
+driver = HandDriver([ScriptedReply(503), ScriptedReply(503), answers()]).run(calling(
+    paid(), retry=__import__("ccroute").RetryPolicy(
     attempts=3, per_deployment=3)))
-assert len(hand.slept) == 2
+assert len(driver.slept) == 2
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": PATH})
 
@@ -349,21 +350,21 @@ assert len(hand.slept) == 2
 
 @pytest.mark.parametrize("error", [BUSY, BROKE, LIMITED, refused()])
 def test_a_server_that_forbids_a_retry_gets_none(error: Fault) -> None:
-    told = Fault(error.error, error.rule, retry=False)
-    assert Way(places("a/m")).fail(told) is None
-    assert Way(places("a/m", "a/2")).fail(told) == "a/2"
+    marked = Fault(error.error, error.rule, retry=False)
+    assert FailingCall(places("a/m")).fail(marked) is None
+    assert FailingCall(places("a/m", "a/2")).fail(marked) == "a/2"
 
 
 def test_a_server_that_asks_for_a_retry_gets_one() -> None:
-    told = fault(BackendError("try me", status=405), retry=True)
-    way = Way(places("a/m"), attempts=9)
-    assert way.fail(told) == "a/m"
-    assert way.fail(told) is None
+    marked = fault(BackendError("try me", status=405), retry=True)
+    failing = FailingCall(places("a/m"), attempts=9)
+    assert failing.fail(marked) == "a/m"
+    assert failing.fail(marked) is None
 
 
 @pytest.mark.parametrize("error", [WRONG, NO_KEY, FORBIDDEN, NO_MONEY])
 def test_no_server_gets_a_retry_of_what_was_wrong_or_forbidden(error: Fault) -> None:
-    assert Way(places("a/m")).fail(Fault(error.error, error.rule, retry=True)) is None
+    assert FailingCall(places("a/m")).fail(Fault(error.error, error.rule, retry=True)) is None
 
 
 # -- Whatever happens
@@ -388,23 +389,23 @@ def test_any_call_keeps_its_bounds_on_attempts(
     attempts: int,
     per_deployment: int,
 ) -> None:
-    way = Way(
+    failing = FailingCall(
         places(*names, fallback=fallback), triggers=triggers, attempts=attempts, per_deployment=per_deployment
     )
     seen: list[tuple[str, FailureClass]] = []
     for each in faults:
-        if way.step is None:
+        if failing.step is None:
             break
-        deployment = way.step.candidate.deployment.name
+        deployment = failing.step.candidate.deployment.name
         backend = deployment[0]
-        assert 0 <= way.step.wait <= 8.0
+        assert 0 <= failing.step.wait <= 8.0
         assert not [
             c for d, c in seen if d == deployment and c in {"credential", "unavailable", "context_length"}
         ], "it was off"
         assert sum(d[0] == backend and c == "ambiguous" for d, c in seen) < 2, "one extra attempt per backend"
-        assert not way.step.candidate.fallback or faults[len(seen) - 1].rule.trigger in triggers
+        assert not failing.step.candidate.fallback or faults[len(seen) - 1].rule.trigger in triggers
         seen.append((deployment, each.rule.failure))
-        way.fail(each)
-    assert way.step is None
+        failing.fail(each)
+    assert failing.step is None
     assert sum(failure != "not_sent" for _, failure in seen) <= attempts
     assert max(Counter(deployment for deployment, _ in seen).values()) <= per_deployment

@@ -11,9 +11,9 @@ from tests.flow.support import (
     BROKEN,
     REFUSED,
     Call,
-    Hand,
+    HandDriver,
     Queue,
-    Said,
+    ScriptedReply,
     answers,
     calling,
     local,
@@ -25,8 +25,8 @@ from tests.support.openai_like import chunk
 from ccroute import Price, Usage
 from ccroute.flow import Effect, Emit, Enter, Leave, Send, Sleep, Stopped, Wait
 
-BUSY = Said(503, [b"busy"])
-CUT = Said(pieces=[chunk({"content": "so far"}), BROKEN])
+BUSY = ScriptedReply(503, [b"busy"])
+CUT = ScriptedReply(pieces=[chunk({"content": "so far"}), BROKEN])
 
 # How a call may go: whether it is a stream, what the world does, and how busy a host is that has a limit.
 WAYS: dict[str, tuple[bool, list[Any], list[Queue]]] = {
@@ -34,10 +34,10 @@ WAYS: dict[str, tuple[bool, list[Any], list[Queue]]] = {
     "fallback": (False, [BUSY, REFUSED, answers()], []),
     "retry": (False, [BUSY, BUSY, answers()], []),
     "failure": (False, [BUSY], []),
-    "refusal": (False, [Said(400)], []),
+    "refusal": (False, [ScriptedReply(400)], []),
     "queue": (False, [BUSY, answers()], [Queue(ahead=1), Queue(seconds=2.0)]),
     "stream": (True, [streams()], []),
-    "stream falls back": (True, [Said(pieces=[BROKEN]), streams()], []),
+    "stream falls back": (True, [ScriptedReply(pieces=[BROKEN]), streams()], []),
     "stream is cut": (True, [CUT], []),
 }
 
@@ -47,14 +47,14 @@ def begun(way: str) -> Call:
     return calling(paid(price=Price(3, 15)), local(), stream=stream, limited=bool(hosts))
 
 
-def hand(way: str, before: Callable[[int, Effect], None] | None = None) -> Hand:
+def driver_of(way: str, before: Callable[[int, Effect], None] | None = None) -> HandDriver:
     _, world, hosts = WAYS[way]
-    return Hand(world, before, hosts)
+    return HandDriver(world, before, hosts)
 
 
 def effects(way: str) -> list[Effect]:
     """Every effect of a call that nothing stops."""
-    driver = hand(way)
+    driver = driver_of(way)
     try:
         driver.run(begun(way))
     except Exception:  # some ways end in an error of their own
@@ -71,7 +71,7 @@ def stopped(way: str, at: int, stop: Callable[[Call], None]) -> Call:
             stop(call)
 
     with pytest.raises(Stop):
-        hand(way, before).run(call)
+        driver_of(way, before).run(call)
     return call
 
 
@@ -112,7 +112,7 @@ def test_a_call_stopped_anywhere_settles_each_attempt_once(
     if isinstance(effect, Emit) and effect.chunks[-1].finish_reason:
         assert last.outcome == "ok"
     elif isinstance(effect, Leave):
-        assert last.outcome != "cancelled", "what had come to its end is told as it ended"
+        assert last.outcome != "cancelled", "an attempt that had ended keeps its outcome"
     elif isinstance(effect, Sleep):
         assert last.outcome == "failed", "its last attempt decided the call"
     elif isinstance(effect, Enter | Wait):
@@ -168,7 +168,7 @@ def test_what_is_thrown_in_passes_through_and_is_named(error: type[BaseException
             raise thrown_in
 
     with pytest.raises(error) as caught:
-        Hand([answers()], before).run(call)
+        HandDriver([answers()], before).run(call)
     assert caught.value is thrown_in
     (attempt,) = call.context.attempts
     assert (attempt.outcome, attempt.reason, attempt.failure) == (outcome, error.__name__, None)
@@ -185,6 +185,6 @@ def test_a_bug_in_a_codec_is_recorded_and_passes_through() -> None:
     backend.decode = lambda *_: 1 / 0  # type: ignore[method-assign, assignment, return-value]
     call = calling(backend)
     with pytest.raises(ZeroDivisionError):
-        Hand([answers()]).run(call)
+        HandDriver([answers()]).run(call)
     (row,) = call.rows
     assert (row.outcome, row.status) == ("failed", 200)

@@ -11,8 +11,8 @@ import pytest
 from tests.flow.support import (
     BROKEN,
     Call,
-    Hand,
-    Said,
+    HandDriver,
+    ScriptedReply,
     calling,
     local,
     paid,
@@ -32,8 +32,8 @@ from ccroute.errors import (
 from ccroute.flow import Emit
 
 PRICE = Price(3, 15)
-BUSY = Said(503, [json.dumps(error("busy")).encode()])
-BROKE = Said(502, [b"<html>bad gateway</html>"])
+BUSY = ScriptedReply(503, [json.dumps(error("busy")).encode()])
+BROKE = ScriptedReply(502, [b"<html>bad gateway</html>"])
 ONCE = RetryPolicy(attempts=1)
 FOREVER = Timeout(None, None, None, None)
 
@@ -50,15 +50,17 @@ def test_a_stream_is_recorded_before_its_last_chunk() -> None:
         if isinstance(effect, Emit):
             recorded.append(len(call.rows))
 
-    hand = Hand([streams("Hel", "lo", id="c7", model="served", usage=usage(1000, 100))], look).run(call)
-    assert hand.kinds == ["Send", "Read", "Emit", "Read", "Emit", "Read", "Leave", "Emit"]
+    driver = HandDriver([streams("Hel", "lo", id="c7", model="served", usage=usage(1000, 100))], look).run(
+        call
+    )
+    assert driver.kinds == ["Send", "Read", "Emit", "Read", "Emit", "Read", "Leave", "Emit"]
     assert recorded == [0, 0, 1], "before the client can know the end"
-    assert json.loads(hand.sends[0].http.body)["stream"] is True
-    assert [chunk.text for chunk in hand.chunks] == ["Hel", "lo", ""]
-    last = hand.chunks[-1]
+    assert json.loads(driver.sends[0].http.body)["stream"] is True
+    assert [chunk.text for chunk in driver.chunks] == ["Hel", "lo", ""]
+    last = driver.chunks[-1]
     assert (last.finish_reason, last.usage) == ("stop", Usage(input=1000, output=100))
-    assert all(chunk.finish_reason is chunk.usage is None for chunk in hand.chunks[:-1])
-    answer = hand.completion
+    assert all(chunk.finish_reason is chunk.usage is None for chunk in driver.chunks[:-1])
+    answer = driver.completion
     assert (answer.text, answer.cost, answer.id) == ("Hello", Decimal("0.0045"), "c7")
     assert (call.context.answer_id, call.context.model, call.context.route) == ("c7", "served", answer.route)
 
@@ -71,7 +73,7 @@ def test_the_first_chunk_already_knows_its_model_and_backend() -> None:
         if isinstance(effect, Emit):
             seen.append((call.context.answer_id, call.context.model, call.context.route.backend))
 
-    Hand([BUSY, streams(id="c7", model="served")], look).run(call)
+    HandDriver([BUSY, streams(id="c7", model="served")], look).run(call)
     assert set(seen) == {("c7", "served", "home")}
 
 
@@ -83,39 +85,39 @@ def test_a_stream_without_content_has_its_finish_and_model() -> None:
         if isinstance(effect, Emit):
             models.append(call.context.model)
 
-    hand = Hand([Said(pieces=chat_sse([], finish="length"))], look).run(call)
-    assert [chunk.finish_reason for chunk in hand.chunks] == ["length"]
-    assert (models, hand.rows[0].first_content) == (["gpt-4o-mini"], None)
+    driver = HandDriver([ScriptedReply(pieces=chat_sse([], finish="length"))], look).run(call)
+    assert [chunk.finish_reason for chunk in driver.chunks] == ["length"]
+    assert (models, driver.rows[0].first_content) == (["gpt-4o-mini"], None)
 
 
 def test_the_first_content_is_timed() -> None:
     call = calling(paid(), stream=True)
     role, *rest = chat_sse(["yes"])
-    (row,) = Hand([Said(after=1.0, pieces=[role, 0.5, *rest])]).run(call).rows
+    (row,) = HandDriver([ScriptedReply(after=1.0, pieces=[role, 0.5, *rest])]).run(call).rows
     assert row.first_content == 1.5
 
 
 @pytest.mark.parametrize(
     "broken",
     [
-        Said(pieces=[chunk({"role": "assistant"}), BROKEN]),
-        Said(pieces=[chunk({"role": "assistant"})]),
-        Said(pieces=[b": ping\n\n", 200.0]),
-        Said(pieces=[sse({"error": {"type": "overloaded_error", "message": "busy"}})]),
-        Said(pieces=[b"data: {not json}\n\n"]),
-        Said(pieces=[b"<html>log in</html>"], headers={"content-type": "text/html"}),
-        Said(pieces=[b"x"], headers={"content-encoding": "br"}),
+        ScriptedReply(pieces=[chunk({"role": "assistant"}), BROKEN]),
+        ScriptedReply(pieces=[chunk({"role": "assistant"})]),
+        ScriptedReply(pieces=[b": ping\n\n", 200.0]),
+        ScriptedReply(pieces=[sse({"error": {"type": "overloaded_error", "message": "busy"}})]),
+        ScriptedReply(pieces=[b"data: {not json}\n\n"]),
+        ScriptedReply(pieces=[b"<html>log in</html>"], headers={"content-type": "text/html"}),
+        ScriptedReply(pieces=[b"x"], headers={"content-encoding": "br"}),
         BUSY,
     ],
     ids=["reset", "eof", "silence", "error frame", "garbage", "page", "encoding", "503"],
 )
-def test_before_the_first_content_a_stream_falls_back_unseen(broken: Said) -> None:
+def test_before_the_first_content_a_stream_falls_back_unseen(broken: ScriptedReply) -> None:
     call = calling(paid(), local(), stream=True)
-    hand = Hand([broken, streams("yes")])
-    assert hand.run(call).text == "yes"
-    assert hand.asked == ["paid", "home"]
-    assert [type(effect).__name__ for effect in hand.effects].index("Emit") > hand.effects.index(
-        hand.sends[1]
+    driver = HandDriver([broken, streams("yes")])
+    assert driver.run(call).text == "yes"
+    assert driver.asked == ["paid", "home"]
+    assert [type(effect).__name__ for effect in driver.effects].index("Emit") > driver.effects.index(
+        driver.sends[1]
     )
 
 
@@ -137,24 +139,24 @@ def test_a_stream_that_breaks_after_content_gives_the_partial_answer(
     limits = Timeout(total=300, idle=None) if cause is DeadlineExceededError else None
     call = calling(paid(price=PRICE), local(), stream=True, prompt="x" * 384, limits=limits)
     forty = [chunk({"content": "word"}, id="c7") for _ in range(40)]
-    hand = Hand([Said(pieces=[*forty, *end])])
-    raised = hand.fail(call)
+    driver = HandDriver([ScriptedReply(pieces=[*forty, *end])])
+    raised = driver.fail(call)
     assert isinstance(raised, StreamInterruptedError)
     assert says in str(raised)
     assert isinstance(raised.__cause__, cause)
-    assert (hand.asked, hand.text) == (["paid"], "word" * 40)
+    assert (driver.asked, driver.text) == (["paid"], "word" * 40)
     partial = raised.partial
     assert (partial.text, partial.id, partial.finish_reason) == ("word" * 40, "c7", None)
     assert partial.usage == Usage(input=100, output=40, estimated=True)
-    assert partial.cost == Decimal("0.0009") == hand.rows[0].cost, "100 in and 40 out"
-    (row,) = hand.rows
+    assert partial.cost == Decimal("0.0009") == driver.rows[0].cost, "100 in and 40 out"
+    (row,) = driver.rows
     assert (row.outcome, row.failure, row.final) == ("interrupted", "delivered", True)
     assert partial.route.attempts == raised.attempts
 
 
 def test_an_interrupted_stream_of_40_tokens_is_priced_as_40() -> None:
     call = calling(paid(price=Price(0, 75)), stream=True)
-    raised = Hand([Said(pieces=[chunk({"content": "word"})] * 40)]).fail(call)
+    raised = HandDriver([ScriptedReply(pieces=[chunk({"content": "word"})] * 40)]).fail(call)
     assert (raised.partial.usage.output, raised.partial.usage.estimated) == (40, True)
     assert raised.partial.cost == Decimal("0.003")
 
@@ -162,8 +164,8 @@ def test_an_interrupted_stream_of_40_tokens_is_priced_as_40() -> None:
 def test_pings_are_no_content() -> None:
     call = calling(paid(), local(), stream=True, limits=Timeout(idle=10))
     pings = [piece for _ in range(9) for piece in (4.0, b": ping\n\n")]
-    hand = Hand([Said(pieces=pings), streams("yes")]).run(call)
-    assert (hand.text, call.clock.elapsed) == ("yes", 10)
+    driver = HandDriver([ScriptedReply(pieces=pings), streams("yes")]).run(call)
+    assert (driver.text, call.clock.elapsed) == ("yes", 10)
 
 
 def test_only_time_spent_on_the_server_is_idle() -> None:
@@ -173,29 +175,31 @@ def test_only_time_spent_on_the_server_is_idle() -> None:
         if isinstance(effect, Emit):
             call.clock.elapsed += 60
 
-    assert Hand([streams("a", "b", "c")], dawdle).run(call).text == "abc"
+    assert HandDriver([streams("a", "b", "c")], dawdle).run(call).text == "abc"
 
 
 def test_a_stream_that_said_its_end_is_whole_after_a_break() -> None:
     call = calling(paid(), stream=True)
     pieces = chat_sse(["yes"], usage=None, done=False)
-    hand = Hand([Said(pieces=[*pieces, BROKEN])]).run(call)
-    assert (hand.completion.text, outcomes(call)) == ("yes", [("ok", None)])
+    driver = HandDriver([ScriptedReply(pieces=[*pieces, BROKEN])]).run(call)
+    assert (driver.completion.text, outcomes(call)) == ("yes", [("ok", None)])
 
 
 @pytest.mark.parametrize("rest", [[], [BROKEN], [b"\r\n", b": more"], [1.0]])
 def test_after_its_end_a_stream_is_drained_for_a_moment_only(rest: list[Any]) -> None:
     call = calling(paid(), stream=True)
-    hand = Hand([Said(pieces=[*chat_sse(["yes"]), *rest])]).run(call)
-    assert hand.completion.text == "yes"
+    driver = HandDriver([ScriptedReply(pieces=[*chat_sse(["yes"]), *rest])]).run(call)
+    assert driver.completion.text == "yes"
     assert call.clock.elapsed <= 0.05
 
 
 def test_a_gzip_stream_must_have_its_end() -> None:
     packed = gzip.compress(b"".join(chat_sse(["yes"], done=False)))
-    whole, cut = (Said(pieces=[data], headers={"content-encoding": "gzip"}) for data in (packed, packed[:-4]))
-    assert Hand([whole]).run(calling(paid(), stream=True)).text == "yes"
-    raised = Hand([cut]).fail(calling(paid(), stream=True))
+    whole, cut = (
+        ScriptedReply(pieces=[data], headers={"content-encoding": "gzip"}) for data in (packed, packed[:-4])
+    )
+    assert HandDriver([whole]).run(calling(paid(), stream=True)).text == "yes"
+    raised = HandDriver([cut]).fail(calling(paid(), stream=True))
     assert isinstance(raised, StreamInterruptedError)
     assert "the gzip answer was cut off" in str(raised)
 
@@ -207,8 +211,8 @@ def test_a_stream_that_is_read_past_its_deadline_is_interrupted() -> None:
         if isinstance(effect, Emit):
             call.clock.elapsed += 6
 
-    hand = Hand([streams("a", "b", "c")], dawdle)
-    raised = hand.fail(call)
+    driver = HandDriver([streams("a", "b", "c")], dawdle)
+    raised = driver.fail(call)
     assert isinstance(raised, StreamInterruptedError)
     assert isinstance(raised.__cause__, DeadlineExceededError)
-    assert (hand.text, raised.partial.text) == ("ab", "ab")
+    assert (driver.text, raised.partial.text) == ("ab", "ab")

@@ -6,7 +6,7 @@ import asyncio
 import time
 
 import pytest
-from tests.flow.support import ONCE, Hand, Said, Shared, answers, local, paid, streams
+from tests.flow.support import ONCE, HandDriver, ScriptedReply, Shared, answers, local, paid, streams
 from tests.support.openai_like import chat_sse
 from tests.support.scripted import ScriptedServer, stream
 
@@ -14,7 +14,7 @@ from ccroute import OpenAIBackend, RetryPolicy, Router, Timeout
 from ccroute.accounting import MemoryLedger
 from ccroute.observe import BreakerOpened
 
-WELL = answers("well")
+ANSWER = answers("well")
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -22,33 +22,33 @@ def test_the_time_of_a_call_begins_with_its_first_step(stream: bool) -> None:
     shared = Shared(paid("a"), stream=stream)
     call = shared.call(timeout=0.2, stream=stream)
     shared.after(0.3)  # a stream that is not read yet waits for its reader
-    hand = Hand([streams("well") if stream else answers("well")]).run(call)
-    assert hand.completion.text == "well"
-    assert (hand.completion.latency, hand.sends[0].until) == (0, 1000.5)
+    driver = HandDriver([streams("well") if stream else answers("well")]).run(call)
+    assert driver.completion.text == "well"
+    assert (driver.completion.latency, driver.sends[0].until) == (0, 1000.5)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_try_ends_after_attempt_and_the_next_candidate_has_the_rest(stream: bool) -> None:
+def test_an_attempt_ends_at_its_limit_and_the_next_has_the_rest(stream: bool) -> None:
     shared = Shared(paid(), local(), stream=stream, limits=Timeout(total=60, attempt=10))
-    answer = streams("well") if stream else WELL
-    hand = shared.gets(Said(after=99.0), answer, retry=RetryPolicy())
-    assert hand.asked == ["paid", "home"]
-    (first, _) = hand.completion.route.attempts
+    answer = streams("well") if stream else ANSWER
+    driver = shared.gets(ScriptedReply(after=99.0), answer, retry=RetryPolicy())
+    assert driver.asked == ["paid", "home"]
+    (first, _) = driver.completion.route.attempts
     assert (first.error, first.duration) == ("BackendTimeoutError", 10)
 
 
 def test_the_shorter_of_the_calls_and_the_backends_own_attempt_holds() -> None:
     shared = Shared(paid(timeout=Timeout(attempt=3)), limits=Timeout(total=60, attempt=10))
-    assert shared.misses(Said(after=99.0), retry=ONCE).attempts[0].duration == 3
+    assert shared.misses(ScriptedReply(after=99.0), retry=ONCE).attempts[0].duration == 3
 
 
 def test_a_calls_own_shorter_limit_is_no_sign_of_bad_health() -> None:
     shared = Shared(limits=Timeout(attempt=10))
     for _ in range(9):
-        shared.misses(Said(after=99.0), retry=ONCE, timeout=Timeout(attempt=0.5))
+        shared.misses(ScriptedReply(after=99.0), retry=ONCE, timeout=Timeout(attempt=0.5))
     assert shared.events == []
     for _ in range(5):
-        shared.misses(Said(after=99.0), retry=ONCE)
+        shared.misses(ScriptedReply(after=99.0), retry=ONCE)
     assert [type(event) for event in shared.events] == [BreakerOpened]
 
 

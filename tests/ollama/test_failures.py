@@ -28,15 +28,13 @@ def failed(caller: Caller, router: Router, *args: object, **options: object) -> 
     return [caught.value, heard.error]
 
 
-def test_a_prompt_beyond_the_window_is_refused_by_the_server_and_not_cut(
-    router: Router, caller: Caller
-) -> None:
+def test_the_server_refuses_a_prompt_beyond_the_window(router: Router, caller: Caller) -> None:
     for error in failed(caller, router, LONG, model="local/say-hello"):
         assert isinstance(error, errors.ContextWindowExceededError)
         assert error.status == 400
 
 
-def test_a_described_window_is_told_and_checked_before_anything_is_sent(ollama_server: RealOllama) -> None:
+def test_a_described_window_is_checked_before_anything_is_sent(ollama_server: RealOllama) -> None:
     backend = OllamaBackend("local", ollama_server.url, models={"say-hello": Model(context_window=256)})
     with Router([backend]) as router:
         with pytest.raises(errors.ContextWindowExceededError) as caught:
@@ -58,9 +56,7 @@ def test_an_overflow_goes_on_to_a_larger_window(ollama_server: RealOllama, calle
     )
 
 
-def test_an_answer_that_only_repeats_itself_is_broken_off_and_no_success(
-    router: Router, caller: Caller
-) -> None:
+def test_a_real_answer_that_only_repeats_itself_is_no_success(router: Router, caller: Caller) -> None:
     whole, streamed = failed(caller, router, "hi", model="local/say-loop")
     assert isinstance(whole, errors.ProtocolError)
     assert isinstance(streamed, errors.StreamInterruptedError)
@@ -69,7 +65,7 @@ def test_an_answer_that_only_repeats_itself_is_broken_off_and_no_success(
     assert streamed.partial.usage.estimated
 
 
-def test_an_unknown_model_is_told_with_what_to_do(router: Router, caller: Caller) -> None:
+def test_the_error_of_an_unknown_model_says_what_to_do(router: Router, caller: Caller) -> None:
     for error in failed(caller, router, "hi", model="local/nope:7b"):
         assert isinstance(error, errors.ModelNotFoundError)
         assert "ollama pull nope:7b" in str(error)
@@ -108,7 +104,7 @@ def test_a_name_that_no_model_can_have_is_a_model_that_is_not_there(router: Rout
         router.complete("hi", model="local/a b/c d")
 
 
-def test_a_killed_runner_cuts_the_stream_and_the_next_call_is_answered(
+def test_after_a_killed_runner_the_next_call_is_answered(
     patient: Router, ollama_server: RealOllama, caller: Caller
 ) -> None:
     came = 0
@@ -125,9 +121,7 @@ def test_a_killed_runner_cuts_the_stream_and_the_next_call_is_answered(
     assert caller.complete(patient, "hi", model="local/say-cycle", max_tokens=2).text == " alpha beta"
 
 
-def test_a_runner_killed_in_a_whole_answer_is_a_server_error_and_one_more_attempt_answers(
-    patient: Router, ollama_server: RealOllama
-) -> None:
+def test_a_runner_killed_in_a_whole_answer_is_tried_again(patient: Router, ollama_server: RealOllama) -> None:
     patient.complete("hi", model="local/say-cycle", max_tokens=1)  # loaded, with the same window
     [runner] = ollama_server.runners()
     backend = OllamaBackend("again", ollama_server.url, models={"say-cycle": WIDE})
@@ -193,7 +187,7 @@ def test_a_closed_stream_stops_the_server(patient: Router) -> None:
     assert patient.complete("hi", model="local/say-cycle", max_tokens=1, timeout=4).text == " alpha"
 
 
-def test_a_limit_shorter_than_a_load_is_told_with_the_time_that_the_load_took(
+def test_a_timeout_during_a_load_names_the_time_of_the_last_load(
     ollama_server: RealOllama, caller: Caller, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Router([OllamaBackend("local", ollama_server.url)], retry=RetryPolicy(attempts=1)) as router:
@@ -202,12 +196,12 @@ def test_a_limit_shorter_than_a_load_is_told_with_the_time_that_the_load_took(
         with pytest.raises(errors.BackendTimeoutError, match=r"shorter than the load \(\d+\.\d s when last"):
             caller.complete(router, "hi", model="local/say-hello", timeout=Timeout(first=0.005))
         assert caller.complete(router, "hi", model="local/say-hello").text
-    told = [
+    warning = [
         r
         for r in caplog.records
         if r.levelno == logging.WARNING and "did not answer in time" in r.getMessage()
     ]
-    assert len(told) == 1
+    assert len(warning) == 1
 
 
 def test_a_host_name_that_the_server_does_not_know_is_explained(ollama_server: RealOllama) -> None:

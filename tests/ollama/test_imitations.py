@@ -80,7 +80,7 @@ def test_an_answer_that_only_repeats_itself_is_no_success(router: Router, caller
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_a_killed_runner_ends_the_stream_without_a_word_and_it_is_no_success(
+def test_a_stream_that_a_killed_runner_ends_is_no_success(
     router: Router, ollama_server: RealOllama, wire: str
 ) -> None:
     with pytest.raises(errors.StreamInterruptedError):
@@ -106,7 +106,7 @@ def test_a_schema_holds_on_the_imitation_of_openai(router: Router) -> None:
     assert json.loads(reply.text)["severity"] in ("low", "high")
 
 
-def test_a_schema_that_the_imitation_of_anthropic_ignores_is_an_error(router: Router, caller: Caller) -> None:
+def test_a_schema_that_the_anthropic_imitation_ignores_is_an_error(router: Router, caller: Caller) -> None:
     with pytest.raises(errors.InvalidRequestError, match="without regard to response_format"):
         caller.complete(router, "hi", model="anthropic/say-tooltext", response_format=FORMAT, max_tokens=50)
     heard = caller.stream(router, "hi", model="anthropic/say-tooltext", response_format=FORMAT, max_tokens=50)

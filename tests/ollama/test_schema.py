@@ -25,7 +25,7 @@ def test_an_answer_is_json(router: Router) -> None:
     assert isinstance(json.loads(router.complete("hi", model="local/tiny-a", **options).text), dict)
 
 
-def test_a_schema_holds_after_thoughts_and_beside_tools_that_may_not_be_called(router: Router) -> None:
+def test_a_schema_holds_after_thoughts_and_with_unused_tools(router: Router) -> None:
     thought = router.complete("hi", model="local/say-think", response_format=FORMAT, reasoning_effort="high")
     assert thought.thinking == "I should greet."
     assert json.loads(thought.text)["severity"] in ("low", "high")

@@ -9,7 +9,7 @@ from ccroute import Router, errors
 
 
 @pytest.mark.parametrize("effort", [None, "minimal", "none"])
-def test_thoughts_and_answer_are_apart_whatever_effort_was_asked_for(
+def test_thoughts_and_answer_are_separate_at_every_effort(
     router: Router, caller: Caller, effort: str | None
 ) -> None:
     """This model thinks also where `think` is false; the server then leaves its tags in the text."""
@@ -30,7 +30,7 @@ def test_thoughts_go_back_with_their_turn(router: Router) -> None:
     assert with_thoughts.usage.input > without.usage.input
 
 
-def test_effort_at_a_model_that_does_not_think_is_the_callers_mistake(router: Router, caller: Caller) -> None:
+def test_effort_for_a_model_that_does_not_think_is_a_bad_request(router: Router, caller: Caller) -> None:
     with pytest.raises(errors.InvalidRequestError, match="does not support thinking"):
         caller.complete(router, "hi", model="local/say-hello", reasoning_effort="high")
     assert caller.complete(router, "hi", model="local/say-hello", reasoning_effort="none").text

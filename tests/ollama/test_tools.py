@@ -82,7 +82,7 @@ def test_another_kind_of_tool_is_refused_before_it_is_sent(router: Router) -> No
         router.complete("hi", model="local/say-tool", tools=[{"type": "computer", "name": "x"}])
 
 
-def test_what_the_server_would_refuse_or_lose_of_a_schema_reaches_the_model(
+def test_the_model_sees_what_the_server_cannot_read_of_a_schema(
     ollama_server: RealOllama,
 ) -> None:
     """The server shows the prompt it would have given to the model."""

@@ -36,8 +36,8 @@ PIXEL = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}
 
 def body(backend: Backend, *messages: Any, model: str = "m", streamed: bool = False, **options: Any) -> Any:
     """What is sent; a `Message` among the messages is an answer that came before."""
-    told = tuple(each.to_dict() if isinstance(each, Message) else each for each in messages)
-    return json.loads(backend.encode(Request(messages=told or (HI,), **options), model, streamed).body)
+    sent = tuple(each.to_dict() if isinstance(each, Message) else each for each in messages)
+    return json.loads(backend.encode(Request(messages=sent or (HI,), **options), model, streamed).body)
 
 
 def refused(backend: Backend, model: str, **options: Any) -> Mapping[str, str]:
@@ -59,6 +59,6 @@ def assistant(sent: Any) -> dict[str, Any]:
     return dict(message)
 
 
-def told(**usage: Any) -> Completion:
+def answer_with(**usage: Any) -> Completion:
     choice = {"message": {"content": "x"}, "finish_reason": "stop"}
     return OPENAI.decode(200, {}, as_json({"choices": [choice], "usage": usage}))

@@ -159,7 +159,7 @@ def test_thinking_is_not_switched_off_where_that_is_an_error() -> None:
     for model in ("claude-3-5-sonnet-20241022", "claude-sonnet-4-5", "claude-opus-4-6", "claude-opus-4-7"):
         assert "thinking" not in body(model, reasoning_effort="none"), "off until asked for"
     for model in ("claude-opus-5", "claude-haiku-5-5"):
-        assert body(model, reasoning_effort="none")["thinking"] == {"type": "disabled"}, "on until told"
+        assert body(model, reasoning_effort="none")["thinking"] == {"type": "disabled"}, "on by default"
     for model in ("claude-opus-5-5", "claude-fable-5", "claude-mythos-5-1"):
         assert refused(model, reasoning_effort="none") == {"reasoning_effort": "this model always thinks"}
 
@@ -212,7 +212,7 @@ def test_a_budget_is_always_below_max_tokens(limit: int) -> None:
     "https://github.com/anomalyco/opencode/issues/3077",
     "a tool loop begun by another model and continued at a thinking Claude: 400 Expected thinking",
 )
-def test_a_tool_loop_that_another_model_began_goes_on_without_thinking(caller: Caller) -> None:
+def test_a_tool_loop_of_another_model_goes_on_without_thinking(caller: Caller) -> None:
     loop = [USER, called(), result()]
     with ScriptedServer([answer(json=like.message())]) as server:
         backend = AnthropicBackend("claude", api_key="a-test-key", base_url=server.url)
@@ -251,7 +251,7 @@ def test_its_own_tool_loops_and_new_turns_go_on_thinking() -> None:
     "https://github.com/code-yeongyu/oh-my-openagent/issues/2775",
     "a thinking block without a signature is refused on every retry",
 )
-def test_thoughts_that_nobody_signed_do_not_go_to_claude() -> None:
+def test_unsigned_thoughts_do_not_go_to_claude() -> None:
     made_up = {"type": "thinking", "thinking": "hm", "signature": ""}
     message = {"role": "assistant", "content": "a", "thinking_blocks": [made_up, SIGNED]}
     assert body("claude-sonnet-4-5", USER, message, USER)["messages"][1]["content"] == [SIGNED, said("a")]
@@ -336,7 +336,7 @@ def test_what_is_anthropics_default_anyway_is_no_reason_to_refuse() -> None:
     "`temperature` is deprecated for this model",
 )
 @pytest.mark.parametrize("model", ["claude-opus-4.7", "claude-fable-5", "eu.anthropic.claude-sonnet-5-v1:0"])
-def test_a_model_that_takes_no_temperature_is_known_by_any_of_its_names(model: str) -> None:
+def test_a_model_without_temperature_is_known_by_all_its_names(model: str) -> None:
     assert list(refused(model, temperature=0.2)) == ["temperature"]
 
 
@@ -345,8 +345,8 @@ def test_a_model_that_takes_no_temperature_is_known_by_any_of_its_names(model: s
     "max_tokens above what the model can answer with is a 400",
 )
 def test_more_tokens_than_a_model_answers_with_are_refused_by_name() -> None:
-    told = refused("claude-sonnet-4-5-20250929", max_tokens=204_096)
-    assert told == {"max_tokens": "this model answers with at most 64000 tokens"}
+    why = refused("claude-sonnet-4-5-20250929", max_tokens=204_096)
+    assert why == {"max_tokens": "this model answers with at most 64000 tokens"}
     assert body("claude-sonnet-4-5-20250929")["max_tokens"] == 64_000, "what is sent where nobody says"
 
 
@@ -370,9 +370,9 @@ def test_a_forced_tool_is_refused_by_name_where_a_model_takes_none() -> None:
 def test_a_tool_that_anthropic_refuses_is_named() -> None:
     schema = {"type": "object", "anyOf": [{"required": ["a"]}]}
     tools = [LOOK, {"type": "function", "function": {"name": "either", "parameters": schema}}]
-    told = refused("claude-sonnet-4-5", tools=tools)
-    assert list(told) == ["tools[1]"]
-    assert told["tools[1]"].startswith("either: ")
+    why = refused("claude-sonnet-4-5", tools=tools)
+    assert list(why) == ["tools[1]"]
+    assert why["tools[1]"].startswith("either: ")
 
 
 # -- schemas -------------------------------------------------------------------------------------------------
@@ -401,7 +401,7 @@ def test_a_plain_schema_is_closed_for_claude(model: str) -> None:
     "https://github.com/veryfront/veryfront-code/issues/3918",
     "a plain JSON schema is a 400 at Claude since 4.5, which wants additionalProperties: false",
 )
-def test_an_object_with_free_keys_goes_by_a_forced_tool_where_there_is_one() -> None:
+def test_an_object_with_free_keys_is_sent_as_a_forced_tool() -> None:
     free = {"type": "object", "properties": {"counts": {"type": "object"}}}
     form = {"type": "json_schema", "json_schema": {"name": "a", "schema": free}}
     asked = body("claude-sonnet-4-5", response_format=form)
@@ -417,7 +417,7 @@ def test_an_object_with_free_keys_goes_by_a_forced_tool_where_there_is_one() -> 
     "https://github.com/ericc-ch/copilot-api/pull/261",
     "from Claude 4.6 on a conversation that ends with an assistant message is a 400",
 )
-def test_a_prefill_is_refused_before_sending_where_a_model_takes_none() -> None:
+def test_a_prefill_is_refused_before_sending_if_unsupported() -> None:
     begun = {"role": "assistant", "content": "The answer is"}
     for model in ("claude-opus-4-6", "claude-sonnet-5", "claude-fable-5-1"):
         with pytest.raises(InvalidRequestError, match=rf"{model} does not go on .*prefill"):
@@ -551,7 +551,7 @@ def test_a_system_message_alone_is_refused_with_the_reason() -> None:
     "https://github.com/envoyproxy/ai-gateway/issues/1631",
     "zeros in message_delta overwrote what message_start said: 15 + 20,000 became an estimated 5",
 )
-def test_zeros_at_the_end_do_not_undo_what_was_told_at_the_start() -> None:
+def test_zero_usage_at_the_end_does_not_undo_the_first() -> None:
     opening = like.message([], usage=like.usage(15, 1, read=20_000), stop=None)
     zeros = like.usage(0, 7)
     reply = streamed(
@@ -583,9 +583,9 @@ def test_numbers_that_come_only_at_the_end_are_taken() -> None:
     "an answer without content under 200 is no empty success",
 )
 def test_a_200_without_content_is_an_error() -> None:
-    for told in ({}, {"type": "message", "content": None}, {"id": "m", "stop_reason": "end_turn"}):
+    for why in ({}, {"type": "message", "content": None}, {"id": "m", "stop_reason": "end_turn"}):
         with pytest.raises(ProtocolError, match="no list of content blocks"):
-            decode(json.dumps(told).encode())
+            decode(json.dumps(why).encode())
 
 
 @complaint(

@@ -18,7 +18,7 @@ complaint = pytest.mark.complaint
 WIRES: Any = {"openai": openai, "anthropic": anthropic, "ollama": ollama}
 
 
-def told(status: int, body: Any, wire: str = "openai", **headers: str) -> Any:
+def error_of(status: int, body: Any, wire: str = "openai", **headers: str) -> Any:
     """The typed error of an answer."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return WIRES[wire].error(status, headers, raw)
@@ -59,13 +59,13 @@ def test_vllm_says_how_many_tokens_were_passed() -> None:
         "length of the "
         "input prompt. (parameter=input_tokens, value=98305)"
     )
-    overflows(told(400, said(words, type="BadRequestError", code=400)), 131_072, 98_305)
+    overflows(error_of(400, said(words, type="BadRequestError", code=400)), 131_072, 98_305)
 
 
 @complaint("https://github.com/BerriAI/litellm/issues/10793", "Together says an overflow as SGLang does")
 def test_together_says_it_as_sglang_does() -> None:
     words = "The input (32900 tokens) is longer than the model's context length (32768 tokens)."
-    overflows(told(422, said(words)), 32_768, 32_900)
+    overflows(error_of(422, said(words)), 32_768, 32_900)
 
 
 @complaint(
@@ -97,7 +97,7 @@ def test_together_says_it_as_sglang_does() -> None:
 )
 def test_each_server_has_words_of_its_own(words: str, limit: int, prompt: int | None) -> None:
     overflows(
-        told(400, {"object": "error", "message": words, "type": "invalid_request_error"}), limit, prompt
+        error_of(400, {"object": "error", "message": words, "type": "invalid_request_error"}), limit, prompt
     )
 
 
@@ -123,7 +123,7 @@ def test_lm_studio_says_it_as_a_string() -> None:
         "(n_keep: 13055>= "
         "n_ctx: 4096). Try to load the model with a larger context length, or provide a shorter input."
     )
-    overflows(told(400, {"error": words}), 4096, 13_055)
+    overflows(error_of(400, {"error": words}), 4096, 13_055)
 
 
 @complaint(
@@ -136,14 +136,14 @@ def test_an_older_lm_studio_tries_to_keep_the_first_tokens() -> None:
         "loaded with "
         "context length of only 32768 tokens, which is not enough."
     )
-    overflows(told(400, {"error": words}), 32_768, 111_490)
+    overflows(error_of(400, {"error": words}), 32_768, 111_490)
 
 
 @complaint(
     "https://github.com/NousResearch/hermes-agent/issues/348", "LM Studio MLX: context size has been exceeded"
 )
 def test_lm_studio_mlx_says_context_size_has_been_exceeded() -> None:
-    overflows(told(400, {"error": "Context size has been exceeded."}))
+    overflows(error_of(400, {"error": "Context size has been exceeded."}))
 
 
 @complaint(
@@ -156,7 +156,7 @@ def test_llama_cpps_type_counts_whatever_the_status() -> None:
         "enable context shift"
     )
     body = said(words, code=500, type="exceed_context_size_error", n_prompt_tokens=1407, n_ctx=256)
-    overflows(told(500, body), 256, 1407)
+    overflows(error_of(500, body), 256, 1407)
 
 
 @complaint(
@@ -173,16 +173,16 @@ def test_an_overflow_under_200_is_one() -> None:
     "https://github.com/rllm-team/rllm/issues/55", "llama-cpp-python: requested tokens exceed context window"
 )
 def test_llama_cpp_python_says_requested_tokens() -> None:
-    overflows(told(500, said("Requested tokens (516) exceed context window of 512")), 512, 516)
+    overflows(error_of(500, said("Requested tokens (516) exceed context window of 512")), 512, 516)
 
 
 @complaint(
     "https://github.com/strands-agents/harness-sdk/pull/1663", "Bedrock changed its words for an overflow"
 )
 def test_bedrock_says_it_in_two_ways() -> None:
-    overflows(told(400, {"message": "Input is too long for requested model."}))
+    overflows(error_of(400, {"message": "Input is too long for requested model."}))
     words = "The model returned the following errors: prompt is too long: 903884 tokens > 200000 maximum"
-    overflows(told(400, {"message": words}), 200_000, 903_884)
+    overflows(error_of(400, {"message": words}), 200_000, 903_884)
 
 
 @complaint(
@@ -201,8 +201,8 @@ def test_words_win_over_the_type_server_error() -> None:
 def test_geminis_list_and_its_json_in_json_are_read() -> None:
     words = "The input token count (1200293) exceeds the maximum number of tokens allowed (1048576)."
     inner = {"error": {"code": 400, "message": words, "status": "INVALID_ARGUMENT"}}
-    overflows(told(400, [inner]), 1_048_576, 1_200_293)
-    overflows(told(400, said(json.dumps(inner, indent=2), code=400)), 1_048_576, 1_200_293)
+    overflows(error_of(400, [inner]), 1_048_576, 1_200_293)
+    overflows(error_of(400, said(json.dumps(inner, indent=2), code=400)), 1_048_576, 1_200_293)
 
 
 @complaint(
@@ -211,7 +211,7 @@ def test_geminis_list_and_its_json_in_json_are_read() -> None:
 )
 def test_groq_says_it_by_its_code() -> None:
     words = "Please reduce the length of the messages or completion."
-    overflows(told(400, said(words, param="messages", code="context_length_exceeded")))
+    overflows(error_of(400, said(words, param="messages", code="context_length_exceeded")))
 
 
 @complaint("https://github.com/cline/cline/issues/5140", "Cerebras: current length is N while limit is M")
@@ -219,7 +219,7 @@ def test_cerebras_says_the_current_length() -> None:
     words = (
         "Please reduce the length of the messages or completion. Current length is 42328 while limit is 40000"
     )
-    overflows(told(400, {"message": words, "type": "invalid_request_error"}), 40_000, 42_328)
+    overflows(error_of(400, {"message": words, "type": "invalid_request_error"}), 40_000, 42_328)
 
 
 @complaint(
@@ -227,8 +227,8 @@ def test_cerebras_says_the_current_length() -> None:
     "GLM says an overflow by code 1261 and no word of tokens",
 )
 def test_glms_code_1261_is_an_overflow() -> None:
-    overflows(told(400, {"code": "1261", "message": "Prompt exceeds max length"}))
-    overflows(told(400, {"error": {"code": "1261", "message": "Prompt 超长"}}))
+    overflows(error_of(400, {"code": "1261", "message": "Prompt exceeds max length"}))
+    overflows(error_of(400, {"error": {"code": "1261", "message": "Prompt 超长"}}))
 
 
 @complaint(
@@ -241,14 +241,14 @@ def test_glms_anthropic_address_says_it_in_two_languages() -> None:
         "Request 182387 input tokens exceeds the model's maximum context length 202750"
     )
     body = {"type": "error", "error": {"message": words, "code": "1210"}}
-    overflows(told(400, body, "anthropic"), 202_750, 182_387)
+    overflows(error_of(400, body, "anthropic"), 202_750, 182_387)
 
 
 @complaint("https://github.com/fuergaosi233/claude-code-proxy/issues/60", "SGLang's error body is flat")
 def test_sglangs_flat_body_is_read() -> None:
     words = "The input (233781 tokens) is longer than the model's context length (202752 tokens)."
     body = {"object": "error", "message": words, "type": "BadRequestError", "param": None, "code": 400}
-    overflows(told(400, body), 202_752, 233_781)
+    overflows(error_of(400, body), 202_752, 233_781)
     overflows(streamed(body), 202_752, 233_781)
 
 
@@ -263,7 +263,7 @@ def test_minimaxs_code_is_not_taken_for_the_window() -> None:
             "message": ("invalid params, context window exceeds limit (2013)"),
         },
     }
-    overflows(told(400, body, "anthropic"))
+    overflows(error_of(400, body, "anthropic"))
 
 
 @complaint(
@@ -275,7 +275,7 @@ def test_tgis_422_is_an_overflow() -> None:
         "`inputs` tokens "
         "and 1024 `max_new_tokens`"
     )
-    overflows(told(422, {"error": words, "error_type": "validation"}), 65_537, 79_993)
+    overflows(error_of(422, {"error": words, "error_type": "validation"}), 65_537, 79_993)
 
 
 @complaint(
@@ -284,8 +284,8 @@ def test_tgis_422_is_an_overflow() -> None:
 )
 def test_dashscope_says_the_range_of_the_input() -> None:
     words = "<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, 983616]"
-    overflows(told(400, said(words, code="invalid_parameter_error")), 983_616)
-    sibling = told(400, said("Range of max_tokens should be [1, 8192]", code="invalid_parameter_error"))
+    overflows(error_of(400, said(words, code="invalid_parameter_error")), 983_616)
+    sibling = error_of(400, said("Range of max_tokens should be [1, 8192]", code="invalid_parameter_error"))
     assert type(sibling) is errors.InvalidRequestError
 
 
@@ -295,9 +295,11 @@ def test_dashscope_says_the_range_of_the_input() -> None:
 )
 def test_copilot_says_the_count_of_tokens() -> None:
     words = "prompt token count of 65446 exceeds the limit of 64000"
-    overflows(told(400, said(words, param="", code="", type="")), 64_000, 65_446)
+    overflows(error_of(400, said(words, param="", code="", type="")), 64_000, 65_446)
     overflows(
-        told(400, {"error": {"message": words, "code": "model_max_prompt_tokens_exceeded"}}), 64_000, 65_446
+        error_of(400, {"error": {"message": words, "code": "model_max_prompt_tokens_exceeded"}}),
+        64_000,
+        65_446,
     )
 
 
@@ -311,7 +313,7 @@ def test_anthropic_adds_prompt_and_max_tokens() -> None:
         "input length or `max_tokens` and try again"
     )
     body = {"type": "error", "error": {"type": "invalid_request_error", "message": words}}
-    overflows(told(400, body, "anthropic"), 200_000, 178_959)
+    overflows(error_of(400, body, "anthropic"), 200_000, 178_959)
 
 
 @complaint(
@@ -323,7 +325,7 @@ def test_openrouter_says_how_many_were_requested() -> None:
         "tokens (42832 "
         'of text input). Please reduce the length of either one, or use the "middle-out" transform.'
     )
-    overflows(told(400, said(words, code=400)), 32_768, 42_832)
+    overflows(error_of(400, said(words, code=400)), 32_768, 42_832)
 
 
 @complaint(
@@ -332,7 +334,9 @@ def test_openrouter_says_how_many_were_requested() -> None:
 )
 def test_xai_says_the_maximum_prompt_length() -> None:
     words = "This model's maximum prompt length is 500000 but the request contains 907154 tokens."
-    overflows(told(400, {"code": "Client specified an invalid argument", "error": words}), 500_000, 907_154)
+    overflows(
+        error_of(400, {"code": "Client specified an invalid argument", "error": words}), 500_000, 907_154
+    )
 
 
 @complaint(
@@ -340,14 +344,14 @@ def test_xai_says_the_maximum_prompt_length() -> None:
 )
 def test_kimi_says_the_model_token_limit() -> None:
     overflows(
-        told(
+        error_of(
             400,
             said("Invalid request: Your request exceeded model token limit: 262144 (requested: 269030)"),
         ),
         262_144,
         269_030,
     )
-    overflows(told(400, said("Invalid request: Your request exceeded model token limit: 8192")), 8192)
+    overflows(error_of(400, said("Invalid request: Your request exceeded model token limit: 8192")), 8192)
 
 
 @complaint(
@@ -355,7 +359,7 @@ def test_kimi_says_the_model_token_limit() -> None:
 )
 def test_ollamas_cloud_says_the_excess_which_is_no_window() -> None:
     words = "prompt too long; exceeded max context length by 540451 tokens (ref: 00ad71bb)"
-    overflows(told(400, {"error": words}, "ollama"))
+    overflows(error_of(400, {"error": words}, "ollama"))
 
 
 @complaint("https://github.com/lfnovo/open-notebook/issues/470", "LocalAI passes an overflow on as 500")
@@ -364,7 +368,7 @@ def test_localais_500_is_an_overflow() -> None:
         "rpc error: code = Internal desc = request (20652 tokens) exceeds the available context size (8192 "
         "tokens), try increasing it"
     )
-    overflows(told(500, {"error": {"code": 500, "message": words, "type": ""}}), 8192, 20_652)
+    overflows(error_of(500, {"error": {"code": 500, "message": words, "type": ""}}), 8192, 20_652)
 
 
 @complaint("https://github.com/cline/cline/issues/5474", "gpt-5: input tokens exceed the configured limit")
@@ -375,7 +379,7 @@ def test_gpt_5_says_the_configured_limit(before: str) -> None:
         "Input tokens exceed the configured limit of 272000 tokens. Your messages resulted in 289650 tokens. "
         "Please reduce the length of the messages."
     )
-    overflows(told(400, said(before + words, code="400")), 272_000, 289_650)
+    overflows(error_of(400, said(before + words, code="400")), 272_000, 289_650)
 
 
 @complaint(
@@ -402,7 +406,7 @@ def test_vllm_counts_prompt_and_output() -> None:
         "tokens and your "
         "prompt contains at least 62466 input tokens, for a total of at least 128001 tokens."
     )
-    overflows(told(400, said(words)), 128_000, 62_466)
+    overflows(error_of(400, said(words)), 128_000, 62_466)
 
 
 @complaint(
@@ -414,7 +418,7 @@ def test_an_older_vllm_names_what_is_in_the_messages() -> None:
         "messages, 6048 in the completion). Please reduce the length of the messages or completion."
     )
     body = {"object": "error", "message": words, "type": "BadRequestError", "param": None, "code": 400}
-    overflows(told(400, body), 6048, 568)
+    overflows(error_of(400, body), 6048, 568)
 
 
 @complaint(
@@ -428,7 +432,7 @@ def test_fireworks_says_both_numbers() -> None:
         "code": "invalid_request_error",
         "message": words,
     }
-    overflows(told(400, body), 262_141, 264_613)
+    overflows(error_of(400, body), 262_141, 264_613)
 
 
 @complaint(
@@ -441,7 +445,7 @@ def test_deepseeks_code_does_not_hide_an_overflow() -> None:
         "tokens (1042946 in "
         "the messages, 131072 in the completion). Please reduce the length of the messages or completion."
     )
-    overflows(told(400, said(words, code="invalid_request_error")), 1_048_576, 1_042_946)
+    overflows(error_of(400, said(words, code="invalid_request_error")), 1_048_576, 1_042_946)
 
 
 @complaint(
@@ -449,9 +453,9 @@ def test_deepseeks_code_does_not_hide_an_overflow() -> None:
 )
 def test_siliconflows_body_is_read() -> None:
     words = "length of prompt_tokens (68957) must be less than max_seq_len (65536)."
-    overflows(told(400, {"code": 20015, "message": words, "data": None}), 65_536, 68_957)
+    overflows(error_of(400, {"code": 20015, "message": words, "data": None}), 65_536, 68_957)
     words = "max_total_tokens (33802) must be less than or equal to max_seq_len (32768)"
-    overflows(told(400, {"code": 20015, "message": words, "data": None}), 32_768)
+    overflows(error_of(400, {"code": 20015, "message": words, "data": None}), 32_768)
 
 
 @complaint(
@@ -465,7 +469,7 @@ def test_a_detail_with_litellms_class_is_read() -> None:
         "code": 400,
     }
     body = {"detail": f"ContextWindowExceededError: Hosted_vllmException - {json.dumps(inner)}"}
-    overflows(told(400, body), 1_048_576, 1_492_905)
+    overflows(error_of(400, body), 1_048_576, 1_492_905)
 
 
 @complaint(
@@ -476,7 +480,7 @@ def test_mlx_serve_says_it_without_numbers() -> None:
         "type": "error",
         "error": {"type": "api_error", "message": "Prompt exceeds maximum context length"},
     }
-    overflows(told(400, body, "anthropic"))
+    overflows(error_of(400, body, "anthropic"))
 
 
 @complaint(
@@ -486,7 +490,7 @@ def test_fastchats_code_is_not_taken_for_a_status() -> None:
     words = (
         "This model's maximum context length is 2048 tokens. However, your messages resulted in 3503 tokens."
     )
-    overflows(told(400, {"object": "error", "message": words, "code": 40303}), 2048, 3503)
+    overflows(error_of(400, {"object": "error", "message": words, "code": 40303}), 2048, 3503)
 
 
 @complaint(
@@ -495,19 +499,21 @@ def test_fastchats_code_is_not_taken_for_a_status() -> None:
 )
 def test_tensorrt_llm_says_prompt_length() -> None:
     overflows(
-        told(500, said("Prompt length (200) exceeds maximum input length (1). Set log level to info")), 1, 200
+        error_of(500, said("Prompt length (200) exceeds maximum input length (1). Set log level to info")),
+        1,
+        200,
     )
     words = "Cannot process new request: Prompt length (5056) exceeds maximum sequence length (2048)"
-    overflows(told(400, said(words)), 2048, 5056)
+    overflows(error_of(400, said(words)), 2048, 5056)
 
 
 @complaint("https://github.com/zed-industries/zed/issues/62362", "a gateway says an overflow with 403")
 def test_an_overflow_as_403_is_not_about_the_key() -> None:
     words = "Context window exceeded: 306234 tokens exceeds the limit of 272000 tokens"
-    overflows(told(403, {"code": "http_403", "message": words}), 272_000, 306_234)
+    overflows(error_of(403, {"code": "http_403", "message": words}), 272_000, 306_234)
 
 
-def test_an_overflow_without_numbers_carries_the_window_that_is_known_and_an_estimate() -> None:
+def test_an_overflow_without_numbers_has_window_and_estimate() -> None:
     words = answer(400, json={"error": "the input length exceeds the context length"})
     with ScriptedServer([words], repeat=True) as server:
         backend = OpenAIBackend("home", base_url=server.url, models={"m": Model(context_window=8192)})
@@ -530,7 +536,7 @@ def test_groqs_413_is_a_rate_limit_that_is_not_waited_for() -> None:
         "tokens per minute (TPM): Limit 6000, Requested 14810, please reduce your message size and try again."
     )
     body = {"error": {"message": words, "type": "tokens", "code": "rate_limit_exceeded"}}
-    failure = told(413, body)
+    failure = error_of(413, body)
     assert (type(failure), failure.should_retry) == (errors.RateLimitError, False)
     with ScriptedServer([answer(413, json=body)], repeat=True) as full:
         with ScriptedServer([answer(json=chat("other"))]) as other:
@@ -543,7 +549,7 @@ def test_groqs_413_is_a_rate_limit_that_is_not_waited_for() -> None:
 @complaint("https://github.com/anomalyco/opencode/issues/13015", "Bedrock's throttling says too many tokens")
 def test_too_many_tokens_please_wait_is_a_rate_limit() -> None:
     for status in (400, 429):
-        failure = told(status, {"message": "Too many tokens, please wait before trying again."})
+        failure = error_of(status, {"message": "Too many tokens, please wait before trying again."})
         assert type(failure) is errors.RateLimitError
 
 
@@ -585,7 +591,7 @@ def test_too_many_tokens_please_wait_is_a_rate_limit() -> None:
     ],
 )
 def test_more_output_than_a_model_gives_is_no_overflow(body: Any) -> None:
-    failure = told(400, body)
+    failure = error_of(400, body)
     assert (type(failure), failure.elsewhere) == (errors.InvalidRequestError, True)
 
 
@@ -598,7 +604,7 @@ def test_an_image_that_is_too_large_is_no_overflow() -> None:
         "exceed max allowed "
         "size for many-image requests: 2000 pixels"
     )
-    assert type(told(400, said(words), "anthropic")) is errors.InvalidRequestError
+    assert type(error_of(400, said(words), "anthropic")) is errors.InvalidRequestError
 
 
 def test_a_refusal_with_several_possible_causes_is_none_of_them() -> None:
@@ -607,7 +613,7 @@ def test_a_refusal_with_several_possible_causes_is_none_of_them() -> None:
         "length, or the request contains invalid parameters."
     )
     body = said("Provider returned error", code=400, metadata={"raw": raw, "provider_name": "Sail Research"})
-    assert type(told(400, body)) is errors.InvalidRequestError
+    assert type(error_of(400, body)) is errors.InvalidRequestError
 
 
 # -- Money
@@ -616,14 +622,14 @@ def test_a_refusal_with_several_possible_causes_is_none_of_them() -> None:
 @complaint("https://github.com/MiniMax-AI/MiniMax-M2/issues/62", "MiniMax says an empty account with 500")
 def test_minimaxs_empty_account_is_a_quota() -> None:
     body = {"type": "error", "error": {"type": "api_error", "message": "insufficient balance (1008)"}}
-    assert type(told(500, body, "anthropic")) is errors.QuotaExhaustedError
+    assert type(error_of(500, body, "anthropic")) is errors.QuotaExhaustedError
     fields = {
         "http_code": "429",
         "message": "insufficient balance (1008)",
         "type": "insufficient_balance_error",
     }
     body = {"error": fields}
-    assert type(told(429, body)) is errors.QuotaExhaustedError
+    assert type(error_of(429, body)) is errors.QuotaExhaustedError
 
 
 @complaint("https://github.com/Wei-Shaw/sub2api/issues/890", "a gateway says an empty account with 403")
@@ -649,7 +655,7 @@ def test_minimaxs_empty_account_is_a_quota() -> None:
     ],
 )
 def test_an_empty_account_as_403_is_not_about_the_key(body: Any) -> None:
-    assert type(told(403, body)) is errors.QuotaExhaustedError
+    assert type(error_of(403, body)) is errors.QuotaExhaustedError
 
 
 @complaint("https://github.com/anthropics/claude-code/issues/66314", "an empty Anthropic account is a 400")
@@ -658,7 +664,7 @@ def test_anthropics_empty_account_moves_the_call_on() -> None:
         "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade."
     )
     body = {"type": "error", "error": {"type": "invalid_request_error", "message": words}}
-    assert type(told(400, body, "anthropic")) is errors.QuotaExhaustedError
+    assert type(error_of(400, body, "anthropic")) is errors.QuotaExhaustedError
 
 
 @complaint(
@@ -667,9 +673,9 @@ def test_anthropics_empty_account_moves_the_call_on() -> None:
 def test_zais_1113_is_a_quota() -> None:
     words = "[1113][Insufficient balance or no resource package. Please recharge.][2026]"
     body = {"type": "error", "error": {"type": "rate_limit_error", "code": "1113", "message": words}}
-    assert type(told(429, body, "anthropic")) is errors.QuotaExhaustedError
+    assert type(error_of(429, body, "anthropic")) is errors.QuotaExhaustedError
     assert (
-        type(told(429, {"error": {"message": "余额不足或无可用资源包,请充值。"}}))
+        type(error_of(429, {"error": {"message": "余额不足或无可用资源包,请充值。"}}))
         is errors.QuotaExhaustedError
     )
 
@@ -681,7 +687,7 @@ def test_zais_1113_is_a_quota() -> None:
 def test_dashscopes_arrearage_is_a_quota() -> None:
     words = "Access denied, please make sure your account is in good standing."
     body = {"error": {"code": "Arrearage", "param": None, "message": words, "type": "Arrearage"}, "id": "x"}
-    assert type(told(400, body)) is errors.QuotaExhaustedError
+    assert type(error_of(400, body)) is errors.QuotaExhaustedError
 
 
 @complaint(
@@ -693,14 +699,14 @@ def test_openrouters_402_is_a_quota() -> None:
         "but can only "
         "afford 3395."
     )
-    assert type(told(402, {"error": {"message": words, "code": 402}})) is errors.QuotaExhaustedError
+    assert type(error_of(402, {"error": {"message": words, "code": 402}})) is errors.QuotaExhaustedError
     assert type(streamed({"error": {"message": words, "code": 402}})) is errors.QuotaExhaustedError
 
 
 @complaint("https://github.com/BerriAI/litellm/issues/14144", "LiteLLM says a spent budget with 400")
 def test_litellms_budget_is_a_quota() -> None:
     words = "Budget has been exceeded! Current cost: 14.1, Max budget: 10"
-    assert type(told(400, said(words, type="auth_error", code="400"))) is errors.QuotaExhaustedError
+    assert type(error_of(400, said(words, type="auth_error", code="400"))) is errors.QuotaExhaustedError
 
 
 @complaint(
@@ -715,7 +721,7 @@ def test_a_plans_usage_limit_is_a_quota_until_its_reset() -> None:
             "resets_in_seconds": 13872,
         },
     }
-    failure = told(429, body)
+    failure = error_of(429, body)
     assert (type(failure), failure.retry_after) == (errors.QuotaExhaustedError, 13_872)
 
 
@@ -725,7 +731,7 @@ def test_a_plans_usage_limit_is_a_quota_until_its_reset() -> None:
 )
 def test_openais_sentence_is_a_rate_limit_where_google_says_it() -> None:
     words = "You exceeded your current quota, please check your plan and billing details."
-    assert type(told(429, said(words, code="insufficient_quota"))) is errors.QuotaExhaustedError
+    assert type(error_of(429, said(words, code="insufficient_quota"))) is errors.QuotaExhaustedError
     retry = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "26s"}
     google = {
         "error": {
@@ -735,7 +741,7 @@ def test_openais_sentence_is_a_rate_limit_where_google_says_it() -> None:
             "details": [{"@type": "x"}, retry],
         }
     }
-    failure = told(429, [google])
+    failure = error_of(429, [google])
     assert (type(failure), failure.retry_after) == (errors.RateLimitError, 26.0)
 
 
@@ -744,14 +750,14 @@ def test_openais_sentence_is_a_rate_limit_where_google_says_it() -> None:
 
 @complaint("https://github.com/anomalyco/opencode/pull/40239", "a rate limit comes as 400 with detail")
 def test_a_rate_limit_as_400_is_one() -> None:
-    assert type(told(400, {"detail": "rate limit exceeded for organization"})) is errors.RateLimitError
+    assert type(error_of(400, {"detail": "rate limit exceeded for organization"})) is errors.RateLimitError
 
 
 @complaint("https://github.com/cequence-io/openai-scala-client/issues/109", "Gemini refuses a key with 400")
 def test_geminis_refused_key_is_one() -> None:
     words = "API key not valid. Please pass a valid API key."
     body = {"error": {"code": 400, "message": words, "status": "INVALID_ARGUMENT"}}
-    assert type(told(400, [body])) is errors.AuthenticationError
+    assert type(error_of(400, [body])) is errors.AuthenticationError
 
 
 @complaint("https://github.com/BerriAI/litellm/issues/9663", "LiteLLM does not know a model: 400")
@@ -763,7 +769,7 @@ def test_litellms_unknown_model_is_one() -> None:
             "code": "400",
         }
     }
-    assert type(told(400, body)) is errors.ModelNotFoundError
+    assert type(error_of(400, body)) is errors.ModelNotFoundError
 
 
 @complaint("https://github.com/QuantumNous/new-api/pull/6310", "a relay does not know a model: 503")
@@ -774,7 +780,7 @@ def test_a_relays_unknown_model_is_not_waited_for() -> None:
         said("当前分组 default 下对于模型 m 无可用渠道"),
         said("x", code="model_not_found"),
     ):
-        assert type(told(503, body)) is errors.ModelNotFoundError
+        assert type(error_of(503, body)) is errors.ModelNotFoundError
 
 
 @complaint(
@@ -783,7 +789,7 @@ def test_a_relays_unknown_model_is_not_waited_for() -> None:
 def test_hugging_faces_estimate_is_the_wait() -> None:
     body = {"error": "Model echarlaix/tiny-random-mistral is currently loading", "estimated_time": 20.0}
     for shape in (body, [body]):
-        failure = told(503, shape)
+        failure = error_of(503, shape)
         assert (type(failure), failure.loading, failure.retry_after) == (errors.OverloadedError, True, 20.0)
 
 
@@ -797,12 +803,12 @@ def test_hugging_faces_estimate_is_the_wait() -> None:
     "https://github.com/earendil-works/pi/issues/9627", "Cloudflare's 520 without a body is not tried again"
 )
 @pytest.mark.parametrize("status", [429, 529, 520])
-def test_what_is_only_full_or_sick_moves_the_call_on(status: int) -> None:
+def test_what_is_only_busy_or_failing_moves_the_call_on(status: int) -> None:
     with (
-        ScriptedServer([answer(status)], repeat=True) as sick,
+        ScriptedServer([answer(status)], repeat=True) as faulty,
         ScriptedServer([answer(json=chat("other"))]) as other,
     ):
-        backends = [OpenAIBackend("main", base_url=sick.url), OpenAIBackend("other", base_url=other.url)]
+        backends = [OpenAIBackend("main", base_url=faulty.url), OpenAIBackend("other", base_url=other.url)]
         with Router(backends, agents={"py": Agent("main/m", fallback=["other/m"])}) as router:
             assert router.complete("hello", agent="py").text == "other"
 
@@ -822,7 +828,7 @@ def test_a_tool_that_llama_cpp_cannot_read_is_a_mistake() -> None:
         "Failed to parse tools: [json.exception.type_error.302] type must be string, but is "
         "null; tools = [\n  {}]"
     )
-    is_a_mistake(told(500, said(words, code=500, type="server_error")))
+    is_a_mistake(error_of(500, said(words, code=500, type="server_error")))
 
 
 @complaint(
@@ -831,7 +837,7 @@ def test_a_tool_that_llama_cpp_cannot_read_is_a_mistake() -> None:
 )
 def test_broken_arguments_in_the_history_are_a_mistake() -> None:
     is_a_mistake(
-        told(500, said("Failed to parse tool call arguments as JSON: [json.exception.parse_error.101]"))
+        error_of(500, said("Failed to parse tool call arguments as JSON: [json.exception.parse_error.101]"))
     )
 
 
@@ -862,7 +868,7 @@ def test_broken_arguments_in_the_history_are_a_mistake() -> None:
     ],
 )
 def test_a_template_that_fails_is_about_this_model(words: str) -> None:
-    failure = told(500, said(words, code=500, type="server_error"))
+    failure = error_of(500, said(words, code=500, type="server_error"))
     is_a_mistake(failure)
     assert failure.elsewhere
 
@@ -872,14 +878,14 @@ def test_a_template_that_fails_is_about_this_model(words: str) -> None:
     "Ollama answers 500 to a schema it cannot turn into a grammar",
 )
 def test_ollamas_schemas_and_options_are_mistakes() -> None:
-    failure = told(500, {"error": "invalid JSON schema in format"}, "ollama")
+    failure = error_of(500, {"error": "invalid JSON schema in format"}, "ollama")
     is_a_mistake(failure)
     assert failure.elsewhere
     for words in (
         'option "num_predict" must be of type integer',
         'invalid format: "yaml"; expected "json" or a schema',
     ):
-        is_a_mistake(told(500, {"error": words}, "ollama"))
+        is_a_mistake(error_of(500, {"error": words}, "ollama"))
 
 
 @complaint(
@@ -890,7 +896,7 @@ def test_what_ollama_cannot_unmarshal_is_a_mistake() -> None:
         "json: cannot unmarshal string into Go struct field ChatRequest.messages.tool_calls of "
         "type api.Arguments"
     )
-    is_a_mistake(told(500, {"error": words}, "ollama"))
+    is_a_mistake(error_of(500, {"error": words}, "ollama"))
 
 
 # -- What another deployment may accept
@@ -990,7 +996,7 @@ def test_mistrals_forbidden_fields_are_named_and_move_the_call_on(shape: str) ->
         "param": None,
         "code": 3001,
     }
-    failure = told(422, body)
+    failure = error_of(422, body)
     assert "stream_options.include_usage: Extra inputs are not permitted" in failure.detail
     moves_on(422, body)
 
@@ -1034,7 +1040,7 @@ def test_mistrals_forbidden_fields_are_named_and_move_the_call_on(shape: str) ->
     ],
 )
 def test_what_one_deployment_refuses_another_may_take(body: Any) -> None:
-    failure = told(400, body)
+    failure = error_of(400, body)
     assert (type(failure), failure.elsewhere) == (errors.InvalidRequestError, True)
 
 
@@ -1052,7 +1058,7 @@ def test_a_400_about_the_request_ends_the_call() -> None:
     "https://github.com/BerriAI/litellm/issues/3769",
     "what one deployment cannot carry fails the call, with weights at random",
 )
-def test_what_one_deployment_cannot_carry_goes_to_another_whatever_the_weights() -> None:
+def test_weights_do_not_matter_where_only_one_can_carry_it() -> None:
     from ccroute import OllamaBackend
 
     with ScriptedServer([answer(json=chat("other"))], repeat=True) as other:
@@ -1084,8 +1090,8 @@ def test_what_one_deployment_cannot_carry_goes_to_another_whatever_the_weights()
     ],
 )
 def test_what_cannot_be_loaded_is_not_waited_for(words: str) -> None:
-    assert type(told(500, {"error": words}, "ollama")) is errors.ServerError
-    assert not told(503, said(words)).loading
+    assert type(error_of(500, {"error": words}, "ollama")) is errors.ServerError
+    assert not error_of(503, said(words)).loading
 
 
 @pytest.mark.parametrize(
@@ -1100,7 +1106,7 @@ def test_what_cannot_be_loaded_is_not_waited_for(words: str) -> None:
 )
 def test_what_is_being_loaded_is_waited_for(words: str) -> None:
     for status in (500, 503):
-        failure = told(status, {"error": words}, "ollama")
+        failure = error_of(status, {"error": words}, "ollama")
         assert (type(failure), failure.loading) == (errors.OverloadedError, True)
 
 
@@ -1116,7 +1122,7 @@ def test_what_is_being_loaded_is_waited_for(words: str) -> None:
     ],
 )
 def test_a_limit_of_something_else_is_no_overflow(words: str) -> None:
-    assert type(told(400, said(words))) is errors.InvalidRequestError
+    assert type(error_of(400, said(words))) is errors.InvalidRequestError
 
 
 @pytest.mark.parametrize("status", [400, 422, 500])
@@ -1135,7 +1141,7 @@ def test_a_limit_of_something_else_is_no_overflow(words: str) -> None:
 )
 def test_what_others_would_suffer_from_counts_only_at_the_beginning(status: int, words: str) -> None:
     plain = errors.ServerError if status == 500 else errors.InvalidRequestError
-    assert type(told(status, said(f"cannot compile the pattern of kind: {words}"))) is plain
+    assert type(error_of(status, said(f"cannot compile the pattern of kind: {words}"))) is plain
 
 
 @pytest.mark.parametrize(
@@ -1147,6 +1153,6 @@ def test_what_others_would_suffer_from_counts_only_at_the_beginning(status: int,
     ],
 )
 def test_gateways_may_put_their_errors_names_before_it(before: str) -> None:
-    assert type(told(400, said(before + "Incorrect API key provided"))) is errors.AuthenticationError
+    assert type(error_of(400, said(before + "Incorrect API key provided"))) is errors.AuthenticationError
     relayed = said("Provider returned error", metadata={"raw": "rate limit exceeded"})
-    assert type(told(400, relayed)) is errors.RateLimitError
+    assert type(error_of(400, relayed)) is errors.RateLimitError

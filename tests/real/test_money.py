@@ -56,8 +56,8 @@ def test_a_long_prompt_costs_the_price_of_long_prompts() -> None:
 )
 def test_the_whole_prompt_decides_and_the_whole_request_costs_it() -> None:
     price = Price(5, 30, cache_read=0.5, above={272_000: Price(10, 45, cache_read=1)})
-    told = usage(270_540 + 7_936, 630, cached=7_936)
-    found = used(OPENAI, chat(usage=told))
+    usage_sent = usage(270_540 + 7_936, 630, cached=7_936)
+    found = used(OPENAI, chat(usage=usage_sent))
     assert (found.input, found.cache_read) == (270_540, 7_936)
     assert cost(found, price) == Decimal("2.705400") + Decimal("0.007936") + Decimal("0.028350")
 
@@ -66,7 +66,7 @@ def test_the_whole_prompt_decides_and_the_whole_request_costs_it() -> None:
     "https://github.com/synthetic-sciences/openscience/pull/121",
     "what is written to the cache is not counted as prompt",
 )
-def test_what_is_written_to_the_cache_is_part_of_the_prompt_that_decides() -> None:
+def test_cache_writes_count_for_the_long_prompt_price() -> None:
     mostly_written = used(ANTHROPIC, message("hi", usage=anthropic_usage(10, 2, write_5m=250_000)))
     assert cost(mostly_written, SONNET) == Decimal("0.00006") + Decimal("1.875") + Decimal("0.000045")
 
@@ -107,7 +107,7 @@ def test_many_short_requests_are_no_long_one(limit: int) -> None:
     "https://github.com/lidge-jun/opencodex/issues/908",
     "long prompts' prices are missing; xAI's begin at 200,000 itself",
 )
-def test_a_limit_that_belongs_to_the_long_prompts_can_be_written_down() -> None:
+def test_a_price_limit_may_belong_to_the_long_prompts() -> None:
     prices = {"grok": {"input": 2, "output": 6, "above": {"199_999": {"input": 4, "output": 12}}}}
     price = load({"default_model": "ollama/x", "prices": prices}, {})["prices"]["grok"]
     assert cost(Usage(input=199_999), price) == Decimal("0.399998")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import Caller
-from tests.support.ollama import FakeOllama, Said, line
+from tests.support.ollama import FakeOllama, ScriptedReply, line
 from tests.support.ollama import Model as Installed
 from tests.support.scripted import Hang, ScriptedServer, Wait, answer, stream
 from tests.wire.support import as_json, lines, run, sse
@@ -94,7 +94,7 @@ def test_arguments_of_earlier_calls_are_objects(written: str, sent: object) -> N
     "https://github.com/langchain-ai/langchain/issues/31482",
     "an agent always ends with done_reason load and no text",
 )
-def test_an_answer_that_only_loaded_the_model_is_an_error_and_not_tried_again(caller: Caller) -> None:
+def test_an_answer_that_only_loads_the_model_is_not_tried_again(caller: Caller) -> None:
     loaded = {**END, "done_reason": "load"}
     with (
         ScriptedServer([answer(json=loaded)] * 3) as server,
@@ -122,7 +122,7 @@ def test_an_answer_that_only_loaded_the_model_is_an_error_and_not_tried_again(ca
 def test_a_schema_with_tools_is_refused_by_name_or_dropped_in_sight(caller: Caller) -> None:
     call = {"function": {"name": "look", "arguments": {}}}
     options = {"model": "o/m", "tools": [LOOK], "response_format": FORMAT}
-    with FakeOllama(["m"], says=Said((), tool_calls=[call])) as server:
+    with FakeOllama(["m"], says=ScriptedReply((), tool_calls=[call])) as server:
         with Router([OllamaBackend("o", server.url)]) as router:
             with pytest.raises(errors.InvalidRequestError, match="response_format"):
                 caller.complete(router, "hi", **options)
@@ -178,7 +178,7 @@ def test_what_ollamas_types_cannot_hold_is_not_sent() -> None:
     "a stream is silent while a tool call is composed, and times out",
 )
 @complaint("https://github.com/ollama/ollama/issues/11633", "tool calls come in a single piece")
-def test_a_stream_with_tools_may_be_silent_for_as_long_as_a_call_takes(caller: Caller) -> None:
+def test_a_stream_with_tools_may_be_silent_during_a_tool_call(caller: Caller) -> None:
     call = {"id": "c", "function": {"index": 0, "name": "look", "arguments": {"text": "long"}}}
     steps = stream([line(said("Now.")), Wait(0.06), line(said(tool_calls=[call])), line(END)])
     with ScriptedServer([steps]) as server, Router([OllamaBackend("o", server.url)]) as router:
@@ -212,8 +212,8 @@ def test_calls_with_the_same_index_stay_apart_on_both_of_its_apis() -> None:
 
 @complaint("https://github.com/kenlasko/monize/pull/405", "a model without a tool template answers 400")
 def test_missing_tools_are_the_callers_mistake() -> None:
-    told = as_json({"error": "registry.ollama.ai/library/Qwen3.5:0.8b does not support tools"})
-    error = OLLAMA.classify(400, {}, told)
+    error_body = as_json({"error": "registry.ollama.ai/library/Qwen3.5:0.8b does not support tools"})
+    error = OLLAMA.classify(400, {}, error_body)
     assert isinstance(error, errors.InvalidRequestError)
     assert "does not support tools" in str(error)
 
@@ -226,9 +226,9 @@ def test_missing_tools_are_the_callers_mistake() -> None:
 )
 @complaint(
     "https://github.com/RooCodeInc/Roo-Code/issues/1087",
-    "think tags of deepseek-r1 are not told from the answer",
+    "think tags of deepseek-r1 are not split from the answer",
 )
-def test_thoughts_in_the_text_are_told_from_the_answer() -> None:
+def test_thoughts_in_the_text_are_split_from_the_answer() -> None:
     whole = decode(as_json({**END, "message": {"content": "<think>\nhm\n</think>\n\nHello"}}))
     streamed = run(Decoder(), lines(*map(said, ("<think>", "\nhm\n", "</think>", "\n\nHello")), END))[1]
     for completion in (whole, streamed):
@@ -255,7 +255,7 @@ def test_a_level_is_only_sent_to_models_that_take_levels(effort: str, think: boo
 @complaint(
     "https://github.com/ollama/ollama/issues/10829", "the Modelfile's num_ctx wins over OLLAMA_CONTEXT_LENGTH"
 )
-def test_the_window_that_is_told_is_the_one_that_is_served() -> None:
+def test_the_reported_window_is_the_one_that_is_served() -> None:
     installed = [Installed("qwen3:14b", context_length=40_960), Installed("mistral-small3.1", num_ctx=4096)]
     with FakeOllama(installed) as server, Router([OllamaBackend("o", server.url)]) as router:
         before = {model.id: model.context_window for model in router.discover()}
@@ -270,7 +270,7 @@ def test_the_window_that_is_told_is_the_one_that_is_served() -> None:
     "a prompt is clipped at its front without a word",
 )
 @complaint("https://github.com/ollama/ollama/issues/3839", "nothing tells that a prompt was cut")
-def test_the_server_is_told_to_cut_nothing() -> None:
+def test_the_server_is_asked_not_to_truncate() -> None:
     assert {name: body()[name] for name in ("truncate", "shift")} == {"truncate": False, "shift": False}
 
 
@@ -289,8 +289,8 @@ def test_the_window_that_is_sent_never_drifts() -> None:
     "an overflow of Ollama's cloud tells the excess, not the window",
 )
 def test_the_excess_is_not_taken_for_the_window() -> None:
-    told = "prompt too long; exceeded max context length by 540451 tokens (ref: 00ad71bb)"
-    error = OLLAMA.classify(400, {}, as_json({"error": told}))
+    error_body = "prompt too long; exceeded max context length by 540451 tokens (ref: 00ad71bb)"
+    error = OLLAMA.classify(400, {}, as_json({"error": error_body}))
     assert isinstance(error, errors.ContextWindowExceededError)
     assert error.limit is None
 
@@ -326,12 +326,12 @@ def test_a_bad_keep_alive_is_refused_when_the_backend_is_made() -> None:
 
 @complaint(
     "https://github.com/rsynnot/magic-lists-for-navidrome/issues/34",
-    "a timeout cancels the load, each time anew",
+    "a timeout cancels the load, every time",
 )
 @complaint(
     "https://github.com/danny-avila/LibreChat/issues/3330", "prompts end before Ollama has loaded the model"
 )
-def test_a_limit_shorter_than_a_load_is_told(caller: Caller, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_timeout_shorter_than_a_load_is_logged(caller: Caller, caplog: pytest.LogCaptureFixture) -> None:
     slow = {**END, "model": "m", "message": {"content": "x"}, "load_duration": 15_400_000_000}
     with ScriptedServer([answer(json=slow), [Hang()]]) as server:
         with Router([OllamaBackend("o", server.url)], retry=RetryPolicy(attempts=1)) as router:
@@ -359,8 +359,10 @@ def test_an_answer_that_was_cut_is_no_success() -> None:
         decode(as_json(said(" same" * 31)))
     with pytest.raises(errors.ProtocolError, match="without done: true"):
         run(Decoder(), lines(*[said(" same")] * 31))
-    told = OLLAMA.classify(500, {}, as_json({"error": "prediction aborted, token repeat limit reached"}))
-    assert isinstance(told, errors.ServerError)
+    error_body = OLLAMA.classify(
+        500, {}, as_json({"error": "prediction aborted, token repeat limit reached"})
+    )
+    assert isinstance(error_body, errors.ServerError)
     cut = {
         "choices": [{"message": {"content": " same"}, "finish_reason": None}],
         "usage": {"prompt_tokens": 0},
@@ -409,7 +411,7 @@ def test_an_error_inside_a_stream_is_one(caller: Caller) -> None:
 )
 @complaint(
     "https://github.com/ollama/ollama/issues/17943",
-    "the cached part of the prompt is told apart, and counted twice",
+    "the cached part of the prompt is listed apart, and counted twice",
 )
 def test_prompts_are_counted_once_also_where_they_were_cached() -> None:
     counts = {"prompt_eval_count": 100, "prompt_eval_cached_count": 80, "eval_count": 2}

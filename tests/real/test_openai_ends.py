@@ -14,9 +14,9 @@ from tests.real.openai_wire import (
     MOONSHOT,
     OPENAI,
     OPENROUTER,
+    answer_with,
     complaint,
     streamed,
-    told,
     whole,
 )
 from tests.support.openai_like import chat
@@ -76,7 +76,7 @@ def test_an_empty_or_missing_finish_reason_is_none() -> None:
     "https://github.com/can1357/oh-my-pi/issues/9433",
     "[DONE] without a finish reason is complete, an end without [DONE] is not",
 )
-def test_a_server_that_never_says_why_it_ends_can_be_trusted_by_a_setting() -> None:
+def test_a_setting_trusts_a_server_without_finish_reasons() -> None:
     frames = [delta("", content="Hel"), delta("", content="lo")]
     with pytest.raises(ProtocolError, match="finish reason"):
         streamed(OPENAI, *frames, "[DONE]")
@@ -159,7 +159,7 @@ def test_finish_reasons_in_capitals_are_understood(raw: str, reason: str) -> Non
 )
 @complaint(
     "https://github.com/anomalyco/opencode/issues/18813",
-    "an overflow told as a finish reason, with zero usage: the client asks again for ever",
+    "an overflow reported as a finish reason, with zero usage: the client asks again for ever",
 )
 def test_an_overflow_that_is_a_finish_reason_is_an_overflow() -> None:
     raw = "model_context_window_exceeded"
@@ -253,7 +253,7 @@ def test_reasoning_beside_the_completion_is_charged(caller: Caller) -> None:
             reply = caller.complete(router, "hi", model="xai/grok-4")
     assert (reply.usage.output, reply.usage.reasoning) == (700, 500)
     assert reply.cost == Decimal("0.0135")
-    inside = told(**{**usage, "completion_tokens": 700})
+    inside = answer_with(**{**usage, "completion_tokens": 700})
     assert (inside.usage.output, inside.usage.reasoning) == (700, 500)
 
 
@@ -265,11 +265,11 @@ def test_reasoning_beside_the_completion_is_charged(caller: Caller) -> None:
     "https://github.com/router-for-me/CLIProxyAPI/issues/5733",
     "completion_tokens 0 with 60 reasoning tokens",
 )
-def test_thoughts_that_only_the_total_tells_are_charged() -> None:
-    usage = told(prompt_tokens=20, completion_tokens=198, total_tokens=623).usage
+def test_thoughts_that_are_only_in_the_total_are_charged() -> None:
+    usage = answer_with(prompt_tokens=20, completion_tokens=198, total_tokens=623).usage
     assert (usage.output, usage.reasoning, usage.estimated) == (603, 405, False)
     details = {"reasoning_tokens": 60}
-    usage = told(
+    usage = answer_with(
         prompt_tokens=21, completion_tokens=0, total_tokens=81, completion_tokens_details=details
     ).usage
     assert (usage.output, usage.reasoning) == (60, 60)
@@ -280,7 +280,7 @@ def test_thoughts_that_only_the_total_tells_are_charged() -> None:
     "DeepSeek tells cache hits in prompt_cache_hit_tokens, which nobody reads",
 )
 def test_deepseeks_cache_hits_are_read() -> None:
-    usage = told(
+    usage = answer_with(
         prompt_tokens=100, completion_tokens=5, prompt_cache_hit_tokens=80, prompt_cache_miss_tokens=20
     ).usage
     assert (usage.cache_read, usage.input) == (80, 20)

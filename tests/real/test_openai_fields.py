@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from tests.real.openai_wire import (
-    AZURE,
     CALL,
     DEEPSEEK,
     GEMINI,
@@ -90,7 +89,7 @@ def test_kimi_gets_thoughts_with_every_call() -> None:
     "https://github.com/BerriAI/litellm/issues/30835",
     "Mistral refuses a conversation that holds another provider's reasoning_content",
 )
-@pytest.mark.parametrize("next_one", [GROQ, MISTRAL, OPENAI, AZURE, OpenAIBackend("vllm", preset="vllm")])
+@pytest.mark.parametrize("next_one", [GROQ, MISTRAL, OPENAI, OpenAIBackend("vllm", preset="vllm")])
 def test_a_providers_own_fields_reach_no_other_provider(next_one: Backend) -> None:
     for reply in thoughts_and_a_call(DEEPSEEK):
         again = assistant(body(next_one, HI, reply.message, RESULT))
@@ -101,7 +100,7 @@ def test_a_providers_own_fields_reach_no_other_provider(next_one: Backend) -> No
     "https://github.com/BerriAI/litellm/issues/30835",
     "Mistral refuses a conversation that holds another provider's reasoning_content",
 )
-def test_fields_that_a_caller_copied_from_elsewhere_do_not_reach_mistral() -> None:
+def test_fields_of_other_providers_do_not_reach_mistral() -> None:
     copied = {"role": "assistant", "content": "x", "reasoning_content": "hm", "reasoning_details": [{}]}
     assert assistant(body(MISTRAL, HI, copied)) == {"role": "assistant", "content": "x"}
 
@@ -113,7 +112,7 @@ SIGNED = {"extra_content": {"google": {"thought_signature": "EjQKMg"}}}
     "https://github.com/securo-finance/securo/issues/884",
     "Gemini refuses a call without the thought_signature that it came with",
 )
-def test_gemini_gets_the_signature_of_its_call_back_and_nobody_else_does() -> None:
+def test_only_gemini_gets_the_signature_of_its_call_back() -> None:
     replies = [
         whole(GEMINI, "tool_calls", tool_calls=[{**CALL, **SIGNED}]),
         streamed(GEMINI, delta(tool_calls=[{**CALL, **SIGNED}]), delta("stop")),
@@ -191,7 +190,7 @@ def test_a_reasoning_item_that_is_said_twice_is_kept_once() -> None:
     "vLLM renamed reasoning_content to reasoning, and clients lost every thought",
 )
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_content", "reasoning_text"])
-def test_thoughts_are_read_under_each_name_and_go_back_under_the_same(name: str) -> None:
+def test_thoughts_go_back_under_the_name_they_came_with(name: str) -> None:
     reply = streamed(VLLM, delta(**{name: "hm"}), delta(tool_calls=[CALL]), delta("tool_calls"))
     assert reply.thinking == whole(VLLM, **{name: "hm"}).thinking == "hm"
     assert assistant(body(VLLM, HI, reply.message, RESULT))[name] == "hm"

@@ -1,4 +1,4 @@
-"""What a model or a server does not take, and how it is told to think."""
+"""What a model or a server does not take, and how its thinking is switched."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ from ccroute.types import Model
 )
 @pytest.mark.parametrize("model", ["gpt-5", "gpt-5-mini-2025-08-07", "o3", "o4-mini", "o1-2024-12-17"])
 def test_sampling_is_refused_by_name_or_dropped_visibly(caller: Caller, model: str) -> None:
-    told = refused(OPENAI, model, temperature=0.0, top_p=0.5, presence_penalty=1.0, logprobs=True)
-    assert told.keys() == {"temperature", "top_p", "presence_penalty", "logprobs"}
-    assert model in told["temperature"]
-    assert "Model(" in told["temperature"]
+    refusals = refused(OPENAI, model, temperature=0.0, top_p=0.5, presence_penalty=1.0, logprobs=True)
+    assert refusals.keys() == {"temperature", "top_p", "presence_penalty", "logprobs"}
+    assert model in refusals["temperature"]
+    assert "Model(" in refusals["temperature"]
     with ScriptedServer([answer(json=chat("x"))]) as server:
         with Router([OpenAIBackend("b", base_url=server.url)], drop_params=True) as router:
             reply = caller.complete(router, "hi", model=f"b/{model}", temperature=0.0)
@@ -58,7 +58,7 @@ def test_sampling_is_refused_by_name_or_dropped_visibly(caller: Caller, model: s
     "https://github.com/musistudio/claude-code-router/issues/849",
     "gpt-5 answers 400 to any temperature but 1",
 )
-def test_what_the_model_does_anyway_is_no_loss_and_a_users_own_facts_win() -> None:
+def test_what_a_model_does_by_default_may_be_left_out() -> None:
     assert refused(OPENAI, "gpt-5", temperature=1, top_p=1, presence_penalty=0, logprobs=False) == {}
     assert body(OPENAI, model="gpt-5", temperature=1, presence_penalty=0) == body(OPENAI, model="gpt-5")
     own = OpenAIBackend(models={"gpt-5": Model(sampling="any", refuses=())}, api_key="example-key")
@@ -284,8 +284,8 @@ def test_none_at_a_model_that_does_not_think_sends_nothing() -> None:
     "gpt-5.4 refuses function tools beside reasoning_effort",
 )
 def test_an_effort_beside_tools_is_refused_where_the_model_does() -> None:
-    told = refused(OPENAI, "gpt-5.4", tools=[LOOK], reasoning_effort="low")
-    assert told.keys() == {"reasoning_effort"}
+    refusals = refused(OPENAI, "gpt-5.4", tools=[LOOK], reasoning_effort="low")
+    assert refusals.keys() == {"reasoning_effort"}
     assert refused(OPENAI, "gpt-5.4", tools=[LOOK], reasoning_effort="none") == {}
     assert refused(OPENAI, "gpt-5.4", reasoning_effort="low") == {}
     assert refused(OPENAI, "gpt-5", tools=[LOOK], reasoning_effort="low") == {}
@@ -311,13 +311,13 @@ def test_thinking_is_switched_in_each_servers_own_way() -> None:
     "https://github.com/infiniflow/ragflow/issues/8972",
     "DashScope refuses whole calls of models that think",
 )
-def test_dashscope_is_told_by_its_own_flag() -> None:
+def test_dashscope_gets_its_own_thinking_flag() -> None:
     dashscope = OpenAIBackend("q", base_url="https://dashscope.aliyuncs.com/compatible-mode/v1")
     assert body(dashscope, model="qwen3-32b", reasoning_effort="none")["enable_thinking"] is False
 
 
 @complaint("https://github.com/HKUDS/nanobot/issues/3939", "Kimi refuses thinking beside reasoning_effort")
-def test_kimi_is_told_once() -> None:
+def test_kimi_gets_one_thinking_parameter() -> None:
     sent = body(MOONSHOT, model="kimi-k2.6", reasoning_effort="medium")
     assert sent["thinking"] == {"type": "enabled"}
     assert "reasoning_effort" not in sent
@@ -327,7 +327,7 @@ def test_kimi_is_told_once() -> None:
     "https://github.com/deepseek-ai/DeepSeek-V3/issues/1376",
     "DeepSeek refuses a forced tool while it thinks, which it does unasked",
 )
-def test_a_forced_tool_switches_off_thinking_that_nobody_asked_for() -> None:
+def test_a_forced_tool_switches_off_default_thinking() -> None:
     forced: dict[str, Any] = {"tools": [LOOK], "tool_choice": "required"}
     assert body(DEEPSEEK, **forced)["thinking"] == {"type": "disabled"}
     assert "thinking" not in body(DEEPSEEK, tools=[LOOK], tool_choice="auto")

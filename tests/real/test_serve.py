@@ -37,8 +37,8 @@ SEARCH = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "
 FOUND = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []}
 
 
-def parsed(wire: Any = anthropic, **told: Any) -> Request:
-    kwargs = dict(wire.parse_request({**ASK, **told}).kwargs)
+def parsed(wire: Any = anthropic, **given: Any) -> Request:
+    kwargs = dict(wire.parse_request({**ASK, **given}).kwargs)
     return Request(**kwargs)
 
 
@@ -46,9 +46,9 @@ def body(backend: Backend, request: Request, model: str = "m") -> Any:
     return json.loads(backend.encode(request, model, False).body)
 
 
-def served(backend: Backend, model: str = "m", wire: Any = anthropic, **told: Any) -> list[Any]:
+def served(backend: Backend, model: str = "m", wire: Any = anthropic, **given: Any) -> list[Any]:
     """The events that a client gets who asks for a stream."""
-    request = wire.parse_request({**ASK, "model": f"{backend.name}/{model}", "stream": True, **told})
+    request = wire.parse_request({**ASK, "model": f"{backend.name}/{model}", "stream": True, **given})
     with Router([backend]) as router:
         return frames(wire.dump_stream(router.stream(**request.kwargs)))
 
@@ -64,10 +64,10 @@ def wrapped(backend: Backend) -> Iterator[Wrapper]:
         thread.join()
 
 
-def post(server: Wrapper, path: str, told: Any) -> tuple[int, Any]:
+def post(server: Wrapper, path: str, given: Any) -> tuple[int, Any]:
     link = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=5)
     try:
-        link.request("POST", path, json.dumps(told))
+        link.request("POST", path, json.dumps(given))
         reply = link.getresponse()
         return reply.status, json.loads(reply.read())
     finally:
@@ -81,7 +81,7 @@ def post(server: Wrapper, path: str, told: Any) -> tuple[int, Any]:
     "https://github.com/sgl-project/sglang/issues/20830",
     "message_start said 0 input tokens, which breaks Claude Code's compaction",
 )
-def test_message_start_tells_the_prompt_that_the_backend_told() -> None:
+def test_message_start_has_the_backends_own_prompt_count() -> None:
     with ScriptedServer([stream(like.message_sse(usage=like.usage(15, 7, read=20_000)))]) as server:
         events = served(AnthropicBackend("claude", api_key="a-test-key", base_url=server.url))
     usage = events[0]["message"]["usage"]
@@ -92,7 +92,7 @@ def test_message_start_tells_the_prompt_that_the_backend_told() -> None:
     "https://github.com/sgl-project/sglang/issues/20830",
     "message_start said 0 input tokens, which breaks Claude Code's compaction",
 )
-def test_message_start_tells_an_estimate_where_the_backend_counts_at_the_end() -> None:
+def test_message_start_has_an_estimate_where_usage_comes_last() -> None:
     long = [{"role": "user", "content": "word " * 4000}]
     with ScriptedServer([stream(openai_like.chat_sse(usage=openai_like.usage(4321, 7)))]) as server:
         events = served(OpenAIBackend("vllm", base_url=server.url), messages=long)
@@ -120,14 +120,14 @@ def test_usage_is_always_there_and_whole() -> None:
 def test_count_tokens_counts_system_tools_and_results() -> None:
     call = like.tool_use("read", {"path": "a" * 4000})
     found = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "line\n" * 2000}
-    told = {
+    given = {
         "model": "m",
         "system": "s" * 4000,
         "tools": [{"name": "read", "description": "d" * 4000, "input_schema": {"type": "object"}}],
         "messages": [USER, {"role": "assistant", "content": [call]}, {"role": "user", "content": [found]}],
     }
     with wrapped(VLLM) as server:
-        status, counted = post(server, "/v1/messages/count_tokens?beta=true", told)
+        status, counted = post(server, "/v1/messages/count_tokens?beta=true", given)
     assert status == 200
     assert counted["input_tokens"] > 5000
 
@@ -149,7 +149,7 @@ def test_count_tokens_is_answered_without_asking_the_backend() -> None:
     "https://github.com/anthropics/claude-code/issues/21612",
     "context_management is a 400 at others, and at Anthropic without its beta header",
 )
-def test_anthropics_own_fields_reach_only_an_anthropic_that_takes_them(caller: Caller) -> None:
+def test_anthropics_fields_reach_only_an_anthropic_backend(caller: Caller) -> None:
     edits = {"edits": [{"type": "clear_tool_uses_20250919"}]}
     request = parsed(context_management=edits, container="c1", service_tier="auto")
     for backend in (VLLM, OLLAMA):
@@ -257,10 +257,10 @@ def test_a_client_of_ours_can_continue_a_paused_turn() -> None:
     "https://github.com/kaitranntt/ccs/issues/415",
     "thoughts of another model, handed to Claude Code without a signature, came back and were refused",
 )
-def test_another_models_thoughts_do_not_reach_claude_through_a_client() -> None:
-    told = openai_like.chat("a", reasoning_content="hm")
+def test_thoughts_of_other_models_do_not_reach_claude() -> None:
+    reply_body = openai_like.chat("a", reasoning_content="hm")
     with (
-        ScriptedServer([answer(json=told)]) as server,
+        ScriptedServer([answer(json=reply_body)]) as server,
         Router([OpenAIBackend("vllm", base_url=server.url)]) as router,
     ):
         dumped = anthropic.dump_completion(router.complete("hi", model="vllm/m"))
@@ -306,9 +306,9 @@ def test_whole_arguments_are_served_as_deltas() -> None:
         openai_like.DONE,
     ]
     with ScriptedServer([stream(events)]) as server:
-        told = served(OpenAIBackend("vllm", base_url=server.url))
-    start = next(event for event in told if event["type"] == "content_block_start")
-    deltas = [event["delta"] for event in told if event["type"] == "content_block_delta"]
+        events = served(OpenAIBackend("vllm", base_url=server.url))
+    start = next(event for event in events if event["type"] == "content_block_start")
+    deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
     assert start["content_block"]["input"] == {}
     assert deltas == [{"type": "input_json_delta", "partial_json": '{"command": "ls"}'}]
 
@@ -325,8 +325,10 @@ def test_one_block_is_open_at_a_time_whatever_comes() -> None:
         openai_like.DONE,
     ]
     with ScriptedServer([stream(events)]) as server:
-        told = served(OpenAIBackend("vllm", base_url=server.url))
-    blocks = [(event["type"], event["index"]) for event in told if "index" in event and "delta" not in event]
+        events = served(OpenAIBackend("vllm", base_url=server.url))
+    blocks = [
+        (event["type"], event["index"]) for event in events if "index" in event and "delta" not in event
+    ]
     assert blocks == [
         (kind, index) for index in range(4) for kind in ("content_block_start", "content_block_stop")
     ]
@@ -339,12 +341,12 @@ def test_one_block_is_open_at_a_time_whatever_comes() -> None:
 def test_ids_that_we_give_are_unique_in_the_whole_conversation() -> None:
     call = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
     for wire, place in ((openai, "tool_calls"), (anthropic, "content")):
-        told = [
+        replies = [
             openai_like.chat(None, tool_calls=[call, call], finish="tool_calls", id=f"c{i}") for i in (1, 2)
         ]
-        with ScriptedServer([answer(json=each) for each in told]) as server:
+        with ScriptedServer([answer(json=each) for each in replies]) as server:
             with Router([OpenAIBackend("vllm", base_url=server.url)]) as router:
-                dumped = [wire.dump_completion(router.complete("hi", model="vllm/m")) for _ in told]
+                dumped = [wire.dump_completion(router.complete("hi", model="vllm/m")) for _ in replies]
         calls = [each["choices"][0]["message"][place] if wire is openai else each[place] for each in dumped]
         ids = [each["id"] for answer in calls for each in answer]
         assert len(set(ids)) == 4
@@ -363,11 +365,11 @@ def test_thoughts_are_served_under_one_name() -> None:
     ]
     with ScriptedServer([stream(events), answer(json=openai_like.chat("a", reasoning="Here"))]) as server:
         vllm = OpenAIBackend("vllm", base_url=server.url)
-        told = served(vllm, wire=openai)
+        events = served(vllm, wire=openai)
         with Router([vllm]) as router:
             whole = openai.dump_completion(router.complete("hi", model="vllm/m"))
     thoughts = [
-        event["choices"][0]["delta"].get("reasoning_content") for event in told if isinstance(event, dict)
+        event["choices"][0]["delta"].get("reasoning_content") for event in events if isinstance(event, dict)
     ]
     assert "Here" in thoughts
     assert whole["choices"][0]["message"]["reasoning_content"] == "Here"

@@ -62,7 +62,7 @@ def test_an_agent_that_is_not_there_is_not_found(name: str) -> None:
     assert AgentTable({"Python Expert": "a", "***": "b"}).find(name) is None
 
 
-def test_agents_of_other_scripts_are_told_apart() -> None:
+def test_agents_in_non_latin_scripts_are_distinct() -> None:
     table = AgentTable({"代理": "a", "助手": "b"})
     assert (found(table, "助手"), found(table, "别人")) == ("助手", None)
 

@@ -28,7 +28,7 @@ NEVER, ALWAYS = 0.99, 0.0
 """Draws that let nobody, or everybody who may, go and see how quick a host is now."""
 
 
-class Place:
+class BalanceScenario:
     """An alias "any" over several backends, their load, and a clock that is set."""
 
     def __init__(
@@ -71,8 +71,8 @@ class Place:
         return "".join(c.deployment.backend.name for c in self.plan(lambda: draw, **asked).candidates)
 
 
-def place(strategy: Strategy, names: str = "ab", **options: Any) -> Place:
-    return Place(strategy, dict.fromkeys(names, Model()), **options)
+def place(strategy: Strategy, names: str = "ab", **options: Any) -> BalanceScenario:
+    return BalanceScenario(strategy, dict.fromkeys(names, Model()), **options)
 
 
 # -- What holds for all
@@ -98,7 +98,7 @@ def test_an_order_holds_every_deployment_once(
 
 @pytest.mark.parametrize(("strategy", "weight"), [("least-busy", 1), ("latency", 1), ("cost", 3)])
 def test_where_nothing_speaks_for_one_the_draw_is_by_weight(strategy: Strategy, weight: float) -> None:
-    scene = Place(strategy, {"a": Model(), "b": Model(weight=weight)})
+    scene = BalanceScenario(strategy, {"a": Model(), "b": Model(weight=weight)})
     chance = random.Random(7)
     firsts = [scene.plan(chance.random).candidates[0].deployment.backend.name for _ in range(2000)]
     assert firsts.count("b") / 2000 == pytest.approx(weight / (1 + weight), abs=0.03)
@@ -145,9 +145,9 @@ def test_each_alias_is_balanced_by_its_own_strategy() -> None:
 
 def test_the_cheapest_is_found_by_the_prompts_price_tier() -> None:
     tiered = Price(1, 1, above={500: Price(9, 9)})
-    scene = Place("cost", {"a": Model(price=tiered), "b": Model(price=Price(2, 2))})
+    scene = BalanceScenario("cost", {"a": Model(price=tiered), "b": Model(price=Price(2, 2))})
     assert scene.order() == "ba", "the prompt has 1000 tokens"
-    scene = Place(
+    scene = BalanceScenario(
         "cost", {"a": Model(price=Price(1, 1, above={1000: Price(9, 9)})), "b": Model(price=Price(2, 2))}
     )
     assert scene.order() == "ab"
@@ -161,7 +161,7 @@ def test_without_a_load_and_prices_there_still_is_a_plan(strategy: Strategy) -> 
 
 @pytest.mark.parametrize("strategy", LOOKING)
 def test_after_a_failure_a_host_gets_one_call_at_a_time(strategy: Strategy) -> None:
-    scene = Place(strategy, {"a": Model(price=CHEAP, weight=4), "b": Model(price=DEAR)})
+    scene = BalanceScenario(strategy, {"a": Model(price=CHEAP, weight=4), "b": Model(price=DEAR)})
     scene.ends("a", True, duration=1.0, output=100)
     scene.ends("b", True, duration=5.0, output=100)
     assert scene.order() == "ab"
@@ -180,7 +180,7 @@ def test_after_a_failure_a_host_gets_one_call_at_a_time(strategy: Strategy) -> N
 
 
 def test_the_host_with_fewer_calls_for_its_weight_goes_first() -> None:
-    scene = Place("least-busy", {"a": Model(weight=3), "b": Model()})
+    scene = BalanceScenario("least-busy", {"a": Model(weight=3), "b": Model()})
     assert scene.order() == "ab"
     scene.begin("a", 2)
     scene.begin("b", 1)
@@ -231,7 +231,7 @@ def test_a_stale_host_is_tried_again_by_a_small_share_of_calls() -> None:
 
 
 def test_hosts_that_are_nearly_as_quick_share_by_weight() -> None:
-    scene = Place("latency", {"a": Model(), "b": Model(weight=2)})
+    scene = BalanceScenario("latency", {"a": Model(), "b": Model(weight=2)})
     scene.ends("a", duration=1.0, output=100)
     scene.ends("b", duration=1.1, output=100)
     assert scene.order() == "ba"
@@ -249,7 +249,7 @@ def test_calls_in_flight_make_the_predicted_time_longer() -> None:
     assert scene.order() == "ba"
 
 
-def test_a_host_that_answers_nobody_any_more_is_noticed_by_its_crowd() -> None:
+def test_a_host_that_stops_answering_is_noticed_by_its_open_calls() -> None:
     scene = place("latency")
     scene.ends("a", duration=1.0, output=400)
     scene.ends("b", duration=3.0, output=400)
@@ -262,7 +262,7 @@ def test_a_host_that_answers_nobody_any_more_is_noticed_by_its_crowd() -> None:
 
 def test_the_cheapest_goes_first_and_unknown_prices_last() -> None:
     models = {"a": Model(), "b": Model(price=Price(1, 9)), "c": Model(price=Price(3, 3))}
-    scene = Place("cost", models, {"brief": Agent(params={"max_tokens": 10})})
+    scene = BalanceScenario("cost", models, {"brief": Agent(params={"max_tokens": 10})})
     assert scene.order(max_tokens=1000) == "cba"
     assert scene.order(max_tokens=100) == "bca"
     assert scene.order() == "cba"
@@ -271,11 +271,11 @@ def test_the_cheapest_goes_first_and_unknown_prices_last() -> None:
 
 def test_a_prompt_is_counted_once_and_only_where_its_price_differs() -> None:
     same, differing = Model(price=CHEAP, context_window=9999), Model(price=DEAR)
-    scene = Place("cost", {"a": same, "b": differing})
+    scene = BalanceScenario("cost", {"a": same, "b": differing})
     scene.plan()
     assert scene.counted == 1
     for models in ({"a": differing, "b": differing}, {"a": Model(), "b": Model()}):
-        scene = Place("cost", models)
+        scene = BalanceScenario("cost", models)
         scene.plan()
         assert scene.counted == 0
 
@@ -300,7 +300,7 @@ def traffic(
     A failure takes 5 ms; who fails is asked once, then the next in the plan.
     """
     chance = random.Random(20)
-    scene = Place(strategy, {name: host.model for name, host in hosts.items()})
+    scene = BalanceScenario(strategy, {name: host.model for name, host in hosts.items()})
     number = itertools.count()
     asked: list[tuple[float, str]] = []
     coming: list[tuple[float, int, Callable[[], None]]] = []

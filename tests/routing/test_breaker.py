@@ -159,7 +159,7 @@ def test_after_a_broken_connection_one_probe_comes_soon() -> None:
     assert watched.opened == [1.0, 30.0, 60.0]
 
 
-def test_a_sick_server_that_went_away_is_probed_soon_too() -> None:
+def test_a_failing_server_that_went_down_is_probed_soon_too() -> None:
     watched = Watched().ends(*[FAILED] * 5).after(30).ends(REFUSED).after(2).ends(FAILED)
     assert watched.opened == [30.0, 2.0, 30.0]
 
@@ -192,7 +192,7 @@ def test_five_failures_of_one_caller_turn_no_other_caller_away() -> None:
     assert watched.opened == [30.0]
     assert not admits(watched, BAD)
     assert admits(watched, *OTHERS)
-    assert watched.health.unavailable(ONE) is not None, "it is told to whoever does not say who asks"
+    assert watched.health.unavailable(ONE) is not None, "a call without a caller sees it"
     for request in OTHERS:
         ends(watched, request, "S")
     assert watched.opened == [30.0]
@@ -304,7 +304,7 @@ def test_a_caller_refused_amid_answers_is_turned_away_alone() -> None:
     assert not admits(watched, *OTHERS, BAD, WORSE)
 
 
-def test_a_probe_that_fails_for_one_caller_leaves_the_next_to_another() -> None:
+def test_a_failed_probe_of_one_caller_lets_another_caller_probe() -> None:
     watched = Watched().ends(*[FAILED] * 5).after(30)
     for _ in range(3):
         probe = watched.health.admit(ONE, BAD)

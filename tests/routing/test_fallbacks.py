@@ -1,4 +1,4 @@
-"""Fallbacks that belong to a model, whoever asks for it."""
+"""Fallbacks that belong to a model, for every agent."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_all_faults_of_fallbacks_are_reported_at_once() -> None:
     }
     with pytest.raises(errors.ConfigError) as caught:
         plan(wrong, Agent("big", fallback=["fsat"]))
-    told = ": add it to aliases, or write backend/model"
+    hint = ": add it to aliases, or write backend/model"
     assert caught.value.faults == (
         "fallbacks.fast: give a list of models, not int",
         "fallbacks.own: a model is named by a str, not 4",
@@ -112,7 +112,7 @@ def test_all_faults_of_fallbacks_are_reported_at_once() -> None:
         "fallbacks: a model is named by a str, not 7",
         'agents.py, fallbacks.big: unknown model "fsat", did you mean "fast"?',
         'fallbacks.bgi: unknown model "bgi", did you mean "big"?',
-        f'fallbacks.*: unknown model "nowhere/x"{told}',
+        f'fallbacks.*: unknown model "nowhere/x"{hint}',
     )
 
 

@@ -67,7 +67,7 @@ def test_a_retry_after_alone_does_not_count_for_the_breaker() -> None:
     assert watched.ends(FAILED).opened == [30.0]
 
 
-def test_a_sick_server_that_says_when_to_come_back_cools_and_counts() -> None:
+def test_a_failure_with_retry_after_cools_and_counts() -> None:
     busy = FAILED._replace(cool=7.0)
     watched = Watched()
     for _ in range(5):
@@ -76,7 +76,7 @@ def test_a_sick_server_that_says_when_to_come_back_cools_and_counts() -> None:
     assert sum(isinstance(event, CooledDown) for event in watched.events) == 5
 
 
-def test_a_breaker_whose_time_is_over_waits_for_the_cooldown_besides() -> None:
+def test_an_expired_breaker_still_waits_for_the_cooldown() -> None:
     busy = FAILED._replace(cool=100.0)
     watched = Watched()
     for admission in [watched.admitted() for _ in range(5)]:
@@ -123,7 +123,7 @@ def test_a_key_refused_again_is_off_twice_as_long_up_to_an_hour() -> None:
     seconds = [event.seconds for event in watched.events if isinstance(event, CooledDown)]
     assert seconds == [300, 600, 1200, 2400, 3600, 3600, 3600]
     watched.ends(ANSWERED, NO_KEY)
-    assert watched.events[-1] == CooledDown("a", 300.0, "who?"), "proved good, it begins anew"
+    assert watched.events[-1] == CooledDown("a", 300.0, "who?"), "after a success it starts again"
 
 
 def test_a_hundred_late_refusals_turn_a_key_off_once() -> None:
@@ -183,7 +183,7 @@ def test_a_call_may_prove_key_and_deployment_at_once() -> None:
     late = watched.admitted()
     watched.ends(*[FAILED] * 5)
     watched.health.settle(late, NO_KEY)
-    assert watched.unavailable().until == watched.now + 300, "the later of the two is told"
+    assert watched.unavailable().until == watched.now + 300, "the later of the two counts"
     probe = watched.after(300).admitted()
     assert isinstance(watched.unavailable(TWO), Unavailable)
     watched.health.settle(probe, ANSWERED)
@@ -213,7 +213,7 @@ def test_the_old_keys_probe_says_nothing_about_the_new_key() -> None:
 # -- Off, forks, memory
 
 
-def test_switched_off_it_admits_always_and_tells_nothing() -> None:
+def test_health_that_is_off_admits_always_and_emits_nothing() -> None:
     watched = Watched(on=False)
     for report in (*[FAILED] * 9, SLOW_DOWN, NO_KEY, NO_MONEY, NO_MODEL):
         watched.ends(report)
@@ -246,25 +246,25 @@ def test_memory_is_bounded_however_many_models_are_named(monkeypatch: pytest.Mon
 
 
 def test_listeners_run_without_the_lock_and_may_use_health() -> None:
-    clock, told = FakeClock(), []
+    clock, emitted = FakeClock(), []
     free: list[bool] = []
 
     def listen(event: Event) -> None:
-        told.append(type(event))
+        emitted.append(type(event))
         free.append(health._lock.acquire(blocking=False))
         if free[-1]:
             health._lock.release()
         health.unavailable(ONE)
         admission = health.admit(TWO)
         if isinstance(admission, Admission):
-            health.settle(admission, SLOW_DOWN if len(told) < 3 else NEUTRAL)
+            health.settle(admission, SLOW_DOWN if len(emitted) < 3 else NEUTRAL)
 
     health = Health(clock, listen)
     for _ in range(5):
         admission = health.admit(ONE)
         assert isinstance(admission, Admission)
         health.settle(admission, FAILED)
-    assert told == [BreakerOpened, CooledDown]
+    assert emitted == [BreakerOpened, CooledDown]
     assert all(free)
 
 
@@ -274,7 +274,7 @@ def test_settling_while_the_lock_is_held_never_waits() -> None:
     with watched.health._lock:  # a finaliser in the middle of admit()
         for admission in admissions:
             watched.health.settle(admission, FAILED)
-        assert watched.events == [], "nothing is told under the lock"
+        assert watched.events == [], "nothing is emitted under the lock"
     assert isinstance(watched.health.unavailable(ONE), Unavailable)
     assert watched.opened == [30.0]
 
@@ -363,7 +363,7 @@ def test_a_report_that_is_wrong_is_the_error_of_one_call() -> None:
     assert isinstance(watched.admitted(), Admission)
 
 
-def test_a_sick_deployment_is_not_forgotten_for_healthy_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_deployment_is_not_forgotten_for_healthy_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{MODULE}.MAX_KNOWN", 10)
     watched = Watched().ends(NO_MODEL)
     for i in range(30):

@@ -1,7 +1,7 @@
 """Whatever happens in whatever order: breakers, cooldowns and switches do what an independent model does.
 
 The model is written from the rules (docs/architecture.md, "Failures"), with lists and sets where the code
-has bits and leases. Of chance it only checks the bounds, and takes the time that was told.
+has bits and leases. Of chance it only checks the bounds, and takes the time from the event.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ KINDS = ["answered", "failed", "failed", "failed", "neutral", "limited", "busy",
 
 
 @dataclass(eq=False)
-class Off:
+class SwitchModel:
     """A model's switch: off until an instant, then one at a time may prove it on."""
 
     off: bool = False
@@ -46,7 +46,7 @@ class Off:
 
 
 @dataclass(eq=False)
-class Place(Off):
+class DeploymentModel(SwitchModel):
     history: list[bool] = field(default_factory=list)
     cool: float = 0.0
 
@@ -56,12 +56,12 @@ class Place(Off):
 
 
 @dataclass(eq=False)
-class Asked:
+class AdmissionModel:
     """One admission: the real one, and which of the model's switches it is to prove."""
 
     name: str
     admission: Admission | None
-    proves: list[Off]
+    proves: list[SwitchModel]
     early: bool
 
 
@@ -71,14 +71,14 @@ class HealthMachine(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.events: list[Event] = []
         self.health = Health(self.clock, self.listen)
-        self.places = {name: Place() for name in PLACES}
-        self.keys = {name: Off() for name in BACKENDS}
-        self.out: list[Asked] = []
+        self.places = {name: DeploymentModel() for name in PLACES}
+        self.keys = {name: SwitchModel() for name in BACKENDS}
+        self.out: list[AdmissionModel] = []
         self.listening = False
 
     def listen(self, event: Event) -> None:
         """Asks, as a listener may, which must neither wait nor take anything."""
-        assert self.health._lock.acquire(blocking=False), "told under the lock"
+        assert self.health._lock.acquire(blocking=False), "emitted under the lock"
         self.health._lock.release()
         self.events.append(event)
         for deployment in PLACES.values():
@@ -90,7 +90,7 @@ class HealthMachine(RuleBasedStateMachine):
 
     # -- Asking
 
-    def switches(self, name: str) -> list[Off]:
+    def switches(self, name: str) -> list[SwitchModel]:
         return [switch for switch in (self.places[name], self.keys[name[0]]) if switch.off]
 
     def why_not(self, name: str, *, early: bool) -> tuple[float, bool, bool] | None:
@@ -108,25 +108,27 @@ class HealthMachine(RuleBasedStateMachine):
         return (cool, True, False) if cool else None
 
     def compare(
-        self, told: Admission | Unavailable | None, expected: tuple[float, bool, bool] | None
+        self, outcome: Admission | Unavailable | None, expected: tuple[float, bool, bool] | None
     ) -> None:
         if expected is None:
-            assert not isinstance(told, Unavailable), f"refused: {told}"
+            assert not isinstance(outcome, Unavailable), f"refused: {outcome}"
         else:
-            assert isinstance(told, Unavailable), "admitted"
-            assert (told.until, told.cooling, told.keys is not None) == expected
-            assert told.error is not None
+            assert isinstance(outcome, Unavailable), "admitted"
+            assert (outcome.until, outcome.cooling, outcome.keys is not None) == expected
+            assert outcome.error is not None
 
     @rule(name=st.sampled_from([*PLACES]), early=st.booleans(), times=st.integers(1, 8))
     def ask(self, name: str, early: bool, times: int) -> None:
         for _ in range(times):
             expected = self.why_not(name, early=early)
-            told = self.health.admit(PLACES[name], early=early)
-            self.compare(told, expected)
-            if isinstance(told, Admission):
+            outcome = self.health.admit(PLACES[name], early=early)
+            self.compare(outcome, expected)
+            if isinstance(outcome, Admission):
                 switches = self.switches(name)
-                asked = Asked(name, told, switches, any(self.now < switch.until for switch in switches))
-                assert len(told.probes) == len(asked.proves)
+                asked = AdmissionModel(
+                    name, outcome, switches, any(self.now < switch.until for switch in switches)
+                )
+                assert len(outcome.probes) == len(asked.proves)
                 for switch in asked.proves:
                     assert switch.probe is None or self.now >= switch.awaited, "two probes at a time"
                     switch.probe, switch.awaited = asked, self.now + 30
@@ -186,7 +188,7 @@ class HealthMachine(RuleBasedStateMachine):
                 self.ask(which, early=False, times=1)
                 self.settle(len(self.out) - 1, kind, 0.5, 0.0, locked=False, late=0.0)
 
-    def report(self, kind: str, asked: Asked, seconds: float) -> HealthReport:
+    def report(self, kind: str, asked: AdmissionModel, seconds: float) -> HealthReport:
         error = CcrouteError(kind)
         if kind == "credential":
             if asked.name[0] == "a":
@@ -201,25 +203,25 @@ class HealthMachine(RuleBasedStateMachine):
             "model": HealthReport(error=error, off="deployment", seconds=300.0),
         }[kind]
 
-    def apply(self, asked: Asked, report: HealthReport, at: float) -> None:
-        """What the rules make of it, and that exactly this was told."""
+    def apply(self, asked: AdmissionModel, report: HealthReport, at: float) -> None:
+        """What the rules make of it, and that exactly this was emitted."""
         name, place, key = asked.name, self.places[asked.name], self.keys[asked.name[0]]
-        told: list[Event] = [*self.events]
+        emitted: list[Event] = [*self.events]
         self.events.clear()
-        answered = report.counts is False and place.off  # however late, and whoever else probes by now
+        answered = report.counts is False and place.off  # however late it came
         proved = [s for s in asked.proves if s.probe is asked or (answered and s is place)]
         for switch in proved:
             switch.probe = None
         if report.counts is False:
             if place in proved:
-                assert told.pop(0) == (BreakerClosed(name) if place.doubling else Recovered(name))
+                assert emitted.pop(0) == (BreakerClosed(name) if place.doubling else Recovered(name))
             if key in proved:
-                assert told.pop(0) == Recovered(name[0])
+                assert emitted.pop(0) == Recovered(name[0])
             for switch in proved:
                 switch.clear()
         if report.cool and at + report.cool > place.cool:
             place.cool = at + report.cool
-            assert told.pop(0) == CooledDown(name, report.cool, str(report.error))
+            assert emitted.pop(0) == CooledDown(name, report.cool, str(report.error))
         if report.off is not None:
             switch, who = (key, name[0]) if report.off == "credential" else (place, name)
             if not switch.off or (switch in proved and not asked.early):
@@ -228,7 +230,7 @@ class HealthMachine(RuleBasedStateMachine):
                 seconds = max(report.seconds, switch.doubling if report.longest else 0.0)
                 switch.off, switch.seconds = True, seconds
                 switch.until = max(switch.until, at + seconds)
-                assert told.pop(0) == CooledDown(who, switch.until - at, str(report.error))
+                assert emitted.pop(0) == CooledDown(who, switch.until - at, str(report.error))
         elif report.counts and asked.early and place in proved:
             pass  # it came before its time, so it neither prolongs nor ends anything
         elif report.counts is not None and not place.off:
@@ -236,22 +238,22 @@ class HealthMachine(RuleBasedStateMachine):
             last = place.history[-20:]
             five = len(last) >= 5 and all(last[-5:])
             if report.counts and (five or (len(last) >= 5 and sum(last) * 2 >= len(last))):
-                self.opened(place, name, told.pop(0), at)
+                self.opened(place, name, emitted.pop(0), at)
         elif report.counts and place in proved:
-            self.opened(place, name, told.pop(0), at)
-        assert told == []
+            self.opened(place, name, emitted.pop(0), at)
+        assert emitted == []
 
-    def opened(self, place: Place, name: str, told: Event, at: float) -> None:
-        assert isinstance(told, BreakerOpened)
-        assert told.deployment == name
+    def opened(self, place: DeploymentModel, name: str, event: Event, at: float) -> None:
+        assert isinstance(event, BreakerOpened)
+        assert event.deployment == name
         place.doubling = min(300.0, place.doubling * 2 or 30.0)
         least, most = place.doubling * 0.8, place.doubling * 1.2
         floor = max(place.seconds, place.until - at)
-        assert max(least, floor) - 1e-6 <= told.seconds <= max(most, floor) + 1e-6
-        assert at + told.seconds >= place.until - 1e-6, "opening again never shortens"
+        assert max(least, floor) - 1e-6 <= event.seconds <= max(most, floor) + 1e-6
+        assert at + event.seconds >= place.until - 1e-6, "opening again never shortens"
         place.off = True
         place.until = circuit_of(self.health, name).until
-        assert abs(place.until - at - told.seconds) < 1e-6
+        assert abs(place.until - at - event.seconds) < 1e-6
         place.seconds = circuit_of(self.health, name).seconds
 
     # -- Time, and another key
@@ -263,13 +265,13 @@ class HealthMachine(RuleBasedStateMachine):
     @rule(name=st.sampled_from([*BACKENDS]))
     def renew(self, name: str) -> None:
         self.health.renew(name)
-        told = [*self.events]
+        emitted = [*self.events]
         self.events.clear()
-        assert told == ([Recovered(name)] if self.keys[name].off else [])
-        self.keys[name] = Off()
+        assert emitted == ([Recovered(name)] if self.keys[name].off else [])
+        self.keys[name] = SwitchModel()
 
     @invariant()
-    def nothing_is_told_of_its_own_accord(self) -> None:
+    def nothing_is_emitted_on_its_own(self) -> None:
         assert self.events == []
         assert pending(self.health) == []
 

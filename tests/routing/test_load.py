@@ -24,7 +24,7 @@ def deployment(backend: Backend | str = "mini", model: str = "m") -> Deployment:
     return Deployment(f"{backend.name}/{model}", backend, model, Model(), None)
 
 
-class Scene:
+class LoadScenario:
     """A load on a clock that is set, and one deployment that it is about."""
 
     def __init__(self) -> None:
@@ -32,12 +32,12 @@ class Scene:
         self.load = Load(self.clock.monotonic)
         self.deployment = deployment()
 
-    def ends(self, *outcomes: bool | None, **measured: Any) -> Scene:
+    def ends(self, *outcomes: bool | None, **measured: Any) -> LoadScenario:
         for ok in outcomes:
             self.load.begin(self.deployment).settle(Outcome(ok=ok, **measured))
         return self
 
-    def after(self, seconds: float) -> Scene:
+    def after(self, seconds: float) -> LoadScenario:
         self.clock.elapsed += seconds
         return self
 
@@ -96,7 +96,7 @@ def test_calls_in_flight_are_those_begun_and_not_ended(steps: list[tuple[str, in
 
 
 def test_a_call_in_flight_is_settled_only_once() -> None:
-    scene = Scene()
+    scene = LoadScenario()
     running = scene.load.begin(scene.deployment)
     running.settle(Outcome(ok=True))
     running.settle(Outcome(ok=False))
@@ -104,7 +104,7 @@ def test_a_call_in_flight_is_settled_only_once() -> None:
 
 
 def test_threads_that_begin_and_end_at_once_leave_nothing_behind() -> None:
-    scene = Scene()
+    scene = LoadScenario()
     start = threading.Barrier(8)
 
     def work() -> None:
@@ -124,7 +124,7 @@ def test_threads_that_begin_and_end_at_once_leave_nothing_behind() -> None:
 
 
 def test_calls_that_end_in_a_finaliser_leave_nothing_behind() -> None:
-    scene = Scene()
+    scene = LoadScenario()
 
     def stream(circle: list[Any]) -> Iterator[None]:
         running = scene.load.begin(scene.deployment)
@@ -153,7 +153,7 @@ def test_calls_that_end_in_a_finaliser_leave_nothing_behind() -> None:
 
 
 def test_a_forked_child_has_no_calls_in_flight() -> None:
-    scene = Scene()
+    scene = LoadScenario()
     running = scene.load.begin(scene.deployment)
     scene.load.after_fork()
     assert scene.load.snapshot(scene.deployment).in_flight == 0
@@ -178,7 +178,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ccroute.routing.load.MAX_KNOWN", 10)
     load, backend = Load(lambda: 0.0), PlainBackend("a")
     calls = [load.begin(deployment(backend, f"m{i}")) for i in range(25)]
-    assert len(load._known) <= 10
+    assert len(load.stats()) <= 10
     assert load.snapshot(deployment(backend)).in_flight == 25
     for running in calls:
         running.settle(Outcome(ok=False))
@@ -189,7 +189,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_failures_lower_the_success_rate_and_time_alone_restores_it() -> None:
-    scene = Scene().ends(*[False] * 10)
+    scene = LoadScenario().ends(*[False] * 10)
     assert scene.rate < 0.2
     rates = [scene.after(FAILURE_HALF_LIFE).rate for _ in range(8)]
     assert rates == sorted(rates)
@@ -197,23 +197,23 @@ def test_failures_lower_the_success_rate_and_time_alone_restores_it() -> None:
 
 
 def test_one_failure_weighs_the_less_the_more_was_answered() -> None:
-    assert Scene().ends(False).rate == pytest.approx(2 / 3)
-    assert Scene().ends(*[True] * 20, False).rate == pytest.approx(22 / 23)
+    assert LoadScenario().ends(False).rate == pytest.approx(2 / 3)
+    assert LoadScenario().ends(*[True] * 20, False).rate == pytest.approx(22 / 23)
 
 
 def test_what_neither_answered_nor_failed_says_nothing() -> None:
-    scene = Scene().ends(*[None] * 10)
+    scene = LoadScenario().ends(*[None] * 10)
     snapshot = scene.load.snapshot(scene.deployment)
     assert (snapshot.success_rate, snapshot.failed_last, snapshot.latency) == (1.0, False, None)
 
 
 def test_a_busy_host_that_begins_to_fail_is_seen_within_a_few_calls() -> None:
-    scene = Scene().ends(*[True] * 1000)
+    scene = LoadScenario().ends(*[True] * 1000)
     assert scene.ends(*[False] * 10).rate < 0.8
 
 
 def test_a_failure_is_the_last_word_until_an_answer_comes() -> None:
-    scene = Scene().ends(True, False, None).after(1000)
+    scene = LoadScenario().ends(True, False, None).after(1000)
     assert scene.load.snapshot(scene.deployment).failed_last
     scene.ends(True)
     assert not scene.load.snapshot(scene.deployment).failed_last
@@ -221,7 +221,7 @@ def test_a_failure_is_the_last_word_until_an_answer_comes() -> None:
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 1000)), max_size=60))
 def test_a_success_rate_is_a_share_and_never_zero(steps: list[tuple[bool, float]]) -> None:
-    scene = Scene()
+    scene = LoadScenario()
     for ok, seconds in steps:
         assert 0 < scene.ends(ok).after(seconds).rate <= 1
 
@@ -229,14 +229,14 @@ def test_a_success_rate_is_a_share_and_never_zero(steps: list[tuple[bool, float]
 # -- LatencyEstimate
 
 
-def test_a_stream_tells_its_beginning_and_its_tokens_apart() -> None:
-    scene = Scene().ends(*[True] * 10, first_content=2.0, duration=6.0, output=400)
+def test_a_stream_measures_its_first_content_and_its_rate() -> None:
+    scene = LoadScenario().ends(*[True] * 10, first_content=2.0, duration=6.0, output=400)
     assert scene.latency.predict(0) == pytest.approx(2.0, abs=0.1)
     assert scene.latency.predict(800) == pytest.approx(10.0, abs=0.2)
 
 
 def test_whole_answers_of_different_lengths_tell_it_too() -> None:
-    scene = Scene()
+    scene = LoadScenario()
     for output in (50, 400, 100, 300, 200):
         scene.ends(True, duration=1.0 + 0.05 * output, output=output)
     assert scene.latency.predict(0) == pytest.approx(1.0, abs=0.2)
@@ -244,42 +244,42 @@ def test_whole_answers_of_different_lengths_tell_it_too() -> None:
 
 
 def test_streams_and_whole_answers_measure_the_same_line() -> None:
-    scene = Scene()
+    scene = LoadScenario()
     scene.ends(True, first_content=1.0, duration=5.0, output=200)
     scene.ends(True, duration=9.0, output=400)
     assert scene.latency.predict(300) == pytest.approx(7.0, abs=0.1)
 
 
 def test_one_short_answer_does_not_make_long_ones_look_endless() -> None:
-    scene = Scene().ends(True, duration=0.5, output=2)
+    scene = LoadScenario().ends(True, duration=0.5, output=2)
     assert scene.latency.predict(400) == pytest.approx(0.5 + 398 * 0.02)
 
 
 def test_answers_of_one_length_are_predicted_as_they_were() -> None:
-    scene = Scene().ends(*[True] * 10, duration=3.0, output=1000)
+    scene = LoadScenario().ends(*[True] * 10, duration=3.0, output=1000)
     assert scene.latency.predict(1000) == pytest.approx(3.0)
     assert 0 <= scene.latency.predict(0) < 3.0
 
 
-def test_an_answer_whose_time_nobody_measured_tells_no_pace() -> None:
-    scene = Scene().ends(True, output=100)
+def test_an_answer_without_a_duration_gives_no_speed() -> None:
+    scene = LoadScenario().ends(True, output=100)
     assert scene.load.snapshot(scene.deployment).latency is None
 
 
 def test_an_old_answer_counts_less() -> None:
-    scene = Scene().ends(True, duration=1.0, output=100).after(LATENCY_HALF_LIFE)
+    scene = LoadScenario().ends(True, duration=1.0, output=100).after(LATENCY_HALF_LIFE)
     scene.ends(True, duration=4.0, output=100)
     assert scene.latency.predict(100) == pytest.approx((0.5 * 1 + 4) / 1.5)
 
 
-def test_a_busy_hosts_pace_follows_its_last_answers() -> None:
-    scene = Scene().ends(*[True] * 1000, duration=1.0, output=100)
+def test_a_busy_hosts_latency_follows_its_last_answers() -> None:
+    scene = LoadScenario().ends(*[True] * 1000, duration=1.0, output=100)
     scene.ends(*[True] * 2 * MEMORY, duration=5.0, output=100)
     assert scene.latency.predict(100) > 4
 
 
-def test_a_pace_goes_stale_and_is_then_measured_afresh() -> None:
-    scene = Scene().ends(*[True] * 30, duration=60.0, output=100).after(STALE)
+def test_a_latency_goes_stale_and_is_then_measured_afresh() -> None:
+    scene = LoadScenario().ends(*[True] * 30, duration=60.0, output=100).after(STALE)
     assert not scene.load.snapshot(scene.deployment).stale
     scene.after(1)
     assert scene.load.snapshot(scene.deployment).stale
@@ -288,8 +288,8 @@ def test_a_pace_goes_stale_and_is_then_measured_afresh() -> None:
     assert scene.latency.predict(100) == pytest.approx(1.0)
 
 
-def test_a_pace_knows_how_many_calls_its_host_had() -> None:
-    scene = Scene()
+def test_a_latency_knows_how_many_calls_its_host_had() -> None:
+    scene = LoadScenario()
     calls = [scene.load.begin(scene.deployment) for _ in range(3)]
     for running in calls:
         running.settle(Outcome(ok=True, duration=1.0, output=10))
@@ -312,7 +312,7 @@ def test_a_pace_knows_how_many_calls_its_host_had() -> None:
 def test_no_prediction_is_negative(
     answers: list[tuple[float | None, float, int, float]], output: int
 ) -> None:
-    scene = Scene()
+    scene = LoadScenario()
     for part, duration, tokens, pause in answers:
         first = None if part is None else part * duration
         scene.after(pause).ends(True, first_content=first, duration=duration, output=tokens)

@@ -155,7 +155,7 @@ def test_an_agents_triggers_hold_for_its_own_fallbacks_only() -> None:
 # -- local_only
 
 
-def test_a_local_only_agent_never_leaves_home() -> None:
+def test_a_local_only_agent_uses_no_remote_backend() -> None:
     made = plan(Agent("mixed", fallback=["big"], local_only=True))
     assert names(made) == ["home/own"]
     assert made.reasons == ("local_only: paid/fast, paid/big left out",)
@@ -167,7 +167,7 @@ def test_a_local_only_agent_may_begin_with_a_fallback() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"fallback": ["fast"]}, {"model": "own"}])
-def test_a_local_only_agent_with_nothing_at_home_is_denied(options: Any) -> None:
+def test_a_local_only_agent_without_a_local_backend_is_denied(options: Any) -> None:
     with pytest.raises(EgressDeniedError, match="agent Py is local_only and may not use paid/big"):
         plan(Agent("big", local_only=True), **options)
 
@@ -329,7 +329,7 @@ def test_control_characters_in_a_models_name_are_refused_unseen(model: str) -> N
         (OllamaBackend("paid", "http://far.test"), {}, FREE),
     ],
 )
-def test_a_price_is_the_models_then_the_routers_then_free_at_home(
+def test_a_price_is_the_models_then_the_routers_then_free_if_local(
     backend: Backend, prices: Any, price: Price | None
 ) -> None:
     assert tables([backend], prices=prices).deployment("paid/m").price == price

@@ -163,7 +163,7 @@ def test_a_hundred_threads_get_ten_between_them() -> None:
     assert (len(taken), sum(taken)) == (100, 10)
 
 
-class Budgets(RuleBasedStateMachine):
+class RetryBudgetMachine(RuleBasedStateMachine):
     """Any history: what was taken is never more than 10, a tenth per first attempt, one per 30 s."""
 
     @initialize()
@@ -191,9 +191,9 @@ class Budgets(RuleBasedStateMachine):
     def take(self, backend: str, cost: float, times: int) -> None:
         for _ in range(times):
             left = self.gain(backend)
-            told = self.budget.allows(backend, cost)
+            allowed = self.budget.allows(backend, cost)
             taken = self.budget.take(backend, cost) is not None
-            assert taken is told
+            assert taken is allowed
             if abs(left - cost) > 1e-6:
                 assert taken is (left > cost)
             if taken:
@@ -212,4 +212,4 @@ class Budgets(RuleBasedStateMachine):
             assert not self.budget.take(backend, 10 + 1e-6)
 
 
-TestBudgets = Budgets.TestCase
+TestRetryBudgetMachine = RetryBudgetMachine.TestCase

@@ -42,7 +42,7 @@ def test_room_for_the_answer_counts_for_the_order() -> None:
     assert order(plan(80, Agent("both"), max_tokens=50)) == ["large", "small"]
 
 
-def test_a_fallback_overtakes_only_where_the_token_limit_is_a_trigger() -> None:
+def test_a_fallback_goes_first_only_where_token_limit_triggers_it() -> None:
     fallback = {"fallback": ["mini/large"]}
     assert order(plan(110, Agent("mini/small", **fallback))) == ["large", "small"]
     assert order(plan(110, Agent("mini/small", triggers=["availability"], **fallback))) == ["small", "large"]

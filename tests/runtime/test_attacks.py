@@ -215,7 +215,7 @@ async def test_a_connection_given_up_in_its_handshake_sends_nothing(tmp_path: Pa
     assert server.requests == []
 
 
-def test_bytes_that_come_before_the_tls_handshake_are_nobodys_answer(tmp_path: Path, caller: Caller) -> None:
+def test_bytes_before_the_tls_handshake_are_no_answer(tmp_path: Path, caller: Caller) -> None:
     authority = Authority()
     with ScriptedServer(on_connect=answer(json=chat("evil"))) as server:
         url = server.url.replace("http:", "https:")

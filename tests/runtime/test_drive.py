@@ -84,7 +84,7 @@ class AsyncExchange(Exchange):
         return await asyncio.to_thread(self.next, "read") if self.blocks == "read" else self.next("read")
 
 
-class Given:
+class FakeConnections:
     """Connections that give out these exchanges, one after another."""
 
     def __init__(self, *exchanges: Any) -> None:
@@ -106,7 +106,7 @@ SEND = Send(FREE, HttpRequest("POST", "/chat", b"{}"), [], None, FOREVER)
 
 def driver(mode: Mode, flow: Flow[Any], *exchanges: Any, limiters: Limiters | None = None) -> Any:
     kind: Any = Drive if mode == "sync" else AsyncDrive
-    return kind(flow, Given(*exchanges), limiters or Limiters([BACKEND], 9))
+    return kind(flow, FakeConnections(*exchanges), limiters or Limiters([BACKEND], 9))
 
 
 def exchange(mode: Mode, *pieces: Any, **about: Any) -> Exchange:
@@ -209,7 +209,7 @@ def test_an_error_of_the_flow_gives_everything_back(mode: Mode) -> None:
 # -- Interrupts, cancellation and close()
 
 
-class Ended:
+class ClosingFlow:
     """A flow that notes how it ended."""
 
     def __init__(self, *effects: Any) -> None:
@@ -234,7 +234,7 @@ class Ended:
 @pytest.mark.parametrize("sent", [False, True])
 @pytest.mark.parametrize("error", [KeyboardInterrupt("k"), asyncio.CancelledError(), SystemExit(3)])
 def test_an_interrupted_send_says_whether_it_was_sent(mode: Mode, sent: bool, error: BaseException) -> None:
-    flow, asked = Ended(SEND), exchange(mode, error, blocks="nothing", sent=sent)
+    flow, asked = ClosingFlow(SEND), exchange(mode, error, blocks="nothing", sent=sent)
     drive = driver(mode, flow.flow(), asked)
     with pytest.raises(type(error)) as caught:
         advance(drive)
@@ -246,7 +246,7 @@ def test_an_interrupted_send_says_whether_it_was_sent(mode: Mode, sent: bool, er
 
 @both
 def test_an_interrupted_read_reaches_the_flow_as_it_is(mode: Mode) -> None:
-    flow, error = Ended(SEND, Read(FOREVER)), KeyboardInterrupt()
+    flow, error = ClosingFlow(SEND, Read(FOREVER)), KeyboardInterrupt()
     drive = driver(mode, flow.flow(), exchange(mode, Reply(200, {}), error))
     with pytest.raises(KeyboardInterrupt):
         advance(drive)
@@ -254,7 +254,7 @@ def test_an_interrupted_read_reaches_the_flow_as_it_is(mode: Mode) -> None:
 
 
 async def test_a_cancelled_task_stops_its_send() -> None:
-    flow, asked = Ended(SEND), AsyncExchange(blocks="send")
+    flow, asked = ClosingFlow(SEND), AsyncExchange(blocks="send")
     drive = driver("async", flow.flow(), asked)
     task = asyncio.create_task(drive.advance())
     await asyncio.to_thread(asked.waits.wait)
@@ -268,7 +268,7 @@ async def test_a_cancelled_task_stops_its_send() -> None:
 @both
 @pytest.mark.parametrize("where", ["send", "read"])
 def test_close_from_another_thread_ends_an_exchange(mode: Mode, where: str) -> None:
-    flow, asked = Ended(SEND, Read(FOREVER)), exchange(mode, Reply(200, {}), blocks=where, sent=True)
+    flow, asked = ClosingFlow(SEND, Read(FOREVER)), exchange(mode, Reply(200, {}), blocks=where, sent=True)
     drive = driver(mode, flow.flow(), asked)
     with ThreadPoolExecutor() as pool:
         reads = pool.submit(advance, drive)
@@ -315,7 +315,7 @@ def test_a_call_closed_by_its_own_flow_begins_nothing_more(mode: Mode, effect: A
 
 @both
 def test_a_paused_call_is_closed_where_it_stands(mode: Mode) -> None:
-    flow, asked = Ended(SEND, Emit([Chunk(text="one")])), exchange(mode, Reply(200, {}))
+    flow, asked = ClosingFlow(SEND, Emit([Chunk(text="one")])), exchange(mode, Reply(200, {}))
     drive = driver(mode, flow.flow(), asked)
     assert advance(drive)
     drive.close()
@@ -326,7 +326,7 @@ def test_a_paused_call_is_closed_where_it_stands(mode: Mode) -> None:
 
 def test_a_flow_is_driven_by_one_thread_at_a_time() -> None:
     asked = Exchange(blocks="send")
-    drive = driver("sync", Ended(SEND).flow(), asked)
+    drive = driver("sync", ClosingFlow(SEND).flow(), asked)
     with ThreadPoolExecutor() as pool:
         reads = pool.submit(advance, drive)
         assert asked.waits.wait(PROMPTLY)
@@ -337,7 +337,7 @@ def test_a_flow_is_driven_by_one_thread_at_a_time() -> None:
 
 
 def test_a_forked_childs_copy_is_not_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    flow, asked = Ended(SEND, Emit([Chunk(text="one")])), Exchange(Reply(200, {}))
+    flow, asked = ClosingFlow(SEND, Emit([Chunk(text="one")])), Exchange(Reply(200, {}))
     drive = driver("sync", flow.flow(), asked)
     advance(drive)
     with monkeypatch.context() as patch:
@@ -382,7 +382,7 @@ def held(limiters: Limiters) -> tuple[int, int]:
     return limiters.stats()[BACKEND.origin][:2]
 
 
-class Visit:
+class SlotCall:
     """A call that asks for a slot, keeps it as a paused stream does, and gives it back at its end."""
 
     def __init__(
@@ -421,7 +421,7 @@ class Visit:
         self.drive.close()
 
 
-class House:
+class HostLimiters:
     """The limiters of one host, and calls that wait in threads and loops of their own."""
 
     def __init__(self, limit: int = 1, max_queue: int = 1000) -> None:
@@ -434,24 +434,24 @@ class House:
     def held(self) -> tuple[int, int]:
         return held(self.limiters)
 
-    def visit(self, mode: Mode = "sync", **about: Any) -> Visit:
-        return Visit(self.limiters, mode, **about)
+    def call(self, mode: Mode = "sync", **about: Any) -> SlotCall:
+        return SlotCall(self.limiters, mode, **about)
 
-    def take(self) -> Visit:
+    def take(self) -> SlotCall:
         """A call of another thread that has a slot."""
-        visit = self.visit()
-        thread = threading.Thread(target=visit.begin)  # not in the pool, where it could ask again
+        call = self.call()
+        thread = threading.Thread(target=call.begin)  # not in the pool, where it could ask again
         thread.start()
         thread.join()
-        assert visit.answer is None
-        return visit
+        assert call.answer is None
+        return call
 
-    def wait(self, **about: Any) -> tuple[Visit, Future[Any]]:
+    def wait(self, **about: Any) -> tuple[SlotCall, Future[Any]]:
         """A call that waits in a thread of its own, from now on."""
-        visit = self.visit(**about)
-        future = self.pool.submit(visit.begin)
-        assert visit.queued.wait(PROMPTLY)
-        return visit, future
+        call = self.call(**about)
+        future = self.pool.submit(call.begin)
+        assert call.queued.wait(PROMPTLY)
+        return call, future
 
     def loop(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.new_event_loop()
@@ -460,12 +460,12 @@ class House:
         self._loops.append((loop, thread))
         return loop
 
-    def await_in(self, loop: asyncio.AbstractEventLoop, **about: Any) -> tuple[Visit, Future[Any]]:
+    def await_in(self, loop: asyncio.AbstractEventLoop, **about: Any) -> tuple[SlotCall, Future[Any]]:
         """A call that waits in a task on a loop of another thread, from now on."""
-        visit = self.visit("async", **about)
-        future = asyncio.run_coroutine_threadsafe(visit.abegin(), loop)
-        assert visit.queued.wait(PROMPTLY)
-        return visit, future
+        call = self.call("async", **about)
+        future = asyncio.run_coroutine_threadsafe(call.abegin(), loop)
+        assert call.queued.wait(PROMPTLY)
+        return call, future
 
     def close(self) -> None:
         self.pool.shutdown()
@@ -476,14 +476,14 @@ class House:
 
 
 @pytest.fixture
-def house() -> Iterator[House]:
-    house = House()
-    yield house
-    house.close()
+def host() -> Iterator[HostLimiters]:
+    host = HostLimiters()
+    yield host
+    host.close()
 
 
 def test_threads_and_tasks_of_two_loops_share_the_slots() -> None:
-    house = House(3)
+    host = HostLimiters(3)
     inside, most = 0, 0
     guard = threading.Lock()
     served: Counter[str] = Counter()
@@ -498,81 +498,81 @@ def test_threads_and_tasks_of_two_loops_share_the_slots() -> None:
             if inside == 3:
                 together.set()
 
-    def goes(visit: Visit) -> None:
+    def goes(call: SlotCall) -> None:
         nonlocal inside
         with guard:
             inside -= 1
-        visit.end()
+        call.end()
 
     def by_thread(name: str) -> None:
         for _ in range(20):
-            visit = house.visit()
-            assert visit.begin() is None
+            call = host.call()
+            assert call.begin() is None
             came(name)
             together.wait(PROMPTLY)  # the first three stay until all three are inside
-            goes(visit)
+            goes(call)
 
     async def by_task(name: str) -> None:
         for _ in range(20):
-            visit = house.visit("async")
-            assert await visit.abegin() is None
+            call = host.call("async")
+            assert await call.abegin() is None
             came(name)
             while not together.is_set():
                 await asyncio.sleep(0)
-            goes(visit)
+            goes(call)
 
     async def tasks(name: str) -> None:
         await asyncio.gather(*(by_task(f"{name}{n}") for n in range(5)))
 
-    work = [house.pool.submit(by_thread, f"t{n}") for n in range(20)]
-    work += [asyncio.run_coroutine_threadsafe(tasks(name), house.loop()) for name in "xy"]
+    work = [host.pool.submit(by_thread, f"t{n}") for n in range(20)]
+    work += [asyncio.run_coroutine_threadsafe(tasks(name), host.loop()) for name in "xy"]
     for each in work:
         each.result(20)
     assert most == 3
     assert (len(served), set(served.values())) == (30, {20})
-    assert house.held == (0, 0)
-    house.close()
+    assert host.held == (0, 0)
+    host.close()
 
 
-def test_threads_and_tasks_stand_in_one_queue(house: House) -> None:
-    first = house.take()
-    loop = house.loop()
+def test_threads_and_tasks_stand_in_one_queue(host: HostLimiters) -> None:
+    first = host.take()
+    loop = host.loop()
     line = [
-        house.wait(),
-        house.await_in(loop),
-        house.wait(priority=1),
-        house.await_in(loop, priority=1),
-        house.wait(),
-        house.await_in(house.loop(), priority=2),
+        host.wait(),
+        host.await_in(loop),
+        host.wait(priority=1),
+        host.await_in(loop, priority=1),
+        host.wait(),
+        host.await_in(host.loop(), priority=2),
     ]
-    assert [visit.ahead for visit, _ in line] == [0, 1, 2, 3, 4, 5]
+    assert [call.ahead for call, _ in line] == [0, 1, 2, 3, 4, 5]
     first.end()
     for left, number in zip(range(5, -1, -1), (5, 2, 3, 0, 1, 4), strict=True):
-        visit, future = line[number]
+        call, future = line[number]
         assert future.result(PROMPTLY) is None
-        assert house.held == (1, left)
-        visit.end()
-    assert house.held == (0, 0)
+        assert host.held == (1, left)
+        call.end()
+    assert host.held == (0, 0)
 
 
-def test_a_wait_ends_at_its_deadline(house: House) -> None:
-    first = house.take()
+def test_a_wait_ends_at_its_deadline(host: HostLimiters) -> None:
+    first = host.take()
     for mode in ("sync", "async"):
         for seconds in (0.2, -1):
-            visit = house.visit(mode, seconds=seconds)
+            call = host.call(mode, seconds=seconds)
             began = time.monotonic()
-            answer = visit.begin() if mode == "sync" else asyncio.run(visit.abegin())
+            answer = call.begin() if mode == "sync" else asyncio.run(call.abegin())
             assert answer is LATE
             assert max(seconds, 0) <= time.monotonic() - began < 0.25
-            assert house.held == (1, 0), "it has left the queue"
-            visit.end()
+            assert host.held == (1, 0), "it has left the queue"
+            call.end()
     first.end()
-    assert house.visit().begin() is None
+    assert host.call().begin() is None
 
 
 @both
-def test_a_slot_that_came_before_the_wait_began_is_taken(house: House, mode: Mode) -> None:
-    first = house.take()
+def test_a_slot_that_came_before_the_wait_began_is_taken(host: HostLimiters, mode: Mode) -> None:
+    first = host.take()
 
     def flow() -> Flow[Any]:
         yield Enter(BACKEND, "m", 0)
@@ -580,71 +580,71 @@ def test_a_slot_that_came_before_the_wait_began_is_taken(house: House, mode: Mod
         if mode == "async":
             yield SEND  # gives the loop a turn, in which the task is woken
         answer = yield Wait(FOREVER)
-        assert house.held == (1, 0)
+        assert host.held == (1, 0)
         return answer
 
-    drive = driver(mode, flow(), exchange(mode, Reply(200, {})), limiters=house.limiters)
+    drive = driver(mode, flow(), exchange(mode, Reply(200, {})), limiters=host.limiters)
     assert advance(drive) is None
-    assert (drive.over, drive.result, house.held) == (True, None, (0, 0))
+    assert (drive.over, drive.result, host.held) == (True, None, (0, 0))
 
 
 def test_a_full_queue_refuses_threads_and_tasks_at_once() -> None:
-    house = House(max_queue=1)
-    first = house.take()
-    visit, waits = house.wait()
-    assert house.visit().begin() is FULL
-    assert asyncio.run(house.visit("async").abegin()) is FULL
+    host = HostLimiters(max_queue=1)
+    first = host.take()
+    call, waits = host.wait()
+    assert host.call().begin() is FULL
+    assert asyncio.run(host.call("async").abegin()) is FULL
     first.end()
     assert waits.result(PROMPTLY) is None
-    visit.end()
-    house.close()
+    call.end()
+    host.close()
 
 
-def test_a_thread_does_not_wait_for_itself(house: House) -> None:
-    mine = house.visit()
+def test_a_thread_does_not_wait_for_itself(host: HostLimiters) -> None:
+    mine = host.call()
     assert mine.begin() is None
-    assert house.visit().begin() is STUCK
+    assert host.call().begin() is STUCK
     mine.end()
 
 
 def test_a_thread_waits_for_others_even_if_it_holds_some() -> None:
-    house = House(2)
-    mine, theirs, second = house.visit(), house.take(), house.visit()
+    host = HostLimiters(2)
+    mine, theirs, second = host.call(), host.take(), host.call()
     assert mine.begin() is None
     second.on_queued = theirs.end
     assert second.begin() is None
     mine.end()
     second.end()
-    house.close()
+    host.close()
 
 
-def test_a_slot_belongs_to_the_thread_that_reads_the_stream(house: House) -> None:
-    handed_over = house.take()
+def test_a_slot_belongs_to_the_thread_that_reads_the_stream(host: HostLimiters) -> None:
+    handed_over = host.take()
     handed_over.drive.advance()
-    assert house.visit().begin() is STUCK
+    assert host.call().begin() is STUCK
     handed_over.end()
 
 
-def test_a_thread_does_not_wait_for_tasks_of_the_loop_it_blocks(house: House) -> None:
+def test_a_thread_does_not_wait_for_tasks_of_the_loop_it_blocks(host: HostLimiters) -> None:
     async def both_kinds() -> None:
-        task = house.visit("async")
+        task = host.call("async")
         assert await task.abegin() is None
-        assert house.visit().begin() is STUCK
-        assert await house.visit("async", seconds=0.01).abegin() is LATE, "a task may wait for another"
+        assert host.call().begin() is STUCK
+        assert await host.call("async", seconds=0.01).abegin() is LATE, "a task may wait for another"
         task.end()
-        mine = house.visit()
+        mine = host.call()
         assert mine.begin() is None
-        assert house.visit().begin() is STUCK
+        assert host.call().begin() is STUCK
         mine.end()
 
     asyncio.run(both_kinds())
 
 
-def test_a_blocking_call_goes_before_the_tasks_of_its_loop(house: House) -> None:
-    first = house.take()
+def test_a_blocking_call_goes_before_the_tasks_of_its_loop(host: HostLimiters) -> None:
+    first = host.take()
 
     async def both_kinds() -> None:
-        waits, task, mine = asyncio.Event(), house.visit("async", priority=9), house.visit()
+        waits, task, mine = asyncio.Event(), host.call("async", priority=9), host.call()
         task.on_queued = waits.set
         waiting = asyncio.create_task(task.abegin())
         await waits.wait()
@@ -657,7 +657,7 @@ def test_a_blocking_call_goes_before_the_tasks_of_its_loop(house: House) -> None
     asyncio.run(both_kinds())
 
 
-def test_a_new_thread_does_not_own_an_ended_threads_slot(house: House) -> None:
+def test_a_new_thread_does_not_own_an_ended_threads_slot(host: HostLimiters) -> None:
     """Systems give the id of an ended thread to the next one."""
 
     def in_thread(work: Callable[[], object]) -> tuple[int | None, object]:
@@ -667,13 +667,13 @@ def test_a_new_thread_does_not_own_an_ended_threads_slot(house: House) -> None:
         thread.join()
         return thread.ident, results[0]
 
-    first = house.visit()
+    first = host.call()
     ident, _ = in_thread(first.begin)
 
     def with_the_same_id() -> object:
         if threading.get_ident() != ident:
             return "another id"
-        second = house.visit()
+        second = host.call()
         second.on_queued = first.end
         return second.begin()
 
@@ -686,12 +686,12 @@ def test_a_new_thread_does_not_own_an_ended_threads_slot(house: House) -> None:
 
 
 @pytest.mark.parametrize("when", ["while it waits", "in the tick of its grant", "before it runs again"])
-async def test_a_cancelled_task_holds_nothing(house: House, when: str) -> None:
-    first, task, waits = house.take(), house.visit("async"), asyncio.Event()
+async def test_a_cancelled_task_holds_nothing(host: HostLimiters, when: str) -> None:
+    first, task, waits = host.take(), host.call("async"), asyncio.Event()
     task.on_queued = waits.set
     waiting = asyncio.create_task(task.abegin())
     await waits.wait()
-    following, future = house.wait()
+    following, future = host.wait()
     if when == "while it waits":
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -707,46 +707,46 @@ async def test_a_cancelled_task_holds_nothing(house: House, when: str) -> None:
             await waiting
     assert await asyncio.to_thread(future.result, PROMPTLY) is None
     following.end()
-    assert house.held == (0, 0)
+    assert host.held == (0, 0)
 
 
-def test_a_task_of_a_closed_loop_is_passed_over(house: House) -> None:
-    first, task = house.take(), house.visit("async")
+def test_a_task_of_a_closed_loop_is_passed_over(host: HostLimiters) -> None:
+    first, task = host.take(), host.call("async")
     loop = asyncio.new_event_loop()
     loop.set_exception_handler(lambda loop, context: None)
     task.on_queued = loop.stop
     waiting = loop.create_task(task.abegin())
     loop.run_forever()
     loop.close()
-    following, future = house.wait()
-    assert house.held == (1, 2)
+    following, future = host.wait()
+    assert host.held == (1, 2)
     first.end()
     assert future.result(PROMPTLY) is None
     following.end()
-    assert house.held == (0, 0)
+    assert host.held == (0, 0)
     del waiting, task
     gc.collect()
 
 
-def test_a_slot_of_a_closed_loop_is_free_again(house: House) -> None:
-    left_open = house.visit("async")
+def test_a_slot_of_a_closed_loop_is_free_again(host: HostLimiters) -> None:
+    left_open = host.call("async")
     assert asyncio.run(left_open.abegin()) is None
-    assert house.held == (1, 0)
-    assert house.visit().begin() is None
+    assert host.held == (1, 0)
+    assert host.call().begin() is None
     left_open.end()
 
 
-def test_a_held_slot_keeps_no_loop_alive(house: House) -> None:
-    async def begin(visit: Visit) -> weakref.ref[asyncio.AbstractEventLoop]:
-        assert await visit.abegin() is None
+def test_a_held_slot_keeps_no_loop_alive(host: HostLimiters) -> None:
+    async def begin(call: SlotCall) -> weakref.ref[asyncio.AbstractEventLoop]:
+        assert await call.abegin() is None
         return weakref.ref(asyncio.get_running_loop())
 
-    visit = house.visit("async")
-    loop = asyncio.run(begin(visit))
+    call = host.call("async")
+    loop = asyncio.run(begin(call))
     gc.collect()
     assert loop() is None
-    visit.drive.close()
-    assert house.held == (0, 0)
+    call.drive.close()
+    assert host.held == (0, 0)
 
 
 def test_a_waiter_whose_loop_is_gone_is_not_woken() -> None:
@@ -760,57 +760,57 @@ def test_a_waiter_whose_loop_is_gone_is_not_woken() -> None:
 
 @both
 @pytest.mark.parametrize("waited", [False, True], ids=["at once", "after waiting"])
-def test_a_call_that_is_dropped_gives_its_slot_back(house: House, mode: Mode, waited: bool) -> None:
-    first = house.take() if waited else None
-    visit = house.visit(mode)
-    visit.on_queued = first.end if first is not None else lambda: None
-    assert (visit.begin() if mode == "sync" else asyncio.run(visit.abegin())) is None
-    del visit, first
+def test_a_call_that_is_dropped_gives_its_slot_back(host: HostLimiters, mode: Mode, waited: bool) -> None:
+    first = host.take() if waited else None
+    call = host.call(mode)
+    call.on_queued = first.end if first is not None else lambda: None
+    assert (call.begin() if mode == "sync" else asyncio.run(call.abegin())) is None
+    del call, first
     gc.collect()
-    assert house.held == (0, 0)
+    assert host.held == (0, 0)
 
 
 @both
-def test_a_flow_that_fails_in_the_queue_leaves_it(house: House, mode: Mode) -> None:
-    first, visit = house.take(), house.visit(mode)
+def test_a_flow_that_fails_in_the_queue_leaves_it(host: HostLimiters, mode: Mode) -> None:
+    first, call = host.take(), host.call(mode)
 
     def fails() -> None:
         raise KeyboardInterrupt
 
-    visit.on_queued = fails
+    call.on_queued = fails
     with pytest.raises(KeyboardInterrupt):
-        advance(visit.drive)
-    assert house.held == (1, 0)
+        advance(call.drive)
+    assert host.held == (1, 0)
     first.end()
 
 
 @both
-def test_a_call_that_is_closed_in_the_queue_leaves_it(house: House, mode: Mode) -> None:
-    first = house.take()
-    visit, future = house.wait() if mode == "sync" else house.await_in(house.loop())
-    visit.drive.close()
+def test_a_call_that_is_closed_in_the_queue_leaves_it(host: HostLimiters, mode: Mode) -> None:
+    first = host.take()
+    call, future = host.wait() if mode == "sync" else host.await_in(host.loop())
+    call.drive.close()
     assert future.result(PROMPTLY) == "not asked"
-    assert house.held == (1, 0)
-    assert visit.drive.over
+    assert host.held == (1, 0)
+    assert call.drive.over
     first.end()
 
 
-def test_to_give_back_while_the_limiter_works_does_not_wait(house: House) -> None:
-    cycle: list[Any] = [house.take()]
+def test_to_give_back_while_the_limiter_works_does_not_wait(host: HostLimiters) -> None:
+    cycle: list[Any] = [host.take()]
     cycle.append(cycle)
-    (limiter,) = house.limiters.by_origin.values()
+    (limiter,) = host.limiters.by_origin.values()
     with limiter._lock:
         cycle.clear()
         gc.collect()
-    assert house.visit().begin() is None
+    assert host.call().begin() is None
 
 
-def test_a_host_without_a_limit_has_no_limiter(house: House) -> None:
+def test_a_host_without_a_limit_has_no_limiter(host: HostLimiters) -> None:
     def flow() -> Flow[Any]:
         return (yield Enter(FREE, "m", 0))
 
-    house.limiters.by_origin.clear()
+    host.limiters.by_origin.clear()
     for mode in ("sync", "async"):
-        drive = driver(mode, flow(), limiters=house.limiters)
+        drive = driver(mode, flow(), limiters=host.limiters)
         assert advance(drive) is None
         assert drive.over

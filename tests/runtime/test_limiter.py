@@ -300,7 +300,7 @@ THREADS = ["t1", "t2", "t3"]
 LOOPS = ["l1", "l2"]
 
 
-class Turnstile(RuleBasedStateMachine):
+class LimiterMachine(RuleBasedStateMachine):
     """Against a model with plain lists: which calls have a slot, which wait, whose turn it is."""
 
     @initialize(limit=st.integers(1, 3), max_queue=st.integers(0, 6))
@@ -386,11 +386,11 @@ class Turnstile(RuleBasedStateMachine):
         self.inside[which % len(self.inside)][1].owner = owner
 
     @rule(times=st.integers(1, 150))
-    def crowd_comes_and_goes(self, times: int) -> None:
+    def many_calls_give_up(self, times: int) -> None:
         if not self.line or len(self.line) >= self.max_queue:
             return
         for _ in range(times):
-            assert isinstance(ask(self.limiter, "crowd"), Queued)
+            assert isinstance(ask(self.limiter, "another"), Queued)
 
     # -- what holds always
 
@@ -413,8 +413,8 @@ class Turnstile(RuleBasedStateMachine):
         assert not self.limiter._blocked
 
 
-TestTurnstile = Turnstile.TestCase
-TestTurnstile.settings = settings(max_examples=150, stateful_step_count=40)
+TestLimiterMachine = LimiterMachine.TestCase
+TestLimiterMachine.settings = settings(max_examples=150, stateful_step_count=40)
 
 
 # -- The limiters of one router

@@ -234,7 +234,7 @@ def test_a_tunnels_far_end_must_be_who_it_should_be(
     assert KEY.encode() not in proxy.carried
 
 
-def test_what_a_proxy_says_before_tls_is_nobodys_answer(
+def test_what_a_proxy_sends_before_tls_is_no_answer(
     tmp_path: Path, caller: Caller, proxied: Callable[..., None]
 ) -> None:
     authority, [evil] = Authority(), answer(json=chat("evil"))

@@ -115,7 +115,7 @@ def test_an_ollama_serves_one_call_at_a_time(caller: Caller, pool: ThreadPoolExe
     def chats(request: Request) -> Iterable[Step]:
         yield Set(began)
         yield Wait(go)
-        yield from ollama.json_answer(ollama.merged(ollama.chat_lines(ollama.Said(), "m")))
+        yield from ollama.json_answer(ollama.merged(ollama.chat_lines(ollama.ScriptedReply(), "m")))
 
     def hear(event: Event) -> None:
         if isinstance(event, Queued):

@@ -1,4 +1,4 @@
-"""The official `anthropic` package against the wrapper, whoever answers behind it."""
+"""The official `anthropic` package against the wrapper, with each kind of backend behind it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import anthropic
 import pytest
 from tests.sdk.conftest import KEY, AnthropicClient, Serve, compatible, ollama, weather_tools
 from tests.support import anthropic_like, openai_like
-from tests.support.ollama import FakeOllama, Said
+from tests.support.ollama import FakeOllama, ScriptedReply
 from tests.support.scripted import Close, Hang, ScriptedServer, answer, refused_port, stream
 
 from ccroute import Agent, AnthropicBackend, OpenAIBackend
@@ -41,10 +41,14 @@ def test_a_plain_answer_keeps_its_usage_and_the_request_its_form(
         )
     assert (reply.id, reply.model, reply.stop_reason) == ("msg_1", anthropic_like.MODEL, "end_turn")
     assert [block.text for block in reply.content if block.type == "text"] == ["Hello."]
-    told = reply.usage
-    assert (told.input_tokens, told.cache_read_input_tokens, told.cache_creation_input_tokens) == (3, 4, 3)
-    assert told.cache_creation is not None
-    assert (told.cache_creation.ephemeral_1h_input_tokens, told.output_tokens) == (1, 7)
+    counted = reply.usage
+    assert (counted.input_tokens, counted.cache_read_input_tokens, counted.cache_creation_input_tokens) == (
+        3,
+        4,
+        3,
+    )
+    assert counted.cache_creation is not None
+    assert (counted.cache_creation.ephemeral_1h_input_tokens, counted.output_tokens) == (1, 7)
     assert server.requests[0].json == {
         **ASK,
         "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}],
@@ -79,7 +83,7 @@ def test_a_stream_of_thinking_text_and_calls_is_rebuilt_as_it_was(
     assert (reply.usage.input_tokens, reply.usage.output_tokens) == (11, 7)
 
 
-def test_a_conversation_goes_on_with_thinking_and_signatures_verbatim(
+def test_a_conversation_keeps_thinking_and_signatures_verbatim(
     serve: Serve, anthropic_client: AnthropicClient
 ) -> None:
     blocks = [
@@ -111,7 +115,7 @@ def test_ollama_gives_calls_thinking_and_usage_in_anthropics_form(
     serve: Serve, anthropic_client: AnthropicClient, streamed: bool
 ) -> None:
     calls = [{"function": {"name": name, "arguments": {"city": "Köln"}}} for name in ("weather", "time")]
-    said = Said(pieces=["Let", " me."], thinking=["hm", "?"], tool_calls=calls)
+    said = ScriptedReply(pieces=["Let", " me."], thinking=["hm", "?"], tool_calls=calls)
     with FakeOllama(["qwen"], says=said) as server:
         client = anthropic_client(serve(ollama(server.url), model="qwen"))
         options = {**ASK, "tools": TOOLS, "thinking": THINK, "metadata": {"user_id": "u"}}
@@ -171,8 +175,8 @@ def test_an_openai_backend_gives_streamed_calls_and_thinking(
         {"type": "tool_use", "id": "toolu_a", "name": "weather", "input": {"city": "Köln"}},
         {"type": "tool_use", "id": "toolu_b", "name": "time", "input": {}},
     ]
-    told = reply.usage
-    assert (told.input_tokens, told.cache_read_input_tokens, told.output_tokens) == (6, 4, 5)
+    counted = reply.usage
+    assert (counted.input_tokens, counted.cache_read_input_tokens, counted.output_tokens) == (6, 4, 5)
     assert server.requests[0].json["tool_choice"] == "required"
 
 
@@ -273,14 +277,16 @@ def test_a_rate_limit_says_when_to_come_back(serve: Serve, anthropic_client: Ant
 def test_a_prompt_that_does_not_fit_says_so_in_anthropics_words(
     serve: Serve, anthropic_client: AnthropicClient
 ) -> None:
-    told = openai_like.error("too long", code="context_length_exceeded")
-    with ScriptedServer([answer(400, json=told)]) as server:
+    counted = openai_like.error("too long", code="context_length_exceeded")
+    with ScriptedServer([answer(400, json=counted)]) as server:
         client = anthropic_client(serve(compatible(server.url)))
         with pytest.raises(anthropic.BadRequestError, match="prompt is too long"):
             client.messages.create(**ASK)
 
 
-def test_a_missing_and_a_wrong_key_are_told_apart(serve: Serve, anthropic_client: AnthropicClient) -> None:
+def test_a_missing_and_a_wrong_key_are_different_errors(
+    serve: Serve, anthropic_client: AnthropicClient
+) -> None:
     server = serve(compatible("http://127.0.0.1:9"))
     with pytest.raises(anthropic.PermissionDeniedError):
         anthropic_client(server, api_key="sk-wrong").messages.create(**ASK)
@@ -309,7 +315,7 @@ def test_what_never_leaves_the_router_raises_the_right_class(
         client.messages.create(**{**ASK, **fields})
 
 
-def test_nobody_there_is_a_bad_gateway(serve: Serve, anthropic_client: AnthropicClient) -> None:
+def test_an_unreachable_backend_is_a_bad_gateway(serve: Serve, anthropic_client: AnthropicClient) -> None:
     client = anthropic_client(serve(compatible(f"http://127.0.0.1:{refused_port()}")))
     with pytest.raises(anthropic.InternalServerError, match="cannot connect") as caught:
         client.messages.create(**ASK)

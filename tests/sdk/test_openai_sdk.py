@@ -1,4 +1,4 @@
-"""The official `openai` package against the wrapper, whoever answers behind it."""
+"""The official `openai` package against the wrapper, with each kind of backend behind it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import openai
 import pytest
 from tests.sdk.conftest import KEY, OpenAIClient, Serve, compatible, ollama, weather_tools
 from tests.support import anthropic_like, openai_like
-from tests.support.ollama import FakeOllama, Said
+from tests.support.ollama import FakeOllama, ScriptedReply
 from tests.support.scripted import Close, Hang, ScriptedServer, Wait, answer, refused_port, stream
 
 from ccroute import Agent, AnthropicBackend, OpenAIBackend, RetryPolicy
@@ -139,7 +139,7 @@ def test_a_conversation_continues_with_the_message_itself(serve: Serve, openai_c
 
 def test_an_ollama_backend_gives_calls_thinking_and_usage(serve: Serve, openai_client: OpenAIClient) -> None:
     calls = [{"function": {"name": name, "arguments": {"city": "Köln"}}} for name in ("weather", "time")]
-    said = Said(pieces=[], thinking=["hm", "?"], tool_calls=calls)
+    said = ScriptedReply(pieces=[], thinking=["hm", "?"], tool_calls=calls)
     with FakeOllama(["qwen"], says=said) as server:
         client = openai_client(serve(ollama(server.url), model="qwen"))
         whole = client.chat.completions.create(**ASK, tools=TOOLS, user="me")
@@ -257,15 +257,15 @@ def test_a_rate_limit_says_when_to_come_back(serve: Serve, openai_client: OpenAI
 
 
 def test_a_prompt_that_does_not_fit_has_openais_code(serve: Serve, openai_client: OpenAIClient) -> None:
-    told = openai_like.error("too long", code="context_length_exceeded")
-    with ScriptedServer([answer(400, json=told)]) as server:
+    refusal = openai_like.error("too long", code="context_length_exceeded")
+    with ScriptedServer([answer(400, json=refusal)]) as server:
         client = openai_client(serve(compatible(server.url)))
         with pytest.raises(openai.BadRequestError) as caught:
             client.chat.completions.create(**ASK)
     assert caught.value.code == "context_length_exceeded"
 
 
-def test_a_missing_and_a_wrong_key_are_told_apart(serve: Serve, openai_client: OpenAIClient) -> None:
+def test_a_missing_and_a_wrong_key_are_different_errors(serve: Serve, openai_client: OpenAIClient) -> None:
     server = serve(compatible("http://127.0.0.1:9"))
     with pytest.raises(openai.PermissionDeniedError):
         openai_client(server, api_key="sk-wrong").chat.completions.create(**ASK)
@@ -292,7 +292,7 @@ def test_what_never_leaves_the_router_raises_the_right_class(
         client.chat.completions.create(**{**ASK, **fields})
 
 
-def test_nobody_there_is_a_bad_gateway(serve: Serve, openai_client: OpenAIClient) -> None:
+def test_an_unreachable_backend_is_a_bad_gateway(serve: Serve, openai_client: OpenAIClient) -> None:
     client = openai_client(serve(compatible(f"http://127.0.0.1:{refused_port()}")))
     with pytest.raises(openai.InternalServerError, match="cannot connect") as caught:
         client.chat.completions.create(**ASK)
@@ -318,7 +318,7 @@ def test_a_stream_that_breaks_raises_after_what_was_said(serve: Serve, openai_cl
     assert said == ["", "so far"]
 
 
-def test_the_sdk_tries_again_when_it_is_told_to(serve: Serve, openai_client: OpenAIClient) -> None:
+def test_the_sdk_retries_if_configured_to(serve: Serve, openai_client: OpenAIClient) -> None:
     limited = answer(429, headers={"retry-after-ms": "5"})
     with ScriptedServer([limited, answer(json=openai_like.chat("second"))]) as server:
         client = openai_client(serve(compatible(server.url), retry=RetryPolicy(attempts=1)))

@@ -67,7 +67,7 @@ def test_what_was_ignored_or_dropped_is_logged(
     serve: Serve, streamed: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     said = stream(chat_sse()) if streamed else answer(json=chat())
-    told = {
+    fields = {
         "model": "m",
         "max_tokens": 9,
         "messages": [{"role": "user", "content": "hi"}],
@@ -76,7 +76,7 @@ def test_what_was_ignored_or_dropped_is_logged(
     with ScriptedServer([said]) as backend:
         server = serve(compatible(backend.url))
         link = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=5)
-        body = json.dumps({**told, "top_k": 3, "shape": "round"}).encode()
+        body = json.dumps({**fields, "top_k": 3, "shape": "round"}).encode()
         link.request("POST", "/v1/messages", body, {"x-api-key": KEY})
         assert link.getresponse().read()
         link.close()
@@ -88,15 +88,15 @@ def test_what_was_ignored_or_dropped_is_logged(
 def test_counting_tokens_counts_an_image_as_one(serve: Serve) -> None:
     source = {"type": "base64", "media_type": "image/png", "data": "A" * 300_000}
     content = [{"type": "image", "source": source}, {"type": "text", "text": "what is it?"}]
-    told = {"model": "m", "messages": [{"role": "user", "content": content}]}
+    fields = {"model": "m", "messages": [{"role": "user", "content": content}]}
     server = serve(compatible(NOWHERE))
     path = "/v1/messages/count_tokens"
-    status, counted = ask(server, "POST", path, json.dumps(told).encode())
+    status, counted = ask(server, "POST", path, json.dumps(fields).encode())
     assert status == 200
     assert 1000 <= counted["input_tokens"] < 1100
-    status, refusal = ask(server, "POST", path, json.dumps({**told, "model": "nobody's"}).encode())
+    status, refusal = ask(server, "POST", path, json.dumps({**fields, "model": "nobody's"}).encode())
     assert (status, refusal["error"]["type"]) == (404, "not_found_error")
-    assert ask(server, "POST", path, json.dumps(told).encode(), {"x-agent": "stranger"})[0] == 404
+    assert ask(server, "POST", path, json.dumps(fields).encode(), {"x-agent": "stranger"})[0] == 404
 
 
 def test_a_wrong_path_and_a_wrong_method_are_not_found(serve: Serve) -> None:
@@ -107,16 +107,18 @@ def test_a_wrong_path_and_a_wrong_method_are_not_found(serve: Serve) -> None:
 
 def test_a_body_that_is_no_json_is_refused_in_the_clients_form(serve: Serve) -> None:
     server = serve(compatible(NOWHERE))
-    status, told = ask(server, "POST", "/v1/chat/completions", b"{")
-    assert (status, told["error"]["type"]) == (400, "invalid_request_error")
-    status, told = ask(server, "POST", "/v1/messages?beta=true", b"{")
-    assert (status, told["type"], told["error"]["type"]) == (400, "error", "invalid_request_error")
+    status, fields = ask(server, "POST", "/v1/chat/completions", b"{")
+    assert (status, fields["error"]["type"]) == (400, "invalid_request_error")
+    status, fields = ask(server, "POST", "/v1/messages?beta=true", b"{")
+    assert (status, fields["type"], fields["error"]["type"]) == (400, "error", "invalid_request_error")
 
 
 @pytest.mark.parametrize("length", [f"{MAX_BODY + 1}", "many", "-1"])
 def test_a_body_too_long_or_of_unknown_length_is_refused_unread(serve: Serve, length: str) -> None:
-    status, told = ask(serve(compatible(NOWHERE)), "POST", "/v1/messages", headers={"content-length": length})
-    assert (status, told["error"]["type"]) == (413, "request_too_large")
+    status, fields = ask(
+        serve(compatible(NOWHERE)), "POST", "/v1/messages", headers={"content-length": length}
+    )
+    assert (status, fields["error"]["type"]) == (413, "request_too_large")
 
 
 def test_a_connection_is_kept_between_requests(serve: Serve) -> None:
@@ -175,6 +177,6 @@ def test_a_client_that_sends_its_next_request_early_has_not_left(serve: Serve) -
         first += f"content-length: {len(body)}\r\n\r\n"
         with socket.create_connection(("127.0.0.1", server.server_port), timeout=5) as link:
             link.sendall(first.encode() + body + b"GET /health HTTP/1.1\r\nconnection: close\r\n\r\n")
-            told = b"".join(iter(lambda: link.recv(65536), b""))
-    assert b'"yes"' in told
-    assert told.endswith(b'{"status": "ok"}')
+            fields = b"".join(iter(lambda: link.recv(65536), b""))
+    assert b'"yes"' in fields
+    assert fields.endswith(b'{"status": "ok"}')

@@ -29,7 +29,7 @@ def answer(text: str | None = "Hello there.", *, finish: Any = "stop", **more: A
     return Completion(choices=(choice,), **facts)
 
 
-class Made:
+class FakeStream:
     """A stream of these chunks; an exception among them is raised where it stands."""
 
     def __init__(self, chunks: Iterable[Chunk | Exception], completion: Completion | None = None) -> None:
@@ -49,7 +49,7 @@ class Made:
         self.closed += 1
 
 
-class AsyncMade(Made):
+class FakeAsyncStream(FakeStream):
     def __aiter__(self) -> AsyncIterator[Chunk]:
         async def each() -> AsyncIterator[Chunk]:
             for chunk in iter(self):
@@ -61,7 +61,7 @@ class AsyncMade(Made):
         self.close()
 
 
-def dumped(wire: str, stream: AsyncMade, mode: str = "sync", **options: Any) -> list[bytes]:
+def dumped(wire: str, stream: FakeAsyncStream, mode: str = "sync", **options: Any) -> list[bytes]:
     """All the pieces that `dump_stream`, or its async twin, makes of a stream."""
     if mode == "sync":
         return list(SERVED[wire].dump_stream(stream, **options))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.serve.support import AsyncMade, answer, call, dumped, frames
+from tests.serve.support import FakeAsyncStream, answer, call, dumped, frames
 from tests.support import anthropic_like as like
 
 from ccroute.serve import anthropic
@@ -118,7 +118,9 @@ def test_a_stream_is_a_message_of_blocks(mode: str) -> None:
         Chunk(tool_calls=(call("", "1}"),)),
         LAST,
     ]
-    stream = AsyncMade(chunks, answer(finish="tool_calls", usage=Usage(input=3, cache_read=2, output=7)))
+    stream = FakeAsyncStream(
+        chunks, answer(finish="tool_calls", usage=Usage(input=3, cache_read=2, output=7))
+    )
     pieces = dumped("anthropic", stream, mode)
     assert len(pieces) == len(chunks)
     assert pieces[0].startswith(b"event: message_start\ndata: {")
@@ -175,7 +177,7 @@ def test_citations_are_streamed_with_their_text_block(early: bool) -> None:
     chunks = [chunk for piece in like.message_sse(blocks=came) for chunk in decoder.feed(piece)]
     answered = decoder.finish()
 
-    made = frames(dumped("anthropic", AsyncMade([*chunks, LAST], answered)))
+    made = frames(dumped("anthropic", FakeAsyncStream([*chunks, LAST], answered)))
 
     assert outline(made) == [
         *[(0, "text"), (0, "According "), (0, "to it, "), (0, "stop")],
@@ -194,7 +196,7 @@ def test_citations_are_streamed_with_their_text_block(early: bool) -> None:
 
 
 def test_a_signature_without_a_thought_is_a_thinking_block() -> None:
-    events = frames(dumped("anthropic", AsyncMade([Chunk(signature="s"), Chunk(text="a"), LAST])))
+    events = frames(dumped("anthropic", FakeAsyncStream([Chunk(signature="s"), Chunk(text="a"), LAST])))
     assert outline(events)[:3] == [(0, "thinking"), (0, "s"), (0, "stop")]
 
 
@@ -203,7 +205,7 @@ def test_calls_one_after_the_other_are_streamed_as_they_come() -> None:
         Chunk(tool_calls=(call("f", "{}", id="a"),)),
         Chunk(tool_calls=(call("g", "{", id="b", index=1),)),
     ]
-    made = AsyncMade([*first, Chunk(tool_calls=(call("", "}", index=1),)), LAST])
+    made = FakeAsyncStream([*first, Chunk(tool_calls=(call("", "}", index=1),)), LAST])
     pieces = dumped("anthropic", made)
     assert outline(frames(pieces[:2])) == [(0, "tool_use"), (0, "{}"), (0, "stop"), (1, "tool_use"), (1, "{")]
 
@@ -217,7 +219,9 @@ def test_calls_in_turn_are_written_one_after_the_other() -> None:
         (call("", "2}", index=1),),
         (call("", " ", index=0),),  # a block that is over takes no more
     ]
-    events = frames(dumped("anthropic", AsyncMade([*(Chunk(tool_calls=each) for each in deltas), LAST])))
+    events = frames(
+        dumped("anthropic", FakeAsyncStream([*(Chunk(tool_calls=each) for each in deltas), LAST]))
+    )
     assert outline(events) == [
         (0, "tool_use"),
         (0, '{"x":'),
@@ -232,7 +236,7 @@ def test_calls_in_turn_are_written_one_after_the_other() -> None:
 
 def test_what_follows_an_incomplete_call_waits_for_the_end() -> None:
     pieces = dumped(
-        "anthropic", AsyncMade([Chunk(tool_calls=(call("f", "{", id="a"),)), Chunk(text="and"), LAST])
+        "anthropic", FakeAsyncStream([Chunk(tool_calls=(call("f", "{", id="a"),)), Chunk(text="and"), LAST])
     )
     assert outline(frames(pieces[:1])) == [(0, "tool_use"), (0, "{")]
     assert outline(frames(pieces)) == [
@@ -247,13 +251,13 @@ def test_what_follows_an_incomplete_call_waits_for_the_end() -> None:
 
 def test_a_call_begins_when_its_name_is_known() -> None:
     deltas = [Chunk(tool_calls=(call("", "{}", id="a"),)), Chunk(tool_calls=(call("late"),)), LAST]
-    events = frames(dumped("anthropic", AsyncMade(deltas)))
+    events = frames(dumped("anthropic", FakeAsyncStream(deltas)))
     assert [event["content_block"]["name"] for event in events if "content_block" in event] == ["late"]
     assert outline(events) == [(0, "tool_use"), (0, "{}"), (0, "stop")]
 
 
 def test_an_empty_answer_is_a_message_without_blocks() -> None:
-    events = frames(dumped("anthropic", AsyncMade([LAST])))
+    events = frames(dumped("anthropic", FakeAsyncStream([LAST])))
     assert [event["type"] for event in events] == ["message_start", "message_delta", "message_stop"]
 
 

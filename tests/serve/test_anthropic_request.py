@@ -35,7 +35,7 @@ def messages_of(*messages: Any, **fields: Any) -> list[Any]:
     return list(parse_request(ask(*messages, **fields)).kwargs["messages"])
 
 
-def there_and_back(body: dict[str, Any], facts: Model | None = None) -> dict[str, Any]:
+def round_trip(body: dict[str, Any], facts: Model | None = None) -> dict[str, Any]:
     parsed = parse_request(json.dumps(body).encode())
     request = build_request(None, parsed.kwargs)
     facts = facts or Model()
@@ -99,7 +99,7 @@ def test_unsigned_thinking_is_kept_as_text_only() -> None:
 def test_thinking_between_answers_stays_at_its_place() -> None:
     blocks = [SIGNED, text("a"), {**SIGNED, "signature": "dHdv"}, text("b")]
     body = ask(USER, {"role": "assistant", "content": blocks}, USER)
-    assert there_and_back(body)["messages"][1]["content"] == blocks
+    assert round_trip(body)["messages"][1]["content"] == blocks
 
 
 def test_a_turn_that_says_nothing_is_an_empty_message() -> None:
@@ -204,12 +204,12 @@ BUDGET, ADAPTIVE = Model(thinking="budget"), Model(thinking="adaptive", efforts=
 @pytest.mark.parametrize("facts", [BUDGET, Model()], ids=["claude", "another server"])
 def test_a_budget_of_thoughts_reaches_an_anthropic_as_it_came(budget: int, facts: Model) -> None:
     thinking = {"type": "enabled", "budget_tokens": budget, "display": "omitted"}
-    assert there_and_back(ask(thinking=thinking), facts)["thinking"] == thinking
+    assert round_trip(ask(thinking=thinking), facts)["thinking"] == thinking
 
 
 def test_a_budget_that_anthropic_would_refuse_is_made_to_fit() -> None:
     def sent(budget: int, **asked: Any) -> Any:
-        body = there_and_back(ask(thinking={"type": "enabled", "budget_tokens": budget}, **asked), BUDGET)
+        body = round_trip(ask(thinking={"type": "enabled", "budget_tokens": budget}, **asked), BUDGET)
         return body["thinking"]["budget_tokens"], body["max_tokens"]
 
     assert sent(8000, max_tokens=4000) == (2000, 4000)
@@ -225,19 +225,19 @@ def test_a_budget_that_anthropic_would_refuse_is_made_to_fit() -> None:
         {"output_config": {"effort": "low"}},
     ],
 )
-def test_a_model_that_thinks_as_it_likes_gets_its_clients_own_words(fields: dict[str, Any]) -> None:
-    body = there_and_back(ask(**fields), ADAPTIVE)
+def test_an_adaptive_model_gets_its_clients_own_effort(fields: dict[str, Any]) -> None:
+    body = round_trip(ask(**fields), ADAPTIVE)
     assert {name: body[name] for name in ("thinking", "output_config") if name in body} == fields
 
 
 def test_words_that_a_model_does_not_take_are_said_in_its_own() -> None:
     budget = {"type": "enabled", "budget_tokens": 10_000}
-    body = there_and_back(ask(thinking=budget), ADAPTIVE)
+    body = round_trip(ask(thinking=budget), ADAPTIVE)
     assert body["thinking"] == {"type": "adaptive", "display": "summarized"}
     assert body["output_config"] == {"effort": "high"}
-    body = there_and_back(ask(thinking={"type": "adaptive"}, output_config={"effort": "xhigh"}), ADAPTIVE)
+    body = round_trip(ask(thinking={"type": "adaptive"}, output_config={"effort": "xhigh"}), ADAPTIVE)
     assert (body["thinking"], body["output_config"]) == ({"type": "adaptive"}, {"effort": "max"})
-    assert there_and_back(ask(thinking={"type": "adaptive"}), BUDGET)["thinking"]["budget_tokens"] == 16_384
+    assert round_trip(ask(thinking={"type": "adaptive"}), BUDGET)["thinking"]["budget_tokens"] == 16_384
 
 
 def test_an_effort_of_anthropics_is_a_plain_one_to_others() -> None:
@@ -256,7 +256,7 @@ MARKS: dict[str, Any] = {
 }
 
 
-def test_a_tools_own_fields_reach_anthropic_and_unknown_ones_are_listed() -> None:
+def test_tool_fields_reach_anthropic_and_unknown_ones_are_listed() -> None:
     tool = {"name": "f", "input_schema": SCHEMA, **MARKS}
     search = {"type": "web_search_20250305", "name": "web_search", "max_uses": 3}
     parsed = parse_request(ask(tools=[search, {**tool, "shape": "round"}]))
@@ -273,7 +273,7 @@ def test_an_output_format_becomes_a_response_format() -> None:
         "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True},
     }
     closed = {"type": "json_schema", "schema": {**SCHEMA, "additionalProperties": False}}
-    assert there_and_back(ask(output_config={"format": form}))["output_config"] == {"format": closed}
+    assert round_trip(ask(output_config={"format": form}))["output_config"] == {"format": closed}
 
 
 def test_counting_tokens_takes_the_same_prompt() -> None:

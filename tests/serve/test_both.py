@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.serve.support import SERVED, AsyncMade, answer, dumped, frames
+from tests.serve.support import SERVED, FakeAsyncStream, answer, dumped, frames
 from tests.wire.support import WIRES, run
 
 from ccroute import errors
@@ -102,7 +102,7 @@ def test_the_headers_say_when_to_come_back_and_whether(wire: str) -> None:
 @BOTH
 @MODES
 def test_an_error_before_the_first_byte_is_the_callers_to_answer(wire: str, mode: str) -> None:
-    stream = AsyncMade([errors.RateLimitError("x")])
+    stream = FakeAsyncStream([errors.RateLimitError("x")])
     with pytest.raises(errors.RateLimitError):
         dumped(wire, stream, mode)
     assert stream.closed == 1
@@ -111,7 +111,7 @@ def test_an_error_before_the_first_byte_is_the_callers_to_answer(wire: str, mode
 @BOTH
 @MODES
 def test_an_error_after_the_first_byte_is_the_protocols_own_event(wire: str, mode: str) -> None:
-    stream = AsyncMade([Chunk(text="a"), errors.StreamInterruptedError("cut", deployment="b/m")])
+    stream = FakeAsyncStream([Chunk(text="a"), errors.StreamInterruptedError("cut", deployment="b/m")])
     pieces = dumped(wire, stream, mode)
     assert frames(pieces)[-1] == SERVED[wire].dump_error(errors.StreamInterruptedError("b/m: cut"))[1]
     assert pieces[-1].startswith(b"data: " if wire == "openai" else b"event: error\n")
@@ -121,7 +121,7 @@ def test_an_error_after_the_first_byte_is_the_protocols_own_event(wire: str, mod
 @BOTH
 @MODES
 def test_a_bug_after_the_first_byte_is_hidden_and_raised(wire: str, mode: str) -> None:
-    stream = AsyncMade([Chunk(text="a"), KeyError("secret")])
+    stream = FakeAsyncStream([Chunk(text="a"), KeyError("secret")])
     pieces: list[bytes] = []
 
     async def acollect() -> None:
@@ -142,7 +142,7 @@ def test_a_bug_after_the_first_byte_is_hidden_and_raised(wire: str, mode: str) -
 @BOTH
 @MODES
 def test_a_stream_left_early_is_closed(wire: str, mode: str) -> None:
-    stream = AsyncMade([Chunk(text="a"), Chunk(text="b"), LAST])
+    stream = FakeAsyncStream([Chunk(text="a"), Chunk(text="b"), LAST])
     if mode == "sync":
         pieces = SERVED[wire].dump_stream(stream)
         next(pieces)
@@ -224,6 +224,6 @@ def test_a_whole_answer_is_read_back_as_the_same(wire: str, completion: Completi
 @given(st.sampled_from(sorted(SERVED)), answers(), st.integers(1, 9))
 def test_a_stream_is_read_back_as_the_same_answer(wire: str, completion: Completion, size: int) -> None:
     options = {"include_usage": True} if wire == "openai" else {}
-    pieces = dumped(wire, AsyncMade(chunks_of(completion, size), completion), **options)
+    pieces = dumped(wire, FakeAsyncStream(chunks_of(completion, size), completion), **options)
     _, again = run(WIRES[wire].Decoder(), *pieces)
     assert gist(again) == gist(completion)

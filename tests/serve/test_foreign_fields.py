@@ -53,7 +53,7 @@ def test_anthropics_own_tools_are_refused_one_by_one() -> None:
     assert AnthropicBackend(api_key="a-test-key").refusals(request, "claude-opus-4-8") == {}
 
 
-def test_what_only_anthropic_reads_of_a_tool_is_left_out_elsewhere_and_said() -> None:
+def test_tool_fields_of_anthropic_are_left_out_elsewhere() -> None:
     marked = {"name": "f", "input_schema": {"type": "object"}, "defer_loading": True, "allowed_callers": []}
     request = parsed_by(anthropic, tools=[SEARCH, marked, {"name": "g"}])
     for backend in (OpenAIBackend("vllm", base_url="http://vllm.test"), OllamaBackend()):
@@ -74,7 +74,7 @@ def test_with_its_last_tool_a_choice_among_them_goes_too() -> None:
     assert (left.tools, left.tool_choice, left.parallel_tool_calls) == (None, None, None)
 
 
-def parsed_by(wire: Any, **told: Any) -> Request:
+def parsed_by(wire: Any, **given: Any) -> Request:
     return Request(
-        **dict(wire.parse_request({"model": "m", "max_tokens": 9, "messages": [USER], **told}).kwargs)
+        **dict(wire.parse_request({"model": "m", "max_tokens": 9, "messages": [USER], **given}).kwargs)
     )

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from tests.serve.support import AsyncMade, answer, call, dumped, frames
+from tests.serve.support import FakeAsyncStream, answer, call, dumped, frames
 
 from ccroute.serve import openai
 from ccroute.types import Chunk, ModelInfo, Usage
@@ -79,7 +79,7 @@ def test_a_reason_that_openai_has_no_word_for_is_stop(reason: Any) -> None:
 
 @MODES
 def test_a_stream_is_role_deltas_finish_and_done(mode: str) -> None:
-    stream = AsyncMade(
+    stream = FakeAsyncStream(
         [Chunk(thinking="hm"), Chunk(signature="s"), Chunk(text="Hel"), Chunk(text="lo"), LAST]
     )
     pieces = dumped("openai", stream, mode, created=9)
@@ -100,7 +100,7 @@ def test_a_stream_is_role_deltas_finish_and_done(mode: str) -> None:
 
 
 def test_usage_comes_last_if_it_was_asked_for() -> None:
-    *chunks, last, _ = frames(dumped("openai", AsyncMade([Chunk(text="a"), LAST]), include_usage=True))
+    *chunks, last, _ = frames(dumped("openai", FakeAsyncStream([Chunk(text="a"), LAST]), include_usage=True))
     assert all(chunk["usage"] is None for chunk in chunks)
     assert (last["choices"], last["usage"]["total_tokens"]) == ([], 18)
 
@@ -112,7 +112,7 @@ def test_a_calls_id_and_name_come_once_then_its_arguments() -> None:
         Chunk(tool_calls=(call("", '{"a":', index=0), call("", "{}", id="call_abc", index=1))),
         Chunk(tool_calls=(call("", "1}", index=0), call("late", "", index=1))),
     ]
-    role, *chunks, last, _ = frames(dumped("openai", AsyncMade(deltas, completion)))
+    role, *chunks, last, _ = frames(dumped("openai", FakeAsyncStream(deltas, completion)))
     assert role["choices"][0]["delta"] == {"role": "assistant", "content": None}
     assert [chunk["choices"][0]["delta"]["tool_calls"] for chunk in chunks] == [
         [{"index": 0, "id": "call_x1_0", "type": "function", "function": {"name": "f", "arguments": ""}}],
@@ -130,7 +130,7 @@ def test_a_calls_id_and_name_come_once_then_its_arguments() -> None:
 
 def test_signed_thinking_comes_with_the_end_of_a_stream() -> None:
     blocks = ({"type": "thinking", "thinking": "hm", "signature": "s"},)
-    stream = AsyncMade([Chunk(thinking="hm"), LAST], answer("", thinking="hm", thinking_blocks=blocks))
+    stream = FakeAsyncStream([Chunk(thinking="hm"), LAST], answer("", thinking="hm", thinking_blocks=blocks))
     *_, last, _ = frames(dumped("openai", stream))
     assert last["choices"][0]["delta"] == {"thinking_blocks": list(blocks)}
 
@@ -149,7 +149,7 @@ def test_provider_fields_come_whole_at_the_end_of_a_stream() -> None:
     assert ["provider_fields" in each for each in message["tool_calls"]] == [False, True]
     assert message["tool_calls"][1] == completion.tool_calls[1].to_dict()
 
-    pieces = dumped("openai", AsyncMade([Chunk(tool_calls=calls), LAST], completion))
+    pieces = dumped("openai", FakeAsyncStream([Chunk(tool_calls=calls), LAST], completion))
     assert frames(pieces)[-2]["choices"][0]["delta"] == {
         "provider_fields": KEPT,
         "tool_calls": [{"index": 1, "function": {"arguments": ""}, "provider_fields": SIGNED}],
@@ -158,7 +158,7 @@ def test_provider_fields_come_whole_at_the_end_of_a_stream() -> None:
 
 def test_an_empty_answer_still_has_a_role_and_an_end() -> None:
     completion = answer("", logprobs={"content": [{"token": "a"}]})
-    role, last, done = frames(dumped("openai", AsyncMade([LAST], completion)))
+    role, last, done = frames(dumped("openai", FakeAsyncStream([LAST], completion)))
     assert role["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     assert last["choices"][0]["logprobs"] == {"content": [{"token": "a"}]}
     assert done == "[DONE]"
@@ -166,7 +166,7 @@ def test_an_empty_answer_still_has_a_role_and_an_end() -> None:
 
 def test_no_character_of_an_answer_ends_a_line_of_the_stream() -> None:
     value = "a\u2028b\u2029c\x85d\r\n\x0be"
-    pieces = dumped("openai", AsyncMade([Chunk(text=value), LAST]))
+    pieces = dumped("openai", FakeAsyncStream([Chunk(text=value), LAST]))
     assert len(b"".join(pieces).decode().splitlines()) == 8
     assert frames(pieces)[1]["choices"][0]["delta"]["content"] == value
 

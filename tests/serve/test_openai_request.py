@@ -252,9 +252,7 @@ PARAMETERS = st.fixed_dictionaries(
 
 
 @given(st.lists(MESSAGES, min_size=1, max_size=5), PARAMETERS)
-def test_a_request_there_and_back_asks_for_the_same(
-    messages: list[dict[str, Any]], asked: dict[str, Any]
-) -> None:
+def test_a_request_survives_the_round_trip(messages: list[dict[str, Any]], asked: dict[str, Any]) -> None:
     body = {"model": "m", "messages": messages, **asked}
     parsed = parse_request(json.dumps(body).encode())
     again = encode(build_request(None, parsed.kwargs), "m", stream=parsed.stream, dialect=WHOLE)

@@ -1,7 +1,7 @@
 """An Ollama server's native API, byte for byte, on top of the scripted server.
 
 It knows the forms (NDJSON by default, Go's JSON escapes, nanosecond durations, its own error texts) and which
-models are installed and loaded. It does not generate: a `Said` is the answer, one piece a token.
+models are installed and loaded. It does not generate: a `ScriptedReply` is the answer, one piece a token.
 
     with FakeOllama(["qwen2.5-coder:7b"]) as ollama:
         httpx.post(ollama.url + "/api/chat", json={"model": "qwen2.5-coder:7b", "messages": [...]})
@@ -58,7 +58,7 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ScriptedReply:
     """What the model says; each piece is a token and a line of the stream."""
 
     pieces: Sequence[str] = ("Hello", " there", ".")
@@ -69,24 +69,24 @@ class Said:
     done: bool = True  # False: a repeat-abort, which ends a stream early and answers 200 with done false
 
 
-Chat = Callable[[Request], Said | Iterable[Step]]
+Chat = Callable[[Request], ScriptedReply | Iterable[Step]]
 
 
 class FakeOllama(ScriptedServer):
-    """`says` answers every chat; `on_chat` decides per request, with a `Said` or with steps of its own."""
+    """`says` answers every chat; `on_chat` decides per request, with a `ScriptedReply` or steps."""
 
     def __init__(
         self,
         models: Iterable[str | Model] = ("llama3.2:3b",),
         *,
-        says: Said | None = None,
+        says: ScriptedReply | None = None,
         on_chat: Chat | None = None,
     ) -> None:
         super().__init__(self._answer)
         installed = (model if isinstance(model, Model) else Model(model) for model in models)
         self.models = {model.full_name: model for model in installed}
         self.loaded: dict[str, int] = {}  # name → num_ctx, as /api/ps shows them
-        self._on_chat: Chat = on_chat or (lambda request: says or Said())
+        self._on_chat: Chat = on_chat or (lambda request: says or ScriptedReply())
 
     @property
     def chats(self) -> list[dict[str, Any]]:
@@ -163,7 +163,7 @@ class FakeOllama(ScriptedServer):
         if body.get("keep_alive") == 0:
             del self.loaded[model.full_name]
         said = self._on_chat(request)
-        if not isinstance(said, Said):
+        if not isinstance(said, ScriptedReply):
             return said
         lines = chat_lines(shortened(said, options.get("num_predict", -1)), body["model"], warm=warm)
         if body.get("stream", True):
@@ -178,7 +178,7 @@ class FakeOllama(ScriptedServer):
         return json_answer(opening(body["model"], content="") | last)
 
 
-def shortened(said: Said, limit: int) -> Said:
+def shortened(said: ScriptedReply, limit: int) -> ScriptedReply:
     """Cut at `num_predict` tokens; a negative limit is none."""
     if limit < 0 or len(said.pieces) <= limit:
         return said
@@ -189,7 +189,7 @@ def opening(model: str, **message: Any) -> dict[str, Any]:
     return {"model": model, "created_at": CREATED, "message": {"role": "assistant", **message}}
 
 
-def chat_lines(said: Said, model: str, *, warm: bool = True) -> list[dict[str, Any]]:
+def chat_lines(said: ScriptedReply, model: str, *, warm: bool = True) -> list[dict[str, Any]]:
     """The stream's objects in order: thinking, content, tool calls whole, and the end with its counts."""
     messages: list[dict[str, Any]] = [{"content": "", "thinking": piece} for piece in said.thinking]
     messages += [{"content": piece} for piece in said.pieces]
@@ -204,7 +204,7 @@ def chat_lines(said: Said, model: str, *, warm: bool = True) -> list[dict[str, A
     return [*lines, last | counts(said, warm=warm)]
 
 
-def counts(said: Said, *, warm: bool) -> dict[str, int]:
+def counts(said: ScriptedReply, *, warm: bool) -> dict[str, int]:
     """Token counts and durations in nanoseconds, in Ollama's order."""
     tokens = len(said.pieces) + len(said.thinking) + len(said.tool_calls)
     load, prompt, evaluation = (

@@ -70,7 +70,7 @@ class Watch:
         self.look("a traceback", "".join(last.format_exception_only()))
 
 
-class _Ear(logging.Handler):
+class LogWatch(logging.Handler):
     def __init__(self, watch: Watch) -> None:
         super().__init__(logging.DEBUG)
         self._watch = watch
@@ -125,7 +125,7 @@ def watching() -> Iterator[Watch]:
             watch.look_at_error(error)
             raise
 
-    ear = _Ear(watch)
+    ear = LogWatch(watch)
     replaced: Mapping[tuple[Any, str], Any] = {
         (Credentials, "_checked_key"): key,
         (ccroute.router, "CallContext"): log,

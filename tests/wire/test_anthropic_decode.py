@@ -236,12 +236,12 @@ def test_the_first_stop_wins_and_content_after_it_is_ignored() -> None:
     assert completion.usage == Usage(input=9, output=7)
 
 
-def test_output_that_no_message_delta_tells_is_estimated() -> None:
+def test_output_without_a_message_delta_is_estimated() -> None:
     stream = named(*texts("Hello", " world, it is"), end(), STOP)
     assert run(Decoder(), stream)[1].usage == Usage(input=9, output=5, estimated=True)
 
 
-def test_a_partial_answer_keeps_the_prompt_that_was_told_and_estimates_the_output() -> None:
+def test_a_partial_answer_estimates_only_its_output() -> None:
     decoder = Decoder()
     decoder.feed(named(*texts("Hello", " world")))
     partial = decoder.partial()
@@ -262,16 +262,18 @@ def test_nonsense_usage_is_unknown_and_estimated(nonsense: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("usage_fields", "expected"),
     [
         ({"cache_creation_input_tokens": 30}, (30, 0)),
         ({"cache_creation": {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 20}}, (10, 20)),
         ({"cache_creation_input_tokens": 5, "cache_creation": {"ephemeral_1h_input_tokens": 20}}, (0, 5)),
     ],
 )
-def test_cache_writes_are_split_by_their_lifetime(told: dict[str, Any], expected: tuple[int, int]) -> None:
+def test_cache_writes_are_split_by_their_lifetime(
+    usage_fields: dict[str, Any], expected: tuple[int, int]
+) -> None:
     usage = decode(
-        answer({"type": "text", "text": "x"}, usage={"input_tokens": 0, "output_tokens": 1, **told})
+        answer({"type": "text", "text": "x"}, usage={"input_tokens": 0, "output_tokens": 1, **usage_fields})
     ).usage
     assert (usage.cache_write_5m, usage.cache_write_1h) == expected
     assert not usage.estimated

@@ -56,7 +56,7 @@ def test_system_messages_at_any_position_become_the_top_level_system() -> None:
     assert body["messages"] == [{"role": "user", "content": [text("hi")]}]
 
 
-def test_consecutive_user_and_tool_messages_are_merged_with_results_first() -> None:
+def test_user_and_tool_messages_are_merged_with_results_first() -> None:
     body = body_of(
         {"role": "user", "content": "a"},
         {"role": "user", "content": "b"},
@@ -204,7 +204,7 @@ def test_tool_choice_is_translated(choice: Any, expected: dict[str, Any]) -> Non
     assert alone == (expected if choice == "none" else {**expected, "disable_parallel_tool_use": True})
 
 
-def test_no_parallel_calls_without_a_choice_is_auto_and_without_tools_nothing() -> None:
+def test_parallel_tool_calls_false_needs_tools() -> None:
     body = body_of(tools=[TOOL], parallel_tool_calls=False)
     assert body["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
     assert "tool_choice" not in body_of(parallel_tool_calls=False)
@@ -370,9 +370,7 @@ def test_a_forced_schema_tool_excludes_thinking() -> None:
         ),
     ],
 )
-def test_what_cannot_be_carried_nor_dropped_is_an_error_that_names_its_place(
-    message: dict[str, Any], place: str
-) -> None:
+def test_what_cannot_be_carried_is_an_error_that_names_its_place(message: dict[str, Any], place: str) -> None:
     with pytest.raises(InvalidRequestError, match=place) as caught:
         body_of(USER, message)
     assert "secret" not in str(caught.value)

@@ -91,7 +91,7 @@ def test_answers_that_need_no_form_pass(caller: Caller) -> None:
             assert dropped.text == "Well, nine.", "nobody was asked to hold to anything"
 
 
-def test_what_a_model_says_beside_the_schemas_tool_is_no_part_of_the_answer(caller: Caller) -> None:
+def test_text_before_the_schemas_tool_is_no_part_of_the_answer(caller: Caller) -> None:
     call = like.tool_use("ccroute_answer", {"a": 3})
     body = like.message(
         [{"type": "text", "text": "Sure: "}, call, {"type": "text", "text": "!"}], stop="tool_use"
@@ -110,7 +110,7 @@ def test_what_a_model_says_beside_the_schemas_tool_is_no_part_of_the_answer(call
     assert heard.error is None
     assert heard.completion is not None
     assert (heard.completion.text, heard.completion.finish_reason) == ('{"a": 3}', "stop")
-    assert "".join(chunk.text for chunk in heard.chunks) == 'Sure: {"a": 3}', "what was told stays told"
+    assert "".join(chunk.text for chunk in heard.chunks) == 'Sure: {"a": 3}', "what was emitted stays"
     assert [chunk.block for chunk in heard.chunks if chunk.block] == [{"type": "text", "text": "Sure: "}]
 
 

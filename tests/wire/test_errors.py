@@ -43,12 +43,12 @@ NOW = "Wed, 21 Oct 2026 07:28:00 GMT"
         (302, "BackendError"),
     ],
 )
-@pytest.mark.parametrize("body", [b"", HTML, b'{"error":{"message":"words"}}', b"\xff\x00"])
-def test_every_status_has_its_error(wire: str, status: int, kind: str, body: bytes) -> None:
-    error = WIRES[wire].error(status, {}, body)
-    assert type(error) is getattr(errors, kind)
-    assert error.status == status
-    assert "<" not in str(error)
+def test_every_status_has_its_error(wire: str, status: int, kind: str) -> None:
+    for body in (b"", HTML, b'{"error":{"message":"words"}}', b"\xff\x00"):
+        error = WIRES[wire].error(status, {}, body)
+        assert type(error) is getattr(errors, kind), body
+        assert error.status == status
+        assert "<" not in str(error)
 
 
 def test_a_redirect_says_what_to_do() -> None:

@@ -76,7 +76,7 @@ def test_events_are_as_the_standard_says_whatever_the_line_end(
         (b"<html>", [("body", b"<html>")]),
     ],
 )
-def test_a_last_event_without_blank_line_counts_only_if_it_is_done_or_whole_json(
+def test_a_last_event_without_blank_line_must_be_whole(
     rest: bytes, expected: list[tuple[str, bytes]]
 ) -> None:
     assert sse(rest) == expected

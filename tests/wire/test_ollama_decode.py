@@ -212,7 +212,7 @@ def test_a_web_page_is_named_as_such() -> None:
         run(Decoder(), b"<html>")
 
 
-def test_an_imitated_answer_without_an_end_and_without_usage_was_broken_off() -> None:
+def test_an_imitated_answer_without_end_and_usage_was_cut() -> None:
     choice = {"index": 0, "message": {"role": "assistant", "content": "same same"}, "finish_reason": None}
     nothing = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     with pytest.raises(ProtocolError, match="broke the answer off"):

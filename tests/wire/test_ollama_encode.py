@@ -21,7 +21,7 @@ def body_of(*messages: dict[str, Any], **options: Any) -> dict[str, Any]:
     return encode(asked(*messages, **options), "qwen3", stream=False)
 
 
-def test_streaming_is_said_either_way_and_nothing_is_truncated_silently() -> None:
+def test_stream_is_always_set_and_truncation_is_off() -> None:
     plain = {
         "model": "qwen3",
         "messages": [{"role": "user", "content": "hi"}],
@@ -48,7 +48,7 @@ def test_limits_and_sampling_go_into_options_under_their_names() -> None:
     }
 
 
-def test_the_context_window_is_always_sent_the_same_and_never_guessed() -> None:
+def test_the_context_window_is_always_the_same_and_never_guessed() -> None:
     for request in (asked(), asked(max_tokens=5), asked({"role": "user", "content": "x" * 99_999})):
         body = encode(request, "m", stream=False, known=Model(context_window=8192))
         assert body["options"]["num_ctx"] == 8192
@@ -120,7 +120,7 @@ def test_system_messages_become_one_at_the_beginning() -> None:
     assert body_of(user)["messages"] == [user]
 
 
-def test_a_schema_with_tools_is_refused_because_format_keeps_the_model_from_calling_them() -> None:
+def test_a_schema_with_tools_is_refused_as_format_prevents_calls() -> None:
     for form in (FORMAT, {"type": "json_object"}):
         assert list(refusals(asked(tools=[TOOL], response_format=form))) == ["response_format"]
         assert refusals(asked(tools=[TOOL], response_format=form, tool_choice="none")) == {}
@@ -246,9 +246,7 @@ def test_what_ollama_cannot_carry_is_refused_if_it_was_given(
         ({"role": "assistant", "content": None, "tool_calls": ["secret"]}, r"messages\[1\].tool_calls\[0\]"),
     ],
 )
-def test_what_cannot_be_carried_nor_dropped_is_an_error_that_names_its_place(
-    message: dict[str, Any], place: str
-) -> None:
+def test_what_cannot_be_carried_is_an_error_that_names_its_place(message: dict[str, Any], place: str) -> None:
     with pytest.raises(InvalidRequestError, match=place) as caught:
         body_of({"role": "user", "content": "hi"}, message)
     assert "secret" not in str(caught.value)

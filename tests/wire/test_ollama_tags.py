@@ -31,7 +31,7 @@ from ccroute.wire.ollama.tags import ThoughtSplitter, split_thoughts
         ("a</think>b", "", "a</think>b"),
     ],
 )
-def test_thoughts_at_the_beginning_are_told_from_the_answer(text: str, thoughts: str, answer: str) -> None:
+def test_thoughts_at_the_beginning_are_split_from_the_answer(text: str, thoughts: str, answer: str) -> None:
     assert split_thoughts(text) == (thoughts, answer)
     completion = decode(as_json({"message": {"content": text}, "done": True}))
     assert (completion.thinking or "", completion.text) == (thoughts, answer)
@@ -46,11 +46,11 @@ _PIECES = st.lists(
 def test_a_cut_anywhere_changes_nothing(text: str, cuts: list[int]) -> None:
     splitter = ThoughtSplitter()
     at = sorted({0, len(text), *(cut for cut in cuts if cut <= len(text))})
-    told = [splitter.feed(text[start:end]) for start, end in pairwise(at)] + [splitter.end()]
-    assert tuple(map("".join, zip(*told, strict=True))) == split_thoughts(text)
+    parts = [splitter.feed(text[start:end]) for start, end in pairwise(at)] + [splitter.end()]
+    assert tuple(map("".join, zip(*parts, strict=True))) == split_thoughts(text)
 
 
-def test_a_stream_tells_thoughts_as_thoughts() -> None:
+def test_a_stream_emits_thoughts_as_thinking() -> None:
     frames = [
         {"message": {"role": "assistant", "content": piece}}
         for piece in ("<think>", "I should", "</think>", "Hello", " <b>")
@@ -60,7 +60,7 @@ def test_a_stream_tells_thoughts_as_thoughts() -> None:
     assert (completion.thinking, completion.text) == ("I should", "Hello <b>")
 
 
-def test_what_was_held_back_is_told_at_the_end() -> None:
+def test_held_back_text_is_emitted_at_the_end() -> None:
     frames = [
         {"message": {"role": "assistant", "content": "<th"}},
         {"message": {"content": ""}, "done": True},

@@ -17,7 +17,7 @@ def answer(usage: Any = None, finish: Any = "stop", **message: Any) -> bytes:
     return as_json({"id": "c", "created": 5, "model": "m", "choices": [choice], "usage": usage})
 
 
-def told(prompt: Any, completion: Any, **more: Any) -> dict[str, Any]:
+def usage_of(prompt: Any, completion: Any, **more: Any) -> dict[str, Any]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, **more}
 
 
@@ -104,7 +104,7 @@ def test_invalid_tool_json_is_kept_raw() -> None:
     assert completion.tool_calls[0].function.arguments == '{"a": '
 
 
-def test_tool_calls_get_ids_of_their_own_where_ids_are_missing_or_double() -> None:
+def test_tool_calls_get_ids_where_they_are_missing_or_double() -> None:
     entries = [{"id": "0", "function": {"name": name, "arguments": {"a": 1}}} for name in "fg"]
     completion = decode(answer(tool_calls=[*entries, {"function": None}]))
     assert [call.id for call in completion.tool_calls] == ["0", "call_1", "call_2"]
@@ -126,38 +126,42 @@ def test_logprobs_are_kept() -> None:
 
 @pytest.mark.parametrize("nonsense", [float("nan"), float("inf"), -1, 12.0, "12", True, None, 10**30, [1]])
 def test_nonsense_usage_is_unknown_and_estimated(nonsense: Any) -> None:
-    usage = decode(answer(told(nonsense, nonsense), content="x" * 41)).usage
+    usage = decode(answer(usage_of(nonsense, nonsense), content="x" * 41)).usage
     assert usage == Usage(output=11, estimated=True)
 
 
-@pytest.mark.parametrize("usage", [None, {}, [], "x", told(0, 0)])
+@pytest.mark.parametrize("usage", [None, {}, [], "x", usage_of(0, 0)])
 def test_usage_that_is_absent_is_estimated_and_flagged(usage: Any) -> None:
     assert decode(answer(usage, content="four")).usage == Usage(output=1, estimated=True)
 
 
 def test_the_part_of_usage_that_is_known_is_kept() -> None:
-    assert decode(answer(told(10, None), content="four")).usage == Usage(input=10, output=1, estimated=True)
-    assert decode(answer(told(None, 5), content="four")).usage == Usage(output=5, estimated=True)
+    assert decode(answer(usage_of(10, None), content="four")).usage == Usage(
+        input=10, output=1, estimated=True
+    )
+    assert decode(answer(usage_of(None, 5), content="four")).usage == Usage(output=5, estimated=True)
 
 
 def test_an_empty_answer_may_have_used_no_output() -> None:
-    assert decode(answer(told(10, 0), content="")).usage == Usage(input=10)
+    assert decode(answer(usage_of(10, 0), content="")).usage == Usage(input=10)
 
 
 def test_more_cached_than_prompted_is_clamped() -> None:
     details = {"cached_tokens": 500, "cache_write_tokens": 500}
-    assert decode(answer(told(10, 5, prompt_tokens_details=details), content="x")).usage == Usage(
+    assert decode(answer(usage_of(10, 5, prompt_tokens_details=details), content="x")).usage == Usage(
         cache_read=10, output=5
     )
     details = {"cached_tokens": -5, "cache_write_tokens": 7}
-    assert decode(answer(told(10, 5, prompt_tokens_details=details), content="x")).usage == Usage(
+    assert decode(answer(usage_of(10, 5, prompt_tokens_details=details), content="x")).usage == Usage(
         input=3, cache_write_5m=7, output=5
     )
 
 
 def test_more_thought_than_said_is_clamped() -> None:
     details = {"reasoning_tokens": 50}
-    assert decode(answer(told(10, 5, completion_tokens_details=details), content="x")).usage.reasoning == 5
+    assert (
+        decode(answer(usage_of(10, 5, completion_tokens_details=details), content="x")).usage.reasoning == 5
+    )
 
 
 @pytest.mark.parametrize(

@@ -118,14 +118,14 @@ def test_extra_goes_on_top() -> None:
     assert body["stream_options"] == {"include_usage": True, "x": 1}
 
 
-def test_top_k_is_refused_for_openai_and_carried_for_servers_that_know_it() -> None:
+def test_top_k_is_sent_only_to_servers_that_know_it() -> None:
     request = asked(top_k=5)
     assert list(refusals(request)) == ["top_k"]
     assert refusals(request, Dialect(top_k=True)) == {}
     assert encode(request, "m", stream=False, dialect=Dialect(top_k=True))["top_k"] == 5
 
 
-def test_a_schema_is_refused_where_it_is_unknown_but_plain_json_is_not() -> None:
+def test_where_schemas_are_unknown_plain_json_still_works() -> None:
     dialect = Dialect(json_schema=False)
     assert list(refusals(asked(response_format=SCHEMA), dialect)) == ["response_format"]
     assert refusals(asked(response_format={"type": "json_object"}), dialect) == {}
@@ -148,7 +148,7 @@ def test_a_mark_of_a_message_goes_to_its_last_part() -> None:
     assert sent[1] == {"role": "user", "content": ""}  # there is nothing to cache
 
 
-def test_fields_of_a_calls_function_go_back_too_and_calls_of_other_kinds_stay_as_they_are() -> None:
+def test_fields_of_a_tool_calls_function_go_back_too() -> None:
     inner = {"provider_specific_fields": {"thought_signature": "x"}}
     called = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     custom = {"type": "custom", "custom": {"name": "g", "input": "x"}}
@@ -161,7 +161,7 @@ def test_fields_of_a_calls_function_go_back_too_and_calls_of_other_kinds_stay_as
 
 
 @pytest.mark.parametrize("kept", [None, [], {"host": 3}, {"other": {"a": 1}}])
-def test_fields_of_nobody_or_of_no_shape_are_not_sent(kept: object) -> None:
+def test_provider_fields_without_owner_or_shape_are_not_sent(kept: object) -> None:
     request = asked({"role": "assistant", "content": "x", "provider_fields": kept})
     sent = encode(request, "m", stream=False, provider="host")["messages"]
     assert sent == [{"role": "assistant", "content": "x"}]
@@ -177,13 +177,13 @@ def test_fields_never_replace_what_the_message_says_itself() -> None:
 def test_a_model_that_takes_no_effort_refuses_each() -> None:
     facts = Model(efforts=())
     for effort in ("none", "high"):
-        told = refusals(asked(reasoning_effort=effort), model="grok-4", facts=facts)
-        assert "grok-4" in told["reasoning_effort"]
-    told = refusals(asked(reasoning_effort="low"), facts=Model(refuses=("reasoning_effort",)))
-    assert "does not take it;" in told["reasoning_effort"]
+        why = refusals(asked(reasoning_effort=effort), model="grok-4", facts=facts)
+        assert "grok-4" in why["reasoning_effort"]
+    why = refusals(asked(reasoning_effort="low"), facts=Model(refuses=("reasoning_effort",)))
+    assert "does not take it;" in why["reasoning_effort"]
 
 
-def test_a_message_of_images_and_a_user_message_without_text_become_one() -> None:
+def test_images_and_a_user_message_without_text_become_one() -> None:
     picture = {"type": "image_url", "image_url": {"url": "https://x/y.png"}}
     result = {"role": "tool", "tool_call_id": "c", "content": [picture]}
     sent = encode(asked(result, {"role": "user", "content": [picture]}), "m", stream=False)["messages"]

@@ -48,7 +48,7 @@ def test_claude_gets_closed_objects_and_reads_other_constraints() -> None:
     assert made["properties"]["first"] == {"anyOf": [{"$ref": "#/$defs/Item"}], "description": "the first"}
 
 
-def test_openai_requires_every_property_and_keeps_what_it_can_hold_to() -> None:
+def test_openai_requires_every_property_and_keeps_min_items() -> None:
     made = for_openai(Order.model_json_schema(), official=True)
     assert made is not None
     assert made["required"] == ["first", "more", "note"]
@@ -119,8 +119,8 @@ def test_only_a_strict_schema_is_changed_for_openai() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string"}}}
 
     def sent(strict: bool | None, schema: Any) -> Any:
-        told = {"name": "a", "schema": schema} | ({} if strict is None else {"strict": strict})
-        form = {"type": "json_schema", "json_schema": told}
+        schema_form = {"name": "a", "schema": schema} | ({} if strict is None else {"strict": strict})
+        form = {"type": "json_schema", "json_schema": schema_form}
         return openai.encode(asked(response_format=form), "m", stream=False)["response_format"]["json_schema"]
 
     for strict in (None, False):

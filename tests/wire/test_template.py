@@ -51,7 +51,7 @@ def test_every_other_frame_is_left_to_the_parser(template: Template, other: byte
     ("sample", "text"),
     [
         (frame("a"), "a"),  # the id is "a" as well: the first "a" is not the content
-        (frame("x", more={"content": "x"}), "x"),  # which of the two it is cannot be told
+        (frame("x", more={"content": "x"}), "x"),  # which of the two it is stays unknown
         (frame("é"), "é"),  # written as an escape
     ],
 )

@@ -18,7 +18,7 @@ VALUES = st.recursive(
 PIECES = st.lists(st.text('a"\\\\{}[]:,1 ', max_size=4), max_size=10)
 
 
-def told(pieces: list[str]) -> list[bool]:
+def whole_after(pieces: list[str]) -> list[bool]:
     call, seen = Call(0), []
     for piece in pieces:
         call.grown(piece)
@@ -34,9 +34,9 @@ def test_an_object_in_pieces_is_whole_with_its_last_brace(
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
     pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
     last = max(i for i, piece in enumerate(pieces) if piece)
-    assert told(pieces) == [i >= last for i in range(len(pieces))]
+    assert whole_after(pieces) == [i >= last for i in range(len(pieces))]
 
 
 @given(PIECES)
 def test_any_pieces_are_whole_where_a_parser_says_so(pieces: list[str]) -> None:
-    assert told(pieces) == [is_whole("".join(pieces[: i + 1]).encode()) for i in range(len(pieces))]
+    assert whole_after(pieces) == [is_whole("".join(pieces[: i + 1]).encode()) for i in range(len(pieces))]

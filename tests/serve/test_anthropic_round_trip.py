@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.serve.test_anthropic_request import CACHED, SCHEMA, ask, text, there_and_back
+from tests.serve.test_anthropic_request import CACHED, SCHEMA, ask, round_trip, text
 
 from ccroute.types import Model
 
@@ -132,7 +132,7 @@ def blocks_of(content: str | list[Any]) -> list[Any]:
 
 
 @given(conversations(), PARAMETERS, CHOICES, THINKING)
-def test_a_request_there_and_back_asks_for_the_same(
+def test_a_request_survives_the_round_trip(
     messages: list[dict[str, Any]], asked: dict[str, Any], choice: dict[str, Any], thinking: Any
 ) -> None:
     body = {"model": "m", "messages": messages, **asked}
@@ -140,11 +140,11 @@ def test_a_request_there_and_back_asks_for_the_same(
         body["tool_choice"] = choice
     if thinking:
         body["thinking"] = thinking
-    assert normal(there_and_back(body)) == normal(body)
+    assert normal(round_trip(body)) == normal(body)
 
 
 @given(st.sampled_from(["low", "medium", "high", "max"]))
-def test_adaptive_thinking_there_and_back_has_the_same_effort(effort: str) -> None:
+def test_adaptive_thinking_keeps_its_effort_in_a_round_trip(effort: str) -> None:
     body = ask(thinking={"type": "adaptive", "display": "summarized"}, output_config={"effort": effort})
-    again = there_and_back(body, Model(thinking="adaptive"))
+    again = round_trip(body, Model(thinking="adaptive"))
     assert (again["thinking"], again["output_config"]) == (body["thinking"], body["output_config"])

@@ -1,4 +1,4 @@
-"""The bench for many callers at once and for callers that are stopped: it looks at what a router holds.
+"""What tests need for many callers at once and for callers that are stopped: it looks at what a router holds.
 
 Slots, calls in flight, probes, connections, rows: after a fault all of them are back where they were. They
 are read from `router.stats()`, because a later call would only notice the loss of the last slot.
@@ -23,7 +23,7 @@ import psutil
 import pytest
 from tests.conftest import Caller
 from tests.faults.harness import GRACE, ONCE, PATIENT, Call, Late
-from tests.faults.servers import OPENAI, WELL, Sick, Wire
+from tests.faults.servers import HEALTHY, OPENAI, FaultyServer, Wire
 from tests.faults.servers import backend as make_backend
 from tests.support.scripted import Reply
 from tests.test_bad_input import everything_shown
@@ -34,8 +34,8 @@ from ccroute.accounting import LedgerRow, MemoryLedger
 from ccroute.observe import Event
 
 
-class Host(Sick):
-    """A server of the crowd: it knows when it has come to rest."""
+class Host(FaultyServer):
+    """A server that knows when it is idle."""
 
     def plays(self, *faults: Reply) -> None:
         """From now on, as if it had been made with these faults."""
@@ -50,8 +50,8 @@ class Host(Sick):
         return self._wait(lambda: (len(self._links), self.closed_by_peer) == (connections, hung_up), 1.0)
 
 
-class Heard:
-    """The events of a router, which a test may wait for."""
+class EventLog:
+    """The events of a router; a test may wait for one."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -77,7 +77,7 @@ class Subject(NamedTuple):
     router: Router
     hosts: Mapping[str, Host]
     ledger: MemoryLedger
-    heard: Heard
+    event_log: EventLog
 
 
 def at_rest(router: Router) -> None:
@@ -117,8 +117,8 @@ def locks(router: Router) -> list[threading.Lock]:
     return [*(limiter._lock for limiter in limiters), state.health._lock, state.retry_budget._lock]
 
 
-class Crowd:
-    """Makes servers and routers, calls many times at once in one mode, and checks the law."""
+class ParallelHarness:
+    """Makes servers and routers, calls many times at once in one mode, and checks the rules."""
 
     def __init__(self, caller: Caller, caplog: pytest.LogCaptureFixture) -> None:
         self.caller, self.mode = caller, caller.mode
@@ -138,7 +138,7 @@ class Crowd:
         """The end of a test: the servers are well now and answer, and then nothing may be left."""
         with self._stack:
             for server in self._servers:
-                server.get_well()
+                server.recover()
             for subject in self._subjects:
                 if check:
                     self.answers(subject)
@@ -178,10 +178,10 @@ class Crowd:
         for backend in backends:
             backend.max_concurrency = slots
         aliases = AliasTable({"m": [f"{backend.name}/m" for backend in backends]}, strategy="ordered")
-        ledger, heard = MemoryLedger(), Heard()
+        ledger, event_log = MemoryLedger(), EventLog()
         options = {"default_model": "m", "timeout": PATIENT} | options
-        router = Router(backends, aliases, retry=retry, ledger=ledger, on_event=heard.listen, **options)
-        subject = Subject(router, hosts, ledger, heard)
+        router = Router(backends, aliases, retry=retry, ledger=ledger, on_event=event_log.listen, **options)
+        subject = Subject(router, hosts, ledger, event_log)
         self._subjects.append(subject)
         return subject
 
@@ -190,7 +190,7 @@ class Crowd:
     def answers(self, subject: Subject) -> None:
         """The first server is asked and answers: no slot, no lease, no connection was lost before."""
         reply = self.caller.complete(subject.router, PROMPT, model="main/m", timeout=5)
-        assert reply.text == WELL
+        assert reply.text == HEALTHY
         assert reply.route.deployment == "main/m"
         self.check_rest(subject)
 
@@ -254,16 +254,16 @@ class Crowd:
         with ThreadPoolExecutor(1) as pool:
             call = pool.submit(subject.router.complete, PROMPT, **options)
             yield
-            assert call.result().text == WELL
+            assert call.result().text == HEALTHY
 
-    # -- the law -------------------------------------------------------------------------------------------
+    # -- the rules -----------------------------------------------------------------------------------------
 
     def check_all(self, subject: Subject, calls: list[Call], rows: list[LedgerRow]) -> None:
-        """The law for calls that ran at the same time: `session` says whose a row is."""
+        """The rules for calls that ran at the same time: `session` says whose a row is."""
         of = defaultdict[str | None, list[LedgerRow]](list)
         for row in rows:
             of[row.session].append(row)
-        shown = f"{rows}{subject.heard.events}{[*map(str, subject.heard.events)]}"
+        shown = f"{rows}{subject.event_log.events}{[*map(str, subject.event_log.events)]}"
         for caller, call in enumerate(calls):
             call.rows = of.pop(str(caller), [])
             assert (call.error is None) != (call.completion is None)
