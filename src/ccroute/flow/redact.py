@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 from ccroute.errors import BackendError, RequestError
 from ccroute.types import Request
-from ccroute.wire.errors import WORDS_SHOWN, described, typed_error
-from ccroute.wire.kinds import SUMMARIES
+from ccroute.wire.errors.kinds import SUMMARIES
+from ccroute.wire.errors.typed import WORDS_SHOWN, described, typed_error
 
 _KEPT = 2048  # characters of a body; as many are read beyond a limit, so that no secret is cut in two
 _SHORTEST_SECRET = 8  # a placeholder such as "x" is a part of any word

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from ccroute.errors import CcrouteError, ProtocolError
 from ccroute.types import JSON, Choice, Chunk, Completion, FinishReason, Message, ToolCall, Usage
-from ccroute.wire.errors import is_error, parse_body, parse_error, typed_error
+from ccroute.wire.errors.typed import is_error, parse_body, parse_error, typed_error
 from ccroute.wire.reading import finish_reason, is_whole, shown
 from ccroute.wire.tools import Call
 from ccroute.wire.usage import estimate_deltas

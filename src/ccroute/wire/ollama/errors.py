@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from ccroute.failures import CallFailure
-from ccroute.wire.errors import parse_body, typed_error
+from ccroute.wire.errors.typed import parse_body, typed_error
 
 _MISSING: Final = re.compile(r"""model ["']([^"'\s]+)["'] not found""")
 

@@ -23,17 +23,10 @@ from ccroute.errors import (
 )
 from ccroute.failures import CallFailure, error_of
 from ccroute.types import JSON
-from ccroute.wire.kinds import (
-    BY_CODE,
-    BY_MEANING,
-    MISSING_FEATURE,
-    REDIRECT,
-    SUMMARIES,
-    WITHOUT_STATUS,
-)
-from ccroute.wire.parameters import refused_parameter
+from ccroute.wire.errors.kinds import BY_CODE, MISSING_FEATURE, REDIRECT, SUMMARIES, WITHOUT_STATUS
+from ccroute.wire.errors.parameters import refused_parameter
+from ccroute.wire.errors.wordings import LIMITS, PROMPTS, RULES, START, WORDINGS, Wording
 from ccroute.wire.reading import listed, load, mapping, shown, text
-from ccroute.wire.wordings import ANYWHERE, LEAD, LIMITS, PROMPTS, STATUSES, WORDINGS, Wording
 
 LONGEST_WAIT: Final = 7 * 86_400.0
 """The longest Retry-After that is believed, in seconds."""
@@ -227,7 +220,7 @@ def _kind(payload: ErrorPayload, is_quoted: IsQuoted | None) -> tuple[type[CallF
         if code in payload.codes:
             return kind, found
     if found is not None:
-        return BY_MEANING[found[0].meaning], found
+        return RULES[found[0].meaning].error, found
     if payload.status is None:
         for code, kind in WITHOUT_STATUS.items():
             if code in payload.codes:
@@ -242,12 +235,11 @@ def _wordings(status: int | None) -> list[tuple[Wording, Callable[[str], re.Matc
     """The rows of the table that count under a status. Compiled when a status is first seen."""
     found: list[tuple[Wording, Callable[[str], re.Match[str] | None]]] = []
     for wording in WORDINGS:
-        meaning, phrase = wording.meaning, f"(?P<phrase>{wording.pattern})"
-        if status in STATUSES[meaning]:
-            if meaning not in ANYWHERE or status in ANYWHERE[meaning]:
-                found.append((wording, re.compile(phrase).search))
-            else:
-                found.append((wording, re.compile(LEAD + phrase).match))
+        rule, phrase = RULES[wording.meaning], f"(?P<phrase>{wording.pattern})"
+        if status in rule.anywhere:
+            found.append((wording, re.compile(phrase).search))
+        elif status in rule.start:
+            found.append((wording, re.compile(START + phrase).match))
     return found
 
 

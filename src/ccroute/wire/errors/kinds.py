@@ -1,4 +1,4 @@
-"""Which error a status, a code or a wording stands for, and how a message describes it. Data only."""
+"""Which error a code stands for, and how a message describes each error. Data only."""
 
 from typing import Final
 
@@ -17,7 +17,6 @@ from ccroute.errors import (
     ServerError,
 )
 from ccroute.failures import CallFailure
-from ccroute.wire.wordings import Meaning
 
 SUMMARIES: Final[dict[type[CallFailure], str]] = {
     InvalidRequestError: "the server refused the request as invalid",
@@ -92,19 +91,4 @@ WITHOUT_STATUS: Final[dict[str, type[CallFailure]]] = {
     "permission_error": PermissionDeniedError,
     "rate_limit_error": RateLimitError,
     "timeout_error": BackendTimeoutError,
-}
-
-BY_MEANING: Final[dict[Meaning, type[CallFailure]]] = {
-    "quota": QuotaExhaustedError,
-    "key": AuthenticationError,
-    "rate": RateLimitError,
-    "unclear": InvalidRequestError,
-    "output": InvalidRequestError,
-    "overflow": ContextWindowExceededError,
-    "mistake": InvalidRequestError,
-    "lacks": InvalidRequestError,
-    "feature": InvalidRequestError,
-    "loading": OverloadedError,
-    "model": ModelNotFoundError,
-    "policy": ContentPolicyError,
 }
