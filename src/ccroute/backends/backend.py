@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, TypedDict
 from pydantic_core import to_json
 
 from ccroute._version import __version__
-from ccroute.backends.credentials import ApiKey, Credentials, checked_header, fingerprint
+from ccroute.backends.credentials import ApiKey, Credentials, Secrets, checked_header, fingerprint
 from ccroute.backends.known_models import NOTHING, Wire, known
 from ccroute.backends.origin import check_ca_file, check_name, is_private, parse_base_url
 from ccroute.errors import AuthenticationError, BackendError, ConfigError, InvalidRequestError, RequestError
@@ -256,9 +256,9 @@ class Backend(ABC):
                 self._facts[name] = facts
         return facts
 
-    def secrets(self) -> tuple[str, ...]:
+    def secrets(self) -> Secrets:
         """The values that no message, log line or event may show."""
-        return (*self._credentials.used, *self._credentials.private)
+        return self._credentials.secrets
 
     def target(self, http: HttpRequest) -> str:
         """The request target: the base URL's path and the request's."""
