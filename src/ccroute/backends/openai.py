@@ -21,10 +21,9 @@ from ccroute.errors import ConfigError
 from ccroute.types import Completion, Model, Request
 from ccroute.types.signatures import explains
 from ccroute.wire import openai as wire
-from ccroute.wire.listing import read_model_list
 
 if TYPE_CHECKING:
-    from ccroute.wire.codec import StreamDecoder
+    from ccroute.wire.decoding import StreamDecoder
 
 
 class OpenAIBackend(Backend):
@@ -98,9 +97,6 @@ class OpenAIBackend(Backend):
     def listing(self) -> HttpRequest | None:
         root = self._root.removesuffix("/deployments/{model}")
         return HttpRequest(f"{root}/models{self._query}", method="GET")
-
-    def read_listing(self, body: bytes) -> Mapping[str, int | None]:
-        return read_model_list(body)
 
     def refusals(self, request: Request, model: str) -> Mapping[str, str]:
         return wire.refusals(request, self._dialect, model, self._facts.get(model) or self.model(model))

@@ -80,11 +80,6 @@ def error(status: int, headers: Mapping[str, str], body: bytes) -> CallFailure:
     return typed_error(parse_body(body, status, headers))
 
 
-def is_error(frame: Mapping[str, JSON]) -> bool:
-    """Whether a frame, or a whole body under HTTP 200, reports a failure."""
-    return bool(frame.get("error")) or frame.get("object") == "error" or frame.get("type") == "error"
-
-
 def parse_body(
     body: bytes, status: int | None = None, headers: Mapping[str, str] | None = None
 ) -> ErrorPayload:
