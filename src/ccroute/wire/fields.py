@@ -6,7 +6,7 @@ Knows the canonical request, and which fields and tools belong to another wire t
 import base64
 import dataclasses
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, NoReturn, Self
 
 from ccroute.errors import InvalidRequestError
@@ -107,9 +107,10 @@ def without(request: Request, refused: Mapping[str, str]) -> Request:
     changes: dict[str, JSON] = {name: None for name in refused if name in PARAMETERS and name != "extra"}
     gone = {(int(found[1]), found[2]) for name in refused if (found := _IN_TOOLS.fullmatch(name))}
     if gone and "tools" not in changes:
-        kept = ((i, tool) for i, tool in enumerate(request.tools or ()) if (i, None) not in gone)
         changes["tools"] = [
-            _without_marks(tool, {name for j, name in gone if i == j}) for i, tool in kept
+            {name: value for name, value in tool.items() if (i, name) not in gone}
+            for i, tool in enumerate(request.tools or ())
+            if (i, None) not in gone
         ] or None
         if changes["tools"] and not _offers(changes["tools"], request.tool_choice):
             changes["tool_choice"] = None
@@ -128,10 +129,6 @@ def _offers(tools: Sequence[Mapping[str, JSON]], choice: JSON) -> bool:
     return any((tool.get("function") or {}).get("name") == name for tool in tools)
 
 
-def _without_marks(tool: Mapping[str, JSON], gone: Collection[str]) -> Mapping[str, JSON]:
-    return {name: value for name, value in tool.items() if name not in gone} if gone else tool
-
-
 def given(request: Request, names: Iterable[str]) -> dict[str, JSON]:
     """Which of the parameters were given, with their values; a name that is no parameter was not."""
     return {name: value for name in names if (value := getattr(request, name, None)) not in NOT_GIVEN}
@@ -145,6 +142,11 @@ def merged(body: dict[str, JSON], request: Request, *containers: str) -> dict[st
         else:
             body[name] = value
     return body
+
+
+def thinks(request: Request) -> bool:
+    """Whether the model is asked to think."""
+    return request.reasoning_effort not in (None, "none")
 
 
 def wants_schema(request: Request) -> bool:

@@ -8,7 +8,17 @@ from typing import Any, Final, Literal, NamedTuple
 
 from ccroute.types import JSON, Model, Request
 from ccroute.wire.anthropic.turns import check_turns, goes_on_unthought, system_blocks, turns
-from ccroute.wire.fields import TOOL_MARKS, LeftOut, OfWire, OwnEffort, foreign, given, json_schema, merged
+from ccroute.wire.fields import (
+    TOOL_MARKS,
+    LeftOut,
+    OfWire,
+    OwnEffort,
+    foreign,
+    given,
+    json_schema,
+    merged,
+    thinks,
+)
 from ccroute.wire.schemas import for_claude
 
 SCHEMA_TOOL: Final = "ccroute_answer"
@@ -51,7 +61,7 @@ def answer_form(request: Request, facts: Model, *, sure: bool) -> Form | None:
     if schema is None:
         return None
     kind = facts.schema or ("format" if sure else "tool")
-    if kind == "format" and not sure and not (_takes_no_forced_tool(facts) or _thinks(request)):
+    if kind == "format" and not sure and not (_takes_no_forced_tool(facts) or thinks(request)):
         kind = "tool"
     if kind != "format":
         return Form(kind, schema)
@@ -136,7 +146,7 @@ def _refused_extra(request: Request, beta: bool) -> dict[str, str]:
 
 def _refused_thinking(request: Request, facts: Model, form: Form | None) -> dict[str, str]:
     effort = request.reasoning_effort
-    if not _thinks(request):
+    if not thinks(request):
         always = facts.thinking == "adaptive_on" and "none" not in (facts.efforts or ())
         return {"reasoning_effort": "this model always thinks"} if always else {}
     if facts.thinking == "none":
@@ -230,7 +240,7 @@ def _put_schema(body: dict[str, JSON], form: Form) -> None:
 
 
 def _put_thinking(body: dict[str, JSON], request: Request, effort: str, facts: Model) -> None:
-    if not _thinks(request):
+    if not thinks(request):
         # Models that think only when asked get no word: some of them refuse it.
         if facts.thinking == "adaptive_on":
             body["thinking"] = {"type": "disabled"}
@@ -260,10 +270,6 @@ def _put_adaptive(body: dict[str, JSON], effort: str, facts: Model) -> None:
         body["thinking"] = dict(thinking)
     if word is not None:
         body["output_config"] = {**body.get("output_config", {}), "effort": word}
-
-
-def _thinks(request: Request) -> bool:
-    return request.reasoning_effort not in (None, "none")
 
 
 def _is_adaptive(facts: Model) -> bool:

@@ -103,14 +103,13 @@ def goes_on_unthought(messages: Sequence[Mapping[str, JSON]]) -> bool:
     last = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=0)
     merged = turns(messages[last:], claude=True)
     begun = len(merged)
-    while begun and (merged[begun - 1]["role"] == "assistant" or _answers_calls(merged[begun - 1])):
+    while begun and (
+        merged[begun - 1]["role"] == "assistant"
+        or any(block["type"] == "tool_result" for block in merged[begun - 1]["content"])
+    ):
         begun -= 1
     first = next((turn for turn in merged[begun:] if turn["role"] == "assistant"), None)
     return first is not None and first["content"][0]["type"] not in THINKING
-
-
-def _answers_calls(turn: Mapping[str, JSON]) -> bool:
-    return any(block["type"] == "tool_result" for block in turn["content"])
 
 
 def _blocks(message: Mapping[str, JSON], where: str, ids: _Ids, claude: bool) -> Blocks:
@@ -132,9 +131,7 @@ def _assistant(message: Mapping[str, JSON], where: str, ids: _Ids, claude: bool)
     kept = message.get("blocks") or ()
     if kept and _still_says(message, kept):
         return [again for block in kept for again in _replayed(block, ids, claude)]
-    blocks = [
-        dict(block) for block in message.get("thinking_blocks") or () if not claude or _is_signed(block)
-    ]
+    blocks = [dict(block) for block in message.get("thinking_blocks") or () if not claude or is_signed(block)]
     blocks += _content(message, where)
     for j, call in enumerate(message.get("tool_calls") or ()):
         function = call.get("function") if isinstance(call, Mapping) else None
@@ -156,7 +153,7 @@ def _still_says(message: Mapping[str, JSON], blocks: Sequence[Mapping[str, JSON]
 def _replayed(block: Mapping[str, JSON], ids: _Ids, claude: bool) -> Blocks:
     kind = block.get("type")
     if kind in THINKING:
-        return [dict(block)] if not claude or _is_signed(block) else []
+        return [dict(block)] if not claude or is_signed(block) else []
     again = {name: value for name, value in block.items() if value is not None}
     if kind == "text":
         return [again] if again.get("text", "").strip() else []
@@ -165,7 +162,8 @@ def _replayed(block: Mapping[str, JSON], ids: _Ids, claude: bool) -> Blocks:
     return [again] if claude else []
 
 
-def _is_signed(block: Mapping[str, JSON]) -> bool:
+def is_signed(block: Mapping[str, JSON]) -> bool:
+    """Whether thinking is this provider's own: another's has no signature, and is refused."""
     return bool(block.get("signature") or block.get("data"))
 
 

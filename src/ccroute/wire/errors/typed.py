@@ -25,7 +25,18 @@ from ccroute.failures import CallFailure, error_of
 from ccroute.types import JSON
 from ccroute.wire.errors.kinds import BY_CODE, MISSING_FEATURE, REDIRECT, SUMMARIES, WITHOUT_STATUS
 from ccroute.wire.errors.parameters import refused_parameter
-from ccroute.wire.errors.wordings import LIMITS, PROMPTS, RULES, START, WORDINGS, Wording
+from ccroute.wire.errors.wordings import (
+    FEATURE,
+    LACKS,
+    LIMITS,
+    LOADING,
+    OUTPUT,
+    OVERFLOW,
+    PROMPTS,
+    START,
+    WORDINGS,
+    Wording,
+)
 from ccroute.wire.reading import listed, load, mapping, shown, text
 
 LONGEST_WAIT: Final = 7 * 86_400.0
@@ -138,8 +149,8 @@ def typed_error(payload: ErrorPayload, is_quoted: IsQuoted | None = None) -> Cal
     status, words, headers = payload.status, payload.words, payload.headers or {}
     kind, found = _kind(payload, is_quoted)
     has_wait = issubclass(kind, RateLimitError | OverloadedError)
-    lacks = kind is InvalidRequestError and found is not None
-    lacks = lacks and found[0].meaning in ("lacks", "feature", "output")  # type: ignore[index]
+    meaning = None if found is None else found[0].meaning
+    lacks = kind is InvalidRequestError and meaning in (LACKS, FEATURE, OUTPUT)
     payload.words_count = found is not None or has_wait
     payload.summary = MISSING_FEATURE if lacks else SUMMARIES[kind]
     if status is not None and 300 <= status < 400:
@@ -163,7 +174,7 @@ def typed_error(payload: ErrorPayload, is_quoted: IsQuoted | None = None) -> Cal
         failure.elsewhere = True
         failure.parameter = refused_parameter(payload.param, words, is_quoted)
     elif isinstance(failure, OverloadedError):
-        failure.loading = found is not None and found[0].meaning == "loading"
+        failure.loading = meaning is LOADING
     elif isinstance(failure, RateLimitError) and status == 413:
         failure.should_retry = False  # one request alone is more than the limit, so waiting does not help
     return failure
@@ -215,7 +226,7 @@ def _kind(payload: ErrorPayload, is_quoted: IsQuoted | None) -> tuple[type[CallF
         if code in payload.codes:
             return kind, found
     if found is not None:
-        return RULES[found[0].meaning].error, found
+        return found[0].meaning.error, found
     if payload.status is None:
         for code, kind in WITHOUT_STATUS.items():
             if code in payload.codes:
@@ -230,10 +241,10 @@ def _wordings(status: int | None) -> list[tuple[Wording, Callable[[str], re.Matc
     """The rows of the table that count under a status. Compiled when a status is first seen."""
     found: list[tuple[Wording, Callable[[str], re.Match[str] | None]]] = []
     for wording in WORDINGS:
-        rule, phrase = RULES[wording.meaning], f"(?P<phrase>{wording.pattern})"
-        if status in rule.anywhere:
+        phrase = f"(?P<phrase>{wording.pattern})"
+        if status in wording.meaning.anywhere:
             found.append((wording, re.compile(phrase).search))
-        elif status in rule.start:
+        elif status in wording.meaning.start:
             found.append((wording, re.compile(START + phrase).match))
     return found
 
@@ -271,7 +282,7 @@ def _number(
     name: Literal["limit", "prompt"], found: _Match | None, pattern: re.Pattern[str], words: str
 ) -> int | None:
     """A number of tokens: of the row that fits, else where such numbers usually stand."""
-    number = found[1].groupdict().get(name) if found is not None and found[0].meaning == "overflow" else None
+    number = found[1].groupdict().get(name) if found is not None and found[0].meaning is OVERFLOW else None
     if number is None and (match := pattern.search(words)):
         number = match[name]
     return int(number) if number is not None and len(number) < _DIGITS else None

@@ -6,7 +6,8 @@ it. To know one more wording, add a row and a test.
 """
 
 import re
-from typing import Final, Literal, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from ccroute.errors import (
     AuthenticationError,
@@ -20,55 +21,39 @@ from ccroute.errors import (
 )
 from ccroute.failures import CallFailure
 
-Meaning: TypeAlias = Literal[
-    "quota",
-    "key",
-    "rate",
-    "unclear",
-    "output",
-    "overflow",
-    "mistake",
-    "lacks",
-    "feature",
-    "loading",
-    "model",
-    "policy",
-]
-"""What a text says.
 
-quota:    a bill or a budget: waiting does not help. key: the key is refused. rate: too much in a time.
-unclear:  it names several causes, so it says nothing but that the request was refused.
-output:   more output is asked for than this model gives. overflow: the prompt does not fit.
-mistake:  the caller's, whatever the status. lacks: a feature that this deployment does not have, whatever the
-          status. feature: the same in general words, which a failing server may use too.
-loading:  it will answer when it has loaded a model, or has worked off its queue.
-model:    there is no such model. policy: what was asked, or answered, is not allowed.
-"""
-
-
-class Rule(NamedTuple):
-    """The error that a meaning stands for, and the statuses under which a text is believed: if the words
-    stand `anywhere` in it, or only at its `start`. None: in a stream, or under HTTP 200."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Meaning:
+    """What a text says: the error that it stands for, and the statuses under which it is believed, if the
+    words stand `anywhere` in it, or only at its `start`. None: in a stream, or under HTTP 200."""
 
     error: type[CallFailure]
     anywhere: tuple[int | None, ...]
     start: tuple[int | None, ...] = ()
 
 
-RULES: Final[dict[Meaning, Rule]] = {
-    "quota": Rule(QuotaExhaustedError, (401, 403, 412, 429), start=(None, 400, 422, 500)),
-    "key": Rule(AuthenticationError, (), start=(None, 400, 403, 500)),
-    "rate": Rule(RateLimitError, (403, 413), start=(None, 400, 500)),
-    "unclear": Rule(InvalidRequestError, (None, 400)),
-    "output": Rule(InvalidRequestError, (None, 400, 422, 500)),
-    "overflow": Rule(ContextWindowExceededError, (None, 400, 403, 413, 422, 500)),
-    "mistake": Rule(InvalidRequestError, (None, 400, 422, 500)),
-    "lacks": Rule(InvalidRequestError, (None, 400, 404, 422, 500)),
-    "feature": Rule(InvalidRequestError, (400, 404, 422)),
-    "loading": Rule(OverloadedError, (503,), start=(None, 500)),
-    "model": Rule(ModelNotFoundError, (503,), start=(400, 422)),
-    "policy": Rule(ContentPolicyError, (None, 400, 413, 422, 500)),
-}
+QUOTA: Final = Meaning(QuotaExhaustedError, (401, 403, 412, 429), start=(None, 400, 422, 500))
+"""A bill or a budget: waiting does not help."""
+KEY: Final = Meaning(AuthenticationError, (), start=(None, 400, 403, 500))
+RATE: Final = Meaning(RateLimitError, (403, 413), start=(None, 400, 500))
+"""Too much in a time."""
+UNCLEAR: Final = Meaning(InvalidRequestError, (None, 400))
+"""It names several causes, so it says nothing but that the request was refused."""
+OUTPUT: Final = Meaning(InvalidRequestError, (None, 400, 422, 500))
+"""More output is asked for than this model gives."""
+OVERFLOW: Final = Meaning(ContextWindowExceededError, (None, 400, 403, 413, 422, 500))
+"""The prompt does not fit."""
+MISTAKE: Final = Meaning(InvalidRequestError, (None, 400, 422, 500))
+"""The caller's, whatever the status."""
+LACKS: Final = Meaning(InvalidRequestError, (None, 400, 404, 422, 500))
+"""A feature that this deployment does not have, whatever the status."""
+FEATURE: Final = Meaning(InvalidRequestError, (400, 404, 422))
+"""The same in general words, which a failing server may use too."""
+LOADING: Final = Meaning(OverloadedError, (503,), start=(None, 500))
+"""It will answer when it has loaded a model, or has worked off its queue."""
+MODEL: Final = Meaning(ModelNotFoundError, (503,), start=(400, 422))
+POLICY: Final = Meaning(ContentPolicyError, (None, 400, 413, 422, 500))
+"""What was asked, or answered, is not allowed."""
 
 START: Final = (
     r"\s*(?:(?:\S{0,60}(?:error|exception|/completions)\S{0,3}|provider returned error) (?:- )?){0,4}"
@@ -98,12 +83,12 @@ _NO_FIELD: Final = r"(?!.{0,100}\b(?:characters|chars|bytes|pixels|images?|secon
 """A limit in these units is that of one field; the context window's is in tokens."""
 
 _rows(
-    "lacks",
+    LACKS,
     (r"failed to parse messages: unsupported content part", "ggml-org/llama.cpp/issues/12947"),
 )
 # These quote what the caller sent, in which any other wording may stand.
 _rows(
-    "mistake",
+    MISTAKE,
     (r"failed to parse (?:tools|messages)", "VirtusLab/llm-tools-mcp/issues/51"),
     (r"failed to parse tool call arguments", "am17an/llama.cpp/issues/43"),
     (r"\[json\.exception\.", "VirtusLab/llm-tools-mcp/issues/51"),
@@ -113,7 +98,7 @@ _rows(
     (r"invalid think value|illegal base64 data|(?:invalid|unit in) duration", _MEASURED),
 )
 _rows(
-    "quota",
+    QUOTA,
     (r"(?:your )?credit balance is too low", "anthropics/claude-code/issues/66314"),
     (r"insufficient[_ ](?:account )?(?:balance|credits?|funds)", "MiniMax-AI/MiniMax-M2/issues/62"),
     (r"no resource package|余额不足", "zai-org/feedback/issues/789"),
@@ -124,21 +109,21 @@ _rows(
     (r"budget has been exceeded|(?:authentication error, )?exceededbudget", "BerriAI/litellm/issues/14144"),
 )
 _rows(
-    "key",
+    KEY,
     (r"api key not valid|incorrect api key", "cequence-io/openai-scala-client/issues/109"),
 )
 _rows(
-    "rate",
+    RATE,
     (r"request too large for .{0,300}? (?:tokens|requests) per min", "continuedev/continue/issues/10218"),
     (r"rate limit (?:exceeded|reached)|too many requests", "anomalyco/opencode/pull/40239"),
     (r"throttlingexception|too many tokens, please wait", "anomalyco/opencode/pull/39621"),
 )
 _rows(
-    "unclear",
+    UNCLEAR,
     (r"possible causes: input exceeds", "letta-ai/letta"),
 )
 _rows(
-    "output",
+    OUTPUT,
     (r"maximum allowed number of output tokens", "OpenHands/software-agent-sdk/issues/596"),
     (r"valid range of max_tokens", "musistudio/claude-code-router/issues/1249"),
     (r"maximum tokens you requested exceeds", "charmbracelet/crush/issues/946"),
@@ -151,7 +136,7 @@ _rows(
     (r"must be greater than .?thinking\.budget_tokens", "liuw1535/antigravity2api-nodejs/issues/150"),
 )
 _rows(
-    "overflow",
+    OVERFLOW,
     (
         (
             r"maximum context length (?:is|of) <limit>\b(?:.{0,160}?\b<prompt>"
@@ -254,7 +239,7 @@ _rows(
     (rf"exceeds the maximum number of tokens{_NO_FIELD}", "google-gemini/gemini-cli/issues/6678"),
 )
 _rows(
-    "lacks",
+    LACKS,
     (r"image input is not supported|audio input is not supported|mmproj", "ggml-org/llama.cpp/issues/15377"),
     (r"jinja exception|raise_exception|template error", "sipeed/picoclaw/issues/207"),
     (r"at row \d+, column \d+|at line \d+, column \d+ in source", "ggml-org/llama.cpp/issues/13178"),
@@ -268,7 +253,7 @@ _rows(
     (r"not a multimodal model", "vllm-project/vllm/issues/23402"),
 )
 _rows(
-    "feature",
+    FEATURE,
     (r"(?:does not|doesn't|do not) support", "kenlasko/monize/pull/405"),
     (r"\bnot (?:currently )?support(?:ed)?\b", "griptape-ai/ComfyUI-Griptape/issues/312"),
     (r"unsupported (?:parameter|value)|is unsupported", "Kilo-Org/kilocode/issues/10375"),
@@ -286,7 +271,7 @@ _rows(
     (r"requires --enable-auto-tool-choice", "langchain4j/langchain4j/issues/3475"),
 )
 _rows(
-    "loading",
+    LOADING,
     # What has failed to load will not be there soon: ollama/ollama/issues/16547.
     (
         r"(?<!error )(?<!failed )loading model(?!.{0,300}(?:fail|error|memory))",
@@ -297,12 +282,12 @@ _rows(
     (r"server (?:is )?busy|maximum pending requests", "ollama/ollama/issues/4159"),
 )
 _rows(
-    "model",
+    MODEL,
     (r"no available channel for model|(?:当前分组.{0,300})?无可用渠道", "QuantumNous/new-api/pull/6310"),
     (r"invalid model (?:name|')", "BerriAI/litellm/issues/9663"),
 )
 _rows(
-    "policy",
+    POLICY,
     (
         r"content filtering policy|content management policy",
         "https://learn.microsoft.com/azure/ai-services/openai/concepts/content-filter",
