@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Unpack
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from ccroute.backends.backend import Backend, BackendOptions, HttpRequest, json_bytes
 from ccroute.backends.known_models import known
-from ccroute.backends.origin import check_name
+from ccroute.backends.origin import check_name, parse_base_url
 from ccroute.backends.presets import (
     OPENAI_LIKE,
     PRESETS,
@@ -58,7 +58,7 @@ class OpenAIBackend(Backend):
             )
         base_url = base_url or PRESETS[preset].default_url
         if preset == "openai":
-            preset = preset_of_host(_host(base_url or "")) or preset
+            preset = preset_of_host(parse_base_url(name, base_url or "")[0].host) or preset
         self.preset: PresetName = preset
         self._key_header = PRESETS[preset].key_header
         self.default_url = PRESETS[preset].default_url
@@ -106,11 +106,3 @@ class OpenAIBackend(Backend):
 
     def _known(self, model: str) -> Model:
         return known("openai", model, self.preset)
-
-
-def _host(base_url: str) -> str:
-    """The host of an address, `""` of one that is none: `Backend` says what is wrong with it."""
-    try:
-        return urlsplit(base_url).hostname or ""
-    except ValueError:
-        return ""

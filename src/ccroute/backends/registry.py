@@ -91,23 +91,20 @@ def find_kind(name: str) -> Kind | None:
         if len(points) > 1:
             packages = " and ".join(sorted(map(_package, points)))
             raise ConfigError(f'"{name}" is a kind of {packages}: uninstall all but one')
-        _load(points[0])
+        [point] = points
+        try:
+            backend = point.load()
+            if not (isinstance(backend, type) and issubclass(backend, Backend)):
+                raise TypeError(f"{point.value} is no subclass of ccroute.Backend")
+            if backend.kind != name:
+                raise TypeError(f'{point.value} has the kind "{backend.kind}"')
+            register(backend)
+        except Exception as error:
+            raise ConfigError(
+                f'"{name}" is a kind of {_package(point)}, which cannot be loaded '
+                f"({type(error).__name__}: {error}): update or uninstall it"
+            ) from error
     return _KINDS[name]
-
-
-def _load(point: EntryPoint) -> None:
-    try:
-        backend = point.load()
-        if not (isinstance(backend, type) and issubclass(backend, Backend)):
-            raise TypeError(f"{point.value} is no subclass of ccroute.Backend")
-        if backend.kind != point.name:
-            raise TypeError(f'{point.value} has the kind "{backend.kind}"')
-        register(backend)
-    except Exception as error:
-        raise ConfigError(
-            f'"{point.name}" is a kind of {_package(point)}, which cannot be loaded '
-            f"({type(error).__name__}: {error}): update or uninstall it"
-        ) from error
 
 
 def _entry_points() -> Iterable[EntryPoint]:

@@ -92,11 +92,18 @@ def refusals(
     if facts.max_output is not None and (request.max_tokens or 0) > facts.max_output:
         why["max_tokens"] = f"this model answers with at most {facts.max_output} tokens"
     if request.tool_choice:
-        why |= _refused_choice(request, facts)
+        choice = _choice(request.tool_choice)
+        if choice is None:
+            why["tool_choice"] = "Anthropic knows auto, required, none and one named function"
+        elif choice["type"] in ("any", "tool") and _takes_no_forced_tool(facts):
+            why["tool_choice"] = "this model takes no forced tool, only auto and none"
     if facts.sampling in ("one", "none"):
         why |= _refused_sampling(request, facts)
     if request.extra:
-        why |= _refused_extra(request, beta)
+        why |= foreign(request, "anthropic")
+        if not beta and isinstance(request.extra, OfWire):
+            needs = "Anthropic wants the header anthropic-beta for it: give it to the backend as headers="
+            why |= dict.fromkeys(sorted(_OF_BETAS & request.extra.keys()), needs)
     if facts.refuses:
         refused = given(request, [name for name in facts.refuses if name != "tool_choice"])
         why = dict.fromkeys(refused, "this model does not take it") | why
@@ -118,15 +125,6 @@ def _tool_fault(tool: Mapping[str, JSON]) -> str | None:
     return f"{function.get('name')}: Anthropic takes no anyOf, oneOf or allOf at the top of a tool's schema"
 
 
-def _refused_choice(request: Request, facts: Model) -> dict[str, str]:
-    choice = _choice(request.tool_choice)
-    if choice is None:
-        return {"tool_choice": "Anthropic knows auto, required, none and one named function"}
-    if choice["type"] in ("any", "tool") and _takes_no_forced_tool(facts):
-        return {"tool_choice": "this model takes no forced tool, only auto and none"}
-    return {}
-
-
 def _refused_sampling(request: Request, facts: Model) -> dict[str, str]:
     asked = _sampling(request)
     if asked and facts.sampling == "none":
@@ -134,14 +132,6 @@ def _refused_sampling(request: Request, facts: Model) -> dict[str, str]:
     if facts.sampling == "one" and "temperature" in asked and "top_p" in asked:
         return {"top_p": "this model takes temperature or top_p, not both"}
     return {}
-
-
-def _refused_extra(request: Request, beta: bool) -> dict[str, str]:
-    why = foreign(request, "anthropic")
-    if not beta and isinstance(request.extra, OfWire):
-        needs = "Anthropic wants the header anthropic-beta for it: give it to the backend as headers="
-        why |= dict.fromkeys(sorted(_OF_BETAS & request.extra.keys()), needs)
-    return why
 
 
 def _refused_thinking(request: Request, facts: Model, form: Form | None) -> dict[str, str]:

@@ -23,20 +23,9 @@ from ccroute.errors import (
 )
 from ccroute.failures import CallFailure, error_of
 from ccroute.types import JSON
+from ccroute.wire.errors import wordings
 from ccroute.wire.errors.kinds import BY_CODE, MISSING_FEATURE, REDIRECT, SUMMARIES, WITHOUT_STATUS
 from ccroute.wire.errors.parameters import refused_parameter
-from ccroute.wire.errors.wordings import (
-    FEATURE,
-    LACKS,
-    LIMITS,
-    LOADING,
-    OUTPUT,
-    OVERFLOW,
-    PROMPTS,
-    START,
-    WORDINGS,
-    Wording,
-)
 from ccroute.wire.reading import listed, load, mapping, shown, text
 
 LONGEST_WAIT: Final = 7 * 86_400.0
@@ -53,7 +42,7 @@ _SECONDS: Final = re.compile(r"(\d+(?:\.\d+)?)s")
 
 IsQuoted: TypeAlias = Callable[[str], bool]
 """Whether a part of a server's text is quoted from the request."""
-_Match: TypeAlias = tuple[Wording, re.Match[str]]
+_Match: TypeAlias = tuple[wordings.Wording, re.Match[str]]
 
 
 @dataclass(slots=True, repr=False, eq=False)
@@ -150,14 +139,16 @@ def typed_error(payload: ErrorPayload, is_quoted: IsQuoted | None = None) -> Cal
     kind, found = _kind(payload, is_quoted)
     has_wait = issubclass(kind, RateLimitError | OverloadedError)
     meaning = None if found is None else found[0].meaning
-    lacks = kind is InvalidRequestError and meaning in (LACKS, FEATURE, OUTPUT)
+    lacks = kind is InvalidRequestError and meaning in (wordings.LACKS, wordings.FEATURE, wordings.OUTPUT)
     payload.words_count = found is not None or has_wait
     payload.summary = MISSING_FEATURE if lacks else SUMMARIES[kind]
     if status is not None and 300 <= status < 400:
         payload.summary = REDIRECT
     wait = retry_after(headers)
     if wait is None and has_wait:
-        wait = payload.wait if payload.wait is not None else _wait_in(words, is_quoted)
+        wait, asked = payload.wait, _TRY_AGAIN.search(words)
+        if wait is None and asked and not (is_quoted and is_quoted(asked[0])):
+            wait = _seconds(asked[1], 0.001 if asked[2] == "ms" else 1.0)
     failure = kind(
         described(payload, payload.line[:WORDS_SHOWN]),
         status=status,
@@ -168,13 +159,13 @@ def typed_error(payload: ErrorPayload, is_quoted: IsQuoted | None = None) -> Cal
     )
     failure.payload = payload
     if isinstance(failure, ContextWindowExceededError):
-        failure.limit = payload.limit or _number("limit", found, LIMITS, words)
-        failure.estimated = payload.prompt or _number("prompt", found, PROMPTS, words)
+        failure.limit = payload.limit or _number("limit", found, wordings.LIMITS, words)
+        failure.estimated = payload.prompt or _number("prompt", found, wordings.PROMPTS, words)
     elif isinstance(failure, InvalidRequestError) and lacks:
         failure.elsewhere = True
         failure.parameter = refused_parameter(payload.param, words, is_quoted)
     elif isinstance(failure, OverloadedError):
-        failure.loading = meaning is LOADING
+        failure.loading = meaning is wordings.LOADING
     elif isinstance(failure, RateLimitError) and status == 413:
         failure.should_retry = False  # one request alone is more than the limit, so waiting does not help
     return failure
@@ -237,15 +228,15 @@ def _kind(payload: ErrorPayload, is_quoted: IsQuoted | None) -> tuple[type[CallF
 
 
 @cache
-def _wordings(status: int | None) -> list[tuple[Wording, Callable[[str], re.Match[str] | None]]]:
+def _wordings(status: int | None) -> list[tuple[wordings.Wording, Callable[[str], re.Match[str] | None]]]:
     """The rows of the table that count under a status. Compiled when a status is first seen."""
-    found: list[tuple[Wording, Callable[[str], re.Match[str] | None]]] = []
-    for wording in WORDINGS:
+    found: list[tuple[wordings.Wording, Callable[[str], re.Match[str] | None]]] = []
+    for wording in wordings.WORDINGS:
         phrase = f"(?P<phrase>{wording.pattern})"
         if status in wording.meaning.anywhere:
             found.append((wording, re.compile(phrase).search))
         elif status in wording.meaning.start:
-            found.append((wording, re.compile(START + phrase).match))
+            found.append((wording, re.compile(wordings.START + phrase).match))
     return found
 
 
@@ -270,19 +261,15 @@ def _fault(value: JSON) -> str:
     return f"{place}: {message}" if place and message else message
 
 
-def _wait_in(words: str, is_quoted: IsQuoted | None) -> float | None:
-    """Seconds that a text asks to wait for."""
-    found = _TRY_AGAIN.search(words)
-    if found is None or (is_quoted and is_quoted(found[0])):
-        return None
-    return _seconds(found[1], 0.001 if found[2] == "ms" else 1.0)
-
-
 def _number(
     name: Literal["limit", "prompt"], found: _Match | None, pattern: re.Pattern[str], words: str
 ) -> int | None:
     """A number of tokens: of the row that fits, else where such numbers usually stand."""
-    number = found[1].groupdict().get(name) if found is not None and found[0].meaning is OVERFLOW else None
+    number = (
+        found[1].groupdict().get(name)
+        if found is not None and found[0].meaning is wordings.OVERFLOW
+        else None
+    )
     if number is None and (match := pattern.search(words)):
         number = match[name]
     return int(number) if number is not None and len(number) < _DIGITS else None

@@ -79,6 +79,7 @@ def _rows(meaning: Meaning, *rows: tuple[str, str]) -> None:
 
 
 _MEASURED: Final = "measured on Ollama 0.24.0"
+_PI: Final = "badlogic/pi-mono/blob/main/packages/ai/src/utils/overflow.ts"
 _NO_FIELD: Final = r"(?!.{0,100}\b(?:characters|chars|bytes|pixels|images?|seconds|field)\b)"
 """A limit in these units is that of one field; the context window's is in tokens."""
 
@@ -166,10 +167,7 @@ _rows(
     (r"exceed the configured limit of <limit> tokens", "cline/cline/issues/5474"),
     (r"range of input length should be \[\d+, <limit>\]", "agentscope-ai/QwenPaw/issues/6255"),
     (r"exceeded model token limit: <limit>(?: \(requested: <prompt>)?", "MoonshotAI/kimi-cli/issues/2011"),
-    (
-        r"prompt contains <prompt> tokens.{0,40}too large for model with <limit>",
-        "badlogic/pi-mono/blob/main/packages/ai/src/utils/overflow.ts",
-    ),
+    (r"prompt contains <prompt> tokens.{0,40}too large for model with <limit>", _PI),
     (
         r"input token count \(?<prompt>\)? exceeds the maximum number of tokens allowed \(?<limit>",
         "google-gemini/gemini-cli/issues/4231",
@@ -211,10 +209,7 @@ _rows(
         "sgl-project/sglang/issues/4048",
     ),
     (r"prompt exceeds maximum context length", "ddalcu/mlx-serve/issues/66"),
-    (
-        r"prompt <prompt> > <limit> maximum context length",
-        "badlogic/pi-mono/blob/main/packages/ai/src/utils/overflow.ts",
-    ),
+    (r"prompt <prompt> > <limit> maximum context length", _PI),
     (
         r"size limit exceeded by \d+ tokens(?:.{0,80}limit for this model is <limit>)?",
         "cohere-ai/sandbox-topically/issues/4",
@@ -223,10 +218,7 @@ _rows(
         r"context window exceeded: <prompt> tokens exceeds the limit of <limit>",
         "zed-industries/zed/issues/62362",
     ),
-    (
-        r"input length <prompt> exceeds the maximum allowed input length of <limit>",
-        "badlogic/pi-mono/blob/main/packages/ai/src/utils/overflow.ts",
-    ),
+    (r"input length <prompt> exceeds the maximum allowed input length of <limit>", _PI),
     (r"must be less than the context length of the model", "https://docs.together.ai/docs/error-codes"),
     (r"contextwindowexceedederror", "getkimchi/kimchi/issues/794"),
     (r"exceeds? the context window", "anomalyco/opencode/issues/8089"),
