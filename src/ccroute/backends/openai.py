@@ -10,7 +10,6 @@ from ccroute.backends.backend import Backend, BackendOptions, HttpRequest, json_
 from ccroute.backends.known_models import known
 from ccroute.backends.origin import check_name, parse_base_url
 from ccroute.backends.presets import (
-    OPENAI_LIKE,
     PRESETS,
     PresetName,
     azure_dialect,
@@ -21,6 +20,7 @@ from ccroute.errors import ConfigError
 from ccroute.types import Completion, Model, Request
 from ccroute.types.signatures import explains
 from ccroute.wire import openai as wire
+from ccroute.wire.openai.dialect import PLAIN
 
 if TYPE_CHECKING:
     from ccroute.wire.decoding import StreamDecoder
@@ -74,7 +74,7 @@ class OpenAIBackend(Backend):
         elif not self._path:
             self._path = "/v1"
         if preset == "openai" and not self.is_official:
-            self._dialect = OPENAI_LIKE
+            self._dialect = PLAIN  # what nearly every server understands
 
     def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
         body = wire.encode(

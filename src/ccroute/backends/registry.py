@@ -4,7 +4,7 @@ installed packages (entry points of the group `ccroute.backends`, loaded when a 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -64,9 +64,9 @@ def register(backend: type[B]) -> type[B]:
     return backend
 
 
-def registered() -> dict[str, Kind]:
+def registered() -> Mapping[str, Kind]:
     """The kinds that are known without loading any package."""
-    return dict(_KINDS)
+    return _KINDS
 
 
 def well_known() -> list[str]:

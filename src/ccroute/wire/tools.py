@@ -10,7 +10,7 @@ from typing import Final
 
 from pydantic_core import to_json
 
-from ccroute.errors import ProtocolError
+from ccroute.errors import InvalidRequestError, ProtocolError
 from ccroute.types import JSON, Function, ToolCall
 from ccroute.wire.reading import is_whole, load, mapping, text, wrong
 
@@ -173,6 +173,14 @@ def _entries(entries: object) -> list[dict[str, JSON]]:
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         wrong("tool_calls is not a list of objects")
     return entries
+
+
+def named_function(call: JSON, where: str) -> Mapping[str, JSON]:
+    """The function of a call, or of a tool; raises `InvalidRequestError` where it has no name."""
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not function.get("name"):
+        raise InvalidRequestError(f"{where}.function.name is missing")
+    return function
 
 
 def as_text(arguments: object) -> str:

@@ -16,7 +16,7 @@ from ccroute.wire.decoding import check_error
 from ccroute.wire.fields import wants_schema
 from ccroute.wire.reading import finish_reason, load_object, mapping, said, text, wrong
 from ccroute.wire.tools import as_text
-from ccroute.wire.usage import counts, estimate_choices, usage, used_nothing
+from ccroute.wire.usage import check_used, counts, estimate_choices, usage
 
 STOP: Final[Mapping[str, FinishReason]] = {
     "end_turn": "stop",
@@ -35,8 +35,8 @@ def decode(body: bytes) -> Completion:
     blocks, reason = frame.get("content", "missing"), text(frame.get("stop_reason"))
     if "error" in frame or not isinstance(blocks, list):
         check_error(frame, body)
-    if not reason and used_nothing(frame.get("usage")):
-        wrong("the server broke the answer off: it says neither why it ended nor what it used", body)
+    if not reason:
+        check_used(frame.get("usage"), body)
     if blocks is None and reason:  # Ollama, of an answer without content
         blocks = []
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):

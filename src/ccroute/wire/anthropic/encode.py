@@ -98,7 +98,11 @@ def refusals(
         elif choice["type"] in ("any", "tool") and _takes_no_forced_tool(facts):
             why["tool_choice"] = "this model takes no forced tool, only auto and none"
     if facts.sampling in ("one", "none"):
-        why |= _refused_sampling(request, facts)
+        asked = _sampling(request)
+        if facts.sampling == "none":
+            why |= dict.fromkeys(asked, "this model takes no sampling parameters")
+        elif "temperature" in asked and "top_p" in asked:
+            why["top_p"] = "this model takes temperature or top_p, not both"
     if request.extra:
         why |= foreign(request, "anthropic")
         if not beta and isinstance(request.extra, OfWire):
@@ -123,15 +127,6 @@ def _tool_fault(tool: Mapping[str, JSON]) -> str | None:
     if _BRANCHES.isdisjoint(function.get("parameters") or ()):
         return None
     return f"{function.get('name')}: Anthropic takes no anyOf, oneOf or allOf at the top of a tool's schema"
-
-
-def _refused_sampling(request: Request, facts: Model) -> dict[str, str]:
-    asked = _sampling(request)
-    if asked and facts.sampling == "none":
-        return dict.fromkeys(asked, "this model takes no sampling parameters")
-    if facts.sampling == "one" and "temperature" in asked and "top_p" in asked:
-        return {"top_p": "this model takes temperature or top_p, not both"}
-    return {}
 
 
 def _refused_thinking(request: Request, facts: Model, form: Form | None) -> dict[str, str]:

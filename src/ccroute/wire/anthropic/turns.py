@@ -10,7 +10,7 @@ from typing import Final
 from ccroute.errors import InvalidRequestError
 from ccroute.types import JSON
 from ccroute.wire.fields import image, unknown_part
-from ccroute.wire.tools import as_object
+from ccroute.wire.tools import as_object, named_function
 
 Blocks = list[dict[str, JSON]]
 
@@ -134,9 +134,7 @@ def _assistant(message: Mapping[str, JSON], where: str, ids: _Ids, claude: bool)
     blocks = [dict(block) for block in message.get("thinking_blocks") or () if not claude or is_signed(block)]
     blocks += _content(message, where)
     for j, call in enumerate(message.get("tool_calls") or ()):
-        function = call.get("function") if isinstance(call, Mapping) else None
-        if not isinstance(function, Mapping) or not function.get("name"):
-            raise InvalidRequestError(f"{where}.tool_calls[{j}].function.name is missing")
+        function = named_function(call, f"{where}.tool_calls[{j}]")
         use = {"type": "tool_use", "id": ids.of_call(call.get("id") or f"call_{j}"), "name": function["name"]}
         blocks.append({**use, "input": as_object(function.get("arguments"))})
     return blocks

@@ -265,11 +265,9 @@ def _number(
     name: Literal["limit", "prompt"], found: _Match | None, pattern: re.Pattern[str], words: str
 ) -> int | None:
     """A number of tokens: of the row that fits, else where such numbers usually stand."""
-    number = (
-        found[1].groupdict().get(name)
-        if found is not None and found[0].meaning is wordings.OVERFLOW
-        else None
-    )
+    number = None
+    if found is not None and found[0].meaning is wordings.OVERFLOW:
+        number = found[1].groupdict().get(name)
     if number is None and (match := pattern.search(words)):
         number = match[name]
     return int(number) if number is not None and len(number) < _DIGITS else None
