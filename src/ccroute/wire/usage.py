@@ -73,7 +73,7 @@ def usage(
 
 
 def check_used(value: JSON, body: bytes) -> None:
-    """Raise `ProtocolError` if all counts are 0 in the usage of a whole answer that does not say why it ended.
+    """Raise `ProtocolError` if all counts are 0: for a whole answer that does not say why it ended.
 
     Ollama's imitations of OpenAI and Anthropic give up so where a model only repeats itself.
     """

@@ -70,7 +70,9 @@ def read_message(blocks: Sequence[Mapping[str, JSON]]) -> Message:
             if block.get("name") == SCHEMA_TOOL:
                 formed = arguments if formed is None else formed
             else:
-                calls.append(_call(block, arguments, len(calls)))
+                function = Function(name=text(block.get("name")), arguments=arguments)
+                id, index = text(block.get("id")), len(calls)
+                calls.append(ToolCall(id=id or f"call_{index}", function=function, index=index))
     return Message(
         content=formed or ("".join(answer) if answer or not calls else None),
         tool_calls=tuple(calls) or None,
@@ -155,8 +157,3 @@ def merged_usage(before: Mapping[str, JSON], later: Mapping[str, JSON]) -> dict[
 def _prompt(raw: Mapping[str, JSON]) -> int:
     known = counts(raw)
     return sum(known.get(name, 0) for name in _PROMPT)
-
-
-def _call(block: Mapping[str, JSON], arguments: str, index: int) -> ToolCall:
-    function = Function(name=text(block.get("name")), arguments=arguments)
-    return ToolCall(id=text(block.get("id")) or f"call_{index}", function=function, index=index)

@@ -16,6 +16,7 @@ Blocks = list[dict[str, JSON]]
 
 _SYSTEM: Final = ("system", "developer")
 _BAD_ID: Final = re.compile(r"[^a-zA-Z0-9_-]")
+_USUAL: Final = ("text", "tool_use", "tool_result", "image")
 THINKING: Final = ("thinking", "redacted_thinking")
 
 
@@ -86,7 +87,9 @@ def check_turns(turns: Sequence[dict[str, JSON]], model: str, *, prefill: bool) 
     last = turns[-1]
     if last["role"] != "assistant":
         return
-    if not prefill and not any(_is_servers(block) for block in last["content"]):
+    # The block of a tool that Anthropic runs: a turn that it paused goes on from there.
+    is_paused = any(block["type"] not in (*_USUAL, *THINKING) for block in last["content"])
+    if not prefill and not is_paused:
         raise InvalidRequestError(
             f"messages: {model} does not go on from an assistant message (prefill): end with a user message"
         )
@@ -163,11 +166,6 @@ def _replayed(block: Mapping[str, JSON], ids: _Ids, claude: bool) -> Blocks:
 def is_signed(block: Mapping[str, JSON]) -> bool:
     """Whether thinking is this provider's own: another's has no signature, and is refused."""
     return bool(block.get("signature") or block.get("data"))
-
-
-def _is_servers(block: Mapping[str, JSON]) -> bool:
-    """Whether a block belongs to a tool that Anthropic runs: a turn that it paused goes on from there."""
-    return block["type"] not in ("text", "tool_use", "tool_result", "image", *THINKING)
 
 
 def _tool_result(message: Mapping[str, JSON], where: str, ids: _Ids) -> dict[str, JSON]:
