@@ -53,9 +53,8 @@ def register(backend: type[B]) -> type[B]:
     """
     if not backend.kind:
         raise ConfigError(f"{backend.__qualname__} has no kind: set the class attribute kind to a short name")
-    known = getattr(_KINDS.get(backend.kind), "make", backend)
-    # A notebook's cell may define the class again.
-    if repr(known) != repr(backend):
+    known = _KINDS.get(backend.kind)
+    if known and repr(known.make) != repr(backend):  # a notebook's cell may define the class again
         raise ConfigError(
             f'{backend.__qualname__}: the kind "{backend.kind}" is taken; set the class attribute kind to '
             "another name"

@@ -68,18 +68,14 @@ class Call:
         self._read = len(self.pieces)
         if self._broken or not self._nesting.is_closed:
             return False
-        self._broken = not is_whole(self.arguments.encode())  # what is closed and no JSON never will be
+        self._broken = not is_whole("".join(self.pieces).encode())  # what is closed and no JSON never will be
         return not self._broken
-
-    @property
-    def arguments(self) -> str:
-        return "".join(self.pieces)
 
     def whole(self, provider: str = "") -> ToolCall:
         """The call as it stands. `provider` wrote its further fields, which are not kept without one."""
         return ToolCall(
             id=self.id,
-            function=Function(name=self.name, arguments=self.arguments or NO_ARGUMENTS),
+            function=Function(name=self.name, arguments="".join(self.pieces) or NO_ARGUMENTS),
             index=self.index,
             provider_fields={provider: self.fields} if provider and self.fields else {},
         )

@@ -148,10 +148,6 @@ def _refused_thinking(request: Request, facts: Model, form: Form | None) -> dict
         return {
             "reasoning_effort": "a forced tool carries the schema, and Anthropic does not think before one"
         }
-    return _refused_beside_thinking(request)
-
-
-def _refused_beside_thinking(request: Request) -> dict[str, str]:
     why = {}
     if request.temperature not in (None, 1):
         why["temperature"] = "Anthropic thinks only at temperature 1"
