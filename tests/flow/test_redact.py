@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import pickle
 import textwrap
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ccroute import OpenAIBackend
 from ccroute.backends.credentials import Secrets
 from ccroute.errors import BackendError, InvalidRequestError, ProtocolError, ServerError
 from ccroute.flow.redact import cleaned, request_id
@@ -235,3 +237,12 @@ def test_a_prompt_of_two_megabytes_is_compared_at_once(lines: list[str]) -> None
         took.append(time.perf_counter() - began)
         assert error.detail == OURS
     assert min(took) < 0.5  # about 0.02 on an idle machine; minutes, if it were not linear
+
+
+def test_no_secret_outlives_its_backend() -> None:
+    key = f"made-up-{len(KEY)}-outlives"
+    backend = OpenAIBackend(base_url="http://server.test/v1", api_key=key)
+    assert cleaned(ServerError("no", body=key), backend.secrets(), Request(), "m").body == "[key]"
+    del backend
+    gc.collect()
+    assert not any(type(each) is Secrets and key in each for each in gc.get_objects())

@@ -72,9 +72,7 @@ def _ask(backend: Backend, http: HttpRequest, timeout: Timeout, clock: Clock) ->
             raise CcrouteError(data.detail)
         if not data:
             break
-        for piece in (
-            (data,) if body is None else body.feed(data)
-        ):  # what unpacks to more is no list of models
+        for piece in (data,) if body is None else body.feed(data):  # what unpacks to more is no list of models
             words += piece
             if len(words) > MAX_LISTING:
                 raise ProtocolError("the list of models is longer than ccroute reads")

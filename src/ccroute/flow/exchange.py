@@ -103,9 +103,7 @@ def _read_error_body(reply: Reply, context: AttemptContext, limits: Limits) -> F
     return words
 
 
-def _read_stream(
-    reply: Reply, body: Body | None, context: AttemptContext, limits: Limits
-) -> Flow[Completion]:
+def _read_stream(reply: Reply, body: Body | None, context: AttemptContext, limits: Limits) -> Flow[Completion]:
     monotonic = context.state.clock.monotonic
     decoder = context.deployment.backend.decoder(reply.status, reply.headers)
     context.decoder = decoder

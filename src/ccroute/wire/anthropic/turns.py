@@ -87,9 +87,8 @@ def check_turns(turns: Sequence[dict[str, JSON]], model: str, *, prefill: bool) 
     last = turns[-1]
     if last["role"] != "assistant":
         return
-    # The block of a tool that Anthropic runs: a turn that it paused goes on from there.
-    is_paused = any(block["type"] not in (*_USUAL, *THINKING) for block in last["content"])
-    if not prefill and not is_paused:
+    # Any other block is of a tool that Anthropic runs: a turn that it paused goes on from there.
+    if not prefill and all(block["type"] in (*_USUAL, *THINKING) for block in last["content"]):
         raise InvalidRequestError(
             f"messages: {model} does not go on from an assistant message (prefill): end with a user message"
         )
