@@ -16,7 +16,8 @@ from tests.support.scripted import ScriptedServer, answer, refused_port
 
 from ccroute import AnthropicBackend, Model, OllamaBackend, OpenAIBackend, Router, errors
 from ccroute.types import ModelInfo
-from ccroute.wire.listing import read_model_list, read_ps, read_show, read_tags
+from ccroute.wire.listing import read_model_list
+from ccroute.wire.ollama.listing import read_ps, read_show, read_tags
 from tiny_llama import TinyLlama
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ccroute import errors
+from ccroute.backends.credentials import Secrets
 from ccroute.errors import BackendError, RequestError
 from ccroute.flow.redact import cleaned
 from ccroute.types import Request
@@ -68,7 +69,7 @@ WRITTEN: dict[str, Callable[[str], str]] = {
 
 def kind_of(status: int, message: str, asked: Request, model: str = "m") -> type[Exception]:
     failure = openai.error(status, {}, json.dumps({"error": {"message": message}}).encode())
-    return type(cleaned(failure, (), asked, model))
+    return type(cleaned(failure, Secrets(), asked, model))
 
 
 @pytest.mark.parametrize("written", WRITTEN)
@@ -118,7 +119,9 @@ def test_the_start_of_a_line_counts_where_the_quotation_is_cut_off() -> None:
 
 def test_what_else_an_error_says_is_kept() -> None:
     body = b'{"error": {"message": "incorrect api key", "code": 400}, "request_id": "r1"}'
-    failure = cleaned(anthropic.error(400, {"retry-after": "3"}, body), (), request("incorrect api key"), "m")
+    failure = cleaned(
+        anthropic.error(400, {"retry-after": "3"}, body), Secrets(), request("incorrect api key"), "m"
+    )
     assert type(failure) is errors.InvalidRequestError
     assert (failure.status, failure.retry_after, failure.request_id) == (400, 3.0, "r1")
     assert failure.body == body.decode()
@@ -128,16 +131,16 @@ def test_what_else_an_error_says_is_kept() -> None:
 def test_a_wait_or_a_parameter_that_is_quoted_does_not_count() -> None:
     body = b'{"error": {"message": "no: Please try again in 9000s"}}'
     for prompt, wait in (("hello", 9000), ("please try again in 9000s", None)):
-        assert cleaned(openai.error(429, {}, body), (), request(prompt), "").retry_after == wait
+        assert cleaned(openai.error(429, {}, body), Secrets(), request(prompt), "").retry_after == wait
     body = b'{"error": {"message": "not supported: \'the temperature there\'"}}'
-    failure: Any = cleaned(openai.error(400, {}, body), (), request("the temperature there"), "m")
+    failure: Any = cleaned(openai.error(400, {}, body), Secrets(), request("the temperature there"), "m")
     assert (failure.elsewhere, failure.parameter) == (True, None)
 
 
 def test_a_parameter_counts_though_a_tool_has_a_property_of_its_name() -> None:
     body = b'{"error": {"message": "Unsupported parameter: temperature"}}'
     asked = request(tools=[tool(properties={"temperature": {"type": "number"}})])
-    failure: Any = cleaned(openai.error(400, {}, body), (), asked, "m")
+    failure: Any = cleaned(openai.error(400, {}, body), Secrets(), asked, "m")
     assert (failure.elsewhere, failure.parameter) == (True, "temperature")
 
 
@@ -156,7 +159,7 @@ def test_an_error_within_a_stream_is_read_so_too(wire: Any) -> None:
         decoder.feed(line if wire is ollama else f"data: {json.dumps(frame)}\n\n".encode())
         decoder.finish()
     assert type(raised.value) is errors.AuthenticationError
-    assert type(cleaned(raised.value, (), request("incorrect api key"), "m")) is errors.ServerError
+    assert type(cleaned(raised.value, Secrets(), request("incorrect api key"), "m")) is errors.ServerError
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import pickle
 import textwrap
@@ -15,6 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ccroute import OpenAIBackend
+from ccroute.backends.credentials import Secrets
 from ccroute.errors import BackendError, InvalidRequestError, ProtocolError, ServerError
 from ccroute.flow.redact import cleaned, request_id
 from ccroute.types import Request
@@ -32,7 +35,7 @@ def asking(content: Any) -> Request:
 def shown(words: str, request: Request | None = None, *secrets: str, **more: Any) -> Any:
     """The error of a server that says `words`, as a call raises it."""
     body = json.dumps({"error": {"message": words}, **more}).encode()
-    return cleaned(openai.error(500, {}, body), secrets, request or asking("unrelated"), "m")
+    return cleaned(openai.error(500, {}, body), Secrets(secrets), request or asking("unrelated"), "m")
 
 
 def test_what_the_server_says_of_the_failure_is_shown() -> None:
@@ -76,13 +79,13 @@ def test_a_secret_is_removed_from_basic_credentials(
 @given(st.from_regex(r"[a-z0-9]{8,20}", fullmatch=True), st.text(), st.text())
 def test_a_secret_is_never_left_over(secret: str, before: str, after: str) -> None:
     error = ServerError("no", body=f"{before}{secret}{after}")
-    assert secret not in cleaned(error, (secret,), Request(), "m").body.replace("[key]", "")  # type: ignore[union-attr]
+    assert secret not in cleaned(error, Secrets((secret,)), Request(), "m").body.replace("[key]", "")  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("size", range(1, 21))
 def test_no_limit_cuts_a_secret_in_two(size: int) -> None:
     body = "." * (2048 - size) + KEY * 200
-    error = cleaned(ServerError("no", body=body), (KEY,), Request(), "m")
+    error = cleaned(ServerError("no", body=body), Secrets((KEY,)), Request(), "m")
     assert error.body is not None
     assert KEY[:1] not in error.body
     assert len(error.body) <= 2048
@@ -145,13 +148,13 @@ def test_our_own_words_are_shown_whatever_the_prompt_says() -> None:
     asked = asking(f"Why does it say: {OURS}? And: the server's answer is not valid JSON")
     assert shown("no", asked).detail == f"{OURS}: no"
     error = ProtocolError("the server's answer is not valid JSON", body="x")
-    assert cleaned(error, (), asked, "m").detail == "the server's answer is not valid JSON"
+    assert cleaned(error, Secrets(), asked, "m").detail == "the server's answer is not valid JSON"
 
 
 def test_a_message_of_the_users_own_backend_may_be_the_servers() -> None:
     error = ServerError(f"it said {PROMPT}", status=500)
-    assert cleaned(error, (), asking(PROMPT), "m").detail == OURS
-    own = cleaned(BackendError(f"it said {KEY}", status=418), (KEY,), asking(PROMPT), "m")
+    assert cleaned(error, Secrets(), asking(PROMPT), "m").detail == OURS
+    own = cleaned(BackendError(f"it said {KEY}", status=418), Secrets((KEY,)), asking(PROMPT), "m")
     assert own.detail == "it said [key]"
 
 
@@ -183,8 +186,8 @@ def test_an_argument_that_holds_itself_is_read_once() -> None:
 
 @pytest.mark.parametrize("echo", [KEY, f"id-{KEY}", "two words", "x" * 129, "a%20b", ""])
 def test_a_request_id_looks_like_one_and_holds_no_secret(echo: str) -> None:
-    assert request_id(echo, (KEY,)) is None
-    assert request_id("req_01-AB.c:d", (KEY,)) == "req_01-AB.c:d"
+    assert request_id(echo, Secrets((KEY,))) is None
+    assert request_id("req_01-AB.c:d", Secrets((KEY,))) == "req_01-AB.c:d"
     assert shown("no", None, KEY, request_id=echo).request_id is None
     assert (
         shown(
@@ -212,12 +215,12 @@ def test_what_an_error_came_from_goes() -> None:
     except ServerError as caught:
         error = caught
     assert error is not None
-    cleaned(error, (KEY,), Request(), "m")
+    cleaned(error, Secrets((KEY,)), Request(), "m")
     assert error.__context__ is None
 
 
 def test_an_error_that_says_nothing_stays_as_it_is() -> None:
-    error = cleaned(InvalidRequestError(""), ("a-secret",), Request(), "m")
+    error = cleaned(InvalidRequestError(""), Secrets(("a-secret",)), Request(), "m")
     assert (error.detail, error.body) == ("", None)
 
 
@@ -234,3 +237,12 @@ def test_a_prompt_of_two_megabytes_is_compared_at_once(lines: list[str]) -> None
         took.append(time.perf_counter() - began)
         assert error.detail == OURS
     assert min(took) < 0.5  # about 0.02 on an idle machine; minutes, if it were not linear
+
+
+def test_no_secret_outlives_its_backend() -> None:
+    key = f"made-up-{len(KEY)}-outlives"
+    backend = OpenAIBackend(base_url="http://server.test/v1", api_key=key)
+    assert cleaned(ServerError("no", body=key), backend.secrets(), Request(), "m").body == "[key]"
+    del backend
+    gc.collect()
+    assert not any(type(each) is Secrets and key in each for each in gc.get_objects())

@@ -12,7 +12,7 @@ from tests.wire.support import WIRES, as_json
 from ccroute import errors
 from ccroute.errors import BackendError, ContextWindowExceededError, QuotaExhaustedError, RequestError
 from ccroute.wire import anthropic, ollama, openai
-from ccroute.wire.errors import LONGEST_WAIT, retry_after
+from ccroute.wire.errors.typed import LONGEST_WAIT, retry_after
 
 HTML = b"<!DOCTYPE html><html><body><h1>502 Bad Gateway</h1></body></html>"
 NOW = "Wed, 21 Oct 2026 07:28:00 GMT"

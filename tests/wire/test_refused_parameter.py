@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from ccroute.wire.errors import parse_error, typed_error
-from ccroute.wire.parameters import refused_parameter
+from ccroute.wire.errors.parameters import refused_parameter
+from ccroute.wire.errors.typed import parse_error, typed_error
 
 WORDS = [
     ("`temperature` is deprecated for this model", "temperature"),

@@ -9,9 +9,8 @@ from ccroute.backends.backend import Backend, BackendOptions, Headers, HttpReque
 from ccroute.types import JSON, Completion, Request
 from ccroute.types.signatures import explains
 from ccroute.wire import anthropic as wire
-from ccroute.wire.codec import StreamDecoder
+from ccroute.wire.decoding import StreamDecoder
 from ccroute.wire.fields import tool_marks
-from ccroute.wire.listing import read_model_list
 
 _OFFICIAL = "https://api.anthropic.com"
 
@@ -55,9 +54,6 @@ class AnthropicBackend(Backend):
 
     def listing(self) -> HttpRequest | None:
         return HttpRequest("/v1/models?limit=1000", method="GET")
-
-    def read_listing(self, body: bytes) -> Mapping[str, int | None]:
-        return read_model_list(body)
 
     def refusals(self, request: Request, model: str) -> Mapping[str, str]:
         form = None

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, ClassVar, Final, TypedDict
 from pydantic_core import to_json
 
 from ccroute._version import __version__
-from ccroute.backends.credentials import ApiKey, Credentials, checked_header, fingerprint
+from ccroute.backends.credentials import ApiKey, Credentials, Secrets, checked_header, fingerprint
 from ccroute.backends.known_models import NOTHING, Wire, known
 from ccroute.backends.origin import check_ca_file, check_name, is_private, parse_base_url
 from ccroute.errors import AuthenticationError, BackendError, ConfigError, InvalidRequestError, RequestError
 from ccroute.types import JSON, Completion, Model, Request, Timeout
-from ccroute.wire.openai import error as typed_error
+from ccroute.wire.errors.typed import error as typed_error
+from ccroute.wire.listing import read_model_list
 
 if TYPE_CHECKING:
-    from ccroute.wire.codec import StreamDecoder
+    from ccroute.wire.decoding import StreamDecoder
 
 _ENDPOINTS: Final = ("/chat/completions", "/messages", "/api/chat")
 _MOST_FACTS: Final = 1000
@@ -208,8 +209,11 @@ class Backend(ABC):
         return None
 
     def read_listing(self, body: bytes) -> Mapping[str, int | None]:
-        """The models of a listing's answer, each with its context window in tokens, or None."""
-        return {}
+        """The models of a listing's answer, each with its context window in tokens, or None.
+
+        This one reads the list that OpenAI, Anthropic and most others give.
+        """
+        return read_model_list(body)
 
     def details(self, model: str) -> HttpRequest | None:
         """The request for a model's context window, where the listing lacks it."""
@@ -256,9 +260,9 @@ class Backend(ABC):
                 self._facts[name] = facts
         return facts
 
-    def secrets(self) -> tuple[str, ...]:
+    def secrets(self) -> Secrets:
         """The values that no message, log line or event may show."""
-        return (*self._credentials.used, *self._credentials.private)
+        return self._credentials.secrets
 
     def target(self, http: HttpRequest) -> str:
         """The request target: the base URL's path and the request's."""

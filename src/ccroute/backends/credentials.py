@@ -5,10 +5,14 @@ Knows keys and header values; must not know which server they are for.
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Final
+from urllib.parse import quote
 
 from pydantic import SecretStr
 
@@ -26,13 +30,30 @@ _KEY: Final = re.compile(
 )
 """The known beginnings of providers' keys, and letters and digits too long for a name."""
 _SHORTEST_SECRET: Final = 8
-"""Characters: a shorter value of a user's own header is a word such as `beta`, not a secret."""
+"""Characters: a shorter value is a placeholder, or a word such as `beta`, and a part of any text."""
 _KEYS_KEPT: Final = 8
 """How many keys of a rotation are remembered, so that all of them are kept out of messages."""
 
 
+class Secrets(tuple[str, ...]):
+    """Values that no message, log line or event may show."""
+
+    @cached_property
+    def codes(self) -> list[str]:
+        """How they may be written, in lower case: as they are, in a URL, in JSON, in base64."""
+        codes = set[str]()
+        for secret in {*self, *(value.removeprefix("Bearer ") for value in self)}:  # of headers
+            if len(secret) >= _SHORTEST_SECRET:
+                codes |= {secret, quote(secret, safe=""), json.dumps(secret)[1:-1]}
+                for before in range(3):  # base64 of "user:secret", too, whatever the user's length
+                    code = base64.b64encode(bytes(before) + secret.encode()).decode().rstrip("=")
+                    code = code[(0, 2, 3)[before] : len(code) - ((before + len(secret.encode())) % 3 > 0)]
+                    codes |= {code, code.replace("+", "-").replace("/", "_")}
+        return [code.lower() for code in codes]
+
+
 class Credentials:
-    """The key of one backend. No message may show the `used` keys and the values of `private` headers."""
+    """The key of one backend. Its `secrets` are the keys that were used, and the values of own headers."""
 
     def __init__(self, backend: str, api_key: ApiKey | None, headers: Mapping[str, str]) -> None:
         if not (api_key is None or callable(api_key) or isinstance(api_key, str | SecretStr)):
@@ -40,8 +61,9 @@ class Credentials:
         self._backend = backend
         self._api_key = api_key
         self.is_fixed = not callable(api_key)
-        self.used: deque[str] = deque(maxlen=_KEYS_KEPT)
-        self.private = tuple(value for value in headers.values() if len(value) >= _SHORTEST_SECRET)
+        self._used: deque[str] = deque(maxlen=_KEYS_KEPT)
+        self._private = [value for value in headers.values() if len(value) >= _SHORTEST_SECRET]
+        self.secrets = Secrets(self._private)
         if isinstance(api_key, str | SecretStr):
             self._checked_key(api_key)
 
@@ -69,8 +91,9 @@ class Credentials:
         value = key.get_secret_value() if isinstance(key, SecretStr) else key
         if value and not PRINTABLE.fullmatch(value):
             raise ConfigError(f"backend {self._backend}: api_key holds characters other than printable ASCII")
-        if value and value not in self.used:
-            self.used.append(value)
+        if value and value not in self._used:
+            self._used.append(value)
+            self.secrets = Secrets((*self._used, *self._private))
         return value
 
 

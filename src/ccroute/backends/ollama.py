@@ -12,8 +12,8 @@ from ccroute.errors import BackendError, ConfigError, RequestError
 from ccroute.types import Completion, Request
 from ccroute.types.signatures import explains
 from ccroute.wire import ollama as wire
-from ccroute.wire.codec import StreamDecoder
-from ccroute.wire.listing import read_ps, read_show, read_tags
+from ccroute.wire.decoding import StreamDecoder
+from ccroute.wire.ollama.listing import read_ps, read_show, read_tags
 
 _log = logging.getLogger("ccroute")
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Unpack
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from ccroute.backends.backend import Backend, BackendOptions, HttpRequest, json_bytes
 from ccroute.backends.known_models import known
-from ccroute.backends.origin import check_name
+from ccroute.backends.origin import check_name, parse_base_url
 from ccroute.backends.presets import (
-    OPENAI_LIKE,
     PRESETS,
     PresetName,
     azure_dialect,
@@ -21,10 +20,10 @@ from ccroute.errors import ConfigError
 from ccroute.types import Completion, Model, Request
 from ccroute.types.signatures import explains
 from ccroute.wire import openai as wire
-from ccroute.wire.listing import read_model_list
+from ccroute.wire.openai.dialect import PLAIN
 
 if TYPE_CHECKING:
-    from ccroute.wire.codec import StreamDecoder
+    from ccroute.wire.decoding import StreamDecoder
 
 
 class OpenAIBackend(Backend):
@@ -59,7 +58,7 @@ class OpenAIBackend(Backend):
             )
         base_url = base_url or PRESETS[preset].default_url
         if preset == "openai":
-            preset = preset_of_host(_host(base_url or "")) or preset
+            preset = preset_of_host(parse_base_url(name, base_url or "")[0].host) or preset
         self.preset: PresetName = preset
         self._key_header = PRESETS[preset].key_header
         self.default_url = PRESETS[preset].default_url
@@ -75,7 +74,7 @@ class OpenAIBackend(Backend):
         elif not self._path:
             self._path = "/v1"
         if preset == "openai" and not self.is_official:
-            self._dialect = OPENAI_LIKE
+            self._dialect = PLAIN  # what nearly every server understands
 
     def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
         body = wire.encode(
@@ -99,9 +98,6 @@ class OpenAIBackend(Backend):
         root = self._root.removesuffix("/deployments/{model}")
         return HttpRequest(f"{root}/models{self._query}", method="GET")
 
-    def read_listing(self, body: bytes) -> Mapping[str, int | None]:
-        return read_model_list(body)
-
     def refusals(self, request: Request, model: str) -> Mapping[str, str]:
         return wire.refusals(request, self._dialect, model, self._facts.get(model) or self.model(model))
 
@@ -110,11 +106,3 @@ class OpenAIBackend(Backend):
 
     def _known(self, model: str) -> Model:
         return known("openai", model, self.preset)
-
-
-def _host(base_url: str) -> str:
-    """The host of an address, `""` of one that is none: `Backend` says what is wrong with it."""
-    try:
-        return urlsplit(base_url).hostname or ""
-    except ValueError:
-        return ""

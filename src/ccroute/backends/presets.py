@@ -8,10 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from ccroute.wire.openai import Dialect
-
-OPENAI_LIKE: Final = Dialect()
-"""What nearly all servers understand: assumed of one that is not OpenAI's own and has no preset."""
+from ccroute.wire.openai.dialect import PLAIN, Dialect
 
 PresetName = Literal[
     "openai",
@@ -41,7 +38,7 @@ class Preset:
     """
 
     default_url: str | None = None
-    dialect: Dialect = OPENAI_LIKE
+    dialect: Dialect = PLAIN
     key_variable: str | None = None
     model_prefixes: tuple[str, ...] = ()
     runs_models: bool = False

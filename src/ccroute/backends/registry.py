@@ -4,7 +4,7 @@ installed packages (entry points of the group `ccroute.backends`, loaded when a 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -53,9 +53,8 @@ def register(backend: type[B]) -> type[B]:
     """
     if not backend.kind:
         raise ConfigError(f"{backend.__qualname__} has no kind: set the class attribute kind to a short name")
-    known = getattr(_KINDS.get(backend.kind), "make", backend)
-    # A notebook's cell may define the class again.
-    if repr(known) != repr(backend):
+    known = _KINDS.get(backend.kind)
+    if known and repr(known.make) != repr(backend):  # a notebook's cell may define the class again
         raise ConfigError(
             f'{backend.__qualname__}: the kind "{backend.kind}" is taken; set the class attribute kind to '
             "another name"
@@ -64,9 +63,9 @@ def register(backend: type[B]) -> type[B]:
     return backend
 
 
-def registered() -> dict[str, Kind]:
+def registered() -> Mapping[str, Kind]:
     """The kinds that are known without loading any package."""
-    return dict(_KINDS)
+    return _KINDS
 
 
 def well_known() -> list[str]:
@@ -91,23 +90,20 @@ def find_kind(name: str) -> Kind | None:
         if len(points) > 1:
             packages = " and ".join(sorted(map(_package, points)))
             raise ConfigError(f'"{name}" is a kind of {packages}: uninstall all but one')
-        _load(points[0])
+        [point] = points
+        try:
+            backend = point.load()
+            if not (isinstance(backend, type) and issubclass(backend, Backend)):
+                raise TypeError(f"{point.value} is no subclass of ccroute.Backend")
+            if backend.kind != name:
+                raise TypeError(f'{point.value} has the kind "{backend.kind}"')
+            register(backend)
+        except Exception as error:
+            raise ConfigError(
+                f'"{name}" is a kind of {_package(point)}, which cannot be loaded '
+                f"({type(error).__name__}: {error}): update or uninstall it"
+            ) from error
     return _KINDS[name]
-
-
-def _load(point: EntryPoint) -> None:
-    try:
-        backend = point.load()
-        if not (isinstance(backend, type) and issubclass(backend, Backend)):
-            raise TypeError(f"{point.value} is no subclass of ccroute.Backend")
-        if backend.kind != point.name:
-            raise TypeError(f'{point.value} has the kind "{backend.kind}"')
-        register(backend)
-    except Exception as error:
-        raise ConfigError(
-            f'"{point.name}" is a kind of {_package(point)}, which cannot be loaded '
-            f"({type(error).__name__}: {error}): update or uninstall it"
-        ) from error
 
 
 def _entry_points() -> Iterable[EntryPoint]:

@@ -12,7 +12,7 @@ from ccroute.routing import Candidate, Deployment, Plan
 from ccroute.routing.acquired import Acquired, Outcome
 from ccroute.routing.switches import Admission
 from ccroute.types import Completion, Request, Timeout
-from ccroute.wire.codec import StreamDecoder
+from ccroute.wire.decoding import StreamDecoder
 
 FOREVER = float("inf")
 

@@ -15,7 +15,7 @@ from ccroute.flow.body import MAX_BODY, Body
 from ccroute.flow.effects import Failure, Flow, Reply, Send, Stopped, emit, read, send
 from ccroute.flow.redact import request_id
 from ccroute.types import Completion
-from ccroute.wire.codec import StreamDecoder
+from ccroute.wire.decoding import StreamDecoder
 
 MAX_ERROR_BODY = 1024 * 1024
 ERROR_BODY_WAIT = 2.0

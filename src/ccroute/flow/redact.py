@@ -3,21 +3,18 @@
 Knows an error, the secrets and the request; must not know what is done about the error.
 """
 
-import base64
-import json
 import re
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import partial
 from string import ascii_lowercase, ascii_uppercase
-from urllib.parse import quote
 
+from ccroute.backends.credentials import Secrets
 from ccroute.errors import BackendError, RequestError
 from ccroute.types import Request
-from ccroute.wire.errors import WORDS_SHOWN, described, typed_error
-from ccroute.wire.kinds import SUMMARIES
+from ccroute.wire.errors.kinds import SUMMARIES
+from ccroute.wire.errors.typed import WORDS_SHOWN, described, typed_error
 
 _KEPT = 2048  # characters of a body; as many are read beyond a limit, so that no secret is cut in two
-_SHORTEST_SECRET = 8  # a placeholder such as "x" is a part of any word
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 _RUN = 24  # characters in a row that text and request do not share by chance, not counting whitespace
@@ -27,13 +24,13 @@ _SENT = ("messages", "stop", "user", "tools", "tool_choice", "response_format", 
 
 
 def cleaned(
-    error: BackendError | RequestError, secrets: tuple[str, ...], request: Request, model: str
+    error: BackendError | RequestError, secrets: Secrets, request: Request, model: str
 ) -> BackendError | RequestError:
     """The error without secrets, and without the server's words if they repeat the request.
 
     It is another one if its class was read from words that the server quoted from `request` or `model`.
     """
-    payload, codes = error.payload, _encodings(secrets)
+    payload, codes = error.payload, secrets.codes
     if payload is not None and payload.words_count:
         lines = _compact("\n".join([model, *_strings(request)]), " \t\r") + "\n"
         error = typed_error(payload, partial(_is_quoted, _compact(payload.words), lines))
@@ -55,10 +52,10 @@ def cleaned(
     return error
 
 
-def request_id(value: str | None, secrets: tuple[str, ...]) -> str | None:
+def request_id(value: str | None, secrets: Secrets) -> str | None:
     """A server's id of a request if it looks like one and holds no secret, else None."""
     plain = value is not None and _ID.fullmatch(value)
-    return value if plain and _without(_encodings(secrets), plain[0], 128) == value else None
+    return value if plain and _without(secrets.codes, plain[0], 128) == value else None
 
 
 def _without(codes: list[str], text: str, limit: int) -> str:
@@ -70,20 +67,6 @@ def _without(codes: list[str], text: str, limit: int) -> str:
     if codes and len(text) >= limit + _KEPT:
         read = read[: -max(map(len, codes))]  # it may end in a part of a secret
     return read[:limit]
-
-
-@lru_cache(maxsize=64)
-def _encodings(secrets: tuple[str, ...]) -> list[str]:
-    """How secrets may be written, in lower case: as they are, in a URL, in JSON, in base64."""
-    codes = set[str]()
-    for secret in {*secrets, *(value.removeprefix("Bearer ") for value in secrets)}:  # of headers
-        if len(secret) >= _SHORTEST_SECRET:
-            codes |= {secret, quote(secret, safe=""), json.dumps(secret)[1:-1]}
-            for before in range(3):  # base64 of "user:secret", too, whatever the user's length
-                code = base64.b64encode(bytes(before) + secret.encode()).decode().rstrip("=")
-                code = code[(0, 2, 3)[before] : len(code) - ((before + len(secret.encode())) % 3 > 0)]
-                codes |= {code, code.replace("+", "-").replace("/", "_")}
-    return [code.lower() for code in codes]
 
 
 def _strings(request: Request) -> list[str]:

@@ -66,10 +66,10 @@ class Fields:
         return self._take(name, int, "a whole number")
 
     def number(self, name: str) -> float | None:
-        value = self.rest.pop(name, None)
-        if value is not None and not is_number(value):
+        value = self._take(name, (int, float), "a number")
+        if value is not None and not math.isfinite(value):
             bad(self.place(name), "must be a number")
-        return cast("float | None", value)
+        return value
 
     def object(self, name: str) -> Mapping[str, JSON] | None:
         value = self.rest.pop(name, None)
@@ -82,10 +82,7 @@ class Fields:
         return Fields(self.object(name) or {}, self.place(name))
 
     def items(self, name: str) -> Sequence[JSON] | None:
-        value = self.rest.pop(name, None)
-        if value is not None and not isinstance(value, list | tuple):
-            bad(self.place(name), "must be a list")
-        return value
+        return self._take(name, (list, tuple), "a list")
 
     def objects(self, name: str) -> list["Fields"]:
         """The fields of each object in a list; an empty list if it is absent."""
@@ -97,9 +94,11 @@ class Fields:
             bad(self.place(name), "must be a list of strings")
         return None if value is None else list(value)
 
-    def _take(self, name: str, kind: type[T], what: str) -> T | None:
+    def _take(self, name: str, kind: type[T] | tuple[type[T], ...], what: str) -> T | None:
         value = self.rest.pop(name, None)
-        if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+        if value is not None and (
+            not isinstance(value, kind) or (kind is not bool and isinstance(value, bool))
+        ):
             bad(self.place(name), f"must be {what}")
         return value
 

@@ -59,13 +59,17 @@ def parse_request(body: bytes | Mapping[str, JSON]) -> ParsedRequest:
     Raises `InvalidRequestError` that names the place, also for `n` above 1.
     """
     fields = load(body)
-    kwargs: dict[str, JSON] = {"messages": _messages(fields)}
+    kwargs: dict[str, JSON] = {"messages": None}
+    if fields.raw.get("messages") is not None:
+        kwargs["messages"] = [_message(message) for message in fields.objects("messages")]
     kwargs |= {name: read(fields, name) for name, read in _SIMPLE.items()}
     limit = fields.integer("max_completion_tokens")
     if limit is not None:
         kwargs["max_tokens"] = limit
     kwargs["stop"] = fields.text("stop") if isinstance(fields.raw.get("stop"), str) else fields.texts("stop")
-    kwargs["logit_bias"] = _logit_bias(fields)
+    kwargs["logit_bias"] = bias = fields.object("logit_bias")
+    if bias is not None and not all(is_number(value) for value in bias.values()):
+        bad("logit_bias", "must map tokens to numbers")
     kwargs["reasoning_effort"] = _effort(fields)
     kwargs["tools"] = [_tool(tool) for tool in fields.objects("tools")] or None
     kwargs["tool_choice"] = _tool_choice(fields)
@@ -75,12 +79,6 @@ def parse_request(body: bytes | Mapping[str, JSON]) -> ParsedRequest:
     include_usage = fields.fields("stream_options").flag("include_usage") or False
     kwargs["extra"] = OfWire("openai", fields.rest) if fields.rest else None
     return ParsedRequest(call_options(kwargs), stream, include_usage)
-
-
-def _messages(fields: Fields) -> list[dict[str, JSON]] | None:
-    if fields.raw.get("messages") is None:
-        return None
-    return [_message(message) for message in fields.objects("messages")]
 
 
 def _message(fields: Fields) -> dict[str, JSON]:
@@ -121,13 +119,6 @@ def _tool_choice(fields: Fields) -> str | Mapping[str, JSON] | None:
     choice = fields.object("tool_choice")
     Fields(choice or {}, "tool_choice").fields("function").text("name")
     return choice
-
-
-def _logit_bias(fields: Fields) -> Mapping[str, float] | None:
-    bias = fields.object("logit_bias")
-    if bias is not None and not all(is_number(value) for value in bias.values()):
-        bad("logit_bias", "must map tokens to numbers")
-    return bias
 
 
 def _effort(fields: Fields) -> str | None:

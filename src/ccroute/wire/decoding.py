@@ -1,4 +1,4 @@
-"""A streamed answer as it grows: what the three stream decoders share.
+"""A streamed answer as it grows: the shape of a decoder, and what ccroute's own three share.
 
 Knows chunks and completions, and the rules that hold on every wire: an error after content waits for
 `finish`, the first finish wins, what follows the end is ignored. Must not know any wire's frames.
@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from ccroute.errors import CcrouteError, ProtocolError
 from ccroute.types import JSON, Choice, Chunk, Completion, FinishReason, Message, ToolCall, Usage
-from ccroute.wire.errors import is_error, parse_body, parse_error, typed_error
+from ccroute.wire.errors.typed import parse_body, parse_error, typed_error
 from ccroute.wire.reading import finish_reason, is_whole, shown
 from ccroute.wire.tools import Call
 from ccroute.wire.usage import estimate_deltas
@@ -27,6 +27,22 @@ class _Parser(Protocol[E]):
     def feed(self, data: bytes) -> list[E]: ...
 
     def end(self) -> list[E]: ...
+
+
+class StreamDecoder(Protocol):
+    """Turns the bytes of one streamed answer into chunks.
+
+    `feed` returns the chunks that hold content (text, thinking, tool calls), in order, and raises
+    the typed error of an error frame. `finish` is called at the end of the bytes: it returns the
+    whole answer, or raises `ProtocolError` when the protocol's terminal signal never came.
+
+    A decoder may also have `done` (nothing that follows can matter) and `partial()` (the answer so far, its
+    usage estimated), as ccroute's own do.
+    """
+
+    def feed(self, data: bytes) -> list[Chunk]: ...
+
+    def finish(self) -> Completion: ...
 
 
 class BaseDecoder(ABC, Generic[E]):
@@ -79,7 +95,11 @@ class BaseDecoder(ABC, Generic[E]):
     def finish(self) -> Completion:
         """The whole answer. Raises what went wrong, or `ProtocolError` if the end never came."""
         if not self._done:
-            self._take_rest()
+            try:
+                for event in self._parser.end():
+                    self._take(event, [])
+            except CcrouteError as error:
+                self._fail(error)
         if self._failure:
             raise self._failure
         if not self._succeeded():
@@ -145,13 +165,6 @@ class BaseDecoder(ABC, Generic[E]):
         """The fields of the message that only this wire fills, or fills otherwise."""
         return {}
 
-    def _take_rest(self) -> None:
-        try:
-            for event in self._parser.end():
-                self._take(event, [])
-        except CcrouteError as error:
-            self._fail(error)
-
     def _fail(self, error: CcrouteError) -> None:
         self._failure = error
         self._done = True
@@ -166,7 +179,7 @@ def fail(frame: JSON, body: bytes) -> NoReturn:
 
 def check_error(frame: dict[str, JSON], body: bytes) -> None:
     """Raise the typed error of a frame, or of a body under HTTP 200, if it reports one."""
-    if is_error(frame):
+    if frame.get("error") or frame.get("object") == "error" or frame.get("type") == "error":
         fail(frame, body)
 
 

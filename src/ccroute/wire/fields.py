@@ -6,7 +6,7 @@ Knows the canonical request, and which fields and tools belong to another wire t
 import base64
 import dataclasses
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple, NoReturn, Self
 
 from ccroute.errors import InvalidRequestError
@@ -107,29 +107,20 @@ def without(request: Request, refused: Mapping[str, str]) -> Request:
     changes: dict[str, JSON] = {name: None for name in refused if name in PARAMETERS and name != "extra"}
     gone = {(int(found[1]), found[2]) for name in refused if (found := _IN_TOOLS.fullmatch(name))}
     if gone and "tools" not in changes:
-        kept = ((i, tool) for i, tool in enumerate(request.tools or ()) if (i, None) not in gone)
         changes["tools"] = [
-            _without_marks(tool, {name for j, name in gone if i == j}) for i, tool in kept
+            {name: value for name, value in tool.items() if (i, name) not in gone}
+            for i, tool in enumerate(request.tools or ())
+            if (i, None) not in gone
         ] or None
-        if changes["tools"] and not _offers(changes["tools"], request.tool_choice):
+        left = [(tool.get("function") or {}).get("name") for tool in changes["tools"] or ()]
+        choice = request.tool_choice
+        if isinstance(choice, Mapping) and (choice.get("function") or {}).get("name") not in left:
             changes["tool_choice"] = None
     if changes.get("tools", ()) is None:  # a choice among no tools is an error everywhere
         changes |= {"tool_choice": None, "parallel_tool_calls": None}
     if refused.keys() & request.extra.keys():
         changes["extra"] = {name: each for name, each in request.extra.items() if name not in refused}
     return dataclasses.replace(request, **changes)
-
-
-def _offers(tools: Sequence[Mapping[str, JSON]], choice: JSON) -> bool:
-    """Whether the tool that a choice names, if it names one, is among `tools`."""
-    if not isinstance(choice, Mapping):
-        return True
-    name = (choice.get("function") or {}).get("name")
-    return any((tool.get("function") or {}).get("name") == name for tool in tools)
-
-
-def _without_marks(tool: Mapping[str, JSON], gone: Collection[str]) -> Mapping[str, JSON]:
-    return {name: value for name, value in tool.items() if name not in gone} if gone else tool
 
 
 def given(request: Request, names: Iterable[str]) -> dict[str, JSON]:
@@ -145,6 +136,11 @@ def merged(body: dict[str, JSON], request: Request, *containers: str) -> dict[st
         else:
             body[name] = value
     return body
+
+
+def thinks(request: Request) -> bool:
+    """Whether the model is asked to think."""
+    return request.reasoning_effort not in (None, "none")
 
 
 def wants_schema(request: Request) -> bool:

@@ -133,7 +133,10 @@ def _node(schema: object, rules: _Rules) -> dict[str, JSON]:
         raise _OpenError  # any value
     _put_constraints(made, schema, rules)
     _put_object(made, schema, rules)
-    _put_items(made, schema, rules)
+    if "items" in schema:
+        made["items"] = _node(schema["items"], rules)
+    elif _may_be(schema, "array"):
+        raise _OpenError  # of anything
     return made
 
 
@@ -184,13 +187,6 @@ def _put_object(made: dict[str, JSON], schema: Schema, rules: _Rules) -> None:
     if required is not None:
         made["required"] = list(required)
     made["additionalProperties"] = False
-
-
-def _put_items(made: dict[str, JSON], schema: Schema, rules: _Rules) -> None:
-    if "items" in schema:
-        made["items"] = _node(schema["items"], rules)
-    elif _may_be(schema, "array"):
-        raise _OpenError  # of anything
 
 
 def _may_be(schema: Schema, kind: str) -> bool:

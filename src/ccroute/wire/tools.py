@@ -10,7 +10,7 @@ from typing import Final
 
 from pydantic_core import to_json
 
-from ccroute.errors import ProtocolError
+from ccroute.errors import InvalidRequestError, ProtocolError
 from ccroute.types import JSON, Function, ToolCall
 from ccroute.wire.reading import is_whole, load, mapping, text, wrong
 
@@ -68,18 +68,14 @@ class Call:
         self._read = len(self.pieces)
         if self._broken or not self._nesting.is_closed:
             return False
-        self._broken = not is_whole(self.arguments.encode())  # what is closed and no JSON never will be
+        self._broken = not is_whole("".join(self.pieces).encode())  # what is closed and no JSON never will be
         return not self._broken
-
-    @property
-    def arguments(self) -> str:
-        return "".join(self.pieces)
 
     def whole(self, provider: str = "") -> ToolCall:
         """The call as it stands. `provider` wrote its further fields, which are not kept without one."""
         return ToolCall(
             id=self.id,
-            function=Function(name=self.name, arguments=self.arguments or NO_ARGUMENTS),
+            function=Function(name=self.name, arguments="".join(self.pieces) or NO_ARGUMENTS),
             index=self.index,
             provider_fields={provider: self.fields} if provider and self.fields else {},
         )
@@ -173,6 +169,14 @@ def _entries(entries: object) -> list[dict[str, JSON]]:
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         wrong("tool_calls is not a list of objects")
     return entries
+
+
+def named_function(call: JSON, where: str) -> Mapping[str, JSON]:
+    """The function of a call, or of a tool; raises `InvalidRequestError` where it has no name."""
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not function.get("name"):
+        raise InvalidRequestError(f"{where}.function.name is missing")
+    return function
 
 
 def as_text(arguments: object) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from ccroute.types import JSON, Choice, Usage
+from ccroute.wire.reading import wrong
 
 _MOST: Final = 1_000_000_000  # tokens; beyond it a figure is nonsense
 
@@ -71,7 +72,10 @@ def usage(
     )
 
 
-def used_nothing(value: JSON) -> bool:
-    """Whether all counts of a usage are 0. A whole answer under HTTP 200 that also does not say why it ended
-    was given up: so do Ollama's imitations of OpenAI and Anthropic where a model only repeats itself."""
-    return isinstance(value, dict) and bool(value) and all(count == 0 for count in value.values())
+def check_used(value: JSON, body: bytes) -> None:
+    """Raise `ProtocolError` if all counts are 0: for a whole answer that does not say why it ended.
+
+    Ollama's imitations of OpenAI and Anthropic give up so where a model only repeats itself.
+    """
+    if isinstance(value, dict) and value and all(count == 0 for count in value.values()):
+        wrong("the server broke the answer off: it says neither why it ended nor what it used", body)

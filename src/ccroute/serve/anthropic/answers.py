@@ -68,13 +68,11 @@ def dump_error(error: Exception) -> tuple[int, dict[str, Any]]:
     """The status and the body that answer an error. `error_headers` gives the headers."""
     status, code, message = describe_error(error)
     if isinstance(error, ContextWindowExceededError):
-        message = f"prompt is too long: {_tokens(error)}{message}"  # clients search for these words
+        sizes = (
+            f"{error.estimated} tokens > {error.limit} maximum; " if error.estimated and error.limit else ""
+        )
+        message = f"prompt is too long: {sizes}{message}"  # clients search for these words
     return (529 if status == 503 else status), error_body(status, message, code=code)
-
-
-def _tokens(error: ContextWindowExceededError) -> str:
-    known = error.estimated is not None and error.limit is not None
-    return f"{error.estimated} tokens > {error.limit} maximum; " if known else ""
 
 
 def error_body(status: int, message: str, *, code: str | None = None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from ccroute.serve.body import Fields, ParsedRequest, bad, call_options, load
 from ccroute.types import JSON
 from ccroute.wire.anthropic.decode import is_plain
-from ccroute.wire.anthropic.turns import THINKING
+from ccroute.wire.anthropic.turns import THINKING, is_signed
 from ccroute.wire.fields import OfWire, OwnEffort, named
 
 Messages: TypeAlias = list[dict[str, JSON]]
@@ -73,22 +73,21 @@ def _tool(fields: Fields) -> Mapping[str, JSON]:
     """A client's own tool as a function. A tool that Anthropic runs (web search) stays as it is."""
     if fields.text("type") not in (None, "custom"):
         return fields.raw
-    function: dict[str, JSON] = {"name": fields.required("name")}
-    description, strict = fields.text("description"), fields.flag("strict")
-    if description is not None:
-        function["description"] = description
-    function["parameters"] = fields.object("input_schema") or {"type": "object"}
-    if strict is not None:
-        function["strict"] = strict
-    tool: dict[str, JSON] = {"type": "function", "function": function}
-    marks = {
-        "cache_control": fields.object("cache_control"),
-        "allowed_callers": fields.texts("allowed_callers"),
-        "defer_loading": fields.flag("defer_loading"),
-        "eager_input_streaming": fields.flag("eager_input_streaming"),
-        "input_examples": fields.items("input_examples"),
-    }
-    return tool | {name: value for name, value in marks.items() if value is not None}
+    function = _given(
+        name=fields.required("name"),
+        description=fields.text("description"),
+        parameters=fields.object("input_schema") or {"type": "object"},
+        strict=fields.flag("strict"),
+    )
+    return _given(
+        type="function",
+        function=function,
+        cache_control=fields.object("cache_control"),
+        allowed_callers=fields.texts("allowed_callers"),
+        defer_loading=fields.flag("defer_loading"),
+        eager_input_streaming=fields.flag("eager_input_streaming"),
+        input_examples=fields.items("input_examples"),
+    )
 
 
 def _is_clients(tool: Fields) -> bool:
@@ -193,7 +192,7 @@ def _result(block: Fields) -> dict[str, JSON]:
     message["content"] = content
     if block.flag("is_error"):
         message["is_error"] = True
-    return message | _cached(block)
+    return message | _given(cache_control=block.object("cache_control"))
 
 
 def _assistant(blocks: Sequence[Fields]) -> dict[str, JSON]:
@@ -205,7 +204,7 @@ def _assistant(blocks: Sequence[Fields]) -> dict[str, JSON]:
     for block in thoughts:
         block.text("signature") if _kind(block) == "thinking" else block.required("data")
     thinking = "".join(block.required("thinking") for block in thoughts if _kind(block) == "thinking")
-    signed = [dict(block.raw) for block in thoughts if _is_signed(block)]
+    signed = [dict(block.raw) for block in thoughts if is_signed(block.raw)]
     message: dict[str, JSON] = {
         "role": "assistant",
         "content": None if calls and not parts else _content(parts),
@@ -218,14 +217,10 @@ def _assistant(blocks: Sequence[Fields]) -> dict[str, JSON]:
         message["thinking_blocks"] = signed
     if not is_plain([block.raw for block in blocks]):
         message["blocks"] = [
-            dict(block.raw) for block in blocks if _kind(block) not in THINKING or _is_signed(block)
+            dict(block.raw) for block in blocks if _kind(block) not in THINKING or is_signed(block.raw)
         ]
         message["content"] = "".join(block.raw["text"] for block in parts if _kind(block) == "text") or None
     return message
-
-
-def _is_signed(block: Fields) -> bool:
-    return bool(block.raw.get("signature") or block.raw.get("data"))
 
 
 def _call(block: Fields) -> dict[str, JSON]:
@@ -254,7 +249,7 @@ def _part(block: Fields) -> dict[str, JSON]:
     else:
         what = named(block.raw, "block")
         bad(block.place("type"), f"is not supported: {what}; send text, images and tools")
-    return part | _cached(block)
+    return part | _given(cache_control=block.object("cache_control"))
 
 
 def _url(source: Fields) -> str:
@@ -266,9 +261,8 @@ def _url(source: Fields) -> str:
     return f"data:{source.required('media_type')};base64,{source.required('data')}"
 
 
-def _cached(block: Fields) -> dict[str, JSON]:
-    control = block.object("cache_control")
-    return {} if control is None else {"cache_control": control}
+def _given(**fields: JSON) -> dict[str, JSON]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _kind(block: Fields) -> str:

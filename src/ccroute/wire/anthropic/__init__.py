@@ -6,6 +6,6 @@ Knows `POST /v1/messages` and its stream; must not know where it is sent, nor wi
 from ccroute.wire.anthropic.decode import check_form, decode
 from ccroute.wire.anthropic.encode import Form, answer_form, encode, refusals
 from ccroute.wire.anthropic.stream import Decoder
-from ccroute.wire.errors import error
+from ccroute.wire.errors.typed import error
 
 __all__ = ["Decoder", "Form", "answer_form", "check_form", "decode", "encode", "error", "refusals"]

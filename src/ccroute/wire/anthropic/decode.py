@@ -16,7 +16,7 @@ from ccroute.wire.decoding import check_error
 from ccroute.wire.fields import wants_schema
 from ccroute.wire.reading import finish_reason, load_object, mapping, said, text, wrong
 from ccroute.wire.tools import as_text
-from ccroute.wire.usage import counts, estimate_choices, usage, used_nothing
+from ccroute.wire.usage import check_used, counts, estimate_choices, usage
 
 STOP: Final[Mapping[str, FinishReason]] = {
     "end_turn": "stop",
@@ -35,8 +35,8 @@ def decode(body: bytes) -> Completion:
     blocks, reason = frame.get("content", "missing"), text(frame.get("stop_reason"))
     if "error" in frame or not isinstance(blocks, list):
         check_error(frame, body)
-    if not reason and used_nothing(frame.get("usage")):
-        wrong("the server broke the answer off: it says neither why it ended nor what it used", body)
+    if not reason:
+        check_used(frame.get("usage"), body)
     if blocks is None and reason:  # Ollama, of an answer without content
         blocks = []
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
@@ -70,7 +70,9 @@ def read_message(blocks: Sequence[Mapping[str, JSON]]) -> Message:
             if block.get("name") == SCHEMA_TOOL:
                 formed = arguments if formed is None else formed
             else:
-                calls.append(_call(block, arguments, len(calls)))
+                function = Function(name=text(block.get("name")), arguments=arguments)
+                id, index = text(block.get("id")), len(calls)
+                calls.append(ToolCall(id=id or f"call_{index}", function=function, index=index))
     return Message(
         content=formed or ("".join(answer) if answer or not calls else None),
         tool_calls=tuple(calls) or None,
@@ -155,8 +157,3 @@ def merged_usage(before: Mapping[str, JSON], later: Mapping[str, JSON]) -> dict[
 def _prompt(raw: Mapping[str, JSON]) -> int:
     known = counts(raw)
     return sum(known.get(name, 0) for name in _PROMPT)
-
-
-def _call(block: Mapping[str, JSON], arguments: str, index: int) -> ToolCall:
-    function = Function(name=text(block.get("name")), arguments=arguments)
-    return ToolCall(id=text(block.get("id")) or f"call_{index}", function=function, index=index)

@@ -8,7 +8,17 @@ from typing import Any, Final, Literal, NamedTuple
 
 from ccroute.types import JSON, Model, Request
 from ccroute.wire.anthropic.turns import check_turns, goes_on_unthought, system_blocks, turns
-from ccroute.wire.fields import TOOL_MARKS, LeftOut, OfWire, OwnEffort, foreign, given, json_schema, merged
+from ccroute.wire.fields import (
+    TOOL_MARKS,
+    LeftOut,
+    OfWire,
+    OwnEffort,
+    foreign,
+    given,
+    json_schema,
+    merged,
+    thinks,
+)
 from ccroute.wire.schemas import for_claude
 
 SCHEMA_TOOL: Final = "ccroute_answer"
@@ -51,7 +61,7 @@ def answer_form(request: Request, facts: Model, *, sure: bool) -> Form | None:
     if schema is None:
         return None
     kind = facts.schema or ("format" if sure else "tool")
-    if kind == "format" and not sure and not (_takes_no_forced_tool(facts) or _thinks(request)):
+    if kind == "format" and not sure and not (_takes_no_forced_tool(facts) or thinks(request)):
         kind = "tool"
     if kind != "format":
         return Form(kind, schema)
@@ -82,11 +92,22 @@ def refusals(
     if facts.max_output is not None and (request.max_tokens or 0) > facts.max_output:
         why["max_tokens"] = f"this model answers with at most {facts.max_output} tokens"
     if request.tool_choice:
-        why |= _refused_choice(request, facts)
+        choice = _choice(request.tool_choice)
+        if choice is None:
+            why["tool_choice"] = "Anthropic knows auto, required, none and one named function"
+        elif choice["type"] in ("any", "tool") and _takes_no_forced_tool(facts):
+            why["tool_choice"] = "this model takes no forced tool, only auto and none"
     if facts.sampling in ("one", "none"):
-        why |= _refused_sampling(request, facts)
+        asked = _sampling(request)
+        if facts.sampling == "none":
+            why |= dict.fromkeys(asked, "this model takes no sampling parameters")
+        elif "temperature" in asked and "top_p" in asked:
+            why["top_p"] = "this model takes temperature or top_p, not both"
     if request.extra:
-        why |= _refused_extra(request, beta)
+        why |= foreign(request, "anthropic")
+        if not beta and isinstance(request.extra, OfWire):
+            needs = "Anthropic wants the header anthropic-beta for it: give it to the backend as headers="
+            why |= dict.fromkeys(sorted(_OF_BETAS & request.extra.keys()), needs)
     if facts.refuses:
         refused = given(request, [name for name in facts.refuses if name != "tool_choice"])
         why = dict.fromkeys(refused, "this model does not take it") | why
@@ -108,35 +129,9 @@ def _tool_fault(tool: Mapping[str, JSON]) -> str | None:
     return f"{function.get('name')}: Anthropic takes no anyOf, oneOf or allOf at the top of a tool's schema"
 
 
-def _refused_choice(request: Request, facts: Model) -> dict[str, str]:
-    choice = _choice(request.tool_choice)
-    if choice is None:
-        return {"tool_choice": "Anthropic knows auto, required, none and one named function"}
-    if choice["type"] in ("any", "tool") and _takes_no_forced_tool(facts):
-        return {"tool_choice": "this model takes no forced tool, only auto and none"}
-    return {}
-
-
-def _refused_sampling(request: Request, facts: Model) -> dict[str, str]:
-    asked = _sampling(request)
-    if asked and facts.sampling == "none":
-        return dict.fromkeys(asked, "this model takes no sampling parameters")
-    if facts.sampling == "one" and "temperature" in asked and "top_p" in asked:
-        return {"top_p": "this model takes temperature or top_p, not both"}
-    return {}
-
-
-def _refused_extra(request: Request, beta: bool) -> dict[str, str]:
-    why = foreign(request, "anthropic")
-    if not beta and isinstance(request.extra, OfWire):
-        needs = "Anthropic wants the header anthropic-beta for it: give it to the backend as headers="
-        why |= dict.fromkeys(sorted(_OF_BETAS & request.extra.keys()), needs)
-    return why
-
-
 def _refused_thinking(request: Request, facts: Model, form: Form | None) -> dict[str, str]:
     effort = request.reasoning_effort
-    if not _thinks(request):
+    if not thinks(request):
         always = facts.thinking == "adaptive_on" and "none" not in (facts.efforts or ())
         return {"reasoning_effort": "this model always thinks"} if always else {}
     if facts.thinking == "none":
@@ -153,10 +148,6 @@ def _refused_thinking(request: Request, facts: Model, form: Form | None) -> dict
         return {
             "reasoning_effort": "a forced tool carries the schema, and Anthropic does not think before one"
         }
-    return _refused_beside_thinking(request)
-
-
-def _refused_beside_thinking(request: Request) -> dict[str, str]:
     why = {}
     if request.temperature not in (None, 1):
         why["temperature"] = "Anthropic thinks only at temperature 1"
@@ -230,7 +221,7 @@ def _put_schema(body: dict[str, JSON], form: Form) -> None:
 
 
 def _put_thinking(body: dict[str, JSON], request: Request, effort: str, facts: Model) -> None:
-    if not _thinks(request):
+    if not thinks(request):
         # Models that think only when asked get no word: some of them refuse it.
         if facts.thinking == "adaptive_on":
             body["thinking"] = {"type": "disabled"}
@@ -260,10 +251,6 @@ def _put_adaptive(body: dict[str, JSON], effort: str, facts: Model) -> None:
         body["thinking"] = dict(thinking)
     if word is not None:
         body["output_config"] = {**body.get("output_config", {}), "effort": word}
-
-
-def _thinks(request: Request) -> bool:
-    return request.reasoning_effort not in (None, "none")
 
 
 def _is_adaptive(facts: Model) -> bool:

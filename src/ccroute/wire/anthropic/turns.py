@@ -10,12 +10,13 @@ from typing import Final
 from ccroute.errors import InvalidRequestError
 from ccroute.types import JSON
 from ccroute.wire.fields import image, unknown_part
-from ccroute.wire.tools import as_object
+from ccroute.wire.tools import as_object, named_function
 
 Blocks = list[dict[str, JSON]]
 
 _SYSTEM: Final = ("system", "developer")
 _BAD_ID: Final = re.compile(r"[^a-zA-Z0-9_-]")
+_USUAL: Final = ("text", "tool_use", "tool_result", "image")
 THINKING: Final = ("thinking", "redacted_thinking")
 
 
@@ -86,7 +87,8 @@ def check_turns(turns: Sequence[dict[str, JSON]], model: str, *, prefill: bool) 
     last = turns[-1]
     if last["role"] != "assistant":
         return
-    if not prefill and not any(_is_servers(block) for block in last["content"]):
+    # Any other block is of a tool that Anthropic runs: a turn that it paused goes on from there.
+    if not prefill and all(block["type"] in (*_USUAL, *THINKING) for block in last["content"]):
         raise InvalidRequestError(
             f"messages: {model} does not go on from an assistant message (prefill): end with a user message"
         )
@@ -103,14 +105,13 @@ def goes_on_unthought(messages: Sequence[Mapping[str, JSON]]) -> bool:
     last = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=0)
     merged = turns(messages[last:], claude=True)
     begun = len(merged)
-    while begun and (merged[begun - 1]["role"] == "assistant" or _answers_calls(merged[begun - 1])):
+    while begun and (
+        merged[begun - 1]["role"] == "assistant"
+        or any(block["type"] == "tool_result" for block in merged[begun - 1]["content"])
+    ):
         begun -= 1
     first = next((turn for turn in merged[begun:] if turn["role"] == "assistant"), None)
     return first is not None and first["content"][0]["type"] not in THINKING
-
-
-def _answers_calls(turn: Mapping[str, JSON]) -> bool:
-    return any(block["type"] == "tool_result" for block in turn["content"])
 
 
 def _blocks(message: Mapping[str, JSON], where: str, ids: _Ids, claude: bool) -> Blocks:
@@ -132,14 +133,10 @@ def _assistant(message: Mapping[str, JSON], where: str, ids: _Ids, claude: bool)
     kept = message.get("blocks") or ()
     if kept and _still_says(message, kept):
         return [again for block in kept for again in _replayed(block, ids, claude)]
-    blocks = [
-        dict(block) for block in message.get("thinking_blocks") or () if not claude or _is_signed(block)
-    ]
+    blocks = [dict(block) for block in message.get("thinking_blocks") or () if not claude or is_signed(block)]
     blocks += _content(message, where)
     for j, call in enumerate(message.get("tool_calls") or ()):
-        function = call.get("function") if isinstance(call, Mapping) else None
-        if not isinstance(function, Mapping) or not function.get("name"):
-            raise InvalidRequestError(f"{where}.tool_calls[{j}].function.name is missing")
+        function = named_function(call, f"{where}.tool_calls[{j}]")
         use = {"type": "tool_use", "id": ids.of_call(call.get("id") or f"call_{j}"), "name": function["name"]}
         blocks.append({**use, "input": as_object(function.get("arguments"))})
     return blocks
@@ -156,7 +153,7 @@ def _still_says(message: Mapping[str, JSON], blocks: Sequence[Mapping[str, JSON]
 def _replayed(block: Mapping[str, JSON], ids: _Ids, claude: bool) -> Blocks:
     kind = block.get("type")
     if kind in THINKING:
-        return [dict(block)] if not claude or _is_signed(block) else []
+        return [dict(block)] if not claude or is_signed(block) else []
     again = {name: value for name, value in block.items() if value is not None}
     if kind == "text":
         return [again] if again.get("text", "").strip() else []
@@ -165,13 +162,9 @@ def _replayed(block: Mapping[str, JSON], ids: _Ids, claude: bool) -> Blocks:
     return [again] if claude else []
 
 
-def _is_signed(block: Mapping[str, JSON]) -> bool:
+def is_signed(block: Mapping[str, JSON]) -> bool:
+    """Whether thinking is this provider's own: another's has no signature, and is refused."""
     return bool(block.get("signature") or block.get("data"))
-
-
-def _is_servers(block: Mapping[str, JSON]) -> bool:
-    """Whether a block belongs to a tool that Anthropic runs: a turn that it paused goes on from there."""
-    return block["type"] not in ("text", "tool_use", "tool_result", "image", *THINKING)
 
 
 def _tool_result(message: Mapping[str, JSON], where: str, ids: _Ids) -> dict[str, JSON]:

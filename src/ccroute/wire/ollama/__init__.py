@@ -3,9 +3,8 @@
 Knows `POST /api/chat` and its stream; must not know where it is sent.
 """
 
-from ccroute.wire.ollama.decode import decode
+from ccroute.wire.ollama.decode import decode, error
 from ccroute.wire.ollama.encode import encode, offers_tools, refusals
-from ccroute.wire.ollama.errors import error
 from ccroute.wire.ollama.stream import Decoder
 
 __all__ = ["Decoder", "decode", "encode", "error", "offers_tools", "refusals"]

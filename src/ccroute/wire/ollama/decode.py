@@ -1,15 +1,18 @@
-"""A whole answer of Ollama's, and the readings of usage and times it shares with the stream.
+"""A whole answer of Ollama's, an error, and the readings of usage and times shared with the stream.
 
 Knows the answer's shape; must not know the request. Its tool calls may lack ids, and end with `stop`.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final, NoReturn
 
 from ccroute.errors import InvalidRequestError
+from ccroute.failures import CallFailure
 from ccroute.types import JSON, Choice, Completion, FinishReason, Message, Usage
 from ccroute.wire.decoding import check_error
+from ccroute.wire.errors.typed import parse_body, typed_error
 from ccroute.wire.ollama.tags import split_thoughts
 from ccroute.wire.reading import finish_reason, load_object, said, text, wrong
 from ccroute.wire.tools import whole_calls
@@ -19,6 +22,11 @@ DONE: Final[Mapping[str, FinishReason]] = {"": "stop", "stop": "stop", "length":
 """Ollama's words in canonical form; older versions say none."""
 LOADED: Final = frozenset({"load", "unload"})
 """What it says when it was asked for nothing."""
+_MISSING: Final = re.compile(r"""model ["']([^"'\s]+)["'] not found""")
+_FOREIGN_HOST: Final = (
+    "Ollama refuses a host name that it does not know: set OLLAMA_HOST=0.0.0.0 there, "
+    'or give headers={"host": "localhost"}'
+)
 
 
 def decode(body: bytes) -> Completion:
@@ -51,6 +59,20 @@ def decode(body: bytes) -> Completion:
         raw_finish_reason=reason or None,
         raw=frame,
     )
+
+
+def error(status: int, headers: Mapping[str, str], body: bytes) -> CallFailure:
+    """The typed error of an answer that is not 2xx. Header names are in lower case.
+
+    It says what to do about a missing model (a bare 404 is a wrong path) and about a refused host name.
+    """
+    payload = parse_body(body, status, headers)
+    missing = _MISSING.search(payload.line) if status == 404 else None
+    if missing:
+        payload.hint = f"the model is not there: run `ollama pull {missing[1]}`"
+    elif status == 403 and not payload.words.strip():
+        payload.hint = _FOREIGN_HOST
+    return typed_error(payload)
 
 
 def is_done(frame: Mapping[str, JSON]) -> bool:

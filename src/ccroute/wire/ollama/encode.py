@@ -11,7 +11,7 @@ from ccroute.errors import InvalidRequestError
 from ccroute.types import JSON, Model, Request
 from ccroute.wire.fields import foreign, given, image, json_schema, merged, unknown_part
 from ccroute.wire.ollama.tools import tool
-from ccroute.wire.tools import as_object
+from ccroute.wire.tools import as_object, named_function
 
 _UNKNOWN: Final = ("logit_bias", "user")
 _OPTIONS: Final = (
@@ -163,9 +163,7 @@ def _content(content: JSON, where: str) -> tuple[str, list[str]]:
 
 
 def _call(call: JSON, where: str, names: dict[str, str]) -> dict[str, JSON]:
-    function = call.get("function") if isinstance(call, Mapping) else None
-    if not isinstance(function, Mapping) or not function.get("name"):
-        raise InvalidRequestError(f"{where}.function.name is missing")
+    function = named_function(call, where)
     own = {"function": {"name": function["name"], "arguments": as_object(function.get("arguments"))}}
     if id := call.get("id"):
         names[id] = function["name"]

@@ -11,7 +11,6 @@ from typing import Final, TypeAlias
 from ccroute.errors import InvalidRequestError
 from ccroute.types import JSON
 
-_FOREIGN: Final = frozenset({"$ref", "const", "oneOf", "allOf"})
 _DEFINITIONS: Final = ("$defs", "definitions")
 _DEEPEST: Final = 50
 """Levels of a schema that are looked at."""
@@ -29,31 +28,9 @@ def tool(given: Schema, where: str) -> Schema:
         raise InvalidRequestError(f"{where}: Ollama knows only tools of type function")
     if not isinstance(function.get("name"), str) or not function["name"]:
         raise InvalidRequestError(f"{where}.function.name is missing")
-    parameters = function.get("parameters")
-    if isinstance(parameters, Mapping) and (
-        isinstance(parameters.get("type"), list) or _is_foreign(parameters)
-    ):
-        function = {**function, "parameters": _Plain(parameters).parameters()}
+    if isinstance(function.get("parameters"), Mapping):
+        function = {**function, "parameters": _Plain(function["parameters"]).parameters()}
     return {"type": "function", "function": function}
-
-
-def _is_foreign(schema: JSON, depth: int = 0) -> bool:
-    """Whether a schema holds what Ollama does not know."""
-    if not isinstance(schema, Mapping):
-        return isinstance(schema, bool)
-    if depth > _DEEPEST:
-        return False
-    properties, required = schema.get("properties", {}), schema.get("required", [])
-    if (
-        not _FOREIGN.isdisjoint(schema)
-        or not isinstance(properties, Mapping)
-        or not isinstance(required, list)
-    ):
-        return True
-    inner = [*properties.values(), *([schema["items"]] if "items" in schema else [])]
-    if isinstance(choices := schema.get("anyOf"), list):
-        inner += choices
-    return any(_is_foreign(each, depth + 1) for each in inner)
 
 
 class _Plain:
@@ -104,7 +81,7 @@ class _Plain:
             own["properties"] = {name: self._plain(each, inside, depth + 1) for name, each in named.items()}
         if not isinstance(own.get("required", []), list):
             del own["required"]
-        if "items" in own:
+        if isinstance(own.get("items"), Mapping | bool):
             own["items"] = self._plain(own["items"], inside, depth + 1)
         return own
 

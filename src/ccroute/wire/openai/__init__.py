@@ -3,7 +3,7 @@
 Knows `POST /chat/completions` and its stream; must not know where it is sent, nor with which key.
 """
 
-from ccroute.wire.errors import error
+from ccroute.wire.errors.typed import error
 from ccroute.wire.openai.decode import decode
 from ccroute.wire.openai.dialect import Dialect
 from ccroute.wire.openai.encode import encode, refusals

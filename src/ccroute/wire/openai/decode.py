@@ -11,7 +11,7 @@ from ccroute.wire.decoding import check_error, fail
 from ccroute.wire.openai.provider_fields import USUAL, of_message
 from ccroute.wire.reading import finish_reason, load_object, mapping, text, unix_time, wrong
 from ccroute.wire.tools import whole_calls
-from ccroute.wire.usage import counts, estimate_choices, usage, used_nothing
+from ccroute.wire.usage import check_used, counts, estimate_choices, usage
 
 FINISH: Final[Mapping[str, FinishReason]] = {
     # "": some servers do not say. eos_token, stop_sequence: TGI. end_turn: Claude behind gateways.
@@ -43,8 +43,8 @@ def decode(body: bytes, *, provider: str = "") -> Completion:
         wrong("the answer holds no choices", body)
     choices = [_choice(entry, index, body, provider) for index, entry in enumerate(entries)]
     used, reason = frame.get("usage"), text(entries[0].get("finish_reason"))
-    if not reason and used_nothing(used):
-        wrong("the server broke the answer off: it says neither why it ended nor what it used", body)
+    if not reason:
+        check_used(used, body)
     return Completion(
         id=text(frame.get("id")),
         created=unix_time(frame.get("created")),

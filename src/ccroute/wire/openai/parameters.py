@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ccroute.types import JSON, Model, Request
-from ccroute.wire.fields import given
+from ccroute.wire.fields import given, thinks
 from ccroute.wire.openai.dialect import Dialect
 
 _SAMPLING: Final = ("temperature", "top_p", "top_k")
@@ -36,7 +36,7 @@ def refused_parameters(request: Request, model: str, dialect: Dialect, facts: Mo
     if facts.sampling == "one" and request.temperature is not None and request.top_p is not None:
         why["top_p"] = f"{model} takes temperature or top_p, not both"
     if request.reasoning_effort:
-        if _thinks(request) and _form(dialect, facts)[0] in _SWITCHED and is_forced(request):
+        if thinks(request) and _form(dialect, facts)[0] in _SWITCHED and is_forced(request):
             why["tool_choice"] = f"{model} does not think before a forced tool; use reasoning_effort='none'"
         if reason := _refused_effort(request, model, dialect, facts):
             why["reasoning_effort"] = reason
@@ -50,18 +50,18 @@ def neutral_parameters(request: Request, facts: Model) -> list[str]:
 
 def _refused_effort(request: Request, model: str, dialect: Dialect, facts: Model) -> str | None:
     """Why the model cannot think as hard as it is asked to; None where it can."""
-    thinks, otherwise = _thinks(request), _OTHERWISE.format(model=model, field="thinking")
+    is_asked, otherwise = thinks(request), _OTHERWISE.format(model=model, field="thinking")
     if facts.thinking == "none":
-        return f"{model} does not think; {otherwise}" if thinks else None
+        return f"{model} does not think; {otherwise}" if is_asked else None
     refuses = facts.refuses or ()
-    with_tools = thinks and "reasoning_effort with tools" in refuses and bool(request.tools)
+    with_tools = is_asked and "reasoning_effort with tools" in refuses and bool(request.tools)
     if with_tools or "reasoning_effort" in refuses:
         beside = " beside tools" if with_tools else ""
         return f"{model} does not take it{beside}; {_OTHERWISE.format(model=model, field='refuses')}"
     form, efforts = _form(dialect, facts)
     if efforts is None or form != "effort":
         return None
-    if thinks:
+    if is_asked:
         return None if set(efforts) - {"none"} else f"{model} does not take it; {otherwise}"
     if "none" in efforts:
         return None
@@ -85,20 +85,20 @@ def put_effort(body: dict[str, JSON], request: Request, dialect: Dialect, facts:
             effort = "none"  # these models think unasked, and refuse a forced tool while they do
         else:
             return
-    thinks = effort != "none"
+    is_asked = effort != "none"
     if form == "switch":
-        body["thinking"] = {"type": "enabled" if thinks else "disabled"}
+        body["thinking"] = {"type": "enabled" if is_asked else "disabled"}
     elif form == "template":
-        body["chat_template_kwargs"] = {"enable_thinking": thinks}
+        body["chat_template_kwargs"] = {"enable_thinking": is_asked}
     elif form == "flag":
-        body["enable_thinking"] = thinks
-    if form == "effort" or (thinks and efforts):
+        body["enable_thinking"] = is_asked
+    if form == "effort" or (is_asked and efforts):
         body["reasoning_effort"] = _word(effort, efforts, dialect)
 
 
 def _refused(request: Request, facts: Model) -> dict[str, JSON]:
     """What is given of the parameters that the model refuses."""
-    takes_none = facts.sampling == "none" or (facts.sampling == "not_thinking" and _thinks(request))
+    takes_none = facts.sampling == "none" or (facts.sampling == "not_thinking" and thinks(request))
     names = (*(_SAMPLING if takes_none else ()), *(facts.refuses or ()))
     # Of the choices of a tool, only one that forces a tool is meant.
     return {
@@ -106,10 +106,6 @@ def _refused(request: Request, facts: Model) -> dict[str, JSON]:
         for name, value in given(request, names).items()
         if name != "tool_choice" or is_forced(request)
     }
-
-
-def _thinks(request: Request) -> bool:
-    return request.reasoning_effort not in (None, "none")
 
 
 def _form(dialect: Dialect, facts: Model) -> tuple[str, Sequence[str] | None]:

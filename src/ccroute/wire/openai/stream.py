@@ -52,16 +52,13 @@ class Decoder(BaseDecoder[Event]):
         if "error" in frame or not choices:
             check_error(frame, data)
         if not self._id:
-            self._take_head(frame)
+            self._id = text(frame.get("id"))
+            self._model = self._model or text(frame.get("model"))
+            self._created = self._created or unix_time(frame.get("created"))
         if used := frame.get("usage"):
             self._raw_usage = used  # the last one wins: vLLM can put it on every frame
         if choices and not self._ended:
             self._take_choice(choices, data, chunks)
-
-    def _take_head(self, frame: Mapping[str, JSON]) -> None:
-        self._id = text(frame.get("id"))
-        self._model = self._model or text(frame.get("model"))
-        self._created = self._created or unix_time(frame.get("created"))
 
     def _take_choice(self, choices: JSON, data: bytes, chunks: list[Chunk]) -> None:
         choice = choices[0] if isinstance(choices, list) else None

@@ -23,17 +23,10 @@ from ccroute.errors import (
 )
 from ccroute.failures import CallFailure, error_of
 from ccroute.types import JSON
-from ccroute.wire.kinds import (
-    BY_CODE,
-    BY_MEANING,
-    MISSING_FEATURE,
-    REDIRECT,
-    SUMMARIES,
-    WITHOUT_STATUS,
-)
-from ccroute.wire.parameters import refused_parameter
+from ccroute.wire.errors import wordings
+from ccroute.wire.errors.kinds import BY_CODE, MISSING_FEATURE, REDIRECT, SUMMARIES, WITHOUT_STATUS
+from ccroute.wire.errors.parameters import refused_parameter
 from ccroute.wire.reading import listed, load, mapping, shown, text
-from ccroute.wire.wordings import ANYWHERE, LEAD, LIMITS, PROMPTS, STATUSES, WORDINGS, Wording
 
 LONGEST_WAIT: Final = 7 * 86_400.0
 """The longest Retry-After that is believed, in seconds."""
@@ -49,7 +42,7 @@ _SECONDS: Final = re.compile(r"(\d+(?:\.\d+)?)s")
 
 IsQuoted: TypeAlias = Callable[[str], bool]
 """Whether a part of a server's text is quoted from the request."""
-_Match: TypeAlias = tuple[Wording, re.Match[str]]
+_Match: TypeAlias = tuple[wordings.Wording, re.Match[str]]
 
 
 @dataclass(slots=True, repr=False, eq=False)
@@ -85,11 +78,6 @@ class ErrorPayload:
 def error(status: int, headers: Mapping[str, str], body: bytes) -> CallFailure:
     """The typed error of an answer that is not 2xx. Header names are in lower case."""
     return typed_error(parse_body(body, status, headers))
-
-
-def is_error(frame: Mapping[str, JSON]) -> bool:
-    """Whether a frame, or a whole body under HTTP 200, reports a failure."""
-    return bool(frame.get("error")) or frame.get("object") == "error" or frame.get("type") == "error"
 
 
 def parse_body(
@@ -150,15 +138,17 @@ def typed_error(payload: ErrorPayload, is_quoted: IsQuoted | None = None) -> Cal
     status, words, headers = payload.status, payload.words, payload.headers or {}
     kind, found = _kind(payload, is_quoted)
     has_wait = issubclass(kind, RateLimitError | OverloadedError)
-    lacks = kind is InvalidRequestError and found is not None
-    lacks = lacks and found[0].meaning in ("lacks", "feature", "output")  # type: ignore[index]
+    meaning = None if found is None else found[0].meaning
+    lacks = kind is InvalidRequestError and meaning in (wordings.LACKS, wordings.FEATURE, wordings.OUTPUT)
     payload.words_count = found is not None or has_wait
     payload.summary = MISSING_FEATURE if lacks else SUMMARIES[kind]
     if status is not None and 300 <= status < 400:
         payload.summary = REDIRECT
     wait = retry_after(headers)
     if wait is None and has_wait:
-        wait = payload.wait if payload.wait is not None else _wait_in(words, is_quoted)
+        wait, asked = payload.wait, _TRY_AGAIN.search(words)
+        if wait is None and asked and not (is_quoted and is_quoted(asked[0])):
+            wait = _seconds(asked[1], 0.001 if asked[2] == "ms" else 1.0)
     failure = kind(
         described(payload, payload.line[:WORDS_SHOWN]),
         status=status,
@@ -169,13 +159,13 @@ def typed_error(payload: ErrorPayload, is_quoted: IsQuoted | None = None) -> Cal
     )
     failure.payload = payload
     if isinstance(failure, ContextWindowExceededError):
-        failure.limit = payload.limit or _number("limit", found, LIMITS, words)
-        failure.estimated = payload.prompt or _number("prompt", found, PROMPTS, words)
+        failure.limit = payload.limit or _number("limit", found, wordings.LIMITS, words)
+        failure.estimated = payload.prompt or _number("prompt", found, wordings.PROMPTS, words)
     elif isinstance(failure, InvalidRequestError) and lacks:
         failure.elsewhere = True
         failure.parameter = refused_parameter(payload.param, words, is_quoted)
     elif isinstance(failure, OverloadedError):
-        failure.loading = found is not None and found[0].meaning == "loading"
+        failure.loading = meaning is wordings.LOADING
     elif isinstance(failure, RateLimitError) and status == 413:
         failure.should_retry = False  # one request alone is more than the limit, so waiting does not help
     return failure
@@ -227,7 +217,7 @@ def _kind(payload: ErrorPayload, is_quoted: IsQuoted | None) -> tuple[type[CallF
         if code in payload.codes:
             return kind, found
     if found is not None:
-        return BY_MEANING[found[0].meaning], found
+        return found[0].meaning.error, found
     if payload.status is None:
         for code, kind in WITHOUT_STATUS.items():
             if code in payload.codes:
@@ -238,16 +228,15 @@ def _kind(payload: ErrorPayload, is_quoted: IsQuoted | None) -> tuple[type[CallF
 
 
 @cache
-def _wordings(status: int | None) -> list[tuple[Wording, Callable[[str], re.Match[str] | None]]]:
+def _wordings(status: int | None) -> list[tuple[wordings.Wording, Callable[[str], re.Match[str] | None]]]:
     """The rows of the table that count under a status. Compiled when a status is first seen."""
-    found: list[tuple[Wording, Callable[[str], re.Match[str] | None]]] = []
-    for wording in WORDINGS:
-        meaning, phrase = wording.meaning, f"(?P<phrase>{wording.pattern})"
-        if status in STATUSES[meaning]:
-            if meaning not in ANYWHERE or status in ANYWHERE[meaning]:
-                found.append((wording, re.compile(phrase).search))
-            else:
-                found.append((wording, re.compile(LEAD + phrase).match))
+    found: list[tuple[wordings.Wording, Callable[[str], re.Match[str] | None]]] = []
+    for wording in wordings.WORDINGS:
+        phrase = f"(?P<phrase>{wording.pattern})"
+        if status in wording.meaning.anywhere:
+            found.append((wording, re.compile(phrase).search))
+        elif status in wording.meaning.start:
+            found.append((wording, re.compile(wordings.START + phrase).match))
     return found
 
 
@@ -272,19 +261,13 @@ def _fault(value: JSON) -> str:
     return f"{place}: {message}" if place and message else message
 
 
-def _wait_in(words: str, is_quoted: IsQuoted | None) -> float | None:
-    """Seconds that a text asks to wait for."""
-    found = _TRY_AGAIN.search(words)
-    if found is None or (is_quoted and is_quoted(found[0])):
-        return None
-    return _seconds(found[1], 0.001 if found[2] == "ms" else 1.0)
-
-
 def _number(
     name: Literal["limit", "prompt"], found: _Match | None, pattern: re.Pattern[str], words: str
 ) -> int | None:
     """A number of tokens: of the row that fits, else where such numbers usually stand."""
-    number = found[1].groupdict().get(name) if found is not None and found[0].meaning == "overflow" else None
+    number = None
+    if found is not None and found[0].meaning is wordings.OVERFLOW:
+        number = found[1].groupdict().get(name)
     if number is None and (match := pattern.search(words)):
         number = match[name]
     return int(number) if number is not None and len(number) < _DIGITS else None

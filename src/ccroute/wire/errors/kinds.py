@@ -1,4 +1,4 @@
-"""Which error a status, a code or a wording stands for, and how a message describes it. Data only."""
+"""Which error a code stands for, and how a message describes each error. Data only."""
 
 from typing import Final
 
@@ -17,7 +17,6 @@ from ccroute.errors import (
     ServerError,
 )
 from ccroute.failures import CallFailure
-from ccroute.wire.wordings import Meaning
 
 SUMMARIES: Final[dict[type[CallFailure], str]] = {
     InvalidRequestError: "the server refused the request as invalid",
@@ -43,40 +42,24 @@ REDIRECT: Final = "the server redirects, and redirects are not followed: fix bas
 
 # These codes say more than any status does.
 BY_CODE: Final[dict[str, type[CallFailure]]] = {
+    **dict.fromkeys(("context_length_exceeded", "context_window_exceeded"), ContextWindowExceededError),
     **dict.fromkeys(
-        (
-            "context_length_exceeded",
-            "context_window_exceeded",
-            "exceed_context_size_error",
-            "model_max_prompt_tokens_exceeded",
-            "1261",
-        ),
-        ContextWindowExceededError,
+        ("exceed_context_size_error", "model_max_prompt_tokens_exceeded"), ContextWindowExceededError
     ),
+    "1261": ContextWindowExceededError,
+    **dict.fromkeys(("content_filter", "content_policy_violation"), ContentPolicyError),
+    "responsibleaipolicyviolation": ContentPolicyError,
     **dict.fromkeys(
-        ("content_filter", "content_policy_violation", "responsibleaipolicyviolation"), ContentPolicyError
+        ("billing_error", "billing_hard_limit_reached", "insufficient_quota"), QuotaExhaustedError
     ),
+    **dict.fromkeys(("credit_balance_exhausted", "enforced_spend_limit_reached"), QuotaExhaustedError),
     **dict.fromkeys(
-        (
-            "billing_error",
-            "billing_hard_limit_reached",
-            "credit_balance_exhausted",
-            "enforced_spend_limit_reached",
-            "insufficient_quota",
-            "organization_spend_limit_exceeded",
-            "organization_usage_limit_exceeded",
-            "project_spend_limit_exceeded",
-            "arrearage",
-            "budget_exceeded",
-            "exceeded_current_quota_error",
-            "insufficient_balance",
-            "insufficient_balance_error",
-            "insufficient_user_quota",
-            "usage_limit_reached",
-            "1113",
-        ),
-        QuotaExhaustedError,
+        ("organization_spend_limit_exceeded", "project_spend_limit_exceeded"), QuotaExhaustedError
     ),
+    **dict.fromkeys(("organization_usage_limit_exceeded", "usage_limit_reached"), QuotaExhaustedError),
+    **dict.fromkeys(("insufficient_balance", "insufficient_balance_error", "1113"), QuotaExhaustedError),
+    **dict.fromkeys(("arrearage", "budget_exceeded", "insufficient_user_quota"), QuotaExhaustedError),
+    "exceeded_current_quota_error": QuotaExhaustedError,
     **dict.fromkeys(("rate_limit_exceeded", "throttlingexception"), RateLimitError),
     "model_not_found": ModelNotFoundError,
 }
@@ -92,19 +75,4 @@ WITHOUT_STATUS: Final[dict[str, type[CallFailure]]] = {
     "permission_error": PermissionDeniedError,
     "rate_limit_error": RateLimitError,
     "timeout_error": BackendTimeoutError,
-}
-
-BY_MEANING: Final[dict[Meaning, type[CallFailure]]] = {
-    "quota": QuotaExhaustedError,
-    "key": AuthenticationError,
-    "rate": RateLimitError,
-    "unclear": InvalidRequestError,
-    "output": InvalidRequestError,
-    "overflow": ContextWindowExceededError,
-    "mistake": InvalidRequestError,
-    "lacks": InvalidRequestError,
-    "feature": InvalidRequestError,
-    "loading": OverloadedError,
-    "model": ModelNotFoundError,
-    "policy": ContentPolicyError,
 }

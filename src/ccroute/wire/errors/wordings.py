@@ -1,0 +1,294 @@
+"""Texts that tell more about an error than its status and code do, each with its source.
+
+Data only. A row is what the text has to hold, and where that was seen; `<limit>` and `<prompt>` are the
+numbers of tokens in it. Rows are tried in order, so what must not be taken for something else stands above
+it. To know one more wording, add a row and a test.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from ccroute.errors import (
+    AuthenticationError,
+    ContentPolicyError,
+    ContextWindowExceededError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    OverloadedError,
+    QuotaExhaustedError,
+    RateLimitError,
+)
+from ccroute.failures import CallFailure
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Meaning:
+    """What a text says: the error that it stands for, and the statuses under which it is believed, if the
+    words stand `anywhere` in it, or only at its `start`. None: in a stream, or under HTTP 200."""
+
+    error: type[CallFailure]
+    anywhere: tuple[int | None, ...]
+    start: tuple[int | None, ...] = ()
+
+
+QUOTA: Final = Meaning(QuotaExhaustedError, (401, 403, 412, 429), start=(None, 400, 422, 500))
+"""A bill or a budget: waiting does not help."""
+KEY: Final = Meaning(AuthenticationError, (), start=(None, 400, 403, 500))
+RATE: Final = Meaning(RateLimitError, (403, 413), start=(None, 400, 500))
+"""Too much in a time."""
+UNCLEAR: Final = Meaning(InvalidRequestError, (None, 400))
+"""It names several causes, so it says nothing but that the request was refused."""
+OUTPUT: Final = Meaning(InvalidRequestError, (None, 400, 422, 500))
+"""More output is asked for than this model gives."""
+OVERFLOW: Final = Meaning(ContextWindowExceededError, (None, 400, 403, 413, 422, 500))
+"""The prompt does not fit."""
+MISTAKE: Final = Meaning(InvalidRequestError, (None, 400, 422, 500))
+"""The caller's, whatever the status."""
+LACKS: Final = Meaning(InvalidRequestError, (None, 400, 404, 422, 500))
+"""A feature that this deployment does not have, whatever the status."""
+FEATURE: Final = Meaning(InvalidRequestError, (400, 404, 422))
+"""The same in general words, which a failing server may use too."""
+LOADING: Final = Meaning(OverloadedError, (503,), start=(None, 500))
+"""It will answer when it has loaded a model, or has worked off its queue."""
+MODEL: Final = Meaning(ModelNotFoundError, (503,), start=(400, 422))
+POLICY: Final = Meaning(ContentPolicyError, (None, 400, 413, 422, 500))
+"""What was asked, or answered, is not allowed."""
+
+START: Final = (
+    r"\s*(?:(?:\S{0,60}(?:error|exception|/completions)\S{0,3}|provider returned error) (?:- )?){0,4}"
+    r"""(?:\{[^}]{0,200}["']message["']:\s*["'])?"""
+)
+"""What may stand before the start: the names of errors that gateways add, and an error within one."""
+
+
+class Wording(NamedTuple):
+    """A meaning, and the pattern that recognises it in a text in lower case."""
+
+    meaning: Meaning
+    pattern: str
+
+
+WORDINGS: Final[list[Wording]] = []
+
+
+def _rows(meaning: Meaning, *rows: tuple[str, str]) -> None:
+    """Add patterns, each with its source: a page, or what stands behind `https://github.com/`."""
+    for pattern, _ in rows:
+        WORDINGS.append(Wording(meaning, re.sub("<(limit|prompt)>", r"(?P<\1>\\d+)", pattern)))
+
+
+_MEASURED: Final = "measured on Ollama 0.24.0"
+_PI: Final = "badlogic/pi-mono/blob/main/packages/ai/src/utils/overflow.ts"
+_NO_FIELD: Final = r"(?!.{0,100}\b(?:characters|chars|bytes|pixels|images?|seconds|field)\b)"
+"""A limit in these units is that of one field; the context window's is in tokens."""
+
+_rows(
+    LACKS,
+    (r"failed to parse messages: unsupported content part", "ggml-org/llama.cpp/issues/12947"),
+)
+# These quote what the caller sent, in which any other wording may stand.
+_rows(
+    MISTAKE,
+    (r"failed to parse (?:tools|messages)", "VirtusLab/llm-tools-mcp/issues/51"),
+    (r"failed to parse tool call arguments", "am17an/llama.cpp/issues/43"),
+    (r"\[json\.exception\.", "VirtusLab/llm-tools-mcp/issues/51"),
+    (r"option .{1,60} must be of type", "awaescher/OllamaSharp/issues/176"),
+    (r"invalid format: ", "ollama/ollama/issues/8126"),
+    (r"json: cannot unmarshal", "aliasrobotics/cai/issues/76"),
+    (r"invalid think value|illegal base64 data|(?:invalid|unit in) duration", _MEASURED),
+)
+_rows(
+    QUOTA,
+    (r"(?:your )?credit balance is too low", "anthropics/claude-code/issues/66314"),
+    (r"insufficient[_ ](?:account )?(?:balance|credits?|funds)", "MiniMax-AI/MiniMax-M2/issues/62"),
+    (r"no resource package|余额不足", "zai-org/feedback/issues/789"),
+    (r"account is in good standing|overdue account", "hsliuping/TradingAgents-CN/issues/170"),
+    (r"requires more credits", "Gitlawb/openclaude/pull/1263"),
+    (r"user quota is not enough|用户额度不足", "popjane/free_chatgpt_api/issues/78"),
+    (r"(?:you(?:'|’| ha)ve )?reached your \w+ (?:\(.{1,20}\) )?usage limit", "openclaw/openclaw/pull/142656"),
+    (r"budget has been exceeded|(?:authentication error, )?exceededbudget", "BerriAI/litellm/issues/14144"),
+)
+_rows(
+    KEY,
+    (r"api key not valid|incorrect api key", "cequence-io/openai-scala-client/issues/109"),
+)
+_rows(
+    RATE,
+    (r"request too large for .{0,300}? (?:tokens|requests) per min", "continuedev/continue/issues/10218"),
+    (r"rate limit (?:exceeded|reached)|too many requests", "anomalyco/opencode/pull/40239"),
+    (r"throttlingexception|too many tokens, please wait", "anomalyco/opencode/pull/39621"),
+)
+_rows(
+    UNCLEAR,
+    (r"possible causes: input exceeds", "letta-ai/letta"),
+)
+_rows(
+    OUTPUT,
+    (r"maximum allowed number of output tokens", "OpenHands/software-agent-sdk/issues/596"),
+    (r"valid range of max_tokens", "musistudio/claude-code-router/issues/1249"),
+    (r"maximum tokens you requested exceeds", "charmbracelet/crush/issues/946"),
+    (r"max_tokens should be less or equal", "TokenRhythm/opensquilla/issues/782"),
+    (r"range of max_tokens should be", "agentscope-ai/QwenPaw/issues/6255"),
+    (r"max_\w*tokens\b.{0,80}above maximum value", "xuanyustudio/LocalMiniDrama/issues/39"),
+    (r"max tokens must be less than or equal to", "cohere-ai/sandbox-topically/issues/4"),
+    (r"max_(?:\w+_)?tokens['`\"]? is too large", "tailcallhq/forgecode/issues/1185"),
+    (r"supports at most \d+ completion tokens", "tailcallhq/forgecode/issues/1185"),
+    (r"must be greater than .?thinking\.budget_tokens", "liuw1535/antigravity2api-nodejs/issues/150"),
+)
+_rows(
+    OVERFLOW,
+    (
+        (
+            r"maximum context length (?:is|of) <limit>\b(?:.{0,160}?\b<prompt>"
+            r" (?:in the messages|of text input|(?:tokens from the )?input (?:tokens|messages)))?"
+        ),
+        "esengine/DeepSeek-Reasonix/issues/8004",
+    ),
+    (r"you passed (?:at least )?<prompt> input tokens", "harbor-framework/harbor/issues/996"),
+    (
+        r"input \(<prompt> tokens\) is longer than the model.s context length \(<limit>",
+        "fuergaosi233/claude-code-proxy/issues/60",
+    ),
+    (
+        (
+            r"tokens to keep from the initial prompt is greater than the context length"
+            r"(?: \(n_keep: <prompt>\s*>=\s*n_ctx: <limit>)?"
+        ),
+        "Gitlawb/openclaude/issues/353",
+    ),
+    (
+        r"trying to keep the first <prompt> tokens.{0,80}context length of only <limit>",
+        "lmstudio-ai/lmstudio-bug-tracker/issues/546",
+    ),
+    (r"context size has been exceeded", "NousResearch/hermes-agent/issues/348"),
+    (r"input length <prompt> exceeds context length <limit>", "lmstudio-ai/examples/issues/29"),
+    (r"maximum prompt length is <limit> but the request contains <prompt>", "chenyme/grok2api/issues/693"),
+    (r"exceed the configured limit of <limit> tokens", "cline/cline/issues/5474"),
+    (r"range of input length should be \[\d+, <limit>\]", "agentscope-ai/QwenPaw/issues/6255"),
+    (r"exceeded model token limit: <limit>(?: \(requested: <prompt>)?", "MoonshotAI/kimi-cli/issues/2011"),
+    (r"prompt contains <prompt> tokens.{0,40}too large for model with <limit>", _PI),
+    (
+        r"input token count \(?<prompt>\)? exceeds the maximum number of tokens allowed \(?<limit>",
+        "google-gemini/gemini-cli/issues/4231",
+    ),
+    (r"input is too long for requested model", "anthropics/claude-code/issues/760"),
+    (r"expected maxlength: \d+, actual: \d+", "ryanadoty/Amazon-Bedrock-Amazon-RDS-POC/issues/9"),
+    (r"prompt is too long: <prompt> tokens > <limit>", "strands-agents/harness-sdk/pull/1663"),
+    (r"prompt is too long: <prompt>, model maximum context length: <limit>", "warpdotdev/warp/issues/15402"),
+    (r"current length is <prompt> while limit is <limit>", "cline/cline/issues/5140"),
+    (r"context window exceeds limit", "NousResearch/hermes-agent/pull/14743"),
+    (r"prompt exceeds max length|prompt 超长", "mangowhoiscloud/geode/pull/668"),
+    (
+        r"\b<prompt> input tokens exceeds the model.{0,3}s maximum context length <limit>",
+        "foreveryh/claude-code-switch/issues/12",
+    ),
+    (r"prompt token count of <prompt> exceeds the limit of <limit>", "microsoft/vscode/issues/289219"),
+    (r"exceeded max context length by \d+ tokens", "dyad-sh/dyad/issues/3498"),
+    (r"the input length exceeds the context length", _MEASURED),
+    (
+        r"request \(<prompt> tokens\) exceeds the available context size \(<limit>",
+        "lfnovo/open-notebook/issues/470",
+    ),
+    (r"exceeds the available context size", "ggml-org/llama.cpp/pull/15780"),
+    (r"requested tokens \(<prompt>\) exceed context window of <limit>", "rllm-team/rllm/issues/55"),
+    (r"prompt_tokens \(<prompt>\) must be less than max_seq_len \(<limit>", "chatboxai/chatbox/issues/2060"),
+    (
+        r"max_total_tokens \(\d+\) must be less than or equal to max_seq_len \(<limit>",
+        "continuedev/continue/issues/10993",
+    ),
+    (r"exceed context limit: <prompt> \+ \d+ > <limit>", "docker/docker-agent/issues/569"),
+    (r"max_new_tokens` must be <= <limit>\. given: <prompt>", "bytedance/UI-TARS-desktop/issues/626"),
+    (r"must have less than <limit> tokens\. given: <prompt>", "huggingface/text-generation-inference"),
+    (
+        r"prompt length \(<prompt>\) exceeds maximum (?:input|sequence) length \(<limit>",
+        "triton-inference-server/tensorrtllm_backend/issues/565",
+    ),
+    (
+        r"input length \(<prompt> tokens\) exceeds the maximum allowed length \(<limit>",
+        "sgl-project/sglang/issues/4048",
+    ),
+    (r"prompt exceeds maximum context length", "ddalcu/mlx-serve/issues/66"),
+    (r"prompt <prompt> > <limit> maximum context length", _PI),
+    (
+        r"size limit exceeded by \d+ tokens(?:.{0,80}limit for this model is <limit>)?",
+        "cohere-ai/sandbox-topically/issues/4",
+    ),
+    (
+        r"context window exceeded: <prompt> tokens exceeds the limit of <limit>",
+        "zed-industries/zed/issues/62362",
+    ),
+    (r"input length <prompt> exceeds the maximum allowed input length of <limit>", _PI),
+    (r"must be less than the context length of the model", "https://docs.together.ai/docs/error-codes"),
+    (r"contextwindowexceedederror", "getkimchi/kimchi/issues/794"),
+    (r"exceeds? the context window", "anomalyco/opencode/issues/8089"),
+    (rf"reduce the length of the (?:messages|prompt|input)\b{_NO_FIELD}", "Nutlope/aicommits/issues/259"),
+    (
+        rf"maximum context length|exceeds? (?:the )?(?:\w+ ){{0,2}}context\b{_NO_FIELD}",
+        "Nutlope/aicommits/issues/259",
+    ),
+    (rf"(?:prompt|input) (?:is )?too long{_NO_FIELD}", "anthropics/claude-code/issues/760"),
+    (rf"exceeds the maximum number of tokens{_NO_FIELD}", "google-gemini/gemini-cli/issues/6678"),
+)
+_rows(
+    LACKS,
+    (r"image input is not supported|audio input is not supported|mmproj", "ggml-org/llama.cpp/issues/15377"),
+    (r"jinja exception|raise_exception|template error", "sipeed/picoclaw/issues/207"),
+    (r"at row \d+, column \d+|at line \d+, column \d+ in source", "ggml-org/llama.cpp/issues/13178"),
+    (r"can only get item pairs from a mapping", "QwenLM/Qwen3/issues/1894"),
+    (r"roles must alternate|roles are supported, got", "anomalyco/opencode/issues/5034"),
+    (r"failed to parse grammar", "lidge-jun/opencodex/issues/2135"),
+    (r"unable to generate parser|json schema conversion failed", "ggml-org/llama.cpp/issues/26930"),
+    (r"invalid json schema in format", "ollama/ollama/issues/8185"),
+    (r"does not support (?:tools|thinking|images|chat)", "kenlasko/monize/pull/405"),
+    (r"no endpoints found that support", "nodetool-ai/nodetool/pull/5755"),
+    (r"not a multimodal model", "vllm-project/vllm/issues/23402"),
+)
+_rows(
+    FEATURE,
+    (r"(?:does not|doesn't|do not) support", "kenlasko/monize/pull/405"),
+    (r"\bnot (?:currently )?support(?:ed)?\b", "griptape-ai/ComfyUI-Griptape/issues/312"),
+    (r"unsupported (?:parameter|value)|is unsupported", "Kilo-Org/kilocode/issues/10375"),
+    (r"(?:is deprecated|cannot both be specified) for this model", "szczyglis-dev/py-gpt/pull/184"),
+    (r"is allowed for this model", "NousResearch/hermes-agent/pull/12668"),
+    (r"reasoning is mandatory", "matsonj/eval-connections/issues/12"),
+    (r"extra inputs are not permitted|extra_forbidden", "openai/openai-agents-python/issues/442"),
+    (r"unknown name .{0,80}cannot find field", "Vali-98/ChatterUI/issues/227"),
+    (
+        r"unrecognized request argument|(?:unknown|unrecognized) (?:field|parameter)",
+        "BerriAI/litellm/issues/12503",
+    ),
+    (r"is unavailable now", "llm-exe/llm-exe/issues/662"),
+    (r"only support stream mode|non-streaming calls|stream=false", "infiniflow/ragflow/issues/5912"),
+    (r"requires --enable-auto-tool-choice", "langchain4j/langchain4j/issues/3475"),
+)
+_rows(
+    LOADING,
+    # What has failed to load will not be there soon: ollama/ollama/issues/16547.
+    (
+        r"(?<!error )(?<!failed )loading model(?!.{0,300}(?:fail|error|memory))",
+        "mostlygeek/llama-swap/issues/146",
+    ),
+    (r"(?:the )?model is (?:\w+ )?(?:loading|being loaded)", "mostlygeek/llama-swap/issues/146"),
+    (r"(?:the )?model \S{1,200} is (?:currently loading|being loaded)", "BerriAI/litellm/issues/1242"),
+    (r"server (?:is )?busy|maximum pending requests", "ollama/ollama/issues/4159"),
+)
+_rows(
+    MODEL,
+    (r"no available channel for model|(?:当前分组.{0,300})?无可用渠道", "QuantumNous/new-api/pull/6310"),
+    (r"invalid model (?:name|')", "BerriAI/litellm/issues/9663"),
+)
+_rows(
+    POLICY,
+    (
+        r"content filtering policy|content management policy",
+        "https://learn.microsoft.com/azure/ai-services/openai/concepts/content-filter",
+    ),
+)
+
+
+# Numbers that a row does not hold itself.
+LIMITS: Final = re.compile(
+    r"(?:context (?:length|size|window)(?: is| of)?(?: only)? \(?|tokens > )(?P<limit>\d+)"
+)
+PROMPTS: Final = re.compile(r"(?:requested (?:about |a total of )?|resulted in |passed )(?P<prompt>\d+)")

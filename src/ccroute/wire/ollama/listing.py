@@ -1,0 +1,46 @@
+"""Lists of models as Ollama gives them: `/api/tags`, `/api/ps` and `/api/show`.
+
+Knows their shapes; must not know who is asked. What is no list is a `ProtocolError`.
+"""
+
+import re
+from typing import Final, NamedTuple
+
+from ccroute.wire.listing import tokens
+from ccroute.wire.reading import listed, load_object, mapping, text, wrong
+
+_NUM_CTX: Final = re.compile(r"^num_ctx\s+(\d{1,9})\s*$", re.MULTILINE)
+
+
+def read_tags(body: bytes) -> dict[str, int | None]:
+    """The names of the models that Ollama has installed; it does not say their windows here."""
+    tags = load_object(body)
+    if "models" not in tags:
+        wrong("the list of models holds no models", body)
+    return {name: None for model in listed(tags["models"]) if (name := text(mapping(model).get("name")))}
+
+
+def read_ps(body: bytes) -> dict[str, int | None]:
+    """The models that Ollama has in memory, each with the context window it was loaded with."""
+    models = map(mapping, listed(load_object(body).get("models")))
+    return {
+        name: tokens(model.get("context_length")) for model in models if (name := text(model.get("name")))
+    }
+
+
+class Shown(NamedTuple):
+    """What `/api/show` says of a model's context, in tokens: what it was trained for, which is its most,
+    and the `num_ctx` that its Modelfile asks for."""
+
+    trained: int | None
+    num_ctx: int | None
+
+
+def read_show(body: bytes) -> Shown:
+    """The context of one of Ollama's models: `model_info["<architecture>.context_length"]`, and a line of
+    `parameters`."""
+    shown = load_object(body)
+    info = mapping(shown.get("model_info"))
+    trained = info.get(f"{text(info.get('general.architecture'))}.context_length")
+    found = _NUM_CTX.search(text(shown.get("parameters")))
+    return Shown(tokens(trained), tokens(int(found[1])) if found else None)
