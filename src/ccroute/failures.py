@@ -1,8 +1,9 @@
 """The fate of every failure, in one table: what it costs, what may follow it, and who else hears of it.
 
-A status leads to an error's type and to a rule; an error without a deciding status leads to a rule by its
-type. Everything else in ccroute asks the rule. A 503, for example, is `STATUSES[503]`: an `OverloadedError`
-by the rule `OVERLOADED`.
+A status leads to an error's type and to a rule, in `STATUSES`: a 503 is an `OverloadedError`, and its rule
+is `OVERLOADED`. Where the server's text or code says more than the status (`wire/errors/`), the error has
+another type, and `rule_of` finds the rule of that type: a 503 that says "loading" is `LOADING`, one that
+names a quota is `NO_QUOTA`. The call, the health of the deployment and the ledger ask the rule.
 
 Sources: `docs/architecture.md`, "Failures".
 """
@@ -131,19 +132,14 @@ STATUSES: Final[dict[int, Row]] = {
     503: Row(OverloadedError, OVERLOADED),
     529: Row(OverloadedError, OVERLOADED),
 }
-"""Another 5xx is as 500, `ServerError` and `AMBIGUOUS`; another status (a redirect, 405, 410) says that this
-deployment will not answer: `BackendError` and `NO_MODEL`."""
+"""The statuses that are told apart; `row_of` has the others."""
 
-_MEANT: Final[tuple[tuple[type[CcrouteError], Rule], ...]] = (
+_BY_TYPE: Final[tuple[tuple[type[CcrouteError], Rule], ...]] = (
     (ContextWindowExceededError, TOO_LONG),
     (RequestError, INVALID_REQUEST),
     (EgressDeniedError, INVALID_REQUEST),
     (QuotaExhaustedError, NO_QUOTA),
     (RateLimitError, RATE_LIMITED),
-)
-"""The errors whose meaning outranks the status they came with; the first that fits decides."""
-
-_BY_TYPE: Final[tuple[tuple[type[CcrouteError], Rule], ...]] = (
     (AuthenticationError, WRONG_KEY),
     (PermissionDeniedError, FORBIDDEN),
     (ModelNotFoundError, NO_MODEL),
@@ -154,20 +150,26 @@ _BY_TYPE: Final[tuple[tuple[type[CcrouteError], Rule], ...]] = (
     (BackendTimeoutError, AMBIGUOUS),
     (StreamInterruptedError, DELIVERED),
 )
-"""The rules of all other errors, where the status has none of its own."""
+"""The rules of errors whose text or code said more than their status, or that have none. The first row whose
+type fits decides."""
 
 _NOT_BEGUN: Final = (BUSY, RATE_LIMITED, OVERLOADED)
-"""The rules of statuses by which a server says that it did not begin, whatever the error's type."""
+"""By these statuses a server says that it did not begin; no text but these types can mean something else."""
+_OUTRANK: Final = (RequestError, EgressDeniedError, RateLimitError)
 
 
-def error_of(status: int) -> type[CallFailure]:
-    """The error that an HTTP status other than 2xx stands for, where nothing else is known."""
+def row_of(status: int) -> Row:
+    """What an HTTP status other than 2xx stands for, where nothing else is known. A 5xx without a row is
+    `AMBIGUOUS`; another status (a redirect, 405, 410) means that this deployment will not answer."""
     row = STATUSES.get(status)
-    return row.error if row is not None else ServerError if status >= 500 else BackendError
+    if row is not None:
+        return row
+    return Row(ServerError, AMBIGUOUS) if status >= 500 else Row(BackendError, NO_MODEL)
 
 
 def rule_of(error: CcrouteError) -> Rule:
-    """The rule for an error that a codec or a connection raised."""
+    """The rule for an error that a codec or a connection raised: that of its status, or of its type where the
+    server's text or code gave it another type than the status does."""
     if isinstance(error, BackendError) and not error.sent:
         return NOT_SENT
     if isinstance(error, InvalidRequestError) and error.elsewhere:
@@ -175,13 +177,8 @@ def rule_of(error: CcrouteError) -> Rule:
     if isinstance(error, OverloadedError) and error.loading and error.should_retry is not False:
         return LOADING
     row = STATUSES.get(getattr(error, "status", None) or 0)
-    rule = _first(_MEANT, error)
-    if rule is None and row is not None and row.rule in _NOT_BEGUN:
+    if row is not None and (
+        type(error) is row.error or (row.rule in _NOT_BEGUN and not isinstance(error, _OUTRANK))
+    ):
         return row.rule
-    if rule is NO_QUOTA and row is not None and row.rule is UNPAID:
-        return UNPAID
-    return rule or _first(_BY_TYPE, error) or NO_MODEL
-
-
-def _first(table: tuple[tuple[type[CcrouteError], Rule], ...], error: CcrouteError) -> Rule | None:
-    return next((rule for kind, rule in table if isinstance(error, kind)), None)
+    return next((rule for kind, rule in _BY_TYPE if isinstance(error, kind)), NO_MODEL)

@@ -100,13 +100,13 @@ def kept(subject: Subject, server: Host) -> int:
 
 def half_open(router: Router) -> None:
     """As if each breaker had been open for long enough."""
-    for circuit in router._state.health._switches.circuits.values():
-        circuit.until = min(circuit.until, time.monotonic())
+    for breaker in router._state.health._switches.breakers.values():
+        breaker.until = min(breaker.until, time.monotonic())
 
 
 def forget(router: Router) -> None:
     """As if nobody had failed yet."""
-    router._state.health._switches.circuits.clear()
+    router._state.health._switches.breakers.clear()
     router._state.health._switches.credentials.clear()
     router._state.retry_budget.left.clear()
 

@@ -43,7 +43,7 @@ from ccroute.failures import (
     UNSUPPORTED,
     WRONG_KEY,
     Rule,
-    error_of,
+    row_of,
     rule_of,
 )
 
@@ -131,7 +131,7 @@ def test_each_rule_says_what_other_calls_learn_of_a_failure(name: str) -> None:
     ],
 )
 def test_each_status_leads_to_an_error_and_a_rule(status: int, error: type[Any], rule: Rule) -> None:
-    assert error_of(status) is error
+    assert row_of(status).error is error
     assert rule_of(error("x", status=status)) is rule
 
 

@@ -16,7 +16,7 @@ from ccroute.errors import (
 from ccroute.observe import BreakerOpened, Event
 from ccroute.routing import Deployment, Health
 from ccroute.routing.acquired import HealthReport, Unavailable
-from ccroute.routing.breaker import Circuit
+from ccroute.routing.breaker import Breaker
 from ccroute.routing.switches import Admission
 from ccroute.types import Model
 
@@ -88,6 +88,6 @@ def pending(health: Health) -> list[Any]:
     return [*health._inbox, *health._switches.events]
 
 
-def circuit_of(health: Health, name: str) -> Circuit:
+def breaker_of(health: Health, name: str) -> Breaker:
     """A deployment's breaker."""
-    return health._switches.circuits[name]
+    return health._switches.breakers[name]

@@ -16,7 +16,7 @@ from tests.flow.support import FakeClock, PlainBackend
 
 from ccroute import AliasTable
 from ccroute.routing import Agent, AgentTable, Candidate, Deployment, Plan, Tables, make_plan
-from ccroute.routing.acquired import Outcome
+from ccroute.routing.acquired import AttemptOutcome
 from ccroute.routing.aliases import Strategy
 from ccroute.routing.balance import EXPLORE
 from ccroute.routing.load import STALE, Load
@@ -56,7 +56,7 @@ class BalanceScenario:
 
     def ends(self, name: str, ok: bool | None = True, calls: int = 1, **measured: Any) -> None:
         for running in self.begin(name, calls):
-            running.settle(Outcome(ok=ok, **measured))
+            running.settle(AttemptOutcome(ok=ok, **measured))
 
     def plan(self, draw: Callable[[], float] = lambda: NEVER, **asked: Any) -> Plan:
         def count(request: Request) -> int:
@@ -140,7 +140,7 @@ def test_each_alias_is_balanced_by_its_own_strategy() -> None:
 
     assert (asked("first"), asked("cheap"), asked("idle")) == (["a", "b"], ["b", "a"], ["b", "a"])
     assert counted == ["cheap"], "a prompt is counted only where that decides something"
-    busy.settle(Outcome(ok=True, duration=1.0, output=1))
+    busy.settle(AttemptOutcome(ok=True, duration=1.0, output=1))
 
 
 def test_the_cheapest_is_found_by_the_prompts_price_tier() -> None:
@@ -171,7 +171,7 @@ def test_after_a_failure_a_host_gets_one_call_at_a_time(strategy: Strategy) -> N
     assert scene.order() == "ab"
     (probe,) = scene.begin("a")
     assert scene.order() == "ba"
-    probe.settle(Outcome(ok=True, duration=1.0, output=100))
+    probe.settle(AttemptOutcome(ok=True, duration=1.0, output=100))
     scene.begin("a")
     assert scene.order() == "ab"
 
@@ -193,7 +193,7 @@ def test_calls_of_other_models_keep_a_host_busy_too() -> None:
     scene = place("least-busy")
     running = scene.load.begin(scene.tables.deployment("a/other"))
     assert scene.order() == "ba"
-    running.settle(Outcome(ok=None))
+    running.settle(AttemptOutcome(ok=None))
 
 
 # -- latency
@@ -226,7 +226,7 @@ def test_a_stale_host_is_tried_again_by_a_small_share_of_calls() -> None:
     assert scene.order(draw=ALWAYS) == "ba"
     (explorer,) = scene.begin("b")
     assert scene.order(draw=ALWAYS) == "ab"
-    explorer.settle(Outcome(ok=True, duration=0.5, output=100))
+    explorer.settle(AttemptOutcome(ok=True, duration=0.5, output=100))
     assert scene.order(draw=ALWAYS) == "ba"
 
 
@@ -314,7 +314,7 @@ def traffic(
         running, output = scene.load.begin(deployment), chance.randint(50, 750)
 
         def fails() -> None:
-            running.settle(Outcome(ok=False))
+            running.settle(AttemptOutcome(ok=False))
             if candidates[1:]:
                 ask(candidates[1:])
 
@@ -322,7 +322,7 @@ def traffic(
             later(0.005, fails)
         else:
             seconds = host.seconds(now) * (0.2 + 0.8 * output / 400)
-            later(seconds, lambda: running.settle(Outcome(ok=True, duration=seconds, output=output)))
+            later(seconds, lambda: running.settle(AttemptOutcome(ok=True, duration=seconds, output=output)))
 
     def arrive() -> None:
         later(chance.expovariate(rate), arrive)

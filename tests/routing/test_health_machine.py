@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.flow.support import FakeClock, PlainBackend
-from tests.routing.support import circuit_of, pending
+from tests.routing.support import breaker_of, pending
 
 from ccroute.errors import CcrouteError
 from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event, Recovered
@@ -252,9 +252,9 @@ class HealthMachine(RuleBasedStateMachine):
         assert max(least, floor) - 1e-6 <= event.seconds <= max(most, floor) + 1e-6
         assert at + event.seconds >= place.until - 1e-6, "opening again never shortens"
         place.off = True
-        place.until = circuit_of(self.health, name).until
+        place.until = breaker_of(self.health, name).until
         assert abs(place.until - at - event.seconds) < 1e-6
-        place.seconds = circuit_of(self.health, name).seconds
+        place.seconds = breaker_of(self.health, name).seconds
 
     # -- Time, and another key
 

@@ -14,7 +14,7 @@ from tests.flow.support import FakeClock, PlainBackend
 
 from ccroute.backends import Backend, OpenAIBackend
 from ccroute.routing import Deployment
-from ccroute.routing.acquired import Outcome
+from ccroute.routing.acquired import AttemptOutcome
 from ccroute.routing.load import FAILURE_HALF_LIFE, LATENCY_HALF_LIFE, MEMORY, STALE, LatencyEstimate, Load
 from ccroute.types import Model
 
@@ -34,7 +34,7 @@ class LoadScenario:
 
     def ends(self, *outcomes: bool | None, **measured: Any) -> LoadScenario:
         for ok in outcomes:
-            self.load.begin(self.deployment).settle(Outcome(ok=ok, **measured))
+            self.load.begin(self.deployment).settle(AttemptOutcome(ok=ok, **measured))
         return self
 
     def after(self, seconds: float) -> LoadScenario:
@@ -65,7 +65,7 @@ def test_models_and_backends_of_one_host_share_its_calls() -> None:
     snapshot = load.snapshot(deployment(here, "x"))
     assert (snapshot.in_flight, snapshot.running) == (2, 1)
     assert load.snapshot(deployment(same, "never asked")).in_flight == 2
-    running.settle(Outcome(ok=None))
+    running.settle(AttemptOutcome(ok=None))
     assert load.snapshot(deployment(here, "x")).in_flight == 1
     del others
     assert load.snapshot(deployment(here, "x")).in_flight == 0, "one that is dropped is over"
@@ -85,21 +85,21 @@ def test_calls_in_flight_are_those_begun_and_not_ended(steps: list[tuple[str, in
             open_calls.add(len(begun))
             begun.append((name, load.begin(hosts[name])))
         else:  # also those that are ended already
-            begun[which][1].settle(Outcome(ok=ok))
+            begun[which][1].settle(AttemptOutcome(ok=ok))
             open_calls.discard(which)
         for host, known in hosts.items():
             expected = sum(begun[call][0] == host for call in open_calls)
             assert load.snapshot(known)[:2] == (expected, expected)
     for _, running in begun:
-        running.settle(Outcome(ok=None))
+        running.settle(AttemptOutcome(ok=None))
     assert all(load.snapshot(known)[:2] == (0, 0) for known in hosts.values())
 
 
 def test_a_call_in_flight_is_settled_only_once() -> None:
     scene = LoadScenario()
     running = scene.load.begin(scene.deployment)
-    running.settle(Outcome(ok=True))
-    running.settle(Outcome(ok=False))
+    running.settle(AttemptOutcome(ok=True))
+    running.settle(AttemptOutcome(ok=False))
     assert scene.rate == 1.0
 
 
@@ -132,7 +132,7 @@ def test_calls_that_end_in_a_finaliser_leave_nothing_behind() -> None:
             circle.append(running)
             yield
         finally:
-            running.settle(Outcome(ok=False))
+            running.settle(AttemptOutcome(ok=False))
 
     def abandon() -> None:
         circle: list[Any] = []
@@ -157,7 +157,7 @@ def test_a_forked_child_has_no_calls_in_flight() -> None:
     running = scene.load.begin(scene.deployment)
     scene.load.after_fork()
     assert scene.load.snapshot(scene.deployment).in_flight == 0
-    running.settle(Outcome(ok=True))
+    running.settle(AttemptOutcome(ok=True))
     assert scene.load.snapshot(scene.deployment).in_flight == 0
 
 
@@ -167,10 +167,10 @@ def test_a_backend_at_another_host_begins_without_history() -> None:
         deployment(OpenAIBackend("a", base_url=f"http://{host}.test")) for host in ("old", "new")
     )
     running = load.begin(before)
-    load.begin(before).settle(Outcome(ok=False))
+    load.begin(before).settle(AttemptOutcome(ok=False))
     assert load.snapshot(after) == (0, 0, 1.0, False, None, False)
-    load.begin(after).settle(Outcome(ok=True))
-    running.settle(Outcome(ok=True))
+    load.begin(after).settle(AttemptOutcome(ok=True))
+    running.settle(AttemptOutcome(ok=True))
     assert load.snapshot(before).in_flight == load.snapshot(after).in_flight == 0
 
 
@@ -181,7 +181,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(load.stats()) <= 10
     assert load.snapshot(deployment(backend)).in_flight == 25
     for running in calls:
-        running.settle(Outcome(ok=False))
+        running.settle(AttemptOutcome(ok=False))
     assert load.snapshot(deployment(backend)).in_flight == 0
 
 
@@ -292,7 +292,7 @@ def test_a_latency_knows_how_many_calls_its_host_had() -> None:
     scene = LoadScenario()
     calls = [scene.load.begin(scene.deployment) for _ in range(3)]
     for running in calls:
-        running.settle(Outcome(ok=True, duration=1.0, output=10))
+        running.settle(AttemptOutcome(ok=True, duration=1.0, output=10))
     assert scene.latency.usual() == pytest.approx(2.0)
 
 

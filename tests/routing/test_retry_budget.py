@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.flow.support import FakeClock
 
 from ccroute.routing import RetryBudget
-from ccroute.routing.acquired import Outcome
+from ccroute.routing.acquired import AttemptOutcome
 
 
 def fresh() -> tuple[RetryBudget, FakeClock]:
@@ -115,7 +115,7 @@ def test_tokens_of_an_attempt_that_was_made_are_spent() -> None:
     budget, _ = fresh()
     taken = budget.take("a", 10)
     assert taken is not None
-    taken.settle(Outcome())
+    taken.settle(AttemptOutcome())
     taken.settle()  # only the first call counts
     assert available(budget) == 0
 

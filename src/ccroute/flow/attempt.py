@@ -25,60 +25,60 @@ from ccroute.flow.redact import cleaned
 from ccroute.flow.reports import health_report
 from ccroute.flow.retry import MIN_ATTEMPT, Fault
 from ccroute.observe import Queued as QueuedEvent
-from ccroute.routing.acquired import ANSWERED, Outcome, Unavailable
+from ccroute.routing.acquired import ANSWERED, AttemptOutcome, Unavailable
 from ccroute.types import Completion, Request
 from ccroute.wire.fields import LeftOut, without
 
 
-def attempt(context: AttemptContext) -> Flow[Completion | Fault | Unavailable]:
+def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailable]:
     """Ask one deployment. Chunks of a stream are emitted on the way, none before the first content.
 
     Everything that was acquired is settled at the end, but for the slot at the host: the driver holds it
     until `Leave`.
     """
-    state, deployment, request = context.state, context.candidate.deployment, context.plan.request
+    state, deployment, request = attempt.state, attempt.candidate.deployment, attempt.plan.request
     outcome = None  # of an attempt that is made
     try:
-        if context.wait:
-            yield from sleep(context.wait)
-            context.start()
+        if attempt.wait:
+            yield from sleep(attempt.wait)
+            attempt.restart_clock()
         try:
-            http = deployment.backend.encode(_carried(context), deployment.model, context.stream)
+            http = deployment.backend.encode(_carried(attempt), deployment.model, attempt.stream)
         except (BackendError, RequestError) as error:
-            return Fault(_completed(error.with_traceback(None), context), UNSUPPORTED)
-        context.held.append(state.load.begin(deployment))
-        if deployment.backend.origin in state.limited_hosts and (no_slot := (yield from _slot(context))):
+            return Fault(_completed(error.with_traceback(None), attempt), UNSUPPORTED)
+        attempt.held.append(state.load.begin(deployment))
+        if deployment.backend.origin in state.limited_hosts and (no_slot := (yield from _slot(attempt))):
             return no_slot
-        admission = state.health.admit(deployment, request, early=context.early)  # again: it may have waited
+        admission = state.health.admit(deployment, request, early=attempt.early)  # again: it may have waited
         if isinstance(admission, Unavailable):
             return admission
-        outcome = Outcome()
-        context.begin(admission)
+        outcome = AttemptOutcome()
+        attempt.admitted(admission)
         try:
-            answer = yield from exchange(context, http)
+            answer = yield from exchange(attempt, http)
         except (BackendError, RequestError, DeadlineExceededError) as error:
             # The frames below hold the key and the server's words, which a traceback with locals would show.
-            fault = _fault(error.with_traceback(None), context)
-            report = health_report(fault, context)
-            outcome = Outcome(report, False if report.counts or fault.rule.slows else None)
+            fault = _fault(error.with_traceback(None), attempt)
+            report = health_report(fault, attempt)
+            outcome = AttemptOutcome(report, False if report.counts or fault.rule.slows else None)
             return fault
-        duration = state.clock.monotonic() - context.started - context.paused
-        outcome = Outcome(ANSWERED, True, context.first_content, duration, answer.usage.output)
+        duration = state.clock.monotonic() - attempt.started - attempt.paused
+        outcome = AttemptOutcome(ANSWERED, True, attempt.first_content, duration, answer.usage.output)
         return answer
     finally:
-        context.settle(outcome)
+        attempt.settle(outcome)
 
 
-def _carried(context: AttemptContext) -> Request:
+def _carried(attempt: AttemptContext) -> Request:
     """The request without what the deployment cannot carry; refused unless dropping was asked for."""
-    deployment, request = context.candidate.deployment, context.plan.request
-    backend, state = deployment.backend, context.state
+    deployment, request = attempt.candidate.deployment, attempt.plan.request
+    backend, state = deployment.backend, attempt.state
     refused = backend.refusals(request, deployment.model)
     may_drop = state.drop_params or backend.drop_params
     if may_drop and (known := state.refused_parameters.of(deployment, request)):
-        context.refused_before = known
+        attempt.refused_before = known
         refused = {**dict.fromkeys(sorted(known), "the server refused it"), **refused}
-    context.asks_for_format = request.response_format is not None and "response_format" not in refused
+    attempt.asks_for_format = request.response_format is not None and "response_format" not in refused
     if not refused:
         return request
     if not may_drop:
@@ -87,59 +87,61 @@ def _carried(context: AttemptContext) -> Request:
             raise InvalidRequestError(
                 f"cannot carry {'; '.join(lost)}. Leave it out, or set drop_params=True"
             )
-    context.dropped = tuple(f"{deployment.name}: {name} dropped, {why}" for name, why in refused.items())
+    attempt.dropped = tuple(f"{deployment.name}: {name} dropped, {why}" for name, why in refused.items())
     return without(request, refused)
 
 
-def _slot(context: AttemptContext) -> Flow[Fault | None]:
+def _slot(attempt: AttemptContext) -> Flow[Fault | None]:
     """Wait for a slot at the deployment's host; a fault where there is none in time."""
-    deployment = context.deployment
-    entered = yield from enter(Enter(deployment.backend, deployment.model, context.request.priority))
+    deployment = attempt.deployment
+    entered = yield from enter(Enter(deployment.backend, deployment.model, attempt.request.priority))
     if isinstance(entered, Queued):
-        context.state.emit(QueuedEvent(context.call_id, context.plan.agent, deployment.name, entered.ahead))
-        entered = yield from wait(context.deadline - MIN_ATTEMPT)
+        attempt.state.emit(QueuedEvent(attempt.call_id, attempt.plan.agent, deployment.name, entered.ahead))
+        entered = yield from wait(attempt.deadline - MIN_ATTEMPT)
     if not isinstance(entered, Failure):
         return None
     late = QueueTimeoutError(entered.detail, backend=deployment.backend.name, deployment=deployment.name)
     return Fault(late, NO_SLOT)
 
 
-def _fault(error: CallFailure | DeadlineExceededError, context: AttemptContext) -> Fault:
+def _fault(error: CallFailure | DeadlineExceededError, attempt: AttemptContext) -> Fault:
     """The error with its place, without secrets and prompts, and its rule."""
-    deployment, state = context.deployment, context.state
+    deployment, state = attempt.deployment, attempt.state
     if isinstance(error, DeadlineExceededError):
-        fault = Fault(error, AMBIGUOUS if context.sent else NOT_SENT)
+        fault = Fault(error, AMBIGUOUS if attempt.sent else NOT_SENT)
     else:
-        error = _completed(error, context)
+        error = _completed(error, attempt)
         if isinstance(error, ContextWindowExceededError):
             error.limit = error.limit or deployment.info.context_window
-            error.estimated = error.estimated or state.count_tokens(context.request)
+            error.estimated = error.estimated or state.count_tokens(attempt.request)
         fault = Fault(error, rule_of(error), error.should_retry)
+        if isinstance(error, BackendError):
+            error.sent = attempt.sent  # without a key, nothing was sent
         if state.drop_params or deployment.backend.drop_params:
-            name = state.refused_parameters.learn(deployment, context.request, error)
-            fault = replace(fault, drops=None if name in context.refused_before else name)
-    return fault if context.first_content is None else _interrupted(fault.error, context)
+            name = state.refused_parameters.learn(deployment, attempt.request, error)
+            fault = replace(fault, drops=None if name in attempt.refused_before else name)
+    return fault if attempt.first_content is None else _interrupted(fault.error, attempt)
 
 
-def _completed(error: CallFailure, context: AttemptContext) -> CallFailure:
+def _completed(error: CallFailure, attempt: AttemptContext) -> CallFailure:
     """The error with its place, without secrets and prompts."""
-    backend = context.deployment.backend
-    error = cleaned(error, backend.secrets(), context.request, context.deployment.model)
-    error.backend, error.deployment = backend.name, context.deployment.name
+    backend = attempt.deployment.backend
+    error = cleaned(error, backend.secrets(), attempt.request, attempt.deployment.model)
+    error.backend, error.deployment = backend.name, attempt.deployment.name
     wait = error.retry_after  # a user's own codec may have passed on what stood in a header
     error.retry_after = float(wait) if isinstance(wait, int | float) and 0 <= wait < float("inf") else None
     return error
 
 
-def _interrupted(cause: CcrouteError, context: AttemptContext) -> Fault:
+def _interrupted(cause: CcrouteError, attempt: AttemptContext) -> Fault:
     """What the caller already has cannot be taken back, so nothing is tried again."""
     why = (
         cause.detail if isinstance(cause, BackendError | RequestError) else "the call's total timeout passed"
     )
     error = StreamInterruptedError(
         f"the stream was cut after content had been delivered: {why}",
-        backend=context.deployment.backend.name,
-        deployment=context.deployment.name,
+        backend=attempt.deployment.backend.name,
+        deployment=attempt.deployment.name,
         status=getattr(cause, "status", None),
     )
     error.__cause__ = cause

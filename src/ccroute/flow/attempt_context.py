@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Deployment, Plan
-from ccroute.routing.acquired import Acquired, Outcome
+from ccroute.routing.acquired import Acquired, AttemptOutcome
 from ccroute.routing.switches import Admission
 from ccroute.types import Completion, Request, Timeout
 from ccroute.wire.decoding import StreamDecoder
@@ -35,11 +35,11 @@ class AttemptContext:
     early:           the deployment is tried before its time, because nobody else is left.
     wait:            seconds to sleep before it.
     held:            what was acquired for it.
-    started, began:  its start, monotonic and in UTC.
-    admission:       the leave of the deployment's health; None until it has been asked to send.
+    started, started_at: its start, monotonic and in UTC.
+    admission:       given by the deployment's health; None until the attempt may send.
     sent:            whether any byte of the request may have reached the server.
     key:             the fingerprint of the key that was sent.
-    begun:           what the first content of a stream said of its answer.
+    known_answer:    the answer as far as it is known: what a stream's first content showed, later all of it.
     first_content:   seconds until the first content of a stream.
     waiting_since:   the instant since which the server has sent no content.
     paused:          seconds that the caller took between chunks.
@@ -59,7 +59,7 @@ class AttemptContext:
     early: bool
     wait: float
     started: float
-    began: datetime
+    started_at: datetime
     held: list[Acquired] = field(default_factory=list)
     admission: Admission | None = None
     sent: bool = False
@@ -71,7 +71,7 @@ class AttemptContext:
     waiting_since: float = 0.0
     paused: float = 0.0
     decoder: StreamDecoder | None = None
-    begun: Completion | None = None
+    known_answer: Completion | None = None
     dropped: tuple[str, ...] = ()
     refused_before: frozenset[str] = frozenset()
     asks_for_format: bool = False
@@ -91,26 +91,26 @@ class AttemptContext:
         """What is asked."""
         return self.plan.request
 
-    def start(self) -> None:
-        """What came before is no time of the attempt."""
+    def restart_clock(self) -> None:
+        """Count the attempt's time from now on."""
         clock = self.state.clock
         self.started = self.waiting_since = clock.monotonic()
-        self.began = clock.now()
+        self.started_at = clock.now()
 
-    def begin(self, admission: Admission) -> None:
+    def admitted(self, admission: Admission) -> None:
         """The wait for a slot is over, and the deployment may be asked."""
         self.admission = admission
         self.held.append(admission)
-        self.start()
+        self.restart_clock()
 
     def content_begins(self) -> None:
         """The first content of a stream is there: others need not wait for the end of a probe."""
         self.first_content = self.state.clock.monotonic() - self.started
-        self.begun = self.so_far()
+        self.known_answer = self.so_far()
         if self.admission is not None:
             self.state.health.answers(self.admission)
 
-    def settle(self, outcome: Outcome | None) -> None:
+    def settle(self, outcome: AttemptOutcome | None) -> None:
         """Give back everything that was acquired, the latest first. None: no attempt was made."""
         while self.held:
             self.held.pop().settle(outcome)

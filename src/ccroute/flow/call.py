@@ -6,7 +6,7 @@ from typing import Any
 
 from ccroute.errors import CcrouteError, DeadlineExceededError, QueueTimeoutError
 from ccroute.failures import TOO_LONG, UNSUPPORTED
-from ccroute.flow.attempt import attempt
+from ccroute.flow.attempt import run_attempt
 from ccroute.flow.call_context import CallContext
 from ccroute.flow.effects import Flow, emit, leave
 from ccroute.flow.reports import turned_away_error
@@ -27,7 +27,7 @@ def call(context: CallContext, *, stream: bool) -> Flow[Completion[Any]]:
     try:
         while answer is None and (step := retry.next(monotonic(), context.deadline)) is not None:
             current = context.next_attempt(step, retry.unavailable, stream=stream)
-            result = yield from attempt(current)
+            result = yield from run_attempt(current)
             if isinstance(result, Completion):
                 answer = context.answered(current, result)
             elif isinstance(result, Unavailable):
@@ -70,7 +70,7 @@ def _final_error(context: CallContext, retry: RetryState) -> CcrouteError:
     is_over = retry.lacked_time and context.deadline - now < MIN_ATTEMPT
     if fault is None and reason is not None and not is_over:
         error = turned_away_error(reason, now)
-        context.turned_away(error)
+        context.report_turned_away(error)
     elif fault is None and retry.unsupported_fault is not None and not retry.lacked_time:
         error = retry.unsupported_fault.error
     elif fault is None or (

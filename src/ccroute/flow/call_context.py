@@ -11,6 +11,7 @@ from ccroute.accounting import LedgerRow, cost
 from ccroute.accounting.ledger import uuid7
 from ccroute.accounting.tokens import estimate_text
 from ccroute.errors import CcrouteError, StreamInterruptedError
+from ccroute.failures import row_of
 from ccroute.flow.attempt_context import FOREVER, AttemptContext
 from ccroute.flow.effects import Stopped
 from ccroute.flow.retry import Fault, NextAttempt
@@ -139,10 +140,10 @@ class CallContext:
         """An attempt served: its answer with route, cost and latency."""
         usage = self._used(answer)
         self._note(attempt, "ok", usage, None, attempt.candidate.reason)
-        attempt.begun = self._completed(answer, attempt, usage)
-        return attempt.begun
+        attempt.known_answer = self._completed(answer, attempt, usage)
+        return attempt.known_answer
 
-    def turned_away(self, error: CcrouteError) -> None:
+    def report_turned_away(self, error: CcrouteError) -> None:
         """The call ends without an attempt, by the error of other calls."""
         self.state.emit(TurnedAway(self.id, self.plan.agent, self._asked, error.retry_after or 0.0))
 
@@ -180,21 +181,23 @@ class CallContext:
     # What the reader of a stream may know.
 
     @property
-    def begun(self) -> Completion | None:
+    def known_answer(self) -> Completion | None:
         """What the first chunk of a stream said of its answer."""
-        return None if self.latest is None else self.latest.begun
+        return None if self.latest is None else self.latest.known_answer
 
     @property
     def answer_id(self) -> str:
         """The answer's id; the call's until it is known."""
-        return (self.begun.id if self.begun is not None else "") or self.id
+        return (self.known_answer.id if self.known_answer is not None else "") or self.id
 
     @property
     def model(self) -> str:
         """The model that serves; empty until the first chunk."""
-        if self.latest is None or (self.latest.first_content is None and self.begun is None):
+        if self.latest is None or (self.latest.first_content is None and self.known_answer is None):
             return ""
-        return (self.begun.model if self.begun is not None else "") or self.latest.deployment.model
+        return (
+            self.known_answer.model if self.known_answer is not None else ""
+        ) or self.latest.deployment.model
 
     @property
     def route(self) -> Route:
@@ -259,15 +262,15 @@ class CallContext:
             reason=reason,
             status=attempt.status,
             error=None if fault is None else type(fault.error).__name__,
-            started=attempt.began,
+            started=attempt.started_at,
             duration=now - attempt.started,
             usage=usage,
             cost=spent,
         )
         row = LedgerRow(
-            id=uuid7(attempt.began),
+            id=uuid7(attempt.started_at),
             call=self.id,
-            started=attempt.began,
+            started=attempt.started_at,
             agent=plan.agent,
             group=plan.group,
             session=plan.request.session,
@@ -342,8 +345,8 @@ class CallContext:
     def _spent(self, attempt: AttemptContext) -> Usage:
         """What an attempt without an answer probably used: its prompt, and what had been streamed."""
         status = attempt.status
-        if not attempt.sent or (status is not None and 400 <= status < 500 and status != 424):
-            return Usage()  # rejected; 424 says that something behind the server failed
+        if not attempt.sent or (status is not None and status >= 300 and not row_of(status).rule.charged):
+            return Usage()
         so_far = attempt.so_far()
         if so_far is not None:
             return self._used(so_far)

@@ -1,8 +1,8 @@
 """What a flow may ask of its driver, and the typed helpers by which it asks.
 
 Effects are data: they hold no callback, and nothing is changed through them. A raw `yield` has type Any,
-so it stands only here; everybody else writes `reply = yield from send(…)`. Every limit is an absolute
-instant on the monotonic clock.
+so it is only here; all other code writes `reply = yield from send(…)`. `until` is always an instant on the
+monotonic clock; `Sleep.seconds` and `Send.connect` are durations.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ T = TypeVar("T")
 class Enter(NamedTuple):
     """Ask for a slot at the backend's host, which may serve only so many calls at a time.
 
-    The result is None (the call has a slot, or needs none), `Queued` (it waits for one: go on with
-    `Wait`), or a `Failure`. `model` is the one that would be loaded there.
+    The result is None (the call has a slot), `Queued` (it waits for one: go on with `Wait`), or a `Failure`.
+    Flows ask only for hosts with a limit. `model` is the one that would be loaded there.
     """
 
     backend: Backend

@@ -24,37 +24,37 @@ DRAIN = 0.05
 """Seconds a finished stream may take to end its body too, so that its connection can be kept."""
 
 
-def exchange(context: AttemptContext, http: HttpRequest) -> Flow[Completion]:
+def exchange(attempt: AttemptContext, http: HttpRequest) -> Flow[Completion]:
     """Send, and read the answer. Chunks of a stream are emitted on the way."""
-    backend, limits = context.candidate.deployment.backend, context.limits()
-    headers, context.key = backend.auth_headers(http)
+    backend, limits = attempt.candidate.deployment.backend, attempt.limits()
+    headers, attempt.key = backend.auth_headers(http)
     effect = Send(backend, http, headers, limits.connect, limits.first)
     del headers  # one of them is the key
-    context.sent = True  # where the flow is closed meanwhile, nobody says otherwise
+    attempt.sent = True  # until the driver says otherwise
     try:
         reply = yield from send(effect)
     except Stopped as stop:
-        context.sent = stop.sent
+        attempt.sent = stop.sent
         raise
-    context.reconnected = reply.reconnected
+    attempt.reconnected = reply.reconnected
     if isinstance(reply, Failure):
-        context.sent = reply.sent
-        raise _transport_error(reply, context)
-    context.status = reply.status
+        attempt.sent = reply.sent
+        raise _transport_error(reply, attempt)
+    attempt.status = reply.status
     given = reply.headers.get("x-request-id") or reply.headers.get("request-id")
-    context.request_id = given and request_id(given, backend.secrets())
+    attempt.request_id = given and request_id(given, backend.secrets())
     if not 200 <= reply.status < 300:
         raise backend.classify(
-            reply.status, reply.headers, (yield from _read_error_body(reply, context, limits))
+            reply.status, reply.headers, (yield from _read_error_body(reply, attempt, limits))
         )
-    if context.stream:
-        answer = yield from _read_stream(reply, context, limits)
+    if attempt.stream:
+        answer = yield from _read_stream(reply, attempt, limits)
     else:
-        answer = backend.decode(reply.status, reply.headers, (yield from _read_whole(reply, context, limits)))
-    if context.asks_for_format:
-        context.rejected_answer = answer  # it was paid for, even if it is rejected
-        backend.check(context.request, answer)
-        context.rejected_answer = None
+        answer = backend.decode(reply.status, reply.headers, (yield from _read_whole(reply, attempt, limits)))
+    if attempt.asks_for_format:
+        attempt.rejected_answer = answer  # it was paid for, even if it is rejected
+        backend.check(attempt.request, answer)
+        attempt.rejected_answer = None
     return answer
 
 
@@ -64,13 +64,13 @@ def unpacker(reply: Reply) -> Body | None:
     return None if encoding is None else Body(encoding)
 
 
-def _read_whole(reply: Reply, context: AttemptContext, limits: Limits) -> Flow[bytes]:
+def _read_whole(reply: Reply, attempt: AttemptContext, limits: Limits) -> Flow[bytes]:
     body, parts = unpacker(reply), list[bytes]()
     size, until = 0, limits.first
     while True:
         data = yield from read(until)
         if isinstance(data, Failure):
-            raise _transport_error(data, context)
+            raise _transport_error(data, attempt)
         if not data:
             if body is not None:
                 body.end()
@@ -83,10 +83,10 @@ def _read_whole(reply: Reply, context: AttemptContext, limits: Limits) -> Flow[b
         until = limits.until
 
 
-def _read_error_body(reply: Reply, context: AttemptContext, limits: Limits) -> Flow[bytes]:
+def _read_error_body(reply: Reply, attempt: AttemptContext, limits: Limits) -> Flow[bytes]:
     """What can be had of an error's body: it is only read for its words, so no failure matters here."""
     words = b""
-    until = min(limits.until, context.state.clock.monotonic() + ERROR_BODY_WAIT)
+    until = min(limits.until, attempt.state.clock.monotonic() + ERROR_BODY_WAIT)
     try:
         body = unpacker(reply)
         while len(words) < MAX_ERROR_BODY:
@@ -102,19 +102,19 @@ def _read_error_body(reply: Reply, context: AttemptContext, limits: Limits) -> F
     return words
 
 
-def _read_stream(reply: Reply, context: AttemptContext, limits: Limits) -> Flow[Completion]:
-    body, monotonic = unpacker(reply), context.state.clock.monotonic
-    decoder = context.deployment.backend.decoder(reply.status, reply.headers)
-    context.decoder = decoder
+def _read_stream(reply: Reply, attempt: AttemptContext, limits: Limits) -> Flow[Completion]:
+    body, monotonic = unpacker(reply), attempt.state.clock.monotonic
+    decoder = attempt.deployment.backend.decoder(reply.status, reply.headers)
+    attempt.decoder = decoder
     patience = limits.first - monotonic()
     came: float | None = None  # when there was content last, until the server is waited for again
     while not getattr(decoder, "done", False):
         asked = monotonic()
         if came is not None:
-            context.waiting_since, context.paused, came = asked, context.paused + asked - came, None
+            attempt.waiting_since, attempt.paused, came = asked, attempt.paused + asked - came, None
         data = yield from read(min(limits.until, asked + patience))
         if isinstance(data, Failure):
-            return _ended_early(decoder, _transport_error(data, context))
+            return _ended_early(decoder, _transport_error(data, attempt))
         if not data:
             if body is not None:
                 body.end()
@@ -125,13 +125,13 @@ def _read_stream(reply: Reply, context: AttemptContext, limits: Limits) -> Flow[
             chunks = decoder.feed(piece)
             if chunks:
                 patience, came = limits.idle, now
-                if context.first_content is None:
-                    context.content_begins()
+                if attempt.first_content is None:
+                    attempt.content_begins()
                 yield from emit(chunks)
             # What has come is worth more than the time: an answer that is whole is one.
             if monotonic() > limits.until and not getattr(decoder, "done", False):
                 raise _transport_error(
-                    Failure("timeout", "did not come to an end in time", sent=True), context
+                    Failure("timeout", "did not come to an end in time", sent=True), attempt
                 )
     completion = decoder.finish()
     yield from _drain(monotonic() + DRAIN)
@@ -154,18 +154,18 @@ def _drain(until: float) -> Flow[None]:
             return
 
 
-def _transport_error(failure: Failure, context: AttemptContext) -> CcrouteError:
+def _transport_error(failure: Failure, attempt: AttemptContext) -> CcrouteError:
     """The typed error for what a transport reported."""
-    deployment, now = context.deployment, context.state.clock.monotonic()
-    if failure.kind == "timeout" and now >= context.deadline:
+    deployment, now = attempt.deployment, attempt.state.clock.monotonic()
+    if failure.kind == "timeout" and now >= attempt.deadline:
         return DeadlineExceededError(f"{deployment.name}: the call's total timeout passed before it answered")
     origin = deployment.backend.origin
     running = "" if "proxy" in failure.detail else ": is it running there?"
     slow = passed = ""
     if failure.kind == "timeout":
-        known = None if context.first_content else deployment.backend.timeout_advice(deployment.model)
+        known = None if attempt.first_content else deployment.backend.timeout_advice(deployment.model)
         slow = f". {known}" if known else ""
-        limit = context.limit_passed(now)
+        limit = attempt.limit_passed(now)
         passed = f" ({limit})" if limit else ""
     kind, detail = {
         "connect": (ConnectionFailedError, f"cannot connect to {origin} ({failure.detail}){running}"),

@@ -28,7 +28,8 @@ def cleaned(
 ) -> BackendError | RequestError:
     """The error without secrets, and without the server's words if they repeat the request.
 
-    It is another one if its class was read from words that the server quoted from `request` or `model`.
+    The error may be of another class: a class that was read from a quotation of `request` or `model` is
+    read again without it.
     """
     payload, codes = error.payload, secrets.codes
     if payload is not None and payload.words_count:

@@ -35,8 +35,8 @@ class Fault:
     error: CcrouteError
     rule: Rule
     retry: bool | None = None
-    """False: another deployment only (TLS faults, `x-should-retry: false`). True: the server asks to be
-    tried once more. None: as the rule says."""
+    """Whether the same deployment may be tried again. False: no (a TLS failure, `x-should-retry: false`).
+    True: yes, also where it does not have the model (`x-should-retry: true`). None: as the rule says."""
     drops: str | None = None
     """The parameter that the server refused, without which it is asked again."""
 
@@ -94,8 +94,8 @@ class RetryState:
         self._ambiguous: Counter[str] = Counter()
         self._fingerprints: dict[str, int | None] = {}
         self._retry_tokens: dict[str, int] = {}
-        # Deployments and backends that cannot help this call.
-        self._off: set[str] = set()
+        self._useless_deployments: set[str] = set()  # they cannot help this call
+        self._useless_backends: set[str] = set()
 
     def next(self, now: float, deadline: float = FOREVER) -> NextAttempt | None:
         """Whom to try now (monotonic seconds); None when nobody is left, or no time before `deadline`."""
@@ -145,19 +145,19 @@ class RetryState:
         self._retry_tokens[backend] = rule.retry_tokens
         self._ambiguous[backend] += rule.failure is FailureClass.AMBIGUOUS
         if rule.turns_off == "credential":
-            self._off.add(backend)
+            self._useless_backends.add(backend)
         if rule is TOO_LONG:
             limit = getattr(fault.error, "limit", None) or deployment.info.context_window
             self._window = max(self._window or 0, limit or 0)
         if not fault.may_retry:
-            self._off.add(deployment.name)
+            self._useless_deployments.add(deployment.name)
         wait = fault.error.retry_after
         self._ready[deployment.name] = now + (self._backoff(deployment.name, fault) if wait is None else wait)
 
     def unsupported(self, candidate: Candidate, fault: Fault) -> None:
         """A candidate cannot serve the request: nothing was sent, and nothing counts."""
         self.unsupported_fault = self.unsupported_fault or fault
-        self._off.add(candidate.deployment.name)
+        self._useless_deployments.add(candidate.deployment.name)
 
     def turned_away(self, step: NextAttempt, reason: Unavailable) -> None:
         """Its health changed while the call waited for a slot at its host, or another call probes it."""
@@ -220,7 +220,7 @@ class RetryState:
             candidate.deployment.backend.name,
             self._state.retry,
         )
-        if deployment.name in self._off or backend in self._off:
+        if deployment.name in self._useless_deployments or backend in self._useless_backends:
             return False
         if self._tries[deployment.name] >= min(policy.per_deployment, policy.attempts):
             return False

@@ -1,7 +1,7 @@
 """What an attempt acquires before it sends, and how it gives it back.
 
-A slot at the host, the leave of the deployment's health, its entry in the load, a token of the retry budget:
-each is acquired once and settled once, however the attempt ends.
+The admission by the deployment's health, its entry in the load, tokens of the retry budget: each is acquired
+once and settled once, however the attempt ends. (The slot at the host is the driver's, in the same way.)
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Unavailable(NamedTuple):
     keys: frozenset[int] | None = None
 
 
-class Outcome(NamedTuple):
+class AttemptOutcome(NamedTuple):
     """How an attempt ended.
 
     health:        what it says of the deployment's health.
@@ -75,5 +75,5 @@ class Outcome(NamedTuple):
 class Acquired(Protocol):
     """Something that an attempt holds."""
 
-    def settle(self, outcome: Outcome | None = None) -> None:
+    def settle(self, outcome: AttemptOutcome | None = None) -> None:
         """Give it back; only the first call counts. Never waits. None: no attempt was made with it."""

@@ -74,13 +74,15 @@ class Trip(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class Circuit(Switch):
-    """A deployment's breaker with its last outcomes: whether an attempt failed, and whose it was.
+class Breaker(Switch):
+    """A deployment's breaker. It is open (calls do not pass) while the switch is off.
 
-    A failure without a caller is no caller's fault (nothing was sent, or the server says that it has no
-    room) and counts like that of one more caller. `only`: the callers it is open for, where not for all.
-    `gone`: connections are refused. `held`: the caller whose probe failed, and until when that one may not
-    make the next. `refused`: the callers that were refused since anybody was answered.
+    outcomes: of its last attempts: whether each failed, and its caller. A failure without a caller is no
+              caller's fault (nothing was sent, or the server has no room); it counts as one more caller.
+    only:     the callers it is open for; empty where it is open for all.
+    gone:     whether connections are refused.
+    held:     the caller whose probe failed, and until when it may not make the next one.
+    refused:  the callers that were refused since any caller was answered.
     """
 
     outcomes: deque[tuple[bool, Caller | None]] = field(default_factory=lambda: deque(maxlen=WINDOW))
@@ -97,15 +99,15 @@ class Circuit(Switch):
         return self.error is None and not self.cool_until
 
     def concerns(self, request: Request | None) -> bool:
-        """Whether it keeps this request's caller away when it is open."""
+        """Whether an open breaker turns this request's caller away."""
         return not self.only or request is None or caller_of(request) in self.only
 
     def counts(self, caller: Caller | None) -> bool:
-        """Whether an outcome says anything: while it is open, only that of those it is not open for."""
+        """Whether an outcome counts. While the breaker is open, only callers it is not open for count."""
         return self.error is None or (bool(self.only) and caller not in self.only)
 
     def count(self, *, failed: bool, caller: Caller | None) -> Trip | None:
-        """Note an outcome; why the breaker has to open, if it has to."""
+        """Add an outcome. Returns why the breaker has to open, or None."""
         self.outcomes.append((failed, caller))
         if not failed:
             self.refused = frozenset()
@@ -125,7 +127,7 @@ class Circuit(Switch):
         return Trip(why, None) if enough(known, failing, self.only) else None
 
     def answers_others(self, caller: Caller) -> bool:
-        """Whether somebody else was answered among the last outcomes."""
+        """Whether another caller was answered among the last outcomes."""
         return any(not failed and who != caller for failed, who in self.outcomes)
 
     def turn_on(self) -> None:
@@ -138,14 +140,14 @@ _Known: TypeAlias = Sequence[tuple[bool, Caller | None]]
 
 
 def _is_everybodys(known: _Known, failing: Sequence[Caller | None], only: Sequence[Caller]) -> bool:
-    """Of failures in a row: whether each is another's, or nobody's fault; else whether most callers fail."""
+    """For failures in a row: whether they are of different callers, or most callers fail."""
     different = len(set(failing)) + failing.count(None) - (None in failing)
     return different >= IN_A_ROW or _are_most(known, failing, only)
 
 
 def _are_most(known: _Known, failing: Sequence[Caller | None], only: Sequence[Caller]) -> bool:
-    """Of failures now and then: whether at least as many callers fail, each by its last outcome, as are
-    answered, and more than one. Those it is open for already are not looked at."""
+    """For failures now and then: whether more than one caller fails, and at least as many fail as are
+    answered. Each caller counts by its last outcome. Callers that the breaker is open for do not count."""
     unnamed = [bad for bad, who in known if who is None]
     last = {who: bad for bad, who in known if who is not None and who not in only}
     outcomes = [*unnamed, *last.values()]

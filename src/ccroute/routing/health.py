@@ -12,7 +12,7 @@ from functools import partial
 
 from ccroute.observe import Listener
 from ccroute.routing.acquired import HealthReport, Unavailable
-from ccroute.routing.switches import Admission, Probe, Switches, stats_of
+from ccroute.routing.switches import Admission, Probe, Switches, switch_stats
 from ccroute.routing.tables import Deployment
 from ccroute.types import Request
 from ccroute.types.clock import Clock
@@ -53,7 +53,7 @@ class Health:
     def admit(
         self, deployment: Deployment, request: Request | None = None, *, early: bool = False
     ) -> Admission | Unavailable:
-        """The leave to ask `deployment` now, or why not. Every admission is settled, however it ends.
+        """The permission to send an attempt now, or why not. Every admission is settled, however it ends.
 
         Where a breaker or a switch is off and its time is over (or `early`), the admission is its one
         probe: nobody else is admitted until it is settled.
@@ -95,10 +95,10 @@ class Health:
         with self._lock:
             self._read_inbox()
             now = self._clock.monotonic()
-            circuits = {name: stats_of(each, now) for name, each in self._switches.circuits.items()}
-            credentials = {name: stats_of(each, now) for name, each in self._switches.credentials.items()}
+            breakers = {name: switch_stats(each, now) for name, each in self._switches.breakers.items()}
+            credentials = {name: switch_stats(each, now) for name, each in self._switches.credentials.items()}
         self._after_lock()
-        return circuits, credentials
+        return breakers, credentials
 
     def renew(self, backend: str) -> None:
         """The backend has a key that was not refused: it may be asked again."""
@@ -110,7 +110,7 @@ class Health:
     def after_fork(self) -> None:
         """In a forked child: the lock and the probes may belong to threads that are not here."""
         self._lock = threading.Lock()
-        for switch in (*self._switches.circuits.values(), *self._switches.credentials.values()):
+        for switch in (*self._switches.breakers.values(), *self._switches.credentials.values()):
             switch.probe = None
 
     def _read_inbox(self) -> None:
@@ -126,7 +126,7 @@ class Health:
             self._inbox.popleft()
 
     def _after_lock(self) -> None:
-        """Read what came in while the lock was held, and tell what happened."""
+        """Apply reports that came in while the lock was held, and emit events."""
         if self._inbox:
             # The holder of the lock comes here too, and may be a frame below this one. No interrupt comes
             # between a step of `for` and its body, as it may after a call of acquire().

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ccroute.backends.origin import Origin
-from ccroute.routing.acquired import Outcome
+from ccroute.routing.acquired import AttemptOutcome
 from ccroute.routing.tables import MAX_KNOWN, Deployment
 
 FAILURE_HALF_LIFE = 30.0
@@ -71,7 +71,7 @@ class LatencyEstimate(NamedTuple):
     at_once: float = 0.0
     at: float = 0.0
 
-    def after(self, outcome: Outcome, at_once: int, now: float) -> LatencyEstimate:
+    def after(self, outcome: AttemptOutcome, at_once: int, now: float) -> LatencyEstimate:
         """With one more answer. A stale latency is dropped: a host that recovered is judged by how it is."""
         first_content, duration, output = outcome.first_content, outcome.duration, outcome.output
         kept = 0.0 if self.is_stale(now) else _kept(self.answers, now - self.at, LATENCY_HALF_LIFE)
@@ -160,7 +160,7 @@ class Running:
         known.host.add(self.entry)
         self.at_once = len(known.host)
 
-    def settle(self, outcome: Outcome | None = None) -> None:
+    def settle(self, outcome: AttemptOutcome | None = None) -> None:
         """The call is over; only the first call counts. Never waits."""
         known = self.known
         try:

@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from ccroute.routing.acquired import Outcome
+from ccroute.routing.acquired import AttemptOutcome
 
 TOKENS = 10.0
 """What a backend's budget holds at most, and at first."""
@@ -29,7 +29,7 @@ class RetryTokens:
         self._backend = backend
         self._tokens = tokens
 
-    def settle(self, outcome: Outcome | None = None) -> None:
+    def settle(self, outcome: AttemptOutcome | None = None) -> None:
         """The attempt is over, or was not made (None); only the first call counts."""
         tokens, self._tokens = self._tokens, 0.0
         if outcome is None and tokens:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event, Recovered
-from ccroute.routing.acquired import NEUTRAL, HealthReport, Outcome, Unavailable
-from ccroute.routing.breaker import Circuit, Switch, Trip, caller_of, name_of
+from ccroute.routing.acquired import NEUTRAL, AttemptOutcome, HealthReport, Unavailable
+from ccroute.routing.breaker import Breaker, Switch, Trip, caller_of, name_of
 from ccroute.routing.tables import MAX_KNOWN, Deployment
 from ccroute.types import Request
 from ccroute.types.stats import HealthStats
@@ -37,7 +37,7 @@ MOST_KEYS = 64
 
 
 class Admission:
-    """The leave to ask a deployment once."""
+    """The permission to send one attempt to a deployment."""
 
     __slots__ = ("deployment", "health", "request", "settled")
 
@@ -51,14 +51,14 @@ class Admission:
         self.health = health
         self.settled = False
 
-    def settle(self, outcome: Outcome | None = None) -> None:
+    def settle(self, outcome: AttemptOutcome | None = None) -> None:
         """What became of the attempt; only the first call counts. Never waits."""
         self.health.settle(self, NEUTRAL if outcome is None else outcome.health)
 
 
 class Probe(Admission):
-    """The leave to find out whether switches may go on again. A probe that is dropped unsettled gives its
-    lease back; one that was `early` and fails changes nothing."""
+    """The permission to send the one attempt that tests whether switches may go on again. A probe that is
+    dropped without being settled gives its lease back. An `early` probe that fails changes nothing."""
 
     __slots__ = ("early", "lease", "probes")
 
@@ -80,7 +80,7 @@ class Probe(Admission):
             switch.probe, switch.probe_until = self.lease, now + LEASE
 
     def proved(self) -> Admission:
-        """Hand over what it proves, though the attempt goes on: others need not wait for its end."""
+        """An admission that settles this probe's switches now, while the attempt goes on."""
         proof = copy.copy(self)
         proof.settled = True
         self.probes, self.early = (), False
@@ -96,24 +96,24 @@ class Switches:
 
     def __init__(self, random: Callable[[], float]) -> None:
         self.events: deque[Event] = deque()
-        self.circuits: dict[str, Circuit] = {}
+        self.breakers: dict[str, Breaker] = {}
         self.credentials: dict[str, Switch] = {}
         self._random = random
 
     def are_on(self, deployment: Deployment) -> bool:
         """Whether nothing at all speaks against a deployment."""
-        circuit = self.circuits.get(deployment.name)
+        breaker = self.breakers.get(deployment.name)
         return not self.credentials and (
-            circuit is None or (circuit.error is None and not circuit.cool_until)
+            breaker is None or (breaker.error is None and not breaker.cool_until)
         )
 
     def concerning(self, deployment: Deployment, request: Request | None) -> tuple[Switch, ...]:
-        """The switches of this deployment that concern this caller."""
-        circuit = self.circuits.get(deployment.name)
-        if circuit is not None and not circuit.concerns(request):
-            circuit = None
+        """The switches that can turn this caller away from this deployment."""
+        breaker = self.breakers.get(deployment.name)
+        if breaker is not None and not breaker.concerns(request):
+            breaker = None
         credential = self.credentials.get(deployment.backend.name)
-        return tuple(switch for switch in (circuit, credential) if switch is not None)
+        return tuple(switch for switch in (breaker, credential) if switch is not None)
 
     def unavailable(
         self,
@@ -127,33 +127,33 @@ class Switches:
         """Why the deployment gets no call; None if it may be asked. `early`: before its time."""
         found = None
         for switch in switches:
-            if isinstance(switch, Circuit) and self._is_back(switch, deployment, now):
+            if isinstance(switch, Breaker) and self._is_back(switch, deployment, now):
                 continue
             is_probed = switch.probe is not None and now < switch.probe_until
             shut = is_probed or (now < switch.until and not early)
-            if isinstance(switch, Circuit) and switch.held is not None and not shut and not early:
+            if isinstance(switch, Breaker) and switch.held is not None and not shut and not early:
                 who, until = switch.held
                 if request is not None and now < until and caller_of(request) == who:
                     return Unavailable(until, "the probe failed", switch.error)
             if switch.error is not None and shut and (found is None or switch.until > found.until):
-                keys = None if isinstance(switch, Circuit) else switch.keys
+                keys = None if isinstance(switch, Breaker) else switch.keys
                 found = Unavailable(switch.until, switch.why, switch.error, keys=keys)
-        circuit = self.circuits.get(deployment.name)
-        if circuit is not None and circuit.cool_until:
-            if now >= circuit.cool_until:
-                circuit.cool_until = 0.0
+        breaker = self.breakers.get(deployment.name)
+        if breaker is not None and breaker.cool_until:
+            if now >= breaker.cool_until:
+                breaker.cool_until = 0.0
             elif found is None:
-                return Unavailable(circuit.cool_until, COOLING, circuit.cool_error, cooling=True)
+                return Unavailable(breaker.cool_until, COOLING, breaker.cool_error, cooling=True)
             else:
-                found = found._replace(until=max(found.until, circuit.cool_until))
+                found = found._replace(until=max(found.until, breaker.cool_until))
         return found
 
-    def _is_back(self, circuit: Circuit, deployment: Deployment, now: float) -> bool:
-        """Whether a server that refused connections is there again: a probe of it has not been refused."""
-        begun = circuit.probe_until - LEASE
-        if not circuit.gone or circuit.probe is None or now < begun + SOON:
+    def _is_back(self, breaker: Breaker, deployment: Deployment, now: float) -> bool:
+        """Whether a server that refused connections is back: it has not refused a probe for `SOON` seconds."""
+        began = breaker.probe_until - LEASE
+        if not breaker.gone or breaker.probe is None or now < began + SOON:
             return False
-        circuit.turn_on()
+        breaker.turn_on()
         self.events.append(BreakerClosed(deployment.name))
         return True
 
@@ -165,23 +165,23 @@ class Switches:
             self.events.append(Recovered(backend))
 
     def apply(self, admission: Admission, report: HealthReport, at: float) -> None:
-        """Take note of what became of an admitted attempt, at an instant."""
+        """Change the switches by the report of an attempt that ended at the instant `at`."""
         deployment = admission.deployment
-        circuit = self.circuits.get(deployment.name) or self._new_circuit(deployment.name)
-        # What was turned on in between has taken the lease back. An answer proves a server well however late
-        # it comes, but only the key that it was asked with.
+        breaker = self.breakers.get(deployment.name) or self._new_breaker(deployment.name)
+        # A switch that was turned on meanwhile has taken its lease back. A late answer still proves that the
+        # server works, but of the keys only the one that was sent.
         proved = admission.probes and [
             switch
             for switch in admission.probes
             if switch.probe is admission.lease
-            or (report.counts is False and switch.error is not None and switch is circuit)
+            or (report.counts is False and switch.error is not None and switch is breaker)
         ]
         for switch in proved:
             switch.probe = None
         if report.counts is False:
-            if circuit in proved:
+            if breaker in proved:
                 who = deployment.name
-                self.events.append(BreakerClosed(who) if circuit.base else Recovered(who))
+                self.events.append(BreakerClosed(who) if breaker.base else Recovered(who))
             for switch in proved:
                 switch.turn_on()
             credential = self.credentials.get(deployment.backend.name)
@@ -190,118 +190,118 @@ class Switches:
                 if credential in proved:
                     self.events.append(Recovered(deployment.backend.name))
         if report.cool:
-            self._cool(circuit, deployment, report, at)
+            self._cool(breaker, deployment, report, at)
         request = admission.request
         caller = report.caller if report.counts or request is None else name_of(request)
         if report.off is not None:
-            self._turn_off(circuit, admission, proved, report, at)
-        elif report.counts and circuit in proved:
+            self._turn_off(breaker, admission, proved, report, at)
+        elif report.counts and breaker in proved:
             if not admission.early:
-                self._keep_open(circuit, deployment, report, at)
-        elif report.counts is not None and (circuit.error is None or circuit.counts(caller)):
-            trip = circuit.count(failed=report.counts, caller=caller)
+                self._keep_open(breaker, deployment, report, at)
+        elif report.counts is not None and (breaker.error is None or breaker.counts(caller)):
+            trip = breaker.count(failed=report.counts, caller=caller)
             if trip is not None:
-                self._trip(circuit, deployment, trip, report, at)
-            elif circuit.only and not report.counts and at >= circuit.until and circuit.probe is None:
-                circuit.turn_on()  # those it was open for may never come back to prove it well
+                self._trip(breaker, deployment, trip, report, at)
+            elif breaker.only and not report.counts and at >= breaker.until and breaker.probe is None:
+                breaker.turn_on()  # the callers it was open for may never come back to probe it
                 self.events.append(BreakerClosed(deployment.name))
 
     def _trip(
-        self, circuit: Circuit, deployment: Deployment, trip: Trip, report: HealthReport, at: float
+        self, breaker: Breaker, deployment: Deployment, trip: Trip, report: HealthReport, at: float
     ) -> None:
-        """Open a breaker; one that is open for some callers may have to be so for others too."""
-        if circuit.error is None or trip.only is None:
-            circuit.base, circuit.only = 0.0, ()
-            self._open(circuit, deployment, trip.why, report, at)
+        """Open a breaker, for one more caller or for all."""
+        if breaker.error is None or trip.only is None:
+            breaker.base, breaker.only = 0.0, ()
+            self._open(breaker, deployment, trip.why, report, at)
         if trip.only is not None:
-            circuit.only = (*circuit.only, trip.only)[-MOST_CALLERS:]
+            breaker.only = (*breaker.only, trip.only)[-MOST_CALLERS:]
 
-    def _keep_open(self, circuit: Circuit, deployment: Deployment, report: HealthReport, at: float) -> None:
-        """A probe failed. It may be its caller's fault: then another caller may make the next one at once."""
-        first = circuit.held is None or circuit.held[0] == report.caller
-        if report.caller is None or circuit.only or not first:
-            circuit.held = None
-            self._open(circuit, deployment, "the probe failed", report, at)
+    def _keep_open(self, breaker: Breaker, deployment: Deployment, report: HealthReport, at: float) -> None:
+        """A probe failed. Its caller may be at fault, so another caller may make the next probe at once."""
+        first = breaker.held is None or breaker.held[0] == report.caller
+        if report.caller is None or breaker.only or not first:
+            breaker.held = None
+            self._open(breaker, deployment, "the probe failed", report, at)
         else:
-            circuit.held = (report.caller, at + max(OPEN, circuit.base))
+            breaker.held = (report.caller, at + max(OPEN, breaker.base))
 
     def _open(
-        self, circuit: Circuit, deployment: Deployment, why: str, report: HealthReport, at: float
+        self, breaker: Breaker, deployment: Deployment, why: str, report: HealthReport, at: float
     ) -> None:
-        # A request whose connection broke is lost; that is risked once only, where a refused one is not sent.
-        soon = report.gone == "refused" or (report.gone == "broken" and not circuit.base)
-        circuit.gone = report.gone == "refused"
+        # A broken connection loses a request, so an early probe is risked once. A refused one loses nothing.
+        soon = report.gone == "refused" or (report.gone == "broken" and not breaker.base)
+        breaker.gone = report.gone == "refused"
         if soon:
-            circuit.base = min(SOON_LONGEST, circuit.base * 2 or SOON)
+            breaker.base = min(SOON_LONGEST, breaker.base * 2 or SOON)
         else:
-            circuit.base = min(LONGEST, max(OPEN, circuit.base * 2))
-        jittered = circuit.base * (1 + JITTER * (2 * self._random() - 1))
-        circuit.turn_off(at, jittered if soon else max(jittered, circuit.seconds), why, report.error)
-        self.events.append(BreakerOpened(deployment.name, circuit.until - at, why))
+            breaker.base = min(LONGEST, max(OPEN, breaker.base * 2))
+        jittered = breaker.base * (1 + JITTER * (2 * self._random() - 1))
+        breaker.turn_off(at, jittered if soon else max(jittered, breaker.seconds), why, report.error)
+        self.events.append(BreakerOpened(deployment.name, breaker.until - at, why))
 
     def _turn_off(
         self,
-        circuit: Circuit,
+        breaker: Breaker,
         admission: Admission,
         proved: Sequence[Switch],
         report: HealthReport,
         at: float,
     ) -> None:
         backend = admission.deployment.backend.name
-        switch: Switch = circuit
-        if report.caller is not None and circuit.answers_others(report.caller):
-            circuit.refused |= {report.caller}
-            if len(circuit.refused) == 1:  # others are answered: it may be about this one request
-                self._turn_off_for(circuit, admission, report, at)
+        switch: Switch = breaker
+        if report.caller is not None and breaker.answers_others(report.caller):
+            breaker.refused |= {report.caller}
+            if len(breaker.refused) == 1:  # others are answered: it may be about this one request
+                self._turn_off_for(breaker, admission, report, at)
                 return
         if report.off == "credential":
             switch = self.credentials.setdefault(backend, Switch())
             switch.keys = frozenset([*switch.keys, report.key][-MOST_KEYS:])
-        elif circuit.only:
-            circuit.turn_on()  # it was for some callers only, and this is for all
+        elif breaker.only:
+            breaker.turn_on()  # it was off for some callers; now it goes off for all
         if switch.error is not None and (switch not in proved or admission.early):
-            return  # it is off already; who was on the way before, or came too early, adds nothing
+            return  # it is off already: attempts that were under way, and early probes, change nothing
         if report.longest:
             switch.base = max(report.seconds, min(report.longest, switch.base * 2))
         why = f"refused: {_why(report)}"
         switch.turn_off(at, switch.base if report.longest else report.seconds, why, report.error)
-        who = admission.deployment.name if switch is circuit else backend
+        who = admission.deployment.name if switch is breaker else backend
         self.events.append(CooledDown(who, switch.until - at, _why(report)))
 
-    def _turn_off_for(self, circuit: Circuit, admission: Admission, report: HealthReport, at: float) -> None:
-        """Off for the caller that was refused, while others are answered."""
-        if circuit.error is None or circuit.only:
-            circuit.only = (*circuit.only, report.caller)[-MOST_CALLERS:]
-            circuit.turn_off(at, report.seconds, "it was refused", report.error)
+    def _turn_off_for(self, breaker: Breaker, admission: Admission, report: HealthReport, at: float) -> None:
+        """Turn the deployment off for the refused caller alone, because others are answered."""
+        if breaker.error is None or breaker.only:
+            breaker.only = (*breaker.only, report.caller)[-MOST_CALLERS:]
+            breaker.turn_off(at, report.seconds, "it was refused", report.error)
             why = f"{_why(report)}; for this caller alone, because others are answered"
-            self.events.append(CooledDown(admission.deployment.name, circuit.until - at, why))
+            self.events.append(CooledDown(admission.deployment.name, breaker.until - at, why))
 
-    def _cool(self, circuit: Circuit, deployment: Deployment, report: HealthReport, at: float) -> None:
+    def _cool(self, breaker: Breaker, deployment: Deployment, report: HealthReport, at: float) -> None:
         until = at + (report.cool or 0.0)
-        if until > circuit.cool_until:
-            circuit.cool_until, circuit.cool_error = until, report.error
+        if until > breaker.cool_until:
+            breaker.cool_until, breaker.cool_error = until, report.error
             self.events.append(CooledDown(deployment.name, until - at, _why(report)))
 
-    def _new_circuit(self, name: str) -> Circuit:
-        """A record for one more deployment. Callers may name any; what is well is forgotten first."""
-        if len(self.circuits) >= MAX_KNOWN:
-            well = (known for known, circuit in self.circuits.items() if circuit.is_on)
-            del self.circuits[next(well, None) or next(iter(self.circuits))]
-        circuit = self.circuits[name] = Circuit()
-        return circuit
+    def _new_breaker(self, name: str) -> Breaker:
+        """The breaker of one more deployment. Callers may name any, so one that is on is forgotten first."""
+        if len(self.breakers) >= MAX_KNOWN:
+            on = (known for known, breaker in self.breakers.items() if breaker.is_on)
+            del self.breakers[next(on, None) or next(iter(self.breakers))]
+        breaker = self.breakers[name] = Breaker()
+        return breaker
 
 
-def stats_of(switch: Switch, now: float) -> HealthStats:
-    """Whether it lets calls through, as plain data."""
+def switch_stats(switch: Switch, now: float) -> HealthStats:
+    """The state of one switch as plain data."""
     if switch.error is not None:
         is_probed = switch.probe is not None and now < switch.probe_until
-        callers = len(switch.only) if isinstance(switch, Circuit) else 0
+        callers = len(switch.only) if isinstance(switch, Breaker) else 0
         return HealthStats(
             state="probing" if is_probed else "off",
             reason=f"{switch.why} (only for {callers} of the callers)" if callers else switch.why,
             seconds_left=max(0.0, switch.until - now),
         )
-    if isinstance(switch, Circuit) and now < switch.cool_until:
+    if isinstance(switch, Breaker) and now < switch.cool_until:
         return HealthStats(state="cooling", reason=COOLING, seconds_left=switch.cool_until - now)
     return HealthStats()
 

@@ -20,7 +20,7 @@ def stats_of(
     backends: Mapping[str, Backend], state: RouterState, limiters: Limiters, connections: Connections
 ) -> RouterStats:
     """The moment as plain data. Nothing is waited for but the lock of the router's health."""
-    circuits, credentials = state.health.stats()
+    breakers, credentials = state.health.stats()
     slots, opened = limiters.stats(), connections.stats()
     hosts = {}
     for name, backend in backends.items():
@@ -35,7 +35,7 @@ def stats_of(
             credential=credentials.get(name, _ON),
         )
     deployments = {
-        name: DeploymentStats(in_flight=in_flight, success_rate=rate, health=circuits.get(name, _ON))
+        name: DeploymentStats(in_flight=in_flight, success_rate=rate, health=breakers.get(name, _ON))
         for name, (in_flight, rate) in state.load.stats().items()
     }
     return RouterStats(backends=hosts, deployments=deployments)

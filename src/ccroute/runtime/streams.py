@@ -50,8 +50,8 @@ class _Paused(Generic[Parsed]):
         """The usage as known by now, the prompt's tokens at least: estimated until the server says it."""
         if self._outcome.result is not None:
             return self._outcome.result.usage
-        begun = self._context.begun
-        known = Usage(estimated=True) if begun is None else begun.usage
+        known_answer = self._context.known_answer
+        known = Usage(estimated=True) if known_answer is None else known_answer.usage
         if known.prompt_tokens:
             return known
         return known.model_copy(update={"input": self._context.prompt_tokens()})
@@ -89,7 +89,7 @@ class _Paused(Generic[Parsed]):
         elif self._over:
             state = "left before its end, see .partial"
         else:
-            state = "running" if self._context.begun is not None else "nothing came yet"
+            state = "running" if self._context.known_answer is not None else "nothing came yet"
         where = f" {self.route}" if self.route.deployment else ""
         return f"<{type(self).__name__}{where}: {state}>"
 

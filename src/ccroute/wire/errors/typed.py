@@ -21,7 +21,7 @@ from ccroute.errors import (
     RateLimitError,
     ServerError,
 )
-from ccroute.failures import CallFailure, error_of
+from ccroute.failures import CallFailure, row_of
 from ccroute.types import JSON
 from ccroute.wire.errors import wordings
 from ccroute.wire.errors.kinds import BY_CODE, MISSING_FEATURE, REDIRECT, SUMMARIES, WITHOUT_STATUS
@@ -224,7 +224,7 @@ def _kind(payload: ErrorPayload, is_quoted: IsQuoted | None) -> tuple[type[CallF
                 return kind, None
     if status is None:
         return ServerError, None
-    return error_of(status), None
+    return row_of(status).error, None
 
 
 @cache
