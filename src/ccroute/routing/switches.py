@@ -149,7 +149,7 @@ class Switches:
         return found
 
     def _is_back(self, breaker: Breaker, deployment: Deployment, now: float) -> bool:
-        """Whether a server that refused connections is back: it has not refused a probe for `SOON` seconds."""
+        """Whether a server that refused connections is back: it has not refused a probe for a second."""
         began = breaker.probe_until - LEASE
         if not breaker.gone or breaker.probe is None or now < began + SOON:
             return False
