@@ -6,9 +6,9 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from ccroute.backends import Backend, HttpRequest
-from ccroute.errors import CcrouteError, ProtocolError
-from ccroute.flow.effects import Failure, Flow, Send, read, send
-from ccroute.flow.exchange import unpacker
+from ccroute.errors import CcrouteError
+from ccroute.flow.effects import Failure, Flow, Send, send
+from ccroute.flow.exchange import read_whole
 from ccroute.types import ModelInfo, Timeout
 from ccroute.types.clock import Clock
 
@@ -65,19 +65,9 @@ def _ask(backend: Backend, http: HttpRequest, timeout: Timeout, clock: Clock) ->
     reply = yield from send(Send(backend, http, headers, timeout.connect, until))
     if isinstance(reply, Failure):
         raise CcrouteError(reply.detail)
-    body, words = unpacker(reply), b""
-    while True:
-        data = yield from read(until)
-        if isinstance(data, Failure):
-            raise CcrouteError(data.detail)
-        if not data:
-            break
-        for piece in (
-            (data,) if body is None else body.feed(data)
-        ):  # what unpacks to more is no list of models
-            words += piece
-            if len(words) > MAX_LISTING:
-                raise ProtocolError("the list of models is longer than ccroute reads")
+    words = yield from read_whole(reply, until, until, MAX_LISTING)
+    if isinstance(words, Failure):
+        raise CcrouteError(words.detail)
     if reply.status != 200:
         raise backend.classify(reply.status, reply.headers, words)
     return words

@@ -50,7 +50,10 @@ def exchange(attempt: AttemptContext, http: HttpRequest) -> Flow[Completion]:
     if attempt.stream:
         answer = yield from _read_stream(reply, attempt, limits)
     else:
-        answer = backend.decode(reply.status, reply.headers, (yield from _read_whole(reply, attempt, limits)))
+        body = yield from read_whole(reply, limits.first, limits.until, MAX_BODY)
+        if isinstance(body, Failure):
+            raise _transport_error(body, attempt)
+        answer = backend.decode(reply.status, reply.headers, body)
     if attempt.asks_for_format:
         attempt.rejected_answer = answer  # it was paid for, even if it is rejected
         backend.check(attempt.request, answer)
@@ -64,13 +67,14 @@ def unpacker(reply: Reply) -> Body | None:
     return None if encoding is None else Body(encoding)
 
 
-def _read_whole(reply: Reply, attempt: AttemptContext, limits: Limits) -> Flow[bytes]:
-    body, parts = unpacker(reply), list[bytes]()
-    size, until = 0, limits.first
+def read_whole(reply: Reply, first: float, until: float, limit: int) -> Flow[bytes | Failure]:
+    """The whole body, unpacked, or why there is none. Its first bytes have to come before the instant `first`,
+    the others before `until`. Raises `ProtocolError` for more than `limit` bytes."""
+    body, parts, size = unpacker(reply), list[bytes](), 0
     while True:
-        data = yield from read(until)
+        data = yield from read(first)
         if isinstance(data, Failure):
-            raise _transport_error(data, attempt)
+            return data
         if not data:
             if body is not None:
                 body.end()
@@ -78,9 +82,9 @@ def _read_whole(reply: Reply, attempt: AttemptContext, limits: Limits) -> Flow[b
         for piece in (data,) if body is None else body.feed(data):
             parts.append(piece)
             size += len(piece)
-            if size > MAX_BODY:
+            if size > limit:
                 raise ProtocolError("the answer is longer than ccroute reads")
-        until = limits.until
+        first = until
 
 
 def _read_error_body(reply: Reply, attempt: AttemptContext, limits: Limits) -> Flow[bytes]:
