@@ -34,7 +34,7 @@ from ccroute.routing.prices import is_known, price_of, warn_of_unused
 from ccroute.runtime.clock import SystemClock
 from ccroute.runtime.drive import AsyncDrive, Drive
 from ccroute.runtime.limiter import Limiters
-from ccroute.runtime.stats import stats_of
+from ccroute.runtime.stats import router_stats
 from ccroute.runtime.streams import AsyncStream, Stream
 from ccroute.types import Completion, ModelInfo, RetryPolicy, Timeout
 from ccroute.types.checked import build_request
@@ -313,7 +313,7 @@ class Router:
         and keys get no calls, and why. Plain data; no network."""
         if self._process != os.getpid():
             self._after_fork()
-        return stats_of(self._tables.backends, self._state, self._limiters, self._connections)
+        return router_stats(self._tables.backends, self._state, self._limiters, self._connections)
 
     def close(self) -> None:
         """Close idle connections; later calls raise `RouterClosedError`, running ones finish."""
