@@ -277,8 +277,8 @@ def test_a_proxy_that_is_not_there_is_named(
         (answer(407), "asks for a user and a password, HTTP 407: put them into the URL in HTTPS_PROXY"),
         (answer(502, body="no route"), "does not connect to it, HTTP 502"),
         (answer(302, headers={"location": "http://login.test"}), "does not connect to it, HTTP 302"),
-        ([Send(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"), Close()], "closed the connection, or is not an HTTP proxy"),
-        ([Close()], "closed the connection, or is not an HTTP proxy"),
+        ([Send(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"), Close()], "disconnected, or is not an HTTP proxy"),
+        ([Close()], "disconnected, or is not an HTTP proxy"),
     ],
 )
 def test_a_proxy_that_refuses_a_tunnel_is_named_and_nothing_was_sent(

@@ -25,12 +25,8 @@ TOLERANCE = 1.25
 
 
 class Plan(NamedTuple):
-    """Where a call may go, in order.
-
-    request:         the caller's, with the agent's parameter defaults.
-    overridden:      whether the agent's model replaced the requested one.
-    requested_price: then the price of the requested model, in USD per million tokens.
-    """
+    """Where a call may go, in order. `request` has the agent's parameter defaults. If `overridden`, the
+    agent's model replaced the requested one; `requested_price` is its price, in USD per million tokens."""
 
     request: Request
     agent: str | None
@@ -93,17 +89,14 @@ def make_plan(
 
 
 def with_agent(request: Request, tables: Tables) -> Request:
-    """The request with its agent's defaults, as a call would send it.
-
-    Raises `UnknownAgentError`, `UnknownModelError`, `InvalidRequestError` as `make_plan` does.
-    """
+    """The request with its agent's defaults, as a call would send it. Raises as `make_plan` does for an
+    unknown agent or model."""
     _, agent, _ = _find_agent(request, tables)
     tables.resolve(_choose_model(request, agent, tables)[0])
     return request.with_defaults(agent.params) if agent.params else request
 
 
 def _find_agent(request: Request, tables: Tables) -> tuple[str | None, Agent, list[str]]:
-    """The agent's configured name, its settings, and the first reasons of the plan."""
     if request.agent is None:
         return None, _NO_AGENT, []
     agent = tables.agents.by_name.get(request.agent)

@@ -132,11 +132,8 @@ class _Driver(Generic[T, E, W]):
         return exchange
 
     def _error_for_flow(self, effect: Effect | None, error: BaseException) -> BaseException:
-        """The error to throw into the flow after `error` interrupted `effect`.
-
-        An interrupted `Send` becomes `Stopped`, which says whether the request was sent. An `Exception` comes
-        from a bug or an unusable transport and stays as it is: the flow may handle it.
-        """
+        """The error to throw into the flow after `error` interrupted `effect`. For a `Send` it is `Stopped`,
+        unless `error` is an `Exception`: a bug or an unusable transport, which the flow may handle."""
         if type(effect) is not Send or isinstance(error, Exception):
             return error
         return Stopped(error, sent=self._exchange is not None and self._exchange.sent)

@@ -66,6 +66,7 @@ class Exchange(Protocol):
     def release(self) -> None:
         """End the exchange at once, and close its connection unless the answer was read to its end."""
         ...
+        ...
 
 
 class AsyncExchange(Protocol):
@@ -83,6 +84,7 @@ class AsyncExchange(Protocol):
 
     def release(self) -> None:
         """End the exchange at once, and close its connection unless the answer was read to its end."""
+        ...
         ...
 
 

@@ -227,11 +227,8 @@ class LoopStream(httpcore.AsyncNetworkStream):
         self._transport.abort()
 
     def close_dead(self) -> None:
-        """Close the socket of a loop that is already closed.
-
-        A transport closes its socket in a callback of its loop, and a closed loop runs none. So this makes
-        the last call itself; asyncio has no public method for it.
-        """
+        """Close the socket of a loop that is already closed. A closed loop does not run the callback that
+        closes it, so this calls the callback itself; asyncio has no public method for that."""
         if self._deadline.inherited:
             return
         tls = getattr(self._transport, "_ssl_protocol", None)

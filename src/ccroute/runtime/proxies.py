@@ -55,7 +55,7 @@ class Proxy:
 
     def blocking(self, key: ConnectionKey, context: ssl.SSLContext | None) -> Connection:
         """A new blocking connection; `context` is None for an http origin."""
-        backend = _ProxySocketBackend(deadline := Deadline(), self, key.origin)
+        backend = _ProxySockets(deadline := Deadline(), self, key.origin)
         if context is None:
             return Connection(_Forwarded(self, key, backend, deadline), backend, deadline)
         http = httpcore.HTTPConnection(key.http, ssl_context=context, network_backend=backend)
@@ -63,7 +63,7 @@ class Proxy:
 
     def on_loop(self, key: ConnectionKey, context: ssl.SSLContext | None) -> LoopConnection:
         """A new connection on the running loop; `context` is None for an http origin."""
-        backend = _ProxyLoopBackend(deadline := Deadline(), self, key.origin)
+        backend = _ProxyLoops(deadline := Deadline(), self, key.origin)
         if context is None:
             http: httpcore.AsyncHTTPConnection = _AsyncForwarded(self, key, backend, deadline)
         else:
@@ -85,13 +85,12 @@ class Proxies:
     def find(self, key: ConnectionKey) -> Proxy | None:
         """The proxy to send through; None for a direct connection."""
         if key not in self._found:
-            self._found.setdefault(
-                key, None if key.local or _is_this_machine(key.origin.host) else _from_environment(key.origin)
-            )
+            direct = key.local or _is_this_machine(key.origin.host)
+            self._found.setdefault(key, None if direct else _from_environment(key.origin))
         return self._found[key]
 
 
-class _ProxySocketBackend(SocketBackend):
+class _ProxySockets(SocketBackend):
     """Connects to the proxy, and through it to an https origin."""
 
     def __init__(self, deadline: Deadline, proxy: Proxy, origin: Origin) -> None:
@@ -120,8 +119,8 @@ class _ProxySocketBackend(SocketBackend):
         return stream
 
 
-class _ProxyLoopBackend(LoopBackend):
-    """As the class above, on the running loop."""
+class _ProxyLoops(LoopBackend):
+    """The asyncio version of the class above."""
 
     def __init__(self, deadline: Deadline, proxy: Proxy, origin: Origin) -> None:
         super().__init__(deadline)
@@ -153,9 +152,7 @@ class _ProxyLoopBackend(LoopBackend):
 class _Forwarded(httpcore.HTTPConnection):
     """A connection to an http origin whose requests the proxy forwards."""
 
-    def __init__(
-        self, proxy: Proxy, key: ConnectionKey, backend: _ProxySocketBackend, deadline: Deadline
-    ) -> None:
+    def __init__(self, proxy: Proxy, key: ConnectionKey, backend: _ProxySockets, deadline: Deadline) -> None:
         super().__init__(key.http, network_backend=backend)
         self._proxy = proxy
         self._base_url = str(key.origin)
@@ -169,11 +166,9 @@ class _Forwarded(httpcore.HTTPConnection):
 
 
 class _AsyncForwarded(httpcore.AsyncHTTPConnection):
-    """As the class above, on the running loop."""
+    """The asyncio version of the class above."""
 
-    def __init__(
-        self, proxy: Proxy, key: ConnectionKey, backend: _ProxyLoopBackend, deadline: Deadline
-    ) -> None:
+    def __init__(self, proxy: Proxy, key: ConnectionKey, backend: _ProxyLoops, deadline: Deadline) -> None:
         super().__init__(key.http, network_backend=backend)
         self._proxy = proxy
         self._base_url = str(key.origin)
@@ -201,9 +196,7 @@ def _connecting(proxy: Proxy, deadline: Deadline) -> Iterator[None]:
         raise httpcore.ConnectError(f"the proxy {proxy} cannot be reached: {reason(error)}") from error
     except (httpcore.NetworkError, httpcore.ProtocolError) as error:
         # Not the library's message: it quotes the bytes received.
-        raise httpcore.ConnectError(
-            f"the proxy {proxy} closed the connection, or is not an HTTP proxy"
-        ) from error
+        raise httpcore.ConnectError(f"the proxy {proxy} disconnected, or is not an HTTP proxy") from error
     finally:
         deadline.until = until
         deadline.sent = deadline.received = False

@@ -1,7 +1,4 @@
-"""Open connections: one stack per origin for threads, and one per origin for each event loop.
-
-The idle connection that was used last is on top of its stack.
-"""
+"""Open connections: one stack per origin for threads, and one per origin for each event loop."""
 
 from __future__ import annotations
 
@@ -64,8 +61,7 @@ C = TypeVar("C", Connection, LoopConnection)
 class Stack(Generic[C]):
     """The open connections to one origin. Needs no lock, because a deque appends and pops atomically.
 
-    `opened` contains all of them. For threads it is a weak set: so a connection that an interrupt drops is
-    freed, which closes it.
+    `opened` contains all of them. For threads it is a weak set, so an interrupt that drops a connection frees it.
     """
 
     def __init__(self, opened: MutableSet[C], *, closed: bool = False) -> None:
@@ -125,11 +121,8 @@ class Stack(Generic[C]):
 
 
 class ConnectionKey(NamedTuple):
-    """Calls with the same key share connections.
-
-    ca_file: the certificate authorities that the connection trusts.
-    local:   whether the backend is local: its connections never use a proxy.
-    """
+    """Calls with the same key share connections. `ca_file` has the certificate authorities to trust; a
+    connection for a `local` backend never uses a proxy."""
 
     origin: Origin
     ca_file: str | None

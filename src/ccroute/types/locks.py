@@ -10,9 +10,8 @@ from functools import partial
 def try_lock(lock: threading.Lock) -> Iterator[bool]:
     """Take `lock` before each turn of a `for` loop; the loop ends when another holder has the lock.
 
-    The body of the loop is `try: … finally: lock.release()`. With `if lock.acquire(blocking=False)`, a
-    KeyboardInterrupt could be raised after the call of `acquire` and before `try`: nobody would release
-    the lock. Python raises no interrupt between a step of `for` and the first line of its body, and this
-    iterator takes the lock inside that step.
+    The body is `try: … finally: lock.release()`. With `if lock.acquire(blocking=False)`, an interrupt could
+    come between `acquire` and `try`, and the lock would stay taken. Python raises no interrupt between a
+    step of `for` and its body, and this iterator takes the lock inside that step.
     """
     return iter(partial(lock.acquire, blocking=False), False)
