@@ -197,7 +197,7 @@ def _by_window(
     count: Callable[[Request], int],
     reasons: list[str],
 ) -> list[Candidate]:
-    """The candidates whose window fits the prompt; first those whose window also fits the answer.
+    """The candidates whose window fits the prompt. First come the ones that also fit the answer.
 
     A fallback model moves before the first choice only if `token_limit` is one of the triggers. Raises
     `ContextWindowExceededError` if the prompt fits no window.

@@ -135,7 +135,7 @@ class Deadline:
 
 
 def readable(sock: Any) -> bool:
-    """Whether a read would not wait: an idle connection was closed, or has bytes that nobody asked for."""
+    """Whether a read would not wait: an idle connection was closed, or has unexpected bytes."""
     try:
         if hasattr(select, "poll"):
             poll = select.poll()
