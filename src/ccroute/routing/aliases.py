@@ -38,7 +38,7 @@ class Resolution(NamedTuple):
 class AliasTable(Mapping[str, Target]):
     """A mapping from aliases, as text, to their targets.
 
-    A key is a name, a glob (the text that its `*` and `?` match fills the target's `*` and `?`), or a compiled
+    A key is a name, a glob (the text of its `*` and `?` fills the target's `*` and `?`), or a compiled
     regex that must match the whole name (its groups fill the target's template; as a string it is written
     `"re:…"`). A target is a deployment `backend/model`, another alias, a list of these (balanced), or a
     mapping to weights. `{"targets": …, "strategy": …}` adds a strategy to any of them.

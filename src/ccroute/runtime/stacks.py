@@ -61,7 +61,7 @@ C = TypeVar("C", Connection, LoopConnection)
 class Stack(Generic[C]):
     """The open connections to one origin. Needs no lock, because a deque appends and pops atomically.
 
-    `opened` contains all of them. It is a weak set for threads: a connection dropped by an interrupt is freed.
+    `opened` contains all of them. A weak set for threads: a connection dropped by an interrupt is freed.
     """
 
     def __init__(self, opened: MutableSet[C], *, closed: bool = False) -> None:
