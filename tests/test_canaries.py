@@ -222,7 +222,7 @@ def test_the_error_of_garbage_instead_of_http_quotes_nothing(caller: Caller, ech
         head(200, {"transfer-encoding": "chunked"}) + b"x" + echo.encode() + b"\r\n",
     ):
         failure = echoing(caller, [Send(garbage), Close()])
-        assert "does not answer in HTTP (what came breaks the protocol): check base_url" in str(failure)
+        assert "does not answer in HTTP (the answer breaks the protocol): check base_url" in str(failure)
 
 
 @pytest.mark.parametrize("header", ["content-encoding", "location", "retry-after", "x-should-retry"])

@@ -39,14 +39,14 @@ def test_a_running_and_a_left_stream_have_what_came() -> None:
             check(streamed.partial, "Hello")
             assert streamed.partial.route.attempts == ()
             assert repr(streamed) == "<Stream - → main/m: running>"
-            with pytest.raises(RuntimeError, match=r"chunks first; stream\.partial has what came"):
+            with pytest.raises(RuntimeError, match=r"chunks first; stream\.partial has the answer"):
                 _ = streamed.completion
         check(streamed.partial, "Hello")
         assert streamed.partial is streamed.partial
         assert [each.outcome for each in streamed.partial.route.attempts] == ["cancelled"]
         assert router.report().total["cost"] == streamed.partial.cost
-        assert "left before its end" in repr(streamed)
-        with pytest.raises(RuntimeError, match=r"it was left before that; stream\.partial has what came"):
+        assert "stopped before its end" in repr(streamed)
+        with pytest.raises(RuntimeError, match=r"it stopped before its end; stream\.partial has the answer"):
             _ = streamed.completion
 
 
@@ -71,7 +71,7 @@ def test_a_broken_stream_has_what_its_error_has() -> None:
 def test_an_ended_stream_has_the_whole_answer() -> None:
     with ScriptedServer([stream(WHOLE)]) as server, router_to(server) as router:
         streamed = router.stream("hi")
-        assert repr(streamed) == "<Stream: nothing came yet>"
+        assert repr(streamed) == "<Stream: nothing received yet>"
         list(streamed)
         assert streamed.partial is streamed.completion
         assert repr(streamed) == "<Stream - → main/m: ended>"

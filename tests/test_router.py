@@ -381,7 +381,7 @@ def test_what_a_stream_gives_before_its_end_has_no_completion() -> None:
         started = router.stream("hi", model="main/m")
         next(started)
         assert started.route.deployment == "main/m"
-        with pytest.raises(RuntimeError, match="not come to its end"):
+        with pytest.raises(RuntimeError, match="has not ended"):
             _ = started.completion
         started.close()
 
@@ -479,7 +479,7 @@ def test_a_stream_begun_on_one_loop_is_not_read_on_another() -> None:
         started = router.astream("hi", model="main/m")
         loop = asyncio.new_event_loop()
         loop.run_until_complete(anext(started))  # type: ignore[arg-type]
-        with pytest.raises(RuntimeError, match="belongs to the event loop"):
+        with pytest.raises(RuntimeError, match="began on another event loop"):
             asyncio.run(anext(started))  # type: ignore[arg-type]
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()

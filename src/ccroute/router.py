@@ -1,4 +1,4 @@
-"""The door: `Router` and its sync and async methods. No policy lives here."""
+"""`Router`, the public entry point, with its sync and async methods. Must not decide anything itself."""
 
 from __future__ import annotations
 
@@ -19,22 +19,14 @@ from ccroute.errors import ConfigError, RouterClosedError, UnknownModelError
 from ccroute.flow import CallContext, Flow, RouterState, call, discover
 from ccroute.observe import Listener
 from ccroute.observe.logging import log_event, safe_listener
-from ccroute.routing import (
-    Agent,
-    AliasTable,
-    Health,
-    Load,
-    RetryBudget,
-    make_plan,
-    with_agent,
-)
+from ccroute.routing import Agent, AliasTable, Health, Load, RetryBudget, make_plan, with_agent
 from ccroute.routing.aliases import Target
 from ccroute.routing.arguments import Faults, make_tables
 from ccroute.routing.prices import is_known, price_of, warn_of_unused
 from ccroute.runtime.clock import SystemClock
 from ccroute.runtime.drive import AsyncDrive, Drive
 from ccroute.runtime.limiter import Limiters
-from ccroute.runtime.stats import stats_of
+from ccroute.runtime.stats import router_stats
 from ccroute.runtime.streams import AsyncStream, Stream
 from ccroute.types import Completion, ModelInfo, RetryPolicy, Timeout
 from ccroute.types.checked import build_request
@@ -48,35 +40,35 @@ if TYPE_CHECKING:
 
 
 class Router:
-    """Decides which model answers an agent's request, gets the answer, and knows what it cost.
+    """Decides which model answers an agent's request, gets the answer, and records its cost.
 
     One router serves threads, tasks and several event loops at once. It opens nothing before its
     first call. Use it as a context manager, or `close()` it, to close its idle connections.
 
-    backends:       who can answer; their names are unique.
-    aliases:        model name → deployments, an `AliasTable` or a mapping it is made of.
-    agents:         agent name → `Agent`, or just its model.
+    backends:       the servers to ask; their names are unique.
+    aliases:        model name → deployments, as an `AliasTable` or a mapping.
+    agents:         agent name → `Agent`, or the name of its model.
     groups:         defaults for agents that name the group.
-    fallbacks:      model → models to try in order when it fails, "*" for all others; an agent's own come
-                    first, and a call's `fallback=` is used instead.
-    default_model:  used when neither `model=` nor the agent names one.
+    fallbacks:      model → models to try in order if it fails; "*" for all other models. An agent's own come
+                    first; a call's `fallback=` replaces both.
+    default_model:  used if neither the call nor its agent names a model.
     agent_override: whether the agent's configured model wins over `model=`.
     unknown_agent:  "error", or "default" to treat an unknown agent as none.
-    retry, timeout: for every call that does not say otherwise.
-    prices:         model → `Price` or "free", for what a backend's `models` do not price.
+    retry, timeout: the defaults of every call.
+    prices:         model → `Price` or "free", for models without a price in their backend's `models`.
     ledger:         where attempts are recorded; None keeps them in memory.
     baseline:       the model that savings are measured against.
-    drop_params:    drop parameters that a backend cannot carry (listed in `route.reasons`) instead
+    drop_params:    drop parameters that a backend does not support (listed in `route.reasons`) instead
                     of refusing the call.
-    health:         "on": leave deployments alone that fail or refuse; "off": ask them every time.
+    health:         "on": send no calls to deployments that fail, for a while; "off": always send them.
     max_queue:      how many calls may wait for one host that has `max_concurrency`.
     trust_env:      use the proxies that the environment names (HTTPS_PROXY, NO_PROXY, …).
     count_tokens:   counts a prompt's tokens; None estimates them from its length.
-    on_event:       called with each `ccroute.observe` event, wherever it happens; what it raises is
-                    logged and forgotten.
+    on_event:       called with each `ccroute.observe` event, in any thread; an error that it raises is
+                    only logged.
     transport:      an httpx transport to send through instead of ccroute's own connections.
 
-    Raises `ConfigError` with every fault of the tables.
+    Raises `ConfigError` with every fault of the arguments.
     """
 
     @explains("Router")
@@ -116,7 +108,7 @@ class Router:
         if health not in ("on", "off"):
             faults.append(f'health= is "on" or "off", not {health!r}')
         if bool(inspect.iscoroutinefunction(on_event)):  # bool: its type is checked at run time only
-            faults.append("on_event= takes a plain function: nobody would await a coroutine")
+            faults.append("on_event= takes a plain function, because a coroutine would not be awaited")
         if isinstance(max_queue, int) and max_queue < 0:
             faults.append(f"max_queue= is a number of calls, 0 or more, not {max_queue}")
         self._tables = make_tables(
@@ -137,7 +129,7 @@ class Router:
             raise ConfigError(
                 f'baseline: unknown model "{baseline}"; it needs an alias, a deployment or a price'
             )
-        from ccroute.runtime.connections import Connections  # brings httpcore and asyncio along
+        from ccroute.runtime.connections import Connections  # imports httpcore and asyncio
 
         clock = SystemClock()
         emit = safe_listener(log_event) if on_event is None else safe_listener(log_event, on_event)
@@ -170,13 +162,13 @@ class Router:
         env: Mapping[str, str] | None = None,
         **overrides: Any,
     ) -> Self:
-        """A router as one or several files, or mappings of the same shape, describe it.
+        """A router from one or several files, or from mappings of the same shape.
 
-        Secrets written as `${NAME}` come from `env` (None: `os.environ`, read now). Of `overrides`,
-        which are this class's keywords, `backends` and `aliases` are merged over the file's; the
-        others replace. Raises `ConfigError` with every fault and its place.
+        Secrets written as `${NAME}` come from `env` (None: `os.environ`, read now). `overrides`
+        are this class's keywords: `backends` and `aliases` are merged over the file's, the others replace
+        the file's. Raises `ConfigError` with every fault and its place.
         """
-        from ccroute.config import load  # reading files is not every program's need
+        from ccroute.config import load  # not every program reads files
 
         return cls(**load(source, os.environ if env is None else env, overrides))
 
@@ -190,9 +182,9 @@ class Router:
     ) -> Completion[Parsed]:
         """One answer to `prompt` (a user message) or to `messages=`.
 
-        Blocks; works in any thread, also where an event loop runs. Raises what `ccroute.errors`
-        lists; a routing error's `.attempts` says what was tried. With a class as `response_format`,
-        `.parsed` of the answer is its instance.
+        Blocks; works in any thread, also in one that runs an event loop. Raises the errors of
+        `ccroute.errors`; a routing error's `.attempts` lists what was tried. With a class as
+        `response_format`, the answer's `.parsed` is an instance of it.
         """
         context = self._begin(prompt, response_format, options)
         drive = Drive(call(context, stream=False), self._connections, self._limiters)
@@ -221,10 +213,10 @@ class Router:
         response_format: Form[Parsed] = None,
         **options: Unpack[MostOptions],
     ) -> Stream[Parsed]:
-        """The answer as it is written: an iterator and context manager of `Chunk`.
+        """The answer while it is generated: an iterator of `Chunk` and a context manager.
 
-        What is wrong with the request raises here; nothing is sent before the first chunk is asked
-        for. `.completion` is the whole answer after the end.
+        An error of the request is raised here; nothing is sent before the first chunk is read.
+        `.completion` is the whole answer after the end.
         """
         context = self._begin(prompt, response_format, options)
         drive = Drive(call(context, stream=True), self._connections, self._limiters)
@@ -247,8 +239,8 @@ class Router:
     def count_tokens(self, prompt: str | None = None, **options: Unpack[CallOptions]) -> int:
         """How many tokens this prompt has, with the tools on offer, before any model is asked. No network.
 
-        The router's `count_tokens=` counts, or its length is estimated. Takes a call's keywords and raises
-        what a call raises before it decides where to go: for a wrong request, an unknown model or agent.
+        Uses the router's `count_tokens=`, or estimates the number from the length. Takes a call's keywords.
+        Raises a call's errors for a wrong request, an unknown model or an unknown agent.
         """
         return self._state.count_tokens(with_agent(build_request(prompt, options), self._tables))
 
@@ -257,7 +249,7 @@ class Router:
         return self._tables.models()
 
     def discover(self) -> list[ModelInfo]:
-        """The models that the backends have right now, asked from their listings; nothing is generated.
+        """The models that the backends list now. Generates nothing.
 
         A backend that does not answer is named in a warning on the logger `ccroute` and left out.
         """
@@ -282,10 +274,10 @@ class Router:
         until: date | str | None = None,
         baseline: str | None = None,
     ) -> Report:
-        """What was spent and saved, grouped by `by`, for attempts started in [since, until).
+        """The cost and savings of attempts started in [since, until), grouped by `by`.
 
-        `since` and `until` are datetimes, dates, or ISO 8601 texts such as "2026-01-31"; UTC where they name
-        no zone. `baseline` names the model that savings are measured against; None: the router's own.
+        `since` and `until` are datetimes, dates, or ISO 8601 texts such as "2026-01-31"; without a zone they
+        are UTC. `baseline` is the model that savings are measured against; None: the router's own.
         """
         name = baseline if baseline is not None else self._baseline
         if baseline is not None and not is_known(self._tables, baseline):
@@ -298,8 +290,8 @@ class Router:
     def rows(self, since: date | str | None = None, until: date | str | None = None) -> list[LedgerRow]:
         """The ledger's rows of attempts started in [since, until), oldest first; both as in `report`.
 
-        The ledger in memory holds the last 100,000; older ones are only in the reports' sums. Raises
-        `ConfigError` for a ledger of your own that has no `rows()`.
+        The ledger in memory keeps the last 100,000 rows; older ones are only in the reports' sums. Raises
+        `ConfigError` if your own ledger has no `rows()`.
         """
         if not isinstance(self._state.ledger, RowLedger):
             raise ConfigError(
@@ -309,14 +301,14 @@ class Router:
         return list(self._state.ledger.rows(moment("since", since), moment("until", until)))
 
     def stats(self) -> RouterStats:
-        """What the router is doing now: calls in flight, slots, queues, connections, and which deployments
-        and keys get no calls, and why. Plain data; no network."""
+        """The router's state now: calls in flight, slots, queues, connections, and which deployments and keys
+        get no calls, and why. Plain data; no network."""
         if self._process != os.getpid():
             self._after_fork()
-        return stats_of(self._tables.backends, self._state, self._limiters, self._connections)
+        return router_stats(self._tables.backends, self._state, self._limiters, self._connections)
 
     def close(self) -> None:
-        """Close idle connections; later calls raise `RouterClosedError`, running ones finish."""
+        """Close idle connections. Later calls raise `RouterClosedError`; running calls finish."""
         self._closed = True
         self._connections.close()
 
@@ -362,7 +354,7 @@ class Router:
             self._after_fork()
 
     def _after_fork(self) -> None:
-        """In a forked child: locks, permits and connections are the parent's, tables and prices are not."""
+        """Reset locks, slots and connections in a forked child: they belong to the parent."""
         self._process = os.getpid()
         self._state.health.after_fork()
         self._state.retry_budget.after_fork()
@@ -373,7 +365,7 @@ class Router:
             self._state.ledger.after_fork()
 
     def _begin(self, prompt: str | None, form: Form[Any], options: Mapping[str, object]) -> CallContext:
-        """Everything that can be decided before anything is sent."""
+        """Check the request and make its plan, before anything is sent."""
         self._check_open()
         if form is not None:
             options = {**options, "response_format": form}

@@ -152,7 +152,7 @@ def test_each_effect_gives_its_result_to_the_flow(mode: Mode) -> None:
 
     first = exchange(mode, Reply(200, {}), b"data")
     drive = driver(mode, flow(), first)
-    with pytest.raises(AssertionError, match="not ended"):
+    with pytest.raises(RuntimeError, match="not ended"):
         drive.finished()
     assert texts(drive) == ["one", "two"]
     assert seen == [None, None, None, Reply(200, {}), b"data", None]

@@ -374,7 +374,7 @@ class LimiterMachine(RuleBasedStateMachine):
         if locked:
             with self.limiter._lock:
                 act()
-            self.limiter._work_off()  # as the thread does that had the lock
+            self.limiter._drain()  # as the thread does that had the lock
         else:
             act()
         self.advance()

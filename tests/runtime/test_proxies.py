@@ -35,7 +35,7 @@ from tests.support.steps import chunk as frame
 from ccroute import OpenAIBackend, RetryPolicy, Router, Timeout, errors
 from ccroute.backends import Origin
 from ccroute.runtime.proxies import Proxies
-from ccroute.runtime.stacks import Key
+from ccroute.runtime.stacks import ConnectionKey
 
 KEY = "sk-canary-key-0123456789"
 PASSWORD = "canary/pass word"
@@ -141,7 +141,7 @@ def test_the_variables_name_the_proxy_of_each_origin(
     proxied: Callable[..., None], variables: dict[str, str], origin: str, proxy: str | None
 ) -> None:
     proxied(**variables)
-    found = Proxies().on_the_way(Key(OpenAIBackend("far", base_url=origin).origin, None, False))
+    found = Proxies().find(ConnectionKey(OpenAIBackend("far", base_url=origin).origin, None, False))
     assert (None if found is None else str(found)) == proxy
     assert found is None or found.fault is None
 
@@ -274,11 +274,11 @@ def test_a_proxy_that_is_not_there_is_named(
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
-        (answer(407), "asks for a user and a password, HTTP 407: they stand in the URL in HTTPS_PROXY"),
+        (answer(407), "asks for a user and a password, HTTP 407: put them into the URL in HTTPS_PROXY"),
         (answer(502, body="no route"), "does not connect to it, HTTP 502"),
         (answer(302, headers={"location": "http://login.test"}), "does not connect to it, HTTP 302"),
-        ([Send(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"), Close()], "hung up, or is no HTTP proxy"),
-        ([Close()], "hung up, or is no HTTP proxy"),
+        ([Send(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"), Close()], "disconnected, or is not an HTTP proxy"),
+        ([Close()], "disconnected, or is not an HTTP proxy"),
     ],
 )
 def test_a_proxy_that_refuses_a_tunnel_is_named_and_nothing_was_sent(
@@ -343,7 +343,7 @@ def test_a_variable_that_makes_no_sense_is_named_and_not_repeated(
     proxied: Callable[..., None], value: str
 ) -> None:
     proxied(HTTPS_PROXY=value)
-    found = Proxies().on_the_way(Key(Origin("https", NAME, 443), None, False))
+    found = Proxies().find(ConnectionKey(Origin("https", NAME, 443), None, False))
     assert found is not None
     assert found.fault == "HTTPS_PROXY must look like http://proxy.example.com:3128"
     assert "canary" not in repr(found)
@@ -490,7 +490,7 @@ def test_a_proxys_password_shows_nowhere(
         proxied(ALL_PROXY=proxy.url.replace("//", f"//{USER}@"))
         with router_to(f"{scheme}://{NAME}") as router:
             error = refused(caller, router, "the proxy")
-            found = Proxies().on_the_way(Key(Origin(scheme, NAME, 443), None, False))
+            found = Proxies().find(ConnectionKey(Origin(scheme, NAME, 443), None, False))
             shown = [
                 *map(str, (error, repr(error), router, found, repr(found), error.attempts)),
                 caplog.text,

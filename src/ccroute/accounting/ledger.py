@@ -7,11 +7,11 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
 from operator import attrgetter
 from typing import Protocol, runtime_checkable
 
 from ccroute.accounting.tally import Key, LedgerRow, Tally
+from ccroute.types.locks import try_lock
 
 
 def uuid7(moment: datetime) -> str:
@@ -63,8 +63,7 @@ class MemoryLedger:
         self._rows.append(row)
         if len(self._rows) <= self._limit:
             return
-        # No interrupt comes between a step of `for` and its body, as it may after a call of acquire().
-        for _ in iter(partial(self._summing.acquire, blocking=False), False):
+        for _ in try_lock(self._summing):
             try:
                 while len(self._rows) > self._limit:
                     row = self._rows.popleft()

@@ -68,7 +68,7 @@ def unpacker(reply: Reply) -> Body | None:
 
 
 def read_whole(reply: Reply, first: float, until: float, limit: int) -> Flow[bytes | Failure]:
-    """The whole body, unpacked, or why there is none. Its first bytes have to come before the instant `first`,
+    """The whole body, unpacked, or why there is none. Its first bytes must come before the instant `first`,
     the others before `until`. Raises `ProtocolError` for more than `limit` bytes."""
     body, parts, size = unpacker(reply), list[bytes](), 0
     while True:

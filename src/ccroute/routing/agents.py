@@ -1,4 +1,4 @@
-"""Who asks: an agent's model, its fallbacks and its constraints, after its group's defaults."""
+"""An agent's model, fallbacks and constraints, with its group's defaults."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ccroute.types.signatures import explains
 
 @dataclass(frozen=True, slots=True, init=False)
 class Agent:
-    """What is configured for one agent, or, in `groups=`, for all agents that name the group.
+    """The settings of one agent, or, in `groups=`, the defaults of all agents that name the group.
 
-    model:      the alias or `backend/model` it uses.
-    fallback:   models to try in order when `model` fails for one of `triggers`.
-    triggers:   token_limit (the prompt does not fit), rate_limit (429), availability (anything
-                else that is not the caller's fault), budget.
-    local_only: its prompts never reach a backend that is not local, on any hop.
-    params:     defaults for parameters a call does not give, such as `{"temperature": 0.2}`.
+    model:      the alias or `backend/model` that the agent uses.
+    fallback:   models to try in order if `model` fails for one of `triggers`.
+    triggers:   token_limit (the prompt does not fit), rate_limit (429), availability (any other failure
+                that the caller did not cause), budget.
+    local_only: the agent's prompts are sent to local backends only, by fallbacks too.
+    params:     defaults for parameters that a call does not give, such as `{"temperature": 0.2}`.
 
-    A value of the wrong kind is told by the router, which knows the agent's name.
+    The router reports a value of the wrong type, because it knows the agent's name.
     """
 
     model: str | None
@@ -49,14 +49,14 @@ class Agent:
     ) -> None:
         put = object.__setattr__
         put(self, "model", model)
-        put(self, "fallback", _several(fallback))
-        put(self, "triggers", _several(triggers))
+        put(self, "fallback", _as_tuple(fallback))
+        put(self, "triggers", _as_tuple(triggers))
         put(self, "group", group)
         put(self, "local_only", local_only)
         put(self, "params", dict(params) if isinstance(params, Mapping) else params or {})
 
     def under(self, group: Agent) -> Agent:
-        """This agent with `group`'s settings where it has none of its own."""
+        """This agent, with the settings of `group` for those it does not set."""
         return Agent(
             self.model if self.model is not None else group.model,
             fallback=self.fallback or group.fallback,
@@ -68,10 +68,9 @@ class Agent:
 
 
 class AgentTable:
-    """All agents of a router, by name and by slug, group defaults applied.
+    """All agents of a router with their groups' defaults, by name and by slug.
 
-    Raises `ConfigError` with every fault: unknown groups, triggers and parameters, and what is of the
-    wrong kind.
+    Raises `ConfigError` with every fault: unknown groups, triggers and parameters, and wrong types.
     """
 
     def __init__(self, agents: Mapping[str, Agent | str], groups: Mapping[str, Agent] | None = None) -> None:
@@ -82,7 +81,7 @@ class AgentTable:
         for name, agent in checked_agents("agents", agents, faults):
             group = None if agent.group is None else usable.get(agent.group)
             self.by_name[name] = agent if group is None else agent.under(group)
-            # A group that has a fault, or groups that are no mapping, are told by themselves.
+            # Other faults of groups are already in `faults`.
             if agent.group is not None and isinstance(groups, Mapping) and agent.group not in groups:
                 close = did_you_mean(agent.group, map(str, groups))
                 faults.append(f'agents.{name}.group: unknown group "{agent.group}"{close}')
@@ -91,7 +90,7 @@ class AgentTable:
         self._by_slug = {short: name for name in reversed(self.by_name) if (short := slug(name))}
 
     def find(self, name: str) -> tuple[str, Agent] | None:
-        """The agent's configured name and settings; exact name first, then slug."""
+        """The agent's configured name and settings, by exact name, then by slug; None if unknown."""
         agent = self.by_name.get(name)
         if agent is not None:
             return name, agent
@@ -108,19 +107,19 @@ class AgentTable:
         return len(self.by_name)
 
     def items(self) -> list[tuple[str, Agent]]:
-        """Every agent in the order it was given."""
+        """Every agent with its name, in the given order."""
         return list(self.by_name.items())
 
 
-def _several(given: Any) -> Any:
-    """A name alone is a list of one; what is no list is kept, for its fault to be told."""
+def _as_tuple(given: Any) -> Any:
+    """One name or a list of names as a tuple. Any other value stays as it is, and is reported later."""
     if isinstance(given, str):
         return (given,)
     return tuple(given) if isinstance(given, Sequence) else given
 
 
 def checked_agents(section: str, given: object, faults: list[str]) -> Iterator[tuple[str, Agent]]:
-    """The agents or groups that are sound; what is wrong with the others is added to `faults`."""
+    """The agents or groups without a fault; the faults of the others are added to `faults`."""
     if not isinstance(given, Mapping):
         faults.append(f"{section}: give a mapping of names to agents, not {type(given).__name__}")
         return
@@ -131,14 +130,14 @@ def checked_agents(section: str, given: object, faults: list[str]) -> Iterator[t
         elif not isinstance(agent, Agent):
             or_model = " or a model's name" if section == "agents" else ""
             faults.append(f"{section}.{name}: give an Agent{or_model}, not {type(value).__name__}")
-        elif wrong := [f"{section}.{name}.{fault}" for fault in (_kinds(agent) or _faults(agent))]:
+        elif wrong := [f"{section}.{name}.{fault}" for fault in (_type_faults(agent) or _faults(agent))]:
             faults += wrong
         else:
             yield name, agent
 
 
-def _kinds(agent: Agent) -> list[str]:
-    """What is of the wrong kind, by field."""
+def _type_faults(agent: Agent) -> list[str]:
+    """The fields with a value of the wrong type, as faults."""
     shapes = (
         ("model", agent.model, str | None, "a model's name"),
         ("triggers", agent.triggers, tuple, "a list"),

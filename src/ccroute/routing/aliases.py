@@ -1,4 +1,4 @@
-"""Model names → deployments: exact aliases, direct `backend/model` names, then patterns in order."""
+"""Finds the deployments of a model name: exact aliases, `backend/model` names, then patterns in order."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ from ccroute.errors import ConfigError, UnknownModelError
 from ccroute.routing.names import close_matches, did_you_mean
 
 Strategy = Literal["weighted", "least-busy", "latency", "cost", "ordered"]
-"""How the deployments of one alias are balanced; `ccroute.routing.balance` says what each looks at."""
+"""How the deployments of one alias are balanced; see `AliasTable`."""
 K = TypeVar("K", bound=str | re.Pattern[str])
 
 
 class Balanced(TypedDict):
-    """Several targets, as a list or with their weights, and how this alias is balanced."""
+    """Several targets, as a list or with their weights, and the alias's own strategy."""
 
     targets: str | Sequence[str] | Mapping[str, float]
     strategy: NotRequired[Strategy]
 
 
 Target: TypeAlias = str | Sequence[str] | Mapping[str, float] | Balanced
-"""One name, several that are balanced, several with their weights, or these with a strategy of their own."""
+"""One name, a list of names, names with weights, or one of these with a strategy."""
 
 
 class Resolution(NamedTuple):
-    """What a name leads to: `backend/model` deployments and their weights, in the table's order, and
-    how they are balanced."""
+    """The `backend/model` deployments of a name in the table's order, their weights and strategy."""
 
     alias: str
     deployments: tuple[str, ...]
@@ -37,20 +36,18 @@ class Resolution(NamedTuple):
 
 
 class AliasTable(Mapping[str, Target]):
-    """Aliases and what they stand for; a mapping from each key, as text, to its target.
+    """A mapping from aliases, as text, to their targets.
 
-    A key is a name, a glob (`*` and `?`; each match is carried over into the target's `*` or `?`),
-    or a compiled regex that must match the whole name (its groups fill the target's template; as a
-    string it is written `"re:…"`). A target is a deployment `backend/model`, another alias, a list
-    of these (balanced), or a mapping to weights. `{"targets": …, "strategy": …}` is a list or a mapping
-    to weights with a strategy of its own.
+    A key is a name, a glob (the text of its `*` and `?` fills the target's `*` and `?`), or a compiled
+    regex that must match the whole name (its groups fill the target's template; as a string it is written
+    `"re:…"`). A target is a deployment `backend/model`, another alias, a list of these (balanced), or a
+    mapping to weights. `{"targets": …, "strategy": …}` adds a strategy to any of them.
 
-    `strategy` says which of several deployments is tried first: one drawn by "weighted" shares, the
-    "least-busy" host, the one with the lowest "latency" or "cost" for the call, or as "ordered" here.
-    An alias that says nothing and stands for one other alias has that one's strategy, any other the
-    table's.
+    `strategy` decides which of several deployments is tried first: one drawn by "weighted" shares, the
+    "least-busy" host, the one with the lowest "latency" or "cost" for the call, or the first as "ordered"
+    here. An alias without a strategy has that of its target, if this is one other alias, or else the table's.
 
-    Cycles, empty targets and dead ends are refused here, all in one `ConfigError`.
+    Raises one `ConfigError` with every cycle, empty target and target that does not exist.
     """
 
     def __init__(
@@ -72,12 +69,12 @@ class AliasTable(Mapping[str, Target]):
             if not isinstance(key, str | re.Pattern):
                 faults.append(f"aliases: an alias is a str or a compiled regex, not {key!r}")
                 continue
-            name = _written(key) if isinstance(key, re.Pattern) else key
+            name = _regex_key(key) if isinstance(key, re.Pattern) else key
             self._targets[name] = target
             entry, found = _entry(target)
             faults += [f"aliases.{name}: {fault}" for fault in found]
             if found:
-                entry = _Entry({}, None)  # what follows it has no further fault because of this one
+                entry = _Entry({}, None)  # without targets, so this fault causes no others
             try:
                 pattern = _Pattern.of(key, entry)
             except (ValueError, IndexError, re.error) as error:
@@ -99,10 +96,10 @@ class AliasTable(Mapping[str, Target]):
         self.strategies = frozenset(used)
 
     def resolve(self, name: str, backends: Collection[str] | None = None) -> Resolution:
-        """The deployments `name` stands for.
+        """The deployments of `name`.
 
-        `backends` are the names that make `backend/model` a direct deployment; without it every
-        name with a slash is one. Raises `UnknownModelError` with close matches.
+        `backend/model` is a deployment if its backend is in `backends`, or if `backends` is None. Raises
+        `UnknownModelError` with close matches.
         """
         known = self._exact.get(name)
         if known is not None:
@@ -112,7 +109,7 @@ class AliasTable(Mapping[str, Target]):
             return Resolution(name, (name,), (1.0,), self.strategy)
         try:
             entry = self._resolver.by_pattern(name, (name,))
-        except ValueError as error:  # what a pattern makes of a name is seen only now
+        except ValueError as error:  # the target of a pattern is known only now
             raise UnknownModelError(name, hint=str(error)) from None
         if entry is None:
             if not model and backend in (backends or ()):
@@ -126,7 +123,7 @@ class AliasTable(Mapping[str, Target]):
         return self._resolution(name, entry)
 
     def deployments(self) -> dict[str, list[str]]:
-        """Every deployment that an exact alias leads to, with the aliases that do."""
+        """Every deployment that an exact alias leads to, with these aliases."""
         found: dict[str, list[str]] = {}
         for name, resolution in self._exact.items():
             for deployment in resolution.deployments:
@@ -134,7 +131,7 @@ class AliasTable(Mapping[str, Target]):
         return found
 
     def pattern_targets(self) -> dict[str, tuple[str, ...]]:
-        """Each pattern's targets that name a deployment, as written."""
+        """For each pattern, its targets of the form `backend/model`, as templates."""
         return {p.name: tuple(t for t in p.entry.weights if "/" in t) for p in self._patterns}
 
     def __getitem__(self, name: str) -> Target:
@@ -172,7 +169,7 @@ class _Pattern:
     @classmethod
     def of(cls, key: str | re.Pattern[str], entry: _Entry) -> _Pattern | None:
         if isinstance(key, re.Pattern):
-            return cls._checked(_written(key), key, entry)
+            return cls._checked(_regex_key(key), key, entry)
         if key.startswith("re:"):
             return cls._checked(key, re.compile(key[3:]), entry)
         wildcards = len(_WILDCARD.findall(key))
@@ -200,12 +197,12 @@ class _Pattern:
 
 
 _WILDCARD = re.compile(r"[*?]")
-_LONGEST_WAY = 50
-"""Names between the first one and its deployments."""
+_MAX_PATH = 50
+"""Aliases between a name and its deployments at most."""
 
 
 def _template(target: str, wildcards: int) -> str:
-    """A glob's target as a template: its n-th wildcard is the key's n-th match."""
+    """A glob's target as a template: its n-th wildcard becomes the n-th group."""
     numbers = iter(range(1, wildcards + 1))
 
     def group(_: re.Match[str]) -> str:
@@ -225,7 +222,7 @@ class _Resolver:
         self._patterns = patterns
 
     def flatten(self, name: str, path: tuple[str, ...]) -> _Entry:
-        """The deployments behind an exact alias; raises ValueError for a cycle or a dead end."""
+        """The deployments of an exact alias. Raises `ValueError` for a cycle or an unknown target."""
         return self._merge(self._exact[name], (*path, name))
 
     def by_pattern(self, name: str, path: tuple[str, ...]) -> _Entry | None:
@@ -245,7 +242,7 @@ class _Resolver:
         return [f"aliases.{name}: {fault}" for name, fault in faults.items()]
 
     def _merge(self, entry: _Entry, path: tuple[str, ...]) -> _Entry:
-        if len(path) > _LONGEST_WAY:  # a pattern may lead to itself by ever new names
+        if len(path) > _MAX_PATH:  # a pattern may lead to itself with a new name each time
             raise ValueError(f"is a cycle: {' → '.join(path[:3])} → …")
         merged: dict[str, float] = {}
         strategy = entry.strategy
@@ -273,8 +270,8 @@ class _Resolver:
         raise ValueError(f'"{target}" is neither an alias nor backend/model{close}')
 
 
-def _written(regex: re.Pattern[str]) -> str:
-    """A compiled regex as a file would hold it, flags included."""
+def _regex_key(regex: re.Pattern[str]) -> str:
+    """A compiled regex as text for a file, with its flags."""
     flags = "".join(letter for letter, flag in _FLAGS.items() if regex.flags & flag)
     return f"re:(?{flags}){regex.pattern}" if flags else f"re:{regex.pattern}"
 
@@ -283,15 +280,14 @@ _FLAGS = {"a": re.ASCII, "i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, 
 
 
 def targets(target: object) -> object:
-    """An alias's targets without the strategy that may stand beside them."""
+    """An alias's targets without its strategy."""
     return target["targets"] if is_balanced(target) and "targets" in target else target
 
 
 def is_balanced(target: object) -> TypeGuard[Mapping[str, object]]:
     """Whether a target is `{"targets": …, "strategy": …}`.
 
-    Two aliases may have these names: where their values are numbers they are weights, which no list of
-    targets and no strategy is.
+    A mapping to weights may have the same keys, for aliases with these names: then its values are numbers.
     """
     return isinstance(target, Mapping) and any(
         isinstance(target.get(key), str | Sequence | Mapping) for key in Balanced.__annotations__
@@ -299,7 +295,7 @@ def is_balanced(target: object) -> TypeGuard[Mapping[str, object]]:
 
 
 def _entry(target: object) -> tuple[_Entry, list[str]]:
-    """An alias's targets and strategy, and what is wrong with them."""
+    """An alias's targets and strategy, and their faults."""
     strategy: Any = None
     faults = []
     if is_balanced(target):

@@ -1,4 +1,4 @@
-"""A router's arguments, checked: every fault is collected before one error lists them all."""
+"""Checks a router's arguments: one error lists all faults."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Faults(list[str]):
-    """What is wrong with a router's arguments: first every keyword whose value is of the wrong kind."""
+    """The faults of a router's arguments; it starts with every keyword that has a value of the wrong type."""
 
     def __init__(self, **given: tuple[object, Any, str]) -> None:
         super().__init__(
@@ -27,7 +27,7 @@ class Faults(list[str]):
         )
 
     def collect(self, make: Callable[[], T], otherwise: T) -> T:
-        """What `make` gives; if it raises `ConfigError`, its faults are collected."""
+        """The result of `make`; if that raises `ConfigError`, add its faults and return `otherwise`."""
         try:
             return make()
         except ConfigError as error:
@@ -35,13 +35,13 @@ class Faults(list[str]):
         return otherwise
 
     def raise_if_any(self) -> None:
-        """One `ConfigError` with all of them."""
+        """Raise one `ConfigError` with all faults, if there are any."""
         if self:
             raise ConfigError(*self)
 
 
 def check_backends(given: object) -> list[Backend]:
-    """The backends as a list. Raises `ConfigError` for anything else among them."""
+    """The backends as a list. Raises `ConfigError` for each value that is not a backend."""
     if isinstance(given, Backend | str | Mapping) or not isinstance(given, Iterable):
         raise ConfigError(f"backends: give a list of backends, not {type(given).__name__}")
     backends = list(given)
@@ -63,10 +63,9 @@ def make_tables(
     prices: PriceBook | Mapping[str, PriceLike] | None,
     **options: Any,
 ) -> Tables:
-    """A router's tables from its arguments; `options` are those of `Tables`. Raises `ConfigError` with
-    `faults` and everything else that is wrong."""
-    nobody: list[Backend] = []
-    hosts = faults.collect(lambda: check_backends(backends), nobody)
+    """A router's tables from its arguments, and from `options` for `Tables`. Raises `ConfigError` with
+    `faults` and all faults of the arguments."""
+    hosts = faults.collect(lambda: check_backends(backends), list[Backend]())
     table = faults.collect(
         lambda: aliases if isinstance(aliases, AliasTable) else AliasTable(aliases), AliasTable()
     )

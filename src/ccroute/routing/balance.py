@@ -1,6 +1,6 @@
-"""In which order the deployments of one alias are tried.
+"""Orders the deployments of one alias.
 
-Whatever a strategy prefers, a deployment that failed a lot lately goes behind the others, because a
+With every strategy, a deployment that failed often in the last minutes comes after the others, because a
 host that refuses at once looks idle, quick and cheap.
 """
 
@@ -18,27 +18,24 @@ from ccroute.types import Price, Request
 T = TypeVar("T")
 
 BY_TABLE: frozenset[Strategy] = frozenset({"weighted", "ordered"})
-"""The strategies that look at the table and its weights only."""
+"""The strategies that use only the table and its weights."""
 GOOD = 0.8
-"""The success rate from which on a deployment is as good as others: Linkerd's default threshold."""
+"""The lowest success rate of a reliable deployment: Linkerd's default threshold."""
 EXPLORE = 0.05
-"""The share of calls that may go and see how quick a deployment with a stale latency is now. Without it a
-router with one call in a few minutes would explore with every call."""
+"""The share of calls that may measure a deployment with a stale latency again. Without it, a router with
+one call in a few minutes would explore with every call."""
 NEAR = 1.2
-"""Predictions that differ by less are the same: answers scatter more, and equal hosts share evenly."""
+"""Predictions within this factor of the best count as equal: so equal hosts share the calls evenly."""
 TYPICAL_OUTPUT = 400
-"""Tokens an answer is taken to have where nobody says more: an assumption, the same for all deployments,
-so that only the ratio of a first content to a token, or of an input to an output price, depends on it."""
+"""Tokens of an answer, assumed to predict its time and cost. The same for all deployments, so it only sets
+the ratio of the first content's time to a token's, or of the input's price to the output's."""
 
 Rank = tuple[float | Decimal, ...]
-"""Where a deployment stands: the lowest is tried first, and equal ones are drawn by weight."""
+"""A deployment's place: the lowest is tried first, and equal ones are drawn by weight."""
 
 
 class View(NamedTuple):
-    """What a strategy looks at: the call, what is known of its hosts, and what they charge.
-
-    `count_tokens` gives the length of a prompt.
-    """
+    """The input of a strategy: the request, the load of the hosts, and a counter of prompt tokens."""
 
     request: Request
     load: Load
@@ -52,17 +49,17 @@ def order(
     random: Callable[[], float],
     ranks: Sequence[Rank] | None = None,
 ) -> Sequence[T]:
-    """`ordered`: as the table has them. Else by rank, and where there is none, drawn by weight.
+    """The deployments in the order to try them: in the table's with `ordered`, else by rank.
 
-    The draw is without replacement: it gives each deployment the key `u ** (1 / weight)` and sorts by
-    it, which is the same as drawing one after the other (Efraimidis and Spirakis, 2006).
+    Equal ranks are drawn by weight, without replacement: each deployment gets the key `u ** (1 / weight)`,
+    and sorting by it equals drawing one after the other (Efraimidis and Spirakis, 2006).
     """
     if len(deployments) == 1 or strategy == "ordered":
         return deployments
     keys = [random() ** (1 / weight) for weight in weights]
     drawn = sorted(range(len(keys)), key=keys.__getitem__, reverse=True)
     if ranks is not None:
-        drawn.sort(key=ranks.__getitem__)  # stable: among equals the draw decides
+        drawn.sort(key=ranks.__getitem__)  # stable: the draw decides between equal ranks
     return [deployments[i] for i in drawn]
 
 
@@ -73,7 +70,7 @@ def ranks(
     random: Callable[[], float],
     view: View,
 ) -> list[Rank]:
-    """Each deployment's rank by a strategy that looks at the call and its hosts."""
+    """Each deployment's rank by a strategy that uses the request and the load."""
     snapshots = [view.load.snapshot(deployment) for deployment in deployments]
     if strategy == "cost":
         places = _costs([deployment.price for deployment in deployments], view)
@@ -86,15 +83,15 @@ def ranks(
 
 
 def _is_doubtful(snapshot: LoadSnapshot) -> bool:
-    """Whether others go first: after a failure one call at a time goes there until one is answered."""
+    """Whether the others come first. After a failure, it gets one call at a time until one succeeds."""
     return snapshot.success_rate < GOOD or (snapshot.failed_last and snapshot.running > 0)
 
 
 def _share(snapshot: LoadSnapshot, weight: float) -> float:
-    """The calls per weight that the host would have with this one.
+    """The calls per weight that the host would have with this call.
 
-    Divided by the success rate twice: once because calls that fail at once are never seen in flight,
-    and once more to send less where more fails.
+    Divided twice by the success rate: once because calls that fail at once are never counted in flight, and
+    once to send fewer calls where more fail.
     """
     return (snapshot.in_flight + 1) / weight / snapshot.success_rate**2
 
@@ -105,9 +102,9 @@ def _waits(
     request: Request,
     random: Callable[[], float],
 ) -> list[Rank]:
-    """What is not measured goes first, one call at a time, and last while that call is under way.
+    """Each deployment's rank by predicted seconds; those within `NEAR` of the best are equal.
 
-    In between are the others, the quickest first; those near to the best of them are one.
+    A deployment without a measured latency comes first for one call, and last while that call runs.
     """
     output = min(request.max_tokens or TYPICAL_OUTPUT, TYPICAL_OUTPUT)
     waits: list[tuple[int, float]] = []
@@ -127,18 +124,18 @@ def _waits(
 
 
 def _seconds(latency: LatencyEstimate, snapshot: LoadSnapshot, slots: int | None, output: int) -> float:
-    """The predicted seconds until a new call is answered, and again for each try that is likely to fail.
+    """The predicted seconds until a new call succeeds, with the retries that are likely.
 
-    A host with a known number of slots makes the others wait. One without had a usual number of calls
-    when it was measured; with more than that it is taken to need more time in proportion, so that a burst
-    or a host that hangs is seen before its answers are (as Finagle's peak EWMA multiplies by the load).
+    The prediction grows with the calls in flight: in proportion to the host's slots, or without a known
+    number of them, to the usual number of calls when the latency was measured. So a burst, or a host that
+    hangs, shows before its answers are late (Finagle's peak EWMA also multiplies by the load).
     """
     crowd = max(1.0, (snapshot.in_flight + 1) / (slots or latency.usual()))
     return latency.predict(output) * crowd / snapshot.success_rate
 
 
 def _costs(prices: Sequence[Price | None], view: View) -> list[Rank]:
-    """What the call would cost by each price, in USD per million; unknown prices last."""
+    """Ranks by what the call would cost with each price; unknown prices come last."""
     if all(price == prices[0] for price in prices):
         return [(0,)] * len(prices)  # the prompt need not be counted
     prompt, output = view.count_tokens(view.request), view.request.max_tokens or TYPICAL_OUTPUT

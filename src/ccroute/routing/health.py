@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from functools import partial
 
 from ccroute.observe import Listener
 from ccroute.routing.acquired import HealthReport, Unavailable
@@ -16,6 +15,7 @@ from ccroute.routing.switches import Admission, Probe, Switches, switch_stats
 from ccroute.routing.tables import Deployment
 from ccroute.types import Request
 from ccroute.types.clock import Clock
+from ccroute.types.locks import try_lock
 from ccroute.types.stats import HealthStats
 
 
@@ -128,9 +128,8 @@ class Health:
     def _after_lock(self) -> None:
         """Apply reports that came in while the lock was held, and emit events."""
         if self._inbox:
-            # The holder of the lock comes here too, and may be a frame below this one. No interrupt comes
-            # between a step of `for` and its body, as it may after a call of acquire().
-            for _ in iter(partial(self._lock.acquire, blocking=False), False):
+            # The holder of the lock comes here too, and may be a frame below this one.
+            for _ in try_lock(self._lock):
                 try:
                     self._read_inbox()
                 finally:

@@ -1,10 +1,10 @@
-"""How busy, how quick and how reliable each deployment is, as seen by the calls of one router.
+"""How busy, how quick and how reliable each deployment is, measured by the calls of one router.
 
-Knows calls that begin and end; must not know what is decided from it. The clock is injected.
+Must not know what is decided from the measurements. The clock is injected.
 
-Nothing here waits, because a finaliser may end a call in the middle of anything: calls in flight are
-members of sets, whose `add` and `remove` are atomic, and what was measured is a value that is replaced
-as a whole. Of two threads that measure at once one may lose its sample; nobody sees half of one.
+Nothing here waits, because a finaliser may end a call in the middle of any other code. Calls in flight are
+members of sets, whose `add` and `remove` are atomic. A measurement is a value that is replaced as a whole:
+if two threads replace it at once, one sample is lost, but no reader sees half of one.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from ccroute.routing.acquired import AttemptOutcome
 from ccroute.routing.tables import MAX_KNOWN, Deployment
 
 FAILURE_HALF_LIFE = 30.0
-"""Seconds after which an outcome counts half: as long as a breaker first stays open."""
+"""Seconds after which an outcome counts half. As long as a breaker first stays open."""
 LATENCY_HALF_LIFE = 60.0
-"""Seconds after which an answer's time counts half: long enough that one long prompt does not turn the
-order round, short enough to see a host slow down within a few answers of a minute each."""
+"""Seconds after which an answer's time counts half. Long enough that one long prompt does not reverse the
+order; short enough to notice a slower host after a few answers of a minute each."""
 MEMORY = 30
-"""Outcomes and answers that count at most: at a hundred a second, half-lives look back at thousands."""
+"""Outcomes and answers that count at most. At a hundred a second, half-lives alone would keep thousands."""
 STALE = 120.0
-"""Seconds after which a latency is no more than a guess: two half-lives without an answer."""
+"""Seconds without an answer after which a latency is only a guess: two half-lives."""
 ASSUMED = 2.0
-"""Successes assumed of everybody, so that one failure halves nobody's rate, and time alone restores it."""
+"""Successes added to every rate: so one failure does not halve it, and it recovers with time alone."""
 FORGOTTEN = 0.25
-"""Failures, decayed, that count as none: one is forgotten after a minute, and equals are equal again."""
+"""Fewer decayed failures count as 0: one is forgotten after a minute, and equal hosts are equal again."""
 USUAL_SECONDS_PER_TOKEN = 0.02
-"""Seconds a token that are assumed until answers of different lengths tell it: 50 tokens a second."""
+"""Seconds per token, assumed until answers of different lengths were measured: 50 tokens a second."""
 SPREAD = 20.0**2
-"""Tokens²: the variance of lengths from which on the measured latency outweighs the assumed one."""
+"""Tokens²: with a larger variance of lengths, the measured time per token outweighs the assumed one."""
 
 
 class Outcomes(NamedTuple):
-    """How calls ended lately: decayed counts as of `at` (monotonic seconds)."""
+    """How recent calls ended: decayed counts at the instant `at` (monotonic seconds)."""
 
     known: float = 0.0
     failures: float = 0.0
@@ -44,23 +44,23 @@ class Outcomes(NamedTuple):
     at: float = 0.0
 
     def after(self, ok: bool, now: float) -> Outcomes:
-        """With one more."""
-        kept = _kept(self.known, now - self.at, FAILURE_HALF_LIFE)
+        """The counts with one more outcome."""
+        kept = _decay(self.known, now - self.at, FAILURE_HALF_LIFE)
         return Outcomes(self.known * kept + 1, self.failures * kept + (not ok), not ok, now)
 
     def success_rate(self, now: float) -> float:
-        """The share that succeeded, 0 to 1; it recovers by time alone."""
+        """The share of successes, 0 to 1. It recovers with time alone."""
         kept = 0.5 ** ((now - self.at) / FAILURE_HALF_LIFE)
         failures = self.failures * kept
         return 1.0 if failures < FORGOTTEN else 1.0 - failures / (self.known * kept + ASSUMED)
 
 
 class LatencyEstimate(NamedTuple):
-    """A line through the points (n, seconds until the n-th token was there), by least squares.
+    """A line through the points (n, seconds until the n-th token was received), by least squares.
 
-    A stream shows two points of it, its first content and its end; a whole answer shows its end. The
-    fields are decayed sums as of `at` (monotonic seconds); an answer weighs 1, however many its points.
-    `at_once` sums the calls that the host had when each answer was asked for.
+    A stream gives two points, its first content and its end; a whole answer gives its end. The fields are
+    decayed sums at the instant `at` (monotonic seconds). An answer weighs 1, with one point or two.
+    `at_once` sums the calls in flight at the host when each request was sent.
     """
 
     answers: float = 0.0
@@ -72,9 +72,9 @@ class LatencyEstimate(NamedTuple):
     at: float = 0.0
 
     def after(self, outcome: AttemptOutcome, at_once: int, now: float) -> LatencyEstimate:
-        """With one more answer. A stale latency is dropped: a host that recovered is judged by how it is."""
+        """The estimate with one more answer. A stale estimate is dropped: the host may have recovered."""
         first_content, duration, output = outcome.first_content, outcome.duration, outcome.output
-        kept = 0.0 if self.is_stale(now) else _kept(self.answers, now - self.at, LATENCY_HALF_LIFE)
+        kept = 0.0 if self.is_stale(now) else _decay(self.answers, now - self.at, LATENCY_HALF_LIFE)
         share = 1.0 if first_content is None else 0.5
         return LatencyEstimate(
             self.answers * kept + 1,
@@ -87,14 +87,14 @@ class LatencyEstimate(NamedTuple):
         )
 
     def is_stale(self, now: float) -> bool:
-        """Whether the last answer is too long ago to rely on."""
+        """Whether the last answer is too old to rely on."""
         return now - self.at > STALE
 
     def predict(self, output: float) -> float:
-        """Seconds until `output` tokens are there; no part of the line is below zero.
+        """Seconds until `output` tokens are received. The line has no negative start or slope.
 
-        Where all answers had about the same length, they do not tell how the time splits into a
-        beginning and tokens: then `USUAL_SECONDS_PER_TOKEN` does.
+        If all answers had about the same length, the time per token cannot be measured: then
+        `USUAL_SECONDS_PER_TOKEN` is used.
         """
         tokens, seconds = self.tokens / self.answers, self.seconds / self.answers
         variance = max(0.0, self.squares / self.answers - tokens * tokens)
@@ -105,19 +105,19 @@ class LatencyEstimate(NamedTuple):
         return seconds + slope * (output - tokens)
 
     def usual(self) -> float:
-        """How many calls the host had at once when this was measured."""
+        """The mean number of calls that the host had in flight when this was measured."""
         return self.at_once / self.answers
 
 
 class LoadSnapshot(NamedTuple):
-    """What is known of a deployment at one moment.
+    """The load of a deployment at one moment.
 
-    in_flight:    calls its host has now, to whatever model: they share it.
-    running:      those of them that this deployment has.
-    success_rate: 0 to 1, 1 where nothing speaks against it.
-    failed_last:  whether it has answered nothing since its last failure.
-    latency:         how quick its answers came; None where none was measured.
-    stale:        whether that is too long ago to rely on.
+    in_flight:    calls in flight at its host, to any model: they share the host.
+    running:      those of them that are for this deployment.
+    success_rate: 0 to 1; 1 if no failure is known.
+    failed_last:  whether its last outcome was a failure.
+    latency:      the estimate of its latency; None if nothing was measured.
+    stale:        whether `latency` is too old to rely on.
     """
 
     in_flight: int = 0
@@ -128,8 +128,8 @@ class LoadSnapshot(NamedTuple):
     stale: bool = False
 
 
-class _Known:
-    """One deployment at one host; `host` holds the calls of every deployment there."""
+class _Measured:
+    """The measurements of one deployment. `host` has the calls to every deployment of the same host."""
 
     __slots__ = ("host", "latency", "origin", "outcomes", "running")
 
@@ -142,17 +142,17 @@ class _Known:
 
 
 class _InFlight:
-    """What stands for a call in the sets."""
+    """An entry for one call in the sets."""
 
     __slots__ = ()
 
 
 class Running:
-    """One call in flight; one that is dropped is over, too."""
+    """One call in flight. Dropping the object ends it, too."""
 
     __slots__ = ("at_once", "entry", "known", "monotonic")
 
-    def __init__(self, known: _Known, monotonic: Callable[[], float]) -> None:
+    def __init__(self, known: _Measured, monotonic: Callable[[], float]) -> None:
         self.known = known
         self.monotonic = monotonic
         self.entry = _InFlight()
@@ -161,11 +161,11 @@ class Running:
         self.at_once = len(known.host)
 
     def settle(self, outcome: AttemptOutcome | None = None) -> None:
-        """The call is over; only the first call counts. Never waits."""
+        """End the call and record its outcome. Later calls do nothing. Never waits."""
         known = self.known
         try:
             known.running.remove(self.entry)
-        except KeyError:  # settled before
+        except KeyError:  # already settled
             return
         known.host.discard(self.entry)
         if outcome is None or outcome.ok is None:
@@ -177,7 +177,7 @@ class Running:
             known.latency = latency.after(outcome, self.at_once, now)
 
     def __del__(self) -> None:
-        if hasattr(self, "entry"):  # an interrupt may come before
+        if hasattr(self, "entry"):  # an interrupt in `__init__` may come before it is set
             self.known.running.discard(self.entry)
             self.known.host.discard(self.entry)
 
@@ -187,18 +187,18 @@ class Load:
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _Measured] = {}
         self._hosts: dict[Origin, set[_InFlight]] = {}
 
     def begin(self, deployment: Deployment) -> Running:
-        """A call goes to `deployment`, or into the queue of its host. Every call begun is settled."""
+        """Count a call to `deployment`, from its place in the host's queue on. The caller settles it."""
         known = self._known.get(deployment.name)
         if known is None or known.origin != deployment.backend.origin:
             known = self._add(deployment)
         return Running(known, self._monotonic)
 
     def snapshot(self, deployment: Deployment) -> LoadSnapshot:
-        """What is known of `deployment` now."""
+        """The load of `deployment` now."""
         known = self._find(deployment)
         if known is None:
             return LoadSnapshot(in_flight=len(self._hosts.get(deployment.backend.origin, ())))
@@ -213,36 +213,36 @@ class Load:
         )
 
     def in_flight(self, origin: Origin) -> int:
-        """Calls that a host has now."""
+        """Calls in flight at a host."""
         return len(self._hosts.get(origin, ()))
 
     def stats(self) -> dict[str, tuple[int, float]]:
-        """Calls in flight and success rate of each deployment that was asked."""
+        """Calls in flight and success rate of each deployment that got a call."""
         now = self._monotonic()
         known = list(self._known.items())
         return {name: (len(each.running), each.outcomes.success_rate(now)) for name, each in known}
 
     def after_fork(self) -> None:
-        """In a forked child: the calls in flight are those of threads that are not here."""
+        """Forget the calls in flight in a forked child: they run in the parent."""
         for known in self._known.values():
             known.running.clear()
             known.host.clear()
 
-    def _find(self, deployment: Deployment) -> _Known | None:
-        """What is known by that name, unless a reload has moved it to another host."""
+    def _find(self, deployment: Deployment) -> _Measured | None:
+        """The measurements for that name, unless a reload has moved it to another host."""
         known = self._known.get(deployment.name)
         return known if known is not None and known.origin == deployment.backend.origin else None
 
-    def _add(self, deployment: Deployment) -> _Known:
+    def _add(self, deployment: Deployment) -> _Measured:
         origin = deployment.backend.origin
-        known = _Known(origin, self._hosts.setdefault(origin, set()))
+        known = _Measured(origin, self._hosts.setdefault(origin, set()))
         if len(self._known) >= MAX_KNOWN:
-            self._known = {}  # to drop one, another thread would have to keep off
+            self._known = {}  # removing single entries is not safe while other threads add some
         self._known[deployment.name] = known
         return known
 
 
-def _kept(weight: float, seconds: float, half_life: float) -> float:
-    """The factor by which what weighed `weight` counts after `seconds`, with room for one in MEMORY."""
+def _decay(weight: float, seconds: float, half_life: float) -> float:
+    """The decay factor of a `weight` after `seconds`. With one more sample it stays within `MEMORY`."""
     kept = 0.5 ** (seconds / half_life)
     return kept if weight * kept <= MEMORY - 1 else (MEMORY - 1) / weight

@@ -1,4 +1,4 @@
-"""How names are compared: slugs for agents, close matches for a name that does not exist."""
+"""Compares names: slugs for agents, close matches for unknown names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def close_matches(name: str, known: Iterable[str]) -> tuple[str, ...]:
 
 
 def names_fault(given: object) -> str | None:
-    """What is wrong with what should be a list of model names, or a single one; None if nothing is."""
+    """The fault of a value that should be a model name or a list of them; None if it has none."""
     if isinstance(given, str):
         given = [given]
     if isinstance(given, bytes) or not isinstance(given, Sequence):
@@ -33,6 +33,6 @@ def names_fault(given: object) -> str | None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`', did you mean "x"?'`, or nothing."""
+    """`', did you mean "x"?'`, or an empty string."""
     close = close_matches(name, known)
     return f', did you mean "{close[0]}"?' if close else ""

@@ -1,4 +1,4 @@
-"""Request + tables → the candidates to try, in order, each with its reason."""
+"""Makes the plan of a call: from its request and the tables, the candidates to try, in order."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ from ccroute.routing.prices import price_of
 from ccroute.routing.tables import Candidate, Deployment, Tables
 from ccroute.types import Price, Request
 
-_NOBODY = Agent()
-_IDLE = Load(lambda: 0.0)
-"""A load that nothing is ever added to: of no deployment anything is known."""
-
+_NO_AGENT = Agent()
+_NO_LOAD = Load(lambda: 0.0)
+"""The load of a router that has made no calls. Nothing is added to it."""
 
 TOLERANCE = 1.25
-"""How far an estimate may be wrong: up to so many times a window, the server decides."""
+"""How wrong an estimate may be: a prompt of up to 1.25 × the window is sent, and the server decides."""
 
 
 class Plan(NamedTuple):
-    """Where a call may go. `request` has the agent's parameter defaults filled in; `requested_price` is that
-    of the requested model, in USD per million tokens, where the agent's replaced it."""
+    """Where a call may go, in order. `request` has the agent's parameter defaults. If `overridden`, the
+    agent's model replaced the requested one; `requested_price` is its price, in USD per million tokens."""
 
     request: Request
     agent: str | None
@@ -47,27 +46,27 @@ def make_plan(
     random: Callable[[], float],
     count_tokens: Callable[[Request], int] = estimate,
     *,
-    load: Load = _IDLE,
+    load: Load = _NO_LOAD,
 ) -> Plan:
-    """Decide who may serve `request`, in order.
+    """Decide which deployments may serve `request`, in order.
 
-    The agent's model wins over `model=` unless the router was built with `agent_override=False`;
-    then come the other deployments of that alias, then the fallback models: the call's own, or else the
-    agent's and after them its model's. What the prompt does not fit into comes last or not at all.
+    The agent's model wins over `model=` unless the router was built with `agent_override=False`. After its
+    deployments come the fallback models: the call's own, or else the agent's and then the model's.
+    Deployments whose context window is too small come last or are left out.
     Raises `UnknownAgentError`, `UnknownModelError`, `EgressDeniedError`, `ContextWindowExceededError`,
     `InvalidRequestError`.
 
-    load: what is known of the hosts, for the strategies `least-busy`, `latency` and `cost`.
+    load: the measured load, for the strategies `least-busy`, `latency` and `cost`.
     """
-    name, agent, reasons = _who(request, tables)
-    model, overridden = _which(request, agent, tables)
+    name, agent, reasons = _find_agent(request, tables)
+    model, overridden = _choose_model(request, agent, tables)
     if overridden:
         reasons.append(f'agent {name} uses "{model}", not the requested "{request.model}"')
     if agent.params:
         request = request.with_defaults(agent.params)
     view = None
     if not tables.aliases.strategies <= BY_TABLE:
-        count_tokens = _once(count_tokens)
+        count_tokens = _cached(count_tokens)
         view = View(request, load, count_tokens)
     candidates = _candidates(request, agent, model, tables, random, view)
     if agent.local_only:
@@ -90,16 +89,16 @@ def make_plan(
 
 
 def with_agent(request: Request, tables: Tables) -> Request:
-    """The request with its agent's defaults, as a call would send it. Raises as `make_plan` does where nobody
-    is known by the agent's or the model's name."""
-    _, agent, _ = _who(request, tables)
-    tables.resolve(_which(request, agent, tables)[0])
+    """The request with its agent's defaults, as a call would send it. Raises as `make_plan` does for an
+    unknown agent or model."""
+    _, agent, _ = _find_agent(request, tables)
+    tables.resolve(_choose_model(request, agent, tables)[0])
     return request.with_defaults(agent.params) if agent.params else request
 
 
-def _who(request: Request, tables: Tables) -> tuple[str | None, Agent, list[str]]:
+def _find_agent(request: Request, tables: Tables) -> tuple[str | None, Agent, list[str]]:
     if request.agent is None:
-        return None, _NOBODY, []
+        return None, _NO_AGENT, []
     agent = tables.agents.by_name.get(request.agent)
     if agent is not None:
         return request.agent, agent, []
@@ -108,11 +107,11 @@ def _who(request: Request, tables: Tables) -> tuple[str | None, Agent, list[str]
         return *found, []
     if tables.unknown_agent == "error":
         raise tables.agents.unknown(request.agent)
-    return request.agent, _NOBODY, [f'agent "{request.agent}" is not configured: treated as no agent']
+    return request.agent, _NO_AGENT, [f'agent "{request.agent}" is not configured: treated as no agent']
 
 
-def _which(request: Request, agent: Agent, tables: Tables) -> tuple[str, bool]:
-    """The model's name, and whether it replaces a different one that the caller named."""
+def _choose_model(request: Request, agent: Agent, tables: Tables) -> tuple[str, bool]:
+    """The model's name, and whether it replaces a different one that the caller requested."""
     if agent.model is not None and (tables.agent_override or request.model is None):
         return agent.model, request.model is not None and request.model != agent.model
     model = request.model if request.model is not None else tables.default_model
@@ -121,8 +120,8 @@ def _which(request: Request, agent: Agent, tables: Tables) -> tuple[str, bool]:
     return model, False
 
 
-def _once(count: Callable[[Request], int]) -> Callable[[Request], int]:
-    """A counter for one request, which is counted at its first use: a tokenizer is slow."""
+def _cached(count: Callable[[Request], int]) -> Callable[[Request], int]:
+    """`count` for one request only, called at most once: a tokenizer is slow."""
     known: list[int] = []
 
     def counted(request: Request) -> int:
@@ -184,7 +183,7 @@ def _only_local(candidates: list[Candidate], agent: str | None, reasons: list[st
     if not local:
         raise EgressDeniedError(
             f"agent {agent} is local_only and may not use {denied}: give it a model on a local backend, "
-            "or build the backend with local=True if it is in the house"
+            "or build the backend with local=True if it runs on your own machines"
         )
     if denied:
         reasons.append(f"local_only: {denied} left out")
@@ -198,10 +197,10 @@ def _by_window(
     count: Callable[[Request], int],
     reasons: list[str],
 ) -> list[Candidate]:
-    """The candidates, those first whose window holds prompt and answer, without those it cannot fit.
+    """The candidates whose window fits the prompt. First come the ones that also fit the answer.
 
-    A fallback model is moved before the first choice only where `token_limit` is one of its
-    triggers. Raises `ContextWindowExceededError` when the prompt fits nowhere.
+    A fallback model moves before the first choice only if `token_limit` is one of the triggers. Raises
+    `ContextWindowExceededError` if the prompt fits no window.
     """
     if all(candidate.deployment.info.context_window is None for candidate in candidates):
         return candidates

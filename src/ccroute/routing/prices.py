@@ -1,4 +1,4 @@
-"""Prices of names that may lead to no deployment: a requested model, a baseline, a misspelt entry."""
+"""Prices of names that may have no deployment: a requested model, a baseline, a misspelt price entry."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ccroute.types import Price
 
 _log = logging.getLogger("ccroute")
 _MOST_COMPARED: Final = 200
-"""Prices compared with the models' names; a longer list is somebody's whole price list."""
+"""Prices compared with the models' names at most; a longer list is a provider's whole price list."""
 
 
 def price_of(tables: Tables, name: str) -> Price | None:
-    """The price of an alias's first deployment, or of the name itself; None where it is unknown."""
+    """The price of the name's first deployment, or else of the name itself; None if unknown."""
     try:
         _, deployments = tables.resolve(name)
     except RequestError:
@@ -25,7 +25,7 @@ def price_of(tables: Tables, name: str) -> Price | None:
 
 
 def is_known(tables: Tables, name: str) -> bool:
-    """Whether the name leads to a deployment, has a price of its own, or is spelt as provider/model."""
+    """Whether the name has a deployment or a price, or has the form provider/model."""
     try:
         tables.resolve(name)
     except RequestError:
@@ -34,8 +34,8 @@ def is_known(tables: Tables, name: str) -> bool:
 
 
 def warn_of_unused(tables: Tables, baseline: str | None) -> None:
-    """Log which prices will never count: those of aliases, and those whose name is one letter off a
-    model that has none. Callers may name any `backend/model`, so other names may count yet."""
+    """Log a warning for each price of an alias, an unknown backend or a misspelt model: it is never used.
+    Other unknown names may be used later, because callers may name any `backend/model`."""
     keys = list(tables.prices)
     if not keys:
         return

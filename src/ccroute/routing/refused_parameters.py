@@ -1,4 +1,4 @@
-"""Parameters that deployments have refused: what no list of models knew, learned from servers' answers."""
+"""Remembers the parameters that deployments refused in their answers."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from ccroute.routing.tables import MAX_KNOWN, Deployment
 from ccroute.types import Request
 
 MANY = 3
-"""Values of a parameter that were refused from which on every value of it is taken to be."""
+"""After so many refused values of a parameter, all its values count as refused."""
 
 
 class RefusedParameters:
-    """The parameters that each deployment refused, with their values. Forgotten with the router."""
+    """The parameters that each deployment refused, with the refused values."""
 
     def __init__(self) -> None:
         self._refused: dict[str, dict[str, frozenset[str]]] = {}
 
     def learn(self, deployment: Deployment, request: Request, error: CcrouteError) -> str | None:
-        """Remember the parameter of `request` that `error` is about; None where it names none of those."""
+        """Remember and return the parameter of `request` that `error` names; None if it names none."""
         name: str | None = getattr(error, "parameter", None)
         if name is None or getattr(request, name) is None:
             return None
         if len(self._refused) >= MAX_KNOWN:
-            self._refused.clear()  # callers may name any deployment, and what is forgotten is learned anew
+            self._refused.clear()  # bounds memory: callers may name any deployment
         known = self._refused.get(deployment.name, {})
         values = known.get(name, frozenset())
         if len(values) < MANY:
@@ -30,7 +30,7 @@ class RefusedParameters:
         return name
 
     def of(self, deployment: Deployment, request: Request) -> frozenset[str]:
-        """The parameters of `request` that are known to be refused there."""
+        """The parameters of `request` that `deployment` is known to refuse."""
         known = self._refused.get(deployment.name)
         if known is None:
             return frozenset()

@@ -1,6 +1,6 @@
-"""How many extra attempts a sick backend may be sent, whoever asks: a budget, not a rate.
+"""Limits the extra attempts at a failing backend, for all callers together.
 
-Pure: the clock is injected; one lock, held for a few additions.
+Does no I/O: the clock is injected. The one lock protects a few additions.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from collections.abc import Callable
 from ccroute.routing.acquired import AttemptOutcome
 
 TOKENS = 10.0
-"""What a backend's budget holds at most, and at first."""
+"""Tokens of a full budget; each backend starts with one."""
 PER_CALL = 0.1
-"""What each call's first attempt at a backend adds."""
+"""Tokens that each call's first attempt at a backend adds."""
 PER_SECOND = 1 / 30
-"""What time adds."""
+"""Tokens that each second adds."""
 
 
 class RetryTokens:
-    """What one further attempt cost; it is given back where the attempt is not made."""
+    """The cost of one extra attempt. It is given back if the attempt is not made."""
 
     __slots__ = ("_backend", "_budget", "_tokens")
 
@@ -30,36 +30,36 @@ class RetryTokens:
         self._tokens = tokens
 
     def settle(self, outcome: AttemptOutcome | None = None) -> None:
-        """The attempt is over, or was not made (None); only the first call counts."""
+        """End the attempt. None: it was not made, so give the tokens back. Only the first call counts."""
         tokens, self._tokens = self._tokens, 0.0
         if outcome is None and tokens:
             self._budget.returned.append((self._backend, tokens))
 
 
 class RetryBudget:
-    """Tokens per backend; only what is not full is kept."""
+    """Tokens per backend. A full budget has no entry."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self.left: dict[str, tuple[float, float]] = {}  # tokens, and when they were counted
+        self.left: dict[str, tuple[float, float]] = {}  # tokens, and the instant of their count
         self.returned: deque[tuple[str, float]] = deque()
         self._lock = threading.Lock()
 
     def first(self, backend: str) -> None:
-        """A call makes its first attempt at `backend`."""
+        """Count a call's first attempt at `backend`, which adds tokens."""
         if backend in self.left:
             with self._lock:
                 self._put(backend, self._tokens(backend) + PER_CALL)
 
     def allows(self, backend: str, cost: float) -> bool:
-        """Whether another attempt that costs so many tokens would be paid for."""
+        """Whether `backend` has the tokens for another attempt. Takes none."""
         if self.returned:
             with self._lock:
                 self._put_back()
         return backend not in self.left or self._tokens(backend) >= cost
 
     def take(self, backend: str, cost: float) -> RetryTokens | None:
-        """Pay for another attempt at `backend`; None, and nothing is taken, where too little is left."""
+        """Take the tokens for another attempt at `backend`; None if too few are left."""
         with self._lock:
             self._put_back()
             left = self._tokens(backend) - cost
@@ -69,11 +69,11 @@ class RetryBudget:
             return RetryTokens(self, backend, cost)
 
     def after_fork(self) -> None:
-        """In a forked child: the lock may be held by a thread that is not here."""
+        """Replace the lock in a forked child: a thread of the parent may hold it."""
         self._lock = threading.Lock()
 
     def _put_back(self) -> None:
-        """Count what was given back, only with the lock: settling takes none, as a finaliser may do it."""
+        """Add the tokens given back; the caller has the lock. `settle` takes no lock: finalisers call it."""
         while self.returned:
             backend, tokens = self.returned.popleft()
             self._put(backend, self._tokens(backend) + tokens)

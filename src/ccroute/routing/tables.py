@@ -1,4 +1,4 @@
-"""Everything a plan is made from: backends, aliases and agents, checked against each other."""
+"""A router's backends, aliases and agents, checked against each other: the input of every plan."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ccroute.routing.names import did_you_mean, names_fault
 from ccroute.types import FREE, Model, ModelInfo, Price
 
 UnknownAgent = Literal["error", "default"]
-"""What happens to a call whose agent is not configured: it fails, or goes on as if it named none."""
+"""For a call whose agent is not configured: the call fails, or goes on without an agent."""
 
 OTHERS = "*"
-"""In `fallbacks=`, every model that has no fallbacks of its own."""
+"""Key in `fallbacks=` for every model that has no fallbacks of its own."""
 _WILDCARDS = frozenset("*?")
 
 MAX_KNOWN = 10_000
-"""Deployments remembered: callers may name any `backend/model`, and memory is bounded."""
+"""Deployments remembered at most: callers may name any `backend/model`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,8 +30,8 @@ class Deployment:
     """One model behind one backend.
 
     name:  `backend/model`.
-    info:  what is known of the model.
-    price: USD per million tokens; None where it is unknown.
+    info:  the description of the model.
+    price: USD per million tokens; None if unknown.
     """
 
     name: str
@@ -42,12 +42,12 @@ class Deployment:
 
     @property
     def is_local(self) -> bool:
-        """Whether prompts sent there stay on the user's own machines."""
+        """Whether prompts stay on the user's own machines."""
         return self.backend.is_local(self.model)
 
 
 class Candidate(NamedTuple):
-    """A deployment that may serve the call, the alias it came by, and why it stands where it does."""
+    """A deployment that may serve the call, the alias that led to it, and the reason for its place."""
 
     deployment: Deployment
     alias: str
@@ -56,10 +56,10 @@ class Candidate(NamedTuple):
 
 
 class Tables:
-    """Everything a plan is made from; replaced as a whole, never changed.
+    """The input of every plan. Never changed, only replaced as a whole.
 
-    Raises `ConfigError` with every fault: backends named twice, aliases, agents and fallbacks that lead
-    to backends or models that do not exist.
+    Raises `ConfigError` with every fault: two backends with one name, and aliases, agents and fallbacks that
+    lead to backends or models that do not exist.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Tables:
         self.other_fallbacks = self.fallbacks.get(OTHERS, ())
 
     def resolve(self, name: str) -> tuple[Resolution, Sequence[Deployment]]:
-        """`AliasTable.resolve` among this router's backends, and its deployments, which all exist."""
+        """`AliasTable.resolve` for this router's backends, and the deployments it names."""
         known = self.resolved.get(name)
         if known is None:
             resolution = self.aliases.resolve(name, self.backends)
@@ -110,7 +110,7 @@ class Tables:
         return known
 
     def deployment(self, name: str) -> Deployment:
-        """The deployment of that name; made once, at its first use."""
+        """The deployment with this name, made at its first use. Its backend must exist."""
         known = self._deployments.get(name)
         if known is None:
             backend_name, _, model = name.partition("/")
@@ -128,7 +128,7 @@ class Tables:
         return known
 
     def _price(self, backend: Backend, model: str) -> Price | None:
-        """The model's own price first, then the router's prices, then "a local model is free"."""
+        """The model's own price, else the router's price for it, else `FREE` for a local model."""
         own = backend.model(model).price
         if own is not None:
             return FREE if own == "free" else own
@@ -137,7 +137,7 @@ class Tables:
         return FREE if price is None and backend.is_free(model) else price
 
     def known_deployments(self) -> list[str]:
-        """The deployments that are known without a call: of aliases, agents and described models."""
+        """The names of the deployments in aliases, agents, `default_model` and the backends' `models`."""
         described = (f"{b.name}/{model}" for b in self.backends.values() for model in b.models)
         named = [agent.model for _, agent in self.agents.items()] + [self.default_model]
         asked = (each for name in named if name is not None for each in self.resolve(name)[0].deployments)
@@ -145,7 +145,7 @@ class Tables:
         return list(dict.fromkeys([*(self.deployment(name).name for name in found), *described]))
 
     def models(self) -> list[ModelInfo]:
-        """Every name a caller may ask for: the aliases in their order, then what is known of deployments.
+        """Every name a caller may ask for: the aliases in their order, then the known deployments.
 
         An alias's context window is the largest of its deployments'.
         """
@@ -193,7 +193,7 @@ class Tables:
 
 
 def checked_fallbacks(given: object) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    """Fallback models by model, and what is wrong with their shape."""
+    """Fallback models by model, and the faults of a wrong type or name."""
     if given is None:
         return {}, []
     if not isinstance(given, Mapping):

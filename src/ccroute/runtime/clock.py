@@ -1,4 +1,4 @@
-"""The machine's clock and its random numbers, handed to everything that needs either."""
+"""The machine's clock and its random numbers, passed to everything that needs them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 from datetime import UTC, datetime
 from functools import partial
 
-LONGEST = 1e6
-"""Seconds that one wait takes at most: systems count them in small numbers, and refuse larger ones."""
+LONGEST_WAIT = 1e6
+"""Seconds of the longest single wait: operating systems refuse larger numbers."""
 
 
 class SystemClock:
-    """`ccroute.types.clock.Clock` as the machine has it: three functions of C."""
+    """The machine's `ccroute.types.clock.Clock`: three C functions, so a call of one costs little."""
 
     monotonic = staticmethod(time.monotonic)
     random = staticmethod(random.random)

@@ -1,7 +1,7 @@
-"""Single HTTP/1.1 connections: one request at a time on each, and never a pool to be searched.
+"""HTTP/1.1 connections with one request at a time on each.
 
-httpx's and httpcore's pools look at every connection on every request; a stack does not, and a
-cancelled call simply throws its connection away.
+The pools of httpx and httpcore search all connections on every request; a stack does not. A cancelled call
+closes its connection.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ccroute.runtime.sockets import SocketBackend
 from ccroute.runtime.stacks import (
     C,
     Connection,
-    Key,
+    ConnectionKey,
     LoopConnection,
     LoopPool,
     Stack,
@@ -40,19 +40,19 @@ if TYPE_CHECKING:
     from ccroute.runtime.proxies import Proxies
 
 Transport: TypeAlias = "httpx.BaseTransport | httpx.AsyncBaseTransport"
-"""An httpx transport to use instead of ccroute's own connections: tests, corporate proxies."""
+"""An httpx transport to use instead of ccroute's own connections, for tests or corporate proxies."""
 
 QUICK = 0.5
-"""Seconds within which a kept connection that its server had closed is noticed. Later, the server may
-have worked on the request, and asking again is a new attempt."""
+"""Seconds: a kept connection that breaks within them had been closed by its server, so the request is sent
+again. After them, the server may have worked on the request, and sending it again is a new attempt."""
 
-GIVEN_UP = Failure("broken", "the call was closed", sent=False)
+CALL_CLOSED = Failure("broken", "the call was closed", sent=False)
 
 _ERRORS = HTTPCORE.all
 
 
 class _Exchange(Generic[C]):
-    """What both kinds of exchange share: what is sent, on which connection, and whether it was."""
+    """The common part of both kinds of exchange: the request, its connection, and whether it was sent."""
 
     _stack: Stack[C] | None = None
     _connection: C | None = None
@@ -61,7 +61,7 @@ class _Exchange(Generic[C]):
         self.sent = False
         self._owner = owner
         self._effect = effect
-        self._key = Key(effect.backend.origin, effect.backend.ca_file, effect.backend.local)
+        self._key = ConnectionKey(effect.backend.origin, effect.backend.ca_file, effect.backend.local)
         self._response: httpcore.Response | None = None
         self._body: Any = None
         self._released = False
@@ -77,14 +77,14 @@ class _Exchange(Generic[C]):
         return httpcore.Request(http.method, url, headers=list(self._effect.headers), content=http.body)
 
     def _was_dead(self, error: Exception, deadline: Deadline, began: float) -> bool:
-        """Whether a kept connection had been closed by its server: it broke at once, before a byte came."""
+        """Whether the server had closed a kept connection: it broke at once, before a byte was received."""
         quick = time.monotonic() - began < QUICK and not self._released
         return quick and not deadline.received and not isinstance(error, httpcore.TimeoutException)
 
     def _ended(self) -> bytes:
-        """The body is complete: the connection is kept."""
+        """Keep the connection, because the body is complete. Returns `b""`."""
         self._body = None
-        connection, self._connection = self._connection, None  # what is kept may be another call's at once
+        connection, self._connection = self._connection, None  # another call may use it at once
         if connection is not None and self._stack is not None:
             self._stack.push(connection)
         return b""
@@ -107,11 +107,11 @@ class _Blocking(_Exchange[Connection]):
         while True:
             try:
                 connection = self._connection = kept or stack.add(self._owner.blocking(self._key))
-            except OSError as error:  # the file of its certificate authority is not there any more
+            except OSError as error:  # the file of its certificate authorities is missing
                 return failure(error, HTTPCORE, sent=reconnected, reconnected=reconnected)
             if self._released:
                 connection.close()
-                return GIVEN_UP
+                return CALL_CLOSED
             began = connection.deadline.begin(self._effect.until, self._effect.connect)
             try:
                 self._response = response = connection.http.handle_request(request)
@@ -147,7 +147,7 @@ class _Blocking(_Exchange[Connection]):
 
 
 class _OnLoop(_Exchange[LoopConnection]):
-    """An exchange on a connection of the running loop; alike line by line, but that it awaits."""
+    """An exchange on a connection of the running loop: as `_Blocking`, awaited."""
 
     _body: AsyncIterator[bytes] | None
 
@@ -165,7 +165,7 @@ class _OnLoop(_Exchange[LoopConnection]):
                 return failure(error, HTTPCORE, sent=reconnected, reconnected=reconnected)
             if self._released:
                 connection.close()
-                return GIVEN_UP
+                return CALL_CLOSED
             began = connection.deadline.begin(self._effect.until, self._effect.connect)
             try:
                 self._response = response = await connection.http.handle_async_request(request)
@@ -190,7 +190,7 @@ class _OnLoop(_Exchange[LoopConnection]):
         if self._body is None or connection is None or response is None:
             return b""
         if asyncio.get_running_loop() is not self._loop:
-            raise RuntimeError("a stream belongs to the event loop on which it was begun")
+            raise RuntimeError("this stream began on another event loop: read it on that one")
         connection.deadline.until = until
         try:
             async for data in self._body:
@@ -211,16 +211,16 @@ class ConnectionStats(NamedTuple):
 
 
 class Connections:
-    """All connections of one router. Nothing is opened before the first call.
+    """All connections of one router. Opens nothing before the first call.
 
-    `trust_env` sends through the proxies that the environment names; a `transport` goes its own way.
+    `trust_env` uses the proxies that the environment names, but not for a `transport`.
     """
 
     def __init__(self, transport: Transport | None = None, *, trust_env: bool = False) -> None:
         self._transport = transport
         self._proxies = _proxies() if trust_env else None
         self._closed = False
-        self._stacks: dict[Key, Stack[Connection]] = {}
+        self._stacks: dict[ConnectionKey, Stack[Connection]] = {}
         self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopPool] = (
             weakref.WeakKeyDictionary()
         )
@@ -229,7 +229,7 @@ class Connections:
         self._close_stacks = weakref.finalize(self, close_all, self._stacks)
 
     def exchange(self, effect: Send) -> Exchange:
-        """A blocking exchange; nothing is sent yet."""
+        """A blocking exchange that has not sent anything."""
         if self._transport is None:
             return _Blocking(self, effect)
         from ccroute.runtime.transports import through
@@ -237,7 +237,7 @@ class Connections:
         return through(self._transport, effect)
 
     def aexchange(self, effect: Send) -> AsyncExchange:
-        """An exchange on the running loop; nothing is sent yet."""
+        """An exchange on the running loop that has not sent anything."""
         if self._transport is None:
             return _OnLoop(self, effect)
         from ccroute.runtime.transports import athrough
@@ -245,7 +245,7 @@ class Connections:
         return athrough(self._transport, effect)
 
     def stats(self) -> dict[Origin, ConnectionStats]:
-        """The open connections to each origin, of all threads and loops together. Waits for nothing."""
+        """The open connections to each origin, of all threads and loops together. Never waits."""
         counted, found = counts(self._stacks), dict[Origin, ConnectionStats]()
         for loop in self._pools.keyrefs():  # a copy, unlike the keys: another thread may add one meanwhile
             if (key := loop()) is not None and (pool := self._pools.get(key)) is not None:
@@ -256,7 +256,7 @@ class Connections:
         return found
 
     def close(self) -> None:
-        """Close what is idle, on every loop; what is in use closes with its call."""
+        """Close the idle connections of threads and loops now, and each of the others when its call ends."""
         self._closed = True
         self._close_stacks()
         self._close_dead()
@@ -268,16 +268,16 @@ class Connections:
         """`close`, and wait until this loop's idle connections are gone."""
         self.close()
         await asyncio.sleep(0)  # the pool of this loop closes them
-        await asyncio.sleep(0)  # and their sockets go in the loop's next round
+        await asyncio.sleep(0)  # and their sockets close in the loop's next iteration
 
     def after_fork(self) -> None:
-        """In a forked child: open connections are the parent's, and no loop of its is running here."""
+        """Forget all connections in a forked child: they and their loops belong to the parent."""
         close_all(self._stacks)
         self._stacks.clear()
         self._pools = weakref.WeakKeyDictionary()
 
-    def stack(self, key: Key) -> Stack[Connection]:
-        """The blocking connections to one origin, where there was none yet."""
+    def stack(self, key: ConnectionKey) -> Stack[Connection]:
+        """The blocking connections with this key, made at the first use."""
         return self._stacks.setdefault(key, Stack(WeakSet(), closed=self._closed))
 
     async def pool(self) -> LoopPool:
@@ -291,31 +291,31 @@ class Connections:
         return pool
 
     def _close_dead(self) -> None:
-        """Close what loops left behind that were closed without finalising their async generators."""
+        """Close the connections of loops that were closed without finalising their async generators."""
         for loop in [loop for loop in list(self._pools) if loop.is_closed()]:
             pool = self._pools.pop(loop, None)
             if pool is not None:
                 pool.close_dead()
 
-    def blocking(self, key: Key) -> Connection:
+    def blocking(self, key: ConnectionKey) -> Connection:
         """A new blocking connection."""
-        if self._proxies is not None and (proxy := self._proxies.on_the_way(key)) is not None:
+        if self._proxies is not None and (proxy := self._proxies.find(key)) is not None:
             return proxy.blocking(key, self._ssl(key))
         backend = SocketBackend(deadline := Deadline())
         http = httpcore.HTTPConnection(key.http, ssl_context=self._ssl(key), network_backend=backend)
         return Connection(http, backend, deadline)
 
-    def on_loop(self, key: Key) -> LoopConnection:
+    def on_loop(self, key: ConnectionKey) -> LoopConnection:
         """A new connection on the running loop."""
-        if self._proxies is not None and (proxy := self._proxies.on_the_way(key)) is not None:
+        if self._proxies is not None and (proxy := self._proxies.find(key)) is not None:
             return proxy.on_loop(key, self._ssl(key))
         backend = LoopBackend(deadline := Deadline())
         http = httpcore.AsyncHTTPConnection(key.http, ssl_context=self._ssl(key), network_backend=backend)
         unlock(http)
         return LoopConnection(http, backend, deadline)
 
-    def _ssl(self, key: Key) -> ssl.SSLContext | None:
-        """One context per certificate authority, made at its first use: each takes about 20 ms."""
+    def _ssl(self, key: ConnectionKey) -> ssl.SSLContext | None:
+        """The context for a certificate authority, made at its first use in about 20 ms; None for http."""
         if key.origin.scheme != "https":
             return None
         context = self._contexts.get(key.ca_file)
@@ -330,6 +330,6 @@ class Connections:
 
 
 def _proxies() -> Proxies:
-    from ccroute.runtime.proxies import Proxies  # brings urllib.request along
+    from ccroute.runtime.proxies import Proxies  # imports urllib.request
 
     return Proxies()

@@ -1,7 +1,7 @@
-"""Runs a flow: performs each effect, owns the connection and the slot it needs, and hands results back.
+"""Runs a flow: performs each effect and sends its result back into the flow.
 
-Two drivers, one that blocks and one that awaits; a stream is the same run, paused at each `Emit`. However
-a flow ends, its connection and its slot are given back, without waiting.
+There are two drivers: one blocks, one awaits. A stream is the same run, paused at each `Emit`. A driver owns
+the flow's connection and slot; it gives both back when the flow ends, without waiting.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ W = TypeVar("W", ThreadWaiter, TaskWaiter)
 
 
 class _Driver(Generic[T, E, W]):
-    """What both drivers share: the flow, what is acquired for it, and the end of both."""
+    """The common part of both drivers: the flow, its connection and slot, and how they end."""
 
     def __init__(self, flow: Flow[T], connections: Connections, limiters: Limiters) -> None:
         self._flow = flow
@@ -50,7 +50,7 @@ class _Driver(Generic[T, E, W]):
         self._exchange: E | None = None
         self._slot: Slot | None = None
         self._waiter: W | None = None  # woken by close()
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._running: object = None  # the call of advance() that runs the flow, or close()
         self._closed = False
         self._process = os.getpid()
@@ -58,19 +58,20 @@ class _Driver(Generic[T, E, W]):
         self.result: T | None = None
 
     def finished(self) -> T:
-        """What the flow returned, after its end."""
-        assert self.result is not None, "the flow has not ended"
+        """What the flow returned. Raises `RuntimeError` before the flow's end."""
+        if self.result is None:
+            raise RuntimeError("the flow has not ended, or it was closed: it has no result")
         return self.result
 
     def close(self) -> None:
-        """End the call where it stands; its connection is closed at once.
+        """End the call and close its connection at once.
 
-        While another thread or task runs it, that one's wait ends and it does the rest. In a forked child
-        this does nothing: call and connection are the parent's.
+        If another thread or task runs the flow, its wait ends, and it ends the flow itself. In a forked
+        child this does nothing: call and connection belong to the parent.
         """
         if self._process != os.getpid():
             return
-        with self._turn:
+        with self._lock:
             self._closed, runs = True, self._running is not None
             self._running = self._running or self
         if runs:
@@ -86,9 +87,9 @@ class _Driver(Generic[T, E, W]):
             self._release()
             self._running = None
 
-    def _begin(self, reader: object) -> bool:
-        """Take the turn to run the flow; False when the call was closed."""
-        with self._turn:
+    def _claim(self, reader: object) -> bool:
+        """Claim the flow for one reader; False if the call was closed. Raises if another reader runs it."""
+        with self._lock:
             if self._closed:
                 return False
             if self._running is not None:
@@ -96,9 +97,9 @@ class _Driver(Generic[T, E, W]):
             self._running = reader
         return True
 
-    def _paused(self) -> bool:
-        """Give the turn back until more is asked for; False when the call was closed meanwhile."""
-        with self._turn:
+    def _pause(self) -> bool:
+        """Let go of the flow until the next `advance`; False if the call was closed meanwhile."""
+        with self._lock:
             if not self._closed:
                 self._running = None
                 return True
@@ -106,50 +107,50 @@ class _Driver(Generic[T, E, W]):
 
     def _enter(self, effect: Enter, waiter: W) -> Queued | Failure | None:
         limiter = self._limiters.by_origin[effect.backend.origin]
-        self._slot = slot = Slot(limiter, self._waits(waiter))
+        self._slot = slot = Slot(limiter, self._wait_with(waiter))
         return slot.enter(effect.priority)
 
-    def _entered(self, woken: bool) -> Failure | None:
-        """What the wait for a slot came to. A call that is late gives up its place in the queue at once."""
+    def _wait_result(self, woken: bool) -> Failure | None:
+        """The result of a `Wait`. A call that reached its deadline leaves the queue at once."""
         if woken or self._slot is None:
             return None
         self._slot.settle()
         return LATE
 
-    def _waits(self, waiter: W) -> W:
-        """The call may wait with `waiter` from now on; close() ends that."""
+    def _wait_with(self, waiter: W) -> W:
+        """Make `waiter` the one that close() wakes."""
         self._waiter = waiter
         if self._closed:
             waiter.wake()
         return waiter
 
-    def _sends(self, exchange: E) -> E:
-        """The call owns `exchange` from now on, and no other."""
+    def _own(self, exchange: E) -> E:
+        """Make `exchange` the one that the call owns, and release the one before."""
         if self._exchange is not None:
             self._exchange.release()
         self._exchange = exchange
         return exchange
 
-    def _interrupted(self, effect: Effect | None, error: BaseException) -> BaseException:
-        """What the flow gets where `error` interrupts `effect`. Only a bug, or a transport that is of no use,
-        raises an `Exception`: a flow may handle that."""
+    def _error_for_flow(self, effect: Effect | None, error: BaseException) -> BaseException:
+        """The error to throw into the flow after `error` interrupted `effect`. For a `Send` it is `Stopped`,
+        unless `error` is an `Exception`: a bug or an unusable transport, which the flow may handle."""
         if type(effect) is not Send or isinstance(error, Exception):
             return error
         return Stopped(error, sent=self._exchange is not None and self._exchange.sent)
 
     def _stop(self, effect: Effect | None) -> None:
-        """End the flow, which waits for the result of `effect`."""
+        """End the flow, which is waiting for the result of `effect`."""
         try:
             if type(effect) is Send:
                 with contextlib.suppress(Stopped, StopIteration):
-                    self._flow.throw(self._interrupted(effect, GeneratorExit()))
+                    self._flow.throw(self._error_for_flow(effect, GeneratorExit()))
             self._flow.close()
         finally:
             self._release()
 
     def _end_attempt(self) -> None:
-        """Give up the connection, then the slot; a connection whose answer was read to its end is kept."""
-        # Forgotten only when it is done, so that an interrupt in between leaves it to `_release`.
+        """Release the exchange, then the slot. After a complete answer its connection is already kept."""
+        # Set to None only afterwards: after an interrupt in between, `_release` does the rest.
         if self._exchange is not None:
             self._exchange.release()
             self._exchange = None
@@ -167,10 +168,10 @@ class Drive(_Driver[T, "Exchange", ThreadWaiter]):
     """Runs a flow with blocking calls."""
 
     def advance(self) -> Sequence[Chunk] | None:
-        """Go on to the next chunks; None at the end, when `result` is there."""
+        """Run the flow to its next chunks. None at its end, where `result` is set, and after `close`."""
         reader, effect = object(), None
         try:
-            if not self._begin(reader):
+            if not self._claim(reader):
                 return None
             flow = self._flow
             if self._slot is not None:
@@ -183,32 +184,32 @@ class Drive(_Driver[T, "Exchange", ThreadWaiter]):
                         if self._exchange is not None:
                             result = self._exchange.read(effect.until)
                     elif type(effect) is Emit:
-                        if self._paused():
+                        if self._pause():
                             return effect.chunks
                     elif type(effect) is Send:
-                        exchange = self._sends(self._connections.exchange(effect))
+                        exchange = self._own(self._connections.exchange(effect))
                         result = None if self._closed else exchange.send()
                     elif type(effect) is Enter:
                         if effect.backend.origin in self._limiters.by_origin:
                             result = self._enter(effect, ThreadWaiter())
                     elif type(effect) is Wait:
                         if self._waiter is not None:
-                            result = self._entered(self._waiter.wait(effect.until))
+                            result = self._wait_result(self._waiter.wait(effect.until))
                     elif type(effect) is Leave:
                         self._end_attempt()
                     elif type(effect) is Sleep:
-                        self._waits(ThreadWaiter()).wait(time.monotonic() + effect.seconds)
+                        self._wait_with(ThreadWaiter()).wait(time.monotonic() + effect.seconds)
                 except BaseException as error:
                     try:
-                        effect = flow.throw(self._interrupted(effect, error))
+                        effect = flow.throw(self._error_for_flow(effect, error))
                         continue
                     except Stopped:
-                        pass  # `error` itself goes on
+                        pass  # `error` itself is raised below
                     raise
                 if self._closed:
                     self._stop(effect)
                     return None
-                effect, result = flow.send(result), None  # no frame keeps a server's words
+                effect, result = flow.send(result), None  # no frame keeps a server's text
         except StopIteration as end:
             self.result = end.value
             self._release()
@@ -225,11 +226,12 @@ class Drive(_Driver[T, "Exchange", ThreadWaiter]):
 class AsyncDrive(_Driver[T, "AsyncExchange", TaskWaiter]):
     """Runs a flow on the running event loop."""
 
+    # As Drive.advance, awaited: change both together.
     async def advance(self) -> Sequence[Chunk] | None:
-        """Go on to the next chunks; None at the end, when `result` is there."""
+        """Run the flow to its next chunks. None at its end, where `result` is set, and after `close`."""
         reader, effect = object(), None
         try:
-            if not self._begin(reader):
+            if not self._claim(reader):
                 return None
             flow = self._flow
             effect = flow.send(None)
@@ -240,32 +242,32 @@ class AsyncDrive(_Driver[T, "AsyncExchange", TaskWaiter]):
                         if self._exchange is not None:
                             result = await self._exchange.read(effect.until)
                     elif type(effect) is Emit:
-                        if self._paused():
+                        if self._pause():
                             return effect.chunks
                     elif type(effect) is Send:
-                        exchange = self._sends(self._connections.aexchange(effect))
+                        exchange = self._own(self._connections.aexchange(effect))
                         result = None if self._closed else await exchange.send()
                     elif type(effect) is Enter:
                         if effect.backend.origin in self._limiters.by_origin:
                             result = self._enter(effect, TaskWaiter())
                     elif type(effect) is Wait:
                         if self._waiter is not None:
-                            result = self._entered(await self._waiter.wait(effect.until))
+                            result = self._wait_result(await self._waiter.wait(effect.until))
                     elif type(effect) is Leave:
                         self._end_attempt()
                     elif type(effect) is Sleep:
-                        await self._waits(TaskWaiter()).wait(time.monotonic() + effect.seconds)
+                        await self._wait_with(TaskWaiter()).wait(time.monotonic() + effect.seconds)
                 except BaseException as error:
                     try:
-                        effect = flow.throw(self._interrupted(effect, error))
+                        effect = flow.throw(self._error_for_flow(effect, error))
                         continue
                     except Stopped:
-                        pass  # `error` itself goes on
+                        pass  # `error` itself is raised below
                     raise
                 if self._closed:
                     self._stop(effect)
                     return None
-                effect, result = flow.send(result), None  # no frame keeps a server's words
+                effect, result = flow.send(result), None  # no frame keeps a server's text
         except StopIteration as end:
             self.result = end.value
             self._release()

@@ -1,4 +1,4 @@
-"""What an exchange is, how long it may take, and its errors as values instead of foreign exceptions."""
+"""An exchange: one request and its answer, its time limits, and its errors as `Failure` values."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any, Literal, NamedTuple, Protocol
 import httpcore
 
 from ccroute.flow.effects import Failure, Reply
-from ccroute.runtime.clock import LONGEST
+from ccroute.runtime.clock import LONGEST_WAIT
 
 Errors = tuple[type[Exception], ...]
 
 _CLOSED = ("Server disconnected", "peer closed connection", "peer unexpectedly closed connection")
 
 
-class Kinds(NamedTuple):
-    """How an HTTP library names what may go wrong; anything else that it raises is a bug and passes."""
+class TransportErrors(NamedTuple):
+    """The exception classes of an HTTP library, by cause. Any other exception is a bug and is not caught."""
 
     connect_timeout: Errors
     connect: Errors
@@ -30,11 +30,11 @@ class Kinds(NamedTuple):
 
     @property
     def all(self) -> Errors:
-        """Every error that is the transport's."""
-        return tuple(kind for kinds in self for kind in kinds)
+        """All of these classes."""
+        return tuple(error for errors in self for error in errors)
 
 
-HTTPCORE = Kinds(
+HTTPCORE = TransportErrors(
     connect_timeout=(httpcore.ConnectTimeout, httpcore.PoolTimeout),
     connect=(httpcore.ConnectError,),
     timeout=(httpcore.TimeoutException, TimeoutError),
@@ -44,11 +44,11 @@ HTTPCORE = Kinds(
 
 
 class ProxyTimeout(httpcore.ConnectTimeout):
-    """No connection in time, because of the proxy that its words name."""
+    """No connection in time, because of a proxy. The message names the proxy."""
 
 
 class Exchange(Protocol):
-    """One request and its answer, blocking. `release` may be called at any moment, from any thread, twice.
+    """One request and its answer, blocking. `release` may be called at any time, from any thread, repeatedly.
 
     sent: whether any byte of the request may have reached the server.
     """
@@ -64,7 +64,8 @@ class Exchange(Protocol):
         ...
 
     def release(self) -> None:
-        """Give up what is left of it, at once."""
+        """End the exchange at once, and close its connection unless the answer was read to its end."""
+        ...
         ...
 
 
@@ -82,26 +83,27 @@ class AsyncExchange(Protocol):
         ...
 
     def release(self) -> None:
-        """Give up what is left of it, at once."""
+        """End the exchange at once, and close its connection unless the answer was read to its end."""
+        ...
         ...
 
 
 class Deadline:
-    """The limits of the exchange that a connection is on, as absolute instants, and what it did so far.
+    """The time limits of a connection's current exchange, as absolute instants, and its progress.
 
-    httpcore reads its timeout once and starts it again for each `recv`, so a server that trickles outlives
-    any limit. So its own timeouts are not used: each exchange sets `until` here, and so does each read.
+    httpcore starts its timeout again for each `recv`, so a server that sends slowly could exceed any limit.
+    So httpcore's timeouts are not used: each exchange sets `until` here, and so does each read.
     """
 
     __slots__ = ("connect_until", "over", "process", "received", "sent", "until")
 
     def __init__(self) -> None:
-        self.over = False  # true: no wait is granted any more, so a thread that has the connection stops
+        self.over = False  # True: closed, so a thread that uses the connection stops at its next wait
         self.process = os.getpid()
         self.begin(float("inf"), None)
 
     def begin(self, until: float, connect: float | None) -> float:
-        """A new exchange starts now, which is returned; nothing of it was sent or received."""
+        """Start a new exchange, with nothing sent or received; returns the present instant."""
         now = time.monotonic()
         self.until = until
         self.connect_until = float("inf") if connect is None else now + connect
@@ -110,30 +112,30 @@ class Deadline:
 
     @property
     def inherited(self) -> bool:
-        """Whether this is a forked child's copy: the connection is the parent's, which may be using it."""
+        """Whether this is a forked child's copy: the parent may still use the connection."""
         return self.process != os.getpid()
 
     def left(self) -> float:
-        """Seconds a read or write may still take; raises `ReadTimeout` when there are none."""
+        """Seconds left for a read or write. Raises `ReadTimeout` at the deadline, `ReadError` after close."""
         left = self.until - time.monotonic()
         if self.over:
-            raise httpcore.ReadError("given up")
+            raise httpcore.ReadError("the connection was closed")
         if left <= 0:
             raise httpcore.ReadTimeout("no answer in time")
-        return left if left < LONGEST else LONGEST
+        return left if left < LONGEST_WAIT else LONGEST_WAIT
 
     def left_to_connect(self) -> float:
-        """Seconds the connection may still take to come about."""
+        """Seconds left to connect. Raises `ConnectTimeout` at the deadline, `ConnectError` after close."""
         left = min(self.connect_until, self.until) - time.monotonic()
         if self.over:
-            raise httpcore.ConnectError("given up")
+            raise httpcore.ConnectError("the connection was closed")
         if left <= 0:
             raise httpcore.ConnectTimeout("no connection in time")
-        return min(left, LONGEST)
+        return min(left, LONGEST_WAIT)
 
 
 def readable(sock: Any) -> bool:
-    """Whether something waits to be read: for an idle connection, its end, or bytes not asked for."""
+    """Whether a read would not wait: an idle connection was closed, or has unexpected bytes."""
     try:
         if hasattr(select, "poll"):
             poll = select.poll()
@@ -145,7 +147,7 @@ def readable(sock: Any) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """An operating system's words for what went wrong, without addresses."""
+    """The operating system's text for an error, without addresses."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is not valid: {error.verify_message}"
     if isinstance(error, OSError) and error.strerror:
@@ -155,33 +157,35 @@ def reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def failure(error: Exception, kinds: Kinds, *, sent: bool, reconnected: bool = False) -> Failure:
-    """What a transport's error says about the request; nothing of the error itself is kept."""
-    # h11 leaves a cycle of error and frame, which would keep the caller's frames, and a stream in them.
+def failure(error: Exception, errors: TransportErrors, *, sent: bool, reconnected: bool = False) -> Failure:
+    """The `Failure` for a transport's error; `errors` are those of its library. The error is not kept."""
+    # h11 leaves a reference cycle of error and frame: it would keep the caller's frames and streams alive.
     cause: BaseException | None = error
     while cause is not None:
         cause = cause.with_traceback(None).__context__
-    if isinstance(error, kinds.connect_timeout):
+    if isinstance(error, errors.connect_timeout):
         late = str(error) if isinstance(error, ProxyTimeout) else "no connection within the connect timeout"
         return Failure("timeout", late, sent, reconnected)
-    if isinstance(error, kinds.connect):
+    if isinstance(error, errors.connect):
         kind: Literal["tls", "connect"] = "tls" if isinstance(error.__cause__, ssl.SSLError) else "connect"
         return Failure(kind, reason(error), sent, reconnected)
-    if isinstance(error, kinds.timeout):
+    if isinstance(error, errors.timeout):
         return Failure("timeout", "silent for longer than allowed", sent, reconnected)
-    if not isinstance(error, kinds.protocol):
+    if not isinstance(error, errors.protocol):
         return Failure("broken", reason(error), sent, reconnected)
-    # Never in the library's words: they quote what came.
+    # Not the library's message: it quotes the bytes received.
     if str(error).startswith(_CLOSED):
-        return Failure("broken", "the server closed it before its answer was complete", sent, reconnected)
-    return Failure("protocol", "what came breaks the protocol", sent, reconnected)
+        return Failure(
+            "broken", "the server closed the connection before the answer was complete", sent, reconnected
+        )
+    return Failure("protocol", "the answer breaks the protocol", sent, reconnected)
 
 
 def reply(
     status: int, headers: Iterable[tuple[bytes, bytes]], *, reconnected: bool = False
 ) -> Reply | Failure:
-    """The head of an answer; a switch of protocols is none."""
+    """The head of an answer. A switch of protocols (101) is a `Failure`."""
     if status == 101:
-        return Failure("protocol", "it wants to switch protocols", sent=True)
+        return Failure("protocol", "the server wants to switch protocols", sent=True)
     names = {name.decode("ascii", "replace").lower(): value.decode("latin-1") for name, value in headers}
     return Reply(status, names, reconnected)

@@ -1,7 +1,7 @@
-"""A host that serves only so many calls at a time: slots, and a queue that threads and tasks share.
+"""Limits the calls at a host: slots, and a queue that threads and tasks share.
 
-Must not know HTTP. One lock guards the decisions. Nothing that is done with the lock held can wait, and
-giving a slot back never waits for the lock, because a finaliser may do it in the middle of anything.
+Must not know HTTP. One lock guards the decisions. Code that holds the lock never waits. Giving a slot back
+never waits for the lock, because a finaliser may do it in the middle of any other code.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
-from functools import partial
 from typing import NamedTuple, Protocol
 
 from ccroute.backends import Backend, Origin
 from ccroute.flow.effects import Failure, Queued
+from ccroute.types.locks import try_lock
 
 FULL = Failure("queue", "the host is busy and its queue is full: raise max_queue, or send less", sent=False)
 LATE = Failure("queue", "the host was busy until the deadline: raise timeout=, or send less", sent=False)
@@ -27,27 +27,27 @@ STUCK = Failure(
 )
 
 MAX_STALE = 64
-"""Queue entries of calls that gave up which are kept at most, besides one for each call that waits."""
+"""Queue entries of calls that gave up: the largest number kept, besides one entry for each waiting call."""
 
 
 class Waiter(Protocol):
-    """One call, as the limiter knows it.
+    """One call that asks the limiter for a slot.
 
     owner:  the thread, or a weak reference to the loop, that runs the call and will give the slot back.
-    blocks: the owners that can give nothing back while this one waits: a thread blocks itself and the loop
-            it runs, a task blocks none.
+    blocks: the owners that cannot give back a slot while this call waits: a thread blocks itself and the
+            loop it runs, a task blocks none.
     """
 
     owner: object
     blocks: Sequence[object]
 
     def wake(self) -> bool:
-        """The slot is there. Never waits. False if the call is gone: the slot goes to the next."""
+        """Tell the call that it has the slot. Never waits. False if the call is gone."""
         ...
 
 
 class Slot:
-    """One call's slot at a host, or its wait for one. It is given back when the object is dropped, too."""
+    """One call's slot at a host, or its place in the queue. Dropping the object gives it back, too."""
 
     _limiter: ConcurrencyLimiter | None = None  # an interrupt may come before it is set
 
@@ -56,7 +56,7 @@ class Slot:
         self._limiter = limiter
 
     def enter(self, priority: int) -> Queued | Failure | None:
-        """Ask for the slot: None when the call has it; `Queued`: `waiter` is woken when the call has it."""
+        """Ask for the slot. None: the call has it. `Queued`: `waiter` is woken when the call has it."""
         return None if self._limiter is None else self._limiter.enter(self.waiter, priority)
 
     def settle(self, outcome: object = None) -> None:
@@ -69,7 +69,7 @@ class Slot:
 
 
 class LimiterStats(NamedTuple):
-    """How busy a host is: slots held, calls in the queue, and how many slots there are."""
+    """How busy a host is: slots in use, calls in the queue, and all its slots."""
 
     held: int
     waiting: int
@@ -77,7 +77,7 @@ class LimiterStats(NamedTuple):
 
 
 class ConcurrencyLimiter:
-    """`limit` calls at a time; the others queue, by priority, and then first come, first served."""
+    """Lets `limit` calls run at a time. The others queue: by priority, then first come, first served."""
 
     def __init__(self, limit: int, max_queue: int) -> None:
         self._limit = limit
@@ -85,7 +85,7 @@ class ConcurrencyLimiter:
         self._held: set[Waiter] = set()
         self._waiting: set[Waiter] = set()
         self._queue: list[tuple[int, int, Waiter]] = []
-        self._blocked: dict[object, Waiter] = {}  # by whom an owner is blocked
+        self._blocked: dict[object, Waiter] = {}  # owner → the waiter that blocks it
         self._arrivals = 0
         self._released: deque[Waiter] = deque()
         self._lock = threading.Lock()
@@ -98,14 +98,14 @@ class ConcurrencyLimiter:
         return LimiterStats(len(self._held), len(self._waiting), self._limit)
 
     def enter(self, waiter: Waiter, priority: int) -> Queued | Failure | None:
-        """Give `waiter` a slot (None), or a place in the queue, or the reason why it may not wait."""
+        """Give `waiter` a slot (None) or a place in the queue, or return why it may not wait."""
         try:
             with self._lock:
                 self._update()
                 if len(self._held) >= self._limit:
                     self._held -= {holder for holder in self._held if _is_dead(holder.owner)}
                     self._grant()
-                if len(self._held) < self._limit:  # then no call waits
+                if len(self._held) < self._limit:  # then the queue is empty
                     self._held.add(waiter)
                     return None
                 if all(holder.owner in waiter.blocks for holder in self._held):
@@ -119,19 +119,18 @@ class ConcurrencyLimiter:
                 self._blocked.update(dict.fromkeys(waiter.blocks, waiter))
                 return Queued(ahead)
         finally:
-            self._work_off()
+            self._drain()
 
     def release(self, waiter: Waiter) -> None:
-        """`waiter` gives its slot back, or waits no more. Never waits, from any thread or finaliser."""
+        """Take back the slot of `waiter` or its place in the queue. Never waits; finalisers call it, too."""
         self._released.append(waiter)
-        self._work_off()
+        self._drain()
 
-    def _work_off(self) -> None:
-        """Pass on what was released. A thread that had the lock comes here after it, so nothing is missed."""
+    def _drain(self) -> None:
+        """Pass released slots on. A thread that had the lock calls this afterwards, so none is missed."""
         if not self._released:
             return
-        # No interrupt comes between a step of `for` and its body, as it may after a call of acquire().
-        for _ in iter(partial(self._lock.acquire, blocking=False), False):
+        for _ in try_lock(self._lock):
             try:
                 self._update()
             finally:
@@ -140,7 +139,7 @@ class ConcurrencyLimiter:
                 return
 
     def _update(self) -> None:
-        """Take back what was released, and give it to the first in the queue; only with the lock."""
+        """Take released slots back and give them to the first in the queue. The caller has the lock."""
         while self._released:
             waiter = self._released[0]
             self._dequeue(waiter)
@@ -163,7 +162,7 @@ class ConcurrencyLimiter:
         while self._queue[0][2] not in self._waiting:
             heapq.heappop(self._queue)
         waiter = self._queue[0][2]
-        # A loop that a waiting thread blocks stands still until that thread has its slot.
+        # A waiting thread blocks its loop: the loop does not run until the thread has its slot.
         return self._blocked.get(waiter.owner, waiter)
 
     def _dequeue(self, waiter: Waiter) -> None:
@@ -174,7 +173,7 @@ class ConcurrencyLimiter:
 
 
 def _is_dead(owner: object) -> bool:
-    """Whether `owner` is a loop that was closed, or is gone: no task of it gives anything back."""
+    """Whether `owner` is a loop that was closed or is gone: its tasks will not give a slot back."""
     if not isinstance(owner, weakref.ref):
         return False
     loop = owner()
@@ -182,9 +181,9 @@ def _is_dead(owner: object) -> bool:
 
 
 class Limiters:
-    """The concurrency limiters of one router: of several backends at one origin, the smallest limit counts.
+    """The concurrency limiters of one router, one per origin that has a limit.
 
-    A host without a limit is not in `by_origin`.
+    If several backends share an origin, the smallest limit counts.
     """
 
     def __init__(self, backends: Iterable[Backend], max_queue: int) -> None:
@@ -197,11 +196,11 @@ class Limiters:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """All slots are free: in a forked child, the calls that hold one are not here."""
+        """Free all slots in a forked child: the calls that have them run in the parent."""
         self.by_origin = {
             origin: ConcurrencyLimiter(limit, self._max_queue) for origin, limit in self._limits.items()
         }
 
     def stats(self) -> dict[Origin, LimiterStats]:
-        """How busy each host with a limit is. Waits for nothing."""
+        """How busy each host with a limit is. Never waits."""
         return {origin: limiter.stats() for origin, limiter in self.by_origin.items()}

@@ -1,4 +1,4 @@
-"""Connections on an asyncio loop whose every wait has a deadline, without anyio's stream layer."""
+"""Connections of an asyncio loop, without anyio's stream layer. Their deadline bounds every wait."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAUSE_ABOVE = 1024 * 1024
 
 
 class LoopBackend(httpcore.AsyncNetworkBackend):
-    """Makes one connection on the running asyncio loop; `stream` is it, once it is there."""
+    """Makes one connection on the running asyncio loop: `stream`, None before it is made."""
 
     stream: LoopStream | None = None
 
@@ -34,15 +34,15 @@ class LoopBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Connect to the first address that answers; all of them share the time to connect."""
+        """Connect to the first address that answers; all addresses share the time to connect."""
         loop = asyncio.get_running_loop()
         try:
-            addresses = _literal(host, port)
+            addresses = _numeric_address(host, port)
             if not addresses:
                 async with asyncio.timeout(self._deadline.left_to_connect()):
                     addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except TimeoutError as error:
-            raise httpcore.ConnectTimeout("no name look-up in time") from error
+            raise httpcore.ConnectTimeout("the name look-up took too long") from error
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(f"the name cannot be resolved: {reason(error)}") from error
         for left, (family, kind, proto, _, address) in zip(
@@ -63,7 +63,7 @@ class LoopBackend(httpcore.AsyncNetworkBackend):
         raise httpcore.ConnectError("the name has no address")
 
     async def _connected(self, sock: socket.socket, address: Any, share: int) -> socket.socket:
-        """`sock`, connected within one `share`-th of the time that is left; closed however else it ends."""
+        """Connect `sock` within one `share`-th of the time left, and return it. An error closes it."""
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -81,8 +81,8 @@ class LoopBackend(httpcore.AsyncNetworkBackend):
         return sock
 
 
-def _literal(host: str, port: int) -> list[Any]:
-    """What an address in digits stands for: no look-up, so no thread for it. Empty for a name."""
+def _numeric_address(host: str, port: int) -> list[Any]:
+    """The socket address of a numeric IP address, found without a look-up or a thread. Empty for a name."""
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):
@@ -90,7 +90,7 @@ def _literal(host: str, port: int) -> list[Any]:
 
 
 class _Receiver(asyncio.Protocol):
-    """Collects what arrives and wakes the one reader. One timer per connection serves all its reads."""
+    """Collects the bytes that arrive and wakes the one reader. One timer serves all reads of a connection."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -139,7 +139,7 @@ class _Receiver(asyncio.Protocol):
     async def wait(self, until: float) -> bool:
         """Wait for bytes or the end; False when `until` passed first."""
         self._until = until
-        # The timer is only moved to an earlier instant; when it rings early it is set again.
+        # Only an earlier deadline moves the timer. A timer that fires early is set again.
         if until < self._timer_at:
             self._arm(until)
         self._waiter = self.loop.create_future()
@@ -149,7 +149,7 @@ class _Receiver(asyncio.Protocol):
             self._waiter = None
 
     def disarm(self) -> None:
-        """No reader waits any more."""
+        """Cancel the timer: no reader is waiting."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -176,7 +176,7 @@ class _Receiver(asyncio.Protocol):
 
 
 class LoopStream(httpcore.AsyncNetworkStream):
-    """A connection of one event loop. What is written leaves with the next read."""
+    """A connection of one event loop. The next read sends all that was written."""
 
     def __init__(self, transport: asyncio.Transport, receiver: _Receiver, deadline: Deadline) -> None:
         self._transport = transport
@@ -192,7 +192,7 @@ class LoopStream(httpcore.AsyncNetworkStream):
             self._unsent.clear()
             deadline.sent = True
             self._transport.write(data)
-        deadline.left()  # bytes that keep coming must not outrun the limit
+        deadline.left()  # raises after the limit, also while bytes keep coming
         if not receiver.arrived:
             if not receiver.ended and not await receiver.wait(deadline.until):
                 raise httpcore.ReadTimeout("no answer in time")
@@ -204,7 +204,7 @@ class LoopStream(httpcore.AsyncNetworkStream):
         return receiver.take()
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Keep `buffer` for the next read."""
+        """Keep `buffer`; the next read sends it."""
         if buffer:
             self._unsent.append(buffer)
 
@@ -213,7 +213,7 @@ class LoopStream(httpcore.AsyncNetworkStream):
         self.abort()
 
     def abort(self) -> None:
-        """`aclose` for those who cannot await, from any thread."""
+        """Close at once, without awaiting, from any thread."""
         loop = self._receiver.loop
         if self._deadline.inherited:  # this loop's selector is shared with the parent
             return
@@ -227,8 +227,8 @@ class LoopStream(httpcore.AsyncNetworkStream):
         self._transport.abort()
 
     def close_dead(self) -> None:
-        """Close the socket of a loop that is closed. A transport's own way to its end leads over its loop,
-        so this goes the last step of it, for which asyncio has no public word."""
+        """Close the socket of a loop that is already closed. A closed loop does not run the callback that
+        closes it, so this calls the callback itself; asyncio has no public method for that."""
         if self._deadline.inherited:
             return
         tls = getattr(self._transport, "_ssl_protocol", None)
@@ -264,15 +264,15 @@ class LoopStream(httpcore.AsyncNetworkStream):
         return self
 
     def _refuse_plain_bytes(self) -> None:
-        """What came before the handshake is no answer: anyone on the way could have sent it."""
+        """Raise if bytes came before the handshake: anyone on the network could have sent them."""
         if self._receiver.arrived:
             self.abort()
-            raise httpcore.ConnectError("bytes came before the TLS handshake")
+            raise httpcore.ConnectError("the server sent bytes before the TLS handshake")
 
     def get_extra_info(self, info: str) -> Any:
-        """What httpcore asks for: whether TLS is on, and whether an idle connection has been closed."""
+        """Tell httpcore whether TLS is on, and whether an idle connection has been closed."""
         if info == "is_readable":
-            # The loop may not have looked yet, so the socket itself is asked, too.
+            # The loop may not have read the socket yet, so check the socket itself, too.
             receiver = self._receiver
             return (
                 bool(receiver.arrived) or receiver.ended or readable(self._transport.get_extra_info("socket"))

@@ -1,8 +1,8 @@
-"""The way through an HTTP proxy that the environment names, for routers with `trust_env=True`.
+"""Connections through an HTTP proxy that the environment names, for routers with `trust_env=True`.
 
-To an https origin it is a tunnel: the proxy learns the server's name, and TLS goes through it end to
-end. A request to an http origin is handed to the proxy as it is, to be forwarded. What the proxy does
-not let through has never reached the server.
+To an https origin, the proxy opens a tunnel: it learns the server's name, and TLS runs end to end. A request
+to an http origin is sent to the proxy, which forwards it. A request that the proxy refuses has not reached
+the server.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ccroute.backends.origin import Origin, literal_address
 from ccroute.runtime.exchange import Deadline, ProxyTimeout, reason
 from ccroute.runtime.loops import LoopBackend
 from ccroute.runtime.sockets import SocketBackend
-from ccroute.runtime.stacks import Connection, Key, LoopConnection, unlock
+from ccroute.runtime.stacks import Connection, ConnectionKey, LoopConnection, unlock
 
-_UNSPOKEN = ("https", "socks4", "socks4a", "socks5", "socks5h")
-"""Kinds of proxies that others speak to, and ccroute does not."""
+_UNSUPPORTED = ("https", "socks4", "socks4a", "socks5", "socks5h")
+"""Schemes of proxies that ccroute does not support."""
 _HOST = re.compile(r"[!-~]+")
 
 
@@ -38,32 +38,32 @@ class Proxy:
     host: str = ""
     port: int = 80
     credentials: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
-    """The header with user and password, if there are any: for the proxy alone."""
+    """The header with user and password, if there are any. Only the proxy gets it."""
     fault: str | None = None
 
     def __str__(self) -> str:
         return str(Origin("http", self.host, self.port))
 
     def refusal(self, status: int) -> httpcore.ConnectError:
-        """What a proxy's own answer says."""
+        """The error for the proxy's own answer with this status."""
         if status == 407:
             wanted = "another user or password" if self.credentials else "a user and a password"
             return httpcore.ConnectError(
-                f"the proxy {self} asks for {wanted}, HTTP 407: they stand in the URL in {self.variable}"
+                f"the proxy {self} asks for {wanted}, HTTP 407: put them into the URL in {self.variable}"
             )
         return httpcore.ConnectError(f"the proxy {self} does not connect to it, HTTP {status}")
 
-    def blocking(self, key: Key, context: ssl.SSLContext | None) -> Connection:
-        """A new blocking connection; `context` is there for https."""
-        backend = _Sockets(deadline := Deadline(), self, key.origin)
+    def blocking(self, key: ConnectionKey, context: ssl.SSLContext | None) -> Connection:
+        """A new blocking connection; `context` is None for an http origin."""
+        backend = _ProxySockets(deadline := Deadline(), self, key.origin)
         if context is None:
             return Connection(_Forwarded(self, key, backend, deadline), backend, deadline)
         http = httpcore.HTTPConnection(key.http, ssl_context=context, network_backend=backend)
         return Connection(http, backend, deadline)
 
-    def on_loop(self, key: Key, context: ssl.SSLContext | None) -> LoopConnection:
-        """A new connection on the running loop; `context` is there for https."""
-        backend = _Loops(deadline := Deadline(), self, key.origin)
+    def on_loop(self, key: ConnectionKey, context: ssl.SSLContext | None) -> LoopConnection:
+        """A new connection on the running loop; `context` is None for an http origin."""
+        backend = _ProxyLoops(deadline := Deadline(), self, key.origin)
         if context is None:
             http: httpcore.AsyncHTTPConnection = _AsyncForwarded(self, key, backend, deadline)
         else:
@@ -73,24 +73,24 @@ class Proxy:
 
 
 class Proxies:
-    """The proxies of one router. Variables are read when an origin's first connection is made, and hold
-    for this origin from then on.
+    """The proxies of one router. Variables are read for an origin's first connection, and not again.
 
-    Never on the way, whatever the variables say: to this machine, which a proxy cannot reach, and to
-    a `local` backend, whose prompts must not leave.
+    Connections to this machine and to `local` backends never use a proxy: a proxy cannot reach this machine,
+    and a local backend's prompts must not leave the user's own machines.
     """
 
     def __init__(self) -> None:
-        self._found: dict[Key, Proxy | None] = {}
+        self._found: dict[ConnectionKey, Proxy | None] = {}
 
-    def on_the_way(self, key: Key) -> Proxy | None:
-        """The proxy to send through; None where the way is direct."""
+    def find(self, key: ConnectionKey) -> Proxy | None:
+        """The proxy to send through; None for a direct connection."""
         if key not in self._found:
-            self._found.setdefault(key, None if key.local or _here(key.origin.host) else _named(key.origin))
+            direct = key.local or _is_this_machine(key.origin.host)
+            self._found.setdefault(key, None if direct else _from_environment(key.origin))
         return self._found[key]
 
 
-class _Sockets(SocketBackend):
+class _ProxySockets(SocketBackend):
     """Connects to the proxy, and through it to an https origin."""
 
     def __init__(self, deadline: Deadline, proxy: Proxy, origin: Origin) -> None:
@@ -106,7 +106,7 @@ class _Sockets(SocketBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        """A stream to the proxy; for https it leads on to the server, and TLS is still to come."""
+        """A stream to the proxy; for https a tunnel to the server, on which TLS has not begun."""
         proxy = self._proxy
         with _connecting(proxy, self._deadline):
             stream = super().connect_tcp(proxy.host, proxy.port)
@@ -119,8 +119,8 @@ class _Sockets(SocketBackend):
         return stream
 
 
-class _Loops(LoopBackend):
-    """The same on the running loop."""
+class _ProxyLoops(LoopBackend):
+    """The asyncio version of the class above."""
 
     def __init__(self, deadline: Deadline, proxy: Proxy, origin: Origin) -> None:
         super().__init__(deadline)
@@ -135,7 +135,7 @@ class _Loops(LoopBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """A stream to the proxy; for https it leads on to the server, and TLS is still to come."""
+        """A stream to the proxy; for https a tunnel to the server, on which TLS has not begun."""
         proxy = self._proxy
         with _connecting(proxy, self._deadline):
             stream = await super().connect_tcp(proxy.host, proxy.port)
@@ -152,38 +152,38 @@ class _Loops(LoopBackend):
 class _Forwarded(httpcore.HTTPConnection):
     """A connection to an http origin whose requests the proxy forwards."""
 
-    def __init__(self, proxy: Proxy, key: Key, backend: _Sockets, deadline: Deadline) -> None:
+    def __init__(self, proxy: Proxy, key: ConnectionKey, backend: _ProxySockets, deadline: Deadline) -> None:
         super().__init__(key.http, network_backend=backend)
         self._proxy = proxy
-        self._whole = str(key.origin)
+        self._base_url = str(key.origin)
         self._deadline = deadline
 
     def handle_request(self, request: httpcore.Request) -> httpcore.Response:
         """Send the request to the proxy and wait for the head of the answer."""
-        response = super().handle_request(_absolute(request, self._whole, self._proxy))
+        response = super().handle_request(_absolute(request, self._base_url, self._proxy))
         _check_forwarded(response, self._proxy, self._deadline)
         return response
 
 
 class _AsyncForwarded(httpcore.AsyncHTTPConnection):
-    """The same on the running loop."""
+    """The asyncio version of the class above."""
 
-    def __init__(self, proxy: Proxy, key: Key, backend: _Loops, deadline: Deadline) -> None:
+    def __init__(self, proxy: Proxy, key: ConnectionKey, backend: _ProxyLoops, deadline: Deadline) -> None:
         super().__init__(key.http, network_backend=backend)
         self._proxy = proxy
-        self._whole = str(key.origin)
+        self._base_url = str(key.origin)
         self._deadline = deadline
 
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
         """Send the request to the proxy and wait for the head of the answer."""
-        response = await super().handle_async_request(_absolute(request, self._whole, self._proxy))
+        response = await super().handle_async_request(_absolute(request, self._base_url, self._proxy))
         _check_forwarded(response, self._proxy, self._deadline)
         return response
 
 
 @contextmanager
 def _connecting(proxy: Proxy, deadline: Deadline) -> Iterator[None]:
-    """Asking the proxy is part of connecting: it has no more time, and the server sees nothing of it."""
+    """Bound the proxy by the connect timeout. Its errors become connect errors: the server got nothing."""
     if proxy.fault is not None:
         raise httpcore.ConnectError(proxy.fault)
     until = deadline.until
@@ -195,22 +195,22 @@ def _connecting(proxy: Proxy, deadline: Deadline) -> Iterator[None]:
     except httpcore.ConnectError as error:
         raise httpcore.ConnectError(f"the proxy {proxy} cannot be reached: {reason(error)}") from error
     except (httpcore.NetworkError, httpcore.ProtocolError) as error:
-        # Never in the library's words: they quote what came.
-        raise httpcore.ConnectError(f"the proxy {proxy} hung up, or is no HTTP proxy") from error
+        # Not the library's message: it quotes the bytes received.
+        raise httpcore.ConnectError(f"the proxy {proxy} disconnected, or is not an HTTP proxy") from error
     finally:
         deadline.until = until
         deadline.sent = deadline.received = False
 
 
 def _tunnel(proxy: Proxy, origin: Origin) -> httpcore.Request:
-    """Asks for a tunnel; all that the proxy learns is where it leads."""
+    """The request for a tunnel. The proxy learns only the host and the port."""
     target = _address(origin).encode()
     url = httpcore.URL(scheme=b"http", host=proxy.host.encode(), port=proxy.port, target=target)
     return httpcore.Request(b"CONNECT", url, headers=[(b"host", target), *proxy.credentials])
 
 
 def _absolute(request: httpcore.Request, origin: str, proxy: Proxy) -> httpcore.Request:
-    """The request as a proxy takes it: with the whole address, and with what the proxy asks for."""
+    """The request in the form for a proxy: with the absolute URL and the proxy's credentials."""
     url = httpcore.URL(
         scheme=request.url.scheme,
         host=request.url.host,
@@ -222,39 +222,39 @@ def _absolute(request: httpcore.Request, origin: str, proxy: Proxy) -> httpcore.
 
 
 def _check_forwarded(response: httpcore.Response, proxy: Proxy, deadline: Deadline) -> None:
-    """Of all answers, one can only be the proxy's own: it forwards nothing without credentials."""
+    """Raise if the answer is the proxy's own: 407, the proxy forwarded nothing without credentials."""
     if response.status == 407:
         deadline.sent = False
         raise proxy.refusal(407)
 
 
-def _named(origin: Origin) -> Proxy | None:
-    """What the variables say of `origin`, as Python's urllib reads them."""
+def _from_environment(origin: Origin) -> Proxy | None:
+    """The proxy that the variables name for `origin`, as Python's urllib reads them."""
     named = urllib.request.getproxies_environment()
     kind = origin.scheme if origin.scheme in named else "all"
     around = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed lacks it
     if kind not in named or around(_address(origin), named) or around(origin.host, named):
         return None
-    return _parsed(f"{kind.upper()}_PROXY", named[kind])
+    return _parse(f"{kind.upper()}_PROXY", named[kind])
 
 
 def _address(origin: Origin) -> str:
-    """Host and port, always both."""
+    """`host:port`, also with the default port."""
     return f"[{origin.host}]:{origin.port}" if ":" in origin.host else f"{origin.host}:{origin.port}"
 
 
-def _parsed(variable: str, value: str) -> Proxy:
-    """The proxy that a variable's value names. No fault repeats what may hold a password."""
+def _parse(variable: str, value: str) -> Proxy:
+    """The proxy that a variable's value names. A fault never quotes the value: it may have a password."""
     unlike = Proxy(variable, fault=f"{variable} must look like http://proxy.example.com:3128")
     try:
         url = urlsplit(value if "://" in value else f"http://{value}")
         host, port = url.hostname or "", url.port or 80
     except ValueError:
         return unlike
-    if url.scheme in _UNSPOKEN:
-        what = f"{variable} names a proxy of the kind {url.scheme}, which ccroute does not speak to"
-        return Proxy(variable, fault=f"{what}: name an http:// one, or send through transport=")
-    # A slash in a password that was not quoted would pass a part of it off as the host.
+    if url.scheme in _UNSUPPORTED:
+        what = f"{variable} names a proxy of the kind {url.scheme}, which ccroute does not support"
+        return Proxy(variable, fault=f"{what}: give an http:// one, or use transport=")
+    # With an unquoted slash in the password, a part of the password would be taken for the host.
     beyond = url.path.strip("/") or url.query or url.fragment
     if url.scheme != "http" or beyond or not _HOST.fullmatch(host):
         return unlike
@@ -265,7 +265,7 @@ def _parsed(variable: str, value: str) -> Proxy:
     return Proxy(variable, host, port, (header,))
 
 
-def _here(host: str) -> bool:
-    """Whether `host` is this machine, by its name or address; nothing is looked up."""
+def _is_this_machine(host: str) -> bool:
+    """Whether `host` names this machine, by name or loopback address. Makes no look-up."""
     address = literal_address(host)
     return host == "localhost" if address is None else address.is_loopback

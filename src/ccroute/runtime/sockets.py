@@ -1,4 +1,4 @@
-"""Blocking connections whose every wait is bounded by their deadline."""
+"""Blocking connections. Their deadline bounds every wait."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ccroute.runtime.exchange import Deadline, readable, reason
 
 
 class SocketBackend(httpcore.NetworkBackend):
-    """Makes one blocking connection; `stream` is it, once it is there."""
+    """Makes one blocking connection: `stream`, None before it is made."""
 
     stream: SocketStream | None = None
 
@@ -29,7 +29,7 @@ class SocketBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        """Connect to the first address that answers; all of them share the time to connect."""
+        """Connect to the first address that answers; all addresses share the time to connect."""
         try:
             addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
@@ -57,7 +57,7 @@ class SocketBackend(httpcore.NetworkBackend):
 
 
 class SocketStream(httpcore.NetworkStream):
-    """A blocking connection. What is written leaves with the next read, head and body in one packet."""
+    """A blocking connection. The next read sends all that was written: head and body in one packet."""
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
         self._socket = sock
@@ -89,12 +89,12 @@ class SocketStream(httpcore.NetworkStream):
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Keep `buffer` for the next read."""
+        """Keep `buffer`; the next read sends it."""
         if buffer:
             self._unsent.append(buffer)
 
     def close(self) -> None:
-        """Close at once; a thread that waits for bytes wakes up. A forked child closes only its copy."""
+        """Close at once and wake a thread that waits for bytes. A forked child closes only its own copy."""
         if not self._deadline.inherited:
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
@@ -121,7 +121,7 @@ class SocketStream(httpcore.NetworkStream):
         return self
 
     def get_extra_info(self, info: str) -> Any:
-        """What httpcore asks for: whether TLS is on, and whether an idle connection has been closed."""
+        """Tell httpcore whether TLS is on, and whether an idle connection has been closed."""
         if info == "ssl_object":
             return self._socket if isinstance(self._socket, ssl.SSLSocket) else None
         if info == "is_readable":

@@ -1,5 +1,4 @@
-"""Open connections, the idle ones in a stack with the warmest on top: one stack per origin for threads, and
-one per origin for each event loop."""
+"""Open connections: one stack per origin for threads, and one per origin for each event loop."""
 
 from __future__ import annotations
 
@@ -22,14 +21,14 @@ H = TypeVar("H", httpcore.HTTPConnection, httpcore.AsyncHTTPConnection)
 B = TypeVar("B", SocketBackend, LoopBackend)
 
 KEEP = 30.0
-"""Seconds an idle connection is kept; one that its server closed earlier is noticed at its next use."""
+"""Seconds an idle connection is kept. If its server closes it earlier, its next use notices that."""
 MAX_IDLE = 1024
-"""Idle connections kept per origin."""
+"""Idle connections kept per origin at most."""
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
 class _Open(Generic[H, B]):
-    """An open connection and its limits. `opened` holds it until it is closed."""
+    """An open connection and its limits. `opened` contains it until it is closed."""
 
     http: H
     backend: B
@@ -60,9 +59,9 @@ C = TypeVar("C", Connection, LoopConnection)
 
 
 class Stack(Generic[C]):
-    """The open connections to one origin. The ends of a deque are popped atomically, so no lock is needed.
+    """The open connections to one origin. Needs no lock, because a deque appends and pops atomically.
 
-    `opened` holds all of them. For threads it is a weak set: one that an interrupt drops is closed, too.
+    `opened` contains all of them. A weak set for threads: a connection dropped by an interrupt is freed.
     """
 
     def __init__(self, opened: MutableSet[C], *, closed: bool = False) -> None:
@@ -71,7 +70,7 @@ class Stack(Generic[C]):
         self.closed = closed
 
     def add(self, connection: C) -> C:
-        """A new connection, which is in use."""
+        """Add a new connection, which is in use, and return it."""
         connection.opened = self.opened
         self.opened.add(connection)
         return connection
@@ -82,7 +81,7 @@ class Stack(Generic[C]):
         return idle, max(len(self.opened) - idle, 0)
 
     def pop(self) -> C | None:
-        """The connection used last that is still good."""
+        """The idle connection used last that is still open, or None."""
         while self._idle:
             try:
                 expires, connection = self._idle.pop()
@@ -91,16 +90,16 @@ class Stack(Generic[C]):
             try:
                 if time.monotonic() < expires and not connection.http.has_expired():
                     return connection
-            except BaseException:  # interrupted, and no other call has it
+            except BaseException:  # interrupted: no other call would close it
                 connection.close()
                 raise
             connection.close()
         return None
 
     def push(self, connection: C) -> None:
-        """Keep a connection for the next call; what has been idle for too long goes."""
-        # Bytes beyond the answer's end would be the next call's answer. httpcore has no public word for what
-        # h11 still holds, so this looks inside.
+        """Keep a connection for the next call, and close those that have been idle for too long."""
+        # Bytes after the answer's end would be read as the next answer. httpcore does not publish h11's
+        # buffer, so this uses private attributes.
         h11 = getattr(getattr(connection.http, "_connection", None), "_h11_state", None)
         if self.closed or not connection.http.is_idle() or h11 is None or h11.trailing_data[0]:
             connection.close()
@@ -114,16 +113,16 @@ class Stack(Generic[C]):
                 break
 
     def close(self) -> None:
-        """Close what is idle; what is in use closes when it comes back."""
+        """Close the idle connections now, and each of the others when its exchange ends."""
         self.closed = True
         while self._idle:
             with contextlib.suppress(IndexError):  # another thread took it
                 self._idle.pop()[1].close()
 
 
-class Key(NamedTuple):
-    """What connections are shared by: their origin, the file of the certificate authorities they trust, and
-    whether the backend is `local`, so that no proxy may see what they carry."""
+class ConnectionKey(NamedTuple):
+    """Calls with the same key share connections. `ca_file` has the certificate authorities to trust; a
+    connection for a `local` backend never uses a proxy."""
 
     origin: Origin
     ca_file: str | None
@@ -131,28 +130,28 @@ class Key(NamedTuple):
 
     @property
     def http(self) -> httpcore.Origin:
-        """The origin as httpcore writes it."""
+        """The origin as an object of httpcore."""
         return httpcore.Origin(self.origin.scheme.encode(), self.origin.host.encode(), self.origin.port)
 
 
 class LoopPool:
     """The connections of one event loop, closed when the loop ends.
 
-    `asyncio.run` finalises the loop's async generators before it closes the loop, so one parked
-    generator's `finally` is the hook: no dead sockets, no ResourceWarning.
+    `asyncio.run` finalises the loop's async generators before it closes the loop. So each pool starts one
+    generator whose `finally` closes the connections.
     """
 
     def __init__(self, *, closed: bool = False) -> None:
-        self._stacks: dict[Key, Stack[LoopConnection]] = {}
+        self._stacks: dict[ConnectionKey, Stack[LoopConnection]] = {}
         self._parked: AsyncGenerator[None, None] | None = None
         self._closed = closed
 
     async def park(self) -> None:
-        """Tie this pool to the running loop."""
+        """Start the generator that closes this pool when the running loop ends."""
         self._parked = self._until_the_loop_ends()
         await anext(self._parked)
 
-    def stack(self, key: Key) -> Stack[LoopConnection]:
+    def stack(self, key: ConnectionKey) -> Stack[LoopConnection]:
         """This loop's connections to one origin."""
         stack = self._stacks.get(key)
         if stack is None:
@@ -160,7 +159,7 @@ class LoopPool:
         return stack
 
     def close_idle(self) -> None:
-        """Close what is idle, now and later; what is in use closes when it comes back."""
+        """Close the idle connections now, and each of the others when its exchange ends."""
         self._closed = True
         close_all(self._stacks)
 
@@ -169,7 +168,7 @@ class LoopPool:
         return counts(self._stacks)
 
     def close_dead(self) -> None:
-        """The loop is closed and ran no finaliser: its sockets are closed without it."""
+        """Close the sockets of a loop that was closed without finalising its generators."""
         self._closed, self._parked = True, None
         for connection in self._opened():
             if connection.backend.stream is not None:
@@ -183,25 +182,25 @@ class LoopPool:
         try:
             yield
         finally:
-            self._parked = None  # it holds the loop, which this pool must not keep alive
+            self._parked = None  # the generator refers to the loop, which must not be kept alive
             self.close_idle()
             for connection in self._opened():
                 connection.close()
-            await asyncio.sleep(0)  # a closed transport lets go of its socket in the loop's next round
+            await asyncio.sleep(0)  # a transport closes its socket in the loop's next iteration
 
 
-def close_all(stacks: dict[Key, Stack[Any]]) -> None:
+def close_all(stacks: dict[ConnectionKey, Stack[Any]]) -> None:
     for stack in stacks.values():
         stack.close()
 
 
-def counts(stacks: dict[Key, Stack[Any]]) -> list[tuple[Origin, int, int]]:
+def counts(stacks: dict[ConnectionKey, Stack[Any]]) -> list[tuple[Origin, int, int]]:
     """For each origin, how many connections are idle and in use. Another thread may add a stack meanwhile."""
     return [(key.origin, *stack.counts()) for key, stack in stacks.copy().items()]
 
 
 class _NoLock:
-    """A lock for what has one user at a time."""
+    """A lock that does nothing: the connection has one user at a time."""
 
     async def __aenter__(self) -> None:
         return None
@@ -214,10 +213,10 @@ _NO_LOCK = _NoLock()
 
 
 def unlock(http: httpcore.AsyncHTTPConnection) -> None:
-    """Take httpcore's locks out of a connection that has one user at a time.
+    """Remove httpcore's locks from a connection that has one user at a time.
 
-    anyio gives the loop a turn at each of them: measured, a fifth of a call's CPU. httpcore has no
-    public switch for it.
+    anyio yields to the loop at each lock: measured, a fifth of a call's CPU. httpcore has no public option
+    for it.
     """
     for owner, lock in ((http, "_request_lock"), (getattr(http, "_connection", None), "_state_lock")):
         if hasattr(owner, lock):

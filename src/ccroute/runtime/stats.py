@@ -1,4 +1,4 @@
-"""What a router is doing at one moment, gathered from those that know it."""
+"""Collects a router's statistics from its health, load, limiters and connections."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 _ON = HealthStats()
 
 
-def stats_of(
+def router_stats(
     backends: Mapping[str, Backend], state: RouterState, limiters: Limiters, connections: Connections
 ) -> RouterStats:
-    """The moment as plain data. Nothing is waited for but the lock of the router's health."""
+    """The router's state now, as plain data. Waits only for the lock of the router's health."""
     breakers, credentials = state.health.stats()
     slots, opened = limiters.stats(), connections.stats()
     hosts = {}

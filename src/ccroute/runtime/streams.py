@@ -13,10 +13,10 @@ from ccroute.types.results import Parsed
 from ccroute.types.signatures import completed_live
 
 
-class _Paused(Generic[Parsed]):
-    """What is known of a streamed call. `id`, `model` and `route` are known from the first chunk on."""
+class _StreamState(Generic[Parsed]):
+    """The part that both streams share. `id`, `model` and `route` are known from the first chunk on."""
 
-    _over = True  # until it is made, which an interrupt may prevent
+    _over = True  # `__del__` reads this, and an interrupt may come before `__init__` has set it
 
     def __init__(
         self, drive: Drive[Completion[Any]] | AsyncDrive[Completion[Any]], context: CallContext
@@ -35,7 +35,7 @@ class _Paused(Generic[Parsed]):
 
     @property
     def model(self) -> str:
-        """The model that serves."""
+        """The model that answers."""
         return self._context.model if self._outcome.result is None else self._outcome.result.model
 
     @property
@@ -47,7 +47,7 @@ class _Paused(Generic[Parsed]):
     @property
     @completed_live
     def usage(self) -> Usage:
-        """The usage as known by now, the prompt's tokens at least: estimated until the server says it."""
+        """The usage so far, at least the prompt's tokens. An estimate until the server reports it."""
         if self._outcome.result is not None:
             return self._outcome.result.usage
         known_answer = self._context.known_answer
@@ -59,19 +59,19 @@ class _Paused(Generic[Parsed]):
     @property
     @completed_live
     def completion(self) -> Completion[Parsed]:
-        """The whole answer, once the stream has ended; before that a RuntimeError."""
+        """The whole answer. Raises `RuntimeError` before the end of the stream."""
         if self._outcome.result is None:
-            advice = "it was left before that" if self._over else "read all its chunks first"
-            raise RuntimeError(
-                f"the stream has not come to its end: {advice}; stream.partial has what came so far"
-            )
+            advice = "it stopped before its end" if self._over else "read all its chunks first"
+            raise RuntimeError(f"the stream has not ended: {advice}; stream.partial has the answer so far")
         return self._outcome.result
 
     @property
     @completed_live
     def partial(self) -> Completion[Parsed]:
-        """What has come of the answer so far, with estimated usage and its price, while the stream runs and
-        after it was closed, interrupted or broken; the whole answer once it has ended."""
+        """The answer so far, with estimated usage and its price; the whole answer after the end.
+
+        Also there after the stream was closed, interrupted or broken.
+        """
         if self._outcome.result is not None:
             return self._outcome.result
         if self._partial is not None:
@@ -87,14 +87,14 @@ class _Paused(Generic[Parsed]):
         if self._outcome.result is not None:
             state = "ended"
         elif self._over:
-            state = "left before its end, see .partial"
+            state = "stopped before its end, see .partial"
         else:
-            state = "running" if self._context.known_answer is not None else "nothing came yet"
+            state = "running" if self._context.known_answer is not None else "nothing received yet"
         where = f" {self.route}" if self.route.deployment else ""
         return f"<{type(self).__name__}{where}: {state}>"
 
     def _take(self) -> Chunk | None:
-        """The next chunk that is there already."""
+        """The next chunk that was already received, or None."""
         try:
             return self._ready.popleft() if self._ready else None
         except IndexError:  # closed by another thread
@@ -106,16 +106,16 @@ class _Paused(Generic[Parsed]):
         self._end()
 
     def __del__(self) -> None:
-        # A finaliser may run anywhere, so it only does what never waits.
+        # A finaliser may run in the middle of any code, so nothing here waits.
         if not self._over:
             with contextlib.suppress(Exception):
                 self._close()
 
 
-class Stream(_Paused[Parsed]):
-    """Iterates over the chunks of an answer. A context manager, too; leaving it early ends the call.
+class Stream(_StreamState[Parsed]):
+    """Iterates over the chunks of an answer. Also a context manager: leaving it early ends the call.
 
-    Before the first content everything falls back unseen. After it, what breaks raises
+    Before the first content, a failure leads to a fallback and is not seen here. After it, a failure raises
     `StreamInterruptedError` with the answer so far.
     """
 
@@ -152,7 +152,7 @@ class Stream(_Paused[Parsed]):
         self.close()
 
 
-class AsyncStream(_Paused[Parsed]):
+class AsyncStream(_StreamState[Parsed]):
     """Like `Stream`, with `async for` and `async with`."""
 
     def __init__(self, drive: AsyncDrive[Completion[Any]], context: CallContext) -> None:

@@ -1,7 +1,7 @@
-"""The second way to send: through an httpx transport that the user brought along.
+"""Sends through the user's own httpx transport, instead of ccroute's connections.
 
-A sync transport's own timeouts bound its waits; an async one is bounded exactly. httpx is imported
-only where there is one.
+A sync transport's own timeouts bound its waits; the waits of an async one end exactly at the deadline. httpx
+is imported only if a transport is given.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import httpx
 
 from ccroute.errors import ConfigError
 from ccroute.flow.effects import Failure, Reply, Send
-from ccroute.runtime.exchange import AsyncExchange, Exchange, Kinds, failure, reply
+from ccroute.runtime.exchange import AsyncExchange, Exchange, TransportErrors, failure, reply
 
-_HTTPX = Kinds(
+_HTTPX = TransportErrors(
     connect_timeout=(httpx.ConnectTimeout, httpx.PoolTimeout),
     connect=(httpx.ConnectError,),
     timeout=(httpx.TimeoutException, TimeoutError),
@@ -33,21 +33,21 @@ def through(transport: httpx.BaseTransport | httpx.AsyncBaseTransport, effect: S
     """An exchange through a sync transport."""
     if not isinstance(transport, httpx.BaseTransport):
         raise ConfigError(
-            "transport= is no sync httpx transport: use acomplete() or astream() with an async one"
+            "transport= is not a sync httpx transport: use acomplete() or astream() with an async one"
         )
-    return _Blocking(transport, effect)
+    return _HttpxExchange(transport, effect)
 
 
 def athrough(transport: httpx.BaseTransport | httpx.AsyncBaseTransport, effect: Send) -> AsyncExchange:
     """An exchange through an async transport."""
     if not isinstance(transport, httpx.AsyncBaseTransport):
         raise ConfigError(
-            "transport= is no async httpx transport: use complete() or stream() with a sync one"
+            "transport= is not an async httpx transport: use complete() or stream() with a sync one"
         )
-    return _OnLoop(transport, effect)
+    return _AsyncHttpxExchange(transport, effect)
 
 
-class _Blocking:
+class _HttpxExchange:
     def __init__(self, transport: httpx.BaseTransport, effect: Send) -> None:
         self.sent = False
         self._transport = transport
@@ -56,7 +56,7 @@ class _Blocking:
         self._body: Iterator[bytes] | None = None
 
     def send(self) -> Reply | Failure:
-        self.sent = True  # as long as the transport does not say otherwise
+        self.sent = True  # unless the transport's error says otherwise
         try:
             self._response = response = self._transport.handle_request(_request(self._effect))
         except _ERRORS as error:
@@ -89,9 +89,9 @@ class _Blocking:
             response.close()
 
 
-class _OnLoop:
+class _AsyncHttpxExchange:
     _closing: ClassVar[set[asyncio.Task[None]]] = set()
-    """asyncio keeps only weak references to tasks."""
+    """Tasks that close a response; asyncio itself keeps only weak references to them."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport, effect: Send) -> None:
         self.sent = False
@@ -102,7 +102,7 @@ class _OnLoop:
         self._body: AsyncIterator[bytes] | None = None
 
     async def send(self) -> Reply | Failure:
-        self.sent = True  # as long as the transport does not say otherwise
+        self.sent = True  # unless the transport's error says otherwise
         try:
             async with asyncio.timeout(_left(self._effect.until)):
                 self._response = response = await self._transport.handle_async_request(_request(self._effect))

@@ -1,7 +1,6 @@
-"""Waiting that another thread may end: a thread's wait, and a task's on its own loop.
+"""Waits that another thread may end: one for threads, one for tasks of an event loop.
 
-Knows how to wait until an instant and how to be woken; must not know what for. Waking never waits, so a
-finaliser may do it.
+Must not know what a call waits for. Waking never waits, so a finaliser may do it.
 """
 
 from __future__ import annotations
@@ -13,49 +12,49 @@ import time
 import weakref
 from collections.abc import Sequence
 
-from ccroute.runtime.clock import LONGEST
+from ccroute.runtime.clock import LONGEST_WAIT
 
 
 class ThreadWaiter:
-    """A thread that waits. A bare lock wakes it: unlike an `Event`, releasing one never waits."""
+    """Lets a thread wait. A bare lock wakes the thread: unlike an `Event`, releasing a lock never waits."""
 
     def __init__(self) -> None:
-        self.owner: object = threading.current_thread()  # not its id, which a later thread may have again
+        self.owner: object = threading.current_thread()  # not its id: a later thread may get the same one
         loop = asyncio._get_running_loop()
         self.blocks: Sequence[object] = (self.owner,) if loop is None else (self.owner, weakref.ref(loop))
         self._asleep = threading.Lock()
         self._asleep.acquire()
 
     def wait(self, until: float) -> bool:
-        """Until it is woken; False when `until` (monotonic) passed first."""
-        return self._asleep.acquire(timeout=min(max(until - time.monotonic(), 0.0), LONGEST))
+        """Wait for `wake`. False if the instant `until` (monotonic) came first."""
+        return self._asleep.acquire(timeout=min(max(until - time.monotonic(), 0.0), LONGEST_WAIT))
 
     def wake(self) -> bool:
-        """End the wait; True, because the thread is there to see it."""
-        with contextlib.suppress(RuntimeError):  # woken before
+        """End the wait. Always True: the thread still exists."""
+        with contextlib.suppress(RuntimeError):  # already woken
             self._asleep.release()
         return True
 
 
 class TaskWaiter:
-    """A task that waits on its own loop."""
+    """Lets a task wait on its own loop."""
 
     blocks: Sequence[object] = ()
     _awake = False
     _future: asyncio.Future[bool] | None = None
 
     def __init__(self) -> None:
-        # Weak: a held slot must not keep a loop alive that was dropped without close().
+        # Weak: a slot must not keep a loop alive that was dropped without close().
         self._loop = weakref.ref(asyncio.get_running_loop())
         self.owner: object = self._loop
 
     async def wait(self, until: float) -> bool:
-        """Until it is woken; False when `until` (monotonic) passed first."""
+        """Wait for `wake`. False if the instant `until` (monotonic) came first."""
         if self._awake:
             return True
         loop = asyncio.get_running_loop()
         self._future = loop.create_future()
-        timer = loop.call_later(min(until - time.monotonic(), LONGEST), self._end, False)
+        timer = loop.call_later(min(until - time.monotonic(), LONGEST_WAIT), self._end, False)
         try:
             return await self._future
         finally:
