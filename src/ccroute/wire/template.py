@@ -1,12 +1,12 @@
-"""The frames of one stream are alike but for their text: read only the text, once that is known.
+"""Reads only the text of a frame, because the frames of one stream usually differ in nothing else.
 
 Knows bytes and JSON strings; must not know frames. It costs a quarter of parsing the frame and is as
-strict: what stands between the learnt head and tail must be exactly one JSON string.
+strict: between the learnt head and tail there must be exactly one JSON string.
 """
 
 from pydantic_core import from_json
 
-_PATIENCE = 4  # frames learnt in vain before giving up: some servers put a random field into every frame
+_PATIENCE = 4  # useless learnt frames before giving up: some servers put a random field into every frame
 
 
 class Template:
@@ -16,11 +16,11 @@ class Template:
 
     def __init__(self, key: bytes) -> None:
         self._key = b'"%b":' % key
-        self._head = self._tail = b"\n"  # in no frame yet
+        self._head = self._tail = b"\n"  # matches no frame
         self._vain = 0
 
     def text(self, frame: bytes) -> str | None:
-        """The text of a frame that is alike in everything else, `None` of any other."""
+        """Return the text of a frame if the rest is equal to the learnt one, else `None`."""
         if not (frame.startswith(self._head) and frame.endswith(self._tail)):
             return None
         try:
@@ -31,8 +31,8 @@ class Template:
         return text if isinstance(text, str) else None
 
     def learn(self, frame: bytes, text: str) -> None:
-        """Take a frame, already parsed, whose only value of `key` is `text` and which says nothing else
-        that a later one must repeat."""
+        """Learn from a parsed frame. Its only value of `key` must be `text`, and its other fields must hold
+        nothing that the decoder needs again."""
         if self._vain >= _PATIENCE:
             return
         self._vain += 1

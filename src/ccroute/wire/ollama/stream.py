@@ -1,6 +1,6 @@
-"""A streamed answer of Ollama's: one JSON object a line.
+"""Decodes a streamed answer of Ollama: one JSON object in each line.
 
-Knows the lines; must not know the request. Success is `done: true`; a stream may just end without it.
+Knows the lines; must not know the request. An answer is complete only with `done: true`.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,8 +20,8 @@ _CLOSING: Final = ("total_duration", "load_duration", "prompt_eval_duration", "e
 class Decoder(BaseDecoder[bytes]):
     """Turns the bytes of one stream into chunks.
 
-    The whole answer's `raw` holds the times of the last line, in ns: `load_duration` is the cost of
-    a model swap, which `loaded` is called with, after the model's name.
+    The whole answer's `raw` holds the times of the last line, in ns. `loaded` is called with the model's
+    name and its `load_duration`.
     """
 
     end_signal = "done: true"
