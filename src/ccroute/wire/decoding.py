@@ -116,7 +116,7 @@ class BaseDecoder(ABC, Generic[E]):
     def _take(self, event: E, chunks: list[Chunk]) -> None:
         """Store the content of one event, and append its chunk to `chunks`."""
 
-    def _say(
+    def _add(
         self, chunks: list[Chunk], text: str, thinking: str = "", calls: tuple[ToolCall, ...] = ()
     ) -> None:
         """Add a piece of the answer, and append its chunk to `chunks`."""

@@ -102,7 +102,8 @@ def tool_marks(request: Request) -> dict[str, str]:
 
 
 def without(request: Request, refused: Mapping[str, str]) -> Request:
-    """Return the request without the `refused` parts: parameters, tools, fields of tools, fields of `extra`."""
+    """Return the request without the `refused` parts: parameters, tools, fields of tools, fields of
+    `extra`."""
     changes: dict[str, JSON] = {name: None for name in refused if name in PARAMETERS and name != "extra"}
     gone = {(int(found[1]), found[2]) for name in refused if (found := _IN_TOOLS.fullmatch(name))}
     if gone and "tools" not in changes:
@@ -128,7 +129,8 @@ def given(request: Request, names: Iterable[str]) -> dict[str, JSON]:
 
 
 def merged(body: dict[str, JSON], request: Request, *containers: str) -> dict[str, JSON]:
-    """Put `request.extra` into `body` and return it. Objects named in `containers` are merged, not replaced."""
+    """Put `request.extra` into `body` and return it. Objects named in `containers` are merged, not
+    replaced."""
     for name, value in request.extra.items():
         if name in containers and isinstance(value, Mapping) and isinstance(body.get(name), dict):
             body[name] = {**body[name], **value}
@@ -148,7 +150,8 @@ def wants_schema(request: Request) -> bool:
 
 
 def json_schema(request: Request) -> Mapping[str, JSON] | None:
-    """Return the schema that the answer must follow, or None. Raises `InvalidRequestError` if it is missing."""
+    """Return the schema that the answer must follow, or None. Raises `InvalidRequestError` if it is
+    missing."""
     if not wants_schema(request):
         return None
     form = (request.response_format or {}).get("json_schema")
@@ -184,10 +187,10 @@ def _true_type(data: str) -> str | None:
 
 def unknown_part(part: Mapping[str, JSON], where: str, wire: str) -> NoReturn:
     """Raise for a part that a wire cannot carry, naming its place and type, not its content."""
-    raise InvalidRequestError(f"{where}: {wire} cannot carry {named(part, 'part')}")
+    raise InvalidRequestError(f"{where}: {wire} cannot carry {part_type(part, 'part')}")
 
 
-def named(part: Mapping[str, JSON], what: str) -> str:
+def part_type(part: Mapping[str, JSON], what: str) -> str:
     """Describe a part by its type. `what` is the noun, such as "part"."""
     kind = part.get("type")
     known = isinstance(kind, str) and kind.isidentifier() and len(kind) <= _LONGEST_NAME

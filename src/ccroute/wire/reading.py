@@ -68,7 +68,7 @@ def text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def said(value: object) -> str:
+def answer_text(value: object) -> str:
     """Return a text of the answer; null becomes `""`. Raises `ProtocolError` for any other value."""
     if value is None or isinstance(value, str):
         return value or ""
@@ -76,12 +76,14 @@ def said(value: object) -> str:
 
 
 def mapping(value: object) -> dict[str, JSON]:
-    """Return `value` if it is a JSON object, else an empty one. For fields that the answer does not depend on."""
+    """Return `value` if it is a JSON object, else an empty one. For fields that the answer does not depend
+    on."""
     return value if isinstance(value, dict) else {}
 
 
 def listed(value: object) -> list[JSON]:
-    """Return `value` if it is a JSON array, else an empty one. For fields that the answer does not depend on."""
+    """Return `value` if it is a JSON array, else an empty one. For fields that the answer does not depend
+    on."""
     return value if isinstance(value, list) else []
 
 
@@ -93,8 +95,8 @@ def unix_time(value: object) -> int:
 def finish_reason(
     raw: str | None, words: Mapping[str, FinishReason], calls: Sequence[object]
 ) -> FinishReason:
-    """Return the canonical form of a provider's finish reason. Servers send `stop` with tool calls (OpenAI for
-    a forced tool) and `tool_calls` without any (vLLM), so the calls decide."""
+    """Return the canonical form of a provider's finish reason. Servers send `stop` with tool calls (OpenAI
+    for a forced tool) and `tool_calls` without any (vLLM), so the calls decide."""
     reason = words.get((raw or "").lower(), "other")
     if reason in ("stop", "tool_calls"):
         return "tool_calls" if calls else "stop"

@@ -40,19 +40,19 @@ _SHAPE: Final = {"properties", "required", "items", "additionalProperties", "any
 class _Rules:
     """What one provider accepts. Other constraints go into the description, which the model reads."""
 
-    words: frozenset[str]
+    keywords: frozenset[str]
     formats: frozenset[str] | None  # None: any
     few_items: bool = False  # `minItems` only as 0 or 1
     all_required: bool = False
     recursion: bool = True
-    any_word: bool = False
+    any_keyword: bool = False
 
 
 _CLAUDE: Final = _Rules(
     _COMMON | {"default", "format", "minItems"}, _FORMATS | {"uri"}, few_items=True, recursion=False
 )
 _OPENAI: Final = _Rules(_COMMON | _NUMBERS | {"format", "minItems", "maxItems"}, _FORMATS, all_required=True)
-_LIKE_OPENAI: Final = _Rules(frozenset(), None, all_required=True, any_word=True)
+_LIKE_OPENAI: Final = _Rules(frozenset(), None, all_required=True, any_keyword=True)
 
 
 class _OpenError(Exception):
@@ -66,7 +66,8 @@ def for_claude(schema: Schema) -> dict[str, JSON] | None:
 
 
 def for_openai(schema: Schema, *, official: bool) -> dict[str, JSON] | None:
-    """Return the schema for `strict: true`, or None. Every object is closed, and all its properties are required.
+    """Return the schema for `strict: true`, or None. Every object is closed, and all its properties are
+    required.
 
     `official`: for OpenAI's own service, which refuses some constraints. Other servers enforce them.
     """
@@ -151,28 +152,28 @@ def _merged(schema: Schema) -> Schema:
 
 def _put_constraints(made: dict[str, JSON], schema: Schema, rules: _Rules) -> None:
     described = []
-    for word, value in schema.items():
-        if word in _SHAPE:
+    for keyword, value in schema.items():
+        if keyword in _SHAPE:
             continue
-        if _takes(rules, word, value):
-            made[word] = value
-        elif word not in _NOTES:
-            described.append(f"{word}: {value if isinstance(value, str) else to_json(value).decode()}")
+        if _takes(rules, keyword, value):
+            made[keyword] = value
+        elif keyword not in _NOTES:
+            described.append(f"{keyword}: {value if isinstance(value, str) else to_json(value).decode()}")
     if described:
         text = schema.get("description")
         made["description"] = f"{f'{text} ' if text else ''}({', '.join(described)})"
 
 
-def _takes(rules: _Rules, word: str, value: JSON) -> bool:
-    if rules.any_word:
+def _takes(rules: _Rules, keyword: str, value: JSON) -> bool:
+    if rules.any_keyword:
         return True
-    if word == "format":
+    if keyword == "format":
         return rules.formats is None or value in rules.formats
-    if word == "minItems" and rules.few_items:
+    if keyword == "minItems" and rules.few_items:
         return value in (0, 1)
-    if word == "enum" and any(isinstance(each, Mapping | list) for each in value):
+    if keyword == "enum" and any(isinstance(each, Mapping | list) for each in value):
         raise _OpenError
-    return word in rules.words
+    return keyword in rules.keywords
 
 
 def _put_object(made: dict[str, JSON], schema: Schema, rules: _Rules) -> None:

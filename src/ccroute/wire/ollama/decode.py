@@ -14,7 +14,7 @@ from ccroute.types import JSON, Choice, Completion, FinishReason, Message, Usage
 from ccroute.wire.decoding import check_error
 from ccroute.wire.errors.typed import parse_body, typed_error
 from ccroute.wire.ollama.tags import split_thoughts
-from ccroute.wire.reading import finish_reason, load_object, said, text, wrong
+from ccroute.wire.reading import answer_text, finish_reason, load_object, text, wrong
 from ccroute.wire.tools import whole_calls
 from ccroute.wire.usage import counts, estimate_choices, usage
 
@@ -40,7 +40,7 @@ def decode(body: bytes) -> Completion:
         wrong("the answer holds no message", body)
     if not is_done(frame):
         wrong("Ollama broke the answer off (done: false), as it does when a model repeats itself", body)
-    thoughts, answer = split_thoughts(said(message.get("content")))
+    thoughts, answer = split_thoughts(answer_text(message.get("content")))
     thoughts = text(message.get("thinking")) + thoughts
     calls = whole_calls(message["tool_calls"]) if message.get("tool_calls") else ()
     reason, logprobs = text(frame.get("done_reason")), frame.get("logprobs")
@@ -82,7 +82,8 @@ def is_done(frame: Mapping[str, JSON]) -> bool:
 
 
 def nothing_asked() -> NoReturn:
-    """Raise `InvalidRequestError` for an empty answer, which says only that the model was loaded or unloaded."""
+    """Raise `InvalidRequestError` for an empty answer, which says only that the model was loaded or
+    unloaded."""
     raise InvalidRequestError(
         "Ollama only loaded the model, as for a conversation without a user's message: give it one"
     )

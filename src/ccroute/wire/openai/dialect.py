@@ -8,8 +8,8 @@ from typing import Final, Literal
 class Dialect:
     """How an OpenAI-compatible server differs from the others.
 
-    max_tokens:     the name of the limit; OpenAI's newer models know only the long one, TGI only the short one.
-    include_usage:  whether a stream may ask for usage at its end.
+    max_tokens:     the name of the limit; OpenAI's newer models know only the long one, TGI only the short
+    one. include_usage:  whether a stream may ask for usage at its end.
     json_schema:    whether `response_format` may hold a schema.
     top_k:          whether it knows `top_k`; OpenAI itself refuses it.
     developer_role: whether it knows the role `developer`; otherwise `system` is sent.

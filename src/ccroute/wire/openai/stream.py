@@ -40,7 +40,7 @@ class Decoder(BaseDecoder[Event]):
     def _take(self, event: Event, chunks: list[Chunk]) -> None:
         kind, data = event
         if self._finish is None and (piece := self._template.text(data)) is not None:
-            self._say(chunks, piece)
+            self._add(chunks, piece)
             return
         if data.startswith(b"[DONE]"):
             self._done = self._said_done = True
@@ -70,7 +70,7 @@ class Decoder(BaseDecoder[Event]):
         before = len(chunks)
         said, reason, logprobs = delta.get("content"), choice.get("finish_reason"), choice.get("logprobs")
         if isinstance(said, str) and len(delta) == 1:
-            self._say(chunks, said)
+            self._add(chunks, said)
             if not (reason or logprobs):
                 self._template.learn(data, said)
         else:
@@ -100,7 +100,7 @@ class Decoder(BaseDecoder[Event]):
             add_delta(self._fields, delta)
         if thought and not self._thoughts_name:
             self._thoughts_name = next((name for name in THOUGHTS if delta.get(name)), "")
-        self._say(chunks, said, thought, calls)
+        self._add(chunks, said, thought, calls)
 
     def _succeeded(self) -> bool:
         if self._finish is not None:
