@@ -1,5 +1,4 @@
-"""The base class of all backends: one fixed origin, a key that goes only there, limits, and a codec without
-I/O.
+"""The base class of all backends: a fixed origin, a key that goes only there, limits and a codec without I/O.
 
 A backend of your own subclasses `Backend` and implements `encode`, `decode` and `decoder`. It also overrides
 `classify` if its server's errors have a form of their own. Nothing else in ccroute changes.

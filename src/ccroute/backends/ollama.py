@@ -100,8 +100,7 @@ class OllamaBackend(Backend):
         return advice
 
     def _measured(self, model: str, load: object) -> None:
-        """Remember a model's load time, given in ns. After a very short one, the model was already in
-        memory."""
+        """Remember a model's load time, in ns. It is very short if the model was already in memory."""
         if isinstance(load, int) and load > _WARM:
             self._loads[model] = load / 1e9
 
@@ -135,8 +134,7 @@ class OllamaBackend(Backend):
         return wire.refusals(request, facts, hosted=self._is_hosted(model))
 
     def _is_hosted(self, model: str) -> bool:
-        """Whether a model runs at ollama.com: Ollama forwards models there whose tag is or ends in
-        `cloud`."""
+        """Whether a model runs at ollama.com: there Ollama forwards the tags `cloud` and `…-cloud`."""
         tag = model.rpartition(":")[2]
         return tag == "cloud" or tag.endswith("-cloud") or self.origin.host == "ollama.com"
 

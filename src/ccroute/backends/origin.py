@@ -84,8 +84,7 @@ def check_ca_file(name: str, ca_file: str) -> None:
 
 
 def parse_base_url(name: str, base_url: str) -> tuple[Origin, str]:
-    """Return the origin and the path. Raises `ConfigError`, which never repeats `base_url`: it may hold a
-    password."""
+    """Return the origin and the path. Raises `ConfigError`, which never repeats a possible password."""
     fault = f"backend {name}: base_url must look like http://localhost:11434 or https://host/v1"
     try:
         url = urlsplit(base_url)

@@ -94,8 +94,7 @@ class Assembly:
         return agents
 
     def _without_unused(self, over: Mapping[Any, Any]) -> Settings:
-        """Return the settings without backends that come only from agents' addresses and that no name
-        uses."""
+        """Return the settings without backends from agents' addresses that no name uses."""
         names = [model for model, _ in self._named]
         for target in _with_callers(over, self._settings.aliases).values():
             names += target_names(target)

@@ -135,8 +135,7 @@ class NDJSONParser(_Blocks):
 
 
 def _event(block: bytes) -> Event | None:
-    """Return the event of a block's lines; `None` without data. Comments, ids and unknown fields are
-    skipped."""
+    """Return the event of a block; `None` without data. Comments, ids and unknown fields are skipped."""
     kind, data = "", []
     for line in block.split(b"\n"):
         field, _, value = line.partition(b":")

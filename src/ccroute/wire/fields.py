@@ -129,8 +129,7 @@ def given(request: Request, names: Iterable[str]) -> dict[str, JSON]:
 
 
 def merged(body: dict[str, JSON], request: Request, *containers: str) -> dict[str, JSON]:
-    """Put `request.extra` into `body` and return it. Objects named in `containers` are merged, not
-    replaced."""
+    """Put `request.extra` into `body` and return it. Objects in `containers` are merged, not replaced."""
     for name, value in request.extra.items():
         if name in containers and isinstance(value, Mapping) and isinstance(body.get(name), dict):
             body[name] = {**body[name], **value}
@@ -150,8 +149,7 @@ def wants_schema(request: Request) -> bool:
 
 
 def json_schema(request: Request) -> Mapping[str, JSON] | None:
-    """Return the schema that the answer must follow, or None. Raises `InvalidRequestError` if it is
-    missing."""
+    """Return the answer's schema, None if none is wanted. A missing one raises `InvalidRequestError`."""
     if not wants_schema(request):
         return None
     form = (request.response_format or {}).get("json_schema")

@@ -64,7 +64,7 @@ def shown(body: bytes) -> str:
 
 
 def text(value: object) -> str:
-    """Return `value` if it is a str, else `""`. For fields that the answer does not depend on."""
+    """Return `value` if it is a str, else `""`. For fields that the answer can lack."""
     return value if isinstance(value, str) else ""
 
 
@@ -76,14 +76,12 @@ def answer_text(value: object) -> str:
 
 
 def mapping(value: object) -> dict[str, JSON]:
-    """Return `value` if it is a JSON object, else an empty one. For fields that the answer does not depend
-    on."""
+    """Return `value` if it is a JSON object, else an empty one. For fields that the answer can lack."""
     return value if isinstance(value, dict) else {}
 
 
 def listed(value: object) -> list[JSON]:
-    """Return `value` if it is a JSON array, else an empty one. For fields that the answer does not depend
-    on."""
+    """Return `value` if it is a JSON array, else an empty one. For fields that the answer can lack."""
     return value if isinstance(value, list) else []
 
 
@@ -104,8 +102,7 @@ def finish_reason(
 
 
 def _repaired(found: re.Match[str]) -> str:
-    """Return a surrogate pair unchanged, half a pair as U+FFFD. An odd number of backslashes before it
-    escapes its own backslash: then it is text."""
+    """Return a surrogate pair unchanged, half a pair as U+FFFD. Its backslash may itself be escaped."""
     before = found.start()
     while before and found.string[before - 1] == "\\":
         before -= 1

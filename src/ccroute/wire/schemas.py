@@ -60,14 +60,12 @@ class _OpenError(Exception):
 
 
 def for_claude(schema: Schema) -> dict[str, JSON] | None:
-    """Return the schema for `output_config.format`, or None. Every object is closed; constraints that Claude
-    does not accept go into descriptions."""
+    """Return the schema for `output_config.format`, or None. Every object is closed."""
     return _written(schema, _CLAUDE)
 
 
 def for_openai(schema: Schema, *, official: bool) -> dict[str, JSON] | None:
-    """Return the schema for `strict: true`, or None. Every object is closed, and all its properties are
-    required.
+    """Return the schema for `strict: true`, or None. Every object is closed and has all its properties.
 
     `official`: for OpenAI's own service, which refuses some constraints. Other servers enforce them.
     """

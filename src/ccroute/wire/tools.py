@@ -36,9 +36,7 @@ class _Nesting:
 
     def feed(self, piece: str) -> None:
         marks = _MARKS.findall(self._escape + piece)
-        self._escape = (
-            "\\" if marks and marks[-1] == "\\" else ""
-        )  # it escapes the next piece's first character
+        self._escape = "\\" if marks and marks[-1] == "\\" else ""  # for the next piece's first character
         for mark in marks:
             if mark == '"':
                 self._quoted = not self._quoted
@@ -74,8 +72,7 @@ class Call:
         return not self._broken
 
     def whole(self, provider: str = "") -> ToolCall:
-        """Return the call so far. Its further fields are kept under `provider`, or dropped if that is
-        empty."""
+        """Return the call so far. Its further fields are kept under `provider`, or dropped without one."""
         return ToolCall(
             id=self.id,
             function=Function(name=self.name, arguments="".join(self.pieces) or NO_ARGUMENTS),
@@ -105,8 +102,7 @@ class CallDeltas:
         self._by_index: dict[int, Call] = {}
 
     def add(self, entries: object) -> tuple[ToolCall, ...]:
-        """Add the `tool_calls` of one delta. Returns ccroute's deltas, numbered from 0 in order of
-        appearance."""
+        """Add the `tool_calls` of one delta. Returns them numbered from 0 in order of appearance."""
         calls = _entries(entries)
         # Without an index, a single entry continues the latest call; one of several the call at its position.
         places = range(len(calls)) if len(calls) > 1 else [len(self.calls) - 1]
@@ -140,8 +136,7 @@ class CallDeltas:
 
 
 def read_calls(entries: object, first: int = 0) -> list[Call]:
-    """Return the `tool_calls` of a whole message, numbered from `first`. Missing and repeated ids are
-    replaced."""
+    """Return the `tool_calls` of a whole message, numbered from `first`. Missing or repeated ids are new."""
     seen: set[str] = set()
     calls = []
     for index, entry in enumerate(_entries(entries), first):
@@ -156,14 +151,12 @@ def read_calls(entries: object, first: int = 0) -> list[Call]:
 
 
 def whole_calls(entries: object, provider: str = "") -> tuple[ToolCall, ...]:
-    """Return the `tool_calls` of a whole message as results. Their further fields are kept under
-    `provider`."""
+    """Return the `tool_calls` of a whole message as results, further fields under `provider`."""
     return tuple(call.whole(provider) for call in read_calls(entries))
 
 
 def _further(entry: Mapping[str, JSON], function: Mapping[str, JSON]) -> dict[str, JSON]:
-    """Return the fields of a call that OpenAI does not have, such as Gemini's `extra_content`, without empty
-    ones."""
+    """Return a call's non-empty fields that OpenAI does not have, such as Gemini's `extra_content`."""
     fields = {name: value for name, value in entry.items() if value and name not in _CALL}
     if inner := {name: value for name, value in function.items() if value and name not in _FUNCTION}:
         fields["function"] = inner

@@ -41,8 +41,7 @@ def estimate_choices(choices: Iterable[Choice]) -> int:
 
 
 def estimate_deltas(deltas: Iterable[str]) -> int:
-    """Estimate the tokens in streamed pieces. Servers send one token at a time, so a short piece is one
-    token."""
+    """Estimate the tokens in streamed pieces. Servers send single tokens, so a short piece is one."""
     return sum(1 if len(delta) <= _ONE_TOKEN else estimate(len(delta)) for delta in deltas if delta)
 
 

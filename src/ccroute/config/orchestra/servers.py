@@ -58,8 +58,7 @@ class Server:
     ) -> Server:
         """Add a backend at `address` and return it.
 
-        `name` is its name. With `ExternalNames`, the name comes from the host, and the backend may stay
-        unused.
+        With `ExternalNames` as `name`, its name comes from the host, and it may stay unused.
         """
         kind, short, prefixes = _recognise(address.url)
         backend = _unused(short, address, builder, name) if isinstance(name, ExternalNames) else name

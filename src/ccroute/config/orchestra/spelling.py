@@ -11,8 +11,7 @@ _CLOSE = 0.75
 
 
 def folded(key: object) -> str:
-    """Return one form for all spellings: `fallbackModel`, `fallback_model` and `Fallback-Model` are one
-    key."""
+    """Return the same text for `fallbackModel`, `fallback_model` and `Fallback-Model`."""
     return slug(str(key)).replace("-", "")
 
 

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 from pydantic_core import to_json
 
-from ccroute.serve.body import Fields, ParsedRequest, bad, call_options, load
+from ccroute.serve.body import Fields, ParsedRequest, bad, call_options, load_fields
 from ccroute.types import JSON
 from ccroute.wire.anthropic.decode import is_plain
 from ccroute.wire.anthropic.turns import THINKING, is_signed
@@ -41,7 +41,7 @@ def parse_request(body: bytes | Mapping[str, JSON]) -> ParsedRequest:
 
     Raises `InvalidRequestError` that names the place, also for blocks that only Anthropic could read.
     """
-    fields = load(body)
+    fields = load_fields(body)
     tools = fields.objects("tools")
     kwargs: dict[str, JSON] = {
         "model": fields.text("model"),

@@ -30,8 +30,7 @@ STOP: Final[Mapping[str, FinishReason]] = {
 
 
 def decode(body: bytes) -> Completion:
-    """Return the answer of a response with status 200. Raises the error that it reports, or
-    `ProtocolError`."""
+    """Return the answer in a body with status 200. Raises the error that it reports, or `ProtocolError`."""
     frame = load_object(body)
     blocks, reason = frame.get("content", "missing"), text(frame.get("stop_reason"))
     if "error" in frame or not isinstance(blocks, list):

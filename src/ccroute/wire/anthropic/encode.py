@@ -45,8 +45,7 @@ USUAL: Final = Model()
 
 
 class Form(NamedTuple):
-    """How an answer is made to follow a JSON schema: by `output_config.format`, a forced tool, or not at
-    all."""
+    """How an answer is made to follow a schema: by `output_config.format`, a forced tool, or not at all."""
 
     kind: Literal["format", "tool", "none"]
     schema: Mapping[str, JSON]

@@ -163,8 +163,7 @@ def _replayed(block: Mapping[str, JSON], ids: _Ids, claude: bool) -> Blocks:
 
 
 def is_signed(block: Mapping[str, JSON]) -> bool:
-    """Whether a thinking block has a signature. Anthropic refuses blocks of other providers, which have
-    none."""
+    """Whether a thinking block has a signature. Anthropic refuses a block without one."""
     return bool(block.get("signature") or block.get("data"))
 
 

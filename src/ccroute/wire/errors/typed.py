@@ -136,7 +136,7 @@ def parse_error(value: JSON) -> ErrorPayload:
 def typed_error(payload: ErrorPayload, is_quoted: IsQuoted | None = None) -> CallFailure:
     """Return the typed error. Text that `is_quoted` finds in the request decides nothing."""
     status, words, headers = payload.status, payload.words, payload.headers or {}
-    kind, found = _kind(payload, is_quoted)
+    kind, found = _error_class(payload, is_quoted)
     has_wait = issubclass(kind, RateLimitError | OverloadedError)
     meaning = None if found is None else found[0].meaning
     lacks = kind is InvalidRequestError and meaning in (wordings.LACKS, wordings.FEATURE, wordings.OUTPUT)
@@ -204,7 +204,9 @@ def _plain(message: str, more: str = "") -> ErrorPayload:
     )
 
 
-def _kind(payload: ErrorPayload, is_quoted: IsQuoted | None) -> tuple[type[CallFailure], _Match | None]:
+def _error_class(
+    payload: ErrorPayload, is_quoted: IsQuoted | None
+) -> tuple[type[CallFailure], _Match | None]:
     """Return the error's class, and the matching row of the table, which may say more."""
     status = payload.status or payload.body_status
     found = None
@@ -247,13 +249,13 @@ def _message(fields: Mapping[str, JSON]) -> str:
         if isinstance(value, dict):
             value = value.get("detail")
         if isinstance(value, list):
-            value = "; ".join(filter(None, map(_fault, value[:_FAULTS])))
+            value = "; ".join(filter(None, map(_one_fault, value[:_FAULTS])))
         if isinstance(value, str) and value:
             return value
     return ""
 
 
-def _fault(value: JSON) -> str:
+def _one_fault(value: JSON) -> str:
     """Return one fault of a list as text: its place and its message."""
     fault = mapping(value)
     place = ".".join(part for part in listed(fault.get("loc")) if isinstance(part, str) and part != "body")

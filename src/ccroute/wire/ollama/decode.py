@@ -82,8 +82,7 @@ def is_done(frame: Mapping[str, JSON]) -> bool:
 
 
 def nothing_asked() -> NoReturn:
-    """Raise `InvalidRequestError` for an empty answer, which says only that the model was loaded or
-    unloaded."""
+    """Raise `InvalidRequestError` for an empty answer: the model was only loaded or unloaded."""
     raise InvalidRequestError(
         "Ollama only loaded the model, as for a conversation without a user's message: give it one"
     )

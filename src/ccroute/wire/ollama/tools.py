@@ -53,8 +53,7 @@ class _Plain:
         return {name: value for name, value in own.items() if name not in _DEFINITIONS}
 
     def _plain(self, schema: JSON, inside: tuple[str, ...], depth: int = 0) -> dict[str, JSON]:
-        """Return a schema in Ollama's keywords. `inside` are the references that lead here, to detect a
-        cycle."""
+        """Return a schema in Ollama's keywords. `inside` are the references around it, to detect a cycle."""
         if not isinstance(schema, Mapping):  # true: anything
             return {}
         own = dict(schema)

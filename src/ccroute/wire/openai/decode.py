@@ -96,8 +96,7 @@ def read_reason(choice: Mapping[str, JSON], body: bytes, *, spoke: bool = False)
 
 
 def read_usage(raw: JSON, output_estimate: Callable[[], int]) -> Usage:
-    """Return usage in disjoint buckets. OpenAI's prompt includes cached tokens, its completion includes
-    thinking."""
+    """Return usage in disjoint buckets. OpenAI's prompt includes cached tokens, its completion thinking."""
     raw = mapping(raw)
     known, details = counts(raw), counts(raw.get("prompt_tokens_details"))
     prompt, output = known.get("prompt_tokens"), known.get("completion_tokens")
@@ -111,8 +110,7 @@ def read_usage(raw: JSON, output_estimate: Callable[[], int]) -> Usage:
     read = min(cached or 0, prompt or 0)
     written = min(details.get("cache_write_tokens", 0), (prompt or 0) - read)
     if prompt is not None and output is not None and total is not None:
-        # xAI and Gemini count thinking beside the completion, and Gemini does not name it: the total shows
-        # it.
+        # xAI and Gemini count thinking beside the completion, Gemini without a name. The total shows it.
         beside = total - prompt - output
         if beside > 0 and beside == (reasoning or beside) and beside != read + written:
             output, reasoning = output + beside, beside

@@ -49,8 +49,7 @@ def encode(
     facts: Model = _NOTHING,
     provider: str = "",
 ) -> dict[str, Any]:
-    """Return the JSON body. `request` holds nothing that `refusals` names. `provider` is the server's
-    host."""
+    """Return the JSON body. `request` holds nothing that `refusals` names. `provider` is the host."""
     body: dict[str, JSON] = {"model": model, "messages": encoded(request.messages, dialect, provider)}
     if request.max_tokens is not None:
         is_renamed = "max_tokens" in (facts.refuses or ())

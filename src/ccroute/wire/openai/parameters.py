@@ -44,8 +44,7 @@ def refused_parameters(request: Request, model: str, dialect: Dialect, facts: Mo
 
 
 def neutral_parameters(request: Request, facts: Model) -> list[str]:
-    """Return the given parameters that the model refuses, but whose value is its default. They are not
-    sent."""
+    """Return the refused parameters whose given value is the model's default. They are not sent."""
     return [name for name, value in _refused(request, facts).items() if value == _NEUTRAL.get(name)]
 
 

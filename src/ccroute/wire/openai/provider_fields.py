@@ -57,8 +57,7 @@ def _joined(value: JSON) -> JSON:
 
 
 def _merge(kept: dict[str, JSON], more: Mapping[str, JSON]) -> None:
-    """Add `more` to `kept`. Lists get new entries, texts in `_GROWING` get longer, other values are
-    replaced."""
+    """Add `more` to `kept`. Lists get new entries, `_GROWING` texts get longer, others are replaced."""
     for name, value in more.items():
         before = kept.get(name)
         if not value and name in kept:
