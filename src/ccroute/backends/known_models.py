@@ -70,29 +70,27 @@ _ASKED = replace(_CAN_STOP, thinking="adaptive")
 _FOUR_SIX = replace(_ASKED, sampling="one", efforts=("none", "low", "medium", "high", "max"))
 
 
-def _claude_entry(names: str, facts: Model, source: str = _GUIDE) -> Known:
+def _entry(names: str, facts: Model, source: str = _GUIDE) -> Known:
     return Known("anthropic", names, facts, source, _SEEN)
 
 
 _CLAUDE: Final = (
-    _claude_entry(
-        r"(?:.*[^a-z])?claude-(?:instant|v?[12](?!\d)).*", replace(_MUTE, max_output=4096), _MODELS
-    ),
-    _claude_entry(_claude("opus-3", "sonnet-3", "haiku-3"), replace(_MUTE, max_output=4096), _MODELS),
-    _claude_entry(_claude("sonnet-3-5", "haiku-3-5"), replace(_MUTE, max_output=8192), _MODELS),
-    _claude_entry(_claude("sonnet-3-7"), replace(_BUDGET, sampling="any", max_output=64_000), _MODELS),
-    _claude_entry(_claude("opus-4", "opus-4-0", "opus-4-1"), replace(_BUDGET, max_output=32_000)),
-    _claude_entry(_claude("sonnet-4", "sonnet-4-0"), replace(_BUDGET, max_output=64_000)),
-    _claude_entry(
+    _entry(r"(?:.*[^a-z])?claude-(?:instant|v?[12](?!\d)).*", replace(_MUTE, max_output=4096), _MODELS),
+    _entry(_claude("opus-3", "sonnet-3", "haiku-3"), replace(_MUTE, max_output=4096), _MODELS),
+    _entry(_claude("sonnet-3-5", "haiku-3-5"), replace(_MUTE, max_output=8192), _MODELS),
+    _entry(_claude("sonnet-3-7"), replace(_BUDGET, sampling="any", max_output=64_000), _MODELS),
+    _entry(_claude("opus-4", "opus-4-0", "opus-4-1"), replace(_BUDGET, max_output=32_000)),
+    _entry(_claude("sonnet-4", "sonnet-4-0"), replace(_BUDGET, max_output=64_000)),
+    _entry(
         _claude("opus-4-5", "sonnet-4-5", "haiku-4-5"), replace(_BUDGET, schema="format", max_output=64_000)
     ),
-    _claude_entry(_claude("opus-4-6", "sonnet-4-6"), _FOUR_SIX),
-    _claude_entry(_claude("opus-4-7", "opus-4-8"), _ASKED),
-    _claude_entry(_claude("opus-5", "sonnet-5"), _CAN_STOP),
-    _claude_entry(_claude("fable-5", "mythos-5", "mythos-preview"), _FREE_CHOICE, _FABLE),
-    _claude_entry(r"(?:.*[^a-z])?claude-(?:.*-)?haiku.*", _CAN_STOP, _GUIDES + "haiku-5-5/migration-guide"),
+    _entry(_claude("opus-4-6", "sonnet-4-6"), _FOUR_SIX),
+    _entry(_claude("opus-4-7", "opus-4-8"), _ASKED),
+    _entry(_claude("opus-5", "sonnet-5"), _CAN_STOP),
+    _entry(_claude("fable-5", "mythos-5", "mythos-preview"), _FREE_CHOICE, _FABLE),
+    _entry(r"(?:.*[^a-z])?claude-(?:.*-)?haiku.*", _CAN_STOP, _GUIDES + "haiku-5-5/migration-guide"),
     # Opus 5.5, Sonnet 5.5, Fable 5.1, and every name that is not listed: it is newer, or means the newest.
-    _claude_entry(r"(?:.*[^a-z])?claude(?:[-:@].*)?", _NEWEST, _GUIDES + "opus-5-5/migration-guide"),
+    _entry(r"(?:.*[^a-z])?claude(?:[-:@].*)?", _NEWEST, _GUIDES + "opus-5-5/migration-guide"),
 )
 
 

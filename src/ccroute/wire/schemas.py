@@ -65,7 +65,7 @@ def for_claude(schema: Schema) -> dict[str, JSON] | None:
 
 
 def for_openai(schema: Schema, *, official: bool) -> dict[str, JSON] | None:
-    """Return the schema for `strict: true`, or None. Every object is closed and has all its properties.
+    """Return the schema for `strict: true`, or None. Objects are closed and require all properties.
 
     `official`: for OpenAI's own service, which refuses some constraints. Other servers enforce them.
     """

@@ -136,7 +136,7 @@ def parse_error(value: JSON) -> ErrorPayload:
 def typed_error(payload: ErrorPayload, is_quoted: IsQuoted | None = None) -> CallFailure:
     """Return the typed error. Text that `is_quoted` finds in the request decides nothing."""
     status, words, headers = payload.status, payload.words, payload.headers or {}
-    kind, found = _error_class(payload, is_quoted)
+    kind, found = _type(payload, is_quoted)
     has_wait = issubclass(kind, RateLimitError | OverloadedError)
     meaning = None if found is None else found[0].meaning
     lacks = kind is InvalidRequestError and meaning in (wordings.LACKS, wordings.FEATURE, wordings.OUTPUT)
@@ -204,9 +204,7 @@ def _plain(message: str, more: str = "") -> ErrorPayload:
     )
 
 
-def _error_class(
-    payload: ErrorPayload, is_quoted: IsQuoted | None
-) -> tuple[type[CallFailure], _Match | None]:
+def _type(payload: ErrorPayload, is_quoted: IsQuoted | None) -> tuple[type[CallFailure], _Match | None]:
     """Return the error's class, and the matching row of the table, which may say more."""
     status = payload.status or payload.body_status
     found = None
