@@ -108,7 +108,7 @@ class GeminiBackend(Backend):
         return {model["name"].removeprefix("models/"): model.get("inputTokenLimit") for model in models}
 
     def _contents(self, messages: Sequence[Mapping[str, JSON]]) -> list[dict[str, JSON]]:
-        """The turns. Results of parallel calls must stand in one turn, so equal roles are joined."""
+        """The turns. Results of parallel calls must be in one turn, so equal roles are joined."""
         contents: list[dict[str, JSON]] = []
         names: dict[str, str] = {}
         for i, message in enumerate(messages):
@@ -136,7 +136,7 @@ class GeminiBackend(Backend):
 
 
 class Answer:
-    """An answer as it adds up: a whole one is one frame, a stream's come in server-sent events."""
+    """An answer that grows frame by frame. A whole answer is one frame, a stream sends one in each event."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend

@@ -420,7 +420,7 @@ def test_an_object_with_free_keys_is_sent_as_a_forced_tool() -> None:
 def test_a_prefill_is_refused_before_sending_if_unsupported() -> None:
     begun = {"role": "assistant", "content": "The answer is"}
     for model in ("claude-opus-4-6", "claude-sonnet-5", "claude-fable-5-1"):
-        with pytest.raises(InvalidRequestError, match=rf"{model} does not go on .*prefill"):
+        with pytest.raises(InvalidRequestError, match=rf"{model} does not continue .*prefill"):
             body(model, USER, begun)
     assert body("claude-haiku-4-5", USER, begun)["messages"][-1]["role"] == "assistant"
 

@@ -38,7 +38,7 @@ class AnthropicBackend(Backend):
     def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
         form, asked = None, request.response_format
         if asked is not None:
-            # `refusals` has just computed it, and it walks the whole schema.
+            # `refusals` has just computed the form, which costs a walk through the whole schema.
             schema, of_model, effort, form = self._last_form
             if schema is not asked or of_model != model or effort != request.reasoning_effort:
                 form = self._form(request, model)

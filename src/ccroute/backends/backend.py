@@ -1,7 +1,7 @@
-"""What every backend is: one fixed origin, a key sent there only, limits, and four methods without I/O.
+"""The base class of all backends: a fixed origin, a key that goes only there, limits and a codec without I/O.
 
-A user's own backend subclasses `Backend` and implements `encode`, `decode` and `decoder`, and `classify`
-where its errors have a form of their own; nothing else in ccroute changes.
+A backend of your own subclasses `Backend` and implements `encode`, `decode` and `decoder`. It also overrides
+`classify` if its server's errors have a form of their own. Nothing else in ccroute changes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ccroute.backends.known_models import NOTHING, Wire, known
 from ccroute.backends.origin import check_ca_file, check_name, is_private, parse_base_url
 from ccroute.errors import AuthenticationError, BackendError, ConfigError, InvalidRequestError, RequestError
 from ccroute.types import JSON, Completion, Model, Request, Timeout
-from ccroute.wire.errors.typed import error as typed_error
+from ccroute.wire.errors import typed
 from ccroute.wire.listing import read_model_list
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _ENDPOINTS: Final = ("/chat/completions", "/messages", "/api/chat")
 _MOST_FACTS: Final = 1000
-"""Models whose facts one backend remembers: names may come from outside."""
+"""Models whose description one backend remembers. There is a limit, because names may come from clients."""
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -48,7 +48,7 @@ class HttpRequest:
 
 
 class BackendOptions(TypedDict, total=False):
-    """The keywords that every backend takes; `Backend` says what they mean."""
+    """The keywords of every backend. `Backend` explains them."""
 
     api_key: ApiKey | None
     local: bool | None
@@ -75,21 +75,21 @@ class Backend(ABC):
                      instead of refusing the call.
     max_concurrency: how many requests the host serves at a time.
     memory_gb:       memory its models share, in GB.
-    models:          what is known of its models (context window, price, …).
+    models:          descriptions of its models (context window, price, …).
     ca_file:         a PEM file with the certificate authority to trust instead of the public ones.
     """
 
     kind: ClassVar[str] = ""
-    """What a configuration file calls this class: `kind = "…"`. See `ccroute.backends.register`."""
+    """The name of this class in a configuration file: `kind = "…"`. See `ccroute.backends.register`."""
     default_url: str | None = None
-    """The address where none is given."""
+    """The address if none is given."""
     key_variable: str | None = None
     """The environment variable that usually holds the key for `default_url`."""
     model_prefixes: ClassVar[tuple[str, ...]] = ()
-    """What other tools write before a model's name for this provider, such as `openai/`. A kind that has
-    one needs no table of its own in a configuration file."""
+    """Prefixes that other tools write before a model's name, such as `openai/`. A kind with prefixes needs no
+    table of its own in a configuration file."""
     wire_name: ClassVar[Wire | None] = None
-    """Which of ccroute's own wires it speaks; None for another."""
+    """The wire of ccroute that the server speaks; None for a wire of your own."""
     runs_models = False
     """Whether the server itself computes answers, so that its address shows whether it is local."""
 
@@ -157,37 +157,37 @@ class Backend(ABC):
                 f"backend {name}: give the key as api_key= or in headers= ({twice.pop()}), not both"
             )
 
-    # The four methods of a codec.
+    # The codec: three methods to implement, and `classify`, which has a default.
 
     @abstractmethod
     def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
-        """Write `request` for `model`. Raises `InvalidRequestError` for what the wire cannot carry."""
+        """Write `request` for `model`. Raises `InvalidRequestError` if the wire cannot carry it."""
 
     @abstractmethod
     def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
-        """Read a whole answer; raises a `BackendError` where it is none."""
+        """Read a whole answer. Raises a `BackendError` if `body` is not an answer."""
 
     @abstractmethod
     def decoder(self, status: int, headers: Mapping[str, str]) -> StreamDecoder:
-        """A decoder for one streamed answer."""
+        """Return a decoder for one streamed answer."""
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError | RequestError:
-        """The typed error for an answer whose status is not 2xx. Header names are lower case.
+        """Return the typed error for an answer whose status is not 2xx. Header names are lower case.
 
-        This one reads statuses and error bodies as most providers write them.
+        The default reads the statuses and error bodies of most providers.
         """
-        return typed_error(status, headers, body)
+        return typed.error(status, headers, body)
 
     # What a subclass may refine.
 
     def refusals(self, request: Request, model: str) -> Mapping[str, str]:
-        """Parameters of `request` that this wire cannot carry, each with the reason."""
+        """Return the parameters of `request` that this wire cannot carry, each with the reason."""
         return {}
 
     def check(self, request: Request, answer: Completion) -> None:
         """Check a whole answer to a `request` with `response_format`, which `decode` does not see.
 
-        Raises a `BackendError` or `InvalidRequestError` where the server did not do what it was asked.
+        Raises a `BackendError` or `InvalidRequestError` if the server ignored it.
         """
         return
 
@@ -196,22 +196,22 @@ class Backend(ABC):
         return (model,)
 
     def buffers_tool_calls(self, request: Request) -> bool:
-        """Whether the server sends a streamed tool call only when it is whole. The stream may then be
-        silent as long as an answer that is not streamed: `idle` does not count."""
+        """Whether the server sends a streamed tool call only when it is whole. The stream may then be silent
+        for as long as the whole answer takes, so the limit `idle` does not count."""
         return False
 
     def timeout_advice(self, model: str) -> str:
-        """What to do where an attempt timed out before any content came; empty if there is nothing to say."""
+        """Return advice for an attempt that timed out before any content came, or an empty str."""
         return ""
 
     def listing(self) -> HttpRequest | None:
-        """The request that lists its models without running one; None where there is none."""
+        """Return the request that lists the server's models without running one; None if there is none."""
         return None
 
     def read_listing(self, body: bytes) -> Mapping[str, int | None]:
         """The models of a listing's answer, each with its context window in tokens, or None.
 
-        This one reads the list that OpenAI, Anthropic and most others give.
+        The default reads the list of OpenAI, Anthropic and most others.
         """
         return read_model_list(body)
 
@@ -244,15 +244,15 @@ class Backend(ABC):
         return {"authorization": f"Bearer {key}"}
 
     def missing_key(self) -> str | None:
-        """What to do when there is no key; None where none is needed."""
+        """Return what to do if there is no key; None if no key is needed."""
         if self.key_variable is None or not self.is_official:
             return None
         return f"no API key: set {self.key_variable} (read by Router.from_config), or give api_key="
 
-    # What the floors above ask for.
+    # Methods that the router calls.
 
     def model(self, name: str) -> Model:
-        """What is known of a model: as it was described, else as `known_models` says."""
+        """Return what is known of a model, from `models` and from `known_models`."""
         facts = self._facts.get(name)
         if facts is None:
             facts = self._facts.get(self.names(name)[0]) or self._known(name)
@@ -271,7 +271,7 @@ class Backend(ABC):
     def auth_headers(self, http: HttpRequest) -> tuple[Headers, int]:
         """Every header of `http`, with the key, and the fingerprint of that key.
 
-        An `api_key` callable is called once. Raises `AuthenticationError` where a key is needed and missing.
+        An `api_key` callable is called once. Raises `AuthenticationError` if a needed key is missing.
         """
         fixed, self.last_fingerprint = self._fixed_auth or self._auth(self._credentials.read())
         headers = fixed.copy()
@@ -284,7 +284,7 @@ class Backend(ABC):
     def current_fingerprint(self) -> int | None:
         """The fingerprint of the key that an `api_key` callable gives now, to see whether it was rotated.
 
-        None where there is no callable, or no key.
+        None without a callable, or without a key.
         """
         if self._credentials.is_fixed:
             return None
@@ -326,11 +326,11 @@ class Backend(ABC):
 
 
 def json_bytes(body: Mapping[str, JSON]) -> bytes:
-    """A request body; raises `InvalidRequestError` for what JSON cannot hold."""
+    """Return a request body. Raises `InvalidRequestError` for a value that JSON cannot hold."""
     try:
         return to_json(body)
     except (ValueError, TypeError, RecursionError):
         raise InvalidRequestError(
-            "the request cannot be written as JSON: it holds no JSON value, or half a character "
+            "the request cannot be written as JSON: it holds a value that is not JSON, or half a character "
             "(such as a file name from os.fsdecode)"
         ) from None

@@ -1,4 +1,4 @@
-"""A backend's key: read, checked, compared, and known as a value that may never be shown.
+"""Reads, checks and compares a backend's key, and lists the values that may never be shown.
 
 Knows keys and header values; must not know which server they are for.
 """
@@ -28,11 +28,11 @@ _KEY: Final = re.compile(
     r"|(?:gsk|xai|hf|r8|pplx|nvapi|csk|tgp|fw)[-_](?=\S*\d)\S{16,}|(?=\S*\d)(?=\S*[A-Za-z])\w{32,}",
     re.ASCII,
 )
-"""The known beginnings of providers' keys, and letters and digits too long for a name."""
+"""Known prefixes of providers' keys, and letters and digits that are too long for a name."""
 _SHORTEST_SECRET: Final = 8
-"""Characters: a shorter value is a placeholder, or a word such as `beta`, and a part of any text."""
+"""Characters. A shorter value is a placeholder or an ordinary word such as `beta`."""
 _KEYS_KEPT: Final = 8
-"""How many keys of a rotation are remembered, so that all of them are kept out of messages."""
+"""The number of rotated keys that are remembered, to keep them out of messages."""
 
 
 class Secrets(tuple[str, ...]):
@@ -40,7 +40,7 @@ class Secrets(tuple[str, ...]):
 
     @cached_property
     def codes(self) -> list[str]:
-        """How they may be written, in lower case: as they are, in a URL, in JSON, in base64."""
+        """The secrets in lower case, in every form: plain, in a URL, in JSON, in base64."""
         codes = set[str]()
         for secret in {*self, *(value.removeprefix("Bearer ") for value in self)}:  # of headers
             if len(secret) >= _SHORTEST_SECRET:
@@ -53,7 +53,7 @@ class Secrets(tuple[str, ...]):
 
 
 class Credentials:
-    """The key of one backend. Its `secrets` are the keys that were used, and the values of own headers."""
+    """The key of one backend. Its `secrets` are the used keys and the values of the caller's headers."""
 
     def __init__(self, backend: str, api_key: ApiKey | None, headers: Mapping[str, str]) -> None:
         if not (api_key is None or callable(api_key) or isinstance(api_key, str | SecretStr)):
@@ -68,9 +68,9 @@ class Credentials:
             self._checked_key(api_key)
 
     def read(self) -> str | None:
-        """The key to send now; None or empty where there is none. A callable is called.
+        """Return the key to send; None or empty without one. A callable is called.
 
-        Raises `AuthenticationError` where a callable fails: another backend may still answer.
+        Raises `AuthenticationError` if the callable fails: another backend may still answer.
         """
         key = self._api_key
         if key is None:
@@ -98,7 +98,7 @@ class Credentials:
 
 
 def fingerprint(key: str | None) -> int:
-    """A number that is equal for equal keys, and from which a key cannot be computed."""
+    """Return a number that is equal for equal keys. The key cannot be computed from it."""
     return hash(key)
 
 
@@ -107,7 +107,7 @@ def looks_like_key(text: str) -> bool:
 
 
 def checked_header(backend: str, name: str, value: str) -> tuple[bytes, bytes]:
-    """A header as it is sent; raises `ConfigError`, which never repeats the value."""
+    """Return a header as bytes. Raises `ConfigError`, which never repeats the value."""
     if not _HEADER_NAME.fullmatch(name):
         raise ConfigError(f"backend {backend}: a header name holds characters that HTTP does not allow")
     if not isinstance(value, str) or (value and not PRINTABLE.fullmatch(value)):

@@ -1,7 +1,7 @@
-"""What providers' models take, model by model: data with its sources, no code that depends on a name.
+"""The parameters that providers' models accept: data with its sources.
 
-A user's own `Model(…)` of a backend wins over what stands here, field by field, so nobody has to wait for
-a release. Only what differs from the usual is listed; an unknown name gets the usual.
+Each field of a caller's own `Model(…)` replaces the field here, so a new model does not need a release. Only
+differences from the usual are listed. An unknown name gets the usual.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Wire = Literal["openai", "anthropic", "ollama"]
 class Known(NamedTuple):
     """Facts of the models whose bare name matches `names` (a regex, matched whole, lower case).
 
-    The bare name is what follows the last slash, dots written as hyphens. `source` is the page that says so,
-    `seen` the day it was read (ISO date). `preset`: only at this preset of `OpenAIBackend`, where the same
-    model takes more at other servers.
+    The bare name is what follows the last slash, dots written as hyphens. `source` is the page with the
+    facts, `seen` the day it was read (ISO date). `preset`: the entry counts only for this preset of
+    `OpenAIBackend`, because other servers accept more for the same model.
     """
 
     wire: Wire
@@ -46,7 +46,7 @@ _BEFORE, _AFTER = "(?:.*[^a-z])?claude-", r"(?:(?:-(?!\d{1,2}(?!\d))|[@:]).*)?"
 
 
 def _claude(*models: str) -> str:
-    """The names of some models, each as `opus-4-5`; gateways also write `4-5-opus`."""
+    """Return a pattern for models given as `opus-4-5`. Gateways also write `4-5-opus`."""
     turned = ["-".join([*model.split("-")[1:], model.split("-")[0]]) for model in models]
     return f"{_BEFORE}(?:{'|'.join([*models, *turned])}){_AFTER}"
 
@@ -63,34 +63,34 @@ _NEWEST = Model(
     prefill=False,
     max_output=128_000,
 )
-"""What always thinks: its efforts lack `none`. With `tool_choice` in `refuses`, a forced one is meant."""
+"""A model that always thinks: its efforts lack `none`. `tool_choice` in `refuses` means a forced tool."""
 _FREE_CHOICE = replace(_NEWEST, refuses=None)
 _CAN_STOP = replace(_FREE_CHOICE, efforts=("none", *_WORDS))
 _ASKED = replace(_CAN_STOP, thinking="adaptive")
 _FOUR_SIX = replace(_ASKED, sampling="one", efforts=("none", "low", "medium", "high", "max"))
 
 
-def _known(names: str, facts: Model, source: str = _GUIDE) -> Known:
+def _entry(names: str, facts: Model, source: str = _GUIDE) -> Known:
     return Known("anthropic", names, facts, source, _SEEN)
 
 
 _CLAUDE: Final = (
-    _known(r"(?:.*[^a-z])?claude-(?:instant|v?[12](?!\d)).*", replace(_MUTE, max_output=4096), _MODELS),
-    _known(_claude("opus-3", "sonnet-3", "haiku-3"), replace(_MUTE, max_output=4096), _MODELS),
-    _known(_claude("sonnet-3-5", "haiku-3-5"), replace(_MUTE, max_output=8192), _MODELS),
-    _known(_claude("sonnet-3-7"), replace(_BUDGET, sampling="any", max_output=64_000), _MODELS),
-    _known(_claude("opus-4", "opus-4-0", "opus-4-1"), replace(_BUDGET, max_output=32_000)),
-    _known(_claude("sonnet-4", "sonnet-4-0"), replace(_BUDGET, max_output=64_000)),
-    _known(
+    _entry(r"(?:.*[^a-z])?claude-(?:instant|v?[12](?!\d)).*", replace(_MUTE, max_output=4096), _MODELS),
+    _entry(_claude("opus-3", "sonnet-3", "haiku-3"), replace(_MUTE, max_output=4096), _MODELS),
+    _entry(_claude("sonnet-3-5", "haiku-3-5"), replace(_MUTE, max_output=8192), _MODELS),
+    _entry(_claude("sonnet-3-7"), replace(_BUDGET, sampling="any", max_output=64_000), _MODELS),
+    _entry(_claude("opus-4", "opus-4-0", "opus-4-1"), replace(_BUDGET, max_output=32_000)),
+    _entry(_claude("sonnet-4", "sonnet-4-0"), replace(_BUDGET, max_output=64_000)),
+    _entry(
         _claude("opus-4-5", "sonnet-4-5", "haiku-4-5"), replace(_BUDGET, schema="format", max_output=64_000)
     ),
-    _known(_claude("opus-4-6", "sonnet-4-6"), _FOUR_SIX),
-    _known(_claude("opus-4-7", "opus-4-8"), _ASKED),
-    _known(_claude("opus-5", "sonnet-5"), _CAN_STOP),
-    _known(_claude("fable-5", "mythos-5", "mythos-preview"), _FREE_CHOICE, _FABLE),
-    _known(r"(?:.*[^a-z])?claude-(?:.*-)?haiku.*", _CAN_STOP, _GUIDES + "haiku-5-5/migration-guide"),
+    _entry(_claude("opus-4-6", "sonnet-4-6"), _FOUR_SIX),
+    _entry(_claude("opus-4-7", "opus-4-8"), _ASKED),
+    _entry(_claude("opus-5", "sonnet-5"), _CAN_STOP),
+    _entry(_claude("fable-5", "mythos-5", "mythos-preview"), _FREE_CHOICE, _FABLE),
+    _entry(r"(?:.*[^a-z])?claude-(?:.*-)?haiku.*", _CAN_STOP, _GUIDES + "haiku-5-5/migration-guide"),
     # Opus 5.5, Sonnet 5.5, Fable 5.1, and every name that is not listed: it is newer, or means the newest.
-    _known(r"(?:.*[^a-z])?claude(?:[-:@].*)?", _NEWEST, _GUIDES + "opus-5-5/migration-guide"),
+    _entry(r"(?:.*[^a-z])?claude(?:[-:@].*)?", _NEWEST, _GUIDES + "opus-5-5/migration-guide"),
 )
 
 
@@ -114,7 +114,7 @@ _READ = "2026-11-21"
 
 # After the name: a date (`-2025-08-07`, `-20250807`), and what OpenRouter adds (`:online`).
 _DATED = r"(?:-\d{4}-?\d\d-?\d\d)?(?::.*)?"
-# Without `max_tokens`: its new name is sent.
+# `max_tokens` is refused under this name: `max_completion_tokens` is sent.
 _FIXED = ("max_tokens", "frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs")
 _WORDS_5 = ("none", "low", "medium", "high", "xhigh")
 
@@ -125,9 +125,9 @@ def _reasoning(
     stop: bool = False,
     apart: bool = False,
 ) -> Model:
-    """A model of OpenAI's that thinks: it takes no penalties, and its sampling is its own.
+    """Return a thinking model of OpenAI. It accepts no penalties and no sampling parameters.
 
-    `stop`: it takes stop sequences. `apart`: it takes no effort beside tools at `/chat/completions`.
+    `stop`: it accepts stop sequences. `apart`: it accepts no effort with tools at `/chat/completions`.
     """
     refuses = (*_FIXED, *(() if stop else ("stop",)), *(("reasoning_effort with tools",) if apart else ()))
     return Model(sampling=sampling, efforts=efforts, refuses=refuses)
@@ -186,7 +186,7 @@ _OPENAI: Final = (
     ),
     Known("openai", rf"gpt-6-(?:sol|luna){_DATED}", _reasoning(*_WORDS_5, "max"), _VERCEL, _READ),
     Known("openai", r"gpt-oss.*", Model(efforts=("low", "medium", "high")), _AZURE, _READ),
-    # xAI's own: which of them thinks is in the name, and those that do take no word for how hard.
+    # xAI: the name shows which models think. Most of these accept no effort.
     Known(
         "openai",
         r"grok-.*-non-reasoning.*",
@@ -247,7 +247,7 @@ _OLLAMA: Final = (
     Known(
         "ollama",
         "gpt-oss([:-].*)?",
-        Model(thinking="levels", efforts=("low", "medium", "high")),  # true and false mean nothing to it
+        Model(thinking="levels", efforts=("low", "medium", "high")),  # it ignores true and false
         "https://docs.ollama.com/capabilities/thinking",
         "2026-11-21",
     ),
@@ -270,7 +270,7 @@ NOTHING: Final = Model()
 
 @lru_cache(maxsize=1024)
 def known(wire: Wire, model: str, preset: str = "") -> Model:
-    """What is known of a model by its name; an empty `Model` if nothing is."""
+    """Return what is known of a model by its name; an empty `Model` if it is unknown."""
     bare = model.lower().rpartition("/")[2].replace(".", "-")
     asked = (entry for entry in KNOWN if entry.wire == wire and entry.preset in ("", preset))
     return next((entry.facts for entry in asked if re.fullmatch(entry.names, bare)), NOTHING)

@@ -31,8 +31,8 @@ class OllamaBackend(Backend):
     """A server with `POST {base_url}/api/chat`.
 
     `keep_alive` is how long a model stays loaded after a call, in Ollama's own form (`"5m"`,
-    seconds, -1 for ever). A model with a `context_window` always gets it as `num_ctx`: a value that
-    drifts would reload the model. The other keywords are those of `Backend`.
+    seconds, -1 for ever). A model with a `context_window` always gets it as `num_ctx`: a changed
+    value would reload the model. The other keywords are those of `Backend`.
     """
 
     kind = "ollama"
@@ -100,7 +100,7 @@ class OllamaBackend(Backend):
         return advice
 
     def _measured(self, model: str, load: object) -> None:
-        """Keep how long a model took to load, in ns; much less only found it in memory."""
+        """Remember a model's load time, in ns. It is very short if the model was already in memory."""
         if isinstance(load, int) and load > _WARM:
             self._loads[model] = load / 1e9
 
@@ -117,8 +117,8 @@ class OllamaBackend(Backend):
         return HttpRequest("/api/show", json_bytes({"model": model}))
 
     def read_details(self, body: bytes, model: str) -> int | None:
-        """What is sent with a call wins over the Modelfile; Ollama serves no more than was trained. Where
-        neither says, the server's own default counts, which only `loaded` shows."""
+        """A window that is sent with calls wins over the Modelfile's. Ollama serves at most the trained
+        window. Without both, the server's default counts, which only `loaded` shows."""
         shown = read_show(body)
         asked = self.model(model).context_window or shown.num_ctx
         return min(asked, shown.trained or asked) if asked else None
@@ -134,13 +134,13 @@ class OllamaBackend(Backend):
         return wire.refusals(request, facts, hosted=self._is_hosted(model))
 
     def _is_hosted(self, model: str) -> bool:
-        """Whether it runs at ollama.com, to which Ollama forwards a model whose tag is `cloud` or ends so."""
+        """Whether a model runs at ollama.com: there Ollama forwards the tags `cloud` and `…-cloud`."""
         tag = model.rpartition(":")[2]
         return tag == "cloud" or tag.endswith("-cloud") or self.origin.host == "ollama.com"
 
 
 def _keep_alive_fault(value: object) -> str | None:
-    """What is wrong with a `keep_alive`, which Ollama would say at every call; None if nothing is."""
+    """Return what is wrong with a `keep_alive`, or None. Ollama would refuse every call."""
     if value is None or (isinstance(value, int) and not isinstance(value, bool)):
         return None
     if isinstance(value, str) and _NUMBER.fullmatch(value) and int(value):

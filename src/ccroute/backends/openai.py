@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 class OpenAIBackend(Backend):
     """A server with `POST {base_url}/chat/completions`.
 
-    `base_url` without a path means `/v1`; any path is used as it is. `preset` names what kind of
-    server it is (`llamacpp`, `vllm`, `tgi`, `localai`, `litellm`, `deepseek`, `azure`, `openrouter`,
+    `base_url` without a path means `/v1`; any path is used as it is. `preset` names the kind
+    of server (`llamacpp`, `vllm`, `tgi`, `localai`, `litellm`, `deepseek`, `azure`, `openrouter`,
     `mistral`, `moonshot`, `dashscope`) where that changes what it understands; a provider's official
     address is enough. `api_version` is the date of Azure's older API; without it, its v1 API is used.
     `finish_required=False` is for servers that never send a finish reason: a stream with content that
@@ -51,7 +51,7 @@ class OpenAIBackend(Backend):
         finish_required: bool = True,
         **common: Unpack[BackendOptions],
     ) -> None:
-        check_name(type(self).__name__, name)  # before anything repeats it
+        check_name(type(self).__name__, name)  # before an error repeats it
         if preset not in PRESETS:
             raise ConfigError(
                 f'backend {name}: unknown preset "{preset}", known are {", ".join(sorted(PRESETS))}'

@@ -1,6 +1,6 @@
-"""Where a backend is: scheme, host, port and path, and whether that is a machine of the user's own.
+"""A backend's address: scheme, host, port and path, and whether it is a machine of the user's own.
 
-Knows names and addresses; must not hold keys, wires or models.
+Knows names and addresses; must not know keys, wires or models.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PORTS: Final = {"http": 80, "https": 443}
 
 
 class Origin(NamedTuple):
-    """Where a backend's key may go, and nowhere else."""
+    """The only place to which a backend's key may go."""
 
     scheme: str
     host: str
@@ -43,7 +43,7 @@ def is_private(host: str) -> bool:
 
 
 def literal_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that `host` is written as, an IPv4 one within IPv6 as itself; None for a name."""
+    """Return the IP address that `host` is; None for a name. IPv4 within IPv6 becomes plain IPv4."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -52,7 +52,7 @@ def literal_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address 
 
 
 def check_name(kind: str, name: object) -> None:
-    """Raise `ConfigError` for what cannot name a backend. An address or a key is not repeated."""
+    """Raise `ConfigError` if `name` cannot name a backend. The error does not repeat an address or a key."""
     if not isinstance(name, str):
         raise ConfigError(
             f'{kind}: the first argument is the backend\'s name, a str such as "main", which stands before '
@@ -84,7 +84,7 @@ def check_ca_file(name: str, ca_file: str) -> None:
 
 
 def parse_base_url(name: str, base_url: str) -> tuple[Origin, str]:
-    """The origin and the path. Raises `ConfigError`, which does not repeat what may hold a password."""
+    """Return the origin and the path. Raises `ConfigError`, which never repeats a possible password."""
     fault = f"backend {name}: base_url must look like http://localhost:11434 or https://host/v1"
     try:
         url = urlsplit(base_url)

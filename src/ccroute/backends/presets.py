@@ -28,7 +28,7 @@ PresetName = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """What `OpenAIBackend(preset=…)` stands for.
+    """The values that `OpenAIBackend(preset=…)` selects.
 
     dialect:     how its request bodies differ.
     runs_models: whether the server computes answers itself, so that its address shows whether it
@@ -97,19 +97,19 @@ https://github.com/Azure/azure-sdk-for-java/pull/43037"""
 
 
 def preset_of_host(host: str) -> PresetName | None:
-    """The preset of a provider's official host, so that its address alone is enough."""
+    """Return the preset of a provider's official host, so that its address alone is enough."""
     return "azure" if host.endswith(_AZURE_HOSTS) else _BY_HOST.get(host)
 
 
 def azure_dialect(api_version: str | None) -> Dialect:
-    """How Azure's API of a version differs; without one it is the newest."""
+    """Return the dialect of a version of Azure's API; of the newest one without a version."""
     date = _DATE.match(api_version or "")
     is_old = date is not None and date[0] < _NEW_LIMIT
     return replace(_OPENAI, max_tokens="max_tokens", include_usage=False) if is_old else _OPENAI
 
 
 def azure_root(prefix: str, api_version: str | None) -> str:
-    """What stands between a base URL and `/chat/completions` at Azure; `{model}` is filled in.
+    """Return Azure's path between a base URL and `/chat/completions`. `{model}` is replaced later.
 
     A dated API has a path for each deployment, the v1 API (no version needed) the model in the body:
     https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle

@@ -25,11 +25,11 @@ B = TypeVar("B", bound=Backend)
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """What `kind = "…"` in a configuration file stands for.
+class BackendKind:
+    """A kind of backend that a configuration file names as `kind = "…"`.
 
-    `make` is a class, or `OpenAIBackend` with a preset; `origin` that of its `default_url`. The others are
-    as in `Backend`.
+    `make` is its class, or `OpenAIBackend` with a preset. `origin` is the origin of its `default_url`. The
+    other fields are as in `Backend`.
     """
 
     make: Callable[..., Backend]
@@ -63,25 +63,25 @@ def register(backend: type[B]) -> type[B]:
     return backend
 
 
-def registered() -> Mapping[str, Kind]:
-    """The kinds that are known without loading any package."""
+def registered() -> Mapping[str, BackendKind]:
+    """Return the kinds that are known without loading a package."""
     return _KINDS
 
 
 def well_known() -> list[str]:
-    """The kinds that need no table: a model's name that begins with one of them is enough."""
+    """Return the kinds that need no table: a model's name may begin with one of them."""
     return [name for name, kind in _KINDS.items() if kind.model_prefixes]
 
 
 def kind_names() -> list[str]:
-    """All kinds, those of packages that are not loaded included."""
+    """Return all kinds, also those of packages that are not loaded."""
     return list(dict.fromkeys([*_KINDS, *(point.name for point in _entry_points())]))
 
 
-def find_kind(name: str) -> Kind | None:
-    """The kind of that name; its package is loaded if need be. None if there is none.
+def find_kind(name: str) -> BackendKind | None:
+    """Return the kind of that name, or None. Loads the kind's package if needed.
 
-    Raises `ConfigError` where the package cannot be loaded or gives no backend.
+    Raises `ConfigError` if the package cannot be loaded or gives no backend.
     """
     if name not in _KINDS:
         points = [point for point in _entry_points() if point.name == name]
@@ -119,10 +119,10 @@ def _package(point: EntryPoint) -> str:
 def _add(name: str, make: Callable[..., Backend], usual: type[Backend] | Preset) -> None:
     url = usual.default_url
     origin = None if url is None else parse_base_url(name, url)[0]
-    _KINDS[name] = Kind(make, origin, usual.key_variable, tuple(usual.model_prefixes))
+    _KINDS[name] = BackendKind(make, origin, usual.key_variable, tuple(usual.model_prefixes))
 
 
-_KINDS: Final[dict[str, Kind]] = {}
+_KINDS: Final[dict[str, BackendKind]] = {}
 for _own in (AnthropicBackend, OllamaBackend):
     register(_own)
 for _name, _preset in PRESETS.items():

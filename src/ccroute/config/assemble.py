@@ -1,4 +1,4 @@
-"""Merged settings and the caller's own objects → the keyword arguments for a router."""
+"""Turns merged settings and the caller's own objects into the keyword arguments for a router."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ccroute.routing.tables import OTHERS
 from ccroute.types import RetryPolicy
 
 _BUILT = ("agents", "aliases", "backends", "fallbacks", "groups", "prices", "retry", "strategy", "timeout")
-"""Settings that need more than to be passed on."""
+"""Settings that are converted before they are passed on."""
 _NEARLY: Final = 0.9
 _LEAST: Final = Decimal("0.001")
 """USD per million tokens. A lower price is probably one per token."""
@@ -94,7 +94,7 @@ class Assembly:
         return agents
 
     def _without_unused(self, over: Mapping[Any, Any]) -> Settings:
-        """The settings without the backends that agents' addresses imply and no name uses."""
+        """Return the settings without backends from agents' addresses that no name uses."""
         names = [model for model, _ in self._named]
         for target in _with_callers(over, self._settings.aliases).values():
             names += target_names(target)
@@ -118,7 +118,7 @@ class Assembly:
                 return backend
             if key := self._environment.get(variable):
                 return build_backend(name, table, key)
-        except (ConfigError, TypeError, ValueError) as error:  # a class of others may raise any
+        except (ConfigError, TypeError, ValueError) as error:  # another package's class may raise any
             text = str(error).removeprefix(f"backend {name}: ")
             first, _, rest = text.partition(" ")
             self._fault(*((*place, first), rest) if first in BackendTable.model_fields else (place, text))

@@ -1,4 +1,4 @@
-"""Tables of a file → the objects that a caller would write by hand."""
+"""Turns the tables of a file into the objects that a caller would write by hand."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ccroute.types import Model, Price, Timeout
 
 
 def implied_key(backend: Backend) -> str | None:
-    """The variable that usually holds the key for a provider's official origin; none for any other."""
+    """Return the variable that usually holds the key for a provider's official origin; None for any other."""
     variables = (kind.key_variable for kind in registered().values() if kind.origin == backend.origin)
     return next(filter(None, variables), None)
 
 
 def build_backend(name: str, table: BackendTable, api_key: str | None = None) -> Backend:
-    """Raises `ConfigError`, whose text begins with the key that is wrong where it is one, or `ValueError`."""
+    """Return the backend. Raises `ValueError`, or `ConfigError`, whose text may begin with the wrong key."""
     kind = table.kind or name
     found = find_kind(kind)
     if found is None:
@@ -35,7 +35,7 @@ def build_backend(name: str, table: BackendTable, api_key: str | None = None) ->
     options: dict[str, Any] = {
         key: value
         for key, value in table.given(without=("kind", "enabled", "models", "timeout")).items()
-        # "max_concurrency": null means no limit; another null is as good as nothing.
+        # "max_concurrency": null means no limit; any other null counts as absent.
         if value is not None or key == "max_concurrency"
     }
     own = options.keys() - BackendTable.model_fields.keys()

@@ -1,4 +1,4 @@
-"""A file's table → `Settings`, with every fault in the words and the places of the file.
+"""Turns a file's table into `Settings`. A fault has the terms and the place of the file.
 
 Knows pydantic's errors; must not know what a key means.
 """
@@ -19,10 +19,10 @@ from ccroute.routing.names import did_you_mean
 
 
 def checked_settings(table: dict[str, Any], source: Source) -> Settings:
-    """The settings in `table`, which is used up.
+    """Return the settings in `table`. Changes `table`.
 
-    Every fault goes to `source`; the faulty parts are left out, so that the names in the rest
-    can still be checked.
+    Every fault goes to `source`. The wrong parts are removed, so that the names in the rest can still be
+    checked.
     """
     faults = _faults(table)
     for fault in faults:
@@ -32,7 +32,7 @@ def checked_settings(table: dict[str, Any], source: Source) -> Settings:
         place = _place(fault)[: -1 if fault["type"] == "missing" else None]
         source.left_out.append(place)
         _take_out(table, place)
-    # What that broke is no fault of its own, and goes with its section.
+    # A section that is invalid without the removed part is removed too. That is not another fault.
     for fault in _faults(table):
         table.pop(str(fault["loc"][0]), None)
     return Settings.model_validate(table)
@@ -48,14 +48,14 @@ def _faults(table: dict[str, Any]) -> list[ErrorDetails]:
 
 
 def _unknown_options(backends: object) -> Iterator[ErrorDetails]:
-    """The keys of backends' tables that their kinds do not take."""
+    """Return a fault for each key of a backend's table that its kind does not take."""
     known = BackendTable.model_fields
     for name, table in backends.items() if isinstance(backends, dict) else ():
         own = [key for key in table if key not in known] if isinstance(table, dict) else []
         try:
             kind = find_kind(str(table.get("kind", name))) if own else None
         except ConfigError:
-            kind = None  # a fault of its own
+            kind = None  # reported as a fault of `kind`
         for key in own:
             if kind is None or key not in kind.options:
                 yield ErrorDetails(type="extra_forbidden", loc=("backends", name, key), msg="", input=None)
@@ -63,7 +63,7 @@ def _unknown_options(backends: object) -> Iterator[ErrorDetails]:
 
 def _place(fault: ErrorDetails) -> Place:
     place = fault["loc"]
-    # pydantic's mark for a key that is itself wrong: of parameters the table is at fault, of tiers the tier.
+    # pydantic adds "[key]" to the place of a wrong key, which only `params` and `above` can have.
     if place[-1] != "[key]":
         return place
     return place[:-1] if place[-3:-2] in {("params",), ("above",)} else place
@@ -84,7 +84,7 @@ def _text(fault: ErrorDetails) -> str:
 
 
 def _keys_at(place: Place) -> list[str]:
-    """The keys that the table at `place` has."""
+    """Return the keys that the table at `place` may have."""
     table: type[Table] = Settings
     steps = iter(place)
     for step in steps:
@@ -108,8 +108,8 @@ def _take_out(table: dict[str, Any], place: Place) -> None:
     for step in place[1:]:
         inner = holder[last]
         if isinstance(inner, dict) and step not in inner:
-            return  # it went with another fault
+            return  # removed with another fault
         if not isinstance(inner, dict | list):
-            break  # a short form goes as a whole
+            break  # a short form is removed as a whole
         holder, last = inner, step
     del holder[last]

@@ -64,7 +64,7 @@ def read(
     env: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Loaded:
-    """`load`, together with what it ignored."""
+    """Return the result of `load`, and the ignored keys."""
     environment = Environment(os.environ if env is None else env)
     given = _checked(overrides or {})
     opened = open_sources(sources)
@@ -124,7 +124,7 @@ def _tables(
 
 
 def _needed(content: Mapping[str, Any], replaced: Iterable[str]) -> dict[str, Any]:
-    """The content without disabled backends and the caller's: a variable not set there is no fault."""
+    """Return the content without disabled and replaced backends: their variables need not be set."""
     needed = dict(content)
     if isinstance(backends := content.get("backends"), Mapping):
         needed["backends"] = {name: table for name, table in backends.items() if name not in replaced}

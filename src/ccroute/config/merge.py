@@ -1,4 +1,4 @@
-"""Several sources as one: where two define a name, the later one wins."""
+"""Merges several sources. If two define a name, the later one wins."""
 
 from __future__ import annotations
 
@@ -71,5 +71,5 @@ def merge(read: Iterable[tuple[Source, Settings]]) -> Merged:
 
 
 def _is_empty(entry: object) -> bool:
-    """Whether it is an empty table, such as a group that only has a name: it replaces no earlier entry."""
+    """Whether `entry` is an empty table, such as a group with only a name. It replaces no earlier entry."""
     return isinstance(entry, Table) and not entry.model_fields_set

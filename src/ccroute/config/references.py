@@ -14,7 +14,7 @@ from ccroute.routing.names import did_you_mean
 
 Aliases: TypeAlias = dict[str | re.Pattern[str], Target]
 
-# A wildcard or a group of a pattern: which backend it names is known only when it matches.
+# A wildcard or a group of a pattern: its backend is known only when a name matches.
 _TEMPLATE = re.compile(r"[*?\\]")
 
 STAND_IN = "-/-"

@@ -29,7 +29,7 @@ from ccroute.types import JSON
 from ccroute.types.request import PARAMETERS
 
 NOT_YET = ("budgets", "cache", "ledger")
-"""Keys that a router will know, and this version does not."""
+"""Keys that this version of the router does not support yet."""
 
 
 def _keyed(key: str) -> BeforeValidator:
@@ -119,7 +119,7 @@ Params = dict[Parameter, Annotated[JSON, PlainValidator(plain)]]
 
 
 class Table(BaseModel):
-    """A table of a file; a key that it does not have is a fault."""
+    """A table of a file. An unknown key is a fault."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
@@ -134,7 +134,7 @@ class Table(BaseModel):
 
     @classmethod
     def keys(cls) -> list[str]:
-        """Its keys as a file has them."""
+        """Return the table's keys as a file writes them."""
         return [field.alias or name for name, field in cls.model_fields.items()]
 
 

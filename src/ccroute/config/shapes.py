@@ -110,7 +110,7 @@ def looks_like(content: Mapping[Any, Any]) -> str | None:
 
 
 def looks_like_text(text: str) -> str | None:
-    """The same for a text that is neither TOML nor a JSON object."""
+    """`looks_like` for a text that is neither TOML nor a JSON object."""
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     found = [_ASSIGNMENT.match(line) for line in lines]
     if all(found):

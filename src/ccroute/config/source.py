@@ -60,7 +60,7 @@ class Source:
         return ": ".join(filter(None, (self.label, "".join(steps).removeprefix("."))))
 
     def where(self, place: Place) -> str:
-        """The same for a place in the native shape."""
+        """`at` for a place in the native shape."""
         for length in range(len(place), 0, -1):
             if (origin := self.renamed.get(place[:length])) is not None:
                 return self.at((*origin, *place[length:]))

@@ -19,7 +19,7 @@ AnyStream: TypeAlias = Stream[Any] | AsyncStream[Any]
 
 
 class Writer(Protocol):
-    """Writes one answer as bytes of a protocol. A chunk may give no bytes; `begun` once there were some."""
+    """Writes one answer as bytes. A chunk may give no bytes. `begun` is true after the first bytes."""
 
     @property
     def begun(self) -> bool: ...

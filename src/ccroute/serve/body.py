@@ -103,7 +103,7 @@ class Fields:
         return value
 
 
-def load(body: bytes | Mapping[str, JSON]) -> Fields:
+def load_fields(body: bytes | Mapping[str, JSON]) -> Fields:
     """The fields of a body, which may be bytes or decoded JSON."""
     if isinstance(body, Mapping):
         return Fields(body)

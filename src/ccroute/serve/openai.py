@@ -20,7 +20,7 @@ from ccroute.serve.answers import (
     with_prefix,
     write_stream,
 )
-from ccroute.serve.body import Fields, ParsedRequest, bad, call_options, is_number, load
+from ccroute.serve.body import Fields, ParsedRequest, bad, call_options, is_number, load_fields
 from ccroute.types import JSON, Choice, Chunk, Completion, FinishReason, Message, ModelInfo, ToolCall, Usage
 from ccroute.wire.fields import OfWire
 
@@ -58,7 +58,7 @@ def parse_request(body: bytes | Mapping[str, JSON]) -> ParsedRequest:
 
     Raises `InvalidRequestError` that names the place, also for `n` above 1.
     """
-    fields = load(body)
+    fields = load_fields(body)
     kwargs: dict[str, JSON] = {"messages": None}
     if fields.raw.get("messages") is not None:
         kwargs["messages"] = [_message(message) for message in fields.objects("messages")]

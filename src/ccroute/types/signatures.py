@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 M = TypeVar("M", bound=Callable[..., Any])
 Made = Literal["Router", "Backend", "Agent"]
-"""What a constructor makes, which decides the advice for an unknown keyword."""
+"""The kind of object that a constructor makes. It decides the advice for an unknown keyword."""
 
 
 def with_keywords(method: Callable[..., Any], options: Mapping[str, Any]) -> inspect.Signature:
@@ -33,8 +33,8 @@ def with_keywords(method: Callable[..., Any], options: Mapping[str, Any]) -> ins
 
 
 def completed_live(getter: M) -> M:
-    """A property's getter whose return type only type checkers see: a notebook then completes what it
-    returns, where jedi (0.20) would look at the class, which lacks pydantic's fields."""
+    """A decorator of a property's getter: it removes the return type at run time. A notebook then completes
+    from the object. With the type, jedi (0.20) completes from the class, which lacks pydantic's fields."""
     getter.__annotations__.pop("return", None)
     return getter
 

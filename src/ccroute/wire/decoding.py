@@ -1,7 +1,7 @@
-"""A streamed answer as it grows: the shape of a decoder, and what ccroute's own three share.
+"""The interface of a stream decoder, and the code that ccroute's three decoders share.
 
-Knows chunks and completions, and the rules that hold on every wire: an error after content waits for
-`finish`, the first finish wins, what follows the end is ignored. Must not know any wire's frames.
+Knows chunks and completions, and the rules of every wire: the first finish reason counts, and frames after
+the end are ignored. Must not know any wire's frames.
 """
 
 from abc import ABC, abstractmethod
@@ -20,7 +20,7 @@ from ccroute.wire.usage import estimate_deltas
 E = TypeVar("E")
 
 text_chunk: Callable[[dict[str, str]], Chunk] = TypeAdapter(Chunk).validator.validate_python
-"""`Chunk(**fields)` at two thirds of its cost: a stream makes thousands."""
+"""`Chunk(**fields)` at two thirds of its cost: a stream makes thousands of chunks."""
 
 
 class _Parser(Protocol[E]):
@@ -36,8 +36,8 @@ class StreamDecoder(Protocol):
     the typed error of an error frame. `finish` is called at the end of the bytes: it returns the
     whole answer, or raises `ProtocolError` when the protocol's terminal signal never came.
 
-    A decoder may also have `done` (nothing that follows can matter) and `partial()` (the answer so far, its
-    usage estimated), as ccroute's own do.
+    A decoder may also have `done` (later bytes cannot change the answer) and `partial()` (the answer so far,
+    with estimated usage). ccroute's own decoders have both.
     """
 
     def feed(self, data: bytes) -> list[Chunk]: ...
@@ -46,8 +46,8 @@ class StreamDecoder(Protocol):
 
 
 class BaseDecoder(ABC, Generic[E]):
-    """A `StreamDecoder` over a parser's events. A wire adds `_take`, its words for why an answer ended, and
-    how its usage is read."""
+    """A `StreamDecoder` over a parser's events. A wire adds `_take`, its finish reasons, and a function that
+    reads its usage."""
 
     end_signal = "a finish reason"
 
@@ -61,11 +61,11 @@ class BaseDecoder(ABC, Generic[E]):
         self._parser, self._reasons, self._read_usage = parser, reasons, read_usage
         self._provider = provider
         self._done = False
-        self._ended = False  # a finish reason or its like came: what follows is no content
+        self._ended = False  # a finish reason or similar came: later frames hold no content
         self._failure: CcrouteError | None = None
         self._id = self._model = ""
         self._created = 0
-        self._text: list[str] = []  # in pieces, as they came
+        self._text: list[str] = []  # pieces, in the order they came
         self._thinking: list[str] = []
         self._calls: list[Call] = []
         self._logprobs: list[JSON] = []
@@ -75,12 +75,12 @@ class BaseDecoder(ABC, Generic[E]):
 
     @property
     def done(self) -> bool:
-        """Whether nothing that comes can matter any more."""
+        """Whether later bytes cannot change the answer."""
         return self._done
 
     def feed(self, data: bytes) -> list[Chunk]:
-        """The chunks with content that `data` completes. Raises the typed error of an error frame,
-        unless content came before it: then `finish` does."""
+        """Return the chunks that `data` completes. Raises the typed error of an error frame. If `data` holds
+        content before that frame, `finish` raises it instead."""
         chunks: list[Chunk] = []
         try:
             for event in self._parser.feed(data):
@@ -93,7 +93,7 @@ class BaseDecoder(ABC, Generic[E]):
         return chunks
 
     def finish(self) -> Completion:
-        """The whole answer. Raises what went wrong, or `ProtocolError` if the end never came."""
+        """Return the whole answer. Raises the stream's error, or `ProtocolError` if the end never came."""
         if not self._done:
             try:
                 for event in self._parser.end():
@@ -107,19 +107,19 @@ class BaseDecoder(ABC, Generic[E]):
         return self._completion(self._finish_reason(), self._read_usage(self._raw_usage, self._estimate))
 
     def partial(self) -> Completion:
-        """The answer so far, its output estimated."""
+        """Return the answer so far, with estimated output tokens."""
         usage, output = self._read_usage(self._raw_usage, self._estimate), self._estimate()
         known = {"output": output, "reasoning": min(usage.reasoning, output), "estimated": True}
         return self._completion(None, usage.model_copy(update=known))
 
     @abstractmethod
     def _take(self, event: E, chunks: list[Chunk]) -> None:
-        """Take one event: remember what it says and append the chunk it makes."""
+        """Store the content of one event, and append its chunk to `chunks`."""
 
-    def _say(
+    def _add(
         self, chunks: list[Chunk], text: str, thinking: str = "", calls: tuple[ToolCall, ...] = ()
     ) -> None:
-        """Add a piece of the answer, and the chunk that it makes."""
+        """Add a piece of the answer, and append its chunk to `chunks`."""
         if text:
             self._text.append(text)
         if thinking or calls:
@@ -136,7 +136,7 @@ class BaseDecoder(ABC, Generic[E]):
         return finish_reason(self._finish, self._reasons, self._calls)
 
     def _estimate(self) -> int:
-        """Output tokens by what was received, a delta at a time."""
+        """Estimate the output tokens from the received deltas."""
         pieces = estimate_deltas(self._text) + estimate_deltas(self._thinking)
         return pieces + sum(estimate_deltas([call.name, *call.pieces]) for call in self._calls)
 
@@ -162,7 +162,7 @@ class BaseDecoder(ABC, Generic[E]):
         return Message(**fields | self._further())
 
     def _further(self) -> dict[str, JSON]:
-        """The fields of the message that only this wire fills, or fills otherwise."""
+        """Return the message fields that this wire fills in its own way."""
         return {}
 
     def _fail(self, error: CcrouteError) -> None:
@@ -184,10 +184,10 @@ def check_error(frame: dict[str, JSON], body: bytes) -> None:
 
 
 def is_frame(kind: str, data: bytes, decode: Callable[[bytes], Completion]) -> bool:
-    """Whether a server-sent event of a named kind holds a frame; an unknown one need not.
+    """Whether a server-sent event of the named `kind` holds a JSON object.
 
-    Raises the typed error of an event that is an error by its kind, and of a body that never was a
-    stream: `decode` says what it is.
+    Raises the typed error of an event of kind `error`. A whole body instead of a stream also raises: the
+    error that `decode` finds in it, else `ProtocolError`.
     """
     if kind == "error":
         raise typed_error(parse_body(data))

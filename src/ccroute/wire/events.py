@@ -1,7 +1,7 @@
-"""Bytes in, events out: server-sent events and NDJSON, however the network cut them.
+"""Parses server-sent events and NDJSON. The network may cut the bytes anywhere: the events are the same.
 
-Knows line ends, fields and caps; must not know what an event means. Any re-chunking of the same bytes
-gives the same events; work is linear in the bytes, and no more than `MAX_EVENT` of them are held.
+Knows line ends, fields and the size limit; must not know what an event means. The work is linear in the
+bytes. A parser buffers at most `MAX_EVENT` bytes.
 """
 
 from typing import Final, TypeAlias
@@ -18,7 +18,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 
 
 class _Blocks:
-    """Cuts bytes at a separator of LFs. CR and CRLF become LF first, a BOM at the start goes."""
+    """Cuts bytes at a separator of LFs. CR and CRLF become LF first. A BOM at the start is removed."""
 
     __slots__ = ("_after_cr", "_pending", "_separator", "_started")
 
@@ -29,7 +29,7 @@ class _Blocks:
         self._started = False
 
     def _cut(self, data: bytes) -> list[bytes]:
-        """The blocks that are complete now; what follows the last separator is held."""
+        """Return the complete blocks. Bytes after the last separator stay in the buffer."""
         if self._after_cr or b"\r" in data:
             data = self._with_lf(data)
         if not self._started:
@@ -74,8 +74,8 @@ class _Blocks:
 
 
 class SSEParser(_Blocks):
-    """Server-sent events, as the HTML standard says, and the field `error:` of older llama.cpp servers,
-    which becomes an event of kind `error`."""
+    """Parses server-sent events as the HTML standard defines them. The field `error:` of older llama.cpp
+    servers becomes an event of kind `error`."""
 
     __slots__ = ()
 
@@ -84,7 +84,7 @@ class SSEParser(_Blocks):
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that `data` completes. Raises `ProtocolError` beyond `MAX_EVENT`."""
-        # The commonest case of all, one plain event in one read, costs one slice.
+        # The most common case, one plain event in one read, costs one slice.
         if (
             data.startswith(b"data: ")
             and data.find(b"\n") == len(data) - 2 <= MAX_EVENT
@@ -103,10 +103,9 @@ class SSEParser(_Blocks):
         return events
 
     def end(self) -> list[Event]:
-        """The last event, if it lacks only its blank line: it must be `[DONE]` or whole JSON.
+        """Return the last event, if only its blank line is missing: it must be `[DONE]` or whole JSON.
 
-        What is no event at all but a JSON object or a web page has the kind `body`: an answer that
-        never was a stream.
+        A JSON object or a web page without any event has the kind `body`: the server did not stream.
         """
         rest = self._rest()
         event = _event(rest)
@@ -130,13 +129,13 @@ class NDJSONParser(_Blocks):
         return [line for line in self._cut(data) if line and not line.isspace()]
 
     def end(self) -> list[bytes]:
-        """The last line, if it lacks only its line end: it must be whole JSON, or a web page."""
+        """Return the last line, if only its line end is missing: it must be whole JSON, or a web page."""
         rest = self._rest()
         return [rest] if rest.lstrip().startswith(b"<") or is_whole(rest) else []
 
 
 def _event(block: bytes) -> Event | None:
-    """The event of some lines, `None` if they hold no data: comments, ids, unknown fields."""
+    """Return the event of a block; `None` without data. Comments, ids and unknown fields are skipped."""
     kind, data = "", []
     for line in block.split(b"\n"):
         field, _, value = line.partition(b":")

@@ -1,6 +1,6 @@
-"""What the three encoders share: which parameters were given, `extra`, images in data URLs.
+"""Code that the three encoders share: given parameters, `extra`, images in data URLs.
 
-Knows the canonical request, and which fields and tools belong to another wire than the one asked.
+Knows the canonical request, and which of its fields and tools only one provider's API has.
 """
 
 import base64
@@ -14,9 +14,9 @@ from ccroute.types import JSON, Request
 from ccroute.types.request import PARAMETERS
 
 NOT_GIVEN: Final[tuple[object, ...]] = (None, "", (), [], {})
-"""The values of a parameter that was not given; 0 and False were."""
+"""Values that count as not given. 0 and False count as given."""
 _LONGEST_NAME = 40
-"""What is longer names no kind of part, but may be a prompt."""
+"""Characters of a type that an error shows. A longer text may be a prompt."""
 _MARKS: Final = (
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"\x89PNG", "image/png"),
@@ -34,9 +34,9 @@ class Image(NamedTuple):
 
 
 class OfWire(dict[str, JSON]):
-    """`extra` as a client of a served API sent it: fields that only servers of the same `wire` may know.
+    """`extra` from a client of `ccroute.serve`: fields that only servers of the same `wire` may know.
 
-    What a caller gives as `extra` is for the server of his choice, and is not checked.
+    Any other `extra` is from the caller, who chose the server. ccroute does not check it.
     """
 
     def __init__(self, wire: str, fields: Mapping[str, JSON]) -> None:
@@ -45,8 +45,8 @@ class OfWire(dict[str, JSON]):
 
 
 class OwnEffort(str):
-    """A `reasoning_effort` whose client said it in Anthropic's words: `thinking` and `effort` as they came,
-    for an Anthropic. All other wires read the canonical word that it is."""
+    """A `reasoning_effort` that a client gave in Anthropic's form. `thinking` and `effort` are the client's
+    values, for Anthropic's wire. All other wires read the canonical effort, the str itself."""
 
     thinking: Mapping[str, JSON]
     effort: str | None
@@ -60,8 +60,8 @@ class OwnEffort(str):
 
 
 class LeftOut(str):
-    """A reason for which a parameter is left out of one request even without `drop_params`: the answer is
-    worth more than it. The route's reasons list it."""
+    """The reason why ccroute leaves out a parameter even without `drop_params`: the answer is worth more than
+    the parameter. `route.reasons` lists it."""
 
     __slots__ = ()
 
@@ -70,14 +70,14 @@ _NAMES: Final = {"openai": "OpenAI", "anthropic": "Anthropic"}
 _ANTHROPICS_OWN: Final = re.compile(r"\w+_20\d{6}|mcp_toolset")
 """Types of tools that Anthropic runs or defines itself, such as `web_search_20250305`."""
 TOOL_MARKS: Final = ("allowed_callers", "defer_loading", "eager_input_streaming", "input_examples")
-"""Fields beside a tool's function that only Anthropic reads; imitations of it refuse some of them."""
+"""Fields beside a tool's function that only Anthropic reads. Servers that imitate it refuse some of them."""
 _UNREAD: Final = LeftOut("only Anthropic reads it")
 _IN_TOOLS: Final = re.compile(r"tools\[(\d+)\](?:\.(\w+))?")
 
 
 def foreign(request: Request, wire: str) -> dict[str, str]:
-    """What only another wire's servers know, each with the reason: fields of a served request, Anthropic's
-    own tools and its fields of other tools (named by their place)."""
+    """Return the parts of a request that servers of `wire` do not know, each with the reason: fields of an
+    `OfWire`, Anthropic's own tools, and its fields of other tools. A key is a name, or a place in `tools`."""
     why: dict[str, str] = {}
     extra = request.extra
     if isinstance(extra, OfWire) and extra.wire != wire:
@@ -92,7 +92,7 @@ def foreign(request: Request, wire: str) -> dict[str, str]:
 
 
 def tool_marks(request: Request) -> dict[str, str]:
-    """What of the tools only Anthropic itself reads, named by its place: it may be left out."""
+    """Return the fields of tools that only Anthropic reads, by their place, each with the reason."""
     return {
         f"tools[{i}].{name}": _UNREAD
         for i, tool in enumerate(request.tools or ())
@@ -102,7 +102,7 @@ def tool_marks(request: Request) -> dict[str, str]:
 
 
 def without(request: Request, refused: Mapping[str, str]) -> Request:
-    """The request without what `refusals` named: parameters, single tools or their fields, fields of
+    """Return the request without the `refused` parts: parameters, tools, fields of tools, fields of
     `extra`."""
     changes: dict[str, JSON] = {name: None for name in refused if name in PARAMETERS and name != "extra"}
     gone = {(int(found[1]), found[2]) for name in refused if (found := _IN_TOOLS.fullmatch(name))}
@@ -116,7 +116,7 @@ def without(request: Request, refused: Mapping[str, str]) -> Request:
         choice = request.tool_choice
         if isinstance(choice, Mapping) and (choice.get("function") or {}).get("name") not in left:
             changes["tool_choice"] = None
-    if changes.get("tools", ()) is None:  # a choice among no tools is an error everywhere
+    if changes.get("tools", ()) is None:  # every server refuses a choice without tools
         changes |= {"tool_choice": None, "parallel_tool_calls": None}
     if refused.keys() & request.extra.keys():
         changes["extra"] = {name: each for name, each in request.extra.items() if name not in refused}
@@ -124,12 +124,12 @@ def without(request: Request, refused: Mapping[str, str]) -> Request:
 
 
 def given(request: Request, names: Iterable[str]) -> dict[str, JSON]:
-    """Which of the parameters were given, with their values; a name that is no parameter was not."""
+    """Return the given parameters among `names`, with their values. Other names are skipped."""
     return {name: value for name in names if (value := getattr(request, name, None)) not in NOT_GIVEN}
 
 
 def merged(body: dict[str, JSON], request: Request, *containers: str) -> dict[str, JSON]:
-    """`body` with `request.extra` on top; the objects named in `containers` are merged, not replaced."""
+    """Put `request.extra` into `body` and return it. Objects in `containers` are merged, not replaced."""
     for name, value in request.extra.items():
         if name in containers and isinstance(value, Mapping) and isinstance(body.get(name), dict):
             body[name] = {**body[name], **value}
@@ -144,12 +144,12 @@ def thinks(request: Request) -> bool:
 
 
 def wants_schema(request: Request) -> bool:
-    """Whether the answer is to follow a JSON schema."""
+    """Whether the answer must follow a JSON schema."""
     return (request.response_format or {}).get("type") == "json_schema"
 
 
 def json_schema(request: Request) -> Mapping[str, JSON] | None:
-    """The schema the answer must follow, if one was given."""
+    """Return the answer's schema, None if none is wanted. A missing one raises `InvalidRequestError`."""
     if not wants_schema(request):
         return None
     form = (request.response_format or {}).get("json_schema")
@@ -175,7 +175,7 @@ def image(part: Mapping[str, JSON], where: str) -> Image:
 
 
 def _true_type(data: str) -> str | None:
-    """What an image is by its first bytes: screenshots are often named wrong, and Anthropic compares."""
+    """Return the media type by the first bytes. Declared types are often wrong, and Anthropic checks them."""
     try:
         start = base64.b64decode(data[:16])
     except ValueError:
@@ -185,11 +185,11 @@ def _true_type(data: str) -> str | None:
 
 def unknown_part(part: Mapping[str, JSON], where: str, wire: str) -> NoReturn:
     """Raise for a part that a wire cannot carry, naming its place and type, not its content."""
-    raise InvalidRequestError(f"{where}: {wire} cannot carry {named(part, 'part')}")
+    raise InvalidRequestError(f"{where}: {wire} cannot carry {part_type(part, 'part')}")
 
 
-def named(part: Mapping[str, JSON], what: str) -> str:
-    """A part, or whatever it is called, by its type."""
+def part_type(part: Mapping[str, JSON], what: str) -> str:
+    """Describe a part by its type. `what` is the noun, such as "part"."""
     kind = part.get("type")
     known = isinstance(kind, str) and kind.isidentifier() and len(kind) <= _LONGEST_NAME
     return f"a {what} of type {kind!r}" if known else f"a {what} without a proper type"

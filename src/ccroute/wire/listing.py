@@ -1,4 +1,4 @@
-"""The list of models that OpenAI's and Anthropic's imitators give at `/v1/models`."""
+"""Reads the list of models at `/v1/models`, of OpenAI, Anthropic and servers that imitate them."""
 
 from typing import Final
 
@@ -6,13 +6,13 @@ from ccroute.types import JSON
 from ccroute.wire.reading import load_object, mapping, text, wrong
 
 _WINDOWS: Final = ("context_window", "context_length", "max_model_len", "max_input_tokens")
-"""OpenRouter and others, LocalAI, vLLM, LiteLLM."""
+"""The names of the window at OpenRouter and others, LocalAI, vLLM, LiteLLM."""
 
 
 def read_model_list(body: bytes) -> dict[str, int | None]:
-    """The model ids of OpenAI's or Anthropic's list, each with its context window where it says so.
+    """Return the model ids of a list, each with its context window in tokens, or None.
 
-    Raises `ProtocolError` for what is no list."""
+    Raises `ProtocolError` for any other body."""
     models = load_object(body).get("data")
     if not isinstance(models, list):
         wrong("the list of models holds no data", body)
@@ -21,11 +21,11 @@ def read_model_list(body: bytes) -> dict[str, int | None]:
 
 
 def _window(model: dict[str, JSON]) -> int | None:
-    # llama.cpp's n_ctx is of each slot; n_ctx_train is not what it serves.
+    # llama.cpp's n_ctx is the window of one slot. Its n_ctx_train may be more than it serves.
     found = [*(model.get(name) for name in _WINDOWS), mapping(model.get("meta")).get("n_ctx")]
     return next(filter(None, map(tokens, found)), None)
 
 
 def tokens(value: object) -> int | None:
-    """A number of tokens, None if `value` is none."""
+    """Return `value` if it is a number of tokens, a positive int, else None."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

@@ -1,7 +1,7 @@
-"""Careful reading of what a server sent: JSON that may be broken, fields that may be anything.
+"""Reads JSON from a server. The JSON may be broken, and a field may hold any value.
 
-Knows JSON and `ProtocolError`; must not know whose answer it reads. A byte that is no UTF-8 becomes
-U+FFFD inside a text and a fault inside the structure; nothing here raises anything but `ProtocolError`.
+Knows JSON and `ProtocolError`, the only error that it raises; must not know which server sent the answer.
+An invalid UTF-8 byte becomes U+FFFD within a text. Elsewhere it is an error.
 """
 
 import re
@@ -14,20 +14,20 @@ from ccroute.errors import ProtocolError
 from ccroute.types import JSON, FinishReason
 
 BODY_READ: Final = 4096
-"""How much of a body an error holds at first, in bytes; half of it is kept when secrets are removed."""
+"""Bytes of a body that an error holds at first. Half of them remain after secrets are removed."""
 
-# Half a pair of surrogates is no character. It begins with what can be searched for fast: no deadline ends
-# a search that has begun.
+# Half a pair of surrogates is not a character. The pattern begins with fixed text, for a fast search: no
+# deadline can end a running search.
 _SURROGATE: Final = re.compile(
     r"\\u[dD](?:([89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|[89a-fA-F][0-9a-fA-F]{2})"
 )
 _ESCAPE: Final = len(r"\ud800")
 _MAX_REPAIRS: Final = 10_000
-"""Surrogates looked at in one text; with more, it is no answer but an attack."""
+"""Surrogates that are repaired in one text. A text with more is an attack."""
 
 
 def load(data: bytes) -> JSON:
-    """The JSON value of `data`. Raises `ProtocolError` saying what came instead."""
+    """Return the JSON value of `data`. Raises `ProtocolError` that says what came instead."""
     try:
         return from_json(data)
     except ValueError:
@@ -35,7 +35,7 @@ def load(data: bytes) -> JSON:
 
 
 def load_object(data: bytes) -> dict[str, JSON]:
-    """The JSON object of `data`; anything else is a `ProtocolError`."""
+    """Return the JSON object of `data`. Raises `ProtocolError` for any other data."""
     try:  # not through `load`: a stream comes here for every chunk
         value = from_json(data)
     except ValueError:
@@ -46,7 +46,7 @@ def load_object(data: bytes) -> dict[str, JSON]:
 
 
 def is_whole(data: bytes) -> bool:
-    """Whether `data` is a complete JSON object: what was cut off is none."""
+    """Whether `data` is a complete JSON object."""
     try:
         return isinstance(load(data), dict)
     except ProtocolError:
@@ -54,47 +54,47 @@ def is_whole(data: bytes) -> bool:
 
 
 def wrong(detail: str, body: bytes = b"") -> NoReturn:
-    """Raise `ProtocolError`, with the start of what came."""
+    """Raise `ProtocolError` with the start of `body`."""
     raise ProtocolError(detail, body=shown(body) if body else None)
 
 
 def shown(body: bytes) -> str:
-    """The start of a body as text, for an error to keep."""
+    """Return the start of a body as text, for an error."""
     return body[:BODY_READ].decode("utf-8", "replace")
 
 
 def text(value: object) -> str:
-    """`value` if it is a str, else `""`: for fields nothing depends on."""
+    """Return `value` if it is a str, else `""`. For fields that the answer can lack."""
     return value if isinstance(value, str) else ""
 
 
-def said(value: object) -> str:
-    """A text that the answer is made of: null is none, and what is no text is a `ProtocolError`."""
+def answer_text(value: object) -> str:
+    """Return a text of the answer; null becomes `""`. Raises `ProtocolError` for any other value."""
     if value is None or isinstance(value, str):
         return value or ""
     wrong("a part of the answer that must be text is not")
 
 
 def mapping(value: object) -> dict[str, JSON]:
-    """`value` if it is a JSON object, else an empty one: for fields nothing depends on."""
+    """Return `value` if it is a JSON object, else an empty one. For fields that the answer can lack."""
     return value if isinstance(value, dict) else {}
 
 
 def listed(value: object) -> list[JSON]:
-    """`value` if it is a JSON array, else an empty one: for fields nothing depends on."""
+    """Return `value` if it is a JSON array, else an empty one. For fields that the answer can lack."""
     return value if isinstance(value, list) else []
 
 
 def unix_time(value: object) -> int:
-    """A Unix time in whole seconds, 0 if `value` is none (dates beyond year 9999 are not)."""
+    """Return a Unix time in whole seconds; 0 if `value` is not a time before the year 10000."""
     return int(value) if isinstance(value, int | float) and 0 <= value < 253_402_300_800 else 0
 
 
 def finish_reason(
     raw: str | None, words: Mapping[str, FinishReason], calls: Sequence[object]
 ) -> FinishReason:
-    """A provider's word in canonical form. Servers say `stop` beside tool calls (OpenAI itself for a forced
-    tool), and `tool_calls` where there are none (vLLM): the calls decide."""
+    """Return the canonical form of a provider's finish reason. Servers send `stop` with tool calls (OpenAI
+    for a forced tool) and `tool_calls` without any (vLLM), so the calls decide."""
     reason = words.get((raw or "").lower(), "other")
     if reason in ("stop", "tool_calls"):
         return "tool_calls" if calls else "stop"
@@ -102,7 +102,7 @@ def finish_reason(
 
 
 def _repaired(found: re.Match[str]) -> str:
-    """A pair as it is, half of one as U+FFFD. After an odd run of backslashes its own one is a text."""
+    """Return a surrogate pair unchanged, half a pair as U+FFFD. Its backslash may itself be escaped."""
     before = found.start()
     while before and found.string[before - 1] == "\\":
         before -= 1

@@ -1,7 +1,7 @@
-"""A caller's JSON schema in the form that a wire's strict decoding takes.
+"""Rewrites a caller's JSON schema for a provider's strict decoding.
 
-Knows JSON Schema and which of its words each provider accepts; must not know requests. A new schema is
-made, the caller's is left as it is. What cannot be said there at all (an object with free keys) is `None`.
+Knows JSON Schema and the keywords that each provider accepts; must not know requests. The caller's schema
+is not changed. If strict decoding cannot express it (an object with free keys), the result is `None`.
 
 Sources: https://platform.claude.com/docs/en/build-with-claude/structured-outputs and
 https://platform.openai.com/docs/guides/structured-outputs, seen 2026-11-21.
@@ -28,53 +28,53 @@ _FORMATS: Final = frozenset(
 _NOTES: Final = frozenset(
     {"$schema", "$id", "$comment", "examples", "deprecated", "readOnly", "writeOnly", "discriminator"}
 )
-"""Words that constrain nothing: they are left out."""
+"""Keywords that constrain nothing. They are left out."""
 _FREE: Final = frozenset({"patternProperties", "propertyNames", "unevaluatedProperties", "prefixItems"})
-"""Words for what a closed schema cannot say."""
+"""Keywords that a closed schema cannot express."""
 _DEFS: Final = ("$defs", "definitions")
 _SHAPE: Final = {"properties", "required", "items", "additionalProperties", "anyOf", "oneOf", "allOf", *_DEFS}
-"""Words that are written by what they mean; all others are constraints or notes."""
+"""Keywords that have code of their own below. All others are constraints or notes."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """What one provider takes. Other constraints go into the description, where the model reads them."""
+    """What one provider accepts. Other constraints go into the description, which the model reads."""
 
-    words: frozenset[str]
+    keywords: frozenset[str]
     formats: frozenset[str] | None  # None: any
     few_items: bool = False  # `minItems` only as 0 or 1
     all_required: bool = False
     recursion: bool = True
-    any_word: bool = False
+    any_keyword: bool = False
 
 
 _CLAUDE: Final = _Rules(
     _COMMON | {"default", "format", "minItems"}, _FORMATS | {"uri"}, few_items=True, recursion=False
 )
 _OPENAI: Final = _Rules(_COMMON | _NUMBERS | {"format", "minItems", "maxItems"}, _FORMATS, all_required=True)
-_LIKE_OPENAI: Final = _Rules(frozenset(), None, all_required=True, any_word=True)
+_LIKE_OPENAI: Final = _Rules(frozenset(), None, all_required=True, any_keyword=True)
 
 
 class _OpenError(Exception):
-    """The schema allows what cannot be closed."""
+    """The schema allows values that a closed schema cannot."""
 
 
 def for_claude(schema: Schema) -> dict[str, JSON] | None:
-    """The schema for `output_config.format`: every object closed, other constraints described."""
+    """Return the schema for `output_config.format`, or None. Every object is closed."""
     return _written(schema, _CLAUDE)
 
 
 def for_openai(schema: Schema, *, official: bool) -> dict[str, JSON] | None:
-    """The schema for `strict: true`: every object closed, all its properties required.
+    """Return the schema for `strict: true`, or None. Objects are closed and require all properties.
 
-    `official`: for OpenAI's own service, which refuses some constraints; other servers hold to them.
+    `official`: for OpenAI's own service, which refuses some constraints. Other servers enforce them.
     """
     return _written(schema, _OPENAI if official else _LIKE_OPENAI)
 
 
 def put_strict(body: dict[str, JSON], *, official: bool) -> None:
-    """Make `strict: true` of an OpenAI body's `response_format` possible; a schema that cannot be closed
-    goes with `strict: false`, which is what OpenAI says to do with it."""
+    """Rewrite the schema in an OpenAI body's `response_format` for `strict: true`. A schema that cannot be
+    closed is sent with `strict: false`, as OpenAI advises."""
     wanted = _mapping(body.get("response_format"))
     form = _mapping(wanted.get("json_schema"))
     if form.get("strict") is not True or not isinstance(form.get("schema"), Mapping):
@@ -91,13 +91,13 @@ def _written(schema: Schema, rules: _Rules) -> dict[str, JSON] | None:
             return None
         made = _node(root, rules)
     except (_OpenError, RecursionError, TypeError, AttributeError, ValueError):
-        return None  # or it is no schema: the server says how
+        return None  # or it is not a schema: the server reports why
     # OpenAI takes only an object at the root.
     return None if rules.all_required and made.get("type") != "object" else made
 
 
 def _resolved_root(schema: Schema) -> Schema:
-    """A root that only refers to a definition, as pydantic writes recursive classes, is that definition."""
+    """Return the definition that the root refers to (pydantic writes recursive classes so), else the root."""
     ref = schema.get("$ref")
     if ref is None:
         return schema
@@ -118,7 +118,7 @@ def _node(schema: object, rules: _Rules) -> dict[str, JSON]:
         if isinstance(schema.get(place), Mapping)
     }
     if "$ref" in schema:
-        _name(schema["$ref"])  # only within the schema
+        _name(schema["$ref"])  # raises for a reference to outside
         alone = {"$ref": schema["$ref"]}
         text = schema.get("description")
         return made | (alone if text is None else {"anyOf": [alone], "description": text})
@@ -127,7 +127,7 @@ def _node(schema: object, rules: _Rules) -> dict[str, JSON]:
         made["anyOf"] = [_node(each, rules) for each in branches]
     elif "allOf" in schema:
         if rules.all_required:
-            raise _OpenError  # OpenAI cannot say it
+            raise _OpenError  # OpenAI does not accept it
         made["allOf"] = [_node(each, rules) for each in schema["allOf"]]
     elif not schema.keys() & {"type", "properties", "enum", "const"}:
         raise _OpenError  # any value
@@ -136,12 +136,12 @@ def _node(schema: object, rules: _Rules) -> dict[str, JSON]:
     if "items" in schema:
         made["items"] = _node(schema["items"], rules)
     elif _may_be(schema, "array"):
-        raise _OpenError  # of anything
+        raise _OpenError  # items of any type
     return made
 
 
 def _merged(schema: Schema) -> Schema:
-    """One `allOf` around one schema, as pydantic 1 writes a described reference, is that schema."""
+    """Return the schema in an `allOf` of one entry. pydantic 1 writes a reference with a description so."""
     parts = schema.get("allOf")
     if isinstance(parts, list | tuple) and len(parts) == 1 and isinstance(parts[0], Mapping):
         return {**parts[0], **{name: value for name, value in schema.items() if name != "allOf"}}
@@ -150,28 +150,28 @@ def _merged(schema: Schema) -> Schema:
 
 def _put_constraints(made: dict[str, JSON], schema: Schema, rules: _Rules) -> None:
     described = []
-    for word, value in schema.items():
-        if word in _SHAPE:
+    for keyword, value in schema.items():
+        if keyword in _SHAPE:
             continue
-        if _takes(rules, word, value):
-            made[word] = value
-        elif word not in _NOTES:
-            described.append(f"{word}: {value if isinstance(value, str) else to_json(value).decode()}")
+        if _takes(rules, keyword, value):
+            made[keyword] = value
+        elif keyword not in _NOTES:
+            described.append(f"{keyword}: {value if isinstance(value, str) else to_json(value).decode()}")
     if described:
         text = schema.get("description")
         made["description"] = f"{f'{text} ' if text else ''}({', '.join(described)})"
 
 
-def _takes(rules: _Rules, word: str, value: JSON) -> bool:
-    if rules.any_word:
+def _takes(rules: _Rules, keyword: str, value: JSON) -> bool:
+    if rules.any_keyword:
         return True
-    if word == "format":
+    if keyword == "format":
         return rules.formats is None or value in rules.formats
-    if word == "minItems" and rules.few_items:
+    if keyword == "minItems" and rules.few_items:
         return value in (0, 1)
-    if word == "enum" and any(isinstance(each, Mapping | list) for each in value):
+    if keyword == "enum" and any(isinstance(each, Mapping | list) for each in value):
         raise _OpenError
-    return word in rules.words
+    return keyword in rules.keywords
 
 
 def _put_object(made: dict[str, JSON], schema: Schema, rules: _Rules) -> None:
@@ -216,7 +216,7 @@ def _refs(schema: object) -> Iterator[str]:
 
 
 def _name(ref: object) -> str:
-    """The definition that a reference names; one to elsewhere, or to the whole schema, cannot be kept."""
+    """Return the name of the definition that `ref` refers to. Raises `_OpenError` for any other reference."""
     head, _, name = ref.rpartition("/") if isinstance(ref, str) else ("", "", "")
     if head not in ("#/$defs", "#/definitions"):
         raise _OpenError

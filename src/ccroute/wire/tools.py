@@ -1,7 +1,7 @@
-"""Tool calls as servers send them: whole or in pieces, with and without ids, arguments in any state.
+"""Reads tool calls: whole or in pieces, with or without ids, with valid or broken arguments.
 
 Knows the shape `{id, index, function: {name, arguments}}`, which OpenAI and Ollama share; must not know
-more of a wire. Arguments stay the text the model wrote, valid JSON or not; none at all are `{}`.
+more of a wire. Arguments stay the text that the model wrote. Missing arguments become `{}`.
 """
 
 import re
@@ -22,12 +22,12 @@ _MARKS: Final = re.compile(r"\\.|[\\\"{}\[\]]", re.DOTALL)
 
 
 class _Nesting:
-    """Whether JSON that comes in pieces has closed all that it opened. Each character is looked at once."""
+    """Tracks whether JSON that comes in pieces has closed all its brackets. Each character is read once."""
 
-    __slots__ = ("_depth", "_held", "_opened", "_quoted")
+    __slots__ = ("_depth", "_escape", "_opened", "_quoted")
 
     def __init__(self) -> None:
-        self._depth, self._held = 0, ""
+        self._depth, self._escape = 0, ""
         self._opened = self._quoted = False
 
     @property
@@ -35,8 +35,8 @@ class _Nesting:
         return self._opened and self._depth <= 0
 
     def feed(self, piece: str) -> None:
-        marks = _MARKS.findall(self._held + piece)
-        self._held = "\\" if marks and marks[-1] == "\\" else ""  # what it escapes is in the next piece
+        marks = _MARKS.findall(self._escape + piece)
+        self._escape = "\\" if marks and marks[-1] == "\\" else ""  # for the next piece's first character
         for mark in marks:
             if mark == '"':
                 self._quoted = not self._quoted
@@ -62,17 +62,17 @@ class Call:
 
     @property
     def is_whole(self) -> bool:
-        """Whether its arguments are a complete JSON object; asked after each piece, all of it is linear."""
+        """Whether the arguments are a complete JSON object. The cost of asking after each piece is linear."""
         for piece in self.pieces[self._read :]:
             self._nesting.feed(piece)
         self._read = len(self.pieces)
         if self._broken or not self._nesting.is_closed:
             return False
-        self._broken = not is_whole("".join(self.pieces).encode())  # what is closed and no JSON never will be
+        self._broken = not is_whole("".join(self.pieces).encode())  # closed but invalid JSON stays invalid
         return not self._broken
 
     def whole(self, provider: str = "") -> ToolCall:
-        """The call as it stands. `provider` wrote its further fields, which are not kept without one."""
+        """Return the call so far. Its further fields are kept under `provider`, or dropped without one."""
         return ToolCall(
             id=self.id,
             function=Function(name=self.name, arguments="".join(self.pieces) or NO_ARGUMENTS),
@@ -81,7 +81,7 @@ class Call:
         )
 
     def grown(self, arguments: str, name: str = "") -> ToolCall:
-        """The next delta, which adds `arguments`, and the name if that is new. The first one has the id."""
+        """Add `arguments`, and return them as a delta. The first delta has the id; only one has the name."""
         id, late = "" if self.pieces else self.id, "" if self.name else name
         self.name = self.name or name
         self.pieces.append(arguments)
@@ -91,7 +91,7 @@ class Call:
 class CallDeltas:
     """Assembles OpenAI's tool deltas: by id, then by index, then by position.
 
-    `index` cannot be trusted alone: some servers always send 0 and some none.
+    `index` cannot be trusted alone: some servers always send 0, others send none.
     """
 
     __slots__ = ("_by_id", "_by_index", "calls")
@@ -102,9 +102,9 @@ class CallDeltas:
         self._by_index: dict[int, Call] = {}
 
     def add(self, entries: object) -> tuple[ToolCall, ...]:
-        """Take the `tool_calls` of one delta and return ours, numbered from 0 in order of appearance."""
+        """Add the `tool_calls` of one delta. Returns them numbered from 0 in order of appearance."""
         calls = _entries(entries)
-        # A lone entry without index goes on with the latest call; one of several with the call at its place.
+        # Without an index, a single entry continues the latest call; one of several the call at its position.
         places = range(len(calls)) if len(calls) > 1 else [len(self.calls) - 1]
         return tuple(self._delta(entry, place) for place, entry in zip(places, calls, strict=True))
 
@@ -129,14 +129,14 @@ class CallDeltas:
         return self.calls[place] if 0 <= place < len(self.calls) else None
 
     def _is_another(self, call: Call, id: str, name: str) -> bool:
-        """A second name means a second call if its id is new or, without ids, if the first call is whole."""
+        """Whether a repeated name begins another call: its id is new or, without ids, `call` is whole."""
         if not name or not call.name:
             return False
         return id not in self._by_id if id else call.is_whole
 
 
 def read_calls(entries: object, first: int = 0) -> list[Call]:
-    """The `tool_calls` of a whole message, numbered from `first`; ids missing or double are given."""
+    """Return the `tool_calls` of a whole message, numbered from `first`. Missing or repeated ids are new."""
     seen: set[str] = set()
     calls = []
     for index, entry in enumerate(_entries(entries), first):
@@ -151,12 +151,12 @@ def read_calls(entries: object, first: int = 0) -> list[Call]:
 
 
 def whole_calls(entries: object, provider: str = "") -> tuple[ToolCall, ...]:
-    """The same as results. `provider` is who wrote their further fields."""
+    """Return the `tool_calls` of a whole message as results, further fields under `provider`."""
     return tuple(call.whole(provider) for call in read_calls(entries))
 
 
 def _further(entry: Mapping[str, JSON], function: Mapping[str, JSON]) -> dict[str, JSON]:
-    """What a call says besides the usual, such as Gemini's `extra_content`; empty values say nothing."""
+    """Return a call's non-empty fields that OpenAI does not have, such as Gemini's `extra_content`."""
     fields = {name: value for name, value in entry.items() if value and name not in _CALL}
     if inner := {name: value for name, value in function.items() if value and name not in _FUNCTION}:
         fields["function"] = inner
@@ -172,7 +172,7 @@ def _entries(entries: object) -> list[dict[str, JSON]]:
 
 
 def named_function(call: JSON, where: str) -> Mapping[str, JSON]:
-    """The function of a call, or of a tool; raises `InvalidRequestError` where it has no name."""
+    """Return the function of a call or a tool. Raises `InvalidRequestError` if it has no name."""
     function = call.get("function") if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or not function.get("name"):
         raise InvalidRequestError(f"{where}.function.name is missing")
@@ -180,17 +180,17 @@ def named_function(call: JSON, where: str) -> Mapping[str, JSON]:
 
 
 def as_text(arguments: object) -> str:
-    """Arguments as JSON text: some servers send the object itself."""
+    """Return arguments as JSON text. Some servers send an object instead."""
     if isinstance(arguments, str):
         return arguments
     return to_json(arguments).decode() if isinstance(arguments, dict | list) else ""
 
 
 def as_object(arguments: object) -> dict[str, JSON]:
-    """Arguments as an object, as every wire sends them back; none, or null, is an empty one.
+    """Return arguments as an object, to send them back. Missing arguments and null give an empty one.
 
-    What the model wrote may be no object at all; it is then passed on inside one, so that the
-    conversation can go on and the model can see its own mistake.
+    Any other value, also broken JSON, is put into an object: the conversation goes on, and the model can see
+    its mistake.
     """
     if isinstance(arguments, dict):
         return arguments

@@ -1,7 +1,7 @@
-"""Counting tokens from what a server said, and from the answer itself where it said nothing usable.
+"""Reads token counts from a server's answer, and estimates the output tokens where the count is unusable.
 
-Knows token counts; must not know prices. A count is believed only if it is a whole number of at least
-0: anything else (absent, NaN, negative, a float) is unknown, and unknown is estimated, never 0.
+Knows token counts; must not know prices. A valid count is a whole number from 0 up. Any other count (absent,
+NaN, negative, a float) is unknown.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,7 +10,7 @@ from typing import Final
 from ccroute.types import JSON, Choice, Usage
 from ccroute.wire.reading import wrong
 
-_MOST: Final = 1_000_000_000  # tokens; beyond it a figure is nonsense
+_MOST: Final = 1_000_000_000  # tokens; a higher count is a server's bug
 
 _PER_TOKEN: Final = 4  # characters: the usual rule of thumb for English and code
 
@@ -18,19 +18,19 @@ _ONE_TOKEN: Final = 8  # characters; a longer delta holds more than one token
 
 
 def counts(value: JSON) -> dict[str, int]:
-    """The token counts of a JSON object, by name; without those that are no counts."""
+    """Return the valid token counts of a JSON object, by name."""
     if not isinstance(value, dict):
         return {}
     return {name: count for name, count in value.items() if type(count) is int and 0 <= count <= _MOST}
 
 
 def estimate(characters: int) -> int:
-    """Tokens in a text of that many characters."""
+    """Estimate the tokens in a text of that many characters."""
     return -(-characters // _PER_TOKEN)
 
 
 def estimate_choices(choices: Iterable[Choice]) -> int:
-    """Tokens in a whole answer: text, thinking and tool calls."""
+    """Estimate the tokens in a whole answer: text, thinking and tool calls."""
     total = 0
     for message in (choice.message for choice in choices):
         written = [message.content or "", message.thinking or ""]
@@ -41,7 +41,7 @@ def estimate_choices(choices: Iterable[Choice]) -> int:
 
 
 def estimate_deltas(deltas: Iterable[str]) -> int:
-    """Tokens in streamed pieces: servers send a token at a time, so a short piece is one."""
+    """Estimate the tokens in streamed pieces. Servers send single tokens, so a short piece is one."""
     return sum(1 if len(delta) <= _ONE_TOKEN else estimate(len(delta)) for delta in deltas if delta)
 
 
@@ -55,8 +55,8 @@ def usage(
     reasoning: int = 0,
     output_estimate: Callable[[], int],
 ) -> Usage:
-    """The usage of an answer. An unknown output (`None`, or 0 where there must be some) is estimated; an
-    unknown prompt is 0, and `estimated` asks the caller to count it."""
+    """Return the usage of an answer. An output of None or 0 is estimated. An unknown prompt is 0; `estimated`
+    then asks the caller to count it."""
     used = output or output_estimate()
     if input is None:
         cache_read = cache_write_5m = cache_write_1h = 0
@@ -73,9 +73,9 @@ def usage(
 
 
 def check_used(value: JSON, body: bytes) -> None:
-    """Raise `ProtocolError` if all counts are 0: for a whole answer that does not say why it ended.
+    """Raise `ProtocolError` if all counts are 0. For a whole answer without a finish reason.
 
-    Ollama's imitations of OpenAI and Anthropic give up so where a model only repeats itself.
+    Ollama's imitations of OpenAI and Anthropic end an answer so if the model only repeats itself.
     """
     if isinstance(value, dict) and value and all(count == 0 for count in value.values()):
         wrong("the server broke the answer off: it says neither why it ended nor what it used", body)

@@ -1,7 +1,7 @@
 """Recognises an orchestra file and reads its agents.
 
 Nested groups: agents `{model, fallbackModel, baseUrl, apiKey, …}`, alone or in groups, at the top or
-under `agents`; a group may hold groups, and an agent's is the innermost. Flat: `agents`, and in
+under `agents`; a group may hold groups, and an agent belongs to the innermost one. Flat: `agents`, and in
 `llm_routing` the endpoints with the names that each one knows.
 
 Everything else in these files is noted as ignored, and prompts are not kept.

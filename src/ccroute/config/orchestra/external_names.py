@@ -22,8 +22,8 @@ _CALLERS = object()
 _PORTS = {"http": 80, "https": 443}
 
 
-class _Known(NamedTuple):
-    """What is known of a backend with an external name."""
+class _External(NamedTuple):
+    """A backend with an external name: its origin and its key, if they are known."""
 
     origin: str | None
     key: object = None
@@ -49,7 +49,7 @@ class ExternalNames:
         self._backends = {
             name: known for content in contents for name, known in _backends(content, environment)
         }
-        self._backends |= {backend.name: _Known(str(backend.origin), _CALLERS) for backend in backends}
+        self._backends |= {backend.name: _External(str(backend.origin), _CALLERS) for backend in backends}
 
     def takes(self, backend: str, url: str | None, key: str | None) -> bool:
         """Whether the external name means another server, or the same one with another key."""
@@ -68,7 +68,7 @@ def _origin(url: object) -> str | None:
         return None
 
 
-def _backends(content: Mapping[str, Any], environment: Environment) -> Iterator[tuple[str, _Known]]:
+def _backends(content: Mapping[str, Any], environment: Environment) -> Iterator[tuple[str, _External]]:
     kinds = registered()
     for name, table in _table(content.get("backends")).items():
         kind = kinds.get(str(_table(table).get("kind", name)))
@@ -76,12 +76,12 @@ def _backends(content: Mapping[str, Any], environment: Environment) -> Iterator[
         said = environment.expand(given, ("backends", name), Source(""))
         yield (
             name,
-            _Known(
+            _External(
                 _origin(said.get("base_url") or (str(kind.origin) if kind else None)), said.get("api_key")
             ),
         )
     for name in _endpoints(content):
-        yield name, _Known(None)
+        yield name, _External(None)
 
 
 def _aliases(content: Mapping[str, Any]) -> Iterator[object]:

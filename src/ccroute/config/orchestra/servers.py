@@ -1,6 +1,6 @@
 """Servers as other tools' files name them: by an address and a key.
 
-Knows what an address tells; must not know who uses it.
+Knows addresses; must not know which agents use them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SERVER_KEYS: Final = frozenset({*URL_KEYS, *API_KEYS, "enabled", "disabled"})
 
 
 class Address(NamedTuple):
-    """Where a server is, and the key for it, as far as an entry says so. Both come expanded."""
+    """A server's address and key, with variables replaced; None if an entry does not give them."""
 
     url: str | None
     key: str | None
@@ -56,9 +56,9 @@ class Server:
         builder: Builder,
         name: str | ExternalNames,
     ) -> Server:
-        """A new backend at the address that `entry` gives.
+        """Add a backend at `address` and return it.
 
-        Where no name for it is given, one comes from the host, and nothing may need the backend.
+        With `ExternalNames` as `name`, its name comes from the host, and it may stay unused.
         """
         kind, short, prefixes = _recognise(address.url)
         backend = _unused(short, address, builder, name) if isinstance(name, ExternalNames) else name
@@ -102,7 +102,7 @@ def _short(host: str) -> str:
 
 
 def _unused(name: str, address: Address, builder: Builder, external: ExternalNames) -> str:
-    """A backend's name under which neither another server nor, as `name/model`, an alias is known."""
+    """Return a name for a backend that no other server has, and with which no alias (`name/…`) begins."""
     aliases = (*builder.aliases, *external.aliases)
 
     def is_free(name: str) -> bool:

@@ -11,12 +11,12 @@ _CLOSE = 0.75
 
 
 def folded(key: object) -> str:
-    """`fallbackModel`, `fallback_model` and `Fallback-Model` are one key."""
+    """Return the same text for `fallbackModel`, `fallback_model` and `Fallback-Model`."""
     return slug(str(key)).replace("-", "")
 
 
 def is_local_only(key: object) -> bool:
-    """Privacy depends on it, so every spelling counts."""
+    """Whether a key is `local_only`. Privacy depends on it, so every spelling counts."""
     return folded(key) == "localonly"
 
 

@@ -11,11 +11,11 @@ from typing import Final, TypeAlias
 
 from pydantic_core import to_json
 
-from ccroute.serve.body import Fields, ParsedRequest, bad, call_options, load
+from ccroute.serve.body import Fields, ParsedRequest, bad, call_options, load_fields
 from ccroute.types import JSON
 from ccroute.wire.anthropic.decode import is_plain
 from ccroute.wire.anthropic.turns import THINKING, is_signed
-from ccroute.wire.fields import OfWire, OwnEffort, named
+from ccroute.wire.fields import OfWire, OwnEffort, part_type
 
 Messages: TypeAlias = list[dict[str, JSON]]
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
@@ -41,7 +41,7 @@ def parse_request(body: bytes | Mapping[str, JSON]) -> ParsedRequest:
 
     Raises `InvalidRequestError` that names the place, also for blocks that only Anthropic could read.
     """
-    fields = load(body)
+    fields = load_fields(body)
     tools = fields.objects("tools")
     kwargs: dict[str, JSON] = {
         "model": fields.text("model"),
@@ -65,7 +65,7 @@ def parse_request(body: bytes | Mapping[str, JSON]) -> ParsedRequest:
 
 
 def parse_count_tokens(body: bytes | Mapping[str, JSON]) -> ParsedRequest:
-    """The same from a `POST /v1/messages/count_tokens`. Its body holds the prompt's fields only."""
+    """`parse_request` for a `POST /v1/messages/count_tokens`. Its body has only the prompt's fields."""
     return parse_request(body)
 
 
@@ -196,8 +196,8 @@ def _result(block: Fields) -> dict[str, JSON]:
 
 
 def _assistant(blocks: Sequence[Fields]) -> dict[str, JSON]:
-    """One message. Of thinking without a signature only the text is kept: it is another provider's, and
-    Anthropic would refuse it."""
+    """One message. Thinking without a signature is another provider's: only its text is kept, because
+    Anthropic would refuse the block."""
     parts = [block for block in blocks if _kind(block) in ("text", "image")]
     calls = [_call(block) for block in blocks if _kind(block) == "tool_use"]
     thoughts = [block for block in blocks if _kind(block) in THINKING]
@@ -247,7 +247,7 @@ def _part(block: Fields) -> dict[str, JSON]:
     elif kind == "image":
         part = {"type": "image_url", "image_url": {"url": _url(block.fields("source"))}}
     else:
-        what = named(block.raw, "block")
+        what = part_type(block.raw, "block")
         bad(block.place("type"), f"is not supported: {what}; send text, images and tools")
     return part | _given(cache_control=block.object("cache_control"))
 

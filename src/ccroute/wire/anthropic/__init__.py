@@ -1,6 +1,6 @@
-"""Anthropic's messages, as Anthropic and llama.cpp serve them.
+"""Anthropic's Messages API, as Anthropic and llama.cpp serve it.
 
-Knows `POST /v1/messages` and its stream; must not know where it is sent, nor with which key.
+Knows `POST /v1/messages` and its stream; must not know addresses and keys.
 """
 
 from ccroute.wire.anthropic.decode import check_form, decode

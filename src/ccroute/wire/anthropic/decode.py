@@ -1,6 +1,6 @@
-"""A whole answer of Anthropic's, and the readings of blocks and usage it shares with the stream.
+"""Reads a whole answer of the Messages API. `stream.py` uses the readers of blocks and usage.
 
-Knows content blocks; must not know the request: the forced tool of a schema is known by its name.
+Knows content blocks; must not know the request: it recognises the forced tool of a schema by its name.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from ccroute.wire.anthropic.encode import SCHEMA_TOOL
 from ccroute.wire.anthropic.turns import THINKING
 from ccroute.wire.decoding import check_error
 from ccroute.wire.fields import wants_schema
-from ccroute.wire.reading import finish_reason, load_object, mapping, said, text, wrong
+from ccroute.wire.reading import answer_text, finish_reason, load_object, mapping, text, wrong
 from ccroute.wire.tools import as_text
 from ccroute.wire.usage import check_used, counts, estimate_choices, usage
 
@@ -26,18 +26,18 @@ STOP: Final[Mapping[str, FinishReason]] = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
-"""Anthropic's words in canonical form; what is not here (`pause_turn`) is `other`."""
+"""Anthropic's stop reasons in canonical form. Others (`pause_turn`) become `other`."""
 
 
 def decode(body: bytes) -> Completion:
-    """The answer of a 200. Raises the error it reports, or `ProtocolError`."""
+    """Return the answer in a body with status 200. Raises the error that it reports, or `ProtocolError`."""
     frame = load_object(body)
     blocks, reason = frame.get("content", "missing"), text(frame.get("stop_reason"))
     if "error" in frame or not isinstance(blocks, list):
         check_error(frame, body)
     if not reason:
         check_used(frame.get("usage"), body)
-    if blocks is None and reason:  # Ollama, of an answer without content
+    if blocks is None and reason:  # Ollama sends null for no content
         blocks = []
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
         wrong("the answer holds no list of content blocks", body)
@@ -54,15 +54,15 @@ def decode(body: bytes) -> Completion:
 
 
 def read_message(blocks: Sequence[Mapping[str, JSON]]) -> Message:
-    """The message of some blocks; thinking is kept as it came too, because it is replayed so."""
+    """Return the message of content blocks. Thinking is also kept unchanged, to be sent back."""
     answer: list[str] = []
-    formed: str | None = None  # what the schema's tool was called with: that alone is the answer
+    formed: str | None = None  # the arguments of the schema's tool: they are the whole answer
     thought: list[str] = []
     calls: list[ToolCall] = []
     for block in blocks:
         kind = block.get("type")
         if kind == "text":
-            answer.append(said(block.get("text")))
+            answer.append(answer_text(block.get("text")))
         elif kind in THINKING:
             thought.append(text(block.get("thinking")))
         elif kind == "tool_use":
@@ -82,7 +82,7 @@ def read_message(blocks: Sequence[Mapping[str, JSON]]) -> Message:
 
 
 def kept_blocks(blocks: Sequence[Mapping[str, JSON]]) -> dict[str, JSON]:
-    """The fields of a message that hold blocks as they came."""
+    """Return the fields of a message that keep blocks unchanged."""
     thoughts = tuple(block for block in blocks if block.get("type") in THINKING)
     return {"thinking_blocks": thoughts, "blocks": () if is_plain(blocks) else tuple(blocks)}
 
@@ -91,8 +91,8 @@ _PLACES: Final = {"thinking": 0, "redacted_thinking": 0, "text": 1, "tool_use": 
 
 
 def is_plain(blocks: Sequence[Mapping[str, JSON]]) -> bool:
-    """Whether thinking, text and calls, in this order, say all that the blocks do. The tool of a schema is
-    no call, so its blocks are not kept either."""
+    """Whether a message's thinking, text and calls hold everything in `blocks`, also their order. Blocks with
+    the tool of a schema need not be kept, because its call becomes the text."""
     if any(block.get("name") == SCHEMA_TOOL for block in blocks):
         return True
     last = 0
@@ -105,7 +105,7 @@ def is_plain(blocks: Sequence[Mapping[str, JSON]]) -> bool:
 
 
 def check_form(request: Request, answer: Completion) -> None:
-    """Raise where an answer that was to follow a schema is no JSON: its server ignored the schema."""
+    """Raise `InvalidRequestError` if the answer is not JSON although the request has a schema."""
     choice = answer.choices[0]
     if not wants_schema(request) or choice.finish_reason != "stop" or choice.message.tool_calls:
         return
@@ -121,7 +121,7 @@ def check_form(request: Request, answer: Completion) -> None:
 
 
 def read_usage(raw: JSON, output_estimate: Callable[[], int]) -> Usage:
-    """Usage in disjoint buckets; Anthropic's `input_tokens` excludes the cached parts already."""
+    """Return usage in disjoint buckets. Anthropic's `input_tokens` already excludes cached tokens."""
     raw = mapping(raw)
     known, lifetimes = counts(raw), counts(raw.get("cache_creation"))
     hour = lifetimes.get("ephemeral_1h_input_tokens", 0)
@@ -144,8 +144,8 @@ _PROMPT: Final = ("input_tokens", "cache_creation_input_tokens", "cache_read_inp
 
 
 def merged_usage(before: Mapping[str, JSON], later: Mapping[str, JSON]) -> dict[str, JSON]:
-    """The usage known after a further frame. Its counts replace the earlier ones, but some servers close
-    with zeros: a prompt that shrinks is not believed."""
+    """Return the usage after a further frame, whose counts replace the earlier ones. Some servers end with
+    zeros, so a smaller prompt is ignored."""
     merged = {**before, **{name: value for name, value in later.items() if value is not None}}
     if _prompt(merged) < _prompt(before):
         merged |= {name: before.get(name) for name in (*_PROMPT, "cache_creation")}

@@ -1,13 +1,13 @@
-"""A request as Anthropic's messages want it: the parameters. The turns are in `turns.py`.
+"""Writes the parameters of a request for the Messages API. `turns.py` writes the turns.
 
-Knows the body's field names and the rules that come with thinking; what a model takes is in `Model`.
+Knows the body's field names and the rules of thinking. `Model` says what a model accepts.
 """
 
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 from ccroute.types import JSON, Model, Request
-from ccroute.wire.anthropic.turns import check_turns, goes_on_unthought, system_blocks, turns
+from ccroute.wire.anthropic.turns import check_turns, continues_without_thinking, system_blocks, turns
 from ccroute.wire.fields import (
     TOOL_MARKS,
     LeftOut,
@@ -22,15 +22,15 @@ from ccroute.wire.fields import (
 from ccroute.wire.schemas import for_claude
 
 SCHEMA_TOOL: Final = "ccroute_answer"
-"""The forced tool through which an answer takes the form of a schema; undone when it is decoded."""
+"""The forced tool that makes an answer follow a schema. The decoder turns its call into text."""
 
 DEFAULT_MAX_TOKENS: Final = 4096
-"""What is sent where neither the caller nor the deployment says: the field is required."""
+"""Sent if neither the caller nor the deployment gives a limit, because the field is required."""
 
 _LEAST_BUDGET: Final = 1024  # tokens; Anthropic's own minimum
 _BUDGETS: Final = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384, "max": 32_000}  # tokens
 _SAMPLING: Final = {"temperature": 1, "top_p": 1, "top_k": None}
-"""With Anthropic's defaults, which need not be sent."""
+"""Sampling parameters with Anthropic's defaults, which need not be sent."""
 _UNKNOWN: Final = ("frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs")
 _BRANCHES: Final = frozenset({"anyOf", "oneOf", "allOf"})
 _CHOICES: Final = {"auto": "auto", "required": "any", "none": "none"}
@@ -39,23 +39,23 @@ _OF_BETAS: Final = frozenset(
 )
 """Fields that Anthropic takes only with the header `anthropic-beta`."""
 
-_UNTHOUGHT: Final = "the turn that goes on began without this model's thoughts, so it cannot think now"
+_WITHOUT_THINKING: Final = "the turn to continue began without this model's thinking, so it cannot think now"
 
 USUAL: Final = Model()
 
 
 class Form(NamedTuple):
-    """How an answer is held to a JSON schema: by `output_config.format`, by a forced tool, or not at all."""
+    """How an answer is made to follow a schema: by `output_config.format`, a forced tool, or not at all."""
 
     kind: Literal["format", "tool", "none"]
     schema: Mapping[str, JSON]
 
 
 def answer_form(request: Request, facts: Model, *, sure: bool) -> Form | None:
-    """How this request's answer is held to its schema; None where it has none.
+    """Return how this request's answer is made to follow its schema; None without a schema.
 
-    `sure`: what `facts.schema` says is true of the server. Many that are not Anthropic itself ignore
-    `output_config` in silence, but know tools.
+    `sure`: `facts.schema` is true for this server. Many servers other than Anthropic silently ignore
+    `output_config`, but support tools.
     """
     schema = json_schema(request)
     if schema is None:
@@ -74,9 +74,9 @@ def answer_form(request: Request, facts: Model, *, sure: bool) -> Form | None:
 def refusals(
     request: Request, facts: Model = USUAL, form: Form | None = None, *, beta: bool = True
 ) -> dict[str, str]:
-    """The parameters that were given but cannot be carried, each with the reason.
+    """Return the given parameters that the server cannot take, each with the reason.
 
-    `beta`: whether the header `anthropic-beta` is sent along.
+    `beta`: whether the header `anthropic-beta` is sent.
     """
     # A penalty of 0, or no logprobs, is what Anthropic does anyway.
     why = {name: "Anthropic has no such parameter" for name in _UNKNOWN if getattr(request, name)}
@@ -142,8 +142,8 @@ def _refused_thinking(request: Request, facts: Model, form: Form | None) -> dict
         if (request.max_tokens or facts.max_output or DEFAULT_MAX_TOKENS) <= _LEAST_BUDGET:
             least = f"thinking takes at least {_LEAST_BUDGET} tokens, max_tokens must be above that"
             return {"reasoning_effort": least}
-        if facts.thinking == "budget" and goes_on_unthought(request.messages):
-            return {"reasoning_effort": LeftOut(_UNTHOUGHT)}
+        if facts.thinking == "budget" and continues_without_thinking(request.messages):
+            return {"reasoning_effort": LeftOut(_WITHOUT_THINKING)}
     if form is not None and form.kind == "tool":
         return {
             "reasoning_effort": "a forced tool carries the schema, and Anthropic does not think before one"
@@ -163,7 +163,7 @@ def _refused_thinking(request: Request, facts: Model, form: Form | None) -> dict
 def encode(
     request: Request, model: str, *, stream: bool, facts: Model = USUAL, form: Form | None = None
 ) -> dict[str, Any]:
-    """The JSON body. `request` holds nothing that `refusals` names; `facts` is what is known of the model."""
+    """Return the JSON body. `request` holds nothing that `refusals` names. `facts` describes the model."""
     limit = request.max_tokens if request.max_tokens is not None else facts.max_output or DEFAULT_MAX_TOKENS
     body: dict[str, JSON] = {"model": model, "max_tokens": limit}
     if system := system_blocks(request.messages):
@@ -187,7 +187,7 @@ def encode(
 
 
 def _sampling(request: Request) -> dict[str, JSON]:
-    """The sampling parameters that change something."""
+    """Return the given sampling parameters that differ from Anthropic's defaults."""
     return {name: value for name, value in given(request, _SAMPLING).items() if value != _SAMPLING[name]}
 
 
@@ -222,7 +222,7 @@ def _put_schema(body: dict[str, JSON], form: Form) -> None:
 
 def _put_thinking(body: dict[str, JSON], request: Request, effort: str, facts: Model) -> None:
     if not thinks(request):
-        # Models that think only when asked get no word: some of them refuse it.
+        # Models that think only when asked get no field: some of them refuse it.
         if facts.thinking == "adaptive_on":
             body["thinking"] = {"type": "disabled"}
     elif _is_adaptive(facts):
@@ -240,9 +240,9 @@ def _put_thinking(body: dict[str, JSON], request: Request, effort: str, facts: M
 
 
 def _put_adaptive(body: dict[str, JSON], effort: str, facts: Model) -> None:
-    """How a model thinks that decides by itself. A client's own words go as they came, if it has some for
-    such a model; a budget is none."""
-    # Newer models keep their thoughts to themselves unless asked.
+    """Write the thinking fields for a model that decides by itself how long it thinks. A client's own fields
+    are sent unchanged, except a budget, which such a model does not take."""
+    # Newer models return their thinking only if asked.
     thinking: Mapping[str, JSON] = {"type": "adaptive", "display": "summarized"}
     word = _word(effort, facts)
     if isinstance(effort, OwnEffort) and effort.thinking.get("type") != "enabled":
@@ -262,13 +262,13 @@ def _takes_no_forced_tool(facts: Model) -> bool:
 
 
 def _word(effort: str | None, facts: Model) -> str | None:
-    """Anthropic's word for an effort; None where the model has none for it."""
+    """Return Anthropic's name of an effort; None if the model does not take it."""
     word = "low" if effort == "minimal" else effort
     return word if facts.efforts is None or word in facts.efforts else None
 
 
 def _choice(choice: str | Mapping[str, JSON] | None) -> dict[str, JSON] | None:
-    """Anthropic's `tool_choice`, `None` for what it has no word for."""
+    """Return Anthropic's `tool_choice`; None for a choice that it does not have."""
     if isinstance(choice, str):
         return {"type": _CHOICES[choice]} if choice in _CHOICES else None
     name = ((choice or {}).get("function") or {}).get("name")

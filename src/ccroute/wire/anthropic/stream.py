@@ -1,6 +1,6 @@
-"""A streamed answer of Anthropic's.
+"""Decodes a streamed answer of the Messages API.
 
-Knows the frames from `message_start` to `message_stop`; must not know the request. Success is
+Knows the frames from `message_start` to `message_stop`; must not know the request. An answer is complete at
 `message_stop` without an error frame. Usage in `message_delta` is cumulative: it is never added.
 """
 
@@ -13,26 +13,26 @@ from ccroute.wire.anthropic.encode import SCHEMA_TOOL
 from ccroute.wire.anthropic.turns import THINKING
 from ccroute.wire.decoding import BaseDecoder, check_error, is_frame
 from ccroute.wire.events import Event, SSEParser
-from ccroute.wire.reading import load_object, mapping, said, text, wrong
+from ccroute.wire.reading import answer_text, load_object, mapping, text, wrong
 from ccroute.wire.template import Template
 from ccroute.wire.tools import Call, as_object, as_text
 
 
 class _Part:
-    """A block at its place in the answer. `begin` is where its text begins in the decoder's pieces; its
-    thoughts, or the text of its input, grow in its own `pieces`, which it shares with its `call`."""
+    """A content block. `begin` is the index of its first text in the decoder's pieces of text. `pieces` holds
+    its thinking or its input, and is shared with its `call`."""
 
     __slots__ = ("begin", "block", "call", "has_input", "pieces", "signature")
 
     def __init__(self, block: dict[str, JSON], begin: int) -> None:
         self.block, self.begin = block, begin
         self.call: Call | None = None
-        self.has_input = False  # it calls a tool: the caller's, or one that the provider runs
+        self.has_input = False  # it calls a tool of the caller or of the provider
         self.pieces = [text(block.get("thinking"))]
         self.signature = text(block.get("signature"))
 
     def whole(self, pieces: list[str]) -> dict[str, JSON]:
-        """The block as it must be replayed; `pieces` are those of its text."""
+        """Return the block as it must be sent back. `pieces` are the pieces of its text."""
         kind = self.block.get("type")
         if kind == "text":
             return {**self.block, "text": "".join(pieces)}
@@ -51,13 +51,13 @@ class Decoder(BaseDecoder[Event]):
         self._parts: list[_Part] = []
         self._open: dict[int | None, _Part] = {}  # by the block's index
         self._answer: _Part | None = None  # the block that calls the schema's tool
-        self._before = 0  # how many pieces of text came before it: they are no part of the answer
+        self._before = 0  # the pieces of text before it, which do not belong to the answer
         self._template = Template(b"text")
 
     def _take(self, event: Event, chunks: list[Chunk]) -> None:
         kind, data = event
         if not self._ended and (piece := self._template.text(data)) is not None:
-            self._say(chunks, piece)
+            self._add(chunks, piece)
             return
         if kind not in _FRAMES and kind != "message" and not is_frame(kind, data, decode):
             return
@@ -72,7 +72,7 @@ class Decoder(BaseDecoder[Event]):
         message = mapping(frame.get("message"))
         self._id = text(message.get("id"))
         self._model = text(message.get("model"))
-        # The output so far is not the output: only `message_delta` has it.
+        # Only `message_delta` has the final count of output tokens.
         self._raw_usage = {**mapping(message.get("usage")), "output_tokens": None}
 
     def _block_start(self, frame: Mapping[str, JSON], data: bytes, chunks: list[Chunk]) -> None:
@@ -87,13 +87,13 @@ class Decoder(BaseDecoder[Event]):
         part = self._open[index] = _Part(block, len(self._text))
         self._parts.append(part)
         if kind == "text":
-            self._write(said(block.get("text")), chunks)
+            self._write(answer_text(block.get("text")), chunks)
         elif kind in THINKING:
-            self._say(chunks, "", part.pieces[0])
+            self._add(chunks, "", part.pieces[0])
         elif block.get("name") == SCHEMA_TOOL:
             if self._answer is None:
                 self._answer, self._before = part, len(self._text)
-                self._template = Template(b"text")  # texts are looked at from now on
+                self._template = Template(b"text")  # from now on, each text is parsed
         elif kind == "tool_use":
             part.call = call = Call(len(self._calls), text(block.get("id")))
             part.has_input, part.pieces = True, call.pieces
@@ -101,7 +101,7 @@ class Decoder(BaseDecoder[Event]):
             chunks.append(Chunk(tool_calls=(call.grown("", text(block.get("name"))),)))
         else:
             part.has_input, part.pieces = "input" in block, []  # of a tool that the provider runs
-        # Empty at first, as a rule; some servers send the whole input here.
+        # Usually empty; some servers send the whole input here.
         if block.get("input"):
             self._grow(part, as_text(block["input"]), chunks)
 
@@ -113,7 +113,7 @@ class Decoder(BaseDecoder[Event]):
             return
         kind, part = delta.get("type"), self._open.get(index) or _Part({}, 0)
         if kind == "text_delta":
-            piece = said(delta.get("text"))
+            piece = answer_text(delta.get("text"))
             self._write(piece, chunks)
             if self._answer is None:
                 self._template.learn(data, piece)
@@ -125,13 +125,13 @@ class Decoder(BaseDecoder[Event]):
             part.block["citations"] = [*(part.block.get("citations") or ()), delta.get("citation")]
 
     def _write(self, piece: str, chunks: list[Chunk]) -> None:
-        """Add a text's piece; beside the schema's tool it says nothing that belongs to the answer."""
+        """Add a piece of text. Text beside the schema's tool does not belong to the answer."""
         if self._answer is None:
-            self._say(chunks, piece)
+            self._add(chunks, piece)
 
     def _grow(self, part: _Part, arguments: str, chunks: list[Chunk]) -> None:
         if part is self._answer:
-            self._say(chunks, arguments)
+            self._add(chunks, arguments)
         elif part.call and arguments:
             chunks.append(Chunk(tool_calls=(part.call.grown(arguments),)))
         elif part.has_input:
@@ -139,7 +139,7 @@ class Decoder(BaseDecoder[Event]):
 
     def _think(self, part: _Part, delta: Mapping[str, JSON], chunks: list[Chunk]) -> None:
         piece, signature = text(delta.get("thinking")), text(delta.get("signature"))
-        self._say(chunks, "", piece)
+        self._add(chunks, "", piece)
         if not part.has_input:
             part.pieces.append(piece)
         if signature:
@@ -159,8 +159,8 @@ class Decoder(BaseDecoder[Event]):
             chunks.append(Chunk(block=part.whole(self._text[part.begin :])))
 
     def _end_text(self, chunks: list[Chunk]) -> None:
-        """Mark the end of a text block that another one follows at once: its chunks cannot say so. One with
-        citations was marked at its end."""
+        """Mark the end of a text block if another text block follows: text chunks cannot show it. A block
+        with citations was already marked at its end."""
         last = self._parts[-1] if self._parts else None
         if last is not None and last.block.get("type") == "text" and not last.block.get("citations"):
             whole = last.whole(self._text[last.begin :])
@@ -195,4 +195,4 @@ _FRAMES: Final[Mapping[str, _Take]] = {
     "message_delta": Decoder._delta,
     "message_stop": Decoder._stop,
 }
-"""What each frame does. Others (`ping`, unknown ones) do nothing."""
+"""The method for each type of frame. Others (`ping`, unknown ones) are ignored."""

@@ -1,6 +1,6 @@
-"""The conversation as Anthropic wants it: system blocks apart, user and assistant turns in alternation.
+"""Writes a conversation for the Messages API: system blocks, and alternating user and assistant turns.
 
-Knows messages and content blocks; must not know parameters. A fault names its place, never a prompt.
+Knows messages and content blocks; must not know parameters. An error names a place, never a prompt.
 """
 
 import re
@@ -21,9 +21,9 @@ THINKING: Final = ("thinking", "redacted_thinking")
 
 
 class _Ids:
-    """Tool call ids as Anthropic accepts them: of certain characters only, and each used once.
+    """Makes tool call ids that Anthropic accepts: only certain characters, and each id once.
 
-    Other servers number their calls from 0 in every answer, so that a conversation may hold `call_0` twice.
+    Other servers number the calls of every answer from 0, so a conversation may hold `call_0` twice.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class _Ids:
         self._used: set[str] = set()
 
     def of_call(self, id: str) -> str:
-        """The id for a new call."""
+        """Return the id for a new call."""
         clean = base = _BAD_ID.sub("_", id) or "call"
         again = 1
         while clean in self._used:
@@ -42,12 +42,12 @@ class _Ids:
         return clean
 
     def of_result(self, id: str) -> str:
-        """The id of the latest call that had this one."""
+        """Return the new id of the latest call that had the id `id`."""
         return self._current.get(id) or _BAD_ID.sub("_", id)
 
 
 def system_blocks(messages: Sequence[Mapping[str, JSON]]) -> Blocks:
-    """The system messages, wherever they stand, as blocks; empty ones are dropped."""
+    """Return all system messages as blocks. Empty ones are dropped."""
     blocks: Blocks = []
     for i, message in enumerate(messages):
         if message["role"] in _SYSTEM:
@@ -56,9 +56,9 @@ def system_blocks(messages: Sequence[Mapping[str, JSON]]) -> Blocks:
 
 
 def turns(messages: Sequence[Mapping[str, JSON]], *, claude: bool = False) -> list[dict[str, JSON]]:
-    """The other messages, neighbours of one side merged into one turn.
+    """Return the other messages as turns. Neighbours of the same side become one turn.
 
-    `claude`: they go to a Claude, which takes the blocks of Anthropic's own tools and only signed thoughts.
+    `claude`: the model is a Claude, which accepts the blocks of Anthropic's tools, and only signed thinking.
     """
     merged: list[dict[str, JSON]] = []
     ids = _Ids()
@@ -72,36 +72,36 @@ def turns(messages: Sequence[Mapping[str, JSON]], *, claude: bool = False) -> li
         elif blocks:
             merged.append({"role": side, "content": blocks})
     for turn in merged:
-        if turn["role"] == "user":  # results must come before anything else that is said with them
+        if turn["role"] == "user":  # tool results must come first
             turn["content"].sort(key=lambda block: block["type"] != "tool_result")
     return merged
 
 
 def check_turns(turns: Sequence[dict[str, JSON]], model: str, *, prefill: bool) -> None:
-    """Make the last turn acceptable. Raises `InvalidRequestError` where that cannot be.
+    """Make Anthropic accept the last turn. Raises `InvalidRequestError` if that is not possible.
 
-    `prefill`: whether the model goes on from an assistant message.
+    `prefill`: whether the model can continue an assistant message.
     """
     if not turns:
         raise InvalidRequestError("messages: Anthropic wants at least one user message with content")
     last = turns[-1]
     if last["role"] != "assistant":
         return
-    # Any other block is of a tool that Anthropic runs: a turn that it paused goes on from there.
+    # Any other block belongs to a tool that Anthropic runs: it paused this turn and can continue it.
     if not prefill and all(block["type"] in (*_USUAL, *THINKING) for block in last["content"]):
         raise InvalidRequestError(
-            f"messages: {model} does not go on from an assistant message (prefill): end with a user message"
+            f"messages: {model} does not continue an assistant message (prefill): end with a user message"
         )
     if last["content"][-1]["type"] == "text":  # Anthropic refuses one that ends in white space
         last["content"][-1] = {**last["content"][-1], "text": last["content"][-1]["text"].rstrip()}
 
 
-def goes_on_unthought(messages: Sequence[Mapping[str, JSON]]) -> bool:
-    """Whether the answer goes on with a turn (a tool loop, a prefill) that began without signed thoughts.
+def continues_without_thinking(messages: Sequence[Mapping[str, JSON]]) -> bool:
+    """Whether the answer continues a turn (a tool loop, a prefill) that began without signed thinking.
 
-    A Claude with a budget of thoughts refuses to think then: "Expected `thinking`". The adaptive ones do not.
+    A Claude with a thinking budget then refuses to think: "Expected `thinking`". Adaptive ones do not.
     """
-    # A turn begins behind the last message that a user wrote; what came before it needs no look.
+    # A turn begins after the user's last message, so earlier messages do not matter.
     last = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=0)
     merged = turns(messages[last:], claude=True)
     begun = len(merged)
@@ -128,8 +128,8 @@ def _blocks(message: Mapping[str, JSON], where: str, ids: _Ids, claude: bool) ->
 
 
 def _assistant(message: Mapping[str, JSON], where: str, ids: _Ids, claude: bool) -> Blocks:
-    """The blocks as they came, where they were kept; else thinking (it is signed), then text, then the calls.
-    Thinking without blocks came from another provider and is not replayed."""
+    """Return the kept blocks, if there are any, else signed thinking, then text, then calls. Thinking without
+    blocks came from another provider and is not sent."""
     kept = message.get("blocks") or ()
     if kept and _still_says(message, kept):
         return [again for block in kept for again in _replayed(block, ids, claude)]
@@ -143,7 +143,7 @@ def _assistant(message: Mapping[str, JSON], where: str, ids: _Ids, claude: bool)
 
 
 def _still_says(message: Mapping[str, JSON], blocks: Sequence[Mapping[str, JSON]]) -> bool:
-    """Whether the blocks and the message's other fields agree: an edited one counts."""
+    """Whether the blocks agree with the message's other fields, which the caller may have edited."""
     said = "".join(block.get("text") or "" for block in blocks if block.get("type") == "text")
     called = [block.get("id") for block in blocks if block.get("type") == "tool_use"]
     calls = [call.get("id") for call in message.get("tool_calls") or ()]
@@ -163,7 +163,7 @@ def _replayed(block: Mapping[str, JSON], ids: _Ids, claude: bool) -> Blocks:
 
 
 def is_signed(block: Mapping[str, JSON]) -> bool:
-    """Whether thinking is this provider's own: another's has no signature, and is refused."""
+    """Whether a thinking block has a signature. Anthropic refuses a block without one."""
     return bool(block.get("signature") or block.get("data"))
 
 
@@ -175,7 +175,7 @@ def _tool_result(message: Mapping[str, JSON], where: str, ids: _Ids) -> dict[str
     content = message["content"]
     result = content if isinstance(content, str) else _content({"content": content}, where)
     if result or message.get("is_error"):
-        block["content"] = result or "error"  # one without a word is refused
+        block["content"] = result or "error"  # Anthropic refuses an error without text
     for name in ("is_error", "cache_control"):
         if message.get(name):
             block[name] = message[name]
@@ -183,7 +183,7 @@ def _tool_result(message: Mapping[str, JSON], where: str, ids: _Ids) -> dict[str
 
 
 def _content(message: Mapping[str, JSON], where: str) -> Blocks:
-    """A message's text and images; Anthropic refuses blank texts, so they are dropped."""
+    """Return a message's text and images. Blank texts are dropped, because Anthropic refuses them."""
     content = message.get("content") or ()
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
     blocks: Blocks = []

@@ -1,4 +1,4 @@
-"""Which error a code stands for, and how a message describes each error. Data only."""
+"""The error type of each error code, and the message of each error type. Data only."""
 
 from typing import Final
 
@@ -40,7 +40,7 @@ MISSING_FEATURE: Final = (
 
 REDIRECT: Final = "the server redirects, and redirects are not followed: fix base_url"
 
-# These codes say more than any status does.
+# These codes are more exact than the status.
 BY_CODE: Final[dict[str, type[CallFailure]]] = {
     **dict.fromkeys(("context_length_exceeded", "context_window_exceeded"), ContextWindowExceededError),
     **dict.fromkeys(
@@ -64,7 +64,7 @@ BY_CODE: Final[dict[str, type[CallFailure]]] = {
     "model_not_found": ModelNotFoundError,
 }
 
-# These only repeat the status, so they count where there is none: in a stream, or under HTTP 200.
+# These codes only repeat the status. They count if there is none: in a stream, or under HTTP 200.
 WITHOUT_STATUS: Final[dict[str, type[CallFailure]]] = {
     **dict.fromkeys(("authentication_error", "invalid_api_key"), AuthenticationError),
     **dict.fromkeys(

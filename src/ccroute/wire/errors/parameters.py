@@ -1,4 +1,4 @@
-"""Which of a call's parameters a server refused, by the names that servers give them. Data and one search."""
+"""Finds the refused parameter of a call in a server's error, by the names that servers use."""
 
 import re
 from collections.abc import Callable
@@ -7,9 +7,9 @@ from typing import Final
 from ccroute.types.request import PARAMETERS
 
 _WITHOUT: Final = {"max_tokens", "tools", "tool_choice", "response_format", "extra"}
-"""What a request cannot do without."""
+"""Parameters that cannot be left out of a request."""
 _PLAIN_WORDS: Final = {"stop", "seed", "user"}
-"""Names that are words of any sentence, too: they count only in a field of their own, or in quotes."""
+"""Names that are also ordinary words. They count only in the error's `param` field, or in quotes."""
 
 _NAMES: Final = {
     **{name: name for name in PARAMETERS - _WITHOUT - _PLAIN_WORDS},
@@ -19,7 +19,7 @@ _NAMES: Final = {
     "output_config.effort": "reasoning_effort",
     "effort parameter": "reasoning_effort",
 }
-"""What servers write, in lower case, and the parameter of a call that it means."""
+"""Servers' names for parameters, in lower case, and ccroute's names."""
 
 _NAMED: Final = re.compile(
     "|".join([rf"\b{re.escape(name)}\b" for name in sorted(_NAMES, key=len, reverse=True)])
@@ -29,10 +29,10 @@ _NAMED: Final = re.compile(
 
 
 def refused_parameter(field: str, words: str, is_quoted: Callable[[str], bool] | None = None) -> str | None:
-    """The parameter that an error is about: as its `param` field says, else the first that its words name.
+    """Return the parameter that an error names in its `param` field (`field`), else first in its text.
 
-    Only what a request can do without: tools and the form of an answer are not among them. A name that
-    `is_quoted` finds in the request does not count.
+    Parameters that cannot be left out, such as tools, do not count. A name that `is_quoted` finds in the
+    request does not count either.
     """
     named = field.lower()
     if named in _NAMES or named in _PLAIN_WORDS:

@@ -1,7 +1,7 @@
 """Reads the errors of all three wires and of the servers that imitate them.
 
-Knows statuses, error codes and the shapes of error bodies; must not know backends, nor what follows from
-an error. Codes and types are read first, then the text.
+Knows statuses, error codes and the shapes of error bodies; must not know backends or retries. Codes and
+types are read first, then the text.
 """
 
 import re
@@ -29,13 +29,13 @@ from ccroute.wire.errors.parameters import refused_parameter
 from ccroute.wire.reading import listed, load, mapping, shown, text
 
 LONGEST_WAIT: Final = 7 * 86_400.0
-"""The longest Retry-After that is believed, in seconds."""
+"""Seconds. A longer Retry-After is ignored."""
 WORDS_SHOWN: Final = 300
-"""Characters of a server's own message in an error's."""
+"""Characters of a server's message that an error shows."""
 
 _WORDS_READ: Final = 4000  # characters that are searched: some servers quote the whole request
-_FAULTS: Final = 5  # of a list
-_DIGITS: Final = 10  # of a number of tokens: one too many to be believed
+_FAULTS: Final = 5  # shown of a list
+_DIGITS: Final = 10  # a number of tokens with so many digits is ignored
 _CODES: Final = ("code", "type", "error_type", "error_code", "status_code")
 _TRY_AGAIN: Final = re.compile(r"try again in (\d+(?:\.\d+)?) ?(ms|s)\b")
 _SECONDS: Final = re.compile(r"(\d+(?:\.\d+)?)s")
@@ -47,10 +47,10 @@ _Match: TypeAlias = tuple[wordings.Wording, re.Match[str]]
 
 @dataclass(slots=True, repr=False, eq=False)
 class ErrorPayload:
-    """What a server said about an error. `line` is shown, `words` are searched, in lower case.
+    """A server's description of an error. `line` is shown. `words` is the searched text, in lower case.
 
-    `limit` and `prompt` are in tokens, `wait` in seconds. `codes` are in lower case. `param` is the field of
-    the request that is at fault, `body_status` a status that stands in the body.
+    `limit` and `prompt` are in tokens, `wait` in seconds. `codes` are in lower case. `param` is the wrong
+    field of the request, `body_status` a status within the body.
     """
 
     line: str = ""
@@ -63,29 +63,29 @@ class ErrorPayload:
     wait: float | None = None
     request_id: str | None = None
 
-    # Of the answer that it stood in.
+    # From the answer that holds the error.
     status: int | None = None
     headers: Mapping[str, str] | None = None
     body: str | None = None
     hint: str = ""
 
-    # Of the error that was made of it.
+    # From the typed error.
     summary: str = ""
     words_count: bool = False
-    """Whether the words, not only status and codes, decided something."""
+    """Whether `words`, not only status and codes, decided the error."""
 
 
 def error(status: int, headers: Mapping[str, str], body: bytes) -> CallFailure:
-    """The typed error of an answer that is not 2xx. Header names are in lower case."""
+    """Return the typed error of an answer that is not 2xx. Header names are in lower case."""
     return typed_error(parse_body(body, status, headers))
 
 
 def parse_body(
     body: bytes, status: int | None = None, headers: Mapping[str, str] | None = None
 ) -> ErrorPayload:
-    """What an error body says. It may be JSON of any shape, plain text or a web page; never raises.
+    """Read an error body: JSON of any shape, plain text or a web page. Never raises.
 
-    `status` is that of an answer that is not 2xx; an error in a stream has none.
+    `status` is the status of an answer that is not 2xx, or None for an error in a stream.
     """
     start = shown(body)
     try:
@@ -97,7 +97,7 @@ def parse_body(
 
 
 def parse_error(value: JSON) -> ErrorPayload:
-    """What a decoded error says, whichever server wrote it."""
+    """Read a decoded error of any server."""
     while isinstance(value, list) and value:
         value = value[0]  # Google and Hugging Face wrap their error in a list
     if not isinstance(value, dict):
@@ -134,9 +134,9 @@ def parse_error(value: JSON) -> ErrorPayload:
 
 
 def typed_error(payload: ErrorPayload, is_quoted: IsQuoted | None = None) -> CallFailure:
-    """The typed error. Words that `is_quoted` finds in the request decide nothing."""
+    """Return the typed error. Text that `is_quoted` finds in the request decides nothing."""
     status, words, headers = payload.status, payload.words, payload.headers or {}
-    kind, found = _kind(payload, is_quoted)
+    kind, found = _type(payload, is_quoted)
     has_wait = issubclass(kind, RateLimitError | OverloadedError)
     meaning = None if found is None else found[0].meaning
     lacks = kind is InvalidRequestError and meaning in (wordings.LACKS, wordings.FEATURE, wordings.OUTPUT)
@@ -172,15 +172,15 @@ def typed_error(payload: ErrorPayload, is_quoted: IsQuoted | None = None) -> Cal
 
 
 def described(payload: ErrorPayload, words: str) -> str:
-    """An error's message: what happened and what to do, then the server's `words`."""
+    """Return an error's message: what happened and what to do, then the server's `words`."""
     summary = payload.hint or payload.summary
     return f"{summary}: {words}" if words else summary
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """How long to wait, in seconds, if the server said so and it makes sense.
+    """Return the seconds to wait that the headers ask for, or None.
 
-    A date counts from the answer's own `date`, so that no clock is asked; without one it says nothing.
+    A date counts from the `date` header, so that no clock is needed. Without that header it is ignored.
     """
     milliseconds, seconds = headers.get("retry-after-ms"), headers.get("retry-after")
     wait = None if milliseconds is None else _seconds(milliseconds, 0.001)
@@ -204,8 +204,8 @@ def _plain(message: str, more: str = "") -> ErrorPayload:
     )
 
 
-def _kind(payload: ErrorPayload, is_quoted: IsQuoted | None) -> tuple[type[CallFailure], _Match | None]:
-    """The error's class, and the wording that says more about it."""
+def _type(payload: ErrorPayload, is_quoted: IsQuoted | None) -> tuple[type[CallFailure], _Match | None]:
+    """Return the error's class, and the matching row of the table, which may say more."""
     status = payload.status or payload.body_status
     found = None
     for wording, search in _wordings(status) if payload.words else ():
@@ -229,7 +229,7 @@ def _kind(payload: ErrorPayload, is_quoted: IsQuoted | None) -> tuple[type[CallF
 
 @cache
 def _wordings(status: int | None) -> list[tuple[wordings.Wording, Callable[[str], re.Match[str] | None]]]:
-    """The rows of the table that count under a status. Compiled when a status is first seen."""
+    """Return the rows of the table that count under a status, compiled."""
     found: list[tuple[wordings.Wording, Callable[[str], re.Match[str] | None]]] = []
     for wording in wordings.WORDINGS:
         phrase = f"(?P<phrase>{wording.pattern})"
@@ -241,20 +241,20 @@ def _wordings(status: int | None) -> list[tuple[wordings.Wording, Callable[[str]
 
 
 def _message(fields: Mapping[str, JSON]) -> str:
-    """The message, under whichever name, as a text or (Mistral, FastAPI) as a list of faults."""
+    """Return the message of an error body. Mistral and FastAPI send a list of faults."""
     for name in ("message", "detail", "msg"):
         value = fields.get(name)
         if isinstance(value, dict):
             value = value.get("detail")
         if isinstance(value, list):
-            value = "; ".join(filter(None, map(_fault, value[:_FAULTS])))
+            value = "; ".join(filter(None, map(_one_fault, value[:_FAULTS])))
         if isinstance(value, str) and value:
             return value
     return ""
 
 
-def _fault(value: JSON) -> str:
-    """One fault of a list: where, and what."""
+def _one_fault(value: JSON) -> str:
+    """Return one fault of a list as text: its place and its message."""
     fault = mapping(value)
     place = ".".join(part for part in listed(fault.get("loc")) if isinstance(part, str) and part != "body")
     message = text(fault.get("msg"))
@@ -264,7 +264,7 @@ def _fault(value: JSON) -> str:
 def _number(
     name: Literal["limit", "prompt"], found: _Match | None, pattern: re.Pattern[str], words: str
 ) -> int | None:
-    """A number of tokens: of the row that fits, else where such numbers usually stand."""
+    """Return a number of tokens from the matching row, else from the usual phrase `pattern`."""
     number = None
     if found is not None and found[0].meaning is wordings.OVERFLOW:
         number = found[1].groupdict().get(name)

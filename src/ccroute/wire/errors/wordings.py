@@ -1,8 +1,8 @@
-"""Texts that tell more about an error than its status and code do, each with its source.
+"""Phrases in servers' errors that are more exact than the status and the code, each with its source.
 
-Data only. A row is what the text has to hold, and where that was seen; `<limit>` and `<prompt>` are the
-numbers of tokens in it. Rows are tried in order, so what must not be taken for something else stands above
-it. To know one more wording, add a row and a test.
+Data only. A row is a pattern, and the page where the phrase was seen. `<limit>` and `<prompt>` match numbers
+of tokens. Rows are tried in order, so an exact phrase comes before a general one. To recognise one more
+phrase, add a row and a test.
 """
 
 import re
@@ -24,8 +24,8 @@ from ccroute.failures import CallFailure
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Meaning:
-    """What a text says: the error that it stands for, and the statuses under which it is believed, if the
-    words stand `anywhere` in it, or only at its `start`. None: in a stream, or under HTTP 200."""
+    """The error that a phrase means, and the statuses under which the phrase counts: `anywhere` in the text,
+    or only at its `start`. None: in a stream, or under HTTP 200."""
 
     error: type[CallFailure]
     anywhere: tuple[int | None, ...]
@@ -33,33 +33,33 @@ class Meaning:
 
 
 QUOTA: Final = Meaning(QuotaExhaustedError, (401, 403, 412, 429), start=(None, 400, 422, 500))
-"""A bill or a budget: waiting does not help."""
+"""A limit of money: waiting does not help."""
 KEY: Final = Meaning(AuthenticationError, (), start=(None, 400, 403, 500))
 RATE: Final = Meaning(RateLimitError, (403, 413), start=(None, 400, 500))
-"""Too much in a time."""
+"""Too many requests or tokens in a time."""
 UNCLEAR: Final = Meaning(InvalidRequestError, (None, 400))
-"""It names several causes, so it says nothing but that the request was refused."""
+"""The phrase names several causes, so it shows only that the request was refused."""
 OUTPUT: Final = Meaning(InvalidRequestError, (None, 400, 422, 500))
-"""More output is asked for than this model gives."""
+"""The request asks for more output than the model can give."""
 OVERFLOW: Final = Meaning(ContextWindowExceededError, (None, 400, 403, 413, 422, 500))
-"""The prompt does not fit."""
+"""The prompt exceeds the context window."""
 MISTAKE: Final = Meaning(InvalidRequestError, (None, 400, 422, 500))
-"""The caller's, whatever the status."""
+"""A mistake of the caller, whatever the status."""
 LACKS: Final = Meaning(InvalidRequestError, (None, 400, 404, 422, 500))
-"""A feature that this deployment does not have, whatever the status."""
+"""The deployment lacks a feature, whatever the status."""
 FEATURE: Final = Meaning(InvalidRequestError, (400, 404, 422))
-"""The same in general words, which a failing server may use too."""
+"""A missing feature, in general words that a failing server may also use."""
 LOADING: Final = Meaning(OverloadedError, (503,), start=(None, 500))
-"""It will answer when it has loaded a model, or has worked off its queue."""
+"""The server is loading a model, or its queue is full: it will answer later."""
 MODEL: Final = Meaning(ModelNotFoundError, (503,), start=(400, 422))
 POLICY: Final = Meaning(ContentPolicyError, (None, 400, 413, 422, 500))
-"""What was asked, or answered, is not allowed."""
+"""The provider does not allow the prompt or the answer."""
 
 START: Final = (
     r"\s*(?:(?:\S{0,60}(?:error|exception|/completions)\S{0,3}|provider returned error) (?:- )?){0,4}"
     r"""(?:\{[^}]{0,200}["']message["']:\s*["'])?"""
 )
-"""What may stand before the start: the names of errors that gateways add, and an error within one."""
+"""Text that may come before the start: error names that gateways add, and an error around the error."""
 
 
 class Wording(NamedTuple):
@@ -73,7 +73,7 @@ WORDINGS: Final[list[Wording]] = []
 
 
 def _rows(meaning: Meaning, *rows: tuple[str, str]) -> None:
-    """Add patterns, each with its source: a page, or what stands behind `https://github.com/`."""
+    """Add patterns, each with its source: a page, or a path below `https://github.com/`."""
     for pattern, _ in rows:
         WORDINGS.append(Wording(meaning, re.sub("<(limit|prompt)>", r"(?P<\1>\\d+)", pattern)))
 
@@ -81,13 +81,13 @@ def _rows(meaning: Meaning, *rows: tuple[str, str]) -> None:
 _MEASURED: Final = "measured on Ollama 0.24.0"
 _PI: Final = "badlogic/pi-mono/blob/main/packages/ai/src/utils/overflow.ts"
 _NO_FIELD: Final = r"(?!.{0,100}\b(?:characters|chars|bytes|pixels|images?|seconds|field)\b)"
-"""A limit in these units is that of one field; the context window's is in tokens."""
+"""A limit in these units belongs to one field. The limit of a context window is in tokens."""
 
 _rows(
     LACKS,
     (r"failed to parse messages: unsupported content part", "ggml-org/llama.cpp/issues/12947"),
 )
-# These quote what the caller sent, in which any other wording may stand.
+# These errors quote the request, which may contain any other phrase.
 _rows(
     MISTAKE,
     (r"failed to parse (?:tools|messages)", "VirtusLab/llm-tools-mcp/issues/51"),
@@ -264,7 +264,7 @@ _rows(
 )
 _rows(
     LOADING,
-    # What has failed to load will not be there soon: ollama/ollama/issues/16547.
+    # A model that failed to load will not be there soon: ollama/ollama/issues/16547.
     (
         r"(?<!error )(?<!failed )loading model(?!.{0,300}(?:fail|error|memory))",
         "mostlygeek/llama-swap/issues/146",
@@ -287,7 +287,7 @@ _rows(
 )
 
 
-# Numbers that a row does not hold itself.
+# Numbers of tokens for rows without `<limit>` or `<prompt>`.
 LIMITS: Final = re.compile(
     r"(?:context (?:length|size|window)(?: is| of)?(?: only)? \(?|tokens > )(?P<limit>\d+)"
 )

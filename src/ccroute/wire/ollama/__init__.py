@@ -1,6 +1,6 @@
-"""Ollama's own chat wire (its `/v1` ignores the context window, tool choice and token limits).
+"""Ollama's own chat API. Its `/v1` ignores the context window, tool choice and token limits.
 
-Knows `POST /api/chat` and its stream; must not know where it is sent.
+Knows `POST /api/chat` and its stream; must not know addresses.
 """
 
 from ccroute.wire.ollama.decode import decode, error

@@ -1,6 +1,6 @@
-"""A whole answer of Ollama's, an error, and the readings of usage and times shared with the stream.
+"""Reads a whole answer or an error of Ollama. `stream.py` uses the readers of usage and times.
 
-Knows the answer's shape; must not know the request. Its tool calls may lack ids, and end with `stop`.
+Knows the answer's shape; must not know the request. Ollama's tool calls may lack ids, and end with `stop`.
 """
 
 import re
@@ -14,14 +14,14 @@ from ccroute.types import JSON, Choice, Completion, FinishReason, Message, Usage
 from ccroute.wire.decoding import check_error
 from ccroute.wire.errors.typed import parse_body, typed_error
 from ccroute.wire.ollama.tags import split_thoughts
-from ccroute.wire.reading import finish_reason, load_object, said, text, wrong
+from ccroute.wire.reading import answer_text, finish_reason, load_object, text, wrong
 from ccroute.wire.tools import whole_calls
 from ccroute.wire.usage import counts, estimate_choices, usage
 
 DONE: Final[Mapping[str, FinishReason]] = {"": "stop", "stop": "stop", "length": "length"}
-"""Ollama's words in canonical form; older versions say none."""
+"""Ollama's finish reasons in canonical form. Older versions send none."""
 LOADED: Final = frozenset({"load", "unload"})
-"""What it says when it was asked for nothing."""
+"""Finish reasons of a request that asked for no answer."""
 _MISSING: Final = re.compile(r"""model ["']([^"'\s]+)["'] not found""")
 _FOREIGN_HOST: Final = (
     "Ollama refuses a host name that it does not know: set OLLAMA_HOST=0.0.0.0 there, "
@@ -30,8 +30,8 @@ _FOREIGN_HOST: Final = (
 
 
 def decode(body: bytes) -> Completion:
-    """The answer of a 200. Raises the error it reports, or `ProtocolError`, also for an answer that is
-    not done: that is how Ollama ends one that only repeated itself."""
+    """Return the answer of a response with status 200. Raises the error that it reports, or `ProtocolError`,
+    also if it is not done: Ollama stops an answer so if the model only repeats itself."""
     frame = load_object(body)
     message = frame.get("message")
     if "error" in frame or not isinstance(message, dict):
@@ -40,7 +40,7 @@ def decode(body: bytes) -> Completion:
         wrong("the answer holds no message", body)
     if not is_done(frame):
         wrong("Ollama broke the answer off (done: false), as it does when a model repeats itself", body)
-    thoughts, answer = split_thoughts(said(message.get("content")))
+    thoughts, answer = split_thoughts(answer_text(message.get("content")))
     thoughts = text(message.get("thinking")) + thoughts
     calls = whole_calls(message["tool_calls"]) if message.get("tool_calls") else ()
     reason, logprobs = text(frame.get("done_reason")), frame.get("logprobs")
@@ -62,9 +62,9 @@ def decode(body: bytes) -> Completion:
 
 
 def error(status: int, headers: Mapping[str, str], body: bytes) -> CallFailure:
-    """The typed error of an answer that is not 2xx. Header names are in lower case.
+    """Return the typed error of an answer that is not 2xx. Header names are in lower case.
 
-    It says what to do about a missing model (a bare 404 is a wrong path) and about a refused host name.
+    Its message has advice for a missing model (any other 404 is a wrong path) and for a refused host name.
     """
     payload = parse_body(body, status, headers)
     missing = _MISSING.search(payload.line) if status == 404 else None
@@ -76,20 +76,20 @@ def error(status: int, headers: Mapping[str, str], body: bytes) -> CallFailure:
 
 
 def is_done(frame: Mapping[str, JSON]) -> bool:
-    """Whether an answer ends here; a runner (MLX) may say only why."""
+    """Whether an answer ends with this frame. A runner (MLX) may send only `done_reason`."""
     done = frame.get("done")
     return done is True or (done is None and bool(frame.get("done_reason")))
 
 
 def nothing_asked() -> NoReturn:
-    """Raise for an empty answer that only says that the model was loaded or unloaded."""
+    """Raise `InvalidRequestError` for an empty answer: the model was only loaded or unloaded."""
     raise InvalidRequestError(
         "Ollama only loaded the model, as for a conversation without a user's message: give it one"
     )
 
 
 def read_usage(frame: JSON, output_estimate: Callable[[], int]) -> Usage:
-    """Usage of the last frame. A count of 0 is left out by Ollama, and a prompt is never empty.
+    """Return the usage of the last frame. Ollama leaves out a count of 0, and a prompt is never empty.
 
     `prompt_eval_cached_count`, which older versions do not send, is part of `prompt_eval_count`.
     """
@@ -105,7 +105,7 @@ def read_usage(frame: JSON, output_estimate: Callable[[], int]) -> Usage:
 
 
 def read_time(value: JSON) -> int:
-    """An RFC 3339 time as a Unix time in seconds, 0 if it is none."""
+    """Return an RFC 3339 time as a Unix time in seconds; 0 for any other value."""
     try:
         return int(datetime.fromisoformat(text(value)).timestamp())
     except (ValueError, OverflowError, OSError):

@@ -1,7 +1,7 @@
-"""A request as Ollama's `/api/chat` wants it.
+"""Writes a request for Ollama's `/api/chat`.
 
-Knows the body's field names and its `options`; must not know which server it is for. `num_ctx` is the
-deployment's window and never drifts between calls: Ollama reloads the model when an option of it does.
+Knows the body's field names and its `options`; must not know the server. `num_ctx` is the deployment's
+window, the same in all calls: Ollama reloads the model when it changes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,9 +29,9 @@ _USUAL: Final = Model()
 
 
 def refusals(request: Request, model: Model = _USUAL, *, hosted: bool = False) -> dict[str, str]:
-    """The parameters that were given but cannot be carried, each with the reason.
+    """Return the given parameters that Ollama cannot take, each with the reason.
 
-    `model` is what is known of the model; `hosted`: it runs at ollama.com.
+    `model` describes the model. `hosted`: it runs at ollama.com.
     """
     why = dict.fromkeys(given(request, _UNKNOWN), "Ollama has no such parameter")
     if request.tool_choice and request.tool_choice not in ("auto", "none"):
@@ -68,9 +68,9 @@ def encode(
     known: Model = _USUAL,
     keep_alive: str | int | None = None,
 ) -> dict[str, Any]:
-    """The JSON body. `request` holds nothing that `refusals` names.
+    """Return the JSON body. `request` holds nothing that `refusals` names.
 
-    `known` is what is known of the model; `keep_alive` a duration such as `"5m"`, or seconds.
+    `known` describes the model. `keep_alive` is a duration such as `"5m"`, or seconds.
     """
     # Without these two Ollama drops the oldest messages silently when the prompt does not fit.
     body: dict[str, JSON] = {"model": model, "messages": _messages(request.messages), "stream": stream}
@@ -101,7 +101,7 @@ def encode(
 
 
 def _think(effort: str, known: Model) -> bool | str:
-    """What comes nearest to an effort: on or off, or one of the model's levels, the longer of two."""
+    """Return the value nearest to an effort: on or off, or a level of the model (of two, the higher one)."""
     if known.thinking != "levels":
         return effort != "none"
     levels = [level for level in known.efforts or () if level in _ORDER] or _LEVELS
@@ -117,7 +117,7 @@ def _messages(messages: Sequence[Mapping[str, JSON]]) -> list[dict[str, JSON]]:
 
 
 def _system_first(messages: list[dict[str, JSON]]) -> list[dict[str, JSON]]:
-    """One system message, at the beginning: many templates (Qwen's, …) answer 500 to any other."""
+    """Join all system messages into one at the start. Many templates (Qwen's, …) answer 500 to any other."""
     texts = [message["content"] for message in messages if message["role"] == "system" and message["content"]]
     rest = [message for message in messages if message["role"] != "system"]
     return [{"role": "system", "content": "\n\n".join(texts)}, *rest] if texts else rest
@@ -144,7 +144,7 @@ def _message(message: Mapping[str, JSON], where: str, names: dict[str, str]) -> 
 
 
 def _content(content: JSON, where: str) -> tuple[str, list[str]]:
-    """A message's text, its parts a line each, and its images in base64."""
+    """Return a message's text, one line for each part, and its images in base64."""
     if content is None or isinstance(content, str):
         return content or "", []
     texts, images = [], []

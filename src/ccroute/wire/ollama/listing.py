@@ -1,6 +1,6 @@
-"""Lists of models as Ollama gives them: `/api/tags`, `/api/ps` and `/api/show`.
+"""Reads Ollama's lists of models: `/api/tags`, `/api/ps` and `/api/show`.
 
-Knows their shapes; must not know who is asked. What is no list is a `ProtocolError`.
+Knows their shapes; must not know the server. Raises `ProtocolError` for any other body.
 """
 
 import re
@@ -13,7 +13,7 @@ _NUM_CTX: Final = re.compile(r"^num_ctx\s+(\d{1,9})\s*$", re.MULTILINE)
 
 
 def read_tags(body: bytes) -> dict[str, int | None]:
-    """The names of the models that Ollama has installed; it does not say their windows here."""
+    """Return the names of the installed models. `/api/tags` does not give their context windows."""
     tags = load_object(body)
     if "models" not in tags:
         wrong("the list of models holds no models", body)
@@ -21,7 +21,7 @@ def read_tags(body: bytes) -> dict[str, int | None]:
 
 
 def read_ps(body: bytes) -> dict[str, int | None]:
-    """The models that Ollama has in memory, each with the context window it was loaded with."""
+    """Return the models in memory, each with the context window that it was loaded with, in tokens."""
     models = map(mapping, listed(load_object(body).get("models")))
     return {
         name: tokens(model.get("context_length")) for model in models if (name := text(model.get("name")))
@@ -29,16 +29,15 @@ def read_ps(body: bytes) -> dict[str, int | None]:
 
 
 class Shown(NamedTuple):
-    """What `/api/show` says of a model's context, in tokens: what it was trained for, which is its most,
-    and the `num_ctx` that its Modelfile asks for."""
+    """A model's context from `/api/show`, in tokens: the `trained` one is the largest possible, `num_ctx` is
+    from the Modelfile."""
 
     trained: int | None
     num_ctx: int | None
 
 
 def read_show(body: bytes) -> Shown:
-    """The context of one of Ollama's models: `model_info["<architecture>.context_length"]`, and a line of
-    `parameters`."""
+    """Return a model's context: `model_info["<architecture>.context_length"]` and a line of `parameters`."""
     shown = load_object(body)
     info = mapping(shown.get("model_info"))
     trained = info.get(f"{text(info.get('general.architecture'))}.context_length")

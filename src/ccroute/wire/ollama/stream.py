@@ -1,6 +1,6 @@
-"""A streamed answer of Ollama's: one JSON object a line.
+"""Decodes a streamed answer of Ollama: one JSON object in each line.
 
-Knows the lines; must not know the request. Success is `done: true`; a stream may just end without it.
+Knows the lines; must not know the request. An answer is complete only with `done: true`.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from ccroute.wire.decoding import BaseDecoder, check_error
 from ccroute.wire.events import NDJSONParser
 from ccroute.wire.ollama.decode import DONE, LOADED, is_done, nothing_asked, read_time, read_usage
 from ccroute.wire.ollama.tags import ThoughtSplitter
-from ccroute.wire.reading import listed, load_object, said, text, wrong
+from ccroute.wire.reading import answer_text, listed, load_object, text, wrong
 from ccroute.wire.tools import read_calls
 
 _CLOSING: Final = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
@@ -20,8 +20,8 @@ _CLOSING: Final = ("total_duration", "load_duration", "prompt_eval_duration", "e
 class Decoder(BaseDecoder[bytes]):
     """Turns the bytes of one stream into chunks.
 
-    The whole answer's `raw` holds the times of the last line, in ns: `load_duration` is the cost of
-    a model swap, which `loaded` is called with, after the model's name.
+    The whole answer's `raw` holds the times of the last line, in ns. `loaded` is called with the model's
+    name and its `load_duration`.
     """
 
     end_signal = "done: true"
@@ -50,7 +50,7 @@ class Decoder(BaseDecoder[bytes]):
             self._finish = text(frame.get("done_reason")) or None
             if self._splitter is not None:
                 thought, answer = self._splitter.end()
-                self._say(chunks, answer, thought)
+                self._add(chunks, answer, thought)
             if self._finish in LOADED and not (self._text or self._thinking or self._calls):
                 nothing_asked()
             self._raw = {name: frame[name] for name in _CLOSING if name in frame} or None
@@ -60,9 +60,9 @@ class Decoder(BaseDecoder[bytes]):
     def _take_message(self, message: Mapping[str, JSON], chunks: list[Chunk]) -> None:
         plain = message.get("content")
         if self._splitter is None and isinstance(plain, str) and len(message) == 2 and "role" in message:
-            self._say(chunks, plain)  # nearly every line
+            self._add(chunks, plain)  # nearly every line
             return
-        answer, thought = said(plain), text(message.get("thinking"))
+        answer, thought = answer_text(plain), text(message.get("thinking"))
         if answer and self._splitter is not None:
             found, answer = self._splitter.feed(answer)
             thought += found
@@ -71,4 +71,4 @@ class Decoder(BaseDecoder[bytes]):
         entries = message.get("tool_calls")
         calls = read_calls(entries, first=len(self._calls)) if entries else []
         self._calls += calls
-        self._say(chunks, answer, thought, tuple(call.whole() for call in calls))
+        self._add(chunks, answer, thought, tuple(call.whole() for call in calls))

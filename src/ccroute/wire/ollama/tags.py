@@ -1,6 +1,6 @@
-"""Thoughts that a server left in an answer's text, between `<think>` and `</think>` at its beginning.
+"""Splits thinking, between `<think>` and `</think>` at the start, from an answer's text.
 
-Ollama does so for a model that thinks although `think` is false, and for one whose template it cannot read.
+Ollama leaves it in the text of a model that thinks although `think` is false, or has an unusual template.
 """
 
 from typing import Final, Literal
@@ -10,22 +10,22 @@ _CLOSE: Final = "</think>"
 
 
 class ThoughtSplitter:
-    """Splits thoughts and answer, piece by piece; cut anywhere, the same text gives the same two."""
+    """Splits thinking and answer, piece by piece. The text may be cut anywhere."""
 
     __slots__ = ("_begun", "_held", "_place")
 
     def __init__(self) -> None:
         self._held = ""  # what may be the beginning of a tag
-        self._begun = False  # something of the thoughts came
+        self._begun = False  # some thinking came
         self._place: Literal["before", "inside", "after", "answer"] = "before"
 
     @property
     def done(self) -> bool:
-        """Whether all that follows is answer."""
+        """Whether the rest of the text is the answer."""
         return self._place == "answer"
 
     def feed(self, piece: str) -> tuple[str, str]:
-        """The thoughts and the answer that `piece` completes."""
+        """Return the thinking and the answer that `piece` completes."""
         text, self._held = self._held + piece, ""
         thoughts = ""
         if self._place == "before":
@@ -55,13 +55,13 @@ class ThoughtSplitter:
         return thoughts, text
 
     def end(self) -> tuple[str, str]:
-        """What was held back because a tag might have followed."""
+        """Return the thinking and the answer in the rest: text that could have begun a tag."""
         held, self._held = self._held, ""
         return (held, "") if self._place == "inside" else ("", held)
 
 
 def split_thoughts(text: str) -> tuple[str, str]:
-    """The thoughts and the answer of a whole text."""
+    """Return the thinking and the answer of a whole text."""
     splitter = ThoughtSplitter()
     thoughts, answer = splitter.feed(text)
     more_thoughts, more_answer = splitter.end()

@@ -1,8 +1,8 @@
-"""Tools as Ollama reads them.
+"""Writes tools for Ollama.
 
-It knows only a few words of JSON schema and drops the others from what the model sees, without saying so
-(`$ref`, `const`, `oneOf`, `allOf`; seen on 0.24), or refuses the call for them (`true` as a schema). What
-can be said in its own words is.
+Ollama knows only a few keywords of JSON schema. It silently hides others from the model (`$ref`, `const`,
+`oneOf`, `allOf`; seen on 0.24), or refuses the call (`true` as a schema). This module replaces them where
+Ollama has a keyword of the same meaning.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,16 +13,16 @@ from ccroute.types import JSON
 
 _DEFINITIONS: Final = ("$defs", "definitions")
 _DEEPEST: Final = 50
-"""Levels of a schema that are looked at."""
+"""Levels of a schema that are rewritten."""
 _MOST: Final = 500
-"""References that are replaced in one tool: those of references of references multiply."""
+"""References that are replaced in one tool: nested references multiply."""
 
 Schema: TypeAlias = Mapping[str, JSON]
 
 
 def tool(given: Schema, where: str) -> Schema:
-    """A function as Ollama wants it. Raises `InvalidRequestError` naming the place for another kind of tool:
-    Ollama takes it, and its model then calls a function without a name."""
+    """Return a function for Ollama. Raises `InvalidRequestError` with the place for another kind of tool,
+    which would make Ollama's model call a function without a name."""
     function = given.get("function")
     if given.get("type", "function") != "function" or not isinstance(function, Mapping):
         raise InvalidRequestError(f"{where}: Ollama knows only tools of type function")
@@ -34,7 +34,7 @@ def tool(given: Schema, where: str) -> Schema:
 
 
 class _Plain:
-    """One tool's parameters in Ollama's words."""
+    """Rewrites one tool's parameters in Ollama's keywords."""
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
@@ -49,11 +49,11 @@ class _Plain:
     def parameters(self) -> dict[str, JSON]:
         own = self._plain(self._schema, ())
         if isinstance(own.get("type"), list):
-            own["type"] = "object"  # the arguments of a call always are one
+            own["type"] = "object"  # the arguments of a call are always an object
         return {name: value for name, value in own.items() if name not in _DEFINITIONS}
 
     def _plain(self, schema: JSON, inside: tuple[str, ...], depth: int = 0) -> dict[str, JSON]:
-        """A schema in Ollama's words; `inside` are the references that lead here, to notice a circle."""
+        """Return a schema in Ollama's keywords. `inside` are the references around it, to detect a cycle."""
         if not isinstance(schema, Mapping):  # true: anything
             return {}
         own = dict(schema)
@@ -87,7 +87,7 @@ class _Plain:
 
 
 def _both(first: Schema, second: Schema) -> dict[str, JSON]:
-    """Two schemas that hold at once, as one."""
+    """Join two schemas that both apply into one."""
     both = {**first, **second}
     if isinstance(first.get("properties"), Mapping) and isinstance(second.get("properties"), Mapping):
         both["properties"] = {**first["properties"], **second["properties"]}

@@ -1,6 +1,6 @@
 """OpenAI's chat completions, and the many servers that imitate them.
 
-Knows `POST /chat/completions` and its stream; must not know where it is sent, nor with which key.
+Knows `POST /chat/completions` and its stream; must not know addresses and keys.
 """
 
 from ccroute.wire.errors.typed import error

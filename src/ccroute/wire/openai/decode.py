@@ -1,4 +1,4 @@
-"""A whole chat completion, and the readings of usage and finish reasons it shares with the stream.
+"""Reads a whole chat completion. `stream.py` uses the readers of usage and finish reasons.
 
 Knows the answer's shape as OpenAI and its imitators send it; must not know the request.
 """
@@ -14,7 +14,7 @@ from ccroute.wire.tools import whole_calls
 from ccroute.wire.usage import check_used, counts, estimate_choices, usage
 
 FINISH: Final[Mapping[str, FinishReason]] = {
-    # "": some servers do not say. eos_token, stop_sequence: TGI. end_turn: Claude behind gateways.
+    # "": some servers send none. eos_token, stop_sequence: TGI. end_turn: Claude behind gateways.
     **dict.fromkeys(("", "stop", "eos_token", "stop_sequence", "end_turn"), "stop"),
     **dict.fromkeys(("length", "max_tokens", "model_context_window_exceeded"), "length"),
     **dict.fromkeys(("tool_calls", "function_call", "tool_use"), "tool_calls"),
@@ -23,17 +23,17 @@ FINISH: Final[Mapping[str, FinishReason]] = {
     **dict.fromkeys(("safety", "image_safety", "recitation", "blocklist"), "content_filter"),
     **dict.fromkeys(("prohibited_content", "spii"), "content_filter"),
 }
-"""What servers say, in canonical form; what is not here (vLLM's `abort`, `repetition`) is `other`."""
+"""Servers' finish reasons in canonical form. Others (vLLM's `abort`, `repetition`) become `other`."""
 _OVERFLOW: Final = "model_context_window_exceeded"
-"""Z.ai's finish reason where the prompt left no room for an answer; beside one it is a length."""
+"""Z.ai's finish reason if the prompt left no room for an answer. With an answer it means `length`."""
 _FAILED: Final = ("error", "network_error")
-"""Finish reasons, a server's own or one that OpenRouter passes on, by which an answer is cut or missing."""
+"""Finish reasons of an answer that failed, from the server or passed on by OpenRouter."""
 
 
 def decode(body: bytes, *, provider: str = "") -> Completion:
-    """The answer of a 200. Raises the error it reports, or `ProtocolError`.
+    """Return the answer of a response with status 200. Raises the error that it reports, or `ProtocolError`.
 
-    `provider` is the host that answers: what only it knows is kept under this name, to be sent back to it.
+    `provider` is the host that answers. Its own fields are kept under this name, to be sent back to it.
     """
     frame = load_object(body)
     entries = frame.get("choices")
@@ -83,8 +83,8 @@ def _choice(entry: JSON, index: int, body: bytes, provider: str) -> Choice:
 
 
 def read_reason(choice: Mapping[str, JSON], body: bytes, *, spoke: bool = False) -> str:
-    """Why a choice ended, in its server's word. Raises the typed error of one that failed, which OpenRouter
-    reports inside it under HTTP 200. `spoke` is whether it holds text or calls."""
+    """Return the server's finish reason of a choice. Raises the typed error of a choice that failed, which
+    OpenRouter reports within it under HTTP 200. `spoke`: the choice holds text or calls."""
     if error := choice.get("error"):
         fail({"error": error}, body)
     reason, native = text(choice.get("finish_reason")), choice.get("native_finish_reason")
@@ -96,21 +96,21 @@ def read_reason(choice: Mapping[str, JSON], body: bytes, *, spoke: bool = False)
 
 
 def read_usage(raw: JSON, output_estimate: Callable[[], int]) -> Usage:
-    """Usage in disjoint buckets: OpenAI's prompt includes the cached part, its completion the thoughts."""
+    """Return usage in disjoint buckets. OpenAI's prompt includes cached tokens, its completion thinking."""
     raw = mapping(raw)
     known, details = counts(raw), counts(raw.get("prompt_tokens_details"))
     prompt, output = known.get("prompt_tokens"), known.get("completion_tokens")
     total = known.get("total_tokens")
     reasoning = counts(raw.get("completion_tokens_details")).get("reasoning_tokens", 0)
-    # OpenAI's place, Moonshot's, DeepSeek's.
+    # The fields of OpenAI, Moonshot and DeepSeek.
     cached = (
         details.get("cached_tokens") or known.get("cached_tokens") or known.get("prompt_cache_hit_tokens")
     )
-    # Cached more than there was is nonsense: clamped, so that no bucket is negative.
+    # A server may report more cached tokens than the prompt has. No bucket may become negative.
     read = min(cached or 0, prompt or 0)
     written = min(details.get("cache_write_tokens", 0), (prompt or 0) - read)
     if prompt is not None and output is not None and total is not None:
-        # xAI and Gemini count thoughts beside the completion, Gemini without naming them: the total shows it.
+        # xAI and Gemini count thinking beside the completion, Gemini without a name. The total shows it.
         beside = total - prompt - output
         if beside > 0 and beside == (reasoning or beside) and beside != read + written:
             output, reasoning = output + beside, beside
@@ -125,7 +125,7 @@ def read_usage(raw: JSON, output_estimate: Callable[[], int]) -> Usage:
 
 
 def plain(content: JSON) -> str | None:
-    """A message's content as text: it is a str, null, or (Mistral) a list of parts."""
+    """Return a message's content as text. It may be a str, null or (Mistral) a list of parts."""
     if content is None or isinstance(content, str):
         return content
     if not isinstance(content, list):
@@ -134,7 +134,7 @@ def plain(content: JSON) -> str | None:
 
 
 def thinking(message: Mapping[str, JSON]) -> str:
-    """What the model thought: `reasoning_content` (DeepSeek, llama.cpp), `reasoning` (vLLM, OpenRouter),
+    """Return the model's thinking: `reasoning_content` (DeepSeek, llama.cpp), `reasoning` (vLLM, OpenRouter),
     `reasoning_text` (Copilot), or (Mistral) parts of the content."""
     thought = message.get("reasoning_content") or message.get("reasoning") or message.get("reasoning_text")
     if thought:
@@ -147,6 +147,6 @@ def thinking(message: Mapping[str, JSON]) -> str:
 
 
 def call_entries(message: Mapping[str, JSON]) -> JSON:
-    """The tool calls of a message or delta, also in the form they had before `tool_calls`."""
+    """Return the tool calls of a message or delta, also from the older field `function_call`."""
     legacy = message.get("function_call")
     return message.get("tool_calls") or ([{"function": legacy}] if legacy else [])

@@ -8,22 +8,22 @@ from typing import Final, Literal
 class Dialect:
     """How an OpenAI-compatible server differs from the others.
 
-    max_tokens:     its name for the limit; OpenAI's newer models know only the long one, TGI only the short.
-    include_usage:  whether a stream may ask for usage at its end.
+    max_tokens:     the name of the limit; OpenAI's newer models know only the long one, TGI only the short
+    one. include_usage:  whether a stream may ask for usage at its end.
     json_schema:    whether `response_format` may hold a schema.
     top_k:          whether it knows `top_k`; OpenAI itself refuses it.
     developer_role: whether it knows the role `developer`; otherwise `system` is sent.
-    top_effort:     its word for `reasoning_effort="max"`, where the model's words are not known.
-    thinking:       how `reasoning_effort` is written where nothing is known of the model: see `Model`, or
-                    "flag" (`enable_thinking`).
-    efforts:        its words of `reasoning_effort`, where nothing is known of the model.
+    top_effort:     its value for `reasoning_effort="max"`, if the model's efforts are not known.
+    thinking:       how `reasoning_effort` is written for an unknown model: see `Model`, or "flag"
+    (`enable_thinking`).
+    efforts:        its values of `reasoning_effort` for an unknown model.
     seed:           its name for `seed`.
     most_stops:     the most stop sequences that it takes.
-    cache_control:  whether it passes `cache_control` on to a model that caches by marks.
-    own_fields:     whether an assistant message may bring back fields that this server added to its answer.
+    cache_control:  whether it passes `cache_control` on to the model.
+    own_fields:     whether an assistant message may send back fields that this server added to its answer.
                     OpenAI and Mistral refuse unknown fields.
-    thoughts:       what `reasoning_content` holds in an assistant message whose thinking is not known, where
-                    the server refuses messages without the field; None: the field is not needed.
+    thoughts:       the text of `reasoning_content` in an assistant message without known thinking, if the
+                    server refuses messages without the field; None: the field is not needed.
     one_system:     whether only the first message may be a system message, as many chat templates demand.
     tool_images:    whether a tool message may hold images; otherwise a user message after it does.
     null_content:   whether the content of an assistant message with calls may be null; otherwise it is "".

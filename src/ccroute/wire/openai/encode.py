@@ -1,7 +1,7 @@
-"""A request as OpenAI's chat completions want it: nearly the canonical form itself.
+"""Writes a request for OpenAI's chat completions: nearly the canonical form itself.
 
-Knows the body's field names, how servers differ in them (`Dialect`) and what their models take (`Model`);
-must not know which server it is for.
+Knows the body's field names, the differences of servers (`Dialect`) and of models (`Model`); must not know
+the server.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _LIMITS: Final = ("max_tokens", "max_completion_tokens")
 def refusals(
     request: Request, dialect: Dialect = PLAIN, model: str = "the model", facts: Model = _NOTHING
 ) -> dict[str, str]:
-    """The parameters that were given but cannot be carried, each with the reason."""
+    """Return the given parameters that the server cannot take, each with the reason."""
     why: dict[str, str] = {}
     if dialect.unknown:
         why = dict.fromkeys(given(request, sorted(dialect.unknown)), "this server does not know it")
@@ -49,7 +49,7 @@ def encode(
     facts: Model = _NOTHING,
     provider: str = "",
 ) -> dict[str, Any]:
-    """The JSON body. `request` holds nothing that `refusals` names. `provider` is the host it goes to."""
+    """Return the JSON body. `request` holds nothing that `refusals` names. `provider` is the host."""
     body: dict[str, JSON] = {"model": model, "messages": encoded(request.messages, dialect, provider)}
     if request.max_tokens is not None:
         is_renamed = "max_tokens" in (facts.refuses or ())
@@ -86,10 +86,10 @@ def _with_extra(body: dict[str, JSON], request: Request) -> dict[str, JSON]:
     for limit, other in (_LIMITS, _LIMITS[::-1]):
         if limit in request.extra and other not in request.extra:
             body.pop(other, None)  # Volcengine refuses both
-    # None in `extra` takes out a field that a server does not know; OpenAI refuses null for many.
+    # None in `extra` removes a field that a server does not know; OpenAI refuses null for many.
     return {name: value for name, value in body.items() if value is not None}
 
 
 def _stops(stop: str | Sequence[str]) -> str | list[str]:
-    """The stop sequences without empty ones, which OpenAI refuses."""
+    """Return the stop sequences without empty ones, which OpenAI refuses."""
     return stop if isinstance(stop, str) else [each for each in stop if each]

@@ -1,6 +1,6 @@
-"""A conversation as an OpenAI-compatible server takes it: nearly as it is.
+"""Writes a conversation for an OpenAI-compatible server: nearly unchanged.
 
-Knows messages, and where servers refuse what others send (`Dialect`); must not know parameters.
+Knows messages and the differences of servers (`Dialect`); must not know parameters.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,11 @@ _SYSTEM: Final = ("system", "developer")
 _THOUGHTS: Final = (*THOUGHTS, "reasoning_details")
 _LONGEST_ID: Final = 40  # characters; OpenAI and Azure refuse more ("string_above_max_length")
 _MADE_ID: Final = 9  # letters and digits; Mistral takes exactly these
-_END: Final[dict[str, JSON]] = {}  # stands behind the last message
+_END: Final[dict[str, JSON]] = {}  # marks the end of the messages
 
 
 def encoded(messages: Sequence[Mapping[str, JSON]], dialect: Dialect, provider: str) -> Messages:
-    """The messages. `provider` is the host they go to: it gets back the fields that came from it."""
+    """Return the messages for a server. `provider` is its host: it gets back the fields that came from it."""
     own = [_message(message, dialect, provider) for message in messages]
     if not dialect.tool_images and "tool" in {message["role"] for message in own}:
         own = _images_after_results(own)
@@ -39,7 +39,7 @@ def encoded(messages: Sequence[Mapping[str, JSON]], dialect: Dialect, provider: 
 
 
 def without_marks(thing: Mapping[str, JSON], dialect: Dialect) -> dict[str, JSON]:
-    """A copy, with `cache_control` only where somebody reads it."""
+    """Return a copy, without `cache_control` if the server does not read it."""
     return {name: value for name, value in thing.items() if dialect.cache_control or name != "cache_control"}
 
 
@@ -62,7 +62,7 @@ def _message(message: Mapping[str, JSON], dialect: Dialect, provider: str) -> di
 
 
 def _mark(own: dict[str, JSON], mark: JSON) -> None:
-    """Caching servers read the mark of a part, so a message's own goes to its last one."""
+    """Put a message's `cache_control` on its last part, where servers read it."""
     content = own.get("content")
     if isinstance(content, str) and content:
         content = [{"type": "text", "text": content}]
@@ -87,7 +87,7 @@ def _put_assistant(
     elif "tool_calls" in own:
         del own["tool_calls"]  # an empty list is refused by OpenAI
     if own.get("content") is None and (_is_blank(own) or not dialect.null_content):
-        own["content"] = ""  # of an answer of thoughts only: null is refused where there is no call
+        own["content"] = ""  # an answer with only thinking: null is refused without a call
 
 
 def _is_blank(own: Mapping[str, JSON]) -> bool:
@@ -112,25 +112,25 @@ def _call(call: Mapping[str, JSON], dialect: Dialect, provider: str) -> dict[str
 
 
 def _arguments(function: Mapping[str, JSON]) -> str | None:
-    """The text to send where the arguments are not the text of a JSON object, which strict servers refuse;
-    None where they are sent as they are."""
+    """Return the arguments as the text of a JSON object, because strict servers refuse any other. None: they
+    already are."""
     arguments = function.get("arguments")
     if isinstance(arguments, str):
         try:
             if isinstance(from_json(arguments, allow_inf_nan=False), dict):
                 return None
         except (ValueError, TypeError):
-            pass  # broken, or with what only some readers take
+            pass  # broken, or with NaN
     try:
         return to_json(as_object(arguments), inf_nan_mode="null").decode()
     except ValueError:
         raise InvalidRequestError(
-            "the arguments of a call in messages hold something that is no JSON value"
+            "the arguments of a call in messages hold a value that is not JSON"
         ) from None
 
 
 def _call_id(id: str, dialect: Dialect) -> str:
-    """The id, or where the server would refuse it another one: always the same for the same id."""
+    """Return the id. An id that the server would refuse is replaced, always by the same one."""
     if dialect.call_ids == "short" and len(id) > _LONGEST_ID:
         return "call_" + sha256(id.encode("utf-8", "replace")).hexdigest()[: _LONGEST_ID - len("call_")]
     if dialect.call_ids == "nine" and not (len(id) == _MADE_ID and id.isascii() and id.isalnum()):
@@ -139,8 +139,8 @@ def _call_id(id: str, dialect: Dialect) -> str:
 
 
 def _images_after_results(messages: Messages) -> Messages:
-    """Images of tool results, which OpenAI takes from a user only, moved behind the results of their turn:
-    into a user message that follows anyway, else into one of their own."""
+    """Move images from tool results to a user message after them, because OpenAI accepts images only there.
+    If no user message follows, a new one is added."""
     moved: Messages = []
     images: list[JSON] = []
     for message in (*messages, _END):
@@ -170,7 +170,7 @@ def _without_images(result: dict[str, JSON]) -> tuple[dict[str, JSON], list[JSON
 
 
 def _one_system(messages: Messages) -> Messages:
-    """All system messages in one at the start: a chat template may take no other."""
+    """Join all system messages into one at the start. A chat template may accept no other."""
     system = [message for message in messages if message["role"] in _SYSTEM]
     if not system or (len(system) == 1 and messages[0] is system[0]):
         return messages
@@ -182,5 +182,5 @@ def _one_system(messages: Messages) -> Messages:
 
 
 def _parts(content: JSON) -> Sequence[JSON]:
-    """A message's content as a list of parts."""
+    """Return a message's content as a list of parts."""
     return [{"type": "text", "text": content}] if isinstance(content, str) and content else content or ()

@@ -1,6 +1,6 @@
-"""Which parameters an OpenAI-compatible server or one of its models takes, and how thinking is asked for.
+"""Which parameters an OpenAI-compatible server and its models accept, and how a request asks for thinking.
 
-Knows what is known of a server (`Dialect`) and of a model (`Model`); must not know messages.
+Knows the description of a server (`Dialect`) and of a model (`Model`); must not know messages.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,15 +19,15 @@ _NEUTRAL: Final[Mapping[str, JSON]] = {
     "logprobs": False,
     "top_logprobs": 0,
 }
-"""What a model does anyway: where a parameter is refused, this value is left out and nothing is lost."""
+"""Default values. A refused parameter with its default value can be left out."""
 
 _EFFORTS: Final = ("minimal", "low", "medium", "high", "xhigh", "max")
-_SWITCHED: Final = ("switch", "flag")  # the forms of providers whose models think unless it is switched off
+_SWITCHED: Final = ("switch", "flag")  # forms of providers whose models think unless thinking is switched off
 _OTHERWISE: Final = "if it does take it, say so in the backend's models={{{model!r}: Model({field}=…)}}"
 
 
 def refused_parameters(request: Request, model: str, dialect: Dialect, facts: Model) -> dict[str, str]:
-    """The given parameters that `model` answers with an error, each with the reason."""
+    """Return the given parameters that `model` refuses, each with the reason."""
     why = {}
     for name, value in _refused(request, facts).items():
         if name not in ("reasoning_effort", "max_tokens") and value != _NEUTRAL.get(name):
@@ -44,12 +44,12 @@ def refused_parameters(request: Request, model: str, dialect: Dialect, facts: Mo
 
 
 def neutral_parameters(request: Request, facts: Model) -> list[str]:
-    """The given parameters that the model refuses even as its own default: not sent, and nothing is lost."""
+    """Return the refused parameters whose given value is the model's default. They are not sent."""
     return [name for name, value in _refused(request, facts).items() if value == _NEUTRAL.get(name)]
 
 
 def _refused_effort(request: Request, model: str, dialect: Dialect, facts: Model) -> str | None:
-    """Why the model cannot think as hard as it is asked to; None where it can."""
+    """Return why the model cannot think with the asked effort; None if it can."""
     is_asked, otherwise = thinks(request), _OTHERWISE.format(model=model, field="thinking")
     if facts.thinking == "none":
         return f"{model} does not think; {otherwise}" if is_asked else None
@@ -75,14 +75,14 @@ def is_forced(request: Request) -> bool:
 
 
 def put_effort(body: dict[str, JSON], request: Request, dialect: Dialect, facts: Model) -> None:
-    """Say how hard to think in the model's form and words."""
+    """Write the reasoning effort in the model's form."""
     effort = request.reasoning_effort
     if facts.thinking == "none":
         return
     form, efforts = _form(dialect, facts)
     if not effort:
         if form in _SWITCHED and is_forced(request):
-            effort = "none"  # these models think unasked, and refuse a forced tool while they do
+            effort = "none"  # these models think by default, and then refuse a forced tool
         else:
             return
     is_asked = effort != "none"
@@ -97,10 +97,10 @@ def put_effort(body: dict[str, JSON], request: Request, dialect: Dialect, facts:
 
 
 def _refused(request: Request, facts: Model) -> dict[str, JSON]:
-    """What is given of the parameters that the model refuses."""
+    """Return the given parameters that the model refuses, with their values."""
     takes_none = facts.sampling == "none" or (facts.sampling == "not_thinking" and thinks(request))
     names = (*(_SAMPLING if takes_none else ()), *(facts.refuses or ()))
-    # Of the choices of a tool, only one that forces a tool is meant.
+    # `tool_choice` in `refuses` means only a forced tool.
     return {
         name: value
         for name, value in given(request, names).items()
@@ -109,19 +109,19 @@ def _refused(request: Request, facts: Model) -> dict[str, JSON]:
 
 
 def _form(dialect: Dialect, facts: Model) -> tuple[str, Sequence[str] | None]:
-    """How thinking is asked for, and the words that the model takes."""
+    """Return the form in which to ask for thinking, and the efforts that the model accepts."""
     return facts.thinking or dialect.thinking, dialect.efforts if facts.efforts is None else facts.efforts
 
 
 def _word(effort: str, efforts: Sequence[str] | None, dialect: Dialect) -> str:
-    """The word itself, else the nearest below it that is known, else the nearest above."""
+    """Return the effort if the model accepts it, else the nearest lower one, else the nearest higher one."""
     if efforts is None:
         return dialect.top_effort if effort == "max" else effort
     if effort in efforts:
         return effort
     place = _EFFORTS.index(effort)
     known = [word for word in _EFFORTS if word in efforts]
-    if not known:  # it has words of its own only
+    if not known:  # the model has only efforts of its own
         return effort
     below = [word for word in known if _EFFORTS.index(word) < place]
     return below[-1] if below else known[0]

@@ -1,8 +1,8 @@
-"""Fields that only one provider knows: kept from its answers, so that they can go back to it.
+"""Fields that only one provider knows: ccroute keeps them from an answer, to send them back.
 
 DeepSeek's `reasoning_content`, OpenRouter's `reasoning_details` and Gemini's `extra_content` must come back
-in the next turn. An answer keeps them under the provider's host, with its port where that is
-unusual, and no other provider is sent them.
+in the next turn. An answer keeps them under the provider's host (with an unusual port). Other
+providers never get them.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Final
 from ccroute.types import JSON
 
 THOUGHTS: Final = ("reasoning_content", "reasoning", "reasoning_text")
-"""The names of the field that holds what the model thought."""
+"""The names of the field that holds the model's thinking."""
 USUAL: Final = frozenset({"role", "content", "tool_calls", "function_call", "refusal", "audio", *THOUGHTS})
 """The fields of a message that are not the provider's own."""
 _GROWING: Final = frozenset({"text", "summary", "content", "thinking"})
@@ -19,9 +19,9 @@ _APART: Final = ("type", "id")  # entries of a list that differ in one of these 
 
 
 def of_message(message: Mapping[str, JSON], *, has_calls: bool) -> dict[str, JSON]:
-    """What a message says besides OpenAI's own fields; empty values say nothing.
+    """Return the fields of a message that OpenAI does not have, without empty ones.
 
-    Thoughts are among it only beside tool calls: in a tool loop the provider wants them back.
+    Thinking is included only with tool calls: in a tool loop the provider wants it back.
     """
     fields = {name: _joined(value) for name, value in message.items() if value and name not in USUAL}
     if has_calls:
@@ -30,22 +30,22 @@ def of_message(message: Mapping[str, JSON], *, has_calls: bool) -> dict[str, JSO
 
 
 def add_delta(kept: dict[str, JSON], delta: Mapping[str, JSON]) -> None:
-    """Add what one delta of a stream says to what the deltas before it said, for `of_message`.
+    """Add one delta of a stream to `kept`, the fields of the deltas before it, for `of_message`.
 
-    Thoughts are left out: the stream has their text.
+    Thinking is left out: the stream has its text.
     """
     _merge(kept, {name: value for name, value in delta.items() if name not in USUAL})
 
 
 def sent_back(message: Mapping[str, JSON], provider: str) -> Mapping[str, JSON]:
-    """The fields of a message, or of a call, that came from `provider`."""
+    """Return the fields of a message or a call that came from `provider`."""
     kept = message.get("provider_fields")
     own = kept.get(provider) if isinstance(kept, Mapping) else None
     return own if isinstance(own, Mapping) else {}
 
 
 class _Pieces(list[str]):
-    """A text that is still growing: joined once, at the end."""
+    """The pieces of a text, joined once at the end."""
 
 
 def _joined(value: JSON) -> JSON:
@@ -57,7 +57,7 @@ def _joined(value: JSON) -> JSON:
 
 
 def _merge(kept: dict[str, JSON], more: Mapping[str, JSON]) -> None:
-    """Texts that are known to come in pieces grow, lists gain entries, of everything else the last counts."""
+    """Add `more` to `kept`. Lists get new entries, `_GROWING` texts get longer, others are replaced."""
     for name, value in more.items():
         before = kept.get(name)
         if not value and name in kept:
@@ -77,7 +77,7 @@ def _merge(kept: dict[str, JSON], more: Mapping[str, JSON]) -> None:
 
 
 def _add_entry(entries: list[JSON], entry: JSON) -> None:
-    """A piece of an earlier entry, or a new one. What is encrypted is never a piece."""
+    """Add a piece of an earlier entry to that entry, or a new entry. An encrypted entry is never a piece."""
     if not isinstance(entry, dict):
         entries.append(entry)
         return
@@ -89,7 +89,7 @@ def _add_entry(entries: list[JSON], entry: JSON) -> None:
             continue
         encrypted = "data" in entry or "data" in other
         if encrypted and other.get("data") == entry.get("data"):
-            return  # some servers say it twice, and the provider refuses it twice
+            return  # some servers send it twice, but the provider accepts it only once
         if not encrypted and other.get("index") == index and (index is not None or other is entries[-1]):
             _merge(other, entry)
             return

@@ -1,9 +1,9 @@
-"""A streamed chat completion.
+"""Decodes a streamed chat completion.
 
-Knows the frames of `data:` lines; must not know the request. Success is a finish reason without an error
-frame: `[DONE]` alone proves nothing, because several servers send it after an error too. A finish reason
-before any text or call, or beside one, ends nothing yet: some servers end their thoughts with it, others say
-it in every frame.
+Knows the frames of `data:` lines; must not know the request. An answer is complete with a finish reason and
+without an error frame. `[DONE]` alone proves nothing, because several servers also send it after an error.
+More content may follow a finish reason that comes before or with content: some servers end the thinking with
+one, others send one in every frame.
 """
 
 from collections.abc import Mapping
@@ -21,8 +21,8 @@ from ccroute.wire.tools import CallDeltas
 class Decoder(BaseDecoder[Event]):
     """Turns the bytes of one stream into chunks.
 
-    `provider` is the host that answers: what only it knows is kept under this name. `finish_required` is
-    whether `[DONE]` after content needs a finish reason before it.
+    `provider` is the host that answers. Its own fields are kept under this name. `finish_required`: `[DONE]`
+    after content needs a finish reason before it.
     """
 
     def __init__(self, *, provider: str = "", finish_required: bool = True) -> None:
@@ -40,7 +40,7 @@ class Decoder(BaseDecoder[Event]):
     def _take(self, event: Event, chunks: list[Chunk]) -> None:
         kind, data = event
         if self._finish is None and (piece := self._template.text(data)) is not None:
-            self._say(chunks, piece)
+            self._add(chunks, piece)
             return
         if data.startswith(b"[DONE]"):
             self._done = self._said_done = True
@@ -56,7 +56,7 @@ class Decoder(BaseDecoder[Event]):
             self._model = self._model or text(frame.get("model"))
             self._created = self._created or unix_time(frame.get("created"))
         if used := frame.get("usage"):
-            self._raw_usage = used  # the last one wins: vLLM can put it on every frame
+            self._raw_usage = used  # the last one counts: vLLM can put usage on every frame
         if choices and not self._ended:
             self._take_choice(choices, data, chunks)
 
@@ -66,11 +66,11 @@ class Decoder(BaseDecoder[Event]):
         if not isinstance(choice, dict) or not isinstance(delta, dict):
             wrong("a choice or its delta is not an object", data)
         if choice.get("index"):
-            return  # one answer was asked for; further ones are only in a whole answer
+            return  # ccroute asks for one answer
         before = len(chunks)
         said, reason, logprobs = delta.get("content"), choice.get("finish_reason"), choice.get("logprobs")
         if isinstance(said, str) and len(delta) == 1:
-            self._say(chunks, said)
+            self._add(chunks, said)
             if not (reason or logprobs):
                 self._template.learn(data, said)
         else:
@@ -100,7 +100,7 @@ class Decoder(BaseDecoder[Event]):
             add_delta(self._fields, delta)
         if thought and not self._thoughts_name:
             self._thoughts_name = next((name for name in THOUGHTS if delta.get(name)), "")
-        self._say(chunks, said, thought, calls)
+        self._add(chunks, said, thought, calls)
 
     def _succeeded(self) -> bool:
         if self._finish is not None:
