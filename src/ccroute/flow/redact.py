@@ -11,7 +11,7 @@ from string import ascii_lowercase, ascii_uppercase
 from ccroute.backends.credentials import Secrets
 from ccroute.errors import BackendError, RequestError
 from ccroute.types import Request
-from ccroute.wire.errors.kinds import SUMMARIES
+from ccroute.wire.errors.codes import SUMMARIES
 from ccroute.wire.errors.typed import WORDS_SHOWN, described, typed_error
 
 _KEPT = 2048  # characters of a body; as many are read beyond a limit, so that no secret is cut in two

@@ -24,7 +24,7 @@ from ccroute.errors import (
 from ccroute.failures import CallFailure, row_of
 from ccroute.types import JSON
 from ccroute.wire.errors import wordings
-from ccroute.wire.errors.kinds import BY_CODE, MISSING_FEATURE, REDIRECT, SUMMARIES, WITHOUT_STATUS
+from ccroute.wire.errors.codes import BY_CODE, MISSING_FEATURE, REDIRECT, SUMMARIES, WITHOUT_STATUS
 from ccroute.wire.errors.parameters import refused_parameter
 from ccroute.wire.reading import listed, load, mapping, shown, text
 
