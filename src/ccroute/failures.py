@@ -166,6 +166,12 @@ def error_of(status: int) -> type[CallFailure]:
     return row.error if row is not None else ServerError if status >= 500 else BackendError
 
 
+def is_charged(status: int) -> bool:
+    """Whether a server that answered with this status may have worked on the prompt."""
+    row = STATUSES.get(status)
+    return row.rule.charged if row is not None else not 300 <= status < 500
+
+
 def rule_of(error: CcrouteError) -> Rule:
     """The rule for an error that a codec or a connection raised."""
     if isinstance(error, BackendError) and not error.sent:

@@ -23,7 +23,7 @@ from tests.flow.support import (
 from tests.support.openai_like import chunk
 
 from ccroute import Price, Usage
-from ccroute.flow import Effect, Emit, Enter, Leave, Send, Sleep, Stopped, Wait
+from ccroute.flow import Effect, Emit, Enter, Leave, Read, Reply, Send, Sleep, Stopped, Wait
 
 BUSY = Said(503, [b"busy"])
 CUT = Said(pieces=[chunk({"content": "so far"}), BROKEN])
@@ -122,7 +122,7 @@ def test_a_call_stopped_anywhere_settles_each_attempt_once(
             assert last.outcome == "failed", "its last attempt decided the call"
     else:
         assert (last.outcome, last.failure) == ("cancelled", None)
-        rejected = last.status is not None and 400 <= last.status < 500
+        rejected = last.status in (400, 503)
         assert bool(last.usage.input) is not rejected, "the prompt was sent, as far as anybody knows"
         assert last.usage.estimated is not rejected
 
@@ -188,3 +188,17 @@ def test_a_bug_in_a_codec_is_recorded_and_passes_through() -> None:
         Hand([answers()]).run(call)
     (row,) = call.rows
     assert (row.outcome, row.status) == ("failed", 200)
+
+
+@pytest.mark.parametrize(
+    ("status", "charged"), [(302, False), (400, False), (424, True), (429, False), (500, True), (529, False)]
+)
+def test_a_call_stopped_while_an_errors_words_come_costs_what_its_status_says(
+    status: int, charged: bool
+) -> None:
+    call = begun("answer")
+    assert isinstance(call.flow.send(None), Send)
+    assert isinstance(call.flow.send(Reply(status, {})), Read)
+    call.flow.close()
+    (row,) = call.rows
+    assert (row.outcome, bool(row.usage.input), bool(row.cost)) == ("cancelled", charged, charged)

@@ -11,6 +11,7 @@ from ccroute.accounting import LedgerRow, cost
 from ccroute.accounting.ledger import uuid7
 from ccroute.accounting.tokens import estimate_text
 from ccroute.errors import CcrouteError, StreamInterruptedError
+from ccroute.failures import is_charged
 from ccroute.flow.attempt_context import FOREVER, AttemptContext
 from ccroute.flow.effects import Stopped
 from ccroute.flow.retry import Fault, NextAttempt
@@ -341,9 +342,8 @@ class CallContext:
 
     def _spent(self, attempt: AttemptContext) -> Usage:
         """What an attempt without an answer probably used: its prompt, and what had been streamed."""
-        status = attempt.status
-        if not attempt.sent or (status is not None and 400 <= status < 500 and status != 424):
-            return Usage()  # rejected; 424 says that something behind the server failed
+        if not attempt.sent or (attempt.status is not None and not is_charged(attempt.status)):
+            return Usage()
         so_far = attempt.so_far()
         if so_far is not None:
             return self._used(so_far)
