@@ -12,6 +12,8 @@ from tests.flow.support import (
     REFUSED,
     Call,
     Hand,
+    PlainBackend,
+    PlainDecoder,
     Queue,
     Said,
     answers,
@@ -202,3 +204,19 @@ def test_a_call_stopped_while_an_errors_words_come_costs_what_its_status_says(
     call.flow.close()
     (row,) = call.rows
     assert (row.outcome, bool(row.usage.input), bool(row.cost)) == ("cancelled", charged, charged)
+
+
+def test_a_decoder_that_cannot_say_what_came_loses_no_row() -> None:
+    class Mute(PlainDecoder):
+        def partial(self) -> None:
+            raise ZeroDivisionError
+
+    backend = PlainBackend()
+    backend.decoder = lambda *_: Mute()  # type: ignore[method-assign]
+    call = calling(backend, stream=True)
+    effect = call.flow.send(None)
+    while not isinstance(effect, Emit):
+        effect = call.flow.send(Reply(200, {}) if isinstance(effect, Send) else b"so far")
+    call.flow.close()
+    (row,) = call.rows
+    assert (row.outcome, row.usage.estimated) == ("cancelled", True)

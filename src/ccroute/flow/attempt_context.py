@@ -121,7 +121,12 @@ class AttemptContext:
         if self.rejected_answer is not None:
             return self.rejected_answer
         partial: Callable[[], Completion] | None = getattr(self.decoder, "partial", None)
-        return None if partial is None or self.first_content is None else partial()
+        if partial is None or self.first_content is None:
+            return None
+        try:
+            return partial()
+        except Exception:  # of a user's own decoder: what the attempt cost is written down all the same
+            return None
 
     @property
     def own_timeout(self) -> Timeout | None:
