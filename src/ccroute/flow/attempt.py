@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ccroute.accounting.tokens import count_safely
 from ccroute.errors import (
     BackendError,
     CcrouteError,
@@ -113,7 +114,7 @@ def _fault(error: CallFailure | DeadlineExceededError, context: AttemptContext) 
         error = _completed(error, context)
         if isinstance(error, ContextWindowExceededError):
             error.limit = error.limit or deployment.info.context_window
-            error.estimated = error.estimated or state.count_tokens(context.request)
+            error.estimated = error.estimated or count_safely(state.count_tokens, context.request)
         fault = Fault(error, rule_of(error), error.should_retry)
         if state.drop_params or deployment.backend.drop_params:
             name = state.refused_parameters.learn(deployment, context.request, error)

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from ccroute.accounting import LedgerRow, cost
 from ccroute.accounting.ledger import uuid7
-from ccroute.accounting.tokens import estimate_text
+from ccroute.accounting.tokens import count_safely, estimate_text
 from ccroute.errors import CcrouteError, StreamInterruptedError
 from ccroute.failures import is_charged
 from ccroute.flow.attempt_context import FOREVER, AttemptContext
@@ -204,7 +204,7 @@ class CallContext:
 
     def prompt_tokens(self) -> int:
         """The prompt's tokens, estimated."""
-        return self.state.count_tokens(self.plan.request)
+        return count_safely(self.state.count_tokens, self.plan.request)
 
     def so_far(self) -> Completion | None:
         """The answer so far, with what it cost; None before anybody was asked."""
