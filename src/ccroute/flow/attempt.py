@@ -125,7 +125,8 @@ def _fault(error: CallFailure | DeadlineExceededError, context: AttemptContext) 
 def _completed(error: CallFailure, context: AttemptContext) -> CallFailure:
     """The error with its place, without secrets and prompts."""
     backend = context.deployment.backend
-    error = cleaned(error, backend.secrets(), context.request, context.deployment.model)
+    secrets = context.secrets or backend.secrets()
+    error = cleaned(error, secrets, context.request, context.deployment.model)
     error.backend, error.deployment = backend.name, context.deployment.name
     wait = error.retry_after  # a user's own codec may have passed on what stood in a header
     error.retry_after = float(wait) if isinstance(wait, int | float) and 0 <= wait < float("inf") else None

@@ -39,6 +39,7 @@ class AttemptContext:
     admission:       the leave of the deployment's health; None until it has been asked to send.
     sent:            whether any byte of the request may have reached the server.
     key:             the fingerprint of the key that was sent.
+    secrets:         what may not be shown, with the key that was sent: a backend forgets old ones.
     begun:           what the first content of a stream said of its answer.
     first_content:   seconds until the first content of a stream.
     waiting_since:   the instant since which the server has sent no content.
@@ -64,6 +65,7 @@ class AttemptContext:
     admission: Admission | None = None
     sent: bool = False
     key: int = 0
+    secrets: tuple[str, ...] = ()
     status: int | None = None
     reconnected: bool = False
     request_id: str | None = None

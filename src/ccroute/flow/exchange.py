@@ -28,6 +28,7 @@ def exchange(context: AttemptContext, http: HttpRequest) -> Flow[Completion]:
     """Send, and read the answer. Chunks of a stream are emitted on the way."""
     backend, limits = context.candidate.deployment.backend, context.limits()
     headers, context.key = backend.auth_headers(http)
+    context.secrets = backend.secrets()
     effect = Send(backend, http, headers, limits.connect, limits.first)
     del headers  # one of them is the key
     context.sent = True  # where the flow is closed meanwhile, nobody says otherwise
@@ -42,7 +43,7 @@ def exchange(context: AttemptContext, http: HttpRequest) -> Flow[Completion]:
         raise _transport_error(reply, context)
     context.status = reply.status
     given = reply.headers.get("x-request-id") or reply.headers.get("request-id")
-    context.request_id = given and request_id(given, backend.secrets())
+    context.request_id = given and request_id(given, context.secrets)
     if not 200 <= reply.status < 300:
         raise backend.classify(
             reply.status, reply.headers, (yield from _read_error_body(reply, context, limits))
