@@ -18,6 +18,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 from tests.conftest import Caller
+from tests.flow.support import PlainBackend
 from tests.support.openai_like import chat, error, sse
 from tests.support.scripted import (
     Close,
@@ -35,6 +36,7 @@ from tests.test_bad_input import everything_shown
 
 import ccroute
 from ccroute import OllamaBackend, OpenAIBackend, RetryPolicy, Router, errors
+from ccroute.backends import Backend
 from ccroute.types import Request as AskedFor
 
 KEY = "0f3a9c77e1b2d4588ac6"  # nothing about it looks like a key
@@ -328,3 +330,22 @@ def test_a_key_that_was_rotated_away_during_its_call_is_not_shown() -> None:
             raised = slow.exception(5)
     assert isinstance(raised, errors.PermissionDeniedError)
     assert keys[0] not in f"{everything_shown(raised)}{raised.body}"
+
+
+def test_a_backend_with_a_wire_of_its_own_shows_no_prompt(caller: Caller) -> None:
+    class Own(PlainBackend):
+        def __init__(self, url: str) -> None:
+            Backend.__init__(self, "own", url)
+
+        def classify(self, status: int, headers: Any, body: bytes) -> errors.BackendError:
+            return errors.ServerError(f"it said {body.decode()}")  # without a status
+
+        def decode(self, status: int, headers: Any, body: bytes) -> Any:
+            raise errors.ProtocolError(f"no answer: {body.decode()}")
+
+    for status in (200, 500):
+        with ScriptedServer(lambda request: answer(status, body=request.body)) as server:  # noqa: B023
+            with Router([Own(server.url)], default_model="own/m", retry=RetryPolicy(attempts=1)) as router:
+                with pytest.raises(errors.BackendError) as raised:
+                    caller.complete(router, PROMPT)
+        assert "unmistakable beach" not in everything_shown(raised.value)

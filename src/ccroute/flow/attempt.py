@@ -125,8 +125,9 @@ def _fault(error: CallFailure | DeadlineExceededError, context: AttemptContext) 
 def _completed(error: CallFailure, context: AttemptContext) -> CallFailure:
     """The error with its place, without secrets and prompts."""
     backend = context.deployment.backend
+    foreign = backend.wire_name is None and context.status is not None  # its message may be the server's
     secrets = context.secrets or backend.secrets()
-    error = cleaned(error, secrets, context.request, context.deployment.model)
+    error = cleaned(error, secrets, context.request, context.deployment.model, foreign=foreign)
     error.backend, error.deployment = backend.name, context.deployment.name
     wait = error.retry_after  # a user's own codec may have passed on what stood in a header
     error.retry_after = float(wait) if isinstance(wait, int | float) and 0 <= wait < float("inf") else None

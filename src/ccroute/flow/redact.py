@@ -27,11 +27,17 @@ _SENT = ("messages", "stop", "user", "tools", "tool_choice", "response_format", 
 
 
 def cleaned(
-    error: BackendError | RequestError, secrets: tuple[str, ...], request: Request, model: str
+    error: BackendError | RequestError,
+    secrets: tuple[str, ...],
+    request: Request,
+    model: str,
+    *,
+    foreign: bool = False,
 ) -> BackendError | RequestError:
     """The error without secrets, and without the server's words if they repeat the request.
 
     It is another one if its class was read from words that the server quoted from `request` or `model`.
+    `foreign`: its message is not in ccroute's words.
     """
     payload, codes = error.payload, _encodings(secrets)
     if payload is not None and payload.words_count:
@@ -41,7 +47,7 @@ def cleaned(
     if payload is not None:
         words, summary = _without(codes, payload.line, WORDS_SHOWN), payload.summary
         error.detail = described(payload, words)
-    elif error.status is not None:  # of a user's own backend: its message may be the server's
+    elif foreign or error.status is not None:  # of a user's own backend: its message may be the server's
         words, summary = error.detail, SUMMARIES.get(type(error), SUMMARIES[BackendError])
     error.request_id = request_id(error.request_id, secrets)
     text = _compact(f"{words}\n{error.request_id}")
