@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import pickle
+import re
 import textwrap
 import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
@@ -60,6 +62,49 @@ def test_a_secret_is_removed_in_its_usual_encodings(written: str) -> None:
         assert "[key]" in text
         assert KEY[:12].casefold() not in text.casefold()
         assert written[:12] not in text
+
+
+WEB = "k/e+y=&<\"\\'~ 0f3A9c"
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        quote,
+        quote_plus,
+        lambda key: quote(quote(key, safe=""), safe=""),
+        lambda key: "".join(f"%{ord(char):02X}" for char in key),
+        lambda key: "".join(f"\\u{ord(char):04X}" for char in key),
+        lambda key: re.sub(r"[^\w ]", lambda found: f"\\u{ord(found[0]):04X}", key),  # as .NET
+        lambda key: json.dumps(key).replace("/", "\\/"),  # as PHP
+        lambda key: json.dumps(json.dumps(key)[1:-1]),
+        html.escape,
+        lambda key: html.escape(html.escape(key)),
+        lambda key: re.sub(r"[^\w ]", lambda found: f"&#{ord(found[0])};", key),
+        lambda key: re.sub(r"[^\w ]", lambda found: f"&#x{ord(found[0]):02x};", key),
+        repr,
+    ],
+)
+@pytest.mark.parametrize("key", [WEB, f"{WEB}\\\\end"])
+def test_a_secret_is_removed_however_it_is_escaped(write: Callable[[str], str], key: str) -> None:
+    written = write(key).strip("'\"")
+    failed = ServerError(f"<{written}> {written}", body=f"a {written}, {KEY}")
+    error = cleaned(failed, (key, KEY), Request(), "m")
+    assert error.detail == "<[key]> [key]"
+    assert error.body == "a [key], [key]"
+
+
+@given(st.text(alphabet="%25+4B&amp;#x\\u0 k", max_size=300))
+def test_what_only_looks_escaped_is_left_as_it_is(text: str) -> None:
+    assert cleaned(ServerError("no", body=text), ("another secret",), Request(), "m").body == text or not text
+
+
+@pytest.mark.parametrize("size", [1, 9, 40])
+def test_no_limit_cuts_an_escaped_secret_in_two(size: int) -> None:
+    body = "." * (2048 - size) + "".join(f"%{ord(char):02x}" for char in KEY) * 200
+    error = cleaned(ServerError("no", body=body), (KEY,), Request(), "m")
+    assert error.body is not None
+    assert "%" not in error.body
 
 
 @pytest.mark.parametrize("user", ["", "u:", "ab:", "user:"])

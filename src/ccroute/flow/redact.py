@@ -4,12 +4,11 @@ Knows an error, the secrets and the request; must not know what is done about th
 """
 
 import base64
-import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from string import ascii_lowercase, ascii_uppercase
-from urllib.parse import quote
+from typing import NamedTuple
 
 from ccroute.errors import BackendError, RequestError
 from ccroute.types import Request
@@ -17,13 +16,27 @@ from ccroute.wire.errors import WORDS_SHOWN, described, typed_error
 from ccroute.wire.kinds import SUMMARIES
 
 _KEPT = 2048  # characters of a body; as many are read beyond a limit, so that no secret is cut in two
+_LONGEST_ESCAPE = 8  # characters for one, as `%252B` or `&#x002b;`
 _SHORTEST_SECRET = 8  # a placeholder such as "x" is a part of any word
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 _RUN = 24  # characters in a row that text and request do not share by chance, not counting whitespace
 _PIECE, _STEP = 7, 18  # any run holds a piece of the request that begins at a multiple of the step
+_MARKED = re.compile(  # a character as in a URL, in JSON or on a web page, also twice
+    r"%(?:25){0,9}([0-9a-f]{2})|\\+(?:u([0-9a-f]{4}))?|&(?:amp;)*(?:#x0*([0-9a-f]{1,6})|#0*(\d{1,6})|(\w{2,4}));",
+    re.IGNORECASE,
+)
+_NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
+_LOWER = str.maketrans(ascii_uppercase + "+", ascii_lowercase + " ")  # a URL may write a blank as a plus
 _ESCAPE = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|[nrt])?")  # as in JSON, or in JSON within JSON
 _SENT = ("messages", "stop", "user", "tools", "tool_choice", "response_format", "extra")
+
+
+class _Codes(NamedTuple):
+    """What to look for, in lower case: secrets as they are or in base64, and in a text that is unescaped."""
+
+    plain: list[str]
+    bare: list[str]
 
 
 def cleaned(
@@ -67,29 +80,72 @@ def request_id(value: str | None, secrets: tuple[str, ...]) -> str | None:
     return value if plain and _without(_encodings(secrets), plain[0], 128) == value else None
 
 
-def _without(codes: list[str], text: str, limit: int) -> str:
+def _without(codes: _Codes, text: str, limit: int) -> str:
     """`text` without the secrets that `codes` encode, cut to `limit` characters."""
     read = text[: limit + _KEPT]
-    for code in codes:
-        if code in read.lower():
+    lower, rest = read.lower(), max(map(len, codes.plain), default=0)
+    for code in codes.plain:
+        if code in lower:
             read = re.sub(re.escape(code), "[key]", read, flags=re.IGNORECASE)
-    if codes and len(text) >= limit + _KEPT:
-        read = read[: -max(map(len, codes))]  # it may end in a part of a secret
+            lower = read.lower()
+    if found := _spans(codes.bare, read):
+        rest *= _LONGEST_ESCAPE
+        for start, end in reversed(found):
+            read = f"{read[:start]}[key]{read[end:]}"
+    if rest and len(text) >= limit + _KEPT:
+        read = read[:-rest]  # it may end in a part of a secret
     return read[:limit]
 
 
 @lru_cache(maxsize=64)
-def _encodings(secrets: tuple[str, ...]) -> list[str]:
-    """How secrets may be written, in lower case: as they are, in a URL, in JSON, in base64."""
-    codes = set[str]()
+def _encodings(secrets: tuple[str, ...]) -> _Codes:
+    codes, bare = set[str](), set[str]()
     for secret in {*secrets, *(value.removeprefix("Bearer ") for value in secrets)}:  # of headers
         if len(secret) >= _SHORTEST_SECRET:
-            codes |= {secret, quote(secret, safe=""), json.dumps(secret)[1:-1]}
+            codes.add(secret)
+            bare.add(_unescaped(secret)[0])
             for before in range(3):  # base64 of "user:secret", too, whatever the user's length
                 code = base64.b64encode(bytes(before) + secret.encode()).decode().rstrip("=")
                 code = code[(0, 2, 3)[before] : len(code) - ((before + len(secret.encode())) % 3 > 0)]
                 codes |= {code, code.replace("+", "-").replace("/", "_")}
-    return [code.lower() for code in codes]
+    return _Codes([code.lower() for code in codes], [code for code in bare if len(code) >= _SHORTEST_SECRET])
+
+
+def _spans(bare: list[str], text: str) -> list[tuple[int, int]]:
+    """Where secrets stand in `text` with some of their characters escaped: apart, the first one first."""
+    if not bare or not any(mark in text for mark in "\\%&+"):
+        return []
+    plain, starts = _unescaped(text)
+    found = list[tuple[int, int]]()
+    for code in bare:
+        at = plain.find(code)
+        while at >= 0:
+            found.append((starts[at], starts[at + len(code)]))
+            at = plain.find(code, at + len(code))
+    apart = list[tuple[int, int]]()
+    for start, end in sorted(found):
+        if apart and start < apart[-1][1]:
+            apart[-1] = (apart[-1][0], max(end, apart[-1][1]))
+        else:
+            apart.append((start, end))
+    return apart
+
+
+def _unescaped(text: str) -> tuple[str, list[int]]:
+    """`text` in lower case, unescaped and without backslashes, and where each character and the end were."""
+    parts, starts, at = list[str](), list[int](), 0
+    for found in _MARKED.finditer(text):
+        in_url, in_json, in_hex, number, name = found.groups()
+        code = in_url or in_json or in_hex
+        if code or number:
+            value = int(code, 16) if code else int(number)
+            char = "" if value == ord("\\") else chr(value) if value < 128 else "\ufffd"
+        else:
+            char = _NAMED.get(name.lower(), "\ufffd") if name else ""
+        parts += [text[at : found.start()], char]
+        starts += [*range(at, found.start()), *[found.start()] * len(char)]
+        at = found.end()
+    return ("".join(parts) + text[at:]).translate(_LOWER), [*starts, *range(at, len(text) + 1)]
 
 
 def _strings(request: Request) -> list[str]:
