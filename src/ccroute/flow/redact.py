@@ -28,7 +28,7 @@ _MARKED = re.compile(  # a character as in a URL, in JSON or on a web page, also
 )
 _NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 _LOWER = str.maketrans(ascii_uppercase + "+", ascii_lowercase + " ")  # a URL may write a blank as a plus
-_ESCAPE = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|[nrt])?")  # as in JSON, or in JSON within JSON
+_CODE = re.compile(r"\\+u([0-9a-fA-F]{4})")  # as in JSON, or in JSON within JSON
 _SENT = ("messages", "stop", "user", "tools", "tool_choice", "response_format", "extra")
 
 
@@ -53,8 +53,10 @@ def cleaned(
     `foreign`: its message is not in ccroute's words.
     """
     payload, codes = error.payload, _encodings(secrets)
+    asked: str | None = None
     if payload is not None and payload.words_count:
-        lines = _compact("\n".join([model, *_strings(request)]), " \t\r") + "\n"
+        asked = _compact("\n".join(_strings(request)), " \t\r")
+        lines = f"{_compact(model)}\n{asked}\n"
         error = typed_error(payload, partial(_is_quoted, _compact(payload.words), lines))
     words = summary = ""
     if payload is not None:
@@ -64,7 +66,9 @@ def cleaned(
         words, summary = error.detail, SUMMARIES.get(type(error), SUMMARIES[BackendError])
     error.request_id = request_id(error.request_id, secrets)
     text = _compact(f"{words}\n{error.request_id}")
-    if len(text) >= _RUN and _repeats(text, asked := _compact("\n".join(_strings(request)))):
+    if len(text) >= _RUN and asked is None:
+        asked = _compact("\n".join(_strings(request)))
+    if asked and len(text) >= _RUN and _repeats(text, asked := asked.replace("\n", "")):
         error.detail = summary or error.detail
         error.request_id = None if _repeats(_compact(f"{error.request_id}"), asked) else error.request_id
     error.detail = _without(codes, error.detail, _KEPT)
@@ -164,8 +168,11 @@ def _strings(request: Request) -> list[str]:
 
 def _compact(text: str, blanks: str = " \t\r\n") -> str:
     """`text` without case, whitespace and backslashes: however it is escaped, it is the same."""
-    if "\\" in text:
-        text = _ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else "", text)
+    if "\\" in text:  # a prompt may have millions, and no deadline ends this
+        if "\\u" in text:
+            text = _CODE.sub(lambda found: chr(int(found[1], 16)), text)
+        for escape in ("\\n", "\\r", "\\t", "\\"):
+            text = text.replace(escape, "")
     if text.isascii():  # only then is translate() fast
         return text.translate(str.maketrans(ascii_uppercase, ascii_lowercase, blanks))
     text = text.casefold()
