@@ -29,6 +29,7 @@ _MARKED = re.compile(  # a character as in a URL, in JSON or on a web page, also
 _NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 _LOWER = str.maketrans(ascii_uppercase + "+", ascii_lowercase + " ")  # a URL may write a blank as a plus
 _CODE = re.compile(r"\\+u([0-9a-fA-F]{4})")  # as in JSON, or in JSON within JSON
+_DOTS = re.compile(r"\.\.\.|…")
 _SENT = ("messages", "stop", "user", "tools", "tool_choice", "response_format", "extra")
 
 
@@ -200,8 +201,10 @@ def _is_quoted(text: str, lines: str, phrase: str) -> bool:
         start, end = lines.rfind("\n", 0, at) + 1, lines.find("\n", at)
         line, head = lines[start:end], lines[start : at + len(short)]
         here = text.find(head)
-        # A start that stops short counts at the end of the text and behind a quotation mark.
-        cut = len(head) >= 16 and (line.startswith(text[here:]) or text[max(here, 1) - 1] in "'\"`([{«‘“„")
+        # A start that stops short counts at the end of the text, before dots, and behind a quotation mark.
+        rest = text[here : here + len(line) + 3]
+        rest = rest[: len(head)] + _DOTS.split(rest[len(head) :], maxsplit=1)[0]
+        cut = len(head) >= 16 and (line.startswith(rest) or text[max(here, 1) - 1] in "'\"`([{«‘“„")
         if here >= 0 and (line in text or cut) and (line != short or " " in phrase.strip()):
             return True  # but a single word stands in any sentence
         at = lines.find(short, end)
