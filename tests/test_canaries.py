@@ -8,20 +8,35 @@ import logging
 import pickle
 import re
 import textwrap
+import threading
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
 from tests.conftest import Caller
-from tests.support.openai_like import error, sse
-from tests.support.scripted import Close, Request, ScriptedServer, Send, answer, head, refused_port, stream
+from tests.flow.support import PlainBackend
+from tests.support.openai_like import chat, error, sse
+from tests.support.scripted import (
+    Close,
+    Request,
+    ScriptedServer,
+    Send,
+    Set,
+    Wait,
+    answer,
+    head,
+    refused_port,
+    stream,
+)
 from tests.test_bad_input import everything_shown
 
 import ccroute
 from ccroute import OllamaBackend, OpenAIBackend, RetryPolicy, Router, errors
+from ccroute.backends import Backend
 from ccroute.types import Request as AskedFor
 
 KEY = "0f3a9c77e1b2d4588ac6"  # nothing about it looks like a key
@@ -287,3 +302,50 @@ def test_the_repr_of_an_effect_hides_what_it_holds() -> None:
     http = backend.encode(request, "m", False)
     assert repr(http) == f"HttpRequest(POST /chat/completions, {len(http.body)} bytes)"
     assert_tells_nothing(repr(http) + repr(request) + repr(backend))
+
+
+def test_a_key_that_was_rotated_away_during_its_call_is_not_shown() -> None:
+    """A backend remembers only so many keys; a slow call's own may not be among them any more."""
+    keys = [f"{KEY}{number:02}" for number in range(12)]
+    given = iter(keys)
+    here, go = threading.Event(), threading.Event()
+
+    def script(request: Request) -> Any:
+        if not request.headers["authorization"].endswith(keys[0]):
+            return answer(json=chat("fine"))
+        return [
+            Set(here),
+            Wait(go),
+            *answer(403, json=error(f"denied: {keys[0]}"), headers={"x-request-id": keys[0]}),
+        ]
+
+    with ScriptedServer(script) as server, ThreadPoolExecutor(1) as pool:
+        backend = OpenAIBackend("main", base_url=server.url, api_key=lambda: next(given))
+        with Router([backend], default_model="main/m") as router:
+            slow = pool.submit(router.complete, "hi")
+            assert here.wait(5)
+            for _ in keys[1:]:
+                router.complete("hi")
+            go.set()
+            raised = slow.exception(5)
+    assert isinstance(raised, errors.PermissionDeniedError)
+    assert keys[0] not in f"{everything_shown(raised)}{raised.body}"
+
+
+def test_a_backend_with_a_wire_of_its_own_shows_no_prompt(caller: Caller) -> None:
+    class Own(PlainBackend):
+        def __init__(self, url: str) -> None:
+            Backend.__init__(self, "own", url)
+
+        def classify(self, status: int, headers: Any, body: bytes) -> errors.BackendError:
+            return errors.ServerError(f"it said {body.decode()}")  # without a status
+
+        def decode(self, status: int, headers: Any, body: bytes) -> Any:
+            raise errors.ProtocolError(f"no answer: {body.decode()}")
+
+    for status in (200, 500):
+        with ScriptedServer(lambda request: answer(status, body=request.body)) as server:  # noqa: B023
+            with Router([Own(server.url)], default_model="own/m", retry=RetryPolicy(attempts=1)) as router:
+                with pytest.raises(errors.BackendError) as raised:
+                    caller.complete(router, PROMPT)
+        assert "unmistakable beach" not in everything_shown(raised.value)

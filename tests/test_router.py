@@ -644,3 +644,16 @@ def test_a_parameter_is_dropped_after_several_refused_values(caller: Caller) -> 
             said = [caller.complete(router, "hi", reasoning_effort=effort).text for effort in efforts]
     assert said == ["none", "none", "high", "none", "none", "none"]
     assert len(server.requests) == 6 + 3
+
+
+def test_a_counter_of_tokens_that_fails_loses_neither_answer_nor_row(caller: Caller) -> None:
+    told = {name: value for name, value in chat("fine").items() if name != "usage"}
+    with ScriptedServer([answer(502), answer(json=told)]) as server:
+        backend = OpenAIBackend("main", base_url=server.url, models={"m": Model(price=PAID)})
+        with Router([backend], default_model="main/m", retry=FAST, count_tokens=lambda _: 1 // 0) as router:
+            assert caller.complete(router, "hi").text == "fine"
+            rows = router.rows()
+    assert [(row.outcome, bool(row.cost), row.usage.estimated) for row in rows] == [
+        ("failed", True, True),
+        ("ok", True, True),
+    ]

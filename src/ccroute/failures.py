@@ -167,6 +167,11 @@ def row_of(status: int) -> Row:
     return Row(ServerError, AMBIGUOUS) if status >= 500 else Row(BackendError, NO_MODEL)
 
 
+def is_charged(status: int) -> bool:
+    """Whether a server that answered with this status may have worked on the prompt."""
+    return status < 300 or row_of(status).rule.charged
+
+
 def rule_of(error: CcrouteError) -> Rule:
     """The rule for an error that a codec or a connection raised: that of its status, or of its type where the
     server's text or code gave it another type than the status does."""

@@ -279,6 +279,8 @@ class Router:
         `since` and `until` are datetimes, dates, or ISO 8601 texts such as "2026-01-31"; without a zone they
         are UTC. `baseline` is the model that savings are measured against; None: the router's own.
         """
+        if self._process != os.getpid():
+            self._after_fork()
         name = baseline if baseline is not None else self._baseline
         if baseline is not None and not is_known(self._tables, baseline):
             raise UnknownModelError(baseline, hint="a baseline needs an alias, a deployment or a price")

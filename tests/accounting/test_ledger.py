@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.accounting.support import DAY, START, row, rows
 
+from ccroute import OpenAIBackend, Router
 from ccroute.accounting import LedgerRow, MemoryLedger
 from ccroute.accounting.ledger import uuid7
 from ccroute.accounting.tally import LATENCIES, Key, Tally
@@ -225,6 +226,14 @@ def test_nothing_is_lost_when_many_threads_record_and_one_reads() -> None:
         threads * each * 1000,
         threads * each,
     )
+
+
+def test_a_forked_childs_first_report_waits_for_no_lock() -> None:
+    ledger = MemoryLedger()
+    with Router([OpenAIBackend("main")], ledger=ledger) as router:
+        ledger._summing.acquire()  # by a thread that the child does not have
+        router._process = 0
+        assert "requests" in str(router.report())
 
 
 def test_a_row_recorded_by_a_finaliser_during_a_report_is_kept() -> None:

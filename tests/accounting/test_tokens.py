@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiktoken
 
-from ccroute.accounting.tokens import IMAGE_TOKENS, MESSAGE_TOKENS, estimate, estimate_text, tiktoken_counter
+from ccroute.accounting.tokens import (
+    IMAGE_TOKENS,
+    MESSAGE_TOKENS,
+    count_safely,
+    estimate,
+    estimate_text,
+    tiktoken_counter,
+)
 from ccroute.types import Request
 
 CORPUS = json.loads((Path(__file__).parent / "fixtures" / "corpus.json").read_text())
@@ -48,3 +56,16 @@ def test_tiktoken_counts_instead_of_estimating(monkeypatch: pytest.MonkeyPatch) 
     count = tiktoken_counter("o200k_base")
     assert count(Request(messages=[{"role": "user", "content": "<|end|> é"}])) == 10 + MESSAGE_TOKENS
     assert asked == ["o200k_base"]
+
+
+@pytest.mark.parametrize("said", [None, "7", 3.7, float("nan"), -1, ZeroDivisionError()])
+def test_a_counter_that_fails_is_replaced_by_the_estimate(said: Any, caplog: Any) -> None:
+    def count(request: Request) -> Any:
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    asked = Request(messages=[{"role": "user", "content": "look!"}])
+    assert count_safely(count, asked) == estimate(asked)
+    assert "count_tokens" in caplog.text
+    assert count_safely(lambda request: 7, asked) == 7

@@ -117,6 +117,14 @@ def test_the_start_of_a_line_counts_where_the_quotation_is_cut_off() -> None:
         assert kind_of(400, server_message, request(line)) is errors.InvalidRequestError, server_message
 
 
+@pytest.mark.parametrize("end", ["...", "…", "...'", "... (cut)", "...}] and more"])
+@pytest.mark.parametrize("before", ["", "first "])
+def test_a_quotation_that_is_cut_with_dots_turns_no_credential_off(before: str, end: str) -> None:
+    line = "my provider says: your credit balance is too low, what do I do now?"
+    told = f"blocked: {before}{line[:55]}{end}"
+    assert kind_of(403, told, request(f"{before}\n{line}")) is errors.PermissionDeniedError
+
+
 def test_what_else_an_error_says_is_kept() -> None:
     body = b'{"error": {"message": "incorrect api key", "code": 400}, "request_id": "r1"}'
     failure = cleaned(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import gc
+import html
 import json
 import pickle
 import textwrap
 import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
@@ -63,6 +64,27 @@ def test_a_secret_is_removed_in_its_usual_encodings(written: str) -> None:
         assert "[key]" in text
         assert KEY[:12].casefold() not in text.casefold()
         assert written[:12] not in text
+
+
+ODD = 'pw/+with&odd"signs==0123456789'
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        quote(ODD),
+        quote_plus(ODD),
+        quote(quote(ODD, safe=""), safe=""),
+        html.escape(ODD),
+        json.dumps(ODD)[1:-1].replace("/", "\\/"),
+        json.dumps(ODD)[1:-1].replace("+", "\\u002B"),
+        json.dumps(json.dumps(ODD)[1:-1])[1:-1],
+        "".join(f"%{byte:02X}" for byte in ODD.encode()),
+    ],
+)
+def test_a_secret_of_odd_characters_is_removed_however_escaped(written: str) -> None:
+    error = cleaned(ServerError(f"it said {written}", status=500), Secrets([ODD]), Request(), "m")
+    assert str(error) == "it said [key] (HTTP 500)"
 
 
 @pytest.mark.parametrize("user", ["", "u:", "ab:", "user:"])

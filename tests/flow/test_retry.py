@@ -409,3 +409,22 @@ def test_any_call_keeps_its_bounds_on_attempts(
     assert failing.step is None
     assert sum(failure != "not_sent" for _, failure in seen) <= attempts
     assert max(Counter(deployment for deployment, _ in seen).values()) <= per_deployment
+
+
+def broken(said: Any) -> Any:
+    """A wait strategy that says this."""
+    return lambda state: 1 / 0 if said is None else said
+
+
+@pytest.mark.parametrize("said", [None, "soon", [], float("nan"), -3])
+def test_a_wait_strategy_that_fails_ends_no_call(said: Any) -> None:
+    way = FailingCall(places("a/m"), wait=broken(said))
+    way.fail(BROKE)
+    assert 0 <= way.wait <= 0.5
+
+
+def test_a_wait_strategy_is_asked_only_where_a_retry_may_follow() -> None:
+    asked = list[float]()
+    way = FailingCall(places("a/m", fallback=["b/m"]), wait=lambda state: asked.append(1.0) or 1.0)
+    assert way.fail(NO_KEY) == "b/m"
+    assert asked == []

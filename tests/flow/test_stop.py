@@ -12,6 +12,8 @@ from tests.flow.support import (
     REFUSED,
     Call,
     HandDriver,
+    PlainBackend,
+    PlainDecoder,
     Queue,
     ScriptedReply,
     answers,
@@ -23,7 +25,7 @@ from tests.flow.support import (
 from tests.support.openai_like import chunk
 
 from ccroute import Price, Usage
-from ccroute.flow import Effect, Emit, Enter, Leave, Send, Sleep, Stopped, Wait
+from ccroute.flow import Effect, Emit, Enter, Leave, Read, Reply, Send, Sleep, Stopped, Wait
 
 BUSY = ScriptedReply(503, [b"busy"])
 CUT = ScriptedReply(pieces=[chunk({"content": "so far"}), BROKEN])
@@ -188,3 +190,33 @@ def test_a_bug_in_a_codec_is_recorded_and_passes_through() -> None:
         HandDriver([answers()]).run(call)
     (row,) = call.rows
     assert (row.outcome, row.status) == ("failed", 200)
+
+
+@pytest.mark.parametrize(
+    ("status", "charged"), [(302, False), (400, False), (424, True), (429, False), (500, True), (529, False)]
+)
+def test_a_call_stopped_while_an_errors_words_come_costs_what_its_status_says(
+    status: int, charged: bool
+) -> None:
+    call = begun("answer")
+    assert isinstance(call.flow.send(None), Send)
+    assert isinstance(call.flow.send(Reply(status, {})), Read)
+    call.flow.close()
+    (row,) = call.rows
+    assert (row.outcome, bool(row.usage.input), bool(row.cost)) == ("cancelled", charged, charged)
+
+
+def test_a_decoder_that_cannot_say_what_came_loses_no_row() -> None:
+    class Mute(PlainDecoder):
+        def partial(self) -> None:
+            raise ZeroDivisionError
+
+    backend = PlainBackend()
+    backend.decoder = lambda *_: Mute()  # type: ignore[method-assign]
+    call = calling(backend, stream=True)
+    effect = call.flow.send(None)
+    while not isinstance(effect, Emit):
+        effect = call.flow.send(Reply(200, {}) if isinstance(effect, Send) else b"so far")
+    call.flow.close()
+    (row,) = call.rows
+    assert (row.outcome, row.usage.estimated) == ("cancelled", True)

@@ -268,6 +268,22 @@ def test_listeners_run_without_the_lock_and_may_use_health() -> None:
     assert all(free)
 
 
+def test_a_finaliser_in_the_middle_of_the_lock_tells_nothing() -> None:
+    watched = Watched()
+    late, refused = watched.admitted(), watched.admitted()
+    apply, free = watched.health._switches.apply, list[bool]()
+
+    def applying(*report: Any) -> None:
+        apply(*report)  # what it finds out is told after the lock
+        watched.health.settle(late, NEUTRAL)
+        free.append(not watched.events)
+
+    watched.health._switches.apply = applying  # type: ignore[method-assign]
+    watched.health.settle(refused, NO_KEY)
+    assert free[0], "a listener under the lock could never use the router"
+    assert [type(event) for event in watched.events] == [CooledDown]
+
+
 def test_settling_while_the_lock_is_held_never_waits() -> None:
     watched = Watched()
     admissions = [watched.admitted() for _ in range(5)]

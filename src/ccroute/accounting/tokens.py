@@ -6,7 +6,9 @@ Measured on a corpus of code and prose against cl100k (tests/accounting/fixtures
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
+from operator import index
 from typing import TypeAlias
 
 from pydantic_core import to_json
@@ -35,6 +37,20 @@ def estimate(request: Request) -> int:
 def estimate_text(text: str) -> int:
     """The length of a text in tokens."""
     return -(-_size(text) // BYTES_PER_TOKEN)
+
+
+def count_safely(count: TokenCounter, request: Request) -> int:
+    """What `count` says of a prompt that was sent; where it fails, an estimate: the answer is worth more."""
+    try:
+        counted = index(count(request))
+    except Exception as error:
+        why = f"raised {type(error).__name__}"
+    else:
+        if counted >= 0:
+            return counted
+        why = "gave less than 0"
+    logging.getLogger("ccroute").error("count_tokens %s: the tokens are estimated", why)
+    return estimate(request)
 
 
 def tiktoken_counter(encoding: str = "o200k_base") -> TokenCounter:

@@ -11,8 +11,9 @@ import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from html import escape
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 from pydantic import SecretStr
 
@@ -38,13 +39,21 @@ _KEYS_KEPT: Final = 8
 class Secrets(tuple[str, ...]):
     """Values that no message, log line or event may show."""
 
+    def __repr__(self) -> str:
+        """Without the secrets."""
+        return f"Secrets({len(self)} values)"
+
     @cached_property
     def codes(self) -> list[str]:
-        """The secrets in lower case, in every form: plain, in a URL, in JSON, in base64."""
+        """The secrets in lower case, in each usual form: plain, in a URL, in JSON, in HTML, in base64."""
         codes = set[str]()
         for secret in {*self, *(value.removeprefix("Bearer ") for value in self)}:  # of headers
             if len(secret) >= _SHORTEST_SECRET:
-                codes |= {secret, quote(secret, safe=""), json.dumps(secret)[1:-1]}
+                in_json = json.dumps(secret)[1:-1]
+                codes |= {secret, quote(secret, safe=""), quote(secret), quote_plus(secret), escape(secret)}
+                codes |= {in_json, json.dumps(in_json)[1:-1], in_json.replace("/", "\\/")}
+                codes |= {in_json.replace("+", "\\u002b"), quote(quote(secret, safe=""), safe="")}
+                codes.add("".join(f"%{byte:02x}" for byte in secret.encode()))
                 for before in range(3):  # base64 of "user:secret", too, whatever the user's length
                     code = base64.b64encode(bytes(before) + secret.encode()).decode().rstrip("=")
                     code = code[(0, 2, 3)[before] : len(code) - ((before + len(secret.encode())) % 3 > 0)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ccroute.accounting.tokens import count_safely
 from ccroute.errors import (
     BackendError,
     CcrouteError,
@@ -113,7 +114,7 @@ def _fault(error: CallFailure | DeadlineExceededError, attempt: AttemptContext) 
         error = _completed(error, attempt)
         if isinstance(error, ContextWindowExceededError):
             error.limit = error.limit or deployment.info.context_window
-            error.estimated = error.estimated or state.count_tokens(attempt.request)
+            error.estimated = error.estimated or count_safely(state.count_tokens, attempt.request)
         fault = Fault(error, rule_of(error), error.should_retry)
         if isinstance(error, BackendError):
             error.sent = attempt.sent  # without a key, nothing was sent
@@ -126,7 +127,9 @@ def _fault(error: CallFailure | DeadlineExceededError, attempt: AttemptContext) 
 def _completed(error: CallFailure, attempt: AttemptContext) -> CallFailure:
     """The error with its place, without secrets and prompts."""
     backend = attempt.deployment.backend
-    error = cleaned(error, backend.secrets(), attempt.request, attempt.deployment.model)
+    foreign = backend.wire_name is None and attempt.status is not None  # its message may be the server's
+    secrets = attempt.secrets or backend.secrets()
+    error = cleaned(error, secrets, attempt.request, attempt.deployment.model, foreign=foreign)
     error.backend, error.deployment = backend.name, attempt.deployment.name
     wait = error.retry_after  # a user's own codec may have passed on what stood in a header
     error.retry_after = float(wait) if isinstance(wait, int | float) and 0 <= wait < float("inf") else None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
+from ccroute.backends.credentials import Secrets
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Deployment, Plan
 from ccroute.routing.acquired import Acquired, AttemptOutcome
@@ -39,6 +40,7 @@ class AttemptContext:
     admission:       given by the deployment's health; None until the attempt may send.
     sent:            whether any byte of the request may have reached the server.
     key:             the fingerprint of the key that was sent.
+    secrets:         what may not be shown, with the key that was sent: a backend forgets old ones.
     known_answer:    the answer as far as it is known: what a stream's first content showed, later all of it.
     first_content:   seconds until the first content of a stream.
     waiting_since:   the instant since which the server has sent no content.
@@ -64,6 +66,7 @@ class AttemptContext:
     admission: Admission | None = None
     sent: bool = False
     key: int = 0
+    secrets: Secrets | None = None
     status: int | None = None
     reconnected: bool = False
     request_id: str | None = None
@@ -121,7 +124,12 @@ class AttemptContext:
         if self.rejected_answer is not None:
             return self.rejected_answer
         partial: Callable[[], Completion] | None = getattr(self.decoder, "partial", None)
-        return None if partial is None or self.first_content is None else partial()
+        if partial is None or self.first_content is None:
+            return None
+        try:
+            return partial()
+        except Exception:  # of a user's own decoder: what the attempt cost is written down all the same
+            return None
 
     @property
     def own_timeout(self) -> Timeout | None:

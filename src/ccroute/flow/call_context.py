@@ -9,9 +9,9 @@ from decimal import Decimal
 
 from ccroute.accounting import LedgerRow, cost
 from ccroute.accounting.ledger import uuid7
-from ccroute.accounting.tokens import estimate_text
+from ccroute.accounting.tokens import count_safely, estimate_text
 from ccroute.errors import CcrouteError, StreamInterruptedError
-from ccroute.failures import row_of
+from ccroute.failures import is_charged
 from ccroute.flow.attempt_context import FOREVER, AttemptContext
 from ccroute.flow.effects import Stopped
 from ccroute.flow.retry import Fault, NextAttempt
@@ -206,7 +206,7 @@ class CallContext:
 
     def prompt_tokens(self) -> int:
         """The prompt's tokens, estimated."""
-        return self.state.count_tokens(self.plan.request)
+        return count_safely(self.state.count_tokens, self.plan.request)
 
     def so_far(self) -> Completion | None:
         """The answer so far, with what it cost; None before anybody was asked."""
@@ -344,8 +344,7 @@ class CallContext:
 
     def _spent(self, attempt: AttemptContext) -> Usage:
         """What an attempt without an answer probably used: its prompt, and what had been streamed."""
-        status = attempt.status
-        if not attempt.sent or (status is not None and status >= 300 and not row_of(status).rule.charged):
+        if not attempt.sent or (attempt.status is not None and not is_charged(attempt.status)):
             return Usage()
         so_far = attempt.so_far()
         if so_far is not None:

@@ -28,6 +28,7 @@ def exchange(attempt: AttemptContext, http: HttpRequest) -> Flow[Completion]:
     """Send, and read the answer. Chunks of a stream are emitted on the way."""
     backend, limits = attempt.candidate.deployment.backend, attempt.limits()
     headers, attempt.key = backend.auth_headers(http)
+    attempt.secrets = secrets = backend.secrets()
     effect = Send(backend, http, headers, limits.connect, limits.first)
     del headers  # one of them is the key
     attempt.sent = True  # until the driver says otherwise
@@ -42,7 +43,7 @@ def exchange(attempt: AttemptContext, http: HttpRequest) -> Flow[Completion]:
         raise _transport_error(reply, attempt)
     attempt.status = reply.status
     given = reply.headers.get("x-request-id") or reply.headers.get("request-id")
-    attempt.request_id = given and request_id(given, backend.secrets())
+    attempt.request_id = given and request_id(given, secrets)
     if not 200 <= reply.status < 300:
         raise backend.classify(
             reply.status, reply.headers, (yield from _read_error_body(reply, attempt, limits))

@@ -9,7 +9,8 @@ from functools import partial
 from string import ascii_lowercase, ascii_uppercase
 
 from ccroute.backends.credentials import Secrets
-from ccroute.errors import BackendError, RequestError
+from ccroute.errors import BackendError
+from ccroute.failures import CallFailure
 from ccroute.types import Request
 from ccroute.wire.errors.codes import SUMMARIES
 from ccroute.wire.errors.typed import WORDS_SHOWN, described, typed_error
@@ -19,31 +20,34 @@ _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 _RUN = 24  # characters in a row that text and request do not share by chance, not counting whitespace
 _PIECE, _STEP = 7, 18  # any run holds a piece of the request that begins at a multiple of the step
-_ESCAPE = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|[nrt])?")  # as in JSON, or in JSON within JSON
+_CODE = re.compile(r"\\+u([0-9a-fA-F]{4})")  # as in JSON, or in JSON within JSON
+_DOTS = re.compile(r"\.\.\.|…")
 _SENT = ("messages", "stop", "user", "tools", "tool_choice", "response_format", "extra")
 
 
 def cleaned(
-    error: BackendError | RequestError, secrets: Secrets, request: Request, model: str
-) -> BackendError | RequestError:
+    error: CallFailure, secrets: Secrets, request: Request, model: str, *, foreign: bool = False
+) -> CallFailure:
     """The error without secrets, and without the server's words if they repeat the request.
 
     The error may be of another class: a class that was read from a quotation of `request` or `model` is
-    read again without it.
+    read again without it. `foreign`: its message may be the server's.
     """
-    payload, codes = error.payload, secrets.codes
+    payload, codes, asked = error.payload, secrets.codes, ""
     if payload is not None and payload.words_count:
-        lines = _compact("\n".join([model, *_strings(request)]), " \t\r") + "\n"
+        asked = _compact("\n".join(_strings(request)), " \t\r")
+        lines = f"{_compact(model)}\n{asked}\n"
         error = typed_error(payload, partial(_is_quoted, _compact(payload.words), lines))
     words = summary = ""
     if payload is not None:
         words, summary = _without(codes, payload.line, WORDS_SHOWN), payload.summary
         error.detail = described(payload, words)
-    elif error.status is not None:  # of a user's own backend: its message may be the server's
+    elif foreign or error.status is not None:  # of a user's own backend
         words, summary = error.detail, SUMMARIES.get(type(error), SUMMARIES[BackendError])
     error.request_id = request_id(error.request_id, secrets)
     text = _compact(f"{words}\n{error.request_id}")
-    if len(text) >= _RUN and _repeats(text, asked := _compact("\n".join(_strings(request)))):
+    asked = (asked or _compact("\n".join(_strings(request)))).replace("\n", "") if len(text) >= _RUN else ""
+    if asked and _repeats(text, asked):
         error.detail = summary or error.detail
         error.request_id = None if _repeats(_compact(f"{error.request_id}"), asked) else error.request_id
     error.detail = _without(codes, error.detail, _KEPT)
@@ -86,8 +90,10 @@ def _strings(request: Request) -> list[str]:
 
 def _compact(text: str, blanks: str = " \t\r\n") -> str:
     """`text` without case, whitespace and backslashes: however it is escaped, it is the same."""
-    if "\\" in text:
-        text = _ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else "", text)
+    if "\\" in text:  # a prompt may have millions, and no deadline ends this
+        text = _CODE.sub(lambda found: chr(int(found[1], 16)), text) if "\\u" in text else text
+        for escape in ("\\n", "\\r", "\\t", "\\"):
+            text = text.replace(escape, "")
     if text.isascii():  # only then is translate() fast
         return text.translate(str.maketrans(ascii_uppercase, ascii_lowercase, blanks))
     text = text.casefold()
@@ -115,8 +121,10 @@ def _is_quoted(text: str, lines: str, phrase: str) -> bool:
         start, end = lines.rfind("\n", 0, at) + 1, lines.find("\n", at)
         line, head = lines[start:end], lines[start : at + len(short)]
         here = text.find(head)
-        # A start that stops short counts at the end of the text and behind a quotation mark.
-        cut = len(head) >= 16 and (line.startswith(text[here:]) or text[max(here, 1) - 1] in "'\"`([{«‘“„")
+        # A start that stops short counts at the end of the text, before dots, and behind a quotation mark.
+        rest = text[here : here + len(line) + 3]
+        rest = rest[: len(head)] + _DOTS.split(rest[len(head) :], maxsplit=1)[0]
+        cut = len(head) >= 16 and (line.startswith(rest) or text[max(here, 1) - 1] in "'\"`([{«‘“„")
         if here >= 0 and (line in text or cut) and (line != short or " " in phrase.strip()):
             return True  # but a single word stands in any sentence
         at = lines.find(short, end)

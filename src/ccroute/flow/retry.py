@@ -5,10 +5,11 @@ Knows rules, candidates and counts; must not know what is sent. Sources: docs/ar
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ccroute.errors import CcrouteError, DeadlineExceededError
 from ccroute.failures import NO_MODEL, TOO_LONG, Rule, Trigger, rule_of
@@ -18,6 +19,11 @@ from ccroute.routing import Candidate, Plan
 from ccroute.routing.acquired import Unavailable
 from ccroute.routing.retry_budget import RetryTokens
 from ccroute.types import FailureClass
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
+_log = logging.getLogger("ccroute")
 
 MIN_ATTEMPT = 0.05
 """Seconds that must be left for an attempt to be worth starting."""
@@ -151,6 +157,7 @@ class RetryState:
             self._window = max(self._window or 0, limit or 0)
         if not fault.may_retry:
             self._useless_deployments.add(deployment.name)
+            return
         wait = fault.error.retry_after
         self._ready[deployment.name] = now + (self._backoff(deployment.name, fault) if wait is None else wait)
 
@@ -261,16 +268,22 @@ class RetryState:
         """Seconds before the deployment is tried again: full jitter, `uniform(0, min(max, base * 2**n))`
         before the n-th retry, counted from 0; or as the policy's own strategy says."""
         policy, attempt = self._state.retry, self._tries[deployment]
-        if policy.wait is None:
-            return self._state.clock.random() * min(
-                policy.max, policy.base * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS)
-            )
+        if policy.wait is not None:
+            try:
+                return self._strategy_wait(policy.wait, attempt, fault)
+            except Exception as error:  # a fallback may still answer
+                _log.error("RetryPolicy.wait raised %s: waiting as without it", type(error).__name__)
+        longest = min(policy.max, policy.base * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS))
+        return self._state.clock.random() * longest
+
+    def _strategy_wait(self, wait: Callable[[RetryCallState], float], attempt: int, fault: Fault) -> float:
+        """Seconds, as tenacity's strategy says of the failed attempt."""
         from tenacity import RetryCallState, Retrying  # only a policy with a strategy of its own needs it
 
         state = RetryCallState(Retrying(), None, (), {})
         state.attempt_number = attempt
         state.set_exception((type(fault.error), fault.error, fault.error.__traceback__))
-        return max(0.0, float(policy.wait(state)))
+        return max(0.0, float(wait(state)))
 
 
 def _trigger(reason: Unavailable) -> Trigger:

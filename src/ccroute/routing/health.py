@@ -136,7 +136,8 @@ class Health:
                     self._lock.release()
                 if not self._inbox:
                     break
-        while self._switches.events:
+        # A finaliser may be here in the middle of the lock's holder, who comes here after it.
+        while self._switches.events and not self._lock.locked():
             try:
                 event = self._switches.events.popleft()
             except IndexError:  # another thread emitted it
