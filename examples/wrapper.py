@@ -173,10 +173,10 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
                 data = self.wait(piece(rest))
             self.note("route", stream.route.reasons)
-            self.wfile.write(b"0\r\n\r\n")
-            self.close_connection = False
         finally:  # closing it closes the router's stream, which ends the backend's work
-            asyncio.run_coroutine_threadsafe(close(rest), self.server.loop)
+            asyncio.run_coroutine_threadsafe(close(rest), self.server.loop).result()
+        self.wfile.write(b"0\r\n\r\n")
+        self.close_connection = False
 
     def send_head(self, status: int, content: str, headers: Mapping[str, str]) -> None:
         self.send_response(status)

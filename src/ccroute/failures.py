@@ -2,8 +2,8 @@
 
 A status leads to an error's type and to a rule, in `STATUSES`: a 503 is an `OverloadedError`, and its rule
 is `OVERLOADED`. Where the server's text or code says more than the status (`wire/errors/`), the error has
-another type, and `rule_of` finds the rule of that type: a 503 that says "loading" is `LOADING`, one that
-names a quota is `NO_QUOTA`. The call, the health of the deployment and the ledger ask the rule.
+another type, and `rule_of` finds the rule of that type: a 503 that says "loading" is `LOADING`, one with the
+code `insufficient_quota` is `NO_QUOTA`. The call, the deployment's health and the ledger ask the rule.
 
 Sources: `docs/architecture.md`, "Failures".
 """
@@ -154,8 +154,16 @@ _BY_TYPE: Final[tuple[tuple[type[CcrouteError], Rule], ...]] = (
 type fits decides."""
 
 _NOT_BEGUN: Final = (BUSY, RATE_LIMITED, OVERLOADED)
-"""By these statuses a server says that it did not begin; no text but these types can mean something else."""
-_OUTRANK: Final = (RequestError, EgressDeniedError, RateLimitError)
+"""The rules of the statuses by which a server says that it did not begin."""
+_SAID_MORE: Final = (
+    RequestError,
+    EgressDeniedError,
+    RateLimitError,
+    AuthenticationError,
+    PermissionDeniedError,
+    ModelNotFoundError,
+)
+"""With these types the server's text or code said more than such a status; any other type keeps its rule."""
 
 
 def row_of(status: int) -> Row:
@@ -183,7 +191,7 @@ def rule_of(error: CcrouteError) -> Rule:
         return LOADING
     row = STATUSES.get(getattr(error, "status", None) or 0)
     if row is not None and (
-        type(error) is row.error or (row.rule in _NOT_BEGUN and not isinstance(error, _OUTRANK))
+        type(error) is row.error or (row.rule in _NOT_BEGUN and not isinstance(error, _SAID_MORE))
     ):
         return row.rule
     return next((rule for kind, rule in _BY_TYPE if isinstance(error, kind)), NO_MODEL)

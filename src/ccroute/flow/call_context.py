@@ -111,8 +111,8 @@ class CallContext:
         """An attempt failed."""
         failure = fault.rule.failure
         outcome: Outcome = "interrupted" if failure is FailureClass.DELIVERED else "failed"
-        is_charged = fault.rule.charged or attempt.rejected_answer is not None
-        usage = self._spent(attempt) if is_charged else Usage()
+        has_cost = fault.rule.charged or attempt.rejected_answer is not None
+        usage = self._spent(attempt) if has_cost else Usage()
         self._note(attempt, outcome, usage, fault, fault.detail)
         name, agent = attempt.deployment.name, self.plan.agent
         self._reasons.append(f"{name} failed ({failure}): {fault.detail}")
