@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Protocol, runtime_checkable
 
 from ccroute.accounting.tally import Key, LedgerRow, Tally
-from ccroute.types.locks import try_lock
+from ccroute.types.locks import lock_tries
 
 
 def uuid7(moment: datetime) -> str:
@@ -57,13 +57,14 @@ class MemoryLedger:
         self._limit = limit
         self._older: defaultdict[Key, Tally] = defaultdict(Tally)
         self._summing = threading.Lock()
+        self._tries = lock_tries(self._summing)
 
     def record(self, row: LedgerRow) -> None:
         """Append one row."""
         self._rows.append(row)
         if len(self._rows) <= self._limit:
             return
-        for _ in try_lock(self._summing):
+        for _ in self._tries():
             try:
                 while len(self._rows) > self._limit:
                     row = self._rows.popleft()
@@ -75,6 +76,7 @@ class MemoryLedger:
     def after_fork(self) -> None:
         """Replace the lock in a forked child: a thread that the child does not have may hold it."""
         self._summing = threading.Lock()
+        self._tries = lock_tries(self._summing)
 
     def rows(self, since: datetime | None = None, until: datetime | None = None) -> list[LedgerRow]:
         """The rows held that started in [since, until), oldest first; rows summed up are not among them."""

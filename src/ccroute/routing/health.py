@@ -15,7 +15,7 @@ from ccroute.routing.switches import Admission, Probe, Switches, switch_stats
 from ccroute.routing.tables import Deployment
 from ccroute.types import Request
 from ccroute.types.clock import Clock
-from ccroute.types.locks import try_lock
+from ccroute.types.locks import lock_tries
 from ccroute.types.stats import HealthStats
 
 
@@ -33,6 +33,7 @@ class Health:
         self._switches = Switches(clock.random)
         self._inbox: deque[tuple[Admission, HealthReport, float]] = deque()
         self._lock = threading.Lock()
+        self._tries = lock_tries(self._lock)
 
     def unavailable(self, deployment: Deployment, request: Request | None = None) -> Unavailable | None:
         """Why this deployment gets no call now; None if it may be asked. Takes nothing.
@@ -110,6 +111,7 @@ class Health:
     def after_fork(self) -> None:
         """In a forked child: the lock and the probes may belong to threads that are not here."""
         self._lock = threading.Lock()
+        self._tries = lock_tries(self._lock)
         for switch in (*self._switches.breakers.values(), *self._switches.credentials.values()):
             switch.probe = None
 
@@ -129,7 +131,7 @@ class Health:
         """Apply reports that came in while the lock was held, and emit events."""
         if self._inbox:
             # The holder of the lock comes here too, and may be a frame below this one.
-            for _ in try_lock(self._lock):
+            for _ in self._tries():
                 try:
                     self._read_inbox()
                 finally:

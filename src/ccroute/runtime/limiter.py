@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 from ccroute.backends import Backend, Origin
 from ccroute.flow.effects import Failure, Queued
-from ccroute.types.locks import try_lock
+from ccroute.types.locks import lock_tries
 
 FULL = Failure("queue", "the host is busy and its queue is full: raise max_queue, or send less", sent=False)
 LATE = Failure("queue", "the host was busy until the deadline: raise timeout=, or send less", sent=False)
@@ -89,6 +89,7 @@ class ConcurrencyLimiter:
         self._arrivals = 0
         self._released: deque[Waiter] = deque()
         self._lock = threading.Lock()
+        self._tries = lock_tries(self._lock)
 
     def __repr__(self) -> str:
         return f"ConcurrencyLimiter({len(self._held)} of {self._limit} held, {len(self._waiting)} waiting)"
@@ -130,7 +131,7 @@ class ConcurrencyLimiter:
         """Pass released slots on. A thread that had the lock calls this afterwards, so none is missed."""
         if not self._released:
             return
-        for _ in try_lock(self._lock):
+        for _ in self._tries():
             try:
                 self._update()
             finally:
