@@ -16,7 +16,7 @@ import server
 from ccroute import AnthropicBackend, Backend, OllamaBackend, OpenAIBackend, Price, Router, Usage
 from ccroute.accounting import LedgerRow, MemoryLedger
 from ccroute.accounting.prices import cost
-from ccroute.flow import Reply, Send
+from ccroute.flow.effects import Reply, Send
 from ccroute.routing import AgentTable, AliasTable, Tables, make_plan
 from ccroute.types import Request
 from contenders import KEY, MESSAGES, MODEL

@@ -32,7 +32,8 @@ from tests.test_canaries import PROMPT
 import ccroute.router
 from ccroute import RetryPolicy
 from ccroute.accounting import LedgerRow
-from ccroute.flow import Effect, call
+from ccroute.flow import call
+from ccroute.flow.effects import Effect
 from ccroute.types import Attempt
 
 BUSY, ANSWER = answer(503, body="busy"), answer(json=OPENAI.whole)

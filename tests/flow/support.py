@@ -21,23 +21,20 @@ from ccroute.accounting import Ledger, LedgerRow, MemoryLedger, PriceBook
 from ccroute.accounting.prices import PriceLike
 from ccroute.backends import Backend, HttpRequest, OpenAIBackend
 from ccroute.errors import CcrouteError, OverloadedError, ServerError
-from ccroute.flow import (
-    CallContext,
+from ccroute.flow import CallContext, Flow, RouterState, call
+from ccroute.flow.effects import (
     Effect,
     Emit,
     Enter,
     Failure,
-    Flow,
     Leave,
     Queued,
     Read,
     Reply,
-    RouterState,
     Send,
     Sleep,
     Stopped,
     Wait,
-    call,
 )
 from ccroute.observe import Event
 from ccroute.routing import (

@@ -10,8 +10,8 @@ from ccroute.errors import (
     OverloadedError,
     QueueTimeoutError,
 )
-from ccroute.flow import Effect, Enter, Send, Sleep
 from ccroute.flow.call import MIN_ATTEMPT
+from ccroute.flow.effects import Effect, Enter, Send, Sleep
 
 BUSY = fails(503)
 BROKE = fails(502)

@@ -44,8 +44,8 @@ from ccroute.errors import (
     ServerError,
     StreamInterruptedError,
 )
-from ccroute.flow import Emit, Failure, Read, Reply, Send
 from ccroute.flow.call import MIN_ATTEMPT
+from ccroute.flow.effects import Emit, Failure, Read, Reply, Send
 from ccroute.observe import LedgerFailed
 from ccroute.types import Completion, Model, Request
 from ccroute.wire.fields import LeftOut

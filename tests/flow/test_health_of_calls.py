@@ -32,7 +32,7 @@ from ccroute.errors import (
     RateLimitError,
     StreamInterruptedError,
 )
-from ccroute.flow import Effect, Emit, Failure, Send, Wait
+from ccroute.flow.effects import Effect, Emit, Failure, Send, Wait
 from ccroute.observe import (
     BreakerClosed,
     BreakerOpened,

@@ -29,7 +29,7 @@ from ccroute.errors import (
     RateLimitError,
     ServerError,
 )
-from ccroute.flow import Effect, Emit, Send
+from ccroute.flow.effects import Effect, Emit, Send
 from ccroute.observe import (
     CooledDown,
     TurnedAway,

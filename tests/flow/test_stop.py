@@ -25,7 +25,7 @@ from tests.flow.support import (
 from tests.support.openai_like import chunk
 
 from ccroute import Price, Usage
-from ccroute.flow import Effect, Emit, Enter, Leave, Read, Reply, Send, Sleep, Stopped, Wait
+from ccroute.flow.effects import Effect, Emit, Enter, Leave, Read, Reply, Send, Sleep, Stopped, Wait
 
 BUSY = ScriptedReply(503, [b"busy"])
 CUT = ScriptedReply(pieces=[chunk({"content": "so far"}), BROKEN])

@@ -29,7 +29,7 @@ from ccroute.errors import (
     ProtocolError,
     StreamInterruptedError,
 )
-from ccroute.flow import Emit
+from ccroute.flow.effects import Emit
 
 PRICE = Price(3, 15)
 BUSY = ScriptedReply(503, [json.dumps(error("busy")).encode()])

@@ -7,39 +7,7 @@ transport's failure comes back as a value; only cancellation and bugs are thrown
 from ccroute.flow.call import call
 from ccroute.flow.call_context import CallContext
 from ccroute.flow.discover import discover
-from ccroute.flow.effects import (
-    Effect,
-    Emit,
-    Enter,
-    Failure,
-    Flow,
-    Leave,
-    Queued,
-    Read,
-    Reply,
-    Send,
-    Sleep,
-    Stopped,
-    Wait,
-)
+from ccroute.flow.effects import Flow
 from ccroute.flow.state import RouterState
 
-__all__ = [
-    "CallContext",
-    "Effect",
-    "Emit",
-    "Enter",
-    "Failure",
-    "Flow",
-    "Leave",
-    "Queued",
-    "Read",
-    "Reply",
-    "RouterState",
-    "Send",
-    "Sleep",
-    "Stopped",
-    "Wait",
-    "call",
-    "discover",
-]
+__all__ = ["CallContext", "Flow", "RouterState", "call", "discover"]

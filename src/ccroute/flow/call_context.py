@@ -49,7 +49,6 @@ class CallContext:
         self._unwritten = iter(self._rows)
         self._process = os.getpid()
         self._noted: AttemptContext | None = None  # the latest of `attempts`
-        self._passed_over: set[str] = set()
         self._not_asked: dict[str, str] = {}
         self._asked = plan.candidates[0].deployment.name
 
@@ -73,9 +72,8 @@ class CallContext:
     ) -> AttemptContext:
         """Go on with the next candidate; `unavailable` are those that were passed over for it."""
         name = step.candidate.deployment.name
-        for passed in unavailable.keys() - self._passed_over:
+        for passed in unavailable.keys() - self._not_asked.keys():
             self._leave_out(passed, f"{passed} passed over: {unavailable[passed].why}")
-            self._passed_over.add(passed)
         if step.early:
             self._reasons.append(f"{name} tried early: nobody else is left")
         if name != self._asked:
@@ -250,9 +248,7 @@ class CallContext:
         deployment = candidate.deployment
         failure = None if fault is None else fault.rule.failure
         # What was never sent or was rejected cost nothing, even where the price is unknown.
-        spent: Decimal | None = _NOTHING
-        if outcome == "ok" or usage.total_tokens:
-            spent = None if deployment.price is None else cost(usage, deployment.price)
+        spent = cost(usage, deployment.price) if outcome == "ok" or usage.total_tokens else _NOTHING
         if attempt.reconnected:
             reason += "; the server had closed the kept connection, sent once more on a new one"
         made = Attempt(

@@ -1,6 +1,9 @@
-"""One request to one deployment, and its answer: sent, read and decoded. Raises typed errors."""
+"""One request to one deployment, and its answer: sent, read, unpacked, decoded. Raises typed errors."""
 
 from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
 
 from ccroute.backends import HttpRequest
 from ccroute.errors import (
@@ -11,17 +14,21 @@ from ccroute.errors import (
     ProtocolError,
 )
 from ccroute.flow.attempt_context import AttemptContext, Limits
-from ccroute.flow.body import MAX_BODY, Body
 from ccroute.flow.effects import Failure, Flow, Reply, Send, Stopped, emit, read, send
 from ccroute.flow.redact import request_id
 from ccroute.types import Completion
 from ccroute.wire.decoding import StreamDecoder
 
+MAX_BODY = 64 * 1024 * 1024
+"""A body that is no stream, after unpacking, in bytes."""
+PIECE = 64 * 1024
+"""The most that is unpacked at a time, in bytes."""
 MAX_ERROR_BODY = 1024 * 1024
 ERROR_BODY_WAIT = 2.0
 """Seconds that the words of an error may take to come: its status is known already."""
 DRAIN = 0.05
 """Seconds a finished stream may take to end its body too, so that its connection can be kept."""
+_GZIP = 16 + zlib.MAX_WBITS
 
 
 def exchange(attempt: AttemptContext, http: HttpRequest) -> Flow[Completion]:
@@ -62,25 +69,18 @@ def exchange(attempt: AttemptContext, http: HttpRequest) -> Flow[Completion]:
     return answer
 
 
-def unpacker(reply: Reply) -> Body | None:
-    """What unpacks the answer's body; None where it comes as it is, which is what ccroute asks for."""
-    encoding = reply.headers.get("content-encoding")
-    return None if encoding is None else Body(encoding)
-
-
 def read_whole(reply: Reply, first: float, until: float, limit: int) -> Flow[bytes | Failure]:
     """The whole body, unpacked, or why there is none. Its first bytes must come before the instant `first`,
     the others before `until`. Raises `ProtocolError` for more than `limit` bytes."""
-    body, parts, size = unpacker(reply), list[bytes](), 0
+    body, parts, size = Body(reply), list[bytes](), 0
     while True:
         data = yield from read(first)
         if isinstance(data, Failure):
             return data
         if not data:
-            if body is not None:
-                body.end()
+            body.end()
             return b"".join(parts)
-        for piece in (data,) if body is None else body.feed(data):
+        for piece in body.feed(data):
             parts.append(piece)
             size += len(piece)
             if size > limit:
@@ -93,12 +93,12 @@ def _read_error_body(reply: Reply, attempt: AttemptContext, limits: Limits) -> F
     words = b""
     until = min(limits.until, attempt.state.clock.monotonic() + ERROR_BODY_WAIT)
     try:
-        body = unpacker(reply)
+        body = Body(reply)
         while len(words) < MAX_ERROR_BODY:
             data = yield from read(until)
             if isinstance(data, Failure) or not data:
                 break
-            for piece in (data,) if body is None else body.feed(data):
+            for piece in body.feed(data):
                 words += piece
                 if len(words) > MAX_ERROR_BODY:
                     break
@@ -108,7 +108,7 @@ def _read_error_body(reply: Reply, attempt: AttemptContext, limits: Limits) -> F
 
 
 def _read_stream(reply: Reply, attempt: AttemptContext, limits: Limits) -> Flow[Completion]:
-    body, monotonic = unpacker(reply), attempt.state.clock.monotonic
+    body, monotonic = Body(reply), attempt.state.clock.monotonic
     decoder = attempt.deployment.backend.decoder(reply.status, reply.headers)
     attempt.decoder = decoder
     patience = limits.first - monotonic()
@@ -121,12 +121,11 @@ def _read_stream(reply: Reply, attempt: AttemptContext, limits: Limits) -> Flow[
         if isinstance(data, Failure):
             return _ended_early(decoder, _transport_error(data, attempt))
         if not data:
-            if body is not None:
-                body.end()
+            body.end()
             return decoder.finish()
         now = monotonic()
         patience -= now - asked  # pings are no content; only waiting counts
-        for piece in (data,) if body is None else body.feed(data):
+        for piece in body.feed(data):
             chunks = decoder.feed(piece)
             if chunks:
                 patience, came = limits.idle, now
@@ -185,3 +184,44 @@ def _transport_error(failure: Failure, attempt: AttemptContext) -> CcrouteError:
     error = kind(detail, should_retry=False if failure.kind == "tls" else None)
     error.sent = failure.sent
     return error
+
+
+class Body:
+    """Unpacks one answer's body piece by piece.
+
+    ccroute asks for `identity`; a server that sends gzip all the same is read, with a bound on what
+    it unpacks to and with its end required (httpx accepts a truncated one).
+    """
+
+    def __init__(self, reply: Reply) -> None:
+        encoding = reply.headers.get("content-encoding", "").strip().lower()
+        if encoding not in {"", "identity", "gzip", "x-gzip"}:
+            raise ProtocolError("answered in an encoding that was not asked for")
+        self._gzip = zlib.decompressobj(_GZIP) if encoding.endswith("gzip") else None
+
+    def feed(self, data: bytes) -> Iterable[bytes]:
+        """What `data` stands for, in pieces that are never much larger than what came.
+
+        The reader stops where it has enough, so a small answer that unpacks to a huge one costs neither
+        memory nor time.
+        """
+        return (data,) if self._gzip is None else self._unpacked(self._gzip, data)
+
+    def _unpacked(self, gzip: zlib._Decompress, data: bytes) -> Iterator[bytes]:
+        full = False
+        while data or full:
+            if gzip.eof:
+                raise ProtocolError("the gzip answer goes on after its end")
+            try:
+                piece = gzip.decompress(data, PIECE)
+            except zlib.error:
+                raise ProtocolError("the answer is not valid gzip") from None
+            if piece:
+                yield piece
+            data = gzip.unconsumed_tail or gzip.unused_data
+            full = len(piece) == PIECE and not gzip.eof  # zlib may hold more of it
+
+    def end(self) -> None:
+        """Called at the end of the bytes; raises `ProtocolError` for a truncated gzip."""
+        if self._gzip is not None and not self._gzip.eof:
+            raise ProtocolError("the gzip answer was cut off")

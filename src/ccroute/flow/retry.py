@@ -89,14 +89,13 @@ class RetryState:
         self._plan = plan
         self._state = state
         self._attempts = 0
-        self._turned_away = False
         self._may_probe = True
         self._window: int | None = None  # tokens that were too few
         # By deployment: its attempts, how often it was polled, when it is ready for another (monotonic).
         self._tries: Counter[str] = Counter()
         self._polls: Counter[str] = Counter()
         self._ready: dict[str, float] = {}
-        # By backend: its ambiguous attempts, and what another costs of its retry budget.
+        # By backend: its ambiguous attempts, its key's fingerprint, the retry tokens of another attempt.
         self._ambiguous: Counter[str] = Counter()
         self._fingerprints: dict[str, int | None] = {}
         self._retry_tokens: dict[str, int] = {}
@@ -118,7 +117,7 @@ class RetryState:
         last = self.fault or self.unsupported_fault
         if last is None:
             first = self._plan.candidates[0]
-            if not self._turned_away and self._unavailable(first) is None:
+            if not self.unavailable and self._unavailable(first) is None:
                 budget = self._state.retry_budget
                 if budget.left:
                     budget.first(first.deployment.backend.name)
@@ -168,7 +167,6 @@ class RetryState:
 
     def turned_away(self, step: NextAttempt, reason: Unavailable) -> None:
         """Its health changed while the call waited for a slot at its host, or another call probes it."""
-        self._turned_away = True
         self._may_probe = self._may_probe and not step.early
         self.unavailable[step.candidate.deployment.name] = reason
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from ccroute.errors import ConfigError, UnknownAgentError
@@ -77,38 +78,39 @@ class AgentTable:
         faults: list[str] = []
         groups = {} if groups is None else groups
         usable = dict(checked_agents("groups", groups, faults))
-        self.by_name: dict[str, Agent] = {}
+        self._agents: dict[str, Agent] = {}
         for name, agent in checked_agents("agents", agents, faults):
             group = None if agent.group is None else usable.get(agent.group)
-            self.by_name[name] = agent if group is None else agent.under(group)
+            self._agents[name] = agent if group is None else agent.under(group)
             # Other faults of groups are already in `faults`.
             if agent.group is not None and isinstance(groups, Mapping) and agent.group not in groups:
                 close = did_you_mean(agent.group, map(str, groups))
                 faults.append(f'agents.{name}.group: unknown group "{agent.group}"{close}')
         if faults:
             raise ConfigError(*faults)
-        self._by_slug = {short: name for name in reversed(self.by_name) if (short := slug(name))}
-
-    def find(self, name: str) -> tuple[str, Agent] | None:
+        self.find: Callable[[str], tuple[str, Agent] | None] = lru_cache(1024)(self._find)
         """The agent's configured name and settings, by exact name, then by slug; None if unknown."""
-        agent = self.by_name.get(name)
+        self._by_slug = {short: name for name in reversed(self._agents) if (short := slug(name))}
+
+    def _find(self, name: str) -> tuple[str, Agent] | None:
+        agent = self._agents.get(name)
         if agent is not None:
             return name, agent
         known = self._by_slug.get(slug(name))
-        return None if known is None else (known, self.by_name[known])
+        return None if known is None else (known, self._agents[known])
 
     def unknown(self, name: str) -> UnknownAgentError:
         """The error for a name that `find` does not know."""
         return UnknownAgentError(
-            name, close_matches(name, self.by_name), hint='configure it, or use unknown_agent="default"'
+            name, close_matches(name, self._agents), hint='configure it, or use unknown_agent="default"'
         )
 
     def __len__(self) -> int:
-        return len(self.by_name)
+        return len(self._agents)
 
     def items(self) -> list[tuple[str, Agent]]:
         """Every agent with its name, in the given order."""
-        return list(self.by_name.items())
+        return list(self._agents.items())
 
 
 def _as_tuple(given: Any) -> Any:

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 
 from ccroute.observe import Listener
-from ccroute.routing.acquired import HealthReport, Unavailable
+from ccroute.routing.acquired import ANSWERED, HealthReport, Unavailable
 from ccroute.routing.switches import Admission, Probe, Switches, switch_stats
 from ccroute.routing.tables import Deployment
 from ccroute.types import Request
@@ -88,7 +88,7 @@ class Health:
     def answers(self, admission: Admission) -> None:
         """The server has begun to answer an admitted attempt, which may go on for long. Never waits."""
         if isinstance(admission, Probe) and admission.probes and not admission.settled:
-            self._inbox.append((admission.proved(), HealthReport(counts=False), self._clock.monotonic()))
+            self._inbox.append((admission.proved(), ANSWERED, self._clock.monotonic()))
             self._after_lock()
 
     def stats(self) -> tuple[dict[str, HealthStats], dict[str, HealthStats]]:
@@ -118,10 +118,8 @@ class Health:
     def _read_inbox(self) -> None:
         """Apply what was settled; only with the lock."""
         while self._inbox:
-            try:
-                self._switches.apply(
-                    *self._inbox[0]
-                )  # taken out only after it, so that no interrupt loses it
+            try:  # a report is taken out only after it was applied, so that no interrupt loses it
+                self._switches.apply(*self._inbox[0])
             except Exception:
                 self._inbox.popleft()
                 raise

@@ -99,9 +99,6 @@ def with_agent(request: Request, tables: Tables) -> Request:
 def _find_agent(request: Request, tables: Tables) -> tuple[str | None, Agent, list[str]]:
     if request.agent is None:
         return None, _NO_AGENT, []
-    agent = tables.agents.by_name.get(request.agent)
-    if agent is not None:
-        return request.agent, agent, []
     found = tables.agents.find(request.agent)
     if found is not None:
         return *found, []
@@ -148,7 +145,7 @@ def _candidates(
     candidates: list[Candidate] = []
     for alias in (model, *fallbacks):
         is_fallback = alias is not model
-        resolution, found = tables.resolved.get(alias) or tables.resolve(alias)
+        resolution, found = tables.resolve(alias)
         if seen or len(found) > 1:
             found = [deployment for deployment in found if deployment.name not in seen]
             if len(found) > 1:

@@ -103,9 +103,7 @@ class Switches:
     def are_on(self, deployment: Deployment) -> bool:
         """Whether nothing at all speaks against a deployment."""
         breaker = self.breakers.get(deployment.name)
-        return not self.credentials and (
-            breaker is None or (breaker.error is None and not breaker.cool_until)
-        )
+        return not self.credentials and (breaker is None or breaker.is_on)
 
     def concerning(self, deployment: Deployment, request: Request | None) -> tuple[Switch, ...]:
         """The switches that can turn this caller away from this deployment."""
@@ -198,7 +196,7 @@ class Switches:
         elif report.counts and breaker in proved:
             if not admission.early:
                 self._keep_open(breaker, deployment, report, at)
-        elif report.counts is not None and (breaker.error is None or breaker.counts(caller)):
+        elif report.counts is not None and breaker.counts(caller):
             trip = breaker.count(failed=report.counts, caller=caller)
             if trip is not None:
                 self._trip(breaker, deployment, trip, report, at)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
 from ccroute.accounting import PriceBook
@@ -84,7 +85,10 @@ class Tables:
         self.has_windows = False
         """Whether the context window of any deployment is known."""
         self._deployments: dict[str, Deployment] = {}
-        self.resolved: dict[str, tuple[Resolution, Sequence[Deployment]]] = {}
+        self.resolve: Callable[[str], tuple[Resolution, Sequence[Deployment]]] = lru_cache(MAX_KNOWN)(
+            self._resolve
+        )
+        """`AliasTable.resolve` for this router's backends, and the deployments it names."""
         if unknown_agent not in get_args(UnknownAgent):
             raise ConfigError(f'unknown_agent is "error" or "default", not {unknown_agent!r}')
         self.fallbacks, faults = checked_fallbacks(fallbacks)
@@ -92,22 +96,16 @@ class Tables:
             raise ConfigError(*faults)
         self.other_fallbacks = self.fallbacks.get(OTHERS, ())
 
-    def resolve(self, name: str) -> tuple[Resolution, Sequence[Deployment]]:
-        """`AliasTable.resolve` for this router's backends, and the deployments it names."""
-        known = self.resolved.get(name)
-        if known is None:
-            resolution = self.aliases.resolve(name, self.backends)
-            weights: dict[Deployment, float] = {}  # two names of one model share their weight
-            for target, weight in zip(resolution.deployments, resolution.weights, strict=True):
-                if target.partition("/")[0] not in self.backends:  # a pattern's match may name any
-                    raise UnknownModelError(name, hint=f"{target} names no backend of this router")
-                deployment = self.deployment(target)
-                weights[deployment] = weights.get(deployment, 0.0) + weight
-            names = tuple(deployment.name for deployment in weights)
-            known = resolution._replace(deployments=names, weights=tuple(weights.values())), tuple(weights)
-            if len(self.resolved) < MAX_KNOWN:
-                self.resolved[name] = known
-        return known
+    def _resolve(self, name: str) -> tuple[Resolution, Sequence[Deployment]]:
+        resolution = self.aliases.resolve(name, self.backends)
+        weights: dict[Deployment, float] = {}  # two names of one model share their weight
+        for target, weight in zip(resolution.deployments, resolution.weights, strict=True):
+            if target.partition("/")[0] not in self.backends:  # a pattern's match may name any
+                raise UnknownModelError(name, hint=f"{target} names no backend of this router")
+            deployment = self.deployment(target)
+            weights[deployment] = weights.get(deployment, 0.0) + weight
+        names = tuple(deployment.name for deployment in weights)
+        return resolution._replace(deployments=names, weights=tuple(weights.values())), tuple(weights)
 
     def deployment(self, name: str) -> Deployment:
         """The deployment with this name, made at its first use. Its backend must exist."""

@@ -31,18 +31,18 @@ class _StreamState(Generic[Parsed]):
     @property
     def id(self) -> str:
         """The answer's id."""
-        return self._context.answer_id if self._outcome.result is None else self._outcome.result.id
+        return self._context.answer_id
 
     @property
     def model(self) -> str:
         """The model that answers."""
-        return self._context.model if self._outcome.result is None else self._outcome.result.model
+        return self._context.model
 
     @property
     @completed_live
     def route(self) -> Route:
         """Where the call went and why."""
-        return self._context.route if self._outcome.result is None else self._outcome.result.route
+        return self._context.route
 
     @property
     @completed_live

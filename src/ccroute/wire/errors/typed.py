@@ -111,8 +111,9 @@ def parse_error(value: JSON) -> ErrorPayload:
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
     payload = _plain(message or _message(both), raw if isinstance(raw, str) else "")
     for place in (inner, value, metadata, details, inner.get("innererror")):
-        for name in _CODES if isinstance(place, dict) else ():
-            code = place.get(name)  # type: ignore[union-attr]
+        fields = mapping(place)
+        for name in _CODES if fields else ():
+            code = fields.get(name)
             if isinstance(code, str | int):
                 code = str(code).lower()
                 payload.codes.add(code)
