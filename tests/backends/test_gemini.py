@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.conftest import Caller
 from tests.support.scripted import Script, ScriptedServer, answer, stream
+from tests.test_no_silent_loss import VALUES
 
 from ccroute import Router, errors
 from ccroute.config import load
@@ -226,24 +227,9 @@ def test_the_models_are_listed_with_their_windows(tmp_path: Path) -> None:
     assert (found.id, found.context_window) == ("gemini/gemini-x", 1000)
 
 
-GIVEN: dict[str, Any] = {
-    "max_tokens": 4321,
-    "temperature": 0.25,
-    "top_p": 0.75,
-    "top_k": 17,
-    "frequency_penalty": 0.5,
-    "presence_penalty": 0.625,
-    "logit_bias": {"42": 7.5},
-    "logprobs": True,
-    "top_logprobs": 3,
-    "stop": ["ENOUGH"],
-    "seed": 99,
-    "user": "u-1",
+GIVEN = VALUES | {
     "tools": [LOOK],
-    "tool_choice": {"type": "function", "function": {"name": "look"}},
-    "parallel_tool_calls": False,
     "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "string"}}},
-    "reasoning_effort": "high",
     "extra": {"generationConfig": {"topK": 18}, "safetySettings": []},
 }
 
