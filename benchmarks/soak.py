@@ -62,6 +62,7 @@ from ccroute import (
 )
 from ccroute.accounting import LedgerRow, MemoryLedger
 from ccroute.errors import CcrouteError, StreamInterruptedError
+from ccroute.http.pool import Pool
 from ccroute.observe import (
     BreakerClosed,
     BreakerOpened,
@@ -72,7 +73,6 @@ from ccroute.observe import (
     Queued,
     Retried,
 )
-from ccroute.runtime.stacks import LoopPool, Stack
 from ccroute.types import Attempt
 from contenders import KEY
 
@@ -626,26 +626,25 @@ class Sample(NamedTuple):
 
 def sampled(calls: int, callers: Callers) -> Sample:
     connections = callers.router._connections
-    close_idle(connections._stacks)
+    close_idle(connections._threads)
     for loop in callers.loops:
-        asyncio.run_coroutine_threadsafe(close_idle_here(connections._pools), loop).result()
+        asyncio.run_coroutine_threadsafe(close_idle_here(connections._loops), loop).result()
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # only glibc has it
         ctypes.CDLL(None).malloc_trim(0)
     return Sample(calls, psutil.Process().memory_info().rss / 1e6)
 
 
-def close_idle(stacks: dict[Any, Stack[Any]]) -> None:
+def close_idle(pool: Pool) -> None:
     """The number of kept connections is random, and each takes some kB."""
-    for stack in stacks.values():
-        while (connection := stack.pop()) is not None:
-            connection.close()
+    for stack in pool.stacks.values():
+        stack.close_idle()
 
 
-async def close_idle_here(pools: Mapping[asyncio.AbstractEventLoop, LoopPool]) -> None:
+async def close_idle_here(pools: Mapping[Any, Pool]) -> None:
     pool = pools.get(asyncio.get_running_loop())
     if pool is not None:
-        close_idle(pool._stacks)
+        close_idle(pool)
     await asyncio.sleep(0)  # their sockets go in the loop's next round
 
 

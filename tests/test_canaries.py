@@ -288,7 +288,7 @@ def test_a_bug_while_sending_shows_no_key_in_the_frames_of_ccroute(caller: Calle
     shown = locals_of_ccroute(caught.value)
     assert KEY not in shown
     assert_tells_nothing(locals_of_ccroute(caught.value, "flow/"))
-    assert "Send(HttpRequest(POST /chat/completions, " in shown
+    assert "Send(request=PreparedRequest(POST http://h.test/v1/chat/completions, " in shown
     assert "AttemptContext(main/m, status=None)" in shown
     assert re.search(r"CallContext\([0-9a-f-]{36}, 'main/m', 1 attempts\)", shown)
 

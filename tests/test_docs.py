@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 from pathlib import Path
 
-import httpcore
 import httpx
 import pytest
 import respx
 from tests.support.anthropic_like import message, message_sse
 from tests.support.anthropic_like import usage as anthropic_usage
 from tests.support.openai_like import chat, tool_call
+
+from ccroute import Router
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -47,7 +49,7 @@ def servers() -> object:
         mocked.post("http://localhost:11434/api/chat").respond(
             json={**OLLAMA, "prompt_eval_count": 10, "eval_count": 5}
         )
-        mocked.post("http://localhost:9/api/chat").mock(side_effect=httpcore.ConnectError("refused"))
+        mocked.post("http://localhost:9/api/chat").mock(side_effect=httpx.ConnectError("refused"))
         mocked.post("http://localhost:8000/v1/chat/completions").mock(side_effect=compatible)
         paid = mocked.post("https://api.anthropic.com/v1/messages")
         streamed = b"".join(message_sse(["hel", "lo"]))
@@ -70,6 +72,8 @@ def test_every_example_runs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "example-key")
+    # respx plays servers behind httpx; `transport=` of an example's own wins.
+    monkeypatch.setattr(Router, "__init__", functools.partialmethod(Router.__init__, transport="httpx"))
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     for toml in blocks(page, "toml"):
         (tmp_path / "ccroute.toml").write_text(toml)

@@ -356,7 +356,8 @@ def test_a_conversation_goes_on_with_the_replys_own_message(caller: Caller) -> N
 
 
 def test_anything_respx_mocks_is_seen_by_both_modes(caller: Caller) -> None:
-    with respx.mock, Router([OpenAIBackend("far", base_url="https://api.example.com/v1")]) as router:
+    far = OpenAIBackend("far", base_url="https://api.example.com/v1")
+    with respx.mock, Router([far], transport="httpx") as router:
         route = respx.post("https://api.example.com/v1/chat/completions").respond(json=chat("mocked"))
         assert caller.complete(router, "hi", model="far/m").text == "mocked"
         assert route.call_count == 1

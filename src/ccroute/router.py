@@ -36,7 +36,7 @@ from ccroute.types.signatures import explains
 from ccroute.types.stats import RouterStats
 
 if TYPE_CHECKING:
-    from ccroute.runtime.connections import Transport
+    from ccroute.http.connections import Transport
 
 
 class Router:
@@ -129,7 +129,7 @@ class Router:
             raise ConfigError(
                 f'baseline: unknown model "{baseline}"; it needs an alias, a deployment or a price'
             )
-        from ccroute.runtime.connections import Connections  # imports httpcore and asyncio
+        from ccroute.http.connections import Connections  # imports asyncio
 
         clock = SystemClock()
         emit = safe_listener(log_event) if on_event is None else safe_listener(log_event, on_event)

@@ -20,8 +20,8 @@ from ccroute import AnthropicBackend, Backend, OllamaBackend, OpenAIBackend, Ret
 from ccroute._version import __version__
 from ccroute.backends import HttpRequest
 from ccroute.backends.backend import json_bytes
-from ccroute.backends.origin import is_private
 from ccroute.errors import AuthenticationError, ConfigError, InvalidRequestError, RateLimitError
+from ccroute.http.origin import is_private
 from ccroute.types import Model, Request, Timeout
 
 KEY = "sk-canary-0123456789"

@@ -26,16 +26,15 @@ from ccroute.flow.effects import (
     Effect,
     Emit,
     Enter,
-    Failure,
     Leave,
     Queued,
     Read,
-    Reply,
     Send,
     Sleep,
     Stopped,
     Wait,
 )
+from ccroute.http.message import Failure, Reply
 from ccroute.observe import Event
 from ccroute.routing import (
     Agent,
@@ -327,7 +326,8 @@ class HandDriver:
     @property
     def asked(self) -> list[str]:
         """The backends that were asked, in order."""
-        return [effect.backend.name for effect in self.sends]
+        hosts = [effect.request.endpoint.origin.host for effect in self.sends]
+        return ["home" if host == "localhost" else host.removesuffix(".test") for host in hosts]
 
     @property
     def slept(self) -> list[float]:

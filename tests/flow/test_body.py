@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccroute.errors import ProtocolError
-from ccroute.flow.effects import Reply
 from ccroute.flow.exchange import PIECE, Body
+from ccroute.http.message import Reply
 
 
 def packed_by(encoding: str) -> Body:

@@ -45,7 +45,8 @@ from ccroute.errors import (
     StreamInterruptedError,
 )
 from ccroute.flow.call import MIN_ATTEMPT
-from ccroute.flow.effects import Emit, Failure, Read, Reply, Send
+from ccroute.flow.effects import Emit, Read, Send
+from ccroute.http.message import Failure, Reply
 from ccroute.observe import LedgerFailed
 from ccroute.types import Completion, Model, Request
 from ccroute.wire.fields import LeftOut
@@ -70,11 +71,11 @@ def test_a_call_sends_reads_to_the_end_and_is_recorded() -> None:
     assert [type(effect).__name__ for effect in driver.effects] == ["Send", "Read", "Read"]
     assert len(driver.rows) == 1
     (sent,) = driver.sends
-    assert sent.backend.name == "paid"
-    assert sent.http.path == "/chat/completions"
-    body = json.loads(sent.http.body)
+    assert driver.asked == ["paid"]
+    assert sent.request.target == "/v1/chat/completions"
+    body = json.loads(sent.request.body)
     assert (body["model"], body["max_tokens"]) == ("m", 7)
-    assert (b"authorization", b"Bearer sk-0123456789") in sent.headers
+    assert (b"authorization", b"Bearer sk-0123456789") in sent.request.headers
     answer = driver.completion
     assert (answer.text, answer.model, answer.finish_reason) == ("yes", "served", "stop")
     assert (answer.usage, answer.cost) == (Usage(input=1000, output=100), Decimal("0.0045"))
@@ -541,7 +542,7 @@ def test_with_drop_params_it_is_dropped_and_listed(where: str) -> None:
     backend = OllamaBackend("home", drop_params=where == "backend")
     call = calling(backend, user="me", temperature=0.5, drop_params=where == "router")
     driver = HandDriver([ScriptedReply(pieces=[b'{"message": {"content": "yes"}, "done": true}'])]).run(call)
-    body = json.loads(driver.sends[0].http.body)
+    body = json.loads(driver.sends[0].request.body)
     assert ("user" in body, body["options"]) == (False, {"temperature": 0.5})
     assert any("home/m: user dropped, " in reason for reason in driver.completion.route.reasons)
 

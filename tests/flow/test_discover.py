@@ -44,9 +44,9 @@ def test_each_backend_lists_its_models() -> None:
     other = OpenAIBackend("other", base_url="http://other.test", models={"c": Model(context_window=7)})
     models, driver = found([lists("a", "b"), lists("c")], paid(), other)
     assert models == {"paid/a": None, "paid/b": None, "other/c": 7}
-    assert [(sent.http.method, sent.http.path, sent.connect) for sent in driver.sends] == [
-        ("GET", "/models", 3),
-        ("GET", "/models", 3),
+    assert [(sent.request.method, sent.request.target, sent.connect) for sent in driver.sends] == [
+        ("GET", "/v1/models", 3),
+        ("GET", "/v1/models", 3),
     ]
     assert [sent.until for sent in driver.sends] == [1010, 1010]
 
@@ -63,7 +63,12 @@ def test_the_window_is_read_from_details_then_loaded_models() -> None:
         {"model_info": {"general.architecture": "x", "x.context_length": 8192}, "parameters": "num_ctx 2048"}
     )
     models, driver = found([tags, loaded, shown, says({})], OllamaBackend("home"))
-    assert [sent.http.path for sent in driver.sends] == ["/api/tags", "/api/ps", "/api/show", "/api/show"]
+    assert [sent.request.target for sent in driver.sends] == [
+        "/api/tags",
+        "/api/ps",
+        "/api/show",
+        "/api/show",
+    ]
     assert models == {"home/one": 2048, "home/two": 4096}
 
 

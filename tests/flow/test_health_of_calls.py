@@ -32,7 +32,8 @@ from ccroute.errors import (
     RateLimitError,
     StreamInterruptedError,
 )
-from ccroute.flow.effects import Effect, Emit, Failure, Send, Wait
+from ccroute.flow.effects import Effect, Emit, Send, Wait
+from ccroute.http.message import Failure
 from ccroute.observe import (
     BreakerClosed,
     BreakerOpened,

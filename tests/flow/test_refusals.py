@@ -108,7 +108,7 @@ def test_a_rotated_key_is_asked_again_at_once() -> None:
     keys.pop(0)
     driver = shared.gets(ANSWER)
     assert (driver.asked, driver.slept) == (["paid"], [])
-    assert (b"authorization", b"Bearer sk-the-second-one") in driver.sends[0].headers
+    assert (b"authorization", b"Bearer sk-the-second-one") in driver.sends[0].request.headers
     assert not shared.is_off()
 
 

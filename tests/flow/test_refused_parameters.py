@@ -21,7 +21,7 @@ def refuses(parameter: str) -> ScriptedReply:
 
 def asked(driver: HandDriver) -> list[float | None]:
     """The temperature of each request that was sent."""
-    return [json.loads(sent.http.body).get("temperature") for sent in driver.sends]
+    return [json.loads(sent.request.body).get("temperature") for sent in driver.sends]
 
 
 def call(known: RefusedParameters, *, drop: bool = True, **options: Any) -> Call:

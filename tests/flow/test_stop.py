@@ -25,7 +25,8 @@ from tests.flow.support import (
 from tests.support.openai_like import chunk
 
 from ccroute import Price, Usage
-from ccroute.flow.effects import Effect, Emit, Enter, Leave, Read, Reply, Send, Sleep, Stopped, Wait
+from ccroute.flow.effects import Effect, Emit, Enter, Leave, Read, Send, Sleep, Stopped, Wait
+from ccroute.http.message import Reply
 
 BUSY = ScriptedReply(503, [b"busy"])
 CUT = ScriptedReply(pieces=[chunk({"content": "so far"}), BROKEN])

@@ -55,7 +55,7 @@ def test_a_stream_is_recorded_before_its_last_chunk() -> None:
     )
     assert driver.kinds == ["Send", "Read", "Emit", "Read", "Emit", "Read", "Leave", "Emit"]
     assert recorded == [0, 0, 1], "before the client can know the end"
-    assert json.loads(driver.sends[0].http.body)["stream"] is True
+    assert json.loads(driver.sends[0].request.body)["stream"] is True
     assert [chunk.text for chunk in driver.chunks] == ["Hel", "lo", ""]
     last = driver.chunks[-1]
     assert (last.finish_reason, last.usage) == ("stop", Usage(input=1000, output=100))

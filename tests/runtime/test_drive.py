@@ -21,17 +21,16 @@ from ccroute.backends import HttpRequest
 from ccroute.flow.effects import (
     Emit,
     Enter,
-    Failure,
     Flow,
     Leave,
     Queued,
     Read,
-    Reply,
     Send,
     Sleep,
     Stopped,
     Wait,
 )
+from ccroute.http.message import Failure, PreparedRequest, Reply
 from ccroute.runtime.drive import AsyncDrive, Drive
 from ccroute.runtime.limiter import FULL, LATE, STUCK, Limiters
 from ccroute.runtime.waits import TaskWaiter
@@ -65,10 +64,10 @@ class Exchange:
             raise piece
         return piece
 
-    def send(self) -> Any:
+    async def send(self) -> Any:
         return self.next("send")
 
-    def read(self, until: float) -> Any:
+    async def read(self, until: float) -> Any:
         return self.next("read")
 
     def release(self) -> None:
@@ -90,18 +89,18 @@ class FakeConnections:
     def __init__(self, *exchanges: Any) -> None:
         self.exchanges = [*exchanges]
 
-    def exchange(self, effect: Send) -> Any:
+    def exchange(
+        self, request: PreparedRequest, connect: float | None, until: float, *, blocking: bool
+    ) -> Any:
         given = self.exchanges.pop(0)
         if isinstance(given, Exception):
             raise given
         return given
 
-    aexchange = exchange
-
 
 BACKEND = OpenAIBackend("a", base_url="http://gpu.test:1/v1", max_concurrency=1)
 FREE = OpenAIBackend("free", base_url="http://free.test")
-SEND = Send(FREE, HttpRequest("POST", "/chat", b"{}"), [], None, FOREVER)
+SEND = Send(FREE.prepare(HttpRequest("/chat", b"{}"))[0], None, FOREVER)
 
 
 def driver(mode: Mode, flow: Flow[Any], *exchanges: Any, limiters: Limiters | None = None) -> Any:

@@ -7,8 +7,8 @@ from ccroute.backends.anthropic import AnthropicBackend
 from ccroute.backends.backend import Backend, BackendOptions, HttpRequest
 from ccroute.backends.ollama import OllamaBackend
 from ccroute.backends.openai import OpenAIBackend
-from ccroute.backends.origin import Origin
 from ccroute.backends.registry import register
+from ccroute.http.origin import Origin
 
 __all__ = [
     "AnthropicBackend",

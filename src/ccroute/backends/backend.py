@@ -16,8 +16,10 @@ from pydantic_core import to_json
 from ccroute._version import __version__
 from ccroute.backends.credentials import ApiKey, Credentials, Secrets, checked_header, fingerprint
 from ccroute.backends.known_models import NOTHING, Wire, known
-from ccroute.backends.origin import check_ca_file, check_name, is_private, parse_base_url
+from ccroute.backends.origin import check_ca_file, check_name, parse_base_url
 from ccroute.errors import AuthenticationError, BackendError, ConfigError, InvalidRequestError, RequestError
+from ccroute.http.message import Endpoint, PreparedRequest
+from ccroute.http.origin import is_private
 from ccroute.types import JSON, Completion, Model, Request, Timeout
 from ccroute.wire.errors import typed
 from ccroute.wire.listing import read_model_list
@@ -146,6 +148,7 @@ class Backend(ABC):
         }
         self._facts = {model: each.over(self._known(model)) for model, each in self.models.items()}
         self.ca_file = ca_file
+        self._endpoint = Endpoint(self.origin, ca_file, direct=self.local)
         self._headers = self._own_headers(headers or {})
         self._credentials = Credentials(name, api_key, headers or {})
         self._fixed_auth: tuple[Headers, int] | None = None
@@ -267,6 +270,11 @@ class Backend(ABC):
     def target(self, http: HttpRequest) -> str:
         """The request target: the base URL's path and the request's."""
         return self._path + http.path
+
+    def prepare(self, http: HttpRequest) -> tuple[PreparedRequest, int]:
+        """The whole request for `http`, and the fingerprint of its key. Raises as `auth_headers`."""
+        headers, key = self.auth_headers(http)
+        return PreparedRequest(self._endpoint, http.method, self.target(http), headers, http.body), key
 
     def auth_headers(self, http: HttpRequest) -> tuple[Headers, int]:
         """Every header of `http`, with the key, and the fingerprint of that key.

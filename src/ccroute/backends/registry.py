@@ -13,9 +13,10 @@ from ccroute.backends.anthropic import AnthropicBackend
 from ccroute.backends.backend import Backend, BackendOptions
 from ccroute.backends.ollama import OllamaBackend
 from ccroute.backends.openai import OpenAIBackend
-from ccroute.backends.origin import Origin, parse_base_url
+from ccroute.backends.origin import parse_base_url
 from ccroute.backends.presets import PRESETS, Preset
 from ccroute.errors import ConfigError
+from ccroute.http.origin import Origin
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

@@ -20,11 +20,12 @@ from ccroute.errors import (
 )
 from ccroute.failures import AMBIGUOUS, DELIVERED, NO_SLOT, NOT_SENT, UNSUPPORTED, CallFailure, rule_of
 from ccroute.flow.attempt_context import AttemptContext
-from ccroute.flow.effects import Enter, Failure, Flow, Queued, enter, sleep, wait
+from ccroute.flow.effects import Enter, Flow, Queued, enter, sleep, wait
 from ccroute.flow.exchange import exchange
 from ccroute.flow.redact import cleaned
 from ccroute.flow.reports import health_report
 from ccroute.flow.retry import MIN_ATTEMPT, Fault
+from ccroute.http.message import Failure
 from ccroute.observe import Queued as QueuedEvent
 from ccroute.routing.acquired import ANSWERED, AttemptOutcome, Unavailable
 from ccroute.types import Completion, Request

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 
 from ccroute.backends import Backend, HttpRequest
 from ccroute.errors import CcrouteError
-from ccroute.flow.effects import Failure, Flow, Send, send
+from ccroute.flow.effects import Flow, Send, send
 from ccroute.flow.exchange import read_whole
+from ccroute.http.message import Failure
 from ccroute.types import ModelInfo, Timeout
 from ccroute.types.clock import Clock
 
@@ -61,8 +62,8 @@ def _models_of(backend: Backend, timeout: Timeout, clock: Clock) -> Flow[list[Mo
 
 def _ask(backend: Backend, http: HttpRequest, timeout: Timeout, clock: Clock) -> Flow[bytes]:
     until = clock.monotonic() + PATIENCE
-    headers, _ = backend.auth_headers(http)
-    reply = yield from send(Send(backend, http, headers, timeout.connect, until))
+    request, _ = backend.prepare(http)
+    reply = yield from send(Send(request, timeout.connect, until))
     if isinstance(reply, Failure):
         raise CcrouteError(reply.detail)
     words = yield from read_whole(reply, until, until, MAX_LISTING)

@@ -7,10 +7,11 @@ monotonic clock; `Sleep.seconds` and `Send.connect` are durations.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Generator, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from ccroute.backends import Backend, HttpRequest
+from ccroute.backends import Backend
+from ccroute.http.message import Failure, PreparedRequest, Reply
 from ccroute.types import Chunk
 
 T = TypeVar("T")
@@ -45,15 +46,9 @@ class Send(NamedTuple):
     cancelled meanwhile, the driver throws `Stopped` into the flow.
     """
 
-    backend: Backend
-    http: HttpRequest
-    headers: Sequence[tuple[bytes, bytes]]
+    request: PreparedRequest
     connect: float | None
     until: float
-
-    def __repr__(self) -> str:
-        """Without the headers' values: one of them is the key."""
-        return f"Send({self.http!r} to {self.backend!r} with {len(self.headers)} headers)"
 
 
 class Read(NamedTuple):
@@ -78,35 +73,6 @@ class Queued(NamedTuple):
     """The host is busy, and `ahead` calls wait already."""
 
     ahead: int
-
-
-class Reply(NamedTuple):
-    """The head of an answer; header names are lower case.
-
-    `reconnected`: the server had closed the kept connection before a byte came back, so the
-    request was sent once more on a fresh one.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    reconnected: bool = False
-
-    def __repr__(self) -> str:
-        return f"Reply({self.status}, {len(self.headers)} headers)"
-
-
-class Failure(NamedTuple):
-    """Why there is no answer, or no more of it.
-
-    queue: no slot at the host. connect: no connection. tls: the other end is not who it should be.
-    broken: the connection ended. timeout: `until` or `connect` passed. protocol: what came is not
-    HTTP. `sent` says whether any byte of the request may have reached the server.
-    """
-
-    kind: Literal["queue", "connect", "tls", "broken", "timeout", "protocol"]
-    detail: str
-    sent: bool
-    reconnected: bool = False
 
 
 class Stopped(BaseException):

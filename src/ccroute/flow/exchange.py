@@ -14,8 +14,9 @@ from ccroute.errors import (
     ProtocolError,
 )
 from ccroute.flow.attempt_context import AttemptContext, Limits
-from ccroute.flow.effects import Failure, Flow, Reply, Send, Stopped, emit, read, send
+from ccroute.flow.effects import Flow, Send, Stopped, emit, read, send
 from ccroute.flow.redact import request_id
+from ccroute.http.message import Failure, Reply
 from ccroute.types import Completion
 from ccroute.wire.decoding import StreamDecoder
 
@@ -34,10 +35,10 @@ _GZIP = 16 + zlib.MAX_WBITS
 def exchange(attempt: AttemptContext, http: HttpRequest) -> Flow[Completion]:
     """Send, and read the answer. Chunks of a stream are emitted on the way."""
     backend, limits = attempt.candidate.deployment.backend, attempt.limits()
-    headers, attempt.key = backend.auth_headers(http)
+    request, attempt.key = backend.prepare(http)
     attempt.secrets = secrets = backend.secrets()
-    effect = Send(backend, http, headers, limits.connect, limits.first)
-    del headers  # one of them is the key
+    effect = Send(request, limits.connect, limits.first)
+    del request  # a header is the key
     attempt.sent = True  # until the driver says otherwise
     try:
         reply = yield from send(effect)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ccroute.backends.origin import Origin
+from ccroute.http.origin import Origin
 from ccroute.routing.acquired import AttemptOutcome
 from ccroute.routing.tables import MAX_KNOWN, Deployment
 

@@ -7,9 +7,6 @@ import time
 from datetime import UTC, datetime
 from functools import partial
 
-LONGEST_WAIT = 1e6
-"""Seconds of the longest single wait: operating systems refuse larger numbers."""
-
 
 class SystemClock:
     """The machine's `ccroute.types.clock.Clock`: three C functions, so a call of one costs little."""

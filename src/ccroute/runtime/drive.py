@@ -1,7 +1,7 @@
 """Runs a flow: performs each effect and sends its result back into the flow.
 
-There are two drivers: one blocks, one awaits. A stream is the same run, paused at each `Emit`. A driver owns
-the flow's connection and slot; it gives both back when the flow ends, without waiting.
+One text serves both drivers: what `Drive` awaits never suspends. A stream is the same run, paused at each
+`Emit`. A driver owns the flow's connection and slot; it gives both back when the flow ends, without waiting.
 """
 
 from __future__ import annotations
@@ -11,45 +11,34 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from ccroute.flow.effects import (
-    Effect,
-    Emit,
-    Enter,
-    Failure,
-    Flow,
-    Leave,
-    Queued,
-    Read,
-    Send,
-    Sleep,
-    Stopped,
-    Wait,
-)
+from ccroute.flow.effects import Effect, Emit, Enter, Flow, Leave, Queued, Read, Send, Sleep, Stopped, Wait
+from ccroute.http.blocking import run
+from ccroute.http.message import Failure
 from ccroute.runtime.limiter import LATE, Limiters, Slot
 from ccroute.runtime.waits import TaskWaiter, ThreadWaiter
 from ccroute.types import Chunk
 
 if TYPE_CHECKING:
-    from ccroute.runtime.connections import Connections
-    from ccroute.runtime.exchange import AsyncExchange, Exchange
+    from ccroute.http.connections import Connections
+    from ccroute.http.message import Exchange
 
 T = TypeVar("T")
-E = TypeVar("E", "Exchange", "AsyncExchange")
-W = TypeVar("W", ThreadWaiter, TaskWaiter)
 
 
-class _Driver(Generic[T, E, W]):
-    """The common part of both drivers: the flow, its connection and slot, and how they end."""
+class _Driver(Generic[T]):
+    """A flow, its connection and slot, and how they end."""
+
+    _blocking: ClassVar[bool]
 
     def __init__(self, flow: Flow[T], connections: Connections, limiters: Limiters) -> None:
         self._flow = flow
         self._connections = connections
         self._limiters = limiters
-        self._exchange: E | None = None
+        self._exchange: Exchange | None = None
         self._slot: Slot | None = None
-        self._waiter: W | None = None  # woken by close()
+        self._waiter: ThreadWaiter | TaskWaiter | None = None  # woken by close()
         self._lock = threading.Lock()
         self._running: object = None  # the call of advance() that runs the flow, or close()
         self._closed = False
@@ -105,9 +94,9 @@ class _Driver(Generic[T, E, W]):
                 return True
         return False
 
-    def _enter(self, effect: Enter, waiter: W) -> Queued | Failure | None:
+    def _enter(self, effect: Enter) -> Queued | Failure | None:
         limiter = self._limiters.by_origin[effect.backend.origin]
-        self._slot = slot = Slot(limiter, self._wait_with(waiter))
+        self._slot = slot = Slot(limiter, self._new_waiter())
         return slot.enter(effect.priority)
 
     def _wait_result(self, woken: bool) -> Failure | None:
@@ -117,19 +106,21 @@ class _Driver(Generic[T, E, W]):
         self._slot.settle()
         return LATE
 
-    def _wait_with(self, waiter: W) -> W:
-        """Make `waiter` the one that close() wakes."""
-        self._waiter = waiter
+    def _new_waiter(self) -> ThreadWaiter | TaskWaiter:
+        """A waiter, which close() wakes."""
+        self._waiter = waiter = ThreadWaiter() if self._blocking else TaskWaiter()
         if self._closed:
             waiter.wake()
         return waiter
 
-    def _own(self, exchange: E) -> E:
-        """Make `exchange` the one that the call owns, and release the one before."""
+    def _new_exchange(self, effect: Send) -> Exchange:
+        """An exchange, which the call owns. Releases the one before."""
         if self._exchange is not None:
             self._exchange.release()
-        self._exchange = exchange
-        return exchange
+        self._exchange = self._connections.exchange(
+            effect.request, effect.connect, effect.until, blocking=self._blocking
+        )
+        return self._exchange
 
     def _error_for_flow(self, effect: Effect | None, error: BaseException) -> BaseException:
         """The error to throw into the flow after `error` interrupted `effect`. For a `Send` it is `Stopped`,
@@ -163,77 +154,14 @@ class _Driver(Generic[T, E, W]):
         if self._exchange is not None or self._slot is not None:
             self._end_attempt()
 
-
-class Drive(_Driver[T, "Exchange", ThreadWaiter]):
-    """Runs a flow with blocking calls."""
-
-    def advance(self) -> Sequence[Chunk] | None:
-        """Run the flow to its next chunks. None at its end, where `result` is set, and after `close`."""
+    async def _advance(self) -> Sequence[Chunk] | None:
         reader, effect = object(), None
         try:
             if not self._claim(reader):
                 return None
             flow = self._flow
-            if self._slot is not None:
+            if self._slot is not None and self._blocking:
                 self._slot.waiter.owner = threading.current_thread()
-            effect = flow.send(None)
-            while True:
-                result: Any = None
-                try:
-                    if type(effect) is Read:
-                        if self._exchange is not None:
-                            result = self._exchange.read(effect.until)
-                    elif type(effect) is Emit:
-                        if self._pause():
-                            return effect.chunks
-                    elif type(effect) is Send:
-                        exchange = self._own(self._connections.exchange(effect))
-                        result = None if self._closed else exchange.send()
-                    elif type(effect) is Enter:
-                        if effect.backend.origin in self._limiters.by_origin:
-                            result = self._enter(effect, ThreadWaiter())
-                    elif type(effect) is Wait:
-                        if self._waiter is not None:
-                            result = self._wait_result(self._waiter.wait(effect.until))
-                    elif type(effect) is Leave:
-                        self._end_attempt()
-                    elif type(effect) is Sleep:
-                        self._wait_with(ThreadWaiter()).wait(time.monotonic() + effect.seconds)
-                except BaseException as error:
-                    try:
-                        effect = flow.throw(self._error_for_flow(effect, error))
-                        continue
-                    except Stopped:
-                        pass  # `error` itself is raised below
-                    raise
-                if self._closed:
-                    self._stop(effect)
-                    return None
-                effect, result = flow.send(result), None  # no frame keeps a server's text
-        except StopIteration as end:
-            self.result = end.value
-            self._release()
-            return None
-        except BaseException:
-            if self._running is reader:
-                self._stop(effect)  # an interrupt between two effects did not pass through the flow
-            raise
-        finally:
-            if self._running is reader:
-                self._running = None
-
-
-class AsyncDrive(_Driver[T, "AsyncExchange", TaskWaiter]):
-    """Runs a flow on the running event loop."""
-
-    # As Drive.advance, awaited: change both together.
-    async def advance(self) -> Sequence[Chunk] | None:
-        """Run the flow to its next chunks. None at its end, where `result` is set, and after `close`."""
-        reader, effect = object(), None
-        try:
-            if not self._claim(reader):
-                return None
-            flow = self._flow
             effect = flow.send(None)
             while True:
                 result: Any = None
@@ -245,18 +173,18 @@ class AsyncDrive(_Driver[T, "AsyncExchange", TaskWaiter]):
                         if self._pause():
                             return effect.chunks
                     elif type(effect) is Send:
-                        exchange = self._own(self._connections.aexchange(effect))
+                        exchange = self._new_exchange(effect)
                         result = None if self._closed else await exchange.send()
                     elif type(effect) is Enter:
                         if effect.backend.origin in self._limiters.by_origin:
-                            result = self._enter(effect, TaskWaiter())
+                            result = self._enter(effect)
                     elif type(effect) is Wait:
                         if self._waiter is not None:
                             result = self._wait_result(await self._waiter.wait(effect.until))
                     elif type(effect) is Leave:
                         self._end_attempt()
                     elif type(effect) is Sleep:
-                        await self._wait_with(TaskWaiter()).wait(time.monotonic() + effect.seconds)
+                        await self._new_waiter().wait(time.monotonic() + effect.seconds)
                 except BaseException as error:
                     try:
                         effect = flow.throw(self._error_for_flow(effect, error))
@@ -279,3 +207,23 @@ class AsyncDrive(_Driver[T, "AsyncExchange", TaskWaiter]):
         finally:
             if self._running is reader:
                 self._running = None
+
+
+class Drive(_Driver[T]):
+    """Runs a flow with blocking calls."""
+
+    _blocking = True
+
+    def advance(self) -> Sequence[Chunk] | None:
+        """Run the flow to its next chunks. None at its end, where `result` is set, and after `close`."""
+        return run(self._advance())
+
+
+class AsyncDrive(_Driver[T]):
+    """Runs a flow on the running event loop."""
+
+    _blocking = False
+
+    async def advance(self) -> Sequence[Chunk] | None:
+        """Run the flow to its next chunks. None at its end, where `result` is set, and after `close`."""
+        return await self._advance()

@@ -14,7 +14,9 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from ccroute.backends import Backend, Origin
-from ccroute.flow.effects import Failure, Queued
+from ccroute.flow.effects import Queued
+from ccroute.http.event_loops import has_ended
+from ccroute.http.message import Failure
 from ccroute.types.locks import lock_tries
 
 FULL = Failure("queue", "the host is busy and its queue is full: raise max_queue, or send less", sent=False)
@@ -178,7 +180,7 @@ def _is_dead(owner: object) -> bool:
     if not isinstance(owner, weakref.ref):
         return False
     loop = owner()
-    return loop is None or loop.is_closed()
+    return loop is None or has_ended(loop)
 
 
 class Limiters:

@@ -11,7 +11,7 @@ from ccroute.runtime.limiter import Limiters
 from ccroute.types.stats import BackendStats, DeploymentStats, HealthStats, RouterStats
 
 if TYPE_CHECKING:
-    from ccroute.runtime.connections import Connections
+    from ccroute.http.connections import Connections
 
 _ON = HealthStats()
 

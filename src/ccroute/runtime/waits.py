@@ -5,14 +5,18 @@ Must not know what a call waits for. Waking never waits, so a finaliser may do i
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 import time
 import weakref
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from ccroute.runtime.clock import LONGEST_WAIT
+from ccroute.http.event_loops import call_soon, current_loop
+from ccroute.http.streams import LONGEST_WAIT
+
+if TYPE_CHECKING:
+    import anyio
 
 
 class ThreadWaiter:
@@ -20,14 +24,14 @@ class ThreadWaiter:
 
     def __init__(self) -> None:
         self.owner: object = threading.current_thread()  # not its id: a later thread may get the same one
-        loop = asyncio._get_running_loop()
+        loop = current_loop()
         self.blocks: Sequence[object] = (self.owner,) if loop is None else (self.owner, weakref.ref(loop))
         self._asleep = threading.Lock()
         self._asleep.acquire()
 
-    def wait(self, until: float) -> bool:
-        """Wait for `wake`. False if the instant `until` (monotonic) came first."""
-        return self._asleep.acquire(timeout=min(max(until - time.monotonic(), 0.0), LONGEST_WAIT))
+    async def wait(self, until: float) -> bool:
+        """Wait for `wake`, without an event loop. False if the instant `until` (monotonic) came first."""
+        return self._asleep.acquire(timeout=_seconds(until))
 
     def wake(self) -> bool:
         """End the wait. Always True: the thread still exists."""
@@ -41,38 +45,36 @@ class TaskWaiter:
 
     blocks: Sequence[object] = ()
     _awake = False
-    _future: asyncio.Future[bool] | None = None
+    _event: anyio.Event | None = None  # only during a wait: it may refer to the loop
 
     def __init__(self) -> None:
         # Weak: a slot must not keep a loop alive that was dropped without close().
-        self._loop = weakref.ref(asyncio.get_running_loop())
+        self._loop = weakref.ref(current_loop())
         self.owner: object = self._loop
 
     async def wait(self, until: float) -> bool:
         """Wait for `wake`. False if the instant `until` (monotonic) came first."""
-        if self._awake:
-            return True
-        loop = asyncio.get_running_loop()
-        self._future = loop.create_future()
-        timer = loop.call_later(min(until - time.monotonic(), LONGEST_WAIT), self._end, False)
-        try:
-            return await self._future
-        finally:
-            timer.cancel()
-            self._future = None
+        import anyio  # slow to import, and most calls never wait
+
+        if not self._awake:
+            self._event = anyio.Event()
+            try:
+                with anyio.move_on_after(_seconds(until)):
+                    await self._event.wait()
+            finally:
+                self._event = None
+        return self._awake
 
     def wake(self) -> bool:
-        """End the wait, from any thread; False if the loop is closed or gone."""
+        """End the wait, from any thread; False if the loop has ended."""
         loop = self._loop()
-        if loop is None:
-            return False
-        try:
-            loop.call_soon_threadsafe(self._end, True)
-        except RuntimeError:
-            return False
-        return True
+        return loop is not None and call_soon(loop, self._end)
 
-    def _end(self, woken: bool) -> None:
-        self._awake = self._awake or woken
-        if self._future is not None and not self._future.done():
-            self._future.set_result(woken)
+    def _end(self) -> None:
+        self._awake = True
+        if self._event is not None:
+            self._event.set()
+
+
+def _seconds(until: float) -> float:
+    return min(max(until - time.monotonic(), 0.0), LONGEST_WAIT)

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ccroute.backends import Backend
-from ccroute.backends.origin import Origin
 from ccroute.backends.registry import registered
 from ccroute.config.references import alias_name
 from ccroute.config.secrets import Environment
 from ccroute.config.source import Source
+from ccroute.http.origin import Origin
 from ccroute.routing.aliases import Target
 
 _CALLERS = object()

@@ -34,8 +34,8 @@ from tests.support.steps import chunk as frame
 
 from ccroute import OpenAIBackend, RetryPolicy, Router, Timeout, errors
 from ccroute.backends import Origin
-from ccroute.runtime.proxies import Proxies
-from ccroute.runtime.stacks import ConnectionKey
+from ccroute.http.message import Endpoint
+from ccroute.http.proxies import Proxies
 
 KEY = "sk-canary-key-0123456789"
 PASSWORD = "canary/pass word"
@@ -141,7 +141,7 @@ def test_the_variables_name_the_proxy_of_each_origin(
     proxied: Callable[..., None], variables: dict[str, str], origin: str, proxy: str | None
 ) -> None:
     proxied(**variables)
-    found = Proxies().find(ConnectionKey(OpenAIBackend("far", base_url=origin).origin, None, False))
+    found = Proxies().find(Endpoint(OpenAIBackend("far", base_url=origin).origin))
     assert (None if found is None else str(found)) == proxy
     assert found is None or found.fault is None
 
@@ -343,7 +343,7 @@ def test_a_variable_that_makes_no_sense_is_named_and_not_repeated(
     proxied: Callable[..., None], value: str
 ) -> None:
     proxied(HTTPS_PROXY=value)
-    found = Proxies().find(ConnectionKey(Origin("https", NAME, 443), None, False))
+    found = Proxies().find(Endpoint(Origin("https", NAME, 443)))
     assert found is not None
     assert found.fault == "HTTPS_PROXY must look like http://proxy.example.com:3128"
     assert "canary" not in repr(found)
@@ -490,7 +490,7 @@ def test_a_proxys_password_shows_nowhere(
         proxied(ALL_PROXY=proxy.url.replace("//", f"//{USER}@"))
         with router_to(f"{scheme}://{NAME}") as router:
             error = refused(caller, router, "the proxy")
-            found = Proxies().find(ConnectionKey(Origin(scheme, NAME, 443), None, False))
+            found = Proxies().find(Endpoint(Origin(scheme, NAME, 443)))
             shown = [
                 *map(str, (error, repr(error), router, found, repr(found), error.attempts)),
                 caplog.text,

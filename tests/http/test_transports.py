@@ -12,7 +12,7 @@ from tests.support.openai_like import chat, chat_sse, chunk
 from tests.support.scripted import ScriptedServer, answer
 
 from ccroute import OpenAIBackend, RetryPolicy, Router, Timeout, errors
-from ccroute.runtime.connections import Transport
+from ccroute.http.connections import Transport
 
 
 def router_through(transport: Transport) -> Router:

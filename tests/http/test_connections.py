@@ -26,7 +26,7 @@ from tests.support.scripted import (
 )
 
 from ccroute import OpenAIBackend, RetryPolicy, Router, Timeout, errors
-from ccroute.runtime import stacks
+from ccroute.http import pool as pools
 
 ONCE = RetryPolicy(attempts=1)
 
@@ -263,12 +263,12 @@ def test_an_answer_before_the_whole_request_was_read_is_read(caller: Caller) -> 
 
 
 def test_idle_connections_go_when_they_are_too_old_or_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stacks, "MAX_IDLE", 2)
+    monkeypatch.setattr(pools, "MAX_IDLE", 2)
 
     async def three(router: Router) -> None:
         await asyncio.gather(*(router.acomplete("hi") for _ in range(3)))
         assert await asyncio.to_thread(server.wait_closed, 1.0, count=1)
-        monkeypatch.setattr(stacks, "KEEP", -1.0)
+        monkeypatch.setattr(pools, "KEEP", -1.0)
         await router.acomplete("hi")
 
     with ScriptedServer([answer(json=chat())], repeat=True) as server, router_to(server.url) as router:

@@ -13,7 +13,6 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpcore
 import httpx
 import pytest
 from tests.conftest import Caller
@@ -32,9 +31,9 @@ from ccroute import (
     Timeout,
     errors,
 )
+from ccroute.http.loops import LoopNetwork
+from ccroute.http.sockets import ThreadNetwork
 from ccroute.observe import Event, Retried
-from ccroute.runtime.loops import LoopBackend
-from ccroute.runtime.sockets import SocketBackend
 
 ONCE = RetryPolicy(attempts=1)
 
@@ -103,25 +102,22 @@ def test_the_words_of_an_error_are_not_waited_for_beyond_two_seconds(
 def test_a_request_that_was_read_is_never_reported_as_not_sent(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise httpcore.ConnectError("connection refused")
-
-    async def arefuse(*_: object) -> None:
-        refuse()
+    async def refuse(*_: object) -> None:
+        raise ConnectionRefusedError
 
     # The kept connection dies with the request, and then nobody listens any more.
     with ScriptedServer([answer(json=chat("one")), [Reset()]]) as server, router_to(server.url) as router:
 
         async def twice() -> None:
             await router.acomplete("hi")
-            monkeypatch.setattr(LoopBackend, "connect_tcp", lambda *_, **__: arefuse())
+            monkeypatch.setattr(LoopNetwork, "open", refuse)
             await router.acomplete("hi")
 
         with pytest.raises(errors.ConnectionFailedError) as caught:
             if caller.mode == "async":
                 asyncio.run(twice())
             router.complete("hi")
-            monkeypatch.setattr(SocketBackend, "connect_tcp", lambda *_, **__: refuse())
+            monkeypatch.setattr(ThreadNetwork, "open", refuse)
             router.complete("hi")
     [attempt] = caught.value.attempts
     assert attempt.failure == "ambiguous"

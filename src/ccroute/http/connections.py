@@ -1,0 +1,151 @@
+"""The exchanges of one router: over connections of our own, or through an httpx transport."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+from ccroute.http.connection import Connection
+from ccroute.http.event_loops import call_soon, current_loop, has_ended, is_asyncio
+from ccroute.http.exchange import ConnectionExchange
+from ccroute.http.loops import LoopNetwork
+from ccroute.http.message import Endpoint, Exchange, PreparedRequest, TransportError, reason
+from ccroute.http.origin import Origin
+from ccroute.http.pool import Pool
+from ccroute.http.sockets import ThreadNetwork, TrioNetwork
+
+if TYPE_CHECKING:
+    import ssl
+
+    import httpx
+
+    from ccroute.http.httpx_transports import GivenTransport, HttpxTransports
+    from ccroute.http.proxies import Proxies, Proxy
+
+Transport: TypeAlias = 'httpx.BaseTransport | httpx.AsyncBaseTransport | Literal["httpx"]'
+"""An httpx transport to send through instead of ccroute's own connections, or "httpx" for httpx's own."""
+
+
+class ConnectionStats(NamedTuple):
+    """How many connections to an origin are open: kept for the next call, and in use."""
+
+    idle: int
+    in_use: int
+
+
+class Connections:
+    """Opens nothing before the first call. `trust_env` uses the proxies that the environment names."""
+
+    def __init__(self, transport: Transport | None = None, *, trust_env: bool = False) -> None:
+        self._transports = None if transport is None else self._httpx(transport)
+        self._proxies = _proxies() if trust_env else None
+        self._closed = False
+        self._contexts: dict[str | None, ssl.SSLContext] = {}
+        self._forget()
+
+    def exchange(
+        self, request: PreparedRequest, connect: float | None, until: float, *, blocking: bool = False
+    ) -> Exchange:
+        """An exchange that has not sent anything. `blocking`: its coroutines never suspend.
+
+        connect: seconds for name look-up, TCP and TLS, where a new connection is needed; None has no limit.
+        until:   the instant by which the head of the answer must have come.
+        """
+        if self._transports is None:
+            return ConnectionExchange(self, request, connect, until, blocking=blocking)
+        from ccroute.http.httpx_transports import HttpxExchange
+
+        return HttpxExchange(self._transports, request, connect, until, blocking=blocking)
+
+    async def pool(self, *, blocking: bool) -> Pool:
+        """The connections of all threads, or of the running loop."""
+        if blocking:
+            return self._threads
+        loop = current_loop()
+        pool = self._loops.get(loop)
+        if pool is None:
+            self._close_dead()
+            network = LoopNetwork() if is_asyncio(loop) else TrioNetwork()
+            pool = self._loops[loop] = Pool(network, set, closed=self._closed)
+            await pool.close_with_loop(loop)
+        return pool
+
+    def new(self, endpoint: Endpoint, pool: Pool) -> Connection:
+        """A connection that is not open yet."""
+        return Connection(endpoint, self.find_proxy(endpoint), pool.stack(endpoint).opened)
+
+    def find_proxy(self, endpoint: Endpoint) -> Proxy | None:
+        """The proxy on the way to an endpoint, or None."""
+        return None if self._proxies is None else self._proxies.find(endpoint)
+
+    def tls_context(self, endpoint: Endpoint) -> ssl.SSLContext | None:
+        """The context for an endpoint, made at its first use; None for http."""
+        if endpoint.origin.scheme != "https":
+            return None
+        context = self._contexts.get(endpoint.ca_file)
+        if context is None:
+            from ccroute.http.tls import make_context
+
+            try:
+                context = self._contexts[endpoint.ca_file] = make_context(endpoint.ca_file)
+            except OSError as error:
+                raise TransportError("tls", f"its ca_file cannot be read: {reason(error)}") from None
+        return context
+
+    def stats(self) -> dict[Origin, ConnectionStats]:
+        """The open connections to each origin, of all threads and loops together. Never waits."""
+        counted, found = self._threads.counts(), dict[Origin, ConnectionStats]()
+        for loop in self._loops.keyrefs():  # a copy, unlike the keys: another thread may add one meanwhile
+            if (key := loop()) is not None and (pool := self._loops.get(key)) is not None:
+                counted += pool.counts()
+        for origin, idle, in_use in counted:
+            before = found.get(origin, ConnectionStats(0, 0))
+            found[origin] = ConnectionStats(before.idle + idle, before.in_use + in_use)
+        return found
+
+    def close(self) -> None:
+        """Close the idle connections of threads and loops now, and each of the others when its call ends."""
+        self._closed = True
+        self._threads.close_idle()
+        self._close_dead()
+        for loop, pool in list(self._loops.items()):
+            call_soon(loop, pool.close_idle)
+        if self._transports is not None:
+            self._transports.close()
+
+    async def aclose(self) -> None:
+        """`close`, and wait until this loop's idle connections are gone."""
+        self.close()
+        if is_asyncio(current_loop()):
+            await asyncio.sleep(0)  # the pool of this loop closes them
+            await asyncio.sleep(0)  # and their sockets close in the loop's next iteration
+
+    def after_fork(self) -> None:
+        """Forget all connections in a forked child: they and their loops belong to the parent."""
+        self._threads.close_idle()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._threads = Pool(ThreadNetwork(), weakref.WeakSet, closed=self._closed)
+        self._loops: weakref.WeakKeyDictionary[Any, Pool] = weakref.WeakKeyDictionary()
+
+    def _close_dead(self) -> None:
+        """Close the connections of loops that were closed without finalising their async generators."""
+        for loop in [loop for loop in list(self._loops) if has_ended(loop)]:
+            pool = self._loops.pop(loop, None)
+            if pool is not None:
+                pool.close_all()
+
+    def _httpx(self, transport: Transport) -> GivenTransport | HttpxTransports:
+        from ccroute.http.httpx_transports import GivenTransport, HttpxTransports
+
+        if transport == "httpx":
+            return HttpxTransports(lambda endpoint: (self.find_proxy(endpoint), self.tls_context(endpoint)))
+        return GivenTransport(transport)
+
+
+def _proxies() -> Proxies:
+    from ccroute.http.proxies import Proxies  # imports urllib.request
+
+    return Proxies()

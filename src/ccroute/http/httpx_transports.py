@@ -1,0 +1,276 @@
+"""Sends through httpx transports instead of ccroute's own connections: the user's one, or httpx's own.
+
+The waits of an async transport end exactly at the deadline; a sync transport bounds its waits itself. httpx
+is imported only if a transport is asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import anyio
+import httpx
+
+from ccroute.errors import ConfigError
+from ccroute.http.event_loops import call_at_end, call_soon, create_task, current_loop
+from ccroute.http.message import (
+    CUT_OFF,
+    LATE,
+    NO_CONNECTION,
+    NOT_HTTP,
+    SWITCHES,
+    Endpoint,
+    Failure,
+    FailureKind,
+    PreparedRequest,
+    Reply,
+    TransportError,
+    reason,
+)
+
+if TYPE_CHECKING:
+    from ccroute.http.proxies import Proxy
+
+AnyTransport: TypeAlias = httpx.BaseTransport | httpx.AsyncBaseTransport
+Way: TypeAlias = Callable[[Endpoint], "tuple[Proxy | None, ssl.SSLContext | None]"]
+
+_ERRORS = (httpx.TransportError, OSError, TransportError)
+_CLOSED = ("Server disconnected", "peer closed connection", "peer unexpectedly closed connection")
+"""How httpx says that a connection ended too early."""
+_UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+
+
+class GivenTransport:
+    """The user's own transport, which is the user's to close."""
+
+    def __init__(self, transport: AnyTransport) -> None:
+        self._transport = transport
+
+    async def find(self, endpoint: Endpoint, *, blocking: bool) -> AnyTransport:
+        """The transport. Raises `ConfigError` if it is of the other kind."""
+        if blocking and not isinstance(self._transport, httpx.BaseTransport):
+            raise ConfigError(
+                "transport= is not a sync httpx transport: use acomplete() or astream() with an async one"
+            )
+        if not blocking and not isinstance(self._transport, httpx.AsyncBaseTransport):
+            raise ConfigError(
+                "transport= is not an async httpx transport: use complete() or stream() with a sync one"
+            )
+        return self._transport
+
+    def close(self) -> None:
+        """Nothing: the user closes it."""
+
+
+class HttpxTransports:
+    """httpx's own transports: for each endpoint one of all threads, and one of each event loop.
+
+    `way` gives the proxy to an endpoint and its TLS context.
+    """
+
+    def __init__(self, way: Way) -> None:
+        self._way = way
+        self._of_threads: dict[Endpoint, httpx.HTTPTransport] = {}
+        self._of_loops: weakref.WeakKeyDictionary[Any, _LoopTransports] = weakref.WeakKeyDictionary()
+
+    async def find(self, endpoint: Endpoint, *, blocking: bool) -> AnyTransport:
+        """The transport to an endpoint. Raises `TransportError`."""
+        if blocking:
+            found = self._of_threads.get(endpoint)
+            if found is None:
+                found = self._of_threads.setdefault(endpoint, httpx.HTTPTransport(**self._options(endpoint)))
+            return found
+        loop = current_loop()
+        own = self._of_loops.get(loop)
+        if own is None:
+            own = self._of_loops[loop] = _LoopTransports()
+            own.at_end = await call_at_end(loop, own.aclose)
+        if endpoint not in own.transports:
+            own.transports[endpoint] = httpx.AsyncHTTPTransport(**self._options(endpoint))
+        return own.transports[endpoint]
+
+    def close(self) -> None:
+        """Close the transports of threads now, and those of the loops soon."""
+        for transport in [*self._of_threads.values()]:
+            transport.close()
+        for loop, own in list(self._of_loops.items()):
+            call_soon(loop, create_task, loop, own.aclose)
+
+    def _options(self, endpoint: Endpoint) -> dict[str, Any]:
+        proxy, context = self._way(endpoint)
+        if proxy is not None and proxy.fault is not None:
+            raise TransportError("connect", proxy.fault)
+        return {
+            "verify": context
+            or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # not used for http, and quickly made
+            "proxy": None if proxy is None else httpx.Proxy(str(proxy), headers=[*proxy.credentials]),
+            "limits": _UNLIMITED,
+            "trust_env": False,
+        }
+
+
+class _LoopTransports:
+    """The transports of one event loop."""
+
+    def __init__(self) -> None:
+        self.transports: dict[Endpoint, httpx.AsyncHTTPTransport] = {}
+        self.at_end: object = None
+
+    async def aclose(self) -> None:
+        transports, self.transports, self.at_end = self.transports, {}, None
+        for transport in transports.values():
+            await transport.aclose()
+
+
+class HttpxExchange:
+    """An `Exchange` through a transport of httpx."""
+
+    def __init__(
+        self,
+        transports: GivenTransport | HttpxTransports,
+        request: PreparedRequest,
+        connect: float | None,
+        until: float,
+        *,
+        blocking: bool,
+    ) -> None:
+        self.sent = False
+        self._transports = transports
+        self._request = request
+        self._connect = connect
+        self._until = until
+        self._blocking = blocking
+        self._loop = None if blocking else current_loop()
+        self._response: httpx.Response | None = None
+        self._body: AsyncIterator[bytes] | None = None
+
+    async def send(self) -> Reply | Failure:
+        """Send the request and wait for the head of the answer."""
+        try:
+            transport: Any = await self._transports.find(self._request.endpoint, blocking=self._blocking)
+            request = _request(self._request, self._connect, self._until)
+            self.sent = True  # unless the transport's error says otherwise
+            if self._blocking:
+                response = transport.handle_request(request)
+                self._body = _Awaited(iter(response.stream))
+            else:
+                with self._limit(self._until):
+                    response = await transport.handle_async_request(request)
+                self._body = aiter(response.stream)
+        except _ERRORS as error:
+            self.sent = self.sent and not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            return _failure(error, sent=self.sent)
+        self._response = response
+        if response.status_code == 101:
+            return Failure("protocol", SWITCHES, sent=True)
+        headers = {
+            name.decode("ascii", "replace").lower(): value.decode("latin-1")
+            for name, value in response.headers.raw
+        }
+        return Reply(response.status_code, headers)
+
+    async def read(self, until: float) -> bytes | Failure:
+        """The next bytes of the body, `b""` at its end. `until` is an instant of `time.monotonic`."""
+        if self._body is None:
+            return b""
+        try:
+            with self._limit(until):
+                async for data in self._body:
+                    if data:
+                        return data
+        except _ERRORS as error:
+            await self._close()
+            return _failure(error, sent=True)
+        await self._close()
+        return b""
+
+    def release(self) -> None:
+        """End the exchange at once."""
+        if self._response is None:
+            return
+        if self._blocking:
+            self._response.close()
+        else:
+            call_soon(self._loop, create_task, self._loop, self._close)
+
+    def _limit(self, until: float) -> contextlib.AbstractContextManager[object]:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return contextlib.nullcontext() if self._blocking else anyio.fail_after(_seconds(left))
+
+    async def _close(self) -> None:
+        self._body = None
+        response, self._response = self._response, None
+        if response is None:
+            return
+        if self._blocking:
+            response.close()
+        else:
+            await response.aclose()
+
+
+class _Awaited:
+    """A sync iterator as an async one that never suspends."""
+
+    def __init__(self, iterator: Iterator[bytes]) -> None:
+        self._iterator = iterator
+
+    def __aiter__(self) -> _Awaited:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return next(self._iterator)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+
+def _seconds(left: float) -> float | None:
+    return None if left == float("inf") else left
+
+
+def _request(request: PreparedRequest, connect: float | None, until: float) -> httpx.Request:
+    left = _seconds(until - time.monotonic())
+    limits = [limit for limit in (connect, left) if limit is not None]
+    return httpx.Request(
+        request.method,
+        f"{request.endpoint.origin}{request.target}",
+        headers=[*request.headers],
+        content=request.body,
+        extensions={
+            "timeout": {"connect": min(limits, default=None), "read": left, "write": left, "pool": left}
+        },
+    )
+
+
+def _failure(error: Exception, *, sent: bool) -> Failure:
+    kind: FailureKind = "broken"
+    detail = reason(error)
+    if isinstance(error, TransportError):
+        kind, detail = error.kind, error.detail
+    elif isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
+        kind, detail = "timeout", NO_CONNECTION
+    elif isinstance(error, httpx.TimeoutException | TimeoutError):
+        kind, detail = "timeout", LATE
+    elif isinstance(error, httpx.ConnectError):
+        kind = "tls" if _is_tls(error) else "connect"
+    elif isinstance(error, httpx.ProtocolError):
+        # Not the library's message: it quotes the bytes received.
+        closed = str(error).startswith(_CLOSED)
+        kind, detail = ("broken", CUT_OFF) if closed else ("protocol", NOT_HTTP)
+    return Failure(kind, detail, sent)
+
+
+def _is_tls(error: BaseException | None) -> bool:
+    """Whether an error was caused by TLS, directly or not."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,128 @@
+"""The open connections of all threads, or of one event loop.
+
+The pools of httpx and httpcore search all connections on every request. Here, the idle connections to an
+endpoint are a stack with the last used one on top, and taking one costs the same however many there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, MutableSet
+from typing import Any
+
+from ccroute.http.connection import Connection
+from ccroute.http.event_loops import call_at_end, current_loop, is_asyncio
+from ccroute.http.message import Endpoint
+from ccroute.http.origin import Origin
+from ccroute.http.streams import Network
+
+KEEP = 30.0
+"""Seconds an idle connection is kept. If its server closes it earlier, its next use notices that."""
+MAX_IDLE = 1024
+"""Idle connections kept for each endpoint at most."""
+
+
+class Stack:
+    """The connections to one endpoint. Needs no lock, because a deque appends and pops atomically."""
+
+    def __init__(self, opened: MutableSet[Connection]) -> None:
+        self.idle: deque[tuple[float, Connection]] = deque()
+        self.opened = opened
+
+    def counts(self) -> tuple[int, int]:
+        """How many connections are idle and in use at this moment."""
+        idle = len(self.idle)
+        return idle, max(len(self.opened) - idle, 0)
+
+    def close_idle(self) -> None:
+        """Close the idle connections."""
+        while self.idle:
+            with contextlib.suppress(IndexError):  # another thread took it
+                self.idle.pop()[1].close()
+
+
+class Pool:
+    """The stacks of all endpoints. `make_set` makes the set of an endpoint's open connections."""
+
+    def __init__(
+        self, network: Network, make_set: Callable[[], MutableSet[Connection]], *, closed: bool = False
+    ) -> None:
+        self.network = network
+        self.stacks: dict[Endpoint, Stack] = {}
+        self.closed = closed
+        self._make_set = make_set
+        self._at_end: object = None
+        # Also closes the idle connections of a router that was dropped without close().
+        weakref.finalize(self, _close_idle, self.stacks)
+
+    def stack(self, endpoint: Endpoint) -> Stack:
+        """The connections to one endpoint."""
+        return self.stacks.get(endpoint) or self.stacks.setdefault(endpoint, Stack(self._make_set()))
+
+    def pop(self, endpoint: Endpoint) -> Connection | None:
+        """The idle connection used last that is still open, or None."""
+        idle = self.stack(endpoint).idle
+        while idle:
+            try:
+                expires, connection = idle.pop()
+            except IndexError:  # another thread took it
+                break
+            try:
+                if time.monotonic() < expires and connection.stream.is_quiet():
+                    return connection
+            except BaseException:  # interrupted: no other call would close it
+                connection.close()
+                raise
+            connection.close()
+        return None
+
+    def push(self, connection: Connection) -> None:
+        """Keep a connection for the next call, and close those that have been idle for too long.
+
+        A connection is not kept if bytes follow the answer: they would be read as the next answer.
+        """
+        if self.closed or not connection.reader.reusable or connection.stream.writing:
+            connection.close()
+            return
+        now, idle = time.monotonic(), self.stack(connection.endpoint).idle
+        idle.append((now + KEEP, connection))
+        while idle and (idle[0][0] < now or len(idle) > MAX_IDLE):
+            try:
+                idle.popleft()[1].close()
+            except IndexError:
+                break
+
+    def close_idle(self) -> None:
+        """Close the idle connections now, and each of the others when its exchange ends."""
+        self.closed = True
+        _close_idle(self.stacks)
+
+    def close_all(self) -> None:
+        """Close every connection, also those in use."""
+        self.close_idle()
+        for stack in self.stacks.values():
+            for connection in [*stack.opened]:  # a copy: another thread may close one meanwhile
+                connection.close()
+
+    def counts(self) -> list[tuple[Origin, int, int]]:
+        """For each endpoint, its origin and how many connections are idle and in use."""
+        return [(endpoint.origin, *stack.counts()) for endpoint, stack in self.stacks.copy().items()]
+
+    async def close_with_loop(self, loop: Any) -> None:
+        """Close every connection when the running loop ends."""
+        self._at_end = await call_at_end(loop, self._close_all)
+
+    async def _close_all(self) -> None:
+        self._at_end = None  # it refers to the loop, which must not be kept alive
+        self.close_all()
+        if is_asyncio(current_loop()):
+            await asyncio.sleep(0)  # a transport closes its socket in the loop's next iteration
+
+
+def _close_idle(stacks: dict[Endpoint, Stack]) -> None:
+    for stack in [*stacks.values()]:
+        stack.close_idle()
