@@ -84,9 +84,13 @@ class AnswerReader:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._refuse(SWITCHES)
-        except httptools.HttpParserError:
+        except httptools.HttpParserCallbackError as error:
+            raise error.__context__ or error  # an interrupt in one of the methods below
+        except httptools.HttpParserError as error:
             if self.complete:
                 self.reusable = False  # what follows the answer is not ours
+            elif self.head is not None and "Content-Length" in str(error):
+                self.complete = True  # in a trailer, which means nothing; all chunks have come
             else:
                 self._refuse(NOT_HTTP)
 

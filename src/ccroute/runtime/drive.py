@@ -56,9 +56,11 @@ class _Driver(Generic[T]):
         """End the call and close its connection at once.
 
         If another thread or task runs the flow, its wait ends, and it ends the flow itself. In a forked
-        child this does nothing: call and connection belong to the parent.
+        child, only the child's copy of the connection is closed: the call belongs to the parent.
         """
         if self._process != os.getpid():
+            if self._exchange is not None:
+                self._exchange.release()
             return
         with self._lock:
             self._closed, runs = True, self._running is not None
