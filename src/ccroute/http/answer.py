@@ -85,7 +85,7 @@ class AnswerReader:
         except httptools.HttpParserUpgrade:
             self._refuse(SWITCHES)
         except httptools.HttpParserCallbackError as error:
-            raise error.__context__ or error  # an interrupt in one of the methods below
+            raise (error.__context__ or error) from None  # an interrupt in one of the methods below
         except httptools.HttpParserError as error:
             if self.complete:
                 self.reusable = False  # what follows the answer is not ours
