@@ -34,6 +34,11 @@ class Connection:
         opened.add(self)
 
     @property
+    def can_be_kept(self) -> bool:
+        """Whether it can carry another exchange. Not if bytes followed the answer, or some were not sent."""
+        return self.reader.reusable and not self.stream.writing
+
+    @property
     def forwarding_proxy(self) -> Proxy | None:
         """The proxy that forwards each request; None with a tunnel, or without a proxy."""
         return self.proxy if self.endpoint.origin.scheme == "http" else None

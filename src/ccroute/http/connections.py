@@ -6,7 +6,6 @@ import asyncio
 import weakref
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-from ccroute.http.connection import Connection
 from ccroute.http.event_loops import call_soon, current_loop, has_ended, is_asyncio
 from ccroute.http.exchange import ConnectionExchange
 from ccroute.http.loops import LoopNetwork
@@ -70,10 +69,6 @@ class Connections:
             pool = self._loops[loop] = Pool(network, set, closed=self._closed)
             await pool.close_with_loop(loop)
         return pool
-
-    def new(self, endpoint: Endpoint, pool: Pool) -> Connection:
-        """A connection that is not open yet."""
-        return Connection(endpoint, self.find_proxy(endpoint), pool.stack(endpoint).opened)
 
     def find_proxy(self, endpoint: Endpoint) -> Proxy | None:
         """The proxy on the way to an endpoint, or None."""

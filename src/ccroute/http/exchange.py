@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from ccroute.http.connection import Connection, read_head
 from ccroute.http.message import Failure, PreparedRequest, Reply, TransportError, write_head
-from ccroute.http.streams import closed, seconds_left
+from ccroute.http.streams import Network, closed, seconds_left
 
 if TYPE_CHECKING:
     from ccroute.http.connections import Connections
-    from ccroute.http.pool import Pool
+    from ccroute.http.pool import Pool, Stack
 
 QUICK = 0.5
 """Seconds: a kept connection that breaks within them had been closed by its server, so the request is sent
@@ -26,7 +26,7 @@ class ConnectionExchange:
     It takes an idle connection or makes one, and gives it back when the answer is complete.
     """
 
-    _pool: Pool
+    _stack: Stack
     _connection: Connection | None = None
     _released = False
 
@@ -48,13 +48,14 @@ class ConnectionExchange:
 
     async def send(self) -> Reply | Failure:
         """Send the request and wait for the head of the answer."""
-        self._pool = await self._connections.pool(blocking=self._blocking)
-        began, kept = time.monotonic(), self._pool.pop(self._request.endpoint)
+        pool = await self._connections.pool(blocking=self._blocking)
+        self._stack = stack = pool.stack(self._request.endpoint)
+        began, kept = time.monotonic(), stack.pop()
         if kept is not None:
-            reply = await self._send_on(kept)
+            reply = await self._send_on(kept, pool)
             if isinstance(reply, Reply) or not self._was_dead(kept, reply, began):
                 return reply
-        reply = await self._send_on(None)
+        reply = await self._send_on(None, pool)
         return reply if kept is None else reply._replace(reconnected=True)
 
     async def read(self, until: float) -> bytes | Failure:
@@ -67,7 +68,7 @@ class ConnectionExchange:
             while not (data := reader.take()):
                 if reader.complete:
                     self._connection = None  # from now on, another call may have it
-                    self._pool.push(connection)
+                    self._stack.push(connection)
                     return b""
                 if reader.fault is not None:
                     raise reader.fault
@@ -84,12 +85,12 @@ class ConnectionExchange:
         if connection is not None:
             connection.close()
 
-    async def _send_on(self, connection: Connection | None) -> Reply | Failure:
+    async def _send_on(self, connection: Connection | None, pool: Pool) -> Reply | Failure:
         """Send on this connection, or on a new one."""
         sent_before = self.sent
         try:
             if connection is None:
-                connection = await self._connect()
+                connection = await self._connect(pool.network)
             self._connection = connection
             if self._released:
                 raise closed()
@@ -109,13 +110,14 @@ class ConnectionExchange:
             return Failure(error.kind, error.detail, self.sent)
         return reply
 
-    async def _connect(self) -> Connection:
-        connections, request = self._connections, self._request
-        connection = self._connection = connections.new(request.endpoint, self._pool)
+    async def _connect(self, network: Network) -> Connection:
+        endpoint = self._request.endpoint
+        proxy = self._connections.find_proxy(endpoint)
+        connection = self._connection = Connection(endpoint, proxy, self._stack.opened)
         until = self._until
         if self._connect_seconds is not None:
             until = min(until, time.monotonic() + self._connect_seconds)
-        await connection.open(self._pool.network, connections.tls_context(request.endpoint), until)
+        await connection.open(network, self._connections.tls_context(endpoint), until)
         return connection
 
     def _write(self, connection: Connection) -> None:

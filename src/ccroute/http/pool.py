@@ -27,48 +27,21 @@ MAX_IDLE = 1024
 
 
 class Stack:
-    """The connections to one endpoint. Needs no lock, because a deque appends and pops atomically."""
+    """The connections to one endpoint. Needs no lock, because a deque appends and pops atomically.
 
-    def __init__(self, opened: MutableSet[Connection]) -> None:
-        self.idle: deque[tuple[float, Connection]] = deque()
+    `opened` contains all of them, `idle` those that no exchange has.
+    """
+
+    def __init__(self, opened: MutableSet[Connection], *, closed: bool) -> None:
         self.opened = opened
-
-    def counts(self) -> tuple[int, int]:
-        """How many connections are idle and in use at this moment."""
-        idle = len(self.idle)
-        return idle, max(len(self.opened) - idle, 0)
-
-    def close_idle(self) -> None:
-        """Close the idle connections."""
-        while self.idle:
-            with contextlib.suppress(IndexError):  # another thread took it
-                self.idle.pop()[1].close()
-
-
-class Pool:
-    """The stacks of all endpoints. `make_set` makes the set of an endpoint's open connections."""
-
-    def __init__(
-        self, network: Network, make_set: Callable[[], MutableSet[Connection]], *, closed: bool = False
-    ) -> None:
-        self.network = network
-        self.stacks: dict[Endpoint, Stack] = {}
+        self.idle: deque[tuple[float, Connection]] = deque()
         self.closed = closed
-        self._make_set = make_set
-        self._at_end: object = None
-        # Also closes the idle connections of a router that was dropped without close().
-        weakref.finalize(self, _close_idle, self.stacks)
 
-    def stack(self, endpoint: Endpoint) -> Stack:
-        """The connections to one endpoint."""
-        return self.stacks.get(endpoint) or self.stacks.setdefault(endpoint, Stack(self._make_set()))
-
-    def pop(self, endpoint: Endpoint) -> Connection | None:
+    def pop(self) -> Connection | None:
         """The idle connection used last that is still open, or None."""
-        idle = self.stack(endpoint).idle
-        while idle:
+        while self.idle:
             try:
-                expires, connection = idle.pop()
+                expires, connection = self.idle.pop()
             except IndexError:  # another thread took it
                 break
             try:
@@ -81,24 +54,48 @@ class Pool:
         return None
 
     def push(self, connection: Connection) -> None:
-        """Keep a connection for the next call, and close those that have been idle for too long.
-
-        A connection is not kept if bytes follow the answer: they would be read as the next answer.
-        """
-        if self.closed or not connection.reader.reusable or connection.stream.writing:
+        """Keep a connection for the next call, and close those that have been idle for too long."""
+        if self.closed or not connection.can_be_kept:
             connection.close()
             return
-        now, idle = time.monotonic(), self.stack(connection.endpoint).idle
+        now, idle = time.monotonic(), self.idle
         idle.append((now + KEEP, connection))
         while idle and (idle[0][0] < now or len(idle) > MAX_IDLE):
-            try:
+            with contextlib.suppress(IndexError):  # another thread took it
                 idle.popleft()[1].close()
-            except IndexError:
-                break
+
+    def close(self) -> None:
+        """Close the idle connections now, and each of the others when its exchange ends."""
+        self.closed = True
+        while self.idle:
+            with contextlib.suppress(IndexError):
+                self.idle.pop()[1].close()
+
+
+class Pool:
+    """The stacks of all endpoints. `make_set` makes the set of an endpoint's open connections."""
+
+    def __init__(
+        self, network: Network, make_set: Callable[[], MutableSet[Connection]], *, closed: bool
+    ) -> None:
+        self.network = network
+        self.stacks: dict[Endpoint, Stack] = {}
+        self._make_set = make_set
+        self._closed = closed
+        self._at_end: object = None
+        # Also closes the idle connections of a router that was dropped without close().
+        weakref.finalize(self, _close_idle, self.stacks)
+
+    def stack(self, endpoint: Endpoint) -> Stack:
+        """The connections to one endpoint."""
+        stack = self.stacks.get(endpoint)
+        if stack is None:
+            stack = self.stacks.setdefault(endpoint, Stack(self._make_set(), closed=self._closed))
+        return stack
 
     def close_idle(self) -> None:
         """Close the idle connections now, and each of the others when its exchange ends."""
-        self.closed = True
+        self._closed = True
         _close_idle(self.stacks)
 
     def close_all(self) -> None:
@@ -109,8 +106,11 @@ class Pool:
                 connection.close()
 
     def counts(self) -> list[tuple[Origin, int, int]]:
-        """For each endpoint, its origin and how many connections are idle and in use."""
-        return [(endpoint.origin, *stack.counts()) for endpoint, stack in self.stacks.copy().items()]
+        """For each endpoint, its origin and how many connections are idle and in use at this moment."""
+        return [
+            (endpoint.origin, idle := len(stack.idle), max(len(stack.opened) - idle, 0))
+            for endpoint, stack in self.stacks.copy().items()
+        ]
 
     async def close_with_loop(self, loop: Any) -> None:
         """Close every connection when the running loop ends."""
@@ -125,4 +125,4 @@ class Pool:
 
 def _close_idle(stacks: dict[Endpoint, Stack]) -> None:
     for stack in [*stacks.values()]:
-        stack.close_idle()
+        stack.close()
