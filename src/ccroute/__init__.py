@@ -2,7 +2,7 @@
 translates, prices and records.
 
 Importing it opens nothing, starts nothing and reads no variable; each name is loaded at its first use,
-so a program that only may need a model pays for pydantic and httpcore only when it does.
+so a program that only may need a model pays for pydantic and asyncio only when it does.
 """
 
 import importlib
