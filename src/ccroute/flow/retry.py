@@ -6,7 +6,7 @@ Knows rules, candidates and counts; must not know what is sent. Sources: docs/ar
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -92,11 +92,11 @@ class RetryState:
         self._may_probe = True
         self._window: int | None = None  # tokens that were too few
         # By deployment: its attempts, how often it was polled, when it is ready for another (monotonic).
-        self._tries = defaultdict[str, int](int)
-        self._polls = defaultdict[str, int](int)
+        self._tries: Counter[str] = Counter()
+        self._polls: Counter[str] = Counter()
         self._ready: dict[str, float] = {}
         # By backend: its ambiguous attempts, its key's fingerprint, the retry tokens of another attempt.
-        self._ambiguous = defaultdict[str, int](int)
+        self._ambiguous: Counter[str] = Counter()
         self._fingerprints: dict[str, int | None] = {}
         self._retry_tokens: dict[str, int] = {}
         self._useless_deployments: set[str] = set()  # they cannot help this call
@@ -183,7 +183,7 @@ class RetryState:
         reasons = {candidate.deployment.name: self._unavailable(candidate) for candidate in possible}
         self.unavailable |= {name: reason for name, reason in reasons.items() if reason is not None}
         possible = [candidate for candidate in possible if self._is_triggered(candidate, reasons)]
-        untried = [c for c in possible if not self._tries[c.deployment.name] + self._polls[c.deployment.name]]
+        untried = [c for c in possible if not (self._tries | self._polls)[c.deployment.name]]
         fresh = [c for c in untried if reasons[c.deployment.name] is None]
         if fresh:
             return NextAttempt(self._best(fresh), 0.0)
