@@ -152,16 +152,20 @@ def test_escapes_do_not_hide_a_prompt(prompt: str, write: Callable[[str], str]) 
     assert shown(f"cannot parse {write(prompt)}", asking(prompt)).detail == OURS
 
 
-@given(st.text(alphabet="abc d\nü", min_size=24, max_size=90), st.data())
-def test_any_24_characters_in_a_row_are_found(prompt: str, data: st.DataObject) -> None:
+@pytest.mark.parametrize("before", ["", "ca b" * 20_000])
+@given(prompt=st.text(alphabet="abc d\nü", min_size=24, max_size=90), data=st.data())
+def test_any_24_characters_in_a_row_are_found(before: str, prompt: str, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(prompt) - 24))
     part = prompt[start : start + data.draw(st.integers(24, 90))]
     dense = "".join(part.split())
     if len(dense) >= 24:
-        assert shown(f"<<{part.replace(chr(10), ' ')}>>"[1:], asking(prompt)).detail == OURS
+        asked = asking(f"{before}{prompt}")
+        assert shown(f"<<{part.replace(chr(10), ' ')}>>"[1:], asked).detail == OURS
 
 
-@pytest.mark.parametrize("prompt", ["Which server has room?", PROMPT[:20], "the disk is full"])
+@pytest.mark.parametrize(
+    "prompt", ["Which server has room?", PROMPT[:20], "the disk is full" + " x" * 50_000]
+)
 def test_shorter_phrases_of_the_prompt_may_be_in_the_words(prompt: str) -> None:
     assert shown("the disk is full of Tell my boss Alice", asking(prompt)).detail != OURS
 
@@ -176,6 +180,8 @@ def test_our_own_words_are_shown_whatever_the_prompt_says() -> None:
 def test_a_message_of_the_users_own_backend_may_be_the_servers() -> None:
     error = ServerError(f"it said {PROMPT}", status=500)
     assert cleaned(error, Secrets(), asking(PROMPT), "m").detail == OURS
+    half = ServerError(f"it said \ud800 {PROMPT}", status=500)
+    assert cleaned(half, Secrets(), asking(PROMPT * 1000), "m").detail == OURS
     own = cleaned(BackendError(f"it said {KEY}", status=418), Secrets((KEY,)), asking(PROMPT), "m")
     assert own.detail == "it said [key]"
 

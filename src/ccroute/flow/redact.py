@@ -13,15 +13,19 @@ from ccroute.errors import BackendError
 from ccroute.failures import CallFailure
 from ccroute.types import Request
 from ccroute.wire.errors.codes import SUMMARIES
+from ccroute.wire.errors.phrases import any_of
 from ccroute.wire.errors.typed import WORDS_SHOWN, described, typed_error
 
 _KEPT = 2048  # characters of a body; as many are read beyond a limit, so that no secret is cut in two
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 _RUN = 24  # characters in a row that text and request do not share by chance, not counting whitespace
-_PIECE, _STEP = 7, 18  # any run holds a piece of the request that begins at a multiple of the step
+_SIZES = (12, 16, _RUN)  # of pieces of a text: short ones are found faster, longer ones less often by chance
+_LONG = 50_000  # characters; in a longer text all pieces are looked for at once
+_LOWER = bytes.maketrans(ascii_uppercase.encode(), ascii_lowercase.encode())
 _CODE = re.compile(r"\\+u([0-9a-fA-F]{4})")  # as in JSON, or in JSON within JSON
 _DOTS = re.compile(r"\.\.\.|…")
+_NESTED = (dict, list, tuple, Mapping)
 _SENT = ("messages", "stop", "user", "tools", "tool_choice", "response_format", "extra")
 
 
@@ -66,9 +70,11 @@ def request_id(value: str | None, secrets: Secrets) -> str | None:
 def _without(codes: list[str], text: str, limit: int) -> str:
     """`text` without the secrets that `codes` encode, cut to `limit` characters."""
     read = text[: limit + _KEPT]
+    lower = read.lower()
     for code in codes:
-        if code in read.lower():
+        if code in lower:
             read = re.sub(re.escape(code), "[key]", read, flags=re.IGNORECASE)
+            lower = read.lower()
     if codes and len(text) >= limit + _KEPT:
         read = read[: -max(map(len, codes))]  # it may end in a part of a secret
     return read[:limit]
@@ -76,13 +82,13 @@ def _without(codes: list[str], text: str, limit: int) -> str:
 
 def _strings(request: Request) -> list[str]:
     """Every string that a request sends, names of fields too."""
-    left: list[object] = [getattr(request, name) for name in _SENT]
+    left: list[object] = [getattr(request, name) for name in _SENT if getattr(request, name) is not None]
     found, seen = list[str](), set[int]()
     while left:
         value = left.pop()
         if isinstance(value, str):
             found.append(value)
-        elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
+        elif isinstance(value, _NESTED) and id(value) not in seen:
             seen.add(id(value))  # a value that holds itself would never end
             left += [*value, *value.values()] if isinstance(value, Mapping) else value
     return found
@@ -92,23 +98,26 @@ def _compact(text: str, blanks: str = " \t\r\n") -> str:
     """`text` without case, whitespace and backslashes: however it is escaped, it is the same."""
     if "\\" in text:  # a prompt may have millions, and no deadline ends this
         text = _CODE.sub(lambda found: chr(int(found[1], 16)), text) if "\\u" in text else text
-        for escape in ("\\n", "\\r", "\\t", "\\"):
+        for escape in ("\\n", "\\r", "\\t"):
             text = text.replace(escape, "")
-    if text.isascii():  # only then is translate() fast
-        return text.translate(str.maketrans(ascii_uppercase, ascii_lowercase, blanks))
-    text = text.casefold()
-    for blank in blanks:
-        text = text.replace(blank, "")
-    return text
+    if not text.isascii():
+        text = text.casefold()
+    return text.encode(errors="replace").translate(_LOWER, f"{blanks}\\".encode()).decode()
 
 
 def _repeats(text: str, asked: str) -> bool:
     """Whether a run of `text` is in `asked`. Linear in both."""
-    pieces = {text[i : i + _PIECE] for i in range(len(text) - _PIECE + 1)}
-    steps = range(0, len(asked) - _PIECE + 1, _STEP)
-    near = {asked[max(0, i - _STEP + 1) : i + _RUN] for i in steps if asked[i : i + _PIECE] in pieces}
-    runs = {text[i : i + _RUN] for i in range(len(text) - _RUN + 1)} if near else set[str]()
-    return bool(near) and any(part[i : i + _RUN] in runs for part in near for i in range(_STEP))
+    return len(text) >= _RUN and all(_has_any(asked, _pieces(text, size)) for size in _SIZES)
+
+
+def _has_any(text: str, pieces: list[str]) -> bool:
+    """Whether one of `pieces` is in `text`."""
+    return any_of(pieces)(text) if len(text) > _LONG else any(piece in text for piece in pieces)
+
+
+def _pieces(text: str, size: int) -> list[str]:
+    """So many pieces of `text` that any run of it has a whole one."""
+    return [text[i : i + size] for i in range(0, len(text) - size + 1, _RUN - size + 1)]
 
 
 def _is_quoted(text: str, lines: str, phrase: str) -> bool:

@@ -7,12 +7,12 @@ so failures are counted by different callers: where one caller alone fails, it o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from ccroute.errors import CcrouteError
-from ccroute.types import Request
+from ccroute.types import JSON, Request
 
 IN_A_ROW = 5
 """Failures in a row that open a breaker."""
@@ -35,7 +35,14 @@ def caller_of(request: Request) -> Caller:
     if name is not None:
         return name
     formed = (request.tools, request.tool_choice, request.response_format)
-    return hash(repr(formed if any(formed) else request.messages))
+    return hash(repr(formed) if any(formed) else tuple(map(_said, request.messages)))
+
+
+def _said(message: Mapping[str, JSON]) -> Hashable:
+    """What tells a message from others: mostly its text, which may be long, and whose hash Python keeps."""
+    role, content = message.get("role"), message.get("content")
+    is_plain = len(message) == 2 and isinstance(role, str) and isinstance(content, str)
+    return (role, content) if is_plain else repr(message)
 
 
 @dataclass(slots=True, eq=False)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Final
 
 from ccroute.types.request import PARAMETERS
@@ -21,12 +22,6 @@ _NAMES: Final = {
 }
 """Servers' names for parameters, in lower case, and ccroute's names."""
 
-_NAMED: Final = re.compile(
-    "|".join([rf"\b{re.escape(name)}\b" for name in sorted(_NAMES, key=len, reverse=True)])
-    + rf"|['\"`\u2018\u201c](?:{'|'.join(sorted(_PLAIN_WORDS))})['\"`\u2019\u201d]",
-    re.IGNORECASE,
-)
-
 
 def refused_parameter(field: str, words: str, is_quoted: Callable[[str], bool] | None = None) -> str | None:
     """Return the parameter that an error names in its `param` field (`field`), else first in its text.
@@ -37,8 +32,18 @@ def refused_parameter(field: str, words: str, is_quoted: Callable[[str], bool] |
     named = field.lower()
     if named in _NAMES or named in _PLAIN_WORDS:
         return _NAMES.get(named, named)
-    found = _NAMED.search(words)
+    found = _named().search(words)
     if found is None or (is_quoted and is_quoted(found[0])):
         return None
     name = found[0].lower()
     return _NAMES.get(name) or name[1:-1]
+
+
+@cache
+def _named() -> re.Pattern[str]:
+    """A name in a text. Compiled at its first use, because that is slow."""
+    return re.compile(
+        "|".join([rf"\b{re.escape(name)}\b" for name in sorted(_NAMES, key=len, reverse=True)])
+        + rf"|['\"`\u2018\u201c](?:{'|'.join(sorted(_PLAIN_WORDS))})['\"`\u2019\u201d]",
+        re.IGNORECASE,
+    )

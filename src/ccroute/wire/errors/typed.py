@@ -5,13 +5,12 @@ types are read first, then the text.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from functools import cache
 from math import isfinite
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal
 
 from ccroute.errors import (
     ContextWindowExceededError,
@@ -26,6 +25,7 @@ from ccroute.types import JSON
 from ccroute.wire.errors import wordings
 from ccroute.wire.errors.codes import BY_CODE, MISSING_FEATURE, REDIRECT, SUMMARIES, WITHOUT_STATUS
 from ccroute.wire.errors.parameters import refused_parameter
+from ccroute.wire.errors.phrases import IsQuoted, Phrase, find_phrase
 from ccroute.wire.reading import listed, load, mapping, shown, text
 
 LONGEST_WAIT: Final = 7 * 86_400.0
@@ -37,12 +37,9 @@ _WORDS_READ: Final = 4000  # characters that are searched: some servers quote th
 _FAULTS: Final = 5  # shown of a list
 _DIGITS: Final = 10  # a number of tokens with so many digits is ignored
 _CODES: Final = ("code", "type", "error_type", "error_code", "status_code")
-_TRY_AGAIN: Final = re.compile(r"try again in (\d+(?:\.\d+)?) ?(ms|s)\b")
-_SECONDS: Final = re.compile(r"(\d+(?:\.\d+)?)s")
-
-IsQuoted: TypeAlias = Callable[[str], bool]
-"""Whether a part of a server's text is quoted from the request."""
-_Match: TypeAlias = tuple[wordings.Wording, re.Match[str]]
+# Patterns are compiled at their first use: most programs see few errors.
+_TRY_AGAIN: Final = r"try again in (\d+(?:\.\d+)?) ?(ms|s)\b"
+_SECONDS: Final = r"(\d+(?:\.\d+)?)s"
 
 
 @dataclass(slots=True, repr=False, eq=False)
@@ -129,7 +126,7 @@ def parse_error(value: JSON) -> ErrorPayload:
         if payload.wait is None and isinstance(seconds := both.get(name), int | float):
             payload.wait = _seconds(str(seconds))
     for detail in details if isinstance(details, list) and payload.wait is None else ():
-        if found := _SECONDS.fullmatch(text(mapping(detail).get("retryDelay"))):  # Google's
+        if found := re.fullmatch(_SECONDS, text(mapping(detail).get("retryDelay"))):  # Google's
             payload.wait = _seconds(found[1])
     return payload
 
@@ -138,18 +135,19 @@ def typed_error(payload: ErrorPayload, is_quoted: IsQuoted | None = None) -> Cal
     """Return the typed error. Text that `is_quoted` finds in the request decides nothing."""
     status, words, headers = payload.status, payload.words, payload.headers or {}
     kind, found = _type(payload, is_quoted)
-    has_wait = issubclass(kind, RateLimitError | OverloadedError)
+    payload.words_count = found is not None
     meaning = None if found is None else found[0].meaning
     lacks = kind is InvalidRequestError and meaning in (wordings.LACKS, wordings.FEATURE, wordings.OUTPUT)
-    payload.words_count = found is not None or has_wait
     payload.summary = MISSING_FEATURE if lacks else SUMMARIES[kind]
     if status is not None and 300 <= status < 400:
         payload.summary = REDIRECT
     wait = retry_after(headers)
-    if wait is None and has_wait:
-        wait, asked = payload.wait, _TRY_AGAIN.search(words)
-        if wait is None and asked and not (is_quoted and is_quoted(asked[0])):
-            wait = _seconds(asked[1], 0.001 if asked[2] == "ms" else 1.0)
+    if wait is None and issubclass(kind, RateLimitError | OverloadedError):
+        wait = payload.wait
+        if wait is None and (asked := re.search(_TRY_AGAIN, words)):
+            payload.words_count = True
+            if not (is_quoted and is_quoted(asked[0])):
+                wait = _seconds(asked[1], 0.001 if asked[2] == "ms" else 1.0)
     failure = kind(
         described(payload, payload.line[:WORDS_SHOWN]),
         status=status,
@@ -205,15 +203,10 @@ def _plain(message: str, more: str = "") -> ErrorPayload:
     )
 
 
-def _type(payload: ErrorPayload, is_quoted: IsQuoted | None) -> tuple[type[CallFailure], _Match | None]:
+def _type(payload: ErrorPayload, is_quoted: IsQuoted | None) -> tuple[type[CallFailure], Phrase | None]:
     """Return the error's class, and the matching row of the table, which may say more."""
     status = payload.status or payload.body_status
-    found = None
-    for wording, search in _wordings(status) if payload.words else ():
-        match = search(payload.words)
-        if match and not (is_quoted and is_quoted(match["phrase"])):
-            found = wording, match
-            break
+    found = find_phrase(payload.words, status, is_quoted)
     for code, kind in BY_CODE.items() if payload.codes else ():
         if code in payload.codes:
             return kind, found
@@ -226,19 +219,6 @@ def _type(payload: ErrorPayload, is_quoted: IsQuoted | None) -> tuple[type[CallF
     if status is None:
         return ServerError, None
     return row_of(status).error, None
-
-
-@cache
-def _wordings(status: int | None) -> list[tuple[wordings.Wording, Callable[[str], re.Match[str] | None]]]:
-    """Return the rows of the table that count under a status, compiled."""
-    found: list[tuple[wordings.Wording, Callable[[str], re.Match[str] | None]]] = []
-    for wording in wordings.WORDINGS:
-        phrase = f"(?P<phrase>{wording.pattern})"
-        if status in wording.meaning.anywhere:
-            found.append((wording, re.compile(phrase).search))
-        elif status in wording.meaning.start:
-            found.append((wording, re.compile(wordings.START + phrase).match))
-    return found
 
 
 def _message(fields: Mapping[str, JSON]) -> str:
@@ -262,14 +242,12 @@ def _one_fault(value: JSON) -> str:
     return f"{place}: {message}" if place and message else message
 
 
-def _number(
-    name: Literal["limit", "prompt"], found: _Match | None, pattern: re.Pattern[str], words: str
-) -> int | None:
+def _number(name: Literal["limit", "prompt"], found: Phrase | None, pattern: str, words: str) -> int | None:
     """Return a number of tokens from the matching row, else from the usual phrase `pattern`."""
     number = None
     if found is not None and found[0].meaning is wordings.OVERFLOW:
         number = found[1].groupdict().get(name)
-    if number is None and (match := pattern.search(words)):
+    if number is None and (match := re.search(pattern, words)):
         number = match[name]
     return int(number) if number is not None and len(number) < _DIGITS else None
 

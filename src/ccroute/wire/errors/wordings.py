@@ -1,11 +1,11 @@
 """Phrases in servers' errors that are more exact than the status and the code, each with its source.
 
-Data only. A row is a pattern, and the page where the phrase was seen. `<limit>` and `<prompt>` match numbers
-of tokens. Rows are tried in order, so an exact phrase comes before a general one. To recognise one more
-phrase, add a row and a test.
+Data only. A row is one or more patterns, and the page where the phrases were seen. `<limit>` and `<prompt>`
+match numbers of tokens. A text is searched only if it has a pattern's longest fixed text, so that should be
+long. Patterns are tried in order: an exact phrase comes before a general one. To recognise one more phrase,
+add a row and a test.
 """
 
-import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -63,7 +63,7 @@ START: Final = (
 
 
 class Wording(NamedTuple):
-    """A meaning, and the pattern that recognises it in a text in lower case."""
+    """A meaning, and a pattern that recognises it in a text in lower case."""
 
     meaning: Meaning
     pattern: str
@@ -72,10 +72,9 @@ class Wording(NamedTuple):
 WORDINGS: Final[list[Wording]] = []
 
 
-def _rows(meaning: Meaning, *rows: tuple[str, str]) -> None:
-    """Add patterns, each with its source: a page, or a path below `https://github.com/`."""
-    for pattern, _ in rows:
-        WORDINGS.append(Wording(meaning, re.sub("<(limit|prompt)>", r"(?P<\1>\\d+)", pattern)))
+def _rows(meaning: Meaning, *rows: tuple[str, ...]) -> None:
+    """Add patterns. Each row ends with its source: a page, or a path below `https://github.com/`."""
+    WORDINGS.extend(Wording(meaning, pattern) for *patterns, _ in rows for pattern in patterns)
 
 
 _MEASURED: Final = "measured on Ollama 0.24.0"
@@ -96,28 +95,37 @@ _rows(
     (r"option .{1,60} must be of type", "awaescher/OllamaSharp/issues/176"),
     (r"invalid format: ", "ollama/ollama/issues/8126"),
     (r"json: cannot unmarshal", "aliasrobotics/cai/issues/76"),
-    (r"invalid think value|illegal base64 data|(?:invalid|unit in) duration", _MEASURED),
+    (r"invalid think value", r"illegal base64 data", r"invalid duration", r"unit in duration", _MEASURED),
 )
 _rows(
     QUOTA,
-    (r"(?:your )?credit balance is too low", "anthropics/claude-code/issues/66314"),
+    (r"your credit balance is too low", r"credit balance is too low", "anthropics/claude-code/issues/66314"),
     (r"insufficient[_ ](?:account )?(?:balance|credits?|funds)", "MiniMax-AI/MiniMax-M2/issues/62"),
-    (r"no resource package|余额不足", "zai-org/feedback/issues/789"),
-    (r"account is in good standing|overdue account", "hsliuping/TradingAgents-CN/issues/170"),
+    (r"no resource package", r"余额不足", "zai-org/feedback/issues/789"),
+    (r"account is in good standing", r"overdue account", "hsliuping/TradingAgents-CN/issues/170"),
     (r"requires more credits", "Gitlawb/openclaude/pull/1263"),
-    (r"user quota is not enough|用户额度不足", "popjane/free_chatgpt_api/issues/78"),
-    (r"(?:you(?:'|’| ha)ve )?reached your \w+ (?:\(.{1,20}\) )?usage limit", "openclaw/openclaw/pull/142656"),
-    (r"budget has been exceeded|(?:authentication error, )?exceededbudget", "BerriAI/litellm/issues/14144"),
+    (r"user quota is not enough", r"用户额度不足", "popjane/free_chatgpt_api/issues/78"),
+    (
+        r"you(?:'|’| ha)ve reached your \w+ (?:\(.{1,20}\) )?usage limit",
+        r"reached your \w+ (?:\(.{1,20}\) )?usage limit",
+        "openclaw/openclaw/pull/142656",
+    ),
+    (
+        r"budget has been exceeded",
+        r"authentication error, exceededbudget",
+        r"exceededbudget",
+        "BerriAI/litellm/issues/14144",
+    ),
 )
 _rows(
     KEY,
-    (r"api key not valid|incorrect api key", "cequence-io/openai-scala-client/issues/109"),
+    (r"api key not valid", r"incorrect api key", "cequence-io/openai-scala-client/issues/109"),
 )
 _rows(
     RATE,
     (r"request too large for .{0,300}? (?:tokens|requests) per min", "continuedev/continue/issues/10218"),
-    (r"rate limit (?:exceeded|reached)|too many requests", "anomalyco/opencode/pull/40239"),
-    (r"throttlingexception|too many tokens, please wait", "anomalyco/opencode/pull/39621"),
+    (r"rate limit (?:exceeded|reached)", r"too many requests", "anomalyco/opencode/pull/40239"),
+    (r"throttlingexception", r"too many tokens, please wait", "anomalyco/opencode/pull/39621"),
 )
 _rows(
     UNCLEAR,
@@ -178,9 +186,9 @@ _rows(
     (r"prompt is too long: <prompt>, model maximum context length: <limit>", "warpdotdev/warp/issues/15402"),
     (r"current length is <prompt> while limit is <limit>", "cline/cline/issues/5140"),
     (r"context window exceeds limit", "NousResearch/hermes-agent/pull/14743"),
-    (r"prompt exceeds max length|prompt 超长", "mangowhoiscloud/geode/pull/668"),
+    (r"prompt exceeds max length", r"prompt 超长", "mangowhoiscloud/geode/pull/668"),
     (
-        r"\b<prompt> input tokens exceeds the model.{0,3}s maximum context length <limit>",
+        r"input tokens exceeds the model.{0,3}s maximum context length <limit>",
         "foreveryh/claude-code-switch/issues/12",
     ),
     (r"prompt token count of <prompt> exceeds the limit of <limit>", "microsoft/vscode/issues/289219"),
@@ -223,22 +231,29 @@ _rows(
     (r"contextwindowexceedederror", "getkimchi/kimchi/issues/794"),
     (r"exceeds? the context window", "anomalyco/opencode/issues/8089"),
     (rf"reduce the length of the (?:messages|prompt|input)\b{_NO_FIELD}", "Nutlope/aicommits/issues/259"),
+    (r"maximum context length", "Nutlope/aicommits/issues/259"),
+    (rf"exceeds? (?:the )?(?:\w+ ){{0,2}}context\b{_NO_FIELD}", "Nutlope/aicommits/issues/259"),
     (
-        rf"maximum context length|exceeds? (?:the )?(?:\w+ ){{0,2}}context\b{_NO_FIELD}",
-        "Nutlope/aicommits/issues/259",
+        rf"prompt (?:is )?too long{_NO_FIELD}",
+        rf"input (?:is )?too long{_NO_FIELD}",
+        "anthropics/claude-code/issues/760",
     ),
-    (rf"(?:prompt|input) (?:is )?too long{_NO_FIELD}", "anthropics/claude-code/issues/760"),
     (rf"exceeds the maximum number of tokens{_NO_FIELD}", "google-gemini/gemini-cli/issues/6678"),
 )
 _rows(
     LACKS,
-    (r"image input is not supported|audio input is not supported|mmproj", "ggml-org/llama.cpp/issues/15377"),
-    (r"jinja exception|raise_exception|template error", "sipeed/picoclaw/issues/207"),
-    (r"at row \d+, column \d+|at line \d+, column \d+ in source", "ggml-org/llama.cpp/issues/13178"),
+    (
+        r"image input is not supported",
+        r"audio input is not supported",
+        r"mmproj",
+        "ggml-org/llama.cpp/issues/15377",
+    ),
+    (r"jinja exception", r"raise_exception", r"template error", "sipeed/picoclaw/issues/207"),
+    (r"at row \d+, column \d+", r"at line \d+, column \d+ in source", "ggml-org/llama.cpp/issues/13178"),
     (r"can only get item pairs from a mapping", "QwenLM/Qwen3/issues/1894"),
-    (r"roles must alternate|roles are supported, got", "anomalyco/opencode/issues/5034"),
+    (r"roles must alternate", r"roles are supported, got", "anomalyco/opencode/issues/5034"),
     (r"failed to parse grammar", "lidge-jun/opencodex/issues/2135"),
-    (r"unable to generate parser|json schema conversion failed", "ggml-org/llama.cpp/issues/26930"),
+    (r"unable to generate parser", r"json schema conversion failed", "ggml-org/llama.cpp/issues/26930"),
     (r"invalid json schema in format", "ollama/ollama/issues/8185"),
     (r"does not support (?:tools|thinking|images|chat)", "kenlasko/monize/pull/405"),
     (r"no endpoints found that support", "nodetool-ai/nodetool/pull/5755"),
@@ -246,49 +261,72 @@ _rows(
 )
 _rows(
     FEATURE,
-    (r"(?:does not|doesn't|do not) support", "kenlasko/monize/pull/405"),
-    (r"\bnot (?:currently )?support(?:ed)?\b", "griptape-ai/ComfyUI-Griptape/issues/312"),
-    (r"unsupported (?:parameter|value)|is unsupported", "Kilo-Org/kilocode/issues/10375"),
-    (r"(?:is deprecated|cannot both be specified) for this model", "szczyglis-dev/py-gpt/pull/184"),
+    (r"does not support", r"doesn't support", r"do not support", "kenlasko/monize/pull/405"),
+    (r"not(?<!\wnot) (?:currently )?support(?:ed)?\b", "griptape-ai/ComfyUI-Griptape/issues/312"),
+    (r"unsupported (?:parameter|value)", r"is unsupported", "Kilo-Org/kilocode/issues/10375"),
+    (
+        r"is deprecated for this model",
+        r"cannot both be specified for this model",
+        "szczyglis-dev/py-gpt/pull/184",
+    ),
     (r"is allowed for this model", "NousResearch/hermes-agent/pull/12668"),
     (r"reasoning is mandatory", "matsonj/eval-connections/issues/12"),
-    (r"extra inputs are not permitted|extra_forbidden", "openai/openai-agents-python/issues/442"),
+    (r"extra inputs are not permitted", r"extra_forbidden", "openai/openai-agents-python/issues/442"),
     (r"unknown name .{0,80}cannot find field", "Vali-98/ChatterUI/issues/227"),
     (
-        r"unrecognized request argument|(?:unknown|unrecognized) (?:field|parameter)",
+        r"unrecognized request argument",
+        r"unknown (?:field|parameter)",
+        r"unrecognized (?:field|parameter)",
         "BerriAI/litellm/issues/12503",
     ),
     (r"is unavailable now", "llm-exe/llm-exe/issues/662"),
-    (r"only support stream mode|non-streaming calls|stream=false", "infiniflow/ragflow/issues/5912"),
+    (r"only support stream mode", r"non-streaming calls", r"stream=false", "infiniflow/ragflow/issues/5912"),
     (r"requires --enable-auto-tool-choice", "langchain4j/langchain4j/issues/3475"),
 )
 _rows(
     LOADING,
     # A model that failed to load will not be there soon: ollama/ollama/issues/16547.
     (
-        r"(?<!error )(?<!failed )loading model(?!.{0,300}(?:fail|error|memory))",
+        r"loading model(?<!error loading model)(?<!failed loading model)(?!.{0,300}(?:fail|error|memory))",
         "mostlygeek/llama-swap/issues/146",
     ),
-    (r"(?:the )?model is (?:\w+ )?(?:loading|being loaded)", "mostlygeek/llama-swap/issues/146"),
-    (r"(?:the )?model \S{1,200} is (?:currently loading|being loaded)", "BerriAI/litellm/issues/1242"),
-    (r"server (?:is )?busy|maximum pending requests", "ollama/ollama/issues/4159"),
+    (
+        r"the model is (?:\w+ )?(?:loading|being loaded)",
+        r"model is (?:\w+ )?(?:loading|being loaded)",
+        "mostlygeek/llama-swap/issues/146",
+    ),
+    (
+        r"the model \S{1,200} is currently loading",
+        r"model \S{1,200} is currently loading",
+        r"the model \S{1,200} is being loaded",
+        r"model \S{1,200} is being loaded",
+        "BerriAI/litellm/issues/1242",
+    ),
+    (r"server busy", r"server is busy", r"maximum pending requests", "ollama/ollama/issues/4159"),
 )
 _rows(
     MODEL,
-    (r"no available channel for model|(?:当前分组.{0,300})?无可用渠道", "QuantumNous/new-api/pull/6310"),
+    (
+        r"no available channel for model",
+        r"当前分组.{0,300}无可用渠道",
+        r"无可用渠道",
+        "QuantumNous/new-api/pull/6310",
+    ),
     (r"invalid model (?:name|')", "BerriAI/litellm/issues/9663"),
 )
 _rows(
     POLICY,
     (
-        r"content filtering policy|content management policy",
+        r"content filtering policy",
+        r"content management policy",
         "https://learn.microsoft.com/azure/ai-services/openai/concepts/content-filter",
     ),
 )
 
 
 # Numbers of tokens for rows without `<limit>` or `<prompt>`.
-LIMITS: Final = re.compile(
-    r"(?:context (?:length|size|window)(?: is| of)?(?: only)? \(?|tokens > )(?P<limit>\d+)"
+LIMITS: Final = r"(?:context (?:length|size|window)(?: is| of)?(?: only)? \(?|tokens > )(?P<limit>\d+)"
+PROMPTS: Final = (
+    r"(?:requested (?:about |a total of )?|resulted in |passed |\b(?=\d+ input tokens exceeds ))"
+    r"(?P<prompt>\d+)"
 )
-PROMPTS: Final = re.compile(r"(?:requested (?:about |a total of )?|resulted in |passed )(?P<prompt>\d+)")
