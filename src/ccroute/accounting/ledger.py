@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from operator import attrgetter
+from random import getrandbits
 from typing import Protocol, runtime_checkable
 
 from ccroute.accounting.tally import Key, LedgerRow, Tally
@@ -16,10 +16,9 @@ from ccroute.types.locks import lock_tries
 
 def uuid7(moment: datetime) -> str:
     """A UUID that sorts by time (RFC 9562, version 7): 48 bits of milliseconds, 74 random ones."""
-    value = int(moment.timestamp() * 1000) << 80 | int.from_bytes(os.urandom(10))
-    value = value & ~(0xF << 76 | 0b11 << 62) | 0x7 << 76 | 0b10 << 62
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    time, chance = int(moment.timestamp() * 1000), getrandbits(74)
+    variant, rest = 0x8000 | chance >> 48 & 0x3FFF, chance & 0xFFFF_FFFF_FFFF
+    return f"{time >> 16:08x}-{time & 0xFFFF:04x}-7{chance >> 62:03x}-{variant:04x}-{rest:012x}"
 
 
 @runtime_checkable

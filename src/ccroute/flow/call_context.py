@@ -28,6 +28,7 @@ from ccroute.observe import (
 from ccroute.routing import Candidate, Plan
 from ccroute.routing.acquired import Unavailable
 from ccroute.types import Attempt, Completion, FailureClass, Outcome, Route, Timeout, Usage
+from ccroute.types.route import new_attempt, new_route, with_facts
 
 _NOTHING = Decimal(0)
 
@@ -226,7 +227,7 @@ class CallContext:
     def route_of(self, candidate: Candidate) -> Route:
         """Where the call went, with `candidate` as the one that serves."""
         plan = self.plan
-        return Route(
+        return new_route(
             agent=plan.agent,
             requested_model=plan.requested_model,
             model=candidate.alias,
@@ -251,7 +252,7 @@ class CallContext:
         spent = cost(usage, deployment.price) if outcome == "ok" or usage.total_tokens else _NOTHING
         if attempt.reconnected:
             reason += "; the server had closed the kept connection, sent once more on a new one"
-        made = Attempt(
+        made = new_attempt(
             deployment=deployment.name,
             outcome=outcome,
             failure=failure,
@@ -290,7 +291,7 @@ class CallContext:
             metadata=plan.request.metadata,
         )
         if self._rows:
-            self._rows[-1] = replace(self._rows[-1], final=False, latency=None, override_saved=None)
+            self._rows[-1] = self._rows[-1]._replace(final=False, latency=None, override_saved=None)
         # All three or none: an interrupt comes after a call, and here is none.
         self.attempts += [made]
         self._rows += [row]
@@ -304,17 +305,17 @@ class CallContext:
     def _completed(self, answer: Completion, attempt: AttemptContext, usage: Usage) -> Completion:
         """An answer with all that is known of it."""
         clock = self.state.clock
-        facts = {
-            "id": answer.id or self.id,
-            "created": answer.created or int(clock.now().timestamp()),
-            "model": answer.model or attempt.deployment.model,
-            "usage": usage,
-            "route": self.route_of(attempt.candidate),
-            "cost": self._total_cost(),
-            "latency": clock.monotonic() - self.started,
-            "request_id": answer.request_id or attempt.request_id,
-        }
-        completion = answer.model_copy(update=facts)
+        completion = with_facts(
+            answer,
+            id=answer.id or self.id,
+            created=answer.created or int(clock.now().timestamp()),
+            model=answer.model or attempt.deployment.model,
+            usage=usage,
+            route=self.route_of(attempt.candidate),
+            cost=self._total_cost(),
+            latency=clock.monotonic() - self.started,
+            request_id=answer.request_id or attempt.request_id,
+        )
         asked = self.plan.request
         if asked.response_format is not None or asked.tools:
             completion._asked_with(asked.response_format, asked.tools)
