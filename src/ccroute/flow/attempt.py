@@ -54,7 +54,8 @@ def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailabl
         if isinstance(admission, Unavailable):
             return admission
         outcome = AttemptOutcome()
-        attempt.admitted(admission)
+        attempt.admission = admission
+        attempt.held.append(admission)
         try:
             answer = yield from exchange(attempt, http)
         except (BackendError, RequestError, DeadlineExceededError) as error:
@@ -99,6 +100,7 @@ def _slot(attempt: AttemptContext) -> Flow[Fault | None]:
     if isinstance(entered, Queued):
         attempt.state.emit(QueuedEvent(attempt.call_id, attempt.plan.agent, deployment.name, entered.ahead))
         entered = yield from wait(attempt.deadline - MIN_ATTEMPT)
+        attempt.restart_clock()
     if not isinstance(entered, Failure):
         return None
     late = QueueTimeoutError(entered.detail, backend=deployment.backend.name, deployment=deployment.name)

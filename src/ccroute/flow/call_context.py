@@ -73,8 +73,9 @@ class CallContext:
     ) -> AttemptContext:
         """Go on with the next candidate; `unavailable` are those that were passed over for it."""
         name = step.candidate.deployment.name
-        for passed in unavailable.keys() - self._not_asked.keys():
-            self._leave_out(passed, f"{passed} passed over: {unavailable[passed].why}")
+        for passed, reason in unavailable.items():
+            if passed not in self._not_asked:
+                self._leave_out(passed, f"{passed} passed over: {reason.why}")
         if step.early:
             self._reasons.append(f"{name} tried early: nobody else is left")
         if name != self._asked:
@@ -84,6 +85,7 @@ class CallContext:
             self.state.emit(Retried(self.id, self.plan.agent, name, step.wait))
         self._asked = name
         clock = self.state.clock
+        now = clock.monotonic()
         self.latest = AttemptContext(
             self.state,
             self.plan,
@@ -94,8 +96,9 @@ class CallContext:
             stream,
             step.early,
             step.wait,
-            clock.monotonic(),
+            now,
             clock.now(),
+            now,
         )
         if step.tokens is not None:
             self.latest.held.append(step.tokens)

@@ -13,7 +13,7 @@ from ccroute.routing.aliases import Resolution
 from ccroute.routing.balance import BY_TABLE, View, order, ranks
 from ccroute.routing.load import Load
 from ccroute.routing.prices import price_of
-from ccroute.routing.tables import Candidate, Deployment, Tables
+from ccroute.routing.tables import Candidate, Tables
 from ccroute.types import Price, Request
 
 _NO_AGENT = Agent()
@@ -141,35 +141,30 @@ def _candidates(
         fallbacks = (*agent.fallback, *tables.fallbacks.get(model, tables.other_fallbacks))
     else:
         fallbacks = tuple(request.fallback or ())
-    seen: set[str] = set()
     candidates: list[Candidate] = []
     for alias in (model, *fallbacks):
-        is_fallback = alias is not model
-        resolution, found = tables.resolve(alias)
-        if seen or len(found) > 1:
-            found = [deployment for deployment in found if deployment.name not in seen]
-            if len(found) > 1:
-                found = _balanced(found, resolution, random, view)
-        for deployment in found:
-            seen.add(deployment.name)
-            reason = f'fallback "{alias}"' if is_fallback else f'model "{alias}"'
-            candidates.append(Candidate(deployment, alias, is_fallback, reason))
+        resolution, found = tables.candidates(alias, alias is not model)
+        if candidates:
+            seen = {candidate.deployment.name for candidate in candidates}
+            found = [candidate for candidate in found if candidate.deployment.name not in seen]
+        candidates += _balanced(found, resolution, random, view) if len(found) > 1 else found
     return candidates
 
 
 def _balanced(
-    found: Sequence[Deployment],
+    found: Sequence[Candidate],
     resolution: Resolution,
     random: Callable[[], float],
     view: View | None,
-) -> list[Deployment]:
+) -> Sequence[Candidate]:
     share: Mapping[str, float] = dict(zip(resolution.deployments, resolution.weights, strict=True))
-    weights = [share[deployment.name] * deployment.info.weight for deployment in found]
+    deployments = [candidate.deployment for candidate in found]
+    weights = [share[deployment.name] * deployment.info.weight for deployment in deployments]
     strategy = resolution.strategy
     placed = None
     if view is not None and strategy not in BY_TABLE:
-        placed = ranks(found, weights, strategy, random, view)
-    return list(order(found, weights, strategy, random, placed))
+        placed = ranks(deployments, weights, strategy, random, view)
+    return order(found, weights, strategy, random, placed)
 
 
 def _only_local(candidates: list[Candidate], agent: str | None, reasons: list[str]) -> list[Candidate]:

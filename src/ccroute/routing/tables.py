@@ -89,6 +89,10 @@ class Tables:
             self._resolve
         )
         """`AliasTable.resolve` for this router's backends, and the deployments it names."""
+        self.candidates: Callable[[str, bool], tuple[Resolution, Sequence[Candidate]]] = lru_cache(MAX_KNOWN)(
+            self._candidates
+        )
+        """`resolve`, with the deployments as candidates: of a fallback model, or of the first choice."""
         if unknown_agent not in get_args(UnknownAgent):
             raise ConfigError(f'unknown_agent is "error" or "default", not {unknown_agent!r}')
         self.fallbacks, faults = checked_fallbacks(fallbacks)
@@ -106,6 +110,11 @@ class Tables:
             weights[deployment] = weights.get(deployment, 0.0) + weight
         names = tuple(deployment.name for deployment in weights)
         return resolution._replace(deployments=names, weights=tuple(weights.values())), tuple(weights)
+
+    def _candidates(self, alias: str, fallback: bool) -> tuple[Resolution, Sequence[Candidate]]:
+        resolution, found = self.resolve(alias)
+        reason = f'fallback "{alias}"' if fallback else f'model "{alias}"'
+        return resolution, [Candidate(deployment, alias, fallback, reason) for deployment in found]
 
     def deployment(self, name: str) -> Deployment:
         """The deployment with this name, made at its first use. Its backend must exist."""
