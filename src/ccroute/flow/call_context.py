@@ -238,6 +238,7 @@ class CallContext:
             backend=candidate.deployment.backend.name,
             overridden=plan.overridden,
             fallback=candidate.fallback,
+            cached=False,
             attempts=tuple(self.attempts),
             reasons=(*self._reasons, candidate.reason),
         )
