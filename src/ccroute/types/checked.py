@@ -170,12 +170,14 @@ def _checked_messages(messages: Any) -> tuple[Mapping[str, JSON], ...]:
 
 
 def _message(message: object, where: str) -> Mapping[str, JSON]:
-    if isinstance(message, Message):
-        return message.to_dict()
     if not isinstance(message, _DICT):
+        if isinstance(message, Message):
+            return message.to_dict()
         own = "; append its .message" if isinstance(message, Completion) else ""
         raise InvalidRequestError(f"{where} must be a dict or a Message, not {type(message).__name__}{own}")
     role, content = message.get("role"), message.get("content")
+    if isinstance(content, str) and (role == "user" or role == "system"):
+        return message  # nearly every message
     if not isinstance(role, str) or role not in ROLES:
         raise InvalidRequestError(f"{where}.role must be one of {', '.join(sorted(ROLES))}")
     if role == "assistant":
