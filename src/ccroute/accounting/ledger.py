@@ -15,10 +15,16 @@ from ccroute.types.locks import lock_tries
 
 
 def uuid7(moment: datetime) -> str:
-    """A UUID that sorts by time (RFC 9562, version 7): 48 bits of milliseconds, 74 random ones."""
-    time, chance = int(moment.timestamp() * 1000), getrandbits(74)
-    variant, rest = 0x8000 | chance >> 48 & 0x3FFF, chance & 0xFFFF_FFFF_FFFF
-    return f"{time >> 16:08x}-{time & 0xFFFF:04x}-7{chance >> 62:03x}-{variant:04x}-{rest:012x}"
+    """A UUID that sorts by time (RFC 9562, version 7): 48 bits of milliseconds, 58 random ones. It ends in
+    0000: `attempt_id` puts a number there."""
+    time, chance = int(moment.timestamp() * 1000), getrandbits(58)
+    variant, rest = 0x8000 | chance >> 32 & 0x3FFF, chance & 0xFFFF_FFFF
+    return f"{time >> 16:08x}-{time & 0xFFFF:04x}-7{chance >> 46:03x}-{variant:04x}-{rest:08x}0000"
+
+
+def attempt_id(call: str, number: int) -> str:
+    """The id of a call's attempt, counted from 1: the call's own with the number at its end."""
+    return f"{call[:-4]}{number & 0xFFFF:04x}"
 
 
 @runtime_checkable

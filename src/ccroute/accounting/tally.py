@@ -114,9 +114,10 @@ class Tally:
             self.unpriced_usage += row.usage
         else:
             self.cost += row.cost
-            if row.usage.total_tokens:
+            prompt = row.usage.prompt_tokens
+            if prompt or row.usage.output:
                 self.priced += 1
-                self._add_known((row.usage.prompt_tokens - 1) // BAND, row.usage)
+                self._add_known((prompt - 1) // BAND, row.usage)
         if row.final:
             self.requests += 1
             self.cache_hits += row.cached

@@ -26,7 +26,7 @@ from ccroute.flow.redact import cleaned
 from ccroute.flow.reports import health_report
 from ccroute.flow.retry import MIN_ATTEMPT, Fault
 from ccroute.observe import Queued as QueuedEvent
-from ccroute.routing.acquired import ANSWERED, AttemptOutcome, Unavailable
+from ccroute.routing.acquired import ANSWERED, UNDECIDED, AttemptOutcome, Unavailable
 from ccroute.types import Completion, Request
 from ccroute.wire.fields import LeftOut, without
 
@@ -38,7 +38,7 @@ def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailabl
     until `Leave`.
     """
     state, deployment, request = attempt.state, attempt.candidate.deployment, attempt.plan.request
-    outcome = None  # of an attempt that is made
+    outcome: AttemptOutcome | None = None  # of an attempt that is made
     try:
         if attempt.wait:
             yield from sleep(attempt.wait)
@@ -53,7 +53,7 @@ def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailabl
         admission = state.health.admit(deployment, request, early=attempt.early)  # again: it may have waited
         if isinstance(admission, Unavailable):
             return admission
-        outcome = AttemptOutcome()
+        outcome = UNDECIDED
         attempt.admission = admission
         attempt.held.append(admission)
         try:

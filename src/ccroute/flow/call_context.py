@@ -8,7 +8,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from ccroute.accounting import LedgerRow, cost
-from ccroute.accounting.ledger import uuid7
+from ccroute.accounting.ledger import attempt_id, uuid7
 from ccroute.accounting.tokens import count_safely, estimate_text
 from ccroute.errors import CcrouteError, StreamInterruptedError
 from ccroute.failures import is_charged
@@ -269,7 +269,7 @@ class CallContext:
             cost=spent,
         )
         row = LedgerRow(
-            id=uuid7(attempt.started_at),
+            id=attempt_id(self.id, len(self._rows) + 1),
             call=self.id,
             started=attempt.started_at,
             agent=plan.agent,

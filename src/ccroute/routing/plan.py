@@ -74,17 +74,18 @@ def make_plan(
     triggers = TRIGGERS if request.fallback else agent.triggers
     if tables.has_windows:
         candidates = _by_window(candidates, request, triggers, count_tokens, reasons)
+    price = price_of(tables, request.model) if overridden and request.model else None
     return Plan(
-        request=request,
-        agent=name,
-        group=agent.group,
-        requested_model=request.model,
-        model=model,
-        overridden=overridden,
-        candidates=candidates,
-        triggers=triggers,
-        reasons=tuple(reasons),
-        requested_price=price_of(tables, request.model) if overridden and request.model else None,
+        request,
+        name,
+        agent.group,
+        request.model,
+        model,
+        overridden,
+        candidates,
+        triggers,
+        tuple(reasons),
+        price,
     )
 
 

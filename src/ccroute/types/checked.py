@@ -16,9 +16,9 @@ ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function
 OWNED = frozenset({"model", "messages", "stream"})
 """Fields of every request body that only ccroute writes."""
 
-_NAMES = frozenset(CallOptions.__annotations__)
 _DICT = (dict, Mapping)  # dict first: a check of an abstract class calls Python code
 _LIST = (list, tuple)
+_SEQUENCE = (*_LIST, Sequence)
 
 
 class _Rule(NamedTuple):
@@ -77,15 +77,15 @@ def fault_of(name: str, value: object) -> str | None:
 
 def _fault_of(name: str, value: Any) -> str | None:
     """As `fault_of`, but for `MADE_OF_TYPES`, which `as_dicts` checks."""
-    if name not in _NAMES:
+    rule, kind = _RULES.get(name), type(value)
+    if rule is None:
         from ccroute.types.hints import hint  # only where something is wrong
 
-        raise TypeError(f"there is no argument {shortened(name)!r}: {hint(name, _NAMES)}")
+        raise TypeError(f"there is no argument {shortened(name)!r}: {hint(name, _RULES)}")
     if value is None:
         return None
-    rule, kind = _RULES.get(name, _ANY), type(value)
     # A bool is an int to Python, but always a mistake here.
-    if not issubclass(kind, rule.kinds) or (kind is bool and bool not in rule.kinds):
+    if kind not in rule.kinds and (kind is bool or not issubclass(kind, rule.kinds)):
         return f"{name} must be {rule.words}, not {kind.__name__}"
     return None if rule.fault is None else rule.fault(value)
 
@@ -132,6 +132,7 @@ def _list_fault(fallback: object) -> str | None:
 
 _ANY: Final[_Rule] = _Rule((object, bool), "anything")
 _RULES: Final[dict[str, _Rule]] = {
+    **dict.fromkeys(CallOptions.__annotations__, _ANY),
     **dict.fromkeys(
         ("temperature", "top_p", "frequency_penalty", "presence_penalty"), _Rule((int, float), "a number")
     ),
@@ -160,7 +161,7 @@ def _led(system: object, messages: Sequence[Mapping[str, JSON]]) -> tuple[Mappin
 
 
 def _checked_messages(messages: Any) -> tuple[Mapping[str, JSON], ...]:
-    if isinstance(messages, str | bytes) or not isinstance(messages, (*_LIST, Sequence)):
+    if isinstance(messages, (str, bytes)) or not isinstance(messages, _SEQUENCE):
         raise InvalidRequestError(
             "messages must be a list of messages such as {'role': 'user', 'content': …}"
         )
@@ -188,7 +189,7 @@ def _message(message: object, where: str) -> Mapping[str, JSON]:
         return message
     if content is None:
         raise InvalidRequestError(f"{where}.content is missing")
-    if isinstance(content, bytes) or not isinstance(content, (*_LIST, Sequence)):
+    if isinstance(content, bytes) or not isinstance(content, _SEQUENCE):
         raise InvalidRequestError(f"{where}.content must be a str or a list of parts")
     for i, part in enumerate(content):
         if not isinstance(part, _DICT) or not isinstance(part.get("type"), str):
