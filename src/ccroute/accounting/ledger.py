@@ -13,6 +13,9 @@ from typing import Protocol, runtime_checkable
 from ccroute.accounting.tally import Key, LedgerRow, Tally
 from ccroute.types.locks import lock_tries
 
+AT_ONCE = 64
+"""Old rows that are summed up together. One by one, each would cost twice as much: caches are cold then."""
+
 
 def uuid7(moment: datetime) -> str:
     """A UUID that sorts by time (RFC 9562, version 7): 48 bits of milliseconds, 58 random ones. It ends in
@@ -54,7 +57,7 @@ class MemoryLedger:
     """The default: the last `limit` rows as they are, older ones summed up per agent, session, model and day.
 
     Recording never waits, because a finaliser may record at any moment. Appending a row is atomic. Rows
-    beyond the limit are summed up by the thread that finds the lock free.
+    beyond the limit are summed up, `AT_ONCE` of them at a time, by the thread that finds the lock free.
     """
 
     def __init__(self, limit: int = 100_000) -> None:
@@ -67,7 +70,7 @@ class MemoryLedger:
     def record(self, row: LedgerRow) -> None:
         """Append one row."""
         self._rows.append(row)
-        if len(self._rows) <= self._limit:
+        if len(self._rows) < self._limit + AT_ONCE:
             return
         for _ in self._tries():
             try:
@@ -84,9 +87,10 @@ class MemoryLedger:
         self._tries = lock_tries(self._summing)
 
     def rows(self, since: datetime | None = None, until: datetime | None = None) -> list[LedgerRow]:
-        """The rows held that started in [since, until), oldest first; rows summed up are not among them."""
+        """The last `limit` rows, of these the ones that started in [since, until), oldest first."""
         start, end = _span(since, until)
-        rows = [row for row in self._held() if start <= row.started < end]
+        held = self._held()
+        rows = [row for row in held[max(0, len(held) - self._limit) :] if start <= row.started < end]
         return sorted(rows, key=attrgetter("started"))
 
     def tallies(self, since: datetime | None = None, until: datetime | None = None) -> dict[Key, Tally]:

@@ -250,7 +250,7 @@ class CallContext:
     ) -> None:
         self._reasons += attempt.dropped
         now, plan, candidate = self.state.clock.monotonic(), self.plan, attempt.candidate
-        deployment = candidate.deployment
+        deployment, duration = candidate.deployment, now - attempt.started
         failure = None if fault is None else fault.rule.failure
         # What was never sent or was rejected cost nothing, even where the price is unknown.
         spent = cost(usage, deployment.price) if outcome == "ok" or usage.total_tokens else _NOTHING
@@ -264,31 +264,32 @@ class CallContext:
             status=attempt.status,
             error=None if fault is None else type(fault.error).__name__,
             started=attempt.started_at,
-            duration=now - attempt.started,
+            duration=duration,
             usage=usage,
             cost=spent,
         )
+        # In the order of its fields: with their names, it would cost twice as much.
         row = LedgerRow(
-            id=attempt_id(self.id, len(self._rows) + 1),
-            call=self.id,
-            started=attempt.started_at,
-            agent=plan.agent,
-            group=plan.group,
-            session=plan.request.session,
-            requested_model=plan.requested_model,
-            alias=candidate.alias,
-            backend=deployment.backend.name,
-            deployment=deployment.name,
-            model=deployment.model,
-            outcome=outcome,
-            failure=failure,
-            status=attempt.status,
-            usage=usage,
-            cost=spent,
-            overridden=plan.overridden,
-            fallback=candidate.fallback,
-            duration=now - attempt.started,
-            first_content=attempt.first_content,
+            attempt_id(self.id, len(self._rows) + 1),
+            self.id,
+            attempt.started_at,
+            plan.agent,
+            plan.group,
+            plan.request.session,
+            plan.requested_model,
+            candidate.alias,
+            deployment.backend.name,
+            deployment.name,
+            deployment.model,
+            outcome,
+            failure,
+            attempt.status,
+            usage,
+            spent,
+            plan.overridden,
+            candidate.fallback,
+            duration,
+            attempt.first_content,
             final=True,
             latency=now - self.started,
             override_saved=self._override_saved(usage, spent) if plan.overridden else None,
