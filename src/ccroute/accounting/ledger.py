@@ -20,9 +20,10 @@ AT_ONCE = 64
 def uuid7(moment: datetime) -> str:
     """A UUID that sorts by time (RFC 9562, version 7): 48 bits of milliseconds, 58 random ones. It ends in
     0000: `attempt_id` puts a number there."""
-    time, chance = int(moment.timestamp() * 1000), getrandbits(58)
-    variant, rest = 0x8000 | chance >> 32 & 0x3FFF, chance & 0xFFFF_FFFF
-    return f"{time >> 16:08x}-{time & 0xFFFF:04x}-7{chance >> 46:03x}-{variant:04x}-{rest:08x}0000"
+    value = int(moment.timestamp() * 1000) << 80 | getrandbits(76)
+    value = value & ~(0xF << 76 | 0b11 << 62 | 0xFFFF) | 0x7 << 76 | 0b10 << 62
+    text = value.to_bytes(16).hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def attempt_id(call: str, number: int) -> str:

@@ -14,7 +14,7 @@ from ccroute.errors import (
     ProtocolError,
 )
 from ccroute.flow.attempt_context import AttemptContext, Limits
-from ccroute.flow.effects import Failure, Flow, Reply, Send, Stopped, emit, read, send
+from ccroute.flow.effects import Failure, Flow, Read, Reply, Send, Stopped, emit, read
 from ccroute.flow.redact import request_id
 from ccroute.types import Completion
 from ccroute.wire.decoding import StreamDecoder
@@ -40,7 +40,7 @@ def exchange(attempt: AttemptContext, http: HttpRequest) -> Flow[Completion]:
     del headers  # one of them is the key
     attempt.sent = True  # until the driver says otherwise
     try:
-        reply = yield from send(effect)
+        reply: Reply | Failure = yield effect  # as `send` and `read` do; their frames cost a call 1 µs
     except Stopped as stop:
         attempt.sent = stop.sent
         raise
@@ -73,17 +73,19 @@ def read_whole(reply: Reply, first: float, until: float, limit: int) -> Flow[byt
     """The whole body, unpacked, or why there is none. Its first bytes must come before the instant `first`,
     the others before `until`. Raises `ProtocolError` for more than `limit` bytes."""
     body, parts, size = Body(reply), list[bytes](), 0
-    while data := (yield from read(first)):
+    while True:
+        data: bytes | Failure = yield Read(first)
         if isinstance(data, Failure):
             return data
+        if not data:
+            body.end()
+            return b"".join(parts)
         for piece in body.feed(data):
             parts.append(piece)
             size += len(piece)
             if size > limit:
                 raise ProtocolError("the answer is longer than ccroute reads")
         first = until
-    body.end()
-    return b"".join(parts)
 
 
 def _read_error_body(reply: Reply, attempt: AttemptContext, limits: Limits) -> Flow[bytes]:
