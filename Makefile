@@ -40,6 +40,7 @@ check: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/python benchmarks/path_length.py
 
 format: .venv/dev
 	$(BIN)/ruff format .

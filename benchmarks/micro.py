@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import server
+from canned import answered_from_memory
 from ccroute import AnthropicBackend, Backend, OllamaBackend, OpenAIBackend, Price, Router, Usage
 from ccroute.accounting import LedgerRow, MemoryLedger
 from ccroute.accounting.prices import cost
-from ccroute.flow.effects import Reply, Send
 from ccroute.routing import AgentTable, AliasTable, Tables, make_plan
 from ccroute.types import Request
 from contenders import KEY, MESSAGES, MODEL
@@ -53,29 +53,6 @@ class Row(NamedTuple):
     goal: float | None = None  # µs
 
 
-class Canned:
-    """Connections and exchange in one: every request gets the same answer, from memory."""
-
-    def __init__(self, *pieces: bytes) -> None:
-        self.pieces = (*pieces, b"")
-
-    def exchange(self, effect: Send) -> Canned:
-        self.rest = iter(self.pieces)
-        return self
-
-    def send(self) -> Reply:
-        return Reply(200, {"content-type": "application/json"})
-
-    def read(self, until: float) -> bytes:
-        return next(self.rest)
-
-    def release(self) -> None:
-        """Nothing to give back."""
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-
 def router(*pieces: bytes, ledger: MemoryLedger | None = None) -> Router:
     """Everything on: agent, alias, price, and the ledger in memory."""
     made = Router(
@@ -85,8 +62,7 @@ def router(*pieces: bytes, ledger: MemoryLedger | None = None) -> Router:
         prices={MODEL: PRICE},
         ledger=ledger or MemoryLedger(limit=1000),
     )
-    made._connections = Canned(*pieces)  # type: ignore[assignment]
-    return made
+    return answered_from_memory(made, (200, pieces))
 
 
 def planning() -> Row:

@@ -142,7 +142,7 @@ class Router:
             drop_params=drop_params,
             health=Health(clock, emit, on=health == "on"),
             retry_budget=RetryBudget(clock.monotonic),
-            load=Load(clock.monotonic),
+            load=Load(clock.monotonic, has_latency="latency" in self._tables.aliases.strategies),
             ledger=MemoryLedger() if ledger is None else ledger,
             emit=emit,
             limited_hosts=self._limiters.by_origin,

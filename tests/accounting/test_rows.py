@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from datetime import datetime
 from decimal import Decimal
 
@@ -62,7 +61,7 @@ def test_a_row_is_flat_json() -> None:
     assert (shown["input"], shown["cache_read"], shown["output"], shown["estimated"]) == (3, 2, 1, True)
     assert (shown["cost"], shown["override_saved"], shown["started"]) == ("0.0005", None, START.isoformat())
     assert shown["metadata"] == {"ticket": "PAY-204"}
-    assert shown.keys() == ({each.name for each in fields(LedgerRow)} - {"usage"}) | Usage.model_fields.keys()
+    assert shown.keys() == (set(LedgerRow._fields) - {"usage"}) | Usage.model_fields.keys()
     table = pandas.DataFrame([one.to_dict()])
     assert table["input"].sum() == 3
 

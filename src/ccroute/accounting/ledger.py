@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from operator import attrgetter
+from random import getrandbits
 from typing import Protocol, runtime_checkable
 
 from ccroute.accounting.tally import Key, LedgerRow, Tally
 from ccroute.types.locks import lock_tries
 
+AT_ONCE = 64
+"""Old rows that are summed up together. One by one, each would cost twice as much: caches are cold then."""
+
 
 def uuid7(moment: datetime) -> str:
-    """A UUID that sorts by time (RFC 9562, version 7): 48 bits of milliseconds, 74 random ones."""
-    value = int(moment.timestamp() * 1000) << 80 | int.from_bytes(os.urandom(10))
-    value = value & ~(0xF << 76 | 0b11 << 62) | 0x7 << 76 | 0b10 << 62
-    text = f"{value:032x}"
+    """A UUID that sorts by time (RFC 9562, version 7): 48 bits of milliseconds, 58 random ones. It ends in
+    0000: `attempt_id` puts a number there."""
+    value = int(moment.timestamp() * 1000) << 80 | getrandbits(76)
+    value = value & ~(0xF << 76 | 0b11 << 62 | 0xFFFF) | 0x7 << 76 | 0b10 << 62
+    text = value.to_bytes(16).hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def attempt_id(call: str, number: int) -> str:
+    """The id of a call's attempt, counted from 1: the call's own with the number at its end."""
+    return f"{call[:-4]}{number & 0xFFFF:04x}"
 
 
 @runtime_checkable
@@ -49,7 +58,7 @@ class MemoryLedger:
     """The default: the last `limit` rows as they are, older ones summed up per agent, session, model and day.
 
     Recording never waits, because a finaliser may record at any moment. Appending a row is atomic. Rows
-    beyond the limit are summed up by the thread that finds the lock free.
+    beyond the limit are summed up, `AT_ONCE` of them at a time, by the thread that finds the lock free.
     """
 
     def __init__(self, limit: int = 100_000) -> None:
@@ -62,7 +71,7 @@ class MemoryLedger:
     def record(self, row: LedgerRow) -> None:
         """Append one row."""
         self._rows.append(row)
-        if len(self._rows) <= self._limit:
+        if len(self._rows) < self._limit + AT_ONCE:
             return
         for _ in self._tries():
             try:
@@ -79,9 +88,10 @@ class MemoryLedger:
         self._tries = lock_tries(self._summing)
 
     def rows(self, since: datetime | None = None, until: datetime | None = None) -> list[LedgerRow]:
-        """The rows held that started in [since, until), oldest first; rows summed up are not among them."""
+        """The last `limit` rows, of these the ones that started in [since, until), oldest first."""
         start, end = _span(since, until)
-        rows = [row for row in self._held() if start <= row.started < end]
+        held = self._held()
+        rows = [row for row in held[max(0, len(held) - self._limit) :] if start <= row.started < end]
         return sorted(rows, key=attrgetter("started"))
 
     def tallies(self, since: datetime | None = None, until: datetime | None = None) -> dict[Key, Tally]:

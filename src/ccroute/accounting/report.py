@@ -131,7 +131,7 @@ class Report(Sequence[Mapping[str, Any]]):
 
 
 def _row(tally: Tally, baseline: Price | None) -> dict[str, Any]:
-    priced = tally.priced or not tally.unpriced
+    priced, usage = tally.priced or not tally.unpriced, tally.usage
     baseline_cost = tally.cost_at(baseline) if baseline is not None and priced else None
     saved = None if baseline_cost is None else baseline_cost - tally.cost
     percent = (
@@ -143,10 +143,10 @@ def _row(tally: Tally, baseline: Price | None) -> dict[str, Any]:
         "requests": tally.requests,
         "attempts": tally.attempts,
         "failures": tally.failures,
-        "input": tally.usage.input,
-        "cache_read": tally.usage.cache_read,
-        "cache_write": tally.usage.cache_write,
-        "output": tally.usage.output,
+        "input": usage.input,
+        "cache_read": usage.cache_read,
+        "cache_write": usage.cache_write,
+        "output": usage.output,
         "cost": tally.cost if priced else None,
         "unknown_cost_requests": tally.unknown_cost_requests,
         "baseline_cost": baseline_cost,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ccroute.accounting.prices import NOTHING, cost_at
@@ -29,8 +30,7 @@ class Key(NamedTuple):
     session: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerRow:
+class LedgerRow(NamedTuple):
     """One attempt: its agent and deployment, what it used and cost. It has no prompt and no answer.
 
     `started` is UTC, durations are seconds, money is USD. `cost` is `None` when the deployment has
@@ -63,11 +63,11 @@ class LedgerRow:
     cached: bool = False
     latency: float | None = None
     override_saved: Decimal | None = None
-    metadata: Mapping[str, JSON] = field(default_factory=dict)
+    metadata: Mapping[str, JSON] = MappingProxyType({})
 
     def to_dict(self) -> dict[str, JSON]:
         """The row as flat JSON: `usage` as its token counts, money as str, `started` as ISO 8601."""
-        row = {field.name: getattr(self, field.name) for field in fields(self)}
+        row = self._asdict()
         tokens = row.pop("usage").model_dump()
         return as_json(
             {**row, "started": self.started.isoformat(), "metadata": dict(self.metadata), **tokens}
@@ -86,6 +86,7 @@ class Tally:
     `known` holds the tokens of the `priced` attempts, those whose price is known: savings compare them with
     `cost`, which is theirs. `known[n]` sums up the attempts whose prompts had more than `n * BAND` and up
     to `(n + 1) * BAND` tokens. An attempt that used no tokens (a rejected one) is not `priced`.
+    `unpriced_usage` holds the tokens of the others.
     """
 
     requests: int = 0
@@ -97,7 +98,7 @@ class Tally:
     cache_hits: int = 0
     overrides: int = 0
     overrides_known: int = 0
-    usage: Usage = field(default_factory=Usage)
+    unpriced_usage: Usage = field(default_factory=Usage)
     cost: Decimal = NOTHING
     override_saved: Decimal = NOTHING
     known: dict[int, Usage] = field(default_factory=dict)
@@ -107,16 +108,16 @@ class Tally:
         """Count one attempt."""
         self.attempts += 1
         self.failures += row.outcome in {"failed", "interrupted"}
-        self.usage += row.usage
         if row.cost is None:
             self.unpriced += 1
             self.unknown_cost_requests += row.final
+            self.unpriced_usage += row.usage
         else:
             self.cost += row.cost
-            if row.usage.total_tokens:
+            prompt = row.usage.prompt_tokens
+            if prompt or row.usage.output:
                 self.priced += 1
-                band = (row.usage.prompt_tokens - 1) // BAND
-                self.known[band] = self.known.get(band, Usage()) + row.usage
+                self._add_known((prompt - 1) // BAND, row.usage)
         if row.final:
             self.requests += 1
             self.cache_hits += row.cached
@@ -127,12 +128,17 @@ class Tally:
         if row.latency is not None and row.outcome == "ok":
             self._add_latencies([row.latency])
 
+    @property
+    def usage(self) -> Usage:
+        """The tokens of all attempts."""
+        return sum(self.known.values(), self.unpriced_usage)
+
     def merge(self, other: Tally) -> None:
         """Add another tally to this one."""
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for band, usage in other.known.items():
-            self.known[band] = self.known.get(band, Usage()) + usage
+            self._add_known(band, usage)
         self._add_latencies(other.latencies)
 
     def cost_at(self, price: Price) -> Decimal | None:
@@ -155,6 +161,10 @@ class Tally:
             return None
         ranked = sorted(self.latencies)
         return ranked[max(0, -(-len(ranked) * percent // 100) - 1)]
+
+    def _add_known(self, band: int, usage: Usage) -> None:
+        known = self.known.get(band)
+        self.known[band] = usage if known is None else known + usage
 
     def _add_latencies(self, latencies: list[float]) -> None:
         self.latencies += latencies

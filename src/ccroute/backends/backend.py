@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Final, TypedDict
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, TypedDict
 
 from pydantic_core import to_json
 
@@ -34,14 +34,13 @@ _MOST_FACTS: Final = 1000
 Headers = list[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+class HttpRequest(NamedTuple):
     """One request as a codec writes it. `path` is relative to the backend's base URL."""
 
     path: str
     body: bytes = b""
     method: str = "POST"
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
 
     def __repr__(self) -> str:
         """Without body and header values: they hold the prompt, and may hold a key."""

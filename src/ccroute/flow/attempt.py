@@ -27,7 +27,7 @@ from ccroute.flow.reports import health_report
 from ccroute.flow.retry import MIN_ATTEMPT, Fault
 from ccroute.http.message import Failure
 from ccroute.observe import Queued as QueuedEvent
-from ccroute.routing.acquired import ANSWERED, AttemptOutcome, Unavailable
+from ccroute.routing.acquired import ANSWERED, UNDECIDED, AttemptOutcome, Unavailable
 from ccroute.types import Completion, Request
 from ccroute.wire.fields import LeftOut, without
 
@@ -39,7 +39,7 @@ def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailabl
     until `Leave`.
     """
     state, deployment, request = attempt.state, attempt.candidate.deployment, attempt.plan.request
-    outcome = None  # of an attempt that is made
+    outcome: AttemptOutcome | None = None  # of an attempt that is made
     try:
         if attempt.wait:
             yield from sleep(attempt.wait)
@@ -54,8 +54,9 @@ def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailabl
         admission = state.health.admit(deployment, request, early=attempt.early)  # again: it may have waited
         if isinstance(admission, Unavailable):
             return admission
-        outcome = AttemptOutcome()
-        attempt.admitted(admission)
+        outcome = UNDECIDED
+        attempt.admission = admission
+        attempt.held.append(admission)
         try:
             answer = yield from exchange(attempt, http)
         except (BackendError, RequestError, DeadlineExceededError) as error:
@@ -100,6 +101,7 @@ def _slot(attempt: AttemptContext) -> Flow[Fault | None]:
     if isinstance(entered, Queued):
         attempt.state.emit(QueuedEvent(attempt.call_id, attempt.plan.agent, deployment.name, entered.ahead))
         entered = yield from wait(attempt.deadline - MIN_ATTEMPT)
+        attempt.restart_clock()
     if not isinstance(entered, Failure):
         return None
     late = QueueTimeoutError(entered.detail, backend=deployment.backend.name, deployment=deployment.name)

@@ -62,6 +62,7 @@ class AttemptContext:
     wait: float
     started: float
     started_at: datetime
+    waiting_since: float
     held: list[Acquired] = field(default_factory=list)
     admission: Admission | None = None
     sent: bool = False
@@ -71,7 +72,6 @@ class AttemptContext:
     reconnected: bool = False
     request_id: str | None = None
     first_content: float | None = None
-    waiting_since: float = 0.0
     paused: float = 0.0
     decoder: StreamDecoder | None = None
     known_answer: Completion | None = None
@@ -99,12 +99,6 @@ class AttemptContext:
         clock = self.state.clock
         self.started = self.waiting_since = clock.monotonic()
         self.started_at = clock.now()
-
-    def admitted(self, admission: Admission) -> None:
-        """The wait for a slot is over, and the deployment may be asked."""
-        self.admission = admission
-        self.held.append(admission)
-        self.restart_clock()
 
     def content_begins(self) -> None:
         """The first content of a stream is there: others need not wait for the end of a probe."""

@@ -14,7 +14,7 @@ from ccroute.errors import (
     ProtocolError,
 )
 from ccroute.flow.attempt_context import AttemptContext, Limits
-from ccroute.flow.effects import Flow, Send, Stopped, emit, read, send
+from ccroute.flow.effects import Flow, Read, Send, Stopped, emit, read
 from ccroute.flow.redact import request_id
 from ccroute.http.message import Failure, Reply
 from ccroute.types import Completion
@@ -41,7 +41,7 @@ def exchange(attempt: AttemptContext, http: HttpRequest) -> Flow[Completion]:
     del request  # a header is the key
     attempt.sent = True  # until the driver says otherwise
     try:
-        reply = yield from send(effect)
+        reply: Reply | Failure = yield effect  # as `send` and `read` do; their frames cost a call 1 µs
     except Stopped as stop:
         attempt.sent = stop.sent
         raise
@@ -75,7 +75,7 @@ def read_whole(reply: Reply, first: float, until: float, limit: int) -> Flow[byt
     the others before `until`. Raises `ProtocolError` for more than `limit` bytes."""
     body, parts, size = Body(reply), list[bytes](), 0
     while True:
-        data = yield from read(first)
+        data: bytes | Failure = yield Read(first)
         if isinstance(data, Failure):
             return data
         if not data:
@@ -196,7 +196,7 @@ class Body:
 
     def __init__(self, reply: Reply) -> None:
         encoding = reply.headers.get("content-encoding", "").strip().lower()
-        if encoding not in {"", "identity", "gzip", "x-gzip"}:
+        if encoding not in ("", "identity", "gzip", "x-gzip"):
             raise ProtocolError("answered in an encoding that was not asked for")
         self._gzip = zlib.decompressobj(_GZIP) if encoding.endswith("gzip") else None
 

@@ -6,7 +6,6 @@ Knows rules, candidates and counts; must not know what is sent. Sources: docs/ar
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -92,15 +91,15 @@ class RetryState:
         self._may_probe = True
         self._window: int | None = None  # tokens that were too few
         # By deployment: its attempts, how often it was polled, when it is ready for another (monotonic).
-        self._tries: Counter[str] = Counter()
-        self._polls: Counter[str] = Counter()
+        self._tries: dict[str, int] = {}
+        self._polls: dict[str, int] = {}
         self._ready: dict[str, float] = {}
         # By backend: its ambiguous attempts, its key's fingerprint, the retry tokens of another attempt.
-        self._ambiguous: Counter[str] = Counter()
+        self._ambiguous: dict[str, int] = {}
         self._fingerprints: dict[str, int | None] = {}
         self._retry_tokens: dict[str, int] = {}
-        self._useless_deployments: set[str] = set()  # they cannot help this call
-        self._useless_backends: set[str] = set()
+        self._useless_deployments: frozenset[str] = frozenset()  # they cannot help this call
+        self._useless_backends: frozenset[str] = frozenset()
 
     def next(self, now: float, deadline: float = FOREVER) -> NextAttempt | None:
         """Whom to try now (monotonic seconds); None when nobody is left, or no time before `deadline`."""
@@ -145,17 +144,18 @@ class RetryState:
             self._retry_tokens.setdefault(backend, 0)
             self._ready[deployment.name] = now + self._poll(deployment.name, fault)
             return
-        self._tries[deployment.name] += 1
+        self._tries[deployment.name] = self._tries.get(deployment.name, 0) + 1
         self._attempts += rule.uses_attempt
         self._retry_tokens[backend] = rule.retry_tokens
-        self._ambiguous[backend] += rule.failure is FailureClass.AMBIGUOUS
+        if rule.failure is FailureClass.AMBIGUOUS:
+            self._ambiguous[backend] = self._ambiguous.get(backend, 0) + 1
         if rule.turns_off == "credential":
-            self._useless_backends.add(backend)
+            self._useless_backends |= {backend}
         if rule is TOO_LONG:
             limit = getattr(fault.error, "limit", None) or deployment.info.context_window
             self._window = max(self._window or 0, limit or 0)
         if not fault.may_retry:
-            self._useless_deployments.add(deployment.name)
+            self._useless_deployments |= {deployment.name}
             return
         wait = fault.error.retry_after
         self._ready[deployment.name] = now + (self._backoff(deployment.name, fault) if wait is None else wait)
@@ -163,7 +163,7 @@ class RetryState:
     def unsupported(self, candidate: Candidate, fault: Fault) -> None:
         """A candidate cannot serve the request: nothing was sent, and nothing counts."""
         self.unsupported_fault = self.unsupported_fault or fault
-        self._useless_deployments.add(candidate.deployment.name)
+        self._useless_deployments |= {candidate.deployment.name}
 
     def turned_away(self, step: NextAttempt, reason: Unavailable) -> None:
         """Its health changed while the call waited for a slot at its host, or another call probes it."""
@@ -175,7 +175,7 @@ class RetryState:
         last = self.fault or self.unsupported_fault
         if last is None or last.rule.others == "none" or not self._is_spent(self._attempts):
             return []
-        untried = [c for c in self._plan.candidates if not self._tries[c.deployment.name] and self._may(c)]
+        untried = [c for c in self._plan.candidates if c.deployment.name not in self._tries and self._may(c)]
         return [c.deployment.name for c in untried if self._is_triggered(c, self.unavailable)]
 
     def _choose(self, now: float) -> NextAttempt | None:
@@ -183,7 +183,7 @@ class RetryState:
         reasons = {candidate.deployment.name: self._unavailable(candidate) for candidate in possible}
         self.unavailable |= {name: reason for name, reason in reasons.items() if reason is not None}
         possible = [candidate for candidate in possible if self._is_triggered(candidate, reasons)]
-        untried = [c for c in possible if not (self._tries | self._polls)[c.deployment.name]]
+        untried = [c for c in possible if c.deployment.name not in self._tries.keys() | self._polls.keys()]
         fresh = [c for c in untried if reasons[c.deployment.name] is None]
         if fresh:
             return NextAttempt(self._best(fresh), 0.0)
@@ -227,9 +227,9 @@ class RetryState:
         )
         if deployment.name in self._useless_deployments or backend in self._useless_backends:
             return False
-        if self._tries[deployment.name] >= min(policy.per_deployment, policy.attempts):
+        if self._tries.get(deployment.name, 0) >= min(policy.per_deployment, policy.attempts):
             return False
-        if self._ambiguous[backend] >= MOST_AMBIGUOUS:
+        if self._ambiguous.get(backend, 0) >= MOST_AMBIGUOUS:
             return False
         if not self._state.retry_budget.allows(backend, self._retry_tokens.get(backend, 0)):
             return False
@@ -255,11 +255,11 @@ class RetryState:
 
     def _poll(self, deployment: str, fault: Fault) -> float:
         """Seconds until a server that is loading is asked again."""
-        wait = fault.error.retry_after
+        wait, polls = fault.error.retry_after, self._polls.get(deployment, 0)
         if wait is None or wait < POLL:
-            longest = min(LONGEST_POLL, POLL * 2.0 ** min(self._polls[deployment], _MOST_DOUBLINGS))
+            longest = min(LONGEST_POLL, POLL * 2.0 ** min(polls, _MOST_DOUBLINGS))
             wait = longest * (1 + self._state.clock.random()) / 2
-        self._polls[deployment] += 1
+        self._polls[deployment] = polls + 1
         return wait
 
     def _backoff(self, deployment: str, fault: Fault) -> float:

@@ -72,6 +72,9 @@ class AttemptOutcome(NamedTuple):
     output: int = 0
 
 
+UNDECIDED = AttemptOutcome()
+
+
 class Acquired(Protocol):
     """Something that an attempt holds."""
 

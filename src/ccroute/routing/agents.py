@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from ccroute.errors import ConfigError, UnknownAgentError
@@ -88,11 +87,10 @@ class AgentTable:
                 faults.append(f'agents.{name}.group: unknown group "{agent.group}"{close}')
         if faults:
             raise ConfigError(*faults)
-        self.find: Callable[[str], tuple[str, Agent] | None] = lru_cache(1024)(self._find)
-        """The agent's configured name and settings, by exact name, then by slug; None if unknown."""
         self._by_slug = {short: name for name in reversed(self._agents) if (short := slug(name))}
 
-    def _find(self, name: str) -> tuple[str, Agent] | None:
+    def find(self, name: str) -> tuple[str, Agent] | None:
+        """The agent's configured name and settings, by exact name, then by slug; None if unknown."""
         agent = self._agents.get(name)
         if agent is not None:
             return name, agent

@@ -131,11 +131,12 @@ class LoadSnapshot(NamedTuple):
 class _Measured:
     """The measurements of one deployment. `host` has the calls to every deployment of the same host."""
 
-    __slots__ = ("host", "latency", "origin", "outcomes", "running")
+    __slots__ = ("has_latency", "host", "latency", "origin", "outcomes", "running")
 
-    def __init__(self, origin: Origin, host: set[_InFlight]) -> None:
+    def __init__(self, origin: Origin, host: set[_InFlight], *, has_latency: bool) -> None:
         self.origin = origin
         self.host = host
+        self.has_latency = has_latency
         self.running: set[_InFlight] = set()
         self.outcomes = Outcomes()
         self.latency: LatencyEstimate | None = None
@@ -172,7 +173,7 @@ class Running:
             return
         now = self.monotonic()
         known.outcomes = known.outcomes.after(outcome.ok, now)
-        if outcome.ok and outcome.duration > 0:
+        if known.has_latency and outcome.ok and outcome.duration > 0:
             latency = known.latency or LatencyEstimate(at=now)
             known.latency = latency.after(outcome, self.at_once, now)
 
@@ -183,10 +184,14 @@ class Running:
 
 
 class Load:
-    """The load of every deployment of one router. Threads, tasks and finalisers may use it at once."""
+    """The load of every deployment of one router. Threads, tasks and finalisers may use it at once.
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
+    has_latency: whether latencies are measured; only the strategy `latency` reads them.
+    """
+
+    def __init__(self, monotonic: Callable[[], float], *, has_latency: bool = True) -> None:
         self._monotonic = monotonic
+        self._has_latency = has_latency
         self._known: dict[str, _Measured] = {}
         self._hosts: dict[Origin, set[_InFlight]] = {}
 
@@ -235,7 +240,7 @@ class Load:
 
     def _add(self, deployment: Deployment) -> _Measured:
         origin = deployment.backend.origin
-        known = _Measured(origin, self._hosts.setdefault(origin, set()))
+        known = _Measured(origin, self._hosts.setdefault(origin, set()), has_latency=self._has_latency)
         if len(self._known) >= MAX_KNOWN:
             self._known = {}  # removing single entries is not safe while other threads add some
         self._known[deployment.name] = known

@@ -6,17 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ccroute.accounting.tokens import estimate
-from ccroute.errors import ContextWindowExceededError, EgressDeniedError, InvalidRequestError
+from ccroute.errors import ContextWindowExceededError, EgressDeniedError
 from ccroute.failures import TRIGGERS, Trigger
-from ccroute.routing.agents import Agent
 from ccroute.routing.aliases import Resolution
 from ccroute.routing.balance import BY_TABLE, View, order, ranks
 from ccroute.routing.load import Load
 from ccroute.routing.prices import price_of
-from ccroute.routing.tables import Candidate, Deployment, Tables
+from ccroute.routing.tables import Candidate, Tables
 from ccroute.types import Price, Request
 
-_NO_AGENT = Agent()
 _NO_LOAD = Load(lambda: 0.0)
 """The load of a router that has made no calls. Nothing is added to it."""
 
@@ -58,63 +56,43 @@ def make_plan(
 
     load: the measured load, for the strategies `least-busy`, `latency` and `cost`.
     """
-    name, agent, reasons = _find_agent(request, tables)
-    model, overridden = _choose_model(request, agent, tables)
-    if overridden:
-        reasons.append(f'agent {name} uses "{model}", not the requested "{request.model}"')
+    name, agent, model, overridden, fallbacks, known_reasons = tables.choose(request.agent, request.model)
+    reasons = list(known_reasons)
     if agent.params:
         request = request.with_defaults(agent.params)
     view = None
     if not tables.aliases.strategies <= BY_TABLE:
         count_tokens = _cached(count_tokens)
         view = View(request, load, count_tokens)
-    candidates = _candidates(request, agent, model, tables, random, view)
+    if request.fallback is not None:
+        fallbacks = tuple(request.fallback or ())
+    candidates = _candidates(model, fallbacks, tables, random, view)
     if agent.local_only:
         candidates = _only_local(candidates, name, reasons)
     triggers = TRIGGERS if request.fallback else agent.triggers
     if tables.has_windows:
         candidates = _by_window(candidates, request, triggers, count_tokens, reasons)
+    price = price_of(tables, request.model) if overridden and request.model else None
     return Plan(
-        request=request,
-        agent=name,
-        group=agent.group,
-        requested_model=request.model,
-        model=model,
-        overridden=overridden,
-        candidates=candidates,
-        triggers=triggers,
-        reasons=tuple(reasons),
-        requested_price=price_of(tables, request.model) if overridden and request.model else None,
+        request,
+        name,
+        agent.group,
+        request.model,
+        model,
+        overridden,
+        candidates,
+        triggers,
+        tuple(reasons),
+        price,
     )
 
 
 def with_agent(request: Request, tables: Tables) -> Request:
     """The request with its agent's defaults, as a call would send it. Raises as `make_plan` does for an
     unknown agent or model."""
-    _, agent, _ = _find_agent(request, tables)
-    tables.resolve(_choose_model(request, agent, tables)[0])
-    return request.with_defaults(agent.params) if agent.params else request
-
-
-def _find_agent(request: Request, tables: Tables) -> tuple[str | None, Agent, list[str]]:
-    if request.agent is None:
-        return None, _NO_AGENT, []
-    found = tables.agents.find(request.agent)
-    if found is not None:
-        return *found, []
-    if tables.unknown_agent == "error":
-        raise tables.agents.unknown(request.agent)
-    return request.agent, _NO_AGENT, [f'agent "{request.agent}" is not configured: treated as no agent']
-
-
-def _choose_model(request: Request, agent: Agent, tables: Tables) -> tuple[str, bool]:
-    """The model's name, and whether it replaces a different one that the caller requested."""
-    if agent.model is not None and (tables.agent_override or request.model is None):
-        return agent.model, request.model is not None and request.model != agent.model
-    model = request.model if request.model is not None else tables.default_model
-    if model is None:
-        raise InvalidRequestError("no model: give model= or agent=, or build the router with default_model=")
-    return model, False
+    chosen = tables.choose(request.agent, request.model)
+    tables.resolve(chosen.model)
+    return request.with_defaults(chosen.agent.params) if chosen.agent.params else request
 
 
 def _cached(count: Callable[[Request], int]) -> Callable[[Request], int]:
@@ -130,46 +108,32 @@ def _cached(count: Callable[[Request], int]) -> Callable[[Request], int]:
 
 
 def _candidates(
-    request: Request,
-    agent: Agent,
-    model: str,
-    tables: Tables,
-    random: Callable[[], float],
-    view: View | None,
+    model: str, fallbacks: Sequence[str], tables: Tables, random: Callable[[], float], view: View | None
 ) -> list[Candidate]:
-    if request.fallback is None:
-        fallbacks = (*agent.fallback, *tables.fallbacks.get(model, tables.other_fallbacks))
-    else:
-        fallbacks = tuple(request.fallback or ())
-    seen: set[str] = set()
     candidates: list[Candidate] = []
     for alias in (model, *fallbacks):
-        is_fallback = alias is not model
-        resolution, found = tables.resolve(alias)
-        if seen or len(found) > 1:
-            found = [deployment for deployment in found if deployment.name not in seen]
-            if len(found) > 1:
-                found = _balanced(found, resolution, random, view)
-        for deployment in found:
-            seen.add(deployment.name)
-            reason = f'fallback "{alias}"' if is_fallback else f'model "{alias}"'
-            candidates.append(Candidate(deployment, alias, is_fallback, reason))
+        resolution, found = tables.candidates(alias, alias is not model)
+        if candidates:
+            seen = {candidate.deployment.name for candidate in candidates}
+            found = [candidate for candidate in found if candidate.deployment.name not in seen]
+        candidates += _balanced(found, resolution, random, view) if len(found) > 1 else found
     return candidates
 
 
 def _balanced(
-    found: Sequence[Deployment],
+    found: Sequence[Candidate],
     resolution: Resolution,
     random: Callable[[], float],
     view: View | None,
-) -> list[Deployment]:
+) -> Sequence[Candidate]:
     share: Mapping[str, float] = dict(zip(resolution.deployments, resolution.weights, strict=True))
-    weights = [share[deployment.name] * deployment.info.weight for deployment in found]
+    deployments = [candidate.deployment for candidate in found]
+    weights = [share[deployment.name] * deployment.info.weight for deployment in deployments]
     strategy = resolution.strategy
     placed = None
     if view is not None and strategy not in BY_TABLE:
-        placed = ranks(found, weights, strategy, random, view)
-    return list(order(found, weights, strategy, random, placed))
+        placed = ranks(deployments, weights, strategy, random, view)
+    return order(found, weights, strategy, random, placed)
 
 
 def _only_local(candidates: list[Candidate], agent: str | None, reasons: list[str]) -> list[Candidate]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event, Recovered
-from ccroute.routing.acquired import NEUTRAL, AttemptOutcome, HealthReport, Unavailable
+from ccroute.routing.acquired import ANSWERED, NEUTRAL, AttemptOutcome, HealthReport, Unavailable
 from ccroute.routing.breaker import Breaker, Switch, Trip, caller_of, name_of
 from ccroute.routing.tables import MAX_KNOWN, Deployment
 from ccroute.types import Request
@@ -166,6 +166,10 @@ class Switches:
         """Change the switches by the report of an attempt that ended at the instant `at`."""
         deployment = admission.deployment
         breaker = self.breakers.get(deployment.name) or self._new_breaker(deployment.name)
+        request = admission.request
+        if report is ANSWERED and breaker.is_on and not (self.credentials or admission.probes):
+            breaker.count(failed=False, caller=None if request is None else name_of(request))
+            return  # nearly every report
         # A switch that was turned on meanwhile has taken its lease back. A late answer still proves that the
         # server works, but of the keys only the one that was sent.
         proved = admission.probes and [
@@ -189,7 +193,6 @@ class Switches:
                     self.events.append(Recovered(deployment.backend.name))
         if report.cool:
             self._cool(breaker, deployment, report, at)
-        request = admission.request
         caller = report.caller if report.counts or request is None else name_of(request)
         if report.off is not None:
             self._turn_off(breaker, admission, proved, report, at)

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, get_args
 from ccroute.accounting import PriceBook
 from ccroute.backends import Backend
 from ccroute.errors import ConfigError, InvalidRequestError, UnknownModelError
-from ccroute.routing.agents import AgentTable
+from ccroute.routing.agents import Agent, AgentTable
 from ccroute.routing.aliases import AliasTable, Resolution
 from ccroute.routing.names import did_you_mean, names_fault
 from ccroute.types import FREE, Model, ModelInfo, Price
@@ -22,6 +22,7 @@ OTHERS = "*"
 """Key in `fallbacks=` for every model that has no fallbacks of its own."""
 _WILDCARDS = frozenset("*?")
 
+_NO_AGENT = Agent()
 MAX_KNOWN = 10_000
 """Deployments remembered at most: callers may name any `backend/model`."""
 
@@ -56,6 +57,21 @@ class Candidate(NamedTuple):
     reason: str
 
 
+class Choice(NamedTuple):
+    """The agent and the model that a call's `agent=` and `model=` lead to.
+
+    overridden: the agent's model replaced a different one that the caller requested.
+    fallbacks:  the models to try after it, unless the call gives its own.
+    """
+
+    name: str | None
+    agent: Agent
+    model: str
+    overridden: bool
+    fallbacks: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+
 class Tables:
     """The input of every plan. Never changed, only replaced as a whole.
 
@@ -84,17 +100,44 @@ class Tables:
         self.prices = PriceBook() if prices is None else prices
         self.has_windows = False
         """Whether the context window of any deployment is known."""
+        self.choose: Callable[[str | None, str | None], Choice] = lru_cache(MAX_KNOWN)(self._choose)
+        """What a call's `agent=` and `model=` lead to. Raises as `make_plan` does for an unknown agent or no
+        model."""
         self._deployments: dict[str, Deployment] = {}
         self.resolve: Callable[[str], tuple[Resolution, Sequence[Deployment]]] = lru_cache(MAX_KNOWN)(
             self._resolve
         )
         """`AliasTable.resolve` for this router's backends, and the deployments it names."""
+        self.candidates: Callable[[str, bool], tuple[Resolution, Sequence[Candidate]]] = lru_cache(MAX_KNOWN)(
+            self._candidates
+        )
+        """`resolve`, with the deployments as candidates: of a fallback model, or of the first choice."""
         if unknown_agent not in get_args(UnknownAgent):
             raise ConfigError(f'unknown_agent is "error" or "default", not {unknown_agent!r}')
         self.fallbacks, faults = checked_fallbacks(fallbacks)
         if faults := [*faults, *self._faults(backends)]:
             raise ConfigError(*faults)
         self.other_fallbacks = self.fallbacks.get(OTHERS, ())
+
+    def _choose(self, agent: str | None, requested: str | None) -> Choice:
+        found, reasons = self.agents.find(agent) if agent is not None else None, list[str]()
+        if agent is not None and found is None:
+            if self.unknown_agent == "error":
+                raise self.agents.unknown(agent)
+            reasons.append(f'agent "{agent}" is not configured: treated as no agent')
+        name, settings = found or (agent, _NO_AGENT)
+        model = requested if requested is not None else self.default_model
+        if settings.model is not None and (self.agent_override or requested is None):
+            model = settings.model
+        if model is None:
+            raise InvalidRequestError(
+                "no model: give model= or agent=, or build the router with default_model="
+            )
+        overridden = requested is not None and model != requested
+        if overridden:
+            reasons.append(f'agent {name} uses "{model}", not the requested "{requested}"')
+        fallbacks = (*settings.fallback, *self.fallbacks.get(model, self.other_fallbacks))
+        return Choice(name, settings, model, overridden, fallbacks, tuple(reasons))
 
     def _resolve(self, name: str) -> tuple[Resolution, Sequence[Deployment]]:
         resolution = self.aliases.resolve(name, self.backends)
@@ -106,6 +149,11 @@ class Tables:
             weights[deployment] = weights.get(deployment, 0.0) + weight
         names = tuple(deployment.name for deployment in weights)
         return resolution._replace(deployments=names, weights=tuple(weights.values())), tuple(weights)
+
+    def _candidates(self, alias: str, fallback: bool) -> tuple[Resolution, Sequence[Candidate]]:
+        resolution, found = self.resolve(alias)
+        reason = f'fallback "{alias}"' if fallback else f'model "{alias}"'
+        return resolution, [Candidate(deployment, alias, fallback, reason) for deployment in found]
 
     def deployment(self, name: str) -> Deployment:
         """The deployment with this name, made at its first use. Its backend must exist."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, get_args
 
 from ccroute.display import shortened
 from ccroute.errors import InvalidRequestError
@@ -16,21 +16,17 @@ ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function
 OWNED = frozenset({"model", "messages", "stream"})
 """Fields of every request body that only ccroute writes."""
 
-_NAMES = frozenset(CallOptions.__annotations__)
 _DICT = (dict, Mapping)  # dict first: a check of an abstract class calls Python code
 _LIST = (list, tuple)
-_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
-    **dict.fromkeys(
-        ("temperature", "top_p", "frequency_penalty", "presence_penalty"), ((int, float), "a number")
-    ),
-    **dict.fromkeys(("max_tokens", "top_k", "top_logprobs", "seed", "priority"), ((int,), "an int")),
-    **dict.fromkeys(("user", "agent", "model", "session"), ((str,), "a str")),
-    **dict.fromkeys(("logit_bias", "extra", "metadata"), (_DICT, "a dict")),
-    **dict.fromkeys(("logprobs", "parallel_tool_calls"), ((bool,), "a bool")),
-    "stop": ((str, *_LIST), "a str or a list"),
-    "tool_choice": ((str, *_DICT), "a str or a dict"),
-    "timeout": ((int, float, Timeout), "a number of seconds or a Timeout"),
-}
+_SEQUENCE = (*_LIST, Sequence)
+
+
+class _Rule(NamedTuple):
+    """What an option's value must be: its types, in words too, and what else may be wrong with it."""
+
+    kinds: tuple[type, ...]
+    words: str
+    fault: Callable[[Any], str | None] | None = None
 
 
 def build_request(prompt: str | None, options: Mapping[str, object]) -> Request:
@@ -39,25 +35,28 @@ def build_request(prompt: str | None, options: Mapping[str, object]) -> Request:
     Raises `InvalidRequestError` naming the place (`messages[2].role`), never quoting a prompt, and
     `TypeError` for a keyword that does not exist.
     """
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    messages = given.get("messages")
+    messages = options.get("messages")
     if prompt is None and messages is None:
         raise InvalidRequestError("no input: give either prompt= or messages=")
     if prompt is not None and messages is not None:
         raise InvalidRequestError("two inputs: give either prompt= or messages=, not both")
     if prompt is None:
-        given["messages"] = _checked_messages(messages)
+        messages = _checked_messages(messages)
     elif isinstance(prompt, str):
-        given["messages"] = ({"role": "user", "content": prompt},)
+        messages = ({"role": "user", "content": prompt},)
     else:
         raise InvalidRequestError(
             f"prompt must be a str, not {type(prompt).__name__}; a list goes to messages="
         )
+    given: dict[str, Any] = {}
     for name, value in options.items():
         if fault := _fault_of(name, value):
             raise InvalidRequestError(fault)
+        if value is not None:
+            given[name] = value
+    given["messages"] = messages
     if "system" in given:
-        given["messages"] = _led(given.pop("system"), given["messages"])
+        given["messages"] = _led(given.pop("system"), messages)
     if isinstance(given.get("fallback"), str):
         given["fallback"] = (given["fallback"],)
     if "tools" in given or "response_format" in given:
@@ -78,38 +77,41 @@ def fault_of(name: str, value: object) -> str | None:
 
 def _fault_of(name: str, value: Any) -> str | None:
     """As `fault_of`, but for `MADE_OF_TYPES`, which `as_dicts` checks."""
-    if name not in _NAMES:
+    rule, kind = _RULES.get(name), type(value)
+    if rule is None:
         from ccroute.types.hints import hint  # only where something is wrong
 
-        raise TypeError(f"there is no argument {shortened(name)!r}: {hint(name, _NAMES)}")
+        raise TypeError(f"there is no argument {shortened(name)!r}: {hint(name, _RULES)}")
     if value is None:
         return None
-    if name in _KINDS:
-        kinds, words = _KINDS[name]
-        # A bool is an int to Python, but always a mistake here.
-        kind = type(value)
-        if not issubclass(kind, kinds) or (kind is bool and bool not in kinds):
-            return f"{name} must be {words}, not {kind.__name__}"
-    match name:
-        case "model" | "agent" | "session" if not value.isprintable():
-            return f"a {name} name holds control characters"
-        case "max_tokens" if value < 1:
-            return "max_tokens must be at least 1"
-        case "extra" if owned := OWNED & value.keys():
-            return f"extra may not hold {', '.join(sorted(owned))}: use model=, messages=, stream()"
-        case "reasoning_effort" if value not in (efforts := get_args(Effort)):
-            return f"reasoning_effort must be one of {', '.join(efforts)}"
-        case "timeout":
-            fits = isinstance(value, Timeout) or 0 < value < float("inf")
-            return None if fits else f"timeout must be a positive number of seconds, not {value!r}"
-        case "tool_choice":
-            return None if isinstance(value, str) else _choice_fault(value)
-        case "fallback":
-            return None if value is False or isinstance(value, str) else _list_fault(value)
-    return None
+    # A bool is an int to Python, but always a mistake here.
+    if kind not in rule.kinds and (kind is bool or not issubclass(kind, rule.kinds)):
+        return f"{name} must be {rule.words}, not {kind.__name__}"
+    return None if rule.fault is None else rule.fault(value)
 
 
-def _choice_fault(choice: Mapping[str, Any]) -> str | None:
+def _name_fault(kind: str) -> Callable[[str], str | None]:
+    return lambda name: None if name.isprintable() else f"a {kind} name holds control characters"
+
+
+def _extra_fault(extra: Mapping[str, Any]) -> str | None:
+    owned = ", ".join(sorted(OWNED & extra.keys()))
+    return f"extra may not hold {owned}: use model=, messages=, stream()" if owned else None
+
+
+def _timeout_fault(timeout: float | Timeout) -> str | None:
+    fits = isinstance(timeout, Timeout) or 0 < timeout < float("inf")
+    return None if fits else f"timeout must be a positive number of seconds, not {timeout!r}"
+
+
+def _effort_fault(effort: object) -> str | None:
+    known = get_args(Effort)
+    return None if effort in known else f"reasoning_effort must be one of {', '.join(known)}"
+
+
+def _choice_fault(choice: str | Mapping[str, Any]) -> str | None:
+    if isinstance(choice, str):
+        return None
     function = choice.get("function")
     named = isinstance(function, Mapping) and isinstance(function.get("name"), str)
     if choice.get("type") == "function" and not named:
@@ -118,12 +120,35 @@ def _choice_fault(choice: Mapping[str, Any]) -> str | None:
 
 
 def _list_fault(fallback: object) -> str | None:
+    if fallback is False or isinstance(fallback, str):
+        return None
     if not isinstance(fallback, _LIST):
         return "fallback must be a list of models, or False for none"
     wrong = [(i, each) for i, each in enumerate(fallback) if not isinstance(each, str)]
     return (
         f"fallback[{wrong[0][0]}] must be a model's name, not {type(wrong[0][1]).__name__}" if wrong else None
     )
+
+
+_ANY: Final[_Rule] = _Rule((object, bool), "anything")
+_RULES: Final[dict[str, _Rule]] = {
+    **dict.fromkeys(CallOptions.__annotations__, _ANY),
+    **dict.fromkeys(
+        ("temperature", "top_p", "frequency_penalty", "presence_penalty"), _Rule((int, float), "a number")
+    ),
+    **dict.fromkeys(("top_k", "top_logprobs", "seed", "priority"), _Rule((int,), "an int")),
+    "max_tokens": _Rule((int,), "an int", lambda most: "max_tokens must be at least 1" if most < 1 else None),
+    "user": _Rule((str,), "a str"),
+    **{name: _Rule((str,), "a str", _name_fault(name)) for name in ("agent", "model", "session")},
+    **dict.fromkeys(("logit_bias", "metadata"), _Rule(_DICT, "a dict")),
+    "extra": _Rule(_DICT, "a dict", _extra_fault),
+    **dict.fromkeys(("logprobs", "parallel_tool_calls"), _Rule((bool,), "a bool")),
+    "stop": _Rule((str, *_LIST), "a str or a list"),
+    "tool_choice": _Rule((str, *_DICT), "a str or a dict", _choice_fault),
+    "timeout": _Rule((int, float, Timeout), "a number of seconds or a Timeout", _timeout_fault),
+    "reasoning_effort": _ANY._replace(fault=_effort_fault),
+    "fallback": _ANY._replace(fault=_list_fault),
+}
 
 
 def _led(system: object, messages: Sequence[Mapping[str, JSON]]) -> tuple[Mapping[str, JSON], ...]:
@@ -136,7 +161,7 @@ def _led(system: object, messages: Sequence[Mapping[str, JSON]]) -> tuple[Mappin
 
 
 def _checked_messages(messages: Any) -> tuple[Mapping[str, JSON], ...]:
-    if isinstance(messages, str | bytes) or not isinstance(messages, (*_LIST, Sequence)):
+    if isinstance(messages, (str, bytes)) or not isinstance(messages, _SEQUENCE):
         raise InvalidRequestError(
             "messages must be a list of messages such as {'role': 'user', 'content': …}"
         )
@@ -146,12 +171,14 @@ def _checked_messages(messages: Any) -> tuple[Mapping[str, JSON], ...]:
 
 
 def _message(message: object, where: str) -> Mapping[str, JSON]:
-    if isinstance(message, Message):
-        return message.to_dict()
     if not isinstance(message, _DICT):
+        if isinstance(message, Message):
+            return message.to_dict()
         own = "; append its .message" if isinstance(message, Completion) else ""
         raise InvalidRequestError(f"{where} must be a dict or a Message, not {type(message).__name__}{own}")
     role, content = message.get("role"), message.get("content")
+    if isinstance(content, str) and (role == "user" or role == "system"):
+        return message  # nearly every message
     if not isinstance(role, str) or role not in ROLES:
         raise InvalidRequestError(f"{where}.role must be one of {', '.join(sorted(ROLES))}")
     if role == "assistant":
@@ -162,7 +189,7 @@ def _message(message: object, where: str) -> Mapping[str, JSON]:
         return message
     if content is None:
         raise InvalidRequestError(f"{where}.content is missing")
-    if isinstance(content, bytes) or not isinstance(content, (*_LIST, Sequence)):
+    if isinstance(content, bytes) or not isinstance(content, _SEQUENCE):
         raise InvalidRequestError(f"{where}.content must be a str or a list of parts")
     for i, part in enumerate(content):
         if not isinstance(part, _DICT) or not isinstance(part.get("type"), str):

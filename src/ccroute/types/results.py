@@ -11,7 +11,7 @@ from typing_extensions import TypeVar as TypeVarWithDefault
 
 from ccroute.display import card, cut, table, usd
 from ccroute.errors import InvalidOutputError, InvalidRequestError
-from ccroute.types.route import Frozen, Route, Usage
+from ccroute.types.route import Frozen, Route, Usage, unchecked
 from ccroute.types.signatures import completed_live
 from ccroute.types.structured import AnswerFormat
 from ccroute.types.tools import Tools, read_arguments, tool_of, validated_arguments
@@ -273,6 +273,11 @@ class Completion(Frozen, Generic[Parsed]):
             _ = "_form" in vars(self) and self.parsed
         except (InvalidOutputError, InvalidRequestError) as error:
             yield "parsed", cut(str(error))
+
+
+new_message = unchecked(Message)
+new_choice = unchecked(Choice)
+new_completion = unchecked(Completion[Any])
 
 
 class Chunk(Frozen):

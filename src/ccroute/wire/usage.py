@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from ccroute.types import JSON, Choice, Usage
+from ccroute.types.route import new_usage
 from ccroute.wire.reading import wrong
 
 _MOST: Final = 1_000_000_000  # tokens; a higher count is a server's bug
@@ -61,7 +62,7 @@ def usage(
     if input is None:
         cache_read = cache_write_5m = cache_write_1h = 0
     prompt = (input or 0) + cache_read + cache_write_5m + cache_write_1h
-    return Usage(
+    return new_usage(
         input=input or 0,
         cache_read=cache_read,
         cache_write_5m=cache_write_5m,

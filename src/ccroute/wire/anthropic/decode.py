@@ -9,7 +9,8 @@ from typing import Final
 from pydantic_core import from_json
 
 from ccroute.errors import InvalidRequestError
-from ccroute.types import JSON, Choice, Completion, FinishReason, Function, Message, Request, ToolCall, Usage
+from ccroute.types import JSON, Completion, FinishReason, Function, Message, Request, ToolCall, Usage
+from ccroute.types.results import new_choice, new_completion, new_message
 from ccroute.wire.anthropic.encode import SCHEMA_TOOL
 from ccroute.wire.anthropic.turns import THINKING
 from ccroute.wire.decoding import check_error
@@ -42,8 +43,8 @@ def decode(body: bytes) -> Completion:
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
         wrong("the answer holds no list of content blocks", body)
     message = read_message(blocks)
-    choice = Choice(message=message, finish_reason=finish_reason(reason, STOP, message.tool_calls or ()))
-    return Completion(
+    choice = new_choice(message=message, finish_reason=finish_reason(reason, STOP, message.tool_calls or ()))
+    return new_completion(
         id=text(frame.get("id")),
         model=text(frame.get("model")),
         choices=(choice,),
@@ -73,7 +74,7 @@ def read_message(blocks: Sequence[Mapping[str, JSON]]) -> Message:
                 function = Function(name=text(block.get("name")), arguments=arguments)
                 id, index = text(block.get("id")), len(calls)
                 calls.append(ToolCall(id=id or f"call_{index}", function=function, index=index))
-    return Message(
+    return new_message(
         content=formed or ("".join(answer) if answer or not calls else None),
         tool_calls=tuple(calls) or None,
         thinking="".join(thought) or None,

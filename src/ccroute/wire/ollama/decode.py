@@ -10,7 +10,8 @@ from typing import Final, NoReturn
 
 from ccroute.errors import InvalidRequestError
 from ccroute.failures import CallFailure
-from ccroute.types import JSON, Choice, Completion, FinishReason, Message, Usage
+from ccroute.types import JSON, Completion, FinishReason, Usage
+from ccroute.types.results import new_choice, new_completion, new_message
 from ccroute.wire.decoding import check_error
 from ccroute.wire.errors.typed import parse_body, typed_error
 from ccroute.wire.ollama.tags import split_thoughts
@@ -46,12 +47,12 @@ def decode(body: bytes) -> Completion:
     reason, logprobs = text(frame.get("done_reason")), frame.get("logprobs")
     if reason in LOADED and not (calls or answer or thoughts):
         nothing_asked()
-    choice = Choice(
-        message=Message(content=answer, tool_calls=calls or None, thinking=thoughts or None),
+    choice = new_choice(
+        message=new_message(content=answer, tool_calls=calls or None, thinking=thoughts or None),
         finish_reason=finish_reason(reason, DONE, calls),
         logprobs={"content": logprobs} if logprobs else None,
     )
-    return Completion(
+    return new_completion(
         created=read_time(frame.get("created_at")),
         model=text(frame.get("model")),
         choices=(choice,),

@@ -6,7 +6,8 @@ Knows the answer's shape as OpenAI and its imitators send it; must not know the 
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from ccroute.types import JSON, Choice, Completion, FinishReason, Message, Usage
+from ccroute.types import JSON, Choice, Completion, FinishReason, Usage
+from ccroute.types.results import new_choice, new_completion, new_message
 from ccroute.wire.decoding import check_error, fail
 from ccroute.wire.openai.provider_fields import USUAL, of_message
 from ccroute.wire.reading import finish_reason, load_object, mapping, text, unix_time, wrong
@@ -45,7 +46,7 @@ def decode(body: bytes, *, provider: str = "") -> Completion:
     used, reason = frame.get("usage"), text(entries[0].get("finish_reason"))
     if not reason:
         check_used(used, body)
-    return Completion(
+    return new_completion(
         id=text(frame.get("id")),
         created=unix_time(frame.get("created")),
         model=text(frame.get("model")),
@@ -69,9 +70,9 @@ def _choice(entry: JSON, index: int, body: bytes, provider: str) -> Choice:
     fields = {}
     if provider and (calls or not message.keys() <= USUAL):
         fields = of_message(message, has_calls=bool(calls))
-    return Choice(
+    return new_choice(
         index=index,
-        message=Message(
+        message=new_message(
             content=content or refusal or content,
             tool_calls=calls or None,
             thinking=thinking(message) or None,

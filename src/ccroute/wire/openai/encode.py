@@ -17,7 +17,7 @@ from ccroute.wire.schemas import put_strict
 
 _BY_ITSELF: Final = {"max_tokens", "seed", "stop", "reasoning_effort", "extra"}
 _WITH_TOOLS: Final = {"tools", "tool_choice", "parallel_tool_calls"}
-_AS_THEY_ARE: Final = sorted(PARAMETERS - _BY_ITSELF - _WITH_TOOLS)
+_AS_THEY_ARE: Final = PARAMETERS - _BY_ITSELF - _WITH_TOOLS
 _NOTHING: Final = Model()
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
 
@@ -54,8 +54,8 @@ def encode(
     if request.max_tokens is not None:
         is_renamed = "max_tokens" in (facts.refuses or ())
         body["max_completion_tokens" if is_renamed else dialect.max_tokens] = request.max_tokens
-    for name in _AS_THEY_ARE:
-        if (value := getattr(request, name)) not in NOT_GIVEN:
+    for name, value in vars(request).items():
+        if name in _AS_THEY_ARE and value not in NOT_GIVEN:
             body[name] = value
     if request.response_format:
         put_strict(body, official=dialect.developer_role)
