@@ -17,7 +17,7 @@ from ccroute.wire.tools import read_calls
 _CLOSING: Final = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
 
 
-class Decoder(BaseDecoder[bytes]):
+class Decoder(BaseDecoder[NDJSONParser]):
     """Turns the bytes of one stream into chunks.
 
     The whole answer's `raw` holds the times of the last line, in ns. `loaded` is called with the model's
@@ -31,17 +31,21 @@ class Decoder(BaseDecoder[bytes]):
         self._loaded = loaded
         self._splitter: ThoughtSplitter | None = ThoughtSplitter()  # until the answer itself begins
 
-    def _take(self, event: bytes, chunks: list[Chunk]) -> None:
-        frame = load_object(event)
+    def _take_rest(self) -> None:
+        for line in self._parser.end():
+            self._take(line, [])
+
+    def _take(self, block: bytes, chunks: list[Chunk]) -> None:
+        frame = load_object(block)
         message = frame.get("message")
         if "error" in frame or not message:
-            check_error(frame, event)
+            check_error(frame, block)
         if not self._model:
             self._model = text(frame.get("model"))
             self._created = read_time(frame.get("created_at"))
         if message:
             if not isinstance(message, dict):
-                wrong("a message is not an object", event)
+                wrong("a message is not an object", block)
             self._take_message(message, chunks)
         if logprobs := frame.get("logprobs"):
             self._logprobs += listed(logprobs)
@@ -54,7 +58,7 @@ class Decoder(BaseDecoder[bytes]):
             if self._finish in LOADED and not (self._text or self._thinking or self._calls):
                 nothing_asked()
             self._raw = {name: frame[name] for name in _CLOSING if name in frame} or None
-            self._done = True
+            self.done = True
             self._loaded(self._model, frame.get("load_duration"))
 
     def _take_message(self, message: Mapping[str, JSON], chunks: list[Chunk]) -> None:
