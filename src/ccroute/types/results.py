@@ -302,8 +302,9 @@ _set_fields, _set_given, _set_extra, _set_private = (
 
 def text_chunk(text: str) -> Chunk:
     """`Chunk(text=text)` without validation, for 0.5 µs instead of 1.1: a stream makes thousands of them."""
-    chunk = object.__new__(Chunk)
-    _set_fields(chunk, _EMPTY_CHUNK | {"text": text})
+    chunk, fields = object.__new__(Chunk), _EMPTY_CHUNK.copy()
+    fields["text"] = text
+    _set_fields(chunk, fields)
     _set_given(chunk, _ONLY_TEXT)
     _set_extra(chunk, None)
     _set_private(chunk, None)

@@ -4,7 +4,8 @@ Knows line ends, fields and the size limit; must not know what an event means. T
 bytes. A parser buffers at most `MAX_EVENT` bytes.
 """
 
-from typing import Final, TypeAlias
+from abc import ABC, abstractmethod
+from typing import ClassVar, Final, TypeAlias
 
 from ccroute.wire.reading import is_whole, wrong
 
@@ -14,21 +15,21 @@ MAX_EVENT: Final = 16 * 1024 * 1024
 Event: TypeAlias = tuple[str, bytes]
 """A server-sent event: its kind (`message` unless the server named it) and its data."""
 
-END: Final = b"\n\n"
 _BOM: Final = b"\xef\xbb\xbf"
 
 
-class _Blocks:
+class Blocks(ABC):
     """Cuts bytes at a separator of LFs. CR and CRLF become LF first. A BOM at the start is removed.
 
     pending:  the bytes after the last separator.
     after_cr: whether the last byte was a CR, whose LF may follow.
     """
 
-    __slots__ = ("_separator", "_started", "after_cr", "pending")
+    separator: ClassVar[bytes]
 
-    def __init__(self, separator: bytes) -> None:
-        self._separator = separator
+    __slots__ = ("_started", "after_cr", "pending")
+
+    def __init__(self) -> None:
         self.pending = bytearray()
         self.after_cr = False
         self._started = False
@@ -39,7 +40,7 @@ class _Blocks:
             data = self._with_lf(data)
         if not self._started:
             data = self._without_bom(data)
-        pending, separator = self.pending, self._separator
+        pending, separator = self.pending, self.separator
         if not pending and len(data) <= MAX_EVENT and data.endswith(separator):
             return data[: -len(separator)].split(separator)  # the common case: whole events in one read
         # Only the new bytes can hold a new separator, or complete one that was split.
@@ -55,6 +56,10 @@ class _Blocks:
             pending.clear()
             wrong(f"the server sent an event of more than {MAX_EVENT // 1024**2} MB")
         return whole
+
+    @abstractmethod
+    def end(self) -> list[bytes]:
+        """Return the last block, if only its separator is missing."""
 
     def _rest(self) -> bytes:
         rest = bytes(self.pending)
@@ -78,15 +83,13 @@ class _Blocks:
         return start.removeprefix(_BOM)
 
 
-class SSEParser(_Blocks):
-    """Cuts a stream into blocks, each of them an event for `read_event`."""
+class SSEParser(Blocks):
+    """Cuts server-sent events. `read_event` reads each of them."""
 
+    separator = b"\n\n"
     __slots__ = ()
 
-    def __init__(self) -> None:
-        super().__init__(END)
-
-    def end(self) -> list[Event]:
+    def end(self) -> list[bytes]:
         """Return the last event, if only its blank line is missing: it must be `[DONE]` or whole JSON.
 
         A JSON object or a web page without any event has the kind `body`: the server did not stream.
@@ -94,23 +97,17 @@ class SSEParser(_Blocks):
         rest = self._rest()
         event = read_event(rest)
         if event:
-            return [event] if event[1] == b"[DONE]" or is_whole(event[1]) else []
+            return [rest] if event[1] == b"[DONE]" or is_whole(event[1]) else []
         body = rest.strip()
         never_a_stream = body.startswith(b"<") or (body.startswith(b"{") and is_whole(body))
-        return [("body", body)] if never_a_stream else []
+        return [b"event: body\ndata: " + body.replace(b"\n", b"\ndata: ")] if never_a_stream else []
 
 
-class NDJSONParser(_Blocks):
-    """One JSON value a line; blank lines are skipped."""
+class NDJSONParser(Blocks):
+    """Cuts lines, one JSON value each. Some may be blank."""
 
+    separator = b"\n"
     __slots__ = ()
-
-    def __init__(self) -> None:
-        super().__init__(b"\n")
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Return the lines that `data` completes. Raises `ProtocolError` beyond `MAX_EVENT`."""
-        return [line for line in super().feed(data) if line and not line.isspace()]
 
     def end(self) -> list[bytes]:
         """Return the last line, if only its line end is missing: it must be whole JSON, or a web page."""

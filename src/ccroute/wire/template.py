@@ -1,27 +1,37 @@
 """Reads only the text of an event, because the events of one stream usually differ in nothing else.
 
 Knows bytes and JSON strings; must not know frames. It costs a quarter of parsing the event and is as
-strict: between the learnt head and tail there must be exactly one JSON string.
+strict: between the learnt bytes there must be exactly one JSON string each.
 """
+
+from collections.abc import Sequence
+from typing import Final
 
 from pydantic_core import from_json
 
-_PATIENCE = 4  # useless learnt events before giving up: some servers put a random field into every one
+_PATIENCE: Final = 4  # useless learnt events before giving up: some servers put a random field into every one
 
 
 class Template:
-    """The bytes before and after the text of `key`, each with a quote, learnt from one event."""
+    """The bytes around the text of `key`, learnt from one event.
 
-    __slots__ = ("_around", "_head", "_key", "_tail", "_tries")
+    `varying` are keys without meaning whose texts differ in every event: one of them may stand before or
+    after the text. All events match in the bytes before the first text, between both, and after the last.
+    """
 
-    def __init__(self, key: bytes) -> None:
+    __slots__ = ("_around", "_between", "_head", "_is_second", "_key", "_tail", "_tries", "_varying")
+
+    def __init__(self, key: bytes, varying: Sequence[bytes] = ()) -> None:
         self._key = b'"%b":' % key
+        self._varying = [b'"%b":"' % each for each in varying]
         self._tries = 0
         self.forget()
 
     def forget(self) -> None:
         """Match no event, until another is learnt."""
-        self._head, self._tail, self._around = b"", b"", -1
+        self._head, self._between, self._tail = b"", b"", b""
+        self._around = -1  # bytes of head and tail
+        self._is_second = False  # whether the text comes after the varying one
 
     def text(self, event: bytes) -> str | None:
         """Return the text of an event if the rest is equal to the learnt one, else `None`."""
@@ -29,7 +39,15 @@ class Template:
         if len(event) - len(inner) != self._around:
             return None
         try:
-            text: str = from_json(b'"%b"' % inner)
+            if not self._between:
+                text: str = from_json(b'"%b"' % inner)
+            else:
+                # No JSON string goes on over a line's end: neither of them can swallow the other.
+                first, between, second = inner.partition(self._between)
+                texts: list[str] = from_json(b'["%b"\n,\n"%b"]' % (first, second))
+                if not between or len(texts) != 2:
+                    return None
+                text = texts[self._is_second]
         except ValueError:
             return None
         self._tries = 0
@@ -42,6 +60,18 @@ class Template:
             return
         self._tries += 1
         head, literal, tail = event.partition(b'"%b"' % text.encode())
-        if literal and head.rstrip().endswith(self._key) and event.count(self._key) == 1:
-            self._head, self._tail = head + b'"', b'"' + tail
-            self._around = len(self._head) + len(self._tail)
+        if not literal or not head.rstrip().endswith(self._key) or event.count(self._key) != 1:
+            return
+        head, between, tail = head + b'"', b"", b'"' + tail
+        for key in self._varying:
+            if key in tail:
+                before, _, after = tail.partition(key)
+                between, tail = before + key, after[after.find(b'"') :]
+                break
+            if key in head:
+                before, _, after = head.partition(key)
+                head, between = before + key, after[after.find(b'"') :]
+                self._is_second = True
+                break
+        self._head, self._between, self._tail = head, between, tail
+        self._around = len(head) + len(tail)

@@ -11,8 +11,10 @@ from ccroute.types import JSON, Chunk
 from ccroute.wire.anthropic.decode import STOP, decode, kept_blocks, merged_usage, read_usage
 from ccroute.wire.anthropic.encode import SCHEMA_TOOL
 from ccroute.wire.anthropic.turns import THINKING
-from ccroute.wire.decoding import EventDecoder, check_error, is_frame
+from ccroute.wire.decoding import BaseDecoder, check_error, is_frame
+from ccroute.wire.events import SSEParser, read_event
 from ccroute.wire.reading import answer_text, load_object, mapping, text, wrong
+from ccroute.wire.template import Template
 from ccroute.wire.tools import Call, as_object, as_text
 
 
@@ -39,19 +41,23 @@ class _Part:
         return {**self.block, "input": as_object("".join(self.pieces))} if self.has_input else self.block
 
 
-class Decoder(EventDecoder):
+class Decoder(BaseDecoder):
     """Turns the bytes of one stream into chunks."""
 
     end_signal = "message_stop"
 
     def __init__(self) -> None:
-        super().__init__(b"text", STOP, read_usage)
+        super().__init__(SSEParser(), Template(b"text"), STOP, read_usage)
         self._parts: list[_Part] = []
         self._open: dict[int | None, _Part] = {}  # by the block's index
         self._answer: _Part | None = None  # the block that calls the schema's tool
         self._before = 0  # the pieces of text before it, which do not belong to the answer
 
-    def _take_event(self, kind: str, data: bytes, chunks: list[Chunk]) -> str | None:
+    def _take(self, block: bytes, chunks: list[Chunk]) -> str | None:
+        event = read_event(block)
+        if event is None:
+            return None
+        kind, data = event
         if kind not in _FRAMES and kind != "message" and not is_frame(kind, data, decode):
             return None
         frame = load_object(data or b"{}")  # an event without data says nothing

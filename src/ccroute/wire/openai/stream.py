@@ -9,14 +9,16 @@ one, others send one in every frame.
 from collections.abc import Mapping
 
 from ccroute.types import JSON, Chunk, FinishReason
-from ccroute.wire.decoding import EventDecoder, check_error, is_frame
+from ccroute.wire.decoding import BaseDecoder, check_error, is_frame
+from ccroute.wire.events import SSEParser, read_event
 from ccroute.wire.openai.decode import FINISH, call_entries, decode, plain, read_reason, read_usage, thinking
 from ccroute.wire.openai.provider_fields import THOUGHTS, USUAL, add_delta, of_message
 from ccroute.wire.reading import listed, load_object, mapping, text, unix_time, wrong
+from ccroute.wire.template import Template
 from ccroute.wire.tools import CallDeltas
 
 
-class Decoder(EventDecoder):
+class Decoder(BaseDecoder):
     """Turns the bytes of one stream into chunks.
 
     `provider` is the host that answers. Its own fields are kept under this name. `finish_required`: `[DONE]`
@@ -24,7 +26,8 @@ class Decoder(EventDecoder):
     """
 
     def __init__(self, *, provider: str = "", finish_required: bool = True) -> None:
-        super().__init__(b"content", FINISH, read_usage, provider)
+        template = Template(b"content", varying=[b"obfuscation", b"p"])
+        super().__init__(SSEParser(), template, FINISH, read_usage, provider)
         self._finish_required = finish_required
         self._fields: dict[str, JSON] = {}
         self._thoughts_name = ""
@@ -34,7 +37,11 @@ class Decoder(EventDecoder):
         self._calls = self._deltas.calls
         self._refused = False
 
-    def _take_event(self, kind: str, data: bytes, chunks: list[Chunk]) -> str | None:
+    def _take(self, block: bytes, chunks: list[Chunk]) -> str | None:
+        event = read_event(block)
+        if event is None:
+            return None
+        kind, data = event
         if data.startswith(b"[DONE]"):
             self.done = self._said_done = True
             return None
