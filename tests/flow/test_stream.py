@@ -178,6 +178,24 @@ def test_only_time_spent_on_the_server_is_idle() -> None:
     assert HandDriver([streams("a", "b", "c")], dawdle).run(call).text == "abc"
 
 
+@pytest.mark.parametrize("reads", [1, 8])
+def test_a_callers_pauses_are_no_part_of_the_servers_latency(reads: int) -> None:
+    call = calling(paid(), stream=True)
+
+    def dawdle(k: int, effect: Any) -> None:
+        if isinstance(effect, Emit):
+            call.clock.elapsed += 60
+
+    events = chat_sse(["a", "b", "c"])
+    each = -(-len(events) // reads)
+    pieces = [b"".join(events[i : i + each]) for i in range(0, len(events), each)]
+    HandDriver([ScriptedReply(after=2.0, pieces=pieces)], dawdle).run(call)
+    (deployment,) = (candidate.deployment for candidate in call.context.plan.candidates)
+    latency = call.state.load.snapshot(deployment).latency
+    assert latency is not None
+    assert latency.seconds == 2.0
+
+
 def test_a_stream_that_said_its_end_is_whole_after_a_break() -> None:
     call = calling(paid(), stream=True)
     pieces = chat_sse(["yes"], usage=None, done=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from types import ModuleType
@@ -51,10 +52,16 @@ def delta(finish: str | None = None, **fields: object) -> dict[str, Any]:
     return {"id": "c1", "model": "m", "choices": [{"index": 0, "delta": fields, "finish_reason": finish}]}
 
 
-def run(decoder: BaseDecoder[Any], *pieces: bytes) -> tuple[list[Chunk], Completion]:
+def run(decoder: BaseDecoder, *pieces: bytes) -> tuple[list[Chunk], Completion]:
     chunks = [chunk for piece in pieces for chunk in decoder.feed(piece)]
     return chunks, decoder.finish()
 
 
 def asked(*messages: dict[str, Any], **options: Any) -> Request:
     return Request(messages=messages or ({"role": "user", "content": "hi"},), **options)
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    """`data` in pieces that end at the places."""
+    ends = sorted({place % (len(data) + 1) for place in places} | {0, len(data)})
+    return [data[a:b] for a, b in itertools.pairwise(ends)]

@@ -135,6 +135,11 @@ def test_a_last_line_without_its_end_counts_if_it_is_whole() -> None:
         run(Decoder(), lines(line("x"), line(done=True)).rstrip()[:-1])
 
 
+def test_blank_lines_are_skipped() -> None:
+    stream = lines(line("x"), line("y"), line(done=True)).replace(b"\n", b"\n \t\n\n")
+    assert run(Decoder(), b"\n" + stream)[1].text == "xy"
+
+
 def test_counts_that_are_left_out_are_estimated_or_zero() -> None:
     def usage(content: str, **counts: Any) -> Usage:
         return decode(as_json(line(content, done=True, **counts))).usage

@@ -10,7 +10,7 @@ import tracemalloc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.wire.support import STREAMS, WHOLES, WIRES, as_json, fixture, run
+from tests.wire.support import STREAMS, WHOLES, WIRES, as_json, cut, fixture, run
 
 from ccroute.errors import CcrouteError, ProtocolError
 from ccroute.types import Chunk, Completion
@@ -21,14 +21,9 @@ ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 BOM = b"\xef\xbb\xbf"
 
 
-def decoder(wire: str) -> BaseDecoder[object]:
-    made: BaseDecoder[object] = WIRES[wire].Decoder()
+def decoder(wire: str) -> BaseDecoder:
+    made: BaseDecoder = WIRES[wire].Decoder()
     return made
-
-
-def cut(data: bytes, places: list[int]) -> list[bytes]:
-    ends = sorted({place % (len(data) + 1) for place in places} | {0, len(data)})
-    return [data[a:b] for a, b in itertools.pairwise(ends)]
 
 
 def outcome(wire: str, *pieces: bytes) -> tuple[list[Chunk], Completion | str]:

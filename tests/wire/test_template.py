@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.wire.support import delta, run, sse
+from tests.wire.support import WIRES, cut, delta, lines, named, run, sse
 
-from ccroute.wire.openai import Decoder
 from ccroute.wire.template import Template
 
 
@@ -69,14 +70,105 @@ def test_learning_ends_where_no_two_frames_are_alike() -> None:
     assert template.text(frame("hello")) is None
 
 
-@given(st.lists(st.text(max_size=6), max_size=8), st.booleans())
-def test_a_stream_of_like_frames_is_read_as_if_each_were_parsed(texts: list[str], ascii: bool) -> None:
-    frames = [json.dumps(delta(content=text), ensure_ascii=ascii) for text in texts]
-    stream = "".join(f"data: {frame}\n\n" for frame in frames).encode("utf-8", "replace")
-    chunks, completion = run(Decoder(), stream, sse(delta("stop")))
-    expected = [
-        json.loads(frame.encode("utf-8", "replace"))["choices"][0]["delta"]["content"] for frame in frames
+@pytest.mark.parametrize("before", [True, False], ids=["before the text", "after it"])
+def test_a_field_without_meaning_may_vary(before: bool) -> None:
+    def event(text: str, noise: str) -> bytes:
+        fields = {"noise": noise, "content": text} if before else {"content": text, "noise": noise}
+        return json.dumps({"id": "a", **fields, "end": None}, separators=(",", ":")).encode()
+
+    template = Template(b"content", varying=[b"other", b"noise"])
+    template.learn(event("hello", "abc"), "hello")
+    for text, noise in itertools.product(["x", "", 'quo"te', "\\", "hello"], ["abc", "", 'a"b', "\n"]):
+        assert template.text(event(text, noise)) == text
+    same = event("x", "abc")
+    for other in (
+        same.replace(b'"abc"', b"3"),
+        same.replace(b'"abc"', b'"abc","more":"z"'),
+        same.replace(b'"x"', b'"x","more":"z"'),
+        same.replace(b'"x"', b'"x\\"').replace(b'"abc"', b'",\\"abc"'),
+        same.replace(b'"abc"', b'["abc"]'),
+        same.replace(b"noise", b"other"),
+        same[:8],
+    ):
+        assert template.text(other) is None
+
+
+PARTS = [b'"', b"\\", b",", b":", b"[", b"]", b"{", b"}", b"\n", b" ", b"\xff", b'","', b'"id":', b"1"]
+
+
+@given(st.text(max_size=3), st.lists(st.tuples(st.integers(0, 99), st.sampled_from(PARTS)), max_size=4))
+@settings(max_examples=1000, deadline=None)
+def test_a_changed_event_is_read_as_json_or_not_at_all(text: str, changes: list[tuple[int, bytes]]) -> None:
+    event = frame(text).replace(b": ", b":").replace(b'"end":null', b'"end":"noise"')
+    template = Template(b"content", varying=[b"end"])
+    template.learn(event, text)
+    for place, part in changes:
+        event = event[: place % len(event)] + part + event[place % len(event) :]
+    found = template.text(event)
+    if found is not None:
+        read = json.loads(event)
+        assert isinstance(read.pop("end"), str)
+        assert read == {"id": "a", "delta": {"content": found}}
+        assert b"\n" not in event
+
+
+def openai(text: str, noise: str) -> dict[str, Any]:
+    return {**delta(content=text), "obfuscation": noise}
+
+
+def anthropic(text: str, noise: str) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+
+
+def ollama(text: str, noise: str) -> dict[str, Any]:
+    return {
+        "model": "m",
+        "created_at": noise,
+        "message": {"role": "assistant", "content": text},
+        "done": False,
+    }
+
+
+FRAMES = {"openai": openai, "anthropic": anthropic, "ollama": ollama}
+STARTS = {"openai": b"data: ", "anthropic": b"event: content_block_delta\ndata: ", "ollama": b""}
+ENDS = {
+    "openai": sse(delta("stop")),
+    "anthropic": named(
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}, {"type": "message_stop"}
+    ),
+    "ollama": lines({"model": "m", "done": True, "done_reason": "stop"}),
+}
+
+
+@given(
+    st.sampled_from(sorted(FRAMES)),
+    st.lists(st.tuples(st.text(max_size=6), st.text(max_size=3)), max_size=8),
+    st.booleans(),
+    st.sampled_from([b"\n", b"\r\n", b"\r"]),
+    st.lists(st.integers(0, 1 << 12), max_size=12),
+)
+@settings(max_examples=400, deadline=None)
+def test_a_stream_of_like_frames_is_read_as_if_each_were_parsed(
+    wire: str, texts: list[tuple[str, str]], ascii: bool, line_end: bytes, places: list[int]
+) -> None:
+    frames = [
+        json.dumps(FRAMES[wire](*text), ensure_ascii=ascii, separators=(",", ":")).encode("utf-8", "replace")
+        for text in [("So", "a"), *texts]
     ]
-    expected = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in expected]
-    assert [chunk.text for chunk in chunks] == [text for text in expected if text]
-    assert completion.text == "".join(expected)
+    end = b"\n" if wire == "ollama" else b"\n\n"
+    reads = [(STARTS[wire] + frame + end).replace(b"\n", line_end) for frame in frames]
+    reads.append(ENDS[wire].replace(b"\n", line_end))
+    path = {"openai": ("choices", 0, "delta", "content"), "anthropic": ("delta", "text")}
+    said = [_at(json.loads(frame), path.get(wire, ("message", "content"))) for frame in frames]
+    expected = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in said]
+    for pieces in (reads, [b"".join(reads)], cut(b"".join(reads), places)):
+        chunks, completion = run(WIRES[wire].Decoder(), *pieces)
+        assert [chunk.text for chunk in chunks] == [text for text in expected if text]
+        assert completion.text == "".join(expected)
+
+
+def _at(value: Any, path: tuple[str | int, ...]) -> str:
+    for key in path:
+        value = value[key]
+    assert isinstance(value, str)
+    return value

@@ -112,29 +112,29 @@ def _read_stream(reply: Reply, attempt: AttemptContext, limits: Limits) -> Flow[
     body, monotonic = Body(reply), attempt.state.clock.monotonic
     decoder = attempt.deployment.backend.decoder(reply.status, reply.headers)
     attempt.decoder = decoder
-    patience = limits.first - monotonic()
-    came: float | None = None  # when there was content last, until the server is waited for again
+    now = monotonic()
+    patience = limits.first - now
     while not getattr(decoder, "done", False):
-        asked = monotonic()
-        if came is not None:
-            attempt.waiting_since, attempt.paused, came = asked, attempt.paused + asked - came, None
-        data = yield from read(min(limits.until, asked + patience))
+        data = yield from read(min(limits.until, now + patience))
         if isinstance(data, Failure):
             return _ended_early(decoder, _transport_error(data, attempt))
         if not data:
             body.end()
             return decoder.finish()
-        now = monotonic()
-        patience -= now - asked  # pings are no content; only waiting counts
+        before, now = now, monotonic()
+        patience -= now - before  # pings are no content; only waiting counts
         for piece in body.feed(data):
             chunks = decoder.feed(piece)
             if chunks:
-                patience, came = limits.idle, now
+                patience = limits.idle
                 if attempt.first_content is None:
                     attempt.content_begins()
                 yield from emit(chunks)
+            before, now = now, monotonic()
+            if chunks:
+                attempt.waiting_since, attempt.paused = now, attempt.paused + now - before
             # What has come is worth more than the time: an answer that is whole is one.
-            if monotonic() > limits.until and not getattr(decoder, "done", False):
+            if now > limits.until and not getattr(decoder, "done", False):
                 raise _transport_error(
                     Failure("timeout", "did not come to an end in time", sent=True), attempt
                 )

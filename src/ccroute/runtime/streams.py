@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections import deque
+from collections.abc import Iterator
 from typing import Any, Generic, Self
 
 from ccroute.flow import CallContext
@@ -24,7 +24,7 @@ class _StreamState(Generic[Parsed]):
         self._end = drive.close
         self._outcome = drive
         self._context = context
-        self._ready: deque[Chunk] = deque()
+        self._ready: Iterator[Chunk] = iter(())  # the chunks that were received and not yet given
         self._partial: Completion[Any] | None = None
         self._over = False
 
@@ -93,16 +93,9 @@ class _StreamState(Generic[Parsed]):
         where = f" {self.route}" if self.route.deployment else ""
         return f"<{type(self).__name__}{where}: {state}>"
 
-    def _take(self) -> Chunk | None:
-        """The next chunk that was already received, or None."""
-        try:
-            return self._ready.popleft() if self._ready else None
-        except IndexError:  # closed by another thread
-            return None
-
     def _close(self) -> None:
         self._over = True
-        self._ready.clear()
+        self._ready = iter(())
         self._end()
 
     def __del__(self) -> None:
@@ -127,7 +120,7 @@ class Stream(_StreamState[Parsed]):
         return self
 
     def __next__(self) -> Chunk:
-        while (chunk := self._take()) is None:
+        while (chunk := next(self._ready, None)) is None:
             if self._over:
                 raise StopIteration
             try:
@@ -138,7 +131,7 @@ class Stream(_StreamState[Parsed]):
             if chunks is None:
                 self._over = True
             else:
-                self._ready.extend(chunks)
+                self._ready = iter(chunks)
         return chunk
 
     def close(self) -> None:
@@ -163,7 +156,7 @@ class AsyncStream(_StreamState[Parsed]):
         return self
 
     async def __anext__(self) -> Chunk:
-        while (chunk := self._take()) is None:
+        while (chunk := next(self._ready, None)) is None:
             if self._over:
                 raise StopAsyncIteration
             try:
@@ -174,7 +167,7 @@ class AsyncStream(_StreamState[Parsed]):
             if chunks is None:
                 self._over = True
             else:
-                self._ready.extend(chunks)
+                self._ready = iter(chunks)
         return chunk
 
     async def aclose(self) -> None:

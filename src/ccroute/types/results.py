@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast, overload
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 from typing_extensions import TypeVar as TypeVarWithDefault
 
 from ccroute.display import card, cut, table, usd
@@ -295,3 +295,22 @@ class Chunk(Frozen):
     block: Mapping[str, Any] | None = None
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+
+
+_EMPTY_CHUNK: Final = vars(Chunk())
+_ONLY_TEXT: Final = {"text"}
+_set_fields, _set_given, _set_extra, _set_private = (
+    vars(BaseModel)[name].__set__
+    for name in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
+)
+
+
+def text_chunk(text: str) -> Chunk:
+    """`Chunk(text=text)` without validation, for 0.5 µs instead of 1.1: a stream makes thousands of them."""
+    chunk, fields = object.__new__(Chunk), _EMPTY_CHUNK.copy()
+    fields["text"] = text
+    _set_fields(chunk, fields)
+    _set_given(chunk, _ONLY_TEXT)
+    _set_extra(chunk, None)
+    _set_private(chunk, None)
+    return chunk

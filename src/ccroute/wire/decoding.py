@@ -6,27 +6,17 @@ the end are ignored. Must not know any wire's frames.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, NoReturn, Protocol, TypeVar
-
-from pydantic import TypeAdapter
+from typing import Any, NoReturn, Protocol
 
 from ccroute.errors import CcrouteError, ProtocolError
 from ccroute.types import JSON, Choice, Chunk, Completion, FinishReason, Message, ToolCall, Usage
+from ccroute.types.results import text_chunk
 from ccroute.wire.errors.typed import parse_body, parse_error, typed_error
+from ccroute.wire.events import MAX_EVENT, Blocks
 from ccroute.wire.reading import finish_reason, is_whole, shown
+from ccroute.wire.template import Template
 from ccroute.wire.tools import Call
 from ccroute.wire.usage import estimate_deltas
-
-E = TypeVar("E")
-
-text_chunk: Callable[[dict[str, str]], Chunk] = TypeAdapter(Chunk).validator.validate_python
-"""`Chunk(**fields)` at two thirds of its cost: a stream makes thousands of chunks."""
-
-
-class _Parser(Protocol[E]):
-    def feed(self, data: bytes) -> list[E]: ...
-
-    def end(self) -> list[E]: ...
 
 
 class StreamDecoder(Protocol):
@@ -45,22 +35,23 @@ class StreamDecoder(Protocol):
     def finish(self) -> Completion: ...
 
 
-class BaseDecoder(ABC, Generic[E]):
-    """A `StreamDecoder` over a parser's events. A wire adds `_take`, its finish reasons, and a function that
-    reads its usage."""
+class BaseDecoder(ABC):
+    """A `StreamDecoder` over the blocks of a parser. A wire adds `_take`, a template of the blocks that hold
+    only text, its finish reasons, and a function that reads its usage."""
 
     end_signal = "a finish reason"
 
     def __init__(
         self,
-        parser: _Parser[E],
+        parser: Blocks,
+        template: Template,
         reasons: Mapping[str, FinishReason],
         read_usage: Callable[[JSON, Callable[[], int]], Usage],
         provider: str = "",
     ) -> None:
-        self._parser, self._reasons, self._read_usage = parser, reasons, read_usage
-        self._provider = provider
-        self._done = False
+        self.done = False  # whether later bytes cannot change the answer
+        self._parser, self._template = parser, template
+        self._reasons, self._read_usage, self._provider = reasons, read_usage, provider
         self._ended = False  # a finish reason or similar came: later frames hold no content
         self._failure: CcrouteError | None = None
         self._id = self._model = ""
@@ -73,19 +64,31 @@ class BaseDecoder(ABC, Generic[E]):
         self._finish: str | None = None
         self._raw: JSON = None
 
-    @property
-    def done(self) -> bool:
-        """Whether later bytes cannot change the answer."""
-        return self._done
-
     def feed(self, data: bytes) -> list[Chunk]:
         """Return the chunks that `data` completes. Raises the typed error of an error frame. If `data` holds
         content before that frame, `finish` raises it instead."""
         chunks: list[Chunk] = []
+        parser, template = self._parser, self._template
+        end = parser.separator
+        if (
+            data.endswith(end)
+            and len(data) <= MAX_EVENT
+            and not (parser.pending or parser.after_cr or self.done)
+            # Usually a read is one block that holds only text. Through the parser, which must look for the
+            # block's end, that costs 1.9 µs and not 1.3.
+            and (text := template.text(data[: -len(end)])) is not None
+        ):
+            self._add(chunks, text)
+            return chunks
         try:
-            for event in self._parser.feed(data):
-                if not self._done:
-                    self._take(event, chunks)
+            for block in parser.feed(data):
+                if self.done:
+                    break
+                text = template.text(block)
+                if text is not None:
+                    self._add(chunks, text)
+                elif (text := self._take(block, chunks)) is not None:
+                    template.learn(block, text)
         except CcrouteError as error:
             self._fail(error)
             if not chunks:
@@ -94,10 +97,10 @@ class BaseDecoder(ABC, Generic[E]):
 
     def finish(self) -> Completion:
         """Return the whole answer. Raises the stream's error, or `ProtocolError` if the end never came."""
-        if not self._done:
+        if not self.done:
             try:
-                for event in self._parser.end():
-                    self._take(event, [])
+                for block in self._parser.end():
+                    self._take(block, [])
             except CcrouteError as error:
                 self._fail(error)
         if self._failure:
@@ -113,8 +116,12 @@ class BaseDecoder(ABC, Generic[E]):
         return self._completion(None, usage.model_copy(update=known))
 
     @abstractmethod
-    def _take(self, event: E, chunks: list[Chunk]) -> None:
-        """Store the content of one event, and append its chunk to `chunks`."""
+    def _take(self, block: bytes, chunks: list[Chunk]) -> str | None:
+        """Store the content of one block, and append its chunks to `chunks`.
+
+        Returns the text of a block that holds only text: the template learns it, and blocks that differ from
+        it in nothing else do not come here.
+        """
 
     def _add(
         self, chunks: list[Chunk], text: str, thinking: str = "", calls: tuple[ToolCall, ...] = ()
@@ -127,10 +134,10 @@ class BaseDecoder(ABC, Generic[E]):
                 self._thinking.append(thinking)
             chunks.append(Chunk(text=text, thinking=thinking, tool_calls=calls))
         elif text:
-            chunks.append(text_chunk({"text": text}))
+            chunks.append(text_chunk(text))
 
     def _succeeded(self) -> bool:
-        return self._done
+        return self.done
 
     def _finish_reason(self) -> FinishReason:
         return finish_reason(self._finish, self._reasons, self._calls)
@@ -167,7 +174,7 @@ class BaseDecoder(ABC, Generic[E]):
 
     def _fail(self, error: CcrouteError) -> None:
         self._failure = error
-        self._done = True
+        self.done = True
 
 
 def fail(frame: JSON, body: bytes) -> NoReturn:

@@ -12,7 +12,7 @@ from ccroute.wire.anthropic.decode import STOP, decode, kept_blocks, merged_usag
 from ccroute.wire.anthropic.encode import SCHEMA_TOOL
 from ccroute.wire.anthropic.turns import THINKING
 from ccroute.wire.decoding import BaseDecoder, check_error, is_frame
-from ccroute.wire.events import Event, SSEParser
+from ccroute.wire.events import SSEParser, read_event
 from ccroute.wire.reading import answer_text, load_object, mapping, text, wrong
 from ccroute.wire.template import Template
 from ccroute.wire.tools import Call, as_object, as_text
@@ -41,32 +41,30 @@ class _Part:
         return {**self.block, "input": as_object("".join(self.pieces))} if self.has_input else self.block
 
 
-class Decoder(BaseDecoder[Event]):
+class Decoder(BaseDecoder):
     """Turns the bytes of one stream into chunks."""
 
     end_signal = "message_stop"
 
     def __init__(self) -> None:
-        super().__init__(SSEParser(), STOP, read_usage)
+        super().__init__(SSEParser(), Template(b"text"), STOP, read_usage)
         self._parts: list[_Part] = []
         self._open: dict[int | None, _Part] = {}  # by the block's index
         self._answer: _Part | None = None  # the block that calls the schema's tool
         self._before = 0  # the pieces of text before it, which do not belong to the answer
-        self._template = Template(b"text")
 
-    def _take(self, event: Event, chunks: list[Chunk]) -> None:
+    def _take(self, block: bytes, chunks: list[Chunk]) -> str | None:
+        event = read_event(block)
+        if event is None:
+            return None
         kind, data = event
-        if not self._ended and (piece := self._template.text(data)) is not None:
-            self._add(chunks, piece)
-            return
         if kind not in _FRAMES and kind != "message" and not is_frame(kind, data, decode):
-            return
+            return None
         frame = load_object(data or b"{}")  # an event without data says nothing
         take = _FRAMES.get(text(frame.get("type")) or kind)
         if "error" in frame or not take:
             check_error(frame, data)
-        if take:
-            take(self, frame, data, chunks)
+        return take(self, frame, data, chunks) if take else None
 
     def _start(self, frame: Mapping[str, JSON], data: bytes, chunks: list[Chunk]) -> None:
         message = mapping(frame.get("message"))
@@ -93,7 +91,7 @@ class Decoder(BaseDecoder[Event]):
         elif block.get("name") == SCHEMA_TOOL:
             if self._answer is None:
                 self._answer, self._before = part, len(self._text)
-                self._template = Template(b"text")  # from now on, each text is parsed
+                self._template.forget()  # from now on, each text is parsed
         elif kind == "tool_use":
             part.call = call = Call(len(self._calls), text(block.get("id")))
             part.has_input, part.pieces = True, call.pieces
@@ -105,24 +103,24 @@ class Decoder(BaseDecoder[Event]):
         if block.get("input"):
             self._grow(part, as_text(block["input"]), chunks)
 
-    def _block_delta(self, frame: Mapping[str, JSON], data: bytes, chunks: list[Chunk]) -> None:
+    def _block_delta(self, frame: Mapping[str, JSON], data: bytes, chunks: list[Chunk]) -> str | None:
         delta, index = frame.get("delta"), frame.get("index")
         if not isinstance(delta, dict) or not isinstance(index, int):
             wrong("a block's delta has no index or is not an object", data)
         if self._ended:
-            return
+            return None
         kind, part = delta.get("type"), self._open.get(index) or _Part({}, 0)
         if kind == "text_delta":
             piece = answer_text(delta.get("text"))
             self._write(piece, chunks)
-            if self._answer is None:
-                self._template.learn(data, piece)
-        elif kind == "input_json_delta":
+            return piece if self._answer is None else None
+        if kind == "input_json_delta":
             self._grow(part, text(delta.get("partial_json")), chunks)
         elif kind in ("thinking_delta", "signature_delta"):
             self._think(part, delta, chunks)
         elif kind == "citations_delta":
             part.block["citations"] = [*(part.block.get("citations") or ()), delta.get("citation")]
+        return None
 
     def _write(self, piece: str, chunks: list[Chunk]) -> None:
         """Add a piece of text. Text beside the schema's tool does not belong to the answer."""
@@ -172,9 +170,10 @@ class Decoder(BaseDecoder[Event]):
         if not self._ended and (reason := text(mapping(frame.get("delta")).get("stop_reason"))):
             self._finish = reason
             self._ended = True
+            self._template.forget()
 
     def _stop(self, frame: Mapping[str, JSON], data: bytes, chunks: list[Chunk]) -> None:
-        self._done = True
+        self.done = True
 
     def _further(self) -> dict[str, JSON]:
         ends = [part.begin for part in self._parts[1:]] + [len(self._text)]
@@ -185,7 +184,7 @@ class Decoder(BaseDecoder[Event]):
         return kept_blocks(blocks) | answer
 
 
-_Take = Callable[[Decoder, Mapping[str, JSON], bytes, list[Chunk]], None]
+_Take = Callable[[Decoder, Mapping[str, JSON], bytes, list[Chunk]], str | None]
 
 _FRAMES: Final[Mapping[str, _Take]] = {
     "message_start": Decoder._start,

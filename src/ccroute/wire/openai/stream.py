@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from ccroute.types import JSON, Chunk, FinishReason
 from ccroute.wire.decoding import BaseDecoder, check_error, is_frame
-from ccroute.wire.events import Event, SSEParser
+from ccroute.wire.events import SSEParser, read_event
 from ccroute.wire.openai.decode import FINISH, call_entries, decode, plain, read_reason, read_usage, thinking
 from ccroute.wire.openai.provider_fields import THOUGHTS, USUAL, add_delta, of_message
 from ccroute.wire.reading import listed, load_object, mapping, text, unix_time, wrong
@@ -18,7 +18,7 @@ from ccroute.wire.template import Template
 from ccroute.wire.tools import CallDeltas
 
 
-class Decoder(BaseDecoder[Event]):
+class Decoder(BaseDecoder):
     """Turns the bytes of one stream into chunks.
 
     `provider` is the host that answers. Its own fields are kept under this name. `finish_required`: `[DONE]`
@@ -26,7 +26,8 @@ class Decoder(BaseDecoder[Event]):
     """
 
     def __init__(self, *, provider: str = "", finish_required: bool = True) -> None:
-        super().__init__(SSEParser(), FINISH, read_usage, provider)
+        template = Template(b"content", varying=[b"obfuscation", b"p"])
+        super().__init__(SSEParser(), template, FINISH, read_usage, provider)
         self._finish_required = finish_required
         self._fields: dict[str, JSON] = {}
         self._thoughts_name = ""
@@ -34,19 +35,18 @@ class Decoder(BaseDecoder[Event]):
         self._said_done = False
         self._deltas = CallDeltas()
         self._calls = self._deltas.calls
-        self._template = Template(b"content")
         self._refused = False
 
-    def _take(self, event: Event, chunks: list[Chunk]) -> None:
+    def _take(self, block: bytes, chunks: list[Chunk]) -> str | None:
+        event = read_event(block)
+        if event is None:
+            return None
         kind, data = event
-        if self._finish is None and (piece := self._template.text(data)) is not None:
-            self._add(chunks, piece)
-            return
         if data.startswith(b"[DONE]"):
-            self._done = self._said_done = True
-            return
+            self.done = self._said_done = True
+            return None
         if kind != "message" and not is_frame(kind, data, decode):
-            return
+            return None
         frame = load_object(data or b"{}")  # an event without data says nothing
         choices = frame.get("choices")
         if "error" in frame or not choices:
@@ -57,22 +57,20 @@ class Decoder(BaseDecoder[Event]):
             self._created = self._created or unix_time(frame.get("created"))
         if used := frame.get("usage"):
             self._raw_usage = used  # the last one counts: vLLM can put usage on every frame
-        if choices and not self._ended:
-            self._take_choice(choices, data, chunks)
+        return self._take_choice(choices, data, chunks) if choices and not self._ended else None
 
-    def _take_choice(self, choices: JSON, data: bytes, chunks: list[Chunk]) -> None:
+    def _take_choice(self, choices: JSON, data: bytes, chunks: list[Chunk]) -> str | None:
         choice = choices[0] if isinstance(choices, list) else None
         delta = (choice.get("delta") or choice.get("message") or {}) if isinstance(choice, dict) else None
         if not isinstance(choice, dict) or not isinstance(delta, dict):
             wrong("a choice or its delta is not an object", data)
         if choice.get("index"):
-            return  # ccroute asks for one answer
+            return None  # ccroute asks for one answer
         before = len(chunks)
         said, reason, logprobs = delta.get("content"), choice.get("finish_reason"), choice.get("logprobs")
-        if isinstance(said, str) and len(delta) == 1:
-            self._add(chunks, said)
-            if not (reason or logprobs):
-                self._template.learn(data, said)
+        only_text = said if isinstance(said, str) and len(delta) == 1 else None
+        if only_text is not None:
+            self._add(chunks, only_text)
         else:
             self._take_delta(delta, chunks)
         if logprobs:
@@ -81,6 +79,7 @@ class Decoder(BaseDecoder[Event]):
             self._went_on = self._finish is not None
         if reason or "error" in choice:
             self._take_end(choice, data, speaks=len(chunks) > before)
+        return None if reason or logprobs else only_text
 
     def _take_end(self, choice: Mapping[str, JSON], data: bytes, *, speaks: bool) -> None:
         spoke = bool(self._text or self._calls)
@@ -89,6 +88,7 @@ class Decoder(BaseDecoder[Event]):
         self._went_on = False
         self._finish = reason or self._finish
         self._ended = self._finish is not None and spoke and not speaks
+        self._template.forget()  # the next text must be seen to come after this end
 
     def _take_delta(self, delta: Mapping[str, JSON], chunks: list[Chunk]) -> None:
         thought, refusal = thinking(delta), text(delta.get("refusal"))
