@@ -16,8 +16,10 @@ BIN := .venv/bin
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-.venv/bench: .venv/dev
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+.venv-bench/ready: pyproject.toml
+	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	@echo "installing ccroute and its peers into .venv-bench …"
+	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench,bench-peers]'
 	@touch $@
 
 demo: .venv/demo
@@ -46,16 +48,15 @@ format: .venv/dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/bench
-	$(BIN)/python benchmarks/compare.py
-	$(BIN)/python benchmarks/micro.py
-	$(BIN)/python benchmarks/fuzz.py
-	$(BIN)/python benchmarks/in_flight.py
-	$(BIN)/python benchmarks/soak.py
+bench: .venv-bench/ready
+	.venv-bench/bin/python benchmarks/compare.py
+	.venv-bench/bin/python benchmarks/fuzz.py
+	.venv-bench/bin/python benchmarks/in_flight.py
+	.venv-bench/bin/python benchmarks/soak.py
 
 # The docs are plain Markdown; making them means running every example they show.
 docs: .venv/dev
 	$(BIN)/python -m pytest tests/test_docs.py
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf .venv .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

@@ -1,65 +1,57 @@
-"""Connections that answer from memory, blocking and awaited, so that only the router's own work is left."""
+"""Connections that answer from memory, so that only the router's own work is left."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ccroute import Router
-from ccroute.flow.effects import Reply, Send
+from ccroute.http.message import PreparedRequest, Reply
 
 Answer = tuple[int, tuple[bytes, ...]]
 """A status, and the pieces of a body."""
 
 
 class Canned:
-    """Connections and exchange in one: each request gets the next of `answers`, in turn."""
+    """Each request gets the answer of its host, or else the next of `answers`, in turn."""
 
-    sent = True
-
-    def __init__(self, *answers: Answer) -> None:
+    def __init__(self, *answers: Answer, **of_hosts: Answer) -> None:
         self._answers = answers
+        self._of_hosts = of_hosts
         self._asked = 0
 
-    def exchange(self, effect: Send) -> Canned:
-        self._status, pieces = self._answers[self._asked % len(self._answers)]
-        self._asked += 1
-        self._rest = iter((*pieces, b""))
-        return self
-
-    def aexchange(self, effect: Send) -> _Awaited:
-        self.exchange(effect)
-        return _Awaited(self)
-
-    def send(self) -> Reply:
-        return Reply(self._status, {"content-type": "application/json"})
-
-    def read(self, until: float) -> bytes:
-        return next(self._rest)
-
-    def release(self) -> None:
-        """Nothing to give back."""
+    def exchange(
+        self, request: PreparedRequest, connect: float | None, until: float, *, blocking: bool
+    ) -> CannedExchange:
+        found = self._of_hosts.get(request.endpoint.origin.host.removesuffix(".test"))
+        if found is None:
+            found = self._answers[self._asked % len(self._answers)]
+            self._asked += 1
+        return CannedExchange(found[0], iter((*found[1], b"")))
 
     def close(self) -> None:
         """Nothing to close."""
 
 
-class _Awaited:
-    """The exchange of `Canned`, awaited."""
+class CannedExchange:
+    """An exchange that never waits."""
 
     sent = True
 
-    def __init__(self, canned: Canned) -> None:
-        self._canned = canned
+    def __init__(self, status: int, pieces: Iterator[bytes]) -> None:
+        self._status = status
+        self._pieces = pieces
 
     async def send(self) -> Reply:
-        return self._canned.send()
+        return Reply(self._status, {"content-type": "application/json"})
 
     async def read(self, until: float) -> bytes:
-        return self._canned.read(until)
+        return next(self._pieces)
 
     def release(self) -> None:
         """Nothing to give back."""
 
 
-def answered_from_memory(router: Router, *answers: Answer) -> Router:
+def answered_from_memory(router: Router, *answers: Answer, **of_hosts: Answer) -> Router:
     """`router`, with these answers in place of its connections."""
-    router._connections = Canned(*answers)  # type: ignore[assignment]
+    router._connections = Canned(*answers, **of_hosts)  # type: ignore[assignment]
     return router

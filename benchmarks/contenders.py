@@ -1,15 +1,16 @@
-"""The clients that are measured: the same request through bare httpx, ccroute, and the installed peers.
+"""The clients that are measured: the same request through bare HTTP clients and ccroute.
 
-A contender is made once and serves all requests of a case, as in real use. Each decodes the whole answer and,
-streamed, every chunk. A library is imported only when its contender is used.
+`peers.py` has ccroute's peers. A contender is made once and serves all requests of a case, as in real use.
+Each method decodes the whole answer or, streamed, every chunk, and returns the length of the text, so that no
+contender can skip the work. A library is imported only when its contender is made.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from collections.abc import Callable
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 MODEL = "bench-model"
 KEY = "sk-bench"
@@ -17,151 +18,218 @@ MESSAGES: list[Any] = [
     {"role": "system", "content": "You are a careful engineer."},
     {"role": "user", "content": "Say sixty-three words."},
 ]
-BODY = {"model": MODEL, "messages": MESSAGES, "max_tokens": 100}
+MAX_TOKENS = 100
+SECONDS = 60
+"""Every client's timeout."""
 
 
-class Contender(Protocol):
-    """Each method returns the length of the answer's text, so that no contender can skip the work."""
-
-    async def chat(self) -> int: ...
-    async def stream(self) -> int: ...
-    def complete(self) -> int: ...
-    async def aclose(self) -> None: ...
+# -- the wires, for clients that know none -------------------------------------------------------------------
 
 
-class Httpx:
-    """Bare httpx with its defaults: an `AsyncClient`, and a `Client` for the sync cases."""
+class Wire(NamedTuple):
+    """How a bare HTTP client asks. `whole` is the text of an answer, `piece` that of one line of a stream."""
 
-    def __init__(self, url: str) -> None:
-        import httpx
+    path: str
+    headers: Mapping[str, str]
+    body: Mapping[str, Any]
+    whole: Callable[[Any], str]
+    piece: Callable[[str], str]
 
-        options: dict[str, Any] = {
-            "base_url": url,
-            "headers": {"authorization": f"Bearer {KEY}"},
-            "timeout": 60,
-            "trust_env": False,
-        }
-        self.client = httpx.AsyncClient(**options)
-        self.sync = httpx.Client(**options)
-
-    async def chat(self) -> int:
-        reply = await self.client.post("/v1/chat/completions", json=BODY)
-        return len(reply.json()["choices"][0]["message"]["content"])
-
-    async def stream(self) -> int:
-        total = 0
-        async with self.client.stream("POST", "/v1/chat/completions", json=BODY | {"stream": True}) as reply:
-            async for line in reply.aiter_lines():
-                if line.startswith("data: ") and line != "data: [DONE]":
-                    for choice in json.loads(line[6:])["choices"]:
-                        total += len(choice["delta"].get("content", ""))
-        return total
-
-    def complete(self) -> int:
-        reply = self.sync.post("/v1/chat/completions", json=BODY)
-        return len(reply.json()["choices"][0]["message"]["content"])
-
-    async def aclose(self) -> None:
-        await self.client.aclose()
-        self.sync.close()
+    def asks(self, *, stream: bool) -> dict[str, Any]:
+        return {**self.body, "stream": stream}
 
 
-class Ccroute:
-    """The whole router: agent, alias, price and the ledger in memory."""
-
-    def __init__(self, url: str) -> None:
-        from ccroute import OpenAIBackend, Price, Router
-
-        self.router = Router(
-            [OpenAIBackend("bench", base_url=f"{url}/v1", api_key=KEY, local=True)],
-            aliases={MODEL: f"bench/{MODEL}"},
-            agents={"bench-agent": MODEL},
-            prices={f"bench/{MODEL}": Price(3, 15)},
-        )
-
-    async def chat(self) -> int:
-        answer = await self.router.acomplete(messages=MESSAGES, agent="bench-agent", max_tokens=100)
-        return len(answer.text)
-
-    async def stream(self) -> int:
-        total = 0
-        async for chunk in self.router.astream(messages=MESSAGES, agent="bench-agent", max_tokens=100):
-            total += len(chunk.text)
-        return total
-
-    def complete(self) -> int:
-        return len(self.router.complete(messages=MESSAGES, agent="bench-agent", max_tokens=100).text)
-
-    async def aclose(self) -> None:
-        await self.router.aclose()
+def openai_piece(line: str) -> str:
+    if not line.startswith("data: ") or line == "data: [DONE]":
+        return ""
+    return "".join(choice["delta"].get("content", "") for choice in json.loads(line[6:])["choices"])
 
 
-class OpenAI:
-    """The official SDK."""
-
-    def __init__(self, url: str) -> None:
-        import openai
-
-        self.client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=KEY)
-        self.sync = openai.OpenAI(base_url=f"{url}/v1", api_key=KEY)
-
-    async def chat(self) -> int:
-        answer = await self.client.chat.completions.create(model=MODEL, messages=MESSAGES, max_tokens=100)
-        return len(answer.choices[0].message.content or "")
-
-    async def stream(self) -> int:
-        total = 0
-        create = self.client.chat.completions.create
-        async for chunk in await create(model=MODEL, messages=MESSAGES, max_tokens=100, stream=True):
-            total += sum(len(choice.delta.content or "") for choice in chunk.choices)
-        return total
-
-    def complete(self) -> int:
-        answer = self.sync.chat.completions.create(model=MODEL, messages=MESSAGES, max_tokens=100)
-        return len(answer.choices[0].message.content or "")
-
-    async def aclose(self) -> None:
-        await self.client.close()
-        self.sync.close()
+def anthropic_piece(line: str) -> str:
+    if not line.startswith("data: "):
+        return ""
+    event = json.loads(line[6:])
+    return event["delta"]["text"] if event["type"] == "content_block_delta" else ""
 
 
-class LiteLLM:
-    """LiteLLM's Router, with one deployment."""
-
-    def __init__(self, url: str) -> None:
-        import litellm
-
-        litellm.suppress_debug_info = True
-        params = {"model": f"openai/{MODEL}", "api_base": f"{url}/v1", "api_key": KEY}
-        self.router = litellm.Router(model_list=[{"model_name": MODEL, "litellm_params": params}])
-
-    async def chat(self) -> int:
-        answer: Any = await self.router.acompletion(MODEL, MESSAGES, max_tokens=100)
-        return len(answer.choices[0].message.content)
-
-    async def stream(self) -> int:
-        total = 0
-        chunks: Any = await self.router.acompletion(MODEL, MESSAGES, max_tokens=100, stream=True)
-        async for chunk in chunks:
-            total += sum(len(choice.delta.content or "") for choice in chunk.choices)
-        return total
-
-    def complete(self) -> int:
-        answer: Any = self.router.completion(MODEL, MESSAGES, max_tokens=100)
-        return len(answer.choices[0].message.content)
-
-    async def aclose(self) -> None:
-        return None
+def ollama_piece(line: str) -> str:
+    return json.loads(line)["message"]["content"] if line else ""
 
 
-CONTENDERS: dict[str, Callable[[str], Contender]] = {
-    "httpx": Httpx,
-    "ccroute": Ccroute,
-    "openai": OpenAI,
-    "litellm": LiteLLM,
+WIRES = {
+    "openai": Wire(
+        "/v1/chat/completions",
+        {"authorization": f"Bearer {KEY}"},
+        {"model": MODEL, "messages": MESSAGES, "max_tokens": MAX_TOKENS},
+        lambda answer: answer["choices"][0]["message"]["content"],
+        openai_piece,
+    ),
+    "anthropic": Wire(
+        "/v1/messages",
+        {"x-api-key": KEY, "anthropic-version": "2023-06-01"},
+        {
+            "model": MODEL,
+            "system": MESSAGES[0]["content"],
+            "messages": MESSAGES[1:],
+            "max_tokens": MAX_TOKENS,
+        },
+        lambda answer: answer["content"][0]["text"],
+        anthropic_piece,
+    ),
+    "ollama": Wire(
+        "/api/chat",
+        {},
+        {"model": MODEL, "messages": MESSAGES, "options": {"num_predict": MAX_TOKENS}},
+        lambda answer: answer["message"]["content"],
+        ollama_piece,
+    ),
 }
 
 
-def installed() -> list[str]:
-    """The contenders that can take part here."""
-    return [name for name in CONTENDERS if importlib.util.find_spec(name.partition("-")[0])]
+# -- the clients ---------------------------------------------------------------------------------------------
+
+
+class Contender(ABC):
+    """A client of one server that speaks one wire."""
+
+    package: ClassVar[str]
+    """What has to be installed."""
+    wires: ClassVar[tuple[str, ...]] = tuple(WIRES)
+    threads: ClassVar[int] = 1000
+    """How many threads may make blocking calls at once; 0, if it has none."""
+
+    @abstractmethod
+    def __init__(self, wire: str, url: str) -> None: ...
+
+    @abstractmethod
+    async def acomplete(self) -> int: ...
+
+    @abstractmethod
+    async def astream(self) -> int: ...
+
+    def complete(self) -> int:
+        raise NotImplementedError
+
+    def stream(self) -> int:
+        raise NotImplementedError
+
+    @abstractmethod
+    async def aclose(self) -> None: ...
+
+
+class Httpx(Contender):
+    """Bare httpx as it comes: 100 connections, 20 of them kept."""
+
+    package = "httpx"
+    options: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, wire: str, url: str) -> None:
+        import httpx
+
+        self.wire = WIRES[wire]
+        options = self.options | {
+            "base_url": url,
+            "headers": self.wire.headers,
+            "timeout": SECONDS,
+            "trust_env": False,
+        }
+        self.client = httpx.AsyncClient(**options)
+        self.blocking = httpx.Client(**options)
+        self.body, self.stream_body = self.wire.asks(stream=False), self.wire.asks(stream=True)
+
+    async def acomplete(self) -> int:
+        reply = await self.client.post(self.wire.path, json=self.body)
+        return len(self.wire.whole(reply.json()))
+
+    async def astream(self) -> int:
+        async with self.client.stream("POST", self.wire.path, json=self.stream_body) as reply:
+            return sum([len(self.wire.piece(line)) async for line in reply.aiter_lines()])
+
+    def complete(self) -> int:
+        return len(self.wire.whole(self.blocking.post(self.wire.path, json=self.body).json()))
+
+    def stream(self) -> int:
+        with self.blocking.stream("POST", self.wire.path, json=self.stream_body) as reply:
+            return sum(len(self.wire.piece(line)) for line in reply.iter_lines())
+
+    async def aclose(self) -> None:
+        await self.client.aclose()
+        self.blocking.close()
+
+
+class TunedHttpx(Httpx):
+    """httpx with a pool that fits the load: https://www.python-httpx.org/advanced/resource-limits/"""
+
+    def __init__(self, wire: str, url: str) -> None:
+        import httpx
+
+        self.options = {"limits": httpx.Limits(max_connections=1000, max_keepalive_connections=1000)}
+        super().__init__(wire, url)
+
+
+class Aiohttp(Contender):
+    """One session for all: https://docs.aiohttp.org/en/stable/http_request_lifecycle.html"""
+
+    package = "aiohttp"
+    threads = 0
+
+    def __init__(self, wire: str, url: str) -> None:
+        import aiohttp
+
+        self.wire = WIRES[wire]
+        self.client = aiohttp.ClientSession(
+            url,
+            headers=self.wire.headers,
+            connector=aiohttp.TCPConnector(limit=1000),  # as many as tuned httpx
+            timeout=aiohttp.ClientTimeout(SECONDS),
+        )
+        self.body, self.stream_body = self.wire.asks(stream=False), self.wire.asks(stream=True)
+
+    async def acomplete(self) -> int:
+        async with self.client.post(self.wire.path, json=self.body) as reply:
+            return len(self.wire.whole(await reply.json()))
+
+    async def astream(self) -> int:
+        async with self.client.post(self.wire.path, json=self.stream_body) as reply:
+            return sum([len(self.wire.piece(line.decode().rstrip())) async for line in reply.content])
+
+    async def aclose(self) -> None:
+        await self.client.close()
+
+
+class Ccroute(Contender):
+    """The whole router: agent, alias, breaker, concurrency limit, price, and the ledger in memory."""
+
+    package = "ccroute"
+
+    def __init__(self, wire: str, url: str) -> None:
+        from ccroute import AnthropicBackend, OllamaBackend, OpenAIBackend, Price, Router
+
+        backend = {
+            "openai": lambda: OpenAIBackend("bench", base_url=f"{url}/v1", api_key=KEY, max_concurrency=1000),
+            "anthropic": lambda: AnthropicBackend("bench", base_url=url, api_key=KEY, max_concurrency=1000),
+            "ollama": lambda: OllamaBackend("bench", url, max_concurrency=1000),
+        }[wire]()
+        self.router = Router(
+            [backend],
+            aliases={MODEL: f"bench/{MODEL}"},
+            agents={"bench-agent": MODEL},
+            prices={f"bench/{MODEL}": Price(3, 15)},
+            timeout=SECONDS,
+        )
+        self.asked: Any = {"messages": MESSAGES, "agent": "bench-agent", "max_tokens": MAX_TOKENS}
+
+    async def acomplete(self) -> int:
+        return len((await self.router.acomplete(**self.asked)).text)
+
+    async def astream(self) -> int:
+        return sum([len(chunk.text) async for chunk in self.router.astream(**self.asked)])
+
+    def complete(self) -> int:
+        return len(self.router.complete(**self.asked).text)
+
+    def stream(self) -> int:
+        return sum(len(chunk.text) for chunk in self.router.stream(**self.asked))
+
+    async def aclose(self) -> None:
+        await self.router.aclose()

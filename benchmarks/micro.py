@@ -1,28 +1,47 @@
 """What each part of a call costs, by itself: plain timeit, the best of several runs, next to its goal.
 
 Nothing here opens a socket: the last rows are a whole router, whose connections answer from memory. A chunk's
-cost is a stream's cost divided by its chunks. A busy machine shows more, never less.
+cost is a stream's cost divided by its chunks. A failed attempt's cost is what a call costs more if its first
+server answers with an error page and its second one answers it. A busy machine shows more, never less.
 
-    python benchmarks/micro.py
+    python benchmarks/micro.py [--quick] [--json]
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import logging
+import sys
 import timeit
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import server
-from canned import answered_from_memory
-from ccroute import AnthropicBackend, Backend, OllamaBackend, OpenAIBackend, Price, Router, Usage
+from canned import Answer, answered_from_memory
+from ccroute import (
+    Agent,
+    AnthropicBackend,
+    Backend,
+    Completion,
+    OllamaBackend,
+    OpenAIBackend,
+    Price,
+    RetryPolicy,
+    Router,
+    Usage,
+)
 from ccroute.accounting import LedgerRow, MemoryLedger
 from ccroute.accounting.prices import cost
 from ccroute.routing import AgentTable, AliasTable, Tables, make_plan
 from ccroute.types import Request
 from contenders import KEY, MESSAGES, MODEL
 
-PER_CALL, PER_CHUNK, PER_DECODE = 60.0, 3.5, 60.0  # µs, the goals
-REPEATS = 7
+# The goals, in µs. The last one is for a failure beside a prompt of 2 MB.
+PER_CALL, PER_CHUNK, PER_DECODE, PER_FAILURE, PER_LONG_FAILURE = 60.0, 2.5, 60.0, 300.0, 5000.0
+REPEATS, QUICK = 7, 3
+SECONDS = 0.05
+"""How long a run takes, about."""
 ASKED = Request(messages=MESSAGES, agent="bench", max_tokens=100)
 PRICE = Price(3, 15, cache_read="0.3", cache_write="3.75")
 BACKENDS: dict[str, Backend] = {
@@ -41,28 +60,49 @@ STREAMS = {
     "anthropic": server.anthropic_events(),
     "ollama": server.ollama_events(),
 }
+ERROR_PAGE = (
+    b"<!doctype html><html><head><title>500 Internal Server Error</title><style>\n"
+    + b"".join(b".part-%d { margin: %dpx; color: #%06x; }\n" % (i, i, i * 4099) for i in range(64))
+    + b"</style></head><body><h1>Internal Server Error</h1><p>The server met an unexpected condition.</p>"
+    b"<p>Please try again later, or ask the administrator.</p></body></html>\n"
+)
+WORDS = "".join(f"Node {i} did not answer in time, so node {i + 1} was asked instead. " for i in range(45))
+FAILURES: dict[str, Answer] = {  # each about 3 kB, as the answer of a server of this name
+    "page": (500, (ERROR_PAGE,)),
+    "words": (503, (server.compact({"error": {"message": WORDS}}),)),
+}
+LONG_PROMPT = "".join(
+    f"Line {i} of the report says what was found on day {i % 365}.\n" for i in range(37_000)
+)
 Work = Callable[[], object]
 
 
 class Row(NamedTuple):
-    """One line of the table; `parts` is the number of chunks (or similar) in one piece of work."""
+    """One line of the table; `parts` is the number of chunks (or similar) in one piece of work, and `less` is
+    a part of it whose cost does not count."""
 
     what: str
     work: Work
     parts: int = 1
     goal: float | None = None  # µs
+    less: Work | None = None
 
 
-def router(*pieces: bytes, ledger: MemoryLedger | None = None) -> Router:
-    """Everything on: agent, alias, price, and the ledger in memory."""
+def router(*pieces: bytes, ledger: MemoryLedger | None = None, **options: Any) -> Router:
+    """Everything on: agent, alias, price, and the ledger in memory. The agents "page" and "words" first ask
+    the servers of their names, which fail."""
     made = Router(
-        [BACKENDS["openai"]],
+        [
+            BACKENDS["openai"],
+            *(OpenAIBackend(name, base_url=f"http://{name}.test", api_key=KEY) for name in FAILURES),
+        ],
         {"fast": f"bench/{MODEL}"},
-        {"bench": "fast"},
+        {"bench": "fast", **{name: Agent(f"{name}/{MODEL}", fallback=["fast"]) for name in FAILURES}},
         prices={MODEL: PRICE},
         ledger=ledger or MemoryLedger(limit=1000),
+        **options,
     )
-    return answered_from_memory(made, (200, pieces))
+    return answered_from_memory(made, (200, pieces), **FAILURES)
 
 
 def planning() -> Row:
@@ -135,26 +175,64 @@ def whole_calls() -> list[Row]:
     ]
 
 
-def measured(row: Row) -> float:
+def failures() -> list[Row]:
+    """With health off: it would turn a failing server off, and nobody would ask it."""
+    once = RetryPolicy(per_deployment=1)
+    made = router(server.compact(server.openai_chat()), health="off", retry=once)
+    long: list[Any] = [*MESSAGES, {"role": "user", "content": LONG_PROMPT}]
+
+    def call(agent: str, messages: list[Any]) -> Completion:
+        return made.complete(messages=messages, agent=agent, max_tokens=100)
+
+    def row(what: str, agent: str, messages: list[Any], goal: float) -> Row:
+        statuses = [attempt.status for attempt in call(agent, messages).route.attempts]
+        assert statuses == [FAILURES[agent][0], 200]
+        return Row(what, lambda: call(agent, messages), goal=goal, less=lambda: call("bench", messages))
+
+    beside = f"{len(LONG_PROMPT) / 1e6:.0f} MB of prompt"
+    return [
+        row("router: a failed attempt, 3 kB error page", "page", MESSAGES, PER_FAILURE),
+        row(f"router: the same beside {beside}", "page", long, PER_LONG_FAILURE),
+        row("router: a failed attempt, 3 kB of words", "words", MESSAGES, PER_FAILURE),
+        row(f"router: the same beside {beside}", "words", long, PER_LONG_FAILURE),
+    ]
+
+
+def measured(row: Row, repeats: int) -> float:
     """µs."""
-    timer = timeit.Timer(row.work)
-    number = max(1, timer.autorange()[0] // 4)  # about 50 ms a run
-    return min(timer.repeat(REPEATS, number)) / number / row.parts * 1e6
+    less = best(row.less, repeats) if row.less else 0.0
+    return (best(row.work, repeats) - less) / row.parts * 1e6
 
 
-def table(rows: Sequence[Row]) -> None:
-    print(f"{'what':32}{'µs':>8}{'goal':>8}")
+def best(work: Work, repeats: int) -> float:
+    """Seconds, of the fastest run."""
+    timer = timeit.Timer(work)
+    number = max(1, int(SECONDS / min(timer.repeat(3, 1))))
+    return min(timer.repeat(repeats, number)) / number
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="what each part of a call costs")
+    parser.add_argument("--quick", action="store_true", help="fewer runs")
+    parser.add_argument("--json", action="store_true", help="JSON, and the table on stderr")
+    options = parser.parse_args()
+    logging.getLogger("ccroute").setLevel(logging.CRITICAL)  # a failure is measured, not shown
+    rows = [
+        *(resolving(), planning(), pricing(), recording()),
+        *(row for wire in BACKENDS for row in codec(wire)),
+        *whole_calls(),
+        *failures(),
+    ]
+    out, found = sys.stderr if options.json else sys.stdout, []
+    print(f"{'what':40}{'µs':>9}{'goal':>9}", file=out)
     for row in rows:
-        spent = measured(row)
-        goal = f"{row.goal:8.1f}  {'yes' if spent <= row.goal else 'no'}" if row.goal else ""
-        print(f"{row.what:32}{spent:8.2f}{goal}", flush=True)
+        us = measured(row, QUICK if options.quick else REPEATS)
+        goal = f"{row.goal:9.1f}  {'✓' if us <= row.goal else '✗'}" if row.goal else ""
+        print(f"{row.what:40}{us:9.2f}{goal}", file=out, flush=True)
+        found.append({"what": row.what, "us": us, "goal": row.goal})
+    if options.json:
+        json.dump(found, sys.stdout)
 
 
 if __name__ == "__main__":
-    table(
-        [
-            *(resolving(), planning(), pricing(), recording()),
-            *(row for wire in BACKENDS for row in codec(wire)),
-            *whole_calls(),
-        ]
-    )
+    main()

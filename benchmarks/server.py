@@ -1,10 +1,13 @@
 """A server with fixed answers, so cheap that it does not change the measurement. It has its own process.
 
 It has three paths, streamed and not, and reads only a request's length, its path and whether it streams. A
-streamed answer is 66 events (for OpenAI's path), each a chunk of HTTP, all in one write. So the time that is
-measured is the client's own.
+streamed answer is 66 events (for OpenAI's path), each a chunk of HTTP. So the time that is measured is the
+client's own.
 
-    python benchmarks/server.py     prints its address, serves until stdin ends
+    python benchmarks/server.py PACE ...     prints its addresses as JSON, serves until stdin ends
+
+It has one address for each PACE. With 0, a stream is one write. Otherwise each event is a write of its own,
+PACE seconds after the one before, as a model writes its words: a client that keeps up reads them one by one.
 
 The other servers here (`sick.py`, `in_flight.py`) use its parts.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import resource
 import subprocess
@@ -126,18 +130,27 @@ def whole(value: object) -> bytes:
 
 
 def streamed(events: Iterable[bytes], content_type: str = "text/event-stream") -> bytes:
+    return b"".join(chunked(events, content_type))
+
+
+def chunked(events: Iterable[bytes], content_type: str = "text/event-stream") -> list[bytes]:
+    """A write for each event. The head comes with the first, the end with the last."""
     head = f"HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ntransfer-encoding: chunked\r\n\r\n".encode()
-    return head + b"".join(b"%x\r\n%s\r\n" % (len(item), item) for item in [*events, b""])
+    first, *others = (b"%x\r\n%s\r\n" % (len(item), item) for item in events)
+    writes = [head + first, *others]
+    writes[-1] += b"0\r\n\r\n"
+    return writes
 
 
-ANSWERS = {  # (path, streamed) → the bytes of the whole answer
-    (b"/v1/chat/completions", False): whole(openai_chat()),
-    (b"/v1/chat/completions", True): streamed(openai_events()),
-    (b"/v1/messages", False): whole(anthropic_message()),
-    (b"/v1/messages", True): streamed(anthropic_events()),
-    (b"/api/chat", False): whole(ollama_line(TEXT, done=True)),
-    (b"/api/chat", True): streamed(ollama_events(), "application/x-ndjson"),
+WRITES = {  # (path, streamed) → the answer, in the writes that bring it one by one
+    (b"/v1/chat/completions", False): [whole(openai_chat())],
+    (b"/v1/chat/completions", True): chunked(openai_events()),
+    (b"/v1/messages", False): [whole(anthropic_message())],
+    (b"/v1/messages", True): chunked(anthropic_events()),
+    (b"/api/chat", False): [whole(ollama_line(TEXT, done=True))],
+    (b"/api/chat", True): chunked(ollama_events(), "application/x-ndjson"),
 }
+ANSWERS = {asked: b"".join(writes) for asked, writes in WRITES.items()}
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
 BACKLOG = 4096
 """Connections that may wait to be accepted."""
@@ -147,7 +160,10 @@ BACKLOG = 4096
 
 
 class FixedAnswers(asyncio.Protocol):
-    """One connection: keep-alive, one request after the other."""
+    """One connection: keep-alive, one request after the other. `pace`: seconds between a stream's events."""
+
+    def __init__(self, pace: float = 0) -> None:
+        self.pace = pace
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -167,7 +183,17 @@ class FixedAnswers(asyncio.Protocol):
 
     def answer(self, head: bytes, body: bytes) -> None:
         """Answer one request; `head` is in lower case."""
-        self.transport.write(ANSWERS.get((path(head), wants_stream(head, body)), NOT_FOUND))
+        asked = path(head), wants_stream(head, body)
+        if self.pace and asked in WRITES:
+            self.write_next(iter(WRITES[asked]))
+        else:
+            self.transport.write(ANSWERS.get(asked, NOT_FOUND))
+
+    def write_next(self, writes: Iterator[bytes]) -> None:
+        """Write one event, and the next one later; to a client that went away, nothing."""
+        if (event := next(writes, None)) is not None and not self.transport.is_closing():
+            self.transport.write(event)
+            asyncio.get_running_loop().call_later(self.pace, self.write_next, writes)
 
 
 def path(head: bytes) -> bytes:
@@ -192,11 +218,14 @@ async def until_stdin_ends() -> None:
     await ended.wait()
 
 
-async def main() -> None:
+async def main(paces: Sequence[float]) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(FixedAnswers, "127.0.0.1", 0, backlog=BACKLOG)
-    host, port = server.sockets[0].getsockname()
-    print(f"http://{host}:{port}", flush=True)
+    addresses = []
+    for pace in paces:
+        made = functools.partial(FixedAnswers, pace)
+        listener = await loop.create_server(made, "127.0.0.1", 0, backlog=BACKLOG)
+        addresses.append("http://{}:{}".format(*listener.sockets[0].getsockname()))
+    print(json.dumps(addresses), flush=True)
     await until_stdin_ends()
 
 
@@ -214,11 +243,11 @@ def process(script: str = __file__, *arguments: str) -> Iterator[subprocess.Pope
 
 
 @contextlib.contextmanager
-def running() -> Iterator[str]:
-    """The server's address, for as long as the block runs."""
-    with process() as started:
+def running(*paces: float) -> Iterator[dict[float, str]]:
+    """The server's address for each pace, for as long as the block runs."""
+    with process(__file__, *map(str, paces)) as started:
         assert started.stdout
-        yield started.stdout.readline().strip()
+        yield dict(zip(paces, json.loads(started.stdout.readline()), strict=True))
 
 
 def allow_files(count: int) -> None:
@@ -233,4 +262,4 @@ def allow_files(count: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main([float(pace) for pace in sys.argv[1:]]))
