@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.support import loops
 from tests.support.llama import llama_server, llama_tools_server  # noqa: F401 - fixtures
 from tests.support.ollama_real import ollama_server  # noqa: F401 - a fixture
 from tests.support.watch import Watch, watching
@@ -58,13 +59,18 @@ class StreamResult:
 class Caller:
     """The public API, blocking or on a loop of its own for each call."""
 
-    def __init__(self, mode: Literal["sync", "async"]) -> None:
+    def __init__(self, mode: loops.Mode) -> None:
         self.mode = mode
+
+    def run(self, function: Callable[..., Any], *args: object) -> Any:
+        """The result of an async function, on a loop of its own."""
+        return loops.run(self.mode, function, *args)
 
     def complete(self, router: Router, *args: Any, **options: Any) -> Completion:
         if self.mode == "sync":
             return router.complete(*args, **options)
-        return asyncio.run(router.acomplete(*args, **options))
+        completion: Completion = self.run(partial(router.acomplete, *args, **options))
+        return completion
 
     def stream(self, router: Router, *args: Any, **options: Any) -> StreamResult:
         """All chunks until the end, or until it breaks (then `error` is set)."""
@@ -75,7 +81,7 @@ class Caller:
                 for chunk in heard.stream:
                     heard.chunks.append(chunk)
             else:
-                asyncio.run(self._astream(heard, router, args, options))
+                self.run(self._astream, heard, router, args, options)
         except Exception as error:
             heard.error = error
         return heard
@@ -88,5 +94,5 @@ class Caller:
 
 @pytest.fixture(params=["sync", "async"])
 def caller(request: pytest.FixtureRequest) -> Caller:
-    """Runs a test once with `complete`/`stream` and once with `acomplete`/`astream`."""
+    """Runs a test once with `complete`/`stream` and once with `acomplete`/`astream`, on asyncio."""
     return Caller(request.param)

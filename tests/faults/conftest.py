@@ -15,8 +15,9 @@ pytest.register_assert_rewrite("tests.faults.harness", "tests.faults.parallel")
 from tests.conftest import Caller  # noqa: E402 - what is registered above has to come first
 from tests.faults.harness import FaultHarness, Late  # noqa: E402
 from tests.faults.parallel import ParallelHarness  # noqa: E402
+from tests.support.loops import Mode  # noqa: E402
 
-MODES = ("sync", "async")
+MODES: tuple[Mode, ...] = ("sync", "async", "trio")
 
 
 @dataclass
@@ -63,8 +64,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section("fault matrix")
     width = max(len(line.fault) for _, line in lines)
     for number, line in lines:
-        text = f"{number:>3}  {line.fault:<{width}}  {line.shown('sync'):<17}  {line.shown('async')}"
+        shown = "  ".join(f"{line.shown(mode):<17}" for mode in MODES)
+        text = f"{number:>3}  {line.fault:<{width}}  {shown}".rstrip()
         terminalreporter.write_line(text, **{"green" if line.passed else "red": True})
+
+
+@pytest.fixture(params=MODES)
+def caller(request: pytest.FixtureRequest) -> Caller:
+    """Runs a test once blocking, once on asyncio, and once on trio."""
+    return Caller(request.param)
 
 
 @pytest.fixture
@@ -83,7 +91,7 @@ def parallel(caller: Caller, caplog: pytest.LogCaptureFixture) -> Iterator[Paral
 
 @pytest.fixture
 def alone(caplog: pytest.LogCaptureFixture) -> Iterator[ParallelHarness]:
-    """The same, for what both modes share or only one has."""
+    """The same, for what all modes share or only one has."""
     with (
         caplog.at_level(logging.DEBUG, logger="ccroute"),
         ParallelHarness(Caller("sync"), caplog) as parallel,

@@ -8,7 +8,6 @@ same router has to be answered by it: a slot or a lease that was lost would show
 
 from __future__ import annotations
 
-import asyncio
 import pickle
 import threading
 import time
@@ -23,6 +22,7 @@ import psutil
 import pytest
 from tests.conftest import Caller
 from tests.faults.servers import HEALTHY, OPENAI, FaultyServer, Wire, backend
+from tests.support.loops import in_thread, nobody_else, threads
 from tests.support.scripted import Reply
 from tests.test_bad_input import everything_shown
 from tests.test_canaries import KEY, PROMPT, assert_tells_nothing, locals_of_ccroute
@@ -112,7 +112,7 @@ class FaultHarness:
     """Makes servers and routers, calls in one mode, and checks the rules."""
 
     def __init__(self, caller: Caller, caplog: pytest.LogCaptureFixture) -> None:
-        self.mode = caller.mode
+        self.caller, self.mode = caller, caller.mode
         self.first_chunk = threading.Event()
         """Set as soon as the caller has a chunk: a script that waits for it breaks after content."""
         self._caplog = caplog
@@ -122,7 +122,7 @@ class FaultHarness:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self._threads, self._files = set(threading.enumerate()), psutil.Process().num_fds()
+        self._threads, self._files = threads(), psutil.Process().num_fds()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -141,7 +141,7 @@ class FaultHarness:
                 assert server.wait_idle(1.0), "a connection is open after router.close()"
         for made in (self._last, self._routers, self._servers):
             made.clear()
-        assert set(threading.enumerate()) == self._threads
+        assert threads() == self._threads
         assert psutil.Process().num_fds() == self._files
 
     # -- making --------------------------------------------------------------------------------------------
@@ -213,8 +213,9 @@ class FaultHarness:
         **options: Any,
     ) -> list[Call]:
         """The same call several times, on one loop if on any; `then` is done after each."""
-        if self.mode == "async":
-            return asyncio.run(self._aasks(subject, times, stream, then, options))
+        if self.mode != "sync":
+            done: list[Call] = self.caller.run(self._aasks, subject, times, stream, then, options)
+            return done
         calls, asked = [], options if "messages" in options else {"prompt": PROMPT, **options}
         for _ in range(times):
             call = self._begin(subject, options)
@@ -253,10 +254,8 @@ class FaultHarness:
                 call.error = error
             call.took += time.monotonic()
             then()
-            calls.append(await asyncio.to_thread(self._check, subject, call))
-            for _ in range(5):  # the collector may have handed the loop a generator to close just now
-                await asyncio.sleep(0)
-            assert asyncio.all_tasks() == {asyncio.current_task()}
+            calls.append(await in_thread(self._check, subject, call))
+            await nobody_else()
         return calls
 
     def _begin(self, subject: Subject, options: dict[str, Any]) -> Call:

@@ -6,7 +6,6 @@ are read from `router.stats()`, because a later call would only notice the loss 
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from tests.conftest import Caller
 from tests.faults.harness import GRACE, ONCE, PATIENT, Call, Late
 from tests.faults.servers import HEALTHY, OPENAI, FaultyServer, Wire
 from tests.faults.servers import backend as make_backend
+from tests.support import loops
 from tests.support.scripted import Reply
 from tests.test_bad_input import everything_shown
 from tests.test_canaries import KEY, PROMPT, assert_tells_nothing, locals_of_ccroute
@@ -128,7 +128,7 @@ class ParallelHarness:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self._threads, self._files = set(threading.enumerate()), psutil.Process().num_fds()
+        self._threads, self._files = loops.threads(), psutil.Process().num_fds()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -148,7 +148,7 @@ class ParallelHarness:
         for made in (self._subjects, self._servers):
             made.clear()
         if check:
-            assert set(threading.enumerate()) == self._threads
+            assert loops.threads() == self._threads
             if psutil.Process().num_fds() > self._files:
                 gc.collect()
             assert psutil.Process().num_fds() <= self._files
@@ -234,15 +234,15 @@ class ParallelHarness:
             then()
 
         async def everybody() -> None:
-            await asyncio.gather(*map(aask, range(callers)))
-            assert asyncio.all_tasks() == {asyncio.current_task()}
+            await loops.at_once(aask, range(callers))
+            await loops.nobody_else()
 
         if self.mode == "sync":
             with ThreadPoolExecutor(callers) as pool:
                 for done in [pool.submit(ask, caller) for caller in range(callers)]:
                     done.result()
         else:
-            asyncio.run(everybody())
+            self.caller.run(everybody)
         self.check_all(subject, calls, subject.ledger.rows()[before:])
         if rest:
             self.check_rest(subject)
@@ -293,13 +293,6 @@ def settled_once(rows: list[LedgerRow]) -> None:
     assert [row.final for row in rows] == [False] * (len(rows) - 1) + [True] * bool(rows)
     assert len({row.id for row in rows}) == len(rows)
     assert len({row.call for row in rows}) <= 1
-
-
-async def nobody_else() -> None:
-    """This task is the only one, after those that the loop makes to close generators which were dropped."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 @contextmanager

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gc
 import signal
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
+from anyio.lowlevel import checkpoint
 from tests.faults.harness import IN_A_ROW, row
 from tests.faults.parallel import (
     Host,
@@ -19,9 +20,9 @@ from tests.faults.parallel import (
     Subject,
     half_open,
     locks,
-    nobody_else,
 )
 from tests.faults.servers import OPENAI, SO_FAR
+from tests.support import loops
 from tests.support.scripted import Hang, Reply, Send, Set, Wait, answer, head
 from tests.support.steps import Link
 from tests.test_canaries import PROMPT
@@ -50,13 +51,9 @@ def left(parallel: ParallelHarness, subject: Subject, host: Host, how: str) -> N
         if how == "closed":
             await stream.aclose()
         elif how == "stopped":
-            task = asyncio.create_task(anext(stream))  # type: ignore[arg-type]
-            await asyncio.sleep(0)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+            await loops.cancelled(stream.__anext__, when=checkpoint)
         del stream
-        await nobody_else()
+        await loops.nobody_else()
 
     def leave() -> None:
         stream = subject.router.stream(PROMPT)
@@ -68,7 +65,7 @@ def left(parallel: ParallelHarness, subject: Subject, host: Host, how: str) -> N
                 reading.set()
                 next(stream)
 
-    asyncio.run(aleave()) if parallel.mode == "async" else leave()
+    leave() if parallel.mode == "sync" else parallel.caller.run(aleave)
 
 
 def stopped(parallel: ParallelHarness, subject: Subject, host: Host) -> None:
@@ -77,18 +74,17 @@ def stopped(parallel: ParallelHarness, subject: Subject, host: Host) -> None:
     host.plays([Wait(reading), Interrupt()])
 
     async def astop() -> None:
-        task = asyncio.create_task(subject.router.acomplete(PROMPT))
-        assert await asyncio.to_thread(host.wait_requests, before + 1)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        async def sent() -> None:
+            assert await loops.in_thread(host.wait_requests, before + 1)
+
+        await loops.cancelled(partial(subject.router.acomplete, PROMPT), when=sent)
 
     def stop() -> None:
         reading.set()
         with pytest.raises(KeyboardInterrupt):
             subject.router.complete(PROMPT)
 
-    asyncio.run(astop()) if parallel.mode == "async" else stop()
+    stop() if parallel.mode == "sync" else parallel.caller.run(astop)
 
 
 def faulty(parallel: ParallelHarness) -> tuple[Subject, Host]:
@@ -163,11 +159,11 @@ def test_an_abandoned_stream_ends_its_call(parallel: ParallelHarness, how: str) 
         assert (await anext(held[0])).text == SO_FAR
         if how != "after its loop":
             abandon()
-            assert await asyncio.to_thread(host.wait_closed, 1)
-            await nobody_else()
+            assert await loops.in_thread(host.wait_closed, 1)
+            await loops.nobody_else()
 
-    if parallel.mode == "async":
-        asyncio.run(begin())
+    if parallel.mode != "sync":
+        parallel.caller.run(begin)
     else:
         held.append(router.stream(PROMPT))
         assert next(held[0]).text == SO_FAR
@@ -199,11 +195,11 @@ def test_a_stream_collected_while_locks_are_held_does_not_wait(parallel: Paralle
         held = [router.astream(PROMPT)]
         assert (await anext(held[0])).text == SO_FAR
         drop(held)
-        assert await asyncio.to_thread(host.wait_closed, 1)
-        await nobody_else()
+        assert await loops.in_thread(host.wait_closed, 1)
+        await loops.nobody_else()
 
-    if parallel.mode == "async":
-        asyncio.run(abandon())
+    if parallel.mode != "sync":
+        parallel.caller.run(abandon)
     else:
         started = [router.stream(PROMPT)]
         assert next(started[0]).text == SO_FAR
@@ -222,7 +218,7 @@ def test_a_stream_that_was_never_read_is_no_call(parallel: ParallelHarness) -> N
     async def ask() -> AsyncStream:
         return subject.router.astream(PROMPT)
 
-    stream: Any = asyncio.run(ask()) if parallel.mode == "async" else subject.router.stream(PROMPT)
+    stream: Any = subject.router.stream(PROMPT) if parallel.mode == "sync" else parallel.caller.run(ask)
     del stream
     gc.collect()
     assert subject.ledger.rows() == []
@@ -249,8 +245,8 @@ def test_a_call_that_is_over_is_freed_at_once(parallel: ParallelHarness, how: st
             left(parallel, subject, host, "closed")
         elif how == "stream":
             parallel.caller.stream(subject.router, PROMPT)
-        elif parallel.mode == "async":
-            asyncio.run(aask())
+        elif parallel.mode != "sync":
+            parallel.caller.run(aask)
         else:
             with contextlib.suppress(OverloadedError):
                 subject.router.complete(PROMPT)
@@ -327,7 +323,7 @@ def test_an_interrupt_while_a_stream_is_read_ends_the_call(parallel: ParallelHar
             first_chunk.set()
 
     with pytest.raises(KeyboardInterrupt):
-        asyncio.run(aread()) if parallel.mode == "async" else read()
+        read() if parallel.mode == "sync" else parallel.caller.run(aread)
     was_cancelled(parallel, subject, host, content=True)
 
 

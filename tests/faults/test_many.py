@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import threading
 import time
@@ -17,12 +16,13 @@ from tests.conftest import Caller
 from tests.faults.harness import GRACE, IN_A_ROW, ONCE, THRICE, row
 from tests.faults.parallel import Host, ParallelHarness, Subject, at_rest, half_open, kept
 from tests.faults.servers import HEALTHY, OPENAI, SO_FAR, Wire
+from tests.support import loops
 from tests.support.openai_like import chat, chat_sse
 from tests.support.scripted import Hang, Request, Send, Set, Step, Wait, answer, chunk, stream
 from tests.support.steps import Link
 from tests.test_canaries import PROMPT
 
-from ccroute import RetryPolicy, Router
+from ccroute import Completion, RetryPolicy, Router
 from ccroute.errors import BackendError, OverloadedError, QueueTimeoutError, ServerError
 from ccroute.observe import BreakerClosed, BreakerOpened, Queued
 
@@ -242,8 +242,8 @@ def test_a_caller_does_not_wait_for_a_slot_that_it_holds_itself(parallel: Parall
             assert (await anext(held)).text == SO_FAR
             ask()
 
-    if parallel.mode == "async":
-        asyncio.run(on_a_loop())
+    if parallel.mode != "sync":
+        parallel.caller.run(on_a_loop)
     else:
         with subject.router.stream(PROMPT) as held:
             assert next(held).text == SO_FAR
@@ -290,7 +290,7 @@ def test_threads_and_loops_share_one_router(caplog: pytest.LogCaptureFixture) ->
     with ParallelHarness(Caller("sync"), caplog) as parallel:
         host = parallel.server(wire=Echo(*OPENAI))
         subject = parallel.router(host, slots=PLACES, timeout=60)
-        router, start, out = subject.router, threading.Barrier(202), itertools.count()
+        router, start, out = subject.router, threading.Barrier(204), itertools.count()
 
         def ask(caller: int) -> None:
             asked = {"prompt": f"from {caller}", "session": str(caller)}
@@ -310,19 +310,18 @@ def test_threads_and_loops_share_one_router(caplog: pytest.LogCaptureFixture) ->
                     assert [chunk.text async for chunk in chunks] == [" again", ""]
             next(out)
 
-        async def hundred(first: int) -> None:
-            await asyncio.gather(*map(aask, range(first, first + 100)))
-            for _ in range(5):  # asyncio ends the generators of given up bodies in tasks of their own
-                await asyncio.sleep(0)
-            assert asyncio.all_tasks() == {asyncio.current_task()}
+        async def fifty(first: int) -> None:
+            await loops.at_once(aask, range(first, first + 50))
+            await loops.nobody_else()
 
         def begin(job: Callable[[int], object], number: int) -> None:
             start.wait()
             job(number)
 
-        with ThreadPoolExecutor(202) as pool:
+        with ThreadPoolExecutor(204) as pool:
             jobs = [pool.submit(begin, ask, caller) for caller in range(200)]
-            jobs += [pool.submit(begin, lambda first: asyncio.run(hundred(first)), n) for n in (200, 300)]
+            jobs += [pool.submit(begin, lambda n: loops.run("async", fifty, n), n) for n in (200, 250)]
+            jobs += [pool.submit(begin, lambda n: loops.run("trio", fifty, n), n) for n in (300, 350)]
             for job in jobs:
                 job.result()
         assert next(out) == callers
@@ -337,11 +336,19 @@ def test_threads_and_loops_share_one_router(caplog: pytest.LogCaptureFixture) ->
 
 @row(58, "`asyncio.run` five times on one Router")
 @pytest.mark.parametrize("between", [False, True], ids=["loops", "loops and this thread"])
-def test_one_router_serves_one_loop_after_the_other(caplog: pytest.LogCaptureFixture, between: bool) -> None:
+@pytest.mark.parametrize("kind", [["async"], ["trio"], ["async", "trio"]], ids=["asyncio", "trio", "both"])
+def test_one_router_serves_one_loop_after_the_other(
+    caplog: pytest.LogCaptureFixture, kind: list[loops.Mode], between: bool
+) -> None:
     abandoned = []
 
     async def use(router: Router) -> None:
-        replies = await asyncio.gather(*(router.acomplete(PROMPT) for _ in range(5)))
+        replies = list[Completion]()
+
+        async def ask(_: int) -> None:
+            replies.append(await router.acomplete(PROMPT))
+
+        await loops.at_once(ask, range(5))
         assert [reply.text for reply in replies] == [HEALTHY] * 5
         async with router.astream(PROMPT) as chunks:
             assert "".join([chunk.text async for chunk in chunks]) == HEALTHY
@@ -351,8 +358,8 @@ def test_one_router_serves_one_loop_after_the_other(caplog: pytest.LogCaptureFix
     with ParallelHarness(Caller("async"), caplog) as parallel:
         host = parallel.server()
         subject = parallel.router(host, slots=2)
-        for run in range(1, 6):
-            asyncio.run(use(subject.router))
+        for run, mode in zip(range(1, 6), itertools.cycle(kind), strict=False):
+            loops.run(mode, use, subject.router)
             assert host.settles(lambda: kept(subject, host)), "a connection outlives its loop"
             assert kept(subject, host) == (between and run > 1)
             assert host.connections <= 3 * run

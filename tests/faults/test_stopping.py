@@ -21,11 +21,11 @@ from tests.faults.parallel import (
     ParallelHarness,
     forget,
     locks,
-    nobody_else,
     program,
     settled_once,
 )
 from tests.faults.servers import HEALTHY, OPENAI, Wire
+from tests.support import loops
 from tests.support.scripted import Reply, Request, Reset, Step, Wait, answer
 from tests.test_canaries import PROMPT
 
@@ -221,8 +221,8 @@ def test_a_stream_left_after_any_chunk_leaves_nothing_behind(
             if how == "closed":
                 await stream.aclose()
             del stream
-        await asyncio.to_thread(stage.check)
-        await nobody_else()
+        await loops.in_thread(stage.check)
+        await loops.nobody_else()
         return had
 
     def read(chunks: int) -> int:
@@ -240,7 +240,7 @@ def test_a_stream_left_after_any_chunk_leaves_nothing_behind(
 
     while True:
         with noting(f"after {whole} chunks"):
-            had = asyncio.run(aread(whole + 1)) if parallel.mode == "async" else read(whole + 1)
+            had = read(whole + 1) if parallel.mode == "sync" else parallel.caller.run(aread, whole + 1)
         if had <= whole:
             break
         whole += 1
@@ -252,12 +252,12 @@ class AtWait:
     """Awaits something, and does `stop` just when it waits for the k-th time."""
 
     def __init__(self, awaited: Awaitable[Any], at: int, stop: Callable[[], object]) -> None:
-        self._steps = awaited.__await__()
+        self._steps: Any = awaited.__await__()
         self._at, self._stop = at, stop
         self.stopped = False
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        go_on: Callable[[], Any] = lambda: next(self._steps)  # noqa: E731
+        go_on: Callable[[], Any] = partial(next, self._steps)
         for wait in itertools.count():
             try:
                 waited_for = go_on()
@@ -267,10 +267,9 @@ class AtWait:
                 self.stopped = True
                 self._stop()
             try:
-                yield waited_for
-                go_on = lambda: next(self._steps)  # noqa: E731
+                go_on = partial(self._steps.send, (yield waited_for))
             except BaseException as error:
-                go_on = partial(self._steps.throw, error)  # type: ignore[attr-defined]
+                go_on = partial(self._steps.throw, error)
         return None
 
 
@@ -316,18 +315,20 @@ async def timed_out(stage: StopHarness, k: int) -> bool:
 
 @row(52, "cancel at every await")
 @pytest.mark.parametrize(
-    ("way", "ways_in"),
+    ("mode", "way", "ways_in"),
     [
-        *[pytest.param(way, cancelled, id=f"{name} cancelled") for name, way in WAYS.items()],
-        pytest.param(WAYS["fallback"], scoped, id="fallback scoped"),
-        pytest.param(WAYS["stream"], scoped, id="stream scoped"),
-        pytest.param(WAYS["fallback"], timed_out, id="fallback timed out"),
-        pytest.param(WAYS["stream"], timed_out, id="stream timed out"),
+        *[pytest.param("async", way, cancelled, id=f"{name} cancelled") for name, way in WAYS.items()],
+        pytest.param("async", WAYS["fallback"], scoped, id="fallback scoped"),
+        pytest.param("async", WAYS["stream"], scoped, id="stream scoped"),
+        pytest.param("async", WAYS["fallback"], timed_out, id="fallback timed out"),
+        pytest.param("async", WAYS["stream"], timed_out, id="stream timed out"),
+        *[pytest.param("trio", way, scoped, id=f"{name} on trio") for name, way in WAYS.items()],
     ],
 )
 @pytest.mark.parametrize("warm", [False, True], ids=["new connections", "kept connections"])
 def test_a_call_cancelled_at_any_wait_leaves_nothing_behind(
     alone: ParallelHarness,
+    mode: loops.Mode,
     way: CallScript,
     ways_in: Callable[[StopHarness, int], Coroutine[Any, Any, bool]],
     warm: bool,
@@ -338,13 +339,13 @@ def test_a_call_cancelled_at_any_wait_leaves_nothing_behind(
         if warm:
             await stage.acall()
         stopped = await ways_in(stage, k)
-        await asyncio.to_thread(stage.check)
-        await nobody_else()
+        await loops.in_thread(stage.check)
+        await loops.nobody_else()
         return stopped
 
     for k in itertools.count():
         with noting(f"at wait {k}"):
-            stopped = asyncio.run(run(k))
+            stopped = loops.run(mode, run, k)
             for host in (stage.main, stage.other):
                 assert host.settles(lambda: 0), "a connection outlives its loop"
         if not stopped:

@@ -146,6 +146,7 @@ def test_setting_the_clock_does_not_change_a_wait(parallel: ParallelHarness, wal
 # A program that asks twice: the first call is suspended beyond its deadline.
 SUSPENDED = """
 import asyncio, json, logging, sys
+from functools import partial
 from ccroute import OpenAIBackend, Router, errors
 from ccroute.accounting import MemoryLedger
 
@@ -162,11 +163,17 @@ def hear(chunk):
 async def ahear(timeout):
     return [hear(chunk) async for chunk in router.astream("hi", timeout=timeout)]
 
-def ask(timeout):
-    if mode == "async" and kind == "stream":
-        return "".join(asyncio.run(ahear(timeout)))
+def run(function, *args):
     if mode == "async":
-        return asyncio.run(router.acomplete("hi", timeout=timeout)).text
+        return asyncio.run(function(*args))
+    import trio
+    return trio.run(function, *args)
+
+def ask(timeout):
+    if mode != "sync" and kind == "stream":
+        return "".join(run(ahear, timeout))
+    if mode != "sync":
+        return run(partial(router.acomplete, "hi", timeout=timeout)).text
     if kind == "stream":
         return "".join(map(hear, router.stream("hi", timeout=timeout)))
     return router.complete("hi", timeout=timeout).text
@@ -216,7 +223,12 @@ import asyncio, gc, json, os, sys, threading
 from ccroute import OpenAIBackend, Router
 from ccroute.accounting import MemoryLedger
 
-url, child_does = sys.argv[1:]
+url, child_does, loop = sys.argv[1:]
+if loop == "trio":
+    import trio
+    run, to_thread = trio.run, trio.to_thread.run_sync
+else:
+    run, to_thread = lambda function: asyncio.run(function()), asyncio.to_thread
 ledger = MemoryLedger()
 backend = OpenAIBackend("main", base_url=url, max_concurrency=3)
 router = Router([backend], default_model="main/m", ledger=ledger, timeout=20)
@@ -227,7 +239,7 @@ async def on_a_loop():
     text = (await anext(stream)).text
     await router.acomplete("their call")
     begun.set()
-    await asyncio.to_thread(over.wait)
+    await to_thread(over.wait)
     said["theirs"] = text + "".join([chunk.text async for chunk in stream])
     said["their call"] = (await router.acomplete("their call")).text
 
@@ -239,7 +251,7 @@ def hold(lock):
 stream = router.stream("my stream")
 text = next(stream).text
 router.complete("my call")
-there = threading.Thread(target=lambda: asyncio.run(on_a_loop()))
+there = threading.Thread(target=run, args=[on_a_loop])
 there.start()
 assert begun.wait(10)
 
@@ -262,7 +274,7 @@ if child == 0:
     before = len(ledger.rows())
     if child_does == "calls":
         said["texts"] = [router.complete("the child's call").text for _ in range(2)]
-        said["texts"] += asyncio.run(in_the_child())
+        said["texts"] += run(in_the_child)
     if child_does != "nothing":
         del stream
         gc.collect()
@@ -302,14 +314,15 @@ class Waiting(Wire):
 
 
 @row(56, "fork after use")
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
 @pytest.mark.parametrize("child_does", ["calls", "drops", "nothing"])
 def test_a_fork_after_use_leaves_parent_and_child_a_router_each(
-    alone: ParallelHarness, child_does: str
+    alone: ParallelHarness, child_does: str, loop: str
 ) -> None:
     wire = Waiting(*OPENAI)
     wire.go.clear()
     host = alone.server(wire=wire)
-    with program(FORKS, host.url, child_does) as running:
+    with program(FORKS, host.url, child_does, loop) as running:
         assert running.stdin is not None
         assert running.stdout is not None
         child = json.loads(running.stdout.readline())

@@ -112,9 +112,13 @@ class Connections:
     async def aclose(self) -> None:
         """`close`, and wait until this loop's idle connections are gone."""
         self.close()
-        if is_asyncio(current_loop()):
-            await asyncio.sleep(0)  # the pool of this loop closes them
-            await asyncio.sleep(0)  # and their sockets close in the loop's next iteration
+        loop = current_loop()
+        if (pool := self._loops.get(loop)) is not None:
+            pool.close_idle()
+        if self._transports is not None:
+            await self._transports.aclose()
+        if is_asyncio(loop):
+            await asyncio.sleep(0)  # the sockets close in the loop's next iteration
 
     def after_fork(self) -> None:
         """Forget all connections in a forked child: they and their loops belong to the parent."""

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import trio
 
 _TASKS = set[Any]()
 """Running tasks: asyncio itself keeps only weak references to them."""
@@ -13,15 +18,16 @@ _TASKS = set[Any]()
 
 def current_loop() -> Any:
     """The running asyncio loop, the token of the running trio loop, or None. It can be referred to weakly."""
+    # trio first: in a notebook, and as a guest of asyncio, it runs while an asyncio loop runs, too.
+    trio = sys.modules.get("trio")
+    if trio is not None:
+        try:
+            trio.lowlevel.current_task()
+            return trio.lowlevel.current_trio_token()
+        except (RuntimeError, AttributeError):  # it does not run, or another thread is just importing it
+            pass
     try:
         return asyncio.get_running_loop()
-    except RuntimeError:
-        pass
-    trio = sys.modules.get("trio")
-    if trio is None:
-        return None
-    try:
-        return trio.lowlevel.current_trio_token()
     except RuntimeError:
         return None
 
@@ -45,7 +51,14 @@ def call_soon(loop: Any, function: Callable[..., object], *arguments: object) ->
 
 def has_ended(loop: Any) -> bool:
     """Whether the loop runs nothing any more."""
-    return loop.is_closed() if is_asyncio(loop) else not call_soon(loop, int)
+    if is_asyncio(loop):
+        closed: bool = loop.is_closed()
+        return closed
+    try:
+        loop.run_sync_soon(int, idempotent=True)  # trio has no other way to ask
+    except RuntimeError:
+        return True
+    return False
 
 
 def create_task(loop: Any, function: Callable[[], Awaitable[None]]) -> None:
@@ -57,35 +70,66 @@ def create_task(loop: Any, function: Callable[[], Awaitable[None]]) -> None:
     else:
         import trio
 
-        trio.lowlevel.spawn_system_task(function)
+        with contextlib.suppress(RuntimeError):  # trio ends, and starts no more tasks
+            trio.lowlevel.spawn_system_task(_await_quietly, function)
 
 
-async def call_at_end(loop: Any, function: Callable[[], Awaitable[None]]) -> object:
-    """Await `function` when the running loop ends. asyncio does it earlier if the result is dropped.
+async def call_at_end(loop: Any, method: Callable[[], Awaitable[None]]) -> object:
+    """Await `method` when the running loop ends, unless the result is dropped earlier: asyncio awaits it then.
 
     `asyncio.run` closes the loop's async generators before it closes the loop, so one of them waits for that.
     trio warns of such a generator, but it cancels its system tasks when it ends.
     """
     if is_asyncio(loop):
-        parked = _call_when_closed(function)
+        parked = _call_when_closed(method)
         await anext(parked)
         return parked
-    import trio
-
-    return trio.lowlevel.spawn_system_task(_call_when_cancelled, function)
+    return _TaskAtEnd(loop, method)
 
 
-async def _call_when_closed(function: Callable[[], Awaitable[None]]) -> AsyncGenerator[None, None]:
+async def _call_when_closed(method: Callable[[], Awaitable[None]]) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:
-        await function()
+        await method()
 
 
-async def _call_when_cancelled(function: Callable[[], Awaitable[None]]) -> None:
-    import trio
+class _TaskAtEnd:
+    """A task of trio that awaits `method` when trio ends. It ends without that when this is dropped.
 
-    try:
-        await trio.sleep_forever()
-    finally:
+    It keeps neither the method's object nor, between runs, the loop alive.
+    """
+
+    def __init__(self, loop: Any, method: Callable[[], Awaitable[None]]) -> None:
+        import trio
+
+        self._loop = weakref.ref(loop)
+        self._scope = trio.CancelScope()
+        trio.lowlevel.spawn_system_task(self._wait, self._scope, weakref.WeakMethod(method))
+
+    def __del__(self) -> None:
+        loop = self._loop()
+        if loop is not None:
+            call_soon(loop, self._scope.cancel)
+
+    @staticmethod
+    async def _wait(
+        scope: trio.CancelScope, method: weakref.WeakMethod[Callable[[], Awaitable[None]]]
+    ) -> None:
+        import trio
+
+        try:
+            with scope:
+                await trio.sleep_forever()
+        except trio.Cancelled:
+            call = method()
+            if call is not None:
+                with trio.CancelScope(shield=True):
+                    await _await_quietly(call)
+            raise
+
+
+async def _await_quietly(function: Callable[[], Awaitable[None]]) -> None:
+    """Await `function`. An error would end the whole run of trio."""
+    with contextlib.suppress(Exception):
         await function()

@@ -66,6 +66,9 @@ class GivenTransport:
     def close(self) -> None:
         """Nothing: the user closes it."""
 
+    async def aclose(self) -> None:
+        """Nothing, too."""
+
 
 class HttpxTransports:
     """httpx's own transports: for each endpoint one of all threads, and one of each event loop.
@@ -100,6 +103,12 @@ class HttpxTransports:
             transport.close()
         for loop, own in list(self._of_loops.items()):
             call_soon(loop, create_task, loop, own.aclose)
+
+    async def aclose(self) -> None:
+        """Close the transports of the running loop now."""
+        own = self._of_loops.get(current_loop())
+        if own is not None:
+            await own.aclose()
 
     def _options(self, endpoint: Endpoint) -> dict[str, Any]:
         proxy, context = self._way(endpoint)

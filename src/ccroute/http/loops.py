@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ccroute.http.event_loops import call_soon
 from ccroute.http.message import TransportError, reason
-from ccroute.http.streams import Address, can_read, closed, late, seconds_left
+from ccroute.http.streams import Address, can_read, closed, late, other_loop, seconds_left
 
 if TYPE_CHECKING:
     import ssl
@@ -53,7 +53,7 @@ class LoopStream(asyncio.Protocol):
     async def read(self, until: float) -> bytes:
         """The next bytes, `b""` at the end. Raises `RuntimeError` on another loop than the connection's."""
         if asyncio.get_running_loop() is not self._loop:
-            raise RuntimeError("this stream began on another event loop: read it on that one")
+            raise other_loop()
         if self._closed:
             raise closed()
         if self._arrived:

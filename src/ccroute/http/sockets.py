@@ -9,10 +9,12 @@ import select
 import socket
 import ssl
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+from ccroute.http.event_loops import current_loop
 from ccroute.http.message import TransportError, reason
-from ccroute.http.streams import Address, can_read, closed, late, seconds_left
+from ccroute.http.streams import Address, can_read, closed, late, other_loop, seconds_left
 
 READ_SIZE = 256 * 1024
 """Bytes of one read at most."""
@@ -20,7 +22,7 @@ _CONNECTING = {errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBL
 
 
 class SocketStream:
-    """A connection on a non-blocking socket. `network` waits for it."""
+    """A connection on a non-blocking socket. `network` waits for it. It has one reader at a time."""
 
     def __init__(self, sock: socket.socket, network: SocketNetwork) -> None:
         self._sock = sock
@@ -28,7 +30,7 @@ class SocketStream:
         self._unsent = memoryview(b"")
         self._refused = False  # the other end takes no more bytes: it may have answered already
         self._closed = False
-        self._waiting = False
+        self._in_use = False  # by a thread or task that reads or writes
         self._process = os.getpid()
 
     @property
@@ -39,28 +41,37 @@ class SocketStream:
     def write(self, data: bytes) -> None:
         """Send what the system takes at once; `read` sends the rest."""
         self._unsent = memoryview(b"".join((self._unsent, data)) if self._unsent else data)
-        self._send()
+        self._in_use = True
+        try:
+            self._send()
+        finally:
+            self._end_use()
 
     async def read(self, until: float) -> bytes:
         """The next bytes, `b""` at the end."""
-        while True:
-            seconds_left(until)
-            if self._closed:
-                raise closed()
-            if self._unsent and not self._refused:
-                self._send()
-            try:
-                return self._sock.recv(READ_SIZE)
-            except (BlockingIOError, ssl.SSLWantReadError):
-                write = bool(self._unsent) and not self._refused
-            except ssl.SSLWantWriteError:
-                write = True
-            except OSError as error:
-                raise TransportError("broken", reason(error)) from None
-            await self._wait(until, write=write)
+        self._in_use = True
+        try:
+            while True:
+                seconds_left(until)
+                if self._closed:
+                    raise closed()
+                if self._unsent and not self._refused:
+                    self._send()
+                try:
+                    return self._sock.recv(READ_SIZE)
+                except (BlockingIOError, ssl.SSLWantReadError):
+                    write = bool(self._unsent) and not self._refused
+                except ssl.SSLWantWriteError:
+                    write = True
+                except OSError as error:
+                    raise TransportError("broken", reason(error)) from None
+                await self._network.wait(self._sock, until, write=write)
+        finally:
+            self._end_use()
 
     async def start_tls(self, context: ssl.SSLContext, host: str, until: float) -> None:
         """Encrypt the connection. The other end needs a certificate for `host`."""
+        self._in_use = True
         try:
             self._sock = sock = context.wrap_socket(
                 self._sock, server_hostname=host, do_handshake_on_connect=False
@@ -73,24 +84,33 @@ class SocketStream:
                     write = False
                 except ssl.SSLWantWriteError:
                     write = True
-                await self._wait(until, write=write)
+                await self._network.wait(sock, until, write=write)
         except OSError as error:
             raise TransportError(
                 "tls" if isinstance(error, ssl.SSLError) else "connect", reason(error)
             ) from None
+        finally:
+            self._end_use()
 
     def is_quiet(self) -> bool:
         """Whether the connection is open, and nothing came that nobody has read."""
         return not (self._closed or can_read(self._sock))
 
     def close(self) -> None:
-        """Close at once, from any thread. A waiting `read` wakes up and closes the socket itself."""
+        """Close at once, from any thread. If another one uses the socket, its wait ends, and it closes it."""
         self._closed = True
-        if self._process == os.getpid():
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
-        # An event loop may lose a socket that is closed while it waits for it.
-        if not self._waiting:
+        if self._process != os.getpid():
+            self._sock.close()
+            return
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+        # A socket closed now may be another connection's by the time its user sends or receives.
+        if not self._in_use:
+            self._sock.close()
+
+    def _end_use(self) -> None:
+        self._in_use = False
+        if self._closed:
             self._sock.close()
 
     def _send(self) -> None:
@@ -102,19 +122,11 @@ class SocketStream:
         except OSError:
             self._refused = True
 
-    async def _wait(self, until: float, *, write: bool) -> None:
-        self._waiting = True
-        try:
-            if not self._closed:
-                await self._network.wait(self._sock, until, write=write)
-        finally:
-            self._waiting = False
-            if self._closed:
-                self._sock.close()
-
 
 class SocketNetwork(ABC):
     """Makes connections on sockets, and waits for them."""
+
+    _stream: type[SocketStream] = SocketStream
 
     @abstractmethod
     async def resolve(self, host: str, port: int, until: float) -> list[Address]:
@@ -142,7 +154,7 @@ class SocketNetwork(ABC):
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if code:
                 raise OSError(code, os.strerror(code))
-            return SocketStream(sock, self)
+            return self._stream(sock, self)
         except BaseException:
             sock.close()
             raise
@@ -170,8 +182,27 @@ class ThreadNetwork(SocketNetwork):
             raise late()
 
 
+class TrioStream(SocketStream):
+    """A connection of one trio loop."""
+
+    def __init__(self, sock: socket.socket, network: SocketNetwork) -> None:
+        super().__init__(sock, network)
+        self._loop = current_loop()
+
+    async def read(self, until: float) -> bytes:
+        """The next bytes, `b""` at the end. Raises `RuntimeError` on another loop than the connection's."""
+        from anyio.lowlevel import checkpoint
+
+        if current_loop() is not self._loop:
+            raise other_loop()
+        await checkpoint()  # other tasks run, and a cancelled one ends, also if bytes are always there
+        return await super().read(until)
+
+
 class TrioNetwork(SocketNetwork):
     """Waits on the running trio loop, through anyio, which calls trio for us."""
+
+    _stream = TrioStream
 
     async def resolve(self, host: str, port: int, until: float) -> list[Address]:
         """The addresses of a name."""
@@ -188,18 +219,28 @@ class TrioNetwork(SocketNetwork):
         """Wait until the socket is ready."""
         import anyio
 
-        waits = [anyio.wait_readable] * read + [anyio.wait_writable] * write
         with anyio.move_on_after(seconds_left(until)) as limit:
-            if len(waits) == 1:
-                await waits[0](sock)
+            if not write:
+                await anyio.wait_readable(sock)
+            elif not read:
+                await anyio.wait_writable(sock)
             else:
-                async with anyio.create_task_group() as either:
-
-                    async def first(wait: Any) -> None:
-                        await wait(sock)
-                        either.cancel_scope.cancel()
-
-                    for wait in waits:
-                        either.start_soon(first, wait)
+                await _wait_for_either(sock)
         if limit.cancelled_caught:
             raise late()
+
+
+async def _wait_for_either(sock: socket.socket) -> None:
+    """Wait until a socket can be read or written: anyio waits for one of both only."""
+    import anyio
+
+    async def first(wait: Callable[[socket.socket], Awaitable[None]]) -> None:
+        await wait(sock)
+        either.cancel_scope.cancel()
+
+    try:
+        async with anyio.create_task_group() as either:
+            either.start_soon(first, anyio.wait_readable)
+            either.start_soon(first, anyio.wait_writable)
+    except BaseExceptionGroup as group:  # Ctrl-C, which would come from one wait as it is
+        raise group.exceptions[0] from None

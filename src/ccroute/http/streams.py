@@ -73,6 +73,11 @@ def closed() -> TransportError:
     return TransportError("broken", "the connection was closed")
 
 
+def other_loop() -> RuntimeError:
+    """The error of a read on another event loop than the connection's."""
+    return RuntimeError("this stream began on another event loop: read it on that one")
+
+
 def seconds_left(until: float) -> float:
     """Seconds until an instant, at most `LONGEST_WAIT`. Raises `TransportError` if it passed."""
     left = until - time.monotonic()
