@@ -118,11 +118,11 @@ class AnswerReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name.lower(), value.strip()))
-        if len(self._headers) > MAX_HEADERS:
-            raise _Refused(TOO_LONG)
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
+        if len(self._headers) > MAX_HEADERS:
+            raise _Refused(TOO_LONG)
         if status < 100:
             raise _Refused(NOT_HTTP)
         if status == 101:
@@ -141,6 +141,8 @@ class AnswerReader:
         self._body.append(data)
 
     def on_message_complete(self) -> None:
+        if len(self._headers) > MAX_HEADERS:
+            raise _Refused(TOO_LONG)
         if self.head is not None:  # not after an interim answer
             self.complete, self.reusable = True, self._parser.should_keep_alive()
 
