@@ -14,7 +14,8 @@ import httptools
 from ccroute.http.message import CUT_OFF, NOT_HTTP, SWITCHES, Reply, TransportError
 
 MAX_HEAD = 64 * 1024
-"""Bytes of an answer's head, with the interim answers (1xx) before it."""
+"""Bytes of an answer's head, with the interim answers (1xx) before it. Trailers may have as many, not counting
+those that come in one read with the body."""
 MAX_HEADERS = 200
 _LENGTHS = frozenset(("content-length", "transfer-encoding"))
 """An answer without any of these headers ends with its connection."""
@@ -25,6 +26,7 @@ TOO_LONG = f"the answer has more than {MAX_HEADERS} headers or {MAX_HEAD // 1024
 class AnswerReader:
     """Give it the bytes of a connection in any pieces; it collects the head and the body of the answer.
 
+    started:  whether any byte of the answer came.
     head:     the status and the headers, None before all of them came.
     complete: whether the whole answer came.
     fault:    why the answer cannot be read any further, or None.
@@ -42,33 +44,25 @@ class AnswerReader:
         self._headers.clear()
         self._room = MAX_HEAD
         self.head: Reply | None = None
-        self.complete = self.reusable = False
+        self.started = self.complete = self.reusable = False
         self.fault: TransportError | None = None
 
-    @property
-    def started(self) -> bool:
-        """Whether any byte of the answer came."""
-        return self._room < MAX_HEAD
-
     def feed(self, data: bytes) -> None:
-        """Read the next bytes; `b""` is the end of the connection. Never raises: see `fault`."""
+        """Read the next bytes; `b""` is the end of the connection. Errors are in `fault`."""
+        if self.complete or self.fault is not None:
+            self.reusable = False  # what follows the answer is not ours
+            return
         if not data:
             self._connection_ended()
             return
+        self.started = True
         if self.head is None:
-            head, data = data[: self._room], data[self._room :]
-            self._room -= len(head)
-            self._parse(head)
-            if self.head is None and not self._room:
-                self._refuse(TOO_LONG)
-        if data:
+            self._feed_head(data)
+        else:
             self._parse(data)
-            if self._body:
-                self._room = MAX_HEAD
-            elif not self.complete:  # trailers
-                self._room -= len(data)
-                if self._room < 0:
-                    self._refuse(TOO_LONG)
+            self._room = MAX_HEAD if self._body else self._room - len(data)
+            if self._room < 0:  # of trailers
+                self._fail(TOO_LONG)
 
     def take(self) -> bytes:
         """The bytes of the body that came since the last call."""
@@ -79,62 +73,79 @@ class AnswerReader:
         body.clear()
         return data
 
+    def _feed_head(self, data: bytes) -> None:
+        head, rest = data[: self._room], data[self._room :]
+        self._room -= len(head)
+        self._parse(head)
+        if self.head is not None:
+            self._room = MAX_HEAD
+        elif not self._room:
+            self._fail(TOO_LONG)
+        if rest:
+            self.feed(rest)
+
     def _parse(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse(SWITCHES)
         except httptools.HttpParserCallbackError as error:
-            raise (error.__context__ or error) from None  # an interrupt in one of the methods below
+            cause = error.__context__ or error
+            if not isinstance(cause, _Refused):
+                raise cause from None  # an interrupt in one of the methods below
+            self._fail(str(cause))
         except httptools.HttpParserError as error:
-            if self.complete:
-                self.reusable = False  # what follows the answer is not ours
-            elif self.head is not None and "Content-Length" in str(error):
+            if self.head is not None and not self.complete and "Content-Length" in str(error):
                 self.complete = True  # in a trailer, which means nothing; all chunks have come
             else:
-                self._refuse(NOT_HTTP)
+                self._fail(NOT_HTTP)
 
-    def _refuse(self, why: str) -> None:
-        self.fault = self.fault or TransportError("protocol", why)
+    def _fail(self, why: str) -> None:
+        if self.complete:
+            self.reusable = False
+        else:
+            self.fault = self.fault or TransportError("protocol", why)
 
     def _connection_ended(self) -> None:
-        if self.complete or self.fault:
-            self.reusable = False
-        elif self.head is not None and _LENGTHS.isdisjoint(self.head.headers):
+        if self.head is not None and _LENGTHS.isdisjoint(self.head.headers):
             self.complete = True
         else:
             self.fault = TransportError("broken", CUT_OFF)
 
-    # What llhttp calls.
+    # What llhttp calls. It reads no further where they raise `_Refused`.
 
     def on_message_begin(self) -> None:
         if self.complete:
-            self.reusable = False  # a second answer to one request
+            raise _Refused(NOT_HTTP)  # a second answer to one request
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.head is None:  # after it come trailers
-            self._headers.append((name, value))
+        self._headers.append((name.lower(), value.strip()))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if len(self._headers) > MAX_HEADERS:
-            self._refuse(TOO_LONG)
-        elif status < 100:
-            self._refuse(NOT_HTTP)
-        elif status == 101:
-            self._refuse(SWITCHES)
-        elif status >= 200 and self.head is None:
-            headers = {name.decode().lower(): value.decode("latin-1") for name, value in self._headers}
-            if headers.get("transfer-encoding", "chunked").lower() == "chunked":
-                self.head = Reply(status, headers)
-            else:
-                self._refuse(NOT_HTTP)
-        self._headers.clear()
+            raise _Refused(TOO_LONG)
+        if status < 100:
+            raise _Refused(NOT_HTTP)
+        if status == 101:
+            raise _Refused(SWITCHES)
+        if status >= 200:
+            codings = [value.lower() for name, value in self._headers if name == b"transfer-encoding"]
+            if codings not in ([], [b"chunked"]):
+                raise _Refused(NOT_HTTP)
+            headers = {name.decode(): value.decode("latin-1") for name, value in self._headers}
+            self.head = Reply(status, headers)
+        self._headers.clear()  # it has the trailers from now on
 
     def on_body(self, data: bytes) -> None:
-        if not self.complete:
-            self._body.append(data)
+        if self.head is None:
+            raise _Refused(NOT_HTTP)  # an interim answer has no body
+        self._body.append(data)
 
     def on_message_complete(self) -> None:
-        if self.head is not None and not self.complete:  # not after an interim answer
+        if len(self._headers) > MAX_HEADERS:
+            raise _Refused(TOO_LONG)
+        if self.head is not None:  # not after an interim answer
             self.complete, self.reusable = True, self._parser.should_keep_alive()
+
+
+class _Refused(Exception):
+    """llhttp may read it, but we do not."""

@@ -122,7 +122,7 @@ class Connection:
 async def read_head(reader: AnswerReader, stream: ByteStream, until: float) -> Reply:
     """The head of an answer. Raises `TransportError`."""
     while reader.head is None:
-        reader.feed(await stream.read(until))
         if reader.fault is not None:
             raise reader.fault
+        reader.feed(await stream.read(until))
     return reader.head
