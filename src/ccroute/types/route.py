@@ -44,7 +44,8 @@ Tokens = Annotated[int, Field(ge=0)]
 class Frozen(BaseModel):
     """The base of every result: it cannot be changed, and takes no unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    # A validator is built at its first use: ccroute itself rarely needs one, and to build all takes long.
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), defer_build=True)
 
 
 class Usage(Frozen):
@@ -102,7 +103,7 @@ class Attempt(Frozen):
     error: str | None = None
     started: datetime
     duration: float
-    usage: Usage = Usage()
+    usage: Usage = Usage.model_construct()
     cost: Decimal | None = None
 
 
