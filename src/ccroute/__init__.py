@@ -5,10 +5,10 @@ Importing it opens nothing, starts nothing and reads no variable; each name is l
 so a program that only may need a model pays for pydantic and asyncio only when it does.
 """
 
-import importlib
 from typing import TYPE_CHECKING
 
 from ccroute._version import __version__
+from ccroute.lazy import loader
 
 if TYPE_CHECKING:
     from ccroute import errors
@@ -79,15 +79,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'ccroute' has no attribute {name!r}")
-    if home == __name__:
-        return importlib.import_module(f"{home}.{name}")
-    value: object = getattr(importlib.import_module(home), name)
-    globals()[name] = value
-    return value
+__getattr__ = loader(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

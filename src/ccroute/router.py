@@ -17,7 +17,6 @@ from ccroute.backends import Backend
 from ccroute.display import card, table
 from ccroute.errors import ConfigError, RouterClosedError, UnknownModelError
 from ccroute.flow import CallContext, Flow, RouterState, call, discover
-from ccroute.observe import Listener
 from ccroute.observe.logging import log_event, safe_listener
 from ccroute.routing import Agent, AliasTable, Health, Load, RetryBudget, make_plan, with_agent
 from ccroute.routing.aliases import Target
@@ -26,17 +25,17 @@ from ccroute.routing.prices import is_known, price_of, warn_of_unused
 from ccroute.runtime.clock import SystemClock
 from ccroute.runtime.drive import AsyncDrive, Drive
 from ccroute.runtime.limiter import Limiters
-from ccroute.runtime.stats import router_stats
 from ccroute.runtime.streams import AsyncStream, Stream
 from ccroute.types import Completion, ModelInfo, RetryPolicy, Timeout
 from ccroute.types.checked import build_request
 from ccroute.types.request import CallOptions, Form, MostOptions, takes_call_options
 from ccroute.types.results import Parsed
 from ccroute.types.signatures import explains
-from ccroute.types.stats import RouterStats
 
 if TYPE_CHECKING:
     from ccroute.http.connections import Transport
+    from ccroute.observe import Listener
+    from ccroute.types import RouterStats
 
 
 class Router:
@@ -307,6 +306,8 @@ class Router:
         get no calls, and why. Plain data; no network."""
         if self._process != os.getpid():
             self._after_fork()
+        from ccroute.runtime.stats import router_stats  # only where somebody asks
+
         return router_stats(self._tables.backends, self._state, self._limiters, self._connections)
 
     def close(self) -> None:

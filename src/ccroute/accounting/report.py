@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal, get_args, overload
@@ -110,10 +109,12 @@ class Report(Sequence[Mapping[str, Any]]):
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
+        from html import escape  # only where something is shown
+
         header, rows, totals = self._cells()
 
         def line(cells: Sequence[str], tag: str = "td") -> str:
-            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+            return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
         foot = "".join(f"<tfoot>{line(total, 'th')}</tfoot>" for total in totals)
         body = "".join(map(line, rows))

@@ -3,12 +3,17 @@
 Knows the wires; must not know agents, aliases, sockets or clocks.
 """
 
-from ccroute.backends.anthropic import AnthropicBackend
-from ccroute.backends.backend import Backend, BackendOptions, HttpRequest
-from ccroute.backends.ollama import OllamaBackend
-from ccroute.backends.openai import OpenAIBackend
-from ccroute.backends.registry import register
-from ccroute.http.origin import Origin
+from typing import TYPE_CHECKING
+
+from ccroute.lazy import loader
+
+if TYPE_CHECKING:
+    from ccroute.backends.anthropic import AnthropicBackend
+    from ccroute.backends.backend import Backend, BackendOptions, HttpRequest
+    from ccroute.backends.ollama import OllamaBackend
+    from ccroute.backends.openai import OpenAIBackend
+    from ccroute.backends.registry import register
+    from ccroute.http.origin import Origin
 
 __all__ = [
     "AnthropicBackend",
@@ -20,3 +25,17 @@ __all__ = [
     "Origin",
     "register",
 ]
+
+__getattr__ = loader(
+    __name__,
+    {
+        "AnthropicBackend": "ccroute.backends.anthropic",
+        "Backend": "ccroute.backends.backend",
+        "BackendOptions": "ccroute.backends.backend",
+        "HttpRequest": "ccroute.backends.backend",
+        "OllamaBackend": "ccroute.backends.ollama",
+        "OpenAIBackend": "ccroute.backends.openai",
+        "Origin": "ccroute.http.origin",
+        "register": "ccroute.backends.registry",
+    },
+)

@@ -11,7 +11,6 @@ import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from html import escape
 from typing import Final
 from urllib.parse import quote, quote_plus
 
@@ -46,6 +45,8 @@ class Secrets(tuple[str, ...]):
     @cached_property
     def codes(self) -> list[str]:
         """The secrets in lower case, in each usual form: plain, in a URL, in JSON, in HTML, in base64."""
+        from html import escape  # only where an error may repeat them
+
         codes = set[str]()
         for secret in {*self, *(value.removeprefix("Bearer ") for value in self)}:  # of headers
             if len(secret) >= _SHORTEST_SECRET:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ccroute import observe
 from ccroute.accounting.tokens import count_safely
 from ccroute.errors import (
     BackendError,
@@ -26,7 +27,6 @@ from ccroute.flow.redact import cleaned
 from ccroute.flow.reports import health_report
 from ccroute.flow.retry import MIN_ATTEMPT, Fault
 from ccroute.http.message import Failure
-from ccroute.observe import Queued as QueuedEvent
 from ccroute.routing.acquired import ANSWERED, UNDECIDED, AttemptOutcome, Unavailable
 from ccroute.types import Completion, Request
 from ccroute.wire.fields import LeftOut, without
@@ -99,7 +99,8 @@ def _slot(attempt: AttemptContext) -> Flow[Fault | None]:
     deployment = attempt.deployment
     entered = yield from enter(Enter(deployment.backend, deployment.model, attempt.request.priority))
     if isinstance(entered, Queued):
-        attempt.state.emit(QueuedEvent(attempt.call_id, attempt.plan.agent, deployment.name, entered.ahead))
+        event = observe.Queued(attempt.call_id, attempt.plan.agent, deployment.name, entered.ahead)
+        attempt.state.emit(event)
         entered = yield from wait(attempt.deadline - MIN_ATTEMPT)
         attempt.restart_clock()
     if not isinstance(entered, Failure):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
+from ccroute import observe
 from ccroute.accounting import LedgerRow, cost
 from ccroute.accounting.ledger import attempt_id, uuid7
 from ccroute.accounting.tokens import count_safely, estimate_text
@@ -16,15 +17,6 @@ from ccroute.flow.attempt_context import FOREVER, AttemptContext
 from ccroute.flow.effects import Stopped
 from ccroute.flow.retry import Fault, NextAttempt
 from ccroute.flow.state import RouterState
-from ccroute.observe import (
-    AttemptFailed,
-    FellBack,
-    Interrupted,
-    LedgerFailed,
-    Overridden,
-    Retried,
-    TurnedAway,
-)
 from ccroute.routing import Candidate, Plan
 from ccroute.routing.acquired import Unavailable
 from ccroute.types import Attempt, Completion, FailureClass, Outcome, Route, Timeout, Usage
@@ -66,7 +58,7 @@ class CallContext:
             self.deadline = self.started + self.timeout.total
         plan = self.plan
         if plan.overridden:
-            self.state.emit(Overridden(self.id, plan.agent, plan.requested_model or "", plan.model))
+            self.state.emit(observe.Overridden(self.id, plan.agent, plan.requested_model or "", plan.model))
 
     def next_attempt(
         self, step: NextAttempt, unavailable: Mapping[str, Unavailable], *, stream: bool
@@ -80,9 +72,9 @@ class CallContext:
             self._reasons.append(f"{name} tried early: nobody else is left")
         if name != self._asked:
             fallback = step.candidate.fallback
-            self.state.emit(FellBack(self.id, self.plan.agent, self._asked, name, fallback))
+            self.state.emit(observe.FellBack(self.id, self.plan.agent, self._asked, name, fallback))
         elif self.attempts:
-            self.state.emit(Retried(self.id, self.plan.agent, name, step.wait))
+            self.state.emit(observe.Retried(self.id, self.plan.agent, name, step.wait))
         self._asked = name
         clock = self.state.clock
         now = clock.monotonic()
@@ -120,10 +112,10 @@ class CallContext:
         self._reasons.append(f"{name} failed ({failure}): {fault.detail}")
         if isinstance(fault.error, StreamInterruptedError):
             fault.error.partial = self.partial(attempt)
-            self.state.emit(Interrupted(self.id, agent, name, fault.detail))
+            self.state.emit(observe.Interrupted(self.id, agent, name, fault.detail))
         else:
             kind = type(fault.error).__name__
-            event = AttemptFailed(self.id, agent, name, failure, kind, attempt.status, fault.detail)
+            event = observe.AttemptFailed(self.id, agent, name, failure, kind, attempt.status, fault.detail)
             self.state.emit(event)
 
     def stopped(self, stop: BaseException) -> None:
@@ -147,7 +139,7 @@ class CallContext:
 
     def report_turned_away(self, error: CcrouteError) -> None:
         """The call ends without an attempt, by the error of other calls."""
-        self.state.emit(TurnedAway(self.id, self.plan.agent, self._asked, error.retry_after or 0.0))
+        self.state.emit(observe.TurnedAway(self.id, self.plan.agent, self._asked, error.retry_after or 0.0))
 
     def explain(self, error: CcrouteError, left: Sequence[str]) -> None:
         """Put into the error that ends the call what was tried, who was not asked, and why; `left` are those
@@ -178,7 +170,7 @@ class CallContext:
             try:
                 write(row)
             except Exception as error:
-                self.state.emit(LedgerFailed(row.call, row.agent, type(error).__name__))
+                self.state.emit(observe.LedgerFailed(row.call, row.agent, type(error).__name__))
 
     # What the reader of a stream may know.
 

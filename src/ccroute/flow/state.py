@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ccroute.accounting import Ledger
 from ccroute.accounting.tokens import TokenCounter, estimate
 from ccroute.backends import Origin
-from ccroute.observe import Listener
 from ccroute.routing import Health, Load, RefusedParameters, RetryBudget
 from ccroute.types import RetryPolicy, Timeout
 from ccroute.types.clock import Clock
+
+if TYPE_CHECKING:
+    from ccroute.observe import Listener
 
 
 @dataclass(frozen=True, slots=True)

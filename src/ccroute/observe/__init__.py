@@ -3,22 +3,27 @@
 Must not know what listeners do with an event, and never lets a listener break a call.
 """
 
-from ccroute.observe.events import (
-    AttemptFailed,
-    BreakerClosed,
-    BreakerOpened,
-    CooledDown,
-    Event,
-    FellBack,
-    Interrupted,
-    LedgerFailed,
-    Listener,
-    Overridden,
-    Queued,
-    Recovered,
-    Retried,
-    TurnedAway,
-)
+from typing import TYPE_CHECKING
+
+from ccroute.lazy import loader
+
+if TYPE_CHECKING:
+    from ccroute.observe.events import (
+        AttemptFailed,
+        BreakerClosed,
+        BreakerOpened,
+        CooledDown,
+        Event,
+        FellBack,
+        Interrupted,
+        LedgerFailed,
+        Listener,
+        Overridden,
+        Queued,
+        Recovered,
+        Retried,
+        TurnedAway,
+    )
 
 __all__ = [
     "AttemptFailed",
@@ -36,3 +41,5 @@ __all__ = [
     "Retried",
     "TurnedAway",
 ]
+
+__getattr__ = loader(__name__, dict.fromkeys(__all__, "ccroute.observe.events"))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import traceback
+from typing import TYPE_CHECKING
 
-from ccroute.observe.events import CallEvent, Event, Listener
+if TYPE_CHECKING:
+    from ccroute.observe.events import Event, Listener
 
 logger = logging.getLogger("ccroute")
 
@@ -14,6 +16,8 @@ logger = logging.getLogger("ccroute")
 def log_event(event: Event) -> None:
     """Write one event as one line."""
     if logger.isEnabledFor(event.level):
+        from ccroute.observe.events import CallEvent  # loaded already: this is an event
+
         if isinstance(event, CallEvent):
             whose = "" if event.agent is None else f" of agent {event.agent}"
             logger.log(event.level, "%s (call %s%s)", event, event.call, whose)

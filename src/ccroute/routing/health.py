@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from typing import TYPE_CHECKING
 
-from ccroute.observe import Listener
 from ccroute.routing.acquired import ANSWERED, HealthReport, Unavailable
 from ccroute.routing.switches import Admission, Probe, Switches, switch_stats
 from ccroute.routing.tables import Deployment
 from ccroute.types import Request
 from ccroute.types.clock import Clock
 from ccroute.types.locks import lock_tries
-from ccroute.types.stats import HealthStats
+
+if TYPE_CHECKING:
+    from ccroute.observe import Listener
+    from ccroute.types import HealthStats
 
 
 class Health:

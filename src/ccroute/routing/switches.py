@@ -11,15 +11,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event, Recovered
+from ccroute import observe
 from ccroute.routing.acquired import ANSWERED, NEUTRAL, AttemptOutcome, HealthReport, Unavailable
 from ccroute.routing.breaker import Breaker, Switch, Trip, caller_of, name_of
 from ccroute.routing.tables import MAX_KNOWN, Deployment
 from ccroute.types import Request
-from ccroute.types.stats import HealthStats
 
 if TYPE_CHECKING:
     from ccroute.routing.health import Health
+    from ccroute.types import HealthStats
 
 OPEN, LONGEST = 30.0, 300.0
 """Seconds a breaker stays open at first, doubling up to the longest, each ± JITTER."""
@@ -95,7 +95,7 @@ class Switches:
     """The state of one router's deployments and credentials."""
 
     def __init__(self, random: Callable[[], float]) -> None:
-        self.events: deque[Event] = deque()
+        self.events: deque[observe.Event] = deque()
         self.breakers: dict[str, Breaker] = {}
         self.credentials: dict[str, Switch] = {}
         self._random = random
@@ -152,7 +152,7 @@ class Switches:
         if not breaker.gone or breaker.probe is None or now < began + SOON:
             return False
         breaker.turn_on()
-        self.events.append(BreakerClosed(deployment.name))
+        self.events.append(observe.BreakerClosed(deployment.name))
         return True
 
     def renew(self, backend: str) -> None:
@@ -160,7 +160,7 @@ class Switches:
         switch = self.credentials.get(backend)
         if switch is not None and switch.error is not None:
             switch.turn_on()
-            self.events.append(Recovered(backend))
+            self.events.append(observe.Recovered(backend))
 
     def apply(self, admission: Admission, report: HealthReport, at: float) -> None:
         """Change the switches by the report of an attempt that ended at the instant `at`."""
@@ -183,14 +183,14 @@ class Switches:
         if report.counts is False:
             if breaker in proved:
                 who = deployment.name
-                self.events.append(BreakerClosed(who) if breaker.base else Recovered(who))
+                self.events.append(observe.BreakerClosed(who) if breaker.base else observe.Recovered(who))
             for switch in proved:
                 switch.turn_on()
             credential = self.credentials.get(deployment.backend.name)
             if credential is not None and credential.error is None:
                 del self.credentials[deployment.backend.name]
                 if credential in proved:
-                    self.events.append(Recovered(deployment.backend.name))
+                    self.events.append(observe.Recovered(deployment.backend.name))
         if report.cool:
             self._cool(breaker, deployment, report, at)
         caller = report.caller if report.counts or request is None else name_of(request)
@@ -205,7 +205,7 @@ class Switches:
                 self._trip(breaker, deployment, trip, report, at)
             elif breaker.only and not report.counts and at >= breaker.until and breaker.probe is None:
                 breaker.turn_on()  # the callers it was open for may never come back to probe it
-                self.events.append(BreakerClosed(deployment.name))
+                self.events.append(observe.BreakerClosed(deployment.name))
 
     def _trip(
         self, breaker: Breaker, deployment: Deployment, trip: Trip, report: HealthReport, at: float
@@ -238,7 +238,7 @@ class Switches:
             breaker.base = min(LONGEST, max(OPEN, breaker.base * 2))
         jittered = breaker.base * (1 + JITTER * (2 * self._random() - 1))
         breaker.turn_off(at, jittered if soon else max(jittered, breaker.seconds), why, report.error)
-        self.events.append(BreakerOpened(deployment.name, breaker.until - at, why))
+        self.events.append(observe.BreakerOpened(deployment.name, breaker.until - at, why))
 
     def _turn_off(
         self,
@@ -267,7 +267,7 @@ class Switches:
         why = f"refused: {_why(report)}"
         switch.turn_off(at, switch.base if report.longest else report.seconds, why, report.error)
         who = admission.deployment.name if switch is breaker else backend
-        self.events.append(CooledDown(who, switch.until - at, _why(report)))
+        self.events.append(observe.CooledDown(who, switch.until - at, _why(report)))
 
     def _turn_off_for(self, breaker: Breaker, admission: Admission, report: HealthReport, at: float) -> None:
         """Turn the deployment off for the refused caller alone, because others are answered."""
@@ -275,13 +275,13 @@ class Switches:
             breaker.only = (*breaker.only, report.caller)[-MOST_CALLERS:]
             breaker.turn_off(at, report.seconds, "it was refused", report.error)
             why = f"{_why(report)}; for this caller alone, because others are answered"
-            self.events.append(CooledDown(admission.deployment.name, breaker.until - at, why))
+            self.events.append(observe.CooledDown(admission.deployment.name, breaker.until - at, why))
 
     def _cool(self, breaker: Breaker, deployment: Deployment, report: HealthReport, at: float) -> None:
         until = at + (report.cool or 0.0)
         if until > breaker.cool_until:
             breaker.cool_until, breaker.cool_error = until, report.error
-            self.events.append(CooledDown(deployment.name, until - at, _why(report)))
+            self.events.append(observe.CooledDown(deployment.name, until - at, _why(report)))
 
     def _new_breaker(self, name: str) -> Breaker:
         """The breaker of one more deployment. Callers may name any, so one that is on is forgotten first."""
@@ -294,6 +294,8 @@ class Switches:
 
 def switch_stats(switch: Switch, now: float) -> HealthStats:
     """The state of one switch as plain data."""
+    from ccroute.types import HealthStats  # only where somebody asks
+
     if switch.error is not None:
         is_probed = switch.probe is not None and now < switch.probe_until
         callers = len(switch.only) if isinstance(switch, Breaker) else 0

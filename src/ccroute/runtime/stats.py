@@ -13,7 +13,7 @@ from ccroute.types.stats import BackendStats, DeploymentStats, HealthStats, Rout
 if TYPE_CHECKING:
     from ccroute.http.connections import Connections
 
-_ON = HealthStats()
+_ON = HealthStats.model_construct()
 
 
 def router_stats(

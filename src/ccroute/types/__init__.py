@@ -4,6 +4,9 @@ Knows nothing of codecs, sockets, tables or clocks. Requests and policies are sl
 are frozen pydantic models, because users print, dump and store them.
 """
 
+from typing import TYPE_CHECKING
+
+from ccroute.lazy import loader
 from ccroute.types.policy import FREE, Model, Price, RetryPolicy, Timeout
 from ccroute.types.request import JSON, CallOptions, MessageLike, Request
 from ccroute.types.results import (
@@ -16,7 +19,9 @@ from ccroute.types.results import (
     ToolCall,
 )
 from ccroute.types.route import Attempt, FailureClass, ModelInfo, Outcome, Route, Usage
-from ccroute.types.stats import BackendStats, DeploymentStats, HealthStats, RouterStats
+
+if TYPE_CHECKING:
+    from ccroute.types.stats import BackendStats, DeploymentStats, HealthStats, RouterStats
 
 __all__ = [
     "FREE",
@@ -46,3 +51,6 @@ __all__ = [
     "ToolCall",
     "Usage",
 ]
+
+_STATS = ("BackendStats", "DeploymentStats", "HealthStats", "RouterStats")
+__getattr__ = loader(__name__, dict.fromkeys(_STATS, "ccroute.types.stats"))

@@ -39,7 +39,7 @@ class ToolCall(Frozen):
 
     id: str = ""
     type: Literal["function"] = "function"
-    function: Function = Function()
+    function: Function = Function.model_construct()
     index: int = 0
     provider_fields: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
 
@@ -122,7 +122,7 @@ class Choice(Frozen):
     """The answer and why it ended."""
 
     index: int = 0
-    message: Message = Message()
+    message: Message = Message.model_construct()
     finish_reason: FinishReason | None = None
     logprobs: Any = None
 
@@ -143,11 +143,11 @@ class Completion(Frozen, Generic[Parsed]):
     object: Literal["chat.completion"] = "chat.completion"
     created: int = 0
     model: str = ""
-    choices: tuple[Choice, ...] = (Choice(),)
-    usage: Usage = Usage()
+    choices: tuple[Choice, ...] = (Choice.model_construct(),)
+    usage: Usage = Usage.model_construct()
     cost: Decimal | None = None
     latency: float = 0.0
-    route: Route = Route()
+    route: Route = Route.model_construct()
     request_id: str | None = None
     raw_finish_reason: str | None = None
     response_type: str | None = None

@@ -47,7 +47,8 @@ Tokens = Annotated[int, Field(ge=0)]
 class Frozen(BaseModel):
     """The base of every result: it cannot be changed, and takes no unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    # A validator is built at its first use: ccroute itself rarely needs one, and to build all takes long.
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), defer_build=True)
 
 
 _set_fields, _set_given, _set_extra, _set_private = (
@@ -156,7 +157,7 @@ class Attempt(Frozen):
     error: str | None = None
     started: datetime
     duration: float
-    usage: Usage = Usage()
+    usage: Usage = Usage.model_construct()
     cost: Decimal | None = None
 
 

@@ -26,7 +26,7 @@ class DeploymentStats(Frozen):
 
     in_flight: int = 0
     success_rate: float = 1.0
-    health: HealthStats = HealthStats()
+    health: HealthStats = HealthStats.model_construct()
 
 
 class BackendStats(Frozen):
@@ -45,7 +45,7 @@ class BackendStats(Frozen):
     queued: int = 0
     idle_connections: int = 0
     busy_connections: int = 0
-    credential: HealthStats = HealthStats()
+    credential: HealthStats = HealthStats.model_construct()
 
 
 class RouterStats(Frozen):
