@@ -73,19 +73,18 @@ def read_whole(reply: Reply, first: float, until: float, limit: int) -> Flow[byt
     """The whole body, unpacked, or why there is none. Its first bytes must come before the instant `first`,
     the others before `until`. Raises `ProtocolError` for more than `limit` bytes."""
     body, parts, size = Body(reply), list[bytes](), 0
-    while True:
-        data: bytes | Failure = yield Read(first)
+    data: bytes | Failure
+    while data := (yield Read(first)):
         if isinstance(data, Failure):
             return data
-        if not data:
-            body.end()
-            return b"".join(parts)
         for piece in body.feed(data):
             parts.append(piece)
             size += len(piece)
             if size > limit:
                 raise ProtocolError("the answer is longer than ccroute reads")
         first = until
+    body.end()
+    return b"".join(parts)
 
 
 def _read_error_body(reply: Reply, attempt: AttemptContext, limits: Limits) -> Flow[bytes]:

@@ -16,6 +16,7 @@ ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function
 OWNED = frozenset({"model", "messages", "stream"})
 """Fields of every request body that only ccroute writes."""
 
+_PLAIN = ("user", "system")
 _DICT = (dict, Mapping)  # dict first: a check of an abstract class calls Python code
 _LIST = (list, tuple)
 _SEQUENCE = (*_LIST, Sequence)
@@ -167,7 +168,13 @@ def _checked_messages(messages: Any) -> tuple[Mapping[str, JSON], ...]:
         )
     if not messages:
         raise InvalidRequestError("messages is empty: give at least one message")
-    return tuple([_message(message, f"messages[{i}]") for i, message in enumerate(messages)])
+    checked: list[Mapping[str, JSON]] = []
+    for i, message in enumerate(messages):
+        if type(message) is dict and message.get("role") in _PLAIN and type(message.get("content")) is str:
+            checked.append(message)  # nearly every message
+        else:
+            checked.append(_message(message, f"messages[{i}]"))
+    return tuple(checked)
 
 
 def _message(message: object, where: str) -> Mapping[str, JSON]:
@@ -177,8 +184,6 @@ def _message(message: object, where: str) -> Mapping[str, JSON]:
         own = "; append its .message" if isinstance(message, Completion) else ""
         raise InvalidRequestError(f"{where} must be a dict or a Message, not {type(message).__name__}{own}")
     role, content = message.get("role"), message.get("content")
-    if isinstance(content, str) and (role == "user" or role == "system"):
-        return message  # nearly every message
     if not isinstance(role, str) or role not in ROLES:
         raise InvalidRequestError(f"{where}.role must be one of {', '.join(sorted(ROLES))}")
     if role == "assistant":
