@@ -72,18 +72,20 @@ def exchange(attempt: AttemptContext, http: HttpRequest) -> Flow[Completion]:
 def read_whole(reply: Reply, first: float, until: float, limit: int) -> Flow[bytes | Failure]:
     """The whole body, unpacked, or why there is none. Its first bytes must come before the instant `first`,
     the others before `until`. Raises `ProtocolError` for more than `limit` bytes."""
-    body, parts, size = Body(reply), list[bytes](), 0
+    packed = Body(reply) if "content-encoding" in reply.headers else None
+    parts, size = list[bytes](), 0
     data: bytes | Failure
     while data := (yield Read(first)):
         if isinstance(data, Failure):
             return data
-        for piece in body.feed(data):
+        for piece in (data,) if packed is None else packed.feed(data):
             parts.append(piece)
             size += len(piece)
             if size > limit:
                 raise ProtocolError("the answer is longer than ccroute reads")
         first = until
-    body.end()
+    if packed is not None:
+        packed.end()
     return b"".join(parts)
 
 
