@@ -180,7 +180,7 @@ def test_what_is_thrown_in_passes_through_and_is_named(error: type[BaseException
 def test_a_call_that_was_never_begun_leaves_nothing() -> None:
     call = begun("answer")
     call.flow.close()
-    assert (call.rows, call.context.attempts) == ([], [])
+    assert (call.rows, call.context.attempts) == ([], ())
 
 
 def test_a_bug_in_a_codec_is_recorded_and_passes_through() -> None:

@@ -152,10 +152,10 @@ class AttemptContext:
         until = self.deadline
         if backend is not None and backend.total is not None:
             until = min(until, now + backend.total)
-        for longest in (own.attempt, call.attempt):
-            if longest is not None and self.stream:
+        for longest in filter(None, (own.attempt, call.attempt)):
+            if self.stream:
                 first = min(first, longest)  # after the first content no fallback could use the time
-            elif longest is not None:
+            else:
                 until = min(until, now + longest)
         return Limits(until, own.connect, min(until, now + first), idle)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
@@ -35,11 +35,12 @@ class CallContext:
         self.timeout = state.timeout if plan.request.timeout is None else _timeout(plan, state)
         self.started = 0.0
         self.deadline = FOREVER
-        self.attempts: list[Attempt] = []
+        self.attempts: tuple[Attempt, ...] = ()
         self.latest: AttemptContext | None = None
-        self._reasons = list(plan.reasons)
+        self._cost: Decimal | None = _NOTHING  # of all attempts; None if the price of one is unknown
+        self._reasons = plan.reasons
         self._rows: list[LedgerRow] = []
-        self._unwritten = iter(self._rows)
+        self._unwritten: Iterator[LedgerRow] | None = None
         self._process = os.getpid()
         self._noted: AttemptContext | None = None  # the latest of `attempts`
         self._not_asked: dict[str, str] = {}
@@ -69,7 +70,7 @@ class CallContext:
             if passed not in self._not_asked:
                 self._leave_out(passed, f"{passed} passed over: {reason.why}")
         if step.early:
-            self._reasons.append(f"{name} tried early: nobody else is left")
+            self._reasons += (f"{name} tried early: nobody else is left",)
         if name != self._asked:
             fallback = step.candidate.fallback
             self.state.emit(observe.FellBack(self.id, self.plan.agent, self._asked, name, fallback))
@@ -109,7 +110,7 @@ class CallContext:
         usage = self._spent(attempt) if has_cost else Usage()
         self._note(attempt, outcome, usage, fault, fault.detail)
         name, agent = attempt.deployment.name, self.plan.agent
-        self._reasons.append(f"{name} failed ({failure}): {fault.detail}")
+        self._reasons += (f"{name} failed ({failure}): {fault.detail}",)
         if isinstance(fault.error, StreamInterruptedError):
             fault.error.partial = self.partial(attempt)
             self.state.emit(observe.Interrupted(self.id, agent, name, fault.detail))
@@ -151,7 +152,7 @@ class CallContext:
                 f"{', '.join(left)} not asked: the {attempts} attempts of a call are used up; "
                 "RetryPolicy(attempts=…) allows more",
             )
-        error.attempts, error.reasons = tuple(self.attempts), tuple(self._reasons)
+        error.attempts, error.reasons = self.attempts, self._reasons
         asked = {attempt.deployment for attempt in error.attempts}
         for name, reason in self._not_asked.items():
             if asked and name not in asked:
@@ -166,6 +167,7 @@ class CallContext:
         if self._process != os.getpid():
             return
         write = self.state.ledger.record
+        self._unwritten = self._unwritten or iter(self._rows)
         for row in self._unwritten:  # no interrupt comes between a step of `for` and its body
             try:
                 write(row)
@@ -209,7 +211,7 @@ class CallContext:
             return None
         if self._noted is attempt:
             return self.partial(attempt)
-        usage, before = self._spent(attempt), self._total_cost()
+        usage, before = self._spent(attempt), self._cost
         spent = cost(usage, attempt.deployment.price)
         total = None if spent is None or before is None else before + spent
         answer = self._completed(attempt.so_far() or Completion(), attempt, usage)
@@ -231,7 +233,7 @@ class CallContext:
             overridden=plan.overridden,
             fallback=candidate.fallback,
             cached=False,
-            attempts=tuple(self.attempts),
+            attempts=self.attempts,
             reasons=(*self._reasons, candidate.reason),
         )
 
@@ -289,9 +291,10 @@ class CallContext:
         )
         if self._rows:
             self._rows[-1] = self._rows[-1]._replace(final=False, latency=None, override_saved=None)
-        # All three or none: an interrupt comes after a call, and here is none.
-        self.attempts += [made]
+        # All or none of these: an interrupt comes after a call, and here is none.
+        self.attempts += (made,)
         self._rows += [row]
+        self._cost = None if self._cost is None or spent is None else self._cost + spent
         self._noted = attempt
 
     def _override_saved(self, usage: Usage, spent: Decimal | None) -> Decimal | None:
@@ -309,7 +312,7 @@ class CallContext:
             model=answer.model or attempt.deployment.model,
             usage=usage,
             route=self.route_of(attempt.candidate),
-            cost=self._total_cost(),
+            cost=self._cost,
             latency=clock.monotonic() - self.started,
             request_id=answer.request_id or attempt.request_id,
         )
@@ -317,15 +320,6 @@ class CallContext:
         if asked.response_format is not None or asked.tools:
             completion._asked_with(asked.response_format, asked.tools)
         return completion
-
-    def _total_cost(self) -> Decimal | None:
-        """USD over all attempts; None when the price of one of them is unknown."""
-        total = _NOTHING
-        for attempt in self.attempts:
-            if attempt.cost is None:
-                return None
-            total += attempt.cost
-        return total
 
     def _used(self, answer: Completion) -> Usage:
         """The server's usage, or an estimate of what it did not say."""
@@ -346,7 +340,7 @@ class CallContext:
         return Usage(input=self.prompt_tokens(), estimated=True)
 
     def _leave_out(self, name: str, reason: str) -> None:
-        self._reasons.append(reason)
+        self._reasons += (reason,)
         self._not_asked[name] = reason
 
 

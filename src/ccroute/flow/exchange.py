@@ -73,20 +73,21 @@ def exchange(attempt: AttemptContext, http: HttpRequest) -> Flow[Completion]:
 def read_whole(reply: Reply, first: float, until: float, limit: int) -> Flow[bytes | Failure]:
     """The whole body, unpacked, or why there is none. Its first bytes must come before the instant `first`,
     the others before `until`. Raises `ProtocolError` for more than `limit` bytes."""
-    body, parts, size = Body(reply), list[bytes](), 0
-    while True:
-        data: bytes | Failure = yield Read(first)
+    packed = Body(reply) if "content-encoding" in reply.headers else None
+    parts, size = list[bytes](), 0
+    data: bytes | Failure
+    while data := (yield Read(first)):
         if isinstance(data, Failure):
             return data
-        if not data:
-            body.end()
-            return b"".join(parts)
-        for piece in body.feed(data):
+        for piece in (data,) if packed is None else packed.feed(data):
             parts.append(piece)
             size += len(piece)
             if size > limit:
                 raise ProtocolError("the answer is longer than ccroute reads")
         first = until
+    if packed is not None:
+        packed.end()
+    return b"".join(parts)
 
 
 def _read_error_body(reply: Reply, attempt: AttemptContext, limits: Limits) -> Flow[bytes]:

@@ -29,6 +29,7 @@ MIN_ATTEMPT = 0.05
 POLL, LONGEST_POLL = 0.25, 2.0
 """Seconds until a server that is loading is asked again, doubling up to the longest, less some jitter."""
 _MOST_DOUBLINGS = 64
+_NONE: frozenset[str] = frozenset()
 MOST_AMBIGUOUS = 2
 """Attempts at one backend that it may have worked on and did not answer."""
 
@@ -98,8 +99,8 @@ class RetryState:
         self._ambiguous: dict[str, int] = {}
         self._fingerprints: dict[str, int | None] = {}
         self._retry_tokens: dict[str, int] = {}
-        self._useless_deployments: frozenset[str] = frozenset()  # they cannot help this call
-        self._useless_backends: frozenset[str] = frozenset()
+        self._useless_deployments = _NONE  # they cannot help this call
+        self._useless_backends = _NONE
 
     def next(self, now: float, deadline: float = FOREVER) -> NextAttempt | None:
         """Whom to try now (monotonic seconds); None when nobody is left, or no time before `deadline`."""

@@ -109,14 +109,16 @@ def _cached(count: Callable[[Request], int]) -> Callable[[Request], int]:
 
 def _candidates(
     model: str, fallbacks: Sequence[str], tables: Tables, random: Callable[[], float], view: View | None
-) -> list[Candidate]:
-    candidates: list[Candidate] = []
+) -> Sequence[Candidate]:
+    candidates: Sequence[Candidate] = ()
     for alias in (model, *fallbacks):
         resolution, found = tables.candidates(alias, alias is not model)
         if candidates:
             seen = {candidate.deployment.name for candidate in candidates}
             found = [candidate for candidate in found if candidate.deployment.name not in seen]
-        candidates += _balanced(found, resolution, random, view) if len(found) > 1 else found
+        if len(found) > 1:
+            found = _balanced(found, resolution, random, view)
+        candidates = [*candidates, *found] if candidates else found
     return candidates
 
 
@@ -136,7 +138,9 @@ def _balanced(
     return order(found, weights, strategy, random, placed)
 
 
-def _only_local(candidates: list[Candidate], agent: str | None, reasons: list[str]) -> list[Candidate]:
+def _only_local(
+    candidates: Sequence[Candidate], agent: str | None, reasons: list[str]
+) -> Sequence[Candidate]:
     local = [candidate for candidate in candidates if candidate.deployment.is_local]
     denied = ", ".join(
         candidate.deployment.name for candidate in candidates if not candidate.deployment.is_local
@@ -152,12 +156,12 @@ def _only_local(candidates: list[Candidate], agent: str | None, reasons: list[st
 
 
 def _by_window(
-    candidates: list[Candidate],
+    candidates: Sequence[Candidate],
     request: Request,
     triggers: Sequence[Trigger],
     count: Callable[[Request], int],
     reasons: list[str],
-) -> list[Candidate]:
+) -> Sequence[Candidate]:
     """The candidates whose window fits the prompt. First come the ones that also fit the answer.
 
     A fallback model moves before the first choice only if `token_limit` is one of the triggers. Raises
@@ -173,7 +177,7 @@ def _by_window(
         raise _too_long(prompt, max(map(_window, first_choices)))
     possible = [c for c in candidates if prompt <= TOLERANCE * _window(c)]
     ordered = sorted(possible, key=lambda c: (c.fallback and not overtaking, needed > _window(c)))
-    if ordered != candidates:
+    if ordered != list(candidates):
         reasons.append(f"about {needed} tokens are needed: ordered by context window")
     return ordered
 

@@ -103,7 +103,9 @@ class Switches:
     def are_on(self, deployment: Deployment) -> bool:
         """Whether nothing at all speaks against a deployment."""
         breaker = self.breakers.get(deployment.name)
-        return not self.credentials and (breaker is None or breaker.is_on)
+        if breaker is None:
+            return not self.credentials
+        return breaker.error is None and not (breaker.cool_until or self.credentials)
 
     def concerning(self, deployment: Deployment, request: Request | None) -> tuple[Switch, ...]:
         """The switches that can turn this caller away from this deployment."""

@@ -16,6 +16,7 @@ ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function
 OWNED = frozenset({"model", "messages", "stream"})
 """Fields of every request body that only ccroute writes."""
 
+_PLAIN = ("user", "system")
 _DICT = (dict, Mapping)  # dict first: a check of an abstract class calls Python code
 _LIST = (list, tuple)
 _SEQUENCE = (*_LIST, Sequence)
@@ -48,12 +49,9 @@ def build_request(prompt: str | None, options: Mapping[str, object]) -> Request:
         raise InvalidRequestError(
             f"prompt must be a str, not {type(prompt).__name__}; a list goes to messages="
         )
-    given: dict[str, Any] = {}
-    for name, value in options.items():
-        if fault := _fault_of(name, value):
-            raise InvalidRequestError(fault)
-        if value is not None:
-            given[name] = value
+    if fault := _fault_in(options):
+        raise InvalidRequestError(fault)
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     given["messages"] = messages
     if "system" in given:
         given["messages"] = _led(given.pop("system"), messages)
@@ -67,7 +65,7 @@ def build_request(prompt: str | None, options: Mapping[str, object]) -> Request:
 def fault_of(name: str, value: object) -> str | None:
     """What is wrong with a parameter's value, or None. Raises `TypeError` for an unknown name."""
     if name not in MADE_OF_TYPES:
-        return _fault_of(name, value)
+        return _fault_in({name: value})
     try:
         as_dicts({name: value})
     except InvalidRequestError as error:
@@ -75,19 +73,22 @@ def fault_of(name: str, value: object) -> str | None:
     return None
 
 
-def _fault_of(name: str, value: Any) -> str | None:
-    """As `fault_of`, but for `MADE_OF_TYPES`, which `as_dicts` checks."""
-    rule, kind = _RULES.get(name), type(value)
-    if rule is None:
-        from ccroute.types.hints import hint  # only where something is wrong
+def _fault_in(options: Mapping[str, Any]) -> str | None:
+    """The first fault, as of `fault_of`, but for `MADE_OF_TYPES`, which `as_dicts` checks."""
+    for name, value in options.items():
+        rule, kind = _RULES.get(name), type(value)
+        if rule is None:
+            from ccroute.types.hints import hint  # only where something is wrong
 
-        raise TypeError(f"there is no argument {shortened(name)!r}: {hint(name, _RULES)}")
-    if value is None:
-        return None
-    # A bool is an int to Python, but always a mistake here.
-    if kind not in rule.kinds and (kind is bool or not issubclass(kind, rule.kinds)):
-        return f"{name} must be {rule.words}, not {kind.__name__}"
-    return None if rule.fault is None else rule.fault(value)
+            raise TypeError(f"there is no argument {shortened(name)!r}: {hint(name, _RULES)}")
+        if value is None:
+            continue
+        # A bool is an int to Python, but always a mistake here.
+        if kind not in rule.kinds and (kind is bool or not issubclass(kind, rule.kinds)):
+            return f"{name} must be {rule.words}, not {kind.__name__}"
+        if rule.fault is not None and (fault := rule.fault(value)):
+            return fault
+    return None
 
 
 def _name_fault(kind: str) -> Callable[[str], str | None]:
@@ -167,7 +168,13 @@ def _checked_messages(messages: Any) -> tuple[Mapping[str, JSON], ...]:
         )
     if not messages:
         raise InvalidRequestError("messages is empty: give at least one message")
-    return tuple([_message(message, f"messages[{i}]") for i, message in enumerate(messages)])
+    checked: list[Mapping[str, JSON]] = []
+    for i, message in enumerate(messages):
+        if type(message) is dict and message.get("role") in _PLAIN and type(message.get("content")) is str:
+            checked.append(message)  # nearly every message
+        else:
+            checked.append(_message(message, f"messages[{i}]"))
+    return tuple(checked)
 
 
 def _message(message: object, where: str) -> Mapping[str, JSON]:
@@ -177,8 +184,6 @@ def _message(message: object, where: str) -> Mapping[str, JSON]:
         own = "; append its .message" if isinstance(message, Completion) else ""
         raise InvalidRequestError(f"{where} must be a dict or a Message, not {type(message).__name__}{own}")
     role, content = message.get("role"), message.get("content")
-    if isinstance(content, str) and (role == "user" or role == "system"):
-        return message  # nearly every message
     if not isinstance(role, str) or role not in ROLES:
         raise InvalidRequestError(f"{where}.role must be one of {', '.join(sorted(ROLES))}")
     if role == "assistant":

@@ -5,6 +5,7 @@ Knows messages and the differences of servers (`Dialect`); must not know paramet
 
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from operator import itemgetter
 from typing import Final
 
 from pydantic_core import from_json, to_json
@@ -23,13 +24,14 @@ _SYSTEM: Final = ("system", "developer")
 _THOUGHTS: Final = (*THOUGHTS, "reasoning_details")
 _LONGEST_ID: Final = 40  # characters; OpenAI and Azure refuse more ("string_above_max_length")
 _MADE_ID: Final = 9  # letters and digits; Mistral takes exactly these
+_role: Final = itemgetter("role")
 _END: Final[dict[str, JSON]] = {}  # marks the end of the messages
 
 
 def encoded(messages: Sequence[Mapping[str, JSON]], dialect: Dialect, provider: str) -> Messages:
     """Return the messages for a server. `provider` is its host: it gets back the fields that came from it."""
     own = [_message(message, dialect, provider) for message in messages]
-    if not dialect.tool_images and "tool" in {message["role"] for message in own}:
+    if not dialect.tool_images and "tool" in map(_role, own):
         own = _images_after_results(own)
     if dialect.one_system:
         own = _one_system(own)
