@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -25,6 +27,7 @@ from ccroute.types import (
     Usage,
 )
 from ccroute.types.checked import build_request
+from ccroute.types.results import text_chunk
 
 BUCKETS = ["input", "cache_read", "cache_write_5m", "cache_write_1h", "output", "reasoning"]
 counts = st.integers(0, 10**9)
@@ -140,3 +143,16 @@ def test_a_route_prints_the_way_it_went() -> None:
 
 def test_a_route_names_nothing_twice() -> None:
     assert str(Route(model="a/m", deployment="a/m")) == "- → a/m"
+
+
+@given(st.text())
+def test_a_text_chunk_is_a_chunk_like_any_other(text: str) -> None:
+    made, usual = text_chunk(text), Chunk(text=text)
+    assert made == usual
+    assert (repr(made), made.model_dump()) == (repr(usual), usual.model_dump())
+    assert made.model_dump(exclude_unset=True) == {"text": text}
+    for same in (copy.copy(made), copy.deepcopy(made), made.model_copy(), pickle.loads(pickle.dumps(made))):
+        assert (same, same.model_fields_set) == (usual, {"text"})
+    with pytest.raises(ValidationError):
+        made.text = "other"  # type: ignore[misc]
+    assert text_chunk("") == Chunk(text="")

@@ -14,7 +14,7 @@ from ccroute.errors import (
     ProtocolError,
 )
 from ccroute.flow.attempt_context import AttemptContext, Limits
-from ccroute.flow.effects import Flow, Read, Send, Stopped, emit, read
+from ccroute.flow.effects import Emit, Flow, Read, Send, Stopped, read
 from ccroute.flow.redact import request_id
 from ccroute.http.message import Failure, Reply
 from ccroute.types import Completion
@@ -116,7 +116,8 @@ def _read_stream(reply: Reply, attempt: AttemptContext, limits: Limits) -> Flow[
     now = monotonic()
     patience = limits.first - now
     while not getattr(decoder, "done", False):
-        data = yield from read(min(limits.until, now + patience))
+        # Both raw, as `read` and `emit` do: their frames cost 0.3 µs a read.
+        data: bytes | Failure = yield Read(min(limits.until, now + patience))
         if isinstance(data, Failure):
             return _ended_early(decoder, _transport_error(data, attempt))
         if not data:
@@ -130,7 +131,7 @@ def _read_stream(reply: Reply, attempt: AttemptContext, limits: Limits) -> Flow[
                 patience = limits.idle
                 if attempt.first_content is None:
                     attempt.content_begins()
-                yield from emit(chunks)
+                yield Emit(chunks)
             before, now = now, monotonic()
             if chunks:
                 attempt.waiting_since, attempt.paused = now, attempt.paused + now - before
