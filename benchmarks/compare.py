@@ -29,10 +29,10 @@ from report import Row
 from worker import Case, Run, Worker, WorkerError, workers
 
 BASE = "httpx-tuned"
-LONGEST, LONGEST_QUICK = 1.5, 0.4
+LONGEST, LONGEST_QUICK = 1.0, 0.4
 """Seconds that a run may take."""
-APART, APART_OF_MANY = 0.001, 0.02
-"""Seconds between the chunks that are written one by one. Clients need up to 0.5 ms for one."""
+APART, APART_OF_MANY = 0.001, 0.01
+"""Seconds between the chunks that are written one by one. A slower client reads several at once."""
 
 CASES = [
     Case("chat", 1, 400, 0.25),
@@ -41,7 +41,7 @@ CASES = [
     Case("stream", 1, 200, 0.33),
     Case("stream", 100, 600, 0.24),
     Case("chunked", 1, 24, 0.45, pace=APART),
-    Case("chunked", 100, 200, pace=APART_OF_MANY),
+    Case("chunked", 100, 100, pace=APART_OF_MANY),
     Case("sync", 1, 400, 0.35),
     Case("sync", 32, 1500, 0.35),
     Case("sync-stream", 1, 200),
@@ -142,12 +142,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--peers", help=f"all, none, or some of: {','.join(here)} (default: all; quick: none)"
     )
-    parser.add_argument("--rounds", type=int, help="default: 7; quick: 3")
+    parser.add_argument("--rounds", type=int, help="default: 5; quick: 3")
     parser.add_argument(
         "--readme", action="store_true", help="only write the last full result into README.md"
     )
     options = parser.parse_args()
-    options.rounds = options.rounds or (3 if options.quick else 7)
+    options.rounds = options.rounds or (3 if options.quick else 5)
     options.chosen = options.cases.split(",") if options.cases else short if options.quick else every
     peers = options.peers or ("none" if options.quick else "all")
     asked = here if peers == "all" else [] if peers == "none" else peers.split(",")

@@ -98,6 +98,9 @@ class Contender(ABC):
     threads: ClassVar[int] = 1000
     """How many threads may make blocking calls at once; 0, if it has none."""
 
+    settles: ClassVar[int] = 2
+    """Requests per caller until its connections, and so its cost, stay as they are."""
+
     @abstractmethod
     def __init__(self, wire: str, url: str) -> None: ...
 
@@ -121,6 +124,7 @@ class Httpx(Contender):
     """Bare httpx as it comes: 100 connections, 20 of them kept."""
 
     package = "httpx"
+    settles = 6  # a new pool costs up to 10 × as much: httpx looks at all idle connections for each request
     options: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, wire: str, url: str) -> None:

@@ -23,14 +23,8 @@ from typing import Any, Literal
 import server
 from peers import CONTENDERS, Contender
 
-WARM = 6
-"""Requests per caller before the first round: until its pool settles, httpx costs 5 × as much."""
-SETTLE = 2
-"""Requests per caller before a later round, if the connections waited so long that clients close them."""
 IDLE = 4.0
-"""Seconds that they may wait: httpx keeps them for 5."""
-PACED = 1
-"""Both numbers of requests, where the server takes its time."""
+"""Seconds that connections may wait between two rounds. httpx closes them after 5, then it settles again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +129,7 @@ class Bench:
     def open(self, case: Case, url: str) -> float:
         """Make the client and warm it up. Returns the seconds per request, pauses of the server included."""
         self.case, self.contender = case, self.runner.run(self._make(case, url))
-        self._requests((PACED if case.pace else WARM) * case.at_once)  # opens connections, ends imports
+        self._settle()
         return self._requests(case.at_once).wall / 1e6
 
     async def _make(self, case: Case, url: str) -> Contender:
@@ -143,8 +137,11 @@ class Bench:
 
     def run(self, requests: int) -> Run:
         if time.monotonic() - self._ended > IDLE:
-            self._requests((PACED if self.case.pace else SETTLE) * self.case.at_once)
+            self._settle()
         return self._requests(requests)
+
+    def _settle(self) -> None:
+        self._requests(self.contender.settles * self.case.at_once)
 
     def _requests(self, count: int) -> Run:
         case, contender = self.case, self.contender
@@ -165,7 +162,8 @@ class Bench:
 def work(orders: Connection, name: str) -> None:
     """Carry out orders, a method's name and its arguments, until None; each has a result or an error."""
     os.environ["NO_PROXY"] = "127.0.0.1"
-    with asyncio.Runner() as runner:
+    # EOFError: the parent has ended. Ctrl-C ends both.
+    with contextlib.suppress(EOFError, KeyboardInterrupt), asyncio.Runner() as runner:
         bench = Bench(name, runner)
         for method, *arguments in iter(orders.recv, None):
             try:
@@ -191,10 +189,10 @@ class Worker:
         theirs.close()
 
     def order(self, method: str, *arguments: object) -> Any:
-        self._orders.send((method, *arguments))
         try:
+            self._orders.send((method, *arguments))
             result, error = self._orders.recv()
-        except EOFError:
+        except (EOFError, OSError):
             raise WorkerError("the process died") from None
         if error:
             raise WorkerError(error)
