@@ -335,14 +335,14 @@ def test_a_flow_is_driven_by_one_thread_at_a_time() -> None:
         assert reads.result(PROMPTLY) is None
 
 
-def test_a_forked_childs_copy_is_not_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forked_child_closes_only_its_own_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     flow, asked = ClosingFlow(SEND, Emit([Chunk(text="one")])), Exchange(Reply(200, {}))
     drive = driver("sync", flow.flow(), asked)
     advance(drive)
     with monkeypatch.context() as patch:
         patch.setattr(os, "getpid", lambda: -1)
         drive.close()
-    assert (drive.over, asked.released.is_set()) == (False, False)
+    assert (drive.over, flow.by, asked.released.is_set()) == (False, None, True)
     drive.close()
 
 
