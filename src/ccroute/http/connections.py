@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import weakref
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from ccroute.http.event_loops import call_soon, current_loop, has_ended, is_asyncio
 from ccroute.http.exchange import ConnectionExchange
-from ccroute.http.loops import LoopNetwork
 from ccroute.http.message import Endpoint, Exchange, PreparedRequest, TransportError, reason
 from ccroute.http.origin import Origin
 from ccroute.http.pool import Pool
 from ccroute.http.sockets import ThreadNetwork, TrioNetwork
+from ccroute.http.streams import Network
 
 if TYPE_CHECKING:
     import ssl
@@ -65,7 +64,7 @@ class Connections:
         pool = self._loops.get(loop)
         if pool is None:
             self._close_dead()
-            network = LoopNetwork() if is_asyncio(loop) else TrioNetwork()
+            network = _network_of(loop)
             pool = self._loops[loop] = Pool(network, set, closed=self._closed)
             await pool.close_with_loop(loop)
         return pool
@@ -118,6 +117,8 @@ class Connections:
         if self._transports is not None:
             await self._transports.aclose()
         if is_asyncio(loop):
+            import asyncio
+
             await asyncio.sleep(0)  # the sockets close in the loop's next iteration
 
     def after_fork(self) -> None:
@@ -142,6 +143,14 @@ class Connections:
         if transport == "httpx":
             return HttpxTransports(lambda endpoint: (self.find_proxy(endpoint), self.tls_context(endpoint)))
         return GivenTransport(transport)
+
+
+def _network_of(loop: Any) -> Network:
+    if is_asyncio(loop):
+        from ccroute.http.loops import LoopNetwork  # imports asyncio, which threads do not need
+
+        return LoopNetwork()
+    return TrioNetwork()
 
 
 def _proxies() -> Proxies:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sys
 import weakref
@@ -26,15 +25,18 @@ def current_loop() -> Any:
             return trio.lowlevel.current_trio_token()
         except (RuntimeError, AttributeError):  # it does not run, or another thread is just importing it
             pass
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
+        return None
     try:
         return asyncio.get_running_loop()
-    except RuntimeError:
+    except (RuntimeError, AttributeError):
         return None
 
 
 def is_asyncio(loop: Any) -> bool:
     """Whether this is a loop of asyncio, and not of trio."""
-    return isinstance(loop, asyncio.AbstractEventLoop)
+    return hasattr(loop, "call_soon_threadsafe")
 
 
 def call_soon(loop: Any, function: Callable[..., object], *arguments: object) -> bool:

@@ -6,7 +6,6 @@ endpoint are a stack with the last used one on top, and taking one costs the sam
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 import weakref
@@ -120,6 +119,8 @@ class Pool:
         self._at_end = None  # it refers to the loop, which must not be kept alive
         self.close_all()
         if is_asyncio(current_loop()):
+            import asyncio
+
             await asyncio.sleep(0)  # a transport closes its socket in the loop's next iteration
 
 

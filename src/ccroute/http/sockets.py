@@ -7,14 +7,16 @@ import errno
 import os
 import select
 import socket
-import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ccroute.http.event_loops import current_loop
 from ccroute.http.message import TransportError, reason
 from ccroute.http.streams import Address, can_read, closed, late, other_loop, seconds_left
+
+if TYPE_CHECKING:
+    import ssl
 
 READ_SIZE = 256 * 1024
 """Bytes of one read at most."""
@@ -27,6 +29,8 @@ class SocketStream:
     def __init__(self, sock: socket.socket, network: SocketNetwork) -> None:
         self._sock = sock
         self._network = network
+        self._tls = False
+        self._again: tuple[type[OSError], ...] = (BlockingIOError,)  # what asks to try again when it is ready
         self._unsent = memoryview(b"")
         self._refused = False  # the other end takes no more bytes: it may have answered already
         self._closed = False
@@ -50,28 +54,31 @@ class SocketStream:
     async def read(self, until: float) -> bytes:
         """The next bytes, `b""` at the end."""
         self._in_use = True
+        ready = self._tls  # the socket's bytes may have been read already
+        write = False
         try:
             while True:
                 seconds_left(until)
+                if ready:
+                    try:
+                        return self._sock.recv(READ_SIZE)
+                    except self._again as error:
+                        write = _wants_to_write(error)
+                    except OSError as error:
+                        raise TransportError("broken", reason(error)) from None
                 if self._closed:
                     raise closed()
-                if self._unsent and not self._refused:
-                    self._send()
-                try:
-                    return self._sock.recv(READ_SIZE)
-                except (BlockingIOError, ssl.SSLWantReadError):
-                    write = bool(self._unsent) and not self._refused
-                except ssl.SSLWantWriteError:
-                    write = True
-                except OSError as error:
-                    raise TransportError("broken", reason(error)) from None
-                await self._network.wait(self._sock, until, write=write)
+                await self._network.wait(self._sock, until, write=write or self._sends_more())
+                ready = True
         finally:
             self._end_use()
 
     async def start_tls(self, context: ssl.SSLContext, host: str, until: float) -> None:
         """Encrypt the connection. The other end needs a certificate for `host`."""
+        import ssl  # slow to import, and not needed for http
+
         self._in_use = True
+        self._tls, self._again = True, (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
         try:
             self._sock = sock = context.wrap_socket(
                 self._sock, server_hostname=host, do_handshake_on_connect=False
@@ -80,10 +87,8 @@ class SocketStream:
                 try:
                     sock.do_handshake()
                     return
-                except ssl.SSLWantReadError:
-                    write = False
-                except ssl.SSLWantWriteError:
-                    write = True
+                except self._again as error:
+                    write = _wants_to_write(error)
                 await self._network.wait(sock, until, write=write)
         except OSError as error:
             raise TransportError(
@@ -117,10 +122,21 @@ class SocketStream:
         try:
             while self._unsent:
                 self._unsent = self._unsent[self._sock.send(self._unsent) :]
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except self._again:
             pass  # `read` goes on with it
         except OSError:
             self._refused = True
+
+    def _sends_more(self) -> bool:
+        """Send more of what is unsent, and return whether there is still more."""
+        if self._unsent and not self._refused:
+            self._send()
+        return bool(self._unsent) and not self._refused
+
+
+def _wants_to_write(error: OSError) -> bool:
+    """Whether TLS has to write before it can go on."""
+    return type(error).__name__ == "SSLWantWriteError"
 
 
 class SocketNetwork(ABC):
