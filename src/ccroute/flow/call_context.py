@@ -34,7 +34,7 @@ _NOTHING = Decimal(0)
 
 
 class CallContext:
-    """Everything about one call. `latest` is its latest attempt, `process` the id of the one it belongs to."""
+    """Everything about one call, which belongs to one process. `latest` is its latest attempt."""
 
     def __init__(self, plan: Plan, state: RouterState, process: int) -> None:
         self.plan = plan
