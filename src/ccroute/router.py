@@ -374,4 +374,4 @@ class Router:
             options = {**options, "response_format": form}
         state, request = self._state, build_request(prompt, options)
         plan = make_plan(request, self._tables, state.clock.random, state.count_tokens, load=state.load)
-        return CallContext(plan, state)
+        return CallContext(plan, state, self._process)

@@ -19,7 +19,7 @@ from tests.accounting.support import DAY, START, row, rows
 
 from ccroute import OpenAIBackend, Router
 from ccroute.accounting import LedgerRow, MemoryLedger
-from ccroute.accounting.ledger import uuid7
+from ccroute.accounting.ledger import attempt_id, uuid7
 from ccroute.accounting.tally import LATENCIES, Key, Tally
 from ccroute.types import Usage
 
@@ -252,6 +252,16 @@ def test_a_row_recorded_by_a_finaliser_during_a_report_is_kept() -> None:
     assert len(ledger.rows()) == 1
 
 
+def test_rows_beyond_the_limit_are_summed_up_some_at_a_time() -> None:
+    ledger = MemoryLedger(64)
+    for number in range(69):
+        ledger.record(row(id=str(number)))
+        held = [each.id for each in ledger.rows()]
+        assert held == [str(n) for n in range(number + 1)][-64:]
+        assert total(ledger.tallies()).requests == number + 1
+    assert len(ledger._rows) == 64
+
+
 def test_rows_are_read_again_if_another_thread_recorded() -> None:
     ledger = MemoryLedger()
 
@@ -286,3 +296,12 @@ def test_an_id_is_a_uuid_of_version_7_with_its_millisecond(moment: datetime) -> 
 
 def test_ids_of_one_moment_differ() -> None:
     assert len({uuid7(START) for _ in range(1000)}) == 1000
+
+
+def test_an_attempts_id_is_its_calls_with_its_number() -> None:
+    call = uuid7(START)
+    ids = [attempt_id(call, number) for number in (1, 2, 20)]
+    assert [each[-4:] for each in (call, *ids)] == ["0000", "0001", "0002", "0014"]
+    assert ids == sorted(ids)
+    assert {each[:-4] for each in ids} == {call[:-4]}
+    assert all(uuid.UUID(each).version == 7 for each in ids)

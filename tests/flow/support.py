@@ -10,6 +10,7 @@ Knows effects; opens no socket, runs no loop, asks no clock.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -233,7 +234,7 @@ def calling(
         limited_hosts={backend.origin for backend in backends} if limited else (),
         **{name: given for name, given in shared.items() if given is not None},
     )
-    context = CallContext(plan, state)
+    context = CallContext(plan, state, os.getpid())
     return Call(call(context, stream=stream), context, clock, events)
 
 

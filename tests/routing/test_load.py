@@ -71,6 +71,14 @@ def test_models_and_backends_of_one_host_share_its_calls() -> None:
     assert load.snapshot(deployment(here, "x")).in_flight == 0, "one that is dropped is over"
 
 
+def test_a_load_without_latencies_still_counts_outcomes() -> None:
+    load = Load(lambda: 0.0, has_latency=False)
+    load.begin(deployment()).settle(AttemptOutcome(ok=True, duration=1.0, output=5))
+    load.begin(deployment()).settle(AttemptOutcome(ok=False))
+    snapshot = load.snapshot(deployment())
+    assert (snapshot.latency, snapshot.failed_last, snapshot.success_rate) == (None, True, 0.75)
+
+
 def test_nothing_is_known_of_a_host_that_was_never_asked() -> None:
     assert Load(lambda: 0.0).snapshot(deployment()) == (0, 0, 1.0, False, None, False)
 

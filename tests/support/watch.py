@@ -97,9 +97,9 @@ def watching() -> Iterator[Watch]:
                 watch.keys = watch.keys | {value}
         return value
 
-    def log(plan: Any, desk: Any) -> Any:
+    def log(plan: Any, *others: Any) -> Any:
         watch.asked(plan.request)
-        return begin(plan, desk)
+        return begin(plan, *others)
 
     def tell(*listeners: Any) -> Any:
         def event(event: Event) -> None:

@@ -141,6 +141,14 @@ def test_defaults_fill_in_only_what_was_not_given() -> None:
     assert (filled.temperature, filled.top_p, filled.extra) == (0.0, 0.5, {"a": 1})
 
 
+def test_a_request_knows_what_was_given() -> None:
+    request = Request(seed=1, top_p=None)
+    assert vars(request) == {"seed": 1, "top_p": None, "extra": {}, "metadata": {}}
+    assert request == Request(seed=1)
+    with pytest.raises(TypeError, match="temprature"):
+        Request(temprature=1)  # type: ignore[call-arg]
+
+
 def test_nothing_to_fill_in_is_the_same_request() -> None:
     request = Request(seed=1)
     assert request.with_defaults({"seed": 2}) is request

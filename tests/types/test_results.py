@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, PrivateAttr, ValidationError
 
 from ccroute.types import (
     Attempt,
@@ -27,7 +27,8 @@ from ccroute.types import (
     Usage,
 )
 from ccroute.types.checked import build_request
-from ccroute.types.results import text_chunk
+from ccroute.types.results import new_choice, new_completion, new_message, text_chunk
+from ccroute.types.route import new_attempt, new_route, new_usage, with_facts
 
 BUCKETS = ["input", "cache_read", "cache_write_5m", "cache_write_1h", "output", "reasoning"]
 counts = st.integers(0, 10**9)
@@ -156,3 +157,48 @@ def test_a_text_chunk_is_a_chunk_like_any_other(text: str) -> None:
     with pytest.raises(ValidationError):
         made.text = "other"  # type: ignore[misc]
     assert text_chunk("") == Chunk(text="")
+
+
+# -- Results that ccroute makes without checks
+
+
+@pytest.mark.parametrize(
+    ("unchecked", "checked"),
+    [
+        (new_usage(input=3, output=4), Usage(input=3, output=4)),
+        (new_attempt(**dict(ATTEMPT)), ATTEMPT),
+        (new_route(model="m", attempts=(ATTEMPT,)), Route(model="m", attempts=(ATTEMPT,))),
+        (new_message(content="hi"), Message(content="hi")),
+        (new_choice(message=Message(content="hi")), Choice(message=Message(content="hi"))),
+        (new_completion(id="x", raw={"a": 1}), Completion(id="x", raw={"a": 1})),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_an_unchecked_result_is_the_checked_one(unchecked: BaseModel, checked: BaseModel) -> None:
+    assert (unchecked, repr(unchecked)) == (checked, repr(checked))
+    assert unchecked.model_dump_json() == checked.model_dump_json()
+    assert list(unchecked.model_dump()) == list(type(checked).model_fields)
+    assert unchecked.model_copy() == pickle.loads(pickle.dumps(unchecked)) == checked
+    with pytest.raises(ValidationError, match="frozen"):
+        unchecked.id = "other"  # type: ignore[attr-defined]
+
+
+def test_two_unchecked_messages_share_no_fields() -> None:
+    one, other = new_message(), new_message()
+    assert one.provider_fields == other.provider_fields == {}
+    assert one.provider_fields is not other.provider_fields
+
+
+class OwnCompletion(Completion[Any]):
+    """What a backend of a user's own may return."""
+
+    note: str = ""
+    _secret: str = PrivateAttr("kept")
+
+
+def test_a_copy_with_facts_keeps_everything_else() -> None:
+    given = OwnCompletion(id="x", note="mine")
+    copied = with_facts(given, id="y", model="m")
+    assert copied == OwnCompletion(id="y", model="m", note="mine")
+    assert (copied._secret, copied.model_fields_set) == ("kept", {"id", "model", "note"})
+    assert given.id == "x"

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 from ccroute.accounting.tally import Key, LedgerRow, Tally
 from ccroute.types.locks import lock_tries
 
-AT_ONCE = 64
+MOST_AT_ONCE = 64
 """Old rows that are summed up together. One by one, each would cost twice as much: caches are cold then."""
 
 
@@ -58,12 +58,13 @@ class MemoryLedger:
     """The default: the last `limit` rows as they are, older ones summed up per agent, session, model and day.
 
     Recording never waits, because a finaliser may record at any moment. Appending a row is atomic. Rows
-    beyond the limit are summed up, `AT_ONCE` of them at a time, by the thread that finds the lock free.
+    beyond the limit are summed up, some at a time, by the thread that finds the lock free.
     """
 
     def __init__(self, limit: int = 100_000) -> None:
         self._rows: deque[LedgerRow] = deque()
         self._limit = limit
+        self._most = limit + min(MOST_AT_ONCE, limit // 16)
         self._older: defaultdict[Key, Tally] = defaultdict(Tally)
         self._summing = threading.Lock()
         self._tries = lock_tries(self._summing)
@@ -71,7 +72,7 @@ class MemoryLedger:
     def record(self, row: LedgerRow) -> None:
         """Append one row."""
         self._rows.append(row)
-        if len(self._rows) < self._limit + AT_ONCE:
+        if len(self._rows) <= self._most:
             return
         for _ in self._tries():
             try:

@@ -26,9 +26,9 @@ _NOTHING = Decimal(0)
 
 
 class CallContext:
-    """Everything about one call. `latest` is its latest attempt."""
+    """Everything about one call, which belongs to one process. `latest` is its latest attempt."""
 
-    def __init__(self, plan: Plan, state: RouterState) -> None:
+    def __init__(self, plan: Plan, state: RouterState, process: int) -> None:
         self.plan = plan
         self.state = state
         self.id = uuid7(state.clock.now())
@@ -41,7 +41,7 @@ class CallContext:
         self._reasons = plan.reasons
         self._rows: list[LedgerRow] = []
         self._unwritten: Iterator[LedgerRow] | None = None
-        self._process = os.getpid()
+        self._process = process
         self._noted: AttemptContext | None = None  # the latest of `attempts`
         self._not_asked: dict[str, str] = {}
         self._asked = plan.candidates[0].deployment.name
@@ -284,10 +284,11 @@ class CallContext:
             candidate.fallback,
             duration,
             attempt.first_content,
-            final=True,
-            latency=now - self.started,
-            override_saved=self._override_saved(usage, spent) if plan.overridden else None,
-            metadata=plan.request.metadata,
+            True,  # final, and not cached
+            False,
+            now - self.started,
+            self._override_saved(usage, spent) if plan.overridden else None,
+            plan.request.metadata,
         )
         if self._rows:
             self._rows[-1] = self._rows[-1]._replace(final=False, latency=None, override_saved=None)

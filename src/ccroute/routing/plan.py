@@ -66,7 +66,8 @@ def make_plan(
         view = View(request, load, count_tokens)
     if request.fallback is not None:
         fallbacks = tuple(request.fallback or ())
-    candidates = _candidates(model, fallbacks, tables, random, view)
+    groups, fixed = tables.chain((model, *fallbacks))
+    candidates = _ordered(groups, random, view) if fixed is None else fixed
     if agent.local_only:
         candidates = _only_local(candidates, name, reasons)
     triggers = TRIGGERS if request.fallback else agent.triggers
@@ -107,19 +108,14 @@ def _cached(count: Callable[[Request], int]) -> Callable[[Request], int]:
     return counted
 
 
-def _candidates(
-    model: str, fallbacks: Sequence[str], tables: Tables, random: Callable[[], float], view: View | None
+def _ordered(
+    groups: Sequence[tuple[Resolution, Sequence[Candidate]]], random: Callable[[], float], view: View | None
 ) -> Sequence[Candidate]:
-    candidates: Sequence[Candidate] = ()
-    for alias in (model, *fallbacks):
-        resolution, found = tables.candidates(alias, alias is not model)
-        if candidates:
-            seen = {candidate.deployment.name for candidate in candidates}
-            found = [candidate for candidate in found if candidate.deployment.name not in seen]
-        if len(found) > 1:
-            found = _balanced(found, resolution, random, view)
-        candidates = [*candidates, *found] if candidates else found
-    return candidates
+    return [
+        candidate
+        for resolution, found in groups
+        for candidate in (_balanced(found, resolution, random, view) if len(found) > 1 else found)
+    ]
 
 
 def _balanced(

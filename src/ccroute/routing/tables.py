@@ -57,6 +57,17 @@ class Candidate(NamedTuple):
     reason: str
 
 
+class Chain(NamedTuple):
+    """The candidates of a model and then of its fallback models, each deployment once.
+
+    groups: for each of the models, its resolution and its candidates.
+    fixed:  all of them in order; None if some have to be balanced.
+    """
+
+    groups: Sequence[tuple[Resolution, Sequence[Candidate]]]
+    fixed: Sequence[Candidate] | None
+
+
 class Choice(NamedTuple):
     """The agent and the model that a call's `agent=` and `model=` lead to.
 
@@ -108,10 +119,8 @@ class Tables:
             self._resolve
         )
         """`AliasTable.resolve` for this router's backends, and the deployments it names."""
-        self.candidates: Callable[[str, bool], tuple[Resolution, Sequence[Candidate]]] = lru_cache(MAX_KNOWN)(
-            self._candidates
-        )
-        """`resolve`, with the deployments as candidates: of a fallback model, or of the first choice."""
+        self.chain: Callable[[tuple[str, ...]], Chain] = lru_cache(MAX_KNOWN)(self._chain)
+        """The candidates of a model and its fallback models."""
         if unknown_agent not in get_args(UnknownAgent):
             raise ConfigError(f'unknown_agent is "error" or "default", not {unknown_agent!r}')
         self.fallbacks, faults = checked_fallbacks(fallbacks)
@@ -150,10 +159,17 @@ class Tables:
         names = tuple(deployment.name for deployment in weights)
         return resolution._replace(deployments=names, weights=tuple(weights.values())), tuple(weights)
 
-    def _candidates(self, alias: str, fallback: bool) -> tuple[Resolution, Sequence[Candidate]]:
-        resolution, found = self.resolve(alias)
-        reason = f'fallback "{alias}"' if fallback else f'model "{alias}"'
-        return resolution, [Candidate(deployment, alias, fallback, reason) for deployment in found]
+    def _chain(self, aliases: tuple[str, ...]) -> Chain:
+        groups: list[tuple[Resolution, list[Candidate]]] = []
+        seen: set[str] = set()
+        for place, alias in enumerate(aliases):
+            resolution, found = self.resolve(alias)
+            reason = f'fallback "{alias}"' if place else f'model "{alias}"'
+            fresh = [deployment for deployment in found if deployment.name not in seen]
+            groups.append((resolution, [Candidate(each, alias, place > 0, reason) for each in fresh]))
+            seen.update(deployment.name for deployment in fresh)
+        is_fixed = all(len(found) <= 1 for _, found in groups)
+        return Chain(groups, tuple(each for _, found in groups for each in found) if is_fixed else None)
 
     def deployment(self, name: str) -> Deployment:
         """The deployment with this name, made at its first use. Its backend must exist."""

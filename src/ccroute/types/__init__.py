@@ -1,6 +1,6 @@
 """What users pass in and get back: plain values that every layer may use.
 
-Knows nothing of codecs, sockets, tables or clocks. Requests and policies are slotted dataclasses; results
+Knows nothing of codecs, sockets, tables or clocks. Requests and policies are frozen dataclasses; results
 are frozen pydantic models, because users print, dump and store them.
 """
 

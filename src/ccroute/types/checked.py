@@ -83,10 +83,11 @@ def _fault_in(options: Mapping[str, Any]) -> str | None:
             raise TypeError(f"there is no argument {shortened(name)!r}: {hint(name, _RULES)}")
         if value is None:
             continue
+        kinds, words, find_fault = rule
         # A bool is an int to Python, but always a mistake here.
-        if kind not in rule.kinds and (kind is bool or not issubclass(kind, rule.kinds)):
-            return f"{name} must be {rule.words}, not {kind.__name__}"
-        if rule.fault is not None and (fault := rule.fault(value)):
+        if kind not in kinds and (kind is bool or not issubclass(kind, kinds)):
+            return f"{name} must be {words}, not {kind.__name__}"
+        if find_fault is not None and (fault := find_fault(value)):
             return fault
     return None
 

@@ -87,7 +87,7 @@ def with_facts(result: F, **facts: Any) -> F:
     made, given = type(result).__new__(type(result)), result.__pydantic_fields_set__
     _set_fields(made, {**vars(result), **facts})
     _set_given(made, given if given.issuperset(facts) else given | facts.keys())
-    _set_extra(made, None)
+    _set_extra(made, result.__pydantic_extra__)
     _set_private(made, result.__pydantic_private__)
     return made
 

@@ -87,7 +87,7 @@ def listed(value: object) -> list[JSON]:
 
 def unix_time(value: object) -> int:
     """Return a Unix time in whole seconds; 0 if `value` is not a time before the year 10000."""
-    return int(value) if isinstance(value, int | float) and 0 <= value < 253_402_300_800 else 0
+    return int(value) if isinstance(value, (int, float)) and 0 <= value < 253_402_300_800 else 0
 
 
 def finish_reason(

@@ -101,18 +101,17 @@ def read_usage(raw: JSON, output_estimate: Callable[[], int]) -> Usage:
     raw = mapping(raw)
     known, details = counts(raw), counts(raw.get("prompt_tokens_details"))
     prompt, output = known.get("prompt_tokens"), known.get("completion_tokens")
-    total = known.get("total_tokens")
     reasoning = counts(raw.get("completion_tokens_details")).get("reasoning_tokens", 0)
     # The fields of OpenAI, Moonshot and DeepSeek.
     cached = (
-        details.get("cached_tokens") or known.get("cached_tokens") or known.get("prompt_cache_hit_tokens")
+        details.get("cached_tokens") or known.get("cached_tokens") or known.get("prompt_cache_hit_tokens", 0)
     )
     # A server may report more cached tokens than the prompt has. No bucket may become negative.
-    read = min(cached or 0, prompt or 0)
+    read = min(cached, prompt or 0)
     written = min(details.get("cache_write_tokens", 0), (prompt or 0) - read)
-    if prompt is not None and output is not None and total is not None:
+    if prompt is not None and output is not None:
         # xAI and Gemini count thinking beside the completion, Gemini without a name. The total shows it.
-        beside = total - prompt - output
+        beside = known.get("total_tokens", 0) - prompt - output
         if beside > 0 and beside == (reasoning or beside) and beside != read + written:
             output, reasoning = output + beside, beside
     return usage(
