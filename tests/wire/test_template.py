@@ -93,6 +93,23 @@ def test_a_field_without_meaning_may_vary(before: bool) -> None:
         assert template.text(other) is None
 
 
+def test_a_frame_of_another_kind_is_learnt_anew() -> None:
+    template = Template(b"content", varying=[b"noise"])
+    for event in (b'{"noise":"1","content":"x"}', b'{"content":"x","noise":"1"}', b'{"content":"x"}'):
+        template.learn(event, "x")
+        assert template.text(event.replace(b"x", b"y").replace(b"1", b"2")) == "y"
+    template.forget()
+    assert template.text(b'{"content":"x"}') is None
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\n\n"])
+def test_an_event_ends_where_it_must(template: Template, end: bytes) -> None:
+    unlearnt = Template(b"content")
+    for event in (frame("x"), frame("x") + end, b'"x"', b"x", b""):
+        assert template.text(event, end) == ("x" if event == frame("x") + end else None)
+        assert unlearnt.text(event, end) is None
+
+
 PARTS = [b'"', b"\\", b",", b":", b"[", b"]", b"{", b"}", b"\n", b" ", b"\xff", b'","', b'"id":', b"1"]
 
 

@@ -69,17 +69,13 @@ class BaseDecoder(ABC):
         content before that frame, `finish` raises it instead."""
         chunks: list[Chunk] = []
         parser, template = self._parser, self._template
-        end = parser.separator
-        if (
-            data.endswith(end)
-            and len(data) <= MAX_EVENT
-            and not (parser.pending or parser.after_cr or self.done)
+        if len(data) <= MAX_EVENT and not (parser.pending or parser.after_cr or self.done):
             # Usually a read is one block that holds only text. Through the parser, which must look for the
-            # block's end, that costs 1.9 µs and not 1.3.
-            and (text := template.text(data[: -len(end)])) is not None
-        ):
-            self._add(chunks, text)
-            return chunks
+            # block's end, that costs 1.9 µs and not 1.2.
+            text = template.text(data, parser.separator)
+            if text is not None:
+                self._add(chunks, text)
+                return chunks
         try:
             for block in parser.feed(data):
                 if self.done:

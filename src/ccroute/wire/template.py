@@ -30,13 +30,15 @@ class Template:
     def forget(self) -> None:
         """Match no event, until another is learnt."""
         self._head, self._between, self._tail = b"", b"", b""
-        self._around = -1  # bytes of head and tail
+        self._around = 0  # bytes of head and tail
         self._is_second = False  # whether the text comes after the varying one
 
-    def text(self, event: bytes) -> str | None:
-        """Return the text of an event if the rest is equal to the learnt one, else `None`."""
-        inner = event.removeprefix(self._head).removesuffix(self._tail)
-        if len(event) - len(inner) != self._around:
+    def text(self, event: bytes, end: bytes = b"") -> str | None:
+        """Return the text of an event, which `end` follows, if all but its text is as learnt; else `None`."""
+        if not self._head:
+            return None
+        inner = event.removeprefix(self._head).removesuffix(self._tail + end)
+        if len(event) - len(inner) != self._around + len(end):
             return None
         try:
             if not self._between:
@@ -62,16 +64,16 @@ class Template:
         head, literal, tail = event.partition(b'"%b"' % text.encode())
         if not literal or not head.rstrip().endswith(self._key) or event.count(self._key) != 1:
             return
-        head, between, tail = head + b'"', b"", b'"' + tail
+        self._head, self._between, self._tail = head + b'"', b"", b'"' + tail
+        self._is_second = False
         for key in self._varying:
             if key in tail:
-                before, _, after = tail.partition(key)
-                between, tail = before + key, after[after.find(b'"') :]
+                before, _, after = self._tail.partition(key)
+                self._between, self._tail = before + key, after[after.find(b'"') :]
                 break
             if key in head:
-                before, _, after = head.partition(key)
-                head, between = before + key, after[after.find(b'"') :]
+                before, _, after = self._head.partition(key)
+                self._head, self._between = before + key, after[after.find(b'"') :]
                 self._is_second = True
                 break
-        self._head, self._between, self._tail = head, between, tail
-        self._around = len(head) + len(tail)
+        self._around = len(self._head) + len(self._tail)
