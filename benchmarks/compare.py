@@ -181,6 +181,7 @@ def main() -> None:
             found, notes = found + fresh, notes + fails
     others = {name: run_script(name, quick=options.quick) for name in SCRIPTS if name in options.chosen}
     result = report.about() | {
+        "arguments": sys.argv[1:],
         "rounds": options.rounds,
         "rows": [asdict(row) for row in found],
         "notes": notes,

@@ -119,8 +119,9 @@ def circumstances(result: dict[str, Any]) -> str:
 
 def section(result: dict[str, Any], rows: Sequence[Row]) -> str:
     every = "\n".join([padded(HEADINGS), *map(line, rows)])
+    command = " ".join(["python benchmarks/compare.py", *result["arguments"]])
     return f"""
-`python benchmarks/compare.py`, {result["rounds"]} rounds. {circumstances(result)}
+`{command}`, {result["rounds"]} rounds. {circumstances(result)}
 
 ![CPU per request of each client, as a ratio to tuned httpx]({PLOT.relative_to(HERE)})
 
