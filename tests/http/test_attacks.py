@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import gzip
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ import httpx
 import pytest
 from tests.conftest import Caller
 from tests.support.certificates import Authority
+from tests.support.loops import on_all_loops
 from tests.support.openai_like import chat, chat_sse, chunk, sse
 from tests.support.scripted import Hang, Reset, ScriptedServer, Send, Set, Wait, answer, head, stream
 
@@ -31,8 +33,9 @@ from ccroute import (
     Timeout,
     errors,
 )
+from ccroute.http.blocking import run
 from ccroute.http.loops import LoopNetwork
-from ccroute.http.sockets import ThreadNetwork
+from ccroute.http.sockets import SocketStream, ThreadNetwork, TrioNetwork
 from ccroute.observe import Event, Retried
 
 ONCE = RetryPolicy(attempts=1)
@@ -66,6 +69,7 @@ def router_to(url: str, *, retry: RetryPolicy = ONCE, ca_file: Path | None = Non
     return Router([backend], default_model="main/m", retry=retry)
 
 
+@on_all_loops
 @pytest.mark.parametrize("kind", ["interim", "pings", "content"])
 def test_a_flood_does_not_outrun_the_deadline(caller: Caller, kind: str) -> None:
     # In a process of its own: within this one the server could not keep the loop busy.
@@ -99,6 +103,7 @@ def test_the_words_of_an_error_are_not_waited_for_beyond_two_seconds(
         assert caller.complete(router, "hi", fallback=["main/n"], timeout=5).text == "elsewhere"
 
 
+@on_all_loops
 def test_a_request_that_was_read_is_never_reported_as_not_sent(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,12 +115,13 @@ def test_a_request_that_was_read_is_never_reported_as_not_sent(
 
         async def twice() -> None:
             await router.acomplete("hi")
-            monkeypatch.setattr(LoopNetwork, "open", refuse)
+            for network in (LoopNetwork, TrioNetwork):
+                monkeypatch.setattr(network, "open", refuse)
             await router.acomplete("hi")
 
         with pytest.raises(errors.ConnectionFailedError) as caught:
-            if caller.mode == "async":
-                asyncio.run(twice())
+            if caller.mode != "sync":
+                caller.run(twice)
             router.complete("hi")
             monkeypatch.setattr(ThreadNetwork, "open", refuse)
             router.complete("hi")
@@ -139,6 +145,34 @@ async def test_close_lets_running_calls_finish() -> None:
             await router.acomplete("hi")
         assert await asyncio.to_thread(server.wait_idle)
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("use", ["read", "write"])
+def test_a_socket_in_use_is_closed_only_by_its_user(use: str) -> None:
+    # Otherwise its user could read or write what belongs to the next socket with the same number.
+    class Closing(socket.socket):
+        used = 0
+
+        def close_in_use(self) -> None:
+            made.close()
+            assert self.fileno() >= 0
+            self.used += 1
+
+        def recv(self, *_: object) -> bytes:
+            self.close_in_use()
+            return b""
+
+        def send(self, *_: object) -> int:
+            self.close_in_use()
+            raise BrokenPipeError
+
+    with Closing() as sock:
+        made = SocketStream(sock, ThreadNetwork())
+        if use == "write":
+            made.write(b"x")
+        else:
+            run(made.read(time.monotonic() + 5))
+        assert (sock.used, sock.fileno()) == (1, -1)
 
 
 def test_a_stream_closed_by_a_thread_before_its_first_byte_ends() -> None:
@@ -211,6 +245,7 @@ async def test_a_connection_given_up_in_its_handshake_sends_nothing(tmp_path: Pa
     assert server.requests == []
 
 
+@on_all_loops
 def test_bytes_before_the_tls_handshake_are_no_answer(tmp_path: Path, caller: Caller) -> None:
     authority = Authority()
     with ScriptedServer(on_connect=answer(json=chat("evil"))) as server:
@@ -220,6 +255,7 @@ def test_bytes_before_the_tls_handshake_are_no_answer(tmp_path: Path, caller: Ca
                 caller.complete(router, "hi")
 
 
+@on_all_loops
 @pytest.mark.parametrize("host", ["foo..bar", "x" * 70])
 def test_a_name_that_cannot_exist_is_a_connection_failure(caller: Caller, host: str) -> None:
     with router_to(f"http://{host}") as router, pytest.raises(errors.ConnectionFailedError) as caught:
@@ -384,6 +420,7 @@ def test_discovery_goes_on_after_a_transport_is_refused() -> None:
         assert router.discover() == []  # each is named in a warning
 
 
+@on_all_loops
 def test_a_limit_may_be_as_long_as_a_float_can_say(caller: Caller) -> None:
     with ScriptedServer([answer(json=chat("fine"))]) as server, router_to(server.url) as router:
         assert caller.complete(router, "hi", timeout=1e300).text == "fine"

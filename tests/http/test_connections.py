@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import Caller
 from tests.support.certificates import Authority
+from tests.support.loops import on_all_loops
 from tests.support.openai_like import chat, chat_sse, chunk
 from tests.support.scripted import (
     BlackHole,
@@ -36,6 +37,7 @@ def router_to(url: str, *, ca_file: Path | None = None, retry: RetryPolicy = ONC
     return Router([backend], default_model="main/m", retry=retry)
 
 
+@on_all_loops
 def test_tls_works_with_the_authority_it_was_given(tmp_path: Path, caller: Caller) -> None:
     authority = Authority()
     with ScriptedServer([answer(json=chat("secret"))] * 2, tls=authority.server()) as server:
@@ -68,6 +70,7 @@ def test_a_wrong_certificate_ends_the_attempt_unsent(tmp_path: Path, caller: Cal
     assert server.requests == []
 
 
+@on_all_loops
 def test_a_connection_closed_while_idle_is_replaced_unseen(caller: Caller) -> None:
     replies = [[*answer(json=chat("one")), Close()], answer(json=chat("two"))]
     with ScriptedServer(replies) as server, router_to(server.url) as router:
@@ -78,11 +81,12 @@ def test_a_connection_closed_while_idle_is_replaced_unseen(caller: Caller) -> No
             async def twice() -> list[str]:
                 return [(await router.acomplete("hi")).text for _ in range(2)]
 
-            texts = asyncio.run(twice())
+            texts = caller.run(twice)
     assert texts == ["one", "two"]
     assert server.connections == 2
 
 
+@on_all_loops
 def test_a_kept_connection_that_breaks_at_once_is_retried_and_noted(caller: Caller) -> None:
     # The reset comes only after the second request was read, so nothing could be known before it.
     with (
@@ -98,7 +102,7 @@ def test_a_kept_connection_that_breaks_at_once_is_retried_and_noted(caller: Call
                 await router.acomplete("hi")
                 return await router.acomplete("hi")
 
-            second = asyncio.run(twice())  # type: ignore[assignment]
+            second = caller.run(twice)
     assert second.text == "two"
     assert len(second.route.attempts) == 1
     assert "sent once more" in second.route.attempts[0].reason
@@ -157,6 +161,7 @@ def test_a_slow_reader_does_not_use_up_the_idle_time() -> None:
     assert read == "abc"
 
 
+@on_all_loops
 def test_the_total_timeout_cuts_a_stream_that_goes_on_for_ever(caller: Caller) -> None:
     endless = [
         chunk({"content": "x"}),
@@ -246,6 +251,7 @@ def test_a_finished_stream_whose_body_never_ends_is_not_waited_for(caller: Calle
         assert server.wait_closed(1.0)
 
 
+@on_all_loops
 def test_an_answer_of_many_megabytes_arrives_whole(caller: Caller) -> None:
     long = "long " * 1_000_000
     with ScriptedServer([answer(json=chat(long))]) as server, router_to(server.url) as router:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import Caller
 from tests.support.certificates import Authority
+from tests.support.loops import on_all_loops
 from tests.support.openai_like import chat, chat_sse, chunk
 from tests.support.proxies import Proxy
 from tests.support.scripted import (
@@ -76,7 +77,8 @@ def twice(caller: Caller, router: Router) -> list[str]:
 
     if caller.mode == "sync":
         return [router.complete("hi").text for _ in range(2)]
-    return asyncio.run(on_one_loop())
+    texts: list[str] = caller.run(on_one_loop)
+    return texts
 
 
 def refused(caller: Caller, router: Router, match: str) -> errors.BackendError:
@@ -261,6 +263,7 @@ def test_a_tunnel_closed_while_idle_is_replaced_unseen(
 # -- a proxy that does not do its part -----------------------------------------------------------------------
 
 
+@on_all_loops
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_that_is_not_there_is_named(
     caller: Caller, proxied: Callable[..., None], scheme: str
@@ -271,6 +274,7 @@ def test_a_proxy_that_is_not_there_is_named(
         refused(caller, router, f"the proxy {url} cannot be reached: connect")
 
 
+@on_all_loops
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
@@ -371,6 +375,7 @@ def test_a_proxy_that_does_not_accept_ends_at_the_connect_timeout(
         late_by_the_proxy(caller, router, hole.url)
 
 
+@on_all_loops
 @pytest.mark.parametrize(
     "reply",
     [[Hang()], [Trickle(head(200), 0.03)], [Trickle(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100, 0.02, 27)]],
@@ -393,6 +398,7 @@ def late_by_the_proxy(caller: Caller, router: Router, url: str) -> None:
     assert caught.value.attempts[0].cost == 0
 
 
+@on_all_loops
 def test_tls_through_a_tunnel_ends_at_the_connect_timeout_too(
     tmp_path: Path, caller: Caller, proxied: Callable[..., None]
 ) -> None:
@@ -440,6 +446,7 @@ def test_an_answer_through_a_proxy_has_its_limits(
     assert 0.38 <= heard.error.attempts[0].duration < 0.6
 
 
+@on_all_loops
 def test_a_stream_comes_through_a_tunnel_piece_by_piece(
     tmp_path: Path, caller: Caller, proxied: Callable[..., None]
 ) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 from tests.conftest import Caller
+from tests.support.loops import on_all_loops
 from tests.support.openai_like import chat, chat_sse, chunk
 from tests.support.scripted import ScriptedServer, answer
 
@@ -20,6 +21,7 @@ def router_through(transport: Transport) -> Router:
     return Router([backend], default_model="far/m", transport=transport, retry=RetryPolicy(attempts=1))
 
 
+@on_all_loops
 def test_the_transport_gets_the_whole_request(caller: Caller) -> None:
     seen: list[httpx.Request] = []
 
@@ -87,6 +89,7 @@ def test_a_body_that_breaks_interrupts_the_stream_and_is_closed(caller: Caller) 
     assert body.closed
 
 
+@on_all_loops
 def test_a_real_httpx_transport_works(caller: Caller) -> None:
     kind: type[Transport] = httpx.HTTPTransport if caller.mode == "sync" else httpx.AsyncHTTPTransport
     with ScriptedServer([answer(json=chat("through httpx"), headers={"connection": "close"})]) as server:

@@ -77,7 +77,7 @@ def create_task(loop: Any, function: Callable[[], Awaitable[None]]) -> None:
 
 
 async def call_at_end(loop: Any, method: Callable[[], Awaitable[None]]) -> object:
-    """Await `method` when the running loop ends. If the result is dropped earlier, asyncio awaits it then.
+    """Await `method` when the running loop ends. If the result is dropped earlier, only asyncio awaits it.
 
     `asyncio.run` closes the loop's async generators before it closes the loop, so one of them waits for that.
     trio warns of such a generator, but it cancels its system tasks when it ends.
