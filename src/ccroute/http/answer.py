@@ -14,8 +14,8 @@ import httptools
 from ccroute.http.message import CUT_OFF, NOT_HTTP, SWITCHES, Reply, TransportError
 
 MAX_HEAD = 64 * 1024
-"""Bytes of an answer's head, with the interim answers (1xx) before it. Trailers may have as many, not
-counting those that come in one read with the body."""
+"""Bytes of an answer's head, with the interim answers (1xx) before it. Trailers may have as many, besides
+those that come in one read with the body."""
 MAX_HEADERS = 200
 _LENGTHS = frozenset(("content-length", "transfer-encoding"))
 """An answer without any of these headers ends with its connection."""

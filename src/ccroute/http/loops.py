@@ -138,6 +138,8 @@ class LoopStream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended = True
         self._error = exc
+        if exc is not None:
+            self._read_rest()
         self._disarm()
         self._wake(True)
 
@@ -145,6 +147,13 @@ class LoopStream(asyncio.Protocol):
         self._disarm()
         self._transport.abort()
         self._wake(True)
+
+    def _read_rest(self) -> None:
+        """Read an answer that came before a write failed: asyncio closes the socket without reading it."""
+        if self._transport.get_extra_info("ssl_object") is None:
+            with contextlib.suppress(OSError):
+                while data := self._sock.recv(PAUSE_ABOVE):
+                    self._arrived.append(data)
 
     def _take(self) -> bytes:
         arrived = self._arrived
