@@ -144,11 +144,20 @@ class Answer:
         self.calls: list[ToolCall] = []
         self.id = self.model = self.reason = ""
         self.usage, self.rest = Usage(), b""
+        self.failure: errors.CcrouteError | None = None
 
     def feed(self, data: bytes) -> list[Chunk]:
         *lines, self.rest = (self.rest + data).split(b"\n")
-        frames = [_object(line[5:]) for line in lines if line.startswith(b"data:")]
-        return [chunk for frame in frames for chunk in self.add(frame)]
+        chunks: list[Chunk] = []
+        try:
+            for line in lines:
+                if line.startswith(b"data:") and self.failure is None:
+                    chunks += self.add(_object(line[5:]))
+        except errors.CcrouteError as error:
+            self.failure = error  # `finish` raises it: what came before it in `data` is content
+            if not chunks:
+                raise
+        return chunks
 
     def add(self, frame: dict[str, JSON]) -> list[Chunk]:
         if "error" in frame:
@@ -180,6 +189,8 @@ class Answer:
         return (Chunk(thinking=text) if part.get("thought") else Chunk(text=text)) if text else None
 
     def finish(self) -> Completion:
+        if self.failure is not None:
+            raise self.failure
         if not self.reason:
             raise errors.ProtocolError("the answer ended without a finishReason: it is not complete")
         return self.partial()

@@ -23,7 +23,8 @@ class StreamDecoder(Protocol):
     """Turns the bytes of one streamed answer into chunks.
 
     `feed` returns the chunks that hold content (text, thinking, tool calls), in order, and raises
-    the typed error of an error frame. `finish` is called at the end of the bytes: it returns the
+    the typed error of an error frame. If the same bytes hold content before that frame, it returns the
+    content, and `finish` raises the error. `finish` is called at the end of the bytes: it returns the
     whole answer, or raises `ProtocolError` when the protocol's terminal signal never came.
 
     A decoder may also have `done` (later bytes cannot change the answer) and `partial()` (the answer so far,
