@@ -61,8 +61,8 @@ LIMITS: tuple[tuple[str, int, Callable[[Router], str], tuple[Answer, ...]], ...]
     ("a chat, awaited", 123, acomplete, (ANSWER,)),
     ("a stream of 66 chunks", 1969, stream, (STREAM,)),
     ("a stream of 66 chunks, awaited", 1969, astream, (STREAM,)),
-    ("a failed attempt and its fallback", 313, complete, (ERROR, ANSWER)),
-    ("a failed attempt and its fallback, awaited", 313, acomplete, (ERROR, ANSWER)),
+    ("a failed attempt and its fallback", 309, complete, (ERROR, ANSWER)),
+    ("a failed attempt and its fallback, awaited", 309, acomplete, (ERROR, ANSWER)),
 )
 
 
