@@ -6,7 +6,7 @@ Knows the answer's shape as OpenAI and its imitators send it; must not know the 
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from ccroute.types import JSON, Choice, Completion, FinishReason, Usage
+from ccroute.types import JSON, Choice, Completion, FinishReason, ToolCall, Usage
 from ccroute.types.results import new_choice, new_completion, new_message
 from ccroute.wire.decoding import check_error, fail
 from ccroute.wire.openai.provider_fields import USUAL, of_message
@@ -27,6 +27,7 @@ FINISH: Final[Mapping[str, FinishReason]] = {
 """Servers' finish reasons in canonical form. Others (vLLM's `abort`, `repetition`) become `other`."""
 _OVERFLOW: Final = "model_context_window_exceeded"
 """Z.ai's finish reason if the prompt left no room for an answer. With an answer it means `length`."""
+_TEXT: Final = frozenset({"role", "content"})
 _FAILED: Final = ("error", "network_error")
 """Finish reasons of an answer that failed, from the server or passed on by OpenRouter."""
 
@@ -63,19 +64,22 @@ def _choice(entry: JSON, index: int, body: bytes, provider: str) -> Choice:
         if isinstance(entry, dict):
             read_reason(entry, body)
         wrong("a choice of the answer holds no message")
-    content, refusal = plain(message.get("content")), text(message.get("refusal"))
-    entries = call_entries(message)
-    calls = whole_calls(entries, provider=provider) if entries else ()
+    content, refusal, thoughts = message.get("content"), "", ""
+    calls: tuple[ToolCall, ...] = ()
+    fields: Mapping[str, JSON] = {}
+    if not isinstance(content, str) or not message.keys() <= _TEXT:  # many answers are only a text
+        content, refusal, thoughts = plain(content), text(message.get("refusal")), thinking(message)
+        if entries := call_entries(message):
+            calls = whole_calls(entries, provider=provider)
+        if provider and (calls or not message.keys() <= USUAL):
+            fields = of_message(message, has_calls=bool(calls))
     reason = read_reason(entry, body, spoke=bool(content or calls))
-    fields = {}
-    if provider and (calls or not message.keys() <= USUAL):
-        fields = of_message(message, has_calls=bool(calls))
     return new_choice(
         index=index,
         message=new_message(
             content=content or refusal or content,
             tool_calls=calls or None,
-            thinking=thinking(message) or None,
+            thinking=thoughts or None,
             provider_fields={provider: fields} if fields else {},
         ),
         finish_reason="content_filter" if refusal else finish_reason(reason, FINISH, calls),
