@@ -39,8 +39,8 @@ class FailureClass(StrEnum):
 
 
 _CAN_BUILD_LATE = tuple(map(int, VERSION.split(".")[:2])) >= (2, 14)
-"""Whether a validator is built at its first use: to build all takes 20 ms, and ccroute itself needs few. Before
-2.14 two threads might build at once, and fail: https://github.com/pydantic/pydantic/pull/13438."""
+"""Whether a validator is built at its first use: to build all takes 20 ms, and ccroute itself needs few.
+Before 2.14 two threads might build at once, and fail: https://github.com/pydantic/pydantic/pull/13438."""
 
 Tokens = Annotated[int, Field(ge=0)]
 
