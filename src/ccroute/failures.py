@@ -10,7 +10,6 @@ Sources: `docs/architecture.md`, "Failures".
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from ccroute.errors import (
@@ -41,8 +40,7 @@ TRIGGERS: tuple[Trigger, ...] = get_args(Trigger)
 MINUTES: Final = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """What follows one kind of failure.
 
     failure:      its class, as results, events and ledger rows name it.
@@ -81,15 +79,15 @@ class Rule:
 NOT_SENT: Final = Rule(FailureClass.NOT_SENT, retry=True, uses_attempt=False, breaker=True)
 NO_SLOT: Final = Rule(FailureClass.NOT_SENT, uses_attempt=False)
 BUSY: Final = Rule(FailureClass.REJECTED, retry=True, slows=True)
-RATE_LIMITED: Final = replace(BUSY, trigger="rate_limit")
-OVERLOADED: Final = replace(BUSY, breaker=True)
-LOADING: Final = replace(BUSY, polled=True, breaker=False, uses_attempt=False, retry_tokens=0)
+RATE_LIMITED: Final = BUSY._replace(trigger="rate_limit")
+OVERLOADED: Final = BUSY._replace(breaker=True)
+LOADING: Final = BUSY._replace(polled=True, breaker=False, uses_attempt=False, retry_tokens=0)
 AMBIGUOUS: Final = Rule(
     FailureClass.AMBIGUOUS, retry=True, retry_tokens=2, charged=True, breaker=True, by_caller=True
 )
 DELIVERED: Final = Rule(FailureClass.DELIVERED, others="none", charged=True)
 INVALID_REQUEST: Final = Rule(FailureClass.INVALID_REQUEST, others="none")
-UNSUPPORTED: Final = replace(INVALID_REQUEST, others="all")
+UNSUPPORTED: Final = INVALID_REQUEST._replace(others="all")
 """A feature or a limit of this deployment is in the way; another one may serve the request."""
 TOO_LONG: Final = Rule(FailureClass.CONTEXT_LENGTH, others="larger", trigger="token_limit")
 WRONG_KEY: Final = Rule(
@@ -97,7 +95,7 @@ WRONG_KEY: Final = Rule(
 )
 NO_QUOTA: Final = Rule(FailureClass.CREDENTIAL, slows=True, turns_off="credential", seconds=15 * MINUTES)
 """Off until the reset that the server names, else for `seconds`."""
-UNPAID: Final = replace(NO_QUOTA, by_caller=True)
+UNPAID: Final = NO_QUOTA._replace(by_caller=True)
 """It may say that this one request costs too much."""
 FORBIDDEN: Final = Rule(
     FailureClass.CREDENTIAL, slows=True, turns_off="deployment", seconds=5 * MINUTES, by_caller=True

@@ -6,7 +6,6 @@ Knows keys and header values; must not know which server they are for.
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -45,7 +44,8 @@ class Secrets(tuple[str, ...]):
     @cached_property
     def codes(self) -> list[str]:
         """The secrets in lower case, in each usual form: plain, in a URL, in JSON, in HTML, in base64."""
-        from html import escape  # only where an error may repeat them
+        import json  # only where an error may repeat them
+        from html import escape
 
         codes = set[str]()
         for secret in {*self, *(value.removeprefix("Bearer ") for value in self)}:  # of headers

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from ccroute.wire.openai.dialect import PLAIN, Dialect
@@ -26,8 +25,7 @@ PresetName = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Preset:
+class Preset(NamedTuple):
     """The values that `OpenAIBackend(preset=…)` selects.
 
     dialect:     how its request bodies differ.
@@ -105,7 +103,7 @@ def azure_dialect(api_version: str | None) -> Dialect:
     """Return the dialect of a version of Azure's API; of the newest one without a version."""
     date = _DATE.match(api_version or "")
     is_old = date is not None and date[0] < _NEW_LIMIT
-    return replace(_OPENAI, max_tokens="max_tokens", include_usage=False) if is_old else _OPENAI
+    return _OPENAI._replace(max_tokens="max_tokens", include_usage=False) if is_old else _OPENAI
 
 
 def azure_root(prefix: str, api_version: str | None) -> str:

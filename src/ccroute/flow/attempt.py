@@ -5,8 +5,6 @@ Gives an answer, a fault, or why the deployment may not be asked; never raises a
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ccroute import observe
 from ccroute.accounting.tokens import count_safely
 from ccroute.errors import (
@@ -124,7 +122,7 @@ def _fault(error: CallFailure | DeadlineExceededError, attempt: AttemptContext) 
             error.sent = attempt.sent  # without a key, nothing was sent
         if state.drop_params or deployment.backend.drop_params:
             name = state.refused_parameters.learn(deployment, attempt.request, error)
-            fault = replace(fault, drops=None if name in attempt.refused_before else name)
+            fault = fault._replace(drops=None if name in attempt.refused_before else name)
     return fault if attempt.first_content is None else _interrupted(fault.error, attempt)
 
 

@@ -23,6 +23,7 @@ from ccroute.types import Attempt, Completion, FailureClass, Outcome, Route, Tim
 from ccroute.types.route import new_attempt, new_route, with_facts
 
 _NOTHING = Decimal(0)
+_UNUSED = Usage.model_construct()
 
 
 class CallContext:
@@ -107,7 +108,7 @@ class CallContext:
         failure = fault.rule.failure
         outcome: Outcome = "interrupted" if failure is FailureClass.DELIVERED else "failed"
         has_cost = fault.rule.charged or attempt.rejected_answer is not None
-        usage = self._spent(attempt) if has_cost else Usage()
+        usage = self._spent(attempt) if has_cost else _UNUSED
         self._note(attempt, outcome, usage, fault, fault.detail)
         name, agent = attempt.deployment.name, self.plan.agent
         self._reasons += (f"{name} failed ({failure}): {fault.detail}",)
@@ -326,7 +327,7 @@ class CallContext:
         """The server's usage, or an estimate of what it did not say."""
         usage = answer.usage
         if not usage.output and not usage.total_tokens:
-            usage = Usage(output=estimate_text(answer.text), estimated=True)
+            usage = Usage.model_construct(output=estimate_text(answer.text), estimated=True)
         if usage.estimated and not usage.prompt_tokens:
             usage = usage.model_copy(update={"input": self.prompt_tokens()})
         return usage
@@ -334,11 +335,11 @@ class CallContext:
     def _spent(self, attempt: AttemptContext) -> Usage:
         """What an attempt without an answer probably used: its prompt, and what had been streamed."""
         if not attempt.sent or (attempt.status is not None and not is_charged(attempt.status)):
-            return Usage()
+            return _UNUSED
         so_far = attempt.so_far()
         if so_far is not None:
             return self._used(so_far)
-        return Usage(input=self.prompt_tokens(), estimated=True)
+        return Usage.model_construct(input=self.prompt_tokens(), estimated=True)
 
     def _leave_out(self, name: str, reason: str) -> None:
         self._reasons += (reason,)

@@ -23,8 +23,8 @@ _RUN = 24  # characters in a row that text and request do not share by chance, n
 _SIZES = (12, 16, _RUN)  # of pieces of a text: short ones are found faster, longer ones less often by chance
 _LONG = 50_000  # characters; in a longer text all pieces are looked for at once
 _LOWER = bytes.maketrans(ascii_uppercase.encode(), ascii_lowercase.encode())
-_CODE = re.compile(r"\\+u([0-9a-fA-F]{4})")  # as in JSON, or in JSON within JSON
-_DOTS = re.compile(r"\.\.\.|…")
+_CODE = r"\\+u([0-9a-fA-F]{4})"  # as in JSON, or in JSON within JSON
+_DOTS = r"\.\.\.|…"
 _NESTED = (dict, list, tuple, Mapping)
 _SENT = ("messages", "stop", "user", "tools", "tool_choice", "response_format", "extra")
 
@@ -97,7 +97,7 @@ def _strings(request: Request) -> list[str]:
 def _compact(text: str, blanks: str = " \t\r\n") -> str:
     """`text` without case, whitespace and backslashes: however it is escaped, it is the same."""
     if "\\" in text:  # a prompt may have millions, and no deadline ends this
-        text = _CODE.sub(lambda found: chr(int(found[1], 16)), text) if "\\u" in text else text
+        text = re.sub(_CODE, lambda found: chr(int(found[1], 16)), text) if "\\u" in text else text
         for escape in ("\\n", "\\r", "\\t"):
             text = text.replace(escape, "")
     if not text.isascii():
@@ -132,7 +132,7 @@ def _is_quoted(text: str, lines: str, phrase: str) -> bool:
         here = text.find(head)
         # A start that stops short counts at the end of the text, before dots, and behind a quotation mark.
         rest = text[here : here + len(line) + 3]
-        rest = rest[: len(head)] + _DOTS.split(rest[len(head) :], maxsplit=1)[0]
+        rest = rest[: len(head)] + re.split(_DOTS, rest[len(head) :], maxsplit=1)[0]
         cut = len(head) >= 16 and (line.startswith(rest) or text[max(here, 1) - 1] in "'\"`([{«‘“„")
         if here >= 0 and (line in text or cut) and (line != short or " " in phrase.strip()):
             return True  # but a single word stands in any sentence

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from ccroute.errors import CcrouteError, DeadlineExceededError
@@ -34,8 +33,7 @@ MOST_AMBIGUOUS = 2
 """Attempts at one backend that it may have worked on and did not answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(NamedTuple):
     """A failed attempt: the typed error and its rule."""
 
     error: CcrouteError

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, NotRequired, TypeAlias, TypedDict, TypeGuard, TypeVar, get_args
 
 from ccroute.errors import ConfigError, UnknownModelError
@@ -158,8 +157,7 @@ class _Entry(NamedTuple):
     strategy: Strategy | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Pattern:
+class _Pattern(NamedTuple):
     """A glob or regex key, its regex, and its targets as templates for `re.Match.expand`."""
 
     name: str

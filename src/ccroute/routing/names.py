@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 
@@ -16,10 +15,10 @@ def slug(name: str) -> str:
 
 def close_matches(name: str, known: Iterable[str]) -> tuple[str, ...]:
     """Up to three known names that `name` may have meant, best first; case does not matter."""
+    from difflib import get_close_matches  # only where a name is wrong
+
     by_folded = {candidate.lower(): candidate for candidate in known}
-    return tuple(
-        by_folded[match] for match in difflib.get_close_matches(name.lower(), by_folded, n=3, cutoff=0.6)
-    )
+    return tuple(by_folded[match] for match in get_close_matches(name.lower(), by_folded, n=3, cutoff=0.6))
 
 
 def names_fault(given: object) -> str | None:

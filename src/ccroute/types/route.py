@@ -8,7 +8,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import VERSION, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticUndefined
 
 from ccroute.display import card, table, usd
@@ -41,14 +41,19 @@ class FailureClass(StrEnum):
     UNAVAILABLE = "unavailable"
 
 
+_CAN_BUILD_LATE = tuple(map(int, VERSION.split(".")[:2])) >= (2, 14)
+"""Whether a validator is built at its first use: to build all takes 20 ms, and ccroute itself needs few.
+Before 2.14 two threads might build at once, and fail: https://github.com/pydantic/pydantic/pull/13438."""
+
 Tokens = Annotated[int, Field(ge=0)]
 
 
 class Frozen(BaseModel):
     """The base of every result: it cannot be changed, and takes no unknown fields."""
 
-    # A validator is built at its first use: ccroute itself rarely needs one, and to build all takes long.
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), defer_build=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), defer_build=_CAN_BUILD_LATE
+    )
 
 
 _set_fields, _set_given, _set_extra, _set_private = (

@@ -5,7 +5,6 @@ Knows pydantic and signatures; must not know requests or wires. An error names t
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -88,10 +87,12 @@ class Tools(tuple[Mapping[str, Any], ...]):
 
     def named(self, name: str) -> Mapping[str, Any]:
         """The tool of that name. Raises `InvalidOutputError`: models often invent tools."""
+        from difflib import get_close_matches  # only where something is wrong
+
         names = [_name_of(tool) for tool in self]
         if name in names:
             return self[names.index(name)]
-        close = difflib.get_close_matches(name, [each for each in names if each], 1)
+        close = get_close_matches(name, [each for each in names if each], 1)
         known = ", ".join(shortened(each) for each in names if each)
         hint = f', did you mean "{shortened(close[0])}"?' if close else f": there are {known}"
         raise InvalidOutputError(f'there is no tool "{shortened(name)}"{hint}', text=name)

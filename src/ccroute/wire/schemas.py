@@ -8,9 +8,7 @@ https://platform.openai.com/docs/guides/structured-outputs, seen 2026-11-21.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from graphlib import CycleError, TopologicalSorter
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic_core import to_json
 
@@ -36,8 +34,7 @@ _SHAPE: Final = {"properties", "required", "items", "additionalProperties", "any
 """Keywords that have code of their own below. All others are constraints or notes."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Rules:
+class _Rules(NamedTuple):
     """What one provider accepts. Other constraints go into the description, which the model reads."""
 
     keywords: frozenset[str]
@@ -196,6 +193,8 @@ def _may_be(schema: Schema, kind: str) -> bool:
 
 def _recurs(schema: Schema) -> bool:
     """Whether a definition leads back to itself."""
+    from graphlib import CycleError, TopologicalSorter  # only where there is a schema
+
     inner = {name: set(_refs(each)) for place in _DEFS for name, each in _mapping(schema.get(place)).items()}
     try:
         TopologicalSorter(inner).prepare()

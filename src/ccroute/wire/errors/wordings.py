@@ -6,7 +6,6 @@ long. Patterns are tried in order: an exact phrase comes before a general one. T
 add a row and a test.
 """
 
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from ccroute.errors import (
@@ -22,14 +21,19 @@ from ccroute.errors import (
 from ccroute.failures import CallFailure
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Meaning:
     """The error that a phrase means, and the statuses under which the phrase counts: `anywhere` in the text,
     or only at its `start`. None: in a stream, or under HTTP 200."""
 
-    error: type[CallFailure]
-    anywhere: tuple[int | None, ...]
-    start: tuple[int | None, ...] = ()
+    def __init__(
+        self,
+        error: type[CallFailure],
+        anywhere: tuple[int | None, ...],
+        start: tuple[int | None, ...] = (),
+    ) -> None:
+        self.error = error
+        self.anywhere = anywhere
+        self.start = start
 
 
 QUOTA: Final = Meaning(QuotaExhaustedError, (401, 403, 412, 429), start=(None, 400, 422, 500))

@@ -1,11 +1,9 @@
 """How OpenAI-compatible servers differ from each other: plain data, read by the encoder and the decoders."""
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
+class Dialect(NamedTuple):
     """How an OpenAI-compatible server differs from the others.
 
     max_tokens:     the name of the limit; OpenAI's newer models know only the long one, TGI only the short
