@@ -34,7 +34,6 @@ from ccroute import RetryPolicy
 from ccroute.accounting import LedgerRow
 from ccroute.flow import call
 from ccroute.flow.effects import Effect
-from ccroute.types import Attempt
 
 BUSY, ANSWER = answer(503, body="busy"), answer(json=OPENAI.whole)
 STREAM = [*OPENAI.stream(*OPENAI.events)]
@@ -83,7 +82,7 @@ class StopHarness:
         self.main, self.other = parallel.server(), parallel.server()
         self.subject = parallel.router(self.main, self.other if way.other else None, retry=THRICE)
         self.router = self.subject.router
-        self._attempts: list[Attempt] = []
+        self._context: Any = None
         self._recorded = 0
 
     def call(self, wrapped: Callable[[Any], Any] = lambda flow: flow) -> None:
@@ -113,7 +112,7 @@ class StopHarness:
         self.other.plays(*self.way.other)
 
         def watched(context: Any, *, stream: bool) -> Any:
-            self._attempts = context.attempts
+            self._context = context
             return wrapped(call(context, stream=stream))
 
         with pytest.MonkeyPatch.context() as patch:
@@ -130,10 +129,10 @@ class StopHarness:
 
     def check(self) -> None:
         """What must hold after each stop."""
-        rows = self.rows()
+        rows, attempts = self.rows(), self._context.attempts
         settled_once(rows)
-        assert [row.outcome for row in rows] == [attempt.outcome for attempt in self._attempts]
-        assert [row.cost for row in rows] == [attempt.cost for attempt in self._attempts]
+        assert [row.outcome for row in rows] == [attempt.outcome for attempt in attempts]
+        assert [row.cost for row in rows] == [attempt.cost for attempt in attempts]
         assert {row.outcome for row in rows[:-1]} <= {"failed"}
         assert not rows or rows[-1].outcome in {"ok", "cancelled", "failed"}
         self.parallel.check_rest(self.subject)
