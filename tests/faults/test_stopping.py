@@ -34,7 +34,6 @@ from ccroute import RetryPolicy
 from ccroute.accounting import LedgerRow
 from ccroute.flow import call
 from ccroute.flow.effects import Effect
-from ccroute.types import Attempt
 
 BUSY, ANSWER = answer(503, body="busy"), answer(json=OPENAI.whole)
 STREAM = [*OPENAI.stream(*OPENAI.events)]
@@ -131,7 +130,7 @@ class StopHarness:
     def check(self) -> None:
         """What must hold after each stop."""
         rows = self.rows()
-        attempts: Sequence[Attempt] = () if self._context is None else self._context.attempts
+        attempts = () if self._context is None else self._context.attempts
         settled_once(rows)
         assert [row.outcome for row in rows] == [attempt.outcome for attempt in attempts]
         assert [row.cost for row in rows] == [attempt.cost for attempt in attempts]

@@ -99,7 +99,7 @@ async def _call_when_closed(method: Callable[[], Awaitable[None]]) -> AsyncGener
 class _TaskAtEnd:
     """A task of trio that awaits `method` when trio ends. It ends without that when this is dropped.
 
-    It keeps neither the method's object nor, between runs, the loop alive.
+    It does not keep the method's object alive.
     """
 
     def __init__(self, loop: Any, method: Callable[[], Awaitable[None]]) -> None:

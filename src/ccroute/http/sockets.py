@@ -47,7 +47,8 @@ class SocketStream:
         self._unsent = memoryview(b"".join((self._unsent, data)) if self._unsent else data)
         self._in_use = True
         try:
-            self._send()
+            if not self._closed:
+                self._send()
         finally:
             self._end_use()
 
@@ -84,6 +85,8 @@ class SocketStream:
                 self._sock, server_hostname=host, do_handshake_on_connect=False
             )
             while True:
+                if self._closed:
+                    raise closed()
                 try:
                     sock.do_handshake()
                     return
