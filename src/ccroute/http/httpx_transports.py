@@ -40,6 +40,8 @@ AnyTransport: TypeAlias = httpx.BaseTransport | httpx.AsyncBaseTransport
 Way: TypeAlias = Callable[[Endpoint], "tuple[Proxy | None, ssl.SSLContext | None]"]
 
 _ERRORS = (httpx.TransportError, OSError, TransportError)
+_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+"""What httpx raises before it sends a request. A proxy's answer to a forwarded request is none of them."""
 _CLOSED = ("Server disconnected", "peer closed connection", "peer unexpectedly closed connection")
 """How httpx says that a connection ended too early."""
 _UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None)
@@ -172,7 +174,7 @@ class HttpxExchange:
                     response = await transport.handle_async_request(request)
                 self._body = aiter(response.stream)
         except _ERRORS as error:
-            self.sent = self.sent and not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            self.sent = self.sent and not isinstance(error, _UNSENT)
             return _failure(error, sent=self.sent)
         self._response = response
         if response.status_code == 101:
@@ -269,6 +271,8 @@ def _failure(error: Exception, *, sent: bool) -> Failure:
         kind, detail = "timeout", LATE
     elif isinstance(error, httpx.ConnectError):
         kind = "tls" if _is_tls(error) else "connect"
+    elif isinstance(error, httpx.ProxyError):
+        kind, detail = "connect", "the proxy does not connect to it"  # httpx quotes the proxy's words
     elif isinstance(error, httpx.ProtocolError):
         # Not the library's message: it quotes the bytes received.
         closed = str(error).startswith(_CLOSED)
