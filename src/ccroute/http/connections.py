@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
+from ccroute.http.blocking import run
 from ccroute.http.event_loops import call_soon, current_loop, has_ended, is_asyncio
 from ccroute.http.exchange import ConnectionExchange
 from ccroute.http.message import Endpoint, Exchange, PreparedRequest, TransportError, reason
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from ccroute.http.httpx_transports import GivenTransport, HttpxTransports
     from ccroute.http.proxies import Proxies, Proxy
 
 Transport: TypeAlias = 'httpx.BaseTransport | httpx.AsyncBaseTransport | Literal["httpx"]'
@@ -36,7 +36,7 @@ class Connections:
     """Opens nothing before the first call. `trust_env` uses the proxies that the environment names."""
 
     def __init__(self, transport: Transport | None = None, *, trust_env: bool = False) -> None:
-        self._transports = None if transport is None else self._httpx(transport)
+        self._transport = transport
         self._proxies = _proxies() if trust_env else None
         self._closed = False
         self._contexts: dict[str | None, ssl.SSLContext] = {}
@@ -50,11 +50,11 @@ class Connections:
         connect: seconds for name look-up, TCP and TLS, where a new connection is needed; None has no limit.
         until:   the instant by which the head of the answer must have come.
         """
-        if self._transports is None:
+        if self._transport is None:
             return ConnectionExchange(self, request, connect, until, blocking=blocking)
-        from ccroute.http.httpx_transports import HttpxExchange
+        from ccroute.http.httpx_transports import HttpxExchange  # imports httpx
 
-        return HttpxExchange(self._transports, request, connect, until, blocking=blocking)
+        return HttpxExchange(self, self._transport, request, connect, until, blocking=blocking)
 
     async def pool(self, *, blocking: bool) -> Pool:
         """The connections of all threads, or of the running loop."""
@@ -64,8 +64,7 @@ class Connections:
         pool = self._loops.get(loop)
         if pool is None:
             self._close_dead()
-            network = _network_of(loop)
-            pool = self._loops[loop] = Pool(network, set, closed=self._closed)
+            pool = self._loops[loop] = Pool(_network_of(loop), set, closed=self._closed)
             await pool.close_with_loop(loop)
         return pool
 
@@ -101,21 +100,17 @@ class Connections:
     def close(self) -> None:
         """Close the idle connections of threads and loops now, and each of the others when its call ends."""
         self._closed = True
-        self._threads.close_idle()
+        run(self._threads.aclose_idle())
         self._close_dead()
         for loop, pool in list(self._loops.items()):
-            call_soon(loop, pool.close_idle)
-        if self._transports is not None:
-            self._transports.close()
+            call_soon(loop, pool.close_soon)
 
     async def aclose(self) -> None:
         """`close`, and wait until this loop's idle connections are gone."""
         self.close()
         loop = current_loop()
         if (pool := self._loops.get(loop)) is not None:
-            pool.close_idle()
-        if self._transports is not None:
-            await self._transports.aclose()
+            await pool.aclose_idle()
         if is_asyncio(loop):
             import asyncio
 
@@ -123,7 +118,7 @@ class Connections:
 
     def after_fork(self) -> None:
         """Forget all connections in a forked child: they and their loops belong to the parent."""
-        self._threads.close_idle()
+        run(self._threads.aclose_idle())
         self._forget()
 
     def _forget(self) -> None:
@@ -136,13 +131,6 @@ class Connections:
             pool = self._loops.pop(loop, None)
             if pool is not None:
                 pool.close_all()
-
-    def _httpx(self, transport: Transport) -> GivenTransport | HttpxTransports:
-        from ccroute.http.httpx_transports import GivenTransport, HttpxTransports
-
-        if transport == "httpx":
-            return HttpxTransports(lambda endpoint: (self.find_proxy(endpoint), self.tls_context(endpoint)))
-        return GivenTransport(transport)
 
 
 def _network_of(loop: Any) -> Network:

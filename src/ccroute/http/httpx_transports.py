@@ -9,15 +9,14 @@ from __future__ import annotations
 import contextlib
 import ssl
 import time
-import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import httpx
 
 from ccroute.errors import ConfigError
-from ccroute.http.event_loops import call_at_end, call_soon, create_task, current_loop
+from ccroute.http.event_loops import call_soon, create_task, current_loop
 from ccroute.http.message import (
     CUT_OFF,
     LATE,
@@ -34,108 +33,13 @@ from ccroute.http.message import (
 )
 
 if TYPE_CHECKING:
-    from ccroute.http.proxies import Proxy
-
-AnyTransport: TypeAlias = httpx.BaseTransport | httpx.AsyncBaseTransport
-Way: TypeAlias = Callable[[Endpoint], "tuple[Proxy | None, ssl.SSLContext | None]"]
+    from ccroute.http.connections import Connections, Transport
 
 _ERRORS = (httpx.TransportError, OSError, TransportError)
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 """What httpx raises before it sends a request. A proxy's answer to a forwarded request is none of them."""
 _CLOSED = ("Server disconnected", "peer closed connection", "peer unexpectedly closed connection")
 """How httpx says that a connection ended too early."""
-_UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-
-
-class GivenTransport:
-    """The user's own transport, which is the user's to close."""
-
-    def __init__(self, transport: AnyTransport) -> None:
-        self._transport = transport
-
-    async def find(self, endpoint: Endpoint, *, blocking: bool) -> AnyTransport:
-        """The transport. Raises `ConfigError` if it is of the other kind."""
-        if blocking and not isinstance(self._transport, httpx.BaseTransport):
-            raise ConfigError(
-                "transport= is not a sync httpx transport: use acomplete() or astream() with an async one"
-            )
-        if not blocking and not isinstance(self._transport, httpx.AsyncBaseTransport):
-            raise ConfigError(
-                "transport= is not an async httpx transport: use complete() or stream() with a sync one"
-            )
-        return self._transport
-
-    def close(self) -> None:
-        """Nothing: the user closes it."""
-
-    async def aclose(self) -> None:
-        """Nothing, too."""
-
-
-class HttpxTransports:
-    """httpx's own transports: for each endpoint one of all threads, and one of each event loop.
-
-    `way` gives the proxy to an endpoint and its TLS context.
-    """
-
-    def __init__(self, way: Way) -> None:
-        self._way = way
-        self._of_threads: dict[Endpoint, httpx.HTTPTransport] = {}
-        self._of_loops: weakref.WeakKeyDictionary[Any, _LoopTransports] = weakref.WeakKeyDictionary()
-
-    async def find(self, endpoint: Endpoint, *, blocking: bool) -> AnyTransport:
-        """The transport to an endpoint. Raises `TransportError`."""
-        if blocking:
-            found = self._of_threads.get(endpoint)
-            if found is None:
-                found = self._of_threads.setdefault(endpoint, httpx.HTTPTransport(**self._options(endpoint)))
-            return found
-        loop = current_loop()
-        own = self._of_loops.get(loop)
-        if own is None:
-            own = self._of_loops[loop] = _LoopTransports()
-            own.at_end = await call_at_end(loop, own.aclose)
-        if endpoint not in own.transports:
-            own.transports[endpoint] = httpx.AsyncHTTPTransport(**self._options(endpoint))
-        return own.transports[endpoint]
-
-    def close(self) -> None:
-        """Close the transports of threads now, and those of the loops soon."""
-        for transport in [*self._of_threads.values()]:
-            transport.close()
-        for loop, own in list(self._of_loops.items()):
-            call_soon(loop, create_task, loop, own.aclose)
-
-    async def aclose(self) -> None:
-        """Close the transports of the running loop now."""
-        own = self._of_loops.get(current_loop())
-        if own is not None:
-            await own.aclose()
-
-    def _options(self, endpoint: Endpoint) -> dict[str, Any]:
-        proxy, context = self._way(endpoint)
-        if proxy is not None and proxy.fault is not None:
-            raise TransportError("connect", proxy.fault)
-        return {
-            "verify": context
-            or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # not used for http, and quickly made
-            "proxy": None if proxy is None else httpx.Proxy(str(proxy), headers=[*proxy.credentials]),
-            "limits": _UNLIMITED,
-            "trust_env": False,
-        }
-
-
-class _LoopTransports:
-    """The transports of one event loop."""
-
-    def __init__(self) -> None:
-        self.transports: dict[Endpoint, httpx.AsyncHTTPTransport] = {}
-        self.at_end: object = None
-
-    async def aclose(self) -> None:
-        transports, self.transports, self.at_end = self.transports, {}, None
-        for transport in transports.values():
-            await transport.aclose()
 
 
 class HttpxExchange:
@@ -143,7 +47,8 @@ class HttpxExchange:
 
     def __init__(
         self,
-        transports: GivenTransport | HttpxTransports,
+        connections: Connections,
+        transport: Transport,
         request: PreparedRequest,
         connect: float | None,
         until: float,
@@ -151,7 +56,8 @@ class HttpxExchange:
         blocking: bool,
     ) -> None:
         self.sent = False
-        self._transports = transports
+        self._connections = connections
+        self._given = transport
         self._request = request
         self._connect = connect
         self._until = until
@@ -163,7 +69,7 @@ class HttpxExchange:
     async def send(self) -> Reply | Failure:
         """Send the request and wait for the head of the answer."""
         try:
-            transport: Any = await self._transports.find(self._request.endpoint, blocking=self._blocking)
+            transport: Any = await self._transport()
             request = _request(self._request, self._connect, self._until)
             self.sent = True  # unless the transport's error says otherwise
             if self._blocking:
@@ -184,6 +90,37 @@ class HttpxExchange:
             for name, value in response.headers.raw
         }
         return Reply(response.status_code, headers)
+
+    async def _transport(self) -> Any:
+        """The user's transport, or httpx's own. Raises `ConfigError` for one of the other kind."""
+        if self._given == "httpx":
+            pool = await self._connections.pool(blocking=self._blocking)
+            endpoint = self._request.endpoint
+            if endpoint not in pool.transports:
+                kind = httpx.HTTPTransport if self._blocking else httpx.AsyncHTTPTransport
+                pool.transports[endpoint] = kind(**self._settings(endpoint))
+            return pool.transports[endpoint]
+        if self._blocking and not isinstance(self._given, httpx.BaseTransport):
+            raise ConfigError(
+                "transport= is not a sync httpx transport: use acomplete() or astream() with an async one"
+            )
+        if not self._blocking and not isinstance(self._given, httpx.AsyncBaseTransport):
+            raise ConfigError(
+                "transport= is not an async httpx transport: use complete() or stream() with a sync one"
+            )
+        return self._given
+
+    def _settings(self, endpoint: Endpoint) -> dict[str, Any]:
+        proxy, context = self._connections.find_proxy(endpoint), self._connections.tls_context(endpoint)
+        if proxy is not None and proxy.fault is not None:
+            raise TransportError("connect", proxy.fault)
+        return {
+            # For http it is not used, and quickly made.
+            "verify": context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            "proxy": None if proxy is None else httpx.Proxy(str(proxy), headers=[*proxy.credentials]),
+            "limits": httpx.Limits(max_connections=None, max_keepalive_connections=None),
+            "trust_env": False,
+        }
 
     async def read(self, until: float) -> bytes | Failure:
         """The next bytes of the body, `b""` at its end. `until` is an instant of `time.monotonic`."""

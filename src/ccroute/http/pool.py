@@ -14,7 +14,7 @@ from collections.abc import Callable, MutableSet
 from typing import Any
 
 from ccroute.http.connection import Connection
-from ccroute.http.event_loops import call_at_end, current_loop, is_asyncio
+from ccroute.http.event_loops import call_at_end, create_task, current_loop, is_asyncio
 from ccroute.http.message import Endpoint
 from ccroute.http.origin import Origin
 from ccroute.http.streams import Network
@@ -79,6 +79,7 @@ class Pool:
     ) -> None:
         self.network = network
         self.stacks: dict[Endpoint, Stack] = {}
+        self.transports: dict[Endpoint, Any] = {}  # httpx's own, where they are used instead of connections
         self._make_set = make_set
         self._closed = closed
         self._at_end: object = None
@@ -96,6 +97,22 @@ class Pool:
         """Close the idle connections now, and each of the others when its exchange ends."""
         self._closed = True
         _close_idle(self.stacks)
+
+    async def aclose_idle(self) -> None:
+        """`close_idle`, and close the transports. For a pool of threads, it never suspends."""
+        self.close_idle()
+        while self.transports:
+            transport = self.transports.popitem()[1]
+            if hasattr(transport, "aclose"):
+                await transport.aclose()
+            else:
+                transport.close()
+
+    def close_soon(self) -> None:
+        """Start `aclose_idle` on the running loop, which is the pool's."""
+        self.close_idle()
+        if self.transports:
+            create_task(current_loop(), self.aclose_idle)
 
     def close_all(self) -> None:
         """Close every connection, also those in use."""
@@ -118,6 +135,7 @@ class Pool:
     async def _close_all(self) -> None:
         self._at_end = None  # it refers to the loop, which must not be kept alive
         self.close_all()
+        await self.aclose_idle()
         if is_asyncio(current_loop()):
             import asyncio
 
