@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import subprocess
 import sys
@@ -33,6 +34,51 @@ else: raise AssertionError
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_router_loads_only_what_it_uses() -> None:
+    code = """
+import ccroute, sys
+ccroute.Router([ccroute.OpenAIBackend(base_url="http://localhost/v1")], {"fast": "openai/m"})
+others = {"ccroute.backends.ollama", "ccroute.backends.registry", "ccroute.wire.anthropic"}
+rare = {"ccroute.observe.events", "ccroute.types.stats", "ccroute.types.docstrings", "httpx", "tenacity"}
+assert not sys.modules.keys() & (others | rare), sys.modules.keys() & (others | rare)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_threads_may_be_the_first_to_use_a_result_class() -> None:
+    code = """
+import sys, threading
+from ccroute.types import Choice, Chunk, Completion, Usage
+sys.setswitchinterval(1e-6)
+failed, together = [], threading.Barrier(8)
+def use(i):
+    together.wait()
+    try:
+        Chunk(text="a", usage=Usage(input=1)).model_dump() if i % 2 else Completion(choices=(Choice(),))
+    except BaseException as error:
+        failed.append(error)
+threads = [threading.Thread(target=use, args=(i,)) for i in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert not failed, failed
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("package", ["ccroute", "ccroute.backends", "ccroute.observe", "ccroute.types"])
+def test_a_package_has_its_names_and_no_others(package: str) -> None:
+    module = importlib.import_module(package)
+    assert all(hasattr(module, name) for name in module.__all__)
+    with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'Rooter'"):
+        module.Rooter  # noqa: B018
 
 
 def test_the_lazy_names_are_the_public_ones() -> None:
