@@ -40,7 +40,7 @@ class CallContext:
         self.latest: AttemptContext | None = None
         self._cost: Decimal | None = _NOTHING  # of all attempts; None if the price of one is unknown
         self._reasons = plan.reasons
-        self._rows: list[LedgerRow] = []
+        self._rows: tuple[LedgerRow, ...] = ()
         self._unwritten: Iterator[LedgerRow] | None = None
         self._process = process
         self._noted: AttemptContext | None = None  # the latest of `attempts`
@@ -291,11 +291,10 @@ class CallContext:
             self._override_saved(usage, spent) if plan.overridden else None,
             plan.request.metadata,
         )
-        if self._rows:
-            self._rows[-1] = self._rows[-1]._replace(final=False, latency=None, override_saved=None)
+        before = [each._replace(final=False, latency=None, override_saved=None) for each in self._rows]
         # All or none of these: an interrupt comes after a call, and here is none.
         self.attempts += (made,)
-        self._rows += [row]
+        self._rows = (*before, row)
         self._cost = None if self._cost is None or spent is None else self._cost + spent
         self._noted = attempt
 

@@ -133,19 +133,13 @@ class _Measured:
 
     __slots__ = ("has_latency", "host", "latency", "origin", "outcomes", "running")
 
-    def __init__(self, origin: Origin, host: set[_InFlight], *, has_latency: bool) -> None:
+    def __init__(self, origin: Origin, host: set[object], *, has_latency: bool) -> None:
         self.origin = origin
         self.host = host
         self.has_latency = has_latency
-        self.running: set[_InFlight] = set()
+        self.running: set[object] = set()
         self.outcomes = Outcomes()
         self.latency: LatencyEstimate | None = None
-
-
-class _InFlight:
-    """An entry for one call in the sets."""
-
-    __slots__ = ()
 
 
 class Running:
@@ -156,7 +150,7 @@ class Running:
     def __init__(self, known: _Measured, monotonic: Callable[[], float]) -> None:
         self.known = known
         self.monotonic = monotonic
-        self.entry = _InFlight()
+        self.entry = object()
         known.running.add(self.entry)
         known.host.add(self.entry)
         self.at_once = len(known.host)
@@ -193,7 +187,7 @@ class Load:
         self._monotonic = monotonic
         self._has_latency = has_latency
         self._known: dict[str, _Measured] = {}
-        self._hosts: dict[Origin, set[_InFlight]] = {}
+        self._hosts: dict[Origin, set[object]] = {}
 
     def begin(self, deployment: Deployment) -> Running:
         """Count a call to `deployment`, from its place in the host's queue on. The caller settles it."""

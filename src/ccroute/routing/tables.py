@@ -22,9 +22,11 @@ OTHERS = "*"
 """Key in `fallbacks=` for every model that has no fallbacks of its own."""
 _WILDCARDS = frozenset("*?")
 
-_NO_AGENT = Agent()
 MAX_KNOWN = 10_000
 """Deployments remembered at most: callers may name any `backend/model`."""
+_MOST_REMEMBERED = 1024
+"""Pairs of agent and model, and chains of models, that are remembered at most."""
+_NO_AGENT = Agent()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,7 +113,7 @@ class Tables:
         self.prices = PriceBook() if prices is None else prices
         self.has_windows = False
         """Whether the context window of any deployment is known."""
-        self.choose: Callable[[str | None, str | None], Choice] = lru_cache(MAX_KNOWN)(self._choose)
+        self.choose: Callable[[str | None, str | None], Choice] = lru_cache(_MOST_REMEMBERED)(self._choose)
         """What a call's `agent=` and `model=` lead to. Raises as `make_plan` does for an unknown agent or no
         model."""
         self._deployments: dict[str, Deployment] = {}
@@ -119,7 +121,7 @@ class Tables:
             self._resolve
         )
         """`AliasTable.resolve` for this router's backends, and the deployments it names."""
-        self.chain: Callable[[tuple[str, ...]], Chain] = lru_cache(MAX_KNOWN)(self._chain)
+        self.chain: Callable[[tuple[str, ...]], Chain] = lru_cache(_MOST_REMEMBERED)(self._chain)
         """The candidates of a model and its fallback models."""
         if unknown_agent not in get_args(UnknownAgent):
             raise ConfigError(f'unknown_agent is "error" or "default", not {unknown_agent!r}')
