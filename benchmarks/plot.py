@@ -44,18 +44,18 @@ def plot(ratios: Mapping[str, Mapping[str, float]], goals: Mapping[str, float]) 
             parts.append(goal(x(goals[case]), y))
         if "ccroute" in of_case:  # on top of the others
             parts.append(dot(x(of_case["ccroute"]), y, "ccroute"))
-    size = f'width="{LEFT + WIDTH + 30}" height="{bottom + 30}"'
+    size = f'width="{LEFT + WIDTH + 40}" height="{bottom + 30}"'
     style = 'font-family="sans-serif" font-size="12"'
     return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>', *parts, "</svg>\n"])
 
 
 def legend(ratios: Mapping[str, Mapping[str, float]]) -> list[str]:
     here = {name for of_case in ratios.values() for name in of_case}
-    parts, x = [], LEFT
+    parts, x = [], float(LEFT)
     for name in COLOURS:
         if name in here:
             parts += [dot(x, 40, name), text(x + 9, 44, name)]
-            x += 26 + 7 * len(name)
+            x += 22 + 6.5 * len(name)
     return [*parts, goal(x, 40), text(x + 7, 44, "goal")]
 
 

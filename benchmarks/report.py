@@ -178,7 +178,7 @@ def imports_table(rows: Sequence[dict[str, Any]]) -> str:
         return [
             *(
                 row["what"],
-                f"{row['ms']:.0f}",
+                f"{row['ms']:,.0f}",
                 f"{row['ratio']:.2f}",
                 verdict(row["ratio"], row["ratio_goal"]),
             ),
