@@ -291,7 +291,9 @@ class CallContext:
             self._override_saved(usage, spent) if plan.overridden else None,
             plan.request.metadata,
         )
-        before = [each._replace(final=False, latency=None, override_saved=None) for each in self._rows]
+        before = self._rows
+        if before:
+            before = (*before[:-1], before[-1]._replace(final=False, latency=None, override_saved=None))
         # All or none of these: an interrupt comes after a call, and here is none.
         self.attempts += (made,)
         self._rows = (*before, row)

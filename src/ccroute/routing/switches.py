@@ -105,7 +105,7 @@ class Switches:
         breaker = self.breakers.get(deployment.name)
         if breaker is None:
             return not self.credentials
-        return breaker.error is None and not (breaker.cool_until or self.credentials)
+        return breaker.error is None and not (breaker.cool_until or self.credentials)  # `is_on`, inlined
 
     def concerning(self, deployment: Deployment, request: Request | None) -> tuple[Switch, ...]:
         """The switches that can turn this caller away from this deployment."""
