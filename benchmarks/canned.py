@@ -26,7 +26,7 @@ class Canned:
         if found is None:
             found = self._answers[self._asked % len(self._answers)]
             self._asked += 1
-        return CannedExchange(found[0], iter((*found[1], b"")))
+        return CannedExchange(*found)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -37,12 +37,13 @@ class CannedExchange:
 
     sent = True
 
-    def __init__(self, status: int, pieces: Iterator[bytes]) -> None:
+    def __init__(self, status: int, pieces: tuple[bytes, ...]) -> None:
         self._status = status
-        self._pieces = pieces
+        self._pieces: Iterator[bytes] = iter((*pieces, b""))
+        self._whole = pieces[0] if len(pieces) == 1 else None
 
     async def send(self) -> Reply:
-        return Reply(self._status, {"content-type": "application/json"})
+        return Reply(self._status, {"content-type": "application/json"}, body=self._whole)
 
     async def read(self, until: float) -> bytes:
         return next(self._pieces)

@@ -337,9 +337,11 @@ async def exchange(connections: Any) -> Exchanged:
         return Exchanged(head)
     while data := await exchange.read(forever):
         if isinstance(data, Failure):
+            assert head.body is None
             return Exchanged(head, body, data)
         body += data
-    return Exchanged(head, body)
+    assert head.body in (None, body)
+    return Exchanged(head._replace(body=None), body)
 
 
 def answered(case: HttpCase) -> Exchanged:

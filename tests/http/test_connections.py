@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import gzip
+import threading
 import time
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tests.support.scripted import (
     ScriptedServer,
     Send,
     Trickle,
+    Wait,
     answer,
     head,
     stream,
@@ -283,7 +285,15 @@ def test_idle_connections_go_when_they_are_too_old_or_too_many(monkeypatch: pyte
 
 @pytest.mark.parametrize("ends", ["read to its end", "closed", "dropped"])
 def test_open_connections_are_counted_per_origin(ends: str) -> None:
-    with ScriptedServer([stream(chat_sse(["a", "b"]))], repeat=True) as server:
+    rest = threading.Event()
+    first, *others = chat_sse(["a", "b"])
+    unfinished = [
+        Send(head(200, {"transfer-encoding": "chunked"})),
+        Send(_framed(first)),
+        Wait(rest),
+        *(Send(_framed(piece)) for piece in (*others, b"")),
+    ]
+    with ScriptedServer([unfinished], repeat=True) as server:
         made = router_to(server.url)
         connections = made._connections
         assert connections.stats() == {}
@@ -302,6 +312,7 @@ def test_open_connections_are_counted_per_origin(ends: str) -> None:
         next(begun)
         assert counted() == (0, 1)
         asyncio.run(on_loop())
+        rest.set()
         if ends == "read to its end":
             assert [chunk.text for chunk in begun][:1] == ["b"]
         elif ends == "closed":

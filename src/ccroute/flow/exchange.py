@@ -74,6 +74,8 @@ def read_whole(reply: Reply, first: float, until: float, limit: int) -> Flow[byt
     """The whole body, unpacked, or why there is none. Its first bytes must come before the instant `first`,
     the others before `until`. Raises `ProtocolError` for more than `limit` bytes."""
     packed = Body(reply) if "content-encoding" in reply.headers else None
+    if reply.body is not None and packed is None:
+        return reply.body
     parts, size = list[bytes](), 0
     data: bytes | Failure
     while data := (yield Read(first)):

@@ -28,6 +28,7 @@ class ConnectionExchange:
 
     _stack: Stack
     _connection: Connection | None = None
+    _body = b""  # of an answer that is complete, until it is read
     _released = False
 
     def __init__(
@@ -62,20 +63,19 @@ class ConnectionExchange:
         """The next bytes of the body, `b""` at its end. `until` is an instant of `time.monotonic`."""
         connection = self._connection
         if connection is None:
-            return b""
+            data, self._body = self._body, b""
+            return data
         reader, stream = connection.reader, connection.stream
         try:
-            while not (data := reader.take()):
-                if reader.complete:
-                    self._connection = None  # from now on, another call may have it
-                    self._stack.push(connection)
-                    return b""
+            while not (data := reader.take()) and not reader.complete:
                 if reader.fault is not None:
                     raise reader.fault
                 reader.feed(await stream.read(until))
         except TransportError as error:
             self.release()
             return Failure(error.kind, error.detail, sent=True)
+        if reader.complete:
+            self._keep(connection)
         return data
 
     def release(self) -> None:
@@ -108,7 +108,16 @@ class ConnectionExchange:
                 self._connection.close()
                 self._connection = None
             return Failure(error.kind, error.detail, self.sent)
+        if reader.complete:
+            self._body = reader.take()
+            self._keep(connection)
+            return Reply(reply.status, reply.headers, body=self._body)
         return reply
+
+    def _keep(self, connection: Connection) -> None:
+        """Give the connection back. From now on, another call may have it."""
+        self._connection = None
+        self._stack.push(connection)
 
     async def _connect(self, network: Network) -> Connection:
         endpoint = self._request.endpoint

@@ -49,12 +49,13 @@ class Reply(NamedTuple):
     """The head of an answer; header names are lower case.
 
     `reconnected`: the server had closed the kept connection before a byte of the answer, so the request was
-    sent once more on a new one.
+    sent once more on a new one. `body`: the whole body, if it came with the head; reading gives it, too.
     """
 
     status: int
     headers: Mapping[str, str]
     reconnected: bool = False
+    body: bytes | None = None
 
     def __repr__(self) -> str:
         return f"Reply({self.status}, {len(self.headers)} headers)"

@@ -41,7 +41,9 @@ class Waiter(Protocol):
     """
 
     owner: object
-    blocks: Sequence[object]
+
+    @property
+    def blocks(self) -> Sequence[object]: ...
 
     def wake(self) -> bool:
         """Tell the call that it has the slot. Never waits. False if the call is gone."""
@@ -122,7 +124,8 @@ class ConcurrencyLimiter:
                 self._blocked.update(dict.fromkeys(waiter.blocks, waiter))
                 return Queued(ahead)
         finally:
-            self._drain()
+            if self._released:
+                self._drain()
 
     def release(self, waiter: Waiter) -> None:
         """Take back the slot of `waiter` or its place in the queue. Never waits; finalisers call it, too."""
@@ -131,8 +134,6 @@ class ConcurrencyLimiter:
 
     def _drain(self) -> None:
         """Pass released slots on. A thread that had the lock calls this afterwards, so none is missed."""
-        if not self._released:
-            return
         for _ in self._tries():
             try:
                 self._update()
@@ -145,10 +146,12 @@ class ConcurrencyLimiter:
         """Take released slots back and give them to the first in the queue. The caller has the lock."""
         while self._released:
             waiter = self._released[0]
-            self._dequeue(waiter)
             self._held.discard(waiter)
+            if waiter in self._waiting:
+                self._dequeue(waiter)
             self._released.popleft()
-        self._grant()
+        if self._waiting:
+            self._grant()
 
     def _grant(self) -> None:
         while self._waiting and len(self._held) < self._limit:

@@ -10,6 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ccroute.http.event_loops import call_soon, current_loop
@@ -24,10 +25,14 @@ class ThreadWaiter:
 
     def __init__(self) -> None:
         self.owner: object = threading.current_thread()  # not its id: a later thread may get the same one
-        loop = current_loop()
-        self.blocks: Sequence[object] = (self.owner,) if loop is None else (self.owner, weakref.ref(loop))
         self._asleep = threading.Lock()
         self._asleep.acquire()
+
+    @cached_property
+    def blocks(self) -> Sequence[object]:
+        """The thread, and the loop that it runs."""
+        loop = current_loop()
+        return (self.owner,) if loop is None else (self.owner, weakref.ref(loop))
 
     async def wait(self, until: float) -> bool:
         """Wait for `wake`, without an event loop. False if the instant `until` (monotonic) came first."""
