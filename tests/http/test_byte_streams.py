@@ -14,10 +14,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+import trio
 from tests.support import loops
+from tests.support.certificates import Authority
 from tests.support.scripted import BlackHole, refused_port
 
 from ccroute.http import blocking
@@ -221,6 +225,66 @@ def test_a_close_from_another_thread_ends_a_read(kind: Kind) -> None:
     kind.run(closed)
 
 
+class TlsServer:
+    """Answers once on the other end of a connection, and ends it when the test says so."""
+
+    def __init__(self, tmp_path: Path, end: Callable[[socket.socket], None]) -> None:
+        authority = Authority()
+        self.client = ssl.create_default_context(cafile=authority.write(tmp_path))
+        self._server = authority.server()
+        self._end = end
+        self._ends = threading.Event()
+
+    async def answers(self, stream: Any, peer: socket.socket) -> None:
+        serving = threading.Thread(target=self._serve, args=[peer])
+        serving.start()
+        await stream.start_tls(self.client, "127.0.0.1", soon())
+        stream.write(b"ask")
+        assert await stream.read(soon()) == b"answer"
+        assert stream.is_quiet()
+        self._ends.set()
+        serving.join()
+
+    def _serve(self, sock: socket.socket) -> None:
+        with self._server.wrap_socket(sock, server_side=True) as tls:
+            assert tls.recv(10) == b"ask"
+            tls.sendall(b"answer")
+            assert self._ends.wait(5)
+            self._end(tls)
+
+
+@each_kind
+def test_bytes_are_encrypted_after_start_tls(kind: Kind, tmp_path: Path) -> None:
+    async def talk() -> None:
+        async with kind.connected() as (stream, peer):
+            await TlsServer(tmp_path, socket.socket.close).answers(stream, peer)
+            assert await stream.read(soon()) == b""
+
+    kind.run(talk)
+
+
+def test_an_encrypted_connection_that_is_reset_is_broken_on_a_loop(tmp_path: Path) -> None:
+    # A socket that blocks cannot tell this from an end: the ssl module says the same of both.
+    async def talk() -> None:
+        async with KINDS[1].connected() as (stream, peer):
+            await TlsServer(tmp_path, reset).answers(stream, peer)
+            assert (await fault(stream.read(soon())))[0] == "broken"
+
+    asyncio.run(talk())
+
+
+def test_plain_bytes_before_the_handshake_are_refused() -> None:
+    async def talk() -> None:
+        async with KINDS[1].connected() as (stream, peer):
+            peer.sendall(b"answer")
+            while not stream._arrived:
+                await asyncio.sleep(0)
+            kind, detail = await fault(stream.start_tls(ssl.create_default_context(), "127.0.0.1", soon()))
+            assert (kind, "before the TLS handshake" in detail) == ("connect", True)
+
+    asyncio.run(talk())
+
+
 @on_loops
 def test_a_stream_is_read_on_its_own_loop_only(kind: Kind) -> None:
     async def here() -> None:
@@ -232,6 +296,20 @@ def test_a_stream_is_read_on_its_own_loop_only(kind: Kind) -> None:
             await stream.read(soon())
 
     kind.run(here)
+
+
+def test_ctrl_c_while_trio_waits_to_write_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    async def send() -> None:
+        async with KINDS[2].connected() as (stream, _):
+            stream.write(b"x" * 10_000_000)
+            with pytest.raises(KeyboardInterrupt):
+                await stream.read(soon())
+
+    monkeypatch.setattr(anyio, "wait_readable", interrupted)
+    trio.run(send)
 
 
 def test_a_flood_is_not_buffered_without_limit() -> None:
