@@ -9,6 +9,7 @@ import select
 import socket
 import ssl
 import struct
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -25,6 +26,7 @@ from tests.support.certificates import Authority
 from tests.support.scripted import BlackHole, refused_port
 
 from ccroute.http import blocking
+from ccroute.http.event_loops import current_loop
 from ccroute.http.loops import PAUSE_ABOVE, LoopNetwork
 from ccroute.http.message import LATE, TransportError
 from ccroute.http.sockets import SocketStream, ThreadNetwork, TrioNetwork
@@ -138,6 +140,18 @@ def test_a_closed_connection_is_not_read(kind: Kind) -> None:
             stream.close()
             assert await fault(stream.read(soon())) == ("broken", CLOSED)
             assert not stream.is_quiet()
+
+    kind.run(closed)
+
+
+@each_kind
+def test_nothing_is_sent_on_a_closed_connection(kind: Kind) -> None:
+    async def closed() -> None:
+        async with kind.connected() as (stream, peer):
+            stream.close()
+            stream.write(b"never sent")
+            await asyncio.sleep(0) if kind.mode == "async" else None  # the loop's socket closes after it
+            assert peer.recv(10) == b""
 
     kind.run(closed)
 
@@ -474,6 +488,34 @@ def test_a_socket_that_is_closed_is_not_quiet(monkeypatch: pytest.MonkeyPatch) -
     assert can_read(sock)
     monkeypatch.delattr(select, "poll")
     assert can_read(sock)
+
+
+def test_a_connection_closed_in_its_handshake_ends_it() -> None:
+    class Closes(ThreadNetwork):
+        async def wait(self, sock: Any, until: float, **_: bool) -> None:
+            stream.close()  # as another thread would
+
+    async def handshake() -> None:
+        begun = stream.start_tls(ssl.create_default_context(), "127.0.0.1", soon())
+        assert await fault(begun) == ("broken", CLOSED)
+
+    here, there = socket.socketpair()
+    here.setblocking(False)
+    stream = SocketStream(here, Closes())
+    with closing(there):
+        blocking.run(handshake())
+        assert there.recv(1)  # its first bytes
+        while there.recv(1000):
+            pass
+
+
+@pytest.mark.parametrize("gone", [["trio"], ["trio", "asyncio"]], ids=["trio", "neither"])
+def test_a_loop_that_was_never_imported_is_not_the_running_one(
+    gone: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in gone:
+        monkeypatch.delitem(sys.modules, name)
+    assert current_loop() is None
 
 
 class Tls:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio.lowlevel
 import httpx
 import pytest
 import respx
@@ -401,6 +402,30 @@ def test_the_end_of_a_body_is_told_again(caller: Caller) -> None:
     reply, *reads = exchanged(caller)
     assert reply.status == 200
     assert reads == [b"", b""]
+
+
+def test_an_exchange_released_twice_closes_its_answer_once(caller: Caller) -> None:
+    class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
+        closed = 0
+
+        def close(self) -> None:
+            self.closed += 1
+
+        async def aclose(self) -> None:
+            self.closed += 1
+
+    async def leave() -> None:
+        exchange = connections.exchange(REQUEST, None, FOREVER, blocking=caller.mode == "sync")
+        assert isinstance(await exchange.send(), Reply)
+        exchange.release()
+        exchange.release()
+        while not body.closed:
+            await anyio.lowlevel.checkpoint()
+
+    body = Body()
+    connections = Connections(httpx.MockTransport(lambda _: httpx.Response(200, stream=body)))
+    run(leave()) if caller.mode == "sync" else caller.run(leave)
+    assert body.closed == 1
 
 
 def test_a_late_exchange_sends_nothing(caller: Caller) -> None:
