@@ -65,7 +65,8 @@ class Router:
     count_tokens:   counts a prompt's tokens; None estimates them from its length.
     on_event:       called with each `ccroute.observe` event, in any thread; an error that it raises is
                     only logged.
-    transport:      an httpx transport to send through instead of ccroute's own connections.
+    transport:      an httpx transport to send through instead of ccroute's own connections, or "httpx" for
+                    httpx's own.
 
     Raises `ConfigError` with every fault of the arguments.
     """

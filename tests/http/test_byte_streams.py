@@ -9,18 +9,24 @@ import select
 import socket
 import ssl
 import struct
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+import trio
 from tests.support import loops
+from tests.support.certificates import Authority
 from tests.support.scripted import BlackHole, refused_port
 
 from ccroute.http import blocking
+from ccroute.http.event_loops import current_loop
 from ccroute.http.loops import PAUSE_ABOVE, LoopNetwork
 from ccroute.http.message import LATE, TransportError
 from ccroute.http.sockets import SocketStream, ThreadNetwork, TrioNetwork
@@ -139,6 +145,18 @@ def test_a_closed_connection_is_not_read(kind: Kind) -> None:
 
 
 @each_kind
+def test_nothing_is_sent_on_a_closed_connection(kind: Kind) -> None:
+    async def closed() -> None:
+        async with kind.connected() as (stream, peer):
+            stream.close()
+            stream.write(b"never sent")
+            await asyncio.sleep(0) if kind.mode == "async" else None  # the loop's socket closes after it
+            assert peer.recv(10) == b""
+
+    kind.run(closed)
+
+
+@each_kind
 def test_a_connection_that_is_reset_is_broken(kind: Kind) -> None:
     async def broken() -> None:
         async with kind.connected() as (stream, peer):
@@ -221,6 +239,66 @@ def test_a_close_from_another_thread_ends_a_read(kind: Kind) -> None:
     kind.run(closed)
 
 
+class TlsServer:
+    """Answers once on the other end of a connection, and ends it when the test says so."""
+
+    def __init__(self, tmp_path: Path, end: Callable[[socket.socket], None]) -> None:
+        authority = Authority()
+        self.client = ssl.create_default_context(cafile=authority.write(tmp_path))
+        self._server = authority.server()
+        self._end = end
+        self._ends = threading.Event()
+
+    async def answers(self, stream: Any, peer: socket.socket) -> None:
+        serving = threading.Thread(target=self._serve, args=[peer])
+        serving.start()
+        await stream.start_tls(self.client, "127.0.0.1", soon())
+        stream.write(b"ask")
+        assert await stream.read(soon()) == b"answer"
+        assert stream.is_quiet()
+        self._ends.set()
+        serving.join()
+
+    def _serve(self, sock: socket.socket) -> None:
+        with self._server.wrap_socket(sock, server_side=True) as tls:
+            assert tls.recv(10) == b"ask"
+            tls.sendall(b"answer")
+            assert self._ends.wait(5)
+            self._end(tls)
+
+
+@each_kind
+def test_bytes_are_encrypted_after_start_tls(kind: Kind, tmp_path: Path) -> None:
+    async def talk() -> None:
+        async with kind.connected() as (stream, peer):
+            await TlsServer(tmp_path, socket.socket.close).answers(stream, peer)
+            assert await stream.read(soon()) == b""
+
+    kind.run(talk)
+
+
+def test_an_encrypted_connection_that_is_reset_is_broken_on_a_loop(tmp_path: Path) -> None:
+    # A socket that blocks cannot tell this from an end: the ssl module says the same of both.
+    async def talk() -> None:
+        async with KINDS[1].connected() as (stream, peer):
+            await TlsServer(tmp_path, reset).answers(stream, peer)
+            assert (await fault(stream.read(soon())))[0] == "broken"
+
+    asyncio.run(talk())
+
+
+def test_plain_bytes_before_the_handshake_are_refused() -> None:
+    async def talk() -> None:
+        async with KINDS[1].connected() as (stream, peer):
+            peer.sendall(b"answer")
+            while not stream._arrived:
+                await asyncio.sleep(0)
+            kind, detail = await fault(stream.start_tls(ssl.create_default_context(), "127.0.0.1", soon()))
+            assert (kind, "before the TLS handshake" in detail) == ("connect", True)
+
+    asyncio.run(talk())
+
+
 @on_loops
 def test_a_stream_is_read_on_its_own_loop_only(kind: Kind) -> None:
     async def here() -> None:
@@ -232,6 +310,20 @@ def test_a_stream_is_read_on_its_own_loop_only(kind: Kind) -> None:
             await stream.read(soon())
 
     kind.run(here)
+
+
+def test_ctrl_c_while_trio_waits_to_write_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    async def send() -> None:
+        async with KINDS[2].connected() as (stream, _):
+            stream.write(b"x" * 10_000_000)
+            with pytest.raises(KeyboardInterrupt):
+                await stream.read(soon())
+
+    monkeypatch.setattr(anyio, "wait_readable", interrupted)
+    trio.run(send)
 
 
 def test_a_flood_is_not_buffered_without_limit() -> None:
@@ -396,6 +488,34 @@ def test_a_socket_that_is_closed_is_not_quiet(monkeypatch: pytest.MonkeyPatch) -
     assert can_read(sock)
     monkeypatch.delattr(select, "poll")
     assert can_read(sock)
+
+
+def test_a_connection_closed_in_its_handshake_ends_it() -> None:
+    class Closes(ThreadNetwork):
+        async def wait(self, sock: Any, until: float, **_: bool) -> None:
+            stream.close()  # as another thread would
+
+    async def handshake() -> None:
+        begun = stream.start_tls(ssl.create_default_context(), "127.0.0.1", soon())
+        assert await fault(begun) == ("broken", CLOSED)
+
+    here, there = socket.socketpair()
+    here.setblocking(False)
+    stream = SocketStream(here, Closes())
+    with closing(there):
+        blocking.run(handshake())
+        assert there.recv(1)  # its first bytes
+        while there.recv(1000):
+            pass
+
+
+@pytest.mark.parametrize("gone", [["trio"], ["trio", "asyncio"]], ids=["trio", "neither"])
+def test_a_loop_that_was_never_imported_is_not_the_running_one(
+    gone: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in gone:
+        monkeypatch.delitem(sys.modules, name)
+    assert current_loop() is None
 
 
 class Tls:

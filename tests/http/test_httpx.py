@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio.lowlevel
 import httpx
 import pytest
 import respx
@@ -31,6 +33,10 @@ from tests.support.scripted import (
 from tests.support.steps import chunk as frame
 
 from ccroute import OpenAIBackend, RetryPolicy, Router, Timeout, errors
+from ccroute.http.blocking import run
+from ccroute.http.connections import Connections
+from ccroute.http.message import Endpoint, PreparedRequest, Reply
+from ccroute.http.origin import Origin
 
 NAME = "server.invalid"  # a name that nobody but a proxy can look up
 KEY = "sk-canary-key-0123456789"
@@ -367,3 +373,96 @@ def test_faults_are_classified_as_those_of_own_connections(caller: Caller, steps
         attempt = attempt_of(caller, router)
         assert server.wait_idle(1.0)
     assert (attempt.failure, attempt.error) == ("ambiguous", kind)
+
+
+# -- an exchange by itself -----------------------------------------------------------------------------------
+
+FOREVER = float("inf")
+REQUEST = PreparedRequest(Endpoint(Origin("http", NAME, 80)), "GET", "/", [])
+
+
+def exchanged(caller: Caller, until: float = FOREVER, status: int = 200) -> list[Any]:
+    """What an exchange gives: its head, and what two reads give after it. Then it is released, twice."""
+
+    async def exchange() -> list[Any]:
+        exchange = connections.exchange(REQUEST, None, until, blocking=caller.mode == "sync")
+        found = [await exchange.send(), await exchange.read(FOREVER), await exchange.read(FOREVER)]
+        exchange.release()
+        exchange.release()
+        return found
+
+    connections = Connections(httpx.MockTransport(lambda _: httpx.Response(status)))
+    if caller.mode == "sync":
+        return run(exchange())
+    found: list[Any] = caller.run(exchange)
+    return found
+
+
+def test_the_end_of_a_body_is_told_again(caller: Caller) -> None:
+    reply, *reads = exchanged(caller)
+    assert reply.status == 200
+    assert reads == [b"", b""]
+
+
+def test_an_exchange_released_twice_closes_its_answer_once(caller: Caller) -> None:
+    class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
+        closed = 0
+
+        def close(self) -> None:
+            self.closed += 1
+
+        async def aclose(self) -> None:
+            self.closed += 1
+
+    async def leave() -> None:
+        exchange = connections.exchange(REQUEST, None, FOREVER, blocking=caller.mode == "sync")
+        assert isinstance(await exchange.send(), Reply)
+        exchange.release()
+        exchange.release()
+        while not body.closed:
+            await anyio.lowlevel.checkpoint()
+
+    body = Body()
+    connections = Connections(httpx.MockTransport(lambda _: httpx.Response(200, stream=body)))
+    run(leave()) if caller.mode == "sync" else caller.run(leave)
+    assert body.closed == 1
+
+
+def test_a_late_exchange_sends_nothing(caller: Caller) -> None:
+    failure, *_ = exchanged(caller, until=time.monotonic())
+    assert (failure.kind, failure.sent) == ("timeout", False)
+
+
+def test_a_switch_of_protocols_is_no_answer(caller: Caller) -> None:
+    failure, *_ = exchanged(caller, status=101)
+    assert (failure.kind, failure.sent) == ("protocol", True)
+
+
+def test_a_read_after_its_limit_fails_and_closes(caller: Caller) -> None:
+    class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
+        closed = 0
+
+        def close(self) -> None:
+            self.closed += 1
+
+        async def aclose(self) -> None:
+            self.closed += 1
+
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"never read"
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield b"never read"
+
+    async def late() -> Any:
+        exchange = connections.exchange(REQUEST, None, FOREVER, blocking=caller.mode == "sync")
+        assert isinstance(await exchange.send(), Reply)
+        failure = await exchange.read(time.monotonic())
+        exchange.release()
+        return failure
+
+    body = Body()
+    connections = Connections(httpx.MockTransport(lambda _: httpx.Response(200, stream=body)))
+    failure = run(late()) if caller.mode == "sync" else caller.run(late)
+    assert (failure.kind, failure.sent) == ("timeout", True)
+    assert body.closed == 1

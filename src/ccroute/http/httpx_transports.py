@@ -71,14 +71,14 @@ class HttpxExchange:
         try:
             transport: Any = await self._transport()
             request = _request(self._request, self._connect, self._until)
-            self.sent = True  # unless the transport's error says otherwise
-            if self._blocking:
-                response = transport.handle_request(request)
-                self._body = _Awaited(iter(response.stream))
-            else:
-                with self._limit(self._until):
+            with self._limit(self._until):
+                self.sent = True  # unless the transport's error says otherwise
+                if self._blocking:
+                    response = transport.handle_request(request)
+                    self._body = _Awaited(iter(response.stream))
+                else:
                     response = await transport.handle_async_request(request)
-                self._body = aiter(response.stream)
+                    self._body = aiter(response.stream)
         except _ERRORS as error:
             self.sent = self.sent and not isinstance(error, _UNSENT)
             return _failure(error, sent=self.sent)
