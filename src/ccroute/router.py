@@ -8,17 +8,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
-from ccroute.accounting import Ledger, LedgerRow, MemoryLedger, PriceBook, Report, RowLedger
+from ccroute.accounting import Ledger, LedgerRow, MemoryLedger, PriceBook, RowLedger
 from ccroute.accounting.ledger import moment
 from ccroute.accounting.prices import PriceLike
-from ccroute.accounting.report import GroupBy
 from ccroute.accounting.tokens import TokenCounter, estimate
 from ccroute.backends import Backend
 from ccroute.display import card, table
 from ccroute.errors import ConfigError, RouterClosedError, UnknownModelError
 from ccroute.flow import CallContext, Flow, RouterState, call, discover
 from ccroute.observe.logging import log_event, safe_listener
-from ccroute.routing import Agent, AliasTable, Health, Load, RetryBudget, make_plan, with_agent
+from ccroute.routing import (
+    Agent,
+    AliasTable,
+    Health,
+    Load,
+    RefusedParameters,
+    RetryBudget,
+    make_plan,
+    with_agent,
+)
 from ccroute.routing.aliases import Target
 from ccroute.routing.arguments import Faults, make_tables
 from ccroute.routing.prices import is_known, price_of, warn_of_unused
@@ -33,6 +41,8 @@ from ccroute.types.results import Parsed
 from ccroute.types.signatures import explains
 
 if TYPE_CHECKING:
+    from ccroute.accounting import Report
+    from ccroute.accounting.report import GroupBy
     from ccroute.http.connections import Transport
     from ccroute.observe import Listener
     from ccroute.types import RouterStats
@@ -145,6 +155,7 @@ class Router:
             load=Load(clock.monotonic, has_latency="latency" in self._tables.aliases.strategies),
             ledger=MemoryLedger() if ledger is None else ledger,
             emit=emit,
+            refused_parameters=RefusedParameters(),
             limited_hosts=self._limiters.by_origin,
             count_tokens=count_tokens or estimate,
         )
@@ -281,6 +292,8 @@ class Router:
         """
         if self._process != os.getpid():
             self._after_fork()
+        from ccroute.accounting.report import Report  # only where somebody asks
+
         name = baseline if baseline is not None else self._baseline
         if baseline is not None and not is_known(self._tables, baseline):
             raise UnknownModelError(baseline, hint="a baseline needs an alias, a deployment or a price")

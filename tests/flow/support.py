@@ -186,6 +186,7 @@ def router_state(
             "load": Load(clock.monotonic),
             "ledger": MemoryLedger(),
             "emit": emit,
+            "refused_parameters": RefusedParameters(),
         }
         | given
     )

@@ -22,7 +22,6 @@ _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _RUN = 24  # characters in a row that text and request do not share by chance, not counting whitespace
 _SIZES = (12, 16, _RUN)  # of pieces of a text: short ones are found faster, longer ones less often by chance
 _LONG = 50_000  # characters; in a longer text all pieces are looked for at once
-_LOWER = bytes.maketrans(ascii_uppercase.encode(), ascii_lowercase.encode())
 _CODE = r"\\+u([0-9a-fA-F]{4})"  # as in JSON, or in JSON within JSON
 _DOTS = r"\.\.\.|…"
 _NESTED = (dict, list, tuple, Mapping)
@@ -50,10 +49,11 @@ def cleaned(
         words, summary = error.detail, SUMMARIES.get(type(error), SUMMARIES[BackendError])
     error.request_id = request_id(error.request_id, secrets)
     text = _compact(f"{words}\n{error.request_id}")
-    asked = (asked or _compact("\n".join(_strings(request)))).replace("\n", "") if len(text) >= _RUN else ""
-    if asked and _repeats(text, asked):
-        error.detail = summary or error.detail
-        error.request_id = None if _repeats(_compact(f"{error.request_id}"), asked) else error.request_id
+    if len(text) >= _RUN:
+        asked = asked.replace("\n", "") if asked else _compact("\n".join(_strings(request)))
+        if _repeats(text, asked):
+            error.detail = summary or error.detail
+            error.request_id = None if _repeats(_compact(f"{error.request_id}"), asked) else error.request_id
     error.detail = _without(codes, error.detail, _KEPT)
     error.body = error.body and _without(codes, error.body, _KEPT)
     error.args = (error.detail,)
@@ -100,9 +100,10 @@ def _compact(text: str, blanks: str = " \t\r\n") -> str:
         text = re.sub(_CODE, lambda found: chr(int(found[1], 16)), text) if "\\u" in text else text
         for escape in ("\\n", "\\r", "\\t"):
             text = text.replace(escape, "")
-    if not text.isascii():
-        text = text.casefold()
-    return text.encode(errors="replace").translate(_LOWER, f"{blanks}\\".encode()).decode()
+    blanks += "\\"
+    if text.isascii():  # for other text, this is slow
+        return text.translate(str.maketrans(ascii_uppercase, ascii_lowercase, blanks))
+    return text.casefold().encode(errors="replace").translate(None, blanks.encode()).decode()
 
 
 def _repeats(text: str, asked: str) -> bool:

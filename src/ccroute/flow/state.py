@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ccroute.accounting import Ledger
 from ccroute.accounting.tokens import TokenCounter, estimate
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from ccroute.observe import Listener
 
 
-@dataclass(frozen=True, slots=True)
-class RouterState:
+class RouterState(NamedTuple):
     """The router's policies, where it records and reports, and what it has learned of its deployments."""
 
     retry: RetryPolicy
@@ -30,7 +28,7 @@ class RouterState:
     load: Load
     ledger: Ledger
     emit: Listener
+    refused_parameters: RefusedParameters
     limited_hosts: Container[Origin] = ()
     """The hosts that serve only so many calls at a time."""
     count_tokens: TokenCounter = estimate
-    refused_parameters: RefusedParameters = field(default_factory=RefusedParameters)

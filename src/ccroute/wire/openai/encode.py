@@ -13,7 +13,6 @@ from ccroute.wire.fields import NOT_GIVEN, foreign, given, merged, wants_schema
 from ccroute.wire.openai.dialect import PLAIN, Dialect
 from ccroute.wire.openai.messages import encoded, without_marks
 from ccroute.wire.openai.parameters import neutral_parameters, put_effort, refused_parameters
-from ccroute.wire.schemas import put_strict
 
 _BY_ITSELF: Final = {"max_tokens", "seed", "stop", "reasoning_effort", "extra"}
 _WITH_TOOLS: Final = {"tools", "tool_choice", "parallel_tool_calls"}
@@ -58,6 +57,8 @@ def encode(
         if name in _AS_THEY_ARE and value not in NOT_GIVEN:
             body[name] = value
     if request.response_format:
+        from ccroute.wire.schemas import put_strict  # not every program uses it
+
         put_strict(body, official=dialect.developer_role)
     if facts.sampling or facts.refuses:
         for name in neutral_parameters(request, facts):
