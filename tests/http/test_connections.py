@@ -286,10 +286,10 @@ def test_idle_connections_go_when_they_are_too_old_or_too_many(monkeypatch: pyte
 @pytest.mark.parametrize("ends", ["read to its end", "closed", "dropped"])
 def test_open_connections_are_counted_per_origin(ends: str) -> None:
     rest = threading.Event()
-    first, *others = chat_sse(["a", "b"])
+    [role, first, *others] = chat_sse(["a", "b"])
     unfinished = [
         Send(head(200, {"transfer-encoding": "chunked"})),
-        Send(_framed(first)),
+        Send(_framed(role + first)),
         Wait(rest),
         *(Send(_framed(piece)) for piece in (*others, b"")),
     ]

@@ -36,7 +36,7 @@ class Connections:
     """Opens nothing before the first call. `trust_env` uses the proxies that the environment names."""
 
     def __init__(self, transport: Transport | None = None, *, trust_env: bool = False) -> None:
-        self._transport = transport
+        self._transport: Transport | None = transport
         self._proxies = _proxies() if trust_env else None
         self._closed = False
         self._contexts: dict[str | None, ssl.SSLContext] = {}

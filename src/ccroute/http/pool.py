@@ -54,7 +54,7 @@ class Stack:
 
     def push(self, connection: Connection) -> None:
         """Keep a connection for the next call, and close those that have been idle for too long."""
-        if self.closed or not connection.can_be_kept:
+        if not connection.can_be_kept:
             connection.close()
             return
         now, idle = time.monotonic(), self.idle
@@ -62,6 +62,8 @@ class Stack:
         while idle and (idle[0][0] < now or len(idle) > MAX_IDLE):
             with contextlib.suppress(IndexError):  # another thread took it
                 idle.popleft()[1].close()
+        if self.closed:  # asked last: another thread may close it meanwhile
+            self.close()
 
     def close(self) -> None:
         """Close the idle connections now, and each of the others when its exchange ends."""

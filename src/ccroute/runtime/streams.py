@@ -10,6 +10,7 @@ from ccroute.flow import CallContext
 from ccroute.runtime.drive import AsyncDrive, Drive
 from ccroute.types import Chunk, Completion, Route, Usage
 from ccroute.types.results import Parsed
+from ccroute.types.route import new_usage
 from ccroute.types.signatures import completed_live
 
 
@@ -51,7 +52,7 @@ class _StreamState(Generic[Parsed]):
         if self._outcome.result is not None:
             return self._outcome.result.usage
         known_answer = self._context.known_answer
-        known = Usage(estimated=True) if known_answer is None else known_answer.usage
+        known = new_usage(estimated=True) if known_answer is None else known_answer.usage
         if known.prompt_tokens:
             return known
         return known.model_copy(update={"input": self._context.prompt_tokens()})

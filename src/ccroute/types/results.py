@@ -6,12 +6,21 @@ from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast, overload
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 from typing_extensions import TypeVar as TypeVarWithDefault
 
 from ccroute.display import card, cut, table, usd
 from ccroute.errors import InvalidOutputError, InvalidRequestError
-from ccroute.types.route import Frozen, Route, Usage, unchecked
+from ccroute.types.route import (
+    Frozen,
+    Route,
+    Usage,
+    set_extra,
+    set_fields,
+    set_given,
+    set_private,
+    unchecked,
+)
 from ccroute.types.signatures import completed_live
 from ccroute.types.structured import AnswerFormat
 from ccroute.types.tools import Tools, read_arguments, tool_of, validated_arguments
@@ -297,20 +306,16 @@ class Chunk(Frozen):
     usage: Usage | None = None
 
 
-_EMPTY_CHUNK: Final = vars(Chunk())
+_EMPTY_CHUNK: Final = vars(Chunk.model_construct())
 _ONLY_TEXT: Final = {"text"}
-_set_fields, _set_given, _set_extra, _set_private = (
-    vars(BaseModel)[name].__set__
-    for name in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
-)
 
 
 def text_chunk(text: str) -> Chunk:
     """`Chunk(text=text)` without validation, for 0.5 µs instead of 1.1: a stream makes thousands of them."""
     chunk, fields = object.__new__(Chunk), _EMPTY_CHUNK.copy()
     fields["text"] = text
-    _set_fields(chunk, fields)
-    _set_given(chunk, _ONLY_TEXT)
-    _set_extra(chunk, None)
-    _set_private(chunk, None)
+    set_fields(chunk, fields)
+    set_given(chunk, _ONLY_TEXT)
+    set_extra(chunk, None)
+    set_private(chunk, None)
     return chunk

@@ -56,7 +56,7 @@ class Frozen(BaseModel):
     )
 
 
-_set_fields, _set_given, _set_extra, _set_private = (
+set_fields, set_given, set_extra, set_private = (
     vars(BaseModel)[name].__set__
     for name in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
 )
@@ -78,10 +78,10 @@ def unchecked(model: Callable[P, F]) -> Callable[P, F]:
                 if given[name] is PydanticUndefined:
                     given[name] = factory()  # type: ignore[call-arg]  # none of ours takes an argument
         made = new(kind)
-        _set_fields(made, given)
-        _set_given(made, names)
-        _set_extra(made, None)
-        _set_private(made, None)
+        set_fields(made, given)
+        set_given(made, names)
+        set_extra(made, None)
+        set_private(made, None)
         return made
 
     return cast("Callable[P, F]", make)
@@ -90,10 +90,10 @@ def unchecked(model: Callable[P, F]) -> Callable[P, F]:
 def with_facts(result: F, **facts: Any) -> F:
     """A copy of `result` with other values of these fields, unchecked."""
     made, given = type(result).__new__(type(result)), result.__pydantic_fields_set__
-    _set_fields(made, {**vars(result), **facts})
-    _set_given(made, given if given.issuperset(facts) else given | facts.keys())
-    _set_extra(made, result.__pydantic_extra__)
-    _set_private(made, result.__pydantic_private__)
+    set_fields(made, {**vars(result), **facts})
+    set_given(made, given if given.issuperset(facts) else given | facts.keys())
+    set_extra(made, result.__pydantic_extra__)
+    set_private(made, result.__pydantic_private__)
     return made
 
 

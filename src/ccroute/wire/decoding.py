@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, Protocol
 
 from ccroute.errors import CcrouteError, ProtocolError
-from ccroute.types import JSON, Choice, Chunk, Completion, FinishReason, Message, ToolCall, Usage
-from ccroute.types.results import text_chunk
+from ccroute.types import JSON, Chunk, Completion, FinishReason, Message, ToolCall, Usage
+from ccroute.types.results import new_choice, new_completion, new_message, text_chunk
 from ccroute.wire.errors.typed import parse_body, parse_error, typed_error
 from ccroute.wire.events import MAX_EVENT, Blocks
 from ccroute.wire.reading import finish_reason, is_whole, shown
@@ -146,11 +146,11 @@ class BaseDecoder(ABC):
 
     def _completion(self, reason: FinishReason | None, usage: Usage) -> Completion:
         logprobs = {"content": self._logprobs} if self._logprobs else None
-        return Completion(
+        return new_completion(
             id=self._id,
             created=self._created,
             model=self._model,
-            choices=(Choice(message=self._message(), finish_reason=reason, logprobs=logprobs),),
+            choices=(new_choice(message=self._message(), finish_reason=reason, logprobs=logprobs),),
             usage=usage,
             raw_finish_reason=self._finish,
             raw=self._raw,
@@ -163,7 +163,7 @@ class BaseDecoder(ABC):
             "thinking": "".join(self._thinking) or None,
             "tool_calls": calls or None,
         }
-        return Message(**fields | self._further())
+        return new_message(**fields | self._further())
 
     def _further(self) -> dict[str, JSON]:
         """Return the message fields that this wire fills in its own way."""
