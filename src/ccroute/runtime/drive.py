@@ -157,6 +157,7 @@ class _Driver(Generic[T]):
             self._end_attempt()
 
     async def _advance(self) -> Sequence[Chunk] | None:
+        """Run the flow to its next chunks. None at its end, where `result` is set, and after `close`."""
         reader, effect = object(), None
         try:
             if not self._claim(reader):
@@ -226,6 +227,4 @@ class AsyncDrive(_Driver[T]):
 
     _blocking = False
 
-    async def advance(self) -> Sequence[Chunk] | None:
-        """Run the flow to its next chunks. None at its end, where `result` is set, and after `close`."""
-        return await self._advance()
+    advance = _Driver._advance

@@ -10,7 +10,6 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ccroute.http.event_loops import call_soon, current_loop
@@ -23,16 +22,20 @@ if TYPE_CHECKING:
 class ThreadWaiter:
     """Lets a thread wait. A bare lock wakes the thread: unlike an `Event`, releasing a lock never waits."""
 
+    _blocks: Sequence[object] | None = None
+
     def __init__(self) -> None:
         self.owner: object = threading.current_thread()  # not its id: a later thread may get the same one
         self._asleep = threading.Lock()
         self._asleep.acquire()
 
-    @cached_property
+    @property
     def blocks(self) -> Sequence[object]:
-        """The thread, and the loop that it runs."""
-        loop = current_loop()
-        return (self.owner,) if loop is None else (self.owner, weakref.ref(loop))
+        """The thread, and the loop that it runs when this is first asked: when the call has to wait."""
+        if self._blocks is None:
+            loop = current_loop()
+            self._blocks = (self.owner,) if loop is None else (self.owner, weakref.ref(loop))
+        return self._blocks
 
     async def wait(self, until: float) -> bool:
         """Wait for `wake`, without an event loop. False if the instant `until` (monotonic) came first."""
