@@ -638,7 +638,8 @@ def sampled(calls: int, callers: Callers) -> Sample:
 def close_idle(pool: Pool) -> None:
     """The number of kept connections is random, and each takes some kB."""
     for stack in pool.stacks.values():
-        stack.close_idle()
+        while (connection := stack.pop()) is not None:
+            connection.close()
 
 
 async def close_idle_here(pools: Mapping[Any, Pool]) -> None:

@@ -199,7 +199,7 @@ def test_a_call_interrupted_at_any_effect_leaves_nothing_behind(
         else:
             assert not stopped.is_set(), "the interrupt was swallowed"
             break
-    assert k >= 4
+    assert k >= 2
 
 
 @row(52, "cancel at every await")
