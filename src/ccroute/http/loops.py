@@ -18,17 +18,24 @@ if TYPE_CHECKING:
 
 PAUSE_ABOVE = 1024 * 1024
 """Bytes a connection buffers before it asks the server to wait."""
+READ_SIZE = 64 * 1024
+"""Bytes of one read at most."""
 FOREVER = float("inf")
 
 
-class LoopStream(asyncio.Protocol):
-    """A connection of one asyncio loop. It has one reader at a time."""
+class LoopStream(asyncio.BufferedProtocol):
+    """A connection of one asyncio loop. It has one reader at a time.
+
+    `buffer` is what asyncio reads into; all connections of a loop share it. An `asyncio.Protocol` would get
+    new bytes of 256 KiB for each read, which the C library maps and unmaps: measured, 20 µs.
+    """
 
     _transport: asyncio.Transport
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, buffer: memoryview) -> None:
         self._loop = loop
         self._sock = sock
+        self._buffer = buffer
         self._process = os.getpid()
         self._arrived: list[bytes] = []
         self._size = 0
@@ -123,9 +130,12 @@ class LoopStream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
-    def data_received(self, data: bytes) -> None:
-        self._arrived.append(data)
-        self._size += len(data)
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._arrived.append(bytes(self._buffer[:nbytes]))
+        self._size += nbytes
         if self._size > PAUSE_ABOVE and not self._paused:
             self._paused = True
             self._transport.pause_reading()
@@ -209,6 +219,9 @@ class LoopStream(asyncio.Protocol):
 class LoopNetwork:
     """Makes connections on the running asyncio loop."""
 
+    def __init__(self) -> None:
+        self._buffer = memoryview(bytearray(READ_SIZE))
+
     async def resolve(self, host: str, port: int, until: float) -> list[Address]:
         """The addresses of a name. A numeric address needs no look-up and no thread."""
         with contextlib.suppress(OSError, UnicodeError):
@@ -231,7 +244,7 @@ class LoopNetwork:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             async with asyncio.timeout(seconds_left(until)):
                 await loop.sock_connect(sock, where)
-            _, stream = await loop.create_connection(lambda: LoopStream(loop, sock), sock=sock)
+            _, stream = await loop.create_connection(lambda: LoopStream(loop, sock, self._buffer), sock=sock)
             return stream
         except TimeoutError:
             sock.close()
