@@ -30,7 +30,7 @@ from contenders import KEY, MESSAGES, MODEL
 
 LINEAR = 1.3
 """How much more CPU a call of the largest flight may cost than one of the smallest."""
-KILOBYTES = 100
+KILOBYTES = 20
 """Memory that a call in flight may take."""
 SPARE_FILES = 200
 """Open files besides the connections."""
