@@ -27,11 +27,11 @@ from types import FrameType, ModuleType
 from typing import Any, NamedTuple
 
 from ccroute.errors import CcrouteError
-from ccroute.http.blocking import run as run_blocking
 from ccroute.http.exchange import ConnectionExchange
 from ccroute.http.message import Endpoint, Failure, PreparedRequest, Reply, TransportError
 from ccroute.http.origin import Origin
 from ccroute.http.pool import Pool
+from ccroute.http.streams.blocking import run as run_blocking
 from ccroute.types import Completion
 from ccroute.wire import anthropic, ollama, openai
 

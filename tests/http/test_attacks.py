@@ -33,9 +33,9 @@ from ccroute import (
     Timeout,
     errors,
 )
-from ccroute.http.blocking import run
-from ccroute.http.loops import LoopNetwork
-from ccroute.http.sockets import SocketStream, ThreadNetwork, TrioNetwork
+from ccroute.http.streams.blocking import run
+from ccroute.http.streams.loops import LoopNetwork
+from ccroute.http.streams.sockets import SocketStream, ThreadNetwork, TrioNetwork
 from ccroute.observe import Event, Retried
 
 ONCE = RetryPolicy(attempts=1)

@@ -25,12 +25,11 @@ from tests.support import loops
 from tests.support.certificates import Authority
 from tests.support.scripted import BlackHole, refused_port
 
-from ccroute.http import blocking
-from ccroute.http.event_loops import current_loop
-from ccroute.http.loops import PAUSE_ABOVE, LoopNetwork
 from ccroute.http.message import LATE, TransportError
-from ccroute.http.sockets import SocketStream, ThreadNetwork, TrioNetwork
-from ccroute.http.streams import ByteStream, Network, can_read
+from ccroute.http.streams import ByteStream, Network, blocking, can_read
+from ccroute.http.streams.event_loops import current_loop
+from ccroute.http.streams.loops import PAUSE_ABOVE, LoopNetwork
+from ccroute.http.streams.sockets import SocketStream, ThreadNetwork, TrioNetwork
 
 CLOSED = "the connection was closed"
 

@@ -12,13 +12,13 @@ import pytest
 from tests.support.scripted import Close, Reset, ScriptedServer, Send, answer, chunk, head
 
 from ccroute.http.answer import MAX_HEAD, AnswerReader
-from ccroute.http.blocking import run
 from ccroute.http.connection import Connection
 from ccroute.http.connections import Connections, ConnectionStats
 from ccroute.http.message import Endpoint, Exchange, Failure, PreparedRequest, Reply, TransportError
 from ccroute.http.origin import Origin
 from ccroute.http.pool import Stack
-from ccroute.http.sockets import ThreadNetwork
+from ccroute.http.streams.blocking import run
+from ccroute.http.streams.sockets import ThreadNetwork
 
 FOREVER = float("inf")
 KEY = "canary-key-0123456789"

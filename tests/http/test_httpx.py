@@ -33,10 +33,10 @@ from tests.support.scripted import (
 from tests.support.steps import chunk as frame
 
 from ccroute import OpenAIBackend, RetryPolicy, Router, Timeout, errors
-from ccroute.http.blocking import run
 from ccroute.http.connections import Connections
 from ccroute.http.message import Endpoint, PreparedRequest, Reply
 from ccroute.http.origin import Origin
+from ccroute.http.streams.blocking import run
 
 NAME = "server.invalid"  # a name that nobody but a proxy can look up
 KEY = "sk-canary-key-0123456789"

@@ -28,8 +28,8 @@ from tests.support.scripted import Hang, ScriptedServer, Send, Wait, answer, hea
 from tests.support.steps import chunk as frame
 
 from ccroute import AsyncStream, OpenAIBackend, RetryPolicy, Router, Timeout, errors
-from ccroute.http.event_loops import current_loop
 from ccroute.http.pool import Pool
+from ccroute.http.streams.event_loops import current_loop
 from ccroute.observe import Event, Queued
 
 ONCE = RetryPolicy(attempts=1)

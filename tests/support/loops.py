@@ -12,14 +12,14 @@ import anyio.lowlevel
 import pytest
 import trio
 
-from ccroute.http.event_loops import current_loop, is_asyncio
+from ccroute.http.streams.event_loops import current_loop, is_asyncio
 
 T = TypeVar("T")
 Mode = Literal["sync", "async", "trio"]
 """How a test calls: blocking, on asyncio, or on trio."""
 on_all_loops = pytest.mark.parametrize("caller", ["sync", "async", "trio"], indirect=True)
 """Runs a test on trio, too, and not only blocking and on asyncio."""
-TRIOS_OWN = {"<init>", "<TrioToken.run_sync_soon task>", "ccroute.http.event_loops._TaskAtEnd._wait"}
+TRIOS_OWN = {"<init>", "<TrioToken.run_sync_soon task>", "ccroute.http.streams.event_loops._TaskAtEnd._wait"}
 """Tasks that are there until trio ends."""
 
 

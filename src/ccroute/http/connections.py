@@ -5,14 +5,14 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-from ccroute.http.blocking import run
-from ccroute.http.event_loops import call_soon, current_loop, has_ended, is_asyncio
 from ccroute.http.exchange import ConnectionExchange
 from ccroute.http.message import Endpoint, Exchange, PreparedRequest, TransportError, reason
 from ccroute.http.origin import Origin
 from ccroute.http.pool import Pool
-from ccroute.http.sockets import ThreadNetwork, TrioNetwork
 from ccroute.http.streams import Network
+from ccroute.http.streams.blocking import run
+from ccroute.http.streams.event_loops import call_soon, current_loop, has_ended, is_asyncio
+from ccroute.http.streams.sockets import ThreadNetwork, TrioNetwork
 
 if TYPE_CHECKING:
     import ssl
@@ -135,7 +135,7 @@ class Connections:
 
 def _network_of(loop: Any) -> Network:
     if is_asyncio(loop):
-        from ccroute.http.loops import LoopNetwork  # imports asyncio, which threads do not need
+        from ccroute.http.streams.loops import LoopNetwork  # imports asyncio, which threads do not need
 
         return LoopNetwork()
     return TrioNetwork()

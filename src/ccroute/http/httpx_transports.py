@@ -16,7 +16,6 @@ import anyio
 import httpx
 
 from ccroute.errors import ConfigError
-from ccroute.http.event_loops import call_soon, create_task, current_loop
 from ccroute.http.message import (
     CUT_OFF,
     LATE,
@@ -31,6 +30,7 @@ from ccroute.http.message import (
     TransportError,
     reason,
 )
+from ccroute.http.streams.event_loops import call_soon, create_task, current_loop
 
 if TYPE_CHECKING:
     from ccroute.http.connections import Connections, Transport

@@ -14,10 +14,10 @@ from collections.abc import Callable, MutableSet
 from typing import Any
 
 from ccroute.http.connection import Connection
-from ccroute.http.event_loops import call_at_end, create_task, current_loop, is_asyncio
 from ccroute.http.message import Endpoint
 from ccroute.http.origin import Origin
 from ccroute.http.streams import Network
+from ccroute.http.streams.event_loops import call_at_end, create_task, current_loop, is_asyncio
 
 KEEP = 30.0
 """Seconds an idle connection is kept. If its server closes it earlier, its next use notices that."""

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from ccroute.flow.effects import Effect, Emit, Enter, Flow, Leave, Queued, Read, Send, Sleep, Stopped, Wait
-from ccroute.http.blocking import run
 from ccroute.http.message import Failure
+from ccroute.http.streams.blocking import run
 from ccroute.runtime.limiter import LATE, Limiters, Slot
 from ccroute.runtime.waits import TaskWaiter, ThreadWaiter
 from ccroute.types import Chunk

@@ -15,8 +15,8 @@ from typing import NamedTuple, Protocol
 
 from ccroute.backends import Backend, Origin
 from ccroute.flow.effects import Queued
-from ccroute.http.event_loops import has_ended
 from ccroute.http.message import Failure
+from ccroute.http.streams.event_loops import has_ended
 from ccroute.types.locks import lock_tries
 
 FULL = Failure("queue", "the host is busy and its queue is full: raise max_queue, or send less", sent=False)

@@ -12,8 +12,8 @@ import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ccroute.http.event_loops import call_soon, current_loop
 from ccroute.http.streams import LONGEST_WAIT
+from ccroute.http.streams.event_loops import call_soon, current_loop
 
 if TYPE_CHECKING:
     import anyio

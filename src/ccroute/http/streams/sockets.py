@@ -11,9 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from ccroute.http.event_loops import current_loop
 from ccroute.http.message import TransportError, reason
 from ccroute.http.streams import Address, can_read, closed, late, other_loop, seconds_left
+from ccroute.http.streams.event_loops import current_loop
 
 if TYPE_CHECKING:
     import ssl

@@ -9,9 +9,9 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any, cast
 
-from ccroute.http.event_loops import call_soon
 from ccroute.http.message import TransportError, reason
 from ccroute.http.streams import Address, can_read, closed, late, other_loop, seconds_left
+from ccroute.http.streams.event_loops import call_soon
 
 if TYPE_CHECKING:
     import ssl
