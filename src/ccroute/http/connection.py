@@ -43,7 +43,7 @@ class Connection:
         """The proxy that forwards each request; None with a tunnel, or without a proxy."""
         return self.proxy if self.endpoint.origin.scheme == "http" else None
 
-    async def open(self, network: Network, context: ssl.SSLContext | None, until: float) -> ByteStream:
+    async def open(self, network: Network, context: ssl.SSLContext | None, until: float) -> None:
         """Connect. `context` is None for http. Raises `TransportError`."""
         origin = self.endpoint.origin
         try:
@@ -58,7 +58,6 @@ class Connection:
                 raise
             late = NO_CONNECTION if self.proxy is None else self.proxy.late()
             raise TransportError("timeout", late) from None
-        return stream
 
     def close(self) -> None:
         """Close at once, from any thread."""
@@ -97,8 +96,6 @@ class Connection:
 
         Until TLS, all errors are the proxy's.
         """
-        if proxy.fault is not None:
-            raise TransportError("connect", proxy.fault)
         try:
             stream = await self._connect(network, proxy.host, proxy.port, until)
         except TransportError as error:

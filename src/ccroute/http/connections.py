@@ -11,7 +11,7 @@ from ccroute.http.origin import Origin
 from ccroute.http.pool import Pool
 from ccroute.http.streams import Network
 from ccroute.http.streams.blocking import run
-from ccroute.http.streams.event_loops import call_soon, current_loop, has_ended, is_asyncio
+from ccroute.http.streams.event_loops import call_soon, current_loop, has_ended, is_asyncio, sockets_closed
 from ccroute.http.streams.sockets import ThreadNetwork, TrioNetwork
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Connections:
     """Opens nothing before the first call. `trust_env` uses the proxies that the environment names."""
 
     def __init__(self, transport: Transport | None = None, *, trust_env: bool = False) -> None:
-        self._transport: Transport | None = transport
+        self.transport: Transport | None = transport
         self._proxies = _proxies() if trust_env else None
         self._closed = False
         self._contexts: dict[str | None, ssl.SSLContext] = {}
@@ -50,11 +50,11 @@ class Connections:
         connect: seconds for name look-up, TCP and TLS, where a new connection is needed; None has no limit.
         until:   the instant by which the head of the answer must have come.
         """
-        if self._transport is None:
+        if self.transport is None:
             return ConnectionExchange(self, request, connect, until, blocking=blocking)
         from ccroute.http.httpx_transports import HttpxExchange  # imports httpx
 
-        return HttpxExchange(self, self._transport, request, connect, until, blocking=blocking)
+        return HttpxExchange(self, request, connect, until, blocking=blocking)
 
     async def pool(self, *, blocking: bool) -> Pool:
         """The connections of all threads, or of the running loop."""
@@ -69,8 +69,11 @@ class Connections:
         return pool
 
     def find_proxy(self, endpoint: Endpoint) -> Proxy | None:
-        """The proxy on the way to an endpoint, or None."""
-        return None if self._proxies is None else self._proxies.find(endpoint)
+        """The proxy on the way to an endpoint, or None. Raises `TransportError` for an unusable one."""
+        proxy = None if self._proxies is None else self._proxies.find(endpoint)
+        if proxy is not None and proxy.fault is not None:
+            raise TransportError("connect", proxy.fault)
+        return proxy
 
     def tls_context(self, endpoint: Endpoint) -> ssl.SSLContext | None:
         """The context for an endpoint, made at its first use; None for http."""
@@ -111,10 +114,7 @@ class Connections:
         loop = current_loop()
         if (pool := self._loops.get(loop)) is not None:
             await pool.aclose_idle()
-        if is_asyncio(loop):
-            import asyncio
-
-            await asyncio.sleep(0)  # the sockets close in the loop's next iteration
+        await sockets_closed(loop)
 
     def after_fork(self) -> None:
         """Forget all connections in a forked child: they and their loops belong to the parent."""

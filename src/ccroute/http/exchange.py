@@ -20,16 +20,8 @@ ONE_PACKET = 64 * 1024
 """Bytes of a body up to which it is copied, to leave in one packet with its head."""
 
 
-class ConnectionExchange:
-    """An `Exchange`.
-
-    It takes an idle connection or makes one, and gives it back when the answer is complete.
-    """
-
-    _stack: Stack
-    _connection: Connection | None = None
-    _body = b""  # of an answer that is complete, until it is read
-    _released = False
+class BaseExchange:
+    """What every `Exchange` is made of. `Connections.exchange` explains the arguments."""
 
     def __init__(
         self,
@@ -46,6 +38,18 @@ class ConnectionExchange:
         self._connect_seconds = connect
         self._until = until
         self._blocking = blocking
+
+
+class ConnectionExchange(BaseExchange):
+    """An `Exchange`.
+
+    It takes an idle connection or makes one, and gives it back when the answer is complete.
+    """
+
+    _stack: Stack
+    _connection: Connection | None = None
+    _body = b""  # of an answer that is complete, until it is read
+    _released = False
 
     async def send(self) -> Reply | Failure:
         """Send the request and wait for the head of the answer."""
@@ -81,9 +85,7 @@ class ConnectionExchange:
     def release(self) -> None:
         """End the exchange at once, and close its connection unless the answer was read to its end."""
         self._released = True
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        self._close()
 
     async def _send_on(self, connection: Connection | None, pool: Pool) -> Reply | Failure:
         """Send on this connection, or on a new one."""
@@ -104,15 +106,18 @@ class ConnectionExchange:
                 self.sent = sent_before  # without credentials, the proxy forwarded nothing
                 raise proxy.refusal(407)
         except TransportError as error:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            self._close()
             return Failure(error.kind, error.detail, self.sent)
         if reader.complete:
             self._body = reader.take()
             self._keep(connection)
             return Reply(reply.status, reply.headers, body=self._body)
         return reply
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _keep(self, connection: Connection) -> None:
         """Give the connection back. From now on, another call may have it."""

@@ -10,12 +10,13 @@ import contextlib
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import httpx
 
 from ccroute.errors import ConfigError
+from ccroute.http.exchange import BaseExchange
 from ccroute.http.message import (
     CUT_OFF,
     LATE,
@@ -32,9 +33,6 @@ from ccroute.http.message import (
 )
 from ccroute.http.streams.event_loops import call_soon, create_task, current_loop
 
-if TYPE_CHECKING:
-    from ccroute.http.connections import Connections, Transport
-
 _ERRORS = (httpx.TransportError, OSError, TransportError)
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 """What httpx raises before it sends a request. A proxy's answer to a forwarded request is none of them."""
@@ -42,35 +40,20 @@ _CLOSED = ("Server disconnected", "peer closed connection", "peer unexpectedly c
 """How httpx says that a connection ended too early."""
 
 
-class HttpxExchange:
+class HttpxExchange(BaseExchange):
     """An `Exchange` through a transport of httpx."""
 
-    def __init__(
-        self,
-        connections: Connections,
-        transport: Transport,
-        request: PreparedRequest,
-        connect: float | None,
-        until: float,
-        *,
-        blocking: bool,
-    ) -> None:
-        self.sent = False
-        self._connections = connections
-        self._given = transport
-        self._request = request
-        self._connect = connect
-        self._until = until
-        self._blocking = blocking
-        self._loop = None if blocking else current_loop()
-        self._response: httpx.Response | None = None
-        self._body: AsyncIterator[bytes] | None = None
+    _response: httpx.Response | None = None
+    _body: AsyncIterator[bytes] | None = None
+    _loop: Any = None
 
     async def send(self) -> Reply | Failure:
         """Send the request and wait for the head of the answer."""
+        if not self._blocking:
+            self._loop = current_loop()  # `release` may be called on another one
         try:
             transport: Any = await self._transport()
-            request = _request(self._request, self._connect, self._until)
+            request = _request(self._request, self._connect_seconds, self._until)
             with self._limit(self._until):
                 self.sent = True  # unless the transport's error says otherwise
                 if self._blocking:
@@ -93,27 +76,26 @@ class HttpxExchange:
 
     async def _transport(self) -> Any:
         """The user's transport, or httpx's own. Raises `ConfigError` for one of the other kind."""
-        if self._given == "httpx":
+        given = self._connections.transport
+        if given == "httpx":
             pool = await self._connections.pool(blocking=self._blocking)
             endpoint = self._request.endpoint
             if endpoint not in pool.transports:
                 kind = httpx.HTTPTransport if self._blocking else httpx.AsyncHTTPTransport
                 pool.transports[endpoint] = kind(**self._settings(endpoint))
             return pool.transports[endpoint]
-        if self._blocking and not isinstance(self._given, httpx.BaseTransport):
+        if self._blocking and not isinstance(given, httpx.BaseTransport):
             raise ConfigError(
                 "transport= is not a sync httpx transport: use acomplete() or astream() with an async one"
             )
-        if not self._blocking and not isinstance(self._given, httpx.AsyncBaseTransport):
+        if not self._blocking and not isinstance(given, httpx.AsyncBaseTransport):
             raise ConfigError(
                 "transport= is not an async httpx transport: use complete() or stream() with a sync one"
             )
-        return self._given
+        return given
 
     def _settings(self, endpoint: Endpoint) -> dict[str, Any]:
         proxy, context = self._connections.find_proxy(endpoint), self._connections.tls_context(endpoint)
-        if proxy is not None and proxy.fault is not None:
-            raise TransportError("connect", proxy.fault)
         return {
             # For http it is not used, and quickly made.
             "verify": context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),

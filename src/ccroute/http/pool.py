@@ -17,7 +17,7 @@ from ccroute.http.connection import Connection
 from ccroute.http.message import Endpoint
 from ccroute.http.origin import Origin
 from ccroute.http.streams import Network
-from ccroute.http.streams.event_loops import call_at_end, create_task, current_loop, is_asyncio
+from ccroute.http.streams.event_loops import call_at_end, create_task, current_loop, sockets_closed
 
 KEEP = 30.0
 """Seconds an idle connection is kept. If its server closes it earlier, its next use notices that."""
@@ -138,10 +138,7 @@ class Pool:
         self._at_end = None  # it refers to the loop, which must not be kept alive
         self.close_all()
         await self.aclose_idle()
-        if is_asyncio(current_loop()):
-            import asyncio
-
-            await asyncio.sleep(0)  # a transport closes its socket in the loop's next iteration
+        await sockets_closed(current_loop())
 
 
 def _close_idle(stacks: dict[Endpoint, Stack]) -> None:

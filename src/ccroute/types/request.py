@@ -154,5 +154,5 @@ def as_dicts(given: dict[str, Any]) -> dict[str, Any]:
 
 def takes_call_options(method: M) -> M:
     """Show each keyword of `CallOptions` in a method's signature and help()."""
-    method.__signature__ = with_keywords(method, CallOptions.__annotations__)  # type: ignore[attr-defined]
+    method.__signature__ = with_keywords(method, CallOptions.__annotations__)  # type: ignore[attr-defined]  # inspect reads it; typeshed lacks it
     return method

@@ -59,7 +59,7 @@ def explains(made: Made, options: Mapping[str, Any] | None = None) -> Callable[[
                     raise TypeError(f"{type(self).__name__} takes no argument {name!r}: {advice}")
             init(self, *args, **given)
 
-        __init__.__signature__ = signature  # type: ignore[attr-defined]
+        __init__.__signature__ = signature  # type: ignore[attr-defined]  # inspect reads it; typeshed lacks it
         return __init__  # type: ignore[return-value]
 
     return explained

@@ -63,6 +63,14 @@ def has_ended(loop: Any) -> bool:
     return False
 
 
+async def sockets_closed(loop: Any) -> None:
+    """Wait for closed sockets: a transport of asyncio closes its own in the loop's next iteration."""
+    if is_asyncio(loop):
+        import asyncio
+
+        await asyncio.sleep(0)
+
+
 def create_task(loop: Any, function: Callable[[], Awaitable[None]]) -> None:
     """Await `function` in a task of its own. Only on the running loop."""
     if is_asyncio(loop):

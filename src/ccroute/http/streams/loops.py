@@ -77,7 +77,7 @@ class LoopStream(asyncio.BufferedProtocol):
 
     async def start_tls(self, context: ssl.SSLContext, host: str, until: float) -> None:
         """Encrypt the connection. The other end needs a certificate for `host`."""
-        import ssl
+        from ccroute.http.tls import handshake_failure  # imports ssl, which http does not need
 
         try:
             self._refuse_plain_bytes()
@@ -86,9 +86,7 @@ class LoopStream(asyncio.BufferedProtocol):
         except TimeoutError:
             raise late() from None
         except OSError as error:
-            raise TransportError(
-                "tls" if isinstance(error, ssl.SSLError) else "connect", reason(error)
-            ) from None
+            raise handshake_failure(error) from None
         if transport is None:
             raise TransportError("connect", "the connection was closed during the TLS handshake")
         self._transport = transport

@@ -78,6 +78,8 @@ class SocketStream:
         """Encrypt the connection. The other end needs a certificate for `host`."""
         import ssl  # slow to import, and not needed for http
 
+        from ccroute.http.tls import handshake_failure
+
         self._in_use = True
         self._tls, self._again = True, (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
         try:
@@ -94,9 +96,7 @@ class SocketStream:
                     write = _wants_to_write(error)
                 await self._network.wait(sock, until, write=write)
         except OSError as error:
-            raise TransportError(
-                "tls" if isinstance(error, ssl.SSLError) else "connect", reason(error)
-            ) from None
+            raise handshake_failure(error) from None
         finally:
             self._end_use()
 
