@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ccroute.backends import OllamaBackend
 from ccroute.backends.registry import kind_names
 from ccroute.config import load
-from ccroute.config.settings import AgentTable, BackendTable, Settings
+from ccroute.config.native.settings import AgentTable, BackendTable, Settings
 from ccroute.errors import ConfigError
 from ccroute.routing import Agent
 

@@ -12,7 +12,7 @@ from tests.support.certificates import Authority
 from ccroute import Router, errors
 from ccroute.backends import AnthropicBackend, HttpRequest, OllamaBackend, OpenAIBackend
 from ccroute.config import load
-from ccroute.config.settings import ModelTable
+from ccroute.config.native.settings import ModelTable
 from ccroute.errors import ConfigError
 from ccroute.routing import Agent, AliasTable
 from ccroute.types import FREE, Model, Price, RetryPolicy, Timeout

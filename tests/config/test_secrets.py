@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from ccroute.backends import OpenAIBackend
 from ccroute.config import load
-from ccroute.config.secrets import Environment
-from ccroute.config.source import Source
+from ccroute.config.reading.secrets import Environment
+from ccroute.config.reading.source import Source
 
 
 def expanded(value, env):

@@ -10,7 +10,7 @@ import pytest
 
 from ccroute import Router
 from ccroute.config import load
-from ccroute.config.shapes import looks_like, looks_like_text
+from ccroute.config.reading.other_tools import looks_like, looks_like_text
 from ccroute.errors import ConfigError
 
 SECRET = "sk-0123456789-canary"

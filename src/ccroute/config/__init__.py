@@ -5,6 +5,6 @@ Knows the shapes of files, and where in them a fault is; must not know sockets, 
 """
 
 from ccroute.config.load import Loaded, load, read
-from ccroute.config.source import Ignored
+from ccroute.config.reading.source import Ignored
 
 __all__ = ["Ignored", "Loaded", "load", "read"]

@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from ccroute.backends import Backend
 from ccroute.backends.registry import well_known
-from ccroute.config.build import build_agent, build_backend, build_price, build_timeout, implied_key
 from ccroute.config.merge import Merged
+from ccroute.config.native.build import build_agent, build_backend, build_price, build_timeout, implied_key
+from ccroute.config.native.settings import NOT_YET, AgentTable, BackendTable, PriceTable, Settings
+from ccroute.config.reading.secrets import Environment
+from ccroute.config.reading.source import Place
 from ccroute.config.references import STAND_IN, Aliases, Directory, alias_name, alias_table, target_names
-from ccroute.config.secrets import Environment
-from ccroute.config.settings import NOT_YET, AgentTable, BackendTable, PriceTable, Settings
-from ccroute.config.source import Place
 from ccroute.errors import ConfigError
 from ccroute.routing import Agent, AliasTable
 from ccroute.routing.aliases import Target

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ccroute.backends import Backend
+from ccroute.config import orchestra
 from ccroute.config.assemble import Assembly
-from ccroute.config.checking import checked_settings
+from ccroute.config.foreign.external_names import ExternalNames
 from ccroute.config.merge import merge
-from ccroute.config.orchestra import is_orchestra, translate
-from ccroute.config.orchestra.external_names import ExternalNames
-from ccroute.config.secrets import Environment
-from ccroute.config.settings import Settings
-from ccroute.config.shapes import looks_like
-from ccroute.config.source import EXPECTED, Given, Ignored, Source, open_sources
+from ccroute.config.native.checking import checked_settings
+from ccroute.config.native.settings import Settings
+from ccroute.config.reading.other_tools import looks_like
+from ccroute.config.reading.secrets import Environment
+from ccroute.config.reading.source import EXPECTED, Given, Ignored, Source, open_sources
 from ccroute.errors import ConfigError
 from ccroute.routing import AliasTable
 from ccroute.routing.agents import checked_agents
@@ -32,6 +32,8 @@ _SHAPES = (
     "known are tables such as backends, aliases and agents; groups of agents that have a model; "
     "and agents beside llm_routing.endpoints"
 )
+_FORMATS = ((orchestra.is_orchestra, orchestra.translate),)
+"""Other tools' formats: how each is recognised by its content, and how it becomes the native shape."""
 _log = logging.getLogger("ccroute")
 
 
@@ -110,7 +112,7 @@ def _tables(
         if (looks := looks_like(content)) is not None:
             source.fault_file(looks)
             table: dict[str, Any] = {}
-        elif is_orchestra(content):
+        elif translate := next((translate for matches, translate in _FORMATS if matches(content)), None):
             others = [*contents[:i], *contents[i + 1 :]]
             external = ExternalNames(given.get("aliases") or {}, given["backends"], others, environment)
             table = translate(content, environment, source, external)

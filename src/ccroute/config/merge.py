@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ccroute.config.settings import Settings, Table
-from ccroute.config.source import Ignored, Place, Source
+from ccroute.config.native.settings import Settings, Table
+from ccroute.config.reading.source import Ignored, Place, Source
 
 
 @dataclass(slots=True)

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ccroute.config.orchestra.builder import Builder
-from ccroute.config.orchestra.external_names import ExternalNames
-from ccroute.config.orchestra.servers import API_KEYS, URL_KEYS, Address, Server
-from ccroute.config.source import Place
+from ccroute.config.foreign.builder import Builder
+from ccroute.config.foreign.external_names import ExternalNames
+from ccroute.config.foreign.servers import API_KEYS, URL_KEYS, Address, Server
+from ccroute.config.reading.source import Place
 
 
 class AgentEndpoints:

@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ccroute.config.foreign.builder import NOT_ROUTING, Builder, unknown_key
+from ccroute.config.foreign.external_names import ExternalNames
+from ccroute.config.foreign.servers import API_KEYS, SERVER_KEYS, URL_KEYS
+from ccroute.config.foreign.spelling import folded, is_local_only, misspelt
 from ccroute.config.orchestra.agent_endpoints import AgentEndpoints
-from ccroute.config.orchestra.builder import NOT_ROUTING, Builder, unknown_key
 from ccroute.config.orchestra.endpoints import read_endpoints
-from ccroute.config.orchestra.external_names import ExternalNames
-from ccroute.config.orchestra.servers import API_KEYS, SERVER_KEYS, URL_KEYS
-from ccroute.config.orchestra.spelling import folded, is_local_only, misspelt
-from ccroute.config.secrets import Environment
-from ccroute.config.source import Place, Source
+from ccroute.config.reading.secrets import Environment
+from ccroute.config.reading.source import Place, Source
 
 # Keys that only the native shape has, and keys that only an orchestra's agents have.
 _NATIVE = frozenset({"aliases", "backends", "baseline", "default_model", "fallbacks", "groups", "prices"})

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ccroute.config.orchestra.builder import Builder, unknown_key
-from ccroute.config.orchestra.servers import SERVER_KEYS, URL_KEYS, Address, Server
-from ccroute.config.orchestra.spelling import misspelt
-from ccroute.config.source import Place
+from ccroute.config.foreign.builder import Builder, unknown_key
+from ccroute.config.foreign.servers import SERVER_KEYS, URL_KEYS, Address, Server
+from ccroute.config.foreign.spelling import misspelt
+from ccroute.config.reading.source import Place
 
 _PLACE = ("llm_routing", "endpoints")
 _KNOWN = ("url", "baseUrl", "apiKey", "models", "aliases", "enabled", "disabled")

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 from ccroute.backends import Backend
 from ccroute.backends.registry import registered
+from ccroute.config.reading.secrets import Environment
+from ccroute.config.reading.source import Source
 from ccroute.config.references import alias_name
-from ccroute.config.secrets import Environment
-from ccroute.config.source import Source
 from ccroute.http.origin import Origin
 from ccroute.routing.aliases import Target
 

@@ -10,9 +10,9 @@ from typing import Any, TypeGuard
 
 from pydantic import TypeAdapter, ValidationError
 
-from ccroute.config.orchestra.spelling import is_local_only, misspelt
-from ccroute.config.secrets import MISSING, Environment
-from ccroute.config.source import Place, Source
+from ccroute.config.foreign.spelling import is_local_only, misspelt
+from ccroute.config.reading.secrets import MISSING, Environment
+from ccroute.config.reading.source import Place, Source
 
 NOT_ROUTING = "says nothing about which model answers"
 

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 from ccroute.backends import OllamaBackend
 from ccroute.backends.registry import registered, well_known
-from ccroute.config.orchestra.builder import Builder
-from ccroute.config.orchestra.external_names import ExternalNames
-from ccroute.config.source import Place
+from ccroute.config.foreign.builder import Builder
+from ccroute.config.foreign.external_names import ExternalNames
+from ccroute.config.reading.source import Place
 
 URL_KEYS: Final = ("baseUrl", "base_url", "url")
 API_KEYS: Final = ("apiKey", "api_key")

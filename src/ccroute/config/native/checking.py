@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ccroute.backends.registry import find_kind
-from ccroute.config.settings import BackendTable, Settings, Table
-from ccroute.config.source import Place, Source
+from ccroute.config.native.settings import BackendTable, Settings, Table
+from ccroute.config.reading.source import Place, Source
 from ccroute.errors import ConfigError
 from ccroute.routing.names import did_you_mean
 

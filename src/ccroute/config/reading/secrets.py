@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ccroute.config.source import Place, Source
+from ccroute.config.reading.source import Place, Source
 
 _INLINE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _WHOLE = re.compile(r"(?:env:|os\.environ/)([A-Za-z_][A-Za-z0-9_]*)")

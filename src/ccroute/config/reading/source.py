@@ -14,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from ccroute.config.shapes import looks_like_text
+from ccroute.config.reading.other_tools import looks_like_text
 from ccroute.errors import ConfigError
 
 Given: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]

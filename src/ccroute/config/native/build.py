@@ -6,7 +6,7 @@ from typing import Any
 
 from ccroute.backends import Backend
 from ccroute.backends.registry import find_kind, kind_names, registered
-from ccroute.config.settings import (
+from ccroute.config.native.settings import (
     BackendTable,
     Defaults,
     ModelTable,
