@@ -24,7 +24,8 @@ TOLERANCE = 1.25
 
 class Plan(NamedTuple):
     """Where a call may go, in order. `request` has the agent's parameter defaults. If `overridden`, the
-    agent's model replaced the requested one; `requested_price` is its price, in USD per million tokens."""
+    agent's model replaced the requested one; `requested_price` is its price, in USD per million tokens.
+    `prompt_tokens` are the prompt's, estimated; None if no candidate's window is known."""
 
     request: Request
     agent: str | None
@@ -36,6 +37,7 @@ class Plan(NamedTuple):
     triggers: Sequence[Trigger]
     reasons: tuple[str, ...]
     requested_price: Price | None = None
+    prompt_tokens: int | None = None
 
 
 def make_plan(
@@ -71,8 +73,10 @@ def make_plan(
     if agent.local_only:
         candidates = _only_local(candidates, name, reasons)
     triggers = TRIGGERS if request.fallback else agent.triggers
-    if tables.has_windows:
-        candidates = _by_window(candidates, request, triggers, count_tokens, reasons)
+    prompt = None
+    if tables.has_windows and any(c.deployment.info.context_window is not None for c in candidates):
+        prompt = count_tokens(request)
+        candidates = _by_window(candidates, prompt, request.max_tokens or 0, triggers, reasons)
     price = price_of(tables, request.model) if overridden and request.model else None
     return Plan(
         request,
@@ -85,6 +89,7 @@ def make_plan(
         triggers,
         tuple(reasons),
         price,
+        prompt,
     )
 
 
@@ -153,26 +158,28 @@ def _only_local(
 
 def _by_window(
     candidates: Sequence[Candidate],
-    request: Request,
+    prompt: int,
+    answer: int,
     triggers: Sequence[Trigger],
-    count: Callable[[Request], int],
     reasons: list[str],
 ) -> Sequence[Candidate]:
-    """The candidates whose window fits the prompt. First come the ones that also fit the answer.
+    """The candidates whose window fits the prompt. First come the ones that also fit the answer; both have a
+    number of tokens.
 
-    A fallback model moves before the first choice only if `token_limit` is one of the triggers. Raises
-    `ContextWindowExceededError` if the prompt fits no window.
+    A fallback model moves before the first choice only if `token_limit` is one of the triggers, and of its
+    own. Raises `ContextWindowExceededError` if the prompt fits no window.
     """
-    if all(candidate.deployment.info.context_window is None for candidate in candidates):
-        return candidates
-    prompt = count(request)
-    needed = prompt + (request.max_tokens or 0)
+    needed = prompt + answer
     overtaking = "token_limit" in triggers
-    first_choices = [c for c in candidates if overtaking or not c.fallback]
+
+    def comes_late(candidate: Candidate) -> bool:
+        return candidate.fallback and not (overtaking and "token_limit" in candidate.triggers)
+
+    first_choices = [c for c in candidates if not comes_late(c)] or candidates
     if not any(prompt <= TOLERANCE * _window(c) for c in first_choices):
         raise _too_long(prompt, max(map(_window, first_choices)))
     possible = [c for c in candidates if prompt <= TOLERANCE * _window(c)]
-    ordered = sorted(possible, key=lambda c: (c.fallback and not overtaking, needed > _window(c)))
+    ordered = sorted(possible, key=lambda c: (comes_late(c), needed > _window(c)))
     if ordered != list(candidates):
         reasons.append(f"about {needed} tokens are needed: ordered by context window")
     return ordered
