@@ -116,7 +116,7 @@ def _rehearse(plan: Plan, state: RouterState, limits: Timeout) -> _Rehearsal:
     for candidate in plan.candidates:
         name, off = candidate.deployment.name, retry.unavailable.get(candidate.deployment.name)
         if name not in asked_names and name not in why_not:
-            why_not[name] = str(turned_away_error(off, now)) if off else _not_triggered(plan)
+            why_not[name] = turned_away_error(off, now).args[0] if off else _not_triggered(plan)
     if len(asked) > most:
         rest = ", ".join(candidate.deployment.name for candidate in asked[most:])
         reasons.append(
