@@ -155,6 +155,8 @@ class Model:
     price:          USD per million tokens, or "free".
     memory_gb:      memory it occupies when loaded, in GB.
     weight:         its share among the deployments of an alias, relative to the others.
+    rpm, tpm:       the most requests, and tokens of prompts and answers, that it is sent in a minute; None: no
+                    limit.
 
     The following differ from model to model behind one API. None: the value of
     `ccroute.backends.known_models`, or else what most models do. A value given here wins.
@@ -178,6 +180,8 @@ class Model:
     price: Price | Literal["free"] | None = None
     memory_gb: float | None = None
     weight: float = 1.0
+    rpm: int | None = None
+    tpm: int | None = None
     sampling: Literal["any", "one", "none", "not_thinking"] | None = None
     thinking: Thinking | None = None
     efforts: Sequence[str] | None = None
@@ -191,6 +195,8 @@ class Model:
             ("max_output", int | None, "a number of tokens such as 8_192"),
             ("memory_gb", int | float | None, "a number such as 2.5"),
             ("weight", int | float, "a number such as 2.5"),
+            ("rpm", int | None, "a number of requests such as 60"),
+            ("tpm", int | None, "a number of tokens such as 40_000"),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, kind):

@@ -181,6 +181,8 @@ class ModelTable(Table):
     price: PriceEntry | None = None
     memory_gb: Positive | None = None
     weight: Positive = 1
+    rpm: PositiveInt | None = None
+    tpm: PositiveInt | None = None
     sampling: Literal["any", "one", "none", "not_thinking"] | None = None
     thinking: Literal["none", "budget", "adaptive", "effort", "switch", "template", "levels"] | None = None
     efforts: Names | None = None
@@ -223,6 +225,7 @@ class Defaults(Table):
     triggers: Annotated[list[Trigger], BeforeValidator(_listed)] = []
     local_only: bool = False
     params: Params = {}
+    rpm: PositiveInt | None = None
     budget: object = None
 
 
