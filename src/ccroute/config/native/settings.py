@@ -52,6 +52,11 @@ def _name(value: str) -> str:
     return value
 
 
+def _switched(value: object) -> object:
+    """YAML 1.1 reads `on` and `off` as booleans."""
+    return ("on" if value else "off") if isinstance(value, bool) else value
+
+
 def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -227,6 +232,8 @@ class ModelTable(Table):
     weight: Positive = 1
     params: Params = {}
     drops: Annotated[list[Annotated[str, AfterValidator(_dropped)]], BeforeValidator(_listed)] = []
+    rpm: PositiveInt | None = None
+    tpm: PositiveInt | None = None
     sampling: Literal["any", "one", "none", "not_thinking"] | None = None
     thinking: Literal["none", "budget", "adaptive", "effort", "switch", "template", "levels"] | None = None
     efforts: Words | None = None
@@ -269,6 +276,7 @@ class Defaults(Table):
     triggers: Annotated[list[Trigger], BeforeValidator(_listed)] = []
     local_only: bool = False
     params: Params = {}
+    rpm: PositiveInt | None = None
     budget: object = None
 
 
@@ -290,7 +298,7 @@ class Settings(Table):
     unknown_agent: Literal["error", "default"] = "error"
     drop_params: bool = False
     trust_env: bool = False
-    health: Literal["on", "off"] = "on"
+    health: Annotated[Literal["on", "off"], BeforeValidator(_switched)] = "on"
     max_queue: NonNegativeInt = 1000
     baseline: Name | None = None
     strategy: Strategy = "weighted"
