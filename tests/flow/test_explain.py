@@ -86,11 +86,13 @@ class Scene:
         self.events: list[Event] = []
         self.clock = state.pop("clock", None) or NoChance()
         self.state: RouterState = router_state(self.clock, self.events.append, **state)
+        self.state = self.state._replace(tables=self.tables)
 
     def explain(self, prompt: str = "hi", **options: Any) -> RoutePlan:
-        before = snapshot(self.state), len(self.events)
-        plan = explain(build_request(prompt, options), self.tables, self.state)
-        assert (snapshot(self.state), len(self.events)) == before
+        learned = self.state._replace(tables=Tables([], AliasTable(), AgentTable({})))
+        before = snapshot(learned), len(self.events)
+        plan = explain(build_request(prompt, options), self.state)
+        assert (snapshot(learned), len(self.events)) == before
         assert [each.allowed for each in plan.candidates] == [c.why_not is None for c in plan.candidates]
         return plan
 
@@ -286,7 +288,7 @@ def test_a_fallback_says_which_failures_it_is_for() -> None:
         "home/m": "the agent has no triggers, so its fallback models are never used"
     }
     assert why_not(scene.explain("word" * 60, agent="short"))["home/m"] == (
-        "the prompt is too long for the model, and the agent's triggers do not have token_limit"
+        "the prompt is too long for the model, and the triggers do not have token_limit"
     )
     plan = scene.explain(agent="some", logit_bias={"1": 1})
     assert allowed(plan) == ["b/m", "home/m"]

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ccroute.backends import Backend
@@ -21,7 +22,7 @@ from ccroute.config.native.checking import checked_settings
 from ccroute.config.native.settings import Settings
 from ccroute.config.reading.other_tools import looks_like
 from ccroute.config.reading.secrets import Environment
-from ccroute.config.reading.source import EXPECTED, Given, Ignored, Source, open_sources
+from ccroute.config.reading.source import EXPECTED, Given, Ignored, Source, Stamp, open_sources
 from ccroute.errors import ConfigError
 from ccroute.routing import AliasTable
 from ccroute.routing.agents import checked_agents, checked_fallbacks
@@ -38,10 +39,12 @@ _log = logging.getLogger("ccroute")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """`options` are keyword arguments for `Router`; `ignored` lists the keys not read, and why."""
+    """`options` are keyword arguments for `Router`; `ignored` lists the keys not read, and why; `files` are
+    those that were read."""
 
     options: dict[str, Any]
     ignored: tuple[Ignored, ...]
+    files: Mapping[Path, Stamp | None]
 
 
 def load(
@@ -83,7 +86,11 @@ def read(
         raise ConfigError(*dict.fromkeys(f"{where}: {environment.hide(text)}" for where, text in faults))
     for warning in [*(warning for source, _ in opened for warning in source.warnings), *assembly.warnings]:
         _log.warning("config: %s", environment.hide(warning))
-    return Loaded(assembly.options, tuple(ignored for source, _ in opened for ignored in source.ignored))
+    return Loaded(
+        assembly.options,
+        tuple(ignored for source, _ in opened for ignored in source.ignored),
+        {path: stamp for source, _ in opened for path, stamp in source.files.items()},
+    )
 
 
 def _checked(overrides: Mapping[str, Any]) -> dict[str, Any]:
