@@ -54,6 +54,11 @@ class Assembly:
         backends += [self._backend(name, BackendTable(kind=name)) for name in wanted]
         self.options["backends"] = [*filter(None, backends), *given]
 
+    @property
+    def settings(self) -> Settings:
+        """The merged settings without backends that no name uses."""
+        return self._settings
+
     def _tables(self) -> dict[str, Any]:
         """The options that the sources give, without backends and aliases."""
         settings = self._settings

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ccroute.backends import Backend
@@ -17,11 +17,13 @@ from ccroute.config import orchestra
 from ccroute.config.assemble import Assembly
 from ccroute.config.foreign.external_names import ExternalNames
 from ccroute.config.merge import merge
+from ccroute.config.native.build import implied_key
 from ccroute.config.native.checking import checked_settings
 from ccroute.config.native.settings import Settings
 from ccroute.config.reading.other_tools import looks_like
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import EXPECTED, Given, Ignored, Source, open_sources
+from ccroute.config.writing.document import MergedSettings
 from ccroute.errors import ConfigError
 from ccroute.routing import AliasTable
 from ccroute.routing.agents import checked_agents
@@ -39,10 +41,13 @@ _log = logging.getLogger("ccroute")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """`options` are keyword arguments for `Router`; `ignored` lists the keys not read, and why."""
+    """`options` are keyword arguments for `Router`; `settings` is what the sources say, to be written as one
+    native file; `ignored` lists the keys not read, and why."""
 
     options: dict[str, Any]
+    settings: MergedSettings
     ignored: tuple[Ignored, ...]
+    warnings: tuple[str, ...]
 
 
 def load(
@@ -58,22 +63,32 @@ def load(
     that this version does not enforce, for a provider's usual variable that is not set, and for what seems
     misspelled.
     """
-    return read(sources, env, overrides).options
+    loaded = read(sources, env, overrides)
+    for warning in loaded.warnings:
+        _log.warning("config: %s", warning)
+    return loaded.options
 
 
 def read(
     sources: Given | Sequence[Given],
     env: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    *,
+    keep_unset: bool = False,
 ) -> Loaded:
-    """Return the result of `load`, and the ignored keys."""
-    environment = Environment(os.environ if env is None else env)
+    """Return the result of `load` with all that was found. Logs nothing.
+
+    `keep_unset`: a variable that is not set is no fault, because the files are only moved. The options are
+    not for a router then.
+    """
+    environment = Environment(os.environ if env is None else env, keep_unset=keep_unset)
     given = _checked(overrides or {})
     opened = open_sources(sources)
     tables = list(_tables(opened, environment, given))
     merged = merge((source, checked_settings(table, source)) for source, table in tables)
     assembly = Assembly(merged, environment, given)
     faults = [fault for source, _ in opened for fault in source.faults] + assembly.faults
+    faults = [fault for fault in faults if not all(map(_is_unset(opened), fault[0].split(", ")))]
     read = merged.settings
     named = (read.backends, read.aliases, read.agents, read.groups, read.default_model)
     if not any((faults, *named, *map(given.get, ("backends", "aliases", "agents", "default_model")))):
@@ -82,9 +97,26 @@ def read(
         faults.append((opened[0][0].name if len(opened) == 1 else "source", f"{what}; {EXPECTED}"))
     if faults:
         raise ConfigError(*dict.fromkeys(f"{where}: {environment.hide(text)}" for where, text in faults))
-    for warning in [*(warning for source, _ in opened for warning in source.warnings), *assembly.warnings]:
-        _log.warning("config: %s", environment.hide(warning))
-    return Loaded(assembly.options, tuple(ignored for source, _ in opened for ignored in source.ignored))
+    warnings = [*(warning for source, _ in opened for warning in source.warnings), *assembly.warnings]
+    ignored = tuple(ignored for source, _ in opened for ignored in source.ignored)
+    return Loaded(
+        assembly.options,
+        MergedSettings(
+            replace(merged, settings=assembly.settings),
+            tuple(source.name for source, _ in opened),
+            ignored,
+            environment,
+            {backend.name: implied_key(backend) for backend in assembly.options["backends"]},
+        ),
+        ignored,
+        tuple(map(environment.hide, warnings)),
+    )
+
+
+def _is_unset(opened: Sequence[tuple[Source, object]]) -> Callable[[str], bool]:
+    """Whether a reference there, or around there, was kept because its variable is not set."""
+    kept = tuple(source.at(place) for source, _ in opened for place in source.unset)
+    return lambda where: any(where == each or where.startswith((f"{each}.", f"{each}[")) for each in kept)
 
 
 def _checked(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +159,7 @@ def _tables(
 
 def _needed(content: Mapping[str, Any], replaced: Iterable[str]) -> dict[str, Any]:
     """Return the content without disabled and replaced backends: their variables need not be set."""
-    needed = dict(content)
+    needed = {key: value for key, value in content.items() if key != "$schema"}  # written for editors
     if isinstance(backends := content.get("backends"), Mapping):
         needed["backends"] = {name: table for name, table in backends.items() if name not in replaced}
         for name, table in needed["backends"].items():

@@ -124,12 +124,12 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
     def given(self, *, without: Sequence[str] = ()) -> dict[str, Any]:
-        """The values that the file gives, by key."""
+        """The values that the file gives, by key, in the order of the fields."""
         fields = type(self).model_fields
         return {
             (fields[name].alias if name in fields else None) or name: getattr(self, name)
-            for name in self.model_fields_set
-            if name not in without
+            for name in (*fields, *(self.model_extra or ()))
+            if name in self.model_fields_set and name not in without
         }
 
     @classmethod
