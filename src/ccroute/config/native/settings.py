@@ -23,6 +23,7 @@ from pydantic import (
 from ccroute.backends.registry import find_kind, kind_names
 from ccroute.errors import ConfigError
 from ccroute.failures import Trigger
+from ccroute.routing.agents import drop_fault, params_faults, unknown_parameter
 from ccroute.routing.aliases import Balanced, Strategy, Target, is_balanced
 from ccroute.routing.names import did_you_mean
 from ccroute.types import JSON
@@ -91,8 +92,30 @@ def _url(value: str) -> str:
 
 def _parameter(value: str) -> str:
     if value not in PARAMETERS:
-        raise ValueError(f'unknown parameter "{value}"{did_you_mean(value, PARAMETERS)}')
+        raise ValueError(unknown_parameter(value))
     return value
+
+
+def _dropped(value: str) -> str:
+    if fault := drop_fault(value):
+        raise ValueError(fault)
+    return value
+
+
+def _params(value: dict[str, JSON]) -> dict[str, JSON]:
+    if faults := params_faults(value):
+        raise ValueError("; ".join(faults))
+    return value
+
+
+def _fallback(value: object) -> object:
+    if isinstance(value, str | Mapping):
+        return {"model": value} if isinstance(value, str) else value
+    raise ValueError("should be a model's name, or a table with model and triggers")
+
+
+def _fallbacks(value: object) -> object:
+    return [value] if isinstance(value, str | Mapping) else value
 
 
 def _keep_alive(value: object) -> str | int:
@@ -126,7 +149,7 @@ Words = Annotated[list[str], BeforeValidator(_listed)]
 Name = Annotated[str, AfterValidator(_name)]
 Names = Annotated[list[Name], BeforeValidator(_listed)]
 Parameter = Annotated[str, AfterValidator(_parameter)]
-Params = dict[Parameter, Annotated[JSON, PlainValidator(plain)]]
+Params = Annotated[dict[Parameter, Annotated[JSON, PlainValidator(plain)]], AfterValidator(_params)]
 
 
 class Table(BaseModel):
@@ -186,12 +209,24 @@ class RetryTable(Table):
     max: NotNegative = 0
 
 
+class FallbackTable(Table):
+    """Written as the model's name alone, or with `triggers` of its own."""
+
+    model: Name
+    triggers: Annotated[list[Trigger], BeforeValidator(_listed)] = []
+
+
+Fallbacks = Annotated[list[Annotated[FallbackTable, BeforeValidator(_fallback)]], BeforeValidator(_fallbacks)]
+
+
 class ModelTable(Table):
     context_window: PositiveInt | None = None
     max_output: PositiveInt | None = None
     price: PriceEntry | None = None
     memory_gb: Positive | None = None
     weight: Positive = 1
+    params: Params = {}
+    drops: Annotated[list[Annotated[str, AfterValidator(_dropped)]], BeforeValidator(_listed)] = []
     sampling: Literal["any", "one", "none", "not_thinking"] | None = None
     thinking: Literal["none", "budget", "adaptive", "effort", "switch", "template", "levels"] | None = None
     efforts: Words | None = None
@@ -230,7 +265,7 @@ class Defaults(Table):
     """The keys of both an agent and a group of agents."""
 
     model: Name | None = None
-    fallback: Names = []
+    fallback: Fallbacks = []
     triggers: Annotated[list[Trigger], BeforeValidator(_listed)] = []
     local_only: bool = False
     params: Params = {}
@@ -263,7 +298,7 @@ class Settings(Table):
     aliases: dict[str, Annotated[Any, PlainValidator(_target)]] = {}
     agents: dict[str, Annotated[AgentTable, _keyed("model")]] = {}
     groups: dict[str, GroupTable] = {}
-    fallbacks: dict[str, Names] = {}
+    fallbacks: dict[str, Fallbacks] = {}
     retry: RetryTable | None = None
     timeout: TimeoutEntry | None = None
     prices: dict[str, PriceEntry] = {}
