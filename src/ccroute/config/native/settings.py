@@ -227,6 +227,8 @@ class ModelTable(Table):
     weight: Positive = 1
     params: Params = {}
     drops: Annotated[list[Annotated[str, AfterValidator(_dropped)]], BeforeValidator(_listed)] = []
+    rpm: PositiveInt | None = None
+    tpm: PositiveInt | None = None
     sampling: Literal["any", "one", "none", "not_thinking"] | None = None
     thinking: Literal["none", "budget", "adaptive", "effort", "switch", "template", "levels"] | None = None
     efforts: Words | None = None
@@ -269,6 +271,7 @@ class Defaults(Table):
     triggers: Annotated[list[Trigger], BeforeValidator(_listed)] = []
     local_only: bool = False
     params: Params = {}
+    rpm: PositiveInt | None = None
     budget: object = None
 
 
