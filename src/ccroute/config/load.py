@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from ccroute.backends import Backend
 from ccroute.config import orchestra
@@ -35,6 +35,7 @@ _SHAPES = (
 )
 _FORMATS = ((orchestra.is_orchestra, orchestra.translate),)
 """Other tools' formats: how each is recognised by its content, and how it becomes the native shape."""
+Faulty: TypeAlias = list[tuple[str, str]]
 _log = logging.getLogger("ccroute")
 
 
@@ -62,10 +63,7 @@ def load(
     that this version does not enforce, for a provider's usual variable that is not set, and for what seems
     misspelled.
     """
-    loaded = read(sources, env, overrides)
-    for warning in loaded.warnings:
-        _log.warning("config: %s", warning)
-    return loaded.options
+    return read(sources, env, overrides).options
 
 
 def read(
@@ -75,7 +73,7 @@ def read(
     *,
     keep_unset: bool = False,
 ) -> Loaded:
-    """Return the result of `load` with all that was found. Logs nothing.
+    """Return the result of `load` with all that was found.
 
     `keep_unset`: a variable that is not set is no fault, because the files are only moved. The options are
     not for a router then.
@@ -86,8 +84,8 @@ def read(
     tables = list(_tables(opened, environment, given))
     merged = merge((source, checked_settings(table, source)) for source, table in tables)
     assembly = Assembly(merged, environment, given)
-    faults = [fault for source, _ in opened for fault in source.faults] + assembly.faults
-    faults = [fault for fault in faults if not all(map(_is_unset(opened), fault[0].split(", ")))]
+    faults = [fault for source, _ in opened for fault in source.faults]
+    faults += _without_unset(assembly.faults, (source for source, _ in opened))
     read = merged.settings
     named = (read.backends, read.aliases, read.agents, read.groups, read.default_model)
     if not any((faults, *named, *map(given.get, ("backends", "aliases", "agents", "default_model")))):
@@ -98,6 +96,9 @@ def read(
         raise ConfigError(*dict.fromkeys(f"{where}: {environment.hide(text)}" for where, text in faults))
     warnings = [*(warning for source, _ in opened for warning in source.warnings), *assembly.warnings]
     ignored = tuple(ignored for source, _ in opened for ignored in source.ignored)
+    warnings = list(map(environment.hide, warnings))
+    for warning in warnings:
+        _log.warning("config: %s", warning)
     return Loaded(
         assembly.options,
         MergedSettings(
@@ -108,14 +109,20 @@ def read(
             {backend.name: implied_key(backend) for backend in assembly.options["backends"]},
         ),
         ignored,
-        tuple(map(environment.hide, warnings)),
+        tuple(warnings),
     )
 
 
-def _is_unset(opened: Sequence[tuple[Source, object]]) -> Callable[[str], bool]:
-    """Whether a reference there, or around there, was kept because its variable is not set."""
-    kept = tuple(source.at(place) for source, _ in opened for place in source.unset)
-    return lambda where: any(where == each or where.startswith((f"{each}.", f"{each}[")) for each in kept)
+def _without_unset(faults: Faulty, sources: Iterable[Source]) -> Faulty:
+    """The faults without those of references that stayed because their variables are not set."""
+    waiting = [source for source in sources if source.unset]
+    texts = {source.references[place][0] for source in waiting for place in source.unset}
+    return [
+        (where, text)
+        for where, text in faults
+        if not any(each in text for each in texts)
+        and not all(any(source.is_unset(each) for source in waiting) for each in where.split(", "))
+    ]
 
 
 def _checked(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,6 +154,7 @@ def _tables(
             others = [*contents[:i], *contents[i + 1 :]]
             external = ExternalNames(given.get("aliases") or {}, given["backends"], others, environment)
             table = translate(content, environment, source, external)
+            source.faults = _without_unset(source.faults, [source])
             contents[i] = table  # its servers are external to the next source
         else:
             table = environment.expand(_needed(content, replaced), (), source)

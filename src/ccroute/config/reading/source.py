@@ -43,9 +43,9 @@ class Source:
     file. `left_out` are the native places whose values had a fault and are left out. `implied` are backends
     that the file does not define, but that an agent's address needs.
 
-    `references` has the text and the expanded value of each place in the file that refers to variables; `unset`
-    are those of them that stayed as they are, and `stand_ins` their texts by native place, where a text does
-    not fit.
+    `references` has the text and the expanded value of each place in the file that refers to variables.
+    `unset` are those of them that stayed as they are, and `stand_ins` their texts by native place, where a
+    text does not fit.
     """
 
     def __init__(self, label: str, name: str = "") -> None:
@@ -90,6 +90,11 @@ class Source:
     def faulty(self, where: str) -> bool:
         """Whether a fault was found there or below."""
         return any(known == where or known.startswith((f"{where}.", f"{where}[")) for known, _ in self.faults)
+
+    def is_unset(self, where: str) -> bool:
+        """Whether a reference there, or around there, stayed because its variable is not set."""
+        kept = map(self.at, self.unset)
+        return any(where == each or where.startswith((f"{each}.", f"{each}[")) for each in kept)
 
     def ignore(self, place: Place, reason: str) -> None:
         self.ignored.append(Ignored(self.at(place), reason))

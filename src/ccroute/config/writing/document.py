@@ -13,13 +13,20 @@ from pydantic import SecretStr
 
 from ccroute._version import __version__
 from ccroute.config.merge import Merged
-from ccroute.config.native.settings import BackendTable, Table, is_limit
+from ccroute.config.native.settings import (
+    AgentTable,
+    BackendTable,
+    FallbackTable,
+    PriceTable,
+    Table,
+    is_limit,
+)
 from ccroute.config.reading.secrets import INLINE, Environment
 from ccroute.config.reading.source import Ignored, Place
 from ccroute.config.writing.secrets import (
     Variables,
     is_free_secret,
-    is_public_header,
+    is_secret_header,
     usual_name,
     without_credentials,
     without_literal,
@@ -52,22 +59,25 @@ class MergedSettings:
         """One native TOML file that makes the same router, without the values of secrets.
 
         References to variables stay. A secret that stands in a file itself becomes a reference, and a comment
-        says which variable to set. Raises `ConfigError` without tomli-w, and for a value that TOML cannot hold.
+        says which variable to set. Raises `ConfigError` without tomli-w, and for a value that
+        TOML cannot hold.
         """
-        files = " and ".join(self.files)
-        top = [f"Written by ccroute {__version__} from {files}."]
-        if self.variables:
-            top += ["", "Set these variables; their values stood in the files themselves:"]
-            top += [f"  {name}: {', '.join(dict.fromkeys(places))}" for name, places in self.variables.items()]
-        if self._document.left_out:
-            top += ["", "Left out, because TOML has no null:", *(f"  {each}" for each in self._document.left_out)]
-        if self.ignored:
-            top += ["", "Not taken over:", *(f"  {line}" for line in summarised(self.ignored))]
-        return Layout(self._document.comments, _headed).text(self._document.table, top)
+        document = self._document
+        top = [f"Written by ccroute {__version__} from {' and '.join(self.files)}."]
+        parts = {
+            "Set these variables, because their values stood in the files themselves:": [
+                f"{name}: {', '.join(dict.fromkeys(places))}" for name, places in self.variables.items()
+            ],
+            "Left out, because TOML has no null:": document.left_out,
+            "Not taken over:": summarised(self.ignored),
+        }
+        for title, lines in parts.items():
+            top += ["", title, *(f"  {line}" for line in lines)] if lines else []
+        return Layout(document.comments, _headed).text(document.table, top)
 
     @property
     def variables(self) -> Mapping[str, Sequence[str]]:
-        """The variables to set for secrets that stand in the files themselves, each with the places of these."""
+        """The variables to set for secrets that stand in the files themselves, with the places of these."""
         return self._document.variables.places
 
     @cached_property
@@ -85,11 +95,8 @@ class _Document:
         # What a variable already means: by its name in a file, or to a backend without a key.
         texts = [text for source in self._merged.sources for text, _ in source.references.values()]
         taken = {reference[1] for text in texts for reference in INLINE.finditer(text)}
-        taken |= {
-            variable
-            for name, variable in settings.usual.items()
-            if variable and (table := given.backends.get(name, BackendTable())).api_key is None
-        }
+        with_key = {name for name, table in given.backends.items() if table.api_key is not None}
+        taken |= {variable for name, variable in settings.usual.items() if variable and name not in with_key}
         self.variables = Variables(settings.environment, taken)
         self.comments: dict[Place, str] = {}
         self.left_out: list[str] = []
@@ -102,8 +109,11 @@ class _Document:
                 written[key] = self._value(value, (*place, key))
             elif is_limit(type(table), key):
                 written[key] = "off"
-        # An agent of which only the model is given is the model's name.
-        return written["model"] if place[:1] == ("agents",) and written.keys() == {"model"} else written
+        if isinstance(table, AgentTable | FallbackTable) and written.keys() == {"model"}:
+            return written["model"]
+        if isinstance(table, PriceTable) and written == {"input": 0, "output": 0}:
+            return "free"
+        return written if place else {key: value for key, value in written.items() if value != {}}
 
     def _value(self, value: object, place: Place) -> Any:
         plain = value.get_secret_value() if isinstance(value, SecretStr) else value
@@ -122,9 +132,8 @@ class _Document:
             return [inner for inner in items if inner is not None]
         if value is None:
             self.left_out.append(self._merged.where(place))
-        if isinstance(value, float | Decimal) and abs(value) < _EXACT and value == int(value):
-            return int(value)
-        return value
+        number = value if isinstance(value, float | Decimal) else None
+        return int(number) if number is not None and abs(number) < _EXACT and number == int(number) else value
 
     def _text(self, value: object, place: Place) -> str | None:
         """What the file has in place of `value`, where it refers to variables; None where it does not."""
@@ -143,7 +152,7 @@ class _Document:
     def _string(self, text: str, value: str, place: Place) -> str:
         """`text` without a secret in it. `value` is the same with its variables expanded."""
         where, name = self._merged.where(place), usual_name(place, self._usual)
-        if self._is_secret(value, place):
+        if _is_secret(value, place):
             written = without_literal(text, value, name, where, self.variables)
         else:
             written = without_credentials(text, name, where, self.variables)
@@ -151,21 +160,26 @@ class _Document:
             self.comments[place] = f"Set this variable: {where} held the value itself."
         return written
 
-    def _is_secret(self, value: str, place: Place) -> bool:
-        if place[0] == "backends" and len(place) > 2:
-            if place[2] == "headers":
-                return not is_public_header(str(place[-1]))
-            if place[2] == "api_key":
-                return True
-        is_own = place[0] == "backends" and place[2] not in BackendTable.model_fields
-        return (is_own or not _FREE_FORM.isdisjoint(place)) and is_free_secret(place, value)
+
+def _is_secret(value: str, place: Place) -> bool:
+    match place:
+        case ("backends", _, "headers", name):
+            return is_secret_header(str(name), value)
+        case ("backends", _, "api_key"):
+            return True
+        case ("backends", _, key, *_) if key not in BackendTable.model_fields:  # of a kind of one's own
+            return is_free_secret(place, value)
+    return not _FREE_FORM.isdisjoint(place) and is_free_secret(place, value)
 
 
 def _headed(place: Place) -> bool | None:
     """The order of aliases counts, and a line cannot follow a header: so none of them has one."""
-    if place[0] == "aliases" or len(place) == 1:
-        return len(place) == 1
-    return True if place[0] == "backends" and len(place) == 2 else None
+    match place:
+        case (_,) | ("backends", _) | ("backends", _, "models"):
+            return True
+        case ("aliases", *_):
+            return False
+    return None
 
 
 def summarised(ignored: Sequence[Ignored]) -> list[str]:

@@ -50,7 +50,12 @@ _SECRET_WORDS: Final = frozenset(
         "token",
     }
 )
-_USER_INFO: Final = re.compile(r"(?<=://)((?:[^/?#\s:@]*:)?)([^/?#\s@]+)(?=@)")
+_USER_INFO: Final = re.compile(
+    r"""(?<=://)
+    ((?: (?: \$\{[^}]*\} | \$(?!\{) | [^$/?\#\s:@] )* : )?)  # a user
+    ((?: \$\{[^}]*\} | \$(?!\{) | [^$/?\#\s@] )+) (?=@)  # a password""",
+    re.VERBOSE,
+)
 _QUERY: Final = re.compile(r"(?<=[?&])([^=&#\s]+=)([^&#\s]+)")
 _LONGEST_REST: Final = 8
 """Characters of a secret beside a reference that may be no secret themselves, such as `key-${ID}`."""
@@ -60,7 +65,8 @@ _LONGEST_REST: Final = 8
 class Variables:
     """The variables that a written file needs for secrets that stood in the files themselves.
 
-    `taken` are names that mean something else. `made` has each new name with its value, `places` where each was.
+    `taken` are names that mean something else. `made` has each new name with its value, and `places` where
+    it was.
     """
 
     environment: Environment
@@ -107,9 +113,10 @@ def without_credentials(text: str, name: str, where: str, variables: Variables) 
     """A URL without a password in it, or other text as it is."""
 
     def hide(found: re.Match[str]) -> str:
-        if INLINE.search(found[2]) or (found.re is _QUERY and not is_secret_name(found[1])):
+        if found.re is _QUERY and not is_secret_name(found[1]):
             return found[0]
-        return found[1] + variables.reference(found[2], f"{name}_PASSWORD", where)
+        value = INLINE.sub(lambda reference: reference[2] or "", found[2])
+        return found[1] + without_literal(found[2], value, f"{name}_PASSWORD", where, variables)
 
     return _QUERY.sub(hide, _USER_INFO.sub(hide, text)) if "://" in text else text
 
@@ -119,8 +126,8 @@ def is_secret_name(name: object) -> bool:
     return not _SECRET_WORDS.isdisjoint(word.lower() for word in _WORD.findall(str(name)))
 
 
-def is_public_header(name: str) -> bool:
-    return name.lower() in _PUBLIC_HEADERS
+def is_secret_header(name: str, value: str) -> bool:
+    return name.lower() not in _PUBLIC_HEADERS or looks_like_key(value)
 
 
 def is_free_secret(place: Place, value: str) -> bool:

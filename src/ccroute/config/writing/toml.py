@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from textwrap import wrap
 from typing import Any, Final
 
 from ccroute.config.reading.source import Place, Source
@@ -31,7 +32,8 @@ class Layout:
     def text(self, table: Mapping[str, Any], top: Sequence[str]) -> str:
         """The file, with comments at its top. Raises `ConfigError` for what TOML cannot hold."""
         lines, sections = self._parts(table, ())
-        return "\n".join([*_comment(top), "", *lines, *sections]).strip("\n") + "\n"
+        body = "\n".join([*lines, *sections]).strip("\n")
+        return "\n".join([*_comment(top), "", body]).strip("\n") + "\n"
 
     def _parts(self, table: Mapping[str, Any], place: Place) -> tuple[list[str], list[str]]:
         """The lines below a table's header, and the inner tables with headers of their own."""
@@ -63,7 +65,8 @@ class Layout:
     def _value(self, value: object, place: Place) -> str:
         if isinstance(value, Mapping):
             entries = (
-                f"{self._key(key, place)} = {self._value(inner, (*place, key))}" for key, inner in value.items()
+                f"{self._key(key, place)} = {self._value(inner, (*place, key))}"
+                for key, inner in value.items()
             )
             return f"{{ {', '.join(entries)} }}" if value else "{}"
         if isinstance(value, list):
@@ -91,6 +94,9 @@ class Layout:
 
 
 def _comment(lines: Sequence[str]) -> Iterator[str]:
-    """A name in a comment may hold a line break or a control character."""
+    """The lines as comments. A name in them may hold a line break or a control character."""
     for line in lines:
-        yield f"# {''.join(c if c.isprintable() else '\N{REPLACEMENT CHARACTER}' for c in line)}".rstrip()
+        text = "".join(c if c.isprintable() else "�" for c in line)
+        indent = " " * (len(text) - len(text.lstrip()))
+        wrapped = wrap(text, _WIDTH - 2, subsequent_indent=f"{indent}  ", break_long_words=False) or [""]
+        yield from (f"# {piece}".rstrip() for piece in wrapped)
