@@ -132,8 +132,9 @@ class _Document:
             return [inner for inner in items if inner is not None]
         if value is None:
             self.left_out.append(self._merged.where(place))
-        number = value if isinstance(value, float | Decimal) else None
-        return int(number) if number is not None and abs(number) < _EXACT and number == int(number) else value
+        if isinstance(value, float | Decimal) and -_EXACT < value < _EXACT and value == int(value):
+            return int(value)
+        return value
 
     def _text(self, value: object, place: Place) -> str | None:
         """What the file has in place of `value`, where it refers to variables; None where it does not."""
