@@ -43,9 +43,9 @@ def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailabl
             yield from sleep(attempt.wait)
             attempt.restart_clock()
         try:
-            http = deployment.backend.encode(_carried(attempt), deployment.model, attempt.stream)
+            http = deployment.backend.encode(carried(attempt), deployment.model, attempt.stream)
         except (BackendError, RequestError) as error:
-            return Fault(_completed(error.with_traceback(None), attempt), UNSUPPORTED)
+            return Fault(completed(error.with_traceback(None), attempt), UNSUPPORTED)
         attempt.held.append(state.load.begin(deployment))
         if deployment.backend.origin in state.limited_hosts and (no_slot := (yield from _slot(attempt))):
             return no_slot
@@ -70,7 +70,7 @@ def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailabl
         attempt.settle(outcome)
 
 
-def _carried(attempt: AttemptContext) -> Request:
+def carried(attempt: AttemptContext) -> Request:
     """The request without what the deployment cannot carry; refused unless dropping was asked for."""
     deployment, request = attempt.candidate.deployment, attempt.plan.request
     backend, state = deployment.backend, attempt.state
@@ -113,7 +113,7 @@ def _fault(error: CallFailure | DeadlineExceededError, attempt: AttemptContext) 
     if isinstance(error, DeadlineExceededError):
         fault = Fault(error, AMBIGUOUS if attempt.sent else NOT_SENT)
     else:
-        error = _completed(error, attempt)
+        error = completed(error, attempt)
         if isinstance(error, ContextWindowExceededError):
             error.limit = error.limit or deployment.info.context_window
             error.estimated = error.estimated or count_safely(state.count_tokens, attempt.request)
@@ -126,7 +126,7 @@ def _fault(error: CallFailure | DeadlineExceededError, attempt: AttemptContext) 
     return fault if attempt.first_content is None else _interrupted(fault.error, attempt)
 
 
-def _completed(error: CallFailure, attempt: AttemptContext) -> CallFailure:
+def completed(error: CallFailure, attempt: AttemptContext) -> CallFailure:
     """The error with its place, without secrets and prompts."""
     backend = attempt.deployment.backend
     foreign = backend.wire_name is None and attempt.status is not None  # its message may be the server's
