@@ -47,7 +47,6 @@ class Loaded:
     options: dict[str, Any]
     settings: MergedSettings
     ignored: tuple[Ignored, ...]
-    warnings: tuple[str, ...]
 
 
 def load(
@@ -94,11 +93,9 @@ def read(
         faults.append((opened[0][0].name if len(opened) == 1 else "source", f"{what}; {EXPECTED}"))
     if faults:
         raise ConfigError(*dict.fromkeys(f"{where}: {environment.hide(text)}" for where, text in faults))
-    warnings = [*(warning for source, _ in opened for warning in source.warnings), *assembly.warnings]
+    for warning in [*(warning for source, _ in opened for warning in source.warnings), *assembly.warnings]:
+        _log.warning("config: %s", environment.hide(warning))
     ignored = tuple(ignored for source, _ in opened for ignored in source.ignored)
-    warnings = list(map(environment.hide, warnings))
-    for warning in warnings:
-        _log.warning("config: %s", warning)
     return Loaded(
         assembly.options,
         MergedSettings(
@@ -109,7 +106,6 @@ def read(
             {backend.name: implied_key(backend) for backend in assembly.options["backends"]},
         ),
         ignored,
-        tuple(warnings),
     )
 
 

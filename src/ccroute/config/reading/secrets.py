@@ -38,7 +38,7 @@ class Environment:
 
     def __init__(self, variables: Mapping[str, str], *, keep_unset: bool = False) -> None:
         self._variables = variables
-        self._keep_unset = keep_unset
+        self.keep_unset = keep_unset
         self._seen: dict[str, str] = {}
 
     def get(self, name: str) -> str | None:
@@ -92,7 +92,7 @@ class Environment:
                 if "${" in default:
                     faults.append(f"the default of ${{{name}}} cannot hold another variable")
                 return value or default
-            if self._keep_unset and not (value if is_key else value is not None):
+            if self.keep_unset and not (value if is_key else value is not None):
                 source.unset.add(place)
                 return f"${{{name}}}"
             if value is None:
