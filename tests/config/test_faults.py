@@ -278,6 +278,6 @@ def test_a_blank_or_unprintable_name_is_a_fault_where_it_is(faults):
         f"aliases.y: {odd}",
         f"aliases.z: {blank}",
         f"agents.a.model: {odd}",
-        f"agents.a.fallback[0]: {blank}",
-        f"fallbacks.local/b[0]: {blank}",
+        f"agents.a.fallback[0].model: {blank}",
+        f"fallbacks.local/b[0].model: {blank}",
     )

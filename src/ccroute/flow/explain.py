@@ -1,6 +1,6 @@
 """Where a call would go, and why: the call's own decisions, with attempts that are only pretended.
 
-The plan is `make_plan`'s, `RetryState` chooses who is next, and `carried` writes each request. So nothing is
+The plan is `make_plan`'s, `RetryState` chooses who is next, and `carried_request` writes each request. So nothing is
 decided here. Nothing is sent or drawn either, and what the router has learned stays as it is.
 """
 
@@ -15,9 +15,10 @@ from ccroute.accounting import cost
 from ccroute.accounting.tokens import count_safely, estimate
 from ccroute.errors import AuthenticationError, BackendError, CcrouteError, RequestError
 from ccroute.failures import NOT_SENT, TRIGGERS, UNSUPPORTED, Rule
-from ccroute.flow.attempt import carried, completed
+from ccroute.flow.attempt import completed
 from ccroute.flow.attempt_context import FOREVER, AttemptContext
 from ccroute.flow.call_context import timeout_of
+from ccroute.flow.carried import carried_request
 from ccroute.flow.reports import turned_away_error
 from ccroute.flow.retry import Fault, RetryState
 from ccroute.flow.state import RouterState
@@ -116,7 +117,7 @@ def _rehearse(plan: Plan, state: RouterState, limits: Timeout) -> _Rehearsal:
     for candidate in plan.candidates:
         name, off = candidate.deployment.name, retry.unavailable.get(candidate.deployment.name)
         if name not in asked_names and name not in why_not:
-            why_not[name] = str(turned_away_error(off, now)) if off else _not_triggered(plan)
+            why_not[name] = turned_away_error(off, now).args[0] if off else _not_triggered(plan)
     if len(asked) > most:
         rest = ", ".join(candidate.deployment.name for candidate in asked[most:])
         reasons.append(
@@ -130,7 +131,7 @@ def _obstacle(attempt: AttemptContext) -> Fault | None:
     """Why the request cannot be sent to the deployment, as far as that is known before it is sent."""
     deployment = attempt.deployment
     try:
-        deployment.backend.encode(carried(attempt), deployment.model, attempt.stream)
+        deployment.backend.encode(carried_request(attempt), deployment.model, attempt.stream)
     except (BackendError, RequestError) as error:
         return Fault(completed(error.with_traceback(None), attempt), UNSUPPORTED)
     missing = deployment.backend.lacks_key()

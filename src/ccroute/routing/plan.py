@@ -38,6 +38,7 @@ class Plan(NamedTuple):
     """Where a call may go, in order. `request` has the agent's parameter defaults. If `overridden`, the
     agent's model replaced the requested one; `requested_price` is its price, in USD per million tokens.
 
+    prompt_tokens: the prompt's, estimated; None if no candidate's window is known.
     considered: every candidate in order, also those that may not serve.
     left_out:   the names of those, each with the reason.
     denied:     what a call raises, because nobody is left. Only in a plan that is shown.
@@ -54,6 +55,7 @@ class Plan(NamedTuple):
     triggers: Sequence[Trigger]
     reasons: tuple[str, ...]
     requested_price: Price | None = None
+    prompt_tokens: int | None = None
     considered: Sequence[Candidate] = ()
     left_out: Mapping[str, str] = MappingProxyType({})
     denied: CcrouteError | None = None
@@ -99,8 +101,16 @@ def make_plan(
     denied: CcrouteError | None = None
     if agent.local_only:
         denied = _leave_out_remote(considered, name, left_out, reasons)
-    if tables.has_windows and denied is None:
-        considered, denied = _by_window(considered, request, triggers, count_tokens, left_out, reasons)
+    prompt = None
+    if (
+        tables.has_windows
+        and denied is None
+        and any(c.deployment.info.context_window is not None for c in considered)
+    ):
+        prompt = count_tokens(request)
+        considered, denied = _by_window(
+            considered, prompt, request.max_tokens or 0, triggers, left_out, reasons
+        )
     if denied is not None and random is not None:
         raise denied
     price = price_of(tables, request.model) if overridden and request.model else None
@@ -115,6 +125,7 @@ def make_plan(
         triggers,
         tuple(reasons),
         price,
+        prompt,
         considered,
         left_out,
         denied,
@@ -202,22 +213,20 @@ def _leave_out_remote(
 
 def _by_window(
     considered: Sequence[Candidate],
-    request: Request,
+    prompt: int,
+    answer: int,
     triggers: Sequence[Trigger],
-    count: Callable[[Request], int],
     left_out: dict[str, str],
     reasons: list[str],
 ) -> tuple[Sequence[Candidate], ContextWindowExceededError | None]:
-    """The candidates, with those first whose window also fits the answer. Those whose window does not fit the
-    prompt are left out. Returns the error, too, if it fits no window.
+    """The candidates, with those first whose window also fits the answer; both have a number of tokens. Those
+    whose window does not fit the prompt are left out. Returns the error, too, if it fits no window.
 
-    A fallback model moves before the first choice only if `token_limit` is one of the triggers.
+    A fallback model moves before the first choice only if `token_limit` is one of the triggers, and of its
+    own.
     """
     candidates = _without(considered, left_out) if left_out else considered
-    if all(candidate.deployment.info.context_window is None for candidate in candidates):
-        return considered, None
-    prompt = count(request)
-    needed = prompt + (request.max_tokens or 0)
+    needed = prompt + answer
     overtaking = "token_limit" in triggers
     too_long = dict[str, str]()
     for candidate in candidates:
@@ -226,17 +235,21 @@ def _by_window(
             too_long[candidate.deployment.name] = (
                 f"the prompt has about {prompt} tokens, its context window {window}"
             )
-    first_choices = [c for c in candidates if overtaking or not c.fallback] or candidates
+
+    def comes_late(candidate: Candidate) -> bool:
+        return candidate.fallback and not (overtaking and "token_limit" in candidate.triggers)
+
+    first_choices = [c for c in candidates if not comes_late(c)] or candidates
     if too_long and all(c.deployment.name in too_long for c in first_choices):
         for candidate in candidates:
             left_out[candidate.deployment.name] = too_long.get(
                 candidate.deployment.name,
-                "the prompt is too long for the model, and the agent's triggers do not have token_limit",
+                "the prompt is too long for the model, and the triggers do not have token_limit",
             )
         return considered, _too_long(prompt, max(map(_window, first_choices)))
 
     def place(candidate: Candidate) -> tuple[bool, bool]:
-        return candidate.fallback and not overtaking, is_tight(candidate, needed)
+        return comes_late(candidate), is_tight(candidate, needed)
 
     left_out |= too_long
     possible = _without(candidates, left_out) if left_out else candidates

@@ -110,4 +110,6 @@ _NUMBERS = (0, 2, 3, 4)
 
 
 def _percent(share: float) -> str:
-    return "<1 %" if 0 < share < 0.005 else f"{share:.0%}".replace("%", " %")
+    if 0 < share < 0.005 or 0.995 <= share < 1:
+        return "<1 %" if share < 0.5 else ">99 %"
+    return f"{share * 100:.0f} %"
