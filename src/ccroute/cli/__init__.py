@@ -31,11 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(arguments, int):
         return arguments
     output = Output(as_json=arguments.json)
-    handler = _to_stderr(arguments.verbose)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    if arguments.command == "check" and not arguments.verbose:
+        handler.setLevel(logging.ERROR)  # it prints warnings itself
     logger = logging.getLogger("ccroute")
     level = logger.level
     logger.addHandler(handler)
-    logger.setLevel(handler.level)
+    logger.setLevel({0: logging.WARNING, 1: logging.INFO}.get(arguments.verbose, logging.DEBUG))
     try:
         importlib.import_module(f"ccroute.cli.{arguments.command}").run(arguments, output)
         sys.stdout.flush()
@@ -51,13 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         logger.removeHandler(handler)
         logger.setLevel(level)
     return 0
-
-
-def _to_stderr(verbose: int) -> logging.Handler:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG))
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    return handler
 
 
 def _failed(error: Exception, output: Output) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from ccroute.backends import Backend
 from ccroute.cli.files import read_files
 from ccroute.cli.output import Output
+from ccroute.config.references import target_names
 from ccroute.config.writing.document import summarised
 from ccroute.display import rounded_usd
 from ccroute.routing.tables import Deployment, Tables
@@ -31,9 +32,6 @@ class _Warnings(logging.Handler):
 
 def run(arguments: argparse.Namespace, output: Output) -> None:
     logger, warnings = logging.getLogger("ccroute"), _Warnings()
-    others = logger.handlers if not arguments.verbose else []
-    for other in others:
-        other.setLevel(logging.ERROR)
     logger.addHandler(warnings)
     try:
         loaded, tables = read_files(arguments.files)
@@ -71,10 +69,11 @@ def _routes(tables: Tables) -> list[dict[str, Any]]:
         {
             "name": each.id,
             "kind": each.kind,
-            "deployments": [
-                {"deployment": name} if each.kind == "pattern" else _facts(tables.deployment(name))
-                for name in each.deployments
-            ],
+            "deployments": (
+                [{"deployment": name} for name in target_names(tables.aliases[each.id])]
+                if each.kind == "pattern"
+                else [_facts(tables.deployment(name)) for name in each.deployments]
+            ),
         }
         for each in listed
         if each.kind != "deployment" or each.id not in aliased
