@@ -1,7 +1,7 @@
 """Where a call would go, and why: the call's own decisions, with attempts that are only pretended.
 
-The plan is `make_plan`'s, `RetryState` chooses who is next, and `carried_request` writes each request. So nothing is
-decided here. Nothing is sent or drawn either, and what the router has learned stays as it is.
+The plan is `make_plan`'s, `RetryState` chooses who is next, and `carried_request` writes each request. So
+nothing is decided here. Nothing is sent or drawn either, and what the router has learned stays as it is.
 """
 
 from __future__ import annotations
@@ -100,11 +100,13 @@ def _rehearse(plan: Plan, state: RouterState, limits: Timeout) -> _Rehearsal:
             break
         # An attempt that is not made.
         at = state.clock.now()
-        attempt = AttemptContext(state, plan, "", limits, FOREVER, candidate, False, False, 0.0, now, at, now)
+        attempt = AttemptContext(
+            state, plan, "", limits, FOREVER, candidate, False, False, 0.0, now, at, now, plan.request
+        )
         fault = _obstacle(attempt)
         if fault is None:
             asked.append(candidate)
-            reasons += attempt.dropped
+            reasons += attempt.changes
             # The last attempt is never used up, so that the order goes on to its end.
             retry.failed(candidate, _pretended(plan, uses_attempt=len(asked) < most), now)
             continue

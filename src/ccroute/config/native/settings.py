@@ -62,6 +62,11 @@ def _name(value: str) -> str:
     return value
 
 
+def _switched(value: object) -> object:
+    """YAML 1.1 reads `on` and `off` as booleans."""
+    return ("on" if value else "off") if isinstance(value, bool) else value
+
+
 def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -311,7 +316,7 @@ class Settings(Table):
     unknown_agent: Literal["error", "default"] = "error"
     drop_params: bool = False
     trust_env: bool = False
-    health: Literal["on", "off"] = "on"
+    health: Annotated[Literal["on", "off"], BeforeValidator(_switched)] = "on"
     max_queue: NonNegativeInt = 1000
     baseline: Name | None = None
     strategy: Strategy = "weighted"
