@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Literal, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 from ccroute.accounting.tally import Key, Tally, as_json
-from ccroute.display import aligned, rounded_usd
+from ccroute.display import aligned, rich_table, rounded_usd
 from ccroute.types import Price
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 GroupBy = Literal["agent", "group", "alias", "model", "backend", "day", "session"]
 _HIDDEN = frozenset({"attempts", "baseline_cost", "cache_hits", "p95", "unknown_cost_requests"})
@@ -100,6 +103,14 @@ class Report(Sequence[Mapping[str, Any]]):
         return "\n".join([*lines[:-1], lines[1], lines[-1]] if totals else lines)
 
     __repr__ = __str__
+
+    def __rich__(self) -> Table:
+        header, rows, totals = self._cells()
+        found = rich_table(header, rows, range(len(self.by), len(header)))
+        for total in totals:
+            found.add_section()
+            found.add_row(*total, style="bold")
+        return found
 
     def _repr_html_(self) -> str:
         from html import escape  # only where something is shown

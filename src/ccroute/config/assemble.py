@@ -61,6 +61,11 @@ class Assembly:
         backends += [self._backend(name, BackendTable(kind=name)) for name in wanted]
         self.options["backends"] = [*filter(None, backends), *given]
 
+    @property
+    def settings(self) -> Settings:
+        """The merged settings without backends that no name uses."""
+        return self._settings
+
     def _tables(self) -> dict[str, Any]:
         """The options that the sources give, without backends and aliases."""
         settings = self._settings
@@ -132,8 +137,9 @@ class Assembly:
             first, _, rest = text.partition(" ")
             self._fault(*((*place, first), rest) if first in BackendTable.model_fields else (place, text))
             return None
-        where = self._merged.where(place)
-        self.warnings.append(f"{where}: {variable} is not set, so there is no key for {backend.origin}")
+        if not self._environment.keep_unset:
+            where = self._merged.where(place)
+            self.warnings.append(f"{where}: {variable} is not set, so there is no key for {backend.origin}")
         return backend
 
     def _resolve(self, over: Mapping[Any, Any], given: list[Backend]) -> list[str]:

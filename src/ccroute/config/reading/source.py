@@ -41,6 +41,10 @@ class Source:
     Another tool's file is translated into the native shape; `renamed` maps a place there to the place in the
     file. `left_out` are the native places whose values had a fault and are left out. `implied` are backends
     that the file does not define, but that an agent's address needs. `files` are those that were read.
+
+    `references` has the text and the expanded value of each place in the file that refers to variables.
+    `unset` are those of them that stayed as they are, and `stand_ins` their texts by native place, where a
+    text does not fit.
     """
 
     def __init__(self, label: str, name: str = "") -> None:
@@ -52,6 +56,9 @@ class Source:
         self.renamed: dict[Place, Place] = {}
         self.left_out: list[Place] = []
         self.implied: set[str] = set()
+        self.references: dict[Place, tuple[str, str]] = {}
+        self.unset: set[Place] = set()
+        self.stand_ins: dict[Place, str] = {}
         self.files: dict[Path, Stamp | None] = {}
 
     def text(self, path: Path) -> str:
@@ -67,10 +74,14 @@ class Source:
 
     def where(self, place: Place) -> str:
         """`at` for a place in the native shape."""
+        return self.at(self.origin(place))
+
+    def origin(self, place: Place) -> Place:
+        """The place in this source of what is at `place` in the native shape."""
         for length in range(len(place), 0, -1):
             if (origin := self.renamed.get(place[:length])) is not None:
-                return self.at((*origin, *place[length:]))
-        return self.at(place)
+                return (*origin, *place[length:])
+        return place
 
     def fault(self, place: Place, text: str) -> None:
         self.faults.append((self.at(place), text))
@@ -85,6 +96,11 @@ class Source:
     def faulty(self, where: str) -> bool:
         """Whether a fault was found there or below."""
         return any(known == where or known.startswith((f"{where}.", f"{where}[")) for known, _ in self.faults)
+
+    def is_unset(self, where: str) -> bool:
+        """Whether a reference there, or around there, stayed because its variable is not set."""
+        kept = map(self.at, self.unset)
+        return any(where == each or where.startswith((f"{each}.", f"{each}[")) for each in kept)
 
     def ignore(self, place: Place, reason: str) -> None:
         self.ignored.append(Ignored(self.at(place), reason))
