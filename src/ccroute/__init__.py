@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ccroute.accounting import PriceBook, Report
     from ccroute.backends import AnthropicBackend, Backend, OllamaBackend, OpenAIBackend
     from ccroute.router import Router
-    from ccroute.routing import Agent, AliasTable
+    from ccroute.routing import Agent, AliasTable, Fallback
     from ccroute.runtime.streams import AsyncStream, Stream
     from ccroute.types import (
         Attempt,
@@ -36,7 +36,7 @@ _HOMES = {
     "ccroute.accounting": ("PriceBook", "Report"),
     "ccroute.backends": ("AnthropicBackend", "Backend", "OllamaBackend", "OpenAIBackend"),
     "ccroute.router": ("Router",),
-    "ccroute.routing": ("Agent", "AliasTable"),
+    "ccroute.routing": ("Agent", "AliasTable", "Fallback"),
     "ccroute.runtime.streams": ("AsyncStream", "Stream"),
     "ccroute.types": (
         "Attempt",
@@ -63,6 +63,7 @@ __all__ = [
     "Backend",
     "Chunk",
     "Completion",
+    "Fallback",
     "Message",
     "Model",
     "OllamaBackend",

@@ -20,6 +20,7 @@ from ccroute.observe.logging import log_event, safe_listener
 from ccroute.routing import (
     Agent,
     AliasTable,
+    Fallback,
     Health,
     Load,
     RefusedParameters,
@@ -58,8 +59,9 @@ class Router:
     aliases:        model name → deployments, as an `AliasTable` or a mapping.
     agents:         agent name → `Agent`, or the name of its model.
     groups:         defaults for agents that name the group.
-    fallbacks:      model → models to try in order if it fails; "*" for all other models. An agent's own come
-                    first; a call's `fallback=` replaces both.
+    fallbacks:      model → models to try in order if it fails; "*" for all other models. A `Fallback` names
+                    the failures that it is for. An agent's own come first; a call's `fallback=` replaces
+                    both.
     default_model:  used if neither the call nor its agent names a model.
     agent_override: whether the agent's configured model wins over `model=`.
     unknown_agent:  "error", or "default" to treat an unknown agent as none.
@@ -97,7 +99,7 @@ class Router:
         ledger: Ledger | None = None,
         baseline: str | None = None,
         groups: Mapping[str, Agent] | None = None,
-        fallbacks: Mapping[str, Sequence[str]] | None = None,
+        fallbacks: Mapping[str, Sequence[str | Fallback]] | None = None,
         drop_params: bool = False,
         health: Literal["on", "off"] = "on",
         max_queue: int = 1000,

@@ -91,6 +91,8 @@ class Backend(ABC):
     table of its own in a configuration file."""
     wire_name: ClassVar[Wire | None] = None
     """The wire of ccroute that the server speaks; None for a wire of your own."""
+    usual_output: ClassVar[int | None] = None
+    """Tokens of an answer, for an API that wants a limit. Sent if neither the call nor the model has one."""
     runs_models = False
     """Whether the server itself computes answers, so that its address shows whether it is local."""
 

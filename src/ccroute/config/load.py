@@ -24,9 +24,8 @@ from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import EXPECTED, Given, Ignored, Source, open_sources
 from ccroute.errors import ConfigError
 from ccroute.routing import AliasTable
-from ccroute.routing.agents import checked_agents
+from ccroute.routing.agents import checked_agents, checked_fallbacks
 from ccroute.routing.arguments import Faults, check_backends
-from ccroute.routing.tables import checked_fallbacks
 
 _SHAPES = (
     "known are tables such as backends, aliases and agents; groups of agents that have a model; "

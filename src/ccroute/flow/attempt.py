@@ -12,13 +12,13 @@ from ccroute.errors import (
     CcrouteError,
     ContextWindowExceededError,
     DeadlineExceededError,
-    InvalidRequestError,
     QueueTimeoutError,
     RequestError,
     StreamInterruptedError,
 )
 from ccroute.failures import AMBIGUOUS, DELIVERED, NO_SLOT, NOT_SENT, UNSUPPORTED, CallFailure, rule_of
 from ccroute.flow.attempt_context import AttemptContext
+from ccroute.flow.carried import carried_request
 from ccroute.flow.effects import Enter, Flow, Queued, enter, sleep, wait
 from ccroute.flow.exchange import exchange
 from ccroute.flow.redact import cleaned
@@ -26,8 +26,7 @@ from ccroute.flow.reports import health_report
 from ccroute.flow.retry import MIN_ATTEMPT, Fault
 from ccroute.http.message import Failure
 from ccroute.routing.acquired import ANSWERED, UNDECIDED, AttemptOutcome, Unavailable
-from ccroute.types import Completion, Request
-from ccroute.wire.fields import LeftOut, without
+from ccroute.types import Completion
 
 
 def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailable]:
@@ -43,7 +42,8 @@ def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailabl
             yield from sleep(attempt.wait)
             attempt.restart_clock()
         try:
-            http = deployment.backend.encode(carried(attempt), deployment.model, attempt.stream)
+            attempt.request = carried_request(attempt)
+            http = deployment.backend.encode(attempt.request, deployment.model, attempt.stream)
         except (BackendError, RequestError) as error:
             return Fault(completed(error.with_traceback(None), attempt), UNSUPPORTED)
         attempt.held.append(state.load.begin(deployment))
@@ -68,28 +68,6 @@ def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailabl
         return answer
     finally:
         attempt.settle(outcome)
-
-
-def carried(attempt: AttemptContext) -> Request:
-    """The request without what the deployment cannot carry; refused unless dropping was asked for."""
-    deployment, request = attempt.candidate.deployment, attempt.plan.request
-    backend, state = deployment.backend, attempt.state
-    refused = backend.refusals(request, deployment.model)
-    may_drop = state.drop_params or backend.drop_params
-    if may_drop and (known := state.refused_parameters.of(deployment, request)):
-        attempt.refused_before = known
-        refused = {**dict.fromkeys(sorted(known), "the server refused it"), **refused}
-    attempt.asks_for_format = request.response_format is not None and "response_format" not in refused
-    if not refused:
-        return request
-    if not may_drop:
-        lost = [f"{name} ({why})" for name, why in refused.items() if not isinstance(why, LeftOut)]
-        if lost:
-            raise InvalidRequestError(
-                f"cannot carry {'; '.join(lost)}. Leave it out, or set drop_params=True"
-            )
-    attempt.dropped = tuple(f"{deployment.name}: {name} dropped, {why}" for name, why in refused.items())
-    return without(request, refused)
 
 
 def _slot(attempt: AttemptContext) -> Flow[Fault | None]:
@@ -120,7 +98,8 @@ def _fault(error: CallFailure | DeadlineExceededError, attempt: AttemptContext) 
         fault = Fault(error, rule_of(error), error.should_retry)
         if isinstance(error, BackendError):
             error.sent = attempt.sent  # without a key, nothing was sent
-        if state.drop_params or deployment.backend.drop_params:
+        may_drop = state.drop_params or deployment.backend.drop_params
+        if may_drop or getattr(error, "parameter", None) in attempt.defaults:
             name = state.refused_parameters.learn(deployment, attempt.request, error)
             fault = fault._replace(drops=None if name in attempt.refused_before else name)
     return fault if attempt.first_content is None else _interrupted(fault.error, attempt)

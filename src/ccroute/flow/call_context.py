@@ -93,6 +93,7 @@ class CallContext:
             now,
             clock.now(),
             now,
+            self.plan.request,
         )
         if step.tokens is not None:
             self.latest.held.append(step.tokens)
@@ -243,7 +244,7 @@ class CallContext:
     def _note(
         self, attempt: AttemptContext, outcome: Outcome, usage: Usage, fault: Fault | None, reason: str
     ) -> None:
-        self._reasons += attempt.dropped
+        self._reasons += attempt.changes
         now, plan, candidate = self.state.clock.monotonic(), self.plan, attempt.candidate
         deployment, duration = candidate.deployment, now - attempt.started
         failure = None if fault is None else fault.rule.failure
@@ -319,9 +320,10 @@ class CallContext:
             latency=clock.monotonic() - self.started,
             request_id=answer.request_id or attempt.request_id,
         )
-        asked = self.plan.request
-        if asked.response_format is not None or asked.tools:
-            completion._asked_with(asked.response_format, asked.tools)
+        asked, sent = self.plan.request, attempt.request
+        form = asked.response_format if asked.response_format is not None else sent.response_format
+        if form is not None or asked.tools or sent.tools:
+            completion._asked_with(form, asked.tools or sent.tools)
         return completion
 
     def _used(self, answer: Completion) -> Usage:

@@ -242,15 +242,17 @@ class RetryState:
         return candidate.fallback if window is None else window > self._window
 
     def _is_triggered(self, candidate: Candidate, reasons: Mapping[str, Unavailable | None]) -> bool:
-        """Whether this call may go to it: a fallback model only for what its agent's triggers name."""
+        """Whether this call may go to it: a fallback model only for what its agent's triggers name, and its
+        own."""
         if not candidate.fallback:
             return True
         if (last := self.fault or self.unsupported_fault) is not None:
-            return last.rule.trigger in self._plan.triggers
+            return last.rule.trigger in self._plan.triggers and last.rule.trigger in candidate.triggers
         # Nobody was tried yet, so the first choices are turned off, or the prompt does not fit into them.
         before = self._plan.candidates[: self._plan.candidates.index(candidate)]
         found = [reasons.get(c.deployment.name) for c in before if not c.fallback]
-        return not found or any(r is not None and _trigger(r) in self._plan.triggers for r in found)
+        triggers = {_trigger(reason) for reason in found if reason is not None}
+        return not found or not triggers.isdisjoint({*self._plan.triggers} & {*candidate.triggers})
 
     def _is_spent(self, attempts: int) -> bool:
         return attempts >= self._state.retry.attempts

@@ -6,7 +6,7 @@ Knows pydantic's errors; must not know what a key means.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -89,10 +89,18 @@ def _keys_at(place: Place) -> list[str]:
     steps = iter(place)
     for step in steps:
         annotation = table.model_fields[str(step)].annotation
-        if get_origin(annotation) is dict:
+        for _ in range(_containers(annotation)):
             next(steps)
         table = next(_tables_in(annotation))
     return table.keys()
+
+
+def _containers(annotation: object) -> int:
+    """How many dicts and lists are around a table."""
+    if get_origin(annotation) is Annotated:
+        return _containers(get_args(annotation)[0])
+    inner = get_args(annotation)[-1] if get_origin(annotation) in (dict, list) else None
+    return 0 if inner is None else 1 + _containers(inner)
 
 
 def _tables_in(annotation: object) -> Iterator[type[Table]]:

@@ -23,6 +23,7 @@ from pydantic import (
 from ccroute.backends.registry import find_kind, kind_names
 from ccroute.errors import ConfigError
 from ccroute.failures import Trigger
+from ccroute.routing.agents import drop_fault, params_faults, unknown_parameter
 from ccroute.routing.aliases import Balanced, Strategy, Target, is_balanced
 from ccroute.routing.names import did_you_mean
 from ccroute.types import JSON
@@ -41,6 +42,14 @@ def _keyed(key: str) -> BeforeValidator:
 
 def _priced(value: object) -> object:
     return {"input": 0, "output": 0} if value == "free" else value
+
+
+def _name(value: str) -> str:
+    if not value.strip():
+        raise ValueError("should be a model's name, not blank")
+    if not value.isprintable():
+        raise ValueError("should be a model's name, without control characters")
+    return value
 
 
 def _listed(value: object) -> object:
@@ -83,8 +92,30 @@ def _url(value: str) -> str:
 
 def _parameter(value: str) -> str:
     if value not in PARAMETERS:
-        raise ValueError(f'unknown parameter "{value}"{did_you_mean(value, PARAMETERS)}')
+        raise ValueError(unknown_parameter(value))
     return value
+
+
+def _dropped(value: str) -> str:
+    if fault := drop_fault(value):
+        raise ValueError(fault)
+    return value
+
+
+def _params(value: dict[str, JSON]) -> dict[str, JSON]:
+    if faults := params_faults(value):
+        raise ValueError("; ".join(faults))
+    return value
+
+
+def _fallback(value: object) -> object:
+    if isinstance(value, str | Mapping):
+        return {"model": value} if isinstance(value, str) else value
+    raise ValueError("should be a model's name, or a table with model and triggers")
+
+
+def _fallbacks(value: object) -> object:
+    return [value] if isinstance(value, str | Mapping) else value
 
 
 def _keep_alive(value: object) -> str | int:
@@ -99,12 +130,13 @@ def _target(value: object) -> Target:
             raise ValueError("targets is missing beside strategy")
         return cast(Balanced, {**value, "targets": _target(value["targets"])})
     if isinstance(value, str):
-        return value
+        return _name(value)
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
-        return value
+        return [_name(name) for name in value]
     if isinstance(value, Mapping):
+        names = [_name(name) for name in value]
         try:
-            return {name: float(weight) for name, weight in value.items()}
+            return dict(zip(names, map(float, value.values()), strict=True))
         except (TypeError, ValueError):
             raise ValueError("a weight should be a number") from None
     raise ValueError("should be a name, a list of names, or names with their weights")
@@ -113,9 +145,11 @@ def _target(value: object) -> Target:
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 NotNegative = Annotated[FiniteFloat, Field(ge=0)]
 Usd = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
-Names = Annotated[list[str], BeforeValidator(_listed)]
+Words = Annotated[list[str], BeforeValidator(_listed)]
+Name = Annotated[str, AfterValidator(_name)]
+Names = Annotated[list[Name], BeforeValidator(_listed)]
 Parameter = Annotated[str, AfterValidator(_parameter)]
-Params = dict[Parameter, Annotated[JSON, PlainValidator(plain)]]
+Params = Annotated[dict[Parameter, Annotated[JSON, PlainValidator(plain)]], AfterValidator(_params)]
 
 
 class Table(BaseModel):
@@ -175,15 +209,27 @@ class RetryTable(Table):
     max: NotNegative = 0
 
 
+class FallbackTable(Table):
+    """Written as the model's name alone, or with `triggers` of its own."""
+
+    model: Name
+    triggers: Annotated[list[Trigger], BeforeValidator(_listed)] = []
+
+
+Fallbacks = Annotated[list[Annotated[FallbackTable, BeforeValidator(_fallback)]], BeforeValidator(_fallbacks)]
+
+
 class ModelTable(Table):
     context_window: PositiveInt | None = None
     max_output: PositiveInt | None = None
     price: PriceEntry | None = None
     memory_gb: Positive | None = None
     weight: Positive = 1
+    params: Params = {}
+    drops: Annotated[list[Annotated[str, AfterValidator(_dropped)]], BeforeValidator(_listed)] = []
     sampling: Literal["any", "one", "none", "not_thinking"] | None = None
     thinking: Literal["none", "budget", "adaptive", "effort", "switch", "template", "levels"] | None = None
-    efforts: Names | None = None
+    efforts: Words | None = None
     # A pydantic model has a method `schema`.
     schema_: Annotated[Literal["format", "tool", "none"] | None, Field(alias="schema")] = None
     refuses: Annotated[list[Parameter], BeforeValidator(_listed)] | None = None
@@ -218,8 +264,8 @@ class BackendTable(Table):
 class Defaults(Table):
     """The keys of both an agent and a group of agents."""
 
-    model: str | None = None
-    fallback: Names = []
+    model: Name | None = None
+    fallback: Fallbacks = []
     triggers: Annotated[list[Trigger], BeforeValidator(_listed)] = []
     local_only: bool = False
     params: Params = {}
@@ -233,26 +279,26 @@ class AgentTable(Defaults):
 class GroupTable(Defaults):
     """`agents` are its members."""
 
-    agents: Names = []
+    agents: Words = []
 
 
 class Settings(Table):
     """A whole file."""
 
-    default_model: str | None = None
+    default_model: Name | None = None
     agent_override: bool = True
     unknown_agent: Literal["error", "default"] = "error"
     drop_params: bool = False
     trust_env: bool = False
     health: Literal["on", "off"] = "on"
     max_queue: NonNegativeInt = 1000
-    baseline: str | None = None
+    baseline: Name | None = None
     strategy: Strategy = "weighted"
     backends: dict[str, BackendTable] = {}
     aliases: dict[str, Annotated[Any, PlainValidator(_target)]] = {}
     agents: dict[str, Annotated[AgentTable, _keyed("model")]] = {}
     groups: dict[str, GroupTable] = {}
-    fallbacks: dict[str, Names] = {}
+    fallbacks: dict[str, Fallbacks] = {}
     retry: RetryTable | None = None
     timeout: TimeoutEntry | None = None
     prices: dict[str, PriceEntry] = {}
