@@ -290,6 +290,13 @@ class Backend(ABC):
             headers.append((b"content-length", b"%d" % len(http.body)))
         return headers, self.last_fingerprint
 
+    def lacks_key(self) -> str | None:
+        """What to do, because there is no key; None if there is one, if none is needed, or if only an
+        `api_key` callable knows: it is not asked."""
+        if not self._credentials.is_fixed or self._credentials.read():
+            return None
+        return self.missing_key()
+
     def current_fingerprint(self) -> int | None:
         """The fingerprint of the key that an `api_key` callable gives now, to see whether it was rotated.
 

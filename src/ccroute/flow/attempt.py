@@ -45,7 +45,7 @@ def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailabl
             attempt.request = carried_request(attempt)
             http = deployment.backend.encode(attempt.request, deployment.model, attempt.stream)
         except (BackendError, RequestError) as error:
-            return Fault(_completed(error.with_traceback(None), attempt), UNSUPPORTED)
+            return Fault(completed(error.with_traceback(None), attempt), UNSUPPORTED)
         attempt.held.append(state.load.begin(deployment))
         if deployment.backend.origin in state.limited_hosts and (no_slot := (yield from _slot(attempt))):
             return no_slot
@@ -91,7 +91,7 @@ def _fault(error: CallFailure | DeadlineExceededError, attempt: AttemptContext) 
     if isinstance(error, DeadlineExceededError):
         fault = Fault(error, AMBIGUOUS if attempt.sent else NOT_SENT)
     else:
-        error = _completed(error, attempt)
+        error = completed(error, attempt)
         if isinstance(error, ContextWindowExceededError):
             error.limit = error.limit or deployment.info.context_window
             error.estimated = error.estimated or count_safely(state.count_tokens, attempt.request)
@@ -105,7 +105,7 @@ def _fault(error: CallFailure | DeadlineExceededError, attempt: AttemptContext) 
     return fault if attempt.first_content is None else _interrupted(fault.error, attempt)
 
 
-def _completed(error: CallFailure, attempt: AttemptContext) -> CallFailure:
+def completed(error: CallFailure, attempt: AttemptContext) -> CallFailure:
     """The error with its place, without secrets and prompts."""
     backend = attempt.deployment.backend
     foreign = backend.wire_name is None and attempt.status is not None  # its message may be the server's

@@ -33,7 +33,7 @@ class CallContext:
         self.plan = plan
         self.state = state
         self.id = uuid7(state.clock.now())
-        self.timeout = state.timeout if plan.request.timeout is None else _timeout(plan, state)
+        self.timeout = state.timeout if plan.request.timeout is None else timeout_of(plan, state)
         self.started = 0.0
         self.deadline = FOREVER
         self.attempts: tuple[Attempt, ...] = ()
@@ -349,7 +349,7 @@ class CallContext:
         self._not_asked[name] = reason
 
 
-def _timeout(plan: Plan, state: RouterState) -> Timeout:
+def timeout_of(plan: Plan, state: RouterState) -> Timeout:
     """The call's own limits over the router's; a bare number is the total."""
     given = plan.request.timeout
     return given if isinstance(given, Timeout) else replace(state.timeout, total=given)

@@ -77,15 +77,18 @@ class RetryState:
     fault:             the last failure of an attempt.
     unsupported_fault: why a candidate cannot serve the request; nothing was sent there.
     lacked_time:       whether there was somebody to try, and no time for it.
+
+    asks_keys: whether an `api_key` callable may be asked if the key that was refused is still its key.
     """
 
-    def __init__(self, plan: Plan, state: RouterState) -> None:
+    def __init__(self, plan: Plan, state: RouterState, *, asks_keys: bool = True) -> None:
         self.unavailable: dict[str, Unavailable] = {}
         self.fault: Fault | None = None
         self.unsupported_fault: Fault | None = None
         self.lacked_time = False
         self._plan = plan
         self._state = state
+        self._asks_keys = asks_keys
         self._attempts = 0
         self._may_probe = True
         self._window: int | None = None  # tokens that were too few
@@ -201,7 +204,7 @@ class RetryState:
         """Why its health forbids it; a key that was rotated meanwhile is not the one that was refused."""
         health, backend = self._state.health, candidate.deployment.backend
         reason = health.unavailable(candidate.deployment, self._plan.request)
-        if reason is None or reason.keys is None:
+        if reason is None or reason.keys is None or not self._asks_keys:
             return reason
         if backend.name not in self._fingerprints:  # the callable may ask a vault: once per call
             self._fingerprints[backend.name] = backend.current_fingerprint()
