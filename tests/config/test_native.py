@@ -641,3 +641,17 @@ def test_the_limit_of_an_attempt_is_a_timeout():
         attempt=20
     )
     assert backend(kind="ollama", timeout={"attempt": 5}).timeout == Timeout(attempt=5)
+
+
+def test_rate_limits_reach_models_agents_and_groups():
+    options = load(
+        {
+            "backends": {"local": {"kind": "ollama", "models": {"q": {"rpm": 60, "tpm": 40_000}}}},
+            "groups": {"coders": {"model": "local/q", "rpm": 30, "agents": ["go", "rust"]}},
+            "agents": {"rust": {"rpm": 5}},
+        },
+        {},
+    )
+    assert options["backends"][0].models["q"] == Model(rpm=60, tpm=40_000)
+    assert options["groups"]["coders"].rpm == 30
+    assert [options["agents"][name].rpm for name in ("go", "rust")] == [None, 5]

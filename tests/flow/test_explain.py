@@ -296,7 +296,7 @@ def test_a_fallback_says_which_failures_it_is_for() -> None:
         "home/m": "the agent has no triggers, so its fallback models are never used"
     }
     assert why_not(scene.explain("word" * 60, agent="short"))["home/m"] == (
-        "the prompt is too long for the model, and token_limit is not among the triggers"
+        "the prompt is too long for the model, and the triggers do not have token_limit"
     )
     plan = scene.explain(agent="some", logit_bias={"1": 1})
     assert allowed(plan) == ["b/m", "home/m"]

@@ -38,7 +38,7 @@ class Plan(NamedTuple):
     """Where a call may go, in order. `request` has the agent's parameter defaults. If `overridden`, the
     agent's model replaced the requested one; `requested_price` is its price, in USD per million tokens.
 
-    prompt_tokens: of the prompt, estimated; None if no candidate's window is known.
+    prompt_tokens: the prompt's, estimated; None if no candidate's window is known.
     considered: every candidate in order, also those that may not serve.
     left_out:   the names of those, each with the reason.
     denied:     what a call raises, because nobody is left. Only in a plan that is shown.
@@ -102,12 +102,15 @@ def make_plan(
     if agent.local_only:
         denied = _leave_out_remote(considered, name, left_out, reasons)
     prompt = None
-    if tables.has_windows and denied is None:
-        candidates = _without(considered, left_out) if left_out else considered
-        if any(candidate.deployment.info.context_window is not None for candidate in candidates):
-            prompt = count_tokens(request)
-            answer = request.max_tokens or 0
-            considered, denied = _by_window(considered, prompt, answer, triggers, left_out, reasons)
+    if (
+        tables.has_windows
+        and denied is None
+        and any(c.deployment.info.context_window is not None for c in considered)
+    ):
+        prompt = count_tokens(request)
+        considered, denied = _by_window(
+            considered, prompt, request.max_tokens or 0, triggers, left_out, reasons
+        )
     if denied is not None and random is not None:
         raise denied
     price = price_of(tables, request.model) if overridden and request.model else None
@@ -216,18 +219,15 @@ def _by_window(
     left_out: dict[str, str],
     reasons: list[str],
 ) -> tuple[Sequence[Candidate], ContextWindowExceededError | None]:
-    """The candidates, with those first whose window also fits the answer. Those whose window does not fit the
-    prompt are left out. Returns the error, too, if it fits no window. Prompt and answer have so many tokens.
+    """The candidates, with those first whose window also fits the answer; both have a number of tokens. Those
+    whose window does not fit the prompt are left out. Returns the error, too, if it fits no window.
 
     A fallback model moves before the first choice only if `token_limit` is one of the triggers, and of its
     own.
     """
     candidates = _without(considered, left_out) if left_out else considered
-    needed, overtaking = prompt + answer, "token_limit" in triggers
-
-    def comes_late(candidate: Candidate) -> bool:
-        return candidate.fallback and not (overtaking and "token_limit" in candidate.triggers)
-
+    needed = prompt + answer
+    overtaking = "token_limit" in triggers
     too_long = dict[str, str]()
     for candidate in candidates:
         window = candidate.deployment.info.context_window
@@ -235,12 +235,16 @@ def _by_window(
             too_long[candidate.deployment.name] = (
                 f"the prompt has about {prompt} tokens, its context window {window}"
             )
+
+    def comes_late(candidate: Candidate) -> bool:
+        return candidate.fallback and not (overtaking and "token_limit" in candidate.triggers)
+
     first_choices = [c for c in candidates if not comes_late(c)] or candidates
     if too_long and all(c.deployment.name in too_long for c in first_choices):
         for candidate in candidates:
             left_out[candidate.deployment.name] = too_long.get(
                 candidate.deployment.name,
-                "the prompt is too long for the model, and token_limit is not among the triggers",
+                "the prompt is too long for the model, and the triggers do not have token_limit",
             )
         return considered, _too_long(prompt, max(map(_window, first_choices)))
 

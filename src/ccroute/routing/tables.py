@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, get_args
 
 from ccroute.accounting import PriceBook
 from ccroute.backends import Backend
-from ccroute.errors import ConfigError, InvalidRequestError, UnknownModelError
+from ccroute.errors import ConfigError, InvalidRequestError, RequestError, UnknownModelError
 from ccroute.failures import TRIGGERS, Trigger
 from ccroute.routing.agents import (
     OTHERS,
@@ -270,7 +270,7 @@ class Tables:
         for model, used_by in unknown.items():
             try:
                 self.resolve(model)
-            except UnknownModelError as error:
+            except RequestError as error:
                 yield f"{', '.join(dict.fromkeys(used_by))}: {error}"
 
 

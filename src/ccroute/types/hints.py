@@ -113,7 +113,7 @@ _CONSTRUCTORS: Final[dict[Made, dict[str, str]]] = {
             "it is api_key= here": "key token auth_token apikey",
             "it is api_key= here: api_key=os.environ[…]": "api_key_env key_env",
             _OF_A_MODEL.replace("{0}", "context_window"): "num_ctx",
-            _OF_A_MODEL: "context_window max_output price weight params drops",
+            _OF_A_MODEL: "context_window max_output price weight params drops rpm tpm",
             _OF_A_MODEL.replace("{0}", "drops"): "additional_drop_params",
             _OF_A_MODEL.replace("{0}", "price"): "prices",
             'a call names it: model="backend/model"; models={…: Model(…)} describes it': "model",
