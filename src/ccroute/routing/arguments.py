@@ -83,7 +83,7 @@ def checked(
     health: Any = "on",
     max_queue: Any = 1000,
     on_event: object = None,
-    trust_env: object = None,
+    trust_env: object = False,
     count_tokens: object = None,
     transport: object = None,
     **of_tables: Any,

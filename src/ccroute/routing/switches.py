@@ -103,10 +103,10 @@ class Switches:
 
     def are_on(self, deployment: Deployment) -> bool:
         """Whether nothing at all speaks against a deployment."""
+        if self.credentials and deployment.backend.credential_identity in self.credentials:
+            return False
         breaker = self.breakers.get(deployment.identity)
-        if breaker is None:
-            return not self.credentials
-        return breaker.error is None and not (breaker.cool_until or self.credentials)  # `is_on`, inlined
+        return breaker is None or (breaker.error is None and not breaker.cool_until)  # `is_on`, inlined
 
     def concerning(self, deployment: Deployment, request: Request | None) -> tuple[Switch, ...]:
         """The switches that can turn this caller away from this deployment."""

@@ -105,14 +105,9 @@ class ConcurrencyLimiter:
 
     def resize(self, limit: int, max_queue: int) -> None:
         """Let `limit` calls run from now on: waiting calls get the slots that are new. Where there are fewer
-        than before, the calls that run keep theirs."""
-        try:
-            with self._lock:
-                self._limit, self._max_queue = limit, max_queue
-                self._update()
-        finally:
-            if self._released:
-                self._drain()
+        than before, the calls that run keep theirs. Never waits: a signal's handler may reload."""
+        self._limit, self._max_queue = limit, max_queue
+        self.release(_NOBODY)
 
     def fresh(self) -> ConcurrencyLimiter:
         """One with the same limits whose slots are all free."""
@@ -192,6 +187,19 @@ class ConcurrencyLimiter:
         for owner in waiter.blocks:
             if self._blocked.get(owner) is waiter:
                 del self._blocked[owner]
+
+
+class _Nobody:
+    """A waiter without a call: whoever reads that it left gives free slots to the queue."""
+
+    owner: object = None
+    blocks: Sequence[object] = ()
+
+    def wake(self) -> bool:
+        return False
+
+
+_NOBODY = _Nobody()
 
 
 def _is_dead(owner: object) -> bool:

@@ -37,7 +37,8 @@ class Reloader:
 
     def after_fork(self) -> None:
         """Replace the lock in a forked child: a thread of the parent may hold it."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may reload during a reload
+        self._begun = 0
         self._tries = lock_tries(self._lock)
 
     def reload(self, use: Use, sources: Sources | None) -> None:
@@ -74,8 +75,11 @@ class Reloader:
     def _read(self, use: Use, sources: Sources) -> tuple[Reloaded, RouterState]:
         from ccroute.runtime.changes import changes, warn_of_fixed  # only routers that are reloaded need it
 
+        turn = self._begun = self._begun + 1
         options = sources.read()
         before, after = use(options)
+        if turn != self._begun:  # a signal's handler reloaded meanwhile, perhaps what is newer
+            _, after = self._read(use, sources)
         self.sources = sources
         warn_of_fixed(self._fixed, options)
         return changes(before, after), after

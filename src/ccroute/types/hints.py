@@ -103,6 +103,7 @@ _CONSTRUCTORS: Final[dict[Made, dict[str, str]]] = {
                 "allowed_fails cooldown_time cooldown"
             ),
             "it is an agent's: Agent(…, {0}=…)": "local_only triggers params",
+            "it is from_config's: Router.from_config(…, {0}=…)": "watch env",
         }
     ),
     "Backend": _by_name(
