@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
-from ccroute.accounting import Ledger, LedgerRow, MemoryLedger, PriceBook, RowLedger
+from ccroute.accounting import BaseLedger, Ledger, LedgerRow, MemoryLedger, PriceBook, open_ledger
 from ccroute.accounting.ledger import moment
 from ccroute.accounting.prices import PriceLike
 from ccroute.accounting.tokens import TokenCounter, estimate
@@ -65,7 +65,8 @@ class Router:
     unknown_agent:  "error", or "default" to treat an unknown agent as none.
     retry, timeout: the defaults of every call.
     prices:         model → `Price` or "free", for models without a price in their backend's `models`.
-    ledger:         where attempts are recorded; None keeps them in memory.
+    ledger:         where attempts are recorded: the path of an SQLite file, or a ledger of your own; None
+                    keeps them in memory.
     baseline:       the model that savings are measured against.
     drop_params:    drop parameters that a backend does not support (listed in `route.reasons`) instead
                     of refusing the call.
@@ -94,7 +95,7 @@ class Router:
         retry: RetryPolicy | None = None,
         timeout: Timeout | float | None = None,
         prices: PriceBook | Mapping[str, PriceLike] | None = None,
-        ledger: Ledger | None = None,
+        ledger: Ledger | str | os.PathLike[str] | None = None,
         baseline: str | None = None,
         groups: Mapping[str, Agent] | None = None,
         fallbacks: Mapping[str, Sequence[str]] | None = None,
@@ -109,7 +110,6 @@ class Router:
         faults = Faults(
             retry=(retry, RetryPolicy | None, "a RetryPolicy"),
             timeout=(timeout, Timeout | int | float | None, "a number of seconds or a Timeout"),
-            ledger=(ledger, Ledger | None, "an object with record() and tallies(), or None for memory"),
             max_queue=(max_queue, int, "a number of calls"),
             on_event=(on_event, Callable | None, "a function of one event"),
             default_model=(default_model, str | None, "a model's name"),
@@ -121,6 +121,8 @@ class Router:
             faults.append("on_event= takes a plain function, because a coroutine would not be awaited")
         if isinstance(max_queue, int) and max_queue < 0:
             faults.append(f"max_queue= is a number of calls, 0 or more, not {max_queue}")
+        memory: tuple[BaseLedger, bool] = MemoryLedger(), True
+        store, self._made_ledger = faults.collect(lambda: open_ledger(ledger), memory)
         self._tables = make_tables(
             faults,
             backends,
@@ -153,7 +155,7 @@ class Router:
             health=Health(clock, emit, on=health == "on"),
             retry_budget=RetryBudget(clock.monotonic),
             load=Load(clock.monotonic, has_latency="latency" in self._tables.aliases.strategies),
-            ledger=MemoryLedger() if ledger is None else ledger,
+            ledger=store,
             emit=emit,
             refused_parameters=RefusedParameters(),
             limited_hosts=self._limiters.by_origin,
@@ -292,15 +294,15 @@ class Router:
         """
         if self._process != os.getpid():
             self._after_fork()
-        from ccroute.accounting.report import Report  # only where somebody asks
+        from ccroute.accounting.report import Report, group_by  # only where somebody asks
 
         name = baseline if baseline is not None else self._baseline
         if baseline is not None and not is_known(self._tables, baseline):
             raise UnknownModelError(baseline, hint="a baseline needs an alias, a deployment or a price")
         price = None if name is None else price_of(self._tables, name)
-        return Report(
-            self._state.ledger.tallies(moment("since", since), moment("until", until)), by, baseline=price
-        )
+        parts = group_by(by)
+        sums = self._state.ledger.tallies(moment("since", since), moment("until", until), parts)
+        return Report(sums, parts, baseline=price)
 
     def rows(self, since: date | str | None = None, until: date | str | None = None) -> list[LedgerRow]:
         """The ledger's rows of attempts started in [since, until), oldest first; both as in `report`.
@@ -308,12 +310,7 @@ class Router:
         The ledger in memory keeps the last 100,000 rows; older ones are only in the reports' sums. Raises
         `ConfigError` if your own ledger has no `rows()`.
         """
-        if not isinstance(self._state.ledger, RowLedger):
-            raise ConfigError(
-                f"ledger: {type(self._state.ledger).__name__} has no rows(since, until), so it keeps sums "
-                "only: give it that method, which returns its rows, oldest first"
-            )
-        return list(self._state.ledger.rows(moment("since", since), moment("until", until)))
+        return self._state.ledger.rows(moment("since", since), moment("until", until))
 
     def stats(self) -> RouterStats:
         """The router's state now: calls in flight, slots, queues, connections, and which deployments and keys
@@ -325,13 +322,14 @@ class Router:
         return router_stats(self._tables.backends, self._state, self._limiters, self._connections)
 
     def close(self) -> None:
-        """Close idle connections. Later calls raise `RouterClosedError`; running calls finish."""
-        self._closed = True
+        """Close idle connections, and the ledger if the router opened it. Later calls raise
+        `RouterClosedError`; running calls finish."""
+        self._end()
         self._connections.close()
 
     async def aclose(self) -> None:
         """`close`, and wait until this loop's connections are gone."""
-        self._closed = True
+        self._end()
         await self._connections.aclose()
 
     def __enter__(self) -> Self:
@@ -364,6 +362,14 @@ class Router:
         ]
         return card("Router", counts, table=table(("backend", "kind", "address", "local"), rows))
 
+    def _end(self) -> None:
+        """No more calls. Close the ledger if the router made it; the caller closes its own."""
+        self._closed = True
+        if self._process != os.getpid():
+            self._after_fork()
+        ledger = self._state.ledger
+        (ledger.close if self._made_ledger else ledger.settle)()
+
     def _check_open(self) -> None:
         if self._closed:
             raise RouterClosedError("this router was closed: make a new one")
@@ -378,8 +384,7 @@ class Router:
         self._state.load.after_fork()
         self._limiters.after_fork()
         self._connections.after_fork()
-        if isinstance(self._state.ledger, MemoryLedger):
-            self._state.ledger.after_fork()
+        self._state.ledger.after_fork()
 
     def _begin(self, prompt: str | None, form: Form[Any], options: Mapping[str, object]) -> CallContext:
         """Check the request and make its plan, before anything is sent."""

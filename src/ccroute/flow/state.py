@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import TYPE_CHECKING, NamedTuple
 
-from ccroute.accounting import Ledger
+from ccroute.accounting import BaseLedger
 from ccroute.accounting.tokens import TokenCounter, estimate
 from ccroute.backends import Origin
 from ccroute.routing import Health, Load, RefusedParameters, RetryBudget
@@ -26,7 +26,7 @@ class RouterState(NamedTuple):
     health: Health
     retry_budget: RetryBudget
     load: Load
-    ledger: Ledger
+    ledger: BaseLedger
     emit: Listener
     refused_parameters: RefusedParameters
     limited_hosts: Container[Origin] = ()

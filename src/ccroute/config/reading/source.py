@@ -41,7 +41,8 @@ class Source:
 
     Another tool's file is translated into the native shape; `renamed` maps a place there to the place in the
     file. `left_out` are the native places whose values had a fault and are left out. `implied` are backends
-    that the file does not define, but that an agent's address needs.
+    that the file does not define, but that an agent's address needs. `folder` is where the file is; a
+    mapping's is the working folder.
     """
 
     def __init__(self, label: str, name: str = "") -> None:
@@ -53,6 +54,7 @@ class Source:
         self.renamed: dict[Place, Place] = {}
         self.left_out: list[Place] = []
         self.implied: set[str] = set()
+        self.folder = Path()
 
     def at(self, place: Place) -> str:
         """A place in this source, as messages write it: `agents.python-expert.fallback[0]`."""
@@ -119,6 +121,7 @@ def _read(given: Given, source: Source) -> Mapping[str, Any]:
         return given
     try:
         if not _is_text(given):
+            source.folder = Path(given).parent
             return _parse(Path(given).read_text("utf-8-sig"), source)
         source.fault_file("is no path, but a file's text: give the path, or the mapping that it holds")
     except OSError as error:
