@@ -37,18 +37,21 @@ class Source:
 
     Another tool's file is translated into the native shape; `renamed` maps a place there to the place in the
     file. `left_out` are the native places whose values had a fault and are left out. `implied` are backends
-    that the file does not define, but that an agent's address needs.
+    that the file does not define, but that an agent's address needs. `absent` are names that the file has,
+    but that lead nowhere, each with the reason. `path` is None for a mapping.
     """
 
     def __init__(self, label: str, name: str = "") -> None:
         self.label = label
         self.name = name or label
+        self.path: Path | None = None
         self.warnings: list[str] = []
         self.faults: list[tuple[str, str]] = []
         self.ignored: list[Ignored] = []
         self.renamed: dict[Place, Place] = {}
         self.left_out: list[Place] = []
         self.implied: set[str] = set()
+        self.absent: dict[str, str] = {}
 
     def at(self, place: Place) -> str:
         """A place in this source, as messages write it: `agents.python-expert.fallback[0]`."""
@@ -115,6 +118,7 @@ def _read(given: Given, source: Source) -> Mapping[str, Any]:
         return given
     try:
         if not _is_text(given):
+            source.path = Path(given)
             return parse(Path(given).read_text("utf-8-sig"), source)
         source.fault_file("is no path, but a file's text: give the path, or the mapping that it holds")
     except OSError as error:
