@@ -65,8 +65,7 @@ def _name(
         if name in builder.backends or name in external.backends or external.takes(name, url, key):
             return False
         return not any(
-            f"{name}/{model}" in others or names.get(f"{name}/{model}", {model}) != {model}
-            for model in models
+            name + model in others or names.get(name + model, only) != only for model, only in models.items()
         )
 
     free = free_name(server.name, is_free)
@@ -81,6 +80,8 @@ def _add(name: str, shared: _Shared, builder: Builder) -> None:
     if slots:
         table["max_concurrency"] = min(slots)
     models = table["models"] = {}
+    if first.server.warning is not None:
+        builder.warn((*first.place, "litellm_params"), first.server.warning)
     builder.comes_from((*first.place, "litellm_params"), "backends", name)
     for key, place in first.server.places.items():
         builder.comes_from(place, "backends", name, key)

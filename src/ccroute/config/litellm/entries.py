@@ -63,14 +63,14 @@ class Entries:
         entry = Section(self._builder, (row, place))
         note_unread(self._builder, row, place, ENTRY)
         name = self._needed(entry, "model_name", place)
-        given = entry.table("litellm_params")
+        own = entry.inner("litellm_params")
         if "litellm_params" not in entry:
             self._builder.fault((*place, "litellm_params"), "is missing")
-        if name is None or given is None:
+        if name is None or own is None:
             return
-        here = (*place, "litellm_params")
-        params = Section(self._builder, (given, here), *self._credential(given, here), *self._defaults)
-        info = Section(self._builder, (entry.table("model_info") or {}, (*place, "model_info")))
+        given, here = own
+        params = Section(self._builder, own, *self._credential(given, here), *self._defaults)
+        info = Section(self._builder, entry.inner("model_info") or ({}, place))
         model = self._needed(params, "model", here)
         if model is None:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
@@ -82,6 +83,12 @@ class Routes:
         self.sizes[name] = sum(self.sizes.get(model, 1) for model in models)
         if tiers := [tier for model in models for tier in self.tiers.get(model, ())]:
             self.tiers[name] = tiers
+
+    def native(self) -> dict[str, Any]:
+        """The aliases, the most specific pattern first, as LiteLLM tries them."""
+        return dict(
+            sorted(self.targets.items(), key=lambda item: -len(item[0]) if "*" in item[0] else -math.inf)
+        )
 
     def _balanced(self, entries: Sequence[Entry], deployments: Mapping[int, str]) -> Any:
         """One target, a list, or targets with weights."""

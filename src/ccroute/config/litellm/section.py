@@ -100,6 +100,15 @@ class Section:
         self._wrong(key, "a table")
         return None
 
+    def inner(self, key: str) -> Layer | None:
+        """A table whose values are still as the file has them, to be read as a section."""
+        if key not in self._found:
+            return None
+        if isinstance(value := self._found[key][0], Mapping):
+            return value, self.place(key)
+        self._wrong(key, "a table")
+        return None
+
     def texts(self, key: str) -> Sequence[str] | None:
         """A list of texts, or one text."""
         value = self.get(key)

@@ -20,18 +20,22 @@ _ENDPOINT: Final = re.compile(r"/(?:chat/completions|completions|messages|api/ch
 _KEY_HEADERS: Final = frozenset({"authorization", "x-api-key", "api-key"})
 _NEWEST: Final = frozenset({"v1", "latest", "preview"})
 """Words that LiteLLM takes for Azure's API without a date."""
+_KEYLESS: Final = frozenset({"ollama", "ollama_chat", "lm_studio", "llamafile", "litellm_proxy"})
+"""Servers of the user's own, which often need no key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
     """`options` are the keys of a backend's table; `places` where the entry gives them.
 
-    name: what the backend is called if no other has that name.
+    name:    what the backend is called if no other has that name.
+    warning: what its user should know of its key, or None.
     """
 
     name: str
     options: Mapping[str, Any]
     places: Mapping[str, Place]
+    warning: str | None
 
     @property
     def identity(self) -> str:
@@ -56,24 +60,25 @@ def read_server(
     kind, url, version = _address(provider_name, provider, url, model)
     options: dict[str, Any] = {"kind": kind, "base_url": url}
     places = {"base_url": params.place(given)} if given else {}
-    version = params.text("api_version") or version
-    if kind == "azure" and (version or environment.get("AZURE_API_VERSION")):
-        options["api_version"] = version or environment.get("AZURE_API_VERSION")
+    if kind == "azure":
+        version = params.text("api_version") or version or environment.get("AZURE_API_VERSION")
+        if version and version not in _NEWEST:
+            options["api_version"] = version
     options |= dict(_rest(params, kind))
     for key in ("api_key", "api_version", "keep_alive", "drop_params"):
         if key in params:
             places[key] = params.place(key)
-    api_key = params.text("api_key")
+    api_key, warning = params.text("api_key"), None
     if headers := _headers(params):
         options["headers"] = headers
         if api_key and not _KEY_HEADERS.isdisjoint(map(str.lower, headers)):
             params.builder.ignore(params.place("api_key"), "a header has the key")
             api_key = None
     elif api_key is None and "api_key" not in params:
-        api_key = _usual_key(params, provider_name, provider, url, environment, place)
+        api_key, warning = _usual_key(provider_name, provider, url, environment)
     if api_key:
         options["api_key"] = api_key
-    return Server(_name(provider_name, provider, kind, url), options, places)
+    return Server(_name(provider_name, provider, kind, url), options, places, warning)
 
 
 def _address(name: str, provider: Provider, url: str, model: str) -> tuple[str, str, str | None]:
@@ -140,20 +145,18 @@ def _headers(params: Section) -> dict[str, str]:
 
 
 def _usual_key(
-    params: Section, name: str, provider: Provider, url: str, environment: Environment, place: Place
-) -> str | None:
-    """The provider's usual variable, at its official address only."""
+    name: str, provider: Provider, url: str, environment: Environment
+) -> tuple[str | None, str | None]:
+    """The provider's usual variable, at its official address only; and a warning."""
     official = url == provider.url or (provider.kind == "azure" and _is_azure(url))
     found = next((variable for variable in provider.keys if environment.get(variable)), None)
     if official and found:
-        return environment.get(found)
+        return environment.get(found), None
     if found:
-        params.builder.warn(
-            place, f"{found} is not sent to this address; write api_key: os.environ/{found} if it is for it"
-        )
-    elif official and name != "ollama" and not _is_implied(provider) and provider.keys:
-        params.builder.warn(place, f"{provider.keys[0]} is not set, so there is no key for {url}")
-    return None
+        return None, f"{found} is not sent to this address; write api_key: os.environ/{found} if it is for it"
+    if official and provider.keys and name not in _KEYLESS and not _is_implied(provider):
+        return None, f"{provider.keys[0]} is not set, so there is no key for {url}"
+    return None, None
 
 
 def _is_implied(provider: Provider) -> bool:

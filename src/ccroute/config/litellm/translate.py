@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any, Final
 
 from ccroute.config.foreign.builder import Builder
@@ -61,7 +62,7 @@ def translate(
     fallbacks = Fallbacks(router, aliases, routes.tiers)
     _add_ids(entries.found, deployments, fallbacks, routes)
     fallbacks.resolve()
-    table: dict[str, Any] = {"backends": builder.backends, "aliases": routes.targets}
+    table: dict[str, Any] = {"backends": builder.backends, "aliases": routes.native()}
     table |= dict(_settings(router, litellm, general, fallbacks, routes, builder))
     if strategy != "weighted":
         table["strategy"] = strategy
@@ -70,9 +71,8 @@ def translate(
 
 def _defaults(router: Section, litellm: Section, general: Section) -> Iterator[Layer]:
     """What counts for an entry that does not say otherwise."""
-    given = router.table("default_litellm_params")
-    if given is not None:
-        yield given, router.place("default_litellm_params")
+    if (given := router.inner("default_litellm_params")) is not None:
+        yield given
     for section, key in ((router, "default_max_parallel_requests"), (general, "max_parallel_requests")):
         if key in section:
             yield {"max_parallel_requests": section.whole(key)}, section.place(key)[:-1]
@@ -145,3 +145,15 @@ def _settings(
     if (model := general.text("completion_model")) is not None:
         yield "default_model", model
         builder.comes_from(general.place("completion_model"), "default_model")
+
+
+def _longest_attempt(usual: Decimal, backends: Mapping[str, dict[str, Any]]) -> Decimal:
+    """The limit of one attempt for the whole file, which holds for all servers. Where a server has a longer
+    one, the usual limit becomes that of each other server."""
+    totals = [table["timeout"]["total"] for table in backends.values() if "total" in table.get("timeout", {})]
+    longest = max(totals, default=0.0)
+    if longest <= usual:
+        return usual
+    for table in backends.values():
+        table["timeout"] = {"total": float(usual), **table.get("timeout", {})}
+    return Decimal(longest)
