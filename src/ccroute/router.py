@@ -15,7 +15,7 @@ from ccroute.backends import Backend
 from ccroute.display import card, table
 from ccroute.errors import ConfigError, UnknownModelError
 from ccroute.flow import call
-from ccroute.routing import Agent, AliasTable, with_agent
+from ccroute.routing import Agent, AliasTable, Fallback, with_agent
 from ccroute.routing.aliases import Target
 from ccroute.routing.prices import is_known, price_of
 from ccroute.runtime.base import RouterBase
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ccroute.config.reading.source import Given
     from ccroute.http.connections import Transport
     from ccroute.observe import Listener
-    from ccroute.types import RouterStats
+    from ccroute.types import RoutePlan, RouterStats
 
 
 class Router(RouterBase):
@@ -46,8 +46,9 @@ class Router(RouterBase):
     aliases:        model name → deployments, as an `AliasTable` or a mapping.
     agents:         agent name → `Agent`, or the name of its model.
     groups:         defaults for agents that name the group.
-    fallbacks:      model → models to try in order if it fails; "*" for all other models. An agent's own come
-                    first; a call's `fallback=` replaces both.
+    fallbacks:      model → models to try in order if it fails; "*" for all other models. A `Fallback` names
+                    the failures that it is for. An agent's own come first; a call's `fallback=` replaces
+                    both.
     default_model:  used if neither the call nor its agent names a model.
     agent_override: whether the agent's configured model wins over `model=`.
     unknown_agent:  "error", or "default" to treat an unknown agent as none.
@@ -85,7 +86,7 @@ class Router(RouterBase):
         ledger: Ledger | None = None,
         baseline: str | None = None,
         groups: Mapping[str, Agent] | None = None,
-        fallbacks: Mapping[str, Sequence[str]] | None = None,
+        fallbacks: Mapping[str, Sequence[str | Fallback]] | None = None,
         drop_params: bool = False,
         health: Literal["on", "off"] = "on",
         max_queue: int = 1000,
@@ -201,6 +202,22 @@ class Router(RouterBase):
         context = self._begin(prompt, response_format, options)
         drive = AsyncDrive(call(context, stream=True), self._connections, self._limiters)
         return AsyncStream(drive, context)
+
+    @takes_call_options
+    def explain(
+        self, prompt: str | None = None, *, response_format: Form[Any] = None, **options: Unpack[MostOptions]
+    ) -> RoutePlan:
+        """Where a call with these arguments would go now, and why: print it. Nothing is sent or drawn at
+        random, and nothing changes.
+
+        A deployment that the call would not ask has `allowed=False` and a `why_not`. Raises a call's errors
+        for a wrong request, an unknown model or an unknown agent.
+        """
+        self._check_open()
+        from ccroute.flow.explain import explain  # only where somebody asks
+
+        request = build_request(prompt, {**options, "response_format": response_format})
+        return explain(request, self._state)
 
     @takes_call_options
     def count_tokens(self, prompt: str | None = None, **options: Unpack[CallOptions]) -> int:

@@ -317,7 +317,7 @@ def test_faults_of_agents_have_the_places_of_the_file(faults):
         "coders.e.model: environment variable NO_MODEL is not set",
         "coders.b.baseUrl: must look like http://localhost:11434 or https://host/v1",
         "coders.d.model: should be a valid string",
-        "coders.f.fallbackModel[0]: should be a valid string",
+        "coders.f.fallbackModel[0]: should be a model's name, or a table with model and triggers",
         "coders.a.baseUrl: must look like http://localhost:11434 or https://host/v1",
         'coders.g.model: unknown alias "lost"; give it a target, as in aliases={"lost": "backend/model"}',
     )

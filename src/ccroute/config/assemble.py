@@ -10,16 +10,23 @@ from typing import Any, Final
 from ccroute.backends import Backend
 from ccroute.backends.registry import well_known
 from ccroute.config.merge import Merged
-from ccroute.config.native.build import build_agent, build_backend, build_price, build_timeout, implied_key
+from ccroute.config.native.build import (
+    build_agent,
+    build_backend,
+    build_fallback,
+    build_price,
+    build_timeout,
+    implied_key,
+)
 from ccroute.config.native.settings import NOT_YET, AgentTable, BackendTable, PriceTable, Settings
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import Place
 from ccroute.config.references import STAND_IN, Aliases, Directory, alias_name, alias_table, target_names
 from ccroute.errors import ConfigError
 from ccroute.routing import Agent, AliasTable
+from ccroute.routing.agents import OTHERS, Fallback, model_of
 from ccroute.routing.aliases import Target
 from ccroute.routing.names import did_you_mean, slug
-from ccroute.routing.tables import OTHERS
 from ccroute.types import RetryPolicy
 
 _BUILT = ("agents", "aliases", "backends", "fallbacks", "groups", "prices", "retry", "strategy", "timeout")
@@ -54,13 +61,20 @@ class Assembly:
         backends += [self._backend(name, BackendTable(kind=name)) for name in wanted]
         self.options["backends"] = [*filter(None, backends), *given]
 
+    @property
+    def settings(self) -> Settings:
+        """The merged settings without backends that no name uses."""
+        return self._settings
+
     def _tables(self) -> dict[str, Any]:
         """The options that the sources give, without backends and aliases."""
         settings = self._settings
         options = settings.given(without=(*_BUILT, *NOT_YET))
         options["agents"] = {name: build_agent(table) for name, table in self._members().items()}
         options["groups"] = {name: build_agent(table) for name, table in settings.groups.items()}
-        options["fallbacks"] = dict(settings.fallbacks)
+        options["fallbacks"] = {
+            name: list(map(build_fallback, models)) for name, models in settings.fallbacks.items()
+        }
         options["prices"] = {name: build_price(table) for name, table in settings.prices.items()}
         if settings.timeout is not None:
             options["timeout"] = build_timeout(settings.timeout)
@@ -123,8 +137,9 @@ class Assembly:
             first, _, rest = text.partition(" ")
             self._fault(*((*place, first), rest) if first in BackendTable.model_fields else (place, text))
             return None
-        where = self._merged.where(place)
-        self.warnings.append(f"{where}: {variable} is not set, so there is no key for {backend.origin}")
+        if not self._environment.keep_unset:
+            where = self._merged.where(place)
+            self.warnings.append(f"{where}: {variable} is not set, so there is no key for {backend.origin}")
         return backend
 
     def _resolve(self, over: Mapping[Any, Any], given: list[Backend]) -> list[str]:
@@ -168,16 +183,16 @@ class Assembly:
                 agent = Agent(given) if isinstance(given, str) else given
                 if agent.model is not None:
                     yield agent.model, (section, name, "model")
-                for i, model in enumerate(agent.fallback):
-                    yield model, (section, name, "fallback", i)
+                for i, fallback in enumerate(agent.fallback):
+                    yield model_of(fallback), (section, name, "fallback", i)
                 if agent.group is not None and agent.group not in groups:
                     close = did_you_mean(agent.group, groups)
                     self._fault((section, name, "group"), f'unknown group "{agent.group}"{close}')
         for name, models in (self.options["fallbacks"] or {}).items():
             if name != OTHERS:
                 yield name, ("fallbacks", name)
-            for i, model in enumerate([models] if isinstance(models, str) else models):
-                yield model, ("fallbacks", name, i)
+            for i, fallback in enumerate([models] if isinstance(models, str | Fallback) else models):
+                yield model_of(fallback), ("fallbacks", name, i)
         if (model := self.options.get("default_model")) is not None:
             yield model, ("default_model",)
 

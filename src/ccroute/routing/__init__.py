@@ -4,7 +4,7 @@ Knows agents, aliases and backends; must not know sockets, loops, clocks or chan
 a random number is handed in.
 """
 
-from ccroute.routing.agents import Agent, AgentTable
+from ccroute.routing.agents import Agent, AgentTable, Fallback
 from ccroute.routing.aliases import AliasTable, Resolution
 from ccroute.routing.health import Health
 from ccroute.routing.load import Load
@@ -19,6 +19,7 @@ __all__ = [
     "AliasTable",
     "Candidate",
     "Deployment",
+    "Fallback",
     "Health",
     "Load",
     "Plan",

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ccroute.errors import ConfigError, UnknownAgentError
 from ccroute.failures import TRIGGERS, Trigger
-from ccroute.routing.names import close_matches, did_you_mean, names_fault, slug
-from ccroute.types import JSON
+from ccroute.routing.names import close_matches, did_you_mean, slug
+from ccroute.types import JSON, Model
 from ccroute.types.checked import fault_of
-from ccroute.types.request import PARAMETERS
+from ccroute.types.request import EXTRA, PARAMETERS
 from ccroute.types.signatures import explains
+
+OTHERS = "*"
+"""Key in `fallbacks=` for every model that has no fallbacks of its own."""
+_WILDCARDS = frozenset("*?")
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Fallback:
+    """A fallback model that is used only for failures of its own `triggers`, and of the agent's.
+
+    `Fallback("big", triggers=["token_limit"])` serves the prompts that fit nowhere else. The triggers are
+    those of `Agent`. The router reports a wrong value.
+    """
+
+    model: str
+    triggers: tuple[Trigger, ...]
+
+    def __init__(self, model: str, triggers: Sequence[Trigger] = TRIGGERS) -> None:
+        object.__setattr__(self, "model", model)
+        object.__setattr__(self, "triggers", _as_tuple(triggers))
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -20,32 +40,36 @@ class Agent:
     """The settings of one agent, or, in `groups=`, the defaults of all agents that name the group.
 
     model:      the alias or `backend/model` that the agent uses.
-    fallback:   models to try in order if `model` fails for one of `triggers`.
+    fallback:   models to try in order if `model` fails for one of `triggers`; a `Fallback` has triggers of
+                its own.
     triggers:   token_limit (the prompt does not fit), rate_limit (429), availability (any other failure
                 that the caller did not cause), budget.
     local_only: the agent's prompts are sent to local backends only, by fallbacks too.
     params:     defaults for parameters that a call does not give, such as `{"temperature": 0.2}`.
+    rpm:        the most requests of the agent in a minute, each agent of a group on its own; None: no limit.
 
     The router reports a value of the wrong type, because it knows the agent's name.
     """
 
     model: str | None
-    fallback: tuple[str, ...]
+    fallback: tuple[str | Fallback, ...]
     triggers: tuple[Trigger, ...]
     group: str | None
     local_only: bool
     params: Mapping[str, JSON]
+    rpm: int | None
 
     @explains("Agent")
     def __init__(
         self,
         model: str | None = None,
         *,
-        fallback: Sequence[str] = (),
+        fallback: Sequence[str | Fallback] = (),
         triggers: Sequence[Trigger] = TRIGGERS,
         group: str | None = None,
         local_only: bool = False,
         params: Mapping[str, JSON] | None = None,
+        rpm: int | None = None,
     ) -> None:
         put = object.__setattr__
         put(self, "model", model)
@@ -54,6 +78,7 @@ class Agent:
         put(self, "group", group)
         put(self, "local_only", local_only)
         put(self, "params", dict(params) if isinstance(params, Mapping) else params or {})
+        put(self, "rpm", rpm)
 
     def under(self, group: Agent) -> Agent:
         """This agent, with the settings of `group` for those it does not set."""
@@ -64,6 +89,7 @@ class Agent:
             group=self.group,
             local_only=self.local_only or group.local_only,
             params={**group.params, **self.params},
+            rpm=self.rpm if self.rpm is not None else group.rpm,
         )
 
 
@@ -113,7 +139,7 @@ class AgentTable:
 
 def _as_tuple(given: Any) -> Any:
     """One name or a list of names as a tuple. Any other value stays as it is, and is reported later."""
-    if isinstance(given, str):
+    if isinstance(given, str | Fallback):
         return (given,)
     return tuple(given) if isinstance(given, Sequence) else given
 
@@ -144,31 +170,102 @@ def _type_faults(agent: Agent) -> list[str]:
         ("group", agent.group, str | None, "a group's name"),
         ("local_only", agent.local_only, bool, "True or False"),
         ("params", agent.params, Mapping, "a dict of parameters"),
+        ("rpm", agent.rpm, int | None, "a number of requests such as 60"),
     )
     faults = [
         f"{field}: give {what}, not {type(value).__name__}"
         for field, value, kind, what in shapes
-        if not isinstance(value, kind)
+        if not isinstance(value, kind) or (field == "rpm" and isinstance(value, bool))
     ]
-    fault = names_fault(agent.fallback)
+    fault = _fallbacks_fault(agent.fallback)
     return [*faults, f"fallback: {fault}"] if fault else faults
 
 
 def _faults(agent: Agent) -> list[str]:
-    return (
-        [
-            f'triggers: unknown trigger "{trigger}", the triggers are {", ".join(TRIGGERS)}'
-            for trigger in agent.triggers
-            if trigger not in TRIGGERS
-        ]
-        + [
-            f"params: {fault}"
-            for name, value in agent.params.items()
-            if name in PARAMETERS and (fault := fault_of(name, value))
-        ]
-        + [
-            f'params: unknown parameter "{name}"{did_you_mean(str(name), PARAMETERS)}'
-            for name in agent.params
-            if name not in PARAMETERS
-        ]
-    )
+    rpm = agent.rpm
+    return [
+        *([] if rpm is None or rpm > 0 else [f"rpm: must be positive, not {rpm}"]),
+        *(f"triggers: {fault}" for fault in _trigger_faults(agent.triggers)),
+        *(f"params: {fault}" for fault in params_faults(agent.params)),
+    ]
+
+
+def _trigger_faults(triggers: Iterable[object]) -> Iterator[str]:
+    for trigger in triggers:
+        if trigger not in TRIGGERS:
+            yield f'unknown trigger "{trigger}", the triggers are {", ".join(TRIGGERS)}'
+
+
+def model_of(fallback: str | Fallback) -> str:
+    """The name of a fallback model."""
+    return fallback if isinstance(fallback, str) else fallback.model
+
+
+def checked_fallbacks(given: object) -> tuple[dict[str, tuple[str | Fallback, ...]], list[str]]:
+    """Fallback models by model, and the faults of a wrong type or name."""
+    if given is None:
+        return {}, []
+    if not isinstance(given, Mapping):
+        return {}, [f"fallbacks: give a mapping of models to fallback models, not {type(given).__name__}"]
+    found, faults = {}, []
+    for name, models in given.items():
+        if not isinstance(name, str):
+            faults.append(f"fallbacks: a model is named by a str, not {name!r}")
+        elif name != OTHERS and (name.startswith("re:") or not _WILDCARDS.isdisjoint(name)):
+            faults.append(
+                f'fallbacks.{name}: no pattern; give the names themselves, and "{OTHERS}" for all others'
+            )
+        elif fault := _fallbacks_fault(listed := _as_tuple(models)):
+            faults.append(f"fallbacks.{name}: {fault}")
+        else:
+            found[name] = listed
+    return found, faults
+
+
+def _fallbacks_fault(given: object) -> str | None:
+    """The first fault of a value that should be a tuple of fallback models, or None."""
+    if not isinstance(given, tuple):
+        return f"give a list of models, not {type(given).__name__}"
+    for each in given:
+        name = each.model if isinstance(each, Fallback) else each
+        if not isinstance(name, str) or not name.strip():
+            return f"a model is named by a str, not {name!r}"
+        triggers: object = each.triggers if isinstance(each, Fallback) else ()
+        if not isinstance(triggers, tuple):
+            return f"{name}: triggers is a list, not {type(triggers).__name__}"
+        if fault := next(_trigger_faults(triggers), None):
+            return f"{name}: {fault}"
+    return None
+
+
+def params_faults(params: Mapping[Any, JSON]) -> list[str]:
+    """What is wrong with an agent's or a model's default parameters."""
+    known = {name: value for name, value in params.items() if name in PARAMETERS}
+    return [fault for name, value in known.items() if (fault := fault_of(name, value))] + [
+        unknown_parameter(name) for name in params if name not in known
+    ]
+
+
+def unknown_parameter(name: object) -> str:
+    """The fault of a name that no parameter of a call has."""
+    return f'unknown parameter "{name}"{did_you_mean(str(name), PARAMETERS)}'
+
+
+def drop_fault(name: object) -> str | None:
+    """What is wrong with a name in a model's `drops`, or None."""
+    is_field = isinstance(name, str) and name.startswith(EXTRA)
+    return None if is_field or name in PARAMETERS else unknown_parameter(name)
+
+
+def model_faults(model: Model) -> Iterator[str]:
+    """What is wrong with a model's `params` and `drops`."""
+    params: object = model.params or {}
+    drops: object = model.drops or ()
+    if isinstance(params, Mapping):
+        yield from (f"params: {fault}" for fault in params_faults(params))
+    else:
+        yield f"params: give a dict of parameters, not {type(params).__name__}"
+    if isinstance(drops, str) or not isinstance(drops, Collection):
+        yield f"drops: give a list of parameters, not {type(drops).__name__}"
+    else:
+        yield from (f"drops: {fault}" for name in drops if (fault := drop_fault(name)))

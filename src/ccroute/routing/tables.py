@@ -10,17 +10,22 @@ from typing import Literal, NamedTuple, get_args
 from ccroute.accounting import PriceBook
 from ccroute.backends import Backend
 from ccroute.errors import ConfigError, InvalidRequestError, RequestError, UnknownModelError
-from ccroute.routing.agents import Agent, AgentTable
+from ccroute.failures import TRIGGERS, Trigger
+from ccroute.routing.agents import (
+    OTHERS,
+    Agent,
+    AgentTable,
+    Fallback,
+    checked_fallbacks,
+    model_faults,
+    model_of,
+)
 from ccroute.routing.aliases import AliasTable, Resolution
-from ccroute.routing.names import did_you_mean, names_fault
+from ccroute.routing.names import did_you_mean
 from ccroute.types import FREE, Model, ModelInfo, Price
 
 UnknownAgent = Literal["error", "default"]
 """For a call whose agent is not configured: the call fails, or goes on without an agent."""
-
-OTHERS = "*"
-"""Key in `fallbacks=` for every model that has no fallbacks of its own."""
-_WILDCARDS = frozenset("*?")
 
 MAX_KNOWN = 10_000
 """Deployments remembered at most: callers may name any `backend/model`."""
@@ -56,16 +61,20 @@ class Deployment:
 
 
 class Candidate(NamedTuple):
-    """A deployment that may serve the call, the alias that led to it, and the reason for its place."""
+    """A deployment that may serve the call, the alias that led to it, and the reason for its place.
+
+    triggers: of a fallback model: the failures that it may be used for, if the plan has them too.
+    """
 
     deployment: Deployment
     alias: str
     fallback: bool
     reason: str
+    triggers: Sequence[Trigger] = TRIGGERS
 
 
 class Chain(NamedTuple):
-    """The candidates of a model and then of its fallback models, each deployment once.
+    """The candidates of a model and then of its fallback models, each deployment once for one trigger.
 
     groups: for each of the models, its resolution and its candidates.
     fixed:  all of them in order; None if some have to be balanced.
@@ -86,7 +95,7 @@ class Choice(NamedTuple):
     agent: Agent
     model: str
     overridden: bool
-    fallbacks: tuple[str, ...]
+    fallbacks: tuple[str | Fallback, ...]
     reasons: tuple[str, ...]
 
 
@@ -103,7 +112,7 @@ class Tables:
         aliases: AliasTable,
         agents: AgentTable,
         *,
-        fallbacks: Mapping[str, Sequence[str]] | None = None,
+        fallbacks: Mapping[str, Sequence[str | Fallback]] | None = None,
         default_model: str | None = None,
         agent_override: bool = True,
         unknown_agent: UnknownAgent = "error",
@@ -126,7 +135,7 @@ class Tables:
             self._resolve
         )
         """`AliasTable.resolve` for this router's backends, and the deployments it names."""
-        self.chain: Callable[[tuple[str, ...]], Chain] = lru_cache(_MOST_REMEMBERED)(self._chain)
+        self.chain: Callable[[tuple[str | Fallback, ...]], Chain] = lru_cache(_MOST_REMEMBERED)(self._chain)
         """The candidates of a model and its fallback models."""
         if unknown_agent not in get_args(UnknownAgent):
             raise ConfigError(f'unknown_agent is "error" or "default", not {unknown_agent!r}')
@@ -166,15 +175,22 @@ class Tables:
         names = tuple(deployment.name for deployment in weights)
         return resolution._replace(deployments=names, weights=tuple(weights.values())), tuple(weights)
 
-    def _chain(self, aliases: tuple[str, ...]) -> Chain:
+    def _chain(self, models: tuple[str | Fallback, ...]) -> Chain:
         groups: list[tuple[Resolution, list[Candidate]]] = []
-        seen: set[str] = set()
-        for place, alias in enumerate(aliases):
-            resolution, found = self.resolve(alias)
+        covered: dict[str, set[Trigger]] = {}  # by deployment, the triggers it is a candidate for
+        for place, model in enumerate(models):
+            alias = model_of(model)
+            triggers: Sequence[Trigger] = TRIGGERS if isinstance(model, str) else model.triggers
+            resolution, deployments = self.resolve(alias)
             reason = f'fallback "{alias}"' if place else f'model "{alias}"'
-            fresh = [deployment for deployment in found if deployment.name not in seen]
-            groups.append((resolution, [Candidate(each, alias, place > 0, reason) for each in fresh]))
-            seen.update(deployment.name for deployment in fresh)
+            found = []
+            for each in deployments:
+                before = covered.setdefault(each.name, set())
+                new: list[Trigger] = [trigger for trigger in triggers if trigger not in before]
+                before.update(new)
+                if new:
+                    found.append(Candidate(each, alias, place > 0, reason, new))
+            groups.append((resolution, found))
         is_fixed = all(len(found) <= 1 for _, found in groups)
         return Chain(groups, tuple(each for _, found in groups for each in found) if is_fixed else None)
 
@@ -233,6 +249,9 @@ class Tables:
     def _faults(self, backends: Sequence[Backend]) -> Iterator[str]:
         names = [backend.name for backend in backends]
         yield from (f'backends: two are named "{name}"' for name in self.backends if names.count(name) > 1)
+        for owner in backends:
+            for model, info in owner.models.items():
+                yield from (f"backends.{owner.name}.models.{model}.{fault}" for fault in model_faults(info))
         for deployment, used_by in self.aliases.deployments().items():
             backend = deployment.partition("/")[0]
             if backend not in self.backends:
@@ -246,11 +265,10 @@ class Tables:
                     yield f'aliases.{name}: unknown backend "{backend}"{did_you_mean(backend, self.backends)}'
         unknown: dict[str, list[str]] = {}
         for name, agent in self.agents.items():
-            for model in (agent.model, *agent.fallback):
-                if model is not None:
-                    unknown.setdefault(model, []).append(f"agents.{name}")
+            for model in filter(None, (agent.model, *map(model_of, agent.fallback))):
+                unknown.setdefault(model, []).append(f"agents.{name}")
         for name, models in self.fallbacks.items():
-            for model in models if name == OTHERS else (name, *models):
+            for model in (*(() if name == OTHERS else (name,)), *map(model_of, models)):
                 unknown.setdefault(model, []).append(f"fallbacks.{name}")
         if self.default_model is not None:
             unknown.setdefault(self.default_model, []).append("default_model")
@@ -259,27 +277,6 @@ class Tables:
                 self.resolve(model)
             except RequestError as error:
                 yield f"{', '.join(dict.fromkeys(used_by))}: {error}"
-
-
-def checked_fallbacks(given: object) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    """Fallback models by model, and the faults of a wrong type or name."""
-    if given is None:
-        return {}, []
-    if not isinstance(given, Mapping):
-        return {}, [f"fallbacks: give a mapping of models to fallback models, not {type(given).__name__}"]
-    found, faults = {}, []
-    for name, models in given.items():
-        if not isinstance(name, str):
-            faults.append(f"fallbacks: a model is named by a str, not {name!r}")
-        elif name != OTHERS and (name.startswith("re:") or not _WILDCARDS.isdisjoint(name)):
-            faults.append(
-                f'fallbacks.{name}: no pattern; give the names themselves, and "{OTHERS}" for all others'
-            )
-        elif fault := names_fault(models):
-            faults.append(f"fallbacks.{name}: {fault}")
-        else:
-            found[name] = (models,) if isinstance(models, str) else tuple(models)
-    return found, faults
 
 
 def _model_info(

@@ -139,6 +139,9 @@ PARAMETERS = frozenset(f.name for f in dataclasses.fields(Request)).difference(
 )
 """The names that shape an answer: an agent's `params` may set them, and each codec sends or refuses them."""
 
+EXTRA = "extra."
+"""The prefix that names a field of `extra`: `extra.store`."""
+
 MADE_OF_TYPES = ("response_format", "tools")
 """The parameters that may be given as Python types and functions."""
 

@@ -23,6 +23,7 @@ from pydantic import (
 from ccroute.backends.registry import find_kind, kind_names
 from ccroute.errors import ConfigError
 from ccroute.failures import Trigger
+from ccroute.routing.agents import drop_fault, params_faults, unknown_parameter
 from ccroute.routing.aliases import Balanced, Strategy, Target, is_balanced
 from ccroute.routing.names import did_you_mean
 from ccroute.types import JSON
@@ -39,6 +40,16 @@ def _keyed(key: str) -> BeforeValidator:
     )
 
 
+def _off(value: object) -> object:
+    return None if value == "off" else value
+
+
+def is_limit(table: type[BaseModel], key: str) -> bool:
+    """Whether a null of this key means no limit. TOML has no null: there it is "off"."""
+    field = table.model_fields.get(key)
+    return field is not None and any(getattr(each, "func", None) is _off for each in field.metadata)
+
+
 def _priced(value: object) -> object:
     return {"input": 0, "output": 0} if value == "free" else value
 
@@ -49,6 +60,11 @@ def _name(value: str) -> str:
     if not value.isprintable():
         raise ValueError("should be a model's name, without control characters")
     return value
+
+
+def _switched(value: object) -> object:
+    """YAML 1.1 reads `on` and `off` as booleans."""
+    return ("on" if value else "off") if isinstance(value, bool) else value
 
 
 def _listed(value: object) -> object:
@@ -91,8 +107,30 @@ def _url(value: str) -> str:
 
 def _parameter(value: str) -> str:
     if value not in PARAMETERS:
-        raise ValueError(f'unknown parameter "{value}"{did_you_mean(value, PARAMETERS)}')
+        raise ValueError(unknown_parameter(value))
     return value
+
+
+def _dropped(value: str) -> str:
+    if fault := drop_fault(value):
+        raise ValueError(fault)
+    return value
+
+
+def _params(value: dict[str, JSON]) -> dict[str, JSON]:
+    if faults := params_faults(value):
+        raise ValueError("; ".join(faults))
+    return value
+
+
+def _fallback(value: object) -> object:
+    if isinstance(value, str | Mapping):
+        return {"model": value} if isinstance(value, str) else value
+    raise ValueError("should be a model's name, or a table with model and triggers")
+
+
+def _fallbacks(value: object) -> object:
+    return [value] if isinstance(value, str | Mapping) else value
 
 
 def _keep_alive(value: object) -> str | int:
@@ -126,7 +164,7 @@ Words = Annotated[list[str], BeforeValidator(_listed)]
 Name = Annotated[str, AfterValidator(_name)]
 Names = Annotated[list[Name], BeforeValidator(_listed)]
 Parameter = Annotated[str, AfterValidator(_parameter)]
-Params = dict[Parameter, Annotated[JSON, PlainValidator(plain)]]
+Params = Annotated[dict[Parameter, Annotated[JSON, PlainValidator(plain)]], AfterValidator(_params)]
 
 
 class Table(BaseModel):
@@ -135,12 +173,12 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
     def given(self, *, without: Sequence[str] = ()) -> dict[str, Any]:
-        """The values that the file gives, by key."""
+        """The values that the file gives, by key, in the order of the fields."""
         fields = type(self).model_fields
         return {
             (fields[name].alias if name in fields else None) or name: getattr(self, name)
-            for name in self.model_fields_set
-            if name not in without
+            for name in (*fields, *(self.model_extra or ()))
+            if name in self.model_fields_set and name not in without
         }
 
     @classmethod
@@ -168,12 +206,17 @@ class PriceTable(TierTable):
 PriceEntry = Annotated[PriceTable, BeforeValidator(_priced)]
 
 
+Seconds = Annotated[
+    Positive | None, BeforeValidator(_off, json_schema_input_type=Positive | Literal["off"] | None)
+]
+
+
 class TimeoutTable(Table):
-    total: Positive | None = None
-    connect: Positive | None = None
-    first: Positive | None = None
-    idle: Positive | None = None
-    attempt: Positive | None = None
+    total: Seconds = None
+    connect: Seconds = None
+    first: Seconds = None
+    idle: Seconds = None
+    attempt: Seconds = None
 
 
 TimeoutEntry = Annotated[TimeoutTable, _keyed("total")]
@@ -186,12 +229,26 @@ class RetryTable(Table):
     max: NotNegative = 0
 
 
+class FallbackTable(Table):
+    """Written as the model's name alone, or with `triggers` of its own."""
+
+    model: Name
+    triggers: Annotated[list[Trigger], BeforeValidator(_listed)] = []
+
+
+Fallbacks = Annotated[list[Annotated[FallbackTable, BeforeValidator(_fallback)]], BeforeValidator(_fallbacks)]
+
+
 class ModelTable(Table):
     context_window: PositiveInt | None = None
     max_output: PositiveInt | None = None
     price: PriceEntry | None = None
     memory_gb: Positive | None = None
     weight: Positive = 1
+    params: Params = {}
+    drops: Annotated[list[Annotated[str, AfterValidator(_dropped)]], BeforeValidator(_listed)] = []
+    rpm: PositiveInt | None = None
+    tpm: PositiveInt | None = None
     sampling: Literal["any", "one", "none", "not_thinking"] | None = None
     thinking: Literal["none", "budget", "adaptive", "effort", "switch", "template", "levels"] | None = None
     efforts: Words | None = None
@@ -220,7 +277,10 @@ class BackendTable(Table):
     timeout: TimeoutEntry | None = None
     headers: dict[str, str] = {}
     drop_params: bool = False
-    max_concurrency: PositiveInt | None = None
+    max_concurrency: Annotated[
+        PositiveInt | None,
+        BeforeValidator(_off, json_schema_input_type=PositiveInt | Literal["off"] | None),
+    ] = None
     memory_gb: Positive | None = None
     ca_file: str | None = None
     models: dict[str, ModelTable] = {}
@@ -230,10 +290,11 @@ class Defaults(Table):
     """The keys of both an agent and a group of agents."""
 
     model: Name | None = None
-    fallback: Names = []
+    fallback: Fallbacks = []
     triggers: Annotated[list[Trigger], BeforeValidator(_listed)] = []
     local_only: bool = False
     params: Params = {}
+    rpm: PositiveInt | None = None
     budget: object = None
 
 
@@ -255,7 +316,7 @@ class Settings(Table):
     unknown_agent: Literal["error", "default"] = "error"
     drop_params: bool = False
     trust_env: bool = False
-    health: Literal["on", "off"] = "on"
+    health: Annotated[Literal["on", "off"], BeforeValidator(_switched)] = "on"
     max_queue: NonNegativeInt = 1000
     baseline: Name | None = None
     strategy: Strategy = "weighted"
@@ -263,7 +324,7 @@ class Settings(Table):
     aliases: dict[str, Annotated[Any, PlainValidator(_target)]] = {}
     agents: dict[str, Annotated[AgentTable, _keyed("model")]] = {}
     groups: dict[str, GroupTable] = {}
-    fallbacks: dict[str, Names] = {}
+    fallbacks: dict[str, Fallbacks] = {}
     retry: RetryTable | None = None
     timeout: TimeoutEntry | None = None
     prices: dict[str, PriceEntry] = {}
