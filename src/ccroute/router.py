@@ -23,6 +23,7 @@ from ccroute.routing import (
     Fallback,
     Health,
     Load,
+    RateLimits,
     RefusedParameters,
     RetryBudget,
     make_plan,
@@ -154,6 +155,7 @@ class Router:
             drop_params=drop_params,
             health=Health(clock, emit, on=health == "on"),
             retry_budget=RetryBudget(clock.monotonic),
+            rate_limits=RateLimits(clock.monotonic),
             load=Load(clock.monotonic, has_latency="latency" in self._tables.aliases.strategies),
             ledger=MemoryLedger() if ledger is None else ledger,
             emit=emit,
@@ -377,6 +379,7 @@ class Router:
         self._process = os.getpid()
         self._state.health.after_fork()
         self._state.retry_budget.after_fork()
+        self._state.rate_limits.after_fork()
         self._state.load.after_fork()
         self._limiters.after_fork()
         self._connections.after_fork()

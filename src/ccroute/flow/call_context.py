@@ -19,6 +19,7 @@ from ccroute.flow.retry import Fault, NextAttempt
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Plan
 from ccroute.routing.acquired import Unavailable
+from ccroute.routing.rate_limits import Turn
 from ccroute.types import Attempt, Completion, FailureClass, Outcome, Route, Timeout, Usage
 from ccroute.types.route import new_attempt, new_route, with_facts
 
@@ -27,7 +28,11 @@ _UNUSED = Usage.model_construct()
 
 
 class CallContext:
-    """Everything about one call, which belongs to one process. `latest` is its latest attempt."""
+    """Everything about one call, which belongs to one process.
+
+    turn:   its turn under its agent's rate limit, where there is one.
+    latest: its latest attempt.
+    """
 
     def __init__(self, plan: Plan, state: RouterState, process: int) -> None:
         self.plan = plan
@@ -36,6 +41,7 @@ class CallContext:
         self.timeout = state.timeout if plan.request.timeout is None else _timeout(plan, state)
         self.started = 0.0
         self.deadline = FOREVER
+        self.turn: Turn | None = None
         self.attempts: tuple[Attempt, ...] = ()
         self.latest: AttemptContext | None = None
         self._cost: Decimal | None = _NOTHING  # of all attempts; None if the price of one is unknown
@@ -68,7 +74,7 @@ class CallContext:
         """Go on with the next candidate; `unavailable` are those that were passed over for it."""
         name = step.candidate.deployment.name
         for passed, reason in unavailable.items():
-            if passed not in self._not_asked:
+            if passed not in self._not_asked and not (passed == name and reason.limited):
                 self._leave_out(passed, f"{passed} passed over: {reason.why}")
         if step.early:
             self._reasons += (f"{name} tried early: nobody else is left",)
@@ -96,6 +102,9 @@ class CallContext:
         )
         if step.tokens is not None:
             self.latest.held.append(step.tokens)
+        if step.turn is not None:
+            self.latest.turn = step.turn
+            self.latest.held.append(step.turn)
         return self.latest
 
     def unsupported(self, attempt: AttemptContext, fault: Fault) -> None:
@@ -139,9 +148,10 @@ class CallContext:
         attempt.known_answer = self._completed(answer, attempt, usage)
         return attempt.known_answer
 
-    def report_turned_away(self, error: CcrouteError) -> None:
-        """The call ends without an attempt, by the error of other calls."""
-        self.state.emit(observe.TurnedAway(self.id, self.plan.agent, self._asked, error.retry_after or 0.0))
+    def report_turned_away(self, error: CcrouteError, reason: Unavailable) -> None:
+        """The call ends without an attempt, by the error of other calls, or by a rate limit."""
+        event = observe.TurnedAway(self.id, self.plan.agent, self._asked, error.retry_after or 0.0)
+        self.state.emit(replace(event, reason=reason.why) if reason.limited else event)
 
     def explain(self, error: CcrouteError, left: Sequence[str]) -> None:
         """Put into the error that ends the call what was tried, who was not asked, and why; `left` are those
@@ -244,6 +254,11 @@ class CallContext:
         self, attempt: AttemptContext, outcome: Outcome, usage: Usage, fault: Fault | None, reason: str
     ) -> None:
         self._reasons += attempt.dropped
+        turn = attempt.turn
+        if turn is not None:
+            turn.used(usage.total_tokens if attempt.sent else None)
+            if turn.waited:
+                self._reasons += (f"{attempt.deployment.name} waited {turn.waited:.1f} s: {turn.reason.why}",)
         now, plan, candidate = self.state.clock.monotonic(), self.plan, attempt.candidate
         deployment, duration = candidate.deployment, now - attempt.started
         failure = None if fault is None else fault.rule.failure

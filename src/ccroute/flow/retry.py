@@ -9,12 +9,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from ccroute.accounting.tokens import count_safely
 from ccroute.errors import CcrouteError, DeadlineExceededError
 from ccroute.failures import NO_MODEL, TOO_LONG, Rule, Trigger, rule_of
 from ccroute.flow.attempt_context import FOREVER
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Plan
 from ccroute.routing.acquired import Unavailable
+from ccroute.routing.rate_limits import Limit, Turn
 from ccroute.routing.retry_budget import RetryTokens
 from ccroute.types import FailureClass
 
@@ -61,13 +63,23 @@ class NextAttempt(NamedTuple):
     """Whom to try next, and the seconds to wait before it.
 
     early:  its time has not come yet, but nobody else is left, so one call may probe it.
+    queues: nobody else is left, so the call waits for its turn under the deployment's rate limit.
     tokens: what it cost of the backend's retry budget.
+    turn:   its turn under the deployment's rate limit, which may not have come yet.
     """
 
     candidate: Candidate
     wait: float
     early: bool = False
+    queues: bool = False
     tokens: RetryTokens | None = None
+    turn: Turn | None = None
+
+    def settle(self) -> None:
+        """Give back what it holds: the attempt is not made."""
+        for each in (self.tokens, self.turn):
+            if each is not None:
+                each.settle()
 
 
 class RetryState:
@@ -89,6 +101,7 @@ class RetryState:
         self._attempts = 0
         self._may_probe = True
         self._window: int | None = None  # tokens that were too few
+        self._prompt: int | None = None  # tokens, estimated
         # By deployment: its attempts, how often it was polled, when it is ready for another (monotonic).
         self._tries: dict[str, int] = {}
         self._polls: dict[str, int] = {}
@@ -104,10 +117,12 @@ class RetryState:
         """Whom to try now (monotonic seconds); None when nobody is left, or no time before `deadline`."""
         step = self._next(now)
         over = self.fault is not None and isinstance(self.fault.error, DeadlineExceededError)
-        if step is None or (not over and deadline - now >= step.wait + MIN_ATTEMPT):
+        if step is None:
+            return None
+        wait = step.wait if step.turn is None else max(step.wait, step.turn.room.at - now)
+        if not over and deadline - now >= wait + MIN_ATTEMPT:
             return step
-        if step.tokens is not None:
-            step.tokens.settle()
+        step.settle()
         self.lacked_time = True
         return None
 
@@ -116,10 +131,14 @@ class RetryState:
         if last is None:
             first = self._plan.candidates[0]
             if not self.unavailable and self._unavailable(first) is None:
-                budget = self._state.retry_budget
-                if budget.left:
-                    budget.first(first.deployment.backend.name)
-                return NextAttempt(first, 0.0)
+                step: NextAttempt | None = NextAttempt(first, 0.0)
+                if (limit := first.deployment.limit) is not None:
+                    step = self._with_turn(NextAttempt(first, 0.0), limit)
+                if step is not None:
+                    budget = self._state.retry_budget
+                    if budget.left:
+                        budget.first(first.deployment.backend.name)
+                    return step
         elif last.rule.others == "none" or self._is_spent(self._attempts):
             return None
         while (chosen := self._choose(now)) is not None:
@@ -127,11 +146,33 @@ class RetryState:
             cost = self._retry_tokens.get(backend)
             if cost is None:
                 self._state.retry_budget.first(backend)
+            else:
+                tokens = self._state.retry_budget.take(backend, cost)
+                if tokens is None:
+                    continue
+                chosen = chosen._replace(tokens=tokens)
+            limit = chosen.candidate.deployment.limit
+            if limit is None:
                 return chosen
-            tokens = self._state.retry_budget.take(backend, cost)
-            if tokens is not None:
-                return chosen._replace(tokens=tokens)
+            if (with_turn := self._with_turn(chosen, limit)) is not None:
+                return with_turn
+            chosen.settle()
         return None
+
+    def _with_turn(self, step: NextAttempt, limit: Limit) -> NextAttempt | None:
+        """The step with its turn under the deployment's rate limit; None if another call just took it."""
+        limits, tokens = self._state.rate_limits, self._reserved(limit)
+        turn = limits.queue(limit, tokens) if step.queues else limits.take(limit, tokens)
+        return None if turn is None else step._replace(turn=turn)
+
+    def _reserved(self, limit: Limit) -> int:
+        """The tokens that the request reserves of a limit. Counted once: a tokenizer is slow."""
+        if limit.tpm is None:
+            return 0
+        request = self._plan.request
+        if self._prompt is None:
+            self._prompt = count_safely(self._state.count_tokens, request)
+        return limit.reserved(self._prompt, request.max_tokens)
 
     def failed(self, candidate: Candidate, fault: Fault, now: float) -> None:
         """An attempt failed at `now` (monotonic seconds)."""
@@ -194,13 +235,21 @@ class RetryState:
         waiting = [c for c in possible if (reason := reasons[c.deployment.name]) is None or reason.cooling]
         if waiting:
             soonest = min(waiting, key=ready)
-            return NextAttempt(soonest, ready(soonest) - now)
-        return NextAttempt(min(untried, key=ready), 0.0, early=True) if untried and self._may_probe else None
+            name = soonest.deployment.name
+            limited = (reason := reasons[name]) is not None and reason.limited
+            wait = (self._ready.get(name, now) if limited else ready(soonest)) - now
+            return NextAttempt(soonest, max(wait, 0.0), queues=True)
+        if untried and self._may_probe:
+            return NextAttempt(min(untried, key=ready), 0.0, early=True, queues=True)
+        return None
 
     def _unavailable(self, candidate: Candidate) -> Unavailable | None:
-        """Why its health forbids it; a key that was rotated meanwhile is not the one that was refused."""
+        """Why its health or its rate limit forbids it; a key that was rotated meanwhile is not the one that
+        was refused."""
         health, backend = self._state.health, candidate.deployment.backend
         reason = health.unavailable(candidate.deployment, self._plan.request)
+        if reason is None and (limit := candidate.deployment.limit) is not None:
+            return self._state.rate_limits.unavailable(limit, self._reserved(limit))
         if reason is None or reason.keys is None:
             return reason
         if backend.name not in self._fingerprints:  # the callable may ask a vault: once per call

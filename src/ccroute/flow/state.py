@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ccroute.accounting import Ledger
 from ccroute.accounting.tokens import TokenCounter, estimate
 from ccroute.backends import Origin
-from ccroute.routing import Health, Load, RefusedParameters, RetryBudget
+from ccroute.routing import Health, Load, RateLimits, RefusedParameters, RetryBudget
 from ccroute.types import RetryPolicy, Timeout
 from ccroute.types.clock import Clock
 
@@ -25,6 +25,7 @@ class RouterState(NamedTuple):
     drop_params: bool
     health: Health
     retry_budget: RetryBudget
+    rate_limits: RateLimits
     load: Load
     ledger: Ledger
     emit: Listener

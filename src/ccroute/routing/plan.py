@@ -12,6 +12,7 @@ from ccroute.routing.aliases import Resolution
 from ccroute.routing.balance import BY_TABLE, View, order, ranks
 from ccroute.routing.load import Load
 from ccroute.routing.prices import price_of
+from ccroute.routing.rate_limits import Limit
 from ccroute.routing.tables import Candidate, Tables
 from ccroute.types import Price, Request
 
@@ -24,7 +25,8 @@ TOLERANCE = 1.25
 
 class Plan(NamedTuple):
     """Where a call may go, in order. `request` has the agent's parameter defaults. If `overridden`, the
-    agent's model replaced the requested one; `requested_price` is its price, in USD per million tokens."""
+    agent's model replaced the requested one; `requested_price` is its price, in USD per million tokens.
+    `limit` is the agent's."""
 
     request: Request
     agent: str | None
@@ -36,6 +38,7 @@ class Plan(NamedTuple):
     triggers: Sequence[Trigger]
     reasons: tuple[str, ...]
     requested_price: Price | None = None
+    limit: Limit | None = None
 
 
 def make_plan(
@@ -85,6 +88,7 @@ def make_plan(
         triggers,
         tuple(reasons),
         price,
+        None if agent.rpm is None or name is None else Limit("agent", name, agent.rpm),
     )
 
 

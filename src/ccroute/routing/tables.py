@@ -22,6 +22,7 @@ from ccroute.routing.agents import (
 )
 from ccroute.routing.aliases import AliasTable, Resolution
 from ccroute.routing.names import did_you_mean
+from ccroute.routing.rate_limits import Limit
 from ccroute.types import FREE, Model, ModelInfo, Price
 
 UnknownAgent = Literal["error", "default"]
@@ -41,6 +42,7 @@ class Deployment:
     name:  `backend/model`.
     info:  the description of the model.
     price: USD per million tokens; None if unknown.
+    limit: what it may be sent in a minute; None: anything.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Deployment:
     model: str
     info: Model
     price: Price | None
+    limit: Limit | None = None
 
     @property
     def is_local(self) -> bool:
@@ -197,9 +200,10 @@ class Tables:
             backend = self.backends[backend_name]
             if model != (usual := backend.names(model)[0]):
                 return self.deployment(f"{backend_name}/{usual}")
-            known = Deployment(
-                name, backend, model, info := backend.model(model), self._price(backend, model)
-            )
+            info = backend.model(model)
+            limited = info.rpm is not None or info.tpm is not None
+            limit = Limit("deployment", name, info.rpm, info.tpm) if limited else None
+            known = Deployment(name, backend, model, info, self._price(backend, model), limit)
             self.has_windows = self.has_windows or info.context_window is not None
             if len(self._deployments) < MAX_KNOWN:
                 self._deployments[name] = known

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ccroute.backends import Backend
 from ccroute.flow import RouterState
 from ccroute.runtime.limiter import Limiters
-from ccroute.types.stats import BackendStats, DeploymentStats, HealthStats, RouterStats
+from ccroute.types.stats import AgentStats, BackendStats, DeploymentStats, HealthStats, RouterStats
 
 if TYPE_CHECKING:
     from ccroute.http.connections import Connections
@@ -19,7 +19,7 @@ _ON = HealthStats.model_construct()
 def router_stats(
     backends: Mapping[str, Backend], state: RouterState, limiters: Limiters, connections: Connections
 ) -> RouterStats:
-    """The router's state now, as plain data. Waits only for the lock of the router's health."""
+    """The router's state now, as plain data. Waits only for the locks of its health and its rate limits."""
     breakers, credentials = state.health.stats()
     slots, opened = limiters.stats(), connections.stats()
     hosts = {}
@@ -34,8 +34,15 @@ def router_stats(
             busy_connections=0 if links is None else links.in_use,
             credential=credentials.get(name, _ON),
         )
+    limits = state.rate_limits.stats()
     deployments = {
-        name: DeploymentStats(in_flight=in_flight, success_rate=rate, health=breakers.get(name, _ON))
+        name: DeploymentStats(
+            in_flight=in_flight,
+            success_rate=rate,
+            health=breakers.get(name, _ON),
+            limits=limits.get(("deployment", name)),
+        )
         for name, (in_flight, rate) in state.load.stats().items()
     }
-    return RouterStats(backends=hosts, deployments=deployments)
+    agents = {name: AgentStats(limits=each) for (of, name), each in limits.items() if of == "agent"}
+    return RouterStats(backends=hosts, deployments=deployments, agents=agents)
