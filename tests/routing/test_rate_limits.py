@@ -1,4 +1,4 @@
-"""Rate limits alone, on a clock that is set: no more than the limit in a minute, and everybody's turn comes."""
+"""Rate limits alone, on a clock that is set: no more than the limit in a minute, and each turn comes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.flow.support import FakeClock
 from ccroute.routing.acquired import UNDECIDED
 from ccroute.routing.rate_limits import Limit, RateLimits, Turn
 from ccroute.routing.rate_limits.window import STEP, WINDOW
-from ccroute.types.stats import LimitStats
+from ccroute.types import LimitStats, Usage
 
 
 class Minutes:
@@ -102,7 +102,7 @@ def test_asking_for_a_reason_takes_nothing() -> None:
     for _ in range(3):
         reason = minutes.limits.unavailable(minutes.limit, 10)
         assert reason is not None
-        assert (reason.why, reason.cooling) == ("its limit of 1 requests a minute is reached", True)
+        assert (reason.why, reason.cooling) == ("its limit rpm=1 is reached", True)
     assert minutes.stats.requests == 1
 
 
@@ -119,7 +119,7 @@ def test_a_window_is_bounded_however_many_requests_there_are() -> None:
     minutes = Minutes(rpm=10**9)
     for _ in range(20_000):
         minutes.after(0.01).takes(0)
-    [state] = minutes.limits._known.values()
+    [state] = minutes.limits._states.values()
     assert len(state.window.steps) <= WINDOW / STEP + 1
     assert minutes.stats.requests == pytest.approx(6000, abs=20)
 
@@ -131,7 +131,7 @@ def test_tokens_are_reserved_and_settled_with_what_was_used() -> None:
     minutes = Minutes(tpm=100)
     [turn] = minutes.takes(80)
     assert minutes.seconds_left(30) == 60
-    turn.used(20)
+    turn.used(Usage(input=20))
     assert minutes.stats == LimitStats(tpm=100, requests=1, tokens=20)
     minutes.takes(80)
 
@@ -140,7 +140,7 @@ def test_more_tokens_than_were_reserved_count_from_their_end_on() -> None:
     minutes = Minutes(tpm=100)
     [turn] = minutes.takes(10)
     minutes.after(50)
-    turn.used(150)
+    turn.used(Usage(input=150))
     assert minutes.stats.tokens == 150
     assert minutes.seconds_left(50) == 60
     assert minutes.after(10).stats.tokens == 140, "what was reserved counts from the start on"
@@ -150,7 +150,7 @@ def test_what_was_not_sent_gives_back_its_request_and_its_tokens() -> None:
     minutes = Minutes(rpm=1, tpm=100)
     [turn] = minutes.takes(80)
     turn.settle()
-    turn.used(500)  # only the first counts
+    turn.used(Usage(input=500))  # only the first counts
     assert minutes.stats == LimitStats(rpm=1, tpm=100)
     minutes.takes(80)
 
@@ -159,7 +159,7 @@ def test_an_attempt_that_was_made_keeps_its_request() -> None:
     minutes = Minutes(rpm=2)
     turn, _ = minutes.takes(0, 0)
     turn.settle(UNDECIDED)
-    turn.used(0)
+    turn.used(Usage(input=0))
     assert minutes.stats.requests == 2
 
 
@@ -168,7 +168,7 @@ def test_what_is_settled_after_its_minute_changes_nothing() -> None:
     unsent, answered = minutes.takes(40, 40)
     minutes.after(61)
     unsent.settle()
-    answered.used(10)
+    answered.used(Usage(input=10))
     assert minutes.stats == LimitStats(rpm=2, tpm=100)
 
 
@@ -178,7 +178,7 @@ def test_a_request_larger_than_the_limit_goes_alone() -> None:
     assert minutes.seconds_left(500) == 60
     minutes.after(60).takes(500)
     assert minutes.seconds_left(1) == 60
-    turn.used(1)
+    turn.used(Usage(input=1))
     minutes.after(60).takes(100)
 
 
@@ -191,16 +191,14 @@ def test_a_max_tokens_beyond_the_limit_is_not_reserved() -> None:
     assert Limit("deployment", "a/1", 5).reserved(30, 71) == 101
 
 
-@pytest.mark.parametrize(
-    ("used", "why"), [(10, "2 requests a minute"), (95, "100 tokens a minute"), (50, "2 requests a minute")]
-)
+@pytest.mark.parametrize(("used", "why"), [(10, "rpm=2"), (95, "tpm=100"), (50, "rpm=2")])
 def test_the_reason_names_the_limit_that_lasts_longer(used: int, why: str) -> None:
     minutes = Minutes(rpm=2, tpm=100)
     minutes.takes(1)
     minutes.after(1).takes(used - 1)
     reason = minutes.limits.unavailable(minutes.limit, 50)
     assert reason is not None
-    assert reason.why == f"its limit of {why} is reached"
+    assert reason.why == f"its limit {why} is reached"
 
 
 # -- The queue
@@ -258,7 +256,7 @@ def test_tokens_that_come_back_wake_who_waits_for_them() -> None:
     first, second, third = minutes.queues(40, 40, 40)
     sleepers = [asleep(turn) for turn in (first, second, third)]
     minutes.after(5)
-    running.used(20)
+    running.used(Usage(input=20))
     assert [turn.step is not None for turn in (first, second, third)] == [True, True, False]
     assert [sleeper.woken for sleeper in sleepers] == [1, 1, 1]
     assert (first.wait(), second.wait(), third.wait()) == (0, 0, 60)
@@ -269,7 +267,7 @@ def test_a_turn_that_comes_before_its_call_sleeps_is_not_missed() -> None:
     [running] = minutes.takes(100)
     [turn] = minutes.queues(40)
     assert turn.wait() == 60
-    running.used(20)
+    running.used(Usage(input=20))
     assert not turn.sleeps(Sleeper())
     assert turn.wait() == 0
 
@@ -410,7 +408,7 @@ class RateLimitMachine(RuleBasedStateMachine):
         elif used > caller.tokens:
             self.counted.append([self.clock.monotonic(), used - caller.tokens])
         caller.counts[1] = min(used or 0, caller.tokens)
-        caller.turn.used(used)
+        caller.turn.used(None if used is None else Usage(input=used))
         self._wake_up()
 
     @precondition(lambda self: self.waiting)

@@ -44,7 +44,9 @@ def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailabl
         if attempt.wait:
             yield from sleep(attempt.wait)
             attempt.restart_clock()
-        if attempt.turn is not None and (no_turn := (yield from _turn(attempt, attempt.turn))):
+        turn = attempt.turn
+        is_early = turn is not None and (attempt.wait or turn.step is None)
+        if turn is not None and is_early and (no_turn := (yield from _turn(attempt, turn))):
             return no_turn
         try:
             http = deployment.backend.encode(_carried(attempt), deployment.model, attempt.stream)
@@ -54,7 +56,7 @@ def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailabl
         if deployment.backend.origin in state.limited_hosts:
             if no_slot := (yield from _slot(attempt)):
                 return no_slot
-            if attempt.turn is not None and (no_turn := (yield from _turn(attempt, attempt.turn))):
+            if turn is not None and (no_turn := (yield from _turn(attempt, turn))):
                 return no_turn
         admission = state.health.admit(deployment, request, early=attempt.early)  # again: it may have waited
         if isinstance(admission, Unavailable):

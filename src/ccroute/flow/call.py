@@ -53,7 +53,7 @@ def call(context: CallContext, *, stream: bool) -> Flow[Completion[Any]]:
         context.stopped(stop)
         raise
     finally:
-        if context.turn is not None and not context.attempts:
+        if context.turn is not None and not context.sent:
             context.turn.settle()
         try:
             context.record()
@@ -75,13 +75,14 @@ def call(context: CallContext, *, stream: bool) -> Flow[Completion[Any]]:
 
 def _agents_turn(context: CallContext, limit: Limit) -> Flow[Unavailable | None]:
     """Wait for the agent's turn under its rate limit; the reason where it does not come in time."""
-    context.turn = turn = context.state.rate_limits.queue(limit)
-    until = context.deadline - MIN_ATTEMPT
-    return (
-        yield from turn_comes(
-            turn, context.state, until, call=context.id, agent=context.plan.agent, deployment=None
-        )
-    )
+    limits = context.state.rate_limits
+    context.turn = turn = limits.take(limit) or limits.queue(limit)
+    if turn.step is not None:
+        return None
+    state, agent, until = context.state, context.plan.agent, context.deadline - MIN_ATTEMPT
+    no_turn = yield from turn_comes(turn, state, until, call=context.id, agent=agent, deployment=None)
+    context.waited(f"agent {agent}", turn)
+    return no_turn
 
 
 def _final_error(context: CallContext, retry: RetryState, no_turn: Unavailable | None) -> CcrouteError:

@@ -31,6 +31,7 @@ class CallContext:
     """Everything about one call, which belongs to one process.
 
     turn:   its turn under its agent's rate limit, where there is one.
+    sent:   whether any byte of a request may have reached a server.
     latest: its latest attempt.
     """
 
@@ -42,6 +43,7 @@ class CallContext:
         self.started = 0.0
         self.deadline = FOREVER
         self.turn: Turn | None = None
+        self.sent = False
         self.attempts: tuple[Attempt, ...] = ()
         self.latest: AttemptContext | None = None
         self._cost: Decimal | None = _NOTHING  # of all attempts; None if the price of one is unknown
@@ -147,6 +149,10 @@ class CallContext:
         self._note(attempt, "ok", usage, None, attempt.candidate.reason)
         attempt.known_answer = self._completed(answer, attempt, usage)
         return attempt.known_answer
+
+    def waited(self, who: str, turn: Turn) -> None:
+        """Put the wait for a turn into the route's reasons."""
+        self._reasons += (f"{who} waited {turn.waited:.1f} s: {turn.reason.why}",)
 
     def report_turned_away(self, error: CcrouteError, reason: Unavailable) -> None:
         """The call ends without an attempt, by the error of other calls, or by a rate limit."""
@@ -254,11 +260,11 @@ class CallContext:
         self, attempt: AttemptContext, outcome: Outcome, usage: Usage, fault: Fault | None, reason: str
     ) -> None:
         self._reasons += attempt.dropped
-        turn = attempt.turn
+        self.sent, turn = self.sent or attempt.sent, attempt.turn
         if turn is not None:
-            turn.used(usage.total_tokens if attempt.sent else None)
+            turn.used(usage if attempt.sent else None)
             if turn.waited:
-                self._reasons += (f"{attempt.deployment.name} waited {turn.waited:.1f} s: {turn.reason.why}",)
+                self.waited(attempt.deployment.name, turn)
         now, plan, candidate = self.state.clock.monotonic(), self.plan, attempt.candidate
         deployment, duration = candidate.deployment, now - attempt.started
         failure = None if fault is None else fault.rule.failure

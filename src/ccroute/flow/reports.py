@@ -94,10 +94,11 @@ def turned_away_error(reason: Unavailable, now: float) -> CcrouteError:
     left = max(reason.until - now, 1.0)  # a probe is on its way: its end is not known
     error = copy_error(last)
     if reason.limited:
-        why = getattr(last, "detail", reason.why)
+        why, is_agents = getattr(last, "detail", reason.why), getattr(last, "deployment", None) is None
+        advice = "" if is_agents else ", or give the model another deployment or a fallback"
         detail = (
             f"not sent: {why}, and the call's turn comes in {left:.0f} s, after its timeout: raise timeout= "
-            "or the limit, or give it a fallback"
+            f"or the limit{advice}"
         )
     else:
         why = "; last: ".join(dict.fromkeys((reason.why, _kind(last))))

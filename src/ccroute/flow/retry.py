@@ -131,14 +131,12 @@ class RetryState:
         if last is None:
             first = self._plan.candidates[0]
             if not self.unavailable and self._unavailable(first) is None:
-                step: NextAttempt | None = NextAttempt(first, 0.0)
-                if (limit := first.deployment.limit) is not None:
-                    step = self._with_turn(NextAttempt(first, 0.0), limit)
-                if step is not None:
+                turn, limit = None, first.deployment.limit
+                if limit is None or (turn := self._turn(limit)) is not None:
                     budget = self._state.retry_budget
                     if budget.left:
                         budget.first(first.deployment.backend.name)
-                    return step
+                    return NextAttempt(first, 0.0, turn=turn)
         elif last.rule.others == "none" or self._is_spent(self._attempts):
             return None
         while (chosen := self._choose(now)) is not None:
@@ -154,21 +152,18 @@ class RetryState:
             limit = chosen.candidate.deployment.limit
             if limit is None:
                 return chosen
-            if (with_turn := self._with_turn(chosen, limit)) is not None:
-                return with_turn
+            if (turn := self._turn(limit, queues=chosen.queues)) is not None:
+                return chosen._replace(turn=turn)
             chosen.settle()
         return None
 
-    def _with_turn(self, step: NextAttempt, limit: Limit) -> NextAttempt | None:
-        """The step with its turn under the deployment's rate limit; None if another call just took it."""
-        limits, tokens = self._state.rate_limits, self._reserved(limit)
-        turn = limits.queue(limit, tokens) if step.queues else limits.take(limit, tokens)
-        return None if turn is None else step._replace(turn=turn)
+    def _turn(self, limit: Limit, *, queues: bool = False) -> Turn | None:
+        """A turn under a deployment's rate limit; None if there is no room, unless the call queues for it."""
+        limits, tokens = self._state.rate_limits, 0 if limit.tpm is None else self._reserved(limit)
+        return limits.queue(limit, tokens) if queues else limits.take(limit, tokens)
 
     def _reserved(self, limit: Limit) -> int:
         """The tokens that the request reserves of a limit. Counted once: a tokenizer is slow."""
-        if limit.tpm is None:
-            return 0
         request = self._plan.request
         if self._prompt is None:
             self._prompt = count_safely(self._state.count_tokens, request)
@@ -221,6 +216,11 @@ class RetryState:
     def _choose(self, now: float) -> NextAttempt | None:
         possible = [candidate for candidate in self._plan.candidates if self._may(candidate)]
         reasons = {candidate.deployment.name: self._unavailable(candidate) for candidate in possible}
+        for candidate in possible:
+            name, limit = candidate.deployment.name, candidate.deployment.limit
+            if limit is not None and reasons[name] is None:
+                tokens = 0 if limit.tpm is None else self._reserved(limit)
+                reasons[name] = self._state.rate_limits.unavailable(limit, tokens)
         self.unavailable |= {name: reason for name, reason in reasons.items() if reason is not None}
         possible = [candidate for candidate in possible if self._is_triggered(candidate, reasons)]
         untried = [c for c in possible if c.deployment.name not in self._tries.keys() | self._polls.keys()]
@@ -244,12 +244,9 @@ class RetryState:
         return None
 
     def _unavailable(self, candidate: Candidate) -> Unavailable | None:
-        """Why its health or its rate limit forbids it; a key that was rotated meanwhile is not the one that
-        was refused."""
+        """Why its health forbids it; a key that was rotated meanwhile is not the one that was refused."""
         health, backend = self._state.health, candidate.deployment.backend
         reason = health.unavailable(candidate.deployment, self._plan.request)
-        if reason is None and (limit := candidate.deployment.limit) is not None:
-            return self._state.rate_limits.unavailable(limit, self._reserved(limit))
         if reason is None or reason.keys is None:
             return reason
         if backend.name not in self._fingerprints:  # the callable may ask a vault: once per call

@@ -74,7 +74,7 @@ class RateLimited(CallEvent):
 
     def __str__(self) -> str:
         who = self.deployment or f"agent {self.agent}"
-        return f"{who}: waits {self.wait:.1f} s, its limit of {self.limit} is reached"
+        return f"{who}: waits {self.wait:.1f} s, its limit {self.limit} is reached"
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,8 @@ def make_plan(
 
     load: the measured load, for the strategies `least-busy`, `latency` and `cost`.
     """
-    name, agent, model, overridden, fallbacks, known_reasons = tables.choose(request.agent, request.model)
+    chosen = tables.choose(request.agent, request.model)
+    name, agent, model, overridden, fallbacks, known_reasons, limit = chosen
     reasons = list(known_reasons)
     if agent.params:
         request = request.with_defaults(agent.params)
@@ -88,7 +89,7 @@ def make_plan(
         triggers,
         tuple(reasons),
         price,
-        None if agent.rpm is None or name is None else Limit("agent", name, agent.rpm),
+        limit,
     )
 
 

@@ -87,6 +87,7 @@ class Choice(NamedTuple):
 
     overridden: the agent's model replaced a different one that the caller requested.
     fallbacks:  the models to try after it, unless the call gives its own.
+    limit:      the agent's.
     """
 
     name: str | None
@@ -95,6 +96,7 @@ class Choice(NamedTuple):
     overridden: bool
     fallbacks: tuple[str | Fallback, ...]
     reasons: tuple[str, ...]
+    limit: Limit | None
 
 
 class Tables:
@@ -160,7 +162,8 @@ class Tables:
         if overridden:
             reasons.append(f'agent {name} uses "{model}", not the requested "{requested}"')
         fallbacks = (*settings.fallback, *self.fallbacks.get(model, self.other_fallbacks))
-        return Choice(name, settings, model, overridden, fallbacks, tuple(reasons))
+        limit = None if name is None or settings.rpm is None else Limit("agent", name, settings.rpm)
+        return Choice(name, settings, model, overridden, fallbacks, tuple(reasons), limit)
 
     def _resolve(self, name: str) -> tuple[Resolution, Sequence[Deployment]]:
         resolution = self.aliases.resolve(name, self.backends)

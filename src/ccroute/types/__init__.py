@@ -21,11 +21,19 @@ from ccroute.types.results import (
 from ccroute.types.route import Attempt, FailureClass, ModelInfo, Outcome, Route, Usage
 
 if TYPE_CHECKING:
-    from ccroute.types.stats import BackendStats, DeploymentStats, HealthStats, RouterStats
+    from ccroute.types.stats import (
+        AgentStats,
+        BackendStats,
+        DeploymentStats,
+        HealthStats,
+        LimitStats,
+        RouterStats,
+    )
 
 __all__ = [
     "FREE",
     "JSON",
+    "AgentStats",
     "Attempt",
     "BackendStats",
     "CallOptions",
@@ -37,6 +45,7 @@ __all__ = [
     "FinishReason",
     "Function",
     "HealthStats",
+    "LimitStats",
     "Message",
     "MessageLike",
     "Model",
@@ -52,5 +61,5 @@ __all__ = [
     "Usage",
 ]
 
-_STATS = ("BackendStats", "DeploymentStats", "HealthStats", "RouterStats")
+_STATS = ("AgentStats", "BackendStats", "DeploymentStats", "HealthStats", "LimitStats", "RouterStats")
 __getattr__ = loader(__name__, dict.fromkeys(_STATS, "ccroute.types.stats"))

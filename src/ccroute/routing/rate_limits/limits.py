@@ -29,8 +29,8 @@ class RateLimits:
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._known: dict[tuple[str, str], LimitState] = {}
-        self._inbox: deque[tuple[Turn, int | None]] = deque()
+        self._states: dict[tuple[str, str], LimitState] = {}
+        self._inbox: deque[tuple[Turn, int | None, float]] = deque()
         self._lock = threading.Lock()
         self._tries = lock_tries(self._lock)
 
@@ -39,65 +39,56 @@ class RateLimits:
 
         tokens: as `Limit.reserved` says.
         """
-        if limit[:2] not in self._known:
+        if limit[:2] not in self._states:
             return None
         with self._lock:
-            known, now = self._find(limit)
-            free = not known.queue and known.window.fits(limit, tokens)
-            found = None if free else why_not(limit, known.room(now, tokens))
+            state, now = self._find(limit)
+            found = None if state.has_room(now, tokens) else why_not(limit, state.room(now, tokens))
         self._after_lock()
         return found
 
     def take(self, limit: Limit, tokens: int = 0) -> Turn | None:
         """A turn that has come; None if there is no room, or others wait for it."""
+        turn = None
         with self._lock:
-            known, now = self._find(limit)
-            turn = None
-            if not known.queue and known.window.fits(limit, tokens):
-                turn = Turn(self, known, tokens, now)
-                turn.step = known.window.add(now, 1, tokens)
-        self._after_lock()
+            state, now = self._find(limit)
+            if state.has_room(now, tokens):
+                turn = Turn(self, state, tokens)
+                turn.step = state.window.add(now, 1, tokens)
+        if self._inbox:
+            self._after_lock()
         return turn
 
     def queue(self, limit: Limit, tokens: int = 0) -> Turn:
         """A turn behind all others; it may come at once."""
         with self._lock:
-            known, now = self._find(limit)
-            turn = Turn(self, known, tokens, now)
-            known.join(turn)
-            known.advance(now)
-            if turn.step is None:
-                turn.room = known.room(now, tokens, turn)
+            state, now = self._find(limit)
+            turn = Turn(self, state, tokens)
+            state.join(turn, now)
         self._after_lock()
         return turn
 
     def wait(self, turn: Turn) -> float:
         """See `Turn.wait`."""
         with self._lock:
-            known, now = turn.state, self._monotonic()
-            self._read_inbox(now)
-            known.advance(now)
-            turn.looks(now)
-            if turn.step is not None:
-                known.start(turn, turn.step, now)
-            if turn.step is None:
-                turn.room = known.room(now, turn.tokens, turn)
-                seconds = turn.room.at - now
-            else:
-                seconds = 0.0
+            now = self._monotonic()
+            self._read_inbox()
+            seconds = turn.state.wait(turn, now)
         self._after_lock()
         return seconds
 
     def settle(self, turn: Turn, tokens: int | None) -> None:
-        """See `Turn.used`."""
-        self._inbox.append((turn, tokens))
-        self._after_lock()
+        """See `Turn.used`. Where nobody waits, the next call does the work."""
+        self._inbox.append((turn, tokens, self._monotonic()))
+        if turn.state.queue:
+            self._after_lock()
 
     def stats(self) -> dict[tuple[str, str], LimitStats]:
         """What is used of each limit."""
         with self._lock:
-            self._read_inbox(now := self._monotonic())
-            found = {key: _stats(known, now) for key, known in self._known.items()}
+            now = self._monotonic()
+            self._read_inbox()
+            found = {key: _stats(state, now) for key, state in self._states.items()}
         self._after_lock()
         return found
 
@@ -107,27 +98,26 @@ class RateLimits:
         self._lock = threading.Lock()
         self._tries = lock_tries(self._lock)
         self._inbox.clear()
-        for known in self._known.values():
-            known.queue.clear()
-            known.queued_tokens = 0
+        for state in self._states.values():
+            state.queue.clear()
+            state.queued_tokens = 0
 
     def _find(self, limit: Limit) -> tuple[LimitState, float]:
-        """The window of a limit as it is now; only with the lock."""
+        """The state of a limit, and the instant; only with the lock."""
         now = self._monotonic()
         if self._inbox:
-            self._read_inbox(now)
-        known = self._known.get(limit[:2])
-        if known is None:
-            known = self._known[limit[:2]] = LimitState(limit)
-        known.limit = limit
-        known.advance(now)
-        return known, now
+            self._read_inbox()
+        state = self._states.get(limit[:2])
+        if state is None:
+            state = self._states[limit[:2]] = LimitState(limit)
+        state.limit = limit
+        return state, now
 
-    def _read_inbox(self, now: float) -> None:
+    def _read_inbox(self) -> None:
         """Apply what was settled; only with the lock."""
         while self._inbox:
-            turn, tokens = self._inbox.popleft()
-            turn.state.settle(turn, tokens, now)
+            turn, tokens, at = self._inbox.popleft()
+            turn.state.settle(turn, tokens, at)
 
     def _after_lock(self) -> None:
         """Apply what was settled while the lock was held."""
@@ -135,22 +125,22 @@ class RateLimits:
             # The holder of the lock comes here too, and may be a frame below this one.
             for _ in self._tries():
                 try:
-                    self._read_inbox(self._monotonic())
+                    self._read_inbox()
                 finally:
                     self._lock.release()
                 if not self._inbox:
                     break
 
 
-def _stats(known: LimitState, now: float) -> LimitStats:
+def _stats(state: LimitState, now: float) -> LimitStats:
     from ccroute.types.stats import LimitStats  # only where somebody asks
 
-    known.advance(now)
-    limit, window = known.limit, known.window
+    state.advance(now)
+    limit, window = state.limit, state.window
     return LimitStats(
         rpm=limit.rpm,
         requests=window.requests,
         tpm=limit.tpm,
         tokens=window.tokens,
-        waiting=len(known.queue),
+        waiting=len(state.queue),
     )

@@ -45,16 +45,17 @@ class Room(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Step:
-    """What was sent between two instants that are at most `STEP` apart."""
+    """What was sent between two instants that are at most `STEP` apart. `counts`: within the last minute."""
 
     first: float
     last: float
     requests: int = 0
     tokens: int = 0
+    counts: bool = True
 
 
 class Window:
-    """What was sent in the last minute. `now` never goes back."""
+    """What was sent in the last minute."""
 
     def __init__(self) -> None:
         self.steps: deque[Step] = deque()
@@ -66,6 +67,7 @@ class Window:
         steps = self.steps
         while steps and steps[0].last + WINDOW <= now:
             old = steps.popleft()
+            old.counts = False
             self.requests -= old.requests
             self.tokens -= old.tokens
 
@@ -74,27 +76,28 @@ class Window:
         if not self.steps or now - self.steps[-1].first > STEP:
             self.steps.append(Step(now, now))
         step = self.steps[-1]
-        step.last = now
-        self._change(step, requests, tokens)
+        if now > step.last:  # another thread may have read the clock later
+            step.last = now
+        step.requests += requests
+        step.tokens += tokens
+        self.requests += requests
+        self.tokens += tokens
         return step
 
     def renew(self, step: Step, now: float) -> bool:
         """Count from now on what was counted a moment ago; False where that is too long ago."""
         if now - step.first > STEP or step is not self.steps[-1]:
             return False
-        step.last = now
+        step.last = max(step.last, now)
         return True
 
-    def take_back(self, step: Step, now: float, requests: int, tokens: int) -> None:
-        """Count something no longer, if it still counts."""
-        if step.last + WINDOW > now:
-            self._change(step, -requests, -tokens)
-
-    def _change(self, step: Step, requests: int, tokens: int) -> None:
-        step.requests += requests
-        step.tokens += tokens
-        self.requests += requests
-        self.tokens += tokens
+    def take_back(self, step: Step, requests: int, tokens: int) -> None:
+        """Count something no longer."""
+        if step.counts:
+            step.requests -= requests
+            step.tokens -= tokens
+            self.requests -= requests
+            self.tokens -= tokens
 
     def fits(self, limit: Limit, tokens: int) -> bool:
         """Whether one more request may be sent. One with more tokens than the whole limit goes alone."""
@@ -108,11 +111,11 @@ class Window:
         found = Room(now, "")
         if limit.rpm is not None:
             at = self._free("requests", limit.rpm, requests, now)
-            found = Room(at, f"{limit.rpm} requests a minute")
+            found = Room(at, f"rpm={limit.rpm}")
         if limit.tpm is not None:
             at = self._free("tokens", limit.tpm, tokens, now)
             if at > found.at or limit.rpm is None:
-                found = Room(at, f"{limit.tpm} tokens a minute")
+                found = Room(at, f"tpm={limit.tpm}")
         return found
 
     def _free(self, measure: Literal["requests", "tokens"], limit: int, wanted: int, now: float) -> float:
