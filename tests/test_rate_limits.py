@@ -235,3 +235,60 @@ def test_the_limits_of_a_file_hold(caller: Caller) -> None:
                 caller.complete(router, "hi", agent="go")
             with pytest.raises(RateLimitError, match="main/m: not sent: its limit rpm=1 is reached"):
                 caller.complete(router, "hi", agent="rust")
+
+
+def test_explain_tells_of_limits_and_takes_nothing(caller: Caller) -> None:
+    with ScriptedServer([ANSWER] * 2) as server:
+        backends = backend(server, rpm=1), backend(server, "other", tpm=100)
+        agents = {"coder": Agent("any", rpm=2)}
+        aliases = {"any": {"targets": ["main/m", "other/m"], "strategy": "ordered"}}
+        with Router(backends, aliases, agents, timeout=20) as router:  # type: ignore[arg-type]
+            for _ in range(3):
+                assert [each.allowed for each in router.explain("hi", agent="coder").candidates] == [
+                    True,
+                    True,
+                ]
+            caller.complete(router, "hi", agent="coder")
+            for _ in range(3):
+                main, other = router.explain("hi", agent="coder").candidates
+                assert (main.allowed, other.allowed) == (False, True)
+                assert main.why_not in [
+                    f"its limit rpm=1 is reached; there is room in {s} s" for s in (59, 60)
+                ]
+            caller.complete(router, "hi", agent="coder")
+            plan = router.explain("hi", agent="coder", max_tokens=90)
+            assert any(
+                reason.startswith("agent coder: its limit rpm=2 is reached; its turn comes in")
+                for reason in plan.reasons
+            )
+            waits = router.explain("hi", model="main/m", timeout=100)
+            assert any(reason.startswith("the call waits ") for reason in waits.reasons)
+            stats = router.stats()
+    assert stats.deployments["main/m"].limits == LimitStats(rpm=1, requests=1)
+    assert stats.deployments["other/m"].limits == LimitStats(tpm=100, requests=1, tokens=10)
+    assert stats.agents["coder"].limits == LimitStats(rpm=2, requests=2)
+
+
+def test_a_reload_keeps_what_was_sent_and_takes_the_new_limits(caller: Caller) -> None:
+    with ScriptedServer([ANSWER] * 3) as server:
+
+        def config(deployments: int | None, agents: int | None) -> dict[str, Any]:
+            model = {"rpm": deployments}
+            return {
+                "backends": {"main": {"kind": "openai", "base_url": server.url, "models": {"m": model}}},
+                "agents": {"coder": {"model": "main/m", "rpm": agents}},
+                "timeout": 10,
+            }
+
+        with Router.from_config(config(1, 1), env={}) as router:
+            ask = partial(caller.complete, router, "hi", agent="coder")
+            ask()
+            router.reload(config(2, 1))
+            with pytest.raises(RateLimitError, match="agent coder is at its limit rpm=1"):
+                ask()
+            router.reload(config(2, 5))
+            ask()
+            with pytest.raises(RateLimitError, match="its limit rpm=2 is reached"):
+                ask()
+            router.reload(config(None, None))
+            ask()

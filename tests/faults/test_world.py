@@ -257,8 +257,8 @@ assert begun.wait(10)
 
 [limiter] = router._limiters.by_origin.values()
 state = router._state
-shared = [state.health, state.retry_budget, state.rate_limits]
-locks = [limiter._lock, *(each._lock for each in shared), ledger._summing]
+shared = [state.health, state.retry_budget, state.rate_limits, ledger]
+locks = [limiter._lock, *(each._lock for each in shared)]
 held, forked = threading.Barrier(len(locks) + 1), threading.Event()
 holders = [threading.Thread(target=hold, args=[lock]) for lock in locks]
 for holder in holders:

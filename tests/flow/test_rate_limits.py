@@ -43,7 +43,7 @@ def shared(*backends: OpenAIBackend, **planning: Any) -> Shared:
 
 
 def stats(shared: Shared, name: str = "main") -> LimitStats:
-    return shared.rate_limits.stats()["deployment", f"{name}/m"]
+    return shared.rate_limits.stats()["deployment", shared.deployment(name).identity]
 
 
 def usage(prompt: int, completion: int) -> Any:

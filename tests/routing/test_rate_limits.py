@@ -24,7 +24,7 @@ class Minutes:
     def __init__(self, rpm: int | None = None, tpm: int | None = None) -> None:
         self.clock = FakeClock()
         self.limits = RateLimits(self.clock.monotonic)
-        self.limit = Limit("deployment", "a/1", rpm, tpm)
+        self.limit = Limit("deployment", "id", "a/1", rpm, tpm)
 
     def after(self, seconds: float) -> Minutes:
         self.clock.elapsed += seconds
@@ -49,7 +49,7 @@ class Minutes:
 
     @property
     def stats(self) -> LimitStats:
-        return self.limits.stats()["deployment", "a/1"]
+        return self.limits.stats()["deployment", "id"]
 
 
 @dataclass
@@ -183,12 +183,12 @@ def test_a_request_larger_than_the_limit_goes_alone() -> None:
 
 
 def test_a_max_tokens_beyond_the_limit_is_not_reserved() -> None:
-    limit = Limit("deployment", "a/1", None, 100)
+    limit = Limit("deployment", "id", "a/1", None, 100)
     assert limit.reserved(30, None) == 30
     assert limit.reserved(30, 70) == 100
     assert limit.reserved(30, 71) == 30
     assert limit.reserved(130, 10) == 130
-    assert Limit("deployment", "a/1", 5).reserved(30, 71) == 101
+    assert Limit("deployment", "id", "a/1", 5).reserved(30, 71) == 101
 
 
 @pytest.mark.parametrize(("used", "why"), [(10, "rpm=2"), (95, "tpm=100"), (50, "rpm=2")])
@@ -317,8 +317,8 @@ def test_a_limit_is_read_at_each_use() -> None:
 def test_an_agent_and_a_deployment_of_one_name_do_not_share_a_limit() -> None:
     minutes = Minutes(rpm=1)
     minutes.takes(0)
-    assert minutes.limits.take(Limit("agent", "a/1", 1)) is not None
-    assert minutes.limits.stats().keys() == {("deployment", "a/1"), ("agent", "a/1")}
+    assert minutes.limits.take(Limit("agent", "id", "a/1", 1)) is not None
+    assert minutes.limits.stats().keys() == {("deployment", "id"), ("agent", "id")}
 
 
 def test_a_forked_child_keeps_what_was_sent_and_nobody_who_waits() -> None:
@@ -364,7 +364,7 @@ class RateLimitMachine(RuleBasedStateMachine):
         self.rpm, self.tpm = rpm or (None if tpm else 2), tpm
         self.clock = FakeClock()
         self.limits = RateLimits(self.clock.monotonic)
-        self.limit = Limit("deployment", "a/1", self.rpm, tpm)
+        self.limit = Limit("deployment", "id", "a/1", self.rpm, tpm)
         self.waiting: list[Caller] = []
         self.running: list[Caller] = []
         self.starts: list[float] = []

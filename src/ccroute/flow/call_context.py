@@ -39,7 +39,7 @@ class CallContext:
         self.plan = plan
         self.state = state
         self.id = uuid7(state.clock.now())
-        self.timeout = state.timeout if plan.request.timeout is None else _timeout(plan, state)
+        self.timeout = state.timeout if plan.request.timeout is None else timeout_of(plan, state)
         self.started = 0.0
         self.deadline = FOREVER
         self.turn: Turn | None = None
@@ -52,6 +52,7 @@ class CallContext:
         self._unwritten: Iterator[LedgerRow] | None = None
         self._process = process
         self._noted: AttemptContext | None = None  # the latest of `attempts`
+        self._abandoned = False  # perhaps in a finaliser
         self._not_asked: dict[str, str] = {}
         self._asked = plan.candidates[0].deployment.name
 
@@ -97,10 +98,11 @@ class CallContext:
             step.candidate,
             stream,
             step.early,
-            step.wait,
+            step.pause,
             now,
             clock.now(),
             now,
+            self.plan.request,
         )
         if step.tokens is not None:
             self.latest.held.append(step.tokens)
@@ -133,13 +135,14 @@ class CallContext:
 
     def stopped(self, stop: BaseException) -> None:
         """The call was ended from outside, or by a bug. Before an attempt began, one before it decided."""
+        error = stop.error if isinstance(stop, Stopped) else stop
+        self._abandoned = isinstance(error, GeneratorExit)
         attempt = self.latest
         if attempt is None:
             return
         attempt.settle(None)  # an interrupt may have come in the middle of it
         if attempt is self._noted or (attempt.admission is None and self.attempts):
             return
-        error = stop.error if isinstance(stop, Stopped) else stop
         outcome: Outcome = "failed" if isinstance(error, Exception) else "cancelled"
         self._note(attempt, outcome, self._spent(attempt), None, type(error).__name__)
 
@@ -183,7 +186,8 @@ class CallContext:
         """
         if self._process != os.getpid():
             return
-        write = self.state.ledger.record
+        ledger = self.state.ledger
+        write = ledger.defer if self._abandoned else ledger.record
         self._unwritten = self._unwritten or iter(self._rows)
         for row in self._unwritten:  # no interrupt comes between a step of `for` and its body
             try:
@@ -259,7 +263,7 @@ class CallContext:
     def _note(
         self, attempt: AttemptContext, outcome: Outcome, usage: Usage, fault: Fault | None, reason: str
     ) -> None:
-        self._reasons += attempt.dropped
+        self._reasons += attempt.changes
         self.sent, turn = self.sent or attempt.sent, attempt.turn
         if turn is not None:
             turn.used(usage if attempt.sent else None)
@@ -340,9 +344,10 @@ class CallContext:
             latency=clock.monotonic() - self.started,
             request_id=answer.request_id or attempt.request_id,
         )
-        asked = self.plan.request
-        if asked.response_format is not None or asked.tools:
-            completion._asked_with(asked.response_format, asked.tools)
+        asked, sent = self.plan.request, attempt.request
+        form = asked.response_format if asked.response_format is not None else sent.response_format
+        if form is not None or asked.tools or sent.tools:
+            completion._asked_with(form, asked.tools or sent.tools)
         return completion
 
     def _used(self, answer: Completion) -> Usage:
@@ -368,7 +373,7 @@ class CallContext:
         self._not_asked[name] = reason
 
 
-def _timeout(plan: Plan, state: RouterState) -> Timeout:
+def timeout_of(plan: Plan, state: RouterState) -> Timeout:
     """The call's own limits over the router's; a bare number is the total."""
     given = plan.request.timeout
     return given if isinstance(given, Timeout) else replace(state.timeout, total=given)

@@ -62,6 +62,7 @@ class Fault(NamedTuple):
 class NextAttempt(NamedTuple):
     """Whom to try next, and the seconds to wait before it.
 
+    pause:  the seconds of them that pass before it waits for its turn under a rate limit.
     early:  its time has not come yet, but nobody else is left, so one call may probe it.
     queues: nobody else is left, so the call waits for its turn under the deployment's rate limit.
     tokens: what it cost of the backend's retry budget.
@@ -70,6 +71,7 @@ class NextAttempt(NamedTuple):
 
     candidate: Candidate
     wait: float
+    pause: float = 0.0
     early: bool = False
     queues: bool = False
     tokens: RetryTokens | None = None
@@ -89,15 +91,19 @@ class RetryState:
     fault:             the last failure of an attempt.
     unsupported_fault: why a candidate cannot serve the request; nothing was sent there.
     lacked_time:       whether there was somebody to try, and no time for it.
+
+    only_shown: for a plan that is only shown: takes nothing, and asks no `api_key` callable whether the key
+                that was refused is still its key.
     """
 
-    def __init__(self, plan: Plan, state: RouterState) -> None:
+    def __init__(self, plan: Plan, state: RouterState, *, only_shown: bool = False) -> None:
         self.unavailable: dict[str, Unavailable] = {}
         self.fault: Fault | None = None
         self.unsupported_fault: Fault | None = None
         self.lacked_time = False
         self._plan = plan
         self._state = state
+        self._only_shown = only_shown
         self._attempts = 0
         self._may_probe = True
         self._window: int | None = None  # tokens that were too few
@@ -106,7 +112,8 @@ class RetryState:
         self._tries: dict[str, int] = {}
         self._polls: dict[str, int] = {}
         self._ready: dict[str, float] = {}
-        # By backend: its ambiguous attempts, its key's fingerprint, the retry tokens of another attempt.
+        # By a backend's identity: its ambiguous attempts, its key's fingerprint, the retry tokens of another
+        # attempt.
         self._ambiguous: dict[str, int] = {}
         self._fingerprints: dict[str, int | None] = {}
         self._retry_tokens: dict[str, int] = {}
@@ -132,15 +139,15 @@ class RetryState:
             first = self._plan.candidates[0]
             if not self.unavailable and self._unavailable(first) is None:
                 turn, limit = None, first.deployment.limit
-                if limit is None or (turn := self._turn(limit)) is not None:
+                if limit is None or (not self._only_shown and (turn := self._turn(limit)) is not None):
                     budget = self._state.retry_budget
                     if budget.left:
-                        budget.first(first.deployment.backend.name)
+                        budget.first(first.deployment.backend.identity)
                     return NextAttempt(first, 0.0, turn=turn)
         elif last.rule.others == "none" or self._is_spent(self._attempts):
             return None
         while (chosen := self._choose(now)) is not None:
-            backend = chosen.candidate.deployment.backend.name
+            backend = chosen.candidate.deployment.backend.identity
             cost = self._retry_tokens.get(backend)
             if cost is None:
                 self._state.retry_budget.first(backend)
@@ -150,7 +157,7 @@ class RetryState:
                     continue
                 chosen = chosen._replace(tokens=tokens)
             limit = chosen.candidate.deployment.limit
-            if limit is None:
+            if limit is None or self._only_shown:
                 return chosen
             if (turn := self._turn(limit, queues=chosen.queues)) is not None:
                 return chosen._replace(turn=turn)
@@ -166,7 +173,8 @@ class RetryState:
         """The tokens that the request reserves of a limit. Counted once: a tokenizer is slow."""
         request = self._plan.request
         if self._prompt is None:
-            self._prompt = count_safely(self._state.count_tokens, request)
+            counted = self._plan.prompt_tokens
+            self._prompt = count_safely(self._state.count_tokens, request) if counted is None else counted
         return limit.reserved(self._prompt, request.max_tokens)
 
     def failed(self, candidate: Candidate, fault: Fault, now: float) -> None:
@@ -174,7 +182,7 @@ class RetryState:
         self.fault = fault
         if fault.drops:  # asked again without it; no attempt is used up, for nothing was done
             return
-        rule, deployment, backend = fault.rule, candidate.deployment, candidate.deployment.backend.name
+        rule, deployment, backend = fault.rule, candidate.deployment, candidate.deployment.backend.identity
         if rule.polled:
             self._retry_tokens.setdefault(backend, 0)
             self._ready[deployment.name] = now + self._poll(deployment.name, fault)
@@ -236,9 +244,10 @@ class RetryState:
         if waiting:
             soonest = min(waiting, key=ready)
             name = soonest.deployment.name
-            limited = (reason := reasons[name]) is not None and reason.limited
-            wait = (self._ready.get(name, now) if limited else ready(soonest)) - now
-            return NextAttempt(soonest, max(wait, 0.0), queues=True)
+            reason, wait = reasons[name], ready(soonest) - now
+            is_limited = reason is not None and reason.limited
+            pause = max(self._ready.get(name, now) - now, 0.0) if is_limited else wait
+            return NextAttempt(soonest, wait, pause, queues=True)
         if untried and self._may_probe:
             return NextAttempt(min(untried, key=ready), 0.0, early=True, queues=True)
         return None
@@ -247,27 +256,29 @@ class RetryState:
         """Why its health forbids it; a key that was rotated meanwhile is not the one that was refused."""
         health, backend = self._state.health, candidate.deployment.backend
         reason = health.unavailable(candidate.deployment, self._plan.request)
-        if reason is None or reason.keys is None:
+        if reason is None or reason.keys is None or self._only_shown:
             return reason
-        if backend.name not in self._fingerprints:  # the callable may ask a vault: once per call
-            self._fingerprints[backend.name] = backend.current_fingerprint()
-        key = self._fingerprints[backend.name]
+        if backend.identity not in self._fingerprints:  # the callable may ask a vault: once per call
+            self._fingerprints[backend.identity] = backend.current_fingerprint()
+        key = self._fingerprints[backend.identity]
         if key is None or key in reason.keys:
             return reason
-        health.renew(backend.name)
+        health.renew(backend)
         return health.unavailable(candidate.deployment, self._plan.request)
 
     def _best(self, fresh: Sequence[Candidate]) -> Candidate:
         """The next in order; the last attempt goes to a backend not tried yet, if there is one."""
         if self._is_spent(self._attempts + 1):
-            return next((c for c in fresh if c.deployment.backend.name not in self._retry_tokens), fresh[0])
+            return next(
+                (c for c in fresh if c.deployment.backend.identity not in self._retry_tokens), fresh[0]
+            )
         return fresh[0]
 
     def _may(self, candidate: Candidate) -> bool:
         """Whether another attempt there could help."""
         deployment, backend, policy = (
             candidate.deployment,
-            candidate.deployment.backend.name,
+            candidate.deployment.backend.identity,
             self._state.retry,
         )
         if deployment.name in self._useless_deployments or backend in self._useless_backends:
@@ -285,15 +296,17 @@ class RetryState:
         return candidate.fallback if window is None else window > self._window
 
     def _is_triggered(self, candidate: Candidate, reasons: Mapping[str, Unavailable | None]) -> bool:
-        """Whether this call may go to it: a fallback model only for what its agent's triggers name."""
+        """Whether this call may go to it: a fallback model only for what its agent's triggers name, and its
+        own."""
         if not candidate.fallback:
             return True
         if (last := self.fault or self.unsupported_fault) is not None:
-            return last.rule.trigger in self._plan.triggers
+            return last.rule.trigger in self._plan.triggers and last.rule.trigger in candidate.triggers
         # Nobody was tried yet, so the first choices are turned off, or the prompt does not fit into them.
         before = self._plan.candidates[: self._plan.candidates.index(candidate)]
         found = [reasons.get(c.deployment.name) for c in before if not c.fallback]
-        return not found or any(r is not None and _trigger(r) in self._plan.triggers for r in found)
+        triggers = {_trigger(reason) for reason in found if reason is not None}
+        return not found or not triggers.isdisjoint({*self._plan.triggers} & {*candidate.triggers})
 
     def _is_spent(self, attempts: int) -> bool:
         return attempts >= self._state.retry.attempts

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Queued,
         RateLimited,
         Recovered,
+        Reloaded,
         Retried,
         TurnedAway,
     )
@@ -40,6 +41,7 @@ __all__ = [
     "Queued",
     "RateLimited",
     "Recovered",
+    "Reloaded",
     "Retried",
     "TurnedAway",
 ]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
 from ccroute.accounting import PriceBook
 from ccroute.backends import Backend
-from ccroute.errors import ConfigError, InvalidRequestError, UnknownModelError
+from ccroute.errors import ConfigError, InvalidRequestError, RequestError, UnknownModelError
 from ccroute.failures import TRIGGERS, Trigger
 from ccroute.routing.agents import (
     OTHERS,
@@ -39,10 +39,11 @@ _NO_AGENT = Agent()
 class Deployment:
     """One model behind one backend.
 
-    name:  `backend/model`.
-    info:  the description of the model.
-    price: USD per million tokens; None if unknown.
-    limit: what it may be sent in a minute; None: anything.
+    name:     `backend/model`.
+    info:     the description of the model.
+    price:    USD per million tokens; None if unknown.
+    identity: what calls learn of it is kept under this: after a reload, its name may lead to another server.
+    limit:    what it may be sent in a minute; None: anything.
     """
 
     name: str
@@ -50,7 +51,15 @@ class Deployment:
     model: str
     info: Model
     price: Price | None
-    limit: Limit | None = None
+    identity: str = field(init=False)
+    limit: Limit | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        put, info = object.__setattr__, self.info
+        identity = f"{self.backend.identity} {self.model}"
+        put(self, "identity", identity)
+        limited = info.rpm is not None or info.tpm is not None
+        put(self, "limit", Limit("deployment", identity, self.name, info.rpm, info.tpm) if limited else None)
 
     @property
     def is_local(self) -> bool:
@@ -162,7 +171,7 @@ class Tables:
         if overridden:
             reasons.append(f'agent {name} uses "{model}", not the requested "{requested}"')
         fallbacks = (*settings.fallback, *self.fallbacks.get(model, self.other_fallbacks))
-        limit = None if name is None or settings.rpm is None else Limit("agent", name, settings.rpm)
+        limit = None if name is None or settings.rpm is None else Limit("agent", name, name, settings.rpm)
         return Choice(name, settings, model, overridden, fallbacks, tuple(reasons), limit)
 
     def _resolve(self, name: str) -> tuple[Resolution, Sequence[Deployment]]:
@@ -178,38 +187,42 @@ class Tables:
 
     def _chain(self, models: tuple[str | Fallback, ...]) -> Chain:
         groups: list[tuple[Resolution, list[Candidate]]] = []
-        covered: dict[str, tuple[Trigger, ...]] = {}  # by deployment, the triggers it is a candidate for
+        covered: dict[str, set[Trigger]] = {}  # by deployment, the triggers it is a candidate for
         for place, model in enumerate(models):
-            alias, triggers = model_of(model), TRIGGERS if isinstance(model, str) else model.triggers
+            alias = model_of(model)
+            triggers: Sequence[Trigger] = TRIGGERS if isinstance(model, str) else model.triggers
             resolution, deployments = self.resolve(alias)
             reason = f'fallback "{alias}"' if place else f'model "{alias}"'
             found = []
             for each in deployments:
-                before = covered.get(each.name, ())
-                if new := tuple(trigger for trigger in triggers if trigger not in before):
-                    covered[each.name] = before + new
+                before = covered.setdefault(each.name, set())
+                new: list[Trigger] = [trigger for trigger in triggers if trigger not in before]
+                before.update(new)
+                if new:
                     found.append(Candidate(each, alias, place > 0, reason, new))
             groups.append((resolution, found))
         is_fixed = all(len(found) <= 1 for _, found in groups)
         return Chain(groups, tuple(each for _, found in groups for each in found) if is_fixed else None)
 
     def deployment(self, name: str) -> Deployment:
-        """The deployment with this name, made at its first use. Its backend must exist."""
+        """The deployment with this name, made at its first use. Its backend must exist.
+
+        Where a server has several names for one model, the deployment has the one that was used first.
+        """
         known = self._deployments.get(name)
         if known is None:
             backend_name, _, model = name.partition("/")
             if not model.isprintable():
                 raise InvalidRequestError("a model name holds control characters")
             backend = self.backends[backend_name]
-            if model != (usual := backend.names(model)[0]):
-                return self.deployment(f"{backend_name}/{usual}")
-            info = backend.model(model)
-            limited = info.rpm is not None or info.tpm is not None
-            limit = Limit("deployment", name, info.rpm, info.tpm) if limited else None
-            known = Deployment(name, backend, model, info, self._price(backend, model), limit)
-            self.has_windows = self.has_windows or info.context_window is not None
+            usual = f"{backend_name}/{backend.names(model)[0]}"
+            known = self._deployments.get(usual)
+            if known is None:
+                info = backend.model(model)
+                known = Deployment(name, backend, model, info, self._price(backend, model))
+                self.has_windows = self.has_windows or info.context_window is not None
             if len(self._deployments) < MAX_KNOWN:
-                self._deployments[name] = known
+                self._deployments[usual] = self._deployments[name] = known
         return known
 
     def _price(self, backend: Backend, model: str) -> Price | None:
@@ -275,7 +288,7 @@ class Tables:
         for model, used_by in unknown.items():
             try:
                 self.resolve(model)
-            except UnknownModelError as error:
+            except RequestError as error:
                 yield f"{', '.join(dict.fromkeys(used_by))}: {error}"
 
 

@@ -21,6 +21,7 @@ from ccroute.types.results import (
 from ccroute.types.route import Attempt, FailureClass, ModelInfo, Outcome, Route, Usage
 
 if TYPE_CHECKING:
+    from ccroute.types.route_plan import Candidate, RoutePlan
     from ccroute.types.stats import (
         AgentStats,
         BackendStats,
@@ -37,6 +38,7 @@ __all__ = [
     "Attempt",
     "BackendStats",
     "CallOptions",
+    "Candidate",
     "Choice",
     "Chunk",
     "Completion",
@@ -55,6 +57,7 @@ __all__ = [
     "Request",
     "RetryPolicy",
     "Route",
+    "RoutePlan",
     "RouterStats",
     "Timeout",
     "ToolCall",
@@ -62,4 +65,5 @@ __all__ = [
 ]
 
 _STATS = ("AgentStats", "BackendStats", "DeploymentStats", "HealthStats", "LimitStats", "RouterStats")
-__getattr__ = loader(__name__, dict.fromkeys(_STATS, "ccroute.types.stats"))
+_RARE = {"ccroute.types.route_plan": ("Candidate", "RoutePlan"), "ccroute.types.stats": _STATS}
+__getattr__ = loader(__name__, {name: home for home, names in _RARE.items() for name in names})

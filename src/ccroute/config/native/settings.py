@@ -29,7 +29,7 @@ from ccroute.routing.names import did_you_mean
 from ccroute.types import JSON
 from ccroute.types.request import PARAMETERS
 
-NOT_YET = ("budgets", "cache", "ledger")
+NOT_YET = ("budgets", "cache")
 """Keys that this version of the router does not support yet."""
 
 
@@ -40,8 +40,31 @@ def _keyed(key: str) -> BeforeValidator:
     )
 
 
+def _off(value: object) -> object:
+    return None if value == "off" else value
+
+
+def is_limit(table: type[BaseModel], key: str) -> bool:
+    """Whether a null of this key means no limit. TOML has no null: there it is "off"."""
+    field = table.model_fields.get(key)
+    return field is not None and any(getattr(each, "func", None) is _off for each in field.metadata)
+
+
 def _priced(value: object) -> object:
     return {"input": 0, "output": 0} if value == "free" else value
+
+
+def _name(value: str) -> str:
+    if not value.strip():
+        raise ValueError("should be a model's name, not blank")
+    if not value.isprintable():
+        raise ValueError("should be a model's name, without control characters")
+    return value
+
+
+def _switched(value: object) -> object:
+    """YAML 1.1 reads `on` and `off` as booleans."""
+    return ("on" if value else "off") if isinstance(value, bool) else value
 
 
 def _listed(value: object) -> object:
@@ -122,12 +145,13 @@ def _target(value: object) -> Target:
             raise ValueError("targets is missing beside strategy")
         return cast(Balanced, {**value, "targets": _target(value["targets"])})
     if isinstance(value, str):
-        return value
+        return _name(value)
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
-        return value
+        return [_name(name) for name in value]
     if isinstance(value, Mapping):
+        names = [_name(name) for name in value]
         try:
-            return {name: float(weight) for name, weight in value.items()}
+            return dict(zip(names, map(float, value.values()), strict=True))
         except (TypeError, ValueError):
             raise ValueError("a weight should be a number") from None
     raise ValueError("should be a name, a list of names, or names with their weights")
@@ -136,7 +160,9 @@ def _target(value: object) -> Target:
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 NotNegative = Annotated[FiniteFloat, Field(ge=0)]
 Usd = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
-Names = Annotated[list[str], BeforeValidator(_listed)]
+Words = Annotated[list[str], BeforeValidator(_listed)]
+Name = Annotated[str, AfterValidator(_name)]
+Names = Annotated[list[Name], BeforeValidator(_listed)]
 Parameter = Annotated[str, AfterValidator(_parameter)]
 Params = Annotated[dict[Parameter, Annotated[JSON, PlainValidator(plain)]], AfterValidator(_params)]
 
@@ -147,12 +173,12 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
     def given(self, *, without: Sequence[str] = ()) -> dict[str, Any]:
-        """The values that the file gives, by key."""
+        """The values that the file gives, by key, in the order of the fields."""
         fields = type(self).model_fields
         return {
             (fields[name].alias if name in fields else None) or name: getattr(self, name)
-            for name in self.model_fields_set
-            if name not in without
+            for name in (*fields, *(self.model_extra or ()))
+            if name in self.model_fields_set and name not in without
         }
 
     @classmethod
@@ -180,12 +206,17 @@ class PriceTable(TierTable):
 PriceEntry = Annotated[PriceTable, BeforeValidator(_priced)]
 
 
+Seconds = Annotated[
+    Positive | None, BeforeValidator(_off, json_schema_input_type=Positive | Literal["off"] | None)
+]
+
+
 class TimeoutTable(Table):
-    total: Positive | None = None
-    connect: Positive | None = None
-    first: Positive | None = None
-    idle: Positive | None = None
-    attempt: Positive | None = None
+    total: Seconds = None
+    connect: Seconds = None
+    first: Seconds = None
+    idle: Seconds = None
+    attempt: Seconds = None
 
 
 TimeoutEntry = Annotated[TimeoutTable, _keyed("total")]
@@ -201,7 +232,7 @@ class RetryTable(Table):
 class FallbackTable(Table):
     """Written as the model's name alone, or with `triggers` of its own."""
 
-    model: str
+    model: Name
     triggers: Annotated[list[Trigger], BeforeValidator(_listed)] = []
 
 
@@ -220,7 +251,7 @@ class ModelTable(Table):
     tpm: PositiveInt | None = None
     sampling: Literal["any", "one", "none", "not_thinking"] | None = None
     thinking: Literal["none", "budget", "adaptive", "effort", "switch", "template", "levels"] | None = None
-    efforts: Names | None = None
+    efforts: Words | None = None
     # A pydantic model has a method `schema`.
     schema_: Annotated[Literal["format", "tool", "none"] | None, Field(alias="schema")] = None
     refuses: Annotated[list[Parameter], BeforeValidator(_listed)] | None = None
@@ -246,7 +277,10 @@ class BackendTable(Table):
     timeout: TimeoutEntry | None = None
     headers: dict[str, str] = {}
     drop_params: bool = False
-    max_concurrency: PositiveInt | None = None
+    max_concurrency: Annotated[
+        PositiveInt | None,
+        BeforeValidator(_off, json_schema_input_type=PositiveInt | Literal["off"] | None),
+    ] = None
     memory_gb: Positive | None = None
     ca_file: str | None = None
     models: dict[str, ModelTable] = {}
@@ -255,7 +289,7 @@ class BackendTable(Table):
 class Defaults(Table):
     """The keys of both an agent and a group of agents."""
 
-    model: str | None = None
+    model: Name | None = None
     fallback: Fallbacks = []
     triggers: Annotated[list[Trigger], BeforeValidator(_listed)] = []
     local_only: bool = False
@@ -271,20 +305,20 @@ class AgentTable(Defaults):
 class GroupTable(Defaults):
     """`agents` are its members."""
 
-    agents: Names = []
+    agents: Words = []
 
 
 class Settings(Table):
     """A whole file."""
 
-    default_model: str | None = None
+    default_model: Name | None = None
     agent_override: bool = True
     unknown_agent: Literal["error", "default"] = "error"
     drop_params: bool = False
     trust_env: bool = False
-    health: Literal["on", "off"] = "on"
+    health: Annotated[Literal["on", "off"], BeforeValidator(_switched)] = "on"
     max_queue: NonNegativeInt = 1000
-    baseline: str | None = None
+    baseline: Name | None = None
     strategy: Strategy = "weighted"
     backends: dict[str, BackendTable] = {}
     aliases: dict[str, Annotated[Any, PlainValidator(_target)]] = {}
@@ -296,4 +330,4 @@ class Settings(Table):
     prices: dict[str, PriceEntry] = {}
     budgets: object = None
     cache: object = None
-    ledger: object = None
+    ledger: Annotated[str, Field(min_length=1)] | None = None

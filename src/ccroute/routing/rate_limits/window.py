@@ -20,9 +20,13 @@ STEP = 0.1
 
 
 class Limit(NamedTuple):
-    """The most requests and tokens of a deployment or an agent in a minute; None: any number."""
+    """The most requests and tokens of a deployment or an agent in a minute; None: any number.
+
+    identity: what was sent is counted under this: a deployment's identity, or an agent's name.
+    """
 
     of: Literal["deployment", "agent"]
+    identity: str
     name: str
     rpm: int | None
     tpm: int | None = None
