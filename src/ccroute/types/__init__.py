@@ -22,11 +22,19 @@ from ccroute.types.route import Attempt, FailureClass, ModelInfo, Outcome, Route
 
 if TYPE_CHECKING:
     from ccroute.types.route_plan import Candidate, RoutePlan
-    from ccroute.types.stats import BackendStats, DeploymentStats, HealthStats, RouterStats
+    from ccroute.types.stats import (
+        AgentStats,
+        BackendStats,
+        DeploymentStats,
+        HealthStats,
+        LimitStats,
+        RouterStats,
+    )
 
 __all__ = [
     "FREE",
     "JSON",
+    "AgentStats",
     "Attempt",
     "BackendStats",
     "CallOptions",
@@ -39,6 +47,7 @@ __all__ = [
     "FinishReason",
     "Function",
     "HealthStats",
+    "LimitStats",
     "Message",
     "MessageLike",
     "Model",
@@ -55,8 +64,6 @@ __all__ = [
     "Usage",
 ]
 
-_RARE = {
-    "ccroute.types.route_plan": ("Candidate", "RoutePlan"),
-    "ccroute.types.stats": ("BackendStats", "DeploymentStats", "HealthStats", "RouterStats"),
-}
+_STATS = ("AgentStats", "BackendStats", "DeploymentStats", "HealthStats", "LimitStats", "RouterStats")
+_RARE = {"ccroute.types.route_plan": ("Candidate", "RoutePlan"), "ccroute.types.stats": _STATS}
 __getattr__ = loader(__name__, {name: home for home, names in _RARE.items() for name in names})
