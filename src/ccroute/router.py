@@ -15,7 +15,7 @@ from ccroute.accounting.tokens import TokenCounter, estimate
 from ccroute.backends import Backend
 from ccroute.display import card, table
 from ccroute.errors import ConfigError, RouterClosedError, UnknownModelError
-from ccroute.flow import CallContext, Flow, RouterState, call, discover
+from ccroute.flow import CallContext, Flow, RouterState, call, check, discover
 from ccroute.observe.logging import log_event, safe_listener
 from ccroute.routing import (
     Agent,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from ccroute.accounting.report import GroupBy
     from ccroute.http.connections import Transport
     from ccroute.observe import Listener
-    from ccroute.types import RoutePlan, RouterStats
+    from ccroute.types import BackendHealth, RoutePlan, RouterStats
 
 
 class Router:
@@ -295,6 +295,32 @@ class Router:
     def _discovery(self) -> Flow[list[ModelInfo]]:
         self._check_open()
         return discover(self._tables.backends.values(), self._state.timeout, self._state.clock)
+
+    def health(self) -> dict[str, BackendHealth]:
+        """What each backend's own lists say now: whether it answers, its models, which are in memory, and
+        which models of this router it lacks (`missing`). Generates nothing, and raises nothing for a server's
+        fault."""
+        from ccroute.runtime.health import check_all  # only where somebody asks
+
+        return check_all(self._checks(), self._connections, self._limiters)
+
+    async def ahealth(self) -> dict[str, BackendHealth]:
+        """`health`, on the running event loop. All backends are asked at the same time."""
+        from ccroute.runtime.health import acheck_all
+
+        return await acheck_all(self._checks(), self._connections, self._limiters)
+
+    def _checks(self) -> dict[str, Flow[BackendHealth]]:
+        self._check_open()
+        tables, state = self._tables, self._state
+        used: dict[str, list[str]] = {name: [] for name in tables.backends}
+        for name in tables.known_deployments():
+            owner, _, model = name.partition("/")
+            used[owner].append(model)
+        return {
+            name: check(backend, used[name], state.timeout, state.clock)
+            for name, backend in tables.backends.items()
+        }
 
     def report(
         self,

@@ -21,6 +21,7 @@ from ccroute.types.results import (
 from ccroute.types.route import Attempt, FailureClass, ModelInfo, Outcome, Route, Usage
 
 if TYPE_CHECKING:
+    from ccroute.types.health import BackendHealth, LoadedModel
     from ccroute.types.route_plan import Candidate, RoutePlan
     from ccroute.types.stats import BackendStats, DeploymentStats, HealthStats, RouterStats
 
@@ -28,6 +29,7 @@ __all__ = [
     "FREE",
     "JSON",
     "Attempt",
+    "BackendHealth",
     "BackendStats",
     "CallOptions",
     "Candidate",
@@ -39,6 +41,7 @@ __all__ = [
     "FinishReason",
     "Function",
     "HealthStats",
+    "LoadedModel",
     "Message",
     "MessageLike",
     "Model",
@@ -56,6 +59,7 @@ __all__ = [
 ]
 
 _RARE = {
+    "ccroute.types.health": ("BackendHealth", "LoadedModel"),
     "ccroute.types.route_plan": ("Candidate", "RoutePlan"),
     "ccroute.types.stats": ("BackendStats", "DeploymentStats", "HealthStats", "RouterStats"),
 }
