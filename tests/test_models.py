@@ -128,10 +128,10 @@ def test_a_closed_router_discovers_nothing(caller: Caller) -> None:
         (read_show, b"{}", (None, None)),
         (
             read_ps,
-            b'{"models": [{"name": "m", "context_length": 9, "size": 7, "expires_at": "soon"}, '
-            b'{"name": "n"}, {}]}',
+            b'{"models": [{"name": "m", "context_length": 9, "size": 7}, {"name": "n"}, {}]}',
             [LoadedModel(name="m", size=7, context_window=9), LoadedModel(name="n")],
         ),
+        (read_ps, b'{"models": [{"name": "m", "expires_at": "soon"}]}', [LoadedModel(name="m")]),
         (
             read_ps,
             b'{"models": [{"name": "m", "expires_at": "2026-11-21T10:42:28.52795541+01:00"}]}',
