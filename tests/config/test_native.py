@@ -366,7 +366,6 @@ def test_what_is_not_enforced_is_one_warning_for_each_key(caplog):
             "groups": {"g": {"budget": {"usd": 5}}},
             "budgets": {"router": {"usd": 5}},
             "cache": {"ttl": 60},
-            "ledger": "ledger.sqlite",
         },
         {},
     )
@@ -374,7 +373,6 @@ def test_what_is_not_enforced_is_one_warning_for_each_key(caplog):
     assert [record.message for record in caplog.records] == [
         "config: budgets: budgets is not enforced by this version of ccroute",
         "config: cache: cache is not enforced by this version of ccroute",
-        "config: ledger: ledger is not enforced by this version of ccroute",
         f"config: {budgets}: budget is not enforced by this version of ccroute",
     ]
     assert {(record.name, record.levelname) for record in caplog.records} == {("ccroute", "WARNING")}
@@ -641,3 +639,17 @@ def test_the_limit_of_an_attempt_is_a_timeout():
         attempt=20
     )
     assert backend(kind="ollama", timeout={"attempt": 5}).timeout == Timeout(attempt=5)
+
+
+def test_rate_limits_reach_models_agents_and_groups():
+    options = load(
+        {
+            "backends": {"local": {"kind": "ollama", "models": {"q": {"rpm": 60, "tpm": 40_000}}}},
+            "groups": {"coders": {"model": "local/q", "rpm": 30, "agents": ["go", "rust"]}},
+            "agents": {"rust": {"rpm": 5}},
+        },
+        {},
+    )
+    assert options["backends"][0].models["q"] == Model(rpm=60, tpm=40_000)
+    assert options["groups"]["coders"].rpm == 30
+    assert [options["agents"][name].rpm for name in ("go", "rust")] == [None, 5]

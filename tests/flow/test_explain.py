@@ -86,11 +86,13 @@ class Scene:
         self.events: list[Event] = []
         self.clock = state.pop("clock", None) or NoChance()
         self.state: RouterState = router_state(self.clock, self.events.append, **state)
+        self.state = self.state._replace(tables=self.tables)
 
     def explain(self, prompt: str = "hi", **options: Any) -> RoutePlan:
-        before = snapshot(self.state), len(self.events)
-        plan = explain(build_request(prompt, options), self.tables, self.state)
-        assert (snapshot(self.state), len(self.events)) == before
+        learned = self.state._replace(tables=Tables([], AliasTable(), AgentTable({})))
+        before = snapshot(learned), len(self.events)
+        plan = explain(build_request(prompt, options), self.state)
+        assert (snapshot(learned), len(self.events)) == before
         assert [each.allowed for each in plan.candidates] == [c.why_not is None for c in plan.candidates]
         return plan
 

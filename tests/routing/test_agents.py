@@ -96,7 +96,12 @@ def test_an_agent_cannot_be_changed() -> None:
 
 
 GROUP = Agent(
-    "shared", fallback=["spare"], triggers=["budget"], local_only=True, params={"temperature": 0, "seed": 1}
+    "shared",
+    fallback=["spare"],
+    triggers=["budget"],
+    local_only=True,
+    params={"temperature": 0, "seed": 1},
+    rpm=30,
 )
 
 
@@ -112,14 +117,16 @@ def test_a_groups_settings_hold_where_the_agent_has_none() -> None:
     )
     assert agent.local_only
     assert agent.params == {"temperature": 1, "seed": 1}
+    assert agent.rpm == 30
 
 
 def test_an_agents_own_settings_win_over_its_groups() -> None:
-    own = Agent("mine", fallback=["other"], triggers=["rate_limit"], group="g")
+    own = Agent("mine", fallback=["other"], triggers=["rate_limit"], group="g", rpm=60)
     match = AgentTable({"a": own}, {"g": GROUP}).find("a")
     assert match is not None
     assert (match[1].model, match[1].fallback, match[1].triggers) == ("mine", ("other",), ("rate_limit",))
     assert match[1].local_only, "no agent gets out of its group's local_only"
+    assert match[1].rpm == 60
 
 
 def test_a_group_without_settings_is_just_a_name() -> None:
@@ -150,6 +157,9 @@ WRONG: Any = [
     ({"group": ["g"]}, "agents.a.group: give a group's name, not list"),
     ({"local_only": "yes"}, "agents.a.local_only: give True or False, not str"),
     ({"params": ["temperature"]}, "agents.a.params: give a dict of parameters, not list"),
+    ({"rpm": "60"}, "agents.a.rpm: give a number of requests such as 60, not str"),
+    ({"rpm": True}, "agents.a.rpm: give a number of requests such as 60, not bool"),
+    ({"rpm": 0}, "agents.a.rpm: must be positive, not 0"),
     ({"params": {7: 1}}, 'agents.a.params: unknown parameter "7"'),
     ({"groups": ["g"]}, "groups: give a mapping of names to agents, not list"),
     ({"groups": {"g": "m"}}, "groups.g: give an Agent, not str"),

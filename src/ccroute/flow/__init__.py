@@ -8,6 +8,6 @@ from ccroute.flow.call import call
 from ccroute.flow.call_context import CallContext
 from ccroute.flow.effects import Flow
 from ccroute.flow.listings import check, discover
-from ccroute.flow.state import RouterState
+from ccroute.flow.state import RouterState, new_state
 
-__all__ = ["CallContext", "Flow", "RouterState", "call", "check", "discover"]
+__all__ = ["CallContext", "Flow", "RouterState", "call", "check", "discover", "new_state"]

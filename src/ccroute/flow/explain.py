@@ -33,11 +33,11 @@ _PRETENDED: Final = Rule(FailureClass.UNAVAILABLE, retry_tokens=0)
 """The failure of a pretended attempt: it moves the call on to every other candidate."""
 
 
-def explain(request: Request, tables: Tables, state: RouterState) -> shown.RoutePlan:
+def explain(request: Request, state: RouterState) -> shown.RoutePlan:
     """The plan of a call with this request. Raises as `make_plan` does, but for `EgressDeniedError` and
     `ContextWindowExceededError`: the plan tells them."""
     count = cached(state.count_tokens)
-    plan = make_plan(request, tables, None, count, load=state.load)
+    plan = make_plan(request, state.tables, None, count, load=state.load)
     tokens = count_safely(count, plan.request)
     needed = tokens + (plan.request.max_tokens or 0)
     prompt = ceil(tokens * TOLERANCE) if state.count_tokens is estimate else tokens
@@ -56,7 +56,7 @@ def explain(request: Request, tables: Tables, state: RouterState) -> shown.Route
                 backend=deployment.backend.name,
                 alias=candidate.alias,
                 fallback=candidate.fallback,
-                reason=_reason(candidate, plan, tables, needed),
+                reason=_reason(candidate, plan, state.tables, needed),
                 allowed=why_not is None,
                 why_not=why_not,
                 probability=shares.get(id(candidate), 0.0),

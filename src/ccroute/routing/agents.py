@@ -46,6 +46,7 @@ class Agent:
                 that the caller did not cause), budget.
     local_only: the agent's prompts are sent to local backends only, by fallbacks too.
     params:     defaults for parameters that a call does not give, such as `{"temperature": 0.2}`.
+    rpm:        the most requests of the agent in a minute, each agent of a group on its own; None: no limit.
 
     The router reports a value of the wrong type, because it knows the agent's name.
     """
@@ -56,6 +57,7 @@ class Agent:
     group: str | None
     local_only: bool
     params: Mapping[str, JSON]
+    rpm: int | None
 
     @explains("Agent")
     def __init__(
@@ -67,6 +69,7 @@ class Agent:
         group: str | None = None,
         local_only: bool = False,
         params: Mapping[str, JSON] | None = None,
+        rpm: int | None = None,
     ) -> None:
         put = object.__setattr__
         put(self, "model", model)
@@ -75,6 +78,7 @@ class Agent:
         put(self, "group", group)
         put(self, "local_only", local_only)
         put(self, "params", dict(params) if isinstance(params, Mapping) else params or {})
+        put(self, "rpm", rpm)
 
     def under(self, group: Agent) -> Agent:
         """This agent, with the settings of `group` for those it does not set."""
@@ -85,6 +89,7 @@ class Agent:
             group=self.group,
             local_only=self.local_only or group.local_only,
             params={**group.params, **self.params},
+            rpm=self.rpm if self.rpm is not None else group.rpm,
         )
 
 
@@ -165,18 +170,21 @@ def _type_faults(agent: Agent) -> list[str]:
         ("group", agent.group, str | None, "a group's name"),
         ("local_only", agent.local_only, bool, "True or False"),
         ("params", agent.params, Mapping, "a dict of parameters"),
+        ("rpm", agent.rpm, int | None, "a number of requests such as 60"),
     )
     faults = [
         f"{field}: give {what}, not {type(value).__name__}"
         for field, value, kind, what in shapes
-        if not isinstance(value, kind)
+        if not isinstance(value, kind) or (field == "rpm" and isinstance(value, bool))
     ]
     fault = _fallbacks_fault(agent.fallback)
     return [*faults, f"fallback: {fault}"] if fault else faults
 
 
 def _faults(agent: Agent) -> list[str]:
+    rpm = agent.rpm
     return [
+        *([] if rpm is None or rpm > 0 else [f"rpm: must be positive, not {rpm}"]),
         *(f"triggers: {fault}" for fault in _trigger_faults(agent.triggers)),
         *(f"params: {fault}" for fault in params_faults(agent.params)),
     ]

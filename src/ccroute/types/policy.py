@@ -160,6 +160,8 @@ class Model:
                     `max_output` and what the prompt leaves of the context window.
     drops:          parameters that requests to it never have, also those of the call, such as `["seed"]`;
                     `"extra.store"` is a field of `extra`. `route.reasons` lists what was left out.
+    rpm, tpm:       the most requests, and tokens of prompts and answers, that it is sent in a minute; None:
+                    no limit.
 
     The following differ from model to model behind one API. None: the value of
     `ccroute.backends.known_models`, or else what most models do. A value given here wins.
@@ -185,6 +187,8 @@ class Model:
     weight: float = 1.0
     params: Mapping[str, Any] | None = None
     drops: Collection[str] | None = None
+    rpm: int | None = None
+    tpm: int | None = None
     sampling: Literal["any", "one", "none", "not_thinking"] | None = None
     thinking: Thinking | None = None
     efforts: Sequence[str] | None = None
@@ -198,6 +202,8 @@ class Model:
             ("max_output", int | None, "a number of tokens such as 8_192"),
             ("memory_gb", int | float | None, "a number such as 2.5"),
             ("weight", int | float, "a number such as 2.5"),
+            ("rpm", int | None, "a number of requests such as 60"),
+            ("tpm", int | None, "a number of tokens such as 40_000"),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, kind):
