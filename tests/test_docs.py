@@ -51,6 +51,12 @@ def servers() -> object:
         )
         mocked.post("http://localhost:9/api/chat").mock(side_effect=httpx.ConnectError("refused"))
         mocked.post("http://localhost:8000/v1/chat/completions").mock(side_effect=compatible)
+        mocked.get("http://localhost:11434/api/tags").respond(
+            json={"models": [{"name": "qwen2.5-coder:32b"}]}
+        )
+        mocked.get("http://localhost:11434/api/ps").respond(json={"models": []})
+        mocked.get("http://localhost:8000/v1/models").respond(json={"data": [{"id": "qwen2.5-coder:32b"}]})
+        mocked.get("https://api.anthropic.com/v1/models?limit=1000").respond(401)
         paid = mocked.post("https://api.anthropic.com/v1/messages")
         streamed = b"".join(message_sse(["hel", "lo"]))
         paid.mock(

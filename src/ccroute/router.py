@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ccroute.config.reading.source import Given
     from ccroute.http.connections import Transport
     from ccroute.observe import Listener
-    from ccroute.types import RoutePlan, RouterStats
+    from ccroute.types import BackendHealth, RoutePlan, RouterStats
 
 
 class Router(RouterBase):
@@ -250,6 +250,20 @@ class Router(RouterBase):
         drive = AsyncDrive(self._discovery(), self._connections, self._limiters)
         await drive.advance()
         return drive.finished()
+
+    def health(self) -> dict[str, BackendHealth]:
+        """What each backend's own lists say now: whether it answers, its models, which are in memory, and
+        which models of this router it lacks (`missing`). Generates nothing, and raises nothing for a server's
+        fault."""
+        from ccroute.runtime.health import check_all  # only where somebody asks
+
+        return check_all(self._checks(), self._connections, self._limiters)
+
+    async def ahealth(self) -> dict[str, BackendHealth]:
+        """`health`, on the running event loop. All backends are asked at the same time."""
+        from ccroute.runtime.health import acheck_all
+
+        return await acheck_all(self._checks(), self._connections, self._limiters)
 
     def report(
         self,

@@ -237,11 +237,17 @@ class Tables:
         return FREE if price is None and backend.is_free(model) else price
 
     def known_deployments(self) -> list[str]:
-        """The names of the deployments in aliases, agents, `default_model` and the backends' `models`."""
+        """The names of the deployments in aliases, agents, fallbacks, `default_model` and the backends'
+        `models`."""
         described = (f"{b.name}/{model}" for b in self.backends.values() for model in b.models)
-        named = [agent.model for _, agent in self.agents.items()] + [self.default_model]
+        agents = [agent for _, agent in self.agents.items()]
+        fallbacks = [each for agent in agents for each in agent.fallback]
+        fallbacks += [each for models in self.fallbacks.values() for each in models]
+        named = [*(agent.model for agent in agents), *map(model_of, fallbacks), self.default_model]
         asked = (each for name in named if name is not None for each in self.resolve(name)[0].deployments)
-        found = (*self.aliases.deployments(), *asked)
+        patterns = (each for targets in self.aliases.pattern_targets().values() for each in targets)
+        fixed = (each for each in patterns if "*" not in each and "\\" not in each)
+        found = (*self.aliases.deployments(), *asked, *(each for each in fixed if each not in self.aliases))
         return list(dict.fromkeys(self.deployment(name).name for name in (*found, *described)))
 
     def models(self) -> list[ModelInfo]:
