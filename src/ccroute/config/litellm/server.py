@@ -17,7 +17,8 @@ from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import Place
 
 _ENDPOINT: Final = re.compile(r"/(?:chat/completions|completions|messages|api/chat|api/generate)/?$")
-_KEY_HEADERS: Final = frozenset({"authorization", "x-api-key", "api-key"})
+_KEY_HEADERS: Final = {"anthropic": "x-api-key", "azure": "api-key"}
+"""The header with the key, where it is not Authorization."""
 _NEWEST: Final = frozenset({"v1", "latest", "preview"})
 """Words that LiteLLM takes for Azure's API without a date."""
 _KEYLESS: Final = frozenset({"ollama", "ollama_chat", "lm_studio", "llamafile", "litellm_proxy"})
@@ -69,12 +70,13 @@ def read_server(
         if key in params:
             places[key] = params.place(key)
     api_key, warning = params.text("api_key"), None
-    if headers := _headers(params):
-        options["headers"] = headers
-        if api_key and not _KEY_HEADERS.isdisjoint(map(str.lower, headers)):
-            params.builder.ignore(params.place("api_key"), "a header has the key")
-            api_key = None
-    elif api_key is None and "api_key" not in params:
+    headers = _headers(params)
+    own = next((name for name in headers if name.lower() == _KEY_HEADERS.get(kind, "authorization")), None)
+    if own is not None:
+        api_key = headers.pop(own).removeprefix("Bearer ")  # LiteLLM lets the header win
+    if headers:
+        options["headers"] = dict(sorted(headers.items()))
+    if own is None and api_key is None and "api_key" not in params:
         api_key, warning = _usual_key(provider_name, provider, url, environment)
     if api_key:
         options["api_key"] = api_key
@@ -154,15 +156,9 @@ def _usual_key(
         return environment.get(found), None
     if found:
         return None, f"{found} is not sent to this address; write api_key: os.environ/{found} if it is for it"
-    if official and provider.keys and name not in _KEYLESS and not _is_implied(provider):
+    if official and provider.keys and name not in _KEYLESS and recognise(url)[1] not in registered():
         return None, f"{provider.keys[0]} is not set, so there is no key for {url}"
     return None, None
-
-
-def _is_implied(provider: Provider) -> bool:
-    """Whether making the backend looks for the key, and warns if there is none."""
-    kind = registered().get(provider.kind)
-    return kind is not None and kind.key_variable is not None and provider.kind != "azure"
 
 
 def _is_azure(url: str) -> bool:
