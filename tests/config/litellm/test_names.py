@@ -127,5 +127,5 @@ def test_a_wrong_alias_is_a_fault_with_its_place(faults):
     assert faults({"model_list": [entry("a", "ollama/x")], "router_settings": settings}) == (
         "router_settings.model_group_alias.b: should be a model's name, or a table with model",
         "router_settings.model_group_alias.c: should be a model's name, or a table with model",
-        'router_settings.model_group_alias.d: "aa" is neither an alias nor backend/model',
+        'router_settings.model_group_alias.d: "aa" is neither an alias nor backend/model, did you mean "a"?',
     )

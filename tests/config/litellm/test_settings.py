@@ -216,10 +216,12 @@ def test_included_files_add_models_and_replace_sections(write, faults):
 
     write(
         "models.yaml",
-        "model_list:\n- model_name: b\n  litellm_params: {model: ollama/y}\nrouter_settings: {num_retries: 0}\n",
+        "model_list:\n- {model_name: b, litellm_params: {model: ollama/y}}\nrouter_settings: {num_retries: 0}",
     )
     write("bad.yaml", "model_list:\n- model_name: c\n  litellm_params: {modle: z}\n  litellm_params: {}\n")
-    main = "model_list:\n- model_name: a\n  litellm_params: {model: ollama/x}\nrouter_settings: {num_retries: 5}\n"
+    main = (
+        "model_list:\n- {model_name: a, litellm_params: {model: ollama/x}}\nrouter_settings: {num_retries: 5}"
+    )
     options = load(write("config.yaml", f"include: [models.yaml]\n{main}"), {})
     assert set(options["aliases"]) == {"a", "b"}
     assert options["retry"].per_deployment == 1
