@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Final
 
 from ccroute.backends import Backend
@@ -37,7 +38,18 @@ from ccroute.routing.aliases import Target
 from ccroute.routing.names import did_you_mean, slug
 from ccroute.types import RetryPolicy
 
-_BUILT = ("agents", "aliases", "backends", "fallbacks", "groups", "prices", "retry", "strategy", "timeout")
+_BUILT = (
+    "agents",
+    "aliases",
+    "backends",
+    "fallbacks",
+    "groups",
+    "ledger",
+    "prices",
+    "retry",
+    "strategy",
+    "timeout",
+)
 """Settings that are converted before they are passed on."""
 _NEARLY: Final = 0.9
 _LEAST: Final = Decimal("0.001")
@@ -69,6 +81,11 @@ class Assembly:
         backends += [self._backend(name, BackendTable(kind=name)) for name in wanted]
         self.options["backends"] = [*filter(None, backends), *given]
 
+    @property
+    def settings(self) -> Settings:
+        """The merged settings without backends that no name uses."""
+        return self._settings
+
     def _tables(self) -> dict[str, Any]:
         """The options that the sources give, without backends and aliases."""
         settings = self._settings
@@ -79,6 +96,8 @@ class Assembly:
             name: list(map(build_fallback, models)) for name, models in settings.fallbacks.items()
         }
         options["prices"] = {name: build_price(table) for name, table in settings.prices.items()}
+        if settings.ledger is not None:
+            options["ledger"] = self._ledger(settings.ledger)
         if settings.timeout is not None:
             options["timeout"] = build_timeout(settings.timeout)
         if settings.retry is not None:
@@ -87,6 +106,14 @@ class Assembly:
             except ValueError as error:
                 self._fault(("retry",), str(error))
         return options
+
+    def _ledger(self, path: str) -> str:
+        """The path as written from its file's folder."""
+        source = self._merged.source(("ledger",))
+        if "://" in path:
+            return path
+        folder = source.path.parent if source is not None and source.path is not None else Path()
+        return str(folder / Path(path).expanduser())
 
     def _members(self) -> dict[str, AgentTable]:
         """Every agent with the group that lists it, also agents that are only in a group's list.
@@ -140,8 +167,9 @@ class Assembly:
             first, _, rest = text.partition(" ")
             self._fault(*((*place, first), rest) if first in BackendTable.model_fields else (place, text))
             return None
-        where = self._merged.where(place)
-        self.warnings.append(f"{where}: {variable} is not set, so there is no key for {backend.origin}")
+        if not self._environment.keep_unset:
+            where = self._merged.where(place)
+            self.warnings.append(f"{where}: {variable} is not set, so there is no key for {backend.origin}")
         return backend
 
     def _resolve(self, over: Mapping[Any, Any], given: list[Backend]) -> list[str]:

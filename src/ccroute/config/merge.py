@@ -25,6 +25,11 @@ class Merged:
     absent: Mapping[str, str] = field(default_factory=dict)
     _sources: dict[Place, Source] = field(default_factory=dict)
 
+    @property
+    def sources(self) -> Iterable[Source]:
+        """Every source that a part of the settings is from."""
+        return dict.fromkeys(self._sources.values())
+
     def source(self, place: Place) -> Source | None:
         """The source of what is at `place`: a section's name, or a section and a name in it."""
         return self._sources.get(place[:2], self._sources.get(place[:1]))

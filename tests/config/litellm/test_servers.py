@@ -268,8 +268,8 @@ def test_the_providers_variable_is_sent_to_its_own_address_only(caplog):
             "os.environ/GROQ_API_KEY if it is for it"
         ),
         (
-            "config: model_list[2].litellm_params: HOSTED_VLLM_API_KEY is not sent to this address; write api_key: "
-            "os.environ/HOSTED_VLLM_API_KEY if it is for it"
+            "config: model_list[2].litellm_params: HOSTED_VLLM_API_KEY is not sent to this address; write "
+            "api_key: os.environ/HOSTED_VLLM_API_KEY if it is for it"
         ),
         "config: model_list[3].litellm_params: XAI_API_KEY is not set, so there is no key for https://api.x.ai/v1",
         (

@@ -216,7 +216,7 @@ def test_included_files_add_models_and_replace_sections(write, faults):
 
     write(
         "models.yaml",
-        "model_list:\n- {model_name: b, litellm_params: {model: ollama/y}}\nrouter_settings: {num_retries: 0}",
+        "model_list: [{model_name: b, litellm_params: {model: ollama/y}}]\nrouter_settings: {num_retries: 0}",
     )
     write("bad.yaml", "model_list:\n- model_name: c\n  litellm_params: {modle: z}\n  litellm_params: {}\n")
     main = (

@@ -113,7 +113,7 @@ def _included(content: Mapping[str, Any], builder: Builder, source: Source) -> I
         else:
             inner = Source(f"{source.label}: {name}" if source.label else name)
             try:
-                yield parse(Path(source.path.parent, name).read_text("utf-8-sig"), inner), (name,)
+                yield parse(source.text(Path(source.path.parent, name)), inner), (name,)
             except OSError as error:
                 builder.fault(place, f"cannot be read: {error.strerror}")
             except UnicodeDecodeError:

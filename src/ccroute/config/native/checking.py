@@ -5,6 +5,7 @@ Knows pydantic's errors; must not know what a key means.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import date, time
 from typing import Annotated, Any, get_args, get_origin
@@ -25,7 +26,7 @@ def checked_settings(table: dict[str, Any], source: Source) -> Settings:
     Every fault goes to `source`. The wrong parts are removed, so that the names in the rest can still be
     checked.
     """
-    faults = _faults(table)
+    faults = [fault for fault in _faults(table) if not _stands_in(table, fault, source)]
     for fault in faults:
         if not source.faulty(where := source.where(_place(fault))):
             source.faults.append((where, _text(fault)))
@@ -37,6 +38,30 @@ def checked_settings(table: dict[str, Any], source: Source) -> Settings:
     for fault in _faults(table):
         table.pop(str(fault["loc"][0]), None)
     return Settings.model_validate(table)
+
+
+def _stands_in(table: dict[str, Any], fault: ErrorDetails, source: Source) -> bool:
+    """Put a value that fits in place of a reference whose variable is not set: what it will hold is unknown.
+
+    Returns whether there is one.
+    """
+    place = _place(fault)
+    lengths = range(len(place), 0, -1) if source.unset else ()
+    length = next((n for n in lengths if source.origin(place[:n]) in source.unset), None)
+    if length is None:
+        return False
+    place = place[:length]
+    holder: Any = table
+    for step in place[:-1]:
+        holder = holder[step]
+    kept = holder[place[-1]]
+    for value in (1, True, *re.findall("'(.*?)'", fault["msg"]), "free", "openai", "stop"):
+        holder[place[-1]] = value
+        if not any(_place(other)[:length] == place for other in _faults(table)):
+            source.stand_ins[place] = kept
+            return True
+    holder[place[-1]] = kept
+    return False
 
 
 def _faults(table: dict[str, Any]) -> list[ErrorDetails]:

@@ -16,6 +16,9 @@ from ccroute.errors import ConfigError
 Given: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
 """A path, or what a file would hold."""
 
+Stamp: TypeAlias = tuple[int, int]
+"""When a file was written last, in nanoseconds, and its size in bytes."""
+
 Place: TypeAlias = tuple[str | int, ...]
 """The keys and list positions that lead to a value."""
 
@@ -38,7 +41,12 @@ class Source:
     Another tool's file is translated into the native shape; `renamed` maps a place there to the place in the
     file. `left_out` are the native places whose values had a fault and are left out. `implied` are backends
     that the file does not define, but that an agent's address needs. `absent` are names that the file has,
-    but that lead nowhere, each with the reason. `path` is None for a mapping.
+    but that lead nowhere, each with the reason. `path` is None for a mapping. `files` are those that were
+    read.
+
+    `references` has the text and the expanded value of each place in the file that refers to variables.
+    `unset` are those of them that stayed as they are, and `stand_ins` their texts by native place, where a
+    text does not fit.
     """
 
     def __init__(self, label: str, name: str = "") -> None:
@@ -52,6 +60,16 @@ class Source:
         self.left_out: list[Place] = []
         self.implied: set[str] = set()
         self.absent: dict[str, str] = {}
+        self.references: dict[Place, tuple[str, str]] = {}
+        self.unset: set[Place] = set()
+        self.stand_ins: dict[Place, str] = {}
+        self.files: dict[Path, Stamp | None] = {}
+
+    def text(self, path: Path) -> str:
+        """A file's text. Its stamp is taken before, so that a change while it is read is noticed later."""
+        path = path.absolute()
+        self.files[path] = stamp(path)
+        return path.read_text("utf-8-sig")
 
     def at(self, place: Place) -> str:
         """A place in this source, as messages write it: `agents.python-expert.fallback[0]`."""
@@ -60,10 +78,14 @@ class Source:
 
     def where(self, place: Place) -> str:
         """`at` for a place in the native shape."""
+        return self.at(self.origin(place))
+
+    def origin(self, place: Place) -> Place:
+        """The place in this source of what is at `place` in the native shape."""
         for length in range(len(place), 0, -1):
             if (origin := self.renamed.get(place[:length])) is not None:
-                return self.at((*origin, *place[length:]))
-        return self.at(place)
+                return (*origin, *place[length:])
+        return place
 
     def fault(self, place: Place, text: str) -> None:
         self.faults.append((self.at(place), text))
@@ -79,8 +101,22 @@ class Source:
         """Whether a fault was found there or below."""
         return any(known == where or known.startswith((f"{where}.", f"{where}[")) for known, _ in self.faults)
 
+    def is_unset(self, where: str) -> bool:
+        """Whether a reference there, or around there, stayed because its variable is not set."""
+        kept = map(self.at, self.unset)
+        return any(where == each or where.startswith((f"{each}.", f"{each}[")) for each in kept)
+
     def ignore(self, place: Place, reason: str) -> None:
         self.ignored.append(Ignored(self.at(place), reason))
+
+
+def stamp(path: Path) -> Stamp | None:
+    """The file's stamp; None while there is no such file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def open_sources(given: Given | Sequence[Given]) -> list[tuple[Source, Mapping[str, Any]]]:
@@ -119,7 +155,7 @@ def _read(given: Given, source: Source) -> Mapping[str, Any]:
     try:
         if not _is_text(given):
             source.path = Path(given)
-            return parse(Path(given).read_text("utf-8-sig"), source)
+            return parse(source.text(source.path), source)
         source.fault_file("is no path, but a file's text: give the path, or the mapping that it holds")
     except OSError as error:
         source.fault_file(f"cannot be read: {error.strerror}")
