@@ -291,6 +291,15 @@ def test_a_variable_may_give_the_address():
     assert found.leads("a") == ("gpu1/x",)
 
 
+def test_a_migrated_file_names_the_variables_that_litellm_implies():
+    pytest.importorskip("tomli_w")
+    env = {"GROQ_API_KEY": "gsk-0123456789", "OLLAMA_API_BASE": "http://gpu1.test:11434"}
+    written = read({"model_list": [entry("a", "groq/x"), entry("b", "ollama/x")]}, env).settings.to_toml()
+    assert 'api_key = "${GROQ_API_KEY}"' in written
+    assert 'base_url = "${OLLAMA_API_BASE}"' in written
+    assert "gsk-0123456789" not in written
+
+
 def test_a_missing_variable_is_a_fault_with_its_place(faults):
     source = {"model_list": [entry("a", "groq/x", api_key="os.environ/GROQ_API_KEY", api_base="${BASE}")]}
     assert faults(source) == (

@@ -50,7 +50,9 @@ def read_server(
     """The server of an entry; None if it has a fault."""
     provider = PROVIDERS[provider_name]
     given = next((key for key in ("api_base", "base_url") if params.text(key)), None)
-    url = params.text(given) if given else environment.get(provider.base) or provider.url
+    url = params.text(given) if given else provider.url
+    if given is None and environment.get(provider.base):
+        url = params.builder.expand(f"${{{provider.base}}}", (*place, "api_base"))
     if url is None:
         if given is None and not params.builder.is_faulty((*place, "api_base")):
             variable = f", or set {provider.base}" if provider.base else ""
@@ -77,7 +79,8 @@ def read_server(
     if headers:
         options["headers"] = dict(sorted(headers.items()))
     if own is None and api_key is None and "api_key" not in params:
-        api_key, warning = _usual_key(provider_name, provider, url, environment)
+        usual, warning = _usual_key(provider_name, provider, url, environment)
+        api_key = params.builder.expand(f"${{{usual}}}", (*place, "api_key")) if usual else None
     if api_key:
         options["api_key"] = api_key
     return Server(_name(provider_name, provider, kind, url), options, places, warning)
@@ -149,11 +152,11 @@ def _headers(params: Section) -> dict[str, str]:
 def _usual_key(
     name: str, provider: Provider, url: str, environment: Environment
 ) -> tuple[str | None, str | None]:
-    """The provider's usual variable, at its official address only; and a warning."""
+    """The variable with the key, at the provider's official address only; and a warning."""
     official = url == provider.url or (provider.kind == "azure" and _is_azure(url))
     found = next((variable for variable in provider.keys if environment.get(variable)), None)
     if official and found:
-        return environment.get(found), None
+        return found, None
     if found:
         return None, f"{found} is not sent to this address; write api_key: os.environ/{found} if it is for it"
     if official and provider.keys and name not in _KEYLESS and recognise(url)[1] not in registered():
