@@ -62,7 +62,7 @@ def read_server(
         return None
     kind, url, version = _address(provider_name, provider, url, model)
     options: dict[str, Any] = {"kind": kind, "base_url": url}
-    places = {"base_url": params.place(given)} if given else {}
+    places = {"base_url": params.place(given) if given else (*place, "api_base")}
     if kind == "azure":
         version = params.text("api_version") or version or environment.get("AZURE_API_VERSION")
         if version and version not in _NEWEST:
