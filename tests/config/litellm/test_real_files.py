@@ -80,10 +80,10 @@ def test_three_hundred_entries_load_quickly(write):
     path = write("config.yaml", yaml.safe_dump({"model_list": rows}))
     best = 9.0
     for _ in range(3):
-        begun = time.perf_counter()
+        begun = time.process_time()
         load(path, {"GROQ_API_KEY": "k"})
-        best = min(best, time.perf_counter() - begun)
-    assert best < 0.3  # about 0.06 on an idle core
+        best = min(best, time.process_time() - begun)
+    assert best < 0.3  # seconds of computing; about 0.06
 
 
 def test_a_missing_price_is_no_fault_and_the_model_has_none():
