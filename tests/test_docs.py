@@ -81,8 +81,9 @@ def test_every_example_runs(
     # respx plays servers behind httpx; `transport=` of an example's own wins.
     monkeypatch.setattr(Router, "__init__", functools.partialmethod(Router.__init__, transport="httpx"))
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    for toml in blocks(page, "toml"):
-        (tmp_path / "ccroute.toml").write_text(toml)
+    for language, name in (("toml", "ccroute.toml"), ("yaml", "config.yaml")):
+        for text in blocks(page, language):
+            (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": page.stem}
     for block in blocks(page, "python"):
