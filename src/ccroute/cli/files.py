@@ -41,4 +41,4 @@ def read_files(files: Sequence[str]) -> tuple[Loaded, Tables]:
     with named(files):
         loaded = read(list(files))
         with Router(**loaded.options) as router:
-            return loaded, router._tables
+            return loaded, router._state.tables

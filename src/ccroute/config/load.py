@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from ccroute.backends import Backend
@@ -22,7 +23,7 @@ from ccroute.config.native.checking import checked_settings
 from ccroute.config.native.settings import Settings
 from ccroute.config.reading.other_tools import looks_like
 from ccroute.config.reading.secrets import Environment
-from ccroute.config.reading.source import EXPECTED, Given, Ignored, Source, open_sources
+from ccroute.config.reading.source import EXPECTED, Given, Ignored, Source, Stamp, open_sources
 from ccroute.config.writing.document import MergedSettings
 from ccroute.errors import ConfigError
 from ccroute.routing import AliasTable
@@ -42,11 +43,12 @@ _log = logging.getLogger("ccroute")
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """`options` are keyword arguments for `Router`; `settings` is what the sources say, to be written as one
-    native file; `ignored` lists the keys not read, and why."""
+    native file; `ignored` lists the keys not read, and why; `files` are those that were read."""
 
     options: dict[str, Any]
     settings: MergedSettings
     ignored: tuple[Ignored, ...]
+    files: Mapping[Path, Stamp | None]
 
 
 def load(
@@ -106,6 +108,7 @@ def read(
             {backend.name: implied_key(backend) for backend in assembly.options["backends"]},
         ),
         ignored,
+        {path: stamp for source, _ in opened for path, stamp in source.files.items()},
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
@@ -38,9 +38,10 @@ _NO_AGENT = Agent()
 class Deployment:
     """One model behind one backend.
 
-    name:  `backend/model`.
-    info:  the description of the model.
-    price: USD per million tokens; None if unknown.
+    name:     `backend/model`.
+    info:     the description of the model.
+    price:    USD per million tokens; None if unknown.
+    identity: what calls learn of it is kept under this: after a reload, its name may lead to another server.
     """
 
     name: str
@@ -48,6 +49,10 @@ class Deployment:
     model: str
     info: Model
     price: Price | None
+    identity: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "identity", f"{self.backend.identity} {self.model}")
 
     @property
     def is_local(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 
-def lock_tries(lock: threading.Lock) -> Callable[[], Iterator[bool]]:
+def lock_tries(lock: threading.Lock | threading.RLock) -> Callable[[], Iterator[bool]]:
     """A function for `for _ in tries():`. It takes `lock` before each turn of the loop; the loop ends when
     another holder has the lock.
 

@@ -16,6 +16,9 @@ from ccroute.errors import ConfigError
 Given: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
 """A path, or what a file would hold."""
 
+Stamp: TypeAlias = tuple[int, int]
+"""When a file was written last, in nanoseconds, and its size in bytes."""
+
 Place: TypeAlias = tuple[str | int, ...]
 """The keys and list positions that lead to a value."""
 
@@ -37,7 +40,7 @@ class Source:
 
     Another tool's file is translated into the native shape; `renamed` maps a place there to the place in the
     file. `left_out` are the native places whose values had a fault and are left out. `implied` are backends
-    that the file does not define, but that an agent's address needs.
+    that the file does not define, but that an agent's address needs. `files` are those that were read.
 
     `references` has the text and the expanded value of each place in the file that refers to variables.
     `unset` are those of them that stayed as they are, and `stand_ins` their texts by native place, where a
@@ -56,6 +59,13 @@ class Source:
         self.references: dict[Place, tuple[str, str]] = {}
         self.unset: set[Place] = set()
         self.stand_ins: dict[Place, str] = {}
+        self.files: dict[Path, Stamp | None] = {}
+
+    def text(self, path: Path) -> str:
+        """A file's text. Its stamp is taken before, so that a change while it is read is noticed later."""
+        path = path.absolute()
+        self.files[path] = stamp(path)
+        return path.read_text("utf-8-sig")
 
     def at(self, place: Place) -> str:
         """A place in this source, as messages write it: `agents.python-expert.fallback[0]`."""
@@ -96,6 +106,15 @@ class Source:
         self.ignored.append(Ignored(self.at(place), reason))
 
 
+def stamp(path: Path) -> Stamp | None:
+    """The file's stamp; None while there is no such file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
 def open_sources(given: Given | Sequence[Given]) -> list[tuple[Source, Mapping[str, Any]]]:
     """Each source with its content. One that cannot be read has a fault and is empty.
 
@@ -131,7 +150,7 @@ def _read(given: Given, source: Source) -> Mapping[str, Any]:
         return given
     try:
         if not _is_text(given):
-            return parse(Path(given).read_text("utf-8-sig"), source)
+            return parse(source.text(Path(given)), source)
         source.fault_file("is no path, but a file's text: give the path, or the mapping that it holds")
     except OSError as error:
         source.fault_file(f"cannot be read: {error.strerror}")
