@@ -35,10 +35,9 @@ def router_of(files: Sequence[str]) -> Router:
 
 def read_files(files: Sequence[str]) -> tuple[Loaded, Tables]:
     """What the files hold, and the tables that a router would decide by."""
-    from ccroute import Router
     from ccroute.config import read
+    from ccroute.routing.arguments import checked
 
     with named(files):
         loaded = read(list(files))
-        with Router(**loaded.options) as router:
-            return loaded, router._state.tables
+        return loaded, checked(**loaded.options).tables
