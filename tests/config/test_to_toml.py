@@ -5,12 +5,14 @@ import re
 import tomllib
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.config.test_mutations import ENV, NATIVE, VALID, mutated
 
+from ccroute.backends import OpenAIBackend, register, registry
 from ccroute.config import load, read
 from ccroute.errors import ConfigError
 
@@ -135,7 +137,11 @@ def test_several_files_become_one(write):
 
 
 def test_the_order_of_patterns_stays(write):
-    source = {"backends": {"l": {"kind": "ollama"}}, "aliases": {"a*": {"l/x": 1, "l/y": 2}, "*": "l/z"}}
+    source = {
+        "baseline": None,
+        "backends": {"l": {"kind": "ollama"}},
+        "aliases": {"a*": {"l/x": 1, "l/y": 2}, "*": "l/z"},
+    }
     assert [*body(written(source))["aliases"]] == ["a*", "*"]
 
 
@@ -340,6 +346,25 @@ def test_a_secret_in_what_may_hold_anything_becomes_a_variable():
     assert "hunter" not in text
 
 
+def test_a_secret_of_a_kind_of_ones_own_becomes_a_variable():
+    @register
+    class Mine(OpenAIBackend):
+        kind = "mine-of-to-toml"
+
+        def __init__(self, name: str, *, auth_token: str, region: str, **options: Any) -> None:
+            super().__init__(name, **options)
+
+    try:
+        text = written({"backends": {"m": {"kind": Mine.kind, "auth_token": "hunter2", "region": "eu"}}})
+    finally:
+        del registry._KINDS[Mine.kind]
+    assert body(text)["backends"]["m"] == {
+        "kind": Mine.kind,
+        "auth_token": "${M_AUTH_TOKEN}",
+        "region": "eu",
+    }
+
+
 # A file that is only moved.
 
 
@@ -379,10 +404,15 @@ def test_another_tools_file_moves_without_its_variables():
 
 
 def test_other_faults_are_reported_also_if_a_file_is_only_moved():
-    source = {"agents": {"q": "${AGENT}", "p": {"model": "nope", "modle": "${X}"}}, "retry": {"max": "much"}}
+    source = {
+        "agents": {"q": "${AGENT}", "p": {"model": "nope", "modle": "${X}"}},
+        "backends": {"ollama": {"models": "${MODELS}"}},
+        "retry": {"max": "much"},
+    }
     with pytest.raises(ConfigError) as caught:
         moved(source)
     assert [fault.partition(": ")[0] for fault in caught.value.faults] == [
+        "backends.ollama.models",
         "agents.p.modle",
         "retry.max",
         "agents.p.model",

@@ -164,7 +164,9 @@ Usd = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 Words = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=list[str] | str)]
 Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": r"\S"})]
 Names = Annotated[list[Name], BeforeValidator(_listed, json_schema_input_type=list[Name] | Name)]
-Parameter = Annotated[str, AfterValidator(_parameter), Field(json_schema_extra={"enum": [*sorted(PARAMETERS)]})]
+Parameter = Annotated[
+    str, AfterValidator(_parameter), Field(json_schema_extra={"enum": [*sorted(PARAMETERS)]})
+]
 Parameters = Annotated[
     list[Parameter], BeforeValidator(_listed, json_schema_input_type=list[Parameter] | Parameter)
 ]
