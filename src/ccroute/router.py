@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
-from ccroute.accounting import Ledger, LedgerRow, PriceBook, RowLedger
+from ccroute.accounting import Ledger, LedgerRow, PriceBook
 from ccroute.accounting.ledger import moment
 from ccroute.accounting.prices import PriceLike
 from ccroute.accounting.tokens import TokenCounter
 from ccroute.backends import Backend
 from ccroute.display import card, table
-from ccroute.errors import ConfigError, UnknownModelError
+from ccroute.errors import UnknownModelError
 from ccroute.flow import call
 from ccroute.routing import Agent, AliasTable, Fallback, with_agent
 from ccroute.routing.aliases import Target
@@ -54,7 +54,8 @@ class Router(RouterBase):
     unknown_agent:  "error", or "default" to treat an unknown agent as none.
     retry, timeout: the defaults of every call.
     prices:         model → `Price` or "free", for models without a price in their backend's `models`.
-    ledger:         where attempts are recorded; None keeps them in memory.
+    ledger:         where attempts are recorded: the path of an SQLite file, or a ledger of your own; None
+                    keeps them in memory.
     baseline:       the model that savings are measured against.
     drop_params:    drop parameters that a backend does not support (listed in `route.reasons`) instead
                     of refusing the call.
@@ -83,7 +84,7 @@ class Router(RouterBase):
         retry: RetryPolicy | None = None,
         timeout: Timeout | float | None = None,
         prices: PriceBook | Mapping[str, PriceLike] | None = None,
-        ledger: Ledger | None = None,
+        ledger: Ledger | str | os.PathLike[str] | None = None,
         baseline: str | None = None,
         groups: Mapping[str, Agent] | None = None,
         fallbacks: Mapping[str, Sequence[str | Fallback]] | None = None,
@@ -262,16 +263,16 @@ class Router(RouterBase):
         """
         if self._process != os.getpid():
             self._after_fork()
-        from ccroute.accounting.report import Report  # only where somebody asks
+        from ccroute.accounting.report import Report, group_by  # only where somebody asks
 
         state = self._state
         name = baseline if baseline is not None else state.baseline
         if baseline is not None and not is_known(state.tables, baseline):
             raise UnknownModelError(baseline, hint="a baseline needs an alias, a deployment or a price")
         price = None if name is None else price_of(state.tables, name)
-        return Report(
-            state.ledger.tallies(moment("since", since), moment("until", until)), by, baseline=price
-        )
+        parts = group_by(by)
+        sums = state.ledger.tallies(moment("since", since), moment("until", until), parts)
+        return Report(sums, parts, baseline=price)
 
     def rows(self, since: date | str | None = None, until: date | str | None = None) -> list[LedgerRow]:
         """The ledger's rows of attempts started in [since, until), oldest first; both as in `report`.
@@ -279,12 +280,7 @@ class Router(RouterBase):
         The ledger in memory keeps the last 100,000 rows; older ones are only in the reports' sums. Raises
         `ConfigError` if your own ledger has no `rows()`.
         """
-        if not isinstance(self._state.ledger, RowLedger):
-            raise ConfigError(
-                f"ledger: {type(self._state.ledger).__name__} has no rows(since, until), so it keeps sums "
-                "only: give it that method, which returns its rows, oldest first"
-            )
-        return list(self._state.ledger.rows(moment("since", since), moment("until", until)))
+        return self._state.ledger.rows(moment("since", since), moment("until", until))
 
     def stats(self) -> RouterStats:
         """The router's state now: calls in flight, slots, queues, connections, and which deployments and keys

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Final
 
 from ccroute.backends import Backend
@@ -29,7 +30,18 @@ from ccroute.routing.aliases import Target
 from ccroute.routing.names import did_you_mean, slug
 from ccroute.types import RetryPolicy
 
-_BUILT = ("agents", "aliases", "backends", "fallbacks", "groups", "prices", "retry", "strategy", "timeout")
+_BUILT = (
+    "agents",
+    "aliases",
+    "backends",
+    "fallbacks",
+    "groups",
+    "ledger",
+    "prices",
+    "retry",
+    "strategy",
+    "timeout",
+)
 """Settings that are converted before they are passed on."""
 _NEARLY: Final = 0.9
 _LEAST: Final = Decimal("0.001")
@@ -76,6 +88,8 @@ class Assembly:
             name: list(map(build_fallback, models)) for name, models in settings.fallbacks.items()
         }
         options["prices"] = {name: build_price(table) for name, table in settings.prices.items()}
+        if settings.ledger is not None:
+            options["ledger"] = self._ledger(settings.ledger)
         if settings.timeout is not None:
             options["timeout"] = build_timeout(settings.timeout)
         if settings.retry is not None:
@@ -84,6 +98,13 @@ class Assembly:
             except ValueError as error:
                 self._fault(("retry",), str(error))
         return options
+
+    def _ledger(self, path: str) -> str:
+        """The path as written from its file's folder."""
+        source = self._merged.source(("ledger",))
+        if source is None or "://" in path:
+            return path
+        return str(source.folder / Path(path).expanduser())
 
     def _members(self) -> dict[str, AgentTable]:
         """Every agent with the group that lists it, also agents that are only in a group's list.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ccroute.accounting import Ledger, MemoryLedger
+from ccroute.accounting import BaseLedger
 from ccroute.accounting.tokens import TokenCounter, estimate
 from ccroute.backends import Origin
 from ccroute.routing import (
@@ -42,7 +42,7 @@ class RouterState(NamedTuple):
     health: Health
     retry_budget: RetryBudget
     load: Load
-    ledger: Ledger
+    ledger: BaseLedger
     emit: Listener
     refused_parameters: RefusedParameters
     limited_hosts: Container[Origin] = ()
@@ -71,14 +71,13 @@ class RouterState(NamedTuple):
         self.health.after_fork()
         self.retry_budget.after_fork()
         self.load.after_fork()
-        if isinstance(self.ledger, MemoryLedger):
-            self.ledger.after_fork()
+        self.ledger.after_fork()
 
 
 def new_state(
     clock: Clock,
     emit: Listener,
-    ledger: Ledger | None,
+    ledger: BaseLedger,
     limited_hosts: Container[Origin],
     count_tokens: TokenCounter | None,
 ) -> RouterState:
@@ -91,7 +90,7 @@ def new_state(
         health=Health(clock, emit),
         retry_budget=RetryBudget(clock.monotonic),
         load=Load(clock.monotonic),
-        ledger=MemoryLedger() if ledger is None else ledger,
+        ledger=ledger,
         emit=emit,
         refused_parameters=RefusedParameters(),
         limited_hosts=limited_hosts,

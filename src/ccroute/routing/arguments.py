@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from ccroute.accounting import Ledger, PriceBook
+from ccroute.accounting import BaseLedger, MemoryLedger, PriceBook, open_ledger
 from ccroute.backends import Backend
 from ccroute.errors import ConfigError
 from ccroute.routing.agents import AgentTable
@@ -57,7 +57,8 @@ def check_backends(given: object) -> list[Backend]:
 
 
 class Configuration(NamedTuple):
-    """The checked arguments that a reload replaces. The fields are those of `Router`."""
+    """The checked arguments. The fields are those of `Router`. A reload replaces all but the ledger, which is
+    not open yet; `made_ledger`: it was made here, so its router closes it."""
 
     tables: Tables
     retry: RetryPolicy
@@ -66,6 +67,8 @@ class Configuration(NamedTuple):
     drop_params: bool
     health: str
     max_queue: int
+    ledger: BaseLedger
+    made_ledger: bool
 
 
 def checked(
@@ -96,7 +99,6 @@ def checked(
     faults = Faults(
         retry=(retry, RetryPolicy | None, "a RetryPolicy"),
         timeout=(timeout, Timeout | int | float | None, "a number of seconds or a Timeout"),
-        ledger=(ledger, Ledger | None, "an object with record() and tallies(), or None for memory"),
         max_queue=(max_queue, int, "a number of calls"),
         on_event=(on_event, Callable | None, "a function of one event"),
         default_model=(of_tables.get("default_model"), str | None, "a model's name"),
@@ -108,6 +110,8 @@ def checked(
         faults.append("on_event= takes a plain function, because a coroutine would not be awaited")
     if isinstance(max_queue, int) and max_queue < 0:
         faults.append(f"max_queue= is a number of calls, 0 or more, not {max_queue}")
+    memory: tuple[BaseLedger, bool] = MemoryLedger(), True
+    store, made_ledger = faults.collect(lambda: open_ledger(ledger), memory)
     hosts = faults.collect(lambda: check_backends(backends), list[Backend]())
     table = faults.collect(
         lambda: aliases if isinstance(aliases, AliasTable) else AliasTable(aliases), AliasTable()
@@ -127,4 +131,6 @@ def checked(
         drop_params,
         health,
         max_queue,
+        store,
+        made_ledger,
     )

@@ -10,7 +10,7 @@ from ccroute.errors import RouterClosedError
 from ccroute.flow import CallContext, Flow, RouterState, discover, new_state
 from ccroute.observe.logging import log_event, safe_listener
 from ccroute.routing import make_plan
-from ccroute.routing.arguments import checked
+from ccroute.routing.arguments import Configuration, checked
 from ccroute.runtime.clock import SystemClock
 from ccroute.runtime.limiter import Limiters
 from ccroute.runtime.reload import Reloader
@@ -28,13 +28,14 @@ class RouterBase:
     def __init__(self, given: Mapping[str, Any]) -> None:
         from ccroute.http.connections import Connections  # imports asyncio
 
+        configuration = checked(**given)
         listeners = [log_event] if given["on_event"] is None else [log_event, given["on_event"]]
         self._connections = Connections(given["transport"], trust_env=given["trust_env"])
         self._limiters = Limiters([], 0)
         self._state = new_state(
             SystemClock(),
             safe_listener(*listeners),
-            given["ledger"],
+            configuration.ledger,
             self._limiters.by_origin,
             given["count_tokens"],
         )
@@ -42,16 +43,18 @@ class RouterBase:
         self._reloader = Reloader({name: given[name] for name in FIXED})
         self._process = os.getpid()
         self._closed = False
-        self._use(given)
+        self._made_ledger = configuration.made_ledger
+        self._apply(configuration)
 
     def close(self) -> None:
-        """Close idle connections. Later calls raise `RouterClosedError`; running calls finish."""
-        self._closed = True
+        """Close idle connections, and the ledger if the router opened it. Later calls raise
+        `RouterClosedError`; running calls finish."""
+        self._end()
         self._connections.close()
 
     async def aclose(self) -> None:
         """`close`, and wait until this loop's connections are gone."""
-        self._closed = True
+        self._end()
         await self._connections.aclose()
 
     def __enter__(self) -> Self:
@@ -71,7 +74,9 @@ class RouterBase:
 
         Raises `ConfigError` before anything has changed.
         """
-        configuration = checked(**given)
+        return self._apply(checked(**given))
+
+    def _apply(self, configuration: Configuration) -> tuple[RouterState, RouterState]:
         backends = configuration.tables.backends.values()
         before, after = self._state, self._state.configured(configuration)
         self._limiters.update(backends, configuration.max_queue)
@@ -100,6 +105,14 @@ class RouterBase:
             raise RouterClosedError("this router was closed: make a new one")
         if self._process != os.getpid():
             self._after_fork()
+
+    def _end(self) -> None:
+        """No more calls. Close the ledger if the router made it; the caller closes its own."""
+        self._closed = True
+        if self._process != os.getpid():
+            self._after_fork()
+        ledger = self._state.ledger
+        (ledger.close if self._made_ledger else ledger.settle)()
 
     def _after_fork(self) -> None:
         """Renew locks, slots and connections in a forked child: they belong to the parent."""

@@ -29,7 +29,7 @@ from ccroute.routing.names import did_you_mean
 from ccroute.types import JSON
 from ccroute.types.request import PARAMETERS
 
-NOT_YET = ("budgets", "cache", "ledger")
+NOT_YET = ("budgets", "cache")
 """Keys that this version of the router does not support yet."""
 
 
@@ -350,4 +350,4 @@ class Settings(Table):
     prices: dict[str, PriceEntry] = {}
     budgets: object = None
     cache: object = None
-    ledger: object = None
+    ledger: Annotated[str, Field(min_length=1)] | None = None

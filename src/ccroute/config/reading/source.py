@@ -41,6 +41,7 @@ class Source:
     Another tool's file is translated into the native shape; `renamed` maps a place there to the place in the
     file. `left_out` are the native places whose values had a fault and are left out. `implied` are backends
     that the file does not define, but that an agent's address needs. `files` are those that were read.
+    `folder` is where the file is; a mapping's is the working folder.
 
     `references` has the text and the expanded value of each place in the file that refers to variables.
     `unset` are those of them that stayed as they are, and `stand_ins` their texts by native place, where a
@@ -60,6 +61,7 @@ class Source:
         self.unset: set[Place] = set()
         self.stand_ins: dict[Place, str] = {}
         self.files: dict[Path, Stamp | None] = {}
+        self.folder = Path()
 
     def text(self, path: Path) -> str:
         """A file's text. Its stamp is taken before, so that a change while it is read is noticed later."""
@@ -150,6 +152,7 @@ def _read(given: Given, source: Source) -> Mapping[str, Any]:
         return given
     try:
         if not _is_text(given):
+            source.folder = Path(given).parent
             return parse(source.text(Path(given)), source)
         source.fault_file("is no path, but a file's text: give the path, or the mapping that it holds")
     except OSError as error:
