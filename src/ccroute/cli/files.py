@@ -33,11 +33,14 @@ def router_of(files: Sequence[str]) -> Router:
         return Router.from_config(list(files))
 
 
-def read_files(files: Sequence[str]) -> tuple[Loaded, Tables]:
-    """What the files hold, and the tables that a router would decide by."""
+def read_files(files: Sequence[str], *, keep_unset: bool = False) -> tuple[Loaded, Tables]:
+    """What the files hold, and the tables that a router would decide by.
+
+    `keep_unset`: variables need not be set, because nothing is asked.
+    """
     from ccroute.config import read
     from ccroute.routing.arguments import checked
 
     with named(files):
-        loaded = read(list(files))
+        loaded = read(list(files), keep_unset=keep_unset)
         return loaded, checked(**loaded.options).tables

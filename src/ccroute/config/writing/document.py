@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -55,8 +56,8 @@ class MergedSettings:
     environment: Environment
     usual: Mapping[str, str | None]
 
-    def to_toml(self) -> str:
-        """One native TOML file that makes the same router, without the values of secrets.
+    def to_toml(self, folder: str | os.PathLike[str] = ".") -> str:
+        """One native TOML file, to be kept in `folder`, that makes the same router, without secrets' values.
 
         References to variables stay. A secret that stands in a file itself becomes a reference, and a comment
         says which variable to set. Raises `ConfigError` without tomli-w, and for a value that
@@ -73,7 +74,17 @@ class MergedSettings:
         }
         for title, lines in parts.items():
             top += ["", title, *(f"  {line}" for line in lines)] if lines else []
-        return Layout(document.comments, _headed).text(document.table, top)
+        table = document.table
+        if "ledger" in table:
+            table = table | {"ledger": self._ledger(table["ledger"], folder)}
+        return Layout(document.comments, _headed).text(table, top)
+
+    def _ledger(self, path: str, folder: str | os.PathLike[str]) -> str:
+        """The path of the ledger, which counts from the folder of its file."""
+        source = self.merged.source(("ledger",))
+        if source is None or os.path.isabs(path) or path.startswith(("~", "$")) or "://" in path:
+            return path
+        return os.path.relpath(source.folder / path, folder)
 
     @property
     def variables(self) -> Mapping[str, Sequence[str]]:
