@@ -215,6 +215,8 @@ class Router(RouterBase):
         for a wrong request, an unknown model or an unknown agent.
         """
         self._check_open()
+        if self._reloader.watched:
+            self._reload_if_changed()
         from ccroute.flow.explain import explain  # only where somebody asks
 
         request = build_request(prompt, {**options, "response_format": response_format})

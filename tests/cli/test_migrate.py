@@ -36,7 +36,7 @@ def test_without_an_output_it_is_printed(ccroute, files):
     }
     assert ran.err.splitlines() == [
         "set P_API_KEY: its value stood in agents.json: python-expert.apiKey",
-        "ignored agents.json: role: says nothing about which model answers",
+        "ignored agents.json: python-expert.role: says nothing about which model answers",
     ]
     assert "sk-lit" not in ran.out + ran.err
 

@@ -71,6 +71,14 @@ def test_each_shape_written_and_read_again_is_the_same(name):
     assert_same_router(document, ENV, overrides)
 
 
+TIERS = {"aliases": {"sonnet": "ollama/qwen:7b", "opus": "anthropic/o", "haiku": "sonnet"}}
+
+
+@pytest.mark.parametrize("file", sorted(FIXTURES.iterdir()), ids=lambda file: file.name)
+def test_each_real_file_written_and_read_again_is_the_same(file):
+    assert_same_router(file, ENV, TIERS)
+
+
 @pytest.mark.parametrize("name", VALID)
 @given(data=st.data())
 def test_whatever_loads_is_the_same_once_written(name, data):

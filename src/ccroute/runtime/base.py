@@ -88,12 +88,16 @@ class RouterBase:
         """Check the request and make its plan, before anything is sent."""
         self._check_open()
         if self._reloader.watched:
-            self._reloader.reload_if_changed(self._use, self._state.clock.monotonic())
+            self._reload_if_changed()
         if form is not None:
             options = {**options, "response_format": form}
         state, request = self._state, build_request(prompt, options)
         plan = make_plan(request, state.tables, state.clock.random, state.count_tokens, load=state.load)
         return CallContext(plan, state, self._process)
+
+    def _reload_if_changed(self) -> None:
+        """For a router that is watched."""
+        self._reloader.reload_if_changed(self._use, self._state.clock.monotonic())
 
     def _discovery(self) -> Flow[list[ModelInfo]]:
         self._check_open()

@@ -82,9 +82,10 @@ class MergedSettings:
     def _ledger(self, path: str, folder: str | os.PathLike[str]) -> str:
         """The path of the ledger, which counts from the folder of its file."""
         source = self.merged.source(("ledger",))
-        if source is None or os.path.isabs(path) or path.startswith(("~", "$")) or "://" in path:
+        is_whole = os.path.isabs(path) or path.startswith(("~", "$")) or "://" in path
+        if is_whole or source is None or source.path is None:
             return path
-        return os.path.relpath(source.folder / path, folder)
+        return os.path.relpath(source.path.parent / path, folder)
 
     @property
     def variables(self) -> Mapping[str, Sequence[str]]:
@@ -196,13 +197,16 @@ def _headed(place: Place) -> bool | None:
 
 def summarised(ignored: Sequence[Ignored]) -> list[str]:
     """The ignored keys, together where they have the same reason."""
-    reasons: dict[tuple[str, str], Counter[str]] = {}
+    reasons: dict[tuple[str, str], list[str]] = {}
     for each in ignored:
         file, colon, place = each.place.rpartition(": ")
-        key = place.rpartition(".")[2].partition("[")[0] or place
-        reasons.setdefault((file + colon, each.reason), Counter())[key] += 1
+        reasons.setdefault((file + colon, each.reason), []).append(place)
     lines = []
-    for (file, reason), keys in reasons.items():
+    for (file, reason), places in reasons.items():
+        if len(places) == 1:
+            lines.append(f"{file}{places[0]}: {reason}")
+            continue
+        keys = Counter(place.rpartition(".")[2].partition("[")[0] or place for place in places)
         shown = [key if n == 1 else f"{key} ×{n}" for key, n in keys.most_common(_KEYS_SHOWN)]
         shown += [f"and {len(keys) - _KEYS_SHOWN} more"] if len(keys) > _KEYS_SHOWN else []
         lines.append(f"{file}{', '.join(shown)}: {reason}")
