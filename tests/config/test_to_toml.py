@@ -255,6 +255,25 @@ def test_references_of_another_tools_file_stay():
     assert "sk-1" not in written(source, env)
 
 
+def test_references_of_a_litellm_file_stay():
+    params = {
+        "model": "openai/gpt-4o",
+        "api_base": "os.environ/BASE",
+        "api_key": "os.environ/KEY",
+        "rpm": "os.environ/RPM",
+        "extra_headers": {"x-key": "hunter2"},
+    }
+    source = {"model_list": [{"model_name": "a", "litellm_params": params}]}
+    text = assert_same_router(source, {"BASE": "https://far.example.com/v1", "KEY": "sk-1", "RPM": "60"})
+    assert body(text)["backends"]["far"] == {
+        "kind": "openai",
+        "base_url": "${BASE}",
+        "api_key": "${KEY}",
+        "headers": {"x-key": "${FAR_X_KEY}"},
+        "models": {"gpt-4o": {"rpm": "${RPM}"}},
+    }
+
+
 def test_a_literal_key_becomes_the_providers_usual_variable():
     text = written({"backends": {"main": {"kind": "anthropic", "api_key": "sk-ant-literal"}}})
     assert body(text)["backends"]["main"]["api_key"] == "${ANTHROPIC_API_KEY}"

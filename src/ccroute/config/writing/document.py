@@ -19,6 +19,7 @@ from ccroute.config.native.settings import (
     BackendTable,
     FallbackTable,
     PriceTable,
+    Settings,
     Table,
     is_limit,
 )
@@ -117,6 +118,8 @@ class _Document:
     def _table(self, table: Table, place: Place) -> Any:
         written = {}
         for key, value in table.given().items():
+            if value == {} and isinstance(table, Settings | BackendTable):
+                continue  # a translator's empty section
             if value is not None:
                 written[key] = self._value(value, (*place, key))
             elif is_limit(type(table), key):
@@ -125,7 +128,7 @@ class _Document:
             return written["model"]
         if isinstance(table, PriceTable) and written == {"input": 0, "output": 0}:
             return "free"
-        return written if place else {key: value for key, value in written.items() if value != {}}
+        return written
 
     def _value(self, value: object, place: Place) -> Any:
         plain = value.get_secret_value() if isinstance(value, SecretStr) else value
@@ -160,6 +163,8 @@ class _Document:
             for ending in (expanded, expanded.rstrip("/")):
                 if ending and value.endswith(ending):
                     return value.removesuffix(ending) + text
+        elif str(value) == expanded:
+            return text
         return source.stand_ins.get(place)
 
     def _string(self, text: str, value: str, place: Place) -> str:
