@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,7 @@ from tests.support.anthropic_like import usage as anthropic_usage
 from tests.support.openai_like import chat, tool_call
 
 from ccroute import Router
+from ccroute.cli import main
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -88,6 +90,30 @@ def test_every_example_runs(
     names: dict[str, object] = {"__name__": page.stem}
     for block in blocks(page, "python"):
         exec(compile(block, str(page), "exec", dont_inherit=True), names)  # as a user's own file
+
+
+COMMANDS = ROOT / "docs" / "command-line.md"
+SHOWN = re.compile(r"^\$ ccroute (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
+
+
+def test_every_command_prints_what_its_example_shows(
+    servers: object,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "example-key")
+    monkeypatch.setattr(Router, "__init__", functools.partialmethod(Router.__init__, transport="httpx"))
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (tmp_path / "ccroute.toml").write_text(blocks(COMMANDS, "toml")[0])
+    monkeypatch.chdir(tmp_path)
+    shown = SHOWN.findall("".join(blocks(COMMANDS, "console")))
+    assert {line.split()[0] for line, _ in shown} == {"check", "explain", "ask", "migrate"}
+    for line, output in shown:
+        assert main(shlex.split(line)) == 0, line
+        printed = capsys.readouterr()
+        pattern = ".*".join(map(re.escape, " ".join(output.split()).split("…")))
+        assert re.fullmatch(pattern, " ".join(f"{printed.out}{printed.err}".split()), re.DOTALL), line
 
 
 def test_the_readme_opens_with_the_two_commands_and_ten_lines() -> None:
