@@ -128,9 +128,9 @@ class Router(RouterBase):
         """Read the sources of `from_config` again, or from now on `source` in their place.
 
         Later calls use what they say; calls that run go on with what was there before. What is known of the
-        health, the load and the rate limits of a deployment is kept if its backend stays the same. `ledger`, `transport`,
-        `trust_env`, `on_event` and `count_tokens` stay what they were. Raises `ConfigError` with every fault;
-        then nothing has changed.
+        health and the load of a deployment, and what it was sent, is kept if its backend stays the same.
+        `ledger`, `transport`, `trust_env`, `on_event` and `count_tokens` stay what they were. Raises
+        `ConfigError` with every fault; then nothing has changed.
         """
         self._check_open()
         sources = None
