@@ -62,6 +62,60 @@ NATIVE = {
     "timeout": {"total": 600, "idle": None},
     "prices": {"gemini-2.5-pro": {"input": 1.25, "output": 10}},
 }
+LITELLM = {
+    "model_list": [
+        {
+            "model_name": "opus",
+            "litellm_params": {
+                "model": "anthropic/claude-opus-4-20250514",
+                "api_key": "os.environ/ANTHROPIC_API_KEY",
+                "max_tokens": 8192,
+                "order": 1,
+                "timeout": 30,
+                "thinking": {"type": "enabled", "budget_tokens": 1024},
+                "input_cost_per_token": "1e-6",
+                "output_cost_per_token": 5e-6,
+                "input_cost_per_token_above_200k_tokens": 2e-6,
+            },
+            "model_info": {"id": "first", "mode": "chat", "max_input_tokens": 200000, "max_tokens": 9},
+        },
+        {
+            "model_name": "opus",
+            "litellm_params": {"model": "azure/o", "litellm_credential_name": "eu", "order": 2, "rpm": 5},
+            "model_info": {"base_model": "azure/gpt-5"},
+        },
+        {
+            "model_name": "opus",
+            "litellm_params": {
+                "model": "ollama/q",
+                "order": 2,
+                "keep_alive": "5m",
+                "extra_body": {"num_ctx": 5},
+                "additional_drop_params": ["seed"],
+                "extra_headers": {"x-team": "blue"},
+            },
+        },
+        {"model_name": "claude-*", "litellm_params": {"model": "openai/*", "organization": ["a", "b"]}},
+    ],
+    "credential_list": [
+        {
+            "credential_name": "eu",
+            "credential_values": {"api_base": "https://r.openai.azure.com", "api_key": "k"},
+        }
+    ],
+    "environment_variables": {"MINE": "x"},
+    "router_settings": {
+        "routing_strategy": "simple-shuffle",
+        "num_retries": 1,
+        "timeout": 60,
+        "model_group_alias": {"gpt-4": "opus", "hidden": {"model": "opus", "hidden": True}},
+        "fallbacks": [{"opus": ["claude-x", {"model": "gpt-4"}]}, {"first": ["gpt-4"]}],
+        "context_window_fallbacks": [{"opus": ["claude-y"]}],
+        "default_litellm_params": {"temperature": 1},
+    },
+    "litellm_settings": {"drop_params": True, "default_fallbacks": ["opus"]},
+    "general_settings": {"completion_model": "opus", "max_parallel_requests": 5},
+}
 
 
 def fixture(name: str) -> dict[str, Any]:
@@ -71,6 +125,7 @@ def fixture(name: str) -> dict[str, Any]:
 VALID = {
     "native": (NATIVE, {}),
     "groups": (fixture("orchestra-config-groups.json"), {"aliases": {"sonnet": "ollama/qwen:7b"}}),
+    "litellm": (LITELLM, {}),
     "tdd": (fixture("orchestra-config-tdd.json"), {}),
 }
 VALUES = st.one_of(

@@ -190,7 +190,8 @@ def test_a_fault_of_an_unknown_shape_names_the_known_shapes(write, faults, sourc
     assert [fault.partition(": unknown key")[0] for fault in found[1:]] == [*source]
     assert found[0] == (
         "x.json: is like no known shape, and was read as the native one; known are tables such as backends, "
-        "aliases and agents; groups of agents that have a model; and agents beside llm_routing.endpoints"
+        "aliases and agents; groups of agents that have a model; agents beside llm_routing.endpoints; and "
+        "LiteLLM's model_list"
     )
 
 

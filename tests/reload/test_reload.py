@@ -388,6 +388,21 @@ def test_a_change_that_is_not_taken_over_is_a_warning(caplog: pytest.LogCaptureF
     ]
 
 
+def test_a_ledger_on_disk_goes_on_in_its_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first, second = tmp_path / "usage.db", tmp_path / "other.db"
+    with router(source(ONE, ledger=str(first)), Hosts()) as made:
+        made.complete("hi")
+        made.reload()
+        assert not caplog.records
+        made.reload(source(ONE, ledger=str(second)))
+        made.complete("hi")
+        assert len(made.rows()) == 2
+    assert not second.exists()
+    assert [record.getMessage() for record in caplog.records] == [
+        "config: ledger has changed, which a reload does not take over: make a new router"
+    ]
+
+
 # -- What is told --------------------------------------------------------------------------------------------
 
 

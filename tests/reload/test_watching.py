@@ -75,6 +75,15 @@ def test_the_next_call_after_a_change_uses_it(caller: Caller, file: File) -> Non
 
 
 @pytest.mark.usefixtures("at_every_call")
+def test_a_plan_is_that_of_the_next_call(file: File) -> None:
+    hosts = Hosts()
+    with watching(file.path, hosts) as made:
+        file.say('default_model = "other/m"\n[backends.other]\nkind = "ollama"\n')
+        assert made.explain("hi").candidates[0].deployment == "other/m"
+        assert hosts.asked == []
+
+
+@pytest.mark.usefixtures("at_every_call")
 def test_without_watch_nothing_is_looked_at(file: File, monkeypatch: pytest.MonkeyPatch) -> None:
     hosts = Hosts()
     with Router.from_config(file.path, env={}, transport=hosts.transport) as made:

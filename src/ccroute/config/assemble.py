@@ -22,7 +22,15 @@ from ccroute.config.native.build import (
 from ccroute.config.native.settings import NOT_YET, AgentTable, BackendTable, PriceTable, Settings
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import Place
-from ccroute.config.references import STAND_IN, Aliases, Directory, alias_name, alias_table, target_names
+from ccroute.config.references import (
+    STAND_IN,
+    Aliases,
+    Directory,
+    absence,
+    alias_name,
+    alias_table,
+    target_names,
+)
 from ccroute.errors import ConfigError
 from ccroute.routing import Agent, AliasTable
 from ccroute.routing.agents import OTHERS, Fallback, model_of
@@ -102,9 +110,10 @@ class Assembly:
     def _ledger(self, path: str) -> str:
         """The path as written from its file's folder."""
         source = self._merged.source(("ledger",))
-        if source is None or "://" in path:
+        if "://" in path:
             return path
-        return str(source.folder / Path(path).expanduser())
+        folder = source.path.parent if source is not None and source.path is not None else Path()
+        return str(folder / Path(path).expanduser())
 
     def _members(self) -> dict[str, AgentTable]:
         """Every agent with the group that lists it, also agents that are only in a group's list.
@@ -171,9 +180,11 @@ class Assembly:
             strategy = over.strategy
         table, faulty = alias_table(aliases, strategy)
         self.options["aliases"] = table
+        absent = {name: why for name, why in self._merged.absent.items() if name not in aliases}
         for name, texts in faulty.items():
             for text in texts:
-                self._fault(("aliases", name), text)
+                known = next((each for each in absent if text.startswith(f'"{each}" is neither ')), None)
+                self._fault(("aliases", name), absence(known, absent) if known else text)
         tables = self._settings.backends.items()
         directory = Directory(
             table,
@@ -183,6 +194,7 @@ class Assembly:
             | self._left_out("backends").keys(),
             disabled={name for name, table in tables if not table.enabled},
             well_known=well_known(),
+            absent=absent,
         )
         for key, target in aliases.items():
             directory.check_alias(alias_name(key), target, self._merged.where(("aliases", alias_name(key))))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ccroute.backends import Backend
-from ccroute.config import orchestra
+from ccroute.config import litellm, orchestra
 from ccroute.config.assemble import Assembly
 from ccroute.config.foreign.external_names import ExternalNames
 from ccroute.config.merge import merge
@@ -32,9 +32,9 @@ from ccroute.routing.arguments import Faults, check_backends
 
 _SHAPES = (
     "known are tables such as backends, aliases and agents; groups of agents that have a model; "
-    "and agents beside llm_routing.endpoints"
+    "agents beside llm_routing.endpoints; and LiteLLM's model_list"
 )
-_FORMATS = ((orchestra.is_orchestra, orchestra.translate),)
+_FORMATS = ((litellm.is_litellm, litellm.translate), (orchestra.is_orchestra, orchestra.translate))
 """Other tools' formats: how each is recognised by its content, and how it becomes the native shape."""
 Faulty: TypeAlias = list[tuple[str, str]]
 _log = logging.getLogger("ccroute")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,12 +15,14 @@ class Merged:
     """The settings of all sources, and the source that each part of them is from.
 
     `left_out` are the places whose values had a fault and are not in the settings. `implied` are backends
-    that no source defines, but that an agent's address may need.
+    that no source defines, but that an agent's address may need. `absent` are names that lead nowhere, each
+    with the reason.
     """
 
     settings: Settings
     left_out: frozenset[Place] = frozenset()
     implied: frozenset[str] = frozenset()
+    absent: Mapping[str, str] = field(default_factory=dict)
     _sources: dict[Place, Source] = field(default_factory=dict)
 
     @property
@@ -43,10 +45,12 @@ def merge(read: Iterable[tuple[Source, Settings]]) -> Merged:
     sources: dict[Place, Source] = {}
     left_out: set[Place] = set()
     implied: set[str] = set()
+    absent: dict[str, str] = {}
     meant: set[str] = set()
     for source, settings in read:
         left_out.update(source.left_out)
         implied |= source.implied
+        absent |= source.absent
         meant |= settings.backends.keys() - source.implied
         for section, value in settings.given().items():
             if isinstance(value, dict):
@@ -71,7 +75,7 @@ def merge(read: Iterable[tuple[Source, Settings]]) -> Merged:
                     )
                 sources[place] = source
     return Merged(
-        Settings.model_construct(**merged), frozenset(left_out), frozenset(implied - meant), sources
+        Settings.model_construct(**merged), frozenset(left_out), frozenset(implied - meant), absent, sources
     )
 
 

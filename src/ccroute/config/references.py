@@ -56,7 +56,8 @@ def _is_broken(name: str) -> bool:
 class Directory:
     """The names of backends and aliases. `wanted` are the well-known backends that a name needs.
 
-    `unknown` has a message for each unknown name, with the places that use it.
+    `unknown` has a message for each unknown name, with the places that use it. `absent` has names that a
+    source does not give a target, each with the reason.
     """
 
     table: AliasTable
@@ -64,6 +65,7 @@ class Directory:
     backends: set[str]
     disabled: set[str]
     well_known: Collection[str]
+    absent: Mapping[str, str]
     wanted: list[str] = field(default_factory=list)
     unknown: dict[str, list[str]] = field(default_factory=dict)
 
@@ -81,7 +83,9 @@ class Directory:
             self.table.resolve(name, self.backends)
         except UnknownModelError:
             backend, slash, model = name.partition("/")
-            if slash and model:
+            if name in self.absent:
+                self._report(absence(name, self.absent), where)
+            elif slash and model:
                 self._check_backend(backend, name, where)
             else:
                 known = did_you_mean(name, self.names)
@@ -104,6 +108,11 @@ class Directory:
 
     def _report(self, text: str, where: str) -> None:
         self.unknown.setdefault(text, []).append(where)
+
+
+def absence(name: str, absent: Mapping[str, str]) -> str:
+    """The fault of a name that a source has, but gives no target."""
+    return f'"{name}" leads nowhere, because {absent[name]}'
 
 
 def target_names(target: object) -> list[str]:

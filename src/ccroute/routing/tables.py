@@ -151,6 +151,8 @@ class Tables:
         self.fallbacks, faults = checked_fallbacks(fallbacks)
         if faults := [*faults, *self._faults(backends)]:
             raise ConfigError(*faults)
+        for name in self.aliases.deployments():
+            self.deployment(name)
         self.other_fallbacks = self.fallbacks.get(OTHERS, ())
 
     def _choose(self, agent: str | None, requested: str | None) -> Choice:
@@ -235,12 +237,18 @@ class Tables:
         return FREE if price is None and backend.is_free(model) else price
 
     def known_deployments(self) -> list[str]:
-        """The names of the deployments in aliases, agents, `default_model` and the backends' `models`."""
+        """The names of the deployments in aliases, agents, fallbacks, `default_model` and the backends'
+        `models`."""
         described = (f"{b.name}/{model}" for b in self.backends.values() for model in b.models)
-        named = [agent.model for _, agent in self.agents.items()] + [self.default_model]
+        agents = [agent for _, agent in self.agents.items()]
+        fallbacks = [each for agent in agents for each in agent.fallback]
+        fallbacks += [each for models in self.fallbacks.values() for each in models]
+        named = [*(agent.model for agent in agents), *map(model_of, fallbacks), self.default_model]
         asked = (each for name in named if name is not None for each in self.resolve(name)[0].deployments)
-        found = (*self.aliases.deployments(), *asked)
-        return list(dict.fromkeys([*(self.deployment(name).name for name in found), *described]))
+        patterns = (each for targets in self.aliases.pattern_targets().values() for each in targets)
+        fixed = (each for each in patterns if "*" not in each and "\\" not in each)
+        found = (*self.aliases.deployments(), *asked, *(each for each in fixed if each not in self.aliases))
+        return list(dict.fromkeys(self.deployment(name).name for name in (*found, *described)))
 
     def models(self) -> list[ModelInfo]:
         """Every name a caller may ask for: the aliases in their order, then the known deployments.
@@ -253,8 +261,9 @@ class Tables:
             targets = patterns[name] if name in patterns else self.resolve(name)[0].deployments
             found.append(_model_info(name, "pattern" if name in patterns else "alias", targets, self))
         described = (f"{b.name}/{model}" for b in self.backends.values() for model in b.models)
-        aliased = (self.deployment(name).name for name in self.aliases.deployments())
-        for name in dict.fromkeys([*aliased, *described]):
+        for name in dict.fromkeys(
+            self.deployment(name).name for name in (*self.aliases.deployments(), *described)
+        ):
             if name not in self.aliases:
                 found.append(_model_info(name, "deployment", (name,), self))
         return found

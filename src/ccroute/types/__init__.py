@@ -21,6 +21,7 @@ from ccroute.types.results import (
 from ccroute.types.route import Attempt, FailureClass, ModelInfo, Outcome, Route, Usage
 
 if TYPE_CHECKING:
+    from ccroute.types.health import BackendHealth, LoadedModel
     from ccroute.types.route_plan import Candidate, RoutePlan
     from ccroute.types.stats import (
         AgentStats,
@@ -36,6 +37,7 @@ __all__ = [
     "JSON",
     "AgentStats",
     "Attempt",
+    "BackendHealth",
     "BackendStats",
     "CallOptions",
     "Candidate",
@@ -48,6 +50,7 @@ __all__ = [
     "Function",
     "HealthStats",
     "LimitStats",
+    "LoadedModel",
     "Message",
     "MessageLike",
     "Model",
@@ -64,6 +67,16 @@ __all__ = [
     "Usage",
 ]
 
-_STATS = ("AgentStats", "BackendStats", "DeploymentStats", "HealthStats", "LimitStats", "RouterStats")
-_RARE = {"ccroute.types.route_plan": ("Candidate", "RoutePlan"), "ccroute.types.stats": _STATS}
+_RARE = {
+    "ccroute.types.health": ("BackendHealth", "LoadedModel"),
+    "ccroute.types.route_plan": ("Candidate", "RoutePlan"),
+    "ccroute.types.stats": (
+        "AgentStats",
+        "BackendStats",
+        "DeploymentStats",
+        "HealthStats",
+        "LimitStats",
+        "RouterStats",
+    ),
+}
 __getattr__ = loader(__name__, {name: home for home, names in _RARE.items() for name in names})

@@ -47,6 +47,10 @@ class Builder:
         expanded = self._environment.expand(value, place, self._source)
         return None if expanded is MISSING else expanded
 
+    def is_faulty(self, place: Place) -> bool:
+        """Whether a fault was found at a place or below it."""
+        return self._source.faulty(self.at(place))
+
     def comes_from(self, place: Place, *native: str | int) -> None:
         """Report faults at `native`, a place in the table, at `place` in the file. The first call counts."""
         self._source.renamed.setdefault(native, place)

@@ -47,6 +47,10 @@ class Environment:
             self._seen[value] = name
         return value
 
+    def define(self, name: str, value: str) -> None:
+        """Set a variable, as a file may for itself. It replaces one of the environment."""
+        self._variables = {**self._variables, name: value}
+
     def expand(self, value: Any, place: Place, source: Source) -> Any:
         """A copy of `value` with every reference in its strings replaced.
 

@@ -40,8 +40,9 @@ class Source:
 
     Another tool's file is translated into the native shape; `renamed` maps a place there to the place in the
     file. `left_out` are the native places whose values had a fault and are left out. `implied` are backends
-    that the file does not define, but that an agent's address needs. `files` are those that were read.
-    `folder` is where the file is; a mapping's is the working folder.
+    that the file does not define, but that an agent's address needs. `absent` are names that the file has,
+    but that lead nowhere, each with the reason. `path` is None for a mapping. `files` are those that were
+    read.
 
     `references` has the text and the expanded value of each place in the file that refers to variables.
     `unset` are those of them that stayed as they are, and `stand_ins` their texts by native place, where a
@@ -51,17 +52,18 @@ class Source:
     def __init__(self, label: str, name: str = "") -> None:
         self.label = label
         self.name = name or label
+        self.path: Path | None = None
         self.warnings: list[str] = []
         self.faults: list[tuple[str, str]] = []
         self.ignored: list[Ignored] = []
         self.renamed: dict[Place, Place] = {}
         self.left_out: list[Place] = []
         self.implied: set[str] = set()
+        self.absent: dict[str, str] = {}
         self.references: dict[Place, tuple[str, str]] = {}
         self.unset: set[Place] = set()
         self.stand_ins: dict[Place, str] = {}
         self.files: dict[Path, Stamp | None] = {}
-        self.folder = Path()
 
     def text(self, path: Path) -> str:
         """A file's text. Its stamp is taken before, so that a change while it is read is noticed later."""
@@ -152,8 +154,8 @@ def _read(given: Given, source: Source) -> Mapping[str, Any]:
         return given
     try:
         if not _is_text(given):
-            source.folder = Path(given).parent
-            return parse(source.text(Path(given)), source)
+            source.path = Path(given)
+            return parse(source.text(source.path), source)
         source.fault_file("is no path, but a file's text: give the path, or the mapping that it holds")
     except OSError as error:
         source.fault_file(f"cannot be read: {error.strerror}")
