@@ -8,7 +8,7 @@ import pytest
 
 from ccroute.config.foreign.servers import SERVER_KEYS
 from ccroute.config.native.settings import NOT_YET, AgentTable, BackendTable, ModelTable, PriceTable, Settings
-from ccroute.config.orchestra.agents import AGENT_KEYS
+from ccroute.config.orchestra.agent import AGENT_KEYS
 from ccroute.types import RetryPolicy, Timeout
 
 PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text("utf-8")

@@ -18,7 +18,7 @@ from ccroute.config.native.build import (
     build_timeout,
     implied_key,
 )
-from ccroute.config.native.settings import NOT_YET, AgentTable, BackendTable, PriceTable, Settings
+from ccroute.config.native.settings import NOT_YET, BackendTable, PriceTable, Settings
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import Place
 from ccroute.config.references import STAND_IN, Aliases, Directory, alias_name, alias_table, target_names
@@ -45,7 +45,7 @@ class Assembly:
         self._environment = environment
         self._overrides = overrides
         self.faults: list[tuple[str, str]] = []
-        self.warnings: list[str] = [*self._not_yet(), *self._too_cheap()]
+        self.warnings: list[str] = [*self._not_yet(), *self._too_cheap(), *self._new_agents()]
         self.options: dict[str, Any] = self._tables() | dict(overrides)
         self._named = list(self._models())
         given: list[Backend] = list(overrides.get("backends") or ())
@@ -65,7 +65,7 @@ class Assembly:
         """The options that the sources give, without backends and aliases."""
         settings = self._settings
         options = settings.given(without=(*_BUILT, *NOT_YET))
-        options["agents"] = {name: build_agent(table) for name, table in self._members().items()}
+        options["agents"] = {name: build_agent(table) for name, table in settings.agents.items()}
         options["groups"] = {name: build_agent(table) for name, table in settings.groups.items()}
         options["fallbacks"] = {
             name: list(map(build_fallback, models)) for name, models in settings.fallbacks.items()
@@ -80,27 +80,14 @@ class Assembly:
                 self._fault(("retry",), str(error))
         return options
 
-    def _members(self) -> dict[str, AgentTable]:
-        """Every agent with the group that lists it, also agents that are only in a group's list.
-
-        Warns of such an agent if its name resembles a configured one.
-        """
-        agents = dict(self._settings.agents)
-        names = {slug(name): name for name in reversed(agents)}
-        known = {} if "agents" in self._overrides else dict(names)
-        for group, table in self._settings.groups.items():
-            for i, member in enumerate(table.agents):
-                place: Place = ("groups", group, "agents", i)
-                close = difflib.get_close_matches(slug(member), known, n=1, cutoff=_NEARLY)
-                if close and slug(member) not in known:
-                    text = f'"{member}" is a new agent; was "{known[close[0]]}" meant?'
-                    self.warnings.append(f"{self._merged.where(place)}: {text}")
-                name = member if member in agents else names.setdefault(slug(member), member)
-                agent = agents.get(name, AgentTable())
-                if agent.group not in {None, group}:
-                    self._fault(place, f'"{member}" is already in group "{agent.group}"')
-                agents[name] = agent.model_copy(update={"group": group})
-        return agents
+    def _new_agents(self) -> Iterator[str]:
+        """Warnings of agents that sources only name, and whose names resemble configured ones."""
+        only_named = set(self._merged.mentioned)
+        known = {slug(name): name for name in self._settings.agents if name not in only_named}
+        for name in self._merged.mentioned if "agents" not in self._overrides else ():
+            if close := difflib.get_close_matches(slug(name), known, n=1, cutoff=_NEARLY):
+                where = self._merged.where(("agents", name))
+                yield f'{where}: "{name}" is a new agent; was "{known[close[0]]}" meant?'
 
     def _without_unused(self, over: Mapping[Any, Any]) -> Settings:
         """Return the settings without backends from agents' addresses that no name uses."""
@@ -161,7 +148,7 @@ class Assembly:
             directory.check_alias(alias_name(key), target, self._merged.where(("aliases", alias_name(key))))
         for model, place in self._named:
             directory.check_model(model, self._merged.where(place))
-        self.faults += ((", ".join(users), text) for text, users in directory.unknown.items())
+        self.faults += directory.faults()
         return directory.wanted
 
     def _left_out(self, section: str) -> dict[str, str]:

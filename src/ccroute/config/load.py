@@ -28,8 +28,8 @@ from ccroute.routing.agents import checked_agents, checked_fallbacks
 from ccroute.routing.arguments import Faults, check_backends
 
 _SHAPES = (
-    "known are tables such as backends, aliases and agents; groups of agents that have a model; "
-    "and agents beside llm_routing.endpoints"
+    "known are tables such as backends, aliases and agents; agents in groups or in lists such as "
+    "codingAgents; llm_routing.endpoints; llmGateway; agent_model_overrides; and routing.agent_rules"
 )
 _FORMATS = ((orchestra.is_orchestra, orchestra.translate),)
 """Other tools' formats: how each is recognised by its content, and how it becomes the native shape."""
@@ -83,7 +83,7 @@ def read(
         raise ConfigError(*dict.fromkeys(f"{where}: {environment.hide(text)}" for where, text in faults))
     for warning in [*(warning for source, _ in opened for warning in source.warnings), *assembly.warnings]:
         _log.warning("config: %s", environment.hide(warning))
-    return Loaded(assembly.options, tuple(ignored for source, _ in opened for ignored in source.ignored))
+    return Loaded(assembly.options, tuple(ignored for source, _ in opened for ignored in source.ignored()))
 
 
 def _checked(overrides: Mapping[str, Any]) -> dict[str, Any]:

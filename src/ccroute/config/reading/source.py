@@ -9,7 +9,7 @@ import json
 import os
 import tomllib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -24,6 +24,10 @@ Place: TypeAlias = tuple[str | int, ...]
 """The keys and list positions that lead to a value."""
 
 _GIVEN = (str, os.PathLike, Mapping)
+_FEW = 3
+"""As many ignored keys of one name are listed one by one."""
+_ANY = -1
+"""Stands for every position of a list."""
 EXPECTED = (
     'expected a path or a mapping (or several of them), such as {"backends": {"local": {"kind": "ollama"}}}'
 )
@@ -42,6 +46,11 @@ class Source:
     Another tool's file is translated into the native shape; `renamed` maps a place there to the place in the
     file. `left_out` are the native places whose values had a fault and are left out. `implied` are backends
     that the file does not define, but that an agent's address needs.
+
+    What such a file says about agents that another source may define: `routed` gives an agent's model from
+    the model that it has so far. `stand_ins` are the models to use instead of the one that this file gives an
+    agent, the first that exists, if it has no target in any source. `every_agent` has keys for each agent
+    without them.
     """
 
     def __init__(self, label: str, name: str = "") -> None:
@@ -49,22 +58,29 @@ class Source:
         self.name = name or label
         self.warnings: list[str] = []
         self.faults: list[tuple[str, str]] = []
-        self.ignored: list[Ignored] = []
         self.renamed: dict[Place, Place] = {}
         self.left_out: list[Place] = []
         self.implied: set[str] = set()
+        self.routed: dict[str, Callable[[str | None], str | None]] = {}
+        self.stand_ins: dict[str, list[tuple[str, Place]]] = {}
+        self.every_agent: dict[str, Any] = {}
+        self._ignored: list[tuple[Place, str]] = []
 
     def at(self, place: Place) -> str:
         """A place in this source, as messages write it: `agents.python-expert.fallback[0]`."""
-        steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in place]
+        steps = [_position(step) if isinstance(step, int) else f".{step}" for step in place]
         return ": ".join(filter(None, (self.label, "".join(steps).removeprefix("."))))
+
+    def origin(self, place: Place) -> Place:
+        """The place in this source of a place in the native shape."""
+        for length in range(len(place), 0, -1):
+            if (origin := self.renamed.get(place[:length])) is not None:
+                return (*origin, *place[length:])
+        return place
 
     def where(self, place: Place) -> str:
         """`at` for a place in the native shape."""
-        for length in range(len(place), 0, -1):
-            if (origin := self.renamed.get(place[:length])) is not None:
-                return self.at((*origin, *place[length:]))
-        return self.at(place)
+        return self.at(self.origin(place))
 
     def fault(self, place: Place, text: str) -> None:
         self.faults.append((self.at(place), text))
@@ -81,7 +97,48 @@ class Source:
         return any(known == where or known.startswith((f"{where}.", f"{where}[")) for known, _ in self.faults)
 
     def ignore(self, place: Place, reason: str) -> None:
-        self.ignored.append(Ignored(self.at(place), reason))
+        self._ignored.append((place, reason))
+
+    def ignored(self) -> Iterator[Ignored]:
+        """The keys not read. Many of one name are one entry: `*Agents[].prompt (119 times)`."""
+        alike: dict[tuple[object, ...], list[Place]] = {}
+        for place, reason in self._ignored:
+            alike.setdefault(_likeness(place, reason), []).append(place)
+        for place, reason in self._ignored:
+            places = alike[_likeness(place, reason)]
+            if len(places) <= _FEW:
+                yield Ignored(self.at(place), reason)
+            elif place is places[0]:
+                yield Ignored(f"{self.at(_pattern(places))} ({len(places)} times)", reason)
+
+
+def routed(agent: str) -> Place:
+    """The place that stands for a rule about an agent, in `Source.renamed`."""
+    return ("routed", agent)
+
+
+def _position(step: int) -> str:
+    return "[]" if step == _ANY else f"[{step}]"
+
+
+def _likeness(place: Place, reason: str) -> tuple[object, ...]:
+    """What is equal for keys that one entry can list: their name, their depth and the reason."""
+    return len(place), place[-1] if isinstance(place[-1], str) else _ANY, reason
+
+
+def _pattern(places: Sequence[Place]) -> Place:
+    """One place for several: `*` where their keys differ, `[]` for their positions."""
+    return tuple(map(_common, zip(*places, strict=True)))
+
+
+def _common(steps: Sequence[str | int]) -> str | int:
+    if len(set(steps)) == 1:
+        return steps[0]
+    names = [step for step in steps if isinstance(step, str)]
+    if len(names) < len(steps):
+        return _ANY
+    end = os.path.commonprefix([name[::-1] for name in names])  # noqa: RUF071
+    return f"*{end[::-1]}"
 
 
 def open_sources(given: Given | Sequence[Given]) -> list[tuple[Source, Mapping[str, Any]]]:
