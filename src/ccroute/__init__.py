@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Price,
         RetryPolicy,
         Route,
+        RoutePlan,
         Timeout,
         Usage,
     )
@@ -46,6 +47,7 @@ _HOMES = {
         "Price",
         "RetryPolicy",
         "Route",
+        "RoutePlan",
         "Timeout",
         "Usage",
     ),
@@ -71,6 +73,7 @@ __all__ = [
     "Report",
     "RetryPolicy",
     "Route",
+    "RoutePlan",
     "Router",
     "Stream",
     "Timeout",

@@ -5,7 +5,7 @@ Knows text; must not know results or errors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from decimal import Decimal
 
 LONGEST_NAME = 100
@@ -42,6 +42,15 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return f"<table><tr>{head}</tr>{''.join(body)}</table>" if body else ""
 
 
+def aligned(rows: Sequence[Sequence[str]], numbers: Container[int] = ()) -> list[str]:
+    """The rows as lines with aligned columns. The first row is the header, and a rule follows it. `numbers`
+    are the columns that are aligned to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    form = "  ".join(f"{{:{'>' if i in numbers else '<'}{width}}}" for i, width in enumerate(widths))
+    header, *lines = (form.format(*row).rstrip() for row in rows)
+    return [header, "  ".join("-" * width for width in widths), *lines]
+
+
 def cut(text: str, longest: int = _LONGEST) -> str:
     """The start of a long text."""
     return text if len(text) <= longest else f"{text[:longest]}…"
@@ -55,6 +64,13 @@ def shortened(name: object) -> str:
 def usd(amount: Decimal | None) -> str:
     """An amount of money in USD, or "unknown"."""
     return "unknown" if amount is None else f"${amount:f}"
+
+
+def rounded_usd(amount: Decimal) -> str:
+    """`$0.0225`: at least cents, at most six digits, so that a cheap call is not shown as free."""
+    digits = f"{amount:.6f}".rstrip("0")
+    whole, _, cents = digits.partition(".")
+    return f"${whole}.{cents.ljust(2, '0')}".replace("$-", "-$")
 
 
 def _escaped(value: object) -> str:

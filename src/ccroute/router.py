@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from ccroute.accounting.report import GroupBy
     from ccroute.http.connections import Transport
     from ccroute.observe import Listener
-    from ccroute.types import RouterStats
+    from ccroute.types import RoutePlan, RouterStats
 
 
 class Router:
@@ -247,6 +247,22 @@ class Router:
         context = self._begin(prompt, response_format, options)
         drive = AsyncDrive(call(context, stream=True), self._connections, self._limiters)
         return AsyncStream(drive, context)
+
+    @takes_call_options
+    def explain(
+        self, prompt: str | None = None, *, response_format: Form[Any] = None, **options: Unpack[MostOptions]
+    ) -> RoutePlan:
+        """Where a call with these arguments would go now, and why: print it. Nothing is sent or drawn at
+        random, and nothing changes.
+
+        A deployment that the call would not ask has `allowed=False` and a `why_not`. Raises a call's errors
+        for a wrong request, an unknown model or an unknown agent.
+        """
+        self._check_open()
+        from ccroute.flow.explain import explain  # only where somebody asks
+
+        request = build_request(prompt, {**options, "response_format": response_format})
+        return explain(request, self._tables, self._state)
 
     @takes_call_options
     def count_tokens(self, prompt: str | None = None, **options: Unpack[CallOptions]) -> int:

@@ -260,3 +260,24 @@ def test_overrides_of_a_wrong_type_are_faults_with_their_place(faults):
         "fallbacks.m: give a list of models, not int",
         "aliases: give a mapping of names to targets, not list",
     )
+
+
+def test_a_blank_or_unprintable_name_is_a_fault_where_it_is(faults):
+    blank, odd = "should be a model's name, not blank", "should be a model's name, without control characters"
+    assert faults(
+        {
+            "backends": {"local": {"kind": "ollama"}},
+            "default_model": " ",
+            "agents": {"a": {"model": "local/\x00", "fallback": ["", "local/b"]}},
+            "aliases": {"x": "", "y": ["local/\n"], "z": {" ": 1}},
+            "fallbacks": {"local/b": "\t"},
+        }
+    ) == (
+        f"default_model: {blank}",
+        f"aliases.x: {blank}",
+        f"aliases.y: {odd}",
+        f"aliases.z: {blank}",
+        f"agents.a.model: {odd}",
+        f"agents.a.fallback[0].model: {blank}",
+        f"fallbacks.local/b[0].model: {blank}",
+    )

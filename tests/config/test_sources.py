@@ -28,7 +28,9 @@ def test_a_byte_order_mark_is_no_part_of_the_file(write):
     [
         ('{"a": }', "x.conf: is not JSON: Expecting value: line 1 column 7 (char 6)"),
         ("[1, 2", "x.conf: is not TOML, and no JSON object: "),
-        ("# Notes\n\n- one thing\n", "x.conf: is not TOML, and no JSON object: "),
+        ("# Notes\n\nSome words.\n", "x.conf: is not TOML, and no JSON object: "),
+        ("<xml/>", "x.conf: is not TOML, and no JSON object: "),
+        ("[backends.x\nkind = 3", "x.conf: is not TOML, and no JSON object: "),
         ('{"a":' * 100_000, "x.conf: is nested too deeply"),
     ],
 )

@@ -234,6 +234,23 @@ def test_a_fallback_is_used_only_for_its_triggers(error: Fault, trigger: str) ->
     assert FailingCall(places("a/m", fallback=["c/m"]), triggers=others).fail(error) in {None, "a/m"}
 
 
+def test_a_fallbacks_own_triggers_count_beside_the_agents() -> None:
+    plan = places("a/m", fallback=["b/m", "c/m"])
+    first, busy, long = plan.candidates
+    plan = plan._replace(
+        candidates=[
+            first,
+            busy._replace(triggers=["rate_limit", "availability"]),
+            long._replace(triggers=["token_limit"]),
+        ]
+    )
+    assert FailingCall(plan).fail(NO_KEY) == "b/m"
+    assert FailingCall(plan).fail(NO_KEY, NO_KEY) is None
+    assert FailingCall(plan).fail(TOO_LONG) == "c/m"
+    assert FailingCall(plan).fail(TOO_LONG, TOO_LONG) is None
+    assert FailingCall(plan, triggers=["rate_limit"]).fail(TOO_LONG) is None
+
+
 def test_triggers_do_not_concern_the_aliass_own_deployments() -> None:
     assert FailingCall(places("a/m", "b/m"), triggers=[]).fail(LIMITED) == "b/m"
 

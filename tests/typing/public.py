@@ -15,6 +15,7 @@ from ccroute import (
     OllamaBackend,
     Price,
     Route,
+    RoutePlan,
     Router,
     Stream,
     Timeout,
@@ -123,6 +124,11 @@ report = router.report(by=())
 assert_type([each["cost"] for each in report], list[Any])
 assert_type(report[0], dict[str, Any])
 assert_type(router.rows(), list[LedgerRow])
+plan = router.explain("hi", agent="a", response_format=Finding, max_tokens=5)
+assert_type(plan, RoutePlan)
+assert_type(plan.candidates[0].worst_cost, Decimal | None)
+assert_type(plan.candidates[0].why_not, str | None)
+router.explain("hi", temprature=0.2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 stats = router.stats()
 assert_type(stats.backends["mini"].slots, int | None)
 assert_type(stats.backends["mini"].credential.seconds_left, float)

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any, Literal, get_args, overload
 
 from ccroute.accounting.tally import Key, Tally, as_json
+from ccroute.display import aligned, rounded_usd
 from ccroute.types import Price
 
 GroupBy = Literal["agent", "group", "alias", "model", "backend", "day", "session"]
@@ -95,16 +96,8 @@ class Report(Sequence[Mapping[str, Any]]):
 
     def __str__(self) -> str:
         header, rows, totals = self._cells()
-        widths = [max(map(len, column)) for column in zip(header, *rows, *totals, strict=True)]
-        aligned = ["<"] * len(self.by) + [">"] * (len(header) - len(self.by))
-        form = "  ".join(f"{{:{side}{width}}}" for side, width in zip(aligned, widths, strict=True))
-
-        def line(cells: Sequence[str]) -> str:
-            return form.format(*cells).rstrip()
-
-        rule = "  ".join("-" * width for width in widths)
-        lines = [line(header), rule, *map(line, rows)]
-        return "\n".join([*lines, rule, *map(line, totals)] if totals else lines)
+        lines = aligned([header, *rows, *totals], range(len(self.by), len(header)))
+        return "\n".join([*lines[:-1], lines[1], lines[-1]] if totals else lines)
 
     __repr__ = __str__
 
@@ -165,19 +158,12 @@ def _cell(row: Mapping[str, Any], column: str) -> str:
     value = row[column]
     if column == "cost":
         unknown = row["unknown_cost_requests"]
-        known = [] if value is None else [usd(value)]
+        known = [] if value is None else [rounded_usd(value)]
         return " + ".join([*known, *([f"{unknown} unknown"] if unknown else [])]) or "unknown"
     if value is None:
         return "-"
     if column in {"saved", "override_saved"}:
-        return usd(value)
+        return rounded_usd(value)
     if column == "saved_percent":
         return f"{value} %"
     return f"{value:.3f} s" if isinstance(value, float) else str(value)
-
-
-def usd(amount: Decimal) -> str:
-    """`$0.0225`: at least cents, at most six digits, so that a cheap call is not shown as free."""
-    digits = f"{amount:.6f}".rstrip("0")
-    whole, _, cents = digits.partition(".")
-    return f"${whole}.{cents.ljust(2, '0')}".replace("$-", "-$")

@@ -26,6 +26,7 @@ class AnthropicBackend(Backend):
     key_variable = "ANTHROPIC_API_KEY"
     model_prefixes = ("anthropic/",)
     wire_name = "anthropic"
+    usual_output = wire.DEFAULT_MAX_TOKENS
 
     @explains("Backend", BackendOptions.__annotations__)
     def __init__(

@@ -91,6 +91,8 @@ class Backend(ABC):
     table of its own in a configuration file."""
     wire_name: ClassVar[Wire | None] = None
     """The wire of ccroute that the server speaks; None for a wire of your own."""
+    usual_output: ClassVar[int | None] = None
+    """Tokens of an answer, for an API that wants a limit. Sent if neither the call nor the model has one."""
     runs_models = False
     """Whether the server itself computes answers, so that its address shows whether it is local."""
 
@@ -287,6 +289,13 @@ class Backend(ABC):
         if http.body:
             headers.append((b"content-length", b"%d" % len(http.body)))
         return headers, self.last_fingerprint
+
+    def lacks_key(self) -> str | None:
+        """What to do, because there is no key; None if there is one, if none is needed, or if only an
+        `api_key` callable knows: it is not asked."""
+        if not self._credentials.is_fixed or self._credentials.read():
+            return None
+        return self.missing_key()
 
     def current_fingerprint(self) -> int | None:
         """The fingerprint of the key that an `api_key` callable gives now, to see whether it was rotated.

@@ -12,13 +12,13 @@ from ccroute.errors import (
     CcrouteError,
     ContextWindowExceededError,
     DeadlineExceededError,
-    InvalidRequestError,
     QueueTimeoutError,
     RequestError,
     StreamInterruptedError,
 )
 from ccroute.failures import AMBIGUOUS, DELIVERED, NO_SLOT, NOT_SENT, UNSUPPORTED, CallFailure, rule_of
 from ccroute.flow.attempt_context import AttemptContext
+from ccroute.flow.carried import carried_request
 from ccroute.flow.effects import Enter, Flow, Queued, enter, sleep, wait
 from ccroute.flow.exchange import exchange
 from ccroute.flow.redact import cleaned
@@ -26,8 +26,7 @@ from ccroute.flow.reports import health_report
 from ccroute.flow.retry import MIN_ATTEMPT, Fault
 from ccroute.http.message import Failure
 from ccroute.routing.acquired import ANSWERED, UNDECIDED, AttemptOutcome, Unavailable
-from ccroute.types import Completion, Request
-from ccroute.wire.fields import LeftOut, without
+from ccroute.types import Completion
 
 
 def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailable]:
@@ -43,9 +42,10 @@ def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailabl
             yield from sleep(attempt.wait)
             attempt.restart_clock()
         try:
-            http = deployment.backend.encode(_carried(attempt), deployment.model, attempt.stream)
+            attempt.request = carried_request(attempt)
+            http = deployment.backend.encode(attempt.request, deployment.model, attempt.stream)
         except (BackendError, RequestError) as error:
-            return Fault(_completed(error.with_traceback(None), attempt), UNSUPPORTED)
+            return Fault(completed(error.with_traceback(None), attempt), UNSUPPORTED)
         attempt.held.append(state.load.begin(deployment))
         if deployment.backend.origin in state.limited_hosts and (no_slot := (yield from _slot(attempt))):
             return no_slot
@@ -70,28 +70,6 @@ def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailabl
         attempt.settle(outcome)
 
 
-def _carried(attempt: AttemptContext) -> Request:
-    """The request without what the deployment cannot carry; refused unless dropping was asked for."""
-    deployment, request = attempt.candidate.deployment, attempt.plan.request
-    backend, state = deployment.backend, attempt.state
-    refused = backend.refusals(request, deployment.model)
-    may_drop = state.drop_params or backend.drop_params
-    if may_drop and (known := state.refused_parameters.of(deployment, request)):
-        attempt.refused_before = known
-        refused = {**dict.fromkeys(sorted(known), "the server refused it"), **refused}
-    attempt.asks_for_format = request.response_format is not None and "response_format" not in refused
-    if not refused:
-        return request
-    if not may_drop:
-        lost = [f"{name} ({why})" for name, why in refused.items() if not isinstance(why, LeftOut)]
-        if lost:
-            raise InvalidRequestError(
-                f"cannot carry {'; '.join(lost)}. Leave it out, or set drop_params=True"
-            )
-    attempt.dropped = tuple(f"{deployment.name}: {name} dropped, {why}" for name, why in refused.items())
-    return without(request, refused)
-
-
 def _slot(attempt: AttemptContext) -> Flow[Fault | None]:
     """Wait for a slot at the deployment's host; a fault where there is none in time."""
     deployment = attempt.deployment
@@ -113,20 +91,21 @@ def _fault(error: CallFailure | DeadlineExceededError, attempt: AttemptContext) 
     if isinstance(error, DeadlineExceededError):
         fault = Fault(error, AMBIGUOUS if attempt.sent else NOT_SENT)
     else:
-        error = _completed(error, attempt)
+        error = completed(error, attempt)
         if isinstance(error, ContextWindowExceededError):
             error.limit = error.limit or deployment.info.context_window
             error.estimated = error.estimated or count_safely(state.count_tokens, attempt.request)
         fault = Fault(error, rule_of(error), error.should_retry)
         if isinstance(error, BackendError):
             error.sent = attempt.sent  # without a key, nothing was sent
-        if state.drop_params or deployment.backend.drop_params:
+        may_drop = state.drop_params or deployment.backend.drop_params
+        if may_drop or getattr(error, "parameter", None) in attempt.defaults:
             name = state.refused_parameters.learn(deployment, attempt.request, error)
             fault = fault._replace(drops=None if name in attempt.refused_before else name)
     return fault if attempt.first_content is None else _interrupted(fault.error, attempt)
 
 
-def _completed(error: CallFailure, attempt: AttemptContext) -> CallFailure:
+def completed(error: CallFailure, attempt: AttemptContext) -> CallFailure:
     """The error with its place, without secrets and prompts."""
     backend = attempt.deployment.backend
     foreign = backend.wire_name is None and attempt.status is not None  # its message may be the server's

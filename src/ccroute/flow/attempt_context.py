@@ -35,6 +35,7 @@ class AttemptContext:
     timeout:         the call's limits; `deadline` is their end, monotonic.
     early:           the deployment is tried before its time, because nobody else is left.
     wait:            seconds to sleep before it.
+    request:         what is asked: the plan's request, and then as the deployment gets it.
     held:            what was acquired for it.
     started, started_at: its start, monotonic and in UTC.
     admission:       given by the deployment's health; None until the attempt may send.
@@ -45,7 +46,8 @@ class AttemptContext:
     first_content:   seconds until the first content of a stream.
     waiting_since:   the instant since which the server has sent no content.
     paused:          seconds that the caller took between chunks.
-    dropped:         a sentence for each parameter that was left out.
+    changes:         a sentence for each difference between what was asked and what was sent.
+    defaults:        the parameters that were sent because the model's `params` name them.
     refused_before:  the parameters that the server is known to refuse.
     asks_for_format: whether `response_format` was sent.
     rejected_answer: a whole answer that did not do what was asked.
@@ -63,6 +65,7 @@ class AttemptContext:
     started: float
     started_at: datetime
     waiting_since: float
+    request: Request
     held: list[Acquired] = field(default_factory=list)
     admission: Admission | None = None
     sent: bool = False
@@ -75,7 +78,8 @@ class AttemptContext:
     paused: float = 0.0
     decoder: StreamDecoder | None = None
     known_answer: Completion | None = None
-    dropped: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+    defaults: frozenset[str] = frozenset()
     refused_before: frozenset[str] = frozenset()
     asks_for_format: bool = False
     rejected_answer: Completion | None = None
@@ -89,10 +93,9 @@ class AttemptContext:
         """Who is asked."""
         return self.candidate.deployment
 
-    @property
-    def request(self) -> Request:
-        """What is asked."""
-        return self.plan.request
+    def note_change(self, what: str) -> None:
+        """Write down that the deployment gets another request than was asked."""
+        self.changes += (f"{self.deployment.name}: {what}",)
 
     def restart_clock(self) -> None:
         """Count the attempt's time from now on."""

@@ -33,7 +33,7 @@ class CallContext:
         self.plan = plan
         self.state = state
         self.id = uuid7(state.clock.now())
-        self.timeout = state.timeout if plan.request.timeout is None else _timeout(plan, state)
+        self.timeout = state.timeout if plan.request.timeout is None else timeout_of(plan, state)
         self.started = 0.0
         self.deadline = FOREVER
         self.attempts: tuple[Attempt, ...] = ()
@@ -93,6 +93,7 @@ class CallContext:
             now,
             clock.now(),
             now,
+            self.plan.request,
         )
         if step.tokens is not None:
             self.latest.held.append(step.tokens)
@@ -243,7 +244,7 @@ class CallContext:
     def _note(
         self, attempt: AttemptContext, outcome: Outcome, usage: Usage, fault: Fault | None, reason: str
     ) -> None:
-        self._reasons += attempt.dropped
+        self._reasons += attempt.changes
         now, plan, candidate = self.state.clock.monotonic(), self.plan, attempt.candidate
         deployment, duration = candidate.deployment, now - attempt.started
         failure = None if fault is None else fault.rule.failure
@@ -319,9 +320,10 @@ class CallContext:
             latency=clock.monotonic() - self.started,
             request_id=answer.request_id or attempt.request_id,
         )
-        asked = self.plan.request
-        if asked.response_format is not None or asked.tools:
-            completion._asked_with(asked.response_format, asked.tools)
+        asked, sent = self.plan.request, attempt.request
+        form = asked.response_format if asked.response_format is not None else sent.response_format
+        if form is not None or asked.tools or sent.tools:
+            completion._asked_with(form, asked.tools or sent.tools)
         return completion
 
     def _used(self, answer: Completion) -> Usage:
@@ -347,7 +349,7 @@ class CallContext:
         self._not_asked[name] = reason
 
 
-def _timeout(plan: Plan, state: RouterState) -> Timeout:
+def timeout_of(plan: Plan, state: RouterState) -> Timeout:
     """The call's own limits over the router's; a bare number is the total."""
     given = plan.request.timeout
     return given if isinstance(given, Timeout) else replace(state.timeout, total=given)

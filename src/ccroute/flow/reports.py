@@ -31,7 +31,7 @@ def health_report(fault: Fault, attempt: AttemptContext) -> HealthReport:
     cause = error.__cause__
     if isinstance(error, StreamInterruptedError) and isinstance(cause, CcrouteError):
         error, rule = cause, rule_of(cause)
-    caller = caller_of(attempt.request)
+    caller = caller_of(attempt.plan.request)
     if isinstance(error, DeadlineExceededError):
         if _waited(attempt) < attempt.longest_silence:
             return NEUTRAL

@@ -77,15 +77,18 @@ class RetryState:
     fault:             the last failure of an attempt.
     unsupported_fault: why a candidate cannot serve the request; nothing was sent there.
     lacked_time:       whether there was somebody to try, and no time for it.
+
+    asks_keys: whether an `api_key` callable may be asked if the key that was refused is still its key.
     """
 
-    def __init__(self, plan: Plan, state: RouterState) -> None:
+    def __init__(self, plan: Plan, state: RouterState, *, asks_keys: bool = True) -> None:
         self.unavailable: dict[str, Unavailable] = {}
         self.fault: Fault | None = None
         self.unsupported_fault: Fault | None = None
         self.lacked_time = False
         self._plan = plan
         self._state = state
+        self._asks_keys = asks_keys
         self._attempts = 0
         self._may_probe = True
         self._window: int | None = None  # tokens that were too few
@@ -201,7 +204,7 @@ class RetryState:
         """Why its health forbids it; a key that was rotated meanwhile is not the one that was refused."""
         health, backend = self._state.health, candidate.deployment.backend
         reason = health.unavailable(candidate.deployment, self._plan.request)
-        if reason is None or reason.keys is None:
+        if reason is None or reason.keys is None or not self._asks_keys:
             return reason
         if backend.name not in self._fingerprints:  # the callable may ask a vault: once per call
             self._fingerprints[backend.name] = backend.current_fingerprint()
@@ -239,15 +242,17 @@ class RetryState:
         return candidate.fallback if window is None else window > self._window
 
     def _is_triggered(self, candidate: Candidate, reasons: Mapping[str, Unavailable | None]) -> bool:
-        """Whether this call may go to it: a fallback model only for what its agent's triggers name."""
+        """Whether this call may go to it: a fallback model only for what its agent's triggers name, and its
+        own."""
         if not candidate.fallback:
             return True
         if (last := self.fault or self.unsupported_fault) is not None:
-            return last.rule.trigger in self._plan.triggers
+            return last.rule.trigger in self._plan.triggers and last.rule.trigger in candidate.triggers
         # Nobody was tried yet, so the first choices are turned off, or the prompt does not fit into them.
         before = self._plan.candidates[: self._plan.candidates.index(candidate)]
         found = [reasons.get(c.deployment.name) for c in before if not c.fallback]
-        return not found or any(r is not None and _trigger(r) in self._plan.triggers for r in found)
+        triggers = {_trigger(reason) for reason in found if reason is not None}
+        return not found or not triggers.isdisjoint({*self._plan.triggers} & {*candidate.triggers})
 
     def _is_spent(self, attempts: int) -> bool:
         return attempts >= self._state.retry.attempts

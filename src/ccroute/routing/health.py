@@ -67,6 +67,7 @@ class Health:
         with self._lock:
             self._read_inbox()
             now, switches = self._clock.monotonic(), self._switches.concerning(deployment, request)
+            self._switches.refresh(deployment, switches, now)
             admitted: Admission | Unavailable | None = self._switches.unavailable(
                 deployment, switches, request, now, early=early
             )

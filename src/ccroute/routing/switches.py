@@ -124,10 +124,11 @@ class Switches:
         *,
         early: bool,
     ) -> Unavailable | None:
-        """Why the deployment gets no call; None if it may be asked. `early`: before its time."""
+        """Why the deployment gets no call; None if it may be asked. Changes nothing. `early`: before its
+        time."""
         found = None
         for switch in switches:
-            if isinstance(switch, Breaker) and self._is_back(switch, deployment, now):
+            if isinstance(switch, Breaker) and _is_back(switch, now):
                 continue
             is_probed = switch.probe is not None and now < switch.probe_until
             shut = is_probed or (now < switch.until and not early)
@@ -139,23 +140,22 @@ class Switches:
                 keys = None if isinstance(switch, Breaker) else switch.keys
                 found = Unavailable(switch.until, switch.why, switch.error, keys=keys)
         breaker = self.breakers.get(deployment.name)
-        if breaker is not None and breaker.cool_until:
-            if now >= breaker.cool_until:
-                breaker.cool_until = 0.0
-            elif found is None:
+        if breaker is not None and now < breaker.cool_until:
+            if found is None:
                 return Unavailable(breaker.cool_until, COOLING, breaker.cool_error, cooling=True)
-            else:
-                found = found._replace(until=max(found.until, breaker.cool_until))
+            found = found._replace(until=max(found.until, breaker.cool_until))
         return found
 
-    def _is_back(self, breaker: Breaker, deployment: Deployment, now: float) -> bool:
-        """Whether a server that refused connections is back: it has not refused a probe for a second."""
-        began = breaker.probe_until - LEASE
-        if not breaker.gone or breaker.probe is None or now < began + SOON:
-            return False
-        breaker.turn_on()
-        self.events.append(observe.BreakerClosed(deployment.name))
-        return True
+    def refresh(self, deployment: Deployment, switches: tuple[Switch, ...], now: float) -> None:
+        """Turn on the breaker of a server that is back, and end a pause whose time is over."""
+        breaker = self.breakers.get(deployment.name)
+        if breaker is None:
+            return
+        if breaker in switches and _is_back(breaker, now):
+            breaker.turn_on()
+            self.events.append(observe.BreakerClosed(deployment.name))
+        if now >= breaker.cool_until:
+            breaker.cool_until = 0.0
 
     def renew(self, backend: str) -> None:
         """The backend has a key that was not refused: it may be asked again."""
@@ -309,6 +309,11 @@ def switch_stats(switch: Switch, now: float) -> HealthStats:
     if isinstance(switch, Breaker) and now < switch.cool_until:
         return HealthStats(state="cooling", reason=COOLING, seconds_left=switch.cool_until - now)
     return HealthStats()
+
+
+def _is_back(breaker: Breaker, now: float) -> bool:
+    """Whether a server that refused connections is back: it has not refused a probe for a second."""
+    return breaker.gone and breaker.probe is not None and now >= breaker.probe_until - LEASE + SOON
 
 
 def _why(report: HealthReport) -> str:

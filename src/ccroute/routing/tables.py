@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, get_args
 
 from ccroute.accounting import PriceBook
 from ccroute.backends import Backend
-from ccroute.errors import ConfigError, InvalidRequestError, UnknownModelError
+from ccroute.errors import ConfigError, InvalidRequestError, RequestError, UnknownModelError
 from ccroute.failures import TRIGGERS, Trigger
 from ccroute.routing.agents import (
     OTHERS,
@@ -172,16 +172,18 @@ class Tables:
 
     def _chain(self, models: tuple[str | Fallback, ...]) -> Chain:
         groups: list[tuple[Resolution, list[Candidate]]] = []
-        covered: dict[str, tuple[Trigger, ...]] = {}  # by deployment, the triggers it is a candidate for
+        covered: dict[str, set[Trigger]] = {}  # by deployment, the triggers it is a candidate for
         for place, model in enumerate(models):
-            alias, triggers = model_of(model), TRIGGERS if isinstance(model, str) else model.triggers
+            alias = model_of(model)
+            triggers: Sequence[Trigger] = TRIGGERS if isinstance(model, str) else model.triggers
             resolution, deployments = self.resolve(alias)
             reason = f'fallback "{alias}"' if place else f'model "{alias}"'
             found = []
             for each in deployments:
-                before = covered.get(each.name, ())
-                if new := tuple(trigger for trigger in triggers if trigger not in before):
-                    covered[each.name] = before + new
+                before = covered.setdefault(each.name, set())
+                new: list[Trigger] = [trigger for trigger in triggers if trigger not in before]
+                before.update(new)
+                if new:
                     found.append(Candidate(each, alias, place > 0, reason, new))
             groups.append((resolution, found))
         is_fixed = all(len(found) <= 1 for _, found in groups)
@@ -268,7 +270,7 @@ class Tables:
         for model, used_by in unknown.items():
             try:
                 self.resolve(model)
-            except UnknownModelError as error:
+            except RequestError as error:
                 yield f"{', '.join(dict.fromkeys(used_by))}: {error}"
 
 

@@ -21,6 +21,7 @@ from ccroute.types.results import (
 from ccroute.types.route import Attempt, FailureClass, ModelInfo, Outcome, Route, Usage
 
 if TYPE_CHECKING:
+    from ccroute.types.route_plan import Candidate, RoutePlan
     from ccroute.types.stats import BackendStats, DeploymentStats, HealthStats, RouterStats
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Attempt",
     "BackendStats",
     "CallOptions",
+    "Candidate",
     "Choice",
     "Chunk",
     "Completion",
@@ -46,11 +48,15 @@ __all__ = [
     "Request",
     "RetryPolicy",
     "Route",
+    "RoutePlan",
     "RouterStats",
     "Timeout",
     "ToolCall",
     "Usage",
 ]
 
-_STATS = ("BackendStats", "DeploymentStats", "HealthStats", "RouterStats")
-__getattr__ = loader(__name__, dict.fromkeys(_STATS, "ccroute.types.stats"))
+_RARE = {
+    "ccroute.types.route_plan": ("Candidate", "RoutePlan"),
+    "ccroute.types.stats": ("BackendStats", "DeploymentStats", "HealthStats", "RouterStats"),
+}
+__getattr__ = loader(__name__, {name: home for home, names in _RARE.items() for name in names})

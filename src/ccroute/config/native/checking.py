@@ -6,6 +6,7 @@ Knows pydantic's errors; must not know what a key means.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date, time
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import ValidationError
@@ -43,7 +44,7 @@ def _faults(table: dict[str, Any]) -> list[ErrorDetails]:
     try:
         Settings.model_validate(table)
     except ValidationError as error:
-        return error.errors(include_url=False, include_input=False) + unknown
+        return error.errors(include_url=False) + unknown
     return unknown
 
 
@@ -79,6 +80,8 @@ def _text(fault: ErrorDetails) -> str:
             return str(fault.get("ctx", {})["error"])
         case "dict_type" | "model_type":
             return "should be a table"
+        case "string_type" if isinstance(fault["input"], date | time):
+            return "is a date or a time in this format: put it in quotes"
     # pydantic's own messages do not repeat the input.
     return fault["msg"].removeprefix("Input ").removeprefix("Decimal input ")
 

@@ -44,6 +44,19 @@ def _priced(value: object) -> object:
     return {"input": 0, "output": 0} if value == "free" else value
 
 
+def _name(value: str) -> str:
+    if not value.strip():
+        raise ValueError("should be a model's name, not blank")
+    if not value.isprintable():
+        raise ValueError("should be a model's name, without control characters")
+    return value
+
+
+def _switched(value: object) -> object:
+    """YAML 1.1 reads `on` and `off` as booleans."""
+    return ("on" if value else "off") if isinstance(value, bool) else value
+
+
 def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -122,12 +135,13 @@ def _target(value: object) -> Target:
             raise ValueError("targets is missing beside strategy")
         return cast(Balanced, {**value, "targets": _target(value["targets"])})
     if isinstance(value, str):
-        return value
+        return _name(value)
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
-        return value
+        return [_name(name) for name in value]
     if isinstance(value, Mapping):
+        names = [_name(name) for name in value]
         try:
-            return {name: float(weight) for name, weight in value.items()}
+            return dict(zip(names, map(float, value.values()), strict=True))
         except (TypeError, ValueError):
             raise ValueError("a weight should be a number") from None
     raise ValueError("should be a name, a list of names, or names with their weights")
@@ -136,7 +150,9 @@ def _target(value: object) -> Target:
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 NotNegative = Annotated[FiniteFloat, Field(ge=0)]
 Usd = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
-Names = Annotated[list[str], BeforeValidator(_listed)]
+Words = Annotated[list[str], BeforeValidator(_listed)]
+Name = Annotated[str, AfterValidator(_name)]
+Names = Annotated[list[Name], BeforeValidator(_listed)]
 Parameter = Annotated[str, AfterValidator(_parameter)]
 Params = Annotated[dict[Parameter, Annotated[JSON, PlainValidator(plain)]], AfterValidator(_params)]
 
@@ -201,7 +217,7 @@ class RetryTable(Table):
 class FallbackTable(Table):
     """Written as the model's name alone, or with `triggers` of its own."""
 
-    model: str
+    model: Name
     triggers: Annotated[list[Trigger], BeforeValidator(_listed)] = []
 
 
@@ -220,7 +236,7 @@ class ModelTable(Table):
     tpm: PositiveInt | None = None
     sampling: Literal["any", "one", "none", "not_thinking"] | None = None
     thinking: Literal["none", "budget", "adaptive", "effort", "switch", "template", "levels"] | None = None
-    efforts: Names | None = None
+    efforts: Words | None = None
     # A pydantic model has a method `schema`.
     schema_: Annotated[Literal["format", "tool", "none"] | None, Field(alias="schema")] = None
     refuses: Annotated[list[Parameter], BeforeValidator(_listed)] | None = None
@@ -255,7 +271,7 @@ class BackendTable(Table):
 class Defaults(Table):
     """The keys of both an agent and a group of agents."""
 
-    model: str | None = None
+    model: Name | None = None
     fallback: Fallbacks = []
     triggers: Annotated[list[Trigger], BeforeValidator(_listed)] = []
     local_only: bool = False
@@ -272,20 +288,20 @@ class AgentTable(Defaults):
 class GroupTable(Defaults):
     """`agents` are its members."""
 
-    agents: Names = []
+    agents: Words = []
 
 
 class Settings(Table):
     """A whole file."""
 
-    default_model: str | None = None
+    default_model: Name | None = None
     agent_override: bool = True
     unknown_agent: Literal["error", "default"] = "error"
     drop_params: bool = False
     trust_env: bool = False
-    health: Literal["on", "off"] = "on"
+    health: Annotated[Literal["on", "off"], BeforeValidator(_switched)] = "on"
     max_queue: NonNegativeInt = 1000
-    baseline: str | None = None
+    baseline: Name | None = None
     strategy: Strategy = "weighted"
     backends: dict[str, BackendTable] = {}
     aliases: dict[str, Annotated[Any, PlainValidator(_target)]] = {}

@@ -5,16 +5,12 @@ Knows syntax, must not know what a key means.
 
 from __future__ import annotations
 
-import json
 import os
-import tomllib
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from ccroute.config.reading.other_tools import looks_like_text
+from ccroute.config.reading.syntax import parse
 from ccroute.errors import ConfigError
 
 Given: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
@@ -176,49 +172,10 @@ def _read(given: Given, source: Source) -> Mapping[str, Any]:
         return given
     try:
         if not _is_text(given):
-            return _parse(Path(given).read_text("utf-8-sig"), source)
+            return parse(Path(given).read_text("utf-8-sig"), source)
         source.fault_file("is no path, but a file's text: give the path, or the mapping that it holds")
     except OSError as error:
         source.fault_file(f"cannot be read: {error.strerror}")
     except UnicodeDecodeError:
         source.fault_file("is not UTF-8 text")
     return {}
-
-
-def _parse(text: str, source: Source) -> Mapping[str, Any]:
-    # A TOML document cannot start with a brace, and a JSON document that is a table must.
-    is_json = text.lstrip().startswith("{")
-    try:
-        # Decimal keeps the amount as it is written: 0.1 is a tenth.
-        return _json(text, source) if is_json else tomllib.loads(text, parse_float=Decimal)
-    except RecursionError:
-        source.fault_file("is nested too deeply")
-    except ValueError as error:
-        looks = None if is_json else looks_like_text(text)
-        source.fault_file(looks or f"is not {'JSON' if is_json else 'TOML, and no JSON object'}: {error}")
-    return {}
-
-
-def _json(text: str, source: Source) -> dict[str, Any]:
-    """The content. A key that is twice in an object is a fault, because one of its values is lost."""
-    twice: list[tuple[dict[str, Any], str]] = []
-
-    def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) < len(pairs):
-            counts = Counter(key for key, _ in pairs)
-            twice.extend((made, key) for key, count in counts.items() if count > 1)
-        return made
-
-    content: dict[str, Any] = json.loads(text, parse_float=Decimal, object_pairs_hook=table)
-    pending: list[tuple[Place, Any]] = [((), content)] if twice else []
-    while pending:
-        place, inner = pending.pop()
-        for found, key in twice:
-            if found is inner:
-                source.fault((*place, key), "is there twice")
-        if isinstance(inner, dict):
-            pending += [((*place, key), value) for key, value in inner.items()]
-        elif isinstance(inner, list):
-            pending += [((*place, i), value) for i, value in enumerate(inner)]
-    return content
