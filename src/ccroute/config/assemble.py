@@ -21,11 +21,10 @@ from ccroute.config.native.build import (
 from ccroute.config.native.settings import NOT_YET, BackendTable, PriceTable, Settings
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import Place
-from ccroute.config.references import STAND_IN, Aliases, Directory, alias_name, alias_table, target_names
+from ccroute.config.references import STAND_IN, Directory, alias_name, alias_table, target_names, with_callers
 from ccroute.errors import ConfigError
 from ccroute.routing import Agent, AliasTable
 from ccroute.routing.agents import OTHERS, Fallback, model_of
-from ccroute.routing.aliases import Target
 from ccroute.routing.names import did_you_mean, slug
 from ccroute.types import RetryPolicy
 
@@ -92,7 +91,7 @@ class Assembly:
     def _without_unused(self, over: Mapping[Any, Any]) -> Settings:
         """Return the settings without backends from agents' addresses that no name uses."""
         names = [model for model, _ in self._named]
-        for target in _with_callers(over, self._settings.aliases).values():
+        for target in with_callers(over, self._settings.aliases).values():
             names += target_names(target)
         used = {name.partition("/")[0] for name in names}
         backends = {
@@ -125,7 +124,7 @@ class Assembly:
 
     def _resolve(self, over: Mapping[Any, Any], given: list[Backend]) -> list[str]:
         """Build the alias table, report unknown names, return the names of the well-known backends needed."""
-        aliases = _with_callers(over, self._settings.aliases | self._left_out("aliases"))
+        aliases = with_callers(over, self._settings.aliases | self._left_out("aliases"))
         strategy = self._settings.strategy
         if isinstance(over, AliasTable) and over.strategy != "weighted":
             strategy = over.strategy
@@ -205,9 +204,3 @@ class Assembly:
 
     def _fault(self, place: Place, text: str) -> None:
         self.faults.append((self._merged.where(place), text))
-
-
-def _with_callers(over: Mapping[Any, Any], under: Mapping[str, Target]) -> Aliases:
-    """The caller's aliases first, then those of the sources that they do not replace."""
-    names = set(map(alias_name, over))
-    return {**over, **{name: target for name, target in under.items() if name not in names}}

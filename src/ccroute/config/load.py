@@ -22,6 +22,7 @@ from ccroute.config.native.settings import Settings
 from ccroute.config.reading.other_tools import looks_like
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import EXPECTED, Given, Ignored, Source, open_sources
+from ccroute.config.stand_ins import use_stand_ins
 from ccroute.errors import ConfigError
 from ccroute.routing import AliasTable
 from ccroute.routing.agents import checked_agents, checked_fallbacks
@@ -71,6 +72,7 @@ def read(
     opened = open_sources(sources)
     tables = list(_tables(opened, environment, given))
     merged = merge((source, checked_settings(table, source)) for source, table in tables)
+    use_stand_ins(merged, given)
     assembly = Assembly(merged, environment, given)
     faults = [fault for source, _ in opened for fault in source.faults] + assembly.faults
     read = merged.settings

@@ -5,7 +5,7 @@ aliases and all others as a whole.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -23,14 +23,14 @@ class Merged:
 
     `left_out` are the places whose values had a fault and are not in the settings. `implied` are backends
     that no source defines, but that an agent's address may need. `mentioned` are agents that sources only
-    name. `stand_ins` are the models to use, each with its place, where an agent's own has no target.
+    name. `stand_ins` are the models to use where an agent's own has no target.
     """
 
     settings: Settings
     left_out: frozenset[Place] = frozenset()
     implied: frozenset[str] = frozenset()
     mentioned: tuple[str, ...] = ()
-    stand_ins: Mapping[str, list[tuple[str, str]]] = field(default_factory=dict)
+    stand_ins: Mapping[str, list[str]] = field(default_factory=dict)
     _origins: Mapping[Place, Origin] = field(default_factory=dict)
 
     def source(self, place: Place) -> Source | None:
@@ -41,6 +41,12 @@ class Merged:
         """A place as messages write it, with its source."""
         source, place = self._origin(place) or (Source(""), place)
         return source.where(place)
+
+    def ignore(self, place: Place, reason: str) -> None:
+        """Note in its source that the value at `place` is not used."""
+        if (found := self._origin(place)) is not None:
+            source, at = found
+            source.ignore(source.origin(at), reason)
 
     def _origin(self, place: Place) -> Origin | None:
         for length in (3, 2, 1):
@@ -68,7 +74,7 @@ class _Merge:
         self._meant: set[str] = set()
         self._defined: set[str] = set()
         self._left: dict[str, set[str]] = {}
-        self._stand_ins: dict[str, tuple[Source, str, list[tuple[str, Place]]]] = {}
+        self._stand_ins: dict[str, tuple[Source, str, list[str]]] = {}
         self._every_agent: dict[str, Any] = {}
         self._claims: Counter[str] = Counter()
 
@@ -84,13 +90,10 @@ class _Merge:
                 both = isinstance(value, Table) and isinstance(before, Table)
                 self._sections[section] = before.model_copy(update=value.given()) if both else value
                 self._put((section,), source, (section,))
-        self._combine(
-            "groups", [(name, table, ("groups", name)) for name, table in settings.groups.items()], source
-        )
-        self._combine(
-            "agents", [(name, table, ("agents", name)) for name, table in settings.agents.items()], source
-        )
-        self._combine("agents", list(_members(settings, source)), source)
+        groups = [(name, table, ("groups", name)) for name, table in settings.groups.items()]
+        agents = [(name, table, ("agents", name)) for name, table in settings.agents.items()]
+        self._combine("groups", groups, source)
+        self._combine("agents", [*agents, *_members(settings, source)], source)
         find = _finder(self._agents)
         self._defined.update(map(find, settings.agents))
         for name, models in source.stand_ins.items():
@@ -110,7 +113,7 @@ class _Merge:
             frozenset(self._implied - self._meant),
             tuple(name for name in self._agents if name not in self._defined),
             {
-                name: [(model, source.at(place)) for model, place in models]
+                name: models
                 for name, (source, own, models) in self._stand_ins.items()
                 if self._origins.get(("agents", name, "model")) == (source, ("agents", own, "model"))
             },
@@ -142,7 +145,7 @@ class _Merge:
         for name in new:
             self._put((section, name), source, (section, name))
 
-    def _combine(self, section: str, entries: list[tuple[str, T, Place]], source: Source) -> None:
+    def _combine(self, section: str, entries: Sequence[tuple[str, T, Place]], source: Source) -> None:
         """Merge tables key by key. An agent is known by its slug and by its other names as well."""
         earlier: dict[str, T] = self._sections[section]
         find = _finder(self._agents) if section == "agents" else str

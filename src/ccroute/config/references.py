@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ccroute.errors import ConfigError, UnknownModelError
 from ccroute.routing import AliasTable
@@ -44,6 +44,12 @@ def alias_table(aliases: Aliases, strategy: Strategy) -> tuple[AliasTable, dict[
         located.setdefault(name, []).append(fault.removeprefix(f"aliases.{name}: "))
     usable = {key: STAND_IN for key in aliases if not _is_broken(alias_name(key))}
     return AliasTable(usable), located
+
+
+def with_callers(over: Mapping[Any, Any], under: Mapping[str, Target]) -> Aliases:
+    """The caller's aliases first, then those of the sources that they do not replace."""
+    names = set(map(alias_name, over))
+    return {**over, **{name: target for name, target in under.items() if name not in names}}
 
 
 def _is_broken(name: str) -> bool:

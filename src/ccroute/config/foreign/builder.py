@@ -123,7 +123,7 @@ class Builder:
         self._source.routed[agent] = choose
         self.comes_from(place, *routed(agent))
 
-    def stand_ins(self, agent: str, models: list[tuple[str, Place]]) -> None:
+    def stand_ins(self, agent: str, models: list[str]) -> None:
         """The models for an agent whose own model has no target in any source."""
         self._source.stand_ins[agent] = models
 

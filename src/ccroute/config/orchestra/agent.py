@@ -136,4 +136,4 @@ class AgentReader:
             agent["model"], origin = found.pop(0)
             self._builder.comes_from(origin, "agents", name, "model")
         if found:
-            self._builder.stand_ins(name, found)
+            self._builder.stand_ins(name, [model for model, _ in found])

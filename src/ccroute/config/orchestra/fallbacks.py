@@ -31,9 +31,8 @@ OTHER_TRIGGERS: Final[Mapping[str, Trigger]] = {
     "cost_limit": "budget",
 }
 """Other words for ccroute's triggers."""
-_TRIGGERS: Final = {folded(name): name for name in TRIGGERS} | {
-    folded(word): name for word, name in OTHER_TRIGGERS.items()
-}
+_WORDS: Final[Mapping[str, Trigger]] = {**dict(zip(TRIGGERS, TRIGGERS, strict=True)), **OTHER_TRIGGERS}
+_TRIGGERS: Final = {folded(word): trigger for word, trigger in _WORDS.items()}
 
 
 def read_fallbacks(value: object, place: Place, builder: Builder) -> list[tuple[Any, Place]]:

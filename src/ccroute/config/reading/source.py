@@ -58,7 +58,7 @@ class Source:
         self.left_out: list[Place] = []
         self.implied: set[str] = set()
         self.routed: dict[str, Callable[[str | None], str | None]] = {}
-        self.stand_ins: dict[str, list[tuple[str, Place]]] = {}
+        self.stand_ins: dict[str, list[str]] = {}
         self.every_agent: dict[str, Any] = {}
         self._ignored: list[tuple[Place, str]] = []
 
