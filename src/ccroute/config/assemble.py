@@ -146,9 +146,15 @@ class Assembly:
         for key, target in aliases.items():
             directory.check_alias(alias_name(key), target, self._merged.where(("aliases", alias_name(key))))
         for model, place in self._named:
-            directory.check_model(model, self._merged.where(place))
+            directory.check_model(model, self._user(place))
         self.faults += directory.faults()
         return directory.wanted
+
+    def _user(self, place: Place) -> str:
+        """Where a model is used. A place in a list does not have the agent's name, so it is added."""
+        where = self._merged.where(place)
+        is_named = place[0] != "agents" or f"-{slug(str(place[1]))}-" in f"-{slug(where)}-"
+        return where if is_named else f"{where} ({place[1]})"
 
     def _left_out(self, section: str) -> dict[str, str]:
         """Names whose value has a fault. Using such a name is not another fault."""

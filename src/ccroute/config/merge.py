@@ -106,7 +106,8 @@ class _Merge:
         self._claims.update(map(slug, self._agents))
         self._claims.update(slug(other) for table in self._agents.values() for other in table.other_names)
         for name, table in self._agents.items():
-            self._agents[name] = table.model_copy(update=dict(self._updates(name, table)))
+            if updates := dict(self._updates(name, table)):
+                self._agents[name] = table.model_copy(update=updates)
         return Merged(
             Settings.model_construct(**self._sections),
             frozenset(self._left_out),
@@ -142,6 +143,7 @@ class _Merge:
             if name not in earlier or (name not in mute and not _is_empty(entry))
         }
         self._sections[section] = new | {name: entry for name, entry in earlier.items() if name not in new}
+        self._origins.setdefault((section,), (source, (section,)))
         for name in new:
             self._put((section, name), source, (section, name))
 
@@ -152,8 +154,8 @@ class _Merge:
         new: dict[str, T] = {}
         for name, table, at in entries:
             known = find(name)
-            before = new.get(known, earlier.get(known)) or type(table).model_construct(_fields_set=set())
-            was, given = before.given(), table.given(without=("agents",))
+            before = new.get(known, earlier.get(known))
+            was, given = before.given() if before else {}, table.given(without=("agents",))
             self._origins.setdefault((section, known), (source, at))
             for key, value in [*given.items()]:
                 if value is None:
@@ -165,7 +167,8 @@ class _Merge:
                     self._left.setdefault(known, set()).add(was[key])
                 silent = was.get(key, value) == value
                 self._put((section, known, key), source, at if len(at) > 2 else (*at, key), silent=silent)
-            new[known] = before.model_copy(update=given)
+            made = type(table).model_construct(_fields_set=set()) if before is None else before
+            new[known] = made.model_copy(update=given)
         self._sections[section] = new | {name: table for name, table in earlier.items() if name not in new}
 
     def _route(

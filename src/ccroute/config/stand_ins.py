@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from ccroute.backends.registry import well_known
@@ -32,6 +33,7 @@ def _definitions(merged: Merged, overrides: Mapping[str, Any]) -> Callable[[str]
     faulty = {place[1] for place in merged.left_out if place[0] == "aliases" and place[1:]}
     backends = {*settings.backends, *well_known(), *(each.name for each in overrides.get("backends") or ())}
 
+    @cache
     def is_defined(name: str) -> bool:
         try:
             return name in faulty or bool(table.resolve(name, backends))

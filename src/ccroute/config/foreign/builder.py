@@ -109,6 +109,7 @@ class Builder:
         """Add a fallback for a model, or for "*", all others."""
         models = self.fallbacks.setdefault(model, [])
         if to not in models and to != model:
+            self.comes_from(place, "fallbacks", model)
             self.comes_from(place, "fallbacks", model, len(models))
             models.append(to)
 

@@ -13,7 +13,12 @@ _CLOSE = 0.75
 
 def folded(key: object) -> str:
     """Return the same text for `fallbackModel`, `fallback_model` and `Fallback-Model`."""
-    return slug(str(key)).replace("-", "")
+    return _folded(str(key))
+
+
+@lru_cache(1024)  # a hundred agents have the same keys
+def _folded(key: str) -> str:
+    return slug(key).replace("-", "")
 
 
 def is_local_only(key: object) -> bool:
@@ -30,7 +35,7 @@ def misspelt(key: object, known: Iterable[str], present: Iterable[object] = ()) 
     return next((name for name in close if folded(name) not in there), None)
 
 
-@lru_cache(1024)  # a hundred agents have the same keys
+@lru_cache(1024)
 def _close(key: str, known: tuple[str, ...]) -> list[str]:
     """The known keys that resemble a folded one, the closest first."""
     # The first of several spellings is the one to suggest.

@@ -5,7 +5,7 @@ Prompts and other keys are not kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from ccroute.config.foreign.builder import NOT_ROUTING, Builder
@@ -69,17 +69,19 @@ class AgentReader:
         place: Place,
         group: str | None = None,
         local_only: bool | None = None,
+        used: Collection[str] = (),
     ) -> str:
         """Add an agent and return its name. Another of the same name is a fault, unless it says the same.
 
-        `local_only` of a group or of the file wins over a false one of the agent.
+        `local_only` of a group or of the file wins over a false one of the agent. `used` are keys that the
+        caller reads.
         """
         builder = self._builder
         first = self._names.setdefault(slug(name), name)
         if first not in builder.agents:
             builder.comes_from(place, "agents", name)
         own = builder.local_only(entry, place)
-        agent = self._routing(name, entry, place)
+        agent = self._routing(name, entry, place, used)
         if local_only or own is not None:
             agent["local_only"] = bool(local_only or own)
         if group is not None:
@@ -99,7 +101,9 @@ class AgentReader:
             builder.fault(place, f"an agent of that name is also at {where}")
         return first
 
-    def _routing(self, name: str, entry: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    def _routing(
+        self, name: str, entry: Mapping[str, Any], place: Place, used: Collection[str]
+    ) -> dict[str, Any]:
         builder = self._builder
         agent: dict[str, Any] = {}
         for key, value in entry.items():
@@ -115,6 +119,8 @@ class AgentReader:
                 if (expanded := builder.expand(value, here)) is not None:
                     builder.comes_from(here, "agents", name, native)
                     agent[native] = expanded
+            elif key in used:
+                continue
             elif key in DESCRIPTIVE:
                 builder.ignore(here, NOT_ROUTING)
             elif key not in SERVER_KEYS and key != MAPPING and not is_local_only(key):

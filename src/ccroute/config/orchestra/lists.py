@@ -38,7 +38,7 @@ class ListReader:
     def __init__(self, builder: Builder, agents: AgentReader) -> None:
         self._builder = builder
         self._agents = agents
-        self._second: list[tuple[str, str]] = []
+        self._second: list[tuple[str, str, Place]] = []
 
     def read(self, entries: Sequence[object], place: Place, local_only: bool | None) -> None:
         for i, entry in enumerate(entries):
@@ -49,7 +49,7 @@ class ListReader:
         self, entry: Mapping[str, Any], place: Place, local_only: bool | None, key: str = ""
     ) -> None:
         """Add one agent. `key` is its key where it is in no list: another second name."""
-        name = next((value for each in ("name", "id") if (value := entry.get(each))), key)
+        name = entry.get("name") or entry.get("id") or key
         agent = slug(name) if isinstance(name, str) else ""
         if not agent:
             wrong = next((each for each in entry if misspelt(each, ("name",))), "name")
@@ -58,13 +58,16 @@ class ListReader:
             return
         if not is_agent(entry) and (key_of_model := misspelt_model(entry)) is not None:
             self._builder.fault((*place, key_of_model), unknown_key("model"))
-        agent = self._agents.read(agent, entry, place, local_only=local_only)
-        self._second += [(each, agent) for each in (entry.get("type"), key) if isinstance(each, str) and each]
+        agent = self._agents.read(agent, entry, place, local_only=local_only, used=("name", "id", "type"))
+        seconds = ((entry.get("type"), (*place, "type")), (key, place))
+        self._second += [(each, agent, at) for each, at in seconds if isinstance(each, str) and each]
 
     def name_types(self) -> None:
         """Give each agent the second names that only it has."""
-        pairs = dict.fromkeys((slug(name), agent) for name, agent in self._second)
-        taken = Counter(name for name, _ in pairs) + Counter(map(slug, self._builder.agents))
-        for name, agent in pairs:
+        places = {(slug(name), agent): place for name, agent, place in reversed(self._second)}
+        taken = Counter(name for name, _ in places) + Counter(map(slug, self._builder.agents))
+        for (name, agent), place in reversed(places.items()):
             if name and taken[name] == 1:
                 self._builder.agents[agent].setdefault("other_names", []).append(name)
+            elif name != agent:
+                self._builder.ignore(place, "is no second name, because several agents have it")

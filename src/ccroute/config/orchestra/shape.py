@@ -36,7 +36,7 @@ def is_orchestra(document: Mapping[str, Any]) -> bool:
         return False
     agents = document.get("agents")
     if isinstance(agents, Mapping):
-        return holds_agents(agents, native=True)
+        return holds_agents(agents, native=True) or is_agent(document.get(ARCHITECT))
     return holds_agents({key: entry for key, entry in document.items() if key != "agents"}, native=False)
 
 
