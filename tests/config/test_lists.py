@@ -11,7 +11,10 @@ from ccroute.config import load, read
 from ccroute.errors import UnknownAgentError
 from ccroute.routing import Agent, Fallback
 
-NATIVE = {"backends": {"local": {"kind": "ollama"}}, "aliases": {"opus-4.1": "local/big", "sonnet-4.5": "local/m"}}
+NATIVE = {
+    "backends": {"local": {"kind": "ollama"}},
+    "aliases": {"opus-4.1": "local/big", "sonnet-4.5": "local/m"},
+}
 
 
 def agent(name, model="sonnet-4.5", **more):
@@ -77,7 +80,10 @@ def test_a_second_name_does_not_shadow_a_real_agent():
 def test_agents_may_be_a_list():
     assert agents({"agents": [agent("A"), agent("B")]}).keys() == {"a", "b"}
     assert agents({"agents": {"coders": [agent("A")], "c": agent("x")}}).keys() == {"a", "c"}
-    assert agents({"agents": {"x": {"model": "sonnet-4.5"}}, "architect": agent("Chief")}).keys() == {"x", "chief"}
+    assert agents({"agents": {"x": {"model": "sonnet-4.5"}}, "architect": agent("Chief")}).keys() == {
+        "x",
+        "chief",
+    }
 
 
 def test_other_lists_and_tables_beside_lists_hold_no_agents():
@@ -103,7 +109,8 @@ def test_an_agent_that_is_twice_the_same_is_one():
 
 
 @pytest.mark.parametrize(
-    "other", [{"model": "opus-4.1"}, {"localOnly": True}, {"ccproxyMapping": {"ollama": "q"}}, {"fallback": "x"}]
+    "other",
+    [{"model": "opus-4.1"}, {"localOnly": True}, {"ccproxyMapping": {"ollama": "q"}}, {"fallback": "x"}],
 )
 def test_two_agents_of_one_slug_are_a_fault_with_both_places(faults, other):
     source = {"aAgents": [agent("A B")], "bAgents": [agent("a-b") | other]}
@@ -128,9 +135,7 @@ def test_an_agent_without_a_model_uses_that_of_the_call():
 
 def test_a_misspelled_model_in_a_list_is_a_fault(faults):
     source = {"someAgents": [{"name": "A", "modle": "x"}]}
-    assert faults([source, NATIVE]) == (
-        'source 1: someAgents[0].modle: unknown key, did you mean "model"?',
-    )
+    assert faults([source, NATIVE]) == ('source 1: someAgents[0].modle: unknown key, did you mean "model"?',)
 
 
 def test_disabled_agents_of_a_list_are_left_out():
@@ -142,7 +147,9 @@ def test_disabled_agents_of_a_list_are_left_out():
 def test_local_only_holds_in_lists():
     options = agents({"someAgents": [agent("A", local_only=True), agent("B")]})
     assert [each.local_only for each in options.values()] == [True, False]
-    options = agents({"localOnly": True, "someAgents": [agent("A", localOnly=False)], "architect": agent("B")})
+    options = agents(
+        {"localOnly": True, "someAgents": [agent("A", localOnly=False)], "architect": agent("B")}
+    )
     assert [each.local_only for each in options.values()] == [True, True]
 
 
@@ -224,15 +231,19 @@ def test_faults_of_a_fallback_have_their_places(faults):
             "[1].fallback[1].model: is missing",
             "[2].fallback.automatic: should be true or false",
             "[1].fallback[2]: should be a model's name, or a table with model and triggers",
-            '[3].fallback.model (d): unknown alias "lost"; give it a target, as in '
-            'aliases={"lost": "backend/model"}',
+            (
+                '[3].fallback.model (d): unknown alias "lost"; give it a target, as in '
+                'aliases={"lost": "backend/model"}'
+            ),
         )
     )
 
 
 def test_a_fallback_that_is_not_automatic_is_not_used():
     fallback = {"model": "nowhere", "automatic": False, "tokenThreshold": 5}
-    source = {"someAgents": [agent("A", fallback=fallback), agent("B", fallback={"model": "x", "enabled": False})]}
+    source = {
+        "someAgents": [agent("A", fallback=fallback), agent("B", fallback={"model": "x", "enabled": False})]
+    }
     loaded = read([source, NATIVE], {})
     assert loaded.options["agents"] == {"a": Agent("sonnet-4.5"), "b": Agent("sonnet-4.5")}
     assert loaded.ignored == (
@@ -264,7 +275,10 @@ def test_fallbacks_of_all_keys_and_shapes_are_read():
 # Where a model runs.
 
 MAPPED = {"apiAlias": "claude-3-5-sonnet", "ollama": "qwen2.5-coder:32b", "phase": 1}
-PROXY = {"backends": {"proxy": {"kind": "litellm"}}, "aliases": {"claude-3-5-sonnet": "proxy/claude-3-5-sonnet"}}
+PROXY = {
+    "backends": {"proxy": {"kind": "litellm"}},
+    "aliases": {"claude-3-5-sonnet": "proxy/claude-3-5-sonnet"},
+}
 
 
 def mapped(*sources, mapping=MAPPED, **overrides):
@@ -282,14 +296,19 @@ def test_a_model_with_a_target_is_used_whatever_the_mapping_says():
 def test_without_a_target_the_alias_at_the_proxy_is_used():
     assert mapped(PROXY) == "claude-3-5-sonnet"
     assert mapped(aliases={"claude-3-5-sonnet": "ollama/x"}) == "claude-3-5-sonnet"
-    endpoint = {"llmRouting": {"endpoints": {"p": {"url": "http://p.example.com", "models": ["claude-3-5-sonnet"]}}}}
+    endpoint = {
+        "llmRouting": {"endpoints": {"p": {"url": "http://p.example.com", "models": ["claude-3-5-sonnet"]}}}
+    }
     assert mapped(endpoint) == "claude-3-5-sonnet"
 
 
 def test_without_any_target_the_model_in_ollama_is_used():
     assert mapped() == "ollama/qwen2.5-coder:32b"
     assert mapped(mapping={"ollama": "ollama/q"}) == "ollama/q"
-    assert mapped(backends=[OllamaBackend("ollama", "http://mini1.example.com:11434")]) == "ollama/qwen2.5-coder:32b"
+    assert (
+        mapped(backends=[OllamaBackend("ollama", "http://mini1.example.com:11434")])
+        == "ollama/qwen2.5-coder:32b"
+    )
 
 
 def test_an_alias_whose_target_has_a_fault_is_a_target(faults):
@@ -307,8 +326,13 @@ def test_a_stand_in_is_listed_with_the_model_it_is_for():
 
 def test_a_mapping_without_a_model_gives_the_model():
     source = {"someAgents": [{"name": "A", "ccproxyMapping": MAPPED}, {"name": "B", "ccproxyMapping": "x"}]}
-    assert agents(source, PROXY, aliases={"x": "local/x"}) == {"a": Agent("claude-3-5-sonnet"), "b": Agent("x")}
-    assert load({"someAgents": source["someAgents"][:1]}, {})["agents"]["a"].model == "ollama/qwen2.5-coder:32b"
+    assert agents(source, PROXY, aliases={"x": "local/x"}) == {
+        "a": Agent("claude-3-5-sonnet"),
+        "b": Agent("x"),
+    }
+    assert (
+        load({"someAgents": source["someAgents"][:1]}, {})["agents"]["a"].model == "ollama/qwen2.5-coder:32b"
+    )
 
 
 def test_another_sources_model_has_no_stand_in(faults):
@@ -335,8 +359,10 @@ def test_unknown_names_are_one_error_with_the_aliases_to_give(faults):
     assert faults(source) == (
         'aAgents[0].model (a-0), aAgents[3].model (a-3) and 2 more: unknown alias "opus-4"',
         'aAgents[1].model (a-1), aAgents[4].model (a-4), aAgents[7].model (a-7): unknown alias "sonnet-4"',
-        'aAgents[2].model (a-2), aAgents[5].model (a-5) and 2 more: unknown alias "haiku"; give each a target, '
-        'as in aliases={"opus-4": "backend/model", "sonnet-4": "backend/model", "haiku": "backend/model"}',
+        (
+            'aAgents[2].model (a-2), aAgents[5].model (a-5) and 2 more: unknown alias "haiku"; '
+            'give each a target, as in aliases={"opus-4": "backend/model", "sonnet-4": "backend/model", "haiku": "backend/model"}'
+        ),
     )
     assert len(load(source, {}, {"aliases": dict.fromkeys(tiers, "ollama/q")})["agents"]) == 10
 

@@ -472,8 +472,10 @@ def test_a_fallback_may_have_triggers_of_its_own(faults):
         f"fallbacks.a[1].triggers[0]: {one_of}",
         "fallbacks.a[2]: should be a model's name, or a table with model and triggers",
         'agents.x.fallback[1]: unknown alias "zz"',
-        'fallbacks.a[0]: unknown alias "b"; give each a target, as in aliases={"zz": "backend/model", '
-        '"b": "backend/model"}',
+        (
+            'fallbacks.a[0]: unknown alias "b"; give each a target, as in aliases={"zz": "backend/model", '
+            '"b": "backend/model"}'
+        ),
     )
 
 

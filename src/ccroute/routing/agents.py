@@ -139,9 +139,10 @@ class AgentTable:
 
     def unknown(self, name: str) -> UnknownAgentError:
         """The error for a name that `find` does not know."""
+        others = (other for agent in self._agents.values() for other in agent.other_names)
         return UnknownAgentError(
             name,
-            close_matches(name, [*self._agents, *self._by_slug]),
+            close_matches(name, [*self._agents, *others]),
             hint='configure it, or use unknown_agent="default"',
         )
 

@@ -32,7 +32,7 @@ OTHER_TRIGGERS: Final[Mapping[str, Trigger]] = {
 }
 """Other words for ccroute's triggers."""
 _WORDS: Final[Mapping[str, Trigger]] = {**dict(zip(TRIGGERS, TRIGGERS, strict=True)), **OTHER_TRIGGERS}
-_TRIGGERS: Final = {folded(word): trigger for word, trigger in _WORDS.items()}
+_TRIGGERS: Final[Mapping[str, Trigger]] = {folded(word): trigger for word, trigger in _WORDS.items()}
 
 
 def read_fallbacks(value: object, place: Place, builder: Builder) -> list[tuple[Any, Place]]:

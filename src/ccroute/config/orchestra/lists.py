@@ -69,5 +69,6 @@ class ListReader:
         for (name, agent), place in reversed(places.items()):
             if name and taken[name] == 1:
                 self._builder.agents[agent].setdefault("other_names", []).append(name)
+                self._builder.comes_from(place, "agents", agent, "other_names")
             elif name != agent:
                 self._builder.ignore(place, "is no second name, because several agents have it")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ccroute.config.foreign.builder import Builder
+from ccroute.config.foreign.builder import NOT_ROUTING, Builder
 from ccroute.config.foreign.external_names import ExternalNames
 from ccroute.config.foreign.spelling import folded, is_local_only
 from ccroute.config.orchestra.agent import AgentReader, is_agent
@@ -26,6 +26,7 @@ from ccroute.config.reading.source import Source
 _NATIVE = frozenset({"aliases", "backends", "baseline", "default_model", "fallbacks", "groups", "prices"})
 _SECTIONS = {"llmrouting": "llm_routing", "llmgateway": "llmGateway"}
 _TOP = ("agents", *_SECTIONS.values(), *RULE_KEYS, "local_only")
+_NAMES = frozenset({"agents", "routing"})
 
 
 def is_orchestra(document: Mapping[str, Any]) -> bool:
@@ -84,9 +85,10 @@ def _read_agents(
     }
     read = {*named, *in_lists, *(["agents"] if in_table else [])}
     for key in rest:
-        if key not in read and not is_local_only(key):
-            known = tuple(name for name in _TOP if folded(name) != folded(key))
-            builder.pass_over(key, document, (), known)
+        if folded(key) in _NAMES and key not in read:
+            builder.ignore((key,), NOT_ROUTING)  # a word that others use as well
+        elif key not in read and not is_local_only(key):
+            builder.pass_over(key, document, (), _TOP)
     for key, entry in rest.items():
         if key == "agents" and in_table:
             groups.read(entry, (key,), local_only)
