@@ -177,7 +177,7 @@ def test_faults_of_providers_have_their_places(faults):
         f"{place}h.modelAliases: should be a table",
         f"{place}i.localOnly: belongs to an agent or to a group of agents",
         f"{place}i.apiKeyRef: {reference}",
-        'llmGateway.routing.fallbackChain[2]: unknown provider "5"',
+        'llmGateway.routing.fallbackChain[2]: should be a provider\'s name',
         'llmGateway.routing.defaultProvider: unknown provider "anthropic-x"',
         'llmGateway.routing.modelTierRules.opus: unknown provider "z"',
         'llmGateway.routing.agentRules.x: unknown provider "olama"',

@@ -109,15 +109,17 @@ class _Gateway:
 
     def _find(self, name: object, place: Place) -> Provider | None:
         """The provider that a rule names; None if it is disabled. An unknown one is a fault."""
-        if isinstance(name, str) and name in self._providers:
+        if not isinstance(name, str):
+            self._builder.fault(place, "should be a provider's name")
+        elif name in self._providers:
             return self._providers[name]
-        if name in self._unused:
+        elif name in self._unused:
             self._builder.ignore(place, "its provider is disabled")
-        elif isinstance(name, str) and (name in well_known() or self._external.is_backend(name)):
+        elif name in well_known() or self._external.is_backend(name):
             known = registered().get(name)
             return Provider(Server(name, (f"{name}/", *(known.model_prefixes if known else ()))), place)
         else:
-            close = did_you_mean(str(name), [*self._providers, *self._unused])
+            close = did_you_mean(name, [*self._providers, *self._unused])
             self._builder.fault(place, f'unknown provider "{name}"{close}')
         return None
 
