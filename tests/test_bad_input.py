@@ -261,7 +261,17 @@ def test_bytes_after_an_answer_never_become_the_next_answer(caller: Caller) -> N
         ({"max_queue": "3"}, "max_queue= takes a number of calls, not str"),
         ({"agents": {"x": {"model": "m"}}}, "agents.x: give an Agent or a model's name, not dict"),
         ({"unknown_agent": "ignore"}, 'unknown_agent is "error" or "default"'),
-        ({"ledger": "usage.db"}, "ledger= takes an object"),
+        (
+            {"ledger": 3},
+            r"ledger= takes a path, an object with record\(\) and tallies\(\), or None .*, not int",
+        ),
+        ({"ledger": ""}, 'ledger: give the path of a file, such as "usage.db"'),
+        ({"ledger": ":memory:"}, "ledger: leave it out, and rows are kept in memory"),
+        (
+            {"ledger": "postgresql://me:secret@host/db"},
+            "ledger: this version .* no postgresql:// ledger; give",
+        ),
+        ({"ledger": "no/such/folder/usage.db"}, r"ledger: there is no folder /.*/no/such/folder"),
         ({"baseline": "opsu"}, 'baseline: unknown model "opsu"'),
     ],
 )

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
 from decimal import Decimal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 LONGEST_NAME = 100
 """Characters of a name in a message."""
@@ -49,6 +53,25 @@ def aligned(rows: Sequence[Sequence[str]], numbers: Container[int] = ()) -> list
     form = "  ".join(f"{{:{'>' if i in numbers else '<'}{width}}}" for i, width in enumerate(widths))
     header, *lines = (form.format(*row).rstrip() for row in rows)
     return [header, "  ".join("-" * width for width in widths), *lines]
+
+
+def rich_table(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Container[int] = ()) -> Table:
+    """The same for a terminal, by rich."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    found = Table(box=box.SIMPLE_HEAD, header_style="bold")
+    for i, name in enumerate(heads):
+        found.add_column(name, justify="right" if i in numbers else "left", overflow="fold")
+    for row in rows:
+        found.add_row(*map(Text, row))
+    return found
+
+
+def printable(text: str) -> str:
+    """The text without what would control a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
 
 
 def cut(text: str, longest: int = _LONGEST) -> str:

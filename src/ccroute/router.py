@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
-from ccroute.accounting import Ledger, LedgerRow, MemoryLedger, PriceBook, RowLedger
+from ccroute.accounting import Ledger, LedgerRow, PriceBook
 from ccroute.accounting.ledger import moment
 from ccroute.accounting.prices import PriceLike
-from ccroute.accounting.tokens import TokenCounter, estimate
+from ccroute.accounting.tokens import TokenCounter
 from ccroute.backends import Backend
 from ccroute.display import card, table
-from ccroute.errors import ConfigError, RouterClosedError, UnknownModelError
-from ccroute.flow import CallContext, Flow, RouterState, call, discover
-from ccroute.observe.logging import log_event, safe_listener
-from ccroute.routing import (
-    Agent,
-    AliasTable,
-    Fallback,
-    Health,
-    Load,
-    RefusedParameters,
-    RetryBudget,
-    make_plan,
-    with_agent,
-)
+from ccroute.errors import UnknownModelError
+from ccroute.flow import call
+from ccroute.routing import Agent, AliasTable, Fallback, with_agent
 from ccroute.routing.aliases import Target
-from ccroute.routing.arguments import Faults, make_tables
-from ccroute.routing.prices import is_known, price_of, warn_of_unused
-from ccroute.runtime.clock import SystemClock
+from ccroute.routing.prices import is_known, price_of
+from ccroute.runtime.base import RouterBase
 from ccroute.runtime.drive import AsyncDrive, Drive
-from ccroute.runtime.limiter import Limiters
 from ccroute.runtime.streams import AsyncStream, Stream
 from ccroute.types import Completion, ModelInfo, RetryPolicy, Timeout
 from ccroute.types.checked import build_request
@@ -44,12 +30,13 @@ from ccroute.types.signatures import explains
 if TYPE_CHECKING:
     from ccroute.accounting import Report
     from ccroute.accounting.report import GroupBy
+    from ccroute.config.reading.source import Given
     from ccroute.http.connections import Transport
     from ccroute.observe import Listener
     from ccroute.types import RoutePlan, RouterStats
 
 
-class Router:
+class Router(RouterBase):
     """Decides which model answers an agent's request, gets the answer, and records its cost.
 
     One router serves threads, tasks and several event loops at once. It opens nothing before its
@@ -67,7 +54,8 @@ class Router:
     unknown_agent:  "error", or "default" to treat an unknown agent as none.
     retry, timeout: the defaults of every call.
     prices:         model → `Price` or "free", for models without a price in their backend's `models`.
-    ledger:         where attempts are recorded; None keeps them in memory.
+    ledger:         where attempts are recorded: the path of an SQLite file, or a ledger of your own; None
+                    keeps them in memory.
     baseline:       the model that savings are measured against.
     drop_params:    drop parameters that a backend does not support (listed in `route.reasons`) instead
                     of refusing the call.
@@ -96,7 +84,7 @@ class Router:
         retry: RetryPolicy | None = None,
         timeout: Timeout | float | None = None,
         prices: PriceBook | Mapping[str, PriceLike] | None = None,
-        ledger: Ledger | None = None,
+        ledger: Ledger | str | os.PathLike[str] | None = None,
         baseline: str | None = None,
         groups: Mapping[str, Agent] | None = None,
         fallbacks: Mapping[str, Sequence[str | Fallback]] | None = None,
@@ -108,71 +96,16 @@ class Router:
         on_event: Listener | None = None,
         transport: Transport | None = None,
     ) -> None:
-        faults = Faults(
-            retry=(retry, RetryPolicy | None, "a RetryPolicy"),
-            timeout=(timeout, Timeout | int | float | None, "a number of seconds or a Timeout"),
-            ledger=(ledger, Ledger | None, "an object with record() and tallies(), or None for memory"),
-            max_queue=(max_queue, int, "a number of calls"),
-            on_event=(on_event, Callable | None, "a function of one event"),
-            default_model=(default_model, str | None, "a model's name"),
-            baseline=(baseline, str | None, "a model's name"),
-        )
-        if health not in ("on", "off"):
-            faults.append(f'health= is "on" or "off", not {health!r}')
-        if bool(inspect.iscoroutinefunction(on_event)):  # bool: its type is checked at run time only
-            faults.append("on_event= takes a plain function, because a coroutine would not be awaited")
-        if isinstance(max_queue, int) and max_queue < 0:
-            faults.append(f"max_queue= is a number of calls, 0 or more, not {max_queue}")
-        self._tables = make_tables(
-            faults,
-            backends,
-            aliases,
-            agents,
-            groups,
-            prices,
-            fallbacks=fallbacks,
-            default_model=default_model,
-            agent_override=agent_override,
-            unknown_agent=unknown_agent,
-        )
-        warn_of_unused(self._tables, baseline)
-        self._baseline = baseline
-        if baseline is not None and not is_known(self._tables, baseline):
-            raise ConfigError(
-                f'baseline: unknown model "{baseline}"; it needs an alias, a deployment or a price'
-            )
-        from ccroute.http.connections import Connections  # imports asyncio
-
-        clock = SystemClock()
-        emit = safe_listener(log_event) if on_event is None else safe_listener(log_event, on_event)
-        self._connections = Connections(transport, trust_env=trust_env)
-        self._limiters = Limiters(self._tables.backends.values(), max_queue)
-        self._state = RouterState(
-            retry=retry or RetryPolicy(),
-            timeout=Timeout(total=timeout) if isinstance(timeout, int | float) else timeout or Timeout(),
-            clock=clock,
-            drop_params=drop_params,
-            health=Health(clock, emit, on=health == "on"),
-            retry_budget=RetryBudget(clock.monotonic),
-            load=Load(clock.monotonic, has_latency="latency" in self._tables.aliases.strategies),
-            ledger=MemoryLedger() if ledger is None else ledger,
-            emit=emit,
-            refused_parameters=RefusedParameters(),
-            limited_hosts=self._limiters.by_origin,
-            count_tokens=count_tokens or estimate,
-        )
-        self._process = os.getpid()
-        self._closed = False
+        given = locals()
+        super().__init__({name: given[name] for name in given if name not in ("self", "__class__")})
 
     @classmethod
     def from_config(
         cls,
-        source: str
-        | os.PathLike[str]
-        | Mapping[str, Any]
-        | Sequence[str | os.PathLike[str] | Mapping[str, Any]],
+        source: Given | Sequence[Given],
         *,
         env: Mapping[str, str] | None = None,
+        watch: bool = False,
         **overrides: Any,
     ) -> Self:
         """A router from one or several files, or from mappings of the same shape.
@@ -180,10 +113,33 @@ class Router:
         Secrets written as `${NAME}` come from `env` (None: `os.environ`, read now). `overrides`
         are this class's keywords: `backends` and `aliases` are merged over the file's, the others replace
         the file's. Raises `ConfigError` with every fault and its place.
-        """
-        from ccroute.config import load  # not every program reads files
 
-        return cls(**load(source, os.environ if env is None else env, overrides))
+        watch: before a call, look whether a file was written, at most once a second; then read it again. A
+               file with a fault is only logged.
+        """
+        from ccroute.config.sources import Sources  # not every program reads files
+
+        sources = Sources(source, env, overrides)
+        router = cls(**sources.read())
+        router._reloader.sources, router._reloader.watched = sources, watch
+        return router
+
+    def reload(self, source: Given | Sequence[Given] | None = None) -> None:
+        """Read the sources of `from_config` again, or from now on `source` in their place.
+
+        Later calls use what they say; calls that run go on with what was there before. What is known of the
+        health and the load of a deployment is kept if its backend stays the same. `ledger`, `transport`,
+        `trust_env`, `on_event` and `count_tokens` stay what they were. Raises `ConfigError` with every fault;
+        then nothing has changed.
+        """
+        self._check_open()
+        sources = None
+        if source is not None:
+            from ccroute.config.sources import Sources
+
+            before = self._reloader.sources
+            sources = Sources(source) if before is None else before.replaced_by(source)
+        self._reloader.reload(self._use, sources)
 
     @takes_call_options
     def complete(
@@ -259,10 +215,12 @@ class Router:
         for a wrong request, an unknown model or an unknown agent.
         """
         self._check_open()
+        if self._reloader.watched:
+            self._reload_if_changed()
         from ccroute.flow.explain import explain  # only where somebody asks
 
         request = build_request(prompt, {**options, "response_format": response_format})
-        return explain(request, self._tables, self._state)
+        return explain(request, self._state)
 
     @takes_call_options
     def count_tokens(self, prompt: str | None = None, **options: Unpack[CallOptions]) -> int:
@@ -271,11 +229,12 @@ class Router:
         Uses the router's `count_tokens=`, or estimates the number from the length. Takes a call's keywords.
         Raises a call's errors for a wrong request, an unknown model or an unknown agent.
         """
-        return self._state.count_tokens(with_agent(build_request(prompt, options), self._tables))
+        state = self._state
+        return state.count_tokens(with_agent(build_request(prompt, options), state.tables))
 
     def models(self) -> list[ModelInfo]:
         """Every name a caller may ask for: aliases, patterns and described deployments. No network."""
-        return self._tables.models()
+        return self._state.tables.models()
 
     def discover(self) -> list[ModelInfo]:
         """The models that the backends list now. Generates nothing.
@@ -292,10 +251,6 @@ class Router:
         await drive.advance()
         return drive.finished()
 
-    def _discovery(self) -> Flow[list[ModelInfo]]:
-        self._check_open()
-        return discover(self._tables.backends.values(), self._state.timeout, self._state.clock)
-
     def report(
         self,
         by: GroupBy | Sequence[GroupBy] = "agent",
@@ -310,15 +265,16 @@ class Router:
         """
         if self._process != os.getpid():
             self._after_fork()
-        from ccroute.accounting.report import Report  # only where somebody asks
+        from ccroute.accounting.report import Report, group_by  # only where somebody asks
 
-        name = baseline if baseline is not None else self._baseline
-        if baseline is not None and not is_known(self._tables, baseline):
+        state = self._state
+        name = baseline if baseline is not None else state.baseline
+        if baseline is not None and not is_known(state.tables, baseline):
             raise UnknownModelError(baseline, hint="a baseline needs an alias, a deployment or a price")
-        price = None if name is None else price_of(self._tables, name)
-        return Report(
-            self._state.ledger.tallies(moment("since", since), moment("until", until)), by, baseline=price
-        )
+        price = None if name is None else price_of(state.tables, name)
+        parts = group_by(by)
+        sums = state.ledger.tallies(moment("since", since), moment("until", until), parts)
+        return Report(sums, parts, baseline=price)
 
     def rows(self, since: date | str | None = None, until: date | str | None = None) -> list[LedgerRow]:
         """The ledger's rows of attempts started in [since, until), oldest first; both as in `report`.
@@ -326,12 +282,7 @@ class Router:
         The ledger in memory keeps the last 100,000 rows; older ones are only in the reports' sums. Raises
         `ConfigError` if your own ledger has no `rows()`.
         """
-        if not isinstance(self._state.ledger, RowLedger):
-            raise ConfigError(
-                f"ledger: {type(self._state.ledger).__name__} has no rows(since, until), so it keeps sums "
-                "only: give it that method, which returns its rows, oldest first"
-            )
-        return list(self._state.ledger.rows(moment("since", since), moment("until", until)))
+        return self._state.ledger.rows(moment("since", since), moment("until", until))
 
     def stats(self) -> RouterStats:
         """The router's state now: calls in flight, slots, queues, connections, and which deployments and keys
@@ -340,70 +291,22 @@ class Router:
             self._after_fork()
         from ccroute.runtime.stats import router_stats  # only where somebody asks
 
-        return router_stats(self._tables.backends, self._state, self._limiters, self._connections)
-
-    def close(self) -> None:
-        """Close idle connections. Later calls raise `RouterClosedError`; running calls finish."""
-        self._closed = True
-        self._connections.close()
-
-    async def aclose(self) -> None:
-        """`close`, and wait until this loop's connections are gone."""
-        self._closed = True
-        await self._connections.aclose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
+        return router_stats(self._state, self._limiters, self._connections)
 
     def __repr__(self) -> str:
-        backends, aliases, agents = self._tables.backends, self._tables.aliases, self._tables.agents
-        return f"Router(backends={list(backends)}, aliases={len(aliases)}, agents={len(agents)})"
+        return f"Router({', '.join(f'{name}={value}' for name, value in self.__rich_repr__())})"
 
     def __rich_repr__(self) -> Iterator[tuple[str, object]]:
-        yield "backends", list(self._tables.backends)
-        yield "aliases", len(self._tables.aliases)
-        yield "agents", len(self._tables.agents)
+        tables = self._state.tables
+        yield "backends", list(tables.backends)
+        yield "aliases", len(tables.aliases)
+        yield "agents", len(tables.agents)
 
     def _repr_html_(self) -> str:
-        tables = self._tables
+        tables = self._state.tables
         counts = [("aliases", len(tables.aliases)), ("agents", len(tables.agents))]
         rows = [
             (name, type(backend).__name__, str(backend.origin), "yes" if backend.local else "no")
             for name, backend in tables.backends.items()
         ]
         return card("Router", counts, table=table(("backend", "kind", "address", "local"), rows))
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise RouterClosedError("this router was closed: make a new one")
-        if self._process != os.getpid():
-            self._after_fork()
-
-    def _after_fork(self) -> None:
-        """Reset locks, slots and connections in a forked child: they belong to the parent."""
-        self._process = os.getpid()
-        self._state.health.after_fork()
-        self._state.retry_budget.after_fork()
-        self._state.load.after_fork()
-        self._limiters.after_fork()
-        self._connections.after_fork()
-        if isinstance(self._state.ledger, MemoryLedger):
-            self._state.ledger.after_fork()
-
-    def _begin(self, prompt: str | None, form: Form[Any], options: Mapping[str, object]) -> CallContext:
-        """Check the request and make its plan, before anything is sent."""
-        self._check_open()
-        if form is not None:
-            options = {**options, "response_format": form}
-        state, request = self._state, build_request(prompt, options)
-        plan = make_plan(request, self._tables, state.clock.random, state.count_tokens, load=state.load)
-        return CallContext(plan, state, self._process)

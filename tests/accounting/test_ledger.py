@@ -231,7 +231,7 @@ def test_nothing_is_lost_when_many_threads_record_and_one_reads() -> None:
 def test_a_forked_childs_first_report_waits_for_no_lock() -> None:
     ledger = MemoryLedger()
     with Router([OpenAIBackend("main")], ledger=ledger) as router:
-        ledger._summing.acquire()  # by a thread that the child does not have
+        ledger._lock.acquire()  # by a thread that the child does not have
         router._process = 0
         assert "requests" in str(router.report())
 
@@ -259,7 +259,7 @@ def test_rows_beyond_the_limit_are_summed_up_some_at_a_time() -> None:
         held = [each.id for each in ledger.rows()]
         assert held == [str(n) for n in range(number + 1)][-64:]
         assert total(ledger.tallies()).requests == number + 1
-    assert len(ledger._rows) == 64
+    assert len(ledger._queue) == 64
 
 
 def test_rows_are_read_again_if_another_thread_recorded() -> None:
@@ -272,7 +272,7 @@ def test_rows_are_read_again_if_another_thread_recorded() -> None:
                 raise RuntimeError("deque mutated during iteration")
             return super().__iter__()
 
-    ledger._rows = Restless([row()])
+    ledger._queue = Restless([row()])
     assert len(ledger.rows()) == 3
 
 

@@ -177,7 +177,7 @@ def test_faults_of_providers_have_their_places(faults):
         f"{place}h.modelAliases: should be a table",
         f"{place}i.localOnly: belongs to an agent or to a group of agents",
         f"{place}i.apiKeyRef: {reference}",
-        'llmGateway.routing.fallbackChain[2]: should be a provider\'s name',
+        "llmGateway.routing.fallbackChain[2]: should be a provider's name",
         'llmGateway.routing.defaultProvider: unknown provider "anthropic-x"',
         'llmGateway.routing.modelTierRules.opus: unknown provider "z"',
         'llmGateway.routing.agentRules.x: unknown provider "olama"',
@@ -273,8 +273,10 @@ def test_a_rule_for_an_agent_that_no_source_defines_makes_one(caplog):
     bare = {"p": {"providerType": "ollama"}, "q": LOCAL}
     load(gateway(bare, agentRules={"x": "p"}), {})
     assert caplog.messages == [
-        "config: llmGateway.routing.agentRules.x: "
-        "has no effect: neither the agent nor the provider has a model"
+        (
+            "config: llmGateway.routing.agentRules.x: "
+            "has no effect: neither the agent nor the provider has a model"
+        )
     ]
 
 

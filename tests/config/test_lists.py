@@ -361,7 +361,8 @@ def test_unknown_names_are_one_error_with_the_aliases_to_give(faults):
         'aAgents[1].model (a-1), aAgents[4].model (a-4), aAgents[7].model (a-7): unknown alias "sonnet-4"',
         (
             'aAgents[2].model (a-2), aAgents[5].model (a-5) and 2 more: unknown alias "haiku"; '
-            'give each a target, as in aliases={"opus-4": "backend/model", "sonnet-4": "backend/model", "haiku": "backend/model"}'
+            'give each a target, as in aliases={"opus-4": "backend/model", "sonnet-4": "backend/model", '
+            '"haiku": "backend/model"}'
         ),
     )
     assert len(load(source, {}, {"aliases": dict.fromkeys(tiers, "ollama/q")})["agents"]) == 10

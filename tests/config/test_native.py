@@ -366,7 +366,6 @@ def test_what_is_not_enforced_is_one_warning_for_each_key(caplog):
             "groups": {"g": {"budget": {"usd": 5}}},
             "budgets": {"router": {"usd": 5}},
             "cache": {"ttl": 60},
-            "ledger": "ledger.sqlite",
         },
         {},
     )
@@ -374,7 +373,6 @@ def test_what_is_not_enforced_is_one_warning_for_each_key(caplog):
     assert [record.message for record in caplog.records] == [
         "config: budgets: budgets is not enforced by this version of ccroute",
         "config: cache: cache is not enforced by this version of ccroute",
-        "config: ledger: ledger is not enforced by this version of ccroute",
         f"config: {budgets}: budget is not enforced by this version of ccroute",
     ]
     assert {(record.name, record.levelname) for record in caplog.records} == {("ccroute", "WARNING")}

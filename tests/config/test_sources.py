@@ -191,7 +191,7 @@ def test_a_fault_of_an_unknown_shape_names_the_known_shapes(write, faults, sourc
     assert found[0] == (
         "x.json: is like no known shape, and was read as the native one; known are tables such as backends, "
         "aliases and agents; agents in groups or in lists such as codingAgents; llm_routing.endpoints; "
-        "llmGateway; agent_model_overrides; and routing.agent_rules"
+        "llmGateway; agent_model_overrides; routing.agent_rules; and LiteLLM's model_list"
     )
 
 

@@ -187,7 +187,7 @@ def test_a_stream_collected_while_locks_are_held_does_not_wait(parallel: Paralle
 
     def drop(held: list[Any]) -> None:
         with contextlib.ExitStack() as stack:
-            for lock in (*locks(router), subject.ledger._summing):
+            for lock in (*locks(router), subject.ledger._lock):
                 stack.enter_context(lock)
             held.clear()
 

@@ -257,7 +257,7 @@ assert begun.wait(10)
 
 [limiter] = router._limiters.by_origin.values()
 state = router._state
-locks = [limiter._lock, state.health._lock, state.retry_budget._lock, ledger._summing]
+locks = [limiter._lock, state.health._lock, state.retry_budget._lock, ledger._lock]
 held, forked = threading.Barrier(len(locks) + 1), threading.Event()
 holders = [threading.Thread(target=hold, args=[lock]) for lock in locks]
 for holder in holders:

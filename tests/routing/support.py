@@ -88,6 +88,6 @@ def pending(health: Health) -> list[Any]:
     return [*health._inbox, *health._switches.events]
 
 
-def breaker_of(health: Health, name: str) -> Breaker:
+def breaker_of(health: Health, deployment: Deployment) -> Breaker:
     """A deployment's breaker."""
-    return health._switches.breakers[name]
+    return health._switches.breakers[deployment.identity]

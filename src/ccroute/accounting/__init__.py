@@ -5,14 +5,32 @@ Knows usage and prices; must not know requests' contents beyond their length, no
 
 from typing import TYPE_CHECKING
 
-from ccroute.accounting.ledger import Ledger, MemoryLedger, RowLedger
+from ccroute.accounting.ledger import Ledger, RowLedger
 from ccroute.accounting.prices import PriceBook, cost
+from ccroute.accounting.stores.base import BaseLedger
+from ccroute.accounting.stores.memory import MemoryLedger
+from ccroute.accounting.stores.opening import open_ledger
 from ccroute.accounting.tally import LedgerRow
 from ccroute.lazy import loader
 
 if TYPE_CHECKING:
     from ccroute.accounting.report import Report
+    from ccroute.accounting.stores.sqlite import SqliteLedger
 
-__all__ = ["Ledger", "LedgerRow", "MemoryLedger", "PriceBook", "Report", "RowLedger", "cost"]
+__all__ = [
+    "BaseLedger",
+    "Ledger",
+    "LedgerRow",
+    "MemoryLedger",
+    "PriceBook",
+    "Report",
+    "RowLedger",
+    "SqliteLedger",
+    "cost",
+    "open_ledger",
+]
 
-__getattr__ = loader(__name__, {"Report": "ccroute.accounting.report"})
+__getattr__ = loader(
+    __name__,
+    {"Report": "ccroute.accounting.report", "SqliteLedger": "ccroute.accounting.stores.sqlite"},
+)

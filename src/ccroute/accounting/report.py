@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from decimal import Decimal
-from typing import Any, Literal, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
 
+from ccroute.accounting.ledger import moment
+from ccroute.accounting.prices import PriceBook, PriceLike
 from ccroute.accounting.tally import Key, Tally, as_json
-from ccroute.display import aligned, rounded_usd
+from ccroute.display import aligned, rich_table, rounded_usd
+from ccroute.errors import ConfigError
 from ccroute.types import Price
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 GroupBy = Literal["agent", "group", "alias", "model", "backend", "day", "session"]
 _HIDDEN = frozenset({"attempts", "baseline_cost", "cache_hits", "p95", "unknown_cost_requests"})
@@ -40,10 +48,7 @@ class Report(Sequence[Mapping[str, Any]]):
         *,
         baseline: Price | None = None,
     ) -> None:
-        self.by: tuple[GroupBy, ...] = (by,) if isinstance(by, str) else tuple(by)
-        known = get_args(GroupBy)
-        if not set(self.by) <= set(known):
-            raise ValueError(f"by= is one of {', '.join(known)}, or a tuple of them, not {by!r}")
+        self.by = group_by(by)
         whole = Tally()
         groups: dict[tuple[str | None, ...], Tally] = {} if self.by else {(): Tally()}
         for key, tally in sums.items():
@@ -56,6 +61,37 @@ class Report(Sequence[Mapping[str, Any]]):
             rows, key=lambda row: (-(row["cost"] or 0), -row["requests"])
         )
         self._total = _row(whole, baseline)
+
+    @classmethod
+    def from_ledger(
+        cls,
+        path: str | os.PathLike[str],
+        by: GroupBy | Sequence[GroupBy] = "agent",
+        since: date | str | None = None,
+        until: date | str | None = None,
+        baseline: Price | str | None = None,
+        *,
+        prices: PriceBook | Mapping[str, PriceLike] | None = None,
+    ) -> Self:
+        """The report of an SQLite ledger, without a router; other programs may write to it meanwhile.
+
+        As `Router.report`; a `baseline` that is a name has its price in `prices`. Raises `ConfigError` if
+        there is no ledger at `path`, and if the baseline has no price.
+        """
+        from ccroute.accounting.stores import opening, sqlite  # imports sqlite3
+
+        price = baseline if isinstance(baseline, Price) else None
+        if isinstance(baseline, str):
+            price = (prices if isinstance(prices, PriceBook) else PriceBook(prices)).find(baseline)
+            if price is None:
+                raise ConfigError(
+                    f'baseline: "{baseline}" has no price: give prices={{"{baseline}": Price(…)}}'
+                )
+        parts = group_by(by)
+        sums = sqlite.read_sums(
+            opening.checked_path(path), moment("since", since), moment("until", until), parts
+        )
+        return cls(sums, parts, baseline=price)
 
     @property
     def total(self) -> dict[str, Any]:
@@ -100,6 +136,14 @@ class Report(Sequence[Mapping[str, Any]]):
         return "\n".join([*lines[:-1], lines[1], lines[-1]] if totals else lines)
 
     __repr__ = __str__
+
+    def __rich__(self) -> Table:
+        header, rows, totals = self._cells()
+        found = rich_table(header, rows, range(len(self.by), len(header)))
+        for total in totals:
+            found.add_section()
+            found.add_row(*total, style="bold")
+        return found
 
     def _repr_html_(self) -> str:
         from html import escape  # only where something is shown
@@ -167,3 +211,12 @@ def _cell(row: Mapping[str, Any], column: str) -> str:
     if column == "saved_percent":
         return f"{value} %"
     return f"{value:.3f} s" if isinstance(value, float) else str(value)
+
+
+def group_by(given: GroupBy | Sequence[GroupBy]) -> tuple[GroupBy, ...]:
+    """The parts that `by=` names. Raises `ValueError` for an unknown one."""
+    parts: tuple[GroupBy, ...] = (given,) if isinstance(given, str) else tuple(given)
+    known = get_args(GroupBy)
+    if not set(parts) <= set(known):
+        raise ValueError(f"by= is one of {', '.join(known)}, or a tuple of them, not {given!r}")
+    return parts

@@ -13,7 +13,7 @@ from ccroute.accounting.prices import NOTHING, cost_at
 from ccroute.types import JSON, FailureClass, Outcome, Price, Usage
 
 LATENCIES = 1000
-"""How many latencies a tally keeps for its percentiles; beyond it, every second one is dropped."""
+"""How many latencies a tally keeps of the rows added to it; beyond it, every second one is dropped."""
 BAND = 1000
 """Tokens. Sums are kept per band of prompt lengths, so that each can be priced at its own tier."""
 
@@ -117,7 +117,7 @@ class Tally:
             prompt = row.usage.prompt_tokens
             if prompt or row.usage.output:
                 self.priced += 1
-                self._add_known((prompt - 1) // BAND, row.usage)
+                self.add_known((prompt - 1) // BAND, row.usage)
         if row.final:
             self.requests += 1
             self.cache_hits += row.cached
@@ -126,7 +126,9 @@ class Tally:
                 self.overrides_known += 1
                 self.override_saved += row.override_saved
         if row.latency is not None and row.outcome == "ok":
-            self._add_latencies([row.latency])
+            self.latencies.append(row.latency)
+            if len(self.latencies) > LATENCIES:
+                del self.latencies[::2]
 
     @property
     def usage(self) -> Usage:
@@ -138,8 +140,8 @@ class Tally:
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for band, usage in other.known.items():
-            self._add_known(band, usage)
-        self._add_latencies(other.latencies)
+            self.add_known(band, usage)
+        self.latencies += other.latencies
 
     def cost_at(self, price: Price) -> Decimal | None:
         """USD that the tokens of the priced attempts would have cost at `price`, each at its own tier.
@@ -159,17 +161,13 @@ class Tally:
         """The latency in seconds that `percent` of the answered calls did not exceed."""
         if not self.latencies:
             return None
-        ranked = sorted(self.latencies)
-        return ranked[max(0, -(-len(ranked) * percent // 100) - 1)]
+        self.latencies.sort()  # in place: the next percentile has a sorted list
+        return self.latencies[max(0, -(-len(self.latencies) * percent // 100) - 1)]
 
-    def _add_known(self, band: int, usage: Usage) -> None:
+    def add_known(self, band: int, usage: Usage) -> None:
+        """Add tokens of known price, of prompts whose lengths are in this band."""
         known = self.known.get(band)
         self.known[band] = usage if known is None else known + usage
-
-    def _add_latencies(self, latencies: list[float]) -> None:
-        self.latencies += latencies
-        if len(self.latencies) > LATENCIES:
-            del self.latencies[::2]
 
 
 def as_json(row: Mapping[str, Any]) -> dict[str, JSON]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, TypedDict
 
@@ -149,7 +150,7 @@ class Backend(ABC):
         }
         self._facts = {model: each.over(self._known(model)) for model, each in self.models.items()}
         self.ca_file = ca_file
-        self._endpoint = Endpoint(self.origin, ca_file, direct=self.local)
+        self.endpoint = Endpoint(self.origin, ca_file, direct=self.local)
         self._headers = self._own_headers(headers or {})
         self._credentials = Credentials(name, api_key, headers or {})
         self._fixed_auth: tuple[Headers, int] | None = None
@@ -255,6 +256,22 @@ class Backend(ABC):
 
     # Methods that the router calls.
 
+    @cached_property
+    def identity(self) -> str:
+        """Which server this is, and how it is asked: name, class, address and path.
+
+        What calls learn of a server is kept under it. So a reload keeps that for a backend that stays the
+        same, and another server of the same name starts anew.
+        """
+        kind = f"{type(self).__module__}.{type(self).__qualname__}"
+        return f"{self.name} {kind} {self.origin}{self._path}"
+
+    @cached_property
+    def credential_identity(self) -> str:
+        """The same, with its fixed key and its headers, of which it shows nothing."""
+        key = self._credentials.read() if self._credentials.is_fixed else None
+        return f"{self.identity} {fingerprint(key)} {hash(tuple(self._headers))}"
+
     def model(self, name: str) -> Model:
         """Return what is known of a model, from `models` and from `known_models`."""
         facts = self._facts.get(name)
@@ -275,7 +292,7 @@ class Backend(ABC):
     def prepare(self, http: HttpRequest) -> tuple[PreparedRequest, int]:
         """The whole request for `http`, and the fingerprint of its key. Raises as `auth_headers`."""
         headers, key = self.auth_headers(http)
-        return PreparedRequest(self._endpoint, http.method, self.target(http), headers, http.body), key
+        return PreparedRequest(self.endpoint, http.method, self.target(http), headers, http.body), key
 
     def auth_headers(self, http: HttpRequest) -> tuple[Headers, int]:
         """Every header of `http`, with the key, and the fingerprint of that key.

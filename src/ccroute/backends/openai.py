@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Unpack
 from urllib.parse import quote
 
@@ -75,6 +76,10 @@ class OpenAIBackend(Backend):
             self._path = "/v1"
         if preset == "openai" and not self.is_official:
             self._dialect = PLAIN  # what nearly every server understands
+
+    @cached_property
+    def identity(self) -> str:
+        return f"{super().identity} {self.preset}{self._query}"
 
     def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
         body = wire.encode(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Final
 
 from ccroute.backends import Backend
@@ -21,14 +22,33 @@ from ccroute.config.native.build import (
 from ccroute.config.native.settings import NOT_YET, BackendTable, PriceTable, Settings
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import Place
-from ccroute.config.references import STAND_IN, Directory, alias_name, alias_table, target_names, with_callers
+from ccroute.config.references import (
+    STAND_IN,
+    Directory,
+    absence,
+    alias_name,
+    alias_table,
+    target_names,
+    with_callers,
+)
 from ccroute.errors import ConfigError
 from ccroute.routing import Agent, AliasTable
 from ccroute.routing.agents import OTHERS, Fallback, model_of
 from ccroute.routing.names import did_you_mean, slug
 from ccroute.types import RetryPolicy
 
-_BUILT = ("agents", "aliases", "backends", "fallbacks", "groups", "prices", "retry", "strategy", "timeout")
+_BUILT = (
+    "agents",
+    "aliases",
+    "backends",
+    "fallbacks",
+    "groups",
+    "ledger",
+    "prices",
+    "retry",
+    "strategy",
+    "timeout",
+)
 """Settings that are converted before they are passed on."""
 _NEARLY: Final = 0.9
 _LEAST: Final = Decimal("0.001")
@@ -60,6 +80,11 @@ class Assembly:
         backends += [self._backend(name, BackendTable(kind=name)) for name in wanted]
         self.options["backends"] = [*filter(None, backends), *given]
 
+    @property
+    def settings(self) -> Settings:
+        """The merged settings without backends that no name uses."""
+        return self._settings
+
     def _tables(self) -> dict[str, Any]:
         """The options that the sources give, without backends and aliases."""
         settings = self._settings
@@ -70,6 +95,8 @@ class Assembly:
             name: list(map(build_fallback, models)) for name, models in settings.fallbacks.items()
         }
         options["prices"] = {name: build_price(table) for name, table in settings.prices.items()}
+        if settings.ledger is not None:
+            options["ledger"] = self._ledger(settings.ledger)
         if settings.timeout is not None:
             options["timeout"] = build_timeout(settings.timeout)
         if settings.retry is not None:
@@ -87,6 +114,14 @@ class Assembly:
             if close := difflib.get_close_matches(slug(name), known, n=1, cutoff=_NEARLY):
                 where = self._merged.where(("agents", name))
                 yield f'{where}: "{name}" is a new agent; was "{known[close[0]]}" meant?'
+
+    def _ledger(self, path: str) -> str:
+        """The path as written from its file's folder."""
+        source = self._merged.source(("ledger",))
+        if "://" in path:
+            return path
+        folder = source.path.parent if source is not None and source.path is not None else Path()
+        return str(folder / Path(path).expanduser())
 
     def _without_unused(self, over: Mapping[Any, Any]) -> Settings:
         """Return the settings without backends from agents' addresses that no name uses."""
@@ -118,8 +153,9 @@ class Assembly:
             first, _, rest = text.partition(" ")
             self._fault(*((*place, first), rest) if first in BackendTable.model_fields else (place, text))
             return None
-        where = self._merged.where(place)
-        self.warnings.append(f"{where}: {variable} is not set, so there is no key for {backend.origin}")
+        if not self._environment.keep_unset:
+            where = self._merged.where(place)
+            self.warnings.append(f"{where}: {variable} is not set, so there is no key for {backend.origin}")
         return backend
 
     def _resolve(self, over: Mapping[Any, Any], given: list[Backend]) -> list[str]:
@@ -130,9 +166,11 @@ class Assembly:
             strategy = over.strategy
         table, faulty = alias_table(aliases, strategy)
         self.options["aliases"] = table
+        absent = {name: why for name, why in self._merged.absent.items() if name not in aliases}
         for name, texts in faulty.items():
             for text in texts:
-                self._fault(("aliases", name), text)
+                known = next((each for each in absent if text.startswith(f'"{each}" is neither ')), None)
+                self._fault(("aliases", name), absence(known, absent) if known else text)
         tables = self._settings.backends.items()
         directory = Directory(
             table,
@@ -142,6 +180,7 @@ class Assembly:
             | self._left_out("backends").keys(),
             disabled={name for name, table in tables if not table.enabled},
             well_known=well_known(),
+            absent=absent,
         )
         for key, target in aliases.items():
             directory.check_alias(alias_name(key), target, self._merged.where(("aliases", alias_name(key))))

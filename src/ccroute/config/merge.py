@@ -22,33 +22,41 @@ class Merged:
     """The settings of all sources, and the source that each part of them is from.
 
     `left_out` are the places whose values had a fault and are not in the settings. `implied` are backends
-    that no source defines, but that an agent's address may need. `mentioned` are agents that sources only
-    name. `stand_ins` are the models to use where an agent's own has no target.
+    that no source defines, but that an agent's address may need. `absent` are names that lead nowhere, each
+    with the reason. `mentioned` are agents that sources only name. `alternatives` are the models to use where
+    an agent's own has no target.
     """
 
     settings: Settings
     left_out: frozenset[Place] = frozenset()
     implied: frozenset[str] = frozenset()
+    absent: Mapping[str, str] = field(default_factory=dict)
     mentioned: tuple[str, ...] = ()
-    stand_ins: Mapping[str, list[str]] = field(default_factory=dict)
+    alternatives: Mapping[str, list[str]] = field(default_factory=dict)
     _origins: Mapping[Place, Origin] = field(default_factory=dict)
+
+    @property
+    def sources(self) -> Iterable[Source]:
+        """Every source that a part of the settings is from."""
+        return dict.fromkeys(source for source, _ in self._origins.values())
 
     def source(self, place: Place) -> Source | None:
         """The source of what is at `place`: a section's name, and a name and a key in it."""
-        return found[0] if (found := self._origin(place)) else None
+        return found[0] if (found := self.origin(place)) else None
 
     def where(self, place: Place) -> str:
         """A place as messages write it, with its source."""
-        source, place = self._origin(place) or (Source(""), place)
+        source, place = self.origin(place) or (Source(""), place)
         return source.where(place)
 
     def ignore(self, place: Place, reason: str) -> None:
         """Note in its source that the value at `place` is not used."""
-        if (found := self._origin(place)) is not None:
+        if (found := self.origin(place)) is not None:
             source, at = found
             source.ignore(source.origin(at), reason)
 
-    def _origin(self, place: Place) -> Origin | None:
+    def origin(self, place: Place) -> Origin | None:
+        """The source of what is at `place`, and the place in it, in the native shape as well."""
         for length in (3, 2, 1):
             if (found := self._origins.get(place[:length])) is not None:
                 return found[0], (*found[1], *place[length:])
@@ -71,16 +79,18 @@ class _Merge:
         self._origins: dict[Place, Origin] = {}
         self._left_out: set[Place] = set()
         self._implied: set[str] = set()
+        self._absent: dict[str, str] = {}
         self._meant: set[str] = set()
         self._defined: set[str] = set()
         self._left: dict[str, set[str]] = {}
-        self._stand_ins: dict[str, tuple[Source, str, list[str]]] = {}
+        self._alternatives: dict[str, tuple[Source, str, list[str]]] = {}
         self._every_agent: dict[str, Any] = {}
         self._claims: Counter[str] = Counter()
 
     def add(self, source: Source, settings: Settings) -> None:
         self._left_out.update(source.left_out)
         self._implied |= source.implied
+        self._absent |= source.absent
         self._meant |= settings.backends.keys() - source.implied
         for section, value in settings.given(without=("agents", "groups")).items():
             if isinstance(value, dict):
@@ -96,8 +106,8 @@ class _Merge:
         self._combine("agents", [*agents, *_members(settings, source)], source)
         find = _finder(self._agents)
         self._defined.update(map(find, settings.agents))
-        for name, models in source.stand_ins.items():
-            self._stand_ins[find(name)] = source, name, models
+        for name, models in source.alternatives.items():
+            self._alternatives[find(name)] = source, name, models
         for name, choose in source.routed.items():
             self._route(find(name), choose, source, routed(name))
         self._every_agent |= source.every_agent
@@ -112,10 +122,11 @@ class _Merge:
             Settings.model_construct(**self._sections),
             frozenset(self._left_out),
             frozenset(self._implied - self._meant),
+            self._absent,
             tuple(name for name in self._agents if name not in self._defined),
             {
                 name: models
-                for name, (source, own, models) in self._stand_ins.items()
+                for name, (source, own, models) in self._alternatives.items()
                 if self._origins.get(("agents", name, "model")) == (source, ("agents", own, "model"))
             },
             self._origins,

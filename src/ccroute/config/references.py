@@ -63,13 +63,18 @@ def _is_broken(name: str) -> bool:
 
 @dataclass(slots=True)
 class Directory:
-    """The names of backends and aliases. `wanted` are the well-known backends that a name needs."""
+    """The names of backends and aliases. `wanted` are the well-known backends that a name needs.
+
+    `unknown` has a message for each unknown name, with the places that use it. `absent` has names that a
+    source does not give a target, each with the reason.
+    """
 
     table: AliasTable
     names: frozenset[str]
     backends: set[str]
     disabled: set[str]
     well_known: Collection[str]
+    absent: Mapping[str, str]
     wanted: list[str] = field(default_factory=list)
     _unknown: dict[str, list[str]] = field(default_factory=dict)
     _undefined: dict[str, str] = field(default_factory=dict)
@@ -88,7 +93,9 @@ class Directory:
             self.table.resolve(name, self.backends)
         except UnknownModelError:
             backend, slash, model = name.partition("/")
-            if slash and model:
+            if name in self.absent:
+                self._report(absence(name, self.absent), where)
+            elif slash and model:
                 self._check_backend(backend, name, where)
             else:
                 self._undefined.setdefault(name, f'unknown alias "{name}"{did_you_mean(name, self.names)}')
@@ -128,6 +135,11 @@ def _joined(users: Sequence[str]) -> str:
     if len(users) <= _FEW:
         return ", ".join(users)
     return f"{users[0]}, {users[1]} and {len(users) - 2} more"
+
+
+def absence(name: str, absent: Mapping[str, str]) -> str:
+    """The fault of a name that a source has, but gives no target."""
+    return f'"{name}" leads nowhere, because {absent[name]}'
 
 
 def target_names(target: object) -> list[str]:

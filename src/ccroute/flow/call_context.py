@@ -44,6 +44,7 @@ class CallContext:
         self._unwritten: Iterator[LedgerRow] | None = None
         self._process = process
         self._noted: AttemptContext | None = None  # the latest of `attempts`
+        self._abandoned = False  # perhaps in a finaliser
         self._not_asked: dict[str, str] = {}
         self._asked = plan.candidates[0].deployment.name
 
@@ -123,13 +124,14 @@ class CallContext:
 
     def stopped(self, stop: BaseException) -> None:
         """The call was ended from outside, or by a bug. Before an attempt began, one before it decided."""
+        error = stop.error if isinstance(stop, Stopped) else stop
+        self._abandoned = isinstance(error, GeneratorExit)
         attempt = self.latest
         if attempt is None:
             return
         attempt.settle(None)  # an interrupt may have come in the middle of it
         if attempt is self._noted or (attempt.admission is None and self.attempts):
             return
-        error = stop.error if isinstance(stop, Stopped) else stop
         outcome: Outcome = "failed" if isinstance(error, Exception) else "cancelled"
         self._note(attempt, outcome, self._spent(attempt), None, type(error).__name__)
 
@@ -168,7 +170,8 @@ class CallContext:
         """
         if self._process != os.getpid():
             return
-        write = self.state.ledger.record
+        ledger = self.state.ledger
+        write = ledger.defer if self._abandoned else ledger.record
         self._unwritten = self._unwritten or iter(self._rows)
         for row in self._unwritten:  # no interrupt comes between a step of `for` and its body
             try:

@@ -1,7 +1,7 @@
 """Where a call would go, and why: the call's own decisions, with attempts that are only pretended.
 
-The plan is `make_plan`'s, `RetryState` chooses who is next, and `carried_request` writes each request. So
-nothing is decided here. Nothing is sent or drawn either, and what the router has learned stays as it is.
+The plan is `make_plan`'s, `RetryState` chooses who is next, `carried_request` and the codec write each
+request. So nothing is decided here. Nothing is sent or drawn, and what the router has learned stays as it is.
 """
 
 from __future__ import annotations
@@ -9,20 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 from math import ceil
-from typing import Final, NamedTuple
+from typing import Final
 
 from ccroute.accounting import cost
 from ccroute.accounting.tokens import count_safely, estimate
 from ccroute.errors import AuthenticationError, BackendError, CcrouteError, RequestError
-from ccroute.failures import NOT_SENT, TRIGGERS, UNSUPPORTED, Rule
+from ccroute.failures import NOT_SENT, TRIGGERS, UNSUPPORTED, Rule, Trigger
 from ccroute.flow.attempt import completed
 from ccroute.flow.attempt_context import FOREVER, AttemptContext
 from ccroute.flow.call_context import timeout_of
 from ccroute.flow.carried import carried_request
 from ccroute.flow.reports import turned_away_error
-from ccroute.flow.retry import Fault, RetryState
+from ccroute.flow.retry import Fault, NextAttempt, RetryState
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Deployment, Plan, RetryBudget, Tables, make_plan
+from ccroute.routing.acquired import Unavailable
 from ccroute.routing.plan import TOLERANCE, cached, is_tight
 from ccroute.types import FailureClass, Request, Timeout
 from ccroute.types import route_plan as shown
@@ -32,42 +33,34 @@ _PRETENDED: Final = Rule(FailureClass.UNAVAILABLE, retry_tokens=0)
 """The failure of a pretended attempt: it moves the call on to every other candidate."""
 
 
-class _Rehearsal(NamedTuple):
-    """A call in which every attempt fails: who is asked, in order, and why the others are not."""
-
-    asked: Sequence[Candidate]
-    why_not: dict[str, str]
-    reasons: list[str]
-
-
-def explain(request: Request, tables: Tables, state: RouterState) -> shown.RoutePlan:
+def explain(request: Request, state: RouterState) -> shown.RoutePlan:
     """The plan of a call with this request. Raises as `make_plan` does, but for `EgressDeniedError` and
     `ContextWindowExceededError`: the plan tells them."""
     count = cached(state.count_tokens)
-    plan = make_plan(request, tables, None, count, load=state.load)
+    plan = make_plan(request, state.tables, None, count, load=state.load)
     tokens = count_safely(count, plan.request)
     needed = tokens + (plan.request.max_tokens or 0)
     prompt = ceil(tokens * TOLERANCE) if state.count_tokens is estimate else tokens
     limits = state.timeout if plan.request.timeout is None else timeout_of(plan, state)
-    rehearsal = _rehearse(plan, state, limits)
+    rehearsal = _Rehearsal(plan, state, limits)
     shares = _first_shares(rehearsal.asked, plan, needed)
     in_order = iter(rehearsal.asked)
     candidates = []
     for considered in plan.considered:
-        name = considered.deployment.name
-        candidate = considered if name in rehearsal.why_not else next(in_order)
-        deployment = candidate.deployment
+        why_not = rehearsal.why_not(considered)
+        candidate = considered if why_not else next(in_order)
+        deployment, attempt = candidate.deployment, rehearsal.attempts.get(id(candidate))
         candidates.append(
             shown.Candidate(
                 deployment=deployment.name,
                 backend=deployment.backend.name,
                 alias=candidate.alias,
                 fallback=candidate.fallback,
-                reason=_reason(candidate, plan, tables, needed),
-                allowed=name not in rehearsal.why_not,
-                why_not=rehearsal.why_not.get(name),
-                probability=shares.get(deployment.name, 0.0),
-                worst_cost=_worst_cost(deployment, plan.request, prompt),
+                reason=_reason(candidate, plan, state.tables, needed),
+                allowed=why_not is None,
+                why_not=why_not,
+                probability=shares.get(id(candidate), 0.0),
+                worst_cost=_worst_cost(deployment, attempt.request if attempt else plan.request, prompt),
                 context_window=deployment.info.context_window,
             )
         )
@@ -83,94 +76,138 @@ def explain(request: Request, tables: Tables, state: RouterState) -> shown.Route
     )
 
 
-def _rehearse(plan: Plan, state: RouterState, limits: Timeout) -> _Rehearsal:
-    asked, why_not, reasons = list[Candidate](), dict(plan.left_out), list(plan.reasons)
-    if plan.denied is not None:
-        return _Rehearsal(asked, why_not, [*reasons, str(plan.denied)])
-    now, most, total = state.clock.monotonic(), state.retry.attempts, limits.total
-    budget = RetryBudget(lambda: now)  # full, because no attempt really fails
-    retry = RetryState(plan, state._replace(retry_budget=budget), asks_keys=False)
-    while (step := retry.next(now, FOREVER if total is None else now + total)) is not None:
-        candidate, name = step.candidate, step.candidate.deployment.name
-        if step.early or step.wait:  # everybody who gets calls was asked
-            if not asked and step.early:
-                reasons.append(f"{name} is tried early, because nobody else is left")
-            elif not asked:
-                reasons.append(f"the call waits {step.wait:.0f} s for {name}, because nobody else is left")
-            break
-        # An attempt that is not made.
+class _Rehearsal:
+    """A call in which every attempt fails: who is asked, and why the others are not.
+
+    asked:    the candidates that a call would ask, in order.
+    attempts: one for each candidate that may serve, as far as it comes before it is sent. (A deployment may
+              be a candidate twice, for different failures, so the keys are ids.)
+    """
+
+    def __init__(self, plan: Plan, state: RouterState, limits: Timeout) -> None:
+        self._plan, self._state, self._limits = plan, state, limits
+        self._now = now = state.clock.monotonic()
+        self._unavailable = dict[str, Unavailable]()
+        self._faults = dict[int, Fault | None]()
+        self.attempts = dict[int, AttemptContext]()
+        self.reasons = list(plan.reasons)
+        self.asked: Sequence[Candidate] = ()
+        if plan.denied is not None:
+            self.reasons.append(str(plan.denied))
+            return
         at = state.clock.now()
-        attempt = AttemptContext(
-            state, plan, "", limits, FOREVER, candidate, False, False, 0.0, now, at, now, plan.request
-        )
-        fault = _obstacle(attempt)
-        if fault is None:
-            asked.append(candidate)
-            reasons += attempt.changes
-            # The last attempt is never used up, so that the order goes on to its end.
-            retry.failed(candidate, _pretended(plan, uses_attempt=len(asked) < most), now)
-            continue
-        why_not[name] = fault.detail
-        if fault.rule is UNSUPPORTED:
-            retry.unsupported(candidate, fault)
-        else:
-            retry.failed(candidate, fault, now)
-    asked_names = {candidate.deployment.name for candidate in asked}
-    for candidate in plan.candidates:
-        name, off = candidate.deployment.name, retry.unavailable.get(candidate.deployment.name)
-        if name not in asked_names and name not in why_not:
-            why_not[name] = turned_away_error(off, now).args[0] if off else _not_triggered(plan)
-    if len(asked) > most:
-        rest = ", ".join(candidate.deployment.name for candidate in asked[most:])
-        reasons.append(
-            f"a call makes at most {most} attempts, so {rest} may not be asked; RetryPolicy(attempts=…) "
-            "allows more"
-        )
-    return _Rehearsal(asked, why_not, reasons)
+        for each in plan.candidates:
+            attempt = AttemptContext(
+                state, plan, "", limits, FOREVER, each, False, False, 0.0, now, at, now, plan.request
+            )
+            self.attempts[id(each)], self._faults[id(each)] = attempt, _obstacle(attempt)
+        self.asked = self._all_asked()
+        for each in self.asked:
+            self.reasons += self.attempts[id(each)].changes
+        most = state.retry.attempts
+        if rest := [each.deployment.name for each in self.asked[most:]]:
+            self.reasons.append(
+                f"a call makes at most {most} attempts, so {', '.join(rest)} may not be asked; "
+                "RetryPolicy(attempts=…) allows more"
+            )
+
+    def why_not(self, candidate: Candidate) -> str | None:
+        """Why a call does not ask it now; None if it does."""
+        if any(candidate is each for each in self.asked):
+            return None
+        name = candidate.deployment.name
+        if name in self._plan.left_out:
+            return self._plan.left_out[name]
+        if (off := self._unavailable.get(name)) is not None:
+            return str(turned_away_error(off, self._now).args[0])
+        fault = self._faults[id(candidate)]
+        return _not_triggered(candidate, self._plan) if fault is None else fault.detail
+
+    def _all_asked(self) -> Sequence[Candidate]:
+        """Those that are asked after failures of one kind or another: a fallback model may be for one kind
+        only. If the kinds lead to different ones, they are in the order of the plan."""
+        kinds: Sequence[Trigger] = self._plan.triggers or (_PRETENDED.trigger,)
+        runs = [self._asked_after(kind) for kind in kinds]
+        longest, every = max(runs, key=len), {id(each) for run in runs for each in run}
+        return longest if len(longest) == len(every) else [c for c in self._plan.candidates if id(c) in every]
+
+    def _asked_after(self, kind: Trigger) -> list[Candidate]:
+        """Those that a call asks, one after the other, if each fails in this way."""
+        asked, now, state = list[Candidate](), self._now, self._state
+        budget = RetryBudget(lambda: now)  # full, because no attempt really fails
+        retry = RetryState(self._plan, state._replace(retry_budget=budget), asks_keys=False)
+        deadline = FOREVER if self._limits.total is None else now + self._limits.total
+        while (step := retry.next(now, deadline)) is not None:
+            candidate = step.candidate
+            if step.early or step.wait:  # everybody who gets calls was asked
+                if not asked:
+                    self._note_wait(step)
+                break
+            fault = self._faults[id(candidate)]
+            if fault is None:
+                asked.append(candidate)
+                # The last attempt is never used up, so that the order goes on to its end.
+                failed = _PRETENDED._replace(trigger=kind, uses_attempt=len(asked) < state.retry.attempts)
+                fault = Fault(CcrouteError(), failed, retry=False)
+            if fault.rule is UNSUPPORTED:
+                retry.unsupported(candidate, fault)
+            else:
+                retry.failed(candidate, fault, now)
+        self._unavailable |= retry.unavailable
+        return asked
+
+    def _note_wait(self, step: NextAttempt) -> None:
+        """What a call does that finds nobody to ask at once."""
+        name, wait = step.candidate.deployment.name, f"{step.wait:.0f} s"
+        what = f"{name} is tried early" if step.early else f"the call waits {wait} for {name}"
+        if (note := f"{what}, because nobody else is left") not in self.reasons:
+            self.reasons.append(note)
 
 
 def _obstacle(attempt: AttemptContext) -> Fault | None:
     """Why the request cannot be sent to the deployment, as far as that is known before it is sent."""
     deployment = attempt.deployment
     try:
-        deployment.backend.encode(carried_request(attempt), deployment.model, attempt.stream)
+        attempt.request = carried_request(attempt)
+        deployment.backend.encode(attempt.request, deployment.model, attempt.stream)
     except (BackendError, RequestError) as error:
         return Fault(completed(error.with_traceback(None), attempt), UNSUPPORTED)
     missing = deployment.backend.lacks_key()
     return None if missing is None else Fault(AuthenticationError(missing), NOT_SENT, retry=False)
 
 
-def _pretended(plan: Plan, *, uses_attempt: bool) -> Fault:
-    """A failure for which the agent's fallback models may be used, if there is one."""
-    trigger = plan.triggers[0] if plan.triggers else _PRETENDED.trigger
-    rule = _PRETENDED._replace(trigger=trigger, uses_attempt=uses_attempt)
-    return Fault(CcrouteError("pretended"), rule, retry=False)
-
-
-def _not_triggered(plan: Plan) -> str:
+def _not_triggered(candidate: Candidate, plan: Plan) -> str:
     """Why a fallback model is not used."""
     if not plan.triggers:
         return "the agent has no triggers, so its fallback models are never used"
-    return f"the agent's fallback models are only for {', '.join(plan.triggers)}"
+    if usable := _triggers(candidate, plan):
+        return f"this fallback model is only for {' or '.join(usable)}"
+    its, agents = " or ".join(candidate.triggers), " or ".join(plan.triggers)
+    return f"this fallback model is only for {its}, and the agent's only for {agents}"
 
 
-def _first_shares(asked: Sequence[Candidate], plan: Plan, needed: int) -> dict[str, float]:
-    """The share of calls that ask each deployment first. Only ties of the first one have one: a draw by
-    weight, without those that are not asked, gives each its share of their weights."""
+def _triggers(candidate: Candidate, plan: Plan) -> list[Trigger]:
+    """The failures after which a fallback model is used."""
+    return [trigger for trigger in plan.triggers if trigger in candidate.triggers]
+
+
+def _first_shares(asked: Sequence[Candidate], plan: Plan, needed: int) -> dict[int, float]:
+    """The share of calls that ask each candidate first, by its id. Only ties of the first one have any: a
+    draw by weight, without those that are not asked, gives each its share of their weights."""
     if not asked:
         return {}
     first = asked[0]
-    tie = plan.ties.get(first.deployment.name)
+    tie = plan.ties.get(id(first))
     if tie is None:
-        return {first.deployment.name: 1.0}
+        return {id(first): 1.0}
     weights = {
-        candidate.deployment.name: other.weight
-        for candidate in asked
-        if (other := plan.ties.get(candidate.deployment.name)) is not None
+        id(each): other.weight
+        for each in asked
+        if (other := plan.ties.get(id(each))) is not None
         and other.group == tie.group
-        and is_tight(candidate, needed) == is_tight(first, needed)
+        and is_tight(each, needed) == is_tight(first, needed)
     }
-    return {name: weight / sum(weights.values()) for name, weight in weights.items()}
+    return {key: weight / sum(weights.values()) for key, weight in weights.items()}
 
 
 def _reason(candidate: Candidate, plan: Plan, tables: Tables, needed: int) -> str:
@@ -179,8 +216,8 @@ def _reason(candidate: Candidate, plan: Plan, tables: Tables, needed: int) -> st
     resolution, found = tables.resolve(candidate.alias)
     if len(found) > 1:
         reason += f", {resolution.strategy}"
-    if candidate.fallback and 0 < len(plan.triggers) < len(TRIGGERS):
-        reason += f", for {' or '.join(plan.triggers)}"
+    if candidate.fallback and 0 < len(usable := _triggers(candidate, plan)) < len(TRIGGERS):
+        reason += f", for {' or '.join(usable)}"
     if is_tight(candidate, needed):
         reason += f"; about {needed} tokens may not fit"
     return reason
@@ -188,7 +225,8 @@ def _reason(candidate: Candidate, plan: Plan, tables: Tables, needed: int) -> st
 
 def _worst_cost(deployment: Deployment, request: Request, prompt: int) -> Decimal | None:
     """USD for so many tokens of prompt and the longest answer; None if the price or the length is unknown."""
-    price, longest = deployment.price, request.max_tokens or deployment.info.max_output
+    price, info = deployment.price, deployment.info
+    longest = request.max_tokens or info.max_output or deployment.backend.usual_output
     if price is None or (longest is None and price.tier(prompt).output):
         return None
     return cost(new_usage(input=prompt, output=longest or 0), price)

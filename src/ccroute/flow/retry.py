@@ -96,7 +96,8 @@ class RetryState:
         self._tries: dict[str, int] = {}
         self._polls: dict[str, int] = {}
         self._ready: dict[str, float] = {}
-        # By backend: its ambiguous attempts, its key's fingerprint, the retry tokens of another attempt.
+        # By a backend's identity: its ambiguous attempts, its key's fingerprint, the retry tokens of another
+        # attempt.
         self._ambiguous: dict[str, int] = {}
         self._fingerprints: dict[str, int | None] = {}
         self._retry_tokens: dict[str, int] = {}
@@ -121,12 +122,12 @@ class RetryState:
             if not self.unavailable and self._unavailable(first) is None:
                 budget = self._state.retry_budget
                 if budget.left:
-                    budget.first(first.deployment.backend.name)
+                    budget.first(first.deployment.backend.identity)
                 return NextAttempt(first, 0.0)
         elif last.rule.others == "none" or self._is_spent(self._attempts):
             return None
         while (chosen := self._choose(now)) is not None:
-            backend = chosen.candidate.deployment.backend.name
+            backend = chosen.candidate.deployment.backend.identity
             cost = self._retry_tokens.get(backend)
             if cost is None:
                 self._state.retry_budget.first(backend)
@@ -141,7 +142,7 @@ class RetryState:
         self.fault = fault
         if fault.drops:  # asked again without it; no attempt is used up, for nothing was done
             return
-        rule, deployment, backend = fault.rule, candidate.deployment, candidate.deployment.backend.name
+        rule, deployment, backend = fault.rule, candidate.deployment, candidate.deployment.backend.identity
         if rule.polled:
             self._retry_tokens.setdefault(backend, 0)
             self._ready[deployment.name] = now + self._poll(deployment.name, fault)
@@ -206,25 +207,27 @@ class RetryState:
         reason = health.unavailable(candidate.deployment, self._plan.request)
         if reason is None or reason.keys is None or not self._asks_keys:
             return reason
-        if backend.name not in self._fingerprints:  # the callable may ask a vault: once per call
-            self._fingerprints[backend.name] = backend.current_fingerprint()
-        key = self._fingerprints[backend.name]
+        if backend.identity not in self._fingerprints:  # the callable may ask a vault: once per call
+            self._fingerprints[backend.identity] = backend.current_fingerprint()
+        key = self._fingerprints[backend.identity]
         if key is None or key in reason.keys:
             return reason
-        health.renew(backend.name)
+        health.renew(backend)
         return health.unavailable(candidate.deployment, self._plan.request)
 
     def _best(self, fresh: Sequence[Candidate]) -> Candidate:
         """The next in order; the last attempt goes to a backend not tried yet, if there is one."""
         if self._is_spent(self._attempts + 1):
-            return next((c for c in fresh if c.deployment.backend.name not in self._retry_tokens), fresh[0])
+            return next(
+                (c for c in fresh if c.deployment.backend.identity not in self._retry_tokens), fresh[0]
+            )
         return fresh[0]
 
     def _may(self, candidate: Candidate) -> bool:
         """Whether another attempt there could help."""
         deployment, backend, policy = (
             candidate.deployment,
-            candidate.deployment.backend.name,
+            candidate.deployment.backend.identity,
             self._state.retry,
         )
         if deployment.name in self._useless_deployments or backend in self._useless_backends:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Overridden,
         Queued,
         Recovered,
+        Reloaded,
         Retried,
         TurnedAway,
     )
@@ -38,6 +39,7 @@ __all__ = [
     "Overridden",
     "Queued",
     "Recovered",
+    "Reloaded",
     "Retried",
     "TurnedAway",
 ]

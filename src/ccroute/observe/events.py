@@ -23,6 +23,8 @@ _WORDS: Final[Mapping[FailureClass, str]] = {
     FailureClass.UNAVAILABLE: "does not have the model or path",
 }
 
+_MOST_NAMES: Final = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -166,6 +168,27 @@ class CooledDown(Event):
     reason: str
     level = logging.WARNING
     _line = "{0.who}: gets no calls for {0.seconds:.0f} s: {0.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded(Event):
+    """The router has another configuration. The names are those of its parts, such as `backends.local`,
+    `agents.python-expert` or `retry`; what a group changed is in its agents."""
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]
+
+    def __str__(self) -> str:
+        named = {"added": self.added, "removed": self.removed, "changed": self.changed}
+        parts = [f"{what} {_some(names)}" for what, names in named.items() if names]
+        return f"configuration reloaded: {'; '.join(parts) or 'nothing changed'}"
+
+
+def _some(names: tuple[str, ...]) -> str:
+    """The names as a line of a log has room for them."""
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 Listener: TypeAlias = Callable[[Event], None]

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
+from ccroute.backends import Backend
 from ccroute.routing.acquired import ANSWERED, HealthReport, Unavailable
 from ccroute.routing.switches import Admission, Probe, Switches, switch_stats
 from ccroute.routing.tables import Deployment
@@ -32,7 +33,7 @@ class Health:
     def __init__(self, clock: Clock, emit: Listener, *, on: bool = True) -> None:
         self._clock = clock
         self._emit = emit
-        self._on = on
+        self.on = on
         self._switches = Switches(clock.random)
         self._inbox: deque[tuple[Admission, HealthReport, float]] = deque()
         self._lock = threading.Lock()
@@ -62,7 +63,7 @@ class Health:
         Where a breaker or a switch is off and its time is over (or `early`), the admission is its one
         probe: nobody else is admitted until it is settled.
         """
-        if not self._on or (self._switches.are_on(deployment) and not self._inbox):
+        if not self.on or (self._switches.are_on(deployment) and not self._inbox):
             return Admission(deployment, request, self)
         with self._lock:
             self._read_inbox()
@@ -83,7 +84,7 @@ class Health:
 
     def settle(self, admission: Admission, report: HealthReport) -> None:
         """What became of an admitted attempt; only the first call counts. Never waits."""
-        if admission.settled or not self._on:
+        if admission.settled or not self.on:
             return
         self._inbox.append((admission, report, self._clock.monotonic()))
         admission.settled = True
@@ -96,7 +97,8 @@ class Health:
             self._after_lock()
 
     def stats(self) -> tuple[dict[str, HealthStats], dict[str, HealthStats]]:
-        """The state of each deployment that was asked, and of each backend's key that was refused."""
+        """The state of each deployment that was asked, and of each backend's key that was refused: by the
+        deployment's identity, and by the backend's with its key."""
         with self._lock:
             self._read_inbox()
             now = self._clock.monotonic()
@@ -105,7 +107,7 @@ class Health:
         self._after_lock()
         return breakers, credentials
 
-    def renew(self, backend: str) -> None:
+    def renew(self, backend: Backend) -> None:
         """The backend has a key that was not refused: it may be asked again."""
         with self._lock:
             self._read_inbox()

@@ -39,10 +39,10 @@ class Plan(NamedTuple):
     agent's model replaced the requested one; `requested_price` is its price, in USD per million tokens.
 
     prompt_tokens: the prompt's, estimated; None if no candidate's window is known.
-    considered: every candidate in order, also those that may not serve.
-    left_out:   the names of those, each with the reason.
-    denied:     what a call raises, because nobody is left. Only in a plan that is shown.
-    ties:       of a plan that is shown: the deployments that a call draws among.
+    considered:    every candidate in order, also those that may not serve.
+    left_out:      the names of those, each with the reason.
+    denied:        what a call raises, because nobody is left. Only in a plan that is shown.
+    ties:          of a plan that is shown: the candidates that a call draws among, by their ids.
     """
 
     request: Request
@@ -59,7 +59,7 @@ class Plan(NamedTuple):
     considered: Sequence[Candidate] = ()
     left_out: Mapping[str, str] = MappingProxyType({})
     denied: CcrouteError | None = None
-    ties: Mapping[str, Tie] = MappingProxyType({})
+    ties: Mapping[int, Tie] = MappingProxyType({})
 
 
 def make_plan(
@@ -93,7 +93,7 @@ def make_plan(
     if request.fallback is not None:
         fallbacks = tuple(request.fallback or ())
     groups, fixed = tables.chain((model, *fallbacks))
-    ties: dict[str, Tie] = {}
+    ties: dict[int, Tie] = {}
     considered = _ordered(groups, random, view, ties) if fixed is None else fixed
     triggers = TRIGGERS if request.fallback else agent.triggers
     # Each check leaves candidates out; a budget's has its place here.
@@ -102,15 +102,12 @@ def make_plan(
     if agent.local_only:
         denied = _leave_out_remote(considered, name, left_out, reasons)
     prompt = None
-    if (
-        tables.has_windows
-        and denied is None
-        and any(c.deployment.info.context_window is not None for c in considered)
-    ):
-        prompt = count_tokens(request)
-        considered, denied = _by_window(
-            considered, prompt, request.max_tokens or 0, triggers, left_out, reasons
-        )
+    if tables.has_windows and denied is None:
+        candidates = _without(considered, left_out) if left_out else considered
+        if any(c.deployment.info.context_window is not None for c in candidates):
+            prompt = count_tokens(request)
+            answer = request.max_tokens or 0
+            considered, denied = _by_window(considered, prompt, answer, triggers, left_out, reasons)
     if denied is not None and random is not None:
         raise denied
     price = price_of(tables, request.model) if overridden and request.model else None
@@ -157,7 +154,7 @@ def _ordered(
     groups: Sequence[tuple[Resolution, Sequence[Candidate]]],
     random: Callable[[], float] | None,
     view: View | None,
-    ties: dict[str, Tie],
+    ties: dict[int, Tie],
 ) -> Sequence[Candidate]:
     return [
         candidate
@@ -171,7 +168,7 @@ def _balanced(
     resolution: Resolution,
     random: Callable[[], float] | None,
     view: View | None,
-    ties: dict[str, Tie],
+    ties: dict[int, Tie],
 ) -> Sequence[Candidate]:
     share: Mapping[str, float] = dict(zip(resolution.deployments, resolution.weights, strict=True))
     deployments = [candidate.deployment for candidate in found]
@@ -181,8 +178,8 @@ def _balanced(
     if view is not None and strategy not in BY_TABLE:
         placed = ranks(deployments, weights, strategy, random, view)
     if random is None and strategy != "ordered":
-        for deployment, weight, rank in zip(deployments, weights, placed or [()] * len(found), strict=True):
-            ties[deployment.name] = Tie((resolution.alias, rank), weight)
+        for candidate, weight, rank in zip(found, weights, placed or [()] * len(found), strict=True):
+            ties[id(candidate)] = Tie((id(found), rank), weight)
     return order(found, weights, strategy, random, placed)
 
 
@@ -219,7 +216,7 @@ def _by_window(
     left_out: dict[str, str],
     reasons: list[str],
 ) -> tuple[Sequence[Candidate], ContextWindowExceededError | None]:
-    """The candidates, with those first whose window also fits the answer; both have a number of tokens. Those
+    """The candidates, with those first whose window fits the answer, too; both have a number of tokens. Those
     whose window does not fit the prompt are left out. Returns the error, too, if it fits no window.
 
     A fallback model moves before the first choice only if `token_limit` is one of the triggers, and of its
@@ -244,7 +241,7 @@ def _by_window(
         for candidate in candidates:
             left_out[candidate.deployment.name] = too_long.get(
                 candidate.deployment.name,
-                "the prompt is too long for the model, and the triggers do not have token_limit",
+                "the prompt is too long for the model, and this fallback model is not for token_limit",
             )
         return considered, _too_long(prompt, max(map(_window, first_choices)))
 
@@ -252,10 +249,10 @@ def _by_window(
         return comes_late(candidate), is_tight(candidate, needed)
 
     left_out |= too_long
-    possible = _without(candidates, left_out) if left_out else candidates
-    ordered = sorted(possible, key=place)
+    ordered = sorted(_without(candidates, left_out) if left_out else candidates, key=place)
     if ordered != list(candidates):
         reasons.append(f"about {needed} tokens are needed: ordered by context window")
+    # Those that are left out are shown where they would be.
     return sorted(considered, key=place) if left_out else ordered, None
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ccroute import observe
+from ccroute.backends import Backend
 from ccroute.routing.acquired import ANSWERED, NEUTRAL, AttemptOutcome, HealthReport, Unavailable
 from ccroute.routing.breaker import Breaker, Switch, Trip, caller_of, name_of
 from ccroute.routing.tables import MAX_KNOWN, Deployment
@@ -96,23 +97,23 @@ class Switches:
 
     def __init__(self, random: Callable[[], float]) -> None:
         self.events: deque[observe.Event] = deque()
-        self.breakers: dict[str, Breaker] = {}
-        self.credentials: dict[str, Switch] = {}
+        self.breakers: dict[str, Breaker] = {}  # by the deployment's identity
+        self.credentials: dict[str, Switch] = {}  # by the backend's identity with its key
         self._random = random
 
     def are_on(self, deployment: Deployment) -> bool:
         """Whether nothing at all speaks against a deployment."""
-        breaker = self.breakers.get(deployment.name)
-        if breaker is None:
-            return not self.credentials
-        return breaker.error is None and not (breaker.cool_until or self.credentials)  # `is_on`, inlined
+        if self.credentials and deployment.backend.credential_identity in self.credentials:
+            return False
+        breaker = self.breakers.get(deployment.identity)
+        return breaker is None or (breaker.error is None and not breaker.cool_until)  # `is_on`, inlined
 
     def concerning(self, deployment: Deployment, request: Request | None) -> tuple[Switch, ...]:
         """The switches that can turn this caller away from this deployment."""
-        breaker = self.breakers.get(deployment.name)
+        breaker = self.breakers.get(deployment.identity)
         if breaker is not None and not breaker.concerns(request):
             breaker = None
-        credential = self.credentials.get(deployment.backend.name)
+        credential = self.credentials.get(deployment.backend.credential_identity)
         return tuple(switch for switch in (breaker, credential) if switch is not None)
 
     def unavailable(
@@ -139,7 +140,7 @@ class Switches:
             if switch.error is not None and shut and (found is None or switch.until > found.until):
                 keys = None if isinstance(switch, Breaker) else switch.keys
                 found = Unavailable(switch.until, switch.why, switch.error, keys=keys)
-        breaker = self.breakers.get(deployment.name)
+        breaker = self.breakers.get(deployment.identity)
         if breaker is not None and now < breaker.cool_until:
             if found is None:
                 return Unavailable(breaker.cool_until, COOLING, breaker.cool_error, cooling=True)
@@ -148,7 +149,7 @@ class Switches:
 
     def refresh(self, deployment: Deployment, switches: tuple[Switch, ...], now: float) -> None:
         """Turn on the breaker of a server that is back, and end a pause whose time is over."""
-        breaker = self.breakers.get(deployment.name)
+        breaker = self.breakers.get(deployment.identity)
         if breaker is None:
             return
         if breaker in switches and _is_back(breaker, now):
@@ -157,17 +158,17 @@ class Switches:
         if now >= breaker.cool_until:
             breaker.cool_until = 0.0
 
-    def renew(self, backend: str) -> None:
+    def renew(self, backend: Backend) -> None:
         """The backend has a key that was not refused: it may be asked again."""
-        switch = self.credentials.get(backend)
+        switch = self.credentials.get(backend.credential_identity)
         if switch is not None and switch.error is not None:
             switch.turn_on()
-            self.events.append(observe.Recovered(backend))
+            self.events.append(observe.Recovered(backend.name))
 
     def apply(self, admission: Admission, report: HealthReport, at: float) -> None:
         """Change the switches by the report of an attempt that ended at the instant `at`."""
         deployment = admission.deployment
-        breaker = self.breakers.get(deployment.name) or self._new_breaker(deployment.name)
+        breaker = self.breakers.get(deployment.identity) or self._new_breaker(deployment.identity)
         request = admission.request
         if report is ANSWERED and breaker.is_on and not (self.credentials or admission.probes):
             breaker.count(failed=False, caller=None if request is None else name_of(request))
@@ -188,9 +189,9 @@ class Switches:
                 self.events.append(observe.BreakerClosed(who) if breaker.base else observe.Recovered(who))
             for switch in proved:
                 switch.turn_on()
-            credential = self.credentials.get(deployment.backend.name)
+            credential = self.credentials.get(deployment.backend.credential_identity)
             if credential is not None and credential.error is None:
-                del self.credentials[deployment.backend.name]
+                del self.credentials[deployment.backend.credential_identity]
                 if credential in proved:
                     self.events.append(observe.Recovered(deployment.backend.name))
         if report.cool:
@@ -250,7 +251,7 @@ class Switches:
         report: HealthReport,
         at: float,
     ) -> None:
-        backend = admission.deployment.backend.name
+        backend = admission.deployment.backend
         switch: Switch = breaker
         if report.caller is not None and breaker.answers_others(report.caller):
             breaker.refused |= {report.caller}
@@ -258,7 +259,7 @@ class Switches:
                 self._turn_off_for(breaker, admission, report, at)
                 return
         if report.off == "credential":
-            switch = self.credentials.setdefault(backend, Switch())
+            switch = self.credentials.setdefault(backend.credential_identity, Switch())
             switch.keys = frozenset([*switch.keys, report.key][-MOST_KEYS:])
         elif breaker.only:
             breaker.turn_on()  # it was off for some callers; now it goes off for all
@@ -268,7 +269,7 @@ class Switches:
             switch.base = max(report.seconds, min(report.longest, switch.base * 2))
         why = f"refused: {_why(report)}"
         switch.turn_off(at, switch.base if report.longest else report.seconds, why, report.error)
-        who = admission.deployment.name if switch is breaker else backend
+        who = admission.deployment.name if switch is breaker else backend.name
         self.events.append(observe.CooledDown(who, switch.until - at, _why(report)))
 
     def _turn_off_for(self, breaker: Breaker, admission: Admission, report: HealthReport, at: float) -> None:
@@ -285,12 +286,12 @@ class Switches:
             breaker.cool_until, breaker.cool_error = until, report.error
             self.events.append(observe.CooledDown(deployment.name, until - at, _why(report)))
 
-    def _new_breaker(self, name: str) -> Breaker:
+    def _new_breaker(self, identity: str) -> Breaker:
         """The breaker of one more deployment. Callers may name any, so one that is on is forgotten first."""
         if len(self.breakers) >= MAX_KNOWN:
             on = (known for known, breaker in self.breakers.items() if breaker.is_on)
             del self.breakers[next(on, None) or next(iter(self.breakers))]
-        breaker = self.breakers[name] = Breaker()
+        breaker = self.breakers[identity] = Breaker()
         return breaker
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
@@ -38,9 +38,10 @@ _NO_AGENT = Agent()
 class Deployment:
     """One model behind one backend.
 
-    name:  `backend/model`.
-    info:  the description of the model.
-    price: USD per million tokens; None if unknown.
+    name:     `backend/model`.
+    info:     the description of the model.
+    price:    USD per million tokens; None if unknown.
+    identity: what calls learn of it is kept under this: after a reload, its name may lead to another server.
     """
 
     name: str
@@ -48,6 +49,10 @@ class Deployment:
     model: str
     info: Model
     price: Price | None
+    identity: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "identity", f"{self.backend.identity} {self.model}")
 
     @property
     def is_local(self) -> bool:
@@ -137,6 +142,8 @@ class Tables:
         self.fallbacks, faults = checked_fallbacks(fallbacks)
         if faults := [*faults, *self._faults(backends)]:
             raise ConfigError(*faults)
+        for name in self.aliases.deployments():
+            self.deployment(name)
         self.other_fallbacks = self.fallbacks.get(OTHERS, ())
 
     def _choose(self, agent: str | None, requested: str | None) -> Choice:
@@ -190,21 +197,24 @@ class Tables:
         return Chain(groups, tuple(each for _, found in groups for each in found) if is_fixed else None)
 
     def deployment(self, name: str) -> Deployment:
-        """The deployment with this name, made at its first use. Its backend must exist."""
+        """The deployment with this name, made at its first use. Its backend must exist.
+
+        Where a server has several names for one model, the deployment has the one that was used first.
+        """
         known = self._deployments.get(name)
         if known is None:
             backend_name, _, model = name.partition("/")
             if not model.isprintable():
                 raise InvalidRequestError("a model name holds control characters")
             backend = self.backends[backend_name]
-            if model != (usual := backend.names(model)[0]):
-                return self.deployment(f"{backend_name}/{usual}")
-            known = Deployment(
-                name, backend, model, info := backend.model(model), self._price(backend, model)
-            )
-            self.has_windows = self.has_windows or info.context_window is not None
+            usual = f"{backend_name}/{backend.names(model)[0]}"
+            known = self._deployments.get(usual)
+            if known is None:
+                info = backend.model(model)
+                known = Deployment(name, backend, model, info, self._price(backend, model))
+                self.has_windows = self.has_windows or info.context_window is not None
             if len(self._deployments) < MAX_KNOWN:
-                self._deployments[name] = known
+                self._deployments[usual] = self._deployments[name] = known
         return known
 
     def _price(self, backend: Backend, model: str) -> Price | None:
@@ -222,7 +232,7 @@ class Tables:
         named = [agent.model for _, agent in self.agents.items()] + [self.default_model]
         asked = (each for name in named if name is not None for each in self.resolve(name)[0].deployments)
         found = (*self.aliases.deployments(), *asked)
-        return list(dict.fromkeys([*(self.deployment(name).name for name in found), *described]))
+        return list(dict.fromkeys(self.deployment(name).name for name in (*found, *described)))
 
     def models(self) -> list[ModelInfo]:
         """Every name a caller may ask for: the aliases in their order, then the known deployments.
@@ -235,8 +245,9 @@ class Tables:
             targets = patterns[name] if name in patterns else self.resolve(name)[0].deployments
             found.append(_model_info(name, "pattern" if name in patterns else "alias", targets, self))
         described = (f"{b.name}/{model}" for b in self.backends.values() for model in b.models)
-        aliased = (self.deployment(name).name for name in self.aliases.deployments())
-        for name in dict.fromkeys([*aliased, *described]):
+        for name in dict.fromkeys(
+            self.deployment(name).name for name in (*self.aliases.deployments(), *described)
+        ):
             if name not in self.aliases:
                 found.append(_model_info(name, "deployment", (name,), self))
         return found

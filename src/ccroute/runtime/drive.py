@@ -97,7 +97,9 @@ class _Driver(Generic[T]):
         return False
 
     def _enter(self, effect: Enter) -> Queued | Failure | None:
-        limiter = self._limiters.by_origin[effect.backend.origin]
+        limiter = self._limiters.by_origin.get(effect.backend.origin)
+        if limiter is None:  # a reload has taken the limit off
+            return None
         self._slot = slot = Slot(limiter, self._new_waiter())
         return slot.enter(effect.priority)
 
@@ -179,8 +181,7 @@ class _Driver(Generic[T]):
                         exchange = self._new_exchange(effect)
                         result = None if self._closed else await exchange.send()
                     elif type(effect) is Enter:
-                        if effect.backend.origin in self._limiters.by_origin:
-                            result = self._enter(effect)
+                        result = self._enter(effect)
                     elif type(effect) is Wait:
                         if self._waiter is not None:
                             result = self._wait_result(await self._waiter.wait(effect.until))

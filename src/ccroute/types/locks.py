@@ -1,13 +1,16 @@
-"""Taking a lock without waiting, and without losing it to an interrupt."""
+"""Taking a lock so that no interrupt can leave it taken."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import TypeAlias
+
+Lock: TypeAlias = "threading.Lock | threading.RLock"
 
 
-def lock_tries(lock: threading.Lock) -> Callable[[], Iterator[bool]]:
+def lock_tries(lock: Lock) -> Callable[[], Iterator[bool]]:
     """A function for `for _ in tries():`. It takes `lock` before each turn of the loop; the loop ends when
     another holder has the lock.
 
@@ -16,3 +19,8 @@ def lock_tries(lock: threading.Lock) -> Callable[[], Iterator[bool]]:
     step of `for` and its body, and the iterator takes the lock inside that step.
     """
     return partial(iter, partial(lock.acquire, blocking=False), False)
+
+
+def lock_turn(lock: Lock) -> Callable[[], Iterator[bool]]:
+    """The same, but it waits for the lock. The body leaves the loop after its first turn."""
+    return partial(iter, lock.acquire, False)

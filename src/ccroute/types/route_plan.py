@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ccroute.display import aligned, card, rounded_usd, table
+from ccroute.display import aligned, card, rich_table, rounded_usd, table
 from ccroute.types.route import Frozen
+
+if TYPE_CHECKING:
+    from rich.console import Group
 
 
 class Candidate(Frozen):
@@ -58,6 +61,12 @@ class RoutePlan(Frozen):
     def __str__(self) -> str:
         header, rows = self._cells()
         return "\n".join([self._title(), "", *aligned([header, *rows], _NUMBERS), *self._notes()])
+
+    def __rich__(self) -> Group:
+        from rich.console import Group  # rich calls this
+
+        header, rows = self._cells()
+        return Group(self._title(), rich_table(header, rows, _NUMBERS), *self._notes())
 
     def __rich_repr__(self) -> Iterator[object]:
         yield self._title()

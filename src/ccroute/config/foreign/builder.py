@@ -54,6 +54,10 @@ class Builder:
         expanded = self._environment.expand(value, place, self._source)
         return None if expanded is MISSING else expanded
 
+    def is_faulty(self, place: Place) -> bool:
+        """Whether a fault was found at a place or below it."""
+        return self._source.faulty(self.at(place))
+
     def comes_from(self, place: Place, *native: str | int) -> None:
         """Report faults at `native`, a place in the table, at `place` in the file. The first call counts."""
         self._source.renamed.setdefault(native, place)
@@ -124,9 +128,9 @@ class Builder:
         self._source.routed[agent] = choose
         self.comes_from(place, *routed(agent))
 
-    def stand_ins(self, agent: str, models: list[str]) -> None:
+    def alternatives(self, agent: str, models: list[str]) -> None:
         """The models for an agent whose own model has no target in any source."""
-        self._source.stand_ins[agent] = models
+        self._source.alternatives[agent] = models
 
     def every_agent(self, key: str, value: Any) -> None:
         """A key of each agent that does not have it, in this source and in all others."""

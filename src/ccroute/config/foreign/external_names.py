@@ -33,7 +33,8 @@ class _External(NamedTuple):
 class ExternalNames:
     """`chosen` are the caller's aliases; `aliases` are the names that other sources define.
 
-    `contents` are the other sources, each in its own shape or already in the native one.
+    `backends` are those of other sources. `contents` are the other sources, each in its own shape or already
+    in the native one.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class ExternalNames:
         self._backends = {
             name: known for content in contents for name, known in _backends(content, environment)
         }
+        self.backends = frozenset(self._backends)
         self._backends |= {backend.name: _External(str(backend.origin), _CALLERS) for backend in backends}
 
     def takes(self, backend: str, url: str | None, key: str | None) -> bool:

@@ -5,6 +5,7 @@ Knows pydantic's errors; must not know what a key means.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import date, time
 from typing import Annotated, Any, get_args, get_origin
@@ -28,6 +29,7 @@ def checked_settings(table: dict[str, Any], source: Source) -> Settings:
     settings, faults = _validated(table)
     if settings is not None:
         return settings
+    faults = [fault for fault in faults if not _stands_in(table, fault, source)]
     for fault in faults:
         if not source.faulty(where := source.where(_place(fault))):
             source.faults.append((where, _text(fault)))
@@ -40,6 +42,30 @@ def checked_settings(table: dict[str, Any], source: Source) -> Settings:
     for fault in faults:
         table.pop(str(fault["loc"][0]), None)
     return settings or Settings.model_validate(table)
+
+
+def _stands_in(table: dict[str, Any], fault: ErrorDetails, source: Source) -> bool:
+    """Put a value that fits in place of a reference whose variable is not set: what it will hold is unknown.
+
+    Returns whether there is one.
+    """
+    place = _place(fault)
+    lengths = range(len(place), 0, -1) if source.unset else ()
+    length = next((n for n in lengths if source.origin(place[:n]) in source.unset), None)
+    if length is None:
+        return False
+    place = place[:length]
+    holder: Any = table
+    for step in place[:-1]:
+        holder = holder[step]
+    kept = holder[place[-1]]
+    for value in (1, True, *re.findall("'(.*?)'", fault["msg"]), "free", "openai", "stop"):
+        holder[place[-1]] = value
+        if not any(_place(other)[:length] == place for other in _validated(table)[1]):
+            source.stand_ins[place] = kept
+            return True
+    holder[place[-1]] = kept
+    return False
 
 
 def _validated(table: dict[str, Any]) -> tuple[Settings | None, list[ErrorDetails]]:

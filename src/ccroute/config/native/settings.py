@@ -29,7 +29,7 @@ from ccroute.routing.names import did_you_mean
 from ccroute.types import JSON
 from ccroute.types.request import PARAMETERS
 
-NOT_YET = ("budgets", "cache", "ledger")
+NOT_YET = ("budgets", "cache")
 """Keys that this version of the router does not support yet."""
 
 
@@ -38,6 +38,16 @@ def _keyed(key: str) -> BeforeValidator:
     return BeforeValidator(
         lambda value: {key: value} if isinstance(value, str | int | float | Decimal) else value
     )
+
+
+def _off(value: object) -> object:
+    return None if value == "off" else value
+
+
+def is_limit(table: type[BaseModel], key: str) -> bool:
+    """Whether a null of this key means no limit. TOML has no null: there it is "off"."""
+    field = table.model_fields.get(key)
+    return field is not None and any(getattr(each, "func", None) is _off for each in field.metadata)
 
 
 def _priced(value: object) -> object:
@@ -163,12 +173,12 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
     def given(self, *, without: Sequence[str] = ()) -> dict[str, Any]:
-        """The values that the file gives, by key."""
+        """The values that the file gives, by key, in the order of the fields."""
         fields = type(self).model_fields
         return {
             (fields[name].alias if name in fields else None) or name: getattr(self, name)
-            for name in self.model_fields_set
-            if name not in without
+            for name in (*fields, *(self.model_extra or ()))
+            if name in self.model_fields_set and name not in without
         }
 
     @classmethod
@@ -196,12 +206,17 @@ class PriceTable(TierTable):
 PriceEntry = Annotated[PriceTable, BeforeValidator(_priced)]
 
 
+Seconds = Annotated[
+    Positive | None, BeforeValidator(_off, json_schema_input_type=Positive | Literal["off"] | None)
+]
+
+
 class TimeoutTable(Table):
-    total: Positive | None = None
-    connect: Positive | None = None
-    first: Positive | None = None
-    idle: Positive | None = None
-    attempt: Positive | None = None
+    total: Seconds = None
+    connect: Seconds = None
+    first: Seconds = None
+    idle: Seconds = None
+    attempt: Seconds = None
 
 
 TimeoutEntry = Annotated[TimeoutTable, _keyed("total")]
@@ -262,7 +277,10 @@ class BackendTable(Table):
     timeout: TimeoutEntry | None = None
     headers: dict[str, str] = {}
     drop_params: bool = False
-    max_concurrency: PositiveInt | None = None
+    max_concurrency: Annotated[
+        PositiveInt | None,
+        BeforeValidator(_off, json_schema_input_type=PositiveInt | Literal["off"] | None),
+    ] = None
     memory_gb: Positive | None = None
     ca_file: str | None = None
     models: dict[str, ModelTable] = {}
@@ -313,4 +331,4 @@ class Settings(Table):
     prices: dict[str, PriceEntry] = {}
     budgets: object = None
     cache: object = None
-    ledger: object = None
+    ledger: Annotated[str, Field(min_length=1)] | None = None

@@ -92,7 +92,7 @@ class AgentReader:
             builder.agents[name] = agent
             self._endpoints.add(name, entry, place)
             if isinstance(mapping := entry.get(MAPPING), Mapping | str) and mapping:
-                self._stand_ins(name, mapping, (*place, MAPPING))
+                self._alternatives(name, mapping, (*place, MAPPING))
             return name
         where = builder.at(builder.origin("agents", first))
         if self._said[first] == says:
@@ -127,7 +127,7 @@ class AgentReader:
                 builder.pass_over(key, entry, place, _KNOWN)
         return agent
 
-    def _stand_ins(self, name: str, mapping: Mapping[str, Any] | str, place: Place) -> None:
+    def _alternatives(self, name: str, mapping: Mapping[str, Any] | str, place: Place) -> None:
         """The alias at the proxy, then the model in Ollama: for an agent whose model has no target."""
         if isinstance(mapping, str):
             found = [(mapping, place)]
@@ -142,4 +142,4 @@ class AgentReader:
             agent["model"], origin = found.pop(0)
             self._builder.comes_from(origin, "agents", name, "model")
         if found:
-            self._builder.stand_ins(name, [model for model, _ in found])
+            self._builder.alternatives(name, [model for model, _ in found])

@@ -26,6 +26,7 @@ ROUTING_KEYS: Final = ("defaultProvider", "agentRules", "modelTierRules", "fallb
 _KEYS = ("enabled", "disabled", "providers", "routing")
 _TIERS: Final = ("opus", "sonnet", "haiku")
 """Names that are no provider's, whatever the file says about them."""
+_PATTERN: Final = frozenset("*?")
 _VERSION = r"-\d[\d.]*"
 
 
@@ -155,11 +156,14 @@ class _Gateway:
         return found
 
     def _fall_back(self, name: str, model: str) -> None:
-        """Give `name` the fallbacks of `model`, where they are not those of all models."""
-        found = self._fallbacks(model)
-        if name not in self._builder.fallbacks and [to for to, _ in found] != self._builder.fallbacks.get(
-            OTHERS, []
-        ):
+        """Give `name` the fallbacks of `model`, where they are not those of all models.
+
+        A pattern has those of all models, because fallbacks are looked up by names.
+        """
+        if not _PATTERN.isdisjoint(name) or name.startswith("re:"):
+            return
+        found, known = self._fallbacks(model), self._builder.fallbacks
+        if name not in known and [to for to, _ in found] != known.get(OTHERS, []):
             for to, place in found:
                 self._builder.fall_back(name, to, place)
 

@@ -16,6 +16,9 @@ from ccroute.errors import ConfigError
 Given: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
 """A path, or what a file would hold."""
 
+Stamp: TypeAlias = tuple[int, int]
+"""When a file was written last, in nanoseconds, and its size in bytes."""
+
 Place: TypeAlias = tuple[str | int, ...]
 """The keys and list positions that lead to a value."""
 
@@ -41,26 +44,44 @@ class Source:
 
     Another tool's file is translated into the native shape; `renamed` maps a place there to the place in the
     file. `left_out` are the native places whose values had a fault and are left out. `implied` are backends
-    that the file does not define, but that an agent's address needs.
+    that the file does not define, but that an agent's address needs. `absent` are names that the file has,
+    but that lead nowhere, each with the reason. `path` is None for a mapping. `files` are those that were
+    read.
+
+    `references` has the text and the expanded value of each place in the file that refers to variables.
+    `unset` are those of them that stayed as they are, and `stand_ins` their texts by native place, where a
+    text does not fit.
 
     What such a file says about agents that another source may define: `routed` gives an agent's model from
-    the model that it has so far. `stand_ins` are the models to use instead of the one that this file gives an
-    agent, the first that exists, if it has no target in any source. `every_agent` has keys for each agent
+    the model that it has so far. `alternatives` are the models to use instead of the one that this file gives
+    an agent, the first that exists, if it has no target in any source. `every_agent` has keys for each agent
     without them.
     """
 
     def __init__(self, label: str, name: str = "") -> None:
         self.label = label
         self.name = name or label
+        self.path: Path | None = None
         self.warnings: list[str] = []
         self.faults: list[tuple[str, str]] = []
         self.renamed: dict[Place, Place] = {}
         self.left_out: list[Place] = []
         self.implied: set[str] = set()
         self.routed: dict[str, Callable[[str | None], str | None]] = {}
-        self.stand_ins: dict[str, list[str]] = {}
+        self.alternatives: dict[str, list[str]] = {}
         self.every_agent: dict[str, Any] = {}
         self._ignored: list[tuple[Place, str]] = []
+        self.absent: dict[str, str] = {}
+        self.references: dict[Place, tuple[str, str]] = {}
+        self.unset: set[Place] = set()
+        self.stand_ins: dict[Place, str] = {}
+        self.files: dict[Path, Stamp | None] = {}
+
+    def text(self, path: Path) -> str:
+        """A file's text. Its stamp is taken before, so that a change while it is read is noticed later."""
+        path = path.absolute()
+        self.files[path] = stamp(path)
+        return path.read_text("utf-8-sig")
 
     def at(self, place: Place) -> str:
         """A place in this source, as messages write it: `agents.python-expert.fallback[0]`."""
@@ -91,6 +112,11 @@ class Source:
     def faulty(self, where: str) -> bool:
         """Whether a fault was found there or below."""
         return any(known == where or known.startswith((f"{where}.", f"{where}[")) for known, _ in self.faults)
+
+    def is_unset(self, where: str) -> bool:
+        """Whether a reference there, or around there, stayed because its variable is not set."""
+        kept = map(self.at, self.unset)
+        return any(where == each or where.startswith((f"{each}.", f"{each}[")) for each in kept)
 
     def ignore(self, place: Place, reason: str) -> None:
         self._ignored.append((place, reason))
@@ -137,6 +163,15 @@ def _common(steps: Sequence[str | int]) -> str | int:
     return f"*{end[::-1]}"
 
 
+def stamp(path: Path) -> Stamp | None:
+    """The file's stamp; None while there is no such file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
 def open_sources(given: Given | Sequence[Given]) -> list[tuple[Source, Mapping[str, Any]]]:
     """Each source with its content. One that cannot be read has a fault and is empty.
 
@@ -172,7 +207,8 @@ def _read(given: Given, source: Source) -> Mapping[str, Any]:
         return given
     try:
         if not _is_text(given):
-            return parse(Path(given).read_text("utf-8-sig"), source)
+            source.path = Path(given)
+            return parse(source.text(source.path), source)
         source.fault_file("is no path, but a file's text: give the path, or the mapping that it holds")
     except OSError as error:
         source.fault_file(f"cannot be read: {error.strerror}")

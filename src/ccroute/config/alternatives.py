@@ -1,4 +1,4 @@
-"""Lets an agent's stand-in models take the place of a model that no source and no caller defines."""
+"""Lets an agent's alternative models take the place of a model that no source and no caller defines."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ccroute.config.references import alias_table, with_callers
 from ccroute.errors import UnknownModelError
 
 
-def use_stand_ins(merged: Merged, overrides: Mapping[str, Any]) -> None:
-    """Change such agents' models to the first of their stand-ins that exists, and note it as ignored."""
+def use_alternatives(merged: Merged, overrides: Mapping[str, Any]) -> None:
+    """Change such agents' models to the first of their alternatives that exists, and note it as ignored."""
     agents = merged.settings.agents
-    if not merged.stand_ins:
+    if not merged.alternatives:
         return
     is_defined = _definitions(merged, overrides)
-    for name, models in merged.stand_ins.items():
+    for name, models in merged.alternatives.items():
         model = agents[name].model
         found = next(filter(is_defined, models), None)
         if model is not None and found is not None and not is_defined(model):

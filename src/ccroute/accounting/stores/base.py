@@ -1,0 +1,127 @@
+"""The base of all ledgers: a queue, and one thread at a time that writes what waits in it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Final
+
+from ccroute.accounting.tally import Key, LedgerRow, Tally
+from ccroute.types.locks import lock_tries, lock_turn
+
+MOST_WAITING: Final = 10_000
+"""How many rows wait at most while they cannot be written; the oldest are dropped."""
+ALL: Final = Key._fields
+log = logging.getLogger("ccroute")
+
+
+class BaseLedger(ABC):
+    """A ledger with a queue, where each row waits until it is written.
+
+    So a full disk or a locked file loses no row: the next one takes it along. And a finaliser can record at
+    any moment. In the middle of this thread's own write its row only waits, and that write goes on with it.
+    """
+
+    def __init__(self) -> None:
+        self._queue = deque[LedgerRow]()
+        self._taken: list[LedgerRow] = []  # from the queue, to be written by the thread with the lock
+        self._kept = 0  # how many rows stay in the queue
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Replace the lock in a forked child: a thread that the child does not have may hold it."""
+        self._lock = threading.RLock()
+        self._tries, self._turn = lock_tries(self._lock), lock_turn(self._lock)
+        self._busy = False  # with the lock held: a finaliser has to leave everything as it is
+
+    def record(self, row: LedgerRow) -> None:
+        """Record one row. When this returns, the row is stored.
+
+        Raises the store's error; then the row waits, and is stored with a later one.
+        """
+        self._queue.append(row)
+        self._store(wait=True)
+
+    def defer(self, row: LedgerRow) -> None:
+        """Record one row without waiting, as a finaliser must. If another thread stores rows just now, it
+        stores this one too, or the next row takes it along."""
+        self._queue.append(row)
+        self._store(wait=False)
+
+    def flush(self) -> None:
+        """Store the rows that wait. Raises the store's error."""
+        self._store(wait=True)
+
+    def close(self) -> None:
+        """Store the rows that wait, and close what is open. A later row is still stored."""
+        self.settle()
+
+    def settle(self) -> None:
+        """Store the rows that wait. An error is only logged."""
+        try:
+            self.flush()
+        except Exception as error:
+            waiting = len(self._queue) + len(self._taken)
+            log.error("ledger: %d rows could not be stored: %s", waiting, error)
+
+    @abstractmethod
+    def rows(self, since: datetime | None = None, until: datetime | None = None) -> list[LedgerRow]:
+        """The rows started in [since, until), oldest first."""
+
+    @abstractmethod
+    def tallies(
+        self, since: datetime | None = None, until: datetime | None = None, by: Sequence[str] = ALL
+    ) -> Mapping[Key, Tally]:
+        """Sums over the rows started in [since, until), per `Key`. Only those of its parts that `by` names
+        need to be set."""
+
+    @abstractmethod
+    def _keep(self, rows: list[LedgerRow], *, wait: bool) -> None:
+        """Store the rows and empty the list. What is still in it after an error is given again."""
+
+    def _store(self, *, wait: bool) -> None:
+        for _ in self._turn() if wait else self._tries():
+            try:
+                if not self._busy:
+                    self._busy = True
+                    self._keep_all(wait)
+            finally:
+                self._lock.release()
+            return
+
+    def _keep_all(self, wait: bool) -> None:
+        try:
+            while (more := len(self._queue) - self._kept) > 0 or self._taken:
+                # One call, so an interrupt loses no row in the middle of it.
+                self._taken.extend(islice(iter(self._queue.popleft, None), max(0, more)))
+                self._keep(self._taken, wait=wait)
+        finally:
+            del self._taken[:-MOST_WAITING]
+            self._busy = False
+
+    @contextlib.contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Hold the lock, so that nothing is stored meanwhile, not even by a finaliser."""
+        with self._lock:
+            before, self._busy = self._busy, True
+            try:
+                yield
+            finally:
+                self._busy = before
+
+    def _waiting(self) -> list[LedgerRow]:
+        """The rows that are not stored. The caller has the lock."""
+        return [*self._taken, *self._queued()]
+
+    def _queued(self) -> list[LedgerRow]:
+        while True:
+            try:
+                return list(self._queue)
+            except RuntimeError:  # another thread recorded meanwhile
+                continue

@@ -1,0 +1,125 @@
+"""Opens SQLite files: makes them, checks what they are, and keeps them closed while the process forks.
+
+Knows files and forks; must not know rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from ccroute.accounting.stores.schema import APPLICATION, MIGRATIONS
+from ccroute.errors import ConfigError
+
+WAIT: Final = 5.0
+"""Seconds that a reader waits at most for another process."""
+_PAUSE: Final = 0.005
+
+reads = threading.RLock()
+"""Held while a file is read: SQLite's files may not be open while the process forks."""
+
+
+def open_for_writing(path: Path, wait: float) -> sqlite3.Connection:
+    """The ledger at `path`, which is made if it is missing; only its owner can read it then.
+
+    Waits up to `wait` seconds for other processes. Raises `ConfigError` for a file that is no ledger, and
+    `sqlite3.Error` or `OSError` if it cannot be opened.
+    """
+    # Exclusively: closing an existing file would release the locks that SQLite has on it.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    connection = _connect(path, wait)
+    try:
+        if _version(connection, path) < len(MIGRATIONS):
+            _migrate(connection, path, wait)
+        connection.execute("PRAGMA synchronous = NORMAL")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextlib.contextmanager
+def open_for_reading(path: Path) -> Iterator[sqlite3.Connection | None]:
+    """The ledger at `path`, as it is now; None if the file is empty.
+
+    Raises `ConfigError` if there is no ledger, or if it cannot be read.
+    """
+    with reads:
+        try:
+            if not path.exists():
+                raise ConfigError(f"ledger: there is no file {path}")
+            connection = _connect_to_read(path)
+            try:
+                connection.execute("PRAGMA query_only = ON")
+                connection.execute("PRAGMA threads = 2")  # sorting takes most of a report's time
+                connection.execute("BEGIN")
+                yield connection if _version(connection, path) else None
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            raise ConfigError(f"ledger: {path} cannot be read: {error}") from error
+
+
+def _connect(path: Path, wait: float, mode: str = "mode=rw") -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"{path.as_uri()}?{mode}", wait, isolation_level=None, check_same_thread=False, uri=True
+    )
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that may write, because only then it removes its own files beside the ledger."""
+    connection = _connect(path, WAIT)
+    try:
+        connection.execute("PRAGMA user_version").fetchone()
+    except sqlite3.OperationalError:
+        connection.close()
+        if path.with_name(f"{path.name}-wal").exists():
+            raise
+        return _connect(path, WAIT, "immutable=1")  # a copy in a folder that nobody can write to
+    return connection
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    """The version of the ledger's table, 0 if there is none yet. Raises `ConfigError` for any other file."""
+    try:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
+            raise
+        raise ConfigError(f"ledger: {path} is no SQLite file") from None
+    if application != APPLICATION and (application or version or tables):
+        raise ConfigError(f"ledger: {path} is another program's database")
+    if version > len(MIGRATIONS):
+        raise ConfigError(
+            f"ledger: {path} is of a newer version of ccroute (its table has version {version}, this ccroute "
+            f"knows {len(MIGRATIONS)}): update ccroute"
+        )
+    return int(version)
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, wait: float) -> None:
+    """Bring the table to this version, or make it. Another process may do so at the same time."""
+    until = time.monotonic() + wait
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            break
+        except sqlite3.OperationalError:  # locked; here SQLite does not wait by itself
+            if time.monotonic() > until:
+                raise
+            time.sleep(_PAUSE)
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in MIGRATIONS[_version(connection, path) :]:
+        connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION}")
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    connection.execute("COMMIT")

@@ -1,0 +1,223 @@
+"""The ledger in an SQLite file, which several processes may share.
+
+Knows when to write, wait and close; `files` opens the file, and `schema` has its table.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Final
+
+from ccroute.accounting.ledger import span
+from ccroute.accounting.stores import files, schema
+from ccroute.accounting.stores.base import ALL, BaseLedger
+from ccroute.accounting.tally import Key, LedgerRow, Tally
+from ccroute.errors import ConfigError
+
+WAIT: Final = 0.25
+"""Seconds that a call waits at most for another process that writes."""
+_LATER: Final = (sqlite3.OperationalError, sqlite3.DatabaseError, sqlite3.InternalError)
+"""Errors of the file. Any other is the row's own: it can never be stored."""
+
+
+class SqliteLedger(BaseLedger):
+    """One row per attempt, in the file at `path`, which is made with the first row.
+
+    A row is in the file when its call returns, and survives the end of the process, also by `kill -9`. (If
+    the whole machine crashes, the last ones may be lost.) No row is there twice. Threads, processes and
+    ledgers may share a file; it has to be on a local disk.
+
+    Raises `ConfigError` if the file is no ledger or of a newer version, and if there is no such folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._connection: sqlite3.Connection | None = None
+        self._closed = False
+        self._patient = True  # until a writer has waited in vain: then the next ones do not wait
+        self._wait = WAIT  # the connection's own
+        self._path = Path(path).absolute()  # the process may change its folder
+        super().__init__()
+        if self._path.exists():
+            with files.open_for_reading(self._path):
+                pass
+        elif not self._path.parent.is_dir():
+            raise ConfigError(f"ledger: there is no folder {self._path.parent}")
+        _ledgers.add(self)
+
+    def __repr__(self) -> str:
+        return f"SqliteLedger({str(self._path)!r})"
+
+    def __del__(self) -> None:
+        if self in _ledgers:  # else it was not made
+            self.close()
+
+    def after_fork(self) -> None:
+        """Replace the lock in a forked child. The rows that wait are the parent's."""
+        super().after_fork()
+        self._queue.clear()
+        self._taken.clear()
+
+    def close(self) -> None:
+        """Store the rows that wait, and close the file. A later row is still stored."""
+        self._closed = True
+        super().close()
+        with self._unchanged():
+            self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close the file until the next row. The caller has the lock."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def rows(self, since: datetime | None = None, until: datetime | None = None) -> list[LedgerRow]:
+        """The rows started in [since, until), oldest first."""
+        start, end = span(since, until)
+        with self._snapshot() as (connection, waiting):
+            stored = [] if connection is None else schema.rows(connection, start, end)
+        rows = [*stored, *(row for row in waiting if start <= row.started < end)]
+        return sorted(rows, key=attrgetter("started"))
+
+    def tallies(
+        self, since: datetime | None = None, until: datetime | None = None, by: Sequence[str] = ALL
+    ) -> dict[Key, Tally]:
+        """Sums over the rows started in [since, until), of what is alike in `by`."""
+        start, end = span(since, until)
+        with self._snapshot() as (connection, waiting):
+            sums = {} if connection is None else schema.sums(connection, start, end, by)
+        for row in waiting:
+            if start <= row.started < end:
+                sums.setdefault(row.key(), Tally()).add(row)
+        return sums
+
+    @contextlib.contextmanager
+    def _snapshot(self) -> Iterator[tuple[sqlite3.Connection | None, list[LedgerRow]]]:
+        """The file as it is now, None if it is empty, and the rows that are not in it yet."""
+        with contextlib.suppress(Exception):  # what cannot be stored now still counts
+            self.flush()
+        with contextlib.ExitStack() as stack:
+            connection = None
+            stack.enter_context(files.reads)
+            with self._unchanged():
+                waiting = self._waiting()
+                if self._path.exists():
+                    connection = stack.enter_context(files.open_for_reading(self._path))
+            yield connection, waiting
+
+    def _keep(self, rows: list[LedgerRow], *, wait: bool) -> None:
+        most = files.WAIT if self._closed else WAIT
+        try:
+            connection = self._connected(most if wait and self._patient else 0)
+            try:
+                _insert(connection, list(map(schema.values, rows)))
+                rows.clear()
+            except Exception as error:
+                if type(error) in _LATER:
+                    raise
+                _insert_each(connection, rows)
+            self._patient = True
+        except sqlite3.Error as error:
+            self._patient = False
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                self.disconnect()  # the file may have been replaced
+            raise
+        finally:
+            if self._closed:
+                self.disconnect()
+
+    def _connected(self, wait: float) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection, self._wait = files.open_for_writing(self._path, wait), wait
+        elif self._wait != wait:
+            self._connection.execute(f"PRAGMA busy_timeout = {wait * 1000:.0f}")
+            self._wait = wait
+        return self._connection
+
+
+def read_sums(
+    path: str, since: datetime | None, until: datetime | None, by: Sequence[str]
+) -> dict[Key, Tally]:
+    """The sums of a ledger that this program does not write. Raises `ConfigError` if it cannot be read."""
+    start, end = span(since, until)
+    with files.open_for_reading(Path(path).absolute()) as connection:
+        return {} if connection is None else schema.sums(connection, start, end, by)
+
+
+def _insert(connection: sqlite3.Connection, stored: list[tuple[Any, ...]]) -> None:
+    """Insert rows, all or none."""
+    if len(stored) == 1:
+        connection.execute(schema.INSERT, stored[0])
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.executemany(schema.INSERT, stored)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _insert_each(connection: sqlite3.Connection, rows: list[LedgerRow]) -> None:
+    """Insert rows one by one. Those that cannot be stored are dropped; raises the last one's error."""
+    failed: Exception | None = None
+    while rows:
+        try:
+            _insert(connection, [schema.storable(rows[0])])
+        except Exception as error:
+            if type(error) in _LATER:
+                raise
+            failed = error
+        rows.pop(0)
+    if failed is not None:
+        raise failed
+
+
+_ledgers: weakref.WeakSet[SqliteLedger] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for ledger in list(_ledgers):
+        ledger.close()
+
+
+# SQLite's locks do not survive a fork, not even those of another connection to the same file
+# (https://sqlite.org/howtocorrupt.html, 2.6). So every file is closed while the process forks, and each
+# process opens it again.
+_forking: list[SqliteLedger] = []
+
+
+def _before_fork() -> None:
+    files.reads.acquire()
+    _forking[:] = _ledgers
+    for ledger in _forking:
+        ledger._lock.acquire()
+        ledger.disconnect()
+
+
+def _after_fork_in_parent() -> None:
+    while _forking:
+        _forking.pop()._lock.release()
+    files.reads.release()
+
+
+def _after_fork_in_child() -> None:
+    files.reads = threading.RLock()
+    while _forking:
+        _forking.pop().after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    )
