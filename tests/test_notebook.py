@@ -72,6 +72,7 @@ reply = router.complete("x", model="mini/m")
         ('for chunk in router.stream("x"):\n    chunk.', {"text", "thinking", "usage"}),
         ('async def f():\n    (await router.acomplete("x")).', {"text", "cost"}),
         ('router.explain("x").', {"candidates", "reasons", "to_dict"}),
+        ('router.health()["x"].', {"ok", "missing", "loaded"}),
         ("router.", {"complete", "acomplete", "stream", "report", "models"}),
         ("OllamaBackend(", {"models=", "api_key=", "local=", "timeout=", "keep_alive="}),
         ("OpenAIBackend(", {"models=", "api_key=", "local=", "timeout=", "preset="}),

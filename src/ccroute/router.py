@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ccroute.config.reading.source import Given
     from ccroute.http.connections import Transport
     from ccroute.observe import Listener
-    from ccroute.types import RoutePlan, RouterStats
+    from ccroute.types import BackendHealth, RoutePlan, RouterStats
 
 
 class Router(RouterBase):
@@ -128,9 +128,9 @@ class Router(RouterBase):
         """Read the sources of `from_config` again, or from now on `source` in their place.
 
         Later calls use what they say; calls that run go on with what was there before. What is known of the
-        health and the load of a deployment is kept if its backend stays the same. `ledger`, `transport`,
-        `trust_env`, `on_event` and `count_tokens` stay what they were. Raises `ConfigError` with every fault;
-        then nothing has changed.
+        health, the load and the rate limits of a deployment is kept if its backend stays the same. `ledger`,
+        `transport`, `trust_env`, `on_event` and `count_tokens` stay what they were. Raises `ConfigError` with
+        every fault; then nothing has changed.
         """
         self._check_open()
         sources = None
@@ -250,6 +250,20 @@ class Router(RouterBase):
         drive = AsyncDrive(self._discovery(), self._connections, self._limiters)
         await drive.advance()
         return drive.finished()
+
+    def health(self) -> dict[str, BackendHealth]:
+        """What each backend's own lists say now: whether it answers, its models, which are in memory, and
+        which models of this router it lacks (`missing`). Generates nothing, and raises nothing for a server's
+        fault."""
+        from ccroute.runtime.health import check_all  # only where somebody asks
+
+        return check_all(self._checks(), self._connections, self._limiters)
+
+    async def ahealth(self) -> dict[str, BackendHealth]:
+        """`health`, on the running event loop. All backends are asked at the same time."""
+        from ccroute.runtime.health import acheck_all
+
+        return await acheck_all(self._checks(), self._connections, self._limiters)
 
     def report(
         self,

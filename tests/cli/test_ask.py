@@ -99,6 +99,13 @@ def test_the_prompt_may_come_from_standard_input(ccroute, serving, words):
     assert server.requests[0].json["messages"][-1]["content"] == "From a pipe\n"
 
 
+@pytest.mark.parametrize("words", [["- a list"], ["--", "--flag"]])
+def test_a_prompt_may_begin_with_a_dash(ccroute, serving, words):
+    server, file = serving(streamed("ok"))
+    assert ccroute("ask", file, "--model", "gpt", *words).code == 0
+    assert server.requests[0].json["messages"][-1]["content"] == words[-1]
+
+
 def test_several_files_and_a_prompt_are_told_apart(ccroute, serving, write):
     server, file = serving(streamed("ok"))
     other = write("other.json", {"default_model": "gpt"})

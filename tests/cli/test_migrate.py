@@ -36,7 +36,7 @@ def test_without_an_output_it_is_printed(ccroute, files):
     }
     assert ran.err.splitlines() == [
         "set P_API_KEY: its value stood in agents.json: python-expert.apiKey",
-        "ignored agents.json: role: says nothing about which model answers",
+        "ignored agents.json: python-expert.role: says nothing about which model answers",
     ]
     assert "sk-lit" not in ran.out + ran.err
 
@@ -85,3 +85,17 @@ def test_without_tomli_w_it_says_what_to_install(ccroute, files, monkeypatch):
     ran = ccroute("migrate", *files, "-o", "ccroute.toml")
     assert ran.code == 2
     assert ran.err == "writing TOML needs tomli-w: pip install 'ccroute[cli]'\n"
+
+
+def test_a_ledgers_path_counts_from_the_new_file(ccroute, write, tmp_path):
+    (tmp_path / "conf").mkdir()
+    name = write("conf/old.toml", 'default_model = "ollama/x"\nledger = "usage.db"\n')
+    assert 'ledger = "conf/usage.db"' in ccroute("migrate", name).out
+    assert ccroute("migrate", name, "-o", "conf/new.toml").code == 0
+    assert tomllib.loads(Path("conf/new.toml").read_text())["ledger"] == "usage.db"
+
+
+@pytest.mark.parametrize("path", ["/var/usage.db", "~/usage.db", "${LEDGER}"])
+def test_a_ledgers_whole_path_stays(ccroute, write, path):
+    name = write("old.toml", f'default_model = "ollama/x"\nledger = "{path}"\n')
+    assert tomllib.loads(ccroute("migrate", name).out)["ledger"] == path

@@ -5,12 +5,14 @@ import re
 import tomllib
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.config.test_mutations import ENV, NATIVE, VALID, mutated
 
+from ccroute.backends import OpenAIBackend, register, registry
 from ccroute.config import load, read
 from ccroute.errors import ConfigError
 
@@ -67,6 +69,14 @@ def assert_same_router(sources, env, overrides=None):
 def test_each_shape_written_and_read_again_is_the_same(name):
     document, overrides = VALID[name]
     assert_same_router(document, ENV, overrides)
+
+
+TIERS = {"aliases": {"sonnet": "ollama/qwen:7b", "opus": "anthropic/o", "haiku": "sonnet"}}
+
+
+@pytest.mark.parametrize("file", sorted(FIXTURES.iterdir()), ids=lambda file: file.name)
+def test_each_real_file_written_and_read_again_is_the_same(file):
+    assert_same_router(file, ENV, TIERS)
 
 
 @pytest.mark.parametrize("name", VALID)
@@ -135,7 +145,11 @@ def test_several_files_become_one(write):
 
 
 def test_the_order_of_patterns_stays(write):
-    source = {"backends": {"l": {"kind": "ollama"}}, "aliases": {"a*": {"l/x": 1, "l/y": 2}, "*": "l/z"}}
+    source = {
+        "baseline": None,
+        "backends": {"l": {"kind": "ollama"}},
+        "aliases": {"a*": {"l/x": 1, "l/y": 2}, "*": "l/z"},
+    }
     assert [*body(written(source))["aliases"]] == ["a*", "*"]
 
 
@@ -241,6 +255,25 @@ def test_references_of_another_tools_file_stay():
     assert "sk-1" not in written(source, env)
 
 
+def test_references_of_a_litellm_file_stay():
+    params = {
+        "model": "openai/gpt-4o",
+        "api_base": "os.environ/BASE",
+        "api_key": "os.environ/KEY",
+        "rpm": "os.environ/RPM",
+        "extra_headers": {"x-key": "hunter2"},
+    }
+    source = {"model_list": [{"model_name": "a", "litellm_params": params}]}
+    text = assert_same_router(source, {"BASE": "https://far.example.com/v1", "KEY": "sk-1", "RPM": "60"})
+    assert body(text)["backends"]["far"] == {
+        "kind": "openai",
+        "base_url": "${BASE}",
+        "api_key": "${KEY}",
+        "headers": {"x-key": "${FAR_X_KEY}"},
+        "models": {"gpt-4o": {"rpm": "${RPM}"}},
+    }
+
+
 def test_a_literal_key_becomes_the_providers_usual_variable():
     text = written({"backends": {"main": {"kind": "anthropic", "api_key": "sk-ant-literal"}}})
     assert body(text)["backends"]["main"]["api_key"] == "${ANTHROPIC_API_KEY}"
@@ -340,6 +373,25 @@ def test_a_secret_in_what_may_hold_anything_becomes_a_variable():
     assert "hunter" not in text
 
 
+def test_a_secret_of_a_kind_of_ones_own_becomes_a_variable():
+    @register
+    class Mine(OpenAIBackend):
+        kind = "mine-of-to-toml"
+
+        def __init__(self, name: str, *, auth_token: str, region: str, **options: Any) -> None:
+            super().__init__(name, **options)
+
+    try:
+        text = written({"backends": {"m": {"kind": Mine.kind, "auth_token": "hunter2", "region": "eu"}}})
+    finally:
+        del registry._KINDS[Mine.kind]
+    assert body(text)["backends"]["m"] == {
+        "kind": Mine.kind,
+        "auth_token": "${M_AUTH_TOKEN}",
+        "region": "eu",
+    }
+
+
 # A file that is only moved.
 
 
@@ -379,10 +431,15 @@ def test_another_tools_file_moves_without_its_variables():
 
 
 def test_other_faults_are_reported_also_if_a_file_is_only_moved():
-    source = {"agents": {"q": "${AGENT}", "p": {"model": "nope", "modle": "${X}"}}, "retry": {"max": "much"}}
+    source = {
+        "agents": {"q": "${AGENT}", "p": {"model": "nope", "modle": "${X}"}},
+        "backends": {"ollama": {"models": "${MODELS}"}},
+        "retry": {"max": "much"},
+    }
     with pytest.raises(ConfigError) as caught:
         moved(source)
     assert [fault.partition(": ")[0] for fault in caught.value.faults] == [
+        "backends.ollama.models",
         "agents.p.modle",
         "retry.max",
         "agents.p.model",

@@ -45,6 +45,7 @@ from ccroute.routing import (
     Health,
     Load,
     Plan,
+    RateLimits,
     RefusedParameters,
     RetryBudget,
     Tables,
@@ -183,6 +184,7 @@ def router_state(
             "drop_params": False,
             "health": Health(clock, emit),
             "retry_budget": RetryBudget(clock.monotonic),
+            "rate_limits": RateLimits(clock.monotonic),
             "load": Load(clock.monotonic),
             "ledger": MemoryLedger(),
             "emit": emit,
@@ -204,7 +206,9 @@ def calling(
     health: Health | None = None,
     retry_budget: RetryBudget | None = None,
     load: Load | None = None,
+    rate_limits: RateLimits | None = None,
     refused_parameters: RefusedParameters | None = None,
+    count_tokens: Callable[[Request], int] | None = None,
     **planning: Any,
 ) -> Call:
     """A call to `backends` in their order, each by its model `m`, unless `planning` says otherwise.
@@ -224,7 +228,9 @@ def calling(
         "health": health,
         "retry_budget": retry_budget,
         "load": load,
+        "rate_limits": rate_limits,
         "refused_parameters": refused_parameters,
+        "count_tokens": count_tokens,
     }
     state = router_state(
         clock,
@@ -461,6 +467,7 @@ class Shared:
         self.health = Health(self.clock, self.events.append, on=on)
         self.retry_budget = RetryBudget(self.clock.monotonic)
         self.load = Load(self.clock.monotonic)
+        self.rate_limits = RateLimits(self.clock.monotonic)
 
     def call(self, **options: Any) -> Call:
         shared = {
@@ -468,6 +475,7 @@ class Shared:
             "health": self.health,
             "retry_budget": self.retry_budget,
             "load": self.load,
+            "rate_limits": self.rate_limits,
         }
         return calling(*self.backends, **({"retry": ONCE} | shared | self.planning | options))
 

@@ -7,7 +7,7 @@ A backend of your own subclasses `Backend` and implements `encode`, `decode` and
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, TypedDict
@@ -26,6 +26,7 @@ from ccroute.wire.errors import typed
 from ccroute.wire.listing import read_model_list
 
 if TYPE_CHECKING:
+    from ccroute.types import LoadedModel
     from ccroute.wire.decoding import StreamDecoder
 
 _ENDPOINTS: Final = ("/chat/completions", "/messages", "/api/chat")
@@ -229,12 +230,17 @@ class Backend(ABC):
         return None
 
     def loaded(self) -> HttpRequest | None:
-        """The request that lists the models in memory, where that says more than `details`."""
+        """The request that lists the models in memory; None if there is none. It may be `listing`."""
         return None
 
-    def read_loaded(self, body: bytes) -> Mapping[str, int | None]:
-        """The models in memory, each with the context window it was loaded with, in tokens."""
-        return {}
+    def read_loaded(self, body: bytes) -> Sequence[LoadedModel]:
+        """The models in memory, from an answer to `loaded`."""
+        return ()
+
+    def serves(self, model: str, listed: Collection[str]) -> bool | None:
+        """Whether the server has `model`, if it lists these names; None if the list does not tell."""
+        named = {*self.names(model), f"{model}:latest"}  # Ollama lists it so, also behind other APIs
+        return not named.isdisjoint(listed)
 
     def is_local(self, model: str) -> bool:
         """Whether a prompt for `model` stays on machines of the user's own."""

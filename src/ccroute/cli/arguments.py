@@ -22,10 +22,11 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace | int:
             return 2
         own = arguments.parser
         # argparse takes one run of words for the files; what follows an option belongs to them, too.
-        if unknown := [word for word in rest if word.startswith("-") and word != "-"]:
+        end = rest.index("--") if "--" in rest else len(rest)
+        if unknown := list(filter(_is_option, rest[:end])):
             own.error(f"unrecognized arguments: {' '.join(unknown)}")
         if "files" in arguments:
-            arguments.files += rest
+            arguments.files += [*rest[:end], *rest[end + 1 :]]
             if not arguments.files:
                 own.error(_GIVE_FILE)
         elif rest:
@@ -33,6 +34,11 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace | int:
     except SystemExit as ended:
         return int(ended.code or 0)
     return arguments
+
+
+def _is_option(word: str) -> bool:
+    """Not `-`, which is standard input, nor a prompt that is a list."""
+    return word.startswith("-") and word != "-" and " " not in word
 
 
 def _parser() -> argparse.ArgumentParser:

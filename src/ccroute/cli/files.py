@@ -33,12 +33,14 @@ def router_of(files: Sequence[str]) -> Router:
         return Router.from_config(list(files))
 
 
-def read_files(files: Sequence[str]) -> tuple[Loaded, Tables]:
-    """What the files hold, and the tables that a router would decide by."""
-    from ccroute import Router
+def read_files(files: Sequence[str], *, keep_unset: bool = False) -> tuple[Loaded, Tables]:
+    """What the files hold, and the tables that a router would decide by.
+
+    `keep_unset`: variables need not be set, because nothing is asked.
+    """
     from ccroute.config import read
+    from ccroute.routing.arguments import checked
 
     with named(files):
-        loaded = read(list(files))
-        with Router(**loaded.options) as router:
-            return loaded, router._state.tables
+        loaded = read(list(files), keep_unset=keep_unset)
+        return loaded, checked(**loaded.options).tables

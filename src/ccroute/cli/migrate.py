@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from ccroute.cli.files import named
 from ccroute.cli.output import Output
@@ -14,7 +15,7 @@ from ccroute.errors import ConfigError
 def run(arguments: argparse.Namespace, output: Output) -> None:
     with named(arguments.files):
         loaded = read(arguments.files, keep_unset=True)
-        text = loaded.settings.to_toml()
+    text = loaded.settings.to_toml(os.path.dirname(arguments.output or "") or ".")
     if arguments.output is not None:
         try:
             with open(arguments.output, "w" if arguments.force else "x", encoding="utf-8") as file:

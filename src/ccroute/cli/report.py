@@ -13,13 +13,13 @@ from ccroute.types import Price
 
 
 def run(arguments: argparse.Namespace, output: Output) -> None:
-    report = Report.from_ledger(
-        arguments.ledger,
-        by=arguments.by.split(","),
-        since=arguments.since,
-        until=arguments.until,
-        baseline=_baseline(arguments),
-    )
+    baseline = _baseline(arguments)
+    try:
+        report = Report.from_ledger(
+            arguments.ledger, arguments.by.split(","), arguments.since, arguments.until, baseline
+        )
+    except ValueError as error:  # a wrong --by, --since or --until
+        raise ConfigError(f"--{error}") from None
     if output.as_json:
         output.json(report.to_dict())
     else:
@@ -32,7 +32,7 @@ def _baseline(arguments: argparse.Namespace) -> Price | None:
         return None
     if arguments.config is None:
         raise ConfigError("--baseline needs --config FILE, a configuration that has its price")
-    _, tables = read_files([arguments.config])
+    _, tables = read_files([arguments.config], keep_unset=True)
     price = price_of(tables, arguments.baseline)
     if price is None:
         raise ConfigError(f'{arguments.config}: "{arguments.baseline}" has no price')

@@ -24,8 +24,10 @@ from ccroute.flow.exchange import exchange
 from ccroute.flow.redact import cleaned
 from ccroute.flow.reports import health_report
 from ccroute.flow.retry import MIN_ATTEMPT, Fault
+from ccroute.flow.turns import turn_comes
 from ccroute.http.message import Failure
 from ccroute.routing.acquired import ANSWERED, UNDECIDED, AttemptOutcome, Unavailable
+from ccroute.routing.rate_limits import Turn
 from ccroute.types import Completion
 
 
@@ -41,14 +43,21 @@ def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailabl
         if attempt.wait:
             yield from sleep(attempt.wait)
             attempt.restart_clock()
+        turn = attempt.turn
+        is_early = turn is not None and (attempt.wait or turn.step is None)
+        if turn is not None and is_early and (no_turn := (yield from _turn(attempt, turn))):
+            return no_turn
         try:
             attempt.request = carried_request(attempt)
             http = deployment.backend.encode(attempt.request, deployment.model, attempt.stream)
         except (BackendError, RequestError) as error:
             return Fault(completed(error.with_traceback(None), attempt), UNSUPPORTED)
         attempt.held.append(state.load.begin(deployment))
-        if deployment.backend.origin in state.limited_hosts and (no_slot := (yield from _slot(attempt))):
-            return no_slot
+        if deployment.backend.origin in state.limited_hosts:
+            if no_slot := (yield from _slot(attempt)):
+                return no_slot
+            if turn is not None and (no_turn := (yield from _turn(attempt, turn))):
+                return no_turn
         admission = state.health.admit(deployment, request, early=attempt.early)  # again: it may have waited
         if isinstance(admission, Unavailable):
             return admission
@@ -68,6 +77,18 @@ def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailabl
         return answer
     finally:
         attempt.settle(outcome)
+
+
+def _turn(attempt: AttemptContext, turn: Turn) -> Flow[Unavailable | None]:
+    """Wait for a turn under the deployment's rate limit; the reason where it does not come in time. Asked
+    again after a wait for a slot, because it counts from when the request is sent."""
+    name, until = attempt.deployment.name, attempt.deadline - MIN_ATTEMPT
+    no_turn = yield from turn_comes(
+        turn, attempt.state, until, call=attempt.call_id, agent=attempt.plan.agent, deployment=name
+    )
+    if turn.waited:
+        attempt.restart_clock()
+    return no_turn
 
 
 def _slot(attempt: AttemptContext) -> Flow[Fault | None]:

@@ -11,6 +11,7 @@ from ccroute.backends.credentials import Secrets
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Deployment, Plan
 from ccroute.routing.acquired import Acquired, AttemptOutcome
+from ccroute.routing.rate_limits import Turn
 from ccroute.routing.switches import Admission
 from ccroute.types import Completion, Request, Timeout
 from ccroute.wire.decoding import StreamDecoder
@@ -36,6 +37,7 @@ class AttemptContext:
     early:           the deployment is tried before its time, because nobody else is left.
     wait:            seconds to sleep before it.
     request:         what is asked: the plan's request, and then as the deployment gets it.
+    turn:            its turn under the deployment's rate limit, where there is one.
     held:            what was acquired for it.
     started, started_at: its start, monotonic and in UTC.
     admission:       given by the deployment's health; None until the attempt may send.
@@ -66,6 +68,7 @@ class AttemptContext:
     started_at: datetime
     waiting_since: float
     request: Request
+    turn: Turn | None = None
     held: list[Acquired] = field(default_factory=list)
     admission: Admission | None = None
     sent: bool = False

@@ -19,6 +19,7 @@ from ccroute.flow.retry import Fault, NextAttempt
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Plan
 from ccroute.routing.acquired import Unavailable
+from ccroute.routing.rate_limits import Turn
 from ccroute.types import Attempt, Completion, FailureClass, Outcome, Route, Timeout, Usage
 from ccroute.types.route import new_attempt, new_route, with_facts
 
@@ -27,7 +28,12 @@ _UNUSED = Usage.model_construct()
 
 
 class CallContext:
-    """Everything about one call, which belongs to one process. `latest` is its latest attempt."""
+    """Everything about one call, which belongs to one process.
+
+    turn:   its turn under its agent's rate limit, where there is one.
+    sent:   whether any byte of a request may have reached a server.
+    latest: its latest attempt.
+    """
 
     def __init__(self, plan: Plan, state: RouterState, process: int) -> None:
         self.plan = plan
@@ -36,6 +42,8 @@ class CallContext:
         self.timeout = state.timeout if plan.request.timeout is None else timeout_of(plan, state)
         self.started = 0.0
         self.deadline = FOREVER
+        self.turn: Turn | None = None
+        self.sent = False
         self.attempts: tuple[Attempt, ...] = ()
         self.latest: AttemptContext | None = None
         self._cost: Decimal | None = _NOTHING  # of all attempts; None if the price of one is unknown
@@ -69,7 +77,7 @@ class CallContext:
         """Go on with the next candidate; `unavailable` are those that were passed over for it."""
         name = step.candidate.deployment.name
         for passed, reason in unavailable.items():
-            if passed not in self._not_asked:
+            if passed not in self._not_asked and not (passed == name and reason.limited):
                 self._leave_out(passed, f"{passed} passed over: {reason.why}")
         if step.early:
             self._reasons += (f"{name} tried early: nobody else is left",)
@@ -90,7 +98,7 @@ class CallContext:
             step.candidate,
             stream,
             step.early,
-            step.wait,
+            step.pause,
             now,
             clock.now(),
             now,
@@ -98,6 +106,9 @@ class CallContext:
         )
         if step.tokens is not None:
             self.latest.held.append(step.tokens)
+        if step.turn is not None:
+            self.latest.turn = step.turn
+            self.latest.held.append(step.turn)
         return self.latest
 
     def unsupported(self, attempt: AttemptContext, fault: Fault) -> None:
@@ -142,9 +153,14 @@ class CallContext:
         attempt.known_answer = self._completed(answer, attempt, usage)
         return attempt.known_answer
 
-    def report_turned_away(self, error: CcrouteError) -> None:
-        """The call ends without an attempt, by the error of other calls."""
-        self.state.emit(observe.TurnedAway(self.id, self.plan.agent, self._asked, error.retry_after or 0.0))
+    def waited(self, who: str, turn: Turn) -> None:
+        """Put the wait for a turn into the route's reasons."""
+        self._reasons += (f"{who} waited {turn.waited:.1f} s: {turn.reason.why}",)
+
+    def report_turned_away(self, error: CcrouteError, reason: Unavailable) -> None:
+        """The call ends without an attempt, by the error of other calls, or by a rate limit."""
+        event = observe.TurnedAway(self.id, self.plan.agent, self._asked, error.retry_after or 0.0)
+        self.state.emit(replace(event, reason=reason.why) if reason.limited else event)
 
     def explain(self, error: CcrouteError, left: Sequence[str]) -> None:
         """Put into the error that ends the call what was tried, who was not asked, and why; `left` are those
@@ -248,6 +264,11 @@ class CallContext:
         self, attempt: AttemptContext, outcome: Outcome, usage: Usage, fault: Fault | None, reason: str
     ) -> None:
         self._reasons += attempt.changes
+        self.sent, turn = self.sent or attempt.sent, attempt.turn
+        if turn is not None:
+            turn.used(usage if attempt.sent else None)
+            if turn.waited:
+                self.waited(attempt.deployment.name, turn)
         now, plan, candidate = self.state.clock.monotonic(), self.plan, attempt.candidate
         deployment, duration = candidate.deployment, now - attempt.started
         failure = None if fault is None else fault.rule.failure

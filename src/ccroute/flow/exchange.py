@@ -5,8 +5,9 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator
 
-from ccroute.backends import HttpRequest
+from ccroute.backends import HttpRequest, Origin
 from ccroute.errors import (
+    BackendError,
     BackendTimeoutError,
     CcrouteError,
     ConnectionFailedError,
@@ -168,14 +169,18 @@ def _transport_error(failure: Failure, attempt: AttemptContext) -> CcrouteError:
     deployment, now = attempt.deployment, attempt.state.clock.monotonic()
     if failure.kind == "timeout" and now >= attempt.deadline:
         return DeadlineExceededError(f"{deployment.name}: the call's total timeout passed before it answered")
-    origin = deployment.backend.origin
-    running = "" if "proxy" in failure.detail else ": is it running there?"
     slow = passed = ""
     if failure.kind == "timeout":
         known = None if attempt.first_content else deployment.backend.timeout_advice(deployment.model)
         slow = f". {known}" if known else ""
         limit = attempt.limit_passed(now)
         passed = f" ({limit})" if limit else ""
+    return failure_error(failure, deployment.backend.origin, passed, slow)
+
+
+def failure_error(failure: Failure, origin: Origin, passed: str = "", slow: str = "") -> BackendError:
+    """The typed error for a failure at a host. Of a timeout: the limit that `passed`, and advice."""
+    running = "" if "proxy" in failure.detail else ": is it running there?"
     kind, detail = {
         "connect": (ConnectionFailedError, f"cannot connect to {origin} ({failure.detail}){running}"),
         "tls": (ConnectionFailedError, f"no trusted connection to {origin} ({failure.detail})"),

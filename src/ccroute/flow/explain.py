@@ -91,6 +91,8 @@ class _Rehearsal:
         self._faults = dict[int, Fault | None]()
         self.attempts = dict[int, AttemptContext]()
         self.reasons = list(plan.reasons)
+        if plan.limit is not None and (wait := state.rate_limits.unavailable(plan.limit)) is not None:
+            self.reasons.append(f"agent {plan.agent}: {wait.why}; its turn comes in {wait.until - now:.0f} s")
         self.asked: Sequence[Candidate] = ()
         if plan.denied is not None:
             self.reasons.append(str(plan.denied))
@@ -119,6 +121,8 @@ class _Rehearsal:
         if name in self._plan.left_out:
             return self._plan.left_out[name]
         if (off := self._unavailable.get(name)) is not None:
+            if off.limited:
+                return f"{off.why}; there is room in {max(off.until - self._now, 0.0):.0f} s"
             return str(turned_away_error(off, self._now).args[0])
         fault = self._faults[id(candidate)]
         return _not_triggered(candidate, self._plan) if fault is None else fault.detail
@@ -135,7 +139,7 @@ class _Rehearsal:
         """Those that a call asks, one after the other, if each fails in this way."""
         asked, now, state = list[Candidate](), self._now, self._state
         budget = RetryBudget(lambda: now)  # full, because no attempt really fails
-        retry = RetryState(self._plan, state._replace(retry_budget=budget), asks_keys=False)
+        retry = RetryState(self._plan, state._replace(retry_budget=budget), only_shown=True)
         deadline = FOREVER if self._limits.total is None else now + self._limits.total
         while (step := retry.next(now, deadline)) is not None:
             candidate = step.candidate

@@ -88,12 +88,21 @@ def _gone(error: CcrouteError, rule: Rule, attempt: AttemptContext) -> Literal["
 
 
 def turned_away_error(reason: Unavailable, now: float) -> CcrouteError:
-    """The error of a call that was not sent: of the type that other calls had, in words of its own."""
+    """The error of a call that was not sent: of the type that other calls had, or of a rate limit, in words
+    of its own."""
     last = reason.error or CcrouteError()
     left = max(reason.until - now, 1.0)  # a probe is on its way: its end is not known
     error = copy_error(last)
-    why = "; last: ".join(dict.fromkeys((reason.why, _kind(last))))
-    detail = f"not asked: it failed in other calls and gets none for {left:.0f} s more ({why})"
+    if reason.limited:
+        why, is_agents = getattr(last, "detail", reason.why), getattr(last, "deployment", None) is None
+        advice = "" if is_agents else ", or give the model another deployment or a fallback"
+        detail = (
+            f"not sent: {why}, and the call's turn comes in {left:.0f} s, after its timeout: raise timeout= "
+            f"or the limit{advice}"
+        )
+    else:
+        why = "; last: ".join(dict.fromkeys((reason.why, _kind(last))))
+        detail = f"not asked: it failed in other calls and gets none for {left:.0f} s more ({why})"
     error.args = (detail,)
     if isinstance(error, BackendError):
         error.detail, error.sent, error.retry_after = detail, False, left

@@ -9,12 +9,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from ccroute.accounting.tokens import count_safely
 from ccroute.errors import CcrouteError, DeadlineExceededError
 from ccroute.failures import NO_MODEL, TOO_LONG, Rule, Trigger, rule_of
 from ccroute.flow.attempt_context import FOREVER
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Plan
 from ccroute.routing.acquired import Unavailable
+from ccroute.routing.rate_limits import Limit, Turn
 from ccroute.routing.retry_budget import RetryTokens
 from ccroute.types import FailureClass
 
@@ -60,14 +62,26 @@ class Fault(NamedTuple):
 class NextAttempt(NamedTuple):
     """Whom to try next, and the seconds to wait before it.
 
+    pause:  the seconds of them that pass before it waits for its turn under a rate limit.
     early:  its time has not come yet, but nobody else is left, so one call may probe it.
+    queues: nobody else is left, so the call waits for its turn under the deployment's rate limit.
     tokens: what it cost of the backend's retry budget.
+    turn:   its turn under the deployment's rate limit, which may not have come yet.
     """
 
     candidate: Candidate
     wait: float
+    pause: float = 0.0
     early: bool = False
+    queues: bool = False
     tokens: RetryTokens | None = None
+    turn: Turn | None = None
+
+    def settle(self) -> None:
+        """Give back what it holds: the attempt is not made."""
+        for each in (self.tokens, self.turn):
+            if each is not None:
+                each.settle()
 
 
 class RetryState:
@@ -78,20 +92,22 @@ class RetryState:
     unsupported_fault: why a candidate cannot serve the request; nothing was sent there.
     lacked_time:       whether there was somebody to try, and no time for it.
 
-    asks_keys: whether an `api_key` callable may be asked if the key that was refused is still its key.
+    only_shown: for a plan that is only shown: takes nothing, and asks no `api_key` callable whether the key
+                that was refused is still its key.
     """
 
-    def __init__(self, plan: Plan, state: RouterState, *, asks_keys: bool = True) -> None:
+    def __init__(self, plan: Plan, state: RouterState, *, only_shown: bool = False) -> None:
         self.unavailable: dict[str, Unavailable] = {}
         self.fault: Fault | None = None
         self.unsupported_fault: Fault | None = None
         self.lacked_time = False
         self._plan = plan
         self._state = state
-        self._asks_keys = asks_keys
+        self._only_shown = only_shown
         self._attempts = 0
         self._may_probe = True
         self._window: int | None = None  # tokens that were too few
+        self._prompt: int | None = None  # tokens, estimated
         # By deployment: its attempts, how often it was polled, when it is ready for another (monotonic).
         self._tries: dict[str, int] = {}
         self._polls: dict[str, int] = {}
@@ -108,10 +124,12 @@ class RetryState:
         """Whom to try now (monotonic seconds); None when nobody is left, or no time before `deadline`."""
         step = self._next(now)
         over = self.fault is not None and isinstance(self.fault.error, DeadlineExceededError)
-        if step is None or (not over and deadline - now >= step.wait + MIN_ATTEMPT):
+        if step is None:
+            return None
+        wait = step.wait if step.turn is None else max(step.wait, step.turn.room.at - now)
+        if not over and deadline - now >= wait + MIN_ATTEMPT:
             return step
-        if step.tokens is not None:
-            step.tokens.settle()
+        step.settle()
         self.lacked_time = True
         return None
 
@@ -120,10 +138,12 @@ class RetryState:
         if last is None:
             first = self._plan.candidates[0]
             if not self.unavailable and self._unavailable(first) is None:
-                budget = self._state.retry_budget
-                if budget.left:
-                    budget.first(first.deployment.backend.identity)
-                return NextAttempt(first, 0.0)
+                turn, limit = None, first.deployment.limit
+                if limit is None or (not self._only_shown and (turn := self._turn(limit)) is not None):
+                    budget = self._state.retry_budget
+                    if budget.left:
+                        budget.first(first.deployment.backend.identity)
+                    return NextAttempt(first, 0.0, turn=turn)
         elif last.rule.others == "none" or self._is_spent(self._attempts):
             return None
         while (chosen := self._choose(now)) is not None:
@@ -131,11 +151,31 @@ class RetryState:
             cost = self._retry_tokens.get(backend)
             if cost is None:
                 self._state.retry_budget.first(backend)
+            else:
+                tokens = self._state.retry_budget.take(backend, cost)
+                if tokens is None:
+                    continue
+                chosen = chosen._replace(tokens=tokens)
+            limit = chosen.candidate.deployment.limit
+            if limit is None or self._only_shown:
                 return chosen
-            tokens = self._state.retry_budget.take(backend, cost)
-            if tokens is not None:
-                return chosen._replace(tokens=tokens)
+            if (turn := self._turn(limit, queues=chosen.queues)) is not None:
+                return chosen._replace(turn=turn)
+            chosen.settle()
         return None
+
+    def _turn(self, limit: Limit, *, queues: bool = False) -> Turn | None:
+        """A turn under a deployment's rate limit; None if there is no room, unless the call queues for it."""
+        limits, tokens = self._state.rate_limits, 0 if limit.tpm is None else self._reserved(limit)
+        return limits.queue(limit, tokens) if queues else limits.take(limit, tokens)
+
+    def _reserved(self, limit: Limit) -> int:
+        """The tokens that the request reserves of a limit. Counted once: a tokenizer is slow."""
+        request = self._plan.request
+        if self._prompt is None:
+            counted = self._plan.prompt_tokens
+            self._prompt = count_safely(self._state.count_tokens, request) if counted is None else counted
+        return limit.reserved(self._prompt, request.max_tokens)
 
     def failed(self, candidate: Candidate, fault: Fault, now: float) -> None:
         """An attempt failed at `now` (monotonic seconds)."""
@@ -184,6 +224,11 @@ class RetryState:
     def _choose(self, now: float) -> NextAttempt | None:
         possible = [candidate for candidate in self._plan.candidates if self._may(candidate)]
         reasons = {candidate.deployment.name: self._unavailable(candidate) for candidate in possible}
+        for candidate in possible:
+            name, limit = candidate.deployment.name, candidate.deployment.limit
+            if limit is not None and reasons[name] is None:
+                tokens = 0 if limit.tpm is None else self._reserved(limit)
+                reasons[name] = self._state.rate_limits.unavailable(limit, tokens)
         self.unavailable |= {name: reason for name, reason in reasons.items() if reason is not None}
         possible = [candidate for candidate in possible if self._is_triggered(candidate, reasons)]
         untried = [c for c in possible if c.deployment.name not in self._tries.keys() | self._polls.keys()]
@@ -198,14 +243,20 @@ class RetryState:
         waiting = [c for c in possible if (reason := reasons[c.deployment.name]) is None or reason.cooling]
         if waiting:
             soonest = min(waiting, key=ready)
-            return NextAttempt(soonest, ready(soonest) - now)
-        return NextAttempt(min(untried, key=ready), 0.0, early=True) if untried and self._may_probe else None
+            name = soonest.deployment.name
+            reason, wait = reasons[name], ready(soonest) - now
+            is_limited = reason is not None and reason.limited
+            pause = max(self._ready.get(name, now) - now, 0.0) if is_limited else wait
+            return NextAttempt(soonest, wait, pause, queues=True)
+        if untried and self._may_probe:
+            return NextAttempt(min(untried, key=ready), 0.0, early=True, queues=True)
+        return None
 
     def _unavailable(self, candidate: Candidate) -> Unavailable | None:
         """Why its health forbids it; a key that was rotated meanwhile is not the one that was refused."""
         health, backend = self._state.health, candidate.deployment.backend
         reason = health.unavailable(candidate.deployment, self._plan.request)
-        if reason is None or reason.keys is None or not self._asks_keys:
+        if reason is None or reason.keys is None or self._only_shown:
             return reason
         if backend.identity not in self._fingerprints:  # the callable may ask a vault: once per call
             self._fingerprints[backend.identity] = backend.current_fingerprint()

@@ -13,6 +13,7 @@ from ccroute.routing import (
     AliasTable,
     Health,
     Load,
+    RateLimits,
     RefusedParameters,
     RetryBudget,
     Tables,
@@ -41,6 +42,7 @@ class RouterState(NamedTuple):
     drop_params: bool
     health: Health
     retry_budget: RetryBudget
+    rate_limits: RateLimits
     load: Load
     ledger: BaseLedger
     emit: Listener
@@ -70,6 +72,7 @@ class RouterState(NamedTuple):
         """Replace locks in a forked child, and forget calls that run in the parent."""
         self.health.after_fork()
         self.retry_budget.after_fork()
+        self.rate_limits.after_fork()
         self.load.after_fork()
         self.ledger.after_fork()
 
@@ -89,6 +92,7 @@ def new_state(
         drop_params=False,
         health=Health(clock, emit),
         retry_budget=RetryBudget(clock.monotonic),
+        rate_limits=RateLimits(clock.monotonic),
         load=Load(clock.monotonic),
         ledger=ledger,
         emit=emit,

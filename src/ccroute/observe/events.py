@@ -66,6 +66,20 @@ class Queued(CallEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimited(CallEvent):
+    """A call waits for `wait` seconds, or less, because a limit of the configuration is reached: its
+    deployment's, or, where `deployment` is None, its agent's."""
+
+    deployment: str | None
+    limit: str
+    wait: float
+
+    def __str__(self) -> str:
+        who = self.deployment or f"agent {self.agent}"
+        return f"{who}: waits {self.wait:.1f} s, its limit {self.limit} is reached"
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptFailed(CallEvent):
     """One attempt failed; `error` names the error's class, `status` is HTTP's where there was one."""
 
@@ -118,7 +132,8 @@ class TurnedAway(CallEvent):
 
     deployment: str
     seconds: float
-    _line = "{0.deployment}: not asked, gets no calls for {0.seconds:.0f} s more: it failed before"
+    reason: str = "it failed before"
+    _line = "{0.deployment}: not asked, gets no calls for {0.seconds:.0f} s more: {0.reason}"
 
 
 @dataclass(frozen=True, slots=True)

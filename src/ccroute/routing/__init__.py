@@ -9,6 +9,7 @@ from ccroute.routing.aliases import AliasTable, Resolution
 from ccroute.routing.health import Health
 from ccroute.routing.load import Load
 from ccroute.routing.plan import Plan, make_plan, with_agent
+from ccroute.routing.rate_limits import RateLimits
 from ccroute.routing.refused_parameters import RefusedParameters
 from ccroute.routing.retry_budget import RetryBudget
 from ccroute.routing.tables import Candidate, Deployment, Tables
@@ -23,6 +24,7 @@ __all__ = [
     "Health",
     "Load",
     "Plan",
+    "RateLimits",
     "RefusedParameters",
     "Resolution",
     "RetryBudget",

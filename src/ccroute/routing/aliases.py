@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, NotRequired, TypeAlias, TypedDict, TypeGuard, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, NotRequired, TypeAlias, TypeGuard, TypeVar, get_args
+
+from typing_extensions import TypedDict  # pydantic reads it, and wants this one before Python 3.12
 
 from ccroute.errors import ConfigError, UnknownModelError
 from ccroute.routing.names import close_matches, did_you_mean

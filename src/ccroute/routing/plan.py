@@ -17,6 +17,7 @@ from ccroute.routing.aliases import Resolution
 from ccroute.routing.balance import BY_TABLE, View, order, ranks
 from ccroute.routing.load import Load
 from ccroute.routing.prices import price_of
+from ccroute.routing.rate_limits import Limit
 from ccroute.routing.tables import Candidate, Tables
 from ccroute.types import Price, Request
 
@@ -43,6 +44,7 @@ class Plan(NamedTuple):
     left_out:      the names of those, each with the reason.
     denied:        what a call raises, because nobody is left. Only in a plan that is shown.
     ties:          of a plan that is shown: the candidates that a call draws among, by their ids.
+    limit:         the agent's rate limit.
     """
 
     request: Request
@@ -60,6 +62,7 @@ class Plan(NamedTuple):
     left_out: Mapping[str, str] = MappingProxyType({})
     denied: CcrouteError | None = None
     ties: Mapping[int, Tie] = MappingProxyType({})
+    limit: Limit | None = None
 
 
 def make_plan(
@@ -82,7 +85,8 @@ def make_plan(
             has the error that leaves nobody.
     load:   the measured load, for the strategies `least-busy`, `latency` and `cost`.
     """
-    name, agent, model, overridden, fallbacks, known_reasons = tables.choose(request.agent, request.model)
+    chosen = tables.choose(request.agent, request.model)
+    name, agent, model, overridden, fallbacks, known_reasons, limit = chosen
     reasons = list(known_reasons)
     if agent.params:
         request = request.with_defaults(agent.params)
@@ -127,6 +131,7 @@ def make_plan(
         left_out,
         denied,
         ties,
+        limit,
     )
 
 

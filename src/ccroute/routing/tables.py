@@ -22,6 +22,7 @@ from ccroute.routing.agents import (
 )
 from ccroute.routing.aliases import AliasTable, Resolution
 from ccroute.routing.names import did_you_mean
+from ccroute.routing.rate_limits import Limit
 from ccroute.types import FREE, Model, ModelInfo, Price
 
 UnknownAgent = Literal["error", "default"]
@@ -42,6 +43,7 @@ class Deployment:
     info:     the description of the model.
     price:    USD per million tokens; None if unknown.
     identity: what calls learn of it is kept under this: after a reload, its name may lead to another server.
+    limit:    what it may be sent in a minute; None: anything.
     """
 
     name: str
@@ -50,9 +52,14 @@ class Deployment:
     info: Model
     price: Price | None
     identity: str = field(init=False)
+    limit: Limit | None = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "identity", f"{self.backend.identity} {self.model}")
+        put, info = object.__setattr__, self.info
+        identity = f"{self.backend.identity} {self.model}"
+        put(self, "identity", identity)
+        limited = info.rpm is not None or info.tpm is not None
+        put(self, "limit", Limit("deployment", identity, self.name, info.rpm, info.tpm) if limited else None)
 
     @property
     def is_local(self) -> bool:
@@ -89,6 +96,7 @@ class Choice(NamedTuple):
 
     overridden: the agent's model replaced a different one that the caller requested.
     fallbacks:  the models to try after it, unless the call gives its own.
+    limit:      the agent's.
     """
 
     name: str | None
@@ -97,6 +105,7 @@ class Choice(NamedTuple):
     overridden: bool
     fallbacks: tuple[str | Fallback, ...]
     reasons: tuple[str, ...]
+    limit: Limit | None
 
 
 class Tables:
@@ -164,7 +173,8 @@ class Tables:
         if overridden:
             reasons.append(f'agent {name} uses "{model}", not the requested "{requested}"')
         fallbacks = (*settings.fallback, *self.fallbacks.get(model, self.other_fallbacks))
-        return Choice(name, settings, model, overridden, fallbacks, tuple(reasons))
+        limit = None if name is None or settings.rpm is None else Limit("agent", name, name, settings.rpm)
+        return Choice(name, settings, model, overridden, fallbacks, tuple(reasons), limit)
 
     def _resolve(self, name: str) -> tuple[Resolution, Sequence[Deployment]]:
         resolution = self.aliases.resolve(name, self.backends)
@@ -227,11 +237,17 @@ class Tables:
         return FREE if price is None and backend.is_free(model) else price
 
     def known_deployments(self) -> list[str]:
-        """The names of the deployments in aliases, agents, `default_model` and the backends' `models`."""
+        """The names of the deployments in aliases, agents, fallbacks, `default_model` and the backends'
+        `models`."""
         described = (f"{b.name}/{model}" for b in self.backends.values() for model in b.models)
-        named = [agent.model for _, agent in self.agents.items()] + [self.default_model]
+        agents = [agent for _, agent in self.agents.items()]
+        fallbacks = [each for agent in agents for each in agent.fallback]
+        fallbacks += [each for models in self.fallbacks.values() for each in models]
+        named = [*(agent.model for agent in agents), *map(model_of, fallbacks), self.default_model]
         asked = (each for name in named if name is not None for each in self.resolve(name)[0].deployments)
-        found = (*self.aliases.deployments(), *asked)
+        patterns = (each for targets in self.aliases.pattern_targets().values() for each in targets)
+        fixed = (each for each in patterns if "*" not in each and "\\" not in each)
+        found = (*self.aliases.deployments(), *asked, *(each for each in fixed if each not in self.aliases))
         return list(dict.fromkeys(self.deployment(name).name for name in (*found, *described)))
 
     def models(self) -> list[ModelInfo]:

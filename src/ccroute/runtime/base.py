@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ccroute.errors import RouterClosedError
-from ccroute.flow import CallContext, Flow, RouterState, discover, new_state
+from ccroute.flow import CallContext, Flow, RouterState, check, discover, new_state
 from ccroute.observe.logging import log_event, safe_listener
 from ccroute.routing import make_plan
 from ccroute.routing.arguments import Configuration, checked
@@ -17,6 +17,9 @@ from ccroute.runtime.reload import Reloader
 from ccroute.types import ModelInfo
 from ccroute.types.checked import build_request
 from ccroute.types.request import Form
+
+if TYPE_CHECKING:
+    from ccroute.types import BackendHealth
 
 FIXED = ("ledger", "trust_env")
 """The arguments that a file may hold, and that a reload does not take over."""
@@ -103,6 +106,18 @@ class RouterBase:
         self._check_open()
         state = self._state
         return discover(state.tables.backends.values(), state.timeout, state.clock)
+
+    def _checks(self) -> dict[str, Flow[BackendHealth]]:
+        self._check_open()
+        state = self._state
+        used: dict[str, list[str]] = {name: [] for name in state.tables.backends}
+        for name in state.tables.known_deployments():
+            owner, _, model = name.partition("/")
+            used[owner].append(model)
+        return {
+            name: check(backend, used[name], state.timeout, state.clock)
+            for name, backend in state.tables.backends.items()
+        }
 
     def _check_open(self) -> None:
         if self._closed:

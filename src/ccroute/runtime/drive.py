@@ -188,7 +188,9 @@ class _Driver(Generic[T]):
                     elif type(effect) is Leave:
                         self._end_attempt()
                     elif type(effect) is Sleep:
-                        await self._new_waiter().wait(time.monotonic() + effect.seconds)
+                        waiter = self._new_waiter()
+                        if effect.turn is None or effect.turn.sleeps(waiter):
+                            await waiter.wait(time.monotonic() + effect.seconds)
                 except BaseException as error:
                     try:
                         effect = flow.throw(self._error_for_flow(effect, error))

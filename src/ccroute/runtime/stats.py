@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ccroute.flow import RouterState
 from ccroute.runtime.limiter import Limiters
-from ccroute.types.stats import BackendStats, DeploymentStats, HealthStats, RouterStats
+from ccroute.types.stats import AgentStats, BackendStats, DeploymentStats, HealthStats, RouterStats
 
 if TYPE_CHECKING:
     from ccroute.http.connections import Connections
@@ -15,7 +15,7 @@ _ON = HealthStats.model_construct()
 
 
 def router_stats(state: RouterState, limiters: Limiters, connections: Connections) -> RouterStats:
-    """The router's state now, as plain data. Waits only for the lock of the router's health."""
+    """The router's state now, as plain data. Waits only for the locks of its health and its rate limits."""
     breakers, credentials = state.health.stats()
     slots, opened = limiters.stats(), connections.stats()
     backends, hosts = state.tables.backends, {}
@@ -30,12 +30,17 @@ def router_stats(state: RouterState, limiters: Limiters, connections: Connection
             busy_connections=0 if links is None else links.in_use,
             credential=credentials.get(backend.credential_identity, _ON),
         )
+    limits = state.rate_limits.stats()
     current = {backend.identity for backend in backends.values()}
     deployments = {
         load.name: DeploymentStats(
-            in_flight=load.in_flight, success_rate=load.success_rate, health=breakers.get(identity, _ON)
+            in_flight=load.in_flight,
+            success_rate=load.success_rate,
+            health=breakers.get(identity, _ON),
+            limits=limits.get(("deployment", identity)),
         )
         for identity, load in state.load.stats().items()
         if load.backend in current
     }
-    return RouterStats(backends=hosts, deployments=deployments)
+    agents = {name: AgentStats(limits=each) for (of, name), each in limits.items() if of == "agent"}
+    return RouterStats(backends=hosts, deployments=deployments, agents=agents)

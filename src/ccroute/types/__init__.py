@@ -21,13 +21,23 @@ from ccroute.types.results import (
 from ccroute.types.route import Attempt, FailureClass, ModelInfo, Outcome, Route, Usage
 
 if TYPE_CHECKING:
+    from ccroute.types.health import BackendHealth, LoadedModel
     from ccroute.types.route_plan import Candidate, RoutePlan
-    from ccroute.types.stats import BackendStats, DeploymentStats, HealthStats, RouterStats
+    from ccroute.types.stats import (
+        AgentStats,
+        BackendStats,
+        DeploymentStats,
+        HealthStats,
+        LimitStats,
+        RouterStats,
+    )
 
 __all__ = [
     "FREE",
     "JSON",
+    "AgentStats",
     "Attempt",
+    "BackendHealth",
     "BackendStats",
     "CallOptions",
     "Candidate",
@@ -39,6 +49,8 @@ __all__ = [
     "FinishReason",
     "Function",
     "HealthStats",
+    "LimitStats",
+    "LoadedModel",
     "Message",
     "MessageLike",
     "Model",
@@ -56,7 +68,15 @@ __all__ = [
 ]
 
 _RARE = {
+    "ccroute.types.health": ("BackendHealth", "LoadedModel"),
     "ccroute.types.route_plan": ("Candidate", "RoutePlan"),
-    "ccroute.types.stats": ("BackendStats", "DeploymentStats", "HealthStats", "RouterStats"),
+    "ccroute.types.stats": (
+        "AgentStats",
+        "BackendStats",
+        "DeploymentStats",
+        "HealthStats",
+        "LimitStats",
+        "RouterStats",
+    ),
 }
 __getattr__ = loader(__name__, {name: home for home, names in _RARE.items() for name in names})

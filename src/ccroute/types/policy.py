@@ -160,8 +160,7 @@ class Model:
                     `max_output` and what the prompt leaves of the context window.
     drops:          parameters that requests to it never have, also those of the call, such as `["seed"]`;
                     `"extra.store"` is a field of `extra`. `route.reasons` lists what was left out.
-    rpm, tpm:       the most requests, and tokens of prompts and answers, that it is sent in a minute; None:
-                    no limit.
+    rpm, tpm:       the most requests, and tokens of prompts and answers, in a minute; None: no limit.
 
     The following differ from model to model behind one API. None: the value of
     `ccroute.backends.known_models`, or else what most models do. A value given here wins.

@@ -20,13 +20,31 @@ class HealthStats(Frozen):
     seconds_left: float = 0.0
 
 
+class LimitStats(Frozen):
+    """The rate limits of a deployment or an agent: `requests` and `tokens` of the last minute count towards
+    `rpm` and `tpm` (None: no limit, and not counted). `waiting` calls wait for room."""
+
+    rpm: int | None = None
+    requests: int = 0
+    tpm: int | None = None
+    tokens: int = 0
+    waiting: int = 0
+
+
 class DeploymentStats(Frozen):
     """One deployment that was asked before. `success_rate` is the share of its recent calls that succeeded,
-    0 to 1."""
+    0 to 1; `limits` is None where it has none."""
 
     in_flight: int = 0
     success_rate: float = 1.0
     health: HealthStats = HealthStats.model_construct()
+    limits: LimitStats | None = None
+
+
+class AgentStats(Frozen):
+    """One agent with a limit that made a call."""
+
+    limits: LimitStats
 
 
 class BackendStats(Frozen):
@@ -49,7 +67,8 @@ class BackendStats(Frozen):
 
 
 class RouterStats(Frozen):
-    """A router at one moment, by the names of backends and deployments."""
+    """A router at one moment, by the names of backends, deployments and agents."""
 
     backends: Mapping[str, BackendStats]
     deployments: Mapping[str, DeploymentStats]
+    agents: Mapping[str, AgentStats] = {}

@@ -79,7 +79,7 @@ def _add(name: str, shared: _Shared, builder: Builder) -> None:
     slots = [entry.slots for entry in shared.entries if entry.slots]
     if slots:
         table["max_concurrency"] = min(slots)
-    models = table["models"] = {}
+    models: dict[str, dict[str, Any]] = {}
     if first.server.warning is not None:
         builder.warn((*first.place, "litellm_params"), first.server.warning)
     builder.comes_from((*first.place, "litellm_params"), "backends", name)
@@ -93,3 +93,5 @@ def _add(name: str, shared: _Shared, builder: Builder) -> None:
         builder.comes_from(entry.place, *native)
         for key, place in entry.facts.places.items():
             builder.comes_from(place, *native, *key.split("."))
+    if models:
+        table["models"] = models

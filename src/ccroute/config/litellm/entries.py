@@ -19,7 +19,7 @@ from ccroute.routing.names import did_you_mean
 
 _MODES: Final = frozenset({"chat", "completion"})
 _SERIES: Final = ("responses/", "o_series/", "gpt5_series/", "chat/")
-_MOCK: Final = "answers a text of the file, without a model; ccroute.testing.ScriptedBackend does that"
+_MOCK: Final = "answers with a text of the file, without a model (mock_response)"
 
 
 @dataclass(slots=True)

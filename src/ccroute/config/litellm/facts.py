@@ -8,12 +8,11 @@ from decimal import Decimal
 from typing import Any, Final
 
 from ccroute.backends.known_models import known
-from ccroute.config.litellm.keys import BODY, OLLAMA_OPTIONS, PARAMETERS, PRICES
+from ccroute.config.litellm.keys import BODY, OLLAMA_OPTIONS, PARAMETERS, PRICES, TIER
 from ccroute.config.litellm.section import Section
 from ccroute.config.reading.source import Place
 from ccroute.types.request import PARAMETERS as OURS
 
-_TIER: Final = re.compile(rf"({'|'.join(PRICES)})_above_(\d+)k_tokens")
 _EFFORTS: Final = {"disable": "none", "xhigh": "max"}
 _BUDGETS: Final = ((4096, "high"), (2048, "medium"), (0, "low"))
 """LiteLLM's own sizes of a thinking budget, in tokens."""
@@ -107,7 +106,7 @@ def _price(section: Section) -> tuple[dict[str, Any], Place] | None:
         found |= dict.fromkeys(missing, Decimal(0))
     tiers: dict[str, dict[str, Decimal]] = {}
     for key in section:
-        if (match := _TIER.fullmatch(key)) and (amount := _amount(section, key)) is not None:
+        if (match := TIER.fullmatch(key)) and (amount := _amount(section, key)) is not None:
             tiers.setdefault(f"{match[2]}000", {})[PRICES[match[1]]] = amount
     price: dict[str, Any] = dict(found)
     if tiers:

@@ -83,11 +83,11 @@ class Fallbacks:
             if len(models) == 1 and models[0] in names:
                 names[alias] = None
         for name in names:
-            if "*" in name and name != OTHERS:
-                place = (self.general.get(name) or self.windows[name])[0][1]
-                self._router.builder.warn(
-                    place, f'fallbacks of "{name}" are never used: name the models themselves'
-                )
+            if "*" in name and name != OTHERS:  # nor does LiteLLM look at the pattern that a name matched
+                for _, place in [*self.general.get(name, ()), *self.windows.get(name, ())][:1]:
+                    self._router.builder.warn(
+                        place, f'fallbacks of "{name}" are never used: name the models themselves'
+                    )
                 continue
             chain = self._chain(name)
             if chain:

@@ -7,6 +7,7 @@ docs/litellm.md has the same keys; a test compares them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -56,10 +57,9 @@ PRICES: Final = {
     "cache_creation_input_token_cost": "cache_write",
     "cache_creation_input_token_cost_above_1hr": "cache_write_1h",
 }
-_ABOVE: Final = " ".join(
-    f"{name}_above_{tokens}k_tokens" for name in list(PRICES)[:4] for tokens in (128, 200, 256, 272)
-)
-_FACTS: Final = f"max_input_tokens max_output_tokens {' '.join(PRICES)} {_ABOVE}"
+TIER: Final = re.compile(rf"({'|'.join(PRICES)})_above_(\d+)k_tokens")
+"""The prices of longer prompts."""
+_FACTS: Final = f"max_input_tokens max_output_tokens {' '.join(PRICES)}"
 _OTHER_PRICES: Final = (
     "input_cost_per_second output_cost_per_second input_cost_per_character output_cost_per_character "
     "input_cost_per_image output_cost_per_image input_cost_per_pixel output_cost_per_pixel "
@@ -171,7 +171,7 @@ ROUTER: Final[Keys] = {
     **_ignored(_TAGS, "enable_tag_filtering tag_filtering_match_any"),
     **_ignored(_LOGS, "set_verbose debug_level alerting_config"),
     **_ignored(
-        "is known by its kind only; docs/litellm.md has the strategies",
+        "belongs to what LiteLLM's router does besides; ccroute does not have it",
         "routing_strategy_args routing_groups optional_pre_call_checks default_priority polling_interval "
         "provider_budget_config deployment_affinity_ttl_seconds ignore_invalid_deployments "
         "router_general_settings assistants_config guardrail_list search_tools",

@@ -9,7 +9,7 @@ from typing import Any
 
 from ccroute.config.foreign.builder import Builder, unknown_key
 from ccroute.config.foreign.spelling import misspelt
-from ccroute.config.litellm.keys import MEANT, SECTIONS, SUPPORTS, Keys
+from ccroute.config.litellm.keys import MEANT, SECTIONS, SUPPORTS, TIER, Keys
 from ccroute.config.reading.source import Place
 
 Layer = tuple[Mapping[str, Any], Place]
@@ -132,7 +132,7 @@ def note_unread(builder: Builder, table: Mapping[str, Any], place: Place, known:
     """Note the keys of a table that are ignored, and warn of those that seem misspelled."""
     for key, value in table.items():
         why = known.get(key, "")
-        if why is None or value is None:
+        if why is None or value is None or TIER.fullmatch(key):
             continue
         here = (*place, key)
         if why or key.startswith(SUPPORTS):

@@ -17,7 +17,8 @@ from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import Place
 
 _ENDPOINT: Final = re.compile(r"/(?:chat/completions|completions|messages|api/chat|api/generate)/?$")
-_KEY_HEADERS: Final = frozenset({"authorization", "x-api-key", "api-key"})
+_KEY_HEADERS: Final = {"anthropic": "x-api-key", "azure": "api-key"}
+"""The header with the key, where it is not Authorization."""
 _NEWEST: Final = frozenset({"v1", "latest", "preview"})
 """Words that LiteLLM takes for Azure's API without a date."""
 _KEYLESS: Final = frozenset({"ollama", "ollama_chat", "lm_studio", "llamafile", "litellm_proxy"})
@@ -49,7 +50,9 @@ def read_server(
     """The server of an entry; None if it has a fault."""
     provider = PROVIDERS[provider_name]
     given = next((key for key in ("api_base", "base_url") if params.text(key)), None)
-    url = params.text(given) if given else environment.get(provider.base) or provider.url
+    url = params.text(given) if given else provider.url
+    if given is None and environment.get(provider.base):
+        url = params.builder.expand(f"${{{provider.base}}}", (*place, "api_base"))
     if url is None:
         if given is None and not params.builder.is_faulty((*place, "api_base")):
             variable = f", or set {provider.base}" if provider.base else ""
@@ -59,7 +62,7 @@ def read_server(
         return None
     kind, url, version = _address(provider_name, provider, url, model)
     options: dict[str, Any] = {"kind": kind, "base_url": url}
-    places = {"base_url": params.place(given)} if given else {}
+    places = {"base_url": params.place(given) if given else (*place, "api_base")}
     if kind == "azure":
         version = params.text("api_version") or version or environment.get("AZURE_API_VERSION")
         if version and version not in _NEWEST:
@@ -69,13 +72,15 @@ def read_server(
         if key in params:
             places[key] = params.place(key)
     api_key, warning = params.text("api_key"), None
-    if headers := _headers(params):
-        options["headers"] = headers
-        if api_key and not _KEY_HEADERS.isdisjoint(map(str.lower, headers)):
-            params.builder.ignore(params.place("api_key"), "a header has the key")
-            api_key = None
-    elif api_key is None and "api_key" not in params:
-        api_key, warning = _usual_key(provider_name, provider, url, environment)
+    headers = _headers(params)
+    own = next((name for name in headers if name.lower() == _KEY_HEADERS.get(kind, "authorization")), None)
+    if own is not None:
+        api_key = headers.pop(own).removeprefix("Bearer ")  # LiteLLM lets the header win
+    if headers:
+        options["headers"] = dict(sorted(headers.items()))
+    if own is None and api_key is None and "api_key" not in params:
+        usual, warning = _usual_key(provider_name, provider, url, environment)
+        api_key = params.builder.expand(f"${{{usual}}}", (*place, "api_key")) if usual else None
     if api_key:
         options["api_key"] = api_key
     return Server(_name(provider_name, provider, kind, url), options, places, warning)
@@ -147,22 +152,16 @@ def _headers(params: Section) -> dict[str, str]:
 def _usual_key(
     name: str, provider: Provider, url: str, environment: Environment
 ) -> tuple[str | None, str | None]:
-    """The provider's usual variable, at its official address only; and a warning."""
+    """The variable with the key, at the provider's official address only; and a warning."""
     official = url == provider.url or (provider.kind == "azure" and _is_azure(url))
     found = next((variable for variable in provider.keys if environment.get(variable)), None)
     if official and found:
-        return environment.get(found), None
+        return found, None
     if found:
         return None, f"{found} is not sent to this address; write api_key: os.environ/{found} if it is for it"
-    if official and provider.keys and name not in _KEYLESS and not _is_implied(provider):
+    if official and provider.keys and name not in _KEYLESS and recognise(url)[1] not in registered():
         return None, f"{provider.keys[0]} is not set, so there is no key for {url}"
     return None, None
-
-
-def _is_implied(provider: Provider) -> bool:
-    """Whether making the backend looks for the key, and warns if there is none."""
-    kind = registered().get(provider.kind)
-    return kind is not None and kind.key_variable is not None and provider.kind != "azure"
 
 
 def _is_azure(url: str) -> bool:

@@ -127,6 +127,7 @@ def _settings(
     key = "timeout" if "timeout" in router else "request_timeout"
     attempt, first = section.number(key), router.number("stream_timeout")
     if attempt or first:
+        attempt = _longest_attempt(attempt, builder.backends) if attempt else None
         timeout = {
             name: float(seconds) for name, seconds in (("attempt", attempt), ("first", first)) if seconds
         }

@@ -33,15 +33,16 @@ NOT_YET = ("budgets", "cache")
 """Keys that this version of the router does not support yet."""
 
 
-def _keyed(key: str) -> BeforeValidator:
-    """Lets a table be written as the value of its main key."""
+def _keyed(key: str, accepts: object) -> BeforeValidator:
+    """Lets a table be written as the value of its main key. `accepts` is for the JSON schema."""
     return BeforeValidator(
-        lambda value: {key: value} if isinstance(value, str | int | float | Decimal) else value
+        lambda value: {key: value} if isinstance(value, str | int | float | Decimal) else value,
+        json_schema_input_type=accepts,
     )
 
 
 def _off(value: object) -> object:
-    return None if value == "off" else value
+    return None if value is False or value == "off" else value  # YAML reads off as false
 
 
 def is_limit(table: type[BaseModel], key: str) -> bool:
@@ -160,10 +161,16 @@ def _target(value: object) -> Target:
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 NotNegative = Annotated[FiniteFloat, Field(ge=0)]
 Usd = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
-Words = Annotated[list[str], BeforeValidator(_listed)]
-Name = Annotated[str, AfterValidator(_name)]
-Names = Annotated[list[Name], BeforeValidator(_listed)]
-Parameter = Annotated[str, AfterValidator(_parameter)]
+Words = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=list[str] | str)]
+Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": r"\S"})]
+Names = Annotated[list[Name], BeforeValidator(_listed, json_schema_input_type=list[Name] | Name)]
+Parameter = Annotated[
+    str, AfterValidator(_parameter), Field(json_schema_extra={"enum": [*sorted(PARAMETERS)]})
+]
+Parameters = Annotated[
+    list[Parameter], BeforeValidator(_listed, json_schema_input_type=list[Parameter] | Parameter)
+]
+Triggers = Annotated[list[Trigger], BeforeValidator(_listed, json_schema_input_type=list[Trigger] | Trigger)]
 Params = Annotated[dict[Parameter, Annotated[JSON, PlainValidator(plain)]], AfterValidator(_params)]
 
 
@@ -203,7 +210,9 @@ class PriceTable(TierTable):
     above: dict[PositiveInt, TierTable] = {}
 
 
-PriceEntry = Annotated[PriceTable, BeforeValidator(_priced)]
+PriceEntry = Annotated[
+    PriceTable, BeforeValidator(_priced, json_schema_input_type=PriceTable | Literal["free"])
+]
 
 
 Seconds = Annotated[
@@ -219,7 +228,7 @@ class TimeoutTable(Table):
     attempt: Seconds = None
 
 
-TimeoutEntry = Annotated[TimeoutTable, _keyed("total")]
+TimeoutEntry = Annotated[TimeoutTable, _keyed("total", TimeoutTable | Positive | Literal["off"])]
 
 
 class RetryTable(Table):
@@ -233,10 +242,16 @@ class FallbackTable(Table):
     """Written as the model's name alone, or with `triggers` of its own."""
 
     model: Name
-    triggers: Annotated[list[Trigger], BeforeValidator(_listed)] = []
+    triggers: Triggers = []
 
 
-Fallbacks = Annotated[list[Annotated[FallbackTable, BeforeValidator(_fallback)]], BeforeValidator(_fallbacks)]
+FallbackEntry = Annotated[
+    FallbackTable, BeforeValidator(_fallback, json_schema_input_type=FallbackTable | Name)
+]
+Fallbacks = Annotated[
+    list[FallbackEntry],
+    BeforeValidator(_fallbacks, json_schema_input_type=list[FallbackEntry] | FallbackEntry),
+]
 
 
 class ModelTable(Table):
@@ -246,7 +261,10 @@ class ModelTable(Table):
     memory_gb: Positive | None = None
     weight: Positive = 1
     params: Params = {}
-    drops: Annotated[list[Annotated[str, AfterValidator(_dropped)]], BeforeValidator(_listed)] = []
+    drops: Annotated[
+        list[Annotated[str, AfterValidator(_dropped)]],
+        BeforeValidator(_listed, json_schema_input_type=list[str] | str),
+    ] = []
     rpm: PositiveInt | None = None
     tpm: PositiveInt | None = None
     sampling: Literal["any", "one", "none", "not_thinking"] | None = None
@@ -254,7 +272,7 @@ class ModelTable(Table):
     efforts: Words | None = None
     # A pydantic model has a method `schema`.
     schema_: Annotated[Literal["format", "tool", "none"] | None, Field(alias="schema")] = None
-    refuses: Annotated[list[Parameter], BeforeValidator(_listed)] | None = None
+    refuses: Parameters | None = None
     prefill: bool | None = None
 
 
@@ -272,7 +290,9 @@ class BackendTable(Table):
     api_key: SecretStr | None = None
     api_version: str | None = None
     finish_required: bool | None = None
-    keep_alive: Annotated[str | int, PlainValidator(_keep_alive)] | None = None
+    keep_alive: Annotated[str | int, PlainValidator(_keep_alive, json_schema_input_type=str | int)] | None = (
+        None
+    )
     local: bool | None = None
     timeout: TimeoutEntry | None = None
     headers: dict[str, str] = {}
@@ -291,7 +311,7 @@ class Defaults(Table):
 
     model: Name | None = None
     fallback: Fallbacks = []
-    triggers: Annotated[list[Trigger], BeforeValidator(_listed)] = []
+    triggers: Triggers = []
     local_only: bool = False
     params: Params = {}
     rpm: PositiveInt | None = None
@@ -322,8 +342,8 @@ class Settings(Table):
     baseline: Name | None = None
     strategy: Strategy = "weighted"
     backends: dict[str, BackendTable] = {}
-    aliases: dict[str, Annotated[Any, PlainValidator(_target)]] = {}
-    agents: dict[str, Annotated[AgentTable, _keyed("model")]] = {}
+    aliases: dict[str, Annotated[Any, PlainValidator(_target, json_schema_input_type=Target)]] = {}
+    agents: dict[str, Annotated[AgentTable, _keyed("model", AgentTable | Name)]] = {}
     groups: dict[str, GroupTable] = {}
     fallbacks: dict[str, Fallbacks] = {}
     retry: RetryTable | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ccroute.config.native.settings import (
     BackendTable,
     FallbackTable,
     PriceTable,
+    Settings,
     Table,
     is_limit,
 )
@@ -55,8 +57,8 @@ class MergedSettings:
     environment: Environment
     usual: Mapping[str, str | None]
 
-    def to_toml(self) -> str:
-        """One native TOML file that makes the same router, without the values of secrets.
+    def to_toml(self, folder: str | os.PathLike[str] = ".") -> str:
+        """One native TOML file, to be kept in `folder`, that makes the same router, without secrets' values.
 
         References to variables stay. A secret that stands in a file itself becomes a reference, and a comment
         says which variable to set. Raises `ConfigError` without tomli-w, and for a value that
@@ -73,7 +75,18 @@ class MergedSettings:
         }
         for title, lines in parts.items():
             top += ["", title, *(f"  {line}" for line in lines)] if lines else []
-        return Layout(document.comments, _headed).text(document.table, top)
+        table = document.table
+        if "ledger" in table:
+            table = table | {"ledger": self._ledger(table["ledger"], folder)}
+        return Layout(document.comments, _headed).text(table, top)
+
+    def _ledger(self, path: str, folder: str | os.PathLike[str]) -> str:
+        """The path of the ledger, which counts from the folder of its file."""
+        source = self.merged.source(("ledger",))
+        is_whole = os.path.isabs(path) or path.startswith(("~", "$")) or "://" in path
+        if is_whole or source is None or source.path is None:
+            return path
+        return os.path.relpath(source.path.parent / path, folder)
 
     @property
     def variables(self) -> Mapping[str, Sequence[str]]:
@@ -105,6 +118,8 @@ class _Document:
     def _table(self, table: Table, place: Place) -> Any:
         written = {}
         for key, value in table.given().items():
+            if value == {} and isinstance(table, Settings | BackendTable):
+                continue  # a translator's empty section
             if value is not None:
                 written[key] = self._value(value, (*place, key))
             elif is_limit(type(table), key):
@@ -113,7 +128,7 @@ class _Document:
             return written["model"]
         if isinstance(table, PriceTable) and written == {"input": 0, "output": 0}:
             return "free"
-        return written if place else {key: value for key, value in written.items() if value != {}}
+        return written
 
     def _value(self, value: object, place: Place) -> Any:
         plain = value.get_secret_value() if isinstance(value, SecretStr) else value
@@ -149,6 +164,8 @@ class _Document:
             for ending in (expanded, expanded.rstrip("/")):
                 if ending and value.endswith(ending):
                     return value.removesuffix(ending) + text
+        elif str(value) == expanded:
+            return text
         return source.stand_ins.get(place)
 
     def _string(self, text: str, value: str, place: Place) -> str:
@@ -186,13 +203,16 @@ def _headed(place: Place) -> bool | None:
 
 def summarised(ignored: Sequence[Ignored]) -> list[str]:
     """The ignored keys, together where they have the same reason."""
-    reasons: dict[tuple[str, str], Counter[str]] = {}
+    reasons: dict[tuple[str, str], list[str]] = {}
     for each in ignored:
         file, colon, place = each.place.rpartition(": ")
-        key = place.rpartition(".")[2].partition("[")[0] or place
-        reasons.setdefault((file + colon, each.reason), Counter())[key] += 1
+        reasons.setdefault((file + colon, each.reason), []).append(place)
     lines = []
-    for (file, reason), keys in reasons.items():
+    for (file, reason), places in reasons.items():
+        if len(places) == 1:
+            lines.append(f"{file}{places[0]}: {reason}")
+            continue
+        keys = Counter(place.rpartition(".")[2].partition("[")[0] or place for place in places)
         shown = [key if n == 1 else f"{key} ×{n}" for key, n in keys.most_common(_KEYS_SHOWN)]
         shown += [f"and {len(keys) - _KEYS_SHOWN} more"] if len(keys) > _KEYS_SHOWN else []
         lines.append(f"{file}{', '.join(shown)}: {reason}")

@@ -25,6 +25,8 @@ _PUBLIC_HEADERS: Final = frozenset(
         "openai-beta",
         "referer",
         "user-agent",
+        "x-openrouter-categories",
+        "x-openrouter-title",
         "x-title",
     }
 )
