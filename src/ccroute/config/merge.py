@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from ccroute.config.native.settings import AgentTable, Defaults, Settings, Table
+from ccroute.config.native.settings import NOT_YET, AgentTable, Defaults, Settings, Table
 from ccroute.config.reading.source import Place, Source, routed
 from ccroute.routing.names import slug
 
@@ -154,7 +154,8 @@ class _Merge:
             if name not in earlier or (name not in mute and not _is_empty(entry))
         }
         self._sections[section] = new | {name: entry for name, entry in earlier.items() if name not in new}
-        self._origins.setdefault((section,), (source, (section,)))
+        if section in NOT_YET:  # its warning is about the whole section
+            self._origins[(section,)] = source, (section,)
         for name in new:
             self._put((section, name), source, (section, name))
 
