@@ -214,6 +214,33 @@ def test_an_error_keeps_no_other_error_that_would_show_the_file():
 
 
 odd = ["", "input", "[key]", "llm_routing", "endpoints", "endpoint", "baseUrl", "fallbackModel", "localOnly"]
+odd += [
+    "llmGateway",
+    "providers",
+    "providerType",
+    "apiKeyRef",
+    "modelAliases",
+    "fallbackChain",
+    "codingAgents",
+]
+odd += ["ccproxyMapping", "apiAlias", "ollama", "agentRules", "modelTierRules", "defaultProvider", "routing"]
+odd += [
+    "agent_model_overrides",
+    "agent_rules",
+    "performance_settings",
+    "max_retries",
+    "architect",
+    "name",
+    "type",
+]
+odd += [
+    "enable_agent_override",
+    "fallback_providers",
+    "cost_settings",
+    "offline_model",
+    "triggers",
+    "automatic",
+]
 odd += ["modle", "http://localhost:11434", "a/b", "re:(", "*", "$K", "${K}"]
 keys = st.sampled_from([*Settings.model_fields, *BackendTable.model_fields, *AgentTable.model_fields, *odd])
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | keys

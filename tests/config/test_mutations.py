@@ -117,6 +117,51 @@ LITELLM = {
     "general_settings": {"completion_model": "opus", "max_parallel_requests": 5},
 }
 
+GATEWAY = {
+    "agents": [
+        {
+            "name": "A B",
+            "type": "t",
+            "model": "opus-4.1",
+            "fallback": [{"model": "sonnet", "triggers": "cost"}],
+        }
+    ],
+    "llmGateway": {
+        "enabled": True,
+        "providers": {
+            "cloud": {
+                "enabled": True,
+                "providerType": "anthropic",
+                "baseUrl": "https://api.anthropic.com",
+                "apiKeyRef": "env:ANTHROPIC_API_KEY",
+                "apiVersion": "2023-06-01",
+                "defaultModel": "sonnet",
+                "modelAliases": {"opus": "claude-opus-4-1", "sonnet": "claude-sonnet-4-5"},
+                "maxRetries": 3,
+                "timeoutSecs": 60,
+            },
+            "local": {"enabled": False, "providerType": "ollama", "defaultModel": "q"},
+        },
+        "routing": {
+            "defaultProvider": "cloud",
+            "agentRules": {"A B": "cloud", "t": "local"},
+            "modelTierRules": {"opus": "cloud"},
+            "fallbackChain": ["cloud", "local"],
+        },
+    },
+    "agent_model_overrides": {"t": "sonnet"},
+    "enable_agent_override": True,
+    "routing": {
+        "agent_rules": {"x": "opus"},
+        "workload_rules": {},
+        "default_model": "opus",
+        "offline_model": "ollama/q",
+    },
+    "fallback_providers": ["opus", {"provider": "cloud", "model": "x"}],
+    "cost_settings": {"max_hourly_spend": 1},
+    "performance_settings": {"request_timeout": 1, "max_retries": 1, "requests_per_minute": 1},
+}
+
 
 def fixture(name: str) -> dict[str, Any]:
     return json.loads((FIXTURES / name).read_text("utf-8"))
@@ -127,6 +172,11 @@ VALID = {
     "groups": (fixture("orchestra-config-groups.json"), {"aliases": {"sonnet": "ollama/qwen:7b"}}),
     "litellm": (LITELLM, {}),
     "tdd": (fixture("orchestra-config-tdd.json"), {}),
+    "lists": (
+        fixture("orchestra-config-lists.json"),
+        {"aliases": {"opus-4.1": "ollama/big", "sonnet-4.5": "ollama/middle"}},
+    ),
+    "gateway": (GATEWAY, {}),
 }
 VALUES = st.one_of(
     st.sampled_from(

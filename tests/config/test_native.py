@@ -469,8 +469,11 @@ def test_a_fallback_may_have_triggers_of_its_own(faults):
         "fallbacks.a[1].model: is missing",
         f"fallbacks.a[1].triggers[0]: {one_of}",
         "fallbacks.a[2]: should be a model's name, or a table with model and triggers",
-        'agents.x.fallback[1]: unknown alias "zz"; give it a target, as in aliases={"zz": "backend/model"}',
-        'fallbacks.a[0]: unknown alias "b"; give it a target, as in aliases={"b": "backend/model"}',
+        'agents.x.fallback[1]: unknown alias "zz"',
+        (
+            'fallbacks.a[0]: unknown alias "b"; give each a target, as in aliases={"zz": "backend/model", '
+            '"b": "backend/model"}'
+        ),
     )
 
 

@@ -179,8 +179,8 @@ def test_a_key_twice_in_a_json_object_is_a_fault_with_its_place(write, faults):
 # Shapes that are not known.
 
 OTHERS = [
-    {"llmGateway": {"providers": {"a": {"enabled": True}}}},
-    {"agent_model_overrides": {"x": "opus"}, "enable_agent_override": True},
+    {"orchestration": {"providers": {"a": {"enabled": True}}}},
+    {"workers": {"x": "opus"}, "enable_workers": True},
 ]
 
 
@@ -190,8 +190,8 @@ def test_a_fault_of_an_unknown_shape_names_the_known_shapes(write, faults, sourc
     assert [fault.partition(": unknown key")[0] for fault in found[1:]] == [*source]
     assert found[0] == (
         "x.json: is like no known shape, and was read as the native one; known are tables such as backends, "
-        "aliases and agents; groups of agents that have a model; agents beside llm_routing.endpoints; and "
-        "LiteLLM's model_list"
+        "aliases and agents; agents in groups or in lists such as codingAgents; llm_routing.endpoints; "
+        "llmGateway; agent_model_overrides; routing.agent_rules; and LiteLLM's model_list"
     )
 
 

@@ -71,7 +71,8 @@ def test_each_shape_written_and_read_again_is_the_same(name):
     assert_same_router(document, ENV, overrides)
 
 
-TIERS = {"aliases": {"sonnet": "ollama/qwen:7b", "opus": "anthropic/o", "haiku": "sonnet"}}
+TARGETS = {"sonnet": "ollama/qwen:7b", "opus": "anthropic/o", "haiku": "sonnet"}
+TIERS = {"aliases": TARGETS | {"sonnet-4.5": "sonnet", "opus-4.1": "opus"}}
 
 
 @pytest.mark.parametrize("file", sorted(FIXTURES.iterdir()), ids=lambda file: file.name)

@@ -160,6 +160,9 @@ WRONG: Any = [
     ({"rpm": "60"}, "agents.a.rpm: give a number of requests such as 60, not str"),
     ({"rpm": True}, "agents.a.rpm: give a number of requests such as 60, not bool"),
     ({"rpm": 0}, "agents.a.rpm: must be positive, not 0"),
+    ({"other_names": 5}, "agents.a.other_names: give a list of names, not int"),
+    ({"other_names": ["b", 5]}, "agents.a.other_names: an agent is named by a str, not 5"),
+    ({"other_names": ["?"]}, "agents.a.other_names: an agent is named by a str, not '?'"),
     ({"params": {7: 1}}, 'agents.a.params: unknown parameter "7"'),
     ({"groups": ["g"]}, "groups: give a mapping of names to agents, not list"),
     ({"groups": {"g": "m"}}, "groups.g: give an Agent, not str"),
@@ -197,3 +200,24 @@ def test_an_unknown_agent_names_close_matches_or_what_to_do() -> None:
     assert isinstance(close, UnknownAgentError)
     assert close.suggestions == ("python-expert",)
     assert 'unknown_agent="default"' in str(table.unknown("zzz"))
+
+
+def test_an_agent_is_found_by_its_other_names() -> None:
+    table = AgentTable({"python-expert": Agent("m", other_names=["py-dev", "Snake"]), "b": "m"})
+    for name in ("py-dev", "Py Dev", "snake"):
+        found = table.find(name)
+        assert found is not None
+        assert found[0] == "python-expert"
+    assert table.unknown("py-def").suggestions[0] == "py-dev"
+    grouped = AgentTable({"a": Agent(group="g", other_names="z")}, {"g": Agent("m")}).find("z")
+    assert grouped == ("a", Agent("m", group="g", other_names=["z"]))
+
+
+def test_another_name_that_is_taken_is_a_fault() -> None:
+    agents = {"a": Agent("m", other_names=["B", "x"]), "b": Agent("m", other_names=["X", "b"])}
+    with pytest.raises(ConfigError) as caught:
+        AgentTable(agents)
+    assert caught.value.faults == (
+        'agents.a.other_names: "B" is a name of the agent "b"',
+        'agents.b.other_names: "X" is a name of the agent "a"',
+    )

@@ -19,22 +19,21 @@ from ccroute.config.native.build import (
     build_timeout,
     implied_key,
 )
-from ccroute.config.native.settings import NOT_YET, AgentTable, BackendTable, PriceTable, Settings
+from ccroute.config.native.settings import NOT_YET, BackendTable, PriceTable, Settings
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import Place
 from ccroute.config.references import (
     STAND_IN,
-    Aliases,
     Directory,
     absence,
     alias_name,
     alias_table,
     target_names,
+    with_callers,
 )
 from ccroute.errors import ConfigError
 from ccroute.routing import Agent, AliasTable
 from ccroute.routing.agents import OTHERS, Fallback, model_of
-from ccroute.routing.aliases import Target
 from ccroute.routing.names import did_you_mean, slug
 from ccroute.types import RetryPolicy
 
@@ -65,7 +64,7 @@ class Assembly:
         self._environment = environment
         self._overrides = overrides
         self.faults: list[tuple[str, str]] = []
-        self.warnings: list[str] = [*self._not_yet(), *self._too_cheap()]
+        self.warnings: list[str] = [*self._not_yet(), *self._too_cheap(), *self._new_agents()]
         self.options: dict[str, Any] = self._tables() | dict(overrides)
         self._named = list(self._models())
         given: list[Backend] = list(overrides.get("backends") or ())
@@ -90,7 +89,7 @@ class Assembly:
         """The options that the sources give, without backends and aliases."""
         settings = self._settings
         options = settings.given(without=(*_BUILT, *NOT_YET))
-        options["agents"] = {name: build_agent(table) for name, table in self._members().items()}
+        options["agents"] = {name: build_agent(table) for name, table in settings.agents.items()}
         options["groups"] = {name: build_agent(table) for name, table in settings.groups.items()}
         options["fallbacks"] = {
             name: list(map(build_fallback, models)) for name, models in settings.fallbacks.items()
@@ -107,6 +106,15 @@ class Assembly:
                 self._fault(("retry",), str(error))
         return options
 
+    def _new_agents(self) -> Iterator[str]:
+        """Warnings of agents that sources only name, and whose names resemble configured ones."""
+        only_named = set(self._merged.mentioned)
+        known = {slug(name): name for name in self._settings.agents if name not in only_named}
+        for name in self._merged.mentioned if "agents" not in self._overrides else ():
+            if close := difflib.get_close_matches(slug(name), known, n=1, cutoff=_NEARLY):
+                where = self._merged.where(("agents", name))
+                yield f'{where}: "{name}" is a new agent; was "{known[close[0]]}" meant?'
+
     def _ledger(self, path: str) -> str:
         """The path as written from its file's folder."""
         source = self._merged.source(("ledger",))
@@ -115,32 +123,10 @@ class Assembly:
         folder = source.path.parent if source is not None and source.path is not None else Path()
         return str(folder / Path(path).expanduser())
 
-    def _members(self) -> dict[str, AgentTable]:
-        """Every agent with the group that lists it, also agents that are only in a group's list.
-
-        Warns of such an agent if its name resembles a configured one.
-        """
-        agents = dict(self._settings.agents)
-        names = {slug(name): name for name in reversed(agents)}
-        known = {} if "agents" in self._overrides else dict(names)
-        for group, table in self._settings.groups.items():
-            for i, member in enumerate(table.agents):
-                place: Place = ("groups", group, "agents", i)
-                close = difflib.get_close_matches(slug(member), known, n=1, cutoff=_NEARLY)
-                if close and slug(member) not in known:
-                    text = f'"{member}" is a new agent; was "{known[close[0]]}" meant?'
-                    self.warnings.append(f"{self._merged.where(place)}: {text}")
-                name = member if member in agents else names.setdefault(slug(member), member)
-                agent = agents.get(name, AgentTable())
-                if agent.group not in {None, group}:
-                    self._fault(place, f'"{member}" is already in group "{agent.group}"')
-                agents[name] = agent.model_copy(update={"group": group})
-        return agents
-
     def _without_unused(self, over: Mapping[Any, Any]) -> Settings:
         """Return the settings without backends from agents' addresses that no name uses."""
         names = [model for model, _ in self._named]
-        for target in _with_callers(over, self._settings.aliases).values():
+        for target in with_callers(over, self._settings.aliases).values():
             names += target_names(target)
         used = {name.partition("/")[0] for name in names}
         backends = {
@@ -174,7 +160,7 @@ class Assembly:
 
     def _resolve(self, over: Mapping[Any, Any], given: list[Backend]) -> list[str]:
         """Build the alias table, report unknown names, return the names of the well-known backends needed."""
-        aliases = _with_callers(over, self._settings.aliases | self._left_out("aliases"))
+        aliases = with_callers(over, self._settings.aliases | self._left_out("aliases"))
         strategy = self._settings.strategy
         if isinstance(over, AliasTable) and over.strategy != "weighted":
             strategy = over.strategy
@@ -199,9 +185,15 @@ class Assembly:
         for key, target in aliases.items():
             directory.check_alias(alias_name(key), target, self._merged.where(("aliases", alias_name(key))))
         for model, place in self._named:
-            directory.check_model(model, self._merged.where(place))
-        self.faults += ((", ".join(users), text) for text, users in directory.unknown.items())
+            directory.check_model(model, self._user(place))
+        self.faults += directory.faults()
         return directory.wanted
+
+    def _user(self, place: Place) -> str:
+        """Where a model is used. A place in a list does not have the agent's name, so it is added."""
+        where = self._merged.where(place)
+        is_named = place[0] != "agents" or f"-{slug(str(place[1]))}-" in f"-{slug(where)}-"
+        return where if is_named else f"{where} ({place[1]})"
 
     def _left_out(self, section: str) -> dict[str, str]:
         """Names whose value has a fault. Using such a name is not another fault."""
@@ -257,9 +249,3 @@ class Assembly:
 
     def _fault(self, place: Place, text: str) -> None:
         self.faults.append((self._merged.where(place), text))
-
-
-def _with_callers(over: Mapping[Any, Any], under: Mapping[str, Target]) -> Aliases:
-    """The caller's aliases first, then those of the sources that they do not replace."""
-    names = set(map(alias_name, over))
-    return {**over, **{name: target for name, target in under.items() if name not in names}}

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from ccroute.backends import Backend
 from ccroute.config import litellm, orchestra
+from ccroute.config.alternatives import use_alternatives
 from ccroute.config.assemble import Assembly
 from ccroute.config.foreign.external_names import ExternalNames
 from ccroute.config.merge import merge
@@ -31,8 +32,9 @@ from ccroute.routing.agents import checked_agents, checked_fallbacks
 from ccroute.routing.arguments import Faults, check_backends
 
 _SHAPES = (
-    "known are tables such as backends, aliases and agents; groups of agents that have a model; "
-    "agents beside llm_routing.endpoints; and LiteLLM's model_list"
+    "known are tables such as backends, aliases and agents; agents in groups or in lists such as "
+    "codingAgents; llm_routing.endpoints; llmGateway; agent_model_overrides; routing.agent_rules; "
+    "and LiteLLM's model_list"
 )
 _FORMATS = ((litellm.is_litellm, litellm.translate), (orchestra.is_orchestra, orchestra.translate))
 """Other tools' formats: how each is recognised by its content, and how it becomes the native shape."""
@@ -84,6 +86,7 @@ def read(
     opened = open_sources(sources)
     tables = list(_tables(opened, environment, given))
     merged = merge((source, checked_settings(table, source)) for source, table in tables)
+    use_alternatives(merged, given)
     assembly = Assembly(merged, environment, given)
     faults = [fault for source, _ in opened for fault in source.faults]
     faults += _without_unset(assembly.faults, (source for source, _ in opened))
@@ -97,7 +100,7 @@ def read(
         raise ConfigError(*dict.fromkeys(f"{where}: {environment.hide(text)}" for where, text in faults))
     for warning in [*(warning for source, _ in opened for warning in source.warnings), *assembly.warnings]:
         _log.warning("config: %s", environment.hide(warning))
-    ignored = tuple(ignored for source, _ in opened for ignored in source.ignored)
+    ignored = tuple(ignored for source, _ in opened for ignored in source.ignored())
     return Loaded(
         assembly.options,
         MergedSettings(
@@ -119,7 +122,7 @@ def _without_unset(faults: Faulty, sources: Iterable[Source]) -> Faulty:
     return [
         (where, text)
         for where, text in faults
-        if not any(each in text for each in texts)
+        if not any(each in text.partition(";")[0] for each in texts)  # after it may be all names to define
         and not all(any(source.is_unset(each) for source in waiting) for each in where.split(", "))
     ]
 

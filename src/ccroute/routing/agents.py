@@ -48,6 +48,8 @@ class Agent:
     params:     defaults for parameters that a call does not give, such as `{"temperature": 0.2}`.
     rpm:        the most requests of the agent in a minute, each agent of a group on its own; None: no limit.
 
+    other_names: more names that a call may give for it. Results have its own name.
+
     The router reports a value of the wrong type, because it knows the agent's name.
     """
 
@@ -58,6 +60,7 @@ class Agent:
     local_only: bool
     params: Mapping[str, JSON]
     rpm: int | None
+    other_names: tuple[str, ...]
 
     @explains("Agent")
     def __init__(
@@ -70,6 +73,7 @@ class Agent:
         local_only: bool = False,
         params: Mapping[str, JSON] | None = None,
         rpm: int | None = None,
+        other_names: Sequence[str] = (),
     ) -> None:
         put = object.__setattr__
         put(self, "model", model)
@@ -79,6 +83,7 @@ class Agent:
         put(self, "local_only", local_only)
         put(self, "params", dict(params) if isinstance(params, Mapping) else params or {})
         put(self, "rpm", rpm)
+        put(self, "other_names", _as_tuple(other_names))
 
     def under(self, group: Agent) -> Agent:
         """This agent, with the settings of `group` for those it does not set."""
@@ -90,6 +95,7 @@ class Agent:
             local_only=self.local_only or group.local_only,
             params={**group.params, **self.params},
             rpm=self.rpm if self.rpm is not None else group.rpm,
+            other_names=self.other_names,
         )
 
 
@@ -111,12 +117,20 @@ class AgentTable:
             if agent.group is not None and isinstance(groups, Mapping) and agent.group not in groups:
                 close = did_you_mean(agent.group, map(str, groups))
                 faults.append(f'agents.{name}.group: unknown group "{agent.group}"{close}')
+        self._by_slug = {short: name for name in reversed(self._agents) if (short := slug(name))}
+        for name, agent in self._agents.items():
+            for other in agent.other_names:
+                if self._by_slug.setdefault(slug(other), name) != name:
+                    known = self._by_slug[slug(other)]
+                    faults.append(f'agents.{name}.other_names: "{other}" is a name of the agent "{known}"')
         if faults:
             raise ConfigError(*faults)
-        self._by_slug = {short: name for name in reversed(self._agents) if (short := slug(name))}
 
     def find(self, name: str) -> tuple[str, Agent] | None:
-        """The agent's configured name and settings, by exact name, then by slug; None if unknown."""
+        """The agent's configured name and settings; None if unknown.
+
+        It is found by the exact name, then by slug, also of its other names.
+        """
         agent = self._agents.get(name)
         if agent is not None:
             return name, agent
@@ -125,8 +139,11 @@ class AgentTable:
 
     def unknown(self, name: str) -> UnknownAgentError:
         """The error for a name that `find` does not know."""
+        others = (other for agent in self._agents.values() for other in agent.other_names)
         return UnknownAgentError(
-            name, close_matches(name, self._agents), hint='configure it, or use unknown_agent="default"'
+            name,
+            close_matches(name, [*self._agents, *others]),
+            hint='configure it, or use unknown_agent="default"',
         )
 
     def __len__(self) -> int:
@@ -171,6 +188,7 @@ def _type_faults(agent: Agent) -> list[str]:
         ("local_only", agent.local_only, bool, "True or False"),
         ("params", agent.params, Mapping, "a dict of parameters"),
         ("rpm", agent.rpm, int | None, "a number of requests such as 60"),
+        ("other_names", agent.other_names, tuple, "a list of names"),
     )
     faults = [
         f"{field}: give {what}, not {type(value).__name__}"
@@ -187,6 +205,11 @@ def _faults(agent: Agent) -> list[str]:
         *([] if rpm is None or rpm > 0 else [f"rpm: must be positive, not {rpm}"]),
         *(f"triggers: {fault}" for fault in _trigger_faults(agent.triggers)),
         *(f"params: {fault}" for fault in params_faults(agent.params)),
+        *(
+            f"other_names: an agent is named by a str, not {name!r}"
+            for name in agent.other_names
+            if not isinstance(name, str) or not slug(name)
+        ),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from functools import lru_cache
 
 from ccroute.routing.names import slug
 
@@ -12,7 +13,12 @@ _CLOSE = 0.75
 
 def folded(key: object) -> str:
     """Return the same text for `fallbackModel`, `fallback_model` and `Fallback-Model`."""
-    return slug(str(key)).replace("-", "")
+    return _folded(str(key))
+
+
+@lru_cache(1024)  # a hundred agents have the same keys
+def _folded(key: str) -> str:
+    return slug(key).replace("-", "")
 
 
 def is_local_only(key: object) -> bool:
@@ -22,8 +28,17 @@ def is_local_only(key: object) -> bool:
 
 def misspelt(key: object, known: Iterable[str], present: Iterable[object] = ()) -> str | None:
     """The known key closest to `key`, without those that are `present` beside it; None if none is close."""
+    close = _close(folded(key), tuple(known))
+    if not close:
+        return None
     there = set(map(folded, present)) - {folded(key)}
+    return next((name for name in close if folded(name) not in there), None)
+
+
+@lru_cache(1024)
+def _close(key: str, known: tuple[str, ...]) -> list[str]:
+    """The known keys that resemble a folded one, the closest first."""
     # The first of several spellings is the one to suggest.
-    candidates = {folded(name): name for name in reversed(tuple(known)) if folded(name) not in there}
-    close = difflib.get_close_matches(folded(key), candidates, n=1, cutoff=_CLOSE)
-    return candidates[close[0]] if close else None
+    candidates = {folded(name): name for name in reversed(known)}
+    close = difflib.get_close_matches(key, candidates, n=max(1, len(candidates)), cutoff=_CLOSE)
+    return [candidates[name] for name in close]

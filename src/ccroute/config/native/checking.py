@@ -26,7 +26,10 @@ def checked_settings(table: dict[str, Any], source: Source) -> Settings:
     Every fault goes to `source`. The wrong parts are removed, so that the names in the rest can still be
     checked.
     """
-    faults = [fault for fault in _faults(table) if not _stands_in(table, fault, source)]
+    settings, faults = _validated(table)
+    if settings is not None:
+        return settings
+    faults = [fault for fault in faults if not _stands_in(table, fault, source)]
     for fault in faults:
         if not source.faulty(where := source.where(_place(fault))):
             source.faults.append((where, _text(fault)))
@@ -35,9 +38,10 @@ def checked_settings(table: dict[str, Any], source: Source) -> Settings:
         source.left_out.append(place)
         _take_out(table, place)
     # A section that is invalid without the removed part is removed too. That is not another fault.
-    for fault in _faults(table):
+    settings, faults = _validated(table)
+    for fault in faults:
         table.pop(str(fault["loc"][0]), None)
-    return Settings.model_validate(table)
+    return settings or Settings.model_validate(table)
 
 
 def _stands_in(table: dict[str, Any], fault: ErrorDetails, source: Source) -> bool:
@@ -57,20 +61,21 @@ def _stands_in(table: dict[str, Any], fault: ErrorDetails, source: Source) -> bo
     kept = holder[place[-1]]
     for value in (1, True, *re.findall("'(.*?)'", fault["msg"]), "free", "openai", "stop"):
         holder[place[-1]] = value
-        if not any(_place(other)[:length] == place for other in _faults(table)):
+        if not any(_place(other)[:length] == place for other in _validated(table)[1]):
             source.stand_ins[place] = kept
             return True
     holder[place[-1]] = kept
     return False
 
 
-def _faults(table: dict[str, Any]) -> list[ErrorDetails]:
+def _validated(table: dict[str, Any]) -> tuple[Settings | None, list[ErrorDetails]]:
+    """The settings, or None and the faults."""
     unknown = list(_unknown_options(table.get("backends")))
     try:
-        Settings.model_validate(table)
+        settings = Settings.model_validate(table)
     except ValidationError as error:
-        return error.errors(include_url=False) + unknown
-    return unknown
+        return None, error.errors(include_url=False) + unknown
+    return (None, unknown) if unknown else (settings, [])
 
 
 def _unknown_options(backends: object) -> Iterator[ErrorDetails]:

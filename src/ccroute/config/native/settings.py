@@ -320,6 +320,7 @@ class Defaults(Table):
 
 class AgentTable(Defaults):
     group: str | None = None
+    other_names: Names = []
 
 
 class GroupTable(Defaults):

@@ -12,6 +12,7 @@ from typing import Any, Final
 from ccroute.routing.names import slug
 
 _OURS = frozenset({"agents", "aliases", "backends", "groups", "llm_routing", "model_list"})
+_ORCHESTRAS = ("agents", "llmrouting", "llmgateway", "agentmodeloverrides")
 _AIDER = frozenset(
     {"anthropic-api-key", "edit-format", "editor-model", "openai-api-base", "openai-api-key", "weak-model"}
 )
@@ -89,7 +90,8 @@ _ASSIGNMENT = re.compile(f"({_VARIABLE.pattern})=")
 
 def looks_like(content: Mapping[Any, Any]) -> str | None:
     """Which other tool's file a table looks like, and what to do; None if it is not recognised."""
-    return _recognised({str(key): value for key, value in content.items()}, frozenset(_below(content)))
+    top = {str(key): value for key, value in content.items()}
+    return None if _is_ours(top) else _recognised(top, frozenset(_below(content)))
 
 
 def looks_like_text(text: str) -> str | None:
@@ -103,12 +105,15 @@ def looks_like_text(text: str) -> str | None:
 
 def _recognised(top: Mapping[str, Any], below: Set[str]) -> str | None:
     """Advice for a file with these keys: at its top with their values (None in a text), and below."""
-    if not _OURS.isdisjoint(top):
-        return None
     for name, fits, advice in _SHAPES:
         if fits(top, below):
             return f"looks like {name}, which is not read: {advice}. See {_PAGE}"
     return None
+
+
+def _is_ours(top: Iterable[str]) -> bool:
+    """Whether a key is one of the native shape or of an orchestra, such as `codingAgents`."""
+    return any(key in _OURS or slug(key).replace("-", "").endswith(_ORCHESTRAS) for key in top)
 
 
 def _below(value: object, levels: int = _DEEPEST) -> Iterator[str]:

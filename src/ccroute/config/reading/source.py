@@ -6,7 +6,7 @@ Knows syntax, must not know what a key means.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -23,6 +23,10 @@ Place: TypeAlias = tuple[str | int, ...]
 """The keys and list positions that lead to a value."""
 
 _GIVEN = (str, os.PathLike, Mapping)
+_FEW = 3
+"""As many ignored keys of one name are listed one by one."""
+_ANY = -1
+"""Stands for every position of a list."""
 EXPECTED = (
     'expected a path or a mapping (or several of them), such as {"backends": {"local": {"kind": "ollama"}}}'
 )
@@ -47,6 +51,11 @@ class Source:
     `references` has the text and the expanded value of each place in the file that refers to variables.
     `unset` are those of them that stayed as they are, and `stand_ins` their texts by native place, where a
     text does not fit.
+
+    What such a file says about agents that another source may define: `routed` gives an agent's model from
+    the model that it has so far. `alternatives` are the models to use instead of the one that this file gives
+    an agent, the first that exists, if it has no target in any source. `every_agent` has keys for each agent
+    without them.
     """
 
     def __init__(self, label: str, name: str = "") -> None:
@@ -55,10 +64,13 @@ class Source:
         self.path: Path | None = None
         self.warnings: list[str] = []
         self.faults: list[tuple[str, str]] = []
-        self.ignored: list[Ignored] = []
         self.renamed: dict[Place, Place] = {}
         self.left_out: list[Place] = []
         self.implied: set[str] = set()
+        self.routed: dict[str, Callable[[str | None], str | None]] = {}
+        self.alternatives: dict[str, list[str]] = {}
+        self.every_agent: dict[str, Any] = {}
+        self._ignored: list[tuple[Place, str]] = []
         self.absent: dict[str, str] = {}
         self.references: dict[Place, tuple[str, str]] = {}
         self.unset: set[Place] = set()
@@ -73,19 +85,19 @@ class Source:
 
     def at(self, place: Place) -> str:
         """A place in this source, as messages write it: `agents.python-expert.fallback[0]`."""
-        steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in place]
+        steps = [_position(step) if isinstance(step, int) else f".{step}" for step in place]
         return ": ".join(filter(None, (self.label, "".join(steps).removeprefix("."))))
 
-    def where(self, place: Place) -> str:
-        """`at` for a place in the native shape."""
-        return self.at(self.origin(place))
-
     def origin(self, place: Place) -> Place:
-        """The place in this source of what is at `place` in the native shape."""
+        """The place in this source of a place in the native shape."""
         for length in range(len(place), 0, -1):
             if (origin := self.renamed.get(place[:length])) is not None:
                 return (*origin, *place[length:])
         return place
+
+    def where(self, place: Place) -> str:
+        """`at` for a place in the native shape."""
+        return self.at(self.origin(place))
 
     def fault(self, place: Place, text: str) -> None:
         self.faults.append((self.at(place), text))
@@ -107,7 +119,48 @@ class Source:
         return any(where == each or where.startswith((f"{each}.", f"{each}[")) for each in kept)
 
     def ignore(self, place: Place, reason: str) -> None:
-        self.ignored.append(Ignored(self.at(place), reason))
+        self._ignored.append((place, reason))
+
+    def ignored(self) -> Iterator[Ignored]:
+        """The keys not read. Many of one name are one entry: `*Agents[].prompt (119 times)`."""
+        alike: dict[tuple[object, ...], list[Place]] = {}
+        for place, reason in self._ignored:
+            alike.setdefault(_likeness(place, reason), []).append(place)
+        for place, reason in self._ignored:
+            places = alike[_likeness(place, reason)]
+            if len(places) <= _FEW:
+                yield Ignored(self.at(place), reason)
+            elif place is places[0]:
+                yield Ignored(f"{self.at(_pattern(places))} ({len(places)} times)", reason)
+
+
+def routed(agent: str) -> Place:
+    """The place that stands for a rule about an agent, in `Source.renamed`."""
+    return ("routed", agent)
+
+
+def _position(step: int) -> str:
+    return "[]" if step == _ANY else f"[{step}]"
+
+
+def _likeness(place: Place, reason: str) -> tuple[object, ...]:
+    """What is equal for keys that one entry can list: their name, their depth and the reason."""
+    return len(place), place[-1] if isinstance(place[-1], str) else _ANY, reason
+
+
+def _pattern(places: Sequence[Place]) -> Place:
+    """One place for several: `*` where their keys differ, `[]` for their positions."""
+    return tuple(map(_common, zip(*places, strict=True)))
+
+
+def _common(steps: Sequence[str | int]) -> str | int:
+    if len(set(steps)) == 1:
+        return steps[0]
+    names = [step for step in steps if isinstance(step, str)]
+    if len(names) < len(steps):
+        return _ANY
+    end = os.path.commonprefix([name[::-1] for name in names])  # noqa: RUF071
+    return f"*{end[::-1]}"
 
 
 def stamp(path: Path) -> Stamp | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ from ccroute.config.writing.toml import Layout
 _FREE_FORM: Final = frozenset({"params", "budget", "budgets", "cache", "ledger"})
 """Keys whose values may hold anything."""
 _KEYS_SHOWN: Final = 12
+_MANY: Final = re.compile(r"(.*) \((\d+) times\)")
+"""A place that stands for several, as `Source.ignored` writes it."""
 _EXACT: Final = 2**53
 """Below it a float is one whole number."""
 
@@ -153,9 +156,10 @@ class _Document:
 
     def _text(self, value: object, place: Place) -> str | None:
         """What the file has in place of `value`, where it refers to variables; None where it does not."""
-        source = self._merged.source(place)
-        if source is None:
+        found = self._merged.origin(place)
+        if found is None:
             return None
+        source, place = found
         text, expanded = source.references.get(source.origin(place), (None, ""))
         if not source.renamed or text is None:
             return source.stand_ins.get(place, text)
@@ -211,7 +215,11 @@ def summarised(ignored: Sequence[Ignored]) -> list[str]:
         if len(places) == 1:
             lines.append(f"{file}{places[0]}: {reason}")
             continue
-        keys = Counter(place.rpartition(".")[2].partition("[")[0] or place for place in places)
+        keys: Counter[str] = Counter()
+        for place in places:
+            found = _MANY.fullmatch(place)
+            one, times = (found[1], int(found[2])) if found else (place, 1)
+            keys[one.rpartition(".")[2].partition("[")[0] or one] += times
         shown = [key if n == 1 else f"{key} ×{n}" for key, n in keys.most_common(_KEYS_SHOWN)]
         shown += [f"and {len(keys) - _KEYS_SHOWN} more"] if len(keys) > _KEYS_SHOWN else []
         lines.append(f"{file}{', '.join(shown)}: {reason}")
