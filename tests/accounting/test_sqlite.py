@@ -611,7 +611,8 @@ def read():
         assert Report(ledger.tallies(by=()), ()).total["attempts"]
 
 ledger.record(row(id="first"))
-threads = [threading.Thread(target=write, args=["thread"], daemon=True), threading.Thread(target=read, daemon=True)]
+threads = [threading.Thread(target=read, daemon=True)]
+threads.append(threading.Thread(target=write, args=["thread"], daemon=True))
 for thread in threads:
     thread.start()
 fresh, waiting = SqliteLedger(path + ".new"), SqliteLedger(path)
