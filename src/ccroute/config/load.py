@@ -28,8 +28,8 @@ from ccroute.config.reading.source import EXPECTED, Given, Ignored, Source, Stam
 from ccroute.config.writing.document import MergedSettings
 from ccroute.errors import ConfigError
 from ccroute.routing import AliasTable
-from ccroute.routing.agents import checked_agents, checked_fallbacks
 from ccroute.routing.arguments import Faults, check_backends
+from ccroute.routing.tables.agents import checked_agents, checked_fallbacks
 
 _SHAPES = (
     "known are tables such as backends, aliases and agents; agents in groups or in lists such as "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ccroute.accounting.tokens import count_safely
 from ccroute.errors import CcrouteError, DeadlineExceededError
 from ccroute.failures import NO_MODEL, TOO_LONG, Rule, Trigger, rule_of
-from ccroute.flow.attempt_context import FOREVER
+from ccroute.flow.attempt.context import FOREVER
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Plan
 from ccroute.routing.acquired import Unavailable

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from ccroute.config.foreign.spelling import is_local_only, misspelt
 from ccroute.config.reading.secrets import MISSING, Environment
 from ccroute.config.reading.source import Place, Source, routed
-from ccroute.routing.agents import OTHERS
+from ccroute.routing.tables.agents import OTHERS
 
 NOT_ROUTING = "says nothing about which model answers"
 
