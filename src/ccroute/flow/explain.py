@@ -18,9 +18,10 @@ from ccroute.failures import NOT_SENT, TRIGGERS, UNSUPPORTED, Rule, Trigger
 from ccroute.flow.attempt.attempt import completed
 from ccroute.flow.attempt.carried import carried_request
 from ccroute.flow.attempt.context import FOREVER, AttemptContext
+from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.attempt.reports import turned_away_error
 from ccroute.flow.call_context import timeout_of
-from ccroute.flow.retry import Fault, NextAttempt, RetryState
+from ccroute.flow.retry import NextAttempt, RetryState
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Deployment, Plan, RetryBudget, Tables, make_plan
 from ccroute.routing.acquired import Unavailable

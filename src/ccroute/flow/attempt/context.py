@@ -17,6 +17,8 @@ from ccroute.types import Completion, Request, Timeout
 from ccroute.wire.decoding import StreamDecoder
 
 FOREVER = float("inf")
+MIN_ATTEMPT = 0.05
+"""Seconds that must be left for an attempt to be worth starting."""
 
 
 class Limits(NamedTuple):

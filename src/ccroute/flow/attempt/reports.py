@@ -15,7 +15,7 @@ from ccroute.errors import (
 )
 from ccroute.failures import NO_MODEL, NO_QUOTA, NOT_SENT, UNPAID, Rule, rule_of
 from ccroute.flow.attempt.context import FOREVER, AttemptContext
-from ccroute.flow.retry import Fault
+from ccroute.flow.attempt.fault import Fault
 from ccroute.routing.acquired import NEUTRAL, HealthReport, Unavailable
 from ccroute.routing.health.breaker import caller_of
 from ccroute.types import FailureClass, Timeout
