@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -13,12 +14,13 @@ from ccroute.types import Usage
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
+_numbers = itertools.count()
 
 
 def row(**facts: Any) -> LedgerRow:
-    """A successful call of agent `py`: 1000 tokens in, 100 out, one dollar, one second."""
+    """A successful call of agent `py`: 1000 tokens in, 100 out, one dollar, one second. Its id is its own."""
     usual: dict[str, Any] = {
-        "id": "i",
+        "id": f"i{next(_numbers)}",
         "call": "c",
         "started": START,
         "agent": "py",

@@ -1,4 +1,4 @@
-"""The memory ledger forgets rows but no sum, and ids sort by time."""
+"""Both ledgers: their rows and sums. The one in memory forgets rows but no sum. Ids sort by time."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import sys
 import threading
 import uuid
 from collections import defaultdict, deque
-from collections.abc import ItemsView, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,11 +19,12 @@ from hypothesis import strategies as st
 from tests.accounting.support import DAY, START, row, rows
 
 from ccroute import OpenAIBackend, Router
-from ccroute.accounting import LedgerRow, MemoryLedger
+from ccroute.accounting import BaseLedger, LedgerRow, MemoryLedger, SqliteLedger
 from ccroute.accounting.ledger import attempt_id, uuid7
 from ccroute.accounting.tally import LATENCIES, Key, Tally
 from ccroute.types import Usage
 
+NewLedger = Callable[[], BaseLedger]
 SUMS = [name for name in Tally.__slots__ if name != "latencies"]
 STARTED = attrgetter("started")
 
@@ -126,7 +128,7 @@ def test_latencies_are_bounded_and_percentiles_stay_close() -> None:
     assert tally.percentile(95) == pytest.approx(9.5, abs=1.5)
 
 
-# -- The memory ledger
+# -- Ledgers
 
 
 @given(st.lists(rows, max_size=40), st.integers(0, 10))
@@ -147,7 +149,7 @@ def test_reading_the_sums_changes_nothing() -> None:
     assert [total(ledger.tallies()).requests for _ in range(3)] == [3, 3, 3]
 
 
-@pytest.mark.parametrize("limit", [100, 0], ids=["rows", "summed up"])
+@pytest.mark.parametrize("kind", ["rows", "summed up", "sqlite"])
 @pytest.mark.parametrize(
     ("since", "until", "days"),
     [
@@ -159,13 +161,15 @@ def test_reading_the_sums_changes_nothing() -> None:
     ],
 )
 def test_a_span_holds_its_start_but_not_its_end(
-    limit: int, since: datetime | None, until: datetime | None, days: list[int]
+    tmp_path: Path, kind: str, since: datetime | None, until: datetime | None, days: list[int]
 ) -> None:
-    ledger = MemoryLedger(limit)
+    sqlite = kind == "sqlite"
+    ledger = SqliteLedger(tmp_path / "usage.db") if sqlite else MemoryLedger(100 if kind == "rows" else 0)
     for day in range(4):
         ledger.record(row(started=START + day * DAY))
     found = ledger.tallies(since, until)
     assert [key.day for key in found] == [(START + day * DAY).date().isoformat() for day in days]
+    ledger.close()
 
 
 @pytest.mark.parametrize(
@@ -178,16 +182,16 @@ def test_a_span_holds_its_start_but_not_its_end(
     ],
 )
 def test_rows_may_be_asked_for_a_span(
-    since: datetime | None, until: datetime | None, days: list[int]
+    new_ledger: NewLedger, since: datetime | None, until: datetime | None, days: list[int]
 ) -> None:
-    ledger = MemoryLedger()
+    ledger = new_ledger()
     for day in (2, 0, 3, 1):
         ledger.record(row(started=START + day * DAY))
     assert [each.started for each in ledger.rows(since, until)] == [START + day * DAY for day in days]
 
 
-def test_a_span_may_be_given_in_any_time_zone() -> None:
-    ledger = MemoryLedger(0)
+def test_a_span_may_be_given_in_any_time_zone(new_ledger: NewLedger) -> None:
+    ledger = new_ledger()
     ledger.record(row(started=START))
     ahead = START.astimezone(timezone(timedelta(hours=9)))
     assert len(ledger.tallies(ahead, ahead + DAY)) == 1
@@ -201,8 +205,10 @@ def test_rows_are_keyed_by_what_reports_group_by() -> None:
     assert row(started=START + DAY / 2).key() == ("py", "devs", "fast", "m", "paid", "2026-01-01", "s")
 
 
-def test_nothing_is_lost_when_many_threads_record_and_one_reads() -> None:
-    ledger, threads, each = MemoryLedger(50), 8, 400
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_nothing_is_lost_when_many_threads_record_and_one_reads(tmp_path: Path, kind: str) -> None:
+    ledger: BaseLedger = MemoryLedger(50) if kind == "memory" else SqliteLedger(tmp_path / "usage.db")
+    threads, each = 8, 400 if kind == "memory" else 40
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
 
@@ -226,6 +232,7 @@ def test_nothing_is_lost_when_many_threads_record_and_one_reads() -> None:
         threads * each * 1000,
         threads * each,
     )
+    ledger.close()
 
 
 def test_a_forked_childs_first_report_waits_for_no_lock() -> None:

@@ -20,6 +20,7 @@ from tests.support.openai_like import chat, chat_sse, error
 
 from ccroute.accounting import Ledger, LedgerRow, MemoryLedger, PriceBook
 from ccroute.accounting.prices import PriceLike
+from ccroute.accounting.tokens import estimate
 from ccroute.backends import Backend, HttpRequest, OpenAIBackend
 from ccroute.errors import CcrouteError, OverloadedError, ServerError
 from ccroute.flow import CallContext, Flow, RouterState, call
@@ -137,6 +138,7 @@ def planned(
     agent_override: bool = True,
     unknown_agent: Any = "error",
     prices: Mapping[str, PriceLike] | None = None,
+    count_tokens: Callable[[Request], int] = estimate,
     **options: Any,
 ) -> Plan:
     """A plan over tables made for it; `options` are the call's own keywords."""
@@ -149,7 +151,7 @@ def planned(
         unknown_agent=unknown_agent,
         prices=PriceBook(prices),
     )
-    return make_plan(build_request(prompt, options), tables, random)  # type: ignore[arg-type]
+    return make_plan(build_request(prompt, options), tables, random, count_tokens)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -221,7 +223,7 @@ def calling(
         planning["aliases"] = {"any": [f"{backend.name}/m" for backend in backends]}
         if not planning.keys() & {"agent", "model"}:
             planning["model"] = "any"
-    plan = planned(backends, **planning)
+    plan = planned(backends, count_tokens=count_tokens or estimate, **planning)
     events: list[Event] = []
     shared = {
         "ledger": ledger,

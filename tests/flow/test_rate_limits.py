@@ -151,19 +151,27 @@ def test_another_call_may_take_the_last_place_meanwhile() -> None:
     assert calls.gets(ANSWER).asked == ["other"]
 
 
-def test_a_retry_finds_its_place_taken_and_gives_its_tokens_back() -> None:
+def test_a_step_whose_place_was_taken_gives_its_retry_tokens_back() -> None:
     class Racing(RateLimits):
         takes = 0
 
         def take(self, limit: Limit, tokens: int = 0) -> Turn | None:
             self.takes += 1
             if self.takes == 2:
-                super().take(limit, tokens)
+                super().take(limit, tokens)  # another thread is quicker
             return super().take(limit, tokens)
 
-    both = shared(limited(rpm=1), limited("other"), retry=RetryPolicy(base=0, max=0))
-    both.rate_limits = Racing(both.clock.monotonic)
-    assert both.gets(fails(502), ANSWER).asked == ["main", "other"]
+    models = {name: Model(rpm=1) for name in "mn"}
+    calls = shared(
+        OpenAIBackend("main", base_url="https://main.test", models=models),
+        aliases={"any": ["main/m", "main/n"]},
+        model="any",
+        retry=RetryPolicy(base=0, max=0, per_deployment=1),
+    )
+    calls.rate_limits = Racing(calls.clock.monotonic)
+    assert calls.gets(fails(502), ANSWER).slept == [60]
+    [(left, _)] = calls.retry_budget.left.values()
+    assert left == 8, "only one attempt was paid for"
 
 
 # -- What counts
@@ -202,14 +210,36 @@ def test_a_stream_is_settled_with_its_usage() -> None:
     assert stats(calls).tokens == 22
 
 
-def test_the_prompt_is_counted_once() -> None:
+def test_a_retry_counts_from_when_it_is_sent() -> None:
+    calls = shared(limited(rpm=2), retry=RetryPolicy(base=4, max=4))
+    assert calls.gets(fails(503), ANSWER).slept == [2]
+    assert calls.gets(ANSWER).slept == [58]
+    assert calls.gets(ANSWER).slept == [2]
+
+
+def test_a_cooldown_and_a_limit_are_waited_for_together() -> None:
+    calls = shared(limited(rpm=1))
+    calls.misses(fails(429, retry_after="10"))
+    driver = HandDriver([ANSWER])
+    assert driver.fail(calls.call(limits=Timeout(30))).retry_after == 60
+    assert driver.slept == []
+    assert calls.gets(ANSWER).slept == [10, 50]
+
+
+@pytest.mark.parametrize("window", [None, 8192])
+def test_the_prompt_is_counted_once(window: int | None) -> None:
     counted: list[Request] = []
 
     def count(request: Request) -> int:
         counted.append(request)
         return TEN
 
-    calls = shared(limited(tpm=15), limited("other", tpm=15), retry=RetryPolicy(base=0, max=0))
+    model = Model(tpm=15, context_window=window)
+    backends = [
+        OpenAIBackend(name, base_url=f"https://{name}.test", models={"m": model})
+        for name in ("main", "other")
+    ]
+    calls = shared(*backends, retry=RetryPolicy(base=0, max=0))
     calls.gets(fails(503), fails(503), usage(1, 1), count_tokens=count)
     assert len(counted) == 1
 
@@ -250,6 +280,18 @@ def test_a_turn_that_a_slot_came_too_late_for_comes_again() -> None:
     calls.after(65).gets(ANSWER)
     calls.after(-65)
     assert driver.run(late).slept == [55]
+
+
+def test_a_turn_that_a_slot_came_too_late_for_may_be_beyond_the_deadline() -> None:
+    calls = shared(limited(rpm=1))
+    late = calls.call(limited=True, limits=Timeout(100))
+    driver = HandDriver([ANSWER], hosts=[Queue(seconds=70.0)])
+    assert driver.step(late) is not None  # it asks for a slot
+    calls.after(65).gets(ANSWER)
+    calls.after(-65)
+    error = driver.fail(late)
+    assert (type(error), error.retry_after, driver.slept) == (RateLimitError, 55, [])
+    assert stats(calls).waiting == 0
 
 
 def test_a_turn_that_is_put_off_beyond_the_deadline_ends_the_wait() -> None:

@@ -14,7 +14,7 @@ from tests.flow.support import FakeClock
 
 from ccroute.routing.acquired import UNDECIDED
 from ccroute.routing.rate_limits import Limit, RateLimits, Turn
-from ccroute.routing.rate_limits.window import STEP, WINDOW
+from ccroute.routing.rate_limits.window import STEP, WINDOW, Step, Window
 from ccroute.types import LimitStats, Usage
 
 
@@ -279,6 +279,8 @@ def test_the_turn_of_a_call_that_is_gone_goes_to_the_next() -> None:
     asleep(gone, there=False)
     minutes.after(60)
     assert next_one.wait() == 0
+    gone.settle()
+    assert minutes.stats.requests == 1
 
 
 def test_a_turn_counts_from_when_its_request_is_sent() -> None:
@@ -334,9 +336,32 @@ def test_a_forked_child_keeps_what_was_sent_and_nobody_who_waits() -> None:
 def test_a_finaliser_settles_while_the_lock_is_held() -> None:
     minutes = Minutes(rpm=1)
     [turn] = minutes.takes(0)
+    [waiting] = minutes.queues(0)
     with minutes.limits._lock:
         turn.settle()
+        assert waiting.step is None
+    assert waiting.wait() == 0
+
+
+def test_what_is_settled_while_a_turn_is_taken_is_applied_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    minutes = Minutes(rpm=2)
+    [turn] = minutes.takes(0)
+    other = Minutes(rpm=1)
+    other.limits, other.limit = minutes.limits, minutes.limit._replace(identity="other", rpm=1)
+    [running] = other.takes(0)
+    [waiting] = other.queues(0)
+    add = Window.add
+
+    def finalised(window: Window, now: float, requests: int, tokens: int) -> Step:
+        monkeypatch.undo()
+        running.settle()  # in the thread that holds the lock
+        assert waiting.step is None
+        return add(window, now, requests, tokens)
+
+    monkeypatch.setattr(Window, "add", finalised)
     minutes.takes(0)
+    assert waiting.step is not None
+    turn.settle()
 
 
 @dataclass

@@ -44,8 +44,8 @@ def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailabl
             yield from sleep(attempt.wait)
             attempt.restart_clock()
         turn = attempt.turn
-        is_early = turn is not None and (attempt.wait or turn.step is None)
-        if turn is not None and is_early and (no_turn := (yield from _turn(attempt, turn))):
+        has_to_wait = turn is not None and (attempt.wait or turn.step is None)
+        if turn is not None and has_to_wait and (no_turn := (yield from _turn(attempt, turn))):
             return no_turn
         try:
             attempt.request = carried_request(attempt)

@@ -55,12 +55,10 @@ def check(backend: Backend, used: Collection[str], timeout: Timeout, clock: Cloc
     address = str(backend.origin)
     try:
         listed = yield from _list(backend, timeout, clock)
-    except CcrouteError as error:
-        kind, detail = type(error).__name__, str(error)
-        if isinstance(error, BackendError | RequestError):
-            foreign = backend.wire_name is None
-            detail = cleaned(error, backend.secrets(), Request(), "", foreign=foreign).detail
-        return BackendHealth(ok=False, address=address, error=kind, detail=detail)
+    except (BackendError, RequestError) as error:
+        kind, foreign = type(error).__name__, backend.wire_name is None
+        shown = cleaned(error, backend.secrets(), Request(), "", foreign=foreign)
+        return BackendHealth(ok=False, address=address, error=kind, detail=shown.detail)
     if listed is None:
         return BackendHealth(address=address, detail="this kind of backend has no list of models")
     return BackendHealth(

@@ -164,6 +164,17 @@ class RetryState:
             chosen.settle()
         return None
 
+    def _ask_limit(self, name: str, limit: Limit, reasons: dict[str, Unavailable | None], now: float) -> None:
+        """Put into `reasons` that a deployment is at its rate limit, if that lasts longer than a cooldown."""
+        reason, tokens = reasons[name], 0 if limit.tpm is None else self._reserved(limit)
+        if reason is not None and not reason.cooling:
+            return
+        full = self._state.rate_limits.unavailable(limit, tokens)
+        if full is not None and (reason is None or full.until > reason.until):
+            reasons[name] = full
+            if reason is not None:
+                self._ready[name] = max(self._ready.get(name, now), reason.until)
+
     def _turn(self, limit: Limit, *, queues: bool = False) -> Turn | None:
         """A turn under a deployment's rate limit; None if there is no room, unless the call queues for it."""
         limits, tokens = self._state.rate_limits, 0 if limit.tpm is None else self._reserved(limit)
@@ -225,10 +236,8 @@ class RetryState:
         possible = [candidate for candidate in self._plan.candidates if self._may(candidate)]
         reasons = {candidate.deployment.name: self._unavailable(candidate) for candidate in possible}
         for candidate in possible:
-            name, limit = candidate.deployment.name, candidate.deployment.limit
-            if limit is not None and reasons[name] is None:
-                tokens = 0 if limit.tpm is None else self._reserved(limit)
-                reasons[name] = self._state.rate_limits.unavailable(limit, tokens)
+            if (limit := candidate.deployment.limit) is not None:
+                self._ask_limit(candidate.deployment.name, limit, reasons, now)
         self.unavailable |= {name: reason for name, reason in reasons.items() if reason is not None}
         possible = [candidate for candidate in possible if self._is_triggered(candidate, reasons)]
         untried = [c for c in possible if c.deployment.name not in self._tries.keys() | self._polls.keys()]

@@ -80,7 +80,8 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA user_version").fetchone()
     except sqlite3.OperationalError:
         connection.close()
-        if path.with_name(f"{path.name}-wal").exists():
+        log = path.with_name(f"{path.name}-wal")
+        if log.exists() and log.stat().st_size:
             raise
         return _connect(path, WAIT, "immutable=1")  # a copy in a folder that nobody can write to
     return connection
@@ -88,14 +89,11 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
     """The version of the ledger's table, 0 if there is none yet. Raises `ConfigError` for any other file."""
-    try:
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
-            raise
-        raise ConfigError(f"ledger: {path} is no SQLite file") from None
+    # In one statement: meanwhile another process may make the table.
+    application, version, tables = connection.execute(
+        "SELECT (SELECT * FROM pragma_application_id), (SELECT * FROM pragma_user_version), "
+        "(SELECT count(*) FROM sqlite_master)"
+    ).fetchone()
     if application != APPLICATION and (application or version or tables):
         raise ConfigError(f"ledger: {path} is another program's database")
     if version > len(MIGRATIONS):

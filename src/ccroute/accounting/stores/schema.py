@@ -173,7 +173,7 @@ def _ledger_row(stored: Sequence[Any]) -> LedgerRow:
         deployment,
         model,
         outcome,
-        _FAILURES.get(failure),
+        _FAILURES.get(failure, failure),
         status,
         _usage(tokens, estimated),
         None if cost is None else _amount(cost),

@@ -27,6 +27,8 @@ WAIT: Final = 0.25
 """Seconds that a call waits at most for another process that writes."""
 _LATER: Final = (sqlite3.OperationalError, sqlite3.DatabaseError, sqlite3.InternalError)
 """Errors of the file. Any other is the row's own: it can never be stored."""
+_PASSING: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+"""Kinds of errors after which the same connection may work again."""
 
 
 class SqliteLedger(BaseLedger):
@@ -44,6 +46,7 @@ class SqliteLedger(BaseLedger):
         self._closed = False
         self._patient = True  # until a writer has waited in vain: then the next ones do not wait
         self._wait = WAIT  # the connection's own
+        self._identity: tuple[int, int] | None = None  # its file's
         self._path = Path(path).absolute()  # the process may change its folder
         super().__init__()
         if self._path.exists():
@@ -127,20 +130,32 @@ class SqliteLedger(BaseLedger):
             self._patient = True
         except sqlite3.Error as error:
             self._patient = False
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
-                self.disconnect()  # the file may have been replaced
+            if error.sqlite_errorcode & 0xFF not in _PASSING:
+                self.disconnect()
             raise
         finally:
             if self._closed:
                 self.disconnect()
 
     def _connected(self, wait: float) -> sqlite3.Connection:
+        if self._connection is not None and self._identity != _identity(self._path):
+            self.disconnect()  # somebody has removed or moved the file
         if self._connection is None:
             self._connection, self._wait = files.open_for_writing(self._path, wait), wait
+            self._identity = _identity(self._path)
         elif self._wait != wait:
             self._connection.execute(f"PRAGMA busy_timeout = {wait * 1000:.0f}")
             self._wait = wait
         return self._connection
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file there is at `path`."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def read_sums(

@@ -121,15 +121,15 @@ class RateLimits:
 
     def _after_lock(self) -> None:
         """Apply what was settled while the lock was held."""
-        if self._inbox:
-            # The holder of the lock comes here too, and may be a frame below this one.
+        while self._inbox:
             for _ in self._tries():
                 try:
                     self._read_inbox()
                 finally:
                     self._lock.release()
-                if not self._inbox:
-                    break
+                break
+            else:  # the holder of the lock comes here too, and may be a frame below this one
+                return
 
 
 def _stats(state: LimitState, now: float) -> LimitStats:

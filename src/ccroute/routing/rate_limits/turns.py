@@ -6,6 +6,7 @@ Knows instants, which are handed in; must not know locks, clocks or what is sent
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import takewhile
 from typing import TYPE_CHECKING, Protocol
 
 from ccroute.errors import RateLimitError
@@ -176,11 +177,8 @@ class LimitState:
         """When `turn`, or a request behind the whole queue, may be sent."""
         requests, before = len(self.queue), self.queued_tokens
         if turn is not None:
-            requests = before = 0
-            for each in self.queue:
-                if each is turn:
-                    break
-                requests, before = requests + 1, before + each.share
+            ahead = list(takewhile(lambda each: each is not turn, self.queue))
+            requests, before = len(ahead), sum(each.share for each in ahead)
         return self.window.room(self.limit, now, requests + 1, before + self._share(tokens))
 
 

@@ -1,0 +1,653 @@
+"""The ledger in an SQLite file: what it holds is exact, and nothing is lost or there twice."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import resource
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from datetime import timedelta
+from decimal import Decimal, localcontext
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.accounting.support import DAY, START, row
+
+from ccroute import Price, Report
+from ccroute.accounting import LedgerRow, MemoryLedger, PriceBook, SqliteLedger
+from ccroute.accounting.stores import base, files, schema, sqlite
+from ccroute.errors import ConfigError
+from ccroute.types import FailureClass, Usage
+
+NAMES = st.none() | st.sampled_from(["py", "", "it's", 'a"b', "ü\x00ß"])
+COUNTS = st.integers(0, 10**9)
+MONEY = st.none() | st.decimals(0, 10**6, places=6) | st.decimals(0, 1, places=15)
+ROWS = st.builds(
+    row,
+    started=st.integers(0, 5 * 86_400_000_000).map(lambda after: START + timedelta(microseconds=after)),
+    agent=NAMES,
+    group=NAMES,
+    session=NAMES,
+    requested_model=NAMES,
+    alias=st.sampled_from(["fast", ""]),
+    outcome=st.sampled_from(["ok", "failed", "cancelled", "interrupted"]),
+    failure=st.none() | st.sampled_from(FailureClass),
+    status=st.none() | st.integers(100, 599),
+    usage=st.builds(
+        Usage,
+        input=st.integers(0, 3000) | COUNTS,
+        cache_read=st.just(0) | COUNTS,
+        cache_write_5m=st.just(0) | COUNTS,
+        cache_write_1h=st.just(0) | COUNTS,
+        output=st.integers(0, 2) | COUNTS,
+        reasoning=st.integers(0, 2),
+        estimated=st.booleans(),
+    ),
+    cost=MONEY,
+    overridden=st.booleans(),
+    fallback=st.booleans(),
+    duration=st.floats(0, 1e4),
+    first_content=st.none() | st.floats(0, 100),
+    final=st.booleans(),
+    cached=st.booleans(),
+    latency=st.none() | st.floats(0, 1e4),
+    override_saved=MONEY.map(lambda saved: None if saved is None else -saved),
+    metadata=st.dictionaries(st.text(max_size=3), st.integers() | st.text(max_size=3), max_size=2),
+)
+GROUPS: list[Any] = ["agent", "group", "alias", "model", "backend", "day", "session"]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "usage.db"
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[SqliteLedger]:
+    ledger = SqliteLedger(path)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+def ids(path: Path) -> list[str]:
+    """The ids in the file, as another program finds them."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return [id for (id,) in connection.execute("SELECT id FROM attempts ORDER BY id")]
+
+
+# -- What it holds
+
+
+@settings(max_examples=30)  # each has a file
+@given(st.lists(ROWS, max_size=10))
+def test_a_row_comes_back_as_it_was(recorded: list[LedgerRow]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "usage.db")
+        with opened(path) as ledger:
+            for each in recorded:
+                ledger.record(each)
+        with opened(path) as ledger:
+            assert ledger.rows() == sorted(recorded, key=attrgetter("started", "id"))
+
+
+@settings(max_examples=30)  # each has a file
+@given(st.lists(ROWS, max_size=10), st.lists(st.sampled_from(GROUPS), max_size=2, unique=True).map(tuple))
+def test_both_ledgers_give_the_same_report(recorded: list[LedgerRow], by: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder, opened(Path(folder, "usage.db")) as ledger:
+        memory = MemoryLedger()
+        for each in recorded:
+            ledger.record(each)
+            memory.record(each)
+        since, price = START + DAY / 2, Price(15, 75, cache_read="1.5", above={1000: Price(30, 150)})
+        for bound in (None, since):
+            found = Report(ledger.tallies(bound, by=by), by, baseline=price)
+            expected = Report(memory.tallies(bound, by=by), by, baseline=price)
+            assert found.total == expected.total
+            assert sorted(map(repr_of, found)) == sorted(map(repr_of, expected))
+        assert ledger.tallies().keys() == memory.tallies().keys()
+
+
+def repr_of(row: Any) -> str:
+    """A report's row as text: amounts without the zeros at their end."""
+    return repr({k: v.normalize() if isinstance(v, Decimal) else v for k, v in row.items()})
+
+
+@pytest.mark.parametrize(
+    "costs",
+    [
+        ["0.1", "0.2"],
+        ["0.000000000001", "12345678.9"],
+        ["0.0000000000001", "1", "0.0000000000002", "-3"],
+        ["9000000", "9000000", "9000000.000000000001"],  # more than SQLite's whole numbers hold
+        ["99999999999", "0.5"],
+    ],
+)
+def test_amounts_are_exact_in_rows_and_sums(path: Path, costs: list[str]) -> None:
+    amounts = list(map(Decimal, costs))
+    with opened(path) as ledger:
+        for amount in amounts:
+            ledger.record(row(cost=amount, overridden=True, override_saved=-amount))
+        assert sorted(each.cost for each in ledger.rows() if each.cost is not None) == sorted(amounts)
+        report = Report(ledger.tallies(by=()), ())
+    assert report.total["cost"] == sum(amounts)
+    assert report.total["override_saved"] == -sum(amounts)
+
+
+def test_an_amount_comes_back_without_needless_zeros(path: Path) -> None:
+    with opened(path) as ledger:
+        for amount in ("0.50", "100", "0"):
+            ledger.record(row(cost=Decimal(amount)))
+        assert [str(each.cost) for each in ledger.rows()] == ["0.5", "100", "0"]
+
+
+def test_a_users_decimal_context_changes_no_amount(path: Path) -> None:
+    with localcontext(prec=3), opened(path) as ledger:
+        ledger.record(row(cost=Decimal("1.23456789")))
+        assert [each.cost for each in ledger.rows()] == [Decimal("1.23456789")]
+
+
+def test_a_row_is_stored_once_however_often_it_is_recorded(path: Path) -> None:
+    one = row()
+    with opened(path) as ledger, opened(path) as other:
+        for each in (ledger, other, ledger):
+            each.record(one)
+        assert ledger.rows() == [one]
+
+
+def test_a_failure_class_of_another_version_is_a_text(path: Path) -> None:
+    with opened(path) as ledger:
+        ledger.record(row(failure="ambiguous"))
+        ledger.record(row(failure="of_tomorrow"))
+        failures = [each.failure for each in ledger.rows()]
+    assert failures == [FailureClass.AMBIGUOUS, "of_tomorrow"]
+    assert isinstance(failures[0], FailureClass)
+
+
+def test_metadata_that_json_lacks_is_stored_as_text(path: Path) -> None:
+    with opened(path) as ledger:
+        ledger.record(row(metadata={"where": Path("/tmp"), "n": 1}))
+        assert ledger.rows()[0].metadata == {"where": "/tmp", "n": 1}
+
+
+# -- The file
+
+
+def test_a_row_is_in_the_file_when_record_returns(path: Path) -> None:
+    with opened(path) as ledger:
+        for number in range(3):
+            ledger.record(row(id=str(number)))
+            assert ids(path) == list(map(str, range(number + 1)))
+
+
+def test_the_file_is_made_with_its_first_row_for_its_owner_only(path: Path) -> None:
+    with opened(path) as ledger:
+        assert (ledger.rows(), ledger.tallies()) == ([], {})
+        assert not path.exists()
+        ledger.record(row())
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(path.parent) == ["usage.db"]
+
+
+def test_a_later_ledger_goes_on_with_the_file(path: Path) -> None:
+    for number in range(3):
+        with opened(path) as ledger:
+            assert len(ledger.rows()) == number
+            ledger.record(row())
+    with opened(path) as ledger:
+        assert ledger.tallies(by=()).popitem()[1].attempts == 3
+
+
+def test_a_path_stays_where_it_was_if_the_process_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with opened(Path("usage.db")) as ledger:
+        monkeypatch.chdir("elsewhere")
+        ledger.record(row(id="a"))
+    assert ids(tmp_path / "usage.db") == ["a"]
+    assert repr(ledger) == f"SqliteLedger('{tmp_path}/usage.db')"
+
+
+def other_program(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+
+
+def newer_version(path: Path) -> None:
+    with opened(path) as ledger:
+        ledger.record(row())
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (
+            lambda path: path.write_text("agents:\n  python: fast\n" * 9),
+            "usage.db cannot be read: file is not a database",
+        ),
+        (other_program, "usage.db is another program's database"),
+        (newer_version, r"usage.db is of a newer version .* \(its table has version 99.*update ccroute"),
+        (Path.mkdir, "usage.db cannot be read: unable to open database file"),
+    ],
+)
+def test_a_file_that_is_no_ledger_is_refused_and_kept(path: Path, make: Any, says: str) -> None:
+    make(path)
+    before = path.stat().st_size if path.is_dir() else path.read_bytes()
+    for use in (SqliteLedger, Report.from_ledger):
+        with pytest.raises(ConfigError, match=f"^ledger: .*{says}"):
+            use(path)
+    assert before == (path.stat().st_size if path.is_dir() else path.read_bytes())
+
+
+def test_a_file_that_becomes_another_one_is_refused_at_the_row(path: Path) -> None:
+    with opened(path) as ledger:
+        other_program(path)
+        with pytest.raises(ConfigError, match="another program's database"):
+            ledger.record(row(id="a"))
+        path.unlink()
+        ledger.record(row(id="b"))
+        assert ids(path) == ["a", "b"]
+
+
+def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^ledger: there is no folder .*/missing$"):
+        SqliteLedger(tmp_path / "missing" / "usage.db")
+
+
+def test_an_empty_file_is_an_empty_ledger(path: Path) -> None:
+    path.touch()
+    assert list(Report.from_ledger(path)) == []
+    with opened(path) as ledger:
+        assert ledger.rows() == []
+        ledger.record(row())
+        assert len(ledger.rows()) == 1
+
+
+# -- Reports without a router
+
+
+def test_a_report_reads_a_file_that_others_write(path: Path) -> None:
+    with opened(path) as ledger:
+        ledger.record(row(cost=Decimal("0.25")))
+        ledger.record(row(agent="js", started=START + DAY))
+        report = Report.from_ledger(path, ("agent", "day"), baseline=Price(500, 0))
+        assert [(line["agent"], line["day"], line["cost"]) for line in report] == [
+            ("js", "2026-01-02", 1),
+            ("py", "2026-01-01", Decimal("0.25")),
+        ]
+        assert report.total["baseline_cost"] == 1
+        assert Report.from_ledger(path, since="2026-01-02").total["attempts"] == 1
+        assert Report.from_ledger(str(path), until=START + DAY).total["cost"] == Decimal("0.25")
+        assert Report.from_ledger(path, (), "2027-01-01").total["attempts"] == 0
+
+
+def test_a_baselines_name_has_its_price_in_prices(path: Path) -> None:
+    with opened(path) as ledger:
+        ledger.record(row())
+    prices = {"paid/big": Price(1000, 0), "small": Price(1, 0)}
+    for book in (prices, PriceBook(prices)):
+        assert Report.from_ledger(path, baseline="paid/big", prices=book).total["saved"] == 0
+        assert Report.from_ledger(path, baseline="paid/small", prices=book).total["baseline_cost"] == Decimal(
+            "0.001"
+        )
+    with pytest.raises(
+        ConfigError, match=r'^baseline: "opus" has no price: give prices={"opus": Price\(…\)}'
+    ):
+        Report.from_ledger(path, baseline="opus")
+
+
+def test_a_report_of_no_file_is_refused_and_makes_none(path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"^ledger: there is no file {path}$"):
+        Report.from_ledger(path)
+    with pytest.raises(ValueError, match=r"^by= is one of agent, .* not 'agents'"):
+        Report.from_ledger(path, "agents")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="no postgresql:// ledger"):
+        Report.from_ledger("postgresql://host/db")
+    assert os.listdir(path.parent) == []
+
+
+def test_a_report_leaves_nothing_beside_the_file(path: Path) -> None:
+    with opened(path) as ledger:
+        ledger.record(row())
+    Report.from_ledger(path)
+    assert os.listdir(path.parent) == ["usage.db"]
+
+
+def test_a_file_beside_which_nothing_can_be_made_is_read(path: Path) -> None:
+    with opened(path) as ledger:
+        ledger.record(row())
+    Path(f"{path}-shm").symlink_to("no/such/folder")  # cannot be made, as where nobody may write
+    assert Report.from_ledger(path).total["attempts"] == 1
+    Path(f"{path}-wal").write_bytes(bytes(100))
+    with pytest.raises(ConfigError, match="cannot be read: unable to open database file"):
+        Report.from_ledger(path)
+
+
+# -- What cannot be written now
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Another program writes and writes."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+@contextlib.contextmanager
+def full_disk(path: Path) -> Iterator[None]:
+    """No file can grow."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (Path(f"{path}-wal").stat().st_size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("trouble", [locked, full_disk])
+def test_what_cannot_be_written_waits_and_is_counted(path: Path, trouble: Any) -> None:
+    with opened(path) as ledger:
+        ledger.record(row(id="a"))
+        with trouble(path):
+            for id in ("b", "c"):
+                with pytest.raises(sqlite3.OperationalError):
+                    ledger.record(row(id=id))
+            assert [each.id for each in ledger.rows()] == ["a", "b", "c"]
+            assert Report(ledger.tallies(by=()), ()).total["attempts"] == 3
+            assert ids(path) == ["a"]
+        ledger.record(row(id="d"))
+        assert ids(path) == ["a", "b", "c", "d"]
+        assert len(ledger.rows()) == 4
+
+
+def test_only_the_first_row_waits_for_a_locked_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "WAIT", 0.05)
+    with opened(path) as ledger:
+        ledger.record(row())
+        with locked(path):
+            began = time.monotonic()
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                ledger.record(row())
+            assert time.monotonic() - began > 0.04
+            assert ledger._wait == 0.05
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                ledger.record(row())
+            assert ledger._wait == 0
+        ledger.record(row())
+        ledger.record(row())
+        assert ledger._wait == 0.05
+        assert len(ids(path)) == 5
+
+
+def test_a_file_that_is_locked_when_it_is_made_is_waited_for(path: Path) -> None:
+    with (
+        contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection,
+        opened(path) as ledger,
+    ):
+        connection.execute("BEGIN EXCLUSIVE")
+        for _ in range(2):
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                ledger.record(row())
+        connection.execute("ROLLBACK")
+        ledger.record(row())
+    assert len(ids(path)) == 3
+
+
+def test_so_many_rows_wait_and_no_more(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "MOST_WAITING", 2)
+    with opened(path) as ledger:
+        ledger.record(row(id="a"))
+        with locked(path):
+            for id in "bcde":
+                with pytest.raises(sqlite3.OperationalError):
+                    ledger.record(row(id=id))
+        ledger.flush()
+    assert ids(path) == ["a", "d", "e"]
+
+
+def test_rows_that_are_still_waiting_at_the_end_are_named(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(files, "WAIT", 0.01)
+    with opened(path) as ledger:
+        ledger.record(row())
+        with locked(path):
+            with pytest.raises(sqlite3.OperationalError):
+                ledger.record(row())
+            ledger.close()
+        assert [each.message for each in caplog.records] == [
+            "ledger: 1 rows could not be stored: database is locked"
+        ]
+        ledger.close()
+        assert len(ids(path)) == 2
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_row_that_no_column_can_hold_stops_no_other(path: Path, batch: int) -> None:
+    with opened(path) as ledger:
+        ledger.record(row(id="a"))
+        with locked(path):
+            for number in range(batch - 1):
+                with pytest.raises(sqlite3.OperationalError):
+                    ledger.record(row(id=f"b{number}"))
+        with pytest.raises(OverflowError):
+            ledger.record(row(usage=Usage(input=10**30)))
+        with pytest.raises(sqlite3.IntegrityError):
+            ledger.record(row(alias=None))
+        ledger.record(row(id="c", session="half \ud800 a character"))
+        assert ids(path) == ["a", *(f"b{number}" for number in range(batch - 1)), "c"]
+        assert ledger.rows()[-1].session == "half ? a character"
+
+
+def test_a_file_that_somebody_removed_is_made_again(path: Path) -> None:
+    with opened(path) as ledger:
+        ledger.record(row(id="a"))
+        for name in os.listdir(path.parent):
+            (path.parent / name).unlink()
+        assert ledger.rows() == []
+        ledger.record(row(id="b"))
+        assert ids(path) == ["b"]
+
+
+def test_a_reader_stops_no_writer(path: Path) -> None:
+    with opened(path) as ledger:
+        ledger.record(row())
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            assert reader.execute("SELECT count(*) FROM attempts").fetchone() == (1,)
+            ledger.record(row())
+            assert reader.execute("SELECT count(*) FROM attempts").fetchone() == (1,)
+
+
+# -- Finalisers, threads, forks, the end
+
+
+def test_a_row_recorded_in_the_middle_of_a_write_is_written_with_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = [row(id="b"), row(id="c")]
+    values = schema.values
+
+    def finaliser(each: LedgerRow) -> Any:
+        while late:
+            (ledger.record if len(late) == 2 else ledger.defer)(late.pop(0))
+        return values(each)
+
+    monkeypatch.setattr(schema, "values", finaliser)
+    with opened(path) as ledger:
+        ledger.record(row(id="a"))
+        assert ids(path) == ["a", "b", "c"]
+
+
+def test_a_row_recorded_in_the_middle_of_a_report_is_not_lost(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(path) as ledger:
+        ledger.record(row(id="a"))
+        opening = files.open_for_reading
+
+        def finaliser(path: Path) -> Any:
+            ledger.defer(row(id="b"))
+            return opening(path)
+
+        monkeypatch.setattr(files, "open_for_reading", finaliser)
+        assert [each.id for each in ledger.rows()] == ["a"]
+        monkeypatch.undo()
+        assert [each.id for each in ledger.rows()] == ["a", "b"]
+        assert ids(path) == ["a", "b"]
+
+
+def test_a_finaliser_waits_neither_for_a_thread_nor_for_a_file(path: Path) -> None:
+    with opened(path) as ledger:
+        ledger.record(row(id="a"))
+        ledger.defer(row(id="b"))
+        assert ids(path) == ["a", "b"]
+        holds, let_go = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with ledger._lock:
+                holds.set()
+                let_go.wait(10)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        assert holds.wait(10)
+        ledger.defer(row(id="c"))
+        let_go.set()
+        thread.join()
+        with locked(path):
+            began = time.monotonic()
+            with pytest.raises(sqlite3.OperationalError):
+                ledger.defer(row(id="d"))
+            assert time.monotonic() - began < sqlite.WAIT / 2
+        assert ids(path) == ["a", "b"]
+    assert ids(path) == ["a", "b", "c", "d"]
+
+
+def test_a_closed_ledger_stores_a_late_row_and_stays_closed(path: Path) -> None:
+    ledger = SqliteLedger(path)
+    ledger.record(row(id="a"))
+    ledger.close()
+    ledger.close()
+    assert os.listdir(path.parent) == ["usage.db"]
+    ledger.record(row(id="b"))
+    assert os.listdir(path.parent) == ["usage.db"]
+    assert [each.id for each in ledger.rows()] == ["a", "b"]
+
+
+def test_a_forgotten_ledger_is_closed_without_a_warning(path: Path) -> None:
+    ledger = SqliteLedger(path)
+    ledger.record(row(id="a"))
+    with locked(path):
+        with pytest.raises(sqlite3.OperationalError):
+            ledger.record(row(id="b"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        del ledger
+        gc.collect()
+    assert ids(path) == ["a", "b"]
+    assert os.listdir(path.parent) == ["usage.db"]
+
+
+def run(code: str, *arguments: object) -> str:
+    """What a program of its own prints; warnings are errors there, too."""
+    command = [sys.executable, "-W", "error", "-W", "ignore:This process:DeprecationWarning", "-c", code]
+    done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_a_program_that_just_ends_leaves_a_closed_file(path: Path) -> None:
+    code = """
+import sys
+from tests.accounting.support import row
+from ccroute.accounting import SqliteLedger
+ledger = SqliteLedger(sys.argv[1])
+cycle = [ledger]
+cycle.append(cycle)
+ledger.record(row(id="a"))
+"""
+    run(code, path)
+    assert os.listdir(path.parent) == ["usage.db"]
+    assert ids(path) == ["a"]
+
+
+FORKS = """
+import os, sqlite3, sys, threading
+from tests.accounting.support import row
+from ccroute import Report
+from ccroute.accounting import SqliteLedger
+
+path, ended = sys.argv[1], sys.argv[2]
+ledger, stop = SqliteLedger(path), threading.Event()
+
+def write(name, count=10**6):
+    for number in range(count):
+        ledger.record(row(id=f"{name}{number}"))
+        if stop.is_set():
+            break
+
+def read():
+    while not stop.is_set():
+        assert Report(ledger.tallies(by=()), ()).total["attempts"]
+
+ledger.record(row(id="first"))
+threads = [threading.Thread(target=read, daemon=True)]
+threads.append(threading.Thread(target=write, args=["thread"], daemon=True))
+for thread in threads:
+    thread.start()
+fresh, waiting = SqliteLedger(path + ".new"), SqliteLedger(path)
+waiting._queue.append(row(id="the parent's"))
+children = [os.fork()]
+if children[0] != 0:
+    children.append(os.fork())
+for number in range(100):  # all three make the file
+    fresh.record(row(id=f"{os.getpid()} {number}"))
+if children[-1] == 0:
+    write(f"child{len(children)}-", 50)
+    assert not waiting._queue, "the child would write it, too"
+    assert len(ledger.rows()) >= 51
+    if ended == "closed":
+        ledger.close()
+        fresh.close()
+    (os._exit if ended == "killed" else sys.exit)(0)
+for child in children:
+    assert os.waitpid(child, 0)[1] == 0
+stop.set()
+for thread in threads:
+    thread.join()
+ledger.close()
+waiting.close()
+with sqlite3.connect(path) as connection:
+    assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+found = [row.id for row in ledger.rows()]
+for name, count in (("child1-", 50), ("child2-", 50), ("first", 1), ("the parent's", 1)):
+    assert sum(id.startswith(name) for id in found) == count, name
+print(len(fresh.rows()))
+fresh.close()
+"""
+
+
+@pytest.mark.parametrize("ended", ["closed", "left open", "killed"])
+def test_parent_and_children_write_to_one_file(path: Path, ended: str) -> None:
+    assert run(FORKS, path, ended) == "300\n"
+    assert {each for each in os.listdir(path.parent) if each.endswith("-wal")} == set()
