@@ -301,7 +301,8 @@ class Router:
             raise UnknownModelError(baseline, hint="a baseline needs an alias, a deployment or a price")
         price = None if name is None else price_of(self._tables, name)
         parts = group_by(by)
-        sums = self._state.ledger.tallies(moment("since", since), moment("until", until), parts)
+        tiers = price is not None and bool(price.above)
+        sums = self._state.ledger.tallies(moment("since", since), moment("until", until), parts, tiers=tiers)
         return Report(sums, parts, baseline=price)
 
     def rows(self, since: date | str | None = None, until: date | str | None = None) -> list[LedgerRow]:
