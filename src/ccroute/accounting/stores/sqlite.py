@@ -89,8 +89,8 @@ class SqliteLedger(BaseLedger):
     def rows(self, since: datetime | None = None, until: datetime | None = None) -> list[LedgerRow]:
         """The rows started in [since, until), oldest first."""
         start, end = span(since, until)
-        with self._snapshot() as (connection, waiting):
-            stored = [] if connection is None else schema.rows(connection, start, end)
+        with self._snapshot() as (snapshot, waiting):
+            stored = [] if snapshot is None else schema.rows(snapshot.first, start, end)
         rows = [*stored, *(row for row in waiting if start <= row.started < end)]
         return sorted(rows, key=attrgetter("started"))
 
@@ -105,26 +105,26 @@ class SqliteLedger(BaseLedger):
         """Sums over the rows started in [since, until), of what is alike in `by`. Without `tiers`, prompts of
         any length count as short ones."""
         start, end = span(since, until)
-        with self._snapshot() as (connection, waiting):
-            sums = {} if connection is None else schema.sums(connection, start, end, by, tiers)
+        with self._snapshot() as (snapshot, waiting):
+            sums = {} if snapshot is None else schema.sums(*snapshot, start, end, by, tiers)
         for row in waiting:
             if start <= row.started < end:
                 sums.setdefault(row.key(), Tally()).add(row)
         return sums
 
     @contextlib.contextmanager
-    def _snapshot(self) -> Iterator[tuple[sqlite3.Connection | None, list[LedgerRow]]]:
+    def _snapshot(self) -> Iterator[tuple[files.Snapshot | None, list[LedgerRow]]]:
         """The file as it is now, None if it is empty, and the rows that are not in it yet."""
         with contextlib.suppress(Exception):  # what cannot be stored now still counts
             self.flush()
         with contextlib.ExitStack() as stack:
-            connection = None
+            snapshot = None
             stack.enter_context(files.reads)
             with self._unchanged():
                 waiting = self._waiting()
                 if self._path.exists():
-                    connection = stack.enter_context(files.open_for_reading(self._path))
-            yield connection, waiting
+                    snapshot = stack.enter_context(files.open_for_reading(self._path))
+            yield snapshot, waiting
 
     def _keep(self, rows: list[LedgerRow], *, wait: bool) -> None:
         most = files.WAIT if self._closed else WAIT
@@ -177,8 +177,8 @@ def read_sums(
 ) -> dict[Key, Tally]:
     """The sums of a ledger that this program does not write. Raises `ConfigError` if it cannot be read."""
     start, end = span(since, until)
-    with files.open_for_reading(Path(path).absolute()) as connection:
-        return {} if connection is None else schema.sums(connection, start, end, by, tiers)
+    with files.open_for_reading(Path(path).absolute()) as snapshot:
+        return {} if snapshot is None else schema.sums(*snapshot, start, end, by, tiers)
 
 
 def _insert(connection: sqlite3.Connection, stored: list[tuple[Any, ...]]) -> None:
