@@ -29,8 +29,8 @@ from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import EXPECTED, Given, Ignored, Source, Stamp, open_sources
 from ccroute.errors import ConfigError
 from ccroute.routing import AliasTable
-from ccroute.routing.agents import checked_agents, checked_fallbacks
 from ccroute.routing.arguments import Faults, check_backends
+from ccroute.routing.tables.agents import checked_agents, checked_fallbacks
 
 if TYPE_CHECKING:
     from ccroute.config.writing.document import MergedSettings

@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 from ccroute.config.foreign.spelling import as_switch, is_local_only, misspelt
 from ccroute.config.reading.secrets import MISSING, Environment
 from ccroute.config.reading.source import Place, Source, routed
-from ccroute.routing.agents import OTHERS
+from ccroute.routing.tables.agents import OTHERS
 
 NOT_ROUTING = "says nothing about which model answers"
 
