@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import os
 import resource
 import sqlite3
@@ -18,6 +19,7 @@ from datetime import timedelta
 from decimal import Decimal, localcontext
 from operator import attrgetter
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -542,6 +544,36 @@ def test_a_finaliser_waits_neither_for_a_thread_nor_for_a_file(path: Path) -> No
             assert time.monotonic() - began < sqlite.WAIT / 2
         assert ids(path) == ["a", "b"]
     assert ids(path) == ["a", "b", "c", "d"]
+
+
+def test_an_interrupt_at_any_instruction_loses_no_row(path: Path) -> None:
+    ledger, root = SqliteLedger(path), str(Path(base.__file__).parent)
+    k, interrupted, known = 0, True, set[str]()
+    while interrupted:
+        k, interrupted, seen = k + 1, False, itertools.count(1)
+
+        def interrupt(frame: FrameType, *_: object) -> None:
+            nonlocal interrupted
+            if frame.f_code.co_filename.startswith(root) and next(seen) == k:  # noqa: B023
+                sys.setprofile(None)
+                interrupted = True
+                raise KeyboardInterrupt
+
+        with contextlib.suppress(KeyboardInterrupt):
+            sys.setprofile(interrupt)
+            try:
+                ledger.record(row(id=f"{k:04}"))
+            finally:
+                sys.setprofile(None)
+        assert (ledger._busy, ledger._lock.acquire(blocking=False)) == (False, True)
+        ledger._lock.release()
+        before, known = known, {each.id for each in ledger._waiting()}
+        with contextlib.suppress(sqlite3.OperationalError):  # no table yet
+            known |= set(ids(path))
+        assert known >= before
+    ledger.close()
+    assert k > 30
+    assert {*ids(path)} == known > {f"{k:04}"}
 
 
 def test_a_closed_ledger_stores_a_late_row_and_stays_closed(path: Path) -> None:

@@ -88,8 +88,8 @@ class Assembly:
     def _ledger(self, path: str) -> str:
         """The path as written from its file's folder."""
         source = self._merged.source(("ledger",))
-        if source is None or "://" in path:
-            return path
+        if source is None or "://" in path or not path.strip():
+            return path  # no path, as the router says
         return str(source.folder / Path(path).expanduser())
 
     def _members(self) -> dict[str, AgentTable]:
