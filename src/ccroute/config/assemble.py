@@ -118,8 +118,8 @@ class Assembly:
     def _ledger(self, path: str) -> str:
         """The path as written from its file's folder."""
         source = self._merged.source(("ledger",))
-        if "://" in path:
-            return path
+        if "://" in path or not path.strip():
+            return path  # no path, as the router says
         folder = source.path.parent if source is not None and source.path is not None else Path()
         return str(folder / Path(path).expanduser())
 
