@@ -458,7 +458,8 @@ def test_a_row_that_no_column_can_hold_stops_no_other(path: Path, batch: int) ->
         assert ledger.rows()[-1].session == "half ? a character"
 
 
-def test_a_file_that_somebody_removed_is_made_again(path: Path) -> None:
+def test_a_file_that_somebody_removed_is_made_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "LOOK", 0)
     with opened(path) as ledger:
         ledger.record(row(id="a"))
         for name in os.listdir(path.parent):

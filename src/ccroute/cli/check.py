@@ -13,7 +13,7 @@ from ccroute.cli.output import Output
 from ccroute.config.references import target_names
 from ccroute.config.writing.document import summarised
 from ccroute.display import rounded_usd
-from ccroute.routing.tables import Deployment, Tables
+from ccroute.routing.tables.tables import Deployment, Tables
 from ccroute.types import Price
 
 _REPLACED = "comes later and wins"

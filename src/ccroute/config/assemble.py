@@ -33,8 +33,8 @@ from ccroute.config.references import (
 )
 from ccroute.errors import ConfigError
 from ccroute.routing import Agent, AliasTable
-from ccroute.routing.agents import OTHERS, Fallback, model_of
 from ccroute.routing.names import did_you_mean, slug
+from ccroute.routing.tables.agents import OTHERS, Fallback, model_of
 from ccroute.types import RetryPolicy
 
 _BUILT = (

@@ -13,9 +13,10 @@ from ccroute.accounting.ledger import attempt_id, uuid7
 from ccroute.accounting.tokens import count_safely, estimate_text
 from ccroute.errors import CcrouteError, StreamInterruptedError
 from ccroute.failures import is_charged
-from ccroute.flow.attempt_context import FOREVER, AttemptContext
+from ccroute.flow.attempt.context import FOREVER, AttemptContext
+from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.effects import Stopped
-from ccroute.flow.retry import Fault, NextAttempt
+from ccroute.flow.retry import NextAttempt
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Plan
 from ccroute.routing.acquired import Unavailable

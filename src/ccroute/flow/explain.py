@@ -15,18 +15,19 @@ from ccroute.accounting import cost
 from ccroute.accounting.tokens import count_safely, estimate
 from ccroute.errors import AuthenticationError, BackendError, CcrouteError, RequestError
 from ccroute.failures import NOT_SENT, TRIGGERS, UNSUPPORTED, Rule, Trigger
-from ccroute.flow.attempt import completed
-from ccroute.flow.attempt_context import FOREVER, AttemptContext
+from ccroute.flow.attempt.attempt import completed
+from ccroute.flow.attempt.carried import carried_request
+from ccroute.flow.attempt.context import FOREVER, AttemptContext
+from ccroute.flow.attempt.fault import Fault
+from ccroute.flow.attempt.reports import turned_away_error
 from ccroute.flow.call_context import timeout_of
-from ccroute.flow.carried import carried_request
-from ccroute.flow.reports import turned_away_error
-from ccroute.flow.retry import Fault, NextAttempt, RetryState
+from ccroute.flow.retry import NextAttempt, RetryState
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Deployment, Plan, RetryBudget, Tables, make_plan
 from ccroute.routing.acquired import Unavailable
 from ccroute.routing.plan import TOLERANCE, cached, is_tight
 from ccroute.types import FailureClass, Request, Timeout
-from ccroute.types import route_plan as shown
+from ccroute.types.inspection import route_plan as shown
 from ccroute.types.route import new_usage
 
 _PRETENDED: Final = Rule(FailureClass.UNAVAILABLE, retry_tokens=0)

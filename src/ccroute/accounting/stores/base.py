@@ -76,10 +76,18 @@ class BaseLedger(ABC):
 
     @abstractmethod
     def tallies(
-        self, since: datetime | None = None, until: datetime | None = None, by: Sequence[str] = ALL
+        self,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        by: Sequence[str] = ALL,
+        *,
+        tiers: bool = True,
     ) -> Mapping[Key, Tally]:
-        """Sums over the rows started in [since, until), per `Key`. Only those of its parts that `by` names
-        need to be set."""
+        """Sums over the rows started in [since, until), per `Key`.
+
+        Only those parts of a key that `by` names need to be set. Without `tiers`, tokens of known price need
+        not be kept by the lengths of their prompts.
+        """
 
     @abstractmethod
     def _keep(self, rows: list[LedgerRow], *, wait: bool) -> None:

@@ -26,7 +26,7 @@ from ccroute.config.native.values import (
     Usd,
     Words,
 )
-from ccroute.routing.aliases import Strategy
+from ccroute.routing.tables.aliases import Strategy
 
 NOT_YET = ("budgets", "cache")
 """Keys that this version of the router does not support yet."""

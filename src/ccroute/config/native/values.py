@@ -23,9 +23,9 @@ from pydantic import (
 from ccroute.backends.registry import find_kind, kind_names
 from ccroute.errors import ConfigError
 from ccroute.failures import Trigger
-from ccroute.routing.agents import drop_fault, params_faults, unknown_parameter
-from ccroute.routing.aliases import Balanced, Target, is_balanced
 from ccroute.routing.names import did_you_mean
+from ccroute.routing.tables.agents import drop_fault, params_faults, unknown_parameter
+from ccroute.routing.tables.aliases import Balanced, Target, is_balanced
 from ccroute.types import JSON
 from ccroute.types.request import PARAMETERS
 

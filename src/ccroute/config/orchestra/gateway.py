@@ -19,8 +19,8 @@ from ccroute.config.foreign.servers import Server
 from ccroute.config.orchestra.providers import Provider, read_provider
 from ccroute.config.reading.source import Place
 from ccroute.config.references import target_names
-from ccroute.routing.agents import OTHERS
 from ccroute.routing.names import did_you_mean
+from ccroute.routing.tables.agents import OTHERS
 
 ROUTING_KEYS: Final = ("defaultProvider", "agentRules", "modelTierRules", "fallbackChain")
 _KEYS = ("enabled", "disabled", "providers", "routing")

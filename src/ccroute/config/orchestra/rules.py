@@ -14,7 +14,7 @@ from ccroute.config.foreign.builder import Builder
 from ccroute.config.foreign.external_names import ExternalNames
 from ccroute.config.foreign.section import Section
 from ccroute.config.foreign.spelling import folded
-from ccroute.routing.agents import OTHERS
+from ccroute.routing.tables.agents import OTHERS
 
 RULE_KEYS: Final = (
     "agent_model_overrides",

@@ -11,12 +11,14 @@ from ccroute.backends.credentials import Secrets
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Deployment, Plan
 from ccroute.routing.acquired import Acquired, AttemptOutcome
+from ccroute.routing.health.switches import Admission
 from ccroute.routing.rate_limits import Turn
-from ccroute.routing.switches import Admission
 from ccroute.types import Completion, Request, Timeout
 from ccroute.wire.decoding import StreamDecoder
 
 FOREVER = float("inf")
+MIN_ATTEMPT = 0.05
+"""Seconds that must be left for an attempt to be worth starting."""
 
 
 class Limits(NamedTuple):
