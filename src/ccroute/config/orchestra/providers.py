@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from ccroute.backends.presets import preset_of_host
 from ccroute.backends.registry import kind_names, registered
 from ccroute.config.foreign.builder import Builder
-from ccroute.config.foreign.section import Section
+from ccroute.config.foreign.section import AnySpelling, Section
 from ccroute.config.foreign.servers import Server
 from ccroute.config.foreign.spelling import folded
 from ccroute.config.reading.source import Place
@@ -60,7 +60,7 @@ class Provider:
 
 def read_provider(name: str, table: Mapping[str, Any], place: Place, builder: Builder) -> Provider | None:
     """Add the provider's backend and return it; None if its type is unknown, which is a fault."""
-    section = Section(table, place, builder, PROVIDER_KEYS)
+    section = AnySpelling(builder, (table, place), PROVIDER_KEYS)
     url = section.text("baseUrl")
     kind = _kind(name, url, section, builder)
     if kind is None:
@@ -76,10 +76,8 @@ def read_provider(name: str, table: Mapping[str, Any], place: Place, builder: Bu
             backend["api_version"] = version
         else:
             builder.ignore(section.place("apiVersion"), "only Azure's API needs a version")
-    if section.get("timeoutSecs") is not None:
-        backend["timeout"] = {
-            "total": builder.expand(section.get("timeoutSecs"), section.place("timeoutSecs"))
-        }
+    if "timeoutSecs" in section:
+        backend["timeout"] = {"total": section.get("timeoutSecs")}
     builder.backends[name] = backend
     builder.comes_from(place, "backends", name)
     natives = (("kind", "providerType"), ("base_url", "baseUrl"), ("api_version", "apiVersion"))
@@ -96,13 +94,13 @@ def read_provider(name: str, table: Mapping[str, Any], place: Place, builder: Bu
         place,
         names.get(default, default) if default else None,
         names,
-        section.number("maxRetries", least=0),
+        section.whole("maxRetries"),
     )
 
 
 def _kind(name: str, url: str | None, section: Section, builder: Builder) -> str | None:
     """The kind of backend, by the provider's type, else by its id, else that of most servers."""
-    key = "type" if section.get("providerType") is None and section.get("type") else "providerType"
+    key = "type" if "providerType" not in section and "type" in section else "providerType"
     given = section.text(key)
     said = folded(given or name)
     kind = ({folded(each): each for each in registered()} | _TYPES).get(said)
@@ -121,12 +119,12 @@ def _kind(name: str, url: str | None, section: Section, builder: Builder) -> str
 
 
 def _key_of(section: Section) -> str:
-    return "apiKeyRef" if section.get("apiKeyRef") else "apiKey"
+    return "apiKeyRef" if section.raw("apiKeyRef") else "apiKey"
 
 
 def _key(section: Section, builder: Builder) -> str | None:
     """The provider's key. A reference may be a variable's name alone, and is never sent itself."""
-    given = section.get("apiKeyRef")
+    given = section.raw("apiKeyRef")
     if not given:
         return section.text("apiKey")
     place = section.place("apiKeyRef")
