@@ -56,7 +56,8 @@ _LEAST: Final = Decimal("0.001")
 
 
 class Assembly:
-    """Makes the `options` of a router. Collects `faults` (place, text) and `warnings`."""
+    """Makes the `options` of a router. Collects `faults` (place, text), `unknown`, which are those of names
+    without a target, and `warnings`."""
 
     def __init__(self, merged: Merged, environment: Environment, overrides: Mapping[str, Any]) -> None:
         self._merged = merged
@@ -64,6 +65,7 @@ class Assembly:
         self._environment = environment
         self._overrides = overrides
         self.faults: list[tuple[str, str]] = []
+        self.unknown: list[tuple[str, str]] = []
         self.warnings: list[str] = [*self._not_yet(), *self._too_cheap(), *self._new_agents()]
         self.options: dict[str, Any] = self._tables() | dict(overrides)
         self._named = list(self._models())
@@ -186,7 +188,7 @@ class Assembly:
             directory.check_alias(alias_name(key), target, self._merged.where(("aliases", alias_name(key))))
         for model, place in self._named:
             directory.check_model(model, self._user(place))
-        self.faults += directory.faults()
+        self.unknown = directory.faults()
         return directory.wanted
 
     def _user(self, place: Place) -> str:
