@@ -314,7 +314,8 @@ class Router(RouterBase):
             raise UnknownModelError(baseline, hint="a baseline needs an alias, a deployment or a price")
         price = None if name is None else price_of(state.tables, name)
         parts = group_by(by)
-        sums = state.ledger.tallies(moment("since", since), moment("until", until), parts)
+        tiers = price is not None and bool(price.above)
+        sums = state.ledger.tallies(moment("since", since), moment("until", until), parts, tiers=tiers)
         return Report(sums, parts, baseline=price)
 
     def rows(self, since: date | str | None = None, until: date | str | None = None) -> list[LedgerRow]:
