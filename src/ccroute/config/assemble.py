@@ -56,7 +56,8 @@ _LEAST: Final = Decimal("0.001")
 
 
 class Assembly:
-    """Makes the `options` of a router. Collects `faults` (place, text) and `warnings`."""
+    """Makes the `options` of a router. Collects `faults` (place, text), `unknown`, which are those of names
+    without a target, and `warnings`."""
 
     def __init__(self, merged: Merged, environment: Environment, overrides: Mapping[str, Any]) -> None:
         self._merged = merged
@@ -64,6 +65,7 @@ class Assembly:
         self._environment = environment
         self._overrides = overrides
         self.faults: list[tuple[str, str]] = []
+        self.unknown: list[tuple[str, str]] = []
         self.warnings: list[str] = [*self._not_yet(), *self._too_cheap(), *self._new_agents()]
         self.options: dict[str, Any] = self._tables() | dict(overrides)
         self._named = list(self._models())
@@ -118,8 +120,8 @@ class Assembly:
     def _ledger(self, path: str) -> str:
         """The path as written from its file's folder."""
         source = self._merged.source(("ledger",))
-        if "://" in path:
-            return path
+        if "://" in path or not path.strip():
+            return path  # no path, as the router says
         folder = source.path.parent if source is not None and source.path is not None else Path()
         return str(folder / Path(path).expanduser())
 
@@ -186,7 +188,7 @@ class Assembly:
             directory.check_alias(alias_name(key), target, self._merged.where(("aliases", alias_name(key))))
         for model, place in self._named:
             directory.check_model(model, self._user(place))
-        self.faults += directory.faults()
+        self.unknown = directory.faults()
         return directory.wanted
 
     def _user(self, place: Place) -> str:

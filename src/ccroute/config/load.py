@@ -103,17 +103,18 @@ def read(
     use_alternatives(merged, given)
     assembly = Assembly(merged, environment, given)
     faults = [fault for source, _ in opened for fault in source.faults]
-    faults += _without_unset(assembly.faults, (source for source, _ in opened))
+    unknown = [] if any(source.is_unread for source, _ in opened) else assembly.unknown  # it may define them
+    faults += _without_unset([*assembly.faults, *unknown], [source for source, _ in opened])
     read = merged.settings
     named = (read.backends, read.aliases, read.agents, read.groups, read.default_model)
     if not any((faults, *named, *map(given.get, ("backends", "aliases", "agents", "default_model")))):
         empty = not any(content for _, content in opened)
         what = "is empty" if empty else "holds no backends, agents or aliases"
         faults.append((opened[0][0].name if len(opened) == 1 else "source", f"{what}; {EXPECTED}"))
+    for warning in [*(warning for source, _ in opened for warning in source.warnings), *assembly.warnings]:
+        _log.warning("config: %s", environment.hide(warning))  # a misspelled key may be the reason of a fault
     if faults:
         raise ConfigError(*dict.fromkeys(f"{where}: {environment.hide(text)}" for where, text in faults))
-    for warning in [*(warning for source, _ in opened for warning in source.warnings), *assembly.warnings]:
-        _log.warning("config: %s", environment.hide(warning))
     return Loaded(
         assembly.options,
         tuple(ignored for source, _ in opened for ignored in source.ignored()),

@@ -141,7 +141,10 @@ class _Merge:
         """Note where the value at `place` comes from, and in the earlier source that it is not used."""
         earlier, before = self._origins.get(place, (source, at))
         if not silent and place in self._origins:
-            earlier.ignore(earlier.origin(before), f"{source.where(at)} comes later and wins")
+            origin = earlier.origin(before)
+            # An alias may stand at a place that does not have its name.
+            name = f'for "{place[1]}", ' if place[0] == "aliases" and origin[-1] != place[1] else ""
+            earlier.ignore(origin, f"{name}{source.where(at)} comes later and wins")
         self._origins[place] = source, at
 
     def _replace(self, section: str, value: Mapping[str, Any], source: Source) -> None:

@@ -20,7 +20,6 @@ from ccroute.flow.attempt.carried import carried_request
 from ccroute.flow.attempt.context import FOREVER, AttemptContext
 from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.attempt.reports import turned_away_error
-from ccroute.flow.call_context import timeout_of
 from ccroute.flow.retry import NextAttempt, RetryState
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Deployment, Plan, RetryBudget, Tables, make_plan
@@ -42,7 +41,7 @@ def explain(request: Request, state: RouterState) -> shown.RoutePlan:
     tokens = count_safely(count, plan.request)
     needed = tokens + (plan.request.max_tokens or 0)
     prompt = ceil(tokens * TOLERANCE) if state.count_tokens is estimate else tokens
-    limits = state.timeout if plan.request.timeout is None else timeout_of(plan, state)
+    limits = state.timeout_of(plan.request)
     rehearsal = _Rehearsal(plan, state, limits)
     shares = _first_shares(rehearsal.asked, plan, needed)
     in_order = iter(rehearsal.asked)

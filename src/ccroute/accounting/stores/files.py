@@ -64,12 +64,8 @@ def open_for_reading(path: Path) -> Iterator[Snapshot | None]:
                 raise ConfigError(f"ledger: there is no file {path}")
             with contextlib.ExitStack() as stack:
                 both = [stack.enter_context(contextlib.closing(_connect_to_read(path))) for _ in range(2)]
-                for connection in both:
-                    connection.execute("PRAGMA query_only = ON")
-                    connection.execute("PRAGMA threads = 2")  # to sort
-                    connection.execute("BEGIN")
-                    version = _version(connection, path)  # only a read begins the snapshot
-                yield Snapshot(*both) if version else None
+                # The first read of each begins its snapshot.
+                yield Snapshot(*both) if all(_version(each, path) for each in both) else None
         except sqlite3.Error as error:
             raise ConfigError(f"ledger: {path} cannot be read: {error}") from error
 
@@ -90,7 +86,10 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
         log = path.with_name(f"{path.name}-wal")
         if log.exists() and log.stat().st_size:
             raise
-        return _connect(path, WAIT, "immutable=1")  # a copy in a folder that nobody can write to
+        connection = _connect(path, WAIT, "immutable=1")  # a copy in a folder that nobody can write to
+    connection.execute("PRAGMA query_only = ON")
+    connection.execute("PRAGMA threads = 2")  # to sort
+    connection.execute("BEGIN")
     return connection
 
 

@@ -183,11 +183,13 @@ def read_sums(
 
 def _insert(connection: sqlite3.Connection, stored: list[tuple[Any, ...]]) -> None:
     """Insert rows, all or none."""
+    if connection.in_transaction:  # since an interrupt
+        connection.execute("ROLLBACK")
     if len(stored) == 1:
         connection.execute(schema.INSERT, stored[0])
         return
-    connection.execute("BEGIN IMMEDIATE")
     try:
+        connection.execute("BEGIN IMMEDIATE")
         connection.executemany(schema.INSERT, stored)
         connection.execute("COMMIT")
     except BaseException:

@@ -133,6 +133,10 @@ class Builder:
         """A key of each agent that does not have it, in this source and in all others."""
         self._source.every_agent[key] = value
 
+    def leads_nowhere(self, names: Iterable[object], why: str) -> None:
+        """Give the reason why names of this file have no target. It counts if no source gives them one."""
+        self._source.absent |= {name: why for name in names if isinstance(name, str)}
+
     def implied(self, backend: str) -> None:
         """Mark a backend that is needed only if a name leads to it."""
         self._source.implied.add(backend)

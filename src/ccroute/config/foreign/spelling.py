@@ -28,18 +28,24 @@ def is_local_only(key: object) -> bool:
 
 def misspelt(key: object, known: Iterable[str], present: Iterable[object] = ()) -> str | None:
     """The known key closest to `key`, without those that are `present` beside it; None if none is close."""
-    close = _close(folded(key), tuple(known))
+    known = tuple(known)
+    close = _close(folded(key), known)
     if not close:
         return None
     there = set(map(folded, present)) - {folded(key)}
-    return next((name for name in close if folded(name) not in there), None)
+    meant = next((folded(name) for name in close if folded(name) not in there), None)
+    spellings = [name for name in known if folded(name) == meant]
+    return max(spellings, key=lambda name: _likeness(str(key), name), default=None)
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
 
 
 @lru_cache(1024)
 def _close(key: str, known: tuple[str, ...]) -> list[str]:
     """The known keys that resemble a folded one, the closest first."""
-    # The first of several spellings is the one to suggest.
-    candidates = {folded(name): name for name in reversed(known)}
+    candidates = {folded(name): name for name in known}
     close = difflib.get_close_matches(key, candidates, n=max(1, len(candidates)), cutoff=_CLOSE)
     return [candidates[name] for name in close]
 

@@ -218,4 +218,4 @@ class Settings(Table):
     prices: dict[str, PriceEntry] = {}
     budgets: object = None
     cache: object = None
-    ledger: Annotated[str, Field(min_length=1)] | None = None
+    ledger: str | None = None

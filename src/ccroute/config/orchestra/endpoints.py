@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ccroute.config.foreign.builder import Builder, unknown_key
@@ -39,6 +39,9 @@ def read_endpoints(routing: object, key: str, builder: Builder, *, needed: bool)
     for name, endpoint in endpoints.items():
         if builder.takes_part(endpoint, (*place, name)):
             ids += _read_endpoint(name, endpoint, (*place, name), builder)
+        elif isinstance(endpoint, Mapping):
+            for short, model in _all_names(endpoint):
+                builder.leads_nowhere((short, model), f"{builder.at((*place, name))} is disabled")
     named = frozenset(builder.aliases)
     for model, deployment, origin in ids:
         if model not in named:
@@ -67,6 +70,15 @@ def _read_endpoint(
         if key not in SERVER_KEYS and key not in {"models", "aliases"}:
             builder.pass_over(key, endpoint, place, _KNOWN)
     return ids
+
+
+def _all_names(endpoint: Mapping[str, Any]) -> Iterator[tuple[object, object]]:
+    """The names of an endpoint that is not read, each with its model id."""
+    for names in (endpoint.get("models"), endpoint.get("aliases")):
+        if isinstance(names, Mapping):
+            yield from names.items()
+        elif isinstance(names, list):
+            yield from ((name, name) for name in names)
 
 
 def _names(

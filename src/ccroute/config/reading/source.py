@@ -46,7 +46,7 @@ class Source:
     file. `left_out` are the native places whose values had a fault and are left out. `implied` are backends
     that the file does not define, but that an agent's address needs. `absent` are names that the file has,
     but that lead nowhere, each with the reason. `path` is None for a mapping. `files` are those that were
-    read.
+    read. `is_unread`: it has a fault as a whole, so nobody knows what it defines.
 
     `references` has the text and the expanded value of each place in the file that refers to variables.
     `unset` are those of them that stayed as they are, and `stand_ins` their texts by native place, where a
@@ -63,6 +63,7 @@ class Source:
         self.name = name or label
         self.path: Path | None = None
         self.warnings: list[str] = []
+        self.is_unread = False
         self.faults: list[tuple[str, str]] = []
         self.renamed: dict[Place, Place] = {}
         self.left_out: list[Place] = []
@@ -104,6 +105,7 @@ class Source:
 
     def fault_file(self, text: str) -> None:
         """Report a fault of the source as a whole."""
+        self.is_unread = True
         self.faults.append((self.name, text))
 
     def warn(self, place: Place, text: str) -> None:

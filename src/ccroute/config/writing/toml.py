@@ -98,5 +98,11 @@ def _comment(lines: Sequence[str]) -> Iterator[str]:
     for line in lines:
         text = "".join(c if c.isprintable() else "�" for c in line)
         indent = " " * (len(text) - len(text.lstrip()))
-        wrapped = wrap(text, _WIDTH - 2, subsequent_indent=f"{indent}  ", break_long_words=False) or [""]
+        wrapped = wrap(
+            text,
+            _WIDTH - 2,
+            subsequent_indent=f"{indent}  ",
+            break_long_words=False,
+            break_on_hyphens=False,  # a file's name stays whole
+        ) or [""]
         yield from (f"# {piece}".rstrip() for piece in wrapped)
