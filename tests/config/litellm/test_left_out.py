@@ -85,7 +85,7 @@ def test_a_file_without_any_usable_model_is_a_fault(faults):
             'keep_alive: should be a duration such as "5m", or a whole number of seconds',
         ),
         ({"model": " "}, "model: is empty"),
-        ({"model": 4}, "model: should be a text"),
+        ({"model": 4}, "model: should be a string"),
         ({"modle": "x"}, "model: is missing"),
     ],
 )

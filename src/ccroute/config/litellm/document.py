@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ccroute.config.foreign.builder import Builder
-from ccroute.config.litellm.keys import SECTIONS, TOP
-from ccroute.config.litellm.section import Layer, Section, note_unread
+from ccroute.config.foreign.section import Layer, Section
+from ccroute.config.litellm.keys import GENERAL, LITELLM, ROUTER, TOP, note_unread
 from ccroute.config.reading.source import Place, Source
 from ccroute.config.reading.syntax import parse
 
@@ -53,18 +53,10 @@ class Document:
                 if isinstance(nested := table.get(name), Mapping):
                     layers.append((nested, (*place, name)))
         builder = self._builder
-        found = (
-            Section(builder, *router, *litellm),
-            Section(builder, *litellm),
-            Section(builder, *general),
-        )
-        for layers, known in (
-            (router, SECTIONS["router_settings"]),
-            (litellm, {**SECTIONS["router_settings"], **SECTIONS["litellm_settings"]}),
-            (general, SECTIONS["general_settings"]),
-        ):
-            Section(builder, *layers).note_unread(known)
-        return found
+        for layers, known in ((router, ROUTER), (litellm, {**ROUTER, **LITELLM}), (general, GENERAL)):
+            for table, place in layers:
+                note_unread(builder, table, place, known)
+        return Section(builder, *router, *litellm), Section(builder, *litellm), Section(builder, *general)
 
     def _sections(self, name: str) -> Iterator[Layer]:
         """The tables of that name; an included file's comes first, as it replaces the file's own."""

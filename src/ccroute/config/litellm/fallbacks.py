@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from ccroute.config.litellm.section import Section
+from ccroute.config.foreign.section import Section, listed
 from ccroute.config.reading.source import Place
 from ccroute.routing.tables.agents import OTHERS
 
@@ -19,13 +19,8 @@ _MOST: Final = 5
 
 def read_chains(router: Section, key: str) -> dict[str, Chain]:
     """By model: its fallbacks. The section is a list of tables, or one table."""
-    given = router.get(key)
-    if given is None:
-        return {}
-    place = router.place(key)
-    rows = [(given, place)] if isinstance(given, Mapping) else _listed(given, place)
     chains: dict[str, Chain] = {}
-    for row, here in rows:
+    for row, here in router.entries(key):
         if not isinstance(row, Mapping):
             router.builder.fault(here, "should be a table: a model and the list of its fallbacks")
             continue
@@ -36,7 +31,7 @@ def read_chains(router: Section, key: str) -> dict[str, Chain]:
 
 def read_models(router: Section, given: Any, place: Place) -> Iterator[tuple[str, Place]]:
     """A list of models, or one. A model may be a table with parameters of its own."""
-    for model, here in [(given, place)] if isinstance(given, str | Mapping) else _listed(given, place):
+    for model, here in listed(given, place):
         if isinstance(model, Mapping) and isinstance(model.get("model"), str):
             router.builder.warn(here, "only its model is read: give these parameters an entry of model_list")
             yield model["model"], (*here, "model")
@@ -44,11 +39,6 @@ def read_models(router: Section, given: Any, place: Place) -> Iterator[tuple[str
             yield model, here
         else:
             router.builder.fault(here, "should be a model's name")
-
-
-def _listed(given: Any, place: Place) -> list[tuple[Any, Place]]:
-    rows = given if isinstance(given, list) else [given]
-    return [(row, (*place, i) if isinstance(given, list) else place) for i, row in enumerate(rows)]
 
 
 class Fallbacks:

@@ -10,9 +10,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from ccroute.backends.presets import preset_of_host
 from ccroute.backends.registry import registered
+from ccroute.config.foreign.section import Section
 from ccroute.config.foreign.servers import recognise
 from ccroute.config.litellm.providers import PROVIDERS, Provider
-from ccroute.config.litellm.section import Section
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import Place
 
@@ -44,25 +44,21 @@ class Server:
         return repr(sorted(self.options.items()))
 
 
-def read_server(
-    params: Section, provider_name: str, model: str, environment: Environment, place: Place
-) -> Server | None:
+def read_server(params: Section, provider_name: str, model: str, environment: Environment) -> Server | None:
     """The server of an entry; None if it has a fault."""
     provider = PROVIDERS[provider_name]
     given = next((key for key in ("api_base", "base_url") if params.text(key)), None)
     url = params.text(given) if given else provider.url
     if given is None and environment.get(provider.base):
-        url = params.builder.expand(f"${{{provider.base}}}", (*place, "api_base"))
+        url = params.builder.expand(f"${{{provider.base}}}", params.place("api_base"))
     if url is None:
-        if given is None and not params.builder.is_faulty((*place, "api_base")):
+        if given is None and not params.builder.is_faulty(params.place("api_base")):
             variable = f", or set {provider.base}" if provider.base else ""
-            params.builder.fault(
-                (*place, "api_base"), f"is missing: {provider_name} has no usual address{variable}"
-            )
+            params.fault("api_base", f"is missing: {provider_name} has no usual address{variable}")
         return None
     kind, url, version = _address(provider_name, provider, url, model)
     options: dict[str, Any] = {"kind": kind, "base_url": url}
-    places = {"base_url": params.place(given) if given else (*place, "api_base")}
+    places = {"base_url": params.place(given or "api_base")}
     if kind == "azure":
         version = params.text("api_version") or version or environment.get("AZURE_API_VERSION")
         if version and version not in _NEWEST:
@@ -80,7 +76,7 @@ def read_server(
         options["headers"] = dict(sorted(headers.items()))
     if own is None and api_key is None and "api_key" not in params:
         usual, warning = _usual_key(provider_name, provider, url, environment)
-        api_key = params.builder.expand(f"${{{usual}}}", (*place, "api_key")) if usual else None
+        api_key = params.builder.expand(f"${{{usual}}}", params.place("api_key")) if usual else None
     if api_key:
         options["api_key"] = api_key
     return Server(_name(provider_name, provider, kind, url), options, places, warning)
@@ -122,9 +118,7 @@ def _rest(params: Section, kind: str) -> Iterator[tuple[str, Any]]:
     if timeout := {name: float(seconds) for name, seconds in limits.items() if seconds}:
         yield "timeout", timeout
     if isinstance(params.get("drop_params"), list):
-        params.builder.warn(
-            params.place("drop_params"), "should be true or false; names belong under additional_drop_params"
-        )
+        params.warn("drop_params", "should be true or false; names belong under additional_drop_params")
     elif params.flag("drop_params"):
         yield "drop_params", True
     if kind == "ollama" and "keep_alive" in params:
@@ -133,15 +127,13 @@ def _rest(params: Section, kind: str) -> Iterator[tuple[str, Any]]:
     if isinstance(verify, str) and verify.lower() not in {"true", "false"}:
         yield "ca_file", verify
     elif str(verify).lower() == "false":
-        params.builder.warn(
-            params.place("ssl_verify"), "certificates are always checked: give the file of their authority"
-        )
+        params.warn("ssl_verify", "certificates are always checked: give the file of their authority")
 
 
 def _headers(params: Section) -> dict[str, str]:
     headers: dict[str, str] = {}
     for key in ("headers", "extra_headers"):
-        headers |= {str(name): str(value) for name, value in (params.table(key) or {}).items()}
+        headers |= {str(name): str(value) for name, value in params.table(key).items()}
     if organization := params.text("organization"):
         headers["OpenAI-Organization"] = organization
     if token := params.text("azure_ad_token"):

@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from ccroute.config.foreign.builder import Builder
 from ccroute.config.foreign.external_names import ExternalNames
+from ccroute.config.foreign.section import Layer, Section
 from ccroute.config.litellm.backends import add_backends
 from ccroute.config.litellm.document import Document
 from ccroute.config.litellm.entries import Entries, Entry
 from ccroute.config.litellm.fallbacks import Fallbacks, read_retry
 from ccroute.config.litellm.providers import PROVIDERS
 from ccroute.config.litellm.routes import Routes, read_aliases, read_strategy
-from ccroute.config.litellm.section import Layer, Section
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import Source
 
@@ -70,8 +70,7 @@ def translate(
 
 def _defaults(router: Section, litellm: Section, general: Section) -> Iterator[Layer]:
     """What counts for an entry that does not say otherwise."""
-    if (given := router.inner("default_litellm_params")) is not None:
-        yield given
+    yield router.layer("default_litellm_params")
     for section, key in ((router, "default_max_parallel_requests"), (general, "max_parallel_requests")):
         if key in section:
             yield {"max_parallel_requests": section.whole(key)}, section.place(key)[:-1]
@@ -137,9 +136,7 @@ def _settings(
     if router.flag("disable_cooldowns") or router.number("cooldown_time") == 0:
         yield "health", "off"
     elif "cooldown_time" in router:
-        builder.ignore(
-            router.place("cooldown_time"), "a breaker opens and closes by its own rules: docs/reliability.md"
-        )
+        router.ignore("cooldown_time", "a breaker opens and closes by its own rules: docs/reliability.md")
     if litellm.flag("drop_params"):
         yield "drop_params", True
     if (model := general.text("completion_model")) is not None:

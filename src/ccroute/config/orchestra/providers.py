@@ -75,7 +75,7 @@ def read_provider(name: str, table: Mapping[str, Any], place: Place, builder: Bu
         if kind == "azure" or preset_of_host(_host(url)) == "azure":
             backend["api_version"] = version
         else:
-            builder.ignore(section.place("apiVersion"), "only Azure's API needs a version")
+            section.ignore("apiVersion", "only Azure's API needs a version")
     if "timeoutSecs" in section:
         backend["timeout"] = {"total": section.get("timeoutSecs")}
     builder.backends[name] = backend
@@ -111,9 +111,9 @@ def _kind(name: str, url: str | None, section: Section, builder: Builder) -> str
     if kind is None:
         known = sorted({*kind_names(), *OTHER_TYPES})
         text = f'unknown type "{given}"{did_you_mean(given, known)}' if given else "is missing"
-        builder.fault(section.place(key), f"{text}; the types are {', '.join(known)}")
+        section.fault(key, f"{text}; the types are {', '.join(known)}")
     elif not url and said in _ADDRESS_NEEDED:
-        builder.fault(section.place("baseUrl"), "is missing")
+        section.fault("baseUrl", "is missing")
         return None
     return kind
 

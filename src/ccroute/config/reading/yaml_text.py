@@ -144,10 +144,10 @@ class _Reader:
         if isinstance(event, yaml.AliasEvent):
             key = self._alias(event)
             if not isinstance(key, str):
-                raise YamlError("a key should be a text", event.start_mark)
+                raise YamlError("a key should be a string", event.start_mark)
             return key, False
         if not isinstance(event, yaml.ScalarEvent):
-            raise YamlError("a key should be a text", event.start_mark)
+            raise YamlError("a key should be a string", event.start_mark)
         self._keep(event.anchor, event.value, 1)
         tag = self._tag_of(event)
         if not tag.startswith(_TAG):
