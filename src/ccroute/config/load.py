@@ -26,6 +26,7 @@ from ccroute.config.reading.other_tools import looks_like
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import EXPECTED, Given, Ignored, Source, Stamp, open_sources
 from ccroute.config.writing.document import MergedSettings
+from ccroute.display import escaped
 from ccroute.errors import ConfigError
 from ccroute.routing import AliasTable
 from ccroute.routing.agents import checked_agents, checked_fallbacks
@@ -97,9 +98,11 @@ def read(
         what = "is empty" if empty else "holds no backends, agents or aliases"
         faults.append((opened[0][0].name if len(opened) == 1 else "source", f"{what}; {EXPECTED}"))
     if faults:
-        raise ConfigError(*dict.fromkeys(f"{where}: {environment.hide(text)}" for where, text in faults))
+        raise ConfigError(
+            *dict.fromkeys(escaped(f"{where}: {environment.hide(text)}") for where, text in faults)
+        )
     for warning in [*(warning for source, _ in opened for warning in source.warnings), *assembly.warnings]:
-        _log.warning("config: %s", environment.hide(warning))
+        _log.warning("config: %s", escaped(environment.hide(warning)))
     ignored = tuple(ignored for source, _ in opened for ignored in source.ignored())
     return Loaded(
         assembly.options,
