@@ -34,7 +34,7 @@ from ccroute import (
     errors,
 )
 from ccroute.types import Choice, Function, ToolCall
-from ccroute.types.structured import answer_format
+from ccroute.types.arguments.structured import answer_format
 
 KEY = "sk-canary-0123456789abcdef"
 EVIL = '<script>alert("x")</script>'

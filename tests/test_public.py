@@ -42,8 +42,8 @@ def test_a_router_loads_only_what_it_uses() -> None:
 import ccroute, sys
 ccroute.Router([ccroute.OpenAIBackend(base_url="http://localhost/v1")], {"fast": "openai/m"})
 others = {"ccroute.backends.ollama", "ccroute.backends.registry", "ccroute.wire.anthropic"}
-rare = {"ccroute.observe.events", "ccroute.types.stats", "ccroute.wire.schemas", "httpx", "tenacity"}
-rare |= {"ccroute.flow.explain", "ccroute.types.route_plan"}
+rare = {"ccroute.observe.events", "ccroute.wire.schemas", "httpx", "tenacity"}
+rare |= {"ccroute.flow.explain", "ccroute.types.inspection"}
 assert not sys.modules.keys() & (others | rare), sys.modules.keys() & (others | rare)
 """
     done = subprocess.run(

@@ -16,13 +16,13 @@ from ccroute.display import card, table
 from ccroute.errors import UnknownModelError
 from ccroute.flow import call
 from ccroute.routing import Agent, AliasTable, Fallback, with_agent
-from ccroute.routing.aliases import Target
-from ccroute.routing.prices import is_known, price_of
+from ccroute.routing.tables.aliases import Target
+from ccroute.routing.tables.prices import is_known, price_of
 from ccroute.runtime.base import RouterBase
 from ccroute.runtime.drive import AsyncDrive, Drive
 from ccroute.runtime.streams import AsyncStream, Stream
 from ccroute.types import Completion, ModelInfo, RetryPolicy, Timeout
-from ccroute.types.checked import build_request
+from ccroute.types.arguments.checked import build_request
 from ccroute.types.request import CallOptions, Form, MostOptions, takes_call_options
 from ccroute.types.results import Parsed
 from ccroute.types.signatures import explains
@@ -287,7 +287,8 @@ class Router(RouterBase):
             raise UnknownModelError(baseline, hint="a baseline needs an alias, a deployment or a price")
         price = None if name is None else price_of(state.tables, name)
         parts = group_by(by)
-        sums = state.ledger.tallies(moment("since", since), moment("until", until), parts)
+        tiers = price is not None and bool(price.above)
+        sums = state.ledger.tallies(moment("since", since), moment("until", until), parts, tiers=tiers)
         return Report(sums, parts, baseline=price)
 
     def rows(self, since: date | str | None = None, until: date | str | None = None) -> list[LedgerRow]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import os
 import resource
 import sqlite3
@@ -18,6 +19,7 @@ from datetime import timedelta
 from decimal import Decimal, localcontext
 from operator import attrgetter
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -458,7 +460,8 @@ def test_a_row_that_no_column_can_hold_stops_no_other(path: Path, batch: int) ->
         assert ledger.rows()[-1].session == "half ? a character"
 
 
-def test_a_file_that_somebody_removed_is_made_again(path: Path) -> None:
+def test_a_file_that_somebody_removed_is_made_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "LOOK", 0)
     with opened(path) as ledger:
         ledger.record(row(id="a"))
         for name in os.listdir(path.parent):
@@ -541,6 +544,42 @@ def test_a_finaliser_waits_neither_for_a_thread_nor_for_a_file(path: Path) -> No
             assert time.monotonic() - began < sqlite.WAIT / 2
         assert ids(path) == ["a", "b"]
     assert ids(path) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("more", [0, 2], ids=["one row, and the file is opened", "several rows"])
+def test_an_interrupt_at_any_instruction_loses_no_row(path: Path, more: int) -> None:
+    ledger, root = SqliteLedger(path), str(Path(base.__file__).parent)
+    k, interrupted, expected = 0, True, set[str]()
+    ledger.record(row())
+    while interrupted:
+        if not more:
+            ledger.disconnect()
+        k, interrupted, seen = k + 1, False, itertools.count(1)
+        ledger._queue.extend(row(id=f"{k}-{number}") for number in range(more))
+
+        def interrupt(frame: FrameType, *_: object) -> None:
+            nonlocal interrupted
+            if frame.f_code.co_filename.startswith(root) and next(seen) == k:  # noqa: B023
+                sys.setprofile(None)
+                interrupted = True
+                raise KeyboardInterrupt
+
+        one = row(id=str(k))
+        with contextlib.suppress(KeyboardInterrupt):
+            sys.setprofile(interrupt)
+            try:
+                ledger.record(one)
+            finally:
+                sys.setprofile(None)
+        expected |= {f"{k}-{number}" for number in range(more)} | {each.id for each in ledger._waiting()}
+        if not interrupted:
+            expected.add(one.id)
+        ledger.flush()
+        assert expected <= set(ids(path))
+        assert ledger._lock.acquire(blocking=False)
+        ledger._lock.release()
+    ledger.close()
+    assert k > 50
 
 
 def test_a_closed_ledger_stores_a_late_row_and_stays_closed(path: Path) -> None:

@@ -156,6 +156,7 @@ def test_faults_of_providers_have_their_places(faults):
                 "g": {"providerType": "vllm", "modelAliases": {"x": 5}, "defaultModel": 5},
                 "h": {"providerType": "vllm", "modelAliases": []},
                 "i": {"providerType": "vllm", "apiKeyRef": "keychain:x", "localOnly": True},
+                "j": {"providerType": "vllm", "baseUrl": "http://[", "apiVersion": "1"},
             },
             defaultProvider="anthropic-x",
             fallbackChain=["a", "f", 5],
@@ -182,6 +183,7 @@ def test_faults_of_providers_have_their_places(faults):
         'llmGateway.routing.modelTierRules.opus: unknown provider "z"',
         'llmGateway.routing.agentRules.x: unknown provider "olama"',
         f"{place}f.timeoutSecs: should be greater than 0",
+        f"{place}j.baseUrl: must look like http://localhost:11434 or https://host/v1",
     ]
     assert "canary" not in str(found)
 

@@ -251,3 +251,12 @@ def test_all_sections_may_be_in_one_file():
     assert options["aliases"].resolve("fast").deployments == ("proxy/qwen",)
     assert options["fallbacks"] == {"*": ["local/q"]}
     assert options["retry"] == RetryPolicy(2, per_deployment=1)
+
+
+def test_a_disabled_section_of_endpoints_is_skipped():
+    routing = {"enabled": False, "endpoints": {"p": {"url": "${NOPE}"}}}
+    loaded = read({"llm_routing": routing, "x": {"model": "ollama/q"}}, {})
+    assert loaded.ignored == (("llm_routing", "is disabled"),)
+    routing = {"strategy": "x"}
+    loaded = read({"llm_routing": routing, "x": {"model": "ollama/q"}}, {})
+    assert loaded.ignored == (("llm_routing", "has no endpoints"),)

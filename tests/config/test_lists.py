@@ -272,6 +272,14 @@ def test_fallbacks_of_all_keys_and_shapes_are_read():
     assert found["b"].fallback == ("two/small",)
 
 
+@pytest.mark.parametrize("key", ["automatic", "tokenThreshold"])
+def test_a_fallback_shows_that_agents_are_an_orchestras(key):
+    fallback = {"model": "opus-4.1", "triggers": ["rateLimit"], key: True}
+    for given in (fallback, [fallback]):
+        found = agents({"agents": {"x": {"model": "sonnet-4.5", "fallback": given}}})
+        assert found["x"].fallback == (Fallback("opus-4.1", ["rate_limit"]),)
+
+
 # Where a model runs.
 
 MAPPED = {"apiAlias": "claude-3-5-sonnet", "ollama": "qwen2.5-coder:32b", "phase": 1}

@@ -10,8 +10,8 @@ from pathlib import Path
 from tests.faults.harness import FaultHarness, Late
 from tests.faults.parallel import ParallelHarness
 
-ROWS = {*range(1, 60), *range(67, 75)}
-"""60 to 66 come with a ledger on disk and the cache."""
+ROWS = {*range(1, 63), *range(67, 75)}
+"""63 to 66 come with the cache."""
 
 
 def rows_with_tests() -> dict[int, set[str]]:

@@ -53,7 +53,7 @@ from ccroute.routing import (
     make_plan,
 )
 from ccroute.types import Choice, Chunk, Completion, Message, Model, Request, RetryPolicy, Timeout
-from ccroute.types.checked import build_request
+from ccroute.types.arguments.checked import build_request
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 

@@ -35,7 +35,7 @@ from ccroute.routing import AgentTable, Fallback, Tables, make_plan
 from ccroute.routing.acquired import AttemptOutcome
 from ccroute.routing.load import STALE, Load
 from ccroute.types import Request, RoutePlan
-from ccroute.types.checked import build_request
+from ccroute.types.arguments.checked import build_request
 
 
 class NoChance(FakeClock):

@@ -23,7 +23,7 @@ from ccroute.flow.effects import Effect, Sleep
 from ccroute.observe import RateLimited, TurnedAway
 from ccroute.routing.rate_limits import Limit, RateLimits, Turn
 from ccroute.types import Request
-from ccroute.types.stats import LimitStats
+from ccroute.types.inspection.stats import LimitStats
 
 ANSWER = answers("well")
 TEN = 10

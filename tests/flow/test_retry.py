@@ -32,7 +32,8 @@ from ccroute.errors import (
     ServerError,
 )
 from ccroute.failures import DELIVERED, TRIGGERS, rule_of
-from ccroute.flow.retry import Fault, NextAttempt, RetryState
+from ccroute.flow.attempt.fault import Fault
+from ccroute.flow.retry import NextAttempt, RetryState
 from ccroute.routing import Plan, RetryBudget
 from ccroute.routing.retry_budget import RetryTokens
 from ccroute.types import FailureClass, Model, RetryPolicy

@@ -16,8 +16,8 @@ from ccroute.errors import (
 from ccroute.observe import BreakerOpened, Event
 from ccroute.routing import Deployment, Health
 from ccroute.routing.acquired import HealthReport, Unavailable
-from ccroute.routing.breaker import Breaker
-from ccroute.routing.switches import Admission
+from ccroute.routing.health.breaker import Breaker
+from ccroute.routing.health.switches import Admission
 from ccroute.types import Model
 
 A, B = PlainBackend("a"), PlainBackend("b")

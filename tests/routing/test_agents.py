@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from ccroute import Agent
 from ccroute.errors import ConfigError, UnknownAgentError
 from ccroute.failures import TRIGGERS
-from ccroute.routing.agents import AgentTable
 from ccroute.routing.names import close_matches, did_you_mean, slug
+from ccroute.routing.tables.agents import AgentTable
 
 
 def found(table: AgentTable, name: str) -> str | None:

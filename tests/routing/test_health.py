@@ -31,7 +31,7 @@ from tests.routing.support import (
 from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event, Recovered
 from ccroute.routing import Deployment, Health
 from ccroute.routing.acquired import HealthReport, Unavailable
-from ccroute.routing.switches import Admission
+from ccroute.routing.health.switches import Admission
 
 # -- Cooling: what the server asked for
 

@@ -19,7 +19,7 @@ from ccroute.errors import CcrouteError
 from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event, Recovered
 from ccroute.routing import Deployment, Health
 from ccroute.routing.acquired import HealthReport, Unavailable
-from ccroute.routing.switches import Admission
+from ccroute.routing.health.switches import Admission
 from ccroute.types import Model
 
 # Backend a refuses keys (5 min, doubling to 1 h), b refuses to pay (15 min).

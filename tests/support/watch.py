@@ -25,7 +25,7 @@ from ccroute.runtime import base
 from ccroute.runtime.drive import AsyncDrive, Drive
 
 SHORTEST_KEY = 12  # characters
-SHORTEST_PROMPT = 24  # without whitespace, as in flow/redact.py
+SHORTEST_PROMPT = 24  # without whitespace, as in flow/attempt/redact.py
 MOST = 64  # characters of a long prompt's start and end
 
 

@@ -85,8 +85,9 @@ class Report(Sequence[Mapping[str, Any]]):
                     f'baseline: "{baseline}" has no price: give prices={{"{baseline}": Price(…)}}'
                 )
         parts = group_by(by)
+        tiers = price is not None and bool(price.above)
         sums = sqlite.read_sums(
-            opening.checked_path(path), moment("since", since), moment("until", until), parts
+            opening.checked_path(path), moment("since", since), moment("until", until), parts, tiers
         )
         return cls(sums, parts, baseline=price)
 

@@ -298,7 +298,7 @@ class Backend(ABC):
     def prepare(self, http: HttpRequest) -> tuple[PreparedRequest, int]:
         """The whole request for `http`, and the fingerprint of its key. Raises as `auth_headers`."""
         headers, key = self.auth_headers(http)
-        return PreparedRequest(self.endpoint, http.method, self.target(http), headers, http.body), key
+        return PreparedRequest(self.endpoint, http.method, self._path + http.path, headers, http.body), key
 
     def auth_headers(self, http: HttpRequest) -> tuple[Headers, int]:
         """Every header of `http`, with the key, and the fingerprint of that key.

@@ -14,7 +14,7 @@ from ccroute.config.references import target_names
 from ccroute.config.writing.document import summarised
 from ccroute.display import rounded_usd
 from ccroute.errors import ConfigError
-from ccroute.routing.tables import Deployment, Tables
+from ccroute.routing.tables.tables import Deployment, Tables
 from ccroute.types import Price
 
 _REPLACED = "comes later and wins"

@@ -12,7 +12,7 @@ from ccroute.errors import ConfigError
 if TYPE_CHECKING:
     from ccroute import Router
     from ccroute.config import Loaded
-    from ccroute.routing.tables import Tables
+    from ccroute.routing.tables.tables import Tables
 
 
 @contextlib.contextmanager

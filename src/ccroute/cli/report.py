@@ -8,7 +8,7 @@ from ccroute.accounting import Report
 from ccroute.cli.files import read_files
 from ccroute.cli.output import Output
 from ccroute.errors import ConfigError
-from ccroute.routing.prices import price_of
+from ccroute.routing.tables.prices import price_of
 from ccroute.types import Price
 
 

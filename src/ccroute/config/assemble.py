@@ -33,8 +33,8 @@ from ccroute.config.references import (
 )
 from ccroute.errors import ConfigError
 from ccroute.routing import Agent, AliasTable
-from ccroute.routing.agents import OTHERS, Fallback, model_of
 from ccroute.routing.names import did_you_mean, slug
+from ccroute.routing.tables.agents import OTHERS, Fallback, model_of
 from ccroute.types import RetryPolicy
 
 _BUILT = (
@@ -120,8 +120,8 @@ class Assembly:
     def _ledger(self, path: str) -> str:
         """The path as written from its file's folder."""
         source = self._merged.source(("ledger",))
-        if "://" in path:
-            return path
+        if "://" in path or not path.strip():
+            return path  # no path, as the router says
         folder = source.path.parent if source is not None and source.path is not None else Path()
         return str(folder / Path(path).expanduser())
 

@@ -8,49 +8,63 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ccroute.backends import Backend
-from ccroute.config import litellm, orchestra
+from ccroute.config import orchestra
 from ccroute.config.alternatives import use_alternatives
 from ccroute.config.assemble import Assembly
 from ccroute.config.foreign.external_names import ExternalNames
-from ccroute.config.merge import merge
+from ccroute.config.litellm import is_litellm
+from ccroute.config.merge import Merged, merge
 from ccroute.config.native.build import implied_key
 from ccroute.config.native.checking import checked_settings
 from ccroute.config.native.settings import Settings
 from ccroute.config.reading.other_tools import looks_like
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import EXPECTED, Given, Ignored, Source, Stamp, open_sources
-from ccroute.config.writing.document import MergedSettings
 from ccroute.errors import ConfigError
 from ccroute.routing import AliasTable
-from ccroute.routing.agents import checked_agents, checked_fallbacks
 from ccroute.routing.arguments import Faults, check_backends
+from ccroute.routing.tables.agents import checked_agents, checked_fallbacks
+
+if TYPE_CHECKING:
+    from ccroute.config.writing.document import MergedSettings
 
 _SHAPES = (
     "known are tables such as backends, aliases and agents; agents in groups or in lists such as "
     "codingAgents; llm_routing.endpoints; llmGateway; agent_model_overrides; routing.agent_rules; "
     "and LiteLLM's model_list"
 )
-_FORMATS = ((litellm.is_litellm, litellm.translate), (orchestra.is_orchestra, orchestra.translate))
-"""Other tools' formats: how each is recognised by its content, and how it becomes the native shape."""
+Translate: TypeAlias = Callable[[Mapping[str, Any], Environment, Source, ExternalNames], dict[str, Any]]
+"""Makes the native table from another tool's file."""
 Faulty: TypeAlias = list[tuple[str, str]]
 _log = logging.getLogger("ccroute")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Loaded:
-    """`options` are keyword arguments for `Router`; `settings` is what the sources say, to be written as one
-    native file; `ignored` lists the keys not read, and why; `files` are those that were read."""
+    """`options` are keyword arguments for `Router`; `ignored` lists the keys not read, and why; `files` are
+    those that were read."""
 
     options: dict[str, Any]
-    settings: MergedSettings
     ignored: tuple[Ignored, ...]
     files: Mapping[Path, Stamp | None]
+    _merged: Merged
+    _names: tuple[str, ...]
+    _environment: Environment
+
+    @cached_property
+    def settings(self) -> MergedSettings:
+        """What the sources say, to be written as one native file."""
+        from ccroute.config.writing.document import MergedSettings  # only where somebody migrates
+
+        usual = {backend.name: implied_key(backend) for backend in self.options["backends"]}
+        return MergedSettings(self._merged, self._names, self.ignored, self._environment, usual)
 
 
 def load(
@@ -101,18 +115,13 @@ def read(
         _log.warning("config: %s", environment.hide(warning))  # a misspelled key may be the reason of a fault
     if faults:
         raise ConfigError(*dict.fromkeys(f"{where}: {environment.hide(text)}" for where, text in faults))
-    ignored = tuple(ignored for source, _ in opened for ignored in source.ignored())
     return Loaded(
         assembly.options,
-        MergedSettings(
-            replace(merged, settings=assembly.settings),
-            tuple(source.name for source, _ in opened),
-            ignored,
-            environment,
-            {backend.name: implied_key(backend) for backend in assembly.options["backends"]},
-        ),
-        ignored,
+        tuple(ignored for source, _ in opened for ignored in source.ignored()),
         {path: stamp for source, _ in opened for path, stamp in source.files.items()},
+        replace(merged, settings=assembly.settings),
+        tuple(source.name for source, _ in opened),
+        environment,
     )
 
 
@@ -153,7 +162,7 @@ def _tables(
         if (looks := looks_like(content)) is not None:
             source.fault_file(looks)
             table: dict[str, Any] = {}
-        elif translate := next((translate for matches, translate in _FORMATS if matches(content)), None):
+        elif translate := _translator(content):
             others = [*contents[:i], *contents[i + 1 :]]
             external = ExternalNames(given.get("aliases") or {}, given["backends"], others, environment)
             table = translate(content, environment, source, external)
@@ -165,6 +174,15 @@ def _tables(
             if has_tables and Settings.model_fields.keys().isdisjoint(content):
                 source.fault_file(f"is like no known shape, and was read as the native one; {_SHAPES}")
         yield source, table
+
+
+def _translator(content: Mapping[str, Any]) -> Translate | None:
+    """The reader of the format that the content shows; None for the native shape. Most programs need one."""
+    if is_litellm(content):
+        from ccroute.config.litellm.translate import translate
+
+        return translate
+    return orchestra.translate if orchestra.is_orchestra(content) else None
 
 
 def _needed(content: Mapping[str, Any], replaced: Iterable[str]) -> dict[str, Any]:

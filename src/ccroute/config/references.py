@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 from ccroute.errors import ConfigError, UnknownModelError
 from ccroute.routing import AliasTable
-from ccroute.routing.aliases import Strategy, Target, targets
 from ccroute.routing.names import did_you_mean
+from ccroute.routing.tables.aliases import Strategy, Target, targets
 
 Aliases: TypeAlias = dict[str | re.Pattern[str], Target]
 

@@ -6,11 +6,13 @@ from typing import Any
 
 from ccroute.errors import CcrouteError, DeadlineExceededError, QueueTimeoutError
 from ccroute.failures import TOO_LONG, UNSUPPORTED
-from ccroute.flow.attempt import run_attempt
+from ccroute.flow.attempt.attempt import run_attempt
+from ccroute.flow.attempt.context import MIN_ATTEMPT
+from ccroute.flow.attempt.fault import Fault
+from ccroute.flow.attempt.reports import turned_away_error
 from ccroute.flow.call_context import CallContext
 from ccroute.flow.effects import Flow, emit, leave
-from ccroute.flow.reports import turned_away_error
-from ccroute.flow.retry import MIN_ATTEMPT, Fault, RetryState
+from ccroute.flow.retry import RetryState
 from ccroute.flow.turns import turn_comes
 from ccroute.routing.acquired import Unavailable
 from ccroute.routing.rate_limits import Limit

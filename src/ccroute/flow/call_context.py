@@ -10,21 +10,19 @@ from decimal import Decimal
 from ccroute import observe
 from ccroute.accounting import LedgerRow, cost
 from ccroute.accounting.ledger import attempt_id, uuid7
-from ccroute.accounting.tokens import count_safely, estimate_text
 from ccroute.errors import CcrouteError, StreamInterruptedError
-from ccroute.failures import is_charged
-from ccroute.flow.attempt_context import FOREVER, AttemptContext
+from ccroute.flow.attempt.context import FOREVER, UNUSED, AttemptContext
+from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.effects import Stopped
-from ccroute.flow.retry import Fault, NextAttempt
+from ccroute.flow.retry import NextAttempt
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Plan
 from ccroute.routing.acquired import Unavailable
 from ccroute.routing.rate_limits import Turn
-from ccroute.types import Attempt, Completion, FailureClass, Outcome, Route, Timeout, Usage
+from ccroute.types import Attempt, Completion, FailureClass, Outcome, Route, Usage
 from ccroute.types.route import new_attempt, new_route, with_facts
 
 _NOTHING = Decimal(0)
-_UNUSED = Usage.model_construct()
 
 
 class CallContext:
@@ -39,7 +37,7 @@ class CallContext:
         self.plan = plan
         self.state = state
         self.id = uuid7(state.clock.now())
-        self.timeout = state.timeout if plan.request.timeout is None else timeout_of(plan, state)
+        self.timeout = state.timeout_of(plan.request)
         self.started = 0.0
         self.deadline = FOREVER
         self.turn: Turn | None = None
@@ -121,7 +119,7 @@ class CallContext:
         failure = fault.rule.failure
         outcome: Outcome = "interrupted" if failure is FailureClass.DELIVERED else "failed"
         has_cost = fault.rule.charged or attempt.rejected_answer is not None
-        usage = self._spent(attempt) if has_cost else _UNUSED
+        usage = attempt.spent() if has_cost else UNUSED
         self._note(attempt, outcome, usage, fault, fault.detail)
         name, agent = attempt.deployment.name, self.plan.agent
         self._reasons += (f"{name} failed ({failure}): {fault.detail}",)
@@ -144,11 +142,11 @@ class CallContext:
         if attempt is self._noted or (attempt.admission is None and self.attempts):
             return
         outcome: Outcome = "failed" if isinstance(error, Exception) else "cancelled"
-        self._note(attempt, outcome, self._spent(attempt), None, type(error).__name__)
+        self._note(attempt, outcome, attempt.spent(), None, type(error).__name__)
 
     def answered(self, attempt: AttemptContext, answer: Completion) -> Completion:
         """An attempt served: its answer with route, cost and latency."""
-        usage = self._used(answer)
+        usage = attempt.used(answer)
         self._note(attempt, "ok", usage, None, attempt.candidate.reason)
         attempt.known_answer = self._completed(answer, attempt, usage)
         return attempt.known_answer
@@ -205,25 +203,20 @@ class CallContext:
     @property
     def answer_id(self) -> str:
         """The answer's id; the call's until it is known."""
-        return (self.known_answer.id if self.known_answer is not None else "") or self.id
+        return (self.known_answer and self.known_answer.id) or self.id
 
     @property
     def model(self) -> str:
         """The model that serves; empty until the first chunk."""
-        if self.latest is None or (self.latest.first_content is None and self.known_answer is None):
+        attempt = self.latest
+        if attempt is None or (attempt.first_content is None and attempt.known_answer is None):
             return ""
-        return (
-            self.known_answer.model if self.known_answer is not None else ""
-        ) or self.latest.deployment.model
+        return (attempt.known_answer and attempt.known_answer.model) or attempt.deployment.model
 
     @property
     def route(self) -> Route:
         """Where the call went so far."""
         return Route() if self.latest is None else self.route_of(self.latest.candidate)
-
-    def prompt_tokens(self) -> int:
-        """The prompt's tokens, estimated."""
-        return count_safely(self.state.count_tokens, self.plan.request)
 
     def so_far(self) -> Completion | None:
         """The answer so far, with what it cost; None before anybody was asked."""
@@ -232,7 +225,7 @@ class CallContext:
             return None
         if self._noted is attempt:
             return self.partial(attempt)
-        usage, before = self._spent(attempt), self._cost
+        usage, before = attempt.spent(), self._cost
         spent = cost(usage, attempt.deployment.price)
         total = None if spent is None or before is None else before + spent
         answer = self._completed(attempt.so_far() or Completion(), attempt, usage)
@@ -350,30 +343,6 @@ class CallContext:
             completion._asked_with(form, asked.tools or sent.tools)
         return completion
 
-    def _used(self, answer: Completion) -> Usage:
-        """The server's usage, or an estimate of what it did not say."""
-        usage = answer.usage
-        if not usage.output and not usage.total_tokens:
-            usage = Usage.model_construct(output=estimate_text(answer.text), estimated=True)
-        if usage.estimated and not usage.prompt_tokens:
-            usage = usage.model_copy(update={"input": self.prompt_tokens()})
-        return usage
-
-    def _spent(self, attempt: AttemptContext) -> Usage:
-        """What an attempt without an answer probably used: its prompt, and what had been streamed."""
-        if not attempt.sent or (attempt.status is not None and not is_charged(attempt.status)):
-            return _UNUSED
-        so_far = attempt.so_far()
-        if so_far is not None:
-            return self._used(so_far)
-        return Usage.model_construct(input=self.prompt_tokens(), estimated=True)
-
     def _leave_out(self, name: str, reason: str) -> None:
         self._reasons += (reason,)
         self._not_asked[name] = reason
-
-
-def timeout_of(plan: Plan, state: RouterState) -> Timeout:
-    """The call's own limits over the router's; a bare number is the total."""
-    given = plan.request.timeout
-    return given if isinstance(given, Timeout) else replace(state.timeout, total=given)

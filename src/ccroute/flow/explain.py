@@ -15,18 +15,18 @@ from ccroute.accounting import cost
 from ccroute.accounting.tokens import count_safely, estimate
 from ccroute.errors import AuthenticationError, BackendError, CcrouteError, RequestError
 from ccroute.failures import NOT_SENT, TRIGGERS, UNSUPPORTED, Rule, Trigger
-from ccroute.flow.attempt import completed
-from ccroute.flow.attempt_context import FOREVER, AttemptContext
-from ccroute.flow.call_context import timeout_of
-from ccroute.flow.carried import carried_request
-from ccroute.flow.reports import turned_away_error
-from ccroute.flow.retry import Fault, NextAttempt, RetryState
+from ccroute.flow.attempt.attempt import completed
+from ccroute.flow.attempt.carried import carried_request
+from ccroute.flow.attempt.context import FOREVER, AttemptContext
+from ccroute.flow.attempt.fault import Fault
+from ccroute.flow.attempt.reports import turned_away_error
+from ccroute.flow.retry import NextAttempt, RetryState
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Deployment, Plan, RetryBudget, Tables, make_plan
 from ccroute.routing.acquired import Unavailable
 from ccroute.routing.plan import TOLERANCE, cached, is_tight
 from ccroute.types import FailureClass, Request, Timeout
-from ccroute.types import route_plan as shown
+from ccroute.types.inspection import route_plan as shown
 from ccroute.types.route import new_usage
 
 _PRETENDED: Final = Rule(FailureClass.UNAVAILABLE, retry_tokens=0)
@@ -41,7 +41,7 @@ def explain(request: Request, state: RouterState) -> shown.RoutePlan:
     tokens = count_safely(count, plan.request)
     needed = tokens + (plan.request.max_tokens or 0)
     prompt = ceil(tokens * TOLERANCE) if state.count_tokens is estimate else tokens
-    limits = state.timeout if plan.request.timeout is None else timeout_of(plan, state)
+    limits = state.timeout_of(plan.request)
     rehearsal = _Rehearsal(plan, state, limits)
     shares = _first_shares(rehearsal.asked, plan, needed)
     in_order = iter(rehearsal.asked)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ccroute.backends import Backend, HttpRequest
 from ccroute.errors import BackendError, CcrouteError, RequestError
+from ccroute.flow.attempt.exchange import failure_error, read_whole
+from ccroute.flow.attempt.redact import cleaned
 from ccroute.flow.effects import Flow, Send, send
-from ccroute.flow.exchange import failure_error, read_whole
-from ccroute.flow.redact import cleaned
 from ccroute.http.message import Failure
 from ccroute.types import ModelInfo, Request, Timeout
 from ccroute.types.clock import Clock

@@ -1,18 +1,19 @@
-"""Which candidate a call tries next, and how long it waits before. The only user of tenacity.
+"""Which candidate a call tries next, and when.
 
 Knows rules, candidates and counts; must not know what is sent. Sources: docs/architecture.md, "Failures".
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from ccroute.accounting.tokens import count_safely
-from ccroute.errors import CcrouteError, DeadlineExceededError
-from ccroute.failures import NO_MODEL, TOO_LONG, Rule, Trigger, rule_of
-from ccroute.flow.attempt_context import FOREVER
+from ccroute.errors import DeadlineExceededError
+from ccroute.failures import TOO_LONG, Trigger, rule_of
+from ccroute.flow.attempt.context import FOREVER, MIN_ATTEMPT
+from ccroute.flow.attempt.fault import Fault
+from ccroute.flow.backoff import backoff, poll_wait
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Plan
 from ccroute.routing.acquired import Unavailable
@@ -20,43 +21,9 @@ from ccroute.routing.rate_limits import Limit, Turn
 from ccroute.routing.retry_budget import RetryTokens
 from ccroute.types import FailureClass
 
-if TYPE_CHECKING:
-    from tenacity import RetryCallState
-
-_log = logging.getLogger("ccroute")
-
-MIN_ATTEMPT = 0.05
-"""Seconds that must be left for an attempt to be worth starting."""
-POLL, LONGEST_POLL = 0.25, 2.0
-"""Seconds until a server that is loading is asked again, doubling up to the longest, less some jitter."""
-_MOST_DOUBLINGS = 64
 _NONE: frozenset[str] = frozenset()
 MOST_AMBIGUOUS = 2
 """Attempts at one backend that it may have worked on and did not answer."""
-
-
-class Fault(NamedTuple):
-    """A failed attempt: the typed error and its rule."""
-
-    error: CcrouteError
-    rule: Rule
-    retry: bool | None = None
-    """Whether the same deployment may be tried again. False: no (a TLS failure, `x-should-retry: false`).
-    True: yes, also where it does not have the model (`x-should-retry: true`). None: as the rule says."""
-    drops: str | None = None
-    """The parameter that the server refused, without which it is asked again."""
-
-    @property
-    def detail(self) -> str:
-        """What happened, in a line."""
-        return str(getattr(self.error, "detail", self.error))
-
-    @property
-    def may_retry(self) -> bool:
-        """Whether the same deployment may be tried again."""
-        if self.retry is False:
-            return False
-        return self.rule.retry or (self.rule is NO_MODEL and self.retry is True)
 
 
 class NextAttempt(NamedTuple):
@@ -194,11 +161,14 @@ class RetryState:
         if fault.drops:  # asked again without it; no attempt is used up, for nothing was done
             return
         rule, deployment, backend = fault.rule, candidate.deployment, candidate.deployment.backend.identity
+        wait, random = fault.error.retry_after, self._state.clock.random
         if rule.polled:
+            polls = self._polls.get(deployment.name, 0)
             self._retry_tokens.setdefault(backend, 0)
-            self._ready[deployment.name] = now + self._poll(deployment.name, fault)
+            self._ready[deployment.name] = now + poll_wait(polls, wait, random)
+            self._polls[deployment.name] = polls + 1
             return
-        self._tries[deployment.name] = self._tries.get(deployment.name, 0) + 1
+        tries = self._tries[deployment.name] = self._tries.get(deployment.name, 0) + 1
         self._attempts += rule.uses_attempt
         self._retry_tokens[backend] = rule.retry_tokens
         if rule.failure is FailureClass.AMBIGUOUS:
@@ -211,8 +181,9 @@ class RetryState:
         if not fault.may_retry:
             self._useless_deployments |= {deployment.name}
             return
-        wait = fault.error.retry_after
-        self._ready[deployment.name] = now + (self._backoff(deployment.name, fault) if wait is None else wait)
+        if wait is None:
+            wait = backoff(self._state.retry, tries, fault.error, random)
+        self._ready[deployment.name] = now + wait
 
     def unsupported(self, candidate: Candidate, fault: Fault) -> None:
         """A candidate cannot serve the request: nothing was sent, and nothing counts."""
@@ -319,36 +290,6 @@ class RetryState:
 
     def _is_spent(self, attempts: int) -> bool:
         return attempts >= self._state.retry.attempts
-
-    def _poll(self, deployment: str, fault: Fault) -> float:
-        """Seconds until a server that is loading is asked again."""
-        wait, polls = fault.error.retry_after, self._polls.get(deployment, 0)
-        if wait is None or wait < POLL:
-            longest = min(LONGEST_POLL, POLL * 2.0 ** min(polls, _MOST_DOUBLINGS))
-            wait = longest * (1 + self._state.clock.random()) / 2
-        self._polls[deployment] = polls + 1
-        return wait
-
-    def _backoff(self, deployment: str, fault: Fault) -> float:
-        """Seconds before the deployment is tried again: full jitter, `uniform(0, min(max, base * 2**n))`
-        before the n-th retry, counted from 0; or as the policy's own strategy says."""
-        policy, attempt = self._state.retry, self._tries[deployment]
-        if policy.wait is not None:
-            try:
-                return self._strategy_wait(policy.wait, attempt, fault)
-            except Exception as error:  # a fallback may still answer
-                _log.error("RetryPolicy.wait raised %s: waiting as without it", type(error).__name__)
-        longest = min(policy.max, policy.base * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS))
-        return self._state.clock.random() * longest
-
-    def _strategy_wait(self, wait: Callable[[RetryCallState], float], attempt: int, fault: Fault) -> float:
-        """Seconds, as tenacity's strategy says of the failed attempt."""
-        from tenacity import RetryCallState, Retrying  # only a policy with a strategy of its own needs it
-
-        state = RetryCallState(Retrying(), None, (), {})
-        state.attempt_number = attempt
-        state.set_exception((type(fault.error), fault.error, fault.error.__traceback__))
-        return max(0.0, float(wait(state)))
 
 
 def _trigger(reason: Unavailable) -> Trigger:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ccroute.accounting import BaseLedger
@@ -19,7 +20,7 @@ from ccroute.routing import (
     Tables,
 )
 from ccroute.routing.arguments import Configuration
-from ccroute.types import RetryPolicy, Timeout
+from ccroute.types import Request, RetryPolicy, Timeout
 from ccroute.types.clock import Clock
 
 if TYPE_CHECKING:
@@ -67,6 +68,13 @@ class RouterState(NamedTuple):
             max_queue=given.max_queue,
             health=self.health if self.health.on == on else Health(self.clock, self.emit, on=on),
         )
+
+    def timeout_of(self, request: Request) -> Timeout:
+        """The call's own limits over the router's; a bare number is the total."""
+        given = request.timeout
+        if given is None:
+            return self.timeout
+        return given if isinstance(given, Timeout) else replace(self.timeout, total=given)
 
     def after_fork(self) -> None:
         """Replace locks in a forked child, and forget calls that run in the parent."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple, Protocol
 
 from ccroute.errors import CcrouteError
-from ccroute.routing.breaker import Caller
+from ccroute.routing.health.breaker import Caller
 
 
 class HealthReport(NamedTuple):

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, TypeVar
 from ccroute.accounting import BaseLedger, MemoryLedger, PriceBook, open_ledger
 from ccroute.backends import Backend
 from ccroute.errors import ConfigError
-from ccroute.routing.agents import AgentTable
-from ccroute.routing.aliases import AliasTable
 from ccroute.routing.plan import warn_of_remote
-from ccroute.routing.prices import is_known, warn_of_unused
-from ccroute.routing.tables import Tables
+from ccroute.routing.tables.agents import AgentTable
+from ccroute.routing.tables.aliases import AliasTable
+from ccroute.routing.tables.prices import is_known, warn_of_unused
+from ccroute.routing.tables.tables import Tables
 from ccroute.types import RetryPolicy, Timeout
 
 T = TypeVar("T")

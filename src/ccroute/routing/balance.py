@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import NamedTuple, TypeVar
 
-from ccroute.routing.aliases import Strategy
 from ccroute.routing.load import LatencyEstimate, Load, LoadSnapshot
-from ccroute.routing.tables import Deployment
+from ccroute.routing.tables.aliases import Strategy
+from ccroute.routing.tables.tables import Deployment
 from ccroute.types import Price, Request
 
 T = TypeVar("T")

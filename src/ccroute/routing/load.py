@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ccroute.http.origin import Origin
 from ccroute.routing.acquired import AttemptOutcome
-from ccroute.routing.tables import MAX_KNOWN, Deployment
+from ccroute.routing.tables.tables import MAX_KNOWN, Deployment
 
 FAILURE_HALF_LIFE = 30.0
 """Seconds after which an outcome counts half. As long as a breaker first stays open."""

@@ -14,12 +14,12 @@ from typing import NamedTuple
 from ccroute.accounting.tokens import estimate
 from ccroute.errors import CcrouteError, ContextWindowExceededError, EgressDeniedError
 from ccroute.failures import TRIGGERS, Trigger
-from ccroute.routing.aliases import Resolution
 from ccroute.routing.balance import BY_TABLE, View, order, ranks
 from ccroute.routing.load import Load
-from ccroute.routing.prices import price_of
 from ccroute.routing.rate_limits import Limit
-from ccroute.routing.tables import Candidate, Tables
+from ccroute.routing.tables.aliases import Resolution
+from ccroute.routing.tables.prices import price_of
+from ccroute.routing.tables.tables import Candidate, Tables
 from ccroute.types import Price, Request
 
 _log = logging.getLogger("ccroute")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ccroute.errors import CcrouteError
-from ccroute.routing.tables import MAX_KNOWN, Deployment
+from ccroute.routing.tables.tables import MAX_KNOWN, Deployment
 from ccroute.types import Request
 
 MANY = 3

@@ -15,7 +15,7 @@ from ccroute.runtime.clock import SystemClock
 from ccroute.runtime.limiter import Limiters
 from ccroute.runtime.reload import Reloader
 from ccroute.types import ModelInfo
-from ccroute.types.checked import build_request
+from ccroute.types.arguments.checked import build_request
 from ccroute.types.request import Form
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ccroute.flow import RouterState
 from ccroute.runtime.limiter import Limiters
-from ccroute.types.stats import AgentStats, BackendStats, DeploymentStats, HealthStats, RouterStats
+from ccroute.types.inspection.stats import AgentStats, BackendStats, DeploymentStats, HealthStats, RouterStats
 
 if TYPE_CHECKING:
     from ccroute.http.connections import Connections

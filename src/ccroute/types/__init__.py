@@ -21,9 +21,9 @@ from ccroute.types.results import (
 from ccroute.types.route import Attempt, FailureClass, ModelInfo, Outcome, Route, Usage
 
 if TYPE_CHECKING:
-    from ccroute.types.health import BackendHealth, LoadedModel
-    from ccroute.types.route_plan import Candidate, RoutePlan
-    from ccroute.types.stats import (
+    from ccroute.types.inspection.health import BackendHealth, LoadedModel
+    from ccroute.types.inspection.route_plan import Candidate, RoutePlan
+    from ccroute.types.inspection.stats import (
         AgentStats,
         BackendStats,
         DeploymentStats,
@@ -68,9 +68,9 @@ __all__ = [
 ]
 
 _RARE = {
-    "ccroute.types.health": ("BackendHealth", "LoadedModel"),
-    "ccroute.types.route_plan": ("Candidate", "RoutePlan"),
-    "ccroute.types.stats": (
+    "ccroute.types.inspection.health": ("BackendHealth", "LoadedModel"),
+    "ccroute.types.inspection.route_plan": ("Candidate", "RoutePlan"),
+    "ccroute.types.inspection.stats": (
         "AgentStats",
         "BackendStats",
         "DeploymentStats",

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar
 
 from pydantic import TypeAdapter
 
+from ccroute.types.arguments.structured import answer_format
+from ccroute.types.arguments.tools import ToolLike, checked_tools
 from ccroute.types.policy import Timeout
 from ccroute.types.results import Message
 from ccroute.types.signatures import M, with_keywords
-from ccroute.types.structured import answer_format
-from ccroute.types.tools import ToolLike, checked_tools
 
 JSON: TypeAlias = Any
 """A JSON payload."""

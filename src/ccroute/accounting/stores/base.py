@@ -76,10 +76,18 @@ class BaseLedger(ABC):
 
     @abstractmethod
     def tallies(
-        self, since: datetime | None = None, until: datetime | None = None, by: Sequence[str] = ALL
+        self,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        by: Sequence[str] = ALL,
+        *,
+        tiers: bool = True,
     ) -> Mapping[Key, Tally]:
-        """Sums over the rows started in [since, until), per `Key`. Only those of its parts that `by` names
-        need to be set."""
+        """Sums over the rows started in [since, until), per `Key`.
+
+        Only those parts of a key that `by` names need to be set. Without `tiers`, tokens of known price need
+        not be kept by the lengths of their prompts.
+        """
 
     @abstractmethod
     def _keep(self, rows: list[LedgerRow], *, wait: bool) -> None:
@@ -89,7 +97,6 @@ class BaseLedger(ABC):
         for _ in self._turn() if wait else self._tries():
             try:
                 if not self._busy:
-                    self._busy = True
                     self._keep_all(wait)
             finally:
                 self._lock.release()
@@ -97,13 +104,14 @@ class BaseLedger(ABC):
 
     def _keep_all(self, wait: bool) -> None:
         try:
+            self._busy = True
             while (more := len(self._queue) - self._kept) > 0 or self._taken:
                 # One call, so an interrupt loses no row in the middle of it.
                 self._taken.extend(islice(iter(self._queue.popleft, None), max(0, more)))
                 self._keep(self._taken, wait=wait)
         finally:
-            del self._taken[:-MOST_WAITING]
             self._busy = False
+            del self._taken[:-MOST_WAITING]
 
     @contextlib.contextmanager
     def _unchanged(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from ccroute.accounting.stores.schema import APPLICATION, MIGRATIONS
 from ccroute.errors import ConfigError
@@ -23,6 +23,13 @@ _PAUSE: Final = 0.005
 
 reads = threading.RLock()
 """Held while a file is read: SQLite's files may not be open while the process forks."""
+
+
+class Snapshot(NamedTuple):
+    """Two connections that see the same rows, for a report that reads them in two threads."""
+
+    first: sqlite3.Connection
+    second: sqlite3.Connection
 
 
 def open_for_writing(path: Path, wait: float) -> sqlite3.Connection:
@@ -46,8 +53,8 @@ def open_for_writing(path: Path, wait: float) -> sqlite3.Connection:
 
 
 @contextlib.contextmanager
-def open_for_reading(path: Path) -> Iterator[sqlite3.Connection | None]:
-    """The ledger at `path`, as it is now; None if the file is empty.
+def open_for_reading(path: Path) -> Iterator[Snapshot | None]:
+    """The ledger at `path`, as it is now, twice; None if the file is empty.
 
     Raises `ConfigError` if there is no ledger, or if it cannot be read.
     """
@@ -55,14 +62,10 @@ def open_for_reading(path: Path) -> Iterator[sqlite3.Connection | None]:
         try:
             if not path.exists():
                 raise ConfigError(f"ledger: there is no file {path}")
-            connection = _connect_to_read(path)
-            try:
-                connection.execute("PRAGMA query_only = ON")
-                connection.execute("PRAGMA threads = 2")  # sorting takes most of a report's time
-                connection.execute("BEGIN")
-                yield connection if _version(connection, path) else None
-            finally:
-                connection.close()
+            with contextlib.ExitStack() as stack:
+                both = [stack.enter_context(contextlib.closing(_connect_to_read(path))) for _ in range(2)]
+                # The first read of each begins its snapshot.
+                yield Snapshot(*both) if all(_version(each, path) for each in both) else None
         except sqlite3.Error as error:
             raise ConfigError(f"ledger: {path} cannot be read: {error}") from error
 
@@ -83,7 +86,10 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
         log = path.with_name(f"{path.name}-wal")
         if log.exists() and log.stat().st_size:
             raise
-        return _connect(path, WAIT, "immutable=1")  # a copy in a folder that nobody can write to
+        connection = _connect(path, WAIT, "immutable=1")  # a copy in a folder that nobody can write to
+    connection.execute("PRAGMA query_only = ON")
+    connection.execute("PRAGMA threads = 2")  # to sort
+    connection.execute("BEGIN")
     return connection
 
 

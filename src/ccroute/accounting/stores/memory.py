@@ -49,7 +49,12 @@ class MemoryLedger(BaseLedger):
         return sorted(rows, key=attrgetter("started"))
 
     def tallies(
-        self, since: datetime | None = None, until: datetime | None = None, by: Sequence[str] = ALL
+        self,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        by: Sequence[str] = ALL,
+        *,
+        tiers: bool = True,
     ) -> dict[Key, Tally]:
         """Sums over the rows started in [since, until); rows already summed up count by their day."""
         start, end = span(since, until)

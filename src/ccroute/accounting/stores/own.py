@@ -42,7 +42,12 @@ class OwnLedger(BaseLedger):
         return list(self._ledger.rows(since, until))
 
     def tallies(
-        self, since: datetime | None = None, until: datetime | None = None, by: Sequence[str] = ALL
+        self,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        by: Sequence[str] = ALL,
+        *,
+        tiers: bool = True,
     ) -> Mapping[Key, Tally]:
         """The ledger's own, of everything."""
         self.flush()

@@ -9,6 +9,7 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal
 from typing import Any, Final
@@ -76,7 +77,7 @@ _UNPRICED, _NO_TOKENS = -3, -2  # instead of a band
 _PROMPT = "input + cache_read + cache_write_5m + cache_write_1h"
 _SUMS: Final = f"""
     CASE WHEN cost IS NULL THEN {_UNPRICED} WHEN {_PROMPT} + output = 0 THEN {_NO_TOKENS}
-        ELSE ({_PROMPT} + {BAND - 1}) / {BAND} - 1 END AS band,
+        ELSE {{band}} END AS band,
     count(*), sum(final), sum(outcome IN ('failed', 'interrupted')),
     sum(final AND cached), sum(final AND overridden), count(CASE WHEN final THEN override_saved END),
     sum(input), sum(cache_read), sum(cache_write_5m), sum(cache_write_1h), sum(output), sum(reasoning),
@@ -86,6 +87,7 @@ _SUMS: Final = f"""
     sum(CASE WHEN final AND typeof(override_saved) = 'integer' THEN override_saved END),
     group_concat(CASE WHEN final AND typeof(override_saved) = 'text' THEN override_saved END, ' ')
 """
+_BAND: Final = f"({_PROMPT} + {BAND - 1}) / {BAND} - 1"
 _SPAN: Final = " FROM attempts WHERE started >= ? AND started < ?"
 _PARTS: Final = {"group": '"group"', "day": f"started / {_DAY}"}
 """How the parts of a key are written in SQL, where it is not their name."""
@@ -109,7 +111,7 @@ def values(row: LedgerRow) -> tuple[Any, ...]:
     """The columns of a row."""
     usage = row.usage
     return (
-        _microseconds(row.started),
+        (row.started - _EPOCH) // _MICROSECOND,
         row.id,
         row.call,
         row.agent,
@@ -190,11 +192,20 @@ def _ledger_row(stored: Sequence[Any]) -> LedgerRow:
 
 
 def sums(
-    connection: sqlite3.Connection, start: datetime, end: datetime, by: Sequence[str]
+    connection: sqlite3.Connection,
+    second: sqlite3.Connection,
+    start: datetime,
+    end: datetime,
+    by: Sequence[str],
+    tiers: bool,
 ) -> dict[Key, Tally]:
-    """Sums over the rows started in [start, end), per value of `by`; other parts of the keys are empty."""
+    """Sums over the rows started in [start, end), per value of `by`; other parts of the keys are empty.
+
+    Without `tiers`, all tokens of known price are in the first band: reading many bands takes its time. The
+    `second` connection is used in a thread.
+    """
     try:
-        return _sums(connection, _bounds(start, end), by)
+        return _sums(connection, second, _bounds(start, end), by, tiers)
     except sqlite3.OperationalError as error:
         if str(error) != "integer overflow":  # more than 9 million USD
             raise
@@ -204,18 +215,42 @@ def sums(
     return dict(tallies)
 
 
-def _sums(connection: sqlite3.Connection, bounds: tuple[int, int], by: Sequence[str]) -> dict[Key, Tally]:
+def _sums(
+    connection: sqlite3.Connection,
+    second: sqlite3.Connection,
+    bounds: tuple[int, int],
+    by: Sequence[str],
+    tiers: bool,
+) -> dict[Key, Tally]:
     parts = len(by)
     columns = "".join(f"{_PARTS.get(name, name)} AS part{i}, " for i, name in enumerate(by))
     grouped = "".join(f"part{i}, " for i in range(parts)) + "band"
+    sums = _SUMS.format(band=_BAND if tiers else "0")
     groups = defaultdict[tuple[Any, ...], Tally](Tally)
-    for found in connection.execute(f"SELECT {columns}{_SUMS}{_SPAN} GROUP BY {grouped}", bounds):
-        _add(groups[found[:parts]], *found[parts:])
-    answered = f"SELECT {columns}latency{_SPAN} AND latency IS NOT NULL AND outcome = 'ok'"
-    latencies = {group: tally.latencies for group, tally in groups.items()}
-    for found in connection.execute(answered, bounds):
-        latencies[found[:parts]].append(found[parts])
+    with ThreadPoolExecutor(1) as helper:
+        latencies = helper.submit(_latencies, second, columns, parts, bounds)
+        for found in connection.execute(f"SELECT {columns}{sums}{_SPAN} GROUP BY {grouped}", bounds):
+            _add(groups[found[:parts]], *found[parts:])
+    for group, each in latencies.result().items():
+        groups[group].latencies = each
     return {_key(dict(zip(by, group, strict=True))): tally for group, tally in groups.items()}
+
+
+def _latencies(
+    connection: sqlite3.Connection, columns: str, parts: int, bounds: tuple[int, int]
+) -> dict[tuple[Any, ...], list[float]]:
+    """The latencies of answered calls, sorted, per group."""
+    query = f"SELECT {columns}latency{_SPAN} AND latency IS NOT NULL AND outcome = 'ok'"
+    found = connection.execute(query, bounds)
+    latencies = defaultdict[tuple[Any, ...], list[float]](list)
+    if parts:
+        for row in found:
+            latencies[row[:parts]].append(row[parts])
+    else:
+        latencies[()] = [latency for (latency,) in found]
+    for each in latencies.values():
+        each.sort()
+    return latencies
 
 
 def _key(parts: dict[str, Any]) -> Key:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -25,6 +26,8 @@ from ccroute.errors import ConfigError
 
 WAIT: Final = 0.25
 """Seconds that a call waits at most for another process that writes."""
+LOOK: Final = 1.0
+"""Seconds after which a writer looks again whether somebody has removed the file."""
 _LATER: Final = (sqlite3.OperationalError, sqlite3.DatabaseError, sqlite3.InternalError)
 """Errors of the file. Any other is the row's own: it can never be stored."""
 _PASSING: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
@@ -47,6 +50,7 @@ class SqliteLedger(BaseLedger):
         self._patient = True  # until a writer has waited in vain: then the next ones do not wait
         self._wait = WAIT  # the connection's own
         self._identity: tuple[int, int] | None = None  # its file's
+        self._looked = 0.0  # when that was compared last
         self._path = Path(path).absolute()  # the process may change its folder
         super().__init__()
         if self._path.exists():
@@ -85,36 +89,42 @@ class SqliteLedger(BaseLedger):
     def rows(self, since: datetime | None = None, until: datetime | None = None) -> list[LedgerRow]:
         """The rows started in [since, until), oldest first."""
         start, end = span(since, until)
-        with self._snapshot() as (connection, waiting):
-            stored = [] if connection is None else schema.rows(connection, start, end)
+        with self._snapshot() as (snapshot, waiting):
+            stored = [] if snapshot is None else schema.rows(snapshot.first, start, end)
         rows = [*stored, *(row for row in waiting if start <= row.started < end)]
         return sorted(rows, key=attrgetter("started"))
 
     def tallies(
-        self, since: datetime | None = None, until: datetime | None = None, by: Sequence[str] = ALL
+        self,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        by: Sequence[str] = ALL,
+        *,
+        tiers: bool = True,
     ) -> dict[Key, Tally]:
-        """Sums over the rows started in [since, until), of what is alike in `by`."""
+        """Sums over the rows started in [since, until), of what is alike in `by`. Without `tiers`, prompts of
+        any length count as short ones."""
         start, end = span(since, until)
-        with self._snapshot() as (connection, waiting):
-            sums = {} if connection is None else schema.sums(connection, start, end, by)
+        with self._snapshot() as (snapshot, waiting):
+            sums = {} if snapshot is None else schema.sums(*snapshot, start, end, by, tiers)
         for row in waiting:
             if start <= row.started < end:
                 sums.setdefault(row.key(), Tally()).add(row)
         return sums
 
     @contextlib.contextmanager
-    def _snapshot(self) -> Iterator[tuple[sqlite3.Connection | None, list[LedgerRow]]]:
+    def _snapshot(self) -> Iterator[tuple[files.Snapshot | None, list[LedgerRow]]]:
         """The file as it is now, None if it is empty, and the rows that are not in it yet."""
         with contextlib.suppress(Exception):  # what cannot be stored now still counts
             self.flush()
         with contextlib.ExitStack() as stack:
-            connection = None
+            snapshot = None
             stack.enter_context(files.reads)
             with self._unchanged():
                 waiting = self._waiting()
                 if self._path.exists():
-                    connection = stack.enter_context(files.open_for_reading(self._path))
-            yield connection, waiting
+                    snapshot = stack.enter_context(files.open_for_reading(self._path))
+            yield snapshot, waiting
 
     def _keep(self, rows: list[LedgerRow], *, wait: bool) -> None:
         most = files.WAIT if self._closed else WAIT
@@ -129,20 +139,24 @@ class SqliteLedger(BaseLedger):
                 _insert_each(connection, rows)
             self._patient = True
         except sqlite3.Error as error:
-            self._patient = False
-            if error.sqlite_errorcode & 0xFF not in _PASSING:
-                self.disconnect()
+            if type(error) in _LATER:
+                self._patient = False
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _PASSING:
+                    self.disconnect()
             raise
         finally:
             if self._closed:
                 self.disconnect()
 
     def _connected(self, wait: float) -> sqlite3.Connection:
-        if self._connection is not None and self._identity != _identity(self._path):
-            self.disconnect()  # somebody has removed or moved the file
+        now = time.monotonic()
+        if self._connection is not None and now - self._looked > LOOK:
+            self._looked = now
+            if self._identity != _identity(self._path):
+                self.disconnect()
         if self._connection is None:
             self._connection, self._wait = files.open_for_writing(self._path, wait), wait
-            self._identity = _identity(self._path)
+            self._identity, self._looked = _identity(self._path), now
         elif self._wait != wait:
             self._connection.execute(f"PRAGMA busy_timeout = {wait * 1000:.0f}")
             self._wait = wait
@@ -159,21 +173,23 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def read_sums(
-    path: str, since: datetime | None, until: datetime | None, by: Sequence[str]
+    path: str, since: datetime | None, until: datetime | None, by: Sequence[str], tiers: bool
 ) -> dict[Key, Tally]:
     """The sums of a ledger that this program does not write. Raises `ConfigError` if it cannot be read."""
     start, end = span(since, until)
-    with files.open_for_reading(Path(path).absolute()) as connection:
-        return {} if connection is None else schema.sums(connection, start, end, by)
+    with files.open_for_reading(Path(path).absolute()) as snapshot:
+        return {} if snapshot is None else schema.sums(*snapshot, start, end, by, tiers)
 
 
 def _insert(connection: sqlite3.Connection, stored: list[tuple[Any, ...]]) -> None:
     """Insert rows, all or none."""
+    if connection.in_transaction:  # since an interrupt
+        connection.execute("ROLLBACK")
     if len(stored) == 1:
         connection.execute(schema.INSERT, stored[0])
         return
-    connection.execute("BEGIN IMMEDIATE")
     try:
+        connection.execute("BEGIN IMMEDIATE")
         connection.executemany(schema.INSERT, stored)
         connection.execute("COMMIT")
     except BaseException:

@@ -8,16 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
-from pydantic import TypeAdapter, ValidationError
-
-from ccroute.config.foreign.spelling import is_local_only, misspelt
+from ccroute.config.foreign.spelling import as_switch, is_local_only, misspelt
 from ccroute.config.reading.secrets import MISSING, Environment
 from ccroute.config.reading.source import Place, Source, routed
-from ccroute.routing.agents import OTHERS
+from ccroute.routing.tables.agents import OTHERS
 
 NOT_ROUTING = "says nothing about which model answers"
-
-_SWITCH = TypeAdapter(bool)
 
 
 class Builder:
@@ -78,11 +74,12 @@ class Builder:
     def switch(self, value: Any, place: Place) -> bool:
         """The value as a boolean. Any other value is a fault, and counts as false."""
         expanded = self._environment.expand(value, place, self._source)
-        try:
-            return expanded is MISSING or _SWITCH.validate_python(expanded)
-        except ValidationError:
+        if expanded is MISSING:
+            return True
+        switch = as_switch(expanded)
+        if switch is None:
             self.fault(place, "should be true or false")
-        return False
+        return bool(switch)
 
     def local_only(self, entry: Mapping[str, Any], place: Place) -> bool | None:
         """Whether the entry sets `local_only`, in any spelling; None if it says nothing."""

@@ -16,7 +16,7 @@ from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import Source
 from ccroute.config.references import alias_name
 from ccroute.http.origin import Origin
-from ccroute.routing.aliases import Target
+from ccroute.routing.tables.aliases import Target
 
 _CALLERS = object()
 """The caller's own backend is used with the key it has."""

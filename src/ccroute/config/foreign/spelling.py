@@ -48,3 +48,20 @@ def _close(key: str, known: tuple[str, ...]) -> list[str]:
     candidates = {folded(name): name for name in known}
     close = difflib.get_close_matches(key, candidates, n=max(1, len(candidates)), cutoff=_CLOSE)
     return [candidates[name] for name in close]
+
+
+_SWITCHES = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
+
+
+def as_switch(value: object) -> bool | None:
+    """The boolean that a value means, also one that is written as a text or a number; None if none."""
+    return _SWITCHES.get(str(value).strip().lower())

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from ccroute.config.foreign.builder import Builder
 from ccroute.config.litellm.keys import SECTIONS, TOP
 from ccroute.config.litellm.section import Layer, Section, note_unread
 from ccroute.config.reading.source import Place, Source
 from ccroute.config.reading.syntax import parse
-
-_SIGNS: Final = frozenset({"model_list", "litellm_settings", "router_settings", "credential_list"})
-
-
-def is_litellm(document: Mapping[str, Any]) -> bool:
-    """Whether the document is LiteLLM's, or includes such files."""
-    included = document.get("include")
-    includes = isinstance(included, list) and all(isinstance(name, str) for name in included)
-    signs = _SIGNS | ({"include"} if includes else set()) | {"general_settings"}
-    return not signs.isdisjoint(document) and not {"backends", "llm_routing"} & document.keys()
 
 
 class Document:

@@ -14,7 +14,7 @@ from ccroute.config.litellm.providers import PROVIDERS, REASONS, split
 from ccroute.config.litellm.section import Layer, Section, note_unread
 from ccroute.config.litellm.server import Server, read_server
 from ccroute.config.reading.secrets import Environment
-from ccroute.config.reading.source import Place, Source
+from ccroute.config.reading.source import Place
 from ccroute.routing.names import did_you_mean
 
 _MODES: Final = frozenset({"chat", "completion"})
@@ -44,13 +44,11 @@ class Entries:
         self,
         builder: Builder,
         environment: Environment,
-        source: Source,
         credentials: Mapping[str, Layer],
         defaults: tuple[Layer, ...],
     ) -> None:
         self._builder = builder
         self._environment = environment
-        self._source = source
         self._credentials = credentials
         self._defaults = defaults
         self.found: list[Entry] = []

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ccroute.config.litellm.section import Section
 from ccroute.config.reading.source import Place
-from ccroute.routing.agents import OTHERS
+from ccroute.routing.tables.agents import OTHERS
 
 Chain = list[tuple[str, Place]]
 """Models with the places that name them."""

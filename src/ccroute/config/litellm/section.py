@@ -8,23 +8,12 @@ from functools import lru_cache
 from typing import Any
 
 from ccroute.config.foreign.builder import Builder, unknown_key
-from ccroute.config.foreign.spelling import misspelt
+from ccroute.config.foreign.spelling import as_switch, misspelt
 from ccroute.config.litellm.keys import MEANT, SECTIONS, SUPPORTS, TIER, Keys
 from ccroute.config.reading.source import Place
 
 Layer = tuple[Mapping[str, Any], Place]
 """A table and its place."""
-
-_WORDS = {
-    "true": True,
-    "false": False,
-    "yes": True,
-    "no": False,
-    "on": True,
-    "off": False,
-    "1": True,
-    "0": False,
-}
 
 
 class Section:
@@ -87,7 +76,7 @@ class Section:
 
     def flag(self, key: str) -> bool | None:
         value = self.get(key)
-        known = _WORDS.get(str(value).lower())
+        known = as_switch(value)
         if known is not None or value is None:
             return known
         self._wrong(key, "true or false")

@@ -18,7 +18,6 @@ from ccroute.config.litellm.section import Layer, Section
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import Source
 
-_ALL: Final = "*"
 _USUAL_TOTAL: Final = 600.0
 _BARE: Final = {"anthropic": ("claude-*",), "openai": ("gpt-*", "o1*", "o3*", "o4*", "chatgpt-*")}
 """Names that LiteLLM knows without a provider, for `model: "*"`."""
@@ -37,7 +36,7 @@ def translate(
     router, litellm, general = document.settings()
     strategy = read_strategy(router)
     entries = Entries(
-        builder, environment, source, document.credentials(), tuple(_defaults(router, litellm, general))
+        builder, environment, document.credentials(), tuple(_defaults(router, litellm, general))
     )
     rows = list(document.entries())
     for row, place in _with_all(rows, environment):

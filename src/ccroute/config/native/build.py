@@ -14,8 +14,8 @@ from ccroute.config.native.settings import (
     PriceTable,
     TierTable,
     TimeoutTable,
-    plain,
 )
+from ccroute.config.native.values import plain
 from ccroute.errors import ConfigError
 from ccroute.routing import Agent, Fallback
 from ccroute.types import Model, Price, Timeout

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from ccroute.config.foreign.builder import NOT_ROUTING, Builder
-from ccroute.config.foreign.section import Section
+from ccroute.config.foreign.section import AnySpelling
 from ccroute.config.foreign.servers import API_KEYS, SERVER_KEYS, URL_KEYS
 from ccroute.config.foreign.spelling import folded, is_local_only, misspelt
 from ccroute.config.orchestra.agent_endpoints import AgentEndpoints
@@ -132,7 +132,7 @@ class AgentReader:
         if isinstance(mapping, str):
             found = [(mapping, place)]
         else:
-            section = Section(mapping, place, self._builder, _MAPPING_KEYS)
+            section = AnySpelling(self._builder, (mapping, place), _MAPPING_KEYS)
             alias, model = section.text("apiAlias"), section.text("ollama")
             found = [(alias, section.place("apiAlias"))] if alias else []
             if model:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ccroute.config.foreign.builder import Builder, unknown_key
-from ccroute.config.foreign.section import Section
+from ccroute.config.foreign.section import AnySpelling, Section
 from ccroute.config.foreign.spelling import folded, misspelt
 from ccroute.config.reading.source import Place
 from ccroute.failures import TRIGGERS, Trigger
@@ -52,10 +52,8 @@ def _read(value: object, place: Place, builder: Builder) -> list[tuple[Any, Plac
 def _read_table(table: Mapping[str, Any], place: Place, builder: Builder) -> list[tuple[Any, Place]]:
     if not table or not builder.takes_part(table, place):
         return []
-    section = Section(table, place, builder, TABLE_KEYS)
-    if section.get("automatic") is not None and not builder.switch(
-        section.get("automatic"), section.place("automatic")
-    ):
+    section = AnySpelling(builder, (table, place), TABLE_KEYS)
+    if "automatic" in section and not section.flag("automatic"):
         builder.ignore(place, "is not used by itself: automatic is false")
         return []
     models = [*section.entries("model"), *section.entries("models")]
@@ -63,7 +61,7 @@ def _read_table(table: Mapping[str, Any], place: Place, builder: Builder) -> lis
         wrong = next((key for key in table if misspelt(key, ("model",)) and folded(key) != "models"), None)
         builder.fault((*place, wrong or "model"), unknown_key("model") if wrong else "is missing")
     triggers = _triggers(section, builder)
-    if section.get("tokenThreshold") is not None:
+    if "tokenThreshold" in section:
         text = "a fallback for token_limit is used when the prompt does not fit the model's context window"
         builder.ignore(section.place("tokenThreshold"), text)
     return [

@@ -14,13 +14,13 @@ from typing import Final
 from ccroute.backends.registry import registered, well_known
 from ccroute.config.foreign.builder import Builder
 from ccroute.config.foreign.external_names import ExternalNames
-from ccroute.config.foreign.section import Section
+from ccroute.config.foreign.section import AnySpelling, Section
 from ccroute.config.foreign.servers import Server
 from ccroute.config.orchestra.providers import Provider, read_provider
 from ccroute.config.reading.source import Place
 from ccroute.config.references import target_names
-from ccroute.routing.agents import OTHERS
 from ccroute.routing.names import did_you_mean
+from ccroute.routing.tables.agents import OTHERS
 
 ROUTING_KEYS: Final = ("defaultProvider", "agentRules", "modelTierRules", "fallbackChain")
 _KEYS = ("enabled", "disabled", "providers", "routing")
@@ -33,7 +33,7 @@ _VERSION = r"-\d[\d.]*"
 def read_gateway(table: object, place: Place, builder: Builder, external: ExternalNames) -> None:
     """Read the whole section, after the agents of the file."""
     if builder.takes_part(table, place):
-        gateway = _Gateway(Section(table, place, builder, _KEYS), builder, external)
+        gateway = _Gateway(AnySpelling(builder, (table, place), _KEYS), builder, external)
         gateway.name_models()
         gateway.route_agents()
 
@@ -46,15 +46,16 @@ class _Gateway:
         self._external = external
         self._providers: dict[str, Provider] = {}
         self._unused: set[str] = set()
-        for name, table in section.table("providers").items():
-            here = (*section.place("providers"), name)
+        providers, place = section.layer("providers")
+        for name, table in providers.items():
+            here = (*place, name)
             if external.is_callers(name):
                 builder.ignore(here, "the caller gives a backend of that name")
             elif builder.takes_part(table, here) and (provider := read_provider(name, table, here, builder)):
                 self._providers[name] = provider
             else:
                 self._unused.add(name)
-        self._routing = Section(section.table("routing"), section.place("routing"), builder, ROUTING_KEYS)
+        self._routing = AnySpelling(builder, section.layer("routing"), ROUTING_KEYS)
         self._rules = {name: (to, place) for name, to, place in self._routing.texts("modelTierRules")}
         self._versioned = {*_TIERS, *self._rules}
         self._tiers = self._versioned.union(*(provider.names for provider in self._providers.values()))

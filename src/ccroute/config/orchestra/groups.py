@@ -21,11 +21,13 @@ from ccroute.config.orchestra.agent import (
     is_agent,
     misspelt_model,
 )
+from ccroute.config.orchestra.fallbacks import TABLE_KEYS
 from ccroute.config.orchestra.lists import ListReader, is_list_of_agents
 from ccroute.config.reading.source import Place
 
 # Keys that only an orchestra's agents have.
 _FOREIGN = SERVER_KEYS | DESCRIPTIVE | {"fallbackModel", "fallback_model", MAPPING}
+_FALLBACK_ONLY = frozenset(TABLE_KEYS) - {"model", "triggers"}
 _DEEPEST = 5
 """How many groups may be around an agent."""
 
@@ -35,9 +37,18 @@ def holds_agents(entries: Mapping[str, Any], *, native: bool) -> bool:
     return any(
         _is_group(entry)
         or is_list_of_agents(entry)
-        or (is_agent(entry) and not (native and _FOREIGN.isdisjoint(entry)))
+        or (is_agent(entry) and not (native and _is_native(entry)))
         for entry in entries.values()
     )
+
+
+def _is_native(agent: Mapping[str, Any]) -> bool:
+    """Whether an agent has no key that only an orchestra's agents have."""
+    fallback = agent.get("fallback")
+    tables = [
+        each for each in (fallback if isinstance(fallback, list) else [fallback]) if isinstance(each, Mapping)
+    ]
+    return _FOREIGN.isdisjoint(agent) and not any(set(table) & _FALLBACK_ONLY for table in tables)
 
 
 def _is_group(entry: object, levels: int = 2 * _DEEPEST) -> bool:

@@ -9,13 +9,12 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from ccroute.backends.presets import preset_of_host
-from ccroute.backends.registry import find_kind, registered
+from ccroute.backends.registry import kind_names, registered
 from ccroute.config.foreign.builder import Builder
-from ccroute.config.foreign.section import Section
+from ccroute.config.foreign.section import AnySpelling, Section
 from ccroute.config.foreign.servers import Server
 from ccroute.config.foreign.spelling import folded
 from ccroute.config.reading.source import Place
-from ccroute.errors import ConfigError
 from ccroute.routing.names import did_you_mean
 
 PROVIDER_KEYS: Final = (
@@ -61,7 +60,7 @@ class Provider:
 
 def read_provider(name: str, table: Mapping[str, Any], place: Place, builder: Builder) -> Provider | None:
     """Add the provider's backend and return it; None if its type is unknown, which is a fault."""
-    section = Section(table, place, builder, PROVIDER_KEYS)
+    section = AnySpelling(builder, (table, place), PROVIDER_KEYS)
     url = section.text("baseUrl")
     kind = _kind(name, url, section, builder)
     if kind is None:
@@ -77,10 +76,8 @@ def read_provider(name: str, table: Mapping[str, Any], place: Place, builder: Bu
             backend["api_version"] = version
         else:
             builder.ignore(section.place("apiVersion"), "only Azure's API needs a version")
-    if section.get("timeoutSecs") is not None:
-        backend["timeout"] = {
-            "total": builder.expand(section.get("timeoutSecs"), section.place("timeoutSecs"))
-        }
+    if "timeoutSecs" in section:
+        backend["timeout"] = {"total": section.get("timeoutSecs")}
     builder.backends[name] = backend
     builder.comes_from(place, "backends", name)
     natives = (("kind", "providerType"), ("base_url", "baseUrl"), ("api_version", "apiVersion"))
@@ -97,44 +94,37 @@ def read_provider(name: str, table: Mapping[str, Any], place: Place, builder: Bu
         place,
         names.get(default, default) if default else None,
         names,
-        section.number("maxRetries", least=0),
+        section.whole("maxRetries"),
     )
 
 
 def _kind(name: str, url: str | None, section: Section, builder: Builder) -> str | None:
-    key = (
-        "type" if section.get("providerType") is None and section.get("type") is not None else "providerType"
-    )
+    """The kind of backend, by the provider's type, else by its id, else that of most servers."""
+    key = "type" if "providerType" not in section and "type" in section else "providerType"
     given = section.text(key)
-    kinds = {folded(kind): kind for kind in registered()} | _TYPES
-    said = given or name
-    kind = kinds.get(folded(said))
-    if kind is None and given is None:
-        kind = "openai" if url else None
+    said = folded(given or name)
+    kind = ({folded(each): each for each in registered()} | _TYPES).get(said)
     if kind is None:
-        try:
-            kind = said if find_kind(said) else None  # of an installed package
-        except ConfigError as error:
-            builder.fault(section.place(key), str(error))
-            return None
+        kind = next((each for each in kind_names() if folded(each) == said), None)  # of a package
+    if kind is None and given is None and url:
+        return "openai"
     if kind is None:
-        known = [*registered(), *OTHER_TYPES]
-        close = did_you_mean(said, known)
-        text = f'unknown type "{given}"{close}' if given else "is missing"
-        builder.fault(section.place(key), f"{text}; the types are {', '.join(sorted(known))}")
-    elif not url and folded(said) in _ADDRESS_NEEDED:
+        known = sorted({*kind_names(), *OTHER_TYPES})
+        text = f'unknown type "{given}"{did_you_mean(given, known)}' if given else "is missing"
+        builder.fault(section.place(key), f"{text}; the types are {', '.join(known)}")
+    elif not url and said in _ADDRESS_NEEDED:
         builder.fault(section.place("baseUrl"), "is missing")
         return None
     return kind
 
 
 def _key_of(section: Section) -> str:
-    return "apiKeyRef" if section.get("apiKeyRef") else "apiKey"
+    return "apiKeyRef" if section.raw("apiKeyRef") else "apiKey"
 
 
 def _key(section: Section, builder: Builder) -> str | None:
     """The provider's key. A reference may be a variable's name alone, and is never sent itself."""
-    given = section.get("apiKeyRef")
+    given = section.raw("apiKeyRef")
     if not given:
         return section.text("apiKey")
     place = section.place("apiKeyRef")

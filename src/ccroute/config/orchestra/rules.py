@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from ccroute.config.foreign.builder import Builder
 from ccroute.config.foreign.external_names import ExternalNames
-from ccroute.config.foreign.section import Section
+from ccroute.config.foreign.section import AnySpelling, Section
 from ccroute.config.foreign.spelling import folded
-from ccroute.routing.agents import OTHERS
+from ccroute.routing.tables.agents import OTHERS
 
 RULE_KEYS: Final = (
     "agent_model_overrides",
@@ -47,26 +47,20 @@ def is_rule(key: object, value: object) -> bool:
 def read_rules(document: Mapping[str, Any], builder: Builder, external: ExternalNames) -> None:
     """Read these sections, after the agents of the file."""
     sections = {key: value for key, value in document.items() if is_rule(key, value)}
-    top = Section(sections, (), builder, RULE_KEYS)
-    if (switch := top.get("enable_agent_override")) is not None:
-        place = top.place("enable_agent_override")
-        builder.option("agent_override", builder.switch(switch, place), place)
+    top = AnySpelling(builder, (sections, ()), RULE_KEYS)
+    if (switch := top.flag("enable_agent_override")) is not None:
+        builder.option("agent_override", switch, top.place("enable_agent_override"))
     _overrides(top, "agent_model_overrides", builder)
-    routing = Section(top.table("routing"), top.place("routing"), builder, ROUTING_KEYS)
+    routing = AnySpelling(builder, top.layer("routing"), ROUTING_KEYS)
     _overrides(routing, "agent_rules", builder)
-    if routing.get("workload_rules") is not None:
+    if "workload_rules" in routing:
         text = "a call names an agent or a model, and no workload"
         builder.ignore(routing.place("workload_rules"), text)
     if default := routing.text("default_model"):
         builder.option("default_model", default, routing.place("default_model"))
     _fallbacks(top, routing, builder, builder.aliases.keys() | external.aliases | external.chosen.keys())
-    _costs(
-        Section(top.table("cost_settings"), top.place("cost_settings"), builder, tuple(SPENDS)),
-        routing,
-        builder,
-    )
-    place = top.place("performance_settings")
-    _performance(Section(top.table("performance_settings"), place, builder, PERFORMANCE_KEYS), builder)
+    _costs(AnySpelling(builder, top.layer("cost_settings"), tuple(SPENDS)), routing, builder)
+    _performance(AnySpelling(builder, top.layer("performance_settings"), PERFORMANCE_KEYS), builder)
 
 
 def _overrides(section: Section, key: str, builder: Builder) -> None:
@@ -96,22 +90,21 @@ def _fallbacks(top: Section, routing: Section, builder: Builder, names: Set[str]
 
 
 def _costs(section: Section, routing: Section, builder: Builder) -> None:
-    given = [key for key in SPENDS if section.get(key) is not None]
+    given = [key for key in SPENDS if key in section]
     for key in given[1:]:
         builder.ignore(section.place(key), f"a router has one budget, which is {given[0]} here")
     for key in given[:1]:
         then = "fallback" if routing.get("budget_model") else "refuse"
-        usd = builder.expand(section.get(key), section.place(key))
-        budget = {"usd": usd, "per": SPENDS[key], "then": then}
+        budget = {"usd": section.get(key), "per": SPENDS[key], "then": then}
         builder.option("budgets", {"router": budget}, section.place(key))
 
 
 def _performance(section: Section, builder: Builder) -> None:
-    if section.get("request_timeout") is not None:
+    if "request_timeout" in section:
         place = section.place("request_timeout")
-        builder.option("timeout", {"total": builder.expand(section.get("request_timeout"), place)}, place)
+        builder.option("timeout", {"total": section.get("request_timeout")}, place)
         builder.comes_from(place, "timeout", "total")
-    if (retries := section.number("max_retries", least=0)) is not None:
+    if (retries := section.whole("max_retries")) is not None:
         builder.retries(retries, section.place("max_retries"))
-    if (rpm := section.number("requests_per_minute", least=1)) is not None:
+    if (rpm := section.whole("requests_per_minute", least=1)) is not None:
         builder.every_agent("rpm", rpm)

@@ -123,7 +123,7 @@ class _Reader:
         for event in self._events:
             if isinstance(event, self._yaml.MappingEndEvent):
                 break
-            key, is_merge = self._key(event, place)
+            key, is_merge = self._key(event)
             here = (*place, key)
             value = self._value(next(self._events), here)
             if is_merge:
@@ -138,7 +138,7 @@ class _Reader:
                 own[key] = value
         return {**merged, **own} if merged else own
 
-    def _key(self, event: Event, place: Place) -> tuple[str, bool]:
+    def _key(self, event: Event) -> tuple[str, bool]:
         """The key as a text, and whether it is `<<`."""
         yaml = self._yaml
         if isinstance(event, yaml.AliasEvent):

@@ -22,8 +22,8 @@ from ccroute.config.native.settings import (
     PriceTable,
     Settings,
     Table,
-    is_limit,
 )
+from ccroute.config.native.values import is_limit
 from ccroute.config.reading.secrets import INLINE, Environment
 from ccroute.config.reading.source import Ignored, Place
 from ccroute.config.writing.secrets import (

@@ -16,7 +16,7 @@ from ccroute.routing.rate_limits.window import Limit
 from ccroute.types.locks import lock_tries
 
 if TYPE_CHECKING:
-    from ccroute.types.stats import LimitStats
+    from ccroute.types.inspection.stats import LimitStats
 
 
 class RateLimits:
@@ -133,7 +133,7 @@ class RateLimits:
 
 
 def _stats(state: LimitState, now: float) -> LimitStats:
-    from ccroute.types.stats import LimitStats  # only where somebody asks
+    from ccroute.types.inspection.stats import LimitStats  # only where somebody asks
 
     state.advance(now)
     limit, window = state.limit, state.window

@@ -18,7 +18,7 @@ from pydantic_core import from_json, to_json
 
 from ccroute.display import shortened
 from ccroute.errors import InvalidOutputError, InvalidRequestError
-from ccroute.types.shapes import check_response_format
+from ccroute.types.arguments.shapes import check_response_format
 
 KEPT = 256
 """How many types' schemas are cached: a program that makes classes as it runs must not leak memory."""

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from ccroute import observe
 from ccroute.backends import Backend
 from ccroute.routing.acquired import ANSWERED, NEUTRAL, AttemptOutcome, HealthReport, Unavailable
-from ccroute.routing.breaker import Breaker, Switch, Trip, caller_of, name_of
-from ccroute.routing.tables import MAX_KNOWN, Deployment
+from ccroute.routing.health.breaker import Breaker, Switch, Trip, caller_of, name_of
+from ccroute.routing.tables.tables import MAX_KNOWN, Deployment
 from ccroute.types import Request
 
 if TYPE_CHECKING:
-    from ccroute.routing.health import Health
+    from ccroute.routing.health.health import Health
     from ccroute.types import HealthStats
 
 OPEN, LONGEST = 30.0, 300.0

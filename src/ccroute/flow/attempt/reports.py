@@ -14,10 +14,10 @@ from ccroute.errors import (
     StreamInterruptedError,
 )
 from ccroute.failures import NO_MODEL, NO_QUOTA, NOT_SENT, UNPAID, Rule, rule_of
-from ccroute.flow.attempt_context import FOREVER, AttemptContext
-from ccroute.flow.retry import Fault
+from ccroute.flow.attempt.context import FOREVER, AttemptContext
+from ccroute.flow.attempt.fault import Fault
 from ccroute.routing.acquired import NEUTRAL, HealthReport, Unavailable
-from ccroute.routing.breaker import caller_of
+from ccroute.routing.health.breaker import caller_of
 from ccroute.types import FailureClass, Timeout
 
 CHEAP = 1.0

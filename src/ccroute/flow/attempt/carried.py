@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ccroute.errors import InvalidRequestError
-from ccroute.flow.attempt_context import AttemptContext
+from ccroute.flow.attempt.context import AttemptContext
 from ccroute.types import JSON, Request
 from ccroute.types.request import EXTRA
 from ccroute.wire.fields import LeftOut, given, without

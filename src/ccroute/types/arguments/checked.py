@@ -7,10 +7,10 @@ from typing import Any, Final, NamedTuple, get_args
 
 from ccroute.display import shortened
 from ccroute.errors import InvalidRequestError
+from ccroute.types.arguments.shapes import check_image
 from ccroute.types.policy import Timeout
 from ccroute.types.request import JSON, MADE_OF_TYPES, CallOptions, Effort, Request, as_dicts
 from ccroute.types.results import Completion, Message
-from ccroute.types.shapes import check_image
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 OWNED = frozenset({"model", "messages", "stream"})

@@ -21,8 +21,8 @@ from typing_extensions import TypedDict
 
 from ccroute.display import shortened
 from ccroute.errors import InvalidOutputError, InvalidRequestError
-from ccroute.types.shapes import check_tool
-from ccroute.types.structured import CUT_OFF, KEPT, NO_SCHEMA, faults_of, object_schema
+from ccroute.types.arguments.shapes import check_tool
+from ccroute.types.arguments.structured import CUT_OFF, KEPT, NO_SCHEMA, faults_of, object_schema
 
 ToolLike: TypeAlias = Mapping[str, Any] | Callable[..., object]
 """OpenAI's dict, a function (plain or async), or a pydantic class."""
@@ -45,7 +45,7 @@ class Tool(dict[str, Any]):
     __slots__ = ("_adapter",)
 
     def __init__(self, source: Any) -> None:
-        from ccroute.types.docstrings import LONGEST, read_docstring  # only where a tool is made
+        from ccroute.types.arguments.docstrings import LONGEST, read_docstring  # only where a tool is made
 
         is_class = isinstance(source, type)
         kind, defaults = (source, {}) if is_class else _arguments(source)

@@ -14,9 +14,9 @@ from ccroute.errors import (
     DeadlineExceededError,
     ProtocolError,
 )
-from ccroute.flow.attempt_context import AttemptContext, Limits
+from ccroute.flow.attempt.context import AttemptContext, Limits
+from ccroute.flow.attempt.redact import request_id
 from ccroute.flow.effects import Emit, Flow, Read, Send, Stopped, read
-from ccroute.flow.redact import request_id
 from ccroute.http.message import Failure, Reply
 from ccroute.types import Completion
 from ccroute.wire.decoding import StreamDecoder

@@ -10,7 +10,7 @@ from ccroute.errors import ConfigError, UnknownAgentError
 from ccroute.failures import TRIGGERS, Trigger
 from ccroute.routing.names import close_matches, did_you_mean, slug
 from ccroute.types import JSON, Model
-from ccroute.types.checked import fault_of
+from ccroute.types.arguments.checked import fault_of
 from ccroute.types.request import EXTRA, PARAMETERS
 from ccroute.types.signatures import explains
 

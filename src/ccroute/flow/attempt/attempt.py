@@ -17,13 +17,13 @@ from ccroute.errors import (
     StreamInterruptedError,
 )
 from ccroute.failures import AMBIGUOUS, DELIVERED, NO_SLOT, NOT_SENT, UNSUPPORTED, CallFailure, rule_of
-from ccroute.flow.attempt_context import AttemptContext
-from ccroute.flow.carried import carried_request
+from ccroute.flow.attempt.carried import carried_request
+from ccroute.flow.attempt.context import MIN_ATTEMPT, AttemptContext
+from ccroute.flow.attempt.exchange import exchange
+from ccroute.flow.attempt.fault import Fault
+from ccroute.flow.attempt.redact import cleaned
+from ccroute.flow.attempt.reports import health_report
 from ccroute.flow.effects import Enter, Flow, Queued, enter, sleep, wait
-from ccroute.flow.exchange import exchange
-from ccroute.flow.redact import cleaned
-from ccroute.flow.reports import health_report
-from ccroute.flow.retry import MIN_ATTEMPT, Fault
 from ccroute.flow.turns import turn_comes
 from ccroute.http.message import Failure
 from ccroute.routing.acquired import ANSWERED, UNDECIDED, AttemptOutcome, Unavailable

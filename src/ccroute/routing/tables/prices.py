@@ -7,7 +7,7 @@ from typing import Final
 
 from ccroute.errors import RequestError
 from ccroute.routing.names import close_matches, did_you_mean
-from ccroute.routing.tables import Tables
+from ccroute.routing.tables.tables import Tables
 from ccroute.types import Price
 
 _log = logging.getLogger("ccroute")

@@ -7,16 +7,21 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
+from ccroute.accounting.tokens import count_safely, estimate_text
 from ccroute.backends.credentials import Secrets
+from ccroute.failures import is_charged
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Deployment, Plan
 from ccroute.routing.acquired import Acquired, AttemptOutcome
+from ccroute.routing.health.switches import Admission
 from ccroute.routing.rate_limits import Turn
-from ccroute.routing.switches import Admission
-from ccroute.types import Completion, Request, Timeout
+from ccroute.types import Completion, Request, Timeout, Usage
 from ccroute.wire.decoding import StreamDecoder
 
 FOREVER = float("inf")
+UNUSED = Usage.model_construct()
+MIN_ATTEMPT = 0.05
+"""Seconds that must be left for an attempt to be worth starting."""
 
 
 class Limits(NamedTuple):
@@ -130,6 +135,28 @@ class AttemptContext:
             return partial()
         except Exception:  # of a user's own decoder: what the attempt cost is written down all the same
             return None
+
+    def prompt_tokens(self) -> int:
+        """The prompt's tokens, estimated."""
+        return count_safely(self.state.count_tokens, self.plan.request)
+
+    def used(self, answer: Completion) -> Usage:
+        """The server's usage, or an estimate of what it did not say."""
+        usage = answer.usage
+        if not usage.output and not usage.total_tokens:
+            usage = Usage.model_construct(output=estimate_text(answer.text), estimated=True)
+        if usage.estimated and not usage.prompt_tokens:
+            usage = usage.model_copy(update={"input": self.prompt_tokens()})
+        return usage
+
+    def spent(self) -> Usage:
+        """What it probably used without an answer: its prompt, and what had been streamed."""
+        if not self.sent or (self.status is not None and not is_charged(self.status)):
+            return UNUSED
+        so_far = self.so_far()
+        if so_far is not None:
+            return self.used(so_far)
+        return Usage.model_construct(input=self.prompt_tokens(), estimated=True)
 
     @property
     def own_timeout(self) -> Timeout | None:

@@ -11,7 +11,9 @@ from ccroute.accounting import PriceBook
 from ccroute.backends import Backend
 from ccroute.errors import ConfigError, InvalidRequestError, RequestError, UnknownModelError
 from ccroute.failures import TRIGGERS, Trigger
-from ccroute.routing.agents import (
+from ccroute.routing.names import did_you_mean
+from ccroute.routing.rate_limits import Limit
+from ccroute.routing.tables.agents import (
     OTHERS,
     Agent,
     AgentTable,
@@ -20,9 +22,7 @@ from ccroute.routing.agents import (
     model_faults,
     model_of,
 )
-from ccroute.routing.aliases import AliasTable, Resolution
-from ccroute.routing.names import did_you_mean
-from ccroute.routing.rate_limits import Limit
+from ccroute.routing.tables.aliases import AliasTable, Resolution
 from ccroute.types import FREE, Model, ModelInfo, Price
 
 UnknownAgent = Literal["error", "default"]

@@ -1,0 +1,134 @@
+"""What the ledger on disk costs: a row beside one in memory, and reports of a million rows.
+
+python benchmarks/ledger.py [--rows 1000000] [--file usage.db]     the file is made if it is missing
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import server
+from canned import answered_from_memory
+from ccroute import Agent, Model, OpenAIBackend, Price, Report, Router
+from ccroute.accounting import LedgerRow, MemoryLedger, SqliteLedger
+from ccroute.accounting.ledger import uuid7
+from ccroute.accounting.stores import files, schema
+from ccroute.types import Usage
+
+ANSWER = (200, (server.compact(server.openai_chat()),))
+START = datetime(2026, 1, 1, tzinfo=UTC)
+AGENTS, MODELS = 119, 8
+CALLS, ROUNDS = 2000, 9
+GOAL_ADDED, GOAL_REPORT = 40, 2  # µs, seconds
+
+
+def calls(router: Router) -> float:
+    """µs of CPU that a call takes."""
+    began = time.process_time()
+    for _ in range(CALLS):
+        router.complete("hi", agent="bench")
+    return (time.process_time() - began) / CALLS * 1e6
+
+
+def router(ledger: MemoryLedger | SqliteLedger) -> Router:
+    backend = OpenAIBackend("main", base_url="http://127.0.0.1", models={"m": Model(price=Price(3, 15))})
+    return answered_from_memory(Router([backend], agents={"bench": Agent("main/m")}, ledger=ledger), ANSWER)
+
+
+def a_call(folder: str) -> None:
+    """Each kind in turn, so that a busy machine slows both."""
+    kinds = {"memory": router(MemoryLedger(1000)), "SQLite": router(SqliteLedger(Path(folder, "calls.db")))}
+    took = {kind: [calls(made) for _ in range(1)] for kind, made in kinds.items()}
+    for _ in range(ROUNDS):
+        for kind, made in kinds.items():
+            took[kind].append(calls(made))
+    memory, disk = (statistics.median(each[1:]) for each in took.values())
+    print(f"a call: {memory:.0f} µs with the ledger in memory, {disk - memory:+.1f} µs with SQLite", end=" ")
+    print(f"(goal: {GOAL_ADDED})")
+    for made in kinds.values():
+        made._state.ledger.close()
+
+
+def rows(count: int) -> Iterator[LedgerRow]:
+    """A year of calls: each fifty have a session, each tenth has no price, each thirtieth fails."""
+    chance = random.Random(1)
+    for number in range(count):
+        started = START + number * timedelta(days=365) / count
+        agent, model, ok = chance.randrange(AGENTS), chance.randrange(MODELS), number % 30 > 0
+        prompt, output = int(chance.expovariate(1 / 5000)), chance.randrange(700)
+        yield LedgerRow(
+            uuid7(started),
+            uuid7(started),
+            started,
+            f"agent-{agent}",
+            f"group-{agent % 9}",
+            f"session-{number // 50}",
+            None,
+            f"alias-{model}",
+            "local",
+            f"local/qwen2.5-coder:{model}",
+            f"qwen2.5-coder:{model}",
+            "ok" if ok else "failed",
+            None,
+            200 if ok else 503,
+            Usage.model_construct(input=prompt, output=output),
+            Decimal(prompt * 3 + output * 15).scaleb(-6) if number % 10 else None,
+            False,
+            False,
+            1.5 * chance.random(),
+            0.3,
+            True,
+            False,
+            1.5 * chance.random(),
+            None,
+        )
+
+
+def reports(path: Path, count: int) -> None:
+    if not path.exists():
+        connection = files.open_for_writing(path, 5)
+        connection.execute("BEGIN")
+        connection.executemany(schema.INSERT, map(schema.values, rows(count)))
+        connection.execute("COMMIT")
+        connection.close()
+    print(f"reports of {count:,} rows, {path.stat().st_size / 1e6:.0f} MB (goal: {GOAL_REPORT} s)")
+    year = (None, None)
+    december = ("2026-12-01", None)
+    for by, span in (
+        ((), year),
+        (("agent",), year),
+        (("model", "backend"), year),
+        (("day",), year),
+        (("agent", "day"), year),
+        (("session",), year),
+        (("agent",), december),
+    ):
+        took = []
+        for _ in range(3):
+            began = time.perf_counter()
+            report = Report.from_ledger(path, by, *span, baseline=Price(15, 75))
+            took.append(time.perf_counter() - began)
+        name = ", ".join(by) or "total"
+        print(f"{name + (' of December' if span[0] else ''):20}{min(took):6.2f} s{len(report):8,} lines")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--file", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        a_call(folder)
+        reports(options.file or Path(folder, "usage.db"), options.rows)
+
+
+if __name__ == "__main__":
+    main()
