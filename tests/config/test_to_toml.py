@@ -497,3 +497,9 @@ def test_without_tomli_w_an_error_says_what_to_install(monkeypatch):
 def test_the_native_document_is_written_whole():
     found = body(written(NATIVE, ENV))
     assert found.keys() == NATIVE.keys()
+
+
+def test_a_files_name_is_whole_in_a_comment():
+    name = "a-very-" + "long-" * 16 + "name"
+    settings = read({"agents": {"a": {"model": "ollama/q", "type": "x"}, name: {}}}).settings
+    assert f"agents.{name}:" in settings.to_toml()
