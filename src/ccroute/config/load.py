@@ -113,9 +113,8 @@ def read(
         what = "is empty" if empty else "holds no backends, agents or aliases"
         faults.append((opened[0][0].name if len(opened) == 1 else "source", f"{what}; {EXPECTED}"))
     for warning in [*(warning for source, _ in opened for warning in source.warnings), *assembly.warnings]:
-        _log.warning(
-            "config: %s", escaped(environment.hide(warning))
-        )  # a misspelled key may be the reason of a fault
+        # Also beside faults: a misspelled key may be the reason of one.
+        _log.warning("config: %s", escaped(environment.hide(warning)))
     if faults:
         raise ConfigError(
             *dict.fromkeys(escaped(f"{where}: {environment.hide(text)}") for where, text in faults)
