@@ -25,6 +25,7 @@ from ccroute.config.native.settings import Settings
 from ccroute.config.reading.other_tools import looks_like
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import EXPECTED, Given, Ignored, Source, Stamp, open_sources
+from ccroute.config.references import joined
 from ccroute.config.writing.document import MergedSettings
 from ccroute.errors import ConfigError
 from ccroute.routing import AliasTable
@@ -88,7 +89,7 @@ def read(
     merged = merge((source, checked_settings(table, source)) for source, table in tables)
     use_alternatives(merged, given)
     assembly = Assembly(merged, environment, given)
-    faults = [fault for source, _ in opened for fault in source.faults]
+    faults = _grouped((fault for source, _ in opened for fault in source.faults), "environment variable ")
     faults += _without_unset(assembly.faults, (source for source, _ in opened))
     read = merged.settings
     named = (read.backends, read.aliases, read.agents, read.groups, read.default_model)
@@ -98,7 +99,8 @@ def read(
         faults.append((opened[0][0].name if len(opened) == 1 else "source", f"{what}; {EXPECTED}"))
     if faults:
         raise ConfigError(*dict.fromkeys(f"{where}: {environment.hide(text)}" for where, text in faults))
-    for warning in [*(warning for source, _ in opened for warning in source.warnings), *assembly.warnings]:
+    noted = _grouped(warning for source, _ in opened for warning in source.warnings)
+    for warning in [*(f"{where}: {text}" for where, text in noted), *assembly.warnings]:
         _log.warning("config: %s", environment.hide(warning))
     ignored = tuple(ignored for source, _ in opened for ignored in source.ignored())
     return Loaded(
@@ -113,6 +115,21 @@ def read(
         ignored,
         {path: stamp for source, _ in opened for path, stamp in source.files.items()},
     )
+
+
+def _grouped(found: Iterable[tuple[str, str]], beginning: str = "") -> Faulty:
+    """Each text that begins so once, with all its places: one variable or one provider is one thing to do.
+
+    The others stay as they are.
+    """
+    places: dict[str, list[str]] = {}
+    for where, text in found:
+        is_alike = text.startswith(beginning)
+        places.setdefault(text if is_alike else f"{where}: {text}", []).append(where)
+    return [
+        (joined(list(dict.fromkeys(where))), text.removeprefix(f"{where[0]}: "))
+        for text, where in places.items()
+    ]
 
 
 def _without_unset(faults: Faulty, sources: Iterable[Source]) -> Faulty:

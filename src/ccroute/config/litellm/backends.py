@@ -84,7 +84,7 @@ def _add(name: str, shared: _Shared, builder: Builder) -> None:
         builder.warn((*first.place, "litellm_params"), first.server.warning)
     builder.comes_from((*first.place, "litellm_params"), "backends", name)
     for key, place in first.server.places.items():
-        builder.comes_from(place, "backends", name, key)
+        builder.comes_from(place, "backends", name, *key)
     for entry in shared.entries:
         if not entry.facts.table or entry.model in models:
             continue

@@ -62,7 +62,7 @@ class Source:
         self.label = label
         self.name = name or label
         self.path: Path | None = None
-        self.warnings: list[str] = []
+        self.warnings: list[tuple[str, str]] = []
         self.faults: list[tuple[str, str]] = []
         self.renamed: dict[Place, Place] = {}
         self.left_out: list[Place] = []
@@ -107,7 +107,7 @@ class Source:
         self.faults.append((self.name, text))
 
     def warn(self, place: Place, text: str) -> None:
-        self.warnings.append(f"{self.at(place)}: {text}")
+        self.warnings.append((self.at(place), text))
 
     def faulty(self, where: str) -> bool:
         """Whether a fault was found there or below."""
