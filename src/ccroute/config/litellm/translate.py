@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from decimal import Decimal
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
+from ccroute.backends.registry import well_known
 from ccroute.config.foreign.builder import Builder
 from ccroute.config.foreign.external_names import ExternalNames
 from ccroute.config.foreign.section import Layer, Section
@@ -17,6 +19,7 @@ from ccroute.config.litellm.providers import PROVIDERS
 from ccroute.config.litellm.routes import Routes, read_aliases, read_strategy
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import Source
+from ccroute.routing.names import did_you_mean
 
 _USUAL_TOTAL: Final = 600.0
 _BARE: Final = {"anthropic": ("claude-*",), "openai": ("gpt-*", "o1*", "o3*", "o4*", "chatgpt-*")}
@@ -60,12 +63,33 @@ def translate(
         routes.alias(name, models, place)
     fallbacks = Fallbacks(router, aliases, routes.tiers)
     _add_ids(entries.found, deployments, fallbacks, routes)
-    fallbacks.resolve()
+    faulty = {
+        str(row.get("model_name")) for row, _ in rows if isinstance(row, Mapping)
+    } - source.absent.keys()
+    fallbacks.resolve(_nowhere({*routes.targets, *faulty}, builder, external, source.absent))
     table: dict[str, Any] = {"backends": builder.backends, "aliases": routes.native()}
     table |= dict(_settings(router, litellm, general, fallbacks, routes, builder))
     if strategy != "weighted":
         table["strategy"] = strategy
     return table
+
+
+def _nowhere(
+    own: Collection[str], builder: Builder, external: ExternalNames, absent: Mapping[str, str]
+) -> Callable[[str], str | None]:
+    """A function that says why a name leads nowhere; None if it is one of the file's `own` or of others."""
+    names = {*own, *external.aliases, *external.chosen}
+    backends = {*builder.backends, *well_known()}
+
+    def why(name: str) -> str | None:
+        backend, slash, _ = name.partition("/")
+        if slash and (backend in backends or external.is_backend(backend)):
+            return None
+        if any(name == each or each.startswith("re:") or fnmatchcase(name, each) for each in names):
+            return None
+        return absent.get(name) or f"no model has that name{did_you_mean(name, own)}"
+
+    return why
 
 
 def _defaults(router: Section, litellm: Section, general: Section) -> Iterator[Layer]:
