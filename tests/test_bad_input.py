@@ -26,7 +26,7 @@ from ccroute import (
     errors,
 )
 from ccroute.types import CallOptions
-from ccroute.types.checked import build_request
+from ccroute.types.arguments.checked import build_request
 from ccroute.types.hints import _HINTS, hint
 
 KEY = "sk-canary-0123456789abcdef"

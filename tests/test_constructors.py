@@ -76,6 +76,7 @@ def test_a_backends_name_must_be_a_str() -> None:
         (Router, "temperature", "router.complete(…, temperature=…), or an agent's: Agent(…, params={"),
         (Router, "api_key", "OpenAIBackend(…, api_key=…)"),
         (Router, "alias", "did you mean 'aliases'?"),
+        (Router, "watch", "it is from_config's: Router.from_config(…, watch=…)"),
         (OllamaBackend, "host", "it is base_url= here"),
         (OllamaBackend, "num_ctx", "models={…: Model(context_window=…)}"),
         (OllamaBackend, "preset", "only an OpenAIBackend has it"),

@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,7 @@ from tests.support.anthropic_like import usage as anthropic_usage
 from tests.support.openai_like import chat, tool_call
 
 from ccroute import Router
+from ccroute.cli import main
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -51,6 +53,12 @@ def servers() -> object:
         )
         mocked.post("http://localhost:9/api/chat").mock(side_effect=httpx.ConnectError("refused"))
         mocked.post("http://localhost:8000/v1/chat/completions").mock(side_effect=compatible)
+        mocked.get("http://localhost:11434/api/tags").respond(
+            json={"models": [{"name": "qwen2.5-coder:32b"}]}
+        )
+        mocked.get("http://localhost:11434/api/ps").respond(json={"models": []})
+        mocked.get("http://localhost:8000/v1/models").respond(json={"data": [{"id": "qwen2.5-coder:32b"}]})
+        mocked.get("https://api.anthropic.com/v1/models?limit=1000").respond(401)
         paid = mocked.post("https://api.anthropic.com/v1/messages")
         streamed = b"".join(message_sse(["hel", "lo"]))
         paid.mock(
@@ -75,19 +83,43 @@ def test_every_example_runs(
     # respx plays servers behind httpx; `transport=` of an example's own wins.
     monkeypatch.setattr(Router, "__init__", functools.partialmethod(Router.__init__, transport="httpx"))
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    for toml in blocks(page, "toml"):
-        (tmp_path / "ccroute.toml").write_text(toml)
+    for language, name in (("toml", "ccroute.toml"), ("yaml", "config.yaml")):
+        for text in blocks(page, language):
+            (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": page.stem}
     for block in blocks(page, "python"):
         exec(compile(block, str(page), "exec", dont_inherit=True), names)  # as a user's own file
 
 
+COMMANDS = ROOT / "docs" / "command-line.md"
+SHOWN = re.compile(r"^\$ ccroute (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
+
+
+def test_every_command_prints_what_its_example_shows(
+    servers: object,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "example-key")
+    monkeypatch.setattr(Router, "__init__", functools.partialmethod(Router.__init__, transport="httpx"))
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (tmp_path / "ccroute.toml").write_text(blocks(COMMANDS, "toml")[0])
+    monkeypatch.chdir(tmp_path)
+    shown = SHOWN.findall("".join(blocks(COMMANDS, "console")))
+    assert {line.split()[0] for line, _ in shown} == {"check", "explain", "ask", "migrate"}
+    for line, output in shown:
+        assert main(shlex.split(line)) == 0, line
+        printed = capsys.readouterr()
+        pattern = ".*".join(map(re.escape, " ".join(output.split()).split("…")))
+        assert re.fullmatch(pattern, " ".join(f"{printed.out}{printed.err}".split()), re.DOTALL), line
+
+
 def test_the_readme_opens_with_the_two_commands_and_ten_lines() -> None:
     readme = (ROOT / "README.md").read_text()
     assert readme.index("make demo") < readme.index("make test") < readme.index("```python")
-    [example] = blocks(ROOT / "README.md", "python")
-    assert len(example.splitlines()) <= 10
+    assert all(len(example.splitlines()) <= 10 for example in blocks(ROOT / "README.md", "python"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

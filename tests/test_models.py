@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import logging
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,8 +16,8 @@ from tests.support.ollama import Model as Installed
 from tests.support.scripted import ScriptedServer, answer, refused_port
 
 from ccroute import AnthropicBackend, Model, OllamaBackend, OpenAIBackend, Router, errors
-from ccroute.types import ModelInfo
-from ccroute.wire.listing import read_model_list
+from ccroute.types import LoadedModel, ModelInfo
+from ccroute.wire.listing import read_model_list, read_served
 from ccroute.wire.ollama.listing import read_ps, read_show, read_tags
 from tiny_llama import TinyLlama
 
@@ -101,8 +102,7 @@ def test_a_backend_that_does_not_answer_is_named_and_left_out(
 
 
 def test_a_list_without_end_is_given_up(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    # By its name: `ccroute.flow.discover` is the function.
-    monkeypatch.setattr(sys.modules["ccroute.flow.discover"], "MAX_LISTING", 1000)
+    monkeypatch.setattr(sys.modules["ccroute.flow.listings"], "MAX_LISTING", 1000)
     packed = gzip.compress(b'{"data": [' + b" " * 10_000 + b"]}")
     with ScriptedServer([answer(body=packed, headers={"content-encoding": "gzip"})]) as server:
         with Router([OpenAIBackend("far", base_url=server.url)]) as router:
@@ -128,10 +128,22 @@ def test_a_closed_router_discovers_nothing(caller: Caller) -> None:
         (read_show, b"{}", (None, None)),
         (
             read_ps,
-            b'{"models": [{"name": "m", "context_length": 9}, {"name": "n"}, {}]}',
-            {"m": 9, "n": None},
+            b'{"models": [{"name": "m", "context_length": 9, "size": 7}, {"name": "n"}, {}]}',
+            [LoadedModel(name="m", size=7, context_window=9), LoadedModel(name="n")],
         ),
-        (read_ps, b'{"models": null}', {}),
+        (read_ps, b'{"models": [{"name": "m", "expires_at": "soon"}]}', [LoadedModel(name="m")]),
+        (
+            read_ps,
+            b'{"models": [{"name": "m", "expires_at": "2026-11-21T10:42:28.52795541+01:00"}]}',
+            [LoadedModel(name="m", expires=datetime(2026, 11, 21, 9, 42, 28, 527955, UTC))],
+        ),
+        (
+            read_ps,
+            b'{"models": [{"name": "m", "expires_at": "2026-11-21T10:42:28"}]}',
+            [LoadedModel(name="m")],
+        ),
+        (read_ps, b'{"models": null}', []),
+        (read_served, b'{"data": [{"id": "m", "meta": null}, {}]}', [LoadedModel(name="m")]),
     ],
 )
 def test_a_listing_is_read_with_care(read: Any, body: bytes, found: object) -> None:

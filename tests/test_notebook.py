@@ -34,7 +34,7 @@ from ccroute import (
     errors,
 )
 from ccroute.types import Choice, Function, ToolCall
-from ccroute.types.structured import answer_format
+from ccroute.types.arguments.structured import answer_format
 
 KEY = "sk-canary-0123456789abcdef"
 EVIL = '<script>alert("x")</script>'
@@ -71,6 +71,8 @@ reply = router.complete("x", model="mini/m")
         ('router.stream("x").completion.', {"text", "cost"}),
         ('for chunk in router.stream("x"):\n    chunk.', {"text", "thinking", "usage"}),
         ('async def f():\n    (await router.acomplete("x")).', {"text", "cost"}),
+        ('router.explain("x").', {"candidates", "reasons", "to_dict"}),
+        ('router.health()["x"].', {"ok", "missing", "loaded"}),
         ("router.", {"complete", "acomplete", "stream", "report", "models"}),
         ("OllamaBackend(", {"models=", "api_key=", "local=", "timeout=", "keep_alive="}),
         ("OpenAIBackend(", {"models=", "api_key=", "local=", "timeout=", "preset="}),

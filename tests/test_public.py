@@ -13,7 +13,7 @@ import ccroute
 from ccroute import Router
 
 PACKAGES = ["ccroute", "ccroute.accounting", "ccroute.backends", "ccroute.observe", "ccroute.types"]
-METHODS = ["complete", "acomplete", "stream", "astream"]
+METHODS = ["complete", "acomplete", "stream", "astream", "explain"]
 
 
 def test_all_is_sorted_and_every_name_in_it_exists() -> None:
@@ -42,7 +42,8 @@ def test_a_router_loads_only_what_it_uses() -> None:
 import ccroute, sys
 ccroute.Router([ccroute.OpenAIBackend(base_url="http://localhost/v1")], {"fast": "openai/m"})
 others = {"ccroute.backends.ollama", "ccroute.backends.registry", "ccroute.wire.anthropic"}
-rare = {"ccroute.observe.events", "ccroute.types.stats", "ccroute.wire.schemas", "httpx", "tenacity"}
+rare = {"ccroute.observe.events", "ccroute.wire.schemas", "httpx", "tenacity"}
+rare |= {"ccroute.flow.explain", "ccroute.types.inspection"}
 assert not sys.modules.keys() & (others | rare), sys.modules.keys() & (others | rare)
 """
     done = subprocess.run(
@@ -87,7 +88,7 @@ def test_the_lazy_names_are_the_public_ones() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_four_methods_take_the_same_parameters(method: str) -> None:
+def test_the_methods_of_a_call_take_the_same_parameters(method: str) -> None:
     one, other = (inspect.signature(getattr(Router, name)).parameters for name in ("complete", method))
     assert list(one) == list(other)
     assert [(p.kind, p.default) for p in one.values()] == [(p.kind, p.default) for p in other.values()]

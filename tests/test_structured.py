@@ -26,10 +26,10 @@ from typing_extensions import TypedDict
 
 from ccroute import Agent, Completion, OpenAIBackend, Router, errors
 from ccroute.types import Choice, Function, Message, ToolCall
-from ccroute.types.docstrings import LONGEST, read_docstring
+from ccroute.types.arguments.docstrings import LONGEST, read_docstring
+from ccroute.types.arguments.structured import KEPT, AnswerFormat, answer_format
+from ccroute.types.arguments.tools import Tool, checked_tools, tool_of
 from ccroute.types.request import Request
-from ccroute.types.structured import KEPT, AnswerFormat, answer_format
-from ccroute.types.tools import Tool, checked_tools, tool_of
 
 
 class Finding(BaseModel):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ccroute.accounting import PriceBook, Report
     from ccroute.backends import AnthropicBackend, Backend, OllamaBackend, OpenAIBackend
     from ccroute.router import Router
-    from ccroute.routing import Agent, AliasTable
+    from ccroute.routing import Agent, AliasTable, Fallback
     from ccroute.runtime.streams import AsyncStream, Stream
     from ccroute.types import (
         Attempt,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Price,
         RetryPolicy,
         Route,
+        RoutePlan,
         Timeout,
         Usage,
     )
@@ -35,7 +36,7 @@ _HOMES = {
     "ccroute.accounting": ("PriceBook", "Report"),
     "ccroute.backends": ("AnthropicBackend", "Backend", "OllamaBackend", "OpenAIBackend"),
     "ccroute.router": ("Router",),
-    "ccroute.routing": ("Agent", "AliasTable"),
+    "ccroute.routing": ("Agent", "AliasTable", "Fallback"),
     "ccroute.runtime.streams": ("AsyncStream", "Stream"),
     "ccroute.types": (
         "Attempt",
@@ -46,6 +47,7 @@ _HOMES = {
         "Price",
         "RetryPolicy",
         "Route",
+        "RoutePlan",
         "Timeout",
         "Usage",
     ),
@@ -61,6 +63,7 @@ __all__ = [
     "Backend",
     "Chunk",
     "Completion",
+    "Fallback",
     "Message",
     "Model",
     "OllamaBackend",
@@ -70,6 +73,7 @@ __all__ = [
     "Report",
     "RetryPolicy",
     "Route",
+    "RoutePlan",
     "Router",
     "Stream",
     "Timeout",

@@ -5,8 +5,12 @@ Knows text; must not know results or errors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from decimal import Decimal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 LONGEST_NAME = 100
 """Characters of a name in a message."""
@@ -42,6 +46,34 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return f"<table><tr>{head}</tr>{''.join(body)}</table>" if body else ""
 
 
+def aligned(rows: Sequence[Sequence[str]], numbers: Container[int] = ()) -> list[str]:
+    """The rows as lines with aligned columns. The first row is the header, and a rule follows it. `numbers`
+    are the columns that are aligned to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    form = "  ".join(f"{{:{'>' if i in numbers else '<'}{width}}}" for i, width in enumerate(widths))
+    header, *lines = (form.format(*row).rstrip() for row in rows)
+    return [header, "  ".join("-" * width for width in widths), *lines]
+
+
+def rich_table(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Container[int] = ()) -> Table:
+    """The same for a terminal, by rich."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    found = Table(box=box.SIMPLE_HEAD, header_style="bold")
+    for i, name in enumerate(heads):
+        found.add_column(name, justify="right" if i in numbers else "left", overflow="fold")
+    for row in rows:
+        found.add_row(*map(Text, row))
+    return found
+
+
+def printable(text: str) -> str:
+    """The text without what would control a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
+
+
 def cut(text: str, longest: int = _LONGEST) -> str:
     """The start of a long text."""
     return text if len(text) <= longest else f"{text[:longest]}…"
@@ -55,6 +87,13 @@ def shortened(name: object) -> str:
 def usd(amount: Decimal | None) -> str:
     """An amount of money in USD, or "unknown"."""
     return "unknown" if amount is None else f"${amount:f}"
+
+
+def rounded_usd(amount: Decimal) -> str:
+    """`$0.0225`: at least cents, at most six digits, so that a cheap call is not shown as free."""
+    digits = f"{amount:.6f}".rstrip("0")
+    whole, _, cents = digits.partition(".")
+    return f"${whole}.{cents.ljust(2, '0')}".replace("$-", "-$")
 
 
 def _escaped(value: object) -> str:

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
-from ccroute.accounting import BaseLedger, Ledger, LedgerRow, MemoryLedger, PriceBook, open_ledger
+from ccroute.accounting import Ledger, LedgerRow, PriceBook
 from ccroute.accounting.ledger import moment
 from ccroute.accounting.prices import PriceLike
-from ccroute.accounting.tokens import TokenCounter, estimate
+from ccroute.accounting.tokens import TokenCounter
 from ccroute.backends import Backend
 from ccroute.display import card, table
-from ccroute.errors import ConfigError, RouterClosedError, UnknownModelError
-from ccroute.flow import CallContext, Flow, RouterState, call, discover
-from ccroute.observe.logging import log_event, safe_listener
-from ccroute.routing import (
-    Agent,
-    AliasTable,
-    Health,
-    Load,
-    RefusedParameters,
-    RetryBudget,
-    make_plan,
-    with_agent,
-)
-from ccroute.routing.aliases import Target
-from ccroute.routing.arguments import Faults, make_tables
-from ccroute.routing.prices import is_known, price_of, warn_of_unused
-from ccroute.runtime.clock import SystemClock
+from ccroute.errors import UnknownModelError
+from ccroute.flow import call
+from ccroute.routing import Agent, AliasTable, Fallback, with_agent
+from ccroute.routing.tables.aliases import Target
+from ccroute.routing.tables.prices import is_known, price_of
+from ccroute.runtime.base import RouterBase
 from ccroute.runtime.drive import AsyncDrive, Drive
-from ccroute.runtime.limiter import Limiters
 from ccroute.runtime.streams import AsyncStream, Stream
 from ccroute.types import Completion, ModelInfo, RetryPolicy, Timeout
-from ccroute.types.checked import build_request
+from ccroute.types.arguments.checked import build_request
 from ccroute.types.request import CallOptions, Form, MostOptions, takes_call_options
 from ccroute.types.results import Parsed
 from ccroute.types.signatures import explains
@@ -43,12 +30,13 @@ from ccroute.types.signatures import explains
 if TYPE_CHECKING:
     from ccroute.accounting import Report
     from ccroute.accounting.report import GroupBy
+    from ccroute.config.reading.source import Given
     from ccroute.http.connections import Transport
     from ccroute.observe import Listener
-    from ccroute.types import RouterStats
+    from ccroute.types import BackendHealth, RoutePlan, RouterStats
 
 
-class Router:
+class Router(RouterBase):
     """Decides which model answers an agent's request, gets the answer, and records its cost.
 
     One router serves threads, tasks and several event loops at once. It opens nothing before its
@@ -58,8 +46,9 @@ class Router:
     aliases:        model name → deployments, as an `AliasTable` or a mapping.
     agents:         agent name → `Agent`, or the name of its model.
     groups:         defaults for agents that name the group.
-    fallbacks:      model → models to try in order if it fails; "*" for all other models. An agent's own come
-                    first; a call's `fallback=` replaces both.
+    fallbacks:      model → models to try in order if it fails; "*" for all other models. A `Fallback` names
+                    the failures that it is for. An agent's own come first; a call's `fallback=` replaces
+                    both.
     default_model:  used if neither the call nor its agent names a model.
     agent_override: whether the agent's configured model wins over `model=`.
     unknown_agent:  "error", or "default" to treat an unknown agent as none.
@@ -98,7 +87,7 @@ class Router:
         ledger: Ledger | str | os.PathLike[str] | None = None,
         baseline: str | None = None,
         groups: Mapping[str, Agent] | None = None,
-        fallbacks: Mapping[str, Sequence[str]] | None = None,
+        fallbacks: Mapping[str, Sequence[str | Fallback]] | None = None,
         drop_params: bool = False,
         health: Literal["on", "off"] = "on",
         max_queue: int = 1000,
@@ -107,72 +96,16 @@ class Router:
         on_event: Listener | None = None,
         transport: Transport | None = None,
     ) -> None:
-        faults = Faults(
-            retry=(retry, RetryPolicy | None, "a RetryPolicy"),
-            timeout=(timeout, Timeout | int | float | None, "a number of seconds or a Timeout"),
-            max_queue=(max_queue, int, "a number of calls"),
-            on_event=(on_event, Callable | None, "a function of one event"),
-            default_model=(default_model, str | None, "a model's name"),
-            baseline=(baseline, str | None, "a model's name"),
-        )
-        if health not in ("on", "off"):
-            faults.append(f'health= is "on" or "off", not {health!r}')
-        if bool(inspect.iscoroutinefunction(on_event)):  # bool: its type is checked at run time only
-            faults.append("on_event= takes a plain function, because a coroutine would not be awaited")
-        if isinstance(max_queue, int) and max_queue < 0:
-            faults.append(f"max_queue= is a number of calls, 0 or more, not {max_queue}")
-        memory: tuple[BaseLedger, bool] = MemoryLedger(), True
-        store, self._made_ledger = faults.collect(lambda: open_ledger(ledger), memory)
-        self._tables = make_tables(
-            faults,
-            backends,
-            aliases,
-            agents,
-            groups,
-            prices,
-            fallbacks=fallbacks,
-            default_model=default_model,
-            agent_override=agent_override,
-            unknown_agent=unknown_agent,
-        )
-        warn_of_unused(self._tables, baseline)
-        self._baseline = baseline
-        if baseline is not None and not is_known(self._tables, baseline):
-            raise ConfigError(
-                f'baseline: unknown model "{baseline}"; it needs an alias, a deployment or a price'
-            )
-        from ccroute.http.connections import Connections  # imports asyncio
-
-        clock = SystemClock()
-        emit = safe_listener(log_event) if on_event is None else safe_listener(log_event, on_event)
-        self._connections = Connections(transport, trust_env=trust_env)
-        self._limiters = Limiters(self._tables.backends.values(), max_queue)
-        self._state = RouterState(
-            retry=retry or RetryPolicy(),
-            timeout=Timeout(total=timeout) if isinstance(timeout, int | float) else timeout or Timeout(),
-            clock=clock,
-            drop_params=drop_params,
-            health=Health(clock, emit, on=health == "on"),
-            retry_budget=RetryBudget(clock.monotonic),
-            load=Load(clock.monotonic, has_latency="latency" in self._tables.aliases.strategies),
-            ledger=store,
-            emit=emit,
-            refused_parameters=RefusedParameters(),
-            limited_hosts=self._limiters.by_origin,
-            count_tokens=count_tokens or estimate,
-        )
-        self._process = os.getpid()
-        self._closed = False
+        given = locals()
+        super().__init__({name: given[name] for name in given if name not in ("self", "__class__")})
 
     @classmethod
     def from_config(
         cls,
-        source: str
-        | os.PathLike[str]
-        | Mapping[str, Any]
-        | Sequence[str | os.PathLike[str] | Mapping[str, Any]],
+        source: Given | Sequence[Given],
         *,
         env: Mapping[str, str] | None = None,
+        watch: bool = False,
         **overrides: Any,
     ) -> Self:
         """A router from one or several files, or from mappings of the same shape.
@@ -180,10 +113,33 @@ class Router:
         Secrets written as `${NAME}` come from `env` (None: `os.environ`, read now). `overrides`
         are this class's keywords: `backends` and `aliases` are merged over the file's, the others replace
         the file's. Raises `ConfigError` with every fault and its place.
-        """
-        from ccroute.config import load  # not every program reads files
 
-        return cls(**load(source, os.environ if env is None else env, overrides))
+        watch: before a call, look whether a file was written, at most once a second; then read it again. A
+               file with a fault is only logged.
+        """
+        from ccroute.config.sources import Sources  # not every program reads files
+
+        sources = Sources(source, env, overrides)
+        router = cls(**sources.read())
+        router._reloader.sources, router._reloader.watched = sources, watch
+        return router
+
+    def reload(self, source: Given | Sequence[Given] | None = None) -> None:
+        """Read the sources of `from_config` again, or from now on `source` in their place.
+
+        Later calls use what they say; calls that run go on with what was there before. What is known of the
+        health, the load and the rate limits of a deployment is kept if its backend stays the same. `ledger`,
+        `transport`, `trust_env`, `on_event` and `count_tokens` stay what they were. Raises `ConfigError` with
+        every fault; then nothing has changed.
+        """
+        self._check_open()
+        sources = None
+        if source is not None:
+            from ccroute.config.sources import Sources
+
+            before = self._reloader.sources
+            sources = Sources(source) if before is None else before.replaced_by(source)
+        self._reloader.reload(self._use, sources)
 
     @takes_call_options
     def complete(
@@ -249,17 +205,36 @@ class Router:
         return AsyncStream(drive, context)
 
     @takes_call_options
+    def explain(
+        self, prompt: str | None = None, *, response_format: Form[Any] = None, **options: Unpack[MostOptions]
+    ) -> RoutePlan:
+        """Where a call with these arguments would go now, and why: print it. Nothing is sent or drawn at
+        random, and nothing changes.
+
+        A deployment that the call would not ask has `allowed=False` and a `why_not`. Raises a call's errors
+        for a wrong request, an unknown model or an unknown agent.
+        """
+        self._check_open()
+        if self._reloader.watched:
+            self._reload_if_changed()
+        from ccroute.flow.explain import explain  # only where somebody asks
+
+        request = build_request(prompt, {**options, "response_format": response_format})
+        return explain(request, self._state)
+
+    @takes_call_options
     def count_tokens(self, prompt: str | None = None, **options: Unpack[CallOptions]) -> int:
         """How many tokens this prompt has, with the tools on offer, before any model is asked. No network.
 
         Uses the router's `count_tokens=`, or estimates the number from the length. Takes a call's keywords.
         Raises a call's errors for a wrong request, an unknown model or an unknown agent.
         """
-        return self._state.count_tokens(with_agent(build_request(prompt, options), self._tables))
+        state = self._state
+        return state.count_tokens(with_agent(build_request(prompt, options), state.tables))
 
     def models(self) -> list[ModelInfo]:
         """Every name a caller may ask for: aliases, patterns and described deployments. No network."""
-        return self._tables.models()
+        return self._state.tables.models()
 
     def discover(self) -> list[ModelInfo]:
         """The models that the backends list now. Generates nothing.
@@ -276,9 +251,19 @@ class Router:
         await drive.advance()
         return drive.finished()
 
-    def _discovery(self) -> Flow[list[ModelInfo]]:
-        self._check_open()
-        return discover(self._tables.backends.values(), self._state.timeout, self._state.clock)
+    def health(self) -> dict[str, BackendHealth]:
+        """What each backend's own lists say now: whether it answers, its models, which are in memory, and
+        which models of this router it lacks (`missing`). Generates nothing, and raises nothing for a server's
+        fault."""
+        from ccroute.runtime.health import check_all  # only where somebody asks
+
+        return check_all(self._checks(), self._connections, self._limiters)
+
+    async def ahealth(self) -> dict[str, BackendHealth]:
+        """`health`, on the running event loop. All backends are asked at the same time."""
+        from ccroute.runtime.health import acheck_all
+
+        return await acheck_all(self._checks(), self._connections, self._limiters)
 
     def report(
         self,
@@ -296,13 +281,14 @@ class Router:
             self._after_fork()
         from ccroute.accounting.report import Report, group_by  # only where somebody asks
 
-        name = baseline if baseline is not None else self._baseline
-        if baseline is not None and not is_known(self._tables, baseline):
+        state = self._state
+        name = baseline if baseline is not None else state.baseline
+        if baseline is not None and not is_known(state.tables, baseline):
             raise UnknownModelError(baseline, hint="a baseline needs an alias, a deployment or a price")
-        price = None if name is None else price_of(self._tables, name)
+        price = None if name is None else price_of(state.tables, name)
         parts = group_by(by)
         tiers = price is not None and bool(price.above)
-        sums = self._state.ledger.tallies(moment("since", since), moment("until", until), parts, tiers=tiers)
+        sums = state.ledger.tallies(moment("since", since), moment("until", until), parts, tiers=tiers)
         return Report(sums, parts, baseline=price)
 
     def rows(self, since: date | str | None = None, until: date | str | None = None) -> list[LedgerRow]:
@@ -320,78 +306,22 @@ class Router:
             self._after_fork()
         from ccroute.runtime.stats import router_stats  # only where somebody asks
 
-        return router_stats(self._tables.backends, self._state, self._limiters, self._connections)
-
-    def close(self) -> None:
-        """Close idle connections, and the ledger if the router opened it. Later calls raise
-        `RouterClosedError`; running calls finish."""
-        self._end()
-        self._connections.close()
-
-    async def aclose(self) -> None:
-        """`close`, and wait until this loop's connections are gone."""
-        self._end()
-        await self._connections.aclose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
+        return router_stats(self._state, self._limiters, self._connections)
 
     def __repr__(self) -> str:
-        backends, aliases, agents = self._tables.backends, self._tables.aliases, self._tables.agents
-        return f"Router(backends={list(backends)}, aliases={len(aliases)}, agents={len(agents)})"
+        return f"Router({', '.join(f'{name}={value}' for name, value in self.__rich_repr__())})"
 
     def __rich_repr__(self) -> Iterator[tuple[str, object]]:
-        yield "backends", list(self._tables.backends)
-        yield "aliases", len(self._tables.aliases)
-        yield "agents", len(self._tables.agents)
+        tables = self._state.tables
+        yield "backends", list(tables.backends)
+        yield "aliases", len(tables.aliases)
+        yield "agents", len(tables.agents)
 
     def _repr_html_(self) -> str:
-        tables = self._tables
+        tables = self._state.tables
         counts = [("aliases", len(tables.aliases)), ("agents", len(tables.agents))]
         rows = [
             (name, type(backend).__name__, str(backend.origin), "yes" if backend.local else "no")
             for name, backend in tables.backends.items()
         ]
         return card("Router", counts, table=table(("backend", "kind", "address", "local"), rows))
-
-    def _end(self) -> None:
-        """No more calls. Close the ledger if the router made it; the caller closes its own."""
-        self._closed = True
-        if self._process != os.getpid():
-            self._after_fork()
-        ledger = self._state.ledger
-        (ledger.close if self._made_ledger else ledger.settle)()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise RouterClosedError("this router was closed: make a new one")
-        if self._process != os.getpid():
-            self._after_fork()
-
-    def _after_fork(self) -> None:
-        """Reset locks, slots and connections in a forked child: they belong to the parent."""
-        self._process = os.getpid()
-        self._state.health.after_fork()
-        self._state.retry_budget.after_fork()
-        self._state.load.after_fork()
-        self._limiters.after_fork()
-        self._connections.after_fork()
-        self._state.ledger.after_fork()
-
-    def _begin(self, prompt: str | None, form: Form[Any], options: Mapping[str, object]) -> CallContext:
-        """Check the request and make its plan, before anything is sent."""
-        self._check_open()
-        if form is not None:
-            options = {**options, "response_format": form}
-        state, request = self._state, build_request(prompt, options)
-        plan = make_plan(request, self._tables, state.clock.random, state.count_tokens, load=state.load)
-        return CallContext(plan, state, self._process)

@@ -14,7 +14,7 @@ from tests.accounting.support import DAY, START, row, rows
 
 from ccroute import Price, Report, Usage
 from ccroute.accounting import LedgerRow, MemoryLedger, cost
-from ccroute.accounting.report import usd
+from ccroute.display import rounded_usd
 
 BASELINE = Price(15, 75, cache_read="1.5")
 COLUMNS = [
@@ -337,4 +337,4 @@ def test_in_a_notebook_names_are_escaped() -> None:
     ],
 )
 def test_money_has_at_least_cents_and_at_most_six_digits(amount: str, shown: str) -> None:
-    assert usd(Decimal(amount)) == shown
+    assert rounded_usd(Decimal(amount)) == shown

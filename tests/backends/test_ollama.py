@@ -53,13 +53,13 @@ def test_two_names_of_one_model_in_an_alias_add_their_weights() -> None:
     with Router([OllamaBackend("local")], aliases) as router:
         listed = {model.id: model.deployments for model in router.models()}
     assert dict(zip(resolution.deployments, resolution.weights, strict=True)) == {
-        "local/coder": 3,
+        "local/coder:latest": 3,
         "local/other": 4,
     }
     assert listed == {
-        "x": ("local/coder", "local/other"),
-        "y": ("local/coder",),
-        "local/coder": ("local/coder",),
+        "x": ("local/coder:latest", "local/other"),
+        "y": ("local/coder:latest",),
+        "local/coder:latest": ("local/coder:latest",),
         "local/other": ("local/other",),
     }
 

@@ -79,6 +79,13 @@ def test_a_kind_with_a_prefix_needs_no_table() -> None:
     assert [type(backend) for backend in options["backends"]] == [Own]
 
 
+def test_a_packages_kind_is_a_type_of_a_gateways_provider(publish: Publish) -> None:
+    publish("one", "own = one:Own", CODE)
+    provider = {"providerType": "Own", "baseUrl": "http://own.test"}
+    [backend] = load({"llmGateway": {"providers": {"x": provider}}}, {})["backends"]
+    assert (type(backend).__name__, backend.name) == ("Own", "x")
+
+
 def test_a_class_is_registered_under_a_kind_of_its_own() -> None:
     class Nameless(PlainBackend):
         pass

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ccroute.config.foreign.servers import SERVER_KEYS
 from ccroute.config.native.settings import NOT_YET, AgentTable, BackendTable, ModelTable, PriceTable, Settings
-from ccroute.config.orchestra.agents import AGENT_KEYS
 from ccroute.types import RetryPolicy, Timeout
 
 PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text("utf-8")
@@ -31,7 +29,6 @@ def keys(cell):
         ("\n`backends.<name>`", BackendTable.keys()),
         ("\n`backends.<name>.models.<model>`", ModelTable.keys()),
         ("\n`agents.<name>`", set(AgentTable.keys()) - {"budget"}),
-        ("### Nested", {*AGENT_KEYS, *SERVER_KEYS, "local_only"}),
     ],
 )
 def test_each_key_of_a_table_is_documented_once(heading, known):

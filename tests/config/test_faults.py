@@ -30,7 +30,9 @@ def test_every_fault_is_reported_at_once_with_its_place(faults):
                 "bad/name": {"kind": "ollama"},
                 "m": {
                     "kind": "ollama",
-                    "models": {"q": {"context_window": 0, "pric": 1, "price": {"inptu": 1}}},
+                    "models": {
+                        "q": {"context_window": 0, "rpm": 0, "tpm": 1.5, "pric": 1, "price": {"inptu": 1}}
+                    },
                 },
                 "scalar": 5,
             },
@@ -46,7 +48,7 @@ def test_every_fault_is_reported_at_once_with_its_place(faults):
             "agents": {
                 "python-expert": {"model": "gpt4", "modell": "x", "triggers": ["rate_limit", "never"]},
                 "go-expert": {"model": "gpt4", "params": {"temprature": 1}},
-                "qa": {"fallback": ["anthropc/x", "number"], "model": "number", "group": "coder"},
+                "qa": {"fallback": ["anthropc/x", "number"], "model": "number", "group": "coder", "rpm": -1},
                 "pm": {"model": "scalar/x"},
             },
             "groups": {"coders": {"agents": ["qa"]}},
@@ -69,6 +71,8 @@ def test_every_fault_is_reported_at_once_with_its_place(faults):
         "backends.m.models.q.price.input: is missing",
         "backends.m.models.q.price.output: is missing",
         'backends.m.models.q.price.inptu: unknown key, did you mean "input"?',
+        "backends.m.models.q.rpm: should be greater than 0",
+        "backends.m.models.q.tpm: should be a valid integer, got a number with a fractional part",
         'backends.m.models.q.pric: unknown key, did you mean "price"?',
         "backends.scalar: should be a table",
         "aliases.number: should be a name, a list of names, or names with their weights",
@@ -76,6 +80,7 @@ def test_every_fault_is_reported_at_once_with_its_place(faults):
         "agents.python-expert.triggers[1]: should be 'token_limit', 'rate_limit', 'availability' or 'budget'",
         'agents.python-expert.modell: unknown key, did you mean "model"?',
         'agents.go-expert.params.temprature: unknown parameter "temprature", did you mean "temperature"?',
+        "agents.qa.rpm: should be greater than 0",
         "timeout.total: should be a valid number, unable to parse string as a number",
         "prices.a.input: should be greater than or equal to 0",
         "prices.a.output: is missing",
@@ -209,6 +214,33 @@ def test_an_error_keeps_no_other_error_that_would_show_the_file():
 
 
 odd = ["", "input", "[key]", "llm_routing", "endpoints", "endpoint", "baseUrl", "fallbackModel", "localOnly"]
+odd += [
+    "llmGateway",
+    "providers",
+    "providerType",
+    "apiKeyRef",
+    "modelAliases",
+    "fallbackChain",
+    "codingAgents",
+]
+odd += ["ccproxyMapping", "apiAlias", "ollama", "agentRules", "modelTierRules", "defaultProvider", "routing"]
+odd += [
+    "agent_model_overrides",
+    "agent_rules",
+    "performance_settings",
+    "max_retries",
+    "architect",
+    "name",
+    "type",
+]
+odd += [
+    "enable_agent_override",
+    "fallback_providers",
+    "cost_settings",
+    "offline_model",
+    "triggers",
+    "automatic",
+]
 odd += ["modle", "http://localhost:11434", "a/b", "re:(", "*", "$K", "${K}"]
 keys = st.sampled_from([*Settings.model_fields, *BackendTable.model_fields, *AgentTable.model_fields, *odd])
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | keys
@@ -254,4 +286,25 @@ def test_overrides_of_a_wrong_type_are_faults_with_their_place(faults):
         "groups.g.fallback: give a list of models, not int",
         "fallbacks.m: give a list of models, not int",
         "aliases: give a mapping of names to targets, not list",
+    )
+
+
+def test_a_blank_or_unprintable_name_is_a_fault_where_it_is(faults):
+    blank, odd = "should be a model's name, not blank", "should be a model's name, without control characters"
+    assert faults(
+        {
+            "backends": {"local": {"kind": "ollama"}},
+            "default_model": " ",
+            "agents": {"a": {"model": "local/\x00", "fallback": ["", "local/b"]}},
+            "aliases": {"x": "", "y": ["local/\n"], "z": {" ": 1}},
+            "fallbacks": {"local/b": "\t"},
+        }
+    ) == (
+        f"default_model: {blank}",
+        f"aliases.x: {blank}",
+        f"aliases.y: {odd}",
+        f"aliases.z: {blank}",
+        f"agents.a.model: {odd}",
+        f"agents.a.fallback[0].model: {blank}",
+        f"fallbacks.local/b[0].model: {blank}",
     )

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from tests.support.certificates import Authority
 
-from ccroute import Router, errors
+from ccroute import Fallback, Router, errors
 from ccroute.backends import AnthropicBackend, HttpRequest, OllamaBackend, OpenAIBackend
 from ccroute.config import load
 from ccroute.config.native.settings import ModelTable
@@ -440,6 +440,77 @@ def test_models_have_fallbacks():
             assert [each.deployment for each in raised.value.attempts] == [f"ollama/{name}" for name in tried]
 
 
+def test_a_fallback_may_have_triggers_of_its_own(faults):
+    source = {
+        "aliases": {"a": "ollama/a", "b": "ollama/b"},
+        "fallbacks": {"a": ["b", {"model": "ollama/c", "triggers": "token_limit"}], "*": {"model": "b"}},
+        "agents": {
+            "x": {"model": "a", "fallback": {"model": "b", "triggers": ["rate_limit", "availability"]}},
+            "y": {"fallback": ["b", {"model": "a", "triggers": []}], "group": "g"},
+        },
+        "groups": {"g": {"model": "b", "fallback": [{"model": "a"}]}},
+    }
+    options = load(source, {})
+    assert options["fallbacks"] == {"a": ["b", Fallback("ollama/c", ["token_limit"])], "*": ["b"]}
+    assert options["agents"]["x"] == Agent("a", fallback=[Fallback("b", ["rate_limit", "availability"])])
+    assert options["agents"]["y"].fallback == ("b", Fallback("a", []))
+    assert options["groups"]["g"].fallback == ("a",)
+    over = {"a": Fallback("ollama/z", ["token_limit"])}
+    assert load(source, {}, {"fallbacks": over})["fallbacks"] == over
+    wrong = {
+        "aliases": {"a": "ollama/a"},
+        "fallbacks": {"a": [{"model": "b", "trigger": "token_limit"}, {"triggers": ["tokens"]}, 3]},
+        "agents": {"x": {"model": "a", "fallback": [{"model": "a", "modle": "b"}, {"model": "zz"}]}},
+    }
+    one_of = "should be 'token_limit', 'rate_limit', 'availability' or 'budget'"
+    assert faults(wrong) == (
+        'agents.x.fallback[0].modle: unknown key, did you mean "model"?',
+        'fallbacks.a[0].trigger: unknown key, did you mean "triggers"?',
+        "fallbacks.a[1].model: is missing",
+        f"fallbacks.a[1].triggers[0]: {one_of}",
+        "fallbacks.a[2]: should be a model's name, or a table with model and triggers",
+        'agents.x.fallback[1]: unknown alias "zz"',
+        (
+            'fallbacks.a[0]: unknown alias "b"; give each a target, as in aliases={"zz": "backend/model", '
+            '"b": "backend/model"}'
+        ),
+    )
+
+
+def test_a_model_has_parameters_and_drops(write, faults):
+    path = write(
+        "ccroute.toml",
+        """
+[backends.anthropic.models."claude-opus-4-20250514"]
+params = { max_tokens = 200000, temperature = 0.2, extra = { service_tier = "auto" } }
+drops = ["seed", "extra.store"]
+
+[aliases]
+opus = "anthropic/claude-opus-4-20250514"
+""",
+    )
+    (backend,) = load(path, {"ANTHROPIC_API_KEY": "k"})["backends"]
+    model = backend.model("claude-opus-4-20250514")
+    assert model.params == {"max_tokens": 200_000, "temperature": 0.2, "extra": {"service_tier": "auto"}}
+    assert (model.drops, model.max_output) == (["seed", "extra.store"], 32_000)
+    models = {
+        "a": {"params": {"temperatur": 1}},
+        "b": {"params": {"temperature": "hot", "seed": 1.5}, "drops": "sed"},
+        "c": {"drops": "seed"},
+    }
+    where = "backends.ollama.models"
+    assert faults({"backends": {"ollama": {"models": models}}, "default_model": "ollama/a"}) == (
+        f'{where}.a.params.temperatur: unknown parameter "temperatur", did you mean "temperature"?',
+        f"{where}.b.params: temperature must be a number, not str; seed must be an int, not float",
+        f'{where}.b.drops[0]: unknown parameter "sed", did you mean "seed"?',
+    )
+
+
+def test_an_agents_wrong_parameter_is_a_fault_of_the_file(faults):
+    source = {"agents": {"x": {"model": "ollama/a", "params": {"max_tokens": 0}}}}
+    assert faults(source) == ("agents.x.params: max_tokens must be at least 1",)
+
+
 def test_unknown_fallbacks_are_faults_with_their_place(faults):
     source = {
         "aliases": {"sonnet": "ollama/a"},
@@ -571,3 +642,17 @@ def test_the_limit_of_an_attempt_is_a_timeout():
         attempt=20
     )
     assert backend(kind="ollama", timeout={"attempt": 5}).timeout == Timeout(attempt=5)
+
+
+def test_rate_limits_reach_models_agents_and_groups():
+    options = load(
+        {
+            "backends": {"local": {"kind": "ollama", "models": {"q": {"rpm": 60, "tpm": 40_000}}}},
+            "groups": {"coders": {"model": "local/q", "rpm": 30, "agents": ["go", "rust"]}},
+            "agents": {"rust": {"rpm": 5}},
+        },
+        {},
+    )
+    assert options["backends"][0].models["q"] == Model(rpm=60, tpm=40_000)
+    assert options["groups"]["coders"].rpm == 30
+    assert [options["agents"][name].rpm for name in ("go", "rust")] == [None, 5]

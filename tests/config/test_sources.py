@@ -28,7 +28,9 @@ def test_a_byte_order_mark_is_no_part_of_the_file(write):
     [
         ('{"a": }', "x.conf: is not JSON: Expecting value: line 1 column 7 (char 6)"),
         ("[1, 2", "x.conf: is not TOML, and no JSON object: "),
-        ("# Notes\n\n- one thing\n", "x.conf: is not TOML, and no JSON object: "),
+        ("# Notes\n\nSome words.\n", "x.conf: is not TOML, and no JSON object: "),
+        ("<xml/>", "x.conf: is not TOML, and no JSON object: "),
+        ("[backends.x\nkind = 3", "x.conf: is not TOML, and no JSON object: "),
         ('{"a":' * 100_000, "x.conf: is nested too deeply"),
     ],
 )
@@ -177,8 +179,8 @@ def test_a_key_twice_in_a_json_object_is_a_fault_with_its_place(write, faults):
 # Shapes that are not known.
 
 OTHERS = [
-    {"llmGateway": {"providers": {"a": {"enabled": True}}}},
-    {"agent_model_overrides": {"x": "opus"}, "enable_agent_override": True},
+    {"orchestration": {"providers": {"a": {"enabled": True}}}},
+    {"workers": {"x": "opus"}, "enable_workers": True},
 ]
 
 
@@ -188,7 +190,8 @@ def test_a_fault_of_an_unknown_shape_names_the_known_shapes(write, faults, sourc
     assert [fault.partition(": unknown key")[0] for fault in found[1:]] == [*source]
     assert found[0] == (
         "x.json: is like no known shape, and was read as the native one; known are tables such as backends, "
-        "aliases and agents; groups of agents that have a model; and agents beside llm_routing.endpoints"
+        "aliases and agents; agents in groups or in lists such as codingAgents; llm_routing.endpoints; "
+        "llmGateway; agent_model_overrides; routing.agent_rules; and LiteLLM's model_list"
     )
 
 

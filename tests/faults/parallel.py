@@ -114,7 +114,8 @@ def forget(router: Router) -> None:
 def locks(router: Router) -> list[threading.Lock]:
     """Every lock that a call takes."""
     state, limiters = router._state, router._limiters.by_origin.values()
-    return [*(limiter._lock for limiter in limiters), state.health._lock, state.retry_budget._lock]
+    shared = [state.health._lock, state.retry_budget._lock, state.rate_limits._lock]
+    return [*(limiter._lock for limiter in limiters), *shared]
 
 
 class ParallelHarness:

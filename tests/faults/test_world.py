@@ -257,7 +257,8 @@ assert begun.wait(10)
 
 [limiter] = router._limiters.by_origin.values()
 state = router._state
-locks = [limiter._lock, state.health._lock, state.retry_budget._lock, ledger._lock]
+shared = [state.health, state.retry_budget, state.rate_limits, ledger]
+locks = [limiter._lock, *(each._lock for each in shared)]
 held, forked = threading.Barrier(len(locks) + 1), threading.Event()
 holders = [threading.Thread(target=hold, args=[lock]) for lock in locks]
 for holder in holders:

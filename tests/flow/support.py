@@ -20,6 +20,7 @@ from tests.support.openai_like import chat, chat_sse, error
 
 from ccroute.accounting import Ledger, LedgerRow, MemoryLedger, PriceBook
 from ccroute.accounting.prices import PriceLike
+from ccroute.accounting.tokens import estimate
 from ccroute.backends import Backend, HttpRequest, OpenAIBackend
 from ccroute.errors import CcrouteError, OverloadedError, ServerError
 from ccroute.flow import CallContext, Flow, RouterState, call
@@ -45,13 +46,14 @@ from ccroute.routing import (
     Health,
     Load,
     Plan,
+    RateLimits,
     RefusedParameters,
     RetryBudget,
     Tables,
     make_plan,
 )
 from ccroute.types import Choice, Chunk, Completion, Message, Model, Request, RetryPolicy, Timeout
-from ccroute.types.checked import build_request
+from ccroute.types.arguments.checked import build_request
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
@@ -136,6 +138,7 @@ def planned(
     agent_override: bool = True,
     unknown_agent: Any = "error",
     prices: Mapping[str, PriceLike] | None = None,
+    count_tokens: Callable[[Request], int] = estimate,
     **options: Any,
 ) -> Plan:
     """A plan over tables made for it; `options` are the call's own keywords."""
@@ -148,7 +151,7 @@ def planned(
         unknown_agent=unknown_agent,
         prices=PriceBook(prices),
     )
-    return make_plan(build_request(prompt, options), tables, random)  # type: ignore[arg-type]
+    return make_plan(build_request(prompt, options), tables, random, count_tokens)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -183,6 +186,7 @@ def router_state(
             "drop_params": False,
             "health": Health(clock, emit),
             "retry_budget": RetryBudget(clock.monotonic),
+            "rate_limits": RateLimits(clock.monotonic),
             "load": Load(clock.monotonic),
             "ledger": MemoryLedger(),
             "emit": emit,
@@ -204,7 +208,9 @@ def calling(
     health: Health | None = None,
     retry_budget: RetryBudget | None = None,
     load: Load | None = None,
+    rate_limits: RateLimits | None = None,
     refused_parameters: RefusedParameters | None = None,
+    count_tokens: Callable[[Request], int] | None = None,
     **planning: Any,
 ) -> Call:
     """A call to `backends` in their order, each by its model `m`, unless `planning` says otherwise.
@@ -217,14 +223,16 @@ def calling(
         planning["aliases"] = {"any": [f"{backend.name}/m" for backend in backends]}
         if not planning.keys() & {"agent", "model"}:
             planning["model"] = "any"
-    plan = planned(backends, **planning)
+    plan = planned(backends, count_tokens=count_tokens or estimate, **planning)
     events: list[Event] = []
     shared = {
         "ledger": ledger,
         "health": health,
         "retry_budget": retry_budget,
         "load": load,
+        "rate_limits": rate_limits,
         "refused_parameters": refused_parameters,
+        "count_tokens": count_tokens,
     }
     state = router_state(
         clock,
@@ -461,6 +469,7 @@ class Shared:
         self.health = Health(self.clock, self.events.append, on=on)
         self.retry_budget = RetryBudget(self.clock.monotonic)
         self.load = Load(self.clock.monotonic)
+        self.rate_limits = RateLimits(self.clock.monotonic)
 
     def call(self, **options: Any) -> Call:
         shared = {
@@ -468,6 +477,7 @@ class Shared:
             "health": self.health,
             "retry_budget": self.retry_budget,
             "load": self.load,
+            "rate_limits": self.rate_limits,
         }
         return calling(*self.backends, **({"retry": ONCE} | shared | self.planning | options))
 

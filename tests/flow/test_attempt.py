@@ -78,7 +78,8 @@ TWICE = RetryPolicy(attempts=2, per_deployment=2, base=1.0, max=1.0)
 
 def spent(shared: Shared) -> float:
     """How many tokens of the retry budget are gone."""
-    return next(left for left in range(11) if shared.retry_budget.allows("paid", 10 - left))
+    paid = shared.deployment().backend.identity
+    return next(left for left in range(11) if shared.retry_budget.allows(paid, 10 - left))
 
 
 def test_a_retry_that_is_made_costs_a_token() -> None:

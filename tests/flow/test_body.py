@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccroute.errors import ProtocolError
-from ccroute.flow.exchange import PIECE, Body
+from ccroute.flow.attempt.exchange import PIECE, Body
 from ccroute.http.message import Reply
 
 

@@ -578,7 +578,7 @@ def test_a_parameter_not_worth_the_call_is_left_out_unasked() -> None:
 
 
 def test_a_body_without_end_is_a_protocol_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ccroute.flow.exchange.MAX_BODY", 1000)
+    monkeypatch.setattr("ccroute.flow.attempt.exchange.MAX_BODY", 1000)
     driver = HandDriver([ScriptedReply(pieces=[b"x" * 300] * 99)])
     raised = driver.fail(calling(paid(), retry=ONCE))
     assert isinstance(raised, ProtocolError)

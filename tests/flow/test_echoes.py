@@ -12,7 +12,7 @@ import pytest
 from ccroute import errors
 from ccroute.backends.credentials import Secrets
 from ccroute.errors import BackendError, RequestError
-from ccroute.flow.redact import cleaned
+from ccroute.flow.attempt.redact import cleaned
 from ccroute.types import Request
 from ccroute.wire import anthropic, ollama, openai
 

@@ -24,7 +24,7 @@ from tests.flow.support import (
 )
 from tests.support.openai_like import chat_sse, error, sse
 
-from ccroute import Agent, RetryPolicy, Timeout
+from ccroute import Agent, Fallback, RetryPolicy, Timeout
 from ccroute.errors import (
     BackendTimeoutError,
     DeadlineExceededError,
@@ -459,6 +459,14 @@ def test_a_fallback_serves_for_one_that_is_off_only_by_its_triggers(
     else:
         assert (driver.asked, driver.completion.route.fallback) == (["paid"], False)
         assert driver.slept == ([60] if trigger == "rate_limit" else [])
+
+
+def test_a_fallback_serves_for_one_that_is_off_only_by_its_own_triggers() -> None:
+    for own, asked in ((["token_limit"], "paid"), (["availability"], "home")):
+        shared = Shared(paid(), local(), aliases={})
+        shared.misses(fails(401), model="paid/m")
+        agents = {"py": Agent("paid/m", fallback=[Fallback("home/m", own)])}  # type: ignore[arg-type]
+        assert shared.gets(ANSWER, agents=agents, agent="py").asked == [asked]
 
 
 def test_no_fallback_means_none_also_where_the_first_choice_is_off() -> None:

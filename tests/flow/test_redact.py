@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from ccroute import OpenAIBackend
 from ccroute.backends.credentials import Secrets
 from ccroute.errors import BackendError, InvalidRequestError, ProtocolError, ServerError
-from ccroute.flow.redact import cleaned, request_id
+from ccroute.flow.attempt.redact import cleaned, request_id
 from ccroute.types import Request
 from ccroute.wire import openai
 

@@ -15,7 +15,7 @@ import pytest
 import tenacity
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.flow.support import FakeClock, planned, router_state
+from tests.flow.support import FakeClock, HandDriver, answers, calling, fails, paid, planned, router_state
 
 from ccroute import OpenAIBackend, errors
 from ccroute.errors import (
@@ -32,8 +32,10 @@ from ccroute.errors import (
     ServerError,
 )
 from ccroute.failures import DELIVERED, TRIGGERS, rule_of
-from ccroute.flow.retry import Fault, NextAttempt, RetryState
+from ccroute.flow.attempt.fault import Fault
+from ccroute.flow.retry import NextAttempt, RetryState
 from ccroute.routing import Plan, RetryBudget
+from ccroute.routing.retry_budget import RetryTokens
 from ccroute.types import FailureClass, Model, RetryPolicy
 
 NOW = 100.0
@@ -234,6 +236,23 @@ def test_a_fallback_is_used_only_for_its_triggers(error: Fault, trigger: str) ->
     assert FailingCall(places("a/m", fallback=["c/m"]), triggers=others).fail(error) in {None, "a/m"}
 
 
+def test_a_fallbacks_own_triggers_count_beside_the_agents() -> None:
+    plan = places("a/m", fallback=["b/m", "c/m"])
+    first, busy, long = plan.candidates
+    plan = plan._replace(
+        candidates=[
+            first,
+            busy._replace(triggers=["rate_limit", "availability"]),
+            long._replace(triggers=["token_limit"]),
+        ]
+    )
+    assert FailingCall(plan).fail(NO_KEY) == "b/m"
+    assert FailingCall(plan).fail(NO_KEY, NO_KEY) is None
+    assert FailingCall(plan).fail(TOO_LONG) == "c/m"
+    assert FailingCall(plan).fail(TOO_LONG, TOO_LONG) is None
+    assert FailingCall(plan, triggers=["rate_limit"]).fail(TOO_LONG) is None
+
+
 def test_triggers_do_not_concern_the_aliass_own_deployments() -> None:
     assert FailingCall(places("a/m", "b/m"), triggers=[]).fail(LIMITED) == "b/m"
 
@@ -428,3 +447,17 @@ def test_a_wait_strategy_is_asked_only_where_a_retry_may_follow() -> None:
     way = FailingCall(places("a/m", fallback=["b/m"]), wait=lambda state: asked.append(1.0) or 1.0)
     assert way.fail(NO_KEY) == "b/m"
     assert asked == []
+
+
+def test_a_step_whose_retry_tokens_were_just_taken_is_chosen_anew() -> None:
+    class Racing(RetryBudget):
+        takes = 0
+
+        def take(self, backend: str, cost: float) -> RetryTokens | None:
+            self.takes += 1
+            return None if self.takes == 1 else super().take(backend, cost)  # another thread is quicker
+
+    budget = Racing(lambda: 0.0)
+    driver = HandDriver([fails(502), answers()]).run(calling(paid(), retry_budget=budget))
+    assert driver.asked == ["paid", "paid"]
+    assert budget.takes == 2

@@ -96,7 +96,7 @@ def test_a_small_answer_that_unpacks_to_a_huge_one_ends_in_time(caller: Caller) 
 def test_the_words_of_an_error_are_not_waited_for_beyond_two_seconds(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ccroute.flow.exchange.ERROR_BODY_WAIT", 0.1)
+    monkeypatch.setattr("ccroute.flow.attempt.exchange.ERROR_BODY_WAIT", 0.1)
     busy = [Send(head(503, {"content-length": "100"}) + b"oh"), Hang()]
     replies = [busy, answer(json=chat("elsewhere"))]
     with ScriptedServer(replies) as server, router_to(server.url, retry=RetryPolicy()) as router:

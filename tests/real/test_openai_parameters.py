@@ -55,6 +55,20 @@ def test_sampling_is_refused_by_name_or_dropped_visibly(caller: Caller, model: s
 
 
 @complaint(
+    "https://github.com/BerriAI/litellm/issues/12680",
+    "a configured max_tokens and the prompt exceed vLLM's window: 400",
+)
+@pytest.mark.parametrize(("prompt", "limit"), [(1077, 32_000), (1077, 32_768), (16_000, 32_768)])
+def test_a_default_limit_leaves_room_for_the_prompt(caller: Caller, prompt: int, limit: int) -> None:
+    model = Model(context_window=32_768, params={"max_tokens": limit})
+    with ScriptedServer([answer(json=chat("x"))]) as server:
+        backend = OpenAIBackend("b", base_url=server.url, preset="vllm", models={"writer": model})
+        with Router([backend]) as router:
+            caller.complete(router, "word" * (prompt * 4 // 5), model="b/writer")  # estimated a fifth too low
+        assert server.requests[0].json["max_tokens"] + prompt <= 32_768
+
+
+@complaint(
     "https://github.com/musistudio/claude-code-router/issues/849",
     "gpt-5 answers 400 to any temperature but 1",
 )

@@ -16,8 +16,8 @@ from tests.support.scripted import ScriptedServer, answer
 
 from ccroute import Completion, Message, OpenAIBackend, Router, errors
 from ccroute.types import Choice
-from ccroute.types.structured import KEPT, answer_format
-from ccroute.types.tools import checked_tools, tool_of
+from ccroute.types.arguments.structured import KEPT, answer_format
+from ccroute.types.arguments.tools import checked_tools, tool_of
 
 complaint = pytest.mark.complaint
 

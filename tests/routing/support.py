@@ -16,8 +16,8 @@ from ccroute.errors import (
 from ccroute.observe import BreakerOpened, Event
 from ccroute.routing import Deployment, Health
 from ccroute.routing.acquired import HealthReport, Unavailable
-from ccroute.routing.breaker import Breaker
-from ccroute.routing.switches import Admission
+from ccroute.routing.health.breaker import Breaker
+from ccroute.routing.health.switches import Admission
 from ccroute.types import Model
 
 A, B = PlainBackend("a"), PlainBackend("b")
@@ -88,6 +88,6 @@ def pending(health: Health) -> list[Any]:
     return [*health._inbox, *health._switches.events]
 
 
-def breaker_of(health: Health, name: str) -> Breaker:
+def breaker_of(health: Health, deployment: Deployment) -> Breaker:
     """A deployment's breaker."""
-    return health._switches.breakers[name]
+    return health._switches.breakers[deployment.identity]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from ccroute import Agent
 from ccroute.errors import ConfigError, UnknownAgentError
 from ccroute.failures import TRIGGERS
-from ccroute.routing.agents import AgentTable
 from ccroute.routing.names import close_matches, did_you_mean, slug
+from ccroute.routing.tables.agents import AgentTable
 
 
 def found(table: AgentTable, name: str) -> str | None:
@@ -96,7 +96,12 @@ def test_an_agent_cannot_be_changed() -> None:
 
 
 GROUP = Agent(
-    "shared", fallback=["spare"], triggers=["budget"], local_only=True, params={"temperature": 0, "seed": 1}
+    "shared",
+    fallback=["spare"],
+    triggers=["budget"],
+    local_only=True,
+    params={"temperature": 0, "seed": 1},
+    rpm=30,
 )
 
 
@@ -112,14 +117,16 @@ def test_a_groups_settings_hold_where_the_agent_has_none() -> None:
     )
     assert agent.local_only
     assert agent.params == {"temperature": 1, "seed": 1}
+    assert agent.rpm == 30
 
 
 def test_an_agents_own_settings_win_over_its_groups() -> None:
-    own = Agent("mine", fallback=["other"], triggers=["rate_limit"], group="g")
+    own = Agent("mine", fallback=["other"], triggers=["rate_limit"], group="g", rpm=60)
     match = AgentTable({"a": own}, {"g": GROUP}).find("a")
     assert match is not None
     assert (match[1].model, match[1].fallback, match[1].triggers) == ("mine", ("other",), ("rate_limit",))
     assert match[1].local_only, "no agent gets out of its group's local_only"
+    assert match[1].rpm == 60
 
 
 def test_a_group_without_settings_is_just_a_name() -> None:
@@ -150,6 +157,12 @@ WRONG: Any = [
     ({"group": ["g"]}, "agents.a.group: give a group's name, not list"),
     ({"local_only": "yes"}, "agents.a.local_only: give True or False, not str"),
     ({"params": ["temperature"]}, "agents.a.params: give a dict of parameters, not list"),
+    ({"rpm": "60"}, "agents.a.rpm: give a number of requests such as 60, not str"),
+    ({"rpm": True}, "agents.a.rpm: give a number of requests such as 60, not bool"),
+    ({"rpm": 0}, "agents.a.rpm: must be positive, not 0"),
+    ({"other_names": 5}, "agents.a.other_names: give a list of names, not int"),
+    ({"other_names": ["b", 5]}, "agents.a.other_names: an agent is named by a str, not 5"),
+    ({"other_names": ["?"]}, "agents.a.other_names: an agent is named by a str, not '?'"),
     ({"params": {7: 1}}, 'agents.a.params: unknown parameter "7"'),
     ({"groups": ["g"]}, "groups: give a mapping of names to agents, not list"),
     ({"groups": {"g": "m"}}, "groups.g: give an Agent, not str"),
@@ -187,3 +200,24 @@ def test_an_unknown_agent_names_close_matches_or_what_to_do() -> None:
     assert isinstance(close, UnknownAgentError)
     assert close.suggestions == ("python-expert",)
     assert 'unknown_agent="default"' in str(table.unknown("zzz"))
+
+
+def test_an_agent_is_found_by_its_other_names() -> None:
+    table = AgentTable({"python-expert": Agent("m", other_names=["py-dev", "Snake"]), "b": "m"})
+    for name in ("py-dev", "Py Dev", "snake"):
+        found = table.find(name)
+        assert found is not None
+        assert found[0] == "python-expert"
+    assert table.unknown("py-def").suggestions[0] == "py-dev"
+    grouped = AgentTable({"a": Agent(group="g", other_names="z")}, {"g": Agent("m")}).find("z")
+    assert grouped == ("a", Agent("m", group="g", other_names=["z"]))
+
+
+def test_another_name_that_is_taken_is_a_fault() -> None:
+    agents = {"a": Agent("m", other_names=["B", "x"]), "b": Agent("m", other_names=["X", "b"])}
+    with pytest.raises(ConfigError) as caught:
+        AgentTable(agents)
+    assert caught.value.faults == (
+        'agents.a.other_names: "B" is a name of the agent "b"',
+        'agents.b.other_names: "X" is a name of the agent "a"',
+    )

@@ -17,9 +17,9 @@ from tests.flow.support import FakeClock, PlainBackend
 from ccroute import AliasTable
 from ccroute.routing import Agent, AgentTable, Candidate, Deployment, Plan, Tables, make_plan
 from ccroute.routing.acquired import AttemptOutcome
-from ccroute.routing.aliases import Strategy
 from ccroute.routing.balance import EXPLORE
 from ccroute.routing.load import STALE, Load
+from ccroute.routing.tables.aliases import Strategy
 from ccroute.types import Model, Price, Request
 
 LOOKING: tuple[Strategy, ...] = ("least-busy", "latency", "cost")

@@ -24,8 +24,8 @@ from tests.routing.support import (
 from ccroute.errors import CcrouteError
 from ccroute.observe import BreakerClosed, BreakerOpened
 from ccroute.routing.acquired import HealthReport, Unavailable
-from ccroute.routing.breaker import caller_of
-from ccroute.routing.switches import Admission
+from ccroute.routing.health.breaker import caller_of
+from ccroute.routing.health.switches import Admission
 from ccroute.types import Request
 
 # -- When a breaker opens

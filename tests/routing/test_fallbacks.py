@@ -10,7 +10,7 @@ from tests.flow.support import local
 from tests.support.openai_like import chat
 from tests.support.scripted import ScriptedServer, answer
 
-from ccroute import Agent, AliasTable, OpenAIBackend, RetryPolicy, Router, errors
+from ccroute import Agent, AliasTable, Fallback, OpenAIBackend, RetryPolicy, Router, errors
 from ccroute.failures import TRIGGERS
 from ccroute.routing import AgentTable, Plan, Tables, make_plan
 from ccroute.types import Model, Request
@@ -113,6 +113,88 @@ def test_all_faults_of_fallbacks_are_reported_at_once() -> None:
         'agents.py, fallbacks.big: unknown model "fsat", did you mean "fast"?',
         'fallbacks.bgi: unknown model "bgi", did you mean "big"?',
         f'fallbacks.*: unknown model "nowhere/x"{hint}',
+    )
+
+
+LONG = Fallback("own", triggers=["token_limit"])
+
+
+def test_a_deployment_comes_once_for_each_trigger() -> None:
+    made = plan({"big": [LONG, "fast", "own", Fallback("fast")]})
+    assert models(made) == ["big", "or own", "or fast", "or own"]
+    assert [[*candidate.triggers] for candidate in made.candidates] == [
+        [*TRIGGERS],
+        ["token_limit"],
+        [*TRIGGERS],
+        ["rate_limit", "availability", "budget"],
+    ]
+
+
+def test_a_fallback_without_triggers_is_one_for_all() -> None:
+    assert Fallback("own").triggers == TRIGGERS
+    assert models(plan({"big": Fallback("own", [])})) == ["big"]
+    assert models(plan({"big": Fallback("own")})) == ["big", "or own"]
+
+
+def test_one_with_triggers_goes_first_only_for_token_limit() -> None:
+    long = "word " * 900  # about 1,130 tokens: more than the window of `big`, but not by a quarter
+    assert models(plan({"big": ["fast"]}, prompt=long)) == ["or fast", "big"]
+    assert models(plan({"big": [Fallback("fast", ["rate_limit"]), LONG]}, prompt=long)) == [
+        "or own",
+        "big",
+        "or fast",
+    ]
+    agent = Agent("big", triggers=["availability"])
+    assert models(plan({"big": [LONG]}, agent, prompt=long)) == ["big", "or own"]
+    with pytest.raises(errors.ContextWindowExceededError):
+        plan({"big": [Fallback("fast", ["rate_limit"])]}, prompt="word " * 4000)
+
+
+def test_where_only_fallbacks_are_local_their_triggers_do_not_count() -> None:
+    windows = {"own": Model(context_window=1000)}
+    tables = Tables(
+        [PAID, local(models=windows)],
+        AliasTable(ALIASES),
+        AgentTable({"hr": Agent("fast", fallback=["own"], triggers=["rate_limit"], local_only=True)}),
+    )
+    request = Request(messages=[{"role": "user", "content": "hi"}], agent="hr")
+    assert models(make_plan(request, tables, lambda: 0.5)) == ["or own"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "fault"),
+    [
+        (Fallback("fsat"), 'unknown model "fsat", did you mean "fast"?'),
+        (Fallback(3), "a model is named by a str, not 3"),  # type: ignore[arg-type]
+        (Fallback("own", ["token"]), 'own: unknown trigger "token", the triggers are token_limit'),  # type: ignore[list-item]
+        (Fallback("own", 3), "own: triggers is a list, not int"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_wrong_fallback_is_reported_with_its_place(wrong: Fallback, fault: str) -> None:
+    with pytest.raises(errors.ConfigError) as caught:
+        plan({"big": [wrong]})
+    assert caught.value.faults[0].startswith(f"fallbacks.big: {fault}")
+    with pytest.raises(errors.ConfigError) as caught:
+        plan({}, Agent("big", fallback=wrong))  # type: ignore[arg-type]
+    assert fault in caught.value.faults[0]
+
+
+def test_what_a_model_holds_is_checked_with_its_place() -> None:
+    wrong: Any = {
+        "a": Model(params={"temprature": 1, "temperature": "hot"}, drops=["sed", "extra.sed"]),
+        "b": Model(params=["seed"], drops="seed"),  # type: ignore[arg-type]
+        "c": Model(drops=7),  # type: ignore[arg-type]
+        "d": Model(params={"seed": 1}, drops={"seed"}),
+    }
+    with pytest.raises(errors.ConfigError) as caught:
+        Router([OpenAIBackend("main", base_url="http://main.test", models=wrong)])
+    assert caught.value.faults == (
+        "backends.main.models.a.params: temperature must be a number, not str",
+        'backends.main.models.a.params: unknown parameter "temprature", did you mean "temperature"?',
+        'backends.main.models.a.drops: unknown parameter "sed", did you mean "seed"?',
+        "backends.main.models.b.params: give a dict of parameters, not list",
+        "backends.main.models.b.drops: give a list of parameters, not str",
+        "backends.main.models.c.drops: give a list of parameters, not int",
     )
 
 

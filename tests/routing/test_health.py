@@ -31,7 +31,7 @@ from tests.routing.support import (
 from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event, Recovered
 from ccroute.routing import Deployment, Health
 from ccroute.routing.acquired import HealthReport, Unavailable
-from ccroute.routing.switches import Admission
+from ccroute.routing.health.switches import Admission
 
 # -- Cooling: what the server asked for
 
@@ -193,9 +193,9 @@ def test_a_call_may_prove_key_and_deployment_at_once() -> None:
 
 def test_another_key_is_asked_at_once() -> None:
     watched = Watched().ends(NO_KEY)
-    watched.health.renew("b")
+    watched.health.renew(OTHER.backend)
     assert watched.unavailable().keys is not None
-    watched.health.renew("a")
+    watched.health.renew(ONE.backend)
     assert watched.health.unavailable(ONE) is None
     assert isinstance(watched.admitted(), Admission)
     assert isinstance(watched.admitted(), Admission), "and needs no probe"
@@ -204,7 +204,7 @@ def test_another_key_is_asked_at_once() -> None:
 def test_the_old_keys_probe_says_nothing_about_the_new_key() -> None:
     watched = Watched().ends(NO_KEY).after(300)
     probe = watched.admitted()
-    watched.health.renew("a")
+    watched.health.renew(ONE.backend)
     watched.ends(NO_KEY)
     watched.health.settle(probe, ANSWERED)
     assert watched.unavailable().keys is not None, "only a call with this key can prove it"
@@ -238,7 +238,7 @@ def test_memory_is_bounded_however_many_models_are_named(monkeypatch: pytest.Mon
     monkeypatch.setattr(f"{MODULE}.MAX_KNOWN", 10)
     watched = Watched()
     for number in range(50):
-        watched.ends(FAILED, at=replace(ONE, name=f"a/{number}"))
+        watched.ends(FAILED, at=replace(ONE, name=f"a/{number}", model=str(number)))
     assert len(watched.health.stats()[0]) == 10
 
 

@@ -19,7 +19,7 @@ from ccroute.errors import CcrouteError
 from ccroute.observe import BreakerClosed, BreakerOpened, CooledDown, Event, Recovered
 from ccroute.routing import Deployment, Health
 from ccroute.routing.acquired import HealthReport, Unavailable
-from ccroute.routing.switches import Admission
+from ccroute.routing.health.switches import Admission
 from ccroute.types import Model
 
 # Backend a refuses keys (5 min, doubling to 1 h), b refuses to pay (15 min).
@@ -252,9 +252,9 @@ class HealthMachine(RuleBasedStateMachine):
         assert max(least, floor) - 1e-6 <= event.seconds <= max(most, floor) + 1e-6
         assert at + event.seconds >= place.until - 1e-6, "opening again never shortens"
         place.off = True
-        place.until = breaker_of(self.health, name).until
+        place.until = breaker_of(self.health, PLACES[name]).until
         assert abs(place.until - at - event.seconds) < 1e-6
-        place.seconds = breaker_of(self.health, name).seconds
+        place.seconds = breaker_of(self.health, PLACES[name]).seconds
 
     # -- Time, and another key
 
@@ -264,7 +264,7 @@ class HealthMachine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from([*BACKENDS]))
     def renew(self, name: str) -> None:
-        self.health.renew(name)
+        self.health.renew(BACKENDS[name])
         emitted = [*self.events]
         self.events.clear()
         assert emitted == ([Recovered(name)] if self.keys[name].off else [])

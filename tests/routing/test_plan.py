@@ -24,7 +24,7 @@ from ccroute.errors import (
 from ccroute.failures import TRIGGERS
 from ccroute.routing import AgentTable, Plan, Tables
 from ccroute.routing.balance import order
-from ccroute.routing.prices import price_of
+from ccroute.routing.tables.prices import price_of
 from ccroute.types import FREE, Model
 
 PAID, HOME = paid(), local()

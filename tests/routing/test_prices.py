@@ -9,7 +9,7 @@ from tests.flow.support import local, paid
 
 from ccroute import Agent, Price, PriceBook
 from ccroute.routing import AgentTable, AliasTable, Tables
-from ccroute.routing.prices import is_known, warn_of_unused
+from ccroute.routing.tables.prices import is_known, warn_of_unused
 
 PRICE = Price(1, 2)
 

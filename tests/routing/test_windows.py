@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ccroute import Agent, Model, OllamaBackend, Router
+from ccroute import Agent, Model, OllamaBackend, OpenAIBackend, Router
 from ccroute.errors import ContextWindowExceededError
 from ccroute.routing import AgentTable, AliasTable, Plan, Tables, make_plan
 from ccroute.types import Request
@@ -48,6 +48,22 @@ def test_a_fallback_goes_first_only_where_token_limit_triggers_it() -> None:
     assert order(plan(110, Agent("mini/small", triggers=["availability"], **fallback))) == ["small", "large"]
     with pytest.raises(ContextWindowExceededError):
         plan(150, Agent("mini/small", triggers=["availability"], **fallback))
+
+
+def test_a_fallback_that_is_all_that_is_left_needs_no_trigger() -> None:
+    """The first choice may not be used, because it is not local: then nothing overtakes it."""
+    models = {"small": Model(context_window=100), "large": Model(context_window=200)}
+    backends = [OpenAIBackend("far", base_url="https://far.test"), OllamaBackend("mini", models=models)]
+    agent = Agent("far/m", fallback=["mini/large"], triggers=["availability"], local_only=True)
+    tables = Tables(backends, AliasTable({}), AgentTable({"a": agent}))
+
+    def made(tokens: int) -> Plan:
+        request = Request(messages=[{"role": "user", "content": "x"}], agent="a")
+        return make_plan(request, tables, lambda: 0.5, lambda request: tokens)
+
+    assert order(made(200)) == ["large"]
+    with pytest.raises(ContextWindowExceededError, match="the largest context window 200"):
+        made(300)
 
 
 def test_a_prompt_a_quarter_over_the_largest_window_is_not_sent() -> None:

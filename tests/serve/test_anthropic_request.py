@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from ccroute.errors import InvalidRequestError
 from ccroute.serve.anthropic import parse_count_tokens, parse_request
 from ccroute.types import Model
-from ccroute.types.checked import build_request
+from ccroute.types.arguments.checked import build_request
 from ccroute.wire.anthropic import answer_form, encode
 from ccroute.wire.openai import encode as openai_encode
 

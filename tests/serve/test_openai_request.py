@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ccroute.errors import InvalidRequestError
 from ccroute.serve.openai import parse_request
-from ccroute.types.checked import build_request
+from ccroute.types.arguments.checked import build_request
 from ccroute.wire.openai import Dialect, encode
 
 USER = {"role": "user", "content": "hi"}

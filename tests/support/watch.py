@@ -17,15 +17,15 @@ from typing import Any
 
 import pytest
 
-import ccroute.router
 from ccroute import errors
 from ccroute.accounting import MemoryLedger
 from ccroute.backends.credentials import Credentials
 from ccroute.observe import Event
+from ccroute.runtime import base
 from ccroute.runtime.drive import AsyncDrive, Drive
 
 SHORTEST_KEY = 12  # characters
-SHORTEST_PROMPT = 24  # without whitespace, as in flow/redact.py
+SHORTEST_PROMPT = 24  # without whitespace, as in flow/attempt/redact.py
 MOST = 64  # characters of a long prompt's start and end
 
 
@@ -87,7 +87,11 @@ def watching() -> Iterator[Watch]:
     lock = threading.Lock()
     patch = pytest.MonkeyPatch()
     checked_key = Credentials._checked_key
-    begin, telling, record = ccroute.router.CallContext, ccroute.router.safe_listener, MemoryLedger.record
+    begin, telling, record = (
+        base.CallContext,
+        base.safe_listener,
+        MemoryLedger.record,
+    )
     advance, aadvance = Drive.advance, AsyncDrive.advance
 
     def key(self: Credentials, given: Any) -> str:
@@ -128,8 +132,8 @@ def watching() -> Iterator[Watch]:
     ear = LogWatch(watch)
     replaced: Mapping[tuple[Any, str], Any] = {
         (Credentials, "_checked_key"): key,
-        (ccroute.router, "CallContext"): log,
-        (ccroute.router, "safe_listener"): tell,
+        (base, "CallContext"): log,
+        (base, "safe_listener"): tell,
         (MemoryLedger, "record"): row,
         (Drive, "advance"): sync,
         (AsyncDrive, "advance"): asynchronous,

@@ -50,11 +50,20 @@ def test_none_switches_a_timeout_off() -> None:
         ({"max_output": -5}, "max_output"),
         ({"weight": 0}, "weight"),
         ({"weight": float("nan")}, "weight"),
+        ({"rpm": 0}, "rpm"),
+        ({"tpm": -1}, "tpm"),
     ],
 )
 def test_a_model_that_makes_no_sense_is_refused(wrong: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         Model(**wrong)
+
+
+@pytest.mark.parametrize("value", ["60", 1.5, True])
+@pytest.mark.parametrize("name", ["rpm", "tpm"])
+def test_a_rate_limit_is_a_whole_number(name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=f"Model: {name} is a number of"):
+        Model(**{name: value})
 
 
 @pytest.mark.parametrize("price", [0.15, "gratis", 3])

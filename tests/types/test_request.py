@@ -10,7 +10,7 @@ import pytest
 
 from ccroute.errors import InvalidRequestError
 from ccroute.types import CallOptions, Function, Message, Request, Timeout, ToolCall
-from ccroute.types.checked import build_request
+from ccroute.types.arguments.checked import build_request
 from ccroute.types.request import PARAMETERS, takes_call_options
 
 SECRET = "the canary sings"

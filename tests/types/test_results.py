@@ -26,7 +26,7 @@ from ccroute.types import (
     ToolCall,
     Usage,
 )
-from ccroute.types.checked import build_request
+from ccroute.types.arguments.checked import build_request
 from ccroute.types.results import new_choice, new_completion, new_message, text_chunk
 from ccroute.types.route import new_attempt, new_route, new_usage, with_facts
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ccroute.errors import InvalidRequestError
-from ccroute.types.checked import build_request
-from ccroute.types.shapes import DEEPEST
+from ccroute.types.arguments.checked import build_request
+from ccroute.types.arguments.shapes import DEEPEST
 
 
 def tool(parameters: Any = None, **function: Any) -> dict[str, Any]:

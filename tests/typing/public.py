@@ -17,13 +17,14 @@ from ccroute import (
     Price,
     Report,
     Route,
+    RoutePlan,
     Router,
     Stream,
     Timeout,
     Usage,
 )
 from ccroute.accounting import LedgerRow
-from ccroute.types import CallOptions
+from ccroute.types import BackendHealth, CallOptions, LoadedModel
 
 router = Router(
     [OllamaBackend("mini", max_concurrency=2)],
@@ -102,6 +103,7 @@ noted(found)
 
 
 async def structured() -> None:
+    assert_type(await router.ahealth(), dict[str, BackendHealth])
     assert_type(await router.acomplete("hi", response_format=Finding), Completion[Finding])
     async with router.astream("hi", response_format=Finding) as stream:
         assert_type(stream.completion.parsed, Finding)
@@ -129,6 +131,13 @@ Router([], ledger="usage.db")
 Router([], ledger=Path("usage.db"))
 Router([], ledger=7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 assert_type(Report.from_ledger("usage.db", by=("agent", "day"), since="2026-01-01"), Report)
+plan = router.explain("hi", agent="a", response_format=Finding, max_tokens=5)
+assert_type(plan, RoutePlan)
+assert_type(plan.candidates[0].worst_cost, Decimal | None)
+assert_type(plan.candidates[0].why_not, str | None)
+router.explain("hi", temprature=0.2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+assert_type(router.health()["mini"].ok, bool | None)
+assert_type(router.health()["mini"].loaded, tuple[LoadedModel, ...] | None)
 stats = router.stats()
 assert_type(stats.backends["mini"].slots, int | None)
 assert_type(stats.backends["mini"].credential.seconds_left, float)

@@ -9,7 +9,7 @@ import pytest
 
 from ccroute import AnthropicBackend, Model, OllamaBackend, OpenAIBackend, errors
 from ccroute.backends import Backend
-from ccroute.types.checked import build_request
+from ccroute.types.arguments.checked import build_request
 from ccroute.wire.fields import without
 
 TOOLS = [{"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in "ab"]

@@ -6,13 +6,17 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
-from typing import Any, Literal, Self, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
 
 from ccroute.accounting.ledger import moment
 from ccroute.accounting.prices import PriceBook, PriceLike
 from ccroute.accounting.tally import Key, Tally, as_json
+from ccroute.display import aligned, rich_table, rounded_usd
 from ccroute.errors import ConfigError
 from ccroute.types import Price
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 GroupBy = Literal["agent", "group", "alias", "model", "backend", "day", "session"]
 _HIDDEN = frozenset({"attempts", "baseline_cost", "cache_hits", "p95", "unknown_cost_requests"})
@@ -129,18 +133,18 @@ class Report(Sequence[Mapping[str, Any]]):
 
     def __str__(self) -> str:
         header, rows, totals = self._cells()
-        widths = [max(map(len, column)) for column in zip(header, *rows, *totals, strict=True)]
-        aligned = ["<"] * len(self.by) + [">"] * (len(header) - len(self.by))
-        form = "  ".join(f"{{:{side}{width}}}" for side, width in zip(aligned, widths, strict=True))
-
-        def line(cells: Sequence[str]) -> str:
-            return form.format(*cells).rstrip()
-
-        rule = "  ".join("-" * width for width in widths)
-        lines = [line(header), rule, *map(line, rows)]
-        return "\n".join([*lines, rule, *map(line, totals)] if totals else lines)
+        lines = aligned([header, *rows, *totals], range(len(self.by), len(header)))
+        return "\n".join([*lines[:-1], lines[1], lines[-1]] if totals else lines)
 
     __repr__ = __str__
+
+    def __rich__(self) -> Table:
+        header, rows, totals = self._cells()
+        found = rich_table(header, rows, range(len(self.by), len(header)))
+        for total in totals:
+            found.add_section()
+            found.add_row(*total, style="bold")
+        return found
 
     def _repr_html_(self) -> str:
         from html import escape  # only where something is shown
@@ -199,12 +203,12 @@ def _cell(row: Mapping[str, Any], column: str) -> str:
     value = row[column]
     if column == "cost":
         unknown = row["unknown_cost_requests"]
-        known = [] if value is None else [usd(value)]
+        known = [] if value is None else [rounded_usd(value)]
         return " + ".join([*known, *([f"{unknown} unknown"] if unknown else [])]) or "unknown"
     if value is None:
         return "-"
     if column in {"saved", "override_saved"}:
-        return usd(value)
+        return rounded_usd(value)
     if column == "saved_percent":
         return f"{value} %"
     return f"{value:.3f} s" if isinstance(value, float) else str(value)
@@ -217,10 +221,3 @@ def group_by(given: GroupBy | Sequence[GroupBy]) -> tuple[GroupBy, ...]:
     if not set(parts) <= set(known):
         raise ValueError(f"by= is one of {', '.join(known)}, or a tuple of them, not {given!r}")
     return parts
-
-
-def usd(amount: Decimal) -> str:
-    """`$0.0225`: at least cents, at most six digits, so that a cheap call is not shown as free."""
-    digits = f"{amount:.6f}".rstrip("0")
-    whole, _, cents = digits.partition(".")
-    return f"${whole}.{cents.ljust(2, '0')}".replace("$-", "-$")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from typing import Unpack
 
 from ccroute.backends.backend import Backend, BackendOptions, Headers, HttpRequest, json_bytes
@@ -26,6 +27,7 @@ class AnthropicBackend(Backend):
     key_variable = "ANTHROPIC_API_KEY"
     model_prefixes = ("anthropic/",)
     wire_name = "anthropic"
+    usual_output = wire.DEFAULT_MAX_TOKENS
 
     @explains("Backend", BackendOptions.__annotations__)
     def __init__(
@@ -54,6 +56,13 @@ class AnthropicBackend(Backend):
 
     def listing(self) -> HttpRequest | None:
         return HttpRequest("/v1/models?limit=1000", method="GET")
+
+    def serves(self, model: str, listed: Collection[str]) -> bool | None:
+        """Anthropic lists dated names only, and takes `…-latest`, `…-0` or no date for them, too:
+        https://docs.anthropic.com/en/docs/about-claude/models/overview"""
+        undated = re.escape(model.removesuffix("-latest").removesuffix("-0"))
+        is_alias = any(re.fullmatch(rf"{undated}-\d{{8}}", name) for name in listed)
+        return is_alias or super().serves(model, listed)
 
     def refusals(self, request: Request, model: str) -> Mapping[str, str]:
         form = None

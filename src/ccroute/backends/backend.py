@@ -7,7 +7,8 @@ A backend of your own subclasses `Backend` and implements `encode`, `decode` and
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, TypedDict
 
@@ -25,6 +26,7 @@ from ccroute.wire.errors import typed
 from ccroute.wire.listing import read_model_list
 
 if TYPE_CHECKING:
+    from ccroute.types import LoadedModel
     from ccroute.wire.decoding import StreamDecoder
 
 _ENDPOINTS: Final = ("/chat/completions", "/messages", "/api/chat")
@@ -91,6 +93,8 @@ class Backend(ABC):
     table of its own in a configuration file."""
     wire_name: ClassVar[Wire | None] = None
     """The wire of ccroute that the server speaks; None for a wire of your own."""
+    usual_output: ClassVar[int | None] = None
+    """Tokens of an answer, for an API that wants a limit. Sent if neither the call nor the model has one."""
     runs_models = False
     """Whether the server itself computes answers, so that its address shows whether it is local."""
 
@@ -147,7 +151,7 @@ class Backend(ABC):
         }
         self._facts = {model: each.over(self._known(model)) for model, each in self.models.items()}
         self.ca_file = ca_file
-        self._endpoint = Endpoint(self.origin, ca_file, direct=self.local)
+        self.endpoint = Endpoint(self.origin, ca_file, direct=self.local)
         self._headers = self._own_headers(headers or {})
         self._credentials = Credentials(name, api_key, headers or {})
         self._fixed_auth: tuple[Headers, int] | None = None
@@ -226,12 +230,17 @@ class Backend(ABC):
         return None
 
     def loaded(self) -> HttpRequest | None:
-        """The request that lists the models in memory, where that says more than `details`."""
+        """The request that lists the models in memory; None if there is none. It may be `listing`."""
         return None
 
-    def read_loaded(self, body: bytes) -> Mapping[str, int | None]:
-        """The models in memory, each with the context window it was loaded with, in tokens."""
-        return {}
+    def read_loaded(self, body: bytes) -> Sequence[LoadedModel]:
+        """The models in memory, from an answer to `loaded`."""
+        return ()
+
+    def serves(self, model: str, listed: Collection[str]) -> bool | None:
+        """Whether the server has `model`, if it lists these names; None if the list does not tell."""
+        named = {*self.names(model), f"{model}:latest"}  # Ollama lists it so, also behind other APIs
+        return not named.isdisjoint(listed)
 
     def is_local(self, model: str) -> bool:
         """Whether a prompt for `model` stays on machines of the user's own."""
@@ -253,6 +262,22 @@ class Backend(ABC):
 
     # Methods that the router calls.
 
+    @cached_property
+    def identity(self) -> str:
+        """Which server this is, and how it is asked: name, class, address and path.
+
+        What calls learn of a server is kept under it. So a reload keeps that for a backend that stays the
+        same, and another server of the same name starts anew.
+        """
+        kind = f"{type(self).__module__}.{type(self).__qualname__}"
+        return f"{self.name} {kind} {self.origin}{self._path}"
+
+    @cached_property
+    def credential_identity(self) -> str:
+        """The same, with its fixed key and its headers, of which it shows nothing."""
+        key = self._credentials.read() if self._credentials.is_fixed else None
+        return f"{self.identity} {fingerprint(key)} {hash(tuple(self._headers))}"
+
     def model(self, name: str) -> Model:
         """Return what is known of a model, from `models` and from `known_models`."""
         facts = self._facts.get(name)
@@ -273,7 +298,7 @@ class Backend(ABC):
     def prepare(self, http: HttpRequest) -> tuple[PreparedRequest, int]:
         """The whole request for `http`, and the fingerprint of its key. Raises as `auth_headers`."""
         headers, key = self.auth_headers(http)
-        return PreparedRequest(self._endpoint, http.method, self.target(http), headers, http.body), key
+        return PreparedRequest(self.endpoint, http.method, self._path + http.path, headers, http.body), key
 
     def auth_headers(self, http: HttpRequest) -> tuple[Headers, int]:
         """Every header of `http`, with the key, and the fingerprint of that key.
@@ -287,6 +312,13 @@ class Backend(ABC):
         if http.body:
             headers.append((b"content-length", b"%d" % len(http.body)))
         return headers, self.last_fingerprint
+
+    def lacks_key(self) -> str | None:
+        """What to do, because there is no key; None if there is one, if none is needed, or if only an
+        `api_key` callable knows: it is not asked."""
+        if not self._credentials.is_fixed or self._credentials.read():
+            return None
+        return self.missing_key()
 
     def current_fingerprint(self) -> int | None:
         """The fingerprint of the key that an `api_key` callable gives now, to see whether it was rotated.

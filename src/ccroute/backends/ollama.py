@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
-from typing import Final, Unpack
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Unpack
 
 from ccroute.backends.backend import Backend, BackendOptions, HttpRequest, json_bytes
 from ccroute.errors import BackendError, ConfigError, RequestError
@@ -14,6 +14,9 @@ from ccroute.types.signatures import explains
 from ccroute.wire import ollama as wire
 from ccroute.wire.decoding import StreamDecoder
 from ccroute.wire.ollama.listing import read_ps, read_show, read_tags
+
+if TYPE_CHECKING:
+    from ccroute.types import LoadedModel
 
 _log = logging.getLogger("ccroute")
 
@@ -126,8 +129,12 @@ class OllamaBackend(Backend):
     def loaded(self) -> HttpRequest | None:
         return HttpRequest("/api/ps", method="GET")
 
-    def read_loaded(self, body: bytes) -> Mapping[str, int | None]:
+    def read_loaded(self, body: bytes) -> Sequence[LoadedModel]:
         return read_ps(body)
+
+    def serves(self, model: str, listed: Collection[str]) -> bool | None:
+        found = super().serves(model, listed)
+        return None if not found and self._is_hosted(model) else found  # hosted models need no installing
 
     def refusals(self, request: Request, model: str) -> Mapping[str, str]:
         facts = self._facts.get(model) or self.model(model)

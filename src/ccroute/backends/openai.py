@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Unpack
 from urllib.parse import quote
 
@@ -20,10 +21,18 @@ from ccroute.errors import ConfigError
 from ccroute.types import Completion, Model, Request
 from ccroute.types.signatures import explains
 from ccroute.wire import openai as wire
+from ccroute.wire.listing import read_served
 from ccroute.wire.openai.dialect import PLAIN
 
 if TYPE_CHECKING:
+    from ccroute.types import LoadedModel
     from ccroute.wire.decoding import StreamDecoder
+
+
+_ONE_MODEL = ("llamacpp", "tgi")
+"""Servers that answer to any name if they have one model:
+https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md,
+https://github.com/huggingface/text-generation-inference/pull/1427."""
 
 
 class OpenAIBackend(Backend):
@@ -76,6 +85,10 @@ class OpenAIBackend(Backend):
         if preset == "openai" and not self.is_official:
             self._dialect = PLAIN  # what nearly every server understands
 
+    @cached_property
+    def identity(self) -> str:
+        return f"{super().identity} {self.preset}{self._query}"
+
     def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
         body = wire.encode(
             request,
@@ -97,6 +110,22 @@ class OpenAIBackend(Backend):
     def listing(self) -> HttpRequest | None:
         root = self._root.removesuffix("/deployments/{model}")
         return HttpRequest(f"{root}/models{self._query}", method="GET")
+
+    def loaded(self) -> HttpRequest | None:
+        return self.listing() if PRESETS[self.preset].lists_loaded else None
+
+    def read_loaded(self, body: bytes) -> Sequence[LoadedModel]:
+        return read_served(body)
+
+    def serves(self, model: str, listed: Collection[str]) -> bool | None:
+        found = super().serves(model, listed)
+        if self.preset == "azure":
+            return found or None  # it lists models, calls name deployments of them
+        if self.preset in _ONE_MODEL and len(listed) == 1:
+            return found or None
+        if self.preset == "openrouter":
+            found = found or model.partition(":")[0] in listed  # `:online` and the like are no models
+        return found
 
     def refusals(self, request: Request, model: str) -> Mapping[str, str]:
         return wire.refusals(request, self._dialect, model, self._facts.get(model) or self.model(model))

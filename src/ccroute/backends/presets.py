@@ -31,6 +31,7 @@ class Preset(NamedTuple):
     dialect:     how its request bodies differ.
     runs_models: whether the server computes answers itself, so that its address shows whether it
                  is local. A proxy on loopback may forward to a paid API.
+    lists_loaded: whether the models that it lists are in memory.
     key_header:  the header for the key, where it is not `Authorization: Bearer`.
     The others are as in `Backend`.
     """
@@ -40,6 +41,7 @@ class Preset(NamedTuple):
     key_variable: str | None = None
     model_prefixes: tuple[str, ...] = ()
     runs_models: bool = False
+    lists_loaded: bool = False
     key_header: str | None = None
 
 
@@ -69,13 +71,13 @@ PRESETS: Final[Mapping[PresetName, Preset]] = {
     "dashscope": Preset("https://dashscope.aliyuncs.com/compatible-mode/v1", _DASHSCOPE, "DASHSCOPE_API_KEY"),
     "deepseek": Preset("https://api.deepseek.com/v1", _DEEPSEEK, "DEEPSEEK_API_KEY", ("deepseek/",)),
     "litellm": Preset("http://localhost:4000/v1", _GATEWAY),
-    "llamacpp": Preset("http://localhost:8080/v1", _SELF_HOSTED, runs_models=True),
+    "llamacpp": Preset("http://localhost:8080/v1", _SELF_HOSTED, runs_models=True, lists_loaded=True),
     "localai": Preset("http://localhost:8080/v1", _SELF_HOSTED, runs_models=True),
     "mistral": Preset("https://api.mistral.ai/v1", _MISTRAL, "MISTRAL_API_KEY"),
     "moonshot": Preset("https://api.moonshot.ai/v1", _MOONSHOT, "MOONSHOT_API_KEY"),
     "openrouter": Preset("https://openrouter.ai/api/v1", _GATEWAY, "OPENROUTER_API_KEY"),
-    "tgi": Preset("http://localhost:8080/v1", _SELF_HOSTED, runs_models=True),
-    "vllm": Preset("http://localhost:8000/v1", _SELF_HOSTED, runs_models=True),
+    "tgi": Preset("http://localhost:8080/v1", _SELF_HOSTED, runs_models=True, lists_loaded=True),
+    "vllm": Preset("http://localhost:8000/v1", _SELF_HOSTED, runs_models=True, lists_loaded=True),
 }
 
 _AZURE_HOSTS: Final = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")

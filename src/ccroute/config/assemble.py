@@ -11,16 +11,30 @@ from typing import Any, Final
 from ccroute.backends import Backend
 from ccroute.backends.registry import well_known
 from ccroute.config.merge import Merged
-from ccroute.config.native.build import build_agent, build_backend, build_price, build_timeout, implied_key
-from ccroute.config.native.settings import NOT_YET, AgentTable, BackendTable, PriceTable, Settings
+from ccroute.config.native.build import (
+    build_agent,
+    build_backend,
+    build_fallback,
+    build_price,
+    build_timeout,
+    implied_key,
+)
+from ccroute.config.native.settings import NOT_YET, BackendTable, PriceTable, Settings
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import Place
-from ccroute.config.references import STAND_IN, Aliases, Directory, alias_name, alias_table, target_names
+from ccroute.config.references import (
+    STAND_IN,
+    Directory,
+    absence,
+    alias_name,
+    alias_table,
+    target_names,
+    with_callers,
+)
 from ccroute.errors import ConfigError
 from ccroute.routing import Agent, AliasTable
-from ccroute.routing.aliases import Target
 from ccroute.routing.names import did_you_mean, slug
-from ccroute.routing.tables import OTHERS
+from ccroute.routing.tables.agents import OTHERS, Fallback, model_of
 from ccroute.types import RetryPolicy
 
 _BUILT = (
@@ -42,7 +56,8 @@ _LEAST: Final = Decimal("0.001")
 
 
 class Assembly:
-    """Makes the `options` of a router. Collects `faults` (place, text) and `warnings`."""
+    """Makes the `options` of a router. Collects `faults` (place, text), `unknown`, which are those of names
+    without a target, and `warnings`."""
 
     def __init__(self, merged: Merged, environment: Environment, overrides: Mapping[str, Any]) -> None:
         self._merged = merged
@@ -50,7 +65,8 @@ class Assembly:
         self._environment = environment
         self._overrides = overrides
         self.faults: list[tuple[str, str]] = []
-        self.warnings: list[str] = [*self._not_yet(), *self._too_cheap()]
+        self.unknown: list[tuple[str, str]] = []
+        self.warnings: list[str] = [*self._not_yet(), *self._too_cheap(), *self._new_agents()]
         self.options: dict[str, Any] = self._tables() | dict(overrides)
         self._named = list(self._models())
         given: list[Backend] = list(overrides.get("backends") or ())
@@ -66,13 +82,20 @@ class Assembly:
         backends += [self._backend(name, BackendTable(kind=name)) for name in wanted]
         self.options["backends"] = [*filter(None, backends), *given]
 
+    @property
+    def settings(self) -> Settings:
+        """The merged settings without backends that no name uses."""
+        return self._settings
+
     def _tables(self) -> dict[str, Any]:
         """The options that the sources give, without backends and aliases."""
         settings = self._settings
         options = settings.given(without=(*_BUILT, *NOT_YET))
-        options["agents"] = {name: build_agent(table) for name, table in self._members().items()}
+        options["agents"] = {name: build_agent(table) for name, table in settings.agents.items()}
         options["groups"] = {name: build_agent(table) for name, table in settings.groups.items()}
-        options["fallbacks"] = dict(settings.fallbacks)
+        options["fallbacks"] = {
+            name: list(map(build_fallback, models)) for name, models in settings.fallbacks.items()
+        }
         options["prices"] = {name: build_price(table) for name, table in settings.prices.items()}
         if settings.ledger is not None:
             options["ledger"] = self._ledger(settings.ledger)
@@ -85,39 +108,27 @@ class Assembly:
                 self._fault(("retry",), str(error))
         return options
 
+    def _new_agents(self) -> Iterator[str]:
+        """Warnings of agents that sources only name, and whose names resemble configured ones."""
+        only_named = set(self._merged.mentioned)
+        known = {slug(name): name for name in self._settings.agents if name not in only_named}
+        for name in self._merged.mentioned if "agents" not in self._overrides else ():
+            if close := difflib.get_close_matches(slug(name), known, n=1, cutoff=_NEARLY):
+                where = self._merged.where(("agents", name))
+                yield f'{where}: "{name}" is a new agent; was "{known[close[0]]}" meant?'
+
     def _ledger(self, path: str) -> str:
         """The path as written from its file's folder."""
         source = self._merged.source(("ledger",))
-        if source is None or "://" in path or not path.strip():
+        if "://" in path or not path.strip():
             return path  # no path, as the router says
-        return str(source.folder / Path(path).expanduser())
-
-    def _members(self) -> dict[str, AgentTable]:
-        """Every agent with the group that lists it, also agents that are only in a group's list.
-
-        Warns of such an agent if its name resembles a configured one.
-        """
-        agents = dict(self._settings.agents)
-        names = {slug(name): name for name in reversed(agents)}
-        known = {} if "agents" in self._overrides else dict(names)
-        for group, table in self._settings.groups.items():
-            for i, member in enumerate(table.agents):
-                place: Place = ("groups", group, "agents", i)
-                close = difflib.get_close_matches(slug(member), known, n=1, cutoff=_NEARLY)
-                if close and slug(member) not in known:
-                    text = f'"{member}" is a new agent; was "{known[close[0]]}" meant?'
-                    self.warnings.append(f"{self._merged.where(place)}: {text}")
-                name = member if member in agents else names.setdefault(slug(member), member)
-                agent = agents.get(name, AgentTable())
-                if agent.group not in {None, group}:
-                    self._fault(place, f'"{member}" is already in group "{agent.group}"')
-                agents[name] = agent.model_copy(update={"group": group})
-        return agents
+        folder = source.path.parent if source is not None and source.path is not None else Path()
+        return str(folder / Path(path).expanduser())
 
     def _without_unused(self, over: Mapping[Any, Any]) -> Settings:
         """Return the settings without backends from agents' addresses that no name uses."""
         names = [model for model, _ in self._named]
-        for target in _with_callers(over, self._settings.aliases).values():
+        for target in with_callers(over, self._settings.aliases).values():
             names += target_names(target)
         used = {name.partition("/")[0] for name in names}
         backends = {
@@ -144,21 +155,24 @@ class Assembly:
             first, _, rest = text.partition(" ")
             self._fault(*((*place, first), rest) if first in BackendTable.model_fields else (place, text))
             return None
-        where = self._merged.where(place)
-        self.warnings.append(f"{where}: {variable} is not set, so there is no key for {backend.origin}")
+        if not self._environment.keep_unset:
+            where = self._merged.where(place)
+            self.warnings.append(f"{where}: {variable} is not set, so there is no key for {backend.origin}")
         return backend
 
     def _resolve(self, over: Mapping[Any, Any], given: list[Backend]) -> list[str]:
         """Build the alias table, report unknown names, return the names of the well-known backends needed."""
-        aliases = _with_callers(over, self._settings.aliases | self._left_out("aliases"))
+        aliases = with_callers(over, self._settings.aliases | self._left_out("aliases"))
         strategy = self._settings.strategy
         if isinstance(over, AliasTable) and over.strategy != "weighted":
             strategy = over.strategy
         table, faulty = alias_table(aliases, strategy)
         self.options["aliases"] = table
+        absent = {name: why for name, why in self._merged.absent.items() if name not in aliases}
         for name, texts in faulty.items():
             for text in texts:
-                self._fault(("aliases", name), text)
+                known = next((each for each in absent if text.startswith(f'"{each}" is neither ')), None)
+                self._fault(("aliases", name), absence(known, absent) if known else text)
         tables = self._settings.backends.items()
         directory = Directory(
             table,
@@ -168,13 +182,20 @@ class Assembly:
             | self._left_out("backends").keys(),
             disabled={name for name, table in tables if not table.enabled},
             well_known=well_known(),
+            absent=absent,
         )
         for key, target in aliases.items():
             directory.check_alias(alias_name(key), target, self._merged.where(("aliases", alias_name(key))))
         for model, place in self._named:
-            directory.check_model(model, self._merged.where(place))
-        self.faults += ((", ".join(users), text) for text, users in directory.unknown.items())
+            directory.check_model(model, self._user(place))
+        self.unknown = directory.faults()
         return directory.wanted
+
+    def _user(self, place: Place) -> str:
+        """Where a model is used. A place in a list does not have the agent's name, so it is added."""
+        where = self._merged.where(place)
+        is_named = place[0] != "agents" or f"-{slug(str(place[1]))}-" in f"-{slug(where)}-"
+        return where if is_named else f"{where} ({place[1]})"
 
     def _left_out(self, section: str) -> dict[str, str]:
         """Names whose value has a fault. Using such a name is not another fault."""
@@ -189,16 +210,16 @@ class Assembly:
                 agent = Agent(given) if isinstance(given, str) else given
                 if agent.model is not None:
                     yield agent.model, (section, name, "model")
-                for i, model in enumerate(agent.fallback):
-                    yield model, (section, name, "fallback", i)
+                for i, fallback in enumerate(agent.fallback):
+                    yield model_of(fallback), (section, name, "fallback", i)
                 if agent.group is not None and agent.group not in groups:
                     close = did_you_mean(agent.group, groups)
                     self._fault((section, name, "group"), f'unknown group "{agent.group}"{close}')
         for name, models in (self.options["fallbacks"] or {}).items():
             if name != OTHERS:
                 yield name, ("fallbacks", name)
-            for i, model in enumerate([models] if isinstance(models, str) else models):
-                yield model, ("fallbacks", name, i)
+            for i, fallback in enumerate([models] if isinstance(models, str | Fallback) else models):
+                yield model_of(fallback), ("fallbacks", name, i)
         if (model := self.options.get("default_model")) is not None:
             yield model, ("default_model",)
 
@@ -230,9 +251,3 @@ class Assembly:
 
     def _fault(self, place: Place, text: str) -> None:
         self.faults.append((self._merged.where(place), text))
-
-
-def _with_callers(over: Mapping[Any, Any], under: Mapping[str, Target]) -> Aliases:
-    """The caller's aliases first, then those of the sources that they do not replace."""
-    names = set(map(alias_name, over))
-    return {**over, **{name: target for name, target in under.items() if name not in names}}

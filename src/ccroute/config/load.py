@@ -8,41 +8,63 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ccroute.backends import Backend
 from ccroute.config import orchestra
+from ccroute.config.alternatives import use_alternatives
 from ccroute.config.assemble import Assembly
 from ccroute.config.foreign.external_names import ExternalNames
-from ccroute.config.merge import merge
+from ccroute.config.litellm import is_litellm
+from ccroute.config.merge import Merged, merge
+from ccroute.config.native.build import implied_key
 from ccroute.config.native.checking import checked_settings
 from ccroute.config.native.settings import Settings
 from ccroute.config.reading.other_tools import looks_like
 from ccroute.config.reading.secrets import Environment
-from ccroute.config.reading.source import EXPECTED, Given, Ignored, Source, open_sources
+from ccroute.config.reading.source import EXPECTED, Given, Ignored, Source, Stamp, open_sources
 from ccroute.errors import ConfigError
 from ccroute.routing import AliasTable
-from ccroute.routing.agents import checked_agents
 from ccroute.routing.arguments import Faults, check_backends
-from ccroute.routing.tables import checked_fallbacks
+from ccroute.routing.tables.agents import checked_agents, checked_fallbacks
+
+if TYPE_CHECKING:
+    from ccroute.config.writing.document import MergedSettings
 
 _SHAPES = (
-    "known are tables such as backends, aliases and agents; groups of agents that have a model; "
-    "and agents beside llm_routing.endpoints"
+    "known are tables such as backends, aliases and agents; agents in groups or in lists such as "
+    "codingAgents; llm_routing.endpoints; llmGateway; agent_model_overrides; routing.agent_rules; "
+    "and LiteLLM's model_list"
 )
-_FORMATS = ((orchestra.is_orchestra, orchestra.translate),)
-"""Other tools' formats: how each is recognised by its content, and how it becomes the native shape."""
+Translate: TypeAlias = Callable[[Mapping[str, Any], Environment, Source, ExternalNames], dict[str, Any]]
+"""Makes the native table from another tool's file."""
+Faulty: TypeAlias = list[tuple[str, str]]
 _log = logging.getLogger("ccroute")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Loaded:
-    """`options` are keyword arguments for `Router`; `ignored` lists the keys not read, and why."""
+    """`options` are keyword arguments for `Router`; `ignored` lists the keys not read, and why; `files` are
+    those that were read."""
 
     options: dict[str, Any]
     ignored: tuple[Ignored, ...]
+    files: Mapping[Path, Stamp | None]
+    _merged: Merged
+    _names: tuple[str, ...]
+    _environment: Environment
+
+    @cached_property
+    def settings(self) -> MergedSettings:
+        """What the sources say, to be written as one native file."""
+        from ccroute.config.writing.document import MergedSettings  # only where somebody migrates
+
+        usual = {backend.name: implied_key(backend) for backend in self.options["backends"]}
+        return MergedSettings(self._merged, self._names, self.ignored, self._environment, usual)
 
 
 def load(
@@ -65,26 +87,54 @@ def read(
     sources: Given | Sequence[Given],
     env: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    *,
+    keep_unset: bool = False,
 ) -> Loaded:
-    """Return the result of `load`, and the ignored keys."""
-    environment = Environment(os.environ if env is None else env)
+    """Return the result of `load` with all that was found.
+
+    `keep_unset`: a variable that is not set is no fault, because the files are only moved. The options are
+    not for a router then.
+    """
+    environment = Environment(os.environ if env is None else env, keep_unset=keep_unset)
     given = _checked(overrides or {})
     opened = open_sources(sources)
     tables = list(_tables(opened, environment, given))
     merged = merge((source, checked_settings(table, source)) for source, table in tables)
+    use_alternatives(merged, given)
     assembly = Assembly(merged, environment, given)
-    faults = [fault for source, _ in opened for fault in source.faults] + assembly.faults
+    faults = [fault for source, _ in opened for fault in source.faults]
+    unknown = [] if any(source.is_unread for source, _ in opened) else assembly.unknown  # it may define them
+    faults += _without_unset([*assembly.faults, *unknown], [source for source, _ in opened])
     read = merged.settings
     named = (read.backends, read.aliases, read.agents, read.groups, read.default_model)
     if not any((faults, *named, *map(given.get, ("backends", "aliases", "agents", "default_model")))):
         empty = not any(content for _, content in opened)
         what = "is empty" if empty else "holds no backends, agents or aliases"
         faults.append((opened[0][0].name if len(opened) == 1 else "source", f"{what}; {EXPECTED}"))
+    for warning in [*(warning for source, _ in opened for warning in source.warnings), *assembly.warnings]:
+        _log.warning("config: %s", environment.hide(warning))  # a misspelled key may be the reason of a fault
     if faults:
         raise ConfigError(*dict.fromkeys(f"{where}: {environment.hide(text)}" for where, text in faults))
-    for warning in [*(warning for source, _ in opened for warning in source.warnings), *assembly.warnings]:
-        _log.warning("config: %s", environment.hide(warning))
-    return Loaded(assembly.options, tuple(ignored for source, _ in opened for ignored in source.ignored))
+    return Loaded(
+        assembly.options,
+        tuple(ignored for source, _ in opened for ignored in source.ignored()),
+        {path: stamp for source, _ in opened for path, stamp in source.files.items()},
+        replace(merged, settings=assembly.settings),
+        tuple(source.name for source, _ in opened),
+        environment,
+    )
+
+
+def _without_unset(faults: Faulty, sources: Iterable[Source]) -> Faulty:
+    """The faults without those of references that stayed because their variables are not set."""
+    waiting = [source for source in sources if source.unset]
+    texts = {source.references[place][0] for source in waiting for place in source.unset}
+    return [
+        (where, text)
+        for where, text in faults
+        if not any(each in text.partition(";")[0] for each in texts)  # after it may be all names to define
+        and not all(any(source.is_unset(each) for source in waiting) for each in where.split(", "))
+    ]
 
 
 def _checked(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,10 +162,11 @@ def _tables(
         if (looks := looks_like(content)) is not None:
             source.fault_file(looks)
             table: dict[str, Any] = {}
-        elif translate := next((translate for matches, translate in _FORMATS if matches(content)), None):
+        elif translate := _translator(content):
             others = [*contents[:i], *contents[i + 1 :]]
             external = ExternalNames(given.get("aliases") or {}, given["backends"], others, environment)
             table = translate(content, environment, source, external)
+            source.faults = _without_unset(source.faults, [source])
             contents[i] = table  # its servers are external to the next source
         else:
             table = environment.expand(_needed(content, replaced), (), source)
@@ -125,9 +176,18 @@ def _tables(
         yield source, table
 
 
+def _translator(content: Mapping[str, Any]) -> Translate | None:
+    """The reader of the format that the content shows; None for the native shape. Most programs need one."""
+    if is_litellm(content):
+        from ccroute.config.litellm.translate import translate
+
+        return translate
+    return orchestra.translate if orchestra.is_orchestra(content) else None
+
+
 def _needed(content: Mapping[str, Any], replaced: Iterable[str]) -> dict[str, Any]:
     """Return the content without disabled and replaced backends: their variables need not be set."""
-    needed = dict(content)
+    needed = {key: value for key, value in content.items() if key != "$schema"}  # written for editors
     if isinstance(backends := content.get("backends"), Mapping):
         needed["backends"] = {name: table for name, table in backends.items() if name not in replaced}
         for name, table in needed["backends"].items():

@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ccroute.errors import ConfigError, UnknownModelError
 from ccroute.routing import AliasTable
-from ccroute.routing.aliases import Strategy, Target, targets
 from ccroute.routing.names import did_you_mean
+from ccroute.routing.tables.aliases import Strategy, Target, targets
 
 Aliases: TypeAlias = dict[str | re.Pattern[str], Target]
 
 # A wildcard or a group of a pattern: its backend is known only when a name matches.
 _TEMPLATE = re.compile(r"[*?\\]")
+
+_FEW = 3
+"""As many places that use an unknown name are listed."""
 
 STAND_IN = "-/-"
 """The target of an alias whose own target has a fault."""
@@ -43,6 +46,12 @@ def alias_table(aliases: Aliases, strategy: Strategy) -> tuple[AliasTable, dict[
     return AliasTable(usable), located
 
 
+def with_callers(over: Mapping[Any, Any], under: Mapping[str, Target]) -> Aliases:
+    """The caller's aliases first, then those of the sources that they do not replace."""
+    names = set(map(alias_name, over))
+    return {**over, **{name: target for name, target in under.items() if name not in names}}
+
+
 def _is_broken(name: str) -> bool:
     if name.startswith("re:"):
         try:
@@ -56,7 +65,8 @@ def _is_broken(name: str) -> bool:
 class Directory:
     """The names of backends and aliases. `wanted` are the well-known backends that a name needs.
 
-    `unknown` has a message for each unknown name, with the places that use it.
+    `unknown` has a message for each unknown name, with the places that use it. `absent` has names that a
+    source does not give a target, each with the reason.
     """
 
     table: AliasTable
@@ -64,8 +74,10 @@ class Directory:
     backends: set[str]
     disabled: set[str]
     well_known: Collection[str]
+    absent: Mapping[str, str]
     wanted: list[str] = field(default_factory=list)
-    unknown: dict[str, list[str]] = field(default_factory=dict)
+    _unknown: dict[str, list[str]] = field(default_factory=dict)
+    _undefined: dict[str, str] = field(default_factory=dict)
 
     def check_alias(self, name: str, target: object, where: str) -> None:
         """Check that an alias's deployments have a backend."""
@@ -81,12 +93,24 @@ class Directory:
             self.table.resolve(name, self.backends)
         except UnknownModelError:
             backend, slash, model = name.partition("/")
-            if slash and model:
+            if name in self.absent:
+                self._report(absence(name, self.absent), where)
+            elif slash and model:
                 self._check_backend(backend, name, where)
             else:
-                known = did_you_mean(name, self.names)
-                advice = known or f'; give it a target, as in aliases={{"{name}": "backend/model"}}'
-                self._report(f'unknown alias "{name}"{advice}', where)
+                self._undefined.setdefault(name, f'unknown alias "{name}"{did_you_mean(name, self.names)}')
+                self._report(self._undefined[name], where)
+
+    def faults(self) -> list[tuple[str, str]]:
+        """Every unknown name with the places that use it. The last alias of them says how to define all."""
+        unlike = [name for name, text in self._undefined.items() if text.endswith(f'"{name}"')]
+        targets = ", ".join(f'"{name}": "backend/model"' for name in unlike)
+        each = "each" if len(unlike) > 1 else "it"
+        advice = f"; give {each} a target, as in aliases={{{targets}}}"
+        last = self._undefined[unlike[-1]] if unlike else None
+        return [
+            (_joined(users), text + advice if text == last else text) for text, users in self._unknown.items()
+        ]
 
     def _check_backend(self, backend: str, name: str, where: str) -> None:
         if backend in self.backends:
@@ -103,7 +127,19 @@ class Directory:
             self._report(f'unknown backend "{backend}" in "{name}"{close}', where)
 
     def _report(self, text: str, where: str) -> None:
-        self.unknown.setdefault(text, []).append(where)
+        self._unknown.setdefault(text, []).append(where)
+
+
+def _joined(users: Sequence[str]) -> str:
+    """`a, b and 30 more`."""
+    if len(users) <= _FEW:
+        return ", ".join(users)
+    return f"{users[0]}, {users[1]} and {len(users) - 2} more"
+
+
+def absence(name: str, absent: Mapping[str, str]) -> str:
+    """The fault of a name that a source has, but gives no target."""
+    return f'"{name}" leads nowhere, because {absent[name]}'
 
 
 def target_names(target: object) -> list[str]:

@@ -6,8 +6,8 @@ transport's failure comes back as a value; only cancellation and bugs are thrown
 
 from ccroute.flow.call import call
 from ccroute.flow.call_context import CallContext
-from ccroute.flow.discover import discover
 from ccroute.flow.effects import Flow
-from ccroute.flow.state import RouterState
+from ccroute.flow.listings import check, discover
+from ccroute.flow.state import RouterState, new_state
 
-__all__ = ["CallContext", "Flow", "RouterState", "call", "discover"]
+__all__ = ["CallContext", "Flow", "RouterState", "call", "check", "discover", "new_state"]

@@ -6,12 +6,16 @@ from typing import Any
 
 from ccroute.errors import CcrouteError, DeadlineExceededError, QueueTimeoutError
 from ccroute.failures import TOO_LONG, UNSUPPORTED
-from ccroute.flow.attempt import run_attempt
+from ccroute.flow.attempt.attempt import run_attempt
+from ccroute.flow.attempt.context import MIN_ATTEMPT
+from ccroute.flow.attempt.fault import Fault
+from ccroute.flow.attempt.reports import turned_away_error
 from ccroute.flow.call_context import CallContext
 from ccroute.flow.effects import Flow, emit, leave
-from ccroute.flow.reports import turned_away_error
-from ccroute.flow.retry import MIN_ATTEMPT, Fault, RetryState
+from ccroute.flow.retry import RetryState
+from ccroute.flow.turns import turn_comes
 from ccroute.routing.acquired import Unavailable
+from ccroute.routing.rate_limits import Limit
 from ccroute.types import Chunk, Completion
 
 _TIME_IS_UP = (DeadlineExceededError, QueueTimeoutError)
@@ -24,8 +28,15 @@ def call(context: CallContext, *, stream: bool) -> Flow[Completion[Any]]:
     retry = RetryState(context.plan, context.state)
     answer: Completion | None = None
     result: Completion | Fault | Unavailable | None = None
+    no_turn: Unavailable | None = None
     try:
-        while answer is None and (step := retry.next(monotonic(), context.deadline)) is not None:
+        if context.plan.limit is not None:
+            no_turn = yield from _agents_turn(context, context.plan.limit)
+        while (
+            no_turn is None
+            and answer is None
+            and (step := retry.next(monotonic(), context.deadline)) is not None
+        ):
             current = context.next_attempt(step, retry.unavailable, stream=stream)
             result = yield from run_attempt(current)
             if isinstance(result, Completion):
@@ -44,13 +55,15 @@ def call(context: CallContext, *, stream: bool) -> Flow[Completion[Any]]:
         context.stopped(stop)
         raise
     finally:
+        if context.turn is not None and not context.sent:
+            context.turn.settle()
         try:
             context.record()
         except BaseException:  # an interrupt
             context.record()
             raise
     if answer is None:
-        error = _final_error(context, retry)
+        error = _final_error(context, retry, no_turn)
         del retry, result
         try:
             raise error
@@ -62,15 +75,27 @@ def call(context: CallContext, *, stream: bool) -> Flow[Completion[Any]]:
     return answer
 
 
-def _final_error(context: CallContext, retry: RetryState) -> CcrouteError:
-    """The error a call ends with: its last backend's own, that every candidate gets no calls, that nobody can
-    serve the request, or that time is up."""
+def _agents_turn(context: CallContext, limit: Limit) -> Flow[Unavailable | None]:
+    """Wait for the agent's turn under its rate limit; the reason where it does not come in time."""
+    limits = context.state.rate_limits
+    context.turn = turn = limits.take(limit) or limits.queue(limit)
+    if turn.step is not None:
+        return None
+    state, agent, until = context.state, context.plan.agent, context.deadline - MIN_ATTEMPT
+    no_turn = yield from turn_comes(turn, state, until, call=context.id, agent=agent, deployment=None)
+    context.waited(f"agent {agent}", turn)
+    return no_turn
+
+
+def _final_error(context: CallContext, retry: RetryState, no_turn: Unavailable | None) -> CcrouteError:
+    """The error a call ends with: its last backend's own, that every candidate gets no calls, or its agent no
+    turn, that nobody can serve the request, or that time is up."""
     now, fault = context.state.clock.monotonic(), retry.fault
-    reason = min(retry.unavailable.values(), key=lambda reason: reason.until, default=None)
+    reason = no_turn or min(retry.unavailable.values(), key=lambda reason: reason.until, default=None)
     is_over = retry.lacked_time and context.deadline - now < MIN_ATTEMPT
     if fault is None and reason is not None and not is_over:
         error = turned_away_error(reason, now)
-        context.report_turned_away(error)
+        context.report_turned_away(error, reason)
     elif fault is None and retry.unsupported_fault is not None and not retry.lacked_time:
         error = retry.unsupported_fault.error
     elif fault is None or (

@@ -10,32 +10,38 @@ from decimal import Decimal
 from ccroute import observe
 from ccroute.accounting import LedgerRow, cost
 from ccroute.accounting.ledger import attempt_id, uuid7
-from ccroute.accounting.tokens import count_safely, estimate_text
 from ccroute.errors import CcrouteError, StreamInterruptedError
-from ccroute.failures import is_charged
-from ccroute.flow.attempt_context import FOREVER, AttemptContext
+from ccroute.flow.attempt.context import FOREVER, UNUSED, AttemptContext
+from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.effects import Stopped
-from ccroute.flow.retry import Fault, NextAttempt
+from ccroute.flow.retry import NextAttempt
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Plan
 from ccroute.routing.acquired import Unavailable
-from ccroute.types import Attempt, Completion, FailureClass, Outcome, Route, Timeout, Usage
+from ccroute.routing.rate_limits import Turn
+from ccroute.types import Attempt, Completion, FailureClass, Outcome, Route, Usage
 from ccroute.types.route import new_attempt, new_route, with_facts
 
 _NOTHING = Decimal(0)
-_UNUSED = Usage.model_construct()
 
 
 class CallContext:
-    """Everything about one call, which belongs to one process. `latest` is its latest attempt."""
+    """Everything about one call, which belongs to one process.
+
+    turn:   its turn under its agent's rate limit, where there is one.
+    sent:   whether any byte of a request may have reached a server.
+    latest: its latest attempt.
+    """
 
     def __init__(self, plan: Plan, state: RouterState, process: int) -> None:
         self.plan = plan
         self.state = state
         self.id = uuid7(state.clock.now())
-        self.timeout = state.timeout if plan.request.timeout is None else _timeout(plan, state)
+        self.timeout = state.timeout_of(plan.request)
         self.started = 0.0
         self.deadline = FOREVER
+        self.turn: Turn | None = None
+        self.sent = False
         self.attempts: tuple[Attempt, ...] = ()
         self.latest: AttemptContext | None = None
         self._cost: Decimal | None = _NOTHING  # of all attempts; None if the price of one is unknown
@@ -69,7 +75,7 @@ class CallContext:
         """Go on with the next candidate; `unavailable` are those that were passed over for it."""
         name = step.candidate.deployment.name
         for passed, reason in unavailable.items():
-            if passed not in self._not_asked:
+            if passed not in self._not_asked and not (passed == name and reason.limited):
                 self._leave_out(passed, f"{passed} passed over: {reason.why}")
         if step.early:
             self._reasons += (f"{name} tried early: nobody else is left",)
@@ -90,13 +96,17 @@ class CallContext:
             step.candidate,
             stream,
             step.early,
-            step.wait,
+            step.pause,
             now,
             clock.now(),
             now,
+            self.plan.request,
         )
         if step.tokens is not None:
             self.latest.held.append(step.tokens)
+        if step.turn is not None:
+            self.latest.turn = step.turn
+            self.latest.held.append(step.turn)
         return self.latest
 
     def unsupported(self, attempt: AttemptContext, fault: Fault) -> None:
@@ -109,7 +119,7 @@ class CallContext:
         failure = fault.rule.failure
         outcome: Outcome = "interrupted" if failure is FailureClass.DELIVERED else "failed"
         has_cost = fault.rule.charged or attempt.rejected_answer is not None
-        usage = self._spent(attempt) if has_cost else _UNUSED
+        usage = attempt.spent() if has_cost else UNUSED
         self._note(attempt, outcome, usage, fault, fault.detail)
         name, agent = attempt.deployment.name, self.plan.agent
         self._reasons += (f"{name} failed ({failure}): {fault.detail}",)
@@ -132,18 +142,23 @@ class CallContext:
         if attempt is self._noted or (attempt.admission is None and self.attempts):
             return
         outcome: Outcome = "failed" if isinstance(error, Exception) else "cancelled"
-        self._note(attempt, outcome, self._spent(attempt), None, type(error).__name__)
+        self._note(attempt, outcome, attempt.spent(), None, type(error).__name__)
 
     def answered(self, attempt: AttemptContext, answer: Completion) -> Completion:
         """An attempt served: its answer with route, cost and latency."""
-        usage = self._used(answer)
+        usage = attempt.used(answer)
         self._note(attempt, "ok", usage, None, attempt.candidate.reason)
         attempt.known_answer = self._completed(answer, attempt, usage)
         return attempt.known_answer
 
-    def report_turned_away(self, error: CcrouteError) -> None:
-        """The call ends without an attempt, by the error of other calls."""
-        self.state.emit(observe.TurnedAway(self.id, self.plan.agent, self._asked, error.retry_after or 0.0))
+    def waited(self, who: str, turn: Turn) -> None:
+        """Put the wait for a turn into the route's reasons."""
+        self._reasons += (f"{who} waited {turn.waited:.1f} s: {turn.reason.why}",)
+
+    def report_turned_away(self, error: CcrouteError, reason: Unavailable) -> None:
+        """The call ends without an attempt, by the error of other calls, or by a rate limit."""
+        event = observe.TurnedAway(self.id, self.plan.agent, self._asked, error.retry_after or 0.0)
+        self.state.emit(replace(event, reason=reason.why) if reason.limited else event)
 
     def explain(self, error: CcrouteError, left: Sequence[str]) -> None:
         """Put into the error that ends the call what was tried, who was not asked, and why; `left` are those
@@ -188,25 +203,20 @@ class CallContext:
     @property
     def answer_id(self) -> str:
         """The answer's id; the call's until it is known."""
-        return (self.known_answer.id if self.known_answer is not None else "") or self.id
+        return (self.known_answer and self.known_answer.id) or self.id
 
     @property
     def model(self) -> str:
         """The model that serves; empty until the first chunk."""
-        if self.latest is None or (self.latest.first_content is None and self.known_answer is None):
+        attempt = self.latest
+        if attempt is None or (attempt.first_content is None and attempt.known_answer is None):
             return ""
-        return (
-            self.known_answer.model if self.known_answer is not None else ""
-        ) or self.latest.deployment.model
+        return (attempt.known_answer and attempt.known_answer.model) or attempt.deployment.model
 
     @property
     def route(self) -> Route:
         """Where the call went so far."""
         return Route() if self.latest is None else self.route_of(self.latest.candidate)
-
-    def prompt_tokens(self) -> int:
-        """The prompt's tokens, estimated."""
-        return count_safely(self.state.count_tokens, self.plan.request)
 
     def so_far(self) -> Completion | None:
         """The answer so far, with what it cost; None before anybody was asked."""
@@ -215,7 +225,7 @@ class CallContext:
             return None
         if self._noted is attempt:
             return self.partial(attempt)
-        usage, before = self._spent(attempt), self._cost
+        usage, before = attempt.spent(), self._cost
         spent = cost(usage, attempt.deployment.price)
         total = None if spent is None or before is None else before + spent
         answer = self._completed(attempt.so_far() or Completion(), attempt, usage)
@@ -246,7 +256,12 @@ class CallContext:
     def _note(
         self, attempt: AttemptContext, outcome: Outcome, usage: Usage, fault: Fault | None, reason: str
     ) -> None:
-        self._reasons += attempt.dropped
+        self._reasons += attempt.changes
+        self.sent, turn = self.sent or attempt.sent, attempt.turn
+        if turn is not None:
+            turn.used(usage if attempt.sent else None)
+            if turn.waited:
+                self.waited(attempt.deployment.name, turn)
         now, plan, candidate = self.state.clock.monotonic(), self.plan, attempt.candidate
         deployment, duration = candidate.deployment, now - attempt.started
         failure = None if fault is None else fault.rule.failure
@@ -322,35 +337,12 @@ class CallContext:
             latency=clock.monotonic() - self.started,
             request_id=answer.request_id or attempt.request_id,
         )
-        asked = self.plan.request
-        if asked.response_format is not None or asked.tools:
-            completion._asked_with(asked.response_format, asked.tools)
+        asked, sent = self.plan.request, attempt.request
+        form = asked.response_format if asked.response_format is not None else sent.response_format
+        if form is not None or asked.tools or sent.tools:
+            completion._asked_with(form, asked.tools or sent.tools)
         return completion
-
-    def _used(self, answer: Completion) -> Usage:
-        """The server's usage, or an estimate of what it did not say."""
-        usage = answer.usage
-        if not usage.output and not usage.total_tokens:
-            usage = Usage.model_construct(output=estimate_text(answer.text), estimated=True)
-        if usage.estimated and not usage.prompt_tokens:
-            usage = usage.model_copy(update={"input": self.prompt_tokens()})
-        return usage
-
-    def _spent(self, attempt: AttemptContext) -> Usage:
-        """What an attempt without an answer probably used: its prompt, and what had been streamed."""
-        if not attempt.sent or (attempt.status is not None and not is_charged(attempt.status)):
-            return _UNUSED
-        so_far = attempt.so_far()
-        if so_far is not None:
-            return self._used(so_far)
-        return Usage.model_construct(input=self.prompt_tokens(), estimated=True)
 
     def _leave_out(self, name: str, reason: str) -> None:
         self._reasons += (reason,)
         self._not_asked[name] = reason
-
-
-def _timeout(plan: Plan, state: RouterState) -> Timeout:
-    """The call's own limits over the router's; a bare number is the total."""
-    given = plan.request.timeout
-    return given if isinstance(given, Timeout) else replace(state.timeout, total=given)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from ccroute.backends import Backend
 from ccroute.http.message import Failure, PreparedRequest, Reply
+from ccroute.routing.rate_limits import Turn
 from ccroute.types import Chunk
 
 T = TypeVar("T")
@@ -60,9 +61,10 @@ class Read:
 
 
 class Sleep(NamedTuple):
-    """Let `seconds` pass."""
+    """Let `seconds` pass, or less if a `turn` under a rate limit comes sooner."""
 
     seconds: float
+    turn: Turn | None = None
 
 
 @dataclass(slots=True)
@@ -124,6 +126,11 @@ def read(until: float) -> Flow[bytes | Failure]:
 def sleep(seconds: float) -> Flow[None]:
     """Let time pass."""
     yield Sleep(seconds)
+
+
+def sleep_until_turn(seconds: float, turn: Turn) -> Flow[None]:
+    """Let time pass until a turn may have come."""
+    yield Sleep(seconds, turn)
 
 
 def emit(chunks: Sequence[Chunk]) -> Flow[None]:

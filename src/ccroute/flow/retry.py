@@ -1,73 +1,54 @@
-"""Which candidate a call tries next, and how long it waits before. The only user of tenacity.
+"""Which candidate a call tries next, and when.
 
 Knows rules, candidates and counts; must not know what is sent. Sources: docs/architecture.md, "Failures".
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from ccroute.errors import CcrouteError, DeadlineExceededError
-from ccroute.failures import NO_MODEL, TOO_LONG, Rule, Trigger, rule_of
-from ccroute.flow.attempt_context import FOREVER
+from ccroute.accounting.tokens import count_safely
+from ccroute.errors import DeadlineExceededError
+from ccroute.failures import TOO_LONG, Trigger, rule_of
+from ccroute.flow.attempt.context import FOREVER, MIN_ATTEMPT
+from ccroute.flow.attempt.fault import Fault
+from ccroute.flow.backoff import backoff, poll_wait
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Plan
 from ccroute.routing.acquired import Unavailable
+from ccroute.routing.rate_limits import Limit, Turn
 from ccroute.routing.retry_budget import RetryTokens
 from ccroute.types import FailureClass
 
-if TYPE_CHECKING:
-    from tenacity import RetryCallState
-
-_log = logging.getLogger("ccroute")
-
-MIN_ATTEMPT = 0.05
-"""Seconds that must be left for an attempt to be worth starting."""
-POLL, LONGEST_POLL = 0.25, 2.0
-"""Seconds until a server that is loading is asked again, doubling up to the longest, less some jitter."""
-_MOST_DOUBLINGS = 64
 _NONE: frozenset[str] = frozenset()
 MOST_AMBIGUOUS = 2
 """Attempts at one backend that it may have worked on and did not answer."""
 
 
-class Fault(NamedTuple):
-    """A failed attempt: the typed error and its rule."""
-
-    error: CcrouteError
-    rule: Rule
-    retry: bool | None = None
-    """Whether the same deployment may be tried again. False: no (a TLS failure, `x-should-retry: false`).
-    True: yes, also where it does not have the model (`x-should-retry: true`). None: as the rule says."""
-    drops: str | None = None
-    """The parameter that the server refused, without which it is asked again."""
-
-    @property
-    def detail(self) -> str:
-        """What happened, in a line."""
-        return str(getattr(self.error, "detail", self.error))
-
-    @property
-    def may_retry(self) -> bool:
-        """Whether the same deployment may be tried again."""
-        if self.retry is False:
-            return False
-        return self.rule.retry or (self.rule is NO_MODEL and self.retry is True)
-
-
 class NextAttempt(NamedTuple):
     """Whom to try next, and the seconds to wait before it.
 
+    pause:  the seconds of them that pass before it waits for its turn under a rate limit.
     early:  its time has not come yet, but nobody else is left, so one call may probe it.
+    queues: nobody else is left, so the call waits for its turn under the deployment's rate limit.
     tokens: what it cost of the backend's retry budget.
+    turn:   its turn under the deployment's rate limit, which may not have come yet.
     """
 
     candidate: Candidate
     wait: float
+    pause: float = 0.0
     early: bool = False
+    queues: bool = False
     tokens: RetryTokens | None = None
+    turn: Turn | None = None
+
+    def settle(self) -> None:
+        """Give back what it holds: the attempt is not made."""
+        for each in (self.tokens, self.turn):
+            if each is not None:
+                each.settle()
 
 
 class RetryState:
@@ -77,23 +58,29 @@ class RetryState:
     fault:             the last failure of an attempt.
     unsupported_fault: why a candidate cannot serve the request; nothing was sent there.
     lacked_time:       whether there was somebody to try, and no time for it.
+
+    only_shown: for a plan that is only shown: takes nothing, and asks no `api_key` callable whether the key
+                that was refused is still its key.
     """
 
-    def __init__(self, plan: Plan, state: RouterState) -> None:
+    def __init__(self, plan: Plan, state: RouterState, *, only_shown: bool = False) -> None:
         self.unavailable: dict[str, Unavailable] = {}
         self.fault: Fault | None = None
         self.unsupported_fault: Fault | None = None
         self.lacked_time = False
         self._plan = plan
         self._state = state
+        self._only_shown = only_shown
         self._attempts = 0
         self._may_probe = True
         self._window: int | None = None  # tokens that were too few
+        self._prompt: int | None = None  # tokens, estimated
         # By deployment: its attempts, how often it was polled, when it is ready for another (monotonic).
         self._tries: dict[str, int] = {}
         self._polls: dict[str, int] = {}
         self._ready: dict[str, float] = {}
-        # By backend: its ambiguous attempts, its key's fingerprint, the retry tokens of another attempt.
+        # By a backend's identity: its ambiguous attempts, its key's fingerprint, the retry tokens of another
+        # attempt.
         self._ambiguous: dict[str, int] = {}
         self._fingerprints: dict[str, int | None] = {}
         self._retry_tokens: dict[str, int] = {}
@@ -104,10 +91,12 @@ class RetryState:
         """Whom to try now (monotonic seconds); None when nobody is left, or no time before `deadline`."""
         step = self._next(now)
         over = self.fault is not None and isinstance(self.fault.error, DeadlineExceededError)
-        if step is None or (not over and deadline - now >= step.wait + MIN_ATTEMPT):
+        if step is None:
+            return None
+        wait = step.wait if step.turn is None else max(step.wait, step.turn.room.at - now)
+        if not over and deadline - now >= wait + MIN_ATTEMPT:
             return step
-        if step.tokens is not None:
-            step.tokens.settle()
+        step.settle()
         self.lacked_time = True
         return None
 
@@ -116,34 +105,70 @@ class RetryState:
         if last is None:
             first = self._plan.candidates[0]
             if not self.unavailable and self._unavailable(first) is None:
-                budget = self._state.retry_budget
-                if budget.left:
-                    budget.first(first.deployment.backend.name)
-                return NextAttempt(first, 0.0)
+                turn, limit = None, first.deployment.limit
+                if limit is None or (not self._only_shown and (turn := self._turn(limit)) is not None):
+                    budget = self._state.retry_budget
+                    if budget.left:
+                        budget.first(first.deployment.backend.identity)
+                    return NextAttempt(first, 0.0, turn=turn)
         elif last.rule.others == "none" or self._is_spent(self._attempts):
             return None
         while (chosen := self._choose(now)) is not None:
-            backend = chosen.candidate.deployment.backend.name
+            backend = chosen.candidate.deployment.backend.identity
             cost = self._retry_tokens.get(backend)
             if cost is None:
                 self._state.retry_budget.first(backend)
+            else:
+                tokens = self._state.retry_budget.take(backend, cost)
+                if tokens is None:
+                    continue
+                chosen = chosen._replace(tokens=tokens)
+            limit = chosen.candidate.deployment.limit
+            if limit is None or self._only_shown:
                 return chosen
-            tokens = self._state.retry_budget.take(backend, cost)
-            if tokens is not None:
-                return chosen._replace(tokens=tokens)
+            if (turn := self._turn(limit, queues=chosen.queues)) is not None:
+                return chosen._replace(turn=turn)
+            chosen.settle()
         return None
+
+    def _ask_limit(self, name: str, limit: Limit, reasons: dict[str, Unavailable | None], now: float) -> None:
+        """Put into `reasons` that a deployment is at its rate limit, if that lasts longer than a cooldown."""
+        reason, tokens = reasons[name], 0 if limit.tpm is None else self._reserved(limit)
+        if reason is not None and not reason.cooling:
+            return
+        full = self._state.rate_limits.unavailable(limit, tokens)
+        if full is not None and (reason is None or full.until > reason.until):
+            reasons[name] = full
+            if reason is not None:
+                self._ready[name] = max(self._ready.get(name, now), reason.until)
+
+    def _turn(self, limit: Limit, *, queues: bool = False) -> Turn | None:
+        """A turn under a deployment's rate limit; None if there is no room, unless the call queues for it."""
+        limits, tokens = self._state.rate_limits, 0 if limit.tpm is None else self._reserved(limit)
+        return limits.queue(limit, tokens) if queues else limits.take(limit, tokens)
+
+    def _reserved(self, limit: Limit) -> int:
+        """The tokens that the request reserves of a limit. Counted once: a tokenizer is slow."""
+        request = self._plan.request
+        if self._prompt is None:
+            counted = self._plan.prompt_tokens
+            self._prompt = count_safely(self._state.count_tokens, request) if counted is None else counted
+        return limit.reserved(self._prompt, request.max_tokens)
 
     def failed(self, candidate: Candidate, fault: Fault, now: float) -> None:
         """An attempt failed at `now` (monotonic seconds)."""
         self.fault = fault
         if fault.drops:  # asked again without it; no attempt is used up, for nothing was done
             return
-        rule, deployment, backend = fault.rule, candidate.deployment, candidate.deployment.backend.name
+        rule, deployment, backend = fault.rule, candidate.deployment, candidate.deployment.backend.identity
+        wait, random = fault.error.retry_after, self._state.clock.random
         if rule.polled:
+            polls = self._polls.get(deployment.name, 0)
             self._retry_tokens.setdefault(backend, 0)
-            self._ready[deployment.name] = now + self._poll(deployment.name, fault)
+            self._ready[deployment.name] = now + poll_wait(polls, wait, random)
+            self._polls[deployment.name] = polls + 1
             return
-        self._tries[deployment.name] = self._tries.get(deployment.name, 0) + 1
+        tries = self._tries[deployment.name] = self._tries.get(deployment.name, 0) + 1
         self._attempts += rule.uses_attempt
         self._retry_tokens[backend] = rule.retry_tokens
         if rule.failure is FailureClass.AMBIGUOUS:
@@ -156,8 +181,9 @@ class RetryState:
         if not fault.may_retry:
             self._useless_deployments |= {deployment.name}
             return
-        wait = fault.error.retry_after
-        self._ready[deployment.name] = now + (self._backoff(deployment.name, fault) if wait is None else wait)
+        if wait is None:
+            wait = backoff(self._state.retry, tries, fault.error, random)
+        self._ready[deployment.name] = now + wait
 
     def unsupported(self, candidate: Candidate, fault: Fault) -> None:
         """A candidate cannot serve the request: nothing was sent, and nothing counts."""
@@ -180,6 +206,9 @@ class RetryState:
     def _choose(self, now: float) -> NextAttempt | None:
         possible = [candidate for candidate in self._plan.candidates if self._may(candidate)]
         reasons = {candidate.deployment.name: self._unavailable(candidate) for candidate in possible}
+        for candidate in possible:
+            if (limit := candidate.deployment.limit) is not None:
+                self._ask_limit(candidate.deployment.name, limit, reasons, now)
         self.unavailable |= {name: reason for name, reason in reasons.items() if reason is not None}
         possible = [candidate for candidate in possible if self._is_triggered(candidate, reasons)]
         untried = [c for c in possible if c.deployment.name not in self._tries.keys() | self._polls.keys()]
@@ -194,34 +223,42 @@ class RetryState:
         waiting = [c for c in possible if (reason := reasons[c.deployment.name]) is None or reason.cooling]
         if waiting:
             soonest = min(waiting, key=ready)
-            return NextAttempt(soonest, ready(soonest) - now)
-        return NextAttempt(min(untried, key=ready), 0.0, early=True) if untried and self._may_probe else None
+            name = soonest.deployment.name
+            reason, wait = reasons[name], ready(soonest) - now
+            is_limited = reason is not None and reason.limited
+            pause = max(self._ready.get(name, now) - now, 0.0) if is_limited else wait
+            return NextAttempt(soonest, wait, pause, queues=True)
+        if untried and self._may_probe:
+            return NextAttempt(min(untried, key=ready), 0.0, early=True, queues=True)
+        return None
 
     def _unavailable(self, candidate: Candidate) -> Unavailable | None:
         """Why its health forbids it; a key that was rotated meanwhile is not the one that was refused."""
         health, backend = self._state.health, candidate.deployment.backend
         reason = health.unavailable(candidate.deployment, self._plan.request)
-        if reason is None or reason.keys is None:
+        if reason is None or reason.keys is None or self._only_shown:
             return reason
-        if backend.name not in self._fingerprints:  # the callable may ask a vault: once per call
-            self._fingerprints[backend.name] = backend.current_fingerprint()
-        key = self._fingerprints[backend.name]
+        if backend.identity not in self._fingerprints:  # the callable may ask a vault: once per call
+            self._fingerprints[backend.identity] = backend.current_fingerprint()
+        key = self._fingerprints[backend.identity]
         if key is None or key in reason.keys:
             return reason
-        health.renew(backend.name)
+        health.renew(backend)
         return health.unavailable(candidate.deployment, self._plan.request)
 
     def _best(self, fresh: Sequence[Candidate]) -> Candidate:
         """The next in order; the last attempt goes to a backend not tried yet, if there is one."""
         if self._is_spent(self._attempts + 1):
-            return next((c for c in fresh if c.deployment.backend.name not in self._retry_tokens), fresh[0])
+            return next(
+                (c for c in fresh if c.deployment.backend.identity not in self._retry_tokens), fresh[0]
+            )
         return fresh[0]
 
     def _may(self, candidate: Candidate) -> bool:
         """Whether another attempt there could help."""
         deployment, backend, policy = (
             candidate.deployment,
-            candidate.deployment.backend.name,
+            candidate.deployment.backend.identity,
             self._state.retry,
         )
         if deployment.name in self._useless_deployments or backend in self._useless_backends:
@@ -239,48 +276,20 @@ class RetryState:
         return candidate.fallback if window is None else window > self._window
 
     def _is_triggered(self, candidate: Candidate, reasons: Mapping[str, Unavailable | None]) -> bool:
-        """Whether this call may go to it: a fallback model only for what its agent's triggers name."""
+        """Whether this call may go to it: a fallback model only for what its agent's triggers name, and its
+        own."""
         if not candidate.fallback:
             return True
         if (last := self.fault or self.unsupported_fault) is not None:
-            return last.rule.trigger in self._plan.triggers
+            return last.rule.trigger in self._plan.triggers and last.rule.trigger in candidate.triggers
         # Nobody was tried yet, so the first choices are turned off, or the prompt does not fit into them.
         before = self._plan.candidates[: self._plan.candidates.index(candidate)]
         found = [reasons.get(c.deployment.name) for c in before if not c.fallback]
-        return not found or any(r is not None and _trigger(r) in self._plan.triggers for r in found)
+        triggers = {_trigger(reason) for reason in found if reason is not None}
+        return not found or not triggers.isdisjoint({*self._plan.triggers} & {*candidate.triggers})
 
     def _is_spent(self, attempts: int) -> bool:
         return attempts >= self._state.retry.attempts
-
-    def _poll(self, deployment: str, fault: Fault) -> float:
-        """Seconds until a server that is loading is asked again."""
-        wait, polls = fault.error.retry_after, self._polls.get(deployment, 0)
-        if wait is None or wait < POLL:
-            longest = min(LONGEST_POLL, POLL * 2.0 ** min(polls, _MOST_DOUBLINGS))
-            wait = longest * (1 + self._state.clock.random()) / 2
-        self._polls[deployment] = polls + 1
-        return wait
-
-    def _backoff(self, deployment: str, fault: Fault) -> float:
-        """Seconds before the deployment is tried again: full jitter, `uniform(0, min(max, base * 2**n))`
-        before the n-th retry, counted from 0; or as the policy's own strategy says."""
-        policy, attempt = self._state.retry, self._tries[deployment]
-        if policy.wait is not None:
-            try:
-                return self._strategy_wait(policy.wait, attempt, fault)
-            except Exception as error:  # a fallback may still answer
-                _log.error("RetryPolicy.wait raised %s: waiting as without it", type(error).__name__)
-        longest = min(policy.max, policy.base * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS))
-        return self._state.clock.random() * longest
-
-    def _strategy_wait(self, wait: Callable[[RetryCallState], float], attempt: int, fault: Fault) -> float:
-        """Seconds, as tenacity's strategy says of the failed attempt."""
-        from tenacity import RetryCallState, Retrying  # only a policy with a strategy of its own needs it
-
-        state = RetryCallState(Retrying(), None, (), {})
-        state.attempt_number = attempt
-        state.set_exception((type(fault.error), fault.error, fault.error.__traceback__))
-        return max(0.0, float(wait(state)))
 
 
 def _trigger(reason: Unavailable) -> Trigger:

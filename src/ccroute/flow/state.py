@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ccroute.accounting import BaseLedger
 from ccroute.accounting.tokens import TokenCounter, estimate
 from ccroute.backends import Origin
-from ccroute.routing import Health, Load, RefusedParameters, RetryBudget
-from ccroute.types import RetryPolicy, Timeout
+from ccroute.routing import (
+    AgentTable,
+    AliasTable,
+    Health,
+    Load,
+    RateLimits,
+    RefusedParameters,
+    RetryBudget,
+    Tables,
+)
+from ccroute.routing.arguments import Configuration
+from ccroute.types import Request, RetryPolicy, Timeout
 from ccroute.types.clock import Clock
 
 if TYPE_CHECKING:
     from ccroute.observe import Listener
 
+_NO_TABLES: Final = Tables([], AliasTable(), AgentTable({}))
+
 
 class RouterState(NamedTuple):
-    """The router's policies, where it records and reports, and what it has learned of its deployments."""
+    """The router's tables and policies, where it records and reports, and what it has learned.
+
+    Each call reads the router's state once. A reload replaces it as a whole: calls that run go on with the
+    old tables and policies. What was learned is shared by both; it is kept by the identity of a deployment or
+    a backend, so only what stays the same finds it again.
+    """
 
     retry: RetryPolicy
     timeout: Timeout
@@ -25,6 +43,7 @@ class RouterState(NamedTuple):
     drop_params: bool
     health: Health
     retry_budget: RetryBudget
+    rate_limits: RateLimits
     load: Load
     ledger: BaseLedger
     emit: Listener
@@ -32,3 +51,60 @@ class RouterState(NamedTuple):
     limited_hosts: Container[Origin] = ()
     """The hosts that serve only so many calls at a time."""
     count_tokens: TokenCounter = estimate
+    tables: Tables = _NO_TABLES
+    baseline: str | None = None
+    max_queue: int = 0
+
+    def configured(self, given: Configuration) -> RouterState:
+        """This state with another configuration."""
+        on = given.health == "on"
+        self.load.measure_latency("latency" in given.tables.aliases.strategies)
+        return self._replace(
+            tables=given.tables,
+            retry=given.retry,
+            timeout=given.timeout,
+            baseline=given.baseline,
+            drop_params=given.drop_params,
+            max_queue=given.max_queue,
+            health=self.health if self.health.on == on else Health(self.clock, self.emit, on=on),
+        )
+
+    def timeout_of(self, request: Request) -> Timeout:
+        """The call's own limits over the router's; a bare number is the total."""
+        given = request.timeout
+        if given is None:
+            return self.timeout
+        return given if isinstance(given, Timeout) else replace(self.timeout, total=given)
+
+    def after_fork(self) -> None:
+        """Replace locks in a forked child, and forget calls that run in the parent."""
+        self.health.after_fork()
+        self.retry_budget.after_fork()
+        self.rate_limits.after_fork()
+        self.load.after_fork()
+        self.ledger.after_fork()
+
+
+def new_state(
+    clock: Clock,
+    emit: Listener,
+    ledger: BaseLedger,
+    limited_hosts: Container[Origin],
+    count_tokens: TokenCounter | None,
+) -> RouterState:
+    """The state of a new router, which has no configuration and has learned nothing yet."""
+    return RouterState(
+        retry=RetryPolicy(),
+        timeout=Timeout(),
+        clock=clock,
+        drop_params=False,
+        health=Health(clock, emit),
+        retry_budget=RetryBudget(clock.monotonic),
+        rate_limits=RateLimits(clock.monotonic),
+        load=Load(clock.monotonic),
+        ledger=ledger,
+        emit=emit,
+        refused_parameters=RefusedParameters(),
+        limited_hosts=limited_hosts,
+        count_tokens=count_tokens or estimate,
+    )

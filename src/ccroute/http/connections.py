@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from ccroute.http.exchange import ConnectionExchange
@@ -92,13 +93,23 @@ class Connections:
     def stats(self) -> dict[Origin, ConnectionStats]:
         """The open connections to each origin, of all threads and loops together. Never waits."""
         counted, found = self._threads.counts(), dict[Origin, ConnectionStats]()
-        for loop in self._loops.keyrefs():  # a copy, unlike the keys: another thread may add one meanwhile
-            if (key := loop()) is not None and (pool := self._loops.get(key)) is not None:
-                counted += pool.counts()
+        for _, pool in self._pools():
+            counted += pool.counts()
         for origin, idle, in_use in counted:
             before = found.get(origin, ConnectionStats(0, 0))
             found[origin] = ConnectionStats(before.idle + idle, before.in_use + in_use)
         return found
+
+    def keep_only(self, endpoints: Collection[Endpoint]) -> None:
+        """Close the idle connections to all other endpoints now, and those in use when their calls end.
+
+        New connections read each `ca_file` again. Transports of httpx stay as they are.
+        """
+        public = self._contexts.get(None)
+        self._contexts = {} if public is None else {None: public}
+        self._threads.keep_only(endpoints)
+        for loop, pool in self._pools():
+            call_soon(loop, pool.keep_only, endpoints)
 
     def close(self) -> None:
         """Close the idle connections of threads and loops now, and each of the others when its call ends."""
@@ -124,6 +135,12 @@ class Connections:
     def _forget(self) -> None:
         self._threads = Pool(ThreadNetwork(), weakref.WeakSet, closed=self._closed)
         self._loops: weakref.WeakKeyDictionary[Any, Pool] = weakref.WeakKeyDictionary()
+
+    def _pools(self) -> Iterator[tuple[Any, Pool]]:
+        """Each loop and its connections."""
+        for loop in self._loops.keyrefs():  # a copy, unlike the keys: another thread may add one meanwhile
+            if (key := loop()) is not None and (pool := self._loops.get(key)) is not None:
+                yield key, pool
 
     def _close_dead(self) -> None:
         """Close the connections of loops that were closed without finalising their async generators."""

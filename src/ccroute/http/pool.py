@@ -10,7 +10,7 @@ import contextlib
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, MutableSet
+from collections.abc import Callable, Collection, MutableSet
 from typing import Any
 
 from ccroute.http.connection import Connection
@@ -94,6 +94,21 @@ class Pool:
         if stack is None:
             stack = self.stacks.setdefault(endpoint, Stack(self._make_set(), closed=self._closed))
         return stack
+
+    def keep_only(self, endpoints: Collection[Endpoint]) -> None:
+        """Close the idle connections to all other endpoints now, and those in use when their exchange ends.
+
+        For the pool of a loop: only on this loop.
+        """
+        for endpoint, stack in self.stacks.copy().items():
+            if endpoint in endpoints:
+                stack.closed = False
+            else:
+                stack.close()
+                if not stack.opened:
+                    self.stacks.pop(endpoint, None)
+        if self._closed:  # asked last: another thread may close the router meanwhile
+            _close_idle(self.stacks)
 
     def close_idle(self) -> None:
         """Close the idle connections now, and each of the others when its exchange ends."""

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
         Listener,
         Overridden,
         Queued,
+        RateLimited,
         Recovered,
+        Reloaded,
         Retried,
         TurnedAway,
     )
@@ -37,7 +39,9 @@ __all__ = [
     "Listener",
     "Overridden",
     "Queued",
+    "RateLimited",
     "Recovered",
+    "Reloaded",
     "Retried",
     "TurnedAway",
 ]

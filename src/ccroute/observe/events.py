@@ -23,6 +23,8 @@ _WORDS: Final[Mapping[FailureClass, str]] = {
     FailureClass.UNAVAILABLE: "does not have the model or path",
 }
 
+_MOST_NAMES: Final = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -61,6 +63,20 @@ class Queued(CallEvent):
     ahead: int
     level = logging.DEBUG
     _line = "{0.deployment}: waits for its host, {0.ahead} ahead"
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimited(CallEvent):
+    """A call waits for `wait` seconds, or less, because a limit of the configuration is reached: its
+    deployment's, or, where `deployment` is None, its agent's."""
+
+    deployment: str | None
+    limit: str
+    wait: float
+
+    def __str__(self) -> str:
+        who = self.deployment or f"agent {self.agent}"
+        return f"{who}: waits {self.wait:.1f} s, its limit {self.limit} is reached"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +132,8 @@ class TurnedAway(CallEvent):
 
     deployment: str
     seconds: float
-    _line = "{0.deployment}: not asked, gets no calls for {0.seconds:.0f} s more: it failed before"
+    reason: str = "it failed before"
+    _line = "{0.deployment}: not asked, gets no calls for {0.seconds:.0f} s more: {0.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +183,27 @@ class CooledDown(Event):
     reason: str
     level = logging.WARNING
     _line = "{0.who}: gets no calls for {0.seconds:.0f} s: {0.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded(Event):
+    """The router has another configuration. The names are those of its parts, such as `backends.local`,
+    `agents.python-expert` or `retry`; what a group changed is in its agents."""
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]
+
+    def __str__(self) -> str:
+        named = {"added": self.added, "removed": self.removed, "changed": self.changed}
+        parts = [f"{what} {_some(names)}" for what, names in named.items() if names]
+        return f"configuration reloaded: {'; '.join(parts) or 'nothing changed'}"
+
+
+def _some(names: tuple[str, ...]) -> str:
+    """The names as a line of a log has room for them."""
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 Listener: TypeAlias = Callable[[Event], None]

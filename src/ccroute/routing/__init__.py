@@ -4,14 +4,15 @@ Knows agents, aliases and backends; must not know sockets, loops, clocks or chan
 a random number is handed in.
 """
 
-from ccroute.routing.agents import Agent, AgentTable
-from ccroute.routing.aliases import AliasTable, Resolution
-from ccroute.routing.health import Health
+from ccroute.routing.health.health import Health
 from ccroute.routing.load import Load
 from ccroute.routing.plan import Plan, make_plan, with_agent
+from ccroute.routing.rate_limits import RateLimits
 from ccroute.routing.refused_parameters import RefusedParameters
 from ccroute.routing.retry_budget import RetryBudget
-from ccroute.routing.tables import Candidate, Deployment, Tables
+from ccroute.routing.tables.agents import Agent, AgentTable, Fallback
+from ccroute.routing.tables.aliases import AliasTable, Resolution
+from ccroute.routing.tables.tables import Candidate, Deployment, Tables
 
 __all__ = [
     "Agent",
@@ -19,9 +20,11 @@ __all__ = [
     "AliasTable",
     "Candidate",
     "Deployment",
+    "Fallback",
     "Health",
     "Load",
     "Plan",
+    "RateLimits",
     "RefusedParameters",
     "Resolution",
     "RetryBudget",

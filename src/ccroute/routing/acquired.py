@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple, Protocol
 
 from ccroute.errors import CcrouteError
-from ccroute.routing.breaker import Caller
+from ccroute.routing.health.breaker import Caller
 
 
 class HealthReport(NamedTuple):
@@ -42,9 +42,10 @@ ANSWERED = HealthReport(counts=False)
 class Unavailable(NamedTuple):
     """Why a deployment gets no call, and until when (monotonic seconds).
 
-    cooling: the server asked for it, so the call may sleep until then; what is switched off may only be
-             tried early, by one probe.
+    cooling: the server or a limit asks for it, so the call may sleep until then; what is switched off may
+             only be tried early, by one probe.
     keys:    the fingerprints of the keys that were refused, where that is the reason.
+    limited: a limit of the configuration is reached; those who wait for it queue.
     """
 
     until: float
@@ -52,6 +53,7 @@ class Unavailable(NamedTuple):
     error: CcrouteError | None
     cooling: bool = False
     keys: frozenset[int] | None = None
+    limited: bool = False
 
 
 class AttemptOutcome(NamedTuple):

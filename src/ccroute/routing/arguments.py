@@ -1,17 +1,19 @@
-"""Checks a router's arguments: one error lists all faults."""
+"""Checks a router's arguments, when it is made and when it is reloaded: one error lists all faults."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from ccroute.accounting import PriceBook
-from ccroute.accounting.prices import PriceLike
+from ccroute.accounting import BaseLedger, MemoryLedger, PriceBook, open_ledger
 from ccroute.backends import Backend
 from ccroute.errors import ConfigError
-from ccroute.routing.agents import Agent, AgentTable
-from ccroute.routing.aliases import AliasTable, Target
-from ccroute.routing.tables import Tables
+from ccroute.routing.tables.agents import AgentTable
+from ccroute.routing.tables.aliases import AliasTable
+from ccroute.routing.tables.prices import is_known, warn_of_unused
+from ccroute.routing.tables.tables import Tables
+from ccroute.types import RetryPolicy, Timeout
 
 T = TypeVar("T")
 
@@ -54,17 +56,62 @@ def check_backends(given: object) -> list[Backend]:
     return backends
 
 
-def make_tables(
-    faults: Faults,
+class Configuration(NamedTuple):
+    """The checked arguments. The fields are those of `Router`. A reload replaces all but the ledger, which is
+    not open yet; `made_ledger`: it was made here, so its router closes it."""
+
+    tables: Tables
+    retry: RetryPolicy
+    timeout: Timeout
+    baseline: str | None
+    drop_params: bool
+    health: str
+    max_queue: int
+    ledger: BaseLedger
+    made_ledger: bool
+
+
+def checked(
     backends: object,
-    aliases: AliasTable | Mapping[str, Target] | None,
-    agents: Mapping[str, Agent | str] | None,
-    groups: Mapping[str, Agent] | None,
-    prices: PriceBook | Mapping[str, PriceLike] | None,
-    **options: Any,
-) -> Tables:
-    """A router's tables from its arguments, and from `options` for `Tables`. Raises `ConfigError` with
-    `faults` and all faults of the arguments."""
+    aliases: Any = None,
+    agents: Any = None,
+    *,
+    retry: Any = None,
+    timeout: Any = None,
+    prices: Any = None,
+    ledger: object = None,
+    baseline: Any = None,
+    groups: Any = None,
+    drop_params: bool = False,
+    health: Any = "on",
+    max_queue: Any = 1000,
+    on_event: object = None,
+    trust_env: object = False,
+    count_tokens: object = None,
+    transport: object = None,
+    **of_tables: Any,
+) -> Configuration:
+    """A router's configuration from its keyword arguments, with the same defaults.
+
+    `of_tables` are arguments of `Tables`. Raises `ConfigError` with all faults; logs a warning for each price
+    that is never used.
+    """
+    faults = Faults(
+        retry=(retry, RetryPolicy | None, "a RetryPolicy"),
+        timeout=(timeout, Timeout | int | float | None, "a number of seconds or a Timeout"),
+        max_queue=(max_queue, int, "a number of calls"),
+        on_event=(on_event, Callable | None, "a function of one event"),
+        default_model=(of_tables.get("default_model"), str | None, "a model's name"),
+        baseline=(baseline, str | None, "a model's name"),
+    )
+    if health not in ("on", "off"):
+        faults.append(f'health= is "on" or "off", not {health!r}')
+    if inspect.iscoroutinefunction(on_event):
+        faults.append("on_event= takes a plain function, because a coroutine would not be awaited")
+    if isinstance(max_queue, int) and max_queue < 0:
+        faults.append(f"max_queue= is a number of calls, 0 or more, not {max_queue}")
+    memory: tuple[BaseLedger, bool] = MemoryLedger(), True
+    store, made_ledger = faults.collect(lambda: open_ledger(ledger), memory)
     hosts = faults.collect(lambda: check_backends(backends), list[Backend]())
     table = faults.collect(
         lambda: aliases if isinstance(aliases, AliasTable) else AliasTable(aliases), AliasTable()
@@ -72,4 +119,18 @@ def make_tables(
     known = faults.collect(lambda: AgentTable({} if agents is None else agents, groups), AgentTable({}))
     book = faults.collect(lambda: prices if isinstance(prices, PriceBook) else PriceBook(prices), PriceBook())
     faults.raise_if_any()
-    return Tables(hosts, table, known, prices=book, **options)
+    tables = Tables(hosts, table, known, prices=book, **of_tables)
+    warn_of_unused(tables, baseline)
+    if baseline is not None and not is_known(tables, baseline):
+        raise ConfigError(f'baseline: unknown model "{baseline}"; it needs an alias, a deployment or a price')
+    return Configuration(
+        tables,
+        retry or RetryPolicy(),
+        Timeout(total=timeout) if isinstance(timeout, int | float) else timeout or Timeout(),
+        baseline,
+        drop_params,
+        health,
+        max_queue,
+        store,
+        made_ledger,
+    )

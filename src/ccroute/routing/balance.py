@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import NamedTuple, TypeVar
 
-from ccroute.routing.aliases import Strategy
 from ccroute.routing.load import LatencyEstimate, Load, LoadSnapshot
-from ccroute.routing.tables import Deployment
+from ccroute.routing.tables.aliases import Strategy
+from ccroute.routing.tables.tables import Deployment
 from ccroute.types import Price, Request
 
 T = TypeVar("T")
@@ -46,17 +46,18 @@ def order(
     deployments: Sequence[T],
     weights: Sequence[float],
     strategy: Strategy,
-    random: Callable[[], float],
+    random: Callable[[], float] | None,
     ranks: Sequence[Rank] | None = None,
 ) -> Sequence[T]:
     """The deployments in the order to try them: in the table's with `ordered`, else by rank.
 
     Equal ranks are drawn by weight, without replacement: each deployment gets the key `u ** (1 / weight)`,
-    and sorting by it equals drawing one after the other (Efraimidis and Spirakis, 2006).
+    and sorting by it equals drawing one after the other (Efraimidis and Spirakis, 2006). Without `random`,
+    nothing is drawn: the largest weight comes first.
     """
     if len(deployments) == 1 or strategy == "ordered":
         return deployments
-    keys = [random() ** (1 / weight) for weight in weights]
+    keys = weights if random is None else [random() ** (1 / weight) for weight in weights]
     drawn = sorted(range(len(keys)), key=keys.__getitem__, reverse=True)
     if ranks is not None:
         drawn.sort(key=ranks.__getitem__)  # stable: the draw decides between equal ranks
@@ -67,10 +68,11 @@ def ranks(
     deployments: Sequence[Deployment],
     weights: Sequence[float],
     strategy: Strategy,
-    random: Callable[[], float],
+    random: Callable[[], float] | None,
     view: View,
 ) -> list[Rank]:
-    """Each deployment's rank by a strategy that uses the request and the load."""
+    """Each deployment's rank by a strategy that uses the request and the load. Without `random`, no stale
+    latency is measured again."""
     snapshots = [view.load.snapshot(deployment) for deployment in deployments]
     if strategy == "cost":
         places = _costs([deployment.price for deployment in deployments], view)
@@ -100,7 +102,7 @@ def _waits(
     deployments: Sequence[Deployment],
     snapshots: Sequence[LoadSnapshot],
     request: Request,
-    random: Callable[[], float],
+    random: Callable[[], float] | None,
 ) -> list[Rank]:
     """Each deployment's rank by predicted seconds; those within `NEAR` of the best are equal.
 
@@ -111,7 +113,9 @@ def _waits(
     trusted = []
     for deployment, snapshot in zip(deployments, snapshots, strict=True):
         latency = snapshot.latency
-        if snapshot.running == 0 and (latency is None or (snapshot.stale and random() < EXPLORE)):
+        if snapshot.running == 0 and (
+            latency is None or (snapshot.stale and random is not None and random() < EXPLORE)
+        ):
             waits.append((0, 0.0))
         elif latency is None:
             waits.append((2, 0.0))

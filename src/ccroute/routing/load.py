@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ccroute.http.origin import Origin
 from ccroute.routing.acquired import AttemptOutcome
-from ccroute.routing.tables import MAX_KNOWN, Deployment
+from ccroute.routing.tables.tables import MAX_KNOWN, Deployment
 
 FAILURE_HALF_LIFE = 30.0
 """Seconds after which an outcome counts half. As long as a breaker first stays open."""
@@ -128,13 +128,23 @@ class LoadSnapshot(NamedTuple):
     stale: bool = False
 
 
+class DeploymentLoad(NamedTuple):
+    """Calls in flight to a deployment, and its success rate. `backend` is its backend's identity."""
+
+    name: str
+    backend: str
+    in_flight: int
+    success_rate: float
+
+
 class _Measured:
     """The measurements of one deployment. `host` has the calls to every deployment of the same host."""
 
-    __slots__ = ("has_latency", "host", "latency", "origin", "outcomes", "running")
+    __slots__ = ("backend", "has_latency", "host", "latency", "name", "outcomes", "running")
 
-    def __init__(self, origin: Origin, host: set[object], *, has_latency: bool) -> None:
-        self.origin = origin
+    def __init__(self, deployment: Deployment, host: set[object], *, has_latency: bool) -> None:
+        self.name = deployment.name
+        self.backend = deployment.backend.identity
         self.host = host
         self.has_latency = has_latency
         self.running: set[object] = set()
@@ -181,6 +191,8 @@ class Load:
     """The load of every deployment of one router. Threads, tasks and finalisers may use it at once.
 
     has_latency: whether latencies are measured; only the strategy `latency` reads them.
+
+    What is measured is kept by a deployment's identity.
     """
 
     def __init__(self, monotonic: Callable[[], float], *, has_latency: bool = True) -> None:
@@ -191,14 +203,14 @@ class Load:
 
     def begin(self, deployment: Deployment) -> Running:
         """Count a call to `deployment`, from its place in the host's queue on. The caller settles it."""
-        known = self._known.get(deployment.name)
-        if known is None or known.origin != deployment.backend.origin:
+        known = self._known.get(deployment.identity)
+        if known is None:
             known = self._add(deployment)
         return Running(known, self._monotonic)
 
     def snapshot(self, deployment: Deployment) -> LoadSnapshot:
         """The load of `deployment` now."""
-        known = self._find(deployment)
+        known = self._known.get(deployment.identity)
         if known is None:
             return LoadSnapshot(in_flight=len(self._hosts.get(deployment.backend.origin, ())))
         now, outcomes, latency = self._monotonic(), known.outcomes, known.latency
@@ -215,11 +227,21 @@ class Load:
         """Calls in flight at a host."""
         return len(self._hosts.get(origin, ()))
 
-    def stats(self) -> dict[str, tuple[int, float]]:
-        """Calls in flight and success rate of each deployment that got a call."""
-        now = self._monotonic()
-        known = list(self._known.items())
-        return {name: (len(each.running), each.outcomes.success_rate(now)) for name, each in known}
+    def measure_latency(self, on: bool) -> None:
+        """Measure latencies from now on, or no longer."""
+        self._has_latency = on
+        for known in self._known.copy().values():
+            known.has_latency = on
+
+    def stats(self) -> dict[str, DeploymentLoad]:
+        """The load of each deployment that got a call, by its identity."""
+        now, known = self._monotonic(), self._known.copy()
+        return {
+            identity: DeploymentLoad(
+                each.name, each.backend, len(each.running), each.outcomes.success_rate(now)
+            )
+            for identity, each in known.items()
+        }
 
     def after_fork(self) -> None:
         """Forget the calls in flight in a forked child: they run in the parent."""
@@ -227,17 +249,13 @@ class Load:
             known.running.clear()
             known.host.clear()
 
-    def _find(self, deployment: Deployment) -> _Measured | None:
-        """The measurements for that name, unless a reload has moved it to another host."""
-        known = self._known.get(deployment.name)
-        return known if known is not None and known.origin == deployment.backend.origin else None
-
     def _add(self, deployment: Deployment) -> _Measured:
         origin = deployment.backend.origin
-        known = _Measured(origin, self._hosts.setdefault(origin, set()), has_latency=self._has_latency)
+        host = self._hosts.setdefault(origin, set())
+        known = _Measured(deployment, host, has_latency=self._has_latency)
         if len(self._known) >= MAX_KNOWN:
             self._known = {}  # removing single entries is not safe while other threads add some
-        self._known[deployment.name] = known
+        self._known[deployment.identity] = known
         return known
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 _NOT_SLUG = re.compile(r"[\W_]+")
 
@@ -19,16 +19,6 @@ def close_matches(name: str, known: Iterable[str]) -> tuple[str, ...]:
 
     by_folded = {candidate.lower(): candidate for candidate in known}
     return tuple(by_folded[match] for match in get_close_matches(name.lower(), by_folded, n=3, cutoff=0.6))
-
-
-def names_fault(given: object) -> str | None:
-    """The fault of a value that should be a model name or a list of them; None if it has none."""
-    if isinstance(given, str):
-        given = [given]
-    if isinstance(given, bytes) or not isinstance(given, Sequence):
-        return f"give a list of models, not {type(given).__name__}"
-    wrong = [name for name in given if not isinstance(name, str) or not name.strip()]
-    return f"a model is named by a str, not {wrong[0]!r}" if wrong else None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

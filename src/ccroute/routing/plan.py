@@ -1,18 +1,24 @@
-"""Makes the plan of a call: from its request and the tables, the candidates to try, in order."""
+"""Makes the plan of a call: from its request and the tables, the candidates to try, in order.
+
+One decision serves the call and `Router.explain`. It says of every candidate whether it may serve and, if
+not, why not. Where nobody is left, a call raises. A plan that is only shown does not, and draws nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ccroute.accounting.tokens import estimate
-from ccroute.errors import ContextWindowExceededError, EgressDeniedError
+from ccroute.errors import CcrouteError, ContextWindowExceededError, EgressDeniedError
 from ccroute.failures import TRIGGERS, Trigger
-from ccroute.routing.aliases import Resolution
 from ccroute.routing.balance import BY_TABLE, View, order, ranks
 from ccroute.routing.load import Load
-from ccroute.routing.prices import price_of
-from ccroute.routing.tables import Candidate, Tables
+from ccroute.routing.rate_limits import Limit
+from ccroute.routing.tables.aliases import Resolution
+from ccroute.routing.tables.prices import price_of
+from ccroute.routing.tables.tables import Candidate, Tables
 from ccroute.types import Price, Request
 
 _NO_LOAD = Load(lambda: 0.0)
@@ -22,9 +28,24 @@ TOLERANCE = 1.25
 """How wrong an estimate may be: a prompt of up to 1.25 × the window is sent, and the server decides."""
 
 
+class Tie(NamedTuple):
+    """Candidates of the same group are drawn by weight."""
+
+    group: Hashable
+    weight: float
+
+
 class Plan(NamedTuple):
     """Where a call may go, in order. `request` has the agent's parameter defaults. If `overridden`, the
-    agent's model replaced the requested one; `requested_price` is its price, in USD per million tokens."""
+    agent's model replaced the requested one; `requested_price` is its price, in USD per million tokens.
+
+    prompt_tokens: the prompt's, estimated; None if no candidate's window is known.
+    considered:    every candidate in order, also those that may not serve.
+    left_out:      the names of those, each with the reason.
+    denied:        what a call raises, because nobody is left. Only in a plan that is shown.
+    ties:          of a plan that is shown: the candidates that a call draws among, by their ids.
+    limit:         the agent's rate limit.
+    """
 
     request: Request
     agent: str | None
@@ -36,12 +57,18 @@ class Plan(NamedTuple):
     triggers: Sequence[Trigger]
     reasons: tuple[str, ...]
     requested_price: Price | None = None
+    prompt_tokens: int | None = None
+    considered: Sequence[Candidate] = ()
+    left_out: Mapping[str, str] = MappingProxyType({})
+    denied: CcrouteError | None = None
+    ties: Mapping[int, Tie] = MappingProxyType({})
+    limit: Limit | None = None
 
 
 def make_plan(
     request: Request,
     tables: Tables,
-    random: Callable[[], float],
+    random: Callable[[], float] | None,
     count_tokens: Callable[[Request], int] = estimate,
     *,
     load: Load = _NO_LOAD,
@@ -54,25 +81,39 @@ def make_plan(
     Raises `UnknownAgentError`, `UnknownModelError`, `EgressDeniedError`, `ContextWindowExceededError`,
     `InvalidRequestError`.
 
-    load: the measured load, for the strategies `least-busy`, `latency` and `cost`.
+    random: None for a plan that is only shown. Then nothing is drawn, the likeliest come first, and `denied`
+            has the error that leaves nobody.
+    load:   the measured load, for the strategies `least-busy`, `latency` and `cost`.
     """
-    name, agent, model, overridden, fallbacks, known_reasons = tables.choose(request.agent, request.model)
+    chosen = tables.choose(request.agent, request.model)
+    name, agent, model, overridden, fallbacks, known_reasons, limit = chosen
     reasons = list(known_reasons)
     if agent.params:
         request = request.with_defaults(agent.params)
     view = None
     if not tables.aliases.strategies <= BY_TABLE:
-        count_tokens = _cached(count_tokens)
+        count_tokens = cached(count_tokens)
         view = View(request, load, count_tokens)
     if request.fallback is not None:
         fallbacks = tuple(request.fallback or ())
     groups, fixed = tables.chain((model, *fallbacks))
-    candidates = _ordered(groups, random, view) if fixed is None else fixed
-    if agent.local_only:
-        candidates = _only_local(candidates, name, reasons)
+    ties: dict[int, Tie] = {}
+    considered = _ordered(groups, random, view, ties) if fixed is None else fixed
     triggers = TRIGGERS if request.fallback else agent.triggers
-    if tables.has_windows:
-        candidates = _by_window(candidates, request, triggers, count_tokens, reasons)
+    # Each check leaves candidates out; a budget's has its place here.
+    left_out: dict[str, str] = {}
+    denied: CcrouteError | None = None
+    if agent.local_only:
+        denied = _leave_out_remote(considered, name, left_out, reasons)
+    prompt = None
+    if tables.has_windows and denied is None:
+        candidates = _without(considered, left_out) if left_out else considered
+        if any(c.deployment.info.context_window is not None for c in candidates):
+            prompt = count_tokens(request)
+            answer = request.max_tokens or 0
+            considered, denied = _by_window(considered, prompt, answer, triggers, left_out, reasons)
+    if denied is not None and random is not None:
+        raise denied
     price = price_of(tables, request.model) if overridden and request.model else None
     return Plan(
         request,
@@ -81,10 +122,16 @@ def make_plan(
         request.model,
         model,
         overridden,
-        candidates,
+        _without(considered, left_out) if left_out else considered,
         triggers,
         tuple(reasons),
         price,
+        prompt,
+        considered,
+        left_out,
+        denied,
+        ties,
+        limit,
     )
 
 
@@ -96,7 +143,7 @@ def with_agent(request: Request, tables: Tables) -> Request:
     return request.with_defaults(chosen.agent.params) if chosen.agent.params else request
 
 
-def _cached(count: Callable[[Request], int]) -> Callable[[Request], int]:
+def cached(count: Callable[[Request], int]) -> Callable[[Request], int]:
     """`count` for one request only, called at most once: a tokenizer is slow."""
     known: list[int] = []
 
@@ -109,20 +156,24 @@ def _cached(count: Callable[[Request], int]) -> Callable[[Request], int]:
 
 
 def _ordered(
-    groups: Sequence[tuple[Resolution, Sequence[Candidate]]], random: Callable[[], float], view: View | None
+    groups: Sequence[tuple[Resolution, Sequence[Candidate]]],
+    random: Callable[[], float] | None,
+    view: View | None,
+    ties: dict[int, Tie],
 ) -> Sequence[Candidate]:
     return [
         candidate
         for resolution, found in groups
-        for candidate in (_balanced(found, resolution, random, view) if len(found) > 1 else found)
+        for candidate in (_balanced(found, resolution, random, view, ties) if len(found) > 1 else found)
     ]
 
 
 def _balanced(
     found: Sequence[Candidate],
     resolution: Resolution,
-    random: Callable[[], float],
+    random: Callable[[], float] | None,
     view: View | None,
+    ties: dict[int, Tie],
 ) -> Sequence[Candidate]:
     share: Mapping[str, float] = dict(zip(resolution.deployments, resolution.weights, strict=True))
     deployments = [candidate.deployment for candidate in found]
@@ -131,51 +182,88 @@ def _balanced(
     placed = None
     if view is not None and strategy not in BY_TABLE:
         placed = ranks(deployments, weights, strategy, random, view)
+    if random is None and strategy != "ordered":
+        for candidate, weight, rank in zip(found, weights, placed or [()] * len(found), strict=True):
+            ties[id(candidate)] = Tie((id(found), rank), weight)
     return order(found, weights, strategy, random, placed)
 
 
-def _only_local(
-    candidates: Sequence[Candidate], agent: str | None, reasons: list[str]
-) -> Sequence[Candidate]:
-    local = [candidate for candidate in candidates if candidate.deployment.is_local]
-    denied = ", ".join(
-        candidate.deployment.name for candidate in candidates if not candidate.deployment.is_local
-    )
-    if not local:
-        raise EgressDeniedError(
-            f"agent {agent} is local_only and may not use {denied}: give it a model on a local backend, "
-            "or build the backend with local=True if it runs on your own machines"
-        )
-    if denied:
+def _without(candidates: Sequence[Candidate], left_out: Mapping[str, str]) -> Sequence[Candidate]:
+    return [candidate for candidate in candidates if candidate.deployment.name not in left_out]
+
+
+def _leave_out_remote(
+    candidates: Sequence[Candidate], agent: str | None, left_out: dict[str, str], reasons: list[str]
+) -> EgressDeniedError | None:
+    """Leave out what is not local. Returns the error where nothing else is there."""
+    for candidate in candidates:
+        if not candidate.deployment.is_local:
+            left_out[candidate.deployment.name] = (
+                f"agent {agent} is local_only, and backend {candidate.deployment.backend.name} is not local"
+            )
+    if not left_out:
+        return None
+    denied = ", ".join(left_out)
+    if len(left_out) < len(candidates):
         reasons.append(f"local_only: {denied} left out")
-    return local
+        return None
+    return EgressDeniedError(
+        f"agent {agent} is local_only and may not use {denied}: give it a model on a local backend, "
+        "or build the backend with local=True if it runs on your own machines"
+    )
 
 
 def _by_window(
-    candidates: Sequence[Candidate],
-    request: Request,
+    considered: Sequence[Candidate],
+    prompt: int,
+    answer: int,
     triggers: Sequence[Trigger],
-    count: Callable[[Request], int],
+    left_out: dict[str, str],
     reasons: list[str],
-) -> Sequence[Candidate]:
-    """The candidates whose window fits the prompt. First come the ones that also fit the answer.
+) -> tuple[Sequence[Candidate], ContextWindowExceededError | None]:
+    """The candidates, with those first whose window fits the answer, too; both have a number of tokens. Those
+    whose window does not fit the prompt are left out. Returns the error, too, if it fits no window.
 
-    A fallback model moves before the first choice only if `token_limit` is one of the triggers. Raises
-    `ContextWindowExceededError` if the prompt fits no window.
+    A fallback model moves before the first choice only if `token_limit` is one of the triggers, and of its
+    own.
     """
-    if all(candidate.deployment.info.context_window is None for candidate in candidates):
-        return candidates
-    prompt = count(request)
-    needed = prompt + (request.max_tokens or 0)
+    candidates = _without(considered, left_out) if left_out else considered
+    needed = prompt + answer
     overtaking = "token_limit" in triggers
-    first_choices = [c for c in candidates if overtaking or not c.fallback]
-    if not any(prompt <= TOLERANCE * _window(c) for c in first_choices):
-        raise _too_long(prompt, max(map(_window, first_choices)))
-    possible = [c for c in candidates if prompt <= TOLERANCE * _window(c)]
-    ordered = sorted(possible, key=lambda c: (c.fallback and not overtaking, needed > _window(c)))
+    too_long = dict[str, str]()
+    for candidate in candidates:
+        window = candidate.deployment.info.context_window
+        if window is not None and prompt > TOLERANCE * window:
+            too_long[candidate.deployment.name] = (
+                f"the prompt has about {prompt} tokens, its context window {window}"
+            )
+
+    def comes_late(candidate: Candidate) -> bool:
+        return candidate.fallback and not (overtaking and "token_limit" in candidate.triggers)
+
+    first_choices = [c for c in candidates if not comes_late(c)] or candidates
+    if too_long and all(c.deployment.name in too_long for c in first_choices):
+        for candidate in candidates:
+            left_out[candidate.deployment.name] = too_long.get(
+                candidate.deployment.name,
+                "the prompt is too long for the model, and this fallback model is not for token_limit",
+            )
+        return considered, _too_long(prompt, max(map(_window, first_choices)))
+
+    def place(candidate: Candidate) -> tuple[bool, bool]:
+        return comes_late(candidate), is_tight(candidate, needed)
+
+    left_out |= too_long
+    ordered = sorted(_without(candidates, left_out) if left_out else candidates, key=place)
     if ordered != list(candidates):
         reasons.append(f"about {needed} tokens are needed: ordered by context window")
-    return ordered
+    # Those that are left out are shown where they would be.
+    return sorted(considered, key=place) if left_out else ordered, None
+
+
+def is_tight(candidate: Candidate, needed: int) -> bool:
+    """Whether the window may be too small for prompt and answer, which need so many tokens."""
+    return needed > _window(candidate)
 
 
 def _window(candidate: Candidate) -> float:

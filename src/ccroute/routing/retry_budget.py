@@ -37,7 +37,7 @@ class RetryTokens:
 
 
 class RetryBudget:
-    """Tokens per backend. A full budget has no entry."""
+    """Tokens per backend, by its identity. A full budget has no entry."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic

@@ -97,7 +97,9 @@ class _Driver(Generic[T]):
         return False
 
     def _enter(self, effect: Enter) -> Queued | Failure | None:
-        limiter = self._limiters.by_origin[effect.backend.origin]
+        limiter = self._limiters.by_origin.get(effect.backend.origin)
+        if limiter is None:  # a reload has taken the limit off
+            return None
         self._slot = slot = Slot(limiter, self._new_waiter())
         return slot.enter(effect.priority)
 
@@ -179,15 +181,16 @@ class _Driver(Generic[T]):
                         exchange = self._new_exchange(effect)
                         result = None if self._closed else await exchange.send()
                     elif type(effect) is Enter:
-                        if effect.backend.origin in self._limiters.by_origin:
-                            result = self._enter(effect)
+                        result = self._enter(effect)
                     elif type(effect) is Wait:
                         if self._waiter is not None:
                             result = self._wait_result(await self._waiter.wait(effect.until))
                     elif type(effect) is Leave:
                         self._end_attempt()
                     elif type(effect) is Sleep:
-                        await self._new_waiter().wait(time.monotonic() + effect.seconds)
+                        waiter = self._new_waiter()
+                        if effect.turn is None or effect.turn.sleeps(waiter):
+                            await waiter.wait(time.monotonic() + effect.seconds)
                 except BaseException as error:
                     try:
                         effect = flow.throw(self._error_for_flow(effect, error))

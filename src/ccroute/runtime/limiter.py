@@ -7,6 +7,7 @@ never waits for the lock, because a finaliser may do it in the middle of any oth
 from __future__ import annotations
 
 import heapq
+import sys
 import threading
 import weakref
 from collections import deque
@@ -102,6 +103,16 @@ class ConcurrencyLimiter:
         """How busy the host is at this moment."""
         return LimiterStats(len(self._held), len(self._waiting), self._limit)
 
+    def resize(self, limit: int, max_queue: int) -> None:
+        """Let `limit` calls run from now on: waiting calls get the slots that are new. Where there are fewer
+        than before, the calls that run keep theirs. Never waits: a signal's handler may reload."""
+        self._limit, self._max_queue = limit, max_queue
+        self.release(_NOBODY)
+
+    def fresh(self) -> ConcurrencyLimiter:
+        """One with the same limits whose slots are all free."""
+        return ConcurrencyLimiter(self._limit, self._max_queue)
+
     def enter(self, waiter: Waiter, priority: int) -> Queued | Failure | None:
         """Give `waiter` a slot (None) or a place in the queue, or return why it may not wait."""
         try:
@@ -178,6 +189,19 @@ class ConcurrencyLimiter:
                 del self._blocked[owner]
 
 
+class _Nobody:
+    """A waiter without a call: whoever reads that it left gives free slots to the queue."""
+
+    owner: object = None
+    blocks: Sequence[object] = ()
+
+    def wake(self) -> bool:
+        return False
+
+
+_NOBODY = _Nobody()
+
+
 def _is_dead(owner: object) -> bool:
     """Whether `owner` is a loop that was closed or is gone: its tasks will not give a slot back."""
     if not isinstance(owner, weakref.ref):
@@ -193,20 +217,39 @@ class Limiters:
     """
 
     def __init__(self, backends: Iterable[Backend], max_queue: int) -> None:
-        self._max_queue = max_queue
-        self._limits: dict[Origin, int] = {}
+        self.by_origin: dict[Origin, ConcurrencyLimiter] = {}  # never replaced: others hold it
+        self._hosts: set[Origin] = set()
+        self.update(backends, max_queue)
+
+    def update(self, backends: Iterable[Backend], max_queue: int) -> None:
+        """Take over the limits of these backends, also for the calls that wait. Only one thread at a time.
+
+        A host that no backend has any more keeps its limiter until a later update finds it idle: calls that
+        began before may still be asking it.
+        """
+        limits: dict[Origin, int | None] = {}
         for backend in backends:
-            limit = backend.max_concurrency
+            known = [each for each in (backend.max_concurrency, limits.get(backend.origin)) if each]
+            limits[backend.origin] = min(known, default=None)
+        for origin, limiter in self.by_origin.copy().items():
+            limit = limits.get(origin)
             if limit is not None:
-                self._limits[backend.origin] = min(limit, self._limits.get(backend.origin, limit))
-        self.after_fork()
+                limiter.resize(limit, max_queue)
+            elif origin in limits:
+                del self.by_origin[origin]
+                limiter.resize(sys.maxsize, max_queue)
+            elif origin not in self._hosts and limiter.stats()[:2] == (0, 0):
+                del self.by_origin[origin]
+        for origin, limit in limits.items():
+            if limit is not None and origin not in self.by_origin:
+                self.by_origin[origin] = ConcurrencyLimiter(limit, max_queue)
+        self._hosts = {*limits}
 
     def after_fork(self) -> None:
         """Free all slots in a forked child: the calls that have them run in the parent."""
-        self.by_origin = {
-            origin: ConcurrencyLimiter(limit, self._max_queue) for origin, limit in self._limits.items()
-        }
+        for origin, limiter in self.by_origin.copy().items():
+            self.by_origin[origin] = limiter.fresh()
 
     def stats(self) -> dict[Origin, LimiterStats]:
         """How busy each host with a limit is. Never waits."""
-        return {origin: limiter.stats() for origin, limiter in self.by_origin.items()}
+        return {origin: limiter.stats() for origin, limiter in self.by_origin.copy().items()}

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ccroute.backends import Backend
 from ccroute.flow import RouterState
 from ccroute.runtime.limiter import Limiters
-from ccroute.types.stats import BackendStats, DeploymentStats, HealthStats, RouterStats
+from ccroute.types.inspection.stats import AgentStats, BackendStats, DeploymentStats, HealthStats, RouterStats
 
 if TYPE_CHECKING:
     from ccroute.http.connections import Connections
@@ -16,13 +14,11 @@ if TYPE_CHECKING:
 _ON = HealthStats.model_construct()
 
 
-def router_stats(
-    backends: Mapping[str, Backend], state: RouterState, limiters: Limiters, connections: Connections
-) -> RouterStats:
-    """The router's state now, as plain data. Waits only for the lock of the router's health."""
+def router_stats(state: RouterState, limiters: Limiters, connections: Connections) -> RouterStats:
+    """The router's state now, as plain data. Waits only for the locks of its health and its rate limits."""
     breakers, credentials = state.health.stats()
     slots, opened = limiters.stats(), connections.stats()
-    hosts = {}
+    backends, hosts = state.tables.backends, {}
     for name, backend in backends.items():
         limit, links = slots.get(backend.origin), opened.get(backend.origin)
         hosts[name] = BackendStats(
@@ -32,10 +28,19 @@ def router_stats(
             queued=0 if limit is None else limit.waiting,
             idle_connections=0 if links is None else links.idle,
             busy_connections=0 if links is None else links.in_use,
-            credential=credentials.get(name, _ON),
+            credential=credentials.get(backend.credential_identity, _ON),
         )
+    limits = state.rate_limits.stats()
+    current = {backend.identity for backend in backends.values()}
     deployments = {
-        name: DeploymentStats(in_flight=in_flight, success_rate=rate, health=breakers.get(name, _ON))
-        for name, (in_flight, rate) in state.load.stats().items()
+        load.name: DeploymentStats(
+            in_flight=load.in_flight,
+            success_rate=load.success_rate,
+            health=breakers.get(identity, _ON),
+            limits=limits.get(("deployment", identity)),
+        )
+        for identity, load in state.load.stats().items()
+        if load.backend in current
     }
-    return RouterStats(backends=hosts, deployments=deployments)
+    agents = {name: AgentStats(limits=each) for (of, name), each in limits.items() if of == "agent"}
+    return RouterStats(backends=hosts, deployments=deployments, agents=agents)

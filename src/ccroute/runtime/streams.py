@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, Generic, Self
 
+from ccroute.accounting.tokens import count_safely
 from ccroute.flow import CallContext
 from ccroute.runtime.drive import AsyncDrive, Drive
 from ccroute.types import Chunk, Completion, Route, Usage
@@ -51,11 +52,13 @@ class _StreamState(Generic[Parsed]):
         """The usage so far, at least the prompt's tokens. An estimate until the server reports it."""
         if self._outcome.result is not None:
             return self._outcome.result.usage
-        known_answer = self._context.known_answer
-        known = new_usage(estimated=True) if known_answer is None else known_answer.usage
+        context = self._context
+        known = new_usage(estimated=True) if context.known_answer is None else context.known_answer.usage
         if known.prompt_tokens:
             return known
-        return known.model_copy(update={"input": self._context.prompt_tokens()})
+        return known.model_copy(
+            update={"input": count_safely(context.state.count_tokens, context.plan.request)}
+        )
 
     @property
     @completed_live

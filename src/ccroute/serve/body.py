@@ -12,7 +12,7 @@ from pydantic_core import from_json
 
 from ccroute.errors import InvalidRequestError
 from ccroute.types import JSON, CallOptions
-from ccroute.types.checked import build_request
+from ccroute.types.arguments.checked import build_request
 
 T = TypeVar("T")
 

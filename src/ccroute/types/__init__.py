@@ -21,14 +21,26 @@ from ccroute.types.results import (
 from ccroute.types.route import Attempt, FailureClass, ModelInfo, Outcome, Route, Usage
 
 if TYPE_CHECKING:
-    from ccroute.types.stats import BackendStats, DeploymentStats, HealthStats, RouterStats
+    from ccroute.types.inspection.health import BackendHealth, LoadedModel
+    from ccroute.types.inspection.route_plan import Candidate, RoutePlan
+    from ccroute.types.inspection.stats import (
+        AgentStats,
+        BackendStats,
+        DeploymentStats,
+        HealthStats,
+        LimitStats,
+        RouterStats,
+    )
 
 __all__ = [
     "FREE",
     "JSON",
+    "AgentStats",
     "Attempt",
+    "BackendHealth",
     "BackendStats",
     "CallOptions",
+    "Candidate",
     "Choice",
     "Chunk",
     "Completion",
@@ -37,6 +49,8 @@ __all__ = [
     "FinishReason",
     "Function",
     "HealthStats",
+    "LimitStats",
+    "LoadedModel",
     "Message",
     "MessageLike",
     "Model",
@@ -46,11 +60,23 @@ __all__ = [
     "Request",
     "RetryPolicy",
     "Route",
+    "RoutePlan",
     "RouterStats",
     "Timeout",
     "ToolCall",
     "Usage",
 ]
 
-_STATS = ("BackendStats", "DeploymentStats", "HealthStats", "RouterStats")
-__getattr__ = loader(__name__, dict.fromkeys(_STATS, "ccroute.types.stats"))
+_RARE = {
+    "ccroute.types.inspection.health": ("BackendHealth", "LoadedModel"),
+    "ccroute.types.inspection.route_plan": ("Candidate", "RoutePlan"),
+    "ccroute.types.inspection.stats": (
+        "AgentStats",
+        "BackendStats",
+        "DeploymentStats",
+        "HealthStats",
+        "LimitStats",
+        "RouterStats",
+    ),
+}
+__getattr__ = loader(__name__, {name: home for home, names in _RARE.items() for name in names})

@@ -91,6 +91,8 @@ _CONSTRUCTORS: Final[dict[Made, dict[str, str]]] = {
             _LIMITS: "request_timeout timeout_s deadline",
             "it is backends=[…] and aliases={…} here": "model_list models deployments",
             "it is default_model= here": "model default",
+            'it is fallbacks={…: [Fallback(…, triggers=["token_limit"])]}': "context_window_fallbacks",
+            'it is fallbacks={"*": […]}': "default_fallbacks",
             "it is the aliases': AliasTable({…}, strategy=…)": "strategy routing_strategy",
             _BACKEND: "api_key base_url preset headers max_concurrency local",
             "it is on_event= here": "callbacks callback on_error hooks",
@@ -101,6 +103,7 @@ _CONSTRUCTORS: Final[dict[Made, dict[str, str]]] = {
                 "allowed_fails cooldown_time cooldown"
             ),
             "it is an agent's: Agent(…, {0}=…)": "local_only triggers params",
+            "it is from_config's: Router.from_config(…, {0}=…)": "watch env",
         }
     ),
     "Backend": _by_name(
@@ -111,7 +114,8 @@ _CONSTRUCTORS: Final[dict[Made, dict[str, str]]] = {
             "it is api_key= here": "key token auth_token apikey",
             "it is api_key= here: api_key=os.environ[…]": "api_key_env key_env",
             _OF_A_MODEL.replace("{0}", "context_window"): "num_ctx",
-            _OF_A_MODEL: "context_window max_output price weight",
+            _OF_A_MODEL: "context_window max_output price weight params drops rpm tpm",
+            _OF_A_MODEL.replace("{0}", "drops"): "additional_drop_params",
             _OF_A_MODEL.replace("{0}", "price"): "prices",
             'a call names it: model="backend/model"; models={…: Model(…)} describes it': "model",
             _TRIES: "max_retries num_retries retries retry",

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -155,6 +155,12 @@ class Model:
     price:          USD per million tokens, or "free".
     memory_gb:      memory it occupies when loaded, in GB.
     weight:         its share among the deployments of an alias, relative to the others.
+    params:         parameters for requests to it, such as `{"temperature": 0.2}`, where neither the call nor
+                    its agent gives them. One that it cannot take is left out. `max_tokens` there is at most
+                    `max_output` and what the prompt leaves of the context window.
+    drops:          parameters that requests to it never have, also those of the call, such as `["seed"]`;
+                    `"extra.store"` is a field of `extra`. `route.reasons` lists what was left out.
+    rpm, tpm:       the most requests, and tokens of prompts and answers, in a minute; None: no limit.
 
     The following differ from model to model behind one API. None: the value of
     `ccroute.backends.known_models`, or else what most models do. A value given here wins.
@@ -178,6 +184,10 @@ class Model:
     price: Price | Literal["free"] | None = None
     memory_gb: float | None = None
     weight: float = 1.0
+    params: Mapping[str, Any] | None = None
+    drops: Collection[str] | None = None
+    rpm: int | None = None
+    tpm: int | None = None
     sampling: Literal["any", "one", "none", "not_thinking"] | None = None
     thinking: Thinking | None = None
     efforts: Sequence[str] | None = None
@@ -191,6 +201,8 @@ class Model:
             ("max_output", int | None, "a number of tokens such as 8_192"),
             ("memory_gb", int | float | None, "a number such as 2.5"),
             ("weight", int | float, "a number such as 2.5"),
+            ("rpm", int | None, "a number of requests such as 60"),
+            ("tpm", int | None, "a number of tokens such as 40_000"),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, kind):

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar
 
 from pydantic import TypeAdapter
 
+from ccroute.types.arguments.structured import answer_format
+from ccroute.types.arguments.tools import ToolLike, checked_tools
 from ccroute.types.policy import Timeout
 from ccroute.types.results import Message
 from ccroute.types.signatures import M, with_keywords
-from ccroute.types.structured import answer_format
-from ccroute.types.tools import ToolLike, checked_tools
 
 JSON: TypeAlias = Any
 """A JSON payload."""
@@ -138,6 +138,9 @@ PARAMETERS = frozenset(f.name for f in dataclasses.fields(Request)).difference(
     ("messages", "agent", "model", "timeout", "fallback", "priority", "session", "metadata")
 )
 """The names that shape an answer: an agent's `params` may set them, and each codec sends or refuses them."""
+
+EXTRA = "extra."
+"""The prefix that names a field of `extra`: `extra.store`."""
 
 MADE_OF_TYPES = ("response_format", "tools")
 """The parameters that may be given as Python types and functions."""

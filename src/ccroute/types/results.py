@@ -11,6 +11,8 @@ from typing_extensions import TypeVar as TypeVarWithDefault
 
 from ccroute.display import card, cut, table, usd
 from ccroute.errors import InvalidOutputError, InvalidRequestError
+from ccroute.types.arguments.structured import AnswerFormat
+from ccroute.types.arguments.tools import Tools, read_arguments, tool_of, validated_arguments
 from ccroute.types.route import (
     Frozen,
     Route,
@@ -22,8 +24,6 @@ from ccroute.types.route import (
     unchecked,
 )
 from ccroute.types.signatures import completed_live
-from ccroute.types.structured import AnswerFormat
-from ccroute.types.tools import Tools, read_arguments, tool_of, validated_arguments
 
 T = TypeVar("T")
 Kind: TypeAlias = type[T]

@@ -1,12 +1,18 @@
 """Reads the list of models at `/v1/models`, of OpenAI, Anthropic and servers that imitate them."""
 
-from typing import Final
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
 
 from ccroute.types import JSON
-from ccroute.wire.reading import load_object, mapping, text, wrong
+from ccroute.wire.reading import listed, load_object, mapping, text, wrong
+
+if TYPE_CHECKING:
+    from ccroute.types import LoadedModel
 
 _WINDOWS: Final = ("context_window", "context_length", "max_model_len", "max_input_tokens")
 """The names of the window at OpenRouter and others, LocalAI, vLLM, LiteLLM."""
+_LOADED: Final = "loaded"
 
 
 def read_model_list(body: bytes) -> dict[str, int | None]:
@@ -20,6 +26,24 @@ def read_model_list(body: bytes) -> dict[str, int | None]:
     return {text(model["id"]): _window(model) for model in found if text(model.get("id"))}
 
 
+def read_served(body: bytes) -> list[LoadedModel]:
+    """Return the models in memory, from the list of a server that lists what it serves.
+
+    llama.cpp's router lists others, too, and says of each whether it is loaded:
+    https://github.com/ggml-org/llama.cpp/tree/master/tools/server#get-models-list-available-models
+    """
+    from ccroute.types import LoadedModel  # only where somebody asks
+
+    models = map(mapping, listed(load_object(body).get("data")))
+    return [
+        LoadedModel(
+            name=name, size=tokens(mapping(model.get("meta")).get("size")), context_window=_window(model)
+        )
+        for model in models
+        if (name := text(model.get("id"))) and mapping(model.get("status")).get("value", _LOADED) == _LOADED
+    ]
+
+
 def _window(model: dict[str, JSON]) -> int | None:
     # llama.cpp's n_ctx is the window of one slot. Its n_ctx_train may be more than it serves.
     found = [*(model.get(name) for name in _WINDOWS), mapping(model.get("meta")).get("n_ctx")]
@@ -27,5 +51,5 @@ def _window(model: dict[str, JSON]) -> int | None:
 
 
 def tokens(value: object) -> int | None:
-    """Return `value` if it is a number of tokens, a positive int, else None."""
+    """Return `value` if it is a number of tokens or bytes, a positive int, else None."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

@@ -11,11 +11,12 @@ from urllib.parse import urlsplit
 
 from ccroute.backends import Backend
 from ccroute.backends.registry import registered
+from ccroute.config.foreign.spelling import folded
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import Source
 from ccroute.config.references import alias_name
 from ccroute.http.origin import Origin
-from ccroute.routing.aliases import Target
+from ccroute.routing.tables.aliases import Target
 
 _CALLERS = object()
 """The caller's own backend is used with the key it has."""
@@ -32,7 +33,8 @@ class _External(NamedTuple):
 class ExternalNames:
     """`chosen` are the caller's aliases; `aliases` are the names that other sources define.
 
-    `contents` are the other sources, each in its own shape or already in the native one.
+    `backends` are those of other sources. `contents` are the other sources, each in its own shape or already
+    in the native one.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class ExternalNames:
         self._backends = {
             name: known for content in contents for name, known in _backends(content, environment)
         }
+        self.backends = frozenset(self._backends)
         self._backends |= {backend.name: _External(str(backend.origin), _CALLERS) for backend in backends}
 
     def takes(self, backend: str, url: str | None, key: str | None) -> bool:
@@ -58,6 +61,14 @@ class ExternalNames:
             return False
         same = known.origin is not None and known.origin == _origin(url)
         return not same or (key is not None and known.key not in (key, _CALLERS))
+
+    def is_backend(self, name: str) -> bool:
+        """Whether the caller or another source has a backend of that name."""
+        return name in self._backends
+
+    def is_callers(self, name: str) -> bool:
+        """Whether the caller gives a backend of that name."""
+        return name in self._backends and self._backends[name].key is _CALLERS
 
 
 def _origin(url: object) -> str | None:
@@ -91,10 +102,15 @@ def _aliases(content: Mapping[str, Any]) -> Iterator[object]:
         names = [*models, *models.values()] if isinstance(models, Mapping) else models
         yield from names if isinstance(names, list) else ()
         yield from _table(endpoint.get("aliases"))
+        yield from _table(endpoint.get("modelAliases"))
 
 
 def _endpoints(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    return _table(_table(content.get("llm_routing")).get("endpoints"))
+    """The endpoints of another orchestra file, and the providers of its gateway."""
+    folded_keys = {folded(key): key for key in content}
+    routing = _table(content.get(folded_keys.get("llmrouting", "")))
+    gateway = _table(content.get(folded_keys.get("llmgateway", "")))
+    return {**_table(gateway.get("providers")), **_table(routing.get("endpoints"))}
 
 
 def _table(value: object) -> Mapping[str, Any]:

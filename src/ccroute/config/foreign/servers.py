@@ -5,7 +5,7 @@ Knows addresses; must not know which agents use them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final, NamedTuple
@@ -60,7 +60,7 @@ class Server:
 
         With `ExternalNames` as `name`, its name comes from the host, and it may stay unused.
         """
-        kind, short, prefixes = _recognise(address.url)
+        kind, short, prefixes = recognise(address.url)
         backend = _unused(short, address, builder, name) if isinstance(name, ExternalNames) else name
         table = {"kind": kind, "base_url": address.url, "api_key": address.key}
         builder.backends[backend] = {key: value for key, value in table.items() if value is not None}
@@ -77,7 +77,7 @@ class Server:
         return f"{self.backend}/{model}"
 
 
-def _recognise(url: str | None) -> tuple[str, str, tuple[str, ...]]:
+def recognise(url: str | None) -> tuple[str, str, tuple[str, ...]]:
     """The kind of server, a short name for it, and its prefixes."""
     try:
         parts = urlsplit(url or "")
@@ -109,6 +109,11 @@ def _unused(name: str, address: Address, builder: Builder, external: ExternalNam
         known = name in builder.backends or external.takes(name, *address)
         return not known and not any(alias.startswith(f"{name}/") for alias in aliases)
 
-    free = next(filter(is_free, (name if n == 1 else f"{name}-{n}" for n in count(1))))
+    free = free_name(name, is_free)
     builder.implied(free)
     return free
+
+
+def free_name(name: str, is_free: Callable[[str], bool]) -> str:
+    """Return `name`, or else the first of `name-2`, `name-3`, … that is free."""
+    return next(filter(is_free, (name if n == 1 else f"{name}-{n}" for n in count(1))))

@@ -9,14 +9,15 @@ from ccroute.backends.registry import find_kind, kind_names, registered
 from ccroute.config.native.settings import (
     BackendTable,
     Defaults,
+    FallbackTable,
     ModelTable,
     PriceTable,
     TierTable,
     TimeoutTable,
-    plain,
 )
+from ccroute.config.native.values import plain
 from ccroute.errors import ConfigError
-from ccroute.routing import Agent
+from ccroute.routing import Agent, Fallback
 from ccroute.types import Model, Price, Timeout
 
 
@@ -51,7 +52,12 @@ def build_backend(name: str, table: BackendTable, api_key: str | None = None) ->
 
 
 def build_agent(table: Defaults) -> Agent:
-    return Agent(**table.given(without=("agents", "budget")))
+    fallback = list(map(build_fallback, table.fallback))
+    return Agent(**table.given(without=("agents", "budget", "fallback")), fallback=fallback)
+
+
+def build_fallback(table: FallbackTable) -> str | Fallback:
+    return Fallback(table.model, table.triggers) if "triggers" in table.model_fields_set else table.model
 
 
 def build_timeout(table: TimeoutTable) -> Timeout:

@@ -5,8 +5,10 @@ Knows pydantic's errors; must not know what a key means.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import Any, get_args, get_origin
+from datetime import date, time
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -24,7 +26,10 @@ def checked_settings(table: dict[str, Any], source: Source) -> Settings:
     Every fault goes to `source`. The wrong parts are removed, so that the names in the rest can still be
     checked.
     """
-    faults = _faults(table)
+    settings, faults = _validated(table)
+    if settings is not None:
+        return settings
+    faults = [fault for fault in faults if not _stands_in(table, fault, source)]
     for fault in faults:
         if not source.faulty(where := source.where(_place(fault))):
             source.faults.append((where, _text(fault)))
@@ -33,18 +38,44 @@ def checked_settings(table: dict[str, Any], source: Source) -> Settings:
         source.left_out.append(place)
         _take_out(table, place)
     # A section that is invalid without the removed part is removed too. That is not another fault.
-    for fault in _faults(table):
+    settings, faults = _validated(table)
+    for fault in faults:
         table.pop(str(fault["loc"][0]), None)
-    return Settings.model_validate(table)
+    return settings or Settings.model_validate(table)
 
 
-def _faults(table: dict[str, Any]) -> list[ErrorDetails]:
+def _stands_in(table: dict[str, Any], fault: ErrorDetails, source: Source) -> bool:
+    """Put a value that fits in place of a reference whose variable is not set: what it will hold is unknown.
+
+    Returns whether there is one.
+    """
+    place = _place(fault)
+    lengths = range(len(place), 0, -1) if source.unset else ()
+    length = next((n for n in lengths if source.origin(place[:n]) in source.unset), None)
+    if length is None:
+        return False
+    place = place[:length]
+    holder: Any = table
+    for step in place[:-1]:
+        holder = holder[step]
+    kept = holder[place[-1]]
+    for value in (1, True, *re.findall("'(.*?)'", fault["msg"]), "free", "openai", "stop"):
+        holder[place[-1]] = value
+        if not any(_place(other)[:length] == place for other in _validated(table)[1]):
+            source.stand_ins[place] = kept
+            return True
+    holder[place[-1]] = kept
+    return False
+
+
+def _validated(table: dict[str, Any]) -> tuple[Settings | None, list[ErrorDetails]]:
+    """The settings, or None and the faults."""
     unknown = list(_unknown_options(table.get("backends")))
     try:
-        Settings.model_validate(table)
+        settings = Settings.model_validate(table)
     except ValidationError as error:
-        return error.errors(include_url=False, include_input=False) + unknown
-    return unknown
+        return None, error.errors(include_url=False) + unknown
+    return (None, unknown) if unknown else (settings, [])
 
 
 def _unknown_options(backends: object) -> Iterator[ErrorDetails]:
@@ -79,6 +110,8 @@ def _text(fault: ErrorDetails) -> str:
             return str(fault.get("ctx", {})["error"])
         case "dict_type" | "model_type":
             return "should be a table"
+        case "string_type" if isinstance(fault["input"], date | time):
+            return "is a date or a time in this format: put it in quotes"
     # pydantic's own messages do not repeat the input.
     return fault["msg"].removeprefix("Input ").removeprefix("Decimal input ")
 
@@ -89,10 +122,18 @@ def _keys_at(place: Place) -> list[str]:
     steps = iter(place)
     for step in steps:
         annotation = table.model_fields[str(step)].annotation
-        if get_origin(annotation) is dict:
+        for _ in range(_containers(annotation)):
             next(steps)
         table = next(_tables_in(annotation))
     return table.keys()
+
+
+def _containers(annotation: object) -> int:
+    """How many dicts and lists are around a table."""
+    if get_origin(annotation) is Annotated:
+        return _containers(get_args(annotation)[0])
+    inner = get_args(annotation)[-1] if get_origin(annotation) in (dict, list) else None
+    return 0 if inner is None else 1 + _containers(inner)
 
 
 def _tables_in(annotation: object) -> Iterator[type[Table]]:

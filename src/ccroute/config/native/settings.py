@@ -1,41 +1,42 @@
-"""The native shape of a file: its keys and what each may hold. Faults use the file's own terms."""
+"""The native shape of a file: its tables and their keys."""
 
 # No `from __future__ import annotations`: pydantic reads these annotations at run time.
-import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Annotated, Any, Literal, cast
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    NonNegativeInt,
-    PlainValidator,
-    PositiveInt,
-    SecretStr,
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, SecretStr
+
+from ccroute.config.native.values import (
+    AliasTarget,
+    Drops,
+    KeepAlive,
+    Kind,
+    Name,
+    Names,
+    NotNegative,
+    OnOff,
+    Parameters,
+    Params,
+    Positive,
+    Seconds,
+    Slots,
+    Triggers,
+    Url,
+    Usd,
+    Words,
 )
-
-from ccroute.backends.registry import find_kind, kind_names
-from ccroute.errors import ConfigError
-from ccroute.failures import Trigger
-from ccroute.routing.aliases import Balanced, Strategy, Target, is_balanced
-from ccroute.routing.names import did_you_mean
-from ccroute.types import JSON
-from ccroute.types.request import PARAMETERS
+from ccroute.routing.tables.aliases import Strategy
 
 NOT_YET = ("budgets", "cache")
 """Keys that this version of the router does not support yet."""
 
 
-def _keyed(key: str) -> BeforeValidator:
-    """Lets a table be written as the value of its main key."""
+def _keyed(key: str, accepts: object) -> BeforeValidator:
+    """Lets a table be written as the value of its main key. `accepts` is for the JSON schema."""
     return BeforeValidator(
-        lambda value: {key: value} if isinstance(value, str | int | float | Decimal) else value
+        lambda value: {key: value} if isinstance(value, str | int | float | Decimal) else value,
+        json_schema_input_type=accepts,
     )
 
 
@@ -43,79 +44,14 @@ def _priced(value: object) -> object:
     return {"input": 0, "output": 0} if value == "free" else value
 
 
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+def _fallback(value: object) -> object:
+    if isinstance(value, str | Mapping):
+        return {"model": value} if isinstance(value, str) else value
+    raise ValueError("should be a model's name, or a table with model and triggers")
 
 
-def plain(value: object) -> JSON:
-    """JSON as a request carries it: Decimals become floats."""
-    if isinstance(value, Mapping):
-        return {key: plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [plain(inner) for inner in value]
-    if isinstance(value, Decimal | float) and math.isfinite(value):
-        return float(value)
-    if value is None or isinstance(value, str | int):
-        return value
-    raise ValueError("should be what JSON can hold")
-
-
-def _kind(value: str) -> str:
-    try:
-        found = find_kind(value)
-    except ConfigError as error:
-        raise ValueError(str(error)) from None
-    if found is None:
-        kinds = kind_names()
-        raise ValueError(
-            f'unknown kind "{value}"{did_you_mean(value, kinds)}; the kinds are {", ".join(kinds)}'
-        )
-    return value
-
-
-def _url(value: str) -> str:
-    try:
-        urlsplit(value)
-    except ValueError:  # its text may repeat a password
-        raise ValueError("must look like http://localhost:11434 or https://host/v1") from None
-    return value
-
-
-def _parameter(value: str) -> str:
-    if value not in PARAMETERS:
-        raise ValueError(f'unknown parameter "{value}"{did_you_mean(value, PARAMETERS)}')
-    return value
-
-
-def _keep_alive(value: object) -> str | int:
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError('should be a duration such as "5m", or a whole number of seconds')
-    return value
-
-
-def _target(value: object) -> Target:
-    if is_balanced(value):
-        if "targets" not in value:
-            raise ValueError("targets is missing beside strategy")
-        return cast(Balanced, {**value, "targets": _target(value["targets"])})
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and all(isinstance(name, str) for name in value):
-        return value
-    if isinstance(value, Mapping):
-        try:
-            return {name: float(weight) for name, weight in value.items()}
-        except (TypeError, ValueError):
-            raise ValueError("a weight should be a number") from None
-    raise ValueError("should be a name, a list of names, or names with their weights")
-
-
-Positive = Annotated[FiniteFloat, Field(gt=0)]
-NotNegative = Annotated[FiniteFloat, Field(ge=0)]
-Usd = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
-Names = Annotated[list[str], BeforeValidator(_listed)]
-Parameter = Annotated[str, AfterValidator(_parameter)]
-Params = dict[Parameter, Annotated[JSON, PlainValidator(plain)]]
+def _fallbacks(value: object) -> object:
+    return [value] if isinstance(value, str | Mapping) else value
 
 
 class Table(BaseModel):
@@ -124,12 +60,12 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
     def given(self, *, without: Sequence[str] = ()) -> dict[str, Any]:
-        """The values that the file gives, by key."""
+        """The values that the file gives, by key, in the order of the fields."""
         fields = type(self).model_fields
         return {
             (fields[name].alias if name in fields else None) or name: getattr(self, name)
-            for name in self.model_fields_set
-            if name not in without
+            for name in (*fields, *(self.model_extra or ()))
+            if name in self.model_fields_set and name not in without
         }
 
     @classmethod
@@ -154,18 +90,20 @@ class PriceTable(TierTable):
     above: dict[PositiveInt, TierTable] = {}
 
 
-PriceEntry = Annotated[PriceTable, BeforeValidator(_priced)]
+PriceEntry = Annotated[
+    PriceTable, BeforeValidator(_priced, json_schema_input_type=PriceTable | Literal["free"])
+]
 
 
 class TimeoutTable(Table):
-    total: Positive | None = None
-    connect: Positive | None = None
-    first: Positive | None = None
-    idle: Positive | None = None
-    attempt: Positive | None = None
+    total: Seconds = None
+    connect: Seconds = None
+    first: Seconds = None
+    idle: Seconds = None
+    attempt: Seconds = None
 
 
-TimeoutEntry = Annotated[TimeoutTable, _keyed("total")]
+TimeoutEntry = Annotated[TimeoutTable, _keyed("total", TimeoutTable | Positive | Literal["off"])]
 
 
 class RetryTable(Table):
@@ -175,18 +113,38 @@ class RetryTable(Table):
     max: NotNegative = 0
 
 
+class FallbackTable(Table):
+    """Written as the model's name alone, or with `triggers` of its own."""
+
+    model: Name
+    triggers: Triggers = []
+
+
+FallbackEntry = Annotated[
+    FallbackTable, BeforeValidator(_fallback, json_schema_input_type=FallbackTable | Name)
+]
+Fallbacks = Annotated[
+    list[FallbackEntry],
+    BeforeValidator(_fallbacks, json_schema_input_type=list[FallbackEntry] | FallbackEntry),
+]
+
+
 class ModelTable(Table):
     context_window: PositiveInt | None = None
     max_output: PositiveInt | None = None
     price: PriceEntry | None = None
     memory_gb: Positive | None = None
     weight: Positive = 1
+    params: Params = {}
+    drops: Drops = []
+    rpm: PositiveInt | None = None
+    tpm: PositiveInt | None = None
     sampling: Literal["any", "one", "none", "not_thinking"] | None = None
     thinking: Literal["none", "budget", "adaptive", "effort", "switch", "template", "levels"] | None = None
-    efforts: Names | None = None
+    efforts: Words | None = None
     # A pydantic model has a method `schema`.
     schema_: Annotated[Literal["format", "tool", "none"] | None, Field(alias="schema")] = None
-    refuses: Annotated[list[Parameter], BeforeValidator(_listed)] | None = None
+    refuses: Parameters | None = None
     prefill: bool | None = None
 
 
@@ -198,18 +156,18 @@ class BackendTable(Table):
 
     model_config = ConfigDict(extra="allow")
 
-    kind: Annotated[str, AfterValidator(_kind)] | None = None
+    kind: Kind | None = None
     enabled: bool = True
-    base_url: Annotated[str, AfterValidator(_url)] | None = None
+    base_url: Url | None = None
     api_key: SecretStr | None = None
     api_version: str | None = None
     finish_required: bool | None = None
-    keep_alive: Annotated[str | int, PlainValidator(_keep_alive)] | None = None
+    keep_alive: KeepAlive | None = None
     local: bool | None = None
     timeout: TimeoutEntry | None = None
     headers: dict[str, str] = {}
     drop_params: bool = False
-    max_concurrency: PositiveInt | None = None
+    max_concurrency: Slots = None
     memory_gb: Positive | None = None
     ca_file: str | None = None
     models: dict[str, ModelTable] = {}
@@ -218,41 +176,43 @@ class BackendTable(Table):
 class Defaults(Table):
     """The keys of both an agent and a group of agents."""
 
-    model: str | None = None
-    fallback: Names = []
-    triggers: Annotated[list[Trigger], BeforeValidator(_listed)] = []
+    model: Name | None = None
+    fallback: Fallbacks = []
+    triggers: Triggers = []
     local_only: bool = False
     params: Params = {}
+    rpm: PositiveInt | None = None
     budget: object = None
 
 
 class AgentTable(Defaults):
     group: str | None = None
+    other_names: Names = []
 
 
 class GroupTable(Defaults):
     """`agents` are its members."""
 
-    agents: Names = []
+    agents: Words = []
 
 
 class Settings(Table):
     """A whole file."""
 
-    default_model: str | None = None
+    default_model: Name | None = None
     agent_override: bool = True
     unknown_agent: Literal["error", "default"] = "error"
     drop_params: bool = False
     trust_env: bool = False
-    health: Literal["on", "off"] = "on"
+    health: OnOff = "on"
     max_queue: NonNegativeInt = 1000
-    baseline: str | None = None
+    baseline: Name | None = None
     strategy: Strategy = "weighted"
     backends: dict[str, BackendTable] = {}
-    aliases: dict[str, Annotated[Any, PlainValidator(_target)]] = {}
-    agents: dict[str, Annotated[AgentTable, _keyed("model")]] = {}
+    aliases: dict[str, AliasTarget] = {}
+    agents: dict[str, Annotated[AgentTable, _keyed("model", AgentTable | Name)]] = {}
     groups: dict[str, GroupTable] = {}
-    fallbacks: dict[str, Names] = {}
+    fallbacks: dict[str, Fallbacks] = {}
     retry: RetryTable | None = None
     timeout: TimeoutEntry | None = None
     prices: dict[str, PriceEntry] = {}

@@ -1,5 +1,5 @@
 """`orchestra-config.json`: the files that orchestrators wrote before ccroute, read as the native shape."""
 
-from ccroute.config.orchestra.agents import is_orchestra, translate
+from ccroute.config.orchestra.shape import is_orchestra, translate
 
 __all__ = ["is_orchestra", "translate"]

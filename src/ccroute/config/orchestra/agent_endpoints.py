@@ -64,8 +64,10 @@ class AgentEndpoints:
                 elif self._builder.aliases.get(model) != [deployment]:
                     table["model"] = deployment
             if fallbacks[name]:
-                leads = [(model, server.deployment(model)) for model in fallbacks[name]]
-                table["fallback"] = [to if (model, to) in ambiguous else model for model, to in leads]
+                table["fallback"] = [
+                    _renamed(given, to) if (model, to := server.deployment(model)) in ambiguous else given
+                    for given, model in zip(table["fallback"], fallbacks[name], strict=True)
+                ]
 
     def _claims(self, models: Mapping[str, Iterable[str]], taken: Iterable[str]) -> dict[str, dict[str, str]]:
         """By name: its deployments, each with the first agent that uses it."""
@@ -78,6 +80,15 @@ class AgentEndpoints:
 
     def _models(self, agent: str, key: str) -> list[str]:
         given = self._builder.agents[agent].get(key)
-        models: list[Any] = given if isinstance(given, list) else [given]
+        models: list[Any] = list(map(_model, given)) if isinstance(given, list) else [given]
         # Checking the native table reports anything but a name.
         return models if all(isinstance(model, str) for model in models) else []
+
+
+def _model(fallback: object) -> object:
+    """A fallback's model, which may have triggers beside it."""
+    return fallback["model"] if isinstance(fallback, dict) else fallback
+
+
+def _renamed(fallback: object, model: str) -> object:
+    return {**fallback, "model": model} if isinstance(fallback, dict) else model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ccroute.config.foreign.builder import Builder, unknown_key
@@ -10,34 +10,42 @@ from ccroute.config.foreign.servers import SERVER_KEYS, URL_KEYS, Address, Serve
 from ccroute.config.foreign.spelling import misspelt
 from ccroute.config.reading.source import Place
 
-_PLACE = ("llm_routing", "endpoints")
 _KNOWN = ("url", "baseUrl", "apiKey", "models", "aliases", "enabled", "disabled")
 
 
-def read_endpoints(routing: object, builder: Builder) -> None:
+def read_endpoints(routing: object, key: str, builder: Builder, *, needed: bool) -> None:
     """Each endpoint becomes a backend, and its `models` and `aliases` become aliases.
 
-    A model's id is a name as well, where no endpoint gives that name to another model.
+    A model's id is a name as well, where no endpoint gives that name to another model. With `needed`, the
+    file has nothing else that says where models run.
     """
-    endpoints = routing.get("endpoints") if isinstance(routing, Mapping) else None
-    keys = [key for key in routing if key != "endpoints"] if isinstance(routing, Mapping) else []
-    if not isinstance(endpoints, Mapping):
-        wrong = next((key for key in keys if endpoints is None and misspelt(key, ("endpoints",))), None)
-        if wrong is None:
-            builder.fault(_PLACE, "should be a table of endpoints")
-        else:
-            builder.fault(("llm_routing", wrong), unknown_key("endpoints"))
+    table = routing if isinstance(routing, Mapping) else {}
+    if table and not builder.takes_part(table, (key,)):
         return
-    for key in keys:
-        builder.pass_over(key, (), ("llm_routing",), ("endpoints",))
+    endpoints, place = table.get("endpoints"), (key, "endpoints")
+    if not isinstance(endpoints, Mapping):
+        wrong = next((each for each in table if endpoints is None and misspelt(each, ("endpoints",))), None)
+        if wrong is not None:
+            builder.fault((key, wrong), unknown_key("endpoints"))
+        elif needed or endpoints is not None:
+            builder.fault(place, "should be a table of endpoints")
+        else:
+            builder.ignore((key,), "has no endpoints")
+        return
+    for each in table:
+        if each not in {"endpoints", "enabled", "disabled"}:
+            builder.pass_over(each, (), (key,), ("endpoints",))
     ids: list[tuple[str, str, Place]] = []
     for name, endpoint in endpoints.items():
-        if builder.takes_part(endpoint, (*_PLACE, name)):
-            ids += _read_endpoint(name, endpoint, (*_PLACE, name), builder)
+        if builder.takes_part(endpoint, (*place, name)):
+            ids += _read_endpoint(name, endpoint, (*place, name), builder)
+        elif isinstance(endpoint, Mapping):
+            for short, model in _all_names(endpoint):
+                builder.leads_nowhere((short, model), f"{builder.at((*place, name))} is disabled")
     named = frozenset(builder.aliases)
-    for model, deployment, place in ids:
+    for model, deployment, origin in ids:
         if model not in named:
-            builder.alias(model, deployment, place)
+            builder.alias(model, deployment, origin)
 
 
 def _read_endpoint(
@@ -62,6 +70,15 @@ def _read_endpoint(
         if key not in SERVER_KEYS and key not in {"models", "aliases"}:
             builder.pass_over(key, endpoint, place, _KNOWN)
     return ids
+
+
+def _all_names(endpoint: Mapping[str, Any]) -> Iterator[tuple[object, object]]:
+    """The names of an endpoint that is not read, each with its model id."""
+    for names in (endpoint.get("models"), endpoint.get("aliases")):
+        if isinstance(names, Mapping):
+            yield from names.items()
+        elif isinstance(names, list):
+            yield from ((name, name) for name in names)
 
 
 def _names(

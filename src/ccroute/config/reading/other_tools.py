@@ -5,17 +5,14 @@ The advice names keys and models, never another value, which may be a secret.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Any, Final
 
-from ccroute.backends.registry import registered
 from ccroute.routing.names import slug
 
-_OURS = frozenset({"agents", "aliases", "backends", "groups", "llm_routing"})
-_LITELLM = frozenset({"general_settings", "litellm_settings", "model_list", "router_settings"})
+_OURS = frozenset({"agents", "aliases", "backends", "groups", "llm_routing", "model_list"})
+_ORCHESTRAS = ("agents", "llmrouting", "llmgateway", "agentmodeloverrides")
 _AIDER = frozenset(
     {"anthropic-api-key", "edit-format", "editor-model", "openai-api-base", "openai-api-key", "weak-model"}
 )
@@ -25,8 +22,6 @@ _VARIABLE = re.compile("(?:export )?[A-Z][A-Z0-9_]*")
 _WRITE = "write a table [backends.<name>] for each of its servers, and [aliases] for its names of models"
 _PAGE = "docs/configuration.md"
 _DEEPEST = 6
-_SHOWN = 5
-"""How many of a file's models an example shows."""
 
 
 def _has_any(known: Set[str], top: Iterable[str]) -> bool:
@@ -91,88 +86,34 @@ _SHAPES: Final[tuple[tuple[str, Callable[[Mapping[str, Any], Set[str]], object],
     ),
 )
 _ASSIGNMENT = re.compile(f"({_VARIABLE.pattern})=")
-_YAML_TOP = re.compile(r"""^["']?([\w$.-]+)["']?:(?:\s|$)""", re.MULTILINE)
-_YAML_BELOW = re.compile(r"""^[\s-]+["']?([\w$.-]+)["']?:(?:\s|$)""", re.MULTILINE)
-_YAML_LIST = re.compile(r"^- +[\w-]+:(?:\s|$)", re.MULTILINE)
-_YAML_MODEL = re.compile(r"""^[\s-]*(model_name|model):\s*["']?([^\s"'#]+)""", re.MULTILINE)
 
 
 def looks_like(content: Mapping[Any, Any]) -> str | None:
     """Which other tool's file a table looks like, and what to do; None if it is not recognised."""
     top = {str(key): value for key, value in content.items()}
-    rows = top.get("model_list")
-    models = []
-    for row in rows if isinstance(rows, list) else ():
-        match row:
-            case {"model_name": name, "litellm_params": {"model": model}}:
-                models.append((str(name), str(model)))
-    return _recognised(top, frozenset(_below(content)), models)
+    return None if _is_ours(top) else _recognised(top, frozenset(_below(content)))
 
 
 def looks_like_text(text: str) -> str | None:
-    """`looks_like` for a text that is neither TOML nor a JSON object."""
+    """`looks_like` for a text of variables, which no parser reads: `export NAME=value`."""
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     found = [_ASSIGNMENT.match(line) for line in lines]
-    if all(found):
-        top = dict.fromkeys(match[1] for match in found if match)
-        return _recognised(top, frozenset(), ())
-    with contextlib.suppress(ValueError, RecursionError):
-        json.loads(text)
-        return 'holds a JSON value that is no table; a file is one table, such as {"backends": {…}}'
-    top = dict.fromkeys(_YAML_TOP.findall(text))
-    if not top and not _YAML_LIST.search(text):
+    if not lines or not all(found):
         return None
-    return _recognised(top, frozenset(_YAML_BELOW.findall(text)), _yaml_models(text)) or (
-        "looks like YAML, which is not read: write it as TOML or JSON, or give the mapping that a YAML "
-        "library makes of it"
-    )
+    return _recognised(dict.fromkeys(match[1] for match in found if match), frozenset())
 
 
-def _recognised(top: Mapping[str, Any], below: Set[str], models: Iterable[tuple[str, str]]) -> str | None:
+def _recognised(top: Mapping[str, Any], below: Set[str]) -> str | None:
     """Advice for a file with these keys: at its top with their values (None in a text), and below."""
-    if not _OURS.isdisjoint(top):
-        return None
-    if not _LITELLM.isdisjoint(top):
-        return (
-            "looks like a LiteLLM configuration, which this version does not read. "
-            f'"Coming from LiteLLM" in {_PAGE} has all its settings; its models, as TOML:\n{_native(models)}'
-        )
     for name, fits, advice in _SHAPES:
         if fits(top, below):
             return f"looks like {name}, which is not read: {advice}. See {_PAGE}"
     return None
 
 
-def _native(models: Iterable[tuple[str, str]]) -> str:
-    """The first of a LiteLLM file's models in the native shape."""
-    targets: dict[str, list[str]] = {}
-    for name, model in models:
-        provider, slash, rest = model.partition("/")
-        target = f"{provider.removesuffix('_chat')}/{rest}" if slash else f"openai/{model}"
-        targets.setdefault(name, []).append(target)
-    shown = dict([*targets.items()][:_SHOWN]) or {"gpt-4": ["openai/gpt-4"]}
-    lines = []
-    for backend in dict.fromkeys(target.partition("/")[0] for found in shown.values() for target in found):
-        known = backend in registered()
-        lines += [f"[backends.{json.dumps(backend)}]  # its api_base is base_url, its api_key api_key"]
-        lines += [] if known else ['kind = "openai"', 'base_url = "https://host/v1"']
-    lines += ["[aliases]"]
-    lines += [
-        f"{json.dumps(name)} = {json.dumps(found[0] if len(found) == 1 else found)}"
-        for name, found in shown.items()
-    ]
-    lines += [f"# and {len(targets) - _SHOWN} more"] if len(targets) > _SHOWN else []
-    return "\n".join(f"    {line}" for line in lines)
-
-
-def _yaml_models(text: str) -> Iterator[tuple[str, str]]:
-    """A LiteLLM file's names and models, in whichever order an entry has them."""
-    pair: dict[str, str] = {}
-    for key, value in _YAML_MODEL.findall(text):
-        pair = {key: value} if key in pair else pair | {key: value}
-        if len(pair) == 2:
-            yield pair["model_name"], pair["model"]
-            pair = {}
+def _is_ours(top: Iterable[str]) -> bool:
+    """Whether a key is one of the native shape or of an orchestra, such as `codingAgents`."""
+    return any(key in _OURS or slug(key).replace("-", "").endswith(_ORCHESTRAS) for key in top)
 
 
 def _below(value: object, levels: int = _DEEPEST) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ccroute.config.reading.source import Place, Source
 
-_INLINE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+INLINE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _WHOLE = re.compile(r"(?:env:|os\.environ/)([A-Za-z_][A-Za-z0-9_]*)")
 # "$K", "${K", "$(K)", "env: K", also after a scheme, as in "Bearer $K".
 _BOTCHED = re.compile(
@@ -30,10 +30,15 @@ MISSING: Final = object()
 
 
 class Environment:
-    """The variables that a file may refer to."""
+    """The variables that a file may refer to.
 
-    def __init__(self, variables: Mapping[str, str]) -> None:
+    keep_unset: a reference to a variable that is not set stays as it is, which is no fault: the file is only
+                moved.
+    """
+
+    def __init__(self, variables: Mapping[str, str], *, keep_unset: bool = False) -> None:
         self._variables = variables
+        self.keep_unset = keep_unset
         self._seen: dict[str, str] = {}
 
     def get(self, name: str) -> str | None:
@@ -41,6 +46,10 @@ class Environment:
         if value:
             self._seen[value] = name
         return value
+
+    def define(self, name: str, value: str) -> None:
+        """Set a variable, as a file may for itself. It replaces one of the environment."""
+        self._variables = {**self._variables, name: value}
 
     def expand(self, value: Any, place: Place, source: Source) -> Any:
         """A copy of `value` with every reference in its strings replaced.
@@ -76,16 +85,20 @@ class Environment:
         return _CREDENTIALS.sub("//…@", text)
 
     def _text(self, text: str, place: Place, source: Source) -> Any:
+        is_key = place[-1] in {"api_key", "apiKey"}
         faults: list[str] = []
         empty: list[str] = []
 
         def look_up(reference: re.Match[str]) -> str:
-            name, default = reference[1], reference[2] if reference.re is _INLINE else None
+            name, default = reference[1], reference[2] if reference.re is INLINE else None
             value = self.get(name)
             if default is not None:
                 if "${" in default:
                     faults.append(f"the default of ${{{name}}} cannot hold another variable")
                 return value or default
+            if self.keep_unset and not (value if is_key else value is not None):
+                source.unset.add(place)
+                return f"${{{name}}}"
             if value is None:
                 faults.append(f"environment variable {name} is not set")
             elif not value:
@@ -93,12 +106,13 @@ class Environment:
             return value or ""
 
         whole = _WHOLE.fullmatch(text)
-        expanded = look_up(whole) if whole else _INLINE.sub(look_up, text)
-        is_key = place[-1] in {"api_key", "apiKey"}
+        expanded, references = (look_up(whole), 1) if whole else INLINE.subn(look_up, text)
+        if references:
+            source.references[place] = (native_spelling(text), expanded)
         if empty and not expanded and not faults and is_key:
             faults.append(f"environment variable {' and '.join(dict.fromkeys(empty))} is empty")
         is_secret = is_key or place[-2:-1] == ("headers",)
-        if not whole and expanded == text and is_secret and _BOTCHED.fullmatch(text):
+        if not references and is_secret and _BOTCHED.fullmatch(text):
             # The text may be a secret, so it is not shown. Variables are in capitals.
             name = found[0] if (found := _VARIABLE.search(text)) else "NAME"
             faults.append(f"looks like a reference to a variable, but is none: write ${{{name}}}")
@@ -108,3 +122,9 @@ class Environment:
             source.fault(place, fault)
         source.left_out.append(place)
         return MISSING
+
+
+def native_spelling(text: str) -> str:
+    """A reference as the native shape writes it: `env:NAME` becomes `${NAME}`."""
+    whole = _WHOLE.fullmatch(text)
+    return f"${{{whole[1]}}}" if whole else text

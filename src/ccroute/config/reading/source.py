@@ -5,25 +5,28 @@ Knows syntax, must not know what a key means.
 
 from __future__ import annotations
 
-import json
 import os
-import tomllib
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from ccroute.config.reading.other_tools import looks_like_text
+from ccroute.config.reading.syntax import parse
 from ccroute.errors import ConfigError
 
 Given: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
 """A path, or what a file would hold."""
 
+Stamp: TypeAlias = tuple[int, int]
+"""When a file was written last, in nanoseconds, and its size in bytes."""
+
 Place: TypeAlias = tuple[str | int, ...]
 """The keys and list positions that lead to a value."""
 
 _GIVEN = (str, os.PathLike, Mapping)
+_FEW = 3
+"""As many ignored keys of one name are listed one by one."""
+_ANY = -1
+"""Stands for every position of a list."""
 EXPECTED = (
     'expected a path or a mapping (or several of them), such as {"backends": {"local": {"kind": "ollama"}}}'
 )
@@ -41,38 +44,68 @@ class Source:
 
     Another tool's file is translated into the native shape; `renamed` maps a place there to the place in the
     file. `left_out` are the native places whose values had a fault and are left out. `implied` are backends
-    that the file does not define, but that an agent's address needs. `folder` is where the file is; a
-    mapping's is the working folder.
+    that the file does not define, but that an agent's address needs. `absent` are names that the file has,
+    but that lead nowhere, each with the reason. `path` is None for a mapping. `files` are those that were
+    read. `is_unread`: it has a fault as a whole, so nobody knows what it defines.
+
+    `references` has the text and the expanded value of each place in the file that refers to variables.
+    `unset` are those of them that stayed as they are, and `stand_ins` their texts by native place, where a
+    text does not fit.
+
+    What such a file says about agents that another source may define: `routed` gives an agent's model from
+    the model that it has so far. `alternatives` are the models to use instead of the one that this file gives
+    an agent, the first that exists, if it has no target in any source. `every_agent` has keys for each agent
+    without them.
     """
 
     def __init__(self, label: str, name: str = "") -> None:
         self.label = label
         self.name = name or label
+        self.path: Path | None = None
         self.warnings: list[str] = []
+        self.is_unread = False
         self.faults: list[tuple[str, str]] = []
-        self.ignored: list[Ignored] = []
         self.renamed: dict[Place, Place] = {}
         self.left_out: list[Place] = []
         self.implied: set[str] = set()
-        self.folder = Path()
+        self.routed: dict[str, Callable[[str | None], str | None]] = {}
+        self.alternatives: dict[str, list[str]] = {}
+        self.every_agent: dict[str, Any] = {}
+        self._ignored: list[tuple[Place, str]] = []
+        self.absent: dict[str, str] = {}
+        self.references: dict[Place, tuple[str, str]] = {}
+        self.unset: set[Place] = set()
+        self.stand_ins: dict[Place, str] = {}
+        self.files: dict[Path, Stamp | None] = {}
+
+    def text(self, path: Path) -> str:
+        """A file's text. Its stamp is taken before, so that a change while it is read is noticed later."""
+        path = path.absolute()
+        self.files[path] = stamp(path)
+        return path.read_text("utf-8-sig")
 
     def at(self, place: Place) -> str:
         """A place in this source, as messages write it: `agents.python-expert.fallback[0]`."""
-        steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in place]
+        steps = [_position(step) if isinstance(step, int) else f".{step}" for step in place]
         return ": ".join(filter(None, (self.label, "".join(steps).removeprefix("."))))
+
+    def origin(self, place: Place) -> Place:
+        """The place in this source of a place in the native shape."""
+        for length in range(len(place), 0, -1):
+            if (origin := self.renamed.get(place[:length])) is not None:
+                return (*origin, *place[length:])
+        return place
 
     def where(self, place: Place) -> str:
         """`at` for a place in the native shape."""
-        for length in range(len(place), 0, -1):
-            if (origin := self.renamed.get(place[:length])) is not None:
-                return self.at((*origin, *place[length:]))
-        return self.at(place)
+        return self.at(self.origin(place))
 
     def fault(self, place: Place, text: str) -> None:
         self.faults.append((self.at(place), text))
 
     def fault_file(self, text: str) -> None:
         """Report a fault of the source as a whole."""
+        self.is_unread = True
         self.faults.append((self.name, text))
 
     def warn(self, place: Place, text: str) -> None:
@@ -82,8 +115,63 @@ class Source:
         """Whether a fault was found there or below."""
         return any(known == where or known.startswith((f"{where}.", f"{where}[")) for known, _ in self.faults)
 
+    def is_unset(self, where: str) -> bool:
+        """Whether a reference there, or around there, stayed because its variable is not set."""
+        kept = map(self.at, self.unset)
+        return any(where == each or where.startswith((f"{each}.", f"{each}[")) for each in kept)
+
     def ignore(self, place: Place, reason: str) -> None:
-        self.ignored.append(Ignored(self.at(place), reason))
+        self._ignored.append((place, reason))
+
+    def ignored(self) -> Iterator[Ignored]:
+        """The keys not read. Many of one name are one entry: `*Agents[].prompt (119 times)`."""
+        alike: dict[tuple[object, ...], list[Place]] = {}
+        for place, reason in self._ignored:
+            alike.setdefault(_likeness(place, reason), []).append(place)
+        for place, reason in self._ignored:
+            places = alike[_likeness(place, reason)]
+            if len(places) <= _FEW:
+                yield Ignored(self.at(place), reason)
+            elif place is places[0]:
+                yield Ignored(f"{self.at(_pattern(places))} ({len(places)} times)", reason)
+
+
+def routed(agent: str) -> Place:
+    """The place that stands for a rule about an agent, in `Source.renamed`."""
+    return ("routed", agent)
+
+
+def _position(step: int) -> str:
+    return "[]" if step == _ANY else f"[{step}]"
+
+
+def _likeness(place: Place, reason: str) -> tuple[object, ...]:
+    """What is equal for keys that one entry can list: their name, their depth and the reason."""
+    return len(place), place[-1] if isinstance(place[-1], str) else _ANY, reason
+
+
+def _pattern(places: Sequence[Place]) -> Place:
+    """One place for several: `*` where their keys differ, `[]` for their positions."""
+    return tuple(map(_common, zip(*places, strict=True)))
+
+
+def _common(steps: Sequence[str | int]) -> str | int:
+    if len(set(steps)) == 1:
+        return steps[0]
+    names = [step for step in steps if isinstance(step, str)]
+    if len(names) < len(steps):
+        return _ANY
+    end = os.path.commonprefix([name[::-1] for name in names])  # noqa: RUF071
+    return f"*{end[::-1]}"
+
+
+def stamp(path: Path) -> Stamp | None:
+    """The file's stamp; None while there is no such file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def open_sources(given: Given | Sequence[Given]) -> list[tuple[Source, Mapping[str, Any]]]:
@@ -121,50 +209,11 @@ def _read(given: Given, source: Source) -> Mapping[str, Any]:
         return given
     try:
         if not _is_text(given):
-            source.folder = Path(given).parent
-            return _parse(Path(given).read_text("utf-8-sig"), source)
+            source.path = Path(given)
+            return parse(source.text(source.path), source)
         source.fault_file("is no path, but a file's text: give the path, or the mapping that it holds")
     except OSError as error:
         source.fault_file(f"cannot be read: {error.strerror}")
     except UnicodeDecodeError:
         source.fault_file("is not UTF-8 text")
     return {}
-
-
-def _parse(text: str, source: Source) -> Mapping[str, Any]:
-    # A TOML document cannot start with a brace, and a JSON document that is a table must.
-    is_json = text.lstrip().startswith("{")
-    try:
-        # Decimal keeps the amount as it is written: 0.1 is a tenth.
-        return _json(text, source) if is_json else tomllib.loads(text, parse_float=Decimal)
-    except RecursionError:
-        source.fault_file("is nested too deeply")
-    except ValueError as error:
-        looks = None if is_json else looks_like_text(text)
-        source.fault_file(looks or f"is not {'JSON' if is_json else 'TOML, and no JSON object'}: {error}")
-    return {}
-
-
-def _json(text: str, source: Source) -> dict[str, Any]:
-    """The content. A key that is twice in an object is a fault, because one of its values is lost."""
-    twice: list[tuple[dict[str, Any], str]] = []
-
-    def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) < len(pairs):
-            counts = Counter(key for key, _ in pairs)
-            twice.extend((made, key) for key, count in counts.items() if count > 1)
-        return made
-
-    content: dict[str, Any] = json.loads(text, parse_float=Decimal, object_pairs_hook=table)
-    pending: list[tuple[Place, Any]] = [((), content)] if twice else []
-    while pending:
-        place, inner = pending.pop()
-        for found, key in twice:
-            if found is inner:
-                source.fault((*place, key), "is there twice")
-        if isinstance(inner, dict):
-            pending += [((*place, key), value) for key, value in inner.items()]
-        elif isinstance(inner, list):
-            pending += [((*place, i), value) for i, value in enumerate(inner)]
-    return content

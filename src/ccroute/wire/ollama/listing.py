@@ -3,11 +3,17 @@
 Knows their shapes; must not know the server. Raises `ProtocolError` for any other body.
 """
 
+from __future__ import annotations
+
 import re
-from typing import Final, NamedTuple
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ccroute.wire.listing import tokens
 from ccroute.wire.reading import listed, load_object, mapping, text, wrong
+
+if TYPE_CHECKING:
+    from ccroute.types import LoadedModel
 
 _NUM_CTX: Final = re.compile(r"^num_ctx\s+(\d{1,9})\s*$", re.MULTILINE)
 
@@ -20,12 +26,30 @@ def read_tags(body: bytes) -> dict[str, int | None]:
     return {name: None for model in listed(tags["models"]) if (name := text(mapping(model).get("name")))}
 
 
-def read_ps(body: bytes) -> dict[str, int | None]:
-    """Return the models in memory, each with the context window that it was loaded with, in tokens."""
+def read_ps(body: bytes) -> list[LoadedModel]:
+    """Return the models in memory."""
+    from ccroute.types import LoadedModel  # only where somebody asks
+
     models = map(mapping, listed(load_object(body).get("models")))
-    return {
-        name: tokens(model.get("context_length")) for model in models if (name := text(model.get("name")))
-    }
+    return [
+        LoadedModel(
+            name=name,
+            size=tokens(model.get("size")),
+            context_window=tokens(model.get("context_length")),
+            expires=_instant(text(model.get("expires_at"))),
+        )
+        for model in models
+        if (name := text(model.get("name")))
+    ]
+
+
+def _instant(written: str) -> datetime | None:
+    """The instant that a server wrote in ISO 8601, with its zone; None for any other text."""
+    try:
+        instant = datetime.fromisoformat(written)
+    except ValueError:
+        return None
+    return instant if instant.tzinfo else None
 
 
 class Shown(NamedTuple):

@@ -1,0 +1,97 @@
+"""Gives every entry a backend. Entries with the same server share one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ccroute.config.foreign.builder import Builder
+from ccroute.config.foreign.external_names import ExternalNames
+from ccroute.config.foreign.servers import free_name
+from ccroute.config.litellm.entries import Entry
+
+
+class _Shared:
+    """Entries behind one server, each model with one set of facts."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.facts: dict[str, Mapping[str, Any]] = {}
+
+    def takes(self, entry: Entry) -> bool:
+        return self.facts.get(entry.model, entry.facts.table) == entry.facts.table
+
+    def add(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        self.facts[entry.model] = entry.facts.table
+
+
+def add_backends(
+    entries: Iterable[Entry],
+    builder: Builder,
+    external: ExternalNames,
+    names: Mapping[str, set[tuple[str, str]]],
+) -> dict[int, str]:
+    """Add the backends, and return the deployment of each entry, by `id()` of the entry.
+
+    A model that entries describe differently needs a second backend of the same server. `names` are the
+    file's aliases, each with the servers and models that it leads to.
+    """
+    shared: dict[str, list[_Shared]] = {}
+    for entry in entries:
+        alike = shared.setdefault(entry.server.identity, [])
+        place = next((each for each in alike if each.takes(entry)), None)
+        if place is None:
+            alike.append(place := _Shared())
+        place.add(entry)
+    deployments: dict[int, str] = {}
+    for each in [each for alike in shared.values() for each in alike]:
+        name = _name(each, builder, external, names)
+        _add(name, each, builder)
+        deployments |= {id(entry): f"{name}/{entry.model}" for entry in each.entries}
+    return deployments
+
+
+def _name(
+    shared: _Shared, builder: Builder, external: ExternalNames, names: Mapping[str, set[tuple[str, str]]]
+) -> str:
+    """A name that no other server has, and with which no deployment has the name of another alias."""
+    server = shared.entries[0].server
+    models = {f"/{model}": {(server.identity, model)} for model in shared.facts}
+    others = external.aliases | external.chosen.keys()
+    url, key = server.options["base_url"], server.options.get("api_key")
+
+    def is_free(name: str) -> bool:
+        if name in builder.backends or name in external.backends or external.takes(name, url, key):
+            return False
+        return not any(
+            name + model in others or names.get(name + model, only) != only for model, only in models.items()
+        )
+
+    free = free_name(server.name, is_free)
+    builder.implied(free)
+    return free
+
+
+def _add(name: str, shared: _Shared, builder: Builder) -> None:
+    first = shared.entries[0]
+    table = builder.backends[name] = dict(first.server.options)
+    slots = [entry.slots for entry in shared.entries if entry.slots]
+    if slots:
+        table["max_concurrency"] = min(slots)
+    models: dict[str, dict[str, Any]] = {}
+    if first.server.warning is not None:
+        builder.warn((*first.place, "litellm_params"), first.server.warning)
+    builder.comes_from((*first.place, "litellm_params"), "backends", name)
+    for key, place in first.server.places.items():
+        builder.comes_from(place, "backends", name, key)
+    for entry in shared.entries:
+        if not entry.facts.table or entry.model in models:
+            continue
+        models[entry.model] = dict(entry.facts.table)
+        native = ("backends", name, "models", entry.model)
+        builder.comes_from(entry.place, *native)
+        for key, place in entry.facts.places.items():
+            builder.comes_from(place, *native, *key.split("."))
+    if models:
+        table["models"] = models

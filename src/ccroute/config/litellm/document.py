@@ -1,0 +1,111 @@
+"""The file's sections, wherever they stand: with what is included, and nested by mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ccroute.config.foreign.builder import Builder
+from ccroute.config.litellm.keys import SECTIONS, TOP
+from ccroute.config.litellm.section import Layer, Section, note_unread
+from ccroute.config.reading.source import Place, Source
+from ccroute.config.reading.syntax import parse
+
+
+class Document:
+    """`entries` are those of `model_list` and of included files."""
+
+    def __init__(self, content: Mapping[str, Any], builder: Builder, source: Source) -> None:
+        self._builder = builder
+        self._tables: list[Layer] = [(content, ())]
+        self._tables += _included(content, builder, source)
+        for table, place in self._tables:
+            note_unread(builder, table, place, TOP)
+
+    def entries(self) -> Iterator[tuple[Any, Place]]:
+        yield from self._rows("model_list")
+
+    def credentials(self) -> Mapping[str, Layer]:
+        """The values of `credential_list` by name."""
+        found: dict[str, Layer] = {}
+        for row, place in self._rows("credential_list"):
+            match row:
+                case {"credential_name": str(name), "credential_values": Mapping() as values}:
+                    found[name] = (values, (*place, "credential_values"))
+                case _:
+                    self._builder.fault(place, "should be a table with credential_name and credential_values")
+        return found
+
+    def variables(self) -> Iterator[tuple[str, Any, Place]]:
+        """The variables that the file sets for itself."""
+        for values, place in self._sections("environment_variables"):
+            for name, value in values.items():
+                yield name, value, (*place, name)
+
+    def settings(self) -> tuple[Section, Section, Section]:
+        """The router's, LiteLLM's and the general settings. Those of the router may stand under LiteLLM's,
+        and the first two under the general ones."""
+        general = list(self._sections("general_settings"))
+        router, litellm = list(self._sections("router_settings")), list(self._sections("litellm_settings"))
+        for table, place in general:
+            for name, layers in (("router_settings", router), ("litellm_settings", litellm)):
+                if isinstance(nested := table.get(name), Mapping):
+                    layers.append((nested, (*place, name)))
+        builder = self._builder
+        found = (
+            Section(builder, *router, *litellm),
+            Section(builder, *litellm),
+            Section(builder, *general),
+        )
+        for layers, known in (
+            (router, SECTIONS["router_settings"]),
+            (litellm, {**SECTIONS["router_settings"], **SECTIONS["litellm_settings"]}),
+            (general, SECTIONS["general_settings"]),
+        ):
+            Section(builder, *layers).note_unread(known)
+        return found
+
+    def _sections(self, name: str) -> Iterator[Layer]:
+        """The tables of that name; an included file's comes first, as it replaces the file's own."""
+        for table, place in reversed(self._tables):
+            value = table.get(name)
+            if isinstance(value, Mapping):
+                yield value, _under(place, name)
+            elif value is not None:
+                self._builder.fault(_under(place, name), "should be a table")
+
+    def _rows(self, name: str) -> Iterator[tuple[Any, Place]]:
+        for table, place in self._tables:
+            rows = table.get(name)
+            if isinstance(rows, list):
+                yield from ((row, (*_under(place, name), i)) for i, row in enumerate(rows))
+            elif rows is not None:
+                self._builder.fault(_under(place, name), "should be a list")
+
+
+def _under(place: Place, name: str) -> Place:
+    """The place of a section; an included file's name stands before it."""
+    return (f"{place[0]}: {name}",) if place else (name,)
+
+
+def _included(content: Mapping[str, Any], builder: Builder, source: Source) -> Iterator[Layer]:
+    """Each file of `include`, with its name as its place. Paths begin at the file's own folder."""
+    names = content.get("include") or []
+    for i, name in enumerate(names if isinstance(names, list) else [names]):
+        place: Place = ("include", i) if isinstance(names, list) else ("include",)
+        if not isinstance(name, str):
+            builder.fault(place, "should be a file's name")
+        elif source.path is None:
+            builder.fault(
+                place, "can be followed from a file only: give the included file as a source of its own"
+            )
+        else:
+            inner = Source(f"{source.label}: {name}" if source.label else name)
+            try:
+                yield parse(source.text(Path(source.path.parent, name)), inner), (name,)
+            except OSError as error:
+                builder.fault(place, f"cannot be read: {error.strerror}")
+            except UnicodeDecodeError:
+                builder.fault(place, "is not UTF-8 text")
+            source.faults += inner.faults

@@ -1,0 +1,195 @@
+"""Reads `model_list`: each entry is a model behind a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from ccroute.config.foreign.builder import Builder
+from ccroute.config.litellm.facts import Facts, read_facts
+from ccroute.config.litellm.keys import ENTRY, INFO, PARAMS
+from ccroute.config.litellm.providers import PROVIDERS, REASONS, split
+from ccroute.config.litellm.section import Layer, Section, note_unread
+from ccroute.config.litellm.server import Server, read_server
+from ccroute.config.reading.secrets import Environment
+from ccroute.config.reading.source import Place
+from ccroute.routing.names import did_you_mean
+
+_MODES: Final = frozenset({"chat", "completion"})
+_SERIES: Final = ("responses/", "o_series/", "gpt5_series/", "chat/")
+_MOCK: Final = "answers with a text of the file, without a model (mock_response)"
+
+
+@dataclass(slots=True)
+class Entry:
+    """One deployment: `name` is its alias, `model` the name on its server's wire."""
+
+    name: str
+    model: str
+    server: Server
+    facts: Facts
+    place: Place
+    id: str | None
+    order: Decimal | None
+    weights: Mapping[str, Decimal]
+    slots: int | None
+
+
+class Entries:
+    """The entries that ccroute can reach. `left_out` has the names of the others, each with the reason."""
+
+    def __init__(
+        self,
+        builder: Builder,
+        environment: Environment,
+        credentials: Mapping[str, Layer],
+        defaults: tuple[Layer, ...],
+    ) -> None:
+        self._builder = builder
+        self._environment = environment
+        self._credentials = credentials
+        self._defaults = defaults
+        self.found: list[Entry] = []
+        self.left_out: dict[str, str] = {}
+
+    def read(self, row: Any, place: Place) -> None:
+        if not isinstance(row, Mapping):
+            self._builder.fault(place, "should be a table")
+            return
+        entry = Section(self._builder, (row, place))
+        note_unread(self._builder, row, place, ENTRY)
+        name = self._needed(entry, "model_name", place)
+        own = entry.inner("litellm_params")
+        if "litellm_params" not in entry:
+            self._builder.fault((*place, "litellm_params"), "is missing")
+        if name is None or own is None:
+            return
+        given, here = own
+        params = Section(self._builder, own, *self._credential(given, here), *self._defaults)
+        info = Section(self._builder, entry.inner("model_info") or ({}, place))
+        model = self._needed(params, "model", here)
+        if model is None:
+            return
+        if why := _other_use(params, info):
+            self._leave_out(name, why, place)
+            return
+        provider, bare = split(model, params.text("custom_llm_provider"))
+        if provider not in PROVIDERS:
+            self._unknown(name, provider, model, params, here)
+            provider, bare = "openai_like", model
+            if name in self.left_out or "api_base" not in params:
+                return
+        note_unread(self._builder, given, here, PARAMS)
+        note_unread(self._builder, *info.layers[0], INFO)
+        for one in _organizations(params):
+            server = read_server(one, provider, bare, self._environment, here)
+            if server is not None:
+                self.found.append(
+                    self._entry(name, _on_wire(bare, provider, server), server, one, info, entry)
+                )
+
+    def _entry(
+        self, name: str, model: str, server: Server, params: Section, info: Section, entry: Section
+    ) -> Entry:
+        facts = read_facts(params, info, entry, server.options["kind"])
+        if "*" in model:
+            for key in facts.table:
+                self._builder.ignore(facts.places[key], "a wildcard's models have no facts of their own")
+            facts = Facts()
+        place = entry.layers[0][1]
+        weights = {}
+        for key in ("weight", "rpm", "tpm"):
+            section = params if key in params else entry
+            if (amount := section.number(key)) is not None:
+                weights[key] = amount
+        order = params.number("order")
+        ident = info.get("id")
+        slots = params.whole("max_parallel_requests")
+        return Entry(
+            name, model, server, facts, place, None if ident is None else str(ident), order, weights, slots
+        )
+
+    def _needed(self, section: Section, key: str, place: Place) -> str | None:
+        value = section.text(key)
+        if key not in section:
+            self._builder.fault((*place, key), "is missing")
+        elif value is not None and not value.strip():
+            self._builder.fault((*place, key), "is empty")
+            return None
+        return value
+
+    def _credential(self, given: Mapping[str, Any], place: Place) -> Iterator[Layer]:
+        name = given.get("litellm_credential_name")
+        if name is None:
+            return
+        if (found := self._credentials.get(name) if isinstance(name, str) else None) is not None:
+            yield found
+            return
+        close = did_you_mean(str(name), self._credentials)
+        self._builder.fault(
+            (*place, "litellm_credential_name"),
+            f"there is no credential of that name in credential_list{close}",
+        )
+
+    def _unknown(self, name: str, provider: str, model: str, params: Section, place: Place) -> None:
+        """A provider that ccroute cannot speak to, or a name that tells no provider."""
+        first, slash, _ = model.partition("/")
+        key = "custom_llm_provider" if "custom_llm_provider" in params else "model"
+        if why := REASONS.get(provider):
+            self._leave_out(name, f"{provider} {why}", place)
+        elif "api_base" in params:
+            self._builder.warn(
+                (*place, key), "names no provider, so its server is taken to be like OpenAI's: write openai/…"
+            )
+        elif (
+            close := did_you_mean(provider or (first if slash else ""), PROVIDERS)
+            if slash or provider
+            else ""
+        ):
+            self._builder.fault((*place, key), f"names no provider{close}")
+        elif slash or provider:
+            self._leave_out(name, f"{provider or first} is no provider that ccroute knows", place)
+        else:
+            self._builder.fault((*place, key), "names no provider: write one before it, as in openai/gpt-4o")
+
+    def _leave_out(self, name: str, why: str, place: Place) -> None:
+        self.left_out.setdefault(name, why)
+        self._builder.warn(place, f"{why}; the entry is left out")
+        self._builder.ignore(place, why)
+
+
+def _other_use(params: Section, info: Section) -> str | None:
+    """Why an entry is no model to chat with; None if it is one."""
+    mode = info.text("mode")
+    if mode is not None and mode not in _MODES:
+        return f"its mode is {mode}, and ccroute only chats"
+    if "mock_response" in params:
+        return _MOCK
+    return "is blocked" if info.flag("blocked") else None
+
+
+def _organizations(params: Section) -> Iterator[Section]:
+    """The parameters for each of several organizations."""
+    given = params.get("organization")
+    if not isinstance(given, list):
+        yield params
+        return
+    for each in given:
+        yield Section(
+            params.builder, ({"organization": each}, params.place("organization")[:-1]), *params.layers
+        )
+
+
+def _on_wire(model: str, provider: str, server: Server) -> str:
+    """The model's name as its server knows it."""
+    if provider in {"openai", "azure"}:
+        for prefix in _SERIES:
+            model = model.removeprefix(prefix)
+    if provider == "huggingface" and server.options["kind"] == "openai" and model.count("/") == 2:
+        # LiteLLM writes who runs it first, the router last.
+        runs, _, rest = model.partition("/")
+        return f"{rest}:{runs}"
+    prefix = PROVIDERS[provider].prefix
+    return model if "/" in model or not prefix else prefix + model

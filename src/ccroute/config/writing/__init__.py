@@ -1,0 +1,1 @@
+"""Writes settings as one native TOML file."""

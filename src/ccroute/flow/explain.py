@@ -1,0 +1,236 @@
+"""Where a call would go, and why: the call's own decisions, with attempts that are only pretended.
+
+The plan is `make_plan`'s, `RetryState` chooses who is next, `carried_request` and the codec write each
+request. So nothing is decided here. Nothing is sent or drawn, and what the router has learned stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from math import ceil
+from typing import Final
+
+from ccroute.accounting import cost
+from ccroute.accounting.tokens import count_safely, estimate
+from ccroute.errors import AuthenticationError, BackendError, CcrouteError, RequestError
+from ccroute.failures import NOT_SENT, TRIGGERS, UNSUPPORTED, Rule, Trigger
+from ccroute.flow.attempt.attempt import completed
+from ccroute.flow.attempt.carried import carried_request
+from ccroute.flow.attempt.context import FOREVER, AttemptContext
+from ccroute.flow.attempt.fault import Fault
+from ccroute.flow.attempt.reports import turned_away_error
+from ccroute.flow.retry import NextAttempt, RetryState
+from ccroute.flow.state import RouterState
+from ccroute.routing import Candidate, Deployment, Plan, RetryBudget, Tables, make_plan
+from ccroute.routing.acquired import Unavailable
+from ccroute.routing.plan import TOLERANCE, cached, is_tight
+from ccroute.types import FailureClass, Request, Timeout
+from ccroute.types.inspection import route_plan as shown
+from ccroute.types.route import new_usage
+
+_PRETENDED: Final = Rule(FailureClass.UNAVAILABLE, retry_tokens=0)
+"""The failure of a pretended attempt: it moves the call on to every other candidate."""
+
+
+def explain(request: Request, state: RouterState) -> shown.RoutePlan:
+    """The plan of a call with this request. Raises as `make_plan` does, but for `EgressDeniedError` and
+    `ContextWindowExceededError`: the plan tells them."""
+    count = cached(state.count_tokens)
+    plan = make_plan(request, state.tables, None, count, load=state.load)
+    tokens = count_safely(count, plan.request)
+    needed = tokens + (plan.request.max_tokens or 0)
+    prompt = ceil(tokens * TOLERANCE) if state.count_tokens is estimate else tokens
+    limits = state.timeout_of(plan.request)
+    rehearsal = _Rehearsal(plan, state, limits)
+    shares = _first_shares(rehearsal.asked, plan, needed)
+    in_order = iter(rehearsal.asked)
+    candidates = []
+    for considered in plan.considered:
+        why_not = rehearsal.why_not(considered)
+        candidate = considered if why_not else next(in_order)
+        deployment, attempt = candidate.deployment, rehearsal.attempts.get(id(candidate))
+        candidates.append(
+            shown.Candidate(
+                deployment=deployment.name,
+                backend=deployment.backend.name,
+                alias=candidate.alias,
+                fallback=candidate.fallback,
+                reason=_reason(candidate, plan, state.tables, needed),
+                allowed=why_not is None,
+                why_not=why_not,
+                probability=shares.get(id(candidate), 0.0),
+                worst_cost=_worst_cost(deployment, attempt.request if attempt else plan.request, prompt),
+                context_window=deployment.info.context_window,
+            )
+        )
+    return shown.RoutePlan(
+        agent=plan.agent,
+        requested_model=plan.requested_model,
+        model=plan.model,
+        overridden=plan.overridden,
+        estimated_tokens=tokens,
+        candidates=tuple(candidates),
+        reasons=tuple(rehearsal.reasons),
+        timeout=limits.total,
+    )
+
+
+class _Rehearsal:
+    """A call in which every attempt fails: who is asked, and why the others are not.
+
+    asked:    the candidates that a call would ask, in order.
+    attempts: one for each candidate that may serve, as far as it comes before it is sent. (A deployment may
+              be a candidate twice, for different failures, so the keys are ids.)
+    """
+
+    def __init__(self, plan: Plan, state: RouterState, limits: Timeout) -> None:
+        self._plan, self._state, self._limits = plan, state, limits
+        self._now = now = state.clock.monotonic()
+        self._unavailable = dict[str, Unavailable]()
+        self._faults = dict[int, Fault | None]()
+        self.attempts = dict[int, AttemptContext]()
+        self.reasons = list(plan.reasons)
+        if plan.limit is not None and (wait := state.rate_limits.unavailable(plan.limit)) is not None:
+            self.reasons.append(f"agent {plan.agent}: {wait.why}; its turn comes in {wait.until - now:.0f} s")
+        self.asked: Sequence[Candidate] = ()
+        if plan.denied is not None:
+            self.reasons.append(str(plan.denied))
+            return
+        at = state.clock.now()
+        for each in plan.candidates:
+            attempt = AttemptContext(
+                state, plan, "", limits, FOREVER, each, False, False, 0.0, now, at, now, plan.request
+            )
+            self.attempts[id(each)], self._faults[id(each)] = attempt, _obstacle(attempt)
+        self.asked = self._all_asked()
+        for each in self.asked:
+            self.reasons += self.attempts[id(each)].changes
+        most = state.retry.attempts
+        if rest := [each.deployment.name for each in self.asked[most:]]:
+            self.reasons.append(
+                f"a call makes at most {most} attempts, so {', '.join(rest)} may not be asked; "
+                "RetryPolicy(attempts=…) allows more"
+            )
+
+    def why_not(self, candidate: Candidate) -> str | None:
+        """Why a call does not ask it now; None if it does."""
+        if any(candidate is each for each in self.asked):
+            return None
+        name = candidate.deployment.name
+        if name in self._plan.left_out:
+            return self._plan.left_out[name]
+        if (off := self._unavailable.get(name)) is not None:
+            if off.limited:
+                return f"{off.why}; there is room in {max(off.until - self._now, 0.0):.0f} s"
+            return str(turned_away_error(off, self._now).args[0])
+        fault = self._faults[id(candidate)]
+        return _not_triggered(candidate, self._plan) if fault is None else fault.detail
+
+    def _all_asked(self) -> Sequence[Candidate]:
+        """Those that are asked after failures of one kind or another: a fallback model may be for one kind
+        only. If the kinds lead to different ones, they are in the order of the plan."""
+        kinds: Sequence[Trigger] = self._plan.triggers or (_PRETENDED.trigger,)
+        runs = [self._asked_after(kind) for kind in kinds]
+        longest, every = max(runs, key=len), {id(each) for run in runs for each in run}
+        return longest if len(longest) == len(every) else [c for c in self._plan.candidates if id(c) in every]
+
+    def _asked_after(self, kind: Trigger) -> list[Candidate]:
+        """Those that a call asks, one after the other, if each fails in this way."""
+        asked, now, state = list[Candidate](), self._now, self._state
+        budget = RetryBudget(lambda: now)  # full, because no attempt really fails
+        retry = RetryState(self._plan, state._replace(retry_budget=budget), only_shown=True)
+        deadline = FOREVER if self._limits.total is None else now + self._limits.total
+        while (step := retry.next(now, deadline)) is not None:
+            candidate = step.candidate
+            if step.early or step.wait:  # everybody who gets calls was asked
+                if not asked:
+                    self._note_wait(step)
+                break
+            fault = self._faults[id(candidate)]
+            if fault is None:
+                asked.append(candidate)
+                # The last attempt is never used up, so that the order goes on to its end.
+                failed = _PRETENDED._replace(trigger=kind, uses_attempt=len(asked) < state.retry.attempts)
+                fault = Fault(CcrouteError(), failed, retry=False)
+            if fault.rule is UNSUPPORTED:
+                retry.unsupported(candidate, fault)
+            else:
+                retry.failed(candidate, fault, now)
+        self._unavailable |= retry.unavailable
+        return asked
+
+    def _note_wait(self, step: NextAttempt) -> None:
+        """What a call does that finds nobody to ask at once."""
+        name, wait = step.candidate.deployment.name, f"{step.wait:.0f} s"
+        what = f"{name} is tried early" if step.early else f"the call waits {wait} for {name}"
+        if (note := f"{what}, because nobody else is left") not in self.reasons:
+            self.reasons.append(note)
+
+
+def _obstacle(attempt: AttemptContext) -> Fault | None:
+    """Why the request cannot be sent to the deployment, as far as that is known before it is sent."""
+    deployment = attempt.deployment
+    try:
+        attempt.request = carried_request(attempt)
+        deployment.backend.encode(attempt.request, deployment.model, attempt.stream)
+    except (BackendError, RequestError) as error:
+        return Fault(completed(error.with_traceback(None), attempt), UNSUPPORTED)
+    missing = deployment.backend.lacks_key()
+    return None if missing is None else Fault(AuthenticationError(missing), NOT_SENT, retry=False)
+
+
+def _not_triggered(candidate: Candidate, plan: Plan) -> str:
+    """Why a fallback model is not used."""
+    if not plan.triggers:
+        return "the agent has no triggers, so its fallback models are never used"
+    if usable := _triggers(candidate, plan):
+        return f"this fallback model is only for {' or '.join(usable)}"
+    its, agents = " or ".join(candidate.triggers), " or ".join(plan.triggers)
+    return f"this fallback model is only for {its}, and the agent's only for {agents}"
+
+
+def _triggers(candidate: Candidate, plan: Plan) -> list[Trigger]:
+    """The failures after which a fallback model is used."""
+    return [trigger for trigger in plan.triggers if trigger in candidate.triggers]
+
+
+def _first_shares(asked: Sequence[Candidate], plan: Plan, needed: int) -> dict[int, float]:
+    """The share of calls that ask each candidate first, by its id. Only ties of the first one have any: a
+    draw by weight, without those that are not asked, gives each its share of their weights."""
+    if not asked:
+        return {}
+    first = asked[0]
+    tie = plan.ties.get(id(first))
+    if tie is None:
+        return {id(first): 1.0}
+    weights = {
+        id(each): other.weight
+        for each in asked
+        if (other := plan.ties.get(id(each))) is not None
+        and other.group == tie.group
+        and is_tight(each, needed) == is_tight(first, needed)
+    }
+    return {key: weight / sum(weights.values()) for key, weight in weights.items()}
+
+
+def _reason(candidate: Candidate, plan: Plan, tables: Tables, needed: int) -> str:
+    """Why it is there, with the strategy that placed it, and what it is for."""
+    reason = candidate.reason
+    resolution, found = tables.resolve(candidate.alias)
+    if len(found) > 1:
+        reason += f", {resolution.strategy}"
+    if candidate.fallback and 0 < len(usable := _triggers(candidate, plan)) < len(TRIGGERS):
+        reason += f", for {' or '.join(usable)}"
+    if is_tight(candidate, needed):
+        reason += f"; about {needed} tokens may not fit"
+    return reason
+
+
+def _worst_cost(deployment: Deployment, request: Request, prompt: int) -> Decimal | None:
+    """USD for so many tokens of prompt and the longest answer; None if the price or the length is unknown."""
+    price, info = deployment.price, deployment.info
+    longest = request.max_tokens or info.max_output or deployment.backend.usual_output
+    if price is None or (longest is None and price.tier(prompt).output):
+        return None
+    return cost(new_usage(input=prompt, output=longest or 0), price)

@@ -1,0 +1,27 @@
+"""The wait of a call for its turn under a rate limit: its agent's, or a deployment's."""
+
+from __future__ import annotations
+
+from ccroute import observe
+from ccroute.flow.effects import Flow, sleep_until_turn
+from ccroute.flow.state import RouterState
+from ccroute.routing.acquired import Unavailable
+from ccroute.routing.rate_limits import Turn
+
+
+def turn_comes(
+    turn: Turn, state: RouterState, until: float, *, call: str, agent: str | None, deployment: str | None
+) -> Flow[Unavailable | None]:
+    """Wait for a turn. The reason, at once, where it does not come before the instant `until`.
+
+    call, agent, deployment: who waits, for the event; `deployment` is None for the agent's own limit.
+    """
+    is_told = False
+    while seconds := turn.wait():
+        if state.clock.monotonic() + seconds > until:
+            return turn.reason
+        if not is_told:
+            state.emit(observe.RateLimited(call, agent, deployment, turn.room.limit, seconds))
+            is_told = True
+        yield from sleep_until_turn(seconds, turn)
+    return None

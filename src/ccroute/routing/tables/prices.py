@@ -1,0 +1,66 @@
+"""Prices of names that may have no deployment: a requested model, a baseline, a misspelt price entry."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from ccroute.errors import RequestError
+from ccroute.routing.names import close_matches, did_you_mean
+from ccroute.routing.tables.tables import Tables
+from ccroute.types import Price
+
+_log = logging.getLogger("ccroute")
+_MOST_COMPARED: Final = 200
+"""Prices compared with the models' names at most; a longer list is a provider's whole price list."""
+
+
+def price_of(tables: Tables, name: str) -> Price | None:
+    """The price of the name's first deployment, or else of the name itself; None if unknown."""
+    try:
+        _, deployments = tables.resolve(name)
+    except RequestError:
+        return tables.prices.find(name)
+    return deployments[0].price or tables.prices.find(name)
+
+
+def is_known(tables: Tables, name: str) -> bool:
+    """Whether the name has a deployment or a price, or has the form provider/model."""
+    try:
+        tables.resolve(name)
+    except RequestError:
+        return "/" in name or tables.prices.find(name) is not None
+    return True
+
+
+def warn_of_unused(tables: Tables, baseline: str | None) -> None:
+    """Log a warning for each price of an alias, an unknown backend or a misspelt model: it is never used.
+    Other unknown names may be used later, because callers may name any `backend/model`."""
+    keys = list(tables.prices)
+    if not keys:
+        return
+    known = tables.known_deployments()
+    bare = {name.partition("/")[2] for name in known}
+    unknown = [key for key in keys if key not in known and key not in bare and key != baseline]
+    notes = {key: "is an alias" for key in unknown if key in tables.aliases}
+    for key in unknown:
+        backend, slash, _ = key.partition("/")
+        if slash and backend not in tables.backends and (close := did_you_mean(backend, tables.backends)):
+            notes.setdefault(key, f"names no backend of this router{close}")
+    if len(unknown) <= _MOST_COMPARED:
+        for name in known:
+            if tables.deployment(name).price is None:
+                for key in {
+                    *close_matches(name, unknown),
+                    *close_matches(name.partition("/")[2], unknown),
+                }:
+                    notes.setdefault(
+                        key, f"leads to no model that this router knows, and {name} has no price"
+                    )
+    for key, note in notes.items():
+        _log.warning(
+            'prices["%s"] %s, so nothing is priced by it: write a deployment "backend/model", or the '
+            "model's own name",
+            key,
+            note,
+        )

@@ -1,0 +1,142 @@
+"""What a router holds, from its making over its reloads to its end. Must not decide anything itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+from ccroute.errors import RouterClosedError
+from ccroute.flow import CallContext, Flow, RouterState, check, discover, new_state
+from ccroute.observe.logging import log_event, safe_listener
+from ccroute.routing import make_plan
+from ccroute.routing.arguments import Configuration, checked
+from ccroute.runtime.clock import SystemClock
+from ccroute.runtime.limiter import Limiters
+from ccroute.runtime.reload import Reloader
+from ccroute.types import ModelInfo
+from ccroute.types.arguments.checked import build_request
+from ccroute.types.request import Form
+
+if TYPE_CHECKING:
+    from ccroute.types import BackendHealth
+
+FIXED = ("ledger", "trust_env")
+"""The arguments that a file may hold, and that a reload does not take over."""
+
+
+class RouterBase:
+    """The part of a router that its methods share. `given` are the keyword arguments of `Router`."""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        from ccroute.http.connections import Connections  # imports asyncio
+
+        configuration = checked(**given)
+        listeners = [log_event] if given["on_event"] is None else [log_event, given["on_event"]]
+        self._connections = Connections(given["transport"], trust_env=given["trust_env"])
+        self._limiters = Limiters([], 0)
+        self._state = new_state(
+            SystemClock(),
+            safe_listener(*listeners),
+            configuration.ledger,
+            self._limiters.by_origin,
+            given["count_tokens"],
+        )
+        """The configuration, which a reload replaces, and what was learned. Each call reads it once."""
+        self._reloader = Reloader({name: given[name] for name in FIXED})
+        self._process = os.getpid()
+        self._closed = False
+        self._made_ledger = configuration.made_ledger
+        self._apply(configuration)
+
+    def close(self) -> None:
+        """Close idle connections, and the ledger if the router opened it. Later calls raise
+        `RouterClosedError`; running calls finish."""
+        self._end()
+        self._connections.close()
+
+    async def aclose(self) -> None:
+        """`close`, and wait until this loop's connections are gone."""
+        self._end()
+        await self._connections.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def _use(self, given: Mapping[str, Any]) -> tuple[RouterState, RouterState]:
+        """Decide by these arguments from the next call on; the state before and after.
+
+        Raises `ConfigError` before anything has changed.
+        """
+        return self._apply(checked(**given))
+
+    def _apply(self, configuration: Configuration) -> tuple[RouterState, RouterState]:
+        backends = configuration.tables.backends.values()
+        before, after = self._state, self._state.configured(configuration)
+        self._limiters.update(backends, configuration.max_queue)
+        self._state = after
+        self._connections.keep_only({backend.endpoint for backend in backends})
+        return before, after
+
+    def _begin(self, prompt: str | None, form: Form[Any], options: Mapping[str, object]) -> CallContext:
+        """Check the request and make its plan, before anything is sent."""
+        self._check_open()
+        if self._reloader.watched:
+            self._reload_if_changed()
+        if form is not None:
+            options = {**options, "response_format": form}
+        state, request = self._state, build_request(prompt, options)
+        plan = make_plan(request, state.tables, state.clock.random, state.count_tokens, load=state.load)
+        return CallContext(plan, state, self._process)
+
+    def _reload_if_changed(self) -> None:
+        """For a router that is watched."""
+        self._reloader.reload_if_changed(self._use, self._state.clock.monotonic())
+
+    def _discovery(self) -> Flow[list[ModelInfo]]:
+        self._check_open()
+        state = self._state
+        return discover(state.tables.backends.values(), state.timeout, state.clock)
+
+    def _checks(self) -> dict[str, Flow[BackendHealth]]:
+        self._check_open()
+        state = self._state
+        used: dict[str, list[str]] = {name: [] for name in state.tables.backends}
+        for name in state.tables.known_deployments():
+            owner, _, model = name.partition("/")
+            used[owner].append(model)
+        return {
+            name: check(backend, used[name], state.timeout, state.clock)
+            for name, backend in state.tables.backends.items()
+        }
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RouterClosedError("this router was closed: make a new one")
+        if self._process != os.getpid():
+            self._after_fork()
+
+    def _end(self) -> None:
+        """No more calls. Close the ledger if the router made it; the caller closes its own."""
+        self._closed = True
+        if self._process != os.getpid():
+            self._after_fork()
+        ledger = self._state.ledger
+        (ledger.close if self._made_ledger else ledger.settle)()
+
+    def _after_fork(self) -> None:
+        """Renew locks, slots and connections in a forked child: they belong to the parent."""
+        self._process = os.getpid()
+        self._reloader.after_fork()
+        self._state.after_fork()
+        self._limiters.after_fork()
+        self._connections.after_fork()

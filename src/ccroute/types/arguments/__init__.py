@@ -1,0 +1,1 @@
+"""Checks what callers pass to a call, and turns classes and functions into JSON schemas."""

@@ -1,0 +1,1 @@
+"""What a router says of itself: `explain()`, `health()` and `stats()`. Loaded only where somebody asks."""

@@ -1,0 +1,115 @@
+"""Where a call would go, and why: `router.explain()`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from ccroute.display import aligned, card, rich_table, rounded_usd, table
+from ccroute.types.route import Frozen
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+
+class Candidate(Frozen):
+    """A deployment that may serve the call.
+
+    alias:          the model that led to it; a `fallback` model is tried only if the others fail.
+    reason:         why it is there.
+    allowed:        whether a call would ask it now; if not, `why_not` says why.
+    probability:    of being the first that is asked, 0 to 1. Only random strategies have others than 0 and 1.
+    worst_cost:     USD for the longest prompt and answer, with nothing from a cache; None if unknown.
+    context_window: tokens; None if unknown.
+    """
+
+    deployment: str
+    backend: str
+    alias: str
+    fallback: bool = False
+    reason: str = ""
+    allowed: bool = True
+    why_not: str | None = None
+    probability: float = 0.0
+    worst_cost: Decimal | None = None
+    context_window: int | None = None
+
+
+class RoutePlan(Frozen):
+    """Where a call would go, and why. Printed, it is a table.
+
+    `requested_model` is the model that the call names, `model` the alias that is used; `overridden`: the
+    agent's configured model replaces a different requested one. `estimated_tokens` is the prompt.
+    `candidates` are in the order in which a call would try them; those that it would not ask stand where they
+    would be. `reasons` are sentences about the whole plan. `timeout` is the call's time in seconds.
+    """
+
+    agent: str | None = None
+    requested_model: str | None = None
+    model: str = ""
+    overridden: bool = False
+    estimated_tokens: int = 0
+    candidates: tuple[Candidate, ...] = ()
+    reasons: tuple[str, ...] = ()
+    timeout: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON: money is a str."""
+        return self.model_dump(mode="json")
+
+    def __str__(self) -> str:
+        header, rows = self._cells()
+        return "\n".join([self._title(), "", *aligned([header, *rows], _NUMBERS), *self._notes()])
+
+    def __rich__(self) -> Group:
+        from rich.console import Group  # rich calls this
+
+        header, rows = self._cells()
+        return Group(self._title(), rich_table(header, rows, _NUMBERS), *self._notes())
+
+    def __rich_repr__(self) -> Iterator[object]:
+        yield self._title()
+        for each in self.candidates:
+            yield each.deployment, each.reason if each.allowed else f"no: {each.why_not}"
+
+    def _repr_html_(self) -> str:
+        header, rows = self._cells()
+        return card(self._title(), text="\n".join(self._notes()), table=table(header, rows))
+
+    def _title(self) -> str:
+        path = " → ".join(dict.fromkeys((self.agent or "-", self.requested_model or self.model, self.model)))
+        facts = [f"about {self.estimated_tokens} tokens"]
+        facts += ["overridden"] if self.overridden else []
+        facts += [f"at most {self.timeout:g} s"] if self.timeout is not None else []
+        return f"{path} ({', '.join(facts)})"
+
+    def _notes(self) -> list[str]:
+        return ["", *self.reasons] if self.reasons else []
+
+    def _cells(self) -> tuple[list[str], list[list[str]]]:
+        rows, place = [], 0
+        for each in self.candidates:
+            place += each.allowed
+            cost, window = each.worst_cost, each.context_window
+            rows.append(
+                [
+                    str(place) if each.allowed else "-",
+                    each.deployment,
+                    _percent(each.probability) if each.allowed else "",
+                    "unknown" if cost is None else rounded_usd(cost),
+                    "unknown" if window is None else f"{window:,}",
+                    each.reason if each.allowed else f"no: {each.why_not}",
+                ]
+            )
+        return ["", "deployment", "first", "worst cost", "window", "why"], rows
+
+
+_NUMBERS = (0, 2, 3, 4)
+"""The columns of a plan's table that are aligned to the right."""
+
+
+def _percent(share: float) -> str:
+    if 0 < share < 0.005 or 0.995 <= share < 1:
+        return "<1 %" if share < 0.5 else ">99 %"
+    return f"{share * 100:.0f} %"

@@ -1,0 +1,74 @@
+"""The state of a router at one moment, as plain data: `router.stats()`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from ccroute.types.route import Frozen
+
+HealthState = Literal["on", "off", "probing", "cooling"]
+"""on: gets calls. off: a breaker is open, or a key or a model was refused. probing: one call is on its way to
+find out whether it answers again. cooling: the server asked for a pause."""
+
+
+class HealthStats(Frozen):
+    """Whether something gets calls. After `seconds_left` one call probes it, or the pause ends."""
+
+    state: HealthState = "on"
+    reason: str = ""
+    seconds_left: float = 0.0
+
+
+class LimitStats(Frozen):
+    """The rate limits of a deployment or an agent: `requests` and `tokens` of the last minute count towards
+    `rpm` and `tpm` (None: no limit, and not counted). `waiting` calls wait for room."""
+
+    rpm: int | None = None
+    requests: int = 0
+    tpm: int | None = None
+    tokens: int = 0
+    waiting: int = 0
+
+
+class DeploymentStats(Frozen):
+    """One deployment that was asked before. `success_rate` is the share of its recent calls that succeeded,
+    0 to 1; `limits` is None where it has none."""
+
+    in_flight: int = 0
+    success_rate: float = 1.0
+    health: HealthStats = HealthStats.model_construct()
+    limits: LimitStats | None = None
+
+
+class AgentStats(Frozen):
+    """One agent with a limit that made a call."""
+
+    limits: LimitStats
+
+
+class BackendStats(Frozen):
+    """One backend's host. Backends at one origin share its slots, queue and connections.
+
+    in_flight:          calls to the host that have not ended, those in the queue included.
+    slots:              how many calls the host serves at a time; None where there is no limit.
+    slots_held, queued: slots that are taken, and calls that wait for one.
+    idle_connections, busy_connections: open connections; always 0 with a `transport=` of your own.
+    credential:         the health of its key.
+    """
+
+    in_flight: int = 0
+    slots: int | None = None
+    slots_held: int = 0
+    queued: int = 0
+    idle_connections: int = 0
+    busy_connections: int = 0
+    credential: HealthStats = HealthStats.model_construct()
+
+
+class RouterStats(Frozen):
+    """A router at one moment, by the names of backends, deployments and agents."""
+
+    backends: Mapping[str, BackendStats]
+    deployments: Mapping[str, DeploymentStats]
+    agents: Mapping[str, AgentStats] = {}

@@ -1,0 +1,173 @@
+"""`ccroute check`: routes, agents, warnings and what is ignored; or every fault on its line."""
+
+import pytest
+
+FILE = {
+    "backends": {
+        "local": {"kind": "ollama", "models": {"q:7b": {"context_window": 32768}}},
+        "far": {
+            "kind": "anthropic",
+            "api_key": "${FAR_KEY}",
+            "models": {"opus-4": {"price": {"input": 15, "output": 75}}},
+        },
+    },
+    "aliases": {
+        "opus": "far/opus-4",
+        "both": ["local/q:7b", "far/opus-4"],
+        "c-*": "far/claude-*",
+    },
+    "agents": {"python-expert": "both", "architect": {"model": "opus", "group": "leads"}, "free": {}},
+    "groups": {"leads": {}},
+}
+
+
+@pytest.fixture
+def file(write, monkeypatch):
+    monkeypatch.setenv("FAR_KEY", "sk-far-secret")
+    return write("ccroute.json", FILE)
+
+
+def cells(line):
+    return [cell.strip() for cell in line.split("  ") if cell.strip()]
+
+
+def test_the_routes_and_agents_are_tables(ccroute, file):
+    ran = ccroute("check", file)
+    assert (ran.code, ran.err) == (0, "")
+    lines = list(map(cells, ran.out.splitlines()))
+    assert lines[:2] == [["routes:"], ["name", "deployment", "kind", "USD per million", "window"]]
+    assert ["opus", "far/opus-4", "anthropic", "$15.00 / $75.00", "unknown"] in lines
+    assert ["both", "local/q:7b", "ollama", "free", "32,768"] in lines
+    assert ["far/opus-4", "anthropic", "$15.00 / $75.00", "unknown"] in lines
+    assert ["c-*", "far/claude-*"] in lines
+    assert ["python-expert", "both", "local/q:7b, far/opus-4"] in lines
+    assert ["architect", "opus", "far/opus-4"] in lines
+    assert ["free", "the call's"] in lines
+    assert "sk-far-secret" not in ran.out
+
+
+def test_json_has_the_same_for_machines(ccroute, file):
+    ran = ccroute("check", file, "--json")
+    assert ran.code == 0
+    found = ran.json
+    assert found.keys() == {"files", "routes", "agents", "warnings", "ignored"}
+    assert found["files"] == [file]
+    both = next(route for route in found["routes"] if route["name"] == "both")
+    assert both["deployments"][0] == {
+        "deployment": "local/q:7b",
+        "kind": "ollama",
+        "address": "http://localhost:11434",
+        "local": True,
+        "price": {"input": "0", "output": "0"},
+        "context_window": 32768,
+    }
+    assert found["agents"][1] == {
+        "agent": "architect",
+        "model": "opus",
+        "deployments": ["far/opus-4"],
+        "group": "leads",
+        "local_only": False,
+    }
+
+
+def test_every_fault_is_a_line_with_its_file_and_the_code_is_2(ccroute, write):
+    name = write("bad.json", {"agents": {"x": "opsu"}, "aliases": {"opus": "zzz/x"}, "retri": 1})
+    ran = ccroute("check", name)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.splitlines() == [
+        'bad.json: retri: unknown key, did you mean "retry"?',
+        'bad.json: aliases.opus: unknown backend "zzz" in "zzz/x"',
+        'bad.json: agents.x.model: unknown alias "opsu", did you mean "opus"?',
+    ]
+
+
+def test_faults_are_json_as_well(ccroute, write):
+    ran = ccroute("check", write("bad.json", {"retri": 1}), "--json")
+    assert ran.code == 2
+    assert ran.json["error"]["type"] == "ConfigError"
+    assert ran.json["error"]["faults"][0] == 'bad.json: retri: unknown key, did you mean "retry"?'
+
+
+def test_with_several_files_a_place_names_its_file_once(ccroute, write):
+    one, two = write("a.json", {"agents": {"x": "opsu"}}), write("b.json", {"aliases": {"opus": "ollama/x"}})
+    assert (
+        ccroute("check", one, two).err
+        == 'a.json: agents.x.model: unknown alias "opsu", did you mean "opus"?\n'
+    )
+
+
+def test_a_file_that_is_missing_is_one_line(ccroute):
+    ran = ccroute("check", "nowhere.toml")
+    assert (ran.code, ran.err) == (2, "nowhere.toml: cannot be read: No such file or directory\n")
+
+
+def test_without_a_file_it_says_what_it_expects(ccroute):
+    ran = ccroute("check")
+    assert ran.code == 2
+    assert "give a file: ccroute.toml, an orchestra's file, LiteLLM's config.yaml" in ran.err
+
+
+def test_warnings_stand_below_the_tables_once(ccroute, write):
+    one = write(
+        "a.json", {"backends": {"p": {"kind": "openai", "api_key": "sk-literal"}}, "aliases": {"a": "p/1"}}
+    )
+    two = write(
+        "b.json", {"aliases": {"a": "anthropic/2"}, "prices": {"m": {"input": "0.0001", "output": 1}}}
+    )
+    ran = ccroute("check", one, two)
+    assert (ran.code, ran.err) == (0, "")
+    warnings = ran.out.partition("warnings:\n")[2]
+    for expected in (
+        "a.json: backends.p.api_key: holds a secret itself; ${OPENAI_API_KEY} would keep it out of the file",
+        "a.json: aliases.a: b.json: aliases.a comes later and wins",
+        "ANTHROPIC_API_KEY is not set",
+        "b.json: prices.m.input: 0.0001 USD per million tokens",
+    ):
+        assert warnings.count(expected) == 1
+    assert "sk-literal" not in ran.out
+    assert "ignored" not in ran.out
+
+
+def test_what_is_ignored_is_summed_up_by_its_reason(ccroute, write):
+    entry = {"model": "ollama/q", "role": "dev", "phase": 1}
+    ran = ccroute(
+        "check", write("orchestra.json", {"x": entry, "y": entry, "z": {**entry, "enabled": False}})
+    )
+    assert ran.out.partition("ignored:\n")[2].splitlines()[:2] == [
+        "  role ×2, phase ×2: says nothing about which model answers",
+        "  z: is disabled",
+    ]
+
+
+def test_verbose_also_logs(ccroute, write):
+    ran = ccroute("check", "-v", write("a.json", {"aliases": {"a": "anthropic/2"}}))
+    assert "WARNING: config: backends.anthropic: ANTHROPIC_API_KEY is not set" in ran.err
+
+
+def test_names_of_a_file_control_no_terminal(ccroute, write):
+    name = write(
+        "a.json", {"aliases": {"\x1b[31mred": "ollama/x"}, "agents": {"\x1b]0;title\x07": "\x1b[31mred"}}
+    )
+    ran = ccroute("check", name)
+    assert "\x1b" not in ran.out + ran.err
+    assert "\x07" not in ran.out + ran.err
+
+
+def test_a_terminal_gets_the_tables_of_rich(ccroute, file):
+    ran = ccroute("check", file, terminal=True)
+    assert ran.code == 0
+    assert "─" in ran.out
+    assert "python-expert" in ran.out
+
+
+def test_no_color_is_respected(ccroute, file, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert "\x1b[3" not in ccroute("check", file, terminal=True).out.replace("\x1b[3m", "")
+
+
+def test_without_rich_a_terminal_gets_plain_tables(ccroute, file, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "rich.console", None)
+    ran = ccroute("check", file, terminal=True)
+    assert "─" not in ran.out
+    assert ran.out == ccroute("check", file).out
