@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from datetime import datetime
 from typing import Any
@@ -27,7 +26,7 @@ from ccroute import (
     Timeout,
     errors,
 )
-from ccroute.flow import check
+from ccroute.flow.listings import PATIENCE, check
 from ccroute.routing import Fallback
 from ccroute.types import BackendHealth, LoadedModel
 from tiny_llama import TinyLlama
@@ -235,7 +234,7 @@ def test_a_silent_server_is_given_up() -> None:
     silent.run(Check())  # type: ignore[arg-type]
     found: Any = silent.given
     assert (found.ok, found.error) == (False, "BackendTimeoutError")
-    assert Check.clock.elapsed == sys.modules["ccroute.flow.listings"].PATIENCE
+    assert Check.clock.elapsed == PATIENCE
 
 
 @pytest.mark.parametrize("caller", ["async", "trio"], indirect=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
-import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -102,7 +101,7 @@ def test_a_backend_that_does_not_answer_is_named_and_left_out(
 
 
 def test_a_list_without_end_is_given_up(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["ccroute.flow.listings"], "MAX_LISTING", 1000)
+    monkeypatch.setattr("ccroute.flow.listings.MAX_LISTING", 1000)
     packed = gzip.compress(b'{"data": [' + b" " * 10_000 + b"]}")
     with ScriptedServer([answer(body=packed, headers={"content-encoding": "gzip"})]) as server:
         with Router([OpenAIBackend("far", base_url=server.url)]) as router:

@@ -74,6 +74,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
 
 
+def escaped(text: str) -> str:
+    """The text on one line, with what would control a terminal written as `\\x1b`."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def cut(text: str, longest: int = _LONGEST) -> str:
     """The start of a long text."""
     return text if len(text) <= longest else f"{text[:longest]}…"

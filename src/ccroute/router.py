@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
@@ -12,10 +12,10 @@ from ccroute.accounting.ledger import moment
 from ccroute.accounting.prices import PriceLike
 from ccroute.accounting.tokens import TokenCounter
 from ccroute.backends import Backend
-from ccroute.display import card, table
 from ccroute.errors import UnknownModelError
 from ccroute.flow import call
 from ccroute.routing import Agent, AliasTable, Fallback, with_agent
+from ccroute.routing.arguments import checked
 from ccroute.routing.tables.aliases import Target
 from ccroute.routing.tables.prices import is_known, price_of
 from ccroute.runtime.base import RouterBase
@@ -96,8 +96,33 @@ class Router(RouterBase):
         on_event: Listener | None = None,
         transport: Transport | None = None,
     ) -> None:
-        given = locals()
-        super().__init__({name: given[name] for name in given if name not in ("self", "__class__")})
+        configuration = checked(
+            backends,
+            aliases,
+            agents,
+            default_model=default_model,
+            agent_override=agent_override,
+            unknown_agent=unknown_agent,
+            retry=retry,
+            timeout=timeout,
+            prices=prices,
+            ledger=ledger,
+            baseline=baseline,
+            groups=groups,
+            fallbacks=fallbacks,
+            drop_params=drop_params,
+            health=health,
+            max_queue=max_queue,
+            on_event=on_event,
+        )
+        super().__init__(
+            configuration,
+            ledger=ledger,
+            trust_env=trust_env,
+            count_tokens=count_tokens,
+            on_event=on_event,
+            transport=transport,
+        )
 
     @classmethod
     def from_config(
@@ -255,15 +280,17 @@ class Router(RouterBase):
         """What each backend's own lists say now: whether it answers, its models, which are in memory, and
         which models of this router it lacks (`missing`). Generates nothing, and raises nothing for a server's
         fault."""
-        from ccroute.runtime.health import check_all  # only where somebody asks
+        from ccroute.runtime.inspection import check_all  # only where somebody asks
 
-        return check_all(self._checks(), self._connections, self._limiters)
+        self._check_open()
+        return check_all(self._state, self._connections, self._limiters)
 
     async def ahealth(self) -> dict[str, BackendHealth]:
         """`health`, on the running event loop. All backends are asked at the same time."""
-        from ccroute.runtime.health import acheck_all
+        from ccroute.runtime.inspection import acheck_all
 
-        return await acheck_all(self._checks(), self._connections, self._limiters)
+        self._check_open()
+        return await acheck_all(self._state, self._connections, self._limiters)
 
     def report(
         self,
@@ -304,24 +331,6 @@ class Router(RouterBase):
         get no calls, and why. Plain data; no network."""
         if self._process != os.getpid():
             self._after_fork()
-        from ccroute.runtime.stats import router_stats  # only where somebody asks
+        from ccroute.runtime.inspection import router_stats  # only where somebody asks
 
         return router_stats(self._state, self._limiters, self._connections)
-
-    def __repr__(self) -> str:
-        return f"Router({', '.join(f'{name}={value}' for name, value in self.__rich_repr__())})"
-
-    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
-        tables = self._state.tables
-        yield "backends", list(tables.backends)
-        yield "aliases", len(tables.aliases)
-        yield "agents", len(tables.agents)
-
-    def _repr_html_(self) -> str:
-        tables = self._state.tables
-        counts = [("aliases", len(tables.aliases)), ("agents", len(tables.agents))]
-        rows = [
-            (name, type(backend).__name__, str(backend.origin), "yes" if backend.local else "no")
-            for name, backend in tables.backends.items()
-        ]
-        return card("Router", counts, table=table(("backend", "kind", "address", "local"), rows))

@@ -11,8 +11,8 @@ from tests.flow.support import BROKEN, REFUSED, FakeClock, HandDriver, PlainBack
 
 from ccroute import Model, OllamaBackend, OpenAIBackend, Timeout
 from ccroute.backends import Backend
-from ccroute.flow import discover
-from ccroute.flow.effects import Flow
+from ccroute.flow import Flow
+from ccroute.flow.listings import discover
 from ccroute.types import ModelInfo
 
 

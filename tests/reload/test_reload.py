@@ -21,7 +21,6 @@ from ccroute.accounting import MemoryLedger
 from ccroute.config.sources import Sources
 from ccroute.observe import Reloaded
 from ccroute.routing.arguments import checked
-from ccroute.runtime.base import FIXED
 
 FAST = {"attempts": 1}
 
@@ -342,7 +341,6 @@ def test_a_reload_changes_what_the_keyword_says(keyword: str) -> None:
 
 def test_every_keyword_of_a_router_changes_or_is_listed_as_one_that_stays() -> None:
     assert {*CHANGES, *STAYS} == {*inspect.signature(Router).parameters}
-    assert set(FIXED) <= STAYS
 
 
 def test_what_a_source_leaves_out_has_the_defaults_of_a_router() -> None:

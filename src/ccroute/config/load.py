@@ -28,6 +28,7 @@ from ccroute.config.native.settings import Settings
 from ccroute.config.reading.other_tools import looks_like
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import EXPECTED, Given, Ignored, Source, Stamp, open_sources
+from ccroute.display import escaped
 from ccroute.errors import ConfigError
 from ccroute.routing import AliasTable
 from ccroute.routing.arguments import Faults, check_backends
@@ -113,9 +114,13 @@ def read(
         what = "is empty" if empty else "holds no backends, agents or aliases"
         faults.append((opened[0][0].name if len(opened) == 1 else "source", f"{what}; {EXPECTED}"))
     for warning in [*(warning for source, _ in opened for warning in source.warnings), *assembly.warnings]:
-        _log.warning("config: %s", environment.hide(warning))  # a misspelled key may be the reason of a fault
+        _log.warning(
+            "config: %s", escaped(environment.hide(warning))
+        )  # a misspelled key may be the reason of a fault
     if faults:
-        raise ConfigError(*dict.fromkeys(f"{where}: {environment.hide(text)}" for where, text in faults))
+        raise ConfigError(
+            *dict.fromkeys(escaped(f"{where}: {environment.hide(text)}") for where, text in faults)
+        )
     return Loaded(
         assembly.options,
         tuple(ignored for source, _ in opened for ignored in source.ignored()),

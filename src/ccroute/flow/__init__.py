@@ -7,7 +7,6 @@ transport's failure comes back as a value; only cancellation and bugs are thrown
 from ccroute.flow.call import call
 from ccroute.flow.call_context import CallContext
 from ccroute.flow.effects import Flow
-from ccroute.flow.listings import check, discover
 from ccroute.flow.state import RouterState, new_state
 
-__all__ = ["CallContext", "Flow", "RouterState", "call", "check", "discover", "new_state"]
+__all__ = ["CallContext", "Flow", "RouterState", "call", "new_state"]

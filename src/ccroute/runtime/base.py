@@ -1,13 +1,15 @@
-"""What a router holds, from its making over its reloads to its end. Must not decide anything itself."""
+"""What a router holds, from its making over its reloads to its end, and how a notebook shows it. Must not
+decide anything itself."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+from ccroute.display import card, table
 from ccroute.errors import RouterClosedError
-from ccroute.flow import CallContext, Flow, RouterState, check, discover, new_state
+from ccroute.flow import CallContext, Flow, RouterState, new_state
 from ccroute.observe.logging import log_event, safe_listener
 from ccroute.routing import make_plan
 from ccroute.routing.arguments import Configuration, checked
@@ -19,31 +21,41 @@ from ccroute.types.arguments.checked import build_request
 from ccroute.types.request import Form
 
 if TYPE_CHECKING:
-    from ccroute.types import BackendHealth
-
-FIXED = ("ledger", "trust_env")
-"""The arguments that a file may hold, and that a reload does not take over."""
+    from ccroute.accounting.tokens import TokenCounter
+    from ccroute.http.connections import Transport
+    from ccroute.observe import Listener
 
 
 class RouterBase:
-    """The part of a router that its methods share. `given` are the keyword arguments of `Router`."""
+    """The part of a router that its methods share.
 
-    def __init__(self, given: Mapping[str, Any]) -> None:
+    configuration: what a reload replaces; the others stay. `ledger` is `Router`'s argument as it was given.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        ledger: object,
+        trust_env: bool,
+        count_tokens: TokenCounter | None,
+        on_event: Listener | None,
+        transport: Transport | None,
+    ) -> None:
         from ccroute.http.connections import Connections  # imports asyncio
 
-        configuration = checked(**given)
-        listeners = [log_event] if given["on_event"] is None else [log_event, given["on_event"]]
-        self._connections = Connections(given["transport"], trust_env=given["trust_env"])
+        listeners = [log_event] if on_event is None else [log_event, on_event]
+        self._connections = Connections(transport, trust_env=trust_env)
         self._limiters = Limiters([], 0)
         self._state = new_state(
             SystemClock(),
             safe_listener(*listeners),
             configuration.ledger,
             self._limiters.by_origin,
-            given["count_tokens"],
+            count_tokens,
         )
         """The configuration, which a reload replaces, and what was learned. Each call reads it once."""
-        self._reloader = Reloader({name: given[name] for name in FIXED})
+        self._reloader = Reloader({"ledger": ledger, "trust_env": trust_env})
         self._process = os.getpid()
         self._closed = False
         self._made_ledger = configuration.made_ledger
@@ -71,6 +83,24 @@ class RouterBase:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"Router({', '.join(f'{name}={value}' for name, value in self.__rich_repr__())})"
+
+    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+        tables = self._state.tables
+        yield "backends", list(tables.backends)
+        yield "aliases", len(tables.aliases)
+        yield "agents", len(tables.agents)
+
+    def _repr_html_(self) -> str:
+        tables = self._state.tables
+        counts = [("aliases", len(tables.aliases)), ("agents", len(tables.agents))]
+        rows = [
+            (name, type(backend).__name__, str(backend.origin), "yes" if backend.local else "no")
+            for name, backend in tables.backends.items()
+        ]
+        return card("Router", counts, table=table(("backend", "kind", "address", "local"), rows))
 
     def _use(self, given: Mapping[str, Any]) -> tuple[RouterState, RouterState]:
         """Decide by these arguments from the next call on; the state before and after.
@@ -103,21 +133,11 @@ class RouterBase:
         self._reloader.reload_if_changed(self._use, self._state.clock.monotonic())
 
     def _discovery(self) -> Flow[list[ModelInfo]]:
+        from ccroute.flow.listings import discover  # only where somebody asks
+
         self._check_open()
         state = self._state
         return discover(state.tables.backends.values(), state.timeout, state.clock)
-
-    def _checks(self) -> dict[str, Flow[BackendHealth]]:
-        self._check_open()
-        state = self._state
-        used: dict[str, list[str]] = {name: [] for name in state.tables.backends}
-        for name in state.tables.known_deployments():
-            owner, _, model = name.partition("/")
-            used[owner].append(model)
-        return {
-            name: check(backend, used[name], state.timeout, state.clock)
-            for name, backend in state.tables.backends.items()
-        }
 
     def _check_open(self) -> None:
         if self._closed:

@@ -5,8 +5,11 @@ Knows syntax, must not know what a key means.
 
 from __future__ import annotations
 
+import errno
+import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import stat
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -25,6 +28,10 @@ Place: TypeAlias = tuple[str | int, ...]
 _GIVEN = (str, os.PathLike, Mapping)
 _FEW = 3
 """As many ignored keys of one name are listed one by one."""
+_LARGEST = 16 * 1024 * 1024
+"""Bytes of a file at most. A device such as /dev/zero has no end."""
+_DEEPEST = 100
+"""Tables and lists within each other at most."""
 _ANY = -1
 """Stands for every position of a list."""
 EXPECTED = (
@@ -71,7 +78,11 @@ class Source:
         """A file's text. Its stamp is taken before, so that a change while it is read is noticed later."""
         path = path.absolute()
         self.files[path] = stamp(path)
-        return path.read_text("utf-8-sig")
+        with path.open("rb") as file:
+            text = file.read(_LARGEST + 1)
+        if len(text) > _LARGEST:
+            raise OSError(errno.EFBIG, f"it is larger than {_LARGEST // 1024**2} MB")
+        return io.TextIOWrapper(io.BytesIO(text), "utf-8-sig").read()  # lines may end in CR
 
     def at(self, place: Place) -> str:
         """A place in this source, as messages write it: `agents.python-expert.fallback[0]`."""
@@ -150,12 +161,13 @@ def _common(steps: Sequence[str | int]) -> str | int:
 
 
 def stamp(path: Path) -> Stamp | None:
-    """The file's stamp; None while there is no such file."""
+    """The file's stamp; None while there is no such file. A pipe has none either: to read it again may never
+    end."""
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size
+    return (found.st_mtime_ns, found.st_size) if stat.S_ISREG(found.st_mode) else None
 
 
 def open_sources(given: Given | Sequence[Given]) -> list[tuple[Source, Mapping[str, Any]]]:
@@ -189,8 +201,14 @@ def _labels(several: Sequence[Given]) -> list[str]:
 
 
 def _read(given: Given, source: Source) -> Mapping[str, Any]:
-    if isinstance(given, Mapping):
-        return given
+    content = given if isinstance(given, Mapping) else _parsed(given, source)
+    if not _is_too_deep(content):
+        return content
+    source.fault_file("is nested too deeply")
+    return {}
+
+
+def _parsed(given: str | os.PathLike[str], source: Source) -> Mapping[str, Any]:
     try:
         if not _is_text(given):
             source.path = Path(given)
@@ -200,4 +218,22 @@ def _read(given: Given, source: Source) -> Mapping[str, Any]:
         source.fault_file(f"cannot be read: {error.strerror}")
     except UnicodeDecodeError:
         source.fault_file("is not UTF-8 text")
+    except ValueError:  # of a path with a NUL
+        source.fault_file("is no path")
     return {}
+
+
+def _is_too_deep(content: Mapping[str, Any]) -> bool:
+    """Whether tables and lists are deeper than anything means, or within themselves."""
+    level: Collection[Any] = [content]
+    for _ in range(_DEEPEST):
+        inner = (
+            each
+            for outer in level
+            for each in (outer.values() if isinstance(outer, Mapping) else outer)
+            if isinstance(each, Mapping | list | tuple)
+        )
+        level = {id(each): each for each in inner}.values()  # one object may stand in many places
+        if not level:
+            return False
+    return True

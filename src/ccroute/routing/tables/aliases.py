@@ -220,10 +220,14 @@ class _Resolver:
     def __init__(self, exact: Mapping[str, _Entry], patterns: Sequence[_Pattern]) -> None:
         self._exact = exact
         self._patterns = patterns
+        self._flat: dict[str, _Entry] = {}
 
     def flatten(self, name: str, path: tuple[str, ...]) -> _Entry:
         """The deployments of an exact alias. Raises `ValueError` for a cycle or an unknown target."""
-        return self._merge(self._exact[name], (*path, name))
+        found = self._flat.get(name)  # many paths may lead there
+        if found is None:
+            found = self._flat[name] = self._merge(self._exact[name], (*path, name))
+        return found
 
     def by_pattern(self, name: str, path: tuple[str, ...]) -> _Entry | None:
         for pattern in self._patterns:

@@ -1,11 +1,14 @@
-"""Collects a router's statistics from its health, load, limiters and connections."""
+"""What a router says of itself: `stats()` from its own state, and `health()` from its backends' lists."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ccroute.flow import RouterState
+from ccroute.flow import Flow, RouterState
+from ccroute.flow.listings import check
+from ccroute.runtime.drive import AsyncDrive, Drive
 from ccroute.runtime.limiter import Limiters
+from ccroute.types import BackendHealth
 from ccroute.types.inspection.stats import AgentStats, BackendStats, DeploymentStats, HealthStats, RouterStats
 
 if TYPE_CHECKING:
@@ -44,3 +47,38 @@ def router_stats(state: RouterState, limiters: Limiters, connections: Connection
     }
     agents = {name: AgentStats(limits=each) for (of, name), each in limits.items() if of == "agent"}
     return RouterStats(backends=hosts, deployments=deployments, agents=agents)
+
+
+def check_all(state: RouterState, connections: Connections, limiters: Limiters) -> dict[str, BackendHealth]:
+    """The health of each backend, by its name."""
+    found = {}
+    for name, flow in _checks(state).items():
+        drive = Drive(flow, connections, limiters)
+        drive.advance()
+        found[name] = drive.finished()
+    return found
+
+
+async def acheck_all(
+    state: RouterState, connections: Connections, limiters: Limiters
+) -> dict[str, BackendHealth]:
+    """`check_all`, asking all backends at the same time."""
+    from anyio import create_task_group  # only where somebody asks
+
+    drives = {name: AsyncDrive(flow, connections, limiters) for name, flow in _checks(state).items()}
+    async with create_task_group() as group:
+        for drive in drives.values():
+            group.start_soon(drive.advance)
+    return {name: drive.finished() for name, drive in drives.items()}
+
+
+def _checks(state: RouterState) -> dict[str, Flow[BackendHealth]]:
+    """The check of each backend, for the models that the tables name."""
+    used: dict[str, list[str]] = {name: [] for name in state.tables.backends}
+    for name in state.tables.known_deployments():
+        owner, _, model = name.partition("/")
+        used[owner].append(model)
+    return {
+        name: check(backend, used[name], state.timeout, state.clock)
+        for name, backend in state.tables.backends.items()
+    }
