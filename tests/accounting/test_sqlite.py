@@ -318,7 +318,7 @@ def test_a_baselines_name_has_its_price_in_prices(path: Path) -> None:
 def test_a_report_of_no_file_is_refused_and_makes_none(path: Path) -> None:
     with pytest.raises(ConfigError, match=rf"^ledger: there is no file {path}$"):
         Report.from_ledger(path)
-    with pytest.raises(ValueError, match=r"^by= is one of agent, .* not 'agents'"):
+    with pytest.raises(ValueError, match=r"^by= is one of agent, .* not \"agents\""):
         Report.from_ledger(path, "agents")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="no postgresql:// ledger"):
         Report.from_ledger("postgresql://host/db")

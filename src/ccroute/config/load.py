@@ -28,6 +28,7 @@ from ccroute.config.native.settings import Settings
 from ccroute.config.reading.other_tools import looks_like
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import EXPECTED, Given, Ignored, Source, Stamp, open_sources
+from ccroute.config.references import joined
 from ccroute.display import escaped
 from ccroute.errors import ConfigError
 from ccroute.routing import AliasTable
@@ -104,7 +105,7 @@ def read(
     merged = merge((source, checked_settings(table, source), beyond) for source, (table, beyond) in tables)
     use_alternatives(merged, given)
     assembly = Assembly(merged, environment, given)
-    faults = [fault for source, _ in opened for fault in source.faults]
+    faults = _grouped((fault for source, _ in opened for fault in source.faults), "environment variable ")
     unknown = [] if any(source.is_unread for source, _ in opened) else assembly.unknown  # it may define them
     faults += _without_unset([*assembly.faults, *unknown], [source for source, _ in opened])
     read = merged.settings
@@ -113,10 +114,10 @@ def read(
         empty = not any(content for _, content in opened)
         what = "is empty" if empty else "holds no backends, agents or aliases"
         faults.append((opened[0][0].name if len(opened) == 1 else "source", f"{what}; {EXPECTED}"))
-    for warning in [*(warning for source, _ in opened for warning in source.warnings), *assembly.warnings]:
-        _log.warning(
-            "config: %s", escaped(environment.hide(warning))
-        )  # a misspelled key may be the reason of a fault
+    noted = _grouped(warning for source, _ in opened for warning in source.warnings)
+    for warning in [*(f"{where}: {text}" for where, text in noted), *assembly.warnings]:
+        # Also beside faults: a misspelled key may be the reason of one.
+        _log.warning("config: %s", escaped(environment.hide(warning)))
     if faults:
         raise ConfigError(
             *dict.fromkeys(escaped(f"{where}: {environment.hide(text)}") for where, text in faults)
@@ -129,6 +130,21 @@ def read(
         tuple(source.name for source, _ in opened),
         environment,
     )
+
+
+def _grouped(found: Iterable[tuple[str, str]], beginning: str = "") -> Faulty:
+    """Each text that begins so once, with all its places: one variable or one provider is one thing to do.
+
+    The others stay as they are.
+    """
+    places: dict[str, list[str]] = {}
+    for where, text in found:
+        is_alike = text.startswith(beginning)
+        places.setdefault(text if is_alike else f"{where}: {text}", []).append(where)
+    return [
+        (joined(list(dict.fromkeys(where))), text.removeprefix(f"{where[0]}: "))
+        for text, where in places.items()
+    ]
 
 
 def _without_unset(faults: Faulty, sources: Iterable[Source]) -> Faulty:

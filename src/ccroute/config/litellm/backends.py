@@ -84,14 +84,14 @@ def _add(name: str, shared: _Shared, builder: Builder) -> None:
         builder.warn((*first.place, "litellm_params"), first.server.warning)
     builder.comes_from((*first.place, "litellm_params"), "backends", name)
     for key, place in first.server.places.items():
-        builder.comes_from(place, "backends", name, key)
+        builder.comes_from(place, "backends", name, *key)
     for entry in shared.entries:
         if not entry.facts.table or entry.model in models:
             continue
         models[entry.model] = dict(entry.facts.table)
         native = ("backends", name, "models", entry.model)
         builder.comes_from(entry.place, *native)
-        for key, place in entry.facts.places.items():
-            builder.comes_from(place, *native, *key.split("."))
+        for fact, place in entry.facts.places.items():
+            builder.comes_from(place, *native, *fact.split("."))
     if models:
         table["models"] = models

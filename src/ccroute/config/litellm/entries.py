@@ -128,16 +128,13 @@ class Entries:
             self._leave_out(name, f"{provider} {why}", params.at)
         elif "api_base" in params:
             params.warn(key, "names no provider, so its server is taken to be like OpenAI's: write openai/…")
-        elif (
-            close := did_you_mean(provider or (first if slash else ""), PROVIDERS)
-            if slash or provider
-            else ""
-        ):
-            params.fault(key, f"names no provider{close}")
         elif slash or provider:
-            self._leave_out(name, f"{provider or first} is no provider that ccroute knows", params.at)
+            unknown = provider or first
+            close = did_you_mean(unknown, PROVIDERS)
+            self._leave_out(name, f"{unknown} is no provider that ccroute knows{close}", params.place(key))
         else:
-            params.fault(key, "names no provider: write one before it, as in openai/gpt-4o")
+            why = f'"{model}" names no provider: write one before it, as in openai/gpt-4o'
+            self._leave_out(name, why, params.place(key))
 
     def _leave_out(self, name: str, why: str, place: Place) -> None:
         self.left_out.setdefault(name, why)

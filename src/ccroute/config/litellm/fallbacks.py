@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from ccroute.config.foreign.section import Section, listed
@@ -23,6 +23,9 @@ def read_chains(router: Section, key: str) -> dict[str, Chain]:
     for row, here in router.entries(key):
         if not isinstance(row, Mapping):
             router.builder.fault(here, "should be a table: a model and the list of its fallbacks")
+            continue
+        if isinstance(here[-1], int) and len(row) != 1:  # LiteLLM does not start with it
+            router.builder.fault(here, "should have one key, the model, as in {gpt-4o: [claude-sonnet]}")
             continue
         for name, models in row.items():
             chains.setdefault(name, []).extend(read_models(router, models, (*here, name)))
@@ -65,9 +68,14 @@ class Fallbacks:
             for chain in chains.values():
                 yield from chain
 
-    def native(self) -> dict[str, list[Any]]:
-        """The table `fallbacks` of the native shape: the chain of each name that has one."""
+    def native(self, nowhere: Callable[[str], str | None]) -> dict[str, list[Any]]:
+        """The table `fallbacks` of the native shape: the chain of each name that has one.
+
+        `nowhere` says why a name leads nowhere; None if it leads to a model. Such a name is passed over with
+        a warning, as LiteLLM goes on to the next fallback.
+        """
         native: dict[str, list[Any]] = {}
+        warn = self._router.builder.warn
         names = dict.fromkeys([*self._tiers, *self.general, *self.windows])
         for alias, models in self._aliases.items():  # LiteLLM looks a fallback up by what an alias stands for
             if len(models) == 1 and models[0] in names:
@@ -75,11 +83,16 @@ class Fallbacks:
         for name in names:
             if "*" in name and name != OTHERS:  # nor does LiteLLM look at the pattern that a name matched
                 for _, place in [*self.general.get(name, ()), *self.windows.get(name, ())][:1]:
-                    self._router.builder.warn(
-                        place, f'fallbacks of "{name}" are never used: name the models themselves'
-                    )
+                    warn(place, f'fallbacks of "{name}" are never used: name the models themselves')
                 continue
             chain = self._chain(name)
+            if chain and name != OTHERS and (why := nowhere(name)):
+                warn(chain[0][1], f'fallbacks of "{name}" are never used: {why}')
+                continue
+            for model, place in chain:
+                if why := nowhere(model_of(model)):
+                    warn(place, f'fallback "{model_of(model)}" is passed over: {why}')
+            chain = [(model, place) for model, place in chain if not nowhere(model_of(model))]
             if chain:
                 native[name] = [model for model, _ in chain]
                 builder = self._router.builder
@@ -115,6 +128,12 @@ class Fallbacks:
                     yield from self._following(model, seen, depth - 1)
 
 
+def model_of(fallback: Any) -> str:
+    """The model of a fallback: a name, or a table with triggers."""
+    model: str = fallback["model"] if isinstance(fallback, Mapping) else fallback
+    return model
+
+
 def read_retry(
     router: Section, fallbacks: Mapping[str, Sequence[Any]], sizes: Mapping[str, int]
 ) -> dict[str, Any]:
@@ -125,7 +144,7 @@ def read_retry(
     again = 1 if retries is None else retries
 
     def size(model: Any) -> int:
-        return sizes.get(model["model"] if isinstance(model, Mapping) else model, 1)
+        return sizes.get(model_of(model), 1)
 
     others = fallbacks.get(OTHERS, ())
     lengths = [size(name) + sum(map(size, fallbacks.get(name, others))) for name in sizes]

@@ -279,7 +279,7 @@ def note_unread(builder: Builder, table: Mapping[str, Any], place: Place, known:
         here = (*place, key)
         if why or key.startswith(SUPPORTS):
             builder.ignore(here, why or "ccroute knows by its own lists what a model can")
-        elif (meant := _meant(key, tuple(known))) and meant not in table:
+        elif (meant := _meant(key, tuple(known))) and meant not in table and known[meant] is None:
             builder.warn(here, unknown_key(meant))
             builder.ignore(here, unknown_key(meant))
         elif other := _elsewhere(key, place):

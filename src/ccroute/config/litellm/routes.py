@@ -128,7 +128,9 @@ def read_aliases(router: Section) -> Iterable[tuple[str, list[str], Place]]:
         place = (*router.place("model_group_alias"), name)
         model = given.get("model") if isinstance(given, Mapping) else given
         models = [each for each in (model if isinstance(model, list) else [model]) if isinstance(each, str)]
-        if models:
+        if models == [name]:
+            router.builder.ignore(place, "is the model's own name")
+        elif models:
             yield name, models, place
         else:
             router.builder.fault(place, "should be a model's name, or a table with model")

@@ -21,13 +21,13 @@ _KEY_HEADERS: Final = {"anthropic": "x-api-key", "azure": "api-key"}
 """The header with the key, where it is not Authorization."""
 _NEWEST: Final = frozenset({"v1", "latest", "preview"})
 """Words that LiteLLM takes for Azure's API without a date."""
-_KEYLESS: Final = frozenset({"ollama", "ollama_chat", "lm_studio", "llamafile", "litellm_proxy"})
+_KEYLESS: Final = frozenset({"ollama", "ollama_chat", "lm_studio", "llamafile", "lemonade", "litellm_proxy"})
 """Servers of the user's own, which often need no key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """`options` are the keys of a backend's table; `places` where the entry gives them.
+    """`options` are the keys of a backend's table; `places` where the entry gives them and the headers.
 
     name:    what the backend is called if no other has that name.
     warning: what its user should know of its key, or None.
@@ -35,7 +35,7 @@ class Server:
 
     name: str
     options: Mapping[str, Any]
-    places: Mapping[str, Place]
+    places: Mapping[Place, Place]
     warning: str | None
 
     @property
@@ -58,7 +58,7 @@ def read_server(params: Section, provider_name: str, model: str) -> Server | Non
         return None
     kind, url, version = _address(provider_name, provider, url, model)
     options: dict[str, Any] = {"kind": kind, "base_url": url}
-    places = {"base_url": params.place(given or "api_base")}
+    places: dict[Place, Place] = {("base_url",): params.place(given or "api_base")}
     if kind == "azure":
         version = params.text("api_version") or version or environment.get("AZURE_API_VERSION")
         if version and version not in _NEWEST:
@@ -66,14 +66,16 @@ def read_server(params: Section, provider_name: str, model: str) -> Server | Non
     options |= dict(_rest(params, kind))
     for key in ("api_key", "api_version", "keep_alive", "drop_params"):
         if key in params:
-            places[key] = params.place(key)
+            places[key,] = params.place(key)
     api_key, warning = params.text("api_key"), None
-    headers = _headers(params)
+    headers, at = _headers(params)
     own = next((name for name in headers if name.lower() == _KEY_HEADERS.get(kind, "authorization")), None)
     if own is not None:
         api_key = headers.pop(own).removeprefix("Bearer ")  # LiteLLM lets the header win
+        places["api_key",] = at[own]
     if headers:
         options["headers"] = dict(sorted(headers.items()))
+        places |= {("headers", name): at[name] for name in headers}
     if own is None and api_key is None and "api_key" not in params:
         usual, warning = _usual_key(provider_name, provider, url, environment)
         api_key = params.builder.expand(f"${{{usual}}}", params.place("api_key")) if usual else None
@@ -130,15 +132,20 @@ def _rest(params: Section, kind: str) -> Iterator[tuple[str, Any]]:
         params.warn("ssl_verify", "certificates are always checked: give the file of their authority")
 
 
-def _headers(params: Section) -> dict[str, str]:
+def _headers(params: Section) -> tuple[dict[str, str], dict[str, Place]]:
+    """The headers, and the place of each."""
     headers: dict[str, str] = {}
+    places: dict[str, Place] = {}
     for key in ("headers", "extra_headers"):
-        headers |= {str(name): str(value) for name, value in params.table(key).items()}
-    if organization := params.text("organization"):
-        headers["OpenAI-Organization"] = organization
-    if token := params.text("azure_ad_token"):
-        headers["Authorization"] = f"Bearer {token}"
-    return headers
+        for name, value in params.table(key).items():
+            headers[str(name)], places[str(name)] = str(value), (*params.place(key), name)
+    for key, name, before in (
+        ("organization", "OpenAI-Organization", ""),
+        ("azure_ad_token", "Authorization", "Bearer "),
+    ):
+        if value := params.text(key):
+            headers[name], places[name] = before + value, params.place(key)
+    return headers, places
 
 
 def _usual_key(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from decimal import Decimal
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
+from ccroute.backends.registry import well_known
 from ccroute.config.additions import Translated
 from ccroute.config.foreign.builder import Builder
 from ccroute.config.foreign.external_names import ExternalNames
@@ -18,6 +20,7 @@ from ccroute.config.litellm.providers import PROVIDERS
 from ccroute.config.litellm.routes import Routes, read_aliases, read_strategy
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import Source
+from ccroute.routing.names import did_you_mean
 
 _USUAL_TOTAL: Final = 600.0
 _BARE: Final = {"anthropic": ("claude-*",), "openai": ("gpt-*", "o1*", "o3*", "o4*", "chatgpt-*")}
@@ -60,13 +63,33 @@ def translate(
         routes.alias(name, models, place)
     fallbacks = Fallbacks(router, aliases, routes.tiers)
     _add_ids(entries.found, deployments, fallbacks, routes)
-    builder.fallbacks = fallbacks.native()
+    absent = builder.additions.absent
+    faulty = {str(row.get("model_name")) for row, _ in rows if isinstance(row, Mapping)} - absent.keys()
+    builder.fallbacks = fallbacks.native(_nowhere({*routes.targets, *faulty}, builder, external, absent))
     if strategy != "weighted":
         builder.option("strategy", strategy, router.place("routing_strategy"))
     attempts = _add_retry(router, routes, builder)
     _add_timeout(router, litellm, attempts, builder)
     _add_switches(router, litellm, general, builder)
     return builder.table() | {"aliases": routes.native()}, builder.additions
+
+
+def _nowhere(
+    own: Collection[str], builder: Builder, external: ExternalNames, absent: Mapping[str, str]
+) -> Callable[[str], str | None]:
+    """A function that says why a name leads nowhere; None if it is one of the file's `own` or of others."""
+    names = {*own, *external.aliases, *external.chosen}
+    backends = {*builder.backends, *well_known()}
+
+    def why(name: str) -> str | None:
+        backend, slash, _ = name.partition("/")
+        if slash and (backend in backends or external.is_backend(backend)):
+            return None
+        if any(name == each or each.startswith("re:") or fnmatchcase(name, each) for each in names):
+            return None
+        return absent.get(name) or f"no model has that name{did_you_mean(name, own)}"
+
+    return why
 
 
 def _defaults(router: Section, litellm: Section, general: Section) -> Iterator[Layer]:

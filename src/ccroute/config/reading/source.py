@@ -63,7 +63,7 @@ class Source:
         self.label = label
         self.name = name or label
         self.path: Path | None = None
-        self.warnings: list[str] = []
+        self.warnings: list[tuple[str, str]] = []
         self.is_unread = False
         self.faults: list[tuple[str, str]] = []
         self.renamed: dict[Place, Place] = {}
@@ -109,7 +109,7 @@ class Source:
         self.faults.append((self.name, text))
 
     def warn(self, place: Place, text: str) -> None:
-        self.warnings.append(f"{self.at(place)}: {text}")
+        self.warnings.append((self.at(place), text))
 
     def faulty(self, where: str) -> bool:
         """Whether a fault was found there or below."""

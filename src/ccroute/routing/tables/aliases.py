@@ -120,7 +120,10 @@ class AliasTable(Mapping[str, Target]):
             close = close_matches(name, self._targets)
             if slash and backends is not None:
                 close = (*close, *(f"{known}/{model}" for known in close_matches(backend, backends)))
-            raise UnknownModelError(name, close, hint="add it to aliases, or write backend/model")
+            hint = "add it to aliases, or write backend/model"
+            if slash and backends is not None:
+                hint = f'there is no alias of that name, and no backend "{backend}"'
+            raise UnknownModelError(name, close, hint=hint)
         return self._resolution(name, entry)
 
     def deployments(self) -> dict[str, list[str]]:
