@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ccroute.backends import Backend
 from ccroute.config import orchestra
+from ccroute.config.additions import Additions, Translated
 from ccroute.config.alternatives import use_alternatives
 from ccroute.config.assemble import Assembly
 from ccroute.config.foreign.external_names import ExternalNames
@@ -42,8 +43,8 @@ _SHAPES = (
     "codingAgents; llm_routing.endpoints; llmGateway; agent_model_overrides; routing.agent_rules; "
     "and LiteLLM's model_list"
 )
-Translate: TypeAlias = Callable[[Mapping[str, Any], Environment, Source, ExternalNames], dict[str, Any]]
-"""Makes the native table from another tool's file."""
+Translate: TypeAlias = Callable[[Mapping[str, Any], Environment, Source, ExternalNames], Translated]
+"""The reader of another tool's files."""
 Faulty: TypeAlias = list[tuple[str, str]]
 _log = logging.getLogger("ccroute")
 
@@ -101,7 +102,7 @@ def read(
     given = _checked(overrides or {})
     opened = open_sources(sources)
     tables = list(_tables(opened, environment, given))
-    merged = merge((source, checked_settings(table, source)) for source, table in tables)
+    merged = merge((source, checked_settings(table, source), beyond) for source, (table, beyond) in tables)
     use_alternatives(merged, given)
     assembly = Assembly(merged, environment, given)
     faults = _grouped((fault for source, _ in opened for fault in source.faults), "environment variable ")
@@ -175,26 +176,27 @@ def _checked(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 def _tables(
     opened: Sequence[tuple[Source, Mapping[str, Any]]], environment: Environment, given: Mapping[str, Any]
-) -> Iterator[tuple[Source, dict[str, Any]]]:
-    """Each source with its content in the native shape, secrets expanded."""
+) -> Iterator[tuple[Source, Translated]]:
+    """Each source with its content in the native shape, secrets expanded, and what it says beyond that."""
     replaced = {backend.name for backend in given["backends"]}
     contents = [content for _, content in opened]
     for i, (source, content) in enumerate(opened):
         if (looks := looks_like(content)) is not None:
             source.fault_file(looks)
             table: dict[str, Any] = {}
+            additions = Additions()
         elif translate := _translator(content):
             others = [*contents[:i], *contents[i + 1 :]]
             external = ExternalNames(given.get("aliases") or {}, given["backends"], others, environment)
-            table = translate(content, environment, source, external)
+            table, additions = translate(content, environment, source, external)
             source.faults = _without_unset(source.faults, [source])
             contents[i] = table  # its servers are external to the next source
         else:
-            table = environment.expand(_needed(content, replaced), (), source)
+            table, additions = environment.expand(_needed(content, replaced), (), source), Additions()
             has_tables = any(value and isinstance(value, Mapping) for value in content.values())
             if has_tables and Settings.model_fields.keys().isdisjoint(content):
                 source.fault_file(f"is like no known shape, and was read as the native one; {_SHAPES}")
-        yield source, table
+        yield source, (table, additions)
 
 
 def _translator(content: Mapping[str, Any]) -> Translate | None:

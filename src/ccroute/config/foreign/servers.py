@@ -110,7 +110,7 @@ def _unused(name: str, address: Address, builder: Builder, external: ExternalNam
         return not known and not any(alias.startswith(f"{name}/") for alias in aliases)
 
     free = free_name(name, is_free)
-    builder.implied(free)
+    builder.additions.implied.add(free)
     return free
 
 

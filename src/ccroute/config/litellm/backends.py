@@ -69,7 +69,7 @@ def _name(
         )
 
     free = free_name(server.name, is_free)
-    builder.implied(free)
+    builder.additions.implied.add(free)
     return free
 
 

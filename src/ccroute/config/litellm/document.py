@@ -16,10 +16,10 @@ from ccroute.config.reading.syntax import parse
 class Document:
     """`entries` are those of `model_list` and of included files."""
 
-    def __init__(self, content: Mapping[str, Any], builder: Builder, source: Source) -> None:
+    def __init__(self, content: Mapping[str, Any], builder: Builder) -> None:
         self._builder = builder
         self._tables: list[Layer] = [(content, ())]
-        self._tables += _included(content, builder, source)
+        self._tables += _included(content, builder)
         for table, place in self._tables:
             note_unread(builder, table, place, TOP)
 
@@ -81,9 +81,9 @@ def _under(place: Place, name: str) -> Place:
     return (f"{place[0]}: {name}",) if place else (name,)
 
 
-def _included(content: Mapping[str, Any], builder: Builder, source: Source) -> Iterator[Layer]:
+def _included(content: Mapping[str, Any], builder: Builder) -> Iterator[Layer]:
     """Each file of `include`, with its name as its place. Paths begin at the file's own folder."""
-    names = content.get("include") or []
+    source, names = builder.source, content.get("include") or []
     for i, name in enumerate(names if isinstance(names, list) else [names]):
         place: Place = ("include", i) if isinstance(names, list) else ("include",)
         if not isinstance(name, str):

@@ -13,7 +13,6 @@ from ccroute.config.litellm.facts import Facts, read_facts
 from ccroute.config.litellm.keys import ENTRY, INFO, PARAMS, note_unread
 from ccroute.config.litellm.providers import PROVIDERS, REASONS, split
 from ccroute.config.litellm.server import Server, read_server
-from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import Place
 from ccroute.routing.names import did_you_mean
 
@@ -43,12 +42,10 @@ class Entries:
     def __init__(
         self,
         builder: Builder,
-        environment: Environment,
         credentials: Mapping[str, Layer],
         defaults: tuple[Layer, ...],
     ) -> None:
         self._builder = builder
-        self._environment = environment
         self._credentials = credentials
         self._defaults = defaults
         self.found: list[Entry] = []
@@ -83,7 +80,7 @@ class Entries:
         note_unread(self._builder, given, here, PARAMS)
         note_unread(self._builder, *info.layers[0], INFO)
         for one in _organizations(params):
-            server = read_server(one, provider, bare, self._environment)
+            server = read_server(one, provider, bare)
             if server is not None:
                 self.found.append(
                     self._entry(name, _on_wire(bare, provider, server), server, one, info, entry)

@@ -45,7 +45,7 @@ def read_models(router: Section, given: Any, place: Place) -> Iterator[tuple[str
 
 
 class Fallbacks:
-    """`native` is the table `fallbacks` of the native shape, `longest` the most models of a chain."""
+    """`general` and `windows` are the file's chains: for any failure, and for a prompt that is too long."""
 
     def __init__(
         self, router: Section, aliases: Mapping[str, Sequence[str]], tiers: Mapping[str, Sequence[str]]
@@ -61,7 +61,6 @@ class Fallbacks:
             self.general.setdefault(OTHERS, []).extend(models)
         most = router.whole("max_fallbacks")
         self._most = _MOST if most is None else most
-        self.native: dict[str, list[Any]] = {}
 
     def names(self) -> Iterator[tuple[str, Place]]:
         """Every model that a chain names."""
@@ -69,12 +68,13 @@ class Fallbacks:
             for chain in chains.values():
                 yield from chain
 
-    def resolve(self, nowhere: Callable[[str], str | None]) -> None:
-        """Fill `native`: the chain of each name that has one.
+    def native(self, nowhere: Callable[[str], str | None]) -> dict[str, list[Any]]:
+        """The table `fallbacks` of the native shape: the chain of each name that has one.
 
         `nowhere` says why a name leads nowhere; None if it leads to a model. Such a name is passed over with
         a warning, as LiteLLM goes on to the next fallback.
         """
+        native: dict[str, list[Any]] = {}
         warn = self._router.builder.warn
         names = dict.fromkeys([*self._tiers, *self.general, *self.windows])
         for alias, models in self._aliases.items():  # LiteLLM looks a fallback up by what an alias stands for
@@ -94,11 +94,12 @@ class Fallbacks:
                     warn(place, f'fallback "{model_of(model)}" is passed over: {why}')
             chain = [(model, place) for model, place in chain if not nowhere(model_of(model))]
             if chain:
-                self.native[name] = [model for model, _ in chain]
+                native[name] = [model for model, _ in chain]
                 builder = self._router.builder
                 builder.comes_from(chain[0][1], "fallbacks", name)
                 for i, (_, place) in enumerate(chain):
                     builder.comes_from(place, "fallbacks", name, i)
+        return native
 
     def _chain(self, name: str) -> list[tuple[Any, Place]]:
         of = name if name in self.general or name in self.windows else self._aliases.get(name, [name])[0]

@@ -44,9 +44,9 @@ class Server:
         return repr(sorted(self.options.items()))
 
 
-def read_server(params: Section, provider_name: str, model: str, environment: Environment) -> Server | None:
+def read_server(params: Section, provider_name: str, model: str) -> Server | None:
     """The server of an entry; None if it has a fault."""
-    provider = PROVIDERS[provider_name]
+    provider, environment = PROVIDERS[provider_name], params.builder.environment
     given = next((key for key in ("api_base", "base_url") if params.text(key)), None)
     url = params.text(given) if given else provider.url
     if given is None and environment.get(provider.base):

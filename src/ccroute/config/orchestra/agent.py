@@ -142,4 +142,4 @@ class AgentReader:
             agent["model"], origin = found.pop(0)
             self._builder.comes_from(origin, "agents", name, "model")
         if found:
-            self._builder.alternatives(name, [model for model, _ in found])
+            self._builder.additions.alternatives[name] = [model for model, _ in found]

@@ -107,4 +107,4 @@ def _performance(section: Section, builder: Builder) -> None:
     if (retries := section.whole("max_retries")) is not None:
         builder.retries(retries, section.place("max_retries"))
     if (rpm := section.whole("requests_per_minute", least=1)) is not None:
-        builder.every_agent("rpm", rpm)
+        builder.additions.every_agent["rpm"] = rpm

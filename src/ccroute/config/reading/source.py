@@ -9,7 +9,7 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -50,19 +50,13 @@ class Source:
     """One file or mapping, and the faults and the ignored keys found in it.
 
     Another tool's file is translated into the native shape; `renamed` maps a place there to the place in the
-    file. `left_out` are the native places whose values had a fault and are left out. `implied` are backends
-    that the file does not define, but that an agent's address needs. `absent` are names that the file has,
-    but that lead nowhere, each with the reason. `path` is None for a mapping. `files` are those that were
-    read. `is_unread`: it has a fault as a whole, so nobody knows what it defines.
+    file. `left_out` are the native places whose values had a fault and are left out. `path` is None for a
+    mapping. `files` are those that were read. `is_unread`: it has a fault as a whole, so nobody knows what it
+    defines.
 
     `references` has the text and the expanded value of each place in the file that refers to variables.
     `unset` are those of them that stayed as they are, and `stand_ins` their texts by native place, where a
     text does not fit.
-
-    What such a file says about agents that another source may define: `routed` gives an agent's model from
-    the model that it has so far. `alternatives` are the models to use instead of the one that this file gives
-    an agent, the first that exists, if it has no target in any source. `every_agent` has keys for each agent
-    without them.
     """
 
     def __init__(self, label: str, name: str = "") -> None:
@@ -74,12 +68,7 @@ class Source:
         self.faults: list[tuple[str, str]] = []
         self.renamed: dict[Place, Place] = {}
         self.left_out: list[Place] = []
-        self.implied: set[str] = set()
-        self.routed: dict[str, Callable[[str | None], str | None]] = {}
-        self.alternatives: dict[str, list[str]] = {}
-        self.every_agent: dict[str, Any] = {}
         self._ignored: list[tuple[Place, str]] = []
-        self.absent: dict[str, str] = {}
         self.references: dict[Place, tuple[str, str]] = {}
         self.unset: set[Place] = set()
         self.stand_ins: dict[Place, str] = {}
@@ -145,11 +134,6 @@ class Source:
                 yield Ignored(self.at(place), reason)
             elif place is places[0]:
                 yield Ignored(f"{self.at(_pattern(places))} ({len(places)} times)", reason)
-
-
-def routed(agent: str) -> Place:
-    """The place that stands for a rule about an agent, in `Source.renamed`."""
-    return ("routed", agent)
 
 
 def _position(step: int) -> str:
