@@ -112,8 +112,10 @@ def read(
     named = (read.backends, read.aliases, read.agents, read.groups, read.default_model)
     if not any((faults, *named, *map(given.get, ("backends", "aliases", "agents", "default_model")))):
         empty = not any(content for _, content in opened)
-        what = "is empty" if empty else "holds no backends, agents or aliases"
-        faults.append((opened[0][0].name if len(opened) == 1 else "source", f"{what}; {EXPECTED}"))
+        what = f"{'is empty' if empty else 'holds no backends, agents or aliases'}; {EXPECTED}"
+        if not empty and all(is_litellm(content) for _, content in opened):
+            what = "has no models: model_list is missing or empty, and LiteLLM's database is not read"
+        faults.append((opened[0][0].name if len(opened) == 1 else "source", what))
     noted = _grouped(warning for source, _ in opened for warning in source.warnings)
     for warning in [*(f"{where}: {text}" for where, text in noted), *assembly.warnings]:
         # Also beside faults: a misspelled key may be the reason of one.
