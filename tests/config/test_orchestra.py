@@ -446,3 +446,8 @@ def test_a_replaced_name_is_named_where_its_place_does_not_have_it():
         "comes later and wins",
         "source 1: llm_routing.endpoints.proxy.aliases.gpt-4": "source 2: aliases.gpt-4 comes later and wins",
     }
+
+
+def test_what_only_a_native_agent_has_comes_from_another_source():
+    options = load([flat_with(), {"agents": {"a": {"rpm": 30, "params": {"temperature": 0}}}}])
+    assert options["agents"]["a"] == Agent("gpt-4", rpm=30, params={"temperature": 0})

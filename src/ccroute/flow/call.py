@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ccroute.errors import CcrouteError, DeadlineExceededError, QueueTimeoutError
 from ccroute.failures import TOO_LONG, UNSUPPORTED
@@ -15,8 +15,10 @@ from ccroute.flow.effects import Flow, emit, leave
 from ccroute.flow.retry import RetryState
 from ccroute.flow.turns import turn_comes
 from ccroute.routing.acquired import Unavailable
-from ccroute.routing.rate_limits import Limit
 from ccroute.types import Chunk, Completion
+
+if TYPE_CHECKING:
+    from ccroute.routing.rate_limits import Limit
 
 _TIME_IS_UP = (DeadlineExceededError, QueueTimeoutError)
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from ccroute import observe
 from ccroute.accounting import LedgerRow, cost
@@ -18,9 +19,11 @@ from ccroute.flow.retry import NextAttempt
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Plan
 from ccroute.routing.acquired import Unavailable
-from ccroute.routing.rate_limits import Turn
 from ccroute.types import Attempt, Completion, FailureClass, Outcome, Route, Usage
 from ccroute.types.route import new_attempt, new_route, with_facts
+
+if TYPE_CHECKING:
+    from ccroute.routing.rate_limits import Turn
 
 _NOTHING = Decimal(0)
 

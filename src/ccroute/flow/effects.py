@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from ccroute.backends import Backend
 from ccroute.http.message import Failure, PreparedRequest, Reply
-from ccroute.routing.rate_limits import Turn
 from ccroute.types import Chunk
+
+if TYPE_CHECKING:
+    from ccroute.routing.rate_limits import Turn
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ Knows rules, candidates and counts; must not know what is sent. Sources: docs/ar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ccroute.accounting.tokens import count_safely
 from ccroute.errors import DeadlineExceededError
@@ -17,9 +17,11 @@ from ccroute.flow.backoff import backoff, poll_wait
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Plan
 from ccroute.routing.acquired import Unavailable
-from ccroute.routing.rate_limits import Limit, Turn
 from ccroute.routing.retry_budget import RetryTokens
 from ccroute.types import FailureClass
+
+if TYPE_CHECKING:
+    from ccroute.routing.rate_limits import Limit, Turn
 
 _NONE: frozenset[str] = frozenset()
 MOST_AMBIGUOUS = 2

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ccroute import observe
 from ccroute.flow.effects import Flow, sleep_until_turn
 from ccroute.flow.state import RouterState
 from ccroute.routing.acquired import Unavailable
-from ccroute.routing.rate_limits import Turn
+
+if TYPE_CHECKING:
+    from ccroute.routing.rate_limits import Turn
 
 
 def turn_comes(

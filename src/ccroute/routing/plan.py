@@ -9,18 +9,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ccroute.accounting.tokens import estimate
 from ccroute.errors import CcrouteError, ContextWindowExceededError, EgressDeniedError
 from ccroute.failures import TRIGGERS, Trigger
 from ccroute.routing.balance import BY_TABLE, View, order, ranks
 from ccroute.routing.load import Load
-from ccroute.routing.rate_limits import Limit
 from ccroute.routing.tables.aliases import Resolution
 from ccroute.routing.tables.prices import price_of
 from ccroute.routing.tables.tables import Candidate, Tables
 from ccroute.types import Price, Request
+
+if TYPE_CHECKING:
+    from ccroute.routing.rate_limits import Limit
 
 _log = logging.getLogger("ccroute")
 _NO_LOAD = Load(lambda: 0.0)

@@ -7,7 +7,6 @@ import os
 from ccroute.accounting.ledger import Ledger
 from ccroute.accounting.stores.base import BaseLedger
 from ccroute.accounting.stores.memory import MemoryLedger
-from ccroute.accounting.stores.own import OwnLedger
 from ccroute.errors import ConfigError
 
 
@@ -25,6 +24,8 @@ def open_ledger(given: object) -> tuple[BaseLedger, bool]:
     if isinstance(given, BaseLedger):
         return given, False
     if isinstance(given, Ledger):
+        from ccroute.accounting.stores.own import OwnLedger  # only where somebody has one
+
         return OwnLedger(given), False
     raise ConfigError(
         "ledger= takes a path, an object with record() and tallies(), or None for memory, not "

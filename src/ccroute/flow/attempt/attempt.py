@@ -5,6 +5,8 @@ Gives an answer, a fault, or why the deployment may not be asked; never raises a
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ccroute import observe
 from ccroute.accounting.tokens import count_safely
 from ccroute.errors import (
@@ -27,8 +29,10 @@ from ccroute.flow.effects import Enter, Flow, Queued, enter, sleep, wait
 from ccroute.flow.turns import turn_comes
 from ccroute.http.message import Failure
 from ccroute.routing.acquired import ANSWERED, UNDECIDED, AttemptOutcome, Unavailable
-from ccroute.routing.rate_limits import Turn
 from ccroute.types import Completion
+
+if TYPE_CHECKING:
+    from ccroute.routing.rate_limits import Turn
 
 
 def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailable]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ccroute.accounting.tokens import count_safely, estimate_text
 from ccroute.backends.credentials import Secrets
@@ -14,9 +14,11 @@ from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Deployment, Plan
 from ccroute.routing.acquired import Acquired, AttemptOutcome
 from ccroute.routing.health.switches import Admission
-from ccroute.routing.rate_limits import Turn
 from ccroute.types import Completion, Request, Timeout, Usage
 from ccroute.wire.decoding import StreamDecoder
+
+if TYPE_CHECKING:
+    from ccroute.routing.rate_limits import Turn
 
 FOREVER = float("inf")
 UNUSED = Usage.model_construct()

@@ -1,7 +1,24 @@
-"""Requests and tokens per minute: limits, the window in which they count, and turns under them."""
+"""Requests and tokens per minute: limits, the window in which they count, and turns under them.
 
+A router without limits loads only `RateLimits`.
+"""
+
+from typing import TYPE_CHECKING
+
+from ccroute.lazy import loader
 from ccroute.routing.rate_limits.limits import RateLimits
-from ccroute.routing.rate_limits.turns import Turn
-from ccroute.routing.rate_limits.window import Limit, Room
+
+if TYPE_CHECKING:
+    from ccroute.routing.rate_limits.turns import Turn
+    from ccroute.routing.rate_limits.window import Limit, Room
 
 __all__ = ["Limit", "RateLimits", "Room", "Turn"]
+
+__getattr__ = loader(
+    __name__,
+    {
+        "Limit": "ccroute.routing.rate_limits.window",
+        "Room": "ccroute.routing.rate_limits.window",
+        "Turn": "ccroute.routing.rate_limits.turns",
+    },
+)

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ccroute.routing.acquired import Unavailable
-from ccroute.routing.rate_limits.turns import LimitState, Turn, why_not
-from ccroute.routing.rate_limits.window import Limit
 from ccroute.types.locks import lock_tries
 
 if TYPE_CHECKING:
+    from ccroute.routing.rate_limits.turns import LimitState, Turn
+    from ccroute.routing.rate_limits.window import Limit
     from ccroute.types.inspection.stats import LimitStats
 
 
@@ -43,18 +43,15 @@ class RateLimits:
             return None
         with self._lock:
             state, now = self._find(limit)
-            found = None if state.has_room(now, tokens) else why_not(limit, state.room(now, tokens))
+            found = state.unavailable(now, tokens)
         self._after_lock()
         return found
 
     def take(self, limit: Limit, tokens: int = 0) -> Turn | None:
         """A turn that has come; None if there is no room, or others wait for it."""
-        turn = None
         with self._lock:
             state, now = self._find(limit)
-            if state.has_room(now, tokens):
-                turn = Turn(self, state, tokens)
-                turn.step = state.window.add(now, 1, tokens)
+            turn = state.take(self, now, tokens)
         if self._inbox:
             self._after_lock()
         return turn
@@ -63,8 +60,7 @@ class RateLimits:
         """A turn behind all others; it may come at once."""
         with self._lock:
             state, now = self._find(limit)
-            turn = Turn(self, state, tokens)
-            state.join(turn, now)
+            turn = state.queue_up(self, now, tokens)
         self._after_lock()
         return turn
 
@@ -109,6 +105,8 @@ class RateLimits:
             self._read_inbox()
         state = self._states.get(limit[:2])
         if state is None:
+            from ccroute.routing.rate_limits.turns import LimitState  # only where there is a limit
+
             state = self._states[limit[:2]] = LimitState(limit)
         state.limit = limit
         return state, now

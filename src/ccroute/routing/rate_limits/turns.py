@@ -95,8 +95,26 @@ class LimitState:
         self.queue: OrderedDict[Turn, None] = OrderedDict()
         self.queued_tokens = 0
 
-    def has_room(self, now: float, tokens: int) -> bool:
-        """Whether a request may be sent now: nobody waits, and it fits."""
+    def unavailable(self, now: float, tokens: int) -> Unavailable | None:
+        """Why a request may not be sent now; None: it may."""
+        return None if self._has_room(now, tokens) else why_not(self.limit, self._room(now, tokens))
+
+    def take(self, limits: RateLimits, now: float, tokens: int) -> Turn | None:
+        """A turn that has come; None if there is no room."""
+        if not self._has_room(now, tokens):
+            return None
+        turn = Turn(limits, self, tokens)
+        turn.step = self.window.add(now, 1, tokens)
+        return turn
+
+    def queue_up(self, limits: RateLimits, now: float, tokens: int) -> Turn:
+        """A turn behind all others; it may come at once."""
+        turn = Turn(limits, self, tokens)
+        self._join(turn, now)
+        return turn
+
+    def _has_room(self, now: float, tokens: int) -> bool:
+        """Nobody waits, and it fits."""
         self.window.forget(now)
         if self.queue:
             self.advance(now)
@@ -114,7 +132,7 @@ class LimitState:
         if changed and self.queue:
             next(iter(self.queue)).wake()
 
-    def join(self, turn: Turn, now: float, *, front: bool = False) -> None:
+    def _join(self, turn: Turn, now: float, *, front: bool = False) -> None:
         """Put a turn into the queue. It may come at once."""
         turn.since = turn.since or now
         turn.share = self._share(turn.tokens)
@@ -124,7 +142,7 @@ class LimitState:
             self.queue.move_to_end(turn, last=False)
         self.advance(now)
         if turn.step is None:
-            turn.room = self.room(now, turn.tokens, turn)
+            turn.room = self._room(now, turn.tokens, turn)
 
     def wait(self, turn: Turn, now: float) -> float:
         """See `Turn.wait`."""
@@ -136,7 +154,7 @@ class LimitState:
             self._start(turn, turn.step, now)
         if turn.step is not None:
             return 0.0
-        turn.room = self.room(now, turn.tokens, turn)
+        turn.room = self._room(now, turn.tokens, turn)
         return turn.room.at - now
 
     def settle(self, turn: Turn, tokens: int | None, at: float) -> None:
@@ -163,7 +181,7 @@ class LimitState:
         if self.window.fits(self.limit, turn.tokens):
             turn.step = self.window.add(now, 1, turn.tokens)
         else:
-            self.join(turn, now, front=True)
+            self._join(turn, now, front=True)
 
     def _leave(self, turn: Turn) -> None:
         del self.queue[turn]
@@ -173,7 +191,7 @@ class LimitState:
         """What has to be free for so many tokens."""
         return tokens if self.limit.tpm is None else min(tokens, self.limit.tpm)
 
-    def room(self, now: float, tokens: int, turn: Turn | None = None) -> Room:
+    def _room(self, now: float, tokens: int, turn: Turn | None = None) -> Room:
         """When `turn`, or a request behind the whole queue, may be sent."""
         requests, before = len(self.queue), self.queued_tokens
         if turn is not None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from ccroute.accounting import PriceBook
 from ccroute.backends import Backend
 from ccroute.errors import ConfigError, InvalidRequestError, RequestError, UnknownModelError
 from ccroute.failures import TRIGGERS, Trigger
 from ccroute.routing.names import did_you_mean
-from ccroute.routing.rate_limits import Limit
 from ccroute.routing.tables.agents import (
     OTHERS,
     Agent,
@@ -24,6 +23,9 @@ from ccroute.routing.tables.agents import (
 )
 from ccroute.routing.tables.aliases import AliasTable, Resolution
 from ccroute.types import FREE, Model, ModelInfo, Price
+
+if TYPE_CHECKING:
+    from ccroute.routing.rate_limits import Limit
 
 UnknownAgent = Literal["error", "default"]
 """For a call whose agent is not configured: the call fails, or goes on without an agent."""
@@ -58,8 +60,7 @@ class Deployment:
         put, info = object.__setattr__, self.info
         identity = f"{self.backend.identity} {self.model}"
         put(self, "identity", identity)
-        limited = info.rpm is not None or info.tpm is not None
-        put(self, "limit", Limit("deployment", identity, self.name, info.rpm, info.tpm) if limited else None)
+        put(self, "limit", _limit("deployment", identity, self.name, info.rpm, info.tpm))
 
     @property
     def is_local(self) -> bool:
@@ -173,7 +174,7 @@ class Tables:
         if overridden:
             reasons.append(f'agent {name} uses "{model}", not the requested "{requested}"')
         fallbacks = (*settings.fallback, *self.fallbacks.get(model, self.other_fallbacks))
-        limit = None if name is None or settings.rpm is None else Limit("agent", name, name, settings.rpm)
+        limit = None if name is None else _limit("agent", name, name, settings.rpm, None)
         return Choice(name, settings, model, overridden, fallbacks, tuple(reasons), limit)
 
     def _resolve(self, name: str) -> tuple[Resolution, Sequence[Deployment]]:
@@ -299,6 +300,16 @@ class Tables:
                 self.resolve(model)
             except RequestError as error:
                 yield f"{', '.join(dict.fromkeys(used_by))}: {error}"
+
+
+def _limit(
+    of: Literal["deployment", "agent"], identity: str, name: str, rpm: int | None, tpm: int | None
+) -> Limit | None:
+    if rpm is None and tpm is None:
+        return None
+    from ccroute.routing.rate_limits import Limit  # most routers have none
+
+    return Limit(of, identity, name, rpm, tpm)
 
 
 def _model_info(
