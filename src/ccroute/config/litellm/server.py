@@ -158,7 +158,7 @@ def _usual_key(
         return found, None
     if found:
         return None, f"{found} is not sent to this address; write api_key: os.environ/{found} if it is for it"
-    if official and provider.keys and name not in _KEYLESS and recognise(url)[1] not in registered():
+    if official and provider.keys and name not in _KEYLESS and recognise(url).name not in registered():
         return None, f"{provider.keys[0]} is not set, so there is no key for {url}"
     return None, None
 
@@ -175,4 +175,4 @@ def _name(name: str, provider: Provider, kind: str, url: str) -> str:
     name = name.removesuffix("_chat").removeprefix("hosted_")
     if url == provider.url or kind == "azure":
         return name
-    return recognise(url)[1]
+    return recognise(url).name
