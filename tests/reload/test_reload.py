@@ -470,6 +470,22 @@ def test_any_other_setting_of_a_backend_is_a_change(options: dict[str, Any]) -> 
     assert [event.changed for event in reloads.events] == [(), ("backends.main",)]
 
 
+def test_a_call_that_keeps_something_in_a_backend_breaks_no_comparison() -> None:
+    class Name(str):
+        def startswith(self, *_: Any) -> bool:
+            vars(main)[f"from another thread, as {len(vars(main))}"] = 0
+            return True
+
+    main = OpenAIBackend("main", base_url=ONE)
+    vars(main)[Name("kept")] = 0
+    reloads = Reloads()
+    with Router.from_config(
+        {"default_model": "main/m"}, env={}, backends=[main], on_event=reloads.listen
+    ) as it:
+        it.reload()
+    assert reloads.events == [Reloaded((), (), ())]
+
+
 def test_the_line_for_many_names_is_short() -> None:
     event = Reloaded(tuple(f"agents.a{i}" for i in range(119)), (), ())
     assert str(event).endswith("agents.a18, agents.a19 and 99 more")
