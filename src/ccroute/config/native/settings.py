@@ -295,7 +295,7 @@ class BackendTable(Table):
     )
     local: bool | None = None
     timeout: TimeoutEntry | None = None
-    headers: dict[str, str] = Field({}, repr=False)  # one may be a secret
+    headers: dict[str, str] = Field(default={}, repr=False)  # one may be a secret
     drop_params: bool = False
     max_concurrency: Annotated[
         PositiveInt | None,
