@@ -52,6 +52,8 @@ bench: .venv-bench/ready
 	.venv-bench/bin/python benchmarks/compare.py
 	.venv-bench/bin/python benchmarks/fuzz.py
 	.venv-bench/bin/python benchmarks/in_flight.py
+	.venv-bench/bin/python benchmarks/kill.py
+	.venv-bench/bin/python benchmarks/ledger.py
 	.venv-bench/bin/python benchmarks/soak.py
 
 # The docs are plain Markdown; making them means running every example they show.

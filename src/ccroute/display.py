@@ -5,17 +5,22 @@ Knows text; must not know results or errors.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table
 
 LONGEST_NAME = 100
 """Characters of a name in a message."""
 _LONGEST = 200
 """Characters that are shown of a text other than the answer."""
+_LEAST = 16
+"""Characters that a text's column in a terminal has at least, if the text is so long."""
+_GAP = 2
+"""Spaces between two columns."""
 _DIM = '<div style="opacity: 0.7; font-size: 90%">'
 _TEXT = '<div style="white-space: pre-wrap">'
 
@@ -46,32 +51,81 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return f"<table><tr>{head}</tr>{''.join(body)}</table>" if body else ""
 
 
-def aligned(rows: Sequence[Sequence[str]], numbers: Container[int] = ()) -> list[str]:
-    """The rows as lines with aligned columns. The first row is the header, and a rule follows it. `numbers`
-    are the columns that are aligned to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+def aligned(
+    heads: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    numbers: Container[int] = (),
+    total: Sequence[str] | None = None,
+) -> list[str]:
+    """A table as lines with aligned columns. `numbers` are the columns that are aligned to the right."""
+    texts = [heads, *rows, *([total] if total else [])]
+    widths = _widths(texts)
     form = "  ".join(f"{{:{'>' if i in numbers else '<'}{width}}}" for i, width in enumerate(widths))
-    header, *lines = (form.format(*row).rstrip() for row in rows)
-    return [header, "  ".join("-" * width for width in widths), *lines]
+    header, *lines = (form.format(*row).rstrip() for row in texts)
+    rule = "  ".join("-" * width for width in widths)
+    return [header, rule, *lines[:-1], rule, lines[-1]] if total else [header, rule, *lines]
 
 
-def rich_table(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Container[int] = ()) -> Table:
-    """The same for a terminal, by rich."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+class RichTable:
+    """The same for a terminal, by rich. Long texts are folded, numbers are not. Where a terminal has no room
+    for that, it is plain lines, which the terminal folds."""
 
-    found = Table(box=box.SIMPLE_HEAD, header_style="bold")
-    for i, name in enumerate(heads):
-        found.add_column(name, justify="right" if i in numbers else "left", overflow="fold")
-    for row in rows:
-        found.add_row(*map(Text, row))
-    return found
+    def __init__(
+        self,
+        heads: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        numbers: Container[int] = (),
+        total: Sequence[str] | None = None,
+    ) -> None:
+        self._heads, self._rows, self._numbers, self._total = heads, list(rows), numbers, total
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        from rich.text import Text
+
+        widths = _widths([self._heads, *self._rows, *([self._total] if self._total else [])])
+        least = (width if i in self._numbers else min(width, _LEAST) for i, width in enumerate(widths))
+        if sum(least) + _GAP * (len(widths) - 1) <= options.max_width:
+            yield self._table()
+        else:
+            yield Text("\n".join(aligned(self._heads, self._rows, self._numbers, self._total)))
+
+    def _table(self) -> Table:
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        found = Table(
+            box=box.SIMPLE_HEAD,  # its divider is a space, and the padding another one
+            header_style="bold",
+            show_edge=False,
+            pad_edge=False,
+            padding=(0, _GAP - 1, 0, 0),
+        )
+        for i, name in enumerate(self._heads):
+            is_number = i in self._numbers
+            found.add_column(
+                name, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number
+            )
+        for row in self._rows:
+            found.add_row(*map(Text, row))
+        if self._total:
+            found.add_section()
+            found.add_row(*map(Text, self._total), style="bold")
+        return found
+
+
+def _widths(rows: Iterable[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]
 
 
 def printable(text: str) -> str:
     """The text without what would control a terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
+
+
+def escaped(text: str) -> str:
+    """The text on one line, with what would control a terminal written as `\\x1b`."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def cut(text: str, longest: int = _LONGEST) -> str:

@@ -318,7 +318,7 @@ def test_a_baselines_name_has_its_price_in_prices(path: Path) -> None:
 def test_a_report_of_no_file_is_refused_and_makes_none(path: Path) -> None:
     with pytest.raises(ConfigError, match=rf"^ledger: there is no file {path}$"):
         Report.from_ledger(path)
-    with pytest.raises(ValueError, match=r"^by= is one of agent, .* not 'agents'"):
+    with pytest.raises(ValueError, match=r"^by= is one of agent, .* not \"agents\""):
         Report.from_ledger(path, "agents")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="no postgresql:// ledger"):
         Report.from_ledger("postgresql://host/db")
@@ -374,6 +374,7 @@ def test_what_cannot_be_written_waits_and_is_counted(path: Path, trouble: Any) -
                 with pytest.raises(sqlite3.OperationalError):
                     ledger.record(row(id=id))
             assert [each.id for each in ledger.rows()] == ["a", "b", "c"]
+            assert (ledger.rows(START + DAY), ledger.tallies(START + DAY)) == ([], {})
             assert Report(ledger.tallies(by=()), ()).total["attempts"] == 3
             assert ids(path) == ["a"]
         ledger.record(row(id="d"))
@@ -400,18 +401,42 @@ def test_only_the_first_row_waits_for_a_locked_file(path: Path, monkeypatch: pyt
         assert len(ids(path)) == 5
 
 
-def test_a_file_that_is_locked_when_it_is_made_is_waited_for(path: Path) -> None:
+@pytest.mark.parametrize("kind", ["IMMEDIATE", "EXCLUSIVE"])
+def test_a_file_that_is_locked_when_it_is_made_is_waited_for(
+    path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "WAIT", 0.02)
     with (
         contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection,
         opened(path) as ledger,
     ):
-        connection.execute("BEGIN EXCLUSIVE")
+        connection.execute(f"BEGIN {kind}")
         for _ in range(2):
             with pytest.raises(sqlite3.OperationalError, match="locked"):
                 ledger.record(row())
         connection.execute("ROLLBACK")
         ledger.record(row())
     assert len(ids(path)) == 3
+
+
+def test_a_file_that_somebody_broke_is_opened_again(path: Path) -> None:
+    with opened(path) as ledger:
+        ledger.record(row(id="a"))
+        ledger.close()
+        ledger.record(row(id="b"))
+    whole = path.read_bytes()
+    with opened(path) as ledger:
+        ledger.record(row(id="c"))
+        for name in os.listdir(path.parent):
+            (path.parent / name).write_bytes(b"broken" * 10_000)
+        for _ in range(2):
+            with pytest.raises(sqlite3.DatabaseError):
+                ledger.record(row(id="d"))
+        for name in os.listdir(path.parent):
+            (path.parent / name).unlink()
+        path.write_bytes(whole)
+        ledger.record(row(id="e"))
+        assert ids(path) == ["a", "b", "d", "e"]
 
 
 def test_so_many_rows_wait_and_no_more(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -451,11 +476,12 @@ def test_a_row_that_no_column_can_hold_stops_no_other(path: Path, batch: int) ->
             for number in range(batch - 1):
                 with pytest.raises(sqlite3.OperationalError):
                     ledger.record(row(id=f"b{number}"))
+            with pytest.raises(sqlite3.OperationalError):
+                ledger.record(row(id="c", session="half \ud800 a character"))
         with pytest.raises(OverflowError):
             ledger.record(row(usage=Usage(input=10**30)))
         with pytest.raises(sqlite3.IntegrityError):
             ledger.record(row(alias=None))
-        ledger.record(row(id="c", session="half \ud800 a character"))
         assert ids(path) == ["a", *(f"b{number}" for number in range(batch - 1)), "c"]
         assert ledger.rows()[-1].session == "half ? a character"
 

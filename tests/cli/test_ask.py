@@ -8,8 +8,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.cli.conftest import Terminal
 from tests.support import openai_like
 from tests.support.scripted import Hang, ScriptedServer, Wait, answer, stream
+
+from ccroute.cli.output import read_text
 
 SOURCE = Path(__file__).parents[2] / "src"
 SSE = "text/event-stream"
@@ -245,3 +248,48 @@ def test_the_version_is_printed_without_loading_the_library():
         check=True,
     )
     assert ran.stdout.splitlines()[1] == "[]"
+
+
+def test_an_empty_prompt_is_refused(ccroute, serving):
+    server, file = serving()
+    ran = ccroute("ask", file, "--model", "gpt", stdin=" \n")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == "the prompt is empty: give it as the last word, or in standard input\n"
+    assert server.requests == []
+
+
+def test_a_terminal_is_told_that_its_prompt_is_awaited(monkeypatch, capsys):
+    stdin = Terminal("Hello")
+    assert read_text(stdin) == "Hello"
+    assert capsys.readouterr().err == "reading the prompt; Ctrl-D ends it\n"
+
+
+def test_what_failed_before_a_fallback_is_shown(ccroute, serving, write):
+    _, file = serving(answer(500, json=openai_like.error("it broke")), streamed("ok"))
+    more = write(
+        "more.json", {"fallbacks": {"gpt": ["p/other"]}, "retry": {"attempts": 2, "per_deployment": 1}}
+    )
+    ran = ccroute("ask", file, more, "--model", "gpt", "Hello")
+    assert (ran.code, ran.out) == (0, "ok\n")
+    assert ran.err.splitlines()[1].startswith("  tried p/m: ")
+    assert "it broke" in ran.err
+
+
+@pytest.mark.parametrize("words", [["--timeout", "-1"], ["--max-tokens", "0"], ["--agent", "private"]])
+def test_a_call_that_was_never_sent_is_code_2(ccroute, serving, write, words):
+    server, file = serving()
+    private = write("private.json", {"agents": {"private": {"model": "gpt", "local_only": True}}})
+    model = [] if "--agent" in words else ["--model", "gpt"]
+    assert ccroute("ask", file, private, *model, *words, "Hello").code == 2
+    assert server.requests == []
+
+
+def test_one_attempt_is_not_listed_again(ccroute, serving):
+    _, file = serving(answer(500, json=openai_like.error("it broke")))
+    assert len(ccroute("ask", file, "--model", "gpt", "Hello").err.splitlines()) == 1
+
+
+def test_explain_without_a_prompt_takes_a_short_one(ccroute, write):
+    claude = write("c.toml", 'default_model = "c/x"\n[backends.c]\nkind = "anthropic"\napi_key = "sk-one"\n')
+    (candidate,) = ccroute("explain", claude, "--json").json["candidates"]
+    assert candidate["allowed"]

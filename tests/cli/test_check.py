@@ -1,5 +1,7 @@
 """`ccroute check`: routes, agents, warnings and what is ignored; or every fault on its line."""
 
+import re
+
 import pytest
 
 FILE = {
@@ -171,3 +173,40 @@ def test_without_rich_a_terminal_gets_plain_tables(ccroute, file, monkeypatch):
     ran = ccroute("check", file, terminal=True)
     assert "─" not in ran.out
     assert ran.out == ccroute("check", file).out
+
+
+def test_a_misspelled_key_stands_before_the_faults_it_causes(ccroute, write):
+    orchestra = {"agents": {"x": {"model": "opus", "type": "coder"}}, "llm_routng": {"endpoints": {}}}
+    ran = ccroute("check", write("o.json", orchestra))
+    assert ran.code == 2
+    advice = 'give it a target, as in aliases={"opus": "backend/model"}'
+    assert ran.err.splitlines() == [
+        'warning: llm_routng: unknown key, did you mean "llm_routing"?',
+        f'o.json: agents.x.model: unknown alias "opus"; {advice}',
+        'give another file that has a table [aliases], with lines such as: opus = "backend/model"',
+    ]
+
+
+def test_a_fault_of_a_whole_file_names_it_once(ccroute, tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "x.json").write_text("{,}")
+    ran = ccroute("check", "there/x.json")
+    assert ran.err.startswith("there/x.json: is not JSON: ")
+
+
+def test_a_long_name_is_folded_and_a_price_is_not(ccroute, write, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    priced = {"m" * 90: {"price": {"input": 15, "output": 75}}}
+    far = {"kind": "openai", "base_url": "http://x.example.com", "models": priced}
+    ran = ccroute("check", write("a.json", {"backends": {"far": far}}), terminal=True)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", ran.out).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any("$15.00 / $75.00" in line for line in lines)
+
+
+def test_without_room_for_a_table_its_lines_are_plain(ccroute, file, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    ran = ccroute("check", file, terminal=True)
+    routes = ran.out.partition("agents:")[0]
+    assert "─" not in routes
+    assert "$75.00" in routes

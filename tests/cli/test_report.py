@@ -72,7 +72,10 @@ def test_savings_are_measured_at_a_price_of_a_configuration(ccroute, ledger, wri
 @pytest.mark.parametrize(
     ("argv", "fault"),
     [
-        (("--by", "agnet"), "--by= is one of agent, group"),
+        (
+            ("--by", "agnet"),
+            "--by= is one of agent, group, alias, model, backend, day, session, or several of them, not",
+        ),
         (("--since", "soon"), "--since= takes a datetime or a text such as"),
         (("--baseline", "big"), "--baseline needs --config FILE"),
         (("--baseline", "other", "--config", "prices.toml"), 'prices.toml: "other" has no price'),
@@ -89,3 +92,7 @@ def test_a_ledger_that_is_missing_is_a_line_and_code_2(ccroute):
     ran = ccroute("report", "nowhere.db")
     assert ran.code == 2
     assert "nowhere.db" in ran.err
+
+
+def test_a_ledger_without_calls_in_the_time_says_so(ccroute, ledger):
+    assert ccroute("report", ledger, "--since", "2999-01-01") == (0, "no calls\n", "")

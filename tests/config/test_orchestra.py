@@ -405,3 +405,49 @@ def test_an_empty_group_does_not_replace_a_groups_settings(groups):
     native = {"groups": {"support-agents": {"local_only": True}}}
     options = load([native, groups], ENV, {"aliases": {"sonnet": "anthropic/x"}})
     assert options["groups"]["support-agents"] == Agent(local_only=True)
+
+
+def flat_with(**more):
+    server = {
+        "url": "http://localhost:8000/v1",
+        "models": {"opus": "big"},
+        "aliases": {"gpt-4": "big"},
+    } | more
+    return {"agents": {"a": {"model": "gpt-4", "type": "x"}}, "llm_routing": {"endpoints": {"proxy": server}}}
+
+
+@pytest.mark.parametrize("models", [{"opus": "gpt-4"}, ["gpt-4"]])
+def test_a_name_of_a_disabled_endpoint_says_so(faults, models):
+    text = '"gpt-4" leads nowhere, because llm_routing.endpoints.proxy is disabled'
+    assert faults(flat_with(enabled=False, models=models)) == (f"agents.a.model: {text}",)
+    load([flat_with(enabled=False), {"aliases": {"gpt-4": "ollama/q"}}])
+
+
+def test_a_misspelled_section_is_a_warning_beside_its_faults(faults, caplog):
+    document = flat_with()
+    document["llm_routng"] = document.pop("llm_routing")
+    assert faults(document)[0].startswith('agents.a.model: unknown alias "gpt-4"')
+    assert caplog.messages == ['config: llm_routng: unknown key, did you mean "llm_routing"?']
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"), [("falback_model", "fallback_model"), ("falbackModel", "fallbackModel")]
+)
+def test_a_suggestion_is_spelled_as_the_key_is(caplog, key, meant):
+    load({"agents": {"a": {"model": "ollama/q", "type": "x", key: "ollama/r"}}})
+    assert caplog.messages == [f'config: agents.a.{key}: unknown key, did you mean "{meant}"?']
+
+
+def test_a_replaced_name_is_named_where_its_place_does_not_have_it():
+    read_ignored = read([flat_with(), {"aliases": {"big": "ollama/q", "gpt-4": "ollama/q"}}]).ignored
+    replaced = {each.place: each.reason for each in read_ignored if "later" in each.reason}
+    assert replaced == {
+        "source 1: llm_routing.endpoints.proxy.models.opus": 'for "big", source 2: aliases.big '
+        "comes later and wins",
+        "source 1: llm_routing.endpoints.proxy.aliases.gpt-4": "source 2: aliases.gpt-4 comes later and wins",
+    }
+
+
+def test_what_only_a_native_agent_has_comes_from_another_source():
+    options = load([flat_with(), {"agents": {"a": {"rpm": 30, "params": {"temperature": 0}}}}])
+    assert options["agents"]["a"] == Agent("gpt-4", rpm=30, params={"temperature": 0})

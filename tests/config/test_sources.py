@@ -200,3 +200,9 @@ def test_a_fault_of_an_unknown_shape_names_the_known_shapes(write, faults, sourc
 )
 def test_a_misspelled_native_file_gets_no_advice_on_shapes(faults, source):
     assert not any("shape" in fault for fault in faults(source))
+
+
+def test_a_file_that_cannot_be_read_is_the_only_fault(faults, write):
+    agents = write("agents.json", '{"agents": {"a": {"model": "opus", "type": "x"}}}')
+    models = write("models.toml", "[aliases")
+    assert [fault.partition(":")[0] for fault in faults([agents, models])] == ["models.toml"]

@@ -275,6 +275,25 @@ def test_references_of_a_litellm_file_stay():
     }
 
 
+def test_references_in_headers_of_a_litellm_file_stay():
+    # https://github.com/TheFermiSea/beefcake-swarm and https://github.com/Gapminder/gapminder-ai
+    params = {
+        "model": "openai/x",
+        "api_base": "https://far.example.com/v1",
+        "api_key": "os.environ/KEY",
+        "organization": "os.environ/ORG",
+        "extra_headers": {"x-api-key": "os.environ/KEY_2"},
+    }
+    own = params | {"extra_headers": {"Authorization": "os.environ/KEY_3"}, "organization": None}
+    models = {"a": params, "b": own}
+    source = {"model_list": [{"model_name": name, "litellm_params": each} for name, each in models.items()]}
+    env = {"KEY": "sk-1", "KEY_2": "sk-2", "KEY_3": "sk-3", "ORG": "org-1"}
+    backends = body(assert_same_router(source, env))["backends"]
+    assert backends["far"]["headers"] == {"OpenAI-Organization": "${ORG}", "x-api-key": "${KEY_2}"}
+    assert backends["far-2"]["api_key"] == "${KEY_3}"
+    assert body(moved(source))["backends"] == backends
+
+
 def test_a_literal_key_becomes_the_providers_usual_variable():
     text = written({"backends": {"main": {"kind": "anthropic", "api_key": "sk-ant-literal"}}})
     assert body(text)["backends"]["main"]["api_key"] == "${ANTHROPIC_API_KEY}"
@@ -497,3 +516,9 @@ def test_without_tomli_w_an_error_says_what_to_install(monkeypatch):
 def test_the_native_document_is_written_whole():
     found = body(written(NATIVE, ENV))
     assert found.keys() == NATIVE.keys()
+
+
+def test_a_files_name_is_whole_in_a_comment():
+    name = "a-very-" + "long-" * 16 + "name"
+    settings = read({"agents": {"a": {"model": "ollama/q", "type": "x"}, name: {}}}).settings
+    assert f"agents.{name}:" in settings.to_toml()

@@ -91,4 +91,6 @@ def test_a_backend_that_fails_is_named_in_a_warning_and_left_out(
     models, driver = found([fault, lists("c")], paid(), OpenAIBackend("other", base_url="http://other.test"))
     assert (models, driver.asked) == ({"other/c": None}, ["paid", "other"])
     (record,) = caplog.records
-    assert record.getMessage().startswith("paid did not list its models: ")
+    kind, detail = record.getMessage().removeprefix("paid did not list its models: ").split(": ", 1)
+    assert kind.endswith("Error")
+    assert detail

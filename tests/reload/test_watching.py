@@ -246,14 +246,14 @@ def test_a_changed_time_or_size_is_a_change(file: File) -> None:
 
 
 def test_a_change_during_the_reading_is_noticed_later(file: File, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Path.read_text
+    original = Path.open
 
-    def overtaken(path: Path, *args: Any) -> str:
-        text = original(path, *args)
+    def overtaken(path: Path, *args: Any) -> Any:
+        opened = original(path, *args)
         file.touch()
-        return text
+        return opened
 
-    monkeypatch.setattr(Path, "read_text", overtaken)
+    monkeypatch.setattr(Path, "open", overtaken)
     found = read(file)
     monkeypatch.undo()
     assert found.have_changed()
@@ -283,3 +283,16 @@ def test_a_file_that_vanishes_before_it_is_read_is_tried_again(
     file.path.with_suffix(".new").rename(file.path)
     assert found.have_changed()
     assert not caplog.records
+
+
+@pytest.mark.usefixtures("at_every_call")
+def test_a_pipe_in_the_place_of_a_file_stops_no_call(file: File) -> None:
+    hosts = Hosts()
+    with watching(file.path, hosts) as router:
+        file.path.unlink()
+        os.mkfifo(file.path)  # to open it would wait for a writer
+        router.complete("hi")
+        file.path.unlink()
+        file.write(TWO)
+        router.complete("hi")
+    assert hosts.asked == ["one.test m", "two.test m"]

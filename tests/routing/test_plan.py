@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.flow.support import PlainBackend, local, paid, planned
 
-from ccroute import Agent, AliasTable, OllamaBackend, Price, PriceBook
+from ccroute import Agent, AliasTable, OllamaBackend, Price, PriceBook, Router
 from ccroute.backends import Backend
 from ccroute.errors import (
     ConfigError,
@@ -362,3 +362,21 @@ def test_a_names_price_is_that_of_where_it_leads_else_its_own(name: str, price: 
 def test_an_alias_named_like_a_paid_model_costs_what_serves() -> None:
     made = tables([HOME], {"claude-opus-4": "home/qwen"}, prices={"claude-opus-4": Price(15, 75)})
     assert made.deployment("home/qwen").price == Price(Decimal(0), Decimal(0))
+
+
+@pytest.mark.parametrize(
+    ("agent", "warned"),
+    [
+        (Agent("big", local_only=True), True),
+        (Agent("big", fallback=["fast"], local_only=True), True),
+        (Agent("big", fallback=["own"], local_only=True), False),
+        (Agent(local_only=True), False),
+        (Agent("big"), False),
+    ],
+)
+def test_local_only_without_a_local_model_is_a_warning(
+    caplog: pytest.LogCaptureFixture, agent: Agent, warned: bool
+) -> None:
+    Router(BOTH, ALIASES, {"py": agent}).close()
+    start = "agents.py is local_only, but paid/big"
+    assert [message.startswith(start) for message in caplog.messages] == [True] * warned

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Literal, assert_type
 
 from pydantic import BaseModel, TypeAdapter
@@ -14,6 +15,7 @@ from ccroute import (
     Completion,
     OllamaBackend,
     Price,
+    Report,
     Route,
     RoutePlan,
     Router,
@@ -125,6 +127,10 @@ report = router.report(by=())
 assert_type([each["cost"] for each in report], list[Any])
 assert_type(report[0], dict[str, Any])
 assert_type(router.rows(), list[LedgerRow])
+Router([], ledger="usage.db")
+Router([], ledger=Path("usage.db"))
+Router([], ledger=7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+assert_type(Report.from_ledger("usage.db", by=("agent", "day"), since="2026-01-01"), Report)
 plan = router.explain("hi", agent="a", response_format=Finding, max_tokens=5)
 assert_type(plan, RoutePlan)
 assert_type(plan.candidates[0].worst_cost, Decimal | None)

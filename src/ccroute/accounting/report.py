@@ -6,17 +6,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
+from typing import Any, Literal, Self, get_args, overload
 
 from ccroute.accounting.ledger import moment
 from ccroute.accounting.prices import PriceBook, PriceLike
 from ccroute.accounting.tally import Key, Tally, as_json
-from ccroute.display import aligned, rich_table, rounded_usd
+from ccroute.display import RichTable, aligned, rounded_usd
 from ccroute.errors import ConfigError
 from ccroute.types import Price
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 GroupBy = Literal["agent", "group", "alias", "model", "backend", "day", "session"]
 _HIDDEN = frozenset({"attempts", "baseline_cost", "cache_hits", "p95", "unknown_cost_requests"})
@@ -132,41 +129,34 @@ class Report(Sequence[Mapping[str, Any]]):
         return len(self._rows)
 
     def __str__(self) -> str:
-        header, rows, totals = self._cells()
-        lines = aligned([header, *rows, *totals], range(len(self.by), len(header)))
-        return "\n".join([*lines[:-1], lines[1], lines[-1]] if totals else lines)
+        return "\n".join(aligned(*self._table()))
 
     __repr__ = __str__
 
-    def __rich__(self) -> Table:
-        header, rows, totals = self._cells()
-        found = rich_table(header, rows, range(len(self.by), len(header)))
-        for total in totals:
-            found.add_section()
-            found.add_row(*total, style="bold")
-        return found
+    def __rich__(self) -> RichTable:
+        return RichTable(*self._table())
 
     def _repr_html_(self) -> str:
         from html import escape  # only where something is shown
 
-        header, rows, totals = self._cells()
+        header, rows, _, total = self._table()
 
         def line(cells: Sequence[str], tag: str = "td") -> str:
             return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
-        foot = "".join(f"<tfoot>{line(total, 'th')}</tfoot>" for total in totals)
+        foot = f"<tfoot>{line(total, 'th')}</tfoot>" if total else ""
         body = "".join(map(line, rows))
         return f"<table><thead>{line(header, 'th')}</thead><tbody>{body}</tbody>{foot}</table>"
 
-    def _cells(self) -> tuple[list[str], list[list[str]], list[list[str]]]:
-        """The header, the rows, and the total unless it is the only row; all as texts."""
+    def _table(self) -> tuple[list[str], list[list[str]], range, list[str] | None]:
+        """The header, the rows, the columns of numbers, and the total unless it is the only row."""
         used = {c for row in self._rows for c, value in row.items() if value} | _ALWAYS
         shown = [c for c in self._total if c in used - _HIDDEN]
         columns = [*self.by, *shown]
         rows = [[_cell(row, column) for column in columns] for row in self._rows]
         labels = ["total", *("" for _ in self.by[1:])]
         total = [*labels, *(_cell(self._total, column) for column in shown)]
-        return columns, rows, [total] if rows and self.by else []
+        return columns, rows, range(len(self.by), len(columns)), total if rows and self.by else None
 
 
 def _row(tally: Tally, baseline: Price | None) -> dict[str, Any]:
@@ -218,6 +208,7 @@ def group_by(given: GroupBy | Sequence[GroupBy]) -> tuple[GroupBy, ...]:
     """The parts that `by=` names. Raises `ValueError` for an unknown one."""
     parts: tuple[GroupBy, ...] = (given,) if isinstance(given, str) else tuple(given)
     known = get_args(GroupBy)
-    if not set(parts) <= set(known):
-        raise ValueError(f"by= is one of {', '.join(known)}, or a tuple of them, not {given!r}")
+    for part in parts:
+        if part not in known:
+            raise ValueError(f'by= is one of {", ".join(known)}, or several of them, not "{part}"')
     return parts

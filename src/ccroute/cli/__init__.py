@@ -23,6 +23,9 @@ INTERRUPTED = 130
 """Ctrl-C, as shells count it."""
 CLOSED = 141
 """Nobody reads the output any more, as shells count it."""
+_TARGETS = "as in aliases={"
+"""Advice for Python, in the fault of a name without a target."""
+_GIVE_TARGETS = 'give another file that has a table [aliases], with lines such as: opus = "backend/model"'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,16 +61,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _failed(error: Exception, output: Output) -> int:
     """Write the error in plain lines, and return the exit code. A bug is raised again."""
-    from ccroute.errors import CcrouteError, ConfigError, UnknownAgentError, UnknownModelError
+    from ccroute.errors import CcrouteError, ConfigError, EgressDeniedError, RequestError
 
+    is_usage, hint = isinstance(error, ConfigError | OSError), ""
     if isinstance(error, ConfigError):
         faults: tuple[str, ...] = error.faults
+        if any(_TARGETS in fault for fault in faults):
+            hint = _GIVE_TARGETS
     elif isinstance(error, CcrouteError):
-        faults = (str(error), *(f"  tried {each.deployment}: {each.reason}" for each in error.attempts))
+        is_usage = isinstance(error, RequestError | EgressDeniedError) and not error.attempts
+        tried = error.attempts if len(error.attempts) > 1 else ()
+        faults = (str(error), *(f"  tried {each.deployment}: {each.reason}" for each in tried))
     elif isinstance(error, OSError) and error.filename is not None:
         faults = (f"{error.filename}: {error.strerror}",)
     else:
         raise error
-    output.fail(type(error).__name__, faults)
-    is_usage = isinstance(error, ConfigError | UnknownAgentError | UnknownModelError | OSError)
+    output.fail(type(error).__name__, faults, hint)
     return WRONG if is_usage else FAILED

@@ -80,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
         "explain ccroute.toml --agent python-expert",
     )
     _add_call(explain)
-    explain.add_argument("--prompt", default="", help="the prompt; - reads standard input")
+    explain.add_argument(
+        "--prompt", default="Hello", help="the prompt (default: a short one); - reads standard input"
+    )
 
     ask = command(
         "ask",

@@ -20,6 +20,8 @@ _NAMES_FILE = (".toml", ".json", ".yaml", ".yml")
 
 def run(arguments: argparse.Namespace, output: Output) -> None:
     files, prompt = _files_and_prompt(arguments.files)
+    if not prompt.strip():
+        raise ConfigError("the prompt is empty: give it as the last word, or in standard input")
     options = {
         name: getattr(arguments, name) for name in ("agent", "model", "system", "max_tokens", "timeout")
     }
@@ -59,7 +61,9 @@ def _summary(completion: Completion[object]) -> list[str]:
         f"{completion.latency:.1f} s",
     ]
     cut = ["the answer was cut off at its longest"] if completion.finish_reason == "length" else []
-    return [str(completion.route), " · ".join([*facts, *cut])]
+    failed = [each for each in completion.route.attempts if each.outcome != "ok"]
+    tried = [f"  tried {each.deployment}: {each.reason}" for each in failed]
+    return [str(completion.route), *tried, " · ".join([*facts, *cut])]
 
 
 def _files_and_prompt(words: list[str]) -> tuple[list[str], str]:

@@ -13,6 +13,7 @@ from ccroute.cli.output import Output
 from ccroute.config.references import target_names
 from ccroute.config.writing.document import summarised
 from ccroute.display import rounded_usd
+from ccroute.errors import ConfigError
 from ccroute.routing.tables.tables import Deployment, Tables
 from ccroute.types import Price
 
@@ -35,6 +36,9 @@ def run(arguments: argparse.Namespace, output: Output) -> None:
     logger.addHandler(warnings)
     try:
         loaded, tables = read_files(arguments.files)
+    except ConfigError:
+        output.note(*(f"warning: {text}" for text in warnings.texts))
+        raise
     finally:
         logger.removeHandler(warnings)
     for name, places in loaded.settings.variables.items():

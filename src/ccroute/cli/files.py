@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,14 +17,14 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def named(files: Sequence[str]) -> Iterator[None]:
-    """A fault of a single file begins with its name, too."""
+    """A fault of a single file begins with its path, too."""
     try:
         yield
     except ConfigError as error:
         if len(files) > 1:
             raise
-        name = f"{files[0]}: "
-        raise ConfigError(*(f if f.startswith(name) else f"{name}{f}" for f in error.faults)) from None
+        own = f"{os.path.basename(files[0])}: "  # stands before a fault of the file as a whole
+        raise ConfigError(*(f"{files[0]}: {fault.removeprefix(own)}" for fault in error.faults)) from None
 
 
 def router_of(files: Sequence[str]) -> Router:

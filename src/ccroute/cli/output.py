@@ -7,7 +7,7 @@ import sys
 from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ccroute.display import aligned, printable, rich_table
+from ccroute.display import RichTable, aligned, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,11 +41,9 @@ class Output:
             return
         cells = [[printable(cell) for cell in row] for row in rows]
         if self._console is not None:
-            table = rich_table(heads, cells, numbers)
-            table.title, table.title_justify = title, "left"
-            self._console.print(table)
+            self._console.print(f"{title}:", RichTable(heads, cells, numbers), "", sep="\n")
         else:
-            print("\n".join([f"{title}:", *aligned([heads, *cells], numbers), ""]))
+            print("\n".join([f"{title}:", *aligned(heads, cells, numbers), ""]))
 
     def result(self, result: Report | RoutePlan) -> None:
         """What is printed as a table."""
@@ -64,9 +62,9 @@ class Output:
         for line in lines:
             print(printable(line), file=sys.stderr)
 
-    def fail(self, kind: str, faults: Sequence[str]) -> None:
-        """An error, each fault on its line."""
-        self.note(*faults)
+    def fail(self, kind: str, faults: Sequence[str], hint: str) -> None:
+        """An error, each fault on its line, and what to do."""
+        self.note(*faults, *filter(None, [hint]))
         if self.as_json:
             self.json({"error": {"type": kind, "faults": list(faults)}})
 
@@ -82,6 +80,8 @@ def _console() -> Console | None:
 
 def read_text(stream: TextIO) -> str:
     """All of standard input. Raises `ConfigError` if it is no text."""
+    if stream.isatty():
+        print("reading the prompt; Ctrl-D ends it", file=sys.stderr)
     try:
         return stream.read()
     except UnicodeDecodeError:

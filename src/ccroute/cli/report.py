@@ -22,8 +22,10 @@ def run(arguments: argparse.Namespace, output: Output) -> None:
         raise ConfigError(f"--{error}") from None
     if output.as_json:
         output.json(report.to_dict())
-    else:
+    elif report:
         output.result(report)
+    else:
+        output.text("no calls")
 
 
 def _baseline(arguments: argparse.Namespace) -> Price | None:

@@ -11,13 +11,16 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ccroute.backends import Backend
 from ccroute.config import orchestra
+from ccroute.config.additions import Additions, Translated
 from ccroute.config.alternatives import use_alternatives
 from ccroute.config.assemble import Assembly
+from ccroute.config.faults import grouped, without_unset
 from ccroute.config.foreign.external_names import ExternalNames
 from ccroute.config.litellm import is_litellm
 from ccroute.config.merge import Merged, merge
@@ -27,6 +30,7 @@ from ccroute.config.native.settings import Settings
 from ccroute.config.reading.other_tools import looks_like
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import EXPECTED, Given, Ignored, Source, Stamp, open_sources
+from ccroute.display import escaped
 from ccroute.errors import ConfigError
 from ccroute.routing import AliasTable
 from ccroute.routing.arguments import Faults, check_backends
@@ -40,9 +44,8 @@ _SHAPES = (
     "codingAgents; llm_routing.endpoints; llmGateway; agent_model_overrides; routing.agent_rules; "
     "and LiteLLM's model_list"
 )
-Translate: TypeAlias = Callable[[Mapping[str, Any], Environment, Source, ExternalNames], dict[str, Any]]
-"""Makes the native table from another tool's file."""
-Faulty: TypeAlias = list[tuple[str, str]]
+Translate: TypeAlias = Callable[[Mapping[str, Any], Environment, Source, ExternalNames], Translated]
+"""The reader of another tool's files."""
 _log = logging.getLogger("ccroute")
 
 
@@ -98,43 +101,42 @@ def read(
     environment = Environment(os.environ if env is None else env, keep_unset=keep_unset)
     given = _checked(overrides or {})
     opened = open_sources(sources)
-    tables = list(_tables(opened, environment, given))
-    merged = merge((source, checked_settings(table, source)) for source, table in tables)
+    translated = list(_translated(opened, environment, given))
+    merged = merge((source, checked_settings(table, source), beyond) for source, table, beyond in translated)
     use_alternatives(merged, given)
     assembly = Assembly(merged, environment, given)
-    faults = [fault for source, _ in opened for fault in source.faults]
-    unknown = [] if any(source.is_unread for source, _ in opened) else assembly.unknown  # it may define them
-    faults += _without_unset([*assembly.faults, *unknown], [source for source, _ in opened])
-    read = merged.settings
-    named = (read.backends, read.aliases, read.agents, read.groups, read.default_model)
-    if not any((faults, *named, *map(given.get, ("backends", "aliases", "agents", "default_model")))):
+    read_from = [source for source, _ in opened]
+    faults = grouped(chain.from_iterable(source.faults for source in read_from), "environment variable ")
+    unknown = [] if any(source.is_unread for source in read_from) else assembly.unknown  # it may define them
+    faults += without_unset([*assembly.faults, *unknown], read_from)
+    if not faults and not _names_any(merged.settings, given):
         empty = not any(content for _, content in opened)
-        what = "is empty" if empty else "holds no backends, agents or aliases"
-        faults.append((opened[0][0].name if len(opened) == 1 else "source", f"{what}; {EXPECTED}"))
-    for warning in [*(warning for source, _ in opened for warning in source.warnings), *assembly.warnings]:
-        _log.warning("config: %s", environment.hide(warning))  # a misspelled key may be the reason of a fault
+        what = f"{'is empty' if empty else 'holds no backends, agents or aliases'}; {EXPECTED}"
+        if not empty and all(is_litellm(content) for _, content in opened):
+            what = "has no models: model_list is missing or empty, and LiteLLM's database is not read"
+        faults.append((read_from[0].name if len(read_from) == 1 else "source", what))
+    noted = grouped(chain.from_iterable(source.warnings for source in read_from))
+    for warning in [*(f"{where}: {text}" for where, text in noted), *assembly.warnings]:
+        # Also beside faults: a misspelled key may be the reason of one.
+        _log.warning("config: %s", escaped(environment.hide(warning)))
     if faults:
-        raise ConfigError(*dict.fromkeys(f"{where}: {environment.hide(text)}" for where, text in faults))
+        raise ConfigError(
+            *dict.fromkeys(escaped(f"{where}: {environment.hide(text)}") for where, text in faults)
+        )
     return Loaded(
         assembly.options,
-        tuple(ignored for source, _ in opened for ignored in source.ignored()),
-        {path: stamp for source, _ in opened for path, stamp in source.files.items()},
+        tuple(chain.from_iterable(source.ignored() for source in read_from)),
+        {path: stamp for source in read_from for path, stamp in source.files.items()},
         replace(merged, settings=assembly.settings),
-        tuple(source.name for source, _ in opened),
+        tuple(source.name for source in read_from),
         environment,
     )
 
 
-def _without_unset(faults: Faulty, sources: Iterable[Source]) -> Faulty:
-    """The faults without those of references that stayed because their variables are not set."""
-    waiting = [source for source in sources if source.unset]
-    texts = {source.references[place][0] for source in waiting for place in source.unset}
-    return [
-        (where, text)
-        for where, text in faults
-        if not any(each in text.partition(";")[0] for each in texts)  # after it may be all names to define
-        and not all(any(source.is_unset(each) for source in waiting) for each in where.split(", "))
-    ]
+def _names_any(read: Settings, given: Mapping[str, Any]) -> bool:
+    """Whether the sources or the caller name anything that could answer."""
+    named = (read.backends, read.aliases, read.agents, read.groups, read.default_model)
+    return any((*named, *map(given.get, ("backends", "aliases", "agents", "default_model"))))
 
 
 def _checked(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,28 +154,28 @@ def _checked(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _tables(
+def _translated(
     opened: Sequence[tuple[Source, Mapping[str, Any]]], environment: Environment, given: Mapping[str, Any]
-) -> Iterator[tuple[Source, dict[str, Any]]]:
-    """Each source with its content in the native shape, secrets expanded."""
+) -> Iterator[tuple[Source, dict[str, Any], Additions]]:
+    """Each source with its content in the native shape, secrets expanded, and what it says beyond that."""
     replaced = {backend.name for backend in given["backends"]}
     contents = [content for _, content in opened]
     for i, (source, content) in enumerate(opened):
         if (looks := looks_like(content)) is not None:
             source.fault_file(looks)
-            table: dict[str, Any] = {}
+            yield source, {}, Additions()
         elif translate := _translator(content):
             others = [*contents[:i], *contents[i + 1 :]]
             external = ExternalNames(given.get("aliases") or {}, given["backends"], others, environment)
-            table = translate(content, environment, source, external)
-            source.faults = _without_unset(source.faults, [source])
+            table, additions = translate(content, environment, source, external)
+            source.faults = without_unset(source.faults, [source])
             contents[i] = table  # its servers are external to the next source
+            yield source, table, additions
         else:
-            table = environment.expand(_needed(content, replaced), (), source)
             has_tables = any(value and isinstance(value, Mapping) for value in content.values())
             if has_tables and Settings.model_fields.keys().isdisjoint(content):
                 source.fault_file(f"is like no known shape, and was read as the native one; {_SHAPES}")
-        yield source, table
+            yield source, environment.expand(_needed(content, replaced), (), source), Additions()
 
 
 def _translator(content: Mapping[str, Any]) -> Translate | None:

@@ -5,12 +5,13 @@ aliases and all others as a whole.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from ccroute.config.additions import Additions, routed
 from ccroute.config.native.settings import NOT_YET, AgentTable, Defaults, Settings, Table
-from ccroute.config.reading.source import Place, Source, routed
+from ccroute.config.reading.source import Place, Source
 from ccroute.routing.names import slug
 
 T = TypeVar("T", bound=Defaults)
@@ -63,11 +64,11 @@ class Merged:
         return None
 
 
-def merge(read: Iterable[tuple[Source, Settings]]) -> Merged:
+def merge(read: Iterable[tuple[Source, Settings, Additions]]) -> Merged:
     """One set of settings. What a later source replaces is noted as ignored in the earlier one."""
     merge = _Merge()
-    for source, settings in read:
-        merge.add(source, settings)
+    for each in read:
+        merge.add(*each)
     return merge.done()
 
 
@@ -87,14 +88,14 @@ class _Merge:
         self._every_agent: dict[str, Any] = {}
         self._claims: Counter[str] = Counter()
 
-    def add(self, source: Source, settings: Settings) -> None:
+    def add(self, source: Source, settings: Settings, additions: Additions) -> None:
         self._left_out.update(source.left_out)
-        self._implied |= source.implied
-        self._absent |= source.absent
-        self._meant |= settings.backends.keys() - source.implied
+        self._implied |= additions.implied
+        self._absent |= additions.absent
+        self._meant |= settings.backends.keys() - additions.implied
         for section, value in settings.given(without=("agents", "groups")).items():
             if isinstance(value, dict):
-                self._replace(section, value, source)
+                self._replace(section, value, source, additions.implied)
             else:
                 before: Any = self._sections.get(section)
                 both = isinstance(value, Table) and isinstance(before, Table)
@@ -106,11 +107,11 @@ class _Merge:
         self._combine("agents", [*agents, *_members(settings, source)], source)
         find = _finder(self._agents)
         self._defined.update(map(find, settings.agents))
-        for name, models in source.alternatives.items():
+        for name, models in additions.alternatives.items():
             self._alternatives[find(name)] = source, name, models
-        for name, choose in source.routed.items():
+        for name, choose in additions.routed.items():
             self._route(find(name), choose, source, routed(name))
-        self._every_agent |= source.every_agent
+        self._every_agent |= additions.every_agent
 
     def done(self) -> Merged:
         self._claims.update(map(slug, self._agents))
@@ -147,10 +148,10 @@ class _Merge:
             earlier.ignore(origin, f"{name}{source.where(at)} comes later and wins")
         self._origins[place] = source, at
 
-    def _replace(self, section: str, value: Mapping[str, Any], source: Source) -> None:
+    def _replace(self, section: str, value: Mapping[str, Any], source: Source, implied: Set[str]) -> None:
         """The later source's entries come first: patterns of aliases are tried in order."""
         earlier = self._sections.get(section, {})
-        mute = source.implied if section == "backends" else ()
+        mute = implied if section == "backends" else ()
         new = {
             name: entry
             for name, entry in value.items()

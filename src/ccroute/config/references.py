@@ -109,7 +109,7 @@ class Directory:
         advice = f"; give {each} a target, as in aliases={{{targets}}}"
         last = self._undefined[unlike[-1]] if unlike else None
         return [
-            (_joined(users), text + advice if text == last else text) for text, users in self._unknown.items()
+            (joined(users), text + advice if text == last else text) for text, users in self._unknown.items()
         ]
 
     def _check_backend(self, backend: str, name: str, where: str) -> None:
@@ -130,7 +130,7 @@ class Directory:
         self._unknown.setdefault(text, []).append(where)
 
 
-def _joined(users: Sequence[str]) -> str:
+def joined(users: Sequence[str]) -> str:
     """`a, b and 30 more`."""
     if len(users) <= _FEW:
         return ", ".join(users)

@@ -42,8 +42,9 @@ def discover(backends: Iterable[Backend], timeout: Timeout, clock: Clock) -> Flo
     for backend in backends:
         try:
             found += yield from _models_of(backend, timeout, clock)
-        except CcrouteError as error:
-            _log.warning("%s did not list its models: %s", backend.name, type(error).__name__)
+        except (BackendError, RequestError) as error:
+            kind, detail = _said(error, backend)
+            _log.warning("%s did not list its models: %s: %s", backend.name, kind, detail)
     return found
 
 
@@ -56,9 +57,8 @@ def check(backend: Backend, used: Collection[str], timeout: Timeout, clock: Cloc
     try:
         listed = yield from _list(backend, timeout, clock)
     except (BackendError, RequestError) as error:
-        kind, foreign = type(error).__name__, backend.wire_name is None
-        shown = cleaned(error, backend.secrets(), Request(), "", foreign=foreign)
-        return BackendHealth(ok=False, address=address, error=kind, detail=shown.detail)
+        kind, detail = _said(error, backend)
+        return BackendHealth(ok=False, address=address, error=kind, detail=detail)
     if listed is None:
         return BackendHealth(address=address, detail="this kind of backend has no list of models")
     return BackendHealth(
@@ -69,6 +69,12 @@ def check(backend: Backend, used: Collection[str], timeout: Timeout, clock: Cloc
         missing=tuple(model for model in used if backend.serves(model, listed.models) is False),
         latency=listed.seconds,
     )
+
+
+def _said(error: BackendError | RequestError, backend: Backend) -> tuple[str, str]:
+    """The class of an error, and its text without secrets."""
+    foreign = backend.wire_name is None
+    return type(error).__name__, cleaned(error, backend.secrets(), Request(), "", foreign=foreign).detail
 
 
 def _models_of(backend: Backend, timeout: Timeout, clock: Clock) -> Flow[list[ModelInfo]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final, TypeAlias
 
+from ccroute.display import escaped
 from ccroute.types import FailureClass
 
 _WORDS: Final[Mapping[FailureClass, str]] = {
@@ -203,7 +204,7 @@ class Reloaded(Event):
 def _some(names: tuple[str, ...]) -> str:
     """The names as a line of a log has room for them."""
     more = len(names) - _MOST_NAMES
-    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    return escaped(", ".join(names[:_MOST_NAMES])) + (f" and {more} more" if more > 0 else "")
 
 
 Listener: TypeAlias = Callable[[Event], None]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 from ccroute.accounting import BaseLedger, MemoryLedger, PriceBook, open_ledger
 from ccroute.backends import Backend
 from ccroute.errors import ConfigError
+from ccroute.routing.plan import warn_of_remote
 from ccroute.routing.tables.agents import AgentTable
 from ccroute.routing.tables.aliases import AliasTable
 from ccroute.routing.tables.prices import is_known, warn_of_unused
@@ -94,7 +95,7 @@ def checked(
     """A router's configuration from its keyword arguments, with the same defaults.
 
     `of_tables` are arguments of `Tables`. Raises `ConfigError` with all faults; logs a warning for each price
-    that is never used.
+    that is never used, and for each agent whose calls would always be refused.
     """
     faults = Faults(
         retry=(retry, RetryPolicy | None, "a RetryPolicy"),
@@ -121,6 +122,7 @@ def checked(
     faults.raise_if_any()
     tables = Tables(hosts, table, known, prices=book, **of_tables)
     warn_of_unused(tables, baseline)
+    warn_of_remote(tables)
     if baseline is not None and not is_known(tables, baseline):
         raise ConfigError(f'baseline: unknown model "{baseline}"; it needs an alias, a deployment or a price')
     return Configuration(

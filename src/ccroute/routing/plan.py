@@ -6,6 +6,7 @@ not, why not. Where nobody is left, a call raises. A plan that is only shown doe
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,6 +24,7 @@ from ccroute.types import Price, Request
 if TYPE_CHECKING:
     from ccroute.routing.rate_limits import Limit
 
+_log = logging.getLogger("ccroute")
 _NO_LOAD = Load(lambda: 0.0)
 """The load of a router that has made no calls. Nothing is added to it."""
 
@@ -188,6 +190,23 @@ def _balanced(
         for candidate, weight, rank in zip(found, weights, placed or [()] * len(found), strict=True):
             ties[id(candidate)] = Tie((id(found), rank), weight)
     return order(found, weights, strategy, random, placed)
+
+
+def warn_of_remote(tables: Tables) -> None:
+    """Log a warning for each `local_only` agent whose own models all run elsewhere: its calls are refused."""
+    for name, agent in tables.agents.items():
+        if not agent.local_only or (agent.model is None and tables.default_model is None):
+            continue
+        choice = tables.choose(name, None)
+        chain = tables.chain((choice.model, *choice.fallbacks))
+        found = [candidate.deployment for _, candidates in chain.groups for candidate in candidates]
+        if not any(each.is_local for each in found):
+            _log.warning(
+                "agents.%s is local_only, but %s is not local, so its calls are refused: give it a model on "
+                "a local backend, or set local=True for its backend if that runs on your own machines",
+                name,
+                ", ".join(dict.fromkeys(each.name for each in found)),
+            )
 
 
 def _without(candidates: Sequence[Candidate], left_out: Mapping[str, str]) -> Sequence[Candidate]:

@@ -114,6 +114,10 @@ class Price:
         return price
 
 
+_MOST_USD = 10**9
+"""No price is higher, and Decimal cannot multiply an amount of any size."""
+
+
 def _usd(amount: Amount) -> Decimal:
     if isinstance(amount, bool) or not isinstance(amount, int | float | str | Decimal):
         raise TypeError(f"a price is a number or a str, in USD per million tokens, not {amount!r}")
@@ -124,6 +128,8 @@ def _usd(amount: Amount) -> Decimal:
         raise ValueError(f"{amount!r} is not an amount in USD") from None
     if not usd.is_finite() or usd < 0:
         raise ValueError(f"a price must be a finite amount of at least 0, not {amount!r}")
+    if usd > _MOST_USD:
+        raise ValueError(f"a price must be at most {_MOST_USD} USD per million tokens")
     return usd
 
 

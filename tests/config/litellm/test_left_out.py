@@ -16,6 +16,19 @@ OTHER = entry("b", "ollama/x")
         (entry("a", "anthropic.claude-v2", aws_region_name="us-east-1"), AWS),
         (entry("a", "x", custom_llm_provider="sagemaker"), AWS.replace("bedrock", "sagemaker")),
         (entry("a", "zhipu/glm-4"), "zhipu is no provider that ccroute knows"),
+        # https://github.com/NUbem000/NubemGenesis.V.1.1 has together/ and google/, and LiteLLM's own
+        # load_balancer.yaml mistralai/. Its proxy starts with such entries (ignore_invalid_deployments).
+        (
+            entry("a", "together/x", api_key="os.environ/NOT_SET"),
+            'together is no provider that ccroute knows, did you mean "together_ai"?',
+        ),
+        (
+            entry("a", "x", custom_llm_provider="opnai"),
+            'opnai is no provider that ccroute knows, did you mean "openai"?',
+        ),
+        (entry("a", "llama3"), '"llama3" names no provider: write one before it, as in openai/gpt-4o'),
+        # https://github.com/BerriAI/litellm/blob/main/proxy_server_config.yaml
+        (entry("a", "azure/", api_base="https://r.openai.azure.com"), '"azure/" names no model'),
         (entry("a", "openai/x", {"mode": "embedding"}), "its mode is embedding, and ccroute only chats"),
         (entry("a", "openai/x", {"blocked": True}), "is blocked"),
         (
@@ -32,6 +45,37 @@ def test_an_entry_that_cannot_be_reached_is_left_out(caplog, row, why):
     assert f"{why}; the entry is left out" in caplog.text
 
 
+def test_entries_that_are_left_out_for_one_reason_are_one_warning(caplog):
+    # litellm/proxy/dev_config.yaml of LiteLLM has 23 such entries.
+    caplog.set_level(logging.WARNING, "ccroute")
+    loaded(*(entry(f"a{i}", "bedrock/x") for i in range(9)), OTHER)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "config: model_list[0].litellm_params, model_list[1].litellm_params and 7 more: "
+        f"{AWS}; the entry is left out"
+    )
+
+
+def test_a_variable_that_many_entries_name_is_one_fault(faults):
+    # https://github.com/BHQUAN97/Orchestrator-AI names one key 20 times.
+    rows = [entry(f"a{i}", "openai/x", api_key="os.environ/GONE") for i in range(5)]
+    assert faults({"model_list": [*rows, entry("b", "openai/x", api_key="os.environ/LOST")]}) == (
+        (
+            "model_list[0].litellm_params.api_key, model_list[1].litellm_params.api_key and 3 more: "
+            "environment variable GONE is not set"
+        ),
+        "model_list[5].litellm_params.api_key: environment variable LOST is not set",
+    )
+
+
+def test_a_key_like_an_ignored_one_is_no_warning(caplog):
+    # https://github.com/BaSeLab-Local-LLM/llm-root
+    caplog.set_level(logging.WARNING, "ccroute")
+    found = loaded(OTHER, general_settings={"allowed_origins": ["*"]})
+    assert not caplog.records
+    assert "general_settings.allowed_origins" in found.ignored
+
+
 def test_the_other_entries_of_a_name_stay():
     assert loaded(entry("b", "bedrock/x"), OTHER).leads("b") == ("ollama/x",)
 
@@ -46,8 +90,41 @@ def test_what_leads_to_a_name_that_is_left_out_is_a_fault_that_says_why(faults):
     assert faults([agents, file], aliases={"d": "a"}) == (
         f"aliases.d: {text}",
         f"source 2: router_settings.model_group_alias.c: {text}",
-        f"source 1: quality.qa.model, source 2: router_settings.fallbacks[0].b[0]: {text}",
+        f"source 1: quality.qa.model: {text}",
     )
+
+
+def test_a_fallback_that_leads_nowhere_is_passed_over(caplog):
+    # LiteLLM goes on to the next: https://github.com/Jackson57279/llm-optimizer-compose has fallbacks of a
+    # name without an entry, and many files name a model of Bedrock.
+    caplog.set_level(logging.WARNING, "ccroute")
+    router = {"fallbacks": [{"b": ["a", "bb", "c"]}, {"a": ["d"]}, {"best": ["b"]}]}
+    found = loaded(
+        entry("a", "bedrock/x"), OTHER, entry("c", "ollama/y"), entry("d", "ollama/z"), router_settings=router
+    )
+    assert found.fallbacks("b") == ["d", "c"]
+    assert list(found.options["fallbacks"]) == ["b"]
+    messages = [record.getMessage().removeprefix("config: ") for record in caplog.records]
+    assert messages[1:] == [
+        f'router_settings.fallbacks[0].b[0]: fallback "a" is passed over: {AWS}',
+        (
+            'router_settings.fallbacks[0].b[1]: fallback "bb" is passed over: no model has that name, '
+            'did you mean "b"?'
+        ),
+        f'router_settings.fallbacks[1].a[0]: fallbacks of "a" are never used: {AWS}',
+        'router_settings.fallbacks[2].best[0]: fallbacks of "best" are never used: no model has that name',
+    ]
+
+
+def test_a_fallback_may_be_a_name_of_the_callers_or_of_another_source():
+    from ccroute.config import load
+
+    names = ["mine", "x-1", "ollama/y", "their", "own/z", "re"]
+    file = {"model_list": [OTHER], "router_settings": {"fallbacks": [{"b": names}]}}
+    other = {"model_list": [entry("their", "ollama/z")]}
+    aliases = {"mine": "ollama/m", "x-*": "ollama/*", "re:re": "ollama/r"}
+    options = load([file, other, {"backends": {"own": {"kind": "ollama"}}}], {}, {"aliases": aliases})
+    assert options["fallbacks"]["b"] == names
 
 
 def test_another_source_may_define_the_name():
@@ -64,15 +141,16 @@ def test_a_file_without_any_usable_model_is_a_fault(faults):
     )
 
 
+@pytest.mark.parametrize("models", [{}, {"model_list": []}])
+def test_a_file_whose_models_are_in_a_database_says_so(faults, models):
+    # https://github.com/BerriAI/litellm: config.yaml, with store_model_in_db
+    (found,) = faults(models | {"general_settings": {"store_model_in_db": True}})
+    assert "model_list is missing or empty, and LiteLLM's database is not read" in found
+
+
 @pytest.mark.parametrize(
     ("params", "fault"),
     [
-        ({"model": "antropic/x"}, 'model: names no provider, did you mean "anthropic"?'),
-        (
-            {"model": "x", "custom_llm_provider": "opnai"},
-            'custom_llm_provider: names no provider, did you mean "openai"?',
-        ),
-        ({"model": "llama3"}, "model: names no provider: write one before it, as in openai/gpt-4o"),
         ({"model": "azure/x"}, "api_base: is missing: azure has no usual address, or set AZURE_API_BASE"),
         ({"model": "openai_like/x"}, "api_base: is missing: openai_like has no usual address"),
         ({"model": "azure/x", "api_base": "${NOT_SET}"}, "api_base: environment variable NOT_SET is not set"),
@@ -85,7 +163,7 @@ def test_a_file_without_any_usable_model_is_a_fault(faults):
             'keep_alive: should be a duration such as "5m", or a whole number of seconds',
         ),
         ({"model": " "}, "model: is empty"),
-        ({"model": 4}, "model: should be a text"),
+        ({"model": 4}, "model: should be a string"),
         ({"modle": "x"}, "model: is missing"),
     ],
 )
@@ -163,5 +241,5 @@ def test_a_secret_is_in_no_message(faults, caplog):
     found = faults(
         {"model_list": rows, "environment_variables": {"X": secret}, "router_settings": {"fallbacks": secret}}
     )
-    assert len(found) >= 5
+    assert len(found) >= 4
     assert secret not in "".join(found) + caplog.text

@@ -112,13 +112,14 @@ def test_any_model_of_any_provider_goes_to_those_with_a_key():
 
 def test_an_alias_leads_to_a_model_of_the_file(caplog):
     caplog.set_level(logging.WARNING, "ccroute")
-    aliases = {"b": "a", "c": {"model": "a", "hidden": True}, "d": ["a", "e"], "e": "a"}
+    aliases = {"b": "a", "c": {"model": "a", "hidden": True}, "d": ["a", "e"], "e": "a", "a": ["a"]}
     found = loaded(
         *two(weight=(1, 2)), entry("e", "ollama/e"), router_settings={"model_group_alias": aliases}
     )
     assert found.leads("b") == found.leads("c") == found.leads("a")
     assert found.weights("b") == (1, 2)
     assert found.leads("d") == ("ollama/x", "ollama/y")
+    assert found.ignored["router_settings.model_group_alias.a"] == "is the model's own name"
     assert "model_group_alias.e: is a model_name, too; requests go to what the alias says" in caplog.text
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
+from ccroute.config.additions import Additions, routed
 from ccroute.config.foreign.spelling import as_switch, is_local_only, misspelt
 from ccroute.config.reading.secrets import MISSING, Environment
-from ccroute.config.reading.source import Place, Source, routed
+from ccroute.config.reading.source import Place, Source
 from ccroute.routing.tables.agents import OTHERS
 
 NOT_ROUTING = "says nothing about which model answers"
@@ -19,12 +20,12 @@ NOT_ROUTING = "says nothing about which model answers"
 class Builder:
     """Collects what becomes the native table. Secrets are expanded before anything is added.
 
-    `options` are top-level keys such as `default_model`.
+    `options` are top-level keys such as `default_model`. `additions` is what no native table can say.
     """
 
     def __init__(self, environment: Environment, source: Source) -> None:
-        self._environment = environment
-        self._source = source
+        self.environment = environment
+        self.source = source
         self.at, self.fault, self.warn, self.ignore = source.at, source.fault, source.warn, source.ignore
         self.backends: dict[str, dict[str, Any]] = {}
         self.aliases: dict[str, list[str]] = {}
@@ -32,6 +33,7 @@ class Builder:
         self.groups: dict[str, dict[str, Any]] = {}
         self.fallbacks: dict[str, list[str | dict[str, Any]]] = {}
         self.options: dict[str, Any] = {}
+        self.additions = Additions()
 
     def table(self) -> dict[str, Any]:
         aliases = {name: found[0] if len(found) == 1 else found for name, found in self.aliases.items()}
@@ -47,19 +49,19 @@ class Builder:
 
     def expand(self, value: Any, place: Place) -> Any:
         """The value with variables replaced; None if one of them is not set."""
-        expanded = self._environment.expand(value, place, self._source)
+        expanded = self.environment.expand(value, place, self.source)
         return None if expanded is MISSING else expanded
 
     def is_faulty(self, place: Place) -> bool:
         """Whether a fault was found at a place or below it."""
-        return self._source.faulty(self.at(place))
+        return self.source.faulty(self.at(place))
 
     def comes_from(self, place: Place, *native: str | int) -> None:
         """Report faults at `native`, a place in the table, at `place` in the file. The first call counts."""
-        self._source.renamed.setdefault(native, place)
+        self.source.renamed.setdefault(native, place)
 
     def origin(self, *native: str) -> Place:
-        return self._source.renamed[native]
+        return self.source.renamed[native]
 
     def takes_part(self, entry: object, place: Place) -> TypeGuard[Mapping[str, Any]]:
         """Whether it is a table that is not disabled. Otherwise it is noted as ignored."""
@@ -73,7 +75,7 @@ class Builder:
 
     def switch(self, value: Any, place: Place) -> bool:
         """The value as a boolean. Any other value is a fault, and counts as false."""
-        expanded = self._environment.expand(value, place, self._source)
+        expanded = self.environment.expand(value, place, self.source)
         if expanded is MISSING:
             return True
         switch = as_switch(expanded)
@@ -122,24 +124,12 @@ class Builder:
 
     def route(self, agent: str, choose: Callable[[str | None], str | None], place: Place) -> None:
         """Let `choose` give an agent's model from the model that this and earlier sources give it."""
-        self._source.routed[agent] = choose
+        self.additions.routed[agent] = choose
         self.comes_from(place, *routed(agent))
-
-    def alternatives(self, agent: str, models: list[str]) -> None:
-        """The models for an agent whose own model has no target in any source."""
-        self._source.alternatives[agent] = models
-
-    def every_agent(self, key: str, value: Any) -> None:
-        """A key of each agent that does not have it, in this source and in all others."""
-        self._source.every_agent[key] = value
 
     def leads_nowhere(self, names: Iterable[object], why: str) -> None:
         """Give the reason why names of this file have no target. It counts if no source gives them one."""
-        self._source.absent |= {name: why for name in names if isinstance(name, str)}
-
-    def implied(self, backend: str) -> None:
-        """Mark a backend that is needed only if a name leads to it."""
-        self._source.implied.add(backend)
+        self.additions.absent.update({name: why for name in names if isinstance(name, str)})
 
 
 def unknown_key(meant: str) -> str:

@@ -97,6 +97,8 @@ def _backends(content: Mapping[str, Any], environment: Environment) -> Iterator[
 
 def _aliases(content: Mapping[str, Any]) -> Iterator[object]:
     yield from _table(content.get("aliases"))
+    for row in entries if isinstance(entries := content.get("model_list"), list) else ():  # LiteLLM's
+        yield _table(row).get("model_name")
     for endpoint in map(_table, _endpoints(content).values()):
         models = endpoint.get("models")
         names = [*models, *models.values()] if isinstance(models, Mapping) else models

@@ -19,11 +19,15 @@ Layer: TypeAlias = tuple[Mapping[str, Any], Place]
 
 
 class Section:
-    """Tables that are read as one: the first that has a key counts. A key that is null is absent."""
+    """Tables that are read as one: the first that has a key counts. A key that is null is absent.
+
+    `at` is the place of the first one.
+    """
 
     def __init__(self, builder: Builder, *layers: Layer) -> None:
         self.builder = builder
         self.layers = layers
+        self.at: Place = layers[0][1] if layers else ()
         self._found: dict[str, tuple[Any, Place]] = {}
         for table, place in layers:
             for key, value in table.items():
@@ -43,7 +47,7 @@ class Section:
     def place(self, key: str) -> Place:
         """The key's place, as the file spells it; where it belongs if it is absent."""
         found = self._found.get(self._same(key))
-        return (*self.layers[0][1], key) if found is None else found[1]
+        return (*self.at, key) if found is None else found[1]
 
     def raw(self, key: str) -> Any:
         """The value as the file has it; None if it is absent."""
@@ -58,7 +62,7 @@ class Section:
         value = self.get(key)
         if value is None or isinstance(value, str):
             return value
-        self._wrong(key, "a string")
+        self.fault(key, "should be a string")
         return None
 
     def number(self, key: str) -> Decimal | None:
@@ -66,7 +70,7 @@ class Section:
         if (value := self.get(key)) is None:
             return None
         if (number := _number(value)) is None:
-            self._wrong(key, "a number, at least 0")
+            self.fault(key, "should be a number, at least 0")
         return number
 
     def whole(self, key: str, *, least: int = 0) -> int | None:
@@ -76,14 +80,14 @@ class Section:
         number = _number(value)
         if number is not None and number >= least and number == number.to_integral_value():
             return int(number)
-        self._wrong(key, f"a whole number, at least {least}")
+        self.fault(key, f"should be a whole number, at least {least}")
         return None
 
     def flag(self, key: str) -> bool | None:
         """True or false, also as a word such as "on"."""
         value = self.get(key)
         if value is not None and as_switch(value) is None:
-            self._wrong(key, "true or false")
+            self.fault(key, "should be true or false")
         return as_switch(value)
 
     def table(self, key: str) -> Mapping[str, Any]:
@@ -112,15 +116,21 @@ class Section:
             if expanded is not None:
                 yield expanded, place
 
+    def fault(self, key: str, text: str) -> None:
+        self.builder.fault(self.place(key), text)
+
+    def warn(self, key: str, text: str) -> None:
+        self.builder.warn(self.place(key), text)
+
+    def ignore(self, key: str, reason: str) -> None:
+        self.builder.ignore(self.place(key), reason)
+
     def _table(self, key: str, value: Any) -> Mapping[str, Any]:
         if isinstance(value, Mapping):
             return value
         if value is not None:
-            self._wrong(key, "a table")
+            self.fault(key, "should be a table")
         return {}
-
-    def _wrong(self, key: str, what: str) -> None:
-        self.builder.fault(self.place(key), f"should be {what}")
 
 
 class AnySpelling(Section):

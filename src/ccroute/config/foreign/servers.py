@@ -49,27 +49,18 @@ class Server:
 
     @classmethod
     def add(
-        cls,
-        address: Address,
-        entry: Mapping[str, Any],
-        place: Place,
-        builder: Builder,
-        name: str | ExternalNames,
+        cls, name: str, address: Address, entry: Mapping[str, Any], place: Place, builder: Builder
     ) -> Server:
-        """Add a backend at `address` and return it.
-
-        With `ExternalNames` as `name`, its name comes from the host, and it may stay unused.
-        """
-        kind, short, prefixes = recognise(address.url)
-        backend = _unused(short, address, builder, name) if isinstance(name, ExternalNames) else name
-        table = {"kind": kind, "base_url": address.url, "api_key": address.key}
-        builder.backends[backend] = {key: value for key, value in table.items() if value is not None}
-        builder.comes_from(place, "backends", backend)
+        """Add a backend at the address that an entry gives, and return it."""
+        found = recognise(address.url)
+        table = {"kind": found.kind, "base_url": address.url, "api_key": address.key}
+        builder.backends[name] = {key: value for key, value in table.items() if value is not None}
+        builder.comes_from(place, "backends", name)
         for native, spellings in (("base_url", URL_KEYS), ("api_key", API_KEYS)):
             for spelling in spellings:
                 if entry.get(spelling):
-                    builder.comes_from((*place, spelling), "backends", backend, native)
-        return cls(backend, prefixes)
+                    builder.comes_from((*place, spelling), "backends", name, native)
+        return cls(name, found.prefixes)
 
     def deployment(self, model: str) -> str:
         for prefix in self.prefixes:
@@ -77,22 +68,30 @@ class Server:
         return f"{self.backend}/{model}"
 
 
-def recognise(url: str | None) -> tuple[str, str, tuple[str, ...]]:
-    """The kind of server, a short name for it, and its prefixes."""
+class Recognised(NamedTuple):
+    """The kind of a server, a short name for it, and what may stand before a model's name."""
+
+    kind: str
+    name: str
+    prefixes: tuple[str, ...] = ()
+
+
+def recognise(url: str | None) -> Recognised:
+    """What a server's address tells."""
     try:
         parts = urlsplit(url or "")
         host, port = parts.hostname or "", parts.port
     except ValueError:  # building the backend says what is wrong with it
-        return "openai", "backend", ()
+        return Recognised("openai", "backend")
     for name, kind in registered().items():
         official = kind.origin
         if official is not None and official.scheme == "https" and official.host == host:
-            return name, name, kind.model_prefixes
+            return Recognised(name, name, kind.model_prefixes)
     # Under /v1 Ollama imitates OpenAI, and the file asks for that.
     if port == urlsplit(OllamaBackend.default_url).port and not parts.path.strip("/"):
         here = host in {"localhost", "127.0.0.1", "::1"}
-        return "ollama", "ollama" if here else _short(host), OllamaBackend.model_prefixes
-    return "openai", _short(host), ()
+        return Recognised("ollama", "ollama" if here else _short(host), OllamaBackend.model_prefixes)
+    return Recognised("openai", _short(host))
 
 
 def _short(host: str) -> str:
@@ -101,19 +100,22 @@ def _short(host: str) -> str:
     return (host if first.isdigit() or first in well_known() else first) or "backend"
 
 
-def _unused(name: str, address: Address, builder: Builder, external: ExternalNames) -> str:
-    """Return a name for a backend that no other server has, and with which no alias (`name/…`) begins."""
+def name_of_host(address: Address, builder: Builder, external: ExternalNames) -> str:
+    """A name from the address that no other server has, and with which no alias (`name/…`) begins.
+
+    The backend of that name is needed only if a name leads to it.
+    """
     aliases = (*builder.aliases, *external.aliases)
 
     def is_free(name: str) -> bool:
         known = name in builder.backends or external.takes(name, *address)
         return not known and not any(alias.startswith(f"{name}/") for alias in aliases)
 
-    free = free_name(name, is_free)
-    builder.implied(free)
+    free = free_name(recognise(address.url).name, is_free)
+    builder.additions.implied.add(free)
     return free
 
 
 def free_name(name: str, is_free: Callable[[str], bool]) -> str:
-    """Return `name`, or else the first of `name-2`, `name-3`, … that is free."""
+    """`name`, or else the first of `name-2`, `name-3`, … that is free."""
     return next(filter(is_free, (name if n == 1 else f"{name}-{n}" for n in count(1))))

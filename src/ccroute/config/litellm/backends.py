@@ -69,7 +69,7 @@ def _name(
         )
 
     free = free_name(server.name, is_free)
-    builder.implied(free)
+    builder.additions.implied.add(free)
     return free
 
 
@@ -83,15 +83,15 @@ def _add(name: str, shared: _Shared, builder: Builder) -> None:
     if first.server.warning is not None:
         builder.warn((*first.place, "litellm_params"), first.server.warning)
     builder.comes_from((*first.place, "litellm_params"), "backends", name)
-    for key, place in first.server.places.items():
-        builder.comes_from(place, "backends", name, key)
+    for at, place in first.server.places.items():
+        builder.comes_from(place, "backends", name, *at)
     for entry in shared.entries:
         if not entry.facts.table or entry.model in models:
             continue
         models[entry.model] = dict(entry.facts.table)
         native = ("backends", name, "models", entry.model)
         builder.comes_from(entry.place, *native)
-        for key, place in entry.facts.places.items():
-            builder.comes_from(place, *native, *key.split("."))
+        for fact, place in entry.facts.places.items():
+            builder.comes_from(place, *native, *fact.split("."))
     if models:
         table["models"] = models

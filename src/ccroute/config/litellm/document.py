@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ccroute.config.foreign.builder import Builder
-from ccroute.config.litellm.keys import SECTIONS, TOP
-from ccroute.config.litellm.section import Layer, Section, note_unread
+from ccroute.config.foreign.section import Layer, Section
+from ccroute.config.litellm.keys import GENERAL, LITELLM, ROUTER, TOP, note_unread
 from ccroute.config.reading.source import Place, Source
 from ccroute.config.reading.syntax import parse
 
@@ -16,10 +16,10 @@ from ccroute.config.reading.syntax import parse
 class Document:
     """`entries` are those of `model_list` and of included files."""
 
-    def __init__(self, content: Mapping[str, Any], builder: Builder, source: Source) -> None:
+    def __init__(self, content: Mapping[str, Any], builder: Builder) -> None:
         self._builder = builder
         self._tables: list[Layer] = [(content, ())]
-        self._tables += _included(content, builder, source)
+        self._tables += _included(content, builder)
         for table, place in self._tables:
             note_unread(builder, table, place, TOP)
 
@@ -53,18 +53,10 @@ class Document:
                 if isinstance(nested := table.get(name), Mapping):
                     layers.append((nested, (*place, name)))
         builder = self._builder
-        found = (
-            Section(builder, *router, *litellm),
-            Section(builder, *litellm),
-            Section(builder, *general),
-        )
-        for layers, known in (
-            (router, SECTIONS["router_settings"]),
-            (litellm, {**SECTIONS["router_settings"], **SECTIONS["litellm_settings"]}),
-            (general, SECTIONS["general_settings"]),
-        ):
-            Section(builder, *layers).note_unread(known)
-        return found
+        for layers, known in ((router, ROUTER), (litellm, {**ROUTER, **LITELLM}), (general, GENERAL)):
+            for table, place in layers:
+                note_unread(builder, table, place, known)
+        return Section(builder, *router, *litellm), Section(builder, *litellm), Section(builder, *general)
 
     def _sections(self, name: str) -> Iterator[Layer]:
         """The tables of that name; an included file's comes first, as it replaces the file's own."""
@@ -89,9 +81,9 @@ def _under(place: Place, name: str) -> Place:
     return (f"{place[0]}: {name}",) if place else (name,)
 
 
-def _included(content: Mapping[str, Any], builder: Builder, source: Source) -> Iterator[Layer]:
+def _included(content: Mapping[str, Any], builder: Builder) -> Iterator[Layer]:
     """Each file of `include`, with its name as its place. Paths begin at the file's own folder."""
-    names = content.get("include") or []
+    source, names = builder.source, content.get("include") or []
     for i, name in enumerate(names if isinstance(names, list) else [names]):
         place: Place = ("include", i) if isinstance(names, list) else ("include",)
         if not isinstance(name, str):

@@ -8,12 +8,11 @@ from decimal import Decimal
 from typing import Any, Final
 
 from ccroute.config.foreign.builder import Builder
+from ccroute.config.foreign.section import Layer, Section
 from ccroute.config.litellm.facts import Facts, read_facts
-from ccroute.config.litellm.keys import ENTRY, INFO, PARAMS
+from ccroute.config.litellm.keys import ENTRY, INFO, PARAMS, note_unread
 from ccroute.config.litellm.providers import PROVIDERS, REASONS, split
-from ccroute.config.litellm.section import Layer, Section, note_unread
 from ccroute.config.litellm.server import Server, read_server
-from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import Place
 from ccroute.routing.names import did_you_mean
 
@@ -43,12 +42,10 @@ class Entries:
     def __init__(
         self,
         builder: Builder,
-        environment: Environment,
         credentials: Mapping[str, Layer],
         defaults: tuple[Layer, ...],
     ) -> None:
         self._builder = builder
-        self._environment = environment
         self._credentials = credentials
         self._defaults = defaults
         self.found: list[Entry] = []
@@ -60,16 +57,15 @@ class Entries:
             return
         entry = Section(self._builder, (row, place))
         note_unread(self._builder, row, place, ENTRY)
-        name = self._needed(entry, "model_name", place)
-        own = entry.inner("litellm_params")
+        name = _needed(entry, "model_name")
+        own = given, here = entry.layer("litellm_params")
         if "litellm_params" not in entry:
-            self._builder.fault((*place, "litellm_params"), "is missing")
-        if name is None or own is None:
+            entry.fault("litellm_params", "is missing")
+        if name is None or not isinstance(entry.raw("litellm_params"), Mapping):
             return
-        given, here = own
         params = Section(self._builder, own, *self._credential(given, here), *self._defaults)
-        info = Section(self._builder, entry.inner("model_info") or ({}, place))
-        model = self._needed(params, "model", here)
+        info = Section(self._builder, entry.layer("model_info"))
+        model = _needed(params, "model")
         if model is None:
             return
         if why := _other_use(params, info):
@@ -77,14 +73,17 @@ class Entries:
             return
         provider, bare = split(model, params.text("custom_llm_provider"))
         if provider not in PROVIDERS:
-            self._unknown(name, provider, model, params, here)
+            self._unknown(name, provider, model, params)
             provider, bare = "openai_like", model
             if name in self.left_out or "api_base" not in params:
                 return
+        if not bare.strip():  # `azure/` is LiteLLM's for pictures
+            self._leave_out(name, f'"{model}" names no model', (*here, "model"))
+            return
         note_unread(self._builder, given, here, PARAMS)
         note_unread(self._builder, *info.layers[0], INFO)
         for one in _organizations(params):
-            server = read_server(one, provider, bare, self._environment, here)
+            server = read_server(one, provider, bare)
             if server is not None:
                 self.found.append(
                     self._entry(name, _on_wire(bare, provider, server), server, one, info, entry)
@@ -98,27 +97,18 @@ class Entries:
             for key in facts.table:
                 self._builder.ignore(facts.places[key], "a wildcard's models have no facts of their own")
             facts = Facts()
-        place = entry.layers[0][1]
+        place = entry.at
         weights = {}
         for key in ("weight", "rpm", "tpm"):
             section = params if key in params else entry
-            if (amount := section.number(key)) is not None:
-                weights[key] = amount
+            if (amount := section.number(key) if key == "weight" else section.whole(key)) is not None:
+                weights[key] = Decimal(amount)
         order = params.number("order")
         ident = info.get("id")
         slots = params.whole("max_parallel_requests")
         return Entry(
             name, model, server, facts, place, None if ident is None else str(ident), order, weights, slots
         )
-
-    def _needed(self, section: Section, key: str, place: Place) -> str | None:
-        value = section.text(key)
-        if key not in section:
-            self._builder.fault((*place, key), "is missing")
-        elif value is not None and not value.strip():
-            self._builder.fault((*place, key), "is empty")
-            return None
-        return value
 
     def _credential(self, given: Mapping[str, Any], place: Place) -> Iterator[Layer]:
         name = given.get("litellm_credential_name")
@@ -133,31 +123,37 @@ class Entries:
             f"there is no credential of that name in credential_list{close}",
         )
 
-    def _unknown(self, name: str, provider: str, model: str, params: Section, place: Place) -> None:
+    def _unknown(self, name: str, provider: str, model: str, params: Section) -> None:
         """A provider that ccroute cannot speak to, or a name that tells no provider."""
         first, slash, _ = model.partition("/")
         key = "custom_llm_provider" if "custom_llm_provider" in params else "model"
         if why := REASONS.get(provider):
-            self._leave_out(name, f"{provider} {why}", place)
+            self._leave_out(name, f"{provider} {why}", params.at)
         elif "api_base" in params:
-            self._builder.warn(
-                (*place, key), "names no provider, so its server is taken to be like OpenAI's: write openai/…"
-            )
-        elif (
-            close := did_you_mean(provider or (first if slash else ""), PROVIDERS)
-            if slash or provider
-            else ""
-        ):
-            self._builder.fault((*place, key), f"names no provider{close}")
+            params.warn(key, "names no provider, so its server is taken to be like OpenAI's: write openai/…")
         elif slash or provider:
-            self._leave_out(name, f"{provider or first} is no provider that ccroute knows", place)
+            unknown = provider or first
+            close = did_you_mean(unknown, PROVIDERS)
+            self._leave_out(name, f"{unknown} is no provider that ccroute knows{close}", params.place(key))
         else:
-            self._builder.fault((*place, key), "names no provider: write one before it, as in openai/gpt-4o")
+            why = f'"{model}" names no provider: write one before it, as in openai/gpt-4o'
+            self._leave_out(name, why, params.place(key))
 
     def _leave_out(self, name: str, why: str, place: Place) -> None:
         self.left_out.setdefault(name, why)
         self._builder.warn(place, f"{why}; the entry is left out")
         self._builder.ignore(place, why)
+
+
+def _needed(section: Section, key: str) -> str | None:
+    """A string that must be there."""
+    value = section.text(key)
+    if key not in section:
+        section.fault(key, "is missing")
+    elif value is not None and not value.strip():
+        section.fault(key, "is empty")
+        return None
+    return value
 
 
 def _other_use(params: Section, info: Section) -> str | None:
@@ -177,9 +173,7 @@ def _organizations(params: Section) -> Iterator[Section]:
         yield params
         return
     for each in given:
-        yield Section(
-            params.builder, ({"organization": each}, params.place("organization")[:-1]), *params.layers
-        )
+        yield Section(params.builder, ({"organization": each}, params.at), *params.layers)
 
 
 def _on_wire(model: str, provider: str, server: Server) -> str:

@@ -8,8 +8,8 @@ from decimal import Decimal
 from typing import Any, Final
 
 from ccroute.backends.known_models import known
+from ccroute.config.foreign.section import Section
 from ccroute.config.litellm.keys import BODY, OLLAMA_OPTIONS, PARAMETERS, PRICES, TIER
-from ccroute.config.litellm.section import Section
 from ccroute.config.reading.source import Place
 from ccroute.types.request import PARAMETERS as OURS
 
@@ -51,7 +51,7 @@ def read_facts(params: Section, info: Section, entry: Section, kind: str) -> Fac
     elif window := both.whole("max_input_tokens"):
         facts.put("context_window", window, both.place("max_input_tokens"))
     elif kind != "ollama" and "num_ctx" in params:
-        params.builder.ignore(params.place("num_ctx"), "only Ollama has it")
+        params.ignore("num_ctx", "only Ollama has it")
     _read_most(both, info, facts)
     if price := _price(Section(params.builder, *params.layers, *info.layers)):
         facts.put("price", *price)
@@ -78,8 +78,8 @@ def _read_most(both: Section, info: Section, facts: Facts) -> None:
         if most < facts.table.get("context_window", 0):
             facts.put("max_output", most, info.place("max_tokens"))
         else:
-            info.builder.ignore(
-                info.place("max_tokens"),
+            info.ignore(
+                "max_tokens",
                 "may be the window or the longest answer: write max_input_tokens and max_output_tokens",
             )
 
@@ -98,10 +98,7 @@ def _price(section: Section) -> tuple[dict[str, Any], Place] | None:
     if missing:
         if any(found.values()) or not found:
             if found:
-                section.builder.warn(
-                    section.place(given[0]),
-                    f"there is no price of the {missing.pop()}, so the model has none",
-                )
+                section.warn(given[0], f"there is no price of the {missing.pop()}, so the model has none")
             return None
         found |= dict.fromkeys(missing, Decimal(0))
     tiers: dict[str, dict[str, Decimal]] = {}
@@ -133,7 +130,8 @@ def _read_params(params: Section, kind: str, facts: Facts) -> None:
         effort = effort.get("effort")
     if effort is not None:
         found["reasoning_effort"] = _EFFORTS.get(str(effort), effort)
-    if (thinking := params.table("thinking")) is not None:
+    if "thinking" in params:
+        thinking = params.table("thinking")
         places.append(params.place("thinking"))
         if kind == "anthropic":
             extra["thinking"] = dict(thinking)
@@ -160,7 +158,7 @@ def _effort(thinking: Mapping[str, Any]) -> str:
 def _body(params: Section, kind: str) -> Iterator[tuple[str, Any]]:
     """Fields of the provider's own. Ollama has most of them in `options`."""
     given = {key: params.get(key) for key in params if key in _BODY}
-    given |= params.table("extra_body") or {}
+    given |= params.table("extra_body")
     if kind != "ollama":
         yield from given.items()
         return
@@ -185,15 +183,15 @@ def _body(params: Section, kind: str) -> Iterator[tuple[str, Any]]:
 
 def _read_drops(params: Section, facts: Facts) -> None:
     drops = []
-    for name in params.texts("additional_drop_params") or ():
-        ours = _NAMES.get(name, name)
-        if ours in OURS:
+    for name, place in params.entries("additional_drop_params"):
+        ours = _NAMES.get(name, name) if isinstance(name, str) else ""
+        if not ours:
+            params.builder.fault(place, "should be a parameter's name")
+        elif ours in OURS:
             drops.append(ours)
         elif re.fullmatch(r"\w+", name):
             drops.append(f"extra.{name}")
         else:
-            params.builder.ignore(
-                params.place("additional_drop_params"), "names whole parameters only, no fields inside them"
-            )
+            params.ignore("additional_drop_params", "names whole parameters only, no fields inside them")
     if drops:
         facts.put("drops", list(dict.fromkeys(drops)), params.place("additional_drop_params"))

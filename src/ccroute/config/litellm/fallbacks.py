@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from ccroute.config.litellm.section import Section
+from ccroute.config.foreign.section import Section, listed
 from ccroute.config.reading.source import Place
 from ccroute.routing.tables.agents import OTHERS
 
@@ -19,15 +19,13 @@ _MOST: Final = 5
 
 def read_chains(router: Section, key: str) -> dict[str, Chain]:
     """By model: its fallbacks. The section is a list of tables, or one table."""
-    given = router.get(key)
-    if given is None:
-        return {}
-    place = router.place(key)
-    rows = [(given, place)] if isinstance(given, Mapping) else _listed(given, place)
     chains: dict[str, Chain] = {}
-    for row, here in rows:
+    for row, here in router.entries(key):
         if not isinstance(row, Mapping):
             router.builder.fault(here, "should be a table: a model and the list of its fallbacks")
+            continue
+        if isinstance(here[-1], int) and len(row) != 1:  # LiteLLM does not start with it
+            router.builder.fault(here, "should have one key, the model, as in {gpt-4o: [claude-sonnet]}")
             continue
         for name, models in row.items():
             chains.setdefault(name, []).extend(read_models(router, models, (*here, name)))
@@ -36,7 +34,7 @@ def read_chains(router: Section, key: str) -> dict[str, Chain]:
 
 def read_models(router: Section, given: Any, place: Place) -> Iterator[tuple[str, Place]]:
     """A list of models, or one. A model may be a table with parameters of its own."""
-    for model, here in [(given, place)] if isinstance(given, str | Mapping) else _listed(given, place):
+    for model, here in listed(given, place):
         if isinstance(model, Mapping) and isinstance(model.get("model"), str):
             router.builder.warn(here, "only its model is read: give these parameters an entry of model_list")
             yield model["model"], (*here, "model")
@@ -46,13 +44,8 @@ def read_models(router: Section, given: Any, place: Place) -> Iterator[tuple[str
             router.builder.fault(here, "should be a model's name")
 
 
-def _listed(given: Any, place: Place) -> list[tuple[Any, Place]]:
-    rows = given if isinstance(given, list) else [given]
-    return [(row, (*place, i) if isinstance(given, list) else place) for i, row in enumerate(rows)]
-
-
 class Fallbacks:
-    """`native` is the table `fallbacks` of the native shape, `longest` the most models of a chain."""
+    """`general` and `windows` are the file's chains: for any failure, and for a prompt that is too long."""
 
     def __init__(
         self, router: Section, aliases: Mapping[str, Sequence[str]], tiers: Mapping[str, Sequence[str]]
@@ -68,7 +61,6 @@ class Fallbacks:
             self.general.setdefault(OTHERS, []).extend(models)
         most = router.whole("max_fallbacks")
         self._most = _MOST if most is None else most
-        self.native: dict[str, list[Any]] = {}
 
     def names(self) -> Iterator[tuple[str, Place]]:
         """Every model that a chain names."""
@@ -76,8 +68,14 @@ class Fallbacks:
             for chain in chains.values():
                 yield from chain
 
-    def resolve(self) -> None:
-        """Fill `native`: the chain of each name that has one."""
+    def native(self, nowhere: Callable[[str], str | None]) -> dict[str, list[Any]]:
+        """The table `fallbacks` of the native shape: the chain of each name that has one.
+
+        `nowhere` says why a name leads nowhere; None if it leads to a model. Such a name is passed over with
+        a warning, as LiteLLM goes on to the next fallback.
+        """
+        native: dict[str, list[Any]] = {}
+        warn = self._router.builder.warn
         names = dict.fromkeys([*self._tiers, *self.general, *self.windows])
         for alias, models in self._aliases.items():  # LiteLLM looks a fallback up by what an alias stands for
             if len(models) == 1 and models[0] in names:
@@ -85,17 +83,23 @@ class Fallbacks:
         for name in names:
             if "*" in name and name != OTHERS:  # nor does LiteLLM look at the pattern that a name matched
                 for _, place in [*self.general.get(name, ()), *self.windows.get(name, ())][:1]:
-                    self._router.builder.warn(
-                        place, f'fallbacks of "{name}" are never used: name the models themselves'
-                    )
+                    warn(place, f'fallbacks of "{name}" are never used: name the models themselves')
                 continue
             chain = self._chain(name)
+            if chain and name != OTHERS and (why := nowhere(name)):
+                warn(chain[0][1], f'fallbacks of "{name}" are never used: {why}')
+                continue
+            for model, place in chain:
+                if why := nowhere(model_of(model)):
+                    warn(place, f'fallback "{model_of(model)}" is passed over: {why}')
+            chain = [(model, place) for model, place in chain if not nowhere(model_of(model))]
             if chain:
-                self.native[name] = [model for model, _ in chain]
+                native[name] = [model for model, _ in chain]
                 builder = self._router.builder
                 builder.comes_from(chain[0][1], "fallbacks", name)
                 for i, (_, place) in enumerate(chain):
                     builder.comes_from(place, "fallbacks", name, i)
+        return native
 
     def _chain(self, name: str) -> list[tuple[Any, Place]]:
         of = name if name in self.general or name in self.windows else self._aliases.get(name, [name])[0]
@@ -124,6 +128,12 @@ class Fallbacks:
                     yield from self._following(model, seen, depth - 1)
 
 
+def model_of(fallback: Any) -> str:
+    """The model of a fallback: a name, or a table with triggers."""
+    model: str = fallback["model"] if isinstance(fallback, Mapping) else fallback
+    return model
+
+
 def read_retry(
     router: Section, fallbacks: Mapping[str, Sequence[Any]], sizes: Mapping[str, int]
 ) -> dict[str, Any]:
@@ -134,7 +144,7 @@ def read_retry(
     again = 1 if retries is None else retries
 
     def size(model: Any) -> int:
-        return sizes.get(model["model"] if isinstance(model, Mapping) else model, 1)
+        return sizes.get(model_of(model), 1)
 
     others = fallbacks.get(OTHERS, ())
     lengths = [size(name) + sum(map(size, fallbacks.get(name, others))) for name in sizes]

@@ -9,7 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from functools import lru_cache
+from typing import Any, Final
+
+from ccroute.config.foreign.builder import Builder, unknown_key
+from ccroute.config.foreign.spelling import misspelt
+from ccroute.config.reading.source import Place
 
 Keys = Mapping[str, str | None]
 """The keys of a section; None for a key that is read, else why it is ignored."""
@@ -263,3 +268,36 @@ MEANT: Final = {"rpm_limit": "rpm", "tpm_limit": "tpm"}
 """Frequent mistakes that no comparison of letters finds."""
 SUPPORTS: Final = "supports_"
 """`supports_vision` and many more, of `model_info` and of `litellm_params`: what the model can."""
+
+
+def note_unread(builder: Builder, table: Mapping[str, Any], place: Place, known: Keys) -> None:
+    """Note the keys of a table that are ignored, and warn of those that seem misspelled."""
+    for key, value in table.items():
+        why = known.get(key, "")
+        if why is None or value is None or TIER.fullmatch(key):
+            continue
+        here = (*place, key)
+        if why or key.startswith(SUPPORTS):
+            builder.ignore(here, why or "ccroute knows by its own lists what a model can")
+        elif (meant := _meant(key, tuple(known))) and meant not in table and known[meant] is None:
+            builder.warn(here, unknown_key(meant))
+            builder.ignore(here, unknown_key(meant))
+        elif other := _elsewhere(key, place):
+            builder.warn(here, f"is read under {other} only, by LiteLLM too")
+            builder.ignore(here, f"belongs under {other}")
+        else:
+            builder.ignore(here, "is not known; a field of the provider's own belongs under extra_body")
+
+
+@lru_cache(256)
+def _meant(key: str, known: tuple[str, ...]) -> str | None:
+    """The known key that a wrong one may mean. Hundreds of entries have the same keys."""
+    return MEANT.get(key) or misspelt(key, known)
+
+
+def _elsewhere(key: str, place: Place) -> str | None:
+    """The section that a key belongs to, for one that is in another section."""
+    if place[-1:] and place[-1] in SECTIONS:
+        others = (name for name, keys in SECTIONS.items() if name not in place and keys.get(key, "") is None)
+        return next(others, None)
+    return None

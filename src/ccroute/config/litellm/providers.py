@@ -209,6 +209,19 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
     ),
     "wandb": _own("https://api.inference.wandb.ai/v1", "WANDB_API_KEY", f"{_LITELLM}wandb_inference"),
     "baseten": _own("https://inference.baseten.co/v1", "BASETEN_API_KEY", f"{_LITELLM}baseten"),
+    "gradient_ai": _own("https://inference.do-ai.run/v1", "GRADIENT_AI_API_KEY", f"{_LITELLM}gradient_ai"),
+    "aiml": _own("https://api.aimlapi.com/v1", "AIML_API_KEY", f"{_LITELLM}aiml"),
+    "chutes": _own("https://llm.chutes.ai/v1", "CHUTES_API_KEY", f"{_LITELLM}chutes"),
+    "scaleway": _own("https://api.scaleway.ai/v1", "SCW_SECRET_KEY", f"{_LITELLM}scaleway"),
+    "ovhcloud": _own(
+        "https://oai.endpoints.kepler.ai.cloud.ovh.net/v1", "OVHCLOUD_API_KEY", f"{_LITELLM}ovhcloud"
+    ),
+    "poe": _own("https://api.poe.com/v1", "POE_API_KEY", f"{_LITELLM}poe"),
+    "nano-gpt": _own("https://nano-gpt.com/api/v1", "NANOGPT_API_KEY", f"{_LITELLM}nano-gpt"),
+    "synthetic": _own("https://api.synthetic.new/openai/v1", "SYNTHETIC_API_KEY", f"{_LITELLM}synthetic"),
+    "xiaomi_mimo": _own("https://api.xiaomimimo.com/v1", "XIAOMI_MIMO_API_KEY", f"{_LITELLM}xiaomi_mimo"),
+    "morph": _own("https://api.morphllm.com/v1", "MORPH_API_KEY", f"{_LITELLM}morph"),
+    "lemonade": _own("http://localhost:8000/api/v1", "LEMONADE_API_KEY", f"{_LITELLM}lemonade"),
 }
 
 _AWS: Final = "needs requests signed for AWS, which ccroute does not write"
@@ -224,7 +237,7 @@ REASONS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("sagemaker", "sagemaker_chat", "sagemaker_nova"), _AWS),
     **dict.fromkeys(("vertex_ai", "vertex_ai_beta", "vertex_ai-language-models", "palm"), _GOOGLE),
     **dict.fromkeys(("watsonx", "watsonx_text", "oci", "snowflake", "sap", "gigachat"), _LOGIN),
-    **dict.fromkeys(("github_copilot", "chatgpt", "gradient_ai", "a2a", "langgraph"), _LOGIN),
+    **dict.fromkeys(("github_copilot", "chatgpt", "a2a", "langgraph"), _LOGIN),
     **dict.fromkeys(
         ("replicate", "petals", "nlp_cloud", "aleph_alpha", "maritalk", "baseten_legacy"), _OTHER
     ),
@@ -232,9 +245,7 @@ REASONS: Final[Mapping[str, str]] = {
         ("cloudflare", "predibase", "triton", "oobabooga", "clarifai", "topaz", "custom"), _OTHER
     ),
     **dict.fromkeys(("voyage", "jina_ai", "infinity", "deepgram", "elevenlabs", "assemblyai"), _OTHER),
-    **dict.fromkeys(
-        ("recraft", "fal_ai", "stability", "runwayml", "aiml", "bytez", "dify", "humanloop"), _OTHER
-    ),
+    **dict.fromkeys(("recraft", "fal_ai", "stability", "runwayml", "bytez", "dify", "humanloop"), _OTHER),
     **dict.fromkeys(("auto_router", "complexity_router", "quality_router", "adaptive_router"), _ROUTES),
 }
 """Providers that ccroute cannot speak to, and why."""

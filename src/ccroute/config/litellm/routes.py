@@ -8,8 +8,8 @@ from decimal import Decimal
 from typing import Any, Final
 
 from ccroute.config.foreign.builder import Builder
+from ccroute.config.foreign.section import Section
 from ccroute.config.litellm.entries import Entry
-from ccroute.config.litellm.section import Section
 from ccroute.config.reading.source import Place
 
 STRATEGIES: Final = {
@@ -32,13 +32,13 @@ def read_strategy(router: Section) -> str:
         return "weighted"
     known = STRATEGIES.get(given.lower().replace("_", "-"))
     if known is None:
-        router.builder.warn(
-            router.place("routing_strategy"),
+        router.warn(
+            "routing_strategy",
             f"is not known; names are balanced by their weights. Known are {', '.join(STRATEGIES)}",
         )
     elif given.startswith("usage-based"):
-        router.builder.ignore(
-            router.place("routing_strategy"),
+        router.ignore(
+            "routing_strategy",
             "least-busy instead: calls go to the host with the fewest in flight",
         )
     return known or "weighted"
@@ -124,11 +124,13 @@ def _tiers(entries: Sequence[Entry]) -> list[list[Entry]]:
 
 def read_aliases(router: Section) -> Iterable[tuple[str, list[str], Place]]:
     """`model_group_alias`: name → model, or `{model, hidden}`; some files have a list."""
-    for name, given in (router.table("model_group_alias") or {}).items():
+    for name, given in router.table("model_group_alias").items():
         place = (*router.place("model_group_alias"), name)
         model = given.get("model") if isinstance(given, Mapping) else given
         models = [each for each in (model if isinstance(model, list) else [model]) if isinstance(each, str)]
-        if models:
+        if models == [name]:
+            router.builder.ignore(place, "is the model's own name")
+        elif models:
             yield name, models, place
         else:
             router.builder.fault(place, "should be a model's name, or a table with model")

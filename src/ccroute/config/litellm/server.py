@@ -10,9 +10,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from ccroute.backends.presets import preset_of_host
 from ccroute.backends.registry import registered
+from ccroute.config.foreign.section import Section
 from ccroute.config.foreign.servers import recognise
 from ccroute.config.litellm.providers import PROVIDERS, Provider
-from ccroute.config.litellm.section import Section
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import Place
 
@@ -21,13 +21,13 @@ _KEY_HEADERS: Final = {"anthropic": "x-api-key", "azure": "api-key"}
 """The header with the key, where it is not Authorization."""
 _NEWEST: Final = frozenset({"v1", "latest", "preview"})
 """Words that LiteLLM takes for Azure's API without a date."""
-_KEYLESS: Final = frozenset({"ollama", "ollama_chat", "lm_studio", "llamafile", "litellm_proxy"})
+_KEYLESS: Final = frozenset({"ollama", "ollama_chat", "lm_studio", "llamafile", "lemonade", "litellm_proxy"})
 """Servers of the user's own, which often need no key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """`options` are the keys of a backend's table; `places` where the entry gives them.
+    """`options` are the keys of a backend's table; `places` where the entry gives them and the headers.
 
     name:    what the backend is called if no other has that name.
     warning: what its user should know of its key, or None.
@@ -35,7 +35,7 @@ class Server:
 
     name: str
     options: Mapping[str, Any]
-    places: Mapping[str, Place]
+    places: Mapping[Place, Place]
     warning: str | None
 
     @property
@@ -44,25 +44,21 @@ class Server:
         return repr(sorted(self.options.items()))
 
 
-def read_server(
-    params: Section, provider_name: str, model: str, environment: Environment, place: Place
-) -> Server | None:
+def read_server(params: Section, provider_name: str, model: str) -> Server | None:
     """The server of an entry; None if it has a fault."""
-    provider = PROVIDERS[provider_name]
+    provider, environment = PROVIDERS[provider_name], params.builder.environment
     given = next((key for key in ("api_base", "base_url") if params.text(key)), None)
     url = params.text(given) if given else provider.url
     if given is None and environment.get(provider.base):
-        url = params.builder.expand(f"${{{provider.base}}}", (*place, "api_base"))
+        url = params.builder.expand(f"${{{provider.base}}}", params.place("api_base"))
     if url is None:
-        if given is None and not params.builder.is_faulty((*place, "api_base")):
+        if given is None and not params.builder.is_faulty(params.place("api_base")):
             variable = f", or set {provider.base}" if provider.base else ""
-            params.builder.fault(
-                (*place, "api_base"), f"is missing: {provider_name} has no usual address{variable}"
-            )
+            params.fault("api_base", f"is missing: {provider_name} has no usual address{variable}")
         return None
     kind, url, version = _address(provider_name, provider, url, model)
     options: dict[str, Any] = {"kind": kind, "base_url": url}
-    places = {"base_url": params.place(given) if given else (*place, "api_base")}
+    places: dict[Place, Place] = {("base_url",): params.place(given or "api_base")}
     if kind == "azure":
         version = params.text("api_version") or version or environment.get("AZURE_API_VERSION")
         if version and version not in _NEWEST:
@@ -70,17 +66,19 @@ def read_server(
     options |= dict(_rest(params, kind))
     for key in ("api_key", "api_version", "keep_alive", "drop_params"):
         if key in params:
-            places[key] = params.place(key)
+            places[key,] = params.place(key)
     api_key, warning = params.text("api_key"), None
-    headers = _headers(params)
+    headers, at = _headers(params)
     own = next((name for name in headers if name.lower() == _KEY_HEADERS.get(kind, "authorization")), None)
     if own is not None:
         api_key = headers.pop(own).removeprefix("Bearer ")  # LiteLLM lets the header win
+        places["api_key",] = at[own]
     if headers:
         options["headers"] = dict(sorted(headers.items()))
+        places |= {("headers", name): at[name] for name in headers}
     if own is None and api_key is None and "api_key" not in params:
         usual, warning = _usual_key(provider_name, provider, url, environment)
-        api_key = params.builder.expand(f"${{{usual}}}", (*place, "api_key")) if usual else None
+        api_key = params.builder.expand(f"${{{usual}}}", params.place("api_key")) if usual else None
     if api_key:
         options["api_key"] = api_key
     return Server(_name(provider_name, provider, kind, url), options, places, warning)
@@ -122,9 +120,7 @@ def _rest(params: Section, kind: str) -> Iterator[tuple[str, Any]]:
     if timeout := {name: float(seconds) for name, seconds in limits.items() if seconds}:
         yield "timeout", timeout
     if isinstance(params.get("drop_params"), list):
-        params.builder.warn(
-            params.place("drop_params"), "should be true or false; names belong under additional_drop_params"
-        )
+        params.warn("drop_params", "should be true or false; names belong under additional_drop_params")
     elif params.flag("drop_params"):
         yield "drop_params", True
     if kind == "ollama" and "keep_alive" in params:
@@ -133,20 +129,23 @@ def _rest(params: Section, kind: str) -> Iterator[tuple[str, Any]]:
     if isinstance(verify, str) and verify.lower() not in {"true", "false"}:
         yield "ca_file", verify
     elif str(verify).lower() == "false":
-        params.builder.warn(
-            params.place("ssl_verify"), "certificates are always checked: give the file of their authority"
-        )
+        params.warn("ssl_verify", "certificates are always checked: give the file of their authority")
 
 
-def _headers(params: Section) -> dict[str, str]:
+def _headers(params: Section) -> tuple[dict[str, str], dict[str, Place]]:
+    """The headers, and the place of each."""
     headers: dict[str, str] = {}
+    places: dict[str, Place] = {}
     for key in ("headers", "extra_headers"):
-        headers |= {str(name): str(value) for name, value in (params.table(key) or {}).items()}
-    if organization := params.text("organization"):
-        headers["OpenAI-Organization"] = organization
-    if token := params.text("azure_ad_token"):
-        headers["Authorization"] = f"Bearer {token}"
-    return headers
+        for name, value in params.table(key).items():
+            headers[str(name)], places[str(name)] = str(value), (*params.place(key), name)
+    for key, name, before in (
+        ("organization", "OpenAI-Organization", ""),
+        ("azure_ad_token", "Authorization", "Bearer "),
+    ):
+        if value := params.text(key):
+            headers[name], places[name] = before + value, params.place(key)
+    return headers, places
 
 
 def _usual_key(
@@ -159,7 +158,7 @@ def _usual_key(
         return found, None
     if found:
         return None, f"{found} is not sent to this address; write api_key: os.environ/{found} if it is for it"
-    if official and provider.keys and name not in _KEYLESS and recognise(url)[1] not in registered():
+    if official and provider.keys and name not in _KEYLESS and recognise(url).name not in registered():
         return None, f"{provider.keys[0]} is not set, so there is no key for {url}"
     return None, None
 
@@ -176,4 +175,4 @@ def _name(name: str, provider: Provider, kind: str, url: str) -> str:
     name = name.removesuffix("_chat").removeprefix("hosted_")
     if url == provider.url or kind == "azure":
         return name
-    return recognise(url)[1]
+    return recognise(url).name

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from decimal import Decimal
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
+from ccroute.backends.registry import well_known
+from ccroute.config.additions import Translated
 from ccroute.config.foreign.builder import Builder
 from ccroute.config.foreign.external_names import ExternalNames
+from ccroute.config.foreign.section import Layer, Section
 from ccroute.config.litellm.backends import add_backends
 from ccroute.config.litellm.document import Document
 from ccroute.config.litellm.entries import Entries, Entry
 from ccroute.config.litellm.fallbacks import Fallbacks, read_retry
 from ccroute.config.litellm.providers import PROVIDERS
 from ccroute.config.litellm.routes import Routes, read_aliases, read_strategy
-from ccroute.config.litellm.section import Layer, Section
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import Source
+from ccroute.routing.names import did_you_mean
 
 _USUAL_TOTAL: Final = 600.0
 _BARE: Final = {"anthropic": ("claude-*",), "openai": ("gpt-*", "o1*", "o3*", "o4*", "chatgpt-*")}
@@ -25,30 +29,29 @@ _BARE: Final = {"anthropic": ("claude-*",), "openai": ("gpt-*", "o1*", "o3*", "o
 
 def translate(
     content: Mapping[str, Any], environment: Environment, source: Source, external: ExternalNames
-) -> dict[str, Any]:
-    """The native table of the document, with secrets expanded."""
+) -> Translated:
+    """The native table of the document, with secrets expanded, and what it says beyond that."""
     builder = Builder(environment, source)
-    document = Document(content, builder, source)
+    document = Document(content, builder)
     for name, value, place in document.variables():
         expanded = environment.expand(value, place, Source(""))  # one that is not set may not be needed
         if isinstance(expanded, str | int | float):
             environment.define(name, str(expanded))
     router, litellm, general = document.settings()
     strategy = read_strategy(router)
-    entries = Entries(
-        builder, environment, document.credentials(), tuple(_defaults(router, litellm, general))
-    )
+    entries = Entries(builder, document.credentials(), tuple(_defaults(router, litellm, general)))
     rows = list(document.entries())
     for row, place in _with_all(rows, environment):
         entries.read(row, place)
-    source.absent |= entries.left_out
     if rows and not entries.found and not source.faults:
         why = "; ".join(f"{name}: {reason}" for name, reason in entries.left_out.items())
         builder.fault(("model_list",), f"has no model that ccroute can reach. {why}")
     by_name: dict[str, list[Entry]] = {}
     for entry in entries.found:
         by_name.setdefault(entry.name, []).append(entry)
-        source.absent.pop(entry.name, None)
+    builder.additions.absent.update(
+        (name, why) for name, why in entries.left_out.items() if name not in by_name
+    )
     leads = {name: {(each.server.identity, each.model) for each in group} for name, group in by_name.items()}
     deployments = add_backends(entries.found, builder, external, leads)
     routes = Routes(builder, strategy)
@@ -60,18 +63,38 @@ def translate(
         routes.alias(name, models, place)
     fallbacks = Fallbacks(router, aliases, routes.tiers)
     _add_ids(entries.found, deployments, fallbacks, routes)
-    fallbacks.resolve()
-    table: dict[str, Any] = {"backends": builder.backends, "aliases": routes.native()}
-    table |= dict(_settings(router, litellm, general, fallbacks, routes, builder))
+    absent = builder.additions.absent
+    faulty = {str(row.get("model_name")) for row, _ in rows if isinstance(row, Mapping)} - absent.keys()
+    builder.fallbacks = fallbacks.native(_nowhere({*routes.targets, *faulty}, builder, external, absent))
     if strategy != "weighted":
-        table["strategy"] = strategy
-    return table
+        builder.option("strategy", strategy, router.place("routing_strategy"))
+    attempts = _add_retry(router, routes, builder)
+    _add_timeout(router, litellm, attempts, builder)
+    _add_switches(router, litellm, general, builder)
+    return builder.table() | {"aliases": routes.native()}, builder.additions
+
+
+def _nowhere(
+    own: Collection[str], builder: Builder, external: ExternalNames, absent: Mapping[str, str]
+) -> Callable[[str], str | None]:
+    """A function that says why a name leads nowhere; None if it is one of the file's `own` or of others."""
+    names = {*own, *external.aliases, *external.chosen}
+    backends = {*builder.backends, *well_known()}
+
+    def why(name: str) -> str | None:
+        backend, slash, _ = name.partition("/")
+        if slash and (backend in backends or external.is_backend(backend)):
+            return None
+        if any(name == each or each.startswith("re:") or fnmatchcase(name, each) for each in names):
+            return None
+        return absent.get(name) or f"no model has that name{did_you_mean(name, own)}"
+
+    return why
 
 
 def _defaults(router: Section, litellm: Section, general: Section) -> Iterator[Layer]:
     """What counts for an entry that does not say otherwise."""
-    if (given := router.inner("default_litellm_params")) is not None:
-        yield given
+    yield router.layer("default_litellm_params")
     for section, key in ((router, "default_max_parallel_requests"), (general, "max_parallel_requests")):
         if key in section:
             yield {"max_parallel_requests": section.whole(key)}, section.place(key)[:-1]
@@ -105,46 +128,42 @@ def _add_ids(
             routes.add(entry.id, [entry], deployments)
 
 
-def _settings(
-    router: Section,
-    litellm: Section,
-    general: Section,
-    fallbacks: Fallbacks,
-    routes: Routes,
-    builder: Builder,
-) -> Iterator[tuple[str, Any]]:
-    """The keys of the whole file."""
-    if fallbacks.native:
-        yield "fallbacks", fallbacks.native
-    retry = read_retry(router, fallbacks.native, routes.sizes)
+def _add_retry(router: Section, routes: Routes, builder: Builder) -> int:
+    """Add `retry`, and return the attempts of a call."""
+    retry = read_retry(router, builder.fallbacks, routes.sizes)
     if retry:
-        yield "retry", retry
-        key = next((key for key in ("num_retries", "retry_after") if key in router), None)
-        if key is not None:
+        builder.options["retry"] = retry
+    for key in ("num_retries", "retry_after"):
+        if key in router:
             builder.comes_from(router.place(key), "retry")
-    section = router if "timeout" in router else litellm
-    key = "timeout" if "timeout" in router else "request_timeout"
+    return int(retry.get("attempts", 1))
+
+
+def _add_timeout(router: Section, litellm: Section, attempts: int, builder: Builder) -> None:
+    section, key = (router, "timeout") if "timeout" in router else (litellm, "request_timeout")
     attempt, first = section.number(key), router.number("stream_timeout")
-    if attempt or first:
-        attempt = _longest_attempt(attempt, builder.backends) if attempt else None
-        timeout = {
-            name: float(seconds) for name, seconds in (("attempt", attempt), ("first", first)) if seconds
-        }
-        if attempt and (total := float(attempt) * retry.get("attempts", 1)) > _USUAL_TOTAL:
+    timeout: dict[str, float] = {}
+    if first:
+        timeout["first"] = float(first)
+        builder.option("timeout", timeout, router.place("stream_timeout"))
+    if attempt:
+        timeout["attempt"] = float(_longest_attempt(attempt, builder.backends))
+        if (total := timeout["attempt"] * attempts) > _USUAL_TOTAL:
             timeout["total"] = total
-        yield "timeout", timeout
-        builder.comes_from(section.place(key) if attempt else router.place("stream_timeout"), "timeout")
-    if router.flag("disable_cooldowns") or router.number("cooldown_time") == 0:
-        yield "health", "off"
+        builder.option("timeout", timeout, section.place(key))
+
+
+def _add_switches(router: Section, litellm: Section, general: Section, builder: Builder) -> None:
+    if router.flag("disable_cooldowns"):
+        builder.option("health", "off", router.place("disable_cooldowns"))
+    elif router.number("cooldown_time") == 0:
+        builder.option("health", "off", router.place("cooldown_time"))
     elif "cooldown_time" in router:
-        builder.ignore(
-            router.place("cooldown_time"), "a breaker opens and closes by its own rules: docs/reliability.md"
-        )
+        router.ignore("cooldown_time", "a breaker opens and closes by its own rules: docs/reliability.md")
     if litellm.flag("drop_params"):
-        yield "drop_params", True
+        builder.option("drop_params", True, litellm.place("drop_params"))
     if (model := general.text("completion_model")) is not None:
-        yield "default_model", model
-        builder.comes_from(general.place("completion_model"), "default_model")
+        builder.option("default_model", model, general.place("completion_model"))
 
 
 def _longest_attempt(usual: Decimal, backends: Mapping[str, dict[str, Any]]) -> Decimal:

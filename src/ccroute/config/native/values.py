@@ -129,7 +129,7 @@ def _target(value: object) -> Target:
 
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 NotNegative = Annotated[FiniteFloat, Field(ge=0)]
-Usd = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
+Usd = Annotated[Decimal, Field(ge=0, le=10**9, allow_inf_nan=False)]
 Words = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=list[str] | str)]
 Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": r"\S"})]
 Names = Annotated[list[Name], BeforeValidator(_listed, json_schema_input_type=list[Name] | Name)]

@@ -12,7 +12,7 @@ from typing import Any
 
 from ccroute.config.foreign.builder import Builder
 from ccroute.config.foreign.external_names import ExternalNames
-from ccroute.config.foreign.servers import API_KEYS, URL_KEYS, Address, Server
+from ccroute.config.foreign.servers import API_KEYS, URL_KEYS, Address, Server, name_of_host
 from ccroute.config.reading.source import Place
 
 
@@ -33,7 +33,8 @@ class AgentEndpoints:
             self._url_places[agent] = (*place, url_key)
             address = Address.of(entry, place, self._builder)
             if address not in self._by_address:
-                self._by_address[address] = Server.add(address, entry, place, self._builder, self._external)
+                name = name_of_host(address, self._builder, self._external)
+                self._by_address[address] = Server.add(name, address, entry, place, self._builder)
             self._by_agent[agent] = self._by_address[address]
             return
         for key in API_KEYS:

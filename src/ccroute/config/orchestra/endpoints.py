@@ -54,7 +54,7 @@ def _read_endpoint(
     """Add its backend and its names. Returns its model ids, each with its deployment and its place."""
     if not any(key in endpoint for key in URL_KEYS):
         builder.fault((*place, "url"), "is missing")
-    server = Server.add(Address.of(endpoint, place, builder), endpoint, place, builder, name)
+    server = Server.add(name, Address.of(endpoint, place, builder), endpoint, place, builder)
     models = _names(endpoint, "models", place, builder)
     aliases = _names(endpoint, "aliases", place, builder)
     # An alias may stand for a short name of the same endpoint.

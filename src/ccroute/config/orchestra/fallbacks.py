@@ -63,7 +63,7 @@ def _read_table(table: Mapping[str, Any], place: Place, builder: Builder) -> lis
     triggers = _triggers(section, builder)
     if "tokenThreshold" in section:
         text = "a fallback for token_limit is used when the prompt does not fit the model's context window"
-        builder.ignore(section.place("tokenThreshold"), text)
+        section.ignore("tokenThreshold", text)
     return [
         ({"model": model, "triggers": triggers} if triggers else model, model_place)
         for model, model_place in models

@@ -62,20 +62,20 @@ def read_provider(name: str, table: Mapping[str, Any], place: Place, builder: Bu
     """Add the provider's backend and return it; None if its type is unknown, which is a fault."""
     section = AnySpelling(builder, (table, place), PROVIDER_KEYS)
     url = section.text("baseUrl")
-    kind = _kind(name, url, section, builder)
+    kind = _kind(name, url, section)
     if kind is None:
         return None
     backend: dict[str, Any] = {"kind": kind}
     if url:
         # With that type, the file means Ollama's own API.
         backend["base_url"] = url.rstrip("/").removesuffix("/v1") if kind == "ollama" else url.rstrip("/")
-    if key := _key(section, builder):
+    if key := _key(section):
         backend["api_key"] = key
     if version := section.text("apiVersion"):
         if kind == "azure" or preset_of_host(_host(url)) == "azure":
             backend["api_version"] = version
         else:
-            builder.ignore(section.place("apiVersion"), "only Azure's API needs a version")
+            section.ignore("apiVersion", "only Azure's API needs a version")
     if "timeoutSecs" in section:
         backend["timeout"] = {"total": section.get("timeoutSecs")}
     builder.backends[name] = backend
@@ -98,7 +98,7 @@ def read_provider(name: str, table: Mapping[str, Any], place: Place, builder: Bu
     )
 
 
-def _kind(name: str, url: str | None, section: Section, builder: Builder) -> str | None:
+def _kind(name: str, url: str | None, section: Section) -> str | None:
     """The kind of backend, by the provider's type, else by its id, else that of most servers."""
     key = "type" if "providerType" not in section and "type" in section else "providerType"
     given = section.text(key)
@@ -111,9 +111,9 @@ def _kind(name: str, url: str | None, section: Section, builder: Builder) -> str
     if kind is None:
         known = sorted({*kind_names(), *OTHER_TYPES})
         text = f'unknown type "{given}"{did_you_mean(given, known)}' if given else "is missing"
-        builder.fault(section.place(key), f"{text}; the types are {', '.join(known)}")
+        section.fault(key, f"{text}; the types are {', '.join(known)}")
     elif not url and said in _ADDRESS_NEEDED:
-        builder.fault(section.place("baseUrl"), "is missing")
+        section.fault("baseUrl", "is missing")
         return None
     return kind
 
@@ -122,18 +122,17 @@ def _key_of(section: Section) -> str:
     return "apiKeyRef" if section.raw("apiKeyRef") else "apiKey"
 
 
-def _key(section: Section, builder: Builder) -> str | None:
+def _key(section: Section) -> str | None:
     """The provider's key. A reference may be a variable's name alone, and is never sent itself."""
     given = section.raw("apiKeyRef")
     if not given:
         return section.text("apiKey")
-    place = section.place("apiKeyRef")
     if isinstance(given, str) and _VARIABLE.fullmatch(given):
         given = f"env:{given}"
     if isinstance(given, str) and _REFERENCE.fullmatch(given):
-        key: str | None = builder.expand(given, place)
+        key: str | None = section.builder.expand(given, section.place("apiKeyRef"))
         return key
-    builder.fault(place, "should be a reference to a variable: write env:NAME")
+    section.fault("apiKeyRef", "should be a reference to a variable: write env:NAME")
     return None
 
 

@@ -55,7 +55,7 @@ def read_rules(document: Mapping[str, Any], builder: Builder, external: External
     _overrides(routing, "agent_rules", builder)
     if "workload_rules" in routing:
         text = "a call names an agent or a model, and no workload"
-        builder.ignore(routing.place("workload_rules"), text)
+        routing.ignore("workload_rules", text)
     if default := routing.text("default_model"):
         builder.option("default_model", default, routing.place("default_model"))
     _fallbacks(top, routing, builder, builder.aliases.keys() | external.aliases | external.chosen.keys())
@@ -92,7 +92,7 @@ def _fallbacks(top: Section, routing: Section, builder: Builder, names: Set[str]
 def _costs(section: Section, routing: Section, builder: Builder) -> None:
     given = [key for key in SPENDS if key in section]
     for key in given[1:]:
-        builder.ignore(section.place(key), f"a router has one budget, which is {given[0]} here")
+        section.ignore(key, f"a router has one budget, which is {given[0]} here")
     for key in given[:1]:
         then = "fallback" if routing.get("budget_model") else "refuse"
         budget = {"usd": section.get(key), "per": SPENDS[key], "then": then}
@@ -107,4 +107,4 @@ def _performance(section: Section, builder: Builder) -> None:
     if (retries := section.whole("max_retries")) is not None:
         builder.retries(retries, section.place("max_retries"))
     if (rpm := section.whole("requests_per_minute", least=1)) is not None:
-        builder.every_agent("rpm", rpm)
+        builder.additions.every_agent["rpm"] = rpm

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ccroute.config.additions import Translated
 from ccroute.config.foreign.builder import NOT_ROUTING, Builder
 from ccroute.config.foreign.external_names import ExternalNames
 from ccroute.config.foreign.spelling import folded, is_local_only
@@ -43,8 +44,8 @@ def is_orchestra(document: Mapping[str, Any]) -> bool:
 
 def translate(
     document: Mapping[str, Any], environment: Environment, source: Source, external: ExternalNames
-) -> dict[str, Any]:
-    """The native table of the document, with secrets expanded."""
+) -> Translated:
+    """The native table of the document, with secrets expanded, and what it says beyond that."""
     builder = Builder(environment, source)
     sections = _sections(document)
     if routing := sections.get("llmrouting"):
@@ -59,7 +60,7 @@ def translate(
         read_gateway(document[gateway], (gateway,), builder, external)
     endpoints.name_models()
     read_rules(document, builder, external)
-    return builder.table()
+    return builder.table(), builder.additions
 
 
 def _sections(document: Mapping[str, Any]) -> dict[str, str]:

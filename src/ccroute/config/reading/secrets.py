@@ -8,7 +8,7 @@ is a fault: it would be sent as the secret.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ccroute.config.reading.source import Place, Source
@@ -19,9 +19,12 @@ _WHOLE = re.compile(r"(?:env:|os\.environ/)([A-Za-z_][A-Za-z0-9_]*)")
 _BOTCHED = re.compile(
     r"(?:[a-z-]+ +)?\$(?:(?:env:)?[a-z_]\w*\}?|[{(].*)|(?:env:|os\.environ).*", re.IGNORECASE | re.DOTALL
 )
-_VARIABLE = re.compile(r"\b[A-Z_][A-Z0-9_]*\b")
+# Where only a name stands, not in the middle of what may be a key: "$(K)", "env: K", "os.environ['K']".
+_VARIABLE = re.compile(r"""(?:^|[\s$({\[:'"])([A-Z_][A-Z0-9_]*)(?!\w)""")
 _CREDENTIALS = re.compile(r"//[^/\s]*@")
 
+_HALF = re.compile(r"[\ud800-\udfff]")
+"""Half a character, which only JSON's escapes can write. No other text can hold it."""
 _SHORTEST = 6
 """A shorter value is hidden only where it is quoted: elsewhere it may be part of another word."""
 
@@ -62,7 +65,7 @@ class Environment:
             found = {}
             for key, inner in value.items():
                 # A mapping, or what a YAML library makes of a file, has numbers where a file has their text.
-                if isinstance(key, str) or type(key) is int:
+                if (isinstance(key, str) and not _HALF.search(key)) or type(key) is int:
                     found[str(key)] = self.expand(inner, (*place, str(key)), source)
                 else:
                     source.fault((*place, str(key)), "a key should be a string")
@@ -106,7 +109,7 @@ class Environment:
             return value or ""
 
         whole = _WHOLE.fullmatch(text)
-        expanded, references = (look_up(whole), 1) if whole else INLINE.subn(look_up, text)
+        expanded, references = (look_up(whole), 1) if whole else _replaced(look_up, text)
         if references:
             source.references[place] = (native_spelling(text), expanded)
         if empty and not expanded and not faults and is_key:
@@ -114,7 +117,7 @@ class Environment:
         is_secret = is_key or place[-2:-1] == ("headers",)
         if not references and is_secret and _BOTCHED.fullmatch(text):
             # The text may be a secret, so it is not shown. Variables are in capitals.
-            name = found[0] if (found := _VARIABLE.search(text)) else "NAME"
+            name = found[1] if (found := _VARIABLE.search(text)) else "NAME"
             faults.append(f"looks like a reference to a variable, but is none: write ${{{name}}}")
         if not faults:
             return expanded
@@ -122,6 +125,13 @@ class Environment:
             source.fault(place, fault)
         source.left_out.append(place)
         return MISSING
+
+
+def _replaced(look_up: Callable[[re.Match[str]], str], text: str) -> tuple[str, int]:
+    """`INLINE.subn`, in linear time also for many references that never end."""
+    end = text.rfind("}") + 1
+    expanded, references = INLINE.subn(look_up, text[:end])
+    return expanded + text[end:], references
 
 
 def native_spelling(text: str) -> str:

@@ -5,8 +5,11 @@ Knows syntax, must not know what a key means.
 
 from __future__ import annotations
 
+import errno
+import io
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import stat
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -25,6 +28,10 @@ Place: TypeAlias = tuple[str | int, ...]
 _GIVEN = (str, os.PathLike, Mapping)
 _FEW = 3
 """As many ignored keys of one name are listed one by one."""
+_LARGEST = 16 * 1024 * 1024
+"""Bytes of a file at most. A device such as /dev/zero has no end."""
+_DEEPEST = 100
+"""Tables and lists within each other at most."""
 _ANY = -1
 """Stands for every position of a list."""
 EXPECTED = (
@@ -43,36 +50,25 @@ class Source:
     """One file or mapping, and the faults and the ignored keys found in it.
 
     Another tool's file is translated into the native shape; `renamed` maps a place there to the place in the
-    file. `left_out` are the native places whose values had a fault and are left out. `implied` are backends
-    that the file does not define, but that an agent's address needs. `absent` are names that the file has,
-    but that lead nowhere, each with the reason. `path` is None for a mapping. `files` are those that were
-    read. `is_unread`: it has a fault as a whole, so nobody knows what it defines.
+    file. `left_out` are the native places whose values had a fault and are left out. `path` is None for a
+    mapping. `files` are those that were read. `is_unread`: it has a fault as a whole, so nobody knows what it
+    defines.
 
     `references` has the text and the expanded value of each place in the file that refers to variables.
     `unset` are those of them that stayed as they are, and `stand_ins` their texts by native place, where a
     text does not fit.
-
-    What such a file says about agents that another source may define: `routed` gives an agent's model from
-    the model that it has so far. `alternatives` are the models to use instead of the one that this file gives
-    an agent, the first that exists, if it has no target in any source. `every_agent` has keys for each agent
-    without them.
     """
 
     def __init__(self, label: str, name: str = "") -> None:
         self.label = label
         self.name = name or label
         self.path: Path | None = None
-        self.warnings: list[str] = []
+        self.warnings: list[tuple[str, str]] = []
         self.is_unread = False
         self.faults: list[tuple[str, str]] = []
         self.renamed: dict[Place, Place] = {}
         self.left_out: list[Place] = []
-        self.implied: set[str] = set()
-        self.routed: dict[str, Callable[[str | None], str | None]] = {}
-        self.alternatives: dict[str, list[str]] = {}
-        self.every_agent: dict[str, Any] = {}
         self._ignored: list[tuple[Place, str]] = []
-        self.absent: dict[str, str] = {}
         self.references: dict[Place, tuple[str, str]] = {}
         self.unset: set[Place] = set()
         self.stand_ins: dict[Place, str] = {}
@@ -82,7 +78,11 @@ class Source:
         """A file's text. Its stamp is taken before, so that a change while it is read is noticed later."""
         path = path.absolute()
         self.files[path] = stamp(path)
-        return path.read_text("utf-8-sig")
+        with path.open("rb") as file:
+            text = file.read(_LARGEST + 1)
+        if len(text) > _LARGEST:
+            raise OSError(errno.EFBIG, f"it is larger than {_LARGEST // 1024**2} MB")
+        return io.TextIOWrapper(io.BytesIO(text), "utf-8-sig").read()  # lines may end in CR
 
     def at(self, place: Place) -> str:
         """A place in this source, as messages write it: `agents.python-expert.fallback[0]`."""
@@ -109,7 +109,7 @@ class Source:
         self.faults.append((self.name, text))
 
     def warn(self, place: Place, text: str) -> None:
-        self.warnings.append(f"{self.at(place)}: {text}")
+        self.warnings.append((self.at(place), text))
 
     def faulty(self, where: str) -> bool:
         """Whether a fault was found there or below."""
@@ -134,11 +134,6 @@ class Source:
                 yield Ignored(self.at(place), reason)
             elif place is places[0]:
                 yield Ignored(f"{self.at(_pattern(places))} ({len(places)} times)", reason)
-
-
-def routed(agent: str) -> Place:
-    """The place that stands for a rule about an agent, in `Source.renamed`."""
-    return ("routed", agent)
 
 
 def _position(step: int) -> str:
@@ -166,12 +161,13 @@ def _common(steps: Sequence[str | int]) -> str | int:
 
 
 def stamp(path: Path) -> Stamp | None:
-    """The file's stamp; None while there is no such file."""
+    """The file's stamp; None while there is no such file. A pipe has none either: to read it again may never
+    end."""
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size
+    return (found.st_mtime_ns, found.st_size) if stat.S_ISREG(found.st_mode) else None
 
 
 def open_sources(given: Given | Sequence[Given]) -> list[tuple[Source, Mapping[str, Any]]]:
@@ -205,8 +201,14 @@ def _labels(several: Sequence[Given]) -> list[str]:
 
 
 def _read(given: Given, source: Source) -> Mapping[str, Any]:
-    if isinstance(given, Mapping):
-        return given
+    content = given if isinstance(given, Mapping) else _parsed(given, source)
+    if not _is_too_deep(content):
+        return content
+    source.fault_file("is nested too deeply")
+    return {}
+
+
+def _parsed(given: str | os.PathLike[str], source: Source) -> Mapping[str, Any]:
     try:
         if not _is_text(given):
             source.path = Path(given)
@@ -216,4 +218,22 @@ def _read(given: Given, source: Source) -> Mapping[str, Any]:
         source.fault_file(f"cannot be read: {error.strerror}")
     except UnicodeDecodeError:
         source.fault_file("is not UTF-8 text")
+    except ValueError:  # of a path with a NUL
+        source.fault_file("is no path")
     return {}
+
+
+def _is_too_deep(content: Mapping[str, Any]) -> bool:
+    """Whether tables and lists are deeper than anything means, or within themselves."""
+    level: Collection[Any] = [content]
+    for _ in range(_DEEPEST):
+        inner = (
+            each
+            for outer in level
+            for each in (outer.values() if isinstance(outer, Mapping) else outer)
+            if isinstance(each, Mapping | list | tuple)
+        )
+        level = {id(each): each for each in inner}.values()  # one object may stand in many places
+        if not level:
+            return False
+    return True

@@ -27,6 +27,7 @@ _NUMBER: Final = re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[
 _SCIENTIFIC: Final = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]{1,3}")
 """YAML 1.1 reads `1e-6` as a text; JSON and TOML, and who writes it, mean a number. LiteLLM converts it."""
 _QUOTED: Final = re.compile(r"(['\"])[^'\" <]{2,}\1")
+_WORD: Final = re.compile("![A-Za-z]{1,12}")
 _DEEPEST: Final = 100
 _MOST: Final = 100_000
 _GROWTH: Final = 10
@@ -100,7 +101,7 @@ class _Reader:
         start = cast("Start", event)
         kind = "map" if isinstance(event, yaml.MappingStartEvent) else "seq"
         if start.tag not in (None, "!", f"{_TAG}{kind}"):
-            raise YamlError(f"the tag {_tag(start.tag)} is not read", event.start_mark)
+            raise YamlError(f"{_shown(start.tag)} is not read", event.start_mark)
         before, anchor = self._all, start.anchor
         if anchor:
             self._open.add(anchor)
@@ -144,14 +145,14 @@ class _Reader:
         if isinstance(event, yaml.AliasEvent):
             key = self._alias(event)
             if not isinstance(key, str):
-                raise YamlError("a key should be a text", event.start_mark)
+                raise YamlError("a key should be a string", event.start_mark)
             return key, False
         if not isinstance(event, yaml.ScalarEvent):
-            raise YamlError("a key should be a text", event.start_mark)
+            raise YamlError("a key should be a string", event.start_mark)
         self._keep(event.anchor, event.value, 1)
         tag = self._tag_of(event)
         if not tag.startswith(_TAG):
-            raise YamlError(f"the tag {tag} is not read", event.start_mark)
+            raise YamlError(f"{_shown(tag)} is not read", event.start_mark)
         # `on:` would be True, `1_000:` and `0x10:` are numbers.
         return (str(self._number(event, tag)) if tag == f"{_TAG}int" else event.value), tag == _MERGE
 
@@ -196,7 +197,7 @@ class _Reader:
             case "int" | "float" | "timestamp":
                 return self._number(event, tag)
             case _:
-                raise YamlError(f"the tag {_tag(tag)} is not read", event.start_mark)
+                raise YamlError(f"{_shown(tag)} is not read", event.start_mark)
 
     def _number(self, event: yaml.ScalarEvent, tag: str) -> Any:
         """A number or a date. A float is a Decimal, but for infinity and what is no number."""
@@ -217,5 +218,7 @@ class _Reader:
         return self._yaml.ScalarNode(tag, event.value)
 
 
-def _tag(tag: str) -> str:
-    return tag.replace(_TAG, "!!")
+def _shown(tag: str) -> str:
+    """The tag, if it is one of YAML's own or a plain word. Any other may be a secret that begins with "!"."""
+    own = tag.startswith(_TAG)
+    return f"the tag {tag.replace(_TAG, '!!')}" if own or _WORD.fullmatch(tag) else "a tag (!…)"

@@ -120,7 +120,10 @@ class AliasTable(Mapping[str, Target]):
             close = close_matches(name, self._targets)
             if slash and backends is not None:
                 close = (*close, *(f"{known}/{model}" for known in close_matches(backend, backends)))
-            raise UnknownModelError(name, close, hint="add it to aliases, or write backend/model")
+            hint = "add it to aliases, or write backend/model"
+            if slash and backends is not None:
+                hint = f'there is no alias of that name, and no backend "{backend}"'
+            raise UnknownModelError(name, close, hint=hint)
         return self._resolution(name, entry)
 
     def deployments(self) -> dict[str, list[str]]:
@@ -220,10 +223,14 @@ class _Resolver:
     def __init__(self, exact: Mapping[str, _Entry], patterns: Sequence[_Pattern]) -> None:
         self._exact = exact
         self._patterns = patterns
+        self._flat: dict[str, _Entry] = {}
 
     def flatten(self, name: str, path: tuple[str, ...]) -> _Entry:
         """The deployments of an exact alias. Raises `ValueError` for a cycle or an unknown target."""
-        return self._merge(self._exact[name], (*path, name))
+        found = self._flat.get(name)  # many paths may lead there
+        if found is None:
+            found = self._flat[name] = self._merge(self._exact[name], (*path, name))
+        return found
 
     def by_pattern(self, name: str, path: tuple[str, ...]) -> _Entry | None:
         for pattern in self._patterns:

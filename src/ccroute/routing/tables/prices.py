@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from ccroute.display import escaped
 from ccroute.errors import RequestError
 from ccroute.routing.names import close_matches, did_you_mean
 from ccroute.routing.tables.tables import Tables
@@ -61,6 +62,6 @@ def warn_of_unused(tables: Tables, baseline: str | None) -> None:
         _log.warning(
             'prices["%s"] %s, so nothing is priced by it: write a deployment "backend/model", or the '
             "model's own name",
-            key,
-            note,
+            escaped(key),
+            escaped(note),
         )

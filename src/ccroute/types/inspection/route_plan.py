@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from ccroute.display import aligned, card, rich_table, rounded_usd, table
+from ccroute.display import RichTable, aligned, card, rounded_usd, table
 from ccroute.types.route import Frozen
 
 if TYPE_CHECKING:
@@ -60,13 +60,13 @@ class RoutePlan(Frozen):
 
     def __str__(self) -> str:
         header, rows = self._cells()
-        return "\n".join([self._title(), "", *aligned([header, *rows], _NUMBERS), *self._notes()])
+        return "\n".join([self._title(), "", *aligned(header, rows, _NUMBERS), *self._notes()])
 
     def __rich__(self) -> Group:
         from rich.console import Group  # rich calls this
 
         header, rows = self._cells()
-        return Group(self._title(), rich_table(header, rows, _NUMBERS), *self._notes())
+        return Group(self._title(), "", RichTable(header, rows, _NUMBERS), *self._notes())
 
     def __rich_repr__(self) -> Iterator[object]:
         yield self._title()
