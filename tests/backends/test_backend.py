@@ -19,7 +19,7 @@ from tests.support.scripted import ScriptedServer, answer
 from ccroute import AnthropicBackend, Backend, OllamaBackend, OpenAIBackend, RetryPolicy, Router
 from ccroute._version import __version__
 from ccroute.backends import HttpRequest
-from ccroute.backends.backend import json_bytes
+from ccroute.backends.codec import json_bytes
 from ccroute.errors import AuthenticationError, ConfigError, InvalidRequestError, RateLimitError
 from ccroute.http.origin import is_private
 from ccroute.types import Model, Request, Timeout

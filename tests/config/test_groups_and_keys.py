@@ -92,3 +92,11 @@ def test_misspelled_keys_are_warnings_and_unknown_ones_ignored(caplog):
     caplog.clear()
     load({"agents": {"a": AGENT | {"role": "r"}}, "llm_routin": {}}, {})
     assert caplog.messages == ['config: llm_routin: unknown key, did you mean "llm_routing"?']
+
+
+def test_an_agents_provider_without_an_address_is_a_warning(caplog):
+    entry = {"provider": "openrouter", "model": "ollama/q"}
+    load({"team": {"a": entry, "b": entry | {"baseUrl": "https://gateway.example.com/v1"}}}, {})
+    assert [record.getMessage() for record in caplog.records] == [
+        'config: team.a.provider: is not read: write the model as "provider/model", or give its baseUrl'
+    ]

@@ -9,7 +9,8 @@ from ccroute.lazy import loader
 
 if TYPE_CHECKING:
     from ccroute.backends.anthropic import AnthropicBackend
-    from ccroute.backends.backend import Backend, BackendOptions, HttpRequest
+    from ccroute.backends.backend import Backend, BackendOptions
+    from ccroute.backends.codec import HttpRequest
     from ccroute.backends.ollama import OllamaBackend
     from ccroute.backends.openai import OpenAIBackend
     from ccroute.backends.registry import register
@@ -32,7 +33,7 @@ __getattr__ = loader(
         "AnthropicBackend": "ccroute.backends.anthropic",
         "Backend": "ccroute.backends.backend",
         "BackendOptions": "ccroute.backends.backend",
-        "HttpRequest": "ccroute.backends.backend",
+        "HttpRequest": "ccroute.backends.codec",
         "OllamaBackend": "ccroute.backends.ollama",
         "OpenAIBackend": "ccroute.backends.openai",
         "Origin": "ccroute.http.origin",

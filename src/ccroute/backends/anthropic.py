@@ -6,7 +6,8 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Unpack
 
-from ccroute.backends.backend import Backend, BackendOptions, Headers, HttpRequest, json_bytes
+from ccroute.backends.backend import Backend, BackendOptions, Headers
+from ccroute.backends.codec import HttpRequest, json_bytes
 from ccroute.types import JSON, Completion, Request
 from ccroute.types.signatures import explains
 from ccroute.wire import anthropic as wire

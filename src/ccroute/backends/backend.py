@@ -1,53 +1,29 @@
-"""The base class of all backends: a fixed origin, a key that goes only there, limits and a codec without I/O.
+"""The base class of all backends: a fixed origin, a key that goes only there, limits and a codec.
 
-A backend of your own subclasses `Backend` and implements `encode`, `decode` and `decoder`. It also overrides
-`classify` if its server's errors have a form of their own. Nothing else in ccroute changes.
+A backend of your own subclasses `Backend` and implements the three methods of `Codec` that have no default.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from functools import cached_property
-from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, TypedDict
-
-from pydantic_core import to_json
+from typing import ClassVar, Final, TypedDict
 
 from ccroute._version import __version__
+from ccroute.backends.codec import Codec, HttpRequest
 from ccroute.backends.credentials import ApiKey, Credentials, Secrets, checked_header, fingerprint
 from ccroute.backends.known_models import NOTHING, Wire, known
 from ccroute.backends.origin import check_ca_file, check_name, parse_base_url
-from ccroute.errors import AuthenticationError, BackendError, ConfigError, InvalidRequestError, RequestError
+from ccroute.errors import AuthenticationError, ConfigError
 from ccroute.http.message import Endpoint, PreparedRequest
 from ccroute.http.origin import is_private
-from ccroute.types import JSON, Completion, Model, Request, Timeout
-from ccroute.wire.errors import typed
-from ccroute.wire.listing import read_model_list
-
-if TYPE_CHECKING:
-    from ccroute.types import LoadedModel
-    from ccroute.wire.decoding import StreamDecoder
+from ccroute.types import Model, Timeout
 
 _ENDPOINTS: Final = ("/chat/completions", "/messages", "/api/chat")
 _MOST_FACTS: Final = 1000
 """Models whose description one backend remembers. There is a limit, because names may come from clients."""
 
 Headers = list[tuple[bytes, bytes]]
-
-
-class HttpRequest(NamedTuple):
-    """One request as a codec writes it. `path` is relative to the backend's base URL."""
-
-    path: str
-    body: bytes = b""
-    method: str = "POST"
-    headers: Mapping[str, str] = MappingProxyType({})
-
-    def __repr__(self) -> str:
-        """Without body and header values: they hold the prompt, and may hold a key."""
-        headers = "".join(f", {name}" for name in self.headers)
-        return f"HttpRequest({self.method} {self.path}, {len(self.body)} bytes{headers})"
 
 
 class BackendOptions(TypedDict, total=False):
@@ -64,7 +40,7 @@ class BackendOptions(TypedDict, total=False):
     ca_file: str | None
 
 
-class Backend(ABC):
+class Backend(Codec):
     """One server behind one base URL.
 
     name:            the part before the slash in `backend/model`.
@@ -163,79 +139,15 @@ class Backend(ABC):
                 f"backend {name}: give the key as api_key= or in headers= ({twice.pop()}), not both"
             )
 
-    # The codec: three methods to implement, and `classify`, which has a default.
-
-    @abstractmethod
-    def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
-        """Write `request` for `model`. Raises `InvalidRequestError` if the wire cannot carry it."""
-
-    @abstractmethod
-    def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
-        """Read a whole answer. Raises a `BackendError` if `body` is not an answer."""
-
-    @abstractmethod
-    def decoder(self, status: int, headers: Mapping[str, str]) -> StreamDecoder:
-        """Return a decoder for one streamed answer."""
-
-    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError | RequestError:
-        """Return the typed error for an answer whose status is not 2xx. Header names are lower case.
-
-        The default reads the statuses and error bodies of most providers.
-        """
-        return typed.error(status, headers, body)
-
     # What a subclass may refine.
-
-    def refusals(self, request: Request, model: str) -> Mapping[str, str]:
-        """Return the parameters of `request` that this wire cannot carry, each with the reason."""
-        return {}
-
-    def check(self, request: Request, answer: Completion) -> None:
-        """Check a whole answer to a `request` with `response_format`, which `decode` does not see.
-
-        Raises a `BackendError` or `InvalidRequestError` if the server ignored it.
-        """
-        return
 
     def names(self, model: str) -> tuple[str, ...]:
         """All names that the server accepts for this model; the first is the one ccroute uses."""
         return (model,)
 
-    def buffers_tool_calls(self, request: Request) -> bool:
-        """Whether the server sends a streamed tool call only when it is whole. The stream may then be silent
-        for as long as the whole answer takes, so the limit `idle` does not count."""
-        return False
-
     def timeout_advice(self, model: str) -> str:
         """Return advice for an attempt that timed out before any content came, or an empty str."""
         return ""
-
-    def listing(self) -> HttpRequest | None:
-        """Return the request that lists the server's models without running one; None if there is none."""
-        return None
-
-    def read_listing(self, body: bytes) -> Mapping[str, int | None]:
-        """The models of a listing's answer, each with its context window in tokens, or None.
-
-        The default reads the list of OpenAI, Anthropic and most others.
-        """
-        return read_model_list(body)
-
-    def details(self, model: str) -> HttpRequest | None:
-        """The request for a model's context window, where the listing lacks it."""
-        return None
-
-    def read_details(self, body: bytes, model: str) -> int | None:
-        """The context window that calls to `model` get, in tokens, from an answer to `details`."""
-        return None
-
-    def loaded(self) -> HttpRequest | None:
-        """The request that lists the models in memory; None if there is none. It may be `listing`."""
-        return None
-
-    def read_loaded(self, body: bytes) -> Sequence[LoadedModel]:
-        """The models in memory, from an answer to `loaded`."""
-        return ()
 
     def serves(self, model: str, listed: Collection[str]) -> bool | None:
         """Whether the server has `model`, if it lists these names; None if the list does not tell."""
@@ -362,14 +274,3 @@ class Backend(ABC):
 
     def _known(self, model: str) -> Model:
         return NOTHING if self.wire_name is None else known(self.wire_name, model)
-
-
-def json_bytes(body: Mapping[str, JSON]) -> bytes:
-    """Return a request body. Raises `InvalidRequestError` for a value that JSON cannot hold."""
-    try:
-        return to_json(body)
-    except (ValueError, TypeError, RecursionError):
-        raise InvalidRequestError(
-            "the request cannot be written as JSON: it holds a value that is not JSON, or half a character "
-            "(such as a file name from os.fsdecode)"
-        ) from None

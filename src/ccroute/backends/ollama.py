@@ -7,7 +7,8 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Unpack
 
-from ccroute.backends.backend import Backend, BackendOptions, HttpRequest, json_bytes
+from ccroute.backends.backend import Backend, BackendOptions
+from ccroute.backends.codec import HttpRequest, json_bytes
 from ccroute.errors import BackendError, ConfigError, RequestError
 from ccroute.types import Completion, Request
 from ccroute.types.signatures import explains

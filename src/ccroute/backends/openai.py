@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Unpack
 from urllib.parse import quote
 
-from ccroute.backends.backend import Backend, BackendOptions, HttpRequest, json_bytes
+from ccroute.backends.backend import Backend, BackendOptions
+from ccroute.backends.codec import HttpRequest, json_bytes
 from ccroute.backends.known_models import known
 from ccroute.backends.origin import check_name, parse_base_url
 from ccroute.backends.presets import (

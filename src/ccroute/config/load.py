@@ -111,8 +111,10 @@ def read(
     faults += without_unset([*assembly.faults, *unknown], read_from)
     if not faults and not _names_any(merged.settings, given):
         empty = not any(content for _, content in opened)
-        what = "is empty" if empty else "holds no backends, agents or aliases"
-        faults.append((read_from[0].name if len(read_from) == 1 else "source", f"{what}; {EXPECTED}"))
+        what = f"{'is empty' if empty else 'holds no backends, agents or aliases'}; {EXPECTED}"
+        if not empty and all(is_litellm(content) for _, content in opened):
+            what = "has no models: model_list is missing or empty, and LiteLLM's database is not read"
+        faults.append((read_from[0].name if len(read_from) == 1 else "source", what))
     noted = grouped(chain.from_iterable(source.warnings for source in read_from))
     for warning in [*(f"{where}: {text}" for where, text in noted), *assembly.warnings]:
         # Also beside faults: a misspelled key may be the reason of one.

@@ -27,6 +27,8 @@ OTHER = entry("b", "ollama/x")
             'opnai is no provider that ccroute knows, did you mean "openai"?',
         ),
         (entry("a", "llama3"), '"llama3" names no provider: write one before it, as in openai/gpt-4o'),
+        # https://github.com/BerriAI/litellm/blob/main/proxy_server_config.yaml
+        (entry("a", "azure/", api_base="https://r.openai.azure.com"), '"azure/" names no model'),
         (entry("a", "openai/x", {"mode": "embedding"}), "its mode is embedding, and ccroute only chats"),
         (entry("a", "openai/x", {"blocked": True}), "is blocked"),
         (
@@ -137,6 +139,13 @@ def test_a_file_without_any_usable_model_is_a_fault(faults):
     assert faults({"model_list": [entry("a", "bedrock/x")]}) == (
         f"model_list: has no model that ccroute can reach. a: {AWS}",
     )
+
+
+@pytest.mark.parametrize("models", [{}, {"model_list": []}])
+def test_a_file_whose_models_are_in_a_database_says_so(faults, models):
+    # https://github.com/BerriAI/litellm: config.yaml, with store_model_in_db
+    (found,) = faults(models | {"general_settings": {"store_model_in_db": True}})
+    assert "model_list is missing or empty, and LiteLLM's database is not read" in found
 
 
 @pytest.mark.parametrize(

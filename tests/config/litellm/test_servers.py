@@ -6,7 +6,7 @@ import pytest
 from tests.config.litellm.files import Read, entry, loaded
 
 from ccroute import AnthropicBackend, OllamaBackend, OpenAIBackend
-from ccroute.backends.backend import HttpRequest
+from ccroute.backends import HttpRequest
 from ccroute.config import read
 
 

@@ -83,8 +83,8 @@ def _add(name: str, shared: _Shared, builder: Builder) -> None:
     if first.server.warning is not None:
         builder.warn((*first.place, "litellm_params"), first.server.warning)
     builder.comes_from((*first.place, "litellm_params"), "backends", name)
-    for key, place in first.server.places.items():
-        builder.comes_from(place, "backends", name, *key)
+    for at, place in first.server.places.items():
+        builder.comes_from(place, "backends", name, *at)
     for entry in shared.entries:
         if not entry.facts.table or entry.model in models:
             continue

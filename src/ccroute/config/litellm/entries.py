@@ -77,6 +77,9 @@ class Entries:
             provider, bare = "openai_like", model
             if name in self.left_out or "api_base" not in params:
                 return
+        if not bare.strip():  # `azure/` is LiteLLM's for pictures
+            self._leave_out(name, f'"{model}" names no model', (*here, "model"))
+            return
         note_unread(self._builder, given, here, PARAMS)
         note_unread(self._builder, *info.layers[0], INFO)
         for one in _organizations(params):

@@ -123,6 +123,9 @@ class AgentReader:
                 continue
             elif key in DESCRIPTIVE:
                 builder.ignore(here, NOT_ROUTING)
+            elif folded(key) == "provider" and not any(entry.get(each) for each in URL_KEYS):
+                builder.warn(here, 'is not read: write the model as "provider/model", or give its baseUrl')
+                builder.ignore(here, "the model's name, or a baseUrl, says where it runs")
             elif key not in SERVER_KEYS and key != MAPPING and not is_local_only(key):
                 builder.pass_over(key, entry, place, _KNOWN)
         return agent
