@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccroute.backends import OpenAIBackend
-from ccroute.config import load
+from ccroute.config import load, read
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import Source
 
@@ -269,6 +269,7 @@ def faults_of():
 
 
 def test_a_secret_is_in_no_repr():
-    options = load({"backends": {"x": {"kind": "openai", "api_key": "sk-literal"}}}, {})
-    assert isinstance(options["backends"][0], OpenAIBackend)
-    assert "sk-literal" not in repr(options)
+    table = {"kind": "openai", "api_key": "sk-literal", "headers": {"X-Key": "sk-literal", "X-Other": "${K}"}}
+    loaded = read({"backends": {"x": table}}, {"K": "sk-literal"})
+    assert isinstance(loaded.options["backends"][0], OpenAIBackend)
+    assert "sk-literal" not in repr(loaded)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -506,3 +507,12 @@ class RateLimitMachine(RuleBasedStateMachine):
 
 RateLimitMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestRateLimitMachine: Callable[[], object] = RateLimitMachine.TestCase
+
+
+def test_thousands_that_wait_cost_no_more_each() -> None:
+    minutes = Minutes(rpm=1)
+    minutes.takes(0)
+    begun = time.process_time()
+    turns = minutes.queues(*[0] * 20_000)
+    assert [turn.wait() for turn in turns[-2:]] == pytest.approx([19_999 * WINDOW, 20_000 * WINDOW])
+    assert time.process_time() - begun < 5

@@ -100,7 +100,19 @@ class _Rehearsal:
         at = state.clock.now()
         for each in plan.candidates:
             attempt = AttemptContext(
-                state, plan, "", limits, FOREVER, each, False, False, 0.0, now, at, now, plan.request
+                state=state,
+                plan=plan,
+                call_id="",
+                timeout=limits,
+                deadline=FOREVER,
+                candidate=each,
+                stream=False,
+                early=False,
+                wait=0.0,
+                started=now,
+                started_at=at,
+                waiting_since=now,
+                request=plan.request,
             )
             self.attempts[id(each)], self._faults[id(each)] = attempt, _obstacle(attempt)
         self.asked = self._all_asked()

@@ -1,7 +1,8 @@
 """What an attempt acquires before it sends, and how it gives it back.
 
-The admission by the deployment's health, its entry in the load, tokens of the retry budget: each is acquired
-once and settled once, however the attempt ends. (The slot at the host is the driver's, in the same way.)
+The admission by the deployment's health, its entry in the load, tokens of the retry budget, its turn under a
+rate limit: each is acquired once and settled once, however the attempt ends. (The slot at the host is the
+driver's, in the same way.)
 """
 
 from __future__ import annotations

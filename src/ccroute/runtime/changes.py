@@ -58,6 +58,7 @@ def _parts(state: RouterState) -> dict[str, object]:
 
 def _settings(backend: Backend) -> Mapping[str, object]:
     """What a backend was made with, as far as its public attributes, its key and its headers tell."""
-    public = {name: value for name, value in vars(backend).items() if not name.startswith("_")}
+    known = vars(backend).copy()  # a call in another thread may keep something there
+    public = {name: value for name, value in known.items() if not name.startswith("_")}
     del public["last_fingerprint"]
     return public | {"identity": backend.identity, "credential_identity": backend.credential_identity}

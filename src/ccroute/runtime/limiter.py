@@ -92,7 +92,7 @@ class ConcurrencyLimiter:
         self._queue: list[tuple[int, int, Waiter]] = []
         self._blocked: dict[object, Waiter] = {}  # owner → the waiter that blocks it
         self._arrivals = 0
-        self._released: deque[Waiter] = deque()
+        self._released: deque[Waiter | None] = deque()  # None: the limit has changed
         self._lock = threading.Lock()
         self._tries = lock_tries(self._lock)
 
@@ -107,7 +107,8 @@ class ConcurrencyLimiter:
         """Let `limit` calls run from now on: waiting calls get the slots that are new. Where there are fewer
         than before, the calls that run keep theirs. Never waits: a signal's handler may reload."""
         self._limit, self._max_queue = limit, max_queue
-        self.release(_NOBODY)
+        self._released.append(None)
+        self._drain()
 
     def fresh(self) -> ConcurrencyLimiter:
         """One with the same limits whose slots are all free."""
@@ -156,10 +157,10 @@ class ConcurrencyLimiter:
     def _update(self) -> None:
         """Take released slots back and give them to the first in the queue. The caller has the lock."""
         while self._released:
-            waiter = self._released[0]
-            self._held.discard(waiter)
-            if waiter in self._waiting:
-                self._dequeue(waiter)
+            if (waiter := self._released[0]) is not None:
+                self._held.discard(waiter)
+                if waiter in self._waiting:
+                    self._dequeue(waiter)
             self._released.popleft()
         if self._waiting:
             self._grant()
@@ -187,19 +188,6 @@ class ConcurrencyLimiter:
         for owner in waiter.blocks:
             if self._blocked.get(owner) is waiter:
                 del self._blocked[owner]
-
-
-class _Nobody:
-    """A waiter without a call: whoever reads that it left gives free slots to the queue."""
-
-    owner: object = None
-    blocks: Sequence[object] = ()
-
-    def wake(self) -> bool:
-        return False
-
-
-_NOBODY = _Nobody()
 
 
 def _is_dead(owner: object) -> bool:

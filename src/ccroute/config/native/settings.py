@@ -165,7 +165,7 @@ class BackendTable(Table):
     keep_alive: KeepAlive | None = None
     local: bool | None = None
     timeout: TimeoutEntry | None = None
-    headers: dict[str, str] = {}
+    headers: dict[str, str] = Field(default={}, repr=False)  # one may be a secret
     drop_params: bool = False
     max_concurrency: Slots = None
     memory_gb: Positive | None = None

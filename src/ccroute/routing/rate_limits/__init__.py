@@ -10,15 +10,14 @@ from ccroute.routing.rate_limits.limits import RateLimits
 
 if TYPE_CHECKING:
     from ccroute.routing.rate_limits.turns import Turn
-    from ccroute.routing.rate_limits.window import Limit, Room
+    from ccroute.routing.rate_limits.window import Limit
 
-__all__ = ["Limit", "RateLimits", "Room", "Turn"]
+__all__ = ["Limit", "RateLimits", "Turn"]
 
 __getattr__ = loader(
     __name__,
     {
         "Limit": "ccroute.routing.rate_limits.window",
-        "Room": "ccroute.routing.rate_limits.window",
         "Turn": "ccroute.routing.rate_limits.turns",
     },
 )

@@ -194,7 +194,9 @@ class LimitState:
     def _room(self, now: float, tokens: int, turn: Turn | None = None) -> Room:
         """When `turn`, or a request behind the whole queue, may be sent."""
         requests, before = len(self.queue), self.queued_tokens
-        if turn is not None:
+        if turn is not None and turn is next(reversed(self.queue)):  # as of nearly every one that asks
+            requests, before = requests - 1, before - turn.share
+        elif turn is not None:
             ahead = list(takewhile(lambda each: each is not turn, self.queue))
             requests, before = len(ahead), sum(each.share for each in ahead)
         return self.window.room(self.limit, now, requests + 1, before + self._share(tokens))

@@ -1,4 +1,4 @@
-"""An agent's model, fallbacks and constraints, with its group's defaults."""
+"""Agents with their groups' defaults, fallback models, and the faults of both and of a model's parameters."""
 
 from __future__ import annotations
 
