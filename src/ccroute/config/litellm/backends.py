@@ -67,9 +67,9 @@ def _name(
     def is_free(name: str) -> bool:
         if name in builder.backends or name in external.backends or external.takes(name, url, key):
             return False
-        return not any(
-            name + model in others or aliases.get(name + model, only) != only
-            for model, only in models.items()
+        deployments = {f"{name}{model}": only for model, only in models.items()}
+        return others.isdisjoint(deployments) and all(
+            aliases.get(each, only) == only for each, only in deployments.items()
         )
 
     free = free_name(server.name, is_free)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
 from typing import Any, Final
 
 from ccroute.config.foreign.builder import Builder
@@ -92,26 +91,23 @@ class Routes:
 
     def _balanced(self, entries: Sequence[Entry]) -> Any:
         """One target, a list, or targets with weights."""
-        shares = _shares(entries) if self._strategy == "weighted" else {}
+        shares = _shares(entries) if self._strategy == "weighted" else [1.0] * len(entries)
         weights: dict[str, float] = {}
-        for i, entry in enumerate(entries):
-            name = entry.deployment
-            weights[name] = weights.get(name, 0.0) + float(shares.get(i, 1.0))
+        for entry, share in zip(entries, shares, strict=True):
+            weights[entry.deployment] = weights.get(entry.deployment, 0.0) + share
         names = list(weights)
         if len(names) == 1:
             return names[0]
         return weights if len(set(weights.values())) > 1 else names
 
 
-def _shares(entries: Sequence[Entry]) -> dict[int, float]:
+def _shares(entries: Sequence[Entry]) -> list[float]:
     """Weights as LiteLLM's simple-shuffle draws them: by `weight`, else `rpm`, else `tpm`, whichever the
     first entry has; an entry without it, or with 0, is never drawn.
     https://github.com/BerriAI/litellm/blob/main/litellm/router_strategy/simple_shuffle.py"""
     key = next((key for key in _SHARES if key in entries[0].weights), None)
-    if key is None:
-        return {}
-    amounts = [entry.weights.get(key, Decimal(0)) for entry in entries]
-    return {i: float(amount) or _RARELY for i, amount in enumerate(amounts)} if any(amounts) else {}
+    amounts = [float(entry.weights.get(key or "", 0)) for entry in entries]
+    return [amount or _RARELY for amount in amounts] if any(amounts) else [1.0] * len(entries)
 
 
 def _tiers(entries: Sequence[Entry]) -> list[list[Entry]]:
