@@ -51,10 +51,9 @@ class Merged:
         return source.where(place)
 
     def ignore(self, place: Place, reason: str) -> None:
-        """Note in its source that the value at `place` is not used."""
-        if (found := self.origin(place)) is not None:
-            source, at = found
-            source.ignore(source.origin(at), reason)
+        """Note in its source that the value at `place`, which a source gave, is not used."""
+        source, at = self._origins[place]
+        source.ignore(source.origin(at), reason)
 
     def origin(self, place: Place) -> Origin | None:
         """The source of what is at `place`, and the place in it, in the native shape as well."""

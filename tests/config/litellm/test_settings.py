@@ -231,10 +231,19 @@ def test_included_files_add_models_and_replace_sections(write, faults):
     assert load(write("only.yaml", "include: [models.yaml]"), {})["retry"].per_deployment == 1
     assert faults(write("config.yaml", f"include: [bad.yaml, nowhere.yaml, 5]\n{main}")) == (
         "bad.yaml: model_list[0].litellm_params: is there twice",
-        "include[1]: cannot be read: No such file or directory",
+        "nowhere.yaml: cannot be read: No such file or directory",
         "include[2]: should be a file's name",
         "bad.yaml: model_list[0].litellm_params.model: is missing",
     )
     assert faults({"include": ["x.yaml"], "model_list": []})[0] == (
         "include[0]: can be followed from a file only: give the included file as a source of its own"
     )
+
+
+def test_an_included_file_is_opened_like_any_other(write, faults):
+    write("deep.yaml", "router_settings: " + "{a: " * 120 + "1" + "}" * 120)
+    assert faults(write("config.yaml", "include: [deep.yaml]\nmodel_list: []")) == (
+        "deep.yaml: is not YAML: it is nested too deeply (line 1, column 418)",
+    )
+    (name,) = faults(write("config.yaml", 'include: ["a\\0b"]\nmodel_list: []'))
+    assert name == "a\\x00b: is no path"

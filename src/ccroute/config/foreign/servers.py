@@ -94,6 +94,14 @@ def recognise(url: str | None) -> Recognised:
     return Recognised("openai", _short(host))
 
 
+def host_of(url: str | None) -> str:
+    """An address's host; "" if it has none."""
+    try:
+        return urlsplit(url or "").hostname or ""
+    except ValueError:  # building the backend says what is wrong with it
+        return ""
+
+
 def _short(host: str) -> str:
     """`ccproxy.example.com` → `ccproxy`; a number, or what would be a provider's name, stays whole."""
     first = host.removeprefix("api.").partition(".")[0]

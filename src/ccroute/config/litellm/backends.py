@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 from ccroute.config.foreign.builder import Builder
@@ -30,32 +31,34 @@ def add_backends(
     entries: Iterable[Entry],
     builder: Builder,
     external: ExternalNames,
-    names: Mapping[str, set[tuple[str, str]]],
-) -> dict[int, str]:
-    """Add the backends, and return the deployment of each entry, by `id()` of the entry.
+) -> None:
+    """Add the backends, and give each entry its deployment.
 
-    A model that entries describe differently needs a second backend of the same server. `names` are the
-    file's aliases, each with the servers and models that it leads to.
+    A model that entries describe differently needs a second backend of the same server.
     """
     shared: dict[str, list[_Shared]] = {}
+    aliases: dict[str, set[tuple[str, str]]] = {}
     for entry in entries:
+        aliases.setdefault(entry.name, set()).add((entry.server.identity, entry.model))
         alike = shared.setdefault(entry.server.identity, [])
         place = next((each for each in alike if each.takes(entry)), None)
         if place is None:
             alike.append(place := _Shared())
         place.add(entry)
-    deployments: dict[int, str] = {}
-    for each in [each for alike in shared.values() for each in alike]:
-        name = _name(each, builder, external, names)
+    for each in chain.from_iterable(shared.values()):
+        name = _name(each, builder, external, aliases)
         _add(name, each, builder)
-        deployments |= {id(entry): f"{name}/{entry.model}" for entry in each.entries}
-    return deployments
+        for entry in each.entries:
+            entry.deployment = f"{name}/{entry.model}"
 
 
 def _name(
-    shared: _Shared, builder: Builder, external: ExternalNames, names: Mapping[str, set[tuple[str, str]]]
+    shared: _Shared, builder: Builder, external: ExternalNames, aliases: Mapping[str, set[tuple[str, str]]]
 ) -> str:
-    """A name that no other server has, and with which no deployment has the name of another alias."""
+    """A name that no other server has, and with which no deployment has the name of another alias.
+
+    `aliases` are the file's, each with the servers and models that it leads to.
+    """
     server = shared.entries[0].server
     models = {f"/{model}": {(server.identity, model)} for model in shared.facts}
     others = external.aliases | external.chosen.keys()
@@ -64,8 +67,9 @@ def _name(
     def is_free(name: str) -> bool:
         if name in builder.backends or name in external.backends or external.takes(name, url, key):
             return False
-        return not any(
-            name + model in others or names.get(name + model, only) != only for model, only in models.items()
+        deployments = {f"{name}{model}": only for model, only in models.items()}
+        return others.isdisjoint(deployments) and all(
+            aliases.get(each, only) == only for each, only in deployments.items()
         )
 
     free = free_name(server.name, is_free)

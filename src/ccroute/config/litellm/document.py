@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from ccroute.config.foreign.builder import Builder
 from ccroute.config.foreign.section import Layer, Section
 from ccroute.config.litellm.keys import GENERAL, LITELLM, ROUTER, TOP, note_unread
-from ccroute.config.reading.source import Place, Source
-from ccroute.config.reading.syntax import parse
+from ccroute.config.reading.source import Place, Source, content_of
 
 
 class Document:
@@ -94,10 +92,6 @@ def _included(content: Mapping[str, Any], builder: Builder) -> Iterator[Layer]:
             )
         else:
             inner = Source(f"{source.label}: {name}" if source.label else name)
-            try:
-                yield parse(source.text(Path(source.path.parent, name)), inner), (name,)
-            except OSError as error:
-                builder.fault(place, f"cannot be read: {error.strerror}")
-            except UnicodeDecodeError:
-                builder.fault(place, "is not UTF-8 text")
+            yield content_of(source.path.parent / name, inner), (name,)
             source.faults += inner.faults
+            source.files |= inner.files

@@ -23,7 +23,10 @@ _MOCK: Final = "answers with a text of the file, without a model (mock_response)
 
 @dataclass(slots=True)
 class Entry:
-    """One deployment: `name` is its alias, `model` the name on its server's wire."""
+    """One deployment: `name` is its alias, `model` the name on its server's wire.
+
+    `deployment` is known when its backend has a name.
+    """
 
     name: str
     model: str
@@ -34,6 +37,7 @@ class Entry:
     order: Decimal | None
     weights: Mapping[str, Decimal]
     slots: int | None
+    deployment: str = ""
 
 
 class Entries:

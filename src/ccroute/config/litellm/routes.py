@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
 from typing import Any, Final
 
 from ccroute.config.foreign.builder import Builder
@@ -55,22 +54,22 @@ class Routes:
         self.tiers: dict[str, list[str]] = {}
         self.sizes: dict[str, int] = {}
 
-    def add(self, name: str, entries: Sequence[Entry], deployments: Mapping[int, str]) -> None:
+    def add(self, name: str, entries: Sequence[Entry]) -> None:
         """Add the alias of the entries of one name."""
         self._builder.comes_from((*entries[0].place, "model_name"), "aliases", name)
         for entry in entries:
             self._builder.comes_from((*entry.place, "litellm_params", "model"), "aliases", name)
-        self.sizes[name] = len({deployments[id(entry)] for entry in entries})
+        self.sizes[name] = len({entry.deployment for entry in entries})
         tiers = _tiers(entries)
         if len(tiers) > 1 and (all(len(tier) == 1 for tier in tiers) or "*" in name):
-            ordered = [deployments[id(entry)] for tier in tiers for entry in tier]
+            ordered = [entry.deployment for tier in tiers for entry in tier]
             self.targets[name] = {"targets": list(dict.fromkeys(ordered)), "strategy": "ordered"}
             return
         first, *others = tiers
-        self.targets[name] = self._balanced(first, deployments)
+        self.targets[name] = self._balanced(first)
         for number, tier in enumerate(others, 2):
             after = f"{name} (order {number})"
-            self.targets[after] = self._balanced(tier, deployments)
+            self.targets[after] = self._balanced(tier)
             self._builder.comes_from(tier[0].place, "aliases", after)
             self.tiers.setdefault(name, []).append(after)
 
@@ -90,28 +89,25 @@ class Routes:
             sorted(self.targets.items(), key=lambda item: -len(item[0]) if "*" in item[0] else -math.inf)
         )
 
-    def _balanced(self, entries: Sequence[Entry], deployments: Mapping[int, str]) -> Any:
+    def _balanced(self, entries: Sequence[Entry]) -> Any:
         """One target, a list, or targets with weights."""
-        shares = _shares(entries) if self._strategy == "weighted" else {}
+        shares = _shares(entries) if self._strategy == "weighted" else [1.0] * len(entries)
         weights: dict[str, float] = {}
-        for i, entry in enumerate(entries):
-            name = deployments[id(entry)]
-            weights[name] = weights.get(name, 0.0) + float(shares.get(i, 1.0))
+        for entry, share in zip(entries, shares, strict=True):
+            weights[entry.deployment] = weights.get(entry.deployment, 0.0) + share
         names = list(weights)
         if len(names) == 1:
             return names[0]
         return weights if len(set(weights.values())) > 1 else names
 
 
-def _shares(entries: Sequence[Entry]) -> dict[int, float]:
+def _shares(entries: Sequence[Entry]) -> list[float]:
     """Weights as LiteLLM's simple-shuffle draws them: by `weight`, else `rpm`, else `tpm`, whichever the
     first entry has; an entry without it, or with 0, is never drawn.
     https://github.com/BerriAI/litellm/blob/main/litellm/router_strategy/simple_shuffle.py"""
     key = next((key for key in _SHARES if key in entries[0].weights), None)
-    if key is None:
-        return {}
-    amounts = [entry.weights.get(key, Decimal(0)) for entry in entries]
-    return {i: float(amount) or _RARELY for i, amount in enumerate(amounts)} if any(amounts) else {}
+    amounts = [float(entry.weights.get(key or "", 0)) for entry in entries]
+    return [amount or _RARELY for amount in amounts] if any(amounts) else [1.0] * len(entries)
 
 
 def _tiers(entries: Sequence[Entry]) -> list[list[Entry]]:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 from ccroute.backends.presets import preset_of_host
 from ccroute.backends.registry import registered
 from ccroute.config.foreign.section import Section
-from ccroute.config.foreign.servers import recognise
+from ccroute.config.foreign.servers import host_of, recognise
 from ccroute.config.litellm.providers import PROVIDERS, Provider
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import Place
@@ -152,7 +152,7 @@ def _usual_key(
     name: str, provider: Provider, url: str, environment: Environment
 ) -> tuple[str | None, str | None]:
     """The variable with the key, at the provider's official address only; and a warning."""
-    official = url == provider.url or (provider.kind == "azure" and _is_azure(url))
+    official = url == provider.url or (provider.kind == "azure" and preset_of_host(host_of(url)) == "azure")
     found = next((variable for variable in provider.keys if environment.get(variable)), None)
     if official and found:
         return found, None
@@ -161,13 +161,6 @@ def _usual_key(
     if official and provider.keys and name not in _KEYLESS and recognise(url).name not in registered():
         return None, f"{provider.keys[0]} is not set, so there is no key for {url}"
     return None, None
-
-
-def _is_azure(url: str) -> bool:
-    try:
-        return preset_of_host(urlsplit(url).hostname or "") == "azure"
-    except ValueError:
-        return False
 
 
 def _name(name: str, provider: Provider, kind: str, url: str) -> str:

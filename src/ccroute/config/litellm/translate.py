@@ -52,17 +52,16 @@ def translate(
     builder.additions.absent.update(
         (name, why) for name, why in entries.left_out.items() if name not in by_name
     )
-    leads = {name: {(each.server.identity, each.model) for each in group} for name, group in by_name.items()}
-    deployments = add_backends(entries.found, builder, external, leads)
+    add_backends(entries.found, builder, external)
     routes = Routes(builder, strategy)
     for name, group in by_name.items():
-        routes.add(name, group, deployments)
+        routes.add(name, group)
     given = list(read_aliases(router))
     aliases = {name: models for name, models, _ in given}
     for name, models, place in given:
         routes.alias(name, models, place)
     fallbacks = Fallbacks(router, aliases, routes.tiers)
-    _add_ids(entries.found, deployments, fallbacks, routes)
+    _add_ids(entries.found, fallbacks, routes)
     absent = builder.additions.absent
     faulty = {str(row.get("model_name")) for row, _ in rows if isinstance(row, Mapping)} - absent.keys()
     builder.fallbacks = fallbacks.native(_nowhere({*routes.targets, *faulty}, builder, external, absent))
@@ -118,14 +117,12 @@ def _with_all(rows: list[tuple[Any, Any]], environment: Environment) -> Iterator
                 yield row, place
 
 
-def _add_ids(
-    entries: list[Entry], deployments: Mapping[int, str], fallbacks: Fallbacks, routes: Routes
-) -> None:
+def _add_ids(entries: list[Entry], fallbacks: Fallbacks, routes: Routes) -> None:
     """Make aliases of the `model_info.id`s that fallbacks name: LiteLLM takes them for the deployment."""
     used = {*fallbacks.general, *fallbacks.windows, *(model for model, _ in fallbacks.names())}
     for entry in entries:
         if entry.id in used and entry.id is not None and entry.id not in routes.targets:
-            routes.add(entry.id, [entry], deployments)
+            routes.add(entry.id, [entry])
 
 
 def _add_retry(router: Section, routes: Routes, builder: Builder) -> int:

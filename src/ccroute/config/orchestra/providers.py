@@ -6,13 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from ccroute.backends.presets import preset_of_host
 from ccroute.backends.registry import kind_names, registered
 from ccroute.config.foreign.builder import Builder
 from ccroute.config.foreign.section import AnySpelling, Section
-from ccroute.config.foreign.servers import Server
+from ccroute.config.foreign.servers import Server, host_of
 from ccroute.config.foreign.spelling import folded
 from ccroute.config.reading.source import Place
 from ccroute.routing.names import did_you_mean
@@ -72,7 +71,7 @@ def read_provider(name: str, table: Mapping[str, Any], place: Place, builder: Bu
     if key := _key(section):
         backend["api_key"] = key
     if version := section.text("apiVersion"):
-        if kind == "azure" or preset_of_host(_host(url)) == "azure":
+        if kind == "azure" or preset_of_host(host_of(url)) == "azure":
             backend["api_version"] = version
         else:
             section.ignore("apiVersion", "only Azure's API needs a version")
@@ -134,10 +133,3 @@ def _key(section: Section) -> str | None:
         return key
     section.fault("apiKeyRef", "should be a reference to a variable: write env:NAME")
     return None
-
-
-def _host(url: str | None) -> str:
-    try:
-        return urlsplit(url or "").hostname or ""
-    except ValueError:  # building the backend says what is wrong with it
-        return ""

@@ -181,7 +181,7 @@ def open_sources(given: Given | Sequence[Given]) -> list[tuple[Source, Mapping[s
     if strange := {type(one).__name__ for one in several if not isinstance(one, _GIVEN)}:
         raise ConfigError(f"{EXPECTED}, not {' or '.join(sorted(strange))}")
     sources = [Source(label if len(several) > 1 else "", label) for label in _labels(several)]
-    return [(source, _read(one, source)) for source, one in zip(sources, several, strict=True)]
+    return [(source, content_of(one, source)) for source, one in zip(sources, several, strict=True)]
 
 
 def _is_text(one: object) -> bool:
@@ -200,7 +200,8 @@ def _labels(several: Sequence[Given]) -> list[str]:
     ]
 
 
-def _read(given: Given, source: Source) -> Mapping[str, Any]:
+def content_of(given: Given, source: Source) -> Mapping[str, Any]:
+    """What a file or a mapping holds. What is wrong with it goes to `source`; then the content is empty."""
     content = given if isinstance(given, Mapping) else _parsed(given, source)
     if not _is_too_deep(content):
         return content
