@@ -86,7 +86,7 @@ def test_every_fault_is_reported_at_once_with_its_place(faults):
         "prices.a.output: is missing",
         "prices.b: should be a table",
         "prices.c.input: should be a valid decimal",
-        "prices.c.output: should be an integer, float, string or Decimal object",
+        "prices.c.output: should be a number",
         "prices.d.output: is missing",
         "prices.d.cache_read: should be greater than or equal to 0",
         'agnts: unknown key, did you mean "agents"?',
@@ -307,4 +307,28 @@ def test_a_blank_or_unprintable_name_is_a_fault_where_it_is(faults):
         f"agents.a.model: {odd}",
         f"agents.a.fallback[0].model: {blank}",
         f"fallbacks.local/b[0].model: {blank}",
+    )
+
+
+def test_a_boolean_is_no_number(faults):
+    wrong = {
+        "backends": {"ollama": {"max_concurrency": True, "models": {"q": {"rpm": True, "weight": False}}}},
+        "retry": {"attempts": True},
+        "timeout": {"total": True},
+        "prices": {"m": {"input": True, "output": 1}},
+        "max_queue": False,
+        "default_model": "ollama/q",
+    }
+    text = "should be a number"
+    assert faults(wrong) == tuple(
+        f"{place}: {text}"
+        for place in (
+            "max_queue",
+            "backends.ollama.max_concurrency",
+            "backends.ollama.models.q.weight",
+            "backends.ollama.models.q.rpm",
+            "retry.attempts",
+            "timeout.total",
+            "prices.m.input",
+        )
     )

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ccroute.backends import Backend, HttpRequest
-from ccroute.errors import BackendError, CcrouteError, RequestError
+from ccroute.errors import BackendError, BackendTimeoutError, CcrouteError, RequestError
 from ccroute.flow.attempt.exchange import failure_error, read_whole
 from ccroute.flow.attempt.redact import cleaned
 from ccroute.flow.effects import Flow, Send, send
@@ -126,13 +126,20 @@ def _ask(backend: Backend, http: HttpRequest, timeout: Timeout, clock: Clock) ->
     request, _ = backend.prepare(http)
     reply = yield from send(Send(request, timeout.connect, until))
     if isinstance(reply, Failure):
-        raise failure_error(reply, backend.origin)
+        raise _no_list(reply, backend)
     words = yield from read_whole(reply, until, until, MAX_LISTING)
     if isinstance(words, Failure):
-        raise failure_error(words, backend.origin)
+        raise _no_list(words, backend)
     if reply.status in _NO_SUCH_PATH:
         path = f"{backend.origin}{backend.target(http)}"
         raise BackendError(f"answers {reply.status} at {path}: check base_url", status=reply.status)
     if reply.status != 200:
         raise backend.classify(reply.status, reply.headers, words)
     return words
+
+
+def _no_list(failure: Failure, backend: Backend) -> CcrouteError:
+    """The error for what a transport reported. The limit of time is this module's own."""
+    if failure.kind == "timeout":
+        return BackendTimeoutError(f"did not list its models within {PATIENCE:g} s")
+    return failure_error(failure, backend.origin)

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from ccroute.config.native.values import (
     AliasTarget,
+    Count,
     Drops,
     KeepAlive,
     Kind,
@@ -25,6 +26,7 @@ from ccroute.config.native.values import (
     Url,
     Usd,
     Words,
+    ZeroOrMore,
 )
 from ccroute.routing.tables.aliases import Strategy
 
@@ -87,7 +89,7 @@ class TierTable(Table):
 class PriceTable(TierTable):
     """`above`: number of tokens → the price of a request whose prompt has more."""
 
-    above: dict[PositiveInt, TierTable] = {}
+    above: dict[Count, TierTable] = {}
 
 
 PriceEntry = Annotated[
@@ -107,8 +109,8 @@ TimeoutEntry = Annotated[TimeoutTable, _keyed("total", TimeoutTable | Positive |
 
 
 class RetryTable(Table):
-    attempts: PositiveInt = 1
-    per_deployment: PositiveInt = 1
+    attempts: Count = 1
+    per_deployment: Count = 1
     base: NotNegative = 0
     max: NotNegative = 0
 
@@ -130,15 +132,15 @@ Fallbacks = Annotated[
 
 
 class ModelTable(Table):
-    context_window: PositiveInt | None = None
-    max_output: PositiveInt | None = None
+    context_window: Count | None = None
+    max_output: Count | None = None
     price: PriceEntry | None = None
     memory_gb: Positive | None = None
     weight: Positive = 1
     params: Params = {}
     drops: Drops = []
-    rpm: PositiveInt | None = None
-    tpm: PositiveInt | None = None
+    rpm: Count | None = None
+    tpm: Count | None = None
     sampling: Literal["any", "one", "none", "not_thinking"] | None = None
     thinking: Literal["none", "budget", "adaptive", "effort", "switch", "template", "levels"] | None = None
     efforts: Words | None = None
@@ -181,7 +183,7 @@ class Defaults(Table):
     triggers: Triggers = []
     local_only: bool = False
     params: Params = {}
-    rpm: PositiveInt | None = None
+    rpm: Count | None = None
     budget: object = None
 
 
@@ -205,7 +207,7 @@ class Settings(Table):
     drop_params: bool = False
     trust_env: bool = False
     health: OnOff = "on"
-    max_queue: NonNegativeInt = 1000
+    max_queue: ZeroOrMore = 1000
     baseline: Name | None = None
     strategy: Strategy = "weighted"
     backends: dict[str, BackendTable] = {}

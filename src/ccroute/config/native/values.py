@@ -16,6 +16,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     FiniteFloat,
+    NonNegativeInt,
     PlainValidator,
     PositiveInt,
 )
@@ -103,6 +104,12 @@ def _params(value: dict[str, JSON]) -> dict[str, JSON]:
     return value
 
 
+def _number(value: object) -> object:
+    if isinstance(value, bool):  # pydantic takes it for 0 or 1
+        raise ValueError("should be a number")
+    return value
+
+
 def _keep_alive(value: object) -> str | int:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise ValueError('should be a duration such as "5m", or a whole number of seconds')
@@ -127,9 +134,12 @@ def _target(value: object) -> Target:
     raise ValueError("should be a name, a list of names, or names with their weights")
 
 
-Positive = Annotated[FiniteFloat, Field(gt=0)]
-NotNegative = Annotated[FiniteFloat, Field(ge=0)]
-Usd = Annotated[Decimal, Field(ge=0, le=10**9, allow_inf_nan=False)]
+Number = BeforeValidator(_number)
+Positive = Annotated[FiniteFloat, Field(gt=0), Number]
+NotNegative = Annotated[FiniteFloat, Field(ge=0), Number]
+Count = Annotated[PositiveInt, Number]
+ZeroOrMore = Annotated[NonNegativeInt, Number]
+Usd = Annotated[Decimal, Field(ge=0, le=10**9, allow_inf_nan=False), Number]
 Words = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=list[str] | str)]
 Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": r"\S"})]
 Names = Annotated[list[Name], BeforeValidator(_listed, json_schema_input_type=list[Name] | Name)]
@@ -145,7 +155,7 @@ Seconds = Annotated[
     Positive | None, BeforeValidator(_off, json_schema_input_type=Positive | Literal["off"] | None)
 ]
 Slots = Annotated[
-    PositiveInt | None, BeforeValidator(_off, json_schema_input_type=PositiveInt | Literal["off"] | None)
+    Count | None, BeforeValidator(_off, json_schema_input_type=PositiveInt | Literal["off"] | None)
 ]
 OnOff = Annotated[Literal["on", "off"], BeforeValidator(_switched)]
 Kind = Annotated[str, AfterValidator(_kind)]
