@@ -92,13 +92,11 @@ class Fallbacks:
             for model, place in chain:
                 if why := nowhere(model_of(model)):
                     warn(place, f'fallback "{model_of(model)}" is passed over: {why}')
-            chain = [(model, place) for model, place in chain if not nowhere(model_of(model))]
-            if chain:
-                native[name] = [model for model, _ in chain]
-                builder = self._router.builder
-                builder.comes_from(chain[0][1], "fallbacks", name)
-                for i, (_, place) in enumerate(chain):
-                    builder.comes_from(place, "fallbacks", name, i)
+                    continue
+                known = native.setdefault(name, [])
+                self._router.builder.comes_from(place, "fallbacks", name)
+                self._router.builder.comes_from(place, "fallbacks", name, len(known))
+                known.append(model)
         return native
 
     def _chain(self, name: str) -> list[tuple[Any, Place]]:

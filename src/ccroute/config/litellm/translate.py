@@ -23,6 +23,7 @@ from ccroute.config.reading.source import Source
 from ccroute.routing.names import did_you_mean
 
 _USUAL_TOTAL: Final = 600.0
+_WILD: Final = frozenset("*?[")
 _BARE: Final = {"anthropic": ("claude-*",), "openai": ("gpt-*", "o1*", "o3*", "o4*", "chatgpt-*")}
 """Names that LiteLLM knows without a provider, for `model: "*"`."""
 
@@ -78,13 +79,15 @@ def _nowhere(
 ) -> Callable[[str], str | None]:
     """A function that says why a name leads nowhere; None if it is one of the file's `own` or of others."""
     names = {*own, *external.aliases, *external.chosen}
+    any_regex = any(each.startswith("re:") for each in names)
+    wildcards = [each for each in names if not _WILD.isdisjoint(each)]
     backends = {*builder.backends, *well_known()}
 
     def why(name: str) -> str | None:
         backend, slash, _ = name.partition("/")
         if slash and (backend in backends or external.is_backend(backend)):
             return None
-        if any(name == each or each.startswith("re:") or fnmatchcase(name, each) for each in names):
+        if name in names or any_regex or any(fnmatchcase(name, each) for each in wildcards):
             return None
         return absent.get(name) or f"no model has that name{did_you_mean(name, own)}"
 
