@@ -42,7 +42,7 @@ def discover(backends: Iterable[Backend], timeout: Timeout, clock: Clock) -> Flo
     for backend in backends:
         try:
             found += yield from _models_of(backend, timeout, clock)
-        except (BackendError, RequestError) as error:
+        except CcrouteError as error:
             kind, detail = _said(error, backend)
             _log.warning("%s did not list its models: %s: %s", backend.name, kind, detail)
     return found
@@ -56,7 +56,7 @@ def check(backend: Backend, used: Collection[str], timeout: Timeout, clock: Cloc
     address = str(backend.origin)
     try:
         listed = yield from _list(backend, timeout, clock)
-    except (BackendError, RequestError) as error:
+    except CcrouteError as error:
         kind, detail = _said(error, backend)
         return BackendHealth(ok=False, address=address, error=kind, detail=detail)
     if listed is None:
@@ -71,10 +71,13 @@ def check(backend: Backend, used: Collection[str], timeout: Timeout, clock: Cloc
     )
 
 
-def _said(error: BackendError | RequestError, backend: Backend) -> tuple[str, str]:
+def _said(error: CcrouteError, backend: Backend) -> tuple[str, str]:
     """The class of an error, and its text without secrets."""
-    foreign = backend.wire_name is None
-    return type(error).__name__, cleaned(error, backend.secrets(), Request(), "", foreign=foreign).detail
+    if isinstance(error, BackendError | RequestError):
+        foreign = backend.wire_name is None
+        error = cleaned(error, backend.secrets(), Request(), "", foreign=foreign)
+        return type(error).__name__, error.detail
+    return type(error).__name__, str(error)
 
 
 def _models_of(backend: Backend, timeout: Timeout, clock: Clock) -> Flow[list[ModelInfo]]:
