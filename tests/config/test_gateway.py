@@ -332,6 +332,14 @@ def test_the_chain_knows_the_tier_of_an_agents_model():
     }
 
 
+def test_one_model_for_several_tiers_has_the_fallbacks_of_all_models():
+    providers = PROVIDERS | {"local": {"providerType": "ollama", "defaultModel": "qwen"}}
+    rules = {"agentRules": {"x": "local"}, "fallbackChain": ["anthropic", "local"]}
+    with Router.from_config(gateway(providers, **rules), env=ENV) as router:
+        tried = [candidate.deployment for candidate in router.explain("x", agent="x").candidates]
+    assert tried == ["local/qwen", "anthropic/claude-sonnet-4-5"]
+
+
 def test_a_provider_of_the_chain_without_a_model_is_ignored():
     loaded = read(gateway({"a": LOCAL, "b": {"providerType": "vllm"}}, fallbackChain=["b", "a"]), {})
     assert loaded.options["fallbacks"]["*"] == ["a/qwen-fast"]

@@ -101,8 +101,13 @@ class _Gateway:
         for agent, to, place in self._routing.texts("agentRules"):
             if provider := self._find(to, place):
                 self._builder.route(agent, partial(self._asked, provider), place)
+                asked: dict[str, list[str]] = {}
                 for model in models:
-                    self._fall_back(self._asked(provider, model) or model, model)
+                    asked.setdefault(self._asked(provider, model) or model, []).append(model)
+                for deployment, alike in asked.items():
+                    # Where one model answers for several tiers, nothing says which of them is meant.
+                    if len({tuple(self._fallbacks(model)) for model in alike}) == 1:
+                        self._fall_back(deployment, alike[0])
 
     def _used(self) -> list[str]:
         """The models of the file's agents."""
