@@ -268,3 +268,13 @@ assert "sqlite3" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("ask", [Router.rows, Router.report, Router.stats, Router.close])
+def test_a_forked_child_first_renews_what_it_shares(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    router, renewed = Router([OpenAIBackend(base_url="http://localhost")]), list[int]()
+    monkeypatch.setattr(router._state.ledger, "after_fork", lambda: renewed.append(os.getpid()))
+    router._process = -1  # as in a child
+    ask(router)
+    ask(router)
+    assert renewed == [os.getpid()]

@@ -242,7 +242,7 @@ class Router(RouterBase):
         self._check_open()
         if self._reloader.watched:
             self._reload_if_changed()
-        from ccroute.flow.explain import explain  # only where somebody asks
+        from ccroute.flow.explain import explain  # loaded at its first use
 
         request = build_request(prompt, {**options, "response_format": response_format})
         return explain(request, self._state)
@@ -280,7 +280,7 @@ class Router(RouterBase):
         """What each backend's own lists say now: whether it answers, its models, which are in memory, and
         which models of this router it lacks (`missing`). Generates nothing, and raises nothing for a server's
         fault."""
-        from ccroute.runtime.inspection import check_all  # only where somebody asks
+        from ccroute.runtime.inspection import check_all  # loaded at its first use
 
         self._check_open()
         return check_all(self._state, self._connections, self._limiters)
@@ -304,11 +304,9 @@ class Router(RouterBase):
         `since` and `until` are datetimes, dates, or ISO 8601 texts such as "2026-01-31"; without a zone they
         are UTC. `baseline` is the model that savings are measured against; None: the router's own.
         """
-        if self._process != os.getpid():
-            self._after_fork()
-        from ccroute.accounting.report import Report, group_by  # only where somebody asks
+        from ccroute.accounting.report import Report, group_by  # loaded at its first use
 
-        state = self._state
+        state = self._own_state()
         name = baseline if baseline is not None else state.baseline
         if baseline is not None and not is_known(state.tables, baseline):
             raise UnknownModelError(baseline, hint="a baseline needs an alias, a deployment or a price")
@@ -324,13 +322,11 @@ class Router(RouterBase):
         The ledger in memory keeps the last 100,000 rows; older ones are only in the reports' sums. Raises
         `ConfigError` if your own ledger has no `rows()`.
         """
-        return self._state.ledger.rows(moment("since", since), moment("until", until))
+        return self._own_state().ledger.rows(moment("since", since), moment("until", until))
 
     def stats(self) -> RouterStats:
         """The router's state now: calls in flight, slots, queues, connections, and which deployments and keys
         get no calls, and why. Plain data; no network."""
-        if self._process != os.getpid():
-            self._after_fork()
-        from ccroute.runtime.inspection import router_stats  # only where somebody asks
+        from ccroute.runtime.inspection import router_stats  # loaded at its first use
 
-        return router_stats(self._state, self._limiters, self._connections)
+        return router_stats(self._own_state(), self._limiters, self._connections)

@@ -133,7 +133,7 @@ class RouterBase:
         self._reloader.reload_if_changed(self._use, self._state.clock.monotonic())
 
     def _discovery(self) -> Flow[list[ModelInfo]]:
-        from ccroute.flow.listings import discover  # only where somebody asks
+        from ccroute.flow.listings import discover  # loaded at its first use
 
         self._check_open()
         state = self._state
@@ -142,15 +142,19 @@ class RouterBase:
     def _check_open(self) -> None:
         if self._closed:
             raise RouterClosedError("this router was closed: make a new one")
+        if self._process != os.getpid():  # as `_own_state`, without its frame: each call comes here
+            self._after_fork()
+
+    def _own_state(self) -> RouterState:
+        """The router's state, without what belongs to the parent of a forked child."""
         if self._process != os.getpid():
             self._after_fork()
+        return self._state
 
     def _end(self) -> None:
         """No more calls. Close the ledger if the router made it; the caller closes its own."""
         self._closed = True
-        if self._process != os.getpid():
-            self._after_fork()
-        ledger = self._state.ledger
+        ledger = self._own_state().ledger
         (ledger.close if self._made_ledger else ledger.settle)()
 
     def _after_fork(self) -> None:
