@@ -71,22 +71,22 @@ def servers() -> object:
         yield mocked
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_example_runs(
-    page: Path,
-    servers: object,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+@pytest.fixture
+def folder(servers: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The working folder of an example, where its servers answer."""
     monkeypatch.setenv("ANTHROPIC_API_KEY", "example-key")
     # respx plays servers behind httpx; `transport=` of an example's own wins.
     monkeypatch.setattr(Router, "__init__", functools.partialmethod(Router.__init__, transport="httpx"))
     (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_example_runs(page: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for language, name in (("toml", "ccroute.toml"), ("yaml", "config.yaml")):
         for text in blocks(page, language):
-            (tmp_path / name).write_text(text)
-    monkeypatch.chdir(tmp_path)
+            (folder / name).write_text(text)
     names: dict[str, object] = {"__name__": page.stem}
     for block in blocks(page, "python"):
         exec(compile(block, str(page), "exec", dont_inherit=True), names)  # as a user's own file
@@ -97,16 +97,9 @@ SHOWN = re.compile(r"^\$ ccroute (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 
 
 def test_every_command_prints_what_its_example_shows(
-    servers: object,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "example-key")
-    monkeypatch.setattr(Router, "__init__", functools.partialmethod(Router.__init__, transport="httpx"))
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    (tmp_path / "ccroute.toml").write_text(blocks(COMMANDS, "toml")[0])
-    monkeypatch.chdir(tmp_path)
+    (folder / "ccroute.toml").write_text(blocks(COMMANDS, "toml")[0])
     shown = SHOWN.findall("".join(blocks(COMMANDS, "console")))
     assert {line.split()[0] for line, _ in shown} == {"check", "explain", "ask", "migrate"}
     for line, output in shown:

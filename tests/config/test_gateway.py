@@ -1,7 +1,7 @@
 """`llmGateway`: its providers are backends, and its rules are aliases, agents' models and fallbacks."""
 
 import pytest
-from tests.config.shapes import ENV, backends
+from tests.config.shapes import ANTHROPIC, ENV, backends
 
 from ccroute import Router
 from ccroute.backends import AnthropicBackend, OllamaBackend, OpenAIBackend
@@ -9,17 +9,6 @@ from ccroute.config import load, read
 from ccroute.routing import Agent
 from ccroute.types import Request, RetryPolicy, Timeout
 
-ANTHROPIC = {
-    "enabled": True,
-    "providerType": "anthropic",
-    "baseUrl": "https://api.anthropic.com",
-    "apiKeyRef": "env:ANTHROPIC_API_KEY",
-    "apiVersion": "2023-06-01",
-    "defaultModel": "sonnet",
-    "modelAliases": {"opus": "claude-opus-4-1", "sonnet": "claude-sonnet-4-5"},
-    "maxRetries": 3,
-    "timeoutSecs": 60,
-}
 LOCAL = {
     "providerType": "ollama",
     "baseUrl": "http://localhost:11434",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.config.shapes import ANTHROPIC
 
 from ccroute import Router
 from ccroute.errors import ConfigError
@@ -129,17 +130,7 @@ GATEWAY = {
     "llmGateway": {
         "enabled": True,
         "providers": {
-            "cloud": {
-                "enabled": True,
-                "providerType": "anthropic",
-                "baseUrl": "https://api.anthropic.com",
-                "apiKeyRef": "env:ANTHROPIC_API_KEY",
-                "apiVersion": "2023-06-01",
-                "defaultModel": "sonnet",
-                "modelAliases": {"opus": "claude-opus-4-1", "sonnet": "claude-sonnet-4-5"},
-                "maxRetries": 3,
-                "timeoutSecs": 60,
-            },
+            "cloud": ANTHROPIC,
             "local": {"enabled": False, "providerType": "ollama", "defaultModel": "q"},
         },
         "routing": {

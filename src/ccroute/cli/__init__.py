@@ -22,7 +22,7 @@ WRONG = 2
 INTERRUPTED = 130
 """Ctrl-C, as shells count it."""
 CLOSED = 141
-"""Nobody reads the output any more, as shells count it."""
+"""The reader of the output has gone away, as shells count it."""
 _TARGETS = "as in aliases={"
 """Advice for Python, in the fault of a name without a target."""
 _GIVE_TARGETS = 'give another file that has a table [aliases], with lines such as: opus = "backend/model"'

@@ -1,4 +1,4 @@
-"""The faults and the warnings of all sources, each told once with its places.
+"""The faults and the warnings of all sources, each reported once with its places.
 
 Knows places and texts; must not know what they are about.
 """

@@ -64,7 +64,7 @@ class Loaded:
     @cached_property
     def settings(self) -> MergedSettings:
         """What the sources say, to be written as one native file."""
-        from ccroute.config.writing.document import MergedSettings  # only where somebody migrates
+        from ccroute.config.writing.document import MergedSettings  # loaded at its first use
 
         usual = {backend.name: implied_key(backend) for backend in self.options["backends"]}
         return MergedSettings(self._merged, self._names, self.ignored, self._environment, usual)

@@ -173,7 +173,7 @@ class _Rehearsal:
         return asked
 
     def _note_wait(self, step: NextAttempt) -> None:
-        """What a call does that finds nobody to ask at once."""
+        """What a call does that finds no deployment to ask at once."""
         name, wait = step.candidate.deployment.name, f"{step.wait:.0f} s"
         what = f"{name} is tried early" if step.early else f"the call waits {wait} for {name}"
         if (note := f"{what}, because nobody else is left") not in self.reasons:

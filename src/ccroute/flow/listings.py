@@ -51,7 +51,7 @@ def discover(backends: Iterable[Backend], timeout: Timeout, clock: Clock) -> Flo
 def check(backend: Backend, used: Collection[str], timeout: Timeout, clock: Clock) -> Flow[BackendHealth]:
     """The health of one backend, of which the tables use the models `used`. Raises nothing for a server's
     fault."""
-    from ccroute.types import BackendHealth  # only where somebody asks
+    from ccroute.types import BackendHealth  # loaded at its first use
 
     address = str(backend.origin)
     try:
@@ -86,8 +86,8 @@ def _models_of(backend: Backend, timeout: Timeout, clock: Clock) -> Flow[list[Mo
         return []
     in_memory = {model.name: model.context_window for model in listed.loaded or ()}
     found = []
-    for name_there, told in listed.models.items():
-        name, window = backend.names(name_there)[0], told
+    for name_there, known in listed.models.items():
+        name, window = backend.names(name_there)[0], known
         if window is None and (details := backend.details(name)) is not None:
             window = backend.read_details((yield from _ask(backend, details, timeout, clock)), name)
         if window is None:

@@ -33,7 +33,7 @@ class NextAttempt(NamedTuple):
 
     pause:  the seconds of them that pass before it waits for its turn under a rate limit.
     early:  its time has not come yet, but nobody else is left, so one call may probe it.
-    queues: nobody else is left, so the call waits for its turn under the deployment's rate limit.
+    queues: no other candidate is left, so the call waits for its turn under the deployment's rate limit.
     tokens: what it cost of the backend's retry budget.
     turn:   its turn under the deployment's rate limit, which may not have come yet.
     """

@@ -1,7 +1,8 @@
 """Makes the plan of a call: from its request and the tables, the candidates to try, in order.
 
 One decision serves the call and `Router.explain`. It says of every candidate whether it may serve and, if
-not, why not. Where nobody is left, a call raises. A plan that is only shown does not, and draws nothing.
+not, why not. Where no candidate is left, a call raises. A plan that is only shown does not, and draws
+nothing.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Plan(NamedTuple):
     prompt_tokens: the prompt's, estimated; None if no candidate's window is known.
     considered:    every candidate in order, also those that may not serve.
     left_out:      the names of those, each with the reason.
-    denied:        what a call raises, because nobody is left. Only in a plan that is shown.
+    denied:        what a call raises, because no candidate is left. Only in a plan that is shown.
     ties:          of a plan that is shown: the candidates that a call draws among, by their ids.
     limit:         the agent's rate limit.
     """
@@ -86,7 +87,7 @@ def make_plan(
     `InvalidRequestError`.
 
     random: None for a plan that is only shown. Then nothing is drawn, the likeliest come first, and `denied`
-            has the error that leaves nobody.
+            has the error that leaves no candidate.
     load:   the measured load, for the strategies `least-busy`, `latency` and `cost`.
     """
     chosen = tables.choose(request.agent, request.model)

@@ -63,7 +63,7 @@ async def acheck_all(
     state: RouterState, connections: Connections, limiters: Limiters
 ) -> dict[str, BackendHealth]:
     """`check_all`, asking all backends at the same time."""
-    from anyio import create_task_group  # only where somebody asks
+    from anyio import create_task_group  # loaded at its first use
 
     drives = {name: AsyncDrive(flow, connections, limiters) for name, flow in _checks(state).items()}
     async with create_task_group() as group:

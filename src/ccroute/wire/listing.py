@@ -32,7 +32,7 @@ def read_served(body: bytes) -> list[LoadedModel]:
     llama.cpp's router lists others, too, and says of each whether it is loaded:
     https://github.com/ggml-org/llama.cpp/tree/master/tools/server#get-models-list-available-models
     """
-    from ccroute.types import LoadedModel  # only where somebody asks
+    from ccroute.types import LoadedModel  # loaded at its first use
 
     models = map(mapping, listed(load_object(body).get("data")))
     return [

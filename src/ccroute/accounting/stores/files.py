@@ -86,7 +86,7 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
         log = path.with_name(f"{path.name}-wal")
         if log.exists() and log.stat().st_size:
             raise
-        connection = _connect(path, WAIT, "immutable=1")  # a copy in a folder that nobody can write to
+        connection = _connect(path, WAIT, "immutable=1")  # a copy in a read-only folder
     connection.execute("PRAGMA query_only = ON")
     connection.execute("PRAGMA threads = 2")  # to sort in
     connection.execute(

@@ -24,7 +24,7 @@ def open_ledger(given: object) -> tuple[BaseLedger, bool]:
     if isinstance(given, BaseLedger):
         return given, False
     if isinstance(given, Ledger):
-        from ccroute.accounting.stores.own import OwnLedger  # only where somebody has one
+        from ccroute.accounting.stores.own import OwnLedger  # loaded at its first use
 
         return OwnLedger(given), False
     raise ConfigError(

@@ -58,5 +58,5 @@ class OwnLedger(BaseLedger):
             row = rows.pop(0)
             try:
                 self._ledger.record(row)
-            except Exception as error:  # whoever reads a report cannot help it
+            except Exception as error:  # the reader of a report cannot help it
                 log.error("the ledger could not record call %s, which was abandoned: %s", row.call, error)

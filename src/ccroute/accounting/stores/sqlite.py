@@ -27,7 +27,7 @@ from ccroute.errors import ConfigError
 WAIT: Final = 0.25
 """Seconds that a call waits at most for another process that writes."""
 LOOK: Final = 1.0
-"""Seconds after which a writer looks again whether somebody has removed the file."""
+"""Seconds after which a writer looks again whether the file was removed."""
 _LATER: Final = (sqlite3.OperationalError, sqlite3.DatabaseError, sqlite3.InternalError)
 """Errors of the file. Any other is the row's own: it can never be stored."""
 _PASSING: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}

@@ -51,8 +51,8 @@ class Source:
 
     Another tool's file is translated into the native shape; `renamed` maps a place there to the place in the
     file. `left_out` are the native places whose values had a fault and are left out. `path` is None for a
-    mapping. `files` are those that were read. `is_unread`: it has a fault as a whole, so nobody knows what it
-    defines.
+    mapping. `files` are those that were read. `is_unread`: it has a fault as a whole, so what it
+    defines is not known.
 
     `references` has the text and the expanded value of each place in the file that refers to variables.
     `unset` are those of them that stayed as they are, and `stand_ins` their texts by native place, where a

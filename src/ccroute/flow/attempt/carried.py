@@ -20,7 +20,7 @@ def carried_request(attempt: AttemptContext) -> Request:
     """The request of an attempt. Notes in the attempt what differs from what was asked.
 
     Raises `InvalidRequestError` for what the deployment cannot carry, unless dropping was asked for. A
-    default of the model is dropped without that: nobody asked for it in this call.
+    default of the model is dropped without that: the call did not ask for it.
     """
     plan, deployment = attempt.plan, attempt.candidate.deployment
     backend, info, state, request = deployment.backend, deployment.info, attempt.state, plan.request
@@ -54,7 +54,7 @@ def carried_request(attempt: AttemptContext) -> Request:
 
 
 def _by_model(attempt: AttemptContext) -> Request:
-    """The request without the model's `drops`, and with its `params` where nobody gave them."""
+    """The request without the model's `drops`, and with its `params` where no others are given."""
     request, info = attempt.plan.request, attempt.deployment.info
     drops = info.drops or ()
     fields = {name.removeprefix(EXTRA) for name in drops if name.startswith(EXTRA)} & request.extra.keys()

@@ -40,7 +40,7 @@ class ByteStream(Protocol):
         ...
 
     def is_quiet(self) -> bool:
-        """Whether the connection is open, and nothing came that nobody has read. Does not wait."""
+        """Whether the connection is open, and it has no unread bytes. Does not wait."""
         ...
 
     def close(self) -> None:

@@ -93,7 +93,7 @@ class LoopStream(asyncio.BufferedProtocol):
         self._refuse_plain_bytes()
 
     def is_quiet(self) -> bool:
-        """Whether the connection is open, and nothing came that nobody has read."""
+        """Whether the connection is open, and it has no unread bytes."""
         # The loop may not have read the socket yet, so look at the socket itself, too.
         return not (self._arrived or self._ended or self._closed or can_read(self._sock))
 

@@ -101,7 +101,7 @@ class SocketStream:
             self._end_use()
 
     def is_quiet(self) -> bool:
-        """Whether the connection is open, and nothing came that nobody has read."""
+        """Whether the connection is open, and it has no unread bytes."""
         return not (self._closed or can_read(self._sock))
 
     def close(self) -> None:

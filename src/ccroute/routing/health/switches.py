@@ -297,7 +297,7 @@ class Switches:
 
 def switch_stats(switch: Switch, now: float) -> HealthStats:
     """The state of one switch as plain data."""
-    from ccroute.types import HealthStats  # only where somebody asks
+    from ccroute.types import HealthStats  # loaded at its first use
 
     if switch.error is not None:
         is_probed = switch.probe is not None and now < switch.probe_until

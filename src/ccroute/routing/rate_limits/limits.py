@@ -74,7 +74,7 @@ class RateLimits:
         return seconds
 
     def settle(self, turn: Turn, tokens: int | None) -> None:
-        """See `Turn.used`. Where nobody waits, the next call does the work."""
+        """See `Turn.used`. Where no call waits, the next call does the work."""
         self._inbox.append((turn, tokens, self._monotonic()))
         if turn.state.queue:
             self._after_lock()
@@ -131,7 +131,7 @@ class RateLimits:
 
 
 def _stats(state: LimitState, now: float) -> LimitStats:
-    from ccroute.types.inspection.stats import LimitStats  # only where somebody asks
+    from ccroute.types.inspection.stats import LimitStats  # loaded at its first use
 
     state.advance(now)
     limit, window = state.limit, state.window

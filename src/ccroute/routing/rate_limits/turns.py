@@ -114,7 +114,7 @@ class LimitState:
         return turn
 
     def _has_room(self, now: float, tokens: int) -> bool:
-        """Nobody waits, and it fits."""
+        """No call waits, and it fits."""
         self.window.forget(now)
         if self.queue:
             self.advance(now)

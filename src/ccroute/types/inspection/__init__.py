@@ -1,1 +1,1 @@
-"""What a router says of itself: `explain()`, `health()` and `stats()`. Loaded only where somebody asks."""
+"""What a router says of itself: `explain()`, `health()` and `stats()`. Loaded at their first use."""

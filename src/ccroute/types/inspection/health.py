@@ -11,7 +11,7 @@ class LoadedModel(Frozen):
     """A model in a server's memory.
 
     `size` is in bytes. `context_window` is the one it was loaded with, in tokens. At `expires` it is
-    unloaded, if nobody uses it before. None: the server does not tell.
+    unloaded, if no call uses it before. None: the server does not tell.
     """
 
     name: str

@@ -28,7 +28,7 @@ def read_tags(body: bytes) -> dict[str, int | None]:
 
 def read_ps(body: bytes) -> list[LoadedModel]:
     """Return the models in memory."""
-    from ccroute.types import LoadedModel  # only where somebody asks
+    from ccroute.types import LoadedModel  # loaded at its first use
 
     models = map(mapping, listed(load_object(body).get("models")))
     return [
