@@ -33,7 +33,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import provider
 import server
@@ -53,7 +53,7 @@ from ccroute import (
 from ccroute.accounting import LedgerRow, SqliteLedger
 from ccroute.errors import CcrouteError, StreamInterruptedError
 from ccroute.types import Usage
-from provider import Ask, Line, drawn
+from provider import Ask, Line, Told, drawn
 from usages import LONG, Tokens
 
 SILENCE = 0.6
@@ -283,54 +283,78 @@ class Sums:
 
 @dataclass
 class Comparison:
-    """`told`: rows that are no estimates. `apart`: estimates, by what the client was told."""
+    """Sums by what the client was told. "all" has the rows that are no estimates."""
 
-    told: Sums = field(default_factory=Sums)
-    apart: defaultdict[str, Sums] = field(default_factory=lambda: defaultdict(Sums))
+    sums: defaultdict[Told, Sums] = field(default_factory=lambda: defaultdict(Sums))
     acts: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
-    def compare(self, rows: Sequence[LedgerRow], lines: Sequence[Line]) -> None:
-        """One call. The ids of its rows count its attempts, and the bill is in the order of its requests."""
+    def compare(self, ask: Ask, rows: Sequence[LedgerRow], lines: Sequence[Line]) -> None:
+        """One call."""
         sent = [row for row in rows if row.status is not None or row.usage.total_tokens]
         if len(sent) < len(lines):
             lines = [line for line in lines if not line.resent]
-        if [row.backend for row in sent] != [line.host for line in lines]:
-            tried = [(row.backend, row.outcome, row.failure, row.status) for row in rows]
-            self.wrong.append(f"rows {tried} are not the lines {lines}")
-            return
-        for row, line in zip(sent, lines, strict=True):
+        for host in {*(row.backend for row in sent), *(line.host for line in lines)}:
+            here, there = [row for row in sent if row.backend == host], [x for x in lines if x.host == host]
+            if len(here) == len(there):
+                self._compare_host(ask, here, there)
+            else:
+                self.wrong.append(f"{len(here)} rows and {len(there)} lines: {rows}, {lines}")
+
+    def _compare_host(self, ask: Ask, rows: Sequence[LedgerRow], lines: Sequence[Line]) -> None:
+        """The requests of a call at one host. A client that gave up may have been faster than its request, so
+        any order of the bill will do."""
+        orders = [
+            [judged(ask, row, line) for row, line in zip(rows, order, strict=True)]
+            for order in itertools.permutations(lines)
+        ]
+        best = min(orders, key=lambda found: sum(each.fault is not None for each in found))
+        for told, fault, row, line in best:
+            self.sums[told].add(row, line)
             self.acts[line.act.partition(",")[0]] += 1
-            if fault := self.fault(row, line):
+            if fault is not None:
                 self.wrong.append(f"{fault}: {row.usage!r} cost {row.cost}, {row.outcome}; {line}")
 
-    def fault(self, row: LedgerRow, line: Line) -> str | None:
-        """What differs between a row and its line; counts both."""
-        usage, is_estimate = row.usage, row.usage.estimated
-        if is_estimate and row.outcome == "cancelled" and not line.act.startswith("held"):
-            line = line._replace(told="unread")  # it came just as the caller left
-        if row.cost is None or (row.status != line.status and row.status is not None):
-            return "it has no cost, or another status"
-        if is_estimate and line.told == "all":
-            return "an estimate, though the client was told"
-        (self.apart[line.told] if is_estimate else self.told).add(row, line)
-        if not is_estimate:
-            if line.told not in {"all", "unread"}:
-                return "no estimate, though the client was not told"
-            if row.cost != line.cost * PICO:
-                return "another cost"
-            return None if tokens(usage) == line.said else "other tokens"
-        if line.told == "prompt" and tokens(usage)[:4] != line.said[:4]:
-            return "another prompt"
-        return None
+
+class Judged(NamedTuple):
+    """A row and its line. `told`: what the row shows that the client was told."""
+
+    told: Told
+    fault: str | None
+    row: LedgerRow
+    line: Line
+
+
+def judged(ask: Ask, row: LedgerRow, line: Line) -> Judged:
+    """What differs between a row and its line."""
+    usage, is_estimate = row.usage, row.usage.estimated
+    fault, told = None, line.told if is_estimate else "all"
+    if row.cost is None or (row.status != line.status and row.status is not None):
+        fault = "it has no cost, or another status"
+    elif is_estimate and told == "all":
+        fault = "an estimate, though the client was told"
+    elif is_estimate and told == "prompt" and tokens(usage)[:4] != line.said[:4]:
+        fault = "another prompt"
+    elif not is_estimate and line.told not in {"all", "unread"}:
+        fault = "no estimate, though the client was not told"
+    elif not is_estimate and row.cost != line.cost * PICO:
+        fault = "another cost"
+    elif not is_estimate and tokens(usage) != line.said:
+        fault = "other tokens"
+    # It may have left before it heard anything, at any moment or at the end of its patience.
+    early = row.status is None or row.outcome == "cancelled" or ask.fate == "timeout"
+    if fault is not None and is_estimate and row.first_content is None and early:
+        fault, told = None, "unread"
+    return Judged(told, fault, row, line)
 
 
 def tokens(usage: Usage) -> Tokens:
     return Tokens(*(getattr(usage, name) for name in Tokens._fields))
 
 
-def compared(ledger: Path, bill: Path, seen: Sequence[Seen]) -> Comparison:
-    """The ledger, the bill and what the callers saw, call by call."""
+def compared(seed: str, ledger: Path, bill: Path, seen: Sequence[Seen]) -> Comparison:
+    """The ledger, the bill and what the callers saw, call by call. The ids of a call's rows count its
+    attempts, and the bill is in the order of its requests."""
     found, rows, lines = (
         Comparison(),
         defaultdict[int, list[LedgerRow]](list),
@@ -343,7 +367,7 @@ def compared(ledger: Path, bill: Path, seen: Sequence[Seen]) -> Comparison:
         call, host, act, status, told, said, cost, resent = json.loads(text)
         lines[call].append(Line(call, host, act, status, told, Tokens(*said), cost, resent))
     for number in sorted({*rows, *lines}):
-        found.compare(rows[number], lines[number])
+        found.compare(drawn(seed, number), rows[number], lines[number])
     for number, cost in ((number, cost) for each in seen for number, cost in each.costs.items()):
         spent = sum((row.cost or Decimal(0) for row in rows[number]), Decimal(0))
         if cost is None or cost != spent:
@@ -359,16 +383,16 @@ def tell(found: Comparison, ended: Counter[str]) -> None:
     print(f"calls: {', '.join(f'{how} {count}' for how, count in ended.most_common())}")
     print(f"requests: {', '.join(f'{act} {count}' for act, count in sorted(found.acts.items()))}")
     print(f"{'':28}{'rows':>8}{'ledger, USD':>24}{'bill, USD':>24}")
-    names = {
+    names: dict[Told, str] = {
         "prompt": "estimated, prompt told",
         "nothing": "estimated, nothing told",
         "unread": "estimated, left unread",
+        "all": "told",
     }
     for told, name in names.items():
-        sums = found.apart[told]
+        sums = found.sums[told]
         print(f"{name:28}{sums.rows:8}{sums.ledger:24f}{sums.bill:24f}")
-    print(f"{'told':28}{found.told.rows:8}{found.told.ledger:24f}{found.told.bill:24f}")
-    print(f"difference: {found.told.difference:f}")
+    print(f"difference: {found.sums['all'].difference:f}")
     for wrong in found.wrong[:20]:
         print(f"WRONG {wrong}")
     print(f"{len(found.wrong)} rows or calls differ", flush=True)
@@ -395,16 +419,16 @@ def run(calls: int, processes: int, threads: int, tasks: int, seed: str) -> bool
             took = time.perf_counter() - began
             host.stdin.close()
             left = int(host.stdout.readline())
-        found = compared(ledger, bill, seen)
+        found = compared(seed, ledger, bill, seen)
     ended = sum((each.ended for each in seen), Counter[str]())
     found.wrong += [fault for each in seen for fault in each.broken]
     if ended.total() != calls or left:
         found.wrong.append(f"{ended.total()} of {calls} calls ended, {left} connections are open")
-    if found.apart["unread"].rows > MOST_UNREAD * found.told.rows:
+    if found.sums["unread"].rows > MOST_UNREAD * found.sums["all"].rows:
         found.wrong.append(f"{found.apart['unread'].rows} lines were told and not read")
     tell(found, ended)
     print(f"{calls} calls in {took:.0f} s, {calls / took:.0f} a second")
-    return not found.wrong and found.told.difference == 0
+    return not found.wrong and found.sums["all"].difference == 0
 
 
 def main() -> int:
