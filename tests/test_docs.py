@@ -144,11 +144,25 @@ def test_the_readme_opens_with_the_two_commands_and_ten_lines() -> None:
     assert all(len(example.splitlines()) <= 10 for example in blocks(ROOT / "README.md", "python"))
 
 
+def prose(page: Path) -> str:
+    """The page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """What links to its headings are called on GitHub."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+    for target in re.findall(r"\]\(([^)\s]+)", prose(page)):
+        name, _, anchor = target.partition("#")
         if not target.startswith("http"):
-            assert os.path.exists(page.parent / target), target
+            other = page.parent / name if name else page
+            assert os.path.exists(other), target
+            assert not anchor or anchor in anchors(other), target
 
 
 PROMISE = re.compile(r'\]\(\.\./(tests/[\w/]+\.py) "(\w+)"\)')
