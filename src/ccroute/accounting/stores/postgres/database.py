@@ -78,7 +78,9 @@ class Database:
 
         No statement is prepared, so that it may lead through a pooler such as PgBouncer.
         """
-        return psycopg.connect(**self._parameters, autocommit=True, prepare_threshold=None)
+        connection = psycopg.connect(**self._parameters, autocommit=True, prepare_threshold=None)
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+        return connection
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
