@@ -40,7 +40,7 @@ class PostgresServer:
     def url(self, schema: str | None = None, user: str = "postgres") -> str:
         """The address of the database; `schema` is where unqualified names are."""
         options = f"&options={quote(f'-csearch_path={schema}')}" if schema else ""
-        return f"postgresql://{user}@/postgres?host={self._folder}{options}"
+        return f"postgresql://{quote(user)}@/postgres?host={self._folder}{options}"
 
     def execute(self, statement: str, schema: str | None = None) -> list[tuple[Any, ...]]:
         """What a statement gives, in a connection of its own."""

@@ -66,5 +66,3 @@ def place(server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     yield place
     for ledger in place.opened:
         ledger.close()
-
-

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -261,3 +261,215 @@ def test_a_process_killed_while_it_ships_leaves_each_row_once(place: Place, when
     ledger.close()
     assert place.ids() == [*(f"{number:02}" for number in range(50)), "99"]
     assert journaled(place.journal) == []
+
+
+FORKS = """
+import os, sys, time
+from tests.accounting.support import row
+from ccroute.accounting import PostgresLedger
+from ccroute.accounting.stores.postgres import shipping
+
+def session():
+    return shipper._connection.info.backend_pid if shipper._connection else None
+
+shipping.LINGER = 0.01
+ledger = PostgresLedger(sys.argv[1], sys.argv[2])
+ledger.record(row(id="parent"))
+shipper = ledger._shipper
+while shipper._told or not session():
+    time.sleep(0.01)
+before, child = session(), os.fork()
+if child == 0:
+    assert ledger._shipper is not shipper
+    ledger.record(row(id="child"))
+    if sys.argv[3] == "closed":
+        ledger.close()
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+ledger.record(row(id="parent, later"))
+ledger.close()
+assert before is not None and not shipper._failures
+"""
+
+
+@pytest.mark.parametrize("child", ["closed", "left open"])
+def test_parent_and_child_have_a_thread_and_a_connection_each(place: Place, child: str) -> None:
+    done = run(FORKS, place.url, place.journal, child)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert place.ids() == ["child", "parent", "parent, later"]
+
+
+ORPHAN = """
+import os, sys, time
+from tests.accounting.support import row
+from ccroute.accounting import PostgresLedger
+from ccroute.accounting.stores.postgres import shipping
+
+shipping.LINGER = 0.01
+ledger = PostgresLedger(sys.argv[1], sys.argv[2])
+ledger.record(row(id="parent"))
+while ledger._shipper._told or not ledger._shipper._connection:
+    time.sleep(0.01)
+if os.fork() == 0:
+    print("here", flush=True)
+    time.sleep(60)
+os.wait()
+"""
+
+
+def test_a_child_does_not_keep_a_killed_parents_session(place: Place) -> None:
+    command = [sys.executable, "-c", ORPHAN, place.url, str(place.journal)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, process_group=0) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"here\n"
+        sessions = "SELECT count(*) - 1 FROM pg_stat_activity WHERE application_name = 'ccroute'"
+        assert place.execute(sessions) == [(0,)]
+        parent.kill()
+        until(lambda: place.execute(sessions) == [(-1,)])
+        os.killpg(parent.pid, signal.SIGKILL)
+
+
+def test_processes_that_share_a_journal_ship_each_row_once(place: Place) -> None:
+    code = """
+import sys
+from tests.accounting.support import row
+from ccroute.accounting import PostgresLedger
+from ccroute.accounting.stores.postgres import shipping
+
+shipping.LINGER, shipping.BATCH = 0.002, 10
+ledger = PostgresLedger(sys.argv[1], sys.argv[2])
+for number in range(100):
+    ledger.record(row(id=f"{sys.argv[3]}{number:03}"))
+ledger.close()
+"""
+    command = [sys.executable, "-W", "error", "-c", code, place.url, str(place.journal)]
+    programs = [subprocess.Popen([*command, name], stderr=subprocess.PIPE) for name in "abc"]
+    assert [each.communicate(timeout=60)[1] for each in programs] == [b""] * 3
+    last = place.ledger()  # each may have left what another one was shipping
+    last.record(row(id="last"))
+    last.close()
+    assert place.ids() == [*(f"{name}{number:03}" for name in "abc" for number in range(100)), "last"]
+    assert journaled(place.journal) == []
+
+
+# -- What the database does not take
+
+
+def test_what_postgresql_cannot_hold_is_replaced(place: Place) -> None:
+    ledger = place.ledger()
+    ledger.record(row(id="a", session="nul \0", metadata={"k\0": ["\ud800", float("nan")], "n": {"b": "\0"}}))
+    ledger.record(row(id="b", duration=float("inf")))
+    ledger.close()
+    assert place.execute("SELECT id, session, metadata, duration FROM ccroute_attempts ORDER BY id") == [
+        ("a", "nul \ufffd", {"k\ufffd": ["?", "nan"], "n": {"b": "\ufffd"}}, 1.0),
+        ("b", "s", {}, float("inf")),
+    ]
+
+
+def test_a_row_that_the_table_refuses_stays_and_stops_no_other(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = place.ledger()
+    ledger.record(row(id="a"))
+    until(lambda: not journaled(place.journal))
+    place.execute("ALTER TABLE ccroute_attempts ADD CHECK (agent <> 'bad')")
+    for id in "bcd":
+        ledger.record(row(id=id, agent="bad" if id == "c" else "good"))
+    until(lambda: journaled(place.journal) == ["c"])
+    ledger.record(row(id="e"))
+    ledger.close()
+    assert place.ids() == ["a", "b", "d", "e"]
+    assert [record.message for record in caplog.records] == [
+        f'ledger: 1 rows stay in {place.journal}: new row for relation "ccroute_attempts" violates check '
+        'constraint "ccroute_attempts_agent_check"'
+    ]
+    assert [each.id for each in ledger.rows()] == list("abcde")
+    place.execute("ALTER TABLE ccroute_attempts DROP CONSTRAINT ccroute_attempts_agent_check")
+    later = place.ledger()
+    later.record(row(id="f"))
+    later.close()
+    assert place.ids() == list("abcdef")
+
+
+def test_a_table_that_refuses_every_row_is_an_outage(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    ledger = place.ledger()
+    ledger.record(row(id="a"))
+    until(lambda: not journaled(place.journal))
+    place.execute("ALTER TABLE ccroute_attempts ADD CONSTRAINT closed CHECK (false) NOT VALID")
+    ledger.record(row(id="b"))
+    until(lambda: ledger._shipper._failures > 2)
+    assert len(caplog.records) == 1
+    place.execute("ALTER TABLE ccroute_attempts DROP CONSTRAINT closed")
+    until(lambda: not journaled(place.journal))
+    assert place.ids() == ["a", "b"]
+
+
+def test_a_role_that_may_make_no_table_is_told_what_to_run(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    role = f'clerk "{place.schema}"'
+    quoted = role.replace('"', '""')
+    place.execute(f'CREATE ROLE "{quoted}" LOGIN; GRANT USAGE ON SCHEMA {place.schema} TO "{quoted}"')
+    ledger = place.ledger(place.server.url(place.schema, role))
+    ledger.record(row(id="a"))
+    until(lambda: ledger._shipper._failures > 2)
+    [record] = caplog.records
+    said, _, script = record.message.partition("run this:\n")
+    assert "may not make or change the table (permission denied for schema" in said
+    place.execute(script)
+    until(lambda: not journaled(place.journal))
+    assert place.ids() == ["a"]
+    assert [each.id for each in ledger.rows()] == ["a"]
+
+
+def test_many_who_start_at_once_make_one_table(place: Place) -> None:
+    def start(number: int) -> None:
+        ledger = PostgresLedger(place.url, place.folder / f"{number}.db")
+        ledger.record(row(id=str(number)))
+        ledger.close()
+
+    starting = [threading.Thread(target=start, args=[number]) for number in range(5)]
+    for each in starting:
+        each.start()
+    for each in starting:
+        each.join()
+    assert place.ids() == list("01234")
+    assert place.execute("SELECT version FROM ccroute_migrations") == [(1,)]
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Another program writes and writes."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+def test_a_journal_that_is_locked_delays_only_the_removal(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(files, "WAIT", 0.01)
+    monkeypatch.setattr(shipping, "LINGER", 0.1)
+    ledger = place.ledger()
+    ledger.record(row(id="a"))
+    with locked(place.journal):
+        until(lambda: ledger._shipper._failures > 1)
+        assert place.ids() == ["a"]
+        assert [each.id for each in ledger.rows()] == ["a"]
+    until(lambda: not journaled(place.journal))
+    assert [record.message for record in caplog.records] == [
+        f"ledger: rows for {ledger._database} wait in {place.journal}: database is locked"
+    ]
+
+
+def test_a_journal_that_somebody_removed_is_made_again(place: Place) -> None:
+    ledger = place.ledger()
+    with place.server.stopped():
+        ledger.record(row(id="a"))
+        ledger.disconnect()
+        for name in os.listdir(place.folder):
+            (place.folder / name).unlink()
+    ledger.record(row(id="b"))
+    ledger.close()
+    assert place.ids() == ["b"]

@@ -83,4 +83,4 @@ class PostgresLedger(SqliteLedger):
         ids = {row.id for row in held}
         with self._database.reading() as connection:
             stored = schema.rows(connection, *span(since, until))
-        return sorted([*held, *(row for row in stored if row.id not in ids)], key=attrgetter("started"))
+        return sorted([*held, *(row for row in stored if row.id not in ids)], key=attrgetter("started", "id"))

@@ -42,6 +42,8 @@ LONGEST_PAUSE: Final = 60.0
 CLOSE: Final = 5.0
 """Seconds that `close` waits at most."""
 
+_BUSY: Final = 0.02
+"""Seconds after which a thread that has to end looks again whether another process still ships."""
 _OLDEST: Final = "SELECT * FROM attempts ORDER BY started, id LIMIT ?"
 _REMOVE: Final = "DELETE FROM attempts WHERE started = ? AND id = ?"
 _Row: TypeAlias = tuple[Any, ...]
@@ -182,9 +184,11 @@ class Shipper:
                 found = self._ship_batch(self._insert_each)
             if found is _Found.ALL:
                 return
-            if found is _Found.BUSY or time.monotonic() > self._until:
-                self._told = True
+            self._told = time.monotonic() > self._until or (found is _Found.BUSY and not self._closing)
+            if self._told:
                 return
+            if found is _Found.BUSY:
+                time.sleep(_BUSY)
 
     def _ship_batch(self, insert: Callable[[Connection, list[_Row]], list[_Row]]) -> _Found:
         connection = self._connected()
