@@ -15,6 +15,7 @@ from ccroute.lazy import loader
 
 if TYPE_CHECKING:
     from ccroute.accounting.report import Report
+    from ccroute.accounting.stores.postgres.ledger import PostgresLedger
     from ccroute.accounting.stores.sqlite import SqliteLedger
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Ledger",
     "LedgerRow",
     "MemoryLedger",
+    "PostgresLedger",
     "PriceBook",
     "Report",
     "RowLedger",
@@ -34,5 +36,9 @@ __all__ = [
 
 __getattr__ = loader(
     __name__,
-    {"Report": "ccroute.accounting.report", "SqliteLedger": "ccroute.accounting.stores.sqlite"},
+    {
+        "PostgresLedger": "ccroute.accounting.stores.postgres.ledger",
+        "Report": "ccroute.accounting.report",
+        "SqliteLedger": "ccroute.accounting.stores.sqlite",
+    },
 )
