@@ -249,7 +249,7 @@ def test_a_path_in_a_file_is_relative_to_the_file(tmp_path: Path, monkeypatch: p
     [
         (3, "^ledger: should be a valid string"),
         ("", "^ledger: give the path of a file"),
-        ("postgresql://me:secret@host/db", "^ledger: this version of ccroute knows no postgresql:// ledger"),
+        ("mysql://me:secret@host/db", "^ledger: ccroute knows no mysql:// ledger"),
         ("no/such/usage.db", "^ledger: there is no folder /.*/no/such$"),
     ],
 )

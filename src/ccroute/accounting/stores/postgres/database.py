@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, TypeAlias
-from urllib.parse import unquote
 
 from ccroute.errors import ConfigError
 
@@ -41,7 +40,6 @@ _USUAL: Final = {
 """What is set unless the address or libpq's variables do."""
 _PLACE: Final = ("host", "hostaddr", "port", "dbname", "user", "service")
 """The parameters that say which database it is."""
-_JOURNAL: Final = re.compile(r"([?&])journal=([^&]*)(&|$)")
 _ENCODED: Final = 'in a user, a password and a database, "@" is written %40, "/" %2F, ":" %3A, "%" %25'
 
 
@@ -114,16 +112,6 @@ class Database:
                 '"postgresql://…?journal=/data/ledger.db", or PostgresLedger(…, journal="/data/ledger.db")'
             ) from None
         return folder / f"postgresql-{digest[:12]}.db"
-
-
-def without_journal(address: str) -> tuple[str, str | None]:
-    """The address without its parameter `journal`, which libpq does not know, and that parameter."""
-    found = _JOURNAL.search(address)
-    if found is None:
-        return address, None
-    before, journal, after = found.groups()
-    rest = address[: found.start()] + (before if after else "") + address[found.end() :]
-    return rest, unquote(journal)
 
 
 def reason(error: BaseException) -> str:
