@@ -10,7 +10,7 @@ from ccroute.accounting.prices import PriceBook, cost
 from ccroute.accounting.stores.base import BaseLedger
 from ccroute.accounting.stores.memory import MemoryLedger
 from ccroute.accounting.stores.opening import open_ledger
-from ccroute.accounting.tally import LedgerRow
+from ccroute.accounting.tally import Key, LedgerRow, Tally
 from ccroute.lazy import loader
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BaseLedger",
+    "Key",
     "Ledger",
     "LedgerRow",
     "MemoryLedger",
@@ -28,6 +29,7 @@ __all__ = [
     "Report",
     "RowLedger",
     "SqliteLedger",
+    "Tally",
     "cost",
     "open_ledger",
 ]
