@@ -1,4 +1,4 @@
-"""A real PostgreSQL server, which tests stop, kill and start again."""
+"""A real PostgreSQL server, which is stopped, killed and started again. Needs `pgserver`."""
 
 from __future__ import annotations
 
