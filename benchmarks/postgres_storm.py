@@ -1,9 +1,9 @@
 """A PostgreSQL ledger in a storm: is every row there, once?
 
 Processes write rows through `PostgresLedger` and share a journal. Each tells what it has recorded. Meanwhile
-one of them is killed with SIGKILL and replaced, again and again, and the server is stopped, killed and started.
-At the end a last process ships what is left. Then the table must have each row that was told, as it was, and
-none besides; the report must count them.
+one of them is killed with SIGKILL and replaced, again and again, or the server is stopped or killed, and
+started. At the end a last process ships what is left. Then the table must have each row that was told, as it
+was, and none besides; the report must count them.
 
     python benchmarks/postgres_storm.py [--rounds 40] [--writers 3] [--seed 7]
 """

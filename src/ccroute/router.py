@@ -54,8 +54,8 @@ class Router(RouterBase):
     unknown_agent:  "error", or "default" to treat an unknown agent as none.
     retry, timeout: the defaults of every call.
     prices:         model → `Price` or "free", for models without a price in their backend's `models`.
-    ledger:         where attempts are recorded: the path of an SQLite file, or a ledger of your own; None
-                    keeps them in memory.
+    ledger:         where attempts are recorded: the path of an SQLite file, a postgresql:// address, or a
+                    ledger of your own; None keeps them in memory.
     baseline:       the model that savings are measured against.
     drop_params:    drop parameters that a backend does not support (listed in `route.reasons`) instead
                     of refusing the call.
@@ -320,7 +320,7 @@ class Router(RouterBase):
         """The ledger's rows of attempts started in [since, until), oldest first; both as in `report`.
 
         The ledger in memory keeps the last 100,000 rows; older ones are only in the reports' sums. Raises
-        `ConfigError` if your own ledger has no `rows()`.
+        `ConfigError` if your own ledger has no `rows()`, and if PostgreSQL cannot be read.
         """
         return self._own_state().ledger.rows(moment("since", since), moment("until", until))
 
