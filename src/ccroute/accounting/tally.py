@@ -9,6 +9,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from ccroute._version import __version__
 from ccroute.accounting.prices import NOTHING, cost_at
 from ccroute.types import JSON, FailureClass, Outcome, Price, Usage
 
@@ -37,6 +38,12 @@ class LedgerRow(NamedTuple):
     no known price. `final` marks the attempt that decided the call. Only that one has `latency` (of
     the whole call) and `override_saved` (the requested model's price minus the served one's, where
     both are known).
+
+    first_content: until the first content of a stream; `duration` is the whole attempt, without `queue`.
+    queue:         how long it waited for a slot at the host, or for its turn under a rate limit.
+    load:          how long the server says that it loaded the model, where it says so (Ollama).
+    price_source:  where the price is from; None where it is unknown. See `Deployment`.
+    version:       ccroute's own; None in rows of older versions.
     """
 
     id: str
@@ -64,6 +71,10 @@ class LedgerRow(NamedTuple):
     latency: float | None = None
     override_saved: Decimal | None = None
     metadata: Mapping[str, JSON] = MappingProxyType({})
+    price_source: str | None = None
+    queue: float = 0.0
+    load: float | None = None
+    version: str | None = __version__
 
     def to_dict(self) -> dict[str, JSON]:
         """The row as flat JSON: `usage` as its token counts, money as str, `started` as ISO 8601."""

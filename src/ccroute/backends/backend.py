@@ -71,6 +71,8 @@ class Backend(Codec):
     """The wire of ccroute that the server speaks; None for a wire of your own."""
     usual_output: ClassVar[int | None] = None
     """Tokens of an answer, for an API that wants a limit. Sent if neither the call nor the model has one."""
+    load_field: ClassVar[str | None] = None
+    """The field of `Completion.raw` that says how long the server loaded the model, in nanoseconds."""
     runs_models = False
     """Whether the server itself computes answers, so that its address shows whether it is local."""
 

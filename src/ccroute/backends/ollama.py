@@ -44,6 +44,7 @@ class OllamaBackend(Backend):
     model_prefixes = ("ollama/", "ollama_chat/")
     wire_name = "ollama"
     runs_models = True
+    load_field = "load_duration"
 
     @explains("Backend", BackendOptions.__annotations__)
     def __init__(

@@ -105,6 +105,8 @@ class CallContext:
             now,
             self.plan.request,
         )
+        if self.turn is not None and not self.attempts:
+            self.latest.queued = self.turn.waited
         if step.tokens is not None:
             self.latest.held.append(step.tokens)
         if step.turn is not None:
@@ -150,6 +152,9 @@ class CallContext:
     def answered(self, attempt: AttemptContext, answer: Completion) -> Completion:
         """An attempt served: its answer with route, cost and latency."""
         usage = attempt.used(answer)
+        if (field := attempt.candidate.deployment.backend.load_field) is not None:
+            load = (answer.raw or {}).get(field)
+            attempt.load = load / 1e9 if isinstance(load, int) else None
         self._note(attempt, "ok", usage, None, attempt.candidate.reason)
         attempt.known_answer = self._completed(answer, attempt, usage)
         return attempt.known_answer
@@ -311,6 +316,9 @@ class CallContext:
             now - self.started,
             self._override_saved(usage, spent) if plan.overridden else None,
             plan.request.metadata,
+            deployment.price_source,
+            attempt.queued,
+            attempt.load,
         )
         before = self._rows
         if before:

@@ -125,8 +125,9 @@ def _migrate(connection: sqlite3.Connection, path: Path, wait: float) -> None:
                 raise
             time.sleep(_PAUSE)
     connection.execute("BEGIN IMMEDIATE")
-    for statement in MIGRATIONS[_version(connection, path) :]:
-        connection.execute(statement)
+    for statements in MIGRATIONS[_version(connection, path) :]:
+        for statement in statements:
+            connection.execute(statement)
     connection.execute(f"PRAGMA application_id = {APPLICATION}")
     connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
     connection.execute("COMMIT")

@@ -22,7 +22,8 @@ from ccroute.types.route import new_usage
 
 APPLICATION: Final = 0x63637274  # "ccrt"
 MIGRATIONS: Final = (
-    """
+    (
+        """
     CREATE TABLE attempts (
         started          INTEGER NOT NULL,  -- microseconds since 1970, UTC
         id               TEXT NOT NULL,
@@ -58,10 +59,17 @@ MIGRATIONS: Final = (
         PRIMARY KEY (started, id)
     ) WITHOUT ROWID
     """,
+    ),
+    (
+        "ALTER TABLE attempts ADD COLUMN price_source TEXT",
+        "ALTER TABLE attempts ADD COLUMN queue REAL NOT NULL DEFAULT 0",  # seconds
+        "ALTER TABLE attempts ADD COLUMN load REAL",  # seconds
+        "ALTER TABLE attempts ADD COLUMN version TEXT",  # of ccroute
+    ),
 )
 """The statements that lead from each version to the next; the first one makes version 1."""
 
-INSERT: Final = f"INSERT INTO attempts VALUES ({', '.join('?' * 31)}) ON CONFLICT DO NOTHING"  # noqa: S608
+INSERT: Final = f"INSERT INTO attempts VALUES ({', '.join('?' * 35)}) ON CONFLICT DO NOTHING"  # noqa: S608
 
 _PLACES: Final = 12
 """An amount with so many decimal places, or fewer, is stored as a whole number, which SQL can sum up exactly;
@@ -142,6 +150,10 @@ def values(row: LedgerRow) -> tuple[Any, ...]:
         row.latency,
         None if row.override_saved is None else _stored(row.override_saved),
         json.dumps(dict(row.metadata), default=str, skipkeys=True) if row.metadata else None,
+        row.price_source,
+        row.queue,
+        row.load,
+        row.version,
     )
 
 
@@ -161,7 +173,7 @@ def rows(connection: sqlite3.Connection, start: datetime, end: datetime) -> list
 def _ledger_row(stored: Sequence[Any]) -> LedgerRow:
     started, id, call, agent, group, session, requested, alias, backend, deployment, model = stored[:11]
     outcome, failure, status, *tokens, estimated, cost = stored[11:22]
-    overridden, fallback, duration, first_content, final, cached, latency, saved, metadata = stored[22:]
+    overridden, fallback, duration, first_content, final, cached, latency, saved, metadata = stored[22:31]
     return LedgerRow(
         id,
         call,
@@ -188,6 +200,7 @@ def _ledger_row(stored: Sequence[Any]) -> LedgerRow:
         latency,
         None if saved is None else _amount(saved),
         json.loads(metadata) if metadata else {},
+        *stored[31:],
     )
 
 

@@ -91,7 +91,7 @@ def _turn(attempt: AttemptContext, turn: Turn) -> Flow[Unavailable | None]:
         turn, attempt.state, until, call=attempt.call_id, agent=attempt.plan.agent, deployment=name
     )
     if turn.waited:
-        attempt.restart_clock()
+        attempt.leave_queue()
     return no_turn
 
 
@@ -103,7 +103,7 @@ def _slot(attempt: AttemptContext) -> Flow[Fault | None]:
         event = observe.Queued(attempt.call_id, attempt.plan.agent, deployment.name, entered.ahead)
         attempt.state.emit(event)
         entered = yield from wait(attempt.deadline - MIN_ATTEMPT)
-        attempt.restart_clock()
+        attempt.leave_queue()
     if not isinstance(entered, Failure):
         return None
     late = QueueTimeoutError(entered.detail, backend=deployment.backend.name, deployment=deployment.name)

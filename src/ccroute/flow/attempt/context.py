@@ -55,6 +55,8 @@ class AttemptContext:
     first_content:   seconds until the first content of a stream.
     waiting_since:   the instant since which the server has sent no content.
     paused:          seconds that the caller took between chunks.
+    queued:          seconds that it waited for a slot at the host, or for its turn under a rate limit.
+    load:            seconds that the server says that it loaded the model.
     changes:         a sentence for each difference between what was asked and what was sent.
     defaults:        the parameters that were sent because the model's `params` name them.
     refused_before:  the parameters that the server is known to refuse.
@@ -86,6 +88,8 @@ class AttemptContext:
     request_id: str | None = None
     first_content: float | None = None
     paused: float = 0.0
+    queued: float = 0.0
+    load: float | None = None
     decoder: StreamDecoder | None = None
     known_answer: Completion | None = None
     changes: tuple[str, ...] = ()
@@ -112,6 +116,12 @@ class AttemptContext:
         clock = self.state.clock
         self.started = self.waiting_since = clock.monotonic()
         self.started_at = clock.now()
+
+    def leave_queue(self) -> None:
+        """It waited for others until now; the time it takes itself is counted from here."""
+        before = self.started
+        self.restart_clock()
+        self.queued += self.started - before
 
     def content_begins(self) -> None:
         """The first content of a stream is there: others need not wait for the end of a probe."""

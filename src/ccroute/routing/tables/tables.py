@@ -44,6 +44,8 @@ class Deployment:
     name:     `backend/model`.
     info:     the description of the model.
     price:    USD per million tokens; None if unknown.
+    price_source: "model" (the backend's `models`), "router" (its `prices=`), "free" (a local model); None if
+              the price is unknown.
     identity: what calls learn of it is kept under this: after a reload, its name may lead to another server.
     limit:    what it may be sent in a minute; None: anything.
     """
@@ -53,6 +55,7 @@ class Deployment:
     model: str
     info: Model
     price: Price | None
+    price_source: str | None = None
     identity: str = field(init=False)
     limit: Limit | None = field(init=False)
 
@@ -222,20 +225,22 @@ class Tables:
             known = self._deployments.get(usual)
             if known is None:
                 info = backend.model(model)
-                known = Deployment(name, backend, model, info, self._price(backend, model))
+                known = Deployment(name, backend, model, info, *self._price(backend, model))
                 self.has_windows = self.has_windows or info.context_window is not None
             if len(self._deployments) < MAX_KNOWN:
                 self._deployments[usual] = self._deployments[name] = known
         return known
 
-    def _price(self, backend: Backend, model: str) -> Price | None:
-        """The model's own price, else the router's price for it, else `FREE` for a local model."""
+    def _price(self, backend: Backend, model: str) -> tuple[Price | None, str | None]:
+        """The model's own price, else the router's price for it, else `FREE` for a local model; and which of
+        them it is."""
         own = backend.model(model).price
         if own is not None:
-            return FREE if own == "free" else own
+            return (FREE if own == "free" else own), "model"
         found = (self.prices.find(f"{backend.name}/{name}") for name in backend.names(model))
-        price = next((price for price in found if price is not None), None)
-        return FREE if price is None and backend.is_free(model) else price
+        if (price := next((price for price in found if price is not None), None)) is not None:
+            return price, "router"
+        return (FREE, "free") if backend.is_free(model) else (None, None)
 
     def known_deployments(self) -> list[str]:
         """The names of the deployments in aliases, agents, fallbacks, `default_model` and the backends'
