@@ -81,7 +81,7 @@ def test_a_stream_cut_anywhere_is_never_a_shorter_answer(wire: str) -> None:
         except ProtocolError:
             partial = reader.partial()
             assert expected.text.startswith(partial.text)
-            assert partial.usage.estimated
+            assert partial.usage.estimated or partial.usage == expected.usage
         else:
             assert completion.message == expected.message
 

@@ -13,7 +13,6 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from ccroute.accounting.tally import LedgerRow
 
-
 Kind: TypeAlias = Literal["router", "agent", "group", "backend", "session"]
 
 

@@ -6,10 +6,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVarTuple
 
 Lock: TypeAlias = "threading.Lock | threading.RLock"
-T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 
 
 def lock_tries(lock: Lock) -> Callable[[], Iterator[bool]]:
@@ -28,14 +28,16 @@ def lock_turn(lock: Lock) -> Callable[[], Iterator[bool]]:
     return partial(iter, lock.acquire, False)
 
 
-class Inbox(deque[T]):
+class Inbox(deque[tuple[*Arguments]], Generic[*Arguments]):
     """A lock, and what has to be done with it by those who must not wait for it: a finaliser may run in the
-    middle of anything, also of this thread's own turn with the lock. They append, and then `drain`.
+    middle of anything, also of this thread's own turn with the lock. They append the arguments of `apply`,
+    and then `drain`.
 
-    The others write `with inbox.lock: inbox.read(); …`, and `drain` after it, for what came meanwhile.
+    The others write `with inbox.lock: inbox.read(); …`, and `drain` after it, for what came meanwhile. An
+    interrupt may let `apply` do the same twice, but loses nothing.
     """
 
-    def __init__(self, apply: Callable[[T], None]) -> None:
+    def __init__(self, apply: Callable[[*Arguments], None]) -> None:
         super().__init__()
         self._apply = apply
         self.renew()
@@ -49,7 +51,7 @@ class Inbox(deque[T]):
         """Apply what was appended; only with the lock."""
         while self:
             try:  # taken out only after it was applied, so that no interrupt loses it
-                self._apply(self[0])
+                self._apply(*self[0])
             except Exception:
                 self.popleft()
                 raise

@@ -39,14 +39,6 @@ class _Reservation(NamedTuple):
     tokens: int
 
 
-class _Settled(NamedTuple):
-    """An attempt that is over before its call is, and what its row will say."""
-
-    attempt: str
-    usd: Decimal
-    tokens: int
-
-
 @dataclass(slots=True)
 class _Window:
     """The accounts of all scopes of one kind, from `since` on: those of sessions, too, begin without the
@@ -93,7 +85,7 @@ class MemoryBudgets:
         self._windows: dict[tuple[str, bool, datetime], _Window] = {}
         self._reservations: dict[str, _Reservation] = {}
         self._reserved: dict[Scope, _Amount] = {}
-        self._inbox: Inbox[LedgerRow | _Settled] = Inbox(self._apply)
+        self._inbox = Inbox(self._apply)
 
     def standings(self, claims: Sequence[Claim]) -> list[Standing]:
         """How each claim stands now."""
@@ -118,12 +110,12 @@ class MemoryBudgets:
 
     def settle(self, attempt: str, usd: Decimal, tokens: int) -> None:
         """The attempt is over before its call is, and its row will say so much."""
-        self._inbox.append(_Settled(attempt, usd, tokens))
+        self._inbox.append((attempt, usd, tokens, None))
         self._inbox.drain()
 
     def count(self, row: LedgerRow) -> None:
         """The row was given to the ledger: its reservation ends, and what it says is spent."""
-        self._inbox.append(row)
+        self._inbox.append((row.id, row.cost or NOTHING, row.usage.total_tokens, row))
         self._inbox.drain()
 
     def after_fork(self) -> None:
@@ -173,30 +165,23 @@ class MemoryBudgets:
                 reserved.usd += usd
                 reserved.tokens += tokens
 
-    def _apply(self, done: LedgerRow | _Settled) -> None:
-        """Count a row, or end a reservation but for what will be counted; only with the lock."""
-        if isinstance(done, _Settled):
-            found = self._reservations.get(done.attempt)
-            self._take(done.attempt)
-            if found is not None and (done.usd or done.tokens):
-                self._put(done.attempt, found.scopes, done.usd, done.tokens)
-            return
-        usd, tokens = done.cost or NOTHING, done.usage.total_tokens
-        if usd or tokens:
-            for window in self._windows.values():
-                if done.started >= window.since:
-                    window.add(done, usd, tokens)
-        self._take(done.id)
-
-    def _take(self, attempt: str) -> None:
-        """End a reservation, where there is one."""
+    def _apply(self, attempt: str, usd: Decimal, tokens: int, row: LedgerRow | None) -> None:
+        """End a reservation. What was spent is counted with its row, and until then stays reserved. Only with
+        the lock."""
         reservation = self._reservations.pop(attempt, None)
-        if reservation is None:
+        if reservation is not None:
+            for scope in reservation.scopes:
+                reserved = self._reserved.get(scope)
+                if reserved is not None:
+                    reserved.usd -= reservation.usd
+                    reserved.tokens -= reservation.tokens
+                    if not reserved.usd and not reserved.tokens:
+                        del self._reserved[scope]
+        if not usd and not tokens:
             return
-        for scope in reservation.scopes:
-            reserved = self._reserved.get(scope)
-            if reserved is not None:
-                reserved.usd -= reservation.usd
-                reserved.tokens -= reservation.tokens
-                if not reserved.usd and not reserved.tokens:
-                    del self._reserved[scope]
+        if row is not None:
+            for window in self._windows.values():
+                if row.started >= window.since:
+                    window.add(row, usd, tokens)
+        elif reservation is not None:
+            self._put(attempt, reservation.scopes, usd, tokens)
