@@ -158,7 +158,7 @@ def test_a_ledger_that_was_given_stays_open(tmp_path: Path) -> None:
         for _ in range(2):
             with Router([backend(server)], ledger=ledger) as router:
                 router.complete("hi", model="main/m")
-        assert ledger._connection is not None
+        assert ledger._cursor is not None
     ledger.close()
     assert len(ledger.rows()) == 2
 

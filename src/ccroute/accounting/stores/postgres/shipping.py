@@ -44,8 +44,8 @@ CLOSE: Final = 5.0
 
 _BUSY: Final = 0.02
 """Seconds after which a thread that has to end looks again whether another process still ships."""
-_OLDEST: Final = "SELECT * FROM attempts ORDER BY started, id LIMIT ?"
-_REMOVE: Final = "DELETE FROM attempts WHERE started = ? AND id = ?"
+_OLDEST: Final = "SELECT * FROM attempts ORDER BY started_ns LIMIT ?"
+_REMOVE: Final = "DELETE FROM attempts WHERE started_ns = ? AND id = ?"
 _Row: TypeAlias = tuple[Any, ...]
 
 
@@ -265,8 +265,8 @@ _left: list[Connection] = []
 
 
 def _key(row: _Row) -> tuple[int, str]:
-    started, id, *_ = row
-    return started, id
+    _, id, *_, started_ns = row
+    return started_ns, id
 
 
 def _insert(connection: Connection, rows: list[_Row]) -> list[_Row]:
