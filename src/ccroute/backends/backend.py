@@ -20,6 +20,9 @@ from ccroute.http.origin import is_private
 from ccroute.types import Completion, Model, Timeout
 
 _ENDPOINTS: Final = ("/chat/completions", "/messages", "/api/chat")
+_TELL_COSTS: Final = ("openrouter.ai", "api.perplexity.ai", "api.x.ai")
+"""Hosts whose answers say what they cost: https://openrouter.ai/docs/use-cases/usage-accounting,
+https://docs.perplexity.ai/api-reference/sonar-post, https://docs.x.ai/developers/cost-tracking"""
 _MOST_FACTS: Final = 1000
 """Models whose description one backend remembers. There is a limit, because names may come from clients."""
 
@@ -175,6 +178,10 @@ class Backend(Codec):
     def charges_refusal(self, error: CcrouteError) -> bool:
         """Whether the provider may charge for the prompt of a request that it refused with `error`."""
         return False
+
+    def tells_cost(self) -> bool:
+        """Whether an answer's own figure of its cost is what the provider charges, in USD."""
+        return self.origin.host in _TELL_COSTS
 
     def key_headers(self, key: str) -> Mapping[str, str]:
         """The header that carries the key."""

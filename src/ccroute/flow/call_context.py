@@ -14,6 +14,7 @@ from ccroute.accounting.ledger import attempt_id, uuid7
 from ccroute.errors import CcrouteError, StreamInterruptedError
 from ccroute.flow.attempt.context import FOREVER, UNUSED, AttemptContext
 from ccroute.flow.attempt.fault import Fault
+from ccroute.flow.charge import charge
 from ccroute.flow.effects import Stopped
 from ccroute.flow.retry import NextAttempt
 from ccroute.flow.state import RouterState
@@ -159,7 +160,7 @@ class CallContext:
             attempt.load = load / 1e9 if isinstance(load, int) else None
         if answer.choices[0].finish_reason == "content_filter":
             attempt.is_free = not attempt.deployment.backend.charges(answer)
-        self._note(attempt, "ok", usage, None, attempt.candidate.reason)
+        self._note(attempt, "ok", usage, None, attempt.candidate.reason, answer.model)
         attempt.known_answer = self._completed(answer, attempt, usage)
         return attempt.known_answer
 
@@ -238,7 +239,7 @@ class CallContext:
         if self._noted is attempt:
             return self.partial(attempt)
         usage, before = attempt.spent(), self._cost
-        spent = cost(usage, attempt.deployment.price)
+        spent, _, _ = charge(attempt, "ok", usage)
         total = None if spent is None or before is None else before + spent
         answer = self._completed(attempt.so_far() or Completion(), attempt, usage)
         return answer.model_copy(update={"cost": total})
@@ -266,7 +267,13 @@ class CallContext:
     # How an attempt is written down.
 
     def _note(
-        self, attempt: AttemptContext, outcome: Outcome, usage: Usage, fault: Fault | None, reason: str
+        self,
+        attempt: AttemptContext,
+        outcome: Outcome,
+        usage: Usage,
+        fault: Fault | None,
+        reason: str,
+        model: str = "",
     ) -> None:
         self._reasons += attempt.changes
         self.sent, turn = self.sent or attempt.sent, attempt.turn
@@ -277,9 +284,8 @@ class CallContext:
         now, plan, candidate = self.state.clock.monotonic(), self.plan, attempt.candidate
         deployment, duration, latency = candidate.deployment, now - attempt.started, now - self.started
         failure = None if fault is None else fault.rule.failure
-        # What was never sent or was rejected cost nothing, even where the price is unknown.
-        is_free = attempt.is_free or (outcome != "ok" and not usage.total_tokens)
-        spent = _NOTHING if is_free else cost(usage, deployment.price)
+        spent, source, note = charge(attempt, outcome, usage, model)
+        self._reasons += (f"{deployment.name}: {note}",) if note else ()
         if attempt.reconnected:
             reason += "; the server had closed the kept connection, sent once more on a new one"
         made = new_attempt(
@@ -321,7 +327,7 @@ class CallContext:
             latency,
             self._override_saved(usage, spent) if plan.overridden else None,
             plan.request.metadata,
-            deployment.price_source,
+            source,
             attempt.queued,
             attempt.load,
         )

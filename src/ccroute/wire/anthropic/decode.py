@@ -11,13 +11,14 @@ from pydantic_core import from_json
 from ccroute.errors import InvalidRequestError
 from ccroute.types import JSON, Completion, FinishReason, Function, Message, Request, ToolCall, Usage
 from ccroute.types.results import new_choice, new_completion, new_message
+from ccroute.types.route import with_apart
 from ccroute.wire.anthropic.encode import SCHEMA_TOOL
 from ccroute.wire.anthropic.turns import THINKING
 from ccroute.wire.decoding import check_error
 from ccroute.wire.fields import wants_schema
 from ccroute.wire.reading import answer_text, finish_reason, listed, load_object, mapping, text, wrong
 from ccroute.wire.tools import as_text
-from ccroute.wire.usage import check_used, counts, estimate_choices, usage
+from ccroute.wire.usage import STANDARD_TERMS, billed_apart, check_used, counts, estimate_choices, usage
 
 STOP: Final[Mapping[str, FinishReason]] = {
     "end_turn": "stop",
@@ -28,6 +29,15 @@ STOP: Final[Mapping[str, FinishReason]] = {
     "refusal": "content_filter",
 }
 """Anthropic's stop reasons in canonical form. Others (`pause_turn`) become `other`."""
+_APART: Final = {
+    **{name: (None, *usual) for name, usual in STANDARD_TERMS.items()},
+    "server_tool_use": (
+        None,
+        {"web_search_requests": 0},
+        {"web_search_requests": 0, "web_fetch_requests": 0},
+    ),
+}
+"""What a usage says of the bill besides tokens, if there is nothing to bill but tokens."""
 
 
 def decode(body: bytes) -> Completion:
@@ -147,6 +157,9 @@ def read_usage(raw: JSON, output_estimate: Callable[[], int]) -> Usage:
         used = read_usage(further, lambda: 0)
         is_own = further.get("type") == "compaction"
         total += used if is_own else used.model_copy(update={"estimated": True})
+    for name, usual in _APART.items():
+        if raw.get(name) not in usual:
+            return with_apart(total, billed_apart(raw))
     return total
 
 
