@@ -77,7 +77,7 @@ def test_savings_are_measured_at_a_price_of_a_configuration(ccroute, ledger, wri
             "--by= is one of agent, group, alias, model, backend, day, session, or several of them, not",
         ),
         (("--since", "soon"), "--since= takes a datetime or a text such as"),
-        (("--baseline", "big"), "--baseline needs --config FILE"),
+        (("--baseline", "big"), '--baseline: "big" has no price: --config FILE names a configuration'),
         (("--baseline", "other", "--config", "prices.toml"), 'prices.toml: "other" has no price'),
     ],
 )

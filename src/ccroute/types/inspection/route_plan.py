@@ -22,6 +22,9 @@ class Candidate(Frozen):
     probability:    of being the first that is asked, 0 to 1. Only random strategies have others than 0 and 1.
     worst_cost:     USD for the longest prompt and answer, with nothing from a cache; None if unknown.
     context_window: tokens; None if unknown.
+    input_price, output_price: USD per million tokens now, of prompts of usual length; None if unknown.
+    price_source:   where they are from: "model", "router", "free" or "genai-prices"; None if unknown, and
+                    then `why_unpriced` says why.
     """
 
     deployment: str
@@ -34,6 +37,10 @@ class Candidate(Frozen):
     probability: float = 0.0
     worst_cost: Decimal | None = None
     context_window: int | None = None
+    input_price: Decimal | None = None
+    output_price: Decimal | None = None
+    price_source: str | None = None
+    why_unpriced: str = ""
 
 
 class RoutePlan(Frozen):
