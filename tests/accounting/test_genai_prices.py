@@ -1,5 +1,5 @@
-"""Our arithmetic next to genai-prices' own, for every provider and model that the installed version knows; and
-the provider and the model that an address and a name lead to."""
+"""Our arithmetic next to genai-prices' own, for every provider and model that the installed version knows,
+and the provider and the model that an address and a name lead to."""
 
 from __future__ import annotations
 
