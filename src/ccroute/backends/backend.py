@@ -14,10 +14,10 @@ from ccroute.backends.codec import Codec, HttpRequest
 from ccroute.backends.credentials import ApiKey, Credentials, Secrets, checked_header, fingerprint
 from ccroute.backends.known_models import NOTHING, Wire, known
 from ccroute.backends.origin import check_ca_file, check_name, parse_base_url
-from ccroute.errors import AuthenticationError, ConfigError
+from ccroute.errors import AuthenticationError, CcrouteError, ConfigError
 from ccroute.http.message import Endpoint, PreparedRequest
 from ccroute.http.origin import is_private
-from ccroute.types import Model, Timeout
+from ccroute.types import Completion, Model, Timeout
 
 _ENDPOINTS: Final = ("/chat/completions", "/messages", "/api/chat")
 _TELL_COSTS: Final = ("openrouter.ai", "api.perplexity.ai", "api.x.ai")
@@ -166,6 +166,14 @@ class Backend(Codec):
     def is_free(self, model: str) -> bool:
         """Whether the answers of `model` cost nothing unless a price says otherwise."""
         return self.local
+
+    def charges(self, answer: Completion) -> bool:
+        """Whether the provider charges for an answer that its content filter ended."""
+        return True
+
+    def charges_refusal(self, error: CcrouteError) -> bool:
+        """Whether the provider may charge for the prompt of a request that it refused with `error`."""
+        return False
 
     def tells_cost(self) -> bool:
         """Whether an answer's own figure of its cost is what the provider charges, in USD."""

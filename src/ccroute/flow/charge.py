@@ -25,7 +25,7 @@ def charge(attempt: AttemptContext, outcome: Outcome, usage: Usage, model: str =
     """
     deployment = attempt.candidate.deployment
     price, source = deployment.fixed_price, deployment.price_source
-    if outcome != "ok" and not usage.total_tokens:
+    if attempt.is_free or (outcome != "ok" and not usage.total_tokens):
         # What was never sent or was rejected cost nothing, even where the price is unknown.
         return _NOTHING, source, ""
     if price is not None and "_apart" not in usage.__dict__:

@@ -71,7 +71,7 @@ MIGRATIONS: Final = (
 
 INSERT: Final = f"INSERT INTO attempts VALUES ({', '.join('?' * 35)}) ON CONFLICT DO NOTHING"  # noqa: S608
 
-_PLACES: Final = 12
+PLACES: Final = 12
 """An amount with so many decimal places, or fewer, is stored as a whole number, which SQL can sum up exactly;
 any other as text. A price of up to 6 places per million tokens never needs more."""
 _INT64: Final = 2**63
@@ -167,10 +167,10 @@ def storable(row: LedgerRow) -> tuple[Any, ...]:
 def rows(connection: sqlite3.Connection, start: datetime, end: datetime) -> list[LedgerRow]:
     """The rows started in [start, end), oldest first."""
     found = connection.execute(f"SELECT *{_SPAN} ORDER BY started, id", _bounds(start, end))
-    return list(map(_ledger_row, found))
+    return list(map(ledger_row, found))
 
 
-def _ledger_row(stored: Sequence[Any]) -> LedgerRow:
+def ledger_row(stored: Sequence[Any]) -> LedgerRow:
     started, id, call, agent, group, session, requested, alias, backend, deployment, model = stored[:11]
     outcome, failure, status, *tokens, estimated, cost = stored[11:22]
     overridden, fallback, duration, first_content, final, cached, latency, saved, metadata = stored[22:31]
@@ -318,7 +318,7 @@ def _usage(tokens: Sequence[int], estimated: int) -> Usage:
 
 def _stored(amount: Decimal) -> int | str:
     """An amount in USD as a column has it."""
-    scaled = amount.scaleb(_PLACES, _EXACT)
+    scaled = amount.scaleb(PLACES, _EXACT)
     whole = int(scaled)
     return whole if whole == scaled and -_INT64 <= whole < _INT64 else str(amount)
 
@@ -327,7 +327,7 @@ def _amount(stored: int | str) -> Decimal:
     """The amount in USD of a column, without zeros at its end."""
     if isinstance(stored, str):
         return Decimal(stored)
-    amount = Decimal(stored).scaleb(-_PLACES, _EXACT).normalize(_EXACT)
+    amount = Decimal(stored).scaleb(-PLACES, _EXACT).normalize(_EXACT)
     return Decimal(f"{amount:f}")  # 100, not 1E+2
 
 

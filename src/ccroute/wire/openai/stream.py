@@ -71,7 +71,10 @@ class Decoder(BaseDecoder):
             self._raw_usage = used  # the last one counts: vLLM can put usage on every frame
             if self._tier not in USUAL_TIERS:
                 self._raw_usage = {**mapping(used), "service_tier": self._tier}
-        return self._take_choice(choices, data, chunks) if choices and not self._ended else None
+        only_text = self._take_choice(choices, data, chunks) if choices and not self._ended else None
+        if used:
+            self._usage_is_final = self._finish is not None and (self._ended or not choices)
+        return only_text
 
     def _take_choice(self, choices: JSON, data: bytes, chunks: list[Chunk]) -> str | None:
         choice = choices[0] if isinstance(choices, list) else None
@@ -98,10 +101,11 @@ class Decoder(BaseDecoder):
     def _take_end(self, choice: Mapping[str, JSON], data: bytes, *, speaks: bool) -> None:
         spoke = bool(self._text or self._calls)
         reason = read_reason(choice, data, spoke=spoke)
-        self._raw_usage = self._raw_usage or choice.get("usage")  # Moonshot has it here
         self._went_on = False
         self._finish = reason or self._finish
         self._ended = self._finish is not None and spoke and not speaks
+        if not self._raw_usage and (used := choice.get("usage")):  # Moonshot has it here
+            self._raw_usage, self._usage_is_final = used, self._ended
         self._template.forget()  # the next text must be seen to come after this end
 
     def _take_delta(self, delta: Mapping[str, JSON], chunks: list[Chunk]) -> None:
