@@ -69,6 +69,11 @@ def test_savings_are_measured_at_a_price_of_a_configuration(ccroute, ledger, wri
         assert float(total["saved"]) > 0
 
 
+def test_a_baseline_may_have_the_price_of_its_provider(ccroute, ledger):
+    total = ccroute("report", ledger, "--baseline", "claude-opus-4-20250514", "--json").json["total"]
+    assert float(total["saved"]) > 0
+
+
 @pytest.mark.parametrize(
     ("argv", "fault"),
     [
