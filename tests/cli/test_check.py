@@ -92,7 +92,7 @@ BUDGETS = {
         "group:leads": {"usd": 3, "tokens": 1_000_000, "then": "queue"},
         "session": {"tokens": 5000, "per": "session", "tz": "Europe/Berlin"},
     },
-    "agents": {"architect": {"model": "opus", "group": "leads", "budget": {"usd": "0.05", "per": "total"}}},
+    "agents": {"architect": {"model": "opus", "group": "leads", "budget": {"usd": "1e-8", "per": "total"}}},
 }
 
 
@@ -102,10 +102,10 @@ def test_the_budgets_are_a_table(ccroute, file, write):
     at = lines.index(["budgets:"])
     assert lines[at + 1] == ["budget", "limit", "per", "then"]
     assert lines[at + 3 : at + 7] == [
-        ["router", "$1,000.5", "month in Europe/Berlin", "refuse"],
-        ["group:leads", "$3 and 1,000,000 tokens", "day", "queue"],
+        ["router", "$1000.50", "month in Europe/Berlin", "refuse"],
+        ["group:leads", "$3.00 and 1,000,000 tokens", "day", "queue"],
         ["session", "5,000 tokens", "session", "refuse"],
-        ["agent:architect", "$0.05", "total", "refuse"],
+        ["agent:architect", "$0.00000001", "total", "refuse"],
     ]
 
 

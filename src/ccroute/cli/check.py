@@ -175,8 +175,12 @@ def _agent_table(agents: Sequence[dict[str, Any]]) -> tuple[list[str], list[list
 def _budget_table(budgets: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]], tuple[int, ...]]:
     rows = []
     for each in budgets:
-        limits = [f"${Decimal(each['usd']):,f}"] if each["usd"] is not None else []
+        limits = [_exact(Decimal(each["usd"]))] if each["usd"] is not None else []
         limits += [f"{each['tokens']:,} tokens"] if each["tokens"] is not None else []
         zone = "" if each["tz"] == "UTC" or each["per"] in ("session", "total") else f" in {each['tz']}"
         rows.append([each["budget"], " and ".join(limits), each["per"] + zone, each["then"]])
     return ["budget", "limit", "per", "then"], rows, (1,)
+
+
+def _exact(usd: Decimal) -> str:
+    return rounded_usd(usd) if usd == round(usd, 6) else f"${usd:f}"
