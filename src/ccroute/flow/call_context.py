@@ -106,7 +106,7 @@ class CallContext:
             clock.now(),
             now,
             self.plan.request,
-            len(self._rows) + 1,
+            attempt_id(self.id, len(self._rows) + 1),
         )
         if self.turn is not None and not self.attempts:
             self.latest.queued = self.turn.waited
@@ -309,7 +309,7 @@ class CallContext:
         )
         # In the order of its fields: with their names, it would cost twice as much.
         row = LedgerRow(
-            attempt_id(self.id, attempt.number),
+            attempt.id,
             self.id,
             attempt.started_at,
             plan.agent,

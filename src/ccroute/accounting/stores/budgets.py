@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MOST_SESSIONS: Final = 100_000
 """Sessions whose spending is known; the one that was asked for longest ago is forgotten first."""
+_MOST_AT_ONCE: Final = 64
 _PARTS: Final = ("agent", "group", "backend", "session")
 
 
@@ -34,7 +35,7 @@ class _Amount:
 
 
 class _Reservation(NamedTuple):
-    scopes: tuple[Scope, ...]
+    scopes: Sequence[Scope]
     usd: Decimal
     tokens: int
 
@@ -56,19 +57,16 @@ class _Window:
         name = "" if kind == "router" else getattr(row, kind)
         if name is None or (self.by_session and session is None):
             return
-        account = self.account(Scope(kind, name, session))
+        scope = Scope(kind, name, session)
+        account = self.accounts.get(scope) or self.new(scope)
         account.usd += usd
         account.tokens += tokens
 
-    def account(self, scope: Scope) -> _Amount:
-        """What the scope spent."""
-        account = self.accounts.get(scope)
-        if account is None:
-            account = self.accounts[scope] = _Amount()
-            if len(self.accounts) > MOST_SESSIONS:
-                del self.accounts[next(iter(self.accounts))]
-        elif self.by_session or self.kind == "session":
-            self.accounts[scope] = self.accounts.pop(scope)
+    def new(self, scope: Scope) -> _Amount:
+        """The account of a scope that spent nothing yet."""
+        if len(self.accounts) >= MOST_SESSIONS:
+            del self.accounts[next(iter(self.accounts))]
+        account = self.accounts[scope] = _Amount()
         return account
 
 
@@ -99,13 +97,18 @@ class MemoryBudgets:
         self, attempt: str, claims: Sequence[Claim], usd: Decimal, tokens: int, expires: datetime
     ) -> list[Standing] | None:
         """Reserve so much of every claim, or nothing."""
+        standings, fit = list[Standing](), True
         with self._inbox.lock:
-            self._inbox.read()
-            standings = [self._standing(claim) for claim in claims]
-            fit = all(fits(*each, usd, tokens) for each in zip(claims, standings, strict=True))
+            if self._inbox:
+                self._inbox.read()
+            for claim in claims:
+                standing = self._standing(claim)
+                standings.append(standing)
+                fit = fit and fits(claim, standing, usd, tokens)
             if fit:
-                self._put(attempt, tuple([claim.scope for claim in claims]), usd, tokens)
-        self._inbox.drain()
+                self._put(attempt, [claim.scope for claim in claims], usd, tokens)
+        if self._inbox:
+            self._inbox.drain()
         return None if fit else standings
 
     def settle(self, attempt: str, usd: Decimal, tokens: int) -> None:
@@ -116,7 +119,8 @@ class MemoryBudgets:
     def count(self, row: LedgerRow) -> None:
         """The row was given to the ledger: its reservation ends, and what it says is spent."""
         self._inbox.append((row.id, row.cost or NOTHING, row.usage.total_tokens, row))
-        self._inbox.drain()
+        if len(self._inbox) >= _MOST_AT_ONCE:  # until then, the next one that asks reads it
+            self._inbox.drain()
 
     def after_fork(self) -> None:
         """In a forked child: what is reserved is the parent's. What was spent, and is not in the ledger yet,
@@ -127,8 +131,11 @@ class MemoryBudgets:
 
     def _standing(self, claim: Claim) -> Standing:
         scope = claim.scope
-        window = self._windows.get((scope.kind, scope.session is not None, claim.since))
-        spent = (window or self._load(claim)).account(scope)
+        key = scope.kind, scope.session is not None, claim.since
+        window = self._windows.get(key) or self._load(claim)
+        spent = window.accounts.get(scope) or window.new(scope)
+        if window.by_session or window.kind == "session":
+            window.accounts[scope] = window.accounts.pop(scope)
         reserved = self._reserved.get(scope)
         if reserved is None:
             return Standing(spent.usd, spent.tokens, NOTHING, 0)
@@ -155,7 +162,7 @@ class MemoryBudgets:
         except ConfigError:  # a ledger of the user's own, which keeps sums only: some rows may count twice
             return []
 
-    def _put(self, attempt: str, scopes: tuple[Scope, ...], usd: Decimal, tokens: int) -> None:
+    def _put(self, attempt: str, scopes: Sequence[Scope], usd: Decimal, tokens: int) -> None:
         self._reservations[attempt] = _Reservation(scopes, usd, tokens)
         for scope in scopes:
             reserved = self._reserved.get(scope)

@@ -43,20 +43,18 @@ class Budgets:
         self._looked = 0.0
         self._inbox = Inbox(self._apply)
 
-    def ask(self, reservation: Reservation) -> float:
-        """Ask for the first time; returns what `wait` does."""
+    def ask(self, reservation: Reservation, now: datetime) -> None:
+        """Ask for the first time, `now` (UTC): it is granted, or something is `in_the_way`."""
         with self._inbox.lock:
-            self._inbox.read()
-            self._decide(reservation)
-            seconds = 0.0
+            if self._inbox:
+                self._inbox.read()
+            self._decide(reservation, now)
             if reservation.in_the_way is not None:
                 self._arrivals += 1
                 reservation.ticket = self._arrivals
                 self._put(reservation)
-                seconds = self._seconds(reservation)
         if self._inbox:
             self._inbox.drain()
-        return seconds
 
     def wait(self, reservation: Reservation) -> float:
         """Seconds after which to look again; 0: it is granted, or refused by what is `in_the_way`.
@@ -87,16 +85,18 @@ class Budgets:
     def spend(self, reservation: Reservation, row: LedgerRow) -> None:
         """The attempt is over before its call is; what its row does not say is free. Never waits."""
         self.store.settle(reservation.attempt, row.cost or NOTHING, row.usage.total_tokens)
-        self._wake(row)
+        if self._queues:
+            self._wake(row)
 
     def count(self, row: LedgerRow) -> None:
         """The row was given to the ledger. Never waits."""
         self.store.count(row)
-        self._wake(row)
+        if self._queues:
+            self._wake(row)
 
     def foresee(self, reservation: Reservation) -> None:
         """Put down what would be in its way now. Reserves nothing."""
-        self._decide(reservation, self._look)
+        self._decide(reservation, self._clock.now(), self._look)
 
     def waiting(self) -> list[str]:
         """For each one that waits, the name of the budget that it waits for."""
@@ -118,9 +118,8 @@ class Budgets:
 
     def _wake(self, row: LedgerRow) -> None:
         """Let those look again who wait for what the row has made free."""
-        if self._queues:
-            self._inbox.append((None, row))
-            self._inbox.drain()
+        self._inbox.append((None, row))
+        self._inbox.drain()
 
     def _apply(self, left: Reservation | None, row: LedgerRow | None) -> None:
         """Let one go, and wake the first of those who may go on because of that, or of a row. Only with the
@@ -145,10 +144,10 @@ class Budgets:
 
     # All of the following only with the lock.
 
-    def _decide(self, reservation: Reservation, decide: Decide | None = None) -> None:
+    def _decide(self, reservation: Reservation, now: datetime, decide: Decide | None = None) -> None:
         """Grant it, or put down what is in its way."""
-        now, needs = self._clock.now(), reservation.needs
-        claims = [reservation.table.claim(need, now) for need in needs]
+        needs = reservation.needs
+        claims = needs.claims(now)
         try:
             reservation.in_the_way = (decide or self._reserve)(reservation, claims)
         except Exception as error:  # the ledger's
@@ -218,9 +217,9 @@ class Budgets:
 
     def _advance(self, scope: Scope) -> None:
         """Let those go on for whom there is room, in their order."""
-        changed = False
+        changed, now = False, self._clock.now()
         while (first := self._first(scope)) is not None:
-            self._decide(first)
+            self._decide(first, now)
             way = first.in_the_way
             if way is not None and way.because == "in flight" and way.need.scope == scope:
                 break
@@ -236,7 +235,7 @@ class Budgets:
         while self._later and self._later[0][0] <= now:
             first = heapq.heappop(self._later)[2]
             if first.queue == "next window":
-                self._decide(first)
+                self._decide(first, now)
                 self._go_on(first)
 
     def _go_on(self, reservation: Reservation) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from ccroute.accounting.budgets import Scope
 from ccroute.routing.acquired import AttemptOutcome
-from ccroute.routing.budgets.table import BudgetTable, Need
+from ccroute.routing.budgets.table import Needs
 from ccroute.routing.budgets.worst_case import Fits, InTheWay, WorstCase
 from ccroute.routing.sleeper import Sleeper
 
@@ -36,14 +35,12 @@ class Reservation(Sleeper):
     def __init__(
         self,
         budgets: Budgets,
-        table: BudgetTable,
-        needs: Sequence[Need],
+        needs: Needs,
         attempt: str,
         worst: WorstCase,
         expires: datetime,
     ) -> None:
         self.budgets = budgets
-        self.table = table
         self.needs = needs
         self.attempt = attempt
         self.worst = worst
