@@ -184,7 +184,14 @@ class Tally:
 
 def as_json(row: Mapping[str, Any]) -> dict[str, JSON]:
     """The row with amounts as str."""
-    return {name: str(value) if isinstance(value, Decimal) else value for name, value in row.items()}
+    return {name: as_text(value) if isinstance(value, Decimal) else value for name, value in row.items()}
+
+
+def as_text(amount: Decimal) -> str:
+    """The amount in figures, without an exponent and without zeros at its end: each ledger stores it in its
+    own way."""
+    text = f"{amount:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 _COUNTS = tuple(name for name in Tally.__slots__ if name not in {"known", "latencies"})
