@@ -207,6 +207,6 @@ for use in (PostgresLedger, lambda url: Router([], ledger=url), Report.from_ledg
 
 
 def test_a_router_without_postgresql_loads_no_psycopg(tmp_path: Path) -> None:
-    code = "import sys, ccroute; ccroute.Router([], ledger=sys.argv[1]).report(); print('psycopg' in sys.modules)"
+    code = "import sys, ccroute; ccroute.Router([], ledger=sys.argv[1]); print('psycopg' in sys.modules)"
     command = [sys.executable, "-c", code, str(tmp_path / "usage.db")]
     assert subprocess.run(command, capture_output=True, text=True).stdout == "False\n"
