@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ccroute.config.reading.source import Given
     from ccroute.http.connections import Transport
     from ccroute.observe import Listener
-    from ccroute.types import BackendHealth, RoutePlan, RouterStats
+    from ccroute.types import BackendHealth, Budget, RoutePlan, RouterStats
 
 
 class Router(RouterBase):
@@ -54,6 +54,8 @@ class Router(RouterBase):
     unknown_agent:  "error", or "default" to treat an unknown agent as none.
     retry, timeout: the defaults of every call.
     prices:         model → `Price` or "free", for models without a price in their backend's `models`.
+    budgets:        the most that calls may cost: of "router", "agent:x" (or just "x"), "group:x" (its agents
+                    together), "backend:x", "session" (each on its own) or "session:x" → `Budget`.
     ledger:         where attempts are recorded: the path of an SQLite file, a postgresql:// address, or a
                     ledger of your own; None keeps them in memory.
     baseline:       the model that savings are measured against.
@@ -84,6 +86,7 @@ class Router(RouterBase):
         retry: RetryPolicy | None = None,
         timeout: Timeout | float | None = None,
         prices: PriceBook | Mapping[str, PriceLike] | None = None,
+        budgets: Mapping[str, Budget] | None = None,
         ledger: Ledger | str | os.PathLike[str] | None = None,
         baseline: str | None = None,
         groups: Mapping[str, Agent] | None = None,
@@ -106,6 +109,7 @@ class Router(RouterBase):
             retry=retry,
             timeout=timeout,
             prices=prices,
+            budgets=budgets,
             ledger=ledger,
             baseline=baseline,
             groups=groups,

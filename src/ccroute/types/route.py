@@ -29,6 +29,7 @@ class FailureClass(StrEnum):
     context_length:  the prompt does not fit into the model's context window.
     credential:      the key is refused, may not do this, or has no quota left.
     unavailable:     the deployment does not have the model or the path.
+    budget:          a budget does not allow it, so nothing was sent.
     """
 
     NOT_SENT = "not_sent"
@@ -39,6 +40,7 @@ class FailureClass(StrEnum):
     CONTEXT_LENGTH = "context_length"
     CREDENTIAL = "credential"
     UNAVAILABLE = "unavailable"
+    BUDGET = "budget"
 
 
 _CAN_BUILD_LATE = tuple(map(int, VERSION.split(".")[:2])) >= (2, 14)

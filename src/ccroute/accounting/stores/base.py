@@ -43,6 +43,8 @@ class BaseLedger(ABC):
         self._lock = threading.RLock()
         self._tries, self._turn = lock_tries(self._lock), lock_turn(self._lock)
         self._busy = False  # with the lock held: a finaliser has to leave everything as it is
+        if self.budgets is not None:
+            self.budgets.after_fork()
 
     def record(self, row: LedgerRow) -> None:
         """Record one row. When this returns, the row is stored.

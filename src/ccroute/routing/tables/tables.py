@@ -28,7 +28,9 @@ from ccroute.routing.tables.aliases import AliasTable, Resolution
 from ccroute.types import FREE, Model, ModelInfo, Price
 
 if TYPE_CHECKING:
+    from ccroute.routing.budgets.table import BudgetTable
     from ccroute.routing.rate_limits import Limit
+    from ccroute.types import Budget
 
 UnknownAgent = Literal["error", "default"]
 """For a call whose agent is not configured: the call fails, or goes on without an agent."""
@@ -143,6 +145,7 @@ class Tables:
         agent_override: bool = True,
         unknown_agent: UnknownAgent = "error",
         prices: PriceBook | None = None,
+        budgets: Mapping[str, Budget] | None = None,
     ) -> None:
         self.backends: dict[str, Backend] = {backend.name: backend for backend in backends}
         self.aliases = aliases
@@ -166,7 +169,16 @@ class Tables:
         if unknown_agent not in get_args(UnknownAgent):
             raise ConfigError(f'unknown_agent is "error" or "default", not {unknown_agent!r}')
         self.fallbacks, faults = checked_fallbacks(fallbacks)
-        if faults := [*faults, *self._faults(backends)]:
+        faults += self._faults(backends)
+        self.budgets: BudgetTable | None = None
+        if budgets:
+            from ccroute.routing.budgets.table import BudgetTable  # most routers have none
+
+            try:
+                self.budgets = BudgetTable(budgets, agents, self.backends)
+            except ConfigError as error:
+                faults += error.faults
+        if faults:
             raise ConfigError(*faults)
         for name in self.aliases.deployments():
             self.deployment(name)
