@@ -56,8 +56,8 @@ class Router(RouterBase):
     prices:         model → `Price` or "free", for models without a price in their backend's `models`.
     budgets:        the most that calls may cost: of "router", "agent:x" (or just "x"), "group:x" (its agents
                     together), "backend:x", "session" (each on its own) or "session:x" → `Budget`.
-    ledger:         where attempts are recorded: the path of an SQLite file, or a ledger of your own; None
-                    keeps them in memory.
+    ledger:         where attempts are recorded: the path of an SQLite file, a postgresql:// address, or a
+                    ledger of your own; None keeps them in memory.
     baseline:       the model that savings are measured against.
     drop_params:    drop parameters that a backend does not support (listed in `route.reasons`) instead
                     of refusing the call.
@@ -314,7 +314,7 @@ class Router(RouterBase):
         name = baseline if baseline is not None else state.baseline
         if baseline is not None and not is_known(state.tables, baseline):
             raise UnknownModelError(baseline, hint="a baseline needs an alias, a deployment or a price")
-        price = None if name is None else price_of(state.tables, name)
+        price = None if name is None else price_of(state.tables, name, usual=True)
         parts = group_by(by)
         tiers = price is not None and bool(price.above)
         sums = state.ledger.tallies(moment("since", since), moment("until", until), parts, tiers=tiers)
@@ -324,7 +324,7 @@ class Router(RouterBase):
         """The ledger's rows of attempts started in [since, until), oldest first; both as in `report`.
 
         The ledger in memory keeps the last 100,000 rows; older ones are only in the reports' sums. Raises
-        `ConfigError` if your own ledger has no `rows()`.
+        `ConfigError` if your own ledger has no `rows()`, and if PostgreSQL cannot be read.
         """
         return self._own_state().ledger.rows(moment("since", since), moment("until", until))
 

@@ -211,7 +211,7 @@ def _leave_out_remote(
     if not left_out:
         return None
     denied = ", ".join(left_out)
-    if len(left_out) < len(candidates):
+    if any(candidate.deployment.name not in left_out for candidate in candidates):
         reasons.append(f"local_only: {denied} left out")
         return None
     return EgressDeniedError(

@@ -97,7 +97,8 @@ class MemoryBudgets:
         self, attempt: str, claims: Sequence[Claim], usd: Decimal, tokens: int, expires: datetime
     ) -> list[Standing] | None:
         """Reserve so much of every claim, or nothing."""
-        standings, fit = list[Standing](), True
+        standings: list[Standing] = []
+        fit = True
         with self._inbox.lock:
             if self._inbox:
                 self._inbox.read()

@@ -123,15 +123,16 @@ def _of_extra(extra: Mapping[str, JSON]) -> tuple[int, list[int | None]]:
 def _cache_marks(request: Request) -> Iterator[JSON]:
     """Every `cache_control` of a request: of its messages, their parts, its tools, and the whole prompt."""
     for message in request.messages:
+        if "cache_control" in message:
+            yield message["cache_control"]
         content = message.get("content")
-        for each in (message, *(content if isinstance(content, list | tuple) else ())):
-            if each.get("cache_control"):
-                yield each["cache_control"]
+        if content and not isinstance(content, str):
+            yield from (part["cache_control"] for part in content if "cache_control" in part)
     for tool in request.tools or ():
-        for each in (tool, tool.get("function") or {}):
-            if each.get("cache_control"):
-                yield each["cache_control"]
-    if request.extra.get("cache_control"):
+        yield from (
+            each["cache_control"] for each in (tool, tool.get("function", {})) if "cache_control" in each
+        )
+    if "cache_control" in request.extra:
         yield request.extra["cache_control"]
 
 
