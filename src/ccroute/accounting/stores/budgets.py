@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from ccroute.accounting.budgets import Claim, Kind, Scope, Standing, fits
 from ccroute.accounting.prices import NOTHING
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MOST_SESSIONS: Final = 100_000
 """Sessions whose spending is known; the one that was asked for longest ago is forgotten first."""
 _MOST_AT_ONCE: Final = 64
+_NONE: Final[tuple[Sequence[Claim], Decimal, int]] = (), NOTHING, 0
 _PARTS: Final = ("agent", "group", "backend", "session")
 
 
@@ -32,12 +33,6 @@ class _Amount:
 
     usd: Decimal = NOTHING
     tokens: int = 0
-
-
-class _Reservation(NamedTuple):
-    scopes: Sequence[Scope]
-    usd: Decimal
-    tokens: int
 
 
 @dataclass(slots=True)
@@ -81,7 +76,7 @@ class MemoryBudgets:
     def __init__(self, ledger: BaseLedger) -> None:
         self._ledger = ledger
         self._windows: dict[tuple[str, bool, datetime], _Window] = {}
-        self._reservations: dict[str, _Reservation] = {}
+        self._reservations: dict[str, tuple[Sequence[Claim], Decimal, int]] = {}
         self._reserved: dict[Scope, _Amount] = {}
         self._inbox = Inbox(self._apply)
 
@@ -107,7 +102,7 @@ class MemoryBudgets:
                 standings.append(standing)
                 fit = fit and fits(claim, standing, usd, tokens)
             if fit:
-                self._put(attempt, [claim.scope for claim in claims], usd, tokens)
+                self._put(attempt, claims, usd, tokens)
         if self._inbox:
             self._inbox.drain()
         return None if fit else standings
@@ -163,12 +158,12 @@ class MemoryBudgets:
         except ConfigError:  # a ledger of the user's own, which keeps sums only: some rows may count twice
             return []
 
-    def _put(self, attempt: str, scopes: Sequence[Scope], usd: Decimal, tokens: int) -> None:
-        self._reservations[attempt] = _Reservation(scopes, usd, tokens)
-        for scope in scopes:
-            reserved = self._reserved.get(scope)
+    def _put(self, attempt: str, claims: Sequence[Claim], usd: Decimal, tokens: int) -> None:
+        self._reservations[attempt] = claims, usd, tokens
+        for claim in claims:
+            reserved = self._reserved.get(claim.scope)
             if reserved is None:
-                self._reserved[scope] = _Amount(usd, tokens)
+                self._reserved[claim.scope] = _Amount(usd, tokens)
             else:
                 reserved.usd += usd
                 reserved.tokens += tokens
@@ -176,20 +171,20 @@ class MemoryBudgets:
     def _apply(self, attempt: str, usd: Decimal, tokens: int, row: LedgerRow | None) -> None:
         """End a reservation. What was spent is counted with its row, and until then stays reserved. Only with
         the lock."""
-        reservation = self._reservations.pop(attempt, None)
-        if reservation is not None:
-            for scope in reservation.scopes:
-                reserved = self._reserved.get(scope)
-                if reserved is not None:
-                    reserved.usd -= reservation.usd
-                    reserved.tokens -= reservation.tokens
-                    if not reserved.usd and not reserved.tokens:
-                        del self._reserved[scope]
+        claims, reserved_usd, reserved_tokens = self._reservations.pop(attempt, _NONE)
+        for claim in claims:
+            reserved = self._reserved.get(claim.scope)
+            if reserved is not None:
+                reserved.usd -= reserved_usd
+                reserved.tokens -= reserved_tokens
+                if not reserved.tokens and not reserved.usd:
+                    del self._reserved[claim.scope]
         if not usd and not tokens:
             return
-        if row is not None:
-            for window in self._windows.values():
-                if row.started >= window.since:
-                    window.add(row, usd, tokens)
-        elif reservation is not None:
-            self._put(attempt, reservation.scopes, usd, tokens)
+        if row is None:
+            if claims:
+                self._put(attempt, claims, usd, tokens)
+            return
+        for window in self._windows.values():
+            if row.started >= window.since:
+                window.add(row, usd, tokens)

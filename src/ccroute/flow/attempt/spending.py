@@ -42,7 +42,7 @@ def reserve(attempt: AttemptContext) -> Reservation | None:
     asked.budgets.ask(asked, attempt.started_at)
     if asked.in_the_way is not None:
         return asked
-    if asked.fits.shortened_by is not None or asked.worst.is_unlimited:
+    if asked.shortened_by is not None or asked.worst.is_unlimited:
         _put_limit(attempt, asked)
     return None
 
@@ -143,7 +143,7 @@ def _wait(attempt: AttemptContext, asked: Reservation) -> Flow[None]:
 
 def _put_limit(attempt: AttemptContext, asked: Reservation) -> None:
     """Limit the answer to what was reserved, where the server would not keep to that by itself."""
-    worst, (output, shortened_by) = asked.worst, asked.fits
+    worst, output, shortened_by = asked.worst, asked.output, asked.shortened_by
     if shortened_by is not None:
         attempt.note_change(f"max_tokens {worst.output} → {output}, what {shortened_by} still affords")
     elif worst.is_unlimited and worst.may_shorten and (bounded := worst.bounded_by(asked.needs)) is not None:

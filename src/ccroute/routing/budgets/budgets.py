@@ -15,7 +15,7 @@ from ccroute.accounting.budgets import BudgetStore, Claim, Scope, covers
 from ccroute.accounting.prices import NOTHING
 from ccroute.accounting.tally import LedgerRow
 from ccroute.routing.budgets.reservation import Reservation
-from ccroute.routing.budgets.worst_case import Fits, InTheWay, judge, strictest
+from ccroute.routing.budgets.worst_case import InTheWay, judge, strictest
 from ccroute.types.clock import Clock
 from ccroute.types.locks import Inbox
 
@@ -139,7 +139,7 @@ class Budgets:
         found = judge(reservation.worst, reservation.needs, claims, self.store.standings(claims))
         if isinstance(found, InTheWay):
             return found
-        reservation.fits = found
+        reservation.output, reservation.shortened_by = found
         return None
 
     # All of the following only with the lock.
@@ -167,17 +167,17 @@ class Budgets:
             if behind is not None:
                 claim = claims[behind]
                 return InTheWay(needs[behind], claim, standings[behind], "in flight", claim.until)
-        fits, standing = Fits(worst.output), None
+        output, shortened_by, standing = worst.output, None, None
         for _ in range(_MOST_TRIES):
-            usd, tokens = worst.usd(fits.output), worst.tokens(fits.output)
+            usd, tokens = worst.usd(output), worst.tokens(output)
             lacking = store.reserve(reservation.attempt, claims, usd, tokens, reservation.expires)
             if lacking is None:
-                reservation.fits, reservation.granted = fits, True
+                reservation.output, reservation.shortened_by, reservation.granted = output, shortened_by, True
                 return None
             found = judge(worst, needs, claims, lacking)
             if isinstance(found, InTheWay):
                 return found
-            fits, standing = found, lacking[0]
+            (output, shortened_by), standing = found, lacking[0]
         return InTheWay(needs[0], claims[0], standing, "in flight", claims[0].until)  # of other processes
 
     def _behind(self, reservation: Reservation) -> int | None:
