@@ -12,9 +12,9 @@ from ccroute import observe
 from ccroute.accounting import LedgerRow, cost
 from ccroute.accounting.ledger import attempt_id, uuid7
 from ccroute.errors import CcrouteError, StreamInterruptedError
+from ccroute.flow.attempt.charge import charge
 from ccroute.flow.attempt.context import FOREVER, UNUSED, AttemptContext
 from ccroute.flow.attempt.fault import Fault
-from ccroute.flow.charge import charge
 from ccroute.flow.effects import Stopped
 from ccroute.flow.retry import NextAttempt
 from ccroute.flow.state import RouterState

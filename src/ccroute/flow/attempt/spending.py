@@ -16,6 +16,7 @@ from ccroute.accounting.tokens import estimate
 from ccroute.display import rounded_usd
 from ccroute.errors import BudgetExceededError
 from ccroute.failures import NO_BUDGET, NO_BUDGET_REFUSED
+from ccroute.flow.attempt.charge import dearest
 from ccroute.flow.attempt.context import MIN_ATTEMPT, AttemptContext
 from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.effects import Flow, sleep_until_woken
@@ -109,7 +110,7 @@ def _worst(attempt: AttemptContext) -> WorstCase:
     if may_shorten and backend.wire_name is None:  # a wire of the user's own may not carry it
         may_shorten = "max_tokens" not in backend.refusals(_limited(request, LEAST), deployment.model)
     return worst_case(
-        deployment.price,
+        dearest(deployment, request, attempt.state.clock.now()),
         request,
         longest_prompt(attempt.plan, attempt.state),
         longest,
