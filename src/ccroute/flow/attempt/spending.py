@@ -134,7 +134,7 @@ def _wait(attempt: AttemptContext, asked: Reservation, seconds: float) -> Flow[N
             break
         if not is_told:
             _tell(attempt, way, _lack(attempt, asked.worst, way), waits=True)
-            is_told = True
+            is_told = attempt.is_queued = True
         yield from sleep_until_woken(min(seconds, left), asked)
         seconds = asked.budgets.wait(asked)
     if is_told and waits_for is not None:
