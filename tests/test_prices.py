@@ -125,6 +125,16 @@ def test_models_say_their_price_where_there_is_one() -> None:
     assert listed["both"] == listed["c-*"] == nothing
 
 
+def test_a_price_that_is_misspelt_is_told_though_the_library_has_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    prices: dict[str, Any] = {"gpt-4o-mnii": "free", "gpt-4o": "free"}
+    router(OpenAIBackend(api_key="key"), aliases={"small": "openai/gpt-4o-mini"}, prices=prices).close()
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert 'prices["gpt-4o-mnii"] leads to no model' in told
+    assert "openai/gpt-4o-mini has the price of genai-prices" in told
+
+
 # -- Savings
 
 

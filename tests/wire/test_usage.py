@@ -53,8 +53,8 @@ FIELDS = {
     ),
     "anthropic": (
         (
-            "input_tokens output_tokens cache_read_input_tokens cache_creation_input_tokens service_tier speed "
-            "inference_geo"
+            "input_tokens output_tokens cache_read_input_tokens cache_creation_input_tokens service_tier "
+            "speed inference_geo"
         ),
         {
             "cache_creation": "ephemeral_5m_input_tokens ephemeral_1h_input_tokens",

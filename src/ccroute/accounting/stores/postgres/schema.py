@@ -131,12 +131,12 @@ ON CONFLICT (id) DO NOTHING
 """.encode()  # noqa: S608
 """Its argument is from `as_json`."""
 LOCK: Final = """
-SELECT pg_try_advisory_xact_lock(%s), set_config(
-    'synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), true
-)
+SELECT pg_try_advisory_xact_lock(%s),
+    set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), true),
+    set_config('lock_timeout', regexp_replace(current_setting('lock_timeout'), '^0$', '30s'), true)
 """
 """Whether no other process ships from the journal of that number. What is committed then is on the server's
-disk, since the journal forgets it."""
+disk, since the journal forgets it, and a table that somebody has locked is an error."""
 
 
 def prepare(connection: Connection[Any]) -> None:
