@@ -135,7 +135,7 @@ def _wait(attempt: AttemptContext, asked: Reservation) -> Flow[None]:
             break
         if not is_told:
             _tell(attempt, way, _lack(attempt, asked.worst, way), waits=True)
-            is_told = True
+            is_told = attempt.is_queued = True
         yield from sleep_until_woken(min(seconds, left), asked)
     if is_told and waits_for is not None:
         attempt.note_change(f"waited {monotonic() - began:.1f} s for {waits_for.need}")
