@@ -119,7 +119,7 @@ def resolving() -> Row:
 
 def pricing() -> Row:
     usage = Usage(input=1200, cache_read=300, output=450)
-    return Row("price a usage", lambda: cost(usage, PRICE))
+    return Row("price a usage", lambda: cost(usage, PRICE), goal=1)
 
 
 def recording() -> Row:

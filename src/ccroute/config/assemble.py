@@ -245,7 +245,7 @@ class Assembly:
             for model, table in backend.models.items():
                 prices["backends", name, "models", model, "price"] = table.price
         for place, price in prices.items():
-            for key, amount in price.given(without=("above",)).items() if price else ():
+            for key, amount in price.given(without=("above", "web_search")).items() if price else ():
                 if amount is not None and 0 < amount < _LEAST:
                     where = self._merged.where((*place, key))
                     yield f"{where}: {amount} USD per million tokens; was a price per token meant?"

@@ -126,13 +126,15 @@ class CallContext:
         """An attempt failed."""
         failure = fault.rule.failure
         outcome: Outcome = "interrupted" if failure is FailureClass.DELIVERED else "failed"
-        refused = attempt.deployment.backend.charges_refusal(fault.error)
-        has_cost = fault.rule.charged or refused or attempt.reported()
-        usage = attempt.spent(refused=refused) if has_cost else UNUSED
+        name, charged, refused = attempt.candidate.deployment.name, fault.rule.charged, False
+        if not charged:
+            refused = attempt.candidate.deployment.backend.charges_refusal(fault.error)
+            charged = refused or attempt.rejected_answer is not None or attempt.reported()
+        usage = attempt.spent(refused=refused) if charged else UNUSED
         self._note(attempt, outcome, usage, fault, fault.detail)
         if attempt.reservation is not None:
             attempt.reservation.spend(self._rows[-1])
-        name, agent = attempt.deployment.name, self.plan.agent
+        agent = self.plan.agent
         self._reasons += (f"{name} failed ({failure}): {fault.detail}",)
         if isinstance(fault.error, StreamInterruptedError):
             fault.error.partial = self.partial(attempt)

@@ -44,6 +44,8 @@ def charge(attempt: AttemptContext, outcome: Outcome, usage: Usage, model: str =
 def _by_list(
     listed: PriceList, attempt: AttemptContext, usage: Usage, model: str, apart: BilledApart
 ) -> Charge:
+    if not model and attempt.known_answer is not None:  # of a stream that broke
+        model = attempt.known_answer.model
     moment, served = attempt.state.clock.now(), listed.answered(model)
     found = served.under(moment, apart.terms)
     if isinstance(found, str):

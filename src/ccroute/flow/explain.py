@@ -53,6 +53,7 @@ def explain(request: Request, state: RouterState) -> shown.RoutePlan:
         why_not = rehearsal.why_not(considered)
         candidate = considered if why_not else next(in_order)
         deployment, attempt = candidate.deployment, rehearsal.attempts.get(id(candidate))
+        price = deployment.price
         candidates.append(
             shown.Candidate(
                 deployment=deployment.name,
@@ -66,6 +67,10 @@ def explain(request: Request, state: RouterState) -> shown.RoutePlan:
                 worst_cost=_worst_cost(deployment, attempt.request if attempt else plan.request, prompt),
                 budget_left=_left([budgets[need.name] for need in needs[id(candidate)]]),
                 context_window=deployment.info.context_window,
+                input_price=None if price is None else price.input,
+                output_price=None if price is None else price.output,
+                price_source=deployment.price_source,
+                why_unpriced=deployment.why_unpriced,
             )
         )
     return shown.RoutePlan(

@@ -70,7 +70,7 @@ class RetryState:
         self.fault: Fault | None = None
         self.unsupported_fault: Fault | None = None
         self.budget_fault: Fault | None = None
-        self._budget_triggers = frozenset[Trigger | None]()
+        self._budget_triggers: frozenset[Trigger | None] = frozenset()
         self.lacked_time = False
         self._plan = plan
         self._state = state

@@ -169,9 +169,9 @@ class AttemptContext:
         return usage
 
     def reported(self) -> bool:
-        """Whether the server answered, or began to: it had said what the prompt used."""
+        """Whether the server had said what the prompt used."""
         so_far = self.so_far()
-        return so_far is not None and (so_far is self.rejected_answer or so_far.usage.prompt_tokens > 0)
+        return so_far is not None and so_far.usage.prompt_tokens > 0
 
     def spent(self, *, refused: bool = False) -> Usage:
         """What it probably used without an answer: its prompt, and what had been streamed.
