@@ -4,6 +4,7 @@ and the provider and the model that an address and a name lead to."""
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, time, timedelta
@@ -370,7 +371,7 @@ def test_a_fault_of_the_library_is_a_warning_and_no_price(
 
 
 def test_without_the_library_the_price_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_providers", lambda: None)
+    monkeypatch.setitem(sys.modules, "genai_prices.data_snapshot", None)  # its import fails
     first_party.cache_clear()
     assert price_list("https://api.openai.com", "api.openai.com", "gpt-4o") == module.NOT_INSTALLED
     assert price_of_model("gpt-4o", PriceBook()) is None
@@ -381,6 +382,8 @@ def test_without_the_library_the_price_is_unknown(monkeypatch: pytest.MonkeyPatc
 def test_names_from_answers_are_remembered_up_to_a_limit() -> None:
     listed = price_list("https://api.openai.com/v1", "api.openai.com", "gpt-4o")
     assert isinstance(listed, PriceList)
+    dated = listed.answered("gpt-4o-2024-05-13")
+    assert dated is listed.answered("gpt-4o-2024-05-13") is not listed
     for i in range(200):
         assert listed.answered(f"gpt-unheard-{i}") is listed
     assert len(listed._answered) == module._MOST_ANSWERED

@@ -68,6 +68,8 @@ class PriceList:
         self.provider = provider.id
         self.model = "" if info is None else info.id
         self._provider, self._name, self._info = provider, name, info
+        self._get_prices: Any = None if info is None else info.get_prices
+        self._always = self._unchanging()
         self._known: dict[int, Price | str] = {}  # by the library's own price objects, which live as long
         self._answered: dict[str, PriceList] = {}
         found = self._find(datetime.now(UTC))
@@ -91,6 +93,8 @@ class PriceList:
 
     def under(self, moment: datetime, terms: Terms) -> Price | str:
         """The price of an answer that was served under these terms, or why it is unknown."""
+        if not terms:
+            return self._find(moment)
         context, factor = dict[str, str](), Decimal(1)
         for name, value in terms:
             known = _FACTORS.get((self.provider, name, value))
@@ -123,13 +127,20 @@ class PriceList:
         """Whether models are called by names that the user gave them: Azure's deployments."""
         return self.provider == "azure"
 
-    def _find(self, moment: datetime, context: Mapping[str, str] | None = None) -> Price | str:
+    def _unchanging(self) -> Price | str | None:
+        """The usual price, or why it is unknown, where that is the same at all times; else None."""
         info = self._info
         if info is None:
             return f"genai-prices has no model {self._name} of {self.provider}"
         if self.provider in ("openai", "azure") and _SEARCHES_ALWAYS.fullmatch(info.id):
             return f"{self._shown()} is also billed for each of its web searches"
-        listed = info.get_prices(moment, context)
+        return None if isinstance(info.prices, list) else self._read(vars(info.prices))
+
+    def _find(self, moment: datetime, context: Mapping[str, str] | None = None) -> Price | str:
+        always = self._always
+        if always is not None and (isinstance(always, str) or not context):
+            return always
+        listed = self._get_prices(moment, context)
         if context:
             return self._read(vars(listed))
         found = self._known.get(id(listed))
@@ -151,7 +162,7 @@ class PriceList:
         limits = sorted({tier.start for value in given.values() for tier in getattr(value, "tiers", ())})
         try:
             return Price(
-                **_at_length(given, 0),  # only amounts
+                **_at_length(given, 0),
                 above={limit: Price(**_at_length(given, limit)) for limit in limits},  # type: ignore[arg-type]
                 web_search=given.get(_SEARCHES),
             )

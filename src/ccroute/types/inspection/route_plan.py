@@ -74,6 +74,8 @@ class RoutePlan(Frozen):
         header, rows = self._cells()
         return "\n".join([self._title(), "", *aligned(header, rows, _numbers(header)), *self._notes()])
 
+    __repr__ = __str__
+
     def __rich__(self) -> Group:
         from rich.console import Group  # rich calls this
 
