@@ -20,7 +20,7 @@ from ccroute.flow.attempt.charge import dearest
 from ccroute.flow.attempt.context import FOREVER, AttemptContext
 from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.attempt.reports import turned_away_error
-from ccroute.flow.attempt.spending import foresee, longest_prompt, needed
+from ccroute.flow.attempt.spending import foresee, longest_prompt
 from ccroute.flow.budget_stats import budget_stats
 from ccroute.flow.retry import NextAttempt, RetryState
 from ccroute.flow.state import RouterState
@@ -264,8 +264,12 @@ def _worst_cost(deployment: Deployment, request: Request, prompt: int, moment: d
     return None if worst.price is None or (worst.is_unlimited and worst.price) else worst.usd(worst.output)
 
 
-def _needs(plan: Plan, candidate: Candidate, tables: Tables) -> list[Need]:
-    return [] if tables.budgets is None else needed(plan, candidate.deployment, tables.budgets)
+def _needs(plan: Plan, candidate: Candidate, tables: Tables) -> Sequence[Need]:
+    """The budgets that an attempt there needs."""
+    if tables.budgets is None:
+        return ()
+    backend = candidate.deployment.backend.name
+    return tables.budgets.needs(plan.agent, plan.group, backend, plan.request.session)
 
 
 def _left(budgets: Sequence[BudgetStats]) -> Decimal | None:
