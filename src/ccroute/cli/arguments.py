@@ -100,7 +100,9 @@ def _parser() -> argparse.ArgumentParser:
         "report usage.db --by agent --since 2026-01-01",
         files=False,
     )
-    report.add_argument("ledger", metavar="LEDGER", help="a router's ledger: an SQLite file, or postgresql://…")
+    report.add_argument(
+        "ledger", metavar="LEDGER", help="a router's ledger: an SQLite file, or postgresql://…"
+    )
     report.add_argument(
         "--by",
         default="agent",
