@@ -314,7 +314,7 @@ class Router(RouterBase):
         name = baseline if baseline is not None else state.baseline
         if baseline is not None and not is_known(state.tables, baseline):
             raise UnknownModelError(baseline, hint="a baseline needs an alias, a deployment or a price")
-        price = None if name is None else price_of(state.tables, name)
+        price = None if name is None else price_of(state.tables, name, usual=True)
         parts = group_by(by)
         tiers = price is not None and bool(price.above)
         sums = state.ledger.tallies(moment("since", since), moment("until", until), parts, tiers=tiers)

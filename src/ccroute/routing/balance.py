@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 from ccroute.accounting.tokens import Prompt, TokenCounter
 from ccroute.routing.load import LatencyEstimate, Load, LoadSnapshot
 from ccroute.routing.tables.aliases import Strategy
-from ccroute.routing.tables.tables import Deployment
+from ccroute.routing.tables.deployments import Deployment
 from ccroute.types import Price, Request
 
 T = TypeVar("T")

@@ -103,7 +103,8 @@ class Usage(Frozen):
     """Tokens of one answer in disjoint buckets, none negative.
 
     `input` is the uncached part of the prompt; `reasoning` is the part of `output` that was
-    thinking. `estimated` is true when the server sent no counts and ccroute estimated them.
+    thinking. `estimated` is true where the server did not say everything, and ccroute
+    estimated the rest.
     """
 
     input: Tokens = 0
@@ -241,10 +242,19 @@ new_route = unchecked(Route)
 
 
 class ModelInfo(Frozen):
-    """A name that `model=` takes, and its deployments. `context_window` is in tokens."""
+    """A name that `model=` takes, and its deployments.
+
+    context_window: tokens.
+    input_price, output_price: USD per million tokens now, of prompts of usual length; None if unknown, or if
+                    the deployments have different ones.
+    price_source:   where they are from: "model", "router", "free" or "genai-prices".
+    """
 
     id: str
     kind: Literal["alias", "deployment", "pattern"]
     deployments: Sequence[str] = ()
     owned_by: str = ""
     context_window: int | None = None
+    input_price: Decimal | None = None
+    output_price: Decimal | None = None
+    price_source: str | None = None

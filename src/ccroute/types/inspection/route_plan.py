@@ -24,6 +24,9 @@ class Candidate(Frozen):
     worst_cost:     USD for the longest prompt and answer, with nothing from a cache; None if unknown.
     budget_left:    USD that its budgets have left, beside what is reserved; None without a budget in USD.
     context_window: tokens; None if unknown.
+    input_price, output_price: USD per million tokens now, of prompts of usual length; None if unknown.
+    price_source:   where they are from: "model", "router", "free" or "genai-prices"; None if unknown, and
+                    then `why_unpriced` says why.
     """
 
     deployment: str
@@ -37,6 +40,10 @@ class Candidate(Frozen):
     worst_cost: Decimal | None = None
     budget_left: Decimal | None = None
     context_window: int | None = None
+    input_price: Decimal | None = None
+    output_price: Decimal | None = None
+    price_source: str | None = None
+    why_unpriced: str = ""
 
 
 class RoutePlan(Frozen):
@@ -66,6 +73,8 @@ class RoutePlan(Frozen):
     def __str__(self) -> str:
         header, rows = self._cells()
         return "\n".join([self._title(), "", *aligned(header, rows, _numbers(header)), *self._notes()])
+
+    __repr__ = __str__
 
     def __rich__(self) -> Group:
         from rich.console import Group  # rich calls this

@@ -195,7 +195,7 @@ class Shipper:
     def _ship_batch(self, insert: Callable[[Connection, list[_Row]], list[_Row]]) -> _Found:
         connection = self._connected()
         with connection.transaction():
-            [(is_free, _)] = connection.execute(schema.LOCK, [self._number])
+            [(is_free, *_)] = connection.execute(schema.LOCK, [self._number])
             if not is_free:
                 return _Found.BUSY
             rows = self._oldest()
