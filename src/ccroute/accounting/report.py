@@ -71,13 +71,14 @@ class Report(Sequence[Mapping[str, Any]]):
         *,
         prices: PriceBook | Mapping[str, PriceLike] | None = None,
     ) -> Self:
-        """The report of an SQLite ledger, without a router; other programs may write to it meanwhile.
+        """The report of a ledger, an SQLite file or `postgresql://…`, without a router. Other programs may
+        write to it meanwhile.
 
         As `Router.report`; a `baseline` that is a name has its price in `prices`, or from the provider who
-        made the model (the extra `prices`). Raises `ConfigError` if there is no ledger at `path`, and if the
-        baseline has no price.
+        made the model (the extra `prices`). Raises `ConfigError` if there is no ledger at `path`, if it
+        cannot be read, and if the baseline has no price.
         """
-        from ccroute.accounting.stores import opening, sqlite  # imports sqlite3
+        from ccroute.accounting.stores.opening import read_sums
 
         price = baseline if isinstance(baseline, Price) else None
         if isinstance(baseline, str):
@@ -87,9 +88,7 @@ class Report(Sequence[Mapping[str, Any]]):
                 raise ConfigError(f'baseline: "{baseline}" has no price: {how_to_price(baseline)}')
         parts = group_by(by)
         tiers = price is not None and bool(price.above)
-        sums = sqlite.read_sums(
-            opening.checked_path(path), moment("since", since), moment("until", until), parts, tiers
-        )
+        sums = read_sums(path, moment("since", since), moment("until", until), parts, tiers)
         return cls(sums, parts, baseline=price)
 
     @property

@@ -12,9 +12,9 @@ from ccroute import observe
 from ccroute.accounting import LedgerRow, cost
 from ccroute.accounting.ledger import attempt_id, uuid7
 from ccroute.errors import CcrouteError, StreamInterruptedError
+from ccroute.flow.attempt.charge import charge
 from ccroute.flow.attempt.context import FOREVER, UNUSED, AttemptContext
 from ccroute.flow.attempt.fault import Fault
-from ccroute.flow.charge import charge
 from ccroute.flow.effects import Stopped
 from ccroute.flow.retry import NextAttempt
 from ccroute.flow.state import RouterState
@@ -106,7 +106,7 @@ class CallContext:
             clock.now(),
             now,
             self.plan.request,
-            len(self._rows) + 1,
+            attempt_id(self.id, len(self._rows) + 1),
         )
         if self.turn is not None and not self.attempts:
             self.latest.queued = self.turn.waited
@@ -313,7 +313,7 @@ class CallContext:
         )
         # In the order of its fields: with their names, it would cost twice as much.
         row = LedgerRow(
-            attempt_id(self.id, attempt.number),
+            attempt.id,
             self.id,
             attempt.started_at,
             plan.agent,

@@ -36,10 +36,10 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _DAY: Final = 86_400_000_000
 
-_UNPRICED, _NO_TOKENS = -3, -2  # instead of a band
-_PROMPT = "input + cache_read + cache_write_5m + cache_write_1h"
+UNPRICED, NO_TOKENS = -3, -2  # instead of a band
+PROMPT = "input + cache_read + cache_write_5m + cache_write_1h"
 _SUMS: Final = f"""
-    CASE WHEN cost IS NULL THEN {_UNPRICED} WHEN {_PROMPT} + output = 0 THEN {_NO_TOKENS}
+    CASE WHEN cost IS NULL THEN {UNPRICED} WHEN {PROMPT} + output = 0 THEN {NO_TOKENS}
         ELSE {{band}} END AS band,
     count(*), sum(final), sum(outcome IN ('failed', 'interrupted')),
     sum(final AND cached), sum(final AND overridden), count(CASE WHEN final THEN override_saved END),
@@ -50,7 +50,7 @@ _SUMS: Final = f"""
     sum(CASE WHEN final AND typeof(override_saved) = 'integer' THEN override_saved END),
     group_concat(CASE WHEN final AND typeof(override_saved) = 'text' THEN override_saved END, ' ')
 """
-_BAND: Final = f"({_PROMPT} + {BAND - 1}) / {BAND} - 1"
+BAND_OF: Final = f"({PROMPT} + {BAND - 1}) / {BAND} - 1"
 _SPAN: Final = " FROM attempts WHERE started_ns >= ? AND started_ns < ?"
 _PARTS: Final = {"group": '"group"', "day": f"started / {_DAY}"}
 """How the parts of a key are written in SQL, where it is not their name."""
@@ -153,6 +153,11 @@ def rows(connection: sqlite3.Connection, start: datetime, end: datetime) -> list
     return list(map(ledger_row, found))
 
 
+def ids(connection: sqlite3.Connection, start: datetime, end: datetime) -> list[str]:
+    """The ids of the rows started in [start, end)."""
+    return [id for (id,) in connection.execute(f"SELECT id{_SPAN}", _bounds(start, end))]
+
+
 def ledger_row(stored: Sequence[Any]) -> LedgerRow:
     started, id, call, agent, group, session, requested, alias, backend, deployment, model = stored[:11]
     outcome, failure, status, *tokens, estimated, cost = stored[11:22]
@@ -221,15 +226,15 @@ def _sums(
     parts = len(by)
     columns = "".join(f"{_PARTS.get(name, name)} AS part{i}, " for i, name in enumerate(by))
     grouped = "".join(f"part{i}, " for i in range(parts)) + "band"
-    sums = _SUMS.format(band=_BAND if tiers else "0")
+    sums = _SUMS.format(band=BAND_OF if tiers else "0")
     groups = defaultdict[tuple[Any, ...], Tally](Tally)
     with ThreadPoolExecutor(1) as helper:
         latencies = helper.submit(_latencies, second, columns, parts, bounds)
         for found in connection.execute(f"SELECT {columns}{sums}{_SPAN} GROUP BY {grouped}", bounds):
-            _add(groups[found[:parts]], *found[parts:])
+            add(groups[found[:parts]], *found[parts:])
     for group, each in latencies.result().items():
         groups[group].latencies = each
-    return {_key(dict(zip(by, group, strict=True))): tally for group, tally in groups.items()}
+    return {key_of(dict(zip(by, group, strict=True))): tally for group, tally in groups.items()}
 
 
 def _latencies(
@@ -249,13 +254,13 @@ def _latencies(
     return latencies
 
 
-def _key(parts: dict[str, Any]) -> Key:
+def key_of(parts: dict[str, Any]) -> Key:
     if "day" in parts:
         parts["day"] = (_EPOCH + timedelta(days=parts["day"])).date().isoformat()
     return Key(**{**_NO_PARTS, **parts})
 
 
-def _add(
+def add(
     tally: Tally,
     band: int,
     attempts: int,
@@ -275,13 +280,13 @@ def _add(
     tally.overrides += overrides
     tally.overrides_known += overrides_known
     tally.override_saved += _total(saved, other_saved)
-    if band == _UNPRICED:
+    if band == UNPRICED:
         tally.unpriced += attempts
         tally.unknown_cost_requests += requests
         tally.unpriced_usage += _usage(tokens, estimated)
         return
     tally.cost += _total(cost, other_costs)
-    if band != _NO_TOKENS:
+    if band != NO_TOKENS:
         tally.priced += attempts
         tally.add_known(band, _usage(tokens, estimated))
 

@@ -45,7 +45,7 @@ class AttemptContext:
     early:           the deployment is tried before its time, because nobody else is left.
     wait:            seconds to sleep before it.
     request:         what is asked: the plan's request, and then as the deployment gets it.
-    number:          of its row among the call's, from 1.
+    id:              its row's.
     turn:            its turn under the deployment's rate limit, where there is one.
     reservation:     what it may spend, where it needs a budget.
     held:            what was acquired for it.
@@ -82,7 +82,7 @@ class AttemptContext:
     started_at: datetime
     waiting_since: float
     request: Request
-    number: int = 1
+    id: str = ""
     turn: Turn | None = None
     reservation: Reservation | None = None
     held: list[Acquired] = field(default_factory=list)
