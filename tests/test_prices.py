@@ -16,6 +16,7 @@ from tests.support.openai_like import chat
 from ccroute import (
     Agent,
     AnthropicBackend,
+    Budget,
     Model,
     OllamaBackend,
     OpenAIBackend,
@@ -112,6 +113,30 @@ def test_explain_says_each_price_and_its_source() -> None:
     assert (paid.input_price, paid.output_price, paid.price_source) == (15, 75, "genai-prices")
     assert (free.input_price, free.output_price, free.price_source) == (0, 0, "free")
     assert (paid.worst_cost, free.worst_cost) == (Decimal("0.075") + 7 * Decimal("0.000015"), 0)
+
+
+@pytest.mark.parametrize(
+    ("extra", "usd"),
+    [
+        ({}, "0.01"),
+        ({"service_tier": "auto"}, "0.01"),
+        ({"service_tier": "flex"}, "0.01"),  # it may be served in the usual way
+        ({"service_tier": "priority"}, "0.02"),
+        ({"service_tier": "scale"}, None),
+    ],
+)
+def test_the_worst_case_is_that_of_the_tier_that_is_asked_for(extra: dict[str, str], usd: str | None) -> None:
+    asked: dict[str, Any] = {"model": "openai/gpt-5.1", "max_tokens": 1000, "extra": extra}
+    free = Router([OpenAIBackend(api_key="key")], count_tokens=lambda _: 0)
+    assert free.explain("hi", **asked).candidates[0].worst_cost == (None if usd is None else Decimal(usd))
+    small = router(
+        OpenAIBackend(api_key="key"), count_tokens=lambda _: 0, budgets={"router": Budget("0.015")}
+    )
+    if usd is None or Decimal(usd) > Decimal("0.015"):
+        with pytest.raises(errors.BudgetExceededError):
+            small.complete("hi", **asked)
+    else:
+        assert small.complete("hi", **asked).cost
 
 
 def test_models_say_their_price_where_there_is_one() -> None:

@@ -42,8 +42,8 @@ class LedgerRow(NamedTuple):
     first_content: until the first content of a stream; `duration` is the whole attempt, without `queue`.
     queue:         how long it waited for a slot at the host, or for its turn under a rate limit.
     load:          how long the server says that it loaded the model, where it says so (Ollama).
-    price_source:  where the price is from, as `Deployment.price_source`; "provider" where the answer says what
-                   it costs; None where it is unknown.
+    price_source:  where the price is from, as `Deployment.price_source`; "provider" where the answer says
+                   what it costs; None where it is unknown.
     version:       ccroute's own; None in rows of older versions.
     """
 

@@ -13,6 +13,7 @@ from ccroute.config.foreign.section import AnySpelling
 from ccroute.config.foreign.servers import API_KEYS, SERVER_KEYS, URL_KEYS
 from ccroute.config.foreign.spelling import folded, is_local_only, misspelt
 from ccroute.config.orchestra.agent_endpoints import AgentEndpoints
+from ccroute.config.orchestra.budgets import AGENT_SPENDS, is_budget, read_budget
 from ccroute.config.orchestra.fallbacks import read_fallbacks
 from ccroute.config.reading.source import Place
 from ccroute.routing.names import slug
@@ -30,7 +31,7 @@ AGENTS_ONLY: Final = frozenset({*AGENT_KEYS, *URL_KEYS, *API_KEYS})
 DESCRIPTIVE: Final = frozenset(
     {"dependencies", "description", "name", "phase", "prompt", "responsibilities", "role", "type"}
 )
-_KNOWN = (*AGENT_KEYS, "baseUrl", "url", "apiKey", MAPPING, *SWITCHES)
+_KNOWN = (*AGENT_KEYS, *AGENT_SPENDS, "baseUrl", "url", "apiKey", MAPPING, *SWITCHES)
 _MAPPING_KEYS = ("apiAlias", "ollama")
 
 # Words that only look like a misspelled "model", and keys that only an agent has.
@@ -115,6 +116,8 @@ class AgentReader:
                     builder.comes_from(origin, "agents", name, native, len(models))
                     builder.comes_from(origin, "agents", name, native, len(models), "model")
                     models.append(model)
+            elif is_budget(key):
+                continue
             elif native is not None:
                 if (expanded := builder.expand(value, here)) is not None:
                     builder.comes_from(here, "agents", name, native)
@@ -128,6 +131,8 @@ class AgentReader:
                 builder.ignore(here, "the model's name, or a baseUrl, says where it runs")
             elif key not in SERVER_KEYS and key != MAPPING and not is_local_only(key):
                 builder.pass_over(key, entry, place, _KNOWN)
+        if (budget := read_budget(name, entry, place, builder)) is not None:
+            agent["budget"] = budget
         return agent
 
     def _alternatives(self, name: str, mapping: Mapping[str, Any] | str, place: Place) -> None:
