@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import sqlite3
 import threading
 from datetime import timedelta
 from decimal import Decimal
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.accounting.postgres.conftest import Place
+from tests.accounting.postgres.test_shipping import locked
 from tests.accounting.support import DAY, START, row
 from tests.support.openai_like import chat
 from tests.support.scripted import ScriptedServer, answer
@@ -176,6 +178,17 @@ def test_a_report_counts_each_row_once_while_rows_are_shipped(
     stop.set()
     writer.join()
     assert len(ledger.rows()) == len({each.id for each in ledger.rows()}) == recorded
+
+
+def test_rows_that_wait_for_the_journal_count_too(place: Place) -> None:
+    ledger = place.ledger()
+    ledger.record(row(id="a"))
+    with locked(place.journal):
+        with pytest.raises(sqlite3.OperationalError):
+            ledger.record(row(id="b"))
+        assert sorted(each.id for each in ledger.rows()) == ["a", "b"]
+        assert Report(ledger.tallies(by=()), ()).total["attempts"] == 2
+        assert ledger.tallies(START + DAY) == {}
 
 
 # -- Routers and the command line

@@ -25,7 +25,6 @@ from tests.accounting.postgres.conftest import Place
 from tests.accounting.support import row
 
 from ccroute.accounting import PostgresLedger
-from ccroute.accounting.stores import files
 from ccroute.accounting.stores.postgres import shipping
 
 THREAD = "ccroute-ledger"
@@ -351,6 +350,40 @@ ledger.close()
     assert journaled(place.journal) == []
 
 
+@contextlib.contextmanager
+def shipping_elsewhere(place: Place, ledger: PostgresLedger) -> Iterator[None]:
+    """Another process ships from this journal, and takes its time."""
+    with contextlib.closing(psycopg.connect(place.url)) as other:
+        other.execute("SELECT pg_advisory_xact_lock(%s)", [ledger._shipper._number])
+        yield
+
+
+def test_while_another_process_ships_from_the_journal_a_thread_waits(place: Place) -> None:
+    ledger = place.ledger()
+    with shipping_elsewhere(place, ledger):
+        ledger.record(row(id="a"))
+        until(lambda: ledger._shipper._connection is not None)
+        closing = threading.Thread(target=ledger.close)
+        closing.start()
+        until(lambda: ledger._shipper._closing)
+        assert journaled(place.journal) == ["a"]
+    closing.join()
+    assert (place.ids(), journaled(place.journal)) == (["a"], [])
+
+
+def test_a_close_that_waits_for_another_process_ends(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = place.ledger()
+    with shipping_elsewhere(place, ledger):
+        ledger.record(row(id="a"))
+        until(lambda: ledger._shipper._connection is not None)
+        monkeypatch.setattr(shipping, "CLOSE", 0.05)
+        ledger.close()
+    assert journaled(place.journal) == ["a"]
+    assert "until the next start" in caplog.text
+
+
 # -- What the database does not take
 
 
@@ -496,7 +529,7 @@ def locked(path: Path) -> Iterator[None]:
 def test_a_journal_that_is_locked_delays_only_the_removal(
     place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(files, "WAIT", 0.01)
+    monkeypatch.setattr(shipping, "WAIT", 0.01)
     monkeypatch.setattr(shipping, "LINGER", 0.1)
     ledger = place.ledger()
     ledger.record(row(id="a"))
