@@ -223,3 +223,12 @@ def test_what_is_written_makes_the_same_budgets(write):
     assert {name: agent.model for name, agent in again["agents"].items()} == {
         name: agent.model for name, agent in found.options["agents"].items()
     }
+
+
+def test_variables_of_a_budget_need_not_be_set_to_move_a_file(write):
+    given = {"usd": "${LIMIT}", "per": "${PER}", "then": "${THEN}", "tz": "${ZONE}", "tokens": "${TOKENS}"}
+    text = read(AGENT | {"budgets": {"x": given}}, {}, keep_unset=True).settings.to_toml()
+    env = {"LIMIT": "0.1", "PER": "hour", "THEN": "queue", "ZONE": "Asia/Tokyo", "TOKENS": "5"}
+    assert load(write("moved.toml", text), env)["budgets"] == {
+        "agent:x": Budget("0.1", tokens=5, per="hour", then="queue", tz="Asia/Tokyo")
+    }

@@ -25,7 +25,7 @@ SCHEMA = json.loads(FILE.read_text("utf-8"))
 VALIDATOR = Draft7Validator(SCHEMA)
 FENCE = re.compile(r"^```(toml|json)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 # What a schema cannot say, or says of all kinds: a user's own kind may be any word and take any key.
-BEYOND = re.compile(r"control characters|not blank|unknown kind|must be|may not hold|cannot be")
+BEYOND = re.compile(r"control characters|not blank|unknown kind|must be|may not hold|cannot be|no time zone")
 
 
 def strictly(document: dict[str, Any]) -> bool:
@@ -172,6 +172,8 @@ def test_every_form_of_a_value_is_accepted(part):
         {"budgets": {"router": {"usd": -1}}},
         {"budgets": {"router": {"usd": 1, "per": "week"}}},
         {"groups": {"g": {"budget": 5}}},
+        {"groups": {"g": {"budget": {"per": "day"}}}},
+        {"groups": {"g": {"budget": {"usd": None}}}},
     ],
 )
 def test_a_wrong_value_is_refused(part):

@@ -68,13 +68,13 @@ PRICE: Final = re.compile(rf"({'|'.join(PRICES)})(?:_above_(\d+)(k?)_tokens)?(?:
 """A price, also that of longer prompts, and that of another service tier."""
 REASONING: Final = "output_cost_per_reasoning_token"
 RANGES: Final = "tiered_pricing"
+SEARCHES: Final = "search_context_cost_per_query"
 _SERVICES: Final = (
     "input_cost_per_token_flex output_cost_per_token_flex cache_read_input_token_cost_flex "
     "input_cost_per_token_priority output_cost_per_token_priority cache_read_input_token_cost_priority"
 )
-_FACTS: Final = (
-    f"max_input_tokens max_output_tokens {' '.join(PRICES)} {_SERVICES} {REASONING} {RANGES} off_peak_pricing"
-)
+_OTHER_RULES: Final = f"{REASONING} {RANGES} {SEARCHES} off_peak_pricing"
+_FACTS: Final = f"max_input_tokens max_output_tokens {' '.join(PRICES)} {_SERVICES} {_OTHER_RULES}"
 _OTHER_PRICES: Final = (
     "input_cost_per_second output_cost_per_second input_cost_per_character output_cost_per_character "
     "input_cost_per_image output_cost_per_image input_cost_per_pixel output_cost_per_pixel "
@@ -83,7 +83,7 @@ _OTHER_PRICES: Final = (
     "input_cost_per_video_per_second output_cost_per_video_per_second input_cost_per_image_token "
     "output_cost_per_image_token input_cost_per_video_token output_cost_per_video_token "
     "input_cost_per_query input_cost_per_token_batches output_cost_per_token_batches "
-    "citation_cost_per_token search_context_cost_per_query ocr_cost_per_page annotation_cost_per_page "
+    "citation_cost_per_token ocr_cost_per_page annotation_cost_per_page "
     "provider_specific_entry regional_processing_uplift_multiplier_eu "
     "regional_processing_uplift_multiplier_us cost_per_ptu_per_hour"
 )

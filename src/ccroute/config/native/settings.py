@@ -181,6 +181,15 @@ class BackendTable(Table):
 class BudgetTable(Table):
     """At least one of the limits is needed."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": [key], "properties": {key: {"not": {"type": "null"}}}}
+                for key in ("usd", "tokens")
+            ]
+        }
+    )
+
     usd: Usd | None = None
     tokens: Count | None = None
     per: Literal["hour", "day", "month", "session", "total"] = "day"

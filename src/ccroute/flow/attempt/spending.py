@@ -171,7 +171,9 @@ def _tell(attempt: AttemptContext, way: InTheWay, reason: str, *, waits: bool) -
 def _refused(attempt: AttemptContext, worst: WorstCase, way: InTheWay) -> Fault:
     """The error of an attempt that a budget does not allow, and what follows."""
     claim, standing = way.claim, way.standing
-    error = BudgetExceededError(f"{_lack(attempt, worst, way)}. {_ADVICE[way.because]}")
+    falls_back, is_spent = way.need.budget.then == "fallback", way.because == "spent"
+    advice = _NO_FALLBACK if falls_back and is_spent else _ADVICE[way.because]
+    error = BudgetExceededError(f"{_lack(attempt, worst, way)}. {advice}")
     error.__cause__ = way.error
     error.budget, in_usd = way.need.name, _is_usd(worst, way)
     error.limit = claim.usd if in_usd else claim.tokens
@@ -179,10 +181,14 @@ def _refused(attempt: AttemptContext, worst: WorstCase, way: InTheWay) -> Fault:
         error.spent = standing.spent_usd if in_usd else standing.spent_tokens
     if claim.until != END:
         error.resets_at = claim.until
-        error.retry_after = max((claim.until - attempt.state.clock.now()).total_seconds(), 0.0)
-    return Fault(error, NO_BUDGET if way.need.budget.then == "fallback" else NO_BUDGET_REFUSED)
+        if is_spent:
+            error.retry_after = max((claim.until - attempt.state.clock.now()).total_seconds(), 0.0)
+    return Fault(error, NO_BUDGET if falls_back else NO_BUDGET_REFUSED)
 
 
+_NO_FALLBACK: Final = (
+    "Raise the budget, lower max_tokens, or give the agent a free model as its last fallback"
+)
 _ADVICE: Final[Mapping[Because, str]] = {
     "spent": 'Raise the budget, lower max_tokens, or let a free model answer instead: then="fallback"',
     "in flight": "They did not end in time: raise timeout= or the budget, or lower max_tokens",
