@@ -131,7 +131,7 @@ _ACCOUNTS: Final = (
 _SHIPPED: Final = (
     """
     CREATE TABLE shipped (               -- what rows have spent that are in PostgreSQL, and no longer here
-        started_ns       INTEGER NOT NULL,  -- the beginning of a quarter of an hour, as windows begin with one
+        started_ns       INTEGER NOT NULL,  -- when a quarter of an hour began; windows begin with one
         agent            TEXT,
         "group"          TEXT,
         backend          TEXT NOT NULL,
@@ -157,7 +157,8 @@ END
 SHIP: Final = f"""
 INSERT INTO shipped
 SELECT started_ns - started_ns % 900000000000, agent, "group", backend,
-    CASE typeof(cost) WHEN 'integer' THEN cost WHEN 'text' THEN {amount_of_text("cost")} ELSE 0 END, {tokens()}
+    CASE typeof(cost) WHEN 'integer' THEN cost WHEN 'text' THEN {amount_of_text("cost")} ELSE 0 END,
+    {tokens()}
 FROM attempts WHERE started_ns = ? AND id = ?
 ON CONFLICT (started_ns, quote(agent), quote("group"), backend)
 DO UPDATE SET cost = cost + excluded.cost, tokens = tokens + excluded.tokens
