@@ -34,9 +34,11 @@ _WHOLE: Final = "CASE WHEN typeof(cost) = 'integer' THEN cost END"
 _TEXT: Final = f"CASE WHEN typeof(cost) = 'text' THEN {amount_of_text('cost')} END"
 _SPENT: Final = f"""
 SELECT coalesce(sum({_WHOLE} / 1000000), 0) * 1000000 + coalesce(sum({_WHOLE} % 1000000), 0)
-    + coalesce(sum({_TEXT}), 0), coalesce(sum({tokens()}), 0)
-FROM attempts WHERE started_ns >= ?
+    + coalesce(sum({_TEXT}), 0), coalesce(sum({{tokens}}), 0)
+FROM {{table}} WHERE started_ns >= ?
 """  # noqa: S608
+_SPENT_HERE: Final = _SPENT.format(table="attempts", tokens=tokens())
+_SPENT_SHIPPED: Final = _SPENT.format(table="shipped", tokens="tokens")
 _RESERVED: Final = "SELECT coalesce(sum(usd), 0), coalesce(sum(tokens), 0) FROM reservations WHERE true"
 _window: Final = lru_cache(64)(nanoseconds)
 
@@ -134,11 +136,14 @@ def _account(cursor: sqlite3.Cursor, claim: Claim) -> tuple[Any, ...] | None:
 
 
 def _sums(cursor: sqlite3.Cursor, claim: Claim) -> tuple[Any, ...]:
-    """What the rows and reservations say of a claim."""
+    """What the rows and reservations say of a claim. Of a session, only rows that are here count."""
     condition, names = _matches(claim.scope)
-    spent = cursor.execute(_SPENT + condition, (_window(claim.since), *names)).fetchone()
-    reserved = cursor.execute(_RESERVED + condition, names).fetchone()
-    return (*spent, *reserved)
+    bound = _window(claim.since), *names
+    usd, tokens = cursor.execute(_SPENT_HERE + condition, bound).fetchone()
+    if claim.scope.kind != "session" and claim.scope.session is None:
+        shipped = cursor.execute(_SPENT_SHIPPED + condition, bound).fetchone()
+        usd, tokens = usd + shipped[0], tokens + shipped[1]
+    return (usd, tokens, *cursor.execute(_RESERVED + condition, names).fetchone())
 
 
 def _matches(scope: Scope) -> tuple[str, list[str]]:

@@ -29,6 +29,7 @@ from ccroute.accounting.stores.base import log
 from ccroute.accounting.stores.postgres import schema
 from ccroute.accounting.stores.postgres.database import Connection, Database, reason
 from ccroute.accounting.stores.sqlite import WAIT
+from ccroute.accounting.stores.tables import SHIP
 from ccroute.errors import ConfigError
 from ccroute.types.locks import lock_tries
 
@@ -235,6 +236,7 @@ class Shipper:
         if rows:
             with self._opened() as journal:
                 journal.execute("BEGIN IMMEDIATE")
+                journal.executemany(SHIP, map(_key, rows))
                 journal.executemany(_REMOVE, map(_key, rows))
                 journal.execute("COMMIT")
 
