@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any, Literal, Self, get_args, overload
 
 from ccroute.accounting.ledger import moment
 from ccroute.accounting.prices import PriceBook, PriceLike
-from ccroute.accounting.tally import Key, Tally, as_json
+from ccroute.accounting.tally import EXACT, Key, Lengths, Tally, as_json, merged, tiers
 from ccroute.display import RichTable, aligned, rounded_usd
 from ccroute.errors import ConfigError
 from ccroute.types import Price
@@ -46,18 +46,21 @@ class Report(Sequence[Mapping[str, Any]]):
         baseline: Price | None = None,
     ) -> None:
         self.by = group_by(by)
-        whole = Tally()
-        groups: dict[tuple[str | None, ...], Tally] = {} if self.by else {(): Tally()}
+        groups: dict[tuple[str | None, ...], list[Tally]] = {}
         for key, tally in sums.items():
-            whole.merge(tally)
-            groups.setdefault(tuple(getattr(key, name) for name in self.by), Tally()).merge(tally)
-        rows = [
-            dict(zip(self.by, group, strict=True)) | _row(tally, baseline) for group, tally in groups.items()
-        ]
+            groups.setdefault(tuple([getattr(key, name) for name in self.by]), []).append(tally)
+        with localcontext(EXACT):
+            rows = [
+                dict(zip(self.by, group, strict=True))
+                | _row(tallies[0] if len(tallies) == 1 else merged(tallies), baseline)
+                for group, tallies in groups.items()
+            ]
+            self._total = _row(merged(list(sums.values())), baseline)
+        if not self.by:
+            rows = [self._total]
         self._rows: list[dict[str, Any]] = sorted(
             rows, key=lambda row: (-(row["cost"] or 0), -row["requests"])
         )
-        self._total = _row(whole, baseline)
 
     @classmethod
     def from_ledger(
@@ -85,7 +88,7 @@ class Report(Sequence[Mapping[str, Any]]):
                     f'baseline: "{baseline}" has no price: give prices={{"{baseline}": Price(…)}}'
                 )
         parts = group_by(by)
-        tiers = price is not None and bool(price.above)
+        tiers = tiers_of(price)
         sums = sqlite.read_sums(
             opening.checked_path(path), moment("since", since), moment("until", until), parts, tiers
         )
@@ -160,8 +163,8 @@ class Report(Sequence[Mapping[str, Any]]):
 
 
 def _row(tally: Tally, baseline: Price | None) -> dict[str, Any]:
-    priced, usage = tally.priced or not tally.unpriced, tally.usage
-    baseline_cost = tally.cost_at(baseline) if baseline is not None and priced else None
+    cost, usage = tally.known_cost, tally.usage
+    baseline_cost = tally.cost_at(baseline) if baseline is not None and cost is not None else None
     saved = None if baseline_cost is None else baseline_cost - tally.cost
     percent = (
         (100 * saved / baseline_cost).quantize(Decimal("0.1"))
@@ -174,9 +177,9 @@ def _row(tally: Tally, baseline: Price | None) -> dict[str, Any]:
         "failures": tally.failures,
         "input": usage.input,
         "cache_read": usage.cache_read,
-        "cache_write": usage.cache_write,
+        "cache_write": usage.cache_write_5m + usage.cache_write_1h,
         "output": usage.output,
-        "cost": tally.cost if priced else None,
+        "cost": cost,
         "unknown_cost_requests": tally.unknown_cost_requests,
         "baseline_cost": baseline_cost,
         "saved": saved,
@@ -202,6 +205,11 @@ def _cell(row: Mapping[str, Any], column: str) -> str:
     if column == "saved_percent":
         return f"{value} %"
     return f"{value:.3f} s" if isinstance(value, float) else str(value)
+
+
+def tiers_of(baseline: Price | None) -> tuple[Lengths, ...]:
+    """Which prompts a report with this baseline sums up apart."""
+    return tiers() if baseline is None else tiers(limit for limit, _ in baseline.above)
 
 
 def group_by(given: GroupBy | Sequence[GroupBy]) -> tuple[GroupBy, ...]:

@@ -21,7 +21,8 @@ from typing import Any, Final
 from ccroute.accounting.ledger import span
 from ccroute.accounting.stores import files, schema
 from ccroute.accounting.stores.base import ALL, BaseLedger
-from ccroute.accounting.tally import Key, LedgerRow, Tally
+from ccroute.accounting.stores.sums import sums
+from ccroute.accounting.tally import USUAL_TIERS, Key, LedgerRow, Lengths, Tally, merged, tallied
 from ccroute.errors import ConfigError
 
 WAIT: Final = 0.25
@@ -100,17 +101,16 @@ class SqliteLedger(BaseLedger):
         until: datetime | None = None,
         by: Sequence[str] = ALL,
         *,
-        tiers: bool = True,
+        tiers: Sequence[Lengths] = USUAL_TIERS,
     ) -> dict[Key, Tally]:
-        """Sums over the rows started in [since, until), of what is alike in `by`. Without `tiers`, prompts of
-        any length count as short ones."""
+        """Sums over the rows started in [since, until), per value of `by`; other parts of keys are empty."""
         start, end = span(since, until)
         with self._snapshot() as (snapshot, waiting):
-            sums = {} if snapshot is None else schema.sums(*snapshot, start, end, by, tiers)
-        for row in waiting:
-            if start <= row.started < end:
-                sums.setdefault(row.key(), Tally()).add(row)
-        return sums
+            found = {} if snapshot is None else sums(snapshot, start, end, by, tiers)
+        late = (row for row in waiting if start <= row.started < end)
+        for key, tally in tallied(late, by, tiers).items():
+            found[key] = merged([found[key], tally]) if key in found else tally
+        return found
 
     @contextlib.contextmanager
     def _snapshot(self) -> Iterator[tuple[files.Snapshot | None, list[LedgerRow]]]:
@@ -173,12 +173,12 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def read_sums(
-    path: str, since: datetime | None, until: datetime | None, by: Sequence[str], tiers: bool
+    path: str, since: datetime | None, until: datetime | None, by: Sequence[str], tiers: Sequence[Lengths]
 ) -> dict[Key, Tally]:
     """The sums of a ledger that this program does not write. Raises `ConfigError` if it cannot be read."""
     start, end = span(since, until)
     with files.open_for_reading(Path(path).absolute()) as snapshot:
-        return {} if snapshot is None else schema.sums(*snapshot, start, end, by, tiers)
+        return {} if snapshot is None else sums(snapshot, start, end, by, tiers)
 
 
 def _insert(connection: sqlite3.Connection, stored: list[tuple[Any, ...]]) -> None:
