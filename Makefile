@@ -55,6 +55,7 @@ bench: .venv-bench/ready
 	.venv-bench/bin/python benchmarks/kill.py
 	.venv-bench/bin/python benchmarks/ledger.py
 	.venv-bench/bin/python benchmarks/soak.py
+	.venv-bench/bin/python benchmarks/bill.py
 
 # The docs are plain Markdown; making them means running every example they show.
 docs: .venv/dev

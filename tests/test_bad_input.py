@@ -300,7 +300,7 @@ def test_all_wrong_arguments_are_reported_at_once() -> None:
         "backends[2]: give a Backend such as OllamaBackend(), not int",
         "aliases.a: give a target, a list of targets or a mapping to weights, not int",
         "agents.x: give an Agent or a model's name, not int",
-        'agents.y.group: unknown group "typo"',
+        'agents.y.group: unknown group "typo"; name it, as in groups={"typo": Agent()}',
         'prices.m: give a Price or "free", not 0.5',
     )
 

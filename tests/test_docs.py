@@ -1,4 +1,5 @@
-"""README and docs show only what runs: every Python block, in order, file by file, against mocked servers."""
+"""README and docs show only what runs: every Python block, in order, file by file, against mocked servers. A
+notebook shows what its cells give."""
 
 from __future__ import annotations
 
@@ -10,10 +11,13 @@ import shlex
 from pathlib import Path
 
 import httpx
+import nbformat
 import pytest
 import respx
+from nbformat import NotebookNode
 from tests.support.anthropic_like import message, message_sse
 from tests.support.anthropic_like import usage as anthropic_usage
+from tests.support.notebooks import NOTEBOOKS, REFRESH, clean, run
 from tests.support.openai_like import chat, tool_call
 
 from ccroute import Router
@@ -109,17 +113,56 @@ def test_every_command_prints_what_its_example_shows(
         assert re.fullmatch(pattern, " ".join(f"{printed.out}{printed.err}".split()), re.DOTALL), line
 
 
+def outputs(notebook: NotebookNode) -> list[tuple[str, list[object]]]:
+    """What each cell shows. Pixels differ between versions of a library."""
+    return [
+        (
+            cell.id,
+            [
+                {**each, "data": {**each.data, "image/png": None}} if "data" in each else each
+                for each in cell.outputs
+            ],
+        )
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    ]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_every_notebook_shows_what_its_cells_give(path: Path) -> None:
+    kept = nbformat.read(path, as_version=4)
+    assert kept == clean(nbformat.read(path, as_version=4)), f"it has counts or metadata: {REFRESH}"
+    assert outputs(kept) == outputs(run(path)), f"what it shows is old: {REFRESH}"
+    shown = path.read_text()
+    for private in ("stderr", str(Path.home()), str(ROOT)):
+        assert private not in shown, "it shows a warning, or a path of this machine"
+
+
 def test_the_readme_opens_with_the_two_commands_and_ten_lines() -> None:
     readme = (ROOT / "README.md").read_text()
     assert readme.index("make demo") < readme.index("make test") < readme.index("```python")
     assert all(len(example.splitlines()) <= 10 for example in blocks(ROOT / "README.md", "python"))
 
 
+def prose(page: Path) -> str:
+    """The page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """What links to its headings are called on GitHub."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+    for target in re.findall(r"\]\(([^)\s]+)", prose(page)):
+        name, _, anchor = target.partition("#")
         if not target.startswith("http"):
-            assert os.path.exists(page.parent / target), target
+            other = page.parent / name if name else page
+            assert os.path.exists(other), target
+            assert not anchor or anchor in anchors(other), target
 
 
 PROMISE = re.compile(r'\]\(\.\./(tests/[\w/]+\.py) "(\w+)"\)')

@@ -263,7 +263,8 @@ class ProtocolError(BackendError):
 class StreamInterruptedError(BackendError):
     """A stream broke after content had been returned.
 
-    `partial` is the answer so far, with estimated usage and its price.
+    `partial` is the answer so far, with its price. Its usage is estimated where the server had not yet said
+    it.
     """
 
     partial: "_Completion | None" = None

@@ -126,7 +126,9 @@ def test_an_agent_of_an_unknown_group_is_a_fault(faults):
     source = {"agents": {"x": {"group": "coder"}}, "groups": {"coders": {}}}
     assert faults(source) == ('agents.x.group: unknown group "coder", did you mean "coders"?',)
     source = {"agents": {"x": {"group": "coder"}}}
-    assert faults(source) == ('agents.x.group: unknown group "coder"',)
+    assert faults(source) == (
+        'agents.x.group: unknown group "coder"; add it under "groups", where it may be empty',
+    )
     assert load(source, {}, {"groups": {"coder": Agent()}})["agents"]["x"].group == "coder"
 
 

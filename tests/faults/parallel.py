@@ -114,7 +114,7 @@ def forget(router: Router) -> None:
 def locks(router: Router) -> list[threading.Lock]:
     """Every lock that a call takes."""
     state, limiters = router._state, router._limiters.by_origin.values()
-    shared = [state.health._lock, state.retry_budget._lock, state.rate_limits._lock]
+    shared = [state.health._inbox.lock, state.retry_budget._lock, state.rate_limits._inbox.lock]
     return [*(limiter._lock for limiter in limiters), *shared]
 
 

@@ -257,8 +257,8 @@ assert begun.wait(10)
 
 [limiter] = router._limiters.by_origin.values()
 state = router._state
-shared = [state.health, state.retry_budget, state.rate_limits, ledger]
-locks = [limiter._lock, *(each._lock for each in shared)]
+inboxes = [state.health._inbox, state.rate_limits._inbox]
+locks = [limiter._lock, state.retry_budget._lock, ledger._lock, *(each.lock for each in inboxes)]
 held, forked = threading.Barrier(len(locks) + 1), threading.Event()
 holders = [threading.Thread(target=hold, args=[lock]) for lock in locks]
 for holder in holders:

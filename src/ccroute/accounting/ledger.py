@@ -46,8 +46,8 @@ class RowLedger(Ledger, Protocol):
     def rows(self, since: datetime | None = None, until: datetime | None = None) -> Iterable[LedgerRow]: ...
 
 
-_FIRST = datetime.min.replace(tzinfo=UTC)
-_LAST = datetime.max.replace(tzinfo=UTC)
+FIRST = datetime.min.replace(tzinfo=UTC)
+LAST = datetime.max.replace(tzinfo=UTC)
 
 
 def moment(name: str, given: date | str | None) -> datetime | None:
@@ -69,7 +69,7 @@ def moment(name: str, given: date | str | None) -> datetime | None:
 
 def span(since: datetime | None, until: datetime | None) -> tuple[datetime, datetime]:
     """Both bounds of a report; a missing one is the end of time."""
-    return _FIRST if since is None else utc(since), _LAST if until is None else utc(until)
+    return FIRST if since is None else utc(since), LAST if until is None else utc(until)
 
 
 def utc(moment: datetime) -> datetime:

@@ -151,6 +151,11 @@ class TokenCounts(NamedTuple):
     output: int = 0
     reasoning: int = 0
 
+    @property
+    def total_tokens(self) -> int:
+        """Prompts and answers together."""
+        return sum(self) - self.reasoning
+
     def plus(self, other: TokenCounts) -> TokenCounts:
         """The sum, bucket by bucket."""
         return TokenCounts(*map(add, self, other))

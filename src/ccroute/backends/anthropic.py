@@ -79,6 +79,11 @@ class AnthropicBackend(Backend):
     def check(self, request: Request, answer: Completion) -> None:
         wire.check_form(request, answer)
 
+    def charges(self, answer: Completion) -> bool:
+        """A refusal before any output is free, though it says what the prompt has:
+        https://docs.anthropic.com/en/api/handling-stop-reasons"""
+        return answer.raw_finish_reason != "refusal" or answer.usage.output > 0
+
     def key_headers(self, key: str) -> Mapping[str, str]:
         return {"x-api-key": key}
 

@@ -14,12 +14,15 @@ from ccroute.backends.codec import Codec, HttpRequest
 from ccroute.backends.credentials import ApiKey, Credentials, Secrets, checked_header, fingerprint
 from ccroute.backends.known_models import NOTHING, Wire, known
 from ccroute.backends.origin import check_ca_file, check_name, parse_base_url
-from ccroute.errors import AuthenticationError, ConfigError
+from ccroute.errors import AuthenticationError, CcrouteError, ConfigError
 from ccroute.http.message import Endpoint, PreparedRequest
 from ccroute.http.origin import is_private
-from ccroute.types import Model, Timeout
+from ccroute.types import Completion, Model, Timeout
 
 _ENDPOINTS: Final = ("/chat/completions", "/messages", "/api/chat")
+_TELL_COSTS: Final = ("openrouter.ai", "api.perplexity.ai", "api.x.ai")
+"""Hosts whose answers say what they cost: https://openrouter.ai/docs/use-cases/usage-accounting,
+https://docs.perplexity.ai/api-reference/sonar-post, https://docs.x.ai/developers/cost-tracking"""
 _MOST_FACTS: Final = 1000
 """Models whose description one backend remembers. There is a limit, because names may come from clients."""
 
@@ -163,6 +166,18 @@ class Backend(Codec):
     def is_free(self, model: str) -> bool:
         """Whether the answers of `model` cost nothing unless a price says otherwise."""
         return self.local
+
+    def charges(self, answer: Completion) -> bool:
+        """Whether the provider charges for an answer that its content filter ended."""
+        return True
+
+    def charges_refusal(self, error: CcrouteError) -> bool:
+        """Whether the provider may charge for the prompt of a request that it refused with `error`."""
+        return False
+
+    def tells_cost(self) -> bool:
+        """Whether an answer's own figure of its cost is what the provider charges, in USD."""
+        return self.origin.host in _TELL_COSTS
 
     def key_headers(self, key: str) -> Mapping[str, str]:
         """The header that carries the key."""

@@ -18,7 +18,7 @@ from ccroute.backends.presets import (
     azure_root,
     preset_of_host,
 )
-from ccroute.errors import ConfigError
+from ccroute.errors import CcrouteError, ConfigError, ContentPolicyError, ContextWindowExceededError
 from ccroute.types import Completion, Model, Request
 from ccroute.types.signatures import explains
 from ccroute.wire import openai as wire
@@ -130,6 +130,11 @@ class OpenAIBackend(Backend):
 
     def refusals(self, request: Request, model: str) -> Mapping[str, str]:
         return wire.refusals(request, self._dialect, model, self._facts.get(model) or self.model(model))
+
+    def charges_refusal(self, error: CcrouteError) -> bool:
+        # It has processed the prompt: https://learn.microsoft.com/azure/ai-services/openai/how-to/manage-costs
+        refused = isinstance(error, ContentPolicyError | ContextWindowExceededError)
+        return self.preset == "azure" and (refused or getattr(error, "status", None) == 408)
 
     def key_headers(self, key: str) -> Mapping[str, str]:
         return {self._key_header: key} if self._key_header else super().key_headers(key)

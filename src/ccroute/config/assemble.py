@@ -213,8 +213,10 @@ class Assembly:
                 for i, fallback in enumerate(agent.fallback):
                     yield model_of(fallback), (section, name, "fallback", i)
                 if agent.group is not None and agent.group not in groups:
-                    close = did_you_mean(agent.group, groups)
-                    self._fault((section, name, "group"), f'unknown group "{agent.group}"{close}')
+                    advice = (
+                        did_you_mean(agent.group, groups) or '; add it under "groups", where it may be empty'
+                    )
+                    self._fault((section, name, "group"), f'unknown group "{agent.group}"{advice}')
         for name, models in (self.options["fallbacks"] or {}).items():
             if name != OTHERS:
                 yield name, ("fallbacks", name)

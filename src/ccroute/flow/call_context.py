@@ -14,6 +14,7 @@ from ccroute.accounting.ledger import attempt_id, uuid7
 from ccroute.errors import CcrouteError, StreamInterruptedError
 from ccroute.flow.attempt.context import FOREVER, UNUSED, AttemptContext
 from ccroute.flow.attempt.fault import Fault
+from ccroute.flow.charge import charge
 from ccroute.flow.effects import Stopped
 from ccroute.flow.retry import NextAttempt
 from ccroute.flow.state import RouterState
@@ -53,6 +54,7 @@ class CallContext:
         self._unwritten: Iterator[LedgerRow] | None = None
         self._process = process
         self._noted: AttemptContext | None = None  # the latest of `attempts`
+        self._latency = 0.0  # of the call, when that one was noted
         self._abandoned = False  # perhaps in a finaliser
         self._not_asked: dict[str, str] = {}
         self._asked = plan.candidates[0].deployment.name
@@ -123,8 +125,9 @@ class CallContext:
         """An attempt failed."""
         failure = fault.rule.failure
         outcome: Outcome = "interrupted" if failure is FailureClass.DELIVERED else "failed"
-        has_cost = fault.rule.charged or attempt.rejected_answer is not None
-        usage = attempt.spent() if has_cost else UNUSED
+        refused = attempt.deployment.backend.charges_refusal(fault.error)
+        has_cost = fault.rule.charged or refused or attempt.reported()
+        usage = attempt.spent(refused=refused) if has_cost else UNUSED
         self._note(attempt, outcome, usage, fault, fault.detail)
         name, agent = attempt.deployment.name, self.plan.agent
         self._reasons += (f"{name} failed ({failure}): {fault.detail}",)
@@ -155,7 +158,9 @@ class CallContext:
         if (field := attempt.candidate.deployment.backend.load_field) is not None:
             load = (answer.raw or {}).get(field)
             attempt.load = load / 1e9 if isinstance(load, int) else None
-        self._note(attempt, "ok", usage, None, attempt.candidate.reason)
+        if answer.choices[0].finish_reason == "content_filter":
+            attempt.is_free = not attempt.deployment.backend.charges(answer)
+        self._note(attempt, "ok", usage, None, attempt.candidate.reason, answer.model)
         attempt.known_answer = self._completed(answer, attempt, usage)
         return attempt.known_answer
 
@@ -234,7 +239,7 @@ class CallContext:
         if self._noted is attempt:
             return self.partial(attempt)
         usage, before = attempt.spent(), self._cost
-        spent = cost(usage, attempt.deployment.price)
+        spent, _, _ = charge(attempt, "ok", usage)
         total = None if spent is None or before is None else before + spent
         answer = self._completed(attempt.so_far() or Completion(), attempt, usage)
         return answer.model_copy(update={"cost": total})
@@ -262,7 +267,13 @@ class CallContext:
     # How an attempt is written down.
 
     def _note(
-        self, attempt: AttemptContext, outcome: Outcome, usage: Usage, fault: Fault | None, reason: str
+        self,
+        attempt: AttemptContext,
+        outcome: Outcome,
+        usage: Usage,
+        fault: Fault | None,
+        reason: str,
+        model: str = "",
     ) -> None:
         self._reasons += attempt.changes
         self.sent, turn = self.sent or attempt.sent, attempt.turn
@@ -271,10 +282,10 @@ class CallContext:
             if turn.waited:
                 self.waited(attempt.deployment.name, turn)
         now, plan, candidate = self.state.clock.monotonic(), self.plan, attempt.candidate
-        deployment, duration = candidate.deployment, now - attempt.started
+        deployment, duration, latency = candidate.deployment, now - attempt.started, now - self.started
         failure = None if fault is None else fault.rule.failure
-        # What was never sent or was rejected cost nothing, even where the price is unknown.
-        spent = cost(usage, deployment.price) if outcome == "ok" or usage.total_tokens else _NOTHING
+        spent, source, note = charge(attempt, outcome, usage, model)
+        self._reasons += (f"{deployment.name}: {note}",) if note else ()
         if attempt.reconnected:
             reason += "; the server had closed the kept connection, sent once more on a new one"
         made = new_attempt(
@@ -313,10 +324,10 @@ class CallContext:
             attempt.first_content,
             True,  # final, and not cached
             False,
-            now - self.started,
+            latency,
             self._override_saved(usage, spent) if plan.overridden else None,
             plan.request.metadata,
-            deployment.price_source,
+            source,
             attempt.queued,
             attempt.load,
         )
@@ -327,7 +338,7 @@ class CallContext:
         self.attempts += (made,)
         self._rows = (*before, row)
         self._cost = None if self._cost is None or spent is None else self._cost + spent
-        self._noted = attempt
+        self._noted, self._latency = attempt, latency
 
     def _override_saved(self, usage: Usage, spent: Decimal | None) -> Decimal | None:
         """What the requested model would have cost for the same tokens, minus what this one did."""
@@ -345,7 +356,7 @@ class CallContext:
             usage=usage,
             route=self.route_of(attempt.candidate),
             cost=self._cost,
-            latency=clock.monotonic() - self.started,
+            latency=self._latency if attempt is self._noted else clock.monotonic() - self.started,
             request_id=answer.request_id or attempt.request_id,
         )
         asked, sent = self.plan.request, attempt.request

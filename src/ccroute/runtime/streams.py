@@ -72,7 +72,8 @@ class _StreamState(Generic[Parsed]):
     @property
     @completed_live
     def partial(self) -> Completion[Parsed]:
-        """The answer so far, with estimated usage and its price; the whole answer after the end.
+        """The answer so far, with its price; the whole answer after the end. Its usage is estimated where the
+        server had not yet said it.
 
         Also there after the stream was closed, interrupted or broken.
         """

@@ -75,9 +75,11 @@ class Price:
     A missing `cache_write_1h` is the 5-minute write price; a missing cache price is the input
     price, never zero. `Price(0, 0)` is free.
 
-    above: prices of long prompts, `{200_000: Price(6, "22.5")}`: a request whose whole prompt, cached parts
-           included, has more tokens than that costs this price for all of its tokens. Kept as pairs,
-           shortest prompts first.
+    above:      prices of long prompts, `{200_000: Price(6, "22.5")}`: a request whose whole prompt, cached
+                parts included, has more tokens than that costs this price for all of its tokens. Kept as
+                pairs, shortest prompts first.
+    web_search: USD for a thousand web searches that the provider itself makes for an answer. None: unknown,
+                so the cost of an answer with searches is unknown, too.
     """
 
     input: Decimal
@@ -86,6 +88,7 @@ class Price:
     cache_write: Decimal
     cache_write_1h: Decimal
     above: tuple[tuple[int, Price], ...]
+    web_search: Decimal | None
 
     def __init__(
         self,
@@ -96,6 +99,7 @@ class Price:
         cache_write: Amount | None = None,
         cache_write_1h: Amount | None = None,
         above: Mapping[int, Price] | Iterable[tuple[int, Price]] | None = None,
+        web_search: Amount | None = None,
     ) -> None:
         put = object.__setattr__
         put(self, "input", _usd(input))
@@ -104,6 +108,7 @@ class Price:
         put(self, "cache_write", self.input if cache_write is None else _usd(cache_write))
         put(self, "cache_write_1h", self.cache_write if cache_write_1h is None else _usd(cache_write_1h))
         put(self, "above", _tiers(above) if above else ())
+        put(self, "web_search", None if web_search is None else _usd(web_search))
 
     def tier(self, prompt_tokens: int) -> Price:
         """The price of a request whose whole prompt, cached parts included, has so many tokens."""

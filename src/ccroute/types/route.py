@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar, cast
+from typing import Annotated, Any, Literal, NamedTuple, ParamSpec, TypeVar, cast
 
 from pydantic import VERSION, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticUndefined
@@ -145,6 +145,34 @@ class Usage(Frozen):
 
 
 new_usage = unchecked(Usage)
+
+
+class BilledApart(NamedTuple):
+    """What an answer says of its bill besides tokens. Most answers say nothing.
+
+    terms:    how it was served, if not in the standard way, such as `(("service_tier", "priority"),)`.
+    searches: web searches that the provider made for it.
+    audio:    whether it or its prompt has audio tokens, which have another price than text.
+    cost:     USD that the provider says it charges, with all of this.
+    """
+
+    terms: tuple[tuple[str, str], ...] = ()
+    searches: int = 0
+    audio: bool = False
+    cost: Decimal | None = None
+
+
+def with_apart(usage: Usage, apart: BilledApart) -> Usage:
+    """The same usage, which knows this of its bill. It is kept in `__dict__`: pydantic ignores there what is
+    no field. A sum of usages has none."""
+    vars(usage)["_apart"] = apart
+    return usage
+
+
+def billed_apart(usage: Usage) -> BilledApart | None:
+    """What the answer says of its bill besides these tokens."""
+    found: BilledApart | None = vars(usage).get("_apart")
+    return found
 
 
 class Attempt(Frozen):

@@ -62,6 +62,7 @@ class BaseDecoder(ABC):
         self._calls: list[Call] = []
         self._logprobs: list[JSON] = []
         self._raw_usage: JSON = {}
+        self._usage_is_final = False  # it came with the answer's end, so it says what the answer cost
         self._finish: str | None = None
         self._raw: JSON = None
 
@@ -107,10 +108,14 @@ class BaseDecoder(ABC):
         return self._completion(self._finish_reason(), self._read_usage(self._raw_usage, self._estimate))
 
     def partial(self) -> Completion:
-        """Return the answer so far, with estimated output tokens."""
-        usage, output = self._read_usage(self._raw_usage, self._estimate), self._estimate()
-        known = {"output": output, "reasoning": min(usage.reasoning, output), "estimated": True}
-        return self._completion(None, usage.model_copy(update=known))
+        """Return the answer so far. Its output tokens are estimated, unless the server had already said what
+        the whole answer used. A count that came in between (vLLM can send one with each chunk) is a lower
+        bound."""
+        usage = self._read_usage(self._raw_usage, self._estimate)
+        if not self._usage_is_final:
+            known = {"output": max(usage.output, self._estimate()), "estimated": True}
+            usage = usage.model_copy(update=known)
+        return self._completion(None, usage)
 
     @abstractmethod
     def _take(self, block: bytes, chunks: list[Chunk]) -> str | None:

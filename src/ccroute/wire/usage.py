@@ -4,14 +4,26 @@ Knows token counts; must not know prices. A valid count is a whole number from 0
 NaN, negative, a float) is unknown.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
 from typing import Final
 
 from ccroute.types import JSON, Choice, Usage
-from ccroute.types.route import new_usage
-from ccroute.wire.reading import wrong
+from ccroute.types.route import BilledApart, new_usage
+from ccroute.wire.reading import mapping, text, wrong
 
 _MOST: Final = 1_000_000_000  # tokens; a higher count is a server's bug
+
+STANDARD_TERMS: Final = {
+    "service_tier": ("", "standard", "default", "auto", "on_demand"),
+    "speed": ("", "standard"),
+    "inference_geo": ("", "global", "not_available"),
+}
+"""The values that mean the usual price. `auto` asks for any tier, and an answer that names none had the usual
+one. Tiers: https://platform.claude.com/docs/en/api/service-tiers, https://console.groq.com/docs/service-tiers;
+`not_available` is of models that cannot be bound to a region."""
+
+_TICK_PLACES: Final = 10  # a tick is 1e-10 USD
 
 _PER_TOKEN: Final = 4  # characters: the usual rule of thumb for English and code
 
@@ -23,6 +35,47 @@ def counts(value: JSON) -> dict[str, int]:
     if not isinstance(value, dict):
         return {}
     return {name: count for name, count in value.items() if type(count) is int and 0 <= count <= _MOST}
+
+
+def billed_apart(raw: Mapping[str, JSON], *, audio: bool = False) -> BilledApart:
+    """Return what a usage says of the bill besides tokens.
+
+    The fields are those of Anthropic (https://platform.claude.com/docs/en/api/messages), OpenAI's
+    `service_tier`, and the costs of OpenRouter, Perplexity and xAI.
+    """
+    terms = [(name, text(raw.get(name)).lower()) for name in STANDARD_TERMS]
+    return BilledApart(
+        terms=tuple((name, value) for name, value in terms if value not in STANDARD_TERMS[name]),
+        searches=counts(raw.get("server_tool_use")).get("web_search_requests", 0),
+        audio=audio,
+        cost=_told_cost(raw),
+    )
+
+
+def _told_cost(raw: Mapping[str, JSON]) -> Decimal | None:
+    """Return the USD that the provider says it charges.
+
+    xAI counts ticks: https://docs.x.ai/developers/cost-tracking. If a key of the user's own is used behind
+    OpenRouter, it charges only its fee, and tells what the other provider charges:
+    https://openrouter.ai/docs/use-cases/usage-accounting
+    """
+    ticks, cost = raw.get("cost_in_usd_ticks"), raw.get("cost")
+    if type(ticks) is int:
+        return _usd(ticks, -_TICK_PLACES)
+    if isinstance(cost, dict):
+        return _usd(cost.get("total_cost"))
+    told = _usd(cost)
+    if told is None or raw.get("is_byok") is not True:
+        return told
+    upstream = _usd(mapping(raw.get("cost_details")).get("upstream_inference_cost"))
+    return None if upstream is None else told + upstream
+
+
+def _usd(value: JSON, places: int = 0) -> Decimal | None:
+    """Return an exact amount. A float counts as its shortest decimal."""
+    if type(value) not in (int, float) or not 0 <= value <= _MOST:
+        return None
+    return Decimal(repr(value)).scaleb(places) if value else Decimal(0)
 
 
 def estimate(characters: int) -> int:

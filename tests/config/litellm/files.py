@@ -1,6 +1,7 @@
 """What the tests of LiteLLM's files have in common."""
 
 from ccroute.config import read
+from ccroute.types import Model
 
 
 def entry(name, model, info=None, **params):
@@ -11,6 +12,12 @@ def entry(name, model, info=None, **params):
 def loaded(*entries, env=None, **sections):
     """What a file with these entries and sections becomes."""
     return Read(read({"model_list": list(entries), **sections}, env or {}))
+
+
+def model(*, env=None, kind="ollama", info=None, **params):
+    """The one model of a file, and the file."""
+    found = loaded(entry("a", f"{kind}/x", info, api_key="k", **params), env=env)
+    return found.model(found.leads("a")[0]), found
 
 
 class Read:
@@ -27,7 +34,7 @@ class Read:
 
     def model(self, deployment):
         backend, _, model = deployment.partition("/")
-        return self.backends[backend].models[model]
+        return self.backends[backend].models.get(model, Model())
 
     def fallbacks(self, name):
         return self.options["fallbacks"].get(name)

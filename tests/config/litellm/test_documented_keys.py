@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ccroute.config.litellm import keys
-from ccroute.config.litellm.providers import PROVIDERS, REASONS
+from ccroute.config.litellm.model_list.providers import PROVIDERS, REASONS
 
 PAGE = (Path(__file__).parents[3] / "docs" / "litellm.md").read_text("utf-8")
 

@@ -1,60 +1,12 @@
-"""What an entry says about its model: prices, windows, limits and defaults for requests."""
+"""What an entry says about its model: windows, limits and defaults for requests."""
 
-import logging
 from decimal import Decimal
 
 import pytest
-import yaml
-from tests.config.litellm.files import Read, entry, loaded
+from tests.config.litellm.files import entry, loaded, model
 
 from ccroute.backends.known_models import known
-from ccroute.types import FREE, Model, Price
-
-
-def model(*, env=None, kind="ollama", info=None, **params):
-    """The one model of a file."""
-    found = loaded(entry("a", f"{kind}/x", info, api_key="k", **params), env=env)
-    return found.model(found.leads("a")[0]), found
-
-
-PRICES = {
-    "input_cost_per_token": "0.000003",
-    "output_cost_per_token": Decimal("0.000015"),
-    "cache_read_input_token_cost": 3e-07,
-    "cache_creation_input_token_cost": "3.75e-06",
-    "cache_creation_input_token_cost_above_1hr": "6e-6",
-    "input_cost_per_token_above_200k_tokens": "6e-6",
-    "output_cost_per_token_above_200k_tokens": "22.5e-6",
-}
-
-
-@pytest.mark.parametrize("place", ["params", "info"])
-def test_prices_per_token_become_exact_prices_per_million(place):
-    found, _ = model(**PRICES) if place == "params" else model(info=PRICES)
-    base = {"cache_read": "0.3", "cache_write": "3.75", "cache_write_1h": "6"}
-    assert found.price == Price(3, 15, **base, above={200_000: Price(6, "22.5", **base)})
-
-
-def test_prices_of_a_yaml_file_stay_exact(write):
-    from ccroute.config import read
-
-    text = yaml.safe_dump({"model_list": [entry("a", "ollama/x")]}) + (
-        "  model_info: {input_cost_per_token: 1e-6, output_cost_per_token: 0.0000001}\n"
-    )
-    assert Read(read(write("x.yaml", text), {})).model("ollama/x").price == Price(1, "0.1")
-
-
-def test_a_price_of_the_parameters_wins():
-    found, _ = model(input_cost_per_token=1e-6, output_cost_per_token=0, info={"input_cost_per_token": 5e-6})
-    assert found.price == Price(1, 0)
-
-
-def test_a_zero_alone_is_free_and_half_a_price_is_none(caplog):
-    caplog.set_level(logging.WARNING, "ccroute")
-    assert model(input_cost_per_token=0)[0].price == FREE
-    found = loaded(entry("a", "ollama/x", output_cost_per_token=1e-6))
-    assert not found.backends["ollama"].models
-    assert "there is no price of the input, so the model has none" in caplog.text
+from ccroute.types import Model
 
 
 def test_windows_come_from_either_place():

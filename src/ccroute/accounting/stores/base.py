@@ -12,6 +12,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Final
 
+from ccroute.accounting.budgets import BudgetStore
 from ccroute.accounting.tally import USUAL_TIERS, Key, LedgerRow, Lengths, Tally
 from ccroute.types.locks import lock_tries, lock_turn
 
@@ -27,6 +28,9 @@ class BaseLedger(ABC):
     So a full disk or a locked file loses no row: the next one takes it along. And a finaliser can record at
     any moment. In the middle of this thread's own write its row only waits, and that write goes on with it.
     """
+
+    budgets: BudgetStore | None = None
+    """What is spent of budgets, once a router with budgets has asked for it."""
 
     def __init__(self) -> None:
         self._queue = deque[LedgerRow]()
@@ -69,6 +73,23 @@ class BaseLedger(ABC):
         except Exception as error:
             waiting = len(self._queue) + len(self._taken)
             log.error("ledger: %d rows could not be stored: %s", waiting, error)
+
+    def budget_store(self) -> BudgetStore:
+        """What is spent of budgets: one store, for all routers that share this ledger. Each row that is
+        recorded from now on is counted in it, by the call that made it.
+
+        Here it is in memory, and begins with what the ledger says. A ledger whose database keeps accounts
+        overrides `_new_budget_store`.
+        """
+        with self._lock:
+            if self.budgets is None:
+                self.budgets = self._new_budget_store()
+            return self.budgets
+
+    def _new_budget_store(self) -> BudgetStore:
+        from ccroute.accounting.stores.budgets import MemoryBudgets  # loaded at its first use
+
+        return MemoryBudgets(self)
 
     @abstractmethod
     def rows(self, since: datetime | None = None, until: datetime | None = None) -> list[LedgerRow]:

@@ -68,10 +68,10 @@ MIGRATIONS: Final = (
 
 INSERT: Final = f"INSERT INTO attempts VALUES ({', '.join('?' * 35)}) ON CONFLICT DO NOTHING"  # noqa: S608
 
-_PLACES: Final = 12
+PLACES: Final = 12
 """An amount with so many decimal places, or fewer, is stored as a whole number, which SQL can sum up exactly;
 any other as text, with a point. A price of up to 6 places per million tokens never needs more."""
-_TENS: Final = 10 ** (_PLACES + 1)
+_TENS: Final = 10 ** (PLACES + 1)
 _ONE, _POINT = Decimal(1), Decimal("0.0")
 _INT64: Final = 2**63
 _FAILURES: Final = {str(failure): failure for failure in FailureClass}
@@ -142,10 +142,10 @@ def rows(connection: sqlite3.Connection, start: datetime, end: datetime) -> list
     found = connection.execute(
         "SELECT * FROM attempts WHERE started >= ? AND started < ? ORDER BY started, id", bounds(start, end)
     )
-    return list(map(_ledger_row, found))
+    return list(map(ledger_row, found))
 
 
-def _ledger_row(stored: Sequence[Any]) -> LedgerRow:
+def ledger_row(stored: Sequence[Any]) -> LedgerRow:
     started, id, call, agent, group, session, requested, alias, backend, deployment, model = stored[:11]
     outcome, failure, status, *tokens, estimated, cost = stored[11:22]
     overridden, fallback, duration, first_content, final, cached, latency, saved, metadata = stored[22:31]
@@ -195,7 +195,7 @@ def _usage(tokens: Sequence[int], estimated: int) -> Usage:
 
 def _stored(amount: Decimal) -> int | str:
     """An amount in USD as a column has it."""
-    scaled = amount.scaleb(_PLACES, EXACT)
+    scaled = amount.scaleb(PLACES, EXACT)
     whole = int(scaled)
     is_exact = whole == scaled and -_INT64 <= whole < _INT64
     return whole if is_exact else str(EXACT.add(amount, _POINT))
@@ -205,5 +205,5 @@ def amount_of(stored: int | str) -> Decimal:
     """The amount in USD of a column, without zeros at its end."""
     if isinstance(stored, str):
         return Decimal(stored)
-    amount = Decimal(stored).scaleb(-_PLACES, EXACT).normalize(EXACT)
+    amount = Decimal(stored).scaleb(-PLACES, EXACT).normalize(EXACT)
     return amount if stored % _TENS else amount.quantize(_ONE)  # 100, not 1E+2

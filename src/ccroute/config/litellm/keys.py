@@ -25,7 +25,7 @@ _REDIS: Final = "each ccroute process keeps its own state"
 _CACHE: Final = "this version of ccroute has no cache"
 _COOLDOWN: Final = "a breaker opens and closes by its own rules: docs/reliability.md"
 _TAGS: Final = "ccroute does not choose by tags; give the model a name of its own for them"
-_OTHER_UNITS: Final = "ccroute prices tokens"
+_OTHER_UNITS: Final = "ccroute prices the tokens of prompts and answers; it is in no cost"
 _BUDGET: Final = "budgets are not enforced by this version of ccroute"
 _CLOUD: Final = "is for a provider that ccroute cannot sign in to"
 _STREAM: Final = "the call decides: complete() or stream()"
@@ -62,16 +62,28 @@ PRICES: Final = {
     "cache_creation_input_token_cost": "cache_write",
     "cache_creation_input_token_cost_above_1hr": "cache_write_1h",
 }
-TIER: Final = re.compile(rf"({'|'.join(PRICES)})_above_(\d+)k_tokens")
-"""The prices of longer prompts."""
-_FACTS: Final = f"max_input_tokens max_output_tokens {' '.join(PRICES)}"
+PRICE: Final = re.compile(rf"({'|'.join(PRICES)})(?:_above_(\d+)(k?)_tokens)?(?:_(flex|priority))?")
+"""A price, also that of longer prompts, and that of another service tier."""
+REASONING: Final = "output_cost_per_reasoning_token"
+RANGES: Final = "tiered_pricing"
+_SERVICES: Final = (
+    "input_cost_per_token_flex output_cost_per_token_flex cache_read_input_token_cost_flex "
+    "input_cost_per_token_priority output_cost_per_token_priority cache_read_input_token_cost_priority"
+)
+_FACTS: Final = (
+    f"max_input_tokens max_output_tokens {' '.join(PRICES)} {_SERVICES} {REASONING} {RANGES} off_peak_pricing"
+)
 _OTHER_PRICES: Final = (
     "input_cost_per_second output_cost_per_second input_cost_per_character output_cost_per_character "
     "input_cost_per_image output_cost_per_image input_cost_per_pixel output_cost_per_pixel "
-    "input_cost_per_audio_token output_cost_per_audio_token input_cost_per_query "
-    "input_cost_per_token_batches output_cost_per_token_batches input_cost_per_token_flex "
-    "output_cost_per_token_flex input_cost_per_token_priority output_cost_per_token_priority "
-    "output_cost_per_reasoning_token output_cost_per_image_token search_context_cost_per_query"
+    "input_cost_per_audio_token output_cost_per_audio_token cache_creation_input_audio_token_cost "
+    "cache_read_input_audio_token_cost input_cost_per_audio_per_second output_cost_per_audio_per_second "
+    "input_cost_per_video_per_second output_cost_per_video_per_second input_cost_per_image_token "
+    "output_cost_per_image_token input_cost_per_video_token output_cost_per_video_token "
+    "input_cost_per_query input_cost_per_token_batches output_cost_per_token_batches "
+    "citation_cost_per_token search_context_cost_per_query ocr_cost_per_page annotation_cost_per_page "
+    "provider_specific_entry regional_processing_uplift_multiplier_eu "
+    "regional_processing_uplift_multiplier_us cost_per_ptu_per_hour"
 )
 
 PARAMETERS: Final = (
@@ -274,7 +286,7 @@ def note_unread(builder: Builder, table: Mapping[str, Any], place: Place, known:
     """Note the keys of a table that are ignored, and warn of those that seem misspelled."""
     for key, value in table.items():
         why = known.get(key, "")
-        if why is None or value is None or TIER.fullmatch(key):
+        if why is None or value is None or PRICE.fullmatch(key):
             continue
         here = (*place, key)
         if why or key.startswith(SUPPORTS):

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ccroute.config.foreign.builder import Builder
 from ccroute.config.foreign.section import Section
-from ccroute.config.litellm.entries import Entry
+from ccroute.config.litellm.model_list.entries import Entry
 from ccroute.config.reading.source import Place
 
 STRATEGIES: Final = {

@@ -12,11 +12,11 @@ from ccroute.config.additions import Translated
 from ccroute.config.foreign.builder import Builder
 from ccroute.config.foreign.external_names import ExternalNames
 from ccroute.config.foreign.section import Layer, Section
-from ccroute.config.litellm.backends import add_backends
 from ccroute.config.litellm.document import Document
-from ccroute.config.litellm.entries import Entries, Entry
 from ccroute.config.litellm.fallbacks import Fallbacks, read_retry
-from ccroute.config.litellm.providers import PROVIDERS
+from ccroute.config.litellm.model_list.backends import add_backends
+from ccroute.config.litellm.model_list.entries import Entries, Entry
+from ccroute.config.litellm.model_list.providers import PROVIDERS
 from ccroute.config.litellm.routes import Routes, read_aliases, read_strategy
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import Source

@@ -62,6 +62,7 @@ class AttemptContext:
     refused_before:  the parameters that the server is known to refuse.
     asks_for_format: whether `response_format` was sent.
     rejected_answer: a whole answer that did not do what was asked.
+    is_free:         the provider does not charge for the answer.
     """
 
     state: RouterState
@@ -97,6 +98,7 @@ class AttemptContext:
     refused_before: frozenset[str] = frozenset()
     asks_for_format: bool = False
     rejected_answer: Completion | None = None
+    is_free: bool = False
 
     def __repr__(self) -> str:
         """Without what was asked or answered."""
@@ -141,7 +143,7 @@ class AttemptContext:
         if self.rejected_answer is not None:
             return self.rejected_answer
         partial: Callable[[], Completion] | None = getattr(self.decoder, "partial", None)
-        if partial is None or self.first_content is None:
+        if partial is None:
             return None
         try:
             return partial()
@@ -161,9 +163,18 @@ class AttemptContext:
             usage = usage.model_copy(update={"input": self.prompt_tokens()})
         return usage
 
-    def spent(self) -> Usage:
-        """What it probably used without an answer: its prompt, and what had been streamed."""
-        if not self.sent or (self.status is not None and not is_charged(self.status)):
+    def reported(self) -> bool:
+        """Whether the server answered, or began to: it had said what the prompt used."""
+        so_far = self.so_far()
+        return so_far is not None and (so_far is self.rejected_answer or so_far.usage.prompt_tokens > 0)
+
+    def spent(self, *, refused: bool = False) -> Usage:
+        """What it probably used without an answer: its prompt, and what had been streamed.
+
+        refused: the provider charges for a request that it refused.
+        """
+        may_charge = refused or self.status is None or is_charged(self.status)
+        if not (self.sent and may_charge):
             return UNUSED
         so_far = self.so_far()
         if so_far is not None:

@@ -6,8 +6,6 @@ says what a report means. Events are emitted after the lock is released.
 
 from __future__ import annotations
 
-import threading
-from collections import deque
 from typing import TYPE_CHECKING
 
 from ccroute.backends import Backend
@@ -16,7 +14,7 @@ from ccroute.routing.health.switches import Admission, Probe, Switches, switch_s
 from ccroute.routing.tables.tables import Deployment
 from ccroute.types import Request
 from ccroute.types.clock import Clock
-from ccroute.types.locks import lock_tries
+from ccroute.types.locks import Inbox
 
 if TYPE_CHECKING:
     from ccroute.observe import Listener
@@ -35,9 +33,7 @@ class Health:
         self._emit = emit
         self.on = on
         self._switches = Switches(clock.random)
-        self._inbox: deque[tuple[Admission, HealthReport, float]] = deque()
-        self._lock = threading.Lock()
-        self._tries = lock_tries(self._lock)
+        self._inbox = Inbox(self._switches.apply)
 
     def unavailable(self, deployment: Deployment, request: Request | None = None) -> Unavailable | None:
         """Why this deployment gets no call now; None if it may be asked. Takes nothing.
@@ -46,8 +42,8 @@ class Health:
         """
         if self._switches.are_on(deployment) and not self._inbox:
             return None
-        with self._lock:
-            self._read_inbox()
+        with self._inbox.lock:
+            self._inbox.read()
             switches = self._switches.concerning(deployment, request)
             found = self._switches.unavailable(
                 deployment, switches, request, self._clock.monotonic(), early=False
@@ -65,8 +61,8 @@ class Health:
         """
         if not self.on or (self._switches.are_on(deployment) and not self._inbox):
             return Admission(deployment, request, self)
-        with self._lock:
-            self._read_inbox()
+        with self._inbox.lock:
+            self._inbox.read()
             now, switches = self._clock.monotonic(), self._switches.concerning(deployment, request)
             self._switches.refresh(deployment, switches, now)
             admitted: Admission | Unavailable | None = self._switches.unavailable(
@@ -88,7 +84,9 @@ class Health:
             return
         self._inbox.append((admission, report, self._clock.monotonic()))
         admission.settled = True
-        self._after_lock()
+        self._inbox.drain()
+        if self._switches.events:
+            self._after_lock()
 
     def answers(self, admission: Admission) -> None:
         """The server has begun to answer an admitted attempt, which may go on for long. Never waits."""
@@ -99,8 +97,8 @@ class Health:
     def stats(self) -> tuple[dict[str, HealthStats], dict[str, HealthStats]]:
         """The state of each deployment that was asked, and of each backend's key that was refused: by the
         deployment's identity, and by the backend's with its key."""
-        with self._lock:
-            self._read_inbox()
+        with self._inbox.lock:
+            self._inbox.read()
             now = self._clock.monotonic()
             breakers = {name: switch_stats(each, now) for name, each in self._switches.breakers.items()}
             credentials = {name: switch_stats(each, now) for name, each in self._switches.credentials.items()}
@@ -109,41 +107,23 @@ class Health:
 
     def renew(self, backend: Backend) -> None:
         """The backend has a key that was not refused: it may be asked again."""
-        with self._lock:
-            self._read_inbox()
+        with self._inbox.lock:
+            self._inbox.read()
             self._switches.renew(backend)
         self._after_lock()
 
     def after_fork(self) -> None:
         """In a forked child: the lock and the probes may belong to threads that are not here."""
-        self._lock = threading.Lock()
-        self._tries = lock_tries(self._lock)
+        self._inbox.renew()
         for switch in (*self._switches.breakers.values(), *self._switches.credentials.values()):
             switch.probe = None
-
-    def _read_inbox(self) -> None:
-        """Apply what was settled; only with the lock."""
-        while self._inbox:
-            try:  # a report is taken out only after it was applied, so that no interrupt loses it
-                self._switches.apply(*self._inbox[0])
-            except Exception:
-                self._inbox.popleft()
-                raise
-            self._inbox.popleft()
 
     def _after_lock(self) -> None:
         """Apply reports that came in while the lock was held, and emit events."""
         if self._inbox:
-            # The holder of the lock comes here too, and may be a frame below this one.
-            for _ in self._tries():
-                try:
-                    self._read_inbox()
-                finally:
-                    self._lock.release()
-                if not self._inbox:
-                    break
+            self._inbox.drain()
         # A finaliser may be here in the middle of the lock's holder, who comes here after it.
-        while self._switches.events and not self._lock.locked():
+        while self._switches.events and not self._inbox.lock.locked():
             try:
                 event = self._switches.events.popleft()
             except IndexError:  # another thread emitted it

@@ -5,13 +5,11 @@ Knows the lock and the clock; must not know what is sent, nor wait for anything:
 
 from __future__ import annotations
 
-import threading
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ccroute.routing.acquired import Unavailable
-from ccroute.types.locks import lock_tries
+from ccroute.types.locks import Inbox
 
 if TYPE_CHECKING:
     from ccroute.routing.rate_limits.turns import LimitState, Turn
@@ -30,9 +28,7 @@ class RateLimits:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._states: dict[tuple[str, str], LimitState] = {}
-        self._inbox: deque[tuple[Turn, int | None, float]] = deque()
-        self._lock = threading.Lock()
-        self._tries = lock_tries(self._lock)
+        self._inbox = Inbox(_settle)
 
     def unavailable(self, limit: Limit, tokens: int = 0) -> Unavailable | None:
         """Why a request of so many tokens may not be sent now, and when it may. None: it may. Takes nothing.
@@ -41,58 +37,57 @@ class RateLimits:
         """
         if limit[:2] not in self._states:
             return None
-        with self._lock:
+        with self._inbox.lock:
             state, now = self._find(limit)
             found = state.unavailable(now, tokens)
-        self._after_lock()
+        self._inbox.drain()
         return found
 
     def take(self, limit: Limit, tokens: int = 0) -> Turn | None:
         """A turn that has come; None if there is no room, or others wait for it."""
-        with self._lock:
+        with self._inbox.lock:
             state, now = self._find(limit)
             turn = state.take(self, now, tokens)
         if self._inbox:
-            self._after_lock()
+            self._inbox.drain()
         return turn
 
     def queue(self, limit: Limit, tokens: int = 0) -> Turn:
         """A turn behind all others; it may come at once."""
-        with self._lock:
+        with self._inbox.lock:
             state, now = self._find(limit)
             turn = state.queue_up(self, now, tokens)
-        self._after_lock()
+        self._inbox.drain()
         return turn
 
     def wait(self, turn: Turn) -> float:
         """See `Turn.wait`."""
-        with self._lock:
+        with self._inbox.lock:
             now = self._monotonic()
-            self._read_inbox()
+            self._inbox.read()
             seconds = turn.state.wait(turn, now)
-        self._after_lock()
+        self._inbox.drain()
         return seconds
 
     def settle(self, turn: Turn, tokens: int | None) -> None:
         """See `Turn.used`. Where no call waits, the next call does the work."""
         self._inbox.append((turn, tokens, self._monotonic()))
         if turn.state.queue:
-            self._after_lock()
+            self._inbox.drain()
 
     def stats(self) -> dict[tuple[str, str], LimitStats]:
         """What is used of each limit."""
-        with self._lock:
+        with self._inbox.lock:
             now = self._monotonic()
-            self._read_inbox()
+            self._inbox.read()
             found = {key: _stats(state, now) for key, state in self._states.items()}
-        self._after_lock()
+        self._inbox.drain()
         return found
 
     def after_fork(self) -> None:
         """In a forked child: the lock may belong to a thread that is not here, and who waits is the parent's.
         What was sent counts on: the servers count it."""
-        self._lock = threading.Lock()
-        self._tries = lock_tries(self._lock)
+        self._inbox.renew()
         self._inbox.clear()
         for state in self._states.values():
             state.queue.clear()
@@ -102,7 +97,7 @@ class RateLimits:
         """The state of a limit, and the instant; only with the lock."""
         now = self._monotonic()
         if self._inbox:
-            self._read_inbox()
+            self._inbox.read()
         state = self._states.get(limit[:2])
         if state is None:
             from ccroute.routing.rate_limits.turns import LimitState  # only where there is a limit
@@ -111,23 +106,9 @@ class RateLimits:
         state.limit = limit
         return state, now
 
-    def _read_inbox(self) -> None:
-        """Apply what was settled; only with the lock."""
-        while self._inbox:
-            turn, tokens, at = self._inbox.popleft()
-            turn.state.settle(turn, tokens, at)
 
-    def _after_lock(self) -> None:
-        """Apply what was settled while the lock was held."""
-        while self._inbox:
-            for _ in self._tries():
-                try:
-                    self._read_inbox()
-                finally:
-                    self._lock.release()
-                break
-            else:  # the holder of the lock comes here too, and may be a frame below this one
-                return
+def _settle(turn: Turn, tokens: int | None, at: float) -> None:
+    turn.state.settle(turn, tokens, at)
 
 
 def _stats(state: LimitState, now: float) -> LimitStats:

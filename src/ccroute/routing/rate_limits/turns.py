@@ -159,13 +159,14 @@ class LimitState:
 
     def settle(self, turn: Turn, tokens: int | None, at: float) -> None:
         """See `Turn.used`. More tokens than were reserved count from the instant `at` on."""
+        step, turn.step = turn.step, None  # after an interrupt it may be settled again
         if turn in self.queue:
             self._leave(turn)
-        elif turn.step is not None and tokens is None:
-            self.window.take_back(turn.step, 1, turn.tokens)
-        elif turn.step is not None and tokens is not None:
+        elif step is not None and tokens is None:
+            self.window.take_back(step, 1, turn.tokens)
+        elif step is not None and tokens is not None:
             if tokens <= turn.tokens:
-                self.window.take_back(turn.step, 0, turn.tokens - tokens)
+                self.window.take_back(step, 0, turn.tokens - tokens)
             else:
                 self.window.add(at, 0, tokens - turn.tokens)
         if self.queue:

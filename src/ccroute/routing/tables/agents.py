@@ -116,7 +116,8 @@ class AgentTable:
             # Other faults of groups are already in `faults`.
             if agent.group is not None and isinstance(groups, Mapping) and agent.group not in groups:
                 close = did_you_mean(agent.group, map(str, groups))
-                faults.append(f'agents.{name}.group: unknown group "{agent.group}"{close}')
+                advice = close or f'; name it, as in groups={{"{agent.group}": Agent()}}'
+                faults.append(f'agents.{name}.group: unknown group "{agent.group}"{advice}')
         self._by_slug = {short: name for name in reversed(self._agents) if (short := slug(name))}
         for name, agent in self._agents.items():
             for other in agent.other_names:

@@ -8,9 +8,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from ccroute.accounting import PriceBook
+from ccroute.accounting.price_lists import PriceList, price_list
 from ccroute.backends import Backend
+from ccroute.backends.codec import HttpRequest
 from ccroute.errors import ConfigError, InvalidRequestError, RequestError, UnknownModelError
 from ccroute.failures import TRIGGERS, Trigger
+from ccroute.http.origin import is_private
 from ccroute.routing.names import did_you_mean
 from ccroute.routing.tables.agents import (
     OTHERS,
@@ -43,9 +46,12 @@ class Deployment:
 
     name:     `backend/model`.
     info:     the description of the model.
-    price:    USD per million tokens; None if unknown.
-    price_source: "model" (the backend's `models`), "router" (its `prices=`), "free" (a local model); None if
-              the price is unknown.
+    fixed_price: USD per million tokens that the configuration gives, or a local model's nothing; None if it
+              gives none.
+    price_source: "model" (the backend's `models`), "router" (its `prices=`), "free" (a local model),
+              "genai-prices" (the library); None if the price is unknown.
+    price_list: the library's prices, where the configuration gives none and the provider is known.
+    why_unpriced: why the price is unknown; empty where it is known.
     identity: what calls learn of it is kept under this: after a reload, its name may lead to another server.
     limit:    what it may be sent in a minute; None: anything.
     """
@@ -54,8 +60,10 @@ class Deployment:
     backend: Backend
     model: str
     info: Model
-    price: Price | None
+    fixed_price: Price | None
     price_source: str | None = None
+    price_list: PriceList | None = None
+    why_unpriced: str = ""
     identity: str = field(init=False)
     limit: Limit | None = field(init=False)
 
@@ -64,6 +72,11 @@ class Deployment:
         identity = f"{self.backend.identity} {self.model}"
         put(self, "identity", identity)
         put(self, "limit", _limit("deployment", identity, self.name, info.rpm, info.tpm))
+
+    @property
+    def price(self) -> Price | None:
+        """USD per million tokens now, which may change from hour to hour; None if unknown."""
+        return self.fixed_price if self.price_list is None else self.price_list.now()
 
     @property
     def is_local(self) -> bool:
@@ -231,16 +244,24 @@ class Tables:
                 self._deployments[usual] = self._deployments[name] = known
         return known
 
-    def _price(self, backend: Backend, model: str) -> tuple[Price | None, str | None]:
-        """The model's own price, else the router's price for it, else `FREE` for a local model; and which of
-        them it is."""
+    def _price(self, backend: Backend, model: str) -> tuple[Price | None, str | None, PriceList | None, str]:
+        """The model's own price, else the router's price for it, else `FREE` for a local model, else the
+        library's prices. The last four fields of the deployment."""
         own = backend.model(model).price
         if own is not None:
-            return (FREE if own == "free" else own), "model"
+            return FREE if own == "free" else own, "model", None, ""
         found = (self.prices.find(f"{backend.name}/{name}") for name in backend.names(model))
         if (price := next((price for price in found if price is not None), None)) is not None:
-            return price, "router"
-        return (FREE, "free") if backend.is_free(model) else (None, None)
+            return price, "router", None, ""
+        if backend.is_free(model):
+            return FREE, "free", None, ""
+        host = backend.origin.host
+        if is_private(host):  # no provider of the library, which need not be imported then
+            return None, None, None, "no price is given"
+        listed = price_list(f"{backend.origin}{backend.target(HttpRequest(''))}", host, model)
+        if isinstance(listed, str):
+            return None, None, None, listed
+        return None, None if listed.why_unknown else "genai-prices", listed, listed.why_unknown
 
     def known_deployments(self) -> list[str]:
         """The names of the deployments in aliases, agents, fallbacks, `default_model` and the backends'

@@ -11,13 +11,14 @@ from pydantic_core import from_json
 from ccroute.errors import InvalidRequestError
 from ccroute.types import JSON, Completion, FinishReason, Function, Message, Request, ToolCall, Usage
 from ccroute.types.results import new_choice, new_completion, new_message
+from ccroute.types.route import with_apart
 from ccroute.wire.anthropic.encode import SCHEMA_TOOL
 from ccroute.wire.anthropic.turns import THINKING
 from ccroute.wire.decoding import check_error
 from ccroute.wire.fields import wants_schema
-from ccroute.wire.reading import answer_text, finish_reason, load_object, mapping, text, wrong
+from ccroute.wire.reading import answer_text, finish_reason, listed, load_object, mapping, text, wrong
 from ccroute.wire.tools import as_text
-from ccroute.wire.usage import check_used, counts, estimate_choices, usage
+from ccroute.wire.usage import STANDARD_TERMS, billed_apart, check_used, counts, estimate_choices, usage
 
 STOP: Final[Mapping[str, FinishReason]] = {
     "end_turn": "stop",
@@ -28,6 +29,15 @@ STOP: Final[Mapping[str, FinishReason]] = {
     "refusal": "content_filter",
 }
 """Anthropic's stop reasons in canonical form. Others (`pause_turn`) become `other`."""
+_APART: Final = {
+    **{name: (None, *usual) for name, usual in STANDARD_TERMS.items()},
+    "server_tool_use": (
+        None,
+        {"web_search_requests": 0},
+        {"web_search_requests": 0, "web_fetch_requests": 0},
+    ),
+}
+"""What a usage says of the bill besides tokens, if there is nothing to bill but tokens."""
 
 
 def decode(body: bytes) -> Completion:
@@ -122,7 +132,11 @@ def check_form(request: Request, answer: Completion) -> None:
 
 
 def read_usage(raw: JSON, output_estimate: Callable[[], int]) -> Usage:
-    """Return usage in disjoint buckets. Anthropic's `input_tokens` already excludes cached tokens."""
+    """Return usage in disjoint buckets. Anthropic's `input_tokens` already excludes cached tokens.
+
+    What a request charged besides its answer is listed in `iterations` alone, such as a summary of its own
+    conversation. Where another model did that, at a price of its own, the usage counts as estimated.
+    """
     raw = mapping(raw)
     known, lifetimes = counts(raw), counts(raw.get("cache_creation"))
     hour = lifetimes.get("ephemeral_1h_input_tokens", 0)
@@ -130,7 +144,7 @@ def read_usage(raw: JSON, output_estimate: Callable[[], int]) -> Usage:
     if written is None:
         written = hour + lifetimes.get("ephemeral_5m_input_tokens", 0)
     hour = min(hour, written)
-    return usage(
+    total = usage(
         input=known.get("input_tokens"),
         cache_read=known.get("cache_read_input_tokens", 0),
         cache_write_5m=written - hour,
@@ -139,6 +153,25 @@ def read_usage(raw: JSON, output_estimate: Callable[[], int]) -> Usage:
         reasoning=counts(raw.get("output_tokens_details")).get("thinking_tokens", 0),
         output_estimate=output_estimate,
     )
+    for further in _besides(raw.get("iterations")) if "iterations" in raw else ():
+        used = read_usage(further, lambda: 0)
+        is_own = further.get("type") == "compaction"
+        total += used if is_own else used.model_copy(update={"estimated": True})
+    for name, usual in _APART.items():
+        if raw.get(name) not in usual:
+            return with_apart(total, billed_apart(raw))
+    return total
+
+
+def _besides(iterations: JSON) -> list[Mapping[str, JSON]]:
+    """Return those iterations that are charged besides the usage itself, which is the answer's:
+    https://platform.claude.com/docs/en/build-with-claude/compaction#understanding-usage,
+    https://platform.claude.com/docs/en/build-with-claude/refusals-and-fallback"""
+    found = [mapping(each) for each in listed(iterations)]
+    kinds = {"compaction", "advisor_message"}
+    if any(each.get("type") == "fallback_message" for each in found):
+        kinds.add("message")  # of the model that refused, charged if it had begun to answer
+    return [each for each in found if each.get("type") in kinds and counts(each).get("output_tokens")]
 
 
 _PROMPT: Final = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")

@@ -16,6 +16,7 @@ from ccroute.wire.events import SSEParser, read_event
 from ccroute.wire.reading import answer_text, load_object, mapping, text, wrong
 from ccroute.wire.template import Template
 from ccroute.wire.tools import Call, as_object, as_text
+from ccroute.wire.usage import counts
 
 
 class _Part:
@@ -171,6 +172,7 @@ class Decoder(BaseDecoder):
             self._finish = reason
             self._ended = True
             self._template.forget()
+        self._usage_is_final = self._ended and "output_tokens" in counts(self._raw_usage)
 
     def _stop(self, frame: Mapping[str, JSON], data: bytes, chunks: list[Chunk]) -> None:
         self.done = True

@@ -51,7 +51,7 @@ class Decoder(BaseDecoder):
         return None if logprobs or self.done else only_text
 
     def _take_end(self, frame: dict[str, JSON], chunks: list[Chunk]) -> None:
-        self._raw_usage = frame
+        self._raw_usage, self._usage_is_final = frame, True
         self._finish = text(frame.get("done_reason")) or None
         if self._splitter is not None:
             thought, answer = self._splitter.end()

@@ -8,11 +8,12 @@ from typing import Final
 
 from ccroute.types import JSON, Choice, Completion, FinishReason, ToolCall, Usage
 from ccroute.types.results import new_choice, new_completion, new_message
+from ccroute.types.route import with_apart
 from ccroute.wire.decoding import check_error, fail
 from ccroute.wire.openai.provider_fields import USUAL, of_message
 from ccroute.wire.reading import finish_reason, load_object, mapping, text, unix_time, wrong
 from ccroute.wire.tools import whole_calls
-from ccroute.wire.usage import check_used, counts, estimate_choices, usage
+from ccroute.wire.usage import STANDARD_TERMS, billed_apart, check_used, counts, estimate_choices, usage
 
 FINISH: Final[Mapping[str, FinishReason]] = {
     # "": some servers send none. eos_token, stop_sequence: TGI. end_turn: Claude behind gateways.
@@ -25,8 +26,12 @@ FINISH: Final[Mapping[str, FinishReason]] = {
     **dict.fromkeys(("prohibited_content", "spii"), "content_filter"),
 }
 """Servers' finish reasons in canonical form. Others (vLLM's `abort`, `repetition`) become `other`."""
+USUAL_TIERS: Final = (None, *STANDARD_TERMS["service_tier"])
+"""The `service_tier` of answers at the usual price."""
 _OVERFLOW: Final = "model_context_window_exceeded"
 """Z.ai's finish reason if the prompt left no room for an answer. With an answer it means `length`."""
+_APART: Final = frozenset({"cost", "cost_in_usd_ticks", "server_tool_use", "service_tier"})
+"""Fields of a usage that are about the bill, not about tokens."""
 _TEXT: Final = frozenset({"role", "content"})
 _FAILED: Final = ("error", "network_error")
 """Finish reasons of an answer that failed, from the server or passed on by OpenRouter."""
@@ -47,6 +52,8 @@ def decode(body: bytes, *, provider: str = "") -> Completion:
     used, reason = frame.get("usage"), text(entries[0].get("finish_reason"))
     if not reason:
         check_used(used, body)
+    if (tier := frame.get("service_tier")) not in USUAL_TIERS:
+        used = {**mapping(used), "service_tier": tier}
     return new_completion(
         id=text(frame.get("id")),
         created=unix_time(frame.get("created")),
@@ -105,7 +112,8 @@ def read_usage(raw: JSON, output_estimate: Callable[[], int]) -> Usage:
     raw = mapping(raw)
     known, details = counts(raw), counts(raw.get("prompt_tokens_details"))
     prompt, output = known.get("prompt_tokens"), known.get("completion_tokens")
-    reasoning = counts(raw.get("completion_tokens_details")).get("reasoning_tokens", 0)
+    answered = counts(raw.get("completion_tokens_details"))
+    reasoning = answered.get("reasoning_tokens", 0)
     # The fields of OpenAI, Moonshot and DeepSeek.
     cached = (
         details.get("cached_tokens") or known.get("cached_tokens") or known.get("prompt_cache_hit_tokens", 0)
@@ -118,7 +126,7 @@ def read_usage(raw: JSON, output_estimate: Callable[[], int]) -> Usage:
         beside = known.get("total_tokens", 0) - prompt - output
         if beside > 0 and beside == (reasoning or beside) and beside != read + written:
             output, reasoning = output + beside, beside
-    return usage(
+    used = usage(
         input=None if prompt is None else prompt - read - written,
         cache_read=read,
         cache_write_5m=written,
@@ -126,6 +134,10 @@ def read_usage(raw: JSON, output_estimate: Callable[[], int]) -> Usage:
         reasoning=reasoning,
         output_estimate=output_estimate,
     )
+    has_audio = bool(details.get("audio_tokens") or answered.get("audio_tokens"))
+    if has_audio or not raw.keys().isdisjoint(_APART):
+        return with_apart(used, billed_apart(raw, audio=has_audio))
+    return used
 
 
 def plain(content: JSON) -> str | None:

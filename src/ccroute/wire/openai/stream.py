@@ -11,7 +11,16 @@ from collections.abc import Mapping
 from ccroute.types import JSON, Chunk, FinishReason
 from ccroute.wire.decoding import BaseDecoder, check_error, is_frame
 from ccroute.wire.events import SSEParser, read_event
-from ccroute.wire.openai.decode import FINISH, call_entries, decode, plain, read_reason, read_usage, thinking
+from ccroute.wire.openai.decode import (
+    FINISH,
+    USUAL_TIERS,
+    call_entries,
+    decode,
+    plain,
+    read_reason,
+    read_usage,
+    thinking,
+)
 from ccroute.wire.openai.provider_fields import THOUGHTS, USUAL, add_delta, of_message
 from ccroute.wire.reading import listed, load_object, mapping, text, unix_time, wrong
 from ccroute.wire.template import Template
@@ -36,6 +45,7 @@ class Decoder(BaseDecoder):
         self._deltas = CallDeltas()
         self._calls = self._deltas.calls
         self._refused = False
+        self._tier: JSON = None
 
     def _take(self, block: bytes, chunks: list[Chunk]) -> str | None:
         event = read_event(block)
@@ -55,9 +65,16 @@ class Decoder(BaseDecoder):
             self._id = text(frame.get("id"))
             self._model = self._model or text(frame.get("model"))
             self._created = self._created or unix_time(frame.get("created"))
+        if (tier := frame.get("service_tier")) is not None:
+            self._tier = tier
         if used := frame.get("usage"):
             self._raw_usage = used  # the last one counts: vLLM can put usage on every frame
-        return self._take_choice(choices, data, chunks) if choices and not self._ended else None
+            if self._tier not in USUAL_TIERS:
+                self._raw_usage = {**mapping(used), "service_tier": self._tier}
+        only_text = self._take_choice(choices, data, chunks) if choices and not self._ended else None
+        if used:
+            self._usage_is_final = self._finish is not None and (self._ended or not choices)
+        return only_text
 
     def _take_choice(self, choices: JSON, data: bytes, chunks: list[Chunk]) -> str | None:
         choice = choices[0] if isinstance(choices, list) else None
@@ -84,10 +101,11 @@ class Decoder(BaseDecoder):
     def _take_end(self, choice: Mapping[str, JSON], data: bytes, *, speaks: bool) -> None:
         spoke = bool(self._text or self._calls)
         reason = read_reason(choice, data, spoke=spoke)
-        self._raw_usage = self._raw_usage or choice.get("usage")  # Moonshot has it here
         self._went_on = False
         self._finish = reason or self._finish
         self._ended = self._finish is not None and spoke and not speaks
+        if not self._raw_usage and (used := choice.get("usage")):  # Moonshot has it here
+            self._raw_usage, self._usage_is_final = used, self._ended
         self._template.forget()  # the next text must be seen to come after this end
 
     def _take_delta(self, delta: Mapping[str, JSON], chunks: list[Chunk]) -> None:

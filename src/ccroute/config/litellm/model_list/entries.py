@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from ccroute.config.foreign.builder import Builder
 from ccroute.config.foreign.section import Layer, Section
-from ccroute.config.litellm.facts import Facts, read_facts
 from ccroute.config.litellm.keys import ENTRY, INFO, PARAMS, note_unread
-from ccroute.config.litellm.providers import PROVIDERS, REASONS, split
-from ccroute.config.litellm.server import Server, read_server
+from ccroute.config.litellm.model_list.facts import Facts, read_facts
+from ccroute.config.litellm.model_list.providers import PROVIDERS, REASONS, split
+from ccroute.config.litellm.model_list.server import Server, read_server
 from ccroute.config.reading.source import Place
 from ccroute.routing.names import did_you_mean
 
@@ -89,14 +89,20 @@ class Entries:
         for one in _organizations(params):
             server = read_server(one, provider, bare)
             if server is not None:
-                self.found.append(
-                    self._entry(name, _on_wire(bare, provider, server), server, one, info, entry)
-                )
+                self.found.append(self._entry(name, provider, bare, server, one, info, entry))
 
     def _entry(
-        self, name: str, model: str, server: Server, params: Section, info: Section, entry: Section
+        self,
+        name: str,
+        provider: str,
+        bare: str,
+        server: Server,
+        params: Section,
+        info: Section,
+        entry: Section,
     ) -> Entry:
-        facts = read_facts(params, info, entry, server.options["kind"])
+        model = _on_wire(bare, provider, server)
+        facts = read_facts(params, info, entry, server.options["kind"], provider)
         if "*" in model:
             for key in facts.table:
                 self._builder.ignore(facts.places[key], "a wildcard's models have no facts of their own")

@@ -12,7 +12,7 @@ from ccroute.backends.presets import preset_of_host
 from ccroute.backends.registry import registered
 from ccroute.config.foreign.section import Section
 from ccroute.config.foreign.servers import host_of, recognise
-from ccroute.config.litellm.providers import PROVIDERS, Provider
+from ccroute.config.litellm.model_list.providers import PROVIDERS, Provider
 from ccroute.config.reading.secrets import Environment
 from ccroute.config.reading.source import Place
 

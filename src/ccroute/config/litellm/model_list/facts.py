@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
 from typing import Any, Final
 
 from ccroute.backends.known_models import known
 from ccroute.config.foreign.section import Section
-from ccroute.config.litellm.keys import BODY, OLLAMA_OPTIONS, PARAMETERS, PRICES, TIER
+from ccroute.config.litellm.keys import BODY, OLLAMA_OPTIONS, PARAMETERS
+from ccroute.config.litellm.model_list.prices import read_price
 from ccroute.config.reading.source import Place
 from ccroute.types.request import PARAMETERS as OURS
 
@@ -36,7 +36,7 @@ class Facts:
             self.places[key] = place
 
 
-def read_facts(params: Section, info: Section, entry: Section, kind: str) -> Facts:
+def read_facts(params: Section, info: Section, entry: Section, kind: str, provider: str) -> Facts:
     """`entry` is the entry itself, where some files have the limits of requests."""
     facts = Facts()
     base = info.text("base_model")
@@ -53,7 +53,7 @@ def read_facts(params: Section, info: Section, entry: Section, kind: str) -> Fac
     elif kind != "ollama" and "num_ctx" in params:
         params.ignore("num_ctx", "only Ollama has it")
     _read_most(both, info, facts)
-    if price := _price(Section(params.builder, *params.layers, *info.layers)):
+    if price := read_price(Section(params.builder, *params.layers, *info.layers), provider):
         facts.put("price", *price)
     for key in ("rpm", "tpm"):
         section = params if key in params else entry
@@ -82,38 +82,6 @@ def _read_most(both: Section, info: Section, facts: Facts) -> None:
                 "max_tokens",
                 "may be the window or the longest answer: write max_input_tokens and max_output_tokens",
             )
-
-
-def _price(section: Section) -> tuple[dict[str, Any], Place] | None:
-    """USD per million tokens from USD per token, exact; and its place."""
-    found = {
-        ours: per_million
-        for key, ours in PRICES.items()
-        if (per_million := _amount(section, key)) is not None
-    }
-    given = [key for key in PRICES if key in section]
-    if not given:
-        return None
-    missing = {"input", "output"} - found.keys()
-    if missing:
-        if any(found.values()) or not found:
-            if found:
-                section.warn(given[0], f"there is no price of the {missing.pop()}, so the model has none")
-            return None
-        found |= dict.fromkeys(missing, Decimal(0))
-    tiers: dict[str, dict[str, Decimal]] = {}
-    for key in section:
-        if (match := TIER.fullmatch(key)) and (amount := _amount(section, key)) is not None:
-            tiers.setdefault(f"{match[2]}000", {})[PRICES[match[1]]] = amount
-    price: dict[str, Any] = dict(found)
-    if tiers:
-        price["above"] = {tokens: {**found, **tier} for tokens, tier in tiers.items()}
-    return price, section.place(given[0])
-
-
-def _amount(section: Section, key: str) -> Decimal | None:
-    per_token = section.number(key)
-    return None if per_token is None else per_token.scaleb(6)
 
 
 def _read_params(params: Section, kind: str, facts: Facts) -> None:

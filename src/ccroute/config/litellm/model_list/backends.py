@@ -9,7 +9,7 @@ from typing import Any
 from ccroute.config.foreign.builder import Builder
 from ccroute.config.foreign.external_names import ExternalNames
 from ccroute.config.foreign.servers import free_name
-from ccroute.config.litellm.entries import Entry
+from ccroute.config.litellm.model_list.entries import Entry
 
 
 class _Shared:

@@ -1,0 +1,259 @@
+"""What the library genai-prices (the extra `prices`) says of a provider's models.
+
+Knows addresses, models' names, times and the library's data; must not know backends. The library takes 0.2 s
+to import, so that is done for the first model that no configuration prices. Nothing is read from the network.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from ccroute.types import FREE, Price
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelInfo, Provider
+
+_log = logging.getLogger("ccroute")
+
+Terms: TypeAlias = tuple[tuple[str, str], ...]
+"""How an answer was served, such as `(("service_tier", "flex"),)`."""
+
+NOT_INSTALLED: Final = "no price is given, and the extra is not installed: pip install 'ccroute[prices]'"
+_BUCKETS: Final = {
+    "input_mtok": "input",
+    "output_mtok": "output",
+    "cache_read_mtok": "cache_read",
+    "cache_write_mtok": "cache_write",
+    "cache_write_5m_mtok": "cache_write",
+    "cache_write_1h_mtok": "cache_write_1h",
+}
+_SEARCHES: Final = "web_searches_kcount"
+_TOLD_APART: Final = re.compile(r".*(?:audio|searches|code_executions).*_(?:mtok|kcount)")
+"""Prices of what an answer counts apart, or of tools that chat completions do not have. Text is not billed by
+them."""
+_SEARCHES_ALWAYS: Final = re.compile(r".*-search-(?:preview|api)(?:-.*)?")
+"""OpenAI's models that search the web for each answer, at a price of each search. Their answers do not count
+the searches: https://developers.openai.com/api/docs/pricing"""
+_OTHER_CURRENCIES: Final = ("open.bigmodel.cn", "api.moonshot.cn", "api.minimaxi.com")
+"""Hosts that bill in CNY. The library has a price in USD for them, at a fixed rate."""
+_ANYBODYS: Final = (".modal.run", ".modal.direct", ".azure-api.net")
+"""Hosts of the library's providers under which anybody may run a server or a gateway of his own."""
+_FACTORS: Final = {
+    # https://platform.claude.com/docs/en/about-claude/pricing#data-residency-pricing
+    ("anthropic", "inference_geo", "us"): Decimal("1.1"),
+    # https://console.groq.com/docs/flex-processing
+    ("groq", "service_tier", "flex"): Decimal(1),
+}
+"""Terms that the library has no price for: the price is that many times the usual one."""
+_MOST_ANSWERED: Final = 64
+"""Names of models in answers that are remembered of one list."""
+
+
+class PriceList:
+    """The prices of one model at one provider: by date, time of day and terms.
+
+    provider, model: the library's own names of them; `model` is empty where it does not have the model.
+    why_unknown:     why there is no price; empty where there is one.
+    """
+
+    def __init__(self, provider: Provider, name: str) -> None:
+        self.provider = provider.id
+        self._provider, self._name = provider, name
+        self._info = _find_model(provider, name)
+        self.model = "" if self._info is None else self._info.id
+        self._known: dict[int, Price | str] = {}  # by the library's own price objects, which live as long
+        self._answered: dict[str, PriceList] = {}
+        found = self._find(datetime.now(UTC))
+        self.why_unknown = found if isinstance(found, str) else ""
+        self.has_audio = self._info is not None and self._bills("audio")
+
+    def now(self) -> Price | None:
+        """The price at this moment; None if unknown."""
+        return self.at(datetime.now(UTC))
+
+    def at(self, moment: datetime) -> Price | None:
+        """The price at a moment; None if unknown."""
+        found = self._find(moment)
+        return None if isinstance(found, str) else found
+
+    def under(self, moment: datetime, terms: Terms) -> Price | str:
+        """The price of an answer that was served under these terms, or why it is unknown."""
+        context, factor = dict[str, str](), Decimal(1)
+        for name, value in terms:
+            known = _FACTORS.get((self.provider, name, value))
+            if known is not None:
+                factor *= known
+            elif self._has_variant(moment, name, value):
+                context[name] = value
+            else:
+                return f"genai-prices has no price of {name} {value} for {self._shown()}"
+        found = self._find(moment, context)
+        return found if factor == 1 or isinstance(found, str) else _times(found, factor)
+
+    def answered(self, model: str) -> PriceList:
+        """The list of the model that the answer names, if it is known at this provider; else this one.
+
+        OpenRouter's answers name a model without its variant (`:free`), so they are not asked.
+        """
+        if not model or model == self._name or self.provider == "openrouter":
+            return self
+        found = self._answered.get(model)
+        if found is None:
+            made = _safely(self._provider, model)
+            found = self if isinstance(made, str) or not made.model else made
+            if len(self._answered) < _MOST_ANSWERED:
+                self._answered[model] = found
+        return found
+
+    @property
+    def names_are_own(self) -> bool:
+        """Whether models are called by names that the user gave them: Azure's deployments."""
+        return self.provider == "azure"
+
+    def _find(self, moment: datetime, context: Mapping[str, str] | None = None) -> Price | str:
+        info = self._info
+        if info is None:
+            return f"genai-prices has no model {self._name} of {self.provider}"
+        if self.provider in ("openai", "azure") and _SEARCHES_ALWAYS.fullmatch(info.id):
+            return f"{self._shown()} is also billed for each of its web searches"
+        listed = info.get_prices(moment, context)
+        if context:
+            return self._read(vars(listed))
+        found = self._known.get(id(listed))
+        if found is None:
+            found = self._known[id(listed)] = self._read(vars(listed))
+        return found
+
+    def _read(self, listed: Mapping[str, Any]) -> Price | str:
+        """The library's price as one of ours, or why that cannot be."""
+        given = {key: value for key, value in listed.items() if value is not None}
+        if not given and self.model.endswith(":free"):
+            return FREE
+        for key in given:
+            if key not in _BUCKETS and not _TOLD_APART.fullmatch(key):
+                return f"{self._shown()} is also billed by {key}"
+        for key, what in (("input_mtok", "prompts"), ("output_mtok", "answers")):
+            if key not in given:
+                return f"genai-prices has no price of the {what} of {self._shown()}"
+        limits = sorted({tier.start for value in given.values() for tier in getattr(value, "tiers", ())})
+        try:
+            return Price(
+                **_at_length(given, 0),  # only amounts
+                above={limit: Price(**_at_length(given, limit)) for limit in limits},  # type: ignore[arg-type]
+                web_search=given.get(_SEARCHES),
+            )
+        except (TypeError, ValueError) as error:
+            return f"{self._shown()}: {error}"
+
+    def _has_variant(self, moment: datetime, name: str, value: str) -> bool:
+        # The library's own rule: another provider's model has no variants here.
+        info = self._info
+        if info is None or all(info is not each for each in self._provider.models):
+            return False
+        return any(
+            variant.when == {name: value}
+            and (variant.constraint is None or variant.constraint.active(moment))
+            for variant in info.price_variants or ()
+        )
+
+    def _bills(self, what: str) -> bool:
+        prices = getattr(self._info, "prices", None)
+        each = [one.prices for one in prices] if isinstance(prices, list) else [prices]
+        return any(what in key for one in each for key, value in vars(one).items() if value is not None)
+
+    def _shown(self) -> str:
+        return f"{self.model} of {self.provider}"
+
+
+def price_list(url: str, host: str, model: str) -> PriceList | str:
+    """The prices of `model` at the server with this base URL, or why they are unknown.
+
+    The host alone says which provider it is: a server that is not known may give any model's name to its own.
+    """
+    providers = _providers()
+    if providers is None:
+        return NOT_INSTALLED
+    if host in _OTHER_CURRENCIES:
+        return f"{host} does not bill in USD"
+    if not host.endswith(_ANYBODYS):
+        for provider in providers:
+            # A pattern may end within a host's name, or at the start of the path.
+            found = re.match(provider.api_pattern, url)
+            if found and (found.end() == len(url) or url[found.end()] == "/" or url[found.end() - 1] in "./"):
+                return _safely(provider, model)
+    return f"genai-prices does not know the provider at {host}"
+
+
+@lru_cache(1024)
+def first_party(name: str) -> PriceList | None:
+    """The prices of a model that nobody serves, such as a baseline, at the provider who made it, or at that
+    of a name such as `groq/llama-3.3-70b-versatile`; None if the provider is unknown."""
+    providers = _providers() or ()
+    before, slash, model = name.partition("/")
+    if slash:
+        found = next((each for each in providers if each.id == before.lower()), None)
+    else:
+        model = name
+        found = next(
+            (each for each in providers if each.model_match and each.model_match.is_match(name)), None
+        )
+    if found is None or found.id == "zhipuai":  # its prices are CNY, at a fixed rate
+        return None
+    made = _safely(found, model)
+    return None if isinstance(made, str) else made
+
+
+def _safely(provider: Provider, model: str) -> PriceList | str:
+    """A fault in the library must not fail a call."""
+    try:
+        return PriceList(provider, model)
+    except Exception as error:
+        why = f"genai-prices failed for {model} of {provider.id}: {type(error).__name__}"
+        _log.warning("%s", why)
+        return why
+
+
+def _providers() -> list[Provider] | None:
+    """The library's providers; None where it is not installed. A user's own snapshot counts."""
+    try:
+        from genai_prices.data_snapshot import get_snapshot
+    except ImportError:
+        return None
+    return get_snapshot().providers
+
+
+def _find_model(provider: Provider, name: str) -> ModelInfo | None:
+    # Not by the snapshot's own look-up, which remembers all names: they may come from clients.
+    if provider.id == "google":
+        name = name.rpartition("/")[2]  # models/gemini-2.5-flash, google/gemini-2.5-flash
+    return provider.find_model(name, all_providers=_providers())
+
+
+def _at_length(given: Mapping[str, Any], prompt: int) -> dict[str, Decimal]:
+    """The price of each bucket for prompts longer than so many tokens."""
+    found = dict[str, Decimal]()
+    for key, bucket in _BUCKETS.items():
+        price = given.get(key)
+        if price is not None:
+            tiers = [tier.price for tier in getattr(price, "tiers", ()) if tier.start <= prompt and prompt]
+            found[bucket] = tiers[-1] if tiers else getattr(price, "base", price)
+    return found
+
+
+def _times(price: Price, factor: Decimal) -> Price:
+    """The price of all tokens times `factor`."""
+    return Price(
+        price.input * factor,
+        price.output * factor,
+        cache_read=price.cache_read * factor,
+        cache_write=price.cache_write * factor,
+        cache_write_1h=price.cache_write_1h * factor,
+        above={limit: _times(tier, factor) for limit, tier in price.above},
+        web_search=price.web_search,
+    )

@@ -1,0 +1,149 @@
+"""A PostgreSQL database: its address, which may have a password, and connections to it.
+
+Knows libpq's parameters; must not know tables. A password is in no text that is made here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+from urllib.parse import unquote
+
+from ccroute.errors import ConfigError
+
+try:
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+    from psycopg.pq import Conninfo
+except ImportError as error:
+    raise ConfigError(
+        f"ledger: a postgresql:// ledger needs psycopg ({error}): pip install 'ccroute[postgres]'"
+    ) from error
+
+Connection: TypeAlias = "psycopg.Connection[Any]"
+
+SCHEMES: Final = ("postgresql", "postgres")
+_USUAL: Final = {
+    "connect_timeout": "10",  # seconds
+    "client_encoding": "utf8",
+    "fallback_application_name": "ccroute",
+    # A server that is gone is noticed within about a minute, also while its answer is waited for.
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",  # ms
+}
+"""What is set unless the address or libpq's variables do."""
+_PLACE: Final = ("host", "hostaddr", "port", "dbname", "user", "service")
+"""The parameters that say which database it is."""
+_JOURNAL: Final = re.compile(r"([?&])journal=([^&]*)(&|$)")
+_ENCODED: Final = 'in a user, a password and a database, "@" is written %40, "/" %2F, ":" %3A, "%" %25'
+
+
+class Database:
+    """The database at `address`, a URL or libpq's `key=value` text.
+
+    What the address leaves out is as libpq has it: from PGHOST, PGPASSWORD and the like, a password file, a
+    service file. Raises `ConfigError` for what is no address. Nothing is opened.
+    """
+
+    def __init__(self, address: str) -> None:
+        given = _parsed(address)
+        usual = {o.keyword.decode(): o.val.decode() for o in Conninfo.get_defaults() if o.val is not None}
+        self._parameters: dict[str, Any] = {k: v for k, v in _USUAL.items() if k not in usual} | given
+        self._place = {name: (usual | given).get(name, "") for name in _PLACE}
+        for host, port in zip(*(self._place[name].split(",") for name in ("host", "port")), strict=False):
+            if "@" in host[1:] or not (port.isdigit() or not port):
+                raise ConfigError(f"ledger: the PostgreSQL address has no proper host and port; {_ENCODED}")
+
+    def __repr__(self) -> str:
+        """The address without secrets."""
+        place = self._place
+        if place["service"] and not place["host"]:
+            return f"postgresql://?service={place['service']}"
+        user = f"{place['user']}@" if place["user"] else ""
+        host = place["host"] or place["hostaddr"]
+        port = f":{place['port']}" if place["port"].strip(",") not in {"", "5432"} else ""
+        if host.startswith("/"):  # the folder of a socket
+            return f"postgresql://{user}{port}/{place['dbname']}?host={host}"
+        return f"postgresql://{user}{f'[{host}]' if ':' in host else host}{port}/{place['dbname']}"
+
+    def connect(self) -> Connection:
+        """A new connection, which the caller closes. Raises `psycopg.Error`.
+
+        No statement is prepared, so that it may lead through a pooler such as PgBouncer.
+        """
+        connection = psycopg.connect(**self._parameters, autocommit=True, prepare_threshold=None)
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+        return connection
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection that sees the database as it is at its first statement.
+
+        Raises `ConfigError` if it cannot be read.
+        """
+        try:
+            with contextlib.closing(self.connect()) as connection:
+                connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+                connection.read_only = True
+                with connection.transaction():
+                    connection.execute("SET LOCAL work_mem = '64MB'")  # for sums of many groups
+                    yield connection
+        except psycopg.Error as error:
+            raise ConfigError(f"ledger: {self} cannot be read: {reason(error)}") from error
+
+    def usual_journal(self) -> Path:
+        """Where the journal is if nobody says so: a file of its own for each database, in the user's folder
+        for state (XDG's). Raises `ConfigError` if the user has no folder."""
+        digest = hashlib.sha256("\0".join(self._place.values()).encode()).hexdigest()
+        given = os.environ.get("XDG_STATE_HOME", "")
+        try:
+            state = Path(given) if os.path.isabs(given) else Path.home() / ".local" / "state"
+            folder = state / "ccroute"
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except (RuntimeError, OSError) as error:
+            raise ConfigError(
+                "ledger: rows wait in a journal on disk until PostgreSQL has them, and this user has no "
+                f"folder for it ({error}); name a file on a disk that lasts: "
+                '"postgresql://…?journal=/data/ledger.db", or PostgresLedger(…, journal="/data/ledger.db")'
+            ) from None
+        return folder / f"postgresql-{digest[:12]}.db"
+
+
+def without_journal(address: str) -> tuple[str, str | None]:
+    """The address without its parameter `journal`, which libpq does not know, and that parameter."""
+    found = _JOURNAL.search(address)
+    if found is None:
+        return address, None
+    before, journal, after = found.groups()
+    rest = address[: found.start()] + (before if after else "") + address[found.end() :]
+    return rest, unquote(journal)
+
+
+def reason(error: BaseException) -> str:
+    """What the server or libpq says, in one line, without the values of a row."""
+    said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    return " ".join((said or str(error) or type(error).__name__).split())
+
+
+def _parsed(address: str) -> dict[str, Any]:
+    scheme, is_url, rest = address.partition("://")
+    if is_url:
+        if scheme not in SCHEMES:
+            raise ConfigError("ledger: the address of a PostgreSQL database begins with postgresql://")
+        server, _, path = rest.partition("/")
+        if server.count("@") > 1 or "@" in path.partition("?")[0]:
+            raise ConfigError(f"ledger: the PostgreSQL address cannot be read; {_ENCODED}")
+    try:
+        return conninfo_to_dict(address)
+    except psycopg.ProgrammingError as error:
+        # What libpq quotes may be a part of a password.
+        why = re.sub('".*"', "…", str(error), flags=re.DOTALL).strip()
+    hint = f"; {_ENCODED}" if is_url else ""
+    raise ConfigError(f"ledger: the PostgreSQL address cannot be read: {why}{hint}")

@@ -1,0 +1,86 @@
+"""The ledger in PostgreSQL.
+
+Knows the journal and reports; `shipping` has the thread, `database` the connections.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from operator import attrgetter
+from pathlib import Path
+
+from ccroute.accounting.ledger import span
+from ccroute.accounting.stores.opening import checked_path
+from ccroute.accounting.stores.sqlite import SqliteLedger
+from ccroute.accounting.tally import LedgerRow
+
+
+class PostgresLedger(SqliteLedger):
+    """One row per attempt, in the table `ccroute_attempts` of a PostgreSQL database.
+
+    A row is in the journal, an SQLite file, when its call returns, and survives the end of the process. A
+    thread brings it to PostgreSQL about a second later, once, and it leaves the journal. If PostgreSQL is
+    down, rows wait in the journal; no call waits. Threads, processes and ledgers may share a journal.
+
+    dsn:     the database, as a URL or as libpq's `key=value` text. What it leaves out is as libpq has it:
+             PGHOST, PGPASSWORD, password file, service file.
+    journal: the journal's path, on a local disk that lasts; also as the URL's parameter `journal`. None: in
+             the user's own folder for state.
+
+    Nothing is connected before the first row. Raises `ConfigError` for what is no address, without psycopg,
+    and as `SqliteLedger` does for the journal.
+    """
+
+    def __init__(self, dsn: str, journal: str | os.PathLike[str] | None = None) -> None:
+        from ccroute.accounting.stores.postgres.database import Database, without_journal
+        from ccroute.accounting.stores.postgres.shipping import Shipper
+
+        address, named = without_journal(dsn)
+        self._database = Database(address)
+        given = journal if journal is not None else named
+        path = self._database.usual_journal() if given is None else Path(checked_path(given))
+        self._shipper = Shipper(path.absolute(), self._database)
+        super().__init__(path)
+
+    def __repr__(self) -> str:
+        return f"PostgresLedger({str(self._database)!r}, journal={str(self._path)!r})"
+
+    def __del__(self) -> None:
+        if hasattr(self, "_shipper"):
+            super().close()
+            self._shipper.stop()  # a finaliser does not wait
+
+    def record(self, row: LedgerRow) -> None:
+        """Record one row. When this returns, the row is in the journal."""
+        super().record(row)
+        self._shipper.notify()
+
+    def defer(self, row: LedgerRow) -> None:
+        """Record one row without waiting."""
+        super().defer(row)
+        self._shipper.notify(start=False)
+
+    def close(self) -> None:
+        """Ship what can be shipped within some seconds, and close the journal, which keeps the rest."""
+        super().close()
+        self._shipper.close()
+
+    def after_fork(self) -> None:
+        """Replace the lock in a forked child, and the thread, which is the parent's."""
+        super().after_fork()
+        if self._shipper.process != os.getpid():
+            self._shipper = self._shipper.after_fork()
+
+    def rows(self, since: datetime | None = None, until: datetime | None = None) -> list[LedgerRow]:
+        """The rows started in [since, until), oldest first: those in the journal and those in PostgreSQL.
+
+        Raises `ConfigError` if PostgreSQL cannot be read.
+        """
+        from ccroute.accounting.stores.postgres import schema
+
+        held = super().rows(since, until)  # first, so that a row that is shipped meanwhile is seen
+        ids = {row.id for row in held}
+        with self._database.reading() as connection:
+            stored = schema.rows(connection, *span(since, until))
+        return sorted([*held, *(row for row in stored if row.id not in ids)], key=attrgetter("started", "id"))

@@ -1,0 +1,216 @@
+"""The table in PostgreSQL: what makes it, and rows and sums as SQLite's ledger has them, in SQL.
+
+Knows SQL; must not connect, nor know when to ship.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from psycopg import Connection, sql
+
+from ccroute.accounting.stores.schema import PLACES, ledger_row
+from ccroute.accounting.tally import LedgerRow
+
+TABLE: Final = "ccroute_attempts"
+VERSIONS: Final = "ccroute_migrations"
+MIGRATIONS: Final = (
+    f"""
+CREATE TABLE {TABLE} (
+    id               text COLLATE "C" PRIMARY KEY,
+    call             text NOT NULL,
+    started          timestamptz NOT NULL,
+    agent            text,
+    "group"          text,
+    session          text,
+    requested_model  text,
+    alias            text NOT NULL,
+    backend          text NOT NULL,
+    deployment       text NOT NULL,
+    model            text NOT NULL,
+    outcome          text NOT NULL,
+    failure          text,
+    status           bigint,
+    input            bigint NOT NULL,
+    cache_read       bigint NOT NULL,
+    cache_write_5m   bigint NOT NULL,
+    cache_write_1h   bigint NOT NULL,
+    output           bigint NOT NULL,
+    reasoning        bigint NOT NULL,
+    estimated        boolean NOT NULL,
+    cost             numeric,
+    overridden       boolean NOT NULL,
+    fallback         boolean NOT NULL,
+    duration         double precision NOT NULL,
+    first_content    double precision,
+    final            boolean NOT NULL,
+    cached           boolean NOT NULL,
+    latency          double precision,
+    override_saved   numeric,
+    metadata         jsonb NOT NULL DEFAULT '{{}}',
+    price_source     text,
+    queue            double precision NOT NULL DEFAULT 0,
+    load             double precision,
+    version          text
+);
+CREATE INDEX {TABLE}_started ON {TABLE} (started);
+COMMENT ON TABLE {TABLE} IS 'ccroute: a row for each attempt of a call; USD, seconds';
+COMMENT ON COLUMN {TABLE}.call IS 'the call that the attempt belongs to';
+COMMENT ON COLUMN {TABLE}.input IS 'tokens of the prompt that came from no cache';
+COMMENT ON COLUMN {TABLE}.reasoning IS 'tokens; a part of output';
+COMMENT ON COLUMN {TABLE}.estimated IS 'whether the tokens are estimated';
+COMMENT ON COLUMN {TABLE}.cost IS 'USD; NULL: the price is unknown';
+COMMENT ON COLUMN {TABLE}.final IS 'whether the attempt decided its call: one of each call does';
+COMMENT ON COLUMN {TABLE}.latency IS 'seconds of the whole call, in its final attempt';
+COMMENT ON COLUMN {TABLE}.override_saved IS 'USD: what the requested model would have cost, less cost';
+""",
+)
+"""What leads from each version to the next. Each only adds what has a default, so that an older ccroute, on
+another machine, goes on writing."""
+
+_MAKE_VERSIONS: Final = f"""
+CREATE TABLE {VERSIONS} (version integer PRIMARY KEY, applied timestamptz NOT NULL DEFAULT now());
+"""
+_MIGRATE_LOCK: Final = 0x6363727400000000  # "ccrt"
+"""The advisory lock of those who change the table."""
+
+_JSON_TYPES: Final = {
+    name: type
+    for type, names in (
+        ("bigint", "started"),
+        (
+            "text",
+            "id call agent group session requested_model alias backend deployment model outcome failure",
+        ),
+        ("bigint", "status input cache_read cache_write_5m cache_write_1h output reasoning"),
+        ("integer", "estimated"),
+        ("numeric", "cost"),
+        ("integer", "overridden fallback"),
+        ("double precision", "duration first_content"),
+        ("integer", "final cached"),
+        ("double precision", "latency"),
+        ("numeric", "override_saved"),
+        ("text", "metadata price_source"),
+        ("double precision", "queue load"),
+        ("text", "version"),
+    )
+    for name in names.split()
+}
+"""The columns of the journal, in its order, and what is in them, as PostgreSQL reads it from JSON."""
+_NAMES: Final = tuple(_JSON_TYPES)
+_METADATA: Final = _NAMES.index("metadata")
+_AMOUNTS: Final = [name for name, type in _JSON_TYPES.items() if type == "numeric"]
+_FROM_JOURNAL: Final = {
+    "started": "timestamptz 'epoch' + started / 1000000 * interval '1 second'"
+    " + mod(started, 1000000) * interval '1 microsecond'",
+    "metadata": "coalesce(metadata::jsonb, '{}')",
+    **{name: f"{name} = 1" for name, type in _JSON_TYPES.items() if type == "integer"},
+    **{name: f"trim_scale({name})" for name in _AMOUNTS},
+}
+_TO_JOURNAL: Final = {
+    "started": "(extract(epoch FROM started) * 1000000)::bigint",
+    "metadata": "metadata::text",
+    **{name: f"{name}::text" for name in _AMOUNTS},
+}
+
+
+def _listed(columns: Mapping[str, str]) -> str:
+    """The columns in SQL, each as `columns` says, or else by its name."""
+    return ", ".join(columns.get(name, f'"{name}"') for name in _NAMES)
+
+
+INSERT: Final = f"""
+INSERT INTO {TABLE} ({_listed({})})
+SELECT {_listed(_FROM_JOURNAL)}
+FROM json_to_recordset(%s::json) AS row ({_listed({k: f'"{k}" {type}' for k, type in _JSON_TYPES.items()})})
+ON CONFLICT (id) DO NOTHING
+""".encode()  # noqa: S608
+"""Its argument is from `as_json`."""
+LOCK: Final = """
+SELECT pg_try_advisory_xact_lock(%s), set_config(
+    'synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), true
+)
+"""
+"""Whether no other process ships from the journal of that number. What is committed then is on the server's
+disk, since the journal forgets it."""
+
+
+def prepare(connection: Connection[Any]) -> None:
+    """Make the table, or bring it to this version. Other processes may do so at the same time.
+
+    Raises `psycopg.Error`; `errors.InsufficientPrivilege` if the role may not: then `script` is what its
+    owner has to run.
+    """
+    if version(connection) >= len(MIGRATIONS):
+        return
+    with connection.transaction():
+        connection.execute("SET LOCAL lock_timeout = '5s'")  # a report may hold the table for long
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", [_MIGRATE_LOCK])
+        connection.execute(_steps(version(connection)).encode())
+
+
+def version(connection: Connection[Any]) -> int:
+    """The version of the table, 0 if there is none."""
+    if connection.execute("SELECT to_regclass(%s)", [VERSIONS]).fetchone() == (None,):
+        return 0
+    found = connection.execute(f"SELECT max(version) FROM {VERSIONS}").fetchone()  # noqa: S608
+    return 0 if found is None or found[0] is None else int(found[0])
+
+
+def script(connection: Connection[Any]) -> str:
+    """What an owner has to run for a role that may not make the table."""
+    role = sql.Identifier(connection.info.user).as_string(connection)
+    grants = f"GRANT SELECT, INSERT ON {TABLE} TO {role};\nGRANT SELECT ON {VERSIONS} TO {role};"
+    return f"BEGIN;{_steps(version(connection))}{grants}\nCOMMIT;"
+
+
+def _steps(version: int) -> str:
+    steps = "" if version else _MAKE_VERSIONS
+    for number, migration in enumerate(MIGRATIONS[version:], version + 1):
+        steps += f"{migration}INSERT INTO {VERSIONS} (version) VALUES ({number});\n"  # noqa: S608
+    return steps
+
+
+def as_json(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows of the journal, as `INSERT` takes them."""
+    named = [dict(zip(_NAMES, row, strict=True)) for row in rows]
+    for row in named:
+        for name in _AMOUNTS:
+            row[name] = _amount(row[name])
+    return json.dumps(named)
+
+
+def _amount(stored: int | str | None) -> str | None:
+    return f"{stored}e-{PLACES}" if isinstance(stored, int) else stored
+
+
+def cleaned(row: Sequence[Any]) -> list[Any]:
+    """A row of the journal without what PostgreSQL does not have: the character NUL, half characters, and in
+    metadata numbers that are none."""
+    clean = list(map(_clean, row))
+    if row[_METADATA]:
+        clean[_METADATA] = json.dumps(_clean(json.loads(row[_METADATA])))
+    return clean
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd").encode(errors="replace").decode()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {_clean(key): _clean(each) for key, each in value.items()}
+    return [_clean(each) for each in value] if isinstance(value, list) else value
+
+
+_SPAN: Final = f" FROM {TABLE} WHERE started >= %s AND started < %s"
+_ROWS: Final = f"SELECT {_listed(_TO_JOURNAL)}{_SPAN} ORDER BY started, id".encode()
+
+
+def rows(connection: Connection[Any], start: datetime, end: datetime) -> list[LedgerRow]:
+    """The rows started in [start, end), oldest first."""
+    return list(map(ledger_row, connection.execute(_ROWS, [start, end]))) if version(connection) else []

@@ -1,0 +1,270 @@
+"""The thread that brings the rows of a journal to PostgreSQL, once each.
+
+A row leaves the journal after PostgreSQL has it. If the process dies in between, the row is sent again, and
+PostgreSQL leaves the one it has as it is. No call waits for any of this.
+
+Knows when to ship and what to do after an error; `schema` has the statements.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import queue
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from psycopg import DataError, IntegrityError, OperationalError, errors
+
+from ccroute.accounting.stores import files
+from ccroute.accounting.stores.base import log
+from ccroute.accounting.stores.postgres import schema
+from ccroute.accounting.stores.postgres.database import Connection, Database, reason
+from ccroute.errors import ConfigError
+from ccroute.types.locks import lock_tries
+
+LINGER: Final = 1.0
+"""Seconds after a row in which others may join it."""
+BATCH: Final = 1000
+"""Rows that are sent at once, and removed from the journal at once: a call may wait some ms for that."""
+IDLE: Final = 30.0
+"""Seconds without a row after which the connection is closed."""
+LONGEST_PAUSE: Final = 60.0
+"""Seconds between two tries, at most, while PostgreSQL is down."""
+CLOSE: Final = 5.0
+"""Seconds that `close` waits at most."""
+
+_BUSY: Final = 0.02
+"""Seconds after which a thread that has to end looks again whether another process still ships."""
+_OLDEST: Final = "SELECT * FROM attempts ORDER BY started, id LIMIT ?"
+_REMOVE: Final = "DELETE FROM attempts WHERE started = ? AND id = ?"
+_Row: TypeAlias = tuple[Any, ...]
+
+
+class _Found(Enum):
+    ALL = "nothing is left in the journal"
+    MORE = "something may be left"
+    BUSY = "another process ships from this journal"
+
+
+class Shipper:
+    """Ships what is in `journal` to `database`, from the first `notify` until `close`."""
+
+    def __init__(self, journal: Path, database: Database) -> None:
+        self.process = os.getpid()
+        self._journal = journal
+        self._database = database
+        digest = hashlib.sha256(f"{platform.node()}:{journal}".encode()).digest()
+        self._number = int.from_bytes(digest[:8], signed=True)  # the journal's, for an advisory lock
+        self._starting = threading.Lock()
+        self._tries = lock_tries(self._starting)
+        self._thread: threading.Thread | None = None
+        self._wakes = queue.SimpleQueue[None]()  # its `put` never waits, so a finaliser may call it
+        self._told = False  # there is something to ship, or may be, and the thread knows
+        self._closing = False
+        self._until = float("inf")  # when the last try ends
+        self._connection: Connection | None = None
+        self._refused = set[tuple[int, str]]()
+        self._failures = 0  # since the last success
+        self._outage: type[BaseException] | None = None  # why; it was logged
+
+    def notify(self, *, start: bool = True) -> None:
+        """There are rows in the journal. Without `start`, no thread is started for them."""
+        if self._told or self._closing:
+            return
+        if self._thread is None and start:
+            self._start()
+        if self._thread is not None:
+            self._told = True
+            self._wakes.put(None)
+
+    def stop(self) -> None:
+        """Let the thread ship what there is, and end. Does not wait for it."""
+        self._until = time.monotonic() + CLOSE
+        self._closing = True
+        self._wakes.put(None)
+
+    def close(self) -> None:
+        """Ship what can be shipped within `CLOSE` seconds, and end. The rest stays in the journal."""
+        if self._closing:
+            return
+        self.stop()
+        if self._thread is not None:
+            self._thread.join(CLOSE)
+            if self._told:
+                log.warning(
+                    "ledger: rows for %s wait in %s until the next start", self._database, self._journal
+                )
+
+    def after_fork(self) -> Shipper:
+        """Another one, for a forked child. The parent's connection is left without a word to the server."""
+        if self._connection is not None and not self._connection.closed:
+            with open(os.devnull, "rb") as nothing:
+                os.dup2(nothing.fileno(), self._connection.fileno())
+            _left.append(self._connection)  # its buffers may be in use in the parent
+        return Shipper(self._journal, self._database)
+
+    def _start(self) -> None:
+        for _ in self._tries():
+            try:
+                if self._thread is None:
+                    thread = threading.Thread(target=self._run, name="ccroute-ledger", daemon=True)
+                    with contextlib.suppress(RuntimeError):  # the program ends
+                        thread.start()
+                        self._thread = thread
+            finally:
+                self._starting.release()
+            return
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._wait()
+                if self._told:
+                    self._ship()
+            if self._told:
+                self._ship()
+        finally:
+            self._disconnect()
+
+    def _wait(self) -> None:
+        """Wait for rows, and then for those that join them; after a failure, until the next try."""
+        if not self._told:
+            try:
+                self._wakes.get(timeout=IDLE)
+            except queue.Empty:
+                self._disconnect()
+                self._wakes.get()
+        pause = min(LINGER * 2 ** min(self._failures, 10), LONGEST_PAUSE)
+        if not self._closing:
+            with contextlib.suppress(queue.Empty):
+                self._wakes.get(timeout=pause * random.uniform(0.5, 1) if self._failures else pause)
+
+    def _ship(self) -> None:
+        """Ship all that is in the journal. Errors are only logged."""
+        self._told, reused = False, self._connection is not None
+        try:
+            try:
+                self._ship_all()
+            except OperationalError:
+                if not reused:
+                    raise
+                self._disconnect()  # the server may have been restarted since
+                self._ship_all()
+        except Exception as error:
+            self._failed(error)
+        else:
+            if self._outage is not None:
+                log.info("ledger: %s has all rows again", self._database)
+            self._failures, self._outage = 0, None
+
+    def _failed(self, error: Exception) -> None:
+        self._told = True
+        self._disconnect()
+        self._failures += 1
+        kind = OperationalError if isinstance(error, OperationalError) else type(error)
+        if kind is not self._outage:
+            self._outage = kind
+            why = error if isinstance(error, ConfigError) else reason(error)
+            log.error("ledger: rows for %s wait in %s: %s", self._database, self._journal, why)
+
+    def _ship_all(self) -> None:
+        while True:
+            try:
+                found = self._ship_batch(_insert)
+            except (DataError, IntegrityError):
+                found = self._ship_batch(self._insert_each)
+            if found is _Found.ALL:
+                return
+            self._told = time.monotonic() > self._until or (found is _Found.BUSY and not self._closing)
+            if self._told:
+                return
+            if found is _Found.BUSY:
+                time.sleep(_BUSY)
+
+    def _ship_batch(self, insert: Callable[[Connection, list[_Row]], list[_Row]]) -> _Found:
+        connection = self._connected()
+        with connection.transaction():
+            [(is_free, _)] = connection.execute(schema.LOCK, [self._number])
+            if not is_free:
+                return _Found.BUSY
+            rows = self._oldest()
+            stored = insert(connection, rows) if rows else []
+        self._remove(stored)
+        return _Found.MORE if len(rows) >= BATCH else _Found.ALL
+
+    def _insert_each(self, connection: Connection, rows: list[_Row]) -> list[_Row]:
+        """Insert rows one by one, and return those that could be. If none could, raises the last one's error:
+        it is the table that refuses them."""
+        stored, refused, failed = list[_Row](), list[_Row](), None
+        for row in rows:
+            try:
+                with connection.transaction():
+                    connection.execute(schema.INSERT, [schema.as_json([schema.cleaned(row)])])
+                stored.append(row)
+            except (DataError, IntegrityError) as error:
+                refused.append(row)
+                failed = error
+        if failed is not None:
+            if not stored:
+                raise failed
+            self._refused.update(map(_key, refused))
+            why = reason(failed)
+            log.error("ledger: %d rows stay in %s: %s", len(refused), self._journal, why)
+        return stored
+
+    def _oldest(self) -> list[_Row]:
+        with self._opened() as journal:
+            found = journal.execute(_OLDEST, [BATCH + len(self._refused)]).fetchall()
+        return [row for row in found if _key(row) not in self._refused] if self._refused else found
+
+    def _remove(self, rows: Sequence[_Row]) -> None:
+        if rows:
+            with self._opened() as journal:
+                journal.execute("BEGIN IMMEDIATE")
+                journal.executemany(_REMOVE, map(_key, rows))
+                journal.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        """The journal. It is open only for a moment, because it may not be while the process forks."""
+        with files.reads, contextlib.closing(files.open_for_writing(self._journal, files.WAIT)) as journal:
+            yield journal
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._database.connect()
+            try:
+                schema.prepare(self._connection)
+            except errors.InsufficientPrivilege as error:
+                raise ConfigError(
+                    f"the role may not make or change the table ({reason(error)}); let its owner run this:\n"
+                    f"{schema.script(self._connection)}"
+                ) from error
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+_left: list[Connection] = []
+
+
+def _key(row: _Row) -> tuple[int, str]:
+    started, id, *_ = row
+    return started, id
+
+
+def _insert(connection: Connection, rows: list[_Row]) -> list[_Row]:
+    connection.execute(schema.INSERT, [schema.as_json(rows)])
+    return rows

@@ -1,0 +1,80 @@
+"""What an attempt cost: its tokens at the price of what served, and what the answer says of its bill."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TypeAlias
+
+from ccroute.accounting.price_lists import PriceList
+from ccroute.accounting.prices import cost_at
+from ccroute.flow.attempt.context import AttemptContext
+from ccroute.types import FREE, Outcome, Price, Request, Usage
+from ccroute.types.route import BilledApart, billed_apart
+
+_NOTHING = Decimal(0)
+_TOKENS_ONLY = BilledApart()
+
+Charge: TypeAlias = tuple[Decimal | None, str | None, str]
+"""USD, None if unknown; where the price is from, as in `LedgerRow.price_source`; and what is unusual."""
+
+
+def charge(attempt: AttemptContext, outcome: Outcome, usage: Usage, model: str = "") -> Charge:
+    """What an attempt cost that used so much. What cannot be priced exactly is unknown.
+
+    model: the name that the answer gives to what served.
+    """
+    deployment = attempt.candidate.deployment
+    price, source = deployment.fixed_price, deployment.price_source
+    if attempt.is_free or (outcome != "ok" and not usage.total_tokens):
+        # What was never sent or was rejected cost nothing, even where the price is unknown.
+        return _NOTHING, source, ""
+    if price is not None and "_apart" not in usage.__dict__:
+        return cost_at(usage, price.tier(usage.prompt_tokens) if price.above else price), source, ""
+    apart, listed = billed_apart(usage) or _TOKENS_ONLY, deployment.price_list
+    if price == FREE:
+        return _NOTHING, source, ""
+    if price is not None:
+        # A price that the user gives holds for all tokens, in whatever way they were served.
+        return _with_searches(usage, price, apart, source)
+    if apart.cost is not None and deployment.backend.tells_cost():
+        return apart.cost, "provider", ""
+    return (None, None, "") if listed is None else _by_list(listed, attempt, usage, model, apart)
+
+
+def _by_list(
+    listed: PriceList, attempt: AttemptContext, usage: Usage, model: str, apart: BilledApart
+) -> Charge:
+    moment, served = attempt.state.clock.now(), listed.answered(model)
+    found = served.under(moment, apart.terms)
+    if isinstance(found, str):
+        return None, None, found
+    if served is not listed and listed.names_are_own and listed.at(moment) not in (None, served.at(moment)):
+        return None, None, f"it is named as {listed.model} and answers as {model}, whose price is another one"
+    if served.has_audio and not apart.audio and _has_audio(attempt.request):
+        return None, None, "its prompt has audio, and the answer does not tell how many tokens of it"
+    usd, source, note = _with_searches(usage, found, apart, "genai-prices")
+    if apart.terms and usd is not None:
+        terms = ", ".join(f"{name} {value}" for name, value in apart.terms)
+        note = f"at the price of {terms}{note and ', '}{note}"
+    return usd, source, note
+
+
+def _with_searches(usage: Usage, price: Price, apart: BilledApart, source: str | None) -> Charge:
+    if apart.audio:
+        return None, None, "it has audio tokens, whose price is unknown"
+    usd = cost_at(usage, price.tier(usage.prompt_tokens))
+    if not apart.searches:
+        return usd, source, ""
+    made = f"{apart.searches} web searches"
+    if price.web_search is None:
+        return None, None, f"{made} of unknown price: Price(…, web_search=…) gives one"
+    return usd + (apart.searches * price.web_search).scaleb(-3), source, f"{made} are part of its cost"
+
+
+def _has_audio(request: Request) -> bool:
+    return any(
+        part.get("type") == "input_audio"
+        for message in request.messages
+        if not isinstance(content := message.get("content"), str | None)
+        for part in content
+    )
