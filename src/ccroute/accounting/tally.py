@@ -192,7 +192,7 @@ class Tally:
 
     def add(self, row: LedgerRow, tiers: Sequence[Lengths] = USUAL_TIERS) -> None:
         """Count one attempt. `tiers`: the lengths of prompts that are summed up apart."""
-        usage, tier = row.usage, None
+        usage, tier = row.usage, None  # of a price that is unknown
         self.attempts += 1
         self.failures += row.outcome in {"failed", "interrupted"}
         self.estimated += usage.estimated
@@ -200,7 +200,9 @@ class Tally:
             self.unknown_cost_requests += row.final
         else:
             prompt = usage.prompt_tokens
-            tier = next(each for each in tiers if prompt <= each.longest)
+            for tier in tiers:
+                if prompt <= tier[1]:
+                    break
             self.cost = EXACT.add(self.cost, row.cost)
             if usage.estimated:
                 self.estimated_cost = EXACT.add(self.estimated_cost, row.cost)

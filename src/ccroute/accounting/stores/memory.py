@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import chain, pairwise
 from operator import attrgetter
 from typing import Final
 
@@ -14,17 +15,17 @@ from ccroute.accounting.tally import USUAL_TIERS, Key, LedgerRow, Lengths, Tally
 
 MOST_AT_ONCE: Final = 64
 """Old rows that are summed up together. One by one, each would cost twice as much: caches are cold then."""
-MOST_SUMS: Final = 5_000
-"""Sums of old rows. Each takes a few kB."""
+MOST_SUMS: Final = 4_000
+"""Sums of days that are kept, and of months, and of years: 1 to 3 kB each."""
 
 
 class MemoryLedger(BaseLedger):
     """The default: the last `limit` rows as they are, and sums of older ones.
 
     Older rows are summed up per agent, group, alias, model, backend and day, without their sessions: reports
-    show them with the session None. There are at most `MOST_SUMS` such sums. Where more would be needed, the
-    oldest are summed up by month ("2026-01"), then by year, and then without names. Their percentiles are
-    right to 1 %, and a baseline's tiers are known if they are among `USUAL_TIERS`.
+    show them with the session None. Beyond `MOST_SUMS` of these sums, the oldest become sums of their months
+    ("2026-01"), and beyond as many months, of years ("2026"); beyond as many years, without names. Their
+    percentiles are right to 1 %. A baseline's tiers are right where they are among `USUAL_TIERS`.
 
     The rows are the queue, so recording never waits. Rows beyond the limit are summed up, some at a time, by
     the thread that finds the lock free.
@@ -34,7 +35,9 @@ class MemoryLedger(BaseLedger):
         super().__init__()
         self._kept = limit
         self._most = limit + min(MOST_AT_ONCE, limit // 16)
-        self._older = OrderedDict[Key, Tally]()
+        self._older = [
+            OrderedDict[Key, Tally]() for _ in range(4)
+        ]  # days, months, years, and these without names
 
     def record(self, row: LedgerRow) -> None:
         """Append one row."""
@@ -72,38 +75,33 @@ class MemoryLedger(BaseLedger):
         first, last = start.date().isoformat(), (end - timedelta.resolution).date().isoformat()
         groups = defaultdict[Key, list[Tally]](list)
         with self._unchanged():
-            rows = self._waiting()
-            for key, tally in self._older.items():
+            for key, tally in chain.from_iterable(sums.items() for sums in self._older):
                 if first[: len(key.day)] <= key.day <= last:
                     groups[key_of(by, map(key._asdict().get, by))].append(tally)
             older = {key: merged(tallies) for key, tallies in groups.items()}
+            rows = self._waiting()
         found = tallied((row for row in rows if start <= row.started < end), by, tiers)
         for key, tally in older.items():
             found[key] = merged([tally, found[key]]) if key in found else tally
         return found
 
     def _keep(self, rows: list[LedgerRow], *, wait: bool) -> None:
+        days = self._older[0]
         while rows:
             row = rows.pop()
-            tally = self._older_at(row.key()._replace(session=None))
+            key = Key(row.agent, row.group, row.alias, row.model, row.backend, row.day, None)
+            tally = days.get(key)
+            if tally is None:
+                tally = days[key] = Tally()
             tally.add(row)
             tally.condense()
-        while len(self._older) > MOST_SUMS:
-            key, tally = self._older.popitem(last=False)
-            coarser = _coarser(key)
-            self._older[coarser] = merged(
-                [tally, *([self._older[coarser]] if coarser in self._older else [])]
-            )
-
-    def _older_at(self, key: Key) -> Tally:
-        tally = self._older.get(key)
-        if tally is None:
-            tally = self._older[key] = Tally()
-        return tally
-
-
-def _coarser(key: Key) -> Key:
-    """The key of a longer time: a month, a year, and then a year without names."""
-    if len(key.day) > len("2026"):
-        return key._replace(day=key.day[: -len("-01")])
-    return key_of(["day"], [key.day])
+        for sums, coarser in pairwise(self._older):
+            while len(sums) > MOST_SUMS:
+                key, tally = sums.popitem(last=False)
+                key = (
+                    key._replace(day=key.day[: -len("-01")])
+                    if coarser is not self._older[-1]
+                    else key_of(["day"], [key.day])
+                )
+                known = coarser.get(key)
+                coarser[key] = tally if known is None else merged([known, tally])
