@@ -65,6 +65,8 @@ OUT_OF_TIME = 0.4
 PICO = Decimal("1e-12")
 MOST_UNREAD = 0.02
 """The share of told lines that clients may leave unread: those that leave at any moment."""
+MOST_LOST = 0.001
+"""The share of requests that may never come: their clients leave as they send."""
 
 AGENTS = {
     "worker": Agent("any", fallback=["deep"]),
@@ -296,7 +298,9 @@ class Comparison:
             lines = [line for line in lines if not line.resent]
         for host in {*(row.backend for row in sent), *(line.host for line in lines)}:
             here, there = [row for row in sent if row.backend == host], [x for x in lines if x.host == host]
-            if len(here) == len(there):
+            lost = len(here) - len(there)  # sent by a client that left before the host had read it
+            there += [Line(ask.number, host, "lost", None, "nothing", Tokens(), 0, False)] * lost
+            if lost >= 0:
                 self._compare_host(ask, here, there)
             else:
                 self.wrong.append(f"{len(here)} rows and {len(there)} lines: {rows}, {lines}")
@@ -424,6 +428,8 @@ def run(calls: int, processes: int, threads: int, tasks: int, seed: str) -> bool
     found.wrong += [fault for each in seen for fault in each.broken]
     if ended.total() != calls or left:
         found.wrong.append(f"{ended.total()} of {calls} calls ended, {left} connections are open")
+    if found.acts["lost"] > max(1, MOST_LOST * calls):
+        found.wrong.append(f"{found.acts['lost']} requests never came")
     if found.sums["unread"].rows > MOST_UNREAD * found.sums["all"].rows:
         found.wrong.append(f"{found.apart['unread'].rows} lines were told and not read")
     tell(found, ended)

@@ -263,13 +263,13 @@ def test_bytes_after_an_answer_never_become_the_next_answer(caller: Caller) -> N
         ({"unknown_agent": "ignore"}, 'unknown_agent is "error" or "default"'),
         (
             {"ledger": 3},
-            r"ledger= takes a path, an object with record\(\) and tallies\(\), or None .*, not int",
+            r"ledger= takes a path, a postgresql:// address, an object with .*, or None .*, not int",
         ),
         ({"ledger": ""}, 'ledger: give the path of a file, such as "usage.db"'),
         ({"ledger": ":memory:"}, "ledger: leave it out, and rows are kept in memory"),
         (
-            {"ledger": "postgresql://me:secret@host/db"},
-            "ledger: this version .* no postgresql:// ledger; give",
+            {"ledger": "mysql://me:secret@host/db"},
+            "ledger: ccroute knows no mysql:// ledger; give the path .* or a postgresql:// address",
         ),
         ({"ledger": "no/such/folder/usage.db"}, r"ledger: there is no folder /.*/no/such/folder"),
         ({"baseline": "opsu"}, 'baseline: unknown model "opsu"'),

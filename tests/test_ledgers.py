@@ -158,7 +158,7 @@ def test_a_ledger_that_was_given_stays_open(tmp_path: Path) -> None:
         for _ in range(2):
             with Router([backend(server)], ledger=ledger) as router:
                 router.complete("hi", model="main/m")
-        assert ledger._connection is not None
+        assert ledger._cursor is not None
     ledger.close()
     assert len(ledger.rows()) == 2
 
@@ -249,7 +249,7 @@ def test_a_path_in_a_file_is_relative_to_the_file(tmp_path: Path, monkeypatch: p
     [
         (3, "^ledger: should be a valid string"),
         ("", "^ledger: give the path of a file"),
-        ("postgresql://me:secret@host/db", "^ledger: this version of ccroute knows no postgresql:// ledger"),
+        ("mysql://me:secret@host/db", "^ledger: ccroute knows no mysql:// ledger"),
         ("no/such/usage.db", "^ledger: there is no folder /.*/no/such$"),
     ],
 )

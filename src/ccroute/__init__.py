@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ccroute.runtime.streams import AsyncStream, Stream
     from ccroute.types import (
         Attempt,
+        Budget,
         Chunk,
         Completion,
         Message,
@@ -40,6 +41,7 @@ _HOMES = {
     "ccroute.runtime.streams": ("AsyncStream", "Stream"),
     "ccroute.types": (
         "Attempt",
+        "Budget",
         "Chunk",
         "Completion",
         "Message",
@@ -61,6 +63,7 @@ __all__ = [
     "AsyncStream",
     "Attempt",
     "Backend",
+    "Budget",
     "Chunk",
     "Completion",
     "Fallback",

@@ -8,6 +8,7 @@ CcrouteError
 │   │   └── ContentPolicyError
 │   ├── UnknownAgentError
 │   └── UnknownModelError
+├── BudgetExceededError           a budget does not allow the call
 ├── EgressDeniedError             a local_only request had only non-local candidates
 ├── QueueTimeoutError             waited for a slot longer than allowed
 ├── DeadlineExceededError         the call's total timeout passed
@@ -37,6 +38,9 @@ import typing as _typing
 from ccroute import display as _display
 
 if _typing.TYPE_CHECKING:
+    from datetime import datetime as _datetime
+    from decimal import Decimal as _Decimal
+
     from ccroute.types.results import Completion as _Completion
     from ccroute.types.route import Attempt as _Attempt
 
@@ -172,6 +176,20 @@ class UnknownModelError(_UnknownNameError):
     """No alias, deployment or pattern matches that name. `suggestions` holds close matches."""
 
     kind = "model"
+
+
+class BudgetExceededError(CcrouteError):
+    """A budget does not allow the call, which was not sent.
+
+    `budget` is its name, such as "agent:coder". Of its `limit`, so much is `spent` in its window: USD, or
+    tokens where those are in the way; None where it could not be read. At `resets_at` (UTC) the window ends,
+    and `retry_after` says in how many seconds; None: it never does.
+    """
+
+    budget: str = ""
+    spent: "_Decimal | int | None" = None
+    limit: "_Decimal | int | None" = None
+    resets_at: "_datetime | None" = None
 
 
 class EgressDeniedError(CcrouteError):

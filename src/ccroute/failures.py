@@ -16,6 +16,7 @@ from ccroute.errors import (
     AuthenticationError,
     BackendError,
     BackendTimeoutError,
+    BudgetExceededError,
     CcrouteError,
     ConnectionFailedError,
     ContextWindowExceededError,
@@ -52,7 +53,7 @@ class Rule(NamedTuple):
     uses_attempt: whether it counts towards `RetryPolicy.attempts`.
     retry_tokens: what another attempt at the same backend costs of its retry budget.
     charged:      the prompt is counted as spent, because the server may have worked on it.
-    trigger:      which of an agent's fallback triggers it is.
+    trigger:      which of an agent's fallback triggers it is; None: no fallback model is used because of it.
     breaker:      True: a failure for the deployment's breaker. False: the server answers. None: neither.
     by_caller:    it may be the caller's own fault, so the breaker counts failures of different callers, and
                   the server's Retry-After holds for this call alone.
@@ -67,7 +68,7 @@ class Rule(NamedTuple):
     uses_attempt: bool = True
     retry_tokens: int = 1
     charged: bool = False
-    trigger: Trigger = "availability"
+    trigger: Trigger | None = "availability"
     breaker: bool | None = None
     by_caller: bool = False
     slows: bool = False
@@ -103,6 +104,9 @@ FORBIDDEN: Final = Rule(
 NO_MODEL: Final = Rule(
     FailureClass.UNAVAILABLE, slows=True, turns_off="deployment", seconds=5 * MINUTES, by_caller=True
 )
+NO_BUDGET: Final = Rule(FailureClass.BUDGET, uses_attempt=False, trigger="budget")
+NO_BUDGET_REFUSED: Final = NO_BUDGET._replace(trigger=None)
+"""The same for a budget that no fallback model may serve instead."""
 
 CallFailure: TypeAlias = BackendError | RequestError
 
@@ -136,6 +140,7 @@ _BY_TYPE: Final[tuple[tuple[type[CcrouteError], Rule], ...]] = (
     (ContextWindowExceededError, TOO_LONG),
     (RequestError, INVALID_REQUEST),
     (EgressDeniedError, INVALID_REQUEST),
+    (BudgetExceededError, NO_BUDGET),
     (QuotaExhaustedError, NO_QUOTA),
     (RateLimitError, RATE_LIMITED),
     (AuthenticationError, WRONG_KEY),

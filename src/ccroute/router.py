@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ccroute.config.reading.source import Given
     from ccroute.http.connections import Transport
     from ccroute.observe import Listener
-    from ccroute.types import BackendHealth, RoutePlan, RouterStats
+    from ccroute.types import BackendHealth, Budget, RoutePlan, RouterStats
 
 
 class Router(RouterBase):
@@ -54,8 +54,10 @@ class Router(RouterBase):
     unknown_agent:  "error", or "default" to treat an unknown agent as none.
     retry, timeout: the defaults of every call.
     prices:         model → `Price` or "free", for models without a price in their backend's `models`.
-    ledger:         where attempts are recorded: the path of an SQLite file, or a ledger of your own; None
-                    keeps them in memory.
+    budgets:        the most that calls may cost: of "router", "agent:x" (or just "x"), "group:x" (its agents
+                    together), "backend:x", "session" (each on its own) or "session:x" → `Budget`.
+    ledger:         where attempts are recorded: the path of an SQLite file, a postgresql:// address, or a
+                    ledger of your own; None keeps them in memory.
     baseline:       the model that savings are measured against.
     drop_params:    drop parameters that a backend does not support (listed in `route.reasons`) instead
                     of refusing the call.
@@ -84,6 +86,7 @@ class Router(RouterBase):
         retry: RetryPolicy | None = None,
         timeout: Timeout | float | None = None,
         prices: PriceBook | Mapping[str, PriceLike] | None = None,
+        budgets: Mapping[str, Budget] | None = None,
         ledger: Ledger | str | os.PathLike[str] | None = None,
         baseline: str | None = None,
         groups: Mapping[str, Agent] | None = None,
@@ -106,6 +109,7 @@ class Router(RouterBase):
             retry=retry,
             timeout=timeout,
             prices=prices,
+            budgets=budgets,
             ledger=ledger,
             baseline=baseline,
             groups=groups,
@@ -304,23 +308,20 @@ class Router(RouterBase):
         `since` and `until` are datetimes, dates, or ISO 8601 texts such as "2026-01-31"; without a zone they
         are UTC. `baseline` is the model that savings are measured against; None: the router's own.
         """
-        from ccroute.accounting.report import Report, group_by, tiers_of  # loaded at its first use
+        from ccroute.accounting.report import Report  # loaded at its first use
 
         state = self._own_state()
         name = baseline if baseline is not None else state.baseline
         if baseline is not None and not is_known(state.tables, baseline):
             raise UnknownModelError(baseline, hint="a baseline needs an alias, a deployment or a price")
-        price = None if name is None else price_of(state.tables, name)
-        parts = group_by(by)
-        tiers = tiers_of(price)
-        sums = state.ledger.tallies(moment("since", since), moment("until", until), parts, tiers=tiers)
-        return Report(sums, parts, baseline=price)
+        price = None if name is None else price_of(state.tables, name, usual=True)
+        return Report.of(state.ledger.tallies, by, since, until, price)
 
     def rows(self, since: date | str | None = None, until: date | str | None = None) -> list[LedgerRow]:
         """The ledger's rows of attempts started in [since, until), oldest first; both as in `report`.
 
         The ledger in memory keeps the last 100,000 rows; older ones are only in the reports' sums. Raises
-        `ConfigError` if your own ledger has no `rows()`.
+        `ConfigError` if your own ledger has no `rows()`, and if PostgreSQL cannot be read.
         """
         return self._own_state().ledger.rows(moment("since", since), moment("until", until))
 

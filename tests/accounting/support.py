@@ -101,7 +101,9 @@ ROWS = st.builds(
 """Rows with everything that a ledger has to keep."""
 
 
-def naive_report(rows: Iterable[LedgerRow], by: Sequence[str], baseline: Price | None) -> list[dict[str, Any]]:
+def naive_report(
+    rows: Iterable[LedgerRow], by: Sequence[str], baseline: Price | None
+) -> list[dict[str, Any]]:
     """What a report of these rows says, added up row by row; in no order."""
     groups = defaultdict[tuple[str | None, ...], list[LedgerRow]](list)
     if not by:
@@ -139,7 +141,9 @@ def _naive_sums(rows: list[LedgerRow], baseline: Price | None) -> dict[str, Any]
         "saved_percent": percent,
         "cache_hits": sum(each.cached for each in final),
         "overrides": overrides,
-        "override_saved": sum(saved_by_overrides, Decimal(0)) if saved_by_overrides or not overrides else None,
+        "override_saved": sum(saved_by_overrides, Decimal(0))
+        if saved_by_overrides or not overrides
+        else None,
         **{
             f"p{percent}": answered[math.ceil(len(answered) * percent / 100) - 1] if answered else None
             for percent in (50, 95)

@@ -32,7 +32,7 @@ from ccroute.accounting.tally import (
     TokenCounts,
     key_of,
     merged,
-    tiers,
+    tiers_of,
 )
 from ccroute.types import Usage
 
@@ -113,7 +113,7 @@ def test_tokens_of_unknown_price_are_not_among_the_known() -> None:
 
 
 def test_known_tokens_are_kept_by_prompt_length() -> None:
-    at_1000 = tiers([1000])
+    at_1000 = tiers_of([1000])
     assert at_1000 == (Lengths(0, 1000), Lengths(1001, sys.maxsize))
     prompts = [
         Usage(input=1000),

@@ -15,6 +15,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from datetime import timedelta
 from decimal import Decimal, localcontext
 from operator import attrgetter
 from pathlib import Path
@@ -27,9 +28,13 @@ from hypothesis import strategies as st
 from tests.accounting.support import DAY, ROWS, START, row
 
 from ccroute import Price, Report
-from ccroute.accounting import LedgerRow, MemoryLedger, PriceBook, SqliteLedger
-from ccroute.accounting.stores import base, files, schema, sqlite
+from ccroute.accounting import LedgerRow, PriceBook, SqliteLedger
+from ccroute.accounting.stores import base, files, schema, sqlite, tables
 from ccroute.errors import ConfigError
+from ccroute.types import FailureClass, Usage
+
+MICROSECOND = timedelta(microseconds=1)
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -106,6 +111,15 @@ def test_a_row_is_stored_once_however_often_it_is_recorded(path: Path) -> None:
         for each in (ledger, other, ledger):
             each.record(one)
         assert ledger.rows() == [one]
+
+
+def test_thousands_of_rows_may_start_in_one_microsecond(path: Path) -> None:
+    many = [row(id=f"i{number:04}") for number in range(1500)] + [row(id="next", started=START + MICROSECOND)]
+    with opened(path) as ledger:
+        for each in [*many, many[-1], many[0], *many[990:1010]]:
+            ledger.record(each)
+        assert ledger.rows() == many
+        assert Report(ledger.tallies(by=()), ()).total["attempts"] == len(many)
 
 
 def test_a_failure_class_of_another_version_is_a_text(path: Path) -> None:
@@ -218,6 +232,44 @@ def test_an_empty_file_is_an_empty_ledger(path: Path) -> None:
         assert ledger.rows() == []
         ledger.record(row())
         assert len(ledger.rows()) == 1
+
+
+def old_file(path: Path, version: int, ids: list[str]) -> None:
+    """A file as an older ccroute has left it."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        for statement in itertools.chain.from_iterable(tables.MIGRATIONS[:version]):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {tables.APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {version}")
+        for id in ids:
+            values = schema.values(row(id=id, version="0.4"))[: (31, 35)[version - 1]]
+            connection.execute(f"INSERT INTO attempts VALUES ({', '.join('?' * len(values))})", values)
+        connection.commit()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_older_file_is_read_as_it_is(path: Path, version: int) -> None:
+    old_file(path, version, ["a", "b"])
+    before = path.read_bytes()
+    with opened(path) as ledger:
+        assert [each.id for each in ledger.rows(START, START + MICROSECOND)] == ["a", "b"]
+        assert ledger.rows(START + MICROSECOND) == []
+        assert Report.from_ledger(path, "day", since=START).total["cost"] == 2
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_older_file_is_brought_to_this_version_by_a_row(path: Path, version: int) -> None:
+    ids = [f"i{number:04}" for number in range(1200)]
+    old_file(path, version, ids)
+    with opened(path) as ledger:
+        ledger.record(row(id="new", started=START + MICROSECOND))
+        stored = ledger.rows()
+    assert [each.id for each in stored] == [*ids, "new"]
+    assert {each.version for each in stored[:-1]} == {"0.4" if version > 1 else None}
+    assert stored[0] == row(id="i0000", version=stored[0].version)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(tables.MIGRATIONS),)
 
 
 # -- Reports without a router
@@ -512,6 +564,7 @@ def test_a_finaliser_waits_neither_for_a_thread_nor_for_a_file(path: Path) -> No
 
 @pytest.mark.parametrize("more", [0, 2], ids=["one row, and the file is opened", "several rows"])
 def test_an_interrupt_at_any_instruction_loses_no_row(path: Path, more: int) -> None:
+    gc.collect()  # no finaliser of another test's ledger shall be interrupted
     ledger, root = SqliteLedger(path), str(Path(base.__file__).parent)
     k, interrupted, expected = 0, True, set[str]()
     ledger.record(row())

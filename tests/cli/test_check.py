@@ -37,10 +37,11 @@ def test_the_routes_and_agents_are_tables(ccroute, file):
     ran = ccroute("check", file)
     assert (ran.code, ran.err) == (0, "")
     lines = list(map(cells, ran.out.splitlines()))
-    assert lines[:2] == [["routes:"], ["name", "deployment", "kind", "USD per million", "window"]]
-    assert ["opus", "far/opus-4", "anthropic", "$15.00 / $75.00", "unknown"] in lines
-    assert ["both", "local/q:7b", "ollama", "free", "32,768"] in lines
-    assert ["far/opus-4", "anthropic", "$15.00 / $75.00", "unknown"] in lines
+    columns = ["name", "deployment", "kind", "USD per million", "price from", "window"]
+    assert lines[:2] == [["routes:"], columns]
+    assert ["opus", "far/opus-4", "anthropic", "$15.00 / $75.00", "model", "unknown"] in lines
+    assert ["both", "local/q:7b", "ollama", "free", "free", "32,768"] in lines
+    assert ["far/opus-4", "anthropic", "$15.00 / $75.00", "model", "unknown"] in lines
     assert ["c-*", "far/claude-*"] in lines
     assert ["python-expert", "both", "local/q:7b, far/opus-4"] in lines
     assert ["architect", "opus", "far/opus-4"] in lines
@@ -61,6 +62,8 @@ def test_json_has_the_same_for_machines(ccroute, file):
         "address": "http://localhost:11434",
         "local": True,
         "price": {"input": "0", "output": "0"},
+        "price_source": "free",
+        "why_unpriced": None,
         "context_window": 32768,
     }
     assert found["agents"][1] == {
@@ -70,6 +73,17 @@ def test_json_has_the_same_for_machines(ccroute, file):
         "group": "leads",
         "local_only": False,
     }
+
+
+def test_a_price_of_a_provider_says_so_and_a_missing_one_why(ccroute, write, monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-far-secret")
+    aliases = {"opus": "anthropic/claude-opus-4-20250514", "own": "anthropic/my-own"}
+    file = write("paid.json", {"backends": {"anthropic": {}}, "aliases": aliases})
+    lines = list(map(cells, ccroute("check", file).out.splitlines()))
+    names = ["anthropic/claude-opus-4-20250514", "anthropic"]
+    assert ["opus", *names, "$15.00 / $75.00", "genai-prices", "unknown"] in lines
+    why = "genai-prices has no model my-own of anthropic"
+    assert ["own", "anthropic/my-own", "anthropic", "unknown", why, "unknown"] in lines
 
 
 def test_every_fault_is_a_line_with_its_file_and_the_code_is_2(ccroute, write):

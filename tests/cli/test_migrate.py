@@ -95,7 +95,19 @@ def test_a_ledgers_path_counts_from_the_new_file(ccroute, write, tmp_path):
     assert tomllib.loads(Path("conf/new.toml").read_text())["ledger"] == "usage.db"
 
 
-@pytest.mark.parametrize("path", ["/var/usage.db", "~/usage.db", "${LEDGER}"])
+def test_a_journals_path_counts_from_the_new_file_too(ccroute, write, tmp_path):
+    (tmp_path / "conf").mkdir()
+    address = "postgresql://${USER}:hunter2@db.example.com/usage?journal=my%20rows.db"
+    name = write("conf/old.toml", f'default_model = "ollama/x"\nledger = "{address}"\n')
+    written = ccroute("migrate", name).out
+    assert "db.example.com/usage?journal=conf/my%20rows.db" in written
+    assert "hunter2" not in written
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/var/usage.db", "~/usage.db", "${LEDGER}", "postgresql://h/db", "postgresql://h/db?journal=/j.db"],
+)
 def test_a_ledgers_whole_path_stays(ccroute, write, path):
     name = write("old.toml", f'default_model = "ollama/x"\nledger = "{path}"\n')
     assert tomllib.loads(ccroute("migrate", name).out)["ledger"] == path

@@ -69,6 +69,11 @@ def test_savings_are_measured_at_a_price_of_a_configuration(ccroute, ledger, wri
         assert float(total["saved"]) > 0
 
 
+def test_a_baseline_may_have_the_price_of_its_provider(ccroute, ledger):
+    total = ccroute("report", ledger, "--baseline", "claude-opus-4-20250514", "--json").json["total"]
+    assert float(total["saved"]) > 0
+
+
 @pytest.mark.parametrize(
     ("argv", "fault"),
     [
@@ -77,7 +82,7 @@ def test_savings_are_measured_at_a_price_of_a_configuration(ccroute, ledger, wri
             "--by= is one of agent, group, alias, model, backend, day, session, or several of them, not",
         ),
         (("--since", "soon"), "--since= takes a datetime or a text such as"),
-        (("--baseline", "big"), "--baseline needs --config FILE"),
+        (("--baseline", "big"), '--baseline: "big" has no price: --config FILE names a configuration'),
         (("--baseline", "other", "--config", "prices.toml"), 'prices.toml: "other" has no price'),
     ],
 )

@@ -11,6 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
+from ccroute.accounting.prices import NOTHING
 from ccroute.accounting.tally import LedgerRow
 
 Kind: TypeAlias = Literal["router", "agent", "group", "backend", "session"]
@@ -36,7 +37,7 @@ class Claim(NamedTuple):
 
     What is reserved counts whenever it was reserved: an attempt that began before midnight may be written
     down after it. From `until` on nobody asks for this account any more. Both are UTC; a window without
-    beginning and end has `ledger.FIRST` and `ledger.LAST`.
+    beginning and end is `ccroute.types.budget.ALWAYS`.
     """
 
     scope: Scope
@@ -63,6 +64,18 @@ def fits(claim: Claim, standing: Standing, usd: Decimal, tokens: int) -> bool:
     return claim.tokens is None or standing.spent_tokens + standing.reserved_tokens + tokens <= claim.tokens
 
 
+def alone(standing: Standing) -> Standing:
+    """How a claim stands when all others have ended without spending."""
+    return standing._replace(reserved_usd=NOTHING, reserved_tokens=0)
+
+
+def covers(scope: Scope, row: LedgerRow) -> bool:
+    """Whether what a row says is spending of a scope."""
+    if scope.session is not None and row.session != scope.session:
+        return False
+    return scope.kind == "router" or getattr(row, scope.kind) == scope.name
+
+
 class BudgetStore(Protocol):
     """Accounts and reservations, for threads and tasks at once. Made by `BaseLedger.budget_store()`.
 
@@ -75,6 +88,7 @@ class BudgetStore(Protocol):
 
     def standings(self, claims: Sequence[Claim]) -> list[Standing]:
         """How each claim stands now. Reads only. Raises the store's error."""
+        ...
 
     def reserve(
         self, attempt: str, claims: Sequence[Claim], usd: Decimal, tokens: int, expires: datetime
@@ -84,6 +98,7 @@ class BudgetStore(Protocol):
         `fits` says what is free. `expires` (UTC): when the reservation ends if its process died. Raises the
         store's error; then nothing is reserved.
         """
+        ...
 
     def settle(self, attempt: str, usd: Decimal, tokens: int) -> None:
         """The attempt is over before its call is, and its row will say so much: the rest is free again.

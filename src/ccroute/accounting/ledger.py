@@ -8,6 +8,7 @@ from random import getrandbits
 from typing import Protocol, runtime_checkable
 
 from ccroute.accounting.tally import Key, LedgerRow, Tally
+from ccroute.types.clock import BEGINNING, END
 
 
 def uuid7(moment: datetime) -> str:
@@ -46,10 +47,6 @@ class RowLedger(Ledger, Protocol):
     def rows(self, since: datetime | None = None, until: datetime | None = None) -> Iterable[LedgerRow]: ...
 
 
-FIRST = datetime.min.replace(tzinfo=UTC)
-LAST = datetime.max.replace(tzinfo=UTC)
-
-
 def moment(name: str, given: date | str | None) -> datetime | None:
     """The moment that the argument `name` gives; a date begins at midnight UTC.
 
@@ -69,7 +66,7 @@ def moment(name: str, given: date | str | None) -> datetime | None:
 
 def span(since: datetime | None, until: datetime | None) -> tuple[datetime, datetime]:
     """Both bounds of a report; a missing one is the end of time."""
-    return FIRST if since is None else utc(since), LAST if until is None else utc(until)
+    return BEGINNING if since is None else utc(since), END if until is None else utc(until)
 
 
 def utc(moment: datetime) -> datetime:

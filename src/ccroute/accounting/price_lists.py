@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from ccroute.accounting.prices import PriceBook
 from ccroute.types import FREE, Price
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ them."""
 _SEARCHES_ALWAYS: Final = re.compile(r".*-search-(?:preview|api)(?:-.*)?")
 """OpenAI's models that search the web for each answer, at a price of each search. Their answers do not count
 the searches: https://developers.openai.com/api/docs/pricing"""
-_OTHER_CURRENCIES: Final = ("open.bigmodel.cn", "api.moonshot.cn", "api.minimaxi.com")
-"""Hosts that bill in CNY. The library has a price in USD for them, at a fixed rate."""
+_NOT_IN_USD: Final = ("zhipuai", "open.bigmodel.cn", "api.moonshot.cn", "api.minimaxi.com")
+"""A provider and hosts that bill in CNY. The library has prices in USD for them, at a fixed rate."""
 _ANYBODYS: Final = (".modal.run", ".modal.direct", ".azure-api.net")
 """Hosts of the library's providers under which anybody may run a server or a gateway of his own."""
 _FACTORS: Final = {
@@ -59,23 +60,29 @@ class PriceList:
     """The prices of one model at one provider: by date, time of day and terms.
 
     provider, model: the library's own names of them; `model` is empty where it does not have the model.
-    why_unknown:     why there is no price; empty where there is one.
+    why_unknown:     why there is no price now; empty where there is one.
+    has_audio:       whether sound has a price of its own.
     """
 
-    def __init__(self, provider: Provider, name: str) -> None:
+    def __init__(self, provider: Provider, name: str, info: ModelInfo | None) -> None:
         self.provider = provider.id
-        self._provider, self._name = provider, name
-        self._info = _find_model(provider, name)
-        self.model = "" if self._info is None else self._info.id
+        self.model = "" if info is None else info.id
+        self._provider, self._name, self._info = provider, name, info
         self._known: dict[int, Price | str] = {}  # by the library's own price objects, which live as long
         self._answered: dict[str, PriceList] = {}
         found = self._find(datetime.now(UTC))
         self.why_unknown = found if isinstance(found, str) else ""
-        self.has_audio = self._info is not None and self._bills("audio")
+        self.has_audio = info is not None and any("audio" in key for key in _keys(info))
 
     def now(self) -> Price | None:
         """The price at this moment; None if unknown."""
         return self.at(datetime.now(UTC))
+
+    def usual(self) -> Price | None:
+        """The price at most hours of today; None if unknown."""
+        today = datetime.now(UTC)
+        prices = [self.at(today.replace(hour=hour)) for hour in range(24)]
+        return max(prices, key=prices.count)
 
     def at(self, moment: datetime) -> Price | None:
         """The price at a moment; None if unknown."""
@@ -162,11 +169,6 @@ class PriceList:
             for variant in info.price_variants or ()
         )
 
-    def _bills(self, what: str) -> bool:
-        prices = getattr(self._info, "prices", None)
-        each = [one.prices for one in prices] if isinstance(prices, list) else [prices]
-        return any(what in key for one in each for key, value in vars(one).items() if value is not None)
-
     def _shown(self) -> str:
         return f"{self.model} of {self.provider}"
 
@@ -179,7 +181,7 @@ def price_list(url: str, host: str, model: str) -> PriceList | str:
     providers = _providers()
     if providers is None:
         return NOT_INSTALLED
-    if host in _OTHER_CURRENCIES:
+    if host in _NOT_IN_USD:
         return f"{host} does not bill in USD"
     if not host.endswith(_ANYBODYS):
         for provider in providers:
@@ -190,20 +192,36 @@ def price_list(url: str, host: str, model: str) -> PriceList | str:
     return f"genai-prices does not know the provider at {host}"
 
 
+def price_of_model(name: str, prices: PriceBook, *, usual: bool = False) -> Price | None:
+    """The price of a model that nobody serves here: the book's, or that of the provider who made it.
+
+    usual: at most hours of today, not now.
+    """
+    found = prices.find(name)
+    if found is None and (listed := first_party(name)) is not None:
+        found = listed.usual() if usual else listed.now()
+    return found
+
+
+def how_to_price(name: str) -> str:
+    """What to do about a model that has no price."""
+    how = f'give prices={{"{name}": Price(…)}}'
+    return how if _providers() else f"{how}, or pip install 'ccroute[prices]' for the prices of providers"
+
+
 @lru_cache(1024)
 def first_party(name: str) -> PriceList | None:
-    """The prices of a model that nobody serves, such as a baseline, at the provider who made it, or at that
-    of a name such as `groq/llama-3.3-70b-versatile`; None if the provider is unknown."""
+    """The prices of a model at the provider who made it, or at the one that the name begins with
+    (`groq/llama-3.3-70b-versatile`); None if the library does not know it."""
     providers = _providers() or ()
     before, slash, model = name.partition("/")
     if slash:
         found = next((each for each in providers if each.id == before.lower()), None)
     else:
         model = name
-        found = next(
-            (each for each in providers if each.model_match and each.model_match.is_match(name)), None
-        )
-    if found is None or found.id == "zhipuai":  # its prices are CNY, at a fixed rate
+        by_model = (each for each in providers if each.model_match and each.model_match.is_match(name))
+        found = next(by_model, None)
+    if found is None or found.id in _NOT_IN_USD:
         return None
     made = _safely(found, model)
     return None if isinstance(made, str) else made
@@ -212,7 +230,7 @@ def first_party(name: str) -> PriceList | None:
 def _safely(provider: Provider, model: str) -> PriceList | str:
     """A fault in the library must not fail a call."""
     try:
-        return PriceList(provider, model)
+        return PriceList(provider, model, _find_model(provider, model))
     except Exception as error:
         why = f"genai-prices failed for {model} of {provider.id}: {type(error).__name__}"
         _log.warning("%s", why)
@@ -233,6 +251,12 @@ def _find_model(provider: Provider, name: str) -> ModelInfo | None:
     if provider.id == "google":
         name = name.rpartition("/")[2]  # models/gemini-2.5-flash, google/gemini-2.5-flash
     return provider.find_model(name, all_providers=_providers())
+
+
+def _keys(info: ModelInfo) -> Iterator[str]:
+    """The names of all prices of a model."""
+    prices = [each.prices for each in info.prices] if isinstance(info.prices, list) else [info.prices]
+    return (key for each in prices for key, value in vars(each).items() if value is not None)
 
 
 def _at_length(given: Mapping[str, Any], prompt: int) -> dict[str, Decimal]:

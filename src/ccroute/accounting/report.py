@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal, localcontext
+from functools import partial
 from typing import Any, Literal, Self, get_args, overload
 
 from ccroute.accounting.ledger import moment
+from ccroute.accounting.price_lists import how_to_price, price_of_model
 from ccroute.accounting.prices import PriceBook, PriceLike
-from ccroute.accounting.tally import EXACT, Key, Lengths, Tally, as_json, merged, tiers
+from ccroute.accounting.tally import EXACT, Key, Tally, as_json, merged, tiers_of
 from ccroute.display import RichTable, aligned, rounded_usd
 from ccroute.errors import ConfigError
 from ccroute.types import Price
@@ -46,6 +48,7 @@ class Report(Sequence[Mapping[str, Any]]):
         baseline: Price | None = None,
     ) -> None:
         self.by = group_by(by)
+        self._read: Callable[..., Mapping[Key, Tally]] = lambda by: sums
         groups: dict[tuple[str | None, ...], list[Tally]] = {}
         for key, tally in sums.items():
             groups.setdefault(tuple([getattr(key, name) for name in self.by]), []).append(tally)
@@ -75,24 +78,37 @@ class Report(Sequence[Mapping[str, Any]]):
     ) -> Self:
         """The report of an SQLite ledger, without a router; other programs may write to it meanwhile.
 
-        As `Router.report`; a `baseline` that is a name has its price in `prices`. Raises `ConfigError` if
-        there is no ledger at `path`, and if the baseline has no price.
+        As `Router.report`; a `baseline` that is a name has its price in `prices`, or from the provider who
+        made the model (the extra `prices`). Raises `ConfigError` if there is no ledger at `path`, and if the
+        baseline has no price.
         """
-        from ccroute.accounting.stores import opening, sqlite  # imports sqlite3
+        from ccroute.accounting.stores.opening import checked_path
+        from ccroute.accounting.stores.sqlite import read_sums  # imports sqlite3
 
         price = baseline if isinstance(baseline, Price) else None
         if isinstance(baseline, str):
-            price = (prices if isinstance(prices, PriceBook) else PriceBook(prices)).find(baseline)
+            book = prices if isinstance(prices, PriceBook) else PriceBook(prices)
+            price = price_of_model(baseline, book, usual=True)
             if price is None:
-                raise ConfigError(
-                    f'baseline: "{baseline}" has no price: give prices={{"{baseline}": Price(…)}}'
-                )
+                raise ConfigError(f'baseline: "{baseline}" has no price: {how_to_price(baseline)}')
+        return cls.of(partial(read_sums, checked_path(path)), by, since, until, price)
+
+    @classmethod
+    def of(
+        cls,
+        read: Callable[..., Mapping[Key, Tally]],
+        by: GroupBy | Sequence[GroupBy],
+        since: date | str | None,
+        until: date | str | None,
+        baseline: Price | None,
+    ) -> Self:
+        """The report of sums that `read` gives, as `BaseLedger.tallies` does."""
+        tiers = tiers_of(() if baseline is None else [limit for limit, _ in baseline.above])
+        read = partial(read, moment("since", since), moment("until", until), tiers=tiers)
         parts = group_by(by)
-        tiers = tiers_of(price)
-        sums = sqlite.read_sums(
-            opening.checked_path(path), moment("since", since), moment("until", until), parts, tiers
-        )
-        return cls(sums, parts, baseline=price)
+        made = cls(read(by=parts), parts, baseline=baseline)
+        made._read = read
+        return made
 
     @property
     def total(self) -> dict[str, Any]:
@@ -205,11 +221,6 @@ def _cell(row: Mapping[str, Any], column: str) -> str:
     if column == "saved_percent":
         return f"{value} %"
     return f"{value:.3f} s" if isinstance(value, float) else str(value)
-
-
-def tiers_of(baseline: Price | None) -> tuple[Lengths, ...]:
-    """Which prompts a report with this baseline sums up apart."""
-    return tiers() if baseline is None else tiers(limit for limit, _ in baseline.above)
 
 
 def group_by(given: GroupBy | Sequence[GroupBy]) -> tuple[GroupBy, ...]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from decimal import Context, Decimal
 from functools import reduce
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
 from operator import add, attrgetter
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -32,12 +33,12 @@ class Lengths(NamedTuple):
     longest: int
 
 
-def tiers(limits: Iterable[int] = ()) -> tuple[Lengths, ...]:
+def tiers_of(limits: Iterable[int] = ()) -> tuple[Lengths, ...]:
     """All lengths of prompts, divided above each of the `limits`, as those of `Price.above`."""
     return tuple(Lengths(low + 1, high) for low, high in pairwise((-1, *limits, sys.maxsize)))
 
 
-USUAL_TIERS: Final = tiers(
+USUAL_TIERS: Final = tiers_of(
     (
         32_000,
         64_000,
@@ -268,17 +269,16 @@ class Tally:
             return self.latencies[-(-len(self.latencies) * percent // 100) - 1]
         counts = Counter(self.rounded)
         counts.update(map(_step, self.latencies))
-        left = -(-counts.total() * percent // 100)
-        for step in sorted(counts):
-            left -= counts[step]
-            if left <= 0:
-                break
-        return math.exp(step / _STEPS)
+        steps = sorted(counts)
+        number = bisect_left(list(accumulate(counts[step] for step in steps)), counts.total() * percent / 100)
+        return math.exp(steps[number] / _STEPS)
 
 
 def merged(tallies: Sequence[Tally]) -> Tally:
     """The sum of tallies, a new one."""
-    whole = Tally(*(sum(map(attrgetter(name), tallies)) for name in _COUNTS))
+    whole = Tally()
+    for name in _COUNTS:
+        setattr(whole, name, sum(map(attrgetter(name), tallies)))
     for name in _AMOUNTS:
         setattr(whole, name, total_usd(map(attrgetter(name), tallies)))
     tokens = defaultdict[Lengths | None, list[TokenCounts]](list)
@@ -322,8 +322,8 @@ def as_json(row: Mapping[str, Any]) -> dict[str, JSON]:
 
 NO_TOKENS: Final = TokenCounts()
 _buckets: Final = attrgetter(*TokenCounts._fields)
-_AMOUNTS: Final = ("cost", "estimated_cost", "override_saved")
-_COUNTS: Final = Tally.__slots__[: Tally.__slots__.index("cost")]
+_COUNTS: Final = [each.name for each in fields(Tally) if each.type == "int"]
+_AMOUNTS: Final = [each.name for each in fields(Tally) if each.type == "Decimal"]
 _STEPS: Final = 50
 """Of latencies that are counted together: the next step is 2 % more."""
 

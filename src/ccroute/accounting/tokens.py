@@ -53,6 +53,27 @@ def count_safely(count: TokenCounter, request: Request) -> int:
     return estimate(request)
 
 
+class Prompt:
+    """The length of one call's prompt, counted once, because a tokenizer is slow, and only if it is needed.
+
+    tokens: None until it was counted.
+    """
+
+    tokens: int | None = None
+
+    def count(self, count: TokenCounter, request: Request) -> int:
+        """The prompt's tokens. Raises what `count` raises."""
+        if self.tokens is None:
+            self.tokens = count(request)
+        return self.tokens
+
+    def estimated(self, count: TokenCounter, request: Request) -> int:
+        """The prompt's tokens, by length if `count` fails."""
+        if self.tokens is None:
+            self.tokens = count_safely(count, request)
+        return self.tokens
+
+
 def tiktoken_counter(encoding: str = "o200k_base") -> TokenCounter:
     """A counter for `Router(count_tokens=…)` that counts text with OpenAI's tokenizer (extra `tiktoken`).
 

@@ -159,6 +159,10 @@ class Backend(Codec):
         named = {*self.names(model), f"{model}:latest"}  # Ollama lists it so, also behind other APIs
         return not named.isdisjoint(listed)
 
+    def learn_from(self, before: Backend) -> None:
+        """Take over what `before` has learned: the same server, in the configuration before a reload."""
+        return
+
     def is_local(self, model: str) -> bool:
         """Whether a prompt for `model` stays on machines of the user's own."""
         return self.local

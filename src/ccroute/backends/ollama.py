@@ -14,7 +14,7 @@ from ccroute.types import Completion, Request
 from ccroute.types.signatures import explains
 from ccroute.wire import ollama as wire
 from ccroute.wire.decoding import StreamDecoder
-from ccroute.wire.ollama.listing import read_ps, read_show, read_tags
+from ccroute.wire.ollama.listing import read_forwarded, read_ps, read_show, read_tags
 
 if TYPE_CHECKING:
     from ccroute.types import LoadedModel
@@ -62,6 +62,7 @@ class OllamaBackend(Backend):
         self.keep_alive = keep_alive
         self._loads: dict[str, float] = {}  # seconds that a model last took to load
         self._warned: set[str] = set()
+        self._forwarded: set[str] = set()  # models that the server was heard to send elsewhere
         if self._path.endswith("/v1"):
             raise ConfigError(f"backend {name}: Ollama's native API has no /v1; leave it out of base_url")
 
@@ -69,6 +70,10 @@ class OllamaBackend(Backend):
         if model.endswith(_LATEST):
             return (model[: -len(_LATEST)], model)
         return (model,) if ":" in model.rpartition("/")[2] else (model, model + _LATEST)
+
+    def learn_from(self, before: Backend) -> None:
+        if isinstance(before, OllamaBackend):
+            self._loads, self._forwarded = before._loads, before._forwarded
 
     def is_local(self, model: str) -> bool:
         return self.local and not self._is_hosted(model)
@@ -83,11 +88,13 @@ class OllamaBackend(Backend):
 
     def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
         completion = wire.decode(body)
+        if completion.raw.get("remote_host"):
+            self._forwards(completion.model)
         self._measured(completion.model, completion.raw.get("load_duration"))
         return completion
 
     def decoder(self, status: int, headers: Mapping[str, str]) -> StreamDecoder:
-        return wire.Decoder(loaded=self._measured)
+        return wire.Decoder(loaded=self._measured, forwarded=self._forwards)
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError | RequestError:
         return wire.error(status, headers, body)
@@ -116,7 +123,10 @@ class OllamaBackend(Backend):
         return HttpRequest("/api/tags", method="GET")
 
     def read_listing(self, body: bytes) -> Mapping[str, int | None]:
-        return read_tags(body)
+        models = read_tags(body)
+        for model in read_forwarded(body):
+            self._forwards(model)
+        return models
 
     def details(self, model: str) -> HttpRequest | None:
         return HttpRequest("/api/show", json_bytes({"model": model}))
@@ -143,9 +153,24 @@ class OllamaBackend(Backend):
         return wire.refusals(request, facts, hosted=self._is_hosted(model))
 
     def _is_hosted(self, model: str) -> bool:
-        """Whether a model runs at ollama.com: there Ollama forwards the tags `cloud` and `…-cloud`."""
-        tag = model.rpartition(":")[2]
-        return tag == "cloud" or tag.endswith("-cloud") or self.origin.host == "ollama.com"
+        """Whether a model runs at another host: Ollama forwards the tags `cloud` and `…-cloud` to ollama.com,
+        and models of other names where they were made so."""
+        tag = model.rpartition(":")[2].strip().lower()
+        known = self._forwarded and self.names(model)[0] in self._forwarded
+        return tag == "cloud" or tag.endswith("-cloud") or bool(known) or self.origin.host == "ollama.com"
+
+    def _forwards(self, model: str) -> None:
+        """Remember that the server sends this model's prompts to another host."""
+        name = self.names(model)[0]
+        if name not in self._forwarded:
+            if self.is_local(model):
+                _log.warning(
+                    "%s/%s is not local: Ollama sends its prompts to another host, so local_only agents no "
+                    "longer use it",
+                    self.name,
+                    model,
+                )
+            self._forwarded.add(name)
 
 
 def _keep_alive_fault(value: object) -> str | None:

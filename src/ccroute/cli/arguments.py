@@ -100,7 +100,9 @@ def _parser() -> argparse.ArgumentParser:
         "report usage.db --by agent --since 2026-01-01",
         files=False,
     )
-    report.add_argument("ledger", metavar="LEDGER", help="an SQLite file that a router wrote (ledger=)")
+    report.add_argument(
+        "ledger", metavar="LEDGER", help="a router's ledger: an SQLite file, or postgresql://…"
+    )
     report.add_argument(
         "--by",
         default="agent",
@@ -109,7 +111,11 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--since", metavar="TIME", help="the first day or time, such as 2026-01-31")
     report.add_argument("--until", metavar="TIME", help="the first day or time that does not count")
     report.add_argument("--baseline", metavar="MODEL", help="the model that savings are measured against")
-    report.add_argument("--config", metavar="FILE", help="the configuration with the baseline's price")
+    report.add_argument(
+        "--config",
+        metavar="FILE",
+        help="the configuration that has the baseline's price, if no provider's list does",
+    )
 
     migrate = command(
         "migrate",

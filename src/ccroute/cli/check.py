@@ -14,7 +14,8 @@ from ccroute.config.references import target_names
 from ccroute.config.writing.document import summarised
 from ccroute.display import rounded_usd
 from ccroute.errors import ConfigError
-from ccroute.routing.tables.tables import Deployment, Tables
+from ccroute.routing.tables.deployments import Deployment
+from ccroute.routing.tables.tables import Tables
 from ccroute.types import Price
 
 _REPLACED = "comes later and wins"
@@ -92,6 +93,8 @@ def _facts(deployment: Deployment) -> dict[str, Any]:
         "address": str(backend.origin),
         "local": deployment.is_local,
         "price": None if price is None else {"input": str(price.input), "output": str(price.output)},
+        "price_source": deployment.price_source,
+        "why_unpriced": deployment.why_unpriced or None,
         "context_window": deployment.info.context_window,
     }
 
@@ -123,7 +126,7 @@ def _route_table(routes: Sequence[dict[str, Any]]) -> tuple[list[str], list[list
         for i, each in enumerate(route["deployments"]):
             name = route["name"] if i == 0 else ""
             if route["kind"] == "pattern":
-                rows.append([name, each["deployment"], "", "", ""])
+                rows.append([name, each["deployment"], "", "", "", ""])
                 continue
             window = each["context_window"]
             rows.append(
@@ -132,10 +135,11 @@ def _route_table(routes: Sequence[dict[str, Any]]) -> tuple[list[str], list[list
                     each["deployment"],
                     each["kind"],
                     _price(each["price"]),
+                    each["price_source"] or each["why_unpriced"],
                     "unknown" if window is None else f"{window:,}",
                 ]
             )
-    return ["name", "deployment", "kind", "USD per million", "window"], rows, (3, 4)
+    return ["name", "deployment", "kind", "USD per million", "price from", "window"], rows, (3, 5)
 
 
 def _price(price: dict[str, str] | None) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from ccroute.accounting import Report
+from ccroute.accounting import PriceBook, Report
+from ccroute.accounting.price_lists import price_of_model
 from ccroute.cli.files import read_files
 from ccroute.cli.output import Output
 from ccroute.errors import ConfigError
@@ -29,13 +30,18 @@ def run(arguments: argparse.Namespace, output: Output) -> None:
 
 
 def _baseline(arguments: argparse.Namespace) -> Price | None:
-    """The price of the baseline, which only a configuration has."""
-    if arguments.baseline is None:
+    """The price of the baseline: the configuration's, or that of the provider who made the model."""
+    name, config = arguments.baseline, arguments.config
+    if name is None:
         return None
-    if arguments.config is None:
-        raise ConfigError("--baseline needs --config FILE, a configuration that has its price")
-    _, tables = read_files([arguments.config], keep_unset=True)
-    price = price_of(tables, arguments.baseline)
-    if price is None:
-        raise ConfigError(f'{arguments.config}: "{arguments.baseline}" has no price')
+    if config is None:
+        price = price_of_model(name, PriceBook(), usual=True)
+        if price is None:
+            raise ConfigError(
+                f'--baseline: "{name}" has no price: --config FILE names a configuration with one'
+            )
+    else:
+        price = price_of(read_files([config], keep_unset=True)[1], name, usual=True)
+        if price is None:
+            raise ConfigError(f'{config}: "{name}" has no price')
     return price

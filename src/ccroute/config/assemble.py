@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
+from ccroute.accounting.stores.opening import with_path
 from ccroute.backends import Backend
 from ccroute.backends.registry import well_known
 from ccroute.config.merge import Merged
@@ -118,12 +119,10 @@ class Assembly:
                 yield f'{where}: "{name}" is a new agent; was "{known[close[0]]}" meant?'
 
     def _ledger(self, path: str) -> str:
-        """The path as written from its file's folder."""
+        """The path, also of a journal, as written from its file's folder."""
         source = self._merged.source(("ledger",))
-        if "://" in path or not path.strip():
-            return path  # no path, as the router says
         folder = source.path.parent if source is not None and source.path is not None else Path()
-        return str(folder / Path(path).expanduser())
+        return with_path(path, lambda path: str(folder / Path(path).expanduser()))
 
     def _without_unused(self, over: Mapping[Any, Any]) -> Settings:
         """Return the settings without backends from agents' addresses that no name uses."""
@@ -246,7 +245,7 @@ class Assembly:
             for model, table in backend.models.items():
                 prices["backends", name, "models", model, "price"] = table.price
         for place, price in prices.items():
-            for key, amount in price.given(without=("above",)).items() if price else ():
+            for key, amount in price.given(without=("above", "web_search")).items() if price else ():
                 if amount is not None and 0 < amount < _LEAST:
                     where = self._merged.where((*place, key))
                     yield f"{where}: {amount} USD per million tokens; was a price per token meant?"

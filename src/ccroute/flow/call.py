@@ -15,7 +15,7 @@ from ccroute.flow.effects import Flow, emit, leave
 from ccroute.flow.retry import RetryState
 from ccroute.flow.turns import turn_comes
 from ccroute.routing.acquired import Unavailable
-from ccroute.types import Chunk, Completion
+from ccroute.types import Chunk, Completion, FailureClass
 
 if TYPE_CHECKING:
     from ccroute.routing.rate_limits import Limit
@@ -46,8 +46,11 @@ def call(context: CallContext, *, stream: bool) -> Flow[Completion[Any]]:
             elif isinstance(result, Unavailable):
                 retry.turned_away(step, result)
                 yield from leave()
+            elif result.rule.failure is FailureClass.BUDGET:
+                context.left_out(current, result)
+                retry.over_budget(step.candidate, result)
             elif result.rule is UNSUPPORTED and current.admission is None:
-                context.unsupported(current, result)
+                context.left_out(current, result)
                 retry.unsupported(step.candidate, result)
             else:
                 context.failed(current, result)
@@ -90,12 +93,14 @@ def _agents_turn(context: CallContext, limit: Limit) -> Flow[Unavailable | None]
 
 
 def _final_error(context: CallContext, retry: RetryState, no_turn: Unavailable | None) -> CcrouteError:
-    """The error a call ends with: its last backend's own, that every candidate gets no calls, or its agent no
-    turn, that nobody can serve the request, or that time is up."""
+    """The error a call ends with: its last backend's own, that no budget allows it, that every candidate gets
+    no calls, or its agent no turn, that nobody can serve the request, or that time is up."""
     now, fault = context.state.clock.monotonic(), retry.fault
     reason = no_turn or min(retry.unavailable.values(), key=lambda reason: reason.until, default=None)
     is_over = retry.lacked_time and context.deadline - now < MIN_ATTEMPT
-    if fault is None and reason is not None and not is_over:
+    if fault is None and retry.budget_fault is not None:
+        error = retry.budget_fault.error
+    elif fault is None and reason is not None and not is_over:
         error = turned_away_error(reason, now)
         context.report_turned_away(error, reason)
     elif fault is None and retry.unsupported_fault is not None and not retry.lacked_time:

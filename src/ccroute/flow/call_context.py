@@ -106,6 +106,7 @@ class CallContext:
             clock.now(),
             now,
             self.plan.request,
+            len(self._rows) + 1,
         )
         if self.turn is not None and not self.attempts:
             self.latest.queued = self.turn.waited
@@ -116,8 +117,8 @@ class CallContext:
             self.latest.held.append(step.turn)
         return self.latest
 
-    def unsupported(self, attempt: AttemptContext, fault: Fault) -> None:
-        """The deployment cannot serve this request, and was not asked."""
+    def left_out(self, attempt: AttemptContext, fault: Fault) -> None:
+        """The deployment cannot serve this request, or a budget does not allow it: it was not asked."""
         name = attempt.deployment.name
         self._leave_out(name, f"{name} left out: {fault.detail}")
 
@@ -129,6 +130,8 @@ class CallContext:
         has_cost = fault.rule.charged or refused or attempt.reported()
         usage = attempt.spent(refused=refused) if has_cost else UNUSED
         self._note(attempt, outcome, usage, fault, fault.detail)
+        if attempt.reservation is not None:
+            attempt.reservation.spend(self._rows[-1])
         name, agent = attempt.deployment.name, self.plan.agent
         self._reasons += (f"{name} failed ({failure}): {fault.detail}",)
         if isinstance(fault.error, StreamInterruptedError):
@@ -197,14 +200,18 @@ class CallContext:
         """
         if self._process != os.getpid():
             return
-        ledger = self.state.ledger
+        ledger, budgets = self.state.ledger, self.state.budgets
         write = ledger.defer if self._abandoned else ledger.record
+        counting = budgets if budgets is not None else ledger.budgets
         self._unwritten = self._unwritten or iter(self._rows)
         for row in self._unwritten:  # no interrupt comes between a step of `for` and its body
             try:
                 write(row)
             except Exception as error:
                 self.state.emit(observe.LedgerFailed(row.call, row.agent, type(error).__name__))
+            finally:
+                if counting is not None:
+                    counting.count(row)
 
     # What the reader of a stream may know.
 
@@ -302,7 +309,7 @@ class CallContext:
         )
         # In the order of its fields: with their names, it would cost twice as much.
         row = LedgerRow(
-            attempt_id(self.id, len(self._rows) + 1),
+            attempt_id(self.id, attempt.number),
             self.id,
             attempt.started_at,
             plan.agent,

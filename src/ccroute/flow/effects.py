@@ -16,7 +16,7 @@ from ccroute.http.message import Failure, PreparedRequest, Reply
 from ccroute.types import Chunk
 
 if TYPE_CHECKING:
-    from ccroute.routing.rate_limits import Turn
+    from ccroute.routing.sleeper import Sleeper
 
 T = TypeVar("T")
 
@@ -63,10 +63,10 @@ class Read:
 
 
 class Sleep(NamedTuple):
-    """Let `seconds` pass, or less if a `turn` under a rate limit comes sooner."""
+    """Let `seconds` pass, or less if the `sleeper` is woken."""
 
     seconds: float
-    turn: Turn | None = None
+    sleeper: Sleeper | None = None
 
 
 @dataclass(slots=True)
@@ -130,9 +130,9 @@ def sleep(seconds: float) -> Flow[None]:
     yield Sleep(seconds)
 
 
-def sleep_until_turn(seconds: float, turn: Turn) -> Flow[None]:
-    """Let time pass until a turn may have come."""
-    yield Sleep(seconds, turn)
+def sleep_until_woken(seconds: float, sleeper: Sleeper) -> Flow[None]:
+    """Let time pass until there is something to look at."""
+    yield Sleep(seconds, sleeper)
 
 
 def emit(chunks: Sequence[Chunk]) -> Flow[None]:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
-from math import ceil
 from typing import Final
 
-from ccroute.accounting import cost
-from ccroute.accounting.tokens import count_safely, estimate
+from ccroute.accounting.prices import NOTHING
 from ccroute.errors import AuthenticationError, BackendError, CcrouteError, RequestError
 from ccroute.failures import NOT_SENT, TRIGGERS, UNSUPPORTED, Rule, Trigger
 from ccroute.flow.attempt.attempt import completed
@@ -20,14 +18,18 @@ from ccroute.flow.attempt.carried import carried_request
 from ccroute.flow.attempt.context import FOREVER, AttemptContext
 from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.attempt.reports import turned_away_error
+from ccroute.flow.attempt.spending import foresee, longest_prompt, needed
+from ccroute.flow.budget_stats import budget_stats
 from ccroute.flow.retry import NextAttempt, RetryState
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Deployment, Plan, RetryBudget, Tables, make_plan
 from ccroute.routing.acquired import Unavailable
-from ccroute.routing.plan import TOLERANCE, cached, is_tight
+from ccroute.routing.budgets.table import Need
+from ccroute.routing.budgets.worst_case import worst_case
+from ccroute.routing.plan import is_tight
 from ccroute.types import FailureClass, Request, Timeout
 from ccroute.types.inspection import route_plan as shown
-from ccroute.types.route import new_usage
+from ccroute.types.inspection.stats import BudgetStats
 
 _PRETENDED: Final = Rule(FailureClass.UNAVAILABLE, retry_tokens=0)
 """The failure of a pretended attempt: it moves the call on to every other candidate."""
@@ -36,20 +38,22 @@ _PRETENDED: Final = Rule(FailureClass.UNAVAILABLE, retry_tokens=0)
 def explain(request: Request, state: RouterState) -> shown.RoutePlan:
     """The plan of a call with this request. Raises as `make_plan` does, but for `EgressDeniedError` and
     `ContextWindowExceededError`: the plan tells them."""
-    count = cached(state.count_tokens)
-    plan = make_plan(request, state.tables, None, count, load=state.load)
-    tokens = count_safely(count, plan.request)
+    plan = make_plan(request, state.tables, None, state.count_tokens, load=state.load)
+    tokens = plan.prompt.estimated(state.count_tokens, plan.request)
     needed = tokens + (plan.request.max_tokens or 0)
-    prompt = ceil(tokens * TOLERANCE) if state.count_tokens is estimate else tokens
+    prompt = longest_prompt(plan, state)
     limits = state.timeout_of(plan.request)
     rehearsal = _Rehearsal(plan, state, limits)
     shares = _first_shares(rehearsal.asked, plan, needed)
     in_order = iter(rehearsal.asked)
+    needs = {id(each): _needs(plan, each, state.tables) for each in plan.considered}
+    budgets = budget_stats(state, [need for found in needs.values() for need in found])
     candidates = []
     for considered in plan.considered:
         why_not = rehearsal.why_not(considered)
         candidate = considered if why_not else next(in_order)
         deployment, attempt = candidate.deployment, rehearsal.attempts.get(id(candidate))
+        price = deployment.price
         candidates.append(
             shown.Candidate(
                 deployment=deployment.name,
@@ -61,7 +65,12 @@ def explain(request: Request, state: RouterState) -> shown.RoutePlan:
                 why_not=why_not,
                 probability=shares.get(id(candidate), 0.0),
                 worst_cost=_worst_cost(deployment, attempt.request if attempt else plan.request, prompt),
+                budget_left=_left([budgets[need.name] for need in needs[id(candidate)]]),
                 context_window=deployment.info.context_window,
+                input_price=None if price is None else price.input,
+                output_price=None if price is None else price.output,
+                price_source=deployment.price_source,
+                why_unpriced=deployment.why_unpriced,
             )
         )
     return shown.RoutePlan(
@@ -72,6 +81,7 @@ def explain(request: Request, state: RouterState) -> shown.RoutePlan:
         estimated_tokens=tokens,
         candidates=tuple(candidates),
         reasons=tuple(rehearsal.reasons),
+        budgets=tuple(budgets.values()),
         timeout=limits.total,
     )
 
@@ -142,12 +152,12 @@ class _Rehearsal:
     def _all_asked(self) -> Sequence[Candidate]:
         """Those that are asked after failures of one kind or another: a fallback model may be for one kind
         only. If the kinds lead to different ones, they are in the order of the plan."""
-        kinds: Sequence[Trigger] = self._plan.triggers or (_PRETENDED.trigger,)
+        kinds: Sequence[Trigger | None] = self._plan.triggers or (_PRETENDED.trigger,)
         runs = [self._asked_after(kind) for kind in kinds]
         longest, every = max(runs, key=len), {id(each) for run in runs for each in run}
         return longest if len(longest) == len(every) else [c for c in self._plan.candidates if id(c) in every]
 
-    def _asked_after(self, kind: Trigger) -> list[Candidate]:
+    def _asked_after(self, kind: Trigger | None) -> list[Candidate]:
         """Those that a call asks, one after the other, if each fails in this way."""
         asked, now, state = list[Candidate](), self._now, self._state
         budget = RetryBudget(lambda: now)  # full, because no attempt really fails
@@ -165,7 +175,9 @@ class _Rehearsal:
                 # The last attempt is never used up, so that the order goes on to its end.
                 failed = _PRETENDED._replace(trigger=kind, uses_attempt=len(asked) < state.retry.attempts)
                 fault = Fault(CcrouteError(), failed, retry=False)
-            if fault.rule is UNSUPPORTED:
+            if fault.rule.failure is FailureClass.BUDGET:
+                retry.over_budget(candidate, fault)
+            elif fault.rule is UNSUPPORTED:
                 retry.unsupported(candidate, fault)
             else:
                 retry.failed(candidate, fault, now)
@@ -188,6 +200,8 @@ def _obstacle(attempt: AttemptContext) -> Fault | None:
         deployment.backend.encode(attempt.request, deployment.model, attempt.stream)
     except (BackendError, RequestError) as error:
         return Fault(completed(error.with_traceback(None), attempt), UNSUPPORTED)
+    if attempt.state.tables.budgets is not None and (no_budget := foresee(attempt)) is not None:
+        return no_budget
     missing = deployment.backend.lacks_key()
     return None if missing is None else Fault(AuthenticationError(missing), NOT_SENT, retry=False)
 
@@ -241,8 +255,20 @@ def _reason(candidate: Candidate, plan: Plan, tables: Tables, needed: int) -> st
 
 def _worst_cost(deployment: Deployment, request: Request, prompt: int) -> Decimal | None:
     """USD for so many tokens of prompt and the longest answer; None if the price or the length is unknown."""
-    price, info = deployment.price, deployment.info
-    longest = request.max_tokens or info.max_output or deployment.backend.usual_output
-    if price is None or (longest is None and price.tier(prompt).output):
-        return None
-    return cost(new_usage(input=prompt, output=longest or 0), price)
+    longest = deployment.info.max_output or deployment.backend.usual_output
+    worst = worst_case(deployment.price, request, prompt, longest, may_shorten=False)
+    return None if worst.price is None or (worst.is_unlimited and worst.price) else worst.usd(worst.output)
+
+
+def _needs(plan: Plan, candidate: Candidate, tables: Tables) -> list[Need]:
+    return [] if tables.budgets is None else needed(plan, candidate.deployment, tables.budgets)
+
+
+def _left(budgets: Sequence[BudgetStats]) -> Decimal | None:
+    """USD that the tightest budget has left; None if none has a limit in USD, or what is spent is unknown."""
+    left = [
+        each.limit - each.spent - each.reserved
+        for each in budgets
+        if each.limit is not None and each.spent is not None and each.reserved is not None
+    ]
+    return max(min(left), NOTHING) if left else None

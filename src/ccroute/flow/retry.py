@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ccroute.accounting.tokens import count_safely
 from ccroute.errors import DeadlineExceededError
 from ccroute.failures import TOO_LONG, Trigger, rule_of
 from ccroute.flow.attempt.context import FOREVER, MIN_ATTEMPT
@@ -59,6 +58,7 @@ class RetryState:
     unavailable:       the candidates that were passed over, and why.
     fault:             the last failure of an attempt.
     unsupported_fault: why a candidate cannot serve the request; nothing was sent there.
+    budget_fault:      why no budget allows a candidate; nothing was sent there.
     lacked_time:       whether there was somebody to try, and no time for it.
 
     only_shown: for a plan that is only shown: takes nothing, and asks no `api_key` callable whether the key
@@ -69,6 +69,8 @@ class RetryState:
         self.unavailable: dict[str, Unavailable] = {}
         self.fault: Fault | None = None
         self.unsupported_fault: Fault | None = None
+        self.budget_fault: Fault | None = None
+        self._budget_triggers: frozenset[Trigger | None] = frozenset()
         self.lacked_time = False
         self._plan = plan
         self._state = state
@@ -76,7 +78,6 @@ class RetryState:
         self._attempts = 0
         self._may_probe = True
         self._window: int | None = None  # tokens that were too few
-        self._prompt: int | None = None  # tokens, estimated
         # By deployment: its attempts, how often it was polled, when it is ready for another (monotonic).
         self._tries: dict[str, int] = {}
         self._polls: dict[str, int] = {}
@@ -103,7 +104,7 @@ class RetryState:
         return None
 
     def _next(self, now: float) -> NextAttempt | None:
-        last = self.fault or self.unsupported_fault
+        last = self.fault or self.unsupported_fault or self.budget_fault
         if last is None:
             first = self._plan.candidates[0]
             if not self.unavailable and self._unavailable(first) is None:
@@ -150,12 +151,9 @@ class RetryState:
         return limits.queue(limit, tokens) if queues else limits.take(limit, tokens)
 
     def _reserved(self, limit: Limit) -> int:
-        """The tokens that the request reserves of a limit. Counted once: a tokenizer is slow."""
-        request = self._plan.request
-        if self._prompt is None:
-            counted = self._plan.prompt_tokens
-            self._prompt = count_safely(self._state.count_tokens, request) if counted is None else counted
-        return limit.reserved(self._prompt, request.max_tokens)
+        """The tokens that the request reserves of a limit."""
+        plan, count = self._plan, self._state.count_tokens
+        return limit.reserved(plan.prompt.estimated(count, plan.request), plan.request.max_tokens)
 
     def failed(self, candidate: Candidate, fault: Fault, now: float) -> None:
         """An attempt failed at `now` (monotonic seconds)."""
@@ -190,6 +188,12 @@ class RetryState:
     def unsupported(self, candidate: Candidate, fault: Fault) -> None:
         """A candidate cannot serve the request: nothing was sent, and nothing counts."""
         self.unsupported_fault = self.unsupported_fault or fault
+        self._useless_deployments |= {candidate.deployment.name}
+
+    def over_budget(self, candidate: Candidate, fault: Fault) -> None:
+        """A budget does not allow a candidate: nothing was sent, and nothing counts."""
+        self.budget_fault = self.budget_fault or fault
+        self._budget_triggers |= {fault.rule.trigger}
         self._useless_deployments |= {candidate.deployment.name}
 
     def turned_away(self, step: NextAttempt, reason: Unavailable) -> None:
@@ -282,18 +286,20 @@ class RetryState:
         own."""
         if not candidate.fallback:
             return True
+        usable = {*self._plan.triggers} & {*candidate.triggers}
         if (last := self.fault or self.unsupported_fault) is not None:
-            return last.rule.trigger in self._plan.triggers and last.rule.trigger in candidate.triggers
-        # Nobody was tried yet, so the first choices are turned off, or the prompt does not fit into them.
+            return not usable.isdisjoint({last.rule.trigger} | self._budget_triggers)
+        # Nobody was tried yet: the first choices are turned off, a budget does not allow them, or the prompt
+        # does not fit into them.
         before = self._plan.candidates[: self._plan.candidates.index(candidate)]
         found = [reasons.get(c.deployment.name) for c in before if not c.fallback]
-        triggers = {_trigger(reason) for reason in found if reason is not None}
-        return not found or not triggers.isdisjoint({*self._plan.triggers} & {*candidate.triggers})
+        triggers = {_trigger(reason) for reason in found if reason is not None} | self._budget_triggers
+        return not (found or triggers) or not triggers.isdisjoint(usable)
 
     def _is_spent(self, attempts: int) -> bool:
         return attempts >= self._state.retry.attempts
 
 
-def _trigger(reason: Unavailable) -> Trigger:
+def _trigger(reason: Unavailable) -> Trigger | None:
     """The trigger of the failure that turned a deployment off."""
     return "availability" if reason.error is None else rule_of(reason.error).trigger

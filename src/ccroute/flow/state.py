@@ -25,6 +25,7 @@ from ccroute.types.clock import Clock
 
 if TYPE_CHECKING:
     from ccroute.observe import Listener
+    from ccroute.routing.budgets.budgets import Budgets
 
 _NO_TABLES: Final = Tables([], AliasTable(), AgentTable({}))
 
@@ -54,11 +55,18 @@ class RouterState(NamedTuple):
     tables: Tables = _NO_TABLES
     baseline: str | None = None
     max_queue: int = 0
+    budgets: Budgets | None = None
+    """Who waits for budgets; from the first configuration on that has any."""
 
     def configured(self, given: Configuration) -> RouterState:
         """This state with another configuration."""
         on = given.health == "on"
         self.load.measure_latency("latency" in given.tables.aliases.strategies)
+        budgets = self.budgets
+        if given.tables.budgets is not None and budgets is None:
+            from ccroute.routing.budgets.budgets import Budgets  # most routers have none
+
+            budgets = Budgets(self.ledger.budget_store(), self.clock)
         return self._replace(
             tables=given.tables,
             retry=given.retry,
@@ -66,6 +74,7 @@ class RouterState(NamedTuple):
             baseline=given.baseline,
             drop_params=given.drop_params,
             max_queue=given.max_queue,
+            budgets=budgets,
             health=self.health if self.health.on == on else Health(self.clock, self.emit, on=on),
         )
 
@@ -82,6 +91,8 @@ class RouterState(NamedTuple):
         self.retry_budget.after_fork()
         self.rate_limits.after_fork()
         self.load.after_fork()
+        if self.budgets is not None:
+            self.budgets.after_fork()
         self.ledger.after_fork()
 
 

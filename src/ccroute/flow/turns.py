@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ccroute import observe
-from ccroute.flow.effects import Flow, sleep_until_turn
+from ccroute.flow.effects import Flow, sleep_until_woken
 from ccroute.flow.state import RouterState
 from ccroute.routing.acquired import Unavailable
 
@@ -27,5 +27,5 @@ def turn_comes(
         if not is_told:
             state.emit(observe.RateLimited(call, agent, deployment, turn.room.limit, seconds))
             is_told = True
-        yield from sleep_until_turn(seconds, turn)
+        yield from sleep_until_woken(seconds, turn)
     return None

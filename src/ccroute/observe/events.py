@@ -22,6 +22,7 @@ _WORDS: Final[Mapping[FailureClass, str]] = {
     FailureClass.CONTEXT_LENGTH: "has too small a context window",
     FailureClass.CREDENTIAL: "refused the key",
     FailureClass.UNAVAILABLE: "does not have the model or path",
+    FailureClass.BUDGET: "is not asked, for lack of budget",
 }
 
 _MOST_NAMES: Final = 20
@@ -78,6 +79,20 @@ class RateLimited(CallEvent):
     def __str__(self) -> str:
         who = self.deployment or f"agent {self.agent}"
         return f"{who}: waits {self.wait:.1f} s, its limit {self.limit} is reached"
+
+
+@dataclass(frozen=True, slots=True)
+class OverBudget(CallEvent):
+    """A budget does not allow an attempt: `budget` is its name, and `reason` says why. The attempt waits for
+    it, or is not made."""
+
+    deployment: str
+    budget: str
+    reason: str
+    waits: bool
+
+    def __str__(self) -> str:
+        return f"{self.deployment}: {'waits' if self.waits else 'not asked'}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)

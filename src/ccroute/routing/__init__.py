@@ -12,7 +12,8 @@ from ccroute.routing.refused_parameters import RefusedParameters
 from ccroute.routing.retry_budget import RetryBudget
 from ccroute.routing.tables.agents import Agent, AgentTable, Fallback
 from ccroute.routing.tables.aliases import AliasTable, Resolution
-from ccroute.routing.tables.tables import Candidate, Deployment, Tables
+from ccroute.routing.tables.deployments import Deployment
+from ccroute.routing.tables.tables import Candidate, Tables
 
 __all__ = [
     "Agent",

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import NamedTuple, TypeVar
 
+from ccroute.accounting.tokens import Prompt, TokenCounter
 from ccroute.routing.load import LatencyEstimate, Load, LoadSnapshot
 from ccroute.routing.tables.aliases import Strategy
-from ccroute.routing.tables.tables import Deployment
+from ccroute.routing.tables.deployments import Deployment
 from ccroute.types import Price, Request
 
 T = TypeVar("T")
@@ -35,11 +36,12 @@ Rank = tuple[float | Decimal, ...]
 
 
 class View(NamedTuple):
-    """The input of a strategy: the request, the load of the hosts, and a counter of prompt tokens."""
+    """The input of a strategy: the request, the load of the hosts, the prompt's length and its counter."""
 
     request: Request
     load: Load
-    count_tokens: Callable[[Request], int]
+    prompt: Prompt
+    count_tokens: TokenCounter
 
 
 def order(
@@ -142,6 +144,7 @@ def _costs(prices: Sequence[Price | None], view: View) -> list[Rank]:
     """Ranks by what the call would cost with each price; unknown prices come last."""
     if all(price == prices[0] for price in prices):
         return [(0,)] * len(prices)  # the prompt need not be counted
-    prompt, output = view.count_tokens(view.request), view.request.max_tokens or TYPICAL_OUTPUT
+    prompt = view.prompt.count(view.count_tokens, view.request)
+    output = view.request.max_tokens or TYPICAL_OUTPUT
     tiers = [None if price is None else price.tier(prompt) for price in prices]
     return [(1,) if p is None else (0, prompt * p.input + output * p.output) for p in tiers]

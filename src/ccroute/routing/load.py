@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from ccroute.http.origin import Origin
 from ccroute.routing.acquired import AttemptOutcome
-from ccroute.routing.tables.tables import MAX_KNOWN, Deployment
+from ccroute.routing.tables.deployments import Deployment
+from ccroute.routing.tables.tables import MAX_KNOWN
 
 FAILURE_HALF_LIFE = 30.0
 """Seconds after which an outcome counts half. As long as a breaker first stays open."""

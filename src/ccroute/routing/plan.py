@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from ccroute.accounting.tokens import estimate
+from ccroute.accounting.tokens import Prompt, TokenCounter, estimate
 from ccroute.errors import CcrouteError, ContextWindowExceededError, EgressDeniedError
 from ccroute.failures import TRIGGERS, Trigger
 from ccroute.routing.balance import BY_TABLE, View, order, ranks
@@ -44,12 +44,12 @@ class Plan(NamedTuple):
     """Where a call may go, in order. `request` has the agent's parameter defaults. If `overridden`, the
     agent's model replaced the requested one; `requested_price` is its price, in USD per million tokens.
 
-    prompt_tokens: the prompt's, estimated; None if no candidate's window is known.
-    considered:    every candidate in order, also those that may not serve.
-    left_out:      the names of those, each with the reason.
-    denied:        what a call raises, because no candidate is left. Only in a plan that is shown.
-    ties:          of a plan that is shown: the candidates that a call draws among, by their ids.
-    limit:         the agent's rate limit.
+    prompt:     the prompt's length. It is known if a candidate's window is.
+    considered: every candidate in order, also those that may not serve.
+    left_out:   the names of those, each with the reason.
+    denied:     what a call raises, because no candidate is left. Only in a plan that is shown.
+    ties:       of a plan that is shown: the candidates that a call draws among, by their ids.
+    limit:      the agent's rate limit.
     """
 
     request: Request
@@ -61,8 +61,8 @@ class Plan(NamedTuple):
     candidates: Sequence[Candidate]
     triggers: Sequence[Trigger]
     reasons: tuple[str, ...]
+    prompt: Prompt
     requested_price: Price | None = None
-    prompt_tokens: int | None = None
     considered: Sequence[Candidate] = ()
     left_out: Mapping[str, str] = MappingProxyType({})
     denied: CcrouteError | None = None
@@ -74,7 +74,7 @@ def make_plan(
     request: Request,
     tables: Tables,
     random: Callable[[], float] | None,
-    count_tokens: Callable[[Request], int] = estimate,
+    count_tokens: TokenCounter = estimate,
     *,
     load: Load = _NO_LOAD,
 ) -> Plan:
@@ -92,31 +92,28 @@ def make_plan(
     """
     chosen = tables.choose(request.agent, request.model)
     name, agent, model, overridden, fallbacks, known_reasons, limit = chosen
-    reasons = list(known_reasons)
+    reasons, prompt = list(known_reasons), Prompt()
     if agent.params:
         request = request.with_defaults(agent.params)
     view = None
     if not tables.aliases.strategies <= BY_TABLE:
-        count_tokens = cached(count_tokens)
-        view = View(request, load, count_tokens)
+        view = View(request, load, prompt, count_tokens)
     if request.fallback is not None:
         fallbacks = tuple(request.fallback or ())
     groups, fixed = tables.chain((model, *fallbacks))
     ties: dict[int, Tie] = {}
     considered = _ordered(groups, random, view, ties) if fixed is None else fixed
     triggers = TRIGGERS if request.fallback else agent.triggers
-    # Each check leaves candidates out; a budget's has its place here.
+    # Each check leaves candidates out. A budget's is at each attempt: until then others may spend it.
     left_out: dict[str, str] = {}
     denied: CcrouteError | None = None
     if agent.local_only:
         denied = _leave_out_remote(considered, name, left_out, reasons)
-    prompt = None
     if tables.has_windows and denied is None:
         candidates = _without(considered, left_out) if left_out else considered
         if any(c.deployment.info.context_window is not None for c in candidates):
-            prompt = count_tokens(request)
-            answer = request.max_tokens or 0
-            considered, denied = _by_window(considered, prompt, answer, triggers, left_out, reasons)
+            tokens, answer = prompt.count(count_tokens, request), request.max_tokens or 0
+            considered, denied = _by_window(considered, tokens, answer, triggers, left_out, reasons)
     if denied is not None and random is not None:
         raise denied
     price = price_of(tables, request.model) if overridden and request.model else None
@@ -130,8 +127,8 @@ def make_plan(
         _without(considered, left_out) if left_out else considered,
         triggers,
         tuple(reasons),
-        price,
         prompt,
+        price,
         considered,
         left_out,
         denied,
@@ -146,18 +143,6 @@ def with_agent(request: Request, tables: Tables) -> Request:
     chosen = tables.choose(request.agent, request.model)
     tables.resolve(chosen.model)
     return request.with_defaults(chosen.agent.params) if chosen.agent.params else request
-
-
-def cached(count: Callable[[Request], int]) -> Callable[[Request], int]:
-    """`count` for one request only, called at most once: a tokenizer is slow."""
-    known: list[int] = []
-
-    def counted(request: Request) -> int:
-        if not known:
-            known.append(count(request))
-        return known[0]
-
-    return counted
 
 
 def _ordered(
@@ -226,7 +211,7 @@ def _leave_out_remote(
     if not left_out:
         return None
     denied = ", ".join(left_out)
-    if len(left_out) < len(candidates):
+    if any(candidate.deployment.name not in left_out for candidate in candidates):
         reasons.append(f"local_only: {denied} left out")
         return None
     return EgressDeniedError(

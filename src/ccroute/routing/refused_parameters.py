@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ccroute.errors import CcrouteError
-from ccroute.routing.tables.tables import MAX_KNOWN, Deployment
+from ccroute.routing.tables.deployments import Deployment
+from ccroute.routing.tables.tables import MAX_KNOWN
 from ccroute.types import Request
 
 MANY = 3

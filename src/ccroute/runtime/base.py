@@ -112,6 +112,10 @@ class RouterBase:
     def _apply(self, configuration: Configuration) -> tuple[RouterState, RouterState]:
         backends = configuration.tables.backends.values()
         before, after = self._state, self._state.configured(configuration)
+        for backend in backends:
+            known = before.tables.backends.get(backend.name)
+            if known is not None and known.identity == backend.identity:
+                backend.learn_from(known)
         self._limiters.update(backends, configuration.max_queue)
         self._state = after
         self._connections.keep_only({backend.endpoint for backend in backends})

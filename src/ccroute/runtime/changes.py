@@ -39,6 +39,7 @@ def _parts(state: RouterState) -> dict[str, object]:
         "agents": dict(tables.agents.items()),
         "fallbacks": tables.fallbacks,
         "prices": {name: tables.prices.find(name) for name in tables.prices},
+        "budgets": {need.name: need.budget for need in tables.budgets or ()},
     }
     return {
         f"{section}.{name}": part for section, parts in sections.items() for name, part in parts.items()

@@ -189,7 +189,7 @@ class _Driver(Generic[T]):
                         self._end_attempt()
                     elif type(effect) is Sleep:
                         waiter = self._new_waiter()
-                        if effect.turn is None or effect.turn.sleeps(waiter):
+                        if effect.sleeper is None or effect.sleeper.sleeps(waiter):
                             await waiter.wait(time.monotonic() + effect.seconds)
                 except BaseException as error:
                     try:

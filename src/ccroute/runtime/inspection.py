@@ -18,7 +18,7 @@ _ON = HealthStats.model_construct()
 
 
 def router_stats(state: RouterState, limiters: Limiters, connections: Connections) -> RouterStats:
-    """The router's state now, as plain data. Waits only for the locks of its health and its rate limits."""
+    """The router's state now, as plain data. Waits only for its locks, and with budgets for its ledger."""
     breakers, credentials = state.health.stats()
     slots, opened = limiters.stats(), connections.stats()
     backends, hosts = state.tables.backends, {}
@@ -46,7 +46,11 @@ def router_stats(state: RouterState, limiters: Limiters, connections: Connection
         if load.backend in current
     }
     agents = {name: AgentStats(limits=each) for (of, name), each in limits.items() if of == "agent"}
-    return RouterStats(backends=hosts, deployments=deployments, agents=agents)
+    if state.tables.budgets is None:
+        return RouterStats(backends=hosts, deployments=deployments, agents=agents)
+    from ccroute.flow.budget_stats import budget_stats  # most routers have no budgets
+
+    return RouterStats(backends=hosts, deployments=deployments, agents=agents, budgets=budget_stats(state))
 
 
 def check_all(state: RouterState, connections: Connections, limiters: Limiters) -> dict[str, BackendHealth]:

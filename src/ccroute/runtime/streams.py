@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, Generic, Self
 
-from ccroute.accounting.tokens import count_safely
 from ccroute.flow import CallContext
 from ccroute.runtime.drive import AsyncDrive, Drive
 from ccroute.types import Chunk, Completion, Route, Usage
@@ -56,9 +55,8 @@ class _StreamState(Generic[Parsed]):
         known = new_usage(estimated=True) if context.known_answer is None else context.known_answer.usage
         if known.prompt_tokens:
             return known
-        return known.model_copy(
-            update={"input": count_safely(context.state.count_tokens, context.plan.request)}
-        )
+        plan, count = context.plan, context.state.count_tokens
+        return known.model_copy(update={"input": plan.prompt.estimated(count, plan.request)})
 
     @property
     @completed_live

@@ -104,6 +104,7 @@ _STATUSES: Final[tuple[tuple[type[CcrouteError], int, str | None], ...]] = (
     (errors.UnknownModelError, 404, "model_not_found"),
     (errors.UnknownAgentError, 404, "agent_not_found"),
     (errors.RequestError, 400, None),
+    (errors.BudgetExceededError, 402, "budget_exceeded"),
     (errors.EgressDeniedError, 403, "egress_denied"),
     (errors.DeadlineExceededError, 504, None),
     (errors.QueueTimeoutError, 503, None),

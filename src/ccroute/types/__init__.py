@@ -21,11 +21,13 @@ from ccroute.types.results import (
 from ccroute.types.route import Attempt, FailureClass, ModelInfo, Outcome, Route, Usage
 
 if TYPE_CHECKING:
+    from ccroute.types.budget import Budget
     from ccroute.types.inspection.health import BackendHealth, LoadedModel
     from ccroute.types.inspection.route_plan import Candidate, RoutePlan
     from ccroute.types.inspection.stats import (
         AgentStats,
         BackendStats,
+        BudgetStats,
         DeploymentStats,
         HealthStats,
         LimitStats,
@@ -39,6 +41,8 @@ __all__ = [
     "Attempt",
     "BackendHealth",
     "BackendStats",
+    "Budget",
+    "BudgetStats",
     "CallOptions",
     "Candidate",
     "Choice",
@@ -68,11 +72,13 @@ __all__ = [
 ]
 
 _RARE = {
+    "ccroute.types.budget": ("Budget",),
     "ccroute.types.inspection.health": ("BackendHealth", "LoadedModel"),
     "ccroute.types.inspection.route_plan": ("Candidate", "RoutePlan"),
     "ccroute.types.inspection.stats": (
         "AgentStats",
         "BackendStats",
+        "BudgetStats",
         "DeploymentStats",
         "HealthStats",
         "LimitStats",

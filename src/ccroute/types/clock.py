@@ -1,9 +1,13 @@
-"""Time and randomness as an interface, so that a test can replay everything below the runtime."""
+"""Time and randomness as an interface, so that a test can replay everything below the runtime; and the bounds
+of all time, in UTC."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Protocol
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
+END: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class Clock(Protocol):

@@ -120,21 +120,26 @@ class Price:
 
 
 _MOST_USD = 10**9
-"""No price is higher, and Decimal cannot multiply an amount of any size."""
+"""No price and no budget is higher, and Decimal cannot multiply an amount of any size."""
 
 
 def _usd(amount: Amount) -> Decimal:
+    return exact_usd(amount, "a price", " per million tokens")
+
+
+def exact_usd(amount: Amount, what: str, per: str = "") -> Decimal:
+    """The amount in USD. Raises `TypeError` and `ValueError`, which say `what` it is, in USD `per` what."""
     if isinstance(amount, bool) or not isinstance(amount, int | float | str | Decimal):
-        raise TypeError(f"a price is a number or a str, in USD per million tokens, not {amount!r}")
+        raise TypeError(f"{what} is a number or a str, in USD{per}, not {amount!r}")
     try:
         # float.__repr__, since that of a subclass (numpy's float64) may say more than the number.
         usd = Decimal(float.__repr__(amount) if isinstance(amount, float) else amount)
     except InvalidOperation:
         raise ValueError(f"{amount!r} is not an amount in USD") from None
     if not usd.is_finite() or usd < 0:
-        raise ValueError(f"a price must be a finite amount of at least 0, not {amount!r}")
+        raise ValueError(f"{what} must be a finite amount of at least 0, not {amount!r}")
     if usd > _MOST_USD:
-        raise ValueError(f"a price must be at most {_MOST_USD} USD per million tokens")
+        raise ValueError(f"{what} must be at most {_MOST_USD} USD{per}")
     return usd
 
 

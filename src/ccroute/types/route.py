@@ -29,6 +29,7 @@ class FailureClass(StrEnum):
     context_length:  the prompt does not fit into the model's context window.
     credential:      the key is refused, may not do this, or has no quota left.
     unavailable:     the deployment does not have the model or the path.
+    budget:          a budget does not allow it, so nothing was sent.
     """
 
     NOT_SENT = "not_sent"
@@ -39,6 +40,7 @@ class FailureClass(StrEnum):
     CONTEXT_LENGTH = "context_length"
     CREDENTIAL = "credential"
     UNAVAILABLE = "unavailable"
+    BUDGET = "budget"
 
 
 _CAN_BUILD_LATE = tuple(map(int, VERSION.split(".")[:2])) >= (2, 14)
@@ -239,10 +241,19 @@ new_route = unchecked(Route)
 
 
 class ModelInfo(Frozen):
-    """A name that `model=` takes, and its deployments. `context_window` is in tokens."""
+    """A name that `model=` takes, and its deployments.
+
+    context_window: tokens.
+    input_price, output_price: USD per million tokens now, of prompts of usual length; None if unknown, or if
+                    the deployments have different ones.
+    price_source:   where they are from: "model", "router", "free" or "genai-prices".
+    """
 
     id: str
     kind: Literal["alias", "deployment", "pattern"]
     deployments: Sequence[str] = ()
     owned_by: str = ""
     context_window: int | None = None
+    input_price: Decimal | None = None
+    output_price: Decimal | None = None
+    price_source: str | None = None

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.postgres import PostgresServer
 
 from ccroute.accounting import PostgresLedger
 from ccroute.accounting.stores.postgres import shipping
+from postgres_server import PostgresServer
 
 _names = itertools.count()
 

@@ -24,10 +24,8 @@ from tests.accounting.postgres.conftest import Place
 from tests.accounting.support import row
 
 from ccroute.accounting import PostgresLedger
-from ccroute.accounting.stores import files, schema
+from ccroute.accounting.stores import files
 from ccroute.accounting.stores.postgres import shipping
-from ccroute.accounting.stores.postgres.shipping import Shipper
-from ccroute.errors import ConfigError
 
 THREAD = "ccroute-ledger"
 
@@ -379,10 +377,11 @@ def test_a_row_that_the_table_refuses_stays_and_stops_no_other(
     ledger.record(row(id="e"))
     ledger.close()
     assert place.ids() == ["a", "b", "d", "e"]
-    assert [record.message for record in caplog.records] == [
+    [record] = caplog.records
+    assert record.message == (
         f'ledger: 1 rows stay in {place.journal}: new row for relation "ccroute_attempts" violates check '
         'constraint "ccroute_attempts_agent_check"'
-    ]
+    )
     assert [each.id for each in ledger.rows()] == list("abcde")
     place.execute("ALTER TABLE ccroute_attempts DROP CONSTRAINT ccroute_attempts_agent_check")
     later = place.ledger()

@@ -43,6 +43,8 @@ class BaseLedger(ABC):
         self._lock = threading.RLock()
         self._tries, self._turn = lock_tries(self._lock), lock_turn(self._lock)
         self._busy = False  # with the lock held: a finaliser has to leave everything as it is
+        if self.budgets is not None:
+            self.budgets.after_fork()
 
     def record(self, row: LedgerRow) -> None:
         """Record one row. When this returns, the row is stored.
@@ -115,24 +117,23 @@ class BaseLedger(ABC):
         """Store the rows and empty the list. What is still in it after an error is given again."""
 
     def _store(self, *, wait: bool) -> None:
+        queue, taken = self._queue, self._taken
         for _ in self._turn() if wait else self._tries():
             try:
-                if not self._busy:
-                    self._keep_all(wait)
+                if self._busy:  # this is a finaliser in the middle of a write, which goes on with its row
+                    return
+                try:
+                    self._busy = True
+                    while (more := len(queue) - self._kept) > 0 or taken:
+                        # One call, so an interrupt loses no row in the middle of it.
+                        taken.extend(islice(iter(queue.popleft, None), max(0, more)))
+                        self._keep(taken, wait=wait)
+                finally:
+                    self._busy = False
+                    del taken[:-MOST_WAITING]
             finally:
                 self._lock.release()
             return
-
-    def _keep_all(self, wait: bool) -> None:
-        try:
-            self._busy = True
-            while (more := len(self._queue) - self._kept) > 0 or self._taken:
-                # One call, so an interrupt loses no row in the middle of it.
-                self._taken.extend(islice(iter(self._queue.popleft, None), max(0, more)))
-                self._keep(self._taken, wait=wait)
-        finally:
-            self._busy = False
-            del self._taken[:-MOST_WAITING]
 
     @contextlib.contextmanager
     def _unchanged(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from ccroute.accounting.stores.schema import APPLICATION, MIGRATIONS
+from ccroute.accounting.stores.tables import APPLICATION, MIGRATIONS, OLD
 from ccroute.errors import ConfigError
 
 WAIT: Final = 5.0
@@ -64,8 +64,7 @@ def open_for_reading(path: Path) -> Iterator[Snapshot | None]:
                 raise ConfigError(f"ledger: there is no file {path}")
             with contextlib.ExitStack() as stack:
                 both = [stack.enter_context(contextlib.closing(_connect_to_read(path))) for _ in range(2)]
-                # The first read of each begins its snapshot.
-                yield Snapshot(*both) if all(_version(each, path) for each in both) else None
+                yield Snapshot(*both) if all(_begin_to_read(each, path) for each in both) else None
         except sqlite3.Error as error:
             raise ConfigError(f"ledger: {path} cannot be read: {error}") from error
 
@@ -87,9 +86,17 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
         if log.exists() and log.stat().st_size:
             raise
         connection = _connect(path, WAIT, "immutable=1")  # a copy in a read-only folder
-    connection.execute("PRAGMA query_only = ON")
-    connection.execute("BEGIN")
     return connection
+
+
+def _begin_to_read(connection: sqlite3.Connection, path: Path) -> bool:
+    """Begin a snapshot of the file; False if it is empty. An older table looks as this version's."""
+    connection.execute("BEGIN")
+    version = _version(connection, path)  # the first read begins the snapshot
+    if 0 < version <= len(OLD):
+        connection.execute(f"CREATE TEMP VIEW attempts AS {OLD[version - 1]} FROM main.attempts")
+    connection.execute("PRAGMA query_only = ON")
+    return version > 0
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
@@ -120,6 +127,7 @@ def _migrate(connection: sqlite3.Connection, path: Path, wait: float) -> None:
             if time.monotonic() > until:
                 raise
             time.sleep(_PAUSE)
+    connection.create_function("next_ns", 1, _Numbers().next_ns)
     connection.execute("BEGIN IMMEDIATE")
     for statements in MIGRATIONS[_version(connection, path) :]:
         for statement in statements:
@@ -127,3 +135,14 @@ def _migrate(connection: sqlite3.Connection, path: Path, wait: float) -> None:
     connection.execute(f"PRAGMA application_id = {APPLICATION}")
     connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
     connection.execute("COMMIT")
+
+
+class _Numbers:
+    """See `tables.MIGRATIONS`."""
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def next_ns(self, microseconds: int) -> int:
+        self._last = max(microseconds * 1000, self._last + 1)
+        return self._last

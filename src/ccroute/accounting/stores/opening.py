@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import quote, unquote
 
 from ccroute.accounting.ledger import Ledger
 from ccroute.accounting.stores.base import BaseLedger
 from ccroute.accounting.stores.memory import MemoryLedger
 from ccroute.errors import ConfigError
 
+_JOURNAL: Final = re.compile(r"([?&])journal=([^&]*)(&|$)")
+
 
 def open_ledger(given: object) -> tuple[BaseLedger, bool]:
     """The ledger for `ledger=`, and whether it was made here, so that its router closes it.
 
-    Raises `ConfigError` for another object, and for a path where no ledger can be.
+    Raises `ConfigError` for another object, and for a path or an address where no ledger can be.
     """
     if given is None:
         return MemoryLedger(), True
+    if isinstance(given, str) and is_postgresql(given):
+        from ccroute.accounting.stores.postgres.ledger import PostgresLedger
+
+        return PostgresLedger(given), True
     if isinstance(given, str | os.PathLike):
         from ccroute.accounting.stores.sqlite import SqliteLedger  # imports sqlite3
 
@@ -28,9 +38,33 @@ def open_ledger(given: object) -> tuple[BaseLedger, bool]:
 
         return OwnLedger(given), False
     raise ConfigError(
-        "ledger= takes a path, an object with record() and tallies(), or None for memory, not "
-        f"{type(given).__name__}"
+        "ledger= takes a path, a postgresql:// address, an object with record() and tallies(), or None for "
+        f"memory, not {type(given).__name__}"
     )
+
+
+def is_postgresql(given: str | os.PathLike[str]) -> bool:
+    """Whether it is the address of a PostgreSQL database, and no path."""
+    return os.fspath(given).startswith(("postgresql://", "postgres://"))
+
+
+def split_journal(address: str) -> tuple[str, str | None]:
+    """The address of a PostgreSQL database, and its parameter `journal`, which libpq does not know."""
+    found = _JOURNAL.search(address)
+    if found is None:
+        return address, None
+    before, journal, after = found.groups()
+    return address[: found.start()] + (before if after else "") + address[found.end() :], unquote(journal)
+
+
+def with_path(given: str, change: Callable[[str], str]) -> str:
+    """The same ledger, where `change` gives the path of its file: of its journal, if it is an address."""
+    if not is_postgresql(given):
+        return given if "://" in given or not given.strip() else change(given)
+    address, journal = split_journal(given)
+    if journal is None:
+        return given
+    return f"{address}{'&' if '?' in address else '?'}journal={quote(change(journal), '/${}')}"
 
 
 def checked_path(given: str | os.PathLike[str]) -> str:
@@ -39,8 +73,8 @@ def checked_path(given: str | os.PathLike[str]) -> str:
     scheme, is_address, _ = path.partition("://")
     if is_address:  # the rest may have a password
         raise ConfigError(
-            f"ledger: this version of ccroute knows no {scheme}:// ledger; give the path of an SQLite file, "
-            'such as "usage.db"'
+            f"ledger: ccroute knows no {scheme}:// ledger; give the path of an SQLite file, such as "
+            '"usage.db", or a postgresql:// address'
         )
     if not path.strip():
         raise ConfigError('ledger: give the path of a file, such as "usage.db"')

@@ -1,4 +1,4 @@
-"""The table of an SQLite ledger: its columns, and a row as their values.
+"""The rows of an SQLite ledger, as values of the columns in `tables`.
 
 Knows SQL; must not open files.
 """
@@ -11,63 +11,18 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
+from zlib import crc32
 
 from ccroute.accounting.ledger import utc
 from ccroute.accounting.tally import EXACT, LedgerRow
 from ccroute.types import FailureClass, Usage
 from ccroute.types.route import new_usage
 
-APPLICATION: Final = 0x63637274  # "ccrt"
-MIGRATIONS: Final = (
-    (
-        """
-    CREATE TABLE attempts (
-        started          INTEGER NOT NULL,  -- microseconds since 1970, UTC
-        id               TEXT NOT NULL,
-        call             TEXT NOT NULL,
-        agent            TEXT,
-        "group"          TEXT,
-        session          TEXT,
-        requested_model  TEXT,
-        alias            TEXT NOT NULL,
-        backend          TEXT NOT NULL,
-        deployment       TEXT NOT NULL,
-        model            TEXT NOT NULL,
-        outcome          TEXT NOT NULL,
-        failure          TEXT,
-        status           INTEGER,
-        input            INTEGER NOT NULL,  -- tokens
-        cache_read       INTEGER NOT NULL,
-        cache_write_5m   INTEGER NOT NULL,
-        cache_write_1h   INTEGER NOT NULL,
-        output           INTEGER NOT NULL,
-        reasoning        INTEGER NOT NULL,  -- part of output
-        estimated        INTEGER NOT NULL,  -- 0 or 1
-        cost,                               -- millionths of a millionth USD, or USD as text; NULL: unknown
-        overridden       INTEGER NOT NULL,
-        fallback         INTEGER NOT NULL,
-        duration         REAL NOT NULL,     -- seconds
-        first_content    REAL,
-        final            INTEGER NOT NULL,
-        cached           INTEGER NOT NULL,
-        latency          REAL,
-        override_saved,                     -- as cost
-        metadata         TEXT,              -- JSON
-        PRIMARY KEY (started, id)
-    ) WITHOUT ROWID
-    """,
-    ),
-    (
-        "ALTER TABLE attempts ADD COLUMN price_source TEXT",
-        "ALTER TABLE attempts ADD COLUMN queue REAL NOT NULL DEFAULT 0",  # seconds
-        "ALTER TABLE attempts ADD COLUMN load REAL",  # seconds
-        "ALTER TABLE attempts ADD COLUMN version TEXT",  # of ccroute
-    ),
-)
-"""The statements that lead from each version to the next; the first one makes version 1."""
-
-INSERT: Final = f"INSERT INTO attempts VALUES ({', '.join('?' * 35)}) ON CONFLICT DO NOTHING"  # noqa: S608
-
+INSERT: Final = f"INSERT INTO attempts VALUES ({', '.join('?' * 36)}) ON CONFLICT DO NOTHING"  # noqa: S608
+_TAKEN: Final = "SELECT started_ns, id FROM attempts WHERE started_ns BETWEEN ? AND ?"
+_NULL: Final = float("nan")
+"""Stored as NULL. Python's sqlite3 takes 0.2 µs for each None: it looks for an adapter. Source:
+https://sqlite.org/c3ref/bind_blob.html#:~:text=NaN"""
 PLACES: Final = 12
 """An amount with so many decimal places, or fewer, is stored as a whole number, which SQL can sum up exactly;
 any other as text, with a point. A price of up to 6 places per million tokens never needs more."""
@@ -77,56 +32,68 @@ _INT64: Final = 2**63
 _FAILURES: Final = {str(failure): failure for failure in FailureClass}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+SPAN: Final = "FROM attempts WHERE started_ns >= ? AND started_ns < ?"
+"""The rows between two moments of `bounds`."""
 
 
-def _microseconds(moment: datetime) -> int:
-    return (utc(moment) - _EPOCH) // _MICROSECOND
+def nanoseconds(moment: datetime) -> int:
+    """Nanoseconds since 1970; before 1677 and after 2262, SQLite's least and greatest number."""
+    since_1970 = (utc(moment) - _EPOCH) // _MICROSECOND * 1000
+    return max(-_INT64, min(since_1970, _INT64 - 1))
 
 
 def bounds(start: datetime, end: datetime) -> tuple[int, int]:
-    """Both moments in microseconds since 1970."""
-    return _microseconds(start), _microseconds(end)
+    """Both moments as `nanoseconds`."""
+    return nanoseconds(start), nanoseconds(end)
 
 
 def values(row: LedgerRow) -> tuple[Any, ...]:
     """The columns of a row."""
-    usage = row.usage
+    # fmt: off
+    (
+        id, call, started, agent, group, session, requested_model, alias, backend, deployment, model, outcome,
+        failure, status, usage, cost, overridden, fallback, duration, first_content, final, cached, latency,
+        override_saved, metadata, price_source, queue, load, version,
+    ) = row
+    # fmt: on
+    microseconds = (started - _EPOCH) // _MICROSECOND
     return (
-        (row.started - _EPOCH) // _MICROSECOND,
-        row.id,
-        row.call,
-        row.agent,
-        row.group,
-        row.session,
-        row.requested_model,
-        row.alias,
-        row.backend,
-        row.deployment,
-        row.model,
-        row.outcome,
-        None if row.failure is None else str(row.failure),
-        row.status,
+        microseconds,
+        id,
+        call,
+        _NULL if agent is None else agent,
+        _NULL if group is None else group,
+        _NULL if session is None else session,
+        _NULL if requested_model is None else requested_model,
+        alias,
+        backend,
+        deployment,
+        model,
+        outcome,
+        _NULL if failure is None else str(failure),
+        _NULL if status is None else status,
         usage.input,
         usage.cache_read,
         usage.cache_write_5m,
         usage.cache_write_1h,
         usage.output,
         usage.reasoning,
-        int(usage.estimated),
-        None if row.cost is None else _stored(row.cost),
-        int(row.overridden),
-        int(row.fallback),
-        row.duration,
-        row.first_content,
-        int(row.final),
-        int(row.cached),
-        row.latency,
-        None if row.override_saved is None else _stored(row.override_saved),
-        json.dumps(dict(row.metadata), default=str, skipkeys=True) if row.metadata else None,
-        row.price_source,
-        row.queue,
-        row.load,
-        row.version,
+        +usage.estimated,
+        _NULL if cost is None else _stored(cost),
+        +overridden,
+        +fallback,
+        duration,
+        _NULL if first_content is None else first_content,
+        +final,
+        +cached,
+        _NULL if latency is None else latency,
+        _NULL if override_saved is None else _stored(override_saved),
+        json.dumps(dict(metadata), default=str, skipkeys=True) if metadata else _NULL,
+        _NULL if price_source is None else price_source,
+        queue,
+        _NULL if load is None else load,
+        version,
+        microseconds * 1000 + crc32(id.encode(errors="replace")) % 1000,
     )
 
 
@@ -137,11 +104,27 @@ def storable(row: LedgerRow) -> tuple[Any, ...]:
     )
 
 
+def insert(cursor: sqlite3.Cursor, columns: tuple[Any, ...]) -> None:
+    """Insert a row, unless it is there."""
+    if cursor.execute(INSERT, columns).rowcount:
+        return
+    # It is there, or a row of the same microsecond has its number.
+    id, first = columns[1], columns[0] * 1000
+    while True:
+        numbers = range(first, first + 1000)
+        taken = dict(cursor.execute(_TAKEN, (numbers[0], numbers[-1])).fetchall())
+        if id in taken.values():
+            return
+        free = min(set(numbers) - taken.keys(), default=None)
+        if free is None:
+            first = numbers.stop
+        elif cursor.execute(INSERT, (*columns[:-1], free)).rowcount:
+            return
+
+
 def rows(connection: sqlite3.Connection, start: datetime, end: datetime) -> list[LedgerRow]:
-    """The rows started in [start, end), oldest first."""
-    found = connection.execute(
-        "SELECT * FROM attempts WHERE started >= ? AND started < ? ORDER BY started, id", bounds(start, end)
-    )
+    """The rows started in [start, end)."""
+    found = connection.execute(f"SELECT * {SPAN}", bounds(start, end))
     return list(map(ledger_row, found))
 
 
@@ -175,7 +158,7 @@ def ledger_row(stored: Sequence[Any]) -> LedgerRow:
         latency,
         None if saved is None else amount_of(saved),
         json.loads(metadata) if metadata else {},
-        *stored[31:],
+        *stored[31:35],
     )
 
 

@@ -46,10 +46,10 @@ class SqliteLedger(BaseLedger):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._connection: sqlite3.Connection | None = None
+        self._cursor: sqlite3.Cursor | None = None  # that writes
         self._closed = False
         self._patient = True  # until a writer has waited in vain: then the next ones do not wait
-        self._wait = WAIT  # the connection's own
+        self._wait = WAIT  # the cursor's own
         self._identity: tuple[int, int] | None = None  # its file's
         self._looked = 0.0  # when that was compared last
         self._path = Path(path).absolute()  # the process may change its folder
@@ -83,9 +83,9 @@ class SqliteLedger(BaseLedger):
 
     def disconnect(self) -> None:
         """Close the file until the next row. The caller has the lock."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._cursor is not None:
+            self._cursor.connection.close()
+            self._cursor = None
 
     def rows(self, since: datetime | None = None, until: datetime | None = None) -> list[LedgerRow]:
         """The rows started in [since, until), oldest first."""
@@ -93,7 +93,7 @@ class SqliteLedger(BaseLedger):
         with self._snapshot() as (snapshot, waiting):
             stored = [] if snapshot is None else schema.rows(snapshot.first, start, end)
         rows = [*stored, *(row for row in waiting if start <= row.started < end)]
-        return sorted(rows, key=attrgetter("started"))
+        return sorted(rows, key=attrgetter("started", "id"))
 
     def tallies(
         self,
@@ -129,14 +129,17 @@ class SqliteLedger(BaseLedger):
     def _keep(self, rows: list[LedgerRow], *, wait: bool) -> None:
         most = files.WAIT if self._closed else WAIT
         try:
-            connection = self._connected(most if wait and self._patient else 0)
+            cursor = self._ready(most if wait and self._patient else 0)
             try:
-                _insert(connection, list(map(schema.values, rows)))
+                if len(rows) == 1:
+                    schema.insert(cursor, schema.values(rows[0]))
+                else:
+                    _insert_all(cursor, list(map(schema.values, rows)))
                 rows.clear()
             except Exception as error:
                 if type(error) in _LATER:
                     raise
-                _insert_each(connection, rows)
+                _insert_each(cursor, rows)
             self._patient = True
         except sqlite3.Error as error:
             if type(error) in _LATER:
@@ -148,19 +151,24 @@ class SqliteLedger(BaseLedger):
             if self._closed:
                 self.disconnect()
 
-    def _connected(self, wait: float) -> sqlite3.Connection:
-        now = time.monotonic()
-        if self._connection is not None and now - self._looked > LOOK:
+    def _ready(self, wait: float) -> sqlite3.Cursor:
+        """The cursor that writes, which waits so many seconds for other processes."""
+        now, cursor = time.monotonic(), self._cursor
+        if cursor is not None and now - self._looked > LOOK:
             self._looked = now
             if self._identity != _identity(self._path):
                 self.disconnect()
-        if self._connection is None:
-            self._connection, self._wait = files.open_for_writing(self._path, wait), wait
-            self._identity, self._looked = _identity(self._path), now
+                cursor = None
+        if cursor is None:
+            connection = files.open_for_writing(self._path, wait)
+            cursor = self._cursor = connection.cursor()
+            self._wait, self._identity, self._looked = wait, _identity(self._path), now
         elif self._wait != wait:
-            self._connection.execute(f"PRAGMA busy_timeout = {wait * 1000:.0f}")
+            cursor.execute(f"PRAGMA busy_timeout = {wait * 1000:.0f}")
             self._wait = wait
-        return self._connection
+        if cursor.connection.in_transaction:  # since an interrupt
+            cursor.execute("ROLLBACK")
+        return cursor
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -173,37 +181,34 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def read_sums(
-    path: str, since: datetime | None, until: datetime | None, by: Sequence[str], tiers: Sequence[Lengths]
+    path: str, since: datetime | None, until: datetime | None, by: Sequence[str], *, tiers: Sequence[Lengths]
 ) -> dict[Key, Tally]:
-    """The sums of a ledger that this program does not write. Raises `ConfigError` if it cannot be read."""
+    """As `SqliteLedger.tallies`, of a file that this program does not write. Raises `ConfigError` if it
+    cannot be read."""
     start, end = span(since, until)
     with files.open_for_reading(Path(path).absolute()) as snapshot:
         return {} if snapshot is None else sums(snapshot, start, end, by, tiers)
 
 
-def _insert(connection: sqlite3.Connection, stored: list[tuple[Any, ...]]) -> None:
+def _insert_all(cursor: sqlite3.Cursor, stored: list[tuple[Any, ...]]) -> None:
     """Insert rows, all or none."""
-    if connection.in_transaction:  # since an interrupt
-        connection.execute("ROLLBACK")
-    if len(stored) == 1:
-        connection.execute(schema.INSERT, stored[0])
-        return
     try:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.executemany(schema.INSERT, stored)
-        connection.execute("COMMIT")
+        cursor.execute("BEGIN IMMEDIATE")
+        for each in stored:
+            schema.insert(cursor, each)
+        cursor.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        if cursor.connection.in_transaction:
+            cursor.execute("ROLLBACK")
         raise
 
 
-def _insert_each(connection: sqlite3.Connection, rows: list[LedgerRow]) -> None:
+def _insert_each(cursor: sqlite3.Cursor, rows: list[LedgerRow]) -> None:
     """Insert rows one by one. Those that cannot be stored are dropped; raises the last one's error."""
     failed: Exception | None = None
     while rows:
         try:
-            _insert(connection, [schema.storable(rows[0])])
+            schema.insert(cursor, schema.storable(rows[0]))
         except Exception as error:
             if type(error) in _LATER:
                 raise

@@ -16,7 +16,7 @@ from itertools import pairwise
 from queue import SimpleQueue
 from typing import Any, Final
 
-from ccroute.accounting.stores.schema import amount_of, bounds
+from ccroute.accounting.stores.schema import SPAN, amount_of, bounds
 from ccroute.accounting.tally import EXACT, Key, Lengths, Tally, TokenCounts, key_of, total_usd
 
 AT_ONCE: Final = 20_000
@@ -27,7 +27,6 @@ _PARTS: Final = {"group": '"group"', "day": f"started / {_DAY}"}
 """How the parts of a key are written in SQL, where it is not their name."""
 _UNPRICED: Final = -1  # instead of a tier's number
 _PROMPT: Final = "input + cache_read + cache_write_5m + cache_write_1h"
-_SPAN: Final = "FROM attempts WHERE started >= ? AND started < ?"
 _SUMS: Final = """
     sum(final), count(*), sum(outcome IN ('failed', 'interrupted')), sum(estimated), sum(final AND cached),
     sum(final AND overridden), count(CASE WHEN final THEN override_saved END),
@@ -83,9 +82,9 @@ def sums(
 def _borders(connection: sqlite3.Connection, start: int, end: int) -> list[int]:
     """The moments between which there are about `AT_ONCE` rows each."""
     borders = [start]
-    query = f"SELECT started {_SPAN} ORDER BY started LIMIT 1 OFFSET {AT_ONCE}"
+    query = f"SELECT started_ns {SPAN} ORDER BY started_ns LIMIT 1 OFFSET {AT_ONCE}"
     while found := connection.execute(query, (borders[-1], end)).fetchone():
-        borders.append(max(found[0], borders[-1] + 1))
+        borders += found
     return [*borders, end]
 
 
@@ -94,7 +93,7 @@ def _query(by: Sequence[str], tiers: Sequence[Lengths], amounts: str) -> str:
     limits = "".join(f" WHEN {_PROMPT} <= {each.longest} THEN {i}" for i, each in enumerate(tiers[:-1]))
     tier = f"CASE WHEN cost IS NULL THEN {_UNPRICED}{limits} ELSE {len(tiers) - 1} END"
     grouped = ", ".join(str(i + 1) for i in range(len(by) + 1))
-    return f"SELECT {parts}{tier}, {_SUMS} {amounts} {_SPAN} GROUP BY {grouped}"
+    return f"SELECT {parts}{tier}, {_SUMS} {amounts} {SPAN} GROUP BY {grouped}"
 
 
 def _read(

@@ -87,9 +87,11 @@ class TierTable(Table):
 
 
 class PriceTable(TierTable):
-    """`above`: number of tokens → the price of a request whose prompt has more."""
+    """`above`: number of tokens → the price of a request whose prompt has more. `web_search`: USD for a
+    thousand."""
 
     above: dict[Count, TierTable] = {}
+    web_search: Usd | None = None
 
 
 PriceEntry = Annotated[

@@ -14,6 +14,7 @@ from typing import Any, Final
 from pydantic import SecretStr
 
 from ccroute._version import __version__
+from ccroute.accounting.stores.opening import with_path
 from ccroute.config.merge import Merged
 from ccroute.config.native.settings import (
     AgentTable,
@@ -84,12 +85,17 @@ class MergedSettings:
         return Layout(document.comments, _headed).text(table, top)
 
     def _ledger(self, path: str, folder: str | os.PathLike[str]) -> str:
-        """The path of the ledger, which counts from the folder of its file."""
+        """The path of the ledger or of its journal, which counts from the folder of its file."""
         source = self.merged.source(("ledger",))
-        is_whole = os.path.isabs(path) or path.startswith(("~", "$")) or "://" in path
-        if is_whole or source is None or source.path is None:
+        if source is None or source.path is None:
             return path
-        return os.path.relpath(source.path.parent / path, folder)
+        home = source.path.parent
+
+        def from_folder(path: str) -> str:
+            is_whole = os.path.isabs(path) or path.startswith(("~", "$"))
+            return path if is_whole else os.path.relpath(home / path, folder)
+
+        return with_path(path, from_folder)
 
     @property
     def variables(self) -> Mapping[str, Sequence[str]]:

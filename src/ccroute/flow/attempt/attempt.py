@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ccroute import observe
-from ccroute.accounting.tokens import count_safely
 from ccroute.errors import (
     BackendError,
     CcrouteError,
@@ -52,8 +51,13 @@ def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailabl
         if turn is not None and has_to_wait and (no_turn := (yield from _turn(attempt, turn))):
             return no_turn
         try:
-            attempt.request = carried_request(attempt)
-            http = deployment.backend.encode(attempt.request, deployment.model, attempt.stream)
+            asked = attempt.request = carried_request(attempt)
+            http = deployment.backend.encode(asked, deployment.model, attempt.stream)
+            if state.tables.budgets is not None:
+                if no_budget := (yield from _reserve(attempt)):
+                    return no_budget
+                if attempt.request is not asked:
+                    http = deployment.backend.encode(attempt.request, deployment.model, attempt.stream)
         except (BackendError, RequestError) as error:
             return Fault(completed(error.with_traceback(None), attempt), UNSUPPORTED)
         attempt.held.append(state.load.begin(deployment))
@@ -81,6 +85,18 @@ def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailabl
         return answer
     finally:
         attempt.settle(outcome)
+
+
+def _reserve(attempt: AttemptContext) -> Flow[Fault | Unavailable | None]:
+    """Reserve what the attempt may cost of its budgets; the reason where a budget does not allow it in time.
+    A call that waits for that holds no slot."""
+    from ccroute.flow.attempt.spending import reserve  # most routers have no budgets
+
+    no_budget = yield from reserve(attempt)
+    reserved, turn = attempt.reservation, attempt.turn
+    if no_budget is None and reserved is not None and reserved.ticket and turn is not None:
+        return (yield from _turn(attempt, turn))
+    return no_budget
 
 
 def _turn(attempt: AttemptContext, turn: Turn) -> Flow[Unavailable | None]:
@@ -119,7 +135,7 @@ def _fault(error: CallFailure | DeadlineExceededError, attempt: AttemptContext) 
         error = completed(error, attempt)
         if isinstance(error, ContextWindowExceededError):
             error.limit = error.limit or deployment.info.context_window
-            error.estimated = error.estimated or count_safely(state.count_tokens, attempt.request)
+            error.estimated = error.estimated or attempt.prompt_tokens()
         fault = Fault(error, rule_of(error), error.should_retry)
         if isinstance(error, BackendError):
             error.sent = attempt.sent  # without a key, nothing was sent

@@ -25,7 +25,7 @@ def carried_request(attempt: AttemptContext) -> Request:
     plan, deployment = attempt.plan, attempt.candidate.deployment
     backend, info, state, request = deployment.backend, deployment.info, attempt.state, plan.request
     wants_limit = backend.usual_output is not None and request.max_tokens is None
-    if info.params or info.drops or (wants_limit and plan.prompt_tokens is not None):
+    if info.params or info.drops or (wants_limit and plan.prompt.tokens is not None):
         request = _by_model(attempt)
     refused = backend.refusals(request, deployment.model)
     may_drop = state.drop_params or backend.drop_params
@@ -85,7 +85,7 @@ def _put_limit(defaults: dict[str, JSON], attempt: AttemptContext) -> None:
     if most is not None and limit > most:
         attempt.note_change(f"max_tokens {limit} → {most}, the most this model answers with")
         limit = most
-    prompt, window = attempt.plan.prompt_tokens, info.context_window
+    prompt, window = attempt.plan.prompt.tokens, info.context_window
     if prompt is not None and window is not None and limit > (left := _left(window, prompt)):
         if left >= 1:
             rest = f"what about {prompt} tokens of prompt leave of the context window"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from ccroute.accounting.tokens import count_safely, estimate_text
+from ccroute.accounting.tokens import estimate_text
 from ccroute.backends.credentials import Secrets
 from ccroute.failures import is_charged
 from ccroute.flow.state import RouterState
@@ -18,6 +18,7 @@ from ccroute.types import Completion, Request, Timeout, Usage
 from ccroute.wire.decoding import StreamDecoder
 
 if TYPE_CHECKING:
+    from ccroute.routing.budgets.reservation import Reservation
     from ccroute.routing.rate_limits import Turn
 
 FOREVER = float("inf")
@@ -44,7 +45,9 @@ class AttemptContext:
     early:           the deployment is tried before its time, because nobody else is left.
     wait:            seconds to sleep before it.
     request:         what is asked: the plan's request, and then as the deployment gets it.
+    number:          of its row among the call's, from 1.
     turn:            its turn under the deployment's rate limit, where there is one.
+    reservation:     what it may spend, where it needs a budget.
     held:            what was acquired for it.
     started, started_at: its start, monotonic and in UTC.
     admission:       given by the deployment's health; None until the attempt may send.
@@ -78,7 +81,9 @@ class AttemptContext:
     started_at: datetime
     waiting_since: float
     request: Request
+    number: int = 1
     turn: Turn | None = None
+    reservation: Reservation | None = None
     held: list[Acquired] = field(default_factory=list)
     admission: Admission | None = None
     sent: bool = False
@@ -152,7 +157,7 @@ class AttemptContext:
 
     def prompt_tokens(self) -> int:
         """The prompt's tokens, estimated."""
-        return count_safely(self.state.count_tokens, self.plan.request)
+        return self.plan.prompt.estimated(self.state.count_tokens, self.plan.request)
 
     def used(self, answer: Completion) -> Usage:
         """The server's usage, or an estimate of what it did not say."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ccroute.backends import Backend
 from ccroute.routing.acquired import ANSWERED, HealthReport, Unavailable
 from ccroute.routing.health.switches import Admission, Probe, Switches, switch_stats
-from ccroute.routing.tables.tables import Deployment
+from ccroute.routing.tables.deployments import Deployment
 from ccroute.types import Request
 from ccroute.types.clock import Clock
 from ccroute.types.locks import Inbox

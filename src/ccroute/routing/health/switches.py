@@ -15,7 +15,8 @@ from ccroute import observe
 from ccroute.backends import Backend
 from ccroute.routing.acquired import ANSWERED, NEUTRAL, AttemptOutcome, HealthReport, Unavailable
 from ccroute.routing.health.breaker import Breaker, Switch, Trip, caller_of, name_of
-from ccroute.routing.tables.tables import MAX_KNOWN, Deployment
+from ccroute.routing.tables.deployments import Deployment
+from ccroute.routing.tables.tables import MAX_KNOWN
 from ccroute.types import Request
 
 if TYPE_CHECKING:

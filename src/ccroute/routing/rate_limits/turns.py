@@ -7,24 +7,19 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from itertools import takewhile
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ccroute.errors import RateLimitError
 from ccroute.routing.acquired import AttemptOutcome, Unavailable
 from ccroute.routing.rate_limits.window import Limit, Room, Step, Window
+from ccroute.routing.sleeper import Sleeper
 from ccroute.types import Usage
 
 if TYPE_CHECKING:
     from ccroute.routing.rate_limits.limits import RateLimits
 
 
-class Waiter(Protocol):
-    """Something that sleeps. `wake` never waits; False: it is gone."""
-
-    def wake(self) -> bool: ...
-
-
-class Turn:
+class Turn(Sleeper):
     """One request's turn under a limit: it waits for it, and then counts until a minute after it began.
 
     step:   where it is counted; None while it waits.
@@ -32,7 +27,6 @@ class Turn:
     share:  its tokens, at most the whole limit.
     since:  the instant at which it began to wait; 0: it never did.
     waited: seconds that it waited.
-    woken:  whether it was woken since it last looked.
     """
 
     step: Step | None = None
@@ -41,8 +35,6 @@ class Turn:
     waited = 0.0
     since = 0.0
     _settled = False
-    _waiter: Waiter | None = None
-    woken = False
 
     def __init__(self, limits: RateLimits, state: LimitState, tokens: int) -> None:
         self._limits = limits
@@ -60,16 +52,6 @@ class Turn:
         Asked again after a sleep of so many seconds, which may end sooner: see `sleeps`.
         """
         return self._limits.wait(self)
-
-    def sleeps(self, waiter: Waiter) -> bool:
-        """From now on `waiter` is woken if the turn comes sooner. False: it did so already; do not sleep."""
-        self._waiter = waiter
-        return not self.woken
-
-    def wake(self) -> bool:
-        """Let it look again how long it has to wait. False if the call is gone."""
-        self.woken = True
-        return self._waiter is None or self._waiter.wake()
 
     def settle(self, outcome: AttemptOutcome | None = None) -> None:
         """None: nothing was sent, so give all of it back. An attempt that was made says what it `used`."""

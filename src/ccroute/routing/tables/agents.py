@@ -109,6 +109,8 @@ class AgentTable:
         faults: list[str] = []
         groups = {} if groups is None else groups
         usable = dict(checked_agents("groups", groups, faults))
+        self.groups = tuple(usable)
+        """The names of all groups."""
         self._agents: dict[str, Agent] = {}
         for name, agent in checked_agents("agents", agents, faults):
             group = None if agent.group is None else usable.get(agent.group)

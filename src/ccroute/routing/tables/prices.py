@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from ccroute.accounting.price_lists import price_of_model
 from ccroute.display import escaped
 from ccroute.errors import RequestError
 from ccroute.routing.names import close_matches, did_you_mean
@@ -16,13 +17,17 @@ _MOST_COMPARED: Final = 200
 """Prices compared with the models' names at most; a longer list is a provider's whole price list."""
 
 
-def price_of(tables: Tables, name: str) -> Price | None:
-    """The price of the name's first deployment, or else of the name itself; None if unknown."""
+def price_of(tables: Tables, name: str, *, usual: bool = False) -> Price | None:
+    """The price of the name's first deployment, or else of the name itself; None if unknown.
+
+    usual: at most hours of today, for what is not of this moment.
+    """
     try:
-        _, deployments = tables.resolve(name)
+        first = tables.resolve(name)[1][0]
     except RequestError:
-        return tables.prices.find(name)
-    return deployments[0].price or tables.prices.find(name)
+        return price_of_model(name, tables.prices, usual=usual)
+    price = first.price_list.usual() if usual and first.price_list is not None else first.price
+    return price or tables.prices.find(name)
 
 
 def is_known(tables: Tables, name: str) -> bool:
@@ -30,7 +35,7 @@ def is_known(tables: Tables, name: str) -> bool:
     try:
         tables.resolve(name)
     except RequestError:
-        return "/" in name or tables.prices.find(name) is not None
+        return "/" in name or price_of_model(name, tables.prices) is not None
     return True
 
 

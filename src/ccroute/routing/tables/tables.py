@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from ccroute.accounting import PriceBook
-from ccroute.accounting.price_lists import PriceList, price_list
 from ccroute.backends import Backend
-from ccroute.backends.codec import HttpRequest
 from ccroute.errors import ConfigError, InvalidRequestError, RequestError, UnknownModelError
 from ccroute.failures import TRIGGERS, Trigger
-from ccroute.http.origin import is_private
 from ccroute.routing.names import did_you_mean
 from ccroute.routing.tables.agents import (
     OTHERS,
@@ -25,10 +21,13 @@ from ccroute.routing.tables.agents import (
     model_of,
 )
 from ccroute.routing.tables.aliases import AliasTable, Resolution
-from ccroute.types import FREE, Model, ModelInfo, Price
+from ccroute.routing.tables.deployments import Deployment, limit_of, make_deployment
+from ccroute.types import ModelInfo
 
 if TYPE_CHECKING:
+    from ccroute.routing.budgets.table import BudgetTable
     from ccroute.routing.rate_limits import Limit
+    from ccroute.types import Budget
 
 UnknownAgent = Literal["error", "default"]
 """For a call whose agent is not configured: the call fails, or goes on without an agent."""
@@ -38,50 +37,6 @@ MAX_KNOWN = 10_000
 _MOST_REMEMBERED = 1024
 """Pairs of agent and model, and chains of models, that are remembered at most."""
 _NO_AGENT = Agent()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Deployment:
-    """One model behind one backend.
-
-    name:     `backend/model`.
-    info:     the description of the model.
-    fixed_price: USD per million tokens that the configuration gives, or a local model's nothing; None if it
-              gives none.
-    price_source: "model" (the backend's `models`), "router" (its `prices=`), "free" (a local model),
-              "genai-prices" (the library); None if the price is unknown.
-    price_list: the library's prices, where the configuration gives none and the provider is known.
-    why_unpriced: why the price is unknown; empty where it is known.
-    identity: what calls learn of it is kept under this: after a reload, its name may lead to another server.
-    limit:    what it may be sent in a minute; None: anything.
-    """
-
-    name: str
-    backend: Backend
-    model: str
-    info: Model
-    fixed_price: Price | None
-    price_source: str | None = None
-    price_list: PriceList | None = None
-    why_unpriced: str = ""
-    identity: str = field(init=False)
-    limit: Limit | None = field(init=False)
-
-    def __post_init__(self) -> None:
-        put, info = object.__setattr__, self.info
-        identity = f"{self.backend.identity} {self.model}"
-        put(self, "identity", identity)
-        put(self, "limit", _limit("deployment", identity, self.name, info.rpm, info.tpm))
-
-    @property
-    def price(self) -> Price | None:
-        """USD per million tokens now, which may change from hour to hour; None if unknown."""
-        return self.fixed_price if self.price_list is None else self.price_list.now()
-
-    @property
-    def is_local(self) -> bool:
-        """Whether prompts stay on the user's own machines."""
-        return self.backend.is_local(self.model)
 
 
 class Candidate(NamedTuple):
@@ -143,6 +98,7 @@ class Tables:
         agent_override: bool = True,
         unknown_agent: UnknownAgent = "error",
         prices: PriceBook | None = None,
+        budgets: Mapping[str, Budget] | None = None,
     ) -> None:
         self.backends: dict[str, Backend] = {backend.name: backend for backend in backends}
         self.aliases = aliases
@@ -166,7 +122,16 @@ class Tables:
         if unknown_agent not in get_args(UnknownAgent):
             raise ConfigError(f'unknown_agent is "error" or "default", not {unknown_agent!r}')
         self.fallbacks, faults = checked_fallbacks(fallbacks)
-        if faults := [*faults, *self._faults(backends)]:
+        faults += self._faults(backends)
+        self.budgets: BudgetTable | None = None
+        if budgets:
+            from ccroute.routing.budgets.table import BudgetTable  # most routers have none
+
+            try:
+                self.budgets = BudgetTable(budgets, agents, self.backends)
+            except ConfigError as error:
+                faults += error.faults
+        if faults:
             raise ConfigError(*faults)
         for name in self.aliases.deployments():
             self.deployment(name)
@@ -190,7 +155,7 @@ class Tables:
         if overridden:
             reasons.append(f'agent {name} uses "{model}", not the requested "{requested}"')
         fallbacks = (*settings.fallback, *self.fallbacks.get(model, self.other_fallbacks))
-        limit = None if name is None else _limit("agent", name, name, settings.rpm, None)
+        limit = None if name is None else limit_of("agent", name, name, settings.rpm, None)
         return Choice(name, settings, model, overridden, fallbacks, tuple(reasons), limit)
 
     def _resolve(self, name: str) -> tuple[Resolution, Sequence[Deployment]]:
@@ -237,31 +202,11 @@ class Tables:
             usual = f"{backend_name}/{backend.names(model)[0]}"
             known = self._deployments.get(usual)
             if known is None:
-                info = backend.model(model)
-                known = Deployment(name, backend, model, info, *self._price(backend, model))
-                self.has_windows = self.has_windows or info.context_window is not None
+                known = make_deployment(name, backend, model, self.prices)
+                self.has_windows = self.has_windows or known.info.context_window is not None
             if len(self._deployments) < MAX_KNOWN:
                 self._deployments[usual] = self._deployments[name] = known
         return known
-
-    def _price(self, backend: Backend, model: str) -> tuple[Price | None, str | None, PriceList | None, str]:
-        """The model's own price, else the router's price for it, else `FREE` for a local model, else the
-        library's prices. The last four fields of the deployment."""
-        own = backend.model(model).price
-        if own is not None:
-            return FREE if own == "free" else own, "model", None, ""
-        found = (self.prices.find(f"{backend.name}/{name}") for name in backend.names(model))
-        if (price := next((price for price in found if price is not None), None)) is not None:
-            return price, "router", None, ""
-        if backend.is_free(model):
-            return FREE, "free", None, ""
-        host = backend.origin.host
-        if is_private(host):  # no provider of the library, which need not be imported then
-            return None, None, None, "no price is given"
-        listed = price_list(f"{backend.origin}{backend.target(HttpRequest(''))}", host, model)
-        if isinstance(listed, str):
-            return None, None, None, listed
-        return None, None if listed.why_unknown else "genai-prices", listed, listed.why_unknown
 
     def known_deployments(self) -> list[str]:
         """The names of the deployments in aliases, agents, fallbacks, `default_model` and the backends'
@@ -328,25 +273,21 @@ class Tables:
                 yield f"{', '.join(dict.fromkeys(used_by))}: {error}"
 
 
-def _limit(
-    of: Literal["deployment", "agent"], identity: str, name: str, rpm: int | None, tpm: int | None
-) -> Limit | None:
-    if rpm is None and tpm is None:
-        return None
-    from ccroute.routing.rate_limits import Limit  # most routers have none
-
-    return Limit(of, identity, name, rpm, tpm)
-
-
 def _model_info(
     name: str, kind: Literal["alias", "deployment", "pattern"], targets: Sequence[str], tables: Tables
 ) -> ModelInfo:
     owners = dict.fromkeys(target.partition("/")[0] for target in targets)
-    known = [] if kind == "pattern" else [tables.deployment(target).info.context_window for target in targets]
+    known = [] if kind == "pattern" else [tables.deployment(target) for target in targets]
+    windows = (each.info.context_window for each in known)
+    prices = {(each.price, each.price_source) for each in known}
+    price, source = prices.pop() if len(prices) == 1 else (None, None)
     return ModelInfo(
         id=name,
         kind=kind,
         deployments=tuple(targets),
         owned_by=", ".join(owners),
-        context_window=max((window for window in known if window is not None), default=None),
+        context_window=max((window for window in windows if window is not None), default=None),
+        input_price=None if price is None else price.input,
+        output_price=None if price is None else price.output,
+        price_source=source,
     )

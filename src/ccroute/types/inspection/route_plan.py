@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from ccroute.display import RichTable, aligned, card, rounded_usd, table
+from ccroute.types.inspection.stats import BudgetStats
 from ccroute.types.route import Frozen
 
 if TYPE_CHECKING:
@@ -21,7 +22,11 @@ class Candidate(Frozen):
     allowed:        whether a call would ask it now; if not, `why_not` says why.
     probability:    of being the first that is asked, 0 to 1. Only random strategies have others than 0 and 1.
     worst_cost:     USD for the longest prompt and answer, with nothing from a cache; None if unknown.
+    budget_left:    USD that its budgets have left, beside what is reserved; None without a budget in USD.
     context_window: tokens; None if unknown.
+    input_price, output_price: USD per million tokens now, of prompts of usual length; None if unknown.
+    price_source:   where they are from: "model", "router", "free" or "genai-prices"; None if unknown, and
+                    then `why_unpriced` says why.
     """
 
     deployment: str
@@ -33,7 +38,12 @@ class Candidate(Frozen):
     why_not: str | None = None
     probability: float = 0.0
     worst_cost: Decimal | None = None
+    budget_left: Decimal | None = None
     context_window: int | None = None
+    input_price: Decimal | None = None
+    output_price: Decimal | None = None
+    price_source: str | None = None
+    why_unpriced: str = ""
 
 
 class RoutePlan(Frozen):
@@ -42,7 +52,8 @@ class RoutePlan(Frozen):
     `requested_model` is the model that the call names, `model` the alias that is used; `overridden`: the
     agent's configured model replaces a different requested one. `estimated_tokens` is the prompt.
     `candidates` are in the order in which a call would try them; those that it would not ask stand where they
-    would be. `reasons` are sentences about the whole plan. `timeout` is the call's time in seconds.
+    would be. `reasons` are sentences about the whole plan. `budgets` are those that its candidates need.
+    `timeout` is the call's time in seconds.
     """
 
     agent: str | None = None
@@ -52,6 +63,7 @@ class RoutePlan(Frozen):
     estimated_tokens: int = 0
     candidates: tuple[Candidate, ...] = ()
     reasons: tuple[str, ...] = ()
+    budgets: tuple[BudgetStats, ...] = ()
     timeout: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -60,13 +72,13 @@ class RoutePlan(Frozen):
 
     def __str__(self) -> str:
         header, rows = self._cells()
-        return "\n".join([self._title(), "", *aligned(header, rows, _NUMBERS), *self._notes()])
+        return "\n".join([self._title(), "", *aligned(header, rows, _numbers(header)), *self._notes()])
 
     def __rich__(self) -> Group:
         from rich.console import Group  # rich calls this
 
         header, rows = self._cells()
-        return Group(self._title(), "", RichTable(header, rows, _NUMBERS), *self._notes())
+        return Group(self._title(), "", RichTable(header, rows, _numbers(header)), *self._notes())
 
     def __rich_repr__(self) -> Iterator[object]:
         yield self._title()
@@ -85,28 +97,32 @@ class RoutePlan(Frozen):
         return f"{path} ({', '.join(facts)})"
 
     def _notes(self) -> list[str]:
-        return ["", *self.reasons] if self.reasons else []
+        notes = [*self.reasons, *map(str, self.budgets)]
+        return ["", *notes] if notes else []
 
     def _cells(self) -> tuple[list[str], list[list[str]]]:
         rows, place = [], 0
         for each in self.candidates:
             place += each.allowed
-            cost, window = each.worst_cost, each.context_window
+            cost, left, window = each.worst_cost, each.budget_left, each.context_window
             rows.append(
                 [
                     str(place) if each.allowed else "-",
                     each.deployment,
                     _percent(each.probability) if each.allowed else "",
                     "unknown" if cost is None else rounded_usd(cost),
+                    *([] if not self.budgets else ["" if left is None else rounded_usd(left)]),
                     "unknown" if window is None else f"{window:,}",
                     each.reason if each.allowed else f"no: {each.why_not}",
                 ]
             )
-        return ["", "deployment", "first", "worst cost", "window", "why"], rows
+        budget = ["budget left"] if self.budgets else []
+        return ["", "deployment", "first", "worst cost", *budget, "window", "why"], rows
 
 
-_NUMBERS = (0, 2, 3, 4)
-"""The columns of a plan's table that are aligned to the right."""
+def _numbers(header: Sequence[str]) -> Sequence[int]:
+    """The columns of a plan's table that are aligned to the right."""
+    return (0, *range(2, len(header) - 1))
 
 
 def _percent(share: float) -> str:

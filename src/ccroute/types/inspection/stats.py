@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal, TypeVar
 
+from ccroute.display import rounded_usd
 from ccroute.types.route import Frozen
 
 HealthState = Literal["on", "off", "probing", "cooling"]
@@ -66,9 +69,62 @@ class BackendStats(Frozen):
     credential: HealthStats = HealthStats.model_construct()
 
 
+class BudgetStats(Frozen):
+    """One budget and its window. Money is USD.
+
+    limit, spent, reserved: in this window: the most that may be spent (None: any amount), what is, and what
+                            the calls in flight may still cost. `token_limit`, `tokens_spent` and
+                            `tokens_reserved` are the same in tokens.
+    waiting:                calls that wait for it.
+    resets_at:              when the window ends (UTC); None: never.
+
+    `spent` and `reserved` are None in `stats()` where each session has its own: ask `explain(session=…)`. So
+    they are where the ledger cannot be read.
+    """
+
+    name: str
+    per: str
+    then: str
+    limit: Decimal | None = None
+    spent: Decimal | None = None
+    reserved: Decimal | None = None
+    token_limit: int | None = None
+    tokens_spent: int | None = None
+    tokens_reserved: int | None = None
+    waiting: int = 0
+    resets_at: datetime | None = None
+
+    def __str__(self) -> str:
+        parts = []
+        if self.limit is not None:
+            parts.append(_so_far(self.limit, self.spent, self.reserved, rounded_usd))
+        if self.token_limit is not None:
+            parts.append(_so_far(self.token_limit, self.tokens_spent, self.tokens_reserved, _tokens))
+        if self.waiting:
+            parts.append(f"{self.waiting} waiting")
+        ends = "" if self.resets_at is None else f" until {self.resets_at:%Y-%m-%d %H:%M} UTC"
+        window = "in total" if self.per == "total" else f"per {self.per}{ends}"
+        return f"budget {self.name}: {', '.join(parts)}; {window}"
+
+
+A = TypeVar("A", Decimal, int)
+
+
+def _so_far(limit: A, spent: A | None, reserved: A | None, written: Callable[[A], str]) -> str:
+    if spent is None or reserved is None:
+        return f"at most {written(limit)}"
+    held = f" and {written(reserved)} reserved" if reserved else ""
+    return f"{written(spent)} of {written(limit)} spent{held}"
+
+
+def _tokens(number: int) -> str:
+    return f"{number:,} tokens"
+
+
 class RouterStats(Frozen):
-    """A router at one moment, by the names of backends, deployments and agents."""
+    """A router at one moment, by the names of backends, deployments, agents and budgets."""
 
     backends: Mapping[str, BackendStats]
     deployments: Mapping[str, DeploymentStats]
     agents: Mapping[str, AgentStats] = {}
+    budgets: Mapping[str, BudgetStats] = {}

@@ -26,6 +26,12 @@ def read_tags(body: bytes) -> dict[str, int | None]:
     return {name: None for model in listed(tags["models"]) if (name := text(mapping(model).get("name")))}
 
 
+def read_forwarded(body: bytes) -> list[str]:
+    """Return the names of the models in `/api/tags` that the server does not run itself."""
+    models = map(mapping, listed(load_object(body).get("models")))
+    return [text(model.get("name")) for model in models if model.get("remote_host")]
+
+
 def read_ps(body: bytes) -> list[LoadedModel]:
     """Return the models in memory."""
     from ccroute.types import LoadedModel  # loaded at its first use

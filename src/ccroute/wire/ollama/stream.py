@@ -22,15 +22,20 @@ class Decoder(BaseDecoder):
     """Turns the bytes of one stream into chunks.
 
     The whole answer's `raw` holds the times of the last line, in ns. `loaded` is called with the model's
-    name and its `load_duration`.
+    name and its `load_duration`. `forwarded` is called with its name if another host runs it.
     """
 
     end_signal = "done: true"
 
-    def __init__(self, *, loaded: Callable[[str, object], None] = lambda model, load: None) -> None:
+    def __init__(
+        self,
+        *,
+        loaded: Callable[[str, object], None] = lambda model, load: None,
+        forwarded: Callable[[str], None] = lambda model: None,
+    ) -> None:
         template = Template(b"content", varying=[b"created_at"])
         super().__init__(NDJSONParser(), template, DONE, read_usage)
-        self._loaded = loaded
+        self._loaded, self._forwarded = loaded, forwarded
         self._splitter: ThoughtSplitter | None = ThoughtSplitter()  # until the answer itself begins
 
     def _take(self, block: bytes, chunks: list[Chunk]) -> str | None:
@@ -43,6 +48,8 @@ class Decoder(BaseDecoder):
         if not self._model:
             self._model = text(frame.get("model"))
             self._created = read_time(frame.get("created_at"))
+            if frame.get("remote_host"):
+                self._forwarded(self._model)
         only_text = self._take_message(message, block, chunks) if message else None
         if logprobs := frame.get("logprobs"):
             self._logprobs += listed(logprobs)

@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, TypeAlias
-from urllib.parse import unquote
 
+from ccroute.accounting.stores.base import log
 from ccroute.errors import ConfigError
 
 try:
@@ -41,7 +41,6 @@ _USUAL: Final = {
 """What is set unless the address or libpq's variables do."""
 _PLACE: Final = ("host", "hostaddr", "port", "dbname", "user", "service")
 """The parameters that say which database it is."""
-_JOURNAL: Final = re.compile(r"([?&])journal=([^&]*)(&|$)")
 _ENCODED: Final = 'in a user, a password and a database, "@" is written %40, "/" %2F, ":" %3A, "%" %25'
 
 
@@ -113,17 +112,26 @@ class Database:
                 f"folder for it ({error}); name a file on a disk that lasts: "
                 '"postgresql://…?journal=/data/ledger.db", or PostgresLedger(…, journal="/data/ledger.db")'
             ) from None
-        return folder / f"postgresql-{digest[:12]}.db"
+        journal = folder / f"postgresql-{digest[:12]}.db"
+        if _ends_with_container(folder):
+            log.warning(
+                "ledger: the journal %s is in memory or in a container's own file system, and rows that "
+                "PostgreSQL does not have yet are lost with it; name a file on a volume: "
+                "postgresql://…?journal=/data/ledger.db",
+                journal,
+            )
+        return journal
 
 
-def without_journal(address: str) -> tuple[str, str | None]:
-    """The address without its parameter `journal`, which libpq does not know, and that parameter."""
-    found = _JOURNAL.search(address)
-    if found is None:
-        return address, None
-    before, journal, after = found.groups()
-    rest = address[: found.start()] + (before if after else "") + address[found.end() :]
-    return rest, unquote(journal)
+def _ends_with_container(folder: Path) -> bool:
+    """Whether what is in the folder is gone when the container or the machine ends (known on Linux only)."""
+    try:
+        mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    except OSError:
+        return False
+    kinds = {place: kind for _, place, kind, *_ in mounts}
+    nearest = next(kinds[str(each)] for each in (folder, *folder.parents) if str(each) in kinds)
+    return nearest in {"overlay", "aufs", "tmpfs", "ramfs"}
 
 
 def reason(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from ccroute.accounting.ledger import span
-from ccroute.accounting.stores.opening import checked_path
+from ccroute.accounting.stores.opening import checked_path, split_journal
 from ccroute.accounting.stores.sqlite import SqliteLedger
 from ccroute.accounting.tally import LedgerRow
 
@@ -33,10 +33,10 @@ class PostgresLedger(SqliteLedger):
     """
 
     def __init__(self, dsn: str, journal: str | os.PathLike[str] | None = None) -> None:
-        from ccroute.accounting.stores.postgres.database import Database, without_journal
+        from ccroute.accounting.stores.postgres.database import Database
         from ccroute.accounting.stores.postgres.shipping import Shipper
 
-        address, named = without_journal(dsn)
+        address, named = split_journal(dsn)
         self._database = Database(address)
         given = journal if journal is not None else named
         path = self._database.usual_journal() if given is None else Path(checked_path(given))

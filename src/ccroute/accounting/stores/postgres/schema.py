@@ -177,7 +177,7 @@ def _steps(version: int) -> str:
 
 def as_json(rows: Iterable[Sequence[Any]]) -> str:
     """Rows of the journal, as `INSERT` takes them."""
-    named = [dict(zip(_NAMES, row, strict=True)) for row in rows]
+    named = [dict(zip(_NAMES, row, strict=False)) for row in rows]
     for row in named:
         for name in _AMOUNTS:
             row[name] = _amount(row[name])

@@ -44,8 +44,8 @@ CLOSE: Final = 5.0
 
 _BUSY: Final = 0.02
 """Seconds after which a thread that has to end looks again whether another process still ships."""
-_OLDEST: Final = "SELECT * FROM attempts ORDER BY started, id LIMIT ?"
-_REMOVE: Final = "DELETE FROM attempts WHERE started = ? AND id = ?"
+_OLDEST: Final = "SELECT * FROM attempts ORDER BY started_ns LIMIT ?"
+_REMOVE: Final = "DELETE FROM attempts WHERE started_ns = ? AND id = ?"
 _Row: TypeAlias = tuple[Any, ...]
 
 
@@ -73,6 +73,7 @@ class Shipper:
         self._until = float("inf")  # when the last try ends
         self._connection: Connection | None = None
         self._refused = set[tuple[int, str]]()
+        self._most = BATCH  # rows at once: fewer after failures, because the time or the size may be limited
         self._failures = 0  # since the last success
         self._outage: type[BaseException] | None = None  # why; it was logged
 
@@ -164,12 +165,13 @@ class Shipper:
         else:
             if self._outage is not None:
                 log.info("ledger: %s has all rows again", self._database)
-            self._failures, self._outage = 0, None
+            self._outage = None
 
     def _failed(self, error: Exception) -> None:
         self._told = True
         self._disconnect()
         self._failures += 1
+        self._most = max(1, self._most // 2)
         kind = OperationalError if isinstance(error, OperationalError) else type(error)
         if kind is not self._outage:
             self._outage = kind
@@ -199,7 +201,9 @@ class Shipper:
             rows = self._oldest()
             stored = insert(connection, rows) if rows else []
         self._remove(stored)
-        return _Found.MORE if len(rows) >= BATCH else _Found.ALL
+        is_all = len(rows) < self._most
+        self._failures, self._most = 0, min(2 * self._most, BATCH)
+        return _Found.ALL if is_all else _Found.MORE
 
     def _insert_each(self, connection: Connection, rows: list[_Row]) -> list[_Row]:
         """Insert rows one by one, and return those that could be. If none could, raises the last one's error:
@@ -223,7 +227,7 @@ class Shipper:
 
     def _oldest(self) -> list[_Row]:
         with self._opened() as journal:
-            found = journal.execute(_OLDEST, [BATCH + len(self._refused)]).fetchall()
+            found = journal.execute(_OLDEST, [self._most + len(self._refused)]).fetchall()
         return [row for row in found if _key(row) not in self._refused] if self._refused else found
 
     def _remove(self, rows: Sequence[_Row]) -> None:
@@ -261,8 +265,8 @@ _left: list[Connection] = []
 
 
 def _key(row: _Row) -> tuple[int, str]:
-    started, id, *_ = row
-    return started, id
+    _, id, *_, started_ns = row
+    return started_ns, id
 
 
 def _insert(connection: Connection, rows: list[_Row]) -> list[_Row]:

@@ -1,4 +1,4 @@
-"""A real PostgreSQL server, which tests stop, kill and start again."""
+"""A real PostgreSQL server, which is stopped, killed and started again. Needs `pgserver`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class PostgresServer:
             import pgserver
 
         self._folder = Path(tempfile.mkdtemp(prefix="ccroute-pg-"))
-        # It makes the folder, for another user if this one is root, and starts a server that is nobody's child.
+        # It fills the folder, for another user if this one is root. Its server is no child of ours.
         made = pgserver.get_server(self._folder, cleanup_mode=None)
         os.kill(made.get_pid(), signal.SIGINT)
         self._program = Path(pgserver.__file__).parent / "pginstall" / "bin" / "postgres"

@@ -1,0 +1,60 @@
+"""What one attempt may spend of its budgets, from its request to its row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+from ccroute.accounting.budgets import Scope
+from ccroute.routing.acquired import AttemptOutcome
+from ccroute.routing.budgets.table import BudgetTable, Need
+from ccroute.routing.budgets.worst_case import Fits, InTheWay, WorstCase
+from ccroute.routing.sleeper import Sleeper
+
+if TYPE_CHECKING:
+    from ccroute.accounting.tally import LedgerRow
+    from ccroute.routing.budgets.budgets import Budgets
+
+
+class Reservation(Sleeper):
+    """One attempt's place in its budgets. What it reserves is free again when its row is counted.
+
+    attempt:    the id of its row.
+    fits:       the longest answer that there is room for, once it is `granted`.
+    in_the_way: the budget that it waits for, or that refuses it.
+    queue:      where it waits: for others in flight of a scope, or for a window; None: it does not.
+    ticket:     its place there: the lowest is the first.
+    """
+
+    fits = Fits(0)
+    granted = False
+    in_the_way: InTheWay | None = None
+    queue: Scope | Literal["next window"] | None = None
+    ticket = 0
+
+    def __init__(
+        self,
+        budgets: Budgets,
+        table: BudgetTable,
+        needs: Sequence[Need],
+        attempt: str,
+        worst: WorstCase,
+        expires: datetime,
+    ) -> None:
+        self.budgets = budgets
+        self.table = table
+        self.needs = needs
+        self.attempt = attempt
+        self.worst = worst
+        self.expires = expires
+
+    def spend(self, row: LedgerRow) -> None:
+        """The attempt is over, and its row will be written when its call ends. Never waits."""
+        self.budgets.spend(self, row)
+
+    def settle(self, outcome: AttemptOutcome | None = None) -> None:
+        """None: nothing was sent, so nothing is reserved any more. An attempt that was made keeps its
+        reservation until its row is counted."""
+        if outcome is None:
+            self.budgets.leave(self)

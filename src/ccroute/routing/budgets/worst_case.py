@@ -1,0 +1,187 @@
+"""What an attempt may cost at most, and whether budgets allow that. Pure: what is spent is handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Final, Literal, NamedTuple
+
+from ccroute.accounting.budgets import Claim, Standing, alone, fits
+from ccroute.accounting.prices import NOTHING
+from ccroute.routing.budgets.table import Need
+from ccroute.types import JSON, Price, Request
+from ccroute.types.budget import Then
+
+LEAST: Final = 256
+"""Tokens of the shortest answer that is worth a call: no budget limits one to fewer."""
+THINKING: Final = 1_024
+"""Tokens that a thinking model needs besides: a Claude takes no smaller budget for it."""
+USUAL: Final = 8_192
+"""Tokens of an answer whose limit neither the call nor the model knows. It is sent as the limit then."""
+_LIMITS: Final = ("max_tokens", "max_completion_tokens")
+_FIRST: Final[Sequence[Then]] = ("refuse", "fallback", "queue")
+"""If several budgets are in the way: the first of these decides what the call does."""
+_MILLION: Final = 10**6
+
+
+class WorstCase(NamedTuple):
+    """The most that an attempt may use and cost.
+
+    prompt, output:         tokens of the prompt, and of the longest answer.
+    input_price, price:     USD for a million tokens of each, at the dearest tier; None if unknown.
+    answers:                how many answers are asked for.
+    may_shorten:            whether a limit may be sent: neither the call nor the configuration gives one.
+    least:                  the lowest limit.
+    is_unlimited:           whether `output` is only a guess, so that it has to be sent as the limit.
+    """
+
+    prompt: int
+    output: int
+    input_price: Decimal | None
+    price: Decimal | None
+    answers: int = 1
+    may_shorten: bool = False
+    least: int = LEAST
+    is_unlimited: bool = False
+
+    def usd(self, output: int) -> Decimal:
+        """USD with an answer of so many tokens; 0 if the price is unknown."""
+        if self.input_price is None or self.price is None:
+            return NOTHING
+        per_million = self.prompt * self.input_price + output * self.answers * self.price
+        return per_million.scaleb(-6) if per_million else NOTHING
+
+    def tokens(self, output: int) -> int:
+        """Tokens with an answer of so many."""
+        return self.prompt + output * self.answers
+
+    def bounded_by(self, needs: Sequence[Need]) -> Need | None:
+        """The first budget of which a longer answer takes more."""
+        for need in needs:
+            if need.budget.tokens is not None or (need.budget.usd is not None and self.price):
+                return need
+        return None
+
+    def longest(self, claim: Claim, standing: Standing) -> int:
+        """The tokens of the longest answer that a budget affords, when all others have ended."""
+        longest = self.output
+        if claim.usd is not None and self.price:
+            left = claim.usd - standing.spent_usd - self.usd(0)
+            longest = min(longest, int(left * _MILLION // (self.price * self.answers)))
+        if claim.tokens is not None:
+            longest = min(longest, (claim.tokens - standing.spent_tokens - self.prompt) // self.answers)
+        return longest
+
+
+def worst_case(
+    price: Price | None, request: Request, prompt: int, max_output: int | None, *, may_shorten: bool
+) -> WorstCase:
+    """The worst case of a request as a deployment gets it, whose prompt has at most so many tokens.
+
+    max_output:  the model's longest answer; None if unknown.
+    may_shorten: the request's `max_tokens`, if it has one, was not asked for.
+    """
+    limit, answers = request.max_tokens, 1
+    if request.extra:
+        answers, limits = _of_extra(request.extra)
+        if limits:  # what the server gets, and nothing is put beside it
+            limit, may_shorten = max((each for each in limits if each), default=None), False
+    output = limit or max_output or USUAL
+    least = LEAST if request.reasoning_effort in (None, "none") else LEAST + THINKING
+    is_unlimited = limit is None and max_output is None
+    known = WorstCase(prompt, output, None, None, answers, may_shorten, least, is_unlimited)
+    if price is None:
+        return known
+    tiers = [price, *(tier for above, tier in price.above if prompt > above)] if price.above else [price]
+    dearest = max(tier.input for tier in tiers) if price.above else price.input
+    if any(max(tier.cache_write, tier.cache_write_1h) > tier.input for tier in tiers):
+        marks = list(_cache_marks(request))
+        if marks:
+            hour = any(isinstance(mark, Mapping) and mark.get("ttl") == "1h" for mark in marks)
+            written = [tier.cache_write_1h if hour else tier.cache_write for tier in tiers]
+            dearest = max(dearest, *written)
+    per_output = max(tier.output for tier in tiers) if price.above else price.output
+    return known._replace(input_price=dearest, price=per_output)
+
+
+def _of_extra(extra: Mapping[str, JSON]) -> tuple[int, list[int | None]]:
+    """How many answers the call's own fields ask for, and the limits in them; None: they take one off."""
+    wanted, options = extra.get("n"), extra.get("options")
+    given = [extra[name] for name in _LIMITS if name in extra]
+    if isinstance(options, Mapping) and "num_predict" in options:  # Ollama's
+        given.append(options["num_predict"])
+    limits = [each if isinstance(each, int) and each > 0 else None for each in given]
+    return wanted if isinstance(wanted, int) and wanted > 1 else 1, limits
+
+
+def _cache_marks(request: Request) -> Iterator[JSON]:
+    """Every `cache_control` of a request: of its messages, their parts, its tools, and the whole prompt."""
+    for message in request.messages:
+        content = message.get("content")
+        for each in (message, *(content if isinstance(content, list | tuple) else ())):
+            if each.get("cache_control"):
+                yield each["cache_control"]
+    for tool in request.tools or ():
+        for each in (tool, tool.get("function") or {}):
+            if each.get("cache_control"):
+                yield each["cache_control"]
+    if request.extra.get("cache_control"):
+        yield request.extra["cache_control"]
+
+
+Because = Literal["no price", "spent", "in flight", "unknown"]
+
+
+class InTheWay(NamedTuple):
+    """The budget that an attempt does not fit into.
+
+    because: "no price": nobody knows what it would cost. "spent": it will not fit in this window.
+             "in flight": it may fit when others have ended.
+             "unknown": the ledger cannot say what is spent; `error` is why.
+    until:   when the windows of all budgets that are spent have ended (UTC).
+    """
+
+    need: Need
+    claim: Claim
+    standing: Standing | None
+    because: Because
+    until: datetime
+    error: Exception | None = None
+
+
+def strictest(needs: Sequence[Need], places: Iterable[int]) -> int:
+    """Of several budgets in the way, the one that decides what the call does."""
+    return min(places, key=lambda i: _FIRST.index(needs[i].budget.then))
+
+
+class Fits(NamedTuple):
+    """An answer of at most `output` tokens fits. `shortened_by`: the budget that allows no longer one."""
+
+    output: int
+    shortened_by: Need | None = None
+
+
+def judge(
+    worst: WorstCase, needs: Sequence[Need], claims: Sequence[Claim], standings: Sequence[Standing]
+) -> Fits | InTheWay:
+    """The longest answer that all budgets allow now, or which of them is in the way."""
+
+    def lacking(because: Because, found: Sequence[int]) -> InTheWay:
+        first, until = strictest(needs, found), max(claims[i].until for i in found)
+        return InTheWay(needs[first], claims[first], standings[first], because, until)
+
+    if worst.price is None and (priced := [i for i, claim in enumerate(claims) if claim.usd is not None]):
+        return lacking("no price", priced)
+    output, shortened_by, places = worst.output, None, range(len(claims))
+    usd, tokens = worst.usd(output), worst.tokens(output)
+    spent = [i for i in places if not fits(claims[i], alone(standings[i]), usd, tokens)]
+    if spent and worst.may_shorten:
+        longest = [worst.longest(*each) for each in zip(claims, standings, strict=True)]
+        if (shorter := min(longest)) >= min(worst.least, output):
+            output, shortened_by, spent = shorter, needs[longest.index(shorter)], []
+            usd, tokens = worst.usd(output), worst.tokens(output)
+    if spent:
+        return lacking("spent", spent)
+    busy = [i for i in places if not fits(claims[i], standings[i], usd, tokens)]
+    return lacking("in flight", busy) if busy else Fits(output, shortened_by)
