@@ -30,7 +30,7 @@ from ccroute.accounting.tally import (
     Lengths,
     Tally,
     TokenCounts,
-    key_of,
+    keys_of,
     merged,
     tiers_of,
 )
@@ -219,7 +219,7 @@ def test_the_number_of_old_sums_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     by_agent = ledger.tallies(by=["agent"])
     assert {key.agent: tally.requests for key, tally in by_agent.items()} == {"agent-0": 450, "agent-1": 450}
     assert total(ledger.tallies(None, START + 365 * DAY)).requests == 365
-    assert ledger.tallies(by=["day"])[key_of(["day"], ["2026"])].requests == 365
+    assert ledger.tallies(by=["day"])[keys_of(["day"])(["2026"])].requests == 365
     assert total(ledger.tallies(START + 5 * DAY, START + 6 * DAY)).requests == 365, "a part of its year"
     assert not ledger.tallies(START - DAY, START)
 
@@ -232,7 +232,7 @@ def test_names_without_end_are_summed_up_together(monkeypatch: pytest.MonkeyPatc
     found = ledger.tallies()
     assert len(found) == 16
     assert total(found).requests == 100
-    assert found[key_of(["day"], ["2026"])].requests == 85
+    assert found[keys_of(["day"])(["2026"])].requests == 85
 
 
 def test_reading_the_sums_changes_nothing() -> None:

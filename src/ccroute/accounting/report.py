@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal, localcontext
 from functools import partial
+from operator import itemgetter
 from typing import Any, Literal, Self, get_args, overload
 
 from ccroute.accounting.ledger import moment
 from ccroute.accounting.price_lists import how_to_price, price_of_model
-from ccroute.accounting.prices import PriceBook, PriceLike
+from ccroute.accounting.prices import NOTHING, PriceBook, PriceLike
 from ccroute.accounting.tally import EXACT, Key, Tally, as_json, merged, tiers_of
 from ccroute.display import RichTable, aligned, rounded_usd
 from ccroute.errors import ConfigError
@@ -49,21 +51,22 @@ class Report(Sequence[Mapping[str, Any]]):
     ) -> None:
         self.by = group_by(by)
         self._read: Callable[..., Mapping[Key, Tally]] = lambda by: sums
-        groups: dict[tuple[str | None, ...], list[Tally]] = {}
+        groups = defaultdict[tuple[str | None, ...], list[Tally]](list)
         for key, tally in sums.items():
-            groups.setdefault(tuple([getattr(key, name) for name in self.by]), []).append(tally)
+            groups[tuple([getattr(key, name) for name in self.by])].append(tally)
         with localcontext(EXACT):
-            rows = [
-                dict(zip(self.by, group, strict=True))
-                | _row(tallies[0] if len(tallies) == 1 else merged(tallies), baseline)
+            self._total = _columns(merged(list(sums.values())), baseline)
+            self._rows: list[dict[str, Any]] = [
+                {
+                    **dict(zip(self.by, group, strict=True)),
+                    **_columns(tallies[0] if len(tallies) == 1 else merged(tallies), baseline),
+                }
                 for group, tallies in groups.items()
             ]
-            self._total = _row(merged(list(sums.values())), baseline)
         if not self.by:
-            rows = [self._total]
-        self._rows: list[dict[str, Any]] = sorted(
-            rows, key=lambda row: (-(row["cost"] or 0), -row["requests"])
-        )
+            self._rows = [self._total]
+        self._rows.sort(key=itemgetter("requests"), reverse=True)
+        self._rows.sort(key=lambda row: row["cost"] or NOTHING, reverse=True)
 
     @classmethod
     def from_ledger(
@@ -178,7 +181,7 @@ class Report(Sequence[Mapping[str, Any]]):
         return columns, rows, range(len(self.by), len(columns)), total if rows and self.by else None
 
 
-def _row(tally: Tally, baseline: Price | None) -> dict[str, Any]:
+def _columns(tally: Tally, baseline: Price | None) -> dict[str, Any]:
     cost, usage = tally.known_cost, tally.usage
     baseline_cost = tally.cost_at(baseline) if baseline is not None and cost is not None else None
     saved = None if baseline_cost is None else baseline_cost - tally.cost

@@ -6,13 +6,13 @@ import math
 import sys
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from decimal import Context, Decimal
 from functools import reduce
 from itertools import accumulate, chain, pairwise
-from operator import add, attrgetter
+from operator import add, attrgetter, itemgetter
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -71,12 +71,14 @@ class Key(NamedTuple):
     session: str | None
 
 
-_EMPTY: Final[dict[str, Any]] = Key(None, None, "", "", "", "", None)._asdict()
-
-
-def key_of(by: Sequence[str], parts: Iterable[object]) -> Key:
-    """The key with these parts; those that `by` does not name are empty."""
-    return Key._make((_EMPTY | dict(zip(by, parts, strict=True))).values())
+def keys_of(by: Sequence[str]) -> Callable[[Iterable[Any]], Key]:
+    """What makes a key of the parts that `by` names; the others are empty."""
+    empty = {"agent": None, "group": None, "session": None}
+    known = {name: number for number, name in enumerate(by)}
+    # Behind the parts, there are the two empty ones.
+    places = [known.get(name, len(by) + (name not in empty)) for name in Key._fields]
+    chosen = itemgetter(*places)
+    return lambda parts: Key._make(chosen((*parts, None, "")))
 
 
 class LedgerRow(NamedTuple):
@@ -295,6 +297,15 @@ def merged(tallies: Sequence[Tally]) -> Tally:
     return whole
 
 
+def joined(*several: Mapping[Key, Tally]) -> dict[Key, Tally]:
+    """The sums over all of these."""
+    groups = defaultdict[Key, list[Tally]](list)
+    for sums in several:
+        for key, tally in sums.items():
+            groups[key].append(tally)
+    return {key: tallies[0] if len(tallies) == 1 else merged(tallies) for key, tallies in groups.items()}
+
+
 def tallied(
     rows: Iterable[LedgerRow], by: Sequence[str] = Key._fields, tiers: Sequence[Lengths] = USUAL_TIERS
 ) -> dict[Key, Tally]:
@@ -303,7 +314,8 @@ def tallied(
     sums = defaultdict[tuple[Any, ...], Tally](Tally)
     for row in rows:
         sums[tuple([part(row) for part in parts])].add(row, tiers)
-    return {key_of(by, group): tally for group, tally in sums.items()}
+    key = keys_of(by)
+    return {key(group): tally for group, tally in sums.items()}
 
 
 def total_usd(amounts: Iterable[Decimal]) -> Decimal:

@@ -11,7 +11,17 @@ from typing import Final
 
 from ccroute.accounting.ledger import span
 from ccroute.accounting.stores.base import ALL, BaseLedger
-from ccroute.accounting.tally import USUAL_TIERS, Key, LedgerRow, Lengths, Tally, key_of, merged, tallied
+from ccroute.accounting.tally import (
+    USUAL_TIERS,
+    Key,
+    LedgerRow,
+    Lengths,
+    Tally,
+    joined,
+    keys_of,
+    merged,
+    tallied,
+)
 
 MOST_AT_ONCE: Final = 64
 """Old rows that are summed up together. One by one, each would cost twice as much: caches are cold then."""
@@ -73,17 +83,14 @@ class MemoryLedger(BaseLedger):
         """
         start, end = span(since, until)
         first, last = start.date().isoformat(), (end - timedelta.resolution).date().isoformat()
-        groups = defaultdict[Key, list[Tally]](list)
+        groups, only = defaultdict[Key, list[Tally]](list), keys_of(by)
         with self._unchanged():
             for key, tally in chain.from_iterable(sums.items() for sums in self._older):
                 if first[: len(key.day)] <= key.day <= last:
-                    groups[key_of(by, map(key._asdict().get, by))].append(tally)
+                    groups[only(getattr(key, name) for name in by)].append(tally)
             older = {key: merged(tallies) for key, tallies in groups.items()}
             rows = self._waiting()
-        found = tallied((row for row in rows if start <= row.started < end), by, tiers)
-        for key, tally in older.items():
-            found[key] = merged([tally, found[key]]) if key in found else tally
-        return found
+        return joined(older, tallied((row for row in rows if start <= row.started < end), by, tiers))
 
     def _keep(self, rows: list[LedgerRow], *, wait: bool) -> None:
         days = self._older[0]
@@ -98,10 +105,13 @@ class MemoryLedger(BaseLedger):
         for sums, coarser in pairwise(self._older):
             while len(sums) > MOST_SUMS:
                 key, tally = sums.popitem(last=False)
-                key = (
-                    key._replace(day=key.day[: -len("-01")])
-                    if coarser is not self._older[-1]
-                    else key_of(["day"], [key.day])
-                )
+                key = _coarser(key)
                 known = coarser.get(key)
                 coarser[key] = tally if known is None else merged([known, tally])
+
+
+def _coarser(key: Key) -> Key:
+    """The key of the month of a day, of the year of a month, and of a year without names."""
+    if len(key.day) > len("2026"):
+        return key._replace(day=key.day[: -len("-01")])
+    return keys_of(["day"])([key.day])

@@ -22,7 +22,7 @@ from ccroute.accounting.ledger import span
 from ccroute.accounting.stores import files, schema
 from ccroute.accounting.stores.base import ALL, BaseLedger
 from ccroute.accounting.stores.sums import sums
-from ccroute.accounting.tally import USUAL_TIERS, Key, LedgerRow, Lengths, Tally, merged, tallied
+from ccroute.accounting.tally import USUAL_TIERS, Key, LedgerRow, Lengths, Tally, joined, tallied
 from ccroute.errors import ConfigError
 
 WAIT: Final = 0.25
@@ -107,10 +107,7 @@ class SqliteLedger(BaseLedger):
         start, end = span(since, until)
         with self._snapshot() as (snapshot, waiting):
             found = {} if snapshot is None else sums(snapshot, start, end, by, tiers)
-        late = (row for row in waiting if start <= row.started < end)
-        for key, tally in tallied(late, by, tiers).items():
-            found[key] = merged([found[key], tally]) if key in found else tally
-        return found
+        return joined(found, tallied((row for row in waiting if start <= row.started < end), by, tiers))
 
     @contextlib.contextmanager
     def _snapshot(self) -> Iterator[tuple[files.Snapshot | None, list[LedgerRow]]]:
