@@ -288,6 +288,21 @@ def test_idle_accounts_are_forgotten_and_nothing_is_lost(path: Path, monkeypatch
         assert money(store, claim(Scope("session", "s0"), since=BEGINNING)) == (1, 0)
 
 
+def test_budgets_that_nobody_has_any_more_cost_rows_nothing(path: Path) -> None:
+    with opened(path) as ledger:
+        assert reserve(ledger.budget_store(), "a")
+        ledger.record(row(id="a"))
+        assert reserve(ledger.budget_store(), "b")
+    with opened(path) as ledger:  # LATER is long ago
+        ledger.record(row())
+        assert "attempt_counted" in tables_of(path), "something is reserved"
+        ledger.record(row(id="b"))
+    with opened(path) as ledger:
+        ledger.record(row())
+        assert "attempt_counted" not in tables_of(path)
+        assert money(ledger.budget_store()) == (4, 0)
+
+
 # -- Processes
 
 
