@@ -70,7 +70,7 @@ def tables_of(path: Path) -> set[str]:
 # -- The same as in memory
 
 
-class Stores(RuleBasedStateMachine):
+class BudgetsMachine(RuleBasedStateMachine):
     """Two ledgers that share a file, and one in memory: they always agree."""
 
     attempts = Bundle("attempts")
@@ -162,8 +162,8 @@ class Stores(RuleBasedStateMachine):
                 assert ledger.budget_store().standings(claims) == expected
 
 
-Stores.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
-TestStores = Stores.TestCase
+TestBudgets = BudgetsMachine.TestCase
+TestBudgets.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
 
 
 # -- Accounts
