@@ -191,10 +191,13 @@ def _steps(version: int) -> str:
 
 def as_json(rows: Iterable[Sequence[Any]]) -> str:
     """Rows of the journal, as `INSERT` takes them."""
-    named = [dict(zip(_NAMES, row, strict=False)) for row in rows]
-    for row in named:
-        for name in _AMOUNTS:
-            row[name] = _amount(row[name])
+    return f"[{','.join(map(_json, rows))}]"  # one by one, so that other threads run in between
+
+
+def _json(row: Sequence[Any]) -> str:
+    named = dict(zip(_NAMES, row, strict=False))
+    for name in _AMOUNTS:
+        named[name] = _amount(named[name])
     return json.dumps(named)
 
 
