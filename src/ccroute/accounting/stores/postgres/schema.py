@@ -224,6 +224,7 @@ def _clean(value: Any) -> Any:
     return [_clean(each) for each in value] if isinstance(value, list) else value
 
 
+_NOT_TWICE: Final = " AND NOT EXISTS (SELECT FROM unnest(%s::text[]) AS twice WHERE twice = id)"
 _TWICE: Final = f"SELECT id FROM {TABLE} WHERE id = ANY(%s)".encode()  # noqa: S608
 _SPAN: Final = f" FROM {TABLE} WHERE started >= %s AND started < %s"
 _ROWS: Final = f"SELECT {_listed(_TO_JOURNAL)}{_SPAN} ORDER BY started, id".encode()
@@ -263,7 +264,7 @@ def sums(
     groups = ", ".join(str(i + 1) for i in range(len(by) + 1))
     twice = [id for (id,) in connection.execute(_TWICE, [without])] if without else []
     query = f"SELECT {parts}{_SUMS.format(band=BAND_OF if tiers else '0')}{_SPAN}"
-    query += f"{' AND id <> ALL(%s)' if twice else ''} GROUP BY {groups}"
+    query += f"{_NOT_TWICE if twice else ''} GROUP BY {groups}"
     arguments = [start, end, *([twice] if twice else [])]
     found = defaultdict[tuple[Any, ...], Tally](Tally)
     with connection.cursor(binary=True) as cursor:
