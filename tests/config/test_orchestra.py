@@ -412,6 +412,30 @@ def test_a_budget_that_is_not_clear_is_a_warning(caplog, keys, place):
     assert "budgets" not in found.options
 
 
+@pytest.mark.parametrize(
+    ("source", "place"),
+    [
+        ({"daily_budget": 5, "x": {"model": "ollama/q"}}, "daily_budget"),
+        ({"budget": {"usd": 5}, "agents": {"x": {"model": "ollama/q", "role": "r"}}}, "budget"),
+        ({"budgets": {"x": {"usd": 5}}, "agents": {"x": {"model": "ollama/q", "role": "r"}}}, "budgets"),
+        ({"coding": {"budget": {"usd": 5}, "x": {"model": "ollama/q"}}}, "coding.budget"),
+        ({"coding": {"maxDailySpend": 5, "x": {"model": "ollama/q"}}}, "coding.maxDailySpend"),
+    ],
+)
+def test_a_budget_of_anyone_else_is_a_warning(caplog, source, place):
+    found = read(source, {})
+    reason = "it is read for an agent; others have one in cost_settings, or under budgets of a native file"
+    assert caplog.messages == [f"config: {place}: is not kept: {reason}"]
+    assert (place, reason) in found.ignored
+    assert list(found.options["agents"]) == ["x"]
+
+
+def test_an_agent_or_a_group_may_be_called_budget(caplog):
+    found = load({"budget": {"model": "ollama/q"}, "budgets": {"x": {"model": "ollama/q"}}}, {})
+    assert found["agents"].keys() == {"budget", "x"}
+    assert not caplog.messages
+
+
 def test_an_agent_has_one_budget(caplog):
     found = load({"x": {"model": "ollama/q", "daily_budget": 5, "monthly_budget": 50}}, {})
     assert found["budgets"] == {"agent:x": Budget(5)}

@@ -129,7 +129,7 @@ class CallContext:
         name, charged, refused = attempt.candidate.deployment.name, fault.rule.charged, False
         if not charged:
             refused = attempt.candidate.deployment.backend.charges_refusal(fault.error)
-            charged = refused or attempt.rejected_answer is not None or attempt.reported()
+            charged = refused or attempt.rejected_answer is not None
         usage = attempt.spent(refused=refused) if charged else UNUSED
         self._note(attempt, outcome, usage, fault, fault.detail)
         if attempt.reservation is not None:

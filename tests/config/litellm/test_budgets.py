@@ -7,7 +7,9 @@ import logging
 
 import pytest
 from tests.config.litellm.files import entry, loaded
+from tests.reload.support import Hosts
 
+from ccroute import Router
 from ccroute.types import Budget
 
 
@@ -205,3 +207,19 @@ def test_a_budget_under_general_settings_is_a_warning(caplog):
     loaded(ROW, general_settings={"max_budget": 5, "budget_duration": "1d"})
     (message,) = caplog.messages
     assert message.endswith("is read under litellm_settings only, by LiteLLM too")
+
+
+def test_a_spent_budget_of_a_provider_leads_to_the_fallback():
+    paid = {"api_base": "http://one.test/v1", "input_cost_per_token": 1e-3, "output_cost_per_token": 1e-3}
+    free = {"api_base": "http://two.test/v1", "input_cost_per_token": 0, "output_cost_per_token": 0}
+    source = {
+        "model_list": [openai("paid", **paid), entry("free", "hosted_vllm/q", **free)],
+        "router_settings": {
+            "provider_budget_config": {"openai": {"budget_limit": 0.05, "time_period": "1d"}},
+            "fallbacks": [{"paid": ["free"]}],
+        },
+    }
+    with Router.from_config(source, env={}, transport=Hosts().transport) as router:
+        served = [router.complete("hi", model="paid", max_tokens=5).route for _ in range(5)]
+    assert [route.backend for route in served][::4] == ["one", "two"]
+    assert served[-1].fallback

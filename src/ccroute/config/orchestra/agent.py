@@ -27,16 +27,15 @@ AGENT_KEYS: Final = {
 }
 MAPPING: Final = "ccproxyMapping"
 SWITCHES: Final = ("local_only", "enabled", "disabled")
-AGENTS_ONLY: Final = frozenset({*AGENT_KEYS, *URL_KEYS, *API_KEYS})
+AGENTS_ONLY: Final = frozenset({*AGENT_KEYS, *URL_KEYS, *API_KEYS} - {"budget"})
 DESCRIPTIVE: Final = frozenset(
     {"dependencies", "description", "name", "phase", "prompt", "responsibilities", "role", "type"}
 )
 _KNOWN = (*AGENT_KEYS, *AGENT_SPENDS, "baseUrl", "url", "apiKey", MAPPING, *SWITCHES)
 _MAPPING_KEYS = ("apiAlias", "ollama")
 
-# Words that only look like a misspelled "model", and keys that only an agent has.
+# Words that only look like a misspelled "model".
 _WORDS = frozenset({"mode", "modes", "modal", "models"})
-_AGENT_SIGNS = AGENTS_ONLY - {"budget"}
 _PLACES = (*URL_KEYS, *API_KEYS, MAPPING)
 """Keys that say where an agent's model runs."""
 
@@ -47,7 +46,7 @@ def is_agent(entry: object) -> bool:
 
 def misspelt_model(entry: Mapping[str, Any]) -> str | None:
     """The key that seems to be a misspelled "model" in an entry without a model."""
-    words = _WORDS if _AGENT_SIGNS.isdisjoint(entry) else ()
+    words = _WORDS if AGENTS_ONLY.isdisjoint(entry) else ()
     for key, value in entry.items():
         if isinstance(value, str) and folded(key) not in words and misspelt(key, ("model",)):
             return key

@@ -36,6 +36,10 @@ _INSIDE: Final = _WINDOWS | {"hourly": "hour", "daily": "day", "monthly": "month
 _UNCLEAR: Final = frozenset(map(folded, UNCLEAR))
 _NO_WINDOW: Final = 'it names no window of time: write "budget": {"usd": 5, "per": "day"}'
 
+_MISPLACED: Final = (
+    "it is read for an agent; others have one in cost_settings, or under budgets of a native file"
+)
+
 _Found = tuple[dict[str, Any], Place]
 
 
@@ -58,6 +62,14 @@ def read_budget(name: str, entry: Mapping[str, Any], place: Place, builder: Buil
     return budget
 
 
+def pass_over_budget(key: str, place: Place, builder: Builder) -> bool:
+    """Whether a key of a group or of the file is a budget. Such a budget is not kept, with a warning."""
+    found = is_budget(key) or key == "budgets"
+    if found:
+        _pass_over((*place, key), _MISPLACED, builder)
+    return found
+
+
 def _found(entry: Mapping[str, Any], place: Place, builder: Builder) -> Iterator[_Found]:
     for key, value in entry.items():
         here = (*place, key)
@@ -72,8 +84,7 @@ def _found(entry: Mapping[str, Any], place: Place, builder: Builder) -> Iterator
 def _in_table(table: Mapping[str, Any], place: Place, builder: Builder) -> Iterator[_Found]:
     """The native form, or `{"daily": 5}`."""
     if not {"usd", "tokens"}.isdisjoint(table):
-        if (budget := builder.expand(dict(table), place)) is not None:
-            yield budget, place
+        yield builder.expand(dict(table), place), place
         return
     for key, value in table.items():
         if window := _INSIDE.get(folded(key)):

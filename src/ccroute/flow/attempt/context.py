@@ -177,11 +177,6 @@ class AttemptContext:
             usage = usage.model_copy(update={"input": self.prompt_tokens()})
         return usage
 
-    def reported(self) -> bool:
-        """Whether the server had said what the prompt used."""
-        so_far = self.so_far()
-        return so_far is not None and so_far.usage.prompt_tokens > 0
-
     def spent(self, *, refused: bool = False) -> Usage:
         """What it probably used without an answer: its prompt, and what had been streamed.
 
