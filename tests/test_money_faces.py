@@ -446,8 +446,11 @@ def check_reports(walk: Walk, rows: Sequence[LedgerRow]) -> None:
 
 
 def unordered(report: Report) -> dict[str, Any]:
-    """As JSON; what costs the same is in any order."""
+    """As JSON; what costs the same is in any order, and SQLite writes seconds with 15 figures."""
     whole = report.to_dict()
+    lines: list[dict[str, Any]] = [*whole["rows"], whole["total"]]
+    for line in lines:
+        line |= {name: line[name] and round(line[name], 12) for name in ("p50", "p95")}
     return {**whole, "rows": sorted(whole["rows"], key=str)}
 
 

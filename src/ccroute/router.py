@@ -308,7 +308,7 @@ class Router(RouterBase):
         are UTC. `baseline` is the model, or the price, that savings are measured against; None: the router's
         own. Raises `UnknownModelError` or `ConfigError` if this one is unknown or has no price.
         """
-        from ccroute.accounting.report import Report, group_by  # loaded at its first use
+        from ccroute.accounting.report import Report  # loaded at its first use
 
         state = self._own_state()
         if isinstance(baseline, Price):
@@ -317,10 +317,7 @@ class Router(RouterBase):
             price = baseline_price(state.tables, baseline)
         else:
             price = None if state.baseline is None else price_of(state.tables, state.baseline, usual=True)
-        parts = group_by(by)
-        tiers = price is not None and bool(price.above)
-        sums = state.ledger.tallies(moment("since", since), moment("until", until), parts, tiers=tiers)
-        return Report(sums, parts, baseline=price)
+        return Report.of(state.ledger.tallies, by, since, until, price)
 
     def rows(self, since: date | str | None = None, until: date | str | None = None) -> list[LedgerRow]:
         """The ledger's rows of attempts started in [since, until), oldest first; both as in `report`.

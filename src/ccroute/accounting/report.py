@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
-from decimal import Decimal
+from decimal import Decimal, localcontext
+from functools import partial
+from operator import itemgetter
 from typing import Any, Literal, Self, get_args, overload
 
 from ccroute.accounting.ledger import moment
 from ccroute.accounting.price_lists import how_to_price, price_of_model
-from ccroute.accounting.prices import PriceBook, PriceLike
-from ccroute.accounting.tally import Key, Tally, as_json
+from ccroute.accounting.prices import NOTHING, PriceBook, PriceLike
+from ccroute.accounting.tally import EXACT, Key, Tally, as_json, merged, tiers_of
 from ccroute.display import RichTable, aligned, rounded_usd
 from ccroute.errors import ConfigError
 from ccroute.types import Price
@@ -47,18 +50,23 @@ class Report(Sequence[Mapping[str, Any]]):
         baseline: Price | None = None,
     ) -> None:
         self.by = group_by(by)
-        whole = Tally()
-        groups: dict[tuple[str | None, ...], Tally] = {} if self.by else {(): Tally()}
+        self._read: Callable[..., Mapping[Key, Tally]] = lambda by: sums
+        groups = defaultdict[tuple[str | None, ...], list[Tally]](list)
         for key, tally in sums.items():
-            whole.merge(tally)
-            groups.setdefault(tuple(getattr(key, name) for name in self.by), Tally()).merge(tally)
-        rows = [
-            dict(zip(self.by, group, strict=True)) | _row(tally, baseline) for group, tally in groups.items()
-        ]
-        self._rows: list[dict[str, Any]] = sorted(
-            rows, key=lambda row: (-(row["cost"] or 0), -row["requests"])
-        )
-        self._total = _row(whole, baseline)
+            groups[tuple([getattr(key, name) for name in self.by])].append(tally)
+        with localcontext(EXACT):
+            self._total = _columns(merged(list(sums.values())), baseline)
+            self._rows: list[dict[str, Any]] = [
+                {
+                    **dict(zip(self.by, group, strict=True)),
+                    **_columns(tallies[0] if len(tallies) == 1 else merged(tallies), baseline),
+                }
+                for group, tallies in groups.items()
+            ]
+        if not self.by:
+            self._rows = [self._total]
+        self._rows.sort(key=itemgetter("requests"), reverse=True)
+        self._rows.sort(key=lambda row: row["cost"] or NOTHING, reverse=True)
 
     @classmethod
     def from_ledger(
@@ -86,10 +94,24 @@ class Report(Sequence[Mapping[str, Any]]):
             price = price_of_model(baseline, book, usual=True)
             if price is None:
                 raise ConfigError(f'baseline: "{baseline}" has no price: {how_to_price(baseline)}')
+        return cls.of(partial(read_sums, path), by, since, until, price)
+
+    @classmethod
+    def of(
+        cls,
+        read: Callable[..., Mapping[Key, Tally]],
+        by: GroupBy | Sequence[GroupBy],
+        since: date | str | None,
+        until: date | str | None,
+        baseline: Price | None,
+    ) -> Self:
+        """The report of sums that `read` gives, as `BaseLedger.tallies` does."""
+        tiers = tiers_of(() if baseline is None else [limit for limit, _ in baseline.above])
+        read = partial(read, moment("since", since), moment("until", until), tiers=tiers)
         parts = group_by(by)
-        tiers = price is not None and bool(price.above)
-        sums = read_sums(path, moment("since", since), moment("until", until), parts, tiers)
-        return cls(sums, parts, baseline=price)
+        made = cls(read(by=parts), parts, baseline=baseline)
+        made._read = read
+        return made
 
     @property
     def total(self) -> dict[str, Any]:
@@ -159,9 +181,9 @@ class Report(Sequence[Mapping[str, Any]]):
         return columns, rows, range(len(self.by), len(columns)), total if rows and self.by else None
 
 
-def _row(tally: Tally, baseline: Price | None) -> dict[str, Any]:
-    priced, usage = tally.priced or not tally.unpriced, tally.usage
-    baseline_cost = tally.cost_at(baseline) if baseline is not None and priced else None
+def _columns(tally: Tally, baseline: Price | None) -> dict[str, Any]:
+    cost, usage = tally.known_cost, tally.usage
+    baseline_cost = tally.cost_at(baseline) if baseline is not None and cost is not None else None
     saved = None if baseline_cost is None else baseline_cost - tally.cost
     percent = (
         (100 * saved / baseline_cost).quantize(Decimal("0.1"))
@@ -174,9 +196,9 @@ def _row(tally: Tally, baseline: Price | None) -> dict[str, Any]:
         "failures": tally.failures,
         "input": usage.input,
         "cache_read": usage.cache_read,
-        "cache_write": usage.cache_write,
+        "cache_write": usage.cache_write_5m + usage.cache_write_1h,
         "output": usage.output,
-        "cost": tally.cost if priced else None,
+        "cost": cost,
         "unknown_cost_requests": tally.unknown_cost_requests,
         "baseline_cost": baseline_cost,
         "saved": saved,

@@ -26,6 +26,7 @@ from ccroute.accounting import LedgerRow, MemoryLedger, PostgresLedger
 from ccroute.accounting.stores.postgres import shipping
 from ccroute.accounting.stores.postgres.ledger import read_sums
 from ccroute.accounting.stores.postgres.shipping import Shipper
+from ccroute.accounting.tally import USUAL_TIERS
 from ccroute.cli import main
 from ccroute.errors import ConfigError
 from ccroute.types import FailureClass, Usage
@@ -110,7 +111,10 @@ def test_rows_and_reports_are_those_of_memory_wherever_a_row_is(
     since, price = START + DAY / 2, Price(15, 75, cache_read="1.5", above={1000: Price(30, 150)})
     for bound in (None, since):
         expected = Report(memory.tallies(bound, by=by), by, baseline=price)
-        for sums in (ledger.tallies(bound, by=by), read_sums(address(place), bound, None, by, True)):
+        for sums in (
+            ledger.tallies(bound, by=by),
+            read_sums(address(place), bound, None, by, tiers=USUAL_TIERS),
+        ):
             found = Report(sums, by, baseline=price)
             assert found.total == expected.total
             assert sorted(map(repr_of, found)) == sorted(map(repr_of, expected))

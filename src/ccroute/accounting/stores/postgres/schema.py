@@ -14,17 +14,10 @@ from typing import Any, Final
 
 from psycopg import Connection, sql
 
-from ccroute.accounting.stores.schema import (
-    BAND_OF,
-    NO_TOKENS,
-    PLACES,
-    PROMPT,
-    UNPRICED,
-    add,
-    key_of,
-    ledger_row,
-)
-from ccroute.accounting.tally import Key, LedgerRow, Tally
+from ccroute.accounting.prices import NOTHING
+from ccroute.accounting.stores.schema import PLACES, ledger_row
+from ccroute.accounting.stores.sums import add_counts, day_of, tier_of
+from ccroute.accounting.tally import EXACT, Key, LedgerRow, Lengths, Tally, keys_of
 
 TABLE: Final = "ccroute_attempts"
 VERSIONS: Final = "ccroute_migrations"
@@ -231,15 +224,14 @@ def rows(connection: Connection[Any], start: datetime, end: datetime) -> list[Le
     return list(map(ledger_row, connection.execute(_ROWS, [start, end]))) if version(connection) else []
 
 
-_SUMS: Final = f"""
-    CASE WHEN cost IS NULL THEN {UNPRICED} WHEN {PROMPT} + output = 0 THEN {NO_TOKENS} ELSE {{band}} END,
-    count(*), count(*) FILTER (WHERE final), count(*) FILTER (WHERE outcome IN ('failed', 'interrupted')),
-    count(*) FILTER (WHERE final AND cached), count(*) FILTER (WHERE final AND overridden),
-    count(override_saved) FILTER (WHERE final),
+_SUMS: Final = """
+    count(*) FILTER (WHERE final), count(*), count(*) FILTER (WHERE outcome IN ('failed', 'interrupted')),
+    count(*) FILTER (WHERE estimated), count(*) FILTER (WHERE final AND cached),
+    count(*) FILTER (WHERE final AND overridden), count(override_saved) FILTER (WHERE final),
+    array_agg(latency) FILTER (WHERE outcome = 'ok' AND latency IS NOT NULL),
     sum(input)::bigint, sum(cache_read)::bigint, sum(cache_write_5m)::bigint, sum(cache_write_1h)::bigint,
-    sum(output)::bigint, sum(reasoning)::bigint, bool_or(estimated),
-    NULL, sum(cost)::text, NULL, (sum(override_saved) FILTER (WHERE final))::text,
-    array_agg(latency) FILTER (WHERE outcome = 'ok' AND latency IS NOT NULL)
+    sum(output)::bigint, sum(reasoning)::bigint,
+    sum(cost), sum(cost) FILTER (WHERE estimated), sum(override_saved) FILTER (WHERE final)
 """
 _PARTS: Final = {"group": '"group"', "day": "(started AT TIME ZONE 'UTC')::date - date '1970-01-01'"}
 """How the parts of a key are written in SQL, where it is not their name."""
@@ -250,7 +242,7 @@ def sums(
     start: datetime,
     end: datetime,
     by: Sequence[str],
-    tiers: bool,
+    tiers: Sequence[Lengths],
     without: Sequence[str],
 ) -> dict[Key, Tally]:
     """Sums over the rows started in [start, end), without the ids that are named, per value of `by`."""
@@ -259,13 +251,19 @@ def sums(
     parts = "".join(f"{_PARTS.get(name, name)}, " for name in by)
     groups = ", ".join(str(i + 1) for i in range(len(by) + 1))
     twice = [id for (id,) in connection.execute(_TWICE, [without])] if without else []
-    query = f"SELECT {parts}{_SUMS.format(band=BAND_OF if tiers else '0')}{_SPAN}"
+    query = f"SELECT {parts}{tier_of(tiers)}, {_SUMS}{_SPAN}"
     query += f"{' AND id <> ALL(%s)' if twice else ''} GROUP BY {groups}"
     arguments = [start, end, *([twice] if twice else [])]
     found = defaultdict[tuple[Any, ...], Tally](Tally)
     with connection.cursor(binary=True) as cursor:
         for row in cursor.execute(query.encode(), arguments):
-            tally = found[row[: len(by)]]
-            add(tally, *row[len(by) : -1])
-            tally.latencies += row[-1] or ()
-    return {key_of(dict(zip(by, group, strict=True))): tally for group, tally in found.items()}
+            tally, (*counts, cost, estimated_cost, saved) = found[row[: len(by)]], row[len(by) :]
+            add_counts(tally, tiers, counts)
+            tally.cost = EXACT.add(tally.cost, cost or NOTHING)
+            tally.estimated_cost = EXACT.add(tally.estimated_cost, estimated_cost or NOTHING)
+            tally.override_saved = EXACT.add(tally.override_saved, saved or NOTHING)
+    day, key = by.index("day") if "day" in by else None, keys_of(by)
+    return {
+        key(day_of(part) if i == day else part for i, part in enumerate(group)): tally
+        for group, tally in found.items()
+    }
