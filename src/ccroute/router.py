@@ -315,7 +315,7 @@ class Router(RouterBase):
         if baseline is not None and not is_known(state.tables, baseline):
             raise UnknownModelError(baseline, hint="a baseline needs an alias, a deployment or a price")
         price = None if name is None else price_of(state.tables, name, usual=True)
-        return Report.of(state.ledger.tallies, by, since, until, price)
+        return Report.of(state.ledger.tallies, by, since, until, price, name or "")
 
     def rows(self, since: date | str | None = None, until: date | str | None = None) -> list[LedgerRow]:
         """The ledger's rows of attempts started in [since, until), oldest first; both as in `report`.
