@@ -23,6 +23,7 @@ from ccroute import (
     Agent,
     AnthropicBackend,
     Backend,
+    Budget,
     Completion,
     OllamaBackend,
     OpenAIBackend,
@@ -34,11 +35,12 @@ from ccroute import (
 from ccroute.accounting import LedgerRow, MemoryLedger
 from ccroute.accounting.prices import cost
 from ccroute.routing import AgentTable, AliasTable, Tables, make_plan
+from ccroute.routing.acquired import UNDECIDED
 from ccroute.types import Request
 from contenders import KEY, MESSAGES, MODEL
 
 # The goals, in µs. The last one is for a failure beside a prompt of 2 MB.
-PER_CALL, PER_CHUNK, PER_FAILURE, PER_LONG_FAILURE = 60.0, 2.5, 300.0, 5000.0
+PER_CALL, PER_BUDGET, PER_CHUNK, PER_FAILURE, PER_LONG_FAILURE = 60.0, 8.0, 2.5, 300.0, 5000.0
 REPEATS, QUICK = 7, 3
 SECONDS = 0.05
 """How long a run takes, about."""
@@ -119,7 +121,26 @@ def resolving() -> Row:
 
 def pricing() -> Row:
     usage = Usage(input=1200, cache_read=300, output=450)
-    return Row("price a usage", lambda: cost(usage, PRICE))
+    return Row("price a usage", lambda: cost(usage, PRICE), goal=1)
+
+
+def budgeting() -> Row:
+    """What the attempt of a call adds that needs one budget: its worst case, the check, and the settlement.
+    Its prompt is counted already."""
+    made, attempts = router(server.compact(WHOLES["openai"]), budgets={"bench": Budget(10**9)}), list[Any]()
+    state = made._state
+    made._state = state._replace(reserve=attempts.append)
+    made.complete(messages=MESSAGES, agent="bench", max_tokens=100)
+    attempt, row, reserve, budgets = attempts[0], state.ledger.rows()[0], state.reserve, state.budgets
+    assert reserve is not None
+    assert budgets is not None
+
+    def spend() -> None:
+        assert reserve(attempt) is None
+        attempt.settle(UNDECIDED)
+        budgets.count(row)
+
+    return Row("budget: check and settle", spend, goal=PER_BUDGET)
 
 
 def recording() -> Row:
@@ -219,7 +240,7 @@ def main() -> None:
     log = logging.getLogger("ccroute")  # it makes its records, and nobody writes them
     log.propagate, log.handlers = False, [logging.NullHandler()]
     rows = [
-        *(resolving(), planning(), pricing(), recording()),
+        *(resolving(), planning(), pricing(), budgeting(), recording()),
         *(row for wire in BACKENDS for row in codec(wire)),
         *whole_calls(),
         *failures(),

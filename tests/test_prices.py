@@ -16,6 +16,7 @@ from tests.support.openai_like import chat
 from ccroute import (
     Agent,
     AnthropicBackend,
+    Budget,
     Model,
     OllamaBackend,
     OpenAIBackend,
@@ -114,6 +115,30 @@ def test_explain_says_each_price_and_its_source() -> None:
     assert (paid.worst_cost, free.worst_cost) == (Decimal("0.075") + 7 * Decimal("0.000015"), 0)
 
 
+@pytest.mark.parametrize(
+    ("extra", "usd"),
+    [
+        ({}, "0.01"),
+        ({"service_tier": "auto"}, "0.01"),
+        ({"service_tier": "flex"}, "0.01"),  # it may be served in the usual way
+        ({"service_tier": "priority"}, "0.02"),
+        ({"service_tier": "scale"}, None),
+    ],
+)
+def test_the_worst_case_is_that_of_the_tier_that_is_asked_for(extra: dict[str, str], usd: str | None) -> None:
+    asked: dict[str, Any] = {"model": "openai/gpt-5.1", "max_tokens": 1000, "extra": extra}
+    free = Router([OpenAIBackend(api_key="key")], count_tokens=lambda _: 0)
+    assert free.explain("hi", **asked).candidates[0].worst_cost == (None if usd is None else Decimal(usd))
+    small = router(
+        OpenAIBackend(api_key="key"), count_tokens=lambda _: 0, budgets={"router": Budget("0.015")}
+    )
+    if usd is None or Decimal(usd) > Decimal("0.015"):
+        with pytest.raises(errors.BudgetExceededError):
+            small.complete("hi", **asked)
+    else:
+        assert small.complete("hi", **asked).cost
+
+
 def test_models_say_their_price_where_there_is_one() -> None:
     aliases = {"opus": f"anthropic/{OPUS}", "both": [f"anthropic/{OPUS}", "local/q"], "c-*": "anthropic/*"}
     local = OllamaBackend("local", models={"q": Model()})
@@ -123,6 +148,16 @@ def test_models_say_their_price_where_there_is_one() -> None:
     assert listed["opus"] == listed[f"anthropic/{OPUS}"] == (15, 75, "genai-prices")
     assert listed["local/q"] == (0, 0, "free")
     assert listed["both"] == listed["c-*"] == nothing
+
+
+def test_a_price_that_is_misspelt_is_told_though_the_library_has_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    prices: dict[str, Any] = {"gpt-4o-mnii": "free", "gpt-4o": "free"}
+    router(OpenAIBackend(api_key="key"), aliases={"small": "openai/gpt-4o-mini"}, prices=prices).close()
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert 'prices["gpt-4o-mnii"] leads to no model' in told
+    assert "openai/gpt-4o-mini has the price of genai-prices" in told
 
 
 # -- Savings

@@ -4,6 +4,7 @@ and the provider and the model that an address and a name lead to."""
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, time, timedelta
@@ -327,9 +328,12 @@ def test_a_window_over_midnight_is_one_window(library: Any) -> None:
     assert [listed.at(NOON.replace(hour=hour)).input for hour in (21, 22, 23, 0, 1, 2)] == [1, 4, 4, 4, 4, 1]
 
 
-def test_deepseeks_peak_hours_cost_twice_as_much() -> None:
+def test_deepseeks_peak_hours_of_working_days_cost_twice_as_much() -> None:
     listed = price_list("https://api.deepseek.com/v1", "api.deepseek.com", "deepseek-v4-pro")
     assert isinstance(listed, PriceList)
+    for weekend in (datetime(2026, 11, 21, 2, tzinfo=UTC), datetime(2026, 11, 22, 7, tzinfo=UTC)):
+        assert listed.at(weekend) == listed.at(NOON)
+    assert listed.at(datetime(2026, 11, 23, 2, tzinfo=UTC)) != listed.at(NOON)  # Monday
     off, peak = listed.at(NOON), listed.at(NOON.replace(hour=2))
     assert off is not None
     assert peak is not None
@@ -370,7 +374,7 @@ def test_a_fault_of_the_library_is_a_warning_and_no_price(
 
 
 def test_without_the_library_the_price_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_providers", lambda: None)
+    monkeypatch.setitem(sys.modules, "genai_prices.data_snapshot", None)  # its import fails
     first_party.cache_clear()
     assert price_list("https://api.openai.com", "api.openai.com", "gpt-4o") == module.NOT_INSTALLED
     assert price_of_model("gpt-4o", PriceBook()) is None
@@ -381,6 +385,8 @@ def test_without_the_library_the_price_is_unknown(monkeypatch: pytest.MonkeyPatc
 def test_names_from_answers_are_remembered_up_to_a_limit() -> None:
     listed = price_list("https://api.openai.com/v1", "api.openai.com", "gpt-4o")
     assert isinstance(listed, PriceList)
+    dated = listed.answered("gpt-4o-2024-05-13")
+    assert dated is listed.answered("gpt-4o-2024-05-13") is not listed
     for i in range(200):
         assert listed.answered(f"gpt-unheard-{i}") is listed
     assert len(listed._answered) == module._MOST_ANSWERED

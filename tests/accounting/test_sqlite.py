@@ -310,8 +310,8 @@ def test_a_report_of_no_file_is_refused_and_makes_none(path: Path) -> None:
         Report.from_ledger(path)
     with pytest.raises(ValueError, match=r"^by= is one of agent, .* not \"agents\""):
         Report.from_ledger(path, "agents")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="no postgresql:// ledger"):
-        Report.from_ledger("postgresql://host/db")
+    with pytest.raises(ConfigError, match="no mysql:// ledger"):
+        Report.from_ledger("mysql://host/db")
     assert os.listdir(path.parent) == []
 
 

@@ -15,7 +15,7 @@ from tests.support import anthropic_like, openai_like
 from tests.support.anthropic_like import event, message, message_sse
 from tests.support.openai_like import chat, chat_sse
 
-from ccroute import AnthropicBackend, Completion, Message, OpenAIBackend, Price, Router
+from ccroute import AnthropicBackend, Completion, Message, OpenAIBackend, Price, Router, errors
 from ccroute.accounting import LedgerRow
 from ccroute.backends import Backend
 
@@ -335,6 +335,22 @@ def test_azures_names_are_priced_if_its_answers_agree(
 ) -> None:
     _, row = served(AZURE, deployment, chat(model=answered, usage=USED))
     assert row.cost == (None if usd is None else Decimal(usd))
+
+
+def test_azures_own_tiers_have_no_price_of_openais() -> None:
+    _, row = served(AZURE, "gpt-4o", chat(model="gpt-4o", usage=USED) | {"service_tier": "priority"})
+    assert row.cost is None
+
+
+def test_a_broken_stream_is_priced_by_the_model_that_it_named() -> None:
+    *begun, _, _, _ = chat_sse(model="gpt-4o-mini-2024-07-18")
+    broken = httpx.Response(200, content=b"".join(begun))
+    with Router([AZURE], transport=httpx.MockTransport(lambda _: broken)) as router:
+        with pytest.raises(errors.StreamInterruptedError):
+            list(router.stream("hi", model="azure/prod-chat"))
+        (row,) = router.rows()
+    tokens = {"prompt_tokens": row.usage.prompt_tokens, "completion_tokens": row.usage.output}
+    assert row.cost == listed("azure", "gpt-4o-mini", tokens) > 0
 
 
 def test_the_model_that_the_answer_names_is_priced() -> None:

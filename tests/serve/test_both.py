@@ -32,6 +32,7 @@ ANSWERS: list[tuple[Exception, int, str | None, type[Exception]]] = [
     (errors.ContentPolicyError("x"), 400, "content_policy_violation", errors.ContentPolicyError),
     (errors.UnknownModelError("x"), 404, "model_not_found", errors.ModelNotFoundError),
     (errors.UnknownAgentError("x"), 404, "agent_not_found", errors.ModelNotFoundError),
+    (errors.BudgetExceededError("x"), 402, "budget_exceeded", errors.QuotaExhaustedError),
     (errors.EgressDeniedError("x"), 403, "egress_denied", errors.PermissionDeniedError),
     (errors.DeadlineExceededError("x"), 504, None, errors.ServerError),
     (errors.QueueTimeoutError("x"), 503, None, errors.OverloadedError),

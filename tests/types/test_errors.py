@@ -21,6 +21,7 @@ TREE = {
     "ContentPolicyError": "InvalidRequestError",
     "UnknownAgentError": "RequestError",
     "UnknownModelError": "RequestError",
+    "BudgetExceededError": "CcrouteError",
     "EgressDeniedError": "CcrouteError",
     "QueueTimeoutError": "CcrouteError",
     "DeadlineExceededError": "CcrouteError",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -52,6 +52,10 @@ _FACTORS: Final = {
     ("groq", "service_tier", "flex"): Decimal(1),
 }
 """Terms that the library has no price for: the price is that many times the usual one."""
+_WEEKENDS_OFF: Final = {"deepseek": timezone(timedelta(hours=8))}
+"""Providers whose peak hours are those of working days, and their time. The library has no days of the week:
+https://github.com/pydantic/genai-prices/issues/582. Noon in UTC is no peak hour."""
+_SATURDAY: Final = 5
 _MOST_ANSWERED: Final = 64
 """Names of models in answers that are remembered of one list."""
 
@@ -68,6 +72,8 @@ class PriceList:
         self.provider = provider.id
         self.model = "" if info is None else info.id
         self._provider, self._name, self._info = provider, name, info
+        self._get_prices: Any = None if info is None else info.get_prices
+        self._always = self._unchanging()
         self._known: dict[int, Price | str] = {}  # by the library's own price objects, which live as long
         self._answered: dict[str, PriceList] = {}
         found = self._find(datetime.now(UTC))
@@ -91,6 +97,8 @@ class PriceList:
 
     def under(self, moment: datetime, terms: Terms) -> Price | str:
         """The price of an answer that was served under these terms, or why it is unknown."""
+        if not terms:
+            return self._find(moment)
         context, factor = dict[str, str](), Decimal(1)
         for name, value in terms:
             known = _FACTORS.get((self.provider, name, value))
@@ -123,13 +131,28 @@ class PriceList:
         """Whether models are called by names that the user gave them: Azure's deployments."""
         return self.provider == "azure"
 
-    def _find(self, moment: datetime, context: Mapping[str, str] | None = None) -> Price | str:
+    def _unchanging(self) -> Price | str | None:
+        """The usual price, or why it is unknown, where that is the same at all times; else None."""
         info = self._info
         if info is None:
             return f"genai-prices has no model {self._name} of {self.provider}"
         if self.provider in ("openai", "azure") and _SEARCHES_ALWAYS.fullmatch(info.id):
             return f"{self._shown()} is also billed for each of its web searches"
-        listed = info.get_prices(moment, context)
+        return None if isinstance(info.prices, list) else self._read(vars(info.prices))
+
+    def _find(self, moment: datetime, context: Mapping[str, str] | None = None) -> Price | str:
+        always = self._always
+        if always is not None and (isinstance(always, str) or not context):
+            return always
+        found, zone = self._listed(moment, context), _WEEKENDS_OFF.get(self.provider)
+        if zone is not None and moment.astimezone(zone).weekday() >= _SATURDAY:
+            quiet = self._listed(moment.astimezone(UTC).replace(hour=12), context)
+            if isinstance(found, Price) and isinstance(quiet, Price) and quiet.output < found.output:
+                return quiet
+        return found
+
+    def _listed(self, moment: datetime, context: Mapping[str, str] | None) -> Price | str:
+        listed = self._get_prices(moment, context)
         if context:
             return self._read(vars(listed))
         found = self._known.get(id(listed))
@@ -151,7 +174,7 @@ class PriceList:
         limits = sorted({tier.start for value in given.values() for tier in getattr(value, "tiers", ())})
         try:
             return Price(
-                **_at_length(given, 0),  # only amounts
+                **_at_length(given, 0),
                 above={limit: Price(**_at_length(given, limit)) for limit in limits},  # type: ignore[arg-type]
                 web_search=given.get(_SEARCHES),
             )

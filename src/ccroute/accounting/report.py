@@ -9,7 +9,7 @@ from datetime import date
 from decimal import Decimal, localcontext
 from functools import partial
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TextIO, get_args, overload
 
 from ccroute.accounting.ledger import moment
 from ccroute.accounting.price_lists import how_to_price, price_of_model
@@ -92,14 +92,14 @@ class Report(Sequence[Mapping[str, Any]]):
         *,
         prices: PriceBook | Mapping[str, PriceLike] | None = None,
     ) -> Self:
-        """The report of an SQLite ledger, without a router; other programs may write to it meanwhile.
+        """The report of a ledger, an SQLite file or `postgresql://…`, without a router. Other programs may
+        write to it meanwhile.
 
         As `Router.report`; a `baseline` that is a name has its price in `prices`, or from the provider who
-        made the model (the extra `prices`). Raises `ConfigError` if there is no ledger at `path`, and if the
-        baseline has no price.
+        made the model (the extra `prices`). Raises `ConfigError` if there is no ledger at `path`, if it
+        cannot be read, and if the baseline has no price.
         """
-        from ccroute.accounting.stores.opening import checked_path
-        from ccroute.accounting.stores.sqlite import read_sums  # imports sqlite3
+        from ccroute.accounting.stores.opening import read_sums
 
         price = baseline if isinstance(baseline, Price) else None
         if isinstance(baseline, str):
@@ -108,7 +108,7 @@ class Report(Sequence[Mapping[str, Any]]):
             if price is None:
                 raise ConfigError(f'baseline: "{baseline}" has no price: {how_to_price(baseline)}')
         name = baseline if isinstance(baseline, str) else ""
-        return cls.of(partial(read_sums, checked_path(path)), by, since, until, price, name)
+        return cls.of(partial(read_sums, path), by, since, until, price, name)
 
     @classmethod
     def of(
@@ -174,19 +174,23 @@ class Report(Sequence[Mapping[str, Any]]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def to_csv(self, path: str | os.PathLike[str], *, encoding: str = "utf-8") -> None:
-        """Write the rows as a CSV file, for a spreadsheet; unknown amounts are empty.
+    def to_csv(self, path: str | os.PathLike[str] | TextIO, *, encoding: str = "utf-8") -> None:
+        """Write the rows as CSV into a file, which is replaced, or into an open one.
 
-        Amounts are exact. A name that a spreadsheet would take for a formula, such as "=x", has an apostrophe
-        before it. Excel needs `encoding="utf-8-sig"` for names beyond ASCII.
+        Amounts are exact, and empty where they are unknown. A name that a spreadsheet would take for a
+        formula, such as "=x", has an apostrophe before it. Excel needs `encoding="utf-8-sig"` for names
+        beyond ASCII.
         """
         import csv
 
-        with open(path, "w", encoding=encoding, newline="") as file:
-            write = csv.writer(file).writerow
-            write([*self.by, *self._total])
-            for row in self._rows:
-                write([_csv_cell(value) for value in row.values()])
+        if isinstance(path, str | os.PathLike):
+            with open(path, "w", encoding=encoding, newline="") as file:
+                self.to_csv(file)
+            return
+        write = csv.writer(path).writerow
+        write([*self.by, *self._total])
+        for row in self._rows:
+            write([_csv_cell(value) for value in row.values()])
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw what each day cost (UTC), with matplotlib, the extra `plot`.

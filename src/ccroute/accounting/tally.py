@@ -92,7 +92,8 @@ class LedgerRow(NamedTuple):
     first_content: until the first content of a stream; `duration` is the whole attempt, without `queue`.
     queue:         how long it waited for a slot at the host, or for its turn under a rate limit.
     load:          how long the server says that it loaded the model, where it says so (Ollama).
-    price_source:  where the price is from; None where it is unknown. See `Deployment`.
+    price_source:  where the price is from, as `Deployment.price_source`; "provider" where the answer says
+                   what it costs; None where it is unknown.
     version:       ccroute's own; None in rows of older versions.
     """
 
@@ -329,7 +330,14 @@ def total_usd(amounts: Iterable[Decimal]) -> Decimal:
 
 def as_json(row: Mapping[str, Any]) -> dict[str, JSON]:
     """The row with amounts as str."""
-    return {name: str(value) if isinstance(value, Decimal) else value for name, value in row.items()}
+    return {name: as_text(value) if isinstance(value, Decimal) else value for name, value in row.items()}
+
+
+def as_text(amount: Decimal) -> str:
+    """The amount in figures, without an exponent and without zeros at its end: each ledger stores it in its
+    own way."""
+    text = f"{amount:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 NO_TOKENS: Final = TokenCounts()

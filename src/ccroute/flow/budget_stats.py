@@ -20,7 +20,7 @@ def budget_stats(state: RouterState, needs: Iterable[Need] | None = None) -> dic
         return {}
     named = {need.name: need for need in (table if needs is None else needs)}
     waiting, now = Counter(budgets.waiting()), state.clock.now()
-    claims = {name: table.claim(need, now) for name, need in named.items()}
+    claims = {name: need.claim(now) for name, need in named.items()}
     # Of any session, nothing can be said.
     known = [name for name, need in named.items() if not need.is_of_sessions]
     try:

@@ -70,7 +70,7 @@ class RetryState:
         self.fault: Fault | None = None
         self.unsupported_fault: Fault | None = None
         self.budget_fault: Fault | None = None
-        self._budget_triggers: frozenset[Trigger | None] = frozenset()
+        self._budget_triggers: set[Trigger | None] = set()
         self.lacked_time = False
         self._plan = plan
         self._state = state
@@ -193,7 +193,7 @@ class RetryState:
     def over_budget(self, candidate: Candidate, fault: Fault) -> None:
         """A budget does not allow a candidate: nothing was sent, and nothing counts."""
         self.budget_fault = self.budget_fault or fault
-        self._budget_triggers |= {fault.rule.trigger}
+        self._budget_triggers.add(fault.rule.trigger)
         self._useless_deployments |= {candidate.deployment.name}
 
     def turned_away(self, step: NextAttempt, reason: Unavailable) -> None:

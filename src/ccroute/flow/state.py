@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -24,8 +24,10 @@ from ccroute.types import Request, RetryPolicy, Timeout
 from ccroute.types.clock import Clock
 
 if TYPE_CHECKING:
+    from ccroute.flow.attempt.context import AttemptContext
     from ccroute.observe import Listener
     from ccroute.routing.budgets.budgets import Budgets
+    from ccroute.routing.budgets.reservation import Reservation
 
 _NO_TABLES: Final = Tables([], AliasTable(), AgentTable({}))
 
@@ -57,16 +59,20 @@ class RouterState(NamedTuple):
     max_queue: int = 0
     budgets: Budgets | None = None
     """Who waits for budgets; from the first configuration on that has any."""
+    reserve: Callable[[AttemptContext], Reservation | None] | None = None
+    """Reserves what an attempt may spend; None: the configuration has no budgets."""
 
     def configured(self, given: Configuration) -> RouterState:
         """This state with another configuration."""
         on = given.health == "on"
         self.load.measure_latency("latency" in given.tables.aliases.strategies)
-        budgets = self.budgets
-        if given.tables.budgets is not None and budgets is None:
-            from ccroute.routing.budgets.budgets import Budgets  # most routers have none
+        budgets, reserve = self.budgets, None
+        if given.tables.budgets is not None:  # most routers have none
+            from ccroute.flow.attempt import spending
+            from ccroute.routing.budgets.budgets import Budgets
 
-            budgets = Budgets(self.ledger.budget_store(), self.clock)
+            reserve = spending.reserve
+            budgets = budgets or Budgets(self.ledger.budget_store(), self.clock)
         return self._replace(
             tables=given.tables,
             retry=given.retry,
@@ -75,6 +81,7 @@ class RouterState(NamedTuple):
             drop_params=given.drop_params,
             max_queue=given.max_queue,
             budgets=budgets,
+            reserve=reserve,
             health=self.health if self.health.on == on else Health(self.clock, self.emit, on=on),
         )
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.accounting.postgres.conftest import Place
@@ -124,6 +125,29 @@ def test_the_journal_may_be_named_in_the_address_or_beside_it(tmp_path: Path) ->
     assert PostgresLedger("postgresql://h/db?journal=/other.db", named)._path == named
 
 
+@pytest.mark.parametrize(
+    ("kind", "warns"), [("ext4", False), ("overlay", True), ("tmpfs", True), (None, False)]
+)
+def test_a_journal_that_ends_with_its_container_is_warned_of(
+    kind: str | None, warns: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    read, mounts = Path.read_text, f"rootfs / ext4 rw 0 0\nsome {tmp_path} {kind} rw 0 0\n"
+
+    def read_text(path: Path, *options: Any) -> str:
+        if str(path) != "/proc/self/mounts":
+            return read(path, *options)
+        if kind is None:  # macOS
+            raise FileNotFoundError
+        return mounts
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    ledger = PostgresLedger("postgresql://host/db")
+    assert (f"the journal {ledger._path} is in memory or in a container's" in caplog.text) == warns
+    caplog.clear()
+    PostgresLedger("postgresql://host/db", tmp_path / "named.db")
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize("home", ["/dev/null", "/proc/self"])
 def test_a_user_without_a_folder_is_told_to_name_a_journal(
     home: str, monkeypatch: pytest.MonkeyPatch
@@ -183,6 +207,6 @@ for use in (PostgresLedger, lambda url: Router([], ledger=url), Report.from_ledg
 
 
 def test_a_router_without_postgresql_loads_no_psycopg(tmp_path: Path) -> None:
-    code = "import sys, ccroute; ccroute.Router([], ledger='a.db').report(); print('psycopg' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout == "False\n"
+    code = "import sys, ccroute; ccroute.Router([], ledger=sys.argv[1]); print('psycopg' in sys.modules)"
+    command = [sys.executable, "-c", code, str(tmp_path / "usage.db")]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "False\n"

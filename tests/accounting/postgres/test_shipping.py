@@ -19,12 +19,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from tests.accounting.postgres.conftest import Place
 from tests.accounting.support import row
 
 from ccroute.accounting import PostgresLedger
-from ccroute.accounting.stores import files
 from ccroute.accounting.stores.postgres import shipping
 
 THREAD = "ccroute-ledger"
@@ -350,6 +350,40 @@ ledger.close()
     assert journaled(place.journal) == []
 
 
+@contextlib.contextmanager
+def shipping_elsewhere(place: Place, ledger: PostgresLedger) -> Iterator[None]:
+    """Another process ships from this journal, and takes its time."""
+    with contextlib.closing(psycopg.connect(place.url)) as other:
+        other.execute("SELECT pg_advisory_xact_lock(%s)", [ledger._shipper._number])
+        yield
+
+
+def test_while_another_process_ships_from_the_journal_a_thread_waits(place: Place) -> None:
+    ledger = place.ledger()
+    with shipping_elsewhere(place, ledger):
+        ledger.record(row(id="a"))
+        until(lambda: ledger._shipper._connection is not None)
+        closing = threading.Thread(target=ledger.close)
+        closing.start()
+        until(lambda: ledger._shipper._closing)
+        assert journaled(place.journal) == ["a"]
+    closing.join()
+    assert (place.ids(), journaled(place.journal)) == (["a"], [])
+
+
+def test_a_close_that_waits_for_another_process_ends(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = place.ledger()
+    with shipping_elsewhere(place, ledger):
+        ledger.record(row(id="a"))
+        until(lambda: ledger._shipper._connection is not None)
+        monkeypatch.setattr(shipping, "CLOSE", 0.05)
+        ledger.close()
+    assert journaled(place.journal) == ["a"]
+    assert "until the next start" in caplog.text
+
+
 # -- What the database does not take
 
 
@@ -403,6 +437,42 @@ def test_a_table_that_refuses_every_row_is_an_outage(place: Place, caplog: pytes
     assert place.ids() == ["a", "b"]
 
 
+def test_a_table_that_is_locked_for_long_is_an_outage(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    url = f"{place.url}%20-clock_timeout%3D10ms"
+    ledger = place.ledger(url)
+    ledger.record(row(id="a"))
+    until(lambda: not journaled(place.journal))
+    with contextlib.closing(psycopg.connect(place.url)) as other:
+        other.execute("LOCK TABLE ccroute_attempts")
+        ledger.record(row(id="b"))
+        until(lambda: ledger._shipper._failures > 2)
+    until(lambda: not journaled(place.journal))
+    assert place.ids() == ["a", "b"]
+    assert caplog.text.count("canceling statement due to lock timeout") == 1
+
+
+def test_a_batch_that_is_too_much_at_once_is_sent_in_parts(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipping, "LINGER", 0.1)
+    monkeypatch.setattr(shipping, "BATCH", 8)
+    insert, sizes = shipping._insert, list[int]()
+
+    def limited(connection: Any, rows: list[Any]) -> Any:
+        sizes.append(len(rows))
+        if len(rows) > 2:
+            raise psycopg.OperationalError("too much")
+        return insert(connection, rows)
+
+    monkeypatch.setattr(shipping, "_insert", limited)
+    ledger = place.ledger()
+    for number in range(9):
+        ledger.record(row(id=str(number)))
+    until(lambda: not journaled(place.journal))
+    assert place.ids() == list(map(str, range(9)))
+    assert sizes[:3] == [8, 4, 2]
+
+
 def test_a_role_that_may_make_no_table_is_told_what_to_run(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -436,6 +506,17 @@ def test_many_who_start_at_once_make_one_table(place: Place) -> None:
     assert place.execute("SELECT version FROM ccroute_migrations") == [(1,)]
 
 
+def test_the_table_has_the_columns_of_the_journal(place: Place) -> None:
+    ledger = place.ledger()
+    ledger.record(row())
+    ledger.close()
+    with contextlib.closing(sqlite3.connect(place.journal)) as connection:
+        found = connection.execute("SELECT name FROM pragma_table_info('attempts') WHERE NOT pk")
+        journal = {name for (name,) in found}
+    table = "SELECT column_name FROM information_schema.columns WHERE table_name = 'ccroute_attempts'"
+    assert {name for (name,) in place.execute(f"{table} AND table_schema = '{place.schema}'")} == journal
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Another program writes and writes."""
@@ -448,7 +529,7 @@ def locked(path: Path) -> Iterator[None]:
 def test_a_journal_that_is_locked_delays_only_the_removal(
     place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(files, "WAIT", 0.01)
+    monkeypatch.setattr(shipping, "WAIT", 0.01)
     monkeypatch.setattr(shipping, "LINGER", 0.1)
     ledger = place.ledger()
     ledger.record(row(id="a"))

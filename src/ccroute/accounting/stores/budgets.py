@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from ccroute.accounting.budgets import Claim, Kind, Scope, Standing, fits
 from ccroute.accounting.prices import NOTHING
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MOST_SESSIONS: Final = 100_000
 """Sessions whose spending is known; the one that was asked for longest ago is forgotten first."""
+_MOST_AT_ONCE: Final = 64
+_NONE: Final[tuple[Sequence[Claim], Decimal, int]] = (), NOTHING, 0
 _PARTS: Final = ("agent", "group", "backend", "session")
 
 
@@ -31,12 +33,6 @@ class _Amount:
 
     usd: Decimal = NOTHING
     tokens: int = 0
-
-
-class _Reservation(NamedTuple):
-    scopes: tuple[Scope, ...]
-    usd: Decimal
-    tokens: int
 
 
 @dataclass(slots=True)
@@ -56,19 +52,16 @@ class _Window:
         name = "" if kind == "router" else getattr(row, kind)
         if name is None or (self.by_session and session is None):
             return
-        account = self.account(Scope(kind, name, session))
+        scope = Scope(kind, name, session)
+        account = self.accounts.get(scope) or self.new(scope)
         account.usd += usd
         account.tokens += tokens
 
-    def account(self, scope: Scope) -> _Amount:
-        """What the scope spent."""
-        account = self.accounts.get(scope)
-        if account is None:
-            account = self.accounts[scope] = _Amount()
-            if len(self.accounts) > MOST_SESSIONS:
-                del self.accounts[next(iter(self.accounts))]
-        elif self.by_session or self.kind == "session":
-            self.accounts[scope] = self.accounts.pop(scope)
+    def new(self, scope: Scope) -> _Amount:
+        """The account of a scope that spent nothing yet."""
+        if len(self.accounts) >= MOST_SESSIONS:
+            del self.accounts[next(iter(self.accounts))]
+        account = self.accounts[scope] = _Amount()
         return account
 
 
@@ -83,7 +76,7 @@ class MemoryBudgets:
     def __init__(self, ledger: BaseLedger) -> None:
         self._ledger = ledger
         self._windows: dict[tuple[str, bool, datetime], _Window] = {}
-        self._reservations: dict[str, _Reservation] = {}
+        self._reservations: dict[str, tuple[Sequence[Claim], Decimal, int]] = {}
         self._reserved: dict[Scope, _Amount] = {}
         self._inbox = Inbox(self._apply)
 
@@ -99,13 +92,19 @@ class MemoryBudgets:
         self, attempt: str, claims: Sequence[Claim], usd: Decimal, tokens: int, expires: datetime
     ) -> list[Standing] | None:
         """Reserve so much of every claim, or nothing."""
+        standings: list[Standing] = []
+        fit = True
         with self._inbox.lock:
-            self._inbox.read()
-            standings = [self._standing(claim) for claim in claims]
-            fit = all(fits(*each, usd, tokens) for each in zip(claims, standings, strict=True))
+            if self._inbox:
+                self._inbox.read()
+            for claim in claims:
+                standing = self._standing(claim)
+                standings.append(standing)
+                fit = fit and fits(claim, standing, usd, tokens)
             if fit:
-                self._put(attempt, tuple([claim.scope for claim in claims]), usd, tokens)
-        self._inbox.drain()
+                self._put(attempt, claims, usd, tokens)
+        if self._inbox:
+            self._inbox.drain()
         return None if fit else standings
 
     def settle(self, attempt: str, usd: Decimal, tokens: int) -> None:
@@ -116,7 +115,8 @@ class MemoryBudgets:
     def count(self, row: LedgerRow) -> None:
         """The row was given to the ledger: its reservation ends, and what it says is spent."""
         self._inbox.append((row.id, row.cost or NOTHING, row.usage.total_tokens, row))
-        self._inbox.drain()
+        if len(self._inbox) >= _MOST_AT_ONCE:  # until then, the next one that asks reads it
+            self._inbox.drain()
 
     def after_fork(self) -> None:
         """In a forked child: what is reserved is the parent's. What was spent, and is not in the ledger yet,
@@ -127,8 +127,11 @@ class MemoryBudgets:
 
     def _standing(self, claim: Claim) -> Standing:
         scope = claim.scope
-        window = self._windows.get((scope.kind, scope.session is not None, claim.since))
-        spent = (window or self._load(claim)).account(scope)
+        key = scope.kind, scope.session is not None, claim.since
+        window = self._windows.get(key) or self._load(claim)
+        spent = window.accounts.get(scope) or window.new(scope)
+        if window.by_session or window.kind == "session":
+            window.accounts[scope] = window.accounts.pop(scope)
         reserved = self._reserved.get(scope)
         if reserved is None:
             return Standing(spent.usd, spent.tokens, NOTHING, 0)
@@ -155,12 +158,12 @@ class MemoryBudgets:
         except ConfigError:  # a ledger of the user's own, which keeps sums only: some rows may count twice
             return []
 
-    def _put(self, attempt: str, scopes: tuple[Scope, ...], usd: Decimal, tokens: int) -> None:
-        self._reservations[attempt] = _Reservation(scopes, usd, tokens)
-        for scope in scopes:
-            reserved = self._reserved.get(scope)
+    def _put(self, attempt: str, claims: Sequence[Claim], usd: Decimal, tokens: int) -> None:
+        self._reservations[attempt] = claims, usd, tokens
+        for claim in claims:
+            reserved = self._reserved.get(claim.scope)
             if reserved is None:
-                self._reserved[scope] = _Amount(usd, tokens)
+                self._reserved[claim.scope] = _Amount(usd, tokens)
             else:
                 reserved.usd += usd
                 reserved.tokens += tokens
@@ -168,20 +171,20 @@ class MemoryBudgets:
     def _apply(self, attempt: str, usd: Decimal, tokens: int, row: LedgerRow | None) -> None:
         """End a reservation. What was spent is counted with its row, and until then stays reserved. Only with
         the lock."""
-        reservation = self._reservations.pop(attempt, None)
-        if reservation is not None:
-            for scope in reservation.scopes:
-                reserved = self._reserved.get(scope)
-                if reserved is not None:
-                    reserved.usd -= reservation.usd
-                    reserved.tokens -= reservation.tokens
-                    if not reserved.usd and not reserved.tokens:
-                        del self._reserved[scope]
+        claims, reserved_usd, reserved_tokens = self._reservations.pop(attempt, _NONE)
+        for claim in claims:
+            reserved = self._reserved.get(claim.scope)
+            if reserved is not None:
+                reserved.usd -= reserved_usd
+                reserved.tokens -= reserved_tokens
+                if not reserved.tokens and not reserved.usd:
+                    del self._reserved[claim.scope]
         if not usd and not tokens:
             return
-        if row is not None:
-            for window in self._windows.values():
-                if row.started >= window.since:
-                    window.add(row, usd, tokens)
-        elif reservation is not None:
-            self._put(attempt, reservation.scopes, usd, tokens)
+        if row is None:
+            if claims:
+                self._put(attempt, claims, usd, tokens)
+            return
+        for window in self._windows.values():
+            if row.started >= window.since:
+                window.add(row, usd, tokens)

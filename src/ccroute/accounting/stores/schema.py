@@ -20,7 +20,7 @@ from ccroute.types.route import new_usage
 
 INSERT: Final = f"INSERT INTO attempts VALUES ({', '.join('?' * 36)}) ON CONFLICT DO NOTHING"  # noqa: S608
 _TAKEN: Final = "SELECT started_ns, id FROM attempts WHERE started_ns BETWEEN ? AND ?"
-_NULL: Final = float("nan")
+NULL: Final = float("nan")
 """Stored as NULL. Python's sqlite3 takes 0.2 µs for each None: it looks for an adapter. Source:
 https://sqlite.org/c3ref/bind_blob.html#:~:text=NaN"""
 PLACES: Final = 12
@@ -61,17 +61,17 @@ def values(row: LedgerRow) -> tuple[Any, ...]:
         microseconds,
         id,
         call,
-        _NULL if agent is None else agent,
-        _NULL if group is None else group,
-        _NULL if session is None else session,
-        _NULL if requested_model is None else requested_model,
+        NULL if agent is None else agent,
+        NULL if group is None else group,
+        NULL if session is None else session,
+        NULL if requested_model is None else requested_model,
         alias,
         backend,
         deployment,
         model,
         outcome,
-        _NULL if failure is None else str(failure),
-        _NULL if status is None else status,
+        NULL if failure is None else str(failure),
+        NULL if status is None else status,
         usage.input,
         usage.cache_read,
         usage.cache_write_5m,
@@ -79,19 +79,19 @@ def values(row: LedgerRow) -> tuple[Any, ...]:
         usage.output,
         usage.reasoning,
         +usage.estimated,
-        _NULL if cost is None else _stored(cost),
+        NULL if cost is None else _stored(cost),
         +overridden,
         +fallback,
         duration,
-        _NULL if first_content is None else first_content,
+        NULL if first_content is None else first_content,
         +final,
         +cached,
-        _NULL if latency is None else latency,
-        _NULL if override_saved is None else _stored(override_saved),
-        json.dumps(dict(metadata), default=str, skipkeys=True) if metadata else _NULL,
-        _NULL if price_source is None else price_source,
+        NULL if latency is None else latency,
+        NULL if override_saved is None else _stored(override_saved),
+        json.dumps(dict(metadata), default=str, skipkeys=True) if metadata else NULL,
+        NULL if price_source is None else price_source,
         queue,
-        _NULL if load is None else load,
+        NULL if load is None else load,
         version,
         microseconds * 1000 + crc32(id.encode(errors="replace")) % 1000,
     )
@@ -126,6 +126,11 @@ def rows(connection: sqlite3.Connection, start: datetime, end: datetime) -> list
     """The rows started in [start, end)."""
     found = connection.execute(f"SELECT * {SPAN}", bounds(start, end))
     return list(map(ledger_row, found))
+
+
+def ids(connection: sqlite3.Connection, start: datetime, end: datetime) -> list[str]:
+    """The ids of the rows started in [start, end)."""
+    return [id for (id,) in connection.execute(f"SELECT id {SPAN}", bounds(start, end))]
 
 
 def ledger_row(stored: Sequence[Any]) -> LedgerRow:

@@ -31,6 +31,7 @@ from ccroute.routing.acquired import ANSWERED, UNDECIDED, AttemptOutcome, Unavai
 from ccroute.types import Completion
 
 if TYPE_CHECKING:
+    from ccroute.routing.budgets.reservation import Reservation
     from ccroute.routing.rate_limits import Turn
 
 
@@ -53,8 +54,9 @@ def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailabl
         try:
             asked = attempt.request = carried_request(attempt)
             http = deployment.backend.encode(asked, deployment.model, attempt.stream)
-            if state.tables.budgets is not None:
-                if no_budget := (yield from _reserve(attempt)):
+            if state.reserve is not None:
+                reserved = state.reserve(attempt)
+                if reserved is not None and (no_budget := (yield from _budget(attempt, reserved))):
                     return no_budget
                 if attempt.request is not asked:
                     http = deployment.backend.encode(attempt.request, deployment.model, attempt.stream)
@@ -87,15 +89,14 @@ def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailabl
         attempt.settle(outcome)
 
 
-def _reserve(attempt: AttemptContext) -> Flow[Fault | Unavailable | None]:
-    """Reserve what the attempt may cost of its budgets; the reason where a budget does not allow it in time.
-    A call that waits for that holds no slot."""
-    from ccroute.flow.attempt.spending import reserve  # most routers have no budgets
+def _budget(attempt: AttemptContext, reserved: Reservation) -> Flow[Fault | Unavailable | None]:
+    """Wait until its budgets allow the attempt; the reason where they do not in time. Whoever waits for that
+    holds no slot."""
+    from ccroute.flow.attempt.spending import allowed  # only with budgets
 
-    no_budget = yield from reserve(attempt)
-    reserved, turn = attempt.reservation, attempt.turn
-    if no_budget is None and reserved is not None and reserved.ticket and turn is not None:
-        return (yield from _turn(attempt, turn))
+    no_budget = yield from allowed(attempt, reserved)
+    if no_budget is None and attempt.turn is not None:
+        return (yield from _turn(attempt, attempt.turn))
     return no_budget
 
 
@@ -103,11 +104,11 @@ def _turn(attempt: AttemptContext, turn: Turn) -> Flow[Unavailable | None]:
     """Wait for a turn under the deployment's rate limit; the reason where it does not come in time. Asked
     again after a wait for a slot, because it counts from when the request is sent."""
     name, until = attempt.deployment.name, attempt.deadline - MIN_ATTEMPT
+    attempt.is_queued = True
     no_turn = yield from turn_comes(
         turn, attempt.state, until, call=attempt.call_id, agent=attempt.plan.agent, deployment=name
     )
-    if turn.waited:
-        attempt.leave_queue()
+    attempt.leave_queue()
     return no_turn
 
 
@@ -118,6 +119,7 @@ def _slot(attempt: AttemptContext) -> Flow[Fault | None]:
     if isinstance(entered, Queued):
         event = observe.Queued(attempt.call_id, attempt.plan.agent, deployment.name, entered.ahead)
         attempt.state.emit(event)
+        attempt.is_queued = True
         entered = yield from wait(attempt.deadline - MIN_ATTEMPT)
         attempt.leave_queue()
     if not isinstance(entered, Failure):

@@ -45,7 +45,7 @@ class AttemptContext:
     early:           the deployment is tried before its time, because nobody else is left.
     wait:            seconds to sleep before it.
     request:         what is asked: the plan's request, and then as the deployment gets it.
-    number:          of its row among the call's, from 1.
+    id:              its row's.
     turn:            its turn under the deployment's rate limit, where there is one.
     reservation:     what it may spend, where it needs a budget.
     held:            what was acquired for it.
@@ -59,6 +59,7 @@ class AttemptContext:
     waiting_since:   the instant since which the server has sent no content.
     paused:          seconds that the caller took between chunks.
     queued:          seconds that it waited for a slot at the host, or for its turn under a rate limit.
+    is_queued:       it waits for that just now.
     load:            seconds that the server says that it loaded the model.
     changes:         a sentence for each difference between what was asked and what was sent.
     defaults:        the parameters that were sent because the model's `params` name them.
@@ -81,7 +82,7 @@ class AttemptContext:
     started_at: datetime
     waiting_since: float
     request: Request
-    number: int = 1
+    id: str = ""
     turn: Turn | None = None
     reservation: Reservation | None = None
     held: list[Acquired] = field(default_factory=list)
@@ -95,6 +96,7 @@ class AttemptContext:
     first_content: float | None = None
     paused: float = 0.0
     queued: float = 0.0
+    is_queued: bool = False
     load: float | None = None
     decoder: StreamDecoder | None = None
     known_answer: Completion | None = None
@@ -126,9 +128,16 @@ class AttemptContext:
 
     def leave_queue(self) -> None:
         """It waited for others until now; the time it takes itself is counted from here."""
-        before = self.started
+        before, self.is_queued = self.started, False
         self.restart_clock()
         self.queued += self.started - before
+
+    def stop_waiting(self) -> None:
+        """The call ends before the attempt could send: it took no time itself."""
+        if self.is_queued:
+            self.leave_queue()
+        else:
+            self.restart_clock()
 
     def content_begins(self) -> None:
         """The first content of a stream is there: others need not wait for the end of a probe."""
@@ -167,11 +176,6 @@ class AttemptContext:
         if usage.estimated and not usage.prompt_tokens:
             usage = usage.model_copy(update={"input": self.prompt_tokens()})
         return usage
-
-    def reported(self) -> bool:
-        """Whether the server answered, or began to: it had said what the prompt used."""
-        so_far = self.so_far()
-        return so_far is not None and (so_far is self.rejected_answer or so_far.usage.prompt_tokens > 0)
 
     def spent(self, *, refused: bool = False) -> Usage:
         """What it probably used without an answer: its prompt, and what had been streamed.

@@ -11,20 +11,18 @@ from typing import Final
 
 from ccroute import observe
 from ccroute.accounting.budgets import alone, fits
-from ccroute.accounting.ledger import attempt_id
 from ccroute.accounting.prices import NOTHING
 from ccroute.accounting.tokens import estimate
 from ccroute.display import rounded_usd
 from ccroute.errors import BudgetExceededError
 from ccroute.failures import NO_BUDGET, NO_BUDGET_REFUSED
+from ccroute.flow.attempt.charge import dearest
 from ccroute.flow.attempt.context import MIN_ATTEMPT, AttemptContext
 from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.effects import Flow, sleep_until_woken
 from ccroute.flow.state import RouterState
-from ccroute.routing import Deployment, Plan
-from ccroute.routing.budgets.budgets import Budgets
+from ccroute.routing import Plan
 from ccroute.routing.budgets.reservation import Reservation
-from ccroute.routing.budgets.table import BudgetTable, Need
 from ccroute.routing.budgets.worst_case import LEAST, Because, InTheWay, WorstCase, worst_case
 from ccroute.routing.plan import TOLERANCE
 from ccroute.types import Request
@@ -35,16 +33,25 @@ _GRACE: Final = 60.0
 """Seconds after a call's deadline for which its reservation is kept, if its process died."""
 
 
-def reserve(attempt: AttemptContext) -> Flow[Fault | None]:
-    """Reserve the attempt's worst case in all its budgets. May wait for others in flight, or for the next
-    window; the fault where a budget does not allow it in time."""
+def reserve(attempt: AttemptContext) -> Reservation | None:
+    """Reserve the attempt's worst case in all its budgets. None: it is done; otherwise ask `allowed`."""
     asked = _reservation(attempt)
     if asked is None:
         return None
     attempt.reservation = asked
     attempt.held.append(asked)
-    if seconds := asked.budgets.ask(asked):
-        yield from _wait(attempt, asked, seconds)
+    asked.budgets.ask(asked, attempt.started_at)
+    if asked.in_the_way is not None:
+        return asked
+    if asked.shortened_by is not None or asked.worst.is_unlimited:
+        _put_limit(attempt, asked)
+    return None
+
+
+def allowed(attempt: AttemptContext, asked: Reservation) -> Flow[Fault | None]:
+    """Wait for others in flight, or for the next window; the fault where a budget does not allow the attempt
+    in time."""
+    yield from _wait(attempt, asked)
     if asked.in_the_way is not None:
         fault = _refused(attempt, asked.worst, asked.in_the_way)
         _tell(attempt, asked.in_the_way, str(fault.error), waits=False)
@@ -71,11 +78,6 @@ def foresee(attempt: AttemptContext) -> Fault | None:
     return None
 
 
-def needed(plan: Plan, deployment: Deployment, table: BudgetTable) -> list[Need]:
-    """The budgets that an attempt of a call needs."""
-    return table.needs(plan.agent, plan.group, deployment.backend.name, plan.request.session)
-
-
 def longest_prompt(plan: Plan, state: RouterState) -> int:
     """The most tokens that the prompt may have."""
     tokens = plan.prompt.estimated(state.count_tokens, plan.request)
@@ -84,14 +86,15 @@ def longest_prompt(plan: Plan, state: RouterState) -> int:
 
 def _reservation(attempt: AttemptContext) -> Reservation | None:
     """What the attempt has to reserve; None if it needs no budget."""
-    table, budgets = attempt.state.tables.budgets, attempt.state.budgets
+    state, plan, backend = attempt.state, attempt.plan, attempt.candidate.deployment.backend
+    table, budgets = state.tables.budgets, state.budgets
     if table is None or budgets is None:
         return None
-    needs = needed(attempt.plan, attempt.deployment, table)
+    needs = table.needs(plan.agent, plan.group, backend.name, plan.request.session)
     if not needs:
         return None
-    row = attempt_id(attempt.call_id, attempt.number)
-    return Reservation(budgets, table, needs, row, _worst(attempt), _expires(attempt, budgets))
+    expires = _expires(attempt) if budgets.store.shared else END
+    return Reservation(budgets, needs, attempt.id, _worst(attempt), expires)
 
 
 def _worst(attempt: AttemptContext) -> WorstCase:
@@ -101,13 +104,13 @@ def _worst(attempt: AttemptContext) -> WorstCase:
     longest = info.max_output
     if longest is None and request.reasoning_effort is None:
         longest = backend.usual_output  # what is sent; with a budget to think, it would be more
-    may_shorten = asked.max_tokens is None and not (
-        "max_tokens" in (info.params or ()) or "max_tokens" in (info.drops or ())
-    )
+    may_shorten = asked.max_tokens is None
+    if may_shorten and (info.params or info.drops):
+        may_shorten = "max_tokens" not in (info.params or ()) and "max_tokens" not in (info.drops or ())
     if may_shorten and backend.wire_name is None:  # a wire of the user's own may not carry it
         may_shorten = "max_tokens" not in backend.refusals(_limited(request, LEAST), deployment.model)
     return worst_case(
-        deployment.price,
+        dearest(deployment, request, attempt.state.clock.now()),
         request,
         longest_prompt(attempt.plan, attempt.state),
         longest,
@@ -115,28 +118,25 @@ def _worst(attempt: AttemptContext) -> WorstCase:
     )
 
 
-def _expires(attempt: AttemptContext, budgets: Budgets) -> datetime:
-    """When a reservation ends if this process dies: what is in its memory does not outlive it."""
-    if not budgets.store.shared:
-        return END
+def _expires(attempt: AttemptContext) -> datetime:
+    """When the reservation ends if this process dies."""
     seconds = min(attempt.deadline - attempt.state.clock.monotonic(), _A_DAY) + _GRACE
     return attempt.state.clock.now() + timedelta(seconds=seconds)
 
 
-def _wait(attempt: AttemptContext, asked: Reservation, seconds: float) -> Flow[None]:
+def _wait(attempt: AttemptContext, asked: Reservation) -> Flow[None]:
     """Until it is decided, or the time is up."""
     monotonic, until = attempt.state.clock.monotonic, attempt.deadline - MIN_ATTEMPT
     is_told, began = False, monotonic()
     waits_for = asked.in_the_way
-    while seconds and (way := asked.in_the_way) is not None:
+    while (seconds := asked.budgets.wait(asked)) and (way := asked.in_the_way) is not None:
         left = until - monotonic()
         if left <= 0 or (way.because == "spent" and seconds > left):
             break
         if not is_told:
             _tell(attempt, way, _lack(attempt, asked.worst, way), waits=True)
-            is_told = True
+            is_told = attempt.is_queued = True
         yield from sleep_until_woken(min(seconds, left), asked)
-        seconds = asked.budgets.wait(asked)
     if is_told and waits_for is not None:
         attempt.note_change(f"waited {monotonic() - began:.1f} s for {waits_for.need}")
         attempt.leave_queue()
@@ -144,7 +144,7 @@ def _wait(attempt: AttemptContext, asked: Reservation, seconds: float) -> Flow[N
 
 def _put_limit(attempt: AttemptContext, asked: Reservation) -> None:
     """Limit the answer to what was reserved, where the server would not keep to that by itself."""
-    worst, (output, shortened_by) = asked.worst, asked.fits
+    worst, output, shortened_by = asked.worst, asked.output, asked.shortened_by
     if shortened_by is not None:
         attempt.note_change(f"max_tokens {worst.output} → {output}, what {shortened_by} still affords")
     elif worst.is_unlimited and worst.may_shorten and (bounded := worst.bounded_by(asked.needs)) is not None:
@@ -171,7 +171,9 @@ def _tell(attempt: AttemptContext, way: InTheWay, reason: str, *, waits: bool) -
 def _refused(attempt: AttemptContext, worst: WorstCase, way: InTheWay) -> Fault:
     """The error of an attempt that a budget does not allow, and what follows."""
     claim, standing = way.claim, way.standing
-    error = BudgetExceededError(f"{_lack(attempt, worst, way)}. {_ADVICE[way.because]}")
+    falls_back, is_spent = way.need.budget.then == "fallback", way.because == "spent"
+    advice = _NO_FALLBACK if falls_back and is_spent else _ADVICE[way.because]
+    error = BudgetExceededError(f"{_lack(attempt, worst, way)}. {advice}")
     error.__cause__ = way.error
     error.budget, in_usd = way.need.name, _is_usd(worst, way)
     error.limit = claim.usd if in_usd else claim.tokens
@@ -179,10 +181,14 @@ def _refused(attempt: AttemptContext, worst: WorstCase, way: InTheWay) -> Fault:
         error.spent = standing.spent_usd if in_usd else standing.spent_tokens
     if claim.until != END:
         error.resets_at = claim.until
-        error.retry_after = max((claim.until - attempt.state.clock.now()).total_seconds(), 0.0)
-    return Fault(error, NO_BUDGET if way.need.budget.then == "fallback" else NO_BUDGET_REFUSED)
+        if is_spent:
+            error.retry_after = max((claim.until - attempt.state.clock.now()).total_seconds(), 0.0)
+    return Fault(error, NO_BUDGET if falls_back else NO_BUDGET_REFUSED)
 
 
+_NO_FALLBACK: Final = (
+    "Raise the budget, lower max_tokens, or give the agent a free model as its last fallback"
+)
 _ADVICE: Final[Mapping[Because, str]] = {
     "spent": 'Raise the budget, lower max_tokens, or let a free model answer instead: then="fallback"',
     "in flight": "They did not end in time: raise timeout= or the budget, or lower max_tokens",

@@ -15,7 +15,7 @@ from ccroute.accounting.budgets import BudgetStore, Claim, Scope, covers
 from ccroute.accounting.prices import NOTHING
 from ccroute.accounting.tally import LedgerRow
 from ccroute.routing.budgets.reservation import Reservation
-from ccroute.routing.budgets.worst_case import Fits, InTheWay, judge, strictest
+from ccroute.routing.budgets.worst_case import InTheWay, judge, strictest
 from ccroute.types.clock import Clock
 from ccroute.types.locks import Inbox
 
@@ -43,20 +43,18 @@ class Budgets:
         self._looked = 0.0
         self._inbox = Inbox(self._apply)
 
-    def ask(self, reservation: Reservation) -> float:
-        """Ask for the first time; returns what `wait` does."""
+    def ask(self, reservation: Reservation, now: datetime) -> None:
+        """Ask for the first time, `now` (UTC): it is granted, or something is `in_the_way`."""
         with self._inbox.lock:
-            self._inbox.read()
-            self._decide(reservation)
-            seconds = 0.0
+            if self._inbox:
+                self._inbox.read()
+            self._decide(reservation, now)
             if reservation.in_the_way is not None:
                 self._arrivals += 1
                 reservation.ticket = self._arrivals
                 self._put(reservation)
-                seconds = self._seconds(reservation)
         if self._inbox:
             self._inbox.drain()
-        return seconds
 
     def wait(self, reservation: Reservation) -> float:
         """Seconds after which to look again; 0: it is granted, or refused by what is `in_the_way`.
@@ -87,16 +85,18 @@ class Budgets:
     def spend(self, reservation: Reservation, row: LedgerRow) -> None:
         """The attempt is over before its call is; what its row does not say is free. Never waits."""
         self.store.settle(reservation.attempt, row.cost or NOTHING, row.usage.total_tokens)
-        self._wake(row)
+        if self._queues:
+            self._wake(row)
 
     def count(self, row: LedgerRow) -> None:
         """The row was given to the ledger. Never waits."""
         self.store.count(row)
-        self._wake(row)
+        if self._queues:
+            self._wake(row)
 
     def foresee(self, reservation: Reservation) -> None:
         """Put down what would be in its way now. Reserves nothing."""
-        self._decide(reservation, self._look)
+        self._decide(reservation, self._clock.now(), self._look)
 
     def waiting(self) -> list[str]:
         """For each one that waits, the name of the budget that it waits for."""
@@ -118,9 +118,8 @@ class Budgets:
 
     def _wake(self, row: LedgerRow) -> None:
         """Let those look again who wait for what the row has made free."""
-        if self._queues:
-            self._inbox.append((None, row))
-            self._inbox.drain()
+        self._inbox.append((None, row))
+        self._inbox.drain()
 
     def _apply(self, left: Reservation | None, row: LedgerRow | None) -> None:
         """Let one go, and wake the first of those who may go on because of that, or of a row. Only with the
@@ -140,15 +139,15 @@ class Budgets:
         found = judge(reservation.worst, reservation.needs, claims, self.store.standings(claims))
         if isinstance(found, InTheWay):
             return found
-        reservation.fits = found
+        reservation.output, reservation.shortened_by = found
         return None
 
     # All of the following only with the lock.
 
-    def _decide(self, reservation: Reservation, decide: Decide | None = None) -> None:
+    def _decide(self, reservation: Reservation, now: datetime, decide: Decide | None = None) -> None:
         """Grant it, or put down what is in its way."""
-        now, needs = self._clock.now(), reservation.needs
-        claims = [reservation.table.claim(need, now) for need in needs]
+        needs = reservation.needs
+        claims = needs.claims(now)
         try:
             reservation.in_the_way = (decide or self._reserve)(reservation, claims)
         except Exception as error:  # the ledger's
@@ -168,17 +167,17 @@ class Budgets:
             if behind is not None:
                 claim = claims[behind]
                 return InTheWay(needs[behind], claim, standings[behind], "in flight", claim.until)
-        fits, standing = Fits(worst.output), None
+        output, shortened_by, standing = worst.output, None, None
         for _ in range(_MOST_TRIES):
-            usd, tokens = worst.usd(fits.output), worst.tokens(fits.output)
+            usd, tokens = worst.usd(output), worst.tokens(output)
             lacking = store.reserve(reservation.attempt, claims, usd, tokens, reservation.expires)
             if lacking is None:
-                reservation.fits, reservation.granted = fits, True
+                reservation.output, reservation.shortened_by, reservation.granted = output, shortened_by, True
                 return None
             found = judge(worst, needs, claims, lacking)
             if isinstance(found, InTheWay):
                 return found
-            fits, standing = found, lacking[0]
+            (output, shortened_by), standing = found, lacking[0]
         return InTheWay(needs[0], claims[0], standing, "in flight", claims[0].until)  # of other processes
 
     def _behind(self, reservation: Reservation) -> int | None:
@@ -218,9 +217,9 @@ class Budgets:
 
     def _advance(self, scope: Scope) -> None:
         """Let those go on for whom there is room, in their order."""
-        changed = False
+        changed, now = False, self._clock.now()
         while (first := self._first(scope)) is not None:
-            self._decide(first)
+            self._decide(first, now)
             way = first.in_the_way
             if way is not None and way.because == "in flight" and way.need.scope == scope:
                 break
@@ -236,7 +235,7 @@ class Budgets:
         while self._later and self._later[0][0] <= now:
             first = heapq.heappop(self._later)[2]
             if first.queue == "next window":
-                self._decide(first)
+                self._decide(first, now)
                 self._go_on(first)
 
     def _go_on(self, reservation: Reservation) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from ccroute.accounting.budgets import Scope
 from ccroute.routing.acquired import AttemptOutcome
-from ccroute.routing.budgets.table import BudgetTable, Need
-from ccroute.routing.budgets.worst_case import Fits, InTheWay, WorstCase
+from ccroute.routing.budgets.table import Need, Needs
+from ccroute.routing.budgets.worst_case import InTheWay, WorstCase
 from ccroute.routing.sleeper import Sleeper
 
 if TYPE_CHECKING:
@@ -21,13 +20,15 @@ class Reservation(Sleeper):
     """One attempt's place in its budgets. What it reserves is free again when its row is counted.
 
     attempt:    the id of its row.
-    fits:       the longest answer that there is room for, once it is `granted`.
+    output:     tokens of the longest answer that there is room for, once it is `granted`; `shortened_by` is
+                the budget that has no room for a longer one.
     in_the_way: the budget that it waits for, or that refuses it.
     queue:      where it waits: for others in flight of a scope, or for a window; None: it does not.
     ticket:     its place there: the lowest is the first.
     """
 
-    fits = Fits(0)
+    output = 0
+    shortened_by: Need | None = None
     granted = False
     in_the_way: InTheWay | None = None
     queue: Scope | Literal["next window"] | None = None
@@ -36,14 +37,12 @@ class Reservation(Sleeper):
     def __init__(
         self,
         budgets: Budgets,
-        table: BudgetTable,
-        needs: Sequence[Need],
+        needs: Needs,
         attempt: str,
         worst: WorstCase,
         expires: datetime,
     ) -> None:
         self.budgets = budgets
-        self.table = table
         self.needs = needs
         self.attempt = attempt
         self.worst = worst

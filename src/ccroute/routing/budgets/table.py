@@ -7,33 +7,63 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final
 
 from ccroute.accounting.budgets import Claim, Kind, Scope
 from ccroute.errors import ConfigError
 from ccroute.routing.names import did_you_mean
 from ccroute.routing.tables.agents import AgentTable
-from ccroute.types.budget import Budget, Window
+from ccroute.types.budget import Budget
+from ccroute.types.clock import END
 
 _NAMES: Final = '"router", "agent:…", "group:…", "backend:…", "session" and "session:…"'
+_MOST_KNOWN: Final = 10_000
+"""Agents, sessions and so on whose budgets are remembered together, at most."""
 
 
-class Need(NamedTuple):
+class Need:
     """A budget that an attempt needs. `name` is that of errors and statistics: "agent:coder"."""
 
-    name: str
-    budget: Budget
-    scope: Scope
+    def __init__(self, name: str, budget: Budget, scope: Scope) -> None:
+        self.name = name
+        self.budget = budget
+        self.scope = scope
 
     def __str__(self) -> str:
         return f"budget {self.name} ({self.budget})"
 
     @property
     def is_of_sessions(self) -> bool:
-        """Whether each session has its own, and this one has none yet."""
-        return self.scope.session is None and (
-            self.budget.per == "session" if self.scope.kind != "session" else not self.scope.name
-        )
+        """Whether each session has its own, and this is none of them."""
+        if self.scope.kind == "session":
+            return not self.scope.name
+        return self.budget.per == "session" and self.scope.session is None
+
+    def of(self, session: str) -> Need:
+        """That of one session."""
+        if self.scope.kind == "session":
+            return Need(f"session:{session}", self.budget, Scope("session", session))
+        return Need(self.name, self.budget, self.scope._replace(session=session))
+
+    def claim(self, now: datetime) -> Claim:
+        """What a store has to know of it, in the window that `now` (UTC) is in."""
+        budget = self.budget
+        return Claim(self.scope, *budget.window(now), budget.usd, budget.tokens)
+
+
+class Needs(tuple[Need, ...]):
+    """The budgets that an attempt needs."""
+
+    _claims: tuple[Claim, ...] = ()
+    _since, _until = END, END
+
+    def claims(self, now: datetime) -> tuple[Claim, ...]:
+        """What a store has to know of them, in the windows that `now` (UTC) is in."""
+        if not self._since <= now < self._until:
+            self._claims = found = tuple(need.claim(now) for need in self)
+            self._since = max(claim.since for claim in found)
+            self._until = min(claim.until for claim in found)
+        return self._claims
 
 
 class BudgetTable:
@@ -48,56 +78,50 @@ class BudgetTable:
         if not isinstance(given, Mapping):
             raise ConfigError(f"budgets: give a mapping of names to budgets, not {type(given).__name__}")
         faults: list[str] = []
-        self._known: dict[tuple[Kind, str | None], Need] = {}
-        self._windows: dict[Budget, Window] = {}
+        self._by_scope: dict[tuple[Kind, str | None], Need] = {}
         for key, budget in given.items():
             if not isinstance(budget, Budget):
                 faults.append(f"budgets.{key}: give a Budget such as Budget(5), not {type(budget).__name__}")
             scope = _scope(key, agents, backends, faults)
             if scope is not None:
                 name = f"{scope.kind}:{scope.name}" if scope.name else scope.kind
-                if (scope.kind, scope.name) in self._known:
+                if (scope.kind, scope.name) in self._by_scope:
                     faults.append(f"budgets.{key}: {name} has another budget already")
-                self._known[scope.kind, scope.name] = Need(name, budget, scope)
+                self._by_scope[scope.kind, scope.name] = Need(name, budget, scope)
         if faults:
             raise ConfigError(*faults)
+        self._known: dict[tuple[str | None, ...], Needs] = {}
 
     def __iter__(self) -> Iterator[Need]:
-        return iter(self._known.values())
+        return iter(self._by_scope.values())
 
-    def __bool__(self) -> bool:
-        return bool(self._known)
-
-    def needs(self, agent: str | None, group: str | None, backend: str, session: str | None) -> list[Need]:
+    def needs(self, agent: str | None, group: str | None, backend: str, session: str | None) -> Needs:
         """The budgets of an attempt."""
-        known, found = self._known, list[Need]()
+        found = self._known.get((agent, group, backend, session))
+        if found is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            found = Needs(self._needs(agent, group, backend, session))
+            self._known[agent, group, backend, session] = found
+        return found
+
+    def _needs(
+        self, agent: str | None, group: str | None, backend: str, session: str | None
+    ) -> Iterator[Need]:
+        own = "" if ("session", session) not in self._by_scope else session
         keys: tuple[tuple[Kind, str | None], ...] = (
             ("router", ""),
             ("agent", agent),
             ("group", group),
             ("backend", backend),
+            ("session", own),
         )
         for key in keys:
-            need = known.get(key)
-            if need is None:
-                continue
-            if need.budget.per != "session":
-                found.append(need)
-            elif session is not None:
-                found.append(need._replace(scope=need.scope._replace(session=session)))
-        if session is not None:
-            need = known.get(("session", session)) or known.get(("session", ""))
-            if need is not None:
-                found.append(Need(f"session:{session}", need.budget, Scope("session", session)))
-        return found
-
-    def claim(self, need: Need, now: datetime) -> Claim:
-        """What a store has to know of a budget in the window that `now` (UTC) is in."""
-        budget = need.budget
-        window = self._windows.get(budget)
-        if window is None or not window.since <= now < window.until:
-            window = self._windows[budget] = budget.window(now)
-        return Claim(need.scope, window.since, window.until, budget.usd, budget.tokens)
+            need = self._by_scope.get(key)
+            if need is not None and not need.is_of_sessions:
+                yield need
+            elif need is not None and session is not None:
+                yield need.of(session)
 
 
 def _scope(key: object, agents: AgentTable, backends: Collection[str], faults: list[str]) -> Scope | None:
@@ -121,6 +145,9 @@ def _scope(key: object, agents: AgentTable, backends: Collection[str], faults: l
     if name and kind in known:
         faults.append(f'budgets.{key}: unknown {kind} "{name}"{did_you_mean(name, known[kind])}')
     else:
-        close = did_you_mean(key, [*known["agent"], "router", "session"])
-        faults.append(f'budgets.{key}: unknown agent "{key}"{close or f": the names are {_NAMES}"}')
+        other = next((each for each in ("group", "backend") if key in known[each]), None)
+        meant = did_you_mean(key, [*known["agent"], "router", "session"]) or f": the names are {_NAMES}"
+        if other is not None:
+            meant = f'; the budget of the {other} is "{other}:{key}"'
+        faults.append(f'budgets.{key}: unknown agent "{key}"{meant}')
     return None

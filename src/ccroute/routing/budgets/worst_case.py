@@ -90,19 +90,24 @@ def worst_case(
     output = limit or max_output or USUAL
     least = LEAST if request.reasoning_effort in (None, "none") else LEAST + THINKING
     is_unlimited = limit is None and max_output is None
-    known = WorstCase(prompt, output, None, None, answers, may_shorten, least, is_unlimited)
-    if price is None:
-        return known
-    tiers = [price, *(tier for above, tier in price.above if prompt > above)] if price.above else [price]
-    dearest = max(tier.input for tier in tiers) if price.above else price.input
-    if any(max(tier.cache_write, tier.cache_write_1h) > tier.input for tier in tiers):
-        marks = list(_cache_marks(request))
-        if marks:
-            hour = any(isinstance(mark, Mapping) and mark.get("ttl") == "1h" for mark in marks)
-            written = [tier.cache_write_1h if hour else tier.cache_write for tier in tiers]
-            dearest = max(dearest, *written)
-    per_output = max(tier.output for tier in tiers) if price.above else price.output
-    return known._replace(input_price=dearest, price=per_output)
+    per_input = per_output = None
+    if price is not None:
+        per_input, per_output = _dearest(price, request)
+        for above, tier in price.above:
+            if prompt > above:
+                per_input, per_output = map(max, (per_input, per_output), _dearest(tier, request))
+    return WorstCase(prompt, output, per_input, per_output, answers, may_shorten, least, is_unlimited)
+
+
+def _dearest(tier: Price, request: Request) -> tuple[Decimal, Decimal]:
+    """USD for a million tokens of the prompt and of the answer. To write a cache may cost more than to read
+    the prompt, if the request asks for that."""
+    per_input = tier.input
+    if tier.cache_write_1h > per_input or tier.cache_write > per_input:
+        for mark in _cache_marks(request):
+            hour = isinstance(mark, Mapping) and mark.get("ttl") == "1h"
+            per_input = max(per_input, tier.cache_write_1h if hour else tier.cache_write)
+    return per_input, tier.output
 
 
 def _of_extra(extra: Mapping[str, JSON]) -> tuple[int, list[int | None]]:
@@ -118,15 +123,16 @@ def _of_extra(extra: Mapping[str, JSON]) -> tuple[int, list[int | None]]:
 def _cache_marks(request: Request) -> Iterator[JSON]:
     """Every `cache_control` of a request: of its messages, their parts, its tools, and the whole prompt."""
     for message in request.messages:
+        if "cache_control" in message:
+            yield message["cache_control"]
         content = message.get("content")
-        for each in (message, *(content if isinstance(content, list | tuple) else ())):
-            if each.get("cache_control"):
-                yield each["cache_control"]
+        if content and not isinstance(content, str):
+            yield from (part["cache_control"] for part in content if "cache_control" in part)
     for tool in request.tools or ():
-        for each in (tool, tool.get("function") or {}):
-            if each.get("cache_control"):
-                yield each["cache_control"]
-    if request.extra.get("cache_control"):
+        yield from (
+            each["cache_control"] for each in (tool, tool.get("function", {})) if "cache_control" in each
+        )
+    if "cache_control" in request.extra:
         yield request.extra["cache_control"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from ccroute.accounting import PriceBook
 from ccroute.accounting.price_lists import price_of_model
 from ccroute.display import escaped
 from ccroute.errors import RequestError
@@ -55,14 +56,13 @@ def warn_of_unused(tables: Tables, baseline: str | None) -> None:
             notes.setdefault(key, f"names no backend of this router{close}")
     if len(unknown) <= _MOST_COMPARED:
         for name in known:
-            if tables.deployment(name).price is None:
-                for key in {
-                    *close_matches(name, unknown),
-                    *close_matches(name.partition("/")[2], unknown),
-                }:
-                    notes.setdefault(
-                        key, f"leads to no model that this router knows, and {name} has no price"
-                    )
+            source = tables.deployment(name).price_source
+            if source not in (None, "genai-prices"):
+                continue
+            has = "no price" if source is None else f"the price of {source}"
+            for key in {*close_matches(name, unknown), *close_matches(name.partition("/")[2], unknown)}:
+                if source is None or price_of_model(key, PriceBook()) is None:  # else it is a model, too
+                    notes.setdefault(key, f"leads to no model that this router knows, and {name} has {has}")
     for key, note in notes.items():
         _log.warning(
             'prices["%s"] %s, so nothing is priced by it: write a deployment "backend/model", or the '

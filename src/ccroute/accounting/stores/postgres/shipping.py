@@ -28,6 +28,8 @@ from ccroute.accounting.stores import files
 from ccroute.accounting.stores.base import log
 from ccroute.accounting.stores.postgres import schema
 from ccroute.accounting.stores.postgres.database import Connection, Database, reason
+from ccroute.accounting.stores.sqlite import WAIT
+from ccroute.accounting.stores.tables import SHIP
 from ccroute.errors import ConfigError
 from ccroute.types.locks import lock_tries
 
@@ -100,7 +102,7 @@ class Shipper:
         self.stop()
         if self._thread is not None:
             self._thread.join(CLOSE)
-            if self._told:
+            if self._told or self._thread.is_alive():
                 log.warning(
                     "ledger: rows for %s wait in %s until the next start", self._database, self._journal
                 )
@@ -195,7 +197,7 @@ class Shipper:
     def _ship_batch(self, insert: Callable[[Connection, list[_Row]], list[_Row]]) -> _Found:
         connection = self._connected()
         with connection.transaction():
-            [(is_free, _)] = connection.execute(schema.LOCK, [self._number])
+            [(is_free, *_)] = connection.execute(schema.LOCK, [self._number])
             if not is_free:
                 return _Found.BUSY
             rows = self._oldest()
@@ -234,13 +236,14 @@ class Shipper:
         if rows:
             with self._opened() as journal:
                 journal.execute("BEGIN IMMEDIATE")
+                journal.executemany(SHIP, map(_key, rows))
                 journal.executemany(_REMOVE, map(_key, rows))
                 journal.execute("COMMIT")
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
         """The journal. It is open only for a moment, because it may not be while the process forks."""
-        with files.reads, contextlib.closing(files.open_for_writing(self._journal, files.WAIT)) as journal:
+        with files.reads, contextlib.closing(files.open_for_writing(self._journal, WAIT)) as journal:
             yield journal
 
     def _connected(self) -> Connection:
