@@ -308,17 +308,14 @@ class Router(RouterBase):
         `since` and `until` are datetimes, dates, or ISO 8601 texts such as "2026-01-31"; without a zone they
         are UTC. `baseline` is the model that savings are measured against; None: the router's own.
         """
-        from ccroute.accounting.report import Report, group_by  # loaded at its first use
+        from ccroute.accounting.report import Report  # loaded at its first use
 
         state = self._own_state()
         name = baseline if baseline is not None else state.baseline
         if baseline is not None and not is_known(state.tables, baseline):
             raise UnknownModelError(baseline, hint="a baseline needs an alias, a deployment or a price")
         price = None if name is None else price_of(state.tables, name, usual=True)
-        parts = group_by(by)
-        tiers = price is not None and bool(price.above)
-        sums = state.ledger.tallies(moment("since", since), moment("until", until), parts, tiers=tiers)
-        return Report(sums, parts, baseline=price)
+        return Report.of(state.ledger.tallies, by, since, until, price, name or "")
 
     def rows(self, since: date | str | None = None, until: date | str | None = None) -> list[LedgerRow]:
         """The ledger's rows of attempts started in [since, until), oldest first; both as in `report`.

@@ -139,22 +139,26 @@ def test_the_baselines_tier_is_that_of_each_attempts_prompt() -> None:
 
 
 @given(st.lists(st.integers(199_000, 201_000), min_size=1, max_size=9), st.sampled_from([0, 99]))
-def test_tiers_are_exact_however_many_rows_were_summed_up(prompts: list[int], limit: int) -> None:
+def test_usual_tiers_are_exact_however_many_rows_were_summed_up(prompts: list[int], limit: int) -> None:
     ledger = MemoryLedger(limit)
     used = [Usage(input=prompt, output=1) for prompt in prompts]
     for usage in used:
         ledger.record(row(usage=usage))
-    made = Report(ledger.tallies(), baseline=TIERED)
+    made = Report.of(ledger.tallies, "agent", None, None, TIERED)
     assert made.total["baseline_cost"] == sum(cost(usage, TIERED) or 0 for usage in used)
 
 
-def test_a_tier_between_summed_up_prompts_has_no_baseline() -> None:
-    odd = Price(1, 1, above={131_072: Price(2, 2)})
-    far, near = row(usage=Usage(input=130_000)), row(usage=Usage(input=131_072))
-    assert report(far, baseline=odd).total["baseline_cost"] == Decimal("0.13")
-    total = report(far, near, baseline=odd).total
+def test_an_unusual_tier_is_exact_only_while_the_rows_are_there() -> None:
+    odd, ledger = Price(1, 1, above={12_345: Price(2, 2)}), MemoryLedger(2)
+    for prompt in (12_345, 12_346):
+        ledger.record(row(usage=Usage(input=prompt)))
+    total = Report.of(ledger.tallies, "agent", None, None, odd).total
+    assert total["baseline_cost"] == Decimal("0.012345") + Decimal("0.024692")
+    for _ in range(2):
+        ledger.record(row())
+    total = Report.of(ledger.tallies, "agent", None, None, odd).total
     assert (total["baseline_cost"], total["saved"], total["saved_percent"]) == (None, None, None)
-    assert total["cost"] == 2, "what was spent is known all the same"
+    assert total["cost"] == 4, "what was spent is known all the same"
 
 
 @pytest.mark.parametrize("by", GROUPS)

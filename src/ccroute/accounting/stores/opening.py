@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 from ccroute.accounting.ledger import Ledger
 from ccroute.accounting.stores.base import BaseLedger
 from ccroute.accounting.stores.memory import MemoryLedger
-from ccroute.accounting.tally import Key, Tally
+from ccroute.accounting.tally import Key, Lengths, Tally
 from ccroute.errors import ConfigError
 
 _JOURNAL: Final = re.compile(r"([?&])journal=([^&]*)(&|$)")
@@ -50,16 +50,17 @@ def read_sums(
     since: datetime | None,
     until: datetime | None,
     by: Sequence[str],
-    tiers: bool,
+    *,
+    tiers: Sequence[Lengths],
 ) -> dict[Key, Tally]:
     """The sums of a ledger that this program does not write. Raises `ConfigError` if it cannot be read."""
     if is_postgresql(given):
         from ccroute.accounting.stores.postgres import ledger
 
-        return ledger.read_sums(os.fspath(given), since, until, by, tiers)
+        return ledger.read_sums(os.fspath(given), since, until, by, tiers=tiers)
     from ccroute.accounting.stores import sqlite
 
-    return sqlite.read_sums(checked_path(given), since, until, by, tiers)
+    return sqlite.read_sums(checked_path(given), since, until, by, tiers=tiers)
 
 
 def is_postgresql(given: str | os.PathLike[str]) -> bool:

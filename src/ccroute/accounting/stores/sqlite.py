@@ -24,7 +24,8 @@ from ccroute.accounting.budgets import BudgetStore
 from ccroute.accounting.ledger import span
 from ccroute.accounting.stores import files, schema
 from ccroute.accounting.stores.base import ALL, BaseLedger
-from ccroute.accounting.tally import Key, LedgerRow, Tally
+from ccroute.accounting.stores.sums import sums
+from ccroute.accounting.tally import USUAL_TIERS, Key, LedgerRow, Lengths, Tally, joined, tallied
 from ccroute.errors import ConfigError
 
 T = TypeVar("T")
@@ -111,17 +112,13 @@ class SqliteLedger(BaseLedger):
         until: datetime | None = None,
         by: Sequence[str] = ALL,
         *,
-        tiers: bool = True,
+        tiers: Sequence[Lengths] = USUAL_TIERS,
     ) -> dict[Key, Tally]:
-        """Sums over the rows started in [since, until), of what is alike in `by`. Without `tiers`, prompts of
-        any length count as short ones."""
+        """Sums over the rows started in [since, until), per value of `by`; other parts of keys are empty."""
         start, end = span(since, until)
         with self._snapshot() as (snapshot, waiting):
-            sums = {} if snapshot is None else schema.sums(*snapshot, start, end, by, tiers)
-        for row in waiting:
-            if start <= row.started < end:
-                sums.setdefault(row.key(), Tally()).add(row)
-        return sums
+            found = {} if snapshot is None else sums(snapshot, start, end, by, tiers)
+        return joined(found, tallied((row for row in waiting if start <= row.started < end), by, tiers))
 
     @contextlib.contextmanager
     def _snapshot(self) -> Iterator[tuple[files.Snapshot | None, list[LedgerRow]]]:
@@ -253,12 +250,13 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def read_sums(
-    path: str, since: datetime | None, until: datetime | None, by: Sequence[str], tiers: bool
+    path: str, since: datetime | None, until: datetime | None, by: Sequence[str], *, tiers: Sequence[Lengths]
 ) -> dict[Key, Tally]:
-    """The sums of a ledger that this program does not write. Raises `ConfigError` if it cannot be read."""
+    """As `SqliteLedger.tallies`, of a file that this program does not write. Raises `ConfigError` if it
+    cannot be read."""
     start, end = span(since, until)
     with files.open_for_reading(Path(path).absolute()) as snapshot:
-        return {} if snapshot is None else schema.sums(*snapshot, start, end, by, tiers)
+        return {} if snapshot is None else sums(snapshot, start, end, by, tiers)
 
 
 def _in_transaction(begin: str, work: Callable[[sqlite3.Cursor], T], cursor: sqlite3.Cursor) -> T:

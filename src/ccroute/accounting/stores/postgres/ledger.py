@@ -17,9 +17,10 @@ from ccroute.accounting.ledger import span
 from ccroute.accounting.stores import files
 from ccroute.accounting.stores.base import ALL
 from ccroute.accounting.stores.opening import checked_path, split_journal
-from ccroute.accounting.stores.schema import ids, sums
+from ccroute.accounting.stores.schema import ids
 from ccroute.accounting.stores.sqlite import SqliteLedger
-from ccroute.accounting.tally import Key, LedgerRow, Tally
+from ccroute.accounting.stores.sums import sums
+from ccroute.accounting.tally import USUAL_TIERS, Key, LedgerRow, Lengths, Tally, joined, tallied
 
 if TYPE_CHECKING:
     from ccroute.accounting.stores.files import Snapshot
@@ -105,7 +106,7 @@ class PostgresLedger(SqliteLedger):
         until: datetime | None = None,
         by: Sequence[str] = ALL,
         *,
-        tiers: bool = True,
+        tiers: Sequence[Lengths] = USUAL_TIERS,
     ) -> dict[Key, Tally]:
         """Sums over the rows started in [since, until), in the journal and in PostgreSQL, each row once.
 
@@ -127,34 +128,27 @@ class _Held:
         start: datetime,
         end: datetime,
         by: Sequence[str],
-        tiers: bool,
+        tiers: Sequence[Lengths],
     ) -> None:
         self._what = start, end, by, tiers
-        self._sums, self._ids = {}, list[str]()
+        late = [row for row in waiting if start <= row.started < end]
+        self._sums, self._ids = tallied(late, by, tiers), [row.id for row in late]
         if snapshot is not None:
-            self._sums = sums(*snapshot, start, end, by, tiers)
-            self._ids = ids(snapshot.first, start, end)
-        for row in waiting:
-            if start <= row.started < end:
-                self._ids.append(row.id)
-                self._sums.setdefault(row.key(), Tally()).add(row)
+            self._sums = joined(sums(snapshot, start, end, by, tiers), self._sums)
+            self._ids += ids(snapshot.first, start, end)
 
     def with_those_in(self, database: Database) -> dict[Key, Tally]:
         """The sums over all rows."""
-        from ccroute.accounting.stores.postgres import schema
+        from ccroute.accounting.stores.postgres.sums import sums
 
         with database.reading() as connection:
-            found = schema.sums(connection, *self._what, self._ids)
-        for key, tally in self._sums.items():
-            found.setdefault(key, Tally()).merge(tally)
-        return found
+            return joined(sums(connection, *self._what, self._ids), self._sums)
 
 
 def read_sums(
-    dsn: str, since: datetime | None, until: datetime | None, by: Sequence[str], tiers: bool
+    dsn: str, since: datetime | None, until: datetime | None, by: Sequence[str], *, tiers: Sequence[Lengths]
 ) -> dict[Key, Tally]:
-    """The sums of a ledger that this program does not write: of the journal, where there is one, and of
-    PostgreSQL. Raises `ConfigError` if either cannot be read."""
+    """As `PostgresLedger.tallies`, of a ledger that this program does not write; it may have no journal."""
     from ccroute.accounting.stores.postgres.database import Database
 
     address, named = split_journal(dsn)

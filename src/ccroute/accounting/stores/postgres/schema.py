@@ -7,24 +7,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from psycopg import Connection, sql
 
-from ccroute.accounting.stores.schema import (
-    BAND_OF,
-    NO_TOKENS,
-    PLACES,
-    PROMPT,
-    UNPRICED,
-    add,
-    key_of,
-    ledger_row,
-)
-from ccroute.accounting.tally import Key, LedgerRow, Tally
+from ccroute.accounting.stores.schema import PLACES, ledger_row
+from ccroute.accounting.tally import LedgerRow
 
 TABLE: Final = "ccroute_attempts"
 VERSIONS: Final = "ccroute_migrations"
@@ -224,52 +214,10 @@ def _clean(value: Any) -> Any:
     return [_clean(each) for each in value] if isinstance(value, list) else value
 
 
-_NOT_TWICE: Final = " AND NOT EXISTS (SELECT FROM unnest(%s::text[]) AS twice WHERE twice = id)"
-_TWICE: Final = f"SELECT id FROM {TABLE} WHERE id = ANY(%s)".encode()  # noqa: S608
-_SPAN: Final = f" FROM {TABLE} WHERE started >= %s AND started < %s"
-_ROWS: Final = f"SELECT {_listed(_TO_JOURNAL)}{_SPAN} ORDER BY started, id".encode()
+SPAN: Final = f"FROM {TABLE} WHERE started >= %s AND started < %s"
+_ROWS: Final = f"SELECT {_listed(_TO_JOURNAL)} {SPAN} ORDER BY started, id".encode()
 
 
 def rows(connection: Connection[Any], start: datetime, end: datetime) -> list[LedgerRow]:
     """The rows started in [start, end), oldest first."""
     return list(map(ledger_row, connection.execute(_ROWS, [start, end]))) if version(connection) else []
-
-
-_SUMS: Final = f"""
-    CASE WHEN cost IS NULL THEN {UNPRICED} WHEN {PROMPT} + output = 0 THEN {NO_TOKENS} ELSE {{band}} END,
-    count(*), count(*) FILTER (WHERE final), count(*) FILTER (WHERE outcome IN ('failed', 'interrupted')),
-    count(*) FILTER (WHERE final AND cached), count(*) FILTER (WHERE final AND overridden),
-    count(override_saved) FILTER (WHERE final),
-    sum(input)::bigint, sum(cache_read)::bigint, sum(cache_write_5m)::bigint, sum(cache_write_1h)::bigint,
-    sum(output)::bigint, sum(reasoning)::bigint, bool_or(estimated),
-    NULL, sum(cost)::text, NULL, (sum(override_saved) FILTER (WHERE final))::text,
-    array_agg(latency) FILTER (WHERE outcome = 'ok' AND latency IS NOT NULL)
-"""
-_PARTS: Final = {"group": '"group"', "day": "(started AT TIME ZONE 'UTC')::date - date '1970-01-01'"}
-"""How the parts of a key are written in SQL, where it is not their name."""
-
-
-def sums(
-    connection: Connection[Any],
-    start: datetime,
-    end: datetime,
-    by: Sequence[str],
-    tiers: bool,
-    without: Sequence[str],
-) -> dict[Key, Tally]:
-    """Sums over the rows started in [start, end), without the ids that are named, per value of `by`."""
-    if not version(connection):
-        return {}
-    parts = "".join(f"{_PARTS.get(name, name)}, " for name in by)
-    groups = ", ".join(str(i + 1) for i in range(len(by) + 1))
-    twice = [id for (id,) in connection.execute(_TWICE, [without])] if without else []
-    query = f"SELECT {parts}{_SUMS.format(band=BAND_OF if tiers else '0')}{_SPAN}"
-    query += f"{_NOT_TWICE if twice else ''} GROUP BY {groups}"
-    arguments = [start, end, *([twice] if twice else [])]
-    found = defaultdict[tuple[Any, ...], Tally](Tally)
-    with connection.cursor(binary=True) as cursor:
-        for row in cursor.execute(query.encode(), arguments):
-            tally = found[row[: len(by)]]
-            add(tally, *row[len(by) : -1])
-            tally.latencies += row[-1] or ()
-    return {key_of(dict(zip(by, group, strict=True))): tally for group, tally in found.items()}
