@@ -39,6 +39,9 @@ FROM {{table}} WHERE started_ns >= ?
 """  # noqa: S608
 _SPENT_HERE: Final = _SPENT.format(table="attempts", tokens=tokens())
 _SPENT_SHIPPED: Final = _SPENT.format(table="shipped", tokens="tokens")
+_UNUSED: Final = """
+SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM accounts) AND NOT EXISTS (SELECT 1 FROM reservations)
+"""
 _RESERVED: Final = "SELECT coalesce(sum(usd), 0), coalesce(sum(tokens), 0) FROM reservations WHERE true"
 _window: Final = lru_cache(64)(nanoseconds)
 
@@ -121,8 +124,16 @@ def end_reservations(cursor: sqlite3.Cursor, process: str, before: int | None) -
 
 
 def forget(cursor: sqlite3.Cursor, ended: int, idle: int) -> None:
-    """Remove accounts of windows that ended before `ended`, and those for which nobody asked since `idle`."""
+    """Remove accounts of windows that ended before `ended`, and those for which nobody asked since `idle`.
+    Where nothing is left, rows need no trigger any more."""
     cursor.execute("DELETE FROM accounts WHERE until <= ? OR asked < ?", (ended, idle))
+    if cursor.execute(_UNUSED).fetchone():
+        cursor.execute("DROP TRIGGER IF EXISTS attempt_counted")
+
+
+def has_trigger(cursor: sqlite3.Cursor) -> bool:
+    """Whether rows are counted in accounts."""
+    return bool(cursor.execute("SELECT 1 FROM sqlite_master WHERE name = 'attempt_counted'").fetchone())
 
 
 def at_least(usd: Decimal) -> int | float:

@@ -49,8 +49,8 @@ def read_sums(
     given: str | os.PathLike[str],
     since: datetime | None,
     until: datetime | None,
-    by: Sequence[str],
     *,
+    by: Sequence[str],
     tiers: Sequence[Lengths],
 ) -> dict[Key, Tally]:
     """The sums of a ledger that this program does not write. Raises `ConfigError` if it cannot be read."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cache, partial
-from itertools import chain, pairwise
+from itertools import pairwise
 from queue import SimpleQueue
 from typing import Any, Final
 
@@ -26,7 +26,8 @@ _DAY: Final = 86_400_000_000  # microseconds
 _FIRST_DAY: Final = date(1970, 1, 1).toordinal()
 _PARTS: Final = {"group": '"group"', "day": f"started / {_DAY}"}
 """How the parts of a key are written in SQL, where it is not their name."""
-_UNPRICED: Final = -1  # instead of a tier's number
+UNPRICED: Final = -1
+"""Instead of a tier's number."""
 _PROMPT: Final = "input + cache_read + cache_write_5m + cache_write_1h"
 _SUMS: Final = """
     sum(final), count(*), sum(outcome IN ('failed', 'interrupted')), sum(estimated), sum(final AND cached),
@@ -71,28 +72,17 @@ def sums(
             free.put(connection)
 
     query = partial(_query, by, tiers)
-    parts = list(pairwise(_borders(connections[0], *bounds(start, end))))
-    with ThreadPoolExecutor(len(connections)) as threads:
-        return tallies_of(chain.from_iterable(threads.map(read, parts)), by, tiers)
-
-
-def tallies_of(lines: Iterable[list[Any]], by: Sequence[str], tiers: Sequence[Lengths]) -> dict[Key, Tally]:
-    """Sums per value of `by` from what SQL found: each line has the values, the number of the `tier_of`, and
-    the columns of `_SUMS` and `_EXACTLY`. A day is the number of days after the first of 1970."""
     day = by.index("day") if "day" in by else None
+    parts = list(pairwise(_borders(connections[0], *bounds(start, end))))
     groups = defaultdict[tuple[Any, ...], Tally](Tally)
-    for line in lines:
-        if day is not None:
-            line[day] = _day(line[day])
-        _add(groups[tuple(line[: len(by)])], tiers, line[len(by) :])
+    with ThreadPoolExecutor(len(connections)) as threads:
+        for found in threads.map(read, parts):
+            for line in found:
+                if day is not None:
+                    line[day] = day_of(line[day])
+                _add(groups[tuple(line[: len(by)])], tiers, line[len(by) :])
     key = keys_of(by)
     return {key(group): tally for group, tally in groups.items()}
-
-
-def tier_of(tiers: Sequence[Lengths]) -> str:
-    """The number of the tier that a row's prompt is in, in SQL."""
-    limits = "".join(f" WHEN {_PROMPT} <= {each.longest} THEN {i}" for i, each in enumerate(tiers[:-1]))
-    return f"CASE WHEN cost IS NULL THEN {_UNPRICED}{limits} ELSE {len(tiers) - 1} END"
 
 
 def _borders(connection: sqlite3.Connection, start: int, end: int) -> list[int]:
@@ -109,6 +99,12 @@ def _query(by: Sequence[str], tiers: Sequence[Lengths], amounts: str) -> str:
     tier = tier_of(tiers)
     groups = f"SELECT json_array({parts}{tier}, {_SUMS} {amounts}) AS line {SPAN} GROUP BY {parts}{tier}"
     return f"SELECT group_concat(line) FROM ({groups})"  # noqa: S608
+
+
+def tier_of(tiers: Sequence[Lengths]) -> str:
+    """The number of a row's tier, in SQL."""
+    limits = "".join(f" WHEN {_PROMPT} <= {each.longest} THEN {i}" for i, each in enumerate(tiers[:-1]))
+    return f"CASE WHEN cost IS NULL THEN {UNPRICED}{limits} ELSE {len(tiers) - 1} END"
 
 
 def _read(
@@ -132,17 +128,25 @@ def _lines(connection: sqlite3.Connection, query: str, part: tuple[int, int]) ->
 
 
 @cache
-def _day(number: int) -> str:
+def day_of(number: int) -> str:
     """The day that is so many days after the first of 1970."""
     return date.fromordinal(_FIRST_DAY + number).isoformat()
 
 
 def _add(tally: Tally, tiers: Sequence[Lengths], found: Sequence[Any]) -> None:
     """Add what SQL summed up."""
+    add_counts(tally, tiers, found[:15])
+    cost, costs, estimated_cost, estimated_costs, saved, all_saved = found[15:]
+    tally.cost = _plus(tally.cost, cost, costs)
+    tally.estimated_cost = _plus(tally.estimated_cost, estimated_cost, estimated_costs)
+    tally.override_saved = _plus(tally.override_saved, saved, all_saved)
+
+
+def add_counts(tally: Tally, tiers: Sequence[Lengths], found: Sequence[Any]) -> None:
+    """Add the counts of a group: its tier, those of `_SUMS`, and its latencies, which may be None."""
     tier, requests, attempts, failures, estimated, cache_hits, overrides, overrides_known, latencies = found[
         :9
     ]
-    cost, costs, estimated_cost, estimated_costs, saved, all_saved = found[15:21]
     tally.requests += requests
     tally.attempts += attempts
     tally.failures += failures
@@ -151,15 +155,10 @@ def _add(tally: Tally, tiers: Sequence[Lengths], found: Sequence[Any]) -> None:
     tally.overrides += overrides
     tally.overrides_known += overrides_known
     tokens = TokenCounts._make(found[9:15])
-    if tier == _UNPRICED:
+    if tier == UNPRICED:
         tally.unknown_cost_requests += requests
-        tally.add_tokens(None, tokens)
-    else:
-        tally.cost = _plus(tally.cost, cost, costs)
-        tally.estimated_cost = _plus(tally.estimated_cost, estimated_cost, estimated_costs)
-        tally.add_tokens(tiers[tier], tokens)
-    tally.override_saved = _plus(tally.override_saved, saved, all_saved)
-    tally.latencies += latencies
+    tally.add_tokens(None if tier == UNPRICED else tiers[tier], tokens)
+    tally.latencies += latencies or ()
 
 
 def _plus(total: Decimal, whole: int | str | None, texts: str | None) -> Decimal:

@@ -131,24 +131,25 @@ class _Held:
         tiers: Sequence[Lengths],
     ) -> None:
         self._what = start, end, by, tiers
-        late = [row for row in waiting if start <= row.started < end]
-        self._sums, self._ids = tallied(late, by, tiers), [row.id for row in late]
+        rows = [row for row in waiting if start <= row.started < end]
+        self._sums, self._ids = tallied(rows, by, tiers), [row.id for row in rows]
         if snapshot is not None:
-            self._sums = joined(sums(snapshot, start, end, by, tiers), self._sums)
+            self._sums = joined(self._sums, sums(snapshot, start, end, by, tiers))
             self._ids += ids(snapshot.first, start, end)
 
     def with_those_in(self, database: Database) -> dict[Key, Tally]:
         """The sums over all rows."""
-        from ccroute.accounting.stores.postgres.sums import sums
+        from ccroute.accounting.stores.postgres import schema
 
         with database.reading() as connection:
-            return joined(sums(connection, *self._what, self._ids), self._sums)
+            return joined(self._sums, schema.sums(connection, *self._what, self._ids))
 
 
 def read_sums(
     dsn: str, since: datetime | None, until: datetime | None, by: Sequence[str], *, tiers: Sequence[Lengths]
 ) -> dict[Key, Tally]:
-    """As `PostgresLedger.tallies`, of a ledger that this program does not write; it may have no journal."""
+    """The sums of a ledger that this program does not write: of the journal, where there is one, and of
+    PostgreSQL. Raises `ConfigError` if either cannot be read."""
     from ccroute.accounting.stores.postgres.database import Database
 
     address, named = split_journal(dsn)

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from psycopg import Connection, sql
 
+from ccroute.accounting.prices import NOTHING
 from ccroute.accounting.stores.schema import PLACES, ledger_row
-from ccroute.accounting.tally import LedgerRow
+from ccroute.accounting.stores.sums import add_counts, day_of, tier_of
+from ccroute.accounting.tally import EXACT, Key, LedgerRow, Lengths, Tally, keys_of
 
 TABLE: Final = "ccroute_attempts"
 VERSIONS: Final = "ccroute_migrations"
@@ -214,10 +217,57 @@ def _clean(value: Any) -> Any:
     return [_clean(each) for each in value] if isinstance(value, list) else value
 
 
-SPAN: Final = f"FROM {TABLE} WHERE started >= %s AND started < %s"
-_ROWS: Final = f"SELECT {_listed(_TO_JOURNAL)} {SPAN} ORDER BY started, id".encode()
+_NOT_TWICE: Final = " AND NOT EXISTS (SELECT FROM unnest(%s::text[]) AS twice WHERE twice = id)"
+_TWICE: Final = f"SELECT id FROM {TABLE} WHERE id = ANY(%s)".encode()  # noqa: S608
+_SPAN: Final = f" FROM {TABLE} WHERE started >= %s AND started < %s"
+_ROWS: Final = f"SELECT {_listed(_TO_JOURNAL)}{_SPAN} ORDER BY started, id".encode()
 
 
 def rows(connection: Connection[Any], start: datetime, end: datetime) -> list[LedgerRow]:
     """The rows started in [start, end), oldest first."""
     return list(map(ledger_row, connection.execute(_ROWS, [start, end]))) if version(connection) else []
+
+
+_SUMS: Final = """
+    count(*) FILTER (WHERE final), count(*), count(*) FILTER (WHERE outcome IN ('failed', 'interrupted')),
+    count(*) FILTER (WHERE estimated), count(*) FILTER (WHERE final AND cached),
+    count(*) FILTER (WHERE final AND overridden), count(override_saved) FILTER (WHERE final),
+    array_agg(latency) FILTER (WHERE outcome = 'ok' AND latency IS NOT NULL),
+    sum(input)::bigint, sum(cache_read)::bigint, sum(cache_write_5m)::bigint, sum(cache_write_1h)::bigint,
+    sum(output)::bigint, sum(reasoning)::bigint,
+    sum(cost), sum(cost) FILTER (WHERE estimated), sum(override_saved) FILTER (WHERE final)
+"""
+_PARTS: Final = {"group": '"group"', "day": "(started AT TIME ZONE 'UTC')::date - date '1970-01-01'"}
+"""How the parts of a key are written in SQL, where it is not their name."""
+
+
+def sums(
+    connection: Connection[Any],
+    start: datetime,
+    end: datetime,
+    by: Sequence[str],
+    tiers: Sequence[Lengths],
+    without: Sequence[str],
+) -> dict[Key, Tally]:
+    """Sums over the rows started in [start, end), without the ids that are named, per value of `by`."""
+    if not version(connection):
+        return {}
+    parts = "".join(f"{_PARTS.get(name, name)}, " for name in by)
+    groups = ", ".join(str(i + 1) for i in range(len(by) + 1))
+    twice = [id for (id,) in connection.execute(_TWICE, [without])] if without else []
+    query = f"SELECT {parts}{tier_of(tiers)}, {_SUMS}{_SPAN}"
+    query += f"{_NOT_TWICE if twice else ''} GROUP BY {groups}"
+    arguments = [start, end, *([twice] if twice else [])]
+    found = defaultdict[tuple[Any, ...], Tally](Tally)
+    with connection.cursor(binary=True) as cursor:
+        for row in cursor.execute(query.encode(), arguments):
+            tally, (*counts, cost, estimated_cost, saved) = found[row[: len(by)]], row[len(by) :]
+            add_counts(tally, tiers, counts)
+            tally.cost = EXACT.add(tally.cost, cost or NOTHING)
+            tally.estimated_cost = EXACT.add(tally.estimated_cost, estimated_cost or NOTHING)
+            tally.override_saved = EXACT.add(tally.override_saved, saved or NOTHING)
+    day, key = by.index("day") if "day" in by else None, keys_of(by)
+    return {
+        key(day_of(part) if i == day else part for i, part in enumerate(group)): tally
+        for group, tally in found.items()
+    }
