@@ -273,7 +273,7 @@ def stream_faults(wire: Wire, answer: Answer) -> Iterator[Act]:
         yield Act("sick before content", [wire.stream([*opening, wire.failed])], 200, told, unbegun)
     yield Act("busy at once", [wire.stream([wire.refused])], 200, "all")
     if early:
-        yield Act("busy before content", [wire.stream([*opening, wire.refused])], 200, told, unbegun)
+        yield Act("busy before content", [wire.stream([*opening, wire.refused])], 200, "all")
     if not pieces:
         return
     for name, ending in {"reset": [RESET], "closed": [CLOSE], "silent": [HOLD]}.items():

@@ -38,7 +38,13 @@ TABLES = {
     "AgentTable": "\n`agents.<name>`",
     "GroupTable": "\n`agents.<name>`",
 }
-SHARED = {"RetryTable": "retry", "TimeoutTable": "timeout", "PriceTable": "prices", "TierTable": "prices"}
+SHARED = {
+    "RetryTable": "retry",
+    "TimeoutTable": "timeout",
+    "BudgetTable": "budgets",
+    "PriceTable": "prices",
+    "TierTable": "prices",
+}
 
 
 def schema() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from decimal import Decimal
@@ -16,6 +17,7 @@ from tests.support.openai_like import chat
 from ccroute import (
     Agent,
     AnthropicBackend,
+    Budget,
     Model,
     OllamaBackend,
     OpenAIBackend,
@@ -114,6 +116,30 @@ def test_explain_says_each_price_and_its_source() -> None:
     assert (paid.worst_cost, free.worst_cost) == (Decimal("0.075") + 7 * Decimal("0.000015"), 0)
 
 
+@pytest.mark.parametrize(
+    ("extra", "usd"),
+    [
+        ({}, "0.01"),
+        ({"service_tier": "auto"}, "0.01"),
+        ({"service_tier": "flex"}, "0.01"),  # it may be served in the usual way
+        ({"service_tier": "priority"}, "0.02"),
+        ({"service_tier": "scale"}, None),
+    ],
+)
+def test_the_worst_case_is_that_of_the_tier_that_is_asked_for(extra: dict[str, str], usd: str | None) -> None:
+    asked: dict[str, Any] = {"model": "openai/gpt-5.1", "max_tokens": 1000, "extra": extra}
+    free = Router([OpenAIBackend(api_key="key")], count_tokens=lambda _: 0)
+    assert free.explain("hi", **asked).candidates[0].worst_cost == (None if usd is None else Decimal(usd))
+    small = router(
+        OpenAIBackend(api_key="key"), count_tokens=lambda _: 0, budgets={"router": Budget("0.015")}
+    )
+    if usd is None or Decimal(usd) > Decimal("0.015"):
+        with pytest.raises(errors.BudgetExceededError):
+            small.complete("hi", **asked)
+    else:
+        assert small.complete("hi", **asked).cost
+
+
 def test_models_say_their_price_where_there_is_one() -> None:
     aliases = {"opus": f"anthropic/{OPUS}", "both": [f"anthropic/{OPUS}", "local/q"], "c-*": "anthropic/*"}
     local = OllamaBackend("local", models={"q": Model()})
@@ -175,8 +201,28 @@ def test_a_baseline_that_is_unknown_says_what_to_do(tmp_path: Path, monkeypatch:
         made.complete("hi")
     with pytest.raises(errors.ConfigError, match=r'"big" has no price: give prices=\{"big": Price\(…\)\}$'):
         Report.from_ledger(tmp_path / "usage.db", baseline="big")
-    with pytest.raises(errors.ConfigError, match='baseline: unknown model "big"'):
+    with pytest.raises(
+        errors.ConfigError, match=r'baseline: unknown model "big"; .* or a model with a price: give'
+    ):
         router(OllamaBackend("local"), baseline="big")
+
+
+def test_a_baseline_without_a_price_is_told_and_not_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    vllm = OpenAIBackend("vllm", base_url="http://localhost:8000/v1", local=False)
+    why = r'baseline: "vllm/big" has no price: give prices={"vllm/big": Price(…)}'
+    with router(vllm, aliases={"big": "vllm/big"}, baseline="big") as made:
+        assert caplog.messages == [f"{why}; reports have no savings until then"]
+        assert made.report().total["saved"] is None
+        with pytest.raises(errors.ConfigError, match=re.escape(why)):
+            made.report(baseline="big")
+        with pytest.raises(errors.UnknownModelError, match=r"a model with a price: give prices=\{\"bgi\": "):
+            made.report(baseline="bgi")
+
+
+def test_a_report_takes_a_price_as_its_baseline() -> None:
+    with router(OllamaBackend("local")) as made:
+        made.complete("hi", model="local/q")
+        assert made.report(baseline=Price(1, 1)).total["saved"] == Decimal("0.0011")
 
 
 # -- When the library is imported

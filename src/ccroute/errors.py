@@ -182,8 +182,8 @@ class BudgetExceededError(CcrouteError):
     """A budget does not allow the call, which was not sent.
 
     `budget` is its name, such as "agent:coder". Of its `limit`, so much is `spent` in its window: USD, or
-    tokens where those are in the way; None where it could not be read. At `resets_at` (UTC) the window ends,
-    and `retry_after` says in how many seconds; None: it never does.
+    tokens where those are in the way; None where it could not be read. At `resets_at` (UTC) the window ends;
+    None: it never does. `retry_after` says in how many seconds, where it is spent and not only in the way.
     """
 
     budget: str = ""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from hypothesis import strategies as st
 
-from ccroute.accounting import LedgerRow
-from ccroute.types import Usage
+from ccroute.accounting import LedgerRow, cost
+from ccroute.types import FailureClass, Price, Usage
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -59,3 +62,90 @@ rows = st.builds(
     override_saved=st.none() | st.decimals(-10, 10, places=6),
     latency=st.none() | st.floats(0, 100),
 )
+
+NAMES = st.none() | st.sampled_from(["py", "", "it's", 'a"b', "ü\x00ß"])
+COUNTS = st.integers(0, 10**9)
+MONEY = st.none() | st.decimals(0, 10**6, places=6) | st.decimals(0, 1, places=15)
+ROWS = st.builds(
+    row,
+    started=st.integers(0, 5 * 86_400_000_000).map(lambda after: START + timedelta(microseconds=after)),
+    agent=NAMES,
+    group=NAMES,
+    session=NAMES,
+    requested_model=NAMES,
+    alias=st.sampled_from(["fast", ""]),
+    outcome=st.sampled_from(["ok", "failed", "cancelled", "interrupted"]),
+    failure=st.none() | st.sampled_from(FailureClass),
+    status=st.none() | st.integers(100, 599),
+    usage=st.builds(
+        Usage,
+        input=st.integers(0, 3000) | COUNTS,
+        cache_read=st.just(0) | COUNTS,
+        cache_write_5m=st.just(0) | COUNTS,
+        cache_write_1h=st.just(0) | COUNTS,
+        output=st.integers(0, 2) | COUNTS,
+        reasoning=st.integers(0, 2),
+        estimated=st.booleans(),
+    ),
+    cost=MONEY,
+    overridden=st.booleans(),
+    fallback=st.booleans(),
+    duration=st.floats(0, 1e4),
+    first_content=st.none() | st.floats(0, 100),
+    final=st.booleans(),
+    cached=st.booleans(),
+    latency=st.none() | st.floats(0, 1e4),
+    override_saved=MONEY.map(lambda saved: None if saved is None else -saved),
+    metadata=st.dictionaries(st.text(max_size=3), st.integers() | st.text(max_size=3), max_size=2),
+)
+"""Rows with everything that a ledger has to keep."""
+
+
+def naive_report(
+    rows: Iterable[LedgerRow], by: Sequence[str], baseline: Price | None
+) -> list[dict[str, Any]]:
+    """What a report of these rows says, added up row by row; in no order."""
+    groups = defaultdict[tuple[str | None, ...], list[LedgerRow]](list)
+    if not by:
+        groups[()] = []
+    for each in rows:
+        key = {**each._asdict(), "day": each.started.strftime("%Y-%m-%d")}
+        groups[tuple(key[name] for name in by)].append(each)
+    return [dict(zip(by, key, strict=True)) | _naive_sums(each, baseline) for key, each in groups.items()]
+
+
+def _naive_sums(rows: list[LedgerRow], baseline: Price | None) -> dict[str, Any]:
+    final, priced = [each for each in rows if each.final], [each for each in rows if each.cost is not None]
+    is_known = len(priced) == len(rows) or any(each.usage.total_tokens for each in priced)
+    spent = sum((each.cost for each in priced if each.cost is not None), Decimal(0)) if is_known else None
+    baseline_cost = saved = percent = None
+    if baseline is not None and spent is not None:
+        baseline_cost = sum((cost(each.usage, baseline) or Decimal(0) for each in priced), Decimal(0))
+        saved = baseline_cost - spent
+        percent = round(100 * saved / baseline_cost, 1) if baseline_cost else None
+    saved_by_overrides = [each.override_saved for each in final if each.override_saved is not None]
+    overrides = sum(each.overridden for each in final)
+    answered = sorted(each.latency for each in rows if each.latency is not None and each.outcome == "ok")
+    return {
+        "requests": len(final),
+        "attempts": len(rows),
+        "failures": sum(each.outcome in ("failed", "interrupted") for each in rows),
+        **{
+            name: sum(getattr(each.usage, name) for each in rows)
+            for name in ("input", "cache_read", "cache_write", "output")
+        },
+        "cost": spent,
+        "unknown_cost_requests": sum(each.cost is None for each in final),
+        "baseline_cost": baseline_cost,
+        "saved": saved,
+        "saved_percent": percent,
+        "cache_hits": sum(each.cached for each in final),
+        "overrides": overrides,
+        "override_saved": sum(saved_by_overrides, Decimal(0))
+        if saved_by_overrides or not overrides
+        else None,
+        **{
+            f"p{percent}": answered[math.ceil(len(answered) * percent / 100) - 1] if answered else None
+            for percent in (50, 95)
+        },
+    }

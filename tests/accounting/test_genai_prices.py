@@ -328,9 +328,12 @@ def test_a_window_over_midnight_is_one_window(library: Any) -> None:
     assert [listed.at(NOON.replace(hour=hour)).input for hour in (21, 22, 23, 0, 1, 2)] == [1, 4, 4, 4, 4, 1]
 
 
-def test_deepseeks_peak_hours_cost_twice_as_much() -> None:
+def test_deepseeks_peak_hours_of_working_days_cost_twice_as_much() -> None:
     listed = price_list("https://api.deepseek.com/v1", "api.deepseek.com", "deepseek-v4-pro")
     assert isinstance(listed, PriceList)
+    for weekend in (datetime(2026, 11, 21, 2, tzinfo=UTC), datetime(2026, 11, 22, 7, tzinfo=UTC)):
+        assert listed.at(weekend) == listed.at(NOON)
+    assert listed.at(datetime(2026, 11, 23, 2, tzinfo=UTC)) != listed.at(NOON)  # Monday
     off, peak = listed.at(NOON), listed.at(NOON.replace(hour=2))
     assert off is not None
     assert peak is not None

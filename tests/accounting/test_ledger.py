@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import sys
 import threading
 import uuid
-from collections import defaultdict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, ItemsView, Iterator, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -21,24 +23,32 @@ from tests.accounting.support import DAY, START, row, rows
 from ccroute import OpenAIBackend, Router
 from ccroute.accounting import BaseLedger, LedgerRow, MemoryLedger, SqliteLedger
 from ccroute.accounting.ledger import attempt_id, uuid7
-from ccroute.accounting.tally import LATENCIES, Key, Tally
+from ccroute.accounting.tally import (
+    LATENCIES,
+    USUAL_TIERS,
+    Key,
+    Lengths,
+    Tally,
+    TokenCounts,
+    keys_of,
+    merged,
+    tiers_of,
+)
 from ccroute.types import Usage
 
 NewLedger = Callable[[], BaseLedger]
-SUMS = [name for name in Tally.__slots__ if name != "latencies"]
+SUMS = [name for name in Tally.__slots__ if name not in {"latencies", "rounded"}]
 STARTED = attrgetter("started")
 
 
 def sums(tally: Tally) -> dict[str, Any]:
-    """Everything a tally holds, in a form that can be compared."""
-    return {name: getattr(tally, name) for name in SUMS} | {"latencies": sorted(tally.latencies)}
+    """The sums that a tally holds, and how many latencies."""
+    count = len(tally.latencies) + sum(tally.rounded.values())
+    return {name: getattr(tally, name) for name in SUMS} | {"latencies": count}
 
 
 def total(tallies: Mapping[Key, Tally]) -> Tally:
-    whole = Tally()
-    for tally in tallies.values():
-        whole.merge(tally)
-    return whole
+    return merged(list(tallies.values()))
 
 
 def tallied(recorded: list[LedgerRow]) -> dict[Key, Tally]:
@@ -48,15 +58,25 @@ def tallied(recorded: list[LedgerRow]) -> dict[Key, Tally]:
     return added
 
 
+def without_sessions(tallies: Mapping[Key, Tally]) -> dict[Key, list[Tally]]:
+    found = defaultdict[Key, list[Tally]](list)
+    for key, tally in tallies.items():
+        found[key._replace(session=None)].append(tally)
+    return found
+
+
 # -- Tallies
 
 
 @given(st.lists(rows, max_size=30), st.integers(1, 4))
 def test_merging_tallies_is_adding_all_their_rows(recorded: list[LedgerRow], parts: int) -> None:
-    merged = Tally()
-    for i in range(parts):
-        merged.merge(total(tallied(recorded[i::parts])))
-    assert sums(merged) == sums(total(tallied(recorded)))
+    each = [total(tallied(recorded[i::parts])) for i in range(parts)]
+    whole = total(tallied(recorded))
+    assert sums(merged(each)) == sums(whole)
+    assert [merged(each).percentile(p) for p in (50, 95)] == [whole.percentile(p) for p in (50, 95)]
+    for half in each[::2]:
+        half.condense()
+    assert sums(merged(each)) == sums(whole)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +95,8 @@ def test_merging_tallies_is_adding_all_their_rows(recorded: list[LedgerRow], par
         ),
         ({"overridden": True}, {"overrides": 1, "override_saved": 0}),
         ({"overridden": True, "final": False}, {"overrides": 0}),
+        ({"usage": Usage(input=9, estimated=True)}, {"estimated": 1, "estimated_cost": 1}),
+        ({"usage": Usage(estimated=True), "cost": None}, {"estimated": 1, "estimated_cost": 0}),
     ],
 )
 def test_a_row_counts_for_what_it_is(facts: dict[str, Any], counted: dict[str, Any]) -> None:
@@ -85,19 +107,34 @@ def test_a_row_counts_for_what_it_is(facts: dict[str, Any], counted: dict[str, A
 def test_tokens_of_unknown_price_are_not_among_the_known() -> None:
     tally = total(tallied([row(), row(cost=None)]))
     assert tally.usage.input == 2000
-    assert tally.known == {0: Usage(input=1000, output=100)}
-    assert (tally.priced, tally.unpriced) == (1, 1)
+    one = TokenCounts(input=1000, output=100)
+    assert tally.tokens == {USUAL_TIERS[0]: one, None: one}
+    assert (one.total_tokens, tally.usage.total_tokens) == (1100, 2200)
 
 
 def test_known_tokens_are_kept_by_prompt_length() -> None:
+    at_1000 = tiers_of([1000])
+    assert at_1000 == (Lengths(0, 1000), Lengths(1001, sys.maxsize))
     prompts = [
         Usage(input=1000),
         Usage(input=1, cache_read=1000),
         Usage(cache_write_1h=2000),
         Usage(output=5),
     ]
-    tally = total(tallied([row(usage=usage) for usage in prompts]))
-    assert tally.known == {-1: prompts[3], 0: prompts[0], 1: prompts[1] + prompts[2]}
+    tally = Tally()
+    for usage in prompts:
+        tally.add(row(usage=usage), at_1000)
+    assert tally.tokens == {
+        at_1000[0]: TokenCounts(input=1000, output=5),
+        at_1000[1]: TokenCounts(input=1, cache_read=1000, cache_write_1h=2000),
+    }
+
+
+def test_the_usual_tiers_are_where_known_prices_change() -> None:
+    providers = importlib.import_module("genai_prices.data").providers
+    limits = set(map(int, re.findall(r"Tier\(start=(\d+)", repr(providers))))
+    assert len(limits) > 5
+    assert limits <= {each.longest for each in USUAL_TIERS}
 
 
 def test_only_answers_have_a_latency() -> None:
@@ -121,11 +158,22 @@ def test_a_percentile_is_a_latency_that_so_many_calls_kept(
     assert (tally.percentile(50), tally.percentile(95)) == (p50, p95)
 
 
-def test_latencies_are_bounded_and_percentiles_stay_close() -> None:
-    tally = total(tallied([row(latency=i / 1000) for i in range(10_000)]))
-    assert len(tally.latencies) <= LATENCIES
-    assert tally.requests == 10_000
-    assert tally.percentile(95) == pytest.approx(9.5, abs=1.5)
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50), st.integers(0, 50))
+def test_condensed_latencies_are_right_to_one_percent(latencies: list[float], condensed: int) -> None:
+    exact, close = Tally(latencies=latencies[:]), Tally(latencies=latencies[:condensed])
+    close.condense()
+    close.latencies += latencies[condensed:]
+    for percent in (50, 95):
+        expected = exact.percentile(percent)
+        assert expected is not None
+        assert close.percentile(percent) == pytest.approx(expected, rel=0.0101, abs=2e-6)
+
+
+def test_a_tally_keeps_a_bounded_number_of_latencies() -> None:
+    tally = Tally(latencies=[1.0] * LATENCIES)
+    tally.add(row(latency=2.0))
+    assert (tally.latencies, sorted(tally.rounded.values())) == ([], [1, LATENCIES])
+    assert tally.percentile(95) == pytest.approx(1, rel=0.01)
 
 
 # -- Ledgers
@@ -137,9 +185,54 @@ def test_sums_are_those_of_all_rows_however_few_are_kept(recorded: list[LedgerRo
     for each in recorded:
         ledger.record(each)
     kept = ledger.rows()
-    assert kept == sorted(recorded[max(0, len(recorded) - limit) :], key=STARTED), "the oldest first"
-    found, expected = ledger.tallies(), tallied(recorded)
+    older = max(0, len(recorded) - limit)
+    assert kept == sorted(recorded[older:], key=STARTED), "the oldest first"
+    found = ledger.tallies()
+    expected = tallied([each._replace(session=None) for each in recorded[:older]] + recorded[older:])
     assert {key: sums(tally) for key, tally in found.items()} == {k: sums(t) for k, t in expected.items()}
+    for percent in (50, 95):
+        exact, close = total(expected).percentile(percent), total(found).percentile(percent)
+        assert close == (exact if older == 0 else exact and pytest.approx(exact, rel=0.0101, abs=2e-6))
+
+
+def test_sessions_without_end_leave_no_sum_each() -> None:
+    ledger = MemoryLedger(10)
+    for number in range(1000):
+        ledger.record(row(session=f"session-{number}", metadata={"kept": "with its row"}))
+    found = ledger.tallies()
+    assert len(found) == 11
+    assert found[row(session=None).key()].requests == 990
+
+
+def test_the_number_of_old_sums_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ccroute.accounting.stores.memory.MOST_SUMS", 30)
+    ledger, recorded = MemoryLedger(0), []
+    for number in range(900):
+        one = row(started=START + number * DAY, agent=f"agent-{number % 2}", latency=number + 1.0)
+        recorded.append(one)
+        ledger.record(one)
+    found = ledger.tallies()
+    assert sums(total(found)) == sums(total(tallied(recorded)))
+    assert total(found).percentile(95) == pytest.approx(855, rel=0.01)
+    lengths = Counter(len(key.day) for key in found)
+    assert lengths == {len("2026-01-01"): 30, len("2026-01"): 30, len("2026"): 4}, "the latest are the finest"
+    by_agent = ledger.tallies(by=["agent"])
+    assert {key.agent: tally.requests for key, tally in by_agent.items()} == {"agent-0": 450, "agent-1": 450}
+    assert total(ledger.tallies(None, START + 365 * DAY)).requests == 365
+    assert ledger.tallies(by=["day"])[keys_of(["day"])(["2026"])].requests == 365
+    assert total(ledger.tallies(START + 5 * DAY, START + 6 * DAY)).requests == 365, "a part of its year"
+    assert not ledger.tallies(START - DAY, START)
+
+
+def test_names_without_end_are_summed_up_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ccroute.accounting.stores.memory.MOST_SUMS", 5)
+    ledger = MemoryLedger(0)
+    for number in range(100):
+        ledger.record(row(agent=f"agent-{number}"))
+    found = ledger.tallies()
+    assert len(found) == 16
+    assert total(found).requests == 100
+    assert found[keys_of(["day"])(["2026"])].requests == 85
 
 
 def test_reading_the_sums_changes_nothing() -> None:
@@ -246,14 +339,14 @@ def test_a_forked_childs_first_report_waits_for_no_lock() -> None:
 def test_a_row_recorded_by_a_finaliser_during_a_report_is_kept() -> None:
     ledger = MemoryLedger(1)
 
-    class Late(defaultdict[Key, Tally]):
+    class Late(OrderedDict[Key, Tally]):
         def items(self) -> ItemsView[Key, Tally]:  # type: ignore[override]
             ledger.record(row())  # as `__del__` would, in this very thread
             return super().items()
 
     for _ in range(3):
         ledger.record(row())
-    ledger._older = Late(Tally, ledger._older)
+    ledger._older[0] = Late(ledger._older[0])
     assert total(ledger.tallies()).requests == 4
     ledger.record(row())
     assert len(ledger.rows()) == 1

@@ -53,7 +53,7 @@ def test_json_has_the_same_for_machines(ccroute, file):
     ran = ccroute("check", file, "--json")
     assert ran.code == 0
     found = ran.json
-    assert found.keys() == {"files", "routes", "agents", "warnings", "ignored"}
+    assert found.keys() == {"files", "routes", "agents", "budgets", "warnings", "ignored"}
     assert found["files"] == [file]
     both = next(route for route in found["routes"] if route["name"] == "both")
     assert both["deployments"][0] == {
@@ -84,6 +84,42 @@ def test_a_price_of_a_provider_says_so_and_a_missing_one_why(ccroute, write, mon
     assert ["opus", *names, "$15.00 / $75.00", "genai-prices", "unknown"] in lines
     why = "genai-prices has no model my-own of anthropic"
     assert ["own", "anthropic/my-own", "anthropic", "unknown", why, "unknown"] in lines
+
+
+BUDGETS = {
+    "budgets": {
+        "router": {"usd": "1000.5", "per": "month", "tz": "Europe/Berlin"},
+        "group:leads": {"usd": 3, "tokens": 1_000_000, "then": "queue"},
+        "session": {"tokens": 5000, "per": "session", "tz": "Europe/Berlin"},
+    },
+    "agents": {"architect": {"model": "opus", "group": "leads", "budget": {"usd": "1e-8", "per": "total"}}},
+}
+
+
+def test_the_budgets_are_a_table(ccroute, file, write):
+    ran = ccroute("check", file, write("budgets.json", BUDGETS))
+    lines = list(map(cells, ran.out.splitlines()))
+    at = lines.index(["budgets:"])
+    assert lines[at + 1] == ["budget", "limit", "per", "then"]
+    assert lines[at + 3 : at + 7] == [
+        ["router", "$1000.50", "month in Europe/Berlin", "refuse"],
+        ["group:leads", "$3.00 and 1,000,000 tokens", "day", "queue"],
+        ["session", "5,000 tokens", "session", "refuse"],
+        ["agent:architect", "$0.00000001", "total", "refuse"],
+    ]
+
+
+def test_the_budgets_are_there_for_machines(ccroute, file, write):
+    found = ccroute("check", file, write("budgets.json", BUDGETS), "--json").json["budgets"]
+    assert found[0] == {
+        "budget": "router",
+        "usd": "1000.5",
+        "tokens": None,
+        "per": "month",
+        "then": "refuse",
+        "tz": "Europe/Berlin",
+    }
+    assert [each["budget"] for each in found[1:]] == ["group:leads", "session", "agent:architect"]
 
 
 def test_every_fault_is_a_line_with_its_file_and_the_code_is_2(ccroute, write):

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from ccroute.config.native.settings import NOT_YET, AgentTable, BackendTable, ModelTable, PriceTable, Settings
+from ccroute.config.native.settings import (
+    NOT_YET,
+    AgentTable,
+    BackendTable,
+    BudgetTable,
+    ModelTable,
+    PriceTable,
+    Settings,
+)
 from ccroute.types import RetryPolicy, Timeout
 
 PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text("utf-8")
@@ -28,7 +36,7 @@ def keys(cell):
         ("### All keys", set(Settings.keys()) - set(NOT_YET)),
         ("\n`backends.<name>`", BackendTable.keys()),
         ("\n`backends.<name>.models.<model>`", ModelTable.keys()),
-        ("\n`agents.<name>`", set(AgentTable.keys()) - {"budget"}),
+        ("\n`agents.<name>`", AgentTable.keys()),
     ],
 )
 def test_each_key_of_a_table_is_documented_once(heading, known):
@@ -46,11 +54,12 @@ def test_retry_and_timeout_are_documented_with_their_defaults(table, made):
     }
 
 
-def test_the_keys_of_a_price_are_documented():
-    found = [key for row in rows("`groups.<name>` takes") if "prices" in row[0] for key in keys(row[1])]
-    assert found == PriceTable.keys()
+@pytest.mark.parametrize(("name", "table"), [("prices", PriceTable), ("budgets", BudgetTable)])
+def test_the_keys_of_a_price_and_of_a_budget_are_documented(name, table):
+    found = [key for row in rows("`groups.<name>` takes") if name in row[0] for key in keys(row[1])]
+    assert found == table.keys()
 
 
 def test_what_is_not_enforced_is_documented():
-    sentence = re.search(r"^`budgets`.*?but\s+not", PAGE, re.MULTILINE | re.DOTALL)
-    assert set(keys(sentence[0])) == {*NOT_YET, "budget"}
+    sentence = re.search(r"^`cache`.*?but\s+not", PAGE, re.MULTILINE | re.DOTALL)
+    assert keys(sentence[0]) == [*NOT_YET]

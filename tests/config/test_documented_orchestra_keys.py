@@ -8,6 +8,7 @@ import pytest
 from ccroute.config.foreign.servers import SERVER_KEYS
 from ccroute.config.orchestra import gateway, rules
 from ccroute.config.orchestra.agent import AGENT_KEYS, MAPPING
+from ccroute.config.orchestra.budgets import AGENT_SPENDS, SPENDS, UNCLEAR
 from ccroute.config.orchestra.fallbacks import OTHER_TRIGGERS, TABLE_KEYS
 from ccroute.config.orchestra.providers import OTHER_TYPES, PROVIDER_KEYS
 
@@ -31,7 +32,7 @@ def first_cells(heading):
 @pytest.mark.parametrize(
     ("heading", "known"),
     [
-        ("## Agents in tables", {*AGENT_KEYS, *SERVER_KEYS, MAPPING, "local_only"}),
+        ("## Agents in tables", {*AGENT_KEYS, *AGENT_SPENDS, *SERVER_KEYS, MAPPING, "local_only"}),
         ("A fallback as a table:", TABLE_KEYS),
         ("`llmGateway.providers.<id>`;", PROVIDER_KEYS),
         ("`llmGateway.routing`:", gateway.ROUTING_KEYS),
@@ -42,7 +43,7 @@ def first_cells(heading):
                 "enable_agent_override",
                 "fallback_providers",
                 *(f"routing.{key}" for key in rules.ROUTING_KEYS),
-                *(f"cost_settings.{key}" for key in rules.SPENDS),
+                *(f"cost_settings.{key}" for key in SPENDS),
                 *(f"performance_settings.{key}" for key in rules.PERFORMANCE_KEYS),
             ],
         ),
@@ -62,3 +63,8 @@ def test_each_word_for_a_trigger_is_documented():
 def test_each_word_for_a_type_of_provider_is_documented():
     table = {word: keys(row[1])[0] for row in rows("| `providerType` | kind") for word in keys(row[0])}
     assert table == dict(OTHER_TYPES)
+
+
+def test_each_unclear_key_of_money_is_documented():
+    sentence = re.search(r"^`max_budget`.*?name no window", PAGE, re.MULTILINE | re.DOTALL)
+    assert keys(sentence[0]) == [*UNCLEAR]

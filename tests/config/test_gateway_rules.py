@@ -7,7 +7,7 @@ import pytest
 from ccroute import Router
 from ccroute.config import load, read
 from ccroute.routing import Agent, Fallback
-from ccroute.types import RetryPolicy, Timeout
+from ccroute.types import Budget, RetryPolicy, Timeout
 
 NATIVE = {
     "backends": {"local": {"kind": "ollama"}},
@@ -139,15 +139,45 @@ def test_fallback_providers_are_used_where_they_name_a_model():
     )
 
 
-def test_spending_is_a_budget_of_the_router(caplog):
-    source = {"cost_settings": {"max_hourly_spend": 10, "max_daily_spend": 50}, "default_model": "ollama/x"}
-    loaded = read([source], {}, {"default_model": "ollama/x"})
-    assert caplog.messages == [
-        "config: cost_settings.max_hourly_spend: budgets is not enforced by this version of ccroute"
-    ]
-    assert loaded.ignored == (
-        ("default_model", "says nothing about which model answers"),
-        ("cost_settings.max_daily_spend", "a router has one budget, which is max_hourly_spend here"),
+@pytest.mark.parametrize(
+    ("costs", "budget"),
+    [
+        ({"max_hourly_spend": 10}, Budget(10, per="hour")),
+        ({"maxDailySpend": "${LIMIT:-0.5}"}, Budget("0.5")),
+        ({"max_monthly_spend": 0.1}, Budget("0.1", per="month")),
+    ],
+)
+def test_spending_is_a_budget_of_the_router(caplog, costs, budget):
+    found = read({"cost_settings": costs}, {}, {"default_model": "ollama/x"})
+    assert found.options["budgets"] == {"router": budget}
+    assert not found.ignored
+    assert not caplog.messages
+
+
+def test_only_one_of_several_spends_is_kept(caplog):
+    source = {"cost_settings": {"max_hourly_spend": 10, "max_daily_spend": 50}}
+    found = read(source, {}, {"default_model": "ollama/x"})
+    assert found.options["budgets"] == {"router": Budget(10, per="hour")}
+    reason = "a router has one budget, which is max_hourly_spend here"
+    assert found.ignored == (("cost_settings.max_daily_spend", reason),)
+    assert caplog.messages == [f"config: cost_settings.max_daily_spend: is not kept: {reason}"]
+
+
+def test_budgets_fall_back_where_a_model_is_there_for_it():
+    costs = {"cost_settings": {"max_hourly_spend": 10}}
+    agent = {"x": {"model": "opus", "fallbackModel": "sonnet", "dailyBudget": 3}}
+    plain = load([agent | costs | {"fallback_providers": ["haiku"]}, NATIVE], {})
+    assert {budget.then for budget in plain["budgets"].values()} == {"refuse"}
+    found = load([agent | costs | {"routing": {"budget_model": "haiku"}}, NATIVE], {})
+    assert found["budgets"] == {
+        "router": Budget(10, per="hour", then="fallback"),
+        "agent:x": Budget(3, then="fallback"),
+    }
+
+
+def test_a_fault_of_a_spend_has_its_place(faults):
+    assert faults([{"cost_settings": {"max_hourly_spend": -1}}, NATIVE]) == (
+        "source 1: cost_settings.max_hourly_spend: should be greater than or equal to 0",
     )
 
 

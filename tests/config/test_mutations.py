@@ -55,9 +55,15 @@ NATIVE = {
             "triggers": ["rate_limit"],
             "params": {"temperature": 0.2, "stop": ["END"], "extra": {"a": [1]}},
             "group": "leads",
+            "budget": {"usd": 0.1, "tokens": 5000, "per": "hour", "then": "queue"},
         },
     },
-    "groups": {"leads": {"local_only": False, "agents": ["qa", "architect"]}},
+    "groups": {"leads": {"local_only": False, "agents": ["qa", "architect"], "budget": {"usd": 5}}},
+    "budgets": {
+        "router": {"usd": "5.0", "tz": "Europe/Berlin"},
+        "backend:local": {"tokens": 5},
+        "qa": {"usd": 1},
+    },
     "fallbacks": {"sonnet": ["opus"], "*": ["light"]},
     "retry": {"attempts": 2, "base": 0.1, "max": 1},
     "timeout": {"total": 600, "idle": None},
@@ -77,6 +83,8 @@ LITELLM = {
                 "input_cost_per_token": "1e-6",
                 "output_cost_per_token": 5e-6,
                 "input_cost_per_token_above_200k_tokens": 2e-6,
+                "max_budget": 5,
+                "budget_duration": "1d",
             },
             "model_info": {"id": "first", "mode": "chat", "max_input_tokens": 200000, "max_tokens": 9},
         },
@@ -94,6 +102,9 @@ LITELLM = {
                 "extra_body": {"num_ctx": 5},
                 "additional_drop_params": ["seed"],
                 "extra_headers": {"x-team": "blue"},
+                "tiered_pricing": [
+                    {"range": [0, 5], "input_cost_per_token": 1e-6, "output_cost_per_token": 1e-6}
+                ],
             },
         },
         {"model_name": "claude-*", "litellm_params": {"model": "openai/*", "organization": ["a", "b"]}},
@@ -113,8 +124,15 @@ LITELLM = {
         "fallbacks": [{"opus": ["claude-x", {"model": "gpt-4"}]}, {"first": ["gpt-4"]}],
         "context_window_fallbacks": [{"opus": ["claude-y"]}],
         "default_litellm_params": {"temperature": 1},
+        "provider_budget_config": {"openai": {"budget_limit": 10, "time_period": "1h"}},
     },
-    "litellm_settings": {"drop_params": True, "default_fallbacks": ["opus"]},
+    "litellm_settings": {
+        "drop_params": True,
+        "default_fallbacks": ["opus"],
+        "max_budget": 100,
+        "budget_duration": "30d",
+        "timezone": "Asia/Tokyo",
+    },
     "general_settings": {"completion_model": "opus", "max_parallel_requests": 5},
 }
 
@@ -125,7 +143,9 @@ GATEWAY = {
             "type": "t",
             "model": "opus-4.1",
             "fallback": [{"model": "sonnet", "triggers": "cost"}],
-        }
+            "budget": {"usd": 5, "per": "hour"},
+        },
+        {"name": "C", "type": "u", "model": "opus", "daily_budget": 3, "costLimit": 1},
     ],
     "llmGateway": {
         "enabled": True,

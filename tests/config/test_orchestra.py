@@ -8,6 +8,7 @@ from tests.config.shapes import ENV, backends, endpoint
 from ccroute.backends import AnthropicBackend, OllamaBackend, OpenAIBackend
 from ccroute.config import load, read
 from ccroute.routing import Agent
+from ccroute.types import Budget
 
 
 @pytest.fixture
@@ -362,9 +363,97 @@ def test_a_disabled_group_is_skipped():
     assert [place for place, _ in loaded.ignored] == ["g", "y"]
 
 
-def test_a_budget_in_such_a_file_is_not_passed_over_in_silence(caplog):
-    load({"x": {"model": "ollama/q", "budget": {"usd": 5}}}, {})
-    assert caplog.messages == ["config: x.budget: budget is not enforced by this version of ccroute"]
+@pytest.mark.parametrize(
+    ("keys", "budget"),
+    [
+        ({"budget": {"usd": 5}}, Budget(5)),
+        ({"budget": {"usd": 5, "per": "hour", "then": "queue"}}, Budget(5, per="hour", then="queue")),
+        ({"budget": {"tokens": 5}}, Budget(tokens=5)),
+        ({"budget": {"monthly": "7.50"}}, Budget("7.5", per="month")),
+        ({"dailyBudget": 3}, Budget(3)),
+        ({"hourly_budget_usd": 3}, Budget(3, per="hour")),
+        ({"monthlyCostLimit": "${LIMIT:-3}"}, Budget(3, per="month")),
+        ({"max_daily_spend": 3}, Budget(3)),
+        ({"daily_budget": None}, None),
+        ({"budget": None}, None),
+        (
+            {"daily_budget": 3, "fallback": {"model": "ollama/r", "triggers": ["cost"]}},
+            Budget(3, then="fallback"),
+        ),
+        ({"daily_budget": 3, "fallback": {"model": "ollama/r", "triggers": ["rate_limit"]}}, Budget(3)),
+    ],
+)
+def test_an_agents_budget_is_read_where_it_is_clear(keys, budget):
+    found = load({"x": {"model": "ollama/q", **keys}}, {})
+    assert found.get("budgets", {}).get("agent:x") == budget
+
+
+def test_lists_of_agents_have_budgets_as_well():
+    found = load({"codingAgents": [{"name": "Go Expert", "model": "ollama/q", "daily_budget": 2}]}, {})
+    assert found["budgets"] == {"agent:go-expert": Budget(2)}
+
+
+@pytest.mark.parametrize(
+    ("keys", "place"),
+    [
+        ({"budget": 5}, "budget"),
+        ({"budget": "5 USD"}, "budget"),
+        ({"budget": {"limit": 5}}, "budget.limit"),
+        ({"costLimit": 5}, "costLimit"),
+        ({"max_cost": 5}, "max_cost"),
+        ({"maxBudgetUsd": 5}, "maxBudgetUsd"),
+    ],
+)
+def test_a_budget_that_is_not_clear_is_a_warning(caplog, keys, place):
+    found = read({"x": {"model": "ollama/q", **keys}}, {})
+    reason = 'it names no window of time: write "budget": {"usd": 5, "per": "day"}'
+    assert caplog.messages == [f"config: x.{place}: is not kept: {reason}"]
+    assert found.ignored == ((f"x.{place}", reason),)
+    assert "budgets" not in found.options
+
+
+@pytest.mark.parametrize(
+    ("source", "place"),
+    [
+        ({"daily_budget": 5, "x": {"model": "ollama/q"}}, "daily_budget"),
+        ({"budget": {"usd": 5}, "agents": {"x": {"model": "ollama/q", "role": "r"}}}, "budget"),
+        ({"budgets": {"x": {"usd": 5}}, "agents": {"x": {"model": "ollama/q", "role": "r"}}}, "budgets"),
+        ({"coding": {"budget": {"usd": 5}, "x": {"model": "ollama/q"}}}, "coding.budget"),
+        ({"coding": {"maxDailySpend": 5, "x": {"model": "ollama/q"}}}, "coding.maxDailySpend"),
+    ],
+)
+def test_a_budget_of_anyone_else_is_a_warning(caplog, source, place):
+    found = read(source, {})
+    reason = "it is read for an agent; others have one in cost_settings, or under budgets of a native file"
+    assert caplog.messages == [f"config: {place}: is not kept: {reason}"]
+    assert (place, reason) in found.ignored
+    assert list(found.options["agents"]) == ["x"]
+
+
+def test_an_agent_or_a_group_may_be_called_budget(caplog):
+    found = load({"budget": {"model": "ollama/q"}, "budgets": {"x": {"model": "ollama/q"}}}, {})
+    assert found["agents"].keys() == {"budget", "x"}
+    assert not caplog.messages
+
+
+def test_an_agent_has_one_budget(caplog):
+    found = load({"x": {"model": "ollama/q", "daily_budget": 5, "monthly_budget": 50}}, {})
+    assert found["budgets"] == {"agent:x": Budget(5)}
+    place, reason = "x.monthly_budget", "an agent has one budget, which is daily_budget here"
+    assert caplog.messages == [f"config: {place}: is not kept: {reason}"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "fault"),
+    [
+        ({"daily_budget": -5}, "daily_budget: should be greater than or equal to 0"),
+        ({"budget": {"daily": "much"}}, "budget.daily: should be a valid decimal"),
+        ({"budget": {"usd": 5, "pre": "day"}}, 'budget.pre: unknown key, did you mean "per"?'),
+        ({"budget": {"usd": "${NOPE}"}}, "budget.usd: environment variable NOPE is not set"),
+    ],
+)
+def test_a_fault_of_an_agents_budget_has_its_place(faults, keys, fault):
+    assert faults({"x": {"model": "ollama/q", **keys}}) == (f"x.{fault}",)
 
 
 # Which shape it is.

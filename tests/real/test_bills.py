@@ -170,13 +170,11 @@ def test_a_preview_of_the_usage_is_not_the_end(caller: Caller) -> None:
     "https://github.com/NotASithLord/peerd/pull/23",
     "a server that is overloaded after it began says so under HTTP 200",
 )
-def test_a_prompt_that_was_counted_before_the_error_is_counted(caller: Caller) -> None:
-    broken = [*message_sse(usage=PROMPT)[:2], anthropic_like.error_event()]
-    heard, (row,) = streamed(caller, broken)
+@pytest.mark.parametrize("begun", [0, 2])
+def test_a_request_that_is_rejected_under_200_costs_nothing(caller: Caller, begun: int) -> None:
+    heard, (row,) = streamed(caller, [*message_sse(usage=PROMPT)[:begun], anthropic_like.error_event()])
     assert isinstance(heard.error, errors.OverloadedError)
-    assert row.usage == TOLD.model_copy(update={"output": 0, "estimated": True})
-    _, (unbegun,) = streamed(caller, [anthropic_like.error_event()])
-    assert (unbegun.usage, unbegun.cost) == (Usage(), 0)
+    assert (row.failure, row.usage, row.cost) == ("rejected", Usage(), 0)
 
 
 # -- Refusals

@@ -19,7 +19,7 @@ from tests.support.certificates import Authority
 from tests.support.openai_like import chat
 from tests.support.scripted import Reply, ScriptedServer, Set, Wait, answer
 
-from ccroute import RetryPolicy, Router, errors
+from ccroute import Budget, RetryPolicy, Router, errors
 from ccroute.observe import Event, Queued
 from ccroute.types import HealthStats
 
@@ -494,3 +494,34 @@ def test_a_policy_is_read_once_by_a_call() -> None:
         made.complete("hi")
         assert made._state.retry == RetryPolicy(attempts=1)
     assert len(hosts.requests) == 2
+
+
+# -- Budgets -------------------------------------------------------------------------------------------------
+
+
+def test_what_is_spent_of_a_budget_stays_and_the_limit_of_now_holds() -> None:
+    def given(usd: object, url: str = ONE) -> dict[str, Any]:
+        agents = {"x": {"model": "main/m", "budget": {"usd": usd}}}
+        return source(url, agents=agents, prices={"m": {"input": 1000, "output": 1000}})
+
+    with router(given(1), Hosts()) as made:
+        cost = made.complete("hi", agent="x", max_tokens=5).cost
+        assert cost
+        assert made.stats().budgets["agent:x"].spent == cost
+        made.reload(given(cost, TWO))
+        spent = made.stats().budgets["agent:x"]
+        assert (spent.spent, spent.limit) == (cost, cost)
+        with pytest.raises(errors.BudgetExceededError) as caught:
+            made.complete("hi", agent="x", max_tokens=5)
+        assert (caught.value.budget, caught.value.spent, caught.value.limit) == ("agent:x", cost, cost)
+        made.reload(given(1))
+        assert made.complete("hi", agent="x", max_tokens=5).cost == cost
+        made.reload(source())
+        assert made.stats().budgets == {}
+
+
+def test_budgets_of_a_caller_hold_after_a_reload() -> None:
+    given = source(prices={"m": {"input": 1, "output": 1}}, budgets={"router": {"usd": 5}})
+    with router(given, Hosts(), budgets={"backend:main": Budget(7)}) as made:
+        made.reload()
+        assert {name: each.limit for name, each in made.stats().budgets.items()} == {"backend:main": 7}

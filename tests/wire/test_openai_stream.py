@@ -163,6 +163,28 @@ def test_a_partial_answer_holds_what_came_with_estimated_usage() -> None:
     assert partial.usage == Usage(output=4, estimated=True)
 
 
+FINAL = {"prompt_tokens": 10, "completion_tokens": 25}
+
+
+@pytest.mark.parametrize(
+    ("frames", "is_final"),
+    [
+        ([delta(content="x"), delta("stop"), {"choices": [], "usage": FINAL}], True),
+        ([delta(content="x"), {**delta("stop"), "usage": FINAL}], True),  # Mistral
+        ([delta(content="x"), {"choices": [{"delta": {}, "finish_reason": "stop", "usage": FINAL}]}], True),
+        ([delta("stop", content="x"), {"choices": [], "usage": FINAL}], True),
+        ([{**delta("stop", content="x"), "usage": FINAL}], False),  # some send a finish with each frame
+        ([{**delta(content="x"), "usage": FINAL}], False),  # vLLM
+        ([{"choices": [], "usage": FINAL}, delta(content="x")], False),
+        ([{**delta("stop", reasoning="hm"), "usage": FINAL}, delta(content="x")], False),
+    ],
+)
+def test_usage_that_came_with_the_end_is_the_whole_answers(frames: list[Any], is_final: bool) -> None:
+    decoder = Decoder()
+    decoder.feed(sse(*frames))
+    assert decoder.partial().usage == Usage(input=10, output=25, estimated=not is_final)
+
+
 def test_an_error_frame_then_done_is_no_success() -> None:
     error = {"error": {"message": "boom", "type": "InternalServerError", "code": 500}}
     decoder = Decoder()

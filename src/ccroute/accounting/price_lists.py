@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -52,6 +52,10 @@ _FACTORS: Final = {
     ("groq", "service_tier", "flex"): Decimal(1),
 }
 """Terms that the library has no price for: the price is that many times the usual one."""
+_WEEKENDS_OFF: Final = {"deepseek": timezone(timedelta(hours=8))}
+"""Providers whose peak hours are those of working days, and their time. The library has no days of the week:
+https://github.com/pydantic/genai-prices/issues/582. Noon in UTC is no peak hour."""
+_SATURDAY: Final = 5
 _MOST_ANSWERED: Final = 64
 """Names of models in answers that are remembered of one list."""
 
@@ -140,6 +144,14 @@ class PriceList:
         always = self._always
         if always is not None and (isinstance(always, str) or not context):
             return always
+        found, zone = self._listed(moment, context), _WEEKENDS_OFF.get(self.provider)
+        if zone is not None and moment.astimezone(zone).weekday() >= _SATURDAY:
+            quiet = self._listed(moment.astimezone(UTC).replace(hour=12), context)
+            if isinstance(found, Price) and isinstance(quiet, Price) and quiet.output < found.output:
+                return quiet
+        return found
+
+    def _listed(self, moment: datetime, context: Mapping[str, str] | None) -> Price | str:
         listed = self._get_prices(moment, context)
         if context:
             return self._read(vars(listed))
@@ -216,8 +228,12 @@ def price_of_model(name: str, prices: PriceBook, *, usual: bool = False) -> Pric
 
 def how_to_price(name: str) -> str:
     """What to do about a model that has no price."""
-    how = f'give prices={{"{name}": Price(…)}}'
-    return how if _providers() else f"{how}, or pip install 'ccroute[prices]' for the prices of providers"
+    return f'give prices={{"{name}": Price(…)}}{or_install()}'
+
+
+def or_install() -> str:
+    """The other thing to do about it, where the library is not installed."""
+    return "" if _providers() else ", or pip install 'ccroute[prices]' for the prices of providers"
 
 
 @lru_cache(1024)

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, Protocol
 
 from ccroute.errors import ConfigError
 from ccroute.types import FREE, Price, Usage
 
 PriceLike = Price | Literal["free"]
 NOTHING = Decimal(0)
+
+
+class Tokens(Protocol):
+    """Token counts in the buckets of `Usage`."""
+
+    @property
+    def input(self) -> int: ...
+    @property
+    def cache_read(self) -> int: ...
+    @property
+    def cache_write_5m(self) -> int: ...
+    @property
+    def cache_write_1h(self) -> int: ...
+    @property
+    def output(self) -> int: ...
 
 
 class PriceBook:
@@ -57,7 +72,7 @@ def cost(usage: Usage, price: Price | None) -> Decimal | None:
     return cost_at(usage, price.tier(usage.prompt_tokens) if price.above else price)
 
 
-def cost_at(usage: Usage, tier: Price) -> Decimal:
+def cost_at(usage: Tokens, tier: Price) -> Decimal:
     """USD for `usage` at one tier, whatever the length of its prompts."""
     per_million = (
         usage.input * tier.input

@@ -2,21 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+import sys
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import datetime
-from decimal import Decimal
+from decimal import Context, Decimal
+from functools import reduce
+from itertools import accumulate, chain, pairwise
+from operator import add, attrgetter, itemgetter
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ccroute._version import __version__
 from ccroute.accounting.prices import NOTHING, cost_at
 from ccroute.types import JSON, FailureClass, Outcome, Price, Usage
 
-LATENCIES = 1000
-"""How many latencies a tally keeps of the rows added to it; beyond it, every second one is dropped."""
-BAND = 1000
-"""Tokens. Sums are kept per band of prompt lengths, so that each can be priced at its own tier."""
+EXACT: Final = Context(prec=100)
+"""For sums of money, whatever precision a user's program has set."""
+LATENCIES: Final = 100_000
+"""How many latencies a tally keeps as they are. More are counted to 1 %."""
+
+
+class Lengths(NamedTuple):
+    """Lengths of prompts in tokens, those of one tier of a price."""
+
+    shortest: int
+    longest: int
+
+
+def tiers_of(limits: Iterable[int] = ()) -> tuple[Lengths, ...]:
+    """All lengths of prompts, divided above each of the `limits`, as those of `Price.above`."""
+    return tuple(Lengths(low + 1, high) for low, high in pairwise((-1, *limits, sys.maxsize)))
+
+
+USUAL_TIERS: Final = tiers_of(
+    (
+        32_000,
+        64_000,
+        100_000,
+        128_000,
+        131_072,
+        199_999,
+        200_000,
+        256_000,
+        262_144,
+        272_000,
+        400_000,
+        512_000,
+        524_288,
+        1_000_000,
+    )
+)
+"""Where the prices of models change, by the data of genai-prices 0.2.3 and by their context windows."""
 
 
 class Key(NamedTuple):
@@ -29,6 +69,16 @@ class Key(NamedTuple):
     backend: str
     day: str
     session: str | None
+
+
+def keys_of(by: Sequence[str]) -> Callable[[Iterable[Any]], Key]:
+    """What makes a key of the parts that `by` names; the others are empty."""
+    empty = {"agent": None, "group": None, "session": None}
+    known = {name: number for number, name in enumerate(by)}
+    # Behind the parts, there are the two empty ones.
+    places = [known.get(name, len(by) + (name not in empty)) for name in Key._fields]
+    chosen = itemgetter(*places)
+    return lambda parts: Key._make(chosen((*parts, None, "")))
 
 
 class LedgerRow(NamedTuple):
@@ -85,101 +135,198 @@ class LedgerRow(NamedTuple):
             {**row, "started": self.started.isoformat(), "metadata": dict(self.metadata), **tokens}
         )
 
+    @property
+    def day(self) -> str:
+        """The day on which it started, in UTC."""
+        return self.started.date().isoformat()
+
     def key(self) -> Key:
         """What reports may group this row by."""
-        day = self.started.date().isoformat()
-        return Key(self.agent, self.group, self.alias, self.model, self.backend, day, self.session)
+        return Key(self.agent, self.group, self.alias, self.model, self.backend, self.day, self.session)
+
+
+class TokenCounts(NamedTuple):
+    """Tokens of several attempts, in the buckets of `Usage`."""
+
+    input: int = 0
+    cache_read: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+    output: int = 0
+    reasoning: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompts and answers together."""
+        return sum(self) - self.reasoning
+
+    def plus(self, other: TokenCounts) -> TokenCounts:
+        """The sum, bucket by bucket."""
+        return TokenCounts(*map(add, self, other))
 
 
 @dataclass(slots=True)
 class Tally:
-    """Counts, tokens by bucket, and exact USD.
+    """Sums over attempts: counts, tokens by bucket, and exact USD.
 
-    `known` holds the tokens of the `priced` attempts, those whose price is known: savings compare them with
-    `cost`, which is theirs. `known[n]` sums up the attempts whose prompts had more than `n * BAND` and up
-    to `(n + 1) * BAND` tokens. An attempt that used no tokens (a rejected one) is not `priced`.
-    `unpriced_usage` holds the tokens of the others.
+    requests:       the attempts that decided a call; `unknown_cost_requests` those of unknown price.
+    failures:       the attempts that failed or broke off.
+    estimated:      the attempts whose tokens are estimated; `estimated_cost` is their part of `cost`.
+    overrides:      the calls where the agent's model replaced another; `overrides_known` counts those whose
+                    saving is in `override_saved`.
+    tokens:         by the lengths of their prompts, because long ones may cost more. Those of unknown price,
+                    which `cost` is without, are under None.
+    latencies:      of the answered calls, in seconds; `condense` counts them in `rounded` instead.
     """
 
     requests: int = 0
     attempts: int = 0
     failures: int = 0
-    priced: int = 0
-    unpriced: int = 0
     unknown_cost_requests: int = 0
+    estimated: int = 0
     cache_hits: int = 0
     overrides: int = 0
     overrides_known: int = 0
-    unpriced_usage: Usage = field(default_factory=Usage)
     cost: Decimal = NOTHING
+    estimated_cost: Decimal = NOTHING
     override_saved: Decimal = NOTHING
-    known: dict[int, Usage] = field(default_factory=dict)
+    tokens: dict[Lengths | None, TokenCounts] = field(default_factory=dict)
     latencies: list[float] = field(default_factory=list)
+    rounded: dict[int, int] = field(default_factory=dict)
 
-    def add(self, row: LedgerRow) -> None:
-        """Count one attempt."""
+    def add(self, row: LedgerRow, tiers: Sequence[Lengths] = USUAL_TIERS) -> None:
+        """Count one attempt. `tiers`: the lengths of prompts that are summed up apart."""
+        usage, tier = row.usage, None  # of a price that is unknown
         self.attempts += 1
         self.failures += row.outcome in {"failed", "interrupted"}
+        self.estimated += usage.estimated
         if row.cost is None:
-            self.unpriced += 1
             self.unknown_cost_requests += row.final
-            self.unpriced_usage += row.usage
         else:
-            self.cost += row.cost
-            prompt = row.usage.prompt_tokens
-            if prompt or row.usage.output:
-                self.priced += 1
-                self.add_known((prompt - 1) // BAND, row.usage)
+            prompt = usage.prompt_tokens
+            for tier in tiers:
+                if prompt <= tier[1]:
+                    break
+            self.cost = EXACT.add(self.cost, row.cost)
+            if usage.estimated:
+                self.estimated_cost = EXACT.add(self.estimated_cost, row.cost)
+        self.add_tokens(tier, TokenCounts(*_buckets(usage)))
         if row.final:
             self.requests += 1
             self.cache_hits += row.cached
             self.overrides += row.overridden
             if row.override_saved is not None:
                 self.overrides_known += 1
-                self.override_saved += row.override_saved
+                self.override_saved = EXACT.add(self.override_saved, row.override_saved)
         if row.latency is not None and row.outcome == "ok":
             self.latencies.append(row.latency)
             if len(self.latencies) > LATENCIES:
-                del self.latencies[::2]
+                self.condense()
+
+    def add_tokens(self, tier: Lengths | None, tokens: TokenCounts) -> None:
+        """Add tokens of prompts of these lengths, or of unknown price."""
+        counted = self.tokens.get(tier)
+        self.tokens[tier] = tokens if counted is None else counted.plus(tokens)
+
+    def condense(self) -> None:
+        """Keep the latencies only to 1 %: how many there are of about the same length."""
+        for latency in self.latencies:
+            step = _step(latency)
+            self.rounded[step] = self.rounded.get(step, 0) + 1
+        self.latencies.clear()
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> TokenCounts:
         """The tokens of all attempts."""
-        return sum(self.known.values(), self.unpriced_usage)
+        found = iter(self.tokens.values())
+        return reduce(TokenCounts.plus, found, next(found, NO_TOKENS))
 
-    def merge(self, other: Tally) -> None:
-        """Add another tally to this one."""
-        for name in _COUNTS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        for band, usage in other.known.items():
-            self.add_known(band, usage)
-        self.latencies += other.latencies
+    @property
+    def known_cost(self) -> Decimal | None:
+        """USD, without the attempts of unknown price; `None` if only they used tokens."""
+        if None in self.tokens and not any(any(used) for tier, used in self.tokens.items() if tier):
+            return None
+        return self.cost
 
     def cost_at(self, price: Price) -> Decimal | None:
-        """USD that the tokens of the priced attempts would have cost at `price`, each at its own tier.
+        """USD that the tokens of known price would have cost at `price`, each attempt's at its own tier.
 
-        `None` where a tier begins within a band that has attempts. Tiers at multiples of `BAND` tokens
-        never do.
+        `None` where a tier begins between prompts that were summed up together.
         """
         total = NOTHING
-        for band, usage in self.known.items():
-            tier = price.tier(band * BAND + 1)
-            if tier != price.tier((band + 1) * BAND):
-                return None
-            total += cost_at(usage, tier)
+        for lengths, tokens in self.tokens.items():
+            if lengths is not None:
+                tier = price.tier(lengths.shortest)
+                if price.above and tier is not price.tier(lengths.longest):
+                    return None
+                total = EXACT.add(total, cost_at(tokens, tier))
         return total
 
     def percentile(self, percent: int) -> float | None:
-        """The latency in seconds that `percent` of the answered calls did not exceed."""
-        if not self.latencies:
-            return None
-        self.latencies.sort()  # in place: the next percentile has a sorted list
-        return self.latencies[max(0, -(-len(self.latencies) * percent // 100) - 1)]
+        """The latency in seconds that `percent` of the answered calls did not exceed: that of one of them, or
+        to 1 % if some were condensed."""
+        if not self.rounded:
+            if not self.latencies:
+                return None
+            self.latencies.sort()  # in place: the next percentile has a sorted list
+            # To a microsecond: SQLite writes 15 figures, so that a ledger's last one may be another's.
+            return round(self.latencies[-(-len(self.latencies) * percent // 100) - 1], 6)
+        counts = Counter(self.rounded)
+        counts.update(map(_step, self.latencies))
+        steps = sorted(counts)
+        number = bisect_left(list(accumulate(counts[step] for step in steps)), counts.total() * percent / 100)
+        return math.exp(steps[number] / _STEPS)
 
-    def add_known(self, band: int, usage: Usage) -> None:
-        """Add tokens of known price, of prompts whose lengths are in this band."""
-        known = self.known.get(band)
-        self.known[band] = usage if known is None else known + usage
+
+def merged(tallies: Sequence[Tally]) -> Tally:
+    """The sum of tallies, a new one."""
+    whole = Tally()
+    for name in _COUNTS:
+        setattr(whole, name, sum(map(attrgetter(name), tallies)))
+    for name in _AMOUNTS:
+        setattr(whole, name, total_usd(map(attrgetter(name), tallies)))
+    tokens = defaultdict[Lengths | None, list[TokenCounts]](list)
+    for tally in tallies:
+        for lengths, used in tally.tokens.items():
+            tokens[lengths].append(used)
+    whole.tokens = {
+        lengths: TokenCounts(*map(sum, zip(*each, strict=True))) for lengths, each in tokens.items()
+    }
+    whole.latencies = list(chain.from_iterable(tally.latencies for tally in tallies))
+    for tally in tallies:
+        for step, calls in tally.rounded.items():
+            whole.rounded[step] = whole.rounded.get(step, 0) + calls
+    return whole
+
+
+def joined(*several: Mapping[Key, Tally]) -> dict[Key, Tally]:
+    """The sums over all of these."""
+    groups = defaultdict[Key, list[Tally]](list)
+    for sums in several:
+        for key, tally in sums.items():
+            groups[key].append(tally)
+    return {key: tallies[0] if len(tallies) == 1 else merged(tallies) for key, tallies in groups.items()}
+
+
+def tallied(
+    rows: Iterable[LedgerRow], by: Sequence[str] = Key._fields, tiers: Sequence[Lengths] = USUAL_TIERS
+) -> dict[Key, Tally]:
+    """Sums over rows, per value of `by`; the other parts of the keys are empty."""
+    parts = [attrgetter(name) for name in by]
+    sums = defaultdict[tuple[Any, ...], Tally](Tally)
+    for row in rows:
+        sums[tuple([part(row) for part in parts])].add(row, tiers)
+    key = keys_of(by)
+    return {key(group): tally for group, tally in sums.items()}
+
+
+def total_usd(amounts: Iterable[Decimal]) -> Decimal:
+    """The exact sum."""
+    total = NOTHING
+    for amount in amounts:
+        if amount:
+            total = EXACT.add(total, amount)
+    return total
 
 
 def as_json(row: Mapping[str, Any]) -> dict[str, JSON]:
@@ -194,4 +341,13 @@ def as_text(amount: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-_COUNTS = tuple(name for name in Tally.__slots__ if name not in {"known", "latencies"})
+NO_TOKENS: Final = TokenCounts()
+_buckets: Final = attrgetter(*TokenCounts._fields)
+_COUNTS: Final = [each.name for each in fields(Tally) if each.type == "int"]
+_AMOUNTS: Final = [each.name for each in fields(Tally) if each.type == "Decimal"]
+_STEPS: Final = 50
+"""Of latencies that are counted together: the next step is 2 % more."""
+
+
+def _step(latency: float) -> int:
+    return round(_STEPS * math.log(max(latency, 1e-6)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Unpack
+from typing import TYPE_CHECKING, Final, Unpack, cast
 
 from ccroute.backends.backend import Backend, BackendOptions
 from ccroute.backends.codec import HttpRequest, json_bytes
@@ -72,8 +72,8 @@ class OllamaBackend(Backend):
         return (model,) if ":" in model.rpartition("/")[2] else (model, model + _LATEST)
 
     def learn_from(self, before: Backend) -> None:
-        if isinstance(before, OllamaBackend):
-            self._loads, self._forwarded = before._loads, before._forwarded
+        same = cast("OllamaBackend", before)
+        self._loads, self._forwarded = same._loads, same._forwarded
 
     def is_local(self, model: str) -> bool:
         return self.local and not self._is_hosted(model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from ccroute.backends import Backend
@@ -16,7 +17,7 @@ from ccroute.display import rounded_usd
 from ccroute.errors import ConfigError
 from ccroute.routing.tables.deployments import Deployment
 from ccroute.routing.tables.tables import Tables
-from ccroute.types import Price
+from ccroute.types import Budget, Price
 
 _REPLACED = "comes later and wins"
 
@@ -49,12 +50,14 @@ def run(arguments: argparse.Namespace, output: Output) -> None:
     warnings.texts += [f"{each.place}: {each.reason}" for each in replaced]
     ignored = [each for each in loaded.ignored if each not in replaced]
     routes, agents = _routes(tables), _agents(tables)
+    budgets = [_budget(scope, budget) for scope, budget in loaded.options.get("budgets", {}).items()]
     if output.as_json:
         output.json(
             {
                 "files": arguments.files,
                 "routes": routes,
                 "agents": agents,
+                "budgets": budgets,
                 "warnings": warnings.texts,
                 "ignored": [each._asdict() for each in ignored],
             }
@@ -62,6 +65,7 @@ def run(arguments: argparse.Namespace, output: Output) -> None:
         return
     output.table("routes", *_route_table(routes))
     output.table("agents", *_agent_table(agents))
+    output.table("budgets", *_budget_table(budgets))
     output.lines("warnings", warnings.texts)
     output.lines("ignored", summarised(ignored))
 
@@ -120,6 +124,17 @@ def _agents(tables: Tables) -> list[dict[str, Any]]:
     return found
 
 
+def _budget(scope: str, budget: Budget) -> dict[str, Any]:
+    return {
+        "budget": scope,
+        "usd": None if budget.usd is None else str(budget.usd),
+        "tokens": budget.tokens,
+        "per": budget.per,
+        "then": budget.then,
+        "tz": budget.tz,
+    }
+
+
 def _route_table(routes: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]], tuple[int, ...]]:
     rows = []
     for route in routes:
@@ -155,3 +170,17 @@ def _price(price: dict[str, str] | None) -> str:
 def _agent_table(agents: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     rows = [[each["agent"], each["model"] or "the call's", ", ".join(each["deployments"])] for each in agents]
     return ["agent", "model", "deployment"], rows
+
+
+def _budget_table(budgets: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]], tuple[int, ...]]:
+    rows = []
+    for each in budgets:
+        limits = [_exact(Decimal(each["usd"]))] if each["usd"] is not None else []
+        limits += [f"{each['tokens']:,} tokens"] if each["tokens"] is not None else []
+        zone = "" if each["tz"] == "UTC" or each["per"] in ("session", "total") else f" in {each['tz']}"
+        rows.append([each["budget"], " and ".join(limits), each["per"] + zone, each["then"]])
+    return ["budget", "limit", "per", "then"], rows, (1,)
+
+
+def _exact(usd: Decimal) -> str:
+    return rounded_usd(usd) if usd == round(usd, 6) else f"${usd:f}"

@@ -11,10 +11,12 @@ from typing import Any, Final
 from ccroute.accounting.stores.opening import with_path
 from ccroute.backends import Backend
 from ccroute.backends.registry import well_known
+from ccroute.config.budgets import unknown_holder
 from ccroute.config.merge import Merged
 from ccroute.config.native.build import (
     build_agent,
     build_backend,
+    build_budget,
     build_fallback,
     build_price,
     build_timeout,
@@ -42,6 +44,7 @@ _BUILT = (
     "agents",
     "aliases",
     "backends",
+    "budgets",
     "fallbacks",
     "groups",
     "ledger",
@@ -82,6 +85,8 @@ class Assembly:
         wanted = self._resolve(over, given)
         backends += [self._backend(name, BackendTable(kind=name)) for name in wanted]
         self.options["backends"] = [*filter(None, backends), *given]
+        if "budgets" not in overrides:
+            self._check_budgets()
 
     @property
     def settings(self) -> Settings:
@@ -98,6 +103,8 @@ class Assembly:
             name: list(map(build_fallback, models)) for name, models in settings.fallbacks.items()
         }
         options["prices"] = {name: build_price(table) for name, table in settings.prices.items()}
+        if settings.budgets:
+            options["budgets"] = {scope: build_budget(table) for scope, table in settings.budgets.items()}
         if settings.ledger is not None:
             options["ledger"] = self._ledger(settings.ledger)
         if settings.timeout is not None:
@@ -227,14 +234,30 @@ class Assembly:
     def _not_yet(self) -> Iterator[str]:
         """Warnings of keys that this version does not enforce, one for each key."""
         given = self._settings.given()
-        places: dict[str, list[Place]] = {key: [(key,)] for key in NOT_YET if key in given}
-        for section in ("agents", "groups"):
-            for name, table in given.get(section, {}).items():
-                if table.budget is not None:
-                    places.setdefault("budget", []).append((section, name, "budget"))
-        for key, found in places.items():
-            where = ", ".join(map(self._merged.where, found))
-            yield f"{where}: {key} is not enforced by this version of ccroute"
+        for key in NOT_YET:
+            if key in given:
+                yield f"{self._merged.where((key,))}: {key} is not enforced by this version of ccroute"
+
+    def _check_budgets(self) -> None:
+        """Report budgets of nobody. That of a backend that no name leads to, or is disabled, is left out."""
+        known: dict[str, set[str]] = {
+            "agent": {*(self.options["agents"] or ()), *self._left_out("agents")},
+            "group": {*(self.options["groups"] or ()), *self._left_out("groups")},
+            "backend": {*(each.name for each in self.options["backends"]), *self._left_out("backends")},
+        }
+        unused = {*self._merged.settings.backends, *well_known()} - known["backend"]
+        for scope in self._settings.budgets:
+            kind, _, name = scope.partition(":")
+            if name in known.get(kind, {name}) or (kind == "agent" and slug(name) in map(slug, known[kind])):
+                continue
+            at = self._merged.given_at(("budgets", scope))
+            if at[0] != "budgets":  # of an agent or a group that the caller's own replace
+                del self.options["budgets"][scope]
+            elif kind == "backend" and name in unused:
+                del self.options["budgets"][scope]
+                self._merged.ignore(("budgets", scope), "no name leads to that backend, or it is disabled")
+            else:
+                self._fault(("budgets", scope), unknown_holder(kind, name, str(at[1]), known))
 
     def _too_cheap(self) -> Iterator[str]:
         """Warnings of prices that are too low per million tokens, but usual per token."""

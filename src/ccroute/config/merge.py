@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ccroute.config.additions import Additions, routed
+from ccroute.config.budgets import GivenBudget, by_scope, given_budgets
 from ccroute.config.native.settings import NOT_YET, AgentTable, Defaults, Settings, Table
 from ccroute.config.reading.source import Place, Source
 from ccroute.routing.names import slug
@@ -55,6 +56,11 @@ class Merged:
         source, at = self._origins[place]
         source.ignore(source.origin(at), reason)
 
+    def given_at(self, place: Place) -> Place:
+        """The place in its source, in the native shape as well."""
+        found = self.origin(place)
+        return place if found is None else found[1]
+
     def origin(self, place: Place) -> Origin | None:
         """The source of what is at `place`, and the place in it, in the native shape as well."""
         for length in (3, 2, 1):
@@ -86,13 +92,15 @@ class _Merge:
         self._alternatives: dict[str, tuple[Source, str, list[str]]] = {}
         self._every_agent: dict[str, Any] = {}
         self._claims: Counter[str] = Counter()
+        self._budgets: list[GivenBudget] = []
 
     def add(self, source: Source, settings: Settings, additions: Additions) -> None:
         self._left_out.update(source.left_out)
         self._implied |= additions.implied
         self._absent |= additions.absent
         self._meant |= settings.backends.keys() - additions.implied
-        for section, value in settings.given(without=("agents", "groups")).items():
+        self._budgets += given_budgets(settings, source)
+        for section, value in settings.given(without=("agents", "budgets", "groups")).items():
             if isinstance(value, dict):
                 self._replace(section, value, source, additions.implied)
             else:
@@ -118,6 +126,9 @@ class _Merge:
         for name, table in self._agents.items():
             if updates := dict(self._updates(name, table)):
                 self._agents[name] = table.model_copy(update=updates)
+        for scope, budget in by_scope(self._budgets, _finder(self._agents)):
+            self._put(("budgets", scope), budget.source, budget.at)
+            self._sections.setdefault("budgets", {})[scope] = budget.table
         return Merged(
             Settings.model_construct(**self._sections),
             frozenset(self._left_out),
@@ -170,7 +181,7 @@ class _Merge:
         for name, table, at in entries:
             known = find(name)
             before = new.get(known, earlier.get(known))
-            was, given = before.given() if before else {}, table.given(without=("agents",))
+            was, given = before.given() if before else {}, table.given(without=("agents", "budget"))
             self._origins.setdefault((section, known), (source, at))
             for key, value in [*given.items()]:
                 if value is None:

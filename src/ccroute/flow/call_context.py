@@ -12,9 +12,9 @@ from ccroute import observe
 from ccroute.accounting import LedgerRow, cost
 from ccroute.accounting.ledger import attempt_id, uuid7
 from ccroute.errors import CcrouteError, StreamInterruptedError
+from ccroute.flow.attempt.charge import charge
 from ccroute.flow.attempt.context import FOREVER, UNUSED, AttemptContext
 from ccroute.flow.attempt.fault import Fault
-from ccroute.flow.charge import charge
 from ccroute.flow.effects import Stopped
 from ccroute.flow.retry import NextAttempt
 from ccroute.flow.state import RouterState
@@ -129,7 +129,7 @@ class CallContext:
         name, charged, refused = attempt.candidate.deployment.name, fault.rule.charged, False
         if not charged:
             refused = attempt.candidate.deployment.backend.charges_refusal(fault.error)
-            charged = refused or attempt.rejected_answer is not None or attempt.reported()
+            charged = refused or attempt.rejected_answer is not None
         usage = attempt.spent(refused=refused) if charged else UNUSED
         self._note(attempt, outcome, usage, fault, fault.detail)
         if attempt.reservation is not None:
@@ -154,6 +154,8 @@ class CallContext:
         attempt.settle(None)  # an interrupt may have come in the middle of it
         if attempt is self._noted or (attempt.admission is None and self.attempts):
             return
+        if attempt.admission is None:
+            attempt.stop_waiting()
         outcome: Outcome = "failed" if isinstance(error, Exception) else "cancelled"
         self._note(attempt, outcome, attempt.spent(), None, type(error).__name__)
 
@@ -162,7 +164,7 @@ class CallContext:
         usage = attempt.used(answer)
         if (field := attempt.candidate.deployment.backend.load_field) is not None:
             load = (answer.raw or {}).get(field)
-            attempt.load = load / 1e9 if isinstance(load, int) else None
+            attempt.load = load / 1e9 if type(load) is int and load >= 0 else None
         if answer.choices[0].finish_reason == "content_filter":
             attempt.is_free = not attempt.deployment.backend.charges(answer)
         self._note(attempt, "ok", usage, None, attempt.candidate.reason, answer.model)

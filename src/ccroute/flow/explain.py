@@ -7,6 +7,7 @@ request. So nothing is decided here. Nothing is sent or drawn, and what the rout
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
@@ -15,6 +16,7 @@ from ccroute.errors import AuthenticationError, BackendError, CcrouteError, Requ
 from ccroute.failures import NOT_SENT, TRIGGERS, UNSUPPORTED, Rule, Trigger
 from ccroute.flow.attempt.attempt import completed
 from ccroute.flow.attempt.carried import carried_request
+from ccroute.flow.attempt.charge import dearest
 from ccroute.flow.attempt.context import FOREVER, AttemptContext
 from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.attempt.reports import turned_away_error
@@ -64,7 +66,9 @@ def explain(request: Request, state: RouterState) -> shown.RoutePlan:
                 allowed=why_not is None,
                 why_not=why_not,
                 probability=shares.get(id(candidate), 0.0),
-                worst_cost=_worst_cost(deployment, attempt.request if attempt else plan.request, prompt),
+                worst_cost=_worst_cost(
+                    deployment, attempt.request if attempt else plan.request, prompt, state.clock.now()
+                ),
                 budget_left=_left([budgets[need.name] for need in needs[id(candidate)]]),
                 context_window=deployment.info.context_window,
                 input_price=None if price is None else price.input,
@@ -253,10 +257,10 @@ def _reason(candidate: Candidate, plan: Plan, tables: Tables, needed: int) -> st
     return reason
 
 
-def _worst_cost(deployment: Deployment, request: Request, prompt: int) -> Decimal | None:
+def _worst_cost(deployment: Deployment, request: Request, prompt: int, moment: datetime) -> Decimal | None:
     """USD for so many tokens of prompt and the longest answer; None if the price or the length is unknown."""
     longest = deployment.info.max_output or deployment.backend.usual_output
-    worst = worst_case(deployment.price, request, prompt, longest, may_shorten=False)
+    worst = worst_case(dearest(deployment, request, moment), request, prompt, longest, may_shorten=False)
     return None if worst.price is None or (worst.is_unlimited and worst.price) else worst.usd(worst.output)
 
 

@@ -12,7 +12,7 @@ from ccroute.errors import ConfigError
 from ccroute.routing.plan import warn_of_remote
 from ccroute.routing.tables.agents import AgentTable
 from ccroute.routing.tables.aliases import AliasTable
-from ccroute.routing.tables.prices import is_known, warn_of_unused
+from ccroute.routing.tables.prices import how_to_compare, is_known, warn_of_unpriced, warn_of_unused
 from ccroute.routing.tables.tables import Tables
 from ccroute.types import RetryPolicy, Timeout
 
@@ -95,7 +95,7 @@ def checked(
     """A router's configuration from its keyword arguments, with the same defaults.
 
     `of_tables` are arguments of `Tables`. Raises `ConfigError` with all faults; logs a warning for each price
-    that is never used, and for each agent whose calls would always be refused.
+    that is never used, and for each agent and each budget that would always refuse calls.
     """
     faults = Faults(
         retry=(retry, RetryPolicy | None, "a RetryPolicy"),
@@ -123,8 +123,14 @@ def checked(
     tables = Tables(hosts, table, known, prices=book, **of_tables)
     warn_of_unused(tables, baseline)
     warn_of_remote(tables)
+    if tables.budgets is not None:
+        from ccroute.routing.budgets.warnings import warn_of_refusals  # most routers have none
+
+        warn_of_refusals(tables)
     if baseline is not None and not is_known(tables, baseline):
-        raise ConfigError(f'baseline: unknown model "{baseline}"; it needs an alias, a deployment or a price')
+        raise ConfigError(f'baseline: unknown model "{baseline}"; {how_to_compare(baseline)}')
+    if baseline is not None:
+        warn_of_unpriced(tables, baseline)
     return Configuration(
         tables,
         retry or RetryPolicy(),

@@ -103,7 +103,8 @@ class Usage(Frozen):
     """Tokens of one answer in disjoint buckets, none negative.
 
     `input` is the uncached part of the prompt; `reasoning` is the part of `output` that was
-    thinking. `estimated` is true when the server sent no counts and ccroute estimated them.
+    thinking. `estimated` is true where the server did not say everything, and ccroute
+    estimated the rest.
     """
 
     input: Tokens = 0

@@ -37,7 +37,7 @@ def counts(value: JSON) -> dict[str, int]:
     return {name: count for name, count in value.items() if type(count) is int and 0 <= count <= _MOST}
 
 
-def billed_apart(raw: Mapping[str, JSON], *, audio: bool = False) -> BilledApart:
+def read_apart(raw: Mapping[str, JSON], *, audio: bool = False) -> BilledApart:
     """Return what a usage says of the bill besides tokens.
 
     The fields are those of Anthropic (https://platform.claude.com/docs/en/api/messages), OpenAI's

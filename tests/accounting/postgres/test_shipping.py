@@ -22,10 +22,9 @@ from typing import Any
 import psycopg
 import pytest
 from tests.accounting.postgres.conftest import Place
-from tests.accounting.support import row
+from tests.accounting.support import DAY, START, row
 
 from ccroute.accounting import PostgresLedger
-from ccroute.accounting.stores import files
 from ccroute.accounting.stores.postgres import shipping
 
 THREAD = "ccroute-ledger"
@@ -231,7 +230,7 @@ def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 KILLED = """
 import os, signal, sys, time
-from tests.accounting.support import row
+from tests.accounting.support import DAY, START, row
 from ccroute.accounting import PostgresLedger
 from ccroute.accounting.stores.postgres import shipping
 
@@ -264,7 +263,7 @@ def test_a_process_killed_while_it_ships_leaves_each_row_once(place: Place, when
 
 FORKS = """
 import os, sys, time
-from tests.accounting.support import row
+from tests.accounting.support import DAY, START, row
 from ccroute.accounting import PostgresLedger
 from ccroute.accounting.stores.postgres import shipping
 
@@ -300,7 +299,7 @@ def test_parent_and_child_have_a_thread_and_a_connection_each(place: Place, chil
 
 ORPHAN = """
 import os, sys, time
-from tests.accounting.support import row
+from tests.accounting.support import DAY, START, row
 from ccroute.accounting import PostgresLedger
 from ccroute.accounting.stores.postgres import shipping
 
@@ -331,7 +330,7 @@ def test_a_child_does_not_keep_a_killed_parents_session(place: Place) -> None:
 def test_processes_that_share_a_journal_ship_each_row_once(place: Place) -> None:
     code = """
 import sys
-from tests.accounting.support import row
+from tests.accounting.support import DAY, START, row
 from ccroute.accounting import PostgresLedger
 from ccroute.accounting.stores.postgres import shipping
 
@@ -349,6 +348,40 @@ ledger.close()
     last.close()
     assert place.ids() == [*(f"{name}{number:03}" for name in "abc" for number in range(100)), "last"]
     assert journaled(place.journal) == []
+
+
+@contextlib.contextmanager
+def shipping_elsewhere(place: Place, ledger: PostgresLedger) -> Iterator[None]:
+    """Another process ships from this journal, and takes its time."""
+    with contextlib.closing(psycopg.connect(place.url)) as other:
+        other.execute("SELECT pg_advisory_xact_lock(%s)", [ledger._shipper._number])
+        yield
+
+
+def test_while_another_process_ships_from_the_journal_a_thread_waits(place: Place) -> None:
+    ledger = place.ledger()
+    with shipping_elsewhere(place, ledger):
+        ledger.record(row(id="a"))
+        until(lambda: ledger._shipper._connection is not None)
+        closing = threading.Thread(target=ledger.close)
+        closing.start()
+        until(lambda: ledger._shipper._closing)
+        assert journaled(place.journal) == ["a"]
+    closing.join()
+    assert (place.ids(), journaled(place.journal)) == (["a"], [])
+
+
+def test_a_close_that_waits_for_another_process_ends(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = place.ledger()
+    with shipping_elsewhere(place, ledger):
+        ledger.record(row(id="a"))
+        until(lambda: ledger._shipper._connection is not None)
+        monkeypatch.setattr(shipping, "CLOSE", 0.05)
+        ledger.close()
+    assert journaled(place.journal) == ["a"]
+    assert "until the next start" in caplog.text
 
 
 # -- What the database does not take
@@ -389,6 +422,22 @@ def test_a_row_that_the_table_refuses_stays_and_stops_no_other(
     later.record(row(id="f"))
     later.close()
     assert place.ids() == list("abcdef")
+
+
+def test_a_refused_row_stops_no_other_after_a_long_outage_either(place: Place) -> None:
+    ledger = place.ledger()
+    ledger.record(row(id="a"))
+    until(lambda: not journaled(place.journal))
+    place.execute("ALTER TABLE ccroute_attempts ADD CHECK (agent <> 'bad')")
+    with place.server.stopped():
+        for number in range(5):
+            ledger.record(
+                row(id=f"{number}", started=START + number * DAY, agent="py" if number > 2 else "bad")
+            )
+        until(lambda: ledger._shipper._most == 1)
+    until(lambda: place.ids() == ["3", "4", "a"])
+    ledger.close()
+    assert journaled(place.journal) == ["0", "1", "2"]
 
 
 def test_a_table_that_refuses_every_row_is_an_outage(place: Place, caplog: pytest.LogCaptureFixture) -> None:
@@ -496,7 +545,7 @@ def locked(path: Path) -> Iterator[None]:
 def test_a_journal_that_is_locked_delays_only_the_removal(
     place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(files, "WAIT", 0.01)
+    monkeypatch.setattr(shipping, "WAIT", 0.01)
     monkeypatch.setattr(shipping, "LINGER", 0.1)
     ledger = place.ledger()
     ledger.record(row(id="a"))

@@ -27,7 +27,7 @@ class Read:
         self.backends = {backend.name: backend for backend in found.options["backends"]}
 
     def leads(self, name):
-        return self.options["aliases"].resolve(name).deployments
+        return self.options["aliases"].resolve(name, self.backends.keys()).deployments
 
     def weights(self, name):
         return self.options["aliases"].resolve(name).weights

@@ -101,6 +101,14 @@ def test_the_most_specific_wildcard_counts():
     assert leads == ["ollama/exact", "ollama/three", "anthropic/claude-4", "ollama/any"]
 
 
+def test_a_wildcards_names_reach_its_own_server_only():
+    proxy = entry("openai/*", "openai/*", api_key="k", api_base="https://proxy.example.com/v1")
+    found = loaded(entry("a", "openai/gpt-4o", api_key="k"), proxy)
+    assert found.leads("a") == ("openai-2/gpt-4o",)
+    (deployment,) = found.leads("openai/o3")
+    assert str(found.backends[deployment.partition("/")[0]].origin) == "https://proxy.example.com"
+
+
 def test_any_model_of_any_provider_goes_to_those_with_a_key():
     found = loaded(entry("*", "*"), env={"ANTHROPIC_API_KEY": "k", "GROQ_API_KEY": "k"})
     assert found.leads("claude-opus-4-1") == ("anthropic/claude-opus-4-1",)

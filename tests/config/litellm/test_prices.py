@@ -192,9 +192,16 @@ def test_thoughts_at_the_price_of_answers_change_nothing():
     assert not whole.ignored
 
 
+def test_a_search_has_the_price_that_litellm_takes():
+    sizes = {"search_context_size_low": 0.005, "search_context_size_medium": 0.01}
+    found, whole = model(kind="anthropic", **TOKENS, search_context_cost_per_query=sizes)
+    assert found.price == Price(3, 15, web_search=10)
+    assert not whole.ignored
+
+
 def test_prices_of_other_things_than_tokens_are_listed(caplog):
     caplog.set_level(logging.WARNING, "ccroute")
-    found, whole = model(kind="groq", **TOKENS, input_cost_per_second=1e-3, search_context_cost_per_query={})
+    found, whole = model(kind="groq", **TOKENS, input_cost_per_second=1e-3, input_cost_per_image=1)
     assert found.price == PLAIN  # as in LiteLLM: tokens win over seconds
     assert set(whole.ignored.values()) == {
         "ccroute prices the tokens of prompts and answers; it is in no cost"

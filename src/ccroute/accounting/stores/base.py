@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Final
 
 from ccroute.accounting.budgets import BudgetStore
-from ccroute.accounting.tally import Key, LedgerRow, Tally
+from ccroute.accounting.tally import USUAL_TIERS, Key, LedgerRow, Lengths, Tally
 from ccroute.types.locks import lock_tries, lock_turn
 
 MOST_WAITING: Final = 10_000
@@ -104,12 +104,12 @@ class BaseLedger(ABC):
         until: datetime | None = None,
         by: Sequence[str] = ALL,
         *,
-        tiers: bool = True,
+        tiers: Sequence[Lengths] = USUAL_TIERS,
     ) -> Mapping[Key, Tally]:
         """Sums over the rows started in [since, until), per `Key`.
 
-        Only those parts of a key that `by` names need to be set. Without `tiers`, tokens of known price need
-        not be kept by the lengths of their prompts.
+        Only those parts of a key that `by` names need to be set. Tokens of known price are summed up apart
+        for each length of prompts in `tiers`, or for `USUAL_TIERS` where the rows are gone.
         """
 
     @abstractmethod

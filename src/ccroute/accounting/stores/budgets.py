@@ -142,7 +142,7 @@ class MemoryBudgets:
         over are dropped."""
         (kind, _, session), since = claim.scope, claim.since
         window = _Window(kind, session is not None, since, claim.until)
-        for key, tally in self._ledger.tallies(since, None, _PARTS, tiers=False).items():
+        for key, tally in self._ledger.tallies(since, None, _PARTS).items():
             window.add(key, tally.cost, tally.usage.total_tokens)
         if self._reservations:  # rows that were written a moment ago, and are about to be counted
             for row in self._rows(since):

@@ -86,10 +86,6 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
         if log.exists() and log.stat().st_size:
             raise
         connection = _connect(path, WAIT, "immutable=1")  # a copy in a read-only folder
-    connection.execute("PRAGMA threads = 2")  # to sort in
-    connection.execute(
-        "PRAGMA cache_size = -500"
-    )  # kB; what is sorted at once should fit a processor's cache
     return connection
 
 

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import chain, pairwise
 from operator import attrgetter
+from typing import Final
 
 from ccroute.accounting.ledger import span
 from ccroute.accounting.stores.base import ALL, BaseLedger
-from ccroute.accounting.tally import Key, LedgerRow, Tally
+from ccroute.accounting.tally import (
+    USUAL_TIERS,
+    Key,
+    LedgerRow,
+    Lengths,
+    Tally,
+    joined,
+    keys_of,
+    merged,
+    tallied,
+)
 
-MOST_AT_ONCE = 64
+MOST_AT_ONCE: Final = 64
 """Old rows that are summed up together. One by one, each would cost twice as much: caches are cold then."""
+MOST_SUMS: Final = 4_000
+"""Sums of days that are kept, and of months, and of years: 1 to 3 kB each."""
 
 
 class MemoryLedger(BaseLedger):
-    """The default: the last `limit` rows as they are, older ones summed up per agent, session, model and day.
+    """The default: the last `limit` rows as they are, and sums of older ones.
+
+    Older rows are summed up per agent, group, alias, model, backend and day, without their sessions: reports
+    show them with the session None. Beyond `MOST_SUMS` of these sums, the oldest become sums of their months
+    ("2026-01"), and beyond as many months, of years ("2026"); beyond as many years, without names. Their
+    percentiles are right to 1 %. A baseline's tiers are right where they are among `USUAL_TIERS`.
 
     The rows are the queue, so recording never waits. Rows beyond the limit are summed up, some at a time, by
     the thread that finds the lock free.
@@ -26,7 +45,9 @@ class MemoryLedger(BaseLedger):
         super().__init__()
         self._kept = limit
         self._most = limit + min(MOST_AT_ONCE, limit // 16)
-        self._older: defaultdict[Key, Tally] = defaultdict(Tally)
+        self._older = [
+            OrderedDict[Key, Tally]() for _ in range(4)
+        ]  # days, months, years, and these without names
 
     def record(self, row: LedgerRow) -> None:
         """Append one row."""
@@ -54,23 +75,43 @@ class MemoryLedger(BaseLedger):
         until: datetime | None = None,
         by: Sequence[str] = ALL,
         *,
-        tiers: bool = True,
+        tiers: Sequence[Lengths] = USUAL_TIERS,
     ) -> dict[Key, Tally]:
-        """Sums over the rows started in [since, until); rows already summed up count by their day."""
+        """Sums over the rows started in [since, until), per value of `by`; other parts of keys are empty.
+
+        A sum of old rows counts if a part of its day, month or year is in there.
+        """
         start, end = span(since, until)
         first, last = start.date().isoformat(), (end - timedelta.resolution).date().isoformat()
-        sums = defaultdict[Key, Tally](Tally)
+        groups, only = defaultdict[Key, list[Tally]](list), keys_of(by)
         with self._unchanged():
-            for key, tally in self._older.items():
-                if first <= key.day <= last:
-                    sums[key].merge(tally)
+            for key, tally in chain.from_iterable(sums.items() for sums in self._older):
+                if first[: len(key.day)] <= key.day <= last:
+                    groups[only(getattr(key, name) for name in by)].append(tally)
+            older = {key: merged(tallies) for key, tallies in groups.items()}
             rows = self._waiting()
-        for row in rows:
-            if start <= row.started < end:
-                sums[row.key()].add(row)
-        return dict(sums)
+        return joined(older, tallied((row for row in rows if start <= row.started < end), by, tiers))
 
     def _keep(self, rows: list[LedgerRow], *, wait: bool) -> None:
+        days = self._older[0]
         while rows:
             row = rows.pop()
-            self._older[row.key()].add(row)
+            key = Key(row.agent, row.group, row.alias, row.model, row.backend, row.day, None)
+            tally = days.get(key)
+            if tally is None:
+                tally = days[key] = Tally()
+            tally.add(row)
+            tally.condense()
+        for sums, coarser in pairwise(self._older):
+            while len(sums) > MOST_SUMS:
+                key, tally = sums.popitem(last=False)
+                key = _coarser(key)
+                known = coarser.get(key)
+                coarser[key] = tally if known is None else merged([known, tally])
+
+
+def _coarser(key: Key) -> Key:
+    """The key of the month of a day, of the year of a month, and of a year without names."""
+    if len(key.day) > len("2026"):
+        return key._replace(day=key.day[: -len("-01")])
+    return keys_of(["day"])([key.day])

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Final
 from urllib.parse import quote, unquote
 
 from ccroute.accounting.ledger import Ledger
 from ccroute.accounting.stores.base import BaseLedger
 from ccroute.accounting.stores.memory import MemoryLedger
+from ccroute.accounting.tally import Key, Lengths, Tally
 from ccroute.errors import ConfigError
 
 _JOURNAL: Final = re.compile(r"([?&])journal=([^&]*)(&|$)")
@@ -41,6 +43,24 @@ def open_ledger(given: object) -> tuple[BaseLedger, bool]:
         "ledger= takes a path, a postgresql:// address, an object with record() and tallies(), or None for "
         f"memory, not {type(given).__name__}"
     )
+
+
+def read_sums(
+    given: str | os.PathLike[str],
+    since: datetime | None,
+    until: datetime | None,
+    *,
+    by: Sequence[str],
+    tiers: Sequence[Lengths],
+) -> dict[Key, Tally]:
+    """The sums of a ledger that this program does not write. Raises `ConfigError` if it cannot be read."""
+    if is_postgresql(given):
+        from ccroute.accounting.stores.postgres import ledger
+
+        return ledger.read_sums(os.fspath(given), since, until, by, tiers=tiers)
+    from ccroute.accounting.stores import sqlite
+
+    return sqlite.read_sums(checked_path(given), since, until, by, tiers=tiers)
 
 
 def is_postgresql(given: str | os.PathLike[str]) -> bool:

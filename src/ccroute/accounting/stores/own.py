@@ -8,7 +8,7 @@ from datetime import datetime
 
 from ccroute.accounting.ledger import Ledger, RowLedger
 from ccroute.accounting.stores.base import ALL, MOST_WAITING, BaseLedger, log
-from ccroute.accounting.tally import Key, LedgerRow, Tally
+from ccroute.accounting.tally import USUAL_TIERS, Key, LedgerRow, Lengths, Tally
 from ccroute.errors import ConfigError
 
 
@@ -47,7 +47,7 @@ class OwnLedger(BaseLedger):
         until: datetime | None = None,
         by: Sequence[str] = ALL,
         *,
-        tiers: bool = True,
+        tiers: Sequence[Lengths] = USUAL_TIERS,
     ) -> Mapping[Key, Tally]:
         """The ledger's own, of everything."""
         self.flush()

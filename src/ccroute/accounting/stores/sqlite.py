@@ -12,18 +12,23 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from ccroute.accounting.budgets import BudgetStore
 from ccroute.accounting.ledger import span
-from ccroute.accounting.stores import files, schema
+from ccroute.accounting.stores import accounts, files, schema, sqlite_budgets
 from ccroute.accounting.stores.base import ALL, BaseLedger
-from ccroute.accounting.tally import Key, LedgerRow, Tally
+from ccroute.accounting.stores.sums import sums
+from ccroute.accounting.tally import USUAL_TIERS, Key, LedgerRow, Lengths, Tally, joined, tallied
 from ccroute.errors import ConfigError
 
+T = TypeVar("T")
 WAIT: Final = 0.25
 """Seconds that a call waits at most for another process that writes."""
 LOOK: Final = 1.0
@@ -46,6 +51,7 @@ class SqliteLedger(BaseLedger):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._cursor: sqlite3.Cursor | None = None  # that writes
+        self._changes = deque[tuple[str, tuple[object, ...]]]()  # see `change`
         self._closed = False
         self._patient = True  # until a writer has waited in vain: then the next ones do not wait
         self._wait = WAIT  # the cursor's own
@@ -72,6 +78,7 @@ class SqliteLedger(BaseLedger):
         super().after_fork()
         self._queue.clear()
         self._taken.clear()
+        self._changes.clear()
 
     def close(self) -> None:
         """Store the rows that wait, and close the file. A later row is still stored."""
@@ -85,6 +92,9 @@ class SqliteLedger(BaseLedger):
         if self._cursor is not None:
             self._cursor.connection.close()
             self._cursor = None
+
+    def _new_budget_store(self) -> BudgetStore:
+        return sqlite_budgets.SqliteBudgets(self)
 
     def rows(self, since: datetime | None = None, until: datetime | None = None) -> list[LedgerRow]:
         """The rows started in [since, until), oldest first."""
@@ -100,17 +110,13 @@ class SqliteLedger(BaseLedger):
         until: datetime | None = None,
         by: Sequence[str] = ALL,
         *,
-        tiers: bool = True,
+        tiers: Sequence[Lengths] = USUAL_TIERS,
     ) -> dict[Key, Tally]:
-        """Sums over the rows started in [since, until), of what is alike in `by`. Without `tiers`, prompts of
-        any length count as short ones."""
+        """Sums over the rows started in [since, until), per value of `by`; other parts of keys are empty."""
         start, end = span(since, until)
         with self._snapshot() as (snapshot, waiting):
-            sums = {} if snapshot is None else schema.sums(*snapshot, start, end, by, tiers)
-        for row in waiting:
-            if start <= row.started < end:
-                sums.setdefault(row.key(), Tally()).add(row)
-        return sums
+            found = {} if snapshot is None else sums(snapshot, start, end, by, tiers)
+        return joined(found, tallied((row for row in waiting if start <= row.started < end), by, tiers))
 
     @contextlib.contextmanager
     def _snapshot(self) -> Iterator[tuple[files.Snapshot | None, list[LedgerRow]]]:
@@ -126,15 +132,49 @@ class SqliteLedger(BaseLedger):
                     snapshot = stack.enter_context(files.open_for_reading(self._path))
             yield snapshot, waiting
 
+    def write(self, statement: Callable[[sqlite3.Cursor], T]) -> T:
+        """What `statement` returns, which executes one, after the rows that wait.
+
+        Raises the file's error; then nothing is changed.
+        """
+        if self._queue or self._taken:
+            self.flush()
+        return self._use(statement, writes=True)
+
+    def transaction(self, work: Callable[[sqlite3.Cursor], T]) -> T:
+        """The same for several statements, which are executed all or none."""
+        return self.write(partial(_in_transaction, "BEGIN IMMEDIATE", work))
+
+    def read(self, work: Callable[[sqlite3.Cursor], T]) -> T | None:
+        """What `work` finds in the file at one moment; None if there is no file. Raises the file's error."""
+        with contextlib.suppress(Exception):
+            self.flush()
+        reads = partial(_in_transaction, "BEGIN", work)
+        return self._use(reads, writes=False) if self._path.exists() else None
+
+    def change(self, statement: str, *parameters: object) -> None:
+        """Execute a statement without waiting, as a finaliser must. If the file cannot be written just now,
+        the next row takes it along."""
+        self._changes.append((statement, parameters))
+        for _ in self._tries():
+            try:
+                if not self._busy:
+                    with self._unchanged(), contextlib.suppress(sqlite3.Error, OSError, ConfigError):
+                        self._keep([], wait=False)
+            finally:
+                self._lock.release()
+            return
+
     def _keep(self, rows: list[LedgerRow], *, wait: bool) -> None:
-        most = files.WAIT if self._closed else WAIT
         try:
-            cursor = self._ready(most if wait and self._patient else 0)
+            cursor = self._ready(wait)
+            if self._changes:
+                self._apply_changes(cursor)
             try:
                 if len(rows) == 1:
                     schema.insert(cursor, schema.values(rows[0]))
-                else:
-                    _insert_all(cursor, list(map(schema.values, rows)))
+                elif rows:
+                    _in_transaction("BEGIN IMMEDIATE", partial(_insert, map(schema.values, rows)), cursor)
                 rows.clear()
             except Exception as error:
                 if type(error) in _LATER:
@@ -142,33 +182,63 @@ class SqliteLedger(BaseLedger):
                 _insert_each(cursor, rows)
             self._patient = True
         except sqlite3.Error as error:
-            if type(error) in _LATER:
-                self._patient = False
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _PASSING:
-                    self.disconnect()
+            self._failed(error)
             raise
         finally:
             if self._closed:
                 self.disconnect()
 
-    def _ready(self, wait: float) -> sqlite3.Cursor:
-        """The cursor that writes, which waits so many seconds for other processes."""
+    def _use(self, work: Callable[[sqlite3.Cursor], T], *, writes: bool) -> T:
+        with self._lock:
+            before, self._busy = self._busy, True
+            try:
+                cursor = self._ready(wait=True)
+                if writes and self._changes:
+                    self._apply_changes(cursor)
+                found = work(cursor)
+                self._patient = True
+                return found
+            except sqlite3.Error as error:
+                self._failed(error)
+                raise
+            finally:
+                self._busy = before
+                if self._closed:
+                    self.disconnect()
+
+    def _failed(self, error: sqlite3.Error) -> None:
+        if type(error) in _LATER:
+            self._patient = False
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _PASSING:
+                self.disconnect()
+
+    def _ready(self, wait: bool) -> sqlite3.Cursor:
+        """The cursor that writes; whether it waits for other processes."""
         now, cursor = time.monotonic(), self._cursor
+        seconds = (files.WAIT if self._closed else WAIT) if wait and self._patient else 0
         if cursor is not None and now - self._looked > LOOK:
             self._looked = now
             if self._identity != _identity(self._path):
                 self.disconnect()
                 cursor = None
         if cursor is None:
-            connection = files.open_for_writing(self._path, wait)
+            connection = files.open_for_writing(self._path, seconds)
             cursor = self._cursor = connection.cursor()
-            self._wait, self._identity, self._looked = wait, _identity(self._path), now
-        elif self._wait != wait:
-            cursor.execute(f"PRAGMA busy_timeout = {wait * 1000:.0f}")
-            self._wait = wait
+            self._wait, self._identity, self._looked = seconds, _identity(self._path), now
+            if accounts.has_trigger(cursor):  # perhaps of budgets that nobody has any more
+                with contextlib.suppress(sqlite3.Error):
+                    _in_transaction("BEGIN IMMEDIATE", sqlite_budgets.tidy, cursor)
+        elif self._wait != seconds:
+            cursor.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
+            self._wait = seconds
         if cursor.connection.in_transaction:  # since an interrupt
             cursor.execute("ROLLBACK")
         return cursor
+
+    def _apply_changes(self, cursor: sqlite3.Cursor) -> None:
+        while self._changes:
+            cursor.execute(*self._changes[0])
+            self._changes.popleft()
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -181,25 +251,31 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def read_sums(
-    path: str, since: datetime | None, until: datetime | None, by: Sequence[str], tiers: bool
+    path: str, since: datetime | None, until: datetime | None, by: Sequence[str], *, tiers: Sequence[Lengths]
 ) -> dict[Key, Tally]:
-    """The sums of a ledger that this program does not write. Raises `ConfigError` if it cannot be read."""
+    """As `SqliteLedger.tallies`, of a file that this program does not write. Raises `ConfigError` if it
+    cannot be read."""
     start, end = span(since, until)
     with files.open_for_reading(Path(path).absolute()) as snapshot:
-        return {} if snapshot is None else schema.sums(*snapshot, start, end, by, tiers)
+        return {} if snapshot is None else sums(snapshot, start, end, by, tiers)
 
 
-def _insert_all(cursor: sqlite3.Cursor, stored: list[tuple[Any, ...]]) -> None:
-    """Insert rows, all or none."""
+def _in_transaction(begin: str, work: Callable[[sqlite3.Cursor], T], cursor: sqlite3.Cursor) -> T:
+    """What `work` returns, which is done wholly or not at all."""
     try:
-        cursor.execute("BEGIN IMMEDIATE")
-        for each in stored:
-            schema.insert(cursor, each)
+        cursor.execute(begin)
+        found = work(cursor)
         cursor.execute("COMMIT")
+        return found
     except BaseException:
         if cursor.connection.in_transaction:
             cursor.execute("ROLLBACK")
         raise
+
+
+def _insert(stored: Iterable[tuple[Any, ...]], cursor: sqlite3.Cursor) -> None:
+    for each in stored:
+        schema.insert(cursor, each)
 
 
 def _insert_each(cursor: sqlite3.Cursor, rows: list[LedgerRow]) -> None:

@@ -26,7 +26,9 @@ _CACHE: Final = "this version of ccroute has no cache"
 _COOLDOWN: Final = "a breaker opens and closes by its own rules: docs/reliability.md"
 _TAGS: Final = "ccroute does not choose by tags; give the model a name of its own for them"
 _OTHER_UNITS: Final = "ccroute prices the tokens of prompts and answers; it is in no cost"
-_BUDGET: Final = "budgets are not enforced by this version of ccroute"
+_USERS: Final = (
+    "is for users, keys, teams and tags of LiteLLM's proxy; ccroute has budgets of agents and groups"
+)
 _CLOUD: Final = "is for a provider that ccroute cannot sign in to"
 _STREAM: Final = "the call decides: complete() or stream()"
 _OTHER_API: Final = "is for another API than chat"
@@ -66,13 +68,13 @@ PRICE: Final = re.compile(rf"({'|'.join(PRICES)})(?:_above_(\d+)(k?)_tokens)?(?:
 """A price, also that of longer prompts, and that of another service tier."""
 REASONING: Final = "output_cost_per_reasoning_token"
 RANGES: Final = "tiered_pricing"
+SEARCHES: Final = "search_context_cost_per_query"
 _SERVICES: Final = (
     "input_cost_per_token_flex output_cost_per_token_flex cache_read_input_token_cost_flex "
     "input_cost_per_token_priority output_cost_per_token_priority cache_read_input_token_cost_priority"
 )
-_FACTS: Final = (
-    f"max_input_tokens max_output_tokens {' '.join(PRICES)} {_SERVICES} {REASONING} {RANGES} off_peak_pricing"
-)
+_OTHER_RULES: Final = f"{REASONING} {RANGES} {SEARCHES} off_peak_pricing"
+_FACTS: Final = f"max_input_tokens max_output_tokens {' '.join(PRICES)} {_SERVICES} {_OTHER_RULES}"
 _OTHER_PRICES: Final = (
     "input_cost_per_second output_cost_per_second input_cost_per_character output_cost_per_character "
     "input_cost_per_image output_cost_per_image input_cost_per_pixel output_cost_per_pixel "
@@ -81,7 +83,7 @@ _OTHER_PRICES: Final = (
     "input_cost_per_video_per_second output_cost_per_video_per_second input_cost_per_image_token "
     "output_cost_per_image_token input_cost_per_video_token output_cost_per_video_token "
     "input_cost_per_query input_cost_per_token_batches output_cost_per_token_batches "
-    "citation_cost_per_token search_context_cost_per_query ocr_cost_per_page annotation_cost_per_page "
+    "citation_cost_per_token ocr_cost_per_page annotation_cost_per_page "
     "provider_specific_entry regional_processing_uplift_multiplier_eu "
     "regional_processing_uplift_multiplier_us cost_per_ptu_per_hour"
 )
@@ -121,7 +123,7 @@ PARAMS: Final[Keys] = {
     **_ignored("every call has one answer", "n"),
     **_ignored(_TAGS, "tags tag_regex"),
     **_ignored("the server's address says where it runs", "region_name"),
-    **_ignored(_BUDGET, "max_budget budget_duration"),
+    **_read("max_budget budget_duration"),
     **_ignored("put cache_control into the messages' parts", "cache_control_injection_points"),
     **_ignored("thoughts are apart from the text: reply.thinking", "merge_reasoning_content_in_choices"),
     **_ignored("ccroute knows by its own lists what a model can", "model_info allowed_openai_params"),
@@ -168,7 +170,7 @@ ROUTER: Final[Keys] = {
     **_read(
         "routing_strategy num_retries retry_after timeout stream_timeout cooldown_time disable_cooldowns "
         "fallbacks default_fallbacks context_window_fallbacks max_fallbacks model_group_alias "
-        "default_litellm_params default_max_parallel_requests"
+        "default_litellm_params default_max_parallel_requests provider_budget_config"
     ),
     **_ignored(_COOLDOWN, "allowed_fails allowed_fails_policy"),
     **_ignored(
@@ -190,13 +192,13 @@ ROUTER: Final[Keys] = {
     **_ignored(
         "belongs to what LiteLLM's router does besides; ccroute does not have it",
         "routing_strategy_args routing_groups optional_pre_call_checks default_priority polling_interval "
-        "provider_budget_config deployment_affinity_ttl_seconds ignore_invalid_deployments "
+        "deployment_affinity_ttl_seconds ignore_invalid_deployments "
         "router_general_settings assistants_config guardrail_list search_tools",
     ),
 }
 
 LITELLM: Final[Keys] = {
-    **_read("drop_params request_timeout ssl_verify"),
+    **_read("drop_params request_timeout ssl_verify max_budget budget_duration timezone"),
     **_ignored(_CACHE, "cache cache_params enable_caching_on_provider_specific_optional_params"),
     **_ignored(
         _LOGS,
@@ -208,8 +210,9 @@ LITELLM: Final[Keys] = {
         "require_auth_for_metrics_endpoint log_level callback_settings",
     ),
     **_ignored(
-        _BUDGET,
-        "max_budget budget_duration max_user_budget max_internal_user_budget internal_user_budget_duration",
+        _USERS,
+        "max_user_budget max_internal_user_budget internal_user_budget_duration max_end_user_budget "
+        "max_end_user_budget_id default_max_internal_user_budget max_ui_session_budget tag_budget_config",
     ),
     **_ignored("counts under litellm_params only", "additional_drop_params default_params api_key api_base"),
     **_ignored("ccroute writes each request as the model's server wants it", "modify_params"),
@@ -223,9 +226,9 @@ LITELLM: Final[Keys] = {
         "disable_end_user_cost_tracking disable_end_user_cost_tracking_prometheus_only "
         "disable_add_transform_inline_image_block disable_hf_tokenizer_download "
         "enable_json_schema_validation enable_key_alias_format_validation "
-        "disable_copilot_system_to_assistant priority_reservation max_ui_session_budget tag_budget_config "
+        "disable_copilot_system_to_assistant priority_reservation default_team_params "
         "use_chat_completions_url_for_anthropic_messages forward_traceparent_to_llm_provider "
-        "default_max_internal_user_budget extra_spend_tag_headers custom_provider_map "
+        "extra_spend_tag_headers custom_provider_map "
         "always_include_stream_usage disable_stop_sequence_limit num_workers default_user_params",
     ),
 }
@@ -236,7 +239,7 @@ GENERAL: Final[Keys] = {
         "health() asks listing endpoints only when it is called",
         "health_check_interval background_health_checks health_check_details use_shared_health_check",
     ),
-    **_ignored(_BUDGET, "max_budget budget_duration"),
+    **_ignored(_USERS, "max_internal_user_budget internal_user_budget_duration"),
     **_ignored("each host has a limit of its own: max_parallel_requests", "global_max_parallel_requests"),
     **_ignored(
         _LOGS,
@@ -264,12 +267,14 @@ GENERAL: Final[Keys] = {
         "litellm_license oauth2_config_mappings pass_through_endpoints forward_openai_org_id "
         "forward_client_headers_to_llm_api forward_llm_provider_auth_headers user_header_name "
         "user_header_mappings custom_headers role_permissions role_mappings control_plane_url "
-        "key_generation_settings default_internal_user_params max_internal_user_budget "
-        "internal_user_budget_duration upperbound_key_generate_params block_robots cors_allow_origins port "
+        "key_generation_settings default_internal_user_params "
+        "upperbound_key_generate_params block_robots cors_allow_origins port "
         "host num_workers always_include_stream_usage pass_through_request_timeout otel coordination_redis "
         "default_user_params telemetry",
     ),
 }
+
+PROVIDER_BUDGET: Final[Keys] = _read("budget_limit time_period max_budget budget_duration")
 
 SECTIONS: Final[Mapping[str, Keys]] = {
     "router_settings": ROUTER,
@@ -291,7 +296,7 @@ def note_unread(builder: Builder, table: Mapping[str, Any], place: Place, known:
         here = (*place, key)
         if why or key.startswith(SUPPORTS):
             builder.ignore(here, why or "ccroute knows by its own lists what a model can")
-        elif (meant := _meant(key, tuple(known))) and meant not in table and known[meant] is None:
+        elif (meant := _meant(key, tuple(known))) and meant not in table and known.get(meant, "") is None:
             builder.warn(here, unknown_key(meant))
             builder.ignore(here, unknown_key(meant))
         elif other := _elsewhere(key, place):

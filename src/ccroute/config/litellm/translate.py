@@ -12,6 +12,7 @@ from ccroute.config.additions import Translated
 from ccroute.config.foreign.builder import Builder
 from ccroute.config.foreign.external_names import ExternalNames
 from ccroute.config.foreign.section import Layer, Section
+from ccroute.config.litellm.budgets import Budgets
 from ccroute.config.litellm.document import Document
 from ccroute.config.litellm.fallbacks import Fallbacks, read_retry
 from ccroute.config.litellm.model_list.backends import add_backends
@@ -53,7 +54,9 @@ def translate(
     builder.additions.absent.update(
         (name, why) for name, why in entries.left_out.items() if name not in by_name
     )
-    add_backends(entries.found, builder, external)
+    budgets = Budgets(router, litellm)
+    add_backends(entries.found, builder, external, budgets.providers)
+    budgets.add(entries.found)
     routes = Routes(builder, strategy)
     for name, group in by_name.items():
         routes.add(name, group)

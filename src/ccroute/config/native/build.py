@@ -8,6 +8,7 @@ from ccroute.backends import Backend
 from ccroute.backends.registry import find_kind, kind_names, registered
 from ccroute.config.native.settings import (
     BackendTable,
+    BudgetTable,
     Defaults,
     FallbackTable,
     ModelTable,
@@ -18,7 +19,7 @@ from ccroute.config.native.settings import (
 from ccroute.config.native.values import plain
 from ccroute.errors import ConfigError
 from ccroute.routing import Agent, Fallback
-from ccroute.types import Model, Price, Timeout
+from ccroute.types import Budget, Model, Price, Timeout
 
 
 def implied_key(backend: Backend) -> str | None:
@@ -69,6 +70,10 @@ def build_price(table: TierTable) -> Price:
     if isinstance(table, PriceTable):
         prices["above"] = {tokens: build_price(tier) for tokens, tier in table.above.items()}
     return Price(**prices)
+
+
+def build_budget(table: BudgetTable) -> Budget:
+    return Budget(**table.given())
 
 
 def _model(table: ModelTable) -> Model:

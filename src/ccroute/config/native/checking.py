@@ -59,7 +59,7 @@ def _stands_in(table: dict[str, Any], fault: ErrorDetails, source: Source) -> bo
     for step in place[:-1]:
         holder = holder[step]
     kept = holder[place[-1]]
-    for value in (1, True, *re.findall("'(.*?)'", fault["msg"]), "free", "openai", "stop"):
+    for value in (1, True, *re.findall("'(.*?)'", fault["msg"]), "free", "openai", "stop", "UTC"):
         holder[place[-1]] = value
         if not any(_place(other)[:length] == place for other in _validated(table)[1]):
             source.stand_ins[place] = kept

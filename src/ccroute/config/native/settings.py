@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from ccroute.config.native.values import (
     AliasTarget,
@@ -27,10 +27,11 @@ from ccroute.config.native.values import (
     Usd,
     Words,
     ZeroOrMore,
+    Zone,
 )
 from ccroute.routing.tables.aliases import Strategy
 
-NOT_YET = ("budgets", "cache")
+NOT_YET = ("cache",)
 """Keys that this version of the router does not support yet."""
 
 
@@ -177,6 +178,31 @@ class BackendTable(Table):
     models: dict[str, ModelTable] = {}
 
 
+class BudgetTable(Table):
+    """At least one of the limits is needed."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": [key], "properties": {key: {"not": {"type": "null"}}}}
+                for key in ("usd", "tokens")
+            ]
+        }
+    )
+
+    usd: Usd | None = None
+    tokens: Count | None = None
+    per: Literal["hour", "day", "month", "session", "total"] = "day"
+    then: Literal["fallback", "queue", "refuse"] = "refuse"
+    tz: Zone = "UTC"
+
+    @model_validator(mode="after")
+    def _has_limit(self) -> "BudgetTable":
+        if self.usd is None and self.tokens is None:
+            raise ValueError("has no limit: give usd, tokens or both")
+        return self
+
+
 class Defaults(Table):
     """The keys of both an agent and a group of agents."""
 
@@ -186,7 +212,7 @@ class Defaults(Table):
     local_only: bool = False
     params: Params = {}
     rpm: Count | None = None
-    budget: object = None
+    budget: BudgetTable | None = None
 
 
 class AgentTable(Defaults):
@@ -220,6 +246,6 @@ class Settings(Table):
     retry: RetryTable | None = None
     timeout: TimeoutEntry | None = None
     prices: dict[str, PriceEntry] = {}
-    budgets: object = None
+    budgets: dict[str, BudgetTable] = {}
     cache: object = None
     ledger: str | None = None

@@ -27,7 +27,7 @@ from ccroute.failures import Trigger
 from ccroute.routing.names import did_you_mean
 from ccroute.routing.tables.agents import drop_fault, params_faults, unknown_parameter
 from ccroute.routing.tables.aliases import Balanced, Target, is_balanced
-from ccroute.types import JSON
+from ccroute.types import JSON, Budget
 from ccroute.types.request import PARAMETERS
 
 
@@ -116,6 +116,14 @@ def _keep_alive(value: object) -> str | int:
     return value
 
 
+def _zone(value: str) -> str:
+    try:
+        Budget(0, tz=value)
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix("Budget: ")) from None
+    return value
+
+
 def _target(value: object) -> Target:
     if is_balanced(value):
         if "targets" not in value:
@@ -165,6 +173,7 @@ Drops = Annotated[
     list[Annotated[str, AfterValidator(_dropped)]],
     BeforeValidator(_listed, json_schema_input_type=list[str] | str),
 ]
+Zone = Annotated[str, AfterValidator(_zone)]
 AliasTarget = Annotated[Any, PlainValidator(_target, json_schema_input_type=Target)]
 
 

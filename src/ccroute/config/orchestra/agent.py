@@ -13,6 +13,7 @@ from ccroute.config.foreign.section import AnySpelling
 from ccroute.config.foreign.servers import API_KEYS, SERVER_KEYS, URL_KEYS
 from ccroute.config.foreign.spelling import folded, is_local_only, misspelt
 from ccroute.config.orchestra.agent_endpoints import AgentEndpoints
+from ccroute.config.orchestra.budgets import AGENT_SPENDS, is_budget, read_budget
 from ccroute.config.orchestra.fallbacks import read_fallbacks
 from ccroute.config.reading.source import Place
 from ccroute.routing.names import slug
@@ -26,16 +27,15 @@ AGENT_KEYS: Final = {
 }
 MAPPING: Final = "ccproxyMapping"
 SWITCHES: Final = ("local_only", "enabled", "disabled")
-AGENTS_ONLY: Final = frozenset({*AGENT_KEYS, *URL_KEYS, *API_KEYS})
+AGENTS_ONLY: Final = frozenset({*AGENT_KEYS, *URL_KEYS, *API_KEYS} - {"budget"})
 DESCRIPTIVE: Final = frozenset(
     {"dependencies", "description", "name", "phase", "prompt", "responsibilities", "role", "type"}
 )
-_KNOWN = (*AGENT_KEYS, "baseUrl", "url", "apiKey", MAPPING, *SWITCHES)
+_KNOWN = (*AGENT_KEYS, *AGENT_SPENDS, "baseUrl", "url", "apiKey", MAPPING, *SWITCHES)
 _MAPPING_KEYS = ("apiAlias", "ollama")
 
-# Words that only look like a misspelled "model", and keys that only an agent has.
+# Words that only look like a misspelled "model".
 _WORDS = frozenset({"mode", "modes", "modal", "models"})
-_AGENT_SIGNS = AGENTS_ONLY - {"budget"}
 _PLACES = (*URL_KEYS, *API_KEYS, MAPPING)
 """Keys that say where an agent's model runs."""
 
@@ -46,7 +46,7 @@ def is_agent(entry: object) -> bool:
 
 def misspelt_model(entry: Mapping[str, Any]) -> str | None:
     """The key that seems to be a misspelled "model" in an entry without a model."""
-    words = _WORDS if _AGENT_SIGNS.isdisjoint(entry) else ()
+    words = _WORDS if AGENTS_ONLY.isdisjoint(entry) else ()
     for key, value in entry.items():
         if isinstance(value, str) and folded(key) not in words and misspelt(key, ("model",)):
             return key
@@ -115,6 +115,8 @@ class AgentReader:
                     builder.comes_from(origin, "agents", name, native, len(models))
                     builder.comes_from(origin, "agents", name, native, len(models), "model")
                     models.append(model)
+            elif is_budget(key):
+                continue
             elif native is not None:
                 if (expanded := builder.expand(value, here)) is not None:
                     builder.comes_from(here, "agents", name, native)
@@ -128,6 +130,8 @@ class AgentReader:
                 builder.ignore(here, "the model's name, or a baseUrl, says where it runs")
             elif key not in SERVER_KEYS and key != MAPPING and not is_local_only(key):
                 builder.pass_over(key, entry, place, _KNOWN)
+        if (budget := read_budget(name, entry, place, builder)) is not None:
+            agent["budget"] = budget
         return agent
 
     def _alternatives(self, name: str, mapping: Mapping[str, Any] | str, place: Place) -> None:

@@ -21,6 +21,7 @@ from ccroute.config.orchestra.agent import (
     is_agent,
     misspelt_model,
 )
+from ccroute.config.orchestra.budgets import pass_over_budget
 from ccroute.config.orchestra.fallbacks import TABLE_KEYS
 from ccroute.config.orchestra.lists import ListReader, is_list_of_agents
 from ccroute.config.reading.source import Place
@@ -81,6 +82,9 @@ class GroupReader:
         for name, entry in entries.items():
             here = (*place, name)
             if is_local_only(name):
+                continue
+            holds = is_agent(entry) or _is_group(entry) or is_list_of_agents(entry)
+            if not holds and pass_over_budget(name, place, self._builder):
                 continue
             if groups and name in AGENTS_ONLY:
                 self._builder.warn(here, "is read for an agent, not for a group")

@@ -14,6 +14,7 @@ from ccroute.config.foreign.builder import Builder
 from ccroute.config.foreign.external_names import ExternalNames
 from ccroute.config.foreign.section import AnySpelling, Section
 from ccroute.config.foreign.spelling import folded
+from ccroute.config.orchestra.budgets import SPENDS, read_spends
 from ccroute.routing.tables.agents import OTHERS
 
 RULE_KEYS: Final = (
@@ -25,7 +26,6 @@ RULE_KEYS: Final = (
     "performance_settings",
 )
 ROUTING_KEYS: Final = ("agent_rules", "workload_rules", "default_model", "budget_model", "offline_model")
-SPENDS: Final = {"max_hourly_spend": "hour", "max_daily_spend": "day", "max_monthly_spend": "month"}
 PERFORMANCE_KEYS: Final = ("request_timeout", "max_retries", "requests_per_minute")
 _NAMES = frozenset(map(folded, RULE_KEYS))
 
@@ -59,7 +59,7 @@ def read_rules(document: Mapping[str, Any], builder: Builder, external: External
     if default := routing.text("default_model"):
         builder.option("default_model", default, routing.place("default_model"))
     _fallbacks(top, routing, builder, builder.aliases.keys() | external.aliases | external.chosen.keys())
-    _costs(AnySpelling(builder, top.layer("cost_settings"), tuple(SPENDS)), routing, builder)
+    read_spends(AnySpelling(builder, top.layer("cost_settings"), tuple(SPENDS)), builder)
     _performance(AnySpelling(builder, top.layer("performance_settings"), PERFORMANCE_KEYS), builder)
 
 
@@ -87,16 +87,6 @@ def _fallbacks(top: Section, routing: Section, builder: Builder, names: Set[str]
     for key, trigger in (("offline_model", "availability"), ("budget_model", "budget")):
         if name := routing.text(key):
             builder.fall_back(OTHERS, {"model": name, "triggers": [trigger]}, routing.place(key))
-
-
-def _costs(section: Section, routing: Section, builder: Builder) -> None:
-    given = [key for key in SPENDS if key in section]
-    for key in given[1:]:
-        section.ignore(key, f"a router has one budget, which is {given[0]} here")
-    for key in given[:1]:
-        then = "fallback" if routing.get("budget_model") else "refuse"
-        budget = {"usd": section.get(key), "per": SPENDS[key], "then": then}
-        builder.option("budgets", {"router": budget}, section.place(key))
 
 
 def _performance(section: Section, builder: Builder) -> None:

@@ -15,6 +15,7 @@ from ccroute.config.foreign.external_names import ExternalNames
 from ccroute.config.foreign.spelling import folded, is_local_only
 from ccroute.config.orchestra.agent import AgentReader, is_agent
 from ccroute.config.orchestra.agent_endpoints import AgentEndpoints
+from ccroute.config.orchestra.budgets import let_fall_back, pass_over_budget
 from ccroute.config.orchestra.endpoints import read_endpoints
 from ccroute.config.orchestra.gateway import read_gateway
 from ccroute.config.orchestra.groups import GroupReader, holds_agents
@@ -60,6 +61,7 @@ def translate(
         read_gateway(document[gateway], (gateway,), builder, external)
     endpoints.name_models()
     read_rules(document, builder, external)
+    let_fall_back(builder)
     return builder.table(), builder.additions
 
 
@@ -88,7 +90,7 @@ def _read_agents(
     for key in rest:
         if folded(key) in _NAMES and key not in read:
             builder.ignore((key,), NOT_ROUTING)  # a word that others use as well
-        elif key not in read and not is_local_only(key):
+        elif key not in read and not is_local_only(key) and not pass_over_budget(key, (), builder):
             builder.pass_over(key, document, (), _TOP)
     for key, entry in rest.items():
         if key == "agents" and in_table:

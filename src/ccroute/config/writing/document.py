@@ -37,7 +37,7 @@ from ccroute.config.writing.secrets import (
 )
 from ccroute.config.writing.toml import Layout
 
-_FREE_FORM: Final = frozenset({"params", "budget", "budgets", "cache", "ledger"})
+_FREE_FORM: Final = frozenset({"params", "cache", "ledger"})
 """Keys whose values may hold anything."""
 _KEYS_SHOWN: Final = 12
 _MANY: Final = re.compile(r"(.*) \((\d+) times\)")

@@ -104,11 +104,11 @@ def _turn(attempt: AttemptContext, turn: Turn) -> Flow[Unavailable | None]:
     """Wait for a turn under the deployment's rate limit; the reason where it does not come in time. Asked
     again after a wait for a slot, because it counts from when the request is sent."""
     name, until = attempt.deployment.name, attempt.deadline - MIN_ATTEMPT
+    attempt.is_queued = True
     no_turn = yield from turn_comes(
         turn, attempt.state, until, call=attempt.call_id, agent=attempt.plan.agent, deployment=name
     )
-    if turn.waited:
-        attempt.leave_queue()
+    attempt.leave_queue()
     return no_turn
 
 
@@ -119,6 +119,7 @@ def _slot(attempt: AttemptContext) -> Flow[Fault | None]:
     if isinstance(entered, Queued):
         event = observe.Queued(attempt.call_id, attempt.plan.agent, deployment.name, entered.ahead)
         attempt.state.emit(event)
+        attempt.is_queued = True
         entered = yield from wait(attempt.deadline - MIN_ATTEMPT)
         attempt.leave_queue()
     if not isinstance(entered, Failure):

@@ -59,6 +59,7 @@ class AttemptContext:
     waiting_since:   the instant since which the server has sent no content.
     paused:          seconds that the caller took between chunks.
     queued:          seconds that it waited for a slot at the host, or for its turn under a rate limit.
+    is_queued:       it waits for that just now.
     load:            seconds that the server says that it loaded the model.
     changes:         a sentence for each difference between what was asked and what was sent.
     defaults:        the parameters that were sent because the model's `params` name them.
@@ -95,6 +96,7 @@ class AttemptContext:
     first_content: float | None = None
     paused: float = 0.0
     queued: float = 0.0
+    is_queued: bool = False
     load: float | None = None
     decoder: StreamDecoder | None = None
     known_answer: Completion | None = None
@@ -126,9 +128,16 @@ class AttemptContext:
 
     def leave_queue(self) -> None:
         """It waited for others until now; the time it takes itself is counted from here."""
-        before = self.started
+        before, self.is_queued = self.started, False
         self.restart_clock()
         self.queued += self.started - before
+
+    def stop_waiting(self) -> None:
+        """The call ends before the attempt could send: it took no time itself."""
+        if self.is_queued:
+            self.leave_queue()
+        else:
+            self.restart_clock()
 
     def content_begins(self) -> None:
         """The first content of a stream is there: others need not wait for the end of a probe."""
@@ -167,11 +176,6 @@ class AttemptContext:
         if usage.estimated and not usage.prompt_tokens:
             usage = usage.model_copy(update={"input": self.prompt_tokens()})
         return usage
-
-    def reported(self) -> bool:
-        """Whether the server had said what the prompt used."""
-        so_far = self.so_far()
-        return so_far is not None and so_far.usage.prompt_tokens > 0
 
     def spent(self, *, refused: bool = False) -> Usage:
         """What it probably used without an answer: its prompt, and what had been streamed.

@@ -16,6 +16,7 @@ from ccroute.accounting.tokens import estimate
 from ccroute.display import rounded_usd
 from ccroute.errors import BudgetExceededError
 from ccroute.failures import NO_BUDGET, NO_BUDGET_REFUSED
+from ccroute.flow.attempt.charge import dearest
 from ccroute.flow.attempt.context import MIN_ATTEMPT, AttemptContext
 from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.effects import Flow, sleep_until_woken
@@ -109,7 +110,7 @@ def _worst(attempt: AttemptContext) -> WorstCase:
     if may_shorten and backend.wire_name is None:  # a wire of the user's own may not carry it
         may_shorten = "max_tokens" not in backend.refusals(_limited(request, LEAST), deployment.model)
     return worst_case(
-        deployment.price,
+        dearest(deployment, request, attempt.state.clock.now()),
         request,
         longest_prompt(attempt.plan, attempt.state),
         longest,
@@ -134,7 +135,7 @@ def _wait(attempt: AttemptContext, asked: Reservation) -> Flow[None]:
             break
         if not is_told:
             _tell(attempt, way, _lack(attempt, asked.worst, way), waits=True)
-            is_told = True
+            is_told = attempt.is_queued = True
         yield from sleep_until_woken(min(seconds, left), asked)
     if is_told and waits_for is not None:
         attempt.note_change(f"waited {monotonic() - began:.1f} s for {waits_for.need}")
@@ -166,7 +167,9 @@ def _tell(attempt: AttemptContext, way: InTheWay, reason: str, *, waits: bool) -
 def _refused(attempt: AttemptContext, worst: WorstCase, way: InTheWay) -> Fault:
     """The error of an attempt that a budget does not allow, and what follows."""
     claim, standing = way.claim, way.standing
-    error = BudgetExceededError(f"{_lack(attempt, worst, way)}. {_ADVICE[way.because]}")
+    falls_back, is_spent = way.need.budget.then == "fallback", way.because == "spent"
+    advice = _NO_FALLBACK if falls_back and is_spent else _ADVICE[way.because]
+    error = BudgetExceededError(f"{_lack(attempt, worst, way)}. {advice}")
     error.__cause__ = way.error
     error.budget, in_usd = way.need.name, _is_usd(worst, way)
     error.limit = claim.usd if in_usd else claim.tokens
@@ -174,10 +177,14 @@ def _refused(attempt: AttemptContext, worst: WorstCase, way: InTheWay) -> Fault:
         error.spent = standing.spent_usd if in_usd else standing.spent_tokens
     if claim.until != END:
         error.resets_at = claim.until
-        error.retry_after = max((claim.until - attempt.state.clock.now()).total_seconds(), 0.0)
-    return Fault(error, NO_BUDGET if way.need.budget.then == "fallback" else NO_BUDGET_REFUSED)
+        if is_spent:
+            error.retry_after = max((claim.until - attempt.state.clock.now()).total_seconds(), 0.0)
+    return Fault(error, NO_BUDGET if falls_back else NO_BUDGET_REFUSED)
 
 
+_NO_FALLBACK: Final = (
+    "Raise the budget, lower max_tokens, or give the agent a free model as its last fallback"
+)
 _ADVICE: Final[Mapping[Because, str]] = {
     "spent": 'Raise the budget, lower max_tokens, or let a free model answer instead: then="fallback"',
     "in flight": "They did not end in time: raise timeout= or the budget, or lower max_tokens",

@@ -145,6 +145,9 @@ def _scope(key: object, agents: AgentTable, backends: Collection[str], faults: l
     if name and kind in known:
         faults.append(f'budgets.{key}: unknown {kind} "{name}"{did_you_mean(name, known[kind])}')
     else:
-        close = did_you_mean(key, [*known["agent"], "router", "session"])
-        faults.append(f'budgets.{key}: unknown agent "{key}"{close or f": the names are {_NAMES}"}')
+        other = next((each for each in ("group", "backend") if key in known[each]), None)
+        meant = did_you_mean(key, [*known["agent"], "router", "session"]) or f": the names are {_NAMES}"
+        if other is not None:
+            meant = f'; the budget of the {other} is "{other}:{key}"'
+        faults.append(f'budgets.{key}: unknown agent "{key}"{meant}')
     return None

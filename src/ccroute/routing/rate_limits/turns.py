@@ -25,8 +25,8 @@ class Turn(Sleeper):
     step:   where it is counted; None while it waits.
     room:   when it comes, as far as is known.
     share:  its tokens, at most the whole limit.
-    since:  the instant at which it began to wait; 0: it never did.
-    waited: seconds that it waited.
+    since:  the instant at which it began to wait; 0: it does not.
+    waited: seconds that it waited until its turn came.
     """
 
     step: Step | None = None
@@ -131,10 +131,11 @@ class LimitState:
         self.advance(now)
         turn.woken = False
         if turn.since:
-            turn.waited = now - turn.since
+            turn.waited, turn.since = turn.waited + now - turn.since, now
         if turn.step is not None:
             self._start(turn, turn.step, now)
         if turn.step is not None:
+            turn.since = 0.0
             return 0.0
         turn.room = self._room(now, turn.tokens, turn)
         return turn.room.at - now

@@ -89,7 +89,7 @@ class RoutePlan(Frozen):
 
     def _repr_html_(self) -> str:
         header, rows = self._cells()
-        return card(self._title(), text="\n".join(self._notes()), table=table(header, rows))
+        return card(self._title(), text="\n".join(self._notes()[1:]), table=table(header, rows))
 
     def _title(self) -> str:
         path = " → ".join(dict.fromkeys((self.agent or "-", self.requested_model or self.model, self.model)))

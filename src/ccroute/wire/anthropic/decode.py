@@ -18,7 +18,7 @@ from ccroute.wire.decoding import check_error
 from ccroute.wire.fields import wants_schema
 from ccroute.wire.reading import answer_text, finish_reason, listed, load_object, mapping, text, wrong
 from ccroute.wire.tools import as_text
-from ccroute.wire.usage import STANDARD_TERMS, billed_apart, check_used, counts, estimate_choices, usage
+from ccroute.wire.usage import STANDARD_TERMS, check_used, counts, estimate_choices, read_apart, usage
 
 STOP: Final[Mapping[str, FinishReason]] = {
     "end_turn": "stop",
@@ -159,7 +159,7 @@ def read_usage(raw: JSON, output_estimate: Callable[[], int]) -> Usage:
         total += used if is_own else used.model_copy(update={"estimated": True})
     for name, usual in _APART.items():
         if raw.get(name) not in usual:
-            return with_apart(total, billed_apart(raw))
+            return with_apart(total, read_apart(raw))
     return total
 
 

@@ -13,7 +13,7 @@ from ccroute.wire.decoding import check_error, fail
 from ccroute.wire.openai.provider_fields import USUAL, of_message
 from ccroute.wire.reading import finish_reason, load_object, mapping, text, unix_time, wrong
 from ccroute.wire.tools import whole_calls
-from ccroute.wire.usage import STANDARD_TERMS, billed_apart, check_used, counts, estimate_choices, usage
+from ccroute.wire.usage import STANDARD_TERMS, check_used, counts, estimate_choices, read_apart, usage
 
 FINISH: Final[Mapping[str, FinishReason]] = {
     # "": some servers send none. eos_token, stop_sequence: TGI. end_turn: Claude behind gateways.
@@ -136,7 +136,7 @@ def read_usage(raw: JSON, output_estimate: Callable[[], int]) -> Usage:
     )
     has_audio = bool(details.get("audio_tokens") or answered.get("audio_tokens"))
     if has_audio or not raw.keys().isdisjoint(_APART):
-        return with_apart(used, billed_apart(raw, audio=has_audio))
+        return with_apart(used, read_apart(raw, audio=has_audio))
     return used
 
 

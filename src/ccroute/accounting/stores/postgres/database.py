@@ -98,29 +98,34 @@ class Database:
             raise ConfigError(f"ledger: {self} cannot be read: {reason(error)}") from error
 
     def usual_journal(self) -> Path:
-        """Where the journal is if nobody says so: a file of its own for each database, in the user's folder
-        for state (XDG's). Raises `ConfigError` if the user has no folder."""
-        digest = hashlib.sha256("\0".join(self._place.values()).encode()).hexdigest()
+        """Where the journal is if nobody says so: a file for each database, in the user's folder for state
+        (XDG's)."""
         given = os.environ.get("XDG_STATE_HOME", "")
-        try:
-            state = Path(given) if os.path.isabs(given) else Path.home() / ".local" / "state"
-            folder = state / "ccroute"
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except (RuntimeError, OSError) as error:
-            raise ConfigError(
-                "ledger: rows wait in a journal on disk until PostgreSQL has them, and this user has no "
-                f"folder for it ({error}); name a file on a disk that lasts: "
-                '"postgresql://…?journal=/data/ledger.db", or PostgresLedger(…, journal="/data/ledger.db")'
-            ) from None
-        journal = folder / f"postgresql-{digest[:12]}.db"
-        if _ends_with_container(folder):
-            log.warning(
-                "ledger: the journal %s is in memory or in a container's own file system, and rows that "
-                "PostgreSQL does not have yet are lost with it; name a file on a volume: "
-                "postgresql://…?journal=/data/ledger.db",
-                journal,
-            )
-        return journal
+        state = given if os.path.isabs(given) else os.path.expanduser("~/.local/state")
+        digest = hashlib.sha256("\0".join(self._place.values()).encode()).hexdigest()
+        return Path(state, "ccroute", f"postgresql-{digest[:12]}.db")
+
+
+def make_folder(journal: Path) -> None:
+    """Make the folder of a usual journal. Raises `ConfigError` if it cannot be."""
+    folder = journal.parent
+    try:
+        if not folder.is_absolute():
+            raise OSError("the user has no home")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            "ledger: rows wait in a journal on disk until PostgreSQL has them, and there is no folder for it "
+            f'({error}); name a file on a disk that lasts: "postgresql://…?journal=/data/ledger.db", or '
+            'PostgresLedger(…, journal="/data/ledger.db")'
+        ) from None
+    if _ends_with_container(folder):
+        log.warning(
+            "ledger: the journal %s is in memory or in a container's own file system, and rows that "
+            "PostgreSQL does not have yet are lost with it; name a file on a volume: "
+            "postgresql://…?journal=/data/ledger.db",
+            journal,
+        )
 
 
 def _ends_with_container(folder: Path) -> bool:

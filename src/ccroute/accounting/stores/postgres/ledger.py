@@ -5,15 +5,26 @@ Knows the journal and reports; `shipping` has the thread, `database` the connect
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from operator import attrgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ccroute.accounting.ledger import span
+from ccroute.accounting.stores import files
+from ccroute.accounting.stores.base import ALL
 from ccroute.accounting.stores.opening import checked_path, split_journal
+from ccroute.accounting.stores.schema import ids
 from ccroute.accounting.stores.sqlite import SqliteLedger
-from ccroute.accounting.tally import LedgerRow
+from ccroute.accounting.stores.sums import sums
+from ccroute.accounting.tally import USUAL_TIERS, Key, LedgerRow, Lengths, Tally, joined, tallied
+
+if TYPE_CHECKING:
+    from ccroute.accounting.stores.files import Snapshot
+    from ccroute.accounting.stores.postgres.database import Database
 
 
 class PostgresLedger(SqliteLedger):
@@ -33,14 +44,16 @@ class PostgresLedger(SqliteLedger):
     """
 
     def __init__(self, dsn: str, journal: str | os.PathLike[str] | None = None) -> None:
-        from ccroute.accounting.stores.postgres.database import Database
+        from ccroute.accounting.stores.postgres.database import Database, make_folder
         from ccroute.accounting.stores.postgres.shipping import Shipper
 
         address, named = split_journal(dsn)
         self._database = Database(address)
         given = journal if journal is not None else named
-        path = self._database.usual_journal() if given is None else Path(checked_path(given))
-        self._shipper = Shipper(path.absolute(), self._database)
+        path = _journal(given, self._database)
+        if given is None:
+            make_folder(path)
+        self._shipper = Shipper(path, self._database)
         super().__init__(path)
 
     def __repr__(self) -> str:
@@ -80,7 +93,72 @@ class PostgresLedger(SqliteLedger):
         from ccroute.accounting.stores.postgres import schema
 
         held = super().rows(since, until)  # first, so that a row that is shipped meanwhile is seen
-        ids = {row.id for row in held}
+        known = {row.id for row in held}
         with self._database.reading() as connection:
             stored = schema.rows(connection, *span(since, until))
-        return sorted([*held, *(row for row in stored if row.id not in ids)], key=attrgetter("started", "id"))
+        return sorted(
+            [*held, *(row for row in stored if row.id not in known)], key=attrgetter("started", "id")
+        )
+
+    def tallies(
+        self,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        by: Sequence[str] = ALL,
+        *,
+        tiers: Sequence[Lengths] = USUAL_TIERS,
+    ) -> dict[Key, Tally]:
+        """Sums over the rows started in [since, until), in the journal and in PostgreSQL, each row once.
+
+        Raises `ConfigError` if PostgreSQL cannot be read.
+        """
+        with self._snapshot() as (snapshot, waiting):
+            held = _Held(snapshot, waiting, *span(since, until), by, tiers)
+        return held.with_those_in(self._database)
+
+
+class _Held:
+    """Sums over the rows that PostgreSQL may not have yet. They are read first, so that a row that is shipped
+    meanwhile is seen."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot | None,
+        waiting: Iterable[LedgerRow],
+        start: datetime,
+        end: datetime,
+        by: Sequence[str],
+        tiers: Sequence[Lengths],
+    ) -> None:
+        self._what = start, end, by, tiers
+        rows = [row for row in waiting if start <= row.started < end]
+        self._sums, self._ids = tallied(rows, by, tiers), [row.id for row in rows]
+        if snapshot is not None:
+            self._sums = joined(self._sums, sums(snapshot, start, end, by, tiers))
+            self._ids += ids(snapshot.first, start, end)
+
+    def with_those_in(self, database: Database) -> dict[Key, Tally]:
+        """The sums over all rows."""
+        from ccroute.accounting.stores.postgres import schema
+
+        with database.reading() as connection:
+            return joined(self._sums, schema.sums(connection, *self._what, self._ids))
+
+
+def read_sums(
+    dsn: str, since: datetime | None, until: datetime | None, by: Sequence[str], *, tiers: Sequence[Lengths]
+) -> dict[Key, Tally]:
+    """The sums of a ledger that this program does not write: of the journal, where there is one, and of
+    PostgreSQL. Raises `ConfigError` if either cannot be read."""
+    from ccroute.accounting.stores.postgres.database import Database
+
+    address, named = split_journal(dsn)
+    database = Database(address)
+    path = _journal(named, database)
+    with files.open_for_reading(path) if path.exists() else contextlib.nullcontext() as snapshot:
+        held = _Held(snapshot, (), *span(since, until), by, tiers)
+    return held.with_those_in(database)
+
+
+def _journal(given: str | os.PathLike[str] | None, database: Database) -> Path:
+    return database.usual_journal() if given is None else Path(checked_path(given)).absolute()

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from psycopg import Connection, sql
 
+from ccroute.accounting.prices import NOTHING
 from ccroute.accounting.stores.schema import PLACES, ledger_row
-from ccroute.accounting.tally import LedgerRow
+from ccroute.accounting.stores.sums import add_counts, day_of, tier_of
+from ccroute.accounting.tally import EXACT, Key, LedgerRow, Lengths, Tally, keys_of
 
 TABLE: Final = "ccroute_attempts"
 VERSIONS: Final = "ccroute_migrations"
@@ -73,7 +76,10 @@ COMMENT ON COLUMN {TABLE}.override_saved IS 'USD: what the requested model would
 another machine, goes on writing."""
 
 _MAKE_VERSIONS: Final = f"""
-CREATE TABLE {VERSIONS} (version integer PRIMARY KEY, applied timestamptz NOT NULL DEFAULT now());
+CREATE TABLE IF NOT EXISTS {VERSIONS} (
+    version integer PRIMARY KEY,
+    applied timestamptz NOT NULL DEFAULT now()
+);
 """
 _MIGRATE_LOCK: Final = 0x6363727400000000  # "ccrt"
 """The advisory lock of those who change the table."""
@@ -150,6 +156,7 @@ def prepare(connection: Connection[Any]) -> None:
     with connection.transaction():
         connection.execute("SET LOCAL lock_timeout = '5s'")  # a report may hold the table for long
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [_MIGRATE_LOCK])
+        connection.execute(_MAKE_VERSIONS.encode())  # here, too, it sees what another process has just made
         connection.execute(_steps(version(connection)).encode())
 
 
@@ -165,11 +172,11 @@ def script(connection: Connection[Any]) -> str:
     """What an owner has to run for a role that may not make the table."""
     role = sql.Identifier(connection.info.user).as_string(connection)
     grants = f"GRANT SELECT, INSERT ON {TABLE} TO {role};\nGRANT SELECT ON {VERSIONS} TO {role};"
-    return f"BEGIN;{_steps(version(connection))}{grants}\nCOMMIT;"
+    return f"BEGIN;{_MAKE_VERSIONS}{_steps(version(connection))}{grants}\nCOMMIT;"
 
 
 def _steps(version: int) -> str:
-    steps = "" if version else _MAKE_VERSIONS
+    steps = ""
     for number, migration in enumerate(MIGRATIONS[version:], version + 1):
         steps += f"{migration}INSERT INTO {VERSIONS} (version) VALUES ({number});\n"  # noqa: S608
     return steps
@@ -177,10 +184,13 @@ def _steps(version: int) -> str:
 
 def as_json(rows: Iterable[Sequence[Any]]) -> str:
     """Rows of the journal, as `INSERT` takes them."""
-    named = [dict(zip(_NAMES, row, strict=False)) for row in rows]
-    for row in named:
-        for name in _AMOUNTS:
-            row[name] = _amount(row[name])
+    return f"[{','.join(map(_json, rows))}]"  # one by one, so that other threads run in between
+
+
+def _json(row: Sequence[Any]) -> str:
+    named = dict(zip(_NAMES, row, strict=False))
+    for name in _AMOUNTS:
+        named[name] = _amount(named[name])
     return json.dumps(named)
 
 
@@ -207,6 +217,8 @@ def _clean(value: Any) -> Any:
     return [_clean(each) for each in value] if isinstance(value, list) else value
 
 
+_NOT_TWICE: Final = " AND NOT EXISTS (SELECT FROM unnest(%s::text[]) AS twice WHERE twice = id)"
+_TWICE: Final = f"SELECT id FROM {TABLE} WHERE id = ANY(%s)".encode()  # noqa: S608
 _SPAN: Final = f" FROM {TABLE} WHERE started >= %s AND started < %s"
 _ROWS: Final = f"SELECT {_listed(_TO_JOURNAL)}{_SPAN} ORDER BY started, id".encode()
 
@@ -214,3 +226,48 @@ _ROWS: Final = f"SELECT {_listed(_TO_JOURNAL)}{_SPAN} ORDER BY started, id".enco
 def rows(connection: Connection[Any], start: datetime, end: datetime) -> list[LedgerRow]:
     """The rows started in [start, end), oldest first."""
     return list(map(ledger_row, connection.execute(_ROWS, [start, end]))) if version(connection) else []
+
+
+_SUMS: Final = """
+    count(*) FILTER (WHERE final), count(*), count(*) FILTER (WHERE outcome IN ('failed', 'interrupted')),
+    count(*) FILTER (WHERE estimated), count(*) FILTER (WHERE final AND cached),
+    count(*) FILTER (WHERE final AND overridden), count(override_saved) FILTER (WHERE final),
+    array_agg(latency) FILTER (WHERE outcome = 'ok' AND latency IS NOT NULL),
+    sum(input)::bigint, sum(cache_read)::bigint, sum(cache_write_5m)::bigint, sum(cache_write_1h)::bigint,
+    sum(output)::bigint, sum(reasoning)::bigint,
+    sum(cost), sum(cost) FILTER (WHERE estimated), sum(override_saved) FILTER (WHERE final)
+"""
+_PARTS: Final = {"group": '"group"', "day": "(started AT TIME ZONE 'UTC')::date - date '1970-01-01'"}
+"""How the parts of a key are written in SQL, where it is not their name."""
+
+
+def sums(
+    connection: Connection[Any],
+    start: datetime,
+    end: datetime,
+    by: Sequence[str],
+    tiers: Sequence[Lengths],
+    without: Sequence[str],
+) -> dict[Key, Tally]:
+    """Sums over the rows started in [start, end), without the ids that are named, per value of `by`."""
+    if not version(connection):
+        return {}
+    parts = "".join(f"{_PARTS.get(name, name)}, " for name in by)
+    groups = ", ".join(str(i + 1) for i in range(len(by) + 1))
+    twice = [id for (id,) in connection.execute(_TWICE, [without])] if without else []
+    query = f"SELECT {parts}{tier_of(tiers)}, {_SUMS}{_SPAN}"
+    query += f"{_NOT_TWICE if twice else ''} GROUP BY {groups}"
+    arguments = [start, end, *([twice] if twice else [])]
+    found = defaultdict[tuple[Any, ...], Tally](Tally)
+    with connection.cursor(binary=True) as cursor:
+        for row in cursor.execute(query.encode(), arguments):
+            tally, (*counts, cost, estimated_cost, saved) = found[row[: len(by)]], row[len(by) :]
+            add_counts(tally, tiers, counts)
+            tally.cost = EXACT.add(tally.cost, cost or NOTHING)
+            tally.estimated_cost = EXACT.add(tally.estimated_cost, estimated_cost or NOTHING)
+            tally.override_saved = EXACT.add(tally.override_saved, saved or NOTHING)
+    day, key = by.index("day") if "day" in by else None, keys_of(by)
+    return {
+        key(day_of(part) if i == day else part for i, part in enumerate(group)): tally
+        for group, tally in found.items()
+    }

@@ -28,6 +28,8 @@ from ccroute.accounting.stores import files
 from ccroute.accounting.stores.base import log
 from ccroute.accounting.stores.postgres import schema
 from ccroute.accounting.stores.postgres.database import Connection, Database, reason
+from ccroute.accounting.stores.sqlite import WAIT
+from ccroute.accounting.stores.tables import SHIP
 from ccroute.errors import ConfigError
 from ccroute.types.locks import lock_tries
 
@@ -100,7 +102,7 @@ class Shipper:
         self.stop()
         if self._thread is not None:
             self._thread.join(CLOSE)
-            if self._told:
+            if self._told or self._thread.is_alive():
                 log.warning(
                     "ledger: rows for %s wait in %s until the next start", self._database, self._journal
                 )
@@ -131,7 +133,7 @@ class Shipper:
                 self._wait()
                 if self._told:
                     self._ship()
-            if self._told:
+            if self._told and not self._failures:  # what came while it shipped
                 self._ship()
         finally:
             self._disconnect()
@@ -171,8 +173,9 @@ class Shipper:
         self._told = True
         self._disconnect()
         self._failures += 1
-        self._most = max(1, self._most // 2)
         kind = OperationalError if isinstance(error, OperationalError) else type(error)
+        # Where rows are refused, others may follow that are not.
+        self._most = max(1, self._most // 2) if kind is OperationalError else BATCH
         if kind is not self._outage:
             self._outage = kind
             why = error if isinstance(error, ConfigError) else reason(error)
@@ -234,13 +237,14 @@ class Shipper:
         if rows:
             with self._opened() as journal:
                 journal.execute("BEGIN IMMEDIATE")
+                journal.executemany(SHIP, map(_key, rows))
                 journal.executemany(_REMOVE, map(_key, rows))
                 journal.execute("COMMIT")
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
         """The journal. It is open only for a moment, because it may not be while the process forks."""
-        with files.reads, contextlib.closing(files.open_for_writing(self._journal, files.WAIT)) as journal:
+        with files.reads, contextlib.closing(files.open_for_writing(self._journal, WAIT)) as journal:
             yield journal
 
     def _connected(self) -> Connection:

@@ -1,21 +1,25 @@
-"""Gives every entry a backend. Entries with the same server share one."""
+"""Gives every entry a backend. Entries with the same server share one, if they share a budget as well."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 from ccroute.config.foreign.builder import Builder
 from ccroute.config.foreign.external_names import ExternalNames
 from ccroute.config.foreign.servers import free_name
 from ccroute.config.litellm.model_list.entries import Entry
 
+_Identity: TypeAlias = tuple[str, str, int]
+"""Equal for entries with the same server and the same budget."""
+
 
 class _Shared:
     """Entries behind one server, each model with one set of facts."""
 
-    def __init__(self) -> None:
+    def __init__(self, identity: _Identity) -> None:
+        self.identity = identity
         self.entries: list[Entry] = []
         self.facts: dict[str, Mapping[str, Any]] = {}
 
@@ -31,41 +35,52 @@ def add_backends(
     entries: Iterable[Entry],
     builder: Builder,
     external: ExternalNames,
+    limited: Collection[str],
 ) -> None:
-    """Add the backends, and give each entry its deployment.
+    """Add the backends, and give each entry its own.
 
-    A model that entries describe differently needs a second backend of the same server.
+    A model that entries describe differently needs a second backend of the same server, and so do entries
+    with budgets of their own and those of `limited` providers.
     """
-    shared: dict[str, list[_Shared]] = {}
-    aliases: dict[str, set[tuple[str, str]]] = {}
+    shared: dict[_Identity, list[_Shared]] = {}
+    aliases: dict[str, set[tuple[_Identity, str]]] = {}
     for entry in entries:
-        aliases.setdefault(entry.name, set()).add((entry.server.identity, entry.model))
-        alike = shared.setdefault(entry.server.identity, [])
+        provider = entry.provider if entry.provider in limited else ""
+        identity = (entry.server.identity, provider, 0 if entry.budget is None else id(entry))
+        aliases.setdefault(entry.name, set()).add((identity, entry.model))
+        alike = shared.setdefault(identity, [])
         place = next((each for each in alike if each.takes(entry)), None)
         if place is None:
-            alike.append(place := _Shared())
+            alike.append(place := _Shared(identity))
         place.add(entry)
     for each in chain.from_iterable(shared.values()):
         name = _name(each, builder, external, aliases)
         _add(name, each, builder)
         for entry in each.entries:
-            entry.deployment = f"{name}/{entry.model}"
+            entry.backend = name
 
 
 def _name(
-    shared: _Shared, builder: Builder, external: ExternalNames, aliases: Mapping[str, set[tuple[str, str]]]
+    shared: _Shared,
+    builder: Builder,
+    external: ExternalNames,
+    aliases: Mapping[str, set[tuple[_Identity, str]]],
 ) -> str:
-    """A name that no other server has, and with which no deployment has the name of another alias.
+    """A name that no other server has, and with which no deployment has the name of another alias, or one
+    that another entry's wildcard has.
 
     `aliases` are the file's, each with the servers and models that it leads to.
     """
     server = shared.entries[0].server
-    models = {f"/{model}": {(server.identity, model)} for model in shared.facts}
+    models = {f"/{model}": {(shared.identity, model)} for model in shared.facts}
     others = external.aliases | external.chosen.keys()
     url, key = server.options["base_url"], server.options.get("api_key")
+    wild = [name for name, leads in aliases.items() if "*" in name and shared.identity not in dict(leads)]
 
     def is_free(name: str) -> bool:
         if name in builder.backends or name in external.backends or external.takes(name, url, key):
+            return False
+        if any(each.startswith(f"{name}/") for each in wild):
             return False
         deployments = {f"{name}{model}": only for model, only in models.items()}
         return others.isdisjoint(deployments) and all(

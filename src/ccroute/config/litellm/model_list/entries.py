@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ccroute.config.foreign.builder import Builder
 from ccroute.config.foreign.section import Layer, Section
+from ccroute.config.litellm.budgets import Limit, entry_limit
 from ccroute.config.litellm.keys import ENTRY, INFO, PARAMS, note_unread
 from ccroute.config.litellm.model_list.facts import Facts, read_facts
 from ccroute.config.litellm.model_list.providers import PROVIDERS, REASONS, split
@@ -25,10 +26,11 @@ _MOCK: Final = "answers with a text of the file, without a model (mock_response)
 class Entry:
     """One deployment: `name` is its alias, `model` the name on its server's wire.
 
-    `deployment` is known when its backend has a name.
+    `backend` is known when it has a name.
     """
 
     name: str
+    provider: str
     model: str
     server: Server
     facts: Facts
@@ -37,7 +39,12 @@ class Entry:
     order: Decimal | None
     weights: Mapping[str, Decimal]
     slots: int | None
-    deployment: str = ""
+    budget: Limit | None
+    backend: str = ""
+
+    @property
+    def deployment(self) -> str:
+        return f"{self.backend}/{self.model}"
 
 
 class Entries:
@@ -117,7 +124,17 @@ class Entries:
         ident = info.get("id")
         slots = params.whole("max_parallel_requests")
         return Entry(
-            name, model, server, facts, place, None if ident is None else str(ident), order, weights, slots
+            name,
+            provider,
+            model,
+            server,
+            facts,
+            place,
+            None if ident is None else str(ident),
+            order,
+            weights,
+            slots,
+            entry_limit(params),
         )
 
     def _credential(self, given: Mapping[str, Any], place: Place) -> Iterator[Layer]:

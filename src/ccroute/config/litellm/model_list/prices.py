@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any, Final, TypeAlias
 
 from ccroute.config.foreign.section import Section
-from ccroute.config.litellm.keys import PRICE, PRICES, RANGES, REASONING
+from ccroute.config.litellm.keys import PRICE, PRICES, RANGES, REASONING, SEARCHES
 from ccroute.config.reading.source import Place
 
 _THOUGHTS: Final = "reasoning"
@@ -26,6 +26,8 @@ _OTHER_UNITS: Final = (
     "output_cost_per_character",
 )
 """What LiteLLM bills every answer by if its tokens cost nothing."""
+_USUAL_SIZE: Final = "search_context_size_medium"
+"""What LiteLLM bills the web searches of Anthropic's models by, whose number only these models tell."""
 _INCLUSIVE: Final = frozenset({"xai"})
 """Providers whose higher prices begin at the number of tokens, and not above it."""
 
@@ -48,8 +50,10 @@ def read_price(section: Section, provider: str) -> tuple[dict[str, Any], Place] 
     (_, price), *longer = [
         (tokens, {key: usd for key, usd in rates.items() if key != _THOUGHTS}) for tokens, rates in tiers
     ]
-    above = {"above": {str(tokens): rates for tokens, rates in longer}} if longer else {}
-    return price | above, next(section.place(key) for key in (RANGES, *PRICES) if key in section)
+    others: dict[str, Any] = {"above": {str(tokens): rates for tokens, rates in longer}} if longer else {}
+    if (per_search := Section(section.builder, section.layer(SEARCHES)).number(_USUAL_SIZE)) is not None:
+        others["web_search"] = per_search * 1000
+    return price | others, next(section.place(key) for key in (RANGES, *PRICES) if key in section)
 
 
 def _by_keys(section: Section, provider: str, service: str) -> Tiers:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
 from typing import TypeAlias
 
 from ccroute.accounting.price_lists import PriceList
 from ccroute.accounting.prices import cost_at
 from ccroute.flow.attempt.context import AttemptContext
+from ccroute.routing import Deployment
 from ccroute.types import FREE, Outcome, Price, Request, Usage
 from ccroute.types.route import BilledApart, billed_apart
+from ccroute.wire.usage import read_apart
 
 _NOTHING = Decimal(0)
 _TOKENS_ONLY = BilledApart()
@@ -39,6 +42,18 @@ def charge(attempt: AttemptContext, outcome: Outcome, usage: Usage, model: str =
     if apart.cost is not None and deployment.backend.tells_cost():
         return apart.cost, "provider", ""
     return (None, None, "") if listed is None else _by_list(listed, attempt, usage, model, apart)
+
+
+def dearest(deployment: Deployment, request: Request, moment: datetime) -> Price | None:
+    """USD per million tokens, if the request is served in the usual way or in the way that it asks for,
+    whichever is dearer; None if one of the two is unknown."""
+    usual, listed = deployment.price, deployment.price_list
+    if listed is None or usual is None or not request.extra:
+        return usual
+    found = listed.under(moment, read_apart(request.extra).terms)
+    if isinstance(found, str):
+        return None
+    return max(usual, found, key=lambda price: (price.output, price.input))
 
 
 def _by_list(

@@ -1,0 +1,177 @@
+"""The accounts of budgets in the file of an SQLite ledger: what is spent and reserved, in SQL.
+
+Every function runs within its caller's transaction. Triggers keep accounts right when a row is written, and
+when a reservation is made or ends: see `tables`. Knows SQL and claims; must not open files, nor know time.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Sequence
+from decimal import Context, Decimal
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+from ccroute.accounting.budgets import Claim, Scope, Standing
+from ccroute.accounting.stores.schema import NULL, nanoseconds
+from ccroute.accounting.stores.tables import COUNT, amount_of_text, tokens
+
+CHANGE: Final = "UPDATE reservations SET usd = ?, tokens = ? WHERE attempt = ?"
+END: Final = "DELETE FROM reservations WHERE attempt = ?"
+_EXACT: Final = Context(prec=100)
+_STANDING: Final = """
+SELECT usd, tokens, reserved_usd, reserved_tokens FROM accounts
+WHERE kind = ? AND name = ? AND session IS ? AND since = ?
+"""
+_RESERVE: Final = "INSERT INTO reservations SELECT ?, ?, ?, ?, ?, ?, ?, ?, ? WHERE "
+_ROOM: Final = """
+EXISTS (SELECT 1 FROM accounts WHERE kind = ? AND name = ? AND session IS ? AND since = ?
+    AND usd + reserved_usd <= ? AND tokens + reserved_tokens <= ?)
+"""
+# In two parts, because a sum of whole numbers fails where it is too large, and `+` goes on with a REAL.
+_WHOLE: Final = "CASE WHEN typeof(cost) = 'integer' THEN cost END"
+_TEXT: Final = f"CASE WHEN typeof(cost) = 'text' THEN {amount_of_text('cost')} END"
+_SPENT: Final = f"""
+SELECT coalesce(sum({_WHOLE} / 1000000), 0) * 1000000 + coalesce(sum({_WHOLE} % 1000000), 0)
+    + coalesce(sum({_TEXT}), 0), coalesce(sum({{tokens}}), 0)
+FROM {{table}} WHERE started_ns >= ?
+"""  # noqa: S608
+_SPENT_HERE: Final = _SPENT.format(table="attempts", tokens=tokens())
+_SPENT_SHIPPED: Final = _SPENT.format(table="shipped", tokens="tokens")
+_UNUSED: Final = """
+SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM accounts) AND NOT EXISTS (SELECT 1 FROM reservations)
+"""
+_RESERVED: Final = "SELECT coalesce(sum(usd), 0), coalesce(sum(tokens), 0) FROM reservations WHERE true"
+_window: Final = lru_cache(64)(nanoseconds)
+
+
+class Process(NamedTuple):
+    """One that has reservations, the first of which expires at that time."""
+
+    name: str
+    expires: int
+
+
+def standing(cursor: sqlite3.Cursor, claim: Claim) -> Standing:
+    """How a claim stands. If it has no account, the rows are summed up."""
+    usd, tokens, reserved_usd, reserved_tokens = _account(cursor, claim) or _sums(cursor, claim)
+    return Standing(_usd(usd), tokens, _usd(reserved_usd), reserved_tokens)
+
+
+def open_account(cursor: sqlite3.Cursor, claim: Claim, asked: int) -> None:
+    """Make a claim's account if it has none. It begins with what the rows say."""
+    if _account(cursor, claim) is not None:
+        return
+    scope = claim.scope
+    if scope.session is not None or scope.kind == "session":
+        # Sessions are many, and each would read all rows.
+        cursor.execute(
+            "CREATE INDEX IF NOT EXISTS attempts_by_session ON attempts (session) WHERE session IS NOT NULL"
+        )
+    cursor.execute(COUNT)
+    window = _window(claim.since), _window(claim.until)
+    cursor.execute(
+        "INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*scope, *window, *_sums(cursor, claim), asked),
+    )
+
+
+def reserve(
+    cursor: sqlite3.Cursor,
+    attempt: str,
+    claims: Sequence[Claim],
+    usd: Decimal,
+    tokens: int,
+    process: str,
+    expires: int,
+) -> bool:
+    """Reserve so much of all claims, in one statement. False: one has no room, as `fits` has it, or no
+    account."""
+    names = {claim.scope.kind: claim.scope.name for claim in claims}
+    sessions = [claim.scope.session for claim in claims if claim.scope.session is not None]
+    parameters: list[object] = [
+        attempt,
+        names.get("agent", NULL),
+        names.get("group", NULL),
+        names.get("backend", NULL),
+        sessions[0] if sessions else names.get("session", NULL),
+        at_least(usd),
+        tokens,
+        process,
+        expires,
+    ]
+    for claim in claims:
+        (kind, name, session), since = claim.scope, _window(claim.since)
+        room_usd = math.inf if claim.usd is None or not usd else _at_most(claim.usd - usd)
+        room_tokens = math.inf if claim.tokens is None else claim.tokens - tokens
+        parameters += (kind, name, NULL if session is None else session, since, room_usd, room_tokens)
+    return cursor.execute(_RESERVE + " AND ".join([_ROOM] * len(claims)), parameters).rowcount > 0
+
+
+def processes(cursor: sqlite3.Cursor) -> list[Process]:
+    """Those that have reservations."""
+    found = cursor.execute("SELECT process, min(expires) FROM reservations GROUP BY process")
+    return [Process(*each) for each in found]
+
+
+def end_reservations(cursor: sqlite3.Cursor, process: str, before: int | None) -> None:
+    """End those of a process that expire before a moment; None: all."""
+    if before is None:
+        cursor.execute("DELETE FROM reservations WHERE process = ?", (process,))
+    else:
+        cursor.execute("DELETE FROM reservations WHERE process = ? AND expires < ?", (process, before))
+
+
+def forget(cursor: sqlite3.Cursor, ended: int, idle: int) -> None:
+    """Remove accounts of windows that ended before `ended`, and those for which nobody asked since `idle`.
+    Where nothing is left, rows need no trigger any more."""
+    cursor.execute("DELETE FROM accounts WHERE until <= ? OR asked < ?", (ended, idle))
+    if cursor.execute(_UNUSED).fetchone():
+        cursor.execute("DROP TRIGGER IF EXISTS attempt_counted")
+
+
+def has_trigger(cursor: sqlite3.Cursor) -> bool:
+    """Whether rows are counted in accounts."""
+    return bool(cursor.execute("SELECT 1 FROM sqlite_master WHERE name = 'attempt_counted'").fetchone())
+
+
+def at_least(usd: Decimal) -> int | float:
+    """An amount as columns have it, or a little more."""
+    return -_at_most(-usd)
+
+
+def _account(cursor: sqlite3.Cursor, claim: Claim) -> tuple[Any, ...] | None:
+    found: tuple[Any, ...] | None = cursor.execute(_STANDING, (*claim.scope, _window(claim.since))).fetchone()
+    return found
+
+
+def _sums(cursor: sqlite3.Cursor, claim: Claim) -> tuple[Any, ...]:
+    """What the rows and reservations say of a claim. Of a session, only rows that are here count."""
+    condition, names = _matches(claim.scope)
+    bound = _window(claim.since), *names
+    usd, tokens = cursor.execute(_SPENT_HERE + condition, bound).fetchone()
+    if claim.scope.kind != "session" and claim.scope.session is None:
+        shipped = cursor.execute(_SPENT_SHIPPED + condition, bound).fetchone()
+        usd, tokens = usd + shipped[0], tokens + shipped[1]
+    return (usd, tokens, *cursor.execute(_RESERVED + condition, names).fetchone())
+
+
+def _matches(scope: Scope) -> tuple[str, list[str]]:
+    """The rows and reservations of a scope, as a condition in SQL."""
+    parts: list[tuple[str, str]] = [] if scope.kind == "router" else [(scope.kind, scope.name)]
+    if scope.session is not None:
+        parts.append(("session", scope.session))
+    return "".join(f' AND "{column}" = ?' for column, _ in parts), [name for _, name in parts]
+
+
+def _usd(amount: float) -> Decimal:
+    return Decimal(amount).scaleb(-12, _EXACT)
+
+
+def _at_most(usd: Decimal) -> int | float:
+    """An amount as columns have it, or a little less."""
+    scaled = usd.scaleb(12, _EXACT)
+    whole = int(scaled)
+    whole -= whole > scaled
+    return whole if abs(whole) < 2**63 else math.nextafter(whole, -math.inf)

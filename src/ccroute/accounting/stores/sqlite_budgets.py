@@ -1,0 +1,151 @@
+"""What is spent of budgets, in the file of an SQLite ledger, for all processes that share it.
+
+Knows when to look for processes that have ended; `accounts` has the SQL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from ccroute.accounting.budgets import Claim, Standing
+from ccroute.accounting.prices import NOTHING
+from ccroute.accounting.stores import accounts
+from ccroute.accounting.stores.processes import has_ended, this_process
+from ccroute.accounting.stores.schema import nanoseconds
+
+if TYPE_CHECKING:
+    from ccroute.accounting.stores.sqlite import SqliteLedger
+    from ccroute.accounting.tally import LedgerRow
+
+LOOK: Final = 0.05
+"""Seconds after which a call that finds too much reserved looks again for processes that have ended."""
+IDLE: Final = 86_400
+"""Seconds after which an account is forgotten for which nobody asked; its rows are still there."""
+TIDY: Final = 60.0
+"""Seconds between two looks for such accounts; the first one is at the first use of a file."""
+
+
+class SqliteBudgets:
+    """Accounts and reservations in the ledger's file.
+
+    A row is counted, and its reservation ends, in the transaction that writes it. What a process that was
+    killed had reserved is free at once, or, where it cannot be seen (elsewhere than on Linux, in another
+    container), when it expires.
+    """
+
+    shared = True
+
+    def __init__(self, ledger: SqliteLedger) -> None:
+        self._ledger = ledger
+        self._attempts = set[str]()  # that have reserved
+        self._looked = self._tidied = 0.0  # when, on the monotonic clock
+
+    def standings(self, claims: Sequence[Claim]) -> list[Standing]:
+        """How each claim stands now. Rows that could not be written yet do not count: they are reserved."""
+        found = self._read(claims)
+        if self._may_look(found) and (lost := self._ledger.read(_lost)):
+            with contextlib.suppress(Exception):  # then it looks reserved for some time
+                self._ledger.transaction(partial(_end, lost))
+            found = self._read(claims)
+        return found
+
+    def reserve(
+        self, attempt: str, claims: Sequence[Claim], usd: Decimal, tokens: int, expires: datetime
+    ) -> list[Standing] | None:
+        """Reserve so much of every claim, or nothing."""
+        until = nanoseconds(expires)
+
+        def reserve(cursor: sqlite3.Cursor) -> bool:
+            return accounts.reserve(cursor, attempt, claims, usd, tokens, this_process(), until)
+
+        def work(cursor: sqlite3.Cursor) -> list[Standing] | None:
+            if time.monotonic() - self._tidied > TIDY:
+                self._tidied = time.monotonic()
+                tidy(cursor)
+            for claim in claims:
+                accounts.open_account(cursor, claim, until)
+            if reserve(cursor):
+                return None
+            found = [accounts.standing(cursor, each) for each in claims]
+            if not (self._may_look(found) and (lost := _lost(cursor))):
+                return found
+            _end(lost, cursor)
+            return None if reserve(cursor) else [accounts.standing(cursor, each) for each in claims]
+
+        self._attempts.add(attempt)
+        found: list[Standing] | None = None
+        try:
+            if not self._ledger.write(reserve):
+                found = self._ledger.transaction(work)
+        except Exception:
+            self._attempts.discard(attempt)
+            raise
+        except BaseException:  # an interrupt, perhaps after it was reserved
+            self.settle(attempt, NOTHING, 0)
+            raise
+        if found is not None:
+            self._attempts.discard(attempt)
+        return found
+
+    def settle(self, attempt: str, usd: Decimal, tokens: int) -> None:
+        """The attempt is over before its call is, and its row will say so much."""
+        if attempt not in self._attempts:
+            return
+        if usd or tokens:
+            self._ledger.change(accounts.CHANGE, accounts.at_least(usd), tokens, attempt)
+        else:
+            self._attempts.discard(attempt)
+            self._ledger.change(accounts.END, attempt)
+
+    def count(self, row: LedgerRow) -> None:
+        """Nothing: the row was counted when it was written."""
+        self._attempts.discard(row.id)
+
+    def after_fork(self) -> None:
+        """In a forked child: what is reserved is the parent's."""
+        self._attempts.clear()
+
+    def _read(self, claims: Sequence[Claim]) -> list[Standing]:
+        found = self._ledger.read(lambda cursor: [accounts.standing(cursor, each) for each in claims])
+        return found or [Standing(NOTHING, 0, NOTHING, 0)] * len(claims)
+
+    def _may_look(self, found: Sequence[Standing]) -> bool:
+        """Whether to look for processes that have ended: something is reserved, and the last look was some
+        time ago."""
+        now = time.monotonic()
+        if now - self._looked < LOOK or not any(each.reserved_usd or each.reserved_tokens for each in found):
+            return False
+        self._looked = now
+        return True
+
+
+def tidy(cursor: sqlite3.Cursor) -> None:
+    """Forget old accounts, so that sessions without end take no room, and what lost processes reserved."""
+    now = time.time_ns()
+    _end(_lost(cursor), cursor)
+    accounts.forget(cursor, now, now - IDLE * 10**9)
+
+
+def _lost(cursor: sqlite3.Cursor) -> list[tuple[str, int | None]]:
+    """The processes that have ended, and those of which nobody knows, with the time until which their
+    reservations have expired."""
+    now, lost = time.time_ns(), list[tuple[str, int | None]]()
+    for name, expires in accounts.processes(cursor):
+        ended = has_ended(name)
+        if ended:
+            lost.append((name, None))
+        elif ended is None and expires < now:
+            lost.append((name, now))
+    return lost
+
+
+def _end(lost: list[tuple[str, int | None]], cursor: sqlite3.Cursor) -> None:
+    for each in lost:
+        accounts.end_reservations(cursor, *each)
