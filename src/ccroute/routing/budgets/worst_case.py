@@ -184,8 +184,10 @@ def judge(
     spent = [i for i in places if not fits(claims[i], alone(standings[i]), usd, tokens)]
     if spent and worst.may_shorten:
         longest = [worst.longest(*each) for each in zip(claims, standings, strict=True)]
-        if (shorter := min(longest)) >= min(worst.least, output):
-            output, shortened_by, spent = shorter, needs[longest.index(shorter)], []
+        spent = [i for i in places if longest[i] < min(worst.least, output)]
+        if not spent:
+            output = min(longest)
+            shortened_by = needs[longest.index(output)]
             usd, tokens = worst.usd(output), worst.tokens(output)
     if spent:
         return lacking("spent", spent)
