@@ -187,7 +187,7 @@ class Report(Sequence[Mapping[str, Any]]):
             with open(path, "w", encoding=encoding, newline="") as file:
                 self.to_csv(file)
             return
-        write = csv.writer(path).writerow
+        write = csv.writer(path, lineterminator="\n").writerow
         write([*self.by, *self._total])
         for row in self._rows:
             write([_csv_cell(value) for value in row.values()])
