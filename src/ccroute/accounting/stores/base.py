@@ -89,7 +89,7 @@ class BaseLedger(ABC):
             return self.budgets
 
     def _new_budget_store(self) -> BudgetStore:
-        from ccroute.accounting.stores.budgets import MemoryBudgets  # loaded at its first use
+        from ccroute.accounting.stores.memory_budgets import MemoryBudgets  # loaded at its first use
 
         return MemoryBudgets(self)
 

@@ -30,7 +30,7 @@ def open_ledger(given: object) -> tuple[BaseLedger, bool]:
 
         return PostgresLedger(given), True
     if isinstance(given, str | os.PathLike):
-        from ccroute.accounting.stores.sqlite import SqliteLedger  # imports sqlite3
+        from ccroute.accounting.stores.sqlite.ledger import SqliteLedger  # imports sqlite3
 
         return SqliteLedger(checked_path(given)), True
     if isinstance(given, BaseLedger):
@@ -55,10 +55,10 @@ def read_sums(
 ) -> dict[Key, Tally]:
     """The sums of a ledger that this program does not write. Raises `ConfigError` if it cannot be read."""
     if is_postgresql(given):
-        from ccroute.accounting.stores.postgres import ledger
+        from ccroute.accounting.stores.postgres import ledger as postgres
 
-        return ledger.read_sums(os.fspath(given), since, until, by, tiers=tiers)
-    from ccroute.accounting.stores import sqlite
+        return postgres.read_sums(os.fspath(given), since, until, by, tiers=tiers)
+    from ccroute.accounting.stores.sqlite import ledger as sqlite
 
     return sqlite.read_sums(checked_path(given), since, until, by, tiers=tiers)
 
