@@ -23,8 +23,9 @@ from tests.support.scripted import Hang, ScriptedServer, answer, stream
 
 from ccroute import Model, OpenAIBackend, Price, Report, Router
 from ccroute.accounting import LedgerRow, MemoryLedger, SqliteLedger
+from ccroute.accounting.row import Key
 from ccroute.accounting.stores.sqlite import columns
-from ccroute.accounting.tally import Key, Tally
+from ccroute.accounting.tally import Tally
 from ccroute.errors import ConfigError
 
 SETTINGS = {"backends": {"local": {"kind": "ollama"}}}

@@ -12,8 +12,9 @@ from tests.accounting.support import START, row
 
 from ccroute.accounting import BaseLedger, LedgerRow, MemoryLedger, open_ledger
 from ccroute.accounting.budgets import BudgetStore, Claim, Kind, Scope, Standing, covers
+from ccroute.accounting.row import Key
 from ccroute.accounting.stores.memory_budgets import MemoryBudgets
-from ccroute.accounting.tally import Key, Tally
+from ccroute.accounting.tally import Tally
 from ccroute.types import Usage
 from ccroute.types.clock import BEGINNING, END
 

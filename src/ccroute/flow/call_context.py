@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ccroute import observe
 from ccroute.accounting import LedgerRow, cost
 from ccroute.accounting.ledger import attempt_id, uuid7
+from ccroute.accounting.money import NOTHING
 from ccroute.errors import CcrouteError, StreamInterruptedError
 from ccroute.flow.attempt.charge import charge
 from ccroute.flow.attempt.context import FOREVER, UNUSED, AttemptContext
@@ -25,8 +26,6 @@ from ccroute.types.route import new_attempt, new_route, with_facts
 
 if TYPE_CHECKING:
     from ccroute.routing.rate_limits import Turn
-
-_NOTHING = Decimal(0)
 
 
 class CallContext:
@@ -48,7 +47,7 @@ class CallContext:
         self.sent = False
         self.attempts: tuple[Attempt, ...] = ()
         self.latest: AttemptContext | None = None
-        self._cost: Decimal | None = _NOTHING  # of all attempts; None if the price of one is unknown
+        self._cost: Decimal | None = NOTHING  # of all attempts; None if the price of one is unknown
         self._reasons = plan.reasons
         self._rows: tuple[LedgerRow, ...] = ()
         self._unwritten: Iterator[LedgerRow] | None = None

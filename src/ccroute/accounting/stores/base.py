@@ -13,7 +13,8 @@ from itertools import islice
 from typing import Final
 
 from ccroute.accounting.budgets import BudgetStore
-from ccroute.accounting.tally import USUAL_TIERS, Key, LedgerRow, Lengths, Tally
+from ccroute.accounting.row import Key, LedgerRow
+from ccroute.accounting.tally import USUAL_TIERS, Lengths, Tally
 from ccroute.types.locks import lock_tries, lock_turn
 
 MOST_WAITING: Final = 10_000

@@ -14,10 +14,11 @@ from typing import Any, Final
 
 from psycopg import Connection, sql
 
-from ccroute.accounting.prices import NOTHING
+from ccroute.accounting.money import EXACT, NOTHING
+from ccroute.accounting.row import Key, LedgerRow, keys_of
 from ccroute.accounting.stores.sqlite.columns import PLACES, ledger_row
 from ccroute.accounting.stores.sqlite.sums import add_counts, day_of, tier_of
-from ccroute.accounting.tally import EXACT, Key, LedgerRow, Lengths, Tally, keys_of
+from ccroute.accounting.tally import Lengths, Tally
 
 TABLE: Final = "ccroute_attempts"
 VERSIONS: Final = "ccroute_migrations"

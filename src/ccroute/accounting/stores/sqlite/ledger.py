@@ -22,11 +22,12 @@ from typing import Any, Final, TypeVar
 
 from ccroute.accounting.budgets import BudgetStore
 from ccroute.accounting.ledger import span
+from ccroute.accounting.row import Key, LedgerRow
 from ccroute.accounting.stores.base import ALL, BaseLedger
 from ccroute.accounting.stores.sqlite import accounts, columns, files
 from ccroute.accounting.stores.sqlite.budgets import SqliteBudgets, tidy
 from ccroute.accounting.stores.sqlite.sums import sums
-from ccroute.accounting.tally import USUAL_TIERS, Key, LedgerRow, Lengths, Tally, joined, tallied
+from ccroute.accounting.tally import USUAL_TIERS, Lengths, Tally, joined, tallied
 from ccroute.errors import ConfigError
 
 T = TypeVar("T")
