@@ -424,6 +424,7 @@ def test_an_address_in_place_of_a_name_says_where_it_goes() -> None:
         ("extra_body", "it is extra= here"),
         ("thinking", "it is reasoning_effort= here"),
         ("instructions", "it is system= here"),
+        ("max_cost", r'a budget is the router\'s: Router\(…, budgets={"router": Budget\(5\)}\)'),
         ("store", r'only OpenAI\'s own models carry it, so use extra={"store": …} only where every'),
         ("verbosity", 'extra={"verbosity": …} only where'),
         ("max_completion_tokens", "it is max_tokens here"),

@@ -76,6 +76,8 @@ def test_a_backends_name_must_be_a_str() -> None:
         (Router, "temperature", "router.complete(…, temperature=…), or an agent's: Agent(…, params={"),
         (Router, "api_key", "OpenAIBackend(…, api_key=…)"),
         (Router, "alias", "did you mean 'aliases'?"),
+        (Router, "budget", 'it is budgets={"router": Budget(5)} here, in USD a day'),
+        (Router, "database_url", 'it is ledger= here, such as ledger="usage.db"'),
         (Router, "watch", "it is from_config's: Router.from_config(…, watch=…)"),
         (OllamaBackend, "host", "it is base_url= here"),
         (OllamaBackend, "num_ctx", "models={…: Model(context_window=…)}"),
@@ -87,6 +89,7 @@ def test_a_backends_name_must_be_a_str() -> None:
         (Agent, "temperature", 'it is one of params= here: params={"temperature": …}'),
         (Agent, "system", "it belongs to a call: router.complete(…, system=…)"),
         (Agent, "fallbacks", "did you mean 'fallback'?"),
+        (Agent, "budget", 'a budget is the router\'s: Router(…, budgets={"agent:…": Budget(5)})'),
     ],
 )
 def test_the_error_for_a_wrong_keyword_says_what_to_write(make: Any, keyword: str, said: str) -> None:

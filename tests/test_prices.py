@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from decimal import Decimal
@@ -200,8 +201,28 @@ def test_a_baseline_that_is_unknown_says_what_to_do(tmp_path: Path, monkeypatch:
         made.complete("hi")
     with pytest.raises(errors.ConfigError, match=r'"big" has no price: give prices=\{"big": Price\(…\)\}$'):
         Report.from_ledger(tmp_path / "usage.db", baseline="big")
-    with pytest.raises(errors.ConfigError, match='baseline: unknown model "big"'):
+    with pytest.raises(
+        errors.ConfigError, match=r'baseline: unknown model "big"; .* or a model with a price: give'
+    ):
         router(OllamaBackend("local"), baseline="big")
+
+
+def test_a_baseline_without_a_price_is_told_and_not_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    vllm = OpenAIBackend("vllm", base_url="http://localhost:8000/v1", local=False)
+    why = r'baseline: "vllm/big" has no price: give prices={"vllm/big": Price(…)}'
+    with router(vllm, aliases={"big": "vllm/big"}, baseline="big") as made:
+        assert caplog.messages == [f"{why}; reports have no savings until then"]
+        assert made.report().total["saved"] is None
+        with pytest.raises(errors.ConfigError, match=re.escape(why)):
+            made.report(baseline="big")
+        with pytest.raises(errors.UnknownModelError, match=r"a model with a price: give prices=\{\"bgi\": "):
+            made.report(baseline="bgi")
+
+
+def test_a_report_takes_a_price_as_its_baseline() -> None:
+    with router(OllamaBackend("local")) as made:
+        made.complete("hi", model="local/q")
+        assert made.report(baseline=Price(1, 1)).total["saved"] == Decimal("0.0011")
 
 
 # -- When the library is imported

@@ -12,16 +12,15 @@ from ccroute.accounting.ledger import moment
 from ccroute.accounting.prices import PriceLike
 from ccroute.accounting.tokens import TokenCounter
 from ccroute.backends import Backend
-from ccroute.errors import UnknownModelError
 from ccroute.flow import call
 from ccroute.routing import Agent, AliasTable, Fallback, with_agent
 from ccroute.routing.arguments import checked
 from ccroute.routing.tables.aliases import Target
-from ccroute.routing.tables.prices import is_known, price_of
+from ccroute.routing.tables.prices import baseline_price, price_of
 from ccroute.runtime.base import RouterBase
 from ccroute.runtime.drive import AsyncDrive, Drive
 from ccroute.runtime.streams import AsyncStream, Stream
-from ccroute.types import Completion, ModelInfo, RetryPolicy, Timeout
+from ccroute.types import Completion, ModelInfo, Price, RetryPolicy, Timeout
 from ccroute.types.arguments.checked import build_request
 from ccroute.types.request import CallOptions, Form, MostOptions, takes_call_options
 from ccroute.types.results import Parsed
@@ -301,21 +300,25 @@ class Router(RouterBase):
         by: GroupBy | Sequence[GroupBy] = "agent",
         since: date | str | None = None,
         until: date | str | None = None,
-        baseline: str | None = None,
+        baseline: Price | str | None = None,
     ) -> Report:
         """The cost and savings of attempts started in [since, until), grouped by `by`.
 
         `since` and `until` are datetimes, dates, or ISO 8601 texts such as "2026-01-31"; without a zone they
-        are UTC. `baseline` is the model that savings are measured against; None: the router's own.
+        are UTC. `baseline` is the model, or the price, that savings are measured against; None: the router's
+        own. Raises `UnknownModelError` or `ConfigError` if this one is unknown or has no price.
         """
         from ccroute.accounting.report import Report  # loaded at its first use
 
         state = self._own_state()
-        name = baseline if baseline is not None else state.baseline
-        if baseline is not None and not is_known(state.tables, baseline):
-            raise UnknownModelError(baseline, hint="a baseline needs an alias, a deployment or a price")
-        price = None if name is None else price_of(state.tables, name, usual=True)
-        return Report.of(state.ledger.tallies, by, since, until, price, name or "")
+        if isinstance(baseline, Price):
+            return Report.of(state.ledger.tallies, by, since, until, baseline)
+        price = None
+        if baseline is not None:
+            price = baseline_price(state.tables, baseline)
+        elif state.baseline is not None:
+            price = price_of(state.tables, state.baseline, usual=True)
+        return Report.of(state.ledger.tallies, by, since, until, price, baseline or state.baseline or "")
 
     def rows(self, since: date | str | None = None, until: date | str | None = None) -> list[LedgerRow]:
         """The ledger's rows of attempts started in [since, until), oldest first; both as in `report`.

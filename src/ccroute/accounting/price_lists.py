@@ -228,8 +228,12 @@ def price_of_model(name: str, prices: PriceBook, *, usual: bool = False) -> Pric
 
 def how_to_price(name: str) -> str:
     """What to do about a model that has no price."""
-    how = f'give prices={{"{name}": Price(…)}}'
-    return how if _providers() else f"{how}, or pip install 'ccroute[prices]' for the prices of providers"
+    return f'give prices={{"{name}": Price(…)}}{or_install()}'
+
+
+def or_install() -> str:
+    """The other thing to do about it, where the library is not installed."""
+    return "" if _providers() else ", or pip install 'ccroute[prices]' for the prices of providers"
 
 
 @lru_cache(1024)

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from ccroute.accounting import PriceBook, Report
-from ccroute.accounting.price_lists import price_of_model
+from ccroute.accounting.price_lists import or_install, price_of_model
 from ccroute.cli.files import read_files
 from ccroute.cli.output import Output
 from ccroute.errors import ConfigError
@@ -50,11 +50,10 @@ def _baseline(arguments: argparse.Namespace) -> Price | None:
     if config is None:
         price = price_of_model(name, PriceBook(), usual=True)
         if price is None:
-            raise ConfigError(
-                f'--baseline: "{name}" has no price: --config FILE names a configuration with one'
-            )
+            how = f"--config FILE names a configuration with one{or_install()}"
+            raise ConfigError(f'--baseline: "{name}" has no price: {how}')
     else:
         price = price_of(read_files([config], keep_unset=True)[1], name, usual=True)
         if price is None:
-            raise ConfigError(f'{config}: "{name}" has no price')
+            raise ConfigError(f'{config}: "{name}" has no price: give it one under "prices"{or_install()}')
     return price

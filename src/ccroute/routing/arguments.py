@@ -12,7 +12,7 @@ from ccroute.errors import ConfigError
 from ccroute.routing.plan import warn_of_remote
 from ccroute.routing.tables.agents import AgentTable
 from ccroute.routing.tables.aliases import AliasTable
-from ccroute.routing.tables.prices import is_known, warn_of_unused
+from ccroute.routing.tables.prices import how_to_compare, is_known, warn_of_unpriced, warn_of_unused
 from ccroute.routing.tables.tables import Tables
 from ccroute.types import RetryPolicy, Timeout
 
@@ -128,7 +128,9 @@ def checked(
 
         warn_of_refusals(tables)
     if baseline is not None and not is_known(tables, baseline):
-        raise ConfigError(f'baseline: unknown model "{baseline}"; it needs an alias, a deployment or a price')
+        raise ConfigError(f'baseline: unknown model "{baseline}"; {how_to_compare(baseline)}')
+    if baseline is not None:
+        warn_of_unpriced(tables, baseline)
     return Configuration(
         tables,
         retry or RetryPolicy(),

@@ -23,6 +23,7 @@ _TRIES = "the router tries again: Router(…, retry=RetryPolicy(attempts=…))"
 _LIMITS = "it is timeout= here: seconds for the whole call, or a Timeout(first=…, idle=…)"
 _SERVERS = 'only %s carry it, so use extra={"{0}": …} only where every model of the call is on one of them'
 _OF_A_CALL = "it belongs to a call: router.complete(…, {0}=…)"
+_A_BUDGET = "a budget is the router's: Router(…, budgets={%s: Budget(5)}), in USD a day"
 _OF_A_MODEL = "it is the model's: models={…: Model({0}=…)}"
 
 _HINTS: Final = _by_name(
@@ -66,8 +67,9 @@ _HINTS: Final = _by_name(
         "it belongs to the backend: OllamaBackend(…, keep_alive=…)": "keep_alive",
         "it is the model's: OllamaBackend(…, models={…: Model(context_window=…)})": "num_ctx",
         "it belongs to the router: Router(…, {0}=…)": (
-            "prices drop_params on_event count_tokens default_model"
+            "prices drop_params on_event count_tokens default_model ledger baseline"
         ),
+        _A_BUDGET % '"router"': "budget budgets max_budget max_cost",
         "it is session= here": "session_id",
         "it is user= here": "user_id",
         "it is metadata= here": "tags",
@@ -96,6 +98,8 @@ _CONSTRUCTORS: Final[dict[Made, dict[str, str]]] = {
             "it is the aliases': AliasTable({…}, strategy=…)": "strategy routing_strategy",
             _BACKEND: "api_key base_url preset headers max_concurrency local",
             "it is on_event= here": "callbacks callback on_error hooks",
+            'it is budgets={"router": Budget(5)} here, in USD a day': "budget max_budget max_cost",
+            'it is ledger= here, such as ledger="usage.db"': "db database database_url usage_db",
             "it is transport= here, an httpx transport; trust_env=True uses the environment's proxies": (
                 "proxy proxies http_client client verify"
             ),
@@ -136,6 +140,7 @@ _CONSTRUCTORS: Final[dict[Made, dict[str, str]]] = {
             "it is model= here, and fallback= for more of them": "models",
             _TRIES: "max_retries num_retries retries retry",
             _BACKEND: "api_key base_url max_concurrency",
+            _A_BUDGET % '"agent:…"': "budget budgets max_budget max_cost daily_budget",
         }
     ),
 }

@@ -12,6 +12,7 @@ from ccroute.accounting.prices import NOTHING
 from ccroute.routing.budgets.table import Need
 from ccroute.types import JSON, Price, Request
 from ccroute.types.budget import Then
+from ccroute.types.clock import END
 
 LEAST: Final = 256
 """Tokens of the shortest answer that is worth a call: no budget limits one to fewer."""
@@ -155,6 +156,11 @@ class InTheWay(NamedTuple):
     until: datetime
     error: Exception | None = None
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether to wait for the next window helps, and is asked for."""
+        return self.because == "spent" and self.need.budget.then == "queue" and self.until != END
+
 
 def strictest(needs: Sequence[Need], places: Iterable[int]) -> int:
     """Of several budgets in the way, the one that decides what the call does."""
@@ -184,8 +190,10 @@ def judge(
     spent = [i for i in places if not fits(claims[i], alone(standings[i]), usd, tokens)]
     if spent and worst.may_shorten:
         longest = [worst.longest(*each) for each in zip(claims, standings, strict=True)]
-        if (shorter := min(longest)) >= min(worst.least, output):
-            output, shortened_by, spent = shorter, needs[longest.index(shorter)], []
+        spent = [i for i in places if longest[i] < min(worst.least, output)]
+        if not spent:
+            output = min(longest)
+            shortened_by = needs[longest.index(output)]
             usd, tokens = worst.usd(output), worst.tokens(output)
     if spent:
         return lacking("spent", spent)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import Final
 
 from ccroute.accounting import PriceBook
-from ccroute.accounting.price_lists import price_of_model
+from ccroute.accounting.price_lists import how_to_price, price_of_model
 from ccroute.display import escaped
-from ccroute.errors import RequestError
+from ccroute.errors import ConfigError, RequestError, UnknownModelError
 from ccroute.routing.names import close_matches, did_you_mean
 from ccroute.routing.tables.tables import Tables
 from ccroute.types import Price
@@ -38,6 +39,34 @@ def is_known(tables: Tables, name: str) -> bool:
     except RequestError:
         return "/" in name or price_of_model(name, tables.prices) is not None
     return True
+
+
+def baseline_price(tables: Tables, name: str) -> Price:
+    """The price that savings are measured against. Raises `UnknownModelError` and `ConfigError`: a report
+    would have no savings, and not say why."""
+    if not is_known(tables, name):
+        raise UnknownModelError(name, hint=how_to_compare(name))
+    price = price_of(tables, name, usual=True)
+    if price is None:
+        raise ConfigError(f"baseline: {_unpriced(tables, name)}")
+    return price
+
+
+def how_to_compare(name: str) -> str:
+    """What to do about a baseline that nobody knows."""
+    return f"a baseline is an alias, a deployment, or a model with a price: {how_to_price(name)}"
+
+
+def warn_of_unpriced(tables: Tables, baseline: str) -> None:
+    """Log a warning if reports will have no savings, because the baseline has no price."""
+    if price_of(tables, baseline, usual=True) is None:
+        _log.warning("baseline: %s; reports have no savings until then", escaped(_unpriced(tables, baseline)))
+
+
+def _unpriced(tables: Tables, name: str) -> str:
+    with contextlib.suppress(RequestError):
+        name = tables.resolve(name)[1][0].name  # an alias is no key of prices
+    return f'"{name}" has no price: {how_to_price(name)}'
 
 
 def warn_of_unused(tables: Tables, baseline: str | None) -> None:
