@@ -20,7 +20,7 @@ from ccroute.flow.attempt.context import MIN_ATTEMPT, AttemptContext
 from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.effects import Flow, sleep_until_woken
 from ccroute.flow.state import RouterState
-from ccroute.routing import Plan
+from ccroute.routing import Deployment, Plan
 from ccroute.routing.budgets.reservation import Reservation
 from ccroute.routing.budgets.worst_case import LEAST, InTheWay, WorstCase, worst_case
 from ccroute.routing.plan import TOLERANCE
