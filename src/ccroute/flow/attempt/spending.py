@@ -3,7 +3,6 @@ answer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from math import ceil
@@ -11,6 +10,7 @@ from typing import Final
 
 from ccroute import observe
 from ccroute.accounting.budgets import alone, fits
+from ccroute.accounting.price_lists import NOT_INSTALLED, OR_INSTALL
 from ccroute.accounting.prices import NOTHING
 from ccroute.accounting.tokens import estimate
 from ccroute.display import rounded_usd
@@ -23,7 +23,7 @@ from ccroute.flow.effects import Flow, sleep_until_woken
 from ccroute.flow.state import RouterState
 from ccroute.routing import Plan
 from ccroute.routing.budgets.reservation import Reservation
-from ccroute.routing.budgets.worst_case import LEAST, Because, InTheWay, WorstCase, worst_case
+from ccroute.routing.budgets.worst_case import LEAST, InTheWay, WorstCase, worst_case
 from ccroute.routing.plan import TOLERANCE
 from ccroute.types import Request
 from ccroute.types.clock import END
@@ -70,7 +70,7 @@ def foresee(attempt: AttemptContext) -> Fault | None:
     if way is not None:
         left = None if total is None else attempt.started_at + timedelta(seconds=total)
         in_time = left is None or way.until < left
-        if way.because != "in flight" and not (_is_queued(way) and in_time):
+        if way.because != "in flight" and not (way.waits_for_window and in_time):
             return _refused(attempt, asked.worst, way)
         attempt.note_change(f"waits, {_lack(attempt, asked.worst, way)}")
         return None
@@ -158,10 +158,6 @@ def _limited(request: Request, output: int) -> Request:
     return replace(request, max_tokens=output)
 
 
-def _is_queued(way: InTheWay) -> bool:
-    return way.because == "spent" and way.need.budget.then == "queue"
-
-
 def _tell(attempt: AttemptContext, way: InTheWay, reason: str, *, waits: bool) -> None:
     name = attempt.deployment.name
     event = observe.OverBudget(attempt.call_id, attempt.plan.agent, name, way.need.name, reason, waits)
@@ -172,8 +168,7 @@ def _refused(attempt: AttemptContext, worst: WorstCase, way: InTheWay) -> Fault:
     """The error of an attempt that a budget does not allow, and what follows."""
     claim, standing = way.claim, way.standing
     falls_back, is_spent = way.need.budget.then == "fallback", way.because == "spent"
-    advice = _NO_FALLBACK if falls_back and is_spent else _ADVICE[way.because]
-    error = BudgetExceededError(f"{_lack(attempt, worst, way)}. {advice}")
+    error = BudgetExceededError(f"{_lack(attempt, worst, way)}. {_advice(attempt, worst, way)}")
     error.__cause__ = way.error
     error.budget, in_usd = way.need.name, _is_usd(worst, way)
     error.limit = claim.usd if in_usd else claim.tokens
@@ -181,20 +176,27 @@ def _refused(attempt: AttemptContext, worst: WorstCase, way: InTheWay) -> Fault:
         error.spent = standing.spent_usd if in_usd else standing.spent_tokens
     if claim.until != END:
         error.resets_at = claim.until
-        if is_spent:
+        if is_spent and not way.is_final:
             error.retry_after = max((claim.until - attempt.state.clock.now()).total_seconds(), 0.0)
     return Fault(error, NO_BUDGET if falls_back else NO_BUDGET_REFUSED)
 
 
-_NO_FALLBACK: Final = (
-    "Raise the budget, lower max_tokens, or give the agent a free model as its last fallback"
-)
-_ADVICE: Final[Mapping[Because, str]] = {
-    "spent": 'Raise the budget, lower max_tokens, or let a free model answer instead: then="fallback"',
-    "in flight": "They did not end in time: raise timeout= or the budget, or lower max_tokens",
-    "no price": 'Give the model a price: prices={"model": Price(…)} or "free"',
-    "unknown": "A call that needs a budget is not sent until it can",
-}
+def _advice(attempt: AttemptContext, worst: WorstCase, way: InTheWay) -> str:
+    """What the user may do about it."""
+    if way.because == "unknown":
+        return "A call that needs a budget is not sent until it can"
+    if way.because == "no price":
+        install = OR_INSTALL if attempt.deployment.why_unpriced == NOT_INSTALLED else ""
+        return f'Give the model a price: prices={{"{attempt.deployment.name}": Price(…)}} or "free"{install}'
+    if way.because == "in flight":
+        return "They did not end in time: raise timeout= or the budget, or lower max_tokens"
+    if way.waits_for_window:
+        return "It ends too late to wait for: raise timeout= or the budget, or lower max_tokens"
+    if not _is_usd(worst, way) and way.need.scope.kind != "backend":
+        return "Raise the budget, or lower max_tokens"
+    if way.need.budget.then == "fallback":
+        return "Raise the budget, lower max_tokens, or give the agent a free model as its last fallback"
+    return 'Raise the budget, lower max_tokens, or let a free model answer instead: then="fallback"'
 
 
 def _is_usd(worst: WorstCase, way: InTheWay) -> bool:
