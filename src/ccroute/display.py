@@ -22,6 +22,8 @@ _LEAST = 16
 _GAP = 2
 """Spaces between two columns."""
 _DIM = '<div style="opacity: 0.7; font-size: 90%">'
+_NAME = "padding: 0.2em 0.6em; text-align: left"
+_NUMBER = "padding: 0.2em 0.6em; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums"
 _TEXT = '<div style="white-space: pre-wrap">'
 
 
@@ -49,6 +51,33 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     body = [f"<tr>{''.join(f'<td>{_escaped(cell)}</td>' for cell in row)}</tr>" for row in rows]
     head = "".join(f"<th>{_escaped(name)}</th>" for name in heads)
     return f"<table><tr>{head}</tr>{''.join(body)}</table>" if body else ""
+
+
+def html_table(
+    heads: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    numbers: Container[int] = (),
+    total: Sequence[str] | None = None,
+    *,
+    notes: Iterable[str] = (),
+) -> str:
+    """The table of `aligned` for a notebook, and lines below it. It has no colours, so it fits any theme."""
+
+    def line(cells: Sequence[str], tag: str, more: str = "") -> str:
+        styles = (f"{_NUMBER if i in numbers else _NAME}{more}" for i in range(len(cells)))
+        shown = zip(styles, map(_escaped, cells), strict=True)
+        return "".join(
+            ["<tr>", *(f'<{tag} style="{style}">{cell}</{tag}>' for style, cell in shown), "</tr>"]
+        )
+
+    head = line(heads, "th", "; border-bottom: 1px solid")
+    body = "".join(line(row, "td") for row in rows)
+    foot = f"<tfoot>{line(total, 'th', '; border-top: 1px solid')}</tfoot>" if total else ""
+    below = "".join(f"{_DIM}{_escaped(note)}</div>" for note in notes)
+    return (
+        f'<div style="overflow-x: auto"><table style="border-collapse: collapse"><thead>{head}</thead>'
+        f"<tbody>{body}</tbody>{foot}</table></div>{below}"
+    )
 
 
 def aligned(

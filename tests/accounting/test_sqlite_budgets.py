@@ -70,7 +70,7 @@ def tables_of(path: Path) -> set[str]:
 # -- The same as in memory
 
 
-class Stores(RuleBasedStateMachine):
+class BudgetsMachine(RuleBasedStateMachine):
     """Two ledgers that share a file, and one in memory: they always agree."""
 
     attempts = Bundle("attempts")
@@ -162,8 +162,8 @@ class Stores(RuleBasedStateMachine):
                 assert ledger.budget_store().standings(claims) == expected
 
 
-Stores.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
-TestStores = Stores.TestCase
+TestBudgets = BudgetsMachine.TestCase
+TestBudgets.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
 
 
 # -- Accounts
@@ -286,6 +286,21 @@ def test_idle_accounts_are_forgotten_and_nothing_is_lost(path: Path, monkeypatch
         with contextlib.closing(sqlite3.connect(path)) as connection:  # LATER is long ago
             assert connection.execute("SELECT count(*) FROM accounts").fetchone() <= (1,)
         assert money(store, claim(Scope("session", "s0"), since=BEGINNING)) == (1, 0)
+
+
+def test_budgets_that_nobody_has_any_more_cost_rows_nothing(path: Path) -> None:
+    with opened(path) as ledger:
+        assert reserve(ledger.budget_store(), "a")
+        ledger.record(row(id="a"))
+        assert reserve(ledger.budget_store(), "b")
+    with opened(path) as ledger:  # LATER is long ago
+        ledger.record(row())
+        assert "attempt_counted" in tables_of(path), "something is reserved"
+        ledger.record(row(id="b"))
+    with opened(path) as ledger:
+        ledger.record(row())
+        assert "attempt_counted" not in tables_of(path)
+        assert money(ledger.budget_store()) == (4, 0)
 
 
 # -- Processes

@@ -269,7 +269,8 @@ class Tally:
             if not self.latencies:
                 return None
             self.latencies.sort()  # in place: the next percentile has a sorted list
-            return self.latencies[-(-len(self.latencies) * percent // 100) - 1]
+            # To a microsecond: SQLite writes 15 figures, so that a ledger's last one may be another's.
+            return round(self.latencies[-(-len(self.latencies) * percent // 100) - 1], 6)
         counts = Counter(self.rounded)
         counts.update(map(_step, self.latencies))
         steps = sorted(counts)

@@ -22,7 +22,7 @@ from typing import Any
 import psycopg
 import pytest
 from tests.accounting.postgres.conftest import Place
-from tests.accounting.support import row
+from tests.accounting.support import DAY, START, row
 
 from ccroute.accounting import PostgresLedger
 from ccroute.accounting.stores.postgres import shipping
@@ -230,7 +230,7 @@ def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 KILLED = """
 import os, signal, sys, time
-from tests.accounting.support import row
+from tests.accounting.support import DAY, START, row
 from ccroute.accounting import PostgresLedger
 from ccroute.accounting.stores.postgres import shipping
 
@@ -263,7 +263,7 @@ def test_a_process_killed_while_it_ships_leaves_each_row_once(place: Place, when
 
 FORKS = """
 import os, sys, time
-from tests.accounting.support import row
+from tests.accounting.support import DAY, START, row
 from ccroute.accounting import PostgresLedger
 from ccroute.accounting.stores.postgres import shipping
 
@@ -299,7 +299,7 @@ def test_parent_and_child_have_a_thread_and_a_connection_each(place: Place, chil
 
 ORPHAN = """
 import os, sys, time
-from tests.accounting.support import row
+from tests.accounting.support import DAY, START, row
 from ccroute.accounting import PostgresLedger
 from ccroute.accounting.stores.postgres import shipping
 
@@ -330,7 +330,7 @@ def test_a_child_does_not_keep_a_killed_parents_session(place: Place) -> None:
 def test_processes_that_share_a_journal_ship_each_row_once(place: Place) -> None:
     code = """
 import sys
-from tests.accounting.support import row
+from tests.accounting.support import DAY, START, row
 from ccroute.accounting import PostgresLedger
 from ccroute.accounting.stores.postgres import shipping
 
@@ -422,6 +422,22 @@ def test_a_row_that_the_table_refuses_stays_and_stops_no_other(
     later.record(row(id="f"))
     later.close()
     assert place.ids() == list("abcdef")
+
+
+def test_a_refused_row_stops_no_other_after_a_long_outage_either(place: Place) -> None:
+    ledger = place.ledger()
+    ledger.record(row(id="a"))
+    until(lambda: not journaled(place.journal))
+    place.execute("ALTER TABLE ccroute_attempts ADD CHECK (agent <> 'bad')")
+    with place.server.stopped():
+        for number in range(5):
+            ledger.record(
+                row(id=f"{number}", started=START + number * DAY, agent="py" if number > 2 else "bad")
+            )
+        until(lambda: ledger._shipper._most == 1)
+    until(lambda: place.ids() == ["3", "4", "a"])
+    ledger.close()
+    assert journaled(place.journal) == ["0", "1", "2"]
 
 
 def test_a_table_that_refuses_every_row_is_an_outage(place: Place, caplog: pytest.LogCaptureFixture) -> None:

@@ -39,6 +39,9 @@ FROM {{table}} WHERE started_ns >= ?
 """  # noqa: S608
 _SPENT_HERE: Final = _SPENT.format(table="attempts", tokens=tokens())
 _SPENT_SHIPPED: Final = _SPENT.format(table="shipped", tokens="tokens")
+_UNUSED: Final = """
+SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM accounts) AND NOT EXISTS (SELECT 1 FROM reservations)
+"""
 _RESERVED: Final = "SELECT coalesce(sum(usd), 0), coalesce(sum(tokens), 0) FROM reservations WHERE true"
 _window: Final = lru_cache(64)(nanoseconds)
 
@@ -85,25 +88,30 @@ def reserve(
 ) -> bool:
     """Reserve so much of all claims, in one statement. False: one has no room, as `fits` has it, or no
     account."""
-    names = {claim.scope.kind: claim.scope.name for claim in claims}
-    sessions = [claim.scope.session for claim in claims if claim.scope.session is not None]
-    parameters: list[object] = [
+    names: dict[str, object] = dict.fromkeys(("agent", "group", "backend", "session"), NULL)
+    rooms: list[object] = []
+    for claim in claims:
+        kind, name, session = claim.scope
+        names[kind] = name
+        if session is not None:
+            names["session"] = session
+        room_usd = math.inf if claim.usd is None or not usd else _at_most(claim.usd - usd)
+        room_tokens = math.inf if claim.tokens is None else claim.tokens - tokens
+        window = _window(claim.since)
+        rooms += (kind, name, NULL if session is None else session, window, room_usd, room_tokens)
+    reservation = (
         attempt,
-        names.get("agent", NULL),
-        names.get("group", NULL),
-        names.get("backend", NULL),
-        sessions[0] if sessions else names.get("session", NULL),
+        names["agent"],
+        names["group"],
+        names["backend"],
+        names["session"],
         at_least(usd),
         tokens,
         process,
         expires,
-    ]
-    for claim in claims:
-        (kind, name, session), since = claim.scope, _window(claim.since)
-        room_usd = math.inf if claim.usd is None or not usd else _at_most(claim.usd - usd)
-        room_tokens = math.inf if claim.tokens is None else claim.tokens - tokens
-        parameters += (kind, name, NULL if session is None else session, since, room_usd, room_tokens)
-    return cursor.execute(_RESERVE + " AND ".join([_ROOM] * len(claims)), parameters).rowcount > 0
+    )
+    statement = _RESERVE + " AND ".join([_ROOM] * len(claims))
+    return cursor.execute(statement, (*reservation, *rooms)).rowcount > 0
 
 
 def processes(cursor: sqlite3.Cursor) -> list[Process]:
@@ -121,8 +129,16 @@ def end_reservations(cursor: sqlite3.Cursor, process: str, before: int | None) -
 
 
 def forget(cursor: sqlite3.Cursor, ended: int, idle: int) -> None:
-    """Remove accounts of windows that ended before `ended`, and those for which nobody asked since `idle`."""
+    """Remove accounts of windows that ended before `ended`, and those for which nobody asked since `idle`.
+    Where nothing is left, rows need no trigger any more."""
     cursor.execute("DELETE FROM accounts WHERE until <= ? OR asked < ?", (ended, idle))
+    if cursor.execute(_UNUSED).fetchone():
+        cursor.execute("DROP TRIGGER IF EXISTS attempt_counted")
+
+
+def has_trigger(cursor: sqlite3.Cursor) -> bool:
+    """Whether rows are counted in accounts."""
+    return bool(cursor.execute("SELECT 1 FROM sqlite_master WHERE name = 'attempt_counted'").fetchone())
 
 
 def at_least(usd: Decimal) -> int | float:

@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 
 from ccroute.accounting.budgets import BudgetStore
 from ccroute.accounting.ledger import span
-from ccroute.accounting.stores import files, schema
+from ccroute.accounting.stores import accounts, files, schema, sqlite_budgets
 from ccroute.accounting.stores.base import ALL, BaseLedger
 from ccroute.accounting.stores.sums import sums
 from ccroute.accounting.tally import USUAL_TIERS, Key, LedgerRow, Lengths, Tally, joined, tallied
@@ -94,9 +94,7 @@ class SqliteLedger(BaseLedger):
             self._cursor = None
 
     def _new_budget_store(self) -> BudgetStore:
-        from ccroute.accounting.stores.sqlite_budgets import SqliteBudgets  # loaded at its first use
-
-        return SqliteBudgets(self)
+        return sqlite_budgets.SqliteBudgets(self)
 
     def rows(self, since: datetime | None = None, until: datetime | None = None) -> list[LedgerRow]:
         """The rows started in [since, until), oldest first."""
@@ -227,6 +225,9 @@ class SqliteLedger(BaseLedger):
             connection = files.open_for_writing(self._path, seconds)
             cursor = self._cursor = connection.cursor()
             self._wait, self._identity, self._looked = seconds, _identity(self._path), now
+            if accounts.has_trigger(cursor):  # perhaps of budgets that nobody has any more
+                with contextlib.suppress(sqlite3.Error):
+                    _in_transaction("BEGIN IMMEDIATE", sqlite_budgets.tidy, cursor)
         elif self._wait != seconds:
             cursor.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
             self._wait = seconds

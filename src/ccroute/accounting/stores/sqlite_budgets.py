@@ -29,7 +29,7 @@ LOOK: Final = 0.05
 IDLE: Final = 86_400
 """Seconds after which an account is forgotten for which nobody asked; its rows are still there."""
 TIDY: Final = 60.0
-"""Seconds between two looks for such accounts."""
+"""Seconds between two looks for such accounts; the first one is at the first use of a file."""
 
 
 class SqliteBudgets:
@@ -66,7 +66,9 @@ class SqliteBudgets:
             return accounts.reserve(cursor, attempt, claims, usd, tokens, this_process(), until)
 
         def work(cursor: sqlite3.Cursor) -> list[Standing] | None:
-            self._tidy(cursor)
+            if time.monotonic() - self._tidied > TIDY:
+                self._tidied = time.monotonic()
+                tidy(cursor)
             for claim in claims:
                 accounts.open_account(cursor, claim, until)
             if reserve(cursor):
@@ -114,13 +116,6 @@ class SqliteBudgets:
         found = self._ledger.read(lambda cursor: [accounts.standing(cursor, each) for each in claims])
         return found or [Standing(NOTHING, 0, NOTHING, 0)] * len(claims)
 
-    def _tidy(self, cursor: sqlite3.Cursor) -> None:
-        """Forget old accounts at times, so that sessions without end take no room."""
-        if time.monotonic() - self._tidied > TIDY:
-            self._tidied = time.monotonic()
-            now = time.time_ns()
-            accounts.forget(cursor, now, now - IDLE * 10**9)
-
     def _may_look(self, found: Sequence[Standing]) -> bool:
         """Whether to look for processes that have ended: something is reserved, and the last look was some
         time ago."""
@@ -129,6 +124,13 @@ class SqliteBudgets:
             return False
         self._looked = now
         return True
+
+
+def tidy(cursor: sqlite3.Cursor) -> None:
+    """Forget old accounts, so that sessions without end take no room, and what lost processes reserved."""
+    now = time.time_ns()
+    _end(_lost(cursor), cursor)
+    accounts.forget(cursor, now, now - IDLE * 10**9)
 
 
 def _lost(cursor: sqlite3.Cursor) -> list[tuple[str, int | None]]:

@@ -70,7 +70,7 @@ def foresee(attempt: AttemptContext) -> Fault | None:
     if way is not None:
         left = None if total is None else attempt.started_at + timedelta(seconds=total)
         in_time = left is None or way.until < left
-        if way.because != "in flight" and not (way.waits_for_window and in_time):
+        if way.because != "in flight" and not (way.may_wait and in_time):
             return _refused(attempt, asked.worst, way)
         attempt.note_change(f"waits, {_lack(attempt, asked.worst, way)}")
         return None
@@ -190,7 +190,7 @@ def _advice(attempt: AttemptContext, worst: WorstCase, way: InTheWay) -> str:
         return f'Give the model a price: prices={{"{attempt.deployment.name}": Price(…)}} or "free"{install}'
     if way.because == "in flight":
         return "They did not end in time: raise timeout= or the budget, or lower max_tokens"
-    if way.waits_for_window:
+    if way.may_wait:
         return "It ends too late to wait for: raise timeout= or the budget, or lower max_tokens"
     if not _is_usd(worst, way) and way.need.scope.kind != "backend":
         return "Raise the budget, or lower max_tokens"

@@ -160,8 +160,8 @@ class InTheWay(NamedTuple):
     is_final: bool = False
 
     @property
-    def waits_for_window(self) -> bool:
-        """Whether the call is to wait for the next window, and that helps."""
+    def may_wait(self) -> bool:
+        """Whether to wait for the next window helps, and is asked for."""
         return self.because == "spent" and self.need.budget.then == "queue" and not self.is_final
 
 

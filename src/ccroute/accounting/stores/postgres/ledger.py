@@ -93,10 +93,12 @@ class PostgresLedger(SqliteLedger):
         from ccroute.accounting.stores.postgres import schema
 
         held = super().rows(since, until)  # first, so that a row that is shipped meanwhile is seen
-        ids = {row.id for row in held}
+        known = {row.id for row in held}
         with self._database.reading() as connection:
             stored = schema.rows(connection, *span(since, until))
-        return sorted([*held, *(row for row in stored if row.id not in ids)], key=attrgetter("started", "id"))
+        return sorted(
+            [*held, *(row for row in stored if row.id not in known)], key=attrgetter("started", "id")
+        )
 
     def tallies(
         self,

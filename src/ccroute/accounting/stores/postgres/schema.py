@@ -184,10 +184,13 @@ def _steps(version: int) -> str:
 
 def as_json(rows: Iterable[Sequence[Any]]) -> str:
     """Rows of the journal, as `INSERT` takes them."""
-    named = [dict(zip(_NAMES, row, strict=False)) for row in rows]
-    for row in named:
-        for name in _AMOUNTS:
-            row[name] = _amount(row[name])
+    return f"[{','.join(map(_json, rows))}]"  # one by one, so that other threads run in between
+
+
+def _json(row: Sequence[Any]) -> str:
+    named = dict(zip(_NAMES, row, strict=False))
+    for name in _AMOUNTS:
+        named[name] = _amount(named[name])
     return json.dumps(named)
 
 
@@ -214,6 +217,7 @@ def _clean(value: Any) -> Any:
     return [_clean(each) for each in value] if isinstance(value, list) else value
 
 
+_NOT_TWICE: Final = " AND NOT EXISTS (SELECT FROM unnest(%s::text[]) AS twice WHERE twice = id)"
 _TWICE: Final = f"SELECT id FROM {TABLE} WHERE id = ANY(%s)".encode()  # noqa: S608
 _SPAN: Final = f" FROM {TABLE} WHERE started >= %s AND started < %s"
 _ROWS: Final = f"SELECT {_listed(_TO_JOURNAL)}{_SPAN} ORDER BY started, id".encode()
@@ -252,7 +256,7 @@ def sums(
     groups = ", ".join(str(i + 1) for i in range(len(by) + 1))
     twice = [id for (id,) in connection.execute(_TWICE, [without])] if without else []
     query = f"SELECT {parts}{tier_of(tiers)}, {_SUMS}{_SPAN}"
-    query += f"{' AND id <> ALL(%s)' if twice else ''} GROUP BY {groups}"
+    query += f"{_NOT_TWICE if twice else ''} GROUP BY {groups}"
     arguments = [start, end, *([twice] if twice else [])]
     found = defaultdict[tuple[Any, ...], Tally](Tally)
     with connection.cursor(binary=True) as cursor:

@@ -133,7 +133,7 @@ class Shipper:
                 self._wait()
                 if self._told:
                     self._ship()
-            if self._told:
+            if self._told and not self._failures:  # what came while it shipped
                 self._ship()
         finally:
             self._disconnect()
@@ -173,8 +173,9 @@ class Shipper:
         self._told = True
         self._disconnect()
         self._failures += 1
-        self._most = max(1, self._most // 2)
         kind = OperationalError if isinstance(error, OperationalError) else type(error)
+        # Where rows are refused, others may follow that are not.
+        self._most = max(1, self._most // 2) if kind is OperationalError else BATCH
         if kind is not self._outage:
             self._outage = kind
             why = error if isinstance(error, ConfigError) else reason(error)
