@@ -11,14 +11,14 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import server
 from canned import answered_from_memory
-from ccroute import Agent, Model, OpenAIBackend, Price, Report, Router
+from ccroute import Agent, Budget, Model, OpenAIBackend, Price, Report, Router
 from ccroute.accounting import LedgerRow, MemoryLedger, PostgresLedger, SqliteLedger
 from ccroute.accounting.ledger import uuid7
 from ccroute.accounting.stores import files, schema
@@ -37,26 +37,38 @@ def calls(router: Router) -> float:
     """µs of CPU that a call takes."""
     began = time.process_time()
     for _ in range(CALLS):
-        router.complete("hi", agent="bench")
+        router.complete("hi", agent="bench", max_tokens=100)
     return (time.process_time() - began) / CALLS * 1e6
 
 
-def router(ledger: MemoryLedger | SqliteLedger) -> Router:
+def router(ledger: MemoryLedger | SqliteLedger, *budgets: str) -> Router:
     backend = OpenAIBackend("main", base_url="http://127.0.0.1", models={"m": Model(price=Price(3, 15))})
-    return answered_from_memory(Router([backend], agents={"bench": Agent("main/m")}, ledger=ledger), ANSWER)
+    made = Router(
+        [backend],
+        agents={"bench": Agent("main/m")},
+        budgets=dict.fromkeys(budgets, Budget(1_000_000)),
+        ledger=ledger,
+    )
+    return answered_from_memory(made, ANSWER)
 
 
-def a_call(disk_ledger: SqliteLedger) -> None:
-    """Each kind in turn, so that a busy machine slows both."""
-    kinds = {"memory": router(MemoryLedger(1000)), "disk": router(disk_ledger)}
-    took = {kind: [calls(made) for _ in range(1)] for kind, made in kinds.items()}
+def a_call(on_disk: Callable[[str], SqliteLedger]) -> None:
+    """Each kind in turn, so that a busy machine slows all."""
+    kinds = [
+        router(MemoryLedger(1000)),
+        router(on_disk("calls.db")),
+        router(on_disk("one.db"), "router"),
+        router(on_disk("three.db"), "router", "bench", "backend:main"),
+    ]
+    took = [[calls(made) for _ in range(1)] for made in kinds]
     for _ in range(ROUNDS):
-        for kind, made in kinds.items():
-            took[kind].append(calls(made))
-    memory, disk = (statistics.median(each[1:]) for each in took.values())
-    print(f"a call: {memory:.0f} µs with the ledger in memory, {disk - memory:+.1f} µs on disk", end=" ")
-    print(f"(goal: {GOAL_ADDED})")
-    for made in kinds.values():
+        for each, made in zip(took, kinds, strict=True):
+            each.append(calls(made))
+    memory, disk, one, three = (statistics.median(each[1:]) for each in took)
+    print(f"a call: {memory:.0f} µs with the ledger in memory")
+    print(f"{disk - memory:+.1f} µs on disk (goal: {GOAL_ADDED})")
+    print(f"{one - disk:+.0f} µs more with a budget there, {three - disk:+.0f} with three")
+    for made in kinds:
         made._state.ledger.close()
 
 
@@ -147,14 +159,14 @@ def main() -> None:
         if options.postgres:
             server = PostgresServer()
             try:
-                a_call(PostgresLedger(server.url(), Path(folder, "calls.db")))
+                a_call(lambda name: PostgresLedger(server.url(), Path(folder, name)))
                 server.execute("TRUNCATE ccroute_attempts")
                 ship(server.url(), Path(folder, "journal.db"), options.rows)
                 reports(server.url(), options.rows)
             finally:
                 server.close()
             return
-        a_call(SqliteLedger(Path(folder, "calls.db")))
+        a_call(lambda name: SqliteLedger(Path(folder, name)))
         path = options.file or Path(folder, "usage.db")
         if not path.exists():
             write(path, options.rows)

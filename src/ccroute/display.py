@@ -22,8 +22,8 @@ _LEAST = 16
 _GAP = 2
 """Spaces between two columns."""
 _DIM = '<div style="opacity: 0.7; font-size: 90%">'
-_NAME = "text-align: left"
-_NUMBER = "text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums"
+_NAME = "padding: 0.2em 0.6em; text-align: left"
+_NUMBER = "padding: 0.2em 0.6em; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums"
 _TEXT = '<div style="white-space: pre-wrap">'
 
 

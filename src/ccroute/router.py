@@ -312,12 +312,13 @@ class Router(RouterBase):
 
         state = self._own_state()
         if isinstance(baseline, Price):
-            price: Price | None = baseline
-        elif baseline is not None:
+            return Report.of(state.ledger.tallies, by, since, until, baseline)
+        price = None
+        if baseline is not None:
             price = baseline_price(state.tables, baseline)
-        else:
-            price = None if state.baseline is None else price_of(state.tables, state.baseline, usual=True)
-        return Report.of(state.ledger.tallies, by, since, until, price)
+        elif state.baseline is not None:
+            price = price_of(state.tables, state.baseline, usual=True)
+        return Report.of(state.ledger.tallies, by, since, until, price, baseline or state.baseline or "")
 
     def rows(self, since: date | str | None = None, until: date | str | None = None) -> list[LedgerRow]:
         """The ledger's rows of attempts started in [since, until), oldest first; both as in `report`.

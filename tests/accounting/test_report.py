@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pandas
 import pytest
@@ -14,6 +17,7 @@ from tests.accounting.support import DAY, START, row, rows
 
 from ccroute import Price, Report, Usage
 from ccroute.accounting import LedgerRow, MemoryLedger, cost
+from ccroute.accounting.report import MOST_SHOWN
 from ccroute.display import rounded_usd
 
 BASELINE = Price(15, 75, cache_read="1.5")
@@ -313,18 +317,117 @@ def test_an_unknown_cost_that_is_not_final_is_shown() -> None:
     assert shown.split() == ["py", "0", "1000", "100", "unknown"]
 
 
+def cells(html: str, part: str) -> list[tuple[str, str]]:
+    """The text and the style of the cells in a part of the table: `thead`, `tbody` or `tfoot`."""
+    found = ElementTree.fromstring(f"<main>{html}</main>").findall(f".//{part}/tr/*")
+    return [(each.text or "", each.attrib["style"]) for each in found]
+
+
 def test_in_a_notebook_the_total_is_the_tables_foot() -> None:
     shown = report(row(), row(agent="js"))._repr_html_()
-    assert shown.count("<tr>") == 4
-    assert "<tfoot><tr><th>total</th><th>2</th>" in shown
+    assert [text for text, _ in cells(shown, "tfoot")] == ["total", "2", "2000", "200", "$2.00", "1.000 s"]
     assert "<tfoot>" not in report(row(), by=())._repr_html_()
+
+
+def test_in_a_notebook_numbers_are_at_the_right_and_in_no_colour() -> None:
+    shown = report(row())._repr_html_()
+    for part in ("thead", "tbody", "tfoot"):
+        names, *numbers = cells(shown, part)
+        assert "text-align: left" in names[1]
+        assert all("text-align: right" in style for _, style in numbers)
+    assert "color" not in shown, "themes are light and dark"
 
 
 def test_in_a_notebook_names_are_escaped() -> None:
     shown = report(row(agent="<b>&"))._repr_html_()
-    assert shown.startswith("<table><thead><tr><th>agent</th>")
-    assert "<td>&lt;b&gt;&amp;</td>" in shown
+    assert cells(shown, "tbody")[0][0] == "<b>&"
     assert "<b>" not in shown
+
+
+def test_a_prompt_and_a_notebook_show_the_first_of_many_rows() -> None:
+    made = report(*(row(agent=f"agent-{number}") for number in range(MOST_SHOWN + 5)))
+    assert str(made).count("agent-") == MOST_SHOWN + 5
+    for shown in (repr(made), made._repr_html_()):
+        assert shown.count("agent-") == MOST_SHOWN
+        assert "5 more rows: print(report), or report.to_dicts()" in shown
+        assert str(MOST_SHOWN + 5) in shown, "the total is that of all"
+
+
+# -- What is estimated
+
+
+def test_estimated_tokens_are_listed_apart() -> None:
+    guess, nothing = Usage(input=10, estimated=True), Usage(estimated=True)
+    made = report(
+        row(usage=guess),
+        row(usage=guess, cost=Decimal("0.5")),
+        row(usage=guess, cost=None),
+        row(agent="js", usage=guess, cost=Decimal(2)),
+        row(agent="exact"),
+    )
+    assert made.estimated == [
+        {"agent": "js", "attempts": 1, "cost": Decimal(2)},
+        {"agent": "py", "attempts": 3, "cost": Decimal("1.5")},
+    ]
+    note = "estimated: the tokens of 4 of 5 attempts, which cost $3.50"
+    assert str(made).splitlines()[-1] == note
+    assert note in made._repr_html_()
+    assert [each["cost"] for each in made.to_dict()["estimated"]] == ["2", "1.5"]
+    made.estimated[0]["cost"] = None
+    assert made.estimated[0]["cost"] == 2
+    assert report(row(usage=nothing)).estimated == [{"agent": "py", "attempts": 1, "cost": 1}]
+    assert report(row()).estimated == []
+
+
+# -- CSV
+
+
+def test_a_csv_file_has_every_row_with_exact_amounts(tmp_path: Path) -> None:
+    made = report(
+        row(cost=Decimal("0.000000000001"), latency=1 / 3),
+        row(cost=Decimal("1E+3"), agent="js"),
+        row(cost=None, agent=None),
+        by=("agent", "day"),
+        baseline=BASELINE,
+    )
+    made.to_csv(tmp_path / "costs.csv")
+    with open(tmp_path / "costs.csv", encoding="utf-8", newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [list(line) for line in read] == [["agent", "day", *COLUMNS]] * 3
+    assert [line["cost"] for line in read] == ["1000", "0.000000000001", ""]
+    assert [line["agent"] for line in read] == ["js", "py", ""]
+    assert (read[1]["p50"], read[1]["saved"], read[2]["saved"]) == ("0.333333", "0.022499999999", "")
+    assert all(
+        (line[name] or None)
+        == (None if value is None else f"{value:f}" if isinstance(value, Decimal) else str(value))
+        for line, expected in zip(read, made, strict=True)
+        for name, value in expected.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
+        ("+1", "'+1"),
+        ("-1", "'-1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\t=1"),
+        ("\r\n=1", "'\r\n=1"),
+        ("＝1", "'＝1"),
+        ('a, "b"\nc', 'a, "b"\nc'),
+        ("a=b", "a=b"),
+        ("", ""),
+    ],
+)
+def test_a_name_is_no_formula_in_a_spreadsheet(tmp_path: Path, name: str, written: str) -> None:
+    made = report(row(agent=name), row(agent="négligé", cost=Decimal("-0.5")), baseline=BASELINE)
+    made.to_csv(tmp_path / "costs.csv", encoding="utf-8-sig")
+    with open(tmp_path / "costs.csv", encoding="utf-8-sig", newline="") as file:
+        first, second = csv.DictReader(file)
+    assert first["agent"] == written
+    assert (second["agent"], second["cost"]) == ("négligé", "-0.5"), "a number is a number"
+    assert pandas.read_csv(tmp_path / "costs.csv")["requests"].sum() == 2
 
 
 @pytest.mark.parametrize(

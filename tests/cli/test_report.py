@@ -1,5 +1,7 @@
 """`ccroute report` sums up a ledger that a router wrote."""
 
+import csv
+
 import pytest
 from tests.support import openai_like
 from tests.support.scripted import ScriptedServer, answer
@@ -49,6 +51,31 @@ def test_json_has_rows_and_the_total(ccroute, ledger):
         ("qa", "m", 1),
     ]
     assert found["total"]["requests"] == 3
+
+
+def test_several_parts_may_be_given_one_by_one(ccroute, ledger):
+    found = ccroute("report", ledger, "--by", "day", "--by", "agent, model", "--json").json
+    assert found["by"] == ["day", "agent", "model"]
+
+
+def test_rows_are_written_as_csv(ccroute, ledger, tmp_path):
+    ran = ccroute("report", ledger, "--csv", "costs.csv")
+    assert ran == (0, "", "costs.csv has 2 rows\n")
+    with open("costs.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["agent"], row["requests"]) for row in rows] == [("python-expert", "2"), ("qa", "1")]
+    assert ccroute("report", ledger, "--csv", "-") == (0, (tmp_path / "costs.csv").read_text(), "")
+
+
+def test_csv_is_never_written_over_the_ledger(ccroute, ledger):
+    ran = ccroute("report", ledger, "--csv", "./usage.db")
+    assert (ran.code, ran.err) == (2, "--csv ./usage.db: that is the ledger\n")
+    assert ccroute("report", ledger, "--json").json["total"]["requests"] == 3
+
+
+def test_a_folder_that_is_missing_is_a_line_and_code_2(ccroute, ledger):
+    ran = ccroute("report", ledger, "--csv", "nowhere/costs.csv")
+    assert ran == (2, "", "nowhere/costs.csv: No such file or directory\n")
 
 
 def test_a_terminal_gets_a_table_with_its_total(ccroute, ledger):

@@ -9,21 +9,29 @@ from datetime import date
 from decimal import Decimal, localcontext
 from functools import partial
 from operator import itemgetter
-from typing import Any, Literal, Self, get_args, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TextIO, get_args, overload
 
 from ccroute.accounting.ledger import moment
 from ccroute.accounting.price_lists import how_to_price, price_of_model
 from ccroute.accounting.prices import NOTHING, PriceBook, PriceLike
 from ccroute.accounting.tally import EXACT, Key, Tally, as_json, merged, tiers_of
-from ccroute.display import RichTable, aligned, rounded_usd
+from ccroute.display import RichTable, aligned, html_table, rounded_usd
 from ccroute.errors import ConfigError
 from ccroute.types import Price
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from rich.console import RenderableType
 
 GroupBy = Literal["agent", "group", "alias", "model", "backend", "day", "session"]
 _HIDDEN = frozenset({"attempts", "baseline_cost", "cache_hits", "p95", "unknown_cost_requests"})
 """Columns that a printed table does not have."""
 _ALWAYS = frozenset({"requests", "cost"})
 """Columns that it has even where all are zero or unknown."""
+MOST_SHOWN: Final = 100
+"""Rows that a notebook and a prompt show."""
+_FORMULA: Final = frozenset("=+-@＝＋－＠")
+"""Characters with which a formula begins in a spreadsheet, some of them in Japanese ones."""
 _FLOATS = ("cost", "baseline_cost", "saved", "saved_percent", "override_saved", "p50", "p95")
 
 
@@ -39,7 +47,8 @@ class Report(Sequence[Mapping[str, Any]]):
     what `baseline` would have cost for the tokens of the same attempts, each priced at its own tier, and
     `saved` is `baseline_cost - cost`. Both are `None` without a baseline, where `cost` is `None`, and where
     a tier of the baseline begins between prompts that were summed up. `override_saved` is `None` where no
-    override's saving is known.
+    override's saving is known. `p50` and `p95` are the latencies that so many percent of the answered calls
+    did not exceed.
     """
 
     def __init__(
@@ -50,23 +59,27 @@ class Report(Sequence[Mapping[str, Any]]):
         baseline: Price | None = None,
     ) -> None:
         self.by = group_by(by)
+        self._baseline = baseline
+        self._baseline_name = "baseline"
         self._read: Callable[..., Mapping[Key, Tally]] = lambda by: sums
         groups = defaultdict[tuple[str | None, ...], list[Tally]](list)
         for key, tally in sums.items():
             groups[tuple([getattr(key, name) for name in self.by])].append(tally)
-        with localcontext(EXACT):
-            self._total = _columns(merged(list(sums.values())), baseline)
-            self._rows: list[dict[str, Any]] = [
-                {
-                    **dict(zip(self.by, group, strict=True)),
-                    **_columns(tallies[0] if len(tallies) == 1 else merged(tallies), baseline),
-                }
-                for group, tallies in groups.items()
-            ]
+        whole = merged(list(sums.values()))
         if not self.by:
-            self._rows = [self._total]
+            groups[()] = [whole]
+        self._rows, self._estimated = list[dict[str, Any]](), list[dict[str, Any]]()
+        with localcontext(EXACT):
+            self._total, self._total_estimated = _columns(whole, baseline), _estimated(whole)
+            for group, tallies in groups.items():
+                tally = tallies[0] if len(tallies) == 1 else merged(tallies)
+                names: dict[str, Any] = dict(zip(self.by, group, strict=True))
+                self._rows.append({**names, **_columns(tally, baseline)})
+                if tally.estimated:
+                    self._estimated.append({**names, **_estimated(tally)})
         self._rows.sort(key=itemgetter("requests"), reverse=True)
         self._rows.sort(key=lambda row: row["cost"] or NOTHING, reverse=True)
+        self._estimated.sort(key=itemgetter("cost"), reverse=True)
 
     @classmethod
     def from_ledger(
@@ -94,7 +107,8 @@ class Report(Sequence[Mapping[str, Any]]):
             price = price_of_model(baseline, book, usual=True)
             if price is None:
                 raise ConfigError(f'baseline: "{baseline}" has no price: {how_to_price(baseline)}')
-        return cls.of(partial(read_sums, path), by, since, until, price)
+        name = baseline if isinstance(baseline, str) else ""
+        return cls.of(partial(read_sums, path), by, since, until, price, name)
 
     @classmethod
     def of(
@@ -104,6 +118,7 @@ class Report(Sequence[Mapping[str, Any]]):
         since: date | str | None,
         until: date | str | None,
         baseline: Price | None,
+        baseline_name: str = "",
     ) -> Self:
         """The report of sums that `read` gives, as `BaseLedger.tallies` does."""
         tiers = tiers_of(() if baseline is None else [limit for limit, _ in baseline.above])
@@ -111,6 +126,7 @@ class Report(Sequence[Mapping[str, Any]]):
         parts = group_by(by)
         made = cls(read(by=parts), parts, baseline=baseline)
         made._read = read
+        made._baseline_name = f"baseline {baseline_name}".rstrip()
         return made
 
     @property
@@ -118,12 +134,20 @@ class Report(Sequence[Mapping[str, Any]]):
         """The sum over all rows, without the columns of `by`."""
         return dict(self._total)
 
+    @property
+    def estimated(self) -> list[dict[str, Any]]:
+        """How much of each row is estimated, because a server sent no token counts: `attempts`, and their
+        part of `cost`. Rows without any are not in the list."""
+        return [dict(row) for row in self._estimated]
+
     def to_dict(self) -> dict[str, Any]:
-        """`by`, `rows` and `total` as JSON: money and percentages are str, and None where unknown."""
+        """`by`, `rows`, `total` and `estimated` as JSON: money and percentages are str, and None where
+        unknown."""
         return {
             "by": list(self.by),
             "rows": [as_json(row) for row in self._rows],
             "total": as_json(self._total),
+            "estimated": [as_json(row) for row in self._estimated],
         }
 
     def to_dicts(self, *, floats: bool = False) -> list[dict[str, Any]]:
@@ -150,35 +174,77 @@ class Report(Sequence[Mapping[str, Any]]):
     def __len__(self) -> int:
         return len(self._rows)
 
+    def to_csv(self, path: str | os.PathLike[str] | TextIO, *, encoding: str = "utf-8") -> None:
+        """Write the rows as CSV into a file, which is replaced, or into an open one.
+
+        Amounts are exact, and empty where they are unknown. A name that a spreadsheet would take for a
+        formula, such as "=x", has an apostrophe before it. Excel needs `encoding="utf-8-sig"` for names
+        beyond ASCII.
+        """
+        import csv
+
+        if isinstance(path, str | os.PathLike):
+            with open(path, "w", encoding=encoding, newline="") as file:
+                self.to_csv(file)
+            return
+        write = csv.writer(path, lineterminator="\n").writerow
+        write([*self.by, *self._total])
+        for row in self._rows:
+            write([_csv_cell(value) for value in row.values()])
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw what each day cost (UTC), with matplotlib, the extra `plot`.
+
+        The bars are stacked by what the report is grouped by, or else by agent. The baseline is a line.
+
+        ax: where to draw; None: a new figure. Returns it. The ledger is read again if the report is not
+        by "day". Raises `ConfigError` without matplotlib.
+        """
+        from ccroute.accounting.plot import plot
+
+        parts: list[GroupBy] = [name for name in self.by if name != "day"] or ["agent"]
+        report = self
+        if set(self.by) != {"day", *parts}:
+            report = Report(self._read(by=["day", *parts]), ["day", *parts], baseline=self._baseline)
+        return plot(report._rows, parts, None if self._baseline is None else self._baseline_name, ax)
+
     def __str__(self) -> str:
-        return "\n".join(aligned(*self._table()))
+        return "\n".join([*aligned(*self._table(self._rows)), *self._notes()])
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        shown = self._rows[:MOST_SHOWN]
+        return "\n".join([*aligned(*self._table(shown)), *self._notes(len(shown))])
 
-    def __rich__(self) -> RichTable:
-        return RichTable(*self._table())
+    def __rich__(self) -> RenderableType:
+        from rich.console import Group
+
+        return Group(RichTable(*self._table(self._rows)), *self._notes())
 
     def _repr_html_(self) -> str:
-        from html import escape  # only where something is shown
+        shown = self._rows[:MOST_SHOWN]
+        return html_table(*self._table(shown), notes=self._notes(len(shown)))
 
-        header, rows, _, total = self._table()
+    def _notes(self, shown: int | None = None) -> list[str]:
+        """What stands below a table."""
+        notes, estimated = [], self._total_estimated
+        if shown is not None and shown < len(self):
+            notes.append(f"{len(self) - shown} more rows: print(report), or report.to_dicts()")
+        if estimated["attempts"]:
+            of = f"{estimated['attempts']} of {self._total['attempts']} attempts"
+            notes.append(f"estimated: the tokens of {of}, which cost {rounded_usd(estimated['cost'])}")
+        return notes
 
-        def line(cells: Sequence[str], tag: str = "td") -> str:
-            return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-        foot = f"<tfoot>{line(total, 'th')}</tfoot>" if total else ""
-        body = "".join(map(line, rows))
-        return f"<table><thead>{line(header, 'th')}</thead><tbody>{body}</tbody>{foot}</table>"
-
-    def _table(self) -> tuple[list[str], list[list[str]], range, list[str] | None]:
+    def _table(
+        self, rows: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[str], list[list[str]], range, list[str] | None]:
         """The header, the rows, the columns of numbers, and the total unless it is the only row."""
         used = {c for row in self._rows for c, value in row.items() if value} | _ALWAYS
-        shown = [c for c in self._total if c in used - _HIDDEN]
-        columns = [*self.by, *shown]
-        rows = [[_cell(row, column) for column in columns] for row in self._rows]
+        columns = [c for c in self._total if c in used - _HIDDEN]
         labels = ["total", *("" for _ in self.by[1:])]
-        total = [*labels, *(_cell(self._total, column) for column in shown)]
-        return columns, rows, range(len(self.by), len(columns)), total if rows and self.by else None
+        total = [*labels, *(_cell(self._total, column) for column in columns)]
+        columns = [*self.by, *columns]
+        cells = [[_cell(row, column) for column in columns] for row in rows]
+        return columns, cells, range(len(self.by), len(columns)), total if cells and self.by else None
 
 
 def _columns(tally: Tally, baseline: Price | None) -> dict[str, Any]:
@@ -209,6 +275,21 @@ def _columns(tally: Tally, baseline: Price | None) -> dict[str, Any]:
         "p50": tally.percentile(50),
         "p95": tally.percentile(95),
     }
+
+
+def _estimated(tally: Tally) -> dict[str, Any]:
+    return {"attempts": tally.estimated, "cost": tally.estimated_cost}
+
+
+def _csv_cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    text = str(value)
+    # https://owasp.org/www-community/attacks/CSV_Injection
+    is_formula = isinstance(value, str) and text.lstrip()[:1] in _FORMULA
+    return f"'{text}" if is_formula else text
 
 
 def _cell(row: Mapping[str, Any], column: str) -> str:

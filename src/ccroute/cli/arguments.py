@@ -105,8 +105,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument(
         "--by",
-        default="agent",
-        help="agent (default), group, alias, model, backend, day, session, or several: agent,model",
+        action="append",
+        metavar="PART",
+        help="agent (default), group, alias, model, backend, day or session; several: --by agent --by model, "
+        "or --by agent,model",
     )
     report.add_argument("--since", metavar="TIME", help="the first day or time, such as 2026-01-31")
     report.add_argument("--until", metavar="TIME", help="the first day or time that does not count")
@@ -115,6 +117,9 @@ def _parser() -> argparse.ArgumentParser:
         "--config",
         metavar="FILE",
         help="the configuration that has the baseline's price, if no provider's list does",
+    )
+    report.add_argument(
+        "--csv", metavar="FILE", help="write the rows as CSV, with exact amounts; - is standard output"
     )
 
     migrate = command(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+from typing import Any
 
 from ccroute.accounting import PriceBook, Report
 from ccroute.accounting.price_lists import or_install, price_of_model
@@ -14,14 +17,24 @@ from ccroute.types import Price
 
 
 def run(arguments: argparse.Namespace, output: Output) -> None:
-    baseline = _baseline(arguments)
+    by: list[Any] = [part.strip() for given in arguments.by or ["agent"] for part in given.split(",")]
+    baseline, csv = _baseline(arguments), arguments.csv
     try:
-        report = Report.from_ledger(
-            arguments.ledger, arguments.by.split(","), arguments.since, arguments.until, baseline
-        )
+        report = Report.from_ledger(arguments.ledger, by, arguments.since, arguments.until, baseline)
     except ValueError as error:  # a wrong --by, --since or --until
         raise ConfigError(f"--{error}") from None
-    if output.as_json:
+    if csv == "-":
+        report.to_csv(sys.stdout)
+    elif csv is not None:
+        if (
+            os.path.exists(csv)
+            and os.path.exists(arguments.ledger)
+            and os.path.samefile(csv, arguments.ledger)
+        ):
+            raise ConfigError(f"--csv {csv}: that is the ledger")
+        report.to_csv(csv)
+        output.note(f"{csv} has {len(report)} rows")
+    elif output.as_json:
         output.json(report.to_dict())
     elif report:
         output.result(report)

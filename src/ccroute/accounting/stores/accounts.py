@@ -88,25 +88,30 @@ def reserve(
 ) -> bool:
     """Reserve so much of all claims, in one statement. False: one has no room, as `fits` has it, or no
     account."""
-    names = {claim.scope.kind: claim.scope.name for claim in claims}
-    sessions = [claim.scope.session for claim in claims if claim.scope.session is not None]
-    parameters: list[object] = [
+    names: dict[str, object] = dict.fromkeys(("agent", "group", "backend", "session"), NULL)
+    rooms: list[object] = []
+    for claim in claims:
+        kind, name, session = claim.scope
+        names[kind] = name
+        if session is not None:
+            names["session"] = session
+        room_usd = math.inf if claim.usd is None or not usd else _at_most(claim.usd - usd)
+        room_tokens = math.inf if claim.tokens is None else claim.tokens - tokens
+        window = _window(claim.since)
+        rooms += (kind, name, NULL if session is None else session, window, room_usd, room_tokens)
+    reservation = (
         attempt,
-        names.get("agent", NULL),
-        names.get("group", NULL),
-        names.get("backend", NULL),
-        sessions[0] if sessions else names.get("session", NULL),
+        names["agent"],
+        names["group"],
+        names["backend"],
+        names["session"],
         at_least(usd),
         tokens,
         process,
         expires,
-    ]
-    for claim in claims:
-        (kind, name, session), since = claim.scope, _window(claim.since)
-        room_usd = math.inf if claim.usd is None or not usd else _at_most(claim.usd - usd)
-        room_tokens = math.inf if claim.tokens is None else claim.tokens - tokens
-        parameters += (kind, name, NULL if session is None else session, since, room_usd, room_tokens)
-    return cursor.execute(_RESERVE + " AND ".join([_ROOM] * len(claims)), parameters).rowcount > 0
+    )
+    statement = _RESERVE + " AND ".join([_ROOM] * len(claims))
+    return cursor.execute(statement, (*reservation, *rooms)).rowcount > 0
 
 
 def processes(cursor: sqlite3.Cursor) -> list[Process]:
