@@ -153,7 +153,8 @@ def test_a_call_that_does_not_fit_is_not_sent_and_says_why() -> None:
     error = scene.refuses(max_tokens=100)
     assert str(error) == (
         "budget router (1.50 USD per day) has $1.00 left until 2026-01-03 00:00 UTC, and a call to main/m "
-        'may take $1.10. Raise the budget, lower max_tokens, or let a free model answer instead: then="fallback"'
+        "may take $1.10. Raise the budget, lower max_tokens, or let a free model answer instead: "
+        'then="fallback"'
     )
     assert (error.budget, error.spent, error.limit) == ("router", Decimal("0.5"), Decimal("1.5"))
     assert error.resets_at == NOON + timedelta(hours=12)
