@@ -396,7 +396,7 @@ def test_a_csv_file_has_every_row_with_exact_amounts(tmp_path: Path) -> None:
     assert [list(line) for line in read] == [["agent", "day", *COLUMNS]] * 3
     assert [line["cost"] for line in read] == ["1000", "0.000000000001", ""]
     assert [line["agent"] for line in read] == ["js", "py", ""]
-    assert (read[1]["p50"], read[1]["saved"], read[2]["saved"]) == (str(1 / 3), "0.022499999999", "")
+    assert (read[1]["p50"], read[1]["saved"], read[2]["saved"]) == ("0.333333", "0.022499999999", "")
     assert all(
         (line[name] or None)
         == (None if value is None else f"{value:f}" if isinstance(value, Decimal) else str(value))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Literal
 from unittest import mock
 
@@ -14,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.routing.budgets.support import GROUPS, Bed, Money
 
 from ccroute import Budget
-from ccroute.accounting import LedgerRow
+from ccroute.accounting import LedgerRow, MemoryLedger
+from ccroute.accounting.budgets import Claim, Standing
 from ccroute.accounting.stores.budgets import MemoryBudgets
 from ccroute.routing.budgets.reservation import Reservation
 from ccroute.routing.budgets.worst_case import InTheWay
@@ -47,6 +49,22 @@ class Attempt:
     done: LedgerRow | None = None
 
 
+class Watched(MemoryBudgets):
+    """Tells of each reservation that is made."""
+
+    def __init__(self, ledger: MemoryLedger, made: Callable[[str, Sequence[Claim]], None]) -> None:
+        super().__init__(ledger)
+        self._made = made
+
+    def reserve(
+        self, attempt: str, claims: Sequence[Claim], usd: Decimal, tokens: int, expires: datetime
+    ) -> list[Standing] | None:
+        lacking = super().reserve(attempt, claims, usd, tokens, expires)
+        if lacking is None and usd:
+            self._made(attempt, claims)
+        return lacking
+
+
 class BudgetMachine(RuleBasedStateMachine):
     @initialize(
         given=st.dictionaries(
@@ -56,7 +74,8 @@ class BudgetMachine(RuleBasedStateMachine):
     def begins(self, given: dict[str, Budget]) -> None:
         self.patch = mock.patch("ccroute.routing.budgets.budgets.LOOK_AT_ALL", LOOK)
         self.patch.start()
-        self.money = Money(given)
+        ledger = MemoryLedger()
+        self.money = Money(given, ledger=ledger, store=Watched(ledger, self._is_first))
         self.waiting: list[Attempt] = []
         self.running: list[Attempt] = []
         self.rows: list[LedgerRow] = []
@@ -192,22 +211,17 @@ class BudgetMachine(RuleBasedStateMachine):
                 return
         self.waiting.remove(attempt)
         if asked.granted:
-            self._is_first(attempt)
             self.running.append(attempt)
             attempt.started = self.money.clock.now()
         else:
             self._is_really_spent(attempt)
 
-    def _is_first(self, attempt: Attempt) -> None:
+    def _is_first(self, attempt: str, claims: Sequence[Claim]) -> None:
         """Nobody who came before, and looks when woken, waits for others of a scope that it needs."""
-        scopes = {need.scope for need in attempt.asked.needs}
-        if attempt.hung or not attempt.usd:
-            return
-        for other in self.waiting:
-            is_before = 0 < other.asked.ticket < (attempt.asked.ticket or 10**9)
-            assert not (
-                is_before and not other.hung and other.asked.queue in scopes and not other.asked.granted
-            )
+        scopes = {claim.scope for claim in claims}
+        places = {each.asked.attempt: place for place, each in enumerate(self.waiting)}
+        for other in self.waiting[: places.get(attempt)]:
+            assert other.hung or other.asked.attempt == attempt or other.asked.queue not in scopes
 
     def _is_really_spent(self, attempt: Attempt) -> None:
         way, now = self._way(attempt), self.money.clock.now()

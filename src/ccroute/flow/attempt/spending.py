@@ -70,7 +70,7 @@ def foresee(attempt: AttemptContext) -> Fault | None:
     if way is not None:
         left = None if total is None else attempt.started_at + timedelta(seconds=total)
         in_time = left is None or way.until < left
-        if way.because != "in flight" and not (_is_queued(way) and in_time):
+        if way.because != "in flight" and not (way.may_wait and in_time):
             return _refused(attempt, asked.worst, way)
         attempt.note_change(f"waits, {_lack(attempt, asked.worst, way)}")
         return None
@@ -156,10 +156,6 @@ def _put_limit(attempt: AttemptContext, asked: Reservation) -> None:
 
 def _limited(request: Request, output: int) -> Request:
     return replace(request, max_tokens=output)
-
-
-def _is_queued(way: InTheWay) -> bool:
-    return way.because == "spent" and way.need.budget.then == "queue"
 
 
 def _tell(attempt: AttemptContext, way: InTheWay, reason: str, *, waits: bool) -> None:

@@ -199,7 +199,7 @@ class Budgets:
         if way is not None and way.because == "in flight":
             scope = reservation.queue = way.need.scope
             heapq.heappush(self._queues.setdefault(scope, []), (reservation.ticket, reservation))
-        elif way is not None and way.because == "spent" and way.need.budget.then == "queue":
+        elif way is not None and way.may_wait:
             reservation.queue = "next window"
             heapq.heappush(self._later, (way.until, reservation.ticket, reservation))
 

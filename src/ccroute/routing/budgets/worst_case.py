@@ -12,6 +12,7 @@ from ccroute.accounting.prices import NOTHING
 from ccroute.routing.budgets.table import Need
 from ccroute.types import JSON, Price, Request
 from ccroute.types.budget import Then
+from ccroute.types.clock import END
 
 LEAST: Final = 256
 """Tokens of the shortest answer that is worth a call: no budget limits one to fewer."""
@@ -154,6 +155,11 @@ class InTheWay(NamedTuple):
     because: Because
     until: datetime
     error: Exception | None = None
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether to wait for the next window helps, and is asked for."""
+        return self.because == "spent" and self.need.budget.then == "queue" and self.until != END
 
 
 def strictest(needs: Sequence[Need], places: Iterable[int]) -> int:
