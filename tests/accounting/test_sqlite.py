@@ -29,7 +29,9 @@ from tests.accounting.support import DAY, ROWS, START, row
 
 from ccroute import Price, Report
 from ccroute.accounting import LedgerRow, PriceBook, SqliteLedger
-from ccroute.accounting.stores import base, files, schema, sqlite, tables
+from ccroute.accounting.stores import base
+from ccroute.accounting.stores.sqlite import files, schema, tables
+from ccroute.accounting.stores.sqlite import ledger as sqlite
 from ccroute.errors import ConfigError
 from ccroute.types import FailureClass, Usage
 

@@ -17,8 +17,8 @@ from tests.accounting.support import DAY, ROWS, START, naive_report, row
 
 from ccroute import Price, Report
 from ccroute.accounting import BaseLedger, Key, LedgerRow, MemoryLedger, SqliteLedger, Tally
-from ccroute.accounting.stores import sums
 from ccroute.accounting.stores.opening import open_ledger
+from ccroute.accounting.stores.sqlite import sums
 from ccroute.accounting.tally import tallied
 
 GROUPS: list[Any] = ["agent", "group", "alias", "model", "backend", "day", "session"]

@@ -16,7 +16,7 @@ from ccroute.lazy import loader
 if TYPE_CHECKING:
     from ccroute.accounting.report import Report
     from ccroute.accounting.stores.postgres.ledger import PostgresLedger
-    from ccroute.accounting.stores.sqlite import SqliteLedger
+    from ccroute.accounting.stores.sqlite.ledger import SqliteLedger
 
 __all__ = [
     "BaseLedger",
@@ -40,6 +40,6 @@ __getattr__ = loader(
     {
         "PostgresLedger": "ccroute.accounting.stores.postgres.ledger",
         "Report": "ccroute.accounting.report",
-        "SqliteLedger": "ccroute.accounting.stores.sqlite",
+        "SqliteLedger": "ccroute.accounting.stores.sqlite.ledger",
     },
 )
