@@ -14,14 +14,9 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from ccroute.accounting.budgets import Claim, Scope, Standing
-<<<<<<< HEAD:src/ccroute/accounting/stores/accounts.py
 from ccroute.accounting.prices import NOTHING
-from ccroute.accounting.stores.schema import NULL, nanoseconds
-from ccroute.accounting.stores.tables import COUNT, amount_of_text, tokens
-=======
 from ccroute.accounting.stores.sqlite.schema import NULL, nanoseconds
 from ccroute.accounting.stores.sqlite.tables import COUNT, amount_of_text, tokens
->>>>>>> wt-docs:src/ccroute/accounting/stores/sqlite/accounts.py
 
 CHANGE: Final = "UPDATE reservations SET usd = ?, tokens = ? WHERE attempt = ?"
 END: Final = "DELETE FROM reservations WHERE attempt = ?"
