@@ -11,7 +11,7 @@ from ccroute.accounting.row import Key, LedgerRow
 from ccroute.accounting.stores.base import BaseLedger
 from ccroute.accounting.stores.memory import MemoryLedger
 from ccroute.accounting.stores.opening import open_ledger
-from ccroute.accounting.tally import Tally
+from ccroute.accounting.tally import Tally, tallied
 from ccroute.lazy import loader
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ __all__ = [
     "Tally",
     "cost",
     "open_ledger",
+    "tallied",
 ]
 
 __getattr__ = loader(

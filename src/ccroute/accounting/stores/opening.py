@@ -40,9 +40,10 @@ def open_ledger(given: object) -> tuple[BaseLedger, bool]:
         from ccroute.accounting.stores.own import OwnLedger  # loaded at its first use
 
         return OwnLedger(given), False
+    lacks = [f"{name}()" for name in ("record", "tallies") if not hasattr(given, name)]
     raise ConfigError(
         "ledger= takes a path, a postgresql:// address, an object with record() and tallies(), or None for "
-        f"memory, not {type(given).__name__}"
+        f"memory, not {type(given).__name__}" + (f", which has no {lacks[0]}" if len(lacks) == 1 else "")
     )
 
 
@@ -56,9 +57,9 @@ def read_sums(
 ) -> dict[Key, Tally]:
     """The sums of a ledger that this program does not write. Raises `ConfigError` if it cannot be read."""
     if is_postgresql(given):
-        from ccroute.accounting.stores.postgres import ledger as postgres
+        from ccroute.accounting.stores.postgres import ledger
 
-        return postgres.read_sums(os.fspath(given), since, until, by, tiers=tiers)
+        return ledger.read_sums(os.fspath(given), since, until, by, tiers=tiers)
     from ccroute.accounting.stores.sqlite import ledger as sqlite
 
     return sqlite.read_sums(checked_path(given), since, until, by, tiers=tiers)

@@ -1,4 +1,5 @@
-"""The ledger in an SQLite file, and the accounts of budgets in it.
+"""The ledger in an SQLite file, and the budgets that all processes share that have the file.
 
-Only `ccroute.accounting.stores` and the PostgreSQL ledger, which keeps a journal in such a file, know of it.
+SQL is in `tables`, `columns`, `sums` and `accounts`. Only `files` opens a file, and only `processes` looks at
+other processes.
 """

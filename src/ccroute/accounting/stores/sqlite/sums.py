@@ -101,14 +101,13 @@ def _read(
 ) -> list[Iterable[Any]]:
     """The groups of a part, as columns: `by`, the tier, `_COUNTS` and `_AMOUNTS`."""
     groups = [*(_PARTS.get(name, name) for name in by), tier_of(tiers)]
-    columns: list[Any]
+    columns, is_exact = list[Any](), False
     try:
         columns = _columns(connection, groups, _QUICKLY, part)
         is_exact = all(float not in map(type, column) for column in columns[-len(_QUICKLY) :])
     except sqlite3.OperationalError as error:
         if str(error) != "integer overflow":  # more than 9 million USD
             raise
-        is_exact = False
     if not is_exact:
         columns = _columns(connection, groups, _EXACTLY, part)
     for i, name in enumerate(by):
