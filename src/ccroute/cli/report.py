@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from typing import Any
 
 from ccroute.accounting import PriceBook, Report
 from ccroute.accounting.price_lists import or_install, price_of_model
@@ -16,7 +17,7 @@ from ccroute.types import Price
 
 
 def run(arguments: argparse.Namespace, output: Output) -> None:
-    by = [part.strip() for given in arguments.by or ["agent"] for part in given.split(",")]
+    by: list[Any] = [part.strip() for given in arguments.by or ["agent"] for part in given.split(",")]
     baseline, csv = _baseline(arguments), arguments.csv
     try:
         report = Report.from_ledger(arguments.ledger, by, arguments.since, arguments.until, baseline)
