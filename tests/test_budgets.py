@@ -358,24 +358,18 @@ def test_routers_that_share_a_ledger_share_its_budgets() -> None:
 def test_a_reload_keeps_what_was_spent_and_changes_the_limit() -> None:
     events: list[Event] = []
     with ScriptedServer([ANSWER] * 3) as server:
-        source = {
-            "backends": {
-                "main": {
-                    "kind": "openai",
-                    "base_url": server.url,
-                    "models": {"m": {"price": {"input": 10000, "output": 10000}}},
-                }
-            }
-        }
-        options: dict[str, Any] = {"count_tokens": ten, "on_event": events.append}
-        with Router.from_config(source, budgets={"router": Budget(1)}, **options) as made:
+        priced = {"m": {"price": {"input": 10_000, "output": 10_000}}}
+        backends = {"main": {"kind": "openai", "base_url": server.url, "models": priced}}
+
+        def source(**budgets: Any) -> dict[str, Any]:
+            return {"backends": backends, "budgets": budgets}
+
+        with Router.from_config(source(router={"usd": 1}), count_tokens=ten, on_event=events.append) as made:
             made.complete("hi", model="main/m", max_tokens=50)
-            made._reloader.sources._overrides["budgets"] = {"router": Budget(2), "session": Budget(9)}  # type: ignore[union-attr]
-            made.reload()
+            made.reload(source(router={"usd": 2}, session={"usd": 9}))
             assert spent(made) == (Decimal("0.5"), 0)
-            made.complete("hi", model="main/m", max_tokens=50)
-            made._reloader.sources._overrides["budgets"] = None  # type: ignore[union-attr]
-            made.reload()
+            made.complete("hi", model="main/m", max_tokens=90)
+            made.reload(source())
             made.complete("hi", model="main/m", max_tokens=500)
             assert made.stats().budgets == {}
     added, removed = (event for event in events if isinstance(event, Reloaded))
