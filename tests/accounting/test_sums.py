@@ -105,5 +105,5 @@ def test_a_report_is_the_sum_of_its_rows(
             for line in expected:
                 assert line in made, ledger
             assert made.total == total
-            costs = [line["cost"] or 0 for line in made]
-            assert costs == sorted(costs, reverse=True)
+            order = [(line.get("day"), -(line["cost"] or 0)) for line in made]
+            assert order == sorted(order), "day by day, the most expensive first"

@@ -10,7 +10,7 @@ from ccroute.accounting.prices import PriceBook, cost
 from ccroute.accounting.stores.base import BaseLedger
 from ccroute.accounting.stores.memory import MemoryLedger
 from ccroute.accounting.stores.opening import open_ledger
-from ccroute.accounting.tally import Key, LedgerRow, Tally
+from ccroute.accounting.tally import Key, LedgerRow, Tally, tallied
 from ccroute.lazy import loader
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ __all__ = [
     "Tally",
     "cost",
     "open_ledger",
+    "tallied",
 ]
 
 __getattr__ = loader(
