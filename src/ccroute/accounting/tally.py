@@ -7,19 +7,20 @@ import sys
 from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from functools import reduce
-from itertools import accumulate, pairwise
-from operator import add, attrgetter
-from typing import Any, Final, NamedTuple
+from itertools import accumulate, chain, pairwise
+from operator import add, attrgetter, sub
+from typing import Any, Final, NamedTuple, TypeVar
 
 from ccroute.accounting.money import EXACT, NOTHING, total_usd
 from ccroute.accounting.prices import cost_at
 from ccroute.accounting.row import Key, LedgerRow, keys_of
 from ccroute.types import Price
 
+K = TypeVar("K", bound=Hashable)
 LATENCIES: Final = 100_000
 """How many latencies a tally keeps as they are. More are counted to 1 %."""
 
@@ -75,6 +76,10 @@ class TokenCounts(NamedTuple):
     def plus(self, other: TokenCounts) -> TokenCounts:
         """The sum, bucket by bucket."""
         return TokenCounts(*map(add, self, other))
+
+    def minus(self, other: TokenCounts) -> TokenCounts:
+        """The difference, bucket by bucket."""
+        return TokenCounts(*map(sub, self, other))
 
 
 @dataclass(slots=True)
@@ -215,11 +220,19 @@ def merged(tallies: Sequence[Tally]) -> Tally:
 
 def joined(*several: Mapping[Key, Tally]) -> dict[Key, Tally]:
     """The sums over all of these."""
-    groups = defaultdict[Key, list[Tally]](list)
-    for sums in several:
-        for key, tally in sums.items():
-            groups[key].append(tally)
-    return {key: tallies[0] if len(tallies) == 1 else merged(tallies) for key, tallies in groups.items()}
+    return combined(chain.from_iterable(sums.items() for sums in several))
+
+
+def combined(sums: Iterable[tuple[K, Tally]]) -> dict[K, Tally]:
+    """The sum of each key's tallies. A single one is itself."""
+    found: dict[K, Tally] = {}
+    more = defaultdict[K, list[Tally]](list)
+    for key, tally in sums:
+        if found.setdefault(key, tally) is not tally:
+            more[key].append(tally)
+    for key, tallies in more.items():
+        found[key] = merged([found[key], *tallies])
+    return found
 
 
 def tallied(

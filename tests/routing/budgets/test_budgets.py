@@ -428,6 +428,20 @@ def test_settling_in_the_middle_of_the_lock_never_waits() -> None:
     assert money.budgets.wait(third) == 0
 
 
+def test_one_that_leaves_in_the_middle_of_anothers_question_is_let_go() -> None:
+    money = Money({"a": TEN})
+    first = money.gets(4)
+    reserve = money.budgets.store.reserve
+
+    def interrupted(*given: Any) -> Any:
+        first.settle(None)  # by a finaliser
+        return reserve(*given)
+
+    money.budgets.store.reserve = interrupted  # type: ignore[method-assign]
+    money.gets(5)
+    assert money.spent() == (0, 5)
+
+
 def test_a_reservation_collected_in_the_middle_of_the_lock_is_free() -> None:
     money = Money({"a": TEN})
     held: list[Any] = [money.gets(10)]
