@@ -58,8 +58,9 @@ def test_a_refusal_says_what_a_call_may_take_and_what_to_do(then: Then, advice: 
 def test_what_has_no_price_is_not_better_in_the_next_window() -> None:
     error = refusal(Budget(5))
     assert error.args[0] == (
-        f"{PAID} has no price, so budget agent:coder (5 USD per day) cannot allow it. "
-        f'Give the model a price: prices={{"{PAID}": Price(…)}} or "free"'
+        f"the price of {PAID} is unknown (genai-prices has no model claude-paid of anthropic), so budget "
+        "agent:coder (5 USD per day) cannot allow it. "
+        'Give it one, such as prices={"claude-paid": Price(3, 15)}, or a budget in tokens'
     )
     assert error.retry_after is None
 

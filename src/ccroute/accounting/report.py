@@ -256,6 +256,7 @@ def _columns(tally: Tally, baseline: Price | None) -> dict[str, Any]:
         if saved is not None and baseline_cost
         else None
     )
+    p50, p95 = tally.percentiles(50, 95)
     return {
         "requests": tally.requests,
         "attempts": tally.attempts,
@@ -272,8 +273,8 @@ def _columns(tally: Tally, baseline: Price | None) -> dict[str, Any]:
         "cache_hits": tally.cache_hits,
         "overrides": tally.overrides,
         "override_saved": tally.override_saved if tally.overrides_known or not tally.overrides else None,
-        "p50": tally.percentile(50),
-        "p95": tally.percentile(95),
+        "p50": p50,
+        "p95": p95,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from decimal import Context, Decimal
 from functools import reduce
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, pairwise
 from operator import add, attrgetter, itemgetter
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -176,7 +177,7 @@ class Tally:
                     saving is in `override_saved`.
     tokens:         by the lengths of their prompts, because long ones may cost more. Those of unknown price,
                     which `cost` is without, are under None.
-    latencies:      of the answered calls, in seconds; `condense` counts them in `rounded` instead.
+    latencies:      of the answered calls, in microseconds; `condense` counts them in `rounded` instead.
     """
 
     requests: int = 0
@@ -191,7 +192,7 @@ class Tally:
     estimated_cost: Decimal = NOTHING
     override_saved: Decimal = NOTHING
     tokens: dict[Lengths | None, TokenCounts] = field(default_factory=dict)
-    latencies: list[float] = field(default_factory=list)
+    latencies: array[int] = field(default_factory=lambda: array("q"))
     rounded: dict[int, int] = field(default_factory=dict)
 
     def add(self, row: LedgerRow, tiers: Sequence[Lengths] = USUAL_TIERS) -> None:
@@ -219,7 +220,7 @@ class Tally:
                 self.overrides_known += 1
                 self.override_saved = EXACT.add(self.override_saved, row.override_saved)
         if row.latency is not None and row.outcome == "ok":
-            self.latencies.append(row.latency)
+            self.latencies.append(int(row.latency * 1e6 + 0.5))
             if len(self.latencies) > LATENCIES:
                 self.condense()
 
@@ -233,7 +234,7 @@ class Tally:
         for latency in self.latencies:
             step = _step(latency)
             self.rounded[step] = self.rounded.get(step, 0) + 1
-        self.latencies.clear()
+        del self.latencies[:]
 
     @property
     def usage(self) -> TokenCounts:
@@ -262,20 +263,22 @@ class Tally:
                 total = EXACT.add(total, cost_at(tokens, tier))
         return total
 
-    def percentile(self, percent: int) -> float | None:
-        """The latency in seconds that `percent` of the answered calls did not exceed: that of one of them, or
-        to 1 % if some were condensed."""
-        if not self.rounded:
-            if not self.latencies:
-                return None
-            self.latencies.sort()  # in place: the next percentile has a sorted list
-            # To a microsecond: SQLite writes 15 figures, so that a ledger's last one may be another's.
-            return round(self.latencies[-(-len(self.latencies) * percent // 100) - 1], 6)
-        counts = Counter(self.rounded)
-        counts.update(map(_step, self.latencies))
-        steps = sorted(counts)
-        number = bisect_left(list(accumulate(counts[step] for step in steps)), counts.total() * percent / 100)
-        return math.exp(steps[number] / _STEPS)
+    def percentiles(self, *percents: int) -> list[float | None]:
+        """The latencies in seconds that so many percent of the answered calls did not exceed.
+
+        Each is that of a call, to a microsecond; or right to 1 % if some were condensed.
+        """
+        if self.rounded:
+            counts = Counter(self.rounded)
+            counts.update(map(_step, self.latencies))
+            steps = sorted(counts)
+            below = list(accumulate(counts[step] for step in steps))
+            numbers = [bisect_left(below, counts.total() * percent / 100) for percent in percents]
+            return [math.exp(steps[number] / _STEPS) / 1e6 for number in numbers]
+        if not self.latencies:
+            return [None for _ in percents]
+        ordered = sorted(self.latencies)
+        return [ordered[-(-len(ordered) * percent // 100) - 1] / 1e6 for percent in percents]
 
 
 def merged(tallies: Sequence[Tally]) -> Tally:
@@ -292,8 +295,8 @@ def merged(tallies: Sequence[Tally]) -> Tally:
     whole.tokens = {
         lengths: TokenCounts(*map(sum, zip(*each, strict=True))) for lengths, each in tokens.items()
     }
-    whole.latencies = list(chain.from_iterable(tally.latencies for tally in tallies))
     for tally in tallies:
+        whole.latencies += tally.latencies
         for step, calls in tally.rounded.items():
             whole.rounded[step] = whole.rounded.get(step, 0) + calls
     return whole
@@ -349,5 +352,5 @@ _STEPS: Final = 50
 """Of latencies that are counted together: the next step is 2 % more."""
 
 
-def _step(latency: float) -> int:
-    return round(_STEPS * math.log(max(latency, 1e-6)))
+def _step(latency: int) -> int:
+    return round(_STEPS * math.log(latency)) if latency else 0

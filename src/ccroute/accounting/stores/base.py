@@ -10,11 +10,13 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from ccroute.accounting.budgets import BudgetStore
 from ccroute.accounting.tally import USUAL_TIERS, Key, LedgerRow, Lengths, Tally
 from ccroute.types.locks import lock_tries, lock_turn
+
+if TYPE_CHECKING:
+    from ccroute.accounting.budgets import BudgetStore
 
 MOST_WAITING: Final = 10_000
 """How many rows wait at most while they cannot be written; the oldest are dropped."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from decimal import Decimal
-from functools import cache, partial
+from functools import cache
 from itertools import pairwise
 from queue import SimpleQueue
 from typing import Any, Final
@@ -29,23 +29,27 @@ _PARTS: Final = {"group": '"group"', "day": f"started / {_DAY}"}
 UNPRICED: Final = -1
 """Instead of a tier's number."""
 _PROMPT: Final = "input + cache_read + cache_write_5m + cache_write_1h"
-_SUMS: Final = """
-    sum(final), count(*), sum(outcome IN ('failed', 'interrupted')), sum(estimated), sum(final AND cached),
-    sum(final AND overridden), count(CASE WHEN final THEN override_saved END),
-    json_group_array(latency) FILTER (WHERE outcome = 'ok' AND latency IS NOT NULL),
-    sum(input), sum(cache_read), sum(cache_write_5m), sum(cache_write_1h), sum(output), sum(reasoning),
-"""
+_COUNTS: Final = (
+    "sum(final)",
+    "count(*)",
+    "sum(outcome IN ('failed', 'interrupted'))",
+    "sum(estimated)",
+    "sum(final AND cached)",
+    "sum(final AND overridden)",
+    "count(CASE WHEN final THEN override_saved END)",
+    "group_concat(CASE WHEN outcome = 'ok' THEN CAST(latency * 1e6 + 0.5 AS INTEGER) END)",
+    *(f"sum({bucket})" for bucket in TokenCounts._fields),
+)
+_LATENCIES: Final = 7
+"""The place of the latencies in these."""
 _AMOUNTS: Final = ("cost", "CASE WHEN estimated THEN cost END", "CASE WHEN final THEN override_saved END")
-_NUMBER, _TEXT = (
-    "CASE WHEN typeof({0}) = 'integer' THEN {0} END",
-    "CASE WHEN typeof({0}) = 'text' THEN {0} END",
-)
-_QUICKLY: Final = ", ".join(f"sum({each}), NULL" for each in _AMOUNTS)
+_QUICKLY: Final = [column for each in _AMOUNTS for column in (f"sum({each})", "NULL")]
 """The amounts, where all of them are whole numbers: with a text, the sum is a float."""
-_EXACTLY: Final = ", ".join(
-    f"group_concat({_NUMBER.format(f'({each})')}), group_concat({_TEXT.format(f'({each})')})"
-    for each in _AMOUNTS
-)
+_EXACTLY: Final = [
+    f"group_concat(CASE WHEN typeof({each}) = '{kind}' THEN {each} END)"
+    for each in map("({})".format, _AMOUNTS)
+    for kind in ("integer", "text")
+]
 """All amounts, for Python to sum up."""
 
 
@@ -64,23 +68,19 @@ def sums(
     for connection in connections:
         free.put(connection)
 
-    def read(part: tuple[int, int]) -> list[list[Any]]:
+    def read(part: tuple[int, int]) -> list[Iterable[Any]]:
         connection = free.get()
         try:
-            return _read(connection, query, part)
+            return _read(connection, by, tiers, part)
         finally:
             free.put(connection)
 
-    query = partial(_query, by, tiers)
-    day = by.index("day") if "day" in by else None
     parts = list(pairwise(_borders(connections[0], *bounds(start, end))))
-    groups = defaultdict[tuple[Any, ...], Tally](Tally)
+    groups, names = defaultdict[tuple[Any, ...], Tally](Tally), len(by)
     with ThreadPoolExecutor(len(connections)) as threads:
-        for found in threads.map(read, parts):
-            for line in found:
-                if day is not None:
-                    line[day] = day_of(line[day])
-                _add(groups[tuple(line[: len(by)])], tiers, line[len(by) :])
+        for columns in threads.map(read, parts):
+            for found in zip(*columns, strict=True):
+                _add(groups[found[:names]], tiers, found[names:])
     key = keys_of(by)
     return {key(group): tally for group, tally in groups.items()}
 
@@ -94,37 +94,50 @@ def _borders(connection: sqlite3.Connection, start: int, end: int) -> list[int]:
     return [*borders, end]
 
 
-def _query(by: Sequence[str], tiers: Sequence[Lengths], amounts: str) -> str:
-    parts = "".join(f"{_PARTS.get(name, name)}, " for name in by)
-    tier = tier_of(tiers)
-    groups = f"SELECT json_array({parts}{tier}, {_SUMS} {amounts}) AS line {SPAN} GROUP BY {parts}{tier}"
-    return f"SELECT group_concat(line) FROM ({groups})"  # noqa: S608
+def _read(
+    connection: sqlite3.Connection, by: Sequence[str], tiers: Sequence[Lengths], part: tuple[int, int]
+) -> list[Iterable[Any]]:
+    """The groups of a part, as columns: `by`, the tier, `_COUNTS` and `_AMOUNTS`."""
+    groups = [*(_PARTS.get(name, name) for name in by), tier_of(tiers)]
+    columns: list[Any]
+    try:
+        columns = _columns(connection, groups, _QUICKLY, part)
+        is_exact = all(float not in map(type, column) for column in columns[-len(_QUICKLY) :])
+    except sqlite3.OperationalError as error:
+        if str(error) != "integer overflow":  # more than 9 million USD
+            raise
+        is_exact = False
+    if not is_exact:
+        columns = _columns(connection, groups, _EXACTLY, part)
+    for i, name in enumerate(by):
+        if name == "day":
+            columns[i] = map(day_of, columns[i])
+    texts = columns[len(groups) + _LATENCIES]
+    columns[len(groups) + _LATENCIES] = (text and map(int, text.split(",")) for text in texts)
+    return columns
+
+
+def _columns(
+    connection: sqlite3.Connection, groups: Sequence[str], amounts: Sequence[str], part: tuple[int, int]
+) -> list[Any]:
+    """The groups of a part, as columns.
+
+    They come as one text. With a row for each group, sqlite3 would wait after each for the thread that runs
+    Python just then, for 5 ms.
+    """
+    columns = [*groups, *_COUNTS, *amounts]
+    inner = ", ".join(f"{column} AS c{i}" for i, column in enumerate(columns))
+    outer = ", ".join(f"json_group_array(c{i})" for i in range(len(columns)))
+    query = f"SELECT json_array({outer}) FROM (SELECT {inner} {SPAN} GROUP BY {', '.join(groups)})"  # noqa: S608
+    (text,) = connection.execute(query, part).fetchone()
+    found: list[Any] = json.loads(text)
+    return found
 
 
 def tier_of(tiers: Sequence[Lengths]) -> str:
     """The number of a row's tier, in SQL."""
     limits = "".join(f" WHEN {_PROMPT} <= {each.longest} THEN {i}" for i, each in enumerate(tiers[:-1]))
     return f"CASE WHEN cost IS NULL THEN {UNPRICED}{limits} ELSE {len(tiers) - 1} END"
-
-
-def _read(
-    connection: sqlite3.Connection, query: Callable[[str], str], part: tuple[int, int]
-) -> list[list[Any]]:
-    try:
-        found = _lines(connection, query(_QUICKLY), part)
-        if not any(float in map(type, line[-6:]) for line in found):
-            return found
-    except sqlite3.OperationalError as error:
-        if str(error) != "integer overflow":  # more than 9 million USD
-            raise
-    return _lines(connection, query(_EXACTLY), part)
-
-
-def _lines(connection: sqlite3.Connection, query: str, part: tuple[int, int]) -> list[list[Any]]:
-    """The groups of a part. They come as one text: sqlite3 lets other threads run Python only between two
-    rows, and would wait 5 ms for them after each of many."""
-    (text,) = connection.execute(query, part).fetchone()
-    return [] if text is None else json.loads(f"[{text}]")
 
 
 @cache
@@ -158,7 +171,7 @@ def add_counts(tally: Tally, tiers: Sequence[Lengths], found: Sequence[Any]) -> 
     if tier == UNPRICED:
         tally.unknown_cost_requests += requests
     tally.add_tokens(None if tier == UNPRICED else tiers[tier], tokens)
-    tally.latencies += latencies or ()
+    tally.latencies.extend(latencies or ())
 
 
 def _plus(total: Decimal, whole: int | str | None, texts: str | None) -> Decimal:

@@ -10,7 +10,6 @@ from typing import Final
 
 from ccroute import observe
 from ccroute.accounting.budgets import alone, fits
-from ccroute.accounting.price_lists import NOT_INSTALLED, OR_INSTALL
 from ccroute.accounting.prices import NOTHING
 from ccroute.accounting.tokens import estimate
 from ccroute.display import rounded_usd
@@ -110,7 +109,7 @@ def _worst(attempt: AttemptContext) -> WorstCase:
     if may_shorten and backend.wire_name is None:  # a wire of the user's own may not carry it
         may_shorten = "max_tokens" not in backend.refusals(_limited(request, LEAST), deployment.model)
     return worst_case(
-        dearest(deployment, request, attempt.state.clock.now()),
+        dearest(deployment, request, attempt.started_at),
         request,
         longest_prompt(attempt.plan, attempt.state),
         longest,
@@ -167,7 +166,6 @@ def _tell(attempt: AttemptContext, way: InTheWay, reason: str, *, waits: bool) -
 def _refused(attempt: AttemptContext, worst: WorstCase, way: InTheWay) -> Fault:
     """The error of an attempt that a budget does not allow, and what follows."""
     claim, standing = way.claim, way.standing
-    falls_back, is_spent = way.need.budget.then == "fallback", way.because == "spent"
     error = BudgetExceededError(f"{_lack(attempt, worst, way)}. {_advice(attempt, worst, way)}")
     error.__cause__ = way.error
     error.budget, in_usd = way.need.name, _is_usd(worst, way)
@@ -176,9 +174,9 @@ def _refused(attempt: AttemptContext, worst: WorstCase, way: InTheWay) -> Fault:
         error.spent = standing.spent_usd if in_usd else standing.spent_tokens
     if claim.until != END:
         error.resets_at = claim.until
-        if is_spent and not way.is_final:
+        if way.because == "spent" and not way.is_final:
             error.retry_after = max((claim.until - attempt.state.clock.now()).total_seconds(), 0.0)
-    return Fault(error, NO_BUDGET if falls_back else NO_BUDGET_REFUSED)
+    return Fault(error, NO_BUDGET if way.need.budget.then == "fallback" else NO_BUDGET_REFUSED)
 
 
 def _advice(attempt: AttemptContext, worst: WorstCase, way: InTheWay) -> str:
@@ -186,8 +184,8 @@ def _advice(attempt: AttemptContext, worst: WorstCase, way: InTheWay) -> str:
     if way.because == "unknown":
         return "A call that needs a budget is not sent until it can"
     if way.because == "no price":
-        install = OR_INSTALL if attempt.deployment.why_unpriced == NOT_INSTALLED else ""
-        return f'Give the model a price: prices={{"{attempt.deployment.name}": Price(…)}} or "free"{install}'
+        example = f'prices={{"{attempt.deployment.model}": Price(3, 15)}}'
+        return f"Give it one, such as {example}, or a budget in tokens"
     if way.because == "in flight":
         return "They did not end in time: raise timeout= or the budget, or lower max_tokens"
     if way.may_wait:
@@ -217,7 +215,8 @@ def _lack(attempt: AttemptContext, worst: WorstCase, way: InTheWay) -> str:
     if standing is None:
         return f"the ledger cannot say what is spent of {budget}: {type(way.error).__name__}"
     if way.because == "no price":
-        return f"{name} has no price, so {budget} cannot allow it"
+        why = attempt.deployment.why_unpriced
+        return f"the price of {name} is unknown{f' ({why})' if why else ''}, so {budget} cannot allow it"
     shortest = min(worst.least, worst.output) if way.because == "spent" and worst.may_shorten else None
     output = shortest or worst.output
     if _is_usd(worst, way):

@@ -232,7 +232,7 @@ _SUMS: Final = """
     count(*) FILTER (WHERE final), count(*), count(*) FILTER (WHERE outcome IN ('failed', 'interrupted')),
     count(*) FILTER (WHERE estimated), count(*) FILTER (WHERE final AND cached),
     count(*) FILTER (WHERE final AND overridden), count(override_saved) FILTER (WHERE final),
-    array_agg(latency) FILTER (WHERE outcome = 'ok' AND latency IS NOT NULL),
+    array_agg(floor(latency * 1e6 + 0.5)::bigint) FILTER (WHERE outcome = 'ok' AND latency IS NOT NULL),
     sum(input)::bigint, sum(cache_read)::bigint, sum(cache_write_5m)::bigint, sum(cache_write_1h)::bigint,
     sum(output)::bigint, sum(reasoning)::bigint,
     sum(cost), sum(cost) FILTER (WHERE estimated), sum(override_saved) FILTER (WHERE final)
