@@ -196,7 +196,7 @@ def newer_version(path: Path) -> None:
     [
         (
             lambda path: path.write_text("agents:\n  python: fast\n" * 9),
-            "usage.db cannot be read: file is not a database",
+            "usage.db cannot be read: file is not a database; a ledger is the SQLite file that a router",
         ),
         (other_program, "usage.db is another program's database"),
         (newer_version, r"usage.db is of a newer version .* \(its table has version 99.*update ccroute"),

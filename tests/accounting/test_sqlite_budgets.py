@@ -363,8 +363,16 @@ def test_a_process_is_known_by_more_than_its_number(monkeypatch: pytest.MonkeyPa
     assert has_ended(f"0badf00d {pid} {started}") is None
     monkeypatch.setattr(processes, "_state", lambda pid: ("", ""))  # hidden, as with hidepid=2
     assert has_ended(f"{place} {os.getppid()} 1") is None
+
+    def not_permitted(pid: int, signal: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", not_permitted)
     assert has_ended(f"{place} 1 1") is None
-    monkeypatch.setattr(processes, "_place", lambda: "")  # elsewhere than on Linux
+    monkeypatch.setattr(
+        processes, "open", Path("no such file").open, raising=False
+    )  # elsewhere than on Linux
+    assert processes._place() == ""
     assert has_ended(f" {os.getppid()} 1") is None
 
 

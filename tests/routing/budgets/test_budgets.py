@@ -309,6 +309,22 @@ def test_a_window_that_ends_too_late_is_still_seen_to_end() -> None:
     assert money.budgets.wait(late) == timedelta(days=29.5).total_seconds()
 
 
+def test_what_costs_more_than_the_whole_limit_waits_for_no_window() -> None:
+    money = Money({"a": Budget(10, per="hour", then="queue")})
+    assert money.misses(11).is_final
+    money.ends(money.gets(9), 9)
+    assert money.misses(11).is_final
+    shorter, _ = money.waits(11, may_shorten=True)
+    assert money.after(3600).budgets.wait(shorter) == 0
+    assert (shorter.granted, shorter.output) == (True, 10)
+
+
+def test_a_window_without_end_is_not_waited_for() -> None:
+    money = Money({"a": Budget(10, per="total", then="queue")})
+    money.ends(money.gets(9), 9)
+    assert money.misses(2).is_final
+
+
 # -- Shortened answers
 
 

@@ -39,9 +39,10 @@ def open_ledger(given: object) -> tuple[BaseLedger, bool]:
         from ccroute.accounting.stores.own import OwnLedger  # loaded at its first use
 
         return OwnLedger(given), False
+    lacks = [f"{name}()" for name in ("record", "tallies") if not hasattr(given, name)]
     raise ConfigError(
         "ledger= takes a path, a postgresql:// address, an object with record() and tallies(), or None for "
-        f"memory, not {type(given).__name__}"
+        f"memory, not {type(given).__name__}" + (f", which has no {lacks[0]}" if len(lacks) == 1 else "")
     )
 
 

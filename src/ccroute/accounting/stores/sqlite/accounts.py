@@ -14,7 +14,8 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from ccroute.accounting.budgets import Claim, Scope, Standing
-from ccroute.accounting.stores.sqlite.schema import NULL, amount_of, nanoseconds
+from ccroute.accounting.prices import NOTHING
+from ccroute.accounting.stores.sqlite.schema import NULL, nanoseconds
 from ccroute.accounting.stores.sqlite.tables import COUNT, amount_of_text, tokens
 
 CHANGE: Final = "UPDATE reservations SET usd = ?, tokens = ? WHERE attempt = ?"
@@ -56,7 +57,7 @@ class Process(NamedTuple):
 def standing(cursor: sqlite3.Cursor, claim: Claim) -> Standing:
     """How a claim stands. If it has no account, the rows are summed up."""
     usd, tokens, reserved_usd, reserved_tokens = _account(cursor, claim) or _sums(cursor, claim)
-    return Standing(amount_of(int(usd)), tokens, amount_of(int(reserved_usd)), reserved_tokens)
+    return Standing(_usd(usd), tokens, _usd(reserved_usd), reserved_tokens)
 
 
 def open_account(cursor: sqlite3.Cursor, claim: Claim, asked: int) -> None:
@@ -168,6 +169,11 @@ def _matches(scope: Scope) -> tuple[str, list[str]]:
     if scope.session is not None:
         parts.append(("session", scope.session))
     return "".join(f' AND "{column}" = ?' for column, _ in parts), [name for _, name in parts]
+
+
+def _usd(amount: float) -> Decimal:
+    usd = Decimal(amount).scaleb(-12, _EXACT).normalize(_EXACT)
+    return _EXACT.add(usd, NOTHING)  # 100, not 1E+2; 0, not 0E-12
 
 
 def _at_most(usd: Decimal) -> int | float:
