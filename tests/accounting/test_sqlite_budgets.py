@@ -364,14 +364,12 @@ def test_a_process_is_known_by_more_than_its_number(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(processes, "_state", lambda pid: ("", ""))  # hidden, as with hidepid=2
     assert has_ended(f"{place} {os.getppid()} 1") is None
 
-    def not_permitted(pid: int, signal: int) -> None:
+    def not_permitted(*_: object) -> None:
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", not_permitted)
     assert has_ended(f"{place} 1 1") is None
-    monkeypatch.setattr(
-        processes, "open", Path("no such file").open, raising=False
-    )  # elsewhere than on Linux
+    monkeypatch.setattr(processes, "open", not_permitted, raising=False)  # as elsewhere than on Linux
     assert processes._place() == ""
     assert has_ended(f" {os.getppid()} 1") is None
 
