@@ -45,7 +45,8 @@ from ccroute import (
 from ccroute.accounting import LedgerRow, MemoryLedger, SqliteLedger
 from ccroute.accounting.ledger import attempt_id
 from ccroute.accounting.report import GroupBy
-from ccroute.accounting.tally import Key, Tally
+from ccroute.accounting.row import Key
+from ccroute.accounting.tally import Tally
 from ccroute.observe import AttemptFailed, Event, FellBack, Interrupted, Overridden, Retried
 from ccroute.observe.events import CallEvent
 from ccroute.types import Attempt

@@ -12,8 +12,9 @@ from tests.accounting.support import START, row
 
 from ccroute.accounting import BaseLedger, LedgerRow, MemoryLedger, open_ledger
 from ccroute.accounting.budgets import BudgetStore, Claim, Kind, Scope, Standing, covers
-from ccroute.accounting.stores.budgets import MemoryBudgets
-from ccroute.accounting.tally import Key, Tally
+from ccroute.accounting.row import Key
+from ccroute.accounting.stores.memory_budgets import MemoryBudgets
+from ccroute.accounting.tally import Tally
 from ccroute.types import Usage
 from ccroute.types.clock import BEGINNING, END
 
@@ -267,7 +268,7 @@ def test_a_session_without_rows_is_not_looked_up_in_the_ledger(store: MemoryBudg
 def test_the_session_that_was_asked_for_longest_ago_is_forgotten(
     store: MemoryBudgets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ccroute.accounting.stores.budgets.MOST_SESSIONS", 3)
+    monkeypatch.setattr("ccroute.accounting.stores.memory_budgets.MOST_SESSIONS", 3)
     for name in ("a", "b", "c", "a", "d"):
         write(store._ledger, session=name)
         stands(store, claim("session", name))

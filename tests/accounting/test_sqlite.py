@@ -30,7 +30,7 @@ from tests.accounting.support import DAY, ROWS, START, row
 from ccroute import Price, Report
 from ccroute.accounting import LedgerRow, PriceBook, SqliteLedger
 from ccroute.accounting.stores import base
-from ccroute.accounting.stores.sqlite import files, schema, tables
+from ccroute.accounting.stores.sqlite import columns, files, tables
 from ccroute.accounting.stores.sqlite import ledger as sqlite
 from ccroute.errors import ConfigError
 from ccroute.types import FailureClass, Usage
@@ -244,7 +244,7 @@ def old_file(path: Path, version: int, ids: list[str]) -> None:
         connection.execute(f"PRAGMA application_id = {tables.APPLICATION}")
         connection.execute(f"PRAGMA user_version = {version}")
         for id in ids:
-            values = schema.values(row(id=id, version="0.4"))[: (31, 35)[version - 1]]
+            values = columns.values(row(id=id, version="0.4"))[: (31, 35)[version - 1]]
             connection.execute(f"INSERT INTO attempts VALUES ({', '.join('?' * len(values))})", values)
         connection.commit()
 
@@ -506,14 +506,14 @@ def test_a_row_recorded_in_the_middle_of_a_write_is_written_with_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = [row(id="b"), row(id="c")]
-    values = schema.values
+    values = columns.values
 
     def finaliser(each: LedgerRow) -> Any:
         while late:
             (ledger.record if len(late) == 2 else ledger.defer)(late.pop(0))
         return values(each)
 
-    monkeypatch.setattr(schema, "values", finaliser)
+    monkeypatch.setattr(columns, "values", finaliser)
     with opened(path) as ledger:
         ledger.record(row(id="a"))
         assert ids(path) == ["a", "b", "c"]

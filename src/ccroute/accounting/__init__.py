@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from ccroute.accounting.ledger import Ledger, RowLedger
 from ccroute.accounting.prices import PriceBook, cost
+from ccroute.accounting.row import Key, LedgerRow
 from ccroute.accounting.stores.base import BaseLedger
 from ccroute.accounting.stores.memory import MemoryLedger
 from ccroute.accounting.stores.opening import open_ledger
-from ccroute.accounting.tally import Key, LedgerRow, Tally, tallied
+from ccroute.accounting.tally import Tally, tallied
 from ccroute.lazy import loader
 
 if TYPE_CHECKING:

@@ -11,9 +11,11 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TextIO, get_args, overload
 
 from ccroute.accounting.ledger import moment
+from ccroute.accounting.money import EXACT, NOTHING, as_json
 from ccroute.accounting.price_lists import how_to_price, price_of_model
-from ccroute.accounting.prices import NOTHING, PriceBook, PriceLike
-from ccroute.accounting.tally import EXACT, Key, Tally, as_json, combined, merged, tiers_of
+from ccroute.accounting.prices import PriceBook, PriceLike
+from ccroute.accounting.row import Key
+from ccroute.accounting.tally import Tally, combined, merged, tiers_of
 from ccroute.display import RichTable, aligned, html_table, rounded_usd
 from ccroute.errors import ConfigError
 from ccroute.types import Price

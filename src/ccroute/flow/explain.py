@@ -11,7 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
-from ccroute.accounting.prices import NOTHING
+from ccroute.accounting.money import NOTHING
 from ccroute.errors import (
     AuthenticationError,
     BackendError,

@@ -18,7 +18,7 @@ from tests.routing.budgets.support import Bed, Money
 from ccroute import Budget
 from ccroute.accounting import MemoryLedger
 from ccroute.accounting.budgets import Claim, Standing
-from ccroute.accounting.stores.budgets import MemoryBudgets
+from ccroute.accounting.stores.memory_budgets import MemoryBudgets
 from ccroute.routing.budgets.budgets import LOOK, LOOK_AT_ALL
 from ccroute.routing.budgets.reservation import Reservation
 from ccroute.types.clock import END

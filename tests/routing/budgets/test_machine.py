@@ -17,7 +17,7 @@ from tests.routing.budgets.support import GROUPS, Bed, Money
 from ccroute import Budget
 from ccroute.accounting import LedgerRow, MemoryLedger
 from ccroute.accounting.budgets import Claim, Standing
-from ccroute.accounting.stores.budgets import MemoryBudgets
+from ccroute.accounting.stores.memory_budgets import MemoryBudgets
 from ccroute.routing.budgets.reservation import Reservation
 from ccroute.routing.budgets.worst_case import InTheWay
 

@@ -10,9 +10,10 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 from ccroute.accounting.ledger import Ledger
+from ccroute.accounting.row import Key
 from ccroute.accounting.stores.base import BaseLedger
 from ccroute.accounting.stores.memory import MemoryLedger
-from ccroute.accounting.tally import Key, Lengths, Tally
+from ccroute.accounting.tally import Lengths, Tally
 from ccroute.errors import ConfigError
 
 _JOURNAL: Final = re.compile(r"([?&])journal=([^&]*)(&|$)")

@@ -10,7 +10,7 @@ from typing import Final
 
 from ccroute import observe
 from ccroute.accounting.budgets import alone, fits
-from ccroute.accounting.prices import NOTHING
+from ccroute.accounting.money import NOTHING
 from ccroute.accounting.tokens import estimate
 from ccroute.display import rounded_usd
 from ccroute.errors import BudgetExceededError

@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Final, TypeAlias
 
 from ccroute.accounting.budgets import BudgetStore, Claim, Scope, covers
-from ccroute.accounting.prices import NOTHING
-from ccroute.accounting.tally import LedgerRow
+from ccroute.accounting.money import NOTHING
+from ccroute.accounting.row import LedgerRow
 from ccroute.routing.budgets.reservation import Reservation
 from ccroute.routing.budgets.worst_case import InTheWay, judge, strictest
 from ccroute.types.clock import END, Clock

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Final, Literal, NamedTuple
 
 from ccroute.accounting.budgets import Claim, Standing, alone, fits
-from ccroute.accounting.prices import NOTHING
+from ccroute.accounting.money import NOTHING
 from ccroute.routing.budgets.table import Need
 from ccroute.types import JSON, Price, Request
 from ccroute.types.budget import Then

@@ -9,18 +9,17 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Sequence
-from decimal import Context, Decimal
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from ccroute.accounting.budgets import Claim, Scope, Standing
-from ccroute.accounting.prices import NOTHING
-from ccroute.accounting.stores.sqlite.schema import NULL, nanoseconds
+from ccroute.accounting.money import EXACT, NOTHING
+from ccroute.accounting.stores.sqlite.columns import NULL, nanoseconds
 from ccroute.accounting.stores.sqlite.tables import COUNT, amount_of_text, tokens
 
 CHANGE: Final = "UPDATE reservations SET usd = ?, tokens = ? WHERE attempt = ?"
 END: Final = "DELETE FROM reservations WHERE attempt = ?"
-_EXACT: Final = Context(prec=100)
 _STANDING: Final = """
 SELECT usd, tokens, reserved_usd, reserved_tokens FROM accounts
 WHERE kind = ? AND name = ? AND session IS ? AND since = ?
@@ -172,13 +171,13 @@ def _matches(scope: Scope) -> tuple[str, list[str]]:
 
 
 def _usd(amount: float) -> Decimal:
-    usd = Decimal(amount).scaleb(-12, _EXACT).normalize(_EXACT)
-    return _EXACT.add(usd, NOTHING)  # 100, not 1E+2; 0, not 0E-12
+    usd = Decimal(amount).scaleb(-12, EXACT).normalize(EXACT)
+    return EXACT.add(usd, NOTHING)  # 100, not 1E+2; 0, not 0E-12
 
 
 def _at_most(usd: Decimal) -> int | float:
     """An amount as columns have it, or a little less."""
-    scaled = usd.scaleb(12, _EXACT)
+    scaled = usd.scaleb(12, EXACT)
     whole = int(scaled)
     whole -= whole > scaled
     return whole if abs(whole) < 2**63 else math.nextafter(whole, -math.inf)

@@ -17,9 +17,10 @@ from itertools import chain, pairwise
 from queue import SimpleQueue
 from typing import Any, Final
 
-from ccroute.accounting.prices import NOTHING
-from ccroute.accounting.stores.sqlite.schema import SPAN, amount_of, bounds
-from ccroute.accounting.tally import Key, Lengths, Tally, TokenCounts, combined, keys_of, total_usd
+from ccroute.accounting.money import NOTHING, total_usd
+from ccroute.accounting.row import Key, keys_of
+from ccroute.accounting.stores.sqlite.columns import SPAN, amount_of, bounds
+from ccroute.accounting.tally import Lengths, Tally, TokenCounts, combined
 
 AT_ONCE: Final = 20_000
 """Rows that are summed up at once, about: SQLite sorts them, which is quick in a processor's cache."""

@@ -12,8 +12,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from ccroute.accounting.budgets import Claim, Kind, Scope, Standing, fits
-from ccroute.accounting.prices import NOTHING
-from ccroute.accounting.tally import Key, LedgerRow
+from ccroute.accounting.money import NOTHING
+from ccroute.accounting.row import Key, LedgerRow
 from ccroute.errors import ConfigError
 from ccroute.types.locks import Inbox
 
