@@ -184,7 +184,7 @@ def test_an_account_begins_with_the_rows_and_goes_on_with_them(path: Path) -> No
         assert money(store) == (Decimal("3.5"), 0)
         assert store.standings([claim(usd=None, tokens=1)])[0].spent_tokens == 3 * 1100
     with opened(path) as again:
-        assert money(again.budget_store()) == (Decimal("3.5"), 0)
+        assert [str(usd) for usd in money(again.budget_store())] == ["3.5", "0"], "no zeros at the end"
         assert not reserve(again.budget_store(), "b", "6.6")
         assert reserve(again.budget_store(), "b", "6.5")
 

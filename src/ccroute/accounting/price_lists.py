@@ -25,7 +25,6 @@ _log = logging.getLogger("ccroute")
 Terms: TypeAlias = tuple[tuple[str, str], ...]
 """How an answer was served, such as `(("service_tier", "flex"),)`."""
 
-OR_INSTALL: Final = ", or pip install 'ccroute[prices]' for the prices of providers"
 NOT_INSTALLED: Final = "no price is given, and the extra is not installed: pip install 'ccroute[prices]'"
 _BUCKETS: Final = {
     "input_mtok": "input",
@@ -234,7 +233,7 @@ def how_to_price(name: str) -> str:
 
 def or_install() -> str:
     """The other thing to do about it, where the library is not installed."""
-    return "" if _providers() else OR_INSTALL
+    return "" if _providers() else ", or pip install 'ccroute[prices]' for the prices of providers"
 
 
 @lru_cache(1024)

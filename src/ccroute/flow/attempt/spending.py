@@ -11,7 +11,6 @@ from typing import Final
 from ccroute import observe
 from ccroute.accounting.budgets import alone, fits
 from ccroute.accounting.money import NOTHING
-from ccroute.accounting.price_lists import NOT_INSTALLED, OR_INSTALL
 from ccroute.accounting.tokens import estimate
 from ccroute.display import rounded_usd
 from ccroute.errors import BudgetExceededError
@@ -184,8 +183,8 @@ def _advice(attempt: AttemptContext, worst: WorstCase, way: InTheWay) -> str:
     if way.because == "unknown":
         return "A call that needs a budget is not sent until it can"
     if way.because == "no price":
-        install = OR_INSTALL if attempt.deployment.why_unpriced == NOT_INSTALLED else ""
-        return f'Give the model a price: prices={{"{attempt.deployment.name}": Price(…)}} or "free"{install}'
+        example = f'prices={{"{attempt.deployment.model}": Price(3, 15)}}'
+        return f"Give it one, such as {example}, or a budget in tokens"
     if way.because == "in flight":
         return "They did not end in time: raise timeout= or the budget, or lower max_tokens"
     if way.may_wait:
