@@ -91,7 +91,7 @@ class LedgerRow(NamedTuple):
     both are known).
 
     first_content: until the first content of a stream; `duration` is the whole attempt, without `queue`.
-    queue:         how long it waited for a slot at the host, for its turn under a rate limit, or for a budget.
+    queue:         how long it waited for a slot at the host, its turn under a rate limit, or a budget.
     load:          how long the server says that it loaded the model, where it says so (Ollama).
     price_source:  where the price is from, as `Deployment.price_source`; "provider" where the answer says
                    what it costs; None where it is unknown.

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 MOST_SESSIONS: Final = 100_000
 """Sessions whose spending is known; the one that was asked for longest ago is forgotten first."""
 _MOST_AT_ONCE: Final = 64
-_NONE: Final[tuple[Sequence[Claim], Decimal, int]] = (), NOTHING, 0
 _PARTS: Final = ("agent", "group", "backend", "session")
 
 
@@ -76,7 +75,7 @@ class MemoryBudgets:
     def __init__(self, ledger: BaseLedger) -> None:
         self._ledger = ledger
         self._windows: dict[tuple[str, bool, datetime], _Window] = {}
-        self._reservations: dict[str, tuple[Sequence[Claim], Decimal, int]] = {}
+        self._reservations: dict[str, tuple[list[Claim], Decimal, int]] = {}
         self._reserved: dict[Scope, _Amount] = {}
         self._inbox = Inbox(self._apply)
 
@@ -102,6 +101,8 @@ class MemoryBudgets:
                 standings.append(standing)
                 fit = fit and fits(claim, standing, usd, tokens)
             if fit:
+                if attempt in self._reservations:  # an interrupt came before this was known
+                    self._end(attempt)
                 self._put(attempt, claims, usd, tokens)
         if self._inbox:
             self._inbox.drain()
@@ -158,27 +159,23 @@ class MemoryBudgets:
         except ConfigError:  # a ledger of the user's own, which keeps sums only: some rows may count twice
             return []
 
+    # An interrupt comes only after a call, so what stands between two calls below is done as a whole.
+
     def _put(self, attempt: str, claims: Sequence[Claim], usd: Decimal, tokens: int) -> None:
-        self._reservations[attempt] = claims, usd, tokens
+        held: list[Claim] = []
+        self._reservations[attempt] = held, usd, tokens
         for claim in claims:
             reserved = self._reserved.get(claim.scope)
             if reserved is None:
-                self._reserved[claim.scope] = _Amount(usd, tokens)
-            else:
-                reserved.usd += usd
-                reserved.tokens += tokens
+                reserved = self._reserved[claim.scope] = _Amount()
+            reserved.usd += usd
+            reserved.tokens += tokens
+            held.append(claim)
 
     def _apply(self, attempt: str, usd: Decimal, tokens: int, row: LedgerRow | None) -> None:
         """End a reservation. What was spent is counted with its row, and until then stays reserved. Only with
         the lock."""
-        claims, reserved_usd, reserved_tokens = self._reservations.pop(attempt, _NONE)
-        for claim in claims:
-            reserved = self._reserved.get(claim.scope)
-            if reserved is not None:
-                reserved.usd -= reserved_usd
-                reserved.tokens -= reserved_tokens
-                if not reserved.tokens and not reserved.usd:
-                    del self._reserved[claim.scope]
+        claims = self._end(attempt)
         if not usd and not tokens:
             return
         if row is None:
@@ -188,3 +185,22 @@ class MemoryBudgets:
         for window in self._windows.values():
             if row.started >= window.since:
                 window.add(row, usd, tokens)
+
+    def _end(self, attempt: str) -> Sequence[Claim]:
+        """End a reservation, if there is one; its claims."""
+        known = self._reservations.get(attempt)
+        if known is None:
+            return ()
+        held, usd, tokens = known
+        claims = tuple(held)
+        while held:
+            scope = held[-1].scope
+            reserved = self._reserved.get(scope)
+            if reserved is not None:  # None: nothing is reserved, as for what is free
+                reserved.usd -= usd
+                reserved.tokens -= tokens
+                if not reserved.tokens and not reserved.usd:
+                    del self._reserved[scope]
+            held.pop()
+        del self._reservations[attempt]
+        return claims
