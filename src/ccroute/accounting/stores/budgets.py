@@ -43,7 +43,7 @@ class _Window:
     by_session: bool
     since: datetime
     until: datetime
-    accounts: dict[Scope, _Amount] = field(default_factory=dict)
+    accounts: dict[tuple[Kind, str, str | None], _Amount] = field(default_factory=dict)  # by scope
 
     def add(self, row: LedgerRow | Key, usd: Decimal, tokens: int) -> None:
         """Count what one row, or a sum of rows, spent."""
@@ -51,8 +51,7 @@ class _Window:
         name = "" if kind == "router" else getattr(row, kind)
         if name is None or (self.by_session and session is None):
             return
-        scope = Scope(kind, name, session)
-        account = self.accounts.get(scope) or self.new(scope)
+        account = self.accounts.get((kind, name, session)) or self.new(Scope(kind, name, session))
         account.usd += usd
         account.tokens += tokens
 
@@ -91,22 +90,21 @@ class MemoryBudgets:
         self, attempt: str, claims: Sequence[Claim], usd: Decimal, tokens: int, expires: datetime
     ) -> list[Standing] | None:
         """Reserve so much of every claim, or nothing."""
-        standings: list[Standing] = []
-        fit = True
+        found = None
         with self._inbox.lock:
             if self._inbox:
                 self._inbox.read()
             for claim in claims:
-                standing = self._standing(claim)
-                standings.append(standing)
-                fit = fit and fits(claim, standing, usd, tokens)
-            if fit:
+                if not fits(claim, self._standing(claim), usd, tokens):
+                    found = [self._standing(each) for each in claims]
+                    break
+            else:
                 if attempt in self._reservations:  # an interrupt came before this was known
                     self._end(attempt)
                 self._put(attempt, claims, usd, tokens)
         if self._inbox:
             self._inbox.drain()
-        return None if fit else standings
+        return found
 
     def settle(self, attempt: str, usd: Decimal, tokens: int) -> None:
         """The attempt is over before its call is, and its row will say so much."""
