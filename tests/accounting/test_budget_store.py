@@ -172,6 +172,14 @@ def test_what_costs_nothing_fits_a_budget_that_is_overspent(new_ledger: NewLedge
     assert not reserve(store, "tokens", claim(tokens=1104), usd=0, tokens=0)
 
 
+@pytest.mark.parametrize("usd", ["0", "0.25", "100"])
+def test_an_amount_is_written_as_people_write_it(new_ledger: NewLedger, usd: str) -> None:
+    ledger = new_ledger()
+    write(ledger, cost=Decimal(usd))
+    (standing,) = ledger.budget_store().standings([claim()])
+    assert (str(standing.spent_usd), str(standing.reserved_usd)) == (usd, "0")
+
+
 def test_a_reservation_ends_when_its_row_is_counted(new_ledger: NewLedger) -> None:
     ledger = new_ledger()
     store = ledger.budget_store()

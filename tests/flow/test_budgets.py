@@ -235,6 +235,12 @@ def test_an_answer_is_limited_to_what_the_budget_affords() -> None:
     assert "a call to main/m may take $2.66 even with max_tokens=256." in str(error)
 
 
+def test_a_prompt_that_costs_too_much_waits_for_nobody() -> None:
+    scene = Scene(backend(price=Price(10_000, 0)), budgets={"router": Budget("0.05")})
+    assert "may take $0.10" in str(scene.refuses())
+    assert [event.waits for event in scene.emitted()] == [False]
+
+
 def test_an_answer_that_fits_is_not_limited() -> None:
     driver = Scene(budgets={"router": Budget(100)}).gets()
     assert "max_tokens" not in body(driver)

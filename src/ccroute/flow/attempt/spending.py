@@ -20,7 +20,7 @@ from ccroute.flow.attempt.context import MIN_ATTEMPT, AttemptContext
 from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.effects import Flow, sleep_until_woken
 from ccroute.flow.state import RouterState
-from ccroute.routing import Deployment, Plan
+from ccroute.routing import Plan
 from ccroute.routing.budgets.budgets import Budgets
 from ccroute.routing.budgets.reservation import Reservation
 from ccroute.routing.budgets.table import BudgetTable
@@ -165,7 +165,7 @@ def _tell(attempt: AttemptContext, way: InTheWay, reason: str, *, waits: bool) -
 def _refused(attempt: AttemptContext, worst: WorstCase, way: InTheWay) -> Fault:
     """The error of an attempt that a budget does not allow, and what follows."""
     claim, standing = way.claim, way.standing
-    error = BudgetExceededError(f"{_lack(attempt, worst, way)}. {_advice(way, attempt.deployment)}")
+    error = BudgetExceededError(f"{_lack(attempt, worst, way)}. {_advice(attempt, worst, way)}")
     error.__cause__ = way.error
     error.budget, in_usd = way.need.name, _is_usd(worst, way)
     error.limit = claim.usd if in_usd else claim.tokens
@@ -173,19 +173,24 @@ def _refused(attempt: AttemptContext, worst: WorstCase, way: InTheWay) -> Fault:
         error.spent = standing.spent_usd if in_usd else standing.spent_tokens
     if claim.until != END:
         error.resets_at = claim.until
-        if way.because == "spent":
+        if way.because == "spent" and not way.is_final:
             error.retry_after = max((claim.until - attempt.state.clock.now()).total_seconds(), 0.0)
     return Fault(error, NO_BUDGET if way.need.budget.then == "fallback" else NO_BUDGET_REFUSED)
 
 
-def _advice(way: InTheWay, deployment: Deployment) -> str:
-    """What to do about it."""
-    if way.because == "no price":
-        return f'Give it one, such as prices={{"{deployment.model}": Price(3, 15)}}, or a budget in tokens'
+def _advice(attempt: AttemptContext, worst: WorstCase, way: InTheWay) -> str:
+    """What the user may do about it."""
     if way.because == "unknown":
         return "A call that needs a budget is not sent until it can"
+    if way.because == "no price":
+        example = f'prices={{"{attempt.deployment.model}": Price(3, 15)}}'
+        return f"Give it one, such as {example}, or a budget in tokens"
     if way.because == "in flight":
         return "They did not end in time: raise timeout= or the budget, or lower max_tokens"
+    if way.may_wait:
+        return "It ends too late to wait for: raise timeout= or the budget, or lower max_tokens"
+    if not _is_usd(worst, way) and way.need.scope.kind != "backend":
+        return "Raise the budget, or lower max_tokens"
     if way.need.budget.then == "fallback":
         return "Raise the budget, lower max_tokens, or give the agent a free model as its last fallback"
     return 'Raise the budget, lower max_tokens, or let a free model answer instead: then="fallback"'

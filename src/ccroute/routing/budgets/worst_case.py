@@ -24,6 +24,7 @@ _LIMITS: Final = ("max_tokens", "max_completion_tokens")
 _FIRST: Final[Sequence[Then]] = ("refuse", "fallback", "queue")
 """If several budgets are in the way: the first of these decides what the call does."""
 _MILLION: Final = 10**6
+_UNSPENT: Final = Standing(NOTHING, 0, NOTHING, 0)
 
 
 class WorstCase(NamedTuple):
@@ -65,11 +66,15 @@ class WorstCase(NamedTuple):
         return None
 
     def longest(self, claim: Claim, standing: Standing) -> int:
-        """The tokens of the longest answer that a budget affords, when all others have ended."""
+        """The tokens of the longest answer that a budget affords, when all others have ended; below 0: not
+        even its prompt."""
         longest = self.output
-        if claim.usd is not None and self.price:
+        if claim.usd is not None and self.usd(self.output):
             left = claim.usd - standing.spent_usd - self.usd(0)
-            longest = min(longest, int(left * _MILLION // (self.price * self.answers)))
+            if self.price:
+                longest = min(longest, int(left * _MILLION // (self.price * self.answers)))
+            elif left < 0:
+                longest = -1
         if claim.tokens is not None:
             longest = min(longest, (claim.tokens - standing.spent_tokens - self.prompt) // self.answers)
         return longest
@@ -147,6 +152,7 @@ class InTheWay(NamedTuple):
              "in flight": it may fit when others have ended.
              "unknown": the ledger cannot say what is spent; `error` is why.
     until:   when the windows of all budgets that are spent have ended (UTC).
+    is_final: no later window has room either: there is none, or it costs more than a whole limit.
     """
 
     need: Need
@@ -155,11 +161,12 @@ class InTheWay(NamedTuple):
     because: Because
     until: datetime
     error: Exception | None = None
+    is_final: bool = False
 
     @property
     def may_wait(self) -> bool:
         """Whether to wait for the next window helps, and is asked for."""
-        return self.because == "spent" and self.need.budget.then == "queue" and self.until != END
+        return self.because == "spent" and self.need.budget.then == "queue" and not self.is_final
 
 
 def strictest(needs: Sequence[Need], places: Iterable[int]) -> int:
@@ -196,6 +203,9 @@ def judge(
             shortened_by = needs[longest.index(output)]
             usd, tokens = worst.usd(output), worst.tokens(output)
     if spent:
-        return lacking("spent", spent)
+        least = min(worst.least, output) if worst.may_shorten else output
+        usd, tokens = worst.usd(least), worst.tokens(least)
+        is_final = any(claims[i].until == END or not fits(claims[i], _UNSPENT, usd, tokens) for i in spent)
+        return lacking("spent", spent)._replace(is_final=is_final)
     busy = [i for i in places if not fits(claims[i], standings[i], usd, tokens)]
     return lacking("in flight", busy) if busy else Fits(output, shortened_by)

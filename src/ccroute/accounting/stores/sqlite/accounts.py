@@ -14,8 +14,9 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from ccroute.accounting.budgets import Claim, Scope, Standing
-from ccroute.accounting.stores.schema import NULL, nanoseconds
-from ccroute.accounting.stores.tables import COUNT, amount_of_text, tokens
+from ccroute.accounting.prices import NOTHING
+from ccroute.accounting.stores.sqlite.schema import NULL, nanoseconds
+from ccroute.accounting.stores.sqlite.tables import COUNT, amount_of_text, tokens
 
 CHANGE: Final = "UPDATE reservations SET usd = ?, tokens = ? WHERE attempt = ?"
 END: Final = "DELETE FROM reservations WHERE attempt = ?"
@@ -171,7 +172,8 @@ def _matches(scope: Scope) -> tuple[str, list[str]]:
 
 
 def _usd(amount: float) -> Decimal:
-    return Decimal(amount).scaleb(-12, _EXACT)
+    usd = Decimal(amount).scaleb(-12, _EXACT).normalize(_EXACT)
+    return _EXACT.add(usd, NOTHING)  # 100, not 1E+2; 0, not 0E-12
 
 
 def _at_most(usd: Decimal) -> int | float:
