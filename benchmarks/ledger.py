@@ -21,8 +21,8 @@ from canned import answered_from_memory
 from ccroute import Agent, Budget, Model, OpenAIBackend, Price, Report, Router
 from ccroute.accounting import LedgerRow, MemoryLedger, PostgresLedger, SqliteLedger
 from ccroute.accounting.ledger import uuid7
-from ccroute.accounting.stores import files, schema
 from ccroute.accounting.stores.postgres import shipping
+from ccroute.accounting.stores.sqlite import files, schema
 from ccroute.types import Usage
 from postgres_server import PostgresServer
 

@@ -495,17 +495,17 @@ def test_explain_never_raises_for_a_budget_and_says_who_is_waited_for() -> None:
 
 def test_explain_knows_the_next_window() -> None:
     queue = {
-        "coder": Budget("1.20", per="hour", then="queue"),
-        "tester": Budget("1.20", per="total", then="queue"),
+        "coder": Budget("1.2", per="hour", then="queue"),
+        "tester": Budget("1.2", per="total", then="queue"),
     }
-    with ScriptedServer([ANSWER] * 2) as server, router(server, queue) as made:
+    with ScriptedServer([ANSWER, ANSWER]) as server, router(server, queue) as made:
         for agent in ("coder", "tester"):
             made.complete("hi", agent=agent)
         in_time, late = explained(made, timeout=7200), explained(made, timeout=0.001)
         never = explained(made, agent="tester", timeout=7200)
         too_dear = explained(made, max_tokens=120, timeout=7200)
     assert in_time.candidates[0].allowed
-    assert any("waits, budget agent:coder (1.20 USD per hour)" in reason for reason in in_time.reasons)
+    assert any("waits, budget agent:coder (1.2 USD per hour)" in reason for reason in in_time.reasons)
     assert not late.candidates[0].allowed
     assert not never.candidates[0].allowed
     assert not too_dear.candidates[0].allowed, "an hour later, it is dearer than the whole limit again"

@@ -23,7 +23,7 @@ from tests.support.scripted import Hang, ScriptedServer, answer, stream
 
 from ccroute import Model, OpenAIBackend, Price, Report, Router
 from ccroute.accounting import LedgerRow, MemoryLedger, SqliteLedger
-from ccroute.accounting.stores import schema
+from ccroute.accounting.stores.sqlite import schema
 from ccroute.accounting.tally import Key, Tally
 from ccroute.errors import ConfigError
 

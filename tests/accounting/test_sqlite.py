@@ -29,7 +29,9 @@ from tests.accounting.support import DAY, ROWS, START, row
 
 from ccroute import Price, Report
 from ccroute.accounting import LedgerRow, PriceBook, SqliteLedger
-from ccroute.accounting.stores import base, files, schema, sqlite, tables
+from ccroute.accounting.stores import base
+from ccroute.accounting.stores.sqlite import files, schema, tables
+from ccroute.accounting.stores.sqlite import ledger as sqlite
 from ccroute.errors import ConfigError
 from ccroute.types import FailureClass, Usage
 
@@ -281,8 +283,8 @@ def test_a_report_reads_a_file_that_others_write(path: Path) -> None:
         ledger.record(row(agent="js", started=START + DAY))
         report = Report.from_ledger(path, ("agent", "day"), baseline=Price(500, 0))
         assert [(line["agent"], line["day"], line["cost"]) for line in report] == [
-            ("js", "2026-01-02", 1),
             ("py", "2026-01-01", Decimal("0.25")),
+            ("js", "2026-01-02", 1),
         ]
         assert report.total["baseline_cost"] == 1
         assert Report.from_ledger(path, since="2026-01-02").total["attempts"] == 1

@@ -212,7 +212,7 @@ def test_a_model_without_a_price_is_refused_and_told_how_to_get_one() -> None:
     why = scene.state.tables.deployment("main/m").why_unpriced
     assert str(scene.refuses(max_tokens=5)) == (
         f"the price of main/m is unknown ({why}), so budget router (100 USD per day) cannot allow it. "
-        'Give it one, such as prices={"m": Price(3, 15)}, or a budget in tokens'
+        'Give the model a price: prices={"main/m": Price(…)} or "free"'
     )
     tokens = Scene(backend(price=None), budgets={"router": Budget(tokens=100)})
     assert tokens.gets(max_tokens=5).completion.cost is None

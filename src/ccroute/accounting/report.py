@@ -36,7 +36,9 @@ _FLOATS = ("cost", "baseline_cost", "saved", "saved_percent", "override_saved", 
 
 
 class Report(Sequence[Mapping[str, Any]]):
-    """Sums of a ledger, one row per value of `by`, most expensive first; `total` is the sum of all.
+    """Sums of a ledger, one row per value of `by`; `total` is the sum of all.
+
+    The most expensive row is the first. With "day" in `by`, days are in their order.
 
     It is a sequence of its rows, so `pandas.DataFrame(report)` is a table of them. `by=()` has one
     row, the total.
@@ -79,6 +81,8 @@ class Report(Sequence[Mapping[str, Any]]):
                     self._estimated.append({**names, **_estimated(tally)})
         self._rows.sort(key=itemgetter("requests"), reverse=True)
         self._rows.sort(key=lambda row: row["cost"] or NOTHING, reverse=True)
+        if "day" in self.by:
+            self._rows.sort(key=itemgetter("day"))
         self._estimated.sort(key=itemgetter("cost"), reverse=True)
 
     @classmethod
@@ -305,7 +309,9 @@ def _cell(row: Mapping[str, Any], column: str) -> str:
         return rounded_usd(value)
     if column == "saved_percent":
         return f"{value} %"
-    return f"{value:.3f} s" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.3f} s"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def group_by(given: GroupBy | Sequence[GroupBy]) -> tuple[GroupBy, ...]:

@@ -30,7 +30,7 @@ def open_ledger(given: object) -> tuple[BaseLedger, bool]:
 
         return PostgresLedger(given), True
     if isinstance(given, str | os.PathLike):
-        from ccroute.accounting.stores.sqlite import SqliteLedger  # imports sqlite3
+        from ccroute.accounting.stores.sqlite.ledger import SqliteLedger  # imports sqlite3
 
         return SqliteLedger(checked_path(given)), True
     if isinstance(given, BaseLedger):
@@ -59,7 +59,7 @@ def read_sums(
         from ccroute.accounting.stores.postgres import ledger
 
         return ledger.read_sums(os.fspath(given), since, until, by, tiers=tiers)
-    from ccroute.accounting.stores import sqlite
+    from ccroute.accounting.stores.sqlite import ledger as sqlite
 
     return sqlite.read_sums(checked_path(given), since, until, by, tiers=tiers)
 

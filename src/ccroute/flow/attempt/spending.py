@@ -184,8 +184,7 @@ def _advice(attempt: AttemptContext, worst: WorstCase, way: InTheWay) -> str:
     if way.because == "unknown":
         return "A call that needs a budget is not sent until it can"
     if way.because == "no price":
-        example = f'prices={{"{attempt.deployment.model}": Price(3, 15)}}'
-        return f"Give it one, such as {example}, or a budget in tokens"
+        return f'Give the model a price: prices={{"{attempt.deployment.name}": Price(…)}} or "free"'
     if way.because == "in flight":
         return "They did not end in time: raise timeout= or the budget, or lower max_tokens"
     if way.may_wait:

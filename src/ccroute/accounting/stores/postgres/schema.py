@@ -15,8 +15,8 @@ from typing import Any, Final
 from psycopg import Connection, sql
 
 from ccroute.accounting.prices import NOTHING
-from ccroute.accounting.stores.schema import PLACES, ledger_row
-from ccroute.accounting.stores.sums import add_counts, day_of, tier_of
+from ccroute.accounting.stores.sqlite.schema import PLACES, ledger_row
+from ccroute.accounting.stores.sqlite.sums import add_counts, day_of, tier_of
 from ccroute.accounting.tally import EXACT, Key, LedgerRow, Lengths, Tally, keys_of
 
 TABLE: Final = "ccroute_attempts"

@@ -15,8 +15,8 @@ from typing import Any, Final, NamedTuple
 
 from ccroute.accounting.budgets import Claim, Scope, Standing
 from ccroute.accounting.prices import NOTHING
-from ccroute.accounting.stores.schema import NULL, nanoseconds
-from ccroute.accounting.stores.tables import COUNT, amount_of_text, tokens
+from ccroute.accounting.stores.sqlite.schema import NULL, nanoseconds
+from ccroute.accounting.stores.sqlite.tables import COUNT, amount_of_text, tokens
 
 CHANGE: Final = "UPDATE reservations SET usd = ?, tokens = ? WHERE attempt = ?"
 END: Final = "DELETE FROM reservations WHERE attempt = ?"

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Final
 
 from ccroute.accounting.budgets import Claim, Standing
 from ccroute.accounting.prices import NOTHING
-from ccroute.accounting.stores import accounts
-from ccroute.accounting.stores.processes import has_ended, this_process
-from ccroute.accounting.stores.schema import nanoseconds
+from ccroute.accounting.stores.sqlite import accounts
+from ccroute.accounting.stores.sqlite.processes import has_ended, this_process
+from ccroute.accounting.stores.sqlite.schema import nanoseconds
 
 if TYPE_CHECKING:
-    from ccroute.accounting.stores.sqlite import SqliteLedger
+    from ccroute.accounting.stores.sqlite.ledger import SqliteLedger
     from ccroute.accounting.tally import LedgerRow
 
 LOOK: Final = 0.05

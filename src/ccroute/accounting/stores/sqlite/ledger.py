@@ -22,9 +22,10 @@ from typing import Any, Final, TypeVar
 
 from ccroute.accounting.budgets import BudgetStore
 from ccroute.accounting.ledger import span
-from ccroute.accounting.stores import accounts, files, schema, sqlite_budgets
 from ccroute.accounting.stores.base import ALL, BaseLedger
-from ccroute.accounting.stores.sums import sums
+from ccroute.accounting.stores.sqlite import accounts, files, schema
+from ccroute.accounting.stores.sqlite.budgets import SqliteBudgets, tidy
+from ccroute.accounting.stores.sqlite.sums import sums
 from ccroute.accounting.tally import USUAL_TIERS, Key, LedgerRow, Lengths, Tally, joined, tallied
 from ccroute.errors import ConfigError
 
@@ -94,7 +95,7 @@ class SqliteLedger(BaseLedger):
             self._cursor = None
 
     def _new_budget_store(self) -> BudgetStore:
-        return sqlite_budgets.SqliteBudgets(self)
+        return SqliteBudgets(self)
 
     def rows(self, since: datetime | None = None, until: datetime | None = None) -> list[LedgerRow]:
         """The rows started in [since, until), oldest first."""
@@ -227,7 +228,7 @@ class SqliteLedger(BaseLedger):
             self._wait, self._identity, self._looked = seconds, _identity(self._path), now
             if accounts.has_trigger(cursor):  # perhaps of budgets that nobody has any more
                 with contextlib.suppress(sqlite3.Error):
-                    _in_transaction("BEGIN IMMEDIATE", sqlite_budgets.tidy, cursor)
+                    _in_transaction("BEGIN IMMEDIATE", tidy, cursor)
         elif self._wait != seconds:
             cursor.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
             self._wait = seconds

@@ -17,7 +17,7 @@ from itertools import pairwise
 from queue import SimpleQueue
 from typing import Any, Final
 
-from ccroute.accounting.stores.schema import SPAN, amount_of, bounds
+from ccroute.accounting.stores.sqlite.schema import SPAN, amount_of, bounds
 from ccroute.accounting.tally import EXACT, Key, Lengths, Tally, TokenCounts, keys_of, total_usd
 
 AT_ONCE: Final = 20_000

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from ccroute.accounting.stores.tables import APPLICATION, MIGRATIONS, OLD
+from ccroute.accounting.stores.sqlite.tables import APPLICATION, MIGRATIONS, OLD
 from ccroute.errors import ConfigError
 
 WAIT: Final = 5.0
