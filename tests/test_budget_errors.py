@@ -60,7 +60,7 @@ def test_what_has_no_price_is_not_better_in_the_next_window() -> None:
     assert error.args[0] == (
         f"the price of {PAID} is unknown (genai-prices has no model claude-paid of anthropic), so budget "
         "agent:coder (5 USD per day) cannot allow it. "
-        f'Give the model a price: prices={{"{PAID}": Price(…)}} or "free"'
+        'Give it one, such as prices={"claude-paid": Price(3, 15)}, or a budget in tokens'
     )
     assert error.retry_after is None
 

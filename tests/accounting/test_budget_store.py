@@ -243,6 +243,7 @@ def test_a_row_that_is_just_being_written_counts_once(store: MemoryBudgets) -> N
     assert reserve(store, "r")
     written = row(id="r", started=LATER)
     store._ledger.record(written)
+    write(store._ledger, agent="js", started=LATER)
     assert stands(store, claim(since=LATER)) == [(0, 0, 4, 1)], "it is still reserved"
     store.count(written)
     assert stands(store, claim(), claim(since=LATER)) == [(1, 1100, 0, 0)] * 2
@@ -314,6 +315,19 @@ def test_the_sums_of_a_ledger_that_fails_are_an_error_and_nothing_is_reserved(st
         reserve(store, "r")
     assert store._reservations == {}
     assert not store._inbox.lock.locked()
+
+
+def test_what_comes_in_the_middle_of_a_reservation_is_applied_after_it(store: MemoryBudgets) -> None:
+    sums = store._ledger.tallies
+
+    def slow(*given: Any, **options: Any) -> Any:
+        store.settle("first", Decimal(0), 0)  # by a finaliser
+        return sums(*given, **options)
+
+    assert reserve(store, "first", ROUTER)
+    store._ledger.tallies = slow  # type: ignore[method-assign]
+    assert reserve(store, "second")
+    assert store._reservations.keys() == {"second"}
 
 
 def test_which_rows_a_scope_covers() -> None:

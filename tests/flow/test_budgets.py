@@ -212,7 +212,7 @@ def test_a_model_without_a_price_is_refused_and_told_how_to_get_one() -> None:
     why = scene.state.tables.deployment("main/m").why_unpriced
     assert str(scene.refuses(max_tokens=5)) == (
         f"the price of main/m is unknown ({why}), so budget router (100 USD per day) cannot allow it. "
-        'Give the model a price: prices={"main/m": Price(…)} or "free"'
+        'Give it one, such as prices={"m": Price(3, 15)}, or a budget in tokens'
     )
     tokens = Scene(backend(price=None), budgets={"router": Budget(tokens=100)})
     assert tokens.gets(max_tokens=5).completion.cost is None
@@ -233,6 +233,12 @@ def test_an_answer_is_limited_to_what_the_budget_affords() -> None:
     assert body(scene.gets())["max_tokens"] == 300, "with less to spend"
     error = scene.refuses()
     assert "a call to main/m may take $2.66 even with max_tokens=256." in str(error)
+
+
+def test_a_prompt_that_costs_too_much_waits_for_nobody() -> None:
+    scene = Scene(backend(price=Price(10_000, 0)), budgets={"router": Budget("0.05")})
+    assert "may take $0.10" in str(scene.refuses())
+    assert [event.waits for event in scene.emitted()] == [False]
 
 
 def test_an_answer_that_fits_is_not_limited() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal, localcontext
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TextIO, get_args, o
 from ccroute.accounting.ledger import moment
 from ccroute.accounting.price_lists import how_to_price, price_of_model
 from ccroute.accounting.prices import NOTHING, PriceBook, PriceLike
-from ccroute.accounting.tally import EXACT, Key, Tally, as_json, merged, tiers_of
+from ccroute.accounting.tally import EXACT, Key, Tally, as_json, combined, merged, tiers_of
 from ccroute.display import RichTable, aligned, html_table, rounded_usd
 from ccroute.errors import ConfigError
 from ccroute.types import Price
@@ -64,17 +63,16 @@ class Report(Sequence[Mapping[str, Any]]):
         self._baseline = baseline
         self._baseline_name = "baseline"
         self._read: Callable[..., Mapping[Key, Tally]] = lambda by: sums
-        groups = defaultdict[tuple[str | None, ...], list[Tally]](list)
-        for key, tally in sums.items():
-            groups[tuple([getattr(key, name) for name in self.by])].append(tally)
-        whole = merged(list(sums.values()))
+        groups = combined(
+            (tuple([getattr(key, name) for name in self.by]), each) for key, each in sums.items()
+        )
+        whole = merged(list(groups.values()))
         if not self.by:
-            groups[()] = [whole]
+            groups[()] = whole
         self._rows, self._estimated = list[dict[str, Any]](), list[dict[str, Any]]()
         with localcontext(EXACT):
             self._total, self._total_estimated = _columns(whole, baseline), _estimated(whole)
-            for group, tallies in groups.items():
-                tally = tallies[0] if len(tallies) == 1 else merged(tallies)
+            for group, tally in groups.items():
                 names: dict[str, Any] = dict(zip(self.by, group, strict=True))
                 self._rows.append({**names, **_columns(tally, baseline)})
                 if tally.estimated:

@@ -7,20 +7,21 @@ import sys
 from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from decimal import Context, Decimal
 from functools import reduce
-from itertools import accumulate, pairwise
-from operator import add, attrgetter, itemgetter
+from itertools import accumulate, chain, pairwise
+from operator import add, attrgetter, itemgetter, sub
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from ccroute._version import __version__
 from ccroute.accounting.prices import NOTHING, cost_at
 from ccroute.types import JSON, FailureClass, Outcome, Price, Usage
 
+K = TypeVar("K", bound=Hashable)
 EXACT: Final = Context(prec=100)
 """For sums of money, whatever precision a user's program has set."""
 LATENCIES: Final = 100_000
@@ -91,7 +92,7 @@ class LedgerRow(NamedTuple):
     both are known).
 
     first_content: until the first content of a stream; `duration` is the whole attempt, without `queue`.
-    queue:         how long it waited for a slot at the host, or for its turn under a rate limit.
+    queue:         how long it waited: for a slot at the host, its turn under a rate limit, or a budget.
     load:          how long the server says that it loaded the model, where it says so (Ollama).
     price_source:  where the price is from, as `Deployment.price_source`; "provider" where the answer says
                    what it costs; None where it is unknown.
@@ -164,6 +165,10 @@ class TokenCounts(NamedTuple):
     def plus(self, other: TokenCounts) -> TokenCounts:
         """The sum, bucket by bucket."""
         return TokenCounts(*map(add, self, other))
+
+    def minus(self, other: TokenCounts) -> TokenCounts:
+        """The difference, bucket by bucket."""
+        return TokenCounts(*map(sub, self, other))
 
 
 @dataclass(slots=True)
@@ -304,11 +309,19 @@ def merged(tallies: Sequence[Tally]) -> Tally:
 
 def joined(*several: Mapping[Key, Tally]) -> dict[Key, Tally]:
     """The sums over all of these."""
-    groups = defaultdict[Key, list[Tally]](list)
-    for sums in several:
-        for key, tally in sums.items():
-            groups[key].append(tally)
-    return {key: tallies[0] if len(tallies) == 1 else merged(tallies) for key, tallies in groups.items()}
+    return combined(chain.from_iterable(sums.items() for sums in several))
+
+
+def combined(sums: Iterable[tuple[K, Tally]]) -> dict[K, Tally]:
+    """The sum of each key's tallies. A single one is itself."""
+    found: dict[K, Tally] = {}
+    more = defaultdict[K, list[Tally]](list)
+    for key, tally in sums:
+        if found.setdefault(key, tally) is not tally:
+            more[key].append(tally)
+    for key, tallies in more.items():
+        found[key] = merged([found[key], *tallies])
+    return found
 
 
 def tallied(

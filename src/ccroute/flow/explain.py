@@ -221,7 +221,8 @@ def _obstacle(attempt: AttemptContext) -> Fault | None:
         deployment.backend.encode(attempt.request, deployment.model, attempt.stream)
     except (BackendError, RequestError) as error:
         return Fault(completed(error.with_traceback(None), attempt), UNSUPPORTED)
-    if attempt.state.tables.budgets is not None and (no_budget := foresee(attempt)) is not None:
+    table, budgets = attempt.state.tables.budgets, attempt.state.budgets
+    if table is not None and budgets is not None and (no_budget := foresee(table, budgets, attempt)):
         return no_budget
     missing = deployment.backend.lacks_key()
     return None if missing is None else Fault(AuthenticationError(missing), NOT_SENT, retry=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import weakref
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -428,6 +429,20 @@ def test_settling_in_the_middle_of_the_lock_never_waits() -> None:
     assert money.budgets.wait(third) == 0
 
 
+def test_one_that_leaves_in_the_middle_of_anothers_question_is_let_go() -> None:
+    money = Money({"a": TEN})
+    first = money.gets(4)
+    reserve = money.budgets.store.reserve
+
+    def interrupted(*given: Any) -> Any:
+        first.settle(None)  # by a finaliser
+        return reserve(*given)
+
+    money.budgets.store.reserve = interrupted  # type: ignore[method-assign]
+    money.gets(5)
+    assert money.spent() == (0, 5)
+
+
 def test_a_reservation_collected_in_the_middle_of_the_lock_is_free() -> None:
     money = Money({"a": TEN})
     held: list[Any] = [money.gets(10)]
@@ -501,3 +516,30 @@ def test_thousands_that_wait_cost_no_more_each(number: int) -> None:
     assert money.budgets.wait(waiting[0]) == 0
     assert [each.granted for each in waiting[:11]] == [True] * 10 + [False]
     assert len(money.budgets.waiting()) == number - 10
+
+
+def test_calls_that_do_not_wait_for_the_window_are_forgotten() -> None:
+    money = Money({"a": Budget(10, per="month", then="queue")})
+    for _ in range(100):
+        asked = money.asks(11)
+        assert money.budgets.wait(asked) > 3600
+        asked.settle(None)
+        left = weakref.ref(asked)
+        del asked
+    gc.collect()
+    assert left() is None
+
+
+def test_for_each_window_they_go_on_in_their_order() -> None:
+    money = Money({"a": Budget(10, per="hour", then="queue"), "c": Budget(10, then="queue")})
+    money.ends(money.gets(10), 10)
+    money.ends(money.gets(10, "c"), 10, agent="c")
+    tomorrow, _ = money.waits(6, "c")
+    first, _ = money.waits(6)
+    second, _ = money.waits(6)
+    assert money.after(3600).budgets.wait(second) > 0
+    assert (first.granted, second.granted, tomorrow.granted) == (True, False, False)
+    money.ends(first, 4)
+    assert money.budgets.wait(second) == 0
+    money.after(12 * 3600).budgets.wait(tomorrow)
+    assert tomorrow.granted

@@ -155,6 +155,15 @@ class BudgetMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "rows"):
             return
+        try:
+            self._ends()
+        finally:
+            self.patch.stop()
+
+    # How the test knows it.
+
+    def _ends(self) -> None:
+        """Everyone ends, and nothing is left."""
         self.goes_on()
         self._run_until(self.money.clock.elapsed + 2 * LOOK)
         while self.running:
@@ -170,8 +179,6 @@ class BudgetMachine(RuleBasedStateMachine):
         store.standings([])
         assert (store._reservations, store._reserved) == ({}, {})
         assert self.money.budgets.waiting() == []
-
-    # How the test knows it.
 
     def _spent(self, need: Any, now: datetime) -> tuple[int, int]:
         since, kind, name = need.claim(now).since, need.scope.kind, need.scope.name

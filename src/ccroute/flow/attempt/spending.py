@@ -21,7 +21,9 @@ from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.effects import Flow, sleep_until_woken
 from ccroute.flow.state import RouterState
 from ccroute.routing import Plan
+from ccroute.routing.budgets.budgets import Budgets
 from ccroute.routing.budgets.reservation import Reservation
+from ccroute.routing.budgets.table import BudgetTable
 from ccroute.routing.budgets.worst_case import LEAST, InTheWay, WorstCase, worst_case
 from ccroute.routing.plan import TOLERANCE
 from ccroute.types import Request
@@ -32,14 +34,14 @@ _GRACE: Final = 60.0
 """Seconds after a call's deadline for which its reservation is kept, if its process died."""
 
 
-def reserve(attempt: AttemptContext) -> Reservation | None:
+def reserve(table: BudgetTable, budgets: Budgets, attempt: AttemptContext) -> Reservation | None:
     """Reserve the attempt's worst case in all its budgets. None: it is done; otherwise ask `allowed`."""
-    asked = _reservation(attempt)
+    asked = _reservation(table, budgets, attempt)
     if asked is None:
         return None
     attempt.reservation = asked
     attempt.held.append(asked)
-    asked.budgets.ask(asked, attempt.started_at)
+    budgets.ask(asked, attempt.started_at)
     if asked.in_the_way is not None:
         return asked
     if asked.shortened_by is not None or asked.worst.is_unlimited:
@@ -59,12 +61,12 @@ def allowed(attempt: AttemptContext, asked: Reservation) -> Flow[Fault | None]:
     return None
 
 
-def foresee(attempt: AttemptContext) -> Fault | None:
+def foresee(table: BudgetTable, budgets: Budgets, attempt: AttemptContext) -> Fault | None:
     """The same without reserving: the fault with which the attempt would be refused now."""
-    asked = _reservation(attempt)
+    asked = _reservation(table, budgets, attempt)
     if asked is None:
         return None
-    asked.budgets.foresee(asked)
+    budgets.foresee(asked)
     way, total = asked.in_the_way, attempt.timeout.total
     if way is not None:
         left = None if total is None else attempt.started_at + timedelta(seconds=total)
@@ -83,12 +85,9 @@ def longest_prompt(plan: Plan, state: RouterState) -> int:
     return ceil(tokens * TOLERANCE) if state.count_tokens is estimate else tokens
 
 
-def _reservation(attempt: AttemptContext) -> Reservation | None:
+def _reservation(table: BudgetTable, budgets: Budgets, attempt: AttemptContext) -> Reservation | None:
     """What the attempt has to reserve; None if it needs no budget."""
-    state, plan, backend = attempt.state, attempt.plan, attempt.candidate.deployment.backend
-    table, budgets = state.tables.budgets, state.budgets
-    if table is None or budgets is None:
-        return None
+    plan, backend = attempt.plan, attempt.candidate.deployment.backend
     needs = table.needs(plan.agent, plan.group, backend.name, plan.request.session)
     if not needs:
         return None
@@ -184,7 +183,8 @@ def _advice(attempt: AttemptContext, worst: WorstCase, way: InTheWay) -> str:
     if way.because == "unknown":
         return "A call that needs a budget is not sent until it can"
     if way.because == "no price":
-        return f'Give the model a price: prices={{"{attempt.deployment.name}": Price(…)}} or "free"'
+        example = f'prices={{"{attempt.deployment.model}": Price(3, 15)}}'
+        return f"Give it one, such as {example}, or a budget in tokens"
     if way.because == "in flight":
         return "They did not end in time: raise timeout= or the budget, or lower max_tokens"
     if way.may_wait:

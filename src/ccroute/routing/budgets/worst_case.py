@@ -66,11 +66,15 @@ class WorstCase(NamedTuple):
         return None
 
     def longest(self, claim: Claim, standing: Standing) -> int:
-        """The tokens of the longest answer that a budget affords, when all others have ended."""
+        """The tokens of the longest answer that a budget affords, when all others have ended; below 0: not
+        even its prompt."""
         longest = self.output
-        if claim.usd is not None and self.price:
+        if claim.usd is not None and self.usd(self.output):
             left = claim.usd - standing.spent_usd - self.usd(0)
-            longest = min(longest, int(left * _MILLION // (self.price * self.answers)))
+            if self.price:
+                longest = min(longest, int(left * _MILLION // (self.price * self.answers)))
+            elif left < 0:
+                longest = -1
         if claim.tokens is not None:
             longest = min(longest, (claim.tokens - standing.spent_tokens - self.prompt) // self.answers)
         return longest

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections import defaultdict
+from array import array
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from queue import SimpleQueue
 from typing import Any, Final
 
+from ccroute.accounting.prices import NOTHING
 from ccroute.accounting.stores.sqlite.schema import SPAN, amount_of, bounds
-from ccroute.accounting.tally import EXACT, Key, Lengths, Tally, TokenCounts, keys_of, total_usd
+from ccroute.accounting.tally import Key, Lengths, Tally, TokenCounts, combined, keys_of, total_usd
 
 AT_ONCE: Final = 20_000
 """Rows that are summed up at once, about: SQLite sorts them, which is quick in a processor's cache."""
@@ -26,30 +27,25 @@ _DAY: Final = 86_400_000_000  # microseconds
 _FIRST_DAY: Final = date(1970, 1, 1).toordinal()
 _PARTS: Final = {"group": '"group"', "day": f"started / {_DAY}"}
 """How the parts of a key are written in SQL, where it is not their name."""
-UNPRICED: Final = -1
-"""Instead of a tier's number."""
 _PROMPT: Final = "input + cache_read + cache_write_5m + cache_write_1h"
-_COUNTS: Final = (
+_SUMS: Final = (
     "sum(final)",
     "count(*)",
     "sum(outcome IN ('failed', 'interrupted'))",
+    "count(CASE WHEN cost IS NULL AND final THEN 1 END)",
     "sum(estimated)",
     "sum(final AND cached)",
     "sum(final AND overridden)",
     "count(CASE WHEN final THEN override_saved END)",
-    "group_concat(CASE WHEN outcome = 'ok' THEN CAST(latency * 1e6 + 0.5 AS INTEGER) END)",
     *(f"sum({bucket})" for bucket in TokenCounts._fields),
+    "count(*) - count(cost)",
+    *(f"sum(CASE WHEN cost IS NULL THEN {bucket} ELSE 0 END)" for bucket in TokenCounts._fields),
+    "group_concat(CASE WHEN outcome = 'ok' THEN CAST(latency * 1e6 + 0.5 AS INTEGER) END)",
 )
-_LATENCIES: Final = 7
-"""The place of the latencies in these."""
 _AMOUNTS: Final = ("cost", "CASE WHEN estimated THEN cost END", "CASE WHEN final THEN override_saved END")
-_QUICKLY: Final = [column for each in _AMOUNTS for column in (f"sum({each})", "NULL")]
+_QUICKLY: Final = tuple(f"sum({amount})" for amount in _AMOUNTS)
 """The amounts, where all of them are whole numbers: with a text, the sum is a float."""
-_EXACTLY: Final = [
-    f"group_concat(CASE WHEN typeof({each}) = '{kind}' THEN {each} END)"
-    for each in map("({})".format, _AMOUNTS)
-    for kind in ("integer", "text")
-]
+_EXACTLY: Final = tuple(f"json_group_array({amount})" for amount in _AMOUNTS)
 """All amounts, for Python to sum up."""
 
 
@@ -68,7 +64,7 @@ def sums(
     for connection in connections:
         free.put(connection)
 
-    def read(part: tuple[int, int]) -> list[Iterable[Any]]:
+    def read(part: tuple[int, int]) -> Iterable[Sequence[Any]]:
         connection = free.get()
         try:
             return _read(connection, by, tiers, part)
@@ -76,13 +72,8 @@ def sums(
             free.put(connection)
 
     parts = list(pairwise(_borders(connections[0], *bounds(start, end))))
-    groups, names = defaultdict[tuple[Any, ...], Tally](Tally), len(by)
     with ThreadPoolExecutor(len(connections)) as threads:
-        for columns in threads.map(read, parts):
-            for found in zip(*columns, strict=True):
-                _add(groups[found[:names]], tiers, found[names:])
-    key = keys_of(by)
-    return {key(group): tally for group, tally in groups.items()}
+        return grouped(chain.from_iterable(threads.map(read, parts)), by, tiers)
 
 
 def _borders(connection: sqlite3.Connection, start: int, end: int) -> list[int]:
@@ -96,88 +87,90 @@ def _borders(connection: sqlite3.Connection, start: int, end: int) -> list[int]:
 
 def _read(
     connection: sqlite3.Connection, by: Sequence[str], tiers: Sequence[Lengths], part: tuple[int, int]
-) -> list[Iterable[Any]]:
-    """The groups of a part, as columns: `by`, the tier, `_COUNTS` and `_AMOUNTS`."""
+) -> Iterable[Sequence[Any]]:
+    """The groups of a part, as `grouped` takes them."""
     groups = [*(_PARTS.get(name, name) for name in by), tier_of(tiers)]
-    columns: list[Any]
-    try:
-        columns = _columns(connection, groups, _QUICKLY, part)
-        is_exact = all(float not in map(type, column) for column in columns[-len(_QUICKLY) :])
-    except sqlite3.OperationalError as error:
-        if str(error) != "integer overflow":  # more than 9 million USD
-            raise
-        is_exact = False
-    if not is_exact:
-        columns = _columns(connection, groups, _EXACTLY, part)
-    for i, name in enumerate(by):
-        if name == "day":
-            columns[i] = map(day_of, columns[i])
-    texts = columns[len(groups) + _LATENCIES]
-    columns[len(groups) + _LATENCIES] = (text and map(int, text.split(",")) for text in texts)
-    return columns
+    found = _columns(connection, groups, _QUICKLY, part)
+    if found is None or any(float in map(type, amounts) for amounts in found[-len(_AMOUNTS) :]):
+        found = _columns(connection, groups, _EXACTLY, part) or []
+    *columns, latencies, cost, estimated_cost, override_saved = found
+    microseconds = (text and map(int, text.split(",")) for text in latencies)
+    amounts = (map(_usd, each) for each in (cost, estimated_cost, override_saved))
+    return zip(*columns, microseconds, *amounts, strict=True)
 
 
 def _columns(
     connection: sqlite3.Connection, groups: Sequence[str], amounts: Sequence[str], part: tuple[int, int]
-) -> list[Any]:
-    """The groups of a part, as columns.
+) -> list[list[Any]] | None:
+    """The groups of a part, as columns. None if a sum is too large: more than 9 million USD.
 
     They come as one text. With a row for each group, sqlite3 would wait after each for the thread that runs
     Python just then, for 5 ms.
     """
-    columns = [*groups, *_COUNTS, *amounts]
+    columns = [*groups, *_SUMS, *amounts]
     inner = ", ".join(f"{column} AS c{i}" for i, column in enumerate(columns))
     outer = ", ".join(f"json_group_array(c{i})" for i in range(len(columns)))
     query = f"SELECT json_array({outer}) FROM (SELECT {inner} {SPAN} GROUP BY {', '.join(groups)})"  # noqa: S608
-    (text,) = connection.execute(query, part).fetchone()
-    found: list[Any] = json.loads(text)
+    try:
+        (text,) = connection.execute(query, part).fetchone()
+    except sqlite3.OperationalError as error:
+        if str(error) != "integer overflow":
+            raise
+        return None
+    found: list[list[Any]] = json.loads(text)
     return found
 
 
 def tier_of(tiers: Sequence[Lengths]) -> str:
     """The number of a row's tier, in SQL."""
-    limits = "".join(f" WHEN {_PROMPT} <= {each.longest} THEN {i}" for i, each in enumerate(tiers[:-1]))
-    return f"CASE WHEN cost IS NULL THEN {UNPRICED}{limits} ELSE {len(tiers) - 1} END"
+    limits = "".join(f"WHEN {_PROMPT} <= {each.longest} THEN {i} " for i, each in enumerate(tiers[:-1]))
+    return f"CASE {limits}ELSE {len(tiers) - 1} END" if limits else "NULL"
+
+
+def grouped(lines: Iterable[Sequence[Any]], by: Sequence[str], tiers: Sequence[Lengths]) -> dict[Key, Tally]:
+    """Sums per key. A line has what SQL summed up: the parts that `by` names, the tier, then as `_SUMS`, and
+    the amounts in USD."""
+    names, day, key = len(by), by.index("day") if "day" in by else None, keys_of(by)
+    found = combined((line[:names], _tally(line[names:], tiers)) for line in lines)
+    if day is None:
+        return {key(group): tally for group, tally in found.items()}
+    return {key((*group[:day], _day(group[day]), *group[day + 1 :])): each for group, each in found.items()}
 
 
 @cache
-def day_of(number: int) -> str:
+def _day(number: int) -> str:
     """The day that is so many days after the first of 1970."""
     return date.fromordinal(_FIRST_DAY + number).isoformat()
 
 
-def _add(tally: Tally, tiers: Sequence[Lengths], found: Sequence[Any]) -> None:
-    """Add what SQL summed up."""
-    add_counts(tally, tiers, found[:15])
-    cost, costs, estimated_cost, estimated_costs, saved, all_saved = found[15:]
-    tally.cost = _plus(tally.cost, cost, costs)
-    tally.estimated_cost = _plus(tally.estimated_cost, estimated_cost, estimated_costs)
-    tally.override_saved = _plus(tally.override_saved, saved, all_saved)
+def _tally(found: Sequence[Any], tiers: Sequence[Lengths]) -> Tally:
+    tier, requests, attempts, failures, unknown, estimated, cache_hits, overrides, overrides_known = found[:9]
+    used, unpriced, microseconds, cost, estimated_cost, override_saved = found[9:15], found[15], *found[22:]
+    tokens, known = dict[Lengths | None, TokenCounts](), TokenCounts._make(used)
+    if unpriced:
+        tokens[None] = TokenCounts._make(found[16:22])
+        known = known.minus(tokens[None])
+    if unpriced < attempts:
+        tokens[tiers[tier or 0]] = known
+    return Tally(
+        requests,
+        attempts,
+        failures,
+        unknown,
+        estimated,
+        cache_hits,
+        overrides,
+        overrides_known,
+        cost,
+        estimated_cost,
+        override_saved,
+        tokens,
+        array("q", microseconds or ()),
+    )
 
 
-def add_counts(tally: Tally, tiers: Sequence[Lengths], found: Sequence[Any]) -> None:
-    """Add the counts of a group: its tier, those of `_SUMS`, and its latencies, which may be None."""
-    tier, requests, attempts, failures, estimated, cache_hits, overrides, overrides_known, latencies = found[
-        :9
-    ]
-    tally.requests += requests
-    tally.attempts += attempts
-    tally.failures += failures
-    tally.estimated += estimated
-    tally.cache_hits += cache_hits
-    tally.overrides += overrides
-    tally.overrides_known += overrides_known
-    tokens = TokenCounts._make(found[9:15])
-    if tier == UNPRICED:
-        tally.unknown_cost_requests += requests
-    tally.add_tokens(None if tier == UNPRICED else tiers[tier], tokens)
-    tally.latencies.extend(latencies or ())
-
-
-def _plus(total: Decimal, whole: int | str | None, texts: str | None) -> Decimal:
-    """`total` and amounts as columns have them: a sum of whole numbers, or these themselves, and texts."""
-    if isinstance(whole, str):
-        whole = sum(map(int, whole.split(",")))
-    if whole:
-        total = EXACT.add(total, amount_of(whole)) if total else amount_of(whole)
-    return total_usd([total, *map(Decimal, texts.split(","))]) if texts else total
+def _usd(stored: int | str | None) -> Decimal:
+    """A sum of amounts, or a list of them as JSON, as columns have them."""
+    if isinstance(stored, str):
+        return total_usd(amount_of(amount) for amount in json.loads(stored) if amount is not None)
+    return NOTHING if stored is None else amount_of(stored)
