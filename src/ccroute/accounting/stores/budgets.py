@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from ccroute.accounting.budgets import Claim, Kind, Scope, Standing, fits
 from ccroute.accounting.prices import NOTHING
-from ccroute.accounting.tally import Key, LedgerRow
+from ccroute.accounting.tally import EXACT, Key, LedgerRow
 from ccroute.errors import ConfigError
 from ccroute.types.locks import Inbox
 
@@ -54,7 +54,7 @@ class _Window:
             return
         scope = Scope(kind, name, session)
         account = self.accounts.get(scope) or self.new(scope)
-        account.usd += usd
+        account.usd = EXACT.add(account.usd, usd)
         account.tokens += tokens
 
     def new(self, scope: Scope) -> _Amount:
@@ -147,7 +147,7 @@ class MemoryBudgets:
         if self._reservations:  # rows that were written a moment ago, and are about to be counted
             for row in self._rows(since):
                 if row.id in self._reservations:
-                    window.add(row, -(row.cost or NOTHING), -row.usage.total_tokens)
+                    window.add(row, EXACT.minus(row.cost or NOTHING), -row.usage.total_tokens)
         self._windows = {k: known for k, known in self._windows.items() if known.until > since}
         self._windows[kind, session is not None, since] = window
         return window
@@ -165,7 +165,7 @@ class MemoryBudgets:
             if reserved is None:
                 self._reserved[claim.scope] = _Amount(usd, tokens)
             else:
-                reserved.usd += usd
+                reserved.usd = EXACT.add(reserved.usd, usd)
                 reserved.tokens += tokens
 
     def _apply(self, attempt: str, usd: Decimal, tokens: int, row: LedgerRow | None) -> None:
@@ -175,7 +175,7 @@ class MemoryBudgets:
         for claim in claims:
             reserved = self._reserved.get(claim.scope)
             if reserved is not None:
-                reserved.usd -= reserved_usd
+                reserved.usd = EXACT.subtract(reserved.usd, reserved_usd)
                 reserved.tokens -= reserved_tokens
                 if not reserved.tokens and not reserved.usd:
                     del self._reserved[claim.scope]
