@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from ccroute.accounting.budgets import Claim, Kind, Scope, Standing, fits
-from ccroute.accounting.money import NOTHING
+from ccroute.accounting.money import EXACT, NOTHING
 from ccroute.accounting.row import Key, LedgerRow
 from ccroute.errors import ConfigError
 from ccroute.types.locks import Inbox
@@ -52,7 +52,7 @@ class _Window:
         if name is None or (self.by_session and session is None):
             return
         account = self.accounts.get((kind, name, session)) or self.new(Scope(kind, name, session))
-        account.usd += usd
+        account.usd = EXACT.add(account.usd, usd)
         account.tokens += tokens
 
     def new(self, scope: Scope) -> _Amount:
@@ -146,7 +146,7 @@ class MemoryBudgets:
         if self._reservations:  # rows that were written a moment ago, and are about to be counted
             for row in self._rows(since):
                 if row.id in self._reservations:
-                    window.add(row, -(row.cost or NOTHING), -row.usage.total_tokens)
+                    window.add(row, EXACT.minus(row.cost or NOTHING), -row.usage.total_tokens)
         self._windows = {k: known for k, known in self._windows.items() if known.until > since}
         self._windows[kind, session is not None, since] = window
         return window
@@ -166,7 +166,7 @@ class MemoryBudgets:
             reserved = self._reserved.get(claim.scope)
             if reserved is None:
                 reserved = self._reserved[claim.scope] = _Amount()
-            reserved.usd += usd
+            reserved.usd = EXACT.add(reserved.usd, usd)
             reserved.tokens += tokens
             held.append(claim)
 
@@ -195,7 +195,7 @@ class MemoryBudgets:
             scope = held[-1].scope
             reserved = self._reserved.get(scope)
             if reserved is not None:  # None: nothing is reserved, as for what is free
-                reserved.usd -= usd
+                reserved.usd = EXACT.subtract(reserved.usd, usd)
                 reserved.tokens -= tokens
                 if not reserved.tokens and not reserved.usd:
                     del self._reserved[scope]
