@@ -449,7 +449,7 @@ def check_reports(walk: Walk, rows: Sequence[LedgerRow]) -> None:
 def unordered(report: Report) -> dict[str, Any]:
     """As JSON; what costs the same is in any order."""
     whole = report.to_dict()
-    return {**whole, "rows": sorted(whole["rows"], key=str)}
+    return whole | {name: sorted(whole[name], key=str) for name in ("rows", "estimated")}
 
 
 def check_sums(line: Mapping[str, Any], rows: Sequence[LedgerRow]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
 from typing import Any
 
 import pytest
@@ -342,3 +342,27 @@ def test_which_rows_a_scope_covers() -> None:
         Scope("session", "t"),
     ]
     assert not any(covers(scope, mine) for scope in others)
+
+
+# -- Any numbers
+
+
+def test_money_stays_exact_where_a_program_rounds_decimals(new_ledger: NewLedger) -> None:
+    store = new_ledger().budget_store()
+    with localcontext(Context(prec=2)):
+        assert reserve(store, "large", usd="9.99")
+        assert reserve(store, "small", usd="0.0099")
+        assert not reserve(store, "beyond", usd="0.0002")
+        assert stands(store) == [(0, 0, Decimal("9.9999"), 2)]
+        store.settle("large", Decimal("9.98"), 1)
+        store.settle("small", Decimal(0), 0)
+        assert stands(store) == [(0, 0, Decimal("9.98"), 1)]
+
+
+def test_numbers_of_tokens_beyond_any_column_are_no_error(new_ledger: NewLedger) -> None:
+    store = new_ledger().budget_store()
+    assert reserve(store, "free", usd=0, tokens=10**30)
+    store.settle("free", Decimal(0), 0)
+    assert reserve(store, "usual", claim(tokens=10**30))
+    assert not reserve(store, "beyond", claim(tokens=100), tokens=10**30)
+    assert stands(store) == [(0, 0, 4, 1)]

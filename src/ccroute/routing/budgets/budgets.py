@@ -127,8 +127,7 @@ class Budgets:
         if left is not None:
             left.queue = None
             self._later.pop(left.ticket, None)
-            if left.granted:
-                self.store.settle(left.attempt, NOTHING, 0)
+            self.store.settle(left.attempt, NOTHING, 0)  # an interrupt may have come before it was granted
         for scope in list(self._queues):
             if row is not None and not covers(scope, row):
                 continue

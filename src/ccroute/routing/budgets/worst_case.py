@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Final, Literal, NamedTuple
 
 from ccroute.accounting.budgets import Claim, Standing, alone, fits
-from ccroute.accounting.money import NOTHING
+from ccroute.accounting.money import EXACT, NOTHING
 from ccroute.routing.budgets.table import Need
 from ccroute.types import JSON, Price, Request
 from ccroute.types.budget import Then
@@ -23,7 +23,6 @@ USUAL: Final = 8_192
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
 _FIRST: Final[Sequence[Then]] = ("refuse", "fallback", "queue")
 """If several budgets are in the way: the first of these decides what the call does."""
-_MILLION: Final = 10**6
 _UNSPENT: Final = Standing(NOTHING, 0, NOTHING, 0)
 
 
@@ -51,8 +50,9 @@ class WorstCase(NamedTuple):
         """USD with an answer of so many tokens; 0 if the price is unknown."""
         if self.input_price is None or self.price is None:
             return NOTHING
-        per_million = self.prompt * self.input_price + output * self.answers * self.price
-        return per_million.scaleb(-6) if per_million else NOTHING
+        of_answers = EXACT.multiply(output * self.answers, self.price)
+        per_million = EXACT.fma(self.prompt, self.input_price, of_answers)
+        return per_million.scaleb(-6, EXACT) if per_million else NOTHING
 
     def tokens(self, output: int) -> int:
         """Tokens with an answer of so many."""
@@ -70,9 +70,11 @@ class WorstCase(NamedTuple):
         even its prompt."""
         longest = self.output
         if claim.usd is not None and self.usd(self.output):
-            left = claim.usd - standing.spent_usd - self.usd(0)
+            taken = EXACT.add(standing.spent_usd, self.usd(0))
+            left = EXACT.subtract(claim.usd, taken)
             if self.price:
-                longest = min(longest, int(left * _MILLION // (self.price * self.answers)))
+                each = EXACT.multiply(self.price, self.answers)
+                longest = min(longest, int(EXACT.divide_int(left.scaleb(6, EXACT), each)))
             elif left < 0:
                 longest = -1
         if claim.tokens is not None:

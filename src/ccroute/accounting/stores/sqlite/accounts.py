@@ -20,6 +20,7 @@ from ccroute.accounting.stores.sqlite.tables import COUNT, amount_of_text, token
 
 CHANGE: Final = "UPDATE reservations SET usd = ?, tokens = ? WHERE attempt = ?"
 END: Final = "DELETE FROM reservations WHERE attempt = ?"
+_MOST: Final = 2**53
 _STANDING: Final = """
 SELECT usd, tokens, reserved_usd, reserved_tokens FROM accounts
 WHERE kind = ? AND name = ? AND session IS ? AND since = ?
@@ -95,8 +96,8 @@ def reserve(
         names[kind] = name
         if session is not None:
             names["session"] = session
-        room_usd = math.inf if claim.usd is None or not usd else _at_most(claim.usd - usd)
-        room_tokens = math.inf if claim.tokens is None else claim.tokens - tokens
+        room_usd = math.inf if claim.usd is None or not usd else _at_most(EXACT.subtract(claim.usd, usd))
+        room_tokens = math.inf if claim.tokens is None else _in_column(claim.tokens - tokens)
         window = _window(claim.since)
         rooms += (kind, name, NULL if session is None else session, window, room_usd, room_tokens)
     reservation = (
@@ -106,7 +107,7 @@ def reserve(
         names["backend"],
         names["session"],
         at_least(usd),
-        tokens,
+        _in_column(tokens),
         process,
         expires,
     )
@@ -143,7 +144,7 @@ def has_trigger(cursor: sqlite3.Cursor) -> bool:
 
 def at_least(usd: Decimal) -> int | float:
     """An amount as columns have it, or a little more."""
-    return -_at_most(-usd)
+    return -_at_most(EXACT.minus(usd))
 
 
 def _account(cursor: sqlite3.Cursor, claim: Claim) -> tuple[Any, ...] | None:
@@ -168,6 +169,11 @@ def _matches(scope: Scope) -> tuple[str, list[str]]:
     if scope.session is not None:
         parts.append(("session", scope.session))
     return "".join(f' AND "{column}" = ?' for column, _ in parts), [name for _, name in parts]
+
+
+def _in_column(tokens: int) -> int:
+    """So many tokens, or as many as a column takes."""
+    return max(-_MOST, min(tokens, _MOST))
 
 
 def _usd(amount: float) -> Decimal:
