@@ -12,7 +12,7 @@ from ccroute.accounting.prices import cost_at
 from ccroute.flow.attempt.context import AttemptContext
 from ccroute.routing import Deployment
 from ccroute.types import FREE, Outcome, Price, Request, Usage
-from ccroute.types.route import BilledApart, billed_apart
+from ccroute.types.route import APART, BilledApart, billed_apart
 from ccroute.wire.usage import read_apart
 
 _TOKENS_ONLY = BilledApart()
@@ -31,7 +31,7 @@ def charge(attempt: AttemptContext, outcome: Outcome, usage: Usage, model: str =
     if attempt.is_free or (outcome != "ok" and not usage.total_tokens):
         # What was never sent or was rejected cost nothing, even where the price is unknown.
         return NOTHING, source, ""
-    if price is not None and "_apart" not in usage.__dict__:
+    if price is not None and APART not in usage.__dict__:  # most answers, so without a call
         return cost_at(usage, price.tier(usage.prompt_tokens) if price.above else price), source, ""
     apart, listed = billed_apart(usage) or _TOKENS_ONLY, deployment.price_list
     if price == FREE:
