@@ -61,8 +61,8 @@ LIMITS: tuple[tuple[str, int, Callable[[Router], str], tuple[Answer, ...]], ...]
     ("a chat, awaited", 116, acomplete, (ANSWER,)),
     ("a stream of 66 chunks", 1598, stream, (STREAM,)),
     ("a stream of 66 chunks, awaited", 1468, astream, (STREAM,)),
-    ("a failed attempt and its fallback", 305, complete, (ERROR, ANSWER)),
-    ("a failed attempt and its fallback, awaited", 303, acomplete, (ERROR, ANSWER)),
+    ("a failed attempt and its fallback", 304, complete, (ERROR, ANSWER)),
+    ("a failed attempt and its fallback, awaited", 302, acomplete, (ERROR, ANSWER)),
 )
 
 

@@ -133,7 +133,7 @@ class Usage(Frozen):
     @property
     def total_tokens(self) -> int:
         """Prompt and answer together."""
-        return self.prompt_tokens + self.output
+        return self.input + self.cache_read + self.cache_write_5m + self.cache_write_1h + self.output
 
     def __add__(self, other: Usage) -> Usage:
         return new_usage(

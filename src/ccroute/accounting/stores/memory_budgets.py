@@ -74,7 +74,8 @@ class MemoryBudgets:
     def __init__(self, ledger: BaseLedger) -> None:
         self._ledger = ledger
         self._windows: dict[tuple[str, bool, datetime], _Window] = {}
-        self._reservations: dict[str, tuple[list[Claim], Decimal, int]] = {}
+        # Claims, those of them in which it is reserved, and how much.
+        self._reservations: dict[str, tuple[Sequence[Claim], list[Claim], Decimal, int]] = {}
         self._reserved: dict[Scope, _Amount] = {}
         self._inbox = Inbox(self._apply)
 
@@ -161,7 +162,7 @@ class MemoryBudgets:
 
     def _put(self, attempt: str, claims: Sequence[Claim], usd: Decimal, tokens: int) -> None:
         held: list[Claim] = []
-        self._reservations[attempt] = held, usd, tokens
+        self._reservations[attempt] = claims, held, usd, tokens
         for claim in claims:
             reserved = self._reserved.get(claim.scope)
             if reserved is None:
@@ -189,8 +190,7 @@ class MemoryBudgets:
         known = self._reservations.get(attempt)
         if known is None:
             return ()
-        held, usd, tokens = known
-        claims = tuple(held)
+        claims, held, usd, tokens = known
         while held:
             scope = held[-1].scope
             reserved = self._reserved.get(scope)

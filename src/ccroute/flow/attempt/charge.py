@@ -47,8 +47,11 @@ def charge(attempt: AttemptContext, outcome: Outcome, usage: Usage, model: str =
 def dearest(deployment: Deployment, request: Request, moment: datetime) -> Price | None:
     """USD per million tokens, if the request is served in the usual way or in the way that it asks for,
     whichever is dearer; None if one of the two is unknown."""
-    usual, listed = deployment.price, deployment.price_list
-    if listed is None or usual is None or not request.extra:
+    listed = deployment.price_list
+    if listed is None:
+        return deployment.fixed_price
+    usual = deployment.price
+    if usual is None or not request.extra:
         return usual
     found = listed.under(moment, read_apart(request.extra).terms)
     if isinstance(found, str):

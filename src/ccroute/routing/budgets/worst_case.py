@@ -133,8 +133,7 @@ def _cache_marks(request: Request) -> Iterator[JSON]:
     for message in request.messages:
         if "cache_control" in message:
             yield message["cache_control"]
-        content = message.get("content")
-        if content and not isinstance(content, str):
+        if (content := message.get("content")) and not isinstance(content, str):
             yield from (part["cache_control"] for part in content if "cache_control" in part)
     for tool in request.tools or ():
         yield from (
