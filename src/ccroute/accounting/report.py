@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
@@ -65,16 +67,17 @@ class Report(Sequence[Mapping[str, Any]]):
             (tuple([getattr(key, name) for name in self.by]), each) for key, each in sums.items()
         )
         whole = merged(list(groups.values()))
-        if not self.by:
-            groups[()] = whole
         self._rows, self._estimated = list[dict[str, Any]](), list[dict[str, Any]]()
         with localcontext(EXACT):
             self._total, self._total_estimated = _columns(whole, baseline), _estimated(whole)
-            for group, tally in groups.items():
-                names: dict[str, Any] = dict(zip(self.by, group, strict=True))
-                self._rows.append({**names, **_columns(tally, baseline)})
+            for group, tally in groups.items() if self.by else ():
+                row: dict[str, Any] = dict(zip(self.by, group, strict=True))
                 if tally.estimated:
-                    self._estimated.append({**names, **_estimated(tally)})
+                    self._estimated.append(row | _estimated(tally))
+                row.update(_columns(tally, baseline))
+                self._rows.append(row)
+        if not self.by:
+            self._rows, self._estimated = [self._total], [self._total_estimated] * bool(whole.estimated)
         self._rows.sort(key=itemgetter("requests"), reverse=True)
         self._rows.sort(key=lambda row: row["cost"] or NOTHING, reverse=True)
         self._estimated.sort(key=itemgetter("cost"), reverse=True)
@@ -122,7 +125,8 @@ class Report(Sequence[Mapping[str, Any]]):
         tiers = tiers_of(() if baseline is None else [limit for limit, _ in baseline.above])
         read = partial(read, moment("since", since), moment("until", until), tiers=tiers)
         parts = group_by(by)
-        made = cls(read(by=parts), parts, baseline=baseline)
+        with _without_gc():
+            made = cls(read(by=parts), parts, baseline=baseline)
         made._read = read
         made._baseline_name = f"baseline {baseline_name}".rstrip()
         return made
@@ -243,6 +247,19 @@ class Report(Sequence[Mapping[str, Any]]):
         columns = [*self.by, *columns]
         cells = [[_cell(row, column) for column in columns] for row in rows]
         return columns, cells, range(len(self.by), len(columns)), total if cells and self.by else None
+
+
+@contextlib.contextmanager
+def _without_gc() -> Iterator[None]:
+    """Pause the garbage collector: of the sums of many groups nothing is garbage, and looking at them again
+    and again takes a fifth of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _columns(tally: Tally, baseline: Price | None) -> dict[str, Any]:
