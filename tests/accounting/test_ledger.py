@@ -25,17 +25,8 @@ from tests.accounting.support import DAY, START, row, rows
 from ccroute import OpenAIBackend, Router
 from ccroute.accounting import BaseLedger, LedgerRow, MemoryLedger, SqliteLedger
 from ccroute.accounting.ledger import attempt_id, uuid7
-from ccroute.accounting.tally import (
-    LATENCIES,
-    USUAL_TIERS,
-    Key,
-    Lengths,
-    Tally,
-    TokenCounts,
-    keys_of,
-    merged,
-    tiers_of,
-)
+from ccroute.accounting.row import Key, keys_of
+from ccroute.accounting.tally import LATENCIES, USUAL_TIERS, Lengths, Tally, TokenCounts, merged, tiers_of
 from ccroute.types import Usage
 
 NewLedger = Callable[[], BaseLedger]

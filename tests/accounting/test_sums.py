@@ -17,8 +17,8 @@ from tests.accounting.support import DAY, ROWS, START, naive_report, row
 
 from ccroute import Price, Report
 from ccroute.accounting import BaseLedger, Key, LedgerRow, MemoryLedger, SqliteLedger, Tally
-from ccroute.accounting.stores import sums
 from ccroute.accounting.stores.opening import open_ledger
+from ccroute.accounting.stores.sqlite import sums
 from ccroute.accounting.tally import tallied
 
 GROUPS: list[Any] = ["agent", "group", "alias", "model", "backend", "day", "session"]
@@ -105,5 +105,5 @@ def test_a_report_is_the_sum_of_its_rows(
             for line in expected:
                 assert line in made, ledger
             assert made.total == total
-            costs = [line["cost"] or 0 for line in made]
-            assert costs == sorted(costs, reverse=True)
+            order = [(line.get("day"), -(line["cost"] or 0)) for line in made]
+            assert order == sorted(order), "day by day, the most expensive first"

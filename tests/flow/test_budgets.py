@@ -153,7 +153,8 @@ def test_a_call_that_does_not_fit_is_not_sent_and_says_why() -> None:
     error = scene.refuses(max_tokens=100)
     assert str(error) == (
         "budget router (1.50 USD per day) has $1.00 left until 2026-01-03 00:00 UTC, and a call to main/m "
-        'may take $1.10. Raise the budget, lower max_tokens, or let a free model answer instead: then="fallback"'
+        "may take $1.10. Raise the budget, lower max_tokens, or let a free model answer instead: "
+        'then="fallback"'
     )
     assert (error.budget, error.spent, error.limit) == ("router", Decimal("0.5"), Decimal("1.5"))
     assert error.resets_at == NOON + timedelta(hours=12)
@@ -208,9 +209,10 @@ def test_a_free_model_needs_no_money_and_is_not_limited() -> None:
 
 def test_a_model_without_a_price_is_refused_and_told_how_to_get_one() -> None:
     scene = Scene(backend(price=None), budgets={"router": Budget(100)})
+    why = scene.state.tables.deployment("main/m").why_unpriced
     assert str(scene.refuses(max_tokens=5)) == (
-        "main/m has no price, so budget router (100 USD per day) cannot allow it. Give the model a price: "
-        'prices={"model": Price(…)} or "free"'
+        f"the price of main/m is unknown ({why}), so budget router (100 USD per day) cannot allow it. "
+        'Give it one, such as prices={"m": Price(3, 15)}, or a budget in tokens'
     )
     tokens = Scene(backend(price=None), budgets={"router": Budget(tokens=100)})
     assert tokens.gets(max_tokens=5).completion.cost is None
@@ -231,6 +233,12 @@ def test_an_answer_is_limited_to_what_the_budget_affords() -> None:
     assert body(scene.gets())["max_tokens"] == 300, "with less to spend"
     error = scene.refuses()
     assert "a call to main/m may take $2.66 even with max_tokens=256." in str(error)
+
+
+def test_a_prompt_that_costs_too_much_waits_for_nobody() -> None:
+    scene = Scene(backend(price=Price(10_000, 0)), budgets={"router": Budget("0.05")})
+    assert "may take $0.10" in str(scene.refuses())
+    assert [event.waits for event in scene.emitted()] == [False]
 
 
 def test_an_answer_that_fits_is_not_limited() -> None:

@@ -11,8 +11,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
-from ccroute.accounting.prices import NOTHING
-from ccroute.accounting.tally import LedgerRow
+from ccroute.accounting.money import EXACT, NOTHING
+from ccroute.accounting.row import LedgerRow
 
 Kind: TypeAlias = Literal["router", "agent", "group", "backend", "session"]
 
@@ -59,8 +59,10 @@ class Standing(NamedTuple):
 
 def fits(claim: Claim, standing: Standing, usd: Decimal, tokens: int) -> bool:
     """Whether an attempt of at most so much fits a claim. A limit in USD never stands in the way of 0 USD."""
-    if claim.usd is not None and usd and standing.spent_usd + standing.reserved_usd + usd > claim.usd:
-        return False
+    if claim.usd is not None and usd:
+        taken = EXACT.add(standing.spent_usd, standing.reserved_usd)
+        if EXACT.add(taken, usd) > claim.usd:
+            return False
     return claim.tokens is None or standing.spent_tokens + standing.reserved_tokens + tokens <= claim.tokens
 
 

@@ -13,9 +13,11 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TextIO, get_args, overload
 
 from ccroute.accounting.ledger import moment
+from ccroute.accounting.money import EXACT, NOTHING, as_json
 from ccroute.accounting.price_lists import how_to_price, price_of_model
-from ccroute.accounting.prices import NOTHING, PriceBook, PriceLike
-from ccroute.accounting.tally import EXACT, Key, Tally, as_json, combined, merged, tiers_of
+from ccroute.accounting.prices import PriceBook, PriceLike
+from ccroute.accounting.row import Key
+from ccroute.accounting.tally import Tally, combined, merged, tiers_of
 from ccroute.display import RichTable, aligned, html_table, rounded_usd
 from ccroute.errors import ConfigError
 from ccroute.types import Price
@@ -37,7 +39,9 @@ _FLOATS = ("cost", "baseline_cost", "saved", "saved_percent", "override_saved", 
 
 
 class Report(Sequence[Mapping[str, Any]]):
-    """Sums of a ledger, one row per value of `by`, most expensive first; `total` is the sum of all.
+    """Sums of a ledger, one row per value of `by`; `total` is the sum of all.
+
+    The most expensive row is the first. With "day" in `by`, days are in their order.
 
     It is a sequence of its rows, so `pandas.DataFrame(report)` is a table of them. `by=()` has one
     row, the total.
@@ -80,6 +84,8 @@ class Report(Sequence[Mapping[str, Any]]):
             self._rows, self._estimated = [self._total], [self._total_estimated] * bool(whole.estimated)
         self._rows.sort(key=itemgetter("requests"), reverse=True)
         self._rows.sort(key=lambda row: row["cost"] or NOTHING, reverse=True)
+        if "day" in self.by:
+            self._rows.sort(key=itemgetter("day"))
         self._estimated.sort(key=itemgetter("cost"), reverse=True)
 
     @classmethod
@@ -320,7 +326,9 @@ def _cell(row: Mapping[str, Any], column: str) -> str:
         return rounded_usd(value)
     if column == "saved_percent":
         return f"{value} %"
-    return f"{value:.3f} s" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.3f} s"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def group_by(given: GroupBy | Sequence[GroupBy]) -> tuple[GroupBy, ...]:

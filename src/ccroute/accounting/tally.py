@@ -1,4 +1,4 @@
-"""One row per attempt, and sums over rows: what a report shows, and what a ledger keeps of old rows."""
+"""Sums over rows: what a report shows, and what a ledger keeps of old rows."""
 
 from __future__ import annotations
 
@@ -7,23 +7,20 @@ import sys
 from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import datetime
-from decimal import Context, Decimal
+from decimal import Decimal
 from functools import reduce
 from itertools import accumulate, chain, pairwise
-from operator import add, attrgetter, itemgetter, sub
-from types import MappingProxyType
+from operator import add, attrgetter, sub
 from typing import Any, Final, NamedTuple, TypeVar
 
-from ccroute._version import __version__
-from ccroute.accounting.prices import NOTHING, cost_at
-from ccroute.types import JSON, FailureClass, Outcome, Price, Usage
+from ccroute.accounting.money import EXACT, NOTHING, total_usd
+from ccroute.accounting.prices import cost_at
+from ccroute.accounting.row import Key, LedgerRow, keys_of
+from ccroute.types import Price
 
 K = TypeVar("K", bound=Hashable)
-EXACT: Final = Context(prec=100)
-"""For sums of money, whatever precision a user's program has set."""
 LATENCIES: Final = 100_000
 """How many latencies a tally keeps as they are. More are counted to 1 %."""
 
@@ -59,92 +56,6 @@ USUAL_TIERS: Final = tiers_of(
     )
 )
 """Where the prices of models change, by the data of genai-prices 0.2.3 and by their context windows."""
-
-
-class Key(NamedTuple):
-    """What reports may group attempts by; `day` is an ISO date in UTC, `model` the one that served."""
-
-    agent: str | None
-    group: str | None
-    alias: str
-    model: str
-    backend: str
-    day: str
-    session: str | None
-
-
-def keys_of(by: Sequence[str]) -> Callable[[Iterable[Any]], Key]:
-    """What makes a key of the parts that `by` names; the others are empty."""
-    empty = {"agent": None, "group": None, "session": None}
-    known = {name: number for number, name in enumerate(by)}
-    # Behind the parts, there are the two empty ones.
-    places = [known.get(name, len(by) + (name not in empty)) for name in Key._fields]
-    chosen = itemgetter(*places)
-    return lambda parts: Key._make(chosen((*parts, None, "")))
-
-
-class LedgerRow(NamedTuple):
-    """One attempt: its agent and deployment, what it used and cost. It has no prompt and no answer.
-
-    `started` is UTC, durations are seconds, money is USD. `cost` is `None` when the deployment has
-    no known price. `final` marks the attempt that decided the call. Only that one has `latency` (of
-    the whole call) and `override_saved` (the requested model's price minus the served one's, where
-    both are known).
-
-    first_content: until the first content of a stream; `duration` is the whole attempt, without `queue`.
-    queue:         how long it waited for a slot at the host, or for its turn under a rate limit.
-    load:          how long the server says that it loaded the model, where it says so (Ollama).
-    price_source:  where the price is from, as `Deployment.price_source`; "provider" where the answer says
-                   what it costs; None where it is unknown.
-    version:       ccroute's own; None in rows of older versions.
-    """
-
-    id: str
-    call: str
-    started: datetime
-    agent: str | None
-    group: str | None
-    session: str | None
-    requested_model: str | None
-    alias: str
-    backend: str
-    deployment: str
-    model: str
-    outcome: Outcome
-    failure: FailureClass | None
-    status: int | None
-    usage: Usage
-    cost: Decimal | None
-    overridden: bool
-    fallback: bool
-    duration: float
-    first_content: float | None
-    final: bool
-    cached: bool = False
-    latency: float | None = None
-    override_saved: Decimal | None = None
-    metadata: Mapping[str, JSON] = MappingProxyType({})
-    price_source: str | None = None
-    queue: float = 0.0
-    load: float | None = None
-    version: str | None = __version__
-
-    def to_dict(self) -> dict[str, JSON]:
-        """The row as flat JSON: `usage` as its token counts, money as str, `started` as ISO 8601."""
-        row = self._asdict()
-        tokens = row.pop("usage").model_dump()
-        return as_json(
-            {**row, "started": self.started.isoformat(), "metadata": dict(self.metadata), **tokens}
-        )
-
-    @property
-    def day(self) -> str:
-        """The day on which it started, in UTC."""
-        return self.started.date().isoformat()
-
-    def key(self) -> Key:
-        """What reports may group this row by."""
-        return Key(self.agent, self.group, self.alias, self.model, self.backend, self.day, self.session)
 
 
 class TokenCounts(NamedTuple):
@@ -338,27 +249,6 @@ def tallied(
         sums[tuple([part(row) for part in parts])].add(row, tiers)
     key = keys_of(by)
     return {key(group): tally for group, tally in sums.items()}
-
-
-def total_usd(amounts: Iterable[Decimal]) -> Decimal:
-    """The exact sum."""
-    total = NOTHING
-    for amount in amounts:
-        if amount:
-            total = EXACT.add(total, amount)
-    return total
-
-
-def as_json(row: Mapping[str, Any]) -> dict[str, JSON]:
-    """The row with amounts as str."""
-    return {name: as_text(value) if isinstance(value, Decimal) else value for name, value in row.items()}
-
-
-def as_text(amount: Decimal) -> str:
-    """The amount in figures, without an exponent and without zeros at its end: each ledger stores it in its
-    own way."""
-    text = f"{amount:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 NO_TOKENS: Final = TokenCounts()

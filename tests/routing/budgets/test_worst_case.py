@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
 from typing import Any
 
 import pytest
 from tests.flow.support import NOON
 
 from ccroute import Budget, Price
-from ccroute.accounting.budgets import Scope, Standing
+from ccroute.accounting.budgets import Claim, Scope, Standing
 from ccroute.routing.budgets.table import Need, Needs
 from ccroute.routing.budgets.worst_case import (
     LEAST,
@@ -22,6 +22,7 @@ from ccroute.routing.budgets.worst_case import (
     worst_case,
 )
 from ccroute.types import FREE, Request
+from ccroute.types.clock import BEGINNING, END
 
 PRICE = Price(3, 15, cache_write="3.75", cache_write_1h=6)
 MESSAGE = {"role": "user", "content": "hi"}
@@ -212,3 +213,11 @@ def test_a_wait_for_windows_ends_with_the_last_of_them() -> None:
     found = judged(worst(), budgets, (1, 0, 0, 0), (1, 0, 0, 0))
     assert isinstance(found, InTheWay)
     assert found.until == budgets[0].claim(NOON).until
+
+
+def test_the_worst_case_is_exact_where_a_program_rounds_decimals() -> None:
+    worst = WorstCase(101, 999, Decimal("1.01"), Decimal("7.77"), may_shorten=True, least=1)
+    with localcontext(Context(prec=2)):
+        assert worst.usd(999) == Decimal("0.00786424")
+        room = Claim(Scope("router"), BEGINNING, END, Decimal("0.00786"), None)
+        assert worst.longest(room, Standing(Decimal(0), 0, Decimal(0), 0)) == 998

@@ -12,11 +12,11 @@ from datetime import datetime
 from typing import Final, TypeAlias
 
 from ccroute.accounting.budgets import BudgetStore, Claim, Scope, covers
-from ccroute.accounting.prices import NOTHING
-from ccroute.accounting.tally import LedgerRow
+from ccroute.accounting.money import NOTHING
+from ccroute.accounting.row import LedgerRow
 from ccroute.routing.budgets.reservation import Reservation
 from ccroute.routing.budgets.worst_case import InTheWay, judge, strictest
-from ccroute.types.clock import Clock
+from ccroute.types.clock import END, Clock
 from ccroute.types.locks import Inbox
 
 LOOK: Final = 0.05
@@ -38,7 +38,8 @@ class Budgets:
         self.store = store
         self._clock = clock
         self._queues: dict[Scope, list[tuple[int, Reservation]]] = {}
-        self._later: list[tuple[datetime, int, Reservation]] = []
+        self._later: dict[int, Reservation] = {}  # by their tickets
+        self._begins = END  # when the first window begins that one of them waits for
         self._arrivals = 0
         self._looked = 0.0
         self._inbox = Inbox(self._apply)
@@ -103,8 +104,7 @@ class Budgets:
         with self._inbox.lock:
             self._inbox.read()
             queued = (each for queue in self._queues.values() for _, each in queue if each.queue is not None)
-            later = (each for _, _, each in self._later if each.queue is not None)
-            ways = [each.in_the_way for each in {*queued, *later}]
+            ways = [each.in_the_way for each in {*queued, *self._later.values()}]
         self._inbox.drain()
         return [way.need.name for way in ways if way is not None]
 
@@ -126,8 +126,8 @@ class Budgets:
         lock."""
         if left is not None:
             left.queue = None
-            if left.granted:
-                self.store.settle(left.attempt, NOTHING, 0)
+            self._later.pop(left.ticket, None)
+            self.store.settle(left.attempt, NOTHING, 0)  # an interrupt may have come before it was granted
         for scope in list(self._queues):
             if row is not None and not covers(scope, row):
                 continue
@@ -201,7 +201,8 @@ class Budgets:
             heapq.heappush(self._queues.setdefault(scope, []), (reservation.ticket, reservation))
         elif way is not None and way.may_wait:
             reservation.queue = "next window"
-            heapq.heappush(self._later, (way.until, reservation.ticket, reservation))
+            self._later[reservation.ticket] = reservation
+            self._begins = min(self._begins, way.until)
 
     def _first(self, scope: Scope) -> Reservation | None:
         """The first one that waits for others of this scope. Those that have left are forgotten."""
@@ -230,11 +231,16 @@ class Budgets:
             first.wake()  # from now on it is the one that looks
 
     def _begin_windows(self) -> None:
-        """Let those go on who waited for a window that has begun."""
+        """Let those go on who waited for a window that has begun, in their order."""
         now = self._clock.now()
-        while self._later and self._later[0][0] <= now:
-            first = heapq.heappop(self._later)[2]
-            if first.queue == "next window":
+        if now < self._begins:
+            return
+        waiting, self._begins = sorted(self._later.items()), END
+        for ticket, first in waiting:
+            way = first.in_the_way
+            if way is not None and now < way.until:
+                self._begins = min(self._begins, way.until)
+            elif self._later.pop(ticket, None) is not None:
                 self._decide(first, now)
                 self._go_on(first)
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Final, Literal, NamedTuple
 
 from ccroute.accounting.budgets import Claim, Standing, alone, fits
-from ccroute.accounting.prices import NOTHING
+from ccroute.accounting.money import EXACT, NOTHING
 from ccroute.routing.budgets.table import Need
 from ccroute.types import JSON, Price, Request
 from ccroute.types.budget import Then
@@ -23,7 +23,7 @@ USUAL: Final = 8_192
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
 _FIRST: Final[Sequence[Then]] = ("refuse", "fallback", "queue")
 """If several budgets are in the way: the first of these decides what the call does."""
-_MILLION: Final = 10**6
+_UNSPENT: Final = Standing(NOTHING, 0, NOTHING, 0)
 
 
 class WorstCase(NamedTuple):
@@ -50,8 +50,9 @@ class WorstCase(NamedTuple):
         """USD with an answer of so many tokens; 0 if the price is unknown."""
         if self.input_price is None or self.price is None:
             return NOTHING
-        per_million = self.prompt * self.input_price + output * self.answers * self.price
-        return per_million.scaleb(-6) if per_million else NOTHING
+        of_answers = EXACT.multiply(output * self.answers, self.price)
+        per_million = EXACT.fma(self.prompt, self.input_price, of_answers)
+        return per_million.scaleb(-6, EXACT) if per_million else NOTHING
 
     def tokens(self, output: int) -> int:
         """Tokens with an answer of so many."""
@@ -65,11 +66,17 @@ class WorstCase(NamedTuple):
         return None
 
     def longest(self, claim: Claim, standing: Standing) -> int:
-        """The tokens of the longest answer that a budget affords, when all others have ended."""
+        """The tokens of the longest answer that a budget affords, when all others have ended; below 0: not
+        even its prompt."""
         longest = self.output
-        if claim.usd is not None and self.price:
-            left = claim.usd - standing.spent_usd - self.usd(0)
-            longest = min(longest, int(left * _MILLION // (self.price * self.answers)))
+        if claim.usd is not None and self.usd(self.output):
+            taken = EXACT.add(standing.spent_usd, self.usd(0))
+            left = EXACT.subtract(claim.usd, taken)
+            if self.price:
+                each = EXACT.multiply(self.price, self.answers)
+                longest = min(longest, int(EXACT.divide_int(left.scaleb(6, EXACT), each)))
+            elif left < 0:
+                longest = -1
         if claim.tokens is not None:
             longest = min(longest, (claim.tokens - standing.spent_tokens - self.prompt) // self.answers)
         return longest
@@ -147,6 +154,7 @@ class InTheWay(NamedTuple):
              "in flight": it may fit when others have ended.
              "unknown": the ledger cannot say what is spent; `error` is why.
     until:   when the windows of all budgets that are spent have ended (UTC).
+    is_final: no later window has room either: there is none, or it costs more than a whole limit.
     """
 
     need: Need
@@ -155,11 +163,12 @@ class InTheWay(NamedTuple):
     because: Because
     until: datetime
     error: Exception | None = None
+    is_final: bool = False
 
     @property
     def may_wait(self) -> bool:
         """Whether to wait for the next window helps, and is asked for."""
-        return self.because == "spent" and self.need.budget.then == "queue" and self.until != END
+        return self.because == "spent" and self.need.budget.then == "queue" and not self.is_final
 
 
 def strictest(needs: Sequence[Need], places: Iterable[int]) -> int:
@@ -196,6 +205,9 @@ def judge(
             shortened_by = needs[longest.index(output)]
             usd, tokens = worst.usd(output), worst.tokens(output)
     if spent:
-        return lacking("spent", spent)
+        least = min(worst.least, output) if worst.may_shorten else output
+        usd, tokens = worst.usd(least), worst.tokens(least)
+        is_final = any(claims[i].until == END or not fits(claims[i], _UNSPENT, usd, tokens) for i in spent)
+        return lacking("spent", spent)._replace(is_final=is_final)
     busy = [i for i in places if not fits(claims[i], standings[i], usd, tokens)]
     return lacking("in flight", busy) if busy else Fits(output, shortened_by)

@@ -13,9 +13,10 @@ from typing import Any, Final
 
 from psycopg import Connection, sql
 
-from ccroute.accounting.stores.schema import PLACES, ledger_row
-from ccroute.accounting.stores.sums import grouped, tier_of
-from ccroute.accounting.tally import Key, LedgerRow, Lengths, Tally, TokenCounts
+from ccroute.accounting.row import Key, LedgerRow
+from ccroute.accounting.stores.sqlite.columns import PLACES, ledger_row
+from ccroute.accounting.stores.sqlite.sums import grouped, tier_of
+from ccroute.accounting.tally import Lengths, Tally, TokenCounts
 
 TABLE: Final = "ccroute_attempts"
 VERSIONS: Final = "ccroute_migrations"

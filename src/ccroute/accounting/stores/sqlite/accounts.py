@@ -9,17 +9,18 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Sequence
-from decimal import Context, Decimal
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from ccroute.accounting.budgets import Claim, Scope, Standing
-from ccroute.accounting.stores.schema import NULL, nanoseconds
-from ccroute.accounting.stores.tables import COUNT, amount_of_text, tokens
+from ccroute.accounting.money import EXACT, NOTHING
+from ccroute.accounting.stores.sqlite.columns import NULL, nanoseconds
+from ccroute.accounting.stores.sqlite.tables import COUNT, amount_of_text, tokens
 
 CHANGE: Final = "UPDATE reservations SET usd = ?, tokens = ? WHERE attempt = ?"
 END: Final = "DELETE FROM reservations WHERE attempt = ?"
-_EXACT: Final = Context(prec=100)
+_MOST: Final = 2**53
 _STANDING: Final = """
 SELECT usd, tokens, reserved_usd, reserved_tokens FROM accounts
 WHERE kind = ? AND name = ? AND session IS ? AND since = ?
@@ -95,8 +96,8 @@ def reserve(
         names[kind] = name
         if session is not None:
             names["session"] = session
-        room_usd = math.inf if claim.usd is None or not usd else _at_most(claim.usd - usd)
-        room_tokens = math.inf if claim.tokens is None else claim.tokens - tokens
+        room_usd = math.inf if claim.usd is None or not usd else _at_most(EXACT.subtract(claim.usd, usd))
+        room_tokens = math.inf if claim.tokens is None else _in_column(claim.tokens - tokens)
         window = _window(claim.since)
         rooms += (kind, name, NULL if session is None else session, window, room_usd, room_tokens)
     reservation = (
@@ -106,7 +107,7 @@ def reserve(
         names["backend"],
         names["session"],
         at_least(usd),
-        tokens,
+        _in_column(tokens),
         process,
         expires,
     )
@@ -143,7 +144,7 @@ def has_trigger(cursor: sqlite3.Cursor) -> bool:
 
 def at_least(usd: Decimal) -> int | float:
     """An amount as columns have it, or a little more."""
-    return -_at_most(-usd)
+    return -_at_most(EXACT.minus(usd))
 
 
 def _account(cursor: sqlite3.Cursor, claim: Claim) -> tuple[Any, ...] | None:
@@ -170,13 +171,19 @@ def _matches(scope: Scope) -> tuple[str, list[str]]:
     return "".join(f' AND "{column}" = ?' for column, _ in parts), [name for _, name in parts]
 
 
+def _in_column(tokens: int) -> int:
+    """So many tokens, or as many as a column takes."""
+    return max(-_MOST, min(tokens, _MOST))
+
+
 def _usd(amount: float) -> Decimal:
-    return Decimal(amount).scaleb(-12, _EXACT)
+    usd = Decimal(amount).scaleb(-12, EXACT).normalize(EXACT)
+    return EXACT.add(usd, NOTHING)  # 100, not 1E+2; 0, not 0E-12
 
 
 def _at_most(usd: Decimal) -> int | float:
     """An amount as columns have it, or a little less."""
-    scaled = usd.scaleb(12, _EXACT)
+    scaled = usd.scaleb(12, EXACT)
     whole = int(scaled)
     whole -= whole > scaled
     return whole if abs(whole) < 2**63 else math.nextafter(whole, -math.inf)

@@ -17,9 +17,10 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
-from ccroute.accounting.prices import NOTHING
-from ccroute.accounting.stores.schema import SPAN, amount_of, bounds
-from ccroute.accounting.tally import Key, Lengths, Tally, TokenCounts, combined, keys_of, total_usd
+from ccroute.accounting.money import NOTHING, total_usd
+from ccroute.accounting.row import Key, keys_of
+from ccroute.accounting.stores.sqlite.columns import SPAN, amount_of, bounds
+from ccroute.accounting.tally import Lengths, Tally, TokenCounts, combined
 
 AT_ONCE: Final = 20_000
 """Rows that are summed up at once, about: SQLite sorts them, which is quick in a processor's cache."""
