@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
@@ -17,7 +15,7 @@ from ccroute.accounting.money import EXACT, NOTHING, as_json
 from ccroute.accounting.price_lists import how_to_price, price_of_model
 from ccroute.accounting.prices import PriceBook, PriceLike
 from ccroute.accounting.row import Key
-from ccroute.accounting.tally import Tally, combined, merged, tiers_of
+from ccroute.accounting.tally import Tally, combined, merged, tiers_of, without_gc
 from ccroute.display import RichTable, aligned, html_table, rounded_usd
 from ccroute.errors import ConfigError
 from ccroute.types import Price
@@ -67,12 +65,12 @@ class Report(Sequence[Mapping[str, Any]]):
         self._baseline = baseline
         self._baseline_name = "baseline"
         self._read: Callable[..., Mapping[Key, Tally]] = lambda by: sums
-        groups = combined(
-            (tuple([getattr(key, name) for name in self.by]), each) for key, each in sums.items()
-        )
-        whole = merged(list(groups.values()))
         self._rows, self._estimated = list[dict[str, Any]](), list[dict[str, Any]]()
-        with localcontext(EXACT):
+        with localcontext(EXACT), without_gc():
+            groups = combined(
+                (tuple([getattr(key, name) for name in self.by]), each) for key, each in sums.items()
+            )
+            whole = merged(list(groups.values()))
             self._total, self._total_estimated = _columns(whole, baseline), _estimated(whole)
             for group, tally in groups.items() if self.by else ():
                 row: dict[str, Any] = dict(zip(self.by, group, strict=True))
@@ -131,8 +129,7 @@ class Report(Sequence[Mapping[str, Any]]):
         tiers = tiers_of(() if baseline is None else [limit for limit, _ in baseline.above])
         read = partial(read, moment("since", since), moment("until", until), tiers=tiers)
         parts = group_by(by)
-        with _without_gc():
-            made = cls(read(by=parts), parts, baseline=baseline)
+        made = cls(read(by=parts), parts, baseline=baseline)
         made._read = read
         made._baseline_name = f"baseline {baseline_name}".rstrip()
         return made
@@ -253,19 +250,6 @@ class Report(Sequence[Mapping[str, Any]]):
         columns = [*self.by, *columns]
         cells = [[_cell(row, column) for column in columns] for row in rows]
         return columns, cells, range(len(self.by), len(columns)), total if cells and self.by else None
-
-
-@contextlib.contextmanager
-def _without_gc() -> Iterator[None]:
-    """Pause the garbage collector: of the sums of many groups nothing is garbage, and looking at them again
-    and again takes a fifth of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _columns(tally: Tally, baseline: Price | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pydantic_core import from_json
 from ccroute.accounting.money import NOTHING, total_usd
 from ccroute.accounting.row import Key, keys_of
 from ccroute.accounting.stores.sqlite.columns import SPAN, amount_of, bounds
-from ccroute.accounting.tally import Lengths, Tally, TokenCounts, combined
+from ccroute.accounting.tally import Lengths, Tally, TokenCounts, combined, without_gc
 
 AT_ONCE: Final = 20_000
 """Rows that are summed up at once, about: SQLite sorts them, which is quick in a processor's cache."""
@@ -72,7 +72,7 @@ def sums(
 
     for connection in others:
         free.put(connection)
-    with ThreadPoolExecutor(len(connections)) as threads:
+    with ThreadPoolExecutor(len(connections)) as threads, without_gc():
         found = threads.map(read, _parts(first, *bounds(start, end), within_days="day" in by))
         free.put(first)
         return grouped(chain.from_iterable(found), by, tiers)
