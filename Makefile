@@ -54,6 +54,8 @@ bench: .venv-bench/ready
 	.venv-bench/bin/python benchmarks/in_flight.py
 	.venv-bench/bin/python benchmarks/kill.py
 	.venv-bench/bin/python benchmarks/ledger.py
+	.venv-bench/bin/python benchmarks/ledger.py --postgres
+	.venv-bench/bin/python benchmarks/postgres_storm.py
 	.venv-bench/bin/python benchmarks/soak.py
 	.venv-bench/bin/python benchmarks/bill.py
 

@@ -21,8 +21,8 @@ from canned import answered_from_memory
 from ccroute import Agent, Budget, Model, OpenAIBackend, Price, Report, Router
 from ccroute.accounting import LedgerRow, MemoryLedger, PostgresLedger, SqliteLedger
 from ccroute.accounting.ledger import uuid7
-from ccroute.accounting.stores import files, schema
 from ccroute.accounting.stores.postgres import shipping
+from ccroute.accounting.stores.sqlite import columns, files
 from ccroute.types import Usage
 from postgres_server import PostgresServer
 
@@ -110,7 +110,7 @@ def rows(count: int) -> Iterator[LedgerRow]:
 def write(path: Path, count: int) -> None:
     connection = files.open_for_writing(path, 5)
     connection.execute("BEGIN")
-    connection.executemany(schema.INSERT, map(schema.values, rows(count)))
+    connection.executemany(columns.INSERT, map(columns.values, rows(count)))
     connection.execute("COMMIT")
     connection.close()
 

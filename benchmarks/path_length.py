@@ -59,10 +59,10 @@ LIMITS: tuple[tuple[str, int, Callable[[Router], str], tuple[Answer, ...]], ...]
     # Its name, the most calls that it may make, and how it is done. Lower a limit when its path gets shorter.
     ("a chat", 118, complete, (ANSWER,)),
     ("a chat, awaited", 116, acomplete, (ANSWER,)),
-    ("a stream of 66 chunks", 1599, stream, (STREAM,)),
-    ("a stream of 66 chunks, awaited", 1469, astream, (STREAM,)),
-    ("a failed attempt and its fallback", 308, complete, (ERROR, ANSWER)),
-    ("a failed attempt and its fallback, awaited", 306, acomplete, (ERROR, ANSWER)),
+    ("a stream of 66 chunks", 1598, stream, (STREAM,)),
+    ("a stream of 66 chunks, awaited", 1468, astream, (STREAM,)),
+    ("a failed attempt and its fallback", 305, complete, (ERROR, ANSWER)),
+    ("a failed attempt and its fallback, awaited", 303, acomplete, (ERROR, ANSWER)),
 )
 
 

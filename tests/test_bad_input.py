@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import traceback
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -265,6 +266,7 @@ def test_bytes_after_an_answer_never_become_the_next_answer(caller: Caller) -> N
             {"ledger": 3},
             r"ledger= takes a path, a postgresql:// address, an object with .*, or None .*, not int",
         ),
+        ({"ledger": SimpleNamespace(record=print)}, r", not SimpleNamespace, which has no tallies\(\)$"),
         ({"ledger": ""}, 'ledger: give the path of a file, such as "usage.db"'),
         ({"ledger": ":memory:"}, "ledger: leave it out, and rows are kept in memory"),
         (

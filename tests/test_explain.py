@@ -95,7 +95,7 @@ def test_a_notebook_shows_it_escaped() -> None:
         denied = asked.explain("hi", agent="hr")
     shown = plan._repr_html_()
     assert EVIL not in shown
-    assert "<td>mini/qwen:7b</td>" in shown
+    assert ">mini/qwen:7b</td>" in shown
     assert "local_only: vllm/qwen left out" in denied._repr_html_()
     assert list(denied.__rich_repr__()) == [
         "hr → coder (about 5 tokens, at most 600 s)",

@@ -23,8 +23,9 @@ from tests.support.scripted import Hang, ScriptedServer, answer, stream
 
 from ccroute import Model, OpenAIBackend, Price, Report, Router
 from ccroute.accounting import LedgerRow, MemoryLedger, SqliteLedger
-from ccroute.accounting.stores import schema
-from ccroute.accounting.tally import Key, Tally
+from ccroute.accounting.row import Key
+from ccroute.accounting.stores.sqlite import columns
+from ccroute.accounting.tally import Tally
 from ccroute.errors import ConfigError
 
 SETTINGS = {"backends": {"local": {"kind": "ollama"}}}
@@ -80,7 +81,7 @@ def test_a_stream_that_was_left_is_in_the_file(how: str, tmp_path: Path) -> None
 def test_a_stream_dropped_in_the_middle_of_a_write_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, values = tmp_path / "usage.db", schema.values
+    path, values = tmp_path / "usage.db", columns.values
     with ScriptedServer(asked) as server, Router([backend(server)], ledger=path) as router:
         held = [router.stream("hi", model="main/m", session="dropped")]
         next(held[0])
@@ -89,7 +90,7 @@ def test_a_stream_dropped_in_the_middle_of_a_write_is_written(
             held.clear()
             return values(each)
 
-        monkeypatch.setattr(schema, "values", collecting)
+        monkeypatch.setattr(columns, "values", collecting)
         router.complete("hi", model="main/m", session="whole")
         assert set(sessions(path)) == {"dropped", "whole"}
 

@@ -45,7 +45,8 @@ from ccroute import (
 from ccroute.accounting import LedgerRow, MemoryLedger, SqliteLedger
 from ccroute.accounting.ledger import attempt_id
 from ccroute.accounting.report import GroupBy
-from ccroute.accounting.tally import Key, Tally
+from ccroute.accounting.row import Key
+from ccroute.accounting.tally import Tally
 from ccroute.observe import AttemptFailed, Event, FellBack, Interrupted, Overridden, Retried
 from ccroute.observe.events import CallEvent
 from ccroute.types import Attempt
@@ -448,7 +449,7 @@ def check_reports(walk: Walk, rows: Sequence[LedgerRow]) -> None:
 def unordered(report: Report) -> dict[str, Any]:
     """As JSON; what costs the same is in any order."""
     whole = report.to_dict()
-    return {**whole, "rows": sorted(whole["rows"], key=str)}
+    return whole | {name: sorted(whole[name], key=str) for name in ("rows", "estimated")}
 
 
 def check_sums(line: Mapping[str, Any], rows: Sequence[LedgerRow]) -> None:

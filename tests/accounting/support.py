@@ -125,7 +125,8 @@ def _naive_sums(rows: list[LedgerRow], baseline: Price | None) -> dict[str, Any]
         percent = round(100 * saved / baseline_cost, 1) if baseline_cost else None
     saved_by_overrides = [each.override_saved for each in final if each.override_saved is not None]
     overrides = sum(each.overridden for each in final)
-    answered = sorted(each.latency for each in rows if each.latency is not None and each.outcome == "ok")
+    latencies = [each.latency for each in rows if each.latency is not None and each.outcome == "ok"]
+    answered = sorted(math.floor(latency * 1e6 + 0.5) / 1e6 for latency in latencies)
     return {
         "requests": len(final),
         "attempts": len(rows),

@@ -12,8 +12,9 @@ from tests.accounting.support import START, row
 
 from ccroute.accounting import BaseLedger, LedgerRow, MemoryLedger, open_ledger
 from ccroute.accounting.budgets import BudgetStore, Claim, Kind, Scope, Standing, covers
-from ccroute.accounting.stores.budgets import MemoryBudgets
-from ccroute.accounting.tally import Key, Tally
+from ccroute.accounting.row import Key
+from ccroute.accounting.stores.memory_budgets import MemoryBudgets
+from ccroute.accounting.tally import Tally
 from ccroute.types import Usage
 from ccroute.types.clock import BEGINNING, END
 
@@ -172,6 +173,14 @@ def test_what_costs_nothing_fits_a_budget_that_is_overspent(new_ledger: NewLedge
     assert not reserve(store, "tokens", claim(tokens=1104), usd=0, tokens=0)
 
 
+@pytest.mark.parametrize("usd", ["0", "0.25", "100"])
+def test_an_amount_is_written_as_people_write_it(new_ledger: NewLedger, usd: str) -> None:
+    ledger = new_ledger()
+    write(ledger, cost=Decimal(usd))
+    (standing,) = ledger.budget_store().standings([claim()])
+    assert (str(standing.spent_usd), str(standing.reserved_usd)) == (usd, "0")
+
+
 def test_a_reservation_ends_when_its_row_is_counted(new_ledger: NewLedger) -> None:
     ledger = new_ledger()
     store = ledger.budget_store()
@@ -235,6 +244,7 @@ def test_a_row_that_is_just_being_written_counts_once(store: MemoryBudgets) -> N
     assert reserve(store, "r")
     written = row(id="r", started=LATER)
     store._ledger.record(written)
+    write(store._ledger, agent="js", started=LATER)
     assert stands(store, claim(since=LATER)) == [(0, 0, 4, 1)], "it is still reserved"
     store.count(written)
     assert stands(store, claim(), claim(since=LATER)) == [(1, 1100, 0, 0)] * 2
@@ -258,7 +268,7 @@ def test_a_session_without_rows_is_not_looked_up_in_the_ledger(store: MemoryBudg
 def test_the_session_that_was_asked_for_longest_ago_is_forgotten(
     store: MemoryBudgets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ccroute.accounting.stores.budgets.MOST_SESSIONS", 3)
+    monkeypatch.setattr("ccroute.accounting.stores.memory_budgets.MOST_SESSIONS", 3)
     for name in ("a", "b", "c", "a", "d"):
         write(store._ledger, session=name)
         stands(store, claim("session", name))
@@ -306,6 +316,19 @@ def test_the_sums_of_a_ledger_that_fails_are_an_error_and_nothing_is_reserved(st
         reserve(store, "r")
     assert store._reservations == {}
     assert not store._inbox.lock.locked()
+
+
+def test_what_comes_in_the_middle_of_a_reservation_is_applied_after_it(store: MemoryBudgets) -> None:
+    sums = store._ledger.tallies
+
+    def slow(*given: Any, **options: Any) -> Any:
+        store.settle("first", Decimal(0), 0)  # by a finaliser
+        return sums(*given, **options)
+
+    assert reserve(store, "first", ROUTER)
+    store._ledger.tallies = slow  # type: ignore[method-assign]
+    assert reserve(store, "second")
+    assert store._reservations.keys() == {"second"}
 
 
 def test_which_rows_a_scope_covers() -> None:

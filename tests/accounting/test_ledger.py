@@ -7,12 +7,14 @@ import re
 import sys
 import threading
 import uuid
+from array import array
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, ItemsView, Iterator, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from operator import attrgetter
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -23,17 +25,8 @@ from tests.accounting.support import DAY, START, row, rows
 from ccroute import OpenAIBackend, Router
 from ccroute.accounting import BaseLedger, LedgerRow, MemoryLedger, SqliteLedger
 from ccroute.accounting.ledger import attempt_id, uuid7
-from ccroute.accounting.tally import (
-    LATENCIES,
-    USUAL_TIERS,
-    Key,
-    Lengths,
-    Tally,
-    TokenCounts,
-    keys_of,
-    merged,
-    tiers_of,
-)
+from ccroute.accounting.row import Key, keys_of
+from ccroute.accounting.tally import LATENCIES, USUAL_TIERS, Lengths, Tally, TokenCounts, merged, tiers_of
 from ccroute.types import Usage
 
 NewLedger = Callable[[], BaseLedger]
@@ -73,7 +66,7 @@ def test_merging_tallies_is_adding_all_their_rows(recorded: list[LedgerRow], par
     each = [total(tallied(recorded[i::parts])) for i in range(parts)]
     whole = total(tallied(recorded))
     assert sums(merged(each)) == sums(whole)
-    assert [merged(each).percentile(p) for p in (50, 95)] == [whole.percentile(p) for p in (50, 95)]
+    assert merged(each).percentiles(50, 95) == whole.percentiles(50, 95)
     for half in each[::2]:
         half.condense()
     assert sums(merged(each)) == sums(whole)
@@ -139,7 +132,7 @@ def test_the_usual_tiers_are_where_known_prices_change() -> None:
 
 def test_only_answers_have_a_latency() -> None:
     tally = total(tallied([row(latency=2.0), row(outcome="failed", latency=9.0), row(latency=None)]))
-    assert tally.latencies == [2.0]
+    assert list(tally.latencies) == [2_000_000]
 
 
 @pytest.mark.parametrize(
@@ -155,25 +148,36 @@ def test_a_percentile_is_a_latency_that_so_many_calls_kept(
     latencies: list[float], p50: Any, p95: Any
 ) -> None:
     tally = total(tallied([row(latency=latency) for latency in latencies]))
-    assert (tally.percentile(50), tally.percentile(95)) == (p50, p95)
+    assert tally.percentiles(50, 95) == [p50, p95]
 
 
-@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50), st.integers(0, 50))
-def test_condensed_latencies_are_right_to_one_percent(latencies: list[float], condensed: int) -> None:
-    exact, close = Tally(latencies=latencies[:]), Tally(latencies=latencies[:condensed])
+@given(st.lists(st.integers(0, 10**12), min_size=1, max_size=50), st.integers(0, 50))
+def test_condensed_latencies_are_right_to_one_percent(latencies: list[int], condensed: int) -> None:
+    exact, close = Tally(latencies=array("q", latencies)), Tally(latencies=array("q", latencies[:condensed]))
     close.condense()
-    close.latencies += latencies[condensed:]
-    for percent in (50, 95):
-        expected = exact.percentile(percent)
-        assert expected is not None
-        assert close.percentile(percent) == pytest.approx(expected, rel=0.0101, abs=2e-6)
+    close.latencies.extend(latencies[condensed:])
+    assert close.percentiles(50, 95) == pytest.approx(exact.percentiles(50, 95), rel=0.0101, abs=2e-6)
+
+
+@pytest.mark.parametrize("spread", [1, 10, 10**7])
+@pytest.mark.parametrize("order", ["mixed", "sorted", "mostly the same"])
+def test_percentiles_of_many_latencies_are_exact(spread: int, order: str) -> None:
+    chance = Random(spread)
+    latencies = [chance.randrange(spread) for _ in range(30_000)]
+    if order == "sorted":
+        latencies.sort()
+    if order == "mostly the same":
+        latencies[5::7] = [5] * len(latencies[5::7])
+        latencies[1000:25_000] = [spread // 2] * 24_000
+    expected = [sorted(latencies)[number - 1] / 1e6 for number in (300, 15_000, 28_500, 30_000)]
+    assert Tally(latencies=array("q", latencies)).percentiles(1, 50, 95, 100) == expected
 
 
 def test_a_tally_keeps_a_bounded_number_of_latencies() -> None:
-    tally = Tally(latencies=[1.0] * LATENCIES)
+    tally = Tally(latencies=array("q", [1_000_000]) * LATENCIES)
     tally.add(row(latency=2.0))
-    assert (tally.latencies, sorted(tally.rounded.values())) == ([], [1, LATENCIES])
-    assert tally.percentile(95) == pytest.approx(1, rel=0.01)
+    assert (len(tally.latencies), sorted(tally.rounded.values())) == (0, [1, LATENCIES])
+    assert tally.percentiles(95) == [pytest.approx(1, rel=0.01)]
 
 
 # -- Ledgers
@@ -190,8 +194,7 @@ def test_sums_are_those_of_all_rows_however_few_are_kept(recorded: list[LedgerRo
     found = ledger.tallies()
     expected = tallied([each._replace(session=None) for each in recorded[:older]] + recorded[older:])
     assert {key: sums(tally) for key, tally in found.items()} == {k: sums(t) for k, t in expected.items()}
-    for percent in (50, 95):
-        exact, close = total(expected).percentile(percent), total(found).percentile(percent)
+    for close, exact in zip(*(total(each).percentiles(50, 95) for each in (found, expected)), strict=True):
         is_exact = older == 0 or exact is None
         assert close == (exact if is_exact else pytest.approx(exact, rel=0.0101, abs=2e-6))
 
@@ -214,7 +217,7 @@ def test_the_number_of_old_sums_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
         ledger.record(one)
     found = ledger.tallies()
     assert sums(total(found)) == sums(total(tallied(recorded)))
-    assert total(found).percentile(95) == pytest.approx(855, rel=0.01)
+    assert total(found).percentiles(95) == [pytest.approx(855, rel=0.01)]
     lengths = Counter(len(key.day) for key in found)
     assert lengths == {len("2026-01-01"): 30, len("2026-01"): 30, len("2026"): 4}, "the latest are the finest"
     by_agent = ledger.tallies(by=["agent"])

@@ -165,12 +165,22 @@ def test_an_unusual_tier_is_exact_only_while_the_rows_are_there() -> None:
     assert total["cost"] == 4, "what was spent is known all the same"
 
 
-@pytest.mark.parametrize("by", GROUPS)
+@pytest.mark.parametrize("by", [each for each in GROUPS if each != "day"])
 def test_rows_are_grouped_by_any_key(by: str) -> None:
-    other = {"started": START + DAY} if by == "day" else {by: "other"}
-    found = report(row(), row(cost=Decimal(9), **other), row(), by=by).to_dicts()
+    found = report(row(), row(cost=Decimal(9), **{by: "other"}), row(), by=by).to_dicts()
     assert [each["requests"] for each in found] == [1, 2], "most expensive first"
-    assert found[0][by] == ("2026-01-02" if by == "day" else "other")
+    assert found[0][by] == "other"
+
+
+def test_days_are_in_their_order_and_each_with_the_most_expensive_first() -> None:
+    later = START + DAY
+    recorded = [row(started=later, cost=Decimal(9)), row(), row(model="n", cost=Decimal(2))]
+    found = report(*recorded, by=("model", "day")).to_dicts()
+    assert [(each["day"], each["model"]) for each in found] == [
+        ("2026-01-01", "n"),
+        ("2026-01-01", "m"),
+        ("2026-01-02", "m"),
+    ]
 
 
 def test_rows_are_grouped_by_several_keys_in_their_order() -> None:
@@ -265,11 +275,11 @@ def test_it_prints_as_an_aligned_table() -> None:
     assert str(made).splitlines() == [
         "agent       requests  input  output                    cost       p50",
         "----------  --------  -----  ------  ----------------------  --------",
-        "javascript         1   1000     100              $12.345678  10.000 s",
-        "py                 1   1000     100                   $1.00   0.500 s",
-        "-                  1   1000     100               1 unknown         -",
+        "javascript         1  1,000     100              $12.345678  10.000 s",
+        "py                 1  1,000     100                   $1.00   0.500 s",
+        "-                  1  1,000     100               1 unknown         -",
         "----------  --------  -----  ------  ----------------------  --------",
-        "total              3   3000     300  $13.345678 + 1 unknown   0.500 s",
+        "total              3  3,000     300  $13.345678 + 1 unknown   0.500 s",
     ]
     assert repr(made) == str(made)
 
@@ -287,7 +297,7 @@ def test_savings_and_overrides_are_shown_where_there_are_any() -> None:
         "py",
         "m",
         "1",
-        "1000",
+        "1,000",
         "100",
         "$0.00",
         "$0.0225",
@@ -308,13 +318,13 @@ def test_the_total_alone_is_one_line() -> None:
     assert str(report(row(), row(), by=())).splitlines() == [
         "requests  input  output   cost      p50",
         "--------  -----  ------  -----  -------",
-        "       2   2000     200  $2.00  1.000 s",
+        "       2  2,000     200  $2.00  1.000 s",
     ]
 
 
 def test_an_unknown_cost_that_is_not_final_is_shown() -> None:
     shown = str(report(row(cost=None, final=False, latency=None))).splitlines()[2]
-    assert shown.split() == ["py", "0", "1000", "100", "unknown"]
+    assert shown.split() == ["py", "0", "1,000", "100", "unknown"]
 
 
 def cells(html: str, part: str) -> list[tuple[str, str]]:
@@ -325,7 +335,7 @@ def cells(html: str, part: str) -> list[tuple[str, str]]:
 
 def test_in_a_notebook_the_total_is_the_tables_foot() -> None:
     shown = report(row(), row(agent="js"))._repr_html_()
-    assert [text for text, _ in cells(shown, "tfoot")] == ["total", "2", "2000", "200", "$2.00", "1.000 s"]
+    assert [text for text, _ in cells(shown, "tfoot")] == ["total", "2", "2,000", "200", "$2.00", "1.000 s"]
     assert "<tfoot>" not in report(row(), by=())._repr_html_()
 
 

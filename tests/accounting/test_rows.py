@@ -13,7 +13,8 @@ from tests.accounting.support import DAY, START, row
 
 from ccroute import OllamaBackend, Router, errors
 from ccroute.accounting import Ledger, LedgerRow, MemoryLedger, RowLedger
-from ccroute.accounting.tally import Key, Tally
+from ccroute.accounting.row import Key
+from ccroute.accounting.tally import Tally
 from ccroute.types import Usage
 
 

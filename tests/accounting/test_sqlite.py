@@ -29,7 +29,9 @@ from tests.accounting.support import DAY, ROWS, START, row
 
 from ccroute import Price, Report
 from ccroute.accounting import LedgerRow, PriceBook, SqliteLedger
-from ccroute.accounting.stores import base, files, schema, sqlite, tables
+from ccroute.accounting.stores import base
+from ccroute.accounting.stores.sqlite import columns, files, tables
+from ccroute.accounting.stores.sqlite import ledger as sqlite
 from ccroute.errors import ConfigError
 from ccroute.types import FailureClass, Usage
 
@@ -194,7 +196,7 @@ def newer_version(path: Path) -> None:
     [
         (
             lambda path: path.write_text("agents:\n  python: fast\n" * 9),
-            "usage.db cannot be read: file is not a database",
+            "usage.db cannot be read: file is not a database; a ledger is the SQLite file that a router",
         ),
         (other_program, "usage.db is another program's database"),
         (newer_version, r"usage.db is of a newer version .* \(its table has version 99.*update ccroute"),
@@ -242,7 +244,7 @@ def old_file(path: Path, version: int, ids: list[str]) -> None:
         connection.execute(f"PRAGMA application_id = {tables.APPLICATION}")
         connection.execute(f"PRAGMA user_version = {version}")
         for id in ids:
-            values = schema.values(row(id=id, version="0.4"))[: (31, 35)[version - 1]]
+            values = columns.values(row(id=id, version="0.4"))[: (31, 35)[version - 1]]
             connection.execute(f"INSERT INTO attempts VALUES ({', '.join('?' * len(values))})", values)
         connection.commit()
 
@@ -281,8 +283,8 @@ def test_a_report_reads_a_file_that_others_write(path: Path) -> None:
         ledger.record(row(agent="js", started=START + DAY))
         report = Report.from_ledger(path, ("agent", "day"), baseline=Price(500, 0))
         assert [(line["agent"], line["day"], line["cost"]) for line in report] == [
-            ("js", "2026-01-02", 1),
             ("py", "2026-01-01", Decimal("0.25")),
+            ("js", "2026-01-02", 1),
         ]
         assert report.total["baseline_cost"] == 1
         assert Report.from_ledger(path, since="2026-01-02").total["attempts"] == 1
@@ -504,14 +506,14 @@ def test_a_row_recorded_in_the_middle_of_a_write_is_written_with_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = [row(id="b"), row(id="c")]
-    values = schema.values
+    values = columns.values
 
     def finaliser(each: LedgerRow) -> Any:
         while late:
             (ledger.record if len(late) == 2 else ledger.defer)(late.pop(0))
         return values(each)
 
-    monkeypatch.setattr(schema, "values", finaliser)
+    monkeypatch.setattr(columns, "values", finaliser)
     with opened(path) as ledger:
         ledger.record(row(id="a"))
         assert ids(path) == ["a", "b", "c"]

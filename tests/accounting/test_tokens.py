@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ccroute.accounting.tokens import (
     estimate_text,
     tiktoken_counter,
 )
+from ccroute.errors import ConfigError
 from ccroute.types import Request
 
 CORPUS = json.loads((Path(__file__).parent / "fixtures" / "corpus.json").read_text())
@@ -42,6 +44,14 @@ def test_everything_a_tokenizer_would_see_counts() -> None:
     assert estimate(plain) == 2 + MESSAGE_TOKENS
     assert estimate(richer[0]) == estimate(plain) + IMAGE_TOKENS
     assert all(estimate(request) > estimate(plain) for request in richer)
+
+
+def test_without_tiktoken_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tiktoken", None)  # its import fails
+    with pytest.raises(
+        ConfigError, match=r"^tiktoken_counter\(\) needs tiktoken .*pip install 'ccroute\[tiktoken\]'"
+    ):
+        tiktoken_counter()
 
 
 def test_tiktoken_counts_instead_of_estimating(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,7 +90,7 @@ NAMES = {**AGENT, "groups": {"g": {}}}
         ({"router": {"tokens": 1.5}}, "router.tokens: should be a valid integer"),
         ({"router": {}}, "router: has no limit: give usd, tokens or both"),
         ({"router": {"per": "day"}}, "router: has no limit: give usd, tokens or both"),
-        ({"router": 5}, "router: should be a table"),
+        ({"router": 5}, "router: should be a table with usd, tokens or both"),
         (5, ": should be a table"),
         (
             {"router": {"usd": 1, "per": "week"}},
@@ -122,6 +122,14 @@ NAMES = {**AGENT, "groups": {"g": {}}}
 def test_a_fault_of_a_budget_has_its_place(faults, given, fault):
     (found,) = faults(NAMES | {"budgets": given})
     assert found.replace("budgets.", "budgets", 1).startswith(f"budgets{fault}")
+
+
+def test_a_number_is_no_budget_of_an_agent(faults):
+    source = {"agents": {"x": {"budget": 5}}, "groups": {"g": {"budget": "5"}}}
+    assert faults(source) == (
+        "agents.x.budget: should be a table with usd, tokens or both",
+        "groups.g.budget: should be a table with usd, tokens or both",
+    )
 
 
 def test_a_fault_of_an_agents_budget_has_its_place(faults):

@@ -130,7 +130,7 @@ class StopHarness:
     def check(self) -> None:
         """What must hold after each stop."""
         rows = self.rows()
-        attempts = () if self._context is None else self._context.attempts
+        attempts = () if self._context is None else self._context.record.attempts
         settled_once(rows)
         assert [row.outcome for row in rows] == [attempt.outcome for attempt in attempts]
         assert [row.cost for row in rows] == [attempt.cost for attempt in attempts]

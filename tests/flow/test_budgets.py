@@ -209,9 +209,10 @@ def test_a_free_model_needs_no_money_and_is_not_limited() -> None:
 
 def test_a_model_without_a_price_is_refused_and_told_how_to_get_one() -> None:
     scene = Scene(backend(price=None), budgets={"router": Budget(100)})
+    why = scene.state.tables.deployment("main/m").why_unpriced
     assert str(scene.refuses(max_tokens=5)) == (
-        "main/m has no price, so budget router (100 USD per day) cannot allow it. Give the model a price: "
-        'prices={"model": Price(…)} or "free"'
+        f"the price of main/m is unknown ({why}), so budget router (100 USD per day) cannot allow it. "
+        'Give it one, such as prices={"m": Price(3, 15)}, or a budget in tokens'
     )
     tokens = Scene(backend(price=None), budgets={"router": Budget(tokens=100)})
     assert tokens.gets(max_tokens=5).completion.cost is None

@@ -59,7 +59,7 @@ FOREVER = Timeout(None, None, None, None)
 
 
 def outcomes(call: Call) -> list[tuple[str, str | None]]:
-    return [(attempt.outcome, attempt.failure) for attempt in call.context.attempts]
+    return [(attempt.outcome, attempt.failure) for attempt in call.context.record.attempts]
 
 
 # -- A call that succeeds
@@ -163,7 +163,7 @@ def test_a_503_moves_on_to_the_fallback_at_once_and_costs_nothing() -> None:
     answer = driver.completion
     assert (answer.route.fallback, answer.route.model, answer.route.deployment) == (True, "home/m", "home/m")
     assert outcomes(call) == [("failed", "rejected"), ("ok", None)]
-    assert (answer.cost, [attempt.cost for attempt in call.context.attempts]) == (0, [0, 0])
+    assert (answer.cost, [attempt.cost for attempt in call.context.record.attempts]) == (0, [0, 0])
     failed = answer.route.attempts[0]
     assert (failed.status, failed.error) == (503, "OverloadedError")
     assert "no room now" in failed.reason
@@ -184,7 +184,7 @@ def test_a_failed_call_has_one_final_row_too() -> None:
     raised = driver.fail(call)
     assert isinstance(raised, OverloadedError)
     assert [row.final for row in driver.rows] == [False, True]
-    assert raised.attempts == tuple(call.context.attempts)
+    assert raised.attempts == tuple(call.context.record.attempts)
     assert str(raised).startswith("home/m: ")
 
 
@@ -251,7 +251,7 @@ def test_a_transports_failure_is_a_typed_error(
     assert (caught.value.backend, caught.value.deployment) == ("paid", "paid/m")
     assert caught.value.sent is failure.sent
     assert outcomes(call) == [("failed", letter)]
-    assert (call.context.attempts[0].cost == 0) is not failure.sent
+    assert (call.context.record.attempts[0].cost == 0) is not failure.sent
 
 
 def test_a_bad_certificate_is_never_tried_again_at_the_same_place() -> None:
@@ -308,7 +308,7 @@ def test_a_key_that_no_header_can_carry_fails_and_costs_nothing() -> None:
     raised = HandDriver([answers()]).fail(call)
     assert isinstance(raised, AuthenticationError)
     assert "printable ASCII" in str(raised)
-    [attempt] = call.context.attempts
+    [attempt] = call.context.record.attempts
     assert (attempt.outcome, attempt.failure, attempt.cost) == ("failed", "credential", 0)
 
 
@@ -319,7 +319,7 @@ def test_an_error_shows_neither_key_nor_prompt(prompt: str) -> None:
     call = calling(paid(api_key=lambda: next(keys)), prompt=prompt, retry=ONCE, stream=True)
     raised = HandDriver([ScriptedReply(401, [json.dumps(payload).encode()])]).fail(call)
     assert f"[key] may not ask: {prompt}" in raised.body
-    for shown in (str(raised), call.context.attempts[0].reason):
+    for shown in (str(raised), call.context.record.attempts[0].reason):
         assert "canary" not in shown
         assert "secret plan" not in shown
         assert ("[key] may not ask: hello" in shown) is (prompt == "hello")
@@ -417,7 +417,7 @@ def test_no_attempt_starts_with_less_than_50_ms_left() -> None:
     assert isinstance(raised, DeadlineExceededError)
     assert isinstance(raised.__cause__, OverloadedError)
     assert outcomes(call) == [("failed", "rejected")]
-    assert raised.attempts == tuple(call.context.attempts)
+    assert raised.attempts == tuple(call.context.record.attempts)
 
 
 def test_with_no_candidate_left_the_last_error_is_raised() -> None:
@@ -449,14 +449,14 @@ def test_a_deadline_while_connecting_costs_nothing() -> None:
 
     driver = HandDriver([Failure("timeout", "no connection", sent=False)], late)
     assert isinstance(driver.fail(call), DeadlineExceededError)
-    assert (outcomes(call), call.context.attempts[0].cost) == ([("failed", "not_sent")], 0)
+    assert (outcomes(call), call.context.record.attempts[0].cost) == ([("failed", "not_sent")], 0)
 
 
 def test_a_backends_own_timeout_moves_the_call_on() -> None:
     call = calling(paid(timeout=3), local())
     driver = HandDriver([ScriptedReply(after=99), answers()])
     assert driver.run(call).asked == ["paid", "home"]
-    assert call.context.attempts[0].error == "BackendTimeoutError"
+    assert call.context.record.attempts[0].error == "BackendTimeoutError"
     assert call.clock.elapsed == 3
 
 

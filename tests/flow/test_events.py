@@ -52,7 +52,7 @@ def test_override_failure_and_fallback_are_emitted_in_order() -> None:
     )  # fmt: skip
     HandDriver([BUSY, ANSWER]).run(call)
     who = (call.context.id, "py")
-    reason = call.context.attempts[0].reason
+    reason = call.context.record.attempts[0].reason
     assert call.events == [
         Overridden(*who, "wanted", "paid/m"),
         AttemptFailed(*who, "paid/m", "rejected", "OverloadedError", 503, reason),

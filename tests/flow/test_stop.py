@@ -103,7 +103,7 @@ def test_a_call_stopped_anywhere_settles_each_attempt_once(
 ) -> None:
     call = stopped(way, at, stop)
     rows, context = call.rows, call.context
-    assert [row.outcome for row in rows] == [attempt.outcome for attempt in context.attempts]
+    assert [row.outcome for row in rows] == [attempt.outcome for attempt in context.record.attempts]
     assert len({row.id for row in rows}) == len(rows) > 0
     assert [row.final for row in rows] == [False] * (len(rows) - 1) + [True]
     assert context.latest is not None
@@ -148,7 +148,7 @@ def test_a_cancelled_send_is_charged_only_if_a_byte_went_out(sent: bool) -> None
         call.flow.throw(Stopped(KeyboardInterrupt(), sent=sent))
     (row,) = call.rows
     assert (row.outcome, bool(row.usage.input), bool(row.cost)) == ("cancelled", sent, sent)
-    assert call.context.attempts[0].reason == "KeyboardInterrupt"
+    assert call.context.record.attempts[0].reason == "KeyboardInterrupt"
 
 
 def test_a_call_stopped_before_its_first_attempt_leaves_one_row() -> None:
@@ -174,14 +174,14 @@ def test_what_is_thrown_in_passes_through_and_is_named(error: type[BaseException
     with pytest.raises(error) as caught:
         HandDriver([answers()], before).run(call)
     assert caught.value is thrown_in
-    (attempt,) = call.context.attempts
+    (attempt,) = call.context.record.attempts
     assert (attempt.outcome, attempt.reason, attempt.failure) == (outcome, error.__name__, None)
 
 
 def test_a_call_that_was_never_begun_leaves_nothing() -> None:
     call = begun("answer")
     call.flow.close()
-    assert (call.rows, call.context.attempts) == ([], ())
+    assert (call.rows, call.context.record.attempts) == ([], ())
 
 
 def test_a_bug_in_a_codec_is_recorded_and_passes_through() -> None:

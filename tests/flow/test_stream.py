@@ -39,7 +39,7 @@ FOREVER = Timeout(None, None, None, None)
 
 
 def outcomes(call: Call) -> list[tuple[str, str | None]]:
-    return [(attempt.outcome, attempt.failure) for attempt in call.context.attempts]
+    return [(attempt.outcome, attempt.failure) for attempt in call.context.record.attempts]
 
 
 def test_a_stream_is_recorded_before_its_last_chunk() -> None:

@@ -305,6 +305,16 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], Observe, object, object
         False,
         True,
     ),
+    "budgets": (
+        source(backend(models={"m": {"price": {"input": 1, "output": 1}}})),
+        source(
+            backend(models={"m": {"price": {"input": 1, "output": 1}}}),
+            budgets={"router": {"usd": 0}},
+        ),
+        fails(),
+        None,
+        errors.BudgetExceededError,
+    ),
     "retry": (source(retry=FAST), source(retry={"attempts": 2, "base": 0, "max": 0}), attempts, 1, 2),
     "timeout": (
         source(timeout=5),
@@ -324,7 +334,6 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], Observe, object, object
     "max_queue": (source(), source(max_queue=3), state("max_queue"), 1000, 3),
 }
 STAYS = {"ledger", "transport", "on_event", "count_tokens", "trust_env"}
-ELSEWHERE = {"budgets"}  # tests/test_budgets.py
 
 
 @pytest.mark.parametrize("keyword", CHANGES)
@@ -341,7 +350,7 @@ def test_a_reload_changes_what_the_keyword_says(keyword: str) -> None:
 
 
 def test_every_keyword_of_a_router_changes_or_is_listed_as_one_that_stays() -> None:
-    assert {*CHANGES, *STAYS, *ELSEWHERE} == {*inspect.signature(Router).parameters}
+    assert {*CHANGES, *STAYS} == {*inspect.signature(Router).parameters}
 
 
 def test_what_a_source_leaves_out_has_the_defaults_of_a_router() -> None:

@@ -11,6 +11,7 @@ from ccroute import (
     Agent,
     AliasTable,
     AsyncStream,
+    Budget,
     Chunk,
     Completion,
     OllamaBackend,
@@ -31,6 +32,7 @@ router = Router(
     AliasTable({"a": "mini/m", "b": ["mini/m", "mini/n"], "c": {"mini/m": 3}}, strategy="ordered"),
     {"x": "a", "y": Agent("b", fallback=["a"], triggers=["rate_limit"])},
     prices={"mini/m": Price("0.15", 1), "mini/n": "free"},
+    budgets={"x": Budget(5), "router": Budget("200.00", per="month", tz="Europe/Berlin", then="queue")},
     timeout=Timeout(total=30),
 )
 
@@ -113,6 +115,7 @@ router.complete("hi", response_format=7)  # type: ignore[arg-type]  # pyright: i
 router.complete("hi", tools=[7])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
 print(found.parsed.sevrity)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 router.complete("hi", temprature=0.2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+Budget(tokens=1000, per="week")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 Price(None, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 Price(0.1, 1, above={200_000: Price(0.2, 2)})
 Agent("a", triggers=["sometimes"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
@@ -134,11 +137,13 @@ assert_type(Report.from_ledger("usage.db", by=("agent", "day"), since="2026-01-0
 plan = router.explain("hi", agent="a", response_format=Finding, max_tokens=5)
 assert_type(plan, RoutePlan)
 assert_type(plan.candidates[0].worst_cost, Decimal | None)
+assert_type(plan.candidates[0].budget_left, Decimal | None)
 assert_type(plan.candidates[0].why_not, str | None)
 router.explain("hi", temprature=0.2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 assert_type(router.health()["mini"].ok, bool | None)
 assert_type(router.health()["mini"].loaded, tuple[LoadedModel, ...] | None)
 stats = router.stats()
+assert_type(stats.budgets["agent:x"].spent, Decimal | None)
 assert_type(stats.backends["mini"].slots, int | None)
 assert_type(stats.backends["mini"].credential.seconds_left, float)
 assert_type(stats.deployments["mini/m"].health.state, Literal["on", "off", "probing", "cooling"])

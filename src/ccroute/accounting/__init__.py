@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 
 from ccroute.accounting.ledger import Ledger, RowLedger
 from ccroute.accounting.prices import PriceBook, cost
+from ccroute.accounting.row import Key, LedgerRow
 from ccroute.accounting.stores.base import BaseLedger
 from ccroute.accounting.stores.memory import MemoryLedger
 from ccroute.accounting.stores.opening import open_ledger
-from ccroute.accounting.tally import Key, LedgerRow, Tally
+from ccroute.accounting.tally import Tally, tallied
 from ccroute.lazy import loader
 
 if TYPE_CHECKING:
     from ccroute.accounting.report import Report
     from ccroute.accounting.stores.postgres.ledger import PostgresLedger
-    from ccroute.accounting.stores.sqlite import SqliteLedger
+    from ccroute.accounting.stores.sqlite.ledger import SqliteLedger
 
 __all__ = [
     "BaseLedger",
@@ -32,6 +33,7 @@ __all__ = [
     "Tally",
     "cost",
     "open_ledger",
+    "tallied",
 ]
 
 __getattr__ = loader(
@@ -39,6 +41,6 @@ __getattr__ = loader(
     {
         "PostgresLedger": "ccroute.accounting.stores.postgres.ledger",
         "Report": "ccroute.accounting.report",
-        "SqliteLedger": "ccroute.accounting.stores.sqlite",
+        "SqliteLedger": "ccroute.accounting.stores.sqlite.ledger",
     },
 )

@@ -11,8 +11,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
-from ccroute.accounting.prices import NOTHING
-from ccroute.accounting.tally import EXACT, LedgerRow
+from ccroute.accounting.money import EXACT, NOTHING
+from ccroute.accounting.row import LedgerRow
 
 Kind: TypeAlias = Literal["router", "agent", "group", "backend", "session"]
 

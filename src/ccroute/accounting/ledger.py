@@ -7,7 +7,8 @@ from datetime import UTC, date, datetime
 from random import getrandbits
 from typing import Protocol, runtime_checkable
 
-from ccroute.accounting.tally import Key, LedgerRow, Tally
+from ccroute.accounting.row import Key, LedgerRow
+from ccroute.accounting.tally import Tally
 from ccroute.types.clock import BEGINNING, END
 
 

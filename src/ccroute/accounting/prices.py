@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Literal, Protocol
 
+from ccroute.accounting.money import NOTHING
 from ccroute.errors import ConfigError
 from ccroute.types import FREE, Price, Usage
 
 PriceLike = Price | Literal["free"]
-NOTHING = Decimal(0)
 
 
 class Tokens(Protocol):

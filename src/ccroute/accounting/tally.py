@@ -1,27 +1,26 @@
-"""One row per attempt, and sums over rows: what a report shows, and what a ledger keeps of old rows."""
+"""Sums over rows: what a report shows, and what a ledger keeps of old rows."""
 
 from __future__ import annotations
 
 import math
 import sys
+from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import datetime
-from decimal import Context, Decimal
+from decimal import Decimal
 from functools import reduce
 from itertools import accumulate, chain, pairwise
-from operator import add, attrgetter, itemgetter
-from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from operator import add, attrgetter, sub
+from typing import Any, Final, NamedTuple, TypeVar
 
-from ccroute._version import __version__
-from ccroute.accounting.prices import NOTHING, cost_at
-from ccroute.types import JSON, FailureClass, Outcome, Price, Usage
+from ccroute.accounting.money import EXACT, NOTHING, total_usd
+from ccroute.accounting.prices import cost_at
+from ccroute.accounting.row import Key, LedgerRow, keys_of
+from ccroute.types import Price
 
-EXACT: Final = Context(prec=100)
-"""For sums of money, whatever precision a user's program has set."""
+K = TypeVar("K", bound=Hashable)
 LATENCIES: Final = 100_000
 """How many latencies a tally keeps as they are. More are counted to 1 %."""
 
@@ -59,92 +58,6 @@ USUAL_TIERS: Final = tiers_of(
 """Where the prices of models change, by the data of genai-prices 0.2.3 and by their context windows."""
 
 
-class Key(NamedTuple):
-    """What reports may group attempts by; `day` is an ISO date in UTC, `model` the one that served."""
-
-    agent: str | None
-    group: str | None
-    alias: str
-    model: str
-    backend: str
-    day: str
-    session: str | None
-
-
-def keys_of(by: Sequence[str]) -> Callable[[Iterable[Any]], Key]:
-    """What makes a key of the parts that `by` names; the others are empty."""
-    empty = {"agent": None, "group": None, "session": None}
-    known = {name: number for number, name in enumerate(by)}
-    # Behind the parts, there are the two empty ones.
-    places = [known.get(name, len(by) + (name not in empty)) for name in Key._fields]
-    chosen = itemgetter(*places)
-    return lambda parts: Key._make(chosen((*parts, None, "")))
-
-
-class LedgerRow(NamedTuple):
-    """One attempt: its agent and deployment, what it used and cost. It has no prompt and no answer.
-
-    `started` is UTC, durations are seconds, money is USD. `cost` is `None` when the deployment has
-    no known price. `final` marks the attempt that decided the call. Only that one has `latency` (of
-    the whole call) and `override_saved` (the requested model's price minus the served one's, where
-    both are known).
-
-    first_content: until the first content of a stream; `duration` is the whole attempt, without `queue`.
-    queue:         how long it waited for a slot at the host, or for its turn under a rate limit.
-    load:          how long the server says that it loaded the model, where it says so (Ollama).
-    price_source:  where the price is from, as `Deployment.price_source`; "provider" where the answer says
-                   what it costs; None where it is unknown.
-    version:       ccroute's own; None in rows of older versions.
-    """
-
-    id: str
-    call: str
-    started: datetime
-    agent: str | None
-    group: str | None
-    session: str | None
-    requested_model: str | None
-    alias: str
-    backend: str
-    deployment: str
-    model: str
-    outcome: Outcome
-    failure: FailureClass | None
-    status: int | None
-    usage: Usage
-    cost: Decimal | None
-    overridden: bool
-    fallback: bool
-    duration: float
-    first_content: float | None
-    final: bool
-    cached: bool = False
-    latency: float | None = None
-    override_saved: Decimal | None = None
-    metadata: Mapping[str, JSON] = MappingProxyType({})
-    price_source: str | None = None
-    queue: float = 0.0
-    load: float | None = None
-    version: str | None = __version__
-
-    def to_dict(self) -> dict[str, JSON]:
-        """The row as flat JSON: `usage` as its token counts, money as str, `started` as ISO 8601."""
-        row = self._asdict()
-        tokens = row.pop("usage").model_dump()
-        return as_json(
-            {**row, "started": self.started.isoformat(), "metadata": dict(self.metadata), **tokens}
-        )
-
-    @property
-    def day(self) -> str:
-        """The day on which it started, in UTC."""
-        return self.started.date().isoformat()
-
-    def key(self) -> Key:
-        """What reports may group this row by."""
-        return Key(self.agent, self.group, self.alias, self.model, self.backend, self.day, self.session)
-
-
 class TokenCounts(NamedTuple):
     """Tokens of several attempts, in the buckets of `Usage`."""
 
@@ -164,6 +77,10 @@ class TokenCounts(NamedTuple):
         """The sum, bucket by bucket."""
         return TokenCounts(*map(add, self, other))
 
+    def minus(self, other: TokenCounts) -> TokenCounts:
+        """The difference, bucket by bucket."""
+        return TokenCounts(*map(sub, self, other))
+
 
 @dataclass(slots=True)
 class Tally:
@@ -176,7 +93,7 @@ class Tally:
                     saving is in `override_saved`.
     tokens:         by the lengths of their prompts, because long ones may cost more. Those of unknown price,
                     which `cost` is without, are under None.
-    latencies:      of the answered calls, in seconds; `condense` counts them in `rounded` instead.
+    latencies:      of the answered calls, in microseconds; `condense` counts them in `rounded` instead.
     """
 
     requests: int = 0
@@ -191,7 +108,7 @@ class Tally:
     estimated_cost: Decimal = NOTHING
     override_saved: Decimal = NOTHING
     tokens: dict[Lengths | None, TokenCounts] = field(default_factory=dict)
-    latencies: list[float] = field(default_factory=list)
+    latencies: array[int] = field(default_factory=lambda: array("q"))
     rounded: dict[int, int] = field(default_factory=dict)
 
     def add(self, row: LedgerRow, tiers: Sequence[Lengths] = USUAL_TIERS) -> None:
@@ -219,7 +136,7 @@ class Tally:
                 self.overrides_known += 1
                 self.override_saved = EXACT.add(self.override_saved, row.override_saved)
         if row.latency is not None and row.outcome == "ok":
-            self.latencies.append(row.latency)
+            self.latencies.append(int(row.latency * 1e6 + 0.5))
             if len(self.latencies) > LATENCIES:
                 self.condense()
 
@@ -233,20 +150,20 @@ class Tally:
         for latency in self.latencies:
             step = _step(latency)
             self.rounded[step] = self.rounded.get(step, 0) + 1
-        self.latencies.clear()
+        del self.latencies[:]
 
     @property
     def usage(self) -> TokenCounts:
         """The tokens of all attempts."""
-        found = iter(self.tokens.values())
-        return reduce(TokenCounts.plus, found, next(found, NO_TOKENS))
+        first, *others = self.tokens.values() or [NO_TOKENS]
+        return reduce(TokenCounts.plus, others, first)
 
     @property
     def known_cost(self) -> Decimal | None:
         """USD, without the attempts of unknown price; `None` if only they used tokens."""
-        if None in self.tokens and not any(any(used) for tier, used in self.tokens.items() if tier):
-            return None
-        return self.cost
+        if None not in self.tokens or any(any(used) for tier, used in self.tokens.items() if tier):
+            return self.cost
+        return None
 
     def cost_at(self, price: Price) -> Decimal | None:
         """USD that the tokens of known price would have cost at `price`, each attempt's at its own tier.
@@ -262,20 +179,26 @@ class Tally:
                 total = EXACT.add(total, cost_at(tokens, tier))
         return total
 
-    def percentile(self, percent: int) -> float | None:
-        """The latency in seconds that `percent` of the answered calls did not exceed: that of one of them, or
-        to 1 % if some were condensed."""
-        if not self.rounded:
-            if not self.latencies:
-                return None
-            self.latencies.sort()  # in place: the next percentile has a sorted list
-            # To a microsecond: SQLite writes 15 figures, so that a ledger's last one may be another's.
-            return round(self.latencies[-(-len(self.latencies) * percent // 100) - 1], 6)
-        counts = Counter(self.rounded)
-        counts.update(map(_step, self.latencies))
-        steps = sorted(counts)
-        number = bisect_left(list(accumulate(counts[step] for step in steps)), counts.total() * percent / 100)
-        return math.exp(steps[number] / _STEPS)
+    def percentiles(self, *percents: int) -> list[float | None]:
+        """The latencies in seconds that so many percent of the answered calls did not exceed.
+
+        Each is that of a call, to a microsecond; or right to 1 % if some were condensed.
+        """
+        if self.rounded:
+            counts = Counter(self.rounded)
+            counts.update(map(_step, self.latencies))
+            steps = sorted(counts)
+            below = list(accumulate(counts[step] for step in steps))
+            numbers = [bisect_left(below, counts.total() * percent / 100) for percent in percents]
+            return [math.exp(steps[number] / _STEPS) / 1e6 for number in numbers]
+        if not self.latencies:
+            return [None for _ in percents]
+        values = self.latencies.tolist()
+        places = [-(-len(values) * percent // 100) - 1 for percent in percents]
+        if len(values) > _MANY:
+            return [_value_at(place, values) / 1e6 for place in places]
+        values.sort()
+        return [values[place] / 1e6 for place in places]
 
 
 def merged(tallies: Sequence[Tally]) -> Tally:
@@ -292,8 +215,8 @@ def merged(tallies: Sequence[Tally]) -> Tally:
     whole.tokens = {
         lengths: TokenCounts(*map(sum, zip(*each, strict=True))) for lengths, each in tokens.items()
     }
-    whole.latencies = list(chain.from_iterable(tally.latencies for tally in tallies))
     for tally in tallies:
+        whole.latencies += tally.latencies
         for step, calls in tally.rounded.items():
             whole.rounded[step] = whole.rounded.get(step, 0) + calls
     return whole
@@ -301,11 +224,19 @@ def merged(tallies: Sequence[Tally]) -> Tally:
 
 def joined(*several: Mapping[Key, Tally]) -> dict[Key, Tally]:
     """The sums over all of these."""
-    groups = defaultdict[Key, list[Tally]](list)
-    for sums in several:
-        for key, tally in sums.items():
-            groups[key].append(tally)
-    return {key: tallies[0] if len(tallies) == 1 else merged(tallies) for key, tallies in groups.items()}
+    return combined(chain.from_iterable(sums.items() for sums in several))
+
+
+def combined(sums: Iterable[tuple[K, Tally]]) -> dict[K, Tally]:
+    """The sum of each key's tallies. A single one is itself."""
+    found: dict[K, Tally] = {}
+    more = defaultdict[K, list[Tally]](list)
+    for key, tally in sums:
+        if found.setdefault(key, tally) is not tally:
+            more[key].append(tally)
+    for key, tallies in more.items():
+        found[key] = merged([found[key], *tallies])
+    return found
 
 
 def tallied(
@@ -320,34 +251,29 @@ def tallied(
     return {key(group): tally for group, tally in sums.items()}
 
 
-def total_usd(amounts: Iterable[Decimal]) -> Decimal:
-    """The exact sum."""
-    total = NOTHING
-    for amount in amounts:
-        if amount:
-            total = EXACT.add(total, amount)
-    return total
-
-
-def as_json(row: Mapping[str, Any]) -> dict[str, JSON]:
-    """The row with amounts as str."""
-    return {name: as_text(value) if isinstance(value, Decimal) else value for name, value in row.items()}
-
-
-def as_text(amount: Decimal) -> str:
-    """The amount in figures, without an exponent and without zeros at its end: each ledger stores it in its
-    own way."""
-    text = f"{amount:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
 NO_TOKENS: Final = TokenCounts()
 _buckets: Final = attrgetter(*TokenCounts._fields)
 _COUNTS: Final = [each.name for each in fields(Tally) if each.type == "int"]
 _AMOUNTS: Final = [each.name for each in fields(Tally) if each.type == "Decimal"]
+_MANY: Final = 10_000
+"""Latencies; of more, only those near a percentile are sorted."""
 _STEPS: Final = 50
 """Of latencies that are counted together: the next step is 2 % more."""
 
 
-def _step(latency: float) -> int:
-    return round(_STEPS * math.log(max(latency, 1e-6)))
+def _value_at(place: int, values: list[int]) -> int:
+    """The value that would be at this place if they were sorted."""
+    while len(values) > _MANY:
+        sample = sorted(values[:: len(values) // 1000])
+        middle = place * len(sample) // len(values)
+        low, high = sample[max(0, middle - 40)], sample[min(middle + 40, len(sample) - 1)]
+        near = [value for value in values if low <= value <= high]
+        below = sum(map(low.__gt__, values))
+        if not below <= place < below + len(near) or len(near) == len(values):
+            break
+        values, place = near, place - below
+    return sorted(values)[place]
+
+
+def _step(latency: int) -> int:
+    return round(_STEPS * math.log(latency)) if latency else 0

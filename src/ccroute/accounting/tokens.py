@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from pydantic_core import to_json
 
+from ccroute.errors import ConfigError
 from ccroute.types import Request
 
 TokenCounter: TypeAlias = Callable[[Request], int]
@@ -77,9 +78,15 @@ class Prompt:
 def tiktoken_counter(encoding: str = "o200k_base") -> TokenCounter:
     """A counter for `Router(count_tokens=…)` that counts text with OpenAI's tokenizer (extra `tiktoken`).
 
-    tiktoken fetches the encoding's table at its first use, unless its cache folder holds it.
+    tiktoken fetches the encoding's table at its first use, unless its cache folder holds it. Raises
+    `ConfigError` without tiktoken.
     """
-    from tiktoken import get_encoding
+    try:
+        from tiktoken import get_encoding
+    except ImportError as error:
+        raise ConfigError(
+            f"tiktoken_counter() needs tiktoken ({error}): pip install 'ccroute[tiktoken]'"
+        ) from error
 
     table = get_encoding(encoding)
 

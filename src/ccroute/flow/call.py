@@ -60,12 +60,12 @@ def call(context: CallContext, *, stream: bool) -> Flow[Completion[Any]]:
         context.stopped(stop)
         raise
     finally:
-        if context.turn is not None and not context.sent:
+        if context.turn is not None and not context.record.sent:
             context.turn.settle()
         try:
-            context.record()
+            context.record.write(context.state)
         except BaseException:  # an interrupt
-            context.record()
+            context.record.write(context.state)
             raise
     if answer is None:
         error = _final_error(context, retry, no_turn)
@@ -88,7 +88,7 @@ def _agents_turn(context: CallContext, limit: Limit) -> Flow[Unavailable | None]
         return None
     state, agent, until = context.state, context.plan.agent, context.deadline - MIN_ATTEMPT
     no_turn = yield from turn_comes(turn, state, until, call=context.id, agent=agent, deployment=None)
-    context.waited(f"agent {agent}", turn)
+    context.record.waited(f"agent {agent}", turn)
     return no_turn
 
 

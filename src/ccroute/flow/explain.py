@@ -11,8 +11,14 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
-from ccroute.accounting.prices import NOTHING
-from ccroute.errors import AuthenticationError, BackendError, CcrouteError, RequestError
+from ccroute.accounting.money import NOTHING
+from ccroute.errors import (
+    AuthenticationError,
+    BackendError,
+    BudgetExceededError,
+    CcrouteError,
+    RequestError,
+)
 from ccroute.failures import NOT_SENT, TRIGGERS, UNSUPPORTED, Rule, Trigger
 from ccroute.flow.attempt.attempt import completed
 from ccroute.flow.attempt.carried import carried_request
@@ -151,7 +157,18 @@ class _Rehearsal:
                 return f"{off.why}; there is room in {max(off.until - self._now, 0.0):.0f} s"
             return str(turned_away_error(off, self._now).args[0])
         fault = self._faults[id(candidate)]
-        return _not_triggered(candidate, self._plan) if fault is None else fault.detail
+        if fault is not None:
+            return fault.detail
+        return self._refused_by_budget(candidate) or _not_triggered(candidate, self._plan)
+
+    def _refused_by_budget(self, candidate: Candidate) -> str | None:
+        """Why a fallback model for budgets is not used though a budget is spent; None: for another reason."""
+        if "budget" in _triggers(candidate, self._plan):
+            for fault in self._faults.values():
+                error = None if fault is None else fault.error
+                if isinstance(error, BudgetExceededError):
+                    return f'budget {error.budget} allows no fallback models: then="fallback" would'
+        return None
 
     def _all_asked(self) -> Sequence[Candidate]:
         """Those that are asked after failures of one kind or another: a fallback model may be for one kind
@@ -204,7 +221,8 @@ def _obstacle(attempt: AttemptContext) -> Fault | None:
         deployment.backend.encode(attempt.request, deployment.model, attempt.stream)
     except (BackendError, RequestError) as error:
         return Fault(completed(error.with_traceback(None), attempt), UNSUPPORTED)
-    if attempt.state.tables.budgets is not None and (no_budget := foresee(attempt)) is not None:
+    table, budgets = attempt.state.tables.budgets, attempt.state.budgets
+    if table is not None and budgets is not None and (no_budget := foresee(table, budgets, attempt)):
         return no_budget
     missing = deployment.backend.lacks_key()
     return None if missing is None else Fault(AuthenticationError(missing), NOT_SENT, retry=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ccroute.accounting import BaseLedger
@@ -71,8 +72,8 @@ class RouterState(NamedTuple):
             from ccroute.flow.attempt import spending
             from ccroute.routing.budgets.budgets import Budgets
 
-            reserve = spending.reserve
             budgets = budgets or Budgets(self.ledger.budget_store(), self.clock)
+            reserve = partial(spending.reserve, given.tables.budgets, budgets)
         return self._replace(
             tables=given.tables,
             retry=given.retry,

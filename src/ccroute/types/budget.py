@@ -34,7 +34,8 @@ class Budget:
             end; "total": all that was ever spent. A call without a session needs no budget of sessions.
     then:   what a call does that does not fit any more. "refuse": another deployment of the same model may
             serve it; if none fits, it raises `BudgetExceededError`. "fallback": so may the fallback models.
-            "queue": it waits for the next window, if that begins before its deadline; otherwise as "refuse".
+            "queue": it waits for the next window, if that begins before its deadline and has room for it;
+            otherwise as "refuse".
             A call that may fit when others have ended always waits for them.
     tz:     where hours, days and months begin, such as "Europe/Berlin".
 

@@ -165,16 +165,20 @@ class BilledApart(NamedTuple):
     cost: Decimal | None = None
 
 
+APART = "_apart"
+"""Where a usage keeps it, in `__dict__`: pydantic ignores there what is no field. A private attribute would
+cost each usage a dict."""
+
+
 def with_apart(usage: Usage, apart: BilledApart) -> Usage:
-    """The same usage, which knows this of its bill. It is kept in `__dict__`: pydantic ignores there what is
-    no field. A sum of usages has none."""
-    vars(usage)["_apart"] = apart
+    """The same usage, which knows this of its bill. A sum of usages knows nothing of it."""
+    vars(usage)[APART] = apart
     return usage
 
 
 def billed_apart(usage: Usage) -> BilledApart | None:
     """What the answer says of its bill besides these tokens."""
-    found: BilledApart | None = vars(usage).get("_apart")
+    found: BilledApart | None = vars(usage).get(APART)
     return found
 
 

@@ -18,7 +18,7 @@ from tests.routing.budgets.support import Bed, Money
 from ccroute import Budget
 from ccroute.accounting import MemoryLedger
 from ccroute.accounting.budgets import Claim, Standing
-from ccroute.accounting.stores.budgets import MemoryBudgets
+from ccroute.accounting.stores.memory_budgets import MemoryBudgets
 from ccroute.routing.budgets.budgets import LOOK, LOOK_AT_ALL
 from ccroute.routing.budgets.reservation import Reservation
 from ccroute.types.clock import END
@@ -310,6 +310,22 @@ def test_a_window_that_ends_too_late_is_still_seen_to_end() -> None:
     assert money.budgets.wait(late) == timedelta(days=29.5).total_seconds()
 
 
+def test_what_costs_more_than_the_whole_limit_waits_for_no_window() -> None:
+    money = Money({"a": Budget(10, per="hour", then="queue")})
+    assert money.misses(11).is_final
+    money.ends(money.gets(9), 9)
+    assert money.misses(11).is_final
+    shorter, _ = money.waits(11, may_shorten=True)
+    assert money.after(3600).budgets.wait(shorter) == 0
+    assert (shorter.granted, shorter.output) == (True, 10)
+
+
+def test_a_window_without_end_is_not_waited_for() -> None:
+    money = Money({"a": Budget(10, per="total", then="queue")})
+    money.ends(money.gets(9), 9)
+    assert money.misses(2).is_final
+
+
 # -- Shortened answers
 
 
@@ -413,6 +429,20 @@ def test_settling_in_the_middle_of_the_lock_never_waits() -> None:
     assert money.budgets.wait(third) == 0
 
 
+def test_one_that_leaves_in_the_middle_of_anothers_question_is_let_go() -> None:
+    money = Money({"a": TEN})
+    first = money.gets(4)
+    reserve = money.budgets.store.reserve
+
+    def interrupted(*given: Any) -> Any:
+        first.settle(None)  # by a finaliser
+        return reserve(*given)
+
+    money.budgets.store.reserve = interrupted  # type: ignore[method-assign]
+    money.gets(5)
+    assert money.spent() == (0, 5)
+
+
 def test_a_reservation_collected_in_the_middle_of_the_lock_is_free() -> None:
     money = Money({"a": TEN})
     held: list[Any] = [money.gets(10)]
@@ -490,8 +520,9 @@ def test_thousands_that_wait_cost_no_more_each(number: int) -> None:
 
 def test_calls_that_do_not_wait_for_the_window_are_forgotten() -> None:
     money = Money({"a": Budget(10, per="month", then="queue")})
+    money.ends(money.gets(9), 9)
     for _ in range(100):
-        asked = money.asks(11)
+        asked = money.asks(5)
         assert money.budgets.wait(asked) > 3600
         asked.settle(None)
         left = weakref.ref(asked)

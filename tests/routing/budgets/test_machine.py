@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
-from unittest import mock
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -17,7 +17,7 @@ from tests.routing.budgets.support import GROUPS, Bed, Money
 from ccroute import Budget
 from ccroute.accounting import LedgerRow, MemoryLedger
 from ccroute.accounting.budgets import Claim, Standing
-from ccroute.accounting.stores.budgets import MemoryBudgets
+from ccroute.accounting.stores.memory_budgets import MemoryBudgets
 from ccroute.routing.budgets.reservation import Reservation
 from ccroute.routing.budgets.worst_case import InTheWay
 
@@ -32,6 +32,11 @@ budgets = st.builds(
     st.sampled_from(["hour", "day", "total"]),
     st.sampled_from(["refuse", "queue", "fallback"]),
 )
+
+
+@pytest.fixture(autouse=True)
+def looks_are_rare(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ccroute.routing.budgets.budgets.LOOK_AT_ALL", LOOK)
 
 
 @dataclass(eq=False)
@@ -72,8 +77,6 @@ class BudgetMachine(RuleBasedStateMachine):
         )
     )
     def begins(self, given: dict[str, Budget]) -> None:
-        self.patch = mock.patch("ccroute.routing.budgets.budgets.LOOK_AT_ALL", LOOK)
-        self.patch.start()
         ledger = MemoryLedger()
         self.money = Money(given, ledger=ledger, store=Watched(ledger, self._is_first))
         self.waiting: list[Attempt] = []
@@ -155,15 +158,6 @@ class BudgetMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "rows"):
             return
-        try:
-            self._ends()
-        finally:
-            self.patch.stop()
-
-    # How the test knows it.
-
-    def _ends(self) -> None:
-        """Everyone ends, and nothing is left."""
         self.goes_on()
         self._run_until(self.money.clock.elapsed + 2 * LOOK)
         while self.running:
@@ -179,6 +173,8 @@ class BudgetMachine(RuleBasedStateMachine):
         store.standings([])
         assert (store._reservations, store._reserved) == ({}, {})
         assert self.money.budgets.waiting() == []
+
+    # How the test knows it.
 
     def _spent(self, need: Any, now: datetime) -> tuple[int, int]:
         since, kind, name = need.claim(now).since, need.scope.kind, need.scope.name

@@ -10,11 +10,14 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from ccroute.accounting.budgets import BudgetStore
-from ccroute.accounting.tally import USUAL_TIERS, Key, LedgerRow, Lengths, Tally
+from ccroute.accounting.row import Key, LedgerRow
+from ccroute.accounting.tally import USUAL_TIERS, Lengths, Tally
 from ccroute.types.locks import lock_tries, lock_turn
+
+if TYPE_CHECKING:
+    from ccroute.accounting.budgets import BudgetStore
 
 MOST_WAITING: Final = 10_000
 """How many rows wait at most while they cannot be written; the oldest are dropped."""
@@ -89,7 +92,7 @@ class BaseLedger(ABC):
             return self.budgets
 
     def _new_budget_store(self) -> BudgetStore:
-        from ccroute.accounting.stores.budgets import MemoryBudgets  # loaded at its first use
+        from ccroute.accounting.stores.memory_budgets import MemoryBudgets  # loaded at its first use
 
         return MemoryBudgets(self)
 

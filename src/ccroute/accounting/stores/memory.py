@@ -10,18 +10,9 @@ from operator import attrgetter
 from typing import Final
 
 from ccroute.accounting.ledger import span
+from ccroute.accounting.row import Key, LedgerRow, keys_of
 from ccroute.accounting.stores.base import ALL, BaseLedger
-from ccroute.accounting.tally import (
-    USUAL_TIERS,
-    Key,
-    LedgerRow,
-    Lengths,
-    Tally,
-    joined,
-    keys_of,
-    merged,
-    tallied,
-)
+from ccroute.accounting.tally import USUAL_TIERS, Lengths, Tally, joined, merged, tallied
 
 MOST_AT_ONCE: Final = 64
 """Old rows that are summed up together. One by one, each would cost twice as much: caches are cold then."""

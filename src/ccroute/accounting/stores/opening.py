@@ -10,9 +10,10 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 from ccroute.accounting.ledger import Ledger
+from ccroute.accounting.row import Key
 from ccroute.accounting.stores.base import BaseLedger
 from ccroute.accounting.stores.memory import MemoryLedger
-from ccroute.accounting.tally import Key, Lengths, Tally
+from ccroute.accounting.tally import Lengths, Tally
 from ccroute.errors import ConfigError
 
 _JOURNAL: Final = re.compile(r"([?&])journal=([^&]*)(&|$)")
@@ -30,7 +31,7 @@ def open_ledger(given: object) -> tuple[BaseLedger, bool]:
 
         return PostgresLedger(given), True
     if isinstance(given, str | os.PathLike):
-        from ccroute.accounting.stores.sqlite import SqliteLedger  # imports sqlite3
+        from ccroute.accounting.stores.sqlite.ledger import SqliteLedger  # imports sqlite3
 
         return SqliteLedger(checked_path(given)), True
     if isinstance(given, BaseLedger):
@@ -39,9 +40,10 @@ def open_ledger(given: object) -> tuple[BaseLedger, bool]:
         from ccroute.accounting.stores.own import OwnLedger  # loaded at its first use
 
         return OwnLedger(given), False
+    lacks = [f"{name}()" for name in ("record", "tallies") if not hasattr(given, name)]
     raise ConfigError(
         "ledger= takes a path, a postgresql:// address, an object with record() and tallies(), or None for "
-        f"memory, not {type(given).__name__}"
+        f"memory, not {type(given).__name__}" + (f", which has no {lacks[0]}" if len(lacks) == 1 else "")
     )
 
 
@@ -58,7 +60,7 @@ def read_sums(
         from ccroute.accounting.stores.postgres import ledger
 
         return ledger.read_sums(os.fspath(given), since, until, by, tiers=tiers)
-    from ccroute.accounting.stores import sqlite
+    from ccroute.accounting.stores.sqlite import ledger as sqlite
 
     return sqlite.read_sums(checked_path(given), since, until, by, tiers=tiers)
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from ccroute.accounting.ledger import Ledger, RowLedger
+from ccroute.accounting.row import Key, LedgerRow
 from ccroute.accounting.stores.base import ALL, MOST_WAITING, BaseLedger, log
-from ccroute.accounting.tally import USUAL_TIERS, Key, LedgerRow, Lengths, Tally
+from ccroute.accounting.tally import USUAL_TIERS, Lengths, Tally
 from ccroute.errors import ConfigError
 
 

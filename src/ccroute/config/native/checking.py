@@ -109,7 +109,9 @@ def _text(fault: ErrorDetails) -> str:
         case "value_error":
             return str(fault.get("ctx", {})["error"])
         case "dict_type" | "model_type":
-            return "should be a table"
+            place = fault["loc"]
+            is_budget = place[-1] == "budget" or (place[0] == "budgets" and len(place) == 2)
+            return "should be a table" + " with usd, tokens or both" * is_budget
         case "string_type" if isinstance(fault["input"], date | time):
             return "is a date or a time in this format: put it in quotes"
     # pydantic's own messages do not repeat the input.

@@ -6,15 +6,15 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TypeAlias
 
+from ccroute.accounting.money import NOTHING
 from ccroute.accounting.price_lists import PriceList
 from ccroute.accounting.prices import cost_at
 from ccroute.flow.attempt.context import AttemptContext
 from ccroute.routing import Deployment
 from ccroute.types import FREE, Outcome, Price, Request, Usage
-from ccroute.types.route import BilledApart, billed_apart
+from ccroute.types.route import APART, BilledApart, billed_apart
 from ccroute.wire.usage import read_apart
 
-_NOTHING = Decimal(0)
 _TOKENS_ONLY = BilledApart()
 
 Charge: TypeAlias = tuple[Decimal | None, str | None, str]
@@ -30,12 +30,12 @@ def charge(attempt: AttemptContext, outcome: Outcome, usage: Usage, model: str =
     price, source = deployment.fixed_price, deployment.price_source
     if attempt.is_free or (outcome != "ok" and not usage.total_tokens):
         # What was never sent or was rejected cost nothing, even where the price is unknown.
-        return _NOTHING, source, ""
-    if price is not None and "_apart" not in usage.__dict__:
+        return NOTHING, source, ""
+    if price is not None and APART not in usage.__dict__:  # most answers, so without a call
         return cost_at(usage, price.tier(usage.prompt_tokens) if price.above else price), source, ""
     apart, listed = billed_apart(usage) or _TOKENS_ONLY, deployment.price_list
     if price == FREE:
-        return _NOTHING, source, ""
+        return NOTHING, source, ""
     if price is not None:
         # A price that the user gives holds for all tokens, in whatever way they were served.
         return _with_searches(usage, price, apart, source)

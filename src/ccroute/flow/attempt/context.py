@@ -58,7 +58,8 @@ class AttemptContext:
     first_content:   seconds until the first content of a stream.
     waiting_since:   the instant since which the server has sent no content.
     paused:          seconds that the caller took between chunks.
-    queued:          seconds that it waited for a slot at the host, or for its turn under a rate limit.
+    queued:          seconds that it waited for a slot at the host, for its turn under a rate limit, or for a
+                     budget.
     is_queued:       it waits for that just now.
     load:            seconds that the server says that it loaded the model.
     changes:         a sentence for each difference between what was asked and what was sent.

@@ -3,7 +3,6 @@ answer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from math import ceil
@@ -11,7 +10,7 @@ from typing import Final
 
 from ccroute import observe
 from ccroute.accounting.budgets import alone, fits
-from ccroute.accounting.prices import NOTHING
+from ccroute.accounting.money import NOTHING
 from ccroute.accounting.tokens import estimate
 from ccroute.display import rounded_usd
 from ccroute.errors import BudgetExceededError
@@ -22,8 +21,10 @@ from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.effects import Flow, sleep_until_woken
 from ccroute.flow.state import RouterState
 from ccroute.routing import Plan
+from ccroute.routing.budgets.budgets import Budgets
 from ccroute.routing.budgets.reservation import Reservation
-from ccroute.routing.budgets.worst_case import LEAST, Because, InTheWay, WorstCase, worst_case
+from ccroute.routing.budgets.table import BudgetTable
+from ccroute.routing.budgets.worst_case import LEAST, InTheWay, WorstCase, worst_case
 from ccroute.routing.plan import TOLERANCE
 from ccroute.types import Request
 from ccroute.types.clock import END
@@ -33,14 +34,14 @@ _GRACE: Final = 60.0
 """Seconds after a call's deadline for which its reservation is kept, if its process died."""
 
 
-def reserve(attempt: AttemptContext) -> Reservation | None:
+def reserve(table: BudgetTable, budgets: Budgets, attempt: AttemptContext) -> Reservation | None:
     """Reserve the attempt's worst case in all its budgets. None: it is done; otherwise ask `allowed`."""
-    asked = _reservation(attempt)
+    asked = _reservation(table, budgets, attempt)
     if asked is None:
         return None
     attempt.reservation = asked
     attempt.held.append(asked)
-    asked.budgets.ask(asked, attempt.started_at)
+    budgets.ask(asked, attempt.started_at)
     if asked.in_the_way is not None:
         return asked
     if asked.shortened_by is not None or asked.worst.is_unlimited:
@@ -60,12 +61,12 @@ def allowed(attempt: AttemptContext, asked: Reservation) -> Flow[Fault | None]:
     return None
 
 
-def foresee(attempt: AttemptContext) -> Fault | None:
+def foresee(table: BudgetTable, budgets: Budgets, attempt: AttemptContext) -> Fault | None:
     """The same without reserving: the fault with which the attempt would be refused now."""
-    asked = _reservation(attempt)
+    asked = _reservation(table, budgets, attempt)
     if asked is None:
         return None
-    asked.budgets.foresee(asked)
+    budgets.foresee(asked)
     way, total = asked.in_the_way, attempt.timeout.total
     if way is not None:
         left = None if total is None else attempt.started_at + timedelta(seconds=total)
@@ -84,12 +85,9 @@ def longest_prompt(plan: Plan, state: RouterState) -> int:
     return ceil(tokens * TOLERANCE) if state.count_tokens is estimate else tokens
 
 
-def _reservation(attempt: AttemptContext) -> Reservation | None:
+def _reservation(table: BudgetTable, budgets: Budgets, attempt: AttemptContext) -> Reservation | None:
     """What the attempt has to reserve; None if it needs no budget."""
-    state, plan, backend = attempt.state, attempt.plan, attempt.candidate.deployment.backend
-    table, budgets = state.tables.budgets, state.budgets
-    if table is None or budgets is None:
-        return None
+    plan, backend = attempt.plan, attempt.candidate.deployment.backend
     needs = table.needs(plan.agent, plan.group, backend.name, plan.request.session)
     if not needs:
         return None
@@ -110,7 +108,7 @@ def _worst(attempt: AttemptContext) -> WorstCase:
     if may_shorten and backend.wire_name is None:  # a wire of the user's own may not carry it
         may_shorten = "max_tokens" not in backend.refusals(_limited(request, LEAST), deployment.model)
     return worst_case(
-        dearest(deployment, request, attempt.state.clock.now()),
+        dearest(deployment, request, attempt.started_at),
         request,
         longest_prompt(attempt.plan, attempt.state),
         longest,
@@ -167,9 +165,7 @@ def _tell(attempt: AttemptContext, way: InTheWay, reason: str, *, waits: bool) -
 def _refused(attempt: AttemptContext, worst: WorstCase, way: InTheWay) -> Fault:
     """The error of an attempt that a budget does not allow, and what follows."""
     claim, standing = way.claim, way.standing
-    falls_back, is_spent = way.need.budget.then == "fallback", way.because == "spent"
-    advice = _NO_FALLBACK if falls_back and is_spent else _ADVICE[way.because]
-    error = BudgetExceededError(f"{_lack(attempt, worst, way)}. {advice}")
+    error = BudgetExceededError(f"{_lack(attempt, worst, way)}. {_advice(attempt, worst, way)}")
     error.__cause__ = way.error
     error.budget, in_usd = way.need.name, _is_usd(worst, way)
     error.limit = claim.usd if in_usd else claim.tokens
@@ -177,20 +173,27 @@ def _refused(attempt: AttemptContext, worst: WorstCase, way: InTheWay) -> Fault:
         error.spent = standing.spent_usd if in_usd else standing.spent_tokens
     if claim.until != END:
         error.resets_at = claim.until
-        if is_spent:
+        if way.because == "spent" and not way.is_final:
             error.retry_after = max((claim.until - attempt.state.clock.now()).total_seconds(), 0.0)
-    return Fault(error, NO_BUDGET if falls_back else NO_BUDGET_REFUSED)
+    return Fault(error, NO_BUDGET if way.need.budget.then == "fallback" else NO_BUDGET_REFUSED)
 
 
-_NO_FALLBACK: Final = (
-    "Raise the budget, lower max_tokens, or give the agent a free model as its last fallback"
-)
-_ADVICE: Final[Mapping[Because, str]] = {
-    "spent": 'Raise the budget, lower max_tokens, or let a free model answer instead: then="fallback"',
-    "in flight": "They did not end in time: raise timeout= or the budget, or lower max_tokens",
-    "no price": 'Give the model a price: prices={"model": Price(…)} or "free"',
-    "unknown": "A call that needs a budget is not sent until it can",
-}
+def _advice(attempt: AttemptContext, worst: WorstCase, way: InTheWay) -> str:
+    """What the user may do about it."""
+    if way.because == "unknown":
+        return "A call that needs a budget is not sent until it can"
+    if way.because == "no price":
+        example = f'prices={{"{attempt.deployment.model}": Price(3, 15)}}'
+        return f"Give it one, such as {example}, or a budget in tokens"
+    if way.because == "in flight":
+        return "They did not end in time: raise timeout= or the budget, or lower max_tokens"
+    if way.may_wait:
+        return "It ends too late to wait for: raise timeout= or the budget, or lower max_tokens"
+    if not _is_usd(worst, way) and way.need.scope.kind != "backend":
+        return "Raise the budget, or lower max_tokens"
+    if way.need.budget.then == "fallback":
+        return "Raise the budget, lower max_tokens, or give the agent a free model as its last fallback"
+    return 'Raise the budget, lower max_tokens, or let a free model answer instead: then="fallback"'
 
 
 def _is_usd(worst: WorstCase, way: InTheWay) -> bool:
@@ -211,7 +214,8 @@ def _lack(attempt: AttemptContext, worst: WorstCase, way: InTheWay) -> str:
     if standing is None:
         return f"the ledger cannot say what is spent of {budget}: {type(way.error).__name__}"
     if way.because == "no price":
-        return f"{name} has no price, so {budget} cannot allow it"
+        why = attempt.deployment.why_unpriced
+        return f"the price of {name} is unknown{f' ({why})' if why else ''}, so {budget} cannot allow it"
     shortest = min(worst.least, worst.output) if way.because == "spent" and worst.may_shorten else None
     output = shortest or worst.output
     if _is_usd(worst, way):

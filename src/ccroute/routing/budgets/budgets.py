@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Final, TypeAlias
 
 from ccroute.accounting.budgets import BudgetStore, Claim, Scope, covers
-from ccroute.accounting.prices import NOTHING
-from ccroute.accounting.tally import LedgerRow
+from ccroute.accounting.money import NOTHING
+from ccroute.accounting.row import LedgerRow
 from ccroute.routing.budgets.reservation import Reservation
 from ccroute.routing.budgets.worst_case import InTheWay, judge, strictest
 from ccroute.types.clock import END, Clock
@@ -127,8 +127,7 @@ class Budgets:
         if left is not None:
             left.queue = None
             self._later.pop(left.ticket, None)
-            if left.granted:
-                self.store.settle(left.attempt, NOTHING, 0)
+            self.store.settle(left.attempt, NOTHING, 0)  # an interrupt may have come before it was granted
         for scope in list(self._queues):
             if row is not None and not covers(scope, row):
                 continue

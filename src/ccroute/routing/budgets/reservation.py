@@ -12,7 +12,7 @@ from ccroute.routing.budgets.worst_case import InTheWay, WorstCase
 from ccroute.routing.sleeper import Sleeper
 
 if TYPE_CHECKING:
-    from ccroute.accounting.tally import LedgerRow
+    from ccroute.accounting.row import LedgerRow
     from ccroute.routing.budgets.budgets import Budgets
 
 

@@ -8,8 +8,7 @@ from decimal import Decimal
 from typing import Final, Literal, NamedTuple
 
 from ccroute.accounting.budgets import Claim, Standing, alone, fits
-from ccroute.accounting.prices import NOTHING
-from ccroute.accounting.tally import EXACT
+from ccroute.accounting.money import EXACT, NOTHING
 from ccroute.routing.budgets.table import Need
 from ccroute.types import JSON, Price, Request
 from ccroute.types.budget import Then
@@ -24,6 +23,7 @@ USUAL: Final = 8_192
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
 _FIRST: Final[Sequence[Then]] = ("refuse", "fallback", "queue")
 """If several budgets are in the way: the first of these decides what the call does."""
+_UNSPENT: Final = Standing(NOTHING, 0, NOTHING, 0)
 
 
 class WorstCase(NamedTuple):
@@ -154,6 +154,7 @@ class InTheWay(NamedTuple):
              "in flight": it may fit when others have ended.
              "unknown": the ledger cannot say what is spent; `error` is why.
     until:   when the windows of all budgets that are spent have ended (UTC).
+    is_final: no later window has room either: there is none, or it costs more than a whole limit.
     """
 
     need: Need
@@ -162,11 +163,12 @@ class InTheWay(NamedTuple):
     because: Because
     until: datetime
     error: Exception | None = None
+    is_final: bool = False
 
     @property
     def may_wait(self) -> bool:
         """Whether to wait for the next window helps, and is asked for."""
-        return self.because == "spent" and self.need.budget.then == "queue" and self.until != END
+        return self.because == "spent" and self.need.budget.then == "queue" and not self.is_final
 
 
 def strictest(needs: Sequence[Need], places: Iterable[int]) -> int:
@@ -203,6 +205,9 @@ def judge(
             shortened_by = needs[longest.index(output)]
             usd, tokens = worst.usd(output), worst.tokens(output)
     if spent:
-        return lacking("spent", spent)
+        least = min(worst.least, output) if worst.may_shorten else output
+        usd, tokens = worst.usd(least), worst.tokens(least)
+        is_final = any(claims[i].until == END or not fits(claims[i], _UNSPENT, usd, tokens) for i in spent)
+        return lacking("spent", spent)._replace(is_final=is_final)
     busy = [i for i in places if not fits(claims[i], standings[i], usd, tokens)]
     return lacking("in flight", busy) if busy else Fits(output, shortened_by)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from ccroute.display import RichTable, aligned, card, rounded_usd, table
+from ccroute.display import RichTable, aligned, card, html_table, rounded_usd
 from ccroute.types.inspection.stats import BudgetStats
 from ccroute.types.route import Frozen
 
@@ -89,7 +89,9 @@ class RoutePlan(Frozen):
 
     def _repr_html_(self) -> str:
         header, rows = self._cells()
-        return card(self._title(), text="\n".join(self._notes()[1:]), table=table(header, rows))
+        return card(
+            self._title(), text="\n".join(self._notes()[1:]), table=html_table(header, rows, _numbers(header))
+        )
 
     def _title(self) -> str:
         path = " → ".join(dict.fromkeys((self.agent or "-", self.requested_model or self.model, self.model)))

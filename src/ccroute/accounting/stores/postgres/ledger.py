@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ccroute.accounting.ledger import span
-from ccroute.accounting.stores import files
+from ccroute.accounting.row import Key, LedgerRow
 from ccroute.accounting.stores.base import ALL
 from ccroute.accounting.stores.opening import checked_path, split_journal
-from ccroute.accounting.stores.schema import ids
-from ccroute.accounting.stores.sqlite import SqliteLedger
-from ccroute.accounting.stores.sums import sums
-from ccroute.accounting.tally import USUAL_TIERS, Key, LedgerRow, Lengths, Tally, joined, tallied
+from ccroute.accounting.stores.sqlite import files
+from ccroute.accounting.stores.sqlite.columns import ids
+from ccroute.accounting.stores.sqlite.ledger import SqliteLedger
+from ccroute.accounting.stores.sqlite.sums import sums
+from ccroute.accounting.tally import USUAL_TIERS, Lengths, Tally, joined, tallied
 
 if TYPE_CHECKING:
-    from ccroute.accounting.stores.files import Snapshot
     from ccroute.accounting.stores.postgres.database import Database
+    from ccroute.accounting.stores.sqlite.files import Snapshot
 
 
 class PostgresLedger(SqliteLedger):

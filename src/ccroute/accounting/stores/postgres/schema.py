@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from psycopg import Connection, sql
 
-from ccroute.accounting.prices import NOTHING
-from ccroute.accounting.stores.schema import PLACES, ledger_row
-from ccroute.accounting.stores.sums import add_counts, day_of, tier_of
-from ccroute.accounting.tally import EXACT, Key, LedgerRow, Lengths, Tally, keys_of
+from ccroute.accounting.row import Key, LedgerRow
+from ccroute.accounting.stores.sqlite.columns import PLACES, ledger_row
+from ccroute.accounting.stores.sqlite.sums import grouped, tier_of
+from ccroute.accounting.tally import Lengths, Tally, TokenCounts
 
 TABLE: Final = "ccroute_attempts"
 VERSIONS: Final = "ccroute_migrations"
@@ -228,16 +227,26 @@ def rows(connection: Connection[Any], start: datetime, end: datetime) -> list[Le
     return list(map(ledger_row, connection.execute(_ROWS, [start, end]))) if version(connection) else []
 
 
-_SUMS: Final = """
-    count(*) FILTER (WHERE final), count(*), count(*) FILTER (WHERE outcome IN ('failed', 'interrupted')),
-    count(*) FILTER (WHERE estimated), count(*) FILTER (WHERE final AND cached),
-    count(*) FILTER (WHERE final AND overridden), count(override_saved) FILTER (WHERE final),
-    array_agg(latency) FILTER (WHERE outcome = 'ok' AND latency IS NOT NULL),
-    sum(input)::bigint, sum(cache_read)::bigint, sum(cache_write_5m)::bigint, sum(cache_write_1h)::bigint,
-    sum(output)::bigint, sum(reasoning)::bigint,
-    sum(cost), sum(cost) FILTER (WHERE estimated), sum(override_saved) FILTER (WHERE final)
-"""
-_PARTS: Final = {"group": '"group"', "day": "(started AT TIME ZONE 'UTC')::date - date '1970-01-01'"}
+_TOKENS: Final = [f'sum("{bucket}")' for bucket in TokenCounts._fields]
+_SUMS: Final = (
+    "count(*) FILTER (WHERE final)",
+    "count(*)",
+    "count(*) FILTER (WHERE outcome IN ('failed', 'interrupted'))",
+    "count(*) FILTER (WHERE final AND cost IS NULL)",
+    "count(*) FILTER (WHERE estimated)",
+    "count(*) FILTER (WHERE final AND cached)",
+    "count(*) FILTER (WHERE final AND overridden)",
+    "count(override_saved) FILTER (WHERE final)",
+    *(f"{tokens}::bigint" for tokens in _TOKENS),
+    "count(*) FILTER (WHERE cost IS NULL)",
+    *(f"({tokens} FILTER (WHERE cost IS NULL))::bigint" for tokens in _TOKENS),
+    "array_agg(floor(latency * 1e6 + 0.5)::bigint) FILTER (WHERE outcome = 'ok' AND latency IS NOT NULL)",
+    "coalesce(sum(cost), 0)",
+    "coalesce(sum(cost) FILTER (WHERE estimated), 0)",
+    "coalesce(sum(override_saved) FILTER (WHERE final), 0)",
+)
+"""As `grouped` takes them."""
+_PARTS: Final = {"group": '"group"', "day": "(started AT TIME ZONE 'UTC')::date"}
 """How the parts of a key are written in SQL, where it is not their name."""
 
 
@@ -252,22 +261,12 @@ def sums(
     """Sums over the rows started in [start, end), without the ids that are named, per value of `by`."""
     if not version(connection):
         return {}
-    parts = "".join(f"{_PARTS.get(name, name)}, " for name in by)
-    groups = ", ".join(str(i + 1) for i in range(len(by) + 1))
+    groups = [*(_PARTS.get(name, name) for name in by), tier_of(tiers)]
+    places = ", ".join(str(i + 1) for i in range(len(groups)))
     twice = [id for (id,) in connection.execute(_TWICE, [without])] if without else []
-    query = f"SELECT {parts}{tier_of(tiers)}, {_SUMS}{_SPAN}"
-    query += f"{_NOT_TWICE if twice else ''} GROUP BY {groups}"
+    query = f"SELECT {', '.join([*groups, *_SUMS])}{_SPAN}"
+    query += f"{_NOT_TWICE if twice else ''} GROUP BY {places}"
     arguments = [start, end, *([twice] if twice else [])]
-    found = defaultdict[tuple[Any, ...], Tally](Tally)
     with connection.cursor(binary=True) as cursor:
-        for row in cursor.execute(query.encode(), arguments):
-            tally, (*counts, cost, estimated_cost, saved) = found[row[: len(by)]], row[len(by) :]
-            add_counts(tally, tiers, counts)
-            tally.cost = EXACT.add(tally.cost, cost or NOTHING)
-            tally.estimated_cost = EXACT.add(tally.estimated_cost, estimated_cost or NOTHING)
-            tally.override_saved = EXACT.add(tally.override_saved, saved or NOTHING)
-    day, key = by.index("day") if "day" in by else None, keys_of(by)
-    return {
-        key(day_of(part) if i == day else part for i, part in enumerate(group)): tally
-        for group, tally in found.items()
-    }
+        found = grouped(cursor.execute(query.encode(), arguments), by, tiers)
+    return {key._replace(day=str(key.day)): tally for key, tally in found.items()}

@@ -24,12 +24,12 @@ from typing import Any, Final, TypeAlias
 
 from psycopg import DataError, IntegrityError, OperationalError, errors
 
-from ccroute.accounting.stores import files
 from ccroute.accounting.stores.base import log
 from ccroute.accounting.stores.postgres import schema
 from ccroute.accounting.stores.postgres.database import Connection, Database, reason
-from ccroute.accounting.stores.sqlite import WAIT
-from ccroute.accounting.stores.tables import SHIP
+from ccroute.accounting.stores.sqlite import files
+from ccroute.accounting.stores.sqlite.ledger import WAIT
+from ccroute.accounting.stores.sqlite.tables import SHIP
 from ccroute.errors import ConfigError
 from ccroute.types.locks import lock_tries
 

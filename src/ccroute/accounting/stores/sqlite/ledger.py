@@ -1,6 +1,6 @@
 """The ledger in an SQLite file, which several processes may share.
 
-Knows when to write, wait and close; `files` opens the file, and `schema` has its table.
+Knows when to write, wait and close; `files` opens the file, and `columns` makes rows of its table.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from typing import Any, Final, TypeVar
 
 from ccroute.accounting.budgets import BudgetStore
 from ccroute.accounting.ledger import span
-from ccroute.accounting.stores import accounts, files, schema, sqlite_budgets
+from ccroute.accounting.row import Key, LedgerRow
 from ccroute.accounting.stores.base import ALL, BaseLedger
-from ccroute.accounting.stores.sums import sums
-from ccroute.accounting.tally import USUAL_TIERS, Key, LedgerRow, Lengths, Tally, joined, tallied
+from ccroute.accounting.stores.sqlite import accounts, columns, files
+from ccroute.accounting.stores.sqlite.budgets import SqliteBudgets, tidy
+from ccroute.accounting.stores.sqlite.sums import sums
+from ccroute.accounting.tally import USUAL_TIERS, Lengths, Tally, joined, tallied
 from ccroute.errors import ConfigError
 
 T = TypeVar("T")
@@ -94,13 +96,13 @@ class SqliteLedger(BaseLedger):
             self._cursor = None
 
     def _new_budget_store(self) -> BudgetStore:
-        return sqlite_budgets.SqliteBudgets(self)
+        return SqliteBudgets(self)
 
     def rows(self, since: datetime | None = None, until: datetime | None = None) -> list[LedgerRow]:
         """The rows started in [since, until), oldest first."""
         start, end = span(since, until)
         with self._snapshot() as (snapshot, waiting):
-            stored = [] if snapshot is None else schema.rows(snapshot.first, start, end)
+            stored = [] if snapshot is None else columns.rows(snapshot.first, start, end)
         rows = [*stored, *(row for row in waiting if start <= row.started < end)]
         return sorted(rows, key=attrgetter("started", "id"))
 
@@ -172,9 +174,9 @@ class SqliteLedger(BaseLedger):
                 self._apply_changes(cursor)
             try:
                 if len(rows) == 1:
-                    schema.insert(cursor, schema.values(rows[0]))
+                    columns.insert(cursor, columns.values(rows[0]))
                 elif rows:
-                    _in_transaction("BEGIN IMMEDIATE", partial(_insert, map(schema.values, rows)), cursor)
+                    _in_transaction("BEGIN IMMEDIATE", partial(_insert, map(columns.values, rows)), cursor)
                 rows.clear()
             except Exception as error:
                 if type(error) in _LATER:
@@ -227,7 +229,7 @@ class SqliteLedger(BaseLedger):
             self._wait, self._identity, self._looked = seconds, _identity(self._path), now
             if accounts.has_trigger(cursor):  # perhaps of budgets that nobody has any more
                 with contextlib.suppress(sqlite3.Error):
-                    _in_transaction("BEGIN IMMEDIATE", sqlite_budgets.tidy, cursor)
+                    _in_transaction("BEGIN IMMEDIATE", tidy, cursor)
         elif self._wait != seconds:
             cursor.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
             self._wait = seconds
@@ -275,7 +277,7 @@ def _in_transaction(begin: str, work: Callable[[sqlite3.Cursor], T], cursor: sql
 
 def _insert(stored: Iterable[tuple[Any, ...]], cursor: sqlite3.Cursor) -> None:
     for each in stored:
-        schema.insert(cursor, each)
+        columns.insert(cursor, each)
 
 
 def _insert_each(cursor: sqlite3.Cursor, rows: list[LedgerRow]) -> None:
@@ -283,7 +285,7 @@ def _insert_each(cursor: sqlite3.Cursor, rows: list[LedgerRow]) -> None:
     failed: Exception | None = None
     while rows:
         try:
-            schema.insert(cursor, schema.storable(rows[0]))
+            columns.insert(cursor, columns.storable(rows[0]))
         except Exception as error:
             if type(error) in _LATER:
                 raise

@@ -14,7 +14,8 @@ from typing import Any, Final
 from zlib import crc32
 
 from ccroute.accounting.ledger import utc
-from ccroute.accounting.tally import EXACT, LedgerRow
+from ccroute.accounting.money import EXACT
+from ccroute.accounting.row import LedgerRow
 from ccroute.types import FailureClass, Usage
 from ccroute.types.route import new_usage
 

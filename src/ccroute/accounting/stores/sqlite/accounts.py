@@ -14,9 +14,9 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from ccroute.accounting.budgets import Claim, Scope, Standing
-from ccroute.accounting.stores.schema import NULL, nanoseconds
-from ccroute.accounting.stores.tables import COUNT, amount_of_text, tokens
-from ccroute.accounting.tally import EXACT
+from ccroute.accounting.money import EXACT, NOTHING
+from ccroute.accounting.stores.sqlite.columns import NULL, nanoseconds
+from ccroute.accounting.stores.sqlite.tables import COUNT, amount_of_text, tokens
 
 CHANGE: Final = "UPDATE reservations SET usd = ?, tokens = ? WHERE attempt = ?"
 END: Final = "DELETE FROM reservations WHERE attempt = ?"
@@ -177,7 +177,8 @@ def _in_column(tokens: int) -> int:
 
 
 def _usd(amount: float) -> Decimal:
-    return Decimal(amount).scaleb(-12, EXACT)
+    usd = Decimal(amount).scaleb(-12, EXACT).normalize(EXACT)
+    return EXACT.add(usd, NOTHING)  # 100, not 1E+2; 0, not 0E-12
 
 
 def _at_most(usd: Decimal) -> int | float:

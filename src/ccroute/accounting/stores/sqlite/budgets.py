@@ -15,14 +15,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ccroute.accounting.budgets import Claim, Standing
-from ccroute.accounting.prices import NOTHING
-from ccroute.accounting.stores import accounts
-from ccroute.accounting.stores.processes import has_ended, this_process
-from ccroute.accounting.stores.schema import nanoseconds
+from ccroute.accounting.money import NOTHING
+from ccroute.accounting.stores.sqlite import accounts
+from ccroute.accounting.stores.sqlite.columns import nanoseconds
+from ccroute.accounting.stores.sqlite.processes import has_ended, this_process
 
 if TYPE_CHECKING:
-    from ccroute.accounting.stores.sqlite import SqliteLedger
-    from ccroute.accounting.tally import LedgerRow
+    from ccroute.accounting.row import LedgerRow
+    from ccroute.accounting.stores.sqlite.ledger import SqliteLedger
 
 LOOK: Final = 0.05
 """Seconds after which a call that finds too much reserved looks again for processes that have ended."""

@@ -12,8 +12,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from ccroute.accounting.budgets import Claim, Kind, Scope, Standing, fits
-from ccroute.accounting.prices import NOTHING
-from ccroute.accounting.tally import EXACT, Key, LedgerRow
+from ccroute.accounting.money import EXACT, NOTHING
+from ccroute.accounting.row import Key, LedgerRow
 from ccroute.errors import ConfigError
 from ccroute.types.locks import Inbox
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 MOST_SESSIONS: Final = 100_000
 """Sessions whose spending is known; the one that was asked for longest ago is forgotten first."""
 _MOST_AT_ONCE: Final = 64
-_NONE: Final[tuple[Sequence[Claim], Decimal, int]] = (), NOTHING, 0
 _PARTS: Final = ("agent", "group", "backend", "session")
 
 
@@ -44,7 +43,7 @@ class _Window:
     by_session: bool
     since: datetime
     until: datetime
-    accounts: dict[Scope, _Amount] = field(default_factory=dict)
+    accounts: dict[tuple[Kind, str, str | None], _Amount] = field(default_factory=dict)  # by scope
 
     def add(self, row: LedgerRow | Key, usd: Decimal, tokens: int) -> None:
         """Count what one row, or a sum of rows, spent."""
@@ -52,8 +51,7 @@ class _Window:
         name = "" if kind == "router" else getattr(row, kind)
         if name is None or (self.by_session and session is None):
             return
-        scope = Scope(kind, name, session)
-        account = self.accounts.get(scope) or self.new(scope)
+        account = self.accounts.get((kind, name, session)) or self.new(Scope(kind, name, session))
         account.usd = EXACT.add(account.usd, usd)
         account.tokens += tokens
 
@@ -76,7 +74,7 @@ class MemoryBudgets:
     def __init__(self, ledger: BaseLedger) -> None:
         self._ledger = ledger
         self._windows: dict[tuple[str, bool, datetime], _Window] = {}
-        self._reservations: dict[str, tuple[Sequence[Claim], Decimal, int]] = {}
+        self._reservations: dict[str, tuple[list[Claim], Decimal, int]] = {}
         self._reserved: dict[Scope, _Amount] = {}
         self._inbox = Inbox(self._apply)
 
@@ -92,20 +90,21 @@ class MemoryBudgets:
         self, attempt: str, claims: Sequence[Claim], usd: Decimal, tokens: int, expires: datetime
     ) -> list[Standing] | None:
         """Reserve so much of every claim, or nothing."""
-        standings: list[Standing] = []
-        fit = True
+        found = None
         with self._inbox.lock:
             if self._inbox:
                 self._inbox.read()
             for claim in claims:
-                standing = self._standing(claim)
-                standings.append(standing)
-                fit = fit and fits(claim, standing, usd, tokens)
-            if fit:
+                if not fits(claim, self._standing(claim), usd, tokens):
+                    found = [self._standing(each) for each in claims]
+                    break
+            else:
+                if attempt in self._reservations:  # an interrupt came before this was known
+                    self._end(attempt)
                 self._put(attempt, claims, usd, tokens)
         if self._inbox:
             self._inbox.drain()
-        return None if fit else standings
+        return found
 
     def settle(self, attempt: str, usd: Decimal, tokens: int) -> None:
         """The attempt is over before its call is, and its row will say so much."""
@@ -158,27 +157,23 @@ class MemoryBudgets:
         except ConfigError:  # a ledger of the user's own, which keeps sums only: some rows may count twice
             return []
 
+    # An interrupt comes only after a call, so what stands between two calls below is done as a whole.
+
     def _put(self, attempt: str, claims: Sequence[Claim], usd: Decimal, tokens: int) -> None:
-        self._reservations[attempt] = claims, usd, tokens
+        held: list[Claim] = []
+        self._reservations[attempt] = held, usd, tokens
         for claim in claims:
             reserved = self._reserved.get(claim.scope)
             if reserved is None:
-                self._reserved[claim.scope] = _Amount(usd, tokens)
-            else:
-                reserved.usd = EXACT.add(reserved.usd, usd)
-                reserved.tokens += tokens
+                reserved = self._reserved[claim.scope] = _Amount()
+            reserved.usd = EXACT.add(reserved.usd, usd)
+            reserved.tokens += tokens
+            held.append(claim)
 
     def _apply(self, attempt: str, usd: Decimal, tokens: int, row: LedgerRow | None) -> None:
         """End a reservation. What was spent is counted with its row, and until then stays reserved. Only with
         the lock."""
-        claims, reserved_usd, reserved_tokens = self._reservations.pop(attempt, _NONE)
-        for claim in claims:
-            reserved = self._reserved.get(claim.scope)
-            if reserved is not None:
-                reserved.usd = EXACT.subtract(reserved.usd, reserved_usd)
-                reserved.tokens -= reserved_tokens
-                if not reserved.tokens and not reserved.usd:
-                    del self._reserved[claim.scope]
+        claims = self._end(attempt)
         if not usd and not tokens:
             return
         if row is None:
@@ -188,3 +183,22 @@ class MemoryBudgets:
         for window in self._windows.values():
             if row.started >= window.since:
                 window.add(row, usd, tokens)
+
+    def _end(self, attempt: str) -> Sequence[Claim]:
+        """End a reservation, if there is one; its claims."""
+        known = self._reservations.get(attempt)
+        if known is None:
+            return ()
+        held, usd, tokens = known
+        claims = tuple(held)
+        while held:
+            scope = held[-1].scope
+            reserved = self._reserved.get(scope)
+            if reserved is not None:  # None: nothing is reserved, as for what is free
+                reserved.usd = EXACT.subtract(reserved.usd, usd)
+                reserved.tokens -= tokens
+                if not reserved.tokens and not reserved.usd:
+                    del self._reserved[scope]
+            held.pop()
+        del self._reservations[attempt]
+        return claims

@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from ccroute.accounting.stores.tables import APPLICATION, MIGRATIONS, OLD
+from ccroute.accounting.stores.sqlite.tables import APPLICATION, MIGRATIONS, OLD
 from ccroute.errors import ConfigError
 
 WAIT: Final = 5.0
 """Seconds that a reader waits at most for another process."""
 _PAUSE: Final = 0.005
+_WHAT: Final = '; a ledger is the SQLite file that a router wrote with ledger="usage.db"'
 
 reads = threading.RLock()
 """Held while a file is read: SQLite's files may not be open while the process forks."""
@@ -66,7 +67,8 @@ def open_for_reading(path: Path) -> Iterator[Snapshot | None]:
                 both = [stack.enter_context(contextlib.closing(_connect_to_read(path))) for _ in range(2)]
                 yield Snapshot(*both) if all(_begin_to_read(each, path) for each in both) else None
         except sqlite3.Error as error:
-            raise ConfigError(f"ledger: {path} cannot be read: {error}") from error
+            what = _WHAT if "not a database" in str(error) else ""
+            raise ConfigError(f"ledger: {path} cannot be read: {error}{what}") from error
 
 
 def _connect(path: Path, wait: float, mode: str = "mode=rw") -> sqlite3.Connection:

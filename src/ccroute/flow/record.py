@@ -1,0 +1,203 @@
+"""How a call is written down: its attempts as results and as ledger rows, its cost, and why it went its way.
+
+Knows results, rows and the ledger; must not decide what the call does next.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from ccroute import observe
+from ccroute.accounting import LedgerRow, cost
+from ccroute.accounting.money import NOTHING
+from ccroute.flow.attempt.charge import charge
+from ccroute.flow.attempt.context import AttemptContext
+from ccroute.flow.attempt.fault import Fault
+from ccroute.flow.state import RouterState
+from ccroute.routing import Candidate, Plan
+from ccroute.types import Attempt, Completion, Outcome, Route, Usage
+from ccroute.types.route import new_attempt, new_route, with_facts
+
+if TYPE_CHECKING:
+    from ccroute.routing.rate_limits import Turn
+
+
+class CallRecord:
+    """What is written down of one call. Its fields have their defaults here: a call makes one of these.
+
+    process:   the call belongs to it, and not to a forked child.
+    started:   when the call began, monotonic.
+    sent:      whether any byte of a request may have reached a server.
+    attempts:  as the call's result shows them; `rows` are the same for the ledger.
+    cost:      of all attempts, in USD; None if the price of one is unknown.
+    reasons:   why the call went its way.
+    latest:    the attempt that was noted last.
+    latency:   of the call in seconds, when that one was noted.
+    abandoned: the call was left by its caller, so this may run in a finaliser.
+    """
+
+    process = 0
+    started = 0.0
+    sent = False
+    attempts: tuple[Attempt, ...] = ()
+    rows: tuple[LedgerRow, ...] = ()
+    cost: Decimal | None = NOTHING
+    reasons: tuple[str, ...] = ()
+    latest: AttemptContext | None = None
+    latency = 0.0
+    abandoned = False
+    _unwritten: Iterator[LedgerRow] | None = None
+
+    def note(
+        self,
+        attempt: AttemptContext,
+        outcome: Outcome,
+        usage: Usage,
+        fault: Fault | None,
+        reason: str,
+        model: str = "",
+    ) -> None:
+        """Write down an attempt that is over. `model`: the answer's name for what served."""
+        self.reasons += attempt.changes
+        self.sent, turn = self.sent or attempt.sent, attempt.turn
+        if turn is not None:
+            turn.used(usage if attempt.sent else None)
+            if turn.waited:
+                self.waited(attempt.deployment.name, turn)
+        now, plan, candidate = attempt.state.clock.monotonic(), attempt.plan, attempt.candidate
+        deployment, duration, latency = candidate.deployment, now - attempt.started, now - self.started
+        failure = None if fault is None else fault.rule.failure
+        spent, source, note = charge(attempt, outcome, usage, model)
+        self.reasons += (f"{deployment.name}: {note}",) if note else ()
+        if attempt.reconnected:
+            reason += "; the server had closed the kept connection, sent once more on a new one"
+        made = new_attempt(
+            deployment=deployment.name,
+            outcome=outcome,
+            failure=failure,
+            reason=reason,
+            status=attempt.status,
+            error=None if fault is None else type(fault.error).__name__,
+            started=attempt.started_at,
+            duration=duration,
+            usage=usage,
+            cost=spent,
+        )
+        # In the order of its fields: with their names, it would cost twice as much.
+        row = LedgerRow(
+            attempt.id,
+            attempt.call_id,
+            attempt.started_at,
+            plan.agent,
+            plan.group,
+            plan.request.session,
+            plan.requested_model,
+            candidate.alias,
+            deployment.backend.name,
+            deployment.name,
+            deployment.model,
+            outcome,
+            failure,
+            attempt.status,
+            usage,
+            spent,
+            plan.overridden,
+            candidate.fallback,
+            duration,
+            attempt.first_content,
+            True,  # final, and not cached
+            False,
+            latency,
+            _override_saved(plan, usage, spent) if plan.overridden else None,
+            plan.request.metadata,
+            source,
+            attempt.queued,
+            attempt.load,
+        )
+        before = self.rows
+        if before:
+            before = (*before[:-1], before[-1]._replace(final=False, latency=None, override_saved=None))
+        # All or none of these: an interrupt comes after a call, and here is none.
+        self.attempts += (made,)
+        self.rows = (*before, row)
+        self.cost = None if self.cost is None or spent is None else self.cost + spent
+        self.latest, self.latency = attempt, latency
+
+    def waited(self, who: str, turn: Turn) -> None:
+        """Put the wait for a turn into the route's reasons."""
+        self.reasons += (f"{who} waited {turn.waited:.1f} s: {turn.reason.why}",)
+
+    def completed(self, answer: Completion, attempt: AttemptContext, usage: Usage) -> Completion:
+        """An answer with all that is known of it."""
+        plan, clock = attempt.plan, attempt.state.clock
+        completion = with_facts(
+            answer,
+            id=answer.id or attempt.call_id,
+            created=answer.created or int(clock.now().timestamp()),
+            model=answer.model or attempt.deployment.model,
+            usage=usage,
+            route=self.route_of(plan, attempt.candidate),
+            cost=self.cost,
+            latency=self.latency if attempt is self.latest else clock.monotonic() - self.started,
+            request_id=answer.request_id or attempt.request_id,
+        )
+        asked, sent = plan.request, attempt.request
+        form = asked.response_format if asked.response_format is not None else sent.response_format
+        if form is not None or asked.tools or sent.tools:
+            completion._asked_with(form, asked.tools or sent.tools)
+        return completion
+
+    def so_far(self, attempt: AttemptContext) -> Completion:
+        """The answer so far of a stream, with what it cost."""
+        answer = attempt.so_far() or Completion()
+        if attempt is self.latest:
+            return self.completed(answer, attempt, self.attempts[-1].usage)
+        usage, before = attempt.spent(), self.cost
+        spent, _, _ = charge(attempt, "ok", usage)
+        total = None if spent is None or before is None else before + spent
+        return self.completed(answer, attempt, usage).model_copy(update={"cost": total})
+
+    def route_of(self, plan: Plan, candidate: Candidate) -> Route:
+        """Where the call went, with `candidate` as the one that serves."""
+        return new_route(
+            agent=plan.agent,
+            requested_model=plan.requested_model,
+            model=candidate.alias,
+            deployment=candidate.deployment.name,
+            backend=candidate.deployment.backend.name,
+            overridden=plan.overridden,
+            fallback=candidate.fallback,
+            cached=False,
+            attempts=self.attempts,
+            reasons=(*self.reasons, candidate.reason),
+        )
+
+    def write(self, state: RouterState) -> None:
+        """Write the rows into the ledger; called again after an interrupt, it writes the others.
+
+        A ledger that fails is only reported: the answer is worth more. In a forked child it does nothing: the
+        call is the parent's.
+        """
+        if self.process != os.getpid():
+            return
+        ledger, budgets = state.ledger, state.budgets
+        write = ledger.defer if self.abandoned else ledger.record
+        counting = budgets if budgets is not None else ledger.budgets
+        self._unwritten = self._unwritten or iter(self.rows)
+        for row in self._unwritten:  # no interrupt comes between a step of `for` and its body
+            try:
+                write(row)
+            except Exception as error:
+                state.emit(observe.LedgerFailed(row.call, row.agent, type(error).__name__))
+            finally:
+                if counting is not None:
+                    counting.count(row)
+
+
+def _override_saved(plan: Plan, usage: Usage, spent: Decimal | None) -> Decimal | None:
+    """What the requested model would have cost for the same tokens, minus what this one did."""
+    would_have = cost(usage, plan.requested_price)
+    return None if would_have is None or spent is None else would_have - spent
