@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from operator import attrgetter
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -156,6 +157,20 @@ def test_condensed_latencies_are_right_to_one_percent(latencies: list[int], cond
     close.condense()
     close.latencies.extend(latencies[condensed:])
     assert close.percentiles(50, 95) == pytest.approx(exact.percentiles(50, 95), rel=0.0101, abs=2e-6)
+
+
+@pytest.mark.parametrize("spread", [1, 10, 10**7])
+@pytest.mark.parametrize("order", ["mixed", "sorted", "mostly the same"])
+def test_percentiles_of_many_latencies_are_exact(spread: int, order: str) -> None:
+    chance = Random(spread)
+    latencies = [chance.randrange(spread) for _ in range(30_000)]
+    if order == "sorted":
+        latencies.sort()
+    if order == "mostly the same":
+        latencies[5::7] = [5] * len(latencies[5::7])
+        latencies[1000:25_000] = [spread // 2] * 24_000
+    expected = [sorted(latencies)[number - 1] / 1e6 for number in (300, 15_000, 28_500, 30_000)]
+    assert Tally(latencies=array("q", latencies)).percentiles(1, 50, 95, 100) == expected
 
 
 def test_a_tally_keeps_a_bounded_number_of_latencies() -> None:

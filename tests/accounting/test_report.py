@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import math
 from decimal import Decimal
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from tests.accounting.support import DAY, START, row, rows
 
 from ccroute import Price, Report, Usage
-from ccroute.accounting import LedgerRow, MemoryLedger, cost
+from ccroute.accounting import Key, LedgerRow, MemoryLedger, Tally, cost
 from ccroute.accounting.report import MOST_SHOWN
 from ccroute.display import rounded_usd
 
@@ -361,6 +362,27 @@ def test_a_prompt_and_a_notebook_show_the_first_of_many_rows() -> None:
         assert shown.count("agent-") == MOST_SHOWN
         assert "5 more rows: print(report), or report.to_dicts()" in shown
         assert str(MOST_SHOWN + 5) in shown, "the total is that of all"
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_a_report_leaves_the_garbage_collector_as_it_was(on: bool) -> None:
+    seen = []
+
+    class Watched(dict[Key, Tally]):
+        def items(self) -> Any:
+            seen.append(gc.isenabled())
+            return super().items()
+
+    sums = Watched({row().key(): Tally()})
+    (gc.enable if on else gc.disable)()
+    try:
+        Report(sums)
+        with pytest.raises(AttributeError):
+            Report({row().key(): None})  # type: ignore[dict-item]
+        assert gc.isenabled() == on
+    finally:
+        gc.enable()
+    assert seen == [False]
 
 
 # -- What is estimated

@@ -15,7 +15,7 @@ from ccroute.accounting.money import EXACT, NOTHING, as_json
 from ccroute.accounting.price_lists import how_to_price, price_of_model
 from ccroute.accounting.prices import PriceBook, PriceLike
 from ccroute.accounting.row import Key
-from ccroute.accounting.tally import Tally, combined, merged, tiers_of
+from ccroute.accounting.tally import Tally, combined, merged, tiers_of, without_gc
 from ccroute.display import RichTable, aligned, html_table, rounded_usd
 from ccroute.errors import ConfigError
 from ccroute.types import Price
@@ -65,20 +65,21 @@ class Report(Sequence[Mapping[str, Any]]):
         self._baseline = baseline
         self._baseline_name = "baseline"
         self._read: Callable[..., Mapping[Key, Tally]] = lambda by: sums
-        groups = combined(
-            (tuple([getattr(key, name) for name in self.by]), each) for key, each in sums.items()
-        )
-        whole = merged(list(groups.values()))
-        if not self.by:
-            groups[()] = whole
         self._rows, self._estimated = list[dict[str, Any]](), list[dict[str, Any]]()
-        with localcontext(EXACT):
+        with localcontext(EXACT), without_gc():
+            groups = combined(
+                (tuple([getattr(key, name) for name in self.by]), each) for key, each in sums.items()
+            )
+            whole = merged(list(groups.values()))
             self._total, self._total_estimated = _columns(whole, baseline), _estimated(whole)
-            for group, tally in groups.items():
-                names: dict[str, Any] = dict(zip(self.by, group, strict=True))
-                self._rows.append({**names, **_columns(tally, baseline)})
+            for group, tally in groups.items() if self.by else ():
+                row: dict[str, Any] = dict(zip(self.by, group, strict=True))
                 if tally.estimated:
-                    self._estimated.append({**names, **_estimated(tally)})
+                    self._estimated.append(row | _estimated(tally))
+                row.update(_columns(tally, baseline))
+                self._rows.append(row)
+        if not self.by:
+            self._rows, self._estimated = [self._total], [self._total_estimated] * bool(whole.estimated)
         self._rows.sort(key=itemgetter("requests"), reverse=True)
         self._rows.sort(key=lambda row: row["cost"] or NOTHING, reverse=True)
         if "day" in self.by:

@@ -246,7 +246,7 @@ _SUMS: Final = (
     "coalesce(sum(override_saved) FILTER (WHERE final), 0)",
 )
 """As `grouped` takes them."""
-_PARTS: Final = {"group": '"group"', "day": "(started AT TIME ZONE 'UTC')::date - date '1970-01-01'"}
+_PARTS: Final = {"group": '"group"', "day": "(started AT TIME ZONE 'UTC')::date"}
 """How the parts of a key are written in SQL, where it is not their name."""
 
 
@@ -268,4 +268,5 @@ def sums(
     query += f"{_NOT_TWICE if twice else ''} GROUP BY {places}"
     arguments = [start, end, *([twice] if twice else [])]
     with connection.cursor(binary=True) as cursor:
-        return grouped(cursor.execute(query.encode(), arguments), by, tiers)
+        found = grouped(cursor.execute(query.encode(), arguments), by, tiers)
+    return {key._replace(day=str(key.day)): tally for key, tally in found.items()}
