@@ -120,7 +120,7 @@ def home() -> Iterator[Home]:
         yield made
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(
     model=MODELS,
     agent_model=st.none() | MODELS,

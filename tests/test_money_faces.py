@@ -485,7 +485,7 @@ def check(walk: Walk) -> None:
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(asks=st.lists(ASKS, min_size=1, max_size=6))
 def test_all_faces_of_the_money_agree(hosts: Hosts, mode: str, asks: list[Ask]) -> None:
     with ExitStack() as stack:

@@ -259,7 +259,7 @@ agents = st.fixed_dictionaries(
 files = st.dictionaries(keys, tables | agents | st.dictionaries(keys, agents, max_size=2), max_size=4)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(files, st.none() | files)
 def test_whatever_files_hold_they_load_or_are_a_config_error(one, other):
     with contextlib.suppress(ConfigError):

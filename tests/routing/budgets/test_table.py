@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from tests.flow.support import NOON
 from ccroute import Agent, Budget
 from ccroute.accounting.budgets import Scope
 from ccroute.errors import ConfigError
-from ccroute.routing.budgets.table import BudgetTable
+from ccroute.routing.budgets.table import BudgetTable, Need, Needs
 from ccroute.routing.tables.agents import AgentTable
 
 AGENTS = AgentTable(
@@ -156,3 +157,25 @@ def test_claims_are_those_of_the_window_that_a_moment_is_in() -> None:
     later, still = needs.claims(NOON + timedelta(hours=1))
     assert (later.since, still) == (NOON + timedelta(hours=1), always)
     assert needs.claims(NOON)[0] == hour, "a clock that was set back"
+
+
+def test_threads_at_the_end_of_a_window_do_not_mix_its_claims_up() -> None:
+    later = NOON + timedelta(hours=1)
+    for line in range(1, 10):
+        needs = Needs([Need("router", Budget(1, per="hour"), Scope("router"))])
+        lines = iter(range(1, 100))
+
+        def trace(
+            frame: Any, event: str, _: object, at: int = line, lines: Any = lines, it: Any = needs
+        ) -> Any:
+            if event == "line" and frame.f_code is Needs.claims.__code__ and next(lines) == at:
+                it.claims(NOON)  # of another thread
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            needs.claims(later)
+        finally:
+            sys.settrace(before)
+        assert [claim.since for claim in needs.claims(later)] == [later]

@@ -54,16 +54,17 @@ class Need:
 class Needs(tuple[Need, ...]):
     """The budgets that an attempt needs."""
 
-    _claims: tuple[Claim, ...] = ()
-    _since, _until = END, END
+    _latest: tuple[datetime, datetime, tuple[Claim, ...]] = END, END, ()
 
     def claims(self, now: datetime) -> tuple[Claim, ...]:
         """What a store has to know of them, in the windows that `now` (UTC) is in."""
-        if not self._since <= now < self._until:
-            self._claims = found = tuple(need.claim(now) for need in self)
-            self._since = max(claim.since for claim in found)
-            self._until = min(claim.until for claim in found)
-        return self._claims
+        since, until, found = self._latest
+        if not since <= now < until:
+            found = tuple(need.claim(now) for need in self)
+            since = max(claim.since for claim in found)
+            # At once: threads at the end of a window may mean different ones.
+            self._latest = since, min(claim.until for claim in found), found
+        return found
 
 
 class BudgetTable:
