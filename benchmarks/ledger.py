@@ -31,6 +31,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 AGENTS, MODELS = 119, 8
 CALLS, ROUNDS = 2000, 9
 GOAL_ADDED, GOAL_REPORT = 40, 2  # µs, seconds
+BASELINE = Price(15, 75, above={200_000: Price(30, "112.5")})
 
 
 def calls(router: Router) -> float:
@@ -143,7 +144,7 @@ def reports(path: Path | str, count: int) -> None:
         took = []
         for _ in range(3):
             began = time.perf_counter()
-            report = Report.from_ledger(path, by, *span, baseline=Price(15, 75))
+            report = Report.from_ledger(path, by, *span, baseline=BASELINE)
             took.append(time.perf_counter() - began)
         name = ", ".join(by) or "total"
         print(f"{name + (' of December' if span[0] else ''):20}{min(took):6.2f} s{len(report):8,} lines")

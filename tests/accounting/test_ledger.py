@@ -113,13 +113,14 @@ def test_known_tokens_are_kept_by_prompt_length() -> None:
         Usage(input=1, cache_read=1000),
         Usage(cache_write_1h=2000),
         Usage(output=5),
+        Usage(reasoning=10**30, output=10**30, input=10**30),
     ]
     tally = Tally()
     for usage in prompts:
         tally.add(row(usage=usage), at_1000)
     assert tally.tokens == {
         at_1000[0]: TokenCounts(input=1000, output=5),
-        at_1000[1]: TokenCounts(input=1, cache_read=1000, cache_write_1h=2000),
+        at_1000[1]: TokenCounts(10**30 + 1, 1000, 0, 2000, 10**30, 10**30),
     }
 
 

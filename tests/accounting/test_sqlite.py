@@ -94,6 +94,15 @@ def test_amounts_are_exact_in_rows_and_sums(path: Path, costs: list[str]) -> Non
     assert report.total["override_saved"] == -sum(amounts)
 
 
+def test_more_tokens_than_a_column_holds_are_an_error(path: Path) -> None:
+    with opened(path) as ledger:
+        for _ in range(2):
+            ledger.record(row(usage=Usage(input=2**62)))
+        assert Report(ledger.tallies(until=START), ()).total["input"] == 0
+        with pytest.raises(ConfigError, match="integer overflow"):
+            ledger.tallies()
+
+
 def test_an_amount_comes_back_without_needless_zeros(path: Path) -> None:
     with opened(path) as ledger:
         for amount in ("0.50", "100", "0"):

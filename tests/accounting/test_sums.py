@@ -107,3 +107,21 @@ def test_a_report_is_the_sum_of_its_rows(
             assert made.total == total
             order = [(line.get("day"), -(line["cost"] or 0)) for line in made]
             assert order == sorted(order), "day by day, the most expensive first"
+
+
+@given(
+    st.lists(ROWS, max_size=12),
+    st.lists(st.sampled_from([name for name in GROUPS if name != "session"]), max_size=3, unique=True),
+    st.integers(0, 5),
+)
+def test_old_rows_in_memory_count_as_the_others(
+    recorded: list[LedgerRow], by: Sequence[Any], limit: int
+) -> None:
+    ledger = MemoryLedger(limit)
+    for each in recorded:
+        ledger.record(each)
+    made = Report.of(ledger.tallies, by, None, None, PRICE)
+    exact = [name for name in made.total if name not in {"p50", "p95"}]
+    expected = [{name: line[name] for name in [*by, *exact]} for line in naive_report(recorded, by, PRICE)]
+    assert len(made) == len(expected)
+    assert all({name: line[name] for name in [*by, *exact]} in expected for line in made)

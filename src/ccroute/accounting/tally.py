@@ -255,8 +255,8 @@ def tallied(
 
 @contextlib.contextmanager
 def without_gc() -> Iterator[None]:
-    """Pause the garbage collector while many sums are made. None of them is garbage, and to look at them again
-    and again takes a fifth of the time."""
+    """Pause the garbage collector while many sums are made. None of them is garbage, and to look at them
+    again and again takes a fifth of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
