@@ -30,7 +30,7 @@ from tests.accounting.support import DAY, ROWS, START, row
 from ccroute import Price, Report
 from ccroute.accounting import LedgerRow, PriceBook, SqliteLedger
 from ccroute.accounting.stores import base
-from ccroute.accounting.stores.sqlite import columns, files, tables
+from ccroute.accounting.stores.sqlite import columns, files, sums, tables
 from ccroute.accounting.stores.sqlite import ledger as sqlite
 from ccroute.errors import ConfigError
 from ccroute.types import FailureClass, Usage
@@ -92,6 +92,28 @@ def test_amounts_are_exact_in_rows_and_sums(path: Path, costs: list[str]) -> Non
         report = Report(ledger.tallies(by=()), ())
     assert report.total["cost"] == sum(amounts)
     assert report.total["override_saved"] == -sum(amounts)
+
+
+def test_an_interrupted_report_reads_no_further(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, read, parts = threading.Event(), sums._read, []
+
+    def watched(*given: Any) -> Any:
+        parts.append(given)
+        began.wait(5)
+        return read(*given)
+
+    def interrupted(*_: object) -> Any:
+        began.set()
+        raise KeyboardInterrupt
+
+    with opened(path) as ledger:
+        for number in range(50):
+            ledger.record(row(started=START + number * DAY))
+        monkeypatch.setattr(sums, "_read", watched)
+        monkeypatch.setattr(sums, "grouped", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ledger.tallies()
+    assert len(parts) < 10
 
 
 def test_more_tokens_than_a_column_holds_are_an_error(path: Path) -> None:

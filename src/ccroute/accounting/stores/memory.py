@@ -17,7 +17,7 @@ from ccroute.accounting.tally import USUAL_TIERS, Lengths, Tally, joined, merged
 MOST_AT_ONCE: Final = 64
 """Old rows that are summed up together. One by one, each would cost twice as much: caches are cold then."""
 MOST_SUMS: Final = 4_000
-"""Sums of days that are kept, and of months, and of years: 1 to 3 kB each."""
+"""Sums of days that are kept, and of months, and of years: up to 6 kB each."""
 
 
 class MemoryLedger(BaseLedger):

@@ -72,10 +72,14 @@ def sums(
 
     for connection in others:
         free.put(connection)
-    with ThreadPoolExecutor(len(connections)) as threads, without_gc():
-        found = threads.map(read, _parts(first, *bounds(start, end), within_days="day" in by))
-        free.put(first)
-        return grouped(chain.from_iterable(found), by, tiers)
+    threads = ThreadPoolExecutor(len(connections))
+    try:
+        with without_gc():
+            found = threads.map(read, _parts(first, *bounds(start, end), within_days="day" in by))
+            free.put(first)
+            return grouped(chain.from_iterable(found), by, tiers)
+    finally:
+        threads.shutdown(cancel_futures=True)  # after an interrupt, the other parts are not read
 
 
 def _parts(
