@@ -27,7 +27,7 @@ demo: .venv/demo
 
 # What waits on sockets runs beside what computes: two processes, for two cores. A shell lets what it runs in
 # the background ignore Ctrl-C, so that is the half that has no tests of it.
-WAITS := tests/cli tests/faults tests/http tests/runtime tests/sdk tests/ollama tests/test_soak.py tests/test_llama.py
+WAITS := tests/accounting/postgres tests/cli tests/faults tests/http tests/runtime tests/sdk tests/ollama tests/test_soak.py tests/test_llama.py
 test: .venv/dev
 	$(BIN)/coverage erase
 	@PYTHONWARNINGS=default $(BIN)/coverage run -m pytest $(WAITS:%=--ignore=%) > .computes.log 2>&1 & computes=$$!; \

@@ -386,13 +386,17 @@ class Link(server.FixedAnswers):
 
 async def main(seed: str, file: str) -> None:
     provider, loop, addresses = Provider(seed), asyncio.get_running_loop(), {}
+    listeners: list[asyncio.Server] = []
     for host in HOSTS:
         listener = await loop.create_server(
             lambda host=host: Link(provider, host), "127.0.0.1", 0, backlog=server.BACKLOG
         )
+        listeners.append(listener)
         addresses[host] = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
     print(json.dumps(addresses), flush=True)
     await server.until_stdin_ends()
+    for listener in listeners:
+        listener.close()
     for _ in range(500):
         if not provider.open:
             break

@@ -18,7 +18,11 @@ from ccroute import AsyncStream, Chunk, Completion, Router, Stream
 
 # The same examples each time: a run gives the same result twice; benchmarks/fuzz.py looks further.
 settings.register_profile(
-    "ccroute", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    "ccroute",
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("ccroute")
 

@@ -204,7 +204,7 @@ def test_every_document_reads_as_safe_load_reads_it(value, flow):
     assert plain(read_yaml(text, Source("x"))) == yaml.safe_load(text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(
         st.sampled_from(

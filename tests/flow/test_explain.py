@@ -144,7 +144,7 @@ def four_backends() -> list[Backend]:
     ]
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(
     model=MODELS,
     fallback=st.lists(MODELS, min_size=1, max_size=3),

@@ -32,7 +32,10 @@ def run(path: Path) -> NotebookNode:
     notebook = nbformat.read(path, as_version=4)
     source = str(Path(ccroute.__file__).parent.parent)
     with tempfile.TemporaryDirectory() as folder:
-        client = NotebookClient(notebook, timeout=60, resources={"metadata": {"path": folder}})
+        # A kernel sends what a cell prints in pieces of any size: put them together.
+        client = NotebookClient(
+            notebook, timeout=60, coalesce_streams=True, resources={"metadata": {"path": folder}}
+        )
         client.execute(env={**os.environ, "PYTHONPATH": source, "PYTHONWARNINGS": "default"})
     return clean(notebook)
 

@@ -283,7 +283,7 @@ JSONS = st.recursive(
     ),
     st.binary(max_size=60) | JSONS.map(as_json),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_whatever_a_server_answers_the_error_is_typed(
     wire: str, status: int, headers: dict[str, str], body: bytes
 ) -> None:

@@ -127,7 +127,7 @@ PLACES = st.lists(st.integers(0, 200), max_size=8)
 
 
 @given(PIECES, PLACES)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_every_rechunking_of_the_same_bytes_gives_the_same_events(stream: bytes, places: list[int]) -> None:
     whole = sse(stream)
     assert sse(*cut(stream, places)) == whole

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.fuzz import CORPUS, WIRES, Case, cases, outcomes
 from tests.wire.support import FIXTURES
 
-CASES = 4_000
+CASES = 2_000
 FEW = 100
 
 

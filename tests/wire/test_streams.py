@@ -88,7 +88,7 @@ def test_a_stream_cut_anywhere_is_never_a_shorter_answer(wire: str) -> None:
 
 
 @given(WIRE, st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_mutated_streams_end_in_an_answer_or_a_typed_error(wire: str, data: st.DataObject) -> None:
     stream = bytearray(fixture(STREAMS[wire]))
     for _ in range(data.draw(st.integers(1, 4))):
@@ -125,7 +125,7 @@ MUTATIONS = [
 
 
 @given(WIRE, st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_mutated_answers_end_in_an_answer_or_a_typed_error(wire: str, data: st.DataObject) -> None:
     body = bytearray(fixture(WHOLES[wire]))
     for _ in range(data.draw(st.integers(1, 4))):
@@ -146,7 +146,7 @@ VALUES: st.SearchStrategy[object] = st.sampled_from(
 
 
 @given(WIRE, st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_field_of_any_shape_ends_in_an_answer_or_a_typed_error(wire: str, data: st.DataObject) -> None:
     frame = json.loads(fixture(WHOLES[wire]))
     place = frame

@@ -114,7 +114,7 @@ PARTS = [b'"', b"\\", b",", b":", b"[", b"]", b"{", b"}", b"\n", b" ", b"\xff", 
 
 
 @given(st.text(max_size=3), st.lists(st.tuples(st.integers(0, 99), st.sampled_from(PARTS)), max_size=4))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_a_changed_event_is_read_as_json_or_not_at_all(text: str, changes: list[tuple[int, bytes]]) -> None:
     event = frame(text).replace(b": ", b":").replace(b'"end":null', b'"end":"noise"')
     template = Template(b"content", varying=[b"end"])
@@ -164,7 +164,7 @@ ENDS = {
     st.sampled_from([b"\n", b"\r\n", b"\r"]),
     st.lists(st.integers(0, 1 << 12), max_size=12),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_a_stream_of_like_frames_is_read_as_if_each_were_parsed(
     wire: str, texts: list[tuple[str, str]], ascii: bool, line_end: bytes, places: list[int]
 ) -> None:
