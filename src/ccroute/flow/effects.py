@@ -16,25 +16,28 @@ from ccroute.http.message import Failure, PreparedRequest, Reply
 from ccroute.types import Chunk
 
 if TYPE_CHECKING:
+    from ccroute.routing import Deployment
+    from ccroute.routing.scheduling import Grant
     from ccroute.routing.sleeper import Sleeper
 
 T = TypeVar("T")
 
 
 class Enter(NamedTuple):
-    """Ask for a slot at the backend's host, which may serve only so many calls at a time.
+    """Ask for a slot at the host of any of these deployments, the preferred one first. Each host may serve
+    only so many calls at a time.
 
-    The result is None (the call has a slot), `Queued` (it waits for one: go on with `Wait`), or a `Failure`.
-    Flows ask only for hosts with a limit. `model` is the one that would be loaded there.
+    The result is a `Granted`, `Queued` (the call waits: go on with `Wait`), or a `Failure`. Flows ask only
+    for hosts with a limit.
     """
 
-    backend: Backend
-    model: str
+    options: Sequence[Deployment]
     priority: int
 
 
 class Wait(NamedTuple):
-    """Wait for the slot that `Enter` queued for. The result is None, or a `Failure` at `until`."""
+    """Wait for the slot that `Enter` queued for. The result is a `Granted`, `Look`, or at `until` a `Failure`.
+    After `Look`, the call still waits: go on with another `Wait`."""
 
     until: float
 
@@ -77,9 +80,27 @@ class Emit:
 
 
 class Queued(NamedTuple):
-    """The host is busy, and `ahead` calls wait already."""
+    """The host is busy, and `ahead` calls wait already. `seconds`: the predicted wait."""
 
     ahead: int
+    seconds: float = 0.0
+
+
+class Granted(NamedTuple):
+    """The call has a slot, for the option of this number.
+
+    grant: what the schedule knows of it; None at a host that was freed of its limit meanwhile.
+    """
+
+    option: int = 0
+    grant: Grant | None = None
+
+
+class Look(NamedTuple):
+    """Ask the backend which models its server has loaded, and tell the schedule: a waiting call does that, at
+    most every few seconds."""
+
+    backend: Backend
 
 
 class Stopped(BaseException):
@@ -96,16 +117,16 @@ Effect: TypeAlias = Enter | Wait | Leave | Send | Read | Sleep | Emit
 Flow: TypeAlias = Generator[Effect, Any, T]
 
 
-def enter(effect: Enter) -> Flow[Queued | Failure | None]:
-    """A slot at the host, a place in its queue, or why there is neither."""
-    entered: Queued | Failure | None = yield effect
+def enter(effect: Enter) -> Flow[Granted | Queued | Failure]:
+    """A slot at a host, a place in the queue, or why there is neither."""
+    entered: Granted | Queued | Failure = yield effect
     return entered
 
 
-def wait(until: float) -> Flow[Failure | None]:
-    """The slot that the call is queued for, or why there is none."""
-    failure: Failure | None = yield Wait(until)
-    return failure
+def wait(until: float) -> Flow[Granted | Look | Failure]:
+    """The slot that the call is queued for, something to do meanwhile, or why there is no slot."""
+    waited: Granted | Look | Failure = yield Wait(until)
+    return waited
 
 
 def leave() -> Flow[None]:

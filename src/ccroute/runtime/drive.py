@@ -13,7 +13,20 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from ccroute.flow.effects import Effect, Emit, Enter, Flow, Leave, Queued, Read, Send, Sleep, Stopped, Wait
+from ccroute.flow.effects import (
+    Effect,
+    Emit,
+    Enter,
+    Flow,
+    Granted,
+    Leave,
+    Queued,
+    Read,
+    Send,
+    Sleep,
+    Stopped,
+    Wait,
+)
 from ccroute.http.message import Failure
 from ccroute.http.streams.blocking import run
 from ccroute.runtime.limiter import LATE, Limiters, Slot
@@ -96,17 +109,17 @@ class _Driver(Generic[T]):
                 return True
         return False
 
-    def _enter(self, effect: Enter) -> Queued | Failure | None:
-        limiter = self._limiters.by_origin.get(effect.backend.origin)
+    def _enter(self, effect: Enter) -> Granted | Queued | Failure:
+        limiter = self._limiters.by_origin.get(effect.options[0].backend.origin)
         if limiter is None:  # a reload has taken the limit off
-            return None
+            return Granted()
         self._slot = slot = Slot(limiter, self._new_waiter())
-        return slot.enter(effect.priority)
+        return slot.enter(effect.priority) or Granted()
 
-    def _wait_result(self, woken: bool) -> Failure | None:
+    def _wait_result(self, woken: bool) -> Granted | Failure:
         """The result of a `Wait`. A call that reached its deadline leaves the queue at once."""
         if woken or self._slot is None:
-            return None
+            return Granted()
         self._slot.settle()
         return LATE
 

@@ -24,7 +24,7 @@ from ccroute.flow.attempt.exchange import exchange
 from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.attempt.redact import cleaned
 from ccroute.flow.attempt.reports import health_report
-from ccroute.flow.effects import Enter, Flow, Queued, enter, sleep, wait
+from ccroute.flow.effects import Enter, Flow, Granted, Look, Queued, enter, sleep, wait
 from ccroute.flow.turns import turn_comes
 from ccroute.http.message import Failure
 from ccroute.routing.acquired import ANSWERED, UNDECIDED, AttemptOutcome, Unavailable
@@ -115,7 +115,9 @@ def _turn(attempt: AttemptContext, turn: Turn) -> Flow[Unavailable | None]:
 def _slot(attempt: AttemptContext) -> Flow[Fault | None]:
     """Wait for a slot at the deployment's host; a fault where there is none in time."""
     deployment = attempt.deployment
-    entered = yield from enter(Enter(deployment.backend, deployment.model, attempt.request.priority))
+    entered: Granted | Queued | Look | Failure = yield from enter(
+        Enter((deployment,), attempt.request.priority)
+    )
     if isinstance(entered, Queued):
         event = observe.Queued(attempt.call_id, attempt.plan.agent, deployment.name, entered.ahead)
         attempt.state.emit(event)

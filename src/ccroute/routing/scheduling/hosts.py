@@ -1,0 +1,149 @@
+"""All hosts with a limit, and all calls that wait for one. A call waits for any of its places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from ccroute.http.origin import Origin
+from ccroute.routing.scheduling.host import Host, HostLimits
+from ccroute.routing.scheduling.places import Place, Queue
+from ccroute.routing.scheduling.policies import Scheduler
+
+
+class Grant(NamedTuple):
+    """A call has a slot.
+
+    loads:   whether the host has to load the model first.
+    evicted: the models that the host gives up for it.
+    idle:    whether the host served no other call: only then does the server's load time mean this load.
+    """
+
+    call: Hashable
+    place: Place
+    loads: bool = False
+    evicted: Sequence[str] = ()
+    idle: bool = False
+
+
+class Hosts:
+    """The hosts of one router. The caller holds its own lock, and tells the time (monotonic seconds).
+
+    instead: the call that gets a slot in place of the one that is next, such as the thread that blocks the
+             event loop of that one. It must wait for the same host, or it is not asked.
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, instead: Callable[[Hashable], Hashable] = lambda call: call
+    ) -> None:
+        self.scheduler = scheduler
+        self.by_origin: dict[Origin, Host] = {}
+        self._instead = instead
+        self._queues: dict[tuple[tuple[Place, ...], int], Queue] = {}
+        self._waiting: dict[Hashable, Queue] = {}
+        self._running: dict[Hashable, Host] = {}
+
+    def __len__(self) -> int:
+        """The number of calls that wait."""
+        return len(self._waiting)
+
+    def waiting_at(self, origin: Origin) -> int:
+        """The number of calls that wait for a host, perhaps for others, too."""
+        return sum(map(len, self.by_origin[origin].queues))
+
+    def enter(self, call: Hashable, places: Sequence[Place], priority: int, now: float) -> Grant | None:
+        """Ask for a slot at any of `places`, the preferred one first. None: the call waits."""
+        for place in places:
+            self.by_origin[place.host].estimate(place.model, now).asked(now)
+        host = self.by_origin[places[0].host]
+        if len(places) == 1 and not host.queues and host.free_slots and host.has(places[0]):
+            return self._start(host, call, places[0], now)
+        key = (tuple(places), priority)
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = Queue(places, priority)
+            for place in places:
+                self.by_origin[place.host].queues[queue] = None
+        queue.add(call, now)
+        self._waiting[call] = queue
+        return None
+
+    def leave(self, call: Hashable) -> None:
+        """A call gives up its slot, or its place in the queue."""
+        host = self._running.pop(call, None)
+        if host is not None:
+            host.end(call)
+        elif call in self._waiting:
+            self._dequeue(call)
+
+    def grants(self, now: float) -> Iterator[Grant]:
+        """Give free slots to waiting calls, until nobody is to get one now."""
+        for host in self.by_origin.values():
+            while host.free_slots and host.queues:
+                grant = self._next(host, now)
+                if grant is None:
+                    break
+                yield grant
+
+    def listed(self, origin: Origin, models: Iterable[tuple[str, float | None]], now: float) -> None:
+        """A server lists its loaded models, each with its memory in GB."""
+        if (host := self.by_origin.get(origin)) is not None:
+            host.listed(models, now)
+
+    def measured(self, grant: Grant, load: float | None, service: float, now: float) -> None:
+        """A call was answered: the server loaded for `load` seconds (None: unknown) and worked for `service`
+        seconds, without loading."""
+        host = self.by_origin.get(grant.place.host)
+        if host is None:
+            return
+        estimate = host.estimate(grant.place.model, now)
+        estimate.served_in(service)
+        if load is not None and grant.loads and grant.idle:
+            estimate.loaded_in(load)
+
+    def configure(self, limits: Mapping[Origin, HostLimits]) -> None:
+        """Take over these limits. A host without any is forgotten; its calls in the queue get a slot nowhere,
+        so the caller wakes them before."""
+        for origin, given in limits.items():
+            host = self.by_origin.get(origin)
+            if host is None:
+                self.by_origin[origin] = Host(origin, given, self.by_origin)
+            else:
+                host.limits = given
+        for origin in [origin for origin in self.by_origin if origin not in limits]:
+            del self.by_origin[origin]
+
+    def _next(self, host: Host, now: float) -> Grant | None:
+        choices = host.choices()
+        chosen = self.scheduler.choose(host, choices, now)
+        if chosen is None:
+            return None
+        evicted = host.evicted_by(chosen.place, now)
+        if evicted is None:
+            return None  # the calls that run come to their end first
+        call = chosen.queue.first
+        instead, place = self._instead(call), chosen.place
+        if instead != call and (other := self._waiting.get(instead)) is not None:
+            found = [each.place for each in choices if each.queue is other]
+            if found and (gone := host.evicted_by(found[0], now)) is not None:
+                call, place, evicted = instead, found[0], gone
+        self._dequeue(call)
+        return self._start(host, call, place, now, evicted)
+
+    def _start(
+        self, host: Host, call: Hashable, place: Place, now: float, evicted: Sequence[str] = ()
+    ) -> Grant:
+        idle = not host.running
+        same = sum(len(queue) for queue in host.queues if place in queue.places)
+        loads = host.start(call, place, now, evicted, same)
+        self._running[call] = host
+        return Grant(call, place, loads, evicted, idle)
+
+    def _dequeue(self, call: Hashable) -> None:
+        queue = self._waiting.pop(call)
+        queue.remove(call)
+        if not queue:
+            del self._queues[queue.places, queue.priority]
+            for place in queue.places:
+                if (host := self.by_origin.get(place.host)) is not None:
+                    host.queues.pop(queue, None)

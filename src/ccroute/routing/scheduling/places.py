@@ -1,0 +1,78 @@
+"""Where calls may be served, and the queues of those that wait for it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+from ccroute.http.origin import Origin
+
+
+class Place(NamedTuple):
+    """A host, and the model that it must have loaded to serve a call.
+
+    model:     what the server loads, as `Backend.runner`. It is "" at a host that loads no models on demand.
+    memory_gb: what the model occupies, in GB; None: unknown.
+    """
+
+    host: Origin
+    model: str
+    memory_gb: float | None = None
+
+
+class Queue:
+    """The calls that wait for the same places with the same priority, in order of arrival.
+
+    A call waits in one queue. Each host of its places may serve it, with equal right.
+    """
+
+    __slots__ = ("_arrivals", "_waiting", "places", "priority")
+
+    def __init__(self, places: Sequence[Place], priority: int) -> None:
+        self.places = tuple(places)
+        self.priority = priority
+        self._waiting: OrderedDict[Hashable, float] = OrderedDict()  # call → when it came
+        self._arrivals = 0.0  # their sum
+
+    def __repr__(self) -> str:
+        return f"Queue({len(self)} calls, priority {self.priority}, {self.places})"
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __contains__(self, call: Hashable) -> bool:
+        return call in self._waiting
+
+    @property
+    def oldest(self) -> float:
+        """The instant at which the first call came. Only of a queue that is not empty."""
+        return next(iter(self._waiting.values()))
+
+    @property
+    def first(self) -> Hashable:
+        """The call that is next. Only of a queue that is not empty."""
+        return next(iter(self._waiting))
+
+    def waited(self, now: float) -> float:
+        """The seconds that all its calls have waited together."""
+        return len(self._waiting) * now - self._arrivals
+
+    def add(self, call: Hashable, now: float) -> None:
+        """A call begins to wait."""
+        self._waiting[call] = now
+        self._arrivals += now
+
+    def remove(self, call: Hashable) -> None:
+        """A call waits no longer."""
+        self._arrivals -= self._waiting.pop(call)
+        if not self._waiting:
+            self._arrivals = 0.0  # no rounding error stays
+
+
+class Choice(NamedTuple):
+    """A queue that a host may serve next, and the place at this host: one for each of the queue's places
+    there."""
+
+    queue: Queue
+    place: Place
