@@ -260,7 +260,7 @@ def test_windows_that_are_over_are_forgotten(store: MemoryBudgets) -> None:
 def test_a_session_without_rows_is_not_looked_up_in_the_ledger(store: MemoryBudgets) -> None:
     stands(store, claim("session", "first", since=BEGINNING))
     asked: list[object] = []
-    store._ledger.tallies = lambda *_, **__: asked.append(1) or {}  # type: ignore[method-assign, func-returns-value]
+    store._ledger.tallies = lambda *_, **__: asked.append(1) or {}  # type: ignore[method-assign, func-returns-value]  # a fake for this test
     stands(store, claim("session", "second", since=BEGINNING))
     assert asked == []
 
@@ -311,7 +311,7 @@ def test_the_sums_of_a_ledger_that_fails_are_an_error_and_nothing_is_reserved(st
     def fails(*_: object, **__: object) -> Any:
         raise OSError("no database")
 
-    store._ledger.tallies = fails  # type: ignore[method-assign]
+    store._ledger.tallies = fails  # type: ignore[method-assign]  # a fake for this test
     with pytest.raises(OSError, match="no database"):
         reserve(store, "r")
     assert store._reservations == {}
@@ -326,7 +326,7 @@ def test_what_comes_in_the_middle_of_a_reservation_is_applied_after_it(store: Me
         return sums(*given, **options)
 
     assert reserve(store, "first", ROUTER)
-    store._ledger.tallies = slow  # type: ignore[method-assign]
+    store._ledger.tallies = slow  # type: ignore[method-assign]  # a fake for this test
     assert reserve(store, "second")
     assert store._reservations.keys() == {"second"}
 

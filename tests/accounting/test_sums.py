@@ -49,8 +49,8 @@ def ledgers() -> Iterator[list[BaseLedger]]:
     """Each kind of ledger. One has its rows still waiting, because its file is locked."""
     with tempfile.TemporaryDirectory() as folder:
         disk, waiting = (SqliteLedger(Path(folder, name)) for name in ("usage.db", "waiting.db"))
-        waiting.record = waiting._queue.append  # type: ignore[method-assign]
-        waiting.flush = lambda: None  # type: ignore[method-assign]
+        waiting.record = waiting._queue.append  # type: ignore[method-assign]  # a fake for this test
+        waiting.flush = lambda: None  # type: ignore[method-assign]  # a fake for this test
         found = [MemoryLedger(), disk, waiting, open_ledger(OwnLedger())[0]]
         yield found
         for ledger in found[:2]:

@@ -587,7 +587,7 @@ def test_what_was_spent_counts_though_the_ledger_cannot_be_written() -> None:
     def broken(row: LedgerRow) -> None:
         raise OSError("disk full")
 
-    scene.ledger.record = broken  # type: ignore[method-assign]
+    scene.ledger.record = broken  # type: ignore[method-assign]  # a fake for this test
     scene.gets(max_tokens=100)
     assert isinstance(scene.events[-1], LedgerFailed)
     assert scene.stands() == (Decimal("0.5"), 0)
@@ -600,7 +600,7 @@ def test_without_a_ledger_that_can_be_read_a_budget_refuses_the_call() -> None:
     def broken(*_: object, **__: object) -> Any:
         raise OSError("disk full")
 
-    scene.ledger.tallies = broken  # type: ignore[method-assign]
+    scene.ledger.tallies = broken  # type: ignore[method-assign]  # a fake for this test
     assert scene.gets(max_tokens=5).asked == ["spare"], "a call without a budget goes on"
     error = scene.refuses(model="main/m", max_tokens=5)
     assert str(error) == (

@@ -175,6 +175,7 @@ class PriceList:
         try:
             return Price(
                 **_at_length(given, 0),
+                # mypy checks the values against all fields, and `above` takes none of them.
                 above={limit: Price(**_at_length(given, limit)) for limit in limits},  # type: ignore[arg-type]
                 web_search=given.get(_SEARCHES),
             )

@@ -205,10 +205,10 @@ def test_each_row_arrives_once_while_the_server_is_killed(
         each.start()
     for how in (signal.SIGKILL, signal.SIGINT, signal.SIGQUIT):
         shipped = len(place.ids_if_any())
-        until(lambda: len(place.ids_if_any()) > shipped)  # noqa: B023
+        until(lambda: len(place.ids_if_any()) > shipped)  # noqa: B023 - called at once
         with place.server.stopped(how):
             more = next(written) + 20
-            until(lambda: next(written) > more)  # noqa: B023
+            until(lambda: next(written) > more)  # noqa: B023 - called at once
     stop.set()
     for each in writers:
         each.join()

@@ -408,7 +408,7 @@ def test_without_a_store_nothing_is_allowed_and_the_error_is_kept() -> None:
     def fails(*_: object) -> Any:
         raise OSError("disk full")
 
-    money.budgets.store.reserve = fails  # type: ignore[method-assign]
+    money.budgets.store.reserve = fails  # type: ignore[method-assign]  # a fake for this test
     way = money.misses(1)
     assert (way.because, way.need.name, repr(way.error)) == ("unknown", "agent:a", "OSError('disk full')")
 
@@ -438,7 +438,7 @@ def test_one_that_leaves_in_the_middle_of_anothers_question_is_let_go() -> None:
         first.settle(None)  # by a finaliser
         return reserve(*given)
 
-    money.budgets.store.reserve = interrupted  # type: ignore[method-assign]
+    money.budgets.store.reserve = interrupted  # type: ignore[method-assign]  # a fake for this test
     money.gets(5)
     assert money.spent() == (0, 5)
 

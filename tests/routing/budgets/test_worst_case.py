@@ -195,7 +195,7 @@ def test_without_a_price_no_budget_in_usd_allows_it() -> None:
 
 
 def test_the_strictest_of_the_budgets_in_the_way_decides() -> None:
-    queue, fallback, refuse = (Budget(1, then=then) for then in ("queue", "fallback", "refuse"))  # type: ignore[arg-type]
+    queue, fallback, refuse = (Budget(1, then=then) for then in ("queue", "fallback", "refuse"))  # type: ignore[arg-type]  # mypy sees a str
     spent = (1, 0, 0, 0)
     assert way(worst(), needs(queue, fallback, refuse), spent, spent, spent) == ("2", "spent")
     assert way(worst(), needs(queue, fallback, refuse), spent, spent, (0, 0, 0, 0)) == ("1", "spent")

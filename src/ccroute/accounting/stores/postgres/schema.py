@@ -133,7 +133,7 @@ INSERT INTO {TABLE} ({_listed({})})
 SELECT {_listed(_FROM_JOURNAL)}
 FROM json_to_recordset(%s::json) AS row ({_listed({k: f'"{k}" {type}' for k, type in _JSON_TYPES.items()})})
 ON CONFLICT (id) DO NOTHING
-""".encode()  # noqa: S608
+""".encode()
 """Its argument is from `as_json`."""
 LOCK: Final = """
 SELECT pg_try_advisory_xact_lock(%s),
@@ -163,7 +163,7 @@ def version(connection: Connection[Any]) -> int:
     """The version of the table, 0 if there is none."""
     if connection.execute("SELECT to_regclass(%s)", [VERSIONS]).fetchone() == (None,):
         return 0
-    found = connection.execute(f"SELECT max(version) FROM {VERSIONS}").fetchone()  # noqa: S608
+    found = connection.execute(f"SELECT max(version) FROM {VERSIONS}").fetchone()
     return 0 if found is None or found[0] is None else int(found[0])
 
 
@@ -177,7 +177,7 @@ def script(connection: Connection[Any]) -> str:
 def _steps(version: int) -> str:
     steps = ""
     for number, migration in enumerate(MIGRATIONS[version:], version + 1):
-        steps += f"{migration}INSERT INTO {VERSIONS} (version) VALUES ({number});\n"  # noqa: S608
+        steps += f"{migration}INSERT INTO {VERSIONS} (version) VALUES ({number});\n"
     return steps
 
 
@@ -217,7 +217,7 @@ def _clean(value: Any) -> Any:
 
 
 _NOT_TWICE: Final = " AND NOT EXISTS (SELECT FROM unnest(%s::text[]) AS twice WHERE twice = id)"
-_TWICE: Final = f"SELECT id FROM {TABLE} WHERE id = ANY(%s)".encode()  # noqa: S608
+_TWICE: Final = f"SELECT id FROM {TABLE} WHERE id = ANY(%s)".encode()
 _SPAN: Final = f" FROM {TABLE} WHERE started >= %s AND started < %s"
 _ROWS: Final = f"SELECT {_listed(_TO_JOURNAL)}{_SPAN} ORDER BY started, id".encode()
 

@@ -37,7 +37,7 @@ _SPENT: Final = f"""
 SELECT coalesce(sum({_WHOLE} / 1000000), 0) * 1000000 + coalesce(sum({_WHOLE} % 1000000), 0)
     + coalesce(sum({_TEXT}), 0), coalesce(sum({{tokens}}), 0)
 FROM {{table}} WHERE started_ns >= ?
-"""  # noqa: S608
+"""
 _SPENT_HERE: Final = _SPENT.format(table="attempts", tokens=tokens())
 _SPENT_SHIPPED: Final = _SPENT.format(table="shipped", tokens="tokens")
 _UNUSED: Final = """

@@ -19,7 +19,7 @@ from ccroute.accounting.row import LedgerRow
 from ccroute.types import FailureClass, Usage
 from ccroute.types.route import new_usage
 
-INSERT: Final = f"INSERT INTO attempts VALUES ({', '.join('?' * 36)}) ON CONFLICT DO NOTHING"  # noqa: S608
+INSERT: Final = f"INSERT INTO attempts VALUES ({', '.join('?' * 36)}) ON CONFLICT DO NOTHING"
 _TAKEN: Final = "SELECT started_ns, id FROM attempts WHERE started_ns BETWEEN ? AND ?"
 NULL: Final = float("nan")
 """Stored as NULL. Python's sqlite3 takes 0.2 µs for each None: it looks for an adapter. Source:

@@ -128,7 +128,7 @@ def _columns(
     outer = ", ".join(f"json_group_array(c{i})" for i in range(len(columns)))
     inner = f"SELECT {inner}, {_LATENCIES} AS latencies {SPAN} GROUP BY {', '.join(groups)}"
     try:
-        query = f"SELECT json_array({outer}), group_concat(latencies) FROM ({inner})"  # noqa: S608
+        query = f"SELECT json_array({outer}), group_concat(latencies) FROM ({inner})"
         found, latencies = connection.execute(query, part).fetchone()
     except sqlite3.OperationalError as error:
         if amounts is _EXACTLY or str(error) != "integer overflow":  # more than 9 million USD
