@@ -27,7 +27,7 @@ from tests.accounting.test_sqlite import full_disk, ids, locked, old_file, opene
 
 import shared_budgets
 from ccroute.accounting import MemoryLedger, SqliteLedger
-from ccroute.accounting.budgets import BudgetStore, Claim, Scope, Standing
+from ccroute.accounting.budgets import Account, BudgetStore, Claim, Scope
 from ccroute.accounting.stores.sqlite import accounts, budgets, processes
 from ccroute.accounting.stores.sqlite.processes import has_ended, this_process
 from ccroute.types import Usage
@@ -57,7 +57,7 @@ def reserve(store: BudgetStore, attempt: str, usd: Any = 1, *claims: Claim, toke
 
 def money(store: BudgetStore, asked: Claim | None = None) -> tuple[Decimal, Decimal]:
     """What is spent and reserved, in USD."""
-    [found] = store.standings([asked or claim()])
+    [found] = store.accounts([asked or claim()])
     return found.spent_usd, found.reserved_usd
 
 
@@ -157,9 +157,9 @@ class BudgetsMachine(RuleBasedStateMachine):
     def all_agree(self) -> None:
         for agent, session in itertools.product(["py", "js"], ["", "a"]):
             claims = self.claims({"agent": agent, "session": session, "backend": "paid"})
-            expected = self.memory.budget_store().standings(claims)
+            expected = self.memory.budget_store().accounts(claims)
             for ledger in self.shared:
-                assert ledger.budget_store().standings(claims) == expected
+                assert ledger.budget_store().accounts(claims) == expected
 
 
 TestBudgets = BudgetsMachine.TestCase
@@ -182,7 +182,7 @@ def test_an_account_begins_with_the_rows_and_goes_on_with_them(path: Path) -> No
         assert money(store) == (Decimal("3.5"), 0)
         ledger.record(row(id="a", cost=Decimal("0.5")))
         assert money(store) == (Decimal("3.5"), 0)
-        assert store.standings([claim(usd=None, tokens=1)])[0].spent_tokens == 3 * 1100
+        assert store.accounts([claim(usd=None, tokens=1)])[0].spent_tokens == 3 * 1100
     with opened(path) as again:
         assert [str(usd) for usd in money(again.budget_store())] == ["3.5", "0"], "no zeros at the end"
         assert not reserve(again.budget_store(), "b", "6.6")
@@ -211,7 +211,7 @@ def test_a_file_without_accounts_has_no_trigger_for_rows(path: Path) -> None:
 
 def test_looking_at_budgets_makes_no_file(path: Path) -> None:
     with opened(path) as ledger:
-        assert ledger.budget_store().standings([claim()]) == [Standing(NOTHING, 0, NOTHING, 0)]
+        assert ledger.budget_store().accounts([claim()]) == [Account(NOTHING, 0, NOTHING, 0)]
         assert not path.exists()
 
 
@@ -453,13 +453,13 @@ def test_a_finaliser_in_the_middle_of_a_reservation_settles_after_it(
     with opened(path) as ledger:
         store = ledger.budget_store()
         assert reserve(store, "a", 9)
-        standing = accounts.standing
+        account = accounts.read_account
 
-        def finaliser(*arguments: Any) -> Standing:
+        def finaliser(*arguments: Any) -> Account:
             store.settle("a", NOTHING, 0)
-            return standing(*arguments)
+            return account(*arguments)
 
-        monkeypatch.setattr(accounts, "standing", finaliser)
+        monkeypatch.setattr(accounts, "read_account", finaliser)
         assert not reserve(store, "b", 2)
         monkeypatch.undo()
         assert reserve(store, "b", 2)

@@ -109,8 +109,8 @@ class Scene:
         assert table is not None
         assert budgets is not None
         [need] = [each for each in table if each.name == name]
-        [standing] = budgets.store.standings([need.claim(self.clock.now())])
-        return standing.spent_usd, standing.reserved_usd
+        [account] = budgets.store.accounts([need.claim(self.clock.now())])
+        return account.spent_usd, account.reserved_usd
 
     def holds(self, usd: Any, name: str = "router") -> Callable[[Any], None]:
         """Another call reserves so much; call it to end that with what it cost."""
