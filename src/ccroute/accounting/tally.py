@@ -163,7 +163,7 @@ class Tally:
     @property
     def known_cost(self) -> Decimal | None:
         """USD, without the attempts of unknown price; `None` if only they used tokens."""
-        if None not in self.tokens or any(any(used) for tier, used in self.tokens.items() if tier):
+        if None not in self.tokens or any(used.total_tokens for tier, used in self.tokens.items() if tier):
             return self.cost
         return None
 
