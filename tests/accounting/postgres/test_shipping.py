@@ -274,7 +274,7 @@ shipping.LINGER = 0.01
 ledger = PostgresLedger(sys.argv[1], sys.argv[2])
 ledger.record(row(id="parent"))
 shipper = ledger._shipper
-while shipper._told or not session():
+while shipper._notified or not session():
     time.sleep(0.01)
 before, child = session(), os.fork()
 if child == 0:
@@ -306,7 +306,7 @@ from ccroute.accounting.stores.postgres import shipping
 shipping.LINGER = 0.01
 ledger = PostgresLedger(sys.argv[1], sys.argv[2])
 ledger.record(row(id="parent"))
-while ledger._shipper._told or not ledger._shipper._connection:
+while ledger._shipper._notified or not ledger._shipper._connection:
     time.sleep(0.01)
 if os.fork() == 0:
     print("here", flush=True)
