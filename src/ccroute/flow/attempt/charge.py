@@ -1,4 +1,4 @@
-"""What an attempt cost: its tokens at the price of what served, and what the answer says of its bill."""
+"""What an attempt cost: its tokens at the price of the model that served, or what the answer says it cost."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TypeAlias
 from ccroute.accounting.money import NOTHING
 from ccroute.accounting.price_lists import PriceList
 from ccroute.accounting.prices import cost_at
+from ccroute.accounting.tokens import content_parts
 from ccroute.flow.attempt.context import AttemptContext
 from ccroute.routing import Deployment
 from ccroute.types import FREE, Outcome, Price, Request, Usage
@@ -18,26 +19,29 @@ from ccroute.wire.usage import read_apart
 _TOKENS_ONLY = BilledApart()
 
 Charge: TypeAlias = tuple[Decimal | None, str | None, str]
-"""USD, None if unknown; where the price is from, as in `LedgerRow.price_source`; and what is unusual."""
+"""USD (None: unknown), the source of the price as in `LedgerRow.price_source`, and a note of what is
+unusual."""
 
 
 def charge(attempt: AttemptContext, outcome: Outcome, usage: Usage, model: str = "") -> Charge:
-    """What an attempt cost that used so much. What cannot be priced exactly is unknown.
+    """What an attempt cost that had this usage. What cannot be priced exactly is unknown.
 
-    model: the name that the answer gives to what served.
+    model: the model's name in the answer.
     """
     deployment = attempt.candidate.deployment
     price, source = deployment.fixed_price, deployment.price_source
     if attempt.is_free or (outcome != "ok" and not usage.total_tokens):
         # What was never sent or was rejected cost nothing, even where the price is unknown.
         return NOTHING, source, ""
-    if price is not None and APART not in usage.__dict__:  # most answers, so without a call
+    if (
+        price is not None and APART not in usage.__dict__
+    ):  # most answers; written out, because a call of `cost` takes longer
         return cost_at(usage, price.tier(usage.prompt_tokens) if price.above else price), source, ""
     apart, listed = billed_apart(usage) or _TOKENS_ONLY, deployment.price_list
     if price == FREE:
         return NOTHING, source, ""
     if price is not None:
-        # A price that the user gives holds for all tokens, in whatever way they were served.
+        # A price that the user gives holds for all tokens, whatever the service tier.
         return _with_searches(usage, price, apart, source)
     if apart.cost is not None and deployment.backend.tells_cost():
         return apart.cost, "provider", ""
@@ -45,8 +49,8 @@ def charge(attempt: AttemptContext, outcome: Outcome, usage: Usage, model: str =
 
 
 def dearest(deployment: Deployment, request: Request, moment: datetime) -> Price | None:
-    """USD per million tokens, if the request is served in the usual way or in the way that it asks for,
-    whichever is dearer; None if one of the two is unknown."""
+    """The higher of two prices, in USD per million tokens: the usual one, and that of the service tier or
+    speed that the request asks for. None if one of them is unknown."""
     listed = deployment.price_list
     if listed is None:
         return deployment.fixed_price
@@ -92,9 +96,4 @@ def _with_searches(usage: Usage, price: Price, apart: BilledApart, source: str |
 
 
 def _has_audio(request: Request) -> bool:
-    return any(
-        part.get("type") == "input_audio"
-        for message in request.messages
-        if not isinstance(content := message.get("content"), str | None)
-        for part in content
-    )
+    return any(part.get("type") == "input_audio" for part in content_parts(request))

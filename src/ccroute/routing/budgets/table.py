@@ -143,12 +143,23 @@ def _scope(key: object, agents: AgentTable, backends: Collection[str], faults: l
     if agent is not None:
         return Scope("agent", agent[0])
     known = {"agent": [each for each, _ in agents.items()], "group": agents.groups, "backend": backends}
-    if name and kind in known:
-        faults.append(f'budgets.{key}: unknown {kind} "{name}"{did_you_mean(name, known[kind])}')
-    else:
-        other = next((each for each in ("group", "backend") if key in known[each]), None)
-        meant = did_you_mean(key, [*known["agent"], "router", "session"]) or f": the names are {_NAMES}"
-        if other is not None:
-            meant = f'; the budget of the {other} is "{other}:{key}"'
-        faults.append(f'budgets.{key}: unknown agent "{key}"{meant}')
+    if not name or kind not in known:
+        kind, name = "agent", key
+    faults.append(f"budgets.{key}: {unknown_holder(kind, name, key, known)}")
     return None
+
+
+def unknown_holder(kind: str, name: str, key: str, known: Mapping[str, Collection[str]]) -> str:
+    """The fault of a budget whose agent, group or backend (`kind`) does not exist. `known`: all names by
+    kind.
+
+    key: the budget's key as the user wrote it: "coder" and "agent:coder" are both the agent "coder".
+    """
+    text = f'unknown {kind} "{name}"'
+    if key.startswith(f"{kind}:"):
+        return text + did_you_mean(name, known[kind])
+    if other := next((each for each in known if name in known[each]), None):
+        return f'{text}; the budget of the {other} is "{other}:{name}"'
+    scopes = ["router", "session", *(f"{each}:{one}" for each in known for one in known[each])]
+    meant = did_you_mean(name, known["agent"]) or did_you_mean(key, scopes)
+    return text + (meant or f": the names are {_NAMES}")

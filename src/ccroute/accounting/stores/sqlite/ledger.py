@@ -191,6 +191,7 @@ class SqliteLedger(BaseLedger):
                 self.disconnect()
 
     def _use(self, work: Callable[[sqlite3.Cursor], T], *, writes: bool) -> T:
+        # Not `_unchanged()`: after an interrupt in its last step, a settlement would find the ledger busy.
         with self._lock:
             before, self._busy = self._busy, True
             try:
