@@ -15,14 +15,13 @@ import threading
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
-from tests.accounting.support import DAY, START, row
+from tests.accounting.support import DAY, START, held_by_a_thread, interrupt_at, row
 from tests.accounting.test_sqlite import full_disk, ids, locked, old_file, opened
 
 import shared_budgets
@@ -424,19 +423,8 @@ def test_settling_never_waits(path: Path) -> None:
         store = ledger.budget_store()
         for attempt in ("a", "b", "c"):
             assert reserve(store, attempt)
-        holds, let_go = threading.Event(), threading.Event()
-
-        def hold() -> None:
-            with ledger._lock:
-                holds.set()
-                let_go.wait(10)
-
-        thread = threading.Thread(target=hold)
-        thread.start()
-        assert holds.wait(10)
-        store.settle("a", NOTHING, 0)
-        let_go.set()
-        thread.join()
+        with held_by_a_thread(ledger._lock):
+            store.settle("a", NOTHING, 0)
         assert money(store) == (0, 3)
         with locked(path):
             store.settle("b", Decimal("0.5"), 1)
@@ -471,25 +459,12 @@ def test_an_interrupt_at_any_instruction_leaves_nothing_reserved(path: Path) -> 
     with opened(path) as ledger:
         store, root = ledger.budget_store(), str(Path(accounts.__file__).parents[1])
         assert reserve(store, "first", 0)
-        k, interrupted = 0, True
+        k, interrupted = 0, [True]
         while interrupted:
-            k, interrupted, seen = k + 1, False, itertools.count(1)
+            k, fit = k + 1, False
             one = claim(Scope("agent", "py")) if k % 2 else claim(Scope("agent", f"a{k}"))
-
-            def interrupt(frame: FrameType, *_: object) -> None:
-                nonlocal interrupted
-                if frame.f_code.co_filename.startswith(root) and next(seen) == k:  # noqa: B023
-                    sys.setprofile(None)
-                    interrupted = True
-                    raise KeyboardInterrupt
-
-            fit = False
-            with contextlib.suppress(KeyboardInterrupt):
-                sys.setprofile(interrupt)
-                try:
-                    fit = reserve(store, f"i{k}", 1, one)
-                finally:
-                    sys.setprofile(None)
+            with interrupt_at(k, root) as interrupted:
+                fit = reserve(store, f"i{k}", 1, one)
             if interrupted:
                 store.settle(f"i{k}", NOTHING, 0)  # as the attempt does that was interrupted
             assert money(store) == (0, int(fit))
