@@ -50,8 +50,8 @@ class Report(Sequence[Mapping[str, Any]]):
     what `baseline` would have cost for the tokens of the same attempts, each priced at its own tier, and
     `saved` is `baseline_cost - cost`. Both are `None` without a baseline, where `cost` is `None`, and where
     a tier of the baseline begins between prompts that were summed up. `override_saved` is `None` where no
-    override's saving is known. `p50` and `p95` are the latencies that so many percent of the answered calls
-    did not exceed.
+    override's saving is known. `p50` and `p95` are percentiles of the latencies of answered
+    calls.
     """
 
     def __init__(
@@ -230,7 +230,7 @@ class Report(Sequence[Mapping[str, Any]]):
         return html_table(*self._table(shown), notes=self._notes(len(shown)))
 
     def _notes(self, shown: int | None = None) -> list[str]:
-        """What stands below a table."""
+        """The lines below a table."""
         notes, estimated = [], self._total_estimated
         if shown is not None and shown < len(self):
             notes.append(f"{len(self) - shown} more rows: print(report), or report.to_dicts()")

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Final
 
 from ccroute.types import JSON, Choice, Usage
-from ccroute.types.route import BilledApart, new_usage
+from ccroute.types.route import BillingDetails, new_usage
 from ccroute.wire.reading import mapping, text, wrong
 
 _MOST: Final = 1_000_000_000  # tokens; a higher count is a server's bug
@@ -37,14 +37,14 @@ def counts(value: JSON) -> dict[str, int]:
     return {name: count for name, count in value.items() if type(count) is int and 0 <= count <= _MOST}
 
 
-def read_apart(raw: Mapping[str, JSON], *, audio: bool = False) -> BilledApart:
+def read_billing(raw: Mapping[str, JSON], *, audio: bool = False) -> BillingDetails:
     """Return what a usage says about the bill besides token counts.
 
     The fields are those of Anthropic (https://platform.claude.com/docs/en/api/messages), OpenAI's
     `service_tier`, and the costs of OpenRouter, Perplexity and xAI.
     """
     terms = [(name, text(raw.get(name)).lower()) for name in STANDARD_TERMS]
-    return BilledApart(
+    return BillingDetails(
         terms=tuple((name, value) for name, value in terms if value not in STANDARD_TERMS[name]),
         searches=counts(raw.get("server_tool_use")).get("web_search_requests", 0),
         audio=audio,
