@@ -30,9 +30,9 @@ _HIDDEN = frozenset({"attempts", "baseline_cost", "cache_hits", "p95", "unknown_
 _ALWAYS = frozenset({"requests", "cost"})
 """Columns that it has even where all are zero or unknown."""
 MOST_SHOWN: Final = 100
-"""Rows that a notebook and a prompt show."""
+"""The most rows that a notebook or an interactive prompt shows."""
 _FORMULA: Final = frozenset("=+-@＝＋－＠")
-"""Characters with which a formula begins in a spreadsheet, some of them in Japanese ones."""
+"""Characters with which a formula begins in a spreadsheet. Some are those of Japanese spreadsheets."""
 _FLOATS = ("cost", "baseline_cost", "saved", "saved_percent", "override_saved", "p50", "p95")
 
 

@@ -251,9 +251,7 @@ class Assembly:
             if name in known.get(kind, {name}) or (kind == "agent" and slug(name) in map(slug, known[kind])):
                 continue
             at = self._merged.given_at(("budgets", scope))
-            if (
-                at[0] != "budgets"
-            ):  # of an agent or a group of the file; the caller's agents or groups replace all of these
+            if at[0] != "budgets":  # of an agent or a group in a file, which the caller's arguments replace
                 del self.options["budgets"][scope]
             elif kind == "backend" and name in unused:
                 del self.options["budgets"][scope]

@@ -31,11 +31,9 @@ def charge(attempt: AttemptContext, outcome: Outcome, usage: Usage, model: str =
     deployment = attempt.candidate.deployment
     price, source = deployment.fixed_price, deployment.price_source
     if attempt.is_free or (outcome != "ok" and not usage.total_tokens):
-        # What was never sent or was rejected cost nothing, even where the price is unknown.
+        # A request that was never sent, or was rejected, cost nothing, even if the price is unknown.
         return NOTHING, source, ""
-    if (
-        price is not None and BILLING not in usage.__dict__
-    ):  # most answers; written out, because a call of `cost` takes longer
+    if price is not None and BILLING not in usage.__dict__:  # most answers, so without a call of `cost`
         return cost_at(usage, price.tier(usage.prompt_tokens) if price.above else price), source, ""
     billing, listed = billing_of(usage) or _TOKENS_ONLY, deployment.price_list
     if price == FREE:

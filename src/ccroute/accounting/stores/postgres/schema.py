@@ -156,9 +156,8 @@ def prepare(connection: Connection[Any]) -> None:
     with connection.transaction():
         connection.execute("SET LOCAL lock_timeout = '5s'")  # a report may hold the table for long
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [_MIGRATE_LOCK])
-        connection.execute(
-            _MAKE_VERSIONS.encode()
-        )  # in this transaction it sees what another process has just made
+        # In this transaction, it sees what another process has just made.
+        connection.execute(_MAKE_VERSIONS.encode())
         connection.execute(_steps(version(connection)).encode())
 
 

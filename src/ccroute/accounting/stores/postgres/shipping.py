@@ -114,9 +114,8 @@ class Shipper:
         if self._connection is not None and not self._connection.closed:
             with open(os.devnull, "rb") as nothing:
                 os.dup2(nothing.fileno(), self._connection.fileno())
-            _left.append(
-                self._connection
-            )  # never freed: at the fork, a thread of the parent may have been using it
+            # Never freed: at the fork, a thread of the parent may have been using it.
+            _left.append(self._connection)
         return Shipper(self._journal, self._database)
 
     def _start(self) -> None:
