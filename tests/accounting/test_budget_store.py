@@ -257,6 +257,15 @@ def test_windows_that_are_over_are_forgotten(store: MemoryBudgets) -> None:
     assert len(store._windows) == 2
 
 
+def test_the_ledger_is_read_once_for_all_budgets_of_a_window(store: MemoryBudgets) -> None:
+    asked, sums = list[object](), store._ledger.tallies
+    write(store._ledger)
+    store._ledger.tallies = lambda *given, **more: asked.append(given) or sums(*given, **more)  # type: ignore[method-assign, func-returns-value]  # a fake for this test
+    claims = [claim(kind, name) for kind, name in (("router", ""), ("agent", "py"), ("group", "devs"))]
+    assert [spent for spent, *_ in stands(store, *claims)] == [1, 1, 1]
+    assert len(asked) == 1
+
+
 def test_a_session_without_rows_is_not_looked_up_in_the_ledger(store: MemoryBudgets) -> None:
     stands(store, claim("session", "first", since=BEGINNING))
     asked: list[object] = []

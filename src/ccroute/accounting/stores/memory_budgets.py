@@ -83,7 +83,7 @@ class MemoryBudgets:
         """The account of each claim now."""
         with self._inbox.lock:
             self._inbox.read()
-            found = [self._account(claim) for claim in claims]
+            found = [self._account(each, claims) for each in claims]
         self._inbox.drain()
         return found
 
@@ -96,8 +96,8 @@ class MemoryBudgets:
             if self._inbox:
                 self._inbox.read()
             for claim in claims:
-                if not fits(claim, self._account(claim), usd, tokens):
-                    found = [self._account(each) for each in claims]
+                if not fits(claim, self._account(claim, claims), usd, tokens):
+                    found = [self._account(each, claims) for each in claims]
                     break
             else:
                 if attempt in self._reservations:  # an interrupt came before this was known
@@ -125,10 +125,14 @@ class MemoryBudgets:
         self._reservations.clear()
         self._reserved.clear()
 
-    def _account(self, claim: Claim) -> Account:
+    def _account(self, claim: Claim, claims: Sequence[Claim]) -> Account:
+        """The account of one of the claims."""
         scope = claim.scope
         key = scope.kind, scope.session is not None, claim.since
-        window = self._windows.get(key) or self._load(claim)
+        window = self._windows.get(key)
+        if window is None:
+            self._load(claim.since, claims)
+            window = self._windows[key]
         spent = window.spent.get(scope) or window.new(scope)
         if window.by_session or window.kind == "session":
             window.spent[scope] = window.spent.pop(scope)  # the latest used is the last
@@ -137,19 +141,25 @@ class MemoryBudgets:
             return Account(spent.usd, spent.tokens, NOTHING, 0)
         return Account(spent.usd, spent.tokens, reserved.usd, reserved.tokens)
 
-    def _load(self, claim: Claim) -> _Window:
-        """Read what is spent in a new window from the ledger, and drop the windows that have ended."""
-        (kind, _, session), since = claim.scope, claim.since
-        window = _Window(kind, session is not None, since, claim.until)
-        for key, tally in self._ledger.tallies(since, None, _PARTS).items():
-            window.add(key, tally.cost, tally.usage.total_tokens)
-        if self._reservations:  # rows that are in the ledger already, and will be counted by `count`
-            for row in self._rows(since):
-                if row.id in self._reservations:
-                    window.add(row, EXACT.minus(row.cost or NOTHING), -row.usage.total_tokens)
-        self._windows = {k: known for k, known in self._windows.items() if known.until > since}
-        self._windows[kind, session is not None, since] = window
-        return window
+    def _load(self, since: datetime, claims: Sequence[Claim]) -> None:
+        """Read what is spent since then from the ledger, once for all claims, and drop the windows that have
+        ended."""
+        new: dict[tuple[str, bool, datetime], _Window] = {}
+        for (kind, _, session), begins, until, *_ in claims:
+            key = kind, session is not None, begins
+            if begins == since and key not in self._windows:
+                new[key] = _Window(kind, session is not None, since, until)
+        sums = self._ledger.tallies(since, None, _PARTS)
+        # Rows that are in the ledger already, but that `count` will count.
+        early = (
+            [row for row in self._rows(since) if row.id in self._reservations] if self._reservations else []
+        )
+        for window in new.values():
+            for parts, tally in sums.items():
+                window.add(parts, tally.cost, tally.usage.total_tokens)
+            for row in early:
+                window.add(row, EXACT.minus(row.cost or NOTHING), -row.usage.total_tokens)
+        self._windows = {k: known for k, known in self._windows.items() if known.until > since} | new
 
     def _rows(self, since: datetime) -> list[LedgerRow]:
         try:
