@@ -85,6 +85,8 @@ class CallRecord:
             duration=duration,
             usage=usage,
             cost=spent,
+            queued=attempt.queued,
+            load=attempt.load,
         )
         # In the order of its fields: with their names, it would cost twice as much.
         row = LedgerRow(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Interrupted,
         LedgerFailed,
         Listener,
+        Loading,
         OverBudget,
         Overridden,
         Queued,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         Recovered,
         Reloaded,
         Retried,
+        Switched,
         TurnedAway,
     )
 
@@ -38,6 +40,7 @@ __all__ = [
     "Interrupted",
     "LedgerFailed",
     "Listener",
+    "Loading",
     "OverBudget",
     "Overridden",
     "Queued",
@@ -45,6 +48,7 @@ __all__ = [
     "Recovered",
     "Reloaded",
     "Retried",
+    "Switched",
     "TurnedAway",
 ]
 
