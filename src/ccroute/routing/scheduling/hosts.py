@@ -17,6 +17,8 @@ class Grant(NamedTuple):
     loads:   whether the host has to load the model first.
     evicted: the models that the host gives up for it.
     idle:    whether the host served no other call: only then does the server's load time mean this load.
+    kept:    the models that stay loaded beside it.
+    seconds: the predicted seconds of the load; 0 where the model is loaded.
     """
 
     call: Hashable
@@ -24,6 +26,8 @@ class Grant(NamedTuple):
     loads: bool = False
     evicted: Sequence[str] = ()
     idle: bool = False
+    kept: Sequence[str] = ()
+    seconds: float = 0.0
 
 
 class Hosts:
@@ -137,7 +141,10 @@ class Hosts:
         same = sum(len(queue) for queue in host.queues if place in queue.places)
         loads = host.start(call, place, now, evicted, same)
         self._running[call] = host
-        return Grant(call, place, loads, evicted, idle)
+        if not loads:
+            return Grant(call, place, idle=idle)
+        kept = [model for model in host.loaded if model != place.model]
+        return Grant(call, place, loads, evicted, idle, kept, host.load_seconds(place.model))
 
     def _dequeue(self, call: Hashable) -> None:
         queue = self._waiting.pop(call)
