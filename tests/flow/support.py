@@ -55,6 +55,7 @@ from ccroute.routing import (
     make_plan,
 )
 from ccroute.routing.scheduling import Grant
+from ccroute.routing.scheduling.waiting_cost import Waits
 from ccroute.types import (
     Choice,
     Chunk,
@@ -222,6 +223,7 @@ def router_state(
             "emit": emit,
             "refused_parameters": RefusedParameters(),
             "hosts": LimitedHosts(),
+            "waits": Waits(),
         }
         | given
     )

@@ -22,6 +22,7 @@ WEIGHT: Final = 0.2
 """The weight of a new measurement."""
 _MOST_KNOWN: Final = 10_000
 """Agents and deployments that are remembered. There is a limit, because names may come from clients."""
+_FOREVER: Final = float("inf")
 _HOUR: Final = 3600.0
 
 _K = TypeVar("_K")
@@ -46,7 +47,7 @@ class WaitingCost(NamedTuple):
         """Seconds of waiting that are worth as much as a candidate that costs so much more, and takes so much
         longer."""
         if not self.usd_per_hour:
-            return float("inf")
+            return _FOREVER
         return extra_usd / float(self.usd_per_hour) * _HOUR + extra_seconds
 
 
@@ -94,30 +95,31 @@ class Waits:
         _put(self._unchecked, deployment, self._unchecked.get(deployment, 0) + 1)
 
     def waited(self, deployment: str, predicted: float, seconds: float, break_even: float) -> None:
-        """A call waited so long for the deployment. An error counts in proportion to the wait, or to a tenth of
-        the break-even: what is far below it does not matter."""
+        """A call waited so long for the deployment. An error counts in proportion to the wait, or to a tenth
+        of the break-even: what is far below it does not matter."""
         self._unchecked.pop(deployment, None)
-        scale = max(predicted, seconds, break_even / 10)
-        _measure(self._errors, deployment, abs(predicted - seconds) / scale if scale else 0.0, first=0.0)
+        scale = max(predicted, seconds, break_even / 10 if break_even < _FOREVER else 1.0)
+        error = abs(predicted - seconds) / scale if scale else 0.0
+        _put(self._errors, deployment, _mean(self._errors.get(deployment, 0.0), error))
 
     def answered(self, agent: str | None, deployment: str, output: int, seconds: float) -> None:
         """An answer of so many tokens took so many seconds, without waits."""
-        _measure(self._outputs, agent, output)
-        _measure(self._seconds, deployment, seconds)
+        _put(self._outputs, agent, _mean(self._outputs.get(agent), output))
+        _put(self._seconds, deployment, _mean(self._seconds.get(deployment), seconds))
 
     def usual_output(self, agent: str | None) -> float | None:
         """Tokens of the agent's answers; None: not measured."""
         return self._outputs.get(agent)
 
     def slower(self, deployment: str, other: str) -> float:
-        """Seconds that an answer of `other` takes longer; 0 if it is quicker, or one of them is not measured."""
+        """Seconds that an answer of `other` takes longer; 0 if it is quicker, or one of them is not
+        measured."""
         known, its = self._seconds.get(deployment), self._seconds.get(other)
         return 0.0 if known is None or its is None else max(its - known, 0.0)
 
 
-def _measure(known: dict[_K, float], key: _K, value: float, first: float | None = None) -> None:
-    before = known.get(key, first)
-    _put(known, key, value if before is None else before + WEIGHT * (value - before))
+def _mean(before: float | None, value: float) -> float:
+    return value if before is None else before + WEIGHT * (value - before)
 
 
 def _put(known: dict[_K, _V], key: _K, value: _V) -> None:

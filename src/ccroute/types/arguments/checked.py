@@ -165,7 +165,9 @@ _RULES: Final[dict[str, _Rule]] = {
     "stop": _Rule((str, *_LIST), "a str or a list"),
     "tool_choice": _Rule((str, *_DICT), "a str or a dict", _choice_fault),
     "timeout": _Rule((int, float, Timeout), "a number of seconds or a Timeout", _timeout_fault),
-    "waiting_cost": _Rule((int, float, str, Decimal), "a number or a str, in USD per hour", waiting_cost_fault),
+    "waiting_cost": _Rule(
+        (int, float, str, Decimal), "a number or a str, in USD per hour", waiting_cost_fault
+    ),
     "max_wait_free": _Rule((int, float), "a number of seconds", max_wait_fault),
     "reasoning_effort": _ANY._replace(fault=_effort_fault),
     "fallback": _ANY._replace(fault=_list_fault),
