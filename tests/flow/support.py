@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
@@ -235,7 +235,7 @@ def calling(
     retry: RetryPolicy | None = None,
     limits: Timeout | None = None,
     drop_params: bool = False,
-    limited: bool = False,
+    limited: bool | Collection[str] = False,
     clock: FakeClock | None = None,
     ledger: Ledger | None = None,
     health: Health | None = None,
@@ -248,8 +248,8 @@ def calling(
 ) -> Call:
     """A call to `backends` in their order, each by its model `m`, unless `planning` says otherwise.
 
-    `limited`: each host serves only so many calls at a time. Several calls share what is known of the
-    backends by sharing `clock`, `health`, `retry_budget` and `load`.
+    `limited`: the hosts of these backends, or all, serve only so many calls at a time. Several calls share
+    what is known of the backends by sharing `clock`, `health`, `retry_budget` and `load`.
     """
     clock = clock or FakeClock()
     if "aliases" not in planning:
@@ -273,7 +273,9 @@ def calling(
         retry=retry or RetryPolicy(),
         timeout=limits or Timeout(),
         drop_params=drop_params,
-        hosts=LimitedHosts(backend.origin for backend in backends if limited),
+        hosts=LimitedHosts(
+            each.origin for each in backends if limited is True or (limited and each.name in limited)
+        ),
         **{name: given for name, given in shared.items() if given is not None},
     )
     context = CallContext(plan, state, os.getpid())
