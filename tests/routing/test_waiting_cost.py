@@ -169,7 +169,7 @@ def unrelated(draw: random.Random, wait: float) -> Predict:
     return lambda waited: max(guess - waited, 0.0)
 
 
-GOOD = {"exact": off(0), "within 10 %": off(0.1), "within 20 %": off(0.2)}
+GOOD = {"exact": off(0), "within 10 %": off(0.1), "within 15 %": off(0.15)}
 WRONG: dict[str, Callable[[random.Random, float], Predict]] = {
     "by a factor of e": off(1),
     "by a factor of e²": off(2),

@@ -105,17 +105,20 @@ class Patience:
             slower = waits.slower(here.identity, other.deployment.identity)
             even = waiting.break_even(usd - usd_here, slower)
         whole = waited + left
-        if (longest := waiting.longest) is not None and whole > longest:
+        if (longest := waiting.longest) is not None and (whole > longest or waited >= longest):
             what = f"a wait of {_seconds(whole)} is more than max_wait_free={longest:g} s, so {name}"
             return Instead(other, f"{here.name}: {what}", even)
         if not is_too_long(waited, left, even, trusted=waits.trusts(here.identity)):
             self._break_even = min(self._break_even, even)
             return None
-        so_far = f"after {waited:.1f} s, " if waited else ""
-        of_here = f" and the call {_money(usd_here)}" if usd_here else ""
+        if left < even:
+            what = f"a wait of {waited:.1f} s has cost {_money(waiting.usd(waited))}"
+        else:
+            so_far = f"after {waited:.1f} s, " if waited else ""
+            what = f"{so_far}a wait of {_seconds(left)} would cost {_money(waiting.usd(left))}"
+        what += f" and the call {_money(usd_here)}" if usd_here else ""
         longer = f" and {_seconds(slower)} more" if slower else ""
-        what = f"a wait of {_seconds(whole)} would cost {_money(waiting.usd(whole))}{of_here}"
-        return Instead(other, f"{here.name}: {so_far}{what}, {name} about {_money(usd or 0.0)}{longer}", even)
+        return Instead(other, f"{here.name}: {what}, {name} about {_money(usd or 0.0)}{longer}", even)
 
     def _usd(self, deployment: Deployment) -> float | None:
         """What the call would cost there, about; None if the price is unknown. The answer is assumed to be as
