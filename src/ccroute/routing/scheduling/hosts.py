@@ -52,6 +52,11 @@ class Hosts:
         """The number of calls that wait."""
         return len(self._waiting)
 
+    @property
+    def last(self) -> Hashable | None:
+        """The waiting call that came last."""
+        return next(reversed(self._waiting), None)
+
     def waiting_at(self, origin: Origin) -> int:
         """The number of calls that wait for a host, perhaps for others, too."""
         return sum(map(len, self.by_origin[origin].queues))
