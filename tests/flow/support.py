@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
@@ -21,7 +21,7 @@ from tests.support.openai_like import chat, chat_sse, error
 from ccroute.accounting import Ledger, LedgerRow, MemoryLedger, PriceBook
 from ccroute.accounting.prices import PriceLike
 from ccroute.accounting.tokens import estimate
-from ccroute.backends import Backend, HttpRequest, OpenAIBackend
+from ccroute.backends import Backend, HttpRequest, OpenAIBackend, Origin
 from ccroute.errors import CcrouteError, OverloadedError, ServerError
 from ccroute.flow import CallContext, Flow, RouterState, call
 from ccroute.flow.effects import (
@@ -52,7 +52,18 @@ from ccroute.routing import (
     Tables,
     make_plan,
 )
-from ccroute.types import Choice, Chunk, Completion, Message, Model, Request, RetryPolicy, Timeout
+from ccroute.routing.scheduling import Grant
+from ccroute.types import (
+    Choice,
+    Chunk,
+    Completion,
+    LoadedModel,
+    Message,
+    Model,
+    Request,
+    RetryPolicy,
+    Timeout,
+)
 from ccroute.types.arguments.checked import build_request
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -174,6 +185,23 @@ class Call:
         return list(ledger.rows())
 
 
+class LimitedHosts(set[Origin]):
+    """Hosts with a limit, where nobody waits. Notes what it is told."""
+
+    def __init__(self, origins: Iterable[Origin] = ()) -> None:
+        super().__init__(origins)
+        self.told: list[Any] = []
+
+    def predicted(self, options: Sequence[Deployment], priority: int) -> list[float]:
+        return [0.0] * len(options)
+
+    def measured(self, grant: Grant, load: float | None, service: float) -> None:
+        self.told.append((grant, load, service))
+
+    def listed(self, backend: Backend, models: Sequence[LoadedModel]) -> None:
+        self.told.append((backend, models))
+
+
 def router_state(
     clock: FakeClock, emit: Callable[[Event], None] = lambda event: None, **given: Any
 ) -> RouterState:
@@ -191,6 +219,7 @@ def router_state(
             "ledger": MemoryLedger(),
             "emit": emit,
             "refused_parameters": RefusedParameters(),
+            "hosts": LimitedHosts(),
         }
         | given
     )
@@ -240,7 +269,7 @@ def calling(
         retry=retry or RetryPolicy(),
         timeout=limits or Timeout(),
         drop_params=drop_params,
-        limited_hosts={backend.origin for backend in backends} if limited else (),
+        hosts=LimitedHosts(backend.origin for backend in backends if limited),
         **{name: given for name, given in shared.items() if given is not None},
     )
     context = CallContext(plan, state, os.getpid())

@@ -372,7 +372,7 @@ def test_a_forked_child_has_the_limits_of_the_last_reload() -> None:
         made._process = 0  # as if it were another process
         assert slots(made) == (2, 0, 0)
         assert [*made._limiters.by_origin.values()] != [limiter]
-        assert made._state.limited_hosts is made._limiters.by_origin
+        assert made._state.hosts is made._limiters
 
 
 # -- Connections ---------------------------------------------------------------------------------------------

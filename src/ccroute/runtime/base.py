@@ -51,7 +51,7 @@ class RouterBase:
             SystemClock(),
             safe_listener(*listeners),
             configuration.ledger,
-            self._limiters.by_origin,
+            self._limiters,
             count_tokens,
         )
         """The configuration, which a reload replaces, and what was learned. Each call reads it once."""
@@ -116,7 +116,7 @@ class RouterBase:
             known = before.tables.backends.get(backend.name)
             if known is not None and known.identity == backend.identity:
                 backend.learn_from(known)
-        self._limiters.update(backends, configuration.max_queue)
+        self._limiters.configure(backends, configuration.max_queue)
         self._state = after
         self._connections.keep_only({backend.endpoint for backend in backends})
         return before, after

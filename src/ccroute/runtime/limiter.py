@@ -12,13 +12,18 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ccroute.backends import Backend, Origin
 from ccroute.flow.effects import Queued
 from ccroute.http.message import Failure
 from ccroute.http.streams.event_loops import has_ended
 from ccroute.types.locks import lock_tries
+
+if TYPE_CHECKING:
+    from ccroute.routing import Deployment
+    from ccroute.routing.scheduling import Grant
+    from ccroute.types import LoadedModel
 
 FULL = Failure("queue", "the host is busy and its queue is full: raise max_queue, or send less", sent=False)
 LATE = Failure("queue", "the host was busy until the deadline: raise timeout=, or send less", sent=False)
@@ -198,18 +203,19 @@ def _is_dead(owner: object) -> bool:
     return loop is None or has_ended(loop)
 
 
-class Limiters:
+class Limiters(dict[Origin, ConcurrencyLimiter]):
     """The concurrency limiters of one router, one per origin that has a limit.
 
     If several backends share an origin, the smallest limit counts.
     """
 
     def __init__(self, backends: Iterable[Backend], max_queue: int) -> None:
-        self.by_origin: dict[Origin, ConcurrencyLimiter] = {}  # never replaced: others hold it
+        super().__init__()
+        self.by_origin = self
         self._hosts: set[Origin] = set()
-        self.update(backends, max_queue)
+        self.configure(backends, max_queue)
 
-    def update(self, backends: Iterable[Backend], max_queue: int) -> None:
+    def configure(self, backends: Iterable[Backend], max_queue: int) -> None:
         """Take over the limits of these backends, also for the calls that wait. Only one thread at a time.
 
         A host that no backend has any more keeps its limiter until a later update finds it idle: calls that
@@ -232,6 +238,16 @@ class Limiters:
             if limit is not None and origin not in self.by_origin:
                 self.by_origin[origin] = ConcurrencyLimiter(limit, max_queue)
         self._hosts = {*limits}
+
+    def predicted(self, options: Sequence[Deployment], priority: int) -> list[float]:
+        """Seconds until each of these would begin to answer."""
+        return [0.0] * len(options)
+
+    def measured(self, grant: Grant, load: float | None, service: float) -> None:
+        """A call was answered."""
+
+    def listed(self, backend: Backend, models: Sequence[LoadedModel]) -> None:
+        """The backend's server has these models loaded."""
 
     def after_fork(self) -> None:
         """Free all slots in a forked child: the calls that have them run in the parent."""

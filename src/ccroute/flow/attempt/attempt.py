@@ -63,7 +63,7 @@ def run_attempt(attempt: AttemptContext) -> Flow[Completion | Fault | Unavailabl
         except (BackendError, RequestError) as error:
             return Fault(completed(error.with_traceback(None), attempt), UNSUPPORTED)
         attempt.held.append(state.load.begin(deployment))
-        if deployment.backend.origin in state.limited_hosts:
+        if deployment.backend.origin in state.hosts:
             if no_slot := (yield from _slot(attempt)):
                 return no_slot
             if turn is not None and (no_turn := (yield from _turn(attempt, turn))):

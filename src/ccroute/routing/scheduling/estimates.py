@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 
 USUAL_LOAD = 5.0
 """Seconds that a model takes to load, until one was measured at the host."""
@@ -13,19 +14,26 @@ WEIGHT = 0.3
 DEMAND_HALF_LIFE = 600.0
 """Seconds after which a call counts half for the demand."""
 
+GAPS = 16
+"""The last gaps between the calls of a model that are remembered."""
+
 
 class Estimate:
     """The measured facts of one model at one host.
 
     load:    seconds to load it; None: not measured.
     service: seconds that a call takes, without loading; None: not measured.
+    idle_since: the instant since which no call for the model runs or waits; None: one does.
+    gaps:    how long that lasted the last times, in seconds.
     """
 
-    __slots__ = ("_calls", "_since", "load", "service")
+    __slots__ = ("_calls", "_since", "gaps", "idle_since", "load", "service")
 
     def __init__(self, now: float) -> None:
         self.load: float | None = None
         self.service: float | None = None
+        self.idle_since: float | None = None
+        self.gaps: deque[float] = deque(maxlen=GAPS)
         self._calls = 0.0
         self._since = now
 

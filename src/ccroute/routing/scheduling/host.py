@@ -30,11 +30,22 @@ class HostLimits(NamedTuple):
     memory_gb: float | None = None
 
 
-class Loaded(NamedTuple):
-    """A model that a host has loaded: since when, and what it occupies (GB; None: unknown)."""
+class Loaded:
+    """A model that a host has loaded, or is loading.
 
-    since: float
-    memory_gb: float | None
+    since:     the instant at which its load began.
+    memory_gb: what it occupies, in GB; None: unknown.
+    calls:     the calls that it got since then.
+    idle:      seconds in which it served nobody though calls for other models waited.
+    """
+
+    __slots__ = ("calls", "idle", "memory_gb", "since")
+
+    def __init__(self, since: float, memory_gb: float | None) -> None:
+        self.since = since
+        self.memory_gb = memory_gb
+        self.calls = 0
+        self.idle = 0.0
 
 
 class Running(NamedTuple):
@@ -52,8 +63,6 @@ class Host:
     loaded:  the models that are loaded, or are being loaded.
     queues:  the queues that may be served here.
     peers:   all hosts of the router: a queue may also be served at others.
-    batch:   the calls of the current model that waited when the host switched to it, and still wait.
-    switched: the instant of the last switch.
     """
 
     def __init__(
@@ -65,10 +74,9 @@ class Host:
         self.running: dict[Hashable, Running] = {}
         self.loaded: dict[str, Loaded] = {}
         self.queues: dict[Queue, None] = {}  # in the order in which they began
-        self.batch = 0
-        self.switched = float("-inf")
         self._known: dict[str, Estimate] = {}
         self._most_listed = 1
+        self._ended: list[Place] = []
 
     def __repr__(self) -> str:
         return f"Host({self.origin}, {len(self.running)} of {self.limits.slots} slots, {list(self.loaded)})"
@@ -144,23 +152,44 @@ class Host:
 
     # Changes, made by `Hosts`.
 
-    def start(self, call: Hashable, place: Place, now: float, evicted: Iterable[str], waiting: int) -> bool:
-        """A call gets a slot; whether its model has to be loaded first. `waiting`: the calls for the same
-        model that wait behind it."""
+    def start(self, call: Hashable, place: Place, now: float, evicted: Iterable[str]) -> bool:
+        """A call gets a slot; whether its model has to be loaded first."""
         loads = not self.has(place)
         self.running[call] = Running(place, now, loads)
         if loads:
             for model in evicted:
                 del self.loaded[model]
             self.loaded[place.model] = Loaded(now, place.memory_gb)
-            self.switched, self.batch = now, waiting
-        elif self.batch:
-            self.batch -= 1
+        if (loaded := self.loaded.get(place.model)) is not None:
+            loaded.calls += 1
         return loads
+
+    def asked(self, place: Place, now: float) -> None:
+        """A call comes that may be served at this place."""
+        estimate = self.estimate(place.model, now)
+        estimate.asked(now)
+        since = estimate.idle_since
+        if since is not None:
+            estimate.idle_since = None
+            estimate.gaps.append(now - since)
+            loaded = self.loaded.get(place.model)
+            if loaded is not None and self.queues:
+                loaded.idle += max(now - max(since, min(queue.oldest for queue in self.queues)), 0.0)
 
     def end(self, call: Hashable) -> None:
         """A call gives its slot back."""
-        self.running.pop(call, None)
+        ended = self.running.pop(call, None)
+        if ended is not None:
+            self._ended.append(ended.place)
+
+    def rest(self, now: float) -> None:
+        """Note since when the models of calls that ended have nothing to do."""
+        for place in self._ended:
+            model = place.model
+            if model in self.loaded and not any(each.place.model == model for each in self.running.values()):
+                if not any(place in queue.places for queue in self.queues):
+                    self.estimate(model, now).idle_since = now
+        self._ended.clear()
 
     def listed(self, models: Iterable[tuple[str, float | None]], now: float) -> None:
         """The server lists these models as loaded, each with its memory in GB. Models of running calls stay:
@@ -172,4 +201,7 @@ class Host:
             del self.loaded[model]
         for model, size in found.items():
             before = self.loaded.get(model)
-            self.loaded[model] = Loaded(before.since if before else now, size)
+            if before is None:
+                self.loaded[model] = Loaded(now, size)
+            else:
+                before.memory_gb = size

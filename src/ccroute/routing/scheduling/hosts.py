@@ -9,6 +9,7 @@ from ccroute.http.origin import Origin
 from ccroute.routing.scheduling.host import Host, HostLimits
 from ccroute.routing.scheduling.places import Place, Queue
 from ccroute.routing.scheduling.policies import Scheduler
+from ccroute.routing.scheduling.prediction import begins_in
 
 
 class Grant(NamedTuple):
@@ -54,7 +55,7 @@ class Hosts:
     def enter(self, call: Hashable, places: Sequence[Place], priority: int, now: float) -> Grant | None:
         """Ask for a slot at any of `places`, the preferred one first. None: the call waits."""
         for place in places:
-            self.by_origin[place.host].estimate(place.model, now).asked(now)
+            self.by_origin[place.host].asked(place, now)
         host = self.by_origin[places[0].host]
         if len(places) == 1 and not host.queues and host.free_slots and host.has(places[0]):
             return self._start(host, call, places[0], now)
@@ -79,11 +80,17 @@ class Hosts:
     def grants(self, now: float) -> Iterator[Grant]:
         """Give free slots to waiting calls, until nobody is to get one now."""
         for host in self.by_origin.values():
+            host.rest(now)
+        for host in self.by_origin.values():
             while host.free_slots and host.queues:
                 grant = self._next(host, now)
                 if grant is None:
                     break
                 yield grant
+
+    def predicted(self, places: Sequence[Place], priority: int, now: float) -> list[float]:
+        """Seconds until a call that comes now would begin to be answered at each place, loading included."""
+        return [begins_in(self.by_origin[place.host], place, priority, now) for place in places]
 
     def listed(self, origin: Origin, models: Iterable[tuple[str, float | None]], now: float) -> None:
         """A server lists its loaded models, each with its memory in GB."""
@@ -134,8 +141,7 @@ class Hosts:
         self, host: Host, call: Hashable, place: Place, now: float, evicted: Sequence[str] = ()
     ) -> Grant:
         idle = not host.running
-        same = sum(len(queue) for queue in host.queues if place in queue.places)
-        loads = host.start(call, place, now, evicted, same)
+        loads = host.start(call, place, now, evicted)
         self._running[call] = host
         return Grant(call, place, loads, evicted, idle)
 

@@ -12,6 +12,8 @@ LOADS: Final = 12.0
 """The usual bound of waiting, in load times of the model that waits."""
 LEAST_BOUND: Final = 10.0
 """Seconds: no bound is shorter, unless it is given."""
+RECHECK: Final = 0.5
+"""Seconds: a scheduler that left a slot free is asked again after so long, at the latest."""
 
 
 class Scheduler(Protocol):
@@ -24,9 +26,6 @@ class Scheduler(Protocol):
     """
 
     def choose(self, host: Host, choices: Sequence[Choice], now: float) -> Choice | None: ...
-
-
-RECHECK: Final = 0.5
 
 
 class ArrivalOrder:
@@ -43,6 +42,10 @@ class LoadedFirst:
               measured load time of its model, at least 10 s.
     """
 
+    batch_load = 0.0
+    dwell = 2.0
+    stay = True
+
     def __init__(self, max_wait: float | None = None) -> None:
         self.max_wait = max_wait
 
@@ -51,21 +54,50 @@ class LoadedFirst:
         urgent = [choice for choice in choices if choice.queue.priority == top]
         ready = [choice for choice in urgent if host.has(choice.place)]
         others = [choice for choice in urgent if not host.has(choice.place)]
+        late = [each for each in others if now - each.queue.oldest > self.bound(host, each.place.model)]
         if ready:
             first = min(ready, key=lambda each: each.queue.oldest)
-            if host.batch:
+            if not late:
                 return first
-            late = [each for each in others if now - each.queue.oldest > self.bound(host, each.place.model)]
-            if not late or now - host.switched < host.load_seconds(first.place.model):
+            loaded = host.loaded[first.place.model]
+            load = host.load_seconds(first.place.model)
+            if first.queue.oldest <= loaded.since + load * self.batch_load:
                 return first
+            if now - loaded.since < load * self.dwell:
+                return first
+        if late:
             return min(late, key=lambda each: each.queue.oldest)
-        return max(others, key=lambda each: _gain(host, each, now))
+        chosen = max(others, key=lambda each: _gain(host, each, now))
+        if self.stay:
+            for model in host.evicted_by(chosen.place, now) or ():
+                if self._is_worth_staying(host, model, now):
+                    return None
+        return chosen
 
     def bound(self, host: Host, model: str) -> float:
         """Seconds that a caller of a model may wait before it forces a switch."""
         if self.max_wait is not None:
             return self.max_wait
         return max(LEAST_BOUND, LOADS * host.load_seconds(model))
+
+    def _is_worth_staying(self, host: Host, model: str, now: float) -> bool:
+        """Whether the next call for a model that has nothing to do is likely to come sooner than what a
+        call has cost in loading and idling since it is loaded."""
+        estimate = host.estimate(model, now)
+        since = estimate.idle_since
+        if since is None or not estimate.gaps:
+            return False
+        loaded = host.loaded[model]
+        limit = (host.load_seconds(model) + loaded.idle) / max(loaded.calls, 1)
+        passed, total = now - since, 0.0
+        gaps = sorted(estimate.gaps)
+        best, until = limit, 0.0
+        for number, gap in enumerate(gaps, 1):
+            total += gap
+            cost = (total + gap * (len(gaps) - number)) / number
+            if cost <= best:
+                best, until = cost, gap
+        return passed <= until
 
 
 def _gain(host: Host, choice: Choice, now: float) -> float:
