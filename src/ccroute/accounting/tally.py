@@ -21,6 +21,7 @@ from ccroute.accounting.money import EXACT, NOTHING, total_usd
 from ccroute.accounting.prices import cost_at
 from ccroute.accounting.row import Key, LedgerRow, keys_of
 from ccroute.types import Price
+from ccroute.types.route import LEAST_LOAD
 
 K = TypeVar("K", bound=Hashable)
 LATENCIES: Final = 100_000
@@ -96,6 +97,8 @@ class Tally:
     tokens:         by the lengths of their prompts, because long ones may cost more. Those of unknown price,
                     which `cost` is without, are under None.
     latencies:      of the answered calls, in microseconds; `condense` counts them in `rounded` instead.
+    wait:           microseconds that the attempts waited before they began, `LedgerRow.queue`.
+    loads:          the attempts for which a server loaded a model; it took `load_time`, in microseconds.
     """
 
     requests: int = 0
@@ -112,6 +115,9 @@ class Tally:
     tokens: dict[Lengths | None, TokenCounts] = field(default_factory=dict)
     latencies: array[int] = field(default_factory=lambda: array("q"))
     rounded: dict[int, int] = field(default_factory=dict)
+    wait: int = 0
+    loads: int = 0
+    load_time: int = 0
 
     def add(self, row: LedgerRow, tiers: Sequence[Lengths] = USUAL_TIERS) -> None:
         """Count one attempt. `tiers`: the lengths of prompts that are summed up apart."""
@@ -137,8 +143,13 @@ class Tally:
             if row.override_saved is not None:
                 self.overrides_known += 1
                 self.override_saved = EXACT.add(self.override_saved, row.override_saved)
+        if row.queue:
+            self.wait += _microseconds(row.queue)
+        if row.load is not None and row.load >= LEAST_LOAD:
+            self.loads += 1
+            self.load_time += _microseconds(row.load)
         if row.latency is not None and row.outcome == "ok":
-            self.latencies.append(int(row.latency * 1e6 + 0.5))
+            self.latencies.append(_microseconds(row.latency))
             if len(self.latencies) > LATENCIES:
                 self.condense()
 
@@ -274,6 +285,10 @@ _MANY: Final = 10_000
 """Latencies; of more, only those near a percentile are sorted."""
 _STEPS: Final = 50
 """Of latencies that are counted together: the next step is 2 % more."""
+
+
+def _microseconds(seconds: float) -> int:
+    return int(seconds * 1e6 + 0.5)
 
 
 def _value_at(place: int, values: list[int]) -> int:
