@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ccroute.backends import AnthropicBackend, Backend, OllamaBackend, OpenAIBackend
     from ccroute.router import Router
     from ccroute.routing import Agent, AliasTable, Fallback
+    from ccroute.runtime.batches import AsyncBatch, Batch
     from ccroute.runtime.streams import AsyncStream, Stream
     from ccroute.types import (
         Attempt,
@@ -38,6 +39,7 @@ _HOMES = {
     "ccroute.backends": ("AnthropicBackend", "Backend", "OllamaBackend", "OpenAIBackend"),
     "ccroute.router": ("Router",),
     "ccroute.routing": ("Agent", "AliasTable", "Fallback"),
+    "ccroute.runtime.batches": ("AsyncBatch", "Batch"),
     "ccroute.runtime.streams": ("AsyncStream", "Stream"),
     "ccroute.types": (
         "Attempt",
@@ -60,9 +62,11 @@ __all__ = [
     "Agent",
     "AliasTable",
     "AnthropicBackend",
+    "AsyncBatch",
     "AsyncStream",
     "Attempt",
     "Backend",
+    "Batch",
     "Budget",
     "Chunk",
     "Completion",
