@@ -47,11 +47,13 @@ if _typing.TYPE_CHECKING:
 
 class CcrouteError(Exception):
     """The root. `attempts` are those of the call, oldest first; `reasons` say which deployments were skipped,
-    and why. `retry_after` is in seconds, where it is known."""
+    and why. `retry_after` is in seconds, where it is known. `index` is the place of the request in its batch,
+    from 0; None outside a batch."""
 
     attempts: "tuple[_Attempt, ...]" = ()
     reasons: tuple[str, ...] = ()
     retry_after: float | None = None
+    index: int | None = None
 
     def __rich_repr__(self) -> _abc.Iterator[object]:
         yield str(self)

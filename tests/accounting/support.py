@@ -113,6 +113,8 @@ rows = st.builds(
     overridden=st.booleans(),
     override_saved=st.none() | st.decimals(-10, 10, places=6),
     latency=st.none() | st.floats(0, 100),
+    queue=st.just(0.0) | st.floats(0, 100),
+    load=st.none() | st.floats(0, 0.1) | st.floats(0, 100),
 )
 
 NAMES = st.none() | st.sampled_from(["py", "", "it's", 'a"b', "ü\x00ß"])
@@ -148,6 +150,8 @@ ROWS = st.builds(
     cached=st.booleans(),
     latency=st.none() | st.floats(0, 1e4),
     override_saved=MONEY.map(lambda saved: None if saved is None else -saved),
+    queue=st.just(0.0) | st.floats(0, 1e4),
+    load=st.none() | st.sampled_from([0.0, 0.03, 0.05]) | st.floats(0, 1e4),
     metadata=st.dictionaries(st.text(max_size=3), st.integers() | st.text(max_size=3), max_size=2),
 )
 """Rows with everything that a ledger has to keep."""
@@ -178,7 +182,8 @@ def _naive_sums(rows: list[LedgerRow], baseline: Price | None) -> dict[str, Any]
     saved_by_overrides = [each.override_saved for each in final if each.override_saved is not None]
     overrides = sum(each.overridden for each in final)
     latencies = [each.latency for each in rows if each.latency is not None and each.outcome == "ok"]
-    answered = sorted(math.floor(latency * 1e6 + 0.5) / 1e6 for latency in latencies)
+    answered = sorted(_microseconds(latency) / 1e6 for latency in latencies)
+    loads = [each.load for each in rows if each.load is not None and each.load >= 0.05]
     return {
         "requests": len(final),
         "attempts": len(rows),
@@ -201,4 +206,11 @@ def _naive_sums(rows: list[LedgerRow], baseline: Price | None) -> dict[str, Any]
             f"p{percent}": answered[math.ceil(len(answered) * percent / 100) - 1] if answered else None
             for percent in (50, 95)
         },
+        "wait": sum(_microseconds(each.queue) for each in rows) / 1e6,
+        "loads": len(loads),
+        "load_seconds": sum(map(_microseconds, loads)) / 1e6,
     }
+
+
+def _microseconds(seconds: float) -> int:
+    return math.floor(seconds * 1e6 + 0.5)

@@ -17,6 +17,7 @@ from tests.flow.support import (
     Call,
     FakeClock,
     HandDriver,
+    LimitedHosts,
     PlainBackend,
     Queue,
     ScriptedReply,
@@ -75,9 +76,9 @@ class Scene:
         options = {"aliases": {"any": [f"{each.name}/m" for each in given]}, "retry": ONCE, **options}
         timeout, count = options.pop("timeout", Timeout()), options.pop("count_tokens", ten) or estimate
         configured = checked(list(given), budgets=budgets, timeout=timeout, **options)
-        hosts = {each.origin for each in given} if limited else ()
+        hosts = LimitedHosts(each.origin for each in given if limited)
         self.state: RouterState = router_state(
-            self.clock, self.events.append, ledger=self.ledger, count_tokens=count, limited_hosts=hosts
+            self.clock, self.events.append, ledger=self.ledger, count_tokens=count, hosts=hosts
         ).configured(configured)
 
     def call(self, *, stream: bool = False, model: str | None = "any", **options: Any) -> Call:

@@ -21,6 +21,7 @@ from ccroute.accounting.money import EXACT, NOTHING, total_usd
 from ccroute.accounting.prices import cost_at
 from ccroute.accounting.row import Key, LedgerRow, keys_of
 from ccroute.types import Price
+from ccroute.types.route import LEAST_LOAD
 
 K = TypeVar("K", bound=Hashable)
 LATENCIES: Final = 100_000
@@ -96,6 +97,8 @@ class Tally:
     tokens:         by the range of the prompt's length, because long prompts may cost more. None: the tokens
                     of unknown price, which are not in `cost`.
     latencies:      of the answered calls, in microseconds; `condense` counts them in `rounded` instead.
+    wait:           microseconds that the attempts waited before they began, `LedgerRow.queue`.
+    loads:          the attempts for which a server loaded a model; it took `load_time`, in microseconds.
     """
 
     requests: int = 0
@@ -112,6 +115,9 @@ class Tally:
     tokens: dict[Lengths | None, TokenCounts] = field(default_factory=dict)
     latencies: array[int] = field(default_factory=lambda: array("q"))
     rounded: dict[int, int] = field(default_factory=dict)
+    wait: int = 0
+    loads: int = 0
+    load_time: int = 0
 
     def add(self, row: LedgerRow, tiers: Sequence[Lengths] = USUAL_TIERS) -> None:
         """Count one attempt. `tiers`: the ranges of prompt lengths that are summed up separately."""
@@ -137,8 +143,13 @@ class Tally:
             if row.override_saved is not None:
                 self.overrides_known += 1
                 self.override_saved = EXACT.add(self.override_saved, row.override_saved)
+        if row.queue:
+            self.wait += _microseconds(row.queue)
+        if row.load is not None and row.load >= LEAST_LOAD:
+            self.loads += 1
+            self.load_time += _microseconds(row.load)
         if row.latency is not None and row.outcome == "ok":
-            self.latencies.append(int(row.latency * 1e6 + 0.5))
+            self.latencies.append(_microseconds(row.latency))
             if len(self.latencies) > LATENCIES:
                 self.condense()
 
@@ -275,6 +286,10 @@ _MANY: Final = 10_000
 """If there are more latencies, only those near a percentile are sorted."""
 _STEPS: Final = 50
 """Condensed latencies are counted in steps; each step is 2 % longer than the one before."""
+
+
+def _microseconds(seconds: float) -> int:
+    return int(seconds * 1e6 + 0.5)
 
 
 def _value_at(place: int, values: list[int]) -> int:

@@ -16,6 +16,9 @@ from ccroute.display import card, table, usd
 P = ParamSpec("P")
 F = TypeVar("F", bound="Frozen")
 Outcome = Literal["ok", "failed", "cancelled", "interrupted"]
+LEAST_LOAD = 0.05
+"""Seconds from which on the time to load a model counts as a load: of one that is loaded, a server says 1 to
+30 ms."""
 
 
 class FailureClass(StrEnum):
@@ -186,7 +189,9 @@ class Attempt(Frozen):
     """One try at one deployment.
 
     `started` is UTC, `duration` in seconds. `failure` is the failure class, `reason` a text for people;
-    `cost` is in USD, `None` when the deployment's price is unknown.
+    `cost` is in USD, `None` when the deployment's price is unknown. `queued` are the seconds that it waited
+    before for a slot, for its turn under a rate limit, or for a budget. `load` are the seconds of `duration`
+    in which the server loaded the model; `None` where it does not say.
     """
 
     deployment: str
@@ -199,6 +204,8 @@ class Attempt(Frozen):
     duration: float
     usage: Usage = Usage.model_construct()
     cost: Decimal | None = None
+    queued: float = 0.0
+    load: float | None = None
 
 
 new_attempt = unchecked(Attempt)
@@ -223,23 +230,48 @@ class Route(Frozen):
     attempts: tuple[Attempt, ...] = ()
     reasons: tuple[str, ...] = ()
 
+    @property
+    def queued(self) -> float:
+        """Seconds that the call waited for slots, for its turn under a rate limit, or for a budget."""
+        return sum((attempt.queued for attempt in self.attempts), 0.0)
+
+    @property
+    def load(self) -> float | None:
+        """Seconds in which servers loaded a model for the call; None where none of them says."""
+        known = [attempt.load for attempt in self.attempts if attempt.load is not None]
+        return sum(known) if known else None
+
     def __str__(self) -> str:
         asked = self.requested_model or self.model
         path = " → ".join(dict.fromkeys((self.agent or "-", asked, self.model, self.deployment)))
         notes = [note for note, on in (("overridden", self.overridden), ("fallback", self.fallback)) if on]
+        notes += _delays(self.queued, self.load)
         return path + (f" ({', '.join(notes)})" if notes else "")
 
     def __rich_repr__(self) -> Iterator[object]:
         yield str(self)
-        for attempt in self.attempts:
-            yield "attempt", f"{attempt.deployment}: {attempt.outcome}"
+        for each in self.attempts:
+            shown = f"{each.deployment}: {each.outcome}"
+            yield "attempt", ", ".join([shown, *_delays(each.queued, each.load)])
 
     def _repr_html_(self) -> str:
         rows = [
-            (each.deployment, each.outcome, f"{each.duration:.2f} s", usd(each.cost), each.reason)
+            (
+                each.deployment,
+                each.outcome,
+                ", ".join([f"{each.duration:.2f} s", *_delays(each.queued, each.load)]),
+                usd(each.cost),
+                each.reason,
+            )
             for each in self.attempts
         ]
         return card(str(self), table=table(("deployment", "outcome", "time", "cost", "reason"), rows))
+
+
+def _delays(queued: float, load: float | None) -> list[str]:
+    """What made it slow, as far as it did."""
+    named = (("waited", queued), ("model loaded in", load or 0.0))
+    return [f"{what} {seconds:.1f} s" for what, seconds in named if seconds >= LEAST_LOAD]
 
 
 new_route = unchecked(Route)

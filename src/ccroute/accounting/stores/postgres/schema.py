@@ -17,6 +17,7 @@ from ccroute.accounting.row import Key, LedgerRow
 from ccroute.accounting.stores.sqlite.columns import PLACES, ledger_row
 from ccroute.accounting.stores.sqlite.sums import grouped, tier_of
 from ccroute.accounting.tally import Lengths, Tally, TokenCounts
+from ccroute.types.route import LEAST_LOAD
 
 TABLE: Final = "ccroute_attempts"
 VERSIONS: Final = "ccroute_migrations"
@@ -229,6 +230,10 @@ def rows(connection: Connection[Any], start: datetime, end: datetime) -> list[Le
     return list(map(ledger_row, connection.execute(_ROWS, [start, end]))) if version(connection) else []
 
 
+def _microseconds(seconds: str) -> str:
+    return f"floor({seconds} * 1e6 + 0.5)::bigint"
+
+
 _TOKENS: Final = [f'sum("{bucket}")' for bucket in TokenCounts._fields]
 _SUMS: Final = (
     "count(*) FILTER (WHERE final)",
@@ -242,7 +247,10 @@ _SUMS: Final = (
     *(f"{tokens}::bigint" for tokens in _TOKENS),
     "count(*) FILTER (WHERE cost IS NULL)",
     *(f"({tokens} FILTER (WHERE cost IS NULL))::bigint" for tokens in _TOKENS),
-    "array_agg(floor(latency * 1e6 + 0.5)::bigint) FILTER (WHERE outcome = 'ok' AND latency IS NOT NULL)",
+    f"sum({_microseconds('queue')})::bigint",
+    f"count(*) FILTER (WHERE load >= {LEAST_LOAD})",
+    f"(sum({_microseconds('load')}) FILTER (WHERE load >= {LEAST_LOAD}))::bigint",
+    f"array_agg({_microseconds('latency')}) FILTER (WHERE outcome = 'ok' AND latency IS NOT NULL)",
     "coalesce(sum(cost), 0)",
     "coalesce(sum(cost) FILTER (WHERE estimated), 0)",
     "coalesce(sum(override_saved) FILTER (WHERE final), 0)",

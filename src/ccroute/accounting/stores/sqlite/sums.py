@@ -22,6 +22,7 @@ from ccroute.accounting.row import Key, keys_of
 from ccroute.accounting.stores.sqlite.columns import SPAN, amount_of, bounds
 from ccroute.accounting.stores.sqlite.tables import PROMPT
 from ccroute.accounting.tally import Lengths, Tally, TokenCounts, combined, without_gc
+from ccroute.types.route import LEAST_LOAD
 
 AT_ONCE: Final = 20_000
 """The most rows that one statement sums up. SQLite sorts them, which is fast while they fit in the CPU
@@ -29,25 +30,49 @@ cache."""
 _DAY: Final = 86_400_000_000_000  # nanoseconds
 _FIRST_DAY: Final = date(1970, 1, 1).toordinal()
 _PROMPT: Final = " + ".join(PROMPT)
+_HAS_FILTER: Final = sqlite3.sqlite_version_info >= (3, 30)
+
+
+def _only(condition: str, aggregate: str, value: str) -> str:
+    """The aggregate over the rows for which the condition holds. With a filter, no other row costs a step."""
+    if _HAS_FILTER:
+        return f"{aggregate}({value}) FILTER (WHERE {condition})"
+    return f"{aggregate}(CASE WHEN {condition} THEN {value} END)"
+
+
+def _microseconds(seconds: str) -> str:
+    return f"CAST({seconds} * 1e6 + 0.5 AS INTEGER)"
+
+
 _SUMS: Final = (
     "sum(final)",
     "count(*)",
-    "sum(outcome IN ('failed', 'interrupted'))",
-    "count(CASE WHEN cost IS NULL AND final THEN 1 END)",
+    _only("outcome IN ('failed', 'interrupted')", "count", "1"),
+    _only("final AND cost IS NULL", "count", "1"),
     "sum(estimated)",
     "sum(final AND cached)",
     "sum(final AND overridden)",
-    "count(CASE WHEN final THEN override_saved END)",
+    _only("final", "count", "override_saved"),
     *(f"sum({bucket})" for bucket in TokenCounts._fields),
     "count(*) - count(cost)",
-    *(f"sum(CASE WHEN cost IS NULL THEN {bucket} ELSE 0 END)" for bucket in TokenCounts._fields),
-    "count(CASE WHEN outcome = 'ok' THEN latency END)",
+    *(_only("cost IS NULL", "sum", bucket) for bucket in TokenCounts._fields),
+    _only("queue > 0", "sum", _microseconds("queue")),
+    _only(f"load >= {LEAST_LOAD}", "count", "1"),
+    _only(f"load >= {LEAST_LOAD}", "sum", _microseconds("load")),
+    _only("outcome = 'ok'", "count", "latency"),
 )
-_LATENCIES: Final = "group_concat(CASE WHEN outcome = 'ok' THEN CAST(latency * 1e6 + 0.5 AS INTEGER) END)"
-_AMOUNTS: Final = ("cost", "CASE WHEN estimated THEN cost END", "CASE WHEN final THEN override_saved END")
-_QUICKLY: Final = tuple(f"sum({amount})" for amount in _AMOUNTS)
+_LATENCIES: Final = _only("outcome = 'ok'", "group_concat", _microseconds("latency"))
+
+
+def _amounts(aggregate: str) -> Sequence[str]:
+    """Of cost, of the estimated part of it, and of what overrides saved."""
+    estimated, saved = _only("estimated", aggregate, "cost"), _only("final", aggregate, "override_saved")
+    return f"{aggregate}(cost)", estimated, saved
+
+
+_QUICKLY: Final = _amounts("sum")
 """The sums of amounts that are all whole numbers. If one is a text, the sum is a float."""
-_EXACTLY: Final = tuple(f"json_group_array({amount})" for amount in _AMOUNTS)
+_EXACTLY: Final = _amounts("json_group_array")
 """All amounts, for Python to sum up."""
 
 
@@ -105,7 +130,7 @@ def _read(
     """The groups of a part, as `grouped` takes them."""
     groups = [*(f'"{name}"' for name in by if name != "day"), tier_of(tiers)]
     found, microseconds = _columns(connection, groups, _QUICKLY, part)
-    if any(float in map(type, amounts) for amounts in found[-len(_AMOUNTS) :]):
+    if any(float in map(type, amounts) for amounts in found[-len(_QUICKLY) :]):
         found, microseconds = _columns(connection, groups, _EXACTLY, part)
     *columns, answered, cost, estimated_cost, override_saved = found
     latencies = array("q", microseconds)
@@ -156,10 +181,11 @@ def grouped(lines: Iterable[Sequence[Any]], by: Sequence[str], tiers: Sequence[L
 
 def _tally(found: Sequence[Any], tiers: Sequence[Lengths]) -> Tally:
     tier, requests, attempts, failures, unknown, estimated, cache_hits, overrides, overrides_known = found[:9]
-    used, unpriced, latencies, cost, estimated_cost, override_saved = found[9:15], found[15], *found[22:]
+    used, unpriced, used_unpriced = found[9:15], found[15], found[16:22]
+    wait, loads, load_time, latencies, cost, estimated_cost, override_saved = found[22:]
     tokens, known = dict[Lengths | None, TokenCounts](), TokenCounts._make(used)
     if unpriced:
-        tokens[None] = TokenCounts._make(found[16:22])
+        tokens[None] = TokenCounts._make(used_unpriced)
         known = known.minus(tokens[None])
     if unpriced < attempts:
         tokens[tiers[tier or 0]] = known
@@ -177,6 +203,10 @@ def _tally(found: Sequence[Any], tiers: Sequence[Lengths]) -> Tally:
         override_saved,
         tokens,
         array("q", latencies or ()),
+        {},
+        wait or 0,
+        loads,
+        load_time or 0,
     )
 
 
