@@ -68,9 +68,10 @@ class Hosts:
         """Ask for a slot at any of `places`, the preferred one first. None: the call waits."""
         for place in places:
             self.by_origin[place.host].asked(place, now)
-        host = self.by_origin[places[0].host]
-        if len(places) == 1 and not host.queues and host.free_slots and host.has(places[0]):
-            return self._start(host, call, places[0], now, now)
+        for place in places:
+            host = self.by_origin[place.host]
+            if not host.queues and host.free_slots and host.has(place):
+                return self._start(host, call, place, now, now)
         key = (tuple(places), priority)
         queue = self._queues.get(key)
         if queue is None:
