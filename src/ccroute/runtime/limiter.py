@@ -212,9 +212,9 @@ class Limiter(dict[Origin, HostLimits]):
         host = self._hosts.by_origin[origin]
         while host.queues:
             call = cast("_Call", next(iter(host.queues)).first)
-            self._leave(call)
             call.granted = Granted([place.host for place in call.places].index(origin))
             call.waiter.wake()
+            self._leave(call)
 
     # -- Slots
 
@@ -235,13 +235,15 @@ class Limiter(dict[Origin, HostLimits]):
         for number, option in enumerate(options):
             limits = self.get(option.backend.origin)
             if limits is None:  # a reload has taken the limit off
-                return Granted(number)
+                call.granted = Granted(number)
+                return call.granted
             places.append(place_of(option, limits))
         call.places, hosts = places, self._hosts
         if len(places) > 1:
             places = [*dict.fromkeys(places)]
         if (grant := hosts.enter(call, places, priority, now)) is not None:
-            return Granted(call.places.index(grant.place), grant)
+            call.granted = Granted(call.places.index(grant.place), grant)
+            return call.granted
         blocks = call.waiter.blocks
         for owner in blocks:
             self._blocked[owner] = call
@@ -271,12 +273,12 @@ class Limiter(dict[Origin, HostLimits]):
 
     def _released(self, call: _Call) -> None:
         self._leave(call)
+        call.granted = None  # which refers to the call
         self._grant(self._now())
 
     def _leave(self, call: _Call) -> None:
         self._hosts.leave(call)
         self._unblock(call)
-        call.granted = None  # which refers to the call
 
     def _unblock(self, call: _Call) -> None:
         if self._blocked:
