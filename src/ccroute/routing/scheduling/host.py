@@ -136,6 +136,15 @@ class Host:
             if any(choice.place.model == model for choice in choices)
         )
 
+    def work(self, models: Collection[str]) -> float:
+        """Seconds that all slots need for the calls that wait for these models."""
+        calls = sum(
+            len(queue) * self.service_seconds(choices[0].place.model)
+            for queue, choices in self.queues.items()
+            if any(choice.place.model in models for choice in choices)
+        )
+        return calls / max(self.limits.slots, 1)
+
     def is_young(self, model: str, now: float) -> bool:
         """Whether a loaded model has served for less time than its load took."""
         return now - self.loaded[model].since < 2.0 * self.load_seconds(model)
@@ -160,7 +169,7 @@ class Host:
         return gone
 
     def value(self, model: str, now: float) -> float:
-        """What it is worth to keep a model loaded: the seconds of load that its calls would need each second."""
+        """What it is worth to keep a model: the seconds of load that its calls would need each second."""
         known = self._known.get(model)
         return 0.0 if known is None else known.demand(now) * self.load_seconds(model)
 

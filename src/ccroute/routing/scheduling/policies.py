@@ -78,21 +78,20 @@ class LoadedFirst:
                 others.append(choice)
             elif ready is None or queue.oldest < ready.queue.oldest:
                 ready = choice
-        if not others:
+        if not others or (ready is not None and self._is_bound_to_serve(host, ready, now)):
+            return ready
+        others.sort(key=_arrival)
+        late = self._must_switch(host, ready, others, now)
+        if ready is not None and not late:
             return ready
         if len(host.peers) > 1:
             others = [each for each in others if not waits_less_elsewhere(host, each, now)]
-        if ready is not None:
-            if not others or self._is_bound_to_serve(host, ready, now):
-                return ready
-            others.sort(key=_arrival)
-            return others[0] if self._must_switch(host, ready, others, now) else ready
-        if not others:
-            return None
-        others.sort(key=_arrival)
-        if self._must_switch(host, None, others, now):
+            late = bool(others) and late and self._must_switch(host, ready, others, now)
+        if late:
             return others[0]
-        chosen = max(others, key=lambda each: self._gain(host, each, now))
+        if ready is not None or not others:
+            return ready
+        chosen = max(others, key=lambda each: (now - each.queue.oldest) / host.load_seconds(each.place.model))
         if any(_is_soon_asked(host, model, now) for model in host.evicted_by(chosen.place, now) or ()):
             return None
         return chosen
@@ -127,9 +126,6 @@ class LoadedFirst:
                 return True
             begins += max(len(each.queue) * host.service_seconds(model) / slots, host.batch_seconds(model))
         return False
-
-    def _gain(self, host: Host, choice: Choice, now: float) -> float:
-        return (now - choice.queue.oldest) / host.load_seconds(choice.place.model)
 
 
 def _arrival(choice: Choice) -> float:
