@@ -35,16 +35,18 @@ class Loaded:
 
     since:     the instant at which its load began.
     memory_gb: what it occupies, in GB; None: unknown.
+    came:      the calls for it that have come since then.
     calls:     the calls that it has got since then.
     batch:     how many of them came before its load was over.
     idle:      seconds in which it had nothing to do though calls for other models waited.
     """
 
-    __slots__ = ("batch", "calls", "idle", "memory_gb", "since")
+    __slots__ = ("batch", "calls", "came", "idle", "memory_gb", "since")
 
     def __init__(self, since: float, memory_gb: float | None) -> None:
         self.since = since
         self.memory_gb = memory_gb
+        self.came = 0
         self.calls = 0
         self.batch = 0
         self.idle = 0.0
@@ -173,6 +175,14 @@ class Host:
         known = self._known.get(model)
         return 0.0 if known is None else known.demand(now) * self.load_seconds(model)
 
+    def use(self, model: str, now: float) -> float:
+        """The share of the host's time that new calls of a loaded model need, since it is loaded."""
+        loaded = self.loaded[model]
+        load = self.load_seconds(model)
+        usual = self.estimate(model, now).demand(now) * load
+        rate = max((loaded.came + usual) / (now - loaded.since + load), 1e-9)
+        return rate * self.service_seconds(model) / max(self.limits.slots, 1)
+
     def _fits(self, place: Place, gone: Collection[str]) -> bool:
         left = [loaded for model, loaded in self.loaded.items() if model not in gone]
         if self.limits.memory_gb is None:
@@ -188,10 +198,11 @@ class Host:
     def asked(self, place: Place, now: float) -> None:
         """A call comes that may be served at this place."""
         estimate = self.estimate(place.model, now)
-        since = estimate.idle_since
-        if since is not None and self.queues and (loaded := self.loaded.get(place.model)) is not None:
-            since = max(since, min(queue.oldest for queue in self.queues))
-            loaded.idle += max(now - since, 0.0)
+        if (loaded := self.loaded.get(place.model)) is not None:
+            loaded.came += 1
+            if estimate.idle_since is not None and self.queues:
+                since = max(estimate.idle_since, min(queue.oldest for queue in self.queues))
+                loaded.idle += max(now - since, 0.0)
         estimate.asked(now)
 
     def start(self, call: Hashable, place: Place, came: float, now: float, evicted: Iterable[str]) -> bool:

@@ -7,17 +7,12 @@ from typing import Final, Protocol
 
 from ccroute.routing.scheduling.host import Host
 from ccroute.routing.scheduling.places import Choice
-from ccroute.routing.scheduling.prediction import waits_less_elsewhere
+from ccroute.routing.scheduling.prediction import BATCH_SHARE, LOADS, waits_less_elsewhere
 
-LOADS: Final = 12.0
-"""The usual bound of waiting, in load times of the model that waits."""
 LEAST_BOUND: Final = 10.0
 """Seconds: no bound is shorter, unless it is given."""
 RECHECK: Final = 0.5
 """Seconds: a scheduler that left a slot free is asked again after so long, at the latest."""
-BATCH_SHARE: Final = 0.75
-"""How much of the time of a batch a plan may let callers wait beyond the bound. The rest is for calls that take
-longer than usual: nobody is to wait longer than the bound and one batch."""
 GAP_SHARE: Final = 0.5
 """A host waits for a model's next call if it usually comes within this share of what a call has cost."""
 FIRST_GAP: Final = 0.05
