@@ -176,11 +176,13 @@ class Host:
         return 0.0 if known is None else known.demand(now) * self.load_seconds(model)
 
     def use(self, model: str, now: float) -> float:
-        """The share of the host's time that new calls of a loaded model need, since it is loaded."""
-        loaded = self.loaded[model]
+        """The share of the host's time that new calls of a model need while it is loaded, now or the last time."""
+        estimate = self.estimate(model, now)
+        loaded = self.loaded.get(model)
+        if loaded is None:
+            return estimate.use
         load = self.load_seconds(model)
-        usual = self.estimate(model, now).demand(now) * load
-        rate = max((loaded.came + usual) / (now - loaded.since + load), 1e-9)
+        rate = (loaded.came + estimate.demand(now) * load) / max(now - loaded.since + load, 1e-9)
         return rate * self.service_seconds(model) / max(self.limits.slots, 1)
 
     def _fits(self, place: Place, gone: Collection[str]) -> bool:
@@ -255,6 +257,6 @@ class Host:
                 before.memory_gb = size
 
     def _drop(self, model: str, now: float) -> None:
-        loaded = self.loaded.pop(model)
         estimate = self.estimate(model, now)
-        estimate.batch = loaded.batch
+        estimate.use = self.use(model, now)
+        estimate.batch = self.loaded.pop(model).batch

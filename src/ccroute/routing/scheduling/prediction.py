@@ -33,49 +33,64 @@ def begins_in(host: Host, place: Place, priority: int, now: float, bound: Bound)
     It goes through what the host is going to do: its loaded models' calls, until they are served or another
     model's callers have waited as long as they may, and then the models that wait longer, one after another.
     """
-    free = slot_free_in(host, now)
     groups = _groups(host, priority, now)
     own = groups.pop(place.model, None)
-    ready = sum(group.work for model, group in groups.items() if model in host.loaded)
+    ahead = own.work if own is not None else 0.0
     others = sorted(
         (group for model, group in groups.items() if model not in host.loaded), key=lambda group: group.oldest
     )
-    ahead = own.work if own is not None else 0.0
+    ready = sum(group.work for model, group in groups.items() if model in host.loaded)
+    begins = free = slot_free_in(host, now)
+    load = host.load_seconds(place.model)
     if host.has(place):
-        begins = free + ready + ahead
-        forced = max(_forced_in(host, others, now, bound), free)
-        if begins <= forced or _is_batch(host, place.model, now):
+        begins += ready + ahead
+        forced = _forced_in(host, others, now, bound)
+        if begins <= max(forced, free) or _is_batch(host, place.model, now):
             return begins
-        return begins + _visits(host, others) + host.load_seconds(place.model)
-    came = own.oldest if own is not None else now
-    mine = Group(place.model, ahead, host.load_seconds(place.model), came)
-    others = [group for group in others if group.oldest <= came]
-    begins = free
-    if ready:
-        begins += ready / max(1.0 - sum(host.use(model, now) for model in host.loaded), 0.01)
-        begins = max(min(begins, _forced_in(host, [*others, mine], now, bound)), free)
-    return begins + _visits(host, others) + mine.load + ahead
+        begins, came = max(forced, free), now
+    else:
+        came = own.oldest if own is not None else now
+        others = [group for group in others if group.oldest <= came]
+        if ready:
+            forced = _forced_in(host, [*others, Group(place.model, ahead, load, came)], now, bound)
+            use = sum(host.use(model, now) for model in host.loaded)
+            begins = min(begins + _busy(ready, use), max(forced, free))
+    longest = max(host.batch_seconds(model) for model in (place.model, *host.loaded, *groups))
+    latest = came - now + bound(host, place.model) + BATCH_SHARE * longest - load
+    for group in others:
+        begins += group.load
+        work = max(group.work, host.batch_seconds(group.model))
+        begins = max(begins + work, min(begins + _busy(work, host.use(group.model, now)), latest))
+    return begins + load + ahead
+
+
+def _busy(work: float, use: float) -> float:
+    """The seconds until work is done, if meanwhile more comes, which needs this share of the time."""
+    return work / max(1.0 - use, 0.001)
 
 
 def _groups(host: Host, priority: int, now: float) -> dict[str, Group]:
-    """What waits for each model that a call of this priority has to wait for."""
+    """What waits for each model that a call of this priority has to wait for. Several hosts share the work:
+    those that have the model loaded, or if none has it, all of them."""
     groups: dict[str, Group] = {}
     for queue, choices in host.queues.items():
-        if queue.priority >= priority:
-            model = choices[0].place.model
-            servers = sum(
-                model in peer.loaded
-                for place in queue.places
-                if (peer := host.peers.get(place.host)) is not None
-            )
-            work = len(queue) * host.service_seconds(model) / max(host.limits.slots, 1) / max(servers, 1)
-            before = groups.get(model)
-            if before is None:
-                groups[model] = Group(model, work, host.load_seconds(model), queue.oldest)
-            else:
-                groups[model] = Group(
-                    model, before.work + work, before.load, min(queue.oldest, before.oldest)
-                )
+        if queue.priority < priority:
+            continue
+        model = choices[0].place.model
+        work, load = (
+            len(queue) * host.service_seconds(model) / max(host.limits.slots, 1),
+            host.load_seconds(model),
+        )
+        if len(queue.places) > 1:
+            peers = [peer for place in queue.places if (peer := host.peers.get(place.host)) is not None]
+            loaded = sum(model in peer.loaded for peer in peers)
+            work /= loaded or len(peers)
+            load /= 1 if loaded else len(peers)
+        if (same := groups.get(model)) is not None:
+            work, oldest = work + same.work, min(queue.oldest, same.oldest)
+        else:
+            oldest = queue.oldest
+        groups[model] = Group(model, work, load, oldest)
     return groups
 
 
@@ -91,11 +106,6 @@ def _forced_in(host: Host, others: Sequence[Group], now: float, bound: Bound) ->
         forced = min(forced, group.oldest + bound(host, group.model) + allowed - begins)
         begins += max(group.work, host.batch_seconds(group.model))
     return forced
-
-
-def _visits(host: Host, groups: Sequence[Group]) -> float:
-    """The seconds for loading the models of these groups and serving their callers."""
-    return sum(group.load + max(group.work, host.batch_seconds(group.model)) for group in groups)
 
 
 def _is_batch(host: Host, model: str, now: float) -> bool:
