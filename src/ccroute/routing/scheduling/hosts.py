@@ -18,6 +18,8 @@ class Grant(NamedTuple):
     loads:   whether the host has to load the model first.
     evicted: the models that the host gives up for it.
     idle:    whether the host served no other call: only then does the server's load time mean this load.
+    kept:    the models that stay loaded beside it.
+    seconds: the predicted seconds of the load; 0 where the model is loaded.
     """
 
     call: Hashable
@@ -25,6 +27,8 @@ class Grant(NamedTuple):
     loads: bool = False
     evicted: Sequence[str] = ()
     idle: bool = False
+    kept: Sequence[str] = ()
+    seconds: float = 0.0
 
 
 class Hosts:
@@ -47,6 +51,11 @@ class Hosts:
     def __len__(self) -> int:
         """The number of calls that wait."""
         return len(self._waiting)
+
+    @property
+    def last(self) -> Hashable | None:
+        """The waiting call that came last."""
+        return next(reversed(self._waiting), None)
 
     def waiting_at(self, origin: Origin) -> int:
         """The number of calls that wait for a host, perhaps for others, too."""
@@ -147,7 +156,10 @@ class Hosts:
         idle = not host.running
         loads = host.start(call, place, came, now, evicted)
         self._running[call] = host
-        return Grant(call, place, loads, evicted, idle)
+        if not loads:
+            return Grant(call, place, idle=idle)
+        kept = [model for model in host.loaded if model != place.model]
+        return Grant(call, place, loads, evicted, idle, kept, host.load_seconds(place.model))
 
     def _dequeue(self, call: Hashable) -> float:
         """Take a call out of its queue. Returns the instant at which it came."""
