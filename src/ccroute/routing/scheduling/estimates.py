@@ -10,6 +10,8 @@ USUAL_LOAD: Final = 5.0
 """Seconds that a model takes to load, until one was measured at the host."""
 USUAL_SERVICE: Final = 5.0
 """Seconds that a call takes, until one was measured."""
+LEAST_LOAD: Final = 0.05
+"""Seconds: a server says less where the model was loaded already."""
 WEIGHT: Final = 0.3
 """The weight of a new measurement."""
 DEMAND_HALF_LIFE: Final = 600.0

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ccroute.http.origin import Origin
-from ccroute.routing.scheduling.estimates import USUAL_LOAD, USUAL_SERVICE, Estimate
+from ccroute.routing.scheduling.estimates import LEAST_LOAD, USUAL_LOAD, USUAL_SERVICE, Estimate
 from ccroute.routing.scheduling.places import Choice, Place, Queue
 
 _MOST_KNOWN = 1000
@@ -152,8 +152,8 @@ class Host:
         return now - self.loaded[model].since < 2.0 * self.load_seconds(model)
 
     def evicted_by(self, place: Place, now: float) -> Sequence[str] | None:
-        """The models that must go before the place's model can be loaded. None: models that run calls, or
-        that were loaded just now, need the memory.
+        """The models that must go before the place's model can be loaded. None: models that run calls need
+        the memory.
 
         Those go whose expected demand times load time is least; before them, those that are not young.
         """
@@ -239,7 +239,7 @@ class Host:
         """A call of the model took so many seconds, and its load, if it is known."""
         for estimate in (self.estimate(model, now), self._usual):
             estimate.served_in(service)
-            if load is not None:
+            if load is not None and load >= LEAST_LOAD:
                 estimate.loaded_in(load)
 
     def listed(self, models: Iterable[tuple[str, float | None]], now: float) -> None:
