@@ -21,6 +21,7 @@ from ccroute.routing import (
     Tables,
 )
 from ccroute.routing.arguments import Configuration
+from ccroute.routing.scheduling.waiting_cost import Waits
 from ccroute.types import Request, RetryPolicy, Timeout
 from ccroute.types.clock import Clock
 
@@ -78,14 +79,15 @@ class RouterState(NamedTuple):
     refused_parameters: RefusedParameters
     hosts: LimitedHosts
     """The hosts that serve only so many calls at a time."""
+    waits: Waits
     count_tokens: TokenCounter = estimate
     tables: Tables = _NO_TABLES
     baseline: str | None = None
     max_queue: int = 0
     budgets: Budgets | None = None
-    """Who waits for budgets; from the first configuration on that has any."""
+    """The reservations and the waiting attempts; None until a configuration has budgets."""
     reserve: Callable[[AttemptContext], Reservation | None] | None = None
-    """Reserves what an attempt may spend; None: the configuration has no budgets."""
+    """Reserves what an attempt may spend. None: the configuration has no budgets."""
 
     def configured(self, given: Configuration) -> RouterState:
         """This state with another configuration."""
@@ -149,5 +151,6 @@ def new_state(
         emit=emit,
         refused_parameters=RefusedParameters(),
         hosts=hosts,
+        waits=Waits(),
         count_tokens=count_tokens or estimate,
     )

@@ -12,6 +12,7 @@ from ccroute.errors import ConfigError, InvalidRequestError, RequestError, Unkno
 from ccroute.failures import TRIGGERS, Trigger
 from ccroute.http.origin import Origin
 from ccroute.routing.names import did_you_mean
+from ccroute.routing.scheduling.waiting_cost import WaitingCost, waiting_cost
 from ccroute.routing.tables.agents import (
     OTHERS,
     Agent,
@@ -72,6 +73,7 @@ class Choice(NamedTuple):
     overridden: the agent's model replaced a different one that the caller requested.
     fallbacks:  the models to try after it, unless the call gives its own.
     limit:      the agent's.
+    waiting:    what the agent says of its waits.
     """
 
     name: str | None
@@ -81,6 +83,7 @@ class Choice(NamedTuple):
     fallbacks: tuple[str | Fallback, ...]
     reasons: tuple[str, ...]
     limit: Limit | None
+    waiting: WaitingCost | None
 
 
 class Tables:
@@ -160,7 +163,8 @@ class Tables:
             reasons.append(f'agent {name} uses "{model}", not the requested "{requested}"')
         fallbacks = (*settings.fallback, *self.fallbacks.get(model, self.other_fallbacks))
         limit = None if name is None else limit_of("agent", name, name, settings.rpm, None)
-        return Choice(name, settings, model, overridden, fallbacks, tuple(reasons), limit)
+        waiting = waiting_cost(settings.waiting_cost, settings.max_wait_free)
+        return Choice(name, settings, model, overridden, fallbacks, tuple(reasons), limit, waiting)
 
     def _resolve(self, name: str) -> tuple[Resolution, Sequence[Deployment]]:
         resolution = self.aliases.resolve(name, self.backends)
