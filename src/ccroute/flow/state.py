@@ -21,6 +21,7 @@ from ccroute.routing import (
     Tables,
 )
 from ccroute.routing.arguments import Configuration
+from ccroute.routing.scheduling.waiting_cost import Waits
 from ccroute.types import Request, RetryPolicy, Timeout
 from ccroute.types.clock import Clock
 
@@ -78,6 +79,7 @@ class RouterState(NamedTuple):
     refused_parameters: RefusedParameters
     hosts: LimitedHosts
     """The hosts that serve only so many calls at a time."""
+    waits: Waits
     count_tokens: TokenCounter = estimate
     tables: Tables = _NO_TABLES
     baseline: str | None = None
@@ -149,5 +151,6 @@ def new_state(
         emit=emit,
         refused_parameters=RefusedParameters(),
         hosts=hosts,
+        waits=Waits(),
         count_tokens=count_tokens or estimate,
     )

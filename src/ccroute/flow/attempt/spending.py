@@ -79,6 +79,14 @@ def foresee(table: BudgetTable, budgets: Budgets, attempt: AttemptContext) -> Fa
     return None
 
 
+def fits_now(table: BudgetTable, budgets: Budgets, attempt: AttemptContext) -> bool:
+    """Whether all its budgets allow the attempt at once. Reserves nothing."""
+    asked = _reservation(table, budgets, attempt)
+    if asked is not None:
+        budgets.foresee(asked)
+    return asked is None or asked.in_the_way is None
+
+
 def longest_prompt(plan: Plan, state: RouterState) -> int:
     """The most tokens that the prompt may have."""
     tokens = plan.prompt.estimated(state.count_tokens, plan.request)

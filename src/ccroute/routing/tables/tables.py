@@ -11,6 +11,7 @@ from ccroute.backends import Backend
 from ccroute.errors import ConfigError, InvalidRequestError, RequestError, UnknownModelError
 from ccroute.failures import TRIGGERS, Trigger
 from ccroute.routing.names import did_you_mean
+from ccroute.routing.scheduling.waiting_cost import WaitingCost, waiting_cost
 from ccroute.routing.tables.agents import (
     OTHERS,
     Agent,
@@ -71,6 +72,7 @@ class Choice(NamedTuple):
     overridden: the agent's model replaced a different one that the caller requested.
     fallbacks:  the models to try after it, unless the call gives its own.
     limit:      the agent's.
+    waiting:    what the agent says of its waits.
     """
 
     name: str | None
@@ -80,6 +82,7 @@ class Choice(NamedTuple):
     fallbacks: tuple[str | Fallback, ...]
     reasons: tuple[str, ...]
     limit: Limit | None
+    waiting: WaitingCost | None
 
 
 class Tables:
@@ -158,7 +161,8 @@ class Tables:
             reasons.append(f'agent {name} uses "{model}", not the requested "{requested}"')
         fallbacks = (*settings.fallback, *self.fallbacks.get(model, self.other_fallbacks))
         limit = None if name is None else limit_of("agent", name, name, settings.rpm, None)
-        return Choice(name, settings, model, overridden, fallbacks, tuple(reasons), limit)
+        waiting = waiting_cost(settings.waiting_cost, settings.max_wait_free)
+        return Choice(name, settings, model, overridden, fallbacks, tuple(reasons), limit, waiting)
 
     def _resolve(self, name: str) -> tuple[Resolution, Sequence[Deployment]]:
         resolution = self.aliases.resolve(name, self.backends)
