@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from operator import call as apply
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
 from ccroute.backends import Backend, Origin
@@ -136,7 +137,7 @@ class Limiter(dict[Origin, HostLimits]):
         self._max_queue = 0
         self._named: set[Origin] = set()  # the hosts of the present configuration
         self._lookers: dict[Origin, Backend] = {}  # hosts that tell what they have loaded
-        self._inbox: Inbox[Callable[[Any], None], Any] = Inbox(_apply)
+        self._inbox: Inbox[Callable[[Any], None], Any] = Inbox(apply)
         self._begin()
 
     def _begin(self) -> None:
@@ -408,10 +409,6 @@ def loads_models(backend: Backend) -> bool:
 def runner(backend: Backend, model: str) -> str:
     """What the server loads for a model."""
     return backend.names(model)[0]
-
-
-def _apply(change: Callable[[Any], None], what: Any) -> None:
-    change(what)
 
 
 def _is_dead(owner: object) -> bool:
