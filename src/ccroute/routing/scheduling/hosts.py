@@ -113,6 +113,14 @@ class Hosts:
         """Seconds until a call that comes now would begin to be answered at each place, loading included."""
         return [begins_in(self.by_origin[place.host], place, priority, now) for place in places]
 
+    def left(self, call: Hashable, now: float) -> float:
+        """Seconds until a call that waits would begin to be answered, loading included."""
+        queue = self._waiting[call]
+        came = queue.came(call)
+        return min(
+            begins_in(self.by_origin[place.host], place, queue.priority, now, came) for place in queue.places
+        )
+
     def listed(self, origin: Origin, models: Iterable[tuple[str, float | None]], now: float) -> None:
         """A server lists its loaded models, each with its memory in GB."""
         if (host := self.by_origin.get(origin)) is not None:

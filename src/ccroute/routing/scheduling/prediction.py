@@ -6,8 +6,9 @@ from ccroute.routing.scheduling.host import Host
 from ccroute.routing.scheduling.places import Choice, Place
 
 
-def begins_in(host: Host, place: Place, priority: int, now: float) -> float:
-    """The seconds until a call that comes now would begin to be answered there, its load included."""
+def begins_in(host: Host, place: Place, priority: int, now: float, came: float = float("inf")) -> float:
+    """The seconds until a call would begin to be answered there, its load included: one that comes now, or
+    one that waits since the instant `came`."""
     slots = max(host.limits.slots, 1)
     free = slot_free_in(host, now)
     ahead = same = (
@@ -17,7 +18,8 @@ def begins_in(host: Host, place: Place, priority: int, now: float) -> float:
         if queue.priority < priority:
             continue
         here = choices[0].place
-        work = len(queue) * host.service_seconds(here.model) / slots
+        calls = len(queue) if queue.priority > priority else queue.before(came)
+        work = calls * host.service_seconds(here.model) / slots
         if here.model == place.model:
             same += work
         elif queue.priority > priority or host.has(here):
