@@ -180,7 +180,7 @@ class Limiter(dict[Origin, HostLimits]):
         if stuck or ahead >= self._max_queue:
             self._leave(call)
             return STUCK if stuck else FULL
-        return Queued(ahead, min(hosts.predicted(places, priority, now)))
+        return Queued(ahead, hosts.left(call, now))
 
     def _is_held_by(self, owners: Sequence[object], origin: Origin) -> bool:
         """Whether all calls that run at a host belong to these owners, and there are any."""
@@ -224,7 +224,9 @@ class Limiter(dict[Origin, HostLimits]):
 
     # -- What a waiting call does meanwhile: look at what servers have loaded, and ask the scheduler again
 
-    def poll(self, call: Call, until: float) -> Granted | Look | Failure | float:
+    def poll(
+        self, call: Call, until: float, decides: float = NEVER
+    ) -> Granted | Look | Queued | Failure | float:
         """What a waiting call gets now, or the instant until which it has to sleep."""
         if call.granted is not None:
             return call.granted
@@ -233,17 +235,19 @@ class Limiter(dict[Origin, HostLimits]):
         try:
             with self._inbox.lock:
                 self._inbox.read()
-                return self._poll(call, until, now)
+                return self._poll(call, min(until, decides), now)
         finally:
             if self._inbox:
                 self._inbox.drain()
 
-    def _poll(self, call: Call, until: float, now: float) -> Granted | Look | float:
+    def _poll(self, call: Call, until: float, now: float) -> Granted | Look | Queued | float:
         call.asleep_until = 0.0
         if now >= self._recheck:
             self._grant(now)
         if call.granted is not None:
             return call.granted
+        if now >= until:
+            return Queued(0, self._hosts.left(call, now))
         patience = 0.0 if self._hosts.last is call else OVERDUE
         for origin, due in self._looks.items():
             if due + patience <= now and self._has_a_choice(origin):
