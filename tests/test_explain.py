@@ -56,11 +56,11 @@ def test_a_plan_is_printed_as_a_table() -> None:
     assert str(plan) == (
         "architect → coder → opus (about 6 tokens, overridden, at most 600 s)\n"
         "\n"
-        "   deployment                 first   wait  worst cost   window  why\n"
-        "-  -------------------------  -----  -----  ----------  -------  --------------------------\n"
-        '1  anthropic/claude-opus-4-1  100 %           $0.07512  200,000  model "opus"\n'
-        '2  vllm/qwen                    0 %            unknown  unknown  fallback "coder", weighted\n'
-        '3  mini/qwen:7b                 0 %  5.0 s       $0.00  unknown  fallback "coder", weighted\n'
+        "   deployment                 first  worst cost   window  why\n"
+        "-  -------------------------  -----  ----------  -------  --------------------------\n"
+        '1  anthropic/claude-opus-4-1  100 %    $0.07512  200,000  model "opus"\n'
+        '2  vllm/qwen                    0 %     unknown  unknown  fallback "coder", weighted\n'
+        '3  mini/qwen:7b                 0 %       $0.00  unknown  fallback "coder", weighted\n'
         "\n"
         'agent architect uses "opus", not the requested "coder"'
     )
@@ -73,10 +73,10 @@ def test_one_that_is_not_asked_has_a_dash_and_the_reason() -> None:
     assert str(plan).splitlines() == [
         "hr → coder (about 6 tokens, at most 5 s)",
         "",
-        "   deployment    first   wait  worst cost   window  why",
-        f"-  ------------  -----  -----  ----------  -------  {'-' * len(no)}",
-        f"-  vllm/qwen                      unknown  unknown  {no}",
-        '1  mini/qwen:7b  100 %  5.0 s       $0.00  unknown  model "coder", weighted',
+        "   deployment    first  worst cost   window  why",
+        f"-  ------------  -----  ----------  -------  {'-' * len(no)}",
+        f"-  vllm/qwen               unknown  unknown  {no}",
+        '1  mini/qwen:7b  100 %       $0.00  unknown  model "coder", weighted',
         "",
         "local_only: vllm/qwen left out",
     ]

@@ -4,6 +4,7 @@ says why."""
 from __future__ import annotations
 
 import os
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -358,11 +359,15 @@ def test_a_plan_shows_waits_and_who_is_asked_because_of_them() -> None:
     assert " 95.0 s " in second
 
 
-def test_a_plan_has_no_column_for_waits_where_nobody_waits() -> None:
-    plan = explained(Scene(busy=0))
+def test_a_plan_has_no_column_for_waits_that_have_no_price() -> None:
+    plan = explained(Scene(), waiting_cost=0)
     assert [each.deployment for each in plan.candidates] == ["home/m", "paid/m"]
-    assert [each.predicted_wait for each in plan.candidates] == [0, None]
+    assert [each.predicted_wait for each in plan.candidates] == [95, None]
     assert "wait" not in str(plan)
+    assert (plan.waiting_cost, plan.max_wait_free) == (None, None)
+    limited = explained(Scene(busy=0), waiting_cost="0.50", max_wait_free=7)
+    assert (limited.waiting_cost, limited.max_wait_free) == (Decimal("0.50"), 7)
+    assert limited.candidates[0].deployment == "home/m"
     waits = explained(Scene(busy=3))
     assert [each.deployment for each in waits.candidates] == ["home/m", "paid/m"]
     assert "paid/m may not be asked" in waits.reasons[0]

@@ -50,7 +50,7 @@ def explain(request: Request, state: RouterState) -> shown.RoutePlan:
     tokens = plan.prompt.estimated(state.count_tokens, plan.request)
     needed = tokens + (plan.request.max_tokens or 0)
     prompt = longest_prompt(plan, state)
-    limits = state.timeout_of(plan.request)
+    limits, waiting = state.timeout_of(plan.request), plan.waiting
     rehearsal = _Rehearsal(plan, state, limits)
     if rehearsal.instead is None:
         shares = _first_shares(rehearsal.asked, plan, needed)
@@ -97,6 +97,8 @@ def explain(request: Request, state: RouterState) -> shown.RoutePlan:
         reasons=tuple(rehearsal.reasons),
         budgets=tuple(budgets.values()),
         timeout=limits.total,
+        waiting_cost=None if waiting is None else waiting.usd_per_hour or None,
+        max_wait_free=None if waiting is None else waiting.longest,
     )
 
 

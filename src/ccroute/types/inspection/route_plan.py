@@ -56,7 +56,8 @@ class RoutePlan(Frozen):
     agent's configured model replaces a different requested one. `estimated_tokens` is the prompt.
     `candidates` are in the order in which a call would try them; those that it would not ask stand where they
     would be. `reasons` are sentences about the whole plan. `budgets` are those that its candidates need.
-    `timeout` is the call's time in seconds.
+    `timeout` is the call's time in seconds. `waiting_cost` (USD per hour) and `max_wait_free` (seconds) are
+    the call's own, else its agent's.
     """
 
     agent: str | None = None
@@ -68,6 +69,8 @@ class RoutePlan(Frozen):
     reasons: tuple[str, ...] = ()
     budgets: tuple[BudgetStats, ...] = ()
     timeout: float | None = None
+    waiting_cost: Decimal | None = None
+    max_wait_free: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON: money is a str."""
@@ -109,7 +112,7 @@ class RoutePlan(Frozen):
 
     def _cells(self) -> tuple[list[str], list[list[str]]]:
         rows, place = [], 0
-        waits = any(each.predicted_wait for each in self.candidates)
+        has_waits = bool(self.waiting_cost) or self.max_wait_free is not None
         for each in self.candidates:
             place += each.allowed
             cost, left, window = each.worst_cost, each.budget_left, each.context_window
@@ -118,7 +121,7 @@ class RoutePlan(Frozen):
                     str(place) if each.allowed else "-",
                     each.deployment,
                     _percent(each.probability) if each.allowed else "",
-                    *([_seconds(each.predicted_wait)] if waits else []),
+                    *([_seconds(each.predicted_wait)] if has_waits else []),
                     "unknown" if cost is None else rounded_usd(cost),
                     *([] if not self.budgets else ["" if left is None else rounded_usd(left)]),
                     "unknown" if window is None else f"{window:,}",
@@ -126,7 +129,7 @@ class RoutePlan(Frozen):
                 ]
             )
         budget = ["budget left"] if self.budgets else []
-        wait = ["wait"] if waits else []
+        wait = ["wait"] if has_waits else []
         return ["", "deployment", "first", *wait, "worst cost", *budget, "window", "why"], rows
 
 
