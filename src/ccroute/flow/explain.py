@@ -254,7 +254,7 @@ class _Rehearsal:
         return instead.candidate
 
     def _note_wait(self, step: NextAttempt) -> None:
-        """What a call does that finds no deployment to ask at once."""
+        """Note what a call does if it can ask no deployment at once."""
         name, wait = step.candidate.deployment.name, f"{step.wait:.0f} s"
         what = f"{name} is tried early" if step.early else f"the call waits {wait} for {name}"
         if (note := f"{what}, because nobody else is left") not in self.reasons:
@@ -311,7 +311,8 @@ def _first_shares(asked: Sequence[Candidate], plan: Plan, needed: int) -> dict[i
 
 
 def _reason(candidate: Candidate, plan: Plan, tables: Tables, needed: int) -> str:
-    """Why it is there, with the strategy that placed it, and what it is for."""
+    """Why the candidate is in the plan, with the strategy that placed it, and the triggers of a fallback
+    model."""
     reason = candidate.reason
     resolution, found = tables.resolve(candidate.alias)
     if len(found) > 1:
@@ -331,7 +332,7 @@ def _worst_cost(deployment: Deployment, request: Request, prompt: int, moment: d
 
 
 def _needs(plan: Plan, candidate: Candidate, tables: Tables) -> Sequence[Need]:
-    """The budgets that an attempt there needs."""
+    """The budgets that an attempt at this candidate needs."""
     if tables.budgets is None:
         return ()
     backend = candidate.deployment.backend.name

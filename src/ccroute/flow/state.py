@@ -85,9 +85,9 @@ class RouterState(NamedTuple):
     baseline: str | None = None
     max_queue: int = 0
     budgets: Budgets | None = None
-    """Who waits for budgets; from the first configuration on that has any."""
+    """The reservations and the waiting attempts; None until a configuration has budgets."""
     reserve: Callable[[AttemptContext], Reservation | None] | None = None
-    """Reserves what an attempt may spend; None: the configuration has no budgets."""
+    """Reserves what an attempt may spend. None: the configuration has no budgets."""
 
     def configured(self, given: Configuration) -> RouterState:
         """This state with another configuration."""

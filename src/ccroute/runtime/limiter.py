@@ -239,8 +239,10 @@ class Limiter(dict[Origin, HostLimits]):
                 return Granted(number)
             places.append(place_of(option, limits))
         call.places, hosts = places, self._hosts
+        if len(places) > 1:
+            places = [*dict.fromkeys(places)]
         if (grant := hosts.enter(call, places, priority, now)) is not None:
-            return Granted(0, grant)
+            return Granted(call.places.index(grant.place), grant)
         blocks = call.waiter.blocks
         for owner in blocks:
             self._blocked[owner] = call

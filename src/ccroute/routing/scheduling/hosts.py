@@ -34,6 +34,9 @@ class Grant(NamedTuple):
 class Hosts:
     """The hosts of one router. The caller holds its own lock, and tells the time (monotonic seconds).
 
+    An interrupt may come at any instruction. After it, a call that leaves holds nothing, and one that has
+    not been told of its slot gets it again.
+
     instead: the call that gets a slot in place of the one that is next, such as the thread that blocks the
              event loop of that one. It must wait for the same host, or it is not asked.
     """
@@ -65,30 +68,33 @@ class Hosts:
         """Ask for a slot at any of `places`, the preferred one first. None: the call waits."""
         for place in places:
             self.by_origin[place.host].asked(place, now)
-        host = self.by_origin[places[0].host]
-        if len(places) == 1 and not host.queues and host.free_slots and host.has(places[0]):
-            return self._start(host, call, places[0], now, now)
+        for place in places:
+            host = self.by_origin[place.host]
+            if not host.queues and host.free_slots and host.has(place):
+                return self._start(host, call, place, now, now)
         key = (tuple(places), priority)
         queue = self._queues.get(key)
         if queue is None:
-            queue = self._queues[key] = Queue(places, priority)
-            for origin in {place.host: None for place in places}:
-                here = tuple(Choice(queue, place) for place in queue.places if place.host == origin)
-                self.by_origin[origin].queues[queue] = here
-        queue.add(call, now)
+            queue = Queue(places, priority)
         self._waiting[call] = queue
+        queue.add(call, now)
+        self._queues[key] = queue
+        for place in queue.places:
+            queues = self.by_origin[place.host].queues
+            if queue not in queues:
+                queues[queue] = tuple(Choice(queue, each) for each in queue.places if each.host == place.host)
         return None
 
     def leave(self, call: Hashable) -> None:
         """A call gives up its slot, or its place in the queue."""
-        host = self._running.pop(call, None)
-        if host is not None:
+        if (host := self._running.get(call)) is not None:
             host.end(call)
-        elif call in self._waiting:
+            del self._running[call]
+        if call in self._waiting:
             self._dequeue(call)
 
     def grants(self, now: float) -> Iterator[Grant]:
-        """Give free slots to waiting calls, until nobody is to get one now."""
+        """Give free slots to waiting calls, until nobody is to get one now. The caller takes all of them."""
         for host in self.by_origin.values():
             host.settle(now)
         granted = bool(self._waiting)
@@ -101,6 +107,7 @@ class Hosts:
                         break
                     granted = True
                     yield grant
+                    self._dequeue(grant.call)
 
     def predicted(self, places: Sequence[Place], priority: int, now: float) -> list[float]:
         """Seconds until a call that comes now would begin to be answered at each place, loading included."""
@@ -154,27 +161,30 @@ class Hosts:
             found = [each.place for each in choices if each.queue is other]
             if found and (gone := host.evicted_by(found[0], now)) is not None:
                 call, place, evicted = instead, found[0], gone
-        came = self._dequeue(call)
-        return self._start(host, call, place, came, now, evicted)
+        return self._start(host, call, place, self._waiting[call].came(call), now, evicted)
 
     def _start(
         self, host: Host, call: Hashable, place: Place, came: float, now: float, evicted: Sequence[str] = ()
     ) -> Grant:
+        if (before := self._running.get(call)) is not None:
+            before.end(call)
+        self._running[call] = host
         idle = not host.running
         loads = host.start(call, place, came, now, evicted)
-        self._running[call] = host
         if not loads:
             return Grant(call, place, idle=idle)
         kept = [model for model in host.loaded if model != place.model]
         return Grant(call, place, loads, evicted, idle, kept, host.load_seconds(place.model))
 
-    def _dequeue(self, call: Hashable) -> float:
-        """Take a call out of its queue. Returns the instant at which it came."""
-        queue = self._waiting.pop(call)
-        came = queue.remove(call)
-        if not queue:
-            del self._queues[queue.places, queue.priority]
+    def _dequeue(self, call: Hashable) -> None:
+        """Take a call out of its queue. No host ever knows an empty queue."""
+        queue = self._waiting.get(call)
+        if queue is None:
+            return
+        if len(queue) == 1 and call in queue:
+            self._queues.pop((queue.places, queue.priority), None)
             for place in queue.places:
                 if (host := self.by_origin.get(place.host)) is not None:
                     host.queues.pop(queue, None)
-        return came
+        queue.remove(call)
+        del self._waiting[call]

@@ -73,9 +73,13 @@ class Queue:
         """A call begins to wait."""
         self._waiting[call] = now
 
-    def remove(self, call: Hashable) -> float:
-        """A call waits no longer. Returns the instant at which it came."""
-        return self._waiting.pop(call)
+    def came(self, call: Hashable) -> float:
+        """The instant at which a call came that waits here."""
+        return self._waiting[call]
+
+    def remove(self, call: Hashable) -> None:
+        """A call waits no longer."""
+        self._waiting.pop(call, None)
 
 
 class Choice(NamedTuple):

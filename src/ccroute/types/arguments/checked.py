@@ -76,14 +76,25 @@ def fault_of(name: str, value: object) -> str | None:
     return None
 
 
+def check_names(options: Mapping[str, object], where: str = "", *, also: str | None = None) -> None:
+    """Raise `TypeError` if there is a keyword that a call does not take; `also` is allowed, too."""
+    for name in options:
+        if name not in _RULES and name != also:
+            raise _unknown(name, where)
+
+
+def _unknown(name: object, where: str = "") -> TypeError:
+    from ccroute.types.hints import hint  # only where something is wrong
+
+    return TypeError(f"{where}there is no argument {shortened(str(name))!r}: {hint(str(name), _RULES)}")
+
+
 def _fault_in(options: Mapping[str, Any]) -> str | None:
     """The first fault, as of `fault_of`, but for `MADE_OF_TYPES`, which `as_dicts` checks."""
     for name, value in options.items():
         rule, kind = _RULES.get(name), type(value)
         if rule is None:
-            from ccroute.types.hints import hint  # only where something is wrong
-
-            raise TypeError(f"there is no argument {shortened(name)!r}: {hint(name, _RULES)}")
+            raise _unknown(name)
         if value is None:
             continue
         kinds, words, find_fault = rule
