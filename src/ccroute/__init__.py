@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ccroute.backends import AnthropicBackend, Backend, OllamaBackend, OpenAIBackend
     from ccroute.router import Router
     from ccroute.routing import Agent, AliasTable, Fallback
+    from ccroute.routing.scheduling import LoadedFirst, Scheduler
     from ccroute.runtime.streams import AsyncStream, Stream
     from ccroute.types import (
         Attempt,
@@ -38,6 +39,7 @@ _HOMES = {
     "ccroute.backends": ("AnthropicBackend", "Backend", "OllamaBackend", "OpenAIBackend"),
     "ccroute.router": ("Router",),
     "ccroute.routing": ("Agent", "AliasTable", "Fallback"),
+    "ccroute.routing.scheduling": ("LoadedFirst", "Scheduler"),
     "ccroute.runtime.streams": ("AsyncStream", "Stream"),
     "ccroute.types": (
         "Attempt",
@@ -67,6 +69,7 @@ __all__ = [
     "Chunk",
     "Completion",
     "Fallback",
+    "LoadedFirst",
     "Message",
     "Model",
     "OllamaBackend",
@@ -78,6 +81,7 @@ __all__ = [
     "Route",
     "RoutePlan",
     "Router",
+    "Scheduler",
     "Stream",
     "Timeout",
     "Usage",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
@@ -29,7 +29,9 @@ from ccroute.flow.effects import (
     Effect,
     Emit,
     Enter,
+    Granted,
     Leave,
+    Look,
     Queued,
     Read,
     Send,
@@ -233,7 +235,7 @@ def calling(
     retry: RetryPolicy | None = None,
     limits: Timeout | None = None,
     drop_params: bool = False,
-    limited: bool = False,
+    limited: bool | Collection[str] = False,
     clock: FakeClock | None = None,
     ledger: Ledger | None = None,
     health: Health | None = None,
@@ -246,8 +248,8 @@ def calling(
 ) -> Call:
     """A call to `backends` in their order, each by its model `m`, unless `planning` says otherwise.
 
-    `limited`: each host serves only so many calls at a time. Several calls share what is known of the
-    backends by sharing `clock`, `health`, `retry_budget` and `load`.
+    `limited`: the hosts of these backends, or all, serve only so many calls at a time. Several calls share
+    what is known of the backends by sharing `clock`, `health`, `retry_budget` and `load`.
     """
     clock = clock or FakeClock()
     if "aliases" not in planning:
@@ -271,7 +273,9 @@ def calling(
         retry=retry or RetryPolicy(),
         timeout=limits or Timeout(),
         drop_params=drop_params,
-        hosts=LimitedHosts(backend.origin for backend in backends if limited),
+        hosts=LimitedHosts(
+            each.origin for each in backends if limited is True or (limited and each.name in limited)
+        ),
         **{name: given for name, given in shared.items() if given is not None},
     )
     context = CallContext(plan, state, os.getpid())
@@ -308,12 +312,19 @@ def streams(*texts: str, **about: Any) -> ScriptedReply:
     return ScriptedReply(pieces=chat_sse(texts or ("Hello", " there", "."), **about))
 
 
+FREE = Granted()
+
+
 @dataclass
 class Queue:
-    """A host that is busy: `ahead` calls wait already, and a slot is free after `seconds`."""
+    """A host that is busy: `ahead` calls wait already, and after `seconds` the call has a slot, as `granted`
+    says. Before that it is asked to `look`, each time after `every` seconds."""
 
     ahead: int = 0
     seconds: float = 0.0
+    granted: Granted = FREE
+    look: Sequence[Backend] = ()
+    every: float = 1.0
 
 
 FULL = Failure("queue", "its queue is full", sent=False)
@@ -331,11 +342,13 @@ class HandDriver:
         self,
         world: Sequence[ScriptedReply | Failure],
         before: Callable[[int, Effect], None] | None = None,
-        hosts: Sequence[Failure | Queue] = (),
+        hosts: Sequence[Failure | Queue | Granted] = (),
     ) -> None:
         self._world = list(world)
         self._hosts = list(hosts)
         self._queue: Queue | None = None
+        self._looks: list[Backend] = []
+        self._free_at = 0.0
         self._before = before or (lambda k, effect: None)
         self._pieces: list[bytes | Failure | float] = []
         self._ends = True
@@ -416,7 +429,7 @@ class HandDriver:
         clock = call.clock
         match effect:
             case Enter():
-                return self._enter()
+                return self._enter(clock)
             case Wait():
                 return self._wait(effect.until, clock)
             case Leave():
@@ -431,18 +444,21 @@ class HandDriver:
                 self.chunks += effect.chunks
         return None
 
-    def _enter(self) -> Queued | Failure | None:
-        host = self._hosts.pop(0) if self._hosts else None
-        self._queue = host if isinstance(host, Queue) else None
-        return Queued(host.ahead) if isinstance(host, Queue) else host
+    def _enter(self, clock: FakeClock) -> Granted | Queued | Failure:
+        host = self._hosts.pop(0) if self._hosts else Granted()
+        if not isinstance(host, Queue):
+            return host
+        self._queue, self._looks, self._free_at = host, list(host.look), clock.monotonic() + host.seconds
+        return Queued(host.ahead, host.seconds)
 
-    def _wait(self, until: float, clock: FakeClock) -> Failure | None:
+    def _wait(self, until: float, clock: FakeClock) -> Granted | Look | Failure:
         assert self._queue is not None, "it waits for nothing"
-        if clock.monotonic() + self._queue.seconds > until:
-            clock.elapsed = until - 1000.0
+        now = clock.monotonic()
+        at = now + self._queue.every if self._looks else max(self._free_at, now)
+        clock.elapsed = min(at, until) - 1000.0
+        if at > until:
             return LATE
-        clock.elapsed += self._queue.seconds
-        return None
+        return Look(self._looks.pop(0)) if self._looks else self._queue.granted
 
     def _send(self, effect: Send, clock: FakeClock) -> Reply | Failure:
         reply = self._world.pop(0) if len(self._world) > 1 else self._world[0]
@@ -512,11 +528,13 @@ class Shared:
         }
         return calling(*self.backends, **({"retry": ONCE} | shared | self.planning | options))
 
-    def gets(self, *world: Any, hosts: Sequence[Failure | Queue] = (), **options: Any) -> HandDriver:
+    def gets(
+        self, *world: Any, hosts: Sequence[Failure | Queue | Granted] = (), **options: Any
+    ) -> HandDriver:
         """A call that is answered."""
         return HandDriver(world, hosts=hosts).run(self.call(limited=bool(hosts), **options))
 
-    def misses(self, *world: Any, hosts: Sequence[Failure | Queue] = (), **options: Any) -> Any:
+    def misses(self, *world: Any, hosts: Sequence[Failure | Queue | Granted] = (), **options: Any) -> Any:
         """A call that is not; its error."""
         return HandDriver(world, hosts=hosts).fail(self.call(limited=bool(hosts), **options))
 

@@ -36,8 +36,8 @@ class Enter(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Wait for the slot that `Enter` queued for. The result is a `Granted`, `Look`, or at `until` a `Failure`.
-    After `Look`, the call still waits: go on with another `Wait`."""
+    """Wait for the slot that `Enter` queued for. The result is a `Granted`, `Look`, or at `until` a
+    `Failure`. After `Look`, the call still waits: go on with another `Wait`."""
 
     until: float
 

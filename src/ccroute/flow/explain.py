@@ -138,6 +138,9 @@ class _Rehearsal:
         self.asked = self._all_asked()
         for each in self.asked:
             self.reasons += self.attempts[id(each)].changes
+        if others := self._equals():
+            names = ", ".join(each.deployment.name for each in (self.asked[0], *others))
+            self.reasons.append(f"{names}: the first of their hosts that has a free slot serves the call")
         most = state.retry.attempts
         if rest := [each.deployment.name for each in self.asked[most:]]:
             self.reasons.append(
@@ -160,6 +163,13 @@ class _Rehearsal:
         if fault is not None:
             return fault.detail
         return self._refused_by_budget(candidate) or _not_triggered(candidate, self._plan)
+
+    def _equals(self) -> list[Candidate]:
+        """Those that may serve a call instead of the first one, where that has to wait for a slot."""
+        if not self.asked or self.asked[0].deployment.backend.origin not in self._state.hosts:
+            return []
+        retry = RetryState(self._plan, self._state, only_shown=True)
+        return [each for each in retry.equals(self.asked[0]) if self._faults[id(each)] is None]
 
     def _refused_by_budget(self, candidate: Candidate) -> str | None:
         """Why a fallback model for budgets is not used though a budget is spent; None: for another reason."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ccroute import observe
 from ccroute.accounting import LedgerRow, cost
@@ -20,10 +20,13 @@ from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Plan
 from ccroute.types import Attempt, Completion, Outcome, Route, Usage
-from ccroute.types.route import new_attempt, new_route, with_facts
+from ccroute.types.route import LEAST_LOAD, new_attempt, new_route, with_facts
 
 if TYPE_CHECKING:
     from ccroute.routing.rate_limits import Turn
+
+LEAST_WAIT: Final = 0.1
+"""Seconds from which on the route tells of the wait for a slot."""
 
 
 class CallRecord:
@@ -68,6 +71,8 @@ class CallRecord:
             turn.used(usage if attempt.sent else None)
             if turn.waited:
                 self.waited(attempt.deployment.name, turn)
+        if attempt.slot_wait or attempt.load:
+            self._waited_for_host(attempt)
         now, plan, candidate = attempt.state.clock.monotonic(), attempt.plan, attempt.candidate
         deployment, duration, latency = candidate.deployment, now - attempt.started, now - self.started
         failure = None if fault is None else fault.rule.failure
@@ -132,6 +137,14 @@ class CallRecord:
     def waited(self, who: str, turn: Turn) -> None:
         """Put the wait for a turn into the route's reasons."""
         self.reasons += (f"{who} waited {turn.waited:.1f} s: {turn.reason.why}",)
+
+    def _waited_for_host(self, attempt: AttemptContext) -> None:
+        """Put the wait for a slot and for a load into the route's reasons, where they are worth a word."""
+        load = attempt.load or 0.0
+        waits = [f"{attempt.slot_wait:.1f} s for a slot"] if attempt.slot_wait >= LEAST_WAIT else []
+        waits += [f"{load:.1f} s while the host loaded the model"] if load >= LEAST_LOAD else []
+        if waits:
+            self.reasons += (f"{attempt.deployment.name}: waited {', then '.join(waits)}",)
 
     def completed(self, answer: Completion, attempt: AttemptContext, usage: Usage) -> Completion:
         """An answer with all that is known of it."""

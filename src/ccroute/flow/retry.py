@@ -16,6 +16,8 @@ from ccroute.flow.backoff import backoff, poll_wait
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Plan
 from ccroute.routing.acquired import Unavailable
+from ccroute.routing.balance import is_doubtful
+from ccroute.routing.plan import is_tight
 from ccroute.routing.retry_budget import RetryTokens
 from ccroute.types import FailureClass
 
@@ -87,6 +89,7 @@ class RetryState:
         self._ambiguous: dict[str, int] = {}
         self._fingerprints: dict[str, int | None] = {}
         self._retry_tokens: dict[str, int] = {}
+        self._moved_to: set[str] = set()  # deployments: to each of them a call moves once
         self._useless_deployments = _NONE  # they cannot help this call
         self._useless_backends = _NONE
 
@@ -133,6 +136,59 @@ class RetryState:
                 return chosen._replace(turn=turn)
             chosen.settle()
         return None
+
+    def equals(self, chosen: Candidate) -> list[Candidate]:
+        """The other candidates that may be tried now with equal right: of the same alias, at hosts with a
+        limit. Whichever host has a slot first may serve the call."""
+        name, hosts, found = chosen.deployment.name, self._state.hosts, list[Candidate]()
+        if chosen.strategy == "ordered" or name in self._tries or name in self._polls:
+            return found
+        for each in self._plan.candidates:
+            is_of_alias = each[1:] == chosen[1:] and each is not chosen
+            if is_of_alias and each.deployment.backend.origin in hosts and self._is_equal(each, chosen):
+                found.append(each)
+        return found
+
+    def moved(self, before: Candidate, candidate: Candidate) -> NextAttempt | Unavailable:
+        """The same attempt, but at `candidate`, whose host had a slot first; or why that gets no call now. A
+        call that has a slot does not wait for anything else."""
+        self._moved_to.add(candidate.deployment.name)
+        budget, tokens, turn = self._state.retry_budget, None, None
+        if before.deployment.backend.identity not in self._retry_tokens:
+            budget.not_made(before.deployment.backend.identity)
+        backend, limit = candidate.deployment.backend.identity, candidate.deployment.limit
+        if (cost := self._retry_tokens.get(backend)) is None:
+            budget.first(backend)
+        elif (tokens := budget.take(backend, cost)) is None:
+            return Unavailable(FOREVER, "its retry budget is used up", None)
+        if limit is not None and (turn := self._turn(limit)) is None:
+            if tokens is not None:
+                tokens.settle()
+            return Unavailable(FOREVER, "its rate limit is reached", None, limited=True)
+        return NextAttempt(candidate, 0.0, tokens=tokens, turn=turn)
+
+    def _is_equal(self, other: Candidate, chosen: Candidate) -> bool:
+        """Whether another candidate of the alias may be tried now, and nothing speaks for `chosen` alone."""
+        deployment, first, plan, load = other.deployment, chosen.deployment, self._plan, self._state.load
+        name, limit, tried = deployment.name, deployment.limit, self._retry_tokens
+        if not self._may(other) or name in self._tries.keys() | self._polls.keys() | self._moved_to:
+            return False
+        if deployment.backend.identity in tried and first.backend.identity not in tried:
+            return False
+        if chosen.strategy == "cost" and deployment.price != first.price:
+            return False
+        if plan.prompt.tokens is not None:
+            needed = plan.prompt.tokens + (plan.request.max_tokens or 0)
+            if is_tight(other, needed) and not is_tight(chosen, needed):
+                return False
+        # A host that refuses at once always has a free slot: it would get every call that waits.
+        if is_doubtful(load.snapshot(deployment)) and not is_doubtful(load.snapshot(first)):
+            return False
+        if limit is not None:
+            tokens = 0 if limit.tpm is None else self._reserved(limit)
+            if self._state.rate_limits.unavailable(limit, tokens) is not None:
+                return False
+        return self._unavailable(other) is None
 
     def _ask_limit(self, name: str, limit: Limit, reasons: dict[str, Unavailable | None], now: float) -> None:
         """Put into `reasons` that a deployment is at its rate limit, if that lasts longer than a cooldown."""

@@ -11,7 +11,7 @@ from ccroute.accounting.counts import Count
 from ccroute.flow import Flow, RouterState
 from ccroute.flow.listings import check
 from ccroute.runtime.drive import AsyncDrive, Drive
-from ccroute.runtime.limiter import Limiters
+from ccroute.runtime.limiter import Limiter
 from ccroute.types import BackendHealth
 from ccroute.types.inspection.stats import (
     AgentStats,
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 _ON = HealthStats.model_construct()
 
 
-def router_stats(state: RouterState, limiters: Limiters, connections: Connections) -> RouterStats:
+def router_stats(state: RouterState, limiter: Limiter, connections: Connections) -> RouterStats:
     """The router's state now, as plain data. Waits only for its locks, and with budgets for its ledger."""
     breakers, credentials = state.health.stats()
     counts = state.counts.by_deployment()
     of_backends = defaultdict[str, Count](Count)
     for (name, _), count in counts.items():
         of_backends[name] = of_backends[name].plus(count)
-    slots, opened = limiters.stats(), connections.stats()
+    slots, opened = limiter.stats(), connections.stats()
     backends, hosts = state.tables.backends, {}
     for name, backend in backends.items():
         limit, links = slots.get(backend.origin), opened.get(backend.origin)
@@ -82,23 +82,23 @@ def _shown(count: Count | None) -> CallCounts:
     return CallCounts() if count is None else CallCounts(**asdict(count))
 
 
-def check_all(state: RouterState, connections: Connections, limiters: Limiters) -> dict[str, BackendHealth]:
+def check_all(state: RouterState, connections: Connections, limiter: Limiter) -> dict[str, BackendHealth]:
     """The health of each backend, by its name."""
     found = {}
     for name, flow in _checks(state).items():
-        drive = Drive(flow, connections, limiters)
+        drive = Drive(flow, connections, limiter)
         drive.advance()
         found[name] = drive.finished()
     return found
 
 
 async def acheck_all(
-    state: RouterState, connections: Connections, limiters: Limiters
+    state: RouterState, connections: Connections, limiter: Limiter
 ) -> dict[str, BackendHealth]:
     """`check_all`, asking all backends at the same time."""
     from anyio import create_task_group  # loaded at its first use
 
-    drives = {name: AsyncDrive(flow, connections, limiters) for name, flow in _checks(state).items()}
+    drives = {name: AsyncDrive(flow, connections, limiter) for name, flow in _checks(state).items()}
     async with create_task_group() as group:
         for drive in drives.values():
             group.start_soon(drive.advance)

@@ -20,7 +20,7 @@ from ccroute.routing.tables.agents import (
     model_faults,
     model_of,
 )
-from ccroute.routing.tables.aliases import AliasTable, Resolution
+from ccroute.routing.tables.aliases import AliasTable, Resolution, Strategy
 from ccroute.routing.tables.deployments import Deployment, limit_of, make_deployment
 from ccroute.types import ModelInfo
 
@@ -43,6 +43,7 @@ class Candidate(NamedTuple):
     """A deployment that may serve the call, the alias that led to it, and the reason for its place.
 
     triggers: of a fallback model: the failures that it may be used for, if the plan has them too.
+    strategy: how the deployments of its alias are balanced.
     """
 
     deployment: Deployment
@@ -50,6 +51,7 @@ class Candidate(NamedTuple):
     fallback: bool
     reason: str
     triggers: Sequence[Trigger] = TRIGGERS
+    strategy: Strategy = "weighted"
 
 
 class Chain(NamedTuple):
@@ -183,7 +185,7 @@ class Tables:
                 new: list[Trigger] = [trigger for trigger in triggers if trigger not in before]
                 before.update(new)
                 if new:
-                    found.append(Candidate(each, alias, place > 0, reason, new))
+                    found.append(Candidate(each, alias, place > 0, reason, new, resolution.strategy))
             groups.append((resolution, found))
         is_fixed = all(len(found) <= 1 for _, found in groups)
         return Chain(groups, tuple(each for _, found in groups for each in found) if is_fixed else None)
