@@ -9,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.conftest import Caller
+from tests.support.ollama import FakeOllama, ScriptedReply
 from tests.support.openai_like import chat, chat_sse
-from tests.support.scripted import Hang, Reply, ScriptedServer, Set, Wait, answer, stream
+from tests.support.scripted import Hang, Reply, Request, ScriptedServer, Set, Wait, answer, stream
 
 from ccroute import OllamaBackend, OpenAIBackend, RetryPolicy, Router, errors
 from ccroute.accounting.counts import MOST_NEW
 from ccroute.observe import Event, Queued
-from ccroute.types import BackendStats, CallCounts, DeploymentStats, HealthStats
+from ccroute.types import BackendStats, CallCounts, DeploymentStats, HealthStats, ModelStats
 
 ANSWER, BUSY = answer(json=chat("fine")), answer(503, body="busy")
 SILENT = stream([*chat_sse(["so far"], usage=None, finish=None, done=False), Hang()])
@@ -174,6 +175,51 @@ def test_a_refused_key_is_the_health_of_its_backend(caller: Caller) -> None:
     assert (credential.state, credential.reason) == ("off", "refused: AuthenticationError, HTTP 401")
     assert credential.seconds_left > 0
     assert stats.deployments["main/m"].health == HealthStats()
+
+
+def test_a_host_shows_its_models_who_is_loaded_and_who_waits(caller: Caller) -> None:
+    here, go, queued = threading.Event(), threading.Event(), threading.Event()
+
+    def says(_: Request) -> ScriptedReply:
+        here.set()
+        assert go.wait(5)
+        return ScriptedReply()
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Queued):
+            queued.set()
+
+    with FakeOllama(["big", "small"], on_chat=says) as ollama, ThreadPoolExecutor(3) as pool:
+        backends = [OllamaBackend(name, ollama.url, max_concurrency=1) for name in ("mini", "same")]
+        with Router(backends, on_event=listen) as router:
+            first = pool.submit(caller.complete, router, "hi", model="mini/big")
+            try:
+                assert here.wait(5)
+                second = pool.submit(caller.complete, router, "hi", model="mini/small")
+                assert queued.wait(5)
+                busy = router.stats().backends
+            finally:
+                go.set()
+            assert first.result().text == second.result().text == "Hello there."
+            rest = router.stats()
+    assert set(busy["mini"].models) == {"big", "small"}
+    assert (busy["mini"].models["big"].loaded_for or 0) > 0
+    assert busy["mini"].models["small"] == ModelStats(waiting=1)
+    assert busy["same"].models.keys() == busy["mini"].models.keys(), "it is the same host"
+    big, small = (rest.backends["mini"].models[name] for name in ("big", "small"))
+    assert (big.usual_load, big.loaded_for) == (2.4, None)
+    assert (small.usual_load, small.waiting) == (2.4, 0)
+    assert (small.loaded_for or 0) > 0
+    assert (rest.counts.loads, rest.counts.load_seconds) == (2, 4.8)
+    assert rest.backends["mini"].counts.wait > 0
+
+
+def test_a_host_that_loads_nothing_on_demand_has_no_models(caller: Caller) -> None:
+    with ScriptedServer([ANSWER]) as server:
+        backend = OpenAIBackend("main", base_url=server.url, max_concurrency=1)
+        with Router([backend]) as router:
+            caller.complete(router, "hi", model="main/m")
+            assert router.stats().backends["main"].models == {}
 
 
 def test_counts_are_those_of_a_report_by_backend_and_deployment(caller: Caller) -> None:

@@ -35,7 +35,7 @@ def router_stats(state: RouterState, limiter: Limiter, connections: Connections)
     of_backends = defaultdict[str, Count](Count)
     for (name, _), count in counts.items():
         of_backends[name] = of_backends[name].plus(count)
-    slots, opened = limiter.stats(), connections.stats()
+    slots, models, opened = limiter.stats(), limiter.models(), connections.stats()
     backends, hosts = state.tables.backends, {}
     for name, backend in backends.items():
         limit, links = slots.get(backend.origin), opened.get(backend.origin)
@@ -44,6 +44,7 @@ def router_stats(state: RouterState, limiter: Limiter, connections: Connections)
             slots=None if limit is None else limit.limit,
             slots_held=0 if limit is None else limit.held,
             queued=0 if limit is None else limit.waiting,
+            models=models.get(backend.origin, {}),
             idle_connections=0 if links is None else links.idle,
             busy_connections=0 if links is None else links.in_use,
             credential=credentials.get(backend.credential_identity, _ON),

@@ -24,7 +24,7 @@ from ccroute.types.locks import Inbox
 if TYPE_CHECKING:
     from ccroute.routing import Deployment
     from ccroute.routing.scheduling import Grant
-    from ccroute.types import LoadedModel
+    from ccroute.types import LoadedModel, ModelStats
 
 FULL = Failure("queue", "the host is busy and its queue is full: raise max_queue, or send less", sent=False)
 LATE = Failure("queue", "the host was busy until the deadline: raise timeout=, or send less", sent=False)
@@ -164,6 +164,13 @@ class Limiter(dict[Origin, HostLimits]):
             )
             for origin, host in self._hosts.by_origin.copy().items()
         }
+
+    def models(self) -> dict[Origin, dict[str, ModelStats]]:
+        """The models of each host that loads them on demand. Never waits."""
+        from ccroute.routing.scheduling.stats import model_stats  # loaded at its first use
+
+        now = self._now()
+        return {origin: model_stats(host, now) for origin, host in self._hosts.by_origin.copy().items()}
 
     def after_fork(self) -> None:
         """Free all slots in a forked child: the calls that have them run in the parent."""

@@ -37,10 +37,9 @@ class LimitStats(Frozen):
 class CallCounts(Frozen):
     """What calls came to since the router began, in the columns of a report.
 
-    requests:           calls whose deciding attempt is among these `attempts`; `failures` of them failed.
-    wait:               seconds that the attempts waited before they began, in all: for a slot, a rate limit or
-                        a budget.
-    loads:              the attempts for which a server loaded the model, which took `load_seconds` in all.
+    requests: calls whose deciding attempt is among these `attempts`, of which `failures` failed.
+    wait:     seconds that all attempts waited before they began: for a slot, a rate limit or a budget.
+    loads:    the attempts for which a server loaded the model, which took `load_seconds` in all.
     """
 
     requests: int = 0
