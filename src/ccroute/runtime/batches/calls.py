@@ -33,7 +33,7 @@ from ccroute.types.progress import Progress
 Answer: TypeAlias = Completion[Any] | CcrouteError
 
 MOST_UNREAD: Final = 32
-"""Answers that wait for the reader. While there are so many, no other request begins."""
+"""Answers that wait for the reader. At so many, no other request begins until half of them were read."""
 GRACE: Final = 1.0
 """Seconds that the end of a batch waits for its threads or tasks, which end by themselves."""
 
@@ -79,6 +79,7 @@ class BatchCalls:
         self._running: dict[int, _Running] = {}
         self._threads: set[threading.Thread] = set()
         self._answers: deque[Answer] = deque()
+        self._is_full = False  # of answers
         self._failure: BaseException | None = None
         self._ends = False
         self._waiter: ThreadWaiter | TaskWaiter | None = None  # the reader's
@@ -162,7 +163,7 @@ class BatchCalls:
     def _take(self) -> _Running | None:
         """The call that begins now; None: no other may begin. The caller has the lock, and starts it."""
         self._follow()
-        while not self._ends and len(self._answers) < MOST_UNREAD:
+        while not self._ends and not self._must_wait():
             found = self._requests.take()
             if found is None:
                 return None
@@ -175,6 +176,12 @@ class BatchCalls:
             self._requests.order.begin(running.places, running.host)
             return running
         return None
+
+    def _must_wait(self) -> bool:
+        """Whether the reader comes first. A new thread for each answer that it reads would cost too much."""
+        unread = len(self._answers)
+        self._is_full = unread >= MOST_UNREAD or (self._is_full and unread > MOST_UNREAD // 2)
+        return self._is_full
 
     def _follow(self) -> None:
         """Note which calls have gone on to another host: their first choice has room for others."""
