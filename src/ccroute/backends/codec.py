@@ -107,8 +107,7 @@ class Codec(ABC):
         return ()
 
     def unload(self, model: str) -> HttpRequest | None:
-        """The request that frees a model's memory without generating; None if there is none. Calls to the
-        model that run are not cut off, and a later call loads it again."""
+        """The request that frees the memory of a model that serves no call; None if there is none."""
         return None
 
 
