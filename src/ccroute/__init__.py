@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ccroute.backends import AnthropicBackend, Backend, OllamaBackend, OpenAIBackend
     from ccroute.router import Router
     from ccroute.routing import Agent, AliasTable, Fallback
+    from ccroute.routing.scheduling import LoadedFirst, Scheduler
+    from ccroute.runtime.batches import AsyncBatch, Batch
     from ccroute.runtime.streams import AsyncStream, Stream
     from ccroute.types import (
         Attempt,
@@ -38,6 +40,8 @@ _HOMES = {
     "ccroute.backends": ("AnthropicBackend", "Backend", "OllamaBackend", "OpenAIBackend"),
     "ccroute.router": ("Router",),
     "ccroute.routing": ("Agent", "AliasTable", "Fallback"),
+    "ccroute.routing.scheduling": ("LoadedFirst", "Scheduler"),
+    "ccroute.runtime.batches": ("AsyncBatch", "Batch"),
     "ccroute.runtime.streams": ("AsyncStream", "Stream"),
     "ccroute.types": (
         "Attempt",
@@ -60,13 +64,16 @@ __all__ = [
     "Agent",
     "AliasTable",
     "AnthropicBackend",
+    "AsyncBatch",
     "AsyncStream",
     "Attempt",
     "Backend",
+    "Batch",
     "Budget",
     "Chunk",
     "Completion",
     "Fallback",
+    "LoadedFirst",
     "Message",
     "Model",
     "OllamaBackend",
@@ -78,6 +85,7 @@ __all__ = [
     "Route",
     "RoutePlan",
     "Router",
+    "Scheduler",
     "Stream",
     "Timeout",
     "Usage",

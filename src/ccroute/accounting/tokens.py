@@ -7,9 +7,9 @@ Measured on a corpus of code and prose against cl100k (tests/accounting/fixtures
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from operator import index
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from pydantic_core import to_json
 
@@ -41,7 +41,8 @@ def estimate_text(text: str) -> int:
 
 
 def count_safely(count: TokenCounter, request: Request) -> int:
-    """What `count` says of a prompt that was sent; where it fails, an estimate: the answer is worth more."""
+    """The tokens of a prompt that was sent, by `count`, or by an estimate if `count` fails: a call whose
+    answer is here must not fail for that."""
     try:
         counted = index(count(request))
     except Exception as error:
@@ -73,6 +74,13 @@ class Prompt:
         if self.tokens is None:
             self.tokens = count_safely(count, request)
         return self.tokens
+
+
+def content_parts(request: Request) -> Iterator[Mapping[str, Any]]:
+    """The parts of all messages whose content is a list."""
+    for message in request.messages:
+        if not isinstance(content := message.get("content"), str | None):
+            yield from content
 
 
 def tiktoken_counter(encoding: str = "o200k_base") -> TokenCounter:
@@ -115,12 +123,7 @@ def _texts(request: Request) -> Iterator[str]:
 
 def _framing(request: Request) -> int:
     """Tokens for what is not text: the frame around each message, and pictures."""
-    pictures = sum(
-        part.get("type") in {"image_url", "image"}
-        for message in request.messages
-        if not isinstance(content := message.get("content"), str | None)
-        for part in content
-    )
+    pictures = sum(part.get("type") in {"image_url", "image"} for part in content_parts(request))
     return MESSAGE_TOKENS * len(request.messages) + IMAGE_TOKENS * pictures
 
 

@@ -102,6 +102,10 @@ class Codec(ABC):
         """The models in memory, from an answer to `loaded`."""
         return ()
 
+    def unload(self, model: str) -> HttpRequest | None:
+        """The request that frees the memory of a model that serves no call; None if there is none."""
+        return None
+
 
 def json_bytes(body: Mapping[str, JSON]) -> bytes:
     """Return a request body. Raises `InvalidRequestError` for a value that JSON cannot hold."""

@@ -138,6 +138,9 @@ class _Rehearsal:
         self.asked = self._all_asked()
         for each in self.asked:
             self.reasons += self.attempts[id(each)].changes
+        if others := self._equals():
+            names = ", ".join(each.deployment.name for each in (self.asked[0], *others))
+            self.reasons.append(f"{names}: the first of their hosts that has a free slot serves the call")
         most = state.retry.attempts
         if rest := [each.deployment.name for each in self.asked[most:]]:
             self.reasons.append(
@@ -160,6 +163,13 @@ class _Rehearsal:
         if fault is not None:
             return fault.detail
         return self._refused_by_budget(candidate) or _not_triggered(candidate, self._plan)
+
+    def _equals(self) -> list[Candidate]:
+        """Those that may serve a call instead of the first one, where that has to wait for a slot."""
+        if not self.asked or self.asked[0].deployment.backend.origin not in self._state.hosts:
+            return []
+        retry = RetryState(self._plan, self._state, only_shown=True)
+        return [each for each in retry.equals(self.asked[0]) if self._faults[id(each)] is None]
 
     def _refused_by_budget(self, candidate: Candidate) -> str | None:
         """Why a fallback model for budgets is not used though a budget is spent; None: for another reason."""
@@ -206,7 +216,7 @@ class _Rehearsal:
         return asked
 
     def _note_wait(self, step: NextAttempt) -> None:
-        """What a call does that finds no deployment to ask at once."""
+        """Note what a call does if it can ask no deployment at once."""
         name, wait = step.candidate.deployment.name, f"{step.wait:.0f} s"
         what = f"{name} is tried early" if step.early else f"the call waits {wait} for {name}"
         if (note := f"{what}, because nobody else is left") not in self.reasons:
@@ -263,7 +273,8 @@ def _first_shares(asked: Sequence[Candidate], plan: Plan, needed: int) -> dict[i
 
 
 def _reason(candidate: Candidate, plan: Plan, tables: Tables, needed: int) -> str:
-    """Why it is there, with the strategy that placed it, and what it is for."""
+    """Why the candidate is in the plan, with the strategy that placed it, and the triggers of a fallback
+    model."""
     reason = candidate.reason
     resolution, found = tables.resolve(candidate.alias)
     if len(found) > 1:
@@ -283,7 +294,7 @@ def _worst_cost(deployment: Deployment, request: Request, prompt: int, moment: d
 
 
 def _needs(plan: Plan, candidate: Candidate, tables: Tables) -> Sequence[Need]:
-    """The budgets that an attempt there needs."""
+    """The budgets that an attempt at this candidate needs."""
     if tables.budgets is None:
         return ()
     backend = candidate.deployment.backend.name

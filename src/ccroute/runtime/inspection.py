@@ -1,4 +1,4 @@
-"""What a router says of itself: `stats()` from its own state, and `health()` from its backends' lists."""
+"""The state of a router: `stats()` from what it counts itself, `health()` from its backends' lists."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ccroute.flow import Flow, RouterState
 from ccroute.flow.listings import check
 from ccroute.runtime.drive import AsyncDrive, Drive
-from ccroute.runtime.limiter import Limiters
+from ccroute.runtime.limiter import Limiter
 from ccroute.types import BackendHealth
 from ccroute.types.inspection.stats import AgentStats, BackendStats, DeploymentStats, HealthStats, RouterStats
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 _ON = HealthStats.model_construct()
 
 
-def router_stats(state: RouterState, limiters: Limiters, connections: Connections) -> RouterStats:
+def router_stats(state: RouterState, limiter: Limiter, connections: Connections) -> RouterStats:
     """The router's state now, as plain data. Waits only for its locks, and with budgets for its ledger."""
     breakers, credentials = state.health.stats()
-    slots, opened = limiters.stats(), connections.stats()
+    slots, opened = limiter.stats(), connections.stats()
     backends, hosts = state.tables.backends, {}
     for name, backend in backends.items():
         limit, links = slots.get(backend.origin), opened.get(backend.origin)
@@ -53,23 +53,23 @@ def router_stats(state: RouterState, limiters: Limiters, connections: Connection
     return RouterStats(backends=hosts, deployments=deployments, agents=agents, budgets=budget_stats(state))
 
 
-def check_all(state: RouterState, connections: Connections, limiters: Limiters) -> dict[str, BackendHealth]:
+def check_all(state: RouterState, connections: Connections, limiter: Limiter) -> dict[str, BackendHealth]:
     """The health of each backend, by its name."""
     found = {}
     for name, flow in _checks(state).items():
-        drive = Drive(flow, connections, limiters)
+        drive = Drive(flow, connections, limiter)
         drive.advance()
         found[name] = drive.finished()
     return found
 
 
 async def acheck_all(
-    state: RouterState, connections: Connections, limiters: Limiters
+    state: RouterState, connections: Connections, limiter: Limiter
 ) -> dict[str, BackendHealth]:
     """`check_all`, asking all backends at the same time."""
     from anyio import create_task_group  # loaded at its first use
 
-    drives = {name: AsyncDrive(flow, connections, limiters) for name, flow in _checks(state).items()}
+    drives = {name: AsyncDrive(flow, connections, limiter) for name, flow in _checks(state).items()}
     async with create_task_group() as group:
         for drive in drives.values():
             group.start_soon(drive.advance)

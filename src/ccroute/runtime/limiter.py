@@ -1,24 +1,30 @@
-"""Limits the calls at a host: slots, and a queue that threads and tasks share.
+"""Limits the calls at hosts: a call that finds no free slot waits in a queue that threads and tasks share.
 
-Must not know HTTP. One lock guards the decisions. Code that holds the lock never waits. Giving a slot back
-never waits for the lock, because a finaliser may do it in the middle of any other code.
+Must not know HTTP, nor which call is next: `routing.scheduling` decides that. One lock guards its state. Code
+that holds the lock never waits. Giving a slot back never waits for the lock, because a finaliser may do it in
+the middle of any other code.
 """
 
 from __future__ import annotations
 
-import heapq
-import sys
-import threading
+import time
 import weakref
-from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from operator import call as apply
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
 from ccroute.backends import Backend, Origin
-from ccroute.flow.effects import Queued
+from ccroute.flow.effects import Granted, Look, Queued
 from ccroute.http.message import Failure
 from ccroute.http.streams.event_loops import has_ended
-from ccroute.types.locks import lock_tries
+from ccroute.routing.scheduling import RECHECK, HostLimits, Hosts, Place, Scheduler
+from ccroute.routing.scheduling.guarded import guarded
+from ccroute.types.locks import Inbox
+
+if TYPE_CHECKING:
+    from ccroute.routing import Deployment
+    from ccroute.routing.scheduling import Grant
+    from ccroute.types import LoadedModel
 
 FULL = Failure("queue", "the host is busy and its queue is full: raise max_queue, or send less", sent=False)
 LATE = Failure("queue", "the host was busy until the deadline: raise timeout=, or send less", sent=False)
@@ -29,12 +35,15 @@ STUCK = Failure(
     sent=False,
 )
 
-MAX_STALE = 64
-"""Queue entries of calls that gave up: the largest number kept, besides one entry for each waiting call."""
+LOOK_EVERY: Final = 5.0
+"""Seconds between two looks at what a server has loaded."""
+OVERDUE: Final = 10.0
+"""Seconds after which another call does what the last one should have done: its loop may be busy."""
+NEVER: Final = float("inf")
 
 
 class Waiter(Protocol):
-    """One call that asks the limiter for a slot.
+    """What lets a call sleep until it has a slot.
 
     owner:  the thread, or a weak reference to the loop, that runs the call and will give the slot back.
     blocks: the owners that cannot give back a slot while this call waits: a thread blocks itself and the
@@ -46,28 +55,60 @@ class Waiter(Protocol):
     @property
     def blocks(self) -> Sequence[object]: ...
 
+    async def wait(self, until: float) -> bool:
+        """Sleep until the waiter is woken, or until this instant (monotonic): then False."""
+        ...
+
     def wake(self) -> bool:
-        """Tell the call that it has the slot. Never waits. False if the call is gone."""
+        """End the sleep. Never waits. False if the call is gone."""
         ...
 
 
-class Slot:
-    """One call's slot at a host, or its place in the queue. Dropping the object gives it back, too."""
+class _Call:
+    """A call as the limiter knows it. It does not keep its `Slot` alive.
 
-    _limiter: ConcurrencyLimiter | None = None  # an interrupt may come before it is set
+    places:       where it may be served: one for each of its options.
+    granted:      what it got.
+    asleep_until: the instant until which it sleeps if nobody wakes it.
+    """
 
-    def __init__(self, limiter: ConcurrencyLimiter, waiter: Waiter) -> None:
+    __slots__ = ("asleep_until", "granted", "places", "waiter")
+
+    def __init__(self, waiter: Waiter) -> None:
         self.waiter = waiter
+        self.places: Sequence[Place] = ()
+        self.granted: Granted | None = None
+        self.asleep_until = 0.0
+
+
+class Slot:
+    """One call's slot at a host, or its place in a queue. Dropping the object gives it back, too."""
+
+    _limiter: Limiter | None = None  # an interrupt may come before it is set
+
+    def __init__(self, limiter: Limiter, waiter: Waiter) -> None:
+        self.waiter = waiter
+        self._call = _Call(waiter)
         self._limiter = limiter
 
-    def enter(self, priority: int) -> Queued | Failure | None:
-        """Ask for the slot. None: the call has it. `Queued`: `waiter` is woken when the call has it."""
-        return None if self._limiter is None else self._limiter.enter(self.waiter, priority)
+    def enter(self, options: Sequence[Deployment], priority: int) -> Granted | Queued | Failure:
+        """Ask for a slot at the host of any of these. `Queued`: `poll` tells when the call has one."""
+        return Granted() if self._limiter is None else self._limiter.enter(self._call, options, priority)
+
+    def poll(self, until: float) -> Granted | Look | Failure | float:
+        """What a call that is queued gets now. A number: the instant until which it has to sleep, unless its
+        waiter is woken before. At `until` it leaves the queue."""
+        if self._limiter is None:
+            return self._call.granted or LATE
+        found = self._limiter.poll(self._call, until)
+        if found is LATE:
+            self.settle()
+        return found
 
     def settle(self, outcome: object = None) -> None:
         """Give the slot back, or leave the queue. Only the first call counts. Never waits."""
         if self._limiter is not None:
-            self._limiter.release(self.waiter)
+            self._limiter.release(self._call)
             self._limiter = None  # only now: until then an interrupt leaves it to `__del__`
 
     __del__ = settle
@@ -81,113 +122,293 @@ class LimiterStats(NamedTuple):
     limit: int
 
 
-class ConcurrencyLimiter:
-    """Lets `limit` calls run at a time. The others queue: by priority, then first come, first served."""
+class Limiter(dict[Origin, HostLimits]):
+    """The hosts of one router that have a limit, and the calls that have their slots or wait for one.
 
-    def __init__(self, limit: int, max_queue: int) -> None:
-        self._limit = limit
-        self._max_queue = max_queue
-        self._held: set[Waiter] = set()
-        self._waiting: set[Waiter] = set()
-        self._queue: list[tuple[int, int, Waiter]] = []
-        self._blocked: dict[object, Waiter] = {}  # owner → the waiter that blocks it
-        self._arrivals = 0
-        self._released: deque[Waiter | None] = deque()  # None: the limit has changed
-        self._lock = threading.Lock()
-        self._tries = lock_tries(self._lock)
+    It is a dict, because every call asks whether its host is in it.
+    """
+
+    def __init__(
+        self, scheduler: Scheduler | None = None, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__()
+        self._scheduler = guarded(scheduler)
+        self._now = monotonic
+        self._max_queue = 0
+        self._named: set[Origin] = set()  # the hosts of the present configuration
+        self._lookers: dict[Origin, Backend] = {}  # hosts that tell what they have loaded
+        self._inbox: Inbox[Callable[[Any], None], Any] = Inbox(apply)
+        self._begin()
+
+    def _begin(self) -> None:
+        blocked: dict[object, _Call] = {}  # owner → the call that blocks it
+        self._blocked = blocked
+
+        def instead(call: Any) -> Any:
+            """A waiting thread blocks its loop: the loop does not run until the thread has its slot."""
+            return blocked.get(call.waiter.owner, call)
+
+        self._hosts = Hosts(self._scheduler, instead)
+        self._hosts.configure(self)
+        self._recheck = NEVER  # when the scheduler is asked again, because it left a slot free
+        self._looks = dict.fromkeys(self._lookers, 0.0)  # when each host is looked at again
 
     def __repr__(self) -> str:
-        return f"ConcurrencyLimiter({len(self._held)} of {self._limit} held, {len(self._waiting)} waiting)"
+        return f"Limiter({len(self)} hosts, {len(self._hosts)} calls waiting)"
 
-    def stats(self) -> LimiterStats:
-        """How busy the host is at this moment."""
-        return LimiterStats(len(self._held), len(self._waiting), self._limit)
+    def stats(self) -> dict[Origin, LimiterStats]:
+        """How busy each host is. Never waits."""
+        return {
+            origin: LimiterStats(
+                len(host.running), sum(map(len, host.queues.copy())), self.get(origin, host.limits).slots
+            )
+            for origin, host in self._hosts.by_origin.copy().items()
+        }
 
-    def resize(self, limit: int, max_queue: int) -> None:
-        """Let `limit` calls run from now on: waiting calls get the slots that are new. Where there are fewer
-        than before, the calls that run keep theirs. Never waits: a signal's handler may reload."""
-        self._limit, self._max_queue = limit, max_queue
-        self._released.append(None)
-        self._drain()
+    def after_fork(self) -> None:
+        """Free all slots in a forked child: the calls that have them run in the parent."""
+        self._inbox.renew()
+        self._begin()
 
-    def fresh(self) -> ConcurrencyLimiter:
-        """One with the same limits whose slots are all free."""
-        return ConcurrencyLimiter(self._limit, self._max_queue)
+    # -- Limits
 
-    def enter(self, waiter: Waiter, priority: int) -> Queued | Failure | None:
-        """Give `waiter` a slot (None) or a place in the queue, or return why it may not wait."""
+    def configure(self, backends: Iterable[Backend], max_queue: int) -> None:
+        """Take over the limits of these backends, also for the calls that wait: those get slots that are new,
+        and run at once where a limit was taken off. Where there are fewer slots than before, the calls that
+        run keep theirs. Never waits: a signal's handler may reload.
+
+        If several backends share a host, the smallest limits count. A host that no backend has any more keeps
+        its limit until a later configuration finds it idle: calls that began before may still be asking it.
+        """
+        self._inbox.append((self._configure, (tuple(backends), max_queue)))
+        self._inbox.drain()
+
+    def _configure(self, given: tuple[Sequence[Backend], int]) -> None:
+        backends, self._max_queue = given
+        groups: dict[Origin, list[Backend]] = {}
+        for backend in backends:
+            groups.setdefault(backend.origin, []).append(backend)
+        limits = {origin: found for origin, group in groups.items() if (found := host_limits(group))}
+        for origin, host in self._hosts.by_origin.items():
+            is_idle = not host.running and not host.queues
+            if origin not in groups and (origin in self._named or not is_idle):
+                limits[origin] = host.limits
+        for origin in [origin for origin in self if origin not in limits]:
+            self._let_go(origin)
+            del self[origin]
+        self.update(limits)
+        self._hosts.configure(limits)
+        self._named = {*groups}
+        self._lookers = {
+            origin: backend
+            for backend in reversed(backends)
+            if (origin := backend.origin) in limits and limits[origin].loads_models and backend.loaded()
+        }
+        self._looks = {origin: self._looks.get(origin, 0.0) for origin in self._lookers}
+        self._grant(self._now())
+
+    def _let_go(self, origin: Origin) -> None:
+        """Let every call run that waits for a host: it has no limit any more."""
+        host = self._hosts.by_origin[origin]
+        while host.queues:
+            call = cast("_Call", next(iter(host.queues)).first)
+            self._leave(call)
+            call.granted = Granted([place.host for place in call.places].index(origin))
+            call.waiter.wake()
+
+    # -- Slots
+
+    def enter(self, call: _Call, options: Sequence[Deployment], priority: int) -> Granted | Queued | Failure:
+        """Give the call a slot or a place in the queue, or return why it may not wait."""
         try:
-            with self._lock:
-                self._update()
-                if len(self._held) >= self._limit:
-                    self._held -= {holder for holder in self._held if _is_dead(holder.owner)}
-                    self._grant()
-                if len(self._held) < self._limit:  # then the queue is empty
-                    self._held.add(waiter)
-                    return None
-                if all(holder.owner in waiter.blocks for holder in self._held):
-                    return STUCK
-                ahead = len(self._waiting)
-                if ahead >= self._max_queue:
-                    return FULL
-                self._arrivals += 1
-                self._waiting.add(waiter)
-                heapq.heappush(self._queue, (-priority, self._arrivals, waiter))
-                self._blocked.update(dict.fromkeys(waiter.blocks, waiter))
-                return Queued(ahead)
+            with self._inbox.lock:
+                self._inbox.read()
+                return self._enter(call, options, priority, self._now())
         finally:
-            if self._released:
-                self._drain()
+            if self._inbox:
+                self._inbox.drain()
 
-    def release(self, waiter: Waiter) -> None:
-        """Take back the slot of `waiter` or its place in the queue. Never waits; finalisers call it, too."""
-        self._released.append(waiter)
-        self._drain()
+    def _enter(
+        self, call: _Call, options: Sequence[Deployment], priority: int, now: float
+    ) -> Granted | Queued | Failure:
+        places = []
+        for number, option in enumerate(options):
+            limits = self.get(option.backend.origin)
+            if limits is None:  # a reload has taken the limit off
+                return Granted(number)
+            places.append(place_of(option, limits))
+        call.places, hosts = places, self._hosts
+        if (grant := hosts.enter(call, places, priority, now)) is not None:
+            return Granted(0, grant)
+        blocks = call.waiter.blocks
+        for owner in blocks:
+            self._blocked[owner] = call
+        for place in places:
+            running = hosts.by_origin[place.host].running
+            for dead in [each for each in running if _is_dead(cast("_Call", each).waiter.owner)]:
+                hosts.leave(dead)
+        self._grant(now, entering=call)
+        if call.granted is not None:
+            return call.granted
+        ahead = min(hosts.waiting_at(place.host) for place in places) - 1
+        stuck = bool(blocks) and all(self._is_held_by(blocks, place.host) for place in places)
+        if stuck or ahead >= self._max_queue:
+            self._leave(call)
+            return STUCK if stuck else FULL
+        return Queued(ahead, min(hosts.predicted(places, priority, now)))
 
-    def _drain(self) -> None:
-        """Pass released slots on. A thread that had the lock calls this afterwards, so none is missed."""
-        for _ in self._tries():
-            try:
-                self._update()
-            finally:
-                self._lock.release()
-            if not self._released:
+    def _is_held_by(self, owners: Sequence[object], origin: Origin) -> bool:
+        """Whether all calls that run at a host belong to these owners, and there are any."""
+        running = self._hosts.by_origin[origin].running
+        return bool(running) and all(cast("_Call", each).waiter.owner in owners for each in running)
+
+    def release(self, call: _Call) -> None:
+        """Take back the call's slot or its place in the queue. Never waits; finalisers call it, too."""
+        self._inbox.append((self._released, call))
+        self._inbox.drain()
+
+    def _released(self, call: _Call) -> None:
+        self._leave(call)
+        self._grant(self._now())
+
+    def _leave(self, call: _Call) -> None:
+        self._hosts.leave(call)
+        self._unblock(call)
+        call.granted = None  # which refers to the call
+
+    def _unblock(self, call: _Call) -> None:
+        if self._blocked:
+            for owner in call.waiter.blocks:
+                if self._blocked.get(owner) is call:
+                    del self._blocked[owner]
+
+    def _grant(self, now: float, entering: _Call | None = None) -> None:
+        """Give free slots to waiting calls, and wake them; `entering` is awake."""
+        hosts = self._hosts
+        for grant in hosts.grants(now):
+            call = cast("_Call", grant.call)
+            call.granted = Granted(call.places.index(grant.place), grant)
+            self._unblock(call)
+            if call is not entering and not call.waiter.wake():
+                self._leave(call)
+        self._recheck = NEVER
+        if hosts:
+            if any(host.free_slots and host.queues for host in hosts.by_origin.values()):
+                self._recheck = now + RECHECK
+            self._wake_last()
+
+    # -- What a waiting call does meanwhile: look at what servers have loaded, and ask the scheduler again
+
+    def poll(self, call: _Call, until: float) -> Granted | Look | Failure | float:
+        """What a waiting call gets now, or the instant until which it has to sleep."""
+        if call.granted is not None:
+            return call.granted
+        if (now := self._now()) >= until:
+            return LATE
+        try:
+            with self._inbox.lock:
+                self._inbox.read()
+                return self._poll(call, until, now)
+        finally:
+            if self._inbox:
+                self._inbox.drain()
+
+    def _poll(self, call: _Call, until: float, now: float) -> Granted | Look | float:
+        call.asleep_until = 0.0
+        if now >= self._recheck:
+            self._grant(now)
+        if call.granted is not None:
+            return call.granted
+        patience = 0.0 if self._hosts.last is call else OVERDUE
+        for origin, due in self._looks.items():
+            if due + patience <= now and self._has_a_choice(origin):
+                self._looks[origin] = now + LOOK_EVERY
+                return Look(self._lookers[origin])
+        call.asleep_until = min(until, self._next_check() + patience)
+        return call.asleep_until
+
+    def _next_check(self) -> float:
+        """The next instant at which a waiting call has something to do."""
+        looks = [due for origin, due in self._looks.items() if self._has_a_choice(origin)]
+        return min([self._recheck, *looks])
+
+    def _has_a_choice(self, origin: Origin) -> bool:
+        """Whether it matters what a host has loaded: calls wait for several models, or for several hosts."""
+        queues = self._hosts.by_origin[origin].queues
+        return len(queues) > 1 or any(len(queue.places) > 1 for queue in queues)
+
+    def _wake_last(self) -> None:
+        """Wake the call that came last if it sleeps beyond the next check. It is the last to get a slot, so
+        it has time for it."""
+        check = self._next_check()
+        while (last := cast("_Call | None", self._hosts.last)) is not None and last.asleep_until > check:
+            last.asleep_until = 0.0
+            if last.waiter.wake():
                 return
+            self._leave(last)
 
-    def _update(self) -> None:
-        """Take released slots back and give them to the first in the queue. The caller has the lock."""
-        while self._released:
-            if (waiter := self._released[0]) is not None:
-                self._held.discard(waiter)
-                if waiter in self._waiting:
-                    self._dequeue(waiter)
-            self._released.popleft()
-        if self._waiting:
-            self._grant()
+    # -- What flows tell and ask
 
-    def _grant(self) -> None:
-        while self._waiting and len(self._held) < self._limit:
-            waiter = self._first()
-            self._held.add(waiter)
-            self._dequeue(waiter)
-            if not waiter.wake():
-                self._held.discard(waiter)
-        if len(self._queue) > 2 * len(self._waiting) + MAX_STALE:
-            self._queue = [entry for entry in self._queue if entry[2] in self._waiting]
-            heapq.heapify(self._queue)
+    def predicted(self, options: Sequence[Deployment], priority: int) -> list[float]:
+        """Seconds until each of these would begin to answer a call that came now."""
+        try:
+            with self._inbox.lock:
+                self._inbox.read()
+                return [self._predicted(option, priority) for option in options]
+        finally:
+            self._inbox.drain()
 
-    def _first(self) -> Waiter:
-        while self._queue[0][2] not in self._waiting:
-            heapq.heappop(self._queue)
-        waiter = self._queue[0][2]
-        # A waiting thread blocks its loop: the loop does not run until the thread has its slot.
-        return self._blocked.get(waiter.owner, waiter)
+    def _predicted(self, option: Deployment, priority: int) -> float:
+        limits = self.get(option.backend.origin)
+        if limits is None:
+            return 0.0
+        return self._hosts.predicted([place_of(option, limits)], priority, self._now())[0]
 
-    def _dequeue(self, waiter: Waiter) -> None:
-        self._waiting.discard(waiter)
-        for owner in waiter.blocks:
-            if self._blocked.get(owner) is waiter:
-                del self._blocked[owner]
+    def measured(self, grant: Grant, load: float | None, service: float) -> None:
+        """A call was answered, in so many seconds. Never waits."""
+        self._inbox.append((self._measured, (grant, load, service, self._now())))
+        self._inbox.drain()
+
+    def _measured(self, given: tuple[Grant, float | None, float, float]) -> None:
+        self._hosts.measured(*given)
+
+    def listed(self, backend: Backend, models: Sequence[LoadedModel]) -> None:
+        """The backend's server has these models loaded. Never waits."""
+        sizes = [
+            (runner(backend, each.name), None if each.size is None else each.size / 1e9) for each in models
+        ]
+        self._inbox.append((self._listed, (backend.origin, sizes, self._now())))
+        self._inbox.drain()
+
+    def _listed(self, given: tuple[Origin, list[tuple[str, float | None]], float]) -> None:
+        self._hosts.listed(*given)
+        self._grant(self._now())
+
+
+def host_limits(backends: Sequence[Backend]) -> HostLimits | None:
+    """The limits of a host from its backends: the smallest count. None: it has no limit."""
+    slots = [each.max_concurrency for each in backends if each.max_concurrency is not None]
+    memory = [each.memory_gb for each in backends if each.memory_gb is not None]
+    if not slots:
+        return None
+    return HostLimits(min(slots), any(map(loads_models, backends)), min(memory, default=None))
+
+
+def place_of(option: Deployment, limits: HostLimits) -> Place:
+    """Where a deployment is served. At a host that loads no models on demand, all models are alike."""
+    if not limits.loads_models:
+        return Place(option.backend.origin, "")
+    return Place(option.backend.origin, runner(option.backend, option.model), option.info.memory_gb)
+
+
+def loads_models(backend: Backend) -> bool:
+    """Whether the server loads models on demand."""
+    return backend.kind == "ollama" or backend.memory_gb is not None
+
+
+def runner(backend: Backend, model: str) -> str:
+    """What the server loads for a model."""
+    return backend.names(model)[0]
 
 
 def _is_dead(owner: object) -> bool:
@@ -196,48 +417,3 @@ def _is_dead(owner: object) -> bool:
         return False
     loop = owner()
     return loop is None or has_ended(loop)
-
-
-class Limiters:
-    """The concurrency limiters of one router, one per origin that has a limit.
-
-    If several backends share an origin, the smallest limit counts.
-    """
-
-    def __init__(self, backends: Iterable[Backend], max_queue: int) -> None:
-        self.by_origin: dict[Origin, ConcurrencyLimiter] = {}  # never replaced: others hold it
-        self._hosts: set[Origin] = set()
-        self.update(backends, max_queue)
-
-    def update(self, backends: Iterable[Backend], max_queue: int) -> None:
-        """Take over the limits of these backends, also for the calls that wait. Only one thread at a time.
-
-        A host that no backend has any more keeps its limiter until a later update finds it idle: calls that
-        began before may still be asking it.
-        """
-        limits: dict[Origin, int | None] = {}
-        for backend in backends:
-            known = [each for each in (backend.max_concurrency, limits.get(backend.origin)) if each]
-            limits[backend.origin] = min(known, default=None)
-        for origin, limiter in self.by_origin.copy().items():
-            limit = limits.get(origin)
-            if limit is not None:
-                limiter.resize(limit, max_queue)
-            elif origin in limits:
-                del self.by_origin[origin]
-                limiter.resize(sys.maxsize, max_queue)
-            elif origin not in self._hosts and limiter.stats()[:2] == (0, 0):
-                del self.by_origin[origin]
-        for origin, limit in limits.items():
-            if limit is not None and origin not in self.by_origin:
-                self.by_origin[origin] = ConcurrencyLimiter(limit, max_queue)
-        self._hosts = {*limits}
-
-    def after_fork(self) -> None:
-        """Free all slots in a forked child: the calls that have them run in the parent."""
-        for origin, limiter in self.by_origin.copy().items():
-            self.by_origin[origin] = limiter.fresh()
-
-    def stats(self) -> dict[Origin, LimiterStats]:
-        """How busy each host with a limit is. Never waits."""
-        return {origin: limiter.stats() for origin, limiter in self.by_origin.copy().items()}

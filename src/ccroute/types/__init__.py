@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         LimitStats,
         RouterStats,
     )
+    from ccroute.types.progress import Progress
 
 __all__ = [
     "FREE",
@@ -61,6 +62,7 @@ __all__ = [
     "ModelInfo",
     "Outcome",
     "Price",
+    "Progress",
     "Request",
     "RetryPolicy",
     "Route",
@@ -84,5 +86,6 @@ _RARE = {
         "LimitStats",
         "RouterStats",
     ),
+    "ccroute.types.progress": ("Progress",),
 }
 __getattr__ = loader(__name__, {name: home for home, names in _RARE.items() for name in names})

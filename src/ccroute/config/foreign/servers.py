@@ -69,7 +69,7 @@ class Server:
 
 
 class Recognised(NamedTuple):
-    """The kind of a server, a short name for it, and what may stand before a model's name."""
+    """The kind of a server, a short name for it, and the possible prefixes of its models' names."""
 
     kind: str
     name: str
@@ -77,7 +77,7 @@ class Recognised(NamedTuple):
 
 
 def recognise(url: str | None) -> Recognised:
-    """What a server's address tells."""
+    """What is known from a server's address."""
     try:
         parts = urlsplit(url or "")
         host, port = parts.hostname or "", parts.port

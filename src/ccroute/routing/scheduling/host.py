@@ -30,11 +30,24 @@ class HostLimits(NamedTuple):
     memory_gb: float | None = None
 
 
-class Loaded(NamedTuple):
-    """A model that a host has loaded: since when, and what it occupies (GB; None: unknown)."""
+class Loaded:
+    """A model that a host has loaded, or is loading.
 
-    since: float
-    memory_gb: float | None
+    since:     the instant at which its load began.
+    memory_gb: what it occupies, in GB; None: unknown.
+    calls:     the calls that it has got since then.
+    batch:     how many of them came before its load was over.
+    idle:      seconds in which it had nothing to do though calls for other models waited.
+    """
+
+    __slots__ = ("batch", "calls", "idle", "memory_gb", "since")
+
+    def __init__(self, since: float, memory_gb: float | None) -> None:
+        self.since = since
+        self.memory_gb = memory_gb
+        self.calls = 0
+        self.batch = 0
+        self.idle = 0.0
 
 
 class Running(NamedTuple):
@@ -50,10 +63,8 @@ class Host:
 
     running: the calls that have a slot.
     loaded:  the models that are loaded, or are being loaded.
-    queues:  the queues that may be served here.
+    queues:  the queues that may be served here, each with its places here.
     peers:   all hosts of the router: a queue may also be served at others.
-    batch:   the calls of the current model that waited when the host switched to it, and still wait.
-    switched: the instant of the last switch.
     """
 
     def __init__(
@@ -64,11 +75,11 @@ class Host:
         self.peers = peers
         self.running: dict[Hashable, Running] = {}
         self.loaded: dict[str, Loaded] = {}
-        self.queues: dict[Queue, None] = {}  # in the order in which they began
-        self.batch = 0
-        self.switched = float("-inf")
+        self.queues: dict[Queue, Sequence[Choice]] = {}  # in the order in which they began
         self._known: dict[str, Estimate] = {}
+        self._usual = Estimate(0.0)  # of all models here
         self._most_listed = 1
+        self._ended: set[Place] = set()
 
     def __repr__(self) -> str:
         return f"Host({self.origin}, {len(self.running)} of {self.limits.slots} slots, {list(self.loaded)})"
@@ -80,14 +91,15 @@ class Host:
 
     def choices(self) -> list[Choice]:
         """What may be served next."""
-        origin = self.origin
-        return [
-            Choice(queue, place) for queue in self.queues for place in queue.places if place.host == origin
-        ]
+        return [choice for choices in self.queues.values() for choice in choices]
 
     def has(self, place: Place) -> bool:
         """Whether a call there needs no load."""
-        return not self.limits.loads_models or place.model in self.loaded
+        return place.model in self.loaded or not self.limits.loads_models
+
+    def has_room(self, place: Place) -> bool:
+        """Whether the model there fits beside those that are loaded."""
+        return self._fits(place, ())
 
     def estimate(self, model: str, now: float) -> Estimate:
         """What is known of a model here."""
@@ -101,36 +113,56 @@ class Host:
     def load_seconds(self, model: str) -> float:
         """Seconds that the model takes to load: measured, or as others here do."""
         known = self._known.get(model)
-        if known is not None and known.load is not None:
-            return known.load
-        measured = [each.load for each in self._known.values() if each.load is not None]
-        return sum(measured) / len(measured) if measured else USUAL_LOAD
+        load = known.load if known is not None and known.load is not None else self._usual.load
+        return USUAL_LOAD if load is None else load
 
     def service_seconds(self, model: str) -> float:
         """Seconds that a call to the model takes: measured, or as of others here."""
         known = self._known.get(model)
-        if known is not None and known.service is not None:
-            return known.service
-        measured = [each.service for each in self._known.values() if each.service is not None]
-        return sum(measured) / len(measured) if measured else USUAL_SERVICE
+        service = known.service if known is not None and known.service is not None else self._usual.service
+        return USUAL_SERVICE if service is None else service
+
+    def batch_seconds(self, model: str) -> float:
+        """Seconds that the model's last batch took."""
+        known = self._known.get(model)
+        batch = 0 if known is None else known.batch
+        return batch * self.service_seconds(model) / max(self.limits.slots, 1)
+
+    def waiting(self, model: str) -> int:
+        """The number of calls that wait for the model here, perhaps at other hosts, too."""
+        return sum(
+            len(queue)
+            for queue, choices in self.queues.items()
+            if any(choice.place.model == model for choice in choices)
+        )
+
+    def is_young(self, model: str, now: float) -> bool:
+        """Whether a loaded model has served for less time than its load took."""
+        return now - self.loaded[model].since < 2.0 * self.load_seconds(model)
 
     def evicted_by(self, place: Place, now: float) -> Sequence[str] | None:
         """The models that must go before the place's model can be loaded. None: models that run calls, or
         that were loaded just now, need the memory.
 
-        Those go whose expected demand times load time is least.
+        Those go whose expected demand times load time is least; before them, those that are not young.
         """
         if self.has(place):
             return ()
         in_use = {running.place.model for running in self.running.values()}
         idle = [model for model in self.loaded if model not in in_use]
-        idle.sort(key=lambda model: self.estimate(model, now).demand(now) * self.load_seconds(model))
+        if len(idle) > 1:
+            idle.sort(key=lambda model: (self.is_young(model, now), self.value(model, now)))
         gone: list[str] = []
         while not self._fits(place, gone):
             if not idle:
                 return None
             gone.append(idle.pop(0))
         return gone
+
+    def value(self, model: str, now: float) -> float:
+        """What it is worth to keep a model loaded: the seconds of load that its calls would need each second."""
+        known = self._known.get(model)
+        return 0.0 if known is None else known.demand(now) * self.load_seconds(model)
 
     def _fits(self, place: Place, gone: Collection[str]) -> bool:
         left = [loaded for model, loaded in self.loaded.items() if model not in gone]
@@ -144,23 +176,49 @@ class Host:
 
     # Changes, made by `Hosts`.
 
-    def start(self, call: Hashable, place: Place, now: float, evicted: Iterable[str], waiting: int) -> bool:
-        """A call gets a slot; whether its model has to be loaded first. `waiting`: the calls for the same
-        model that wait behind it."""
+    def asked(self, place: Place, now: float) -> None:
+        """A call comes that may be served at this place."""
+        estimate = self.estimate(place.model, now)
+        since = estimate.idle_since
+        if since is not None and self.queues and (loaded := self.loaded.get(place.model)) is not None:
+            since = max(since, min(queue.oldest for queue in self.queues))
+            loaded.idle += max(now - since, 0.0)
+        estimate.asked(now)
+
+    def start(self, call: Hashable, place: Place, came: float, now: float, evicted: Iterable[str]) -> bool:
+        """A call that came at the instant `came` gets a slot. Whether its model has to be loaded first."""
+        model = place.model
         loads = not self.has(place)
         self.running[call] = Running(place, now, loads)
         if loads:
-            for model in evicted:
-                del self.loaded[model]
-            self.loaded[place.model] = Loaded(now, place.memory_gb)
-            self.switched, self.batch = now, waiting
-        elif self.batch:
-            self.batch -= 1
+            for gone in evicted:
+                self._drop(gone, now)
+            self.loaded[model] = Loaded(now, place.memory_gb)
+        if (loaded := self.loaded.get(model)) is not None:
+            loaded.calls += 1
+            if came <= loaded.since + self.load_seconds(model):
+                loaded.batch += 1
         return loads
 
     def end(self, call: Hashable) -> None:
         """A call gives its slot back."""
-        self.running.pop(call, None)
+        if (ended := self.running.pop(call, None)) is not None:
+            self._ended.add(ended.place)
+
+    def settle(self, now: float) -> None:
+        """Note which models have nothing to do since calls ended."""
+        for place in self._ended:
+            if place.model in self.loaded and not self.waiting(place.model):
+                if all(running.place.model != place.model for running in self.running.values()):
+                    self.estimate(place.model, now).idle_since = now
+        self._ended.clear()
+
+    def measured(self, model: str, load: float | None, service: float, now: float) -> None:
+        """A call of the model took so many seconds, and its load, if it is known."""
+        for estimate in (self.estimate(model, now), self._usual):
+            estimate.served_in(service)
+            if load is not None:
+                estimate.loaded_in(load)
 
     def listed(self, models: Iterable[tuple[str, float | None]], now: float) -> None:
         """The server lists these models as loaded, each with its memory in GB. Models of running calls stay:
@@ -169,7 +227,14 @@ class Host:
         self._most_listed = max(self._most_listed, len(found))
         in_use = {running.place.model for running in self.running.values()}
         for model in [model for model in self.loaded if model not in found and model not in in_use]:
-            del self.loaded[model]
+            self._drop(model, now)
         for model, size in found.items():
-            before = self.loaded.get(model)
-            self.loaded[model] = Loaded(before.since if before else now, size)
+            if (before := self.loaded.get(model)) is None:
+                self.loaded[model] = Loaded(now, size)
+            else:
+                before.memory_gb = size
+
+    def _drop(self, model: str, now: float) -> None:
+        loaded = self.loaded.pop(model)
+        estimate = self.estimate(model, now)
+        estimate.batch = loaded.batch

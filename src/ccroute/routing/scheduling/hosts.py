@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from ccroute.http.origin import Origin
 from ccroute.routing.scheduling.host import Host, HostLimits
-from ccroute.routing.scheduling.places import Place, Queue
+from ccroute.routing.scheduling.places import Choice, Place, Queue
 from ccroute.routing.scheduling.policies import Scheduler
+from ccroute.routing.scheduling.prediction import begins_in
 
 
 class Grant(NamedTuple):
@@ -17,6 +18,8 @@ class Grant(NamedTuple):
     loads:   whether the host has to load the model first.
     evicted: the models that the host gives up for it.
     idle:    whether the host served no other call: only then does the server's load time mean this load.
+    kept:    the models that stay loaded beside it.
+    seconds: the predicted seconds of the load; 0 where the model is loaded.
     """
 
     call: Hashable
@@ -24,6 +27,8 @@ class Grant(NamedTuple):
     loads: bool = False
     evicted: Sequence[str] = ()
     idle: bool = False
+    kept: Sequence[str] = ()
+    seconds: float = 0.0
 
 
 class Hosts:
@@ -47,6 +52,11 @@ class Hosts:
         """The number of calls that wait."""
         return len(self._waiting)
 
+    @property
+    def last(self) -> Hashable | None:
+        """The waiting call that came last."""
+        return next(reversed(self._waiting), None)
+
     def waiting_at(self, origin: Origin) -> int:
         """The number of calls that wait for a host, perhaps for others, too."""
         return sum(map(len, self.by_origin[origin].queues))
@@ -54,16 +64,17 @@ class Hosts:
     def enter(self, call: Hashable, places: Sequence[Place], priority: int, now: float) -> Grant | None:
         """Ask for a slot at any of `places`, the preferred one first. None: the call waits."""
         for place in places:
-            self.by_origin[place.host].estimate(place.model, now).asked(now)
+            self.by_origin[place.host].asked(place, now)
         host = self.by_origin[places[0].host]
         if len(places) == 1 and not host.queues and host.free_slots and host.has(places[0]):
-            return self._start(host, call, places[0], now)
+            return self._start(host, call, places[0], now, now)
         key = (tuple(places), priority)
         queue = self._queues.get(key)
         if queue is None:
             queue = self._queues[key] = Queue(places, priority)
-            for place in places:
-                self.by_origin[place.host].queues[queue] = None
+            for origin in {place.host: None for place in places}:
+                here = tuple(Choice(queue, place) for place in queue.places if place.host == origin)
+                self.by_origin[origin].queues[queue] = here
         queue.add(call, now)
         self._waiting[call] = queue
         return None
@@ -79,11 +90,21 @@ class Hosts:
     def grants(self, now: float) -> Iterator[Grant]:
         """Give free slots to waiting calls, until nobody is to get one now."""
         for host in self.by_origin.values():
-            while host.free_slots and host.queues:
-                grant = self._next(host, now)
-                if grant is None:
-                    break
-                yield grant
+            host.settle(now)
+        granted = bool(self._waiting)
+        while granted:  # what one host does may be a reason for another one
+            granted = False
+            for host in self.by_origin.values():
+                while host.free_slots and host.queues:
+                    grant = self._next(host, now)
+                    if grant is None:
+                        break
+                    granted = True
+                    yield grant
+
+    def predicted(self, places: Sequence[Place], priority: int, now: float) -> list[float]:
+        """Seconds until a call that comes now would begin to be answered at each place, loading included."""
+        return [begins_in(self.by_origin[place.host], place, priority, now) for place in places]
 
     def listed(self, origin: Origin, models: Iterable[tuple[str, float | None]], now: float) -> None:
         """A server lists its loaded models, each with its memory in GB."""
@@ -96,10 +117,7 @@ class Hosts:
         host = self.by_origin.get(grant.place.host)
         if host is None:
             return
-        estimate = host.estimate(grant.place.model, now)
-        estimate.served_in(service)
-        if load is not None and grant.loads and grant.idle:
-            estimate.loaded_in(load)
+        host.measured(grant.place.model, load if grant.loads and grant.idle else None, service, now)
 
     def configure(self, limits: Mapping[Origin, HostLimits]) -> None:
         """Take over these limits. A host without any is forgotten; its calls in the queue get a slot nowhere,
@@ -122,28 +140,33 @@ class Hosts:
         if evicted is None:
             return None  # the calls that run come to their end first
         call = chosen.queue.first
+        chosen.queue.served = now
         instead, place = self._instead(call), chosen.place
         if instead != call and (other := self._waiting.get(instead)) is not None:
             found = [each.place for each in choices if each.queue is other]
             if found and (gone := host.evicted_by(found[0], now)) is not None:
                 call, place, evicted = instead, found[0], gone
-        self._dequeue(call)
-        return self._start(host, call, place, now, evicted)
+        came = self._dequeue(call)
+        return self._start(host, call, place, came, now, evicted)
 
     def _start(
-        self, host: Host, call: Hashable, place: Place, now: float, evicted: Sequence[str] = ()
+        self, host: Host, call: Hashable, place: Place, came: float, now: float, evicted: Sequence[str] = ()
     ) -> Grant:
         idle = not host.running
-        same = sum(len(queue) for queue in host.queues if place in queue.places)
-        loads = host.start(call, place, now, evicted, same)
+        loads = host.start(call, place, came, now, evicted)
         self._running[call] = host
-        return Grant(call, place, loads, evicted, idle)
+        if not loads:
+            return Grant(call, place, idle=idle)
+        kept = [model for model in host.loaded if model != place.model]
+        return Grant(call, place, loads, evicted, idle, kept, host.load_seconds(place.model))
 
-    def _dequeue(self, call: Hashable) -> None:
+    def _dequeue(self, call: Hashable) -> float:
+        """Take a call out of its queue. Returns the instant at which it came."""
         queue = self._waiting.pop(call)
-        queue.remove(call)
+        came = queue.remove(call)
         if not queue:
             del self._queues[queue.places, queue.priority]
             for place in queue.places:
                 if (host := self.by_origin.get(place.host)) is not None:
                     host.queues.pop(queue, None)
+        return came

@@ -25,15 +25,17 @@ class Queue:
     """The calls that wait for the same places with the same priority, in order of arrival.
 
     A call waits in one queue. Each host of its places may serve it, with equal right.
+
+    served: the instant at which a call of it last got a slot.
     """
 
-    __slots__ = ("_arrivals", "_waiting", "places", "priority")
+    __slots__ = ("_waiting", "places", "priority", "served")
 
     def __init__(self, places: Sequence[Place], priority: int) -> None:
         self.places = tuple(places)
         self.priority = priority
         self._waiting: OrderedDict[Hashable, float] = OrderedDict()  # call → when it came
-        self._arrivals = 0.0  # their sum
+        self.served = float("-inf")
 
     def __repr__(self) -> str:
         return f"Queue({len(self)} calls, priority {self.priority}, {self.places})"
@@ -54,20 +56,13 @@ class Queue:
         """The call that is next. Only of a queue that is not empty."""
         return next(iter(self._waiting))
 
-    def waited(self, now: float) -> float:
-        """The seconds that all its calls have waited together."""
-        return len(self._waiting) * now - self._arrivals
-
     def add(self, call: Hashable, now: float) -> None:
         """A call begins to wait."""
         self._waiting[call] = now
-        self._arrivals += now
 
-    def remove(self, call: Hashable) -> None:
-        """A call waits no longer."""
-        self._arrivals -= self._waiting.pop(call)
-        if not self._waiting:
-            self._arrivals = 0.0  # no rounding error stays
+    def remove(self, call: Hashable) -> float:
+        """A call waits no longer. Returns the instant at which it came."""
+        return self._waiting.pop(call)
 
 
 class Choice(NamedTuple):

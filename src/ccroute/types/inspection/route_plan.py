@@ -51,8 +51,8 @@ class RoutePlan(Frozen):
 
     `requested_model` is the model that the call names, `model` the alias that is used; `overridden`: the
     agent's configured model replaces a different requested one. `estimated_tokens` is the prompt.
-    `candidates` are in the order in which a call would try them; those that it would not ask stand where they
-    would be. `reasons` are sentences about the whole plan. `budgets` are those that its candidates need.
+    `candidates` are in the order in which a call would try them; candidates that it would not ask are listed
+    at their place. `reasons` are sentences about the whole plan. `budgets` are the budgets of its candidates.
     `timeout` is the call's time in seconds.
     """
 
