@@ -19,14 +19,14 @@ from ccroute.http.message import Failure
 from ccroute.http.streams.event_loops import has_ended
 from ccroute.routing.scheduling import RECHECK, HostLimits, Hosts, Scheduler
 from ccroute.routing.scheduling.guarded import guarded
-from ccroute.runtime.limiter.places import host_limits, place_of, runner
+from ccroute.runtime.limiter.places import host_limits, place_of
 from ccroute.runtime.limiter.slot import FULL, LATE, STUCK, Call
 from ccroute.types.locks import Inbox
 
 if TYPE_CHECKING:
     from ccroute.routing import Deployment
     from ccroute.routing.scheduling import Grant
-    from ccroute.types import LoadedModel
+    from ccroute.types import LoadedModel, ModelStats
 
 LOOK_EVERY: Final = 5.0
 """Seconds between two looks at what a server has loaded."""
@@ -85,6 +85,13 @@ class Limiter(dict[Origin, HostLimits]):
             )
             for origin, host in self._hosts.by_origin.copy().items()
         }
+
+    def models(self) -> dict[Origin, dict[str, ModelStats]]:
+        """The models of each host that loads them on demand. Never waits."""
+        from ccroute.routing.scheduling.stats import model_stats  # loaded at its first use
+
+        now = self._now()
+        return {origin: model_stats(host, now) for origin, host in self._hosts.by_origin.copy().items()}
 
     def after_fork(self) -> None:
         """Free all slots in a forked child: the calls that have them run in the parent."""
@@ -304,7 +311,7 @@ class Limiter(dict[Origin, HostLimits]):
     def listed(self, backend: Backend, models: Sequence[LoadedModel]) -> None:
         """The backend's server has these models loaded. Never waits."""
         sizes = [
-            (runner(backend, each.name), None if each.size is None else each.size / 1e9) for each in models
+            (backend.runner(each.name), None if each.size is None else each.size / 1e9) for each in models
         ]
         self._inbox.append((self._listed, (backend.origin, sizes, self._now())))
         self._inbox.drain()
