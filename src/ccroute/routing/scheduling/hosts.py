@@ -67,7 +67,8 @@ class Hosts:
     def enter(self, call: Hashable, places: Sequence[Place], priority: int, now: float) -> Grant | None:
         """Ask for a slot at any of `places`, the preferred one first. None: the call waits."""
         for place in places:
-            self.by_origin[place.host].asked(place, now)
+            if place.model:
+                self.by_origin[place.host].asked(place, now)
         for place in places:
             host = self.by_origin[place.host]
             if not host.queues and host.free_slots and host.has(place):

@@ -67,7 +67,8 @@ class Queue:
         """The number of calls that came before an instant."""
         if instant == _FOREVER:
             return len(self._waiting)
-        return sum(1 for _ in takewhile(lambda came: came < instant, self._waiting.values()))
+        later = takewhile(lambda came: came >= instant, reversed(self._waiting.values()))
+        return len(self._waiting) - sum(1 for _ in later)
 
     def add(self, call: Hashable, now: float) -> None:
         """A call begins to wait."""

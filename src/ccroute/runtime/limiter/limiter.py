@@ -145,7 +145,8 @@ class Limiter(dict[Origin, HostLimits]):
         """Give the call a slot or a place in the queue, or return why it may not wait."""
         try:
             with self._inbox.lock:
-                self._inbox.read()
+                if self._inbox:
+                    self._inbox.read()
                 return self._enter(call, options, priority, self._now())
         finally:
             if self._inbox:
@@ -201,13 +202,13 @@ class Limiter(dict[Origin, HostLimits]):
 
     def _leave(self, call: Call) -> None:
         self._hosts.leave(call)
-        self._unblock(call)
+        if self._blocked:
+            self._unblock(call)
 
     def _unblock(self, call: Call) -> None:
-        if self._blocked:
-            for owner in call.waiter.blocks:
-                if self._blocked.get(owner) is call:
-                    del self._blocked[owner]
+        for owner in call.waiter.blocks:
+            if self._blocked.get(owner) is call:
+                del self._blocked[owner]
 
     def _grant(self, now: float, entering: Call | None = None) -> None:
         """Give free slots to waiting calls, and wake them; `entering` is awake."""
