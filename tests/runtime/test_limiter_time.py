@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.runtime.test_limiter import A, B, Caller, limited, option
 
-from ccroute import OllamaBackend, OpenAIBackend
+from ccroute import LoadedFirst, OllamaBackend, OpenAIBackend
 from ccroute.backends import Backend
 from ccroute.flow.effects import Granted, Look, Queued
 from ccroute.routing import Deployment
@@ -196,6 +196,19 @@ def test_a_slot_that_is_left_free_is_offered_again_though_nothing_happens(hangs:
     assert isinstance(calls[0].got, Granted)
 
 
+def test_a_call_that_sleeps_is_woken_when_a_slot_is_left_free_from_then_on() -> None:
+    clock = Clock()
+    scheduler = Patient(0)
+    limiter = limited(ollama(), monotonic=clock, scheduler=scheduler)
+    held = Sleeper(clock).asks(limiter, at("m"))
+    calls = [Sleeper(clock).asks(limiter, at("m")) for _ in range(2)]
+    assert [call.sleeps_until for call in calls] == [FAR, FAR]
+    scheduler.until = clock.now + 3
+    held.slot.settle()
+    run(clock, calls, clock.now + 3 + RECHECK)
+    assert isinstance(calls[0].got, Granted)
+
+
 def test_a_waiting_call_asks_again_after_the_one_that_asked_has_left() -> None:
     clock = Clock()
     limiter = limited(ollama(), monotonic=clock, scheduler=Patient(clock.now + 20))
@@ -269,15 +282,29 @@ def test_a_broken_scheduler_leaves_the_order_of_arrival(does: str, caplog: pytes
 # -- Anything in any order: whoever waits is served, by nothing but the time
 
 
+class Hesitant(LoadedFirst):
+    """Leaves a slot free until somebody has waited for three seconds."""
+
+    def choose(self, host: Host, choices: Sequence[Choice], now: float) -> Choice | None:
+        waited = now - min(choice.queue.oldest for choice in choices)
+        return super().choose(host, choices, now) if waited >= 3 else None
+
+
 class TimeMachine(RuleBasedStateMachine):
     """Two hosts that load models, calls that come and go, and looks that find anything. At the end, only the
     calls that have a slot go on: everyone is served."""
 
-    @initialize(slots=st.tuples(st.integers(1, 2), st.integers(1, 2)))
-    def begin(self, slots: tuple[int, int]) -> None:
+    @initialize(
+        slots=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+        scheduler=st.sampled_from([LoadedFirst, Hesitant]),
+    )
+    def begin(self, slots: tuple[int, int], scheduler: type[LoadedFirst]) -> None:
         self.clock, self.calls = Clock(), list[Sleeper]()
         self.limiter = limited(
-            ollama(A, max_concurrency=slots[0]), ollama(B, max_concurrency=slots[1]), monotonic=self.clock
+            ollama(A, max_concurrency=slots[0]),
+            ollama(B, max_concurrency=slots[1]),
+            monotonic=self.clock,
+            scheduler=scheduler(),
         )
         self.slots = dict(zip((A, B), slots, strict=True))
 
