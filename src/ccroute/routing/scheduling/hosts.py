@@ -67,7 +67,8 @@ class Hosts:
     def enter(self, call: Hashable, places: Sequence[Place], priority: int, now: float) -> Grant | None:
         """Ask for a slot at any of `places`, the preferred one first. None: the call waits."""
         for place in places:
-            self.by_origin[place.host].asked(place, now)
+            if place.model:
+                self.by_origin[place.host].asked(place, now)
         for place in places:
             host = self.by_origin[place.host]
             if not host.queues and host.free_slots and host.has(place):
@@ -111,18 +112,18 @@ class Hosts:
 
     def predicted(self, places: Sequence[Place], priority: int, now: float) -> list[float]:
         """Seconds until a call that comes now would begin to be answered at each place, loading included."""
-        return [begins_in(self.by_origin[place.host], place, priority, now, self._bound) for place in places]
+        bound = self._bound()
+        return [begins_in(self.by_origin[place.host], place, priority, now, bound) for place in places]
 
     def left(self, call: Hashable, now: float) -> float:
         """Seconds until a call that waits would begin to be answered, loading included."""
         queue = self._waiting[call]
-        came, bound = queue.came(call), self._bound
+        bound, came = self._bound(), queue.came(call)
         return min(
             begins_in(self.by_origin[place.host], place, queue.priority, now, bound, came)
             for place in queue.places
         )
 
-    @property
     def _bound(self) -> Bound:
         return self.scheduler.bound if isinstance(self.scheduler, LoadedFirst) else _unbounded
 
