@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 from ccroute.http.origin import Origin
@@ -12,7 +14,7 @@ from ccroute.http.origin import Origin
 class Place(NamedTuple):
     """A host, and the model that it must have loaded to serve a call.
 
-    model:     what the server loads, as `Backend.runner`. It is "" at a host that loads no models on demand.
+    model:     what the server loads, as `Backend.runner`. It is "" where it loads nothing on demand.
     memory_gb: what the model occupies, in GB; None: unknown.
     """
 
@@ -61,8 +63,14 @@ class Queue:
         self._waiting[call] = now
 
     def came(self, call: Hashable) -> float:
-        """The instant at which a call came that waits here."""
+        """The instant at which a call of this queue came."""
         return self._waiting[call]
+
+    def before(self, instant: float) -> int:
+        """The number of calls that came before an instant."""
+        if instant == math.inf:
+            return len(self._waiting)
+        return sum(1 for _ in takewhile(lambda came: came < instant, self._waiting.values()))
 
     def remove(self, call: Hashable) -> None:
         """A call waits no longer."""
