@@ -36,7 +36,10 @@ ANSWER = answers("well")
 
 
 class Unloading(OllamaBackend):
-    """An Ollama whose models are freed by name."""
+    """An Ollama of which it is known which models share a runner."""
+
+    def runner_details(self, model: str) -> HttpRequest | None:
+        return None
 
     def unload(self, model: str) -> HttpRequest | None:
         if model == "stays":
@@ -166,6 +169,30 @@ def test_a_call_that_is_stopped_while_it_looks_has_sent_nothing() -> None:
     (row,) = call.rows
     assert (row.outcome, row.usage.total_tokens, row.queue, row.duration) == ("cancelled", 0, 1.0, 0.0)
     assert call.state.load.in_flight(backend.origin) == 0
+
+
+def shown(file: str) -> ScriptedReply:
+    """What Ollama says of a model whose weights are in this file."""
+    modelfile = f"FROM /models/blobs/sha256-{file * 64}\n"
+    return ScriptedReply(pieces=[json.dumps({"modelfile": modelfile, "model_info": {}}).encode()])
+
+
+def test_a_look_asks_once_which_models_share_a_runner() -> None:
+    backend = OllamaBackend("mini", "http://mini.test")
+    world = [listing("n"), shown("a"), shown("a"), listing("n"), chat()]
+    call = waits(backend)
+    driver = HandDriver(world, hosts=[Queue(seconds=9.0, look=[backend] * 2)]).run(call)
+    assert targets(driver) == ["/api/ps", "/api/show", "/api/show", "/api/ps", "/api/chat"]
+    assert backend.runner("m") == backend.runner("n")
+    assert [each[1] for each in told(call)[:2]] == [[LoadedModel(name="n")]] * 2
+
+
+def test_a_list_of_loaded_models_counts_where_their_runners_stay_unknown() -> None:
+    backend = OllamaBackend("mini", "http://mini.test")
+    call = waits(backend)
+    driver = HandDriver([listing("n"), fails(500), chat()], hosts=[Queue(seconds=9.0, look=[backend])])
+    assert driver.run(call).completion.text == "well"
+    assert told(call)[0] == (backend, [LoadedModel(name="n")])
 
 
 # -- Loads

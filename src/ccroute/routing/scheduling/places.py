@@ -73,10 +73,6 @@ class Queue:
         """A call begins to wait."""
         self._waiting[call] = now
 
-    def came(self, call: Hashable) -> float:
-        """The instant at which a call came that waits here."""
-        return self._waiting[call]
-
     def remove(self, call: Hashable) -> None:
         """A call waits no longer."""
         self._waiting.pop(call, None)
