@@ -16,8 +16,6 @@ from tests.wire.support import as_json
 from ccroute import Agent, AnthropicBackend, Backend, Model, OllamaBackend, OpenAIBackend, Router
 from ccroute.types import LoadedModel, Request
 
-HANG = "https://github.com/ollama/ollama/issues/17408"
-RELOAD_HANG = "https://github.com/ollama/ollama/pull/14407"
 HI = Request(messages=[{"role": "user", "content": "hi"}])
 WEIGHTS, OTHER, ADAPTER = "a" * 64, "b" * 64, "c" * 64
 
@@ -85,7 +83,6 @@ def test_ollama_models_of_one_file_share_a_runner_once_they_were_shown() -> None
 def test_another_file_or_option_or_window_needs_another_runner(
     lines: tuple[str, ...], parameters: str, window: int | None
 ) -> None:
-    """A call with another window reloads the model, and hangs Ollama while it is busy (RELOAD_HANG)."""
     backend = OllamaBackend(models={} if window is None else {"like-it": Model(context_window=window)})
     backend.read_details(shown(weights(WEIGHTS)), "it")
     backend.read_details(shown(*lines, parameters=parameters), "like-it")
@@ -275,7 +272,6 @@ def sent(backend: OllamaBackend, model: str = "a") -> object:
 def test_keep_alive_is_left_out_where_several_models_share_a_host(
     keep_alive: str | int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A call that prolongs a model's stay during a switch hangs Ollama for good (HANG)."""
     backend = OllamaBackend("mini", keep_alive=keep_alive)
     aliases = {"small": "mini/a", "big": "mini/b"}
     with Router([backend], {"small": "mini/a", "also": "mini/a:latest"}):

@@ -71,10 +71,10 @@ class Shown(NamedTuple):
     options: the options of its Modelfile that need a runner of their own, but for `num_ctx`.
     """
 
-    trained: int | None = None
-    num_ctx: int | None = None
-    files: tuple[str, ...] = ()
-    options: tuple[tuple[str, str], ...] = ()
+    trained: int | None
+    num_ctx: int | None
+    files: tuple[str, ...]
+    options: tuple[tuple[str, str], ...]
 
 
 def read_show(body: bytes) -> Shown:
