@@ -45,7 +45,7 @@ _PRETENDED: Final = Rule(FailureClass.UNAVAILABLE, retry_tokens=0)
 
 def explain(request: Request, state: RouterState) -> shown.RoutePlan:
     """The plan of a call with this request. Raises as `make_plan` does, but for `EgressDeniedError` and
-    `ContextWindowExceededError`: the plan tells them."""
+    `ContextWindowExceededError`: the plan shows these instead."""
     plan = make_plan(request, state.tables, None, state.count_tokens, load=state.load)
     tokens = plan.prompt.estimated(state.count_tokens, plan.request)
     needed = tokens + (plan.request.max_tokens or 0)
@@ -214,7 +214,7 @@ class _Rehearsal:
         deadline = FOREVER if self._limits.total is None else now + self._limits.total
         while (step := retry.next(now, deadline)) is not None:
             candidate = step.candidate
-            if step.early or step.wait:  # everybody who gets calls was asked
+            if step.early or step.wait:  # every candidate that gets calls was asked
                 if not asked:
                     self._note_wait(step)
                 break

@@ -61,14 +61,6 @@ class Queue:
         """A call begins to wait."""
         self._waiting[call] = now
 
-    def came(self, call: Hashable) -> float:
-        """The instant at which a call came that waits here."""
-        return self._waiting[call]
-
-    def behind(self, call: Hashable) -> int:
-        """The number of calls that wait behind one."""
-        return sum(1 for _ in takewhile(lambda each: each != call, reversed(self._waiting)))
-
     def remove(self, call: Hashable) -> None:
         """A call waits no longer."""
         self._waiting.pop(call, None)

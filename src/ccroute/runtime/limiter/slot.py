@@ -79,8 +79,8 @@ class Slot:
 
     def poll(self, until: float, decides: float = math.inf) -> Granted | Look | Queued | Failure | float:
         """What a call that is queued gets now. A number: the instant until which it has to sleep, unless its
-        waiter is woken before. At `decides` it is told how long it has to wait, at `until` it leaves the
-        queue."""
+        waiter is woken before. At `decides` it gets the seconds that it still has to wait, at `until` it
+        leaves the queue."""
         if self._limiter is None:
             return self._call.granted or LATE
         found = self._limiter.poll(self._call, until, decides)

@@ -18,7 +18,7 @@ class Candidate(Frozen):
     """A deployment that may serve the call.
 
     alias:          the model that led to it; a `fallback` model is tried only if the others fail.
-    reason:         why it is there.
+    reason:         why the candidate is in the plan.
     allowed:        whether a call would ask it now; if not, `why_not` says why.
     probability:    of being the first that is asked, 0 to 1. Only random strategies have others than 0 and 1.
     worst_cost:     USD for the longest prompt and answer, with nothing from a cache; None if unknown.
