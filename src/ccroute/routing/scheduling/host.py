@@ -123,6 +123,10 @@ class Host:
         load = known.load if known is not None and known.load is not None else self._usual.load
         return USUAL_LOAD if load is None else load
 
+    def measured_loads(self) -> dict[str, float]:
+        """Seconds that each model takes to load of which that was measured."""
+        return {model: each.load for model, each in self._known.copy().items() if each.load is not None}
+
     def service_seconds(self, model: str) -> float:
         """Seconds that a call to the model takes: measured, or as of others here."""
         known = self._known.get(model)

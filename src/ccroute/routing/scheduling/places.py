@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from itertools import takewhile
@@ -60,6 +61,16 @@ class Queue:
     def add(self, call: Hashable, now: float) -> None:
         """A call begins to wait."""
         self._waiting[call] = now
+
+    def came(self, call: Hashable) -> float:
+        """The instant at which a call of this queue came."""
+        return self._waiting[call]
+
+    def before(self, instant: float) -> int:
+        """The number of calls that came before an instant."""
+        if instant == math.inf:
+            return len(self._waiting)
+        return sum(1 for _ in takewhile(lambda came: came < instant, self._waiting.values()))
 
     def remove(self, call: Hashable) -> None:
         """A call waits no longer."""

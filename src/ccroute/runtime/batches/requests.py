@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from ccroute.errors import CcrouteError, RouterClosedError
 from ccroute.flow import CallContext
 from ccroute.routing.scheduling import Host, HostLimits, Place
-from ccroute.routing.scheduling.batches import BatchOrder, Begun
+from ccroute.routing.scheduling.batches import BatchOrder, Places
 from ccroute.types.arguments.checked import check_names
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Planned(NamedTuple):
     """A request that begins: its place in the batch, where it may be served, and its plan."""
 
     number: int
-    places: frozenset[Place]
+    places: Places
     context: CallContext
 
 
@@ -38,9 +38,7 @@ class Unbegun:
 
     __slots__ = ("index", "options", "places", "planned", "priority")
 
-    def __init__(
-        self, index: int, options: Mapping[str, object], places: frozenset[Place], priority: object
-    ) -> None:
+    def __init__(self, index: int, options: Mapping[str, object], places: Places, priority: object) -> None:
         self.index = index
         self.options = options
         self.places = places
@@ -53,6 +51,7 @@ class BatchRequests:
 
     options:  the keywords of every request that does not give its own.
     total:    the number of requests; None: unknown.
+    order:    those that were read.
     all_read: whether no request is left to be read.
 
     Raises `TypeError` for an unknown keyword, and for a request that is none. Of requests with a length, all
@@ -73,18 +72,14 @@ class BatchRequests:
         self._options = options
         self._unread = enumerate(requests)
         self._hosts = _hosts(router)
-        self._order = BatchOrder[Unbegun](self._hosts, concurrency)
+        self.order = BatchOrder[Unbegun](self._hosts, concurrency)
         while self.total is not None and (request := self.read()) is not None:
             self.add(request)
-
-    def __len__(self) -> int:
-        """The requests that were read and have not begun."""
-        return len(self._order)
 
     @property
     def has_room(self) -> bool:
         """Whether another request may be read before others have begun."""
-        return not self.all_read and len(self._order) < READ_AHEAD
+        return not self.all_read and len(self.order) < READ_AHEAD
 
     def read(self) -> Unbegun | None:
         """Read one request, for `add`; None: there is no other. The caller's code runs: it may take long."""
@@ -104,22 +99,20 @@ class BatchRequests:
 
     def add(self, request: Unbegun) -> None:
         """Let a request wait until it begins."""
-        self._order.add(request, request.index, request.places, request.priority)
+        self.order.add(request, request.index, request.places, request.priority)
 
-    def take(self, begun: Sequence[Begun]) -> Planned | CcrouteError | None:
-        """The request that begins next, while these calls run, or the error that answers it. None: no other
-        may begin now. Raises `RouterClosedError`."""
-        while (request := self._order.next(begun)) is not None:
-            if request.planned is not None:
-                return request.planned
+    def take(self) -> Planned | CcrouteError | None:
+        """The request that begins next, or the error that answers it. None: no other may begin now. Raises
+        `RouterClosedError`."""
+        while (request := self.order.next()) is not None:
             try:
-                planned = self._plan(request)
+                planned = request.planned or self._plan(request)
             except RouterClosedError:
                 raise
             except CcrouteError as error:
                 error.index = request.index
                 return error.with_traceback(None)
-            if self._order.has_room(planned.places, begun):
+            if self.order.has_room(planned.places):
                 return planned
             request.planned, request.places = planned, planned.places
             self.add(request)
@@ -133,7 +126,7 @@ class BatchRequests:
 
     # Where a request is served. Candidates of one alias have equal right if their hosts have limits.
 
-    def _expected_places(self, agent: object, model: object) -> frozenset[Place]:
+    def _expected_places(self, agent: object, model: object) -> Places:
         """Where a request will probably be served; empty: unknown. Its plan is made only when it begins, by
         what is known then."""
         tables = self._router._state.tables
@@ -152,7 +145,7 @@ class BatchRequests:
             if not chosen.agent.local_only or each.deployment.is_local
         )
 
-    def _places_of(self, candidates: Sequence[Candidate]) -> frozenset[Place]:
+    def _places_of(self, candidates: Sequence[Candidate]) -> Places:
         """Where a call with these candidates is served first."""
         first, tables, hosts = candidates[0], self._router._state.tables, self._hosts
         equal = [each for each in candidates if each.alias == first.alias]
