@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from ccroute.http.origin import Origin
-from ccroute.routing.scheduling import Grant, HostLimits, Hosts, LoadedFirst, Place
+from ccroute.routing.scheduling import ArrivalOrder, Grant, HostLimits, Hosts, Place
 
 MINI = Origin("http", "mini.test", 11434)
 
 
 def hosts() -> Hosts:
-    made = Hosts(LoadedFirst())
+    made = Hosts(ArrivalOrder())
     made.configure({MINI: HostLimits(1, loads_models=True)})
     return made
 
