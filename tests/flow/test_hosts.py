@@ -33,13 +33,11 @@ from ccroute.routing.scheduling import Grant, Place
 from ccroute.types import LoadedModel
 
 ANSWER = answers("well")
+SHOWN = json.dumps({"modelfile": f"FROM /blobs/sha256-{'a' * 64}"}).encode()
 
 
 class Unloading(OllamaBackend):
-    """An Ollama of which it is known which models share a runner."""
-
-    def runner_details(self, model: str) -> HttpRequest | None:
-        return None
+    """An Ollama whose models are freed by name."""
 
     def unload(self, model: str) -> HttpRequest | None:
         if model == "stays":
@@ -90,13 +88,22 @@ def targets(driver: HandDriver) -> list[str]:
 def test_a_waiting_call_tells_the_schedule_what_the_server_has_loaded() -> None:
     backend = mini()
     call = waits(backend)
-    world = [listing("qwen:latest"), listing(), chat()]
+    world = [listing("m:latest"), ScriptedReply(pieces=[SHOWN]), listing(), chat()]
     driver = HandDriver(world, hosts=[Queue(seconds=9.0, look=[backend, backend])]).run(call)
-    assert targets(driver) == ["/api/ps", "/api/ps", "/api/chat"]
-    assert told(call)[:2] == [(backend, [LoadedModel(name="qwen:latest")]), (backend, [])]
-    assert driver.kinds == ["Enter", "Wait", "Send", "Read", "Wait", "Send", "Read", "Wait", "Send", "Read"]
+    assert targets(driver) == ["/api/ps", "/api/show", "/api/ps", "/api/chat"]
+    assert told(call)[:2] == [(backend, [LoadedModel(name="m:latest")]), (backend, [])]
+    asked = ["Send", "Read"]
+    assert driver.kinds == ["Enter", "Wait", *asked, *asked, "Wait", *asked, "Wait", *asked]
     (row,) = driver.rows
     assert (row.queue, row.duration) == (9.0, 3.0), "looking is a part of the wait"
+
+
+def test_a_look_learns_which_runner_the_waiting_model_needs() -> None:
+    backend = mini()
+    backend.read_details(SHOWN, "like-m")
+    world = [listing(), ScriptedReply(pieces=[SHOWN]), chat()]
+    HandDriver(world, hosts=[Queue(seconds=9.0, look=[backend])]).run(waits(backend))
+    assert backend.runner("like-m") == backend.runner("m") == "m"
 
 
 @pytest.mark.parametrize(
@@ -171,16 +178,10 @@ def test_a_call_that_is_stopped_while_it_looks_has_sent_nothing() -> None:
     assert call.state.load.in_flight(backend.origin) == 0
 
 
-def shown(file: str) -> ScriptedReply:
-    """What Ollama says of a model whose weights are in this file."""
-    modelfile = f"FROM /models/blobs/sha256-{file * 64}\n"
-    return ScriptedReply(pieces=[json.dumps({"modelfile": modelfile, "model_info": {}}).encode()])
-
-
 def test_a_look_asks_once_which_models_share_a_runner() -> None:
-    backend = OllamaBackend("mini", "http://mini.test")
-    world = [listing("n"), shown("a"), shown("a"), listing("n"), chat()]
+    backend, show = OllamaBackend("mini", "http://mini.test"), ScriptedReply(pieces=[SHOWN])
     call = waits(backend)
+    world = [listing("n"), show, show, listing("n"), chat()]
     driver = HandDriver(world, hosts=[Queue(seconds=9.0, look=[backend] * 2)]).run(call)
     assert targets(driver) == ["/api/ps", "/api/show", "/api/show", "/api/ps", "/api/chat"]
     assert backend.runner("m") == backend.runner("n")

@@ -14,7 +14,7 @@ from ccroute.http.origin import Origin
 class Place(NamedTuple):
     """A host, and the model that it must have loaded to serve a call.
 
-    model:     what the server loads, as `Backend.runner`. It is "" at a host that loads no models on demand.
+    model:     what the server loads, as `Backend.runner`. It is "" where it loads nothing on demand.
     memory_gb: what the model occupies, in GB; None: unknown.
     """
 

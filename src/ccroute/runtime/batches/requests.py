@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from ccroute.errors import CcrouteError, RouterClosedError
 from ccroute.flow import CallContext
-from ccroute.routing.scheduling import Host, HostLimits, Place
+from ccroute.routing.scheduling import Host, Place
 from ccroute.routing.scheduling.batches import BatchOrder, Places
+from ccroute.runtime.limiter.places import place_of
 from ccroute.types.arguments.checked import check_names
 
 if TYPE_CHECKING:
@@ -160,21 +161,11 @@ class BatchRequests:
         )
 
     def _place(self, deployment: Deployment) -> Place:
-        backend = deployment.backend
-        host = self._hosts.get(backend.origin)
-        if host is None or not host.limits.loads_models:
-            return Place(backend.origin, "")
-        return Place(backend.origin, backend.names(deployment.model)[0], deployment.info.memory_gb)
+        origin = deployment.backend.origin
+        host = self._hosts.get(origin)
+        return Place(origin, "") if host is None else place_of(deployment, host.limits)
 
 
 def _hosts(router: RouterBase) -> Mapping[Origin, Host]:
     """The hosts with a limit."""
-    loading = {
-        each.origin
-        for each in router._state.tables.backends.values()
-        if each.kind == "ollama" or each.memory_gb is not None
-    }
-    return {
-        origin: Host(origin, HostLimits(stats.limit, origin in loading))
-        for origin, stats in router._limiter.stats().items()
-    }
+    return {origin: Host(origin, limits) for origin, limits in router._limiter.copy().items()}

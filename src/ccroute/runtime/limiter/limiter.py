@@ -19,7 +19,7 @@ from ccroute.http.message import Failure
 from ccroute.http.streams.event_loops import has_ended
 from ccroute.routing.scheduling import RECHECK, HostLimits, Hosts, Scheduler
 from ccroute.routing.scheduling.guarded import guarded
-from ccroute.runtime.limiter.places import host_limits, place_of, runner
+from ccroute.runtime.limiter.places import host_limits, place_of
 from ccroute.runtime.limiter.slot import FULL, LATE, STUCK, Call
 from ccroute.types.locks import Inbox
 
@@ -311,7 +311,7 @@ class Limiter(dict[Origin, HostLimits]):
     def listed(self, backend: Backend, models: Sequence[LoadedModel]) -> None:
         """The backend's server has these models loaded. Never waits."""
         sizes = [
-            (runner(backend, each.name), None if each.size is None else each.size / 1e9) for each in models
+            (backend.runner(each.name), None if each.size is None else each.size / 1e9) for each in models
         ]
         self._inbox.append((self._listed, (backend.origin, sizes, self._now())))
         self._inbox.drain()
