@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ccroute.router import Router
     from ccroute.routing import Agent, AliasTable, Fallback
     from ccroute.routing.scheduling import LoadedFirst, Scheduler
+    from ccroute.runtime.batches import AsyncBatch, Batch
     from ccroute.runtime.streams import AsyncStream, Stream
     from ccroute.types import (
         Attempt,
@@ -40,6 +41,7 @@ _HOMES = {
     "ccroute.router": ("Router",),
     "ccroute.routing": ("Agent", "AliasTable", "Fallback"),
     "ccroute.routing.scheduling": ("LoadedFirst", "Scheduler"),
+    "ccroute.runtime.batches": ("AsyncBatch", "Batch"),
     "ccroute.runtime.streams": ("AsyncStream", "Stream"),
     "ccroute.types": (
         "Attempt",
@@ -62,9 +64,11 @@ __all__ = [
     "Agent",
     "AliasTable",
     "AnthropicBackend",
+    "AsyncBatch",
     "AsyncStream",
     "Attempt",
     "Backend",
+    "Batch",
     "Budget",
     "Chunk",
     "Completion",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from ccroute.http.connections import Transport
     from ccroute.observe import Listener
     from ccroute.routing.scheduling import Scheduler
-    from ccroute.types import BackendHealth, Budget, RoutePlan, RouterStats
+    from ccroute.runtime.batches import AsyncBatch, Batch
+    from ccroute.types import BackendHealth, Budget, Progress, RoutePlan, RouterStats
 
 
 class Router(RouterBase):
@@ -237,6 +238,49 @@ class Router(RouterBase):
         context = self._begin(prompt, response_format, options)
         drive = AsyncDrive(call(context, stream=True), self._connections, self._limiter)
         return AsyncStream(drive, context)
+
+    @takes_call_options
+    def complete_many(
+        self,
+        requests: Iterable[str | Mapping[str, object]],
+        *,
+        concurrency: int = 32,
+        on_progress: Callable[[Progress], object] | None = None,
+        response_format: Form[Parsed] = None,
+        **options: Unpack[MostOptions],
+    ) -> Batch[Parsed]:
+        """The answers to many requests, as they come: each a `Completion`, or the error of that request. Its
+        `.index` is the request's place.
+
+        A request is a prompt, or a mapping of a call's keywords, `prompt` among them; the keywords given here
+        are for all that do not name their own. Requests begin by priority, and in an order that lets hosts
+        load each model once. A call's time starts when it begins. The iterator is a context manager, too.
+
+        concurrency: calls at a time at each host without `max_concurrency`.
+        on_progress: called with a `Progress` before each answer is given; an error it raises is only logged.
+
+        Raises `TypeError` for an unknown keyword; of an iterable without a length, when that request is read.
+        """
+        from ccroute.runtime.batches import Batch  # loaded at its first use
+
+        given = {**options, "response_format": response_format}
+        return Batch(self, requests, given, concurrency, on_progress)
+
+    @takes_call_options
+    def acomplete_many(
+        self,
+        requests: Iterable[str | Mapping[str, object]],
+        *,
+        concurrency: int = 32,
+        on_progress: Callable[[Progress], object] | None = None,
+        response_format: Form[Parsed] = None,
+        **options: Unpack[MostOptions],
+    ) -> AsyncBatch[Parsed]:
+        """`complete_many` for `async for` and `async with`; not a coroutine itself."""
+        from ccroute.runtime.batches import AsyncBatch
+
+        given = {**options, "response_format": response_format}
+        return AsyncBatch(self, requests, given, concurrency, on_progress)
 
     @takes_call_options
     def explain(

@@ -1,13 +1,17 @@
-"""Ledger rows with only what a test cares about, and Hypothesis's idea of one."""
+"""Ledger rows with only what a test cares about, Hypothesis's rows, and interrupts."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+import sys
+import threading
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from types import FrameType
 from typing import Any
 
 from hypothesis import strategies as st
@@ -18,6 +22,54 @@ from ccroute.types import FailureClass, Price, Usage
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 _numbers = itertools.count()
+
+
+EXACT_COSTS = [
+    ["0.1", "0.2"],
+    ["0.000000000001", "12345678.9"],
+    ["0.0000000000001", "1", "0.0000000000002", "-3"],
+    ["9000000", "9000000", "9000000.000000000001"],  # more than SQLite's whole numbers hold
+    ["99999999999", "0.5"],
+]
+"""Amounts in USD that a ledger has to keep and to sum up exactly."""
+
+
+@contextlib.contextmanager
+def interrupt_at(k: int, root: str) -> Iterator[list[bool]]:
+    """Interrupt the block at the `k`-th call or return in files below `root`. The list is empty if it ended
+    before."""
+    interrupted, seen = list[bool](), itertools.count(1)
+
+    def interrupt(frame: FrameType, *_: object) -> None:
+        if frame.f_code.co_filename.startswith(root) and next(seen) == k:
+            sys.setprofile(None)
+            interrupted.append(True)
+            raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.setprofile(interrupt)
+        try:
+            yield interrupted
+        finally:
+            sys.setprofile(None)
+
+
+@contextlib.contextmanager
+def held_by_a_thread(lock: Any) -> Iterator[None]:
+    """Another thread has the lock while the block runs."""
+    holds, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            holds.set()
+            let_go.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert holds.wait(10)
+    yield
+    let_go.set()
+    thread.join()
 
 
 def row(**facts: Any) -> LedgerRow:

@@ -400,7 +400,7 @@ def test_a_report_leaves_the_garbage_collector_as_it_was(on: bool) -> None:
     try:
         Report(sums)
         with pytest.raises(AttributeError):
-            Report({row().key(): None})  # type: ignore[dict-item]
+            Report({row().key(): None})  # type: ignore[dict-item]  # wrong on purpose
         assert gc.isenabled() == on
     finally:
         gc.enable()

@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from tests.support.openai_like import chat, chat_sse, error
@@ -56,6 +57,7 @@ from ccroute.routing import (
     make_plan,
 )
 from ccroute.routing.scheduling import Grant
+from ccroute.routing.scheduling.waiting_cost import Waits
 from ccroute.types import (
     Choice,
     Chunk,
@@ -189,14 +191,17 @@ class Call:
 
 
 class LimitedHosts(set[Origin]):
-    """Hosts with a limit, where nobody waits. Notes what it is told."""
+    """Hosts with a limit, where nobody waits but at those `busy` for some seconds. Notes what it is told."""
 
-    def __init__(self, origins: Iterable[Origin] = ()) -> None:
+    def __init__(
+        self, origins: Iterable[Origin] = (), busy: Mapping[Origin, float] = MappingProxyType({})
+    ) -> None:
         super().__init__(origins)
+        self.busy = dict(busy)
         self.told: list[Any] = []
 
     def predicted(self, options: Sequence[Deployment], priority: int) -> list[float]:
-        return [0.0] * len(options)
+        return [self.busy.get(option.backend.origin, 0.0) for option in options]
 
     def measured(self, grant: Grant, load: float | None, service: float) -> None:
         self.told.append((grant, load, service))
@@ -224,6 +229,7 @@ def router_state(
             "emit": emit,
             "refused_parameters": RefusedParameters(),
             "hosts": LimitedHosts(),
+            "waits": Waits(),
         }
         | given
     )
@@ -318,13 +324,15 @@ FREE = Granted()
 @dataclass
 class Queue:
     """A host that is busy: `ahead` calls wait already, and after `seconds` the call has a slot, as `granted`
-    says. Before that it is asked to `look`, each time after `every` seconds."""
+    says. Before that it is asked to `look`, each time after `every` seconds. `left` are the waits that are
+    predicted to it while it waits, one after the other; then the true ones."""
 
     ahead: int = 0
     seconds: float = 0.0
     granted: Granted = FREE
     look: Sequence[Backend] = ()
     every: float = 1.0
+    left: Sequence[float] = ()
 
 
 FULL = Failure("queue", "its queue is full", sent=False)
@@ -348,6 +356,7 @@ class HandDriver:
         self._hosts = list(hosts)
         self._queue: Queue | None = None
         self._looks: list[Backend] = []
+        self._left: list[float] = []
         self._free_at = 0.0
         self._before = before or (lambda k, effect: None)
         self._pieces: list[bytes | Failure | float] = []
@@ -431,7 +440,7 @@ class HandDriver:
             case Enter():
                 return self._enter(clock)
             case Wait():
-                return self._wait(effect.until, clock)
+                return self._wait(effect, clock)
             case Leave():
                 return None
             case Send():
@@ -449,13 +458,16 @@ class HandDriver:
         if not isinstance(host, Queue):
             return host
         self._queue, self._looks, self._free_at = host, list(host.look), clock.monotonic() + host.seconds
+        self._left = list(host.left)
         return Queued(host.ahead, host.seconds)
 
-    def _wait(self, until: float, clock: FakeClock) -> Granted | Look | Failure:
+    def _wait(self, effect: Wait, clock: FakeClock) -> Granted | Look | Queued | Failure:
         assert self._queue is not None, "it waits for nothing"
-        now = clock.monotonic()
+        now, until = clock.monotonic(), min(effect.until, effect.decides)
         at = now + self._queue.every if self._looks else max(self._free_at, now)
         clock.elapsed = min(at, until) - 1000.0
+        if at > until and effect.decides < effect.until:
+            return Queued(0, self._left.pop(0) if self._left else self._free_at - until)
         if at > until:
             return LATE
         return Look(self._looks.pop(0)) if self._looks else self._queue.granted

@@ -110,8 +110,8 @@ class Scene:
         assert table is not None
         assert budgets is not None
         [need] = [each for each in table if each.name == name]
-        [standing] = budgets.store.standings([need.claim(self.clock.now())])
-        return standing.spent_usd, standing.reserved_usd
+        [account] = budgets.store.accounts([need.claim(self.clock.now())])
+        return account.spent_usd, account.reserved_usd
 
     def holds(self, usd: Any, name: str = "router") -> Callable[[Any], None]:
         """Another call reserves so much; call it to end that with what it cost."""
@@ -588,7 +588,7 @@ def test_what_was_spent_counts_though_the_ledger_cannot_be_written() -> None:
     def broken(row: LedgerRow) -> None:
         raise OSError("disk full")
 
-    scene.ledger.record = broken  # type: ignore[method-assign]
+    scene.ledger.record = broken  # type: ignore[method-assign]  # a fake for this test
     scene.gets(max_tokens=100)
     assert isinstance(scene.events[-1], LedgerFailed)
     assert scene.stands() == (Decimal("0.5"), 0)
@@ -601,7 +601,7 @@ def test_without_a_ledger_that_can_be_read_a_budget_refuses_the_call() -> None:
     def broken(*_: object, **__: object) -> Any:
         raise OSError("disk full")
 
-    scene.ledger.tallies = broken  # type: ignore[method-assign]
+    scene.ledger.tallies = broken  # type: ignore[method-assign]  # a fake for this test
     assert scene.gets(max_tokens=5).asked == ["spare"], "a call without a budget goes on"
     error = scene.refuses(model="main/m", max_tokens=5)
     assert str(error) == (

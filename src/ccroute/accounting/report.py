@@ -32,9 +32,9 @@ _HIDDEN = frozenset(
 _ALWAYS = frozenset({"requests", "cost"})
 """Columns that it has even where all are zero or unknown."""
 MOST_SHOWN: Final = 100
-"""Rows that a notebook and a prompt show."""
+"""The most rows that a notebook or an interactive prompt shows."""
 _FORMULA: Final = frozenset("=+-@＝＋－＠")
-"""Characters with which a formula begins in a spreadsheet, some of them in Japanese ones."""
+"""Characters with which a formula begins in a spreadsheet. Some are those of Japanese spreadsheets."""
 _LEAST_WAIT = 0.05
 """Seconds; a table in which nobody waited longer has no such column."""
 _FLOATS = ("cost", "baseline_cost", "saved", "saved_percent", "override_saved", "p50", "p95")
@@ -54,8 +54,8 @@ class Report(Sequence[Mapping[str, Any]]):
     what `baseline` would have cost for the tokens of the same attempts, each priced at its own tier, and
     `saved` is `baseline_cost - cost`. Both are `None` without a baseline, where `cost` is `None`, and where
     a tier of the baseline begins between prompts that were summed up. `override_saved` is `None` where no
-    override's saving is known. `p50` and `p95` are the latencies that so many percent of the answered calls
-    did not exceed. `wait` are the seconds that all attempts together waited before they began: for a slot, a
+    override's saving is known. `p50` and `p95` are percentiles of the latencies of answered
+    calls. `wait` are the seconds that all attempts together waited before they began: for a slot, a
     rate limit or a budget. For `loads` of them a server loaded the model, which took `load_seconds` in all;
     servers that do not say so count as if they had none.
     """
@@ -236,7 +236,7 @@ class Report(Sequence[Mapping[str, Any]]):
         return html_table(*self._table(shown), notes=self._notes(len(shown)))
 
     def _notes(self, shown: int | None = None) -> list[str]:
-        """What stands below a table."""
+        """The lines below a table."""
         notes, estimated = [], self._total_estimated
         if shown is not None and shown < len(self):
             notes.append(f"{len(self) - shown} more rows: print(report), or report.to_dicts()")

@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 
 
 class HttpRequest(NamedTuple):
-    """One request as a codec writes it. `path` is relative to the backend's base URL."""
+    """One request as a codec writes it.
+
+    path: relative to the backend's base URL; with `root`, to the base URL without its `/v1`.
+    """
 
     path: str
     body: bytes = b""
     method: str = "POST"
     headers: Mapping[str, str] = MappingProxyType({})
+    root: bool = False
 
     def __repr__(self) -> str:
         """Without body and header values: they hold the prompt, and may hold a key."""
@@ -103,7 +107,8 @@ class Codec(ABC):
         return ()
 
     def unload(self, model: str) -> HttpRequest | None:
-        """The request that frees the memory of a model that serves no call; None if there is none."""
+        """The request that frees a model's memory without generating; None if there is none. Calls to the
+        model that run are not cut off, and a later call loads it again."""
         return None
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ccroute.errors import CcrouteError, DeadlineExceededError, QueueTimeoutError
 from ccroute.failures import TOO_LONG, UNSUPPORTED
-from ccroute.flow.attempt.attempt import Moved, run_attempt
+from ccroute.flow.attempt.attempt import Instead, Moved, run_attempt
 from ccroute.flow.attempt.context import MIN_ATTEMPT
 from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.attempt.reports import turned_away_error
@@ -29,7 +29,7 @@ def call(context: CallContext, *, stream: bool) -> Flow[Completion[Any]]:
     context.start()
     retry = RetryState(context.plan, context.state)
     answer: Completion | None = None
-    result: Completion | Fault | Unavailable | Moved | None = None
+    result: Completion | Fault | Unavailable | Moved | Instead | None = None
     no_turn: Unavailable | None = None
     try:
         if context.plan.limit is not None:
@@ -50,6 +50,10 @@ def call(context: CallContext, *, stream: bool) -> Flow[Completion[Any]]:
                     result = yield from run_attempt(current, retry)
             if isinstance(result, Completion):
                 answer = context.answered(current, result)
+            elif isinstance(result, Instead):
+                context.skips_wait(result)
+                retry.take(step.candidate, result.candidate)
+                yield from leave()
             elif isinstance(result, Unavailable):
                 retry.turned_away(step, result)
                 yield from leave()

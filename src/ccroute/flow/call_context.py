@@ -21,6 +21,7 @@ from ccroute.routing.acquired import Unavailable
 from ccroute.types import Completion, FailureClass, Outcome, Route
 
 if TYPE_CHECKING:
+    from ccroute.flow.attempt.attempt import Instead
     from ccroute.routing.rate_limits import Turn
     from ccroute.routing.scheduling import Grant
 
@@ -100,6 +101,8 @@ class CallContext:
             self.latest.queued = self.turn.waited
         if before is not None and before is not self.record.latest:  # it was not made: this one waited, too
             self.latest.queued, self.latest.slot_wait = before.queued, before.slot_wait
+        if step.instead:
+            self.latest.may_wait = False
         if step.tokens is not None:
             self.latest.held.append(step.tokens)
         if step.turn is not None:
@@ -116,8 +119,13 @@ class CallContext:
         self.record.reasons += (f"{self._asked} had a free slot first",)
         self.latest = attempt = before.at(step.candidate)
         attempt.has_slot, attempt.grant, attempt.turn = True, grant, step.turn
+        attempt.patience = before.patience
         attempt.held += [each for each in (step.tokens, step.turn) if each is not None]
         return attempt
+
+    def skips_wait(self, instead: Instead) -> None:
+        """The call takes another candidate instead of waiting for this one."""
+        self.record.reasons += (instead.reason,)
 
     def left_out(self, attempt: AttemptContext, fault: Fault) -> None:
         """The deployment cannot serve this request, or a budget does not allow it: it was not asked."""
@@ -170,6 +178,13 @@ class CallContext:
         if (grant := attempt.grant) is not None and (attempt.load is not None or not grant.loads):
             took = self.state.clock.monotonic() - attempt.started - attempt.paused
             self.state.hosts.measured(grant, attempt.load, max(took - (attempt.load or 0.0), 0.0))
+        if self.plan.waiting is not None:
+            load = attempt.load or 0.0
+            seconds = self.state.clock.monotonic() - attempt.started - attempt.paused - load
+            deployment = attempt.candidate.deployment
+            self.state.waits.answered(self.plan.agent, deployment.identity, usage.output, seconds)
+            if attempt.patience is not None:
+                attempt.patience.came(attempt.started, load)
         if answer.choices[0].finish_reason == "content_filter":
             attempt.is_free = not attempt.deployment.backend.charges(answer)
         self.record.note(attempt, "ok", usage, None, attempt.candidate.reason, answer.model)

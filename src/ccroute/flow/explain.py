@@ -45,7 +45,7 @@ _PRETENDED: Final = Rule(FailureClass.UNAVAILABLE, retry_tokens=0)
 
 def explain(request: Request, state: RouterState) -> shown.RoutePlan:
     """The plan of a call with this request. Raises as `make_plan` does, but for `EgressDeniedError` and
-    `ContextWindowExceededError`: the plan tells them."""
+    `ContextWindowExceededError`: the plan shows these instead."""
     plan = make_plan(request, state.tables, None, state.count_tokens, load=state.load)
     tokens = plan.prompt.estimated(state.count_tokens, plan.request)
     needed = tokens + (plan.request.max_tokens or 0)
@@ -196,7 +196,7 @@ class _Rehearsal:
         deadline = FOREVER if self._limits.total is None else now + self._limits.total
         while (step := retry.next(now, deadline)) is not None:
             candidate = step.candidate
-            if step.early or step.wait:  # everybody who gets calls was asked
+            if step.early or step.wait:  # every candidate that gets calls was asked
                 if not asked:
                     self._note_wait(step)
                 break
@@ -216,7 +216,7 @@ class _Rehearsal:
         return asked
 
     def _note_wait(self, step: NextAttempt) -> None:
-        """What a call does that finds no deployment to ask at once."""
+        """Note what a call does if it can ask no deployment at once."""
         name, wait = step.candidate.deployment.name, f"{step.wait:.0f} s"
         what = f"{name} is tried early" if step.early else f"the call waits {wait} for {name}"
         if (note := f"{what}, because nobody else is left") not in self.reasons:
@@ -273,7 +273,8 @@ def _first_shares(asked: Sequence[Candidate], plan: Plan, needed: int) -> dict[i
 
 
 def _reason(candidate: Candidate, plan: Plan, tables: Tables, needed: int) -> str:
-    """Why it is there, with the strategy that placed it, and what it is for."""
+    """Why the candidate is in the plan, with the strategy that placed it, and the triggers of a fallback
+    model."""
     reason = candidate.reason
     resolution, found = tables.resolve(candidate.alias)
     if len(found) > 1:
@@ -293,7 +294,7 @@ def _worst_cost(deployment: Deployment, request: Request, prompt: int, moment: d
 
 
 def _needs(plan: Plan, candidate: Candidate, tables: Tables) -> Sequence[Need]:
-    """The budgets that an attempt there needs."""
+    """The budgets that an attempt at this candidate needs."""
     if tables.budgets is None:
         return ()
     backend = candidate.deployment.backend.name

@@ -1,4 +1,4 @@
-"""How a call is written down: its attempts as results and as ledger rows, its cost, and why it went its way.
+"""The record of a call: its attempts as results and as ledger rows, its cost, and the reasons for its route.
 
 Knows results, rows and the ledger; must not decide what the call does next.
 """
@@ -30,14 +30,14 @@ LEAST_WAIT: Final = 0.1
 
 
 class CallRecord:
-    """What is written down of one call. Its fields have their defaults here: a call makes one of these.
+    """The record of one call. The defaults are class attributes, so that making one costs little.
 
     process:   the call belongs to it, and not to a forked child.
     started:   when the call began, monotonic.
     sent:      whether any byte of a request may have reached a server.
     attempts:  as the call's result shows them; `rows` are the same for the ledger.
     cost:      of all attempts, in USD; None if the price of one is unknown.
-    reasons:   why the call went its way.
+    reasons:   sentences that explain the call's route.
     latest:    the attempt that was noted last.
     latency:   of the call in seconds, when that one was noted.
     abandoned: the call was left by its caller, so this may run in a finaliser.
@@ -64,7 +64,7 @@ class CallRecord:
         reason: str,
         model: str = "",
     ) -> None:
-        """Write down an attempt that is over. `model`: the answer's name for what served."""
+        """Record an attempt that has ended. `model`: the model's name in the answer."""
         self.reasons += attempt.changes
         self.sent, turn = self.sent or attempt.sent, attempt.turn
         if turn is not None:
@@ -94,7 +94,7 @@ class CallRecord:
             queued=attempt.queued,
             load=attempt.load,
         )
-        # In the order of its fields: with their names, it would cost twice as much.
+        # Positional arguments: keywords would take twice as long.
         row = LedgerRow(
             attempt.id,
             attempt.call_id,
@@ -128,14 +128,14 @@ class CallRecord:
         before = self.rows
         if before:
             before = (*before[:-1], before[-1]._replace(final=False, latency=None, override_saved=None))
-        # All or none of these: an interrupt comes after a call, and here is none.
+        # An interrupt comes only after a call, and these statements have none: all of them are done, or none.
         self.attempts += (made,)
         self.rows = (*before, row)
         self.cost = None if self.cost is None or spent is None else self.cost + spent
         self.latest, self.latency = attempt, latency
 
     def waited(self, who: str, turn: Turn) -> None:
-        """Put the wait for a turn into the route's reasons."""
+        """Add the wait for a turn to the reasons."""
         self.reasons += (f"{who} waited {turn.waited:.1f} s: {turn.reason.why}",)
 
     def _waited_for_host(self, attempt: AttemptContext) -> None:
@@ -147,7 +147,7 @@ class CallRecord:
             self.reasons += (f"{attempt.deployment.name}: waited {', then '.join(waits)}",)
 
     def completed(self, answer: Completion, attempt: AttemptContext, usage: Usage) -> Completion:
-        """An answer with all that is known of it."""
+        """The answer with its route, cost, usage and latency."""
         plan, clock = attempt.plan, attempt.state.clock
         completion = with_facts(
             answer,
@@ -167,7 +167,7 @@ class CallRecord:
         return completion
 
     def so_far(self, attempt: AttemptContext) -> Completion:
-        """The answer so far of a stream, with what it cost."""
+        """The answer of a stream so far, with its cost."""
         answer = attempt.so_far() or Completion()
         if attempt is self.latest:
             return self.completed(answer, attempt, self.attempts[-1].usage)
@@ -177,7 +177,7 @@ class CallRecord:
         return self.completed(answer, attempt, usage).model_copy(update={"cost": total})
 
     def route_of(self, plan: Plan, candidate: Candidate) -> Route:
-        """Where the call went, with `candidate` as the one that serves."""
+        """The route of the call, with `candidate` as the one that serves."""
         return new_route(
             agent=plan.agent,
             requested_model=plan.requested_model,
@@ -192,10 +192,11 @@ class CallRecord:
         )
 
     def write(self, state: RouterState) -> None:
-        """Write the rows into the ledger; called again after an interrupt, it writes the others.
+        """Write the rows into the ledger. If this is called again after an interrupt, it writes the remaining
+        rows.
 
-        A ledger that fails is only reported: the answer is worth more. In a forked child it does nothing: the
-        call is the parent's.
+        An error of the ledger is only reported, because it must not cost the caller the answer. In a forked
+        child this does nothing: the call belongs to the parent.
         """
         if self.process != os.getpid():
             return

@@ -37,6 +37,7 @@ class NextAttempt(NamedTuple):
     queues: no other candidate is left, so the call waits for its turn under the deployment's rate limit.
     tokens: what it cost of the backend's retry budget.
     turn:   its turn under the deployment's rate limit, which may not have come yet.
+    instead: it is taken because another candidate would have to wait, so it does not wait for anything.
     """
 
     candidate: Candidate
@@ -46,6 +47,7 @@ class NextAttempt(NamedTuple):
     queues: bool = False
     tokens: RetryTokens | None = None
     turn: Turn | None = None
+    instead: bool = False
 
     def settle(self) -> None:
         """Give back what it holds: the attempt is not made."""
@@ -90,6 +92,8 @@ class RetryState:
         self._fingerprints: dict[str, int | None] = {}
         self._retry_tokens: dict[str, int] = {}
         self._moved_to: set[str] = set()  # deployments: to each of them a call moves once
+        self._taken: set[str] = set()  # deployments that were taken so as not to wait: each of them once
+        self._taken_next: Candidate | None = None
         self._useless_deployments = _NONE  # they cannot help this call
         self._useless_backends = _NONE
 
@@ -108,7 +112,9 @@ class RetryState:
 
     def _next(self, now: float) -> NextAttempt | None:
         last = self.fault or self.unsupported_fault or self.budget_fault
-        if last is None:
+        if self._taken_next is not None:
+            pass
+        elif last is None:
             first = self._plan.candidates[0]
             if not self.unavailable and self._unavailable(first) is None:
                 turn, limit = None, first.deployment.limit
@@ -136,6 +142,37 @@ class RetryState:
                 return chosen._replace(turn=turn)
             chosen.settle()
         return None
+
+    def others(self, waiting_for: Sequence[Candidate]) -> list[Candidate]:
+        """The candidates that may be tried now instead of those that the call would have to wait for, each
+        once. A fallback model is one of them if it is for failures of availability."""
+        tried = {each.deployment.name for each in waiting_for} | self._taken
+        tried |= self._tries.keys() | self._polls.keys()
+        return [
+            each
+            for each in self._plan.candidates
+            if each.deployment.name not in tried
+            and (not each.fallback or "availability" in {*self._plan.triggers} & {*each.triggers})
+            and self._may(each)
+            and self._unavailable(each) is None
+            and self._has_room(each)
+        ]
+
+    def take(self, before: Candidate, candidate: Candidate) -> None:
+        """`candidate` is next, because `before` would have to wait. If it does not answer, the call comes
+        back."""
+        if before.deployment.backend.identity not in self._retry_tokens:
+            self._state.retry_budget.not_made(before.deployment.backend.identity)
+        self._taken.add(candidate.deployment.name)
+        self._taken_next = candidate
+
+    def _has_room(self, candidate: Candidate) -> bool:
+        """Whether its rate limit lets it have the request now."""
+        limit = candidate.deployment.limit
+        if limit is None:
+            return True
+        tokens = 0 if limit.tpm is None else self._reserved(limit)
+        return self._state.rate_limits.unavailable(limit, tokens) is None
 
     def equals(self, chosen: Candidate) -> list[Candidate]:
         """The other candidates that may be tried now with equal right: of the same alias, at hosts with a
@@ -170,7 +207,7 @@ class RetryState:
     def _is_equal(self, other: Candidate, chosen: Candidate) -> bool:
         """Whether another candidate of the alias may be tried now, and nothing speaks for `chosen` alone."""
         deployment, first, plan, load = other.deployment, chosen.deployment, self._plan, self._state.load
-        name, limit, tried = deployment.name, deployment.limit, self._retry_tokens
+        name, tried = deployment.name, self._retry_tokens
         if not self._may(other) or name in self._tries.keys() | self._polls.keys() | self._moved_to:
             return False
         if deployment.backend.identity in tried and first.backend.identity not in tried:
@@ -184,11 +221,7 @@ class RetryState:
         # A host that refuses at once always has a free slot: it would get every call that waits.
         if is_doubtful(load.snapshot(deployment)) and not is_doubtful(load.snapshot(first)):
             return False
-        if limit is not None:
-            tokens = 0 if limit.tpm is None else self._reserved(limit)
-            if self._state.rate_limits.unavailable(limit, tokens) is not None:
-                return False
-        return self._unavailable(other) is None
+        return self._has_room(other) and self._unavailable(other) is None
 
     def _ask_limit(self, name: str, limit: Limit, reasons: dict[str, Unavailable | None], now: float) -> None:
         """Put into `reasons` that a deployment is at its rate limit, if that lasts longer than a cooldown."""
@@ -266,6 +299,9 @@ class RetryState:
         return [c.deployment.name for c in untried if self._is_triggered(c, self.unavailable)]
 
     def _choose(self, now: float) -> NextAttempt | None:
+        taken, self._taken_next = self._taken_next, None
+        if taken is not None:
+            return NextAttempt(taken, 0.0, instead=True)
         possible = [candidate for candidate in self._plan.candidates if self._may(candidate)]
         reasons = {candidate.deployment.name: self._unavailable(candidate) for candidate in possible}
         for candidate in possible:

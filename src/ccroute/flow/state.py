@@ -22,6 +22,7 @@ from ccroute.routing import (
     Tables,
 )
 from ccroute.routing.arguments import Configuration
+from ccroute.routing.scheduling.waiting_cost import Waits
 from ccroute.types import Request, RetryPolicy, Timeout
 from ccroute.types.clock import Clock
 
@@ -81,14 +82,15 @@ class RouterState(NamedTuple):
     """The hosts that serve only so many calls at a time."""
     counts: Counts
     """What its calls came to."""
+    waits: Waits
     count_tokens: TokenCounter = estimate
     tables: Tables = _NO_TABLES
     baseline: str | None = None
     max_queue: int = 0
     budgets: Budgets | None = None
-    """Who waits for budgets; from the first configuration on that has any."""
+    """The reservations and the waiting attempts; None until a configuration has budgets."""
     reserve: Callable[[AttemptContext], Reservation | None] | None = None
-    """Reserves what an attempt may spend; None: the configuration has no budgets."""
+    """Reserves what an attempt may spend. None: the configuration has no budgets."""
 
     def configured(self, given: Configuration) -> RouterState:
         """This state with another configuration."""
@@ -154,5 +156,6 @@ def new_state(
         refused_parameters=RefusedParameters(),
         hosts=hosts,
         counts=Counts(clock.monotonic()),
+        waits=Waits(),
         count_tokens=count_tokens or estimate,
     )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Retried,
         Switched,
         TurnedAway,
+        WaitSkipped,
     )
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "Retried",
     "Switched",
     "TurnedAway",
+    "WaitSkipped",
 ]
 
 __getattr__ = loader(__name__, dict.fromkeys(__all__, "ccroute.observe.events"))

@@ -95,6 +95,17 @@ class Switched(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class WaitSkipped(CallEvent):
+    """A call does not wait for the host of `deployment`, but takes `instead`, which may serve it at once: to
+    wait would cost more, or last too long. `reason` has the figures."""
+
+    deployment: str
+    instead: str
+    reason: str
+    _line = "{0.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class RateLimited(CallEvent):
     """A call waits for `wait` seconds, or less, because a limit of the configuration is reached: its
     deployment's, or, where `deployment` is None, its agent's."""

@@ -32,10 +32,15 @@ def safe_listener(*listeners: Listener) -> Listener:
         for listener in listeners:
             try:
                 listener(event)
-            except Exception as error:  # a listener must not break a call, nor may a handler of the log
-                where = traceback.extract_tb(error.__traceback__)[-1]
-                kind, place = type(error).__name__, f"{where.filename}:{where.lineno}"
-                with contextlib.suppress(Exception):
-                    logger.error("on_event raised %s in %s for %s", kind, place, type(event).__name__)
+            except Exception as error:  # a listener must not break a call
+                log_raised("on_event", error, event)
 
     return emit
+
+
+def log_raised(name: str, error: Exception, given: object) -> None:
+    """Log that a user's function raised, but not the error's words: they may be a prompt's."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    kind, place = type(error).__name__, f"{where.filename}:{where.lineno}"
+    with contextlib.suppress(Exception):  # of a handler of the log
+        logger.error("%s raised %s in %s for %s", name, kind, place, type(given).__name__)

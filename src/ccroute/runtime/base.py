@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ccroute.http.connections import Transport
     from ccroute.observe import Listener
     from ccroute.routing.scheduling import Scheduler
+    from ccroute.runtime.batches.calls import BatchCalls
 
 
 class RouterBase:
@@ -58,6 +59,7 @@ class RouterBase:
         )
         """The configuration, which a reload replaces, and what was learned. Each call reads it once."""
         self._reloader = Reloader({"ledger": ledger, "trust_env": trust_env})
+        self._batches: set[BatchCalls] = set()  # those that run
         self._process = os.getpid()
         self._closed = False
         self._made_ledger = configuration.made_ledger
@@ -65,7 +67,7 @@ class RouterBase:
 
     def close(self) -> None:
         """Close idle connections, and the ledger if the router opened it. Later calls raise
-        `RouterClosedError`; running calls finish."""
+        `RouterClosedError`; running calls finish, but for those of a batch, which end."""
         self._end()
         self._connections.close()
 
@@ -160,6 +162,8 @@ class RouterBase:
     def _end(self) -> None:
         """No more calls. Close the ledger if the router made it; the caller closes its own."""
         self._closed = True
+        for batch in self._batches.copy():
+            batch.fail(RouterClosedError("this router was closed: the rest of the batch was not asked"))
         ledger = self._own_state().ledger
         (ledger.close if self._made_ledger else ledger.settle)()
 

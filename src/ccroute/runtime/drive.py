@@ -80,17 +80,23 @@ class _Driver(Generic[T]):
             self._closed, runs = True, self._running is not None
             self._running = self._running or self
         if runs:
-            exchange, waiter = self._exchange, self._waiter
-            if exchange is not None:
-                exchange.release()
-            if waiter is not None:
-                waiter.wake()
+            self.stop()
             return
         try:
             self._flow.close()
         finally:
             self._release()
             self._running = None
+
+    def stop(self) -> None:
+        """`close()` for a call that another thread or task runs, or will run. Never waits, so a finaliser may
+        call it."""
+        self._closed = True
+        exchange, waiter = self._exchange, self._waiter
+        if exchange is not None:
+            exchange.release()
+        if waiter is not None:
+            waiter.wake()
 
     def _claim(self, reader: object) -> bool:
         """Claim the flow for one reader; False if the call was closed. Raises if another reader runs it."""

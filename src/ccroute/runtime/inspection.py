@@ -1,4 +1,4 @@
-"""What a router says of itself: `stats()` from its own state, and `health()` from its backends' lists."""
+"""The state of a router: `stats()` from what it counts itself, `health()` from its backends' lists."""
 
 from __future__ import annotations
 

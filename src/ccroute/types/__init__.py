@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         ModelStats,
         RouterStats,
     )
+    from ccroute.types.progress import Progress
 
 __all__ = [
     "FREE",
@@ -65,6 +66,7 @@ __all__ = [
     "ModelStats",
     "Outcome",
     "Price",
+    "Progress",
     "Request",
     "RetryPolicy",
     "Route",
@@ -90,5 +92,6 @@ _RARE = {
         "ModelStats",
         "RouterStats",
     ),
+    "ccroute.types.progress": ("Progress",),
 }
 __getattr__ = loader(__name__, {name: home for home, names in _RARE.items() for name in names})

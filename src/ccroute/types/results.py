@@ -191,6 +191,12 @@ class Completion(Frozen, Generic[Parsed]):
         return self.choices[0].finish_reason
 
     @property
+    def index(self) -> int | None:
+        """The place of the request in its batch, from 0; None outside a batch. Not a part of the stored
+        answer."""
+        return vars(self).get("_index")
+
+    @property
     def parsed(self) -> Parsed:
         """The answer as an instance of the class given as `response_format`, always the same one; None
         where no class was given.
@@ -232,6 +238,10 @@ class Completion(Frozen, Generic[Parsed]):
                 vars(call)["_tools"] = tools
         if self.finish_reason == "length" and self.tool_calls:
             vars(self.tool_calls[-1])["_cut"] = True
+
+    def _came_as(self, index: int) -> None:
+        """Keep the place in a batch, as `_asked_with` does."""
+        vars(self)["_index"] = index
 
     def __getstate__(self) -> dict[Any, Any]:
         """Without the parsed instance, which may not be picklable: `parsed` makes it again."""

@@ -153,13 +153,13 @@ class Usage(Frozen):
 new_usage = unchecked(Usage)
 
 
-class BilledApart(NamedTuple):
-    """What an answer says of its bill besides tokens. Most answers say nothing.
+class BillingDetails(NamedTuple):
+    """What an answer says about its bill besides token counts. Most answers say nothing.
 
-    terms:    how it was served, if not in the standard way, such as `(("service_tier", "priority"),)`.
-    searches: web searches that the provider made for it.
-    audio:    whether it or its prompt has audio tokens, which have another price than text.
-    cost:     USD that the provider says it charges, with all of this.
+    terms:    how the request was served, if not in the standard way: `(("service_tier", "priority"),)`.
+    searches: the web searches that the provider made.
+    audio:    whether the prompt or the answer has audio tokens, which have another price than text.
+    cost:     USD that the provider says it charges in total.
     """
 
     terms: tuple[tuple[str, str], ...] = ()
@@ -168,20 +168,20 @@ class BilledApart(NamedTuple):
     cost: Decimal | None = None
 
 
-APART = "_apart"
-"""Where a usage keeps it, in `__dict__`: pydantic ignores there what is no field. A private attribute would
-cost each usage a dict."""
+BILLING = "_billing"
+"""The key of the billing details in the `__dict__` of a usage. Pydantic ignores keys that are no fields. A
+private attribute would give each usage a second dict."""
 
 
-def with_apart(usage: Usage, apart: BilledApart) -> Usage:
-    """The same usage, which knows this of its bill. A sum of usages knows nothing of it."""
-    vars(usage)[APART] = apart
+def with_billing(usage: Usage, billing: BillingDetails) -> Usage:
+    """Add the billing details to a usage, and return it. A sum of usages does not have them."""
+    vars(usage)[BILLING] = billing
     return usage
 
 
-def billed_apart(usage: Usage) -> BilledApart | None:
-    """What the answer says of its bill besides these tokens."""
-    found: BilledApart | None = vars(usage).get(APART)
+def billing_of(usage: Usage) -> BillingDetails | None:
+    """The billing details of a usage; None if it has none."""
+    found: BillingDetails | None = vars(usage).get(BILLING)
     return found
 
 

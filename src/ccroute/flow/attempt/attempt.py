@@ -31,6 +31,7 @@ from ccroute.routing.acquired import ANSWERED, UNDECIDED, AttemptOutcome, Unavai
 from ccroute.types import Completion
 
 if TYPE_CHECKING:
+    from ccroute.flow.attempt.waiting import Patience
     from ccroute.flow.retry import RetryState
     from ccroute.routing import Candidate
     from ccroute.routing.budgets.reservation import Reservation
@@ -45,7 +46,20 @@ class Moved(NamedTuple):
     grant: Grant | None
 
 
-def run_attempt(attempt: AttemptContext, retry: RetryState) -> Flow[Completion | Fault | Unavailable | Moved]:
+class Instead(NamedTuple):
+    """A call takes this candidate instead of waiting for a slot.
+
+    break_even: the seconds of waiting that cost as much.
+    """
+
+    candidate: Candidate
+    reason: str
+    break_even: float = FOREVER
+
+
+def run_attempt(
+    attempt: AttemptContext, retry: RetryState
+) -> Flow[Completion | Fault | Unavailable | Moved | Instead]:
     """Ask one deployment. Chunks of a stream are emitted on the way, none before the first content.
 
     Everything that was acquired is settled at the end, but for the slot at the host: the driver holds it
@@ -105,8 +119,8 @@ def run_attempt(attempt: AttemptContext, retry: RetryState) -> Flow[Completion |
 
 def _budget(attempt: AttemptContext, reserved: Reservation) -> Flow[Fault | Unavailable | None]:
     """Wait until its budgets allow the attempt; the reason where they do not in time. Whoever waits for that
-    holds no slot, so an attempt that has one does not wait."""
-    if attempt.has_slot:
+    holds no slot, so an attempt that has one does not wait, nor one that was taken because it need not."""
+    if attempt.has_slot or not attempt.may_wait:
         return Unavailable(FOREVER, "it would have to wait for its budget", None)
     from ccroute.flow.attempt.spending import allowed  # only with budgets
 
@@ -128,13 +142,21 @@ def _turn(attempt: AttemptContext, turn: Turn) -> Flow[Unavailable | None]:
     return no_turn
 
 
-def _slot(attempt: AttemptContext, retry: RetryState) -> Flow[Fault | Moved | None]:
+def _slot(attempt: AttemptContext, retry: RetryState) -> Flow[Fault | Moved | Instead | None]:
     """Wait for a slot at the deployment's host, or at that of a candidate with equal right: where one is free
-    first. A fault where there is none in time."""
+    first. A fault where there is none in time; where a wait has a price, perhaps another candidate."""
     candidate, deployment = attempt.candidate, attempt.deployment
     others = [each for each in retry.equals(candidate) if _can_carry(attempt.at(each))]
     options, waited = (candidate, *others), attempt.queued
-    entered: Granted | Queued | Failure = yield from enter(
+    patience: Patience | None = None
+    if (waiting := attempt.plan.waiting) is not None:
+        from ccroute.flow.attempt.waiting import Patience  # few agents say what a wait costs
+
+        attempt.patience = patience = Patience(attempt, options, retry, waiting)
+        if instead := patience.instead(patience.predicted):
+            patience.took(instead)
+            return instead
+    entered: Granted | Queued | Failure | Instead = yield from enter(
         Enter([option.deployment for option in options], attempt.request.priority)
     )
     if isinstance(entered, Queued):
@@ -146,12 +168,16 @@ def _slot(attempt: AttemptContext, retry: RetryState) -> Flow[Fault | Moved | No
             )
         )
         attempt.is_queued = True
-        entered = yield from host.slot_comes(attempt)
+        entered = yield from host.slot_comes(attempt, patience)
         attempt.leave_queue()
         attempt.slot_wait = attempt.queued - waited
     if isinstance(entered, Failure):
         late = QueueTimeoutError(entered.detail, backend=deployment.backend.name, deployment=deployment.name)
         return Fault(late, NO_SLOT)
+    if not isinstance(entered, Granted):
+        if patience is not None:
+            patience.took(entered)
+        return entered
     if entered.option:
         return Moved(options[entered.option], entered.grant)
     attempt.has_slot, attempt.grant = True, entered.grant

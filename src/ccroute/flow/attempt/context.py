@@ -18,6 +18,7 @@ from ccroute.types import Completion, Request, Timeout, Usage
 from ccroute.wire.decoding import StreamDecoder
 
 if TYPE_CHECKING:
+    from ccroute.flow.attempt.waiting import Patience
     from ccroute.routing.budgets.reservation import Reservation
     from ccroute.routing.rate_limits import Turn
     from ccroute.routing.scheduling import Grant
@@ -64,6 +65,8 @@ class AttemptContext:
     is_queued:       it waits for that just now.
     slot_wait:       the seconds of `queued` that it waited for a slot.
     has_slot:        it has a slot at a host with a limit, and `grant` says what the schedule knows of it.
+    patience:        how long it waited for that slot, where its call says what a wait costs.
+    may_wait:        whether it waits for a budget: not where it was taken because it needs no wait.
     load:            seconds that the server says that it loaded the model.
     changes:         a sentence for each difference between what was asked and what was sent.
     defaults:        the parameters that were sent because the model's `params` name them.
@@ -104,6 +107,8 @@ class AttemptContext:
     slot_wait: float = 0.0
     has_slot: bool = False
     grant: Grant | None = None
+    patience: Patience | None = None
+    may_wait: bool = True
     load: float | None = None
     decoder: StreamDecoder | None = None
     known_answer: Completion | None = None

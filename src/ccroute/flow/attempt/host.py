@@ -7,15 +7,19 @@ Its requests only help the schedule, so a failure of one is harmless: it is logg
 from __future__ import annotations
 
 import logging
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ccroute import observe
 from ccroute.backends import Backend, HttpRequest
-from ccroute.flow.attempt.context import MIN_ATTEMPT, AttemptContext
-from ccroute.flow.effects import Flow, Granted, Look, wait
+from ccroute.flow.attempt.context import FOREVER, MIN_ATTEMPT, AttemptContext
+from ccroute.flow.effects import Flow, Granted, Look, Queued, wait
 from ccroute.flow.listings import ask
 from ccroute.http.message import Failure
 from ccroute.routing.scheduling import Grant
+
+if TYPE_CHECKING:
+    from ccroute.flow.attempt.attempt import Instead
+    from ccroute.flow.attempt.waiting import Patience
 
 PATIENCE: Final = 2.0
 """Seconds that each of these requests may take."""
@@ -23,10 +27,20 @@ PATIENCE: Final = 2.0
 _log = logging.getLogger("ccroute")
 
 
-def slot_comes(attempt: AttemptContext) -> Flow[Granted | Failure]:
-    """Wait until the call has a slot, or time is up. It looks now and then which models are loaded."""
-    until, has_failed = attempt.deadline - MIN_ATTEMPT, False
-    while isinstance(found := (yield from wait(until)), Look):
+def slot_comes(attempt: AttemptContext, patience: Patience | None) -> Flow[Granted | Failure | Instead]:
+    """Wait until the call has a slot, takes another candidate instead, or time is up. It looks now and then
+    which models are loaded."""
+    until, has_failed, decides = attempt.deadline - MIN_ATTEMPT, False, FOREVER
+    while True:
+        if patience is not None:
+            decides = patience.next_look()
+        found = yield from wait(until, decides)
+        if isinstance(found, Queued):
+            if patience is not None and (instead := patience.instead(found.seconds)) is not None:
+                return instead
+            continue
+        if not isinstance(found, Look):
+            return found
         backend = found.backend
         try:
             if (request := backend.loaded()) is not None:
@@ -36,7 +50,6 @@ def slot_comes(attempt: AttemptContext) -> Flow[Granted | Failure]:
             if not has_failed:
                 _log.debug("%s did not list its loaded models: %s", backend.name, type(error).__name__)
             has_failed = True
-    return found
 
 
 def make_room(attempt: AttemptContext, grant: Grant) -> Flow[None]:

@@ -10,6 +10,8 @@ USUAL_LOAD: Final = 5.0
 """Seconds that a model takes to load, until one was measured at the host."""
 USUAL_SERVICE: Final = 5.0
 """Seconds that a call takes, until one was measured."""
+LEAST_LOAD: Final = 0.05
+"""Seconds: a server says less where the model was loaded already."""
 WEIGHT: Final = 0.3
 """The weight of a new measurement."""
 DEMAND_HALF_LIFE: Final = 600.0
@@ -24,15 +26,17 @@ class Estimate:
     load:       seconds to load it; None: not measured.
     service:    seconds that a call takes, without loading; None: not measured.
     batch:      the calls of its last batch.
+    use:        the share of the host's time that its new calls needed while it was loaded the last time.
     idle_since: the instant since which it is loaded and no call for it runs or waits; None: that is not so.
     """
 
-    __slots__ = ("_calls", "_gaps", "_since", "batch", "idle_since", "load", "service")
+    __slots__ = ("_calls", "_gaps", "_since", "batch", "idle_since", "load", "service", "use")
 
     def __init__(self, now: float) -> None:
         self.load: float | None = None
         self.service: float | None = None
         self.batch = 0
+        self.use = 0.0
         self.idle_since: float | None = None
         self._gaps: deque[float] = deque(maxlen=GAPS)
         self._calls = 0.0

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ccroute.http.origin import Origin
-from ccroute.routing.scheduling.estimates import USUAL_LOAD, USUAL_SERVICE, Estimate
+from ccroute.routing.scheduling.estimates import LEAST_LOAD, USUAL_LOAD, USUAL_SERVICE, Estimate
 from ccroute.routing.scheduling.places import Choice, Place, Queue
 
 _MOST_KNOWN = 1000
@@ -35,16 +35,18 @@ class Loaded:
 
     since:     the instant at which its load began.
     memory_gb: what it occupies, in GB; None: unknown.
+    came:      the calls for it that have come since then.
     calls:     the calls that it has got since then.
     batch:     how many of them came before its load was over.
     idle:      seconds in which it had nothing to do though calls for other models waited.
     """
 
-    __slots__ = ("batch", "calls", "idle", "memory_gb", "since")
+    __slots__ = ("batch", "calls", "came", "idle", "memory_gb", "since")
 
     def __init__(self, since: float, memory_gb: float | None) -> None:
         self.since = since
         self.memory_gb = memory_gb
+        self.came = 0
         self.calls = 0
         self.batch = 0
         self.idle = 0.0
@@ -140,13 +142,22 @@ class Host:
             if any(choice.place.model == model for choice in choices)
         )
 
+    def work(self, models: Collection[str]) -> float:
+        """Seconds that all slots need for the calls that wait for these models."""
+        calls = sum(
+            len(queue) * self.service_seconds(choices[0].place.model)
+            for queue, choices in self.queues.items()
+            if any(choice.place.model in models for choice in choices)
+        )
+        return calls / max(self.limits.slots, 1)
+
     def is_young(self, model: str, now: float) -> bool:
         """Whether a loaded model has served for less time than its load took."""
         return now - self.loaded[model].since < 2.0 * self.load_seconds(model)
 
     def evicted_by(self, place: Place, now: float) -> Sequence[str] | None:
-        """The models that must go before the place's model can be loaded. None: models that run calls, or
-        that were loaded just now, need the memory.
+        """The models that must go before the place's model can be loaded. None: models that run calls need
+        the memory.
 
         Those go whose expected demand times load time is least; before them, those that are not young.
         """
@@ -164,9 +175,19 @@ class Host:
         return gone
 
     def value(self, model: str, now: float) -> float:
-        """What it is worth to keep a model loaded: the seconds of load that its calls would need each second."""
+        """What it is worth to keep a model: the seconds of load that its calls would need each second."""
         known = self._known.get(model)
         return 0.0 if known is None else known.demand(now) * self.load_seconds(model)
+
+    def use(self, model: str, now: float) -> float:
+        """The share of the host's time that new calls of a model need while it is loaded, now or the last time."""
+        estimate = self.estimate(model, now)
+        loaded = self.loaded.get(model)
+        if loaded is None:
+            return estimate.use
+        load = self.load_seconds(model)
+        rate = (loaded.came + estimate.demand(now) * load) / max(now - loaded.since + load, 1e-9)
+        return rate * self.service_seconds(model) / max(self.limits.slots, 1)
 
     def _fits(self, place: Place, gone: Collection[str]) -> bool:
         left = [loaded for model, loaded in self.loaded.items() if model not in gone]
@@ -183,10 +204,11 @@ class Host:
     def asked(self, place: Place, now: float) -> None:
         """A call comes that may be served at this place."""
         estimate = self.estimate(place.model, now)
-        since = estimate.idle_since
-        if since is not None and self.queues and (loaded := self.loaded.get(place.model)) is not None:
-            since = max(since, min(queue.oldest for queue in self.queues))
-            loaded.idle += max(now - since, 0.0)
+        if (loaded := self.loaded.get(place.model)) is not None:
+            loaded.came += 1
+            if estimate.idle_since is not None and self.queues:
+                since = max(estimate.idle_since, min(queue.oldest for queue in self.queues))
+                loaded.idle += max(now - since, 0.0)
         estimate.asked(now)
 
     def start(self, call: Hashable, place: Place, came: float, now: float, evicted: Iterable[str]) -> bool:
@@ -221,7 +243,7 @@ class Host:
         """A call of the model took so many seconds, and its load, if it is known."""
         for estimate in (self.estimate(model, now), self._usual):
             estimate.served_in(service)
-            if load is not None:
+            if load is not None and load >= LEAST_LOAD:
                 estimate.loaded_in(load)
 
     def listed(self, models: Iterable[tuple[str, float | None]], now: float) -> None:
@@ -239,6 +261,6 @@ class Host:
                 before.memory_gb = size
 
     def _drop(self, model: str, now: float) -> None:
-        loaded = self.loaded.pop(model)
         estimate = self.estimate(model, now)
-        estimate.batch = loaded.batch
+        estimate.use = self.use(model, now)
+        estimate.batch = self.loaded.pop(model).batch

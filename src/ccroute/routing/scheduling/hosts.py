@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ccroute.http.origin import Origin
 from ccroute.routing.scheduling.host import Host, HostLimits
 from ccroute.routing.scheduling.places import Choice, Place, Queue
-from ccroute.routing.scheduling.policies import Scheduler
+from ccroute.routing.scheduling.policies import LoadedFirst, Scheduler
 from ccroute.routing.scheduling.prediction import begins_in
 
 
@@ -68,9 +68,10 @@ class Hosts:
         """Ask for a slot at any of `places`, the preferred one first. None: the call waits."""
         for place in places:
             self.by_origin[place.host].asked(place, now)
-        host = self.by_origin[places[0].host]
-        if len(places) == 1 and not host.queues and host.free_slots and host.has(places[0]):
-            return self._start(host, call, places[0], now, now)
+        for place in places:
+            host = self.by_origin[place.host]
+            if not host.queues and host.free_slots and host.has(place):
+                return self._start(host, call, place, now, now)
         key = (tuple(places), priority)
         queue = self._queues.get(key)
         if queue is None:
@@ -110,7 +111,8 @@ class Hosts:
 
     def predicted(self, places: Sequence[Place], priority: int, now: float) -> list[float]:
         """Seconds until a call that comes now would begin to be answered at each place, loading included."""
-        return [begins_in(self.by_origin[place.host], place, priority, now) for place in places]
+        bound = self.scheduler.bound if isinstance(self.scheduler, LoadedFirst) else _unbounded
+        return [begins_in(self.by_origin[place.host], place, priority, now, bound) for place in places]
 
     def listed(self, origin: Origin, models: Iterable[tuple[str, float | None]], now: float) -> None:
         """A server lists its loaded models, each with its memory in GB."""
@@ -179,3 +181,7 @@ class Hosts:
                     host.queues.pop(queue, None)
         queue.remove(call)
         del self._waiting[call]
+
+
+def _unbounded(host: Host, model: str) -> float:
+    return float("inf")

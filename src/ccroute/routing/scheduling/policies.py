@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from ccroute.routing.scheduling.host import Host
-from ccroute.routing.scheduling.places import Choice
-from ccroute.routing.scheduling.prediction import waits_less_elsewhere
+from ccroute.routing.scheduling.places import Choice, Queue
+from ccroute.routing.scheduling.prediction import Group, is_better_elsewhere, switch_in
 
 LOADS: Final = 12.0
 """The usual bound of waiting, in load times of the model that waits."""
@@ -15,9 +15,6 @@ LEAST_BOUND: Final = 10.0
 """Seconds: no bound is shorter, unless it is given."""
 RECHECK: Final = 0.5
 """Seconds: a scheduler that left a slot free is asked again after so long, at the latest."""
-BATCH_SHARE: Final = 0.75
-"""How much of the time of a batch a plan may let callers wait beyond the bound. The rest is for calls that take
-longer than usual: nobody is to wait longer than the bound and one batch."""
 GAP_SHARE: Final = 0.5
 """A host waits for a model's next call if it usually comes within this share of what a call has cost."""
 FIRST_GAP: Final = 0.05
@@ -74,25 +71,26 @@ class LoadedFirst:
             if queue.priority != top:
                 if now - max(queue.oldest, queue.served) > self.bound(host, choice.place.model):
                     return choice
-            elif not host.has(choice.place) and not host.has_room(choice.place):
+            elif not self._is_ready(host, choice, now):
                 others.append(choice)
             elif ready is None or queue.oldest < ready.queue.oldest:
                 ready = choice
-        if not others:
+        if not others or (ready is not None and self._is_bound_to_serve(host, ready, now)):
+            return ready
+        if len(choices) > len(host.queues):
+            others = _one_of_each(others, ready)
+        others.sort(key=_arrival)
+        late = self._must_switch(host, ready, others, now)
+        if ready is not None and not late:
             return ready
         if len(host.peers) > 1:
-            others = [each for each in others if not waits_less_elsewhere(host, each, now)]
-        if ready is not None:
-            if not others or self._is_bound_to_serve(host, ready, now):
-                return ready
-            others.sort(key=_arrival)
-            return others[0] if self._must_switch(host, ready, others, now) else ready
-        if not others:
-            return None
-        others.sort(key=_arrival)
-        if self._must_switch(host, None, others, now):
+            others = [each for each in others if not is_better_elsewhere(host, each, now)]
+            late = late and self._must_switch(host, ready, others, now)
+        if late:
             return others[0]
-        chosen = max(others, key=lambda each: self._gain(host, each, now))
+        if ready is not None or not others:
+            return ready
+        chosen = max(others, key=lambda each: (now - each.queue.oldest) / host.load_seconds(each.place.model))
         if any(_is_soon_asked(host, model, now) for model in host.evicted_by(chosen.place, now) or ()):
             return None
         return chosen
@@ -103,33 +101,47 @@ class LoadedFirst:
             return self.max_wait
         return max(LEAST_BOUND, LOADS * host.load_seconds(model))
 
+    def _is_ready(self, host: Host, choice: Choice, now: float) -> bool:
+        """Whether a call can be served without a load, or with one for which nothing has to go."""
+        place = choice.place
+        return host.has(place) or (
+            host.has_room(place) and not (len(host.peers) > 1 and is_better_elsewhere(host, choice, now))
+        )
+
     def _is_bound_to_serve(self, host: Host, ready: Choice, now: float) -> bool:
-        """Whether a batch is not yet served, or its model has just been loaded."""
+        """Whether the batch of the model is not yet served, or the model has just been loaded."""
         model = ready.place.model
         loaded = host.loaded.get(model)
-        if loaded is None:  # there is room for it, or the host loads nothing
+        if loaded is None:  # there is room for it
             return True
         return ready.queue.oldest <= loaded.since + host.load_seconds(model) or host.is_young(model, now)
 
     def _must_switch(self, host: Host, ready: Choice | None, others: Sequence[Choice], now: float) -> bool:
-        """Whether somebody would wait too long if one more call of a loaded model came before `others`, who
-        are in order of arrival and would be served in it."""
+        """Whether some of `others`, who are in order of arrival, would wait too long if one more call of a
+        loaded model came before them."""
+        if not others:
+            return False
         slots = max(host.limits.slots, 1)
-        models = {*host.loaded, *(each.place.model for each in others)}
-        allowed = BATCH_SHARE * max(host.batch_seconds(model) for model in models)
-        begins = now
-        if ready is not None:
-            begins += host.service_seconds(ready.place.model)
-        for each in others:
-            model = each.place.model
-            begins += host.load_seconds(model)
-            if begins > each.queue.oldest + self.bound(host, model) + allowed:
-                return True
-            begins += max(len(each.queue) * host.service_seconds(model) / slots, host.batch_seconds(model))
-        return False
+        groups = [
+            Group(
+                model := place.model,
+                host.load_seconds(model),
+                len(queue) * host.service_seconds(model) / slots,
+                queue.oldest,
+            )
+            for queue, place in others
+        ]
+        service = 0.0 if ready is None else host.service_seconds(ready.place.model)
+        return switch_in(host, groups, now, self.bound) < service
 
-    def _gain(self, host: Host, choice: Choice, now: float) -> float:
-        return (now - choice.queue.oldest) / host.load_seconds(choice.place.model)
+
+def _one_of_each(choices: Sequence[Choice], ready: Choice | None) -> list[Choice]:
+    """The first choice of each queue, but for the queue that can be served at once."""
+    found: dict[Queue, Choice] = {}
+    for choice in choices:
+        if ready is None or choice.queue is not ready.queue:
+            found.setdefault(choice.queue, choice)
+    return [*found.values()]
 
 
 def _arrival(choice: Choice) -> float:

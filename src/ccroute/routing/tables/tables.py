@@ -10,7 +10,9 @@ from ccroute.accounting import PriceBook
 from ccroute.backends import Backend
 from ccroute.errors import ConfigError, InvalidRequestError, RequestError, UnknownModelError
 from ccroute.failures import TRIGGERS, Trigger
+from ccroute.http.origin import Origin
 from ccroute.routing.names import did_you_mean
+from ccroute.routing.scheduling.waiting_cost import WaitingCost, waiting_cost
 from ccroute.routing.tables.agents import (
     OTHERS,
     Agent,
@@ -71,6 +73,7 @@ class Choice(NamedTuple):
     overridden: the agent's model replaced a different one that the caller requested.
     fallbacks:  the models to try after it, unless the call gives its own.
     limit:      the agent's.
+    waiting:    what the agent says of its waits.
     """
 
     name: str | None
@@ -80,6 +83,7 @@ class Choice(NamedTuple):
     fallbacks: tuple[str | Fallback, ...]
     reasons: tuple[str, ...]
     limit: Limit | None
+    waiting: WaitingCost | None
 
 
 class Tables:
@@ -115,6 +119,7 @@ class Tables:
         """What a call's `agent=` and `model=` lead to. Raises as `make_plan` does for an unknown agent or no
         model."""
         self._deployments: dict[str, Deployment] = {}
+        self._first_models: dict[Origin, str] = {}  # what a host that loads models was first used for
         self.resolve: Callable[[str], tuple[Resolution, Sequence[Deployment]]] = lru_cache(MAX_KNOWN)(
             self._resolve
         )
@@ -158,7 +163,8 @@ class Tables:
             reasons.append(f'agent {name} uses "{model}", not the requested "{requested}"')
         fallbacks = (*settings.fallback, *self.fallbacks.get(model, self.other_fallbacks))
         limit = None if name is None else limit_of("agent", name, name, settings.rpm, None)
-        return Choice(name, settings, model, overridden, fallbacks, tuple(reasons), limit)
+        waiting = waiting_cost(settings.waiting_cost, settings.max_wait_free)
+        return Choice(name, settings, model, overridden, fallbacks, tuple(reasons), limit, waiting)
 
     def _resolve(self, name: str) -> tuple[Resolution, Sequence[Deployment]]:
         resolution = self.aliases.resolve(name, self.backends)
@@ -205,10 +211,20 @@ class Tables:
             known = self._deployments.get(usual)
             if known is None:
                 known = make_deployment(name, backend, model, self.prices)
+                self._note_model(backend, model)
                 self.has_windows = self.has_windows or known.info.context_window is not None
             if len(self._deployments) < MAX_KNOWN:
                 self._deployments[usual] = self._deployments[name] = known
         return known
+
+    def _note_model(self, backend: Backend, model: str) -> None:
+        """Tell the backends of a host when calls use a second model there."""
+        if not (backend.loads_models and (runner := backend.runner(model))):
+            return
+        if self._first_models.setdefault(backend.origin, runner) != runner and not backend.shares_host:
+            for each in self.backends.values():
+                if each.origin == backend.origin:
+                    each.shares_host = True
 
     def known_deployments(self) -> list[str]:
         """The names of the deployments in aliases, agents, fallbacks, `default_model` and the backends'

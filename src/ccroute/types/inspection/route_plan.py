@@ -18,7 +18,7 @@ class Candidate(Frozen):
     """A deployment that may serve the call.
 
     alias:          the model that led to it; a `fallback` model is tried only if the others fail.
-    reason:         why it is there.
+    reason:         why the candidate is in the plan.
     allowed:        whether a call would ask it now; if not, `why_not` says why.
     probability:    of being the first that is asked, 0 to 1. Only random strategies have others than 0 and 1.
     worst_cost:     USD for the longest prompt and answer, with nothing from a cache; None if unknown.
@@ -51,8 +51,8 @@ class RoutePlan(Frozen):
 
     `requested_model` is the model that the call names, `model` the alias that is used; `overridden`: the
     agent's configured model replaces a different requested one. `estimated_tokens` is the prompt.
-    `candidates` are in the order in which a call would try them; those that it would not ask stand where they
-    would be. `reasons` are sentences about the whole plan. `budgets` are those that its candidates need.
+    `candidates` are in the order in which a call would try them; candidates that it would not ask are listed
+    at their place. `reasons` are sentences about the whole plan. `budgets` are the budgets of its candidates.
     `timeout` is the call's time in seconds.
     """
 

@@ -106,14 +106,14 @@ class BackendStats(Frozen):
 class BudgetStats(Frozen):
     """One budget and its window. Money is USD.
 
-    limit, spent, reserved: in this window: the most that may be spent (None: any amount), what is, and what
-                            the calls in flight may still cost. `token_limit`, `tokens_spent` and
+    limit, spent, reserved: in this window: the most that may be spent (None: any amount), what is spent, and
+                            what the calls in flight may still cost. `token_limit`, `tokens_spent` and
                             `tokens_reserved` are the same in tokens.
-    waiting:                calls that wait for it.
+    waiting:                calls that wait for this budget.
     resets_at:              when the window ends (UTC); None: never.
 
-    `spent` and `reserved` are None in `stats()` where each session has its own: ask `explain(session=…)`. So
-    they are where the ledger cannot be read.
+    `spent` and `reserved` are None if the ledger cannot be read. For a budget of each session, they are None
+    in `stats()`: ask `explain(session=…)`.
     """
 
     name: str

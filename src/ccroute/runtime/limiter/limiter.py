@@ -11,14 +11,16 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from operator import call as apply
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from ccroute.backends import Backend, Origin
 from ccroute.flow.effects import Granted, Look, Queued
 from ccroute.http.message import Failure
 from ccroute.http.streams.event_loops import has_ended
-from ccroute.routing.scheduling import RECHECK, HostLimits, Hosts, Place, Scheduler
+from ccroute.routing.scheduling import RECHECK, HostLimits, Hosts, Scheduler
 from ccroute.routing.scheduling.guarded import guarded
+from ccroute.runtime.limiter.places import host_limits, place_of, runner
+from ccroute.runtime.limiter.slot import FULL, LATE, STUCK, Call
 from ccroute.types.locks import Inbox
 
 if TYPE_CHECKING:
@@ -26,92 +28,11 @@ if TYPE_CHECKING:
     from ccroute.routing.scheduling import Grant
     from ccroute.types import LoadedModel, ModelStats
 
-FULL = Failure("queue", "the host is busy and its queue is full: raise max_queue, or send less", sent=False)
-LATE = Failure("queue", "the host was busy until the deadline: raise timeout=, or send less", sent=False)
-STUCK = Failure(
-    "queue",
-    "every slot of the host is held by this thread or by the event loop it runs, so waiting would never "
-    "end: finish or close the other stream first, or use acomplete()",
-    sent=False,
-)
-
 LOOK_EVERY: Final = 5.0
 """Seconds between two looks at what a server has loaded."""
 OVERDUE: Final = 10.0
 """Seconds after which another call does what the last one should have done: its loop may be busy."""
 NEVER: Final = float("inf")
-
-
-class Waiter(Protocol):
-    """What lets a call sleep until it has a slot.
-
-    owner:  the thread, or a weak reference to the loop, that runs the call and will give the slot back.
-    blocks: the owners that cannot give back a slot while this call waits: a thread blocks itself and the
-            loop it runs, a task blocks none.
-    """
-
-    owner: object
-
-    @property
-    def blocks(self) -> Sequence[object]: ...
-
-    async def wait(self, until: float) -> bool:
-        """Sleep until the waiter is woken, or until this instant (monotonic): then False."""
-        ...
-
-    def wake(self) -> bool:
-        """End the sleep. Never waits. False if the call is gone."""
-        ...
-
-
-class _Call:
-    """A call as the limiter knows it. It does not keep its `Slot` alive.
-
-    places:       where it may be served: one for each of its options.
-    granted:      what it got.
-    asleep_until: the instant until which it sleeps if nobody wakes it.
-    """
-
-    __slots__ = ("asleep_until", "granted", "places", "waiter")
-
-    def __init__(self, waiter: Waiter) -> None:
-        self.waiter = waiter
-        self.places: Sequence[Place] = ()
-        self.granted: Granted | None = None
-        self.asleep_until = 0.0
-
-
-class Slot:
-    """One call's slot at a host, or its place in a queue. Dropping the object gives it back, too."""
-
-    _limiter: Limiter | None = None  # an interrupt may come before it is set
-
-    def __init__(self, limiter: Limiter, waiter: Waiter) -> None:
-        self.waiter = waiter
-        self._call = _Call(waiter)
-        self._limiter = limiter
-
-    def enter(self, options: Sequence[Deployment], priority: int) -> Granted | Queued | Failure:
-        """Ask for a slot at the host of any of these. `Queued`: `poll` tells when the call has one."""
-        return Granted() if self._limiter is None else self._limiter.enter(self._call, options, priority)
-
-    def poll(self, until: float) -> Granted | Look | Failure | float:
-        """What a call that is queued gets now. A number: the instant until which it has to sleep, unless its
-        waiter is woken before. At `until` it leaves the queue."""
-        if self._limiter is None:
-            return self._call.granted or LATE
-        found = self._limiter.poll(self._call, until)
-        if found is LATE:
-            self.settle()
-        return found
-
-    def settle(self, outcome: object = None) -> None:
-        """Give the slot back, or leave the queue. Only the first call counts. Never waits."""
-        if self._limiter is not None:
-            self._limiter.release(self._call)
-            self._limiter = None  # only now: until then an interrupt leaves it to `__del__`
-
-    __del__ = settle
 
 
 class LimiterStats(NamedTuple):
@@ -141,7 +62,7 @@ class Limiter(dict[Origin, HostLimits]):
         self._begin()
 
     def _begin(self) -> None:
-        blocked: dict[object, _Call] = {}  # owner → the call that blocks it
+        blocked: dict[object, Call] = {}  # owner → the call that blocks it
         self._blocked = blocked
 
         def instead(call: Any) -> Any:
@@ -218,14 +139,14 @@ class Limiter(dict[Origin, HostLimits]):
         """Let every call run that waits for a host: it has no limit any more."""
         host = self._hosts.by_origin[origin]
         while host.queues:
-            call = cast("_Call", next(iter(host.queues)).first)
-            self._leave(call)
+            call = cast(Call, next(iter(host.queues)).first)
             call.granted = Granted([place.host for place in call.places].index(origin))
             call.waiter.wake()
+            self._leave(call)
 
     # -- Slots
 
-    def enter(self, call: _Call, options: Sequence[Deployment], priority: int) -> Granted | Queued | Failure:
+    def enter(self, call: Call, options: Sequence[Deployment], priority: int) -> Granted | Queued | Failure:
         """Give the call a slot or a place in the queue, or return why it may not wait."""
         try:
             with self._inbox.lock:
@@ -236,23 +157,27 @@ class Limiter(dict[Origin, HostLimits]):
                 self._inbox.drain()
 
     def _enter(
-        self, call: _Call, options: Sequence[Deployment], priority: int, now: float
+        self, call: Call, options: Sequence[Deployment], priority: int, now: float
     ) -> Granted | Queued | Failure:
         places = []
         for number, option in enumerate(options):
             limits = self.get(option.backend.origin)
             if limits is None:  # a reload has taken the limit off
-                return Granted(number)
+                call.granted = Granted(number)
+                return call.granted
             places.append(place_of(option, limits))
         call.places, hosts = places, self._hosts
+        if len(places) > 1:
+            places = [*dict.fromkeys(places)]
         if (grant := hosts.enter(call, places, priority, now)) is not None:
-            return Granted(0, grant)
+            call.granted = Granted(call.places.index(grant.place), grant)
+            return call.granted
         blocks = call.waiter.blocks
         for owner in blocks:
             self._blocked[owner] = call
         for place in places:
             running = hosts.by_origin[place.host].running
-            for dead in [each for each in running if _is_dead(cast("_Call", each).waiter.owner)]:
+            for dead in [each for each in running if _is_dead(cast(Call, each).waiter.owner)]:
                 hosts.leave(dead)
         self._grant(now, entering=call)
         if call.granted is not None:
@@ -267,33 +192,33 @@ class Limiter(dict[Origin, HostLimits]):
     def _is_held_by(self, owners: Sequence[object], origin: Origin) -> bool:
         """Whether all calls that run at a host belong to these owners, and there are any."""
         running = self._hosts.by_origin[origin].running
-        return bool(running) and all(cast("_Call", each).waiter.owner in owners for each in running)
+        return bool(running) and all(cast(Call, each).waiter.owner in owners for each in running)
 
-    def release(self, call: _Call) -> None:
+    def release(self, call: Call) -> None:
         """Take back the call's slot or its place in the queue. Never waits; finalisers call it, too."""
         self._inbox.append((self._released, call))
         self._inbox.drain()
 
-    def _released(self, call: _Call) -> None:
+    def _released(self, call: Call) -> None:
         self._leave(call)
+        call.granted = None  # which refers to the call
         self._grant(self._now())
 
-    def _leave(self, call: _Call) -> None:
+    def _leave(self, call: Call) -> None:
         self._hosts.leave(call)
         self._unblock(call)
-        call.granted = None  # which refers to the call
 
-    def _unblock(self, call: _Call) -> None:
+    def _unblock(self, call: Call) -> None:
         if self._blocked:
             for owner in call.waiter.blocks:
                 if self._blocked.get(owner) is call:
                     del self._blocked[owner]
 
-    def _grant(self, now: float, entering: _Call | None = None) -> None:
+    def _grant(self, now: float, entering: Call | None = None) -> None:
         """Give free slots to waiting calls, and wake them; `entering` is awake."""
         hosts = self._hosts
         for grant in hosts.grants(now):
-            call = cast("_Call", grant.call)
+            call = cast(Call, grant.call)
             call.granted = Granted(call.places.index(grant.place), grant)
             self._unblock(call)
             if call is not entering and not call.waiter.wake():
@@ -306,7 +231,7 @@ class Limiter(dict[Origin, HostLimits]):
 
     # -- What a waiting call does meanwhile: look at what servers have loaded, and ask the scheduler again
 
-    def poll(self, call: _Call, until: float) -> Granted | Look | Failure | float:
+    def poll(self, call: Call, until: float) -> Granted | Look | Failure | float:
         """What a waiting call gets now, or the instant until which it has to sleep."""
         if call.granted is not None:
             return call.granted
@@ -320,7 +245,7 @@ class Limiter(dict[Origin, HostLimits]):
             if self._inbox:
                 self._inbox.drain()
 
-    def _poll(self, call: _Call, until: float, now: float) -> Granted | Look | float:
+    def _poll(self, call: Call, until: float, now: float) -> Granted | Look | float:
         call.asleep_until = 0.0
         if now >= self._recheck:
             self._grant(now)
@@ -348,7 +273,7 @@ class Limiter(dict[Origin, HostLimits]):
         """Wake the call that came last if it sleeps beyond the next check. It is the last to get a slot, so
         it has time for it."""
         check = self._next_check()
-        while (last := cast("_Call | None", self._hosts.last)) is not None and last.asleep_until > check:
+        while (last := cast("Call | None", self._hosts.last)) is not None and last.asleep_until > check:
             last.asleep_until = 0.0
             if last.waiter.wake():
                 return
@@ -390,32 +315,6 @@ class Limiter(dict[Origin, HostLimits]):
     def _listed(self, given: tuple[Origin, list[tuple[str, float | None]], float]) -> None:
         self._hosts.listed(*given)
         self._grant(self._now())
-
-
-def host_limits(backends: Sequence[Backend]) -> HostLimits | None:
-    """The limits of a host from its backends: the smallest count. None: it has no limit."""
-    slots = [each.max_concurrency for each in backends if each.max_concurrency is not None]
-    memory = [each.memory_gb for each in backends if each.memory_gb is not None]
-    if not slots:
-        return None
-    return HostLimits(min(slots), any(map(loads_models, backends)), min(memory, default=None))
-
-
-def place_of(option: Deployment, limits: HostLimits) -> Place:
-    """Where a deployment is served. At a host that loads no models on demand, all models are alike."""
-    if not limits.loads_models:
-        return Place(option.backend.origin, "")
-    return Place(option.backend.origin, runner(option.backend, option.model), option.info.memory_gb)
-
-
-def loads_models(backend: Backend) -> bool:
-    """Whether the server loads models on demand."""
-    return backend.kind == "ollama" or backend.memory_gb is not None
-
-
-def runner(backend: Backend, model: str) -> str:
-    """What the server loads for a model."""
-    return backend.names(model)[0]
 
 
 def _is_dead(owner: object) -> bool:

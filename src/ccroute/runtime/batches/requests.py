@@ -1,0 +1,187 @@
+"""The requests of a batch until they begin: reads them, makes their plans, and knows which is next.
+
+Must not know threads, tasks or answers. The order is made by `routing.scheduling.batches`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+
+from ccroute.errors import CcrouteError, RouterClosedError
+from ccroute.flow import CallContext
+from ccroute.routing.scheduling import Host, HostLimits, Place
+from ccroute.routing.scheduling.batches import BatchOrder, Begun
+from ccroute.types.arguments.checked import check_names
+
+if TYPE_CHECKING:
+    from ccroute.backends import Origin
+    from ccroute.routing import Candidate, Deployment
+    from ccroute.runtime.base import RouterBase
+
+Requests: TypeAlias = Iterable[str | Mapping[str, object]]
+
+READ_AHEAD: Final = 1000
+"""Requests that are read before they begin, where their number is unknown."""
+
+
+class Planned(NamedTuple):
+    """A request that begins: its place in the batch, where it may be served, and its plan."""
+
+    number: int
+    places: frozenset[Place]
+    context: CallContext
+
+
+class Unbegun:
+    """A request that has not begun. `places`: where it may be served, as far as this is known."""
+
+    __slots__ = ("index", "options", "places", "planned", "priority")
+
+    def __init__(
+        self, index: int, options: Mapping[str, object], places: frozenset[Place], priority: object
+    ) -> None:
+        self.index = index
+        self.options = options
+        self.places = places
+        self.priority = priority if isinstance(priority, int) else 0
+        self.planned: Planned | None = None  # it waits, because the host of its plan has enough to do
+
+
+class BatchRequests:
+    """The requests of a batch that have not begun.
+
+    options:  the keywords of every request that does not give its own.
+    total:    the number of requests; None: unknown.
+    all_read: whether no request is left to be read.
+
+    Raises `TypeError` for an unknown keyword, and for a request that is none. Of requests with a length, all
+    are read at once.
+    """
+
+    def __init__(
+        self, router: RouterBase, requests: Requests, options: Mapping[str, object], concurrency: int
+    ) -> None:
+        if isinstance(requests, str | bytes | Mapping) or not isinstance(requests, Iterable):
+            raise TypeError(f"requests must be a list of requests, not a {type(requests).__name__}")
+        if concurrency < 1:
+            raise ValueError("concurrency must be at least 1")
+        check_names(options)
+        self.total = len(requests) if isinstance(requests, Sized) else None
+        self.all_read = False
+        self._router = router
+        self._options = options
+        self._unread = enumerate(requests)
+        self._hosts = _hosts(router)
+        self._order = BatchOrder[Unbegun](self._hosts, concurrency)
+        while self.total is not None and (request := self.read()) is not None:
+            self.add(request)
+
+    def __len__(self) -> int:
+        """The requests that were read and have not begun."""
+        return len(self._order)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another request may be read before others have begun."""
+        return not self.all_read and len(self._order) < READ_AHEAD
+
+    def read(self) -> Unbegun | None:
+        """Read one request, for `add`; None: there is no other. The caller's code runs: it may take long."""
+        index, given = next(self._unread, (-1, ""))
+        if index < 0:
+            self.all_read = True
+            return None
+        where = f"requests[{index}]"
+        options = {"prompt": given} if isinstance(given, str) else given
+        if not isinstance(options, Mapping):
+            raise TypeError(f"{where} must be a mapping of keywords or a str, not a {type(given).__name__}")
+        check_names(options, f"{where}: ", also="prompt")
+        agent, model, priority = (
+            options.get(name, self._options.get(name)) for name in ("agent", "model", "priority")
+        )
+        return Unbegun(index, options, self._expected_places(agent, model), priority)
+
+    def add(self, request: Unbegun) -> None:
+        """Let a request wait until it begins."""
+        self._order.add(request, request.index, request.places, request.priority)
+
+    def take(self, begun: Sequence[Begun]) -> Planned | CcrouteError | None:
+        """The request that begins next, while these calls run, or the error that answers it. None: no other
+        may begin now. Raises `RouterClosedError`."""
+        while (request := self._order.next(begun)) is not None:
+            if request.planned is not None:
+                return request.planned
+            try:
+                planned = self._plan(request)
+            except RouterClosedError:
+                raise
+            except CcrouteError as error:
+                error.index = request.index
+                return error.with_traceback(None)
+            if self._order.has_room(planned.places, begun):
+                return planned
+            request.planned, request.places = planned, planned.places
+            self.add(request)
+        return None
+
+    def _plan(self, request: Unbegun) -> Planned:
+        options = {**self._options, **request.options}
+        prompt: Any = options.pop("prompt", None)
+        context = self._router._begin(prompt, None, options)
+        return Planned(request.index, self._places_of(context.plan.candidates), context)
+
+    # Where a request is served. Candidates of one alias have equal right if their hosts have limits.
+
+    def _expected_places(self, agent: object, model: object) -> frozenset[Place]:
+        """Where a request will probably be served; empty: unknown. Its plan is made only when it begins, by
+        what is known then."""
+        tables = self._router._state.tables
+        if not (isinstance(agent, str | None) and isinstance(model, str | None)):
+            return frozenset()
+        try:
+            chosen = tables.choose(agent, model)
+            resolution, candidates = tables.chain((chosen.model,)).groups[0]
+        except CcrouteError:
+            return frozenset()
+        if resolution.strategy == "ordered":
+            candidates = candidates[:1]
+        return frozenset(
+            self._place(each.deployment)
+            for each in candidates
+            if not chosen.agent.local_only or each.deployment.is_local
+        )
+
+    def _places_of(self, candidates: Sequence[Candidate]) -> frozenset[Place]:
+        """Where a call with these candidates is served first."""
+        first, tables, hosts = candidates[0], self._router._state.tables, self._hosts
+        equal = [each for each in candidates if each.alias == first.alias]
+        if first.deployment.backend.origin not in hosts or (
+            len(equal) > 1 and tables.resolve(first.alias)[0].strategy == "ordered"
+        ):
+            equal = [first]
+        return frozenset(
+            self._place(each.deployment)
+            for each in equal
+            if each is first or each.deployment.backend.origin in hosts
+        )
+
+    def _place(self, deployment: Deployment) -> Place:
+        backend = deployment.backend
+        host = self._hosts.get(backend.origin)
+        if host is None or not host.limits.loads_models:
+            return Place(backend.origin, "")
+        return Place(backend.origin, backend.names(deployment.model)[0], deployment.info.memory_gb)
+
+
+def _hosts(router: RouterBase) -> Mapping[Origin, Host]:
+    """The hosts with a limit."""
+    loading = {
+        each.origin
+        for each in router._state.tables.backends.values()
+        if each.kind == "ollama" or each.memory_gb is not None
+    }
+    return {
+        origin: Host(origin, HostLimits(stats.limit, origin in loading))
+        for origin, stats in router._limiter.stats().items()
+    }
