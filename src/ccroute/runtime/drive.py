@@ -120,14 +120,14 @@ class _Driver(Generic[T]):
         self._slot = slot = Slot(self._limiter, self._new_waiter())
         return slot.enter(effect.options, effect.priority)
 
-    async def _wait(self, until: float) -> Granted | Look | Failure | None:
+    async def _wait(self, effect: Wait) -> Granted | Look | Queued | Failure | None:
         """The result of a `Wait`; None after `close`."""
         if self._slot is None:
             return Granted()
         slot = self._slot
         self._waiter = slot.waiter
         while not self._closed:
-            found = slot.poll(until)
+            found = slot.poll(effect.until, effect.decides)
             if not isinstance(found, float):
                 return found
             await slot.waiter.wait(found)
@@ -206,7 +206,7 @@ class _Driver(Generic[T]):
                     elif type(effect) is Enter:
                         result = self._enter(effect)
                     elif type(effect) is Wait:
-                        result = await self._wait(effect.until)
+                        result = await self._wait(effect)
                     elif type(effect) is Leave:
                         self._end_attempt()
                     elif type(effect) is Sleep:

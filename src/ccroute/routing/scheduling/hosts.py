@@ -9,7 +9,7 @@ from ccroute.http.origin import Origin
 from ccroute.routing.scheduling.host import Host, HostLimits
 from ccroute.routing.scheduling.places import Choice, Place, Queue
 from ccroute.routing.scheduling.policies import LoadedFirst, Scheduler
-from ccroute.routing.scheduling.prediction import begins_in
+from ccroute.routing.scheduling.prediction import Bound, begins_in
 
 
 class Grant(NamedTuple):
@@ -111,8 +111,20 @@ class Hosts:
 
     def predicted(self, places: Sequence[Place], priority: int, now: float) -> list[float]:
         """Seconds until a call that comes now would begin to be answered at each place, loading included."""
-        bound = self.scheduler.bound if isinstance(self.scheduler, LoadedFirst) else _unbounded
+        bound = self._bound()
         return [begins_in(self.by_origin[place.host], place, priority, now, bound) for place in places]
+
+    def left(self, call: Hashable, now: float) -> float:
+        """Seconds until a call that waits would begin to be answered, loading included."""
+        queue = self._waiting[call]
+        bound, came = self._bound(), queue.came(call)
+        return min(
+            begins_in(self.by_origin[place.host], place, queue.priority, now, bound, came)
+            for place in queue.places
+        )
+
+    def _bound(self) -> Bound:
+        return self.scheduler.bound if isinstance(self.scheduler, LoadedFirst) else _unbounded
 
     def listed(self, origin: Origin, models: Iterable[tuple[str, float | None]], now: float) -> None:
         """A server lists its loaded models, each with its memory in GB."""

@@ -19,8 +19,8 @@ from ccroute.http.message import Failure
 from ccroute.http.streams.event_loops import has_ended
 from ccroute.routing.scheduling import RECHECK, HostLimits, Hosts, Scheduler
 from ccroute.routing.scheduling.guarded import guarded
-from ccroute.runtime.limiter.places import host_limits, place_of, runner
-from ccroute.runtime.limiter.slot import FULL, LATE, STUCK, Call
+from ccroute.runtime.limiter.places import host_limits, place_of
+from ccroute.runtime.limiter.slot import FULL, LATE, NEVER, STUCK, Call
 from ccroute.types.locks import Inbox
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ LOOK_EVERY: Final = 5.0
 """Seconds between two looks at what a server has loaded."""
 OVERDUE: Final = 10.0
 """Seconds after which another call does what the last one should have done: its loop may be busy."""
-NEVER: Final = float("inf")
 
 
 class LimiterStats(NamedTuple):
@@ -108,30 +107,33 @@ class Limiter(dict[Origin, HostLimits]):
         If several backends share a host, the smallest limits count. A host that no backend has any more keeps
         its limit until a later configuration finds it idle: calls that began before may still be asking it.
         """
-        self._inbox.append((self._configure, (tuple(backends), max_queue)))
-        self._inbox.drain()
-
-    def _configure(self, given: tuple[Sequence[Backend], int]) -> None:
-        backends, self._max_queue = given
         groups: dict[Origin, list[Backend]] = {}
         for backend in backends:
             groups.setdefault(backend.origin, []).append(backend)
         limits = {origin: found for origin, group in groups.items() if (found := host_limits(group))}
+        lookers = {
+            each.origin: each
+            for origin, found in limits.items()
+            for each in reversed(groups[origin] if found.loads_models else [])
+            if each.loaded()
+        }
+        self._inbox.append((self._configure, (max_queue, {*groups}, limits, lookers)))
+        self._inbox.drain()
+
+    def _configure(
+        self, given: tuple[int, set[Origin], dict[Origin, HostLimits], dict[Origin, Backend]]
+    ) -> None:
+        self._max_queue, named, limits, self._lookers = given
         for origin, host in self._hosts.by_origin.items():
             is_idle = not host.running and not host.queues
-            if origin not in groups and (origin in self._named or not is_idle):
+            if origin not in named and (origin in self._named or not is_idle):
                 limits[origin] = host.limits
         for origin in [origin for origin in self if origin not in limits]:
             self._let_go(origin)
             del self[origin]
         self.update(limits)
         self._hosts.configure(limits)
-        self._named = {*groups}
-        self._lookers = {
-            origin: backend
-            for backend in reversed(backends)
-            if (origin := backend.origin) in limits and limits[origin].loads_models and backend.loaded()
-        }
+        self._named = named
         self._looks = {origin: self._looks.get(origin, 0.0) for origin in self._lookers}
         self._grant(self._now())
 
@@ -187,7 +189,7 @@ class Limiter(dict[Origin, HostLimits]):
         if stuck or ahead >= self._max_queue:
             self._leave(call)
             return STUCK if stuck else FULL
-        return Queued(ahead, min(hosts.predicted(places, priority, now)))
+        return Queued(ahead, hosts.left(call, now))
 
     def _is_held_by(self, owners: Sequence[object], origin: Origin) -> bool:
         """Whether all calls that run at a host belong to these owners, and there are any."""
@@ -231,7 +233,9 @@ class Limiter(dict[Origin, HostLimits]):
 
     # -- What a waiting call does meanwhile: look at what servers have loaded, and ask the scheduler again
 
-    def poll(self, call: Call, until: float) -> Granted | Look | Failure | float:
+    def poll(
+        self, call: Call, until: float, decides: float = NEVER
+    ) -> Granted | Look | Queued | Failure | float:
         """What a waiting call gets now, or the instant until which it has to sleep."""
         if call.granted is not None:
             return call.granted
@@ -240,17 +244,19 @@ class Limiter(dict[Origin, HostLimits]):
         try:
             with self._inbox.lock:
                 self._inbox.read()
-                return self._poll(call, until, now)
+                return self._poll(call, min(until, decides), now)
         finally:
             if self._inbox:
                 self._inbox.drain()
 
-    def _poll(self, call: Call, until: float, now: float) -> Granted | Look | float:
+    def _poll(self, call: Call, until: float, now: float) -> Granted | Look | Queued | float:
         call.asleep_until = 0.0
         if now >= self._recheck:
             self._grant(now)
         if call.granted is not None:
             return call.granted
+        if now >= until:
+            return Queued(0, self._hosts.left(call, now))
         patience = 0.0 if self._hosts.last is call else OVERDUE
         for origin, due in self._looks.items():
             if due + patience <= now and self._has_a_choice(origin):
@@ -307,7 +313,7 @@ class Limiter(dict[Origin, HostLimits]):
     def listed(self, backend: Backend, models: Sequence[LoadedModel]) -> None:
         """The backend's server has these models loaded. Never waits."""
         sizes = [
-            (runner(backend, each.name), None if each.size is None else each.size / 1e9) for each in models
+            (backend.runner(each.name), None if each.size is None else each.size / 1e9) for each in models
         ]
         self._inbox.append((self._listed, (backend.origin, sizes, self._now())))
         self._inbox.drain()

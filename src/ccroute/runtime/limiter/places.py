@@ -18,21 +18,11 @@ def host_limits(backends: Sequence[Backend]) -> HostLimits | None:
     memory = [each.memory_gb for each in backends if each.memory_gb is not None]
     if not slots:
         return None
-    return HostLimits(min(slots), any(map(loads_models, backends)), min(memory, default=None))
+    return HostLimits(min(slots), any(each.loads_models for each in backends), min(memory, default=None))
 
 
 def place_of(option: Deployment, limits: HostLimits) -> Place:
     """Where a deployment is served. At a host that loads no models on demand, all models are alike."""
     if not limits.loads_models:
         return Place(option.backend.origin, "")
-    return Place(option.backend.origin, runner(option.backend, option.model), option.info.memory_gb)
-
-
-def loads_models(backend: Backend) -> bool:
-    """Whether the server loads models on demand."""
-    return backend.kind == "ollama" or backend.memory_gb is not None
-
-
-def runner(backend: Backend, model: str) -> str:
-    """What the server loads for a model."""
-    return backend.names(model)[0]
+    return Place(option.backend.origin, option.backend.runner(option.model), option.info.memory_gb)
