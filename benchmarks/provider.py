@@ -20,16 +20,15 @@ import gzip
 import json
 import re
 import socket
-import struct
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from enum import Enum
 from random import Random
 from typing import Any, Literal, NamedTuple
 
 import server
 from server import compact
+from steps import CLOSE, HOLD, RESET, WAIT, PlaysSteps, Step
 from usages import LONG, Answer, Tokens, anthropic_answer, event, ollama_answer, openai_answer
 
 PRICES: dict[str, tuple[Tokens, Tokens]] = {
@@ -106,19 +105,6 @@ def drawn(seed: str, number: int) -> Ask:
 
 
 # -- what a host does ----------------------------------------------------------------------------------------
-
-
-class Stop(Enum):
-    """What a host does besides answering."""
-
-    WAIT = "let the client read what came"
-    RESET = "reset the connection"
-    CLOSE = "close the connection"
-    HOLD = "wait for the client to leave"
-
-
-Step = bytes | Stop
-WAIT, RESET, CLOSE, HOLD = Stop.WAIT, Stop.RESET, Stop.CLOSE, Stop.HOLD
 
 
 class Wire(NamedTuple):
@@ -307,9 +293,6 @@ def act_of(ask: Ask, host: str, nth: int, seed: str) -> Act:
 # -- the hosts -----------------------------------------------------------------------------------------------
 
 _CALL = re.compile(rb"call (\d{9})")
-_NO_LINGER = struct.pack("ii", 1, 0)
-READ = 0.003
-"""Seconds that a client has to read what came before a break."""
 
 
 class Provider:
@@ -334,8 +317,10 @@ class Provider:
         return len(self.bill) - 1, act
 
 
-class Link(server.FixedAnswers):
+class Link(PlaysSteps):
     """One connection to a host."""
+
+    wait = 0.003
 
     def __init__(self, provider: Provider, host: str) -> None:
         self._provider, self._host = provider, host
@@ -350,14 +335,15 @@ class Link(server.FixedAnswers):
     def eof_received(self) -> None:
         # What was written to a client that had left comes back as an error of the socket.
         if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self._unread()
+            self.left()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._provider.open -= 1
         if error is not None:
-            self._unread()
+            self.left()
 
-    def _unread(self) -> None:
+    def left(self) -> None:
+        """What was told last may not have been read."""
         bill = self._provider.bill
         if self._place >= 0 and bill[self._place].told != "nothing":
             bill[self._place] = bill[self._place]._replace(told="unread")
@@ -365,23 +351,7 @@ class Link(server.FixedAnswers):
     def answer(self, head: bytes, body: bytes) -> None:
         self._place, act = self._provider.opened(self._host, body, kept=self._count > 0)
         self._count += 1
-        self._play(iter(act.steps))
-
-    def _play(self, steps: Iterator[Step]) -> None:
-        for step in steps:
-            if self.transport.is_closing():
-                self._unread()
-                return
-            if isinstance(step, bytes):
-                self.transport.write(step)
-            elif step is WAIT:
-                asyncio.get_running_loop().call_later(READ, self._play, steps)
-                return
-            elif step is CLOSE:
-                self.transport.close()
-            elif step is RESET:
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-                self.transport.abort()
+        self.play(iter(act.steps))
 
 
 async def main(seed: str, file: str) -> None:

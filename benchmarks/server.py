@@ -9,7 +9,7 @@ client's own.
 It has one address for each PACE. With 0, a stream is one write. Otherwise each event is a write of its own,
 PACE seconds after the one before, as a model writes its words: a client that keeps up reads them one by one.
 
-The other servers here (`sick.py`, `in_flight.py`) use its parts.
+The other servers here (`sick.py`, `provider.py`, `in_flight.py`) use its parts.
 """
 
 from __future__ import annotations

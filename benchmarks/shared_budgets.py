@@ -23,6 +23,7 @@ import threading
 import time
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import server
 from canned import answered_from_memory
@@ -86,7 +87,7 @@ def forked(path: Path, whole: Decimal, process: int, threads: int, told: int) ->
     return child
 
 
-def run(path: Path, options: argparse.Namespace, chance: random.Random) -> dict[str, object]:
+def run(path: Path, options: argparse.Namespace, chance: random.Random) -> dict[str, Any]:
     """One round, and what is wrong after it."""
     whole = A_CALL * options.calls
     hears, tells = os.pipe()
@@ -146,14 +147,14 @@ def main() -> int:
         "--calls", type=int, default=300, help="the dearest ones that the budget has room for"
     )
     options = parser.parse_args()
-    chance, began, rounds = random.Random(7), time.perf_counter(), list[dict[str, object]]()
+    chance, began, rounds = random.Random(7), time.perf_counter(), list[dict[str, Any]]()
     for _ in range(options.rounds):
         with tempfile.TemporaryDirectory() as folder:
             rounds.append(run(Path(folder, "usage.db"), options, chance))
-    wrong = {name: sum(int(each[name]) for each in rounds) for name in list(rounds[0])[2:]}  # type: ignore[call-overload]
+    wrong = {name: sum(int(each[name]) for each in rounds) for name in list(rounds[0])[2:]}
     result = {
         "rounds": options.rounds,
-        "calls": sum(int(each["calls"]) for each in rounds),  # type: ignore[call-overload]
+        "calls": sum(int(each["calls"]) for each in rounds),
         "least used": float(min(Decimal(str(each["used"])) for each in rounds)),
         "seconds": round(time.perf_counter() - began, 1),
         **wrong,

@@ -24,45 +24,29 @@ import gzip
 import json
 import re
 import socket
-import struct
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from enum import Enum
 from random import Random
 from typing import Any, NamedTuple
 
 import server
+from steps import CLOSE, RESET, WAIT, PlaysSteps, Step
 
 MARK = "0" * 9
 """Where the number of the call goes, in the templates of all answers."""
 PIECES = [f" {MARK}", " is", " what", " this", " call", " asked", " for", "."]
-READ = 0.005
-"""Seconds that a client has to read what came before a break."""
 DOWN = 0.5
 """Seconds that the flapping host is away."""
 LEFT = 5.0
 """Seconds that connections have to be closed by the client, at the end."""
 _MARK = MARK.encode()
 _CALL = re.compile(rb"call (\d{9})")
-_NO_LINGER = struct.pack("ii", 1, 0)
 
 
 def text(number: int) -> str:
     """What call `number` is answered."""
     return "".join(PIECES).replace(MARK, f"{number:09}")
-
-
-class Break(Enum):
-    """What a host does besides answering."""
-
-    WAIT = "let the client read what came"
-    RESET = "reset the connection"
-    CLOSE = "close the connection"
-
-
-Step = bytes | Break
-WAIT, RESET, CLOSE = Break.WAIT, Break.RESET, Break.CLOSE
 
 
 # -- their answers -------------------------------------------------------------------------------------------
@@ -259,7 +243,7 @@ class Host:
 _KINDS = [(path, streamed) for path in WIRES for streamed in (False, True)]
 
 
-class Link(server.FixedAnswers):
+class Link(PlaysSteps):
     """One connection to a host."""
 
     def __init__(self, host: Host) -> None:
@@ -284,23 +268,10 @@ class Link(server.FixedAnswers):
 
     def answer(self, head: bytes, body: bytes) -> None:
         self._busy = True
-        self._play(self._host.next_answer(head, body))
+        self.play(self._host.next_answer(head, body))
 
-    def _play(self, steps: Iterator[Step]) -> None:
-        for step in steps:
-            if self.transport.is_closing():
-                return
-            if isinstance(step, bytes):
-                self.transport.write(step)
-            elif step is WAIT:
-                asyncio.get_running_loop().call_later(READ, self._play, steps)
-                return
-            elif step is CLOSE:
-                self.transport.close()
-            else:
-                sock = self.transport.get_extra_info("socket")
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-                self.transport.abort()
+    def played(self) -> None:
+        """The connection is free for the next request."""
         self._busy = False
         if self._retired:
             self.transport.close()

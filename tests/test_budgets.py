@@ -418,7 +418,7 @@ def test_every_wrong_budget_is_a_fault_of_the_router() -> None:
             [OpenAIBackend("main", api_key="k")],
             agents={"coder": Agent("main/m", group="devs"), "odd": "nowhere/m"},
             groups={"devs": Agent()},
-            budgets={"codr": Budget(1), "group:dev": Budget(1), "backend:mian": Budget(1), "router": 5},  # type: ignore[dict-item]
+            budgets={"codr": Budget(1), "group:dev": Budget(1), "backend:mian": Budget(1), "router": 5},  # type: ignore[dict-item]  # wrong on purpose
         )
     assert len(caught.value.faults) == 5
     assert 'budgets.codr: unknown agent "codr", did you mean "coder"?' in caught.value.faults

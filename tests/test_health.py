@@ -96,7 +96,7 @@ def test_a_server_without_a_list_of_loaded_models_is_well(caller: Caller) -> Non
             ],
             [("a", None, None)],
         ),
-        ("localai", ["a"], None),
+        ("litellm", ["a"], None),
         ("openai", ["a"], None),
     ],
 )

@@ -402,13 +402,13 @@ def check_call(seen: Seen, rows: Sequence[LedgerRow]) -> None:
     last = rows[-1]
     if seen.attempts is not None:
         told = [
-            (a.deployment, a.outcome, a.failure, a.status, a.usage, a.cost, a.started, a.duration)
-            for a in seen.attempts
+            (a.deployment, a.outcome, a.failure, a.status, a.usage, a.cost, a.started) for a in seen.attempts
         ]
         assert told == [
-            (r.deployment, r.outcome, r.failure, r.status, r.usage, r.cost, r.started, r.duration)
-            for r in rows
+            (r.deployment, r.outcome, r.failure, r.status, r.usage, r.cost, r.started) for r in rows
         ]
+        times = [(a.queued, a.duration, a.load) for a in seen.attempts]
+        assert times == [(r.queue, r.duration, r.load) for r in rows]
         assert last.outcome == seen.outcome
     else:
         assert last.outcome == "cancelled"
@@ -441,6 +441,9 @@ def check_reports(walk: Walk, rows: Sequence[LedgerRow]) -> None:
         for row in rows:
             groups[tuple(getattr(row.key(), name) for name in by)].append(row)
         assert len(report) == len(groups)
+        if not by:
+            counts = walk.router.stats().counts.model_dump()
+            assert {name: report.total[name] for name in counts} == pytest.approx(counts, abs=1e-5)
         for line in report:
             check_sums(line, groups[tuple(line[name] for name in by)])
         check_sums(report.total, rows)
@@ -466,7 +469,11 @@ def check_sums(line: Mapping[str, Any], rows: Sequence[LedgerRow]) -> None:
         "cache_write": sum(row.usage.cache_write for row in rows),
         "output": sum(row.usage.output for row in rows),
     }
+    loads = [row.load for row in rows if row.load is not None and row.load >= 0.05]
+    counts["loads"] = len(loads)
     assert {name: line[name] for name in counts} == counts
+    assert line["wait"] == pytest.approx(sum(row.queue for row in rows), abs=1e-5)
+    assert line["load_seconds"] == pytest.approx(sum(loads), abs=1e-5)
     if any(row.cost is not None and row.usage.total_tokens for row in rows) or len(costs) == len(rows):
         assert line["cost"] == sum(costs, Decimal(0))
     else:

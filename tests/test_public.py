@@ -44,7 +44,7 @@ ccroute.Router([ccroute.OpenAIBackend(base_url="http://localhost/v1")], {"fast":
 others = {"ccroute.backends.ollama", "ccroute.backends.registry", "ccroute.wire.anthropic"}
 rare = {"ccroute.observe.events", "ccroute.wire.schemas", "httpx", "tenacity"}
 rare |= {"ccroute.flow.explain", "ccroute.flow.listings", "ccroute.types.inspection"}
-rare |= {"ccroute.accounting.stores.own", "ccroute.routing.rate_limits.window"}
+rare |= {"ccroute.accounting.stores.custom", "ccroute.routing.rate_limits.window"}
 assert not sys.modules.keys() & (others | rare), sys.modules.keys() & (others | rare)
 """
     done = subprocess.run(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ccroute.backends import AnthropicBackend, Backend, OllamaBackend, OpenAIBackend
     from ccroute.router import Router
     from ccroute.routing import Agent, AliasTable, Fallback
+    from ccroute.routing.scheduling import LoadedFirst, Scheduler
     from ccroute.runtime.batches import AsyncBatch, Batch
     from ccroute.runtime.streams import AsyncStream, Stream
     from ccroute.types import (
@@ -39,6 +40,7 @@ _HOMES = {
     "ccroute.backends": ("AnthropicBackend", "Backend", "OllamaBackend", "OpenAIBackend"),
     "ccroute.router": ("Router",),
     "ccroute.routing": ("Agent", "AliasTable", "Fallback"),
+    "ccroute.routing.scheduling": ("LoadedFirst", "Scheduler"),
     "ccroute.runtime.batches": ("AsyncBatch", "Batch"),
     "ccroute.runtime.streams": ("AsyncStream", "Stream"),
     "ccroute.types": (
@@ -71,6 +73,7 @@ __all__ = [
     "Chunk",
     "Completion",
     "Fallback",
+    "LoadedFirst",
     "Message",
     "Model",
     "OllamaBackend",
@@ -82,6 +85,7 @@ __all__ = [
     "Route",
     "RoutePlan",
     "Router",
+    "Scheduler",
     "Stream",
     "Timeout",
     "Usage",

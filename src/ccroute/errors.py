@@ -183,9 +183,10 @@ class UnknownModelError(_UnknownNameError):
 class BudgetExceededError(CcrouteError):
     """A budget does not allow the call, which was not sent.
 
-    `budget` is its name, such as "agent:coder". Of its `limit`, so much is `spent` in its window: USD, or
-    tokens where those are in the way; None where it could not be read. At `resets_at` (UTC) the window ends;
-    None: it never does. `retry_after` says in how many seconds, where it is spent and not only in the way.
+    `budget` is the name of the budget, such as "agent:coder". `spent` and `limit` are of its window: USD, or
+    tokens if the limit in tokens blocks the call. `spent` is None if the ledger could not be read.
+    `resets_at` (UTC) is the end of the window; None: it has no end. `retry_after` is the seconds until then,
+    if the call may fit into the next window.
     """
 
     budget: str = ""

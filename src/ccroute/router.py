@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ccroute.config.reading.source import Given
     from ccroute.http.connections import Transport
     from ccroute.observe import Listener
+    from ccroute.routing.scheduling import Scheduler
     from ccroute.runtime.batches import AsyncBatch, Batch
     from ccroute.types import BackendHealth, Budget, Progress, RoutePlan, RouterStats
 
@@ -69,6 +70,8 @@ class Router(RouterBase):
                     only logged.
     transport:      an httpx transport to send through instead of ccroute's own connections, or "httpx" for
                     httpx's own.
+    scheduler:      which waiting call gets a free slot of a host that has `max_concurrency`; None:
+                    `LoadedFirst()`, which serves the callers of a loaded model first.
 
     Raises `ConfigError` with every fault of the arguments.
     """
@@ -98,6 +101,7 @@ class Router(RouterBase):
         count_tokens: TokenCounter | None = None,
         on_event: Listener | None = None,
         transport: Transport | None = None,
+        scheduler: Scheduler | None = None,
     ) -> None:
         configuration = checked(
             backends,
@@ -118,6 +122,7 @@ class Router(RouterBase):
             health=health,
             max_queue=max_queue,
             on_event=on_event,
+            scheduler=scheduler,
         )
         super().__init__(
             configuration,
@@ -126,6 +131,7 @@ class Router(RouterBase):
             count_tokens=count_tokens,
             on_event=on_event,
             transport=transport,
+            scheduler=scheduler,
         )
 
     @classmethod
@@ -158,8 +164,8 @@ class Router(RouterBase):
 
         Later calls use what they say; calls that run go on with what was there before. What is known of the
         health, the load and the rate limits of a deployment is kept if its backend stays the same. `ledger`,
-        `transport`, `trust_env`, `on_event` and `count_tokens` stay what they were. Raises `ConfigError` with
-        every fault; then nothing has changed.
+        `transport`, `trust_env`, `on_event`, `count_tokens` and `scheduler` stay what they were. Raises
+        `ConfigError` with every fault; then nothing has changed.
         """
         self._check_open()
         sources = None
@@ -185,7 +191,7 @@ class Router(RouterBase):
         `response_format`, the answer's `.parsed` is an instance of it.
         """
         context = self._begin(prompt, response_format, options)
-        drive = Drive(call(context, stream=False), self._connections, self._limiters)
+        drive = Drive(call(context, stream=False), self._connections, self._limiter)
         drive.advance()
         return drive.finished()
 
@@ -199,7 +205,7 @@ class Router(RouterBase):
     ) -> Completion[Parsed]:
         """`complete`, on the running event loop. A cancelled call closes its connection at once."""
         context = self._begin(prompt, response_format, options)
-        drive = AsyncDrive(call(context, stream=False), self._connections, self._limiters)
+        drive = AsyncDrive(call(context, stream=False), self._connections, self._limiter)
         await drive.advance()
         return drive.finished()
 
@@ -217,7 +223,7 @@ class Router(RouterBase):
         `.completion` is the whole answer after the end.
         """
         context = self._begin(prompt, response_format, options)
-        drive = Drive(call(context, stream=True), self._connections, self._limiters)
+        drive = Drive(call(context, stream=True), self._connections, self._limiter)
         return Stream(drive, context)
 
     @takes_call_options
@@ -230,7 +236,7 @@ class Router(RouterBase):
     ) -> AsyncStream[Parsed]:
         """`stream` for `async for` and `async with`; not a coroutine itself."""
         context = self._begin(prompt, response_format, options)
-        drive = AsyncDrive(call(context, stream=True), self._connections, self._limiters)
+        drive = AsyncDrive(call(context, stream=True), self._connections, self._limiter)
         return AsyncStream(drive, context)
 
     @takes_call_options
@@ -313,13 +319,13 @@ class Router(RouterBase):
 
         A backend that does not answer is named in a warning on the logger `ccroute` and left out.
         """
-        drive = Drive(self._discovery(), self._connections, self._limiters)
+        drive = Drive(self._discovery(), self._connections, self._limiter)
         drive.advance()
         return drive.finished()
 
     async def adiscover(self) -> list[ModelInfo]:
         """`discover`, on the running event loop."""
-        drive = AsyncDrive(self._discovery(), self._connections, self._limiters)
+        drive = AsyncDrive(self._discovery(), self._connections, self._limiter)
         await drive.advance()
         return drive.finished()
 
@@ -330,14 +336,14 @@ class Router(RouterBase):
         from ccroute.runtime.inspection import check_all  # loaded at its first use
 
         self._check_open()
-        return check_all(self._state, self._connections, self._limiters)
+        return check_all(self._state, self._connections, self._limiter)
 
     async def ahealth(self) -> dict[str, BackendHealth]:
         """`health`, on the running event loop. All backends are asked at the same time."""
         from ccroute.runtime.inspection import acheck_all
 
         self._check_open()
-        return await acheck_all(self._state, self._connections, self._limiters)
+        return await acheck_all(self._state, self._connections, self._limiter)
 
     def report(
         self,
@@ -377,4 +383,4 @@ class Router(RouterBase):
         get no calls, and why. Plain data; no network."""
         from ccroute.runtime.inspection import router_stats  # loaded at its first use
 
-        return router_stats(self._own_state(), self._limiters, self._connections)
+        return router_stats(self._own_state(), self._limiter, self._connections)

@@ -1,13 +1,17 @@
-"""Ledger rows with only what a test cares about, and Hypothesis's idea of one."""
+"""Ledger rows with only what a test cares about, Hypothesis's rows, and interrupts."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+import sys
+import threading
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from types import FrameType
 from typing import Any
 
 from hypothesis import strategies as st
@@ -18,6 +22,54 @@ from ccroute.types import FailureClass, Price, Usage
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 _numbers = itertools.count()
+
+
+EXACT_COSTS = [
+    ["0.1", "0.2"],
+    ["0.000000000001", "12345678.9"],
+    ["0.0000000000001", "1", "0.0000000000002", "-3"],
+    ["9000000", "9000000", "9000000.000000000001"],  # more than SQLite's whole numbers hold
+    ["99999999999", "0.5"],
+]
+"""Amounts in USD that a ledger has to keep and to sum up exactly."""
+
+
+@contextlib.contextmanager
+def interrupt_at(k: int, root: str) -> Iterator[list[bool]]:
+    """Interrupt the block at the `k`-th call or return in files below `root`. The list is empty if it ended
+    before."""
+    interrupted, seen = list[bool](), itertools.count(1)
+
+    def interrupt(frame: FrameType, *_: object) -> None:
+        if frame.f_code.co_filename.startswith(root) and next(seen) == k:
+            sys.setprofile(None)
+            interrupted.append(True)
+            raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.setprofile(interrupt)
+        try:
+            yield interrupted
+        finally:
+            sys.setprofile(None)
+
+
+@contextlib.contextmanager
+def held_by_a_thread(lock: Any) -> Iterator[None]:
+    """Another thread has the lock while the block runs."""
+    holds, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            holds.set()
+            let_go.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert holds.wait(10)
+    yield
+    let_go.set()
+    thread.join()
 
 
 def row(**facts: Any) -> LedgerRow:
@@ -61,6 +113,8 @@ rows = st.builds(
     overridden=st.booleans(),
     override_saved=st.none() | st.decimals(-10, 10, places=6),
     latency=st.none() | st.floats(0, 100),
+    queue=st.just(0.0) | st.floats(0, 100),
+    load=st.none() | st.floats(0, 0.1) | st.floats(0, 100),
 )
 
 NAMES = st.none() | st.sampled_from(["py", "", "it's", 'a"b', "ü\x00ß"])
@@ -96,6 +150,8 @@ ROWS = st.builds(
     cached=st.booleans(),
     latency=st.none() | st.floats(0, 1e4),
     override_saved=MONEY.map(lambda saved: None if saved is None else -saved),
+    queue=st.just(0.0) | st.floats(0, 1e4),
+    load=st.none() | st.sampled_from([0.0, 0.03, 0.05]) | st.floats(0, 1e4),
     metadata=st.dictionaries(st.text(max_size=3), st.integers() | st.text(max_size=3), max_size=2),
 )
 """Rows with everything that a ledger has to keep."""
@@ -126,7 +182,8 @@ def _naive_sums(rows: list[LedgerRow], baseline: Price | None) -> dict[str, Any]
     saved_by_overrides = [each.override_saved for each in final if each.override_saved is not None]
     overrides = sum(each.overridden for each in final)
     latencies = [each.latency for each in rows if each.latency is not None and each.outcome == "ok"]
-    answered = sorted(math.floor(latency * 1e6 + 0.5) / 1e6 for latency in latencies)
+    answered = sorted(_microseconds(latency) / 1e6 for latency in latencies)
+    loads = [each.load for each in rows if each.load is not None and each.load >= 0.05]
     return {
         "requests": len(final),
         "attempts": len(rows),
@@ -149,4 +206,11 @@ def _naive_sums(rows: list[LedgerRow], baseline: Price | None) -> dict[str, Any]
             f"p{percent}": answered[math.ceil(len(answered) * percent / 100) - 1] if answered else None
             for percent in (50, 95)
         },
+        "wait": sum(_microseconds(each.queue) for each in rows) / 1e6,
+        "loads": len(loads),
+        "load_seconds": sum(map(_microseconds, loads)) / 1e6,
     }
+
+
+def _microseconds(seconds: float) -> int:
+    return math.floor(seconds * 1e6 + 0.5)

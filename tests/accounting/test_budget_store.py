@@ -11,7 +11,7 @@ import pytest
 from tests.accounting.support import START, row
 
 from ccroute.accounting import BaseLedger, LedgerRow, MemoryLedger, open_ledger
-from ccroute.accounting.budgets import BudgetStore, Claim, Kind, Scope, Standing, covers
+from ccroute.accounting.budgets import Account, BudgetStore, Claim, Kind, Scope, covers
 from ccroute.accounting.row import Key
 from ccroute.accounting.stores.memory_budgets import MemoryBudgets
 from ccroute.accounting.tally import Tally
@@ -51,7 +51,7 @@ def reserve(store: BudgetStore, attempt: str, *claims: Claim, usd: Any = 4, toke
 
 
 def stands(store: BudgetStore, *claims: Claim) -> list[tuple[Decimal, int, Decimal, int]]:
-    return [tuple(standing) for standing in store.standings(claims or (claim(),))]
+    return [tuple(account) for account in store.accounts(claims or (claim(),))]
 
 
 # -- What is spent
@@ -79,11 +79,11 @@ def test_rows_count_in_each_account_that_they_belong_to(new_ledger: NewLedger) -
     store = ledger.budget_store()
     for _ in range(2):
         write(ledger)
-        spent = [standing.spent_usd for standing in store.standings(claims)]
+        spent = [account.spent_usd for account in store.accounts(claims)]
         assert set(spent[:9]) == {1 + _}
         assert set(spent[9:]) == {0}
     write(ledger, agent=None, group=None, session=None, backend="free")
-    assert [standing.spent_usd for standing in store.standings(claims)] == [3, *[2] * 8, *[0] * 6]
+    assert [account.spent_usd for account in store.accounts(claims)] == [3, *[2] * 8, *[0] * 6]
 
 
 def test_only_rows_from_the_beginning_of_a_window_count(new_ledger: NewLedger) -> None:
@@ -147,7 +147,7 @@ def test_a_reservation_takes_all_of_its_budgets_or_none(new_ledger: NewLedger) -
     small = claim("group", "devs", usd=5)
     assert reserve(store, "one", claim(), small)
     lacking = store.reserve("two", (claim(), small), Decimal(4), 1, END)
-    assert lacking == [Standing(Decimal(0), 0, Decimal(4), 1)] * 2
+    assert lacking == [Account(Decimal(0), 0, Decimal(4), 1)] * 2
     assert stands(store, claim(), small) == [(0, 0, 4, 1)] * 2
     assert reserve(store, "three")
 
@@ -177,8 +177,8 @@ def test_what_costs_nothing_fits_a_budget_that_is_overspent(new_ledger: NewLedge
 def test_an_amount_is_written_as_people_write_it(new_ledger: NewLedger, usd: str) -> None:
     ledger = new_ledger()
     write(ledger, cost=Decimal(usd))
-    (standing,) = ledger.budget_store().standings([claim()])
-    assert (str(standing.spent_usd), str(standing.reserved_usd)) == (usd, "0")
+    (account,) = ledger.budget_store().accounts([claim()])
+    assert (str(account.spent_usd), str(account.reserved_usd)) == (usd, "0")
 
 
 def test_a_reservation_ends_when_its_row_is_counted(new_ledger: NewLedger) -> None:
@@ -257,10 +257,19 @@ def test_windows_that_are_over_are_forgotten(store: MemoryBudgets) -> None:
     assert len(store._windows) == 2
 
 
+def test_the_ledger_is_read_once_for_all_budgets_of_a_window(store: MemoryBudgets) -> None:
+    asked, sums = list[object](), store._ledger.tallies
+    write(store._ledger)
+    store._ledger.tallies = lambda *given, **more: asked.append(given) or sums(*given, **more)  # type: ignore[method-assign, func-returns-value]  # a fake for this test
+    claims = [claim(kind, name) for kind, name in (("router", ""), ("agent", "py"), ("group", "devs"))]
+    assert [spent for spent, *_ in stands(store, *claims)] == [1, 1, 1]
+    assert len(asked) == 1
+
+
 def test_a_session_without_rows_is_not_looked_up_in_the_ledger(store: MemoryBudgets) -> None:
     stands(store, claim("session", "first", since=BEGINNING))
     asked: list[object] = []
-    store._ledger.tallies = lambda *_, **__: asked.append(1) or {}  # type: ignore[method-assign, func-returns-value]
+    store._ledger.tallies = lambda *_, **__: asked.append(1) or {}  # type: ignore[method-assign, func-returns-value]  # a fake for this test
     stands(store, claim("session", "second", since=BEGINNING))
     assert asked == []
 
@@ -273,7 +282,7 @@ def test_the_session_that_was_asked_for_longest_ago_is_forgotten(
         write(store._ledger, session=name)
         stands(store, claim("session", name))
     [window] = store._windows.values()
-    assert {scope.name for scope in window.accounts} == {"c", "a", "d"}
+    assert {scope.name for scope in window.spent} == {"c", "a", "d"}
     assert stands(store, claim("session", "a"))[0][0] == 2
 
 
@@ -311,7 +320,7 @@ def test_the_sums_of_a_ledger_that_fails_are_an_error_and_nothing_is_reserved(st
     def fails(*_: object, **__: object) -> Any:
         raise OSError("no database")
 
-    store._ledger.tallies = fails  # type: ignore[method-assign]
+    store._ledger.tallies = fails  # type: ignore[method-assign]  # a fake for this test
     with pytest.raises(OSError, match="no database"):
         reserve(store, "r")
     assert store._reservations == {}
@@ -326,7 +335,7 @@ def test_what_comes_in_the_middle_of_a_reservation_is_applied_after_it(store: Me
         return sums(*given, **options)
 
     assert reserve(store, "first", ROUTER)
-    store._ledger.tallies = slow  # type: ignore[method-assign]
+    store._ledger.tallies = slow  # type: ignore[method-assign]  # a fake for this test
     assert reserve(store, "second")
     assert store._reservations.keys() == {"second"}
 

@@ -40,6 +40,9 @@ COLUMNS = [
     "override_saved",
     "p50",
     "p95",
+    "wait",
+    "loads",
+    "load_seconds",
 ]
 GROUPS: list[Any] = ["agent", "group", "alias", "model", "backend", "day", "session"]
 
@@ -61,9 +64,11 @@ def test_a_row_has_every_column() -> None:
             latency=None,
             cost=Decimal("0.5"),
             usage=Usage(input=1000),
+            queue=0.25,
+            load=0.01,
         ),
-        row(cost=None, latency=3.0, cached=True),
-        row(overridden=True, override_saved=Decimal("0.25"), cost=Decimal(0), latency=2.0),
+        row(cost=None, latency=3.0, cached=True, queue=40.0, load=45.5),
+        row(overridden=True, override_saved=Decimal("0.25"), cost=Decimal(0), latency=2.0, load=0.05),
         baseline=BASELINE,
     ).to_dicts()
     assert list(only) == ["agent", *COLUMNS]
@@ -86,6 +91,9 @@ def test_a_row_has_every_column() -> None:
         "override_saved": Decimal("0.25"),
         "p50": 2.0,
         "p95": 3.0,
+        "wait": 40.25,
+        "loads": 2,
+        "load_seconds": 45.55,
     }
 
 
@@ -311,6 +319,20 @@ def test_savings_and_overrides_are_shown_where_there_are_any() -> None:
     ]
 
 
+def test_waits_and_loads_are_shown_where_there_are_any() -> None:
+    busy, idle = row(model="big", queue=1234.56, load=45.0), row(model="small", load=0.02)
+    assert str(report(busy, busy, idle, by="model")).splitlines() == [
+        "model  requests  input  output   cost      p50       wait        loads",
+        "-----  --------  -----  ------  -----  -------  ---------  -----------",
+        "big           2  2,000     200  $2.00  1.000 s  2,469.1 s  2 in 90.0 s",
+        "small         1  1,000     100  $1.00  1.000 s      0.0 s            0",
+        "-----  --------  -----  ------  -----  -------  ---------  -----------",
+        "total         3  3,000     300  $3.00  1.000 s  2,469.1 s  2 in 90.0 s",
+    ]
+    short = str(report(row(queue=0.02), row(queue=0.02))).splitlines()[0]
+    assert short.split()[-1] == "p50", "nobody had to wait"
+
+
 def test_an_empty_report_is_a_header() -> None:
     assert str(report()).splitlines() == ["agent  requests  cost", "-----  --------  ----"]
 
@@ -378,7 +400,7 @@ def test_a_report_leaves_the_garbage_collector_as_it_was(on: bool) -> None:
     try:
         Report(sums)
         with pytest.raises(AttributeError):
-            Report({row().key(): None})  # type: ignore[dict-item]
+            Report({row().key(): None})  # type: ignore[dict-item]  # wrong on purpose
         assert gc.isenabled() == on
     finally:
         gc.enable()

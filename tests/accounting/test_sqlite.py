@@ -19,13 +19,12 @@ from datetime import timedelta
 from decimal import Decimal, localcontext
 from operator import attrgetter
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.accounting.support import DAY, ROWS, START, row
+from tests.accounting.support import DAY, EXACT_COSTS, ROWS, START, held_by_a_thread, interrupt_at, row
 
 from ccroute import Price, Report
 from ccroute.accounting import LedgerRow, PriceBook, SqliteLedger
@@ -73,16 +72,7 @@ def test_a_row_comes_back_as_it_was(recorded: list[LedgerRow]) -> None:
             assert ledger.rows() == sorted(recorded, key=attrgetter("started", "id"))
 
 
-@pytest.mark.parametrize(
-    "costs",
-    [
-        ["0.1", "0.2"],
-        ["0.000000000001", "12345678.9"],
-        ["0.0000000000001", "1", "0.0000000000002", "-3"],
-        ["9000000", "9000000", "9000000.000000000001"],  # more than SQLite's whole numbers hold
-        ["99999999999", "0.5"],
-    ],
-)
+@pytest.mark.parametrize("costs", EXACT_COSTS)
 def test_amounts_are_exact_in_rows_and_sums(path: Path, costs: list[str]) -> None:
     amounts = list(map(Decimal, costs))
     with opened(path) as ledger:
@@ -573,19 +563,8 @@ def test_a_finaliser_waits_neither_for_a_thread_nor_for_a_file(path: Path) -> No
         ledger.record(row(id="a"))
         ledger.defer(row(id="b"))
         assert ids(path) == ["a", "b"]
-        holds, let_go = threading.Event(), threading.Event()
-
-        def hold() -> None:
-            with ledger._lock:
-                holds.set()
-                let_go.wait(10)
-
-        thread = threading.Thread(target=hold)
-        thread.start()
-        assert holds.wait(10)
-        ledger.defer(row(id="c"))
-        let_go.set()
-        thread.join()
+        with held_by_a_thread(ledger._lock):
+            ledger.defer(row(id="c"))
         with locked(path):
             began = time.monotonic()
             with pytest.raises(sqlite3.OperationalError):
@@ -599,28 +578,16 @@ def test_a_finaliser_waits_neither_for_a_thread_nor_for_a_file(path: Path) -> No
 def test_an_interrupt_at_any_instruction_loses_no_row(path: Path, more: int) -> None:
     gc.collect()  # no finaliser of another test's ledger shall be interrupted
     ledger, root = SqliteLedger(path), str(Path(base.__file__).parent)
-    k, interrupted, expected = 0, True, set[str]()
+    k, interrupted, expected = 0, [True], set[str]()
     ledger.record(row())
     while interrupted:
         if not more:
             ledger.disconnect()
-        k, interrupted, seen = k + 1, False, itertools.count(1)
+        k += 1
         ledger._queue.extend(row(id=f"{k}-{number}") for number in range(more))
-
-        def interrupt(frame: FrameType, *_: object) -> None:
-            nonlocal interrupted
-            if frame.f_code.co_filename.startswith(root) and next(seen) == k:  # noqa: B023
-                sys.setprofile(None)
-                interrupted = True
-                raise KeyboardInterrupt
-
         one = row(id=str(k))
-        with contextlib.suppress(KeyboardInterrupt):
-            sys.setprofile(interrupt)
-            try:
-                ledger.record(one)
-            finally:
-                sys.setprofile(None)
+        with interrupt_at(k, root) as interrupted:
+            ledger.record(one)
         expected |= {f"{k}-{number}" for number in range(more)} | {each.id for each in ledger._waiting()}
         if not interrupted:
             expected.add(one.id)

@@ -15,19 +15,18 @@ import threading
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
-from tests.accounting.support import DAY, START, row
+from tests.accounting.support import DAY, START, held_by_a_thread, interrupt_at, row
 from tests.accounting.test_sqlite import full_disk, ids, locked, old_file, opened
 
 import shared_budgets
 from ccroute.accounting import MemoryLedger, SqliteLedger
-from ccroute.accounting.budgets import BudgetStore, Claim, Scope, Standing
+from ccroute.accounting.budgets import Account, BudgetStore, Claim, Scope
 from ccroute.accounting.stores.sqlite import accounts, budgets, processes
 from ccroute.accounting.stores.sqlite.processes import has_ended, this_process
 from ccroute.types import Usage
@@ -57,7 +56,7 @@ def reserve(store: BudgetStore, attempt: str, usd: Any = 1, *claims: Claim, toke
 
 def money(store: BudgetStore, asked: Claim | None = None) -> tuple[Decimal, Decimal]:
     """What is spent and reserved, in USD."""
-    [found] = store.standings([asked or claim()])
+    [found] = store.accounts([asked or claim()])
     return found.spent_usd, found.reserved_usd
 
 
@@ -157,9 +156,9 @@ class BudgetsMachine(RuleBasedStateMachine):
     def all_agree(self) -> None:
         for agent, session in itertools.product(["py", "js"], ["", "a"]):
             claims = self.claims({"agent": agent, "session": session, "backend": "paid"})
-            expected = self.memory.budget_store().standings(claims)
+            expected = self.memory.budget_store().accounts(claims)
             for ledger in self.shared:
-                assert ledger.budget_store().standings(claims) == expected
+                assert ledger.budget_store().accounts(claims) == expected
 
 
 TestBudgets = BudgetsMachine.TestCase
@@ -182,7 +181,7 @@ def test_an_account_begins_with_the_rows_and_goes_on_with_them(path: Path) -> No
         assert money(store) == (Decimal("3.5"), 0)
         ledger.record(row(id="a", cost=Decimal("0.5")))
         assert money(store) == (Decimal("3.5"), 0)
-        assert store.standings([claim(usd=None, tokens=1)])[0].spent_tokens == 3 * 1100
+        assert store.accounts([claim(usd=None, tokens=1)])[0].spent_tokens == 3 * 1100
     with opened(path) as again:
         assert [str(usd) for usd in money(again.budget_store())] == ["3.5", "0"], "no zeros at the end"
         assert not reserve(again.budget_store(), "b", "6.6")
@@ -211,7 +210,7 @@ def test_a_file_without_accounts_has_no_trigger_for_rows(path: Path) -> None:
 
 def test_looking_at_budgets_makes_no_file(path: Path) -> None:
     with opened(path) as ledger:
-        assert ledger.budget_store().standings([claim()]) == [Standing(NOTHING, 0, NOTHING, 0)]
+        assert ledger.budget_store().accounts([claim()]) == [Account(NOTHING, 0, NOTHING, 0)]
         assert not path.exists()
 
 
@@ -424,19 +423,8 @@ def test_settling_never_waits(path: Path) -> None:
         store = ledger.budget_store()
         for attempt in ("a", "b", "c"):
             assert reserve(store, attempt)
-        holds, let_go = threading.Event(), threading.Event()
-
-        def hold() -> None:
-            with ledger._lock:
-                holds.set()
-                let_go.wait(10)
-
-        thread = threading.Thread(target=hold)
-        thread.start()
-        assert holds.wait(10)
-        store.settle("a", NOTHING, 0)
-        let_go.set()
-        thread.join()
+        with held_by_a_thread(ledger._lock):
+            store.settle("a", NOTHING, 0)
         assert money(store) == (0, 3)
         with locked(path):
             store.settle("b", Decimal("0.5"), 1)
@@ -453,13 +441,13 @@ def test_a_finaliser_in_the_middle_of_a_reservation_settles_after_it(
     with opened(path) as ledger:
         store = ledger.budget_store()
         assert reserve(store, "a", 9)
-        standing = accounts.standing
+        account = accounts.read_account
 
-        def finaliser(*arguments: Any) -> Standing:
+        def finaliser(*arguments: Any) -> Account:
             store.settle("a", NOTHING, 0)
-            return standing(*arguments)
+            return account(*arguments)
 
-        monkeypatch.setattr(accounts, "standing", finaliser)
+        monkeypatch.setattr(accounts, "read_account", finaliser)
         assert not reserve(store, "b", 2)
         monkeypatch.undo()
         assert reserve(store, "b", 2)
@@ -471,25 +459,12 @@ def test_an_interrupt_at_any_instruction_leaves_nothing_reserved(path: Path) -> 
     with opened(path) as ledger:
         store, root = ledger.budget_store(), str(Path(accounts.__file__).parents[1])
         assert reserve(store, "first", 0)
-        k, interrupted = 0, True
+        k, interrupted = 0, [True]
         while interrupted:
-            k, interrupted, seen = k + 1, False, itertools.count(1)
+            k, fit = k + 1, False
             one = claim(Scope("agent", "py")) if k % 2 else claim(Scope("agent", f"a{k}"))
-
-            def interrupt(frame: FrameType, *_: object) -> None:
-                nonlocal interrupted
-                if frame.f_code.co_filename.startswith(root) and next(seen) == k:  # noqa: B023
-                    sys.setprofile(None)
-                    interrupted = True
-                    raise KeyboardInterrupt
-
-            fit = False
-            with contextlib.suppress(KeyboardInterrupt):
-                sys.setprofile(interrupt)
-                try:
-                    fit = reserve(store, f"i{k}", 1, one)
-                finally:
-                    sys.setprofile(None)
+            with interrupt_at(k, root) as interrupted:
+                fit = reserve(store, f"i{k}", 1, one)
             if interrupted:
                 store.settle(f"i{k}", NOTHING, 0)  # as the attempt does that was interrupted
             assert money(store) == (0, int(fit))

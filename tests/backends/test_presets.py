@@ -44,6 +44,7 @@ FACTS = {
     ),
     "litellm": Facts("http://localhost:4000/v1/chat/completions"),
     "llamacpp": Facts("http://localhost:8080/v1/chat/completions", local=True),
+    "llamaswap": Facts("http://localhost:8080/v1/chat/completions"),
     "localai": Facts("http://localhost:8080/v1/chat/completions", local=True),
     "mistral": Facts("https://api.mistral.ai/v1/chat/completions", refuses=frozenset({"top_k"})),
     "moonshot": Facts("https://api.moonshot.ai/v1/chat/completions", refuses=frozenset({"top_k"})),

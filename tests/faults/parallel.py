@@ -113,9 +113,9 @@ def forget(router: Router) -> None:
 
 def locks(router: Router) -> list[threading.Lock]:
     """Every lock that a call takes."""
-    state, limiters = router._state, router._limiters.by_origin.values()
+    state, limiter = router._state, router._limiter
     shared = [state.health._inbox.lock, state.retry_budget._lock, state.rate_limits._inbox.lock]
-    return [*(limiter._lock for limiter in limiters), *shared]
+    return [limiter._inbox.lock, *shared]
 
 
 class ParallelHarness:

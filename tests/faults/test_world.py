@@ -255,10 +255,9 @@ there = threading.Thread(target=run, args=[on_a_loop])
 there.start()
 assert begun.wait(10)
 
-[limiter] = router._limiters.by_origin.values()
 state = router._state
-inboxes = [state.health._inbox, state.rate_limits._inbox]
-locks = [limiter._lock, state.retry_budget._lock, ledger._lock, *(each.lock for each in inboxes)]
+inboxes = [router._limiter._inbox, state.health._inbox, state.rate_limits._inbox]
+locks = [state.retry_budget._lock, ledger._lock, *(each.lock for each in inboxes)]
 held, forked = threading.Barrier(len(locks) + 1), threading.Event()
 holders = [threading.Thread(target=hold, args=[lock]) for lock in locks]
 for holder in holders:

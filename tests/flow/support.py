@@ -11,24 +11,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from tests.support.openai_like import chat, chat_sse, error
 
 from ccroute.accounting import Ledger, LedgerRow, MemoryLedger, PriceBook
+from ccroute.accounting.counts import Counts
 from ccroute.accounting.prices import PriceLike
 from ccroute.accounting.tokens import estimate
-from ccroute.backends import Backend, HttpRequest, OpenAIBackend
+from ccroute.backends import Backend, HttpRequest, OpenAIBackend, Origin
 from ccroute.errors import CcrouteError, OverloadedError, ServerError
 from ccroute.flow import CallContext, Flow, RouterState, call
 from ccroute.flow.effects import (
     Effect,
     Emit,
     Enter,
+    Granted,
     Leave,
+    Look,
     Queued,
     Read,
     Send,
@@ -52,7 +56,19 @@ from ccroute.routing import (
     Tables,
     make_plan,
 )
-from ccroute.types import Choice, Chunk, Completion, Message, Model, Request, RetryPolicy, Timeout
+from ccroute.routing.scheduling import Grant
+from ccroute.routing.scheduling.waiting_cost import Waits
+from ccroute.types import (
+    Choice,
+    Chunk,
+    Completion,
+    LoadedModel,
+    Message,
+    Model,
+    Request,
+    RetryPolicy,
+    Timeout,
+)
 from ccroute.types.arguments.checked import build_request
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -174,6 +190,26 @@ class Call:
         return list(ledger.rows())
 
 
+class LimitedHosts(set[Origin]):
+    """Hosts with a limit, where nobody waits but at those `busy` for some seconds. Notes what it is told."""
+
+    def __init__(
+        self, origins: Iterable[Origin] = (), busy: Mapping[Origin, float] = MappingProxyType({})
+    ) -> None:
+        super().__init__(origins)
+        self.busy = dict(busy)
+        self.told: list[Any] = []
+
+    def predicted(self, options: Sequence[Deployment], priority: int) -> list[float]:
+        return [self.busy.get(option.backend.origin, 0.0) for option in options]
+
+    def measured(self, grant: Grant, load: float | None, service: float) -> None:
+        self.told.append((grant, load, service))
+
+    def listed(self, backend: Backend, models: Sequence[LoadedModel]) -> None:
+        self.told.append((backend, models))
+
+
 def router_state(
     clock: FakeClock, emit: Callable[[Event], None] = lambda event: None, **given: Any
 ) -> RouterState:
@@ -188,9 +224,12 @@ def router_state(
             "retry_budget": RetryBudget(clock.monotonic),
             "rate_limits": RateLimits(clock.monotonic),
             "load": Load(clock.monotonic),
+            "counts": Counts(clock.monotonic()),
             "ledger": MemoryLedger(),
             "emit": emit,
             "refused_parameters": RefusedParameters(),
+            "hosts": LimitedHosts(),
+            "waits": Waits(),
         }
         | given
     )
@@ -202,7 +241,7 @@ def calling(
     retry: RetryPolicy | None = None,
     limits: Timeout | None = None,
     drop_params: bool = False,
-    limited: bool = False,
+    limited: bool | Collection[str] = False,
     clock: FakeClock | None = None,
     ledger: Ledger | None = None,
     health: Health | None = None,
@@ -215,8 +254,8 @@ def calling(
 ) -> Call:
     """A call to `backends` in their order, each by its model `m`, unless `planning` says otherwise.
 
-    `limited`: each host serves only so many calls at a time. Several calls share what is known of the
-    backends by sharing `clock`, `health`, `retry_budget` and `load`.
+    `limited`: the hosts of these backends, or all, serve only so many calls at a time. Several calls share
+    what is known of the backends by sharing `clock`, `health`, `retry_budget` and `load`.
     """
     clock = clock or FakeClock()
     if "aliases" not in planning:
@@ -240,7 +279,9 @@ def calling(
         retry=retry or RetryPolicy(),
         timeout=limits or Timeout(),
         drop_params=drop_params,
-        limited_hosts={backend.origin for backend in backends} if limited else (),
+        hosts=LimitedHosts(
+            each.origin for each in backends if limited is True or (limited and each.name in limited)
+        ),
         **{name: given for name, given in shared.items() if given is not None},
     )
     context = CallContext(plan, state, os.getpid())
@@ -277,12 +318,21 @@ def streams(*texts: str, **about: Any) -> ScriptedReply:
     return ScriptedReply(pieces=chat_sse(texts or ("Hello", " there", "."), **about))
 
 
+FREE = Granted()
+
+
 @dataclass
 class Queue:
-    """A host that is busy: `ahead` calls wait already, and a slot is free after `seconds`."""
+    """A host that is busy: `ahead` calls wait already, and after `seconds` the call has a slot, as `granted`
+    says. Before that it is asked to `look`, each time after `every` seconds. `left` are the waits that are
+    predicted to it while it waits, one after the other; then the true ones."""
 
     ahead: int = 0
     seconds: float = 0.0
+    granted: Granted = FREE
+    look: Sequence[Backend] = ()
+    every: float = 1.0
+    left: Sequence[float] = ()
 
 
 FULL = Failure("queue", "its queue is full", sent=False)
@@ -300,11 +350,14 @@ class HandDriver:
         self,
         world: Sequence[ScriptedReply | Failure],
         before: Callable[[int, Effect], None] | None = None,
-        hosts: Sequence[Failure | Queue] = (),
+        hosts: Sequence[Failure | Queue | Granted] = (),
     ) -> None:
         self._world = list(world)
         self._hosts = list(hosts)
         self._queue: Queue | None = None
+        self._looks: list[Backend] = []
+        self._left: list[float] = []
+        self._free_at = 0.0
         self._before = before or (lambda k, effect: None)
         self._pieces: list[bytes | Failure | float] = []
         self._ends = True
@@ -385,9 +438,9 @@ class HandDriver:
         clock = call.clock
         match effect:
             case Enter():
-                return self._enter()
+                return self._enter(clock)
             case Wait():
-                return self._wait(effect.until, clock)
+                return self._wait(effect, clock)
             case Leave():
                 return None
             case Send():
@@ -400,18 +453,24 @@ class HandDriver:
                 self.chunks += effect.chunks
         return None
 
-    def _enter(self) -> Queued | Failure | None:
-        host = self._hosts.pop(0) if self._hosts else None
-        self._queue = host if isinstance(host, Queue) else None
-        return Queued(host.ahead) if isinstance(host, Queue) else host
+    def _enter(self, clock: FakeClock) -> Granted | Queued | Failure:
+        host = self._hosts.pop(0) if self._hosts else Granted()
+        if not isinstance(host, Queue):
+            return host
+        self._queue, self._looks, self._free_at = host, list(host.look), clock.monotonic() + host.seconds
+        self._left = list(host.left)
+        return Queued(host.ahead, host.seconds)
 
-    def _wait(self, until: float, clock: FakeClock) -> Failure | None:
+    def _wait(self, effect: Wait, clock: FakeClock) -> Granted | Look | Queued | Failure:
         assert self._queue is not None, "it waits for nothing"
-        if clock.monotonic() + self._queue.seconds > until:
-            clock.elapsed = until - 1000.0
+        now, until = clock.monotonic(), min(effect.until, effect.decides)
+        at = now + self._queue.every if self._looks else max(self._free_at, now)
+        clock.elapsed = min(at, until) - 1000.0
+        if at > until and effect.decides < effect.until:
+            return Queued(0, self._left.pop(0) if self._left else self._free_at - until)
+        if at > until:
             return LATE
-        clock.elapsed += self._queue.seconds
-        return None
+        return Look(self._looks.pop(0)) if self._looks else self._queue.granted
 
     def _send(self, effect: Send, clock: FakeClock) -> Reply | Failure:
         reply = self._world.pop(0) if len(self._world) > 1 else self._world[0]
@@ -481,11 +540,13 @@ class Shared:
         }
         return calling(*self.backends, **({"retry": ONCE} | shared | self.planning | options))
 
-    def gets(self, *world: Any, hosts: Sequence[Failure | Queue] = (), **options: Any) -> HandDriver:
+    def gets(
+        self, *world: Any, hosts: Sequence[Failure | Queue | Granted] = (), **options: Any
+    ) -> HandDriver:
         """A call that is answered."""
         return HandDriver(world, hosts=hosts).run(self.call(limited=bool(hosts), **options))
 
-    def misses(self, *world: Any, hosts: Sequence[Failure | Queue] = (), **options: Any) -> Any:
+    def misses(self, *world: Any, hosts: Sequence[Failure | Queue | Granted] = (), **options: Any) -> Any:
         """A call that is not; its error."""
         return HandDriver(world, hosts=hosts).fail(self.call(limited=bool(hosts), **options))
 

@@ -204,10 +204,10 @@ def test_a_host_without_a_limit_is_not_asked_for_a_slot() -> None:
     assert HandDriver([ANSWER]).run(Shared().call(limited=True)).kinds == ["Enter", "Send", "Read"]
 
 
-def test_a_call_asks_for_a_slot_with_its_model_and_priority() -> None:
+def test_a_call_asks_for_a_slot_with_its_deployment_and_priority() -> None:
     driver = HandDriver([ANSWER]).run(Shared().call(limited=True, priority=7))
     (entered,) = [effect for effect in driver.effects if isinstance(effect, Enter)]
-    assert (entered.backend.name, entered.model, entered.priority) == ("paid", "m", 7)
+    assert ([each.name for each in entered.options], entered.priority) == (["paid/m"], 7)
 
 
 def test_time_in_the_queue_is_no_time_of_the_attempt() -> None:

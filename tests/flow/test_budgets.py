@@ -17,6 +17,7 @@ from tests.flow.support import (
     Call,
     FakeClock,
     HandDriver,
+    LimitedHosts,
     PlainBackend,
     Queue,
     ScriptedReply,
@@ -75,9 +76,9 @@ class Scene:
         options = {"aliases": {"any": [f"{each.name}/m" for each in given]}, "retry": ONCE, **options}
         timeout, count = options.pop("timeout", Timeout()), options.pop("count_tokens", ten) or estimate
         configured = checked(list(given), budgets=budgets, timeout=timeout, **options)
-        hosts = {each.origin for each in given} if limited else ()
+        hosts = LimitedHosts(each.origin for each in given if limited)
         self.state: RouterState = router_state(
-            self.clock, self.events.append, ledger=self.ledger, count_tokens=count, limited_hosts=hosts
+            self.clock, self.events.append, ledger=self.ledger, count_tokens=count, hosts=hosts
         ).configured(configured)
 
     def call(self, *, stream: bool = False, model: str | None = "any", **options: Any) -> Call:
@@ -109,8 +110,8 @@ class Scene:
         assert table is not None
         assert budgets is not None
         [need] = [each for each in table if each.name == name]
-        [standing] = budgets.store.standings([need.claim(self.clock.now())])
-        return standing.spent_usd, standing.reserved_usd
+        [account] = budgets.store.accounts([need.claim(self.clock.now())])
+        return account.spent_usd, account.reserved_usd
 
     def holds(self, usd: Any, name: str = "router") -> Callable[[Any], None]:
         """Another call reserves so much; call it to end that with what it cost."""
@@ -587,7 +588,7 @@ def test_what_was_spent_counts_though_the_ledger_cannot_be_written() -> None:
     def broken(row: LedgerRow) -> None:
         raise OSError("disk full")
 
-    scene.ledger.record = broken  # type: ignore[method-assign]
+    scene.ledger.record = broken  # type: ignore[method-assign]  # a fake for this test
     scene.gets(max_tokens=100)
     assert isinstance(scene.events[-1], LedgerFailed)
     assert scene.stands() == (Decimal("0.5"), 0)
@@ -600,7 +601,7 @@ def test_without_a_ledger_that_can_be_read_a_budget_refuses_the_call() -> None:
     def broken(*_: object, **__: object) -> Any:
         raise OSError("disk full")
 
-    scene.ledger.tallies = broken  # type: ignore[method-assign]
+    scene.ledger.tallies = broken  # type: ignore[method-assign]  # a fake for this test
     assert scene.gets(max_tokens=5).asked == ["spare"], "a call without a budget goes on"
     error = scene.refuses(model="main/m", max_tokens=5)
     assert str(error) == (

@@ -24,9 +24,11 @@ from ccroute.observe import (
     Event,
     FellBack,
     Interrupted,
+    Loading,
     Overridden,
     Queued,
     Retried,
+    Switched,
 )
 from ccroute.routing.acquired import HealthReport
 
@@ -129,6 +131,16 @@ def test_each_event_reads_as_a_sentence_with_its_deployment() -> None:
     failed, instead = map(str, call.events)
     assert failed.startswith("paid/m: turned the call away (OverloadedError, HTTP 503): ")
     assert instead == "home/m: tried instead of paid/m, as the next deployment"
+
+
+def test_waits_and_loads_read_as_sentences_with_their_seconds() -> None:
+    who = ("call", None)
+    assert str(Queued(*who, "mini/m", 2)) == "mini/m: waits for its host, 2 ahead"
+    assert str(Queued(*who, "mini/m", 2, 7.25)) == "mini/m: waits for its host, 2 ahead, about 7.2 s"
+    assert str(Loading(*who, "mini/m", 45)) == "mini/m: its host loads the model first, about 45.0 s"
+    assert str(Switched("mini/m", "qwen:32b", ())) == "mini/m: its host loads qwen:32b"
+    assert str(Switched("mini/m", "new", ("a", "b\n"))) == "mini/m: its host loads new instead of a, b\\n"
+    assert [each.level for each in (Queued, Loading, Switched)] == [10, 10, 20]
 
 
 def test_a_failure_without_an_error_still_turns_calls_away() -> None:

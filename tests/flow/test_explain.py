@@ -16,6 +16,7 @@ from tests.flow.support import (
     Call,
     FakeClock,
     HandDriver,
+    LimitedHosts,
     Shared,
     answers,
     fails,
@@ -243,6 +244,24 @@ def test_a_draw_leaves_out_those_that_are_not_asked() -> None:
         "o/m": 0,
     }
     assert list(why_not(plan)) == ["o/m", "b2/m"]
+
+
+def test_who_may_serve_instead_of_the_first_one_is_told() -> None:
+    """Where hosts have limits, the first free slot decides; a deployment that cannot carry the request has no
+    part in it."""
+    backends = [paid("one"), paid("two"), OllamaBackend("o")]
+    about: Any = {"aliases": {"any": [f"{each.name}/m" for each in backends]}, "strategy": "weighted"}
+    said = "one/m, two/m: the first of their hosts that has a free slot serves the call"
+    for hosts, told in ((backends, True), (backends[1:], False), ((), False)):
+        scene = Scene(*backends, **about, hosts=LimitedHosts(each.origin for each in hosts))
+        plan = scene.explain(model="any", logit_bias={"1": 1})
+        assert (said in plan.reasons) is told
+    ordered = Scene(
+        *backends,
+        aliases=about["aliases"],
+        hosts=LimitedHosts(each.origin for each in backends),
+    )
+    assert ordered.explain(model="any").reasons == ()
 
 
 # -- Why not

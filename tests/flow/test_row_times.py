@@ -50,7 +50,8 @@ def test_the_wait_for_a_slot_is_the_queue_and_no_part_of_the_attempt() -> None:
     assert times(row) == (3, None, 2, 5)
     assert row.started == NOON + timedelta(seconds=3)
     assert driver.completion.latency == row.latency
-    assert driver.completion.route.attempts[0].duration == row.duration
+    (attempt,) = driver.completion.route.attempts
+    assert (attempt.duration, attempt.queued, attempt.load) == (row.duration, row.queue, row.load)
 
 
 def test_a_backoff_belongs_to_the_call_alone() -> None:
@@ -165,14 +166,23 @@ OLLAMA = {"model": "m", "message": {"role": "assistant", "content": "hi"}, "done
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("said", "load"),
-    [(2_400_000_000, 2.4), (0, 0.0), (None, None), ("2", None), (-5, None), (True, None), (1.5, None)],
+    [
+        (2_400_000_000, 2.4),
+        (0, 0.0),
+        (None, None),
+        ("2", None),
+        (-5, None),
+        (True, None),
+        (1.5, None),
+        pytest.param(10**400, None, id="huge"),
+    ],
 )
 def test_a_load_is_what_the_server_says_of_it(stream: bool, said: Any, load: float | None) -> None:
     line = OLLAMA | ({} if said is None else {"load_duration": said})
     reply = ScriptedReply(pieces=[json.dumps(line).encode() + b"\n"], after=3)
     driver = HandDriver([reply]).run(calling(OllamaBackend("mini"), stream=stream))
     (row,) = driver.rows
-    assert row.load == load
+    assert row.load == driver.completion.route.load == load
     assert row.duration == 3, "it includes the load"
 
 

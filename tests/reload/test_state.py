@@ -353,9 +353,9 @@ def test_calls_at_a_removed_host_keep_their_slots_and_their_queue() -> None:
 def test_the_limiter_of_a_removed_host_is_forgotten_once_it_is_idle() -> None:
     with router(source(backend(max_concurrency=1)), Hosts()) as made:
         made.reload(source(TWO))
-        assert len(made._limiters.by_origin) == 1, "calls that began before may still come"
+        assert len(made._limiter) == 1, "calls that began before may still come"
         made.reload()
-        assert len(made._limiters.by_origin) == 0
+        assert len(made._limiter) == 0
 
 
 def test_a_changed_max_queue_holds_for_the_next_call() -> None:
@@ -368,11 +368,9 @@ def test_a_changed_max_queue_holds_for_the_next_call() -> None:
 def test_a_forked_child_has_the_limits_of_the_last_reload() -> None:
     with router(source(backend(max_concurrency=1)), Hosts()) as made:
         made.reload(source(backend(max_concurrency=2), max_queue=4))
-        [limiter] = made._limiters.by_origin.values()
         made._process = 0  # as if it were another process
         assert slots(made) == (2, 0, 0)
-        assert [*made._limiters.by_origin.values()] != [limiter]
-        assert made._state.limited_hosts is made._limiters.by_origin
+        assert made._state.hosts is made._limiter
 
 
 # -- Connections ---------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The concurrency limiter alone: never more calls than slots, none forgotten in the queue, no slot lost."""
+"""The limiter alone: never more calls than slots, none forgotten in the queue, no slot lost."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ccroute import OpenAIBackend
+from ccroute import OllamaBackend, OpenAIBackend
+from ccroute.accounting import PriceBook
 from ccroute.backends import Backend, Origin
-from ccroute.flow.effects import Queued
-from ccroute.runtime.limiter import FULL, MAX_STALE, STUCK, ConcurrencyLimiter, Limiters, Slot
+from ccroute.flow.effects import Granted, Queued
+from ccroute.routing import Deployment
+from ccroute.routing.scheduling import HostLimits
+from ccroute.routing.tables.deployments import make_deployment
+from ccroute.runtime.limiter import FULL, STUCK, Limiter, Slot
+
+A = "http://gpu.test:1"
+B = "http://gpu.test:2"
 
 
 class Caller:
@@ -27,25 +31,50 @@ class Caller:
         self.blocks = blocks
         self.there = there
         self.woken = 0
-        self.priority = 0
+
+    async def wait(self, until: float) -> bool:
+        raise NotImplementedError
 
     def wake(self) -> bool:
         self.woken += 1
         return self.there
 
 
-def busy(limit: int = 1, max_queue: int = 1000) -> tuple[ConcurrencyLimiter, list[Slot]]:
-    """A limiter whose slots are all held by another owner."""
-    limiter = ConcurrencyLimiter(limit, max_queue)
+def host(limit: int | None, name: str = "a", url: str = A, **about: Any) -> Backend:
+    return OpenAIBackend(name, base_url=url, max_concurrency=limit, **about)
+
+
+def option(url: str = A, model: str = "m", kind: type[Any] = OpenAIBackend) -> Deployment:
+    return make_deployment(f"x/{model}", kind("x", base_url=url), model, PriceBook())
+
+
+HERE, THERE = option(A), option(B)
+
+
+def limited(*backends: Backend, max_queue: int = 1000, **about: Any) -> Limiter:
+    limiter = Limiter(**about)
+    limiter.configure(backends, max_queue)
+    return limiter
+
+
+def enter(slot: Slot, *options: Deployment, priority: int = 0) -> Any:
+    """What a slot is answered: the number of the option for one that is granted."""
+    answer = slot.enter(options or (HERE,), priority)
+    return answer.option if isinstance(answer, Granted) else answer
+
+
+def busy(limit: int = 1, max_queue: int = 1000) -> tuple[Limiter, list[Slot]]:
+    """A limiter of one host whose slots are all held by another owner."""
+    limiter = limited(host(limit), max_queue=max_queue)
     held = [Slot(limiter, Caller("other")) for _ in range(limit)]
-    assert [slot.enter(0) for slot in held] == [None] * limit
+    assert [enter(slot) for slot in held] == [0] * limit
     return limiter, held
 
 
-def queued(limiter: ConcurrencyLimiter, *priorities: int, **about: Any) -> list[Slot]:
+def queued(limiter: Limiter, *priorities: int, **about: Any) -> list[Slot]:
     slots = [Slot(limiter, Caller(object(), **about)) for _ in priorities]
     for slot, priority in zip(slots, priorities, strict=True):
-        assert isinstance(slot.enter(priority), Queued)
+        assert isinstance(enter(slot, priority=priority), Queued)
     return slots
 
 
@@ -53,27 +82,32 @@ def woken(*slots: Slot) -> list[int]:
     return [slot.waiter.woken for slot in slots]  # type: ignore[attr-defined]
 
 
-def ask(limiter: ConcurrencyLimiter, owner: object = "me", blocks: Sequence[object] = ()) -> Any:
+def ahead(answer: Any) -> Any:
+    """Of a call that waits, only how many are ahead, as a tuple."""
+    return (answer.ahead,) if isinstance(answer, Queued) else answer
+
+
+def ask(limiter: Limiter, owner: object = "me", blocks: Sequence[object] = (), options: Any = (HERE,)) -> Any:
     """What a new call is answered; it gives up at once what it gets."""
     slot = Slot(limiter, Caller(owner, blocks))
-    answer = slot.enter(0)
+    answer = enter(slot, *options)
     slot.settle()
     return answer
 
 
-def counts(limiter: ConcurrencyLimiter) -> tuple[int, int]:
-    return limiter.stats()[:2]
+def counts(limiter: Limiter, url: str = A) -> tuple[int, int]:
+    return limiter.stats()[host(1, url=url).origin][:2]
 
 
 def test_only_so_many_calls_have_a_slot_at_a_time() -> None:
-    limiter = ConcurrencyLimiter(3, 10)
+    limiter = limited(host(3))
     slots = [Slot(limiter, Caller("me", blocks=())) for _ in range(4)]
-    assert [slot.enter(0) for slot in slots] == [None, None, None, Queued(0)]
-    assert limiter.stats() == (3, 1, 3)
-    assert repr(limiter) == "ConcurrencyLimiter(3 of 3 held, 1 waiting)"
+    assert [ahead(enter(slot)) for slot in slots] == [0, 0, 0, (0,)]
+    assert limiter.stats() == {HERE.backend.origin: (3, 1, 3)}
+    assert repr(limiter) == "Limiter(1 hosts, 1 calls waiting)"
     slots[0].settle()
     assert woken(slots[3]) == [1]
-    assert limiter.stats() == (3, 0, 3)
+    assert limiter.stats() == {HERE.backend.origin: (3, 0, 3)}
 
 
 def test_a_slot_given_back_twice_frees_one_slot() -> None:
@@ -82,7 +116,7 @@ def test_a_slot_given_back_twice_frees_one_slot() -> None:
     one.settle("any outcome")
     assert counts(limiter) == (1, 0)
     again = Slot(limiter, Caller("me"))
-    assert again.enter(0) is None
+    assert enter(again) == 0
     one.settle()
     assert counts(limiter) == (2, 0), "the slot is another call's now"
 
@@ -90,7 +124,7 @@ def test_a_slot_given_back_twice_frees_one_slot() -> None:
 def test_a_slot_that_was_given_back_cannot_be_entered() -> None:
     limiter, (held,) = busy()
     held.settle()
-    assert held.enter(0) is None
+    assert enter(held) == 0
     assert counts(limiter) == (0, 0)
 
 
@@ -118,13 +152,13 @@ def test_a_new_call_does_not_pass_the_queue() -> None:
 def test_a_call_that_waits_knows_how_many_are_ahead() -> None:
     limiter, _held = busy()
     slots = [Slot(limiter, Caller(i)) for i in range(3)]
-    assert [slot.enter(0) for slot in slots] == [Queued(0), Queued(1), Queued(2)]
+    assert [enter(slot).ahead for slot in slots] == [0, 1, 2]
 
 
 def test_a_full_queue_refuses_every_priority() -> None:
     limiter, (held,) = busy(max_queue=2)
     first, _second = queued(limiter, 0, 0)
-    assert Slot(limiter, Caller("me")).enter(99) is FULL
+    assert enter(Slot(limiter, Caller("me")), priority=99) is FULL
     held.settle()
     assert (counts(limiter), woken(first)) == ((1, 1), [1])
     assert isinstance(ask(limiter), Queued)
@@ -198,8 +232,8 @@ def test_the_queue_does_not_grow_with_calls_that_gave_up() -> None:
     (stays,) = queued(limiter, 9)
     for _ in range(5000):
         assert isinstance(ask(limiter), Queued)
-    assert limiter.stats().waiting == 1
-    assert len(limiter._queue) <= 2 + MAX_STALE + 1
+    assert counts(limiter) == (1, 1)
+    assert len(limiter._hosts) == 1
     held.settle()
     assert woken(stays) == [1]
 
@@ -210,7 +244,7 @@ def test_a_thread_that_blocks_a_loop_goes_before_its_tasks() -> None:
     other = Slot(limiter, Caller("another loop"))
     thread = Slot(limiter, Caller("thread", blocks=("thread", "loop")))
     for slot, priority in ((task, 9), (other, 5), (thread, 0)):
-        assert isinstance(slot.enter(priority), Queued)
+        assert isinstance(enter(slot, priority=priority), Queued)
     held.settle()
     assert woken(thread, task, other) == [1, 0, 0]
     thread.settle()
@@ -218,9 +252,9 @@ def test_a_thread_that_blocks_a_loop_goes_before_its_tasks() -> None:
 
 
 def test_a_wait_that_could_never_end_is_refused() -> None:
-    limiter = ConcurrencyLimiter(2, 10)
+    limiter = limited(host(2))
     mine, loops = (Slot(limiter, Caller(owner)) for owner in ("thread", "loop"))
-    assert (mine.enter(0), loops.enter(0)) == (None, None)
+    assert (enter(mine), enter(loops)) == (0, 0)
     assert ask(limiter, "thread", ("thread", "loop")) is STUCK
     assert counts(limiter) == (2, 0)
     assert isinstance(ask(limiter, "thread", ("thread",)), Queued), "the loop may still give one back"
@@ -240,7 +274,7 @@ def test_what_comes_back_while_the_lock_is_held_is_passed_on(comes_back: str) ->
         granted = waits
         held.pop().settle()
         (waits,) = queued(limiter, 0)
-    with limiter._lock:  # a finaliser in the middle of enter()
+    with limiter._inbox.lock:  # a finaliser in the middle of enter()
         if comes_back == "settled":
             held[0].settle()
         elif comes_back == "dropped":
@@ -250,213 +284,159 @@ def test_what_comes_back_while_the_lock_is_held_is_passed_on(comes_back: str) ->
             granted.settle()
         assert woken(waits) == [0]
     asks = Slot(limiter, Caller("me"))
-    assert isinstance(asks.enter(0), Queued)
+    assert isinstance(enter(asks), Queued)
     assert woken(waits) == [1]
 
 
-class Interrupted(ConcurrencyLimiter):
+class Interrupted(Limiter):
     """With its lock held, something happens in another thread or a finaliser."""
 
     meanwhile: Callable[[], object] | None = None
 
-    def _update(self) -> None:
-        super()._update()
+    def _grant(self, now: float, entering: Any = None) -> None:
+        super()._grant(now, entering)
         if self.meanwhile is not None:
             happens, self.meanwhile = self.meanwhile, None
             happens()
 
 
+def interrupted(limit: int, max_queue: int) -> Interrupted:
+    limiter = Interrupted()
+    limiter.configure([host(limit)], max_queue)
+    return limiter
+
+
 @pytest.mark.parametrize(
     ("blocks", "max_queue", "answer"),
-    [((), 1, FULL), (("other",), 9, STUCK), ((), 9, Queued(1))],
+    [((), 1, FULL), (("other",), 9, STUCK), ((), 9, (1,))],
     ids=["full", "stuck", "queued"],
 )
 def test_a_slot_that_comes_back_during_a_refusal_wakes_the_first(
     blocks: Sequence[object], max_queue: int, answer: object
 ) -> None:
-    limiter = Interrupted(1, max_queue)
+    limiter = interrupted(1, max_queue)
     held = Slot(limiter, Caller("other"))
-    assert held.enter(0) is None
+    assert enter(held) == 0
     (waits,) = queued(limiter, 0)
     limiter.meanwhile = held.settle
     asks = Slot(limiter, Caller("me", blocks))
-    assert asks.enter(0) == answer
+    assert ahead(enter(asks)) == answer
     assert woken(waits) == [1], "it sleeps for ever beside a free slot"
 
 
 def test_slots_that_come_back_at_the_same_time_are_both_passed_on() -> None:
-    limiter = Interrupted(2, 9)
+    limiter = interrupted(2, 9)
     one, two = (Slot(limiter, Caller("other")) for _ in range(2))
-    assert (one.enter(0), two.enter(0)) == (None, None)
+    assert (enter(one), enter(two)) == (0, 0)
     waits = queued(limiter, 0, 0)
     limiter.meanwhile = two.settle
     one.settle()
     assert woken(*waits) == [1, 1]
 
 
-# -- Anything in any order
-
-THREADS = ["t1", "t2", "t3"]
-LOOPS = ["l1", "l2"]
+# -- Several hosts
 
 
-class LimiterMachine(RuleBasedStateMachine):
-    """Against a model with plain lists: which calls have a slot, which wait, whose turn it is."""
-
-    @initialize(limit=st.integers(1, 3), max_queue=st.integers(0, 6))
-    def begin(self, limit: int, max_queue: int) -> None:
-        self.limiter = ConcurrencyLimiter(limit, max_queue)
-        self.limit, self.max_queue = limit, max_queue
-        self.inside: list[tuple[Slot, Caller]] = []
-        self.line: list[tuple[Slot, Caller]] = []
-
-    # -- the model
-
-    def turn(self) -> tuple[Slot, Caller]:
-        """Whose turn it is: the first of the highest priority, unless a thread blocks its loop."""
-        best = max(caller.priority for _, caller in self.line)
-        first = next(entry for entry in self.line if entry[1].priority == best)
-        blocking = [entry for entry in self.line if first[1].owner in entry[1].blocks]
-        return blocking[0] if blocking else first
-
-    def advance(self) -> None:
-        """The model gives slots to the calls whose turn it is; the limiter must have done the same."""
-        while self.line and len(self.inside) < self.limit:
-            served = self.turn()
-            self.line.remove(served)
-            assert served[1].woken == 1, "not woken though it is its turn"
-            if served[1].there:
-                self.inside.append(served)
-        assert not any(caller.woken for _, caller in self.line), "woken out of turn"
-
-    # -- what happens
-
-    @rule(
-        thread=st.sampled_from([None, *THREADS]),
-        loop=st.sampled_from([None, *LOOPS]),
-        priority=st.sampled_from([0, 0, 0, 1, -1]),
-        there=st.sampled_from([True, True, True, False]),
-    )
-    def enter(self, thread: str | None, loop: str | None, priority: int, there: bool) -> None:
-        """A task asks, or a thread, which may block the loop it runs."""
-        if thread is None and loop is None:
-            return
-        blocks = () if thread is None else tuple(each for each in (thread, loop) if each is not None)
-        if any(set(blocks) & set(caller.blocks) for _, caller in self.line):
-            return  # it waits already, so it cannot ask
-        caller = Caller(thread or loop, blocks, there=there)
-        caller.priority = priority
-        slot, full = Slot(self.limiter, caller), len(self.inside) >= self.limit
-        answer = slot.enter(priority)
-        if not full:
-            assert answer is None
-            self.inside.append((slot, caller))
-        elif all(holder.owner in blocks for _, holder in self.inside):
-            assert answer is STUCK
-        elif len(self.line) >= self.max_queue:
-            assert answer is FULL
-        else:
-            assert answer == Queued(len(self.line))
-            self.line.append((slot, caller))
-
-    @precondition(lambda self: self.line or self.inside)
-    @rule(which=st.integers(0, 99), how=st.sampled_from(["once", "twice", "drop"]), locked=st.booleans())
-    def settle(self, which: int, how: str, locked: bool) -> None:
-        """A call that has a slot, or waits, or has been given a slot and does not know it yet."""
-        calls = self.inside if (which % 2 and self.inside) or not self.line else self.line
-        slots = [calls.pop(which % len(calls))[0]]
-
-        def act() -> None:
-            slot = slots.pop()
-            for _ in range({"once": 1, "twice": 2, "drop": 0}[how]):
-                slot.settle()
-
-        if locked:
-            with self.limiter._lock:
-                act()
-            self.limiter._drain()  # as the thread does that had the lock
-        else:
-            act()
-        self.advance()
-
-    @precondition(lambda self: self.inside)
-    @rule(which=st.integers(0, 99), owner=st.sampled_from(THREADS + LOOPS))
-    def moves(self, which: int, owner: str) -> None:
-        """Another thread reads the stream from now on."""
-        self.inside[which % len(self.inside)][1].owner = owner
-
-    @rule(limit=st.integers(1, 4), max_queue=st.integers(0, 6), locked=st.booleans())
-    def resize(self, limit: int, max_queue: int, locked: bool) -> None:
-        """A reload has other limits; a signal's handler may make it, in the middle of the lock's holder."""
-        self.limit, self.max_queue = limit, max_queue
-        if locked:
-            with self.limiter._lock:
-                self.limiter.resize(limit, max_queue)
-            self.limiter._drain()  # as the thread does that had the lock
-        else:
-            self.limiter.resize(limit, max_queue)
-        self.advance()
-
-    @rule(times=st.integers(1, 150))
-    def many_calls_give_up(self, times: int) -> None:
-        if not self.line or len(self.line) >= self.max_queue:
-            return
-        for _ in range(times):
-            assert isinstance(ask(self.limiter, "another"), Queued)
-
-    # -- what holds always
-
-    @invariant()
-    def agrees(self) -> None:
-        held, waiting, limit = self.limiter.stats()
-        assert (held, waiting, limit) == (len(self.inside), len(self.line), self.limit)
-        assert not self.line or held >= self.limit, "a slot is free beside a queue"
-        assert len(self.limiter._queue) <= 2 * len(self.line) + MAX_STALE + 1
-
-    def teardown(self) -> None:
-        if not hasattr(self, "limiter"):
-            return
-        while self.line or self.inside:
-            self.settle(0, "once", locked=False)
-        assert counts(self.limiter) == (0, 0)
-        held = [Slot(self.limiter, Caller("new")) for _ in range(self.limit)]
-        assert [slot.enter(0) for slot in held] == [None] * self.limit, "a slot was lost"
-        assert not self.limiter._blocked
+def test_a_call_takes_the_first_of_its_hosts_that_is_free() -> None:
+    limiter = limited(host(1), host(1, "b", B))
+    first, second, third = (Slot(limiter, Caller(object())) for _ in range(3))
+    assert enter(first, THERE, HERE) == 0
+    assert (counts(limiter, A), counts(limiter, B)) == ((0, 0), (1, 0))
+    assert enter(second, THERE, HERE) == 1
+    assert ahead(enter(third, THERE, HERE)) == (0,)
+    assert (counts(limiter, A), counts(limiter, B)) == ((1, 1), (1, 1)), "it waits for both"
+    second.settle()
+    assert third.poll(1e9).option == 1  # type: ignore[union-attr]
+    assert (counts(limiter, A), counts(limiter, B)) == ((1, 0), (1, 0))
+    third.settle()
+    first.settle()
+    assert (counts(limiter, A), counts(limiter, B)) == ((0, 0), (0, 0))
 
 
-TestLimiterMachine = LimiterMachine.TestCase
-TestLimiterMachine.settings = settings(max_examples=150, stateful_step_count=40)
+def test_two_deployments_at_one_host_are_the_first_of_them() -> None:
+    limiter = limited(host(1))
+    held, waits = (Slot(limiter, Caller(object())) for _ in range(2))
+    assert enter(held, option(A, "one"), option(A, "two")) == 0
+    assert isinstance(enter(waits, option(A, "one"), option(A, "two")), Queued)
+    assert counts(limiter) == (1, 1)
+    held.settle()
+    assert waits.poll(1e9).option == 0  # type: ignore[union-attr]
 
 
-# -- The limiters of one router
+def test_only_a_call_whose_hosts_are_all_full_is_refused() -> None:
+    limiter = limited(host(1), host(1, "b", B), max_queue=1)
+    held = [Slot(limiter, Caller("other")) for _ in range(2)]
+    assert [enter(slot, HERE, THERE) for slot in held] == [0, 1]
+    (_waits,) = queued(limiter, 0)
+    assert ask(limiter) is FULL
+    assert ahead(ask(limiter, options=(HERE, THERE))) == (0,)
 
 
-def host(limit: int | None, name: str, url: str) -> Backend:
-    return OpenAIBackend(name, base_url=url, max_concurrency=limit)
+def test_a_call_is_stuck_only_if_its_thread_holds_every_slot_that_it_could_get() -> None:
+    limiter = limited(host(1), host(1, "b", B))
+    mine, theirs = Slot(limiter, Caller("me")), Slot(limiter, Caller("other"))
+    assert (enter(mine), enter(theirs, THERE)) == (0, 0)
+    assert ask(limiter, "me", ("me",)) is STUCK
+    assert isinstance(ask(limiter, "me", ("me",), (HERE, THERE)), Queued)
+    theirs.waiter.owner = "me"
+    assert ask(limiter, "me", ("me",), (HERE, THERE)) is STUCK
 
 
-def test_the_smallest_limit_of_the_backends_at_one_host_counts() -> None:
+def test_a_call_is_stuck_if_the_models_of_its_own_calls_need_the_memory() -> None:
+    """A slot is free, but the host keeps one model, and that is in use."""
+    limiter = limited(OllamaBackend("a", base_url=A, max_concurrency=2))
+    mine = Slot(limiter, Caller("me"))
+    assert enter(mine, option(A, "one", OllamaBackend)) == 0
+    assert ask(limiter, "me", ("me",), (option(A, "two", OllamaBackend),)) is STUCK
+    assert ask(limiter, "me", ("me",), (option(A, "one", OllamaBackend),)) == 0
+
+
+# -- Limits, and their changes
+
+
+def test_the_smallest_limits_of_the_backends_at_one_host_count() -> None:
     backends = [
-        host(3, "three", "http://gpu.test:1/other"),
-        host(2, "two", "http://gpu.test:1/v1"),
+        host(3, "three", "http://gpu.test:1/other", memory_gb=24),
+        host(2, "two", "http://gpu.test:1/v1", memory_gb=16),
         host(None, "free", "http://gpu.test:1/v1"),
         host(4, "four", "http://gpu.test:1"),
         host(5, "five", "http://gpu.test:2"),
         host(None, "unlimited", "http://gpu.test:3"),
     ]
-    limiters = Limiters(backends, 0)
+    limiter = limited(*backends)
     first, second = Origin("http", "gpu.test", 1), Origin("http", "gpu.test", 2)
-    slot = Slot(limiters.by_origin[second], Caller("me"))
-    assert slot.enter(0) is None
-    assert limiters.stats() == {first: (0, 0, 2), second: (1, 0, 5)}
+    slot = Slot(limiter, Caller("me"))
+    assert enter(slot, THERE) == 0
+    assert limiter.stats() == {first: (0, 0, 2), second: (1, 0, 5)}
+    assert limiter == {first: HostLimits(2, True, 16), second: HostLimits(5)}
+    assert Origin("http", "gpu.test", 3) not in limiter
+
+
+def test_a_limit_taken_off_lets_those_go_that_wait_for_it_and_perhaps_for_others() -> None:
+    limiter = limited(host(1), host(1, "b", B))
+    held = [Slot(limiter, Caller("other")) for _ in range(2)]
+    assert [enter(slot, HERE, THERE) for slot in held] == [0, 1]
+    slots = [Slot(limiter, Caller(object())) for _ in range(3)]
+    for slot, options in zip(slots, ((HERE,), (HERE, THERE), (THERE, HERE)), strict=True):
+        assert isinstance(enter(slot, *options), Queued)
+    limiter.configure([host(1), host(None, "b", B)], 9)
+    assert woken(*slots) == [0, 1, 1]
+    assert [slot.poll(1e9) for slot in slots[1:]] == [Granted(1), Granted(0)]
+    assert (limiter.stats()[HERE.backend.origin][:2], THERE.backend.origin in limiter) == ((1, 1), False)
+    assert enter(Slot(limiter, Caller("late")), HERE, THERE) == 1, "it asked before the reload"
+    for slot in (*slots, *held):
+        slot.settle()
+    assert counts(limiter) == (0, 0)
 
 
 def test_in_a_forked_child_all_slots_are_free() -> None:
-    limiters = Limiters([host(1, "a", "http://gpu.test:1")], 9)
-    (limiter,) = limiters.by_origin.values()
-    held = Slot(limiter, Caller("me"))
-    assert held.enter(0) is None
-    with limiter._lock:
-        limiters.after_fork()
+    limiter = limited(host(1), max_queue=9)
+    held, waits = (Slot(limiter, Caller(name)) for name in ("me", "other"))
+    assert enter(held) == 0
+    assert isinstance(enter(waits), Queued)
+    with limiter._inbox.lock:
+        limiter.after_fork()
         held.settle()  # the parent's lock may never be free here
-    assert [tuple(each) for each in limiters.stats().values()] == [(0, 0, 1)]
+        waits.settle()
+    assert limiter.stats() == {HERE.backend.origin: (0, 0, 1)}
+    assert ask(limiter) == 0

@@ -25,17 +25,27 @@ PROMPT_TOKEN_NS, TOKEN_NS = 1_000_000, 12_000_000
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """An installed model, trained for `context_length`; its Modelfile asks for `num_ctx`."""
+    """An installed model, trained for `context_length`; its Modelfile asks for `num_ctx`.
+
+    `file` names its weights: models with the same one share it.
+    """
 
     name: str
     size: int = 4_683_087_332
     context_length: int = 32_768
     num_ctx: int | None = None
+    file: str = ""
     capabilities: Sequence[str] = ("completion", "tools", "thinking")
 
     @property
     def full_name(self) -> str:
         return self.name if ":" in self.name else f"{self.name}:latest"
+
+    @property
+    def blob(self) -> str:
+        """The file as /api/show names it."""
+        digest = hashlib.sha256((self.file or self.name).encode()).hexdigest()
+        return f"/usr/share/ollama/.ollama/models/blobs/sha256-{digest}"
 
     @property
     def listing(self) -> dict[str, Any]:
@@ -128,7 +138,7 @@ class FakeOllama(ScriptedServer):
             parameters = f"num_ctx                        {model.num_ctx}\n{parameters}"
         return json_answer(
             {
-                "modelfile": f"FROM {model.full_name}\n",
+                "modelfile": f"# FROM {model.full_name}\n\nFROM {model.blob}\nPARAMETER stop <|im_end|>\n",
                 "parameters": parameters,
                 "template": "{{ .Prompt }}",
                 "details": model.listing["details"],

@@ -146,6 +146,25 @@ def test_a_route_names_nothing_twice() -> None:
     assert str(Route(model="a/m", deployment="a/m")) == "- → a/m"
 
 
+def test_a_route_says_how_long_the_call_waited_and_its_model_loaded() -> None:
+    hosted = ATTEMPT.model_copy(update={"queued": 3.04, "load": 45.0})
+    route = Route(
+        model="a/m", deployment="a/m", attempts=(hosted, ATTEMPT.model_copy(update={"queued": 2.0}), hosted)
+    )
+    assert (round(route.queued, 2), route.load) == (8.08, 90.0)
+    assert str(route) == "- → a/m (waited 8.1 s, model loaded in 90.0 s)"
+    assert list(route.__rich_repr__())[1] == ("attempt", "a/m: ok, waited 3.0 s, model loaded in 45.0 s")
+    assert "1.00 s, waited 3.0 s, model loaded in 45.0 s" in route._repr_html_()
+
+
+def test_a_route_without_waits_says_nothing_of_them() -> None:
+    loaded = ATTEMPT.model_copy(update={"queued": 0.01, "load": 0.03})
+    for attempts, load in (((), None), ((ATTEMPT,), None), ((ATTEMPT, loaded), 0.03)):
+        route = Route(model="a/m", deployment="a/m", attempts=attempts)
+        assert (str(route), route.load) == ("- → a/m", load)
+    assert Route().queued == 0.0
+
+
 @given(st.text())
 def test_a_text_chunk_is_a_chunk_like_any_other(text: str) -> None:
     made, usual = text_chunk(text), Chunk(text=text)

@@ -12,7 +12,7 @@ from tests.wire.support import WIRES, as_json, delta, lines, named, run, sse
 from ccroute import Price
 from ccroute.accounting import cost
 from ccroute.types import Usage
-from ccroute.types.route import billed_apart
+from ccroute.types.route import billing_of
 
 COUNTS = st.integers(0, 1_000_000)
 USAGES = st.builds(
@@ -178,8 +178,8 @@ def test_nonsense_makes_no_bucket_that_cannot_be(wire: str, data: st.DataObject,
     spent = cost(usage, Price(3, 15, cache_read="0.3", above={1000: Price(6, 30)}))
     assert spent is not None
     assert spent > 0
-    apart = billed_apart(usage)
-    if apart is not None:
-        assert apart.searches >= 0
-        assert apart.cost is None or (apart.cost.is_finite() and apart.cost >= 0)
-        assert all(isinstance(value, str) for _, value in apart.terms)
+    billing = billing_of(usage)
+    if billing is not None:
+        assert billing.searches >= 0
+        assert billing.cost is None or (billing.cost.is_finite() and billing.cost >= 0)
+        assert all(isinstance(value, str) for _, value in billing.terms)

@@ -1,7 +1,8 @@
-"""What a budget's spending is counted by, and where it is kept: values, and what a store must have.
+"""The values that budgets are checked with, and the protocol of the store that has them.
 
-An account is what the rows of the ledger say, for one scope from one moment on. A reservation is what an
-attempt in flight may still cost. So a store never knows more than the ledger, but for the reservations.
+An account says what is spent and reserved in one scope from one moment on. What is spent comes from the rows
+of the ledger. A reservation is what an attempt in flight may still cost. Only reservations are not in the
+ledger.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from ccroute.accounting.money import EXACT, NOTHING
 from ccroute.accounting.row import LedgerRow
@@ -30,14 +31,14 @@ class Scope(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """One budget that an attempt needs, as a store has to know it.
+    """One budget that an attempt needs: its scope, its window and its limits.
 
-    The rows of its scope that started at `since` or later, with all that is reserved for the scope, may come
-    to `usd` and to `tokens` at most. None: any number.
+    `usd` and `tokens` limit the sum of two things: the rows of the scope that started at `since` or later,
+    and all reservations of the scope. None: no limit.
 
-    What is reserved counts whenever it was reserved: an attempt that began before midnight may be written
-    down after it. From `until` on nobody asks for this account any more. Both are UTC; a window without
-    beginning and end is `ccroute.types.budget.ALWAYS`.
+    Reservations count whenever they were made, because an attempt that began before midnight may be recorded
+    after it. The account is not needed after `until`. Both are UTC; a window without beginning and end is
+    `ccroute.types.budget.ALWAYS`.
     """
 
     scope: Scope
@@ -47,9 +48,9 @@ class Claim(NamedTuple):
     tokens: int | None
 
 
-class Standing(NamedTuple):
-    """What is spent and reserved of one claim: USD, and tokens of prompts and answers (`Usage.total_tokens`).
-    Rows of unknown cost count for their tokens only."""
+class Account(NamedTuple):
+    """What is spent and reserved in the scope and window of a claim: USD, and tokens of prompts and answers
+    (`Usage.total_tokens`). A row of unknown cost counts for its tokens only."""
 
     spent_usd: Decimal
     spent_tokens: int
@@ -57,22 +58,26 @@ class Standing(NamedTuple):
     reserved_tokens: int
 
 
-def fits(claim: Claim, standing: Standing, usd: Decimal, tokens: int) -> bool:
-    """Whether an attempt of at most so much fits a claim. A limit in USD never stands in the way of 0 USD."""
+UNUSED: Final = Account(NOTHING, 0, NOTHING, 0)
+"""An account with nothing spent and nothing reserved."""
+
+
+def fits(claim: Claim, account: Account, usd: Decimal, tokens: int) -> bool:
+    """Whether an attempt that uses at most `usd` and `tokens` fits a claim. 0 USD fits every limit in USD."""
     if claim.usd is not None and usd:
-        taken = EXACT.add(standing.spent_usd, standing.reserved_usd)
+        taken = EXACT.add(account.spent_usd, account.reserved_usd)
         if EXACT.add(taken, usd) > claim.usd:
             return False
-    return claim.tokens is None or standing.spent_tokens + standing.reserved_tokens + tokens <= claim.tokens
+    return claim.tokens is None or account.spent_tokens + account.reserved_tokens + tokens <= claim.tokens
 
 
-def alone(standing: Standing) -> Standing:
-    """How a claim stands when all others have ended without spending."""
-    return standing._replace(reserved_usd=NOTHING, reserved_tokens=0)
+def alone(account: Account) -> Account:
+    """The account without reservations: as if all attempts in flight had ended and spent nothing."""
+    return account._replace(reserved_usd=NOTHING, reserved_tokens=0)
 
 
 def covers(scope: Scope, row: LedgerRow) -> bool:
-    """Whether what a row says is spending of a scope."""
+    """Whether a row counts in a scope."""
     if scope.session is not None and row.session != scope.session:
         return False
     return scope.kind == "router" or getattr(row, scope.kind) == scope.name
@@ -81,38 +86,40 @@ def covers(scope: Scope, row: LedgerRow) -> bool:
 class BudgetStore(Protocol):
     """Accounts and reservations, for threads and tasks at once. Made by `BaseLedger.budget_store()`.
 
-    An attempt is named by its row's id, which is known before it begins (`attempt_id`). It reserves once. Its
-    reservation ends when its row is counted, or when it is settled with nothing.
+    `attempt` is the id of the attempt's row, which is known before the attempt begins (`attempt_id`). An
+    attempt reserves once. Its reservation ends when its row is counted, or when it is settled with 0.
     """
 
     shared: bool
-    """Whether other processes change it: who waits then looks again every so often."""
+    """Whether other processes change the accounts. A waiting call then has to look again from time to
+    time."""
 
-    def standings(self, claims: Sequence[Claim]) -> list[Standing]:
-        """How each claim stands now. Reads only. Raises the store's error."""
+    def accounts(self, claims: Sequence[Claim]) -> list[Account]:
+        """The account of each claim now. Only reads. Raises the store's error."""
         ...
 
     def reserve(
         self, attempt: str, claims: Sequence[Claim], usd: Decimal, tokens: int, expires: datetime
-    ) -> list[Standing] | None:
-        """Reserve so much of every claim, or nothing. None: it is reserved. Otherwise how each claim stands.
+    ) -> list[Account] | None:
+        """Reserve `usd` and `tokens` in every claim, or in none. None: it is reserved. Otherwise at least one
+        claim does not fit (`fits`), and the result is the account of each claim.
 
-        `fits` says what is free. `expires` (UTC): when the reservation ends if its process died. Raises the
-        store's error; then nothing is reserved.
+        `expires` (UTC): when the reservation ends if its process died. Raises the store's error; then nothing
+        is reserved.
         """
         ...
 
     def settle(self, attempt: str, usd: Decimal, tokens: int) -> None:
-        """The attempt is over before its call is, and its row will say so much: the rest is free again.
-        Nothing of both: it has no reservation any more. Never waits, since a finaliser may call it; an
-        unknown attempt is none."""
+        """The attempt has ended, but its call has not. Its row will have `usd` and `tokens`, so the
+        reservation shrinks to that. 0 of both ends the reservation. Never waits, because a finaliser may call
+        it. Does nothing for an unknown attempt."""
 
     def count(self, row: LedgerRow) -> None:
-        """The row was given to the ledger, which may have failed to write it: its reservation ends, and what
-        it says is spent. Called for each row, with or without a reservation. Never waits, as `settle`.
+        """Count a row that was given to the ledger, also if the ledger failed to write it: its amounts are
+        spent, and its reservation ends. Called for each row, with or without a reservation. Never waits.
 
-        A store in the ledger's own database has done this when the row was written."""
+        A store in the ledger's own database has done this already, when the row was written."""
 
     def after_fork(self) -> None:
-        """In a forked child: locks may belong to threads that are not here, and reservations are the
-        parent's."""
+        """In a forked child: replace the locks, which may belong to threads of the parent, and forget the
+        reservations, which are the parent's."""

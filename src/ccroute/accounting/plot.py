@@ -18,12 +18,12 @@ from ccroute.errors import ConfigError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_APART: Final = 8
-"""Names with bars of their own; those of the others are one. matplotlib has ten colours."""
+MOST_NAMED: Final = 8
+"""The most expensive names have separate bars. All others share one. matplotlib has ten colours."""
 _FEW: Final = 14
-"""Days that have a tick and a mark each."""
+"""Up to so many days, each day has a tick and a mark."""
 _MANY: Final = 120
-"""Days that have bars of their own."""
+"""Up to so many days, each day has a bar."""
 _LONGEST: Final = 30
 """Characters of a name that are shown."""
 
@@ -40,7 +40,7 @@ def plot(rows: Sequence[Mapping[str, Any]], by: Sequence[str], baseline: str | N
         from matplotlib import pyplot, ticker
     except ImportError:
         raise ConfigError("plot() needs matplotlib: pip install 'ccroute[plot]'") from None
-    dates: Any = matplotlib.dates  # it has no types
+    dates: Any = matplotlib.dates  # the module has no types
     beside: dict[str, Any] = {"loc": "best"}  # the legend
     if ax is None:
         _, ax = pyplot.subplots(figsize=(9, 4), layout="constrained")
@@ -57,7 +57,7 @@ def plot(rows: Sequence[Mapping[str, Any]], by: Sequence[str], baseline: str | N
         top = [low + cost for low, cost in zip(below, costs, strict=True)]
         if len(days) <= _MANY:
             handles.append(ax.bar(places, costs, bottom=below, width=0.8, **style))
-        else:  # so many bars take seconds
+        else:  # many bars would take seconds
             handles.append(ax.fill_between(places, below, top, step="mid", linewidth=0, **style))
         below = top
     if baseline is not None:
@@ -95,7 +95,7 @@ def _days(rows: Sequence[Mapping[str, Any]]) -> list[date]:
 
 
 def _day(row: Mapping[str, Any]) -> date:
-    """The row's day. That of a month or a year is its first one."""
+    """The row's day; the first day, if the row is of a month or a year."""
     return date.fromisoformat(f"{row['day']}-01-01"[: len("2026-01-01")])
 
 
@@ -108,7 +108,7 @@ def _costs(rows: Sequence[Mapping[str, Any]], days: Sequence[date]) -> list[floa
 
 
 def _baseline(rows: Sequence[Mapping[str, Any]], days: Sequence[date]) -> list[float]:
-    """The baseline's cost of each day; not a number, so a gap, where a part of it is unknown."""
+    """The baseline's cost of each day. NaN, which makes a gap in the line, if a part of it is unknown."""
     costs = _costs([{**row, "cost": row["baseline_cost"]} for row in rows], days)
     unknown = {_day(row) for row in rows if row["cost"] is not None and row["baseline_cost"] is None}
     return [math.nan if day in unknown else cost for day, cost in zip(days, costs, strict=True)]
@@ -117,17 +117,17 @@ def _baseline(rows: Sequence[Mapping[str, Any]], days: Sequence[date]) -> list[f
 def _stacked(
     rows: Sequence[Mapping[str, Any]], by: Sequence[str], days: Sequence[date]
 ) -> Iterator[tuple[dict[str, Any], list[float]]]:
-    """How it looks, and the cost of each day: of the most expensive names one by one, and of all others
+    """The label and colour, and the cost of each day: of each of the most expensive names, and of all others
     together."""
     groups = defaultdict[tuple[Any, ...], list[Mapping[str, Any]]](list)
     for row in rows:
         if row["cost"]:
             groups[tuple(row[name] for name in by)].append(row)
     ordered = sorted(groups, key=lambda names: sum(row["cost"] for row in groups[names]), reverse=True)
-    apart = ordered if len(ordered) <= MOST_APART + 1 else ordered[:MOST_APART]
-    for names in apart:
+    named = ordered if len(ordered) <= MOST_NAMED + 1 else ordered[:MOST_NAMED]
+    for names in named:
         yield {"label": _label(*names)}, _costs(groups[names], days)
-    if others := ordered[len(apart) :]:
+    if others := ordered[len(named) :]:
         rest = [row for names in others for row in groups[names]]
         yield {"label": f"{len(others)} others", "color": "0.8"}, _costs(rest, days)
 

@@ -1,4 +1,4 @@
-"""What the library genai-prices (the extra `prices`) says of a provider's models.
+"""Prices of providers' models, from the library genai-prices (the extra `prices`).
 
 Knows addresses, models' names, times and the library's data; must not know backends. The library takes 0.2 s
 to import, so that is done for the first model that no configuration prices. Nothing is read from the network.
@@ -35,16 +35,16 @@ _BUCKETS: Final = {
     "cache_write_1h_mtok": "cache_write_1h",
 }
 _SEARCHES: Final = "web_searches_kcount"
-_TOLD_APART: Final = re.compile(r".*(?:audio|searches|code_executions).*_(?:mtok|kcount)")
-"""Prices of what an answer counts apart, or of tools that chat completions do not have. Text is not billed by
-them."""
+_COUNTED_APART: Final = re.compile(r".*(?:audio|searches|code_executions).*_(?:mtok|kcount)")
+"""Prices of what an answer counts separately, or of tools that chat completions do not have. They do not
+apply to text."""
 _SEARCHES_ALWAYS: Final = re.compile(r".*-search-(?:preview|api)(?:-.*)?")
 """OpenAI's models that search the web for each answer, at a price of each search. Their answers do not count
 the searches: https://developers.openai.com/api/docs/pricing"""
 _NOT_IN_USD: Final = ("zhipuai", "open.bigmodel.cn", "api.moonshot.cn", "api.minimaxi.com")
 """A provider and hosts that bill in CNY. The library has prices in USD for them, at a fixed rate."""
-_ANYBODYS: Final = (".modal.run", ".modal.direct", ".azure-api.net")
-"""Hosts of the library's providers under which anybody may run a server or a gateway of his own."""
+_SHARED_HOSTS: Final = (".modal.run", ".modal.direct", ".azure-api.net")
+"""Hosts on which anybody can run a server or a gateway, though the library knows them as a provider's."""
 _FACTORS: Final = {
     # https://platform.claude.com/docs/en/about-claude/pricing#data-residency-pricing
     ("anthropic", "inference_geo", "us"): Decimal("1.1"),
@@ -53,19 +53,19 @@ _FACTORS: Final = {
 }
 """Terms that the library has no price for: the price is that many times the usual one."""
 _WEEKENDS_OFF: Final = {"deepseek": timezone(timedelta(hours=8))}
-"""Providers whose peak hours are those of working days, and their time. The library has no days of the week:
-https://github.com/pydantic/genai-prices/issues/582. Noon in UTC is no peak hour."""
+"""Providers with peak hours on working days only, and the time zone of these. The library does not know days
+of the week: https://github.com/pydantic/genai-prices/issues/582. Noon in UTC is no peak hour."""
 _SATURDAY: Final = 5
 _MOST_ANSWERED: Final = 64
-"""Names of models in answers that are remembered of one list."""
+"""Models' names in answers that one list caches, at most."""
 
 
 class PriceList:
     """The prices of one model at one provider: by date, time of day and terms.
 
-    provider, model: the library's own names of them; `model` is empty where it does not have the model.
-    why_unknown:     why there is no price now; empty where there is one.
-    has_audio:       whether sound has a price of its own.
+    provider, model: their ids in the library; `model` is empty if the library does not have the model.
+    why_unknown:     why the price is unknown now; empty if it is known.
+    has_audio:       whether audio has a separate price.
     """
 
     def __init__(self, provider: Provider, name: str, info: ModelInfo | None) -> None:
@@ -74,7 +74,9 @@ class PriceList:
         self._provider, self._name, self._info = provider, name, info
         self._get_prices: Any = None if info is None else info.get_prices
         self._always = self._unchanging()
-        self._known: dict[int, Price | str] = {}  # by the library's own price objects, which live as long
+        self._known: dict[
+            int, Price | str
+        ] = {}  # by the id of the library's price object, which lives as long as this
         self._answered: dict[str, PriceList] = {}
         found = self._find(datetime.now(UTC))
         self.why_unknown = found if isinstance(found, str) else ""
@@ -128,7 +130,7 @@ class PriceList:
 
     @property
     def names_are_own(self) -> bool:
-        """Whether models are called by names that the user gave them: Azure's deployments."""
+        """Whether the user chose the models' names, as for Azure's deployments."""
         return self.provider == "azure"
 
     def _unchanging(self) -> Price | str | None:
@@ -161,12 +163,12 @@ class PriceList:
         return found
 
     def _read(self, listed: Mapping[str, Any]) -> Price | str:
-        """The library's price as one of ours, or why that cannot be."""
+        """The library's price as a `Price`, or why it cannot be one."""
         given = {key: value for key, value in listed.items() if value is not None}
         if not given and self.model.endswith(":free"):
             return FREE
         for key in given:
-            if key not in _BUCKETS and not _TOLD_APART.fullmatch(key):
+            if key not in _BUCKETS and not _COUNTED_APART.fullmatch(key):
                 return f"{self._shown()} is also billed by {key}"
         for key, what in (("input_mtok", "prompts"), ("output_mtok", "answers")):
             if key not in given:
@@ -175,6 +177,7 @@ class PriceList:
         try:
             return Price(
                 **_at_length(given, 0),
+                # mypy checks the values against all fields, and `above` takes none of them.
                 above={limit: Price(**_at_length(given, limit)) for limit in limits},  # type: ignore[arg-type]
                 web_search=given.get(_SEARCHES),
             )
@@ -182,7 +185,7 @@ class PriceList:
             return f"{self._shown()}: {error}"
 
     def _has_variant(self, moment: datetime, name: str, value: str) -> bool:
-        # The library's own rule: another provider's model has no variants here.
+        # As in the library: another provider's model has no variants here.
         info = self._info
         if info is None or all(info is not each for each in self._provider.models):
             return False
@@ -199,14 +202,14 @@ class PriceList:
 def price_list(url: str, host: str, model: str) -> PriceList | str:
     """The prices of `model` at the server with this base URL, or why they are unknown.
 
-    The host alone says which provider it is: a server that is not known may give any model's name to its own.
+    The provider is known only by the host. Any other server may use a model's name for another model.
     """
     providers = _providers()
     if providers is None:
         return NOT_INSTALLED
     if host in _NOT_IN_USD:
         return f"{host} does not bill in USD"
-    if not host.endswith(_ANYBODYS):
+    if not host.endswith(_SHARED_HOSTS):
         for provider in providers:
             # A pattern may end within a host's name, or at the start of the path.
             found = re.match(provider.api_pattern, url)
@@ -216,9 +219,10 @@ def price_list(url: str, host: str, model: str) -> PriceList | str:
 
 
 def price_of_model(name: str, prices: PriceBook, *, usual: bool = False) -> Price | None:
-    """The price of a model that nobody serves here: the book's, or that of the provider who made it.
+    """The price of a model that no backend here serves: from the price book, or else from the provider that
+    made the model. None if unknown.
 
-    usual: at most hours of today, not now.
+    usual: the price at most hours of today, instead of the price now.
     """
     found = prices.find(name)
     if found is None and (listed := first_party(name)) is not None:
@@ -232,7 +236,7 @@ def how_to_price(name: str) -> str:
 
 
 def or_install() -> str:
-    """The other thing to do about it, where the library is not installed."""
+    """The other way to get a price, if the library is not installed."""
     return "" if _providers() else ", or pip install 'ccroute[prices]' for the prices of providers"
 
 
@@ -255,7 +259,8 @@ def first_party(name: str) -> PriceList | None:
 
 
 def _safely(provider: Provider, model: str) -> PriceList | str:
-    """A fault in the library must not fail a call."""
+    """The prices of a model at a provider, or why they are unknown. An error in the library is only logged,
+    because it must not fail a call."""
     try:
         return PriceList(provider, model, _find_model(provider, model))
     except Exception as error:
@@ -265,7 +270,7 @@ def _safely(provider: Provider, model: str) -> PriceList | str:
 
 
 def _providers() -> list[Provider] | None:
-    """The library's providers; None where it is not installed. A user's own snapshot counts."""
+    """The library's providers, from its current snapshot; None if it is not installed."""
     try:
         from genai_prices.data_snapshot import get_snapshot
     except ImportError:
@@ -274,7 +279,7 @@ def _providers() -> list[Provider] | None:
 
 
 def _find_model(provider: Provider, name: str) -> ModelInfo | None:
-    # Not by the snapshot's own look-up, which remembers all names: they may come from clients.
+    # Not with the snapshot's look-up: it caches every name, and clients may send any names.
     if provider.id == "google":
         name = name.rpartition("/")[2]  # models/gemini-2.5-flash, google/gemini-2.5-flash
     return provider.find_model(name, all_providers=_providers())

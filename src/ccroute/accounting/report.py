@@ -25,14 +25,18 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 GroupBy = Literal["agent", "group", "alias", "model", "backend", "day", "session"]
-_HIDDEN = frozenset({"attempts", "baseline_cost", "cache_hits", "p95", "unknown_cost_requests"})
+_HIDDEN = frozenset(
+    {"attempts", "baseline_cost", "cache_hits", "p95", "unknown_cost_requests", "load_seconds"}
+)
 """Columns that a printed table does not have."""
 _ALWAYS = frozenset({"requests", "cost"})
 """Columns that it has even where all are zero or unknown."""
 MOST_SHOWN: Final = 100
-"""Rows that a notebook and a prompt show."""
+"""The most rows that a notebook or an interactive prompt shows."""
 _FORMULA: Final = frozenset("=+-@＝＋－＠")
-"""Characters with which a formula begins in a spreadsheet, some of them in Japanese ones."""
+"""Characters with which a formula begins in a spreadsheet. Some are those of Japanese spreadsheets."""
+_LEAST_WAIT = 0.05
+"""Seconds; a table in which nobody waited longer has no such column."""
 _FLOATS = ("cost", "baseline_cost", "saved", "saved_percent", "override_saved", "p50", "p95")
 
 
@@ -50,8 +54,10 @@ class Report(Sequence[Mapping[str, Any]]):
     what `baseline` would have cost for the tokens of the same attempts, each priced at its own tier, and
     `saved` is `baseline_cost - cost`. Both are `None` without a baseline, where `cost` is `None`, and where
     a tier of the baseline begins between prompts that were summed up. `override_saved` is `None` where no
-    override's saving is known. `p50` and `p95` are the latencies that so many percent of the answered calls
-    did not exceed.
+    override's saving is known. `p50` and `p95` are percentiles of the latencies of answered
+    calls. `wait` are the seconds that all attempts together waited before they began: for a slot, a
+    rate limit or a budget. For `loads` of them a server loaded the model, which took `load_seconds` in all;
+    servers that do not say so count as if they had none.
     """
 
     def __init__(
@@ -230,7 +236,7 @@ class Report(Sequence[Mapping[str, Any]]):
         return html_table(*self._table(shown), notes=self._notes(len(shown)))
 
     def _notes(self, shown: int | None = None) -> list[str]:
-        """What stands below a table."""
+        """The lines below a table."""
         notes, estimated = [], self._total_estimated
         if shown is not None and shown < len(self):
             notes.append(f"{len(self) - shown} more rows: print(report), or report.to_dicts()")
@@ -244,6 +250,8 @@ class Report(Sequence[Mapping[str, Any]]):
     ) -> tuple[list[str], list[list[str]], range, list[str] | None]:
         """The header, the rows, the columns of numbers, and the total unless it is the only row."""
         used = {c for row in self._rows for c, value in row.items() if value} | _ALWAYS
+        if self._total["wait"] < _LEAST_WAIT:
+            used.discard("wait")
         columns = [c for c in self._total if c in used - _HIDDEN]
         labels = ["total", *("" for _ in self.by[1:])]
         total = [*labels, *(_cell(self._total, column) for column in columns)]
@@ -280,6 +288,9 @@ def _columns(tally: Tally, baseline: Price | None) -> dict[str, Any]:
         "override_saved": tally.override_saved if tally.overrides_known or not tally.overrides else None,
         "p50": p50,
         "p95": p95,
+        "wait": tally.wait / 1e6,
+        "loads": tally.loads,
+        "load_seconds": tally.load_time / 1e6,
     }
 
 
@@ -306,6 +317,10 @@ def _cell(row: Mapping[str, Any], column: str) -> str:
         return " + ".join([*known, *([f"{unknown} unknown"] if unknown else [])]) or "unknown"
     if value is None:
         return "-"
+    if column == "wait":
+        return f"{value:,.1f} s"
+    if column == "loads" and value:
+        return f"{value:,} in {row['load_seconds']:,.1f} s"
     if column in {"saved", "override_saved"}:
         return rounded_usd(value)
     if column == "saved_percent":

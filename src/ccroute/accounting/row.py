@@ -1,4 +1,4 @@
-"""One attempt as a ledger keeps it, and what reports group it by."""
+"""The row of an attempt in a ledger, and the key by which reports group rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from ccroute.types import JSON, FailureClass, Outcome, Usage
 
 
 class Key(NamedTuple):
-    """What reports may group attempts by; `day` is an ISO date in UTC, `model` the one that served."""
+    """The parts by which reports can group attempts. `day` is an ISO date in UTC, `model` the model that
+    served."""
 
     agent: str | None
     group: str | None
@@ -27,10 +28,10 @@ class Key(NamedTuple):
 
 
 def keys_of(by: Sequence[str]) -> Callable[[Iterable[Any]], Key]:
-    """What makes a key of the parts that `by` names; the others are empty."""
+    """A function that makes a key from the values of the parts in `by`. The other parts are empty."""
     empty = {"agent": None, "group": None, "session": None}
     known = {name: number for number, name in enumerate(by)}
-    # Behind the parts, there are the two empty ones.
+    # Two empty values follow the given ones: None and "".
     places = [known.get(name, len(by) + (name not in empty)) for name in Key._fields]
     chosen = itemgetter(*places)
     return lambda parts: Key._make(chosen((*parts, None, "")))
@@ -45,11 +46,11 @@ class LedgerRow(NamedTuple):
     both are known).
 
     first_content: until the first content of a stream; `duration` is the whole attempt, without `queue`.
-    queue:         how long it waited: for a slot at the host, its turn under a rate limit, or a budget.
-    load:          how long the server says that it loaded the model, where it says so (Ollama).
-    price_source:  where the price is from, as `Deployment.price_source`; "provider" where the answer says
-                   what it costs; None where it is unknown.
-    version:       ccroute's own; None in rows of older versions.
+    queue:         the time that it waited for a slot at the host, its turn under a rate limit, or a budget.
+    load:          the time that the server took to load the model, if it reports that (Ollama).
+    price_source:  the source of the price, as `Deployment.price_source`; "provider" if the answer says what
+                   it costs; None if the price is unknown.
+    version:       the version of ccroute; None in rows of older versions.
     """
 
     id: str
@@ -96,5 +97,5 @@ class LedgerRow(NamedTuple):
         return self.started.date().isoformat()
 
     def key(self) -> Key:
-        """What reports may group this row by."""
+        """The key of this row."""
         return Key(self.agent, self.group, self.alias, self.model, self.backend, self.day, self.session)

@@ -21,21 +21,22 @@ from ccroute.accounting.money import EXACT, NOTHING, total_usd
 from ccroute.accounting.prices import cost_at
 from ccroute.accounting.row import Key, LedgerRow, keys_of
 from ccroute.types import Price
+from ccroute.types.route import LEAST_LOAD
 
 K = TypeVar("K", bound=Hashable)
 LATENCIES: Final = 100_000
-"""How many latencies a tally keeps as they are. More are counted to 1 %."""
+"""The most latencies that a tally keeps exactly. With more, all are condensed to 1 %."""
 
 
 class Lengths(NamedTuple):
-    """Lengths of prompts in tokens, those of one tier of a price."""
+    """A range of prompt lengths, in tokens: one tier of a price."""
 
     shortest: int
     longest: int
 
 
 def tiers_of(limits: Iterable[int] = ()) -> tuple[Lengths, ...]:
-    """All lengths of prompts, divided above each of the `limits`, as those of `Price.above`."""
+    """All prompt lengths, divided into ranges above each of the `limits`, as with `Price.above`."""
     return tuple(Lengths(low + 1, high) for low, high in pairwise((-1, *limits, sys.maxsize)))
 
 
@@ -88,14 +89,16 @@ class TokenCounts(NamedTuple):
 class Tally:
     """Sums over attempts: counts, tokens by bucket, and exact USD.
 
-    requests:       the attempts that decided a call; `unknown_cost_requests` those of unknown price.
+    requests:       the attempts that decided a call; `unknown_cost_requests`: those of them without a price.
     failures:       the attempts that failed or broke off.
     estimated:      the attempts whose tokens are estimated; `estimated_cost` is their part of `cost`.
     overrides:      the calls where the agent's model replaced another; `overrides_known` counts those whose
                     saving is in `override_saved`.
-    tokens:         by the lengths of their prompts, because long ones may cost more. Those of unknown price,
-                    which `cost` is without, are under None.
+    tokens:         by the range of the prompt's length, because long prompts may cost more. None: the tokens
+                    of unknown price, which are not in `cost`.
     latencies:      of the answered calls, in microseconds; `condense` counts them in `rounded` instead.
+    wait:           microseconds that the attempts waited before they began, `LedgerRow.queue`.
+    loads:          the attempts for which a server loaded a model; it took `load_time`, in microseconds.
     """
 
     requests: int = 0
@@ -112,9 +115,12 @@ class Tally:
     tokens: dict[Lengths | None, TokenCounts] = field(default_factory=dict)
     latencies: array[int] = field(default_factory=lambda: array("q"))
     rounded: dict[int, int] = field(default_factory=dict)
+    wait: int = 0
+    loads: int = 0
+    load_time: int = 0
 
     def add(self, row: LedgerRow, tiers: Sequence[Lengths] = USUAL_TIERS) -> None:
-        """Count one attempt. `tiers`: the lengths of prompts that are summed up apart."""
+        """Count one attempt. `tiers`: the ranges of prompt lengths that are summed up separately."""
         usage, tier = row.usage, None  # of a price that is unknown
         self.attempts += 1
         self.failures += row.outcome in {"failed", "interrupted"}
@@ -137,8 +143,13 @@ class Tally:
             if row.override_saved is not None:
                 self.overrides_known += 1
                 self.override_saved = EXACT.add(self.override_saved, row.override_saved)
+        if row.queue:
+            self.wait += _microseconds(row.queue)
+        if row.load is not None and row.load >= LEAST_LOAD:
+            self.loads += 1
+            self.load_time += _microseconds(row.load)
         if row.latency is not None and row.outcome == "ok":
-            self.latencies.append(int(row.latency * 1e6 + 0.5))
+            self.latencies.append(_microseconds(row.latency))
             if len(self.latencies) > LATENCIES:
                 self.condense()
 
@@ -148,7 +159,7 @@ class Tally:
         self.tokens[tier] = tokens if counted is None else counted.plus(tokens)
 
     def condense(self) -> None:
-        """Keep the latencies only to 1 %: how many there are of about the same length."""
+        """Replace the latencies by counts of those that are equal within 1 %."""
         for latency in self.latencies:
             step = _step(latency)
             self.rounded[step] = self.rounded.get(step, 0) + 1
@@ -163,7 +174,7 @@ class Tally:
     @property
     def known_cost(self) -> Decimal | None:
         """USD, without the attempts of unknown price; `None` if only they used tokens."""
-        if None not in self.tokens or any(any(used) for tier, used in self.tokens.items() if tier):
+        if None not in self.tokens or any(used.total_tokens for tier, used in self.tokens.items() if tier):
             return self.cost
         return None
 
@@ -182,9 +193,10 @@ class Tally:
         return total
 
     def percentiles(self, *percents: int) -> list[float | None]:
-        """The latencies in seconds that so many percent of the answered calls did not exceed.
+        """Percentiles of the latencies of answered calls, in seconds.
 
-        Each is that of a call, to a microsecond; or right to 1 % if some were condensed.
+        Each is the latency of one call, to a microsecond. If some latencies were condensed, it is right to 1
+        %.
         """
         if self.rounded:
             counts = Counter(self.rounded)
@@ -230,7 +242,7 @@ def joined(*several: Mapping[Key, Tally]) -> dict[Key, Tally]:
 
 
 def combined(sums: Iterable[tuple[K, Tally]]) -> dict[K, Tally]:
-    """The sum of each key's tallies. A single one is itself."""
+    """The sum of each key's tallies. If a key has only one, that object is the sum."""
     found: dict[K, Tally] = {}
     more = defaultdict[K, list[Tally]](list)
     for key, tally in sums:
@@ -271,9 +283,13 @@ _buckets: Final = attrgetter(*TokenCounts._fields)
 _COUNTS: Final = [each.name for each in fields(Tally) if each.type == "int"]
 _AMOUNTS: Final = [each.name for each in fields(Tally) if each.type == "Decimal"]
 _MANY: Final = 10_000
-"""Latencies; of more, only those near a percentile are sorted."""
+"""If there are more latencies, only those near a percentile are sorted."""
 _STEPS: Final = 50
-"""Of latencies that are counted together: the next step is 2 % more."""
+"""Condensed latencies are counted in steps; each step is 2 % longer than the one before."""
+
+
+def _microseconds(seconds: float) -> int:
+    return int(seconds * 1e6 + 0.5)
 
 
 def _value_at(place: int, values: list[int]) -> int:

@@ -41,7 +41,8 @@ def estimate_text(text: str) -> int:
 
 
 def count_safely(count: TokenCounter, request: Request) -> int:
-    """What `count` says of a prompt that was sent; where it fails, an estimate: the answer is worth more."""
+    """The tokens of a prompt that was sent, by `count`, or by an estimate if `count` fails: a call whose
+    answer is here must not fail for that."""
     try:
         counted = index(count(request))
     except Exception as error:

@@ -25,6 +25,8 @@ _TELL_COSTS: Final = ("openrouter.ai", "api.perplexity.ai", "api.x.ai")
 https://docs.perplexity.ai/api-reference/sonar-post, https://docs.x.ai/developers/cost-tracking"""
 _MOST_FACTS: Final = 1000
 """Models whose description one backend remembers. There is a limit, because names may come from clients."""
+MOST_LOAD: Final = 86_400 * 10**9
+"""Nanoseconds, a day. A server that says it loaded a model for longer is not believed."""
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -56,7 +58,7 @@ class Backend(Codec):
     drop_params:     drop parameters this backend cannot carry (listed in `route.reasons`)
                      instead of refusing the call.
     max_concurrency: how many requests the host serves at a time.
-    memory_gb:       memory its models share, in GB.
+    memory_gb:       memory its models share, in GB, at a server that loads them on demand.
     models:          descriptions of its models (context window, price, …).
     ca_file:         a PEM file with the certificate authority to trust instead of the public ones.
     """
@@ -78,6 +80,11 @@ class Backend(Codec):
     """The field of `Completion.raw` that says how long the server loaded the model, in nanoseconds."""
     runs_models = False
     """Whether the server itself computes answers, so that its address shows whether it is local."""
+    loads_models = False
+    """Whether the server loads models on demand, so that a switch takes time. Where `memory_gb` is given, it
+    does."""
+    shares_host = False
+    """Whether calls use several models at this host, perhaps through other backends. The router sets it."""
 
     def __init__(
         self,
@@ -127,6 +134,7 @@ class Backend(Codec):
         self.drop_params = drop_params
         self.max_concurrency = max_concurrency
         self.memory_gb = memory_gb
+        self.loads_models = self.loads_models or memory_gb is not None
         self.models: Mapping[str, Model] = {
             self.names(model)[0]: each for model, each in (models or {}).items()
         }
@@ -149,6 +157,16 @@ class Backend(Codec):
     def names(self, model: str) -> tuple[str, ...]:
         """All names that the server accepts for this model; the first is the one ccroute uses."""
         return (model,)
+
+    def runner(self, model: str) -> str:
+        """What the server loads for `model`: two models with the same runner need no switch. Empty if it
+        loads nothing. Quick, because each call may ask it."""
+        return self.names(model)[0]
+
+    def runner_details(self, model: str) -> HttpRequest | None:
+        """The request whose answer, read by `read_details`, tells the runner of `model`. None if it is known,
+        or the server does not tell."""
+        return None
 
     def timeout_advice(self, model: str) -> str:
         """Return advice for an attempt that timed out before any content came, or an empty str."""
@@ -226,12 +244,13 @@ class Backend(Codec):
 
     def target(self, http: HttpRequest) -> str:
         """The request target: the base URL's path and the request's."""
-        return self._path + http.path
+        return (self._path.removesuffix("/v1") if http.root else self._path) + http.path
 
     def prepare(self, http: HttpRequest) -> tuple[PreparedRequest, int]:
         """The whole request for `http`, and the fingerprint of its key. Raises as `auth_headers`."""
         headers, key = self.auth_headers(http)
-        return PreparedRequest(self.endpoint, http.method, self._path + http.path, headers, http.body), key
+        target = self.target(http) if http.root else self._path + http.path
+        return PreparedRequest(self.endpoint, http.method, target, headers, http.body), key
 
     def auth_headers(self, http: HttpRequest) -> tuple[Headers, int]:
         """Every header of `http`, with the key, and the fingerprint of that key.

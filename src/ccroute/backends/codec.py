@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 
 
 class HttpRequest(NamedTuple):
-    """One request as a codec writes it. `path` is relative to the backend's base URL."""
+    """One request as a codec writes it.
+
+    path: relative to the backend's base URL; with `root`, to the base URL without its `/v1`.
+    """
 
     path: str
     body: bytes = b""
     method: str = "POST"
     headers: Mapping[str, str] = MappingProxyType({})
+    root: bool = False
 
     def __repr__(self) -> str:
         """Without body and header values: they hold the prompt, and may hold a key."""
@@ -101,6 +105,11 @@ class Codec(ABC):
     def read_loaded(self, body: bytes) -> Sequence[LoadedModel]:
         """The models in memory, from an answer to `loaded`."""
         return ()
+
+    def unload(self, model: str) -> HttpRequest | None:
+        """The request that frees a model's memory without generating; None if there is none. Calls to the
+        model that run are not cut off, and a later call loads it again."""
+        return None
 
 
 def json_bytes(body: Mapping[str, JSON]) -> bytes:

@@ -7,14 +7,14 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Unpack, cast
 
-from ccroute.backends.backend import Backend, BackendOptions
+from ccroute.backends.backend import MOST_LOAD, Backend, BackendOptions
 from ccroute.backends.codec import HttpRequest, json_bytes
 from ccroute.errors import BackendError, ConfigError, RequestError
 from ccroute.types import Completion, Request
 from ccroute.types.signatures import explains
 from ccroute.wire import ollama as wire
 from ccroute.wire.decoding import StreamDecoder
-from ccroute.wire.ollama.listing import read_forwarded, read_ps, read_show, read_tags
+from ccroute.wire.ollama.listing import Shown, read_forwarded, read_ps, read_show, read_tags
 
 if TYPE_CHECKING:
     from ccroute.types import LoadedModel
@@ -23,6 +23,8 @@ _log = logging.getLogger("ccroute")
 
 _WARM: Final = 20_000_000
 _MOST_WARNINGS: Final = 1000
+_MOST_SHOWN: Final = 1000
+"""Models whose files one backend remembers. There is a limit, because names may come from clients."""
 _LATEST: Final = ":latest"
 _DURATION: Final = re.compile(r"[-+]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+)", re.ASCII)
 _NUMBER: Final = re.compile(r"[-+]?[0-9]+")
@@ -35,8 +37,9 @@ class OllamaBackend(Backend):
     """A server with `POST {base_url}/api/chat`.
 
     `keep_alive` is how long a model stays loaded after a call, in Ollama's own form (`"5m"`,
-    seconds, -1 for ever). A model with a `context_window` always gets it as `num_ctx`: a changed
-    value would reload the model. The other keywords are those of `Backend`.
+    seconds, -1 for ever). Only 0 is sent where calls use several models of one host, because Ollama can
+    hang there: set `OLLAMA_KEEP_ALIVE` on that server. A model with a `context_window` always gets it as
+    `num_ctx`: a changed value would reload the model. The other keywords are those of `Backend`.
     """
 
     kind = "ollama"
@@ -44,6 +47,7 @@ class OllamaBackend(Backend):
     model_prefixes = ("ollama/", "ollama_chat/")
     wire_name = "ollama"
     runs_models = True
+    loads_models = True
     load_field = "load_duration"
 
     @explains("Backend", BackendOptions.__annotations__)
@@ -60,9 +64,15 @@ class OllamaBackend(Backend):
         if fault := _keep_alive_fault(keep_alive):
             raise ConfigError(f"backend {name}: keep_alive {fault}")
         self.keep_alive = keep_alive
+        self._prolongs = re.search("[1-9]", str(keep_alive)) is not None  # it is neither None nor 0
         self._loads: dict[str, float] = {}  # seconds that a model last took to load
         self._warned: set[str] = set()
         self._forwarded: set[str] = set()  # models that the server was heard to send elsewhere
+        self._shown: dict[str, Shown] = {}  # what the server said of models
+        self._runners: dict[str, str] = {}  # the models that share a runner with others, by all their names
+        self._has_warned = False  # that `keep_alive` is not sent
+        if self.origin.host == "ollama.com":
+            self.loads_models = False
         if self._path.endswith("/v1"):
             raise ConfigError(f"backend {name}: Ollama's native API has no /v1; leave it out of base_url")
 
@@ -74,6 +84,18 @@ class OllamaBackend(Backend):
     def learn_from(self, before: Backend) -> None:
         same = cast("OllamaBackend", before)
         self._loads, self._forwarded = same._loads, same._forwarded
+        self._has_warned = same._has_warned
+        self._shown = same._shown
+        self._find_runners()
+
+    def runner(self, model: str) -> str:
+        """The name of the model, or of another one that Ollama serves by the same runner: of the same files,
+        with the same window."""
+        return self._runners.get(model) or ("" if self._is_hosted(model) else self.names(model)[0])
+
+    def runner_details(self, model: str) -> HttpRequest | None:
+        known = self._is_hosted(model) or self.names(model)[0] in self._shown
+        return None if known or len(self._shown) >= _MOST_SHOWN else self.details(model)
 
     def is_local(self, model: str) -> bool:
         return self.local and not self._is_hosted(model)
@@ -83,7 +105,11 @@ class OllamaBackend(Backend):
 
     def encode(self, request: Request, model: str, stream: bool) -> HttpRequest:
         facts = self._facts.get(model) or self.model(model)
-        body = wire.encode(request, model, stream=stream, known=facts, keep_alive=self.keep_alive)
+        keep_alive = self.keep_alive
+        if self._prolongs and self.shares_host:
+            keep_alive = None
+            self._warn_of_keep_alive()
+        body = wire.encode(request, model, stream=stream, known=facts, keep_alive=keep_alive)
         return HttpRequest("/api/chat", json_bytes(body))
 
     def decode(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion:
@@ -113,7 +139,7 @@ class OllamaBackend(Backend):
 
     def _measured(self, model: str, load: object) -> None:
         """Remember a model's load time, in ns. It is very short if the model was already in memory."""
-        if isinstance(load, int) and load > _WARM:
+        if isinstance(load, int) and _WARM < load <= MOST_LOAD:
             self._loads[model] = load / 1e9
 
     def buffers_tool_calls(self, request: Request) -> bool:
@@ -135,6 +161,7 @@ class OllamaBackend(Backend):
         """A window that is sent with calls wins over the Modelfile's. Ollama serves at most the trained
         window. Without both, the server's default counts, which only `loaded` shows."""
         shown = read_show(body)
+        self._note_shown(self.names(model)[0], shown)
         asked = self.model(model).context_window or shown.num_ctx
         return min(asked, shown.trained or asked) if asked else None
 
@@ -143,6 +170,11 @@ class OllamaBackend(Backend):
 
     def read_loaded(self, body: bytes) -> Sequence[LoadedModel]:
         return read_ps(body)
+
+    def unload(self, model: str) -> HttpRequest | None:
+        if self._is_hosted(model):
+            return None
+        return HttpRequest("/api/chat", json_bytes({"model": model, "messages": [], "keep_alive": 0}))
 
     def serves(self, model: str, listed: Collection[str]) -> bool | None:
         found = super().serves(model, listed)
@@ -158,6 +190,38 @@ class OllamaBackend(Backend):
         tag = model.rpartition(":")[2].strip().lower()
         known = self._forwarded and self.names(model)[0] in self._forwarded
         return tag == "cloud" or tag.endswith("-cloud") or bool(known) or self.origin.host == "ollama.com"
+
+    def _note_shown(self, name: str, shown: Shown) -> None:
+        known = self._shown.get(name)
+        if shown != known and (known is not None or len(self._shown) < _MOST_SHOWN):
+            self._shown = {**self._shown, name: shown}
+            self._find_runners()
+
+    def _find_runners(self) -> None:
+        """Find the models that share a runner. Ollama has one for each file, and loads it again when its
+        options change: https://github.com/ollama/ollama/blob/main/server/sched.go"""
+        first: dict[object, str] = {}
+        runners: dict[str, str] = {}
+        for name in sorted(self._shown, key=lambda name: (len(name), name)):
+            shown = self._shown[name]
+            if shown.files:
+                window = self.model(name).context_window or shown.num_ctx
+                runner = first.setdefault((shown.files, shown.options, window), name)
+                if runner != name:
+                    runners |= dict.fromkeys(self.names(name), runner)
+        self._runners = runners
+
+    def _warn_of_keep_alive(self) -> None:
+        """Say once that `keep_alive` is not sent. A call that prolongs a model's stay while Ollama waits to
+        unload it blocks every later load: https://github.com/ollama/ollama/issues/17408"""
+        if not self._has_warned:
+            self._has_warned = True
+            _log.warning(
+                "%s: keep_alive is not sent, because several models are used at %s, and Ollama can hang for "
+                "ever when it has to switch between them: set OLLAMA_KEEP_ALIVE on that server instead",
+                self.name,
+                self.origin,
+            )
 
     def _forwards(self, model: str) -> None:
         """Remember that the server sends this model's prompts to another host."""

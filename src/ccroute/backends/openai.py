@@ -40,11 +40,11 @@ class OpenAIBackend(Backend):
     """A server with `POST {base_url}/chat/completions`.
 
     `base_url` without a path means `/v1`; any path is used as it is. `preset` names the kind
-    of server (`llamacpp`, `vllm`, `tgi`, `localai`, `litellm`, `deepseek`, `azure`, `openrouter`,
-    `mistral`, `moonshot`, `dashscope`) where that changes what it understands; a provider's official
-    address is enough. `api_version` is the date of Azure's older API; without it, its v1 API is used.
-    `finish_required=False` is for servers that never send a finish reason: a stream with content that
-    ends in `[DONE]` is then complete. The other keywords are those of `Backend`.
+    of server (`llamacpp`, `llamaswap`, `vllm`, `tgi`, `localai`, `litellm`, `deepseek`, `azure`,
+    `openrouter`, `mistral`, `moonshot`, `dashscope`) where that changes what it understands; a
+    provider's official address is enough. `api_version` is the date of Azure's older API; without it,
+    its v1 API is used. `finish_required=False` is for servers that never send a finish reason: a stream
+    with content that ends in `[DONE]` is then complete. The other keywords are those of `Backend`.
     """
 
     kind = "openai"
@@ -74,6 +74,7 @@ class OpenAIBackend(Backend):
         self.default_url = PRESETS[preset].default_url
         self.key_variable = PRESETS[preset].key_variable
         self.runs_models = PRESETS[preset].runs_models
+        self.loads_models = PRESETS[preset].loads_models
         self._query = f"?api-version={quote(api_version)}" if api_version else ""
         self._finish_required = finish_required
         super().__init__(name, base_url, **common)
@@ -113,10 +114,21 @@ class OpenAIBackend(Backend):
         return HttpRequest(f"{root}/models{self._query}", method="GET")
 
     def loaded(self) -> HttpRequest | None:
-        return self.listing() if PRESETS[self.preset].lists_loaded else None
+        path = PRESETS[self.preset].loaded
+        if path is None:
+            return None
+        return HttpRequest(path, method="GET", root=True) if path else self.listing()
 
     def read_loaded(self, body: bytes) -> Sequence[LoadedModel]:
         return read_served(body)
+
+    def unload(self, model: str) -> HttpRequest | None:
+        path = PRESETS[self.preset].unload
+        if path is None or not self.loads_models:
+            return None
+        if "{model}" in path:
+            return HttpRequest(path.replace("{model}", quote(model, safe="")), root=True)
+        return HttpRequest(path, json_bytes({"model": model}), root=True)
 
     def serves(self, model: str, listed: Collection[str]) -> bool | None:
         found = super().serves(model, listed)

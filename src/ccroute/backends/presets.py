@@ -16,6 +16,7 @@ PresetName = Literal[
     "deepseek",
     "litellm",
     "llamacpp",
+    "llamaswap",
     "localai",
     "mistral",
     "moonshot",
@@ -31,7 +32,9 @@ class Preset(NamedTuple):
     dialect:     how its request bodies differ.
     runs_models: whether the server computes answers itself, so that its address shows whether it
                  is local. A proxy on loopback may forward to a paid API.
-    lists_loaded: whether the models that it lists are in memory.
+    loaded:      where it lists the models in memory: a path outside `/v1`, or "" for its list of models.
+                 None: nowhere.
+    unload:      the path outside `/v1` that frees a model's memory, with `{model}` in it or in the body.
     key_header:  the header for the key, where it is not `Authorization: Bearer`.
     The others are as in `Backend`.
     """
@@ -41,7 +44,9 @@ class Preset(NamedTuple):
     key_variable: str | None = None
     model_prefixes: tuple[str, ...] = ()
     runs_models: bool = False
-    lists_loaded: bool = False
+    loads_models: bool = False
+    loaded: str | None = None
+    unload: str | None = None
     key_header: str | None = None
 
 
@@ -71,13 +76,31 @@ PRESETS: Final[Mapping[PresetName, Preset]] = {
     "dashscope": Preset("https://dashscope.aliyuncs.com/compatible-mode/v1", _DASHSCOPE, "DASHSCOPE_API_KEY"),
     "deepseek": Preset("https://api.deepseek.com/v1", _DEEPSEEK, "DEEPSEEK_API_KEY", ("deepseek/",)),
     "litellm": Preset("http://localhost:4000/v1", _GATEWAY),
-    "llamacpp": Preset("http://localhost:8080/v1", _SELF_HOSTED, runs_models=True, lists_loaded=True),
-    "localai": Preset("http://localhost:8080/v1", _SELF_HOSTED, runs_models=True),
+    # Its router mode: https://github.com/ggml-org/llama.cpp/tree/master/tools/server#using-multiple-models
+    "llamacpp": Preset(
+        "http://localhost:8080/v1", _SELF_HOSTED, runs_models=True, loaded="", unload="/models/unload"
+    ),
+    # Its `peers` may be anywhere: https://github.com/mostlygeek/llama-swap
+    "llamaswap": Preset(
+        "http://localhost:8080/v1",
+        _SELF_HOSTED,
+        loads_models=True,
+        loaded="/running",
+        unload="/api/models/unload/{model}",
+    ),
+    # https://localai.io/docs/reference/system-info/, https://localai.io/docs/features/backend-monitor/
+    "localai": Preset(
+        "http://localhost:8080/v1",
+        _SELF_HOSTED,
+        runs_models=True,
+        loaded="/system",
+        unload="/backend/shutdown",
+    ),
     "mistral": Preset("https://api.mistral.ai/v1", _MISTRAL, "MISTRAL_API_KEY"),
     "moonshot": Preset("https://api.moonshot.ai/v1", _MOONSHOT, "MOONSHOT_API_KEY"),
     "openrouter": Preset("https://openrouter.ai/api/v1", _GATEWAY, "OPENROUTER_API_KEY"),
-    "tgi": Preset("http://localhost:8080/v1", _SELF_HOSTED, runs_models=True, lists_loaded=True),
-    "vllm": Preset("http://localhost:8000/v1", _SELF_HOSTED, runs_models=True, lists_loaded=True),
+    "tgi": Preset("http://localhost:8080/v1", _SELF_HOSTED, runs_models=True, loaded=""),
+    "vllm": Preset("http://localhost:8000/v1", _SELF_HOSTED, runs_models=True, loaded=""),
 }
 
 _AZURE_HOSTS: Final = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")

@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace, output: Output) -> None:
 
 
 def _baseline(arguments: argparse.Namespace) -> Price | None:
-    """The price of the baseline: the configuration's, or that of the provider who made the model."""
+    """The price of the baseline: from the configuration, or else from the provider that made the model."""
     name, config = arguments.baseline, arguments.config
     if name is None:
         return None

@@ -1,4 +1,5 @@
-"""What another tool's file says beyond a native table, about the agents and the names of all sources."""
+"""Rules in another tool's file that a native table cannot hold: they apply to agents and names of all
+sources."""
 
 from __future__ import annotations
 
@@ -29,9 +30,9 @@ class Additions:
 
 
 Translated: TypeAlias = tuple[dict[str, Any], Additions]
-"""The native table of another tool's file, and what the file says beyond it."""
+"""The native table of another tool's file, and its other rules."""
 
 
 def routed(agent: str) -> Place:
-    """The place that stands for a rule about an agent, in `Source.renamed`."""
+    """The place, in `Source.renamed`, of a rule about an agent."""
     return ("routed", agent)

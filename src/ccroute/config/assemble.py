@@ -11,7 +11,6 @@ from typing import Any, Final
 from ccroute.accounting.stores.opening import with_path
 from ccroute.backends import Backend
 from ccroute.backends.registry import well_known
-from ccroute.config.budgets import unknown_holder
 from ccroute.config.merge import Merged
 from ccroute.config.native.build import (
     build_agent,
@@ -239,7 +238,8 @@ class Assembly:
                 yield f"{self._merged.where((key,))}: {key} is not enforced by this version of ccroute"
 
     def _check_budgets(self) -> None:
-        """Report budgets of nobody. That of a backend that no name leads to, or is disabled, is left out."""
+        """Report budgets of unknown agents, groups and backends. Leaves out the budget of a backend that is
+        disabled, or that no name leads to."""
         known: dict[str, set[str]] = {
             "agent": {*(self.options["agents"] or ()), *self._left_out("agents")},
             "group": {*(self.options["groups"] or ()), *self._left_out("groups")},
@@ -251,12 +251,14 @@ class Assembly:
             if name in known.get(kind, {name}) or (kind == "agent" and slug(name) in map(slug, known[kind])):
                 continue
             at = self._merged.given_at(("budgets", scope))
-            if at[0] != "budgets":  # of an agent or a group that the caller's own replace
+            if at[0] != "budgets":  # of an agent or a group in a file, which the caller's arguments replace
                 del self.options["budgets"][scope]
             elif kind == "backend" and name in unused:
                 del self.options["budgets"][scope]
                 self._merged.ignore(("budgets", scope), "no name leads to that backend, or it is disabled")
             else:
+                from ccroute.routing.budgets.table import unknown_holder  # only with a fault
+
                 self._fault(("budgets", scope), unknown_holder(kind, name, str(at[1]), known))
 
     def _too_cheap(self) -> Iterator[str]:

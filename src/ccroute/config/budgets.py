@@ -1,20 +1,18 @@
-"""The budgets of all sources: whose budget each key means, and which of several counts.
+"""The budgets of all sources: the scope that each key means, and duplicates.
 
 A scope is written as for `Router`: `router`, `session`, `session:x`, `agent:x`, `group:x` or `backend:x`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from ccroute.config.native.settings import BudgetTable, Settings
 from ccroute.config.reading.source import Place, Source
-from ccroute.routing.names import did_you_mean
 
 _ALONE: Final = ("router", "session")
-_KINDS: Final = ("agent", "group", "backend")
-_PREFIXES: Final = (*_KINDS, "session")
+_PREFIXES: Final = ("agent", "group", "backend", "session")
 
 
 class GivenBudget(NamedTuple):
@@ -39,7 +37,8 @@ def given_budgets(settings: Settings, source: Source) -> Iterator[GivenBudget]:
 def by_scope(
     given: Iterable[GivenBudget], find_agent: Callable[[str], str]
 ) -> Iterator[tuple[str, GivenBudget]]:
-    """The budgets with their scopes, an agent by its one name. Two of one source for the same are a fault."""
+    """The budgets with their scopes. Agents have their main name there. Two budgets of one source with the
+    same scope are a fault."""
     earlier: dict[tuple[str, Source], Place] = {}
     for each in given:
         kind, _, name = each.key.partition(":")
@@ -52,14 +51,3 @@ def by_scope(
         else:
             text = f"{kind} {name} has another budget at {each.source.where(first)}"
             each.source.faults.append((each.source.where(each.at), text))
-
-
-def unknown_holder(kind: str, name: str, written: str, known: Mapping[str, Collection[str]]) -> str:
-    """The fault of a budget of nobody. `written` is the key as the source has it, `known` names by kind."""
-    text = f'unknown {kind} "{name}"'
-    if written.startswith(f"{kind}:"):
-        return text + did_you_mean(name, known[kind])
-    if other := next((each for each in _KINDS if name in known[each]), None):
-        return f'{text}; the budget of the {other} is "{other}:{name}"'
-    scopes = [*_ALONE, *(f"{each}:{one}" for each in _KINDS for one in known[each])]
-    return text + (did_you_mean(name, known["agent"]) or did_you_mean(written, scopes))

@@ -12,13 +12,13 @@ from ccroute.config.reading.source import Source
 from ccroute.config.references import joined
 
 Located: TypeAlias = tuple[str, str]
-"""A place, or several, and what is to be said of it."""
+"""A place, or several places, and the text of a fault or warning."""
 
 
 def grouped(found: Iterable[Located], beginning: str = "") -> list[Located]:
-    """Each text that begins so once, with all its places: one variable or one provider is one thing to do.
+    """Join the places of equal texts that start with `beginning`, because the user has to act only once.
 
-    The others stay as they are.
+    Other texts are not changed.
     """
     places: dict[str, list[str]] = {}
     for where, text in found:
@@ -31,7 +31,7 @@ def grouped(found: Iterable[Located], beginning: str = "") -> list[Located]:
 
 
 def without_unset(faults: Iterable[Located], sources: Iterable[Source]) -> list[Located]:
-    """The faults without those of references that stayed because their variables are not set."""
+    """The faults that are not caused by variables that are not set."""
     waiting = [source for source in sources if source.unset]
     texts = {source.references[place][0] for source in waiting for place in source.unset}
     return [

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ccroute.errors import CcrouteError, DeadlineExceededError, QueueTimeoutError
 from ccroute.failures import TOO_LONG, UNSUPPORTED
-from ccroute.flow.attempt.attempt import run_attempt
+from ccroute.flow.attempt.attempt import Instead, Moved, run_attempt
 from ccroute.flow.attempt.context import MIN_ATTEMPT
 from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.attempt.reports import turned_away_error
@@ -29,7 +29,7 @@ def call(context: CallContext, *, stream: bool) -> Flow[Completion[Any]]:
     context.start()
     retry = RetryState(context.plan, context.state)
     answer: Completion | None = None
-    result: Completion | Fault | Unavailable | None = None
+    result: Completion | Fault | Unavailable | Moved | Instead | None = None
     no_turn: Unavailable | None = None
     try:
         if context.plan.limit is not None:
@@ -40,9 +40,20 @@ def call(context: CallContext, *, stream: bool) -> Flow[Completion[Any]]:
             and (step := retry.next(monotonic(), context.deadline)) is not None
         ):
             current = context.next_attempt(step, retry.unavailable, stream=stream)
-            result = yield from run_attempt(current)
+            result = yield from run_attempt(current, retry)
+            while isinstance(result, Moved):  # with its slot
+                moved = retry.moved(step.candidate, result.candidate)
+                if isinstance(moved, Unavailable):
+                    step, result = step._replace(candidate=result.candidate), moved
+                else:
+                    step, current = moved, context.moved(moved, result.grant)
+                    result = yield from run_attempt(current, retry)
             if isinstance(result, Completion):
                 answer = context.answered(current, result)
+            elif isinstance(result, Instead):
+                context.skips_wait(result)
+                retry.take(step.candidate, result.candidate)
+                yield from leave()
             elif isinstance(result, Unavailable):
                 retry.turned_away(step, result)
                 yield from leave()
@@ -52,6 +63,8 @@ def call(context: CallContext, *, stream: bool) -> Flow[Completion[Any]]:
             elif result.rule is UNSUPPORTED and current.admission is None:
                 context.left_out(current, result)
                 retry.unsupported(step.candidate, result)
+                if current.has_slot:
+                    yield from leave()
             else:
                 context.failed(current, result)
                 retry.failed(step.candidate, result, monotonic())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ccroute import observe
 from ccroute.accounting.ledger import attempt_id, uuid7
+from ccroute.backends.backend import MOST_LOAD
 from ccroute.errors import CcrouteError, StreamInterruptedError
 from ccroute.flow.attempt.context import FOREVER, UNUSED, AttemptContext
 from ccroute.flow.attempt.fault import Fault
@@ -20,7 +21,9 @@ from ccroute.routing.acquired import Unavailable
 from ccroute.types import Completion, FailureClass, Outcome, Route
 
 if TYPE_CHECKING:
+    from ccroute.flow.attempt.attempt import Instead
     from ccroute.routing.rate_limits import Turn
+    from ccroute.routing.scheduling import Grant
 
 
 class CallContext:
@@ -76,7 +79,7 @@ class CallContext:
         elif self.record.attempts:
             self.state.emit(observe.Retried(self.id, self.plan.agent, name, step.wait))
         self._asked = name
-        clock = self.state.clock
+        clock, before = self.state.clock, self.latest
         now = clock.monotonic()
         self.latest = AttemptContext(
             self.state,
@@ -96,12 +99,33 @@ class CallContext:
         )
         if self.turn is not None and not self.record.attempts:
             self.latest.queued = self.turn.waited
+        if before is not None and before is not self.record.latest:  # it was not made: this one waited, too
+            self.latest.queued, self.latest.slot_wait = before.queued, before.slot_wait
+        if step.instead:
+            self.latest.may_wait = False
         if step.tokens is not None:
             self.latest.held.append(step.tokens)
         if step.turn is not None:
             self.latest.turn = step.turn
             self.latest.held.append(step.turn)
         return self.latest
+
+    def moved(self, step: NextAttempt, grant: Grant | None) -> AttemptContext:
+        """Go on with another candidate of equal right, whose host had a slot first: the call has it."""
+        before, self._asked = self.latest, step.candidate.deployment.name
+        assert before is not None
+        if before.turn is not None and before.turn.waited:
+            self.record.waited(before.deployment.name, before.turn)
+        self.record.reasons += (f"{self._asked} had a free slot first",)
+        self.latest = attempt = before.at(step.candidate)
+        attempt.has_slot, attempt.grant, attempt.turn = True, grant, step.turn
+        attempt.patience = before.patience
+        attempt.held += [each for each in (step.tokens, step.turn) if each is not None]
+        return attempt
+
+    def skips_wait(self, instead: Instead) -> None:
+        """The call takes another candidate instead of waiting for this one."""
+        self.record.reasons += (instead.reason,)
 
     def left_out(self, attempt: AttemptContext, fault: Fault) -> None:
         """The deployment cannot serve this request, or a budget does not allow it: it was not asked."""
@@ -150,7 +174,17 @@ class CallContext:
         usage = attempt.used(answer)
         if (field := attempt.candidate.deployment.backend.load_field) is not None:
             load = (answer.raw or {}).get(field)
-            attempt.load = load / 1e9 if type(load) is int and load >= 0 else None
+            attempt.load = load / 1e9 if type(load) is int and 0 <= load <= MOST_LOAD else None
+        if (grant := attempt.grant) is not None and (attempt.load is not None or not grant.loads):
+            took = self.state.clock.monotonic() - attempt.started - attempt.paused
+            self.state.hosts.measured(grant, attempt.load, max(took - (attempt.load or 0.0), 0.0))
+        if self.plan.waiting is not None:
+            load = attempt.load or 0.0
+            seconds = self.state.clock.monotonic() - attempt.started - attempt.paused - load
+            deployment = attempt.candidate.deployment
+            self.state.waits.answered(self.plan.agent, deployment.identity, usage.output, seconds)
+            if attempt.patience is not None:
+                attempt.patience.came(attempt.started, load)
         if answer.choices[0].finish_reason == "content_filter":
             attempt.is_free = not attempt.deployment.backend.charges(answer)
         self.record.note(attempt, "ok", usage, None, attempt.candidate.reason, answer.model)

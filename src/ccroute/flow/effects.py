@@ -36,10 +36,12 @@ class Enter(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Wait for the slot that `Enter` queued for. The result is a `Granted`, `Look`, or at `until` a `Failure`.
-    After `Look`, the call still waits: go on with another `Wait`."""
+    """Wait for the slot that `Enter` queued for. The result is a `Granted`, `Look`, a `Queued` at the instant
+    `decides`, or at `until` a `Failure`. After `Look` and `Queued`, the call still waits: go on with another
+    `Wait`."""
 
     until: float
+    decides: float = float("inf")
 
 
 class Leave(NamedTuple):
@@ -80,7 +82,7 @@ class Emit:
 
 
 class Queued(NamedTuple):
-    """The host is busy, and `ahead` calls wait already. `seconds`: the predicted wait."""
+    """The host is busy, and `ahead` calls wait already. `seconds`: the predicted wait from now on."""
 
     ahead: int
     seconds: float = 0.0
@@ -123,9 +125,9 @@ def enter(effect: Enter) -> Flow[Granted | Queued | Failure]:
     return entered
 
 
-def wait(until: float) -> Flow[Granted | Look | Failure]:
+def wait(until: float, decides: float = float("inf")) -> Flow[Granted | Look | Queued | Failure]:
     """The slot that the call is queued for, something to do meanwhile, or why there is no slot."""
-    waited: Granted | Look | Failure = yield Wait(until)
+    waited: Granted | Look | Queued | Failure = yield Wait(until, decides)
     return waited
 
 

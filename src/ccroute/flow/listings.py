@@ -28,7 +28,7 @@ _log = logging.getLogger("ccroute")
 
 
 class _Listed(NamedTuple):
-    """The models with their context windows, those in memory (None if the server does not tell), and the
+    """The models with their context windows, those in memory (None if the server does not say), and the
     seconds until the first list was there."""
 
     models: Mapping[str, int | None]
@@ -125,9 +125,14 @@ def _list(backend: Backend, timeout: Timeout, clock: Clock) -> Flow[_Listed | No
 
 
 def _ask(backend: Backend, http: HttpRequest, timeout: Timeout, clock: Clock) -> Flow[bytes]:
-    until = clock.monotonic() + PATIENCE
+    return (yield from ask(backend, http, timeout.connect, clock.monotonic() + PATIENCE))
+
+
+def ask(backend: Backend, http: HttpRequest, connect: float | None, until: float) -> Flow[bytes]:
+    """The body of the answer to a request that generates nothing. Raises a `CcrouteError` where there is none
+    by the instant `until`, or another status than 200."""
     request, _ = backend.prepare(http)
-    reply = yield from send(Send(request, timeout.connect, until))
+    reply = yield from send(Send(request, connect, until))
     if isinstance(reply, Failure):
         raise _no_list(reply, backend)
     words = yield from read_whole(reply, until, until, MAX_LISTING)

@@ -1,4 +1,4 @@
-"""How a call is written down: its attempts as results and as ledger rows, its cost, and why it went its way.
+"""The record of a call: its attempts as results and as ledger rows, its cost, and the reasons for its route.
 
 Knows results, rows and the ledger; must not decide what the call does next.
 """
@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ccroute import observe
 from ccroute.accounting import LedgerRow, cost
+from ccroute.accounting.counts import MOST_NEW
 from ccroute.accounting.money import NOTHING
 from ccroute.flow.attempt.charge import charge
 from ccroute.flow.attempt.context import AttemptContext
@@ -19,21 +20,24 @@ from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Plan
 from ccroute.types import Attempt, Completion, Outcome, Route, Usage
-from ccroute.types.route import new_attempt, new_route, with_facts
+from ccroute.types.route import LEAST_LOAD, new_attempt, new_route, with_facts
 
 if TYPE_CHECKING:
     from ccroute.routing.rate_limits import Turn
 
+LEAST_WAIT: Final = 0.1
+"""Seconds from which on the route tells of the wait for a slot."""
+
 
 class CallRecord:
-    """What is written down of one call. Its fields have their defaults here: a call makes one of these.
+    """The record of one call. The defaults are class attributes, so that making one costs little.
 
     process:   the call belongs to it, and not to a forked child.
     started:   when the call began, monotonic.
     sent:      whether any byte of a request may have reached a server.
     attempts:  as the call's result shows them; `rows` are the same for the ledger.
     cost:      of all attempts, in USD; None if the price of one is unknown.
-    reasons:   why the call went its way.
+    reasons:   sentences that explain the call's route.
     latest:    the attempt that was noted last.
     latency:   of the call in seconds, when that one was noted.
     abandoned: the call was left by its caller, so this may run in a finaliser.
@@ -60,13 +64,15 @@ class CallRecord:
         reason: str,
         model: str = "",
     ) -> None:
-        """Write down an attempt that is over. `model`: the answer's name for what served."""
+        """Record an attempt that has ended. `model`: the model's name in the answer."""
         self.reasons += attempt.changes
         self.sent, turn = self.sent or attempt.sent, attempt.turn
         if turn is not None:
             turn.used(usage if attempt.sent else None)
             if turn.waited:
                 self.waited(attempt.deployment.name, turn)
+        if attempt.slot_wait or attempt.load:
+            self._waited_for_host(attempt)
         now, plan, candidate = attempt.state.clock.monotonic(), attempt.plan, attempt.candidate
         deployment, duration, latency = candidate.deployment, now - attempt.started, now - self.started
         failure = None if fault is None else fault.rule.failure
@@ -85,8 +91,10 @@ class CallRecord:
             duration=duration,
             usage=usage,
             cost=spent,
+            queued=attempt.queued,
+            load=attempt.load,
         )
-        # In the order of its fields: with their names, it would cost twice as much.
+        # Positional arguments: keywords would take twice as long.
         row = LedgerRow(
             attempt.id,
             attempt.call_id,
@@ -120,18 +128,26 @@ class CallRecord:
         before = self.rows
         if before:
             before = (*before[:-1], before[-1]._replace(final=False, latency=None, override_saved=None))
-        # All or none of these: an interrupt comes after a call, and here is none.
+        # An interrupt comes only after a call, and these statements have none: all of them are done, or none.
         self.attempts += (made,)
         self.rows = (*before, row)
         self.cost = None if self.cost is None or spent is None else self.cost + spent
         self.latest, self.latency = attempt, latency
 
     def waited(self, who: str, turn: Turn) -> None:
-        """Put the wait for a turn into the route's reasons."""
+        """Add the wait for a turn to the reasons."""
         self.reasons += (f"{who} waited {turn.waited:.1f} s: {turn.reason.why}",)
 
+    def _waited_for_host(self, attempt: AttemptContext) -> None:
+        """Put the wait for a slot and for a load into the route's reasons, where they are worth a word."""
+        load = attempt.load or 0.0
+        waits = [f"{attempt.slot_wait:.1f} s for a slot"] if attempt.slot_wait >= LEAST_WAIT else []
+        waits += [f"{load:.1f} s while the host loaded the model"] if load >= LEAST_LOAD else []
+        if waits:
+            self.reasons += (f"{attempt.deployment.name}: waited {', then '.join(waits)}",)
+
     def completed(self, answer: Completion, attempt: AttemptContext, usage: Usage) -> Completion:
-        """An answer with all that is known of it."""
+        """The answer with its route, cost, usage and latency."""
         plan, clock = attempt.plan, attempt.state.clock
         completion = with_facts(
             answer,
@@ -151,7 +167,7 @@ class CallRecord:
         return completion
 
     def so_far(self, attempt: AttemptContext) -> Completion:
-        """The answer so far of a stream, with what it cost."""
+        """The answer of a stream so far, with its cost."""
         answer = attempt.so_far() or Completion()
         if attempt is self.latest:
             return self.completed(answer, attempt, self.attempts[-1].usage)
@@ -161,7 +177,7 @@ class CallRecord:
         return self.completed(answer, attempt, usage).model_copy(update={"cost": total})
 
     def route_of(self, plan: Plan, candidate: Candidate) -> Route:
-        """Where the call went, with `candidate` as the one that serves."""
+        """The route of the call, with `candidate` as the one that serves."""
         return new_route(
             agent=plan.agent,
             requested_model=plan.requested_model,
@@ -176,16 +192,18 @@ class CallRecord:
         )
 
     def write(self, state: RouterState) -> None:
-        """Write the rows into the ledger; called again after an interrupt, it writes the others.
+        """Write the rows into the ledger. If this is called again after an interrupt, it writes the remaining
+        rows.
 
-        A ledger that fails is only reported: the answer is worth more. In a forked child it does nothing: the
-        call is the parent's.
+        An error of the ledger is only reported, because it must not cost the caller the answer. In a forked
+        child this does nothing: the call belongs to the parent.
         """
         if self.process != os.getpid():
             return
         ledger, budgets = state.ledger, state.budgets
         write = ledger.defer if self.abandoned else ledger.record
         counting = budgets if budgets is not None else ledger.budgets
+        counts = state.counts
         self._unwritten = self._unwritten or iter(self.rows)
         for row in self._unwritten:  # no interrupt comes between a step of `for` and its body
             try:
@@ -195,6 +213,9 @@ class CallRecord:
             finally:
                 if counting is not None:
                     counting.count(row)
+                counts.append((row,))
+        if len(counts) > MOST_NEW:
+            counts.drain()
 
 
 def _override_saved(plan: Plan, usage: Usage, spent: Decimal | None) -> Decimal | None:

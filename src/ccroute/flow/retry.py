@@ -16,6 +16,8 @@ from ccroute.flow.backoff import backoff, poll_wait
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Plan
 from ccroute.routing.acquired import Unavailable
+from ccroute.routing.balance import is_doubtful
+from ccroute.routing.plan import is_tight
 from ccroute.routing.retry_budget import RetryTokens
 from ccroute.types import FailureClass
 
@@ -35,6 +37,7 @@ class NextAttempt(NamedTuple):
     queues: no other candidate is left, so the call waits for its turn under the deployment's rate limit.
     tokens: what it cost of the backend's retry budget.
     turn:   its turn under the deployment's rate limit, which may not have come yet.
+    instead: it is taken because another candidate would have to wait, so it does not wait for anything.
     """
 
     candidate: Candidate
@@ -44,6 +47,7 @@ class NextAttempt(NamedTuple):
     queues: bool = False
     tokens: RetryTokens | None = None
     turn: Turn | None = None
+    instead: bool = False
 
     def settle(self) -> None:
         """Give back what it holds: the attempt is not made."""
@@ -87,6 +91,9 @@ class RetryState:
         self._ambiguous: dict[str, int] = {}
         self._fingerprints: dict[str, int | None] = {}
         self._retry_tokens: dict[str, int] = {}
+        self._moved_to: set[str] = set()  # deployments: to each of them a call moves once
+        self._taken: set[str] = set()  # deployments that were taken so as not to wait: each of them once
+        self._taken_next: Candidate | None = None
         self._useless_deployments = _NONE  # they cannot help this call
         self._useless_backends = _NONE
 
@@ -105,7 +112,9 @@ class RetryState:
 
     def _next(self, now: float) -> NextAttempt | None:
         last = self.fault or self.unsupported_fault or self.budget_fault
-        if last is None:
+        if self._taken_next is not None:
+            pass
+        elif last is None:
             first = self._plan.candidates[0]
             if not self.unavailable and self._unavailable(first) is None:
                 turn, limit = None, first.deployment.limit
@@ -133,6 +142,86 @@ class RetryState:
                 return chosen._replace(turn=turn)
             chosen.settle()
         return None
+
+    def others(self, waiting_for: Sequence[Candidate]) -> list[Candidate]:
+        """The candidates that may be tried now instead of those that the call would have to wait for, each
+        once. A fallback model is one of them if it is for failures of availability."""
+        tried = {each.deployment.name for each in waiting_for} | self._taken
+        tried |= self._tries.keys() | self._polls.keys()
+        return [
+            each
+            for each in self._plan.candidates
+            if each.deployment.name not in tried
+            and (not each.fallback or "availability" in {*self._plan.triggers} & {*each.triggers})
+            and self._may(each)
+            and self._unavailable(each) is None
+            and self._has_room(each)
+        ]
+
+    def take(self, before: Candidate, candidate: Candidate) -> None:
+        """`candidate` is next, because `before` would have to wait. If it does not answer, the call comes
+        back."""
+        if before.deployment.backend.identity not in self._retry_tokens:
+            self._state.retry_budget.not_made(before.deployment.backend.identity)
+        self._taken.add(candidate.deployment.name)
+        self._taken_next = candidate
+
+    def _has_room(self, candidate: Candidate) -> bool:
+        """Whether its rate limit lets it have the request now."""
+        limit = candidate.deployment.limit
+        if limit is None:
+            return True
+        tokens = 0 if limit.tpm is None else self._reserved(limit)
+        return self._state.rate_limits.unavailable(limit, tokens) is None
+
+    def equals(self, chosen: Candidate) -> list[Candidate]:
+        """The other candidates that may be tried now with equal right: of the same alias, at hosts with a
+        limit. Whichever host has a slot first may serve the call."""
+        name, hosts, found = chosen.deployment.name, self._state.hosts, list[Candidate]()
+        if chosen.strategy == "ordered" or name in self._tries or name in self._polls:
+            return found
+        for each in self._plan.candidates:
+            is_of_alias = each[1:] == chosen[1:] and each is not chosen
+            if is_of_alias and each.deployment.backend.origin in hosts and self._is_equal(each, chosen):
+                found.append(each)
+        return found
+
+    def moved(self, before: Candidate, candidate: Candidate) -> NextAttempt | Unavailable:
+        """The same attempt, but at `candidate`, whose host had a slot first; or why that gets no call now. A
+        call that has a slot does not wait for anything else."""
+        self._moved_to.add(candidate.deployment.name)
+        budget, tokens, turn = self._state.retry_budget, None, None
+        if before.deployment.backend.identity not in self._retry_tokens:
+            budget.not_made(before.deployment.backend.identity)
+        backend, limit = candidate.deployment.backend.identity, candidate.deployment.limit
+        if (cost := self._retry_tokens.get(backend)) is None:
+            budget.first(backend)
+        elif (tokens := budget.take(backend, cost)) is None:
+            return Unavailable(FOREVER, "its retry budget is used up", None)
+        if limit is not None and (turn := self._turn(limit)) is None:
+            if tokens is not None:
+                tokens.settle()
+            return Unavailable(FOREVER, "its rate limit is reached", None, limited=True)
+        return NextAttempt(candidate, 0.0, tokens=tokens, turn=turn)
+
+    def _is_equal(self, other: Candidate, chosen: Candidate) -> bool:
+        """Whether another candidate of the alias may be tried now, and nothing speaks for `chosen` alone."""
+        deployment, first, plan, load = other.deployment, chosen.deployment, self._plan, self._state.load
+        name, tried = deployment.name, self._retry_tokens
+        if not self._may(other) or name in self._tries.keys() | self._polls.keys() | self._moved_to:
+            return False
+        if deployment.backend.identity in tried and first.backend.identity not in tried:
+            return False
+        if chosen.strategy == "cost" and deployment.price != first.price:
+            return False
+        if plan.prompt.tokens is not None:
+            needed = plan.prompt.tokens + (plan.request.max_tokens or 0)
+            if is_tight(other, needed) and not is_tight(chosen, needed):
+                return False
+        # A host that refuses at once always has a free slot: it would get every call that waits.
+        if is_doubtful(load.snapshot(deployment)) and not is_doubtful(load.snapshot(first)):
+            return False
+        return self._has_room(other) and self._unavailable(other) is None
 
     def _ask_limit(self, name: str, limit: Limit, reasons: dict[str, Unavailable | None], now: float) -> None:
         """Put into `reasons` that a deployment is at its rate limit, if that lasts longer than a cooldown."""
@@ -210,6 +299,9 @@ class RetryState:
         return [c.deployment.name for c in untried if self._is_triggered(c, self.unavailable)]
 
     def _choose(self, now: float) -> NextAttempt | None:
+        taken, self._taken_next = self._taken_next, None
+        if taken is not None:
+            return NextAttempt(taken, 0.0, instead=True)
         possible = [candidate for candidate in self._plan.candidates if self._may(candidate)]
         reasons = {candidate.deployment.name: self._unavailable(candidate) for candidate in possible}
         for candidate in possible:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from ccroute.accounting import BaseLedger
+from ccroute.accounting.counts import Counts
 from ccroute.accounting.tokens import TokenCounter, estimate
-from ccroute.backends import Origin
+from ccroute.backends import Backend, Origin
 from ccroute.routing import (
     AgentTable,
     AliasTable,
@@ -21,16 +22,41 @@ from ccroute.routing import (
     Tables,
 )
 from ccroute.routing.arguments import Configuration
+from ccroute.routing.scheduling.waiting_cost import Waits
 from ccroute.types import Request, RetryPolicy, Timeout
 from ccroute.types.clock import Clock
 
 if TYPE_CHECKING:
     from ccroute.flow.attempt.context import AttemptContext
     from ccroute.observe import Listener
+    from ccroute.routing import Deployment
     from ccroute.routing.budgets.budgets import Budgets
     from ccroute.routing.budgets.reservation import Reservation
+    from ccroute.routing.scheduling import Grant
+    from ccroute.types import LoadedModel
 
 _NO_TABLES: Final = Tables([], AliasTable(), AgentTable({}))
+
+
+class LimitedHosts(Protocol):
+    """The hosts that serve only so many calls at a time, as a flow sees them. Nothing here waits, except that
+    `predicted` takes a lock for a moment."""
+
+    def __contains__(self, origin: Origin, /) -> bool: ...
+
+    def predicted(self, options: Sequence[Deployment], priority: int) -> list[float]:
+        """Seconds until each of these would begin to answer a call that came now, a load included. 0.0 at a
+        host without a limit."""
+        ...
+
+    def measured(self, grant: Grant, load: float | None, service: float) -> None:
+        """A call was answered: the server loaded for `load` seconds (None: unknown) and worked for `service`
+        seconds, without loading."""
+        ...
+
+    def listed(self, backend: Backend, models: Sequence[LoadedModel]) -> None:
+        """The backend's server has these models loaded."""
+        ...
 
 
 class RouterState(NamedTuple):
@@ -52,16 +78,19 @@ class RouterState(NamedTuple):
     ledger: BaseLedger
     emit: Listener
     refused_parameters: RefusedParameters
-    limited_hosts: Container[Origin] = ()
+    hosts: LimitedHosts
     """The hosts that serve only so many calls at a time."""
+    waits: Waits
+    counts: Counts
+    """What its calls came to."""
     count_tokens: TokenCounter = estimate
     tables: Tables = _NO_TABLES
     baseline: str | None = None
     max_queue: int = 0
     budgets: Budgets | None = None
-    """Who waits for budgets; from the first configuration on that has any."""
+    """The reservations and the waiting attempts; None until a configuration has budgets."""
     reserve: Callable[[AttemptContext], Reservation | None] | None = None
-    """Reserves what an attempt may spend; None: the configuration has no budgets."""
+    """Reserves what an attempt may spend. None: the configuration has no budgets."""
 
     def configured(self, given: Configuration) -> RouterState:
         """This state with another configuration."""
@@ -102,13 +131,14 @@ class RouterState(NamedTuple):
         if self.budgets is not None:
             self.budgets.after_fork()
         self.ledger.after_fork()
+        self.counts.restart(self.clock.monotonic())
 
 
 def new_state(
     clock: Clock,
     emit: Listener,
     ledger: BaseLedger,
-    limited_hosts: Container[Origin],
+    hosts: LimitedHosts,
     count_tokens: TokenCounter | None,
 ) -> RouterState:
     """The state of a new router, which has no configuration and has learned nothing yet."""
@@ -124,6 +154,8 @@ def new_state(
         ledger=ledger,
         emit=emit,
         refused_parameters=RefusedParameters(),
-        limited_hosts=limited_hosts,
+        hosts=hosts,
+        waits=Waits(),
+        counts=Counts(clock.monotonic()),
         count_tokens=count_tokens or estimate,
     )

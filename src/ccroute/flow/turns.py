@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 def turn_comes(
     turn: Turn, state: RouterState, until: float, *, call: str, agent: str | None, deployment: str | None
 ) -> Flow[Unavailable | None]:
-    """Wait for a turn. The reason, at once, where it does not come before the instant `until`.
+    """Wait for a turn. If it would not come before the instant `until`, return the reason at once.
 
     call, agent, deployment: who waits, for the event; `deployment` is None for the agent's own limit.
     """
-    is_told = False
+    emitted = False
     while seconds := turn.wait():
         if state.clock.monotonic() + seconds > until:
             return turn.reason
-        if not is_told:
+        if not emitted:
             state.emit(observe.RateLimited(call, agent, deployment, turn.room.limit, seconds))
-            is_told = True
+            emitted = True
         yield from sleep_until_woken(seconds, turn)
     return None

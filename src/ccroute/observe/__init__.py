@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Interrupted,
         LedgerFailed,
         Listener,
+        Loading,
         OverBudget,
         Overridden,
         Queued,
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
         Recovered,
         Reloaded,
         Retried,
+        Switched,
         TurnedAway,
+        WaitSkipped,
     )
 
 __all__ = [
@@ -38,6 +41,7 @@ __all__ = [
     "Interrupted",
     "LedgerFailed",
     "Listener",
+    "Loading",
     "OverBudget",
     "Overridden",
     "Queued",
@@ -45,7 +49,9 @@ __all__ = [
     "Recovered",
     "Reloaded",
     "Retried",
+    "Switched",
     "TurnedAway",
+    "WaitSkipped",
 ]
 
 __getattr__ = loader(__name__, dict.fromkeys(__all__, "ccroute.observe.events"))

@@ -59,12 +59,50 @@ class Overridden(CallEvent):
 
 @dataclass(frozen=True, slots=True)
 class Queued(CallEvent):
-    """A call waits for a slot at its host; `ahead` calls wait already."""
+    """A call waits for a slot at its host; `ahead` calls wait already. `seconds` is the predicted wait."""
 
     deployment: str
     ahead: int
+    seconds: float = 0.0
     level = logging.DEBUG
-    _line = "{0.deployment}: waits for its host, {0.ahead} ahead"
+
+    def __str__(self) -> str:
+        about = f", about {self.seconds:.1f} s" if self.seconds else ""
+        return f"{self.deployment}: waits for its host, {self.ahead} ahead{about}"
+
+
+@dataclass(frozen=True, slots=True)
+class Loading(CallEvent):
+    """A call has a slot, and its host loads the model first: as predicted, that takes `seconds`."""
+
+    deployment: str
+    seconds: float
+    level = logging.DEBUG
+    _line = "{0.deployment}: its host loads the model first, about {0.seconds:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Switched(Event):
+    """A host loads the model `loaded` for a call to `deployment`, and gives up `unloaded` for it."""
+
+    deployment: str
+    loaded: str
+    unloaded: tuple[str, ...]
+
+    def __str__(self) -> str:
+        gone = f" instead of {_some(self.unloaded)}" if self.unloaded else ""
+        return f"{self.deployment}: its host loads {escaped(self.loaded)}{gone}"
+
+
+@dataclass(frozen=True, slots=True)
+class WaitSkipped(CallEvent):
+    """A call does not wait for the host of `deployment`, but takes `instead`, which may serve it at once: to
+    wait would cost more, or last too long. `reason` has the figures."""
+
+    deployment: str
+    instead: str
+    reason: str
+    _line = "{0.reason}"
 
 
 @dataclass(frozen=True, slots=True)

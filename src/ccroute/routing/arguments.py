@@ -90,6 +90,7 @@ def checked(
     trust_env: object = False,
     count_tokens: object = None,
     transport: object = None,
+    scheduler: object = None,
     **of_tables: Any,
 ) -> Configuration:
     """A router's configuration from its keyword arguments, with the same defaults.
@@ -109,6 +110,12 @@ def checked(
         faults.append(f'health= is "on" or "off", not {health!r}')
     if inspect.iscoroutinefunction(on_event):
         faults.append("on_event= takes a plain function, because a coroutine would not be awaited")
+    if scheduler is not None and (
+        isinstance(scheduler, type) or not callable(getattr(scheduler, "choose", None))
+    ):
+        faults.append(
+            f"scheduler= takes an object with a method choose, such as LoadedFirst(), not {scheduler!r:.80}"
+        )
     if isinstance(max_queue, int) and max_queue < 0:
         faults.append(f"max_queue= is a number of calls, 0 or more, not {max_queue}")
     memory: tuple[BaseLedger, bool] = MemoryLedger(), True

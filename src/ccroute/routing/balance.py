@@ -83,10 +83,10 @@ def ranks(
         if strategy == "latency":
             waits = _waits(deployments, snapshots, view.request, random)
             places = [(*wait, *share) for wait, share in zip(waits, places, strict=True)]
-    return [(_is_doubtful(snapshot), *place) for snapshot, place in zip(snapshots, places, strict=True)]
+    return [(is_doubtful(snapshot), *place) for snapshot, place in zip(snapshots, places, strict=True)]
 
 
-def _is_doubtful(snapshot: LoadSnapshot) -> bool:
+def is_doubtful(snapshot: LoadSnapshot) -> bool:
     """Whether the others come first. After a failure, it gets one call at a time until one succeeds."""
     return snapshot.success_rate < GOOD or (snapshot.failed_last and snapshot.running > 0)
 
@@ -124,7 +124,7 @@ def _waits(
         else:
             seconds = _seconds(latency, snapshot, deployment.backend.max_concurrency, output)
             waits.append((1, seconds))
-            trusted += [] if _is_doubtful(snapshot) else [seconds]
+            trusted += [] if is_doubtful(snapshot) else [seconds]
     best = min(trusted, default=0.0)
     return [(phase, 0.0 if seconds <= best * NEAR else seconds) for phase, seconds in waits]
 

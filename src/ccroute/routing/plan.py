@@ -17,6 +17,7 @@ from ccroute.errors import CcrouteError, ContextWindowExceededError, EgressDenie
 from ccroute.failures import TRIGGERS, Trigger
 from ccroute.routing.balance import BY_TABLE, View, order, ranks
 from ccroute.routing.load import Load
+from ccroute.routing.scheduling.waiting_cost import WaitingCost, waiting_cost
 from ccroute.routing.tables.aliases import Resolution
 from ccroute.routing.tables.prices import price_of
 from ccroute.routing.tables.tables import Candidate, Tables
@@ -50,6 +51,7 @@ class Plan(NamedTuple):
     denied:     what a call raises, because no candidate is left. Only in a plan that is shown.
     ties:       of a plan that is shown: the candidates that a call draws among, by their ids.
     limit:      the agent's rate limit.
+    waiting:    what its waits cost, and how long it waits; None: as long as it has to.
     """
 
     request: Request
@@ -68,6 +70,7 @@ class Plan(NamedTuple):
     denied: CcrouteError | None = None
     ties: Mapping[int, Tie] = MappingProxyType({})
     limit: Limit | None = None
+    waiting: WaitingCost | None = None
 
 
 def make_plan(
@@ -91,10 +94,15 @@ def make_plan(
     load:   the measured load, for the strategies `least-busy`, `latency` and `cost`.
     """
     chosen = tables.choose(request.agent, request.model)
-    name, agent, model, overridden, fallbacks, known_reasons, limit = chosen
+    name, agent, model, overridden, fallbacks, known_reasons, limit, waiting = chosen
     reasons, prompt = list(known_reasons), Prompt()
     if agent.params:
         request = request.with_defaults(agent.params)
+    if request.waiting_cost is not None or request.max_wait_free is not None:
+        usd, longest = request.waiting_cost, request.max_wait_free
+        waiting = waiting_cost(
+            agent.waiting_cost if usd is None else usd, agent.max_wait_free if longest is None else longest
+        )
     view = None
     if not tables.aliases.strategies <= BY_TABLE:
         view = View(request, load, prompt, count_tokens)
@@ -134,6 +142,7 @@ def make_plan(
         denied,
         ties,
         limit,
+        waiting,
     )
 
 

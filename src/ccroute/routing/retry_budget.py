@@ -51,6 +51,12 @@ class RetryBudget:
             with self._lock:
                 self._put(backend, self._tokens(backend) + PER_CALL)
 
+    def not_made(self, backend: str) -> None:
+        """Take back what `first` added: the attempt went to another backend."""
+        if backend in self.left:
+            with self._lock:
+                self._put(backend, max(self._tokens(backend) - PER_CALL, 0.0))
+
     def allows(self, backend: str, cost: float) -> bool:
         """Whether `backend` has the tokens for another attempt. Takes none."""
         if self.returned:

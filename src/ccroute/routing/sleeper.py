@@ -1,4 +1,4 @@
-"""The sleep of a call that another call may end. Must not know what it waits for, nor how it sleeps."""
+"""A call that sleeps until another call wakes it. Must not know what it waits for, or how it sleeps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Waiter(Protocol):
-    """Something that sleeps. `wake` never waits; False: it is gone."""
+    """The sleep of one call. `wake` ends it, and never waits; False: the call has ended."""
 
     def wake(self) -> bool: ...
 
@@ -21,11 +21,12 @@ class Sleeper:
     _waiter: Waiter | None = None
 
     def sleeps(self, waiter: Waiter) -> bool:
-        """From now on `waiter` is woken if there is something to look at. False: there is; do not sleep."""
+        """From now on, `wake` also wakes `waiter`. False: the call was woken already, so it must not
+        sleep."""
         self._waiter = waiter
         return not self.woken
 
     def wake(self) -> bool:
-        """Let it look again. Never waits. False if the call is gone."""
+        """Wake the call, so that it looks again. Never waits. False if the call has ended."""
         self.woken = True
         return self._waiter is None or self._waiter.wake()

@@ -14,7 +14,7 @@ from ccroute.observe.logging import log_event, safe_listener
 from ccroute.routing import make_plan
 from ccroute.routing.arguments import Configuration, checked
 from ccroute.runtime.clock import SystemClock
-from ccroute.runtime.limiter import Limiters
+from ccroute.runtime.limiter import Limiter
 from ccroute.runtime.reload import Reloader
 from ccroute.types import ModelInfo
 from ccroute.types.arguments.checked import build_request
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ccroute.accounting.tokens import TokenCounter
     from ccroute.http.connections import Transport
     from ccroute.observe import Listener
+    from ccroute.routing.scheduling import Scheduler
     from ccroute.runtime.batches.calls import BatchCalls
 
 
@@ -42,17 +43,18 @@ class RouterBase:
         count_tokens: TokenCounter | None,
         on_event: Listener | None,
         transport: Transport | None,
+        scheduler: Scheduler | None,
     ) -> None:
         from ccroute.http.connections import Connections  # imports asyncio
 
         listeners = [log_event] if on_event is None else [log_event, on_event]
         self._connections = Connections(transport, trust_env=trust_env)
-        self._limiters = Limiters([], 0)
+        self._limiter = Limiter(scheduler)
         self._state = new_state(
             SystemClock(),
             safe_listener(*listeners),
             configuration.ledger,
-            self._limiters.by_origin,
+            self._limiter,
             count_tokens,
         )
         """The configuration, which a reload replaces, and what was learned. Each call reads it once."""
@@ -118,7 +120,7 @@ class RouterBase:
             known = before.tables.backends.get(backend.name)
             if known is not None and known.identity == backend.identity:
                 backend.learn_from(known)
-        self._limiters.update(backends, configuration.max_queue)
+        self._limiter.configure(backends, configuration.max_queue)
         self._state = after
         self._connections.keep_only({backend.endpoint for backend in backends})
         return before, after
@@ -170,5 +172,5 @@ class RouterBase:
         self._process = os.getpid()
         self._reloader.after_fork()
         self._state.after_fork()
-        self._limiters.after_fork()
+        self._limiter.after_fork()
         self._connections.after_fork()

@@ -20,6 +20,7 @@ from ccroute.flow.effects import (
     Flow,
     Granted,
     Leave,
+    Look,
     Queued,
     Read,
     Send,
@@ -29,7 +30,7 @@ from ccroute.flow.effects import (
 )
 from ccroute.http.message import Failure
 from ccroute.http.streams.blocking import run
-from ccroute.runtime.limiter import LATE, Limiters, Slot
+from ccroute.runtime.limiter import Limiter, Slot, Waiter
 from ccroute.runtime.waits import TaskWaiter, ThreadWaiter
 from ccroute.types import Chunk
 
@@ -45,13 +46,13 @@ class _Driver(Generic[T]):
 
     _blocking: ClassVar[bool]
 
-    def __init__(self, flow: Flow[T], connections: Connections, limiters: Limiters) -> None:
+    def __init__(self, flow: Flow[T], connections: Connections, limiter: Limiter) -> None:
         self._flow = flow
         self._connections = connections
-        self._limiters = limiters
+        self._limiter = limiter
         self._exchange: Exchange | None = None
         self._slot: Slot | None = None
-        self._waiter: ThreadWaiter | TaskWaiter | None = None  # woken by close()
+        self._waiter: Waiter | None = None  # woken by close()
         self._lock = threading.Lock()
         self._running: object = None  # the call of advance() that runs the flow, or close()
         self._closed = False
@@ -116,18 +117,21 @@ class _Driver(Generic[T]):
         return False
 
     def _enter(self, effect: Enter) -> Granted | Queued | Failure:
-        limiter = self._limiters.by_origin.get(effect.options[0].backend.origin)
-        if limiter is None:  # a reload has taken the limit off
-            return Granted()
-        self._slot = slot = Slot(limiter, self._new_waiter())
-        return slot.enter(effect.priority) or Granted()
+        self._slot = slot = Slot(self._limiter, self._new_waiter())
+        return slot.enter(effect.options, effect.priority)
 
-    def _wait_result(self, woken: bool) -> Granted | Failure:
-        """The result of a `Wait`. A call that reached its deadline leaves the queue at once."""
-        if woken or self._slot is None:
+    async def _wait(self, effect: Wait) -> Granted | Look | Queued | Failure | None:
+        """The result of a `Wait`; None after `close`."""
+        if self._slot is None:
             return Granted()
-        self._slot.settle()
-        return LATE
+        slot = self._slot
+        self._waiter = slot.waiter
+        while not self._closed:
+            found = slot.poll(effect.until, effect.decides)
+            if not isinstance(found, float):
+                return found
+            await slot.waiter.wait(found)
+        return None
 
     def _new_waiter(self) -> ThreadWaiter | TaskWaiter:
         """A waiter, which close() wakes."""
@@ -202,8 +206,7 @@ class _Driver(Generic[T]):
                     elif type(effect) is Enter:
                         result = self._enter(effect)
                     elif type(effect) is Wait:
-                        if self._waiter is not None:
-                            result = self._wait_result(await self._waiter.wait(effect.until))
+                        result = await self._wait(effect)
                     elif type(effect) is Leave:
                         self._end_attempt()
                     elif type(effect) is Sleep:

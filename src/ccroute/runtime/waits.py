@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 class ThreadWaiter:
-    """Lets a thread wait. A bare lock wakes the thread: unlike an `Event`, releasing a lock never waits."""
+    """Lets a thread wait, once or several times.
+
+    A bare lock wakes the thread: unlike an `Event`, releasing a lock never waits.
+    """
 
     _blocks: Sequence[object] | None = None
 
@@ -49,7 +52,7 @@ class ThreadWaiter:
 
 
 class TaskWaiter:
-    """Lets a task wait on its own loop."""
+    """Lets a task wait on its own loop, once or several times."""
 
     blocks: Sequence[object] = ()
     _awake = False
@@ -71,7 +74,8 @@ class TaskWaiter:
                     await self._event.wait()
             finally:
                 self._event = None
-        return self._awake
+        woken, self._awake = self._awake, False
+        return woken
 
     def wake(self) -> bool:
         """End the wait, from any thread; False if the loop has ended."""

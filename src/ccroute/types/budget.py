@@ -1,4 +1,4 @@
-"""How much may be spent in a window of time. It checks itself when made."""
+"""Budgets: how much may be spent in a window of time. The constructor checks the values."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ class Budget:
 
     usd:    US dollars, exact; `Budget(0)` lets free models answer only. None: any amount.
     tokens: of prompts and answers together, cached ones included. None: any number.
-    per:    the window: an "hour", "day" or "month" of the clock; "session": each session on its own, without
-            end; "total": all that was ever spent. A call without a session needs no budget of sessions.
-    then:   what a call does that does not fit any more. "refuse": another deployment of the same model may
-            serve it; if none fits, it raises `BudgetExceededError`. "fallback": so may the fallback models.
-            "queue": it waits for the next window, if that begins before its deadline and has room for it;
-            otherwise as "refuse".
-            A call that may fit when others have ended always waits for them.
+    per:    the window: an "hour", "day" or "month" of the calendar; "session": one budget for each session,
+            without an end; "total": everything that was ever spent. A call without a session needs no budget
+            of sessions.
+    then:   what a call does if it does not fit. "refuse": another deployment of the same model may serve it;
+            if none fits, the call raises `BudgetExceededError`. "fallback": the fallback models may serve it,
+            too. "queue": the call waits for the next window, if that begins before its deadline and has room
+            for it; otherwise as "refuse".
+            In each case, a call that may fit when other calls have ended waits for them.
     tz:     where hours, days and months begin, such as "Europe/Berlin".
 
     Raises `ValueError` and `TypeError`.
@@ -97,7 +98,7 @@ class Budget:
 
 
 def _zone(name: object) -> tzinfo:
-    """The time zone of this name. Raises `ValueError` where there is none, `TypeError` for no name."""
+    """The time zone with this name. Raises `ValueError` if there is none, `TypeError` if it is no text."""
     if name == "UTC":
         return UTC
     if not isinstance(name, str):

@@ -1,5 +1,5 @@
-"""Time and randomness as an interface, so that a test can replay everything below the runtime; and the bounds
-of all time, in UTC."""
+"""Time and randomness as an interface, so that a test can replay everything below the runtime; and the first
+and the last moment, in UTC."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taking a lock so that no interrupt can leave it taken, and not waiting for one at all."""
+"""Two ways to take a lock: so that no interrupt can leave it taken, and without waiting for it."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ def lock_turn(lock: Lock) -> Callable[[], Iterator[bool]]:
 
 
 class Inbox(deque[tuple[*Arguments]], Generic[*Arguments]):
-    """A lock, and what has to be done with it by those who must not wait for it: a finaliser may run in the
-    middle of anything, also of this thread's own turn with the lock. They append the arguments of `apply`,
-    and then `drain`.
+    """A lock, with a queue of work for the next holder of the lock.
 
-    The others write `with inbox.lock: inbox.read(); …`, and `drain` after it, for what came meanwhile. An
-    interrupt may let `apply` do the same twice, but loses nothing.
+    Code that must not wait for the lock appends the arguments of `apply`, and then calls `drain`. That is a
+    finaliser, which may even interrupt a thread that holds the lock.
+
+    Other code writes `with inbox.lock: inbox.read(); …`, and then calls `drain`, for what was appended in
+    between. After an interrupt, `apply` may be called twice with the same arguments, but nothing is lost.
     """
 
     def __init__(self, apply: Callable[[*Arguments], None]) -> None:
@@ -43,14 +44,14 @@ class Inbox(deque[tuple[*Arguments]], Generic[*Arguments]):
         self.renew()
 
     def renew(self) -> None:
-        """Replace the lock in a forked child: a thread that is not here may hold it."""
+        """Replace the lock in a forked child: a thread of the parent may hold it."""
         self.lock = threading.Lock()
         self._tries = lock_tries(self.lock)
 
     def read(self) -> None:
-        """Apply what was appended; only with the lock."""
+        """Apply what was appended. The caller has the lock."""
         while self:
-            try:  # taken out only after it was applied, so that no interrupt loses it
+            try:  # removed only after it was applied, so that no interrupt loses it
                 self._apply(*self[0])
             except Exception:
                 self.popleft()
@@ -58,7 +59,8 @@ class Inbox(deque[tuple[*Arguments]], Generic[*Arguments]):
             self.popleft()
 
     def drain(self) -> None:
-        """Apply what was appended, unless another holds the lock: it does so after its turn. Never waits."""
+        """Apply what was appended, unless the lock is held: its holder does so before it returns. Never
+        waits."""
         while self:
             for _ in self._tries():
                 try:
@@ -66,5 +68,5 @@ class Inbox(deque[tuple[*Arguments]], Generic[*Arguments]):
                 finally:
                     self.lock.release()
                 break
-            else:  # the holder of the lock comes here too, and may be a frame below this one
+            else:  # the holder calls `drain` too; it may be a frame of this same thread
                 return

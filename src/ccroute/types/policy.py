@@ -111,7 +111,7 @@ class Price:
         put(self, "web_search", None if web_search is None else _usd(web_search))
 
     def tier(self, prompt_tokens: int) -> Price:
-        """The price of a request whose whole prompt, cached parts included, has so many tokens."""
+        """The price of a request with a prompt of this length in tokens, cached parts included."""
         price = self
         for limit, tier in self.above:
             if prompt_tokens > limit:
@@ -120,7 +120,7 @@ class Price:
 
 
 _MOST_USD = 10**9
-"""No price and no budget is higher, and Decimal cannot multiply an amount of any size."""
+"""The highest price or budget. A limit is needed, because Decimal cannot multiply amounts of any size."""
 
 
 def _usd(amount: Amount) -> Decimal:
@@ -128,7 +128,8 @@ def _usd(amount: Amount) -> Decimal:
 
 
 def exact_usd(amount: Amount, what: str, per: str = "") -> Decimal:
-    """The amount in USD. Raises `TypeError` and `ValueError`, which say `what` it is, in USD `per` what."""
+    """The amount in USD. Raises `TypeError` and `ValueError`; their texts name `what` it is, and `per`
+    what."""
     if isinstance(amount, bool) or not isinstance(amount, int | float | str | Decimal):
         raise TypeError(f"{what} is a number or a str, in USD{per}, not {amount!r}")
     try:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar
 
 from pydantic import TypeAdapter
 
 from ccroute.types.arguments.structured import answer_format
 from ccroute.types.arguments.tools import ToolLike, checked_tools
-from ccroute.types.policy import Timeout
+from ccroute.types.policy import Amount, Timeout
 from ccroute.types.results import Message
 from ccroute.types.signatures import M, with_keywords
 
@@ -61,6 +62,8 @@ class MostOptions(TypedDict, total=False):
     timeout: float | Timeout | None
     fallback: Sequence[str] | Literal[False] | None
     priority: int | None
+    waiting_cost: Amount | None
+    max_wait_free: float | None
     session: str | None
     metadata: Mapping[str, JSON]
 
@@ -78,7 +81,8 @@ class Request:
     `messages` are OpenAI-format dicts: `role` and `content` (a str, or a list of parts such as
     `{"type": "text", "text": …}`), and the fields of a role (`tool_calls`, `tool_call_id`, …).
     Parameters that are `None` were not given and are not sent. `priority`: among calls that wait for a slot,
-    the highest number goes first, and among equals the oldest call.
+    the highest number goes first, and among equals the oldest call. `waiting_cost` (USD per hour) and
+    `max_wait_free` (seconds) say when it does not wait, but goes to a candidate that may serve it at once.
     """
 
     messages: Sequence[Mapping[str, JSON]] = ()
@@ -105,6 +109,8 @@ class Request:
     timeout: float | Timeout | None = None
     fallback: Sequence[str] | Literal[False] | None = None
     priority: int = 0
+    waiting_cost: Decimal | None = None
+    max_wait_free: float | None = None
     session: str | None = None
     metadata: Mapping[str, JSON] = field(default_factory=dict)
 
@@ -135,7 +141,18 @@ class Request:
 
 
 PARAMETERS = frozenset(f.name for f in dataclasses.fields(Request)).difference(
-    ("messages", "agent", "model", "timeout", "fallback", "priority", "session", "metadata")
+    (
+        "messages",
+        "agent",
+        "model",
+        "timeout",
+        "fallback",
+        "priority",
+        "waiting_cost",
+        "max_wait_free",
+        "session",
+        "metadata",
+    )
 )
 """The names that shape an answer: an agent's `params` may set them, and each codec sends or refuses them."""
 

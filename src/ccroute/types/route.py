@@ -16,6 +16,9 @@ from ccroute.display import card, table, usd
 P = ParamSpec("P")
 F = TypeVar("F", bound="Frozen")
 Outcome = Literal["ok", "failed", "cancelled", "interrupted"]
+LEAST_LOAD = 0.05
+"""Seconds from which on the time to load a model counts as a load: of one that is loaded, a server says 1 to
+30 ms."""
 
 
 class FailureClass(StrEnum):
@@ -150,13 +153,13 @@ class Usage(Frozen):
 new_usage = unchecked(Usage)
 
 
-class BilledApart(NamedTuple):
-    """What an answer says of its bill besides tokens. Most answers say nothing.
+class BillingDetails(NamedTuple):
+    """What an answer says about its bill besides token counts. Most answers say nothing.
 
-    terms:    how it was served, if not in the standard way, such as `(("service_tier", "priority"),)`.
-    searches: web searches that the provider made for it.
-    audio:    whether it or its prompt has audio tokens, which have another price than text.
-    cost:     USD that the provider says it charges, with all of this.
+    terms:    how the request was served, if not in the standard way: `(("service_tier", "priority"),)`.
+    searches: the web searches that the provider made.
+    audio:    whether the prompt or the answer has audio tokens, which have another price than text.
+    cost:     USD that the provider says it charges in total.
     """
 
     terms: tuple[tuple[str, str], ...] = ()
@@ -165,20 +168,20 @@ class BilledApart(NamedTuple):
     cost: Decimal | None = None
 
 
-APART = "_apart"
-"""Where a usage keeps it, in `__dict__`: pydantic ignores there what is no field. A private attribute would
-cost each usage a dict."""
+BILLING = "_billing"
+"""The key of the billing details in the `__dict__` of a usage. Pydantic ignores keys that are no fields. A
+private attribute would give each usage a second dict."""
 
 
-def with_apart(usage: Usage, apart: BilledApart) -> Usage:
-    """The same usage, which knows this of its bill. A sum of usages knows nothing of it."""
-    vars(usage)[APART] = apart
+def with_billing(usage: Usage, billing: BillingDetails) -> Usage:
+    """Add the billing details to a usage, and return it. A sum of usages does not have them."""
+    vars(usage)[BILLING] = billing
     return usage
 
 
-def billed_apart(usage: Usage) -> BilledApart | None:
-    """What the answer says of its bill besides these tokens."""
-    found: BilledApart | None = vars(usage).get(APART)
+def billing_of(usage: Usage) -> BillingDetails | None:
+    """The billing details of a usage; None if it has none."""
+    found: BillingDetails | None = vars(usage).get(BILLING)
     return found
 
 
@@ -186,7 +189,9 @@ class Attempt(Frozen):
     """One try at one deployment.
 
     `started` is UTC, `duration` in seconds. `failure` is the failure class, `reason` a text for people;
-    `cost` is in USD, `None` when the deployment's price is unknown.
+    `cost` is in USD, `None` when the deployment's price is unknown. `queued` are the seconds that it waited
+    before for a slot, for its turn under a rate limit, or for a budget. `load` are the seconds of `duration`
+    in which the server loaded the model; `None` where it does not say.
     """
 
     deployment: str
@@ -199,6 +204,8 @@ class Attempt(Frozen):
     duration: float
     usage: Usage = Usage.model_construct()
     cost: Decimal | None = None
+    queued: float = 0.0
+    load: float | None = None
 
 
 new_attempt = unchecked(Attempt)
@@ -223,23 +230,48 @@ class Route(Frozen):
     attempts: tuple[Attempt, ...] = ()
     reasons: tuple[str, ...] = ()
 
+    @property
+    def queued(self) -> float:
+        """Seconds that the call waited for slots, for its turn under a rate limit, or for a budget."""
+        return sum((attempt.queued for attempt in self.attempts), 0.0)
+
+    @property
+    def load(self) -> float | None:
+        """Seconds in which servers loaded a model for the call; None where none of them says."""
+        known = [attempt.load for attempt in self.attempts if attempt.load is not None]
+        return sum(known) if known else None
+
     def __str__(self) -> str:
         asked = self.requested_model or self.model
         path = " → ".join(dict.fromkeys((self.agent or "-", asked, self.model, self.deployment)))
         notes = [note for note, on in (("overridden", self.overridden), ("fallback", self.fallback)) if on]
+        notes += _delays(self.queued, self.load)
         return path + (f" ({', '.join(notes)})" if notes else "")
 
     def __rich_repr__(self) -> Iterator[object]:
         yield str(self)
-        for attempt in self.attempts:
-            yield "attempt", f"{attempt.deployment}: {attempt.outcome}"
+        for each in self.attempts:
+            shown = f"{each.deployment}: {each.outcome}"
+            yield "attempt", ", ".join([shown, *_delays(each.queued, each.load)])
 
     def _repr_html_(self) -> str:
         rows = [
-            (each.deployment, each.outcome, f"{each.duration:.2f} s", usd(each.cost), each.reason)
+            (
+                each.deployment,
+                each.outcome,
+                ", ".join([f"{each.duration:.2f} s", *_delays(each.queued, each.load)]),
+                usd(each.cost),
+                each.reason,
+            )
             for each in self.attempts
         ]
         return card(str(self), table=table(("deployment", "outcome", "time", "cost", "reason"), rows))
+
+
+def _delays(queued: float, load: float | None) -> list[str]:
+    """What made it slow, as far as it did."""
+    named = (("waited", queued), ("model loaded in", load or 0.0))
+    return [f"{what} {seconds:.1f} s" for what, seconds in named if seconds >= LEAST_LOAD]
 
 
 new_route = unchecked(Route)

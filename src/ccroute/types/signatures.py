@@ -60,6 +60,6 @@ def explains(made: Made, options: Mapping[str, Any] | None = None) -> Callable[[
             init(self, *args, **given)
 
         __init__.__signature__ = signature  # type: ignore[attr-defined]  # inspect reads it; typeshed lacks it
-        return __init__  # type: ignore[return-value]
+        return __init__  # type: ignore[return-value]  # it takes what the signature says
 
     return explained

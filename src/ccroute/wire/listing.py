@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 _WINDOWS: Final = ("context_window", "context_length", "max_model_len", "max_input_tokens")
 """The names of the window at OpenRouter and others, LocalAI, vLLM, LiteLLM."""
-_LOADED: Final = "loaded"
+_LISTS: Final = ("data", "running", "loaded_models")
+_LOADED: Final = ("loaded", "ready")
 
 
 def read_model_list(body: bytes) -> dict[str, int | None]:
@@ -31,17 +32,26 @@ def read_served(body: bytes) -> list[LoadedModel]:
 
     llama.cpp's router lists others, too, and says of each whether it is loaded:
     https://github.com/ggml-org/llama.cpp/tree/master/tools/server#get-models-list-available-models
+    llama-swap lists those that run or come or go: https://github.com/mostlygeek/llama-swap/pull/65
+    LocalAI: https://localai.io/docs/reference/system-info/
     """
     from ccroute.types import LoadedModel  # loaded at its first use
 
-    models = map(mapping, listed(load_object(body).get("data")))
+    answer = load_object(body)
+    models = map(mapping, listed(next((answer[key] for key in _LISTS if key in answer), None)))
     return [
         LoadedModel(
             name=name, size=tokens(mapping(model.get("meta")).get("size")), context_window=_window(model)
         )
         for model in models
-        if (name := text(model.get("id"))) and mapping(model.get("status")).get("value", _LOADED) == _LOADED
+        if (name := text(model.get("id") or model.get("model"))) and _is_loaded(model)
     ]
+
+
+def _is_loaded(model: dict[str, JSON]) -> bool:
+    """Whether a model of a list is in memory, as it is where the server says nothing else."""
+    state = mapping(model.get("status")).get("value") or model.get("state") or "loaded"
+    return state in _LOADED
 
 
 def _window(model: dict[str, JSON]) -> int | None:

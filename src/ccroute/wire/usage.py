@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Final
 
 from ccroute.types import JSON, Choice, Usage
-from ccroute.types.route import BilledApart, new_usage
+from ccroute.types.route import BillingDetails, new_usage
 from ccroute.wire.reading import mapping, text, wrong
 
 _MOST: Final = 1_000_000_000  # tokens; a higher count is a server's bug
@@ -37,26 +37,26 @@ def counts(value: JSON) -> dict[str, int]:
     return {name: count for name, count in value.items() if type(count) is int and 0 <= count <= _MOST}
 
 
-def read_apart(raw: Mapping[str, JSON], *, audio: bool = False) -> BilledApart:
-    """Return what a usage says of the bill besides tokens.
+def read_billing(raw: Mapping[str, JSON], *, audio: bool = False) -> BillingDetails:
+    """Return what a usage says about the bill besides token counts.
 
     The fields are those of Anthropic (https://platform.claude.com/docs/en/api/messages), OpenAI's
     `service_tier`, and the costs of OpenRouter, Perplexity and xAI.
     """
     terms = [(name, text(raw.get(name)).lower()) for name in STANDARD_TERMS]
-    return BilledApart(
+    return BillingDetails(
         terms=tuple((name, value) for name, value in terms if value not in STANDARD_TERMS[name]),
         searches=counts(raw.get("server_tool_use")).get("web_search_requests", 0),
         audio=audio,
-        cost=_told_cost(raw),
+        cost=_stated_cost(raw),
     )
 
 
-def _told_cost(raw: Mapping[str, JSON]) -> Decimal | None:
+def _stated_cost(raw: Mapping[str, JSON]) -> Decimal | None:
     """Return the USD that the provider says it charges.
 
-    xAI counts ticks: https://docs.x.ai/developers/cost-tracking. If a key of the user's own is used behind
-    OpenRouter, it charges only its fee, and tells what the other provider charges:
+    xAI counts ticks: https://docs.x.ai/developers/cost-tracking. With a user's key for another provider,
+    OpenRouter charges only its fee, and says what that provider charges:
     https://openrouter.ai/docs/use-cases/usage-accounting
     """
     ticks, cost = raw.get("cost_in_usd_ticks"), raw.get("cost")
@@ -64,11 +64,11 @@ def _told_cost(raw: Mapping[str, JSON]) -> Decimal | None:
         return _usd(ticks, -_TICK_PLACES)
     if isinstance(cost, dict):
         return _usd(cost.get("total_cost"))
-    told = _usd(cost)
-    if told is None or raw.get("is_byok") is not True:
-        return told
+    stated = _usd(cost)
+    if stated is None or raw.get("is_byok") is not True:
+        return stated
     upstream = _usd(mapping(raw.get("cost_details")).get("upstream_inference_cost"))
-    return None if upstream is None else told + upstream
+    return None if upstream is None else stated + upstream
 
 
 def _usd(value: JSON, places: int = 0) -> Decimal | None:

@@ -23,8 +23,8 @@ HOUR = timedelta(hours=1)
 
 
 def spent(ledger: PostgresLedger, scope: Scope, since: Any = BEGINNING) -> tuple[Decimal, int]:
-    [standing] = ledger.budget_store().standings([Claim(scope, since, END, Decimal(100), None)])
-    return standing.spent_usd, standing.spent_tokens
+    [account] = ledger.budget_store().accounts([Claim(scope, since, END, Decimal(100), None)])
+    return account.spent_usd, account.spent_tokens
 
 
 def test_rows_that_were_shipped_go_on_to_count(place: Place) -> None:

@@ -205,10 +205,10 @@ def test_each_row_arrives_once_while_the_server_is_killed(
         each.start()
     for how in (signal.SIGKILL, signal.SIGINT, signal.SIGQUIT):
         shipped = len(place.ids_if_any())
-        until(lambda: len(place.ids_if_any()) > shipped)  # noqa: B023
+        until(lambda: len(place.ids_if_any()) > shipped)  # noqa: B023 - called at once
         with place.server.stopped(how):
             more = next(written) + 20
-            until(lambda: next(written) > more)  # noqa: B023
+            until(lambda: next(written) > more)  # noqa: B023 - called at once
     stop.set()
     for each in writers:
         each.join()
@@ -274,7 +274,7 @@ shipping.LINGER = 0.01
 ledger = PostgresLedger(sys.argv[1], sys.argv[2])
 ledger.record(row(id="parent"))
 shipper = ledger._shipper
-while shipper._told or not session():
+while shipper._notified or not session():
     time.sleep(0.01)
 before, child = session(), os.fork()
 if child == 0:
@@ -306,7 +306,7 @@ from ccroute.accounting.stores.postgres import shipping
 shipping.LINGER = 0.01
 ledger = PostgresLedger(sys.argv[1], sys.argv[2])
 ledger.record(row(id="parent"))
-while ledger._shipper._told or not ledger._shipper._connection:
+while ledger._shipper._notified or not ledger._shipper._connection:
     time.sleep(0.01)
 if os.fork() == 0:
     print("here", flush=True)

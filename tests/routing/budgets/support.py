@@ -13,12 +13,12 @@ from tests.flow.support import FakeClock
 
 from ccroute import Agent, Budget
 from ccroute.accounting import LedgerRow, MemoryLedger
-from ccroute.accounting.budgets import BudgetStore, Standing
+from ccroute.accounting.budgets import Account, BudgetStore
 from ccroute.routing.acquired import UNDECIDED
 from ccroute.routing.budgets.budgets import Budgets
 from ccroute.routing.budgets.reservation import Reservation
 from ccroute.routing.budgets.table import BudgetTable
-from ccroute.routing.budgets.worst_case import InTheWay, WorstCase
+from ccroute.routing.budgets.worst_case import Blocked, WorstCase
 from ccroute.routing.tables.agents import AgentTable
 from ccroute.types import Usage
 from ccroute.types.clock import END
@@ -71,8 +71,8 @@ class Money:
     def gets(self, usd: int, agent: str | None = "a", **given: Any) -> Reservation:
         """One that is granted at once."""
         asked = self.asks(usd, agent, **given)
-        assert asked.granted, asked.in_the_way
-        assert asked.in_the_way is None
+        assert asked.granted, asked.blocked
+        assert asked.blocked is None
         return asked
 
     def waits(
@@ -84,13 +84,13 @@ class Money:
         assert asked.sleeps(bed)
         return asked, bed
 
-    def misses(self, usd: int, agent: str | None = "a", **given: Any) -> InTheWay:
+    def misses(self, usd: int, agent: str | None = "a", **given: Any) -> Blocked:
         """One that is refused at once; what is in its way."""
         asked = self.asks(usd, agent, **given)
         assert self.budgets.wait(asked) == 0
         assert not asked.granted
-        assert asked.in_the_way is not None
-        return asked.in_the_way
+        assert asked.blocked is not None
+        return asked.blocked
 
     def ends(
         self, asked: Reservation, usd: int, *, agent: str | None = "a", started: datetime | None = None
@@ -120,12 +120,12 @@ class Money:
         self.clock.elapsed += seconds
         return self
 
-    def standing(self, agent: str | None = "a", place: int = 0, session: str | None = None) -> Standing:
+    def account(self, agent: str | None = "a", place: int = 0, session: str | None = None) -> Account:
         assert self.store is not None
         needs = self.table.needs(agent, GROUPS.get(agent or ""), "main", session)
-        return self.store.standings(needs.claims(self.clock.now()))[place]
+        return self.store.accounts(needs.claims(self.clock.now()))[place]
 
     def spent(self, agent: str | None = "a", place: int = 0) -> tuple[int, int]:
         """USD that are spent, and reserved."""
-        found = self.standing(agent, place)
+        found = self.account(agent, place)
         return int(found.spent_usd), int(found.reserved_usd)

@@ -17,7 +17,7 @@ from tests.routing.budgets.support import Bed, Money
 
 from ccroute import Budget
 from ccroute.accounting import MemoryLedger
-from ccroute.accounting.budgets import Claim, Standing
+from ccroute.accounting.budgets import Account, Claim
 from ccroute.accounting.stores.memory_budgets import MemoryBudgets
 from ccroute.routing.budgets.budgets import LOOK, LOOK_AT_ALL
 from ccroute.routing.budgets.reservation import Reservation
@@ -37,7 +37,7 @@ class Shared(MemoryBudgets):
 
     def reserve(
         self, attempt: str, claims: Sequence[Claim], usd: Decimal, tokens: int, expires: datetime
-    ) -> list[Standing] | None:
+    ) -> list[Account] | None:
         if self.changes:
             self.changes.pop(0)(claims)
         return super().reserve(attempt, claims, usd, tokens, expires)
@@ -59,7 +59,7 @@ def test_what_does_not_fit_beside_what_is_spent_is_refused() -> None:
     money = Money({"a": TEN})
     money.ends(money.gets(10), 8)
     way = money.misses(3)
-    assert (way.because, way.need.name, way.standing and way.standing.spent_usd) == ("spent", "agent:a", 8)
+    assert (way.reason, way.need.name, way.account and way.account.spent_usd) == ("spent", "agent:a", 8)
     assert money.spent() == (8, 0)
     money.gets(2)
 
@@ -95,7 +95,7 @@ def test_more_than_was_reserved_counts_as_it_was() -> None:
     money = Money({"a": TEN})
     money.ends(money.gets(5), 12)
     assert money.spent() == (12, 0)
-    assert money.misses(1).because == "spent"
+    assert money.misses(1).reason == "spent"
 
 
 def test_a_free_attempt_passes_a_spent_budget_and_its_queue() -> None:
@@ -114,8 +114,8 @@ def test_who_may_fit_when_others_have_ended_waits_for_them() -> None:
     money = Money({"a": TEN})
     first = money.gets(8)
     second, bed = money.waits(5)
-    assert second.in_the_way is not None
-    assert second.in_the_way.because == "in flight"
+    assert second.blocked is not None
+    assert second.blocked.reason == "in flight"
     assert money.budgets.waiting() == ["agent:a"]
     money.ends(first, 3)
     assert bed.woken == 1
@@ -132,8 +132,8 @@ def test_who_waits_is_refused_once_it_cannot_fit_any_more() -> None:
     assert bed.woken == 1
     assert money.budgets.wait(second) == 0
     assert not second.granted
-    assert second.in_the_way is not None
-    assert second.in_the_way.because == "spent"
+    assert second.blocked is not None
+    assert second.blocked.reason == "spent"
 
 
 def test_those_that_wait_are_served_in_the_order_of_arrival() -> None:
@@ -153,8 +153,8 @@ def test_nobody_passes_one_that_waits_for_the_same_scope() -> None:
     money.gets(9)
     money.waits(5)
     late, _ = money.waits(1)
-    assert late.in_the_way is not None
-    assert late.in_the_way.because == "in flight"
+    assert late.blocked is not None
+    assert late.blocked.reason == "in flight"
 
 
 def test_a_wait_for_one_agent_holds_up_no_other() -> None:
@@ -168,15 +168,15 @@ def test_one_behind_others_that_can_never_fit_is_refused_at_once() -> None:
     money = Money({"a": TEN})
     money.gets(9)
     money.waits(5)
-    assert money.misses(11).because == "spent"
+    assert money.misses(11).reason == "spent"
 
 
 def test_one_that_moves_to_another_queue_keeps_its_place_in_time() -> None:
     money = Money({"router": Budget(20, per="total"), "a": TEN})
     own, other = money.gets(10, "a"), money.gets(8, "c")
     first, bed = money.waits(10, "a")
-    assert first.in_the_way is not None
-    assert first.in_the_way.need.name == "router"
+    assert first.blocked is not None
+    assert first.blocked.need.name == "router"
     later, later_bed = money.waits(10, "c")
     money.ends(other, 0, agent="c")  # the router has room for the first now; its own budget has none
     assert bed.woken == 1
@@ -346,15 +346,15 @@ def test_one_that_may_be_shortened_waits_rather_than_be_cut_for_others() -> None
     assert second.output == 9
 
 
-@pytest.mark.parametrize(("usd", "because"), [(6, None), (10, "in flight"), (11, "spent")])
-def test_to_foresee_reserves_nothing(usd: int, because: str | None) -> None:
+@pytest.mark.parametrize(("usd", "reason"), [(6, None), (10, "in flight"), (11, "spent")])
+def test_to_foresee_reserves_nothing(usd: int, reason: str | None) -> None:
     money = Money({"a": TEN})
     money.gets(4)
     asked = Reservation(money.budgets, money.table.needs("a", "g", "main", None), "", money.worst(usd), END)
     money.budgets.foresee(asked)
-    way = asked.in_the_way
-    assert (None if way is None else way.because) == because
-    assert asked.output == (0 if because else usd)
+    way = asked.blocked
+    assert (None if way is None else way.reason) == reason
+    assert asked.output == (0 if reason else usd)
     assert money.spent() == (0, 4)
 
 
@@ -366,7 +366,7 @@ def test_each_session_spends_its_own_budget() -> None:
     money.gets(10, session="one")
     money.waits(1, session="one")
     money.gets(10, session="two")
-    assert money.standing(session="two").reserved_usd == 10
+    assert money.account(session="two").reserved_usd == 10
 
 
 # -- Stores that others change, or that fail
@@ -396,8 +396,8 @@ def test_what_others_take_meanwhile_is_seen_before_it_is_spent() -> None:
     store.changes = [lambda _: None, take, take]  # each reservation comes too late
     asked = money.asks(50, may_shorten=True)
     assert not asked.granted
-    assert asked.in_the_way is not None
-    assert asked.in_the_way.because == "in flight"
+    assert asked.blocked is not None
+    assert asked.blocked.reason == "in flight"
     assert money.budgets.wait(asked) == 0
     assert asked.output == 6
 
@@ -408,9 +408,9 @@ def test_without_a_store_nothing_is_allowed_and_the_error_is_kept() -> None:
     def fails(*_: object) -> Any:
         raise OSError("disk full")
 
-    money.budgets.store.reserve = fails  # type: ignore[method-assign]
+    money.budgets.store.reserve = fails  # type: ignore[method-assign]  # a fake for this test
     way = money.misses(1)
-    assert (way.because, way.need.name, repr(way.error)) == ("unknown", "agent:a", "OSError('disk full')")
+    assert (way.reason, way.need.name, repr(way.error)) == ("unknown", "agent:a", "OSError('disk full')")
 
 
 # -- Threads, finalisers, forks
@@ -438,7 +438,7 @@ def test_one_that_leaves_in_the_middle_of_anothers_question_is_let_go() -> None:
         first.settle(None)  # by a finaliser
         return reserve(*given)
 
-    money.budgets.store.reserve = interrupted  # type: ignore[method-assign]
+    money.budgets.store.reserve = interrupted  # type: ignore[method-assign]  # a fake for this test
     money.gets(5)
     assert money.spent() == (0, 5)
 

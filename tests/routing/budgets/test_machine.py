@@ -16,10 +16,10 @@ from tests.routing.budgets.support import GROUPS, Bed, Money
 
 from ccroute import Budget
 from ccroute.accounting import LedgerRow, MemoryLedger
-from ccroute.accounting.budgets import Claim, Standing
+from ccroute.accounting.budgets import Account, Claim
 from ccroute.accounting.stores.memory_budgets import MemoryBudgets
 from ccroute.routing.budgets.reservation import Reservation
-from ccroute.routing.budgets.worst_case import InTheWay
+from ccroute.routing.budgets.worst_case import Blocked
 
 HOUR = 3600
 LOOK = HOUR / 2
@@ -63,7 +63,7 @@ class Watched(MemoryBudgets):
 
     def reserve(
         self, attempt: str, claims: Sequence[Claim], usd: Decimal, tokens: int, expires: datetime
-    ) -> list[Standing] | None:
+    ) -> list[Account] | None:
         lacking = super().reserve(attempt, claims, usd, tokens, expires)
         if lacking is None and usd:
             self._made(attempt, claims)
@@ -152,8 +152,8 @@ class BudgetMachine(RuleBasedStateMachine):
             ]
             assert spent_usd + sum(held) <= (need.budget.usd or 0)
             assert need.budget.tokens is None or spent_tokens + sum(held) <= need.budget.tokens
-            [standing] = self.money.budgets.store.standings([need.claim(now)])
-            assert (standing.spent_usd, standing.reserved_usd) == (spent_usd, sum(held))
+            [account] = self.money.budgets.store.accounts([need.claim(now)])
+            assert (account.spent_usd, account.reserved_usd) == (spent_usd, sum(held))
 
     def teardown(self) -> None:
         if not hasattr(self, "rows"):
@@ -165,12 +165,12 @@ class BudgetMachine(RuleBasedStateMachine):
                 attempt.asked.settle(None)
             self.running.clear()
             self._run_until(self.money.clock.elapsed + 2 * LOOK)
-        assert all(self._way(each).because == "spent" for each in self.waiting), "somebody waits for nobody"
+        assert all(self._way(each).reason == "spent" for each in self.waiting), "somebody waits for nobody"
         while self.waiting:
             self.waiting.pop().asked.settle(None)
         store = self.money.store
         assert isinstance(store, MemoryBudgets)
-        store.standings([])
+        store.accounts([])
         assert (store._reservations, store._reserved) == ({}, {})
         assert self.money.budgets.waiting() == []
 
@@ -186,9 +186,9 @@ class BudgetMachine(RuleBasedStateMachine):
         granted = [*self.running, *(each for each in self.waiting if each.asked.granted)]
         return [each for each in granted if need in each.asked.needs]
 
-    def _way(self, attempt: Attempt) -> InTheWay:
-        assert attempt.asked.in_the_way is not None
-        return attempt.asked.in_the_way
+    def _way(self, attempt: Attempt) -> Blocked:
+        assert attempt.asked.blocked is not None
+        return attempt.asked.blocked
 
     def _run_until(self, end: float) -> None:
         """Let time pass; each one looks at its time."""
@@ -228,7 +228,7 @@ class BudgetMachine(RuleBasedStateMachine):
 
     def _is_really_spent(self, attempt: Attempt) -> None:
         way, now = self._way(attempt), self.money.clock.now()
-        assert way.because == "spent"
+        assert way.reason == "spent"
         usd, tokens = self._spent(way.need, now)
         least = attempt.asked.worst.least if attempt.asked.worst.may_shorten else attempt.usd
         too_dear = usd + least > (way.need.budget.usd or 0)

@@ -9,14 +9,14 @@ import pytest
 from tests.flow.support import NOON
 
 from ccroute import Budget, Price
-from ccroute.accounting.budgets import Claim, Scope, Standing
+from ccroute.accounting.budgets import Account, Claim, Scope
 from ccroute.routing.budgets.table import Need, Needs
 from ccroute.routing.budgets.worst_case import (
     LEAST,
     THINKING,
     USUAL,
+    Blocked,
     Fits,
-    InTheWay,
     WorstCase,
     judge,
     worst_case,
@@ -41,15 +41,15 @@ def needs(*budgets: Budget) -> Needs:
     return Needs([Need(str(i), each, Scope("agent", str(i))) for i, each in enumerate(budgets)])
 
 
-def judged(case: WorstCase, budgets: Needs, *standings: tuple[Any, int, Any, int]) -> Fits | InTheWay:
-    spent = [Standing(Decimal(usd), tokens, Decimal(held), more) for usd, tokens, held, more in standings]
+def judged(case: WorstCase, budgets: Needs, *accounts: tuple[Any, int, Any, int]) -> Fits | Blocked:
+    spent = [Account(Decimal(usd), tokens, Decimal(held), more) for usd, tokens, held, more in accounts]
     return judge(case, budgets, budgets.claims(NOON), spent)
 
 
-def way(case: WorstCase, budgets: Needs, *standings: tuple[Any, int, Any, int]) -> tuple[str, str]:
-    found = judged(case, budgets, *standings)
-    assert isinstance(found, InTheWay)
-    return found.need.name, found.because
+def way(case: WorstCase, budgets: Needs, *accounts: tuple[Any, int, Any, int]) -> tuple[str, str]:
+    found = judged(case, budgets, *accounts)
+    assert isinstance(found, Blocked)
+    return found.need.name, found.reason
 
 
 # -- The worst case
@@ -139,17 +139,17 @@ def test_what_fits_may_be_as_long_as_it_likes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("budget", "standing"),
+    ("budget", "account"),
     [(Budget(1), ("0.9371", 0, 0, 0)), (Budget(tokens=5000), (0, 1, 0, 0))],
 )
-def test_an_answer_is_shortened_to_what_a_budget_affords(budget: Budget, standing: Any) -> None:
+def test_an_answer_is_shortened_to_what_a_budget_affords(budget: Budget, account: Any) -> None:
     budgets = needs(Budget(1000), budget)
-    found = judged(worst(), budgets, (0, 0, 0, 0), standing)
+    found = judged(worst(), budgets, (0, 0, 0, 0), account)
     assert isinstance(found, Fits)
     assert found.shortened_by is budgets[1]
     assert found.output < 4000
-    assert judged(worst(max_tokens=found.output), budgets, (0, 0, 0, 0), standing) == Fits(found.output)
-    assert way(worst(max_tokens=found.output + 1), budgets, (0, 0, 0, 0), standing) == ("1", "spent")
+    assert judged(worst(max_tokens=found.output), budgets, (0, 0, 0, 0), account) == Fits(found.output)
+    assert way(worst(max_tokens=found.output + 1), budgets, (0, 0, 0, 0), account) == ("1", "spent")
 
 
 def test_an_answer_is_never_shortened_below_the_least_that_is_worth_it() -> None:
@@ -195,7 +195,7 @@ def test_without_a_price_no_budget_in_usd_allows_it() -> None:
 
 
 def test_the_strictest_of_the_budgets_in_the_way_decides() -> None:
-    queue, fallback, refuse = (Budget(1, then=then) for then in ("queue", "fallback", "refuse"))  # type: ignore[arg-type]
+    queue, fallback, refuse = (Budget(1, then=then) for then in ("queue", "fallback", "refuse"))  # type: ignore[arg-type]  # mypy sees a str
     spent = (1, 0, 0, 0)
     assert way(worst(), needs(queue, fallback, refuse), spent, spent, spent) == ("2", "spent")
     assert way(worst(), needs(queue, fallback, refuse), spent, spent, (0, 0, 0, 0)) == ("1", "spent")
@@ -211,7 +211,7 @@ def test_a_budget_that_affords_a_shorter_answer_is_not_in_the_way() -> None:
 def test_a_wait_for_windows_ends_with_the_last_of_them() -> None:
     budgets = needs(Budget(1, then="queue"), Budget(1, per="hour", then="queue"))
     found = judged(worst(), budgets, (1, 0, 0, 0), (1, 0, 0, 0))
-    assert isinstance(found, InTheWay)
+    assert isinstance(found, Blocked)
     assert found.until == budgets[0].claim(NOON).until
 
 
@@ -220,4 +220,4 @@ def test_the_worst_case_is_exact_where_a_program_rounds_decimals() -> None:
     with localcontext(Context(prec=2)):
         assert worst.usd(999) == Decimal("0.00786424")
         room = Claim(Scope("router"), BEGINNING, END, Decimal("0.00786"), None)
-        assert worst.longest(room, Standing(Decimal(0), 0, Decimal(0), 0)) == 998
+        assert worst.longest(room, Account(Decimal(0), 0, Decimal(0), 0)) == 998

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ccroute.accounting.budgets import BudgetStore
 
 MOST_WAITING: Final = 10_000
-"""How many rows wait at most while they cannot be written; the oldest are dropped."""
+"""The most rows that wait while they cannot be written. Then the oldest are dropped."""
 ALL: Final = Key._fields
 log = logging.getLogger("ccroute")
 
@@ -28,12 +28,13 @@ log = logging.getLogger("ccroute")
 class BaseLedger(ABC):
     """A ledger with a queue, where each row waits until it is written.
 
-    So a full disk or a locked file loses no row: the next one takes it along. And a finaliser can record at
-    any moment. In the middle of this thread's own write its row only waits, and that write goes on with it.
+    So no row is lost while a disk is full or a file is locked: it is written with the next one. And a
+    finaliser can record at any moment. If it interrupts a write of its own thread, its row waits until that
+    write continues, which then also writes this row.
     """
 
     budgets: BudgetStore | None = None
-    """What is spent of budgets, once a router with budgets has asked for it."""
+    """The store of budgets; None until a router with budgets has asked for it."""
 
     def __init__(self) -> None:
         self._queue = deque[LedgerRow]()
@@ -45,7 +46,9 @@ class BaseLedger(ABC):
         """Replace the lock in a forked child: a thread that the child does not have may hold it."""
         self._lock = threading.RLock()
         self._tries, self._turn = lock_tries(self._lock), lock_turn(self._lock)
-        self._busy = False  # with the lock held: a finaliser has to leave everything as it is
+        self._busy = (
+            False  # the lock's holder is in the middle of a change, so a finaliser must change nothing
+        )
         if self.budgets is not None:
             self.budgets.after_fork()
 
@@ -80,10 +83,10 @@ class BaseLedger(ABC):
             log.error("ledger: %d rows could not be stored: %s", waiting, error)
 
     def budget_store(self) -> BudgetStore:
-        """What is spent of budgets: one store, for all routers that share this ledger. Each row that is
-        recorded from now on is counted in it, by the call that made it.
+        """The store of budgets, one for all routers that share this ledger. From now on, each call counts its
+        rows in it.
 
-        Here it is in memory, and begins with what the ledger says. A ledger whose database keeps accounts
+        By default it is in memory, and first reads the ledger. A ledger whose database has the accounts
         overrides `_new_budget_store`.
         """
         with self._lock:
@@ -111,19 +114,20 @@ class BaseLedger(ABC):
     ) -> Mapping[Key, Tally]:
         """Sums over the rows started in [since, until), per `Key`.
 
-        Only those parts of a key that `by` names need to be set. Tokens of known price are summed up apart
-        for each length of prompts in `tiers`, or for `USUAL_TIERS` where the rows are gone.
+        Only those parts of a key that `by` names need to be set. Tokens of known price are summed up
+        separately for each range of prompt lengths in `tiers`, or in `USUAL_TIERS` if the rows are gone.
         """
 
     @abstractmethod
     def _keep(self, rows: list[LedgerRow], *, wait: bool) -> None:
-        """Store the rows and empty the list. What is still in it after an error is given again."""
+        """Store the rows and empty the list. After an error, the rows that are left in it are passed
+        again."""
 
     def _store(self, *, wait: bool) -> None:
         queue, taken = self._queue, self._taken
         for _ in self._turn() if wait else self._tries():
             try:
-                if self._busy:  # this is a finaliser in the middle of a write, which goes on with its row
+                if self._busy:  # this is a finaliser in the middle of a write, which will write its row
                     return
                 try:
                     self._busy = True

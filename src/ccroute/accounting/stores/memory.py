@@ -15,18 +15,19 @@ from ccroute.accounting.stores.base import ALL, BaseLedger
 from ccroute.accounting.tally import USUAL_TIERS, Lengths, Tally, joined, merged, tallied
 
 MOST_AT_ONCE: Final = 64
-"""Old rows that are summed up together. One by one, each would cost twice as much: caches are cold then."""
+"""Old rows are summed up in batches of this size. One by one, each row would take twice as long."""
 MOST_SUMS: Final = 4_000
-"""Sums of days that are kept, and of months, and of years: up to 6 kB each."""
+"""The most sums of days that are kept; the same of months, and of years. Each takes up to 6 kB."""
 
 
 class MemoryLedger(BaseLedger):
     """The default: the last `limit` rows as they are, and sums of older ones.
 
-    Older rows are summed up per agent, group, alias, model, backend and day, without their sessions: reports
-    show them with the session None. Beyond `MOST_SUMS` of these sums, the oldest become sums of their months
-    ("2026-01"), and beyond as many months, of years ("2026"); beyond as many years, without names. Their
-    percentiles are right to 1 %. A baseline's tiers are right where they are among `USUAL_TIERS`.
+    Older rows are summed up per agent, group, alias, model, backend and day. Sums have no sessions: in
+    reports, their session is None. If there are more than `MOST_SUMS` of them, the oldest become sums of
+    months ("2026-01"). If there are as many of these, the oldest become sums of years ("2026"), and then of
+    years without names. Their percentiles are right to 1 %. The tiers of a baseline are right if they are
+    among `USUAL_TIERS`.
 
     The rows are the queue, so recording never waits. Rows beyond the limit are summed up, some at a time, by
     the thread that finds the lock free.
@@ -36,9 +37,8 @@ class MemoryLedger(BaseLedger):
         super().__init__()
         self._kept = limit
         self._most = limit + min(MOST_AT_ONCE, limit // 16)
-        self._older = [
-            OrderedDict[Key, Tally]() for _ in range(4)
-        ]  # days, months, years, and these without names
+        # Sums of days, of months, of years, and of years without names.
+        self._older = [OrderedDict[Key, Tally]() for _ in range(4)]
 
     def record(self, row: LedgerRow) -> None:
         """Append one row."""

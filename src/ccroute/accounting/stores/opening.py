@@ -37,9 +37,9 @@ def open_ledger(given: object) -> tuple[BaseLedger, bool]:
     if isinstance(given, BaseLedger):
         return given, False
     if isinstance(given, Ledger):
-        from ccroute.accounting.stores.own import OwnLedger  # loaded at its first use
+        from ccroute.accounting.stores.custom import CustomLedger  # loaded at its first use
 
-        return OwnLedger(given), False
+        return CustomLedger(given), False
     lacks = [f"{name}()" for name in ("record", "tallies") if not hasattr(given, name)]
     raise ConfigError(
         "ledger= takes a path, a postgresql:// address, an object with record() and tallies(), or None for "

@@ -42,7 +42,7 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A backend. `prefixes` may stand before a model's name in the file, but not on its wire."""
+    """A backend. `prefixes` may be before a model's name in the file, but are not sent."""
 
     backend: str
     prefixes: tuple[str, ...] = ()
@@ -69,7 +69,7 @@ class Server:
 
 
 class Recognised(NamedTuple):
-    """The kind of a server, a short name for it, and what may stand before a model's name."""
+    """The kind of a server, a short name for it, and the possible prefixes of its models' names."""
 
     kind: str
     name: str
@@ -77,7 +77,7 @@ class Recognised(NamedTuple):
 
 
 def recognise(url: str | None) -> Recognised:
-    """What a server's address tells."""
+    """What is known from a server's address."""
     try:
         parts = urlsplit(url or "")
         host, port = parts.hostname or "", parts.port

@@ -1,7 +1,7 @@
 """Budgets: of all calls, of a provider, and of an entry of `model_list`.
 
 LiteLLM's own rules: litellm/router_strategy/budget_limiter.py for providers and entries, and
-litellm/litellm_core_utils/duration_parser.py for when the budget of all calls begins anew, both in
+litellm/litellm_core_utils/duration_parser.py for when the budget of all calls is reset, both in
 https://github.com/BerriAI/litellm.
 """
 
@@ -24,7 +24,7 @@ _DURATION: Final = re.compile(r"(\d+)(mo|[smhdw])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _WINDOWS: Final = {3600: "hour", 86_400: "day"}
 _MONTHS: Final = frozenset({"1mo", "30d"})
-"""What LiteLLM begins anew on the first of a month."""
+"""Durations for which LiteLLM resets the budget on the first of a month."""
 _MICRO: Final = Decimal("0.000001")
 
 
@@ -37,7 +37,7 @@ class Limit:
 
 
 class Budgets:
-    """Reads the budgets of a file, then adds them. `providers` are those of providers, by name."""
+    """Reads the budgets of a file, and then adds them. `providers`: the budgets of providers, by name."""
 
     def __init__(self, router: Section, litellm: Section) -> None:
         self._builder = litellm.builder
@@ -92,15 +92,15 @@ class Budgets:
 
 
 def entry_limit(params: Section) -> Limit | None:
-    """The budget that an entry has of its own."""
+    """The budget of an entry; None if it has none."""
     return _limit(params, ("max_budget", "budget_duration"), "fallback", rolling=True)
 
 
 def _limit(section: Section, keys: tuple[str, str], then: str, *, rolling: bool) -> Limit | None:
     """The budget of two keys, an amount and a duration; None if there is none that ccroute can keep.
 
-    `rolling`: LiteLLM begins it with the first call, and has none without a duration. Else it begins by the
-    calendar, and is one for ever without a duration.
+    `rolling`: in LiteLLM the window begins with the first call, and a budget without a duration is ignored.
+    Otherwise the window is one of the calendar, and a budget without a duration has no end.
     """
     amount, duration = keys
     usd = section.number(amount)
@@ -127,7 +127,7 @@ def _limit(section: Section, keys: tuple[str, str], then: str, *, rolling: bool)
 
 
 def _window(section: Section, key: str) -> str | None:
-    """The window of a duration; None if it is none of ccroute's."""
+    """The window of a duration; None if ccroute has no such window."""
     text = (section.text(key) or "").strip()
     found = _DURATION.fullmatch(text)
     if found is None:

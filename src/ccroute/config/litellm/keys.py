@@ -65,7 +65,7 @@ PRICES: Final = {
     "cache_creation_input_token_cost_above_1hr": "cache_write_1h",
 }
 PRICE: Final = re.compile(rf"({'|'.join(PRICES)})(?:_above_(\d+)(k?)_tokens)?(?:_(flex|priority))?")
-"""A price, also that of longer prompts, and that of another service tier."""
+"""The key of a price, with the length of the prompt or the service tier, if it has one."""
 REASONING: Final = "output_cost_per_reasoning_token"
 RANGES: Final = "tiered_pricing"
 SEARCHES: Final = "search_context_cost_per_query"

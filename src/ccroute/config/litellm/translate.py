@@ -32,7 +32,7 @@ _BARE: Final = {"anthropic": ("claude-*",), "openai": ("gpt-*", "o1*", "o3*", "o
 def translate(
     content: Mapping[str, Any], environment: Environment, source: Source, external: ExternalNames
 ) -> Translated:
-    """The native table of the document, with secrets expanded, and what it says beyond that."""
+    """The native table of the document, with secrets expanded, and its other rules."""
     builder = Builder(environment, source)
     document = Document(content, builder)
     for name, value, place in document.variables():

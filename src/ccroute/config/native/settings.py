@@ -212,6 +212,8 @@ class Defaults(Table):
     local_only: bool = False
     params: Params = {}
     rpm: Count | None = None
+    waiting_cost: Usd | None = None
+    max_wait_free: NotNegative | None = None
     budget: BudgetTable | None = None
 
 

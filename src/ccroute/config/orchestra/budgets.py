@@ -1,6 +1,6 @@
-"""What the agents of a file, and all of them together, may spend.
+"""The budgets of the agents of a file, and of all of them together.
 
-Only what names a window of time is clear: `daily_budget`, `max_hourly_spend`, or a native `budget`.
+A budget is read only if it names a window of time: `daily_budget`, `max_hourly_spend`, or a native `budget`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ UNCLEAR: Final = (
     "max_cost",
     "max_cost_usd",
 )
-"""Keys of agents without a window of time: of a call, a task, a day?"""
+"""Keys of agents that name no window of time: they may be for a call, a task or a day."""
 _WINDOWS: Final = {folded(key): window for key, window in AGENT_SPENDS.items()}
 _INSIDE: Final = _WINDOWS | {"hourly": "hour", "daily": "day", "monthly": "month"}
 _UNCLEAR: Final = frozenset(map(folded, UNCLEAR))
@@ -44,12 +44,12 @@ _Found = tuple[dict[str, Any], Place]
 
 
 def is_budget(key: object) -> bool:
-    """Whether an agent's key says what it may spend, clearly or not."""
+    """Whether a key of an agent is a budget, with or without a window of time."""
     return key == "budget" or folded(key) in _WINDOWS or folded(key) in _UNCLEAR
 
 
 def read_budget(name: str, entry: Mapping[str, Any], place: Place, builder: Builder) -> dict[str, Any] | None:
-    """The native budget of an agent's entry; None if it has none. What is not clear is a warning."""
+    """The native budget of an agent's entry; None if it has none. Warns of budgets without a window."""
     found = list(_found(entry, place, builder))
     for _, other in found[1:]:
         _pass_over(other, f"an agent has one budget, which is {found[0][1][-1]} here", builder)
@@ -63,7 +63,7 @@ def read_budget(name: str, entry: Mapping[str, Any], place: Place, builder: Buil
 
 
 def pass_over_budget(key: str, place: Place, builder: Builder) -> bool:
-    """Whether a key of a group or of the file is a budget. Such a budget is not kept, with a warning."""
+    """Whether a key of a group or of the file is a budget. It is ignored with a warning."""
     found = is_budget(key) or key == "budgets"
     if found:
         _pass_over((*place, key), _MISPLACED, builder)
@@ -115,14 +115,14 @@ def read_spends(section: Section, builder: Builder) -> None:
 
 
 def let_fall_back(builder: Builder) -> None:
-    """Let each budget use the fallbacks, where one of them is there for it: its triggers name `budget`."""
-    for_all = _is_there(chain.from_iterable(builder.fallbacks.values()))
+    """Set `then` of each budget to "fallback", if a fallback has `budget` among its triggers."""
+    for_all = _any_for_budgets(chain.from_iterable(builder.fallbacks.values()))
     for agent in builder.agents.values():
-        if "budget" in agent and (for_all or _is_there(agent.get("fallback", ()))):
+        if "budget" in agent and (for_all or _any_for_budgets(agent.get("fallback", ()))):
             agent["budget"].setdefault("then", "fallback")
     if for_all and "budgets" in builder.options:
         builder.options["budgets"]["router"]["then"] = "fallback"
 
 
-def _is_there(fallbacks: Iterable[object]) -> bool:
+def _any_for_budgets(fallbacks: Iterable[object]) -> bool:
     return any(isinstance(each, Mapping) and "budget" in each.get("triggers", ()) for each in fallbacks)

@@ -46,7 +46,7 @@ def is_orchestra(document: Mapping[str, Any]) -> bool:
 def translate(
     document: Mapping[str, Any], environment: Environment, source: Source, external: ExternalNames
 ) -> Translated:
-    """The native table of the document, with secrets expanded, and what it says beyond that."""
+    """The native table of the document, with secrets expanded, and its other rules."""
     builder = Builder(environment, source)
     sections = _sections(document)
     if routing := sections.get("llmrouting"):

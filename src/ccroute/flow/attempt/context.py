@@ -18,8 +18,10 @@ from ccroute.types import Completion, Request, Timeout, Usage
 from ccroute.wire.decoding import StreamDecoder
 
 if TYPE_CHECKING:
+    from ccroute.flow.attempt.waiting import Patience
     from ccroute.routing.budgets.reservation import Reservation
     from ccroute.routing.rate_limits import Turn
+    from ccroute.routing.scheduling import Grant
 
 FOREVER = float("inf")
 UNUSED = Usage.model_construct()
@@ -61,6 +63,10 @@ class AttemptContext:
     queued:          seconds that it waited for a slot at the host, for its turn under a rate limit, or for a
                      budget.
     is_queued:       it waits for that just now.
+    slot_wait:       the seconds of `queued` that it waited for a slot.
+    has_slot:        it has a slot at a host with a limit, and `grant` says what the schedule knows of it.
+    patience:        how long it waited for that slot, where its call says what a wait costs.
+    may_wait:        whether it waits for a budget: not where it was taken because it needs no wait.
     load:            seconds that the server says that it loaded the model.
     changes:         a sentence for each difference between what was asked and what was sent.
     defaults:        the parameters that were sent because the model's `params` name them.
@@ -98,6 +104,11 @@ class AttemptContext:
     paused: float = 0.0
     queued: float = 0.0
     is_queued: bool = False
+    slot_wait: float = 0.0
+    has_slot: bool = False
+    grant: Grant | None = None
+    patience: Patience | None = None
+    may_wait: bool = True
     load: float | None = None
     decoder: StreamDecoder | None = None
     known_answer: Completion | None = None
@@ -116,6 +127,28 @@ class AttemptContext:
     def deployment(self) -> Deployment:
         """Who is asked."""
         return self.candidate.deployment
+
+    def at(self, candidate: Candidate) -> AttemptContext:
+        """The same attempt at another candidate, of which nothing is acquired yet."""
+        now, clock = self.state.clock.monotonic(), self.state.clock
+        return AttemptContext(
+            self.state,
+            self.plan,
+            self.call_id,
+            self.timeout,
+            self.deadline,
+            candidate,
+            self.stream,
+            False,
+            0.0,
+            now,
+            clock.now(),
+            now,
+            self.plan.request,
+            self.id,
+            queued=self.queued,
+            slot_wait=self.slot_wait,
+        )
 
     def note_change(self, what: str) -> None:
         """Write down that the deployment gets another request than was asked."""

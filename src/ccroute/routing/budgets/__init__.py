@@ -1,4 +1,4 @@
-"""What calls may spend: which budgets an attempt needs, what it may cost at most, and who waits for whom.
+"""Budgets: which of them an attempt needs, what it may cost at most, and the queues of waiting attempts.
 
-A router without budgets loads nothing of it.
+A router without budgets loads nothing of this package.
 """

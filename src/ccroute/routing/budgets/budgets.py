@@ -1,7 +1,8 @@
-"""Who may spend, and who waits for whom, for threads, tasks and finalisers at once.
+"""Reserves what attempts may spend, and keeps the queues of those that wait. For threads, tasks and
+finalisers.
 
-Knows the lock and the order of those that wait; must not know what is sent, nor sleep: a flow sleeps, and is
-woken. What is spent and reserved is in the store.
+Knows the lock and the order of waiting; must not know what is sent, and must not sleep: a flow sleeps, and is
+woken. The store has what is spent and reserved.
 """
 
 from __future__ import annotations
@@ -15,23 +16,24 @@ from ccroute.accounting.budgets import BudgetStore, Claim, Scope, covers
 from ccroute.accounting.money import NOTHING
 from ccroute.accounting.row import LedgerRow
 from ccroute.routing.budgets.reservation import Reservation
-from ccroute.routing.budgets.worst_case import InTheWay, judge, strictest
+from ccroute.routing.budgets.worst_case import Blocked, judge, strictest
 from ccroute.types.clock import END, Clock
 from ccroute.types.locks import Inbox
 
 LOOK: Final = 0.05
-"""Seconds after which the first in a queue looks again at budgets that other processes change."""
+"""Seconds after which the first in a queue looks again, if other processes change the budgets."""
 LOOK_AT_ALL: Final = 1.0
-"""Seconds after which anyone who waits looks at all queues: the first in one may be in a loop that hangs."""
+"""Seconds after which any waiting attempt looks at all queues: the event loop of the first one may hang."""
 _MOST_TRIES: Final = 3
-Decide: TypeAlias = Callable[[Reservation, Sequence[Claim]], InTheWay | None]
+Decide: TypeAlias = Callable[[Reservation, Sequence[Claim]], Blocked | None]
 
 
 class Budgets:
-    """The waits of one router for its budgets.
+    """The reservations of one router, and its waiting attempts.
 
-    Those that wait for others in flight are served in the order of arrival: nobody passes them who needs of
-    the same scope. Those that wait for the next window are passed: others may still fit into this one.
+    Attempts that wait for others in flight are served in the order of arrival. A later attempt with a budget
+    of the same scope waits behind them. Attempts that wait for the next window hold up no other: a smaller
+    one may still fit into this window.
     """
 
     def __init__(self, store: BudgetStore, clock: Clock) -> None:
@@ -39,18 +41,18 @@ class Budgets:
         self._clock = clock
         self._queues: dict[Scope, list[tuple[int, Reservation]]] = {}
         self._later: dict[int, Reservation] = {}  # by their tickets
-        self._begins = END  # when the first window begins that one of them waits for
+        self._begins = END  # when the first of the windows begins that they wait for
         self._arrivals = 0
         self._looked = 0.0
         self._inbox = Inbox(self._apply)
 
     def ask(self, reservation: Reservation, now: datetime) -> None:
-        """Ask for the first time, `now` (UTC): it is granted, or something is `in_the_way`."""
+        """Ask for the first time, `now` (UTC). Then the reservation is granted, or `blocked` says by what."""
         with self._inbox.lock:
             if self._inbox:
                 self._inbox.read()
             self._decide(reservation, now)
-            if reservation.in_the_way is not None:
+            if reservation.blocked is not None:
                 self._arrivals += 1
                 reservation.ticket = self._arrivals
                 self._put(reservation)
@@ -58,9 +60,9 @@ class Budgets:
             self._inbox.drain()
 
     def wait(self, reservation: Reservation) -> float:
-        """Seconds after which to look again; 0: it is granted, or refused by what is `in_the_way`.
+        """Seconds after which to call this again. 0: the reservation is granted, or refused (`blocked`).
 
-        Asked again after a sleep of so many seconds, which may end sooner.
+        Called again after a sleep of that time, or earlier if the attempt was woken.
         """
         with self._inbox.lock:
             self._inbox.read()
@@ -79,95 +81,95 @@ class Budgets:
         return seconds
 
     def leave(self, reservation: Reservation) -> None:
-        """It waits no longer, and nothing is reserved for it: nothing was sent. Never waits."""
+        """Stop waiting, and end the reservation: nothing was sent. Never waits."""
         self._inbox.append((reservation, None))
         self._inbox.drain()
 
     def spend(self, reservation: Reservation, row: LedgerRow) -> None:
-        """The attempt is over before its call is; what its row does not say is free. Never waits."""
+        """The attempt has ended, but its call has not: reserve only what its row will have. Never waits."""
         self.store.settle(reservation.attempt, row.cost or NOTHING, row.usage.total_tokens)
         if self._queues:
             self._wake(row)
 
     def count(self, row: LedgerRow) -> None:
-        """The row was given to the ledger. Never waits."""
+        """Count a row that was given to the ledger. Never waits."""
         self.store.count(row)
         if self._queues:
             self._wake(row)
 
     def foresee(self, reservation: Reservation) -> None:
-        """Put down what would be in its way now. Reserves nothing."""
+        """Set what the reservation would get now: `blocked`, or `output`. Reserves nothing."""
         self._decide(reservation, self._clock.now(), self._look)
 
     def waiting(self) -> list[str]:
-        """For each one that waits, the name of the budget that it waits for."""
+        """The name of the budget that each waiting attempt waits for."""
         with self._inbox.lock:
             self._inbox.read()
             queued = (each for queue in self._queues.values() for _, each in queue if each.queue is not None)
-            ways = [each.in_the_way for each in {*queued, *self._later.values()}]
+            blocked = [each.blocked for each in {*queued, *self._later.values()}]
         self._inbox.drain()
-        return [way.need.name for way in ways if way is not None]
+        return [each.need.name for each in blocked if each is not None]
 
     def after_fork(self) -> None:
-        """In a forked child: the lock may belong to a thread that is not here, and who waits is the
-        parent's."""
+        """In a forked child: replace the lock, which may belong to a thread of the parent, and forget the
+        waiting attempts, which are the parent's."""
         self._inbox.renew()
         self._inbox.clear()
         self._queues.clear()
         self._later.clear()
 
     def _wake(self, row: LedgerRow) -> None:
-        """Let those look again who wait for what the row has made free."""
+        """Wake the attempts that wait for what the row has freed."""
         self._inbox.append((None, row))
         self._inbox.drain()
 
     def _apply(self, left: Reservation | None, row: LedgerRow | None) -> None:
-        """Let one go, and wake the first of those who may go on because of that, or of a row. Only with the
-        lock."""
+        """Remove an attempt that has left, and wake the first attempt of each queue that it or the row may
+        have freed something for. The caller has the lock."""
         if left is not None:
             left.queue = None
             self._later.pop(left.ticket, None)
-            self.store.settle(left.attempt, NOTHING, 0)  # an interrupt may have come before it was granted
+            self.store.settle(left.attempt, NOTHING, 0)  # reserved by an interrupted `ask`
         for scope in list(self._queues):
             if row is not None and not covers(scope, row):
                 continue
             while (first := self._first(scope)) is not None and not first.wake():
                 first.queue = None  # its loop has ended
 
-    def _look(self, reservation: Reservation, claims: Sequence[Claim]) -> InTheWay | None:
-        """None: it would be granted. Raises the store's error."""
-        found = judge(reservation.worst, reservation.needs, claims, self.store.standings(claims))
-        if isinstance(found, InTheWay):
+    def _look(self, reservation: Reservation, claims: Sequence[Claim]) -> Blocked | None:
+        """What would block the reservation now; None: nothing. Raises the store's error."""
+        found = judge(reservation.worst, reservation.needs, claims, self.store.accounts(claims))
+        if isinstance(found, Blocked):
             return found
         reservation.output, reservation.shortened_by = found
         return None
 
-    # All of the following only with the lock.
+    # The callers of all of the following have the lock.
 
     def _decide(self, reservation: Reservation, now: datetime, decide: Decide | None = None) -> None:
-        """Grant it, or put down what is in its way."""
+        """Grant the reservation, or set `blocked`."""
         needs = reservation.needs
         claims = needs.claims(now)
         try:
-            reservation.in_the_way = (decide or self._reserve)(reservation, claims)
+            reservation.blocked = (decide or self._reserve)(reservation, claims)
         except Exception as error:  # the ledger's
             i = strictest(needs, range(len(needs)))
             until = claims[i].until
-            reservation.in_the_way = InTheWay(needs[i], claims[i], None, "unknown", until, error)
+            reservation.blocked = Blocked(needs[i], claims[i], None, "unknown", until, error)
 
-    def _reserve(self, reservation: Reservation, claims: Sequence[Claim]) -> InTheWay | None:
-        """None: it is granted. Raises the store's error."""
+    def _reserve(self, reservation: Reservation, claims: Sequence[Claim]) -> Blocked | None:
+        """Grant the reservation, or return what blocks it. Raises the store's error."""
         worst, needs, store = reservation.worst, reservation.needs, self.store
         behind = self._behind(reservation) if self._queues else None
         if behind is not None or worst.price is None:
-            standings = store.standings(claims)
-            found = judge(worst, needs, claims, standings)
-            if isinstance(found, InTheWay) and found.because != "in flight":
+            accounts = store.accounts(claims)
+            found = judge(worst, needs, claims, accounts)
+            if isinstance(found, Blocked) and found.reason != "in flight":
                 return found
             if behind is not None:
                 claim = claims[behind]
-                return InTheWay(needs[behind], claim, standings[behind], "in flight", claim.until)
-        output, shortened_by, standing = worst.output, None, None
+                return Blocked(needs[behind], claim, accounts[behind], "in flight", claim.until)
+        output, shortened_by, account = worst.output, None, None
         for _ in range(_MOST_TRIES):
             usd, tokens = worst.usd(output), worst.tokens(output)
             lacking = store.reserve(reservation.attempt, claims, usd, tokens, reservation.expires)
@@ -175,14 +177,13 @@ class Budgets:
                 reservation.output, reservation.shortened_by, reservation.granted = output, shortened_by, True
                 return None
             found = judge(worst, needs, claims, lacking)
-            if isinstance(found, InTheWay):
+            if isinstance(found, Blocked):
                 return found
-            (output, shortened_by), standing = found, lacking[0]
-        return InTheWay(needs[0], claims[0], standing, "in flight", claims[0].until)  # of other processes
+            (output, shortened_by), account = found, lacking[0]
+        return Blocked(needs[0], claims[0], account, "in flight", claims[0].until)  # of other processes
 
     def _behind(self, reservation: Reservation) -> int | None:
-        """The place of the first need that others wait for, who came before; None: it is nobody's turn
-        sooner."""
+        """The place of the first need for which an earlier attempt waits; None: no earlier attempt waits."""
         worst, ticket = reservation.worst, reservation.ticket
         for i, need in enumerate(reservation.needs):
             first = self._first(need.scope)
@@ -193,19 +194,20 @@ class Budgets:
         return None
 
     def _put(self, reservation: Reservation) -> None:
-        """Into the queue where it waits for what is in its way; out of all where it does not wait."""
-        way = reservation.in_the_way
+        """Put the reservation into the queue of the budget that blocks it, or into none if it does not
+        wait."""
+        blocked = reservation.blocked
         reservation.queue = None
-        if way is not None and way.because == "in flight":
-            scope = reservation.queue = way.need.scope
+        if blocked is not None and blocked.reason == "in flight":
+            scope = reservation.queue = blocked.need.scope
             heapq.heappush(self._queues.setdefault(scope, []), (reservation.ticket, reservation))
-        elif way is not None and way.may_wait:
+        elif blocked is not None and blocked.may_wait:
             reservation.queue = "next window"
             self._later[reservation.ticket] = reservation
-            self._begins = min(self._begins, way.until)
+            self._begins = min(self._begins, blocked.until)
 
     def _first(self, scope: Scope) -> Reservation | None:
-        """The first one that waits for others of this scope. Those that have left are forgotten."""
+        """The first attempt in the queue of this scope. Drops those before it that have left."""
         queue = self._queues.get(scope)
         while queue:
             first = queue[0][1]
@@ -217,35 +219,35 @@ class Budgets:
         return None
 
     def _advance(self, scope: Scope) -> None:
-        """Let those go on for whom there is room, in their order."""
+        """Let the attempts in a queue go on for which there is room, in order."""
         changed, now = False, self._clock.now()
         while (first := self._first(scope)) is not None:
             self._decide(first, now)
-            way = first.in_the_way
-            if way is not None and way.because == "in flight" and way.need.scope == scope:
+            blocked = first.blocked
+            if blocked is not None and blocked.reason == "in flight" and blocked.need.scope == scope:
                 break
             heapq.heappop(self._queues[scope])
             self._go_on(first)
             changed = True
         if changed and first is not None and self.store.shared:
-            first.wake()  # from now on it is the one that looks
+            first.wake()  # it is the first one now, so it has to look more often
 
     def _begin_windows(self) -> None:
-        """Let those go on who waited for a window that has begun, in their order."""
+        """Let the attempts go on that waited for a window that has begun, in order."""
         now = self._clock.now()
         if now < self._begins:
             return
         waiting, self._begins = sorted(self._later.items()), END
         for ticket, first in waiting:
-            way = first.in_the_way
-            if way is not None and now < way.until:
-                self._begins = min(self._begins, way.until)
+            blocked = first.blocked
+            if blocked is not None and now < blocked.until:
+                self._begins = min(self._begins, blocked.until)
             elif self._later.pop(ticket, None) is not None:
                 self._decide(first, now)
                 self._go_on(first)
 
     def _go_on(self, reservation: Reservation) -> None:
-        """Wake it, for its case is another one now."""
+        """Move the reservation to its new queue or out of all, and wake its attempt."""
         self._put(reservation)
         if not reservation.wake():
             self._apply(reservation, None)
@@ -255,6 +257,6 @@ class Budgets:
         if isinstance(queue, Scope):
             is_first = self.store.shared and self._first(queue) is reservation
             return LOOK if is_first else LOOK_AT_ALL
-        if queue is None or reservation.in_the_way is None:
+        if queue is None or reservation.blocked is None:
             return 0.0
-        return max((reservation.in_the_way.until - self._clock.now()).total_seconds(), 0.001)
+        return max((reservation.blocked.until - self._clock.now()).total_seconds(), 0.001)

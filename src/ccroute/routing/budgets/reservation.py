@@ -1,4 +1,4 @@
-"""What one attempt may spend of its budgets, from its request to its row."""
+"""The reservation of one attempt in its budgets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from ccroute.accounting.budgets import Scope
 from ccroute.routing.acquired import AttemptOutcome
 from ccroute.routing.budgets.table import Need, Needs
-from ccroute.routing.budgets.worst_case import InTheWay, WorstCase
+from ccroute.routing.budgets.worst_case import Blocked, WorstCase
 from ccroute.routing.sleeper import Sleeper
 
 if TYPE_CHECKING:
@@ -17,20 +17,23 @@ if TYPE_CHECKING:
 
 
 class Reservation(Sleeper):
-    """One attempt's place in its budgets. What it reserves is free again when its row is counted.
+    """What one attempt reserves in its budgets, or waits to reserve. It ends when the attempt's row is
+    counted.
 
     attempt:    the id of its row.
-    output:     tokens of the longest answer that there is room for, once it is `granted`; `shortened_by` is
-                the budget that has no room for a longer one.
-    in_the_way: the budget that it waits for, or that refuses it.
-    queue:      where it waits: for others in flight of a scope, or for a window; None: it does not.
-    ticket:     its place there: the lowest is the first.
+    granted:    whether it is reserved.
+    output:     tokens of the longest answer that the budgets have room for. `shortened_by` is the budget that
+                has no room for a longer one.
+    blocked:    the budget that the attempt waits for, or that refuses it.
+    queue:      where the attempt waits: the scope whose attempts in flight it waits for, or "next window".
+                None: it does not wait.
+    ticket:     the attempt's place in the order of arrival, from 1; 0: it never waited.
     """
 
     output = 0
     shortened_by: Need | None = None
     granted = False
-    in_the_way: InTheWay | None = None
+    blocked: Blocked | None = None
     queue: Scope | Literal["next window"] | None = None
     ticket = 0
 
@@ -49,11 +52,11 @@ class Reservation(Sleeper):
         self.expires = expires
 
     def spend(self, row: LedgerRow) -> None:
-        """The attempt is over, and its row will be written when its call ends. Never waits."""
+        """The attempt has ended. Its row will be written when its call ends. Never waits."""
         self.budgets.spend(self, row)
 
     def settle(self, outcome: AttemptOutcome | None = None) -> None:
-        """None: nothing was sent, so nothing is reserved any more. An attempt that was made keeps its
-        reservation until its row is counted."""
+        """End the reservation if nothing was sent (None). An attempt that was sent keeps its reservation
+        until its row is counted."""
         if outcome is None:
             self.budgets.leave(self)

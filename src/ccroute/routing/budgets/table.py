@@ -18,11 +18,11 @@ from ccroute.types.clock import END
 
 _NAMES: Final = '"router", "agent:…", "group:…", "backend:…", "session" and "session:…"'
 _MOST_KNOWN: Final = 10_000
-"""Agents, sessions and so on whose budgets are remembered together, at most."""
+"""Combinations of agent, group, backend and session whose budgets are cached, at most."""
 
 
 class Need:
-    """A budget that an attempt needs. `name` is that of errors and statistics: "agent:coder"."""
+    """A budget that an attempt needs. Errors and statistics show its `name`, such as "agent:coder"."""
 
     def __init__(self, name: str, budget: Budget, scope: Scope) -> None:
         self.name = name
@@ -34,19 +34,19 @@ class Need:
 
     @property
     def is_of_sessions(self) -> bool:
-        """Whether each session has its own, and this is none of them."""
+        """Whether this stands for one budget per session: only `of(session)` has an account."""
         if self.scope.kind == "session":
             return not self.scope.name
         return self.budget.per == "session" and self.scope.session is None
 
     def of(self, session: str) -> Need:
-        """That of one session."""
+        """The budget of one session."""
         if self.scope.kind == "session":
             return Need(f"session:{session}", self.budget, Scope("session", session))
         return Need(self.name, self.budget, self.scope._replace(session=session))
 
     def claim(self, now: datetime) -> Claim:
-        """What a store has to know of it, in the window that `now` (UTC) is in."""
+        """The claim for the window that `now` (UTC) is in."""
         budget = self.budget
         return Claim(self.scope, *budget.window(now), budget.usd, budget.tokens)
 
@@ -57,22 +57,22 @@ class Needs(tuple[Need, ...]):
     _latest: tuple[datetime, datetime, tuple[Claim, ...]] = END, END, ()
 
     def claims(self, now: datetime) -> tuple[Claim, ...]:
-        """What a store has to know of them, in the windows that `now` (UTC) is in."""
+        """The claims for the windows that `now` (UTC) is in."""
         since, until, found = self._latest
         if not since <= now < until:
             found = tuple(need.claim(now) for need in self)
             since = max(claim.since for claim in found)
-            # At once: threads at the end of a window may mean different ones.
+            # In one assignment: threads at the end of a window may be in different windows.
             self._latest = since, min(claim.until for claim in found), found
         return found
 
 
 class BudgetTable:
-    """The budgets of a router: of "router", "agent:x" (or just "x"), "group:x", "backend:x", "session" (each
-    session on its own) and "session:x" (that session, in place of "session").
+    """The budgets of a router. The keys are "router", "agent:x" (or just "x"), "group:x", "backend:x",
+    "session" (one budget for each session) and "session:x" (for that session, instead of "session").
 
-    Raises `ConfigError` with every fault: values that are no budgets, agents, groups and backends that do not
-    exist.
+    Raises `ConfigError` with every fault: values that are no budgets, and agents, groups and backends that do
+    not exist.
     """
 
     def __init__(self, given: object, agents: AgentTable, backends: Collection[str]) -> None:
@@ -126,7 +126,7 @@ class BudgetTable:
 
 
 def _scope(key: object, agents: AgentTable, backends: Collection[str], faults: list[str]) -> Scope | None:
-    """Whose spending the budget of this key bounds; None where that is a fault."""
+    """The scope of a key; None, and a fault, if there is no such agent, group or backend."""
     if not isinstance(key, str):
         faults.append(f"budgets: a budget is named by a str, not {key!r}")
         return None
@@ -143,12 +143,23 @@ def _scope(key: object, agents: AgentTable, backends: Collection[str], faults: l
     if agent is not None:
         return Scope("agent", agent[0])
     known = {"agent": [each for each, _ in agents.items()], "group": agents.groups, "backend": backends}
-    if name and kind in known:
-        faults.append(f'budgets.{key}: unknown {kind} "{name}"{did_you_mean(name, known[kind])}')
-    else:
-        other = next((each for each in ("group", "backend") if key in known[each]), None)
-        meant = did_you_mean(key, [*known["agent"], "router", "session"]) or f": the names are {_NAMES}"
-        if other is not None:
-            meant = f'; the budget of the {other} is "{other}:{key}"'
-        faults.append(f'budgets.{key}: unknown agent "{key}"{meant}')
+    if not name or kind not in known:
+        kind, name = "agent", key
+    faults.append(f"budgets.{key}: {unknown_holder(kind, name, key, known)}")
     return None
+
+
+def unknown_holder(kind: str, name: str, key: str, known: Mapping[str, Collection[str]]) -> str:
+    """The fault of a budget whose agent, group or backend (`kind`) does not exist. `known`: all names by
+    kind.
+
+    key: the budget's key as the user wrote it: "coder" and "agent:coder" are both the agent "coder".
+    """
+    text = f'unknown {kind} "{name}"'
+    if key.startswith(f"{kind}:"):
+        return text + did_you_mean(name, known[kind])
+    if other := next((each for each in known if name in known[each]), None):
+        return f'{text}; the budget of the {other} is "{other}:{name}"'
+    scopes = ["router", "session", *(f"{each}:{one}" for each in known for one in known[each])]
+    meant = did_you_mean(name, known["agent"]) or did_you_mean(key, scopes)
+    return text + (meant or f": the names are {_NAMES}")

@@ -1,4 +1,4 @@
-"""Warns of budgets that refuse calls whatever is spent: of models without a price, or with too little."""
+"""Warns of budgets that refuse every call to a model: it has no price, or costs more than the budget."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ccroute.types import Price
 
 _log = logging.getLogger("ccroute")
 _FEW: Final = 3
-"""As many models are named in a warning."""
+"""The models that a warning names; of more, it gives the number."""
 
 
 def warn_of_refusals(tables: Tables) -> None:
-    """Log a warning for each budget in USD that refuses calls from the beginning, and say what to do. Budgets
-    that refuse the same models have one warning."""
+    """Log a warning for each budget in USD that refuses calls even when nothing is spent, and say what to do.
+    Budgets that refuse the same models share a warning."""
     unpriced: dict[tuple[str, ...], list[str]] = {}
     for need in tables.budgets or ():
         if need.budget.usd is None:
@@ -62,7 +62,8 @@ def _named(names: Sequence[str]) -> str:
 
 
 def _deployments(scope: Scope, tables: Tables) -> Iterator[Deployment]:
-    """The deployments that calls of this scope may reach, as far as they are known before a call."""
+    """The deployments that calls of this scope may reach. A call may name others, which are not known
+    here."""
     if scope.kind in ("agent", "group"):
         for name, agent in tables.agents.items():
             is_meant = scope.name == (name if scope.kind == "agent" else agent.group)

@@ -1,4 +1,4 @@
-"""What an attempt may cost at most, and whether budgets allow that. Pure: what is spent is handed in."""
+"""What an attempt may cost at most, and whether its budgets allow that. Pure: accounts are arguments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final, Literal, NamedTuple
 
-from ccroute.accounting.budgets import Claim, Standing, alone, fits
+from ccroute.accounting.budgets import UNUSED, Account, Claim, alone, fits
 from ccroute.accounting.money import EXACT, NOTHING
 from ccroute.routing.budgets.table import Need
 from ccroute.types import JSON, Price, Request
@@ -15,15 +15,15 @@ from ccroute.types.budget import Then
 from ccroute.types.clock import END
 
 LEAST: Final = 256
-"""Tokens of the shortest answer that is worth a call: no budget limits one to fewer."""
+"""Tokens. No budget shortens an answer to fewer: such an answer is not worth a call."""
 THINKING: Final = 1_024
-"""Tokens that a thinking model needs besides: a Claude takes no smaller budget for it."""
+"""Tokens that a thinking model needs on top of that. Claude takes no smaller budget for thinking."""
 USUAL: Final = 8_192
-"""Tokens of an answer whose limit neither the call nor the model knows. It is sent as the limit then."""
+"""The limit of an answer, in tokens, if neither the call nor the model has one. It is sent with the
+request."""
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
 _FIRST: Final[Sequence[Then]] = ("refuse", "fallback", "queue")
-"""If several budgets are in the way: the first of these decides what the call does."""
-_UNSPENT: Final = Standing(NOTHING, 0, NOTHING, 0)
+"""If several budgets block an attempt, the one whose `then` comes first here decides what the call does."""
 
 
 class WorstCase(NamedTuple):
@@ -47,7 +47,7 @@ class WorstCase(NamedTuple):
     is_unlimited: bool = False
 
     def usd(self, output: int) -> Decimal:
-        """USD with an answer of so many tokens; 0 if the price is unknown."""
+        """The most USD, if the answer has at most `output` tokens; 0 if the price is unknown."""
         if self.input_price is None or self.price is None:
             return NOTHING
         of_answers = EXACT.multiply(output * self.answers, self.price)
@@ -55,22 +55,22 @@ class WorstCase(NamedTuple):
         return per_million.scaleb(-6, EXACT) if per_million else NOTHING
 
     def tokens(self, output: int) -> int:
-        """Tokens with an answer of so many."""
+        """The most tokens of prompt and answers, if each answer has at most `output` tokens."""
         return self.prompt + output * self.answers
 
     def bounded_by(self, needs: Sequence[Need]) -> Need | None:
-        """The first budget of which a longer answer takes more."""
+        """The first budget from which a longer answer takes more."""
         for need in needs:
             if need.budget.tokens is not None or (need.budget.usd is not None and self.price):
                 return need
         return None
 
-    def longest(self, claim: Claim, standing: Standing) -> int:
-        """The tokens of the longest answer that a budget affords, when all others have ended; below 0: not
-        even its prompt."""
+    def longest(self, claim: Claim, account: Account) -> int:
+        """The tokens of the longest answer that the budget has room for, without the reservations of others.
+        Below 0: it has no room even for the prompt."""
         longest = self.output
         if claim.usd is not None and self.usd(self.output):
-            taken = EXACT.add(standing.spent_usd, self.usd(0))
+            taken = EXACT.add(account.spent_usd, self.usd(0))
             left = EXACT.subtract(claim.usd, taken)
             if self.price:
                 each = EXACT.multiply(self.price, self.answers)
@@ -78,22 +78,23 @@ class WorstCase(NamedTuple):
             elif left < 0:
                 longest = -1
         if claim.tokens is not None:
-            longest = min(longest, (claim.tokens - standing.spent_tokens - self.prompt) // self.answers)
+            longest = min(longest, (claim.tokens - account.spent_tokens - self.prompt) // self.answers)
         return longest
 
 
 def worst_case(
     price: Price | None, request: Request, prompt: int, max_output: int | None, *, may_shorten: bool
 ) -> WorstCase:
-    """The worst case of a request as a deployment gets it, whose prompt has at most so many tokens.
+    """The worst case of a request, in the form that is sent to the deployment.
 
-    max_output:  the model's longest answer; None if unknown.
-    may_shorten: the request's `max_tokens`, if it has one, was not asked for.
+    prompt:      the most tokens that the prompt has.
+    max_output:  tokens of the model's longest answer; None if unknown.
+    may_shorten: the call did not ask for the request's `max_tokens`, so a lower one may be sent.
     """
     limit, answers = request.max_tokens, 1
     if request.extra:
         answers, limits = _of_extra(request.extra)
-        if limits:  # what the server gets, and nothing is put beside it
+        if limits:  # the server gets these, so no other limit is added
             limit, may_shorten = max((each for each in limits if each), default=None), False
     output = limit or max_output or USUAL
     least = LEAST if request.reasoning_effort in (None, "none") else LEAST + THINKING
@@ -108,8 +109,8 @@ def worst_case(
 
 
 def _dearest(tier: Price, request: Request) -> tuple[Decimal, Decimal]:
-    """USD for a million tokens of the prompt and of the answer. To write a cache may cost more than to read
-    the prompt, if the request asks for that."""
+    """USD for a million tokens of the prompt and of the answer, at one tier. If the request asks to write a
+    cache, the price of that counts for the prompt, if it is higher."""
     per_input = tier.input
     if tier.cache_write_1h > per_input or tier.cache_write > per_input:
         for mark in _cache_marks(request):
@@ -119,7 +120,8 @@ def _dearest(tier: Price, request: Request) -> tuple[Decimal, Decimal]:
 
 
 def _of_extra(extra: Mapping[str, JSON]) -> tuple[int, list[int | None]]:
-    """How many answers the call's own fields ask for, and the limits in them; None: they take one off."""
+    """How many answers the call's extra fields ask for, and the limits in them. None: a field that removes
+    the limit."""
     wanted, options = extra.get("n"), extra.get("options")
     given = [extra[name] for name in _LIMITS if name in extra]
     if isinstance(options, Mapping) and "num_predict" in options:  # Ollama's
@@ -143,61 +145,63 @@ def _cache_marks(request: Request) -> Iterator[JSON]:
         yield request.extra["cache_control"]
 
 
-Because = Literal["no price", "spent", "in flight", "unknown"]
+Reason = Literal["no price", "spent", "in flight", "unknown"]
 
 
-class InTheWay(NamedTuple):
-    """The budget that an attempt does not fit into.
+class Blocked(NamedTuple):
+    """The budget that blocks an attempt.
 
-    because: "no price": nobody knows what it would cost. "spent": it will not fit in this window.
-             "in flight": it may fit when others have ended.
-             "unknown": the ledger cannot say what is spent; `error` is why.
-    until:   when the windows of all budgets that are spent have ended (UTC).
-    is_final: no later window has room either: there is none, or it costs more than a whole limit.
+    reason:   "no price": the price of the model is unknown, so the cost is, too.
+              "spent": the attempt will not fit in this window.
+              "in flight": the attempt may fit when others have ended.
+              "unknown": the ledger could not be read; `error` is why.
+    until:    when the windows of all blocking budgets have ended (UTC).
+    is_final: no later window has room either: there is none, or the attempt costs more than a whole limit.
     """
 
     need: Need
     claim: Claim
-    standing: Standing | None
-    because: Because
+    account: Account | None
+    reason: Reason
     until: datetime
     error: Exception | None = None
     is_final: bool = False
 
     @property
     def may_wait(self) -> bool:
-        """Whether to wait for the next window helps, and is asked for."""
-        return self.because == "spent" and self.need.budget.then == "queue" and not self.is_final
+        """Whether the attempt waits for the next window: the budget says so, and it may fit then."""
+        return self.reason == "spent" and self.need.budget.then == "queue" and not self.is_final
 
 
 def strictest(needs: Sequence[Need], places: Iterable[int]) -> int:
-    """Of several budgets in the way, the one that decides what the call does."""
+    """The place, among `places`, of the budget that decides what the call does."""
     return min(places, key=lambda i: _FIRST.index(needs[i].budget.then))
 
 
 class Fits(NamedTuple):
-    """An answer of at most `output` tokens fits. `shortened_by`: the budget that allows no longer one."""
+    """An answer of at most `output` tokens fits. `shortened_by`: the budget that has no room for a longer
+    one."""
 
     output: int
     shortened_by: Need | None = None
 
 
 def judge(
-    worst: WorstCase, needs: Sequence[Need], claims: Sequence[Claim], standings: Sequence[Standing]
-) -> Fits | InTheWay:
-    """The longest answer that all budgets allow now, or which of them is in the way."""
+    worst: WorstCase, needs: Sequence[Need], claims: Sequence[Claim], accounts: Sequence[Account]
+) -> Fits | Blocked:
+    """The longest answer that all budgets have room for now, or the budget that blocks the attempt."""
 
-    def lacking(because: Because, found: Sequence[int]) -> InTheWay:
+    def blocked(reason: Reason, found: Sequence[int]) -> Blocked:
         first, until = strictest(needs, found), max(claims[i].until for i in found)
-        return InTheWay(needs[first], claims[first], standings[first], because, until)
+        return Blocked(needs[first], claims[first], accounts[first], reason, until)
 
     if worst.price is None and (priced := [i for i, claim in enumerate(claims) if claim.usd is not None]):
-        return lacking("no price", priced)
+        return blocked("no price", priced)
     output, shortened_by, places = worst.output, None, range(len(claims))
     usd, tokens = worst.usd(output), worst.tokens(output)
-    spent = [i for i in places if not fits(claims[i], alone(standings[i]), usd, tokens)]
+    spent = [i for i in places if not fits(claims[i], alone(accounts[i]), usd, tokens)]
     if spent and worst.may_shorten:
-        longest = [worst.longest(*each) for each in zip(claims, standings, strict=True)]
+        longest = [worst.longest(*each) for each in zip(claims, accounts, strict=True)]
         spent = [i for i in places if longest[i] < min(worst.least, output)]
         if not spent:
             output = min(longest)
@@ -206,7 +210,7 @@ def judge(
     if spent:
         least = min(worst.least, output) if worst.may_shorten else output
         usd, tokens = worst.usd(least), worst.tokens(least)
-        is_final = any(claims[i].until == END or not fits(claims[i], _UNSPENT, usd, tokens) for i in spent)
-        return lacking("spent", spent)._replace(is_final=is_final)
-    busy = [i for i in places if not fits(claims[i], standings[i], usd, tokens)]
-    return lacking("in flight", busy) if busy else Fits(output, shortened_by)
+        is_final = any(claims[i].until == END or not fits(claims[i], UNUSED, usd, tokens) for i in spent)
+        return blocked("spent", spent)._replace(is_final=is_final)
+    busy = [i for i in places if not fits(claims[i], accounts[i], usd, tokens)]
+    return blocked("in flight", busy) if busy else Fits(output, shortened_by)

@@ -31,7 +31,8 @@ class RateLimits:
         self._inbox = Inbox(_settle)
 
     def unavailable(self, limit: Limit, tokens: int = 0) -> Unavailable | None:
-        """Why a request of so many tokens may not be sent now, and when it may. None: it may. Takes nothing.
+        """Why a request with this number of tokens may not be sent now, and when it may. None: it may be
+        sent. Takes nothing.
 
         tokens: as `Limit.reserved` says.
         """

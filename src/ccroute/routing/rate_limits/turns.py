@@ -47,14 +47,14 @@ class Turn(Sleeper):
         return why_not(self.state.limit, self.room)
 
     def wait(self) -> float:
-        """Seconds until its turn comes; 0: it has come, the request is sent now and counts from now on.
+        """Seconds until the turn comes. 0: it has come; the request is sent now, and counts from now on.
 
-        Asked again after a sleep of so many seconds, which may end sooner: see `sleeps`.
+        Called again after a sleep of that time, or earlier if the call was woken: see `sleeps`.
         """
         return self._limits.wait(self)
 
     def settle(self, outcome: AttemptOutcome | None = None) -> None:
-        """None: nothing was sent, so give all of it back. An attempt that was made says what it `used`."""
+        """Give back everything if nothing was sent (None). For an attempt that was sent, `used` is called."""
         if outcome is None:
             self.used(None)
 
@@ -178,7 +178,7 @@ class LimitState:
     def _room(self, now: float, tokens: int, turn: Turn | None = None) -> Room:
         """When `turn`, or a request behind the whole queue, may be sent."""
         requests, before = len(self.queue), self.queued_tokens
-        if turn is not None and turn is next(reversed(self.queue)):  # as of nearly every one that asks
+        if turn is not None and turn is next(reversed(self.queue)):  # as for nearly every request
             requests, before = requests - 1, before - turn.share
         elif turn is not None:
             ahead = list(takewhile(lambda each: each is not turn, self.queue))

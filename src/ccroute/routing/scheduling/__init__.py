@@ -9,9 +9,10 @@ from ccroute.routing.scheduling.estimates import Estimate
 from ccroute.routing.scheduling.host import Host, HostLimits, Loaded
 from ccroute.routing.scheduling.hosts import Grant, Hosts
 from ccroute.routing.scheduling.places import Choice, Place, Queue
-from ccroute.routing.scheduling.policies import ArrivalOrder, LoadedFirst, Scheduler
+from ccroute.routing.scheduling.policies import RECHECK, ArrivalOrder, LoadedFirst, Scheduler
 
 __all__ = [
+    "RECHECK",
     "ArrivalOrder",
     "Choice",
     "Estimate",

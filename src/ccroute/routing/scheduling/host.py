@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ccroute.http.origin import Origin
-from ccroute.routing.scheduling.estimates import USUAL_LOAD, USUAL_SERVICE, Estimate
+from ccroute.routing.scheduling.estimates import LEAST_LOAD, USUAL_LOAD, USUAL_SERVICE, Estimate
 from ccroute.routing.scheduling.places import Choice, Place, Queue
 
 _MOST_KNOWN = 1000
@@ -30,11 +30,26 @@ class HostLimits(NamedTuple):
     memory_gb: float | None = None
 
 
-class Loaded(NamedTuple):
-    """A model that a host has loaded: since when, and what it occupies (GB; None: unknown)."""
+class Loaded:
+    """A model that a host has loaded, or is loading.
 
-    since: float
-    memory_gb: float | None
+    since:     the instant at which its load began.
+    memory_gb: what it occupies, in GB; None: unknown.
+    came:      the calls for it that have come since then.
+    calls:     the calls that it has got since then.
+    batch:     how many of them came before its load was over.
+    idle:      seconds in which it had nothing to do though calls for other models waited.
+    """
+
+    __slots__ = ("batch", "calls", "came", "idle", "memory_gb", "since")
+
+    def __init__(self, since: float, memory_gb: float | None) -> None:
+        self.since = since
+        self.memory_gb = memory_gb
+        self.came = 0
+        self.calls = 0
+        self.batch = 0
+        self.idle = 0.0
 
 
 class Running(NamedTuple):
@@ -50,10 +65,8 @@ class Host:
 
     running: the calls that have a slot.
     loaded:  the models that are loaded, or are being loaded.
-    queues:  the queues that may be served here.
+    queues:  the queues that may be served here, each with its places here.
     peers:   all hosts of the router: a queue may also be served at others.
-    batch:   the calls of the current model that waited when the host switched to it, and still wait.
-    switched: the instant of the last switch.
     """
 
     def __init__(
@@ -64,11 +77,11 @@ class Host:
         self.peers = peers
         self.running: dict[Hashable, Running] = {}
         self.loaded: dict[str, Loaded] = {}
-        self.queues: dict[Queue, None] = {}  # in the order in which they began
-        self.batch = 0
-        self.switched = float("-inf")
+        self.queues: dict[Queue, Sequence[Choice]] = {}  # in the order in which they began
         self._known: dict[str, Estimate] = {}
+        self._usual = Estimate(0.0)  # of all models here
         self._most_listed = 1
+        self._ended: set[Place] = set()
 
     def __repr__(self) -> str:
         return f"Host({self.origin}, {len(self.running)} of {self.limits.slots} slots, {list(self.loaded)})"
@@ -80,14 +93,15 @@ class Host:
 
     def choices(self) -> list[Choice]:
         """What may be served next."""
-        origin = self.origin
-        return [
-            Choice(queue, place) for queue in self.queues for place in queue.places if place.host == origin
-        ]
+        return [choice for choices in self.queues.values() for choice in choices]
 
     def has(self, place: Place) -> bool:
         """Whether a call there needs no load."""
-        return not self.limits.loads_models or place.model in self.loaded
+        return place.model in self.loaded or not self.limits.loads_models
+
+    def has_room(self, place: Place) -> bool:
+        """Whether the model there fits beside those that are loaded."""
+        return self._fits(place, ())
 
     def estimate(self, model: str, now: float) -> Estimate:
         """What is known of a model here."""
@@ -101,36 +115,79 @@ class Host:
     def load_seconds(self, model: str) -> float:
         """Seconds that the model takes to load: measured, or as others here do."""
         known = self._known.get(model)
-        if known is not None and known.load is not None:
-            return known.load
-        measured = [each.load for each in self._known.values() if each.load is not None]
-        return sum(measured) / len(measured) if measured else USUAL_LOAD
+        load = known.load if known is not None and known.load is not None else self._usual.load
+        return USUAL_LOAD if load is None else load
+
+    def measured_loads(self) -> dict[str, float]:
+        """Seconds that each model takes to load of which that was measured."""
+        return {model: each.load for model, each in self._known.copy().items() if each.load is not None}
 
     def service_seconds(self, model: str) -> float:
         """Seconds that a call to the model takes: measured, or as of others here."""
         known = self._known.get(model)
-        if known is not None and known.service is not None:
-            return known.service
-        measured = [each.service for each in self._known.values() if each.service is not None]
-        return sum(measured) / len(measured) if measured else USUAL_SERVICE
+        service = known.service if known is not None and known.service is not None else self._usual.service
+        return USUAL_SERVICE if service is None else service
+
+    def batch_seconds(self, model: str) -> float:
+        """Seconds that the model's last batch took."""
+        known = self._known.get(model)
+        batch = 0 if known is None else known.batch
+        return batch * self.service_seconds(model) / max(self.limits.slots, 1)
+
+    def waiting(self, model: str) -> int:
+        """The number of calls that wait for the model here, perhaps at other hosts, too."""
+        return sum(
+            len(queue)
+            for queue, choices in self.queues.items()
+            if any(choice.place.model == model for choice in choices)
+        )
+
+    def work(self, models: Collection[str]) -> float:
+        """Seconds that all slots need for the calls that wait for these models."""
+        calls = sum(
+            len(queue) * self.service_seconds(choices[0].place.model)
+            for queue, choices in self.queues.items()
+            if any(choice.place.model in models for choice in choices)
+        )
+        return calls / max(self.limits.slots, 1)
+
+    def is_young(self, model: str, now: float) -> bool:
+        """Whether a loaded model has served for less time than its load took."""
+        return now - self.loaded[model].since < 2.0 * self.load_seconds(model)
 
     def evicted_by(self, place: Place, now: float) -> Sequence[str] | None:
-        """The models that must go before the place's model can be loaded. None: models that run calls, or
-        that were loaded just now, need the memory.
+        """The models that must go before the place's model can be loaded. None: models that run calls need
+        the memory.
 
-        Those go whose expected demand times load time is least.
+        Those go whose expected demand times load time is least; before them, those that are not young.
         """
         if self.has(place):
             return ()
         in_use = {running.place.model for running in self.running.values()}
         idle = [model for model in self.loaded if model not in in_use]
-        idle.sort(key=lambda model: self.estimate(model, now).demand(now) * self.load_seconds(model))
+        if len(idle) > 1:
+            idle.sort(key=lambda model: (self.is_young(model, now), self.value(model, now)))
         gone: list[str] = []
         while not self._fits(place, gone):
             if not idle:
                 return None
             gone.append(idle.pop(0))
         return gone
+
+    def value(self, model: str, now: float) -> float:
+        """What it is worth to keep a model: the seconds of load that its calls would need each second."""
+        known = self._known.get(model)
+        return 0.0 if known is None else known.demand(now) * self.load_seconds(model)
+
+    def use(self, model: str, now: float) -> float:
+        """The share of the host's time that new calls of a model need while it is loaded, now or the last time."""
+        estimate = self.estimate(model, now)
+        loaded = self.loaded.get(model)
+        if loaded is None:
+            return estimate.use
+        load = self.load_seconds(model)
+        rate = (loaded.came + estimate.demand(now) * load) / max(now - loaded.since + load, 1e-9)
+        return rate * self.service_seconds(model) / max(self.limits.slots, 1)
 
     def _fits(self, place: Place, gone: Collection[str]) -> bool:
         left = [loaded for model, loaded in self.loaded.items() if model not in gone]
@@ -144,23 +201,50 @@ class Host:
 
     # Changes, made by `Hosts`.
 
-    def start(self, call: Hashable, place: Place, now: float, evicted: Iterable[str], waiting: int) -> bool:
-        """A call gets a slot; whether its model has to be loaded first. `waiting`: the calls for the same
-        model that wait behind it."""
+    def asked(self, place: Place, now: float) -> None:
+        """A call comes that may be served at this place."""
+        estimate = self.estimate(place.model, now)
+        if (loaded := self.loaded.get(place.model)) is not None:
+            loaded.came += 1
+            if estimate.idle_since is not None and self.queues:
+                since = max(estimate.idle_since, min(queue.oldest for queue in self.queues))
+                loaded.idle += max(now - since, 0.0)
+        estimate.asked(now)
+
+    def start(self, call: Hashable, place: Place, came: float, now: float, evicted: Iterable[str]) -> bool:
+        """A call that came at the instant `came` gets a slot. Whether its model has to be loaded first."""
+        model = place.model
         loads = not self.has(place)
         self.running[call] = Running(place, now, loads)
         if loads:
-            for model in evicted:
-                del self.loaded[model]
-            self.loaded[place.model] = Loaded(now, place.memory_gb)
-            self.switched, self.batch = now, waiting
-        elif self.batch:
-            self.batch -= 1
+            for gone in evicted:
+                self._drop(gone, now)
+            self.loaded[model] = Loaded(now, place.memory_gb)
+        if (loaded := self.loaded.get(model)) is not None:
+            loaded.calls += 1
+            if came <= loaded.since + self.load_seconds(model):
+                loaded.batch += 1
         return loads
 
     def end(self, call: Hashable) -> None:
         """A call gives its slot back."""
-        self.running.pop(call, None)
+        if (ended := self.running.pop(call, None)) is not None:
+            self._ended.add(ended.place)
+
+    def settle(self, now: float) -> None:
+        """Note which models have nothing to do since calls ended."""
+        for place in self._ended:
+            if place.model in self.loaded and not self.waiting(place.model):
+                if all(running.place.model != place.model for running in self.running.values()):
+                    self.estimate(place.model, now).idle_since = now
+        self._ended.clear()
+
+    def measured(self, model: str, load: float | None, service: float, now: float) -> None:
+        """A call of the model took so many seconds, and its load, if it is known."""
+        for estimate in (self.estimate(model, now), self._usual):
+            estimate.served_in(service)
+            if load is not None and load >= LEAST_LOAD:
+                estimate.loaded_in(load)
 
     def listed(self, models: Iterable[tuple[str, float | None]], now: float) -> None:
         """The server lists these models as loaded, each with its memory in GB. Models of running calls stay:
@@ -169,7 +253,14 @@ class Host:
         self._most_listed = max(self._most_listed, len(found))
         in_use = {running.place.model for running in self.running.values()}
         for model in [model for model in self.loaded if model not in found and model not in in_use]:
-            del self.loaded[model]
+            self._drop(model, now)
         for model, size in found.items():
-            before = self.loaded.get(model)
-            self.loaded[model] = Loaded(before.since if before else now, size)
+            if (before := self.loaded.get(model)) is None:
+                self.loaded[model] = Loaded(now, size)
+            else:
+                before.memory_gb = size
+
+    def _drop(self, model: str, now: float) -> None:
+        estimate = self.estimate(model, now)
+        estimate.use = self.use(model, now)
+        estimate.batch = self.loaded.pop(model).batch

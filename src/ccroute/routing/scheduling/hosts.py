@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from ccroute.http.origin import Origin
 from ccroute.routing.scheduling.host import Host, HostLimits
-from ccroute.routing.scheduling.places import Place, Queue
-from ccroute.routing.scheduling.policies import Scheduler
+from ccroute.routing.scheduling.places import Choice, Place, Queue
+from ccroute.routing.scheduling.policies import LoadedFirst, Scheduler
+from ccroute.routing.scheduling.prediction import Bound, begins_in
 
 
 class Grant(NamedTuple):
@@ -17,6 +18,8 @@ class Grant(NamedTuple):
     loads:   whether the host has to load the model first.
     evicted: the models that the host gives up for it.
     idle:    whether the host served no other call: only then does the server's load time mean this load.
+    kept:    the models that stay loaded beside it.
+    seconds: the predicted seconds of the load; 0 where the model is loaded.
     """
 
     call: Hashable
@@ -24,10 +27,15 @@ class Grant(NamedTuple):
     loads: bool = False
     evicted: Sequence[str] = ()
     idle: bool = False
+    kept: Sequence[str] = ()
+    seconds: float = 0.0
 
 
 class Hosts:
     """The hosts of one router. The caller holds its own lock, and tells the time (monotonic seconds).
+
+    An interrupt may come at any instruction. After it, a call that leaves holds nothing, and one that has
+    not been told of its slot gets it again.
 
     instead: the call that gets a slot in place of the one that is next, such as the thread that blocks the
              event loop of that one. It must wait for the same host, or it is not asked.
@@ -47,6 +55,11 @@ class Hosts:
         """The number of calls that wait."""
         return len(self._waiting)
 
+    @property
+    def last(self) -> Hashable | None:
+        """The waiting call that came last."""
+        return next(reversed(self._waiting), None)
+
     def waiting_at(self, origin: Origin) -> int:
         """The number of calls that wait for a host, perhaps for others, too."""
         return sum(map(len, self.by_origin[origin].queues))
@@ -54,36 +67,64 @@ class Hosts:
     def enter(self, call: Hashable, places: Sequence[Place], priority: int, now: float) -> Grant | None:
         """Ask for a slot at any of `places`, the preferred one first. None: the call waits."""
         for place in places:
-            self.by_origin[place.host].estimate(place.model, now).asked(now)
-        host = self.by_origin[places[0].host]
-        if len(places) == 1 and not host.queues and host.free_slots and host.has(places[0]):
-            return self._start(host, call, places[0], now)
+            self.by_origin[place.host].asked(place, now)
+        for place in places:
+            host = self.by_origin[place.host]
+            if not host.queues and host.free_slots and host.has(place):
+                return self._start(host, call, place, now, now)
         key = (tuple(places), priority)
         queue = self._queues.get(key)
         if queue is None:
-            queue = self._queues[key] = Queue(places, priority)
-            for place in places:
-                self.by_origin[place.host].queues[queue] = None
-        queue.add(call, now)
+            queue = Queue(places, priority)
         self._waiting[call] = queue
+        queue.add(call, now)
+        self._queues[key] = queue
+        for place in queue.places:
+            queues = self.by_origin[place.host].queues
+            if queue not in queues:
+                queues[queue] = tuple(Choice(queue, each) for each in queue.places if each.host == place.host)
         return None
 
     def leave(self, call: Hashable) -> None:
         """A call gives up its slot, or its place in the queue."""
-        host = self._running.pop(call, None)
-        if host is not None:
+        if (host := self._running.get(call)) is not None:
             host.end(call)
-        elif call in self._waiting:
+            del self._running[call]
+        if call in self._waiting:
             self._dequeue(call)
 
     def grants(self, now: float) -> Iterator[Grant]:
-        """Give free slots to waiting calls, until nobody is to get one now."""
+        """Give free slots to waiting calls, until nobody is to get one now. The caller takes all of them."""
         for host in self.by_origin.values():
-            while host.free_slots and host.queues:
-                grant = self._next(host, now)
-                if grant is None:
-                    break
-                yield grant
+            host.settle(now)
+        granted = bool(self._waiting)
+        while granted:  # what one host does may be a reason for another one
+            granted = False
+            for host in self.by_origin.values():
+                while host.free_slots and host.queues:
+                    grant = self._next(host, now)
+                    if grant is None:
+                        break
+                    granted = True
+                    yield grant
+                    self._dequeue(grant.call)
+
+    def predicted(self, places: Sequence[Place], priority: int, now: float) -> list[float]:
+        """Seconds until a call that comes now would begin to be answered at each place, loading included."""
+        return [begins_in(self.by_origin[place.host], place, priority, now, self._bound) for place in places]
+
+    def left(self, call: Hashable, now: float) -> float:
+        """Seconds until a call that waits would begin to be answered, loading included."""
+        queue = self._waiting[call]
+        came, bound = queue.came(call), self._bound
+        return min(
+            begins_in(self.by_origin[place.host], place, queue.priority, now, bound, came)
+            for place in queue.places
+        )
+
+    @property
+    def _bound(self) -> Bound:
+        return self.scheduler.bound if isinstance(self.scheduler, LoadedFirst) else _unbounded
 
     def listed(self, origin: Origin, models: Iterable[tuple[str, float | None]], now: float) -> None:
         """A server lists its loaded models, each with its memory in GB."""
@@ -96,10 +137,7 @@ class Hosts:
         host = self.by_origin.get(grant.place.host)
         if host is None:
             return
-        estimate = host.estimate(grant.place.model, now)
-        estimate.served_in(service)
-        if load is not None and grant.loads and grant.idle:
-            estimate.loaded_in(load)
+        host.measured(grant.place.model, load if grant.loads and grant.idle else None, service, now)
 
     def configure(self, limits: Mapping[Origin, HostLimits]) -> None:
         """Take over these limits. A host without any is forgotten; its calls in the queue get a slot nowhere,
@@ -122,28 +160,40 @@ class Hosts:
         if evicted is None:
             return None  # the calls that run come to their end first
         call = chosen.queue.first
+        chosen.queue.served = now
         instead, place = self._instead(call), chosen.place
         if instead != call and (other := self._waiting.get(instead)) is not None:
             found = [each.place for each in choices if each.queue is other]
             if found and (gone := host.evicted_by(found[0], now)) is not None:
                 call, place, evicted = instead, found[0], gone
-        self._dequeue(call)
-        return self._start(host, call, place, now, evicted)
+        return self._start(host, call, place, self._waiting[call].came(call), now, evicted)
 
     def _start(
-        self, host: Host, call: Hashable, place: Place, now: float, evicted: Sequence[str] = ()
+        self, host: Host, call: Hashable, place: Place, came: float, now: float, evicted: Sequence[str] = ()
     ) -> Grant:
-        idle = not host.running
-        same = sum(len(queue) for queue in host.queues if place in queue.places)
-        loads = host.start(call, place, now, evicted, same)
+        if (before := self._running.get(call)) is not None:
+            before.end(call)
         self._running[call] = host
-        return Grant(call, place, loads, evicted, idle)
+        idle = not host.running
+        loads = host.start(call, place, came, now, evicted)
+        if not loads:
+            return Grant(call, place, idle=idle)
+        kept = [model for model in host.loaded if model != place.model]
+        return Grant(call, place, loads, evicted, idle, kept, host.load_seconds(place.model))
 
     def _dequeue(self, call: Hashable) -> None:
-        queue = self._waiting.pop(call)
-        queue.remove(call)
-        if not queue:
-            del self._queues[queue.places, queue.priority]
+        """Take a call out of its queue. No host ever knows an empty queue."""
+        queue = self._waiting.get(call)
+        if queue is None:
+            return
+        if len(queue) == 1 and call in queue:
+            self._queues.pop((queue.places, queue.priority), None)
             for place in queue.places:
                 if (host := self.by_origin.get(place.host)) is not None:
                     host.queues.pop(queue, None)
+        queue.remove(call)
+        del self._waiting[call]
+
+
+def _unbounded(host: Host, model: str) -> float:
+    return float("inf")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 from ccroute.http.origin import Origin
@@ -25,15 +27,17 @@ class Queue:
     """The calls that wait for the same places with the same priority, in order of arrival.
 
     A call waits in one queue. Each host of its places may serve it, with equal right.
+
+    served: the instant at which a call of it last got a slot.
     """
 
-    __slots__ = ("_arrivals", "_waiting", "places", "priority")
+    __slots__ = ("_waiting", "places", "priority", "served")
 
     def __init__(self, places: Sequence[Place], priority: int) -> None:
         self.places = tuple(places)
         self.priority = priority
         self._waiting: OrderedDict[Hashable, float] = OrderedDict()  # call → when it came
-        self._arrivals = 0.0  # their sum
+        self.served = float("-inf")
 
     def __repr__(self) -> str:
         return f"Queue({len(self)} calls, priority {self.priority}, {self.places})"
@@ -54,20 +58,23 @@ class Queue:
         """The call that is next. Only of a queue that is not empty."""
         return next(iter(self._waiting))
 
-    def waited(self, now: float) -> float:
-        """The seconds that all its calls have waited together."""
-        return len(self._waiting) * now - self._arrivals
-
     def add(self, call: Hashable, now: float) -> None:
         """A call begins to wait."""
         self._waiting[call] = now
-        self._arrivals += now
+
+    def came(self, call: Hashable) -> float:
+        """The instant at which a call of this queue came."""
+        return self._waiting[call]
+
+    def before(self, instant: float) -> int:
+        """The number of calls that came before an instant."""
+        if instant == math.inf:
+            return len(self._waiting)
+        return sum(1 for _ in takewhile(lambda came: came < instant, self._waiting.values()))
 
     def remove(self, call: Hashable) -> None:
         """A call waits no longer."""
-        self._arrivals -= self._waiting.pop(call)
-        if not self._waiting:
-            self._arrivals = 0.0  # no rounding error stays
+        self._waiting.pop(call, None)
 
 
 class Choice(NamedTuple):

@@ -6,12 +6,19 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from ccroute.routing.scheduling.host import Host
-from ccroute.routing.scheduling.places import Choice
+from ccroute.routing.scheduling.places import Choice, Queue
+from ccroute.routing.scheduling.prediction import Group, is_better_elsewhere, switch_in
 
 LOADS: Final = 12.0
 """The usual bound of waiting, in load times of the model that waits."""
 LEAST_BOUND: Final = 10.0
 """Seconds: no bound is shorter, unless it is given."""
+RECHECK: Final = 0.5
+"""Seconds: a scheduler that left a slot free is asked again after so long, at the latest."""
+GAP_SHARE: Final = 0.5
+"""A host waits for a model's next call if it usually comes within this share of what a call has cost."""
+FIRST_GAP: Final = 0.05
+"""The same until gaps were measured: the share of a load."""
 
 
 class Scheduler(Protocol):
@@ -26,9 +33,6 @@ class Scheduler(Protocol):
     def choose(self, host: Host, choices: Sequence[Choice], now: float) -> Choice | None: ...
 
 
-RECHECK: Final = 0.5
-
-
 class ArrivalOrder:
     """By priority, then first come, first served, whatever is loaded."""
 
@@ -37,37 +41,121 @@ class ArrivalOrder:
 
 
 class LoadedFirst:
-    """Callers of a loaded model first, in batches, with a bound on waiting.
+    """Callers of a loaded model first, in batches, with a bound on waiting. Of these rules, the first that
+    says something decides:
 
-    max_wait: seconds after which a caller of another model may force a switch; None: twelve times the
-              measured load time of its model, at least 10 s.
+    1. A caller of lower priority is served if none of its queue was for as long as the bound. Else only the
+       callers of the highest priority count.
+    2. No host loads a model for a caller who gets his answer sooner where it is loaded.
+    3. A loaded model's callers who came before its load was over are its batch, and are served.
+    4. If a caller of another model would else wait longer than the bound and one batch, because other
+       batches are before him, then the model is loaded whose first caller waits longest.
+    5. A loaded model's callers are served, in order of arrival.
+    6. A model that has nothing to do stays as long as its next call usually takes to come, if that is cheaper
+       than the loads: less than half of what a call has cost in loading and idling since it is loaded.
+    7. The model is loaded whose first caller has waited longest, per second of its load.
+
+    max_wait: the bound, in seconds; None: twelve times the measured load time of the caller's model, at least
+              10 s.
     """
 
     def __init__(self, max_wait: float | None = None) -> None:
         self.max_wait = max_wait
 
     def choose(self, host: Host, choices: Sequence[Choice], now: float) -> Choice | None:
-        top = max(choice.queue.priority for choice in choices)
-        urgent = [choice for choice in choices if choice.queue.priority == top]
-        ready = [choice for choice in urgent if host.has(choice.place)]
-        others = [choice for choice in urgent if not host.has(choice.place)]
-        if ready:
-            first = min(ready, key=lambda each: each.queue.oldest)
-            if host.batch:
-                return first
-            late = [each for each in others if now - each.queue.oldest > self.bound(host, each.place.model)]
-            if not late or now - host.switched < host.load_seconds(first.place.model):
-                return first
-            return min(late, key=lambda each: each.queue.oldest)
-        return max(others, key=lambda each: _gain(host, each, now))
+        top = max([choice.queue.priority for choice in choices])
+        ready: Choice | None = None
+        others: list[Choice] = []
+        for choice in choices:
+            queue = choice.queue
+            if queue.priority != top:
+                if now - max(queue.oldest, queue.served) > self.bound(host, choice.place.model):
+                    return choice
+            elif not self._is_ready(host, choice, now):
+                others.append(choice)
+            elif ready is None or queue.oldest < ready.queue.oldest:
+                ready = choice
+        if not others or (ready is not None and self._is_bound_to_serve(host, ready, now)):
+            return ready
+        if len(choices) > len(host.queues):
+            others = _one_of_each(others, ready)
+        others.sort(key=_arrival)
+        late = self._must_switch(host, ready, others, now)
+        if ready is not None and not late:
+            return ready
+        if len(host.peers) > 1:
+            others = [each for each in others if not is_better_elsewhere(host, each, now)]
+            late = late and self._must_switch(host, ready, others, now)
+        if late:
+            return others[0]
+        if ready is not None or not others:
+            return ready
+        chosen = max(others, key=lambda each: (now - each.queue.oldest) / host.load_seconds(each.place.model))
+        if any(_is_soon_asked(host, model, now) for model in host.evicted_by(chosen.place, now) or ()):
+            return None
+        return chosen
 
     def bound(self, host: Host, model: str) -> float:
-        """Seconds that a caller of a model may wait before it forces a switch."""
+        """Seconds that a caller of a model may wait."""
         if self.max_wait is not None:
             return self.max_wait
         return max(LEAST_BOUND, LOADS * host.load_seconds(model))
 
+    def _is_ready(self, host: Host, choice: Choice, now: float) -> bool:
+        """Whether a call can be served without a load, or with one for which nothing has to go."""
+        place = choice.place
+        return host.has(place) or (
+            host.has_room(place) and not (len(host.peers) > 1 and is_better_elsewhere(host, choice, now))
+        )
 
-def _gain(host: Host, choice: Choice, now: float) -> float:
-    """The waiting that a switch ends, per second of load."""
-    return (choice.queue.waited(now) + len(choice.queue)) / host.load_seconds(choice.place.model)
+    def _is_bound_to_serve(self, host: Host, ready: Choice, now: float) -> bool:
+        """Whether the batch of the model is not yet served, or the model has just been loaded."""
+        model = ready.place.model
+        loaded = host.loaded.get(model)
+        if loaded is None:  # there is room for it
+            return True
+        return ready.queue.oldest <= loaded.since + host.load_seconds(model) or host.is_young(model, now)
+
+    def _must_switch(self, host: Host, ready: Choice | None, others: Sequence[Choice], now: float) -> bool:
+        """Whether some of `others`, who are in order of arrival, would wait too long if one more call of a
+        loaded model came before them."""
+        if not others:
+            return False
+        slots = max(host.limits.slots, 1)
+        groups = [
+            Group(
+                model := place.model,
+                host.load_seconds(model),
+                len(queue) * host.service_seconds(model) / slots,
+                queue.oldest,
+            )
+            for queue, place in others
+        ]
+        service = 0.0 if ready is None else host.service_seconds(ready.place.model)
+        return switch_in(host, groups, now, self.bound) < service
+
+
+def _one_of_each(choices: Sequence[Choice], ready: Choice | None) -> list[Choice]:
+    """The first choice of each queue, but for the queue that can be served at once."""
+    found: dict[Queue, Choice] = {}
+    for choice in choices:
+        if ready is None or choice.queue is not ready.queue:
+            found.setdefault(choice.queue, choice)
+    return [*found.values()]
+
+
+def _arrival(choice: Choice) -> float:
+    return choice.queue.oldest
+
+
+def _is_soon_asked(host: Host, model: str, now: float) -> bool:
+    """Whether the next call for a loaded model that has nothing to do is to be waited for."""
+    estimate = host.estimate(model, now)
+    if estimate.idle_since is None:
+        return False
+    load, gap = host.load_seconds(model), estimate.gap
+    if gap is None:
+        return now - estimate.idle_since <= FIRST_GAP * load
+    loaded = host.loaded[model]
+    cost = (load + loaded.idle) / max(loaded.calls, 1)
+    return now - estimate.idle_since <= gap <= GAP_SHARE * cost

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from ccroute.errors import ConfigError, UnknownAgentError
 from ccroute.failures import TRIGGERS, Trigger
 from ccroute.routing.names import close_matches, did_you_mean, slug
 from ccroute.types import JSON, Model
-from ccroute.types.arguments.checked import fault_of
+from ccroute.types.arguments.checked import fault_of, max_wait_fault, waiting_cost_fault
+from ccroute.types.policy import Amount, exact_usd
 from ccroute.types.request import EXTRA, PARAMETERS
 from ccroute.types.signatures import explains
 
@@ -48,6 +50,10 @@ class Agent:
     params:     defaults for parameters that a call does not give, such as `{"temperature": 0.2}`.
     rpm:        the most requests of the agent in a minute, each agent of a group on its own; None: no limit.
 
+    waiting_cost:  USD per hour: what it is worth not to wait for a busy host, or for one that loads the model
+                   first. Where that is more than the price of another candidate that may serve at once, the
+                   call goes there. None or 0: it waits.
+    max_wait_free: the same as a limit: the call goes there where it would wait for more than so many seconds.
     other_names: more names that a call may give for it. Results have its own name.
 
     The router reports a value of the wrong type, because it knows the agent's name.
@@ -60,6 +66,8 @@ class Agent:
     local_only: bool
     params: Mapping[str, JSON]
     rpm: int | None
+    waiting_cost: Decimal | None
+    max_wait_free: float | None
     other_names: tuple[str, ...]
 
     @explains("Agent")
@@ -73,6 +81,8 @@ class Agent:
         local_only: bool = False,
         params: Mapping[str, JSON] | None = None,
         rpm: int | None = None,
+        waiting_cost: Amount | None = None,
+        max_wait_free: float | None = None,
         other_names: Sequence[str] = (),
     ) -> None:
         put = object.__setattr__
@@ -83,6 +93,8 @@ class Agent:
         put(self, "local_only", local_only)
         put(self, "params", dict(params) if isinstance(params, Mapping) else params or {})
         put(self, "rpm", rpm)
+        put(self, "waiting_cost", _as_usd(waiting_cost))
+        put(self, "max_wait_free", max_wait_free)
         put(self, "other_names", _as_tuple(other_names))
 
     def under(self, group: Agent) -> Agent:
@@ -95,6 +107,8 @@ class Agent:
             local_only=self.local_only or group.local_only,
             params={**group.params, **self.params},
             rpm=self.rpm if self.rpm is not None else group.rpm,
+            waiting_cost=self.waiting_cost if self.waiting_cost is not None else group.waiting_cost,
+            max_wait_free=self.max_wait_free if self.max_wait_free is not None else group.max_wait_free,
             other_names=self.other_names,
         )
 
@@ -164,6 +178,14 @@ def _as_tuple(given: Any) -> Any:
     return tuple(given) if isinstance(given, Sequence) else given
 
 
+def _as_usd(given: Any) -> Any:
+    """An amount in USD, exact. Any other value stays as it is, and is reported later."""
+    try:
+        return None if given is None else exact_usd(given, "waiting_cost")
+    except (TypeError, ValueError):
+        return given
+
+
 def checked_agents(section: str, given: object, faults: list[str]) -> Iterator[tuple[str, Agent]]:
     """The agents or groups without a fault; the faults of the others are added to `faults`."""
     if not isinstance(given, Mapping):
@@ -191,21 +213,25 @@ def _type_faults(agent: Agent) -> list[str]:
         ("local_only", agent.local_only, bool, "True or False"),
         ("params", agent.params, Mapping, "a dict of parameters"),
         ("rpm", agent.rpm, int | None, "a number of requests such as 60"),
+        ("max_wait_free", agent.max_wait_free, int | float | None, "a number of seconds such as 30"),
         ("other_names", agent.other_names, tuple, "a list of names"),
     )
     faults = [
         f"{field}: give {what}, not {type(value).__name__}"
         for field, value, kind, what in shapes
-        if not isinstance(value, kind) or (field == "rpm" and isinstance(value, bool))
+        if not isinstance(value, kind) or (field in ("rpm", "max_wait_free") and isinstance(value, bool))
     ]
     fault = _fallbacks_fault(agent.fallback)
     return [*faults, f"fallback: {fault}"] if fault else faults
 
 
 def _faults(agent: Agent) -> list[str]:
-    rpm = agent.rpm
+    rpm, price, longest = agent.rpm, agent.waiting_cost, agent.max_wait_free
+    waiting = [None if price is None else waiting_cost_fault(price)]
+    waiting.append(None if longest is None else max_wait_fault(longest))
     return [
         *([] if rpm is None or rpm > 0 else [f"rpm: must be positive, not {rpm}"]),
+        *filter(None, waiting),
         *(f"triggers: {fault}" for fault in _trigger_faults(agent.triggers)),
         *(f"params: {fault}" for fault in params_faults(agent.params)),
         *(

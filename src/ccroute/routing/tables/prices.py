@@ -42,8 +42,8 @@ def is_known(tables: Tables, name: str) -> bool:
 
 
 def baseline_price(tables: Tables, name: str) -> Price:
-    """The price that savings are measured against. Raises `UnknownModelError` and `ConfigError`: a report
-    would have no savings, and not say why."""
+    """The price that savings are measured against. Raises `UnknownModelError` and `ConfigError`, because
+    otherwise a report would have no savings, without a reason."""
     if not is_known(tables, name):
         raise UnknownModelError(name, hint=how_to_compare(name))
     price = price_of(tables, name, usual=True)
@@ -53,7 +53,7 @@ def baseline_price(tables: Tables, name: str) -> Price:
 
 
 def how_to_compare(name: str) -> str:
-    """What to do about a baseline that nobody knows."""
+    """What to do about an unknown baseline."""
     return f"a baseline is an alias, a deployment, or a model with a price: {how_to_price(name)}"
 
 

@@ -10,7 +10,9 @@ from ccroute.accounting import PriceBook
 from ccroute.backends import Backend
 from ccroute.errors import ConfigError, InvalidRequestError, RequestError, UnknownModelError
 from ccroute.failures import TRIGGERS, Trigger
+from ccroute.http.origin import Origin
 from ccroute.routing.names import did_you_mean
+from ccroute.routing.scheduling.waiting_cost import WaitingCost, waiting_cost
 from ccroute.routing.tables.agents import (
     OTHERS,
     Agent,
@@ -20,7 +22,7 @@ from ccroute.routing.tables.agents import (
     model_faults,
     model_of,
 )
-from ccroute.routing.tables.aliases import AliasTable, Resolution
+from ccroute.routing.tables.aliases import AliasTable, Resolution, Strategy
 from ccroute.routing.tables.deployments import Deployment, limit_of, make_deployment
 from ccroute.types import ModelInfo
 
@@ -43,6 +45,7 @@ class Candidate(NamedTuple):
     """A deployment that may serve the call, the alias that led to it, and the reason for its place.
 
     triggers: of a fallback model: the failures that it may be used for, if the plan has them too.
+    strategy: how the deployments of its alias are balanced.
     """
 
     deployment: Deployment
@@ -50,6 +53,7 @@ class Candidate(NamedTuple):
     fallback: bool
     reason: str
     triggers: Sequence[Trigger] = TRIGGERS
+    strategy: Strategy = "weighted"
 
 
 class Chain(NamedTuple):
@@ -69,6 +73,7 @@ class Choice(NamedTuple):
     overridden: the agent's model replaced a different one that the caller requested.
     fallbacks:  the models to try after it, unless the call gives its own.
     limit:      the agent's.
+    waiting:    what the agent says of its waits.
     """
 
     name: str | None
@@ -78,6 +83,7 @@ class Choice(NamedTuple):
     fallbacks: tuple[str | Fallback, ...]
     reasons: tuple[str, ...]
     limit: Limit | None
+    waiting: WaitingCost | None
 
 
 class Tables:
@@ -113,6 +119,7 @@ class Tables:
         """What a call's `agent=` and `model=` lead to. Raises as `make_plan` does for an unknown agent or no
         model."""
         self._deployments: dict[str, Deployment] = {}
+        self._first_models: dict[Origin, str] = {}  # what a host that loads models was first used for
         self.resolve: Callable[[str], tuple[Resolution, Sequence[Deployment]]] = lru_cache(MAX_KNOWN)(
             self._resolve
         )
@@ -156,7 +163,8 @@ class Tables:
             reasons.append(f'agent {name} uses "{model}", not the requested "{requested}"')
         fallbacks = (*settings.fallback, *self.fallbacks.get(model, self.other_fallbacks))
         limit = None if name is None else limit_of("agent", name, name, settings.rpm, None)
-        return Choice(name, settings, model, overridden, fallbacks, tuple(reasons), limit)
+        waiting = waiting_cost(settings.waiting_cost, settings.max_wait_free)
+        return Choice(name, settings, model, overridden, fallbacks, tuple(reasons), limit, waiting)
 
     def _resolve(self, name: str) -> tuple[Resolution, Sequence[Deployment]]:
         resolution = self.aliases.resolve(name, self.backends)
@@ -183,7 +191,7 @@ class Tables:
                 new: list[Trigger] = [trigger for trigger in triggers if trigger not in before]
                 before.update(new)
                 if new:
-                    found.append(Candidate(each, alias, place > 0, reason, new))
+                    found.append(Candidate(each, alias, place > 0, reason, new, resolution.strategy))
             groups.append((resolution, found))
         is_fixed = all(len(found) <= 1 for _, found in groups)
         return Chain(groups, tuple(each for _, found in groups for each in found) if is_fixed else None)
@@ -203,10 +211,20 @@ class Tables:
             known = self._deployments.get(usual)
             if known is None:
                 known = make_deployment(name, backend, model, self.prices)
+                self._note_model(backend, model)
                 self.has_windows = self.has_windows or known.info.context_window is not None
             if len(self._deployments) < MAX_KNOWN:
                 self._deployments[usual] = self._deployments[name] = known
         return known
+
+    def _note_model(self, backend: Backend, model: str) -> None:
+        """Tell the backends of a host when calls use a second model there."""
+        if not (backend.loads_models and (runner := backend.runner(model))):
+            return
+        if self._first_models.setdefault(backend.origin, runner) != runner and not backend.shares_host:
+            for each in self.backends.values():
+                if each.origin == backend.origin:
+                    each.shares_host = True
 
     def known_deployments(self) -> list[str]:
         """The names of the deployments in aliases, agents, fallbacks, `default_model` and the backends'

@@ -171,7 +171,7 @@ class BatchCalls:
                 self._answers.append(found)
                 continue
             flow, router = call(found.context, stream=False), self._router
-            drive = (Drive if self._blocking else AsyncDrive)(flow, router._connections, router._limiters)
+            drive = (Drive if self._blocking else AsyncDrive)(flow, router._connections, router._limiter)
             self._running[found.number] = running = _Running(found, drive)
             self._requests.order.begin(running.places, running.host)
             return running

@@ -176,5 +176,5 @@ def _hosts(router: RouterBase) -> Mapping[Origin, Host]:
     }
     return {
         origin: Host(origin, HostLimits(stats.limit, origin in loading))
-        for origin, stats in router._limiters.stats().items()
+        for origin, stats in router._limiter.stats().items()
     }

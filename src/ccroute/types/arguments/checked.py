@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Final, NamedTuple, get_args
 
 from ccroute.display import shortened
 from ccroute.errors import InvalidRequestError
 from ccroute.types.arguments.shapes import check_image
-from ccroute.types.policy import Timeout
+from ccroute.types.policy import Amount, Timeout, exact_usd
 from ccroute.types.request import JSON, MADE_OF_TYPES, CallOptions, Effort, Request, as_dicts
 from ccroute.types.results import Completion, Message
 
@@ -57,6 +58,8 @@ def build_request(prompt: str | None, options: Mapping[str, object]) -> Request:
         given["messages"] = _led(given.pop("system"), messages)
     if isinstance(given.get("fallback"), str):
         given["fallback"] = (given["fallback"],)
+    if "waiting_cost" in given:
+        given["waiting_cost"] = exact_usd(given["waiting_cost"], "waiting_cost")
     if "tools" in given or "response_format" in given:
         given = as_dicts(given)
     return Request(**given)
@@ -117,6 +120,20 @@ def _timeout_fault(timeout: float | Timeout) -> str | None:
     return None if fits else f"timeout must be a positive number of seconds, not {timeout!r}"
 
 
+def waiting_cost_fault(given: Amount) -> str | None:
+    """What is wrong with a price of waiting, or None."""
+    try:
+        exact_usd(given, "waiting_cost")
+    except (TypeError, ValueError):
+        return "waiting_cost must be USD per hour, a number or a str such as '2.50', of at least 0"
+    return None
+
+
+def max_wait_fault(seconds: float) -> str | None:
+    """What is wrong with the longest wait, or None."""
+    return None if seconds >= 0 else f"max_wait_free must be seconds of at least 0, not {seconds!r}"
+
+
 def _effort_fault(effort: object) -> str | None:
     known = get_args(Effort)
     return None if effort in known else f"reasoning_effort must be one of {', '.join(known)}"
@@ -159,6 +176,10 @@ _RULES: Final[dict[str, _Rule]] = {
     "stop": _Rule((str, *_LIST), "a str or a list"),
     "tool_choice": _Rule((str, *_DICT), "a str or a dict", _choice_fault),
     "timeout": _Rule((int, float, Timeout), "a number of seconds or a Timeout", _timeout_fault),
+    "waiting_cost": _Rule(
+        (int, float, str, Decimal), "a number or a str, in USD per hour", waiting_cost_fault
+    ),
+    "max_wait_free": _Rule((int, float), "a number of seconds", max_wait_fault),
     "reasoning_effort": _ANY._replace(fault=_effort_fault),
     "fallback": _ANY._replace(fault=_list_fault),
 }

@@ -1,1 +1,1 @@
-"""What a router says of itself: `explain()`, `health()` and `stats()`. Loaded at their first use."""
+"""The results of `explain()`, `health()` and `stats()`. Loaded at their first use."""

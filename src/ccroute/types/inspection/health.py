@@ -11,7 +11,7 @@ class LoadedModel(Frozen):
     """A model in a server's memory.
 
     `size` is in bytes. `context_window` is the one it was loaded with, in tokens. At `expires` it is
-    unloaded, if no call uses it before. None: the server does not tell.
+    unloaded, if no call uses it before. None: the server does not say.
     """
 
     name: str
@@ -27,7 +27,7 @@ class BackendHealth(Frozen):
              say why. None: it has no list.
     address: where it is.
     models:  the names that it lists.
-    loaded:  the models in memory; None if the server does not tell.
+    loaded:  the models in memory; None if the server does not say.
     missing: models that the router's tables use and the server does not list: calls to them would fail.
     latency: seconds until it had listed its models; None if it did not.
     """

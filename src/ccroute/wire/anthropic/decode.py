@@ -11,14 +11,14 @@ from pydantic_core import from_json
 from ccroute.errors import InvalidRequestError
 from ccroute.types import JSON, Completion, FinishReason, Function, Message, Request, ToolCall, Usage
 from ccroute.types.results import new_choice, new_completion, new_message
-from ccroute.types.route import with_apart
+from ccroute.types.route import with_billing
 from ccroute.wire.anthropic.encode import SCHEMA_TOOL
 from ccroute.wire.anthropic.turns import THINKING
 from ccroute.wire.decoding import check_error
 from ccroute.wire.fields import wants_schema
 from ccroute.wire.reading import answer_text, finish_reason, listed, load_object, mapping, text, wrong
 from ccroute.wire.tools import as_text
-from ccroute.wire.usage import STANDARD_TERMS, check_used, counts, estimate_choices, read_apart, usage
+from ccroute.wire.usage import STANDARD_TERMS, check_used, counts, estimate_choices, read_billing, usage
 
 STOP: Final[Mapping[str, FinishReason]] = {
     "end_turn": "stop",
@@ -29,7 +29,7 @@ STOP: Final[Mapping[str, FinishReason]] = {
     "refusal": "content_filter",
 }
 """Anthropic's stop reasons in canonical form. Others (`pause_turn`) become `other`."""
-_APART: Final = {
+_BILLING: Final = {
     **{name: (None, *usual) for name, usual in STANDARD_TERMS.items()},
     "server_tool_use": (
         None,
@@ -37,7 +37,7 @@ _APART: Final = {
         {"web_search_requests": 0, "web_fetch_requests": 0},
     ),
 }
-"""What a usage says of the bill besides tokens, if there is nothing to bill but tokens."""
+"""The billing fields of a usage, with the values that mean that only tokens are billed."""
 
 
 def decode(body: bytes) -> Completion:
@@ -134,8 +134,8 @@ def check_form(request: Request, answer: Completion) -> None:
 def read_usage(raw: JSON, output_estimate: Callable[[], int]) -> Usage:
     """Return usage in disjoint buckets. Anthropic's `input_tokens` already excludes cached tokens.
 
-    What a request charged besides its answer is listed in `iterations` alone, such as a summary of its own
-    conversation. Where another model did that, at a price of its own, the usage counts as estimated.
+    Only `iterations` lists what a request charged besides its answer, such as a summary of the conversation.
+    If another model did that work, with another price, the usage counts as estimated.
     """
     raw = mapping(raw)
     known, lifetimes = counts(raw), counts(raw.get("cache_creation"))
@@ -153,18 +153,18 @@ def read_usage(raw: JSON, output_estimate: Callable[[], int]) -> Usage:
         reasoning=counts(raw.get("output_tokens_details")).get("thinking_tokens", 0),
         output_estimate=output_estimate,
     )
-    for further in _besides(raw.get("iterations")) if "iterations" in raw else ():
+    for further in _further_charges(raw.get("iterations")) if "iterations" in raw else ():
         used = read_usage(further, lambda: 0)
         is_own = further.get("type") == "compaction"
         total += used if is_own else used.model_copy(update={"estimated": True})
-    for name, usual in _APART.items():
+    for name, usual in _BILLING.items():
         if raw.get(name) not in usual:
-            return with_apart(total, read_apart(raw))
+            return with_billing(total, read_billing(raw))
     return total
 
 
-def _besides(iterations: JSON) -> list[Mapping[str, JSON]]:
-    """Return those iterations that are charged besides the usage itself, which is the answer's:
+def _further_charges(iterations: JSON) -> list[Mapping[str, JSON]]:
+    """Return the iterations that are charged in addition to the usage of the answer:
     https://platform.claude.com/docs/en/build-with-claude/compaction#understanding-usage,
     https://platform.claude.com/docs/en/build-with-claude/refusals-and-fallback"""
     found = [mapping(each) for each in listed(iterations)]

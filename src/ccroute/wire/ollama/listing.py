@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from ccroute.types import LoadedModel
 
 _NUM_CTX: Final = re.compile(r"^num_ctx\s+(\d{1,9})\s*$", re.MULTILINE)
+_RUNNER_OPTION: Final = re.compile(
+    r"^(num_batch|num_gpu|main_gpu|use_mmap|num_thread)\s+(\S+)\s*$", re.MULTILINE
+)
+_FILE: Final = re.compile(r"^(?:FROM|ADAPTER) .*\bsha256-([0-9a-f]{64})\s*$", re.MULTILINE)
 
 
 def read_tags(body: bytes) -> dict[str, int | None]:
@@ -59,17 +63,31 @@ def _instant(written: str) -> datetime | None:
 
 
 class Shown(NamedTuple):
-    """A model's context from `/api/show`, in tokens: the `trained` one is the largest possible, `num_ctx` is
-    from the Modelfile."""
+    """What `/api/show` tells of a model.
+
+    trained: the largest possible context, in tokens.
+    num_ctx: the context that its Modelfile asks for, in tokens.
+    files:   the digests of the files that are loaded for it: its weights, projectors and adapters.
+    options: the options of its Modelfile that need a runner of their own, but for `num_ctx`.
+    """
 
     trained: int | None
     num_ctx: int | None
+    files: tuple[str, ...]
+    options: tuple[tuple[str, str], ...]
 
 
 def read_show(body: bytes) -> Shown:
-    """Return a model's context: `model_info["<architecture>.context_length"]` and a line of `parameters`."""
+    """Return a model's context, from `model_info["<architecture>.context_length"]` and a line of
+    `parameters`, and what its runner is made of, from lines of `modelfile` and `parameters`."""
     shown = load_object(body)
     info = mapping(shown.get("model_info"))
     trained = info.get(f"{text(info.get('general.architecture'))}.context_length")
-    found = _NUM_CTX.search(text(shown.get("parameters")))
-    return Shown(tokens(trained), tokens(int(found[1])) if found else None)
+    parameters = text(shown.get("parameters"))
+    found = _NUM_CTX.search(parameters)
+    return Shown(
+        tokens(trained),
+        tokens(int(found[1])) if found else None,
+        tuple(_FILE.findall(text(shown.get("modelfile")))),
+        tuple(sorted(_RUNNER_OPTION.findall(parameters))),
+    )

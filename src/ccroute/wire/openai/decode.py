@@ -8,12 +8,12 @@ from typing import Final
 
 from ccroute.types import JSON, Choice, Completion, FinishReason, ToolCall, Usage
 from ccroute.types.results import new_choice, new_completion, new_message
-from ccroute.types.route import with_apart
+from ccroute.types.route import with_billing
 from ccroute.wire.decoding import check_error, fail
 from ccroute.wire.openai.provider_fields import USUAL, of_message
 from ccroute.wire.reading import finish_reason, load_object, mapping, text, unix_time, wrong
 from ccroute.wire.tools import whole_calls
-from ccroute.wire.usage import STANDARD_TERMS, check_used, counts, estimate_choices, read_apart, usage
+from ccroute.wire.usage import STANDARD_TERMS, check_used, counts, estimate_choices, read_billing, usage
 
 FINISH: Final[Mapping[str, FinishReason]] = {
     # "": some servers send none. eos_token, stop_sequence: TGI. end_turn: Claude behind gateways.
@@ -30,7 +30,7 @@ USUAL_TIERS: Final = (None, *STANDARD_TERMS["service_tier"])
 """The `service_tier` of answers at the usual price."""
 _OVERFLOW: Final = "model_context_window_exceeded"
 """Z.ai's finish reason if the prompt left no room for an answer. With an answer it means `length`."""
-_APART: Final = frozenset({"cost", "cost_in_usd_ticks", "server_tool_use", "service_tier"})
+_BILLING: Final = frozenset({"cost", "cost_in_usd_ticks", "server_tool_use", "service_tier"})
 """Fields of a usage that are about the bill, not about tokens."""
 _TEXT: Final = frozenset({"role", "content"})
 _FAILED: Final = ("error", "network_error")
@@ -135,8 +135,8 @@ def read_usage(raw: JSON, output_estimate: Callable[[], int]) -> Usage:
         output_estimate=output_estimate,
     )
     has_audio = bool(details.get("audio_tokens") or answered.get("audio_tokens"))
-    if has_audio or not raw.keys().isdisjoint(_APART):
-        return with_apart(used, read_apart(raw, audio=has_audio))
+    if has_audio or not raw.keys().isdisjoint(_BILLING):
+        return with_billing(used, read_billing(raw, audio=has_audio))
     return used
 
 

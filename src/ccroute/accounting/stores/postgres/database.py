@@ -1,6 +1,6 @@
 """A PostgreSQL database: its address, which may have a password, and connections to it.
 
-Knows libpq's parameters; must not know tables. A password is in no text that is made here.
+Knows libpq's parameters; must not know tables. No text that is made here contains a password.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ _USUAL: Final = {
     "connect_timeout": "10",  # seconds
     "client_encoding": "utf8",
     "fallback_application_name": "ccroute",
-    # A server that is gone is noticed within about a minute, also while its answer is waited for.
+    # So the loss of a server is noticed within about a minute, also during a query.
     "keepalives_idle": "30",
     "keepalives_interval": "10",
     "keepalives_count": "3",
     "tcp_user_timeout": "30000",  # ms
 }
-"""What is set unless the address or libpq's variables do."""
+"""Defaults for what neither the address nor libpq's variables set."""
 _PLACE: Final = ("host", "hostaddr", "port", "dbname", "user", "service")
-"""The parameters that say which database it is."""
+"""The parameters that identify a database."""
 _ENCODED: Final = 'in a user, a password and a database, "@" is written %40, "/" %2F, ":" %3A, "%" %25'
 
 
 class Database:
     """The database at `address`, a URL or libpq's `key=value` text.
 
-    What the address leaves out is as libpq has it: from PGHOST, PGPASSWORD and the like, a password file, a
-    service file. Raises `ConfigError` for what is no address. Nothing is opened.
+    libpq fills in what the address leaves out: from PGHOST, PGPASSWORD and similar variables, a password
+    file, a service file. Raises `ConfigError` if this is no address. Opens nothing.
     """
 
     def __init__(self, address: str) -> None:
@@ -98,8 +98,8 @@ class Database:
             raise ConfigError(f"ledger: {self} cannot be read: {reason(error)}") from error
 
     def usual_journal(self) -> Path:
-        """Where the journal is if nobody says so: a file for each database, in the user's folder for state
-        (XDG's)."""
+        """The default path of the journal: one file for each database, in the user's folder for state
+        (XDG)."""
         given = os.environ.get("XDG_STATE_HOME", "")
         state = given if os.path.isabs(given) else os.path.expanduser("~/.local/state")
         digest = hashlib.sha256("\0".join(self._place.values()).encode()).hexdigest()
@@ -129,7 +129,7 @@ def make_folder(journal: Path) -> None:
 
 
 def _ends_with_container(folder: Path) -> bool:
-    """Whether what is in the folder is gone when the container or the machine ends (known on Linux only)."""
+    """Whether the folder is lost when the container or the machine stops. Known on Linux only."""
     try:
         mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
     except OSError:
@@ -140,7 +140,7 @@ def _ends_with_container(folder: Path) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """What the server or libpq says, in one line, without the values of a row."""
+    """The message of the server or of libpq, in one line, without values of a row."""
     said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
     return " ".join((said or str(error) or type(error).__name__).split())
 
@@ -156,7 +156,7 @@ def _parsed(address: str) -> dict[str, Any]:
     try:
         return conninfo_to_dict(address)
     except psycopg.ProgrammingError as error:
-        # What libpq quotes may be a part of a password.
+        # The text that libpq quotes may be a part of a password.
         why = re.sub('".*"', "…", str(error), flags=re.DOTALL).strip()
     hint = f"; {_ENCODED}" if is_url else ""
     raise ConfigError(f"ledger: the PostgreSQL address cannot be read: {why}{hint}")

@@ -32,16 +32,16 @@ class PostgresLedger(SqliteLedger):
     """One row per attempt, in the table `ccroute_attempts` of a PostgreSQL database.
 
     A row is in the journal, an SQLite file, when its call returns, and survives the end of the process. A
-    thread brings it to PostgreSQL about a second later, once, and it leaves the journal. If PostgreSQL is
-    down, rows wait in the journal; no call waits. Threads, processes and ledgers may share a journal.
+    thread moves it to PostgreSQL about a second later. If PostgreSQL is down, rows wait in the journal; no
+    call waits. Threads, processes and ledgers may share a journal.
 
-    dsn:     the database, as a URL or as libpq's `key=value` text. What it leaves out is as libpq has it:
-             PGHOST, PGPASSWORD, password file, service file.
+    dsn:     the database, as a URL or as libpq's `key=value` text. libpq fills in what it leaves
+             out: PGHOST, PGPASSWORD, password file, service file.
     journal: the journal's path, on a local disk that lasts; also as the URL's parameter `journal`. None: in
              the user's own folder for state.
 
-    Nothing is connected before the first row. Raises `ConfigError` for what is no address, without psycopg,
-    and as `SqliteLedger` does for the journal.
+    Connects only after the first row. Raises `ConfigError` if `dsn` is no address, if psycopg is missing, and
+    for the journal as `SqliteLedger` does.
     """
 
     def __init__(self, dsn: str, journal: str | os.PathLike[str] | None = None) -> None:
@@ -81,7 +81,7 @@ class PostgresLedger(SqliteLedger):
         self._shipper.close()
 
     def after_fork(self) -> None:
-        """Replace the lock in a forked child, and the thread, which is the parent's."""
+        """In a forked child: replace the lock, and the thread, which runs only in the parent."""
         super().after_fork()
         if self._shipper.process != os.getpid():
             self._shipper = self._shipper.after_fork()
@@ -93,7 +93,7 @@ class PostgresLedger(SqliteLedger):
         """
         from ccroute.accounting.stores.postgres import schema
 
-        held = super().rows(since, until)  # first, so that a row that is shipped meanwhile is seen
+        held = super().rows(since, until)  # first, so that a row that is shipped in between is not missed
         known = {row.id for row in held}
         with self._database.reading() as connection:
             stored = schema.rows(connection, *span(since, until))
@@ -119,8 +119,8 @@ class PostgresLedger(SqliteLedger):
 
 
 class _Held:
-    """Sums over the rows that PostgreSQL may not have yet. They are read first, so that a row that is shipped
-    meanwhile is seen."""
+    """Sums over the rows that PostgreSQL may not have yet. They are read before PostgreSQL, so that a row
+    that is shipped in between is not missed."""
 
     def __init__(
         self,

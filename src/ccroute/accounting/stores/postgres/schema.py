@@ -1,4 +1,4 @@
-"""The table in PostgreSQL: what makes it, and rows and sums as SQLite's ledger has them, in SQL.
+"""The table in PostgreSQL: its migrations, and its rows and sums in the form of the SQLite ledger.
 
 Knows SQL; must not connect, nor know when to ship.
 """
@@ -17,6 +17,7 @@ from ccroute.accounting.row import Key, LedgerRow
 from ccroute.accounting.stores.sqlite.columns import PLACES, ledger_row
 from ccroute.accounting.stores.sqlite.sums import grouped, tier_of
 from ccroute.accounting.tally import Lengths, Tally, TokenCounts
+from ccroute.types.route import LEAST_LOAD
 
 TABLE: Final = "ccroute_attempts"
 VERSIONS: Final = "ccroute_migrations"
@@ -71,8 +72,8 @@ COMMENT ON COLUMN {TABLE}.latency IS 'seconds of the whole call, in its final at
 COMMENT ON COLUMN {TABLE}.override_saved IS 'USD: what the requested model would have cost, less cost';
 """,
 )
-"""What leads from each version to the next. Each only adds what has a default, so that an older ccroute, on
-another machine, goes on writing."""
+"""The SQL from each version to the next. It may only add columns with a default, so that an older ccroute on
+another machine can still write."""
 
 _MAKE_VERSIONS: Final = f"""
 CREATE TABLE IF NOT EXISTS {VERSIONS} (
@@ -81,7 +82,7 @@ CREATE TABLE IF NOT EXISTS {VERSIONS} (
 );
 """
 _MIGRATE_LOCK: Final = 0x6363727400000000  # "ccrt"
-"""The advisory lock of those who change the table."""
+"""The advisory lock for changes of the table."""
 
 _JSON_TYPES: Final = {
     name: type
@@ -105,7 +106,7 @@ _JSON_TYPES: Final = {
     )
     for name in names.split()
 }
-"""The columns of the journal, in its order, and what is in them, as PostgreSQL reads it from JSON."""
+"""The columns of the journal, in its order, with the type as which PostgreSQL reads them from JSON."""
 _NAMES: Final = tuple(_JSON_TYPES)
 _METADATA: Final = _NAMES.index("metadata")
 _AMOUNTS: Final = [name for name, type in _JSON_TYPES.items() if type == "numeric"]
@@ -124,7 +125,7 @@ _TO_JOURNAL: Final = {
 
 
 def _listed(columns: Mapping[str, str]) -> str:
-    """The columns in SQL, each as `columns` says, or else by its name."""
+    """The columns in SQL: the text in `columns`, or else the name."""
     return ", ".join(columns.get(name, f'"{name}"') for name in _NAMES)
 
 
@@ -133,29 +134,31 @@ INSERT INTO {TABLE} ({_listed({})})
 SELECT {_listed(_FROM_JOURNAL)}
 FROM json_to_recordset(%s::json) AS row ({_listed({k: f'"{k}" {type}' for k, type in _JSON_TYPES.items()})})
 ON CONFLICT (id) DO NOTHING
-""".encode()  # noqa: S608
-"""Its argument is from `as_json`."""
+""".encode()
+"""Inserts rows. Its argument comes from `as_json`."""
 LOCK: Final = """
 SELECT pg_try_advisory_xact_lock(%s),
     set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), true),
     set_config('lock_timeout', regexp_replace(current_setting('lock_timeout'), '^0$', '30s'), true)
 """
-"""Whether no other process ships from the journal of that number. What is committed then is on the server's
-disk, since the journal forgets it, and a table that somebody has locked is an error."""
+"""Takes the lock of the journal with that number, and says whether it got it: only one process may ship from
+a journal. Then a commit waits for the server's disk, because the journal removes the rows, and a locked table
+is an error after some time."""
 
 
 def prepare(connection: Connection[Any]) -> None:
     """Make the table, or bring it to this version. Other processes may do so at the same time.
 
-    Raises `psycopg.Error`; `errors.InsufficientPrivilege` if the role may not: then `script` is what its
-    owner has to run.
+    Raises `psycopg.Error`; `errors.InsufficientPrivilege` if the role has no right to do so: then the owner
+    has to run `script`.
     """
     if version(connection) >= len(MIGRATIONS):
         return
     with connection.transaction():
         connection.execute("SET LOCAL lock_timeout = '5s'")  # a report may hold the table for long
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [_MIGRATE_LOCK])
-        connection.execute(_MAKE_VERSIONS.encode())  # here, too, it sees what another process has just made
+        # In this transaction, it sees what another process has just made.
+        connection.execute(_MAKE_VERSIONS.encode())
         connection.execute(_steps(version(connection)).encode())
 
 
@@ -163,12 +166,12 @@ def version(connection: Connection[Any]) -> int:
     """The version of the table, 0 if there is none."""
     if connection.execute("SELECT to_regclass(%s)", [VERSIONS]).fetchone() == (None,):
         return 0
-    found = connection.execute(f"SELECT max(version) FROM {VERSIONS}").fetchone()  # noqa: S608
+    found = connection.execute(f"SELECT max(version) FROM {VERSIONS}").fetchone()
     return 0 if found is None or found[0] is None else int(found[0])
 
 
 def script(connection: Connection[Any]) -> str:
-    """What an owner has to run for a role that may not make the table."""
+    """The SQL that the owner has to run if the role may not make the table."""
     role = sql.Identifier(connection.info.user).as_string(connection)
     grants = f"GRANT SELECT, INSERT ON {TABLE} TO {role};\nGRANT SELECT ON {VERSIONS} TO {role};"
     return f"BEGIN;{_MAKE_VERSIONS}{_steps(version(connection))}{grants}\nCOMMIT;"
@@ -177,7 +180,7 @@ def script(connection: Connection[Any]) -> str:
 def _steps(version: int) -> str:
     steps = ""
     for number, migration in enumerate(MIGRATIONS[version:], version + 1):
-        steps += f"{migration}INSERT INTO {VERSIONS} (version) VALUES ({number});\n"  # noqa: S608
+        steps += f"{migration}INSERT INTO {VERSIONS} (version) VALUES ({number});\n"
     return steps
 
 
@@ -198,8 +201,8 @@ def _amount(stored: int | str | None) -> str | None:
 
 
 def cleaned(row: Sequence[Any]) -> list[Any]:
-    """A row of the journal without what PostgreSQL does not have: the character NUL, half characters, and in
-    metadata numbers that are none."""
+    """A row of the journal without the values that PostgreSQL refuses: the character NUL, lone surrogates,
+    and NaN and infinity in metadata."""
     clean = list(map(_clean, row))
     if row[_METADATA]:
         clean[_METADATA] = json.dumps(_clean(json.loads(row[_METADATA])))
@@ -217,7 +220,7 @@ def _clean(value: Any) -> Any:
 
 
 _NOT_TWICE: Final = " AND NOT EXISTS (SELECT FROM unnest(%s::text[]) AS twice WHERE twice = id)"
-_TWICE: Final = f"SELECT id FROM {TABLE} WHERE id = ANY(%s)".encode()  # noqa: S608
+_TWICE: Final = f"SELECT id FROM {TABLE} WHERE id = ANY(%s)".encode()
 _SPAN: Final = f" FROM {TABLE} WHERE started >= %s AND started < %s"
 _ROWS: Final = f"SELECT {_listed(_TO_JOURNAL)}{_SPAN} ORDER BY started, id".encode()
 
@@ -225,6 +228,10 @@ _ROWS: Final = f"SELECT {_listed(_TO_JOURNAL)}{_SPAN} ORDER BY started, id".enco
 def rows(connection: Connection[Any], start: datetime, end: datetime) -> list[LedgerRow]:
     """The rows started in [start, end), oldest first."""
     return list(map(ledger_row, connection.execute(_ROWS, [start, end]))) if version(connection) else []
+
+
+def _microseconds(seconds: str) -> str:
+    return f"floor({seconds} * 1e6 + 0.5)::bigint"
 
 
 _TOKENS: Final = [f'sum("{bucket}")' for bucket in TokenCounts._fields]
@@ -240,14 +247,17 @@ _SUMS: Final = (
     *(f"{tokens}::bigint" for tokens in _TOKENS),
     "count(*) FILTER (WHERE cost IS NULL)",
     *(f"({tokens} FILTER (WHERE cost IS NULL))::bigint" for tokens in _TOKENS),
-    "array_agg(floor(latency * 1e6 + 0.5)::bigint) FILTER (WHERE outcome = 'ok' AND latency IS NOT NULL)",
+    f"sum({_microseconds('queue')})::bigint",
+    f"count(*) FILTER (WHERE load >= {LEAST_LOAD})",
+    f"(sum({_microseconds('load')}) FILTER (WHERE load >= {LEAST_LOAD}))::bigint",
+    f"array_agg({_microseconds('latency')}) FILTER (WHERE outcome = 'ok' AND latency IS NOT NULL)",
     "coalesce(sum(cost), 0)",
     "coalesce(sum(cost) FILTER (WHERE estimated), 0)",
     "coalesce(sum(override_saved) FILTER (WHERE final), 0)",
 )
 """As `grouped` takes them."""
 _PARTS: Final = {"group": '"group"', "day": "(started AT TIME ZONE 'UTC')::date"}
-"""How the parts of a key are written in SQL, where it is not their name."""
+"""The parts of a key in SQL, if that is not the name of the part."""
 
 
 def sums(
@@ -258,7 +268,7 @@ def sums(
     tiers: Sequence[Lengths],
     without: Sequence[str],
 ) -> dict[Key, Tally]:
-    """Sums over the rows started in [start, end), without the ids that are named, per value of `by`."""
+    """Sums over the rows started in [start, end), per value of `by`. `without`: ids of rows to leave out."""
     if not version(connection):
         return {}
     groups = [*(_PARTS.get(name, name) for name in by), tier_of(tiers)]

@@ -45,7 +45,7 @@ CLOSE: Final = 5.0
 """Seconds that `close` waits at most."""
 
 _BUSY: Final = 0.02
-"""Seconds after which a thread that has to end looks again whether another process still ships."""
+"""Seconds between two looks, in a thread that has to end, whether another process still ships."""
 _OLDEST: Final = "SELECT * FROM attempts ORDER BY started_ns LIMIT ?"
 _REMOVE: Final = "DELETE FROM attempts WHERE started_ns = ? AND id = ?"
 _Row: TypeAlias = tuple[Any, ...]
@@ -70,27 +70,28 @@ class Shipper:
         self._tries = lock_tries(self._starting)
         self._thread: threading.Thread | None = None
         self._wakes = queue.SimpleQueue[None]()  # its `put` never waits, so a finaliser may call it
-        self._told = False  # there is something to ship, or may be, and the thread knows
+        self._notified = False  # the thread knows that there may be rows to ship
         self._closing = False
         self._until = float("inf")  # when the last try ends
         self._connection: Connection | None = None
         self._refused = set[tuple[int, str]]()
-        self._most = BATCH  # rows at once: fewer after failures, because the time or the size may be limited
+        self._most = BATCH  # rows in a batch: fewer after failures, because time or size may be limited
         self._failures = 0  # since the last success
-        self._outage: type[BaseException] | None = None  # why; it was logged
+        self._outage: type[BaseException] | None = None  # the kind of error that was logged last
 
     def notify(self, *, start: bool = True) -> None:
-        """There are rows in the journal. Without `start`, no thread is started for them."""
-        if self._told or self._closing:
+        """Tell the thread that there are rows in the journal. `start`: start the thread if there is none
+        yet."""
+        if self._notified or self._closing:
             return
         if self._thread is None and start:
             self._start()
         if self._thread is not None:
-            self._told = True
+            self._notified = True
             self._wakes.put(None)
 
     def stop(self) -> None:
-        """Let the thread ship what there is, and end. Does not wait for it."""
+        """Let the thread ship what is in the journal, and then end. Does not wait for that."""
         self._until = time.monotonic() + CLOSE
         self._closing = True
         self._wakes.put(None)
@@ -102,17 +103,19 @@ class Shipper:
         self.stop()
         if self._thread is not None:
             self._thread.join(CLOSE)
-            if self._told or self._thread.is_alive():
+            if self._notified or self._thread.is_alive():
                 log.warning(
                     "ledger: rows for %s wait in %s until the next start", self._database, self._journal
                 )
 
     def after_fork(self) -> Shipper:
-        """Another one, for a forked child. The parent's connection is left without a word to the server."""
+        """A new shipper for a forked child. The parent's connection is abandoned, and nothing is sent over
+        it."""
         if self._connection is not None and not self._connection.closed:
             with open(os.devnull, "rb") as nothing:
                 os.dup2(nothing.fileno(), self._connection.fileno())
-            _left.append(self._connection)  # its buffers may be in use in the parent
+            # Never freed: at the fork, a thread of the parent may have been using it.
+            _left.append(self._connection)
         return Shipper(self._journal, self._database)
 
     def _start(self) -> None:
@@ -131,16 +134,17 @@ class Shipper:
         try:
             while not self._closing:
                 self._wait()
-                if self._told:
+                if self._notified:
                     self._ship()
-            if self._told and not self._failures:  # what came while it shipped
+            if self._notified and not self._failures:  # the rows that came while it shipped
                 self._ship()
         finally:
             self._disconnect()
 
     def _wait(self) -> None:
-        """Wait for rows, and then for those that join them; after a failure, until the next try."""
-        if not self._told:
+        """Wait for a row, and then for others that can be sent with it. After a failure, wait until the next
+        try."""
+        if not self._notified:
             try:
                 self._wakes.get(timeout=IDLE)
             except queue.Empty:
@@ -153,7 +157,7 @@ class Shipper:
 
     def _ship(self) -> None:
         """Ship all that is in the journal. Errors are only logged."""
-        self._told, reused = False, self._connection is not None
+        self._notified, reused = False, self._connection is not None
         try:
             try:
                 self._ship_all()
@@ -170,11 +174,11 @@ class Shipper:
             self._outage = None
 
     def _failed(self, error: Exception) -> None:
-        self._told = True
+        self._notified = True
         self._disconnect()
         self._failures += 1
         kind = OperationalError if isinstance(error, OperationalError) else type(error)
-        # Where rows are refused, others may follow that are not.
+        # If rows were refused, smaller batches do not help: others after them may be accepted.
         self._most = max(1, self._most // 2) if kind is OperationalError else BATCH
         if kind is not self._outage:
             self._outage = kind
@@ -189,8 +193,8 @@ class Shipper:
                 found = self._ship_batch(self._insert_each)
             if found is _Found.ALL:
                 return
-            self._told = time.monotonic() > self._until or (found is _Found.BUSY and not self._closing)
-            if self._told:
+            self._notified = time.monotonic() > self._until or (found is _Found.BUSY and not self._closing)
+            if self._notified:
                 return
             if found is _Found.BUSY:
                 time.sleep(_BUSY)
@@ -210,7 +214,7 @@ class Shipper:
 
     def _insert_each(self, connection: Connection, rows: list[_Row]) -> list[_Row]:
         """Insert rows one by one, and return those that could be. If none could, raises the last one's error:
-        it is the table that refuses them."""
+        then the table is at fault, and not a row."""
         stored, refused, failed = list[_Row](), list[_Row](), None
         for row in rows:
             try:

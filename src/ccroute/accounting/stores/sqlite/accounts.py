@@ -1,7 +1,8 @@
-"""The accounts of budgets in the file of an SQLite ledger: what is spent and reserved, in SQL.
+"""The accounts of budgets in the file of an SQLite ledger, in SQL.
 
-Every function runs within its caller's transaction. Triggers keep accounts right when a row is written, and
-when a reservation is made or ends: see `tables`. Knows SQL and claims; must not open files, nor know time.
+Every function runs within its caller's transaction. Triggers update the accounts when a row is written, and
+when a reservation is made, changed or ended: see `tables`. Knows SQL and claims; must not open files or read
+clocks.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from ccroute.accounting.budgets import Claim, Scope, Standing
+from ccroute.accounting.budgets import Account, Claim, Scope
 from ccroute.accounting.money import EXACT, NOTHING
 from ccroute.accounting.stores.sqlite.columns import NULL, nanoseconds
 from ccroute.accounting.stores.sqlite.tables import COUNT, amount_of_text, tokens
@@ -21,7 +22,7 @@ from ccroute.accounting.stores.sqlite.tables import COUNT, amount_of_text, token
 CHANGE: Final = "UPDATE reservations SET usd = ?, tokens = ? WHERE attempt = ?"
 END: Final = "DELETE FROM reservations WHERE attempt = ?"
 _MOST: Final = 2**53
-_STANDING: Final = """
+_ACCOUNT: Final = """
 SELECT usd, tokens, reserved_usd, reserved_tokens FROM accounts
 WHERE kind = ? AND name = ? AND session IS ? AND since = ?
 """
@@ -37,7 +38,7 @@ _SPENT: Final = f"""
 SELECT coalesce(sum({_WHOLE} / 1000000), 0) * 1000000 + coalesce(sum({_WHOLE} % 1000000), 0)
     + coalesce(sum({_TEXT}), 0), coalesce(sum({{tokens}}), 0)
 FROM {{table}} WHERE started_ns >= ?
-"""  # noqa: S608
+"""
 _SPENT_HERE: Final = _SPENT.format(table="attempts", tokens=tokens())
 _SPENT_SHIPPED: Final = _SPENT.format(table="shipped", tokens="tokens")
 _UNUSED: Final = """
@@ -48,21 +49,21 @@ _window: Final = lru_cache(64)(nanoseconds)
 
 
 class Process(NamedTuple):
-    """One that has reservations, the first of which expires at that time."""
+    """A process with reservations. `expires`: when the first of them does, in nanoseconds since 1970."""
 
     name: str
     expires: int
 
 
-def standing(cursor: sqlite3.Cursor, claim: Claim) -> Standing:
-    """How a claim stands. If it has no account, the rows are summed up."""
-    usd, tokens, reserved_usd, reserved_tokens = _account(cursor, claim) or _sums(cursor, claim)
-    return Standing(_usd(usd), tokens, _usd(reserved_usd), reserved_tokens)
+def read_account(cursor: sqlite3.Cursor, claim: Claim) -> Account:
+    """The account of a claim. If the file has no such account, the rows are summed up."""
+    usd, tokens, reserved_usd, reserved_tokens = _stored(cursor, claim) or _sums(cursor, claim)
+    return Account(_usd(usd), tokens, _usd(reserved_usd), reserved_tokens)
 
 
 def open_account(cursor: sqlite3.Cursor, claim: Claim, asked: int) -> None:
-    """Make a claim's account if it has none. It begins with what the rows say."""
-    if _account(cursor, claim) is not None:
+    """Make the account of a claim if the file has none, from the rows. `asked`: see the column."""
+    if _stored(cursor, claim) is not None:
         return
     scope = claim.scope
     if scope.session is not None or scope.kind == "session":
@@ -87,8 +88,7 @@ def reserve(
     process: str,
     expires: int,
 ) -> bool:
-    """Reserve so much of all claims, in one statement. False: one has no room, as `fits` has it, or no
-    account."""
+    """Reserve in all claims, in one statement. False: one claim does not fit (`fits`), or has no account."""
     names: dict[str, object] = dict.fromkeys(("agent", "group", "backend", "session"), NULL)
     rooms: list[object] = []
     for claim in claims:
@@ -116,13 +116,13 @@ def reserve(
 
 
 def processes(cursor: sqlite3.Cursor) -> list[Process]:
-    """Those that have reservations."""
+    """The processes that have reservations."""
     found = cursor.execute("SELECT process, min(expires) FROM reservations GROUP BY process")
     return [Process(*each) for each in found]
 
 
 def end_reservations(cursor: sqlite3.Cursor, process: str, before: int | None) -> None:
-    """End those of a process that expire before a moment; None: all."""
+    """End the reservations of a process that expire before a moment; None: all of them."""
     if before is None:
         cursor.execute("DELETE FROM reservations WHERE process = ?", (process,))
     else:
@@ -130,8 +130,8 @@ def end_reservations(cursor: sqlite3.Cursor, process: str, before: int | None) -
 
 
 def forget(cursor: sqlite3.Cursor, ended: int, idle: int) -> None:
-    """Remove accounts of windows that ended before `ended`, and those for which nobody asked since `idle`.
-    Where nothing is left, rows need no trigger any more."""
+    """Remove the accounts whose windows ended before `ended`, and those that were not used since `idle`. If
+    no account and no reservation is left, rows need no trigger any more."""
     cursor.execute("DELETE FROM accounts WHERE until <= ? OR asked < ?", (ended, idle))
     if cursor.execute(_UNUSED).fetchone():
         cursor.execute("DROP TRIGGER IF EXISTS attempt_counted")
@@ -143,17 +143,18 @@ def has_trigger(cursor: sqlite3.Cursor) -> bool:
 
 
 def at_least(usd: Decimal) -> int | float:
-    """An amount as columns have it, or a little more."""
+    """The amount in the unit of the columns, rounded up if a column cannot hold it exactly."""
     return -_at_most(EXACT.minus(usd))
 
 
-def _account(cursor: sqlite3.Cursor, claim: Claim) -> tuple[Any, ...] | None:
-    found: tuple[Any, ...] | None = cursor.execute(_STANDING, (*claim.scope, _window(claim.since))).fetchone()
+def _stored(cursor: sqlite3.Cursor, claim: Claim) -> tuple[Any, ...] | None:
+    found: tuple[Any, ...] | None = cursor.execute(_ACCOUNT, (*claim.scope, _window(claim.since))).fetchone()
     return found
 
 
 def _sums(cursor: sqlite3.Cursor, claim: Claim) -> tuple[Any, ...]:
-    """What the rows and reservations say of a claim. Of a session, only rows that are here count."""
+    """The sums of the rows and reservations of a claim. For a session, only the rows in this file count:
+    those in PostgreSQL are not known by session."""
     condition, names = _matches(claim.scope)
     bound = _window(claim.since), *names
     usd, tokens = cursor.execute(_SPENT_HERE + condition, bound).fetchone()
@@ -172,7 +173,7 @@ def _matches(scope: Scope) -> tuple[str, list[str]]:
 
 
 def _in_column(tokens: int) -> int:
-    """So many tokens, or as many as a column takes."""
+    """The number of tokens, limited to what a column can hold."""
     return max(-_MOST, min(tokens, _MOST))
 
 
@@ -182,7 +183,7 @@ def _usd(amount: float) -> Decimal:
 
 
 def _at_most(usd: Decimal) -> int | float:
-    """An amount as columns have it, or a little less."""
+    """The amount in the unit of the columns, rounded down if a column cannot hold it exactly."""
     scaled = usd.scaleb(12, EXACT)
     whole = int(scaled)
     whole -= whole > scaled

@@ -19,14 +19,14 @@ from ccroute.accounting.row import LedgerRow
 from ccroute.types import FailureClass, Usage
 from ccroute.types.route import new_usage
 
-INSERT: Final = f"INSERT INTO attempts VALUES ({', '.join('?' * 36)}) ON CONFLICT DO NOTHING"  # noqa: S608
+INSERT: Final = f"INSERT INTO attempts VALUES ({', '.join('?' * 36)}) ON CONFLICT DO NOTHING"
 _TAKEN: Final = "SELECT started_ns, id FROM attempts WHERE started_ns BETWEEN ? AND ?"
 NULL: Final = float("nan")
 """Stored as NULL. Python's sqlite3 takes 0.2 µs for each None: it looks for an adapter. Source:
 https://sqlite.org/c3ref/bind_blob.html#:~:text=NaN"""
 PLACES: Final = 12
-"""An amount with so many decimal places, or fewer, is stored as a whole number, which SQL can sum up exactly;
-any other as text, with a point. A price of up to 6 places per million tokens never needs more."""
+"""Decimal places. An amount with at most so many is stored as a whole number, which SQL can sum up exactly.
+Any other is stored as text, with a point. A price of up to 6 places per million tokens never needs more."""
 _TENS: Final = 10 ** (PLACES + 1)
 _ONE, _POINT = Decimal(1), Decimal("0.0")
 _INT64: Final = 2**63
@@ -99,17 +99,17 @@ def values(row: LedgerRow) -> tuple[Any, ...]:
 
 
 def storable(row: LedgerRow) -> tuple[Any, ...]:
-    """The columns of a row whose texts may have half characters, which SQLite does not take."""
+    """The columns of a row. Lone surrogates in texts are replaced, because SQLite refuses them."""
     return tuple(
         value.encode(errors="replace").decode() if isinstance(value, str) else value for value in values(row)
     )
 
 
 def insert(cursor: sqlite3.Cursor, columns: tuple[Any, ...]) -> None:
-    """Insert a row, unless it is there."""
+    """Insert a row, unless a row with its id is stored already."""
     if cursor.execute(INSERT, columns).rowcount:
         return
-    # It is there, or a row of the same microsecond has its number.
+    # The row is stored already, or another row of the same microsecond has its number.
     id, first = columns[1], columns[0] * 1000
     while True:
         numbers = range(first, first + 1000)

@@ -36,7 +36,7 @@ WAIT: Final = 0.25
 LOOK: Final = 1.0
 """Seconds after which a writer looks again whether the file was removed."""
 _LATER: Final = (sqlite3.OperationalError, sqlite3.DatabaseError, sqlite3.InternalError)
-"""Errors of the file. Any other is the row's own: it can never be stored."""
+"""Errors of the file. With any other error, the row itself cannot be stored."""
 _PASSING: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 """Kinds of errors after which the same connection may work again."""
 
@@ -45,7 +45,7 @@ class SqliteLedger(BaseLedger):
     """One row per attempt, in the file at `path`, which is made with the first row.
 
     A row is in the file when its call returns, and survives the end of the process, also by `kill -9`. (If
-    the whole machine crashes, the last ones may be lost.) No row is there twice. Threads, processes and
+    the whole machine crashes, the last ones may be lost.) No row is stored twice. Threads, processes and
     ledgers may share a file; it has to be on a local disk.
 
     Raises `ConfigError` if the file is no ledger or of a newer version, and if there is no such folder.
@@ -55,10 +55,10 @@ class SqliteLedger(BaseLedger):
         self._cursor: sqlite3.Cursor | None = None  # that writes
         self._changes = deque[tuple[str, tuple[object, ...]]]()  # see `change`
         self._closed = False
-        self._patient = True  # until a writer has waited in vain: then the next ones do not wait
-        self._wait = WAIT  # the cursor's own
-        self._identity: tuple[int, int] | None = None  # its file's
-        self._looked = 0.0  # when that was compared last
+        self._patient = True  # whether writers wait; False after one has waited in vain
+        self._wait = WAIT  # seconds that the cursor waits
+        self._identity: tuple[int, int] | None = None  # of the file that the cursor has open
+        self._looked = 0.0  # when the identity was compared last
         self._path = Path(path).absolute()  # the process may change its folder
         super().__init__()
         if self._path.exists():
@@ -123,7 +123,7 @@ class SqliteLedger(BaseLedger):
     @contextlib.contextmanager
     def _snapshot(self) -> Iterator[tuple[files.Snapshot | None, list[LedgerRow]]]:
         """The file as it is now, None if it is empty, and the rows that are not in it yet."""
-        with contextlib.suppress(Exception):  # what cannot be stored now still counts
+        with contextlib.suppress(Exception):  # rows that cannot be stored now are in `waiting`
             self.flush()
         with contextlib.ExitStack() as stack:
             snapshot = None
@@ -135,7 +135,8 @@ class SqliteLedger(BaseLedger):
             yield snapshot, waiting
 
     def write(self, statement: Callable[[sqlite3.Cursor], T]) -> T:
-        """What `statement` returns, which executes one, after the rows that wait.
+        """Call `statement`, which executes one statement, after the waiting rows are stored. Returns its
+        result.
 
         Raises the file's error; then nothing is changed.
         """
@@ -144,19 +145,20 @@ class SqliteLedger(BaseLedger):
         return self._use(statement, writes=True)
 
     def transaction(self, work: Callable[[sqlite3.Cursor], T]) -> T:
-        """The same for several statements, which are executed all or none."""
+        """The same for several statements. Either all of them take effect, or none."""
         return self.write(partial(_in_transaction, "BEGIN IMMEDIATE", work))
 
     def read(self, work: Callable[[sqlite3.Cursor], T]) -> T | None:
-        """What `work` finds in the file at one moment; None if there is no file. Raises the file's error."""
+        """Call `work`, which reads the file as it is at one moment. None if there is no file. Raises the
+        file's error."""
         with contextlib.suppress(Exception):
             self.flush()
         reads = partial(_in_transaction, "BEGIN", work)
         return self._use(reads, writes=False) if self._path.exists() else None
 
     def change(self, statement: str, *parameters: object) -> None:
-        """Execute a statement without waiting, as a finaliser must. If the file cannot be written just now,
-        the next row takes it along."""
+        """Execute a statement without waiting, because a finaliser may call this. If the file cannot be
+        written now, the statement is executed with the next row."""
         self._changes.append((statement, parameters))
         for _ in self._tries():
             try:
@@ -191,6 +193,7 @@ class SqliteLedger(BaseLedger):
                 self.disconnect()
 
     def _use(self, work: Callable[[sqlite3.Cursor], T], *, writes: bool) -> T:
+        # Not `_unchanged()`: after an interrupt in its last step, a settlement would find the ledger busy.
         with self._lock:
             before, self._busy = self._busy, True
             try:
@@ -215,7 +218,7 @@ class SqliteLedger(BaseLedger):
                 self.disconnect()
 
     def _ready(self, wait: bool) -> sqlite3.Cursor:
-        """The cursor that writes; whether it waits for other processes."""
+        """The cursor that writes. `wait`: whether its statements may wait for other processes."""
         now, cursor = time.monotonic(), self._cursor
         seconds = (files.WAIT if self._closed else WAIT) if wait and self._patient else 0
         if cursor is not None and now - self._looked > LOOK:
@@ -227,13 +230,13 @@ class SqliteLedger(BaseLedger):
             connection = files.open_for_writing(self._path, seconds)
             cursor = self._cursor = connection.cursor()
             self._wait, self._identity, self._looked = seconds, _identity(self._path), now
-            if accounts.has_trigger(cursor):  # perhaps of budgets that nobody has any more
+            if accounts.has_trigger(cursor):  # perhaps only for budgets that no router has any more
                 with contextlib.suppress(sqlite3.Error):
                     _in_transaction("BEGIN IMMEDIATE", tidy, cursor)
         elif self._wait != seconds:
             cursor.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
             self._wait = seconds
-        if cursor.connection.in_transaction:  # since an interrupt
+        if cursor.connection.in_transaction:  # left open by an interrupt
             cursor.execute("ROLLBACK")
         return cursor
 
@@ -244,7 +247,7 @@ class SqliteLedger(BaseLedger):
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file there is at `path`."""
+    """The identity of the file at `path`; None if there is none."""
     try:
         found = os.stat(path)
     except FileNotFoundError:
@@ -263,7 +266,7 @@ def read_sums(
 
 
 def _in_transaction(begin: str, work: Callable[[sqlite3.Cursor], T], cursor: sqlite3.Cursor) -> T:
-    """What `work` returns, which is done wholly or not at all."""
+    """Call `work` in a transaction, and return its result."""
     try:
         cursor.execute(begin)
         found = work(cursor)

@@ -1,6 +1,6 @@
-"""What this process is called in a file that others share, and whether another one has ended.
+"""The name of this process in a shared file, and whether another process has ended.
 
-Knows Linux's /proc. Elsewhere nothing can be known of another process.
+Knows Linux's /proc. On other systems, nothing is known about other processes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _name(pid: int) -> str:
 
 
 def has_ended(name: str) -> bool | None:
-    """Whether the process of that name has ended; None: it cannot be seen from here."""
+    """Whether the process with that name has ended; None if it cannot be seen from here."""
     place, pid, started = name.split(" ")
     if name == this_process():
         return False
@@ -31,7 +31,7 @@ def has_ended(name: str) -> bool | None:
     state, since = _state(int(pid))
     if state:
         return state in {"Z", "X"} or since != started
-    try:  # it may be hidden
+    try:  # /proc may hide it
         os.kill(int(pid), 0)
     except ProcessLookupError:
         return True
@@ -41,7 +41,8 @@ def has_ended(name: str) -> bool | None:
 
 
 def _place() -> str:
-    """The machine since its start, and the processes that see each other there (a container has its own)."""
+    """Identifies the start of this machine, and the set of processes that see each other: a container is one
+    set."""
     try:
         with open("/proc/sys/kernel/random/boot_id", "rb") as file:
             return f"{crc32(file.read() + os.readlink('/proc/self/ns/pid').encode()):08x}"
@@ -50,7 +51,7 @@ def _place() -> str:
 
 
 def _state(pid: int) -> tuple[str, str]:
-    """A process's state, "" if there is none, and when it started. Source:
+    """The state of a process ("" if there is no such process), and when it started. Source:
     https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html"""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:

@@ -20,32 +20,59 @@ from pydantic_core import from_json
 from ccroute.accounting.money import NOTHING, total_usd
 from ccroute.accounting.row import Key, keys_of
 from ccroute.accounting.stores.sqlite.columns import SPAN, amount_of, bounds
+from ccroute.accounting.stores.sqlite.tables import PROMPT
 from ccroute.accounting.tally import Lengths, Tally, TokenCounts, combined, without_gc
+from ccroute.types.route import LEAST_LOAD
 
 AT_ONCE: Final = 20_000
-"""Rows that are summed up at once, about: SQLite sorts them, which is quick in a processor's cache."""
+"""The most rows that one statement sums up. SQLite sorts them, which is fast while they fit in the CPU
+cache."""
 _DAY: Final = 86_400_000_000_000  # nanoseconds
 _FIRST_DAY: Final = date(1970, 1, 1).toordinal()
-_PROMPT: Final = "input + cache_read + cache_write_5m + cache_write_1h"
+_PROMPT: Final = " + ".join(PROMPT)
+_HAS_FILTER: Final = sqlite3.sqlite_version_info >= (3, 30)
+
+
+def _only(condition: str, aggregate: str, value: str) -> str:
+    """The aggregate over the rows for which the condition holds. With a filter, no other row costs a step."""
+    if _HAS_FILTER:
+        return f"{aggregate}({value}) FILTER (WHERE {condition})"
+    return f"{aggregate}(CASE WHEN {condition} THEN {value} END)"
+
+
+def _microseconds(seconds: str) -> str:
+    return f"CAST({seconds} * 1e6 + 0.5 AS INTEGER)"
+
+
 _SUMS: Final = (
     "sum(final)",
     "count(*)",
-    "sum(outcome IN ('failed', 'interrupted'))",
-    "count(CASE WHEN cost IS NULL AND final THEN 1 END)",
+    _only("outcome IN ('failed', 'interrupted')", "count", "1"),
+    _only("final AND cost IS NULL", "count", "1"),
     "sum(estimated)",
     "sum(final AND cached)",
     "sum(final AND overridden)",
-    "count(CASE WHEN final THEN override_saved END)",
+    _only("final", "count", "override_saved"),
     *(f"sum({bucket})" for bucket in TokenCounts._fields),
     "count(*) - count(cost)",
-    *(f"sum(CASE WHEN cost IS NULL THEN {bucket} ELSE 0 END)" for bucket in TokenCounts._fields),
-    "count(CASE WHEN outcome = 'ok' THEN latency END)",
+    *(_only("cost IS NULL", "sum", bucket) for bucket in TokenCounts._fields),
+    _only("queue > 0", "sum", _microseconds("queue")),
+    _only(f"load >= {LEAST_LOAD}", "count", "1"),
+    _only(f"load >= {LEAST_LOAD}", "sum", _microseconds("load")),
+    _only("outcome = 'ok'", "count", "latency"),
 )
-_LATENCIES: Final = "group_concat(CASE WHEN outcome = 'ok' THEN CAST(latency * 1e6 + 0.5 AS INTEGER) END)"
-_AMOUNTS: Final = ("cost", "CASE WHEN estimated THEN cost END", "CASE WHEN final THEN override_saved END")
-_QUICKLY: Final = tuple(f"sum({amount})" for amount in _AMOUNTS)
-"""The amounts, where all of them are whole numbers: with a text, the sum is a float."""
-_EXACTLY: Final = tuple(f"json_group_array({amount})" for amount in _AMOUNTS)
+_LATENCIES: Final = _only("outcome = 'ok'", "group_concat", _microseconds("latency"))
+
+
+def _amounts(aggregate: str) -> Sequence[str]:
+    """Of cost, of the estimated part of it, and of what overrides saved."""
+    estimated, saved = _only("estimated", aggregate, "cost"), _only("final", aggregate, "override_saved")
+    return f"{aggregate}(cost)", estimated, saved
+
+
+_QUICKLY: Final = _amounts("sum")
+"""The sums of amounts that are all whole numbers. If one is a text, the sum is a float."""
+_EXACTLY: Final = _amounts("json_group_array")
 """All amounts, for Python to sum up."""
 
 
@@ -58,7 +85,7 @@ def sums(
 ) -> dict[Key, Tally]:
     """Sums over the rows started in [start, end), per value of `by`.
 
-    The rows are read in parts, with each connection in a thread of its own.
+    The rows are read in parts, with one thread per connection.
     """
     free = SimpleQueue[sqlite3.Connection]()
     first, *others = connections
@@ -85,7 +112,8 @@ def sums(
 def _parts(
     connection: sqlite3.Connection, start: int, end: int, *, within_days: bool
 ) -> Iterator[tuple[int, int]]:
-    """Spans of at most `AT_ONCE` rows each, and, if asked, of one day each, so that no day is grouped by."""
+    """Spans of at most `AT_ONCE` rows each. `within_days`: none has rows of two days, so that SQL need not
+    group by day."""
     first = f"SELECT started_ns {SPAN} ORDER BY started_ns LIMIT 1"
     while found := connection.execute(first, (start, end)).fetchone():
         (start,) = found
@@ -102,7 +130,7 @@ def _read(
     """The groups of a part, as `grouped` takes them."""
     groups = [*(f'"{name}"' for name in by if name != "day"), tier_of(tiers)]
     found, microseconds = _columns(connection, groups, _QUICKLY, part)
-    if any(float in map(type, amounts) for amounts in found[-len(_AMOUNTS) :]):
+    if any(float in map(type, amounts) for amounts in found[-len(_QUICKLY) :]):
         found, microseconds = _columns(connection, groups, _EXACTLY, part)
     *columns, answered, cost, estimated_cost, override_saved = found
     latencies = array("q", microseconds)
@@ -120,15 +148,15 @@ def _columns(
 ) -> tuple[list[list[Any]], list[int]]:
     """The groups of a part, as columns, and their latencies one after the other.
 
-    They come as text. With a row for each group, sqlite3 would wait after each for the thread that runs
-    Python just then, for 5 ms.
+    They come as one text. If each group were a row, sqlite3 would need Python's lock after each of them, and
+    could wait 5 ms for it each time.
     """
     columns = [*groups, *_SUMS, *amounts]
     inner = ", ".join(f"{column} AS c{i}" for i, column in enumerate(columns))
     outer = ", ".join(f"json_group_array(c{i})" for i in range(len(columns)))
     inner = f"SELECT {inner}, {_LATENCIES} AS latencies {SPAN} GROUP BY {', '.join(groups)}"
     try:
-        query = f"SELECT json_array({outer}), group_concat(latencies) FROM ({inner})"  # noqa: S608
+        query = f"SELECT json_array({outer}), group_concat(latencies) FROM ({inner})"
         found, latencies = connection.execute(query, part).fetchone()
     except sqlite3.OperationalError as error:
         if amounts is _EXACTLY or str(error) != "integer overflow":  # more than 9 million USD
@@ -144,8 +172,8 @@ def tier_of(tiers: Sequence[Lengths]) -> str:
 
 
 def grouped(lines: Iterable[Sequence[Any]], by: Sequence[str], tiers: Sequence[Lengths]) -> dict[Key, Tally]:
-    """Sums per key. A line has what SQL summed up: the parts that `by` names, the tier, as `_SUMS` without
-    the number of latencies, and the amounts in USD."""
+    """Sums per key. Each line has these values: the parts that `by` names, the tier, `_SUMS` with the
+    latencies in place of their number, and the amounts in USD."""
     names, key = len(by), keys_of(by)
     found = combined((line[:names], _tally(line[names:], tiers)) for line in lines)
     return {key(group): tally for group, tally in found.items()}
@@ -153,10 +181,11 @@ def grouped(lines: Iterable[Sequence[Any]], by: Sequence[str], tiers: Sequence[L
 
 def _tally(found: Sequence[Any], tiers: Sequence[Lengths]) -> Tally:
     tier, requests, attempts, failures, unknown, estimated, cache_hits, overrides, overrides_known = found[:9]
-    used, unpriced, latencies, cost, estimated_cost, override_saved = found[9:15], found[15], *found[22:]
+    used, unpriced, used_unpriced = found[9:15], found[15], found[16:22]
+    wait, loads, load_time, latencies, cost, estimated_cost, override_saved = found[22:]
     tokens, known = dict[Lengths | None, TokenCounts](), TokenCounts._make(used)
     if unpriced:
-        tokens[None] = TokenCounts._make(found[16:22])
+        tokens[None] = TokenCounts._make(used_unpriced)
         known = known.minus(tokens[None])
     if unpriced < attempts:
         tokens[tiers[tier or 0]] = known
@@ -174,6 +203,10 @@ def _tally(found: Sequence[Any], tiers: Sequence[Lengths]) -> Tally:
         override_saved,
         tokens,
         array("q", latencies or ()),
+        {},
+        wait or 0,
+        loads,
+        load_time or 0,
     )
 
 

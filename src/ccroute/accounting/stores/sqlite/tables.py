@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Final
 
 APPLICATION: Final = 0x63637274  # "ccrt"
+PROMPT: Final = ("input", "cache_read", "cache_write_5m", "cache_write_1h")
+"""The columns whose sum is the length of a prompt, in tokens."""
 
 _COLUMNS: Final = """
     started          INTEGER NOT NULL,  -- microseconds since 1970, UTC
@@ -51,7 +53,7 @@ _SECOND: Final = """
 
 
 def _belongs(row: str) -> str:
-    """To which accounts a row or a reservation belongs, in SQL."""
+    """The accounts that a row or a reservation counts in, as a condition in SQL."""
     return f"""
         (session IS NULL AND kind = 'router' AND name = ''
         OR session IS NULL AND kind = 'agent' AND name = {row}.agent
@@ -65,14 +67,20 @@ def _belongs(row: str) -> str:
 
 def tokens(row: str = "") -> str:
     """The tokens of a row that count for a budget, in SQL; `row` ends with a dot."""
-    parts = ("input", "cache_read", "cache_write_5m", "cache_write_1h", "output")
-    return " + ".join(f"{row}{part}" for part in parts)
+    return " + ".join(f"{row}{part}" for part in (*PROMPT, "output"))
 
 
 def amount_of_text(cost: str) -> str:
-    """A cost that is a text as a whole number, which is never less, in SQL."""
+    """A cost that is stored as text, as a whole number, rounded up, in SQL."""
     scaled = f"CAST({cost} AS REAL) * 1e12 * (1 + 1e-15)"
     return f"CASE WHEN {scaled} < 9e18 THEN CAST({scaled} AS INTEGER) + 1 ELSE {scaled} END"
+
+
+def _amount(cost: str) -> str:
+    """A cost as a number, 0 if it is unknown, in SQL."""
+    return (
+        f"CASE typeof({cost}) WHEN 'integer' THEN {cost} WHEN 'text' THEN {amount_of_text(cost)} ELSE 0 END"
+    )
 
 
 def _adds(row: str, sign: str, more: str = "") -> str:
@@ -81,28 +89,28 @@ def _adds(row: str, sign: str, more: str = "") -> str:
         SET reserved_usd = reserved_usd {sign} {row}.usd,
             reserved_tokens = reserved_tokens {sign} {row}.tokens{more}
         WHERE {_belongs(row)}
-    """  # noqa: S608
+    """
 
 
 _ACCOUNTS: Final = (
     """
-    CREATE TABLE accounts (              -- what was spent since a moment, and what may yet be
+    CREATE TABLE accounts (              -- what is spent and reserved in a window
         kind             TEXT NOT NULL,  -- router, agent, group, backend or session
-        name             TEXT NOT NULL,  -- its name; '' for the router
+        name             TEXT NOT NULL,  -- of the agent, group and so on; '' for the router
         session          TEXT,           -- the only one that counts; NULL: all
         since            INTEGER NOT NULL,  -- as started_ns
-        until            INTEGER NOT NULL,  -- from here on nobody asks for it
+        until            INTEGER NOT NULL,  -- the end of the window
         usd              NOT NULL,  -- as cost; a REAL above 9 million USD
         tokens           INTEGER NOT NULL,
         reserved_usd     NOT NULL,
         reserved_tokens  INTEGER NOT NULL,
-        asked            INTEGER NOT NULL  -- until when the latest reservation was to last
+        asked            INTEGER NOT NULL  -- when the latest reservation expires
     )
     """,
     "CREATE INDEX accounts_by_name ON accounts (kind, name, session, since)",
     "CREATE INDEX accounts_by_session ON accounts (session) WHERE session IS NOT NULL",
     """
-    CREATE TABLE reservations (          -- what an attempt in flight may yet cost
+    CREATE TABLE reservations (          -- what an attempt in flight may still cost
         attempt          TEXT PRIMARY KEY,  -- the id of its row
         agent            TEXT,
         "group"          TEXT,
@@ -130,7 +138,7 @@ _ACCOUNTS: Final = (
 
 _SHIPPED: Final = (
     """
-    CREATE TABLE shipped (               -- what rows have spent that are in PostgreSQL, and no longer here
+    CREATE TABLE shipped (               -- what the rows spent that were moved to PostgreSQL
         started_ns       INTEGER NOT NULL,  -- when a quarter of an hour began; windows begin with one
         agent            TEXT,
         "group"          TEXT,
@@ -145,27 +153,27 @@ _SHIPPED: Final = (
 COUNT: Final = f"""
 CREATE TRIGGER IF NOT EXISTS attempt_counted AFTER INSERT ON attempts BEGIN
     UPDATE accounts
-    SET usd = usd + CASE typeof(NEW.cost) WHEN 'integer' THEN NEW.cost
-            WHEN 'text' THEN {amount_of_text("NEW.cost")} ELSE 0 END,
+    SET usd = usd + {_amount("NEW.cost")},
         tokens = tokens + {tokens("NEW.")}
     WHERE {_belongs("NEW")} AND since <= NEW.started_ns;
     DELETE FROM reservations WHERE attempt = NEW.id;
 END
-"""  # noqa: S608
-"""Made with the first account: a row takes 3 µs longer with a trigger that has nothing to do."""
+"""
+"""It is made with the first account, because a row takes 3 µs longer with a trigger, even without
+accounts."""
 
 SHIP: Final = f"""
 INSERT INTO shipped
 SELECT started_ns - started_ns % 900000000000, agent, "group", backend,
-    CASE typeof(cost) WHEN 'integer' THEN cost WHEN 'text' THEN {amount_of_text("cost")} ELSE 0 END,
+    {_amount("cost")},
     {tokens()}
 FROM attempts WHERE started_ns = ? AND id = ?
 ON CONFLICT (started_ns, quote(agent), quote("group"), backend)
 DO UPDATE SET cost = cost + excluded.cost, tokens = tokens + excluded.tokens
-"""  # noqa: S608
-"""What a row has spent goes on to count when the row is removed: see `_SHIPPED`."""
+"""
+"""Before a row is removed, what it spent is added to the table `shipped`."""
 
-# A table of its own key is written a third faster than one without rowid, whose pages are split in three.
+# Rows are written a third faster into a table with an integer key than into one WITHOUT ROWID.
 MIGRATIONS: Final = (
     (f"CREATE TABLE attempts ({_COLUMNS} PRIMARY KEY (started, id)) WITHOUT ROWID",),
     (

@@ -1,4 +1,4 @@
-"""Gives every entry a backend. Entries with the same server share one, if they share a budget as well."""
+"""Gives every entry a backend. Entries with the same server and the same budget share one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ccroute.config.foreign.servers import free_name
 from ccroute.config.litellm.model_list.entries import Entry
 
 _Identity: TypeAlias = tuple[str, str, int]
-"""Equal for entries with the same server and the same budget."""
+"""A value that is equal for entries with the same server and the same budget."""
 
 
 class _Shared:
@@ -37,7 +37,7 @@ def add_backends(
     external: ExternalNames,
     limited: Collection[str],
 ) -> None:
-    """Add the backends, and give each entry its own.
+    """Add the backends, and set the backend of each entry.
 
     A model that entries describe differently needs a second backend of the same server, and so do entries
     with budgets of their own and those of `limited` providers.

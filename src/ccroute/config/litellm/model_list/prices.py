@@ -18,23 +18,24 @@ from ccroute.config.reading.source import Place
 _THOUGHTS: Final = "reasoning"
 _RATES: Final = {**PRICES, REASONING: _THOUGHTS}
 _SERVICES: Final = {"flex": "_flex", "priority": "_priority", "fast": "_priority"}
-"""How a key ends that counts for requests of another service tier."""
+"""The ends of keys that are for requests of another service tier."""
 _OTHER_UNITS: Final = (
     "input_cost_per_second",
     "output_cost_per_second",
     "input_cost_per_character",
     "output_cost_per_character",
 )
-"""What LiteLLM bills every answer by if its tokens cost nothing."""
+"""If tokens cost nothing, LiteLLM bills every answer by these."""
 _USUAL_SIZE: Final = "search_context_size_medium"
-"""What LiteLLM bills the web searches of Anthropic's models by, whose number only these models tell."""
+"""The key by which LiteLLM bills web searches of Anthropic's models. Only these report the number of
+searches."""
 _INCLUSIVE: Final = frozenset({"xai"})
-"""Providers whose higher prices begin at the number of tokens, and not above it."""
+"""Providers whose higher price begins at this number of tokens, and not above it."""
 
 Rates: TypeAlias = dict[str, Decimal]
-"""USD per million tokens by native key, and that of thoughts."""
+"""USD per million tokens, by native key or `_THOUGHTS`."""
 Tiers: TypeAlias = list[tuple[int, Rates]]
-"""The rates of prompts with more than so many tokens, the shortest prompts first."""
+"""Numbers of tokens in ascending order, each with the rates of prompts that are longer."""
 
 
 def read_price(section: Section, provider: str) -> tuple[dict[str, Any], Place] | None:
@@ -57,8 +58,8 @@ def read_price(section: Section, provider: str) -> tuple[dict[str, Any], Place] 
 
 
 def _by_keys(section: Section, provider: str, service: str) -> Tiers:
-    """The entry's own rates, and those of keys that end in `_above_200k_tokens`. None if they are not
-    complete, but a 0 alone is free."""
+    """The rates of the usual keys, and of the keys that end in `_above_200k_tokens`. Empty if a rate is
+    missing; but a rate of 0 alone means free."""
     rates = _rates(section, "", service)
     missing = {"input", "output"} - rates.keys()
     if missing:
@@ -76,7 +77,7 @@ def _by_keys(section: Section, provider: str, service: str) -> Tiers:
 
 
 def _by_ranges(section: Section) -> Tiers:
-    """The rates of each range of prompt lengths. None if they are not complete."""
+    """The rates of each range of prompt lengths. Empty if a rate is missing."""
     usual = {key: usd for key, usd in _rates(section, "", "").items() if key == "output"}
     found: list[tuple[int, int, Rates]] = []
     for row, place in section.entries(RANGES):
@@ -99,7 +100,7 @@ def _by_ranges(section: Section) -> Tiers:
 
 
 def _rates(section: Section, above: str, service: str) -> Rates:
-    """The rates of the keys with these endings; those without that of the service tier where it has none."""
+    """The rates of the keys with these ends. If the service tier has no key, the usual key counts."""
     rates = {}
     for key, ours in _RATES.items():
         name = key + above + service if key + above + service in section else key + above
@@ -109,7 +110,7 @@ def _rates(section: Section, above: str, service: str) -> Rates:
 
 
 def _inexact(section: Section, tiers: Tiers) -> Iterator[tuple[str, str]]:
-    """The keys that make the price another one than these rates, each with what they say."""
+    """The keys because of which these rates are not the price, each with the reason."""
     if any(rates.get(_THOUGHTS, rates["output"]) != rates["output"] for _, rates in tiers):
         yield REASONING if REASONING in section else RANGES, "thoughts have another price than answers"
     if "off_peak_pricing" in section:
@@ -121,7 +122,7 @@ def _inexact(section: Section, tiers: Tiers) -> Iterator[tuple[str, str]]:
 
 
 def _warn_of_half(section: Section, rates: Rates) -> None:
-    """Warn of rates without the other one, unless there are none."""
+    """Warn if only one of the two rates, of prompts and of answers, is given."""
     for key, ours in PRICES.items():
         if ours in rates:
             missing = next(name for name in ("input", "output") if name not in rates)

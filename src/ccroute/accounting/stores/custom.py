@@ -1,4 +1,4 @@
-"""A ledger of the user's own, which has only `record` and `tallies`."""
+"""A ledger that the user has written: it has only `record` and `tallies`, and perhaps `rows`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ccroute.accounting.tally import USUAL_TIERS, Lengths, Tally
 from ccroute.errors import ConfigError
 
 
-class OwnLedger(BaseLedger):
-    """Gives rows to a ledger of the user's own. Those of finalisers come with the next row or report, because
-    that ledger may wait for locks."""
+class CustomLedger(BaseLedger):
+    """Gives rows to the user's ledger. A finaliser's row waits for the next row or report, because the user's
+    ledger may wait for locks."""
 
     def __init__(self, ledger: Ledger) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class OwnLedger(BaseLedger):
         self._queue = deque(maxlen=MOST_WAITING)
 
     def record(self, row: LedgerRow) -> None:
-        """Give the ledger one row. Threads do so at the same time."""
+        """Give one row to the user's ledger. Several threads may do so at the same time."""
         self._ledger.record(row)
         if self._queue:
             self.flush()
@@ -33,7 +33,7 @@ class OwnLedger(BaseLedger):
         self._queue.append(row)
 
     def rows(self, since: datetime | None = None, until: datetime | None = None) -> list[LedgerRow]:
-        """The ledger's own. Raises `ConfigError` if it keeps none."""
+        """The rows of the user's ledger. Raises `ConfigError` if it has no `rows`."""
         if not isinstance(self._ledger, RowLedger):
             raise ConfigError(
                 f"ledger: {type(self._ledger).__name__} has no rows(since, until), so it keeps sums "
@@ -50,7 +50,7 @@ class OwnLedger(BaseLedger):
         *,
         tiers: Sequence[Lengths] = USUAL_TIERS,
     ) -> Mapping[Key, Tally]:
-        """The ledger's own, of everything."""
+        """The sums of the user's ledger, by all parts of the key and at the usual tiers."""
         self.flush()
         return self._ledger.tallies(since, until)
 
@@ -59,5 +59,5 @@ class OwnLedger(BaseLedger):
             row = rows.pop(0)
             try:
                 self._ledger.record(row)
-            except Exception as error:  # the reader of a report cannot help it
+            except Exception as error:  # the caller is a later row or a report, so the error is not its own
                 log.error("the ledger could not record call %s, which was abandoned: %s", row.call, error)

@@ -1,0 +1,153 @@
+"""Whether a call waits for a slot, or takes another candidate that may serve it at once: where to wait would
+cost more, or takes too long.
+
+The decision itself is pure, in `routing.scheduling.waiting_cost`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final
+
+from ccroute import observe
+from ccroute.display import rounded_usd
+from ccroute.errors import BackendError, RequestError
+from ccroute.flow.attempt.attempt import Instead
+from ccroute.flow.attempt.carried import carried_request
+from ccroute.flow.attempt.context import FOREVER, AttemptContext
+from ccroute.flow.attempt.spending import fits_now
+from ccroute.routing import Candidate, Deployment
+from ccroute.routing.balance import TYPICAL_OUTPUT
+from ccroute.routing.scheduling.waiting_cost import WaitingCost, expected_usd, is_too_long
+
+if TYPE_CHECKING:
+    from ccroute.flow.retry import RetryState
+
+AT_ONCE: Final = 0.05
+"""Seconds: a shorter wait is none."""
+_OFTEN: Final = 0.5
+_RARELY: Final = 10.0
+"""Seconds between two decisions of a call that waits, at least and at most."""
+
+
+class Patience:
+    """How long one call waits for a slot, at the host of any of its `options`.
+
+    predicted: the seconds that it would wait, as predicted when it came.
+    """
+
+    def __init__(
+        self, attempt: AttemptContext, options: Sequence[Candidate], retry: RetryState, waiting: WaitingCost
+    ) -> None:
+        self._attempt, self._options, self._retry, self._waiting = attempt, options, retry, waiting
+        self._since = attempt.state.clock.monotonic()
+        self._break_even = FOREVER  # the least one of all candidates
+        self.predicted = min(self._predicted([option.deployment for option in options]))
+
+    def instead(self, left: float) -> Instead | None:
+        """The candidate that the call takes now, with about `left` seconds to wait: the first one of the plan
+        that may serve at once and is worth it."""
+        self._break_even = FOREVER
+        if not left and not self._waited:
+            return None
+        for other in self._retry.others(self._options):
+            if self._serves_at_once(other.deployment):
+                worth = self._worth(other, left)
+                if worth is not None and _may_serve(self._attempt.at(other)):
+                    return worth
+        return None
+
+    def next_look(self) -> float:
+        """The instant at which the call decides again, if it still waits."""
+        now, longest = self._attempt.state.clock.monotonic(), self._waiting.longest
+        soon = now + min(max(self._break_even / 8, _OFTEN), _RARELY)
+        ends = (self._since + self._break_even, self._since + (FOREVER if longest is None else longest))
+        return min([soon, *(end for end in ends if end > now)])
+
+    def took(self, instead: Instead) -> None:
+        """The call takes another candidate."""
+        attempt, waits, identity = self._attempt, self._attempt.state.waits, self._identity
+        if not (waited := self._waited):
+            waits.paid_at_once(identity)
+        elif waited > self.predicted:
+            waits.waited(identity, self.predicted, waited, instead.break_even)
+        name, other = attempt.deployment.name, instead.candidate.deployment.name
+        event = observe.WaitSkipped(attempt.call_id, attempt.plan.agent, name, other, instead.reason)
+        attempt.state.emit(event)
+
+    def came(self, started: float, load: float) -> None:
+        """The call was sent at this instant, and its answer came after a load of so many seconds."""
+        waited = max(started - self._since, 0.0) + load
+        self._attempt.state.waits.waited(self._identity, self.predicted, waited, self._break_even)
+
+    @property
+    def _identity(self) -> str:
+        return self._attempt.deployment.identity
+
+    @property
+    def _waited(self) -> float:
+        seconds = self._attempt.state.clock.monotonic() - self._since
+        return seconds if seconds > AT_ONCE else 0.0
+
+    def _serves_at_once(self, other: Deployment) -> bool:
+        has_limit = other.backend.origin in self._attempt.state.hosts
+        return not has_limit or self._predicted([other])[0] <= AT_ONCE
+
+    def _predicted(self, deployments: Sequence[Deployment]) -> list[float]:
+        return self._attempt.state.hosts.predicted(deployments, self._attempt.plan.request.priority)
+
+    def _worth(self, other: Candidate, left: float) -> Instead | None:
+        """Whether the call takes `other` now, if that may serve it."""
+        attempt, waiting, waited = self._attempt, self._waiting, self._waited
+        waits, here, name = attempt.state.waits, attempt.deployment, other.deployment.name
+        usd, usd_here, even, slower = self._usd(other.deployment), self._usd(here), FOREVER, 0.0
+        if usd is not None and usd_here is not None:
+            slower = waits.slower(here.identity, other.deployment.identity)
+            even = waiting.break_even(usd - usd_here, slower)
+        whole = waited + left
+        if (longest := waiting.longest) is not None and (whole > longest or waited >= longest):
+            what = f"a wait of {_seconds(whole)} is more than max_wait_free={longest:g} s, so {name}"
+            return Instead(other, f"{here.name}: {what}", even)
+        if not is_too_long(waited, left, even, trusted=waits.trusts(here.identity)):
+            self._break_even = min(self._break_even, even)
+            return None
+        if left < even:
+            what = f"a wait of {waited:.1f} s has cost {_money(waiting.usd(waited))}"
+        else:
+            so_far = f"after {waited:.1f} s, " if waited else ""
+            what = f"{so_far}a wait of {_seconds(left)} would cost {_money(waiting.usd(left))}"
+        what += f" and the call {_money(usd_here)}" if usd_here else ""
+        longer = f" and {_seconds(slower)} more" if slower else ""
+        return Instead(other, f"{here.name}: {what}, {name} about {_money(usd or 0.0)}{longer}", even)
+
+    def _usd(self, deployment: Deployment) -> float | None:
+        """What the call would cost there, about; None if the price is unknown. The answer is assumed to be as
+        long as the agent's usual ones, and at most `max_tokens`."""
+        if (price := deployment.price) is None:
+            return None
+        attempt, most = self._attempt, self._attempt.plan.request.max_tokens
+        output = attempt.state.waits.usual_output(attempt.plan.agent) or TYPICAL_OUTPUT
+        return expected_usd(price, attempt.prompt_tokens(), output if most is None else min(output, most))
+
+
+def _may_serve(attempt: AttemptContext) -> bool:
+    """Whether nothing is known that keeps the deployment from serving the request now."""
+    state, deployment = attempt.state, attempt.deployment
+    try:
+        attempt.request = carried_request(attempt)
+        deployment.backend.encode(attempt.request, deployment.model, attempt.stream)
+    except (BackendError, RequestError):
+        return False
+    if deployment.backend.lacks_key() is not None:
+        return False
+    table, budgets = state.tables.budgets, state.budgets
+    return table is None or budgets is None or fits_now(table, budgets, attempt)
+
+
+def _seconds(seconds: float) -> str:
+    return f"about {seconds:.{1 if seconds < 10 else 0}f} s"
+
+
+def _money(usd: float) -> str:
+    return f"{rounded_usd(Decimal(f'{usd:.2g}')).lstrip('$')} USD"

@@ -1,0 +1,329 @@
+"""Limits the calls at hosts: a call that finds no free slot waits in a queue that threads and tasks share.
+
+Must not know HTTP, nor which call is next: `routing.scheduling` decides that. One lock guards its state. Code
+that holds the lock never waits. Giving a slot back never waits for the lock, because a finaliser may do it in
+the middle of any other code.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from operator import call as apply
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+
+from ccroute.backends import Backend, Origin
+from ccroute.flow.effects import Granted, Look, Queued
+from ccroute.http.message import Failure
+from ccroute.http.streams.event_loops import has_ended
+from ccroute.routing.scheduling import RECHECK, HostLimits, Hosts, Scheduler
+from ccroute.routing.scheduling.guarded import guarded
+from ccroute.runtime.limiter.places import host_limits, place_of, runner
+from ccroute.runtime.limiter.slot import FULL, LATE, STUCK, Call
+from ccroute.types.locks import Inbox
+
+if TYPE_CHECKING:
+    from ccroute.routing import Deployment
+    from ccroute.routing.scheduling import Grant
+    from ccroute.types import LoadedModel, ModelStats
+
+LOOK_EVERY: Final = 5.0
+"""Seconds between two looks at what a server has loaded."""
+OVERDUE: Final = 10.0
+"""Seconds after which another call does what the last one should have done: its loop may be busy."""
+NEVER: Final = float("inf")
+
+
+class LimiterStats(NamedTuple):
+    """How busy a host is: slots in use, calls in the queue, and all its slots."""
+
+    held: int
+    waiting: int
+    limit: int
+
+
+class Limiter(dict[Origin, HostLimits]):
+    """The hosts of one router that have a limit, and the calls that have their slots or wait for one.
+
+    It is a dict, because every call asks whether its host is in it.
+    """
+
+    def __init__(
+        self, scheduler: Scheduler | None = None, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__()
+        self._scheduler = guarded(scheduler)
+        self._now = monotonic
+        self._max_queue = 0
+        self._named: set[Origin] = set()  # the hosts of the present configuration
+        self._lookers: dict[Origin, Backend] = {}  # hosts that tell what they have loaded
+        self._inbox: Inbox[Callable[[Any], None], Any] = Inbox(apply)
+        self._begin()
+
+    def _begin(self) -> None:
+        blocked: dict[object, Call] = {}  # owner → the call that blocks it
+        self._blocked = blocked
+
+        def instead(call: Any) -> Any:
+            """A waiting thread blocks its loop: the loop does not run until the thread has its slot."""
+            return blocked.get(call.waiter.owner, call)
+
+        self._hosts = Hosts(self._scheduler, instead)
+        self._hosts.configure(self)
+        self._recheck = NEVER  # when the scheduler is asked again, because it left a slot free
+        self._looks = dict.fromkeys(self._lookers, 0.0)  # when each host is looked at again
+
+    def __repr__(self) -> str:
+        return f"Limiter({len(self)} hosts, {len(self._hosts)} calls waiting)"
+
+    def stats(self) -> dict[Origin, LimiterStats]:
+        """How busy each host is. Never waits."""
+        return {
+            origin: LimiterStats(
+                len(host.running), sum(map(len, host.queues.copy())), self.get(origin, host.limits).slots
+            )
+            for origin, host in self._hosts.by_origin.copy().items()
+        }
+
+    def models(self) -> dict[Origin, dict[str, ModelStats]]:
+        """The models of each host that loads them on demand. Never waits."""
+        from ccroute.routing.scheduling.stats import model_stats  # loaded at its first use
+
+        now = self._now()
+        return {origin: model_stats(host, now) for origin, host in self._hosts.by_origin.copy().items()}
+
+    def after_fork(self) -> None:
+        """Free all slots in a forked child: the calls that have them run in the parent."""
+        self._inbox.renew()
+        self._begin()
+
+    # -- Limits
+
+    def configure(self, backends: Iterable[Backend], max_queue: int) -> None:
+        """Take over the limits of these backends, also for the calls that wait: those get slots that are new,
+        and run at once where a limit was taken off. Where there are fewer slots than before, the calls that
+        run keep theirs. Never waits: a signal's handler may reload.
+
+        If several backends share a host, the smallest limits count. A host that no backend has any more keeps
+        its limit until a later configuration finds it idle: calls that began before may still be asking it.
+        """
+        self._inbox.append((self._configure, (tuple(backends), max_queue)))
+        self._inbox.drain()
+
+    def _configure(self, given: tuple[Sequence[Backend], int]) -> None:
+        backends, self._max_queue = given
+        groups: dict[Origin, list[Backend]] = {}
+        for backend in backends:
+            groups.setdefault(backend.origin, []).append(backend)
+        limits = {origin: found for origin, group in groups.items() if (found := host_limits(group))}
+        for origin, host in self._hosts.by_origin.items():
+            is_idle = not host.running and not host.queues
+            if origin not in groups and (origin in self._named or not is_idle):
+                limits[origin] = host.limits
+        for origin in [origin for origin in self if origin not in limits]:
+            self._let_go(origin)
+            del self[origin]
+        self.update(limits)
+        self._hosts.configure(limits)
+        self._named = {*groups}
+        self._lookers = {
+            origin: backend
+            for backend in reversed(backends)
+            if (origin := backend.origin) in limits and limits[origin].loads_models and backend.loaded()
+        }
+        self._looks = {origin: self._looks.get(origin, 0.0) for origin in self._lookers}
+        self._grant(self._now())
+
+    def _let_go(self, origin: Origin) -> None:
+        """Let every call run that waits for a host: it has no limit any more."""
+        host = self._hosts.by_origin[origin]
+        while host.queues:
+            call = cast(Call, next(iter(host.queues)).first)
+            call.granted = Granted([place.host for place in call.places].index(origin))
+            call.waiter.wake()
+            self._leave(call)
+
+    # -- Slots
+
+    def enter(self, call: Call, options: Sequence[Deployment], priority: int) -> Granted | Queued | Failure:
+        """Give the call a slot or a place in the queue, or return why it may not wait."""
+        try:
+            with self._inbox.lock:
+                self._inbox.read()
+                return self._enter(call, options, priority, self._now())
+        finally:
+            if self._inbox:
+                self._inbox.drain()
+
+    def _enter(
+        self, call: Call, options: Sequence[Deployment], priority: int, now: float
+    ) -> Granted | Queued | Failure:
+        places = []
+        for number, option in enumerate(options):
+            limits = self.get(option.backend.origin)
+            if limits is None:  # a reload has taken the limit off
+                call.granted = Granted(number)
+                return call.granted
+            places.append(place_of(option, limits))
+        call.places, hosts = places, self._hosts
+        if len(places) > 1:
+            places = [*dict.fromkeys(places)]
+        if (grant := hosts.enter(call, places, priority, now)) is not None:
+            call.granted = Granted(call.places.index(grant.place), grant)
+            return call.granted
+        blocks = call.waiter.blocks
+        for owner in blocks:
+            self._blocked[owner] = call
+        for place in places:
+            running = hosts.by_origin[place.host].running
+            for dead in [each for each in running if _is_dead(cast(Call, each).waiter.owner)]:
+                hosts.leave(dead)
+        self._grant(now, entering=call)
+        if call.granted is not None:
+            return call.granted
+        ahead = min(hosts.waiting_at(place.host) for place in places) - 1
+        stuck = bool(blocks) and all(self._is_held_by(blocks, place.host) for place in places)
+        if stuck or ahead >= self._max_queue:
+            self._leave(call)
+            return STUCK if stuck else FULL
+        return Queued(ahead, hosts.left(call, now))
+
+    def _is_held_by(self, owners: Sequence[object], origin: Origin) -> bool:
+        """Whether all calls that run at a host belong to these owners, and there are any."""
+        running = self._hosts.by_origin[origin].running
+        return bool(running) and all(cast(Call, each).waiter.owner in owners for each in running)
+
+    def release(self, call: Call) -> None:
+        """Take back the call's slot or its place in the queue. Never waits; finalisers call it, too."""
+        self._inbox.append((self._released, call))
+        self._inbox.drain()
+
+    def _released(self, call: Call) -> None:
+        self._leave(call)
+        call.granted = None  # which refers to the call
+        self._grant(self._now())
+
+    def _leave(self, call: Call) -> None:
+        self._hosts.leave(call)
+        self._unblock(call)
+
+    def _unblock(self, call: Call) -> None:
+        if self._blocked:
+            for owner in call.waiter.blocks:
+                if self._blocked.get(owner) is call:
+                    del self._blocked[owner]
+
+    def _grant(self, now: float, entering: Call | None = None) -> None:
+        """Give free slots to waiting calls, and wake them; `entering` is awake."""
+        hosts = self._hosts
+        for grant in hosts.grants(now):
+            call = cast(Call, grant.call)
+            call.granted = Granted(call.places.index(grant.place), grant)
+            self._unblock(call)
+            if call is not entering and not call.waiter.wake():
+                self._leave(call)
+        self._recheck = NEVER
+        if hosts:
+            if any(host.free_slots and host.queues for host in hosts.by_origin.values()):
+                self._recheck = now + RECHECK
+            self._wake_last()
+
+    # -- What a waiting call does meanwhile: look at what servers have loaded, and ask the scheduler again
+
+    def poll(
+        self, call: Call, until: float, decides: float = NEVER
+    ) -> Granted | Look | Queued | Failure | float:
+        """What a waiting call gets now, or the instant until which it has to sleep."""
+        if call.granted is not None:
+            return call.granted
+        if (now := self._now()) >= until:
+            return LATE
+        try:
+            with self._inbox.lock:
+                self._inbox.read()
+                return self._poll(call, min(until, decides), now)
+        finally:
+            if self._inbox:
+                self._inbox.drain()
+
+    def _poll(self, call: Call, until: float, now: float) -> Granted | Look | Queued | float:
+        call.asleep_until = 0.0
+        if now >= self._recheck:
+            self._grant(now)
+        if call.granted is not None:
+            return call.granted
+        if now >= until:
+            return Queued(0, self._hosts.left(call, now))
+        patience = 0.0 if self._hosts.last is call else OVERDUE
+        for origin, due in self._looks.items():
+            if due + patience <= now and self._has_a_choice(origin):
+                self._looks[origin] = now + LOOK_EVERY
+                return Look(self._lookers[origin])
+        call.asleep_until = min(until, self._next_check() + patience)
+        return call.asleep_until
+
+    def _next_check(self) -> float:
+        """The next instant at which a waiting call has something to do."""
+        looks = [due for origin, due in self._looks.items() if self._has_a_choice(origin)]
+        return min([self._recheck, *looks])
+
+    def _has_a_choice(self, origin: Origin) -> bool:
+        """Whether it matters what a host has loaded: calls wait for several models, or for several hosts."""
+        queues = self._hosts.by_origin[origin].queues
+        return len(queues) > 1 or any(len(queue.places) > 1 for queue in queues)
+
+    def _wake_last(self) -> None:
+        """Wake the call that came last if it sleeps beyond the next check. It is the last to get a slot, so
+        it has time for it."""
+        check = self._next_check()
+        while (last := cast("Call | None", self._hosts.last)) is not None and last.asleep_until > check:
+            last.asleep_until = 0.0
+            if last.waiter.wake():
+                return
+            self._leave(last)
+
+    # -- What flows tell and ask
+
+    def predicted(self, options: Sequence[Deployment], priority: int) -> list[float]:
+        """Seconds until each of these would begin to answer a call that came now."""
+        try:
+            with self._inbox.lock:
+                self._inbox.read()
+                return [self._predicted(option, priority) for option in options]
+        finally:
+            self._inbox.drain()
+
+    def _predicted(self, option: Deployment, priority: int) -> float:
+        limits = self.get(option.backend.origin)
+        if limits is None:
+            return 0.0
+        return self._hosts.predicted([place_of(option, limits)], priority, self._now())[0]
+
+    def measured(self, grant: Grant, load: float | None, service: float) -> None:
+        """A call was answered, in so many seconds. Never waits."""
+        self._inbox.append((self._measured, (grant, load, service, self._now())))
+        self._inbox.drain()
+
+    def _measured(self, given: tuple[Grant, float | None, float, float]) -> None:
+        self._hosts.measured(*given)
+
+    def listed(self, backend: Backend, models: Sequence[LoadedModel]) -> None:
+        """The backend's server has these models loaded. Never waits."""
+        sizes = [
+            (runner(backend, each.name), None if each.size is None else each.size / 1e9) for each in models
+        ]
+        self._inbox.append((self._listed, (backend.origin, sizes, self._now())))
+        self._inbox.drain()
+
+    def _listed(self, given: tuple[Origin, list[tuple[str, float | None]], float]) -> None:
+        self._hosts.listed(*given)
+        self._grant(self._now())
+
+
+def _is_dead(owner: object) -> bool:
+    """Whether `owner` is a loop that was closed or is gone: its tasks will not give a slot back."""
+    if not isinstance(owner, weakref.ref):
+        return False
+    loop = owner()
+    return loop is None or has_ended(loop)
