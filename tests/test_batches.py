@@ -221,7 +221,7 @@ def test_an_error_of_the_program_ends_the_batch_and_is_raised(caller: Caller) ->
                 [{"model": "main/m"}, {"model": "broken/m"}],
                 messages=[{"role": "user", "content": "hi"}],
             )
-        assert server.wait_closed()
+        assert server.wait_idle()
 
 
 # Order, hosts and bounds
@@ -244,7 +244,7 @@ class OneModelHost:
 @on_all_loops
 def test_a_host_loads_each_model_of_a_batch_once(caller: Caller) -> None:
     host = OneModelHost()
-    models = "aabacaabaabaab" * 5  # as 14 agents ask: 9 for a, 4 for b, 1 for c
+    models = "aabacaabaabaab" * 3  # as 14 agents ask: 9 for a, 4 for b, 1 for c
     with ScriptedServer(host) as server:
         router = Router([backend(server, max_concurrency=1, memory_gb=8)])
         found = answers(caller, router, [{"prompt": "hi", "model": f"main/{each}"} for each in models])
@@ -256,12 +256,12 @@ def test_requests_of_unknown_number_are_grouped_as_far_as_they_are_read_ahead(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unbegun, "READ_AHEAD", 20)
-    host, models = OneModelHost(), "ab" * 50
+    host, models = OneModelHost(), "ab" * 30
     with ScriptedServer(host) as server:
         router = Router([backend(server, max_concurrency=1, memory_gb=8)])
         found = answers(caller, router, ({"prompt": "hi", "model": f"main/{each}"} for each in models))
-    assert len(found) == 100
-    assert 2 <= host.loads <= 12
+    assert len(found) == 60
+    assert 2 <= host.loads <= 8
 
 
 def test_a_higher_priority_begins_first(caller: Caller) -> None:
@@ -269,7 +269,8 @@ def test_a_higher_priority_begins_first(caller: Caller) -> None:
     with ScriptedServer(echo) as server:
         router = Router([backend(server, max_concurrency=1)])
         answers(caller, router, requests, model="main/m")
-        assert served(server) == ["3", "2", "1", "0"]
+        assert {*served(server)[:2]} == {"2", "3"}, "both begin at once"
+        assert served(server)[2:] == ["1", "0"]
 
 
 @on_all_loops
@@ -597,7 +598,7 @@ def test_an_interrupt_before_the_batch_is_made_does_no_harm() -> None:
 
 def test_a_thread_has_the_context_variables_of_the_reader() -> None:
     seen, trace = list[str](), contextvars.ContextVar("trace", default="")
-    with ScriptedServer(echo) as server:
+    with ScriptedServer([answer(400)], repeat=True) as server:
         router = Router([backend(server)], on_event=lambda event: seen.append(trace.get()))
         trace.set("mine")
         list(router.complete_many(["a"], model="main/m"))
@@ -642,15 +643,15 @@ def test_requests_of_unknown_number_take_no_more_memory_than_those_read_ahead(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
-        prompts = (f"{each}" * 20_000 for each in range(10_000, 10_300))
+        prompts = (f"{each}" * 20_000 for each in range(10_000, 10_150))
         many = Many(caller, router, prompts, model="main/m", concurrency=4)
         tracemalloc.start()
         try:
-            assert len(await many.all()) == 300
+            assert len(await many.all()) == 150
             most = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-        assert most < 15e6, "all of them have 30 MB"
+        assert most < 8e6, "all of them have 15 MB"
 
     monkeypatch.setattr(unbegun, "READ_AHEAD", 20)
     router = Router([OpenAIBackend("main", base_url="http://127.0.0.1:9")], transport=in_memory())
