@@ -96,8 +96,11 @@ class Ends(NamedTuple):
     load: float
 
 
-def simulate(agents: Sequence[Agent], machine: Machine, scheduler: Scheduler) -> Run:
-    """Serve all calls in the order that the scheduler gives."""
+def simulate(
+    agents: Sequence[Agent], machine: Machine, scheduler: Scheduler, at_once: int | None = None
+) -> Run:
+    """Serve all calls in the order that the scheduler gives. `at_once`: the agents begin one after another, and
+    only so many of them work at a time."""
     hosts, clock = Hosts(scheduler), Clock()
     memory = float(machine.fit) if machine.fit > 1 else None
     hosts.configure({origin: HostLimits(machine.slots, True, memory) for origin in machine.origins})
@@ -119,9 +122,9 @@ def simulate(agents: Sequence[Agent], machine: Machine, scheduler: Scheduler) ->
             Ends(arrived, grant, load),
         )
 
-    for number, agent in enumerate(agents):
-        if agent.calls:
-            clock.at(agent.calls[0].pause, Arrives(number, 0))
+    begins = (Arrives(number, 0) for number in range(len(agents)))
+    for arrives in itertools.islice(begins, at_once):
+        clock.at(agents[arrives.agent].calls[0].pause, arrives)
     for event in clock:
         if isinstance(event, Arrives):
             agent = agents[event.agent]
@@ -139,6 +142,8 @@ def simulate(agents: Sequence[Agent], machine: Machine, scheduler: Scheduler) ->
                     clock.now + TURNAROUND + calls[following].pause,
                     Arrives(arrived.agent, following),
                 )
+            elif (arrives := next(begins, None)) is not None:
+                clock.at(clock.now + TURNAROUND + agents[arrives.agent].calls[0].pause, arrives)
         elif event is RECHECK:
             recheck = float("inf")
         for grant in hosts.grants(clock.now):
@@ -198,8 +203,7 @@ def ollama(agents: Sequence[Agent], machine: Machine, seed: int = 0) -> Run:
             clock.at(began + agents[arrived.agent].calls[arrived.number].seconds, (arrived, host))
 
     for number, agent in enumerate(agents):
-        if agent.calls:
-            clock.at(agent.calls[0].pause, Arrives(number, 0))
+        clock.at(agent.calls[0].pause, Arrives(number, 0))
     for event in clock:
         if isinstance(event, Arrives):
             came[event] = clock.now

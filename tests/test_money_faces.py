@@ -441,6 +441,9 @@ def check_reports(walk: Walk, rows: Sequence[LedgerRow]) -> None:
         for row in rows:
             groups[tuple(getattr(row.key(), name) for name in by)].append(row)
         assert len(report) == len(groups)
+        if not by:
+            counts = walk.router.stats().counts.model_dump()
+            assert {name: report.total[name] for name in counts} == pytest.approx(counts, abs=1e-5)
         for line in report:
             check_sums(line, groups[tuple(line[name] for name in by)])
         check_sums(report.total, rows)

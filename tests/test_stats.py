@@ -9,16 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.conftest import Caller
+from tests.support.ollama import FakeOllama, ScriptedReply
 from tests.support.openai_like import chat, chat_sse
-from tests.support.scripted import Hang, Reply, ScriptedServer, Set, Wait, answer, stream
+from tests.support.scripted import Hang, Reply, Request, ScriptedServer, Set, Wait, answer, stream
 
 from ccroute import OllamaBackend, OpenAIBackend, RetryPolicy, Router, errors
+from ccroute.accounting.counts import MOST_NEW
 from ccroute.observe import Event, Queued
-from ccroute.types import BackendStats, DeploymentStats, HealthStats
+from ccroute.types import BackendStats, CallCounts, DeploymentStats, HealthStats, ModelStats
 
 ANSWER, BUSY = answer(json=chat("fine")), answer(503, body="busy")
 SILENT = stream([*chat_sse(["so far"], usage=None, finish=None, done=False), Hang()])
-ONCE = RetryPolicy(attempts=1)
+ONCE, TWICE = RetryPolicy(attempts=1), RetryPolicy(attempts=2, per_deployment=1)
 
 
 def fail(caller: Caller, router: Router, times: int = 1) -> None:
@@ -62,7 +64,10 @@ def test_a_busy_host_has_its_slots_held_and_calls_queued(caller: Caller) -> None
     )
     assert busy.deployments == {"main/m": DeploymentStats(in_flight=2)}
     kept = 1 if caller.mode == "sync" else 0  # a loop that ends closes its connections
-    assert rest.backends["main"] == BackendStats(slots=1, idle_connections=kept)
+    counts = rest.backends["main"].counts
+    assert rest.backends["main"] == BackendStats(slots=1, idle_connections=kept, counts=counts)
+    assert (counts.requests, counts.wait > 0) == (2, True)
+    assert rest.counts == rest.deployments["main/m"].counts == counts
 
 
 def test_a_stream_is_in_flight_until_it_is_closed(caller: Caller) -> None:
@@ -172,6 +177,77 @@ def test_a_refused_key_is_the_health_of_its_backend(caller: Caller) -> None:
     assert stats.deployments["main/m"].health == HealthStats()
 
 
+def test_a_host_shows_its_models_who_is_loaded_and_who_waits(caller: Caller) -> None:
+    here, go, queued = threading.Event(), threading.Event(), threading.Event()
+
+    def says(_: Request) -> ScriptedReply:
+        here.set()
+        assert go.wait(5)
+        return ScriptedReply()
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Queued):
+            queued.set()
+
+    with FakeOllama(["big", "small"], on_chat=says) as ollama, ThreadPoolExecutor(3) as pool:
+        backends = [OllamaBackend(name, ollama.url, max_concurrency=1) for name in ("mini", "same")]
+        with Router(backends, on_event=listen) as router:
+            first = pool.submit(caller.complete, router, "hi", model="mini/big")
+            try:
+                assert here.wait(5)
+                second = pool.submit(caller.complete, router, "hi", model="mini/small")
+                assert queued.wait(5)
+                busy = router.stats().backends
+            finally:
+                go.set()
+            assert first.result().text == second.result().text == "Hello there."
+            rest = router.stats()
+    assert set(busy["mini"].models) == {"big", "small"}
+    assert (busy["mini"].models["big"].loaded_for or 0) > 0
+    assert busy["mini"].models["small"] == ModelStats(waiting=1)
+    assert busy["same"].models.keys() == busy["mini"].models.keys(), "it is the same host"
+    big, small = (rest.backends["mini"].models[name] for name in ("big", "small"))
+    assert (big.usual_load, big.loaded_for) == (2.4, None)
+    assert (small.usual_load, small.waiting) == (2.4, 0)
+    assert (small.loaded_for or 0) > 0
+    assert (rest.counts.loads, rest.counts.load_seconds) == (2, 4.8)
+    assert rest.backends["mini"].counts.wait > 0
+
+
+def test_a_host_that_loads_nothing_on_demand_has_no_models(caller: Caller) -> None:
+    with ScriptedServer([ANSWER]) as server:
+        backend = OpenAIBackend("main", base_url=server.url, max_concurrency=1)
+        with Router([backend]) as router:
+            caller.complete(router, "hi", model="main/m")
+            assert router.stats().backends["main"].models == {}
+
+
+def test_counts_are_those_of_a_report_by_backend_and_deployment(caller: Caller) -> None:
+    hosted = {"model": "m", "message": {"role": "assistant", "content": "fine"}, "done": True}
+    loads = [answer(json=hosted | {"load_duration": load}) for load in (2_500_000_000, 30_000_000)]
+    with ScriptedServer([BUSY], repeat=True) as busy, ScriptedServer(loads) as free:
+        backends = [OpenAIBackend("main", base_url=busy.url), OllamaBackend("mini", free.url)]
+        aliases, fallbacks = {"fast": "main/m"}, {"fast": ["mini/m"]}
+        with Router(backends, aliases=aliases, fallbacks=fallbacks, retry=TWICE) as router:
+            for _ in range(2):
+                assert caller.complete(router, "hi", model="fast").text == "fine"
+            stats, total = router.stats(), router.report().total
+    loaded = CallCounts(requests=2, attempts=2, loads=1, load_seconds=2.5)
+    assert stats.deployments["mini/m"].counts == stats.backends["mini"].counts == loaded
+    assert stats.backends["main"].counts == CallCounts(attempts=2, failures=2)
+    assert stats.counts.model_dump() == {name: total[name] for name in CallCounts.model_fields}
+    assert stats.uptime > 0
+
+
+def test_every_call_of_many_threads_is_counted(caller: Caller) -> None:
+    with ScriptedServer([ANSWER], repeat=True) as server, ThreadPoolExecutor(8) as pool:
+        with Router([OpenAIBackend("main", base_url=server.url)], default_model="main/m") as router:
+            for call in [pool.submit(caller.complete, router, "hi") for _ in range(200)]:
+                call.result()
+            assert len(router._state.counts) <= MOST_NEW
+            assert router.stats().counts.requests == 200
+
+
 def test_stats_are_json(caller: Caller) -> None:
     with ScriptedServer([BUSY], repeat=True) as server:
         with Router([OpenAIBackend("main", base_url=server.url)], retry=ONCE) as router:
@@ -187,4 +263,6 @@ def test_stats_are_there_after_close(caller: Caller) -> None:
     with ScriptedServer([ANSWER]) as server:
         with Router([OpenAIBackend("main", base_url=server.url)]) as router:
             caller.complete(router, "hi", model="main/m")
-        assert router.stats().backends["main"] == BackendStats()
+        stats = router.stats()
+    assert stats.backends["main"] == BackendStats(counts=CallCounts(requests=1, attempts=1))
+    assert stats.counts == CallCounts(requests=1, attempts=1)

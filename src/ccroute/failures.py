@@ -134,7 +134,7 @@ STATUSES: Final[dict[int, Row]] = {
     503: Row(OverloadedError, OVERLOADED),
     529: Row(OverloadedError, OVERLOADED),
 }
-"""The statuses that are told apart; `row_of` has the others."""
+"""The statuses with a row each; `row_of` handles the others."""
 
 _BY_TYPE: Final[tuple[tuple[type[CcrouteError], Rule], ...]] = (
     (ContextWindowExceededError, TOO_LONG),

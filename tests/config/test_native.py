@@ -633,6 +633,21 @@ def test_the_limit_of_an_attempt_is_a_timeout():
     assert backend(kind="ollama", timeout={"attempt": 5}).timeout == Timeout(attempt=5)
 
 
+def test_the_price_of_waiting_reaches_agents_and_groups():
+    options = load(
+        {
+            "groups": {"coders": {"model": "ollama/m", "max_wait_free": 30, "agents": ["go"]}},
+            "agents": {"rust": {"model": "ollama/m", "waiting_cost": "2.50"}},
+        },
+        {},
+    )
+    assert options["groups"]["coders"].max_wait_free == 30
+    assert options["agents"]["rust"].waiting_cost == Decimal("2.50")
+    for key in ("waiting_cost", "max_wait_free"):
+        with pytest.raises(ConfigError, match=f"agents.rust.{key}"):
+            load({"agents": {"rust": {"model": "ollama/m", key: -1}}}, {})
+
+
 def test_rate_limits_reach_models_agents_and_groups():
     options = load(
         {

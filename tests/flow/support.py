@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from tests.support.openai_like import chat, chat_sse, error
 
 from ccroute.accounting import Ledger, LedgerRow, MemoryLedger, PriceBook
+from ccroute.accounting.counts import Counts
 from ccroute.accounting.prices import PriceLike
 from ccroute.accounting.tokens import estimate
 from ccroute.backends import Backend, HttpRequest, OpenAIBackend, Origin
@@ -223,6 +224,7 @@ def router_state(
             "retry_budget": RetryBudget(clock.monotonic),
             "rate_limits": RateLimits(clock.monotonic),
             "load": Load(clock.monotonic),
+            "counts": Counts(clock.monotonic()),
             "ledger": MemoryLedger(),
             "emit": emit,
             "refused_parameters": RefusedParameters(),

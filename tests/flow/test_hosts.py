@@ -33,6 +33,7 @@ from ccroute.routing.scheduling import Grant, Place
 from ccroute.types import LoadedModel
 
 ANSWER = answers("well")
+SHOWN = json.dumps({"modelfile": f"FROM /blobs/sha256-{'a' * 64}"}).encode()
 
 
 class Unloading(OllamaBackend):
@@ -87,13 +88,22 @@ def targets(driver: HandDriver) -> list[str]:
 def test_a_waiting_call_tells_the_schedule_what_the_server_has_loaded() -> None:
     backend = mini()
     call = waits(backend)
-    world = [listing("qwen:latest"), listing(), chat()]
+    world = [listing("qwen:latest"), ScriptedReply(pieces=[SHOWN]), listing(), chat()]
     driver = HandDriver(world, hosts=[Queue(seconds=9.0, look=[backend, backend])]).run(call)
-    assert targets(driver) == ["/api/ps", "/api/ps", "/api/chat"]
+    assert targets(driver) == ["/api/ps", "/api/show", "/api/ps", "/api/chat"]
     assert told(call)[:2] == [(backend, [LoadedModel(name="qwen:latest")]), (backend, [])]
-    assert driver.kinds == ["Enter", "Wait", "Send", "Read", "Wait", "Send", "Read", "Wait", "Send", "Read"]
+    asked = ["Send", "Read"]
+    assert driver.kinds == ["Enter", "Wait", *asked, *asked, "Wait", *asked, "Wait", *asked]
     (row,) = driver.rows
     assert (row.queue, row.duration) == (9.0, 3.0), "looking is a part of the wait"
+
+
+def test_a_look_learns_which_runner_the_waiting_model_needs() -> None:
+    backend = mini()
+    backend.read_details(SHOWN, "like-m")
+    world = [listing(), ScriptedReply(pieces=[SHOWN]), chat()]
+    HandDriver(world, hosts=[Queue(seconds=9.0, look=[backend])]).run(waits(backend))
+    assert backend.runner("like-m") == backend.runner("m") == "m"
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,16 @@ OLLAMA = {"model": "m", "message": {"role": "assistant", "content": "hi"}, "done
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("said", "load"),
-    [(2_400_000_000, 2.4), (0, 0.0), (None, None), ("2", None), (-5, None), (True, None), (1.5, None)],
+    [
+        (2_400_000_000, 2.4),
+        (0, 0.0),
+        (None, None),
+        ("2", None),
+        (-5, None),
+        (True, None),
+        (1.5, None),
+        pytest.param(10**400, None, id="huge"),
+    ],
 )
 def test_a_load_is_what_the_server_says_of_it(stream: bool, said: Any, load: float | None) -> None:
     line = OLLAMA | ({} if said is None else {"load_duration": said})

@@ -4,6 +4,7 @@ says why."""
 from __future__ import annotations
 
 import os
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -28,10 +29,11 @@ from ccroute.backends import Backend
 from ccroute.errors import QueueTimeoutError
 from ccroute.flow import CallContext, RouterState, call
 from ccroute.flow.effects import Wait
+from ccroute.flow.explain import explain
 from ccroute.observe import Event, FellBack, WaitSkipped
 from ccroute.routing import Fallback, make_plan
 from ccroute.routing.arguments import checked
-from ccroute.types import Request
+from ccroute.types import Request, RoutePlan
 from ccroute.types.arguments.checked import build_request
 
 TENTH = Price(1000, 1000)
@@ -333,5 +335,61 @@ def test_predictions_that_were_wrong_are_not_believed_before_the_break_even() ->
 
 def test_one_of_many_calls_looks_whether_the_prediction_was_right() -> None:
     scene = Scene()
-    asked = [scene.gets(hosts=[Queue(seconds=1)]).asked[0] for _ in range(33)]
-    assert asked == ["paid"] * 32 + ["home"]
+    asked = [scene.gets(hosts=[Queue(seconds=1)]).asked[0] for _ in range(38)]
+    assert asked == ["paid"] * 4 + ["home"] + ["paid"] * 32 + ["home"]
+
+
+# -- What explain says
+
+
+def explained(scene: Scene, **options: Any) -> RoutePlan:
+    asked: dict[str, Any] = {"max_tokens": 10, "model": "any", "waiting_cost": 20, **options}
+    return explain(build_request("What is it?", asked), scene.state)
+
+
+def test_a_plan_shows_waits_and_who_is_asked_because_of_them() -> None:
+    plan = explained(Scene())
+    assert [each.deployment for each in plan.candidates] == ["paid/m", "home/m"]
+    assert [each.probability for each in plan.candidates] == [1, 0]
+    assert [each.predicted_wait for each in plan.candidates] == [None, 95]
+    assert plan.reasons[0] == "home/m: a wait of about 95 s would cost 0.53 USD, paid/m about 0.02 USD"
+    header, _, first, second = str(plan).splitlines()[2:6]
+    assert header.split()[:4] == ["deployment", "first", "wait", "worst"]
+    assert first.split()[:4] == ["1", "paid/m", "100", "%"]
+    assert " 95.0 s " in second
+
+
+def test_a_plan_has_no_column_for_waits_that_have_no_price() -> None:
+    plan = explained(Scene(), waiting_cost=0)
+    assert [each.deployment for each in plan.candidates] == ["home/m", "paid/m"]
+    assert [each.predicted_wait for each in plan.candidates] == [95, None]
+    assert "wait" not in str(plan)
+    assert (plan.waiting_cost, plan.max_wait_free) == (None, None)
+    limited = explained(Scene(busy=0), waiting_cost="0.50", max_wait_free=7)
+    assert (limited.waiting_cost, limited.max_wait_free) == (Decimal("0.50"), 7)
+    assert limited.candidates[0].deployment == "home/m"
+    waits = explained(Scene(busy=3))
+    assert [each.deployment for each in waits.candidates] == ["home/m", "paid/m"]
+    assert "paid/m may not be asked" in waits.reasons[0]
+
+
+def test_a_plan_does_not_fall_for_one_that_cannot_serve() -> None:
+    plan = explained(Scene(budgets={"backend:paid": Budget("0.01")}))
+    assert [each.deployment for each in plan.candidates if each.allowed] == ["home/m"]
+
+
+def test_a_plan_with_fallbacks_for_different_failures_begins_where_a_call_does() -> None:
+    backends = [paid(name, price=TENTH) for name in ("rate", "other")]
+    agents = {"qa": Agent("free", fallback=[Fallback("rate/m", ["rate_limit"]), Fallback("other/m", OTHER)])}
+    plan = explained(Scene(*backends, aliases={"free": "home/m"}, agents=agents), agent="qa", model=None)
+    assert [each.deployment for each in plan.candidates] == ["other/m", "home/m", "rate/m"]
+    assert plan.candidates[0].probability == 1
+
+
+OTHER: Any = ["availability"]
+
+
+def test_a_plan_of_an_alias_whose_order_is_drawn_begins_with_who_is_asked() -> None:
+    scene = Scene(aliases={"any": ["home/m", "paid/m"]})
+    assert [each.probability for each in explained(scene).candidates] == [1, 0]
+    assert explained(scene).candidates[0].deployment == "paid/m"

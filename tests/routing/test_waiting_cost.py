@@ -15,6 +15,7 @@ from ccroute import Price
 from ccroute.routing.scheduling import waiting_cost as module
 from ccroute.routing.scheduling.waiting_cost import (
     UNCHECKED,
+    UNTRIED,
     WaitingCost,
     Waits,
     expected_usd,
@@ -107,11 +108,12 @@ def test_errors_far_below_the_break_even_do_not_matter() -> None:
 
 def test_after_many_calls_that_paid_at_once_one_looks_whether_that_was_right() -> None:
     waits = Waits()
-    for _ in range(UNCHECKED):
-        assert waits.trusts("mini")
-        waits.paid_at_once("mini")
-    assert not waits.trusts("mini")
-    waits.waited("mini", predicted=100, seconds=99, break_even=20)
+    for most in (UNTRIED, UNCHECKED, UNCHECKED):
+        for _ in range(most):
+            assert waits.trusts("mini")
+            waits.paid_at_once("mini")
+        assert not waits.trusts("mini")
+        waits.waited("mini", predicted=100, seconds=99, break_even=20)
     assert waits.trusts("mini")
 
 

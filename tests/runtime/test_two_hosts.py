@@ -211,7 +211,7 @@ def test_a_waiting_call_looks_what_is_loaded_and_gives_its_connection_back(
         assert {call.result(PROMPTLY).text for call in calls} == {"Hello there."}
         stats = router.stats().backends["mini"]
         assert (stats.busy_connections, stats.in_flight, stats.queued) == (0, 0, 0)
-        assert {request.target for request in server.requests} == {"/api/chat", "/api/ps"}
+        assert {request.target for request in server.requests} == {"/api/chat", "/api/ps", "/api/show"}
 
 
 async def test_a_call_that_is_cancelled_while_it_looks_leaves_the_queue() -> None:

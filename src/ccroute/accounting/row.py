@@ -46,11 +46,10 @@ class LedgerRow(NamedTuple):
     both are known).
 
     first_content: until the first content of a stream; `duration` is the whole attempt, without `queue`.
-    queue:         the time that it waited for a slot at the host, for its turn under a rate limit, or for a
-    budget. load:          the time that the server took to load the model, if it reports that (Ollama).
+    queue:         the time that it waited for a slot at the host, its turn under a rate limit, or a budget.
+    load:          the time that the server took to load the model, if it reports that (Ollama).
     price_source:  the source of the price, as `Deployment.price_source`; "provider" if the answer says what
-    it
-                   costs; None if the price is unknown.
+                   it costs; None if the price is unknown.
     version:       the version of ccroute; None in rows of older versions.
     """
 

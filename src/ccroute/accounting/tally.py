@@ -95,8 +95,7 @@ class Tally:
     overrides:      the calls where the agent's model replaced another; `overrides_known` counts those whose
                     saving is in `override_saved`.
     tokens:         by the range of the prompt's length, because long prompts may cost more. None: the tokens
-    of
-                    unknown price, which are not in `cost`.
+                    of unknown price, which are not in `cost`.
     latencies:      of the answered calls, in microseconds; `condense` counts them in `rounded` instead.
     wait:           microseconds that the attempts waited before they began, `LedgerRow.queue`.
     loads:          the attempts for which a server loaded a model; it took `load_time`, in microseconds.

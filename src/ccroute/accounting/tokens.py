@@ -7,9 +7,9 @@ Measured on a corpus of code and prose against cl100k (tests/accounting/fixtures
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from operator import index
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from pydantic_core import to_json
 
@@ -76,13 +76,6 @@ class Prompt:
         return self.tokens
 
 
-def content_parts(request: Request) -> Iterator[Mapping[str, Any]]:
-    """The parts of all messages whose content is a list."""
-    for message in request.messages:
-        if not isinstance(content := message.get("content"), str | None):
-            yield from content
-
-
 def tiktoken_counter(encoding: str = "o200k_base") -> TokenCounter:
     """A counter for `Router(count_tokens=…)` that counts text with OpenAI's tokenizer (extra `tiktoken`).
 
@@ -123,7 +116,12 @@ def _texts(request: Request) -> Iterator[str]:
 
 def _framing(request: Request) -> int:
     """Tokens for what is not text: the frame around each message, and pictures."""
-    pictures = sum(part.get("type") in {"image_url", "image"} for part in content_parts(request))
+    pictures = sum(
+        part.get("type") in {"image_url", "image"}
+        for message in request.messages
+        if not isinstance(content := message.get("content"), str | None)
+        for part in content
+    )
     return MESSAGE_TOKENS * len(request.messages) + IMAGE_TOKENS * pictures
 
 

@@ -25,6 +25,8 @@ _TELL_COSTS: Final = ("openrouter.ai", "api.perplexity.ai", "api.x.ai")
 https://docs.perplexity.ai/api-reference/sonar-post, https://docs.x.ai/developers/cost-tracking"""
 _MOST_FACTS: Final = 1000
 """Models whose description one backend remembers. There is a limit, because names may come from clients."""
+MOST_LOAD: Final = 86_400 * 10**9
+"""Nanoseconds, a day. A server that says it loaded a model for longer is not believed."""
 
 Headers = list[tuple[bytes, bytes]]
 

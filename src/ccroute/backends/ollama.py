@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Unpack, cast
 
-from ccroute.backends.backend import Backend, BackendOptions
+from ccroute.backends.backend import MOST_LOAD, Backend, BackendOptions
 from ccroute.backends.codec import HttpRequest, json_bytes
 from ccroute.errors import BackendError, ConfigError, RequestError
 from ccroute.types import Completion, Request
@@ -139,7 +139,7 @@ class OllamaBackend(Backend):
 
     def _measured(self, model: str, load: object) -> None:
         """Remember a model's load time, in ns. It is very short if the model was already in memory."""
-        if isinstance(load, int) and load > _WARM:
+        if isinstance(load, int) and _WARM < load <= MOST_LOAD:
             self._loads[model] = load / 1e9
 
     def buffers_tool_calls(self, request: Request) -> bool:

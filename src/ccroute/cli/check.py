@@ -23,7 +23,7 @@ _REPLACED = "comes later and wins"
 
 
 class _Warnings(logging.Handler):
-    """Keeps warnings, so that they stand below the routes."""
+    """Keeps warnings, so that they are printed below the routes."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

@@ -23,7 +23,7 @@ def named(files: Sequence[str]) -> Iterator[None]:
     except ConfigError as error:
         if len(files) > 1:
             raise
-        own = f"{os.path.basename(files[0])}: "  # stands before a fault of the file as a whole
+        own = f"{os.path.basename(files[0])}: "  # before a fault of the file as a whole
         raise ConfigError(*(f"{files[0]}: {fault.removeprefix(own)}" for fault in error.faults)) from None
 
 

@@ -153,7 +153,7 @@ class _Merge:
         earlier, before = self._origins.get(place, (source, at))
         if not silent and place in self._origins:
             origin = earlier.origin(before)
-            # An alias may stand at a place that does not have its name.
+            # The place of an alias need not contain its name.
             name = f'for "{place[1]}", ' if place[0] == "aliases" and origin[-1] != place[1] else ""
             earlier.ignore(origin, f"{name}{source.where(at)} comes later and wins")
         self._origins[place] = source, at

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ccroute import observe
 from ccroute.accounting.ledger import attempt_id, uuid7
+from ccroute.backends.backend import MOST_LOAD
 from ccroute.errors import CcrouteError, StreamInterruptedError
 from ccroute.flow.attempt.context import FOREVER, UNUSED, AttemptContext
 from ccroute.flow.attempt.fault import Fault
@@ -173,7 +174,7 @@ class CallContext:
         usage = attempt.used(answer)
         if (field := attempt.candidate.deployment.backend.load_field) is not None:
             load = (answer.raw or {}).get(field)
-            attempt.load = load / 1e9 if type(load) is int and load >= 0 else None
+            attempt.load = load / 1e9 if type(load) is int and 0 <= load <= MOST_LOAD else None
         if (grant := attempt.grant) is not None and (attempt.load is not None or not grant.loads):
             took = self.state.clock.monotonic() - attempt.started - attempt.paused
             self.state.hosts.measured(grant, attempt.load, max(took - (attempt.load or 0.0), 0.0))

@@ -45,14 +45,17 @@ _PRETENDED: Final = Rule(FailureClass.UNAVAILABLE, retry_tokens=0)
 
 def explain(request: Request, state: RouterState) -> shown.RoutePlan:
     """The plan of a call with this request. Raises as `make_plan` does, but for `EgressDeniedError` and
-    `ContextWindowExceededError`: the plan tells them."""
+    `ContextWindowExceededError`: the plan shows these instead."""
     plan = make_plan(request, state.tables, None, state.count_tokens, load=state.load)
     tokens = plan.prompt.estimated(state.count_tokens, plan.request)
     needed = tokens + (plan.request.max_tokens or 0)
     prompt = longest_prompt(plan, state)
-    limits = state.timeout_of(plan.request)
+    limits, waiting = state.timeout_of(plan.request), plan.waiting
     rehearsal = _Rehearsal(plan, state, limits)
-    shares = _first_shares(rehearsal.asked, plan, needed)
+    if rehearsal.instead is None:
+        shares = _first_shares(rehearsal.asked, plan, needed)
+    else:
+        shares = {id(rehearsal.instead): 1.0}
     in_order = iter(rehearsal.asked)
     needs = {id(each): _needs(plan, each, state.tables) for each in plan.considered}
     budgets = budget_stats(state, [need for found in needs.values() for need in found])
@@ -76,6 +79,7 @@ def explain(request: Request, state: RouterState) -> shown.RoutePlan:
                     deployment, attempt.request if attempt else plan.request, prompt, state.clock.now()
                 ),
                 budget_left=_left([budgets[need.name] for need in needs[id(candidate)]]),
+                predicted_wait=rehearsal.predicted_wait(deployment),
                 context_window=deployment.info.context_window,
                 input_price=None if price is None else price.input,
                 output_price=None if price is None else price.output,
@@ -93,6 +97,8 @@ def explain(request: Request, state: RouterState) -> shown.RoutePlan:
         reasons=tuple(rehearsal.reasons),
         budgets=tuple(budgets.values()),
         timeout=limits.total,
+        waiting_cost=None if waiting is None else waiting.usd_per_hour or None,
+        max_wait_free=None if waiting is None else waiting.longest,
     )
 
 
@@ -100,6 +106,7 @@ class _Rehearsal:
     """A call in which every attempt fails: who is asked, and why the others are not.
 
     asked:    the candidates that a call would ask, in order.
+    instead:  the first of them, if it is asked so that the call need not wait for another one.
     attempts: one for each candidate that may serve, as far as it comes before it is sent. (A deployment may
               be a candidate twice, for different failures, so the keys are ids.)
     """
@@ -114,6 +121,7 @@ class _Rehearsal:
         if plan.limit is not None and (wait := state.rate_limits.unavailable(plan.limit)) is not None:
             self.reasons.append(f"agent {plan.agent}: {wait.why}; its turn comes in {wait.until - now:.0f} s")
         self.asked: Sequence[Candidate] = ()
+        self.instead: Candidate | None = None
         if plan.denied is not None:
             self.reasons.append(str(plan.denied))
             return
@@ -164,6 +172,13 @@ class _Rehearsal:
             return fault.detail
         return self._refused_by_budget(candidate) or _not_triggered(candidate, self._plan)
 
+    def predicted_wait(self, deployment: Deployment) -> float | None:
+        """Seconds until it would begin to answer; None without a limit at its host."""
+        hosts = self._state.hosts
+        if deployment.backend.origin not in hosts:
+            return None
+        return hosts.predicted([deployment], self._plan.request.priority)[0]
+
     def _equals(self) -> list[Candidate]:
         """Those that may serve a call instead of the first one, where that has to wait for a slot."""
         if not self.asked or self.asked[0].deployment.backend.origin not in self._state.hosts:
@@ -186,7 +201,10 @@ class _Rehearsal:
         kinds: Sequence[Trigger | None] = self._plan.triggers or (_PRETENDED.trigger,)
         runs = [self._asked_after(kind) for kind in kinds]
         longest, every = max(runs, key=len), {id(each) for run in runs for each in run}
-        return longest if len(longest) == len(every) else [c for c in self._plan.candidates if id(c) in every]
+        if len(longest) == len(every):
+            return longest
+        found = [each for each in self._plan.candidates if id(each) in every]
+        return sorted(found, key=lambda each: each is not self.instead)
 
     def _asked_after(self, kind: Trigger | None) -> list[Candidate]:
         """Those that a call asks, one after the other, if each fails in this way."""
@@ -196,11 +214,15 @@ class _Rehearsal:
         deadline = FOREVER if self._limits.total is None else now + self._limits.total
         while (step := retry.next(now, deadline)) is not None:
             candidate = step.candidate
-            if step.early or step.wait:  # everybody who gets calls was asked
+            if step.early or step.wait:  # every candidate that gets calls was asked
                 if not asked:
                     self._note_wait(step)
                 break
             fault = self._faults[id(candidate)]
+            if fault is None and (instead := self._instead_of(candidate, retry)) is not None:
+                self.instead = self.instead if asked else instead
+                retry.take(candidate, instead)
+                continue
             if fault is None:
                 asked.append(candidate)
                 # The last attempt is never used up, so that the order goes on to its end.
@@ -214,6 +236,22 @@ class _Rehearsal:
                 retry.failed(candidate, fault, now)
         self._unavailable |= retry.unavailable
         return asked
+
+    def _instead_of(self, candidate: Candidate, retry: RetryState) -> Candidate | None:
+        """The candidate that a call takes instead of waiting for this one."""
+        waiting, origin = self._plan.waiting, candidate.deployment.backend.origin
+        if waiting is None or origin not in self._state.hosts:
+            return None
+        from ccroute.flow.attempt.waiting import Patience  # few agents say what a wait costs
+
+        options = (candidate, *retry.equals(candidate))
+        patience = Patience(self.attempts[id(candidate)], options, retry, waiting)
+        instead = patience.instead(patience.predicted)
+        if instead is None:
+            return None
+        if instead.reason not in self.reasons:
+            self.reasons.append(instead.reason)
+        return instead.candidate
 
     def _note_wait(self, step: NextAttempt) -> None:
         """Note what a call does if it can ask no deployment at once."""

@@ -28,7 +28,7 @@ _log = logging.getLogger("ccroute")
 
 
 class _Listed(NamedTuple):
-    """The models with their context windows, those in memory (None if the server does not tell), and the
+    """The models with their context windows, those in memory (None if the server does not say), and the
     seconds until the first list was there."""
 
     models: Mapping[str, int | None]

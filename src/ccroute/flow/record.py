@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from ccroute import observe
 from ccroute.accounting import LedgerRow, cost
+from ccroute.accounting.counts import MOST_NEW
 from ccroute.accounting.money import NOTHING
 from ccroute.flow.attempt.charge import charge
 from ccroute.flow.attempt.context import AttemptContext
@@ -202,6 +203,7 @@ class CallRecord:
         ledger, budgets = state.ledger, state.budgets
         write = ledger.defer if self.abandoned else ledger.record
         counting = budgets if budgets is not None else ledger.budgets
+        counts = state.counts
         self._unwritten = self._unwritten or iter(self.rows)
         for row in self._unwritten:  # no interrupt comes between a step of `for` and its body
             try:
@@ -211,6 +213,9 @@ class CallRecord:
             finally:
                 if counting is not None:
                     counting.count(row)
+                counts.append((row,))
+        if len(counts) > MOST_NEW:
+            counts.drain()
 
 
 def _override_saved(plan: Plan, usage: Usage, spent: Decimal | None) -> Decimal | None:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from ccroute.accounting import BaseLedger
+from ccroute.accounting.counts import Counts
 from ccroute.accounting.tokens import TokenCounter, estimate
 from ccroute.backends import Backend, Origin
 from ccroute.routing import (
@@ -80,6 +81,8 @@ class RouterState(NamedTuple):
     hosts: LimitedHosts
     """The hosts that serve only so many calls at a time."""
     waits: Waits
+    counts: Counts
+    """What its calls came to."""
     count_tokens: TokenCounter = estimate
     tables: Tables = _NO_TABLES
     baseline: str | None = None
@@ -128,6 +131,7 @@ class RouterState(NamedTuple):
         if self.budgets is not None:
             self.budgets.after_fork()
         self.ledger.after_fork()
+        self.counts.restart(self.clock.monotonic())
 
 
 def new_state(
@@ -152,5 +156,6 @@ def new_state(
         refused_parameters=RefusedParameters(),
         hosts=hosts,
         waits=Waits(),
+        counts=Counts(clock.monotonic()),
         count_tokens=count_tokens or estimate,
     )

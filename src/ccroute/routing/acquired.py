@@ -64,7 +64,7 @@ class AttemptOutcome(NamedTuple):
     ok:            True: it was answered. False: the deployment failed. None: neither, because it was
                    cancelled or the request itself was at fault.
     first_content: seconds until a stream's first content; None for a whole answer.
-    duration:      seconds until the answer was there, without the wait for a slot; 0 if nobody measured it.
+    duration:      seconds until the answer was complete, without the wait for a slot; 0 if not measured.
     output:        tokens of the answer.
     """
 

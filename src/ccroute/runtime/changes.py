@@ -58,7 +58,8 @@ def _parts(state: RouterState) -> dict[str, object]:
 
 
 def _settings(backend: Backend) -> Mapping[str, object]:
-    """What a backend was made with, as far as its public attributes, its key and its headers tell."""
+    """What a backend was made with, as far as this is known from its public attributes, its key and its
+    headers."""
     known = vars(backend).copy()  # a call in another thread may keep something there
     public = {name: value for name, value in known.items() if not name.startswith("_")}
     del public["last_fingerprint"]

@@ -34,11 +34,10 @@ class Budget:
             without an end; "total": everything that was ever spent. A call without a session needs no budget
             of sessions.
     then:   what a call does if it does not fit. "refuse": another deployment of the same model may serve it;
-    if
-            none fits, the call raises `BudgetExceededError`. "fallback": the fallback models may serve it,
+            if none fits, the call raises `BudgetExceededError`. "fallback": the fallback models may serve it,
             too. "queue": the call waits for the next window, if that begins before its deadline and has room
-            for it; otherwise as "refuse". In each case, a call that may fit when other calls have ended waits
-            for them.
+            for it; otherwise as "refuse".
+            In each case, a call that may fit when other calls have ended waits for them.
     tz:     where hours, days and months begin, such as "Europe/Berlin".
 
     Raises `ValueError` and `TypeError`.

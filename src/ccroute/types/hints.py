@@ -106,7 +106,7 @@ _CONSTRUCTORS: Final[dict[Made, dict[str, str]]] = {
             'failing deployments are skipped automatically; health="off" switches that off': (
                 "allowed_fails cooldown_time cooldown"
             ),
-            "it is an agent's: Agent(…, {0}=…)": "local_only triggers params",
+            "it is an agent's: Agent(…, {0}=…)": "local_only triggers params waiting_cost max_wait_free",
             "it is from_config's: Router.from_config(…, {0}=…)": "watch env",
         }
     ),

@@ -91,7 +91,7 @@ class Builder:
     def pass_over(self, key: str, beside: Iterable[str], place: Place, known: Sequence[str]) -> None:
         """Note a key that is not read; warn if it looks like a misspelled one of `known`.
 
-        A known key that is there `beside` it is not suggested.
+        A known key that is also given (`beside`) is not suggested.
         """
         here, meant = (*place, key), misspelt(key, known, beside)
         if is_local_only(key):

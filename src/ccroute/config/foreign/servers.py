@@ -42,7 +42,7 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A backend. `prefixes` may stand before a model's name in the file, but not on its wire."""
+    """A backend. `prefixes` may be before a model's name in the file, but are not sent."""
 
     backend: str
     prefixes: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""The file's sections, wherever they stand: with what is included, and nested by mistake."""
+"""The sections of a file and of its included files, also where one is nested in another by mistake."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Document:
                 yield name, value, (*place, name)
 
     def settings(self) -> tuple[Section, Section, Section]:
-        """The router's, LiteLLM's and the general settings. Those of the router may stand under LiteLLM's,
+        """The router's, LiteLLM's and the general settings. The router's settings may be under LiteLLM's,
         and the first two under the general ones."""
         general = list(self._sections("general_settings"))
         router, litellm = list(self._sections("router_settings")), list(self._sections("litellm_settings"))
@@ -75,7 +75,7 @@ class Document:
 
 
 def _under(place: Place, name: str) -> Place:
-    """The place of a section; an included file's name stands before it."""
+    """The place of a section, with the name of an included file before it."""
     return (f"{place[0]}: {name}",) if place else (name,)
 
 

@@ -1,1 +1,1 @@
-"""The native shape of a configuration: its keys, its checks, and the objects it stands for."""
+"""The native shape of a configuration: its keys, its checks, and the objects that it describes."""

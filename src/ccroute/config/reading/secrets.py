@@ -19,7 +19,8 @@ _WHOLE = re.compile(r"(?:env:|os\.environ/)([A-Za-z_][A-Za-z0-9_]*)")
 _BOTCHED = re.compile(
     r"(?:[a-z-]+ +)?\$(?:(?:env:)?[a-z_]\w*\}?|[{(].*)|(?:env:|os\.environ).*", re.IGNORECASE | re.DOTALL
 )
-# Where only a name stands, not in the middle of what may be a key: "$(K)", "env: K", "os.environ['K']".
+# Only where the whole value is a name, and not inside a text that may be a key: "$(K)", "env: K",
+# "os.environ['K']".
 _VARIABLE = re.compile(r"""(?:^|[\s$({\[:'"])([A-Z_][A-Z0-9_]*)(?!\w)""")
 _CREDENTIALS = re.compile(r"//[^/\s]*@")
 

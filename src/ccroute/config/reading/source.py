@@ -234,7 +234,7 @@ def _is_too_deep(content: Mapping[str, Any]) -> bool:
             for each in (outer.values() if isinstance(outer, Mapping) else outer)
             if isinstance(each, Mapping | list | tuple)
         )
-        level = {id(each): each for each in inner}.values()  # one object may stand in many places
+        level = {id(each): each for each in inner}.values()  # one object may be in many places
         if not level:
             return False
     return True

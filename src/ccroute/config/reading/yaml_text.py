@@ -1,6 +1,6 @@
 """Reads YAML as `yaml.safe_load` does (YAML 1.1), with what a configuration needs besides.
 
-A number with a fraction stays exact. A key is a text. A key that is there twice is a fault with its place.
+A number with a fraction stays exact. A key is a text. A duplicate key is a fault with its place.
 Works on the parser's events: PyYAML's own composer recurses in C, and deep nesting would end the process.
 """
 

@@ -64,7 +64,7 @@ class MergedSettings:
     def to_toml(self, folder: str | os.PathLike[str] = ".") -> str:
         """One native TOML file, to be kept in `folder`, that makes the same router, without secrets' values.
 
-        References to variables stay. A secret that stands in a file itself becomes a reference, and a comment
+        References to variables stay. A secret that is written in a file becomes a reference, and a comment
         says which variable to set. Raises `ConfigError` without tomli-w, and for a value that
         TOML cannot hold.
         """
@@ -99,7 +99,7 @@ class MergedSettings:
 
     @property
     def variables(self) -> Mapping[str, Sequence[str]]:
-        """The variables to set for secrets that stand in the files themselves, with the places of these."""
+        """The variables to set for secrets that are written in the files, with their places."""
         return self._document.variables.places
 
     @cached_property
@@ -169,7 +169,7 @@ class _Document:
         text, expanded = source.references.get(source.origin(place), (None, ""))
         if not source.renamed or text is None:
             return source.stand_ins.get(place, text)
-        if isinstance(value, str):  # translated: a backend's name may stand before it, and no slash after it
+        if isinstance(value, str):  # translated: a backend's name may be before it, and no slash after it
             for ending in (expanded, expanded.rstrip("/")):
                 if ending and value.endswith(ending):
                     return value.removesuffix(ending) + text

@@ -1,4 +1,4 @@
-"""Puts references in place of the secrets that stand in a file itself.
+"""Replaces secrets that are written in a file by references.
 
 Knows which values are secret, and what a variable for one is called; must not know how a file is written.
 """

@@ -22,7 +22,7 @@ _WIDTH: Final = 100
 class Layout:
     """How a table is laid out.
 
-    comments: text by place; it stands above its line.
+    comments: text by place; each is written above its line.
     headed:   whether the table at a place has a header (`[backends.local]`); None: if one line is too short.
     """
 

@@ -9,7 +9,6 @@ from typing import TypeAlias
 from ccroute.accounting.money import NOTHING
 from ccroute.accounting.price_lists import PriceList
 from ccroute.accounting.prices import cost_at
-from ccroute.accounting.tokens import content_parts
 from ccroute.flow.attempt.context import AttemptContext
 from ccroute.routing import Deployment
 from ccroute.types import FREE, Outcome, Price, Request, Usage
@@ -73,11 +72,7 @@ def _by_list(
     if served is not listed and listed.names_are_own and listed.at(moment) not in (None, served.at(moment)):
         return None, None, f"it is named as {listed.model} and answers as {model}, whose price is another one"
     if served.has_audio and not billing.audio and _has_audio(attempt.request):
-        return (
-            None,
-            None,
-            "its prompt has audio, and the answer does not count its audio tokens",
-        )
+        return None, None, "its prompt has audio, and the answer does not count its audio tokens"
     usd, source, note = _with_searches(usage, found, billing, "genai-prices")
     if billing.terms and usd is not None:
         terms = ", ".join(f"{name} {value}" for name, value in billing.terms)
@@ -98,4 +93,9 @@ def _with_searches(usage: Usage, price: Price, billing: BillingDetails, source: 
 
 
 def _has_audio(request: Request) -> bool:
-    return any(part.get("type") == "input_audio" for part in content_parts(request))
+    return any(
+        part.get("type") == "input_audio"
+        for message in request.messages
+        if not isinstance(content := message.get("content"), str | None)
+        for part in content
+    )

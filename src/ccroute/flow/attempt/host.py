@@ -29,8 +29,9 @@ _log = logging.getLogger("ccroute")
 
 def slot_comes(attempt: AttemptContext, patience: Patience | None) -> Flow[Granted | Failure | Instead]:
     """Wait until the call has a slot, takes another candidate instead, or time is up. It looks now and then
-    which models are loaded."""
+    which models are loaded, and what its own model needs."""
     until, has_failed, decides = attempt.deadline - MIN_ATTEMPT, False, FOREVER
+    own, model = attempt.deployment.backend, attempt.deployment.model
     while True:
         if patience is not None:
             decides = patience.next_look()
@@ -46,6 +47,8 @@ def slot_comes(attempt: AttemptContext, patience: Patience | None) -> Flow[Grant
             if (request := backend.loaded()) is not None:
                 body = yield from _asked(attempt, backend, request)
                 attempt.state.hosts.listed(backend, backend.read_loaded(body))
+            if (request := own.runner_details(model)) is not None:
+                own.read_details((yield from _asked(attempt, own, request)), model)
         except Exception as error:  # of a user's own codec, too
             if not has_failed:
                 _log.debug("%s did not list its loaded models: %s", backend.name, type(error).__name__)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ccroute.flow.retry import RetryState
 
 AT_ONCE: Final = 0.05
-"""Seconds: a candidate that begins to answer sooner serves at once."""
+"""Seconds: a shorter wait is none."""
 _OFTEN: Final = 0.5
 _RARELY: Final = 10.0
 """Seconds between two decisions of a call that waits, at least and at most."""
@@ -87,7 +87,8 @@ class Patience:
 
     @property
     def _waited(self) -> float:
-        return self._attempt.state.clock.monotonic() - self._since
+        seconds = self._attempt.state.clock.monotonic() - self._since
+        return seconds if seconds > AT_ONCE else 0.0
 
     def _serves_at_once(self, other: Deployment) -> bool:
         has_limit = other.backend.origin in self._attempt.state.hosts

@@ -39,7 +39,7 @@ def caller_of(request: Request) -> Caller:
 
 
 def _said(message: Mapping[str, JSON]) -> Hashable:
-    """What tells a message from others: mostly its text, which may be long, and whose hash Python keeps."""
+    """What distinguishes a message: mostly its text, which may be long, and whose hash Python caches."""
     role, content = message.get("role"), message.get("content")
     is_plain = len(message) == 2 and isinstance(role, str) and isinstance(content, str)
     return (role, content) if is_plain else repr(message)
@@ -74,7 +74,7 @@ class Switch:
 
 
 class Trip(NamedTuple):
-    """Why a breaker has to open, and for whom alone; `only` is None where it is for everybody."""
+    """Why a breaker has to open. `only`: for this caller alone; None: for all callers."""
 
     why: str
     only: Caller | None
@@ -124,7 +124,7 @@ class Breaker(Switch):
         known = [*self.outcomes]
         failing = [who for bad, who in known if bad]
         if all(bad for bad, _ in known[-IN_A_ROW:]):
-            why, failing, enough = f"{IN_A_ROW} failures in a row", failing[-IN_A_ROW:], _is_everybodys
+            why, failing, enough = f"{IN_A_ROW} failures in a row", failing[-IN_A_ROW:], _concerns_all
         elif len(failing) * 2 >= len(known):
             why, enough = f"{len(failing)} of the last {len(known)} attempts failed", _are_most
         else:
@@ -146,7 +146,7 @@ class Breaker(Switch):
 _Known: TypeAlias = Sequence[tuple[bool, Caller | None]]
 
 
-def _is_everybodys(known: _Known, failing: Sequence[Caller | None], only: Sequence[Caller]) -> bool:
+def _concerns_all(known: _Known, failing: Sequence[Caller | None], only: Sequence[Caller]) -> bool:
     """For failures in a row: whether they are of different callers, or most callers fail."""
     different = len(set(failing)) + failing.count(None) - (None in failing)
     return different >= IN_A_ROW or _are_most(known, failing, only)

@@ -57,7 +57,7 @@ class Health:
         """The permission to send an attempt now, or why not. Every admission is settled, however it ends.
 
         Where a breaker or a switch is off and its time is over (or `early`), the admission is its one
-        probe: nobody else is admitted until it is settled.
+        probe: no other call is admitted until it is settled.
         """
         if not self.on or (self._switches.are_on(deployment) and not self._inbox):
             return Admission(deployment, request, self)

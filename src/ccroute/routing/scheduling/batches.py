@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Final, Generic, NamedTuple, TypeVar
+from collections.abc import Mapping
+from operator import itemgetter
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from ccroute.http.origin import Origin
 from ccroute.routing.scheduling.host import Host
 from ccroute.routing.scheduling.places import Place
 
 T = TypeVar("T")
+Places: TypeAlias = frozenset[Place]
+"""Where a request may be served; empty: unknown."""
 
 WAITING: Final = 1
 """Calls of one batch that wait for a host, besides those that it serves. So it is never idle, and a call
 spends little of its time in the queue."""
-
-
-class Begun(NamedTuple):
-    """A call of the batch that runs: where it could be served, and the host that it is at, or asks first."""
-
-    places: frozenset[Place]
-    host: Origin
+_NOWHERE: Final[Counter[Origin]] = Counter()
 
 
 class BatchOrder(Generic[T]):
@@ -39,61 +36,72 @@ class BatchOrder(Generic[T]):
     def __init__(self, hosts: Mapping[Origin, Host], concurrency: int) -> None:
         self._hosts = hosts
         self._concurrency = concurrency
-        self._groups: dict[frozenset[Place], list[tuple[int, int, T]]] = {}  # heaps
+        self._waiting: dict[Places, list[tuple[int, int, T]]] = {}  # heaps
         self._size = 0
+        self._running: dict[Places, Counter[Origin]] = {}  # and where they are
+        self._at: Counter[Origin] = Counter()
 
     def __len__(self) -> int:
+        """The requests that have not begun."""
         return self._size
 
-    def add(self, request: T, number: int, places: frozenset[Place], priority: int) -> None:
+    def add(self, request: T, number: int, places: Places, priority: int) -> None:
         """A request that may be served at any of `places`. `number` is its own: of equal requests, the lowest
         begins first."""
-        heapq.heappush(self._groups.setdefault(places, []), (-priority, number, request))
+        heapq.heappush(self._waiting.setdefault(places, []), (-priority, number, request))
         self._size += 1
 
-    def next(self, begun: Iterable[Begun]) -> T | None:
-        """Take the request that begins next, while these calls run. None: all hosts have enough to do.
+    def next(self) -> T | None:
+        """Take the request that begins next. None: all hosts have enough to do.
 
         By priority. Of requests for the same hosts, those whose model is loaded come first, then those whose
         model is asked for already, then the model with the most requests. Where several hosts serve the same
         models, each is to keep one: so a model with one host's share of calls comes after the others.
         """
-        begun = list(begun)
-        at, asked = Counter(call.host for call in begun), Counter(call.places for call in begun)
-        best, found = None, None
-        for places, heap in self._groups.items():
-            room = self._room(places, at)
-            if room > 0:
-                rank = self._rank(places, heap, asked[places])
-                if best is None or rank < best:
-                    best, found = rank, places
-        if found is None:
+        ready = [(self._rank(places), places) for places in self._waiting if self.has_room(places)]
+        if not ready:
             return None
-        heap = self._groups[found]
+        _, places = min(ready, key=itemgetter(0))
+        heap = self._waiting[places]
         request = heapq.heappop(heap)[2]
         if not heap:
-            del self._groups[found]
+            del self._waiting[places]
         self._size -= 1
         return request
 
-    def has_room(self, places: frozenset[Place], begun: Iterable[Begun]) -> bool:
-        """Whether one more call for these places may begin, while these calls run."""
-        return self._room(places, Counter(call.host for call in begun)) > 0
+    def has_room(self, places: Places) -> bool:
+        """Whether one more call for these places may begin: at their hosts, and where such calls have moved
+        to, as they do when a host fails."""
+        hosts = {place.host for place in places}
+        if hosts and sum(self._most(host) - self._at[host] for host in hosts) <= 0:
+            return False
+        moved_to = self._running.get(places, _NOWHERE).keys() - hosts
+        return all(self._at[host] < self._most(host) for host in moved_to)
 
-    def _room(self, places: frozenset[Place], at: Mapping[Origin, int]) -> int:
-        """How many more calls the hosts may get; `at` says how many each has."""
-        if not places:
-            return 1  # unknown
-        return sum(self._most(host) - at[host] for host in {place.host for place in places})
+    def begin(self, places: Places, host: Origin) -> None:
+        """A call for these places begins; it asks this host first."""
+        self._running.setdefault(places, Counter())[host] += 1
+        self._at[host] += 1
+
+    def end(self, places: Places, host: Origin) -> None:
+        """A call for these places ends, at this host, or moves away from it."""
+        found = self._running[places]
+        for counter in (found, self._at):
+            counter[host] -= 1
+            if not counter[host]:
+                del counter[host]
+        if not found:
+            del self._running[places]
 
     def _most(self, origin: Origin) -> int:
         host = self._hosts.get(origin)
         return self._concurrency if host is None else host.limits.slots + WAITING
 
-    def _rank(self, places: frozenset[Place], heap: list[tuple[int, int, T]], asked: int) -> tuple[int, ...]:
-        """The least is best; `asked`: the calls for these places that run."""
+    def _rank(self, places: Places) -> tuple[int, ...]:
+        """The least is best."""
+        heap, hosts = self._waiting[places], {place.host for place in places}
         priority, number, _ = heap[0]
-        hosts = {place.host for place in places}
+        asked = sum(self._running.get(places, _NOWHERE).values())
         if asked * len(hosts) >= sum(map(self._most, hosts)) > 0:
             return priority, 3, number
         if any(self._is_loaded(place) for place in places):

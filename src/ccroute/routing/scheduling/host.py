@@ -97,7 +97,7 @@ class Host:
 
     def has(self, place: Place) -> bool:
         """Whether a call there needs no load."""
-        return place.model in self.loaded or not place.model or not self.limits.loads_models
+        return place.model in self.loaded or not (place.model and self.limits.loads_models)
 
     def has_room(self, place: Place) -> bool:
         """Whether the model there fits beside those that are loaded."""
@@ -117,6 +117,10 @@ class Host:
         known = self._known.get(model)
         load = known.load if known is not None and known.load is not None else self._usual.load
         return USUAL_LOAD if load is None else load
+
+    def measured_loads(self) -> dict[str, float]:
+        """Seconds that each model takes to load of which that was measured."""
+        return {model: each.load for model, each in self._known.copy().items() if each.load is not None}
 
     def service_seconds(self, model: str) -> float:
         """Seconds that a call to the model takes: measured, or as of others here."""

@@ -18,6 +18,8 @@ MOST_WRONG: Final = 0.5
 UNCHECKED: Final = 32
 """Calls that pay at once, one after the other: nobody learns whether the prediction was right. The next one
 waits up to the break-even."""
+UNTRIED: Final = 4
+"""The same where no call has waited yet: then the prediction is hardly more than an assumption."""
 WEIGHT: Final = 0.2
 """The weight of a new measurement."""
 _MOST_KNOWN: Final = 10_000
@@ -87,7 +89,8 @@ class Waits:
 
     def trusts(self, deployment: str) -> bool:
         """Whether predicted waits for the deployment decide."""
-        is_checked = self._unchecked.get(deployment, 0) < UNCHECKED
+        most = UNCHECKED if deployment in self._errors else UNTRIED
+        is_checked = self._unchecked.get(deployment, 0) < most
         return is_checked and self._errors.get(deployment, 0.0) <= MOST_WRONG
 
     def paid_at_once(self, deployment: str) -> None:

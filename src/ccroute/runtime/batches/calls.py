@@ -14,18 +14,16 @@ from collections import deque
 from collections.abc import Callable
 from decimal import Decimal
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from ccroute.errors import CcrouteError
-from ccroute.flow import CallContext, call
+from ccroute.flow import call
 from ccroute.http.streams import LONGEST_WAIT
 from ccroute.http.streams.blocking import run
 from ccroute.http.streams.event_loops import create_task, current_loop
 from ccroute.observe.logging import log_raised
-from ccroute.routing.scheduling import Place
-from ccroute.routing.scheduling.batches import Begun
 from ccroute.runtime.base import RouterBase
-from ccroute.runtime.batches.requests import BatchRequests
+from ccroute.runtime.batches.requests import BatchRequests, Planned
 from ccroute.runtime.drive import AsyncDrive, Drive
 from ccroute.runtime.waits import TaskWaiter, ThreadWaiter
 from ccroute.types import Completion
@@ -35,25 +33,20 @@ from ccroute.types.progress import Progress
 Answer: TypeAlias = Completion[Any] | CcrouteError
 
 MOST_UNREAD: Final = 32
-"""Answers that wait for the reader. While there are so many, no other request begins."""
+"""Answers that wait for the reader. At so many, no other request begins until half of them were read."""
 GRACE: Final = 1.0
 """Seconds that the end of a batch waits for its threads or tasks, which end by themselves."""
 
 
-class _Running(NamedTuple):
-    """A call that runs."""
+class _Running:
+    """A call that runs. `host`: where it was last seen, or what it asks first."""
 
-    number: int
-    places: frozenset[Place]
-    context: CallContext
-    drive: Drive[Completion[Any]] | AsyncDrive[Completion[Any]]
+    __slots__ = ("context", "drive", "host", "number", "places")
 
-    @property
-    def begun(self) -> Begun:
-        """Where it is: perhaps no longer at its first choice."""
-        latest = self.context.latest
-        candidate = self.context.plan.candidates[0] if latest is None else latest.candidate
-        return Begun(self.places, candidate.deployment.backend.origin)
+    def __init__(self, planned: Planned, drive: Drive[Completion[Any]] | AsyncDrive[Completion[Any]]) -> None:
+        self.number, self.places, self.context = planned
+        self.host = self.context.plan.candidates[0].deployment.backend.origin
+        self.drive = drive
 
 
 class BatchCalls:
@@ -86,6 +79,7 @@ class BatchCalls:
         self._running: dict[int, _Running] = {}
         self._threads: set[threading.Thread] = set()
         self._answers: deque[Answer] = deque()
+        self._is_full = False  # of answers
         self._failure: BaseException | None = None
         self._ends = False
         self._waiter: ThreadWaiter | TaskWaiter | None = None  # the reader's
@@ -119,7 +113,7 @@ class BatchCalls:
             waiter = self._new_waiter()  # before the look: what changes after it wakes this one
             self._begin_calls()
             with self._lock:
-                is_end = self._requests.all_read and not self._requests and not self._running
+                is_end = self._requests.all_read and not self._requests.order and not self._running
             if self._answers:
                 answer = self._answers.popleft()
                 self._count(answer, time.monotonic() - self._began)
@@ -168,8 +162,9 @@ class BatchCalls:
 
     def _take(self) -> _Running | None:
         """The call that begins now; None: no other may begin. The caller has the lock, and starts it."""
-        while not self._ends and len(self._answers) < MOST_UNREAD:
-            found = self._requests.take([each.begun for each in self._running.values()])
+        self._follow()
+        while not self._ends and not self._must_wait():
+            found = self._requests.take()
             if found is None:
                 return None
             if isinstance(found, CcrouteError):
@@ -177,9 +172,26 @@ class BatchCalls:
                 continue
             flow, router = call(found.context, stream=False), self._router
             drive = (Drive if self._blocking else AsyncDrive)(flow, router._connections, router._limiter)
-            self._running[found.number] = running = _Running(*found, drive)
+            self._running[found.number] = running = _Running(found, drive)
+            self._requests.order.begin(running.places, running.host)
             return running
         return None
+
+    def _must_wait(self) -> bool:
+        """Whether the reader comes first. A new thread for each answer that it reads would cost too much."""
+        unread = len(self._answers)
+        self._is_full = unread >= MOST_UNREAD or (self._is_full and unread > MOST_UNREAD // 2)
+        return self._is_full
+
+    def _follow(self) -> None:
+        """Note which calls have gone on to another host: their first choice has room for others."""
+        order = self._requests.order
+        for running in self._running.values():
+            latest = running.context.latest
+            if latest is not None and (host := latest.candidate.deployment.backend.origin) != running.host:
+                order.end(running.places, running.host)
+                order.begin(running.places, host)
+                running.host = host
 
     def _start(self, running: _Running) -> None:
         if not self._blocking:
@@ -221,6 +233,7 @@ class BatchCalls:
             if answer is not None:
                 self._answers.append(answer)
             del self._running[running.number]
+            self._requests.order.end(running.places, running.host)
             following = self._take()
         self._wake()
         return following

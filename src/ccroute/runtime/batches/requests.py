@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from ccroute.errors import CcrouteError, RouterClosedError
 from ccroute.flow import CallContext
-from ccroute.routing.scheduling import Host, HostLimits, Place
-from ccroute.routing.scheduling.batches import BatchOrder, Begun
+from ccroute.routing.scheduling import Host, Place
+from ccroute.routing.scheduling.batches import BatchOrder, Places
+from ccroute.runtime.limiter.places import place_of
 from ccroute.types.arguments.checked import check_names
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Planned(NamedTuple):
     """A request that begins: its place in the batch, where it may be served, and its plan."""
 
     number: int
-    places: frozenset[Place]
+    places: Places
     context: CallContext
 
 
@@ -38,9 +39,7 @@ class Unbegun:
 
     __slots__ = ("index", "options", "places", "planned", "priority")
 
-    def __init__(
-        self, index: int, options: Mapping[str, object], places: frozenset[Place], priority: object
-    ) -> None:
+    def __init__(self, index: int, options: Mapping[str, object], places: Places, priority: object) -> None:
         self.index = index
         self.options = options
         self.places = places
@@ -53,6 +52,7 @@ class BatchRequests:
 
     options:  the keywords of every request that does not give its own.
     total:    the number of requests; None: unknown.
+    order:    those that were read.
     all_read: whether no request is left to be read.
 
     Raises `TypeError` for an unknown keyword, and for a request that is none. Of requests with a length, all
@@ -73,18 +73,14 @@ class BatchRequests:
         self._options = options
         self._unread = enumerate(requests)
         self._hosts = _hosts(router)
-        self._order = BatchOrder[Unbegun](self._hosts, concurrency)
+        self.order = BatchOrder[Unbegun](self._hosts, concurrency)
         while self.total is not None and (request := self.read()) is not None:
             self.add(request)
-
-    def __len__(self) -> int:
-        """The requests that were read and have not begun."""
-        return len(self._order)
 
     @property
     def has_room(self) -> bool:
         """Whether another request may be read before others have begun."""
-        return not self.all_read and len(self._order) < READ_AHEAD
+        return not self.all_read and len(self.order) < READ_AHEAD
 
     def read(self) -> Unbegun | None:
         """Read one request, for `add`; None: there is no other. The caller's code runs: it may take long."""
@@ -104,22 +100,20 @@ class BatchRequests:
 
     def add(self, request: Unbegun) -> None:
         """Let a request wait until it begins."""
-        self._order.add(request, request.index, request.places, request.priority)
+        self.order.add(request, request.index, request.places, request.priority)
 
-    def take(self, begun: Sequence[Begun]) -> Planned | CcrouteError | None:
-        """The request that begins next, while these calls run, or the error that answers it. None: no other
-        may begin now. Raises `RouterClosedError`."""
-        while (request := self._order.next(begun)) is not None:
-            if request.planned is not None:
-                return request.planned
+    def take(self) -> Planned | CcrouteError | None:
+        """The request that begins next, or the error that answers it. None: no other may begin now. Raises
+        `RouterClosedError`."""
+        while (request := self.order.next()) is not None:
             try:
-                planned = self._plan(request)
+                planned = request.planned or self._plan(request)
             except RouterClosedError:
                 raise
             except CcrouteError as error:
                 error.index = request.index
                 return error.with_traceback(None)
-            if self._order.has_room(planned.places, begun):
+            if self.order.has_room(planned.places):
                 return planned
             request.planned, request.places = planned, planned.places
             self.add(request)
@@ -133,7 +127,7 @@ class BatchRequests:
 
     # Where a request is served. Candidates of one alias have equal right if their hosts have limits.
 
-    def _expected_places(self, agent: object, model: object) -> frozenset[Place]:
+    def _expected_places(self, agent: object, model: object) -> Places:
         """Where a request will probably be served; empty: unknown. Its plan is made only when it begins, by
         what is known then."""
         tables = self._router._state.tables
@@ -152,7 +146,7 @@ class BatchRequests:
             if not chosen.agent.local_only or each.deployment.is_local
         )
 
-    def _places_of(self, candidates: Sequence[Candidate]) -> frozenset[Place]:
+    def _places_of(self, candidates: Sequence[Candidate]) -> Places:
         """Where a call with these candidates is served first."""
         first, tables, hosts = candidates[0], self._router._state.tables, self._hosts
         equal = [each for each in candidates if each.alias == first.alias]
@@ -167,21 +161,11 @@ class BatchRequests:
         )
 
     def _place(self, deployment: Deployment) -> Place:
-        backend = deployment.backend
-        host = self._hosts.get(backend.origin)
-        if host is None or not host.limits.loads_models:
-            return Place(backend.origin, "")
-        return Place(backend.origin, backend.names(deployment.model)[0], deployment.info.memory_gb)
+        origin = deployment.backend.origin
+        host = self._hosts.get(origin)
+        return Place(origin, "") if host is None else place_of(deployment, host.limits)
 
 
 def _hosts(router: RouterBase) -> Mapping[Origin, Host]:
     """The hosts with a limit."""
-    loading = {
-        each.origin
-        for each in router._state.tables.backends.values()
-        if each.kind == "ollama" or each.memory_gb is not None
-    }
-    return {
-        origin: Host(origin, HostLimits(stats.limit, origin in loading))
-        for origin, stats in router._limiter.stats().items()
-    }
+    return {origin: Host(origin, limits) for origin, limits in router._limiter.copy().items()}

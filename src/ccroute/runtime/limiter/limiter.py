@@ -20,13 +20,13 @@ from ccroute.http.streams.event_loops import has_ended
 from ccroute.routing.scheduling import RECHECK, HostLimits, Hosts, Scheduler
 from ccroute.routing.scheduling.guarded import guarded
 from ccroute.runtime.limiter.places import host_limits, place_of
-from ccroute.runtime.limiter.slot import FULL, LATE, NEVER, STUCK, Call
+from ccroute.runtime.limiter.slot import FULL, LATE, STUCK, Call
 from ccroute.types.locks import Inbox
 
 if TYPE_CHECKING:
     from ccroute.routing import Deployment
     from ccroute.routing.scheduling import Grant
-    from ccroute.types import LoadedModel
+    from ccroute.types import LoadedModel, ModelStats
 
 LOOK_EVERY: Final = 5.0
 """Seconds between two looks at what a server has loaded."""
@@ -84,6 +84,13 @@ class Limiter(dict[Origin, HostLimits]):
             )
             for origin, host in self._hosts.by_origin.copy().items()
         }
+
+    def models(self) -> dict[Origin, dict[str, ModelStats]]:
+        """The models of each host that loads them on demand. Never waits."""
+        from ccroute.routing.scheduling.stats import model_stats  # loaded at its first use
+
+        now = self._now()
+        return {origin: model_stats(host, now) for origin, host in self._hosts.by_origin.copy().items()}
 
     def after_fork(self) -> None:
         """Free all slots in a forked child: the calls that have them run in the parent."""

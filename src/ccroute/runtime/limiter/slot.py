@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -77,10 +78,10 @@ class Slot:
         """Ask for a slot at the host of any of these. `Queued`: `poll` tells when the call has one."""
         return Granted() if self._limiter is None else self._limiter.enter(self._call, options, priority)
 
-    def poll(self, until: float, decides: float = NEVER) -> Granted | Look | Queued | Failure | float:
+    def poll(self, until: float, decides: float = math.inf) -> Granted | Look | Queued | Failure | float:
         """What a call that is queued gets now. A number: the instant until which it has to sleep, unless its
-        waiter is woken before. At `decides` it is told how long it has to wait, at `until` it leaves the
-        queue."""
+        waiter is woken before. At `decides` it gets the seconds that it still has to wait, at `until` it
+        leaves the queue."""
         if self._limiter is None:
             return self._call.granted or LATE
         found = self._limiter.poll(self._call, until, decides)

@@ -18,10 +18,12 @@ class Candidate(Frozen):
     """A deployment that may serve the call.
 
     alias:          the model that led to it; a `fallback` model is tried only if the others fail.
-    reason:         why it is there.
+    reason:         why the candidate is in the plan.
     allowed:        whether a call would ask it now; if not, `why_not` says why.
     probability:    of being the first that is asked, 0 to 1. Only random strategies have others than 0 and 1.
     worst_cost:     USD for the longest prompt and answer, with nothing from a cache; None if unknown.
+    predicted_wait: seconds until its host would begin to answer: until it has a free slot and has loaded the
+                    model. None if the host serves any number of calls.
     budget_left:    USD that its budgets have left, beside what is reserved; None without a budget in USD.
     context_window: tokens; None if unknown.
     input_price, output_price: USD per million tokens now, of prompts of usual length; None if unknown.
@@ -38,6 +40,7 @@ class Candidate(Frozen):
     why_not: str | None = None
     probability: float = 0.0
     worst_cost: Decimal | None = None
+    predicted_wait: float | None = None
     budget_left: Decimal | None = None
     context_window: int | None = None
     input_price: Decimal | None = None
@@ -53,7 +56,8 @@ class RoutePlan(Frozen):
     agent's configured model replaces a different requested one. `estimated_tokens` is the prompt.
     `candidates` are in the order in which a call would try them; candidates that it would not ask are listed
     at their place. `reasons` are sentences about the whole plan. `budgets` are the budgets of its candidates.
-    `timeout` is the call's time in seconds.
+    `timeout` is the call's time in seconds. `waiting_cost` (USD per hour) and `max_wait_free` (seconds) are
+    the call's own, else its agent's.
     """
 
     agent: str | None = None
@@ -65,6 +69,8 @@ class RoutePlan(Frozen):
     reasons: tuple[str, ...] = ()
     budgets: tuple[BudgetStats, ...] = ()
     timeout: float | None = None
+    waiting_cost: Decimal | None = None
+    max_wait_free: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON: money is a str."""
@@ -106,6 +112,7 @@ class RoutePlan(Frozen):
 
     def _cells(self) -> tuple[list[str], list[list[str]]]:
         rows, place = [], 0
+        has_waits = bool(self.waiting_cost) or self.max_wait_free is not None
         for each in self.candidates:
             place += each.allowed
             cost, left, window = each.worst_cost, each.budget_left, each.context_window
@@ -114,6 +121,7 @@ class RoutePlan(Frozen):
                     str(place) if each.allowed else "-",
                     each.deployment,
                     _percent(each.probability) if each.allowed else "",
+                    *([_seconds(each.predicted_wait)] if has_waits else []),
                     "unknown" if cost is None else rounded_usd(cost),
                     *([] if not self.budgets else ["" if left is None else rounded_usd(left)]),
                     "unknown" if window is None else f"{window:,}",
@@ -121,12 +129,17 @@ class RoutePlan(Frozen):
                 ]
             )
         budget = ["budget left"] if self.budgets else []
-        return ["", "deployment", "first", "worst cost", *budget, "window", "why"], rows
+        wait = ["wait"] if has_waits else []
+        return ["", "deployment", "first", *wait, "worst cost", *budget, "window", "why"], rows
 
 
 def _numbers(header: Sequence[str]) -> Sequence[int]:
     """The columns of a plan's table that are aligned to the right."""
     return (0, *range(2, len(header) - 1))
+
+
+def _seconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.1f} s"
 
 
 def _percent(share: float) -> str:

@@ -34,14 +34,31 @@ class LimitStats(Frozen):
     waiting: int = 0
 
 
+class CallCounts(Frozen):
+    """What calls came to since the router began, in the columns of a report.
+
+    requests: calls whose deciding attempt is among these `attempts`, of which `failures` failed.
+    wait:     seconds that all attempts waited before they began: for a slot, a rate limit or a budget.
+    loads:    the attempts for which a server loaded the model, which took `load_seconds` in all.
+    """
+
+    requests: int = 0
+    attempts: int = 0
+    failures: int = 0
+    wait: float = 0.0
+    loads: int = 0
+    load_seconds: float = 0.0
+
+
 class DeploymentStats(Frozen):
     """One deployment that was asked before. `success_rate` is the share of its recent calls that succeeded,
-    0 to 1; `limits` is None where it has none."""
+    0 to 1; `limits` is None where it has none; `counts` are since the router began."""
 
     in_flight: int = 0
     success_rate: float = 1.0
     health: HealthStats = HealthStats.model_construct()
     limits: LimitStats | None = None
+    counts: CallCounts = CallCounts.model_construct()
 
 
 class AgentStats(Frozen):
@@ -50,23 +67,40 @@ class AgentStats(Frozen):
     limits: LimitStats
 
 
+class ModelStats(Frozen):
+    """A model of a host that loads models on demand, as its answers and its server's lists have shown.
+
+    loaded_for: seconds since its load began, or since it was seen first; None: it is not loaded.
+    usual_load: seconds that it takes to load; None: not measured.
+    waiting:    calls that wait for it. A call that several hosts may serve counts at each.
+    """
+
+    loaded_for: float | None = None
+    usual_load: float | None = None
+    waiting: int = 0
+
+
 class BackendStats(Frozen):
-    """One backend's host. Backends at one origin share its slots, queue and connections.
+    """One backend's host. Backends at one origin share its slots, queue, models and connections.
 
     in_flight:          calls to the host that have not ended, those in the queue included.
     slots:              how many calls the host serves at a time; None where there is no limit.
     slots_held, queued: slots that are taken, and calls that wait for one.
+    models:             the models of a host with a limit that loads them on demand.
     idle_connections, busy_connections: open connections; always 0 with a `transport=` of your own.
     credential:         the health of its key.
+    counts:             of this backend's calls, since the router began.
     """
 
     in_flight: int = 0
     slots: int | None = None
     slots_held: int = 0
     queued: int = 0
+    models: Mapping[str, ModelStats] = {}
     idle_connections: int = 0
     busy_connections: int = 0
     credential: HealthStats = HealthStats.model_construct()
+    counts: CallCounts = CallCounts.model_construct()
 
 
 class BudgetStats(Frozen):
@@ -122,9 +156,14 @@ def _tokens(number: int) -> str:
 
 
 class RouterStats(Frozen):
-    """A router at one moment, by the names of backends, deployments, agents and budgets."""
+    """A router at one moment, by the names of backends, deployments, agents and budgets.
+
+    uptime: seconds since it began; `counts` are those of all calls that ended since then.
+    """
 
     backends: Mapping[str, BackendStats]
     deployments: Mapping[str, DeploymentStats]
     agents: Mapping[str, AgentStats] = {}
     budgets: Mapping[str, BudgetStats] = {}
+    uptime: float = 0.0
+    counts: CallCounts = CallCounts.model_construct()

@@ -32,8 +32,8 @@ class PostgresLedger(SqliteLedger):
     """One row per attempt, in the table `ccroute_attempts` of a PostgreSQL database.
 
     A row is in the journal, an SQLite file, when its call returns, and survives the end of the process. A
-    thread moves it to PostgreSQL about a second later. If PostgreSQL is
-    down, rows wait in the journal; no call waits. Threads, processes and ledgers may share a journal.
+    thread moves it to PostgreSQL about a second later. If PostgreSQL is down, rows wait in the journal; no
+    call waits. Threads, processes and ledgers may share a journal.
 
     dsn:     the database, as a URL or as libpq's `key=value` text. libpq fills in what it leaves
              out: PGHOST, PGPASSWORD, password file, service file.

@@ -151,7 +151,7 @@ class Entries:
         )
 
     def _unknown(self, name: str, provider: str, model: str, params: Section) -> None:
-        """A provider that ccroute cannot speak to, or a name that tells no provider."""
+        """A provider that ccroute cannot speak to, or a name without a provider."""
         first, slash, _ = model.partition("/")
         key = "custom_llm_provider" if "custom_llm_provider" in params else "model"
         if why := REASONS.get(provider):

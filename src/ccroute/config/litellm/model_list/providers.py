@@ -19,7 +19,7 @@ class Provider(NamedTuple):
     url:    its address, where an entry gives none; None if each user has one.
     keys:   the variables that LiteLLM takes its key from; the first that is set counts.
     base:   the variable that LiteLLM takes its address from.
-    prefix: stands before a model's name that has no slash.
+    prefix: is put before a model's name that has no slash.
     source: the page with the address.
     """
 
@@ -262,7 +262,7 @@ _BARE: Final = (
 
 
 def split(model: str, provider: str | None) -> tuple[str, str]:
-    """The provider and the model's own name; "" for a provider that the name does not tell.
+    """The provider and the model's own name; "" if the name has no provider.
 
     `provider` is LiteLLM's `custom_llm_provider`.
     """

@@ -1,0 +1,106 @@
+"""A host that keeps several models: which fit, and which one goes."""
+
+from __future__ import annotations
+
+from tests.routing.scheduling.support import ONE, Bed
+
+from ccroute.routing.scheduling import HostLimits, LoadedFirst, Place
+
+A, B, C, D = (Place(ONE, model, size) for model, size in zip("abcd", (4.0, 4.0, 4.0, 9.0), strict=True))
+UNKNOWN = Place(ONE, "e")
+ROOM = HostLimits(1, loads_models=True, memory_gb=10.0)
+
+
+def serve(bed: Bed, *places: Place) -> None:
+    """A call of each place, one after another."""
+    for number, place in enumerate(places):
+        call = f"{place.model}{number}-{bed.now}"
+        bed.enter(call, place)
+        bed.now += 1.0
+        bed.look()
+        bed.end(call, after=5.0)
+
+
+def test_models_that_fit_are_loaded_beside_each_other() -> None:
+    bed = Bed(one=ROOM)
+    serve(bed, A, B, A)
+    assert list(bed[ONE].loaded) == ["a", "b"]
+    assert [grant.loads for grant in bed.grants.values()] == [True, True, False]
+
+
+def test_the_model_goes_whose_calls_would_need_least_time_for_loads() -> None:
+    bed = Bed(one=ROOM)
+    serve(bed, A, A, A, B)  # b was used last, but a is asked for more often
+    serve(bed, C)
+    assert list(bed[ONE].loaded) == ["a", "c"]
+
+
+def test_a_long_load_is_a_reason_to_stay() -> None:
+    bed = Bed(one=ROOM)
+    bed[ONE].estimate("b", 0.0).load = 30.0
+    serve(bed, B, A, A)
+    bed.now += 60.0
+    serve(bed, C)
+    assert list(bed[ONE].loaded) == ["b", "c"]
+
+
+def test_a_model_that_has_just_been_loaded_stays_if_another_can_go() -> None:
+    bed = Bed(one=ROOM, load=20.0)
+    serve(bed, A, A, A)
+    bed.now += 100.0
+    serve(bed, B)
+    assert bed[ONE].is_young("b", bed.now)
+    assert bed[ONE].evicted_by(C, bed.now) == ["a"]
+
+
+def test_a_model_that_needs_all_memory_is_loaded_alone() -> None:
+    bed = Bed(one=ROOM)
+    serve(bed, A, B, D)
+    assert list(bed[ONE].loaded) == ["d"]
+
+
+def test_a_model_of_unknown_size_is_loaded_alone() -> None:
+    bed = Bed(one=ROOM)
+    serve(bed, A, UNKNOWN)
+    assert list(bed[ONE].loaded) == ["e"]
+    serve(bed, A)
+    assert list(bed[ONE].loaded) == ["a"]
+
+
+def test_a_model_of_a_running_call_never_goes() -> None:
+    bed = Bed(LoadedFirst(max_wait=0.0), one=HostLimits(2, True, 10.0))
+    bed.enter("d", D)
+    bed.enter("a", A)
+    assert bed[ONE].evicted_by(A, bed.now) is None
+    assert bed.look() == []
+    assert bed.end("d", after=5.0) == ["a"]
+
+
+def test_a_model_for_which_there_is_room_is_loaded_in_order_of_arrival() -> None:
+    bed = Bed(one=ROOM)
+    for call, place in {"a0": A, "b0": B, "a1": A, "b1": B}.items():
+        bed.enter(call, place)
+    assert bed.order() == ["b0", "a1", "b1"]
+
+
+def test_a_forced_switch_spares_the_batch_of_a_model_that_stays() -> None:
+    bed = Bed(LoadedFirst(max_wait=2.0), one=ROOM)
+    serve(bed, A, B)
+    for call, place in {"a": A, "c": C, "b": B}.items():
+        bed.enter(call, place)
+    bed.now += 10.0
+    assert "c" in bed.end("a")
+
+
+def test_what_the_server_lists_is_believed() -> None:
+    bed = Bed()
+    bed.hosts.listed(ONE, [("a", 4.0), ("b", None)], bed.now)
+    assert list(bed[ONE].loaded) == ["a", "b"]  # so two fit, though nobody said so
+    bed.enter("b", "b")
+    assert not bed.grants["b"].loads
+    bed.hosts.listed(ONE, [("a", 5.0)], bed.now)
+    assert list(bed[ONE].loaded) == ["a", "b"]  # b runs a call, so it may be loading
+    assert bed[ONE].loaded["a"].memory_gb == 5.0
+    bed.end("b", after=1.0)
+    bed.hosts.listed(ONE, [], bed.now)
+    assert list(bed[ONE].loaded) == []
