@@ -17,7 +17,7 @@ class Grant(NamedTuple):
 
     loads:   whether the host has to load the model first.
     evicted: the models that the host gives up for it.
-    idle:    whether the host served no other call: only then does the server's load time mean this load.
+    idle:    whether the host had nothing else to do: only then does the server's load time mean this load.
     kept:    the models that stay loaded beside it.
     seconds: the predicted seconds of the load; 0 where the model is loaded.
     """
@@ -138,6 +138,7 @@ class Hosts:
         host = self.by_origin.get(grant.place.host)
         if host is None:
             return
+        host.answered(grant.call)
         host.measured(grant.place.model, load if grant.loads and grant.idle else None, service, now)
 
     def configure(self, limits: Mapping[Origin, HostLimits]) -> None:
@@ -175,7 +176,7 @@ class Hosts:
         if (before := self._running.get(call)) is not None:
             before.end(call)
         self._running[call] = host
-        idle = not host.running
+        idle = not host.running and not host.was_cut
         loads = host.start(call, place, came, now, evicted)
         if not loads:
             return Grant(call, place, idle=idle)
