@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ccroute.flow.effects import Granted, Look, Queued
 from ccroute.http.message import Failure
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from ccroute.routing.scheduling import Place
     from ccroute.runtime.limiter.limiter import Limiter
 
-NEVER: Final = float("inf")
 FULL = Failure("queue", "the host is busy and its queue is full: raise max_queue, or send less", sent=False)
 LATE = Failure("queue", "the host was busy until the deadline: raise timeout=, or send less", sent=False)
 STUCK = Failure(
