@@ -52,9 +52,10 @@ def servers() -> object:
     usage = anthropic_usage(10, 5)
     whole = message("hello", usage=usage)
     with respx.mock(assert_all_called=False) as mocked:
-        mocked.post("http://localhost:11434/api/chat").respond(
-            json={**OLLAMA, "prompt_eval_count": 10, "eval_count": 5}
-        )
+        for ollama in ("localhost", "10.0.0.12"):
+            mocked.post(f"http://{ollama}:11434/api/chat").respond(
+                json={**OLLAMA, "prompt_eval_count": 10, "eval_count": 5}
+            )
         mocked.post("http://localhost:9/api/chat").mock(side_effect=httpx.ConnectError("refused"))
         mocked.post("http://localhost:8000/v1/chat/completions").mock(side_effect=compatible)
         mocked.get("http://localhost:11434/api/tags").respond(

@@ -88,10 +88,10 @@ def targets(driver: HandDriver) -> list[str]:
 def test_a_waiting_call_tells_the_schedule_what_the_server_has_loaded() -> None:
     backend = mini()
     call = waits(backend)
-    world = [listing("qwen:latest"), ScriptedReply(pieces=[SHOWN]), listing(), chat()]
+    world = [listing("m:latest"), ScriptedReply(pieces=[SHOWN]), listing(), chat()]
     driver = HandDriver(world, hosts=[Queue(seconds=9.0, look=[backend, backend])]).run(call)
     assert targets(driver) == ["/api/ps", "/api/show", "/api/ps", "/api/chat"]
-    assert told(call)[:2] == [(backend, [LoadedModel(name="qwen:latest")]), (backend, [])]
+    assert told(call)[:2] == [(backend, [LoadedModel(name="m:latest")]), (backend, [])]
     asked = ["Send", "Read"]
     assert driver.kinds == ["Enter", "Wait", *asked, *asked, "Wait", *asked, "Wait", *asked]
     (row,) = driver.rows
@@ -176,6 +176,24 @@ def test_a_call_that_is_stopped_while_it_looks_has_sent_nothing() -> None:
     (row,) = call.rows
     assert (row.outcome, row.usage.total_tokens, row.queue, row.duration) == ("cancelled", 0, 1.0, 0.0)
     assert call.state.load.in_flight(backend.origin) == 0
+
+
+def test_a_look_asks_once_which_models_share_a_runner() -> None:
+    backend, show = OllamaBackend("mini", "http://mini.test"), ScriptedReply(pieces=[SHOWN])
+    call = waits(backend)
+    world = [listing("n"), show, show, listing("n"), chat()]
+    driver = HandDriver(world, hosts=[Queue(seconds=9.0, look=[backend] * 2)]).run(call)
+    assert targets(driver) == ["/api/ps", "/api/show", "/api/show", "/api/ps", "/api/chat"]
+    assert backend.runner("m") == backend.runner("n")
+    assert [each[1] for each in told(call)[:2]] == [[LoadedModel(name="n")]] * 2
+
+
+def test_a_list_of_loaded_models_counts_where_their_runners_stay_unknown() -> None:
+    backend = OllamaBackend("mini", "http://mini.test")
+    call = waits(backend)
+    driver = HandDriver([listing("n"), fails(500), chat()], hosts=[Queue(seconds=9.0, look=[backend])])
+    assert driver.run(call).completion.text == "well"
+    assert told(call)[0] == (backend, [LoadedModel(name="n")])
 
 
 # -- Loads

@@ -150,7 +150,7 @@ def test_what_costs_less_anyway_is_taken_rather_than_any_wait() -> None:
     scene.state = scene.state.configured(checked([home, paid(price=TENTH)], aliases=ORDERED, retry=ONCE))
     driver = scene.gets()
     assert driver.asked == ["paid"]
-    beside = "a wait of about 0.5 s would cost 0.0028 USD and the call 0.04 USD"
+    beside = "a wait of about 0.5 s would cost 0.0028 USD and the call itself 0.04 USD"
     assert reasons(driver)[0] == f"home/m: {beside}, paid/m about 0.02 USD"
 
 
@@ -321,6 +321,20 @@ def test_a_slower_answer_counts_as_waiting() -> None:
     driver = scene.gets()
     assert driver.asked == ["paid"]
     assert reasons(driver)[0].endswith("paid/m about 0.017 USD and about 60 s more")
+
+
+def test_the_wait_of_those_behind_counts_too() -> None:
+    scene = Scene(busy=0)
+    slow = answers("well")
+    slow.after = 100.0
+    scene.gets(slow)
+    home = next(iter(scene.hosts))
+    scene.hosts.busy[home] = 2.5
+    for _ in range(8):
+        scene.gets(hosts=[Queue(seconds=2.5)])
+    driver = scene.gets()
+    assert driver.asked == ["paid"]
+    assert "would cost 0.014 USD and the calls behind it 0.0" in reasons(driver)[0]
 
 
 def test_predictions_that_were_wrong_are_not_believed_before_the_break_even() -> None:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import random
 from collections.abc import Callable
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ccroute import Price
+from ccroute.http.origin import Origin
+from ccroute.routing.scheduling import Grant, HostLimits, Hosts, LoadedFirst, Place
 from ccroute.routing.scheduling import waiting_cost as module
 from ccroute.routing.scheduling.waiting_cost import (
     UNCHECKED,
     UNTRIED,
     WaitingCost,
     Waits,
+    break_even,
     expected_usd,
     is_too_long,
+    usd_of,
     waiting_cost,
 )
 
@@ -35,12 +41,11 @@ def test_no_price_and_no_limit_are_nothing_to_decide() -> None:
 
 
 def test_a_wait_costs_its_share_of_an_hour() -> None:
-    price = WaitingCost(Decimal(20))
-    assert price.usd(95) == pytest.approx(0.528, abs=0.001)
-    assert price.break_even(0.02) == pytest.approx(3.6)
-    assert price.break_even(0.02, 4) == pytest.approx(7.6)
-    assert WaitingCost(longest=3).break_even(0.02) == math.inf
-    assert WaitingCost(longest=3).usd(60) == 0
+    assert usd_of(95, 20) == pytest.approx(0.528, abs=0.001)
+    assert usd_of(60, 0) == 0
+    assert break_even(20, 0.02, 0) == pytest.approx(3.6)
+    assert break_even(20, 0.02, 4) == pytest.approx(7.6)
+    assert break_even(0, 0.02, 4) == math.inf
 
 
 def test_an_expected_cost_is_that_of_the_prompts_tier() -> None:
@@ -220,3 +225,120 @@ def test_with_good_predictions_the_sum_is_within_five_percent_of_an_oracles(
 @pytest.mark.parametrize("wait", WAITS)
 def test_with_wrong_predictions_the_sum_is_at_most_twice_an_oracles(wait: str, predictions: str) -> None:
     assert against_oracle(WAITS[wait], WRONG[predictions]) <= 2.0
+
+
+# -- Many calls that come to one host, and make each other wait
+
+
+class Crowd:
+    """A host that serves one call at a time, and calls that come to it at random, in virtual time. A call
+    that does not wait pays as much as `even` seconds of waiting cost.
+
+    work:   seconds of work that come in each second.
+    varied: how much the calls' times differ.
+    oracle: each call knows how long those before it take, and so how long it would wait.
+    """
+
+    def __init__(self, even: float, work: float, *, oracle: bool = False, varied: float = 0.2) -> None:
+        self.even, self.oracle = even, oracle
+        self.origin, draw = Origin("http", "mini.test", 80), random.Random(3)
+        self.place = Place(self.origin, "")
+        self.hosts, self.waits = Hosts(LoadedFirst()), Waits()
+        self.hosts.configure({self.origin: HostLimits(1)})
+        came, self.spent = 0.0, 0.0
+        self.came, self.service, self.predicted = dict[int, float](), dict[int, float](), dict[int, float]()
+        self.waiting, self.running, self.grant = list[int](), dict[int, float](), list[Grant]()
+        self.next: list[tuple[float, int, str, int]] = []
+        for call in range(1, 600):
+            came += draw.expovariate(work / 10)
+            self.service[call] = 10 * math.exp(draw.gauss(0, varied))
+            self.at(came, "comes", call)
+
+    def at(self, instant: float, what: str, call: int) -> None:
+        heapq.heappush(self.next, (instant, len(self.came), what, call))
+
+    def mean_cost(self) -> float:
+        """What a call costs in money and waiting, in seconds of waiting."""
+        while self.next:
+            now, _, what, call = heapq.heappop(self.next)
+            getattr(self, what)(call, now)
+        return self.spent / len(self.came)
+
+    def comes(self, call: int, now: float) -> None:
+        self.came[call] = now
+        self.waits.came(self.origin, "mini", 1.0, now)
+        left = self.hosts.predicted([self.place], 0, now)[0]
+        if self.oracle:
+            left = self.known(self.waiting, now)
+        if self.pays(0.0, left, now):
+            self.spent += self.even
+            self.waits.paid_at_once("mini")
+            return
+        self.predicted[call] = left
+        if (grant := self.hosts.enter(call, [self.place], 0, now)) is not None:
+            self.begins(grant, now)
+            return
+        self.waiting.append(call)
+        self.grants(now)
+        self.at(now + 2, "decides", call)
+
+    def decides(self, call: int, now: float) -> None:
+        if call not in self.waiting:
+            return
+        waited = now - self.came[call]
+        left = self.hosts.left(call, now)
+        if self.oracle:
+            left = self.known(self.waiting[: self.waiting.index(call)], now)
+        if not self.oracle and self.pays(waited, left, now):
+            self.waiting.remove(call)
+            self.hosts.leave(call)
+            self.spent += waited + self.even
+            if waited > self.predicted[call]:
+                self.waits.waited("mini", self.predicted[call], waited, self.even)
+        else:
+            self.at(now + 2, "decides", call)
+
+    def ends(self, call: int, now: float) -> None:
+        (grant,) = [each for each in self.grant if each.call == call]
+        self.grant.remove(grant)
+        self.hosts.measured(grant, None, self.service[call], now)
+        self.waits.answered(None, "mini", 100, self.service[call])
+        self.hosts.leave(call)
+        del self.running[call]
+        self.grants(now)
+
+    def grants(self, now: float) -> None:
+        for grant in self.hosts.grants(now):
+            self.waiting.remove(grant.call)  # type: ignore[arg-type]
+            self.begins(grant, now)
+
+    def begins(self, grant: Grant, now: float) -> None:
+        call: Any = grant.call
+        self.grant.append(grant)
+        self.running[call] = now
+        self.spent += now - self.came[call]
+        self.waits.waited("mini", self.predicted[call], now - self.came[call], self.even)
+        self.at(now + self.service[call], "ends", call)
+
+    def known(self, before: list[int], now: float) -> float:
+        running = sum(since + self.service[each] - now for each, since in self.running.items())
+        return running + sum(self.service[each] for each in before)
+
+    def pays(self, waited: float, left: float, now: float) -> bool:
+        price = 1.0 + (0.0 if self.oracle else self.waits.behind(self.origin, 1, now))
+        trusted = self.oracle or self.waits.trusts("mini")
+        return bool(waited or left) and is_too_long(waited, left, self.even / price, trusted=trusted)
+
+
+@pytest.mark.parametrize(("even", "work"), [(20.0, 0.6), (60.0, 0.3), (60.0, 0.6), (200.0, 0.6)])
+def test_at_a_host_with_time_to_spare_calls_cost_as_little_as_if_each_knew_its_wait(
+    even: float, work: float
+) -> None:
+    assert Crowd(even, work).mean_cost() <= 1.05 * Crowd(even, work, oracle=True).mean_cost()
+
+
+@pytest.mark.parametrize(("even", "work"), [(20.0, 1.5), (60.0, 1.0), (100.0, 1.5)])
+def test_at_a_busy_host_calls_that_count_those_behind_cost_much_less_than_that(
+    even: float, work: float
+) -> None:
+    assert Crowd(even, work).mean_cost() <= 0.8 * Crowd(even, work, oracle=True).mean_cost()

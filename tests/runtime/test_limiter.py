@@ -436,6 +436,7 @@ def test_in_a_forked_child_all_slots_are_free() -> None:
     assert isinstance(enter(waits), Queued)
     with limiter._inbox.lock:
         limiter.after_fork()
+        assert limiter.stats() == {HERE.backend.origin: (0, 0, 1)}
         held.settle()  # the parent's lock may never be free here
         waits.settle()
     assert limiter.stats() == {HERE.backend.origin: (0, 0, 1)}

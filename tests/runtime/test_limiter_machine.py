@@ -203,6 +203,7 @@ class LimiterMachine(RuleBasedStateMachine):
         """In the child, the calls of the parent neither run nor wait."""
         gone, self.inside, self.line = self.inside + self.line, [], []
         self.limiter.after_fork()
+        self.agrees()
         for slot, _ in gone:
             slot.settle()
 

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,10 +17,21 @@ from tests.support.openai_like import chat, chat_sse
 from tests.support.scripted import Request, ScriptedServer, Set, Step, Wait, answer, stream
 from tests.support.steps import Link
 
-from ccroute import Agent, AliasTable, OllamaBackend, OpenAIBackend, RetryPolicy, Router
+from ccroute import (
+    Agent,
+    AliasTable,
+    LoadedFirst,
+    OllamaBackend,
+    OpenAIBackend,
+    RetryPolicy,
+    Router,
+    Scheduler,
+)
 from ccroute.backends import Backend
-from ccroute.errors import OverloadedError, QueueTimeoutError
+from ccroute.errors import ConfigError, OverloadedError, QueueTimeoutError
 from ccroute.observe import Event, FellBack, Queued, Retried
+from ccroute.routing.scheduling import Choice
+from ccroute.routing.scheduling import Host as SchedulingHost
 
 PROMPTLY = 5.0
 """Seconds that a test waits for what must happen at once, before it calls it lost."""
@@ -290,3 +301,66 @@ def test_a_failed_call_gives_its_slot_back(caller: Caller) -> None:
             for _ in range(3):  # without a slot it would be a QueueTimeoutError
                 with pytest.raises(OverloadedError):
                     caller.complete(router, "x", model="a/m")
+
+
+# -- A scheduler of the caller's own
+
+
+class LastFirst:
+    """Serves the newest queue first; may be broken."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.hosts: set[str] = set()
+
+    def choose(self, host: SchedulingHost, choices: Sequence[Choice], now: float) -> Choice:
+        self.hosts.add(host.origin.host)
+        if self.error is not None:
+            raise self.error
+        return max(choices, key=lambda each: each.queue.oldest)
+
+
+def served_by(scheduler: Scheduler | None, caller: Caller, pool: ThreadPoolExecutor) -> list[str]:
+    """The order in which three calls with priorities of their own are served, after one that runs."""
+    with Host() as host, host.router(scheduler=scheduler) as router:
+        calls = [in_thread(pool, caller, router, "running", model="a/m")]
+        assert host.first.wait(PROMPTLY)
+        for prompt, priority in (("urgent", 2), ("usual", 1), ("later", 0)):
+            calls.append(in_thread(pool, caller, router, prompt, model="a/m", priority=priority))
+            host.one_waits()
+        host.go.set()
+        for call in calls:
+            call.result(PROMPTLY)
+        return host.served[1:]
+
+
+def test_a_scheduler_of_ones_own_decides_who_is_next(caller: Caller, pool: ThreadPoolExecutor) -> None:
+    scheduler = LastFirst()
+    assert served_by(scheduler, caller, pool) == ["later", "usual", "urgent"]
+    assert scheduler.hosts == {"127.0.0.1"}
+    assert served_by(None, caller, pool) == served_by(LoadedFirst(max_wait=60), caller, pool)
+
+
+def test_a_broken_scheduler_breaks_no_call(
+    caller: Caller, pool: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert served_by(LastFirst(KeyError("a bug")), caller, pool) == ["urgent", "usual", "later"]
+    assert [record.message.split(":")[0] for record in caplog.records if record.levelname == "ERROR"] == [
+        "scheduler LastFirst raised KeyError"
+    ]
+
+
+@pytest.mark.parametrize("given", [LoadedFirst, "loaded", object(), lambda host, choices, now: None])
+def test_a_scheduler_that_is_none_is_refused(given: Any) -> None:
+    with pytest.raises(ConfigError, match="scheduler= takes an object with a method choose"):
+        Router([OpenAIBackend("a", base_url="http://gpu.test")], scheduler=given)
+
+
+def test_a_reload_keeps_the_scheduler(caller: Caller) -> None:
+    with Host() as host:
+        host.go.set()
+        scheduler, config = LastFirst(), {"backends": {"a": {"kind": "openai", "base_url": host.url}}}
+        with Router.from_config(config, scheduler=scheduler) as router:
+            router.reload({"backends": {"a": {**config["backends"]["a"], "max_concurrency": 1}}})
+            assert caller.complete(router, "hi", model="a/m").text == "hi"
+            assert router._limiter._scheduler._scheduler is scheduler  # type: ignore[attr-defined]

@@ -13,11 +13,10 @@ from ccroute.failures import TOO_LONG, Trigger, rule_of
 from ccroute.flow.attempt.context import FOREVER, MIN_ATTEMPT
 from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.backoff import backoff, poll_wait
+from ccroute.flow.candidates import Candidates
 from ccroute.flow.state import RouterState
 from ccroute.routing import Candidate, Plan
 from ccroute.routing.acquired import Unavailable
-from ccroute.routing.balance import is_doubtful
-from ccroute.routing.plan import is_tight
 from ccroute.routing.retry_budget import RetryTokens
 from ccroute.types import FailureClass
 
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from ccroute.routing.rate_limits import Limit, Turn
 
 _NONE: frozenset[str] = frozenset()
-MOST_AMBIGUOUS = 2
-"""Attempts at one backend that it may have worked on and did not answer."""
 
 
 class NextAttempt(NamedTuple):
@@ -56,7 +53,7 @@ class NextAttempt(NamedTuple):
                 each.settle()
 
 
-class RetryState:
+class RetryState(Candidates):
     """What one call has tried, and what it may try next: bounded, and never twice where it cannot help.
 
     unavailable:       the candidates that were passed over, and why.
@@ -143,21 +140,6 @@ class RetryState:
             chosen.settle()
         return None
 
-    def others(self, waiting_for: Sequence[Candidate]) -> list[Candidate]:
-        """The candidates that may be tried now instead of those that the call would have to wait for, each
-        once. A fallback model is one of them if it is for failures of availability."""
-        tried = {each.deployment.name for each in waiting_for} | self._taken
-        tried |= self._tries.keys() | self._polls.keys()
-        return [
-            each
-            for each in self._plan.candidates
-            if each.deployment.name not in tried
-            and (not each.fallback or "availability" in {*self._plan.triggers} & {*each.triggers})
-            and self._may(each)
-            and self._unavailable(each) is None
-            and self._has_room(each)
-        ]
-
     def take(self, before: Candidate, candidate: Candidate) -> None:
         """`candidate` is next, because `before` would have to wait. If it does not answer, the call comes
         back."""
@@ -165,26 +147,6 @@ class RetryState:
             self._state.retry_budget.not_made(before.deployment.backend.identity)
         self._taken.add(candidate.deployment.name)
         self._taken_next = candidate
-
-    def _has_room(self, candidate: Candidate) -> bool:
-        """Whether its rate limit lets it have the request now."""
-        limit = candidate.deployment.limit
-        if limit is None:
-            return True
-        tokens = 0 if limit.tpm is None else self._reserved(limit)
-        return self._state.rate_limits.unavailable(limit, tokens) is None
-
-    def equals(self, chosen: Candidate) -> list[Candidate]:
-        """The other candidates that may be tried now with equal right: of the same alias, at hosts with a
-        limit. Whichever host has a slot first may serve the call."""
-        name, hosts, found = chosen.deployment.name, self._state.hosts, list[Candidate]()
-        if chosen.strategy == "ordered" or name in self._tries or name in self._polls:
-            return found
-        for each in self._plan.candidates:
-            is_of_alias = each[1:] == chosen[1:] and each is not chosen
-            if is_of_alias and each.deployment.backend.origin in hosts and self._is_equal(each, chosen):
-                found.append(each)
-        return found
 
     def moved(self, before: Candidate, candidate: Candidate) -> NextAttempt | Unavailable:
         """The same attempt, but at `candidate`, whose host had a slot first; or why that gets no call now. A
@@ -204,25 +166,6 @@ class RetryState:
             return Unavailable(FOREVER, "its rate limit is reached", None, limited=True)
         return NextAttempt(candidate, 0.0, tokens=tokens, turn=turn)
 
-    def _is_equal(self, other: Candidate, chosen: Candidate) -> bool:
-        """Whether another candidate of the alias may be tried now, and nothing speaks for `chosen` alone."""
-        deployment, first, plan, load = other.deployment, chosen.deployment, self._plan, self._state.load
-        name, tried = deployment.name, self._retry_tokens
-        if not self._may(other) or name in self._tries.keys() | self._polls.keys() | self._moved_to:
-            return False
-        if deployment.backend.identity in tried and first.backend.identity not in tried:
-            return False
-        if chosen.strategy == "cost" and deployment.price != first.price:
-            return False
-        if plan.prompt.tokens is not None:
-            needed = plan.prompt.tokens + (plan.request.max_tokens or 0)
-            if is_tight(other, needed) and not is_tight(chosen, needed):
-                return False
-        # A host that refuses at once always has a free slot: it would get every call that waits.
-        if is_doubtful(load.snapshot(deployment)) and not is_doubtful(load.snapshot(first)):
-            return False
-        return self._has_room(other) and self._unavailable(other) is None
-
     def _ask_limit(self, name: str, limit: Limit, reasons: dict[str, Unavailable | None], now: float) -> None:
         """Put into `reasons` that a deployment is at its rate limit, if that lasts longer than a cooldown."""
         reason, tokens = reasons[name], 0 if limit.tpm is None else self._reserved(limit)
@@ -233,16 +176,6 @@ class RetryState:
             reasons[name] = full
             if reason is not None:
                 self._ready[name] = max(self._ready.get(name, now), reason.until)
-
-    def _turn(self, limit: Limit, *, queues: bool = False) -> Turn | None:
-        """A turn under a deployment's rate limit; None if there is no room, unless the call queues for it."""
-        limits, tokens = self._state.rate_limits, 0 if limit.tpm is None else self._reserved(limit)
-        return limits.queue(limit, tokens) if queues else limits.take(limit, tokens)
-
-    def _reserved(self, limit: Limit) -> int:
-        """The tokens that the request reserves of a limit."""
-        plan, count = self._plan, self._state.count_tokens
-        return limit.reserved(plan.prompt.estimated(count, plan.request), plan.request.max_tokens)
 
     def failed(self, candidate: Candidate, fault: Fault, now: float) -> None:
         """An attempt failed at `now` (monotonic seconds)."""
@@ -330,20 +263,6 @@ class RetryState:
             return NextAttempt(min(untried, key=ready), 0.0, early=True, queues=True)
         return None
 
-    def _unavailable(self, candidate: Candidate) -> Unavailable | None:
-        """Why its health forbids it; a key that was rotated meanwhile is not the one that was refused."""
-        health, backend = self._state.health, candidate.deployment.backend
-        reason = health.unavailable(candidate.deployment, self._plan.request)
-        if reason is None or reason.keys is None or self._only_shown:
-            return reason
-        if backend.identity not in self._fingerprints:  # the callable may ask a vault: once per call
-            self._fingerprints[backend.identity] = backend.current_fingerprint()
-        key = self._fingerprints[backend.identity]
-        if key is None or key in reason.keys:
-            return reason
-        health.renew(backend)
-        return health.unavailable(candidate.deployment, self._plan.request)
-
     def _best(self, fresh: Sequence[Candidate]) -> Candidate:
         """The next in order; the last attempt goes to a backend not tried yet, if there is one."""
         if self._is_spent(self._attempts + 1):
@@ -351,27 +270,6 @@ class RetryState:
                 (c for c in fresh if c.deployment.backend.identity not in self._retry_tokens), fresh[0]
             )
         return fresh[0]
-
-    def _may(self, candidate: Candidate) -> bool:
-        """Whether another attempt there could help."""
-        deployment, backend, policy = (
-            candidate.deployment,
-            candidate.deployment.backend.identity,
-            self._state.retry,
-        )
-        if deployment.name in self._useless_deployments or backend in self._useless_backends:
-            return False
-        if self._tries.get(deployment.name, 0) >= min(policy.per_deployment, policy.attempts):
-            return False
-        if self._ambiguous.get(backend, 0) >= MOST_AMBIGUOUS:
-            return False
-        if not self._state.retry_budget.allows(backend, self._retry_tokens.get(backend, 0)):
-            return False
-        if self._window is None:
-            return True
-        # After an overflow: only a larger window, or an unknown one of a model of another name.
-        window = deployment.info.context_window
-        return candidate.fallback if window is None else window > self._window
 
     def _is_triggered(self, candidate: Candidate, reasons: Mapping[str, Unavailable | None]) -> bool:
         """Whether this call may go to it: a fallback model only for what its agent's triggers name, and its

@@ -153,6 +153,7 @@ def _slot(attempt: AttemptContext, retry: RetryState) -> Flow[Fault | Moved | In
         from ccroute.flow.attempt.waiting import Patience  # few agents say what a wait costs
 
         attempt.patience = patience = Patience(attempt, options, retry, waiting)
+        patience.begins()
         if instead := patience.instead(patience.predicted):
             patience.took(instead)
             return instead

@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from ccroute import observe
-from ccroute.backends import Backend, HttpRequest
+from ccroute.backends import Backend
 from ccroute.flow.attempt.context import FOREVER, MIN_ATTEMPT, AttemptContext
 from ccroute.flow.effects import Flow, Granted, Look, Queued, wait
 from ccroute.flow.listings import ask
@@ -29,9 +29,8 @@ _log = logging.getLogger("ccroute")
 
 def slot_comes(attempt: AttemptContext, patience: Patience | None) -> Flow[Granted | Failure | Instead]:
     """Wait until the call has a slot, takes another candidate instead, or time is up. It looks now and then
-    which models are loaded, and what its own model needs."""
+    which models are loaded."""
     until, has_failed, decides = attempt.deadline - MIN_ATTEMPT, False, FOREVER
-    own, model = attempt.deployment.backend, attempt.deployment.model
     while True:
         if patience is not None:
             decides = patience.next_look()
@@ -42,17 +41,28 @@ def slot_comes(attempt: AttemptContext, patience: Patience | None) -> Flow[Grant
             continue
         if not isinstance(found, Look):
             return found
-        backend = found.backend
         try:
-            if (request := backend.loaded()) is not None:
-                body = yield from _asked(attempt, backend, request)
-                attempt.state.hosts.listed(backend, backend.read_loaded(body))
-            if (request := own.runner_details(model)) is not None:
-                own.read_details((yield from _asked(attempt, own, request)), model)
+            yield from _look(attempt, found.backend)
         except Exception as error:  # of a user's own codec, too
             if not has_failed:
-                _log.debug("%s did not list its loaded models: %s", backend.name, type(error).__name__)
+                _log.debug("%s did not list its loaded models: %s", found.backend.name, type(error).__name__)
             has_failed = True
+
+
+def _look(attempt: AttemptContext, backend: Backend) -> Flow[None]:
+    """Ask what a server has loaded, and of models that are new to it, which of them share a runner."""
+    connect, until = attempt.timeout.connect, _until(attempt)
+    if (request := backend.loaded()) is None:
+        return
+    models = backend.read_loaded((yield from ask(backend, request, connect, until)))
+    names = [each.name for each in models]
+    names += [c.deployment.model for c in attempt.plan.candidates if c.deployment.backend is backend]
+    try:
+        for name in names:
+            if (request := backend.runner_details(name)) is not None:
+                backend.read_details((yield from ask(backend, request, connect, until)), name)
+    finally:
+        attempt.state.hosts.listed(backend, models)
 
 
 def make_room(attempt: AttemptContext, grant: Grant) -> Flow[None]:
@@ -71,13 +81,12 @@ def make_room(attempt: AttemptContext, grant: Grant) -> Flow[None]:
     for model in grant.evicted:
         try:
             if (request := backend.unload(model)) is not None:
-                yield from _asked(attempt, backend, request)
+                yield from ask(backend, request, attempt.timeout.connect, _until(attempt))
         except Exception as error:
             _log.debug("%s did not unload %s: %s", backend.name, model, type(error).__name__)
     attempt.leave_queue()
 
 
-def _asked(attempt: AttemptContext, backend: Backend, request: HttpRequest) -> Flow[bytes]:
-    """The body of the answer. Raises a `CcrouteError` where there is none."""
-    until = min(attempt.state.clock.monotonic() + PATIENCE, attempt.deadline - MIN_ATTEMPT)
-    return (yield from ask(backend, request, attempt.timeout.connect, until))
+def _until(attempt: AttemptContext) -> float:
+    """The instant by which a request that begins now has to be answered."""
+    return min(attempt.state.clock.monotonic() + PATIENCE, attempt.deadline - MIN_ATTEMPT)

@@ -19,7 +19,7 @@ from ccroute.flow.attempt.context import FOREVER, AttemptContext
 from ccroute.flow.attempt.spending import fits_now
 from ccroute.routing import Candidate, Deployment
 from ccroute.routing.balance import TYPICAL_OUTPUT
-from ccroute.routing.scheduling.waiting_cost import WaitingCost, expected_usd, is_too_long
+from ccroute.routing.scheduling.waiting_cost import WaitingCost, break_even, expected_usd, is_too_long, usd_of
 
 if TYPE_CHECKING:
     from ccroute.flow.retry import RetryState
@@ -42,8 +42,14 @@ class Patience:
     ) -> None:
         self._attempt, self._options, self._retry, self._waiting = attempt, options, retry, waiting
         self._since = attempt.state.clock.monotonic()
+        self._usd_per_hour = float(waiting.usd_per_hour)
         self._break_even = FOREVER  # the least one of all candidates
         self.predicted = min(self._predicted([option.deployment for option in options]))
+
+    def begins(self) -> None:
+        """The call begins to wait, or takes another candidate at once."""
+        backend, now = self._attempt.deployment.backend, self._since
+        self._attempt.state.waits.came(backend.origin, self._identity, self._usd_per_hour, now)
 
     def instead(self, left: float) -> Instead | None:
         """The candidate that the call takes now, with about `left` seconds to wait: the first one of the plan
@@ -102,10 +108,12 @@ class Patience:
         attempt, waiting, waited = self._attempt, self._waiting, self._waited
         waits, here, name = attempt.state.waits, attempt.deployment, other.deployment.name
         usd, usd_here, even, slower = self._usd(other.deployment), self._usd(here), FOREVER, 0.0
-        if usd is not None and usd_here is not None:
+        price, whole, behind = self._usd_per_hour, waited + left, 0.0
+        if price and usd is not None and usd_here is not None:
+            slots, now = here.backend.max_concurrency or 1, attempt.state.clock.monotonic()
+            behind = waits.behind(here.backend.origin, slots, now)
             slower = waits.slower(here.identity, other.deployment.identity)
-            even = waiting.break_even(usd - usd_here, slower)
-        whole = waited + left
+            even = break_even(price + behind, usd - usd_here, slower)
         if (longest := waiting.longest) is not None and (whole > longest or waited >= longest):
             what = f"a wait of {_seconds(whole)} is more than max_wait_free={longest:g} s, so {name}"
             return Instead(other, f"{here.name}: {what}", even)
@@ -113,11 +121,16 @@ class Patience:
             self._break_even = min(self._break_even, even)
             return None
         if left < even:
-            what = f"a wait of {waited:.1f} s has cost {_money(waiting.usd(waited))}"
+            seconds, what = waited, f"a wait of {waited:.1f} s has cost"
         else:
             so_far = f"after {waited:.1f} s, " if waited else ""
-            what = f"{so_far}a wait of {_seconds(left)} would cost {_money(waiting.usd(left))}"
-        what += f" and the call {_money(usd_here)}" if usd_here else ""
+            seconds, what = left, f"{so_far}a wait of {_seconds(left)} would cost"
+        what += f" {_money(usd_of(seconds, price))}"
+        others = usd_of(seconds, behind)
+        what += (
+            f" and the calls behind it {_money(others)}" if others >= 0.01 * usd_of(seconds, price) else ""
+        )
+        what += f" and the call itself {_money(usd_here)}" if usd_here else ""
         longer = f" and {_seconds(slower)} more" if slower else ""
         return Instead(other, f"{here.name}: {what}, {name} about {_money(usd or 0.0)}{longer}", even)
 

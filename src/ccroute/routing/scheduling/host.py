@@ -62,11 +62,13 @@ class Times(NamedTuple):
 
 
 class Running(NamedTuple):
-    """A call that has a slot: where, since when, and whether its model had to be loaded."""
+    """A call that has a slot: where, since when, whether its model had to be loaded, and whether it was
+    answered."""
 
     place: Place
     since: float
     loads: bool
+    answered: bool = False
 
 
 class Host:
@@ -76,6 +78,8 @@ class Host:
     loaded:  the models that are loaded, or are being loaded.
     queues:  the queues that may be served here, each with its places here.
     peers:   all hosts of the router: a queue may also be served at others.
+    was_cut: the call that ended last got no answer. The server may still read its prompt: a disconnect stops
+             that only after 512 tokens.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class Host:
         self._times: dict[str, Times] = {}  # of `times`, until something else is measured
         self._most_listed = 1
         self._ended: set[str] = set()
+        self.was_cut = False
 
     def __repr__(self) -> str:
         return f"Host({self.origin}, {len(self.running)} of {self.limits.slots} slots, {list(self.loaded)})"
@@ -107,7 +112,7 @@ class Host:
 
     def has(self, place: Place) -> bool:
         """Whether a call there needs no load."""
-        return place.model in self.loaded or not (place.model and self.limits.loads_models)
+        return place.model in self.loaded or not place.model or not self.limits.loads_models
 
     def has_room(self, place: Place) -> bool:
         """Whether the model there fits beside those that are loaded."""
@@ -251,10 +256,16 @@ class Host:
                 loaded.batch += 1
         return loads
 
+    def answered(self, call: Hashable) -> None:
+        """A call was answered. It gives its slot back later."""
+        if (running := self.running.get(call)) is not None:
+            self.running[call] = running._replace(answered=True)
+
     def end(self, call: Hashable) -> None:
         """A call gives its slot back."""
         if (ended := self.running.pop(call, None)) is not None:
             self._ended.add(ended.place.model)
+            self.was_cut = not ended.answered
 
     def settle(self, now: float) -> None:
         """Note which models have nothing to do since calls ended."""

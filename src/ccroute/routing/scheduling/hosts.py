@@ -17,7 +17,7 @@ class Grant(NamedTuple):
 
     loads:   whether the host has to load the model first.
     evicted: the models that the host gives up for it.
-    idle:    whether the host served no other call: only then does the server's load time mean this load.
+    idle:    whether the host had nothing else to do: only then does the server's load time mean this load.
     kept:    the models that stay loaded beside it.
     seconds: the predicted seconds of the load; 0 where the model is loaded.
     """
@@ -67,7 +67,8 @@ class Hosts:
     def enter(self, call: Hashable, places: Sequence[Place], priority: int, now: float) -> Grant | None:
         """Ask for a slot at any of `places`, the preferred one first. None: the call waits."""
         for place in places:
-            self.by_origin[place.host].asked(place, now)
+            if place.model:
+                self.by_origin[place.host].asked(place, now)
         for place in places:
             host = self.by_origin[place.host]
             if not host.queues and host.free_slots and host.has(place):
@@ -111,18 +112,18 @@ class Hosts:
 
     def predicted(self, places: Sequence[Place], priority: int, now: float) -> list[float]:
         """Seconds until a call that comes now would begin to be answered at each place, loading included."""
-        return [begins_in(self.by_origin[place.host], place, priority, now, self._bound) for place in places]
+        bound = self._bound()
+        return [begins_in(self.by_origin[place.host], place, priority, now, bound) for place in places]
 
     def left(self, call: Hashable, now: float) -> float:
         """Seconds until a call that waits would begin to be answered, loading included."""
         queue = self._waiting[call]
-        came, bound = queue.came(call), self._bound
+        bound, came = self._bound(), queue.came(call)
         return min(
             begins_in(self.by_origin[place.host], place, queue.priority, now, bound, came)
             for place in queue.places
         )
 
-    @property
     def _bound(self) -> Bound:
         return self.scheduler.bound if isinstance(self.scheduler, LoadedFirst) else _unbounded
 
@@ -137,6 +138,7 @@ class Hosts:
         host = self.by_origin.get(grant.place.host)
         if host is None:
             return
+        host.answered(grant.call)
         host.measured(grant.place.model, load if grant.loads and grant.idle else None, service, now)
 
     def configure(self, limits: Mapping[Origin, HostLimits]) -> None:
@@ -174,7 +176,7 @@ class Hosts:
         if (before := self._running.get(call)) is not None:
             before.end(call)
         self._running[call] = host
-        idle = not host.running
+        idle = not host.running and not host.was_cut
         loads = host.start(call, place, came, now, evicted)
         if not loads:
             return Grant(call, place, idle=idle)

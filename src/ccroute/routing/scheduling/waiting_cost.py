@@ -8,9 +8,11 @@ costs more than twice the better choice.
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 from typing import Final, NamedTuple, TypeVar
 
+from ccroute.http.origin import Origin
 from ccroute.types import Price
 
 MOST_WRONG: Final = 0.5
@@ -20,6 +22,10 @@ UNCHECKED: Final = 32
 waits up to the break-even."""
 UNTRIED: Final = 4
 """The same where no call has waited yet: then the prediction is hardly more than an assumption."""
+HALF_LIFE: Final = 300.0
+"""Seconds after which a call counts half for the work that comes to a host."""
+BEHIND: Final = 2.0
+"""How much of that work is behind a call that waits: see `Waits.behind`."""
 WEIGHT: Final = 0.2
 """The weight of a new measurement."""
 _MOST_KNOWN: Final = 10_000
@@ -41,23 +47,23 @@ class WaitingCost(NamedTuple):
     usd_per_hour: Decimal = Decimal(0)
     longest: float | None = None
 
-    def usd(self, seconds: float) -> float:
-        """What it costs to wait so long."""
-        return float(self.usd_per_hour) * seconds / _HOUR
-
-    def break_even(self, extra_usd: float, extra_seconds: float = 0.0) -> float:
-        """Seconds of waiting that are worth as much as a candidate that costs so much more, and takes so much
-        longer."""
-        if not self.usd_per_hour:
-            return _FOREVER
-        return extra_usd / float(self.usd_per_hour) * _HOUR + extra_seconds
-
 
 def waiting_cost(usd_per_hour: Decimal | None, longest: float | None) -> WaitingCost | None:
     """None: a call waits as long as it has to."""
     if not usd_per_hour and longest is None:
         return None
     return WaitingCost(usd_per_hour or Decimal(0), longest)
+
+
+def usd_of(seconds: float, usd_per_hour: float) -> float:
+    """What it costs to wait so long."""
+    return seconds * usd_per_hour / _HOUR
+
+
+def break_even(usd_per_hour: float, extra_usd: float, extra_seconds: float) -> float:
+    """Seconds of waiting that cost as much as a candidate whose call costs so much more, and takes so much
+    longer."""
+    return extra_usd / usd_per_hour * _HOUR + extra_seconds if usd_per_hour else _FOREVER
 
 
 def is_too_long(waited: float, left: float, break_even: float, *, trusted: bool) -> bool:
@@ -76,7 +82,8 @@ def expected_usd(price: Price, prompt: int, output: float) -> float:
 
 
 class Waits:
-    """What calls with a price of waiting have shown: how right predictions are, and what to expect of a call.
+    """What calls with a price of waiting have shown: how right predictions are, what to expect of a call, and
+    how many of them come to a host.
 
     Each value is replaced as a whole, so threads, tasks and finalisers may use it at once.
     """
@@ -86,6 +93,7 @@ class Waits:
         self._unchecked: dict[str, int] = {}
         self._outputs: dict[str | None, float] = {}  # by agent
         self._seconds: dict[str, float] = {}  # by deployment
+        self._work: dict[Origin, tuple[float, float]] = {}  # seconds × USD per hour, decayed, and since when
 
     def trusts(self, deployment: str) -> bool:
         """Whether predicted waits for the deployment decide."""
@@ -109,6 +117,23 @@ class Waits:
         """An answer of so many tokens took so many seconds, without waits."""
         _put(self._outputs, agent, _mean(self._outputs.get(agent), output))
         _put(self._seconds, deployment, _mean(self._seconds.get(deployment), seconds))
+
+    def came(self, host: Origin, deployment: str, usd_per_hour: float, now: float) -> None:
+        """A call came to a host, with this price of waiting. It takes as long as others of the deployment."""
+        work = self._seconds.get(deployment, 0.0) * usd_per_hour
+        _put(self._work, host, (self._work_at(host, now) + work, now))
+
+    def behind(self, host: Origin, slots: int, now: float) -> float:
+        """USD per hour that a call's wait costs the others: it makes those wait longer who come behind it.
+
+        With work of w seconds in each second, w calls come for each one that is served, while it waits and
+        then while those are served; in simulations 2 w of them count.
+        """
+        return BEHIND * self._work_at(host, now) * math.log(2) / HALF_LIFE / slots
+
+    def _work_at(self, host: Origin, now: float) -> float:
+        work, since = self._work.get(host, (0.0, now))
+        return work * math.exp2((since - now) / HALF_LIFE)
 
     def usual_output(self, agent: str | None) -> float | None:
         """Tokens of the agent's answers; None: not measured."""

@@ -200,7 +200,11 @@ class BatchCalls:
         work = partial(contextvars.copy_context().run, self._work_here, running)
         thread = threading.Thread(target=work, name="ccroute batch", daemon=True)
         self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except BaseException:
+            self._threads.discard(thread)
+            raise
 
     def _work_here(self, running: _Running) -> None:
         try:
@@ -238,7 +242,7 @@ class BatchCalls:
         self._wake()
         return following
 
-    # The end. Nothing here waits but `ended`, also not for the lock.
+    # The end. Only `join` and `ended` wait, and nothing here takes the lock.
 
     def fail(self, error: BaseException) -> None:
         """End the batch; the reader gets the answers that came, and then this error."""
@@ -259,11 +263,16 @@ class BatchCalls:
         self._router._batches.discard(self)
         self._wake()
 
-    async def ended(self) -> None:
-        """Wait a moment for the threads or tasks of a batch that was closed."""
+    def join(self) -> None:
+        """Wait a moment for the threads of a batch that was closed."""
         until = time.monotonic() + GRACE
         for thread in self._threads - {threading.current_thread()}:
             thread.join(max(until - time.monotonic(), 0.0))
+
+    async def ended(self) -> None:
+        """Wait a moment for the threads or tasks of a batch that was closed."""
+        self.join()
+        until = time.monotonic() + GRACE
         while not self._blocking and time.monotonic() < until:
             waiter = self._new_waiter()
             if not self._running:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import call as apply
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
@@ -17,10 +17,10 @@ from ccroute.backends import Backend, Origin
 from ccroute.flow.effects import Granted, Look, Queued
 from ccroute.http.message import Failure
 from ccroute.http.streams.event_loops import has_ended
-from ccroute.routing.scheduling import RECHECK, HostLimits, Hosts, Scheduler
+from ccroute.routing.scheduling import RECHECK, Host, HostLimits, Hosts, Scheduler
 from ccroute.routing.scheduling.guarded import guarded
 from ccroute.runtime.limiter.places import host_limits, place_of
-from ccroute.runtime.limiter.slot import FULL, LATE, STUCK, Call
+from ccroute.runtime.limiter.slot import FULL, LATE, NEVER, STUCK, Call
 from ccroute.types.locks import Inbox
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ LOOK_EVERY: Final = 5.0
 """Seconds between two looks at what a server has loaded."""
 OVERDUE: Final = 10.0
 """Seconds after which another call does what the last one should have done: its loop may be busy."""
-NEVER: Final = float("inf")
 
 
 class LimiterStats(NamedTuple):
@@ -77,6 +76,11 @@ class Limiter(dict[Origin, HostLimits]):
     def __repr__(self) -> str:
         return f"Limiter({len(self)} hosts, {len(self._hosts)} calls waiting)"
 
+    @property
+    def hosts(self) -> Mapping[Origin, Host]:
+        """The state of each host, to look at. Never waits."""
+        return self._hosts.by_origin
+
     def stats(self) -> dict[Origin, LimiterStats]:
         """How busy each host is. Never waits."""
         return {
@@ -108,30 +112,33 @@ class Limiter(dict[Origin, HostLimits]):
         If several backends share a host, the smallest limits count. A host that no backend has any more keeps
         its limit until a later configuration finds it idle: calls that began before may still be asking it.
         """
-        self._inbox.append((self._configure, (tuple(backends), max_queue)))
-        self._inbox.drain()
-
-    def _configure(self, given: tuple[Sequence[Backend], int]) -> None:
-        backends, self._max_queue = given
         groups: dict[Origin, list[Backend]] = {}
         for backend in backends:
             groups.setdefault(backend.origin, []).append(backend)
         limits = {origin: found for origin, group in groups.items() if (found := host_limits(group))}
+        lookers = {
+            each.origin: each
+            for origin, found in limits.items()
+            for each in reversed(groups[origin] if found.loads_models else [])
+            if each.loaded()
+        }
+        self._inbox.append((self._configure, (max_queue, {*groups}, limits, lookers)))
+        self._inbox.drain()
+
+    def _configure(
+        self, given: tuple[int, set[Origin], dict[Origin, HostLimits], dict[Origin, Backend]]
+    ) -> None:
+        self._max_queue, named, limits, self._lookers = given
         for origin, host in self._hosts.by_origin.items():
             is_idle = not host.running and not host.queues
-            if origin not in groups and (origin in self._named or not is_idle):
+            if origin not in named and (origin in self._named or not is_idle):
                 limits[origin] = host.limits
         for origin in [origin for origin in self if origin not in limits]:
             self._let_go(origin)
             del self[origin]
         self.update(limits)
         self._hosts.configure(limits)
-        self._named = {*groups}
-        self._lookers = {
-            origin: backend
-            for backend in reversed(backends)
-            if (origin := backend.origin) in limits and limits[origin].loads_models and backend.loaded()
-        }
+        self._named = named
         self._looks = {origin: self._looks.get(origin, 0.0) for origin in self._lookers}
         self._grant(self._now())
 
@@ -150,7 +157,8 @@ class Limiter(dict[Origin, HostLimits]):
         """Give the call a slot or a place in the queue, or return why it may not wait."""
         try:
             with self._inbox.lock:
-                self._inbox.read()
+                if self._inbox:
+                    self._inbox.read()
                 return self._enter(call, options, priority, self._now())
         finally:
             if self._inbox:
@@ -206,13 +214,13 @@ class Limiter(dict[Origin, HostLimits]):
 
     def _leave(self, call: Call) -> None:
         self._hosts.leave(call)
-        self._unblock(call)
+        if self._blocked:
+            self._unblock(call)
 
     def _unblock(self, call: Call) -> None:
-        if self._blocked:
-            for owner in call.waiter.blocks:
-                if self._blocked.get(owner) is call:
-                    del self._blocked[owner]
+        for owner in call.waiter.blocks:
+            if self._blocked.get(owner) is call:
+                del self._blocked[owner]
 
     def _grant(self, now: float, entering: Call | None = None) -> None:
         """Give free slots to waiting calls, and wake them; `entering` is awake."""
