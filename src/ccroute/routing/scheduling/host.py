@@ -85,7 +85,7 @@ class Host:
         self._known: dict[str, Estimate] = {}
         self._usual = Estimate(0.0)  # of all models here
         self._most_listed = 1
-        self._ended: set[Place] = set()
+        self._ended: set[str] = set()  # the models of calls that ended just now
         self.was_cut = False
 
     def __repr__(self) -> str:
@@ -219,8 +219,10 @@ class Host:
     def start(self, call: Hashable, place: Place, came: float, now: float, evicted: Iterable[str]) -> bool:
         """A call that came at the instant `came` gets a slot. Whether its model has to be loaded first."""
         model = place.model
-        loads = not self.has(place)
+        loads = bool(model) and not self.has(place)
         self.running[call] = Running(place, now, loads)
+        if not model:
+            return False
         if loads:
             for gone in evicted:
                 self._drop(gone, now)
@@ -239,15 +241,16 @@ class Host:
     def end(self, call: Hashable) -> None:
         """A call gives its slot back."""
         if (ended := self.running.pop(call, None)) is not None:
-            self._ended.add(ended.place)
+            if ended.place.model:
+                self._ended.add(ended.place.model)
             self.was_cut = not ended.answered
 
     def settle(self, now: float) -> None:
         """Note which models have nothing to do since calls ended."""
-        for place in self._ended:
-            if place.model in self.loaded and not self.waiting(place.model):
-                if all(running.place.model != place.model for running in self.running.values()):
-                    self.estimate(place.model, now).idle_since = now
+        for model in self._ended:
+            is_asked = self.waiting(model) or any(each.place.model == model for each in self.running.values())
+            if model in self.loaded and not is_asked:
+                self.estimate(model, now).idle_since = now
         self._ended.clear()
 
     def measured(self, model: str, load: float | None, service: float, now: float) -> None:
