@@ -36,11 +36,13 @@ from ccroute.accounting import LedgerRow, MemoryLedger
 from ccroute.accounting.prices import cost
 from ccroute.routing import AgentTable, AliasTable, Tables, make_plan
 from ccroute.routing.acquired import UNDECIDED
+from ccroute.routing.scheduling import Host, HostLimits, Hosts, LoadedFirst, Place
 from ccroute.types import Request
 from contenders import KEY, MESSAGES, MODEL
 
 # The goals, in µs. The last one is for a failure beside a prompt of 2 MB.
 PER_CALL, PER_BUDGET, PER_CHUNK, PER_FAILURE, PER_LONG_FAILURE = 60.0, 8.0, 2.5, 300.0, 5000.0
+PER_CHOICE = 20.0
 REPEATS, QUICK = 7, 3
 SECONDS = 0.05
 """How long a run takes, about."""
@@ -157,6 +159,37 @@ def ledger_row() -> LedgerRow:
     return ledger.rows()[0]
 
 
+def choosing() -> list[Row]:
+    """A host's next call of 1,000 that wait for ten models: within a batch, and where it looks whether to
+    switch."""
+    policy, origin = LoadedFirst(), BACKENDS["ollama"].origin
+
+    def loaded_at(instant: float) -> tuple[Hosts, Host]:
+        hosts = Hosts(policy)
+        hosts.configure({origin: HostLimits(1, loads_models=True)})
+        hosts.listed(origin, [("model-0", None)], instant)
+        for number in range(1001):  # the first one gets the slot, and ends
+            hosts.enter(number, [Place(origin, f"model-{number % 10}")], 0, number / 1000)
+        hosts.leave(0)
+        return hosts, hosts.by_origin[origin]
+
+    place = Place(origin, "model-3")
+    (_, young), (hosts, old) = loaded_at(1.0), loaded_at(-1000.0)
+    return [
+        Row(
+            "1,000 wait: a choice within a batch",
+            lambda: policy.choose(young, young.choices(), 2.0),
+            goal=PER_CHOICE,
+        ),
+        Row(
+            "1,000 wait: a choice, switch or not",
+            lambda: policy.choose(old, old.choices(), 2.0),
+            goal=PER_CHOICE,
+        ),
+        Row("1,000 wait: a predicted wait", lambda: hosts.predicted([place], 0, 2.0)),
+    ]
+
+
 def codec(wire: str) -> list[Row]:
     backend, events = BACKENDS[wire], STREAMS[wire]
     whole = server.compact(WHOLES[wire])
@@ -241,6 +274,7 @@ def main() -> None:
     log.propagate, log.handlers = False, [logging.NullHandler()]
     rows = [
         *(resolving(), planning(), pricing(), budgeting(), recording()),
+        *choosing(),
         *(row for wire in BACKENDS for row in codec(wire)),
         *whole_calls(),
         *failures(),

@@ -55,8 +55,8 @@ def lower_bound(agents: Sequence[Agent], machine: Machine) -> float:
 
 
 def optimum(agents: Sequence[Agent], machine: Machine) -> float:
-    """The shortest schedule of all, by trying all orders; of two beginnings that served the same calls, one that
-    is later in everything is dropped."""
+    """The end of the shortest schedule of all, by trying all orders. Of two beginnings that served the same
+    calls, one that is later in everything is dropped."""
     level = [_start(agents)]
     for _ in range(sum(len(agent.calls) for agent in agents)):
         following: dict[object, list[State]] = {}
@@ -72,8 +72,8 @@ def optimum(agents: Sequence[Agent], machine: Machine) -> float:
 
 
 def search(agents: Sequence[Agent], machine: Machine, longest: float, width: int = 60) -> float | None:
-    """The end of the best schedule that a beam search finds in which nobody waits more than `longest` seconds.
-    None: it finds none. Within a model, calls are served in order of arrival."""
+    """The end of the best schedule that a beam search finds with nobody waiting longer than `longest`
+    seconds; None if it finds none. Within a model, calls are served in order of arrival."""
     models = sorted({agent.model for agent in agents})
     of_model = {model: [n for n, agent in enumerate(agents) if agent.model == model] for model in models}
     chains = [_chains(agent) for agent in agents]
@@ -118,8 +118,8 @@ def _serve(state: State, number: int, agents: Sequence[Agent], loads: Mapping[st
     load = 0.0 if state.loaded == agent.model else loads[agent.model]
     end = max(state.end + load, state.ready[number]) + call.seconds
     pause = agent.calls[served + 1].pause if served + 1 < len(agent.calls) else 0.0
-    counts = state.served[:number] + (served + 1,) + state.served[number + 1 :]
-    ready = state.ready[:number] + (end + pause,) + state.ready[number + 1 :]
+    counts = (*state.served[:number], served + 1, *state.served[number + 1 :])
+    ready = (*state.ready[:number], end + pause, *state.ready[number + 1 :])
     return State(end, agent.model, counts, ready, state.left - call.seconds)
 
 

@@ -16,11 +16,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ccroute.routing.scheduling import ArrivalOrder, LoadedFirst
 from offline import lower_bound, optimum, search
 from residency_plot import plot
 from virtual_hosts import Agent, Call, Machine, Run, ollama, simulate
-
-from ccroute.routing.scheduling import ArrivalOrder, LoadedFirst
 
 MIXED = "abaabaacabaaba"
 """The models of 14 agents, in the order in which they begin: nine, four and one, as mixed as can be."""
@@ -89,8 +88,8 @@ def several(counts: Sequence[int], pause: float, seed: int, rounds: int = 30) ->
 
 
 def poisson(busy: float, seed: int, burst: int = 1, seconds: float = 12_000) -> list[Agent]:
-    """Calls that come by themselves, at random instants, alone or in bursts for one model; answers alone would
-    keep the host busy for this share of the time."""
+    """Calls that come by themselves, at random instants, alone or in bursts for one model. The answers alone
+    would keep the host busy for this share of the time."""
     chance, now, found = random.Random(seed), 0.0, list[Agent]()
     while now < seconds:
         now += chance.expovariate(busy / SEEDS.answer / burst)
@@ -172,8 +171,8 @@ def seventy() -> list[Row]:
 
 
 def a_day(seeds: int, width: int) -> list[Row]:
-    """Eight hours, for several lengths of the pauses. `offline` is the best schedule that was found by a search
-    that knows all calls, the second one without anybody waiting longer than with ccroute."""
+    """Eight hours, for several lengths of the pauses. `offline` is the best schedule that a search found,
+    which knows all calls; the second one lets nobody wait longer than ccroute does."""
     rows = []
     for pause in (0.0, 30.0, 120.0, 300.0):
         case, machine = f"pauses of {pause:g} s", SEEDS.machine()
@@ -250,9 +249,8 @@ def markdown(rows: Iterable[Row]) -> str:
     for each in rows:
         waits = f"{each.p50:.0f} / {each.p95:.0f} / {each.longest:.0f}" if each.loads == each.loads else "–"
         loads, mean = (f"{x:.0f}" if x == x else "–" for x in (each.loads, each.mean))
-        lines.append(
-            f"| {each.case} | {each.order} | {each.makespan:,.0f} | {each.ratio:.2f} | {loads} | {waits} | {mean} |"
-        )
+        cells = [each.case, each.order, f"{each.makespan:,.0f}", f"{each.ratio:.2f}", loads, waits, mean]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -300,7 +298,7 @@ def main() -> None:
         results = {title: [each._asdict() for each in rows] for title, rows in tables.items()}
         text = json.dumps({"tables": results, "optimum": small, "predictions": errors}, indent=1)
         given.json.write_text(text.replace("NaN", "null") + "\n")
-        given.plot.write_text(plot({title: rows for title, rows in tables.items()}))
+        given.plot.write_text(plot(tables))
 
 
 if __name__ == "__main__":

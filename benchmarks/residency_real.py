@@ -129,7 +129,10 @@ def many(name: str, router: Router, requests: Sequence[Asked]) -> Result:
 def table(results: Sequence[Result]) -> list[str]:
     """The results as lines of Markdown."""
     grouped = results[0].makespan
-    lines = ["| | makespan, s | × by hand | loads | wait p50 / p95 / max, s |", "| --- | ---: | ---: | ---: | ---: |"]
+    lines = [
+        "| | makespan, s | × by hand | loads | wait p50 / p95 / max, s |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
     for result in results:
         p50, p95, longest = result.waits()
         ratio = result.makespan / grouped

@@ -26,8 +26,8 @@ class Call(NamedTuple):
 
 
 class Agent(NamedTuple):
-    """One agent. It waits for each answer before its next call. A call that comes by itself is an agent's only
-    one."""
+    """One agent. It waits for each answer before its next call. A call that comes by itself is an agent's
+    only one."""
 
     model: str
     calls: Sequence[Call]
@@ -48,7 +48,8 @@ class Machine(NamedTuple):
 
 
 class Waited(NamedTuple):
-    """One call: its model, when it came, when its answer began (the model was loaded), and what was predicted."""
+    """One call: its model, when it came, when its answer began (the model was loaded), and what was
+    predicted."""
 
     model: str
     came: float
@@ -99,8 +100,8 @@ class Ends(NamedTuple):
 def simulate(
     agents: Sequence[Agent], machine: Machine, scheduler: Scheduler, at_once: int | None = None
 ) -> Run:
-    """Serve all calls in the order that the scheduler gives. `at_once`: the agents begin one after another, and
-    only so many of them work at a time."""
+    """Serve all calls in the order that the scheduler gives. `at_once`: the agents begin one after another,
+    and only so many of them work at a time."""
     hosts, clock = Hosts(scheduler), Clock()
     memory = float(machine.fit) if machine.fit > 1 else None
     hosts.configure({origin: HostLimits(machine.slots, True, memory) for origin in machine.origins})

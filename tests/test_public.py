@@ -95,6 +95,14 @@ def test_the_methods_of_a_call_take_the_same_parameters(method: str) -> None:
     assert [(p.kind, p.default) for p in one.values()] == [(p.kind, p.default) for p in other.values()]
 
 
+@pytest.mark.parametrize("method", ["complete_many", "acomplete_many"])
+def test_a_batch_takes_the_keywords_of_a_call_for_all_its_requests(method: str) -> None:
+    many, calling = (inspect.signature(getattr(Router, name)).parameters for name in (method, "complete"))
+    assert list(many)[:4] == ["self", "requests", "concurrency", "on_progress"]
+    assert many.keys() - {"requests", "concurrency", "on_progress"} == calling.keys() - {"prompt"}
+    assert all(each.kind is each.KEYWORD_ONLY for each in list(many.values())[2:])
+
+
 def test_counting_tokens_takes_the_keywords_of_a_call() -> None:
     counting, calling = (inspect.signature(getattr(Router, name)) for name in ("count_tokens", "complete"))
     assert counting.parameters.keys() == calling.parameters.keys()

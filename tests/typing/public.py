@@ -10,7 +10,9 @@ from pydantic import BaseModel, TypeAdapter
 from ccroute import (
     Agent,
     AliasTable,
+    AsyncBatch,
     AsyncStream,
+    Batch,
     Budget,
     Chunk,
     Completion,
@@ -23,9 +25,10 @@ from ccroute import (
     Stream,
     Timeout,
     Usage,
+    errors,
 )
 from ccroute.accounting import LedgerRow
-from ccroute.types import BackendHealth, CallOptions, LoadedModel
+from ccroute.types import BackendHealth, CallOptions, LoadedModel, Progress
 
 router = Router(
     [OllamaBackend("mini", max_concurrency=2)],
@@ -54,6 +57,26 @@ async def main() -> None:
     async with router.astream("hi", timeout=5) as stream:
         async for chunk in stream:
             assert_type(chunk, Chunk)
+
+
+for answer in router.complete_many(["hi", {"prompt": "hi", "model": "a"}], agent="x", max_tokens=5):
+    assert_type(answer, Completion | errors.CcrouteError)
+    assert_type(answer.index, int | None)
+
+
+def show(progress: Progress) -> None:
+    assert_type(progress.total, int | None)
+    assert_type(progress.cost, Decimal | None)
+
+
+async def many() -> None:
+    requests: list[CallOptions] = [{"messages": [{"role": "user", "content": "hi"}], "model": "a"}]
+    assert_type(router.acomplete_many(requests, on_progress=show), AsyncBatch)
+    async with router.acomplete_many(({"prompt": str(i)} for i in range(9)), concurrency=5) as batch:
+        async for answer in batch:
+            if isinstance(answer, errors.CcrouteError):
+                raise answer
+            assert_type(answer, Completion)
 
 
 class Finding(BaseModel):
@@ -111,6 +134,12 @@ async def structured() -> None:
         assert_type(stream.completion.parsed, Finding)
 
 
+assert_type(router.complete_many(["hi"], response_format=Finding), Batch[Finding])
+for each in router.complete_many(["hi"], response_format=Finding):
+    if not isinstance(each, errors.CcrouteError):
+        assert_type(each.parsed, Finding)
+router.complete_many([7])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+router.complete_many(["hi"], temprature=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 router.complete("hi", response_format=7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 router.complete("hi", tools=[7])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
 print(found.parsed.sevrity)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
@@ -139,6 +168,10 @@ assert_type(plan, RoutePlan)
 assert_type(plan.candidates[0].worst_cost, Decimal | None)
 assert_type(plan.candidates[0].budget_left, Decimal | None)
 assert_type(plan.candidates[0].why_not, str | None)
+assert_type(plan.candidates[0].predicted_wait, float | None)
+assert_type(router.complete("hi", waiting_cost="2.50", max_wait_free=30), Completion)
+Agent("a", waiting_cost=2.5, max_wait_free=30.5)
+Agent("a", waiting_cost=Decimal(20), max_wait_free="30")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 router.explain("hi", temprature=0.2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 assert_type(router.health()["mini"].ok, bool | None)
 assert_type(router.health()["mini"].loaded, tuple[LoadedModel, ...] | None)

@@ -164,6 +164,7 @@ class RouterBase:
         self._closed = True
         for batch in self._batches.copy():
             batch.fail(RouterClosedError("this router was closed: the rest of the batch was not asked"))
+            batch.join()
         ledger = self._own_state().ledger
         (ledger.close if self._made_ledger else ledger.settle)()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from types import MappingProxyType
 
 from ccroute.http.origin import Origin
 from ccroute.routing.scheduling import Grant, Host, HostLimits, Hosts, LoadedFirst, Place, Scheduler
@@ -13,7 +14,8 @@ SWAPS = HostLimits(1, loads_models=True)
 
 
 class Bed:
-    """The hosts, the time, and what was granted. A model takes 1 s to load and 1 s for a call, as measured."""
+    """The hosts, the time, and what was granted. A model takes 1 s to load and 1 s for a call, as
+    measured."""
 
     def __init__(
         self,
@@ -21,11 +23,11 @@ class Bed:
         *,
         seconds: float = 1.0,
         load: float = 1.0,
-        **limits: HostLimits,
+        limits: Mapping[str, HostLimits] = MappingProxyType({"one": SWAPS}),
     ) -> None:
         names = {"one": ONE, "two": TWO, "three": THREE}
         self.hosts = Hosts(scheduler or LoadedFirst())
-        self.hosts.configure({names[name]: each for name, each in (limits or {"one": SWAPS}).items()})
+        self.hosts.configure({names[name]: each for name, each in limits.items()})
         self.now = 0.0
         self.seconds, self.load = seconds, load
         self.grants: dict[Hashable, Grant] = {}

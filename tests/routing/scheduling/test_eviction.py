@@ -22,21 +22,21 @@ def serve(bed: Bed, *places: Place) -> None:
 
 
 def test_models_that_fit_are_loaded_beside_each_other() -> None:
-    bed = Bed(one=ROOM)
+    bed = Bed(limits={"one": ROOM})
     serve(bed, A, B, A)
     assert list(bed[ONE].loaded) == ["a", "b"]
     assert [grant.loads for grant in bed.grants.values()] == [True, True, False]
 
 
 def test_the_model_goes_whose_calls_would_need_least_time_for_loads() -> None:
-    bed = Bed(one=ROOM)
+    bed = Bed(limits={"one": ROOM})
     serve(bed, A, A, A, B)  # b was used last, but a is asked for more often
     serve(bed, C)
     assert list(bed[ONE].loaded) == ["a", "c"]
 
 
 def test_a_long_load_is_a_reason_to_stay() -> None:
-    bed = Bed(one=ROOM)
+    bed = Bed(limits={"one": ROOM})
     bed[ONE].estimate("b", 0.0).load = 30.0
     serve(bed, B, A, A)
     bed.now += 60.0
@@ -45,7 +45,7 @@ def test_a_long_load_is_a_reason_to_stay() -> None:
 
 
 def test_a_model_that_has_just_been_loaded_stays_if_another_can_go() -> None:
-    bed = Bed(one=ROOM, load=20.0)
+    bed = Bed(limits={"one": ROOM}, load=20.0)
     serve(bed, A, A, A)
     bed.now += 100.0
     serve(bed, B)
@@ -54,13 +54,13 @@ def test_a_model_that_has_just_been_loaded_stays_if_another_can_go() -> None:
 
 
 def test_a_model_that_needs_all_memory_is_loaded_alone() -> None:
-    bed = Bed(one=ROOM)
+    bed = Bed(limits={"one": ROOM})
     serve(bed, A, B, D)
     assert list(bed[ONE].loaded) == ["d"]
 
 
 def test_a_model_of_unknown_size_is_loaded_alone() -> None:
-    bed = Bed(one=ROOM)
+    bed = Bed(limits={"one": ROOM})
     serve(bed, A, UNKNOWN)
     assert list(bed[ONE].loaded) == ["e"]
     serve(bed, A)
@@ -68,7 +68,7 @@ def test_a_model_of_unknown_size_is_loaded_alone() -> None:
 
 
 def test_a_model_of_a_running_call_never_goes() -> None:
-    bed = Bed(LoadedFirst(max_wait=0.0), one=HostLimits(2, True, 10.0))
+    bed = Bed(LoadedFirst(max_wait=0.0), limits={"one": HostLimits(2, True, 10.0)})
     bed.enter("d", D)
     bed.enter("a", A)
     assert bed[ONE].evicted_by(A, bed.now) is None
@@ -77,14 +77,14 @@ def test_a_model_of_a_running_call_never_goes() -> None:
 
 
 def test_a_model_for_which_there_is_room_is_loaded_in_order_of_arrival() -> None:
-    bed = Bed(one=ROOM)
+    bed = Bed(limits={"one": ROOM})
     for call, place in {"a0": A, "b0": B, "a1": A, "b1": B}.items():
         bed.enter(call, place)
     assert bed.order() == ["b0", "a1", "b1"]
 
 
 def test_a_forced_switch_spares_the_batch_of_a_model_that_stays() -> None:
-    bed = Bed(LoadedFirst(max_wait=2.0), one=ROOM)
+    bed = Bed(LoadedFirst(max_wait=2.0), limits={"one": ROOM})
     serve(bed, A, B)
     for call, place in {"a": A, "c": C, "b": B}.items():
         bed.enter(call, place)

@@ -60,6 +60,39 @@ def test_a_batch_is_served_whole_though_somebody_has_waited_too_long() -> None:
     assert bed.order(["a0"]) == ["a1", "a2", "a3", "a4", "a5", "b0", "late"]
 
 
+def test_a_model_that_took_long_to_load_serves_as_long() -> None:
+    bed = Bed(LoadedFirst(max_wait=0.5), load=4.0)
+    bed.enter("a0", "a")
+    bed.enter("b", "b")
+    bed.now = 4.5
+    for number in range(1, 6):
+        bed.enter(f"a{number}", "a")
+    assert bed.end("a0", after=0.4) == ["a1"]
+    assert bed.order(["a1"]) == ["a2", "a3", "a4", "b", "a5"]
+
+
+def test_of_those_who_have_waited_too_long_the_first_is_next() -> None:
+    bed = Bed(LoadedFirst(max_wait=1.0))
+    bed.enter("a0", "a")
+    bed.enter("b0", "b")
+    bed.enter("c0", "c")
+    bed.enter("b1", "b")
+    bed.hosts.leave("b0")
+    bed.now = 10.0
+    bed.enter("a1", "a")
+    assert bed.end("a0") == ["c0"]
+
+
+def test_a_queue_that_is_served_is_no_reason_to_load_its_other_model() -> None:
+    bed = Bed()
+    bed.enter("first", "a", "b")
+    bed.now = 2.5
+    for number in range(30):
+        bed.enter(f"any{number}", "a", "b")
+    bed.order(["first"])
+    assert [call for call, grant in bed.grants.items() if grant.loads] == ["first"]
+
+
 def test_the_model_whose_first_caller_waits_longest_is_next() -> None:
     bed = Bed()
     bed.enter("a", "a")
@@ -157,7 +190,7 @@ def test_a_host_idles_only_where_that_is_cheaper_than_a_load(gap: float, *, stay
 
 
 def test_a_switch_waits_for_the_calls_that_run() -> None:
-    bed = Bed(LoadedFirst(max_wait=1.0), one=HostLimits(2, loads_models=True))
+    bed = Bed(LoadedFirst(max_wait=1.0), limits={"one": HostLimits(2, loads_models=True)})
     bed.enter("a0", "a")
     bed.enter("a1", "a")
     bed.enter("b", "b")
@@ -170,7 +203,7 @@ def test_a_switch_waits_for_the_calls_that_run() -> None:
 
 
 def test_a_host_without_models_of_its_own_serves_in_order() -> None:
-    bed = Bed(one=HostLimits(1))
+    bed = Bed(limits={"one": HostLimits(1)})
     for call in ("x", "y", "z"):
         bed.enter(call, Place(ONE, ""))
     assert bed.order() == ["y", "z"]

@@ -55,7 +55,7 @@ def test_calls_of_lower_priority_do_not_count() -> None:
 
 
 def test_hosts_share_what_waits_for_any_of_them() -> None:
-    bed = Bed(one=SWAPS, two=SWAPS)
+    bed = Bed(limits={"one": SWAPS, "two": SWAPS})
     for origin in (ONE, TWO):
         bed.hosts.listed(origin, [("a", None)], 0.0)
     for number in range(6):
@@ -68,7 +68,7 @@ def test_hosts_share_what_waits_for_any_of_them() -> None:
 def test_several_slots_serve_sooner() -> None:
     waits = []
     for slots in (1, 4):
-        bed = Bed(one=HostLimits(slots, loads_models=True))
+        bed = Bed(limits={"one": HostLimits(slots, loads_models=True)})
         for number in range(12):
             bed.enter(f"a{number}", "a")
         waits += predicted(bed, "a")

@@ -65,7 +65,7 @@ class Checked(LoadedFirst):
             return
         first = min(others, key=lambda each: each.queue.oldest)
         models = {*host.loaded, *(each.place.model for each in others)}
-        batch = max(host.batch_seconds(model) for model in models)
+        batch = max(host.times(model).batch for model in models)
         if now - first.queue.oldest <= self.bound(host, first.place.model) + batch:
             return
         if chosen.queue is not first.queue and (loaded := host.loaded.get(chosen.place.model)) is not None:

@@ -6,9 +6,9 @@ import random
 
 import pytest
 from tests.routing.scheduling.support import ONE, SWAPS, TWO, Bed
-from virtual_hosts import Agent, Call, Machine, simulate
 
 from ccroute.routing.scheduling import HostLimits, LoadedFirst, Place
+from virtual_hosts import Agent, Call, Machine, simulate
 
 
 def both(model: str) -> tuple[Place, Place]:
@@ -16,7 +16,7 @@ def both(model: str) -> tuple[Place, Place]:
 
 
 def pair(load: float = 10.0, **options: HostLimits) -> Bed:
-    return Bed(load=load, **{"one": SWAPS, "two": SWAPS} | options)
+    return Bed(load=load, limits={"one": SWAPS, "two": SWAPS} | options)
 
 
 def test_a_call_goes_where_its_model_is_loaded_though_another_host_is_preferred() -> None:
@@ -100,6 +100,21 @@ def test_a_host_that_loads_no_models_serves_at_once() -> None:
     bed = pair(two=HostLimits(1))
     bed.enter("a0", Place(ONE, "a"), Place(TWO, ""))
     assert bed.grants["a0"].place == Place(TWO, "")
+
+
+def test_what_one_host_does_may_be_a_reason_for_another() -> None:
+    bed = pair()
+    for _ in range(9):
+        bed[ONE].estimate("a", 0.0).asked(0.0)
+    bed.enter("a", Place(ONE, "a"))
+    bed.enter("b", Place(TWO, "b"))
+    bed.enter("c", Place(TWO, "c"))
+    bed.enter("d", *both("d"))  # rather at the second one, whose model is missed less; but that serves c
+    bed.now = 60.0
+    assert bed.end("a", "b") == []  # these may be asked for again in a moment
+    bed.now += 1.0
+    assert bed.look() == ["c", "d"]
+    assert bed.grants["d"].place.host == ONE
 
 
 def test_hosts_that_are_gone_are_no_choice() -> None:

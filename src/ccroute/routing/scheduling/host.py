@@ -52,6 +52,15 @@ class Loaded:
         self.idle = 0.0
 
 
+class Times(NamedTuple):
+    """What a model at a host takes, in seconds, measured or as others there do: its load, a call without the
+    load, and its last batch."""
+
+    load: float
+    service: float
+    batch: float
+
+
 class Running(NamedTuple):
     """A call that has a slot: where, since when, whether its model had to be loaded, and whether it was
     answered."""
@@ -84,8 +93,9 @@ class Host:
         self.queues: dict[Queue, Sequence[Choice]] = {}  # in the order in which they began
         self._known: dict[str, Estimate] = {}
         self._usual = Estimate(0.0)  # of all models here
+        self._times: dict[str, Times] = {}  # of `times`, until something else is measured
         self._most_listed = 1
-        self._ended: set[str] = set()  # the models of calls that ended just now
+        self._ended: set[str] = set()
         self.was_cut = False
 
     def __repr__(self) -> str:
@@ -106,6 +116,8 @@ class Host:
 
     def has_room(self, place: Place) -> bool:
         """Whether the model there fits beside those that are loaded."""
+        if self.limits.memory_gb is None:
+            return len(self.loaded) < self._most_listed
         return self._fits(place, ())
 
     def estimate(self, model: str, now: float) -> Estimate:
@@ -117,27 +129,34 @@ class Host:
             found = self._known[model] = Estimate(now)
         return found
 
+    def times(self, model: str) -> Times:
+        """What the model takes here."""
+        return self._times.get(model) or self._measured_times(model)
+
     def load_seconds(self, model: str) -> float:
         """Seconds that the model takes to load: measured, or as others here do."""
-        known = self._known.get(model)
-        load = known.load if known is not None and known.load is not None else self._usual.load
-        return USUAL_LOAD if load is None else load
-
-    def measured_loads(self) -> dict[str, float]:
-        """Seconds that each model takes to load of which that was measured."""
-        return {model: each.load for model, each in self._known.copy().items() if each.load is not None}
+        return self.times(model).load
 
     def service_seconds(self, model: str) -> float:
         """Seconds that a call to the model takes: measured, or as of others here."""
-        known = self._known.get(model)
-        service = known.service if known is not None and known.service is not None else self._usual.service
-        return USUAL_SERVICE if service is None else service
+        return self.times(model).service
 
-    def batch_seconds(self, model: str) -> float:
-        """Seconds that the model's last batch took."""
-        known = self._known.get(model)
-        batch = 0 if known is None else known.batch
-        return batch * self.service_seconds(model) / max(self.limits.slots, 1)
+    def _measured_times(self, model: str) -> Times:
+        known, usual = self._known.get(model, self._usual), self._usual
+        load = usual.load if known.load is None else known.load
+        service = usual.service if known.service is None else known.service
+        service = USUAL_SERVICE if service is None else service
+        if len(self._times) >= _MOST_KNOWN:
+            self._times.clear()
+        times = self._times[model] = Times(
+            USUAL_LOAD if load is None else load, service, known.batch * service / max(self.limits.slots, 1)
+        )
+        return times
+
+    def measured_loads(self) -> dict[str, float]:
+        """The seconds that each model takes to load of which that was measured. Never waits."""
+        known = self._known.copy()
+        return {model: each.load for model, each in known.items() if each.load is not None}
 
     def waiting(self, model: str) -> int:
         """The number of calls that wait for the model here, perhaps at other hosts, too."""
@@ -168,7 +187,7 @@ class Host:
         """
         if self.has(place):
             return ()
-        in_use = {running.place.model for running in self.running.values()}
+        in_use = self._in_use()
         idle = [model for model in self.loaded if model not in in_use]
         if len(idle) > 1:
             idle.sort(key=lambda model: (self.is_young(model, now), self.value(model, now)))
@@ -185,7 +204,8 @@ class Host:
         return 0.0 if known is None else known.demand(now) * self.load_seconds(model)
 
     def use(self, model: str, now: float) -> float:
-        """The share of the host's time that new calls of a model need while it is loaded, now or the last time."""
+        """The share of the host's time that new calls of a model need while it is loaded, now or the last
+        time."""
         estimate = self.estimate(model, now)
         loaded = self.loaded.get(model)
         if loaded is None:
@@ -205,6 +225,11 @@ class Host:
         return len(known) == len(sizes) and sum(known) <= self.limits.memory_gb
 
     # Changes, made by `Hosts`.
+
+    def configure(self, limits: HostLimits) -> None:
+        """Take over other limits."""
+        self.limits = limits
+        self._times.clear()
 
     def asked(self, place: Place, now: float) -> None:
         """A call comes that may be served at this place."""
@@ -241,20 +266,19 @@ class Host:
     def end(self, call: Hashable) -> None:
         """A call gives its slot back."""
         if (ended := self.running.pop(call, None)) is not None:
-            if ended.place.model:
-                self._ended.add(ended.place.model)
+            self._ended.add(ended.place.model)
             self.was_cut = not ended.answered
 
     def settle(self, now: float) -> None:
         """Note which models have nothing to do since calls ended."""
         for model in self._ended:
-            is_asked = self.waiting(model) or any(each.place.model == model for each in self.running.values())
-            if model in self.loaded and not is_asked:
+            if model in self.loaded and not (model in self._in_use() or self.waiting(model)):
                 self.estimate(model, now).idle_since = now
         self._ended.clear()
 
     def measured(self, model: str, load: float | None, service: float, now: float) -> None:
         """A call of the model took so many seconds, and its load, if it is known."""
+        self._times.clear()
         for estimate in (self.estimate(model, now), self._usual):
             estimate.served_in(service)
             if load is not None and load >= LEAST_LOAD:
@@ -265,7 +289,7 @@ class Host:
         they may still be loading."""
         found = dict(models)
         self._most_listed = max(self._most_listed, len(found))
-        in_use = {running.place.model for running in self.running.values()}
+        in_use = self._in_use()
         for model in [model for model in self.loaded if model not in found and model not in in_use]:
             self._drop(model, now)
         for model, size in found.items():
@@ -274,7 +298,11 @@ class Host:
             else:
                 before.memory_gb = size
 
+    def _in_use(self) -> set[str]:
+        return {running.place.model for running in self.running.values()}
+
     def _drop(self, model: str, now: float) -> None:
         estimate = self.estimate(model, now)
         estimate.use = self.use(model, now)
+        self._times.pop(model, None)
         estimate.batch = self.loaded.pop(model).batch

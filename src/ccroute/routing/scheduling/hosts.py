@@ -150,7 +150,7 @@ class Hosts:
             if host is None:
                 self.by_origin[origin] = Host(origin, given, self.by_origin)
             else:
-                host.limits = given
+                host.configure(given)
         for origin in [origin for origin in self.by_origin if origin not in limits]:
             del self.by_origin[origin]
 

@@ -13,7 +13,7 @@ LOADS: Final = 12.0
 """The usual bound of waiting, in load times of the model that waits."""
 LEAST_BOUND: Final = 10.0
 """Seconds: no bound is shorter, unless it is given."""
-RECHECK: Final = 0.5
+RECHECK: Final = 0.05
 """Seconds: a scheduler that left a slot free is asked again after so long, at the latest."""
 GAP_SHARE: Final = 0.5
 """A host waits for a model's next call if it usually comes within this share of what a call has cost."""
@@ -99,7 +99,8 @@ class LoadedFirst:
         """Seconds that a caller of a model may wait."""
         if self.max_wait is not None:
             return self.max_wait
-        return max(LEAST_BOUND, LOADS * host.load_seconds(model))
+        bound = LOADS * host.times(model).load
+        return bound if bound > LEAST_BOUND else LEAST_BOUND
 
     def _is_ready(self, host: Host, choice: Choice, now: float) -> bool:
         """Whether a call can be served without a load, or with one for which nothing has to go."""
@@ -121,16 +122,10 @@ class LoadedFirst:
         loaded model came before them."""
         if not others:
             return False
-        slots = max(host.limits.slots, 1)
-        groups = [
-            Group(
-                model := place.model,
-                host.load_seconds(model),
-                len(queue) * host.service_seconds(model) / slots,
-                queue.oldest,
-            )
-            for queue, place in others
-        ]
+        groups, slots = [], max(host.limits.slots, 1)
+        for queue, place in others:
+            times = host.times(place.model)
+            groups.append(Group(place.model, times.load, len(queue) * times.service / slots, queue.oldest))
         service = 0.0 if ready is None else host.service_seconds(ready.place.model)
         return switch_in(host, groups, now, self.bound) < service
 

@@ -1,5 +1,5 @@
-"""What a host is going to do, from measured times: when it must switch, when a call begins to be answered, and
-where that is sooner."""
+"""What a host is going to do, from measured times: when it must switch, when a call begins to be answered,
+and where that is sooner."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ccroute.routing.scheduling.host import Host
 from ccroute.routing.scheduling.places import Choice, Place
 
 BATCH_SHARE: Final = 0.75
-"""How much of a batch's time a plan lets callers wait beyond the bound. The rest is for calls that take longer
-than usual: nobody is to wait longer than the bound and one batch."""
+"""How much of a batch's time a plan lets callers wait beyond the bound. The rest is for calls that take
+longer than usual: nobody is to wait longer than the bound and one batch."""
 SOON: Final = 12.0
 """Load times within which a model that is asked for again is missed, if it has gone."""
 
@@ -21,8 +21,12 @@ Bound: TypeAlias = Callable[[Host, str], float]
 
 
 class Group(NamedTuple):
-    """The calls that wait for one model at a host: the seconds of its load and of their work, and when the
-    first of them came."""
+    """The calls that wait for one model at a host.
+
+    load:   the seconds of its load.
+    work:   the seconds of the calls.
+    oldest: when the first of them came.
+    """
 
     model: str
     load: float
@@ -31,15 +35,18 @@ class Group(NamedTuple):
 
 
 def switch_in(host: Host, groups: Sequence[Group], now: float, bound: Bound) -> float:
-    """The seconds until a host must leave what it has loaded, so that no caller of the others waits longer than
-    the bound and a batch, if they are served one model after another, in this order."""
-    longest = max([host.batch_seconds(model) for model in (*host.loaded, *[each.model for each in groups])])
-    latest, begins = math.inf, now - BATCH_SHARE * longest
+    """The seconds until a host must leave what it has loaded, so that no caller of the others waits longer
+    than the bound and a batch, if they are served one model after another, in this order."""
+    longest = max([host.times(model).batch for model in host.loaded], default=0.0)
+    latest, begins = math.inf, now
     for model, load, work, oldest in groups:
+        if (batch := host.times(model).batch) > longest:
+            longest = batch
         begins += load
-        latest = min(latest, oldest + bound(host, model) - begins)
-        begins += max(work, host.batch_seconds(model))
-    return latest
+        if (least := oldest + bound(host, model) - begins) < latest:
+            latest = least
+        begins += work if work > batch else batch
+    return latest + BATCH_SHARE * longest
 
 
 def begins_in(
@@ -48,8 +55,8 @@ def begins_in(
     """The seconds until a call would begin to be answered there, its load included: one that comes now, or one
     that waits since the instant `came`.
 
-    The host first serves its loaded models' callers, until that is done or it must switch; then those who wait
-    longer than the call's own queue, one model after another.
+    The host first serves its loaded models' callers, until that is done or it must switch; then those who
+    wait longer than the call's own queue, one model after another.
     """
     groups = _groups(host, priority, came)
     own = groups.pop(place.model, None)
@@ -77,7 +84,7 @@ def begins_in(
     latest = switch_in(host, [mine], now, bound)
     for group in others:
         begins += group.load
-        work = max(group.work, host.batch_seconds(group.model))
+        work = max(group.work, host.times(group.model).batch)
         begins = max(begins + work, min(begins + _busy(work, host.use(group.model, now)), latest))
     return begins + mine.load + mine.work
 
@@ -85,9 +92,9 @@ def begins_in(
 def is_better_elsewhere(host: Host, choice: Choice, now: float) -> bool:
     """Whether a call, whose model would have to be loaded here, is better left to another host.
 
-    That one has the model loaded, and serves the last caller of the queue before this one could have; or it is
-    free, too, and a load costs it less. A load costs its own time, the time of the host's own callers who have
-    to wait for it, and of loading again what has to go.
+    That one has the model loaded, and serves the last caller of the queue before this one could have; or it
+    is free, too, and a load costs it less. A load costs its own time, the time of the host's own callers who
+    have to wait for it, and of loading again what has to go.
     """
     here = _cost(host, choice.place, host.evicted_by(choice.place, now), now)
     first = True  # of equal hosts, the first one serves
@@ -108,8 +115,8 @@ def is_better_elsewhere(host: Host, choice: Choice, now: float) -> bool:
 
 
 def slot_free_in(host: Host, now: float) -> float:
-    """The seconds until a slot is free. A call that takes longer than usual is expected to take as much longer
-    again."""
+    """The seconds until a slot is free. A call that takes longer than usual is expected to take as much
+    longer again."""
     if host.free_slots or not host.running:
         return 0.0
     return min(

@@ -24,7 +24,7 @@ from ccroute.http.streams.event_loops import create_task, current_loop
 from ccroute.observe.logging import log_raised
 from ccroute.runtime.base import RouterBase
 from ccroute.runtime.batches.requests import BatchRequests, Planned
-from ccroute.runtime.drive import AsyncDrive, Drive
+from ccroute.runtime.drive import AsyncDrive, Drive, stop_all
 from ccroute.runtime.waits import TaskWaiter, ThreadWaiter
 from ccroute.types import Completion
 from ccroute.types.locks import lock_tries
@@ -200,7 +200,11 @@ class BatchCalls:
         work = partial(contextvars.copy_context().run, self._work_here, running)
         thread = threading.Thread(target=work, name="ccroute batch", daemon=True)
         self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except BaseException:
+            self._threads.discard(thread)
+            raise
 
     def _work_here(self, running: _Running) -> None:
         try:
@@ -238,7 +242,7 @@ class BatchCalls:
         self._wake()
         return following
 
-    # The end. Nothing here waits but `ended`, also not for the lock.
+    # The end. Only `join` and `ended` wait, and nothing here takes the lock.
 
     def fail(self, error: BaseException) -> None:
         """End the batch; the reader gets the answers that came, and then this error."""
@@ -254,16 +258,20 @@ class BatchCalls:
 
     def _stop(self) -> None:
         self._ends = True
-        for running in self._running.copy().values():
-            running.drive.stop()
+        stop_all([running.drive for running in self._running.copy().values()])
         self._router._batches.discard(self)
         self._wake()
 
-    async def ended(self) -> None:
-        """Wait a moment for the threads or tasks of a batch that was closed."""
+    def join(self) -> None:
+        """Wait a moment for the threads of a batch that was closed."""
         until = time.monotonic() + GRACE
         for thread in self._threads - {threading.current_thread()}:
             thread.join(max(until - time.monotonic(), 0.0))
+
+    async def ended(self) -> None:
+        """Wait a moment for the threads or tasks of a batch that was closed."""
+        self.join()
+        until = time.monotonic() + GRACE
         while not self._blocking and time.monotonic() < until:
             waiter = self._new_waiter()
             if not self._running:

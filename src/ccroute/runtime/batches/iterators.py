@@ -67,7 +67,7 @@ class Batch(_BatchState[Parsed]):
     def close(self) -> None:
         """End the calls that run: their connections are closed at once. The others do not begin."""
         self._calls.close()
-        run(self._calls.ended())
+        self._calls.join()
 
     def __enter__(self) -> Self:
         return self

@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from ccroute.errors import CcrouteError, RouterClosedError
+from ccroute.errors import CcrouteError
 from ccroute.flow import CallContext
-from ccroute.routing.scheduling import Host, Place
+from ccroute.routing.scheduling import Place
 from ccroute.routing.scheduling.batches import BatchOrder, Places
 from ccroute.runtime.limiter.places import place_of
 from ccroute.types.arguments.checked import check_names
 
 if TYPE_CHECKING:
-    from ccroute.backends import Origin
     from ccroute.routing import Candidate, Deployment
     from ccroute.runtime.base import RouterBase
 
@@ -72,7 +71,7 @@ class BatchRequests:
         self._router = router
         self._options = options
         self._unread = enumerate(requests)
-        self._hosts = _hosts(router)
+        self._hosts = router._limiter.hosts
         self.order = BatchOrder[Unbegun](self._hosts, concurrency)
         while self.total is not None and (request := self.read()) is not None:
             self.add(request)
@@ -103,13 +102,10 @@ class BatchRequests:
         self.order.add(request, request.index, request.places, request.priority)
 
     def take(self) -> Planned | CcrouteError | None:
-        """The request that begins next, or the error that answers it. None: no other may begin now. Raises
-        `RouterClosedError`."""
+        """The request that begins next, or the error that answers it. None: no other may begin now."""
         while (request := self.order.next()) is not None:
             try:
                 planned = request.planned or self._plan(request)
-            except RouterClosedError:
-                raise
             except CcrouteError as error:
                 error.index = request.index
                 return error.with_traceback(None)
@@ -135,10 +131,10 @@ class BatchRequests:
             return frozenset()
         try:
             chosen = tables.choose(agent, model)
-            resolution, candidates = tables.chain((chosen.model,)).groups[0]
+            candidates = tables.chain((chosen.model,)).groups[0][1]
         except CcrouteError:
             return frozenset()
-        if resolution.strategy == "ordered":
+        if candidates[0].strategy == "ordered":
             candidates = candidates[:1]
         return frozenset(
             self._place(each.deployment)
@@ -148,24 +144,16 @@ class BatchRequests:
 
     def _places_of(self, candidates: Sequence[Candidate]) -> Places:
         """Where a call with these candidates is served first."""
-        first, tables, hosts = candidates[0], self._router._state.tables, self._hosts
-        equal = [each for each in candidates if each.alias == first.alias]
-        if first.deployment.backend.origin not in hosts or (
-            len(equal) > 1 and tables.resolve(first.alias)[0].strategy == "ordered"
-        ):
-            equal = [first]
+        first, hosts = candidates[0], self._hosts
+        if first.strategy == "ordered" or first.deployment.backend.origin not in hosts:
+            candidates = candidates[:1]
         return frozenset(
             self._place(each.deployment)
-            for each in equal
-            if each is first or each.deployment.backend.origin in hosts
+            for each in candidates
+            if each.alias == first.alias and (each is first or each.deployment.backend.origin in hosts)
         )
 
     def _place(self, deployment: Deployment) -> Place:
         origin = deployment.backend.origin
         host = self._hosts.get(origin)
         return Place(origin, "") if host is None else place_of(deployment, host.limits)
-
-
-def _hosts(router: RouterBase) -> Mapping[Origin, Host]:
-    """The hosts with a limit."""
-    return {origin: Host(origin, limits) for origin, limits in router._limiter.copy().items()}

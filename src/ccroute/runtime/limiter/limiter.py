@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from ccroute.backends import Backend, Origin
 from ccroute.flow.effects import Granted, Look, Queued
 from ccroute.http.message import Failure
 from ccroute.http.streams.event_loops import has_ended
-from ccroute.routing.scheduling import RECHECK, HostLimits, Hosts, Scheduler
+from ccroute.routing.scheduling import RECHECK, Host, HostLimits, Hosts, Scheduler
 from ccroute.routing.scheduling.guarded import guarded
 from ccroute.runtime.limiter.places import host_limits, place_of
 from ccroute.runtime.limiter.slot import FULL, LATE, STUCK, Call
@@ -75,6 +75,11 @@ class Limiter(dict[Origin, HostLimits]):
 
     def __repr__(self) -> str:
         return f"Limiter({len(self)} hosts, {len(self._hosts)} calls waiting)"
+
+    @property
+    def hosts(self) -> Mapping[Origin, Host]:
+        """The state of each host, to look at. Never waits."""
+        return self._hosts.by_origin
 
     def stats(self) -> dict[Origin, LimiterStats]:
         """How busy each host is. Never waits."""
