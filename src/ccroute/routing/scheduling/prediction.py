@@ -145,9 +145,9 @@ def _busy(work: float, use: float) -> float:
 
 
 def _groups(host: Host, priority: int, own: str, came: float) -> dict[str, Group]:
-    """What waits for each model that a call of this priority has to wait for; of those for its own model, what
-    came before it. Several hosts share the work:
-    those that have the model loaded, or if none has it, all of them."""
+    """What waits for each model that a call of this priority has to wait for; of those for its own model,
+    what came before it. Several hosts share the work: those that have the model loaded, or if none has it, all
+    of them."""
     groups: dict[str, Group] = {}
     for queue, choices in host.queues.items():
         if queue.priority < priority:
