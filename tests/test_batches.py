@@ -252,6 +252,23 @@ def test_a_host_loads_each_model_of_a_batch_once(caller: Caller) -> None:
     assert host.loads == 3
 
 
+def test_an_agents_rules_decide_where_its_requests_may_be_served(caller: Caller) -> None:
+    host = OneModelHost()
+    with ScriptedServer(host) as server, ScriptedServer(echo) as paid:
+        backends = [backend(server, max_concurrency=1, memory_gb=8, local=True), backend(paid, "paid")]
+        table = AliasTable(
+            {"a": ["main/a", "paid/a"], "b": {"targets": ["main/b", "paid/b"], "strategy": "ordered"}}
+        )
+        router = Router(backends, table, {"private": Agent("a", local_only=True), "steady": "b"})
+        requests = [{"agent": agent, "prompt": "hi"} for agent in ("private", "steady", 7, "nobody") * 6]
+        found = in_order(answers(caller, router, requests))
+    assert {each.route.deployment for each in found[::4]} == {"main/a"}
+    assert {each.route.deployment for each in found[1::4]} == {"main/b"}
+    assert {type(each) for each in found[2::4]} == {e.InvalidRequestError}
+    assert {type(each) for each in found[3::4]} == {e.UnknownAgentError}
+    assert host.loads == 2
+
+
 def test_requests_of_unknown_number_are_grouped_as_far_as_they_are_read_ahead(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,10 +70,10 @@ def test_ordered_deployments_have_no_equal_right() -> None:
     assert asked_at(paid("one"), paid("two"), strategy="ordered") == ["one/m"]
 
 
-def test_only_equally_cheap_deployments_are_equal_by_cost() -> None:
+def test_a_free_slot_is_no_reason_to_pay_another_price() -> None:
     backends = paid("one", Price(1, 1)), paid("two", Price(2, 2)), paid("three", Price(1, 1))
     assert asked_at(*backends, strategy="cost") == ["one/m", "three/m"]
-    assert asked_at(*backends, strategy="weighted") == ["one/m", "two/m", "three/m"]
+    assert asked_at(*backends, strategy="weighted") == ["one/m", "three/m"]
 
 
 def test_a_fallback_model_has_no_equal_right_with_the_model() -> None:

@@ -168,6 +168,10 @@ assert_type(plan, RoutePlan)
 assert_type(plan.candidates[0].worst_cost, Decimal | None)
 assert_type(plan.candidates[0].budget_left, Decimal | None)
 assert_type(plan.candidates[0].why_not, str | None)
+assert_type(plan.candidates[0].predicted_wait, float | None)
+assert_type(router.complete("hi", waiting_cost="2.50", max_wait_free=30), Completion)
+Agent("a", waiting_cost=2.5, max_wait_free=30.5)
+Agent("a", waiting_cost=Decimal(20), max_wait_free="30")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 router.explain("hi", temprature=0.2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 assert_type(router.health()["mini"].ok, bool | None)
 assert_type(router.health()["mini"].loaded, tuple[LoadedModel, ...] | None)

@@ -40,8 +40,8 @@ class Candidates:
     _useless_backends: frozenset[str]
 
     def equals(self, chosen: Candidate) -> list[Candidate]:
-        """The other candidates that may be tried now with equal right: of the same alias, at hosts with a
-        limit. Whichever host has a slot first may serve the call."""
+        """The other candidates that may be tried now with equal right: of the same alias and price, at hosts
+        with a limit. Whichever host has a slot first may serve the call."""
         name, hosts, found = chosen.deployment.name, self._state.hosts, list[Candidate]()
         if chosen.strategy == "ordered" or name in self._tries or name in self._polls:
             return found
@@ -74,7 +74,7 @@ class Candidates:
             return False
         if deployment.backend.identity in tried and first.backend.identity not in tried:
             return False
-        if chosen.strategy == "cost" and deployment.price != first.price:
+        if deployment.price != first.price:  # a free slot is no reason to pay more
             return False
         if plan.prompt.tokens is not None:
             needed = plan.prompt.tokens + (plan.request.max_tokens or 0)

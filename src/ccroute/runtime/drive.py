@@ -80,7 +80,7 @@ class _Driver(Generic[T]):
             self._closed, runs = True, self._running is not None
             self._running = self._running or self
         if runs:
-            self.stop()
+            self._interrupt()
             return
         try:
             self._flow.close()
@@ -88,10 +88,8 @@ class _Driver(Generic[T]):
             self._release()
             self._running = None
 
-    def stop(self) -> None:
-        """`close()` for a call that another thread or task runs, or will run. Never waits, so a finaliser may
-        call it."""
-        self._closed = True
+    def _interrupt(self) -> None:
+        """End what the flow waits for."""
         exchange, waiter = self._exchange, self._waiter
         if exchange is not None:
             exchange.release()
@@ -235,6 +233,17 @@ class _Driver(Generic[T]):
         finally:
             if self._running is reader:
                 self._running = None
+
+
+def stop_all(drives: Sequence[_Driver[Any]]) -> None:
+    """End calls that other threads or tasks run, or will run. Never waits, so a finaliser may do it.
+
+    First all of them know, so that none goes on with the slot that another one gives back.
+    """
+    for drive in drives:
+        drive._closed = True
+    for drive in drives:
+        drive._interrupt()
 
 
 class Drive(_Driver[T]):

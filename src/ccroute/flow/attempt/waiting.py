@@ -120,19 +120,19 @@ class Patience:
         if not is_too_long(waited, left, even, trusted=waits.trusts(here.identity)):
             self._break_even = min(self._break_even, even)
             return None
+        seconds = waited if left < even else left
+        costs = [_money(usd_of(seconds, price))]
+        if behind >= 0.01 * price:
+            costs.append(f"the calls behind it {_money(usd_of(seconds, behind))}")
+        if usd_here:
+            costs.append(f"the call itself {_money(usd_here)}")
+        so_far = f"after {waited:.1f} s, " if waited else ""
+        what = f"{so_far}a wait of {_seconds(left)} would cost"
         if left < even:
-            seconds, what = waited, f"a wait of {waited:.1f} s has cost"
-        else:
-            so_far = f"after {waited:.1f} s, " if waited else ""
-            seconds, what = left, f"{so_far}a wait of {_seconds(left)} would cost"
-        what += f" {_money(usd_of(seconds, price))}"
-        others = usd_of(seconds, behind)
-        what += (
-            f" and the calls behind it {_money(others)}" if others >= 0.01 * usd_of(seconds, price) else ""
-        )
-        what += f" and the call itself {_money(usd_here)}" if usd_here else ""
+            what = f"a wait of {waited:.1f} s has cost"
         longer = f" and {_seconds(slower)} more" if slower else ""
-        return Instead(other, f"{here.name}: {what}, {name} about {_money(usd or 0.0)}{longer}", even)
+        told = f"{what} {' and '.join(costs)}, {name} about {_money(usd or 0.0)}{longer}"
+        return Instead(other, f"{here.name}: {told}", even)
 
     def _usd(self, deployment: Deployment) -> float | None:
         """What the call would cost there, about; None if the price is unknown. The answer is assumed to be as

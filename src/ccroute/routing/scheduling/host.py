@@ -112,7 +112,7 @@ class Host:
 
     def has(self, place: Place) -> bool:
         """Whether a call there needs no load."""
-        return place.model in self.loaded or not place.model or not self.limits.loads_models
+        return place.model in self.loaded or not (place.model and self.limits.loads_models)
 
     def has_room(self, place: Place) -> bool:
         """Whether the model there fits beside those that are loaded."""

@@ -112,18 +112,18 @@ class Hosts:
 
     def predicted(self, places: Sequence[Place], priority: int, now: float) -> list[float]:
         """Seconds until a call that comes now would begin to be answered at each place, loading included."""
-        bound = self._bound()
-        return [begins_in(self.by_origin[place.host], place, priority, now, bound) for place in places]
+        return [begins_in(self.by_origin[place.host], place, priority, now, self._bound) for place in places]
 
     def left(self, call: Hashable, now: float) -> float:
         """Seconds until a call that waits would begin to be answered, loading included."""
         queue = self._waiting[call]
-        bound, came = self._bound(), queue.came(call)
+        came, bound = queue.came(call), self._bound
         return min(
             begins_in(self.by_origin[place.host], place, queue.priority, now, bound, came)
             for place in queue.places
         )
 
+    @property
     def _bound(self) -> Bound:
         return self.scheduler.bound if isinstance(self.scheduler, LoadedFirst) else _unbounded
 

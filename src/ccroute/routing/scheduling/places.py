@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from itertools import takewhile
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from ccroute.http.origin import Origin
-
-_FOREVER: Final = float("inf")
 
 
 class Place(NamedTuple):
     """A host, and the model that it must have loaded to serve a call.
 
-    model:     what the server loads, as `Backend.runner`. It is "" where nothing is loaded on demand.
+    model:     what the server loads, as `Backend.runner`. It is "" where it loads nothing on demand.
     memory_gb: what the model occupies, in GB; None: unknown.
     """
 
@@ -59,20 +58,20 @@ class Queue:
         """The call that is next. Only of a queue that is not empty."""
         return next(iter(self._waiting))
 
+    def add(self, call: Hashable, now: float) -> None:
+        """A call begins to wait."""
+        self._waiting[call] = now
+
     def came(self, call: Hashable) -> float:
         """The instant at which a call of this queue came."""
         return self._waiting[call]
 
     def before(self, instant: float) -> int:
         """The number of calls that came before an instant."""
-        if instant == _FOREVER:
+        if instant == math.inf:
             return len(self._waiting)
         later = takewhile(lambda came: came >= instant, reversed(self._waiting.values()))
         return len(self._waiting) - sum(1 for _ in later)
-
-    def add(self, call: Hashable, now: float) -> None:
-        """A call begins to wait."""
-        self._waiting[call] = now
 
     def remove(self, call: Hashable) -> None:
         """A call waits no longer."""

@@ -13,7 +13,7 @@ LOADS: Final = 12.0
 """The usual bound of waiting, in load times of the model that waits."""
 LEAST_BOUND: Final = 10.0
 """Seconds: no bound is shorter, unless it is given."""
-RECHECK: Final = 0.5
+RECHECK: Final = 0.05
 """Seconds: a scheduler that left a slot free is asked again after so long, at the latest."""
 GAP_SHARE: Final = 0.5
 """A host waits for a model's next call if it usually comes within this share of what a call has cost."""

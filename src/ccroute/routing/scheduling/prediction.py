@@ -52,13 +52,13 @@ def switch_in(host: Host, groups: Sequence[Group], now: float, bound: Bound) -> 
 def begins_in(
     host: Host, place: Place, priority: int, now: float, bound: Bound, came: float = math.inf
 ) -> float:
-    """The seconds until a call would begin to be answered there, its load included: one that comes now, or
-    one that waits since the instant `came`.
+    """The seconds until a call would begin to be answered there, its load included: one that comes now, or one
+    that waits since the instant `came`.
 
     The host first serves its loaded models' callers, until that is done or it must switch; then those who
     wait longer than the call's own queue, one model after another.
     """
-    groups = _groups(host, priority, place.model, came)
+    groups = _groups(host, priority, came)
     own = groups.pop(place.model, None)
     ready = sum(group.work for model, group in groups.items() if model in host.loaded)
     others = sorted(
@@ -144,16 +144,15 @@ def _busy(work: float, use: float) -> float:
     return work / max(1.0 - use, 0.001)
 
 
-def _groups(host: Host, priority: int, own: str, came: float) -> dict[str, Group]:
-    """What waits for each model that a call of this priority has to wait for; of those for its own model,
-    what came before it. Several hosts share the work: those that have the model loaded, or if none has it, all
-    of them."""
+def _groups(host: Host, priority: int, came: float) -> dict[str, Group]:
+    """What waits for each model that a call has to wait for: of its own priority, those that came before it.
+    Several hosts share the work: those that have the model loaded, or if none has it, all of them."""
     groups: dict[str, Group] = {}
     for queue, choices in host.queues.items():
         if queue.priority < priority:
             continue
         model = choices[0].place.model
-        calls = queue.before(came) if model == own and queue.priority == priority else len(queue)
+        calls = len(queue) if queue.priority > priority else queue.before(came)
         work = calls * host.service_seconds(model) / max(host.limits.slots, 1)
         load, oldest = host.load_seconds(model), queue.oldest
         if len(queue.places) > 1:

@@ -4,6 +4,9 @@ To go on waiting or to pay is the ski-rental problem with predictions. The `brea
 as much as the other candidate. As long as predictions are good, they decide, and at the start of the wait. If
 they turn out to be wrong, a call waits up to the break-even before it pays, whatever they say: so it never
 costs more than twice the better choice.
+
+A call that waits delays the calls behind it. Their price of waiting counts, too: calls that look at their own
+wait only would wait too long (Naor, "The regulation of queue size by levying tolls", 1969).
 """
 
 from __future__ import annotations

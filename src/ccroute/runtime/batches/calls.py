@@ -24,7 +24,7 @@ from ccroute.http.streams.event_loops import create_task, current_loop
 from ccroute.observe.logging import log_raised
 from ccroute.runtime.base import RouterBase
 from ccroute.runtime.batches.requests import BatchRequests, Planned
-from ccroute.runtime.drive import AsyncDrive, Drive
+from ccroute.runtime.drive import AsyncDrive, Drive, stop_all
 from ccroute.runtime.waits import TaskWaiter, ThreadWaiter
 from ccroute.types import Completion
 from ccroute.types.locks import lock_tries
@@ -258,8 +258,7 @@ class BatchCalls:
 
     def _stop(self) -> None:
         self._ends = True
-        for running in self._running.copy().values():
-            running.drive.stop()
+        stop_all([running.drive for running in self._running.copy().values()])
         self._router._batches.discard(self)
         self._wake()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from ccroute.errors import CcrouteError, RouterClosedError
+from ccroute.errors import CcrouteError
 from ccroute.flow import CallContext
 from ccroute.routing.scheduling import Place
 from ccroute.routing.scheduling.batches import BatchOrder, Places
@@ -102,13 +102,10 @@ class BatchRequests:
         self.order.add(request, request.index, request.places, request.priority)
 
     def take(self) -> Planned | CcrouteError | None:
-        """The request that begins next, or the error that answers it. None: no other may begin now. Raises
-        `RouterClosedError`."""
+        """The request that begins next, or the error that answers it. None: no other may begin now."""
         while (request := self.order.next()) is not None:
             try:
                 planned = request.planned or self._plan(request)
-            except RouterClosedError:
-                raise
             except CcrouteError as error:
                 error.index = request.index
                 return error.with_traceback(None)

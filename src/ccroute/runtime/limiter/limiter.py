@@ -7,6 +7,7 @@ the middle of any other code.
 
 from __future__ import annotations
 
+import math
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from ccroute.http.streams.event_loops import has_ended
 from ccroute.routing.scheduling import RECHECK, Host, HostLimits, Hosts, Scheduler
 from ccroute.routing.scheduling.guarded import guarded
 from ccroute.runtime.limiter.places import host_limits, place_of
-from ccroute.runtime.limiter.slot import FULL, LATE, NEVER, STUCK, Call
+from ccroute.runtime.limiter.slot import FULL, LATE, STUCK, Call
 from ccroute.types.locks import Inbox
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Limiter(dict[Origin, HostLimits]):
 
         self._hosts = Hosts(self._scheduler, instead)
         self._hosts.configure(self)
-        self._recheck = NEVER  # when the scheduler is asked again, because it left a slot free
+        self._recheck = math.inf  # when the scheduler is asked again, because it left a slot free
         self._looks = dict.fromkeys(self._lookers, 0.0)  # when each host is looked at again
 
     def __repr__(self) -> str:
@@ -231,7 +232,7 @@ class Limiter(dict[Origin, HostLimits]):
             self._unblock(call)
             if call is not entering and not call.waiter.wake():
                 self._leave(call)
-        self._recheck = NEVER
+        self._recheck = math.inf
         if hosts:
             if any(host.free_slots and host.queues for host in hosts.by_origin.values()):
                 self._recheck = now + RECHECK
@@ -240,7 +241,7 @@ class Limiter(dict[Origin, HostLimits]):
     # -- What a waiting call does meanwhile: look at what servers have loaded, and ask the scheduler again
 
     def poll(
-        self, call: Call, until: float, decides: float = NEVER
+        self, call: Call, until: float, decides: float = math.inf
     ) -> Granted | Look | Queued | Failure | float:
         """What a waiting call gets now, or the instant until which it has to sleep."""
         if call.granted is not None:

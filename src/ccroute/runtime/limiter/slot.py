@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ccroute.flow.effects import Granted, Look, Queued
 from ccroute.http.message import Failure
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from ccroute.routing.scheduling import Place
     from ccroute.runtime.limiter.limiter import Limiter
 
-NEVER: Final = float("inf")
 FULL = Failure("queue", "the host is busy and its queue is full: raise max_queue, or send less", sent=False)
 LATE = Failure("queue", "the host was busy until the deadline: raise timeout=, or send less", sent=False)
 STUCK = Failure(
@@ -77,10 +77,10 @@ class Slot:
         """Ask for a slot at the host of any of these. `Queued`: `poll` tells when the call has one."""
         return Granted() if self._limiter is None else self._limiter.enter(self._call, options, priority)
 
-    def poll(self, until: float, decides: float = NEVER) -> Granted | Look | Queued | Failure | float:
+    def poll(self, until: float, decides: float = math.inf) -> Granted | Look | Queued | Failure | float:
         """What a call that is queued gets now. A number: the instant until which it has to sleep, unless its
-        waiter is woken before. At `decides` it is told how long it has to wait, at `until` it leaves the
-        queue."""
+        waiter is woken before. At `decides` it gets the seconds that it still has to wait, at `until` it
+        leaves the queue."""
         if self._limiter is None:
             return self._call.granted or LATE
         found = self._limiter.poll(self._call, until, decides)
