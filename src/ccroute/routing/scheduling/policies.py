@@ -17,6 +17,8 @@ RECHECK: Final = 0.05
 """Seconds: a scheduler that left a slot free is asked again after so long, at the latest."""
 GAP_SHARE: Final = 0.5
 """A host waits for a model's next call if it usually comes within this share of what a call has cost."""
+PATIENCE: Final = 3.0
+"""How often the usual gap it waits at most. Of gaps at random, seven of eight are shorter."""
 FIRST_GAP: Final = 0.05
 """The same until gaps were measured: the share of a load."""
 
@@ -51,8 +53,8 @@ class LoadedFirst:
     4. If a caller of another model would else wait longer than the bound and one batch, because other
        batches are before him, then the model is loaded whose first caller waits longest.
     5. A loaded model's callers are served, in order of arrival.
-    6. A model that has nothing to do stays as long as its next call usually takes to come, if that is cheaper
-       than the loads: less than half of what a call has cost in loading and idling since it is loaded.
+    6. A model that has nothing to do stays for its next call, if that usually comes soon: within half of what
+       a call has cost, in loading and idling, since the model is loaded.
     7. The model is loaded whose first caller has waited longest, per second of its load.
 
     max_wait: the bound, in seconds; None: twelve times the measured load time of the caller's model, at least
@@ -152,5 +154,5 @@ def _is_soon_asked(host: Host, model: str, now: float) -> bool:
     if gap is None:
         return now - estimate.idle_since <= FIRST_GAP * load
     loaded = host.loaded[model]
-    cost = (load + loaded.idle) / max(loaded.calls, 1)
-    return now - estimate.idle_since <= gap <= GAP_SHARE * cost
+    worth = GAP_SHARE * (load + loaded.idle) / max(loaded.calls, 1)
+    return gap <= worth and now - estimate.idle_since <= min(PATIENCE * gap, worth)
