@@ -98,7 +98,7 @@ class RouterState(NamedTuple):
         self.load.measure_latency("latency" in given.tables.aliases.strategies)
         budgets, reserve = self.budgets, None
         if given.tables.budgets is not None:  # most routers have none
-            from ccroute.flow.attempt import spending
+            from ccroute.flow.waits import spending
             from ccroute.routing.budgets.budgets import Budgets
 
             budgets = budgets or Budgets(self.ledger.budget_store(), self.clock)

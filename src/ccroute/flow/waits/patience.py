@@ -16,7 +16,7 @@ from ccroute.errors import BackendError, RequestError
 from ccroute.flow.attempt.attempt import Instead
 from ccroute.flow.attempt.carried import carried_request
 from ccroute.flow.attempt.context import FOREVER, AttemptContext
-from ccroute.flow.attempt.spending import fits_now
+from ccroute.flow.waits.spending import fits_now
 from ccroute.routing import Candidate, Deployment
 from ccroute.routing.balance import TYPICAL_OUTPUT
 from ccroute.routing.scheduling.waiting_cost import WaitingCost, break_even, expected_usd, is_too_long, usd_of
@@ -64,7 +64,7 @@ class Patience:
                     return worth
         return None
 
-    def next_look(self) -> float:
+    def next_decision(self) -> float:
         """The instant at which the call decides again, if it still waits."""
         now, longest = self._attempt.state.clock.monotonic(), self._waiting.longest
         soon = now + min(max(self._break_even / 8, _OFTEN), _RARELY)
