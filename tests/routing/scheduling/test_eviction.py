@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tests.routing.scheduling.support import ONE, Bed
 
-from ccroute.routing.scheduling import HostLimits, LoadedFirst, Place
+from ccroute import OllamaBackend
+from ccroute.routing.scheduling import Host, HostLimits, LoadedFirst, Place
 
 A, B, C, D = (Place(ONE, model, size) for model, size in zip("abcd", (4.0, 4.0, 4.0, 9.0), strict=True))
 UNKNOWN = Place(ONE, "e")
@@ -104,3 +105,17 @@ def test_what_the_server_lists_is_believed() -> None:
     bed.end("b", after=1.0)
     bed.hosts.listed(ONE, [], bed.now)
     assert list(bed[ONE].loaded) == []
+
+
+def test_a_call_for_which_the_host_loads_nothing_evicts_nothing() -> None:
+    """Such as one to a cloud model of an Ollama that also runs models itself."""
+    backend = OllamaBackend()
+    host = Host(backend.origin, HostLimits(1, loads_models=True))
+    here = Place(backend.origin, backend.runner("coder"))
+    cloud = Place(backend.origin, backend.runner("gpt-oss:120b-cloud"))
+    host.start("first", here, 0.0, 0.0, ())
+    host.end("first")
+    assert host.has(cloud)
+    assert host.evicted_by(cloud, 1.0) == ()
+    assert not host.start("second", cloud, 1.0, 1.0, ())
+    assert list(host.loaded) == ["coder"]
