@@ -202,7 +202,7 @@ def several_hosts(seeds: int) -> list[Row]:
         8: (20, 10, 4, 2, 1),
     }.items():
         for pause in (0.0, 30.0):
-            case = f"{hosts} hosts, {'/'.join(map(str, counts))} agents, pauses of {pause:g} s"
+            case = f"{hosts} host{'s' if hosts > 1 else ''}, {'/'.join(map(str, counts))} agents, pauses of {pause:g} s"
             workloads = [several(counts, pause, seed) for seed in range(seeds)]
             rows += compare(case, workloads, SEEDS.machine(hosts))
     return rows
