@@ -248,8 +248,10 @@ class Host:
     def start(self, call: Hashable, place: Place, came: float, now: float, evicted: Iterable[str]) -> bool:
         """A call that came at the instant `came` gets a slot. Whether its model has to be loaded first."""
         model = place.model
-        loads = not self.has(place)
+        loads = bool(model) and not self.has(place)
         self.running[call] = Running(place, now, loads)
+        if not model:
+            return False
         if loads:
             for gone in evicted:
                 self._drop(gone, now)
