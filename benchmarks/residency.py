@@ -2,8 +2,9 @@
 callers, compared in virtual time. ccroute's own scheduler is driven unchanged.
 
     python benchmarks/residency.py [--quick] [--json FILE] [--plot FILE]
+    python benchmarks/residency.py --ollama 11434 [--models med-a,med-b,med-c] [--rounds 5] [--words 3]
 
-The same 70 requests as in the table are `requests()`: a benchmark of a real server may take them, too.
+With `--ollama`, a real server on this port gets the same 70 requests in every way: about 15 minutes.
 """
 
 from __future__ import annotations
@@ -20,20 +21,11 @@ from ccroute.routing.scheduling import ArrivalOrder, LoadedFirst
 from offline import lower_bound, optimum, search
 from residency_plot import plot
 from virtual_hosts import Agent, Call, Machine, Run, ollama, simulate
+from workload import MIXED, Request, requests
 
-MIXED = "abaabaacabaaba"
-"""The models of 14 agents, in the order in which they begin: nine, four and one, as mixed as can be."""
 AGENTS = {"a": 9, "b": 4, "c": 1}
 RESULTS = Path(__file__).parent / "results"
 Order = Callable[[Sequence[Agent], Machine], Run]
-
-
-class Request(NamedTuple):
-    """One request: who asks which model, for how many words."""
-
-    agent: str
-    model: str
-    words: int
 
 
 class Figures(NamedTuple):
@@ -47,13 +39,6 @@ class Figures(NamedTuple):
 
 
 TOY, SEEDS = Figures(1.1, 1.1), Figures(20.0, 45.0)
-
-
-def requests(rounds: int = 5, words: int = 20) -> list[Request]:
-    """70 requests of 14 agents, in the order in which they are made if nobody has to wait."""
-    return [
-        Request(f"agent-{number}", model, words) for _ in range(rounds) for number, model in enumerate(MIXED)
-    ]
 
 
 def waiting(asked: Iterable[Request], figures: Figures) -> list[Agent]:
@@ -202,7 +187,8 @@ def several_hosts(seeds: int) -> list[Row]:
         8: (20, 10, 4, 2, 1),
     }.items():
         for pause in (0.0, 30.0):
-            case = f"{hosts} hosts, {'/'.join(map(str, counts))} agents, pauses of {pause:g} s"
+            agents, several_of = "/".join(map(str, counts)), "s" if hosts > 1 else ""
+            case = f"{hosts} host{several_of}, {agents} agents, pauses of {pause:g} s"
             workloads = [several(counts, pause, seed) for seed in range(seeds)]
             rows += compare(case, workloads, SEEDS.machine(hosts))
     return rows
@@ -281,7 +267,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer seeds, a shallow search")
     parser.add_argument("--json", type=Path, metavar="FILE", default=RESULTS / "residency.json")
     parser.add_argument("--plot", type=Path, metavar="FILE", default=RESULTS / "residency.svg")
+    parser.add_argument("--ollama", type=int, metavar="PORT", help="a real Ollama with one loaded model")
+    parser.add_argument("--models", default="med-a,med-b,med-c", help="its models, the most asked first")
+    parser.add_argument("--rounds", type=int, default=5, help="requests of each agent to it")
+    parser.add_argument("--words", type=int, default=3, help="of its answers")
     given = parser.parse_args()
+    if given.ollama is not None:
+        from residency_real import measure, table  # needs a server
+
+        print(table(measure(given.ollama, given.models.split(","), requests(given.rounds, given.words))))
+        return
     seeds, width, count = (1, 5, 5) if given.quick else (5, 20, 40)
     day, to_offline = a_day(seeds, width)
     tables = {

@@ -175,6 +175,10 @@ class Host:
         )
         return calls / max(self.limits.slots, 1)
 
+    def is_held_up(self, priority: int) -> bool:
+        """Whether calls of a higher priority wait here."""
+        return any(queue.priority > priority for queue in self.queues)
+
     def is_young(self, model: str, now: float) -> bool:
         """Whether a loaded model has served for less time than its load took."""
         return now - self.loaded[model].since < 2.0 * self.load_seconds(model)
