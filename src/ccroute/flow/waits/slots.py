@@ -140,8 +140,8 @@ def make_room(attempt: AttemptContext, grant: Grant) -> Flow[None]:
 
 
 def learn(attempt: AttemptContext, output: int) -> None:
-    """The attempt was answered with so many tokens: tell the schedule, and the price of waiting, how long that
-    took."""
+    """The attempt was answered with so many tokens: tell the schedule how long it took, and the price of
+    waiting."""
     state, load = attempt.state, attempt.load or 0.0
     service = max(state.clock.monotonic() - attempt.started - attempt.paused - load, 0.0)
     if (grant := attempt.grant) is not None and (attempt.load is not None or not grant.loads):
