@@ -60,7 +60,7 @@ class Candidates:
     def equals(self, chosen: Candidate) -> list[Candidate]:
         """The other candidates that may be tried now with equal right. Whichever host has a slot first may
         serve the call."""
-        if chosen.deployment.name in self._tries.keys() | self._polls.keys():
+        if chosen.deployment.name in self._asked():
             return []
         alike = equal_candidates(chosen, self._plan.candidates, self._state.hosts)
         return [each for each in alike if self._may_replace(each, chosen)]
@@ -68,8 +68,7 @@ class Candidates:
     def others(self, waiting_for: Sequence[Candidate]) -> list[Candidate]:
         """The candidates that may be tried now instead of those that the call would have to wait for, each
         once. A fallback model is one of them if it is for failures of availability."""
-        tried = {each.deployment.name for each in waiting_for} | self._taken
-        tried |= self._tries.keys() | self._polls.keys()
+        tried = self._asked() | self._taken | {each.deployment.name for each in waiting_for}
         return [
             each
             for each in self._plan.candidates
@@ -83,8 +82,8 @@ class Candidates:
     def _may_replace(self, other: Candidate, chosen: Candidate) -> bool:
         """Whether another candidate may be tried now, and nothing speaks for `chosen` alone."""
         deployment, first, plan, load = other.deployment, chosen.deployment, self._plan, self._state.load
-        name, tried = deployment.name, self._retry_tokens
-        if not self._may(other) or name in self._tries.keys() | self._polls.keys() | self._moved_to:
+        tried = self._retry_tokens
+        if not self._may(other) or deployment.name in self._asked() | self._moved_to:
             return False
         if deployment.backend.identity in tried and first.backend.identity not in tried:
             return False
@@ -96,6 +95,10 @@ class Candidates:
         if is_doubtful(load.snapshot(deployment)) and not is_doubtful(load.snapshot(first)):
             return False
         return self._has_room(other) and self._unavailable(other) is None
+
+    def _asked(self) -> set[str]:
+        """The deployments that were asked."""
+        return self._tries.keys() | self._polls.keys()
 
     def _may(self, candidate: Candidate) -> bool:
         """Whether another attempt there could help."""
