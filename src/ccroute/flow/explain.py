@@ -177,7 +177,7 @@ class _Rehearsal:
         hosts = self._state.hosts
         if deployment.backend.origin not in hosts:
             return None
-        return hosts.predicted([deployment], self._plan.request.priority)[0]
+        return hosts.predicted(deployment, self._plan.request.priority)
 
     def _equals(self) -> list[Candidate]:
         """Those that may serve a call instead of the first one, where that has to wait for a slot."""

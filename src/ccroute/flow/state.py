@@ -44,9 +44,9 @@ class LimitedHosts(Protocol):
 
     def __contains__(self, origin: Origin, /) -> bool: ...
 
-    def predicted(self, options: Sequence[Deployment], priority: int) -> list[float]:
-        """Seconds until each of these would begin to answer a call that came now, a load included. 0.0 at a
-        host without a limit."""
+    def predicted(self, option: Deployment, priority: int) -> float:
+        """Seconds until it would begin to answer a call that came now, a load included. 0.0 at a host without
+        a limit."""
         ...
 
     def measured(self, grant: Grant, load: float | None, service: float) -> None:

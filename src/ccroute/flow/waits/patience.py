@@ -44,7 +44,7 @@ class Patience:
         self._since = attempt.state.clock.monotonic()
         self._usd_per_hour = float(waiting.usd_per_hour)
         self._break_even = FOREVER  # the least one of all candidates
-        self.predicted = min(self._predicted([option.deployment for option in options]))
+        self.predicted = min(self._seconds_at(option.deployment) for option in options)
 
     def begins(self) -> None:
         """The call begins to wait, or takes another candidate at once."""
@@ -58,7 +58,7 @@ class Patience:
         if not left and not self._waited:
             return None
         for other in self._retry.others(self._options):
-            if self._serves_at_once(other.deployment):
+            if self._seconds_at(other.deployment) <= AT_ONCE:
                 worth = self._worth(other, left)
                 if worth is not None and _may_serve(self._attempt.at(other)):
                     return worth
@@ -96,12 +96,9 @@ class Patience:
         seconds = self._attempt.state.clock.monotonic() - self._since
         return seconds if seconds > AT_ONCE else 0.0
 
-    def _serves_at_once(self, other: Deployment) -> bool:
-        has_limit = other.backend.origin in self._attempt.state.hosts
-        return not has_limit or self._predicted([other])[0] <= AT_ONCE
-
-    def _predicted(self, deployments: Sequence[Deployment]) -> list[float]:
-        return self._attempt.state.hosts.predicted(deployments, self._attempt.plan.request.priority)
+    def _seconds_at(self, deployment: Deployment) -> float:
+        """Seconds until it would begin to answer a call that came now."""
+        return self._attempt.state.hosts.predicted(deployment, self._attempt.plan.request.priority)
 
     def _worth(self, other: Candidate, left: float) -> Instead | None:
         """Whether the call takes `other` now, if that may serve it."""
