@@ -77,6 +77,20 @@ def test_a_model_of_a_running_call_never_goes() -> None:
     assert bed.end("d", after=5.0) == ["a"]
 
 
+def test_a_call_for_which_the_host_loads_nothing_evicts_nothing() -> None:
+    """Such as one to a cloud model of an Ollama that also runs models itself."""
+    backend = OllamaBackend()
+    host = Host(backend.origin, HostLimits(1, loads_models=True))
+    here = Place(backend.origin, backend.runner("coder"))
+    cloud = Place(backend.origin, backend.runner("gpt-oss:120b-cloud"))
+    host.start("first", here, 0.0, 0.0, ())
+    host.end("first")
+    assert host.has(cloud)
+    assert host.evicted_by(cloud, 1.0) == ()
+    assert not host.start("second", cloud, 1.0, 1.0, ())
+    assert list(host.loaded) == ["coder"]
+
+
 def test_a_model_for_which_there_is_room_is_loaded_in_order_of_arrival() -> None:
     bed = Bed(limits={"one": ROOM})
     for call, place in {"a0": A, "b0": B, "a1": A, "b1": B}.items():
@@ -105,17 +119,3 @@ def test_what_the_server_lists_is_believed() -> None:
     bed.end("b", after=1.0)
     bed.hosts.listed(ONE, [], bed.now)
     assert list(bed[ONE].loaded) == []
-
-
-def test_a_call_for_which_the_host_loads_nothing_evicts_nothing() -> None:
-    """Such as one to a cloud model of an Ollama that also runs models itself."""
-    backend = OllamaBackend()
-    host = Host(backend.origin, HostLimits(1, loads_models=True))
-    here = Place(backend.origin, backend.runner("coder"))
-    cloud = Place(backend.origin, backend.runner("gpt-oss:120b-cloud"))
-    host.start("first", here, 0.0, 0.0, ())
-    host.end("first")
-    assert host.has(cloud)
-    assert host.evicted_by(cloud, 1.0) == ()
-    assert not host.start("second", cloud, 1.0, 1.0, ())
-    assert list(host.loaded) == ["coder"]
