@@ -149,7 +149,7 @@ def learn(attempt: AttemptContext, output: int) -> None:
     if attempt.plan.waiting is not None:
         state.waits.answered(attempt.plan.agent, attempt.deployment.identity, output, service)
     if attempt.patience is not None:
-        attempt.patience.came(attempt.started, load)
+        attempt.patience.answered(attempt.started, load)
 
 
 def _until(attempt: AttemptContext) -> float:
