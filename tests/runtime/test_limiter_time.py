@@ -376,3 +376,19 @@ class TimeMachine(RuleBasedStateMachine):
 
 TestTimeMachine = TimeMachine.TestCase
 TestTimeMachine.settings = settings(max_examples=60, stateful_step_count=30)
+
+
+def test_the_predicted_wait_is_nothing_at_a_host_without_a_limit() -> None:
+    clock = Clock()
+    limiter = limited(ollama(), monotonic=clock)
+    here, there = at("m"), at("m", B)
+    assert limiter.predicted([there], 0) == [0.0]
+    held = Sleeper(clock).asks(limiter, here)
+    limiter.measured(held.got.grant, 4.0, 2.0)
+    busy, free = limiter.predicted([here, there], 0)
+    assert busy > free == 0.0
+    first = Sleeper(clock).asks(limiter, here)
+    clock.now += 0.1
+    second = Sleeper(clock).asks(limiter, here)
+    assert 0 < first.got.seconds < second.got.seconds, "each is told of those before it, and not of itself"
+    assert second.slot.poll(FAR, clock.now) == Queued(0, second.got.seconds)

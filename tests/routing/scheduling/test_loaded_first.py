@@ -177,16 +177,32 @@ def test_a_host_idles_only_where_that_is_cheaper_than_a_load(gap: float, *, stay
         bed.enter(f"a{number}", "a")
         bed.end(f"a{number}", after=1.0)
         bed.now += gap
-    bed[ONE].loaded["a"].calls = 4  # so a call has cost 10 s of load
     bed.enter("a8", "a")
     bed.enter("b", "b")
+    bed[ONE].loaded["a"].calls = 4  # so a call has cost 10 s of load
     bed.end("a8", after=1.0)
-    bed.now += 2.9
+    bed.now += 4.9
     bed.look()
     assert ("b" not in bed.grants) is stays
     bed.now += 0.5  # nobody came
     bed.look()
     assert "b" in bed.grants
+
+
+def test_a_host_does_not_idle_for_much_longer_than_usual() -> None:
+    bed = Bed(load=40.0, seconds=1.0)
+    for number in range(8):
+        bed.enter(f"a{number}", "a")
+        bed.end(f"a{number}", after=1.0)
+        bed.now += 1.0
+    bed.enter("a8", "a")
+    bed.enter("b", "b")
+    bed[ONE].loaded["a"].calls = 4
+    bed.end("a8", after=1.0)
+    bed.now += 2.9
+    assert bed.look() == []
+    bed.now += 0.2
+    assert bed.look() == ["b"]
 
 
 def test_a_switch_waits_for_the_calls_that_run() -> None:

@@ -175,6 +175,10 @@ class Host:
         )
         return calls / max(self.limits.slots, 1)
 
+    def is_held_up(self, priority: int) -> bool:
+        """Whether calls of a higher priority wait here."""
+        return any(queue.priority > priority for queue in self.queues)
+
     def is_young(self, model: str, now: float) -> bool:
         """Whether a loaded model has served for less time than its load took."""
         return now - self.loaded[model].since < 2.0 * self.load_seconds(model)
@@ -244,8 +248,10 @@ class Host:
     def start(self, call: Hashable, place: Place, came: float, now: float, evicted: Iterable[str]) -> bool:
         """A call that came at the instant `came` gets a slot. Whether its model has to be loaded first."""
         model = place.model
-        loads = not self.has(place)
+        loads = bool(model) and not self.has(place)
         self.running[call] = Running(place, now, loads)
+        if not model:
+            return False
         if loads:
             for gone in evicted:
                 self._drop(gone, now)

@@ -97,7 +97,8 @@ class Hosts:
     def grants(self, now: float) -> Iterator[Grant]:
         """Give free slots to waiting calls, until nobody is to get one now. The caller takes all of them."""
         for host in self.by_origin.values():
-            host.settle(now)
+            if host.limits.loads_models:
+                host.settle(now)
         granted = bool(self._waiting)
         while granted:  # what one host does may be a reason for another one
             granted = False

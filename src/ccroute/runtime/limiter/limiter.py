@@ -11,7 +11,6 @@ import math
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import call as apply
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from ccroute.backends import Backend, Origin
@@ -58,7 +57,7 @@ class Limiter(dict[Origin, HostLimits]):
         self._max_queue = 0
         self._named: set[Origin] = set()  # the hosts of the present configuration
         self._lookers: dict[Origin, Backend] = {}  # hosts that tell what they have loaded
-        self._inbox: Inbox[Callable[[Any], None], Any] = Inbox(apply)
+        self._inbox: Inbox[Callable[[Any], None], Any] = Inbox(_apply)
         self._begin()
 
     def _begin(self) -> None:
@@ -328,6 +327,10 @@ class Limiter(dict[Origin, HostLimits]):
     def _listed(self, given: tuple[Origin, list[tuple[str, float | None]], float]) -> None:
         self._hosts.listed(*given)
         self._grant(self._now())
+
+
+def _apply(change: Callable[[Any], None], what: Any) -> None:
+    change(what)
 
 
 def _is_dead(owner: object) -> bool:
