@@ -291,17 +291,18 @@ class Host:
 
     def listed(self, models: Iterable[tuple[str, float | None]], now: float) -> None:
         """The server lists these models as loaded, each with its memory in GB. Models of running calls stay:
-        they may still be loading."""
+        they may still be loading. What does not fit beside them was listed before it had to go."""
         found = dict(models)
         self._most_listed = max(self._most_listed, len(found))
         in_use = self._in_use()
         for model in [model for model in self.loaded if model not in found and model not in in_use]:
             self._drop(model, now)
+        is_old = not in_use <= found.keys()
         for model, size in found.items():
-            if (before := self.loaded.get(model)) is None:
-                self.loaded[model] = Loaded(now, size)
-            else:
+            if (before := self.loaded.get(model)) is not None:
                 before.memory_gb = size
+            elif not is_old or self.has_room(Place(self.origin, model, size)):
+                self.loaded[model] = Loaded(now, size)
 
     def _in_use(self) -> set[str]:
         return {running.place.model for running in self.running.values()}
