@@ -175,9 +175,13 @@ class CallContext:
         if (field := attempt.candidate.deployment.backend.load_field) is not None:
             load = (answer.raw or {}).get(field)
             attempt.load = load / 1e9 if type(load) is int and 0 <= load <= MOST_LOAD else None
-        if (grant := attempt.grant) is not None and (attempt.load is not None or not grant.loads):
-            took = self.state.clock.monotonic() - attempt.started - attempt.paused
-            self.state.hosts.measured(grant, attempt.load, max(took - (attempt.load or 0.0), 0.0))
+        if (grant := attempt.grant) is not None:
+            if attempt.load is None and grant.loads:
+                self.state.hosts.answered(grant)
+            else:
+                took = self.state.clock.monotonic() - attempt.started - attempt.paused
+                load = None if attempt.load is None else min(attempt.load, took)  # a server may say anything
+                self.state.hosts.measured(grant, load, took - (load or 0.0))
         if self.plan.waiting is not None:
             load = attempt.load or 0.0
             seconds = self.state.clock.monotonic() - attempt.started - attempt.paused - load
