@@ -142,14 +142,18 @@ def make_room(attempt: AttemptContext, grant: Grant) -> Flow[None]:
 def learn(attempt: AttemptContext, output: int) -> None:
     """The attempt was answered with so many tokens: tell the schedule how long it took, and the price of
     waiting."""
-    state, load = attempt.state, attempt.load or 0.0
-    service = max(state.clock.monotonic() - attempt.started - attempt.paused - load, 0.0)
-    if (grant := attempt.grant) is not None and (attempt.load is not None or not grant.loads):
-        state.hosts.measured(grant, attempt.load, service)
+    state, grant = attempt.state, attempt.grant
+    took = state.clock.monotonic() - attempt.started - attempt.paused
+    load = None if attempt.load is None else min(attempt.load, took)  # a server may say anything
+    service = took - (load or 0.0)
+    if grant is not None and grant.loads and load is None:
+        state.hosts.answered(grant)
+    elif grant is not None:
+        state.hosts.measured(grant, load, service)
     if attempt.plan.waiting is not None:
         state.waits.answered(attempt.plan.agent, attempt.deployment.identity, output, service)
     if attempt.patience is not None:
-        attempt.patience.answered(attempt.started, load)
+        attempt.patience.answered(attempt.started, load or 0.0)
 
 
 def _until(attempt: AttemptContext) -> float:
