@@ -56,6 +56,8 @@ class Bed:
         """Calls end. Returns those that get a slot then."""
         self.now += after
         for call in calls:
+            if (grant := self.grants.get(call)) is not None:
+                self.hosts.answered(grant)
             self.hosts.leave(call)
         return self.look()
 

@@ -142,10 +142,15 @@ def make_room(attempt: AttemptContext, grant: Grant) -> Flow[None]:
 def learn(attempt: AttemptContext, output: int) -> None:
     """The attempt was answered with so many tokens: tell the schedule how long it took, and the price of
     waiting."""
-    state, load = attempt.state, attempt.load or 0.0
-    service = max(state.clock.monotonic() - attempt.started - attempt.paused - load, 0.0)
-    if (grant := attempt.grant) is not None and (attempt.load is not None or not grant.loads):
-        state.hosts.measured(grant, attempt.load, service)
+    state = attempt.state
+    took = state.clock.monotonic() - attempt.started - attempt.paused
+    load = min(attempt.load or 0.0, took)  # a server may say anything
+    service = took - load
+    if (grant := attempt.grant) is not None:
+        if attempt.load is None and grant.loads:
+            state.hosts.answered(grant)
+        else:
+            state.hosts.measured(grant, None if attempt.load is None else load, service)
     if attempt.plan.waiting is not None:
         state.waits.answered(attempt.plan.agent, attempt.deployment.identity, output, service)
     if attempt.patience is not None:

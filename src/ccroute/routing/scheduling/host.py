@@ -6,6 +6,7 @@ What it believes to be loaded comes from its own last calls, corrected by what t
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -40,13 +41,15 @@ class Loaded:
     calls:     the calls that it has got since then.
     batch:     how many of them came before its load was over.
     idle:      seconds in which it had nothing to do though calls for other models waited.
+    is_sure:   a call was answered, or the server lists it: its load may have failed before that.
     """
 
-    __slots__ = ("batch", "calls", "came", "idle", "memory_gb", "since")
+    __slots__ = ("batch", "calls", "came", "idle", "is_sure", "memory_gb", "since")
 
-    def __init__(self, since: float, memory_gb: float | None) -> None:
+    def __init__(self, since: float, memory_gb: float | None, *, is_sure: bool = False) -> None:
         self.since = since
         self.memory_gb = memory_gb
+        self.is_sure = is_sure
         self.came = 0
         self.calls = 0
         self.batch = 0
@@ -267,6 +270,8 @@ class Host:
         """A call was answered. It gives its slot back later."""
         if (running := self.running.get(call)) is not None:
             self.running[call] = running._replace(answered=True)
+            if (loaded := self.loaded.get(running.place.model)) is not None:
+                loaded.is_sure = True
 
     def end(self, call: Hashable) -> None:
         """A call gives its slot back."""
@@ -275,9 +280,13 @@ class Host:
             self.was_cut = not ended.answered
 
     def settle(self, now: float) -> None:
-        """Note which models have nothing to do since calls ended."""
+        """Note which models have nothing to do since calls ended, and which were perhaps not loaded."""
         for model in self._ended:
-            if model in self.loaded and not (model in self._in_use() or self.waiting(model)):
+            if model not in self.loaded or model in self._in_use():
+                continue
+            if not self.loaded[model].is_sure:
+                self._drop(model, now)
+            elif not self.waiting(model):
                 self.estimate(model, now).idle_since = now
         self._ended.clear()
 
@@ -292,17 +301,19 @@ class Host:
     def listed(self, models: Iterable[tuple[str, float | None]], now: float) -> None:
         """The server lists these models as loaded, each with its memory in GB. Models of running calls stay:
         they may still be loading. What does not fit beside them was listed before it had to go."""
-        found = dict(models)
-        self._most_listed = max(self._most_listed, len(found))
+        found = {model: size for model, size in islice(models, _MOST_KNOWN) if model}
         in_use = self._in_use()
-        for model in [model for model in self.loaded if model not in found and model not in in_use]:
+        gone = [model for model in self.loaded if model not in found and model not in in_use]
+        for model in gone:
             self._drop(model, now)
+        # Larger models may not fit as others did: what had to go shows it.
+        self._most_listed = max(1 if gone else self._most_listed, len(found))
         is_old = not in_use <= found.keys()
         for model, size in found.items():
             if (before := self.loaded.get(model)) is not None:
-                before.memory_gb = size
+                before.memory_gb, before.is_sure = size, True
             elif not is_old or self.has_room(Place(self.origin, model, size)):
-                self.loaded[model] = Loaded(now, size)
+                self.loaded[model] = Loaded(now, size, is_sure=True)
 
     def _in_use(self) -> set[str]:
         return {running.place.model for running in self.running.values()}

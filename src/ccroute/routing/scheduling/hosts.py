@@ -133,6 +133,11 @@ class Hosts:
         if (host := self.by_origin.get(origin)) is not None:
             host.listed(models, now)
 
+    def answered(self, grant: Grant) -> None:
+        """A call was answered, or its answer begins: its model is loaded."""
+        if (host := self.by_origin.get(grant.place.host)) is not None:
+            host.answered(grant.call)
+
     def measured(self, grant: Grant, load: float | None, service: float, now: float) -> None:
         """A call was answered: the server loaded for `load` seconds (None: unknown) and worked for `service`
         seconds, without loading."""
