@@ -154,7 +154,13 @@ def _slot(attempt: AttemptContext, retry: RetryState) -> Flow[Fault | Moved | In
 
         attempt.patience = patience = Patience(attempt, options, retry, waiting)
         patience.begins()
-        if instead := patience.instead(patience.predicted):
+        if (instead := patience.instead(patience.predicted)) and (unseen := patience.unseen()):
+            from ccroute.flow.attempt import host
+
+            for backend in unseen:
+                yield from host.look(attempt, backend)
+            instead = patience.predicts_again()
+        if instead:
             patience.took(instead)
             return instead
     entered: Granted | Queued | Failure | Instead = yield from enter(

@@ -41,12 +41,18 @@ def slot_comes(attempt: AttemptContext, patience: Patience | None) -> Flow[Grant
             continue
         if not isinstance(found, Look):
             return found
-        try:
-            yield from _look(attempt, found.backend)
-        except Exception as error:  # of a user's own codec, too
-            if not has_failed:
-                _log.debug("%s did not list its loaded models: %s", found.backend.name, type(error).__name__)
-            has_failed = True
+        has_failed = not (yield from look(attempt, found.backend, quiet=has_failed)) or has_failed
+
+
+def look(attempt: AttemptContext, backend: Backend, *, quiet: bool = False) -> Flow[bool]:
+    """Ask what a server has loaded, and tell the schedule. Whether it answered; if not, it is logged."""
+    try:
+        yield from _look(attempt, backend)
+    except Exception as error:  # of a user's own codec, too
+        if not quiet:
+            _log.debug("%s did not list its loaded models: %s", backend.name, type(error).__name__)
+        return False
+    return True
 
 
 def _look(attempt: AttemptContext, backend: Backend) -> Flow[None]:

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from ccroute import observe
+from ccroute.backends import Backend
 from ccroute.display import rounded_usd
 from ccroute.errors import BackendError, RequestError
 from ccroute.flow.attempt.attempt import Instead
@@ -44,12 +45,29 @@ class Patience:
         self._since = attempt.state.clock.monotonic()
         self._usd_per_hour = float(waiting.usd_per_hour)
         self._break_even = FOREVER  # the least one of all candidates
-        self.predicted = min(self._predicted([option.deployment for option in options]))
+        self.predicted = self._least()
 
     def begins(self) -> None:
         """The call begins to wait, or takes another candidate at once."""
         backend, now = self._attempt.deployment.backend, self._since
         self._attempt.state.waits.came(backend.origin, self._identity, self._usd_per_hour, now)
+
+    def unseen(self) -> list[Backend]:
+        """The backends of whose hosts nobody has asked for a while what they have loaded. Only calls that
+        wait ask that, so if all of them paid, it would never be noticed that the model is loaded."""
+        backends = {option.deployment.backend.origin: option.deployment.backend for option in self._options}
+        waits, now = self._attempt.state.waits, self._since
+        return [
+            backend
+            for origin, backend in backends.items()
+            if backend.loads_models and waits.looks(origin, now)
+        ]
+
+    def predicts_again(self) -> Instead | None:
+        """The candidate that the call takes, after it was asked what its hosts have loaded."""
+        self._since = self._attempt.state.clock.monotonic()
+        self.predicted = self._least()
+        return self.instead(self.predicted)
 
     def instead(self, left: float) -> Instead | None:
         """The candidate that the call takes now, with about `left` seconds to wait: the first one of the plan
@@ -99,6 +117,9 @@ class Patience:
     def _serves_at_once(self, other: Deployment) -> bool:
         has_limit = other.backend.origin in self._attempt.state.hosts
         return not has_limit or self._predicted([other])[0] <= AT_ONCE
+
+    def _least(self) -> float:
+        return min(self._predicted([option.deployment for option in self._options]))
 
     def _predicted(self, deployments: Sequence[Deployment]) -> list[float]:
         return self._attempt.state.hosts.predicted(deployments, self._attempt.plan.request.priority)
