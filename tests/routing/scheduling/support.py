@@ -56,7 +56,7 @@ class Bed:
         """Calls end. Returns those that get a slot then."""
         self.now += after
         for call in calls:
-            self.hosts.leave(call)
+            self.hosts.leave(call, self.now)
         return self.look()
 
     def order(self, calls: Sequence[str] | None = None) -> list[Hashable]:
