@@ -287,7 +287,8 @@ class Host:
             return
         self.was_cut = not ended.answered
         model = ended.place.model
-        if model in self.loaded and not (model in self._in_use() or self.waiting(model)):
+        in_use = (self.running and model in self._in_use()) or (self.queues and self.waiting(model))
+        if model in self.loaded and not in_use:
             self.estimate(model, now).idle_since = now
 
     def measured(self, model: str, load: float | None, service: float, now: float) -> None:

@@ -8,6 +8,7 @@ the middle of any other code.
 from __future__ import annotations
 
 import math
+import operator
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -57,7 +58,7 @@ class Limiter(dict[Origin, HostLimits]):
         self._max_queue = 0
         self._named: set[Origin] = set()  # the hosts of the present configuration
         self._lookers: dict[Origin, Backend] = {}  # hosts that tell what they have loaded
-        self._inbox: Inbox[Callable[..., None], Sequence[Any]] = Inbox(_apply)
+        self._inbox: Inbox[Callable[..., None], *tuple[Any, ...]] = Inbox(operator.call)
         self._begin()
 
     def _begin(self) -> None:
@@ -122,7 +123,7 @@ class Limiter(dict[Origin, HostLimits]):
             for each in reversed(groups[origin] if found.loads_models else [])
             if each.loaded()
         }
-        self._inbox.append((self._configure, (max_queue, {*groups}, limits, lookers)))
+        self._inbox.append((self._configure, max_queue, {*groups}, limits, lookers))
         self._inbox.drain()
 
     def _configure(
@@ -208,7 +209,7 @@ class Limiter(dict[Origin, HostLimits]):
 
     def release(self, call: Call) -> None:
         """Take back the call's slot or its place in the queue. Never waits; finalisers call it, too."""
-        self._inbox.append((self._released, (call,)))
+        self._inbox.append((self._released, call))
         self._inbox.drain()
 
     def _released(self, call: Call) -> None:
@@ -317,23 +318,19 @@ class Limiter(dict[Origin, HostLimits]):
     def measured(self, grant: Grant, load: float | None, service: float) -> None:
         """A call was answered, in so many seconds. Never waits: it counts when the call gives its slot
         back."""
-        self._inbox.append((self._hosts.measured, (grant, load, service, self._now())))
+        self._inbox.append((self._hosts.measured, grant, load, service, self._now()))
 
     def listed(self, backend: Backend, models: Sequence[LoadedModel]) -> None:
         """The backend's server has these models loaded. Never waits."""
         sizes = [
             (backend.runner(each.name), None if each.size is None else each.size / 1e9) for each in models
         ]
-        self._inbox.append((self._listed, (backend.origin, sizes, self._now())))
+        self._inbox.append((self._listed, backend.origin, sizes, self._now()))
         self._inbox.drain()
 
     def _listed(self, origin: Origin, models: list[tuple[str, float | None]], now: float) -> None:
         self._hosts.listed(origin, models, now)
         self._grant(now)
-
-
-def _apply(change: Callable[..., None], what: Sequence[Any]) -> None:
-    change(*what)
 
 
 def _is_dead(owner: object) -> bool:
