@@ -186,7 +186,7 @@ def choosing() -> list[Row]:
             lambda: policy.choose(old, old.choices(), 2.0),
             goal=PER_CHOICE,
         ),
-        Row("1,000 wait: a predicted wait", lambda: hosts.predicted([place], 0, 2.0)),
+        Row("1,000 wait: a predicted wait", lambda: hosts.predicted(place, 0, 2.0)),
     ]
 
 

@@ -130,7 +130,8 @@ def simulate(
         if isinstance(event, Arrives):
             agent = agents[event.agent]
             places = [Place(origin, agent.model, 1.0) for origin in machine.origins]
-            came[event] = clock.now, min(hosts.predicted(places, agent.priority, clock.now))
+            left = min(hosts.predicted(place, agent.priority, clock.now) for place in places)
+            came[event] = clock.now, left
             if (grant := hosts.enter(event, places, agent.priority, clock.now)) is not None:
                 begin(grant)
         elif isinstance(event, Ends):

@@ -200,8 +200,8 @@ class LimitedHosts(set[Origin]):
         self.busy = dict(busy)
         self.told: list[Any] = []
 
-    def predicted(self, options: Sequence[Deployment], priority: int) -> list[float]:
-        return [self.busy.get(option.backend.origin, 0.0) for option in options]
+    def predicted(self, option: Deployment, priority: int) -> float:
+        return self.busy.get(option.backend.origin, 0.0)
 
     def measured(self, grant: Grant, load: float | None, service: float) -> None:
         self.told.append((grant, load, service))

@@ -382,10 +382,10 @@ def test_the_predicted_wait_is_nothing_at_a_host_without_a_limit() -> None:
     clock = Clock()
     limiter = limited(ollama(), monotonic=clock)
     here, there = at("m"), at("m", B)
-    assert limiter.predicted([there], 0) == [0.0]
+    assert limiter.predicted(there, 0) == 0.0
     held = Sleeper(clock).asks(limiter, here)
     limiter.measured(held.got.grant, 4.0, 2.0)
-    busy, free = limiter.predicted([here, there], 0)
+    busy, free = limiter.predicted(here, 0), limiter.predicted(there, 0)
     assert busy > free == 0.0
     first = Sleeper(clock).asks(limiter, here)
     clock.now += 0.1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tests.routing.scheduling.support import ONE, Bed
 
-from ccroute.routing.scheduling import HostLimits, LoadedFirst, Place
+from ccroute import OllamaBackend
+from ccroute.routing.scheduling import Host, HostLimits, LoadedFirst, Place
 
 A, B, C, D = (Place(ONE, model, size) for model, size in zip("abcd", (4.0, 4.0, 4.0, 9.0), strict=True))
 UNKNOWN = Place(ONE, "e")
@@ -74,6 +75,20 @@ def test_a_model_of_a_running_call_never_goes() -> None:
     assert bed[ONE].evicted_by(A, bed.now) is None
     assert bed.look() == []
     assert bed.end("d", after=5.0) == ["a"]
+
+
+def test_a_call_for_which_the_host_loads_nothing_evicts_nothing() -> None:
+    """Such as one to a cloud model of an Ollama that also runs models itself."""
+    backend = OllamaBackend()
+    host = Host(backend.origin, HostLimits(1, loads_models=True))
+    here = Place(backend.origin, backend.runner("coder"))
+    cloud = Place(backend.origin, backend.runner("gpt-oss:120b-cloud"))
+    host.start("first", here, 0.0, 0.0)
+    host.end("first", 1.0)
+    assert host.has(cloud)
+    assert host.evicted_by(cloud, 1.0) == ()
+    assert not host.start("second", cloud, 1.0, 1.0).loads
+    assert list(host.loaded) == ["coder"]
 
 
 def test_a_model_for_which_there_is_room_is_loaded_in_order_of_arrival() -> None:

@@ -109,7 +109,7 @@ class HostsMachine(RuleBasedStateMachine):
         asked = [place for place in asked if place.host in self.limits]
         if not asked:
             return
-        seconds = self.hosts.predicted(asked, priority, self.now)
+        seconds = [self.hosts.predicted(place, priority, self.now) for place in asked]
         assert all(0.0 <= each < float("inf") for each in seconds)
         self.number += 1
         self.waiting[self.number] = asked, priority

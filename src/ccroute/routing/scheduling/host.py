@@ -11,8 +11,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ccroute.http.origin import Origin
-from ccroute.routing.scheduling.estimates import LEAST_LOAD, USUAL_LOAD, USUAL_SERVICE, Estimate
+from ccroute.routing.scheduling.estimates import USUAL_LOAD, USUAL_SERVICE, Estimate
 from ccroute.routing.scheduling.places import Choice, Place, Queue
+from ccroute.types.route import LEAST_LOAD
 
 _MOST_KNOWN = 1000
 """Models that a host remembers. There is a limit, because names may come from clients."""

@@ -89,9 +89,9 @@ class Hosts:
                     yield grant
                     self._dequeue(grant.call)
 
-    def predicted(self, places: Sequence[Place], priority: int, now: float) -> list[float]:
-        """Seconds until a call that comes now would begin to be answered at each place, loading included."""
-        return [begins_in(self.by_origin[place.host], place, priority, now, self._bound) for place in places]
+    def predicted(self, place: Place, priority: int, now: float) -> float:
+        """Seconds until a call that comes now would begin to be answered there, loading included."""
+        return begins_in(self.by_origin[place.host], place, priority, now, self._bound)
 
     def left(self, call: Hashable, now: float) -> float:
         """Seconds until a call that waits would begin to be answered, loading included."""

@@ -85,9 +85,7 @@ class Limiter(dict[Origin, HostLimits]):
     def stats(self) -> dict[Origin, LimiterStats]:
         """How busy each host is. Never waits."""
         return {
-            origin: LimiterStats(
-                len(host.running), sum(map(len, host.queues.copy())), self.get(origin, host.limits).slots
-            )
+            origin: LimiterStats(len(host.running), sum(map(len, host.queues.copy())), host.limits.slots)
             for origin, host in self._hosts.by_origin.copy().items()
         }
 
@@ -300,20 +298,17 @@ class Limiter(dict[Origin, HostLimits]):
 
     # -- What flows tell and ask
 
-    def predicted(self, options: Sequence[Deployment], priority: int) -> list[float]:
-        """Seconds until each of these would begin to answer a call that came now."""
+    def predicted(self, option: Deployment, priority: int) -> float:
+        """Seconds until it would begin to answer a call that came now."""
         try:
             with self._inbox.lock:
                 self._inbox.read()
-                return [self._predicted(option, priority) for option in options]
+                host = self._hosts.by_origin.get(option.backend.origin)
+                if host is None:
+                    return 0.0
+                return self._hosts.predicted(place_of(option, host), priority, self._now())
         finally:
             self._inbox.drain()
-
-    def _predicted(self, option: Deployment, priority: int) -> float:
-        host = self._hosts.by_origin.get(option.backend.origin)
-        if host is None:
-            return 0.0
-        return self._hosts.predicted([place_of(option, host)], priority, self._now())[0]
 
     def measured(self, grant: Grant, load: float | None, service: float) -> None:
         """A call was answered, in so many seconds. Never waits: it counts when the call gives its slot

@@ -267,7 +267,7 @@ class Crowd:
     def comes(self, call: int, now: float) -> None:
         self.came[call] = now
         self.waits.came(self.origin, "mini", 1.0, now)
-        left = self.hosts.predicted([self.place], 0, now)[0]
+        left = self.hosts.predicted(self.place, 0, now)
         if self.oracle:
             left = self.known(self.waiting, now)
         if self.pays(0.0, left, now):
