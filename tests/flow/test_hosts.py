@@ -72,6 +72,12 @@ def told(call: Call) -> list[Any]:
     return hosts.told
 
 
+def begun(call: Call) -> list[Grant]:
+    hosts = call.state.hosts
+    assert isinstance(hosts, LimitedHosts)
+    return hosts.begun
+
+
 def grant(loads: bool = True, evicted: Sequence[str] = (), kept: Sequence[str] = ()) -> Granted:
     """A slot for the call's model."""
     place = Place(mini().origin, "m")
@@ -255,11 +261,20 @@ def test_an_unload_that_fails_harms_nobody(reply: Any) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(("load", "service"), [(2.0, 1.0), (0.0, 3.0), (9.0, 0.0)])
-def test_an_answer_tells_the_load_and_the_time_without_it(load: float, service: float, stream: bool) -> None:
+@pytest.mark.parametrize(("said", "load", "service"), [(2.0, 2.0, 1.0), (0.0, 0.0, 3.0), (9.0, 3.0, 0.0)])
+def test_an_answer_tells_the_load_and_the_time_without_it(
+    said: float, load: float, service: float, stream: bool
+) -> None:
     call, granted = waits(stream=stream), grant()
-    HandDriver([chat(load)], hosts=[Queue(seconds=9.0, granted=granted)]).run(call)
-    assert told(call) == [(granted.grant, load, service)]
+    HandDriver([chat(said)], hosts=[Queue(seconds=9.0, granted=granted)]).run(call)
+    assert told(call) == [(granted.grant, load, service)], "no load takes longer than its call"
+    assert begun(call) == [granted.grant] * stream
+
+
+def test_an_answer_without_times_tells_that_its_model_is_loaded() -> None:
+    call, granted = waits(paid()), grant()
+    HandDriver([ANSWER], hosts=[granted]).run(call)
+    assert (told(call), begun(call)) == ([], [granted.grant])
 
 
 def test_a_server_that_does_not_tell_its_loads_teaches_only_by_loaded_models() -> None:

@@ -54,6 +54,10 @@ class LimitedHosts(Protocol):
         seconds, without loading."""
         ...
 
+    def answered(self, grant: Grant) -> None:
+        """A call was answered, or its answer begins: its model is loaded."""
+        ...
+
     def listed(self, backend: Backend, models: Sequence[LoadedModel]) -> None:
         """The backend's server has these models loaded."""
         ...

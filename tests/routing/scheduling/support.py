@@ -56,6 +56,8 @@ class Bed:
         """Calls end. Returns those that get a slot then."""
         self.now += after
         for call in calls:
+            if (grant := self.grants.get(call)) is not None:
+                grant.answered = True
             self.hosts.leave(call, self.now)
         return self.look()
 

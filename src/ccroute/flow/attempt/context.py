@@ -179,6 +179,8 @@ class AttemptContext:
         self.known_answer = self.so_far()
         if self.admission is not None:
             self.state.health.answers(self.admission)
+        if self.grant is not None:
+            self.state.hosts.answered(self.grant)
 
     def settle(self, outcome: AttemptOutcome | None) -> None:
         """Give back everything that was acquired, the latest first. None: no attempt was made."""

@@ -142,14 +142,20 @@ def make_room(attempt: AttemptContext, grant: Grant) -> Flow[None]:
 def learn(attempt: AttemptContext, output: int) -> None:
     """The attempt was answered with so many tokens: tell the schedule how long it took, and the price of
     waiting."""
-    state, load = attempt.state, attempt.load or 0.0
-    service = max(state.clock.monotonic() - attempt.started - attempt.paused - load, 0.0)
-    if (grant := attempt.grant) is not None and (attempt.load is not None or not grant.loads):
-        state.hosts.measured(grant, attempt.load, service)
+    state, load = attempt.state, attempt.load
+    service = state.clock.monotonic() - attempt.started - attempt.paused
+    if load is not None:
+        load = min(load, service)  # a server may say anything
+        service -= load
+    if (grant := attempt.grant) is not None:
+        if load is None and grant.loads:
+            state.hosts.answered(grant)
+        else:
+            state.hosts.measured(grant, load, service)
     if attempt.plan.waiting is not None:
         state.waits.answered(attempt.plan.agent, attempt.deployment.identity, output, service)
     if attempt.patience is not None:
-        attempt.patience.answered(attempt.started, load)
+        attempt.patience.answered(attempt.started, load or 0.0)
 
 
 def _until(attempt: AttemptContext) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -41,13 +42,15 @@ class Loaded:
     calls:     the calls that it has got since then.
     batch:     how many of them came before its load was over.
     idle:      seconds in which it had nothing to do though calls for other models waited.
+    is_sure:   a call was answered, or the server lists it: its load may have failed before that.
     """
 
-    __slots__ = ("batch", "calls", "came", "idle", "memory_gb", "since")
+    __slots__ = ("batch", "calls", "came", "idle", "is_sure", "memory_gb", "since")
 
-    def __init__(self, since: float, memory_gb: float | None) -> None:
+    def __init__(self, since: float, memory_gb: float | None, *, is_sure: bool = False) -> None:
         self.since = since
         self.memory_gb = memory_gb
+        self.is_sure = is_sure
         self.came = 0
         self.calls = 0
         self.batch = 0
@@ -73,7 +76,7 @@ class Grant:
     kept:     the models that stay loaded beside it.
     seconds:  the predicted seconds of the load; 0 where the model is loaded.
     since:    the instant since which it has the slot.
-    answered: whether it was answered. It gives its slot back later.
+    answered: whether it was answered, or its answer has begun. It gives its slot back later.
     """
 
     call: Hashable
@@ -283,13 +286,20 @@ class Host:
         return grant
 
     def end(self, call: Hashable, now: float) -> None:
-        """A call gives its slot back."""
+        """A call gives its slot back. Note whether its model has nothing to do now, or was perhaps not
+        loaded."""
         if (ended := self.running.pop(call, None)) is None:
             return
         self.was_cut = not ended.answered
         model = ended.place.model
-        in_use = (self.running and model in self._in_use()) or (self.queues and self.waiting(model))
-        if model in self.loaded and not in_use:
+        if (loaded := self.loaded.get(model)) is None:
+            return
+        loaded.is_sure = loaded.is_sure or ended.answered
+        if self.running and model in self._in_use():
+            return
+        if not loaded.is_sure:
+            self._drop(model, now)
+        elif not (self.queues and self.waiting(model)):
             self.estimate(model, now).idle_since = now
 
     def measured(self, model: str, load: float | None, service: float, now: float) -> None:
@@ -303,16 +313,18 @@ class Host:
     def listed(self, models: Iterable[tuple[str, float | None]], now: float) -> None:
         """The server lists these models as loaded, each with its memory in GB. Models of running calls stay:
         they may still be loading."""
-        found = dict(models)
-        self._most_listed = max(self._most_listed, len(found))
+        found = {model: size for model, size in islice(models, _MOST_KNOWN) if model}
         in_use = self._in_use()
-        for model in [model for model in self.loaded if model not in found and model not in in_use]:
+        gone = [model for model in self.loaded if model not in found and model not in in_use]
+        for model in gone:
             self._drop(model, now)
         for model, size in found.items():
             if (before := self.loaded.get(model)) is None:
-                self.loaded[model] = Loaded(now, size)
+                self.loaded[model] = Loaded(now, size, is_sure=True)
             else:
-                before.memory_gb = size
+                before.memory_gb, before.is_sure = size, True
+        # Larger models may not fit as others did: what had to go shows it.
+        self._most_listed = max(1 if gone else self._most_listed, len(found))
 
     def _in_use(self) -> set[str]:
         return {running.place.model for running in self.running.values()}

@@ -26,11 +26,13 @@ from ccroute.types.locks import Inbox
 
 if TYPE_CHECKING:
     from ccroute.routing import Deployment
-    from ccroute.routing.scheduling import Grant
+    from ccroute.routing.scheduling import Grant, Place
     from ccroute.types import LoadedModel, ModelStats
 
 LOOK_EVERY: Final = 5.0
 """Seconds between two looks at what a server has loaded."""
+UNANSWERED: Final = 60.0
+"""The same where the server does not answer: a call that looks has no use of its slot meanwhile."""
 OVERDUE: Final = 10.0
 """Seconds after which another call does what the last one should have done: its loop may be busy."""
 
@@ -194,16 +196,18 @@ class Limiter(dict[Origin, HostLimits]):
         if call.granted is not None:
             return call.granted
         ahead = min(hosts.waiting_at(place.host) for place in places) - 1
-        stuck = bool(blocks) and all(self._is_held_by(blocks, place.host) for place in places)
+        stuck = bool(blocks) and all(self._is_held_by(blocks, place, now) for place in places)
         if stuck or ahead >= self._max_queue:
             self._leave(call, now)
             return STUCK if stuck else FULL
         return Queued(ahead, hosts.left(call, now))
 
-    def _is_held_by(self, owners: Sequence[object], origin: Origin) -> bool:
-        """Whether all calls that run at a host belong to these owners, and there are any."""
-        running = self._hosts.by_origin[origin].running
-        return bool(running) and all(cast(Call, each).waiter.owner in owners for each in running)
+    def _is_held_by(self, owners: Sequence[object], place: Place, now: float) -> bool:
+        """Whether a slot for the place has to come from calls that run for these owners."""
+        host = self._hosts.by_origin[place.host]
+        if not host.running or (host.free_slots and host.evicted_by(place, now) is not None):
+            return False
+        return all(cast(Call, each).waiter.owner in owners for each in host.running)
 
     def release(self, call: Call) -> None:
         """Take back the call's slot or its place in the queue. Never waits; finalisers call it, too."""
@@ -271,7 +275,7 @@ class Limiter(dict[Origin, HostLimits]):
         patience = 0.0 if self._hosts.last is call else OVERDUE
         for origin, due in self._looks.items():
             if due + patience <= now and self._has_a_choice(origin):
-                self._looks[origin] = now + LOOK_EVERY
+                self._looks[origin] = now + UNANSWERED
                 return Look(self._lookers[origin])
         call.asleep_until = min(until, self._next_check() + patience)
         return call.asleep_until
@@ -315,6 +319,10 @@ class Limiter(dict[Origin, HostLimits]):
         back."""
         self._inbox.append((self._hosts.measured, grant, load, service, self._now()))
 
+    def answered(self, grant: Grant) -> None:
+        """A call was answered, or its answer begins: its model is loaded. Never waits."""
+        grant.answered = True
+
     def listed(self, backend: Backend, models: Sequence[LoadedModel]) -> None:
         """The backend's server has these models loaded. Never waits."""
         sizes = [
@@ -325,7 +333,9 @@ class Limiter(dict[Origin, HostLimits]):
 
     def _listed(self, origin: Origin, models: list[tuple[str, float | None]], now: float) -> None:
         self._hosts.listed(origin, models, now)
-        self._grant(now)
+        if origin in self._looks:
+            self._looks[origin] = now + LOOK_EVERY
+        self._grant(self._now())
 
 
 def _is_dead(owner: object) -> bool:
