@@ -152,19 +152,20 @@ def make_room(attempt: AttemptContext, grant: Grant) -> Flow[None]:
 def learn(attempt: AttemptContext, output: int) -> None:
     """The attempt was answered with so many tokens: tell the schedule how long it took, and the price of
     waiting."""
-    state = attempt.state
-    took = state.clock.monotonic() - attempt.started - attempt.paused
-    load = min(attempt.load or 0.0, took)  # a server may say anything
-    service = took - load
+    state, load = attempt.state, attempt.load
+    service = state.clock.monotonic() - attempt.started - attempt.paused
+    if load is not None:
+        load = min(load, service)  # a server may say anything
+        service -= load
     if (grant := attempt.grant) is not None:
-        if attempt.load is None and grant.loads:
+        if load is None and grant.loads:
             state.hosts.answered(grant)
         else:
-            state.hosts.measured(grant, None if attempt.load is None else load, service)
+            state.hosts.measured(grant, load, service)
     if attempt.plan.waiting is not None:
         state.waits.answered(attempt.plan.agent, attempt.deployment.identity, output, service)
     if attempt.patience is not None:
-        attempt.patience.answered(attempt.started, load)
+        attempt.patience.answered(attempt.started, load or 0.0)
 
 
 def _until(attempt: AttemptContext) -> float:
