@@ -138,7 +138,7 @@ def simulate(
             arrived, end = event.arrived, clock.now
             calls = agents[arrived.agent].calls
             hosts.measured(event.grant, event.load, calls[arrived.number].seconds, clock.now)
-            hosts.leave(arrived)
+            hosts.leave(arrived, clock.now)
             if (following := arrived.number + 1) < len(calls):
                 clock.at(
                     clock.now + TURNAROUND + calls[following].pause,

@@ -333,7 +333,7 @@ class Queue:
 
     ahead: int = 0
     seconds: float = 0.0
-    granted: Granted = FREE
+    granted: Granted = field(default_factory=Granted)
     look: Sequence[Backend] = ()
     every: float = 1.0
     left: Sequence[float] = ()

@@ -83,11 +83,11 @@ def test_a_call_for_which_the_host_loads_nothing_evicts_nothing() -> None:
     host = Host(backend.origin, HostLimits(1, loads_models=True))
     here = Place(backend.origin, backend.runner("coder"))
     cloud = Place(backend.origin, backend.runner("gpt-oss:120b-cloud"))
-    host.start("first", here, 0.0, 0.0, ())
-    host.end("first")
+    host.start("first", here, 0.0, 0.0).answered = True
+    host.end("first", 1.0)
     assert host.has(cloud)
     assert host.evicted_by(cloud, 1.0) == ()
-    assert not host.start("second", cloud, 1.0, 1.0, ())
+    assert not host.start("second", cloud, 1.0, 1.0).loads
     assert list(host.loaded) == ["coder"]
 
 
@@ -141,18 +141,18 @@ def test_a_model_whose_load_failed_is_not_believed_to_be_loaded() -> None:
     bed = Bed(limits={"one": HostLimits(2, loads_models=True)})
     bed.enter("one", "a")
     bed.enter("two", "a")
-    bed.hosts.leave("one")
+    bed.hosts.leave("one", bed.now)
     bed.look()
     assert list(bed[ONE].loaded) == ["a"], "another call may still be loading it"
-    bed.hosts.leave("two")
+    bed.hosts.leave("two", bed.now)
     bed.look()
     bed.enter("three", "a")
     assert bed.grants["three"].loads
-    bed.hosts.answered(bed.grants["three"])
-    bed.hosts.leave("three")
+    bed.grants["three"].answered = True
+    bed.hosts.leave("three", bed.now)
     bed.enter("four", "a")
     assert not bed.grants["four"].loads
-    bed.hosts.leave("four")
+    bed.hosts.leave("four", bed.now)
     bed.look()
     assert list(bed[ONE].loaded) == ["a"], "it was loaded; this call failed for another reason"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tests.routing.scheduling.support import ONE, SWAPS, TWO, Bed
 
@@ -98,6 +100,6 @@ def test_a_call_of_which_nothing_is_known_takes_as_long_as_others() -> None:
     assert bed[ONE].load_seconds("new") == pytest.approx(2.0)
     grant = bed.hosts.enter("x", [Place(ONE, "new")], 0, 0.0) or next(iter(bed.hosts.grants(0.0)))
     bed.hosts.measured(grant, 0.01, 1.0, 1.0)  # the server had it loaded, so that was no load
-    bed.hosts.measured(grant._replace(idle=False), 50.0, 1.0, 1.0)  # it waited for another model, too
+    bed.hosts.measured(replace(grant, idle=False), 50.0, 1.0, 1.0)  # it waited for another model, too
     assert bed[ONE].load_seconds("new") == pytest.approx(2.0)
     assert bed[ONE].service_seconds("new") == 1.0

@@ -45,7 +45,11 @@ def take_slot(attempt: AttemptContext, retry: RetryState) -> Flow[Fault | Moved 
 
         attempt.patience = patience = Patience(attempt, options, retry, waiting)
         patience.begins()
-        if instead := patience.instead(patience.predicted):
+        if (instead := patience.instead(patience.predicted)) and (unseen := patience.unseen()):
+            for backend in unseen:
+                yield from _look(attempt, backend)
+            instead = patience.predicts_again()
+        if instead:
             patience.took(instead)
             return instead
     entered: Granted | Queued | Failure | Instead = yield from enter(
@@ -93,15 +97,21 @@ def _slot_comes(attempt: AttemptContext, patience: Patience | None) -> Flow[Gran
             continue
         if not isinstance(found, Look):
             return found
-        try:
-            yield from _look(attempt, found.backend)
-        except Exception as error:  # of a user's own codec, too
-            if not has_failed:
-                _log.debug("%s did not list its loaded models: %s", found.backend.name, type(error).__name__)
-            has_failed = True
+        has_failed = not (yield from _look(attempt, found.backend, quiet=has_failed)) or has_failed
 
 
-def _look(attempt: AttemptContext, backend: Backend) -> Flow[None]:
+def _look(attempt: AttemptContext, backend: Backend, *, quiet: bool = False) -> Flow[bool]:
+    """Ask what a server has loaded, and tell the schedule. Whether it answered; if not, it is logged."""
+    try:
+        yield from _ask_loaded(attempt, backend)
+    except Exception as error:  # of a user's own codec, too
+        if not quiet:
+            _log.debug("%s did not list its loaded models: %s", backend.name, type(error).__name__)
+        return False
+    return True
+
+
+def _ask_loaded(attempt: AttemptContext, backend: Backend) -> Flow[None]:
     """Ask what a server has loaded, and of models that are new to it, which of them share a runner."""
     connect, until = attempt.timeout.connect, _until(attempt)
     if (request := backend.loaded()) is None:
@@ -142,14 +152,16 @@ def make_room(attempt: AttemptContext, grant: Grant) -> Flow[None]:
 def learn(attempt: AttemptContext, output: int) -> None:
     """The attempt was answered with so many tokens: tell the schedule how long it took, and the price of
     waiting."""
-    state, grant = attempt.state, attempt.grant
-    took = state.clock.monotonic() - attempt.started - attempt.paused
-    load = None if attempt.load is None else min(attempt.load, took)  # a server may say anything
-    service = took - (load or 0.0)
-    if grant is not None and grant.loads and load is None:
-        state.hosts.answered(grant)
-    elif grant is not None:
-        state.hosts.measured(grant, load, service)
+    state, load = attempt.state, attempt.load
+    service = state.clock.monotonic() - attempt.started - attempt.paused
+    if load is not None:
+        load = min(load, service)  # a server may say anything
+        service -= load
+    if (grant := attempt.grant) is not None:
+        if load is None and grant.loads:
+            state.hosts.answered(grant)
+        else:
+            state.hosts.measured(grant, load, service)
     if attempt.plan.waiting is not None:
         state.waits.answered(attempt.plan.agent, attempt.deployment.identity, output, service)
     if attempt.patience is not None:

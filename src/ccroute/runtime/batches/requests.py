@@ -153,4 +153,4 @@ class BatchRequests:
     def _place(self, deployment: Deployment) -> Place:
         origin = deployment.backend.origin
         host = self._hosts.get(origin)
-        return Place(origin, "") if host is None else place_of(deployment, host.limits)
+        return Place(origin, "") if host is None else place_of(deployment, host)
