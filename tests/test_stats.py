@@ -206,10 +206,9 @@ def test_a_host_shows_its_models_who_is_loaded_and_who_waits(caller: Caller) -> 
     assert (busy["mini"].models["big"].loaded_for or 0) > 0
     assert busy["mini"].models["small"] == ModelStats(waiting=1)
     assert busy["same"].models.keys() == busy["mini"].models.keys(), "it is the same host"
-    big, small = (rest.backends["mini"].models[name] for name in ("big", "small"))
-    assert (big.usual_load, big.loaded_for) == (2.4, None)
-    assert (small.usual_load, small.waiting) == (2.4, 0)
+    small = rest.backends["mini"].models["small"]
     assert (small.loaded_for or 0) > 0
+    assert small.waiting == 0
     assert (rest.counts.loads, rest.counts.load_seconds) == (2, 4.8)
     assert rest.backends["mini"].counts.wait > 0
 
