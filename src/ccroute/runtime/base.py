@@ -162,15 +162,17 @@ class RouterBase:
     def _end(self) -> None:
         """No more calls. Close the ledger if the router made it; the caller closes its own."""
         self._closed = True
+        ledger = self._own_state().ledger
         for batch in self._batches.copy():
             batch.fail(RouterClosedError("this router was closed: the rest of the batch was not asked"))
             batch.join()
-        ledger = self._own_state().ledger
         (ledger.close if self._made_ledger else ledger.settle)()
 
     def _after_fork(self) -> None:
-        """Renew locks, slots and connections in a forked child: they belong to the parent."""
+        """Renew locks, slots and connections in a forked child, and forget batches: they belong to the
+        parent."""
         self._process = os.getpid()
+        self._batches = set()
         self._reloader.after_fork()
         self._state.after_fork()
         self._limiter.after_fork()
