@@ -1,180 +1,185 @@
-"""The same agents and models as in `residency.py`, at a real Ollama that has one model loaded at a time.
+"""A real Ollama that has one model loaded at a time gets the requests of `workload.py`, in every way.
 
-Each way to call it gets the same requests: agents that wait for each answer before they ask again, or all
-requests at once. "By hand" is one request after the other, ordered by model: what an ordering can reach.
+Agents wait for each answer before they ask again, or all requests are made at once. "By hand" is one request
+after the other, ordered by model: what an ordering can reach. Before each run, no model is loaded.
 """
 
 from __future__ import annotations
 
+import itertools
 import statistics
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import httpx
 
 from ccroute import Completion, OllamaBackend, Router, Timeout
 from ccroute.routing.scheduling import ArrivalOrder, Scheduler
+from workload import Request
 
-LOADED = 0.05
-"""Seconds: less only finds the model in memory."""
 PATIENCE = 3600.0
+"""Seconds that a call may take."""
+_numbers = itertools.count()
+LOOK_EVERY = 0.03
+"""Seconds between two looks at what is loaded; the quickest load takes ten times as long."""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A request: its agent, its model and the tokens of its answer."""
-
-    agent: str
-    model: str
-    tokens: int
-
-
-@dataclass(frozen=True)
-class Answered:
-    """When an answer came and how long its caller waited for it, without the answer's own time; whether the
-    model was loaded for it. Seconds."""
-
-    waited: float
-    loaded: bool
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one way of calling reached: its name, makespan in seconds, and its answers."""
+class Result(NamedTuple):
+    """What one way of calling reached: the makespan in seconds, how often a model was loaded, and for each
+    call the seconds until its model began to work for it."""
 
     name: str
     makespan: float
-    answers: Sequence[Answered]
-
-    @property
-    def loads(self) -> int:
-        return sum(answer.loaded for answer in self.answers)
-
-    def waits(self) -> tuple[float, float, float]:
-        """The median, the 95th percentile and the longest wait."""
-        waits = sorted(answer.waited for answer in self.answers)
-        return statistics.median(waits), waits[int(0.95 * (len(waits) - 1))], waits[-1]
+    loads: int
+    waits: Sequence[float]
 
 
-Send = Callable[[Asked], Answered]
-
-
-def measure(url: str, requests: Sequence[Asked], *, log: Callable[[str], None] = print) -> list[Result]:
-    """Every way to call, one after the other."""
-    by_agent: dict[str, list[Asked]] = {}
-    for asked in requests:
-        by_agent.setdefault(asked.agent, []).append(asked)
-    grouped = sorted(requests, key=lambda asked: asked.model)
+def measure(port: int, models: Sequence[str], requests: Sequence[Request]) -> list[Result]:
+    """Every way to call, one after the other; prints each as it ends. `models`: what a, b and c stand for."""
+    url, names = f"http://127.0.0.1:{port}", dict(zip("abc", models, strict=True))
+    asked = [request._replace(model=names[request.model]) for request in requests]
+    by_agent: dict[str, list[Request]] = {}
+    for request in asked:
+        by_agent.setdefault(request.agent, []).append(request)
+    agents, at_once = list(by_agent.values()), [[request] for request in asked]
+    grouped = [sorted(asked, key=lambda request: request.model)]
     results = []
 
-    def run(name: str, callers: Sequence[Sequence[Asked]], send: Send) -> None:
-        unload(url, requests)
-        result = together(name, callers, send)
-        log(f"{name}: {result.makespan:.1f} s, {result.loads} loads")
+    def run(name: str, work: Callable[[], Sequence[float]]) -> None:
+        unload(url, models)
+        with counted_loads(url) as loads:
+            began = time.monotonic()
+            waits = work()
+            result = Result(name, time.monotonic() - began, len(loads), waits)
+        print(f"{name}: {result.makespan:.1f} s, {result.loads} loads", flush=True)
         results.append(result)
 
-    agents, at_once = list(by_agent.values()), [[asked] for asked in requests]
     with httpx.Client(base_url=url, timeout=PATIENCE, limits=httpx.Limits(max_connections=1000)) as client:
-        run("by hand, grouped by model", [grouped], lambda asked: _direct(client, asked))
-        run("Ollama alone, agents wait", agents, lambda asked: _direct(client, asked))
-        run("Ollama alone, all at once", at_once, lambda asked: _direct(client, asked))
-    for order, scheduler in (("FIFO", ArrivalOrder()), ("ccroute", None)):
-        for how, callers in (("agents wait", agents), ("all at once", at_once)):
+        for name, callers in {
+            "by hand, grouped by model": grouped,
+            "Ollama alone, agents wait": agents,
+            "Ollama alone, all at once": at_once,
+        }.items():
+            run(name, lambda callers=callers: together(callers, lambda request: _direct(client, request)))
+    for order, scheduler in {"first come, first served": ArrivalOrder(), "ccroute": None}.items():
+        for how, callers in {"agents wait": agents, "all at once": at_once}.items():
             with _router(url, scheduler) as router:
-                run(f"{order}, {how}", callers, lambda asked, router=router: _routed(router, asked))
-    unload(url, requests)
+                send = lambda request, router=router: _routed(router, request)  # noqa: E731  # bound now
+                run(f"{order}, {how}", lambda callers=callers, send=send: together(callers, send))
     with _router(url, None) as router:
-        results.append(many("ccroute, complete_many", router, requests))
-        log(f"{results[-1].name}: {results[-1].makespan:.1f} s, {results[-1].loads} loads")
+        run("ccroute, complete_many", lambda: many(router, asked))
     return results
 
 
-def unload(url: str, requests: Sequence[Asked]) -> None:
+def unload(url: str, models: Sequence[str]) -> None:
     """Let the server have no model loaded, and wait until it says so."""
     with httpx.Client(base_url=url, timeout=60.0) as client:
-        for model in {asked.model for asked in requests}:
-            client.post("/api/chat", json={"model": model, "messages": [], "keep_alive": 0})
+        for model in models:
+            client.post(
+                "/api/chat", json={"model": model, "messages": [], "keep_alive": 0}
+            ).raise_for_status()
         until = time.monotonic() + 30.0
         while client.get("/api/ps").json()["models"]:
             if time.monotonic() > until:
                 raise TimeoutError("the server keeps a model loaded")
-            time.sleep(0.1)  # a server of its own: there is no event to wait for
+            time.sleep(LOOK_EVERY)
 
 
-def together(name: str, callers: Sequence[Sequence[Asked]], send: Send) -> Result:
-    """Each caller in a thread of its own, which waits for an answer before it asks again."""
+@contextmanager
+def counted_loads(url: str) -> Iterator[list[str]]:
+    """The models that the server loads meanwhile, one after the other. (A `load_duration` has the wait for
+    another model in it, and calls that wait for the same load all have it.)"""
+    loads: list[str] = []
+    over = threading.Event()
 
-    def calls(requests: Sequence[Asked]) -> list[Answered]:
-        return [send(asked) for asked in requests]
+    def look() -> None:
+        before: set[str] = set()
+        with httpx.Client(base_url=url, timeout=60.0) as client:
+            while not over.wait(LOOK_EVERY):
+                now = {model["name"] for model in client.get("/api/ps").json()["models"]}
+                loads.extend(now - before)
+                before = now
 
-    began = time.monotonic()
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield loads
+    finally:
+        over.set()
+        thread.join()
+
+
+def together(callers: Sequence[Sequence[Request]], send: Callable[[Request], float]) -> list[float]:
+    """Each caller has a thread of its own, which waits for an answer before it asks again."""
+
+    def calls(requests: Sequence[Request]) -> list[float]:
+        return [send(request) for request in requests]
+
     with ThreadPoolExecutor(len(callers)) as pool:
-        answers = [answer for found in pool.map(calls, callers) for answer in found]
-    return Result(name, time.monotonic() - began, answers)
+        return [wait for waits in pool.map(calls, callers) for wait in waits]
 
 
-def many(name: str, router: Router, requests: Sequence[Asked]) -> Result:
+def many(router: Router, requests: Sequence[Request]) -> list[float]:
     """All requests as one batch."""
-    began, answers = time.monotonic(), []
-    batch = [_call(asked) for asked in requests]
-    for answer in router.complete_many(batch):
+    began, waits = time.monotonic(), []
+    for answer in router.complete_many([_call(request) for request in requests]):
         if not isinstance(answer, Completion):
             raise answer
-        answers.append(_answered(answer, began))
-    return Result(name, time.monotonic() - began, answers)
+        waits.append(_wait(answer.raw, time.monotonic() - began))
+    return waits
 
 
-def table(results: Sequence[Result]) -> list[str]:
-    """The results as lines of Markdown."""
-    grouped = results[0].makespan
+def table(results: Sequence[Result]) -> str:
+    """The results in Markdown."""
     lines = [
-        "| | makespan, s | × by hand | loads | wait p50 / p95 / max, s |",
+        "| order | makespan s | × by hand | loads | wait p50 / p95 / longest s |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
-    for result in results:
-        p50, p95, longest = result.waits()
-        ratio = result.makespan / grouped
+    for name, makespan, loads, unsorted in results:
+        waits, ratio = sorted(unsorted), makespan / results[0].makespan
+        p50, p95, longest = statistics.median(waits), waits[int(0.95 * (len(waits) - 1))], waits[-1]
         lines.append(
-            f"| {result.name} | {result.makespan:.1f} | {ratio:.2f} | {result.loads} "
-            f"| {p50:.1f} / {p95:.1f} / {longest:.1f} |"
+            f"| {name} | {makespan:.1f} | {ratio:.2f} | {loads} | {p50:.1f} / {p95:.1f} / {longest:.1f} |"
         )
-    return lines
+    return "\n".join(lines)
 
 
 def _router(url: str, scheduler: Scheduler | None) -> Router:
-    backend = OllamaBackend("local", url)
     timeout = Timeout(total=PATIENCE)
-    return Router([backend], timeout=timeout, max_queue=10_000, scheduler=scheduler)
+    return Router([OllamaBackend("local", url)], timeout=timeout, max_queue=10_000, scheduler=scheduler)
 
 
-def _call(asked: Asked) -> dict[str, object]:
-    return {"prompt": "hi", "model": f"local/{asked.model}", "max_tokens": asked.tokens}
+def _call(request: Request) -> dict[str, object]:
+    return {"prompt": _prompt(), "model": f"local/{request.model}", "max_tokens": request.words}
 
 
-def _direct(client: httpx.Client, asked: Asked) -> Answered:
+def _direct(client: httpx.Client, request: Request) -> float:
     body = {
-        "model": asked.model,
+        "model": request.model,
         "stream": False,
-        "messages": [{"role": "user", "content": "hi"}],
-        "options": {"num_predict": asked.tokens},
+        "messages": [{"role": "user", "content": _prompt()}],
+        "options": {"num_predict": request.words},
     }
     began = time.monotonic()
-    told = client.post("/api/chat", json=body).raise_for_status().json()
-    return _waited(told, time.monotonic() - began)
+    answer = client.post("/api/chat", json=body).raise_for_status().json()
+    return _wait(answer, time.monotonic() - began)
 
 
-def _routed(router: Router, asked: Asked) -> Answered:
+def _routed(router: Router, request: Request) -> float:
     began = time.monotonic()
-    return _answered(router.complete(**_call(asked)), began)  # type: ignore[arg-type]  # of a mixed dict
+    answer = router.complete(_prompt(), model=f"local/{request.model}", max_tokens=request.words)
+    return _wait(answer.raw, time.monotonic() - began)
 
 
-def _answered(answer: Completion, began: float) -> Answered:
-    return _waited(answer.raw, time.monotonic() - began)
+def _prompt() -> str:
+    """Another one for each request: a server does not read again what two prompts begin with."""
+    return f"{next(_numbers)} is a number"
 
 
-def _waited(told: dict[str, int], seconds: float) -> Answered:
-    own = (told["prompt_eval_duration"] + told["eval_duration"]) / 1e9
-    # Ollama's load_duration includes the wait for another model: only together with the order it tells a load.
-    return Answered(max(seconds - own, 0.0), told["load_duration"] / 1e9 > LOADED)
+def _wait(answer: dict[str, int], seconds: float) -> float:
+    """What remains of a call's seconds without the model's work for it."""
+    return max(seconds - (answer["prompt_eval_duration"] + answer["eval_duration"]) / 1e9, 0.0)

@@ -153,6 +153,10 @@ REFUSALS: list[tuple[str, list[Step]]] = [("401", [refusal(401)])] * 5
 """Of the key; more often than other faults, because they happen at one host only."""
 
 
+LISTINGS = (b"/api/ps", b"/api/show")
+"""What a waiting call asks an Ollama. These hosts do not say what they have loaded."""
+
+
 # -- the hosts -----------------------------------------------------------------------------------------------
 
 
@@ -191,6 +195,8 @@ class Host:
         )
 
     def next_answer(self, head: bytes, body: bytes) -> Iterator[Step]:
+        if server.path(head) in LISTINGS:
+            return iter([refusal(404)])
         found = _CALL.search(body)
         assert found, "a request that belongs to no call"
         self.calls.add(int(found[1]))

@@ -36,6 +36,7 @@ from ccroute import (
 )
 from ccroute import errors as e
 from ccroute.flow import CallContext
+from ccroute.routing.scheduling import ArrivalOrder
 from ccroute.runtime.batches import requests as unbegun
 from ccroute.runtime.batches.calls import MOST_UNREAD
 from ccroute.types import Progress
@@ -247,7 +248,7 @@ def test_a_host_loads_each_model_of_a_batch_once(caller: Caller) -> None:
     host = OneModelHost()
     models = "aabacaabaabaab" * 3  # as 14 agents ask: 9 for a, 4 for b, 1 for c
     with ScriptedServer(host) as server:
-        router = Router([backend(server, max_concurrency=1, memory_gb=8)])
+        router = Router([backend(server, max_concurrency=1, memory_gb=8)], scheduler=ArrivalOrder())
         found = answers(caller, router, [{"prompt": "hi", "model": f"main/{each}"} for each in models])
     assert [each.model for each in in_order(found)] == [*models]
     assert host.loads == 3
@@ -260,7 +261,8 @@ def test_an_agents_rules_decide_where_its_requests_may_be_served(caller: Caller)
         table = AliasTable(
             {"a": ["main/a", "paid/a"], "b": {"targets": ["main/b", "paid/b"], "strategy": "ordered"}}
         )
-        router = Router(backends, table, {"private": Agent("a", local_only=True), "steady": "b"})
+        agents = {"private": Agent("a", local_only=True), "steady": "b"}
+        router = Router(backends, table, agents, scheduler=ArrivalOrder())
         requests = [{"agent": agent, "prompt": "hi"} for agent in ("private", "steady", 7, "nobody") * 6]
         found = in_order(answers(caller, router, requests))
     assert {each.route.deployment for each in found[::4]} == {"main/a"}
@@ -276,7 +278,7 @@ def test_requests_of_unknown_number_are_grouped_as_far_as_they_are_read_ahead(
     monkeypatch.setattr(unbegun, "READ_AHEAD", 20)
     host, models = OneModelHost(), "ab" * 30
     with ScriptedServer(host) as server:
-        router = Router([backend(server, max_concurrency=1, memory_gb=8)])
+        router = Router([backend(server, max_concurrency=1, memory_gb=8)], scheduler=ArrivalOrder())
         found = answers(caller, router, ({"prompt": "hi", "model": f"main/{each}"} for each in models))
     assert len(found) == 60
     assert 2 <= host.loads <= 8

@@ -122,9 +122,13 @@ def test_a_closed_router_discovers_nothing(caller: Caller) -> None:
         (read_model_list, b'{"data": [{"id": "m", "meta": {"n_ctx_train": 4096}}]}', {"m": None}),
         (read_model_list, b'{"data": [{"id": "m", "context_length": true}, 7]}', {"m": None}),
         (read_tags, b'{"models": [{"name": "m"}, {}, null]}', {"m": None}),
-        (read_show, b'{"model_info": {"general.architecture": "q", "q.context_length": 9}}', (9, None)),
-        (read_show, b'{"parameters": "stop \\"num_ctx 7\\"\\nnum_ctx   8\\ntop_k 9"}', (None, 8)),
-        (read_show, b"{}", (None, None)),
+        (
+            read_show,
+            b'{"model_info": {"general.architecture": "q", "q.context_length": 9}}',
+            (9, None, (), ()),
+        ),
+        (read_show, b'{"parameters": "stop \\"num_ctx 7\\"\\nnum_ctx   8\\ntop_k 9"}', (None, 8, (), ())),
+        (read_show, b"{}", (None, None, (), ())),
         (
             read_ps,
             b'{"models": [{"name": "m", "context_length": 9, "size": 7}, {"name": "n"}, {}]}',

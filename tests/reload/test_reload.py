@@ -333,7 +333,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], Observe, object, object
     "health": (source(), source(health="off"), after_a_404, "off", "on"),
     "max_queue": (source(), source(max_queue=3), state("max_queue"), 1000, 3),
 }
-STAYS = {"ledger", "transport", "on_event", "count_tokens", "trust_env"}
+STAYS = {"ledger", "transport", "on_event", "count_tokens", "trust_env", "scheduler"}
 
 
 @pytest.mark.parametrize("keyword", CHANGES)

@@ -175,7 +175,7 @@ def test_what_a_server_lists_decides_who_is_next() -> None:
     clock.now += 1
     held.slot.settle()
     assert isinstance(limiter_got(one), Granted), "its model is loaded"
-    limiter.listed(ollama(), [LoadedModel(name="two:latest", size=10**9)])
+    limiter.listed(ollama(), [LoadedModel(name=f"{name}:latest", size=10**9) for name in ("one", "two")])
     again = Sleeper(clock).asks(limiter, at("one"))
     one.slot.settle()
     assert isinstance(limiter_got(two), Granted)
@@ -397,3 +397,19 @@ class TimeMachine(RuleBasedStateMachine):
 
 TestTimeMachine = TimeMachine.TestCase
 TestTimeMachine.settings = settings(max_examples=60, stateful_step_count=30)
+
+
+def test_the_predicted_wait_is_nothing_at_a_host_without_a_limit() -> None:
+    clock = Clock()
+    limiter = limited(ollama(), monotonic=clock)
+    here, there = at("m"), at("m", B)
+    assert limiter.predicted(there, 0) == 0.0
+    held = Sleeper(clock).asks(limiter, here)
+    limiter.measured(held.got.grant, 4.0, 2.0)
+    busy, free = limiter.predicted(here, 0), limiter.predicted(there, 0)
+    assert busy > free == 0.0
+    first = Sleeper(clock).asks(limiter, here)
+    clock.now += 0.1
+    second = Sleeper(clock).asks(limiter, here)
+    assert 0 < first.got.seconds < second.got.seconds, "each is told of those before it, and not of itself"
+    assert second.slot.poll(FAR, clock.now) == Queued(0, second.got.seconds)

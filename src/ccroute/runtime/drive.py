@@ -126,7 +126,7 @@ class _Driver(Generic[T]):
         self._waiter = slot.waiter
         while not self._closed:
             found = slot.poll(effect.until, effect.decides)
-            if not isinstance(found, float):
+            if not isinstance(found, float | int):
                 return found
             await slot.waiter.wait(found)
         return None

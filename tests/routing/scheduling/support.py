@@ -57,8 +57,8 @@ class Bed:
         self.now += after
         for call in calls:
             if (grant := self.grants.get(call)) is not None:
-                self.hosts.answered(grant)
-            self.hosts.leave(call)
+                grant.answered = True
+            self.hosts.leave(call, self.now)
         return self.look()
 
     def order(self, calls: Sequence[str] | None = None) -> list[Hashable]:

@@ -77,7 +77,7 @@ def test_of_those_who_have_waited_too_long_the_first_is_next() -> None:
     bed.enter("b0", "b")
     bed.enter("c0", "c")
     bed.enter("b1", "b")
-    bed.hosts.leave("b0")
+    bed.hosts.leave("b0", bed.now)
     bed.now = 10.0
     bed.enter("a1", "a")
     assert bed.end("a0") == ["c0"]
@@ -177,16 +177,32 @@ def test_a_host_idles_only_where_that_is_cheaper_than_a_load(gap: float, *, stay
         bed.enter(f"a{number}", "a")
         bed.end(f"a{number}", after=1.0)
         bed.now += gap
-    bed[ONE].loaded["a"].calls = 4  # so a call has cost 10 s of load
     bed.enter("a8", "a")
     bed.enter("b", "b")
+    bed[ONE].loaded["a"].calls = 4  # so a call has cost 10 s of load
     bed.end("a8", after=1.0)
-    bed.now += 2.9
+    bed.now += 4.9
     bed.look()
     assert ("b" not in bed.grants) is stays
     bed.now += 0.5  # nobody came
     bed.look()
     assert "b" in bed.grants
+
+
+def test_a_host_does_not_idle_for_much_longer_than_usual() -> None:
+    bed = Bed(load=40.0, seconds=1.0)
+    for number in range(8):
+        bed.enter(f"a{number}", "a")
+        bed.end(f"a{number}", after=1.0)
+        bed.now += 1.0
+    bed.enter("a8", "a")
+    bed.enter("b", "b")
+    bed[ONE].loaded["a"].calls = 4
+    bed.end("a8", after=1.0)
+    bed.now += 2.9
+    assert bed.look() == []
+    bed.now += 0.2
+    assert bed.look() == ["b"]
 
 
 def test_a_switch_waits_for_the_calls_that_run() -> None:
@@ -228,8 +244,8 @@ def test_a_call_that_gives_up_leaves_its_queue() -> None:
     bed = Bed()
     for call in ("a0", "a1", "a2"):
         bed.enter(call, "a")
-    bed.hosts.leave("a1")
-    bed.hosts.leave("unknown")
+    bed.hosts.leave("a1", bed.now)
+    bed.hosts.leave("unknown", bed.now)
     assert bed.order(["a0"]) == ["a2"]
     assert len(bed.hosts) == 0
     assert bed.hosts.waiting_at(ONE) == 0

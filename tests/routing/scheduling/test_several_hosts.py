@@ -102,6 +102,15 @@ def test_a_host_that_loads_no_models_serves_at_once() -> None:
     assert bed.grants["a0"].place == Place(TWO, "")
 
 
+def test_a_call_is_not_left_to_a_host_where_others_have_a_higher_priority() -> None:
+    bed = pair(two=HostLimits(1, loads_models=True, memory_gb=10.0))
+    bed.hosts.listed(TWO, [("a", 1.0), ("b", 1.0)], 0.0)
+    for call in ("a0", "a1"):
+        bed.enter(call, Place(TWO, "a"), priority=1)
+    bed.enter("low", *both("b"))
+    assert bed.grants["low"].place.host == ONE
+
+
 def test_what_one_host_does_may_be_a_reason_for_another() -> None:
     bed = pair()
     for _ in range(9):
@@ -125,7 +134,7 @@ def test_hosts_that_are_gone_are_no_choice() -> None:
     bed.hosts.configure({TWO: SWAPS})
     bed.hosts.listed(ONE, [], 1.0)
     bed.hosts.measured(bed.grants["a0"], 1.0, 1.0, 1.0)
-    bed.hosts.leave("a0")
+    bed.hosts.leave("a0", bed.now)
     assert bed.end("b0", after=11.0) == []  # b may be asked for again in a moment
     bed.now += 1.0
     assert bed.look() == ["a1"]

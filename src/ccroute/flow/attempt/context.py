@@ -18,7 +18,7 @@ from ccroute.types import Completion, Request, Timeout, Usage
 from ccroute.wire.decoding import StreamDecoder
 
 if TYPE_CHECKING:
-    from ccroute.flow.attempt.waiting import Patience
+    from ccroute.flow.waits.patience import Patience
     from ccroute.routing.budgets.reservation import Reservation
     from ccroute.routing.rate_limits import Turn
     from ccroute.routing.scheduling import Grant

@@ -17,8 +17,10 @@ RECHECK: Final = 0.05
 """Seconds: a scheduler that left a slot free is asked again after so long, at the latest."""
 GAP_SHARE: Final = 0.5
 """A host waits for a model's next call if it usually comes within this share of what a call has cost."""
+MOST_GAPS: Final = 3.0
+"""The longest such wait, in usual gaps. If calls come at random, seven of eight gaps are shorter."""
 FIRST_GAP: Final = 0.05
-"""The same until gaps were measured: the share of a load."""
+"""The longest such wait until gaps were measured, in load times."""
 
 
 class Scheduler(Protocol):
@@ -41,18 +43,20 @@ class ArrivalOrder:
 
 
 class LoadedFirst:
-    """Callers of a loaded model first, in batches, with a bound on waiting. Of these rules, the first that
-    says something decides:
+    """Callers of a loaded model first, in batches, with a bound on waiting. The first of these rules that
+    applies decides:
 
-    1. A caller of lower priority is served if none of its queue was for as long as the bound. Else only the
-       callers of the highest priority count.
-    2. No host loads a model for a caller who gets his answer sooner where it is loaded.
-    3. A loaded model's callers who came before its load was over are its batch, and are served.
-    4. If a caller of another model would else wait longer than the bound and one batch, because other
-       batches are before him, then the model is loaded whose first caller waits longest.
-    5. A loaded model's callers are served, in order of arrival.
-    6. A model that has nothing to do stays as long as its next call usually takes to come, if that is cheaper
-       than the loads: less than half of what a call has cost in loading and idling since it is loaded.
+    1. A caller of lower priority who has waited as long as the bound is served, but only one of a queue in
+       each bound. Else only callers of the highest priority count.
+    2. A model for which there is room is loaded. No host loads a model for a caller whom another host answers
+       sooner.
+    3. The callers who came before their model's load was over are its batch. They are served before the next
+       switch.
+    4. The host switches when it must, so that nobody waits longer than the bound and one batch: it plans to
+       serve the other models one after another, the one whose first caller has waited longest at first.
+    5. Callers of a loaded model are served, in order of arrival.
+    6. A model that has nothing to do stays for its next call, if that usually comes soon: within half of what
+       a call has cost, in loading and idling, since the model is loaded.
     7. The model is loaded whose first caller has waited longest, per second of its load.
 
     max_wait: the bound, in seconds; None: twelve times the measured load time of the caller's model, at least
@@ -152,5 +156,5 @@ def _is_soon_asked(host: Host, model: str, now: float) -> bool:
     if gap is None:
         return now - estimate.idle_since <= FIRST_GAP * load
     loaded = host.loaded[model]
-    cost = (load + loaded.idle) / max(loaded.calls, 1)
-    return now - estimate.idle_since <= gap <= GAP_SHARE * cost
+    worth = GAP_SHARE * (load + loaded.idle) / max(loaded.calls, 1)
+    return gap <= worth and now - estimate.idle_since <= min(MOST_GAPS * gap, worth)

@@ -52,8 +52,8 @@ def switch_in(host: Host, groups: Sequence[Group], now: float, bound: Bound) -> 
 def begins_in(
     host: Host, place: Place, priority: int, now: float, bound: Bound, came: float = math.inf
 ) -> float:
-    """The seconds until a call would begin to be answered there, its load included: one that comes now, or one
-    that waits since the instant `came`.
+    """The seconds until a call would begin to be answered there, its load included: one that comes now, or
+    one that waits since the instant `came`.
 
     The host first serves its loaded models' callers, until that is done or it must switch; then those who
     wait longer than the call's own queue, one model after another.
@@ -94,14 +94,14 @@ def is_better_elsewhere(host: Host, choice: Choice, now: float) -> bool:
 
     That one has the model loaded, and serves the last caller of the queue before this one could have; or it
     is free, too, and a load costs it less. A load costs its own time, the time of the host's own callers who
-    have to wait for it, and of loading again what has to go.
+    have to wait for it, and of loading again what has to go. No host is better where others come first.
     """
     here = _cost(host, choice.place, host.evicted_by(choice.place, now), now)
     first = True  # of equal hosts, the first one serves
     for place in choice.queue.places:
         if place.host == host.origin:
             first = False
-        elif (peer := host.peers.get(place.host)) is None:
+        elif (peer := host.peers.get(place.host)) is None or peer.is_held_up(choice.queue.priority):
             continue
         elif peer.has(place):
             work = peer.work(peer.loaded or (place.model,)) - peer.service_seconds(place.model)
